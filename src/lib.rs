@@ -1,0 +1,14 @@
+//! haul: a file and message server for teams and their programs, and the client that goes with it.
+//!
+//! ```text
+//! cli ──► client ──► connection ──► protocol
+//!  └────► server ──► connection        ▲
+//!           ├──────► accounts ──► storage (values of protocol only)
+//!           └──────► storage
+//! ```
+//!
+//! `protocol` imports nothing else of the crate, `storage` only the plain values of `protocol`;
+//! `server` and `client` never see each other.
+
+pub mod connection;
+pub mod protocol;

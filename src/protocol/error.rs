@@ -1,0 +1,187 @@
+//! The stable error codes and the object that carries one to a client.
+
+use serde::{Deserialize, Serialize};
+
+/// What went wrong, for a program to decide on. Stable, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// The bytes are not a frame. The connection closes after this.
+    BadFrame,
+    /// The frame is no valid request; `field` names the culprit where one is known.
+    BadRequest,
+    /// A command or choice of the protocol that this server does not offer.
+    Unsupported,
+    /// The command needs a login first.
+    NotLoggedIn,
+    /// Unknown user, wrong password or token, or a disabled account.
+    LoginFailed,
+    /// Too many failed logins; `retry_after_ms` says when to try again.
+    TooManyAttempts,
+    /// The user may know that it exists, but may not do this to it.
+    Denied,
+    /// There is nothing of that name that this user may see.
+    NotFound,
+    /// Something of that name is there already.
+    Exists,
+    /// A directory was needed and something else is there.
+    NotADirectory,
+    /// A file was needed and a directory is there.
+    IsADirectory,
+    /// The directory still holds something.
+    NotEmpty,
+    /// The text can not be a path here.
+    InvalidPath,
+    /// The file is no longer what it was, or changed while it was read.
+    Changed,
+    /// The user's quota does not allow it; carries `used` and `limit`.
+    QuotaExceeded,
+    /// The server's disk is full.
+    NoSpace,
+    /// A value is larger than the server takes.
+    TooLarge,
+    /// The bytes that came are not as many as were declared.
+    SizeMismatch,
+    /// The bytes are not those that the digest was taken of.
+    DigestMismatch,
+    /// The client cancelled it.
+    Cancelled,
+    /// It took longer than the server allows.
+    TimedOut,
+    /// A limit of the server was reached; `retry_after_ms` says when to try again.
+    Limited,
+    /// The server is stopping.
+    ShuttingDown,
+    /// The server failed; its log says how.
+    Internal,
+    /// A code that this version does not know.
+    #[serde(other, skip_serializing)]
+    Unknown,
+}
+
+impl ErrorCode {
+    /// Whether the same request may succeed later without any change by the client.
+    #[must_use]
+    pub fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            Self::TooManyAttempts
+                | Self::Changed
+                | Self::NoSpace
+                | Self::TimedOut
+                | Self::Limited
+                | Self::ShuttingDown
+                | Self::Internal
+        )
+    }
+
+    /// The code as it stands on the wire and in logs, such as `not_found`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadFrame => "bad_frame",
+            Self::BadRequest => "bad_request",
+            Self::Unsupported => "unsupported",
+            Self::NotLoggedIn => "not_logged_in",
+            Self::LoginFailed => "login_failed",
+            Self::TooManyAttempts => "too_many_attempts",
+            Self::Denied => "denied",
+            Self::NotFound => "not_found",
+            Self::Exists => "exists",
+            Self::NotADirectory => "not_a_directory",
+            Self::IsADirectory => "is_a_directory",
+            Self::NotEmpty => "not_empty",
+            Self::InvalidPath => "invalid_path",
+            Self::Changed => "changed",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::NoSpace => "no_space",
+            Self::TooLarge => "too_large",
+            Self::SizeMismatch => "size_mismatch",
+            Self::DigestMismatch => "digest_mismatch",
+            Self::Cancelled => "cancelled",
+            Self::TimedOut => "timed_out",
+            Self::Limited => "limited",
+            Self::ShuttingDown => "shutting_down",
+            Self::Internal => "internal",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The `error` of a reply: a code for programs, a message for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct WireError {
+    /// What went wrong, for a program.
+    pub code: ErrorCode,
+    /// What went wrong, for a person.
+    pub message: String,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    /// The field of the request that is at fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Bytes or files in use, with [`ErrorCode::QuotaExceeded`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
+    /// Bytes or files allowed, with [`ErrorCode::QuotaExceeded`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Milliseconds to wait, with [`ErrorCode::Limited`] and [`ErrorCode::TooManyAttempts`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// The right offset, where the request had a wrong one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+}
+
+impl WireError {
+    /// An error with nothing beside its code and message.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            retryable: code.is_retryable(),
+            field: None,
+            used: None,
+            limit: None,
+            retry_after_ms: None,
+            offset: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_written_as_it_is_named() {
+        for code in [
+            ErrorCode::BadFrame,
+            ErrorCode::NotADirectory,
+            ErrorCode::QuotaExceeded,
+            ErrorCode::Internal,
+        ] {
+            let json = serde_json::to_string(&code).expect("a code is JSON");
+            assert_eq!(json, format!("\"{}\"", code.as_str()));
+        }
+    }
+
+    #[test]
+    fn a_code_of_a_later_version_is_understood_as_unknown() {
+        let code: ErrorCode = serde_json::from_str("\"on_fire\"").expect("any code parses");
+        assert_eq!(code, ErrorCode::Unknown);
+    }
+
+    #[test]
+    fn fields_that_do_not_apply_are_left_out() {
+        let error = WireError::new(ErrorCode::NotFound, "no such file: /a");
+        assert_eq!(
+            serde_json::to_string(&error).expect("an error is JSON"),
+            r#"{"code":"not_found","message":"no such file: /a","retryable":false}"#
+        );
+    }
+}

@@ -1,0 +1,54 @@
+//! The wire, version 1: what the bytes between a client and a server mean.
+//!
+//! ```text
+//! frame   = length payload          length: u32 big-endian, bytes in payload
+//! payload = control | data
+//! control = one JSON object, first byte '{'
+//! data    = 0x01, stream: u32 big-endian, chunk
+//! ```
+//!
+//! Pure: no sockets, no disk, no tasks. `docs/PROTOCOL.md` says the same to people who write
+//! clients in other languages.
+
+mod digest;
+mod error;
+mod event;
+mod frame;
+mod reply;
+mod request;
+
+pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
+pub use error::{ErrorCode, WireError};
+pub use event::{Event, GoodbyeReason};
+pub use frame::{Frame, FrameCodec, FrameError};
+pub use reply::{
+    CommandHelp, CwdReply, DfReply, Entry, FolderView, GetBegin, GetReply, HashReply, HelloReply,
+    HelpReply, Kind, LoginReply, LsReply, Nothing, PathReply, PutBegin, PutReply, QuotaReply,
+    RmReply, ServerMessage, StatReply, TimeReply, WhoamiReply, encode_begin, encode_error,
+    encode_ok, encode_refusal,
+};
+pub use request::{
+    BadRequest, Call, Cancel, Cd, Cp, Df, DigestChoice, End, Get, Hash, Hello, Help, IfExists,
+    Login, Ls, Mkdir, Mv, Ping, Put, Pwd, Quit, Request, Rm, Secret, Stat, Whoami, encode_request,
+};
+
+/// The version of the wire that this crate speaks.
+pub const VERSION: u32 = 1;
+
+/// The port a server listens on unless told otherwise.
+pub const DEFAULT_PORT: u16 = 9000;
+
+/// The longest control payload, in bytes.
+pub const MAX_CONTROL: usize = 64 * 1024;
+
+/// The longest control payload before login, in bytes.
+pub const MAX_CONTROL_BEFORE_LOGIN: usize = 4 * 1024;
+
+/// The longest chunk of file bytes in one data frame.
+pub const MAX_CHUNK: usize = 1024 * 1024;
+
+/// The longest payload of any frame: a data frame with a full chunk.
+pub const MAX_PAYLOAD: usize = frame::DATA_HEAD + MAX_CHUNK;
+
+/// Numbers on the wire stay below this, so that every JSON library reads them exactly.
+pub const MAX_NUMBER: u64 = 1 << 53;

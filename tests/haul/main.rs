@@ -1,0 +1,1 @@
+//! Everything that needs a running server: the specification, as sentences.
