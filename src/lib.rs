@@ -10,7 +10,9 @@
 //! `protocol` imports nothing else of the crate, `storage` only the plain values of `protocol`;
 //! `server` and `client` never see each other.
 
+pub mod accounts;
 pub mod config;
 pub mod connection;
 pub mod protocol;
+pub mod server;
 pub mod storage;
