@@ -10,6 +10,10 @@
 //! `protocol` imports nothing else of the crate, `storage` only the plain values of `protocol`;
 //! `server` and `client` never see each other.
 
+pub mod accounts;
 pub mod client;
+pub mod config;
 pub mod connection;
 pub mod protocol;
+pub mod server;
+pub mod storage;

@@ -110,16 +110,23 @@ impl Client {
         self.send(source, remote, options, progress).await
     }
 
-    /// [`get_file`](Self::get_file) for a name that the server chose.
-    pub(super) async fn get_listed(
+    /// [`get_file`](Self::get_file) of what was counted already, to a name that the user chose or
+    /// that the server did.
+    pub(super) async fn get_found(
         &self,
         remote: &str,
         local: PathBuf,
+        named_by_user: bool,
         options: FileOptions,
         progress: &Progress,
     ) -> Result<Fetched, ClientError> {
         let if_exists = options.if_exists.unwrap_or(IfExists::Replace);
-        let sink = blocking(move || Sink::beside(&local, if_exists)).await?;
+        let place = if named_by_user {
+            Sink::named
+        } else {
+            Sink::beside
+        };
+        let sink = blocking(move || place(&local, if_exists)).await?;
         let download = self.get(remote, get_options(options)).await?;
         receive(download, sink, progress).await
     }

@@ -27,7 +27,7 @@ pub use reply::{
     CommandHelp, CwdReply, DfReply, Entry, FolderView, GetBegin, GetReply, HashReply, HelloReply,
     HelpReply, Kind, LoginReply, LsReply, Nothing, PathReply, PutBegin, PutReply, QuotaReply,
     RmReply, ServerMessage, StatReply, TimeReply, WhoamiReply, encode_begin, encode_error,
-    encode_ok, encode_refusal,
+    encode_event, encode_ok, encode_refusal,
 };
 pub use request::{
     Call, Cancel, Cd, Cp, Df, DigestChoice, End, Get, Hash, Hello, Help, IfExists, Login, Ls,

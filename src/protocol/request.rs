@@ -99,6 +99,28 @@ requests! {
     "df"     Df     -> DfReply,     "",                         "use and limits of the space around the current directory";
 }
 
+impl Request {
+    /// The path that the request is about, as the client wrote it.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::Cd(Cd { path })
+            | Self::Stat(Stat { path })
+            | Self::Mkdir(Mkdir { path, .. })
+            | Self::Rm(Rm { path, .. })
+            | Self::Mv(Mv { from: path, .. })
+            | Self::Cp(Cp { from: path, .. })
+            | Self::Get(Get { path, .. })
+            | Self::Put(Put { path, .. })
+            | Self::Hash(Hash { path, .. })
+            | Self::Ls(Ls {
+                path: Some(path), ..
+            }) => Some(path),
+            _ => None,
+        }
+    }
+}
+
 /// `hello`: what this server is and offers.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -24,8 +24,8 @@ const LEVELS: u32 = 100;
 
 impl Client {
     /// Gets files and whole directories, each to the local path beside it, whose parent exists.
-    /// A directory that is there already is filled up. Links that are there are not followed, and
-    /// nothing that the server says leads out of a local path.
+    /// A directory that is there already is filled up. Links below a local path are not followed,
+    /// and nothing that the server says leads out of it.
     ///
     /// `notes` must be read while this runs, or closed.
     ///
@@ -74,12 +74,13 @@ struct Down {
 struct Place {
     remote: String,
     local: PathBuf,
+    /// Below what was asked for; 0 is what was asked for, which the user named.
+    level: u32,
 }
 
 struct Directory {
     place: Place,
     cursor: Option<String>,
-    level: u32,
 }
 
 enum Step {
@@ -94,7 +95,11 @@ impl Down {
             if let Some(directory) = self.directories.pop() {
                 self.list(directory);
             } else if let Some((remote, local)) = self.roots.pop_front() {
-                self.look(Place { remote, local });
+                self.look(Place {
+                    remote,
+                    local,
+                    level: 0,
+                });
             } else {
                 break;
             }
@@ -126,7 +131,7 @@ impl Down {
             let is_first = cursor.is_none();
             let mut page = client.ls_page(&directory.place.remote, cursor).await;
             if is_first && page.is_ok() {
-                let (local, level) = (directory.place.local.clone(), directory.level);
+                let (local, level) = (directory.place.local.clone(), directory.place.level);
                 if let Err(error) = blocking(move || make_directory(&local, level == 0)).await {
                     page = Err(error);
                 }
@@ -139,9 +144,9 @@ impl Down {
         let (client, options) = (self.client.clone(), self.options);
         let progress = self.job.progress.clone();
         self.job.running.push(Box::pin(async move {
-            let local = place.local.clone();
+            let (local, named) = (place.local.clone(), place.level == 0);
             let got = client
-                .get_listed(&place.remote, local, options, &progress)
+                .get_found(&place.remote, local, named, options, &progress)
                 .await;
             Step::Got(place, got)
         }));
@@ -151,7 +156,7 @@ impl Down {
         match step {
             Step::Looked(place, Ok(stat)) => {
                 self.looking -= 1;
-                self.found(place, stat.entry.kind, stat.entry.size, 0);
+                self.found(place, stat.entry.kind, stat.entry.size);
                 Ok(())
             }
             Step::Listed(directory, Ok(page)) => {
@@ -170,7 +175,7 @@ impl Down {
         }
     }
 
-    fn found(&mut self, place: Place, kind: Kind, size: u64, level: u32) {
+    fn found(&mut self, place: Place, kind: Kind, size: u64) {
         match kind {
             Kind::File => {
                 self.job.progress.found_file(size);
@@ -181,14 +186,13 @@ impl Down {
                 self.directories.push(Directory {
                     place,
                     cursor: None,
-                    level,
                 });
             }
         }
     }
 
     async fn listed(&mut self, directory: Directory, page: LsReply) -> Result<(), ClientError> {
-        let level = directory.level + 1;
+        let level = directory.place.level + 1;
         for Entry {
             name, kind, size, ..
         } in page.entries
@@ -202,12 +206,13 @@ impl Down {
             let place = Place {
                 remote: join(&directory.place.remote, &name),
                 local: directory.place.local.join(&name),
+                level,
             };
             if level > LEVELS {
                 self.job.skipped(place.remote, "too many levels").await;
                 continue;
             }
-            self.found(place, kind, size, level);
+            self.found(place, kind, size);
         }
         if page.cursor.is_some() {
             self.directories.push(Directory {

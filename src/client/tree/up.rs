@@ -61,10 +61,23 @@ struct Up {
 
 /// What the walk finds.
 enum Found {
-    Directory { local: PathBuf, remote: String },
-    File { local: PathBuf, remote: String },
-    Skipped { local: PathBuf, why: &'static str },
-    Failed { local: PathBuf, error: ClientError },
+    Directory {
+        local: PathBuf,
+        remote: String,
+    },
+    File {
+        local: PathBuf,
+        remote: String,
+        named_by_user: bool,
+    },
+    Skipped {
+        local: PathBuf,
+        why: &'static str,
+    },
+    Failed {
+        local: PathBuf,
+        error: ClientError,
+    },
 }
 
 enum Step {
@@ -80,11 +93,15 @@ impl Up {
                 let made = client.mkdir(&remote, true).await;
                 Step::Made(local, made)
             })),
-            Found::File { local, remote } => {
+            Found::File {
+                local,
+                remote,
+                named_by_user,
+            } => {
                 let progress = self.job.progress.clone();
-                // The directory may still be on its way.
+                // The directory of what was found in one may still be on its way.
                 let options = FileOptions {
-                    parents: true,
+                    parents: self.options.parents || !named_by_user,
                     ..self.options
                 };
                 self.job.running.push(Box::pin(async move {
@@ -170,7 +187,11 @@ fn look_at(entry: &DirEntry, root: &Path, remote: &str, progress: &Progress) -> 
         return Some(Found::Skipped { local, why });
     }
     progress.found_file(entry.metadata().map_or(0, |metadata| metadata.len()));
-    Some(Found::File { local, remote: to })
+    Some(Found::File {
+        local,
+        remote: to,
+        named_by_user: entry.depth() == 0,
+    })
 }
 
 fn why_not(error: &walkdir::Error, root: &Path) -> Found {

@@ -1,0 +1,164 @@
+//! What a single setting may hold, and how that is said to a person.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// No count needs more, and no queue or table can be sized by accident beyond it.
+const MOST: i64 = 1_000_000;
+
+/// The longest duration. Adding it to a point in time never overflows.
+const LONGEST: Duration = Duration::from_secs(8760 * 3600);
+
+/// A number of things of which there must be some.
+pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    deserializer.deserialize_any(Count)
+}
+
+struct Count;
+
+impl Visitor<'_> for Count {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from 1 to {MOST}")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<usize, E> {
+        usize::try_from(number)
+            .ok()
+            .filter(|_| (1..=MOST).contains(&number))
+            .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
+    }
+}
+
+/// On or off.
+pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    deserializer.deserialize_any(Switch)
+}
+
+struct Switch;
+
+impl Visitor<'_> for Switch {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("true or false")
+    }
+
+    fn visit_bool<E: Error>(self, on: bool) -> Result<bool, E> {
+        Ok(on)
+    }
+}
+
+/// A setting that is written as text and read by `parse`, which says whether it makes sense.
+struct Text<F> {
+    expected: &'static str,
+    parse: F,
+}
+
+impl<T, F: FnOnce(&str) -> Option<T>> Text<F> {
+    fn read<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<T, F: FnOnce(&str) -> Option<T>> Visitor<'_> for Text<F> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        (self.parse)(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self.expected))
+    }
+}
+
+/// An IP address and a port.
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = Text {
+        expected: "an address and port such as \"0.0.0.0:9000\"",
+        parse: |text: &str| text.parse().ok(),
+    };
+    text.read(deserializer)
+}
+
+/// A path that is not empty.
+pub(super) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    let text = Text {
+        expected: "a path",
+        parse: |text: &str| (!text.is_empty()).then(|| PathBuf::from(text)),
+    };
+    text.read(deserializer)
+}
+
+/// A filter in which the directives without a part of their own are levels. The filter would take
+/// a misspelt level for the name of a part, and log nothing.
+pub(super) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = Text {
+        expected: "error, warn, info, debug or trace, \
+                   with parts that differ after a comma such as \"info,haul::server=debug\"",
+        parse: |text: &str| {
+            let plain = text
+                .split(',')
+                .filter(|part| !part.contains(['=', '[', ']']));
+            let all_levels = plain
+                .into_iter()
+                .all(|part| part.trim().parse::<LevelFilter>().is_ok());
+            (all_levels && EnvFilter::try_new(text).is_ok()).then(|| text.to_owned())
+        },
+    };
+    text.read(deserializer)
+}
+
+/// A duration that is neither nothing nor endless.
+pub(super) mod duration {
+    pub(in super::super) use jiff::fmt::serde::unsigned_duration::friendly::compact::required::serialize;
+
+    use super::{Deserializer, Duration, LONGEST, SignedDuration, Text};
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        let text = Text {
+            expected: "a duration such as \"30s\", at most \"8760h\"",
+            parse: |text: &str| {
+                let duration = text.parse::<SignedDuration>().ok()?;
+                let duration = Duration::try_from(duration).ok()?;
+                (!duration.is_zero() && duration <= LONGEST).then_some(duration)
+            },
+        };
+        text.read(deserializer)
+    }
+}
+
+/// A path, or `""` for none.
+pub(super) mod optional_path {
+    use serde::Serializer;
+
+    use super::{Deserialize, Deserializer, PathBuf};
+
+    #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
+    pub(in super::super) fn serialize<S: Serializer>(
+        path: &Option<PathBuf>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = path.as_deref().map(std::path::Path::to_string_lossy);
+        serializer.serialize_str(&text.unwrap_or_default())
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<PathBuf>, D::Error> {
+        let path = PathBuf::deserialize(deserializer)?;
+        Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
+    }
+}
