@@ -1,0 +1,217 @@
+//! The command line: what a person types, and what they get to see.
+//!
+//! Each subcommand is a file with its arguments, whose comments are its help, and its `run`.
+
+mod connect;
+mod cp;
+mod df;
+mod exit;
+mod get;
+mod hash;
+mod ls;
+mod mkdir;
+mod mv;
+mod output;
+mod ping;
+mod progress;
+mod put;
+mod remembered;
+mod remote;
+mod rm;
+
+mod stat;
+mod transfer;
+mod whoami;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::exit::Interrupted;
+use self::output::Output;
+use self::remote::Remote;
+
+/// For threads that still hold a file when everything else is done.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// haul: a file and message server for teams and their programs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "haul",
+    version,
+    max_term_width = 100,
+    infer_subcommands = false
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, Clone, Args)]
+struct Global {
+    /// The server, such as haul://alice@host:9000; `haul+plain://` means no TLS. Without it, the
+    /// one that `haul connect` remembers.
+    #[arg(
+        long,
+        global = true,
+        env = "HAUL_SERVER",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    server: Option<String>,
+    /// A file whose first line is the password; HAUL_PASSWORD holds the password itself.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        conflicts_with = "token_file"
+    )]
+    password_file: Option<PathBuf>,
+    /// A file whose first line is a token, to log in without a password.
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Print results as JSON, one object per line.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print nothing but results and errors.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Show no progress bars.
+    #[arg(long, global = true)]
+    no_progress: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Connect(connect::Connect),
+    #[command(flatten)]
+    Remote(RemoteCommand),
+}
+
+/// What is asked of a server, from the command line and in the shell alike.
+#[derive(Debug, Subcommand)]
+enum RemoteCommand {
+    Ls(ls::Ls),
+    Stat(stat::Stat),
+    Mkdir(mkdir::Mkdir),
+    Rm(rm::Rm),
+    Mv(mv::Mv),
+    Cp(cp::Cp),
+    Hash(hash::Hash),
+    Df(df::Df),
+    Get(get::Get),
+    Put(put::Put),
+    Ping(ping::Ping),
+    Whoami(whoami::Whoami),
+}
+
+/// Does what the arguments of this process say, and says how that went: 0 it is done, 1 the server
+/// or the transfer said no, 2 the arguments are wrong, 3 there was no connection or login,
+/// 130 interrupted.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and versions are results, mistakes are errors; clap knows which go where.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report("cannot start", &error.into()),
+    };
+    let name = cli.command.name();
+    let outcome = runtime.block_on(Box::pin(cli.dispatch()));
+    runtime.shutdown_timeout(LAST_WORDS);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(name, &error),
+    }
+}
+
+impl Cli {
+    async fn dispatch(self) -> anyhow::Result<()> {
+        let output = Output::new(&self.global);
+        match self.command {
+            Command::Connect(connect) => {
+                unless_interrupted(connect.run(&self.global, &output)).await
+            }
+            Command::Remote(command) => {
+                unless_interrupted(async {
+                    let client = remote::open(&self.global).await?.client;
+                    command.run(&Remote { client, output }).await
+                })
+                .await
+            }
+        }
+    }
+}
+
+impl Command {
+    /// What messages begin with.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Remote(command) => command.name(),
+        }
+    }
+}
+
+impl RemoteCommand {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Ls(_) => "ls",
+            Self::Stat(_) => "stat",
+            Self::Mkdir(_) => "mkdir",
+            Self::Rm(_) => "rm",
+            Self::Mv(_) => "mv",
+            Self::Cp(_) => "cp",
+            Self::Hash(_) => "hash",
+            Self::Df(_) => "df",
+            Self::Get(_) => "get",
+            Self::Put(_) => "put",
+            Self::Ping(_) => "ping",
+            Self::Whoami(_) => "whoami",
+        }
+    }
+
+    async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        match self {
+            Self::Ls(command) => command.run(remote).await,
+            Self::Stat(command) => command.run(remote).await,
+            Self::Mkdir(command) => command.run(remote).await,
+            Self::Rm(command) => command.run(remote).await,
+            Self::Mv(command) => command.run(remote).await,
+            Self::Cp(command) => command.run(remote).await,
+            Self::Hash(command) => command.run(remote).await,
+            Self::Df(command) => command.run(remote).await,
+            Self::Get(command) => command.run(remote).await,
+            Self::Put(command) => command.run(remote).await,
+            Self::Ping(command) => command.run(remote).await,
+            Self::Whoami(command) => command.run(remote).await,
+        }
+    }
+}
+
+/// Does `work` unless a signal comes first; what was under way is then dropped, which cleans up.
+async fn unless_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut hung_up = signal(SignalKind::hangup())?;
+    tokio::select! {
+        outcome = work => outcome,
+        _ = tokio::signal::ctrl_c() => Err(Interrupted.into()),
+        _ = terminated.recv() => Err(Interrupted.into()),
+        _ = hung_up.recv() => Err(Interrupted.into()),
+    }
+}
