@@ -1,0 +1,211 @@
+//! What a file operation can answer instead of its result, ready for the wire.
+
+use std::io;
+
+use rustix::io::Errno;
+
+use super::path::{InvalidPath, VirtualPath};
+use crate::protocol::Digest;
+
+/// Why a file operation was not done. Each variant is one code on the wire.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// There is nothing of that name that the member may see.
+    #[error("no such {what}: {path}")]
+    NotFound {
+        /// `file`, `directory` or `file or directory`.
+        what: &'static str,
+        /// Where it was looked for.
+        path: VirtualPath,
+    },
+    /// There is something of that name already.
+    #[error("it exists already: {path}")]
+    Exists {
+        /// What is there.
+        path: VirtualPath,
+    },
+    /// A directory was needed, here or on the way.
+    #[error("not a directory: {path}")]
+    NotADirectory {
+        /// What is, or leads through, something else.
+        path: VirtualPath,
+    },
+    /// A file was needed.
+    #[error("it is a directory: {path}")]
+    IsADirectory {
+        /// The directory.
+        path: VirtualPath,
+    },
+    /// The directory still holds something.
+    #[error("the directory is not empty: {path}")]
+    NotEmpty {
+        /// The directory.
+        path: VirtualPath,
+    },
+    /// The member may know of it, but not do this to it.
+    #[error("not allowed: {path}")]
+    Denied {
+        /// What it was to be done to.
+        path: VirtualPath,
+    },
+    /// The path can not be, or can not be that of such a thing.
+    #[error(transparent)]
+    InvalidPath(#[from] InvalidPath),
+    /// The text is no cursor that a listing gave.
+    #[error("not a cursor of a listing: {path}")]
+    BadCursor {
+        /// The directory to be listed.
+        path: VirtualPath,
+    },
+    /// The file is not the one that was asked for, or changed while it was read.
+    #[error("the file has changed: {path}")]
+    Changed {
+        /// The file.
+        path: VirtualPath,
+    },
+    /// The quota around the path does not allow it.
+    #[error("the quota is used up ({used} of {limit} {}): {path}", if *.files { "files" } else { "bytes" })]
+    QuotaExceeded {
+        /// What was to be written.
+        path: VirtualPath,
+        /// Bytes or files in use, with what is reserved.
+        used: u64,
+        /// Bytes or files allowed.
+        limit: u64,
+        /// Whether it is the number of files, not of bytes, that is exceeded.
+        files: bool,
+    },
+    /// The disk is full, or would be.
+    #[error("no space left on the server: {path}")]
+    NoSpace {
+        /// What was to be written.
+        path: VirtualPath,
+    },
+    /// The bytes that came are not as many as were declared.
+    #[error("{received} bytes came where {declared} were declared: {path}")]
+    SizeMismatch {
+        /// What was to be written.
+        path: VirtualPath,
+        /// Bytes declared.
+        declared: u64,
+        /// Bytes that came; at least so many if they were too many.
+        received: u64,
+    },
+    /// The bytes are not those that the digest was taken of.
+    #[error("the digest is {actual}, not {expected}: {path}")]
+    DigestMismatch {
+        /// What was to be written.
+        path: VirtualPath,
+        /// The digest given.
+        expected: Digest,
+        /// The digest of the bytes.
+        actual: Digest,
+    },
+    /// The range does not lie within the file.
+    #[error("out of range, the file has {size} bytes: {path}")]
+    OffsetOutOfRange {
+        /// The file.
+        path: VirtualPath,
+        /// Bytes in the file.
+        size: u64,
+    },
+    /// The caller's `stop` said so.
+    #[error("cancelled: {path}")]
+    Cancelled {
+        /// What it was to be done to.
+        path: VirtualPath,
+    },
+    /// Another process serves this data directory.
+    #[error("another server is using the data directory: {path}")]
+    InUse {
+        /// The data directory, on the server's disk.
+        path: String,
+    },
+    /// The server's disk or system failed.
+    #[error("could not {doing} {path}: {source}")]
+    Io {
+        /// What was being done, such as `read`.
+        doing: &'static str,
+        /// What it was being done to.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl StorageError {
+    pub(super) fn not_found(path: &VirtualPath) -> Self {
+        Self::NotFound {
+            what: "file or directory",
+            path: path.clone(),
+        }
+    }
+
+    /// Says that a directory, or a file, was looked for.
+    pub(super) fn looking_for(self, what: &'static str) -> Self {
+        match self {
+            Self::NotFound { path, .. } => Self::NotFound { what, path },
+            other => other,
+        }
+    }
+
+    pub(super) fn denied(path: &VirtualPath) -> Self {
+        Self::Denied { path: path.clone() }
+    }
+
+    pub(super) fn exists(path: &VirtualPath) -> Self {
+        Self::Exists { path: path.clone() }
+    }
+
+    pub(super) fn is_a_directory(path: &VirtualPath) -> Self {
+        Self::IsADirectory { path: path.clone() }
+    }
+
+    pub(super) fn changed(path: &VirtualPath) -> Self {
+        Self::Changed { path: path.clone() }
+    }
+
+    fn from_io(source: io::Error, doing: &'static str, at: &VirtualPath) -> Self {
+        let path = at.clone();
+        let Some(errno) = Errno::from_io_error(&source) else {
+            // The resolver's own word for a path that leads out, which is as if absent.
+            if source.kind() == io::ErrorKind::PermissionDenied {
+                return Self::not_found(at);
+            }
+            let path = path.to_string();
+            return Self::Io {
+                doing,
+                path,
+                source,
+            };
+        };
+        match errno {
+            Errno::NOENT | Errno::LOOP => Self::not_found(at),
+            Errno::EXIST => Self::Exists { path },
+            Errno::NOTDIR => Self::NotADirectory { path },
+            Errno::ISDIR => Self::IsADirectory { path },
+            Errno::NOTEMPTY => Self::NotEmpty { path },
+            // Opening a socket, or a device that is not there, says NXIO.
+            Errno::ACCESS | Errno::PERM | Errno::NXIO | Errno::NODEV => Self::Denied { path },
+            Errno::NOSPC | Errno::DQUOT => Self::NoSpace { path },
+            _ => Self::Io {
+                doing,
+                path: path.to_string(),
+                source,
+            },
+        }
+    }
+}
+
+/// Turns what the system said into what the member is told.
+pub(super) trait At<T> {
+    /// Says what was being done, and to which virtual path.
+    fn at(self, doing: &'static str, path: &VirtualPath) -> Result<T, StorageError>;
+}
+
+impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
+    fn at(self, doing: &'static str, path: &VirtualPath) -> Result<T, StorageError> {
+        self.map_err(|error| StorageError::from_io(error.into(), doing, path))
+    }
+}

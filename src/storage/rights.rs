@@ -1,0 +1,159 @@
+//! What a member may do in a folder, and how much may be kept there.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What a member may do below a mounted folder. In one's own home one may do everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "five independent permissions, each named where it is checked"
+)]
+pub struct Rights {
+    /// See what is there: list a directory, look at an entry, enter.
+    pub list: bool,
+    /// Read the bytes of files.
+    pub read: bool,
+    /// Make new files and directories.
+    pub write: bool,
+    /// Put a file in the place of another.
+    pub overwrite: bool,
+    /// Remove files and directories, or move them away.
+    pub delete: bool,
+}
+
+impl Rights {
+    /// May do everything; the preset `rw`.
+    pub const ALL: Self = Self {
+        list: true,
+        read: true,
+        write: true,
+        overwrite: true,
+        delete: true,
+    };
+
+    /// May look and read; the preset `r`.
+    pub const READ: Self = Self {
+        list: true,
+        read: true,
+        ..Self::NONE
+    };
+
+    /// May put new files without seeing any; the preset `drop`.
+    pub const DROP: Self = Self {
+        write: true,
+        ..Self::NONE
+    };
+
+    const NONE: Self = Self {
+        list: false,
+        read: false,
+        write: false,
+        overwrite: false,
+        delete: false,
+    };
+
+    const PRESETS: [(&'static str, Self); 3] =
+        [("r", Self::READ), ("rw", Self::ALL), ("drop", Self::DROP)];
+
+    fn named(self) -> [(&'static str, bool); 5] {
+        [
+            ("list", self.list),
+            ("read", self.read),
+            ("write", self.write),
+            ("overwrite", self.overwrite),
+            ("delete", self.delete),
+        ]
+    }
+
+    /// The names of what is allowed.
+    #[must_use]
+    pub fn names(self) -> Vec<String> {
+        let allowed = self.named().into_iter().filter(|(_, allowed)| *allowed);
+        allowed.map(|(name, _)| name.to_owned()).collect()
+    }
+}
+
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Self::PRESETS.into_iter().find(|(_, rights)| rights == self) {
+            Some((name, _)) => f.write_str(name),
+            None => f.write_str(&self.names().join(",")),
+        }
+    }
+}
+
+impl FromStr for Rights {
+    type Err = InvalidRights;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRights> {
+        if let Some((_, rights)) = Self::PRESETS.into_iter().find(|(name, _)| *name == text) {
+            return Ok(rights);
+        }
+        let mut rights = Self::NONE;
+        for name in text.split(',') {
+            let right = match name.trim() {
+                "list" => &mut rights.list,
+                "read" => &mut rights.read,
+                "write" => &mut rights.write,
+                "overwrite" => &mut rights.overwrite,
+                "delete" => &mut rights.delete,
+                _ => return Err(InvalidRights),
+            };
+            *right = true;
+        }
+        Ok(rights)
+    }
+}
+
+/// The text names no rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not rights: expected r, rw, drop, or some of list, read, write, overwrite and delete, \
+     separated by commas"
+)]
+pub struct InvalidRights;
+
+/// How much a home or a folder may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Bytes in files; no limit if absent.
+    pub bytes: Option<u64>,
+    /// Regular files; no limit if absent. Directories are not counted.
+    pub files: Option<u64>,
+}
+
+/// How much a home or a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes in files, with what is reserved for uploads and copies under way.
+    pub used: u64,
+    /// Regular files, with those under way.
+    pub files: u64,
+    /// What is allowed.
+    pub limits: Limits,
+    /// Bytes free on the disk, for everyone together.
+    pub free: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_and_lists_read_back_as_they_are_written() {
+        for text in ["r", "rw", "drop", "list", "list,read,write", "list,delete"] {
+            let rights: Rights = text.parse().expect("named above");
+            assert_eq!(rights.to_string(), text);
+            assert_eq!(rights.names().join(",").parse(), Ok(rights));
+        }
+        assert_eq!("list,read".parse(), Ok(Rights::READ));
+    }
+
+    #[test]
+    fn unknown_and_empty_rights_are_refused() {
+        for text in ["", ",", "R", "admin", "list,", "list read"] {
+            assert_eq!(text.parse::<Rights>(), Err(InvalidRights), "{text}");
+        }
+    }
+}
