@@ -10,6 +10,7 @@
 //! `protocol` imports nothing else of the crate, `storage` only the plain values of `protocol`;
 //! `server` and `client` never see each other.
 
+pub mod accounts;
 pub mod config;
 pub mod connection;
 pub mod protocol;
