@@ -15,3 +15,4 @@ pub mod config;
 pub mod connection;
 pub mod protocol;
 pub mod storage;
+pub mod telemetry;
