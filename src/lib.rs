@@ -16,3 +16,4 @@ pub mod connection;
 pub mod protocol;
 pub mod server;
 pub mod storage;
+pub mod telemetry;
