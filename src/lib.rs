@@ -18,3 +18,4 @@ pub mod connection;
 pub mod protocol;
 pub mod server;
 pub mod storage;
+pub mod telemetry;

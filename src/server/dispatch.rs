@@ -174,7 +174,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         let outbox = self.session.outbox.clone();
         self.spawn(async move {
             let outcome = job.guard(commands::run(id, command, &mut member)).await;
-            let _ = job.finish(&outbox, outcome).await;
+            let reply = job.close(outcome);
+            member.gone.run_until_cancelled(outbox.send(reply)).await;
             drop(permit);
         });
         Ok(())
@@ -191,8 +192,10 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         self.spawn(async move {
             let work = commands::get(id, get, &member, &outbox, &sending, &underway.cancel);
             let outcome = job.guard(work).await;
+            let reply = job.close(outcome);
             drop(underway);
-            let _ = job.finish_after_data(&outbox, outcome).await;
+            let sent = outbox.send_after_data(reply);
+            member.gone.run_until_cancelled(sent).await;
             drop(permit);
         });
         Ok(())
@@ -214,8 +217,9 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         self.spawn(async move {
             let work = commands::put(id, put, &member, &outbox, parts, &underway.cancel);
             let outcome = job.guard(work).await;
+            let reply = job.close(outcome);
             drop(underway);
-            let _ = job.finish(&outbox, outcome).await;
+            member.gone.run_until_cancelled(outbox.send(reply)).await;
         });
         Ok(())
     }
@@ -243,7 +247,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         self.transfers.close_inputs();
         self.session.tasks.close();
         self.session.tasks.wait().await;
-        self.finish(job, Ok(encode_ok(id, &Nothing {}))).await?;
+        let reply = job.close(Ok(encode_ok(id, &Nothing {})).into());
+        self.session.outbox.send_after_data(reply).await?;
         Err(End::Quit)
     }
 

@@ -65,17 +65,8 @@ impl Job {
         outbox.send(self.close(outcome)).await
     }
 
-    /// Replies after the data that was sent before.
-    pub(super) async fn finish_after_data(
-        self,
-        outbox: &Outbox,
-        outcome: Outcome,
-    ) -> Result<(), Closed> {
-        outbox.send_after_data(self.close(outcome)).await
-    }
-
     /// Writes the line in the log and makes the reply.
-    fn close(self, outcome: Outcome) -> Bytes {
+    pub(super) fn close(self, outcome: Outcome) -> Bytes {
         let Outcome { reply, bytes } = outcome;
         let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let code = reply

@@ -47,6 +47,10 @@ impl Member {
         let Some(account) = self.shared.accounts.account(&self.account.name).await? else {
             return Ok(false);
         };
+        // Another account of the same name is another user.
+        if account.id != self.account.id {
+            return Ok(false);
+        }
         if account != self.account {
             self.view = view_of(&self.shared.store, &account).await?;
             self.account = account;

@@ -23,6 +23,7 @@ pub(in crate::server) async fn put(
 ) -> Outcome {
     let mut received = 0;
     let work = async {
+        let asked = put.digest;
         let mut upload = open(put, member).await?;
         let begin = PutBegin {
             offset: 0,
@@ -43,7 +44,11 @@ pub(in crate::server) async fn put(
                     .await?;
                 }
                 Some(PutPart::End(end, _permit)) => {
-                    let reply = commit(upload, end.digest).await?;
+                    let mut reply = commit(upload, end.digest).await?;
+                    if asked.is_none() {
+                        // It was compared, so it is the file's in the client's own algorithm.
+                        reply.digest = end.digest.unwrap_or(reply.digest);
+                    }
                     return Ok(encode_ok(id, &reply));
                 }
                 None => {

@@ -1,0 +1,347 @@
+//! The database: opened and brought up to date, its transactions, and word of what changed in it.
+
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::migrate::{Migrate as _, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{Connection as _, Sqlite, Transaction};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{AccountsError, InvalidName};
+use crate::storage::{Limits, Rights};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/accounts/migrations");
+
+/// How long a write waits for one of another process.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections at once; each is a thread.
+const CONNECTIONS: u32 = 4;
+
+/// How often the database is asked whether another process changed it.
+const POLL: Duration = Duration::from_secs(1);
+
+/// An open database. Clones share its connections and the one task that watches it.
+#[derive(Debug, Clone)]
+pub(super) struct Database {
+    pool: SqlitePool,
+    data: Arc<Path>,
+    changes: watch::Receiver<u64>,
+    _watching: Arc<AbortOnDropHandle<()>>,
+}
+
+impl Database {
+    pub(super) async fn open(data: &Path) -> Result<Self, AccountsError> {
+        let file = make_file(data.to_owned()).await?;
+        let options = SqliteConnectOptions::new()
+            .filename(&file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let connection = SqliteConnection::connect_with(&options).await;
+        let mut connection = connection.map_err(opening)?;
+        migrate(&mut connection).await.map_err(opening)?;
+        let version = data_version(&mut connection).await.map_err(opening)?;
+        let (sender, changes) = watch::channel(0);
+        let watching = tokio::spawn(watch_changes(connection, version, sender));
+        Ok(Self {
+            pool: SqlitePoolOptions::new()
+                .max_connections(CONNECTIONS)
+                .connect_lazy_with(options),
+            data: data.into(),
+            changes,
+            _watching: Arc::new(AbortOnDropHandle::new(watching)),
+        })
+    }
+
+    /// The data directory.
+    pub(super) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        let mut changes = self.changes.clone();
+        changes.mark_unchanged();
+        changes
+    }
+
+    /// A view of the database at one moment.
+    pub(super) async fn read(&self) -> Result<Transaction<'static, Sqlite>, AccountsError> {
+        self.pool.begin().await.map_err(reading)
+    }
+
+    /// The right to change it, once no other process has it. What is not committed is undone.
+    pub(super) async fn write(&self) -> Result<Transaction<'static, Sqlite>, AccountsError> {
+        self.pool
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(changing)
+    }
+}
+
+pub(super) fn opening(error: impl Into<sqlx::Error>) -> AccountsError {
+    let source = error.into();
+    AccountsError::Database {
+        doing: "open",
+        source,
+    }
+}
+
+pub(super) fn reading(source: sqlx::Error) -> AccountsError {
+    AccountsError::Database {
+        doing: "read",
+        source,
+    }
+}
+
+pub(super) fn changing(source: sqlx::Error) -> AccountsError {
+    AccountsError::Database {
+        doing: "change",
+        source,
+    }
+}
+
+/// A number as `SQLite` keeps it. It has no larger ones; no disk holds as much.
+pub(super) fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A name that was kept, of a user or of a folder.
+pub(super) fn name<N: TryFrom<String, Error = InvalidName>>(
+    text: String,
+) -> Result<N, sqlx::Error> {
+    text.try_into().map_err(damaged)
+}
+
+/// Limits that were kept.
+pub(super) fn limits(bytes: Option<i64>, files: Option<i64>) -> Result<Limits, sqlx::Error> {
+    let limit = |number: Option<i64>| number.map(u64::try_from).transpose().map_err(damaged);
+    Ok(Limits {
+        bytes: limit(bytes)?,
+        files: limit(files)?,
+    })
+}
+
+/// Rights that were kept.
+pub(super) fn rights(text: &str) -> Result<Rights, sqlx::Error> {
+    text.parse().map_err(damaged)
+}
+
+/// A time that was kept.
+pub(super) fn time(seconds: i64) -> Result<Timestamp, sqlx::Error> {
+    Timestamp::from_second(seconds).map_err(damaged)
+}
+
+/// Someone else wrote this to the database.
+fn damaged(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}
+
+/// Makes the directory and an empty database in it, which only the owner can read, where they are
+/// missing.
+///
+/// The file gets its name after it was closed: closing a file would drop the locks that `SQLite`
+/// holds on it elsewhere in this process.
+async fn make_file(data: PathBuf) -> Result<PathBuf, AccountsError> {
+    let make = move || {
+        let failed = |path: &Path, source| AccountsError::Io {
+            doing: "make",
+            path: path.into(),
+            source,
+        };
+        let mut directory = DirBuilder::new();
+        let made = directory.recursive(true).mode(0o700).create(&data);
+        made.map_err(|error| failed(&data, error))?;
+        let file = data.join("haul.db");
+        if file.exists() {
+            return Ok(file);
+        }
+        let empty = tempfile::NamedTempFile::new_in(&data).map_err(|error| failed(&file, error))?;
+        match empty.into_temp_path().persist_noclobber(&file) {
+            Err(error) if error.error.kind() != ErrorKind::AlreadyExists => {
+                Err(failed(&file, error.error))
+            }
+            _ => Ok(file),
+        }
+    };
+    spawn_blocking(make)
+        .await
+        .map_err(|error| opening(sqlx::Error::Io(error.into())))?
+}
+
+/// Brings the tables up to date within one transaction, so that of two processes that open a new
+/// database at once, the second finds the work done.
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    transaction.ensure_migrations_table().await?;
+    let applied = transaction.list_applied_migrations().await?;
+    if applied
+        .iter()
+        .any(|applied| !MIGRATIONS.version_exists(applied.version))
+    {
+        let message = "it was written by a later version of haul; start that one";
+        return Err(sqlx::Error::Configuration(message.into()));
+    }
+    for migration in MIGRATIONS.iter() {
+        if !applied
+            .iter()
+            .any(|applied| applied.version == migration.version)
+        {
+            transaction.apply(migration).await?;
+        }
+    }
+    transaction.commit().await
+}
+
+/// A number that `SQLite` changes, for this connection, when another one has changed the database:
+/// <https://sqlite.org/pragma.html#pragma_data_version>.
+async fn data_version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("PRAGMA data_version")
+        .fetch_one(connection)
+        .await
+}
+
+async fn watch_changes(
+    mut connection: SqliteConnection,
+    mut version: i64,
+    sender: watch::Sender<u64>,
+) {
+    let mut ticks = interval(POLL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match data_version(&mut connection).await {
+            Ok(now) if now == version => {}
+            Ok(now) => {
+                version = now;
+                sender.send_modify(|count| *count += 1);
+            }
+            Err(error) => tracing::warn!(%error, "can not see whether the accounts changed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::accounts::Accounts;
+    use crate::accounts::tests::{accounts, add, reopen, user};
+
+    #[tokio::test]
+    async fn what_is_missing_is_made_and_only_its_owner_can_read_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = directory.path().join("new/data");
+        let accounts = Accounts::open(&data).await.expect("opens");
+        assert!(accounts.users().await.expect("readable").is_empty());
+        let mode = |path: &Path| {
+            let metadata = std::fs::metadata(path).expect("it is there");
+            metadata.permissions().mode() & 0o777
+        };
+        assert_eq!(mode(&data), 0o700);
+        for entry in data.read_dir().expect("readable") {
+            let path = entry.expect("an entry").path();
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_can_not_be_made_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        let error = Accounts::open(&file.join("data"))
+            .await
+            .expect_err("no directory");
+        let message = error.to_string();
+        assert!(
+            message.starts_with("can not make ") && message.contains("file/data: "),
+            "{message}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_change_by_another_process_is_noticed() {
+        let (directory, accounts) = accounts().await;
+        let mut changes = accounts.changes();
+        let other = reopen(&directory).await;
+        add(&other, "alice").await;
+        changes.changed().await.expect("the accounts are open");
+        let account = accounts.account(&user("alice")).await.expect("readable");
+        assert!(account.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_change_by_this_process_is_noticed() {
+        let (_directory, accounts) = accounts().await;
+        let mut changes = accounts.changes();
+        add(&accounts, "alice").await;
+        changes.changed().await.expect("the accounts are open");
+    }
+
+    #[tokio::test]
+    async fn watching_ends_with_the_last_clone() {
+        let (_directory, accounts) = accounts().await;
+        let mut changes = accounts.changes();
+        let clone = accounts.clone();
+        drop(accounts);
+        assert!(!changes.has_changed().expect("a clone is left"));
+        drop(clone);
+        assert!(changes.changed().await.is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn processes_may_open_a_new_directory_and_write_to_it_at_once() {
+        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+        let writers: Vec<_> = (0..8)
+            .map(|writer| {
+                let directory = Arc::clone(&directory);
+                tokio::spawn(async move {
+                    let accounts = reopen(&directory).await;
+                    for number in 0..5 {
+                        add(&accounts, &format!("user-{writer}-{number}")).await;
+                    }
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.await.expect("no panic");
+        }
+        let users = reopen(&directory).await.users().await.expect("readable");
+        assert_eq!(users.len(), 40);
+    }
+
+    #[tokio::test]
+    async fn a_database_of_a_later_version_is_left_alone() {
+        let (directory, accounts) = accounts().await;
+        let later = "INSERT INTO _sqlx_migrations \
+                     VALUES (9999, 'later', CURRENT_TIMESTAMP, TRUE, x'00', 0)";
+        let mut transaction = accounts.database.write().await.expect("writable");
+        sqlx::query(later)
+            .execute(&mut *transaction)
+            .await
+            .expect("inserted");
+        transaction.commit().await.expect("committed");
+        let error = Accounts::open(directory.path()).await.expect_err("later");
+        let message = error.to_string();
+        assert!(
+            message.contains("written by a later version of haul"),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,266 @@
+//! Password hashing: argon2id (RFC 9106), a bounded number at once, never on the runtime's threads.
+
+use std::sync::Arc;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use super::AccountsError;
+use crate::protocol::Secret;
+
+/// The longest password, in bytes. Longer ones cost nothing but the time to refuse them.
+pub(super) const LONGEST_PASSWORD: usize = 1024;
+
+/// Slots unless told otherwise.
+const DEFAULT_SLOTS: usize = 2;
+
+/// What one password costs to hash, to haul and to who guesses it. The default is what OWASP
+/// recommends for argon2id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashingCost {
+    /// Memory, in KiB.
+    pub memory_kib: u32,
+    /// Passes over that memory.
+    pub passes: u32,
+}
+
+impl HashingCost {
+    /// The least that argon2 knows. It protects nothing; tests use it to be quick.
+    pub const LEAST: Self = Self {
+        memory_kib: Params::MIN_M_COST,
+        passes: Params::MIN_T_COST,
+    };
+}
+
+impl Default for HashingCost {
+    fn default() -> Self {
+        Self {
+            memory_kib: 19 * 1024,
+            passes: 2,
+        }
+    }
+}
+
+/// Hashes and checks passwords in its slots. Clones share the slots.
+#[derive(Debug, Clone)]
+pub(super) struct Hashing {
+    slots: Arc<Semaphore>,
+    cost: HashingCost,
+}
+
+impl Default for Hashing {
+    fn default() -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(DEFAULT_SLOTS)),
+            cost: HashingCost::default(),
+        }
+    }
+}
+
+impl Hashing {
+    pub(super) fn with_slots(self, slots: usize) -> Self {
+        let slots = slots.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            slots: Arc::new(Semaphore::new(slots)),
+            ..self
+        }
+    }
+
+    pub(super) fn with_cost(self, cost: HashingCost) -> Self {
+        Self { cost, ..self }
+    }
+
+    /// The PHC string of a new password.
+    pub(super) async fn hash(&self, password: &Secret) -> Result<String, AccountsError> {
+        let password = password.clone();
+        if password.expose().is_empty() {
+            return Err(AccountsError::EmptyPassword);
+        }
+        if password.expose().len() > LONGEST_PASSWORD {
+            return Err(AccountsError::PasswordTooLong);
+        }
+        let hash = self.in_slot(move |argon2| argon2.hash_password(password.expose().as_bytes()));
+        Ok(hash.await?.map_err(failed)?.to_string())
+    }
+
+    /// Whether `password` is the one that `hash` was made of. Without a hash it is not, and takes
+    /// as long to say so.
+    pub(super) async fn verify(
+        &self,
+        password: &str,
+        hash: Option<String>,
+    ) -> Result<bool, AccountsError> {
+        if password.len() > LONGEST_PASSWORD {
+            return Ok(false);
+        }
+        let password = Secret::new(password.to_owned());
+        self.in_slot(move |argon2| {
+            let password = password.expose().as_bytes();
+            let Some(hash) = hash else {
+                argon2.hash_password(password).map_err(failed)?;
+                return Ok(false);
+            };
+            let hash = PasswordHash::new(&hash).map_err(|error| AccountsError::Hashing {
+                reason: format!("the password hash in haul.db is damaged: {error}"),
+            })?;
+            Ok(argon2.verify_password(password, &hash).is_ok())
+        })
+        .await?
+    }
+
+    /// Runs `work` on a blocking thread once a slot is free. The slot is held until `work` has
+    /// ended, even where nobody waits for it any more.
+    async fn in_slot<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Argon2<'static>) -> T + Send + 'static,
+    ) -> Result<T, AccountsError> {
+        let params =
+            Params::new(self.cost.memory_kib, self.cost.passes, 1, None).map_err(failed)?;
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let slot = Arc::clone(&self.slots)
+            .acquire_owned()
+            .await
+            .map_err(failed)?;
+        let hashing = spawn_blocking(move || {
+            let result = work(argon2);
+            drop(slot);
+            result
+        });
+        hashing.await.map_err(failed)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> AccountsError {
+    AccountsError::Hashing {
+        reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+impl Hashing {
+    /// Makes every attempt to hash fail, so that a test sees which paths attempt it.
+    pub(super) fn close(&self) {
+        self.slots.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn quick() -> Hashing {
+        Hashing::default().with_cost(HashingCost::LEAST)
+    }
+
+    #[tokio::test]
+    async fn the_default_cost_is_what_owasp_recommends() {
+        let password = Secret::new("hunter2".into());
+        let hash = Hashing::default().hash(&password).await.expect("hashed");
+        assert!(
+            hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{hash}"
+        );
+    }
+
+    #[tokio::test]
+    async fn only_the_right_password_is_verified() {
+        let hashing = quick();
+        let hash = hashing
+            .hash(&Secret::new("hunter2".into()))
+            .await
+            .expect("hashed");
+        for (password, right) in [("hunter2", true), ("hunter3", false), ("", false)] {
+            let verified = hashing.verify(password, Some(hash.clone())).await;
+            assert_eq!(verified.expect("checked"), right, "{password}");
+            let verified = hashing.verify(password, None).await;
+            assert!(!verified.expect("checked"), "{password}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_that_is_empty_or_over_1024_bytes_is_never_hashed() {
+        let hashing = quick();
+        hashing.close();
+        let long = Secret::new("x".repeat(1025));
+        let error = hashing.hash(&long).await.expect_err("too long");
+        assert!(matches!(error, AccountsError::PasswordTooLong), "{error}");
+        assert!(
+            !hashing
+                .verify(long.expose(), None)
+                .await
+                .expect("no hashing")
+        );
+        let error = hashing.hash(&Secret::new(String::new())).await;
+        assert!(matches!(error, Err(AccountsError::EmptyPassword)));
+        let longest = Secret::new("x".repeat(1024));
+        let error = hashing.hash(&longest).await.expect_err("closed");
+        assert!(matches!(error, AccountsError::Hashing { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_hash_is_an_error_and_no_wrong_password() {
+        let error = quick().verify("hunter2", Some("plain".into())).await;
+        let message = error.expect_err("damaged").to_string();
+        assert!(message.contains("haul.db is damaged"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn no_more_passwords_are_hashed_at_once_than_there_are_slots() {
+        let hashing = quick().with_slots(2);
+        let running = Arc::new(AtomicUsize::new(0));
+        // Both slots must be taken at once for either to get past the barrier.
+        let both = Arc::new(std::sync::Barrier::new(2));
+        let tasks: Vec<_> = (0..8)
+            .map(|_| {
+                let (hashing, running) = (hashing.clone(), Arc::clone(&running));
+                let both = Arc::clone(&both);
+                tokio::spawn(async move {
+                    let work = hashing.in_slot(move |_| {
+                        let others = running.fetch_add(1, Ordering::SeqCst);
+                        both.wait();
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        both.wait();
+                        others
+                    });
+                    work.await.expect("worked")
+                })
+            })
+            .collect();
+        for task in tasks {
+            assert!(task.await.expect("no panic") < 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slot_is_held_until_the_hashing_ends_even_if_nobody_waits() {
+        let hashing = quick().with_slots(1);
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let task = tokio::spawn({
+            let hashing = hashing.clone();
+            async move {
+                let work = move |_| {
+                    begun.send(()).expect("the test waits");
+                    ended.recv().expect("the test ends it");
+                };
+                hashing.in_slot(work).await
+            }
+        });
+        has_begun.await.expect("begun");
+        task.abort();
+        assert!(task.await.expect_err("aborted").is_cancelled());
+        assert_eq!(hashing.slots.available_permits(), 0);
+        end.send(()).expect("it still runs");
+        assert!(
+            !hashing
+                .verify("x", None)
+                .await
+                .expect("the slot is free again")
+        );
+    }
+}

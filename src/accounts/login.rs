@@ -1,0 +1,248 @@
+//! Logging in. Who may not is told nothing about why, and waits as long to be told.
+
+use jiff::Timestamp;
+
+use super::database::{self, reading};
+use super::{Account, Accounts, AccountsError, UserName, folders, tokens};
+
+impl Accounts {
+    /// The account of a user who knows the password.
+    ///
+    /// # Errors
+    /// [`AccountsError::LoginFailed`], or what the database says.
+    pub async fn log_in_with_password(
+        &self,
+        user: &str,
+        password: &str,
+    ) -> Result<Account, AccountsError> {
+        let mut transaction = self.database.read().await?;
+        let select = "SELECT id, name, password FROM users WHERE name = ?";
+        let found = sqlx::query_as::<_, (i64, String, String)>(select).bind(user);
+        let found = found
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(reading)?;
+        // Hashing takes its time, and there are few connections.
+        drop(transaction);
+        let (user, hash) = match found {
+            Some((id, name, hash)) => (Some((id, name)), Some(hash)),
+            None => (None, None),
+        };
+        let right = self.hashing.verify(password, hash).await?;
+        match user {
+            Some((id, name)) if right => self.account_of(id, name).await,
+            _ => Err(AccountsError::LoginFailed),
+        }
+    }
+
+    /// The account of the user whom a token was made for.
+    ///
+    /// # Errors
+    /// [`AccountsError::LoginFailed`], or what the database says.
+    pub async fn log_in_with_token(&self, token: &str) -> Result<Account, AccountsError> {
+        self.log_in_with_token_at(token, Timestamp::now()).await
+    }
+
+    async fn log_in_with_token_at(
+        &self,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<Account, AccountsError> {
+        let mut transaction = self.database.read().await?;
+        let select = "SELECT users.id, users.name \
+                      FROM tokens JOIN users ON users.id = tokens.user \
+                      WHERE tokens.hash = ? AND (tokens.expires IS NULL OR tokens.expires > ?)";
+        let found = sqlx::query_as::<_, (i64, String)>(select)
+            .bind(tokens::hash(token))
+            .bind(now.as_second())
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(reading)?;
+        drop(transaction);
+        match found {
+            Some((id, name)) => self.account_of(id, name).await,
+            None => Err(AccountsError::LoginFailed),
+        }
+    }
+
+    async fn account_of(&self, id: i64, name: String) -> Result<Account, AccountsError> {
+        let name = database::name(name).map_err(reading)?;
+        let account = self.account(&name).await?;
+        let same = account.filter(|account| account.id == id);
+        same.ok_or(AccountsError::LoginFailed)
+    }
+
+    /// The account of a user as it is now; `None` if it was removed or disabled. A session goes
+    /// on only while the `id` is still the one it logged in with.
+    ///
+    /// # Errors
+    /// [`AccountsError::Database`].
+    pub async fn account(&self, user: &UserName) -> Result<Option<Account>, AccountsError> {
+        let mut transaction = self.database.read().await?;
+        let select = "SELECT id, admin, bytes, files FROM users WHERE name = ? AND NOT disabled";
+        let found = sqlx::query_as::<_, (i64, bool, Option<i64>, Option<i64>)>(select)
+            .bind(user.as_str())
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(reading)?;
+        let Some((id, admin, bytes, files)) = found else {
+            return Ok(None);
+        };
+        Ok(Some(Account {
+            id,
+            name: user.clone(),
+            admin,
+            limits: database::limits(bytes, files).map_err(reading)?,
+            folders: folders::grants(&mut transaction, id)
+                .await
+                .map_err(reading)?,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::UserChange;
+    use crate::accounts::tests::{accounts, add, reopen, secret, user};
+
+    async fn refusal(accounts: &Accounts, user: &str, password: &str) -> String {
+        let error = accounts.log_in_with_password(user, password).await;
+        error.expect_err("refused").to_string()
+    }
+
+    #[tokio::test]
+    async fn the_right_password_logs_in_and_every_other_fails_alike() {
+        let (_directory, accounts) = accounts().await;
+        add(&accounts, "alice").await;
+        let account = accounts
+            .log_in_with_password("alice", "hunter2")
+            .await
+            .expect("right");
+        assert_eq!(account.name, user("alice"));
+        let wrong = refusal(&accounts, "alice", "hunter3").await;
+        for name in ["bob", "Alice", "", "../alice", "alice\0", "alice' OR ''='"] {
+            assert_eq!(refusal(&accounts, name, "hunter2").await, wrong, "{name:?}");
+        }
+        assert_eq!(refusal(&accounts, "alice", "").await, wrong);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_user_costs_a_hash_like_a_wrong_password() {
+        let (_directory, accounts) = accounts().await;
+        add(&accounts, "alice").await;
+        accounts.hashing.close();
+        for (name, password) in [
+            ("alice", "hunter3"),
+            ("bob", "hunter3"),
+            ("../x", "hunter3"),
+        ] {
+            let message = refusal(&accounts, name, password).await;
+            assert!(
+                message.starts_with("can not check passwords"),
+                "{name}: {message}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_over_1024_bytes_is_refused_before_any_hashing() {
+        let (_directory, accounts) = accounts().await;
+        add(&accounts, "alice").await;
+        let wrong = refusal(&accounts, "alice", "hunter3").await;
+        accounts.hashing.close();
+        let long = "x".repeat(1025);
+        for name in ["alice", "bob"] {
+            assert_eq!(refusal(&accounts, name, &long).await, wrong);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_new_password_replaces_the_old_one_and_tokens_stay() {
+        let (_directory, accounts) = accounts().await;
+        add(&accounts, "alice").await;
+        let token = accounts
+            .add_token(&user("alice"), "", None)
+            .await
+            .expect("made");
+        accounts
+            .set_password(&user("alice"), &secret("other"))
+            .await
+            .expect("set");
+        refusal(&accounts, "alice", "hunter2").await;
+        accounts
+            .log_in_with_password("alice", "other")
+            .await
+            .expect("right");
+        accounts
+            .log_in_with_token(token.expose())
+            .await
+            .expect("stays");
+    }
+
+    #[tokio::test]
+    async fn a_removed_or_disabled_user_can_not_log_in() {
+        let (directory, accounts) = accounts().await;
+        let alice = user("alice");
+        add(&accounts, "alice").await;
+        let token = accounts.add_token(&alice, "", None).await.expect("made");
+        let wrong = refusal(&accounts, "alice", "hunter3").await;
+        let disable = |disabled| UserChange {
+            disabled: Some(disabled),
+            ..UserChange::default()
+        };
+        accounts.set_user(&alice, disable(true)).await.expect("set");
+        assert_eq!(refusal(&accounts, "alice", "hunter2").await, wrong);
+        assert!(accounts.log_in_with_token(token.expose()).await.is_err());
+        assert_eq!(accounts.account(&alice).await.expect("readable"), None);
+
+        accounts
+            .set_user(&alice, disable(false))
+            .await
+            .expect("set");
+        accounts
+            .log_in_with_token(token.expose())
+            .await
+            .expect("enabled again");
+        let other = reopen(&directory).await;
+        other.remove_user(&alice).await.expect("removed");
+        assert_eq!(refusal(&accounts, "alice", "hunter2").await, wrong);
+        add(&accounts, "alice").await;
+        assert!(accounts.log_in_with_token(token.expose()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_token_logs_in_until_it_expires_or_is_removed() {
+        let (_directory, accounts) = accounts().await;
+        let alice = user("alice");
+        add(&accounts, "alice").await;
+        let expires = Timestamp::from_second(2_000_000_000).expect("a time");
+        let token = accounts
+            .add_token(&alice, "", Some(expires))
+            .await
+            .expect("made");
+        let second = jiff::SignedDuration::from_secs(1);
+        let account = accounts
+            .log_in_with_token_at(token.expose(), expires - second)
+            .await;
+        assert_eq!(account.expect("not yet").name, alice);
+        let error = accounts.log_in_with_token_at(token.expose(), expires).await;
+        assert!(matches!(error, Err(AccountsError::LoginFailed)));
+
+        let token = accounts.add_token(&alice, "", None).await.expect("made");
+        accounts
+            .log_in_with_token(token.expose())
+            .await
+            .expect("good");
+        let upper = token.expose().to_uppercase();
+        for wrong in ["", "haul_", &token.expose()[1..], &upper] {
+            assert!(accounts.log_in_with_token(wrong).await.is_err(), "{wrong}");
+        }
+        let tokens = accounts.tokens(&alice).await.expect("readable");
+        accounts
+            .remove_token(&alice, tokens[1].id)
+            .await
+            .expect("removed");
+        assert!(accounts.log_in_with_token(token.expose()).await.is_err());
+    }
+}

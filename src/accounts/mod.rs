@@ -1,0 +1,215 @@
+//! Accounts: users, password hashes, shared folders with the rights in them, and tokens.
+//!
+//! They live in `haul.db`, an `SQLite` database in the data directory. The daemon and the command
+//! line may both work on it at any time; each sees what the other changed.
+
+mod database;
+mod folders;
+mod hashing;
+mod leftovers;
+mod login;
+mod name;
+mod tokens;
+mod users;
+
+use std::path::{Path, PathBuf};
+
+use tokio::sync::watch;
+
+use crate::storage::{Limits, Rights};
+use database::Database;
+use hashing::Hashing;
+
+pub use folders::{Folder, Member};
+pub use hashing::HashingCost;
+pub use name::{FolderName, InvalidName, UserName};
+pub use tokens::Token;
+pub use users::{Limit, NewUser, User, UserChange};
+
+/// The accounts of one data directory. Cheap to clone; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Accounts {
+    database: Database,
+    hashing: Hashing,
+}
+
+/// A user as a session needs it: who it is, what it may take and where it may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Never given to another user, not even to a later one of the same name.
+    pub id: i64,
+    /// The user's name.
+    pub name: UserName,
+    /// Whether it may do what only admins may.
+    pub admin: bool,
+    /// Limits of its home.
+    pub limits: Limits,
+    /// The shared folders that it sees, by name.
+    pub folders: Vec<Grant>,
+}
+
+/// A shared folder that a user sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The folder's name, and the name it is mounted under.
+    pub name: FolderName,
+    /// What the user may do in it.
+    pub rights: Rights,
+    /// Limits of the folder, shared by all who write to it.
+    pub limits: Limits,
+}
+
+impl Accounts {
+    /// Opens the accounts of the data directory `data`. Directory and database are made where they
+    /// are missing, and a database of an older version is brought up to date.
+    ///
+    /// # Errors
+    /// [`AccountsError::Io`] and [`AccountsError::Database`] if they can not be made, read or
+    /// written, or if a later version of haul wrote them.
+    pub async fn open(data: &Path) -> Result<Self, AccountsError> {
+        Ok(Self {
+            database: Database::open(data).await?,
+            hashing: Hashing::default(),
+        })
+    }
+
+    /// Hashes at most `slots` passwords at once, at least one.
+    #[must_use]
+    pub fn with_hashing_slots(self, slots: usize) -> Self {
+        Self {
+            hashing: self.hashing.with_slots(slots),
+            ..self
+        }
+    }
+
+    /// Hashes new passwords at this cost.
+    #[must_use]
+    pub fn with_hashing_cost(self, cost: HashingCost) -> Self {
+        Self {
+            hashing: self.hashing.with_cost(cost),
+            ..self
+        }
+    }
+
+    /// A number that changes within about a second of any change to the accounts, whichever
+    /// process made it. Take it before reading what it is to keep up to date. It ends with the
+    /// last clone.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.database.changes()
+    }
+}
+
+/// Why accounts could not be read or changed. The text names the thing and what can be done.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountsError {
+    /// Unknown user, wrong password or token, expired token, or a disabled account; on purpose
+    /// not which.
+    #[error("the login is not right: unknown user, wrong password or token, or disabled account")]
+    LoginFailed,
+    /// A new password is empty.
+    #[error("the password is empty; choose one of at least one character")]
+    EmptyPassword,
+    /// A new password is longer than any that could ever log in.
+    #[error(
+        "the password is longer than {} bytes; choose a shorter one",
+        hashing::LONGEST_PASSWORD
+    )]
+    PasswordTooLong,
+    /// The name is taken.
+    #[error("there is a user {0} already; choose another name, or change it with `haul user set`")]
+    UserExists(UserName),
+    /// The name is not known.
+    #[error("there is no user {0}; `haul user list` shows who there is")]
+    NoSuchUser(UserName),
+    /// The name is taken.
+    #[error("there is a folder {0} already; choose another name")]
+    FolderExists(FolderName),
+    /// The name is not known.
+    #[error("there is no folder {0}; `haul folder list` shows which there are")]
+    NoSuchFolder(FolderName),
+    /// Nothing to revoke.
+    #[error("user {user} has no rights in folder {folder}; `haul folder list` shows who has")]
+    NoSuchGrant {
+        /// The folder.
+        folder: FolderName,
+        /// The user.
+        user: UserName,
+    },
+    /// The user has no token of that number.
+    #[error("user {user} has no token {id}; `haul token list {user}` shows which there are")]
+    NoSuchToken {
+        /// The user.
+        user: UserName,
+        /// The token's number.
+        id: i64,
+    },
+    /// A password could not be hashed or compared.
+    #[error("can not check passwords: {reason}")]
+    Hashing {
+        /// What failed.
+        reason: String,
+    },
+    /// A token could not be made.
+    #[error("the system gives no random bytes: {reason}")]
+    NoRandomness {
+        /// What the system says.
+        reason: String,
+    },
+    /// The file system failed.
+    #[error("can not {doing} {}: {source}", path.display())]
+    Io {
+        /// What was to be done, such as `make`.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The database failed.
+    #[error("can not {doing} the accounts in haul.db: {source}")]
+    Database {
+        /// What was to be done: `open`, `read` or `change`.
+        doing: &'static str,
+        /// What `SQLite` says.
+        source: sqlx::Error,
+    },
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::protocol::Secret;
+
+    /// Accounts in a directory that lives as long as they do, quick to log in to.
+    pub(crate) async fn accounts() -> (tempfile::TempDir, Accounts) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let accounts = reopen(&directory).await;
+        (directory, accounts)
+    }
+
+    /// What another process would see.
+    pub(crate) async fn reopen(directory: &tempfile::TempDir) -> Accounts {
+        let accounts = Accounts::open(directory.path()).await.expect("opens");
+        accounts.with_hashing_cost(HashingCost::LEAST)
+    }
+
+    pub(crate) fn user(name: &str) -> UserName {
+        name.parse().expect("a name")
+    }
+
+    pub(crate) fn folder(name: &str) -> FolderName {
+        name.parse().expect("a name")
+    }
+
+    pub(crate) fn secret(text: &str) -> Secret {
+        Secret::new(text.into())
+    }
+
+    /// Adds a user whose password is `hunter2`.
+    pub(crate) async fn add(accounts: &Accounts, name: &str) {
+        let (name, password) = (user(name), secret("hunter2"));
+        let added = accounts.add_user(&name, &password, NewUser::default());
+        added.await.expect("added");
+    }
+}

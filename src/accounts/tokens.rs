@@ -1,0 +1,176 @@
+//! Tokens: passwords made for one program, which can be taken back one by one.
+
+use data_encoding::BASE32_NOPAD;
+use jiff::Timestamp;
+use sqlx::FromRow as _;
+
+use super::database::{self, changing, reading};
+use super::{Accounts, AccountsError, UserName, users};
+use crate::protocol::Secret;
+
+/// A token as its owner and those who run the server see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Its number, to remove it by.
+    pub id: i64,
+    /// What it was made for.
+    pub label: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it stops working, if ever.
+    pub expires: Option<Timestamp>,
+}
+
+impl Accounts {
+    /// Makes a token, `haul_` and 52 letters and digits. It can not be shown again: only a hash of
+    /// it is kept.
+    ///
+    /// # Errors
+    /// [`AccountsError::NoSuchUser`] or [`AccountsError::Database`].
+    pub async fn add_token(
+        &self,
+        user: &UserName,
+        label: &str,
+        expires: Option<Timestamp>,
+    ) -> Result<Secret, AccountsError> {
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(|error| AccountsError::NoRandomness {
+            reason: error.to_string(),
+        })?;
+        let token = format!("haul_{}", BASE32_NOPAD.encode(&random).to_ascii_lowercase());
+        let mut transaction = self.database.write().await?;
+        let insert = "INSERT INTO tokens (user, hash, label, created, expires) \
+                      VALUES (?, ?, ?, ?, ?)";
+        sqlx::query(insert)
+            .bind(users::id_of(&mut transaction, user).await?)
+            .bind(hash(&token))
+            .bind(label)
+            .bind(Timestamp::now().as_second())
+            .bind(expires.map(Timestamp::as_second))
+            .execute(&mut *transaction)
+            .await
+            .map_err(changing)?;
+        transaction.commit().await.map_err(changing)?;
+        Ok(Secret::new(token))
+    }
+
+    /// The tokens of a user, the oldest first.
+    ///
+    /// # Errors
+    /// [`AccountsError::NoSuchUser`] or [`AccountsError::Database`].
+    pub async fn tokens(&self, user: &UserName) -> Result<Vec<Token>, AccountsError> {
+        let mut transaction = self.database.read().await?;
+        let user = users::id_of(&mut transaction, user).await?;
+        let select = "SELECT id, label, created, expires FROM tokens WHERE user = ? ORDER BY id";
+        let tokens = sqlx::query(select).bind(user).try_map(|row| {
+            let (id, label, created, expires) = <(_, _, _, Option<i64>)>::from_row(&row)?;
+            Ok(Token {
+                id,
+                label,
+                created: database::time(created)?,
+                expires: expires.map(database::time).transpose()?,
+            })
+        });
+        tokens.fetch_all(&mut *transaction).await.map_err(reading)
+    }
+
+    /// Removes a token. Nobody can log in with it any more.
+    ///
+    /// # Errors
+    /// [`AccountsError::NoSuchUser`], [`AccountsError::NoSuchToken`] or
+    /// [`AccountsError::Database`].
+    pub async fn remove_token(&self, user: &UserName, id: i64) -> Result<(), AccountsError> {
+        let mut transaction = self.database.write().await?;
+        let deleted = sqlx::query("DELETE FROM tokens WHERE user = ? AND id = ?")
+            .bind(users::id_of(&mut transaction, user).await?)
+            .bind(id)
+            .execute(&mut *transaction)
+            .await
+            .map_err(changing)?;
+        if deleted.rows_affected() == 0 {
+            return Err(AccountsError::NoSuchToken {
+                user: user.clone(),
+                id,
+            });
+        }
+        transaction.commit().await.map_err(changing)
+    }
+}
+
+/// What is kept of a token.
+pub(super) fn hash(token: &str) -> Vec<u8> {
+    blake3::hash(token.as_bytes()).as_bytes().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::tests::{accounts, add, user};
+
+    #[tokio::test]
+    async fn a_token_is_shown_once_and_only_its_hash_is_kept() {
+        let (directory, accounts) = accounts().await;
+        add(&accounts, "alice").await;
+        let token = accounts
+            .add_token(&user("alice"), "backup", None)
+            .await
+            .expect("made");
+        let other = accounts
+            .add_token(&user("alice"), "backup", None)
+            .await
+            .expect("made");
+        assert_ne!(token, other);
+        let random = token.expose().strip_prefix("haul_").expect("its prefix");
+        assert_eq!(random.len(), 52);
+        drop(accounts);
+        for entry in directory.path().read_dir().expect("readable") {
+            let bytes = std::fs::read(entry.expect("an entry").path()).expect("a file");
+            let found = bytes
+                .windows(random.len())
+                .any(|window| window == random.as_bytes());
+            assert!(!found);
+        }
+    }
+
+    #[tokio::test]
+    async fn tokens_are_listed_and_removed_by_number_and_owner() {
+        let (_directory, accounts) = accounts().await;
+        add(&accounts, "alice").await;
+        add(&accounts, "bob").await;
+        let (alice, bob) = (user("alice"), user("bob"));
+        let expires = Timestamp::from_second(2_000_000_000).expect("a time");
+        accounts
+            .add_token(&alice, "backup", Some(expires))
+            .await
+            .expect("made");
+        let tokens = accounts.tokens(&alice).await.expect("readable");
+        assert_eq!(tokens.len(), 1);
+        assert_eq!(
+            (&*tokens[0].label, tokens[0].expires),
+            ("backup", Some(expires))
+        );
+        let id = tokens[0].id;
+        let error = accounts
+            .remove_token(&bob, id)
+            .await
+            .expect_err("not bob's");
+        assert_eq!(
+            error.to_string(),
+            format!("user bob has no token {id}; `haul token list bob` shows which there are")
+        );
+        accounts.remove_token(&alice, id).await.expect("removed");
+        assert_eq!(accounts.tokens(&alice).await.expect("readable"), []);
+    }
+
+    #[tokio::test]
+    async fn a_token_needs_a_user() {
+        let (_directory, accounts) = accounts().await;
+        let error = accounts
+            .add_token(&user("bob"), "", None)
+            .await
+            .expect_err("nobody");
+        assert!(matches!(error, AccountsError::NoSuchUser(_)), "{error}");
+        let error = accounts.tokens(&user("bob")).await.expect_err("nobody");
+        assert!(matches!(error, AccountsError::NoSuchUser(_)), "{error}");
+    }
+}

@@ -1,0 +1,402 @@
+//! A line of the log: time, level and message, the fields of the event, and those of the spans it
+//! happened in, all at the top level. No value can break the line or drive a terminal.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::LookupSpan;
+
+/// The shape of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// One JSON object.
+    Json,
+    /// For people.
+    Text {
+        /// With the level in colour.
+        colour: bool,
+    },
+}
+
+/// Writes a line for every event to every output.
+pub(super) struct Lines {
+    outputs: Vec<(Format, BoxMakeWriter)>,
+    clock: fn() -> Timestamp,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self {
+            outputs: Vec::new(),
+            clock: Timestamp::now,
+        }
+    }
+}
+
+impl Lines {
+    pub(super) fn add(
+        &mut self,
+        format: Format,
+        writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    ) {
+        self.outputs.push((format, BoxMakeWriter::new(writer)));
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            let mut fields = Fields::default();
+            attributes.record(&mut fields);
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(of_span) = span.extensions().get::<Fields>() {
+                fields.add_missing(of_span);
+            }
+        }
+        let line = Line {
+            time: (self.clock)(),
+            level: *event.metadata().level(),
+            fields,
+        };
+        for (format, writer) in &self.outputs {
+            if let Ok(line) = line.render(*format) {
+                // The writer counts what it can not write.
+                let _ = writer.make_writer().write_all(line.as_bytes());
+            }
+        }
+    }
+}
+
+/// The fields of an event or a span, in the order they were given. The message is one of them.
+#[derive(Debug, Default)]
+struct Fields(Vec<(&'static str, Value)>);
+
+impl Fields {
+    fn set(&mut self, field: &Field, value: Value) {
+        let known = self.0.iter_mut().find(|(name, _)| *name == field.name());
+        match known {
+            Some((_, old)) => *old = value,
+            None => self.0.push((field.name(), value)),
+        }
+    }
+
+    /// Adds those of an outer span, except where an inner one says the same thing better.
+    fn add_missing(&mut self, outer: &Self) {
+        for (name, value) in &outer.0 {
+            if self.0.iter().all(|(known, _)| known != name) {
+                self.0.push((name, value.clone()));
+            }
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.set(field, format!("{value:?}").into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.set(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.set(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.set(field, value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.set(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.set(field, value.into());
+    }
+}
+
+struct Line {
+    time: Timestamp,
+    level: Level,
+    fields: Fields,
+}
+
+impl Line {
+    fn render(&self, format: Format) -> Result<String, fmt::Error> {
+        let mut line = String::new();
+        match format {
+            Format::Json => self.write_json(&mut line)?,
+            Format::Text { colour } => self.write_text(&mut line, colour)?,
+        }
+        Ok(line)
+    }
+
+    fn time(&self) -> String {
+        self.time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+    }
+
+    fn message(&self) -> &str {
+        let message = self.fields.0.iter().find(|(name, _)| *name == "message");
+        message
+            .and_then(|(_, text)| text.as_str())
+            .unwrap_or_default()
+    }
+
+    /// The fields but the message. Two of them would hide what every line has, and are renamed.
+    fn other_fields(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        let others = self.fields.0.iter().filter(|(name, _)| *name != "message");
+        others.map(|(name, value)| match *name {
+            "time" => ("time_", value),
+            "level" => ("level_", value),
+            name => (name, value),
+        })
+    }
+
+    /// Writes the fields one by one, since a JSON map would sort them.
+    fn write_json(&self, line: &mut String) -> fmt::Result {
+        let level = self.level.as_str().to_ascii_lowercase();
+        write!(line, r#"{{"time":"{}","level":"{level}""#, self.time())?;
+        line.push_str(r#","message":"#);
+        write_value(line, &self.message().into())?;
+        for (name, value) in self.other_fields() {
+            write!(line, ",{}:", Value::from(name))?;
+            write_value(line, value)?;
+        }
+        line.push_str("}\n");
+        Ok(())
+    }
+
+    fn write_text(&self, line: &mut String, colour: bool) -> fmt::Result {
+        let colour = match self.level {
+            _ if !colour => None,
+            Level::ERROR => Some(31),
+            Level::WARN => Some(33),
+            Level::INFO => Some(32),
+            _ => Some(34),
+        };
+        let (time, level) = (self.time(), self.level.as_str());
+        match colour {
+            Some(code) => write!(line, "{time} \x1b[{code}m{level:>5}\x1b[0m ")?,
+            None => write!(line, "{time} {level:>5} ")?,
+        }
+        write_escaped(line, self.message())?;
+        for (name, value) in self.other_fields() {
+            write!(line, " {name}=")?;
+            match value.as_str() {
+                Some(text) if is_plain(text) => line.push_str(text),
+                _ => write_value(line, value)?,
+            }
+        }
+        line.push('\n');
+        Ok(())
+    }
+}
+
+/// Whether a value can be told from what follows it without quotes.
+fn is_plain(text: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:@+,#*~%[]()".contains(c);
+    !text.is_empty() && text.chars().all(plain)
+}
+
+/// Writes JSON. Where it holds a character that drives a terminal it is within a string, and can
+/// be written as an escape.
+fn write_value(line: &mut String, value: &Value) -> fmt::Result {
+    write_escaped(line, &value.to_string())
+}
+
+/// Writes text as it is, but as JSON escapes whatever could break the line, drive a terminal or
+/// change the order of what is shown.
+fn write_escaped(line: &mut String, text: &str) -> fmt::Result {
+    for character in text.chars() {
+        match character {
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            '\t' => line.push_str("\\t"),
+            _ if character.is_control() || reorders(character) => {
+                write!(line, "\\u{:04x}", u32::from(character))?;
+            }
+            _ => line.push(character),
+        }
+    }
+    Ok(())
+}
+
+/// Line and paragraph separators, and what changes the direction of writing.
+fn reorders(character: char) -> bool {
+    matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("unharmed").write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What `work` logs in `format`, on 2 January 2026.
+    fn logged(format: Format, work: impl FnOnce()) -> String {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let mut lines = Lines {
+            clock: || "2026-01-02T03:04:05.678901Z".parse().expect("a time"),
+            ..Lines::default()
+        };
+        let writer = Arc::clone(&written);
+        lines.add(format, move || Buffer(Arc::clone(&writer)));
+        let subscriber = tracing_subscriber::registry().with(lines);
+        tracing::subscriber::with_default(subscriber, work);
+        let bytes = written.lock().expect("unharmed").clone();
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    const TEXT: Format = Format::Text { colour: false };
+
+    fn a_session() {
+        let session = tracing::error_span!(
+            "session",
+            session = "5f3a",
+            peer = %"192.0.2.7:4711",
+            user = tracing::field::Empty
+        );
+        let _entered = session.enter();
+        tracing::info!("connected");
+        session.record("user", "alice");
+        let path = "/a b.bin";
+        tracing::warn!(
+            path,
+            bytes = 3_000_000_u64,
+            took = 0.25,
+            resumed = true,
+            "put failed"
+        );
+    }
+
+    #[test]
+    fn a_json_line_has_the_fields_of_event_and_session_at_its_top_level() {
+        assert_eq!(
+            logged(Format::Json, a_session),
+            concat!(
+                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","message":"connected","#,
+                r#""session":"5f3a","peer":"192.0.2.7:4711"}"#,
+                "\n",
+                r#"{"time":"2026-01-02T03:04:05.678Z","level":"warn","message":"put failed","#,
+                r#""path":"/a b.bin","bytes":3000000,"took":0.25,"resumed":true,"#,
+                r#""session":"5f3a","peer":"192.0.2.7:4711","user":"alice"}"#,
+                "\n",
+            )
+        );
+    }
+
+    #[test]
+    fn a_text_line_says_the_same_for_people() {
+        assert_eq!(
+            logged(TEXT, a_session),
+            concat!(
+                "2026-01-02T03:04:05.678Z  INFO connected session=5f3a peer=192.0.2.7:4711\n",
+                "2026-01-02T03:04:05.678Z  WARN put failed path=\"/a b.bin\" bytes=3000000 ",
+                "took=0.25 resumed=true session=5f3a peer=192.0.2.7:4711 user=alice\n",
+            )
+        );
+        assert_eq!(
+            logged(Format::Text { colour: true }, || tracing::error!("no")),
+            "2026-01-02T03:04:05.678Z \x1b[31mERROR\x1b[0m no\n"
+        );
+    }
+
+    #[test]
+    fn no_value_breaks_the_line_or_drives_a_terminal() {
+        let evil = || {
+            let name = "x\r\n\x1b[2J\u{9b}1m\u{202e}\"\\";
+            tracing::info!(name, shown = %name, debugged = ?name, "got {name}");
+        };
+        let escaped = r#"x\r\n\u001b[2J\u009b1m\u202e\"\\"#;
+        // Rust's own escapes, escaped once more.
+        let debugged = r#"\"x\\r\\n\\u{1b}[2J\\u{9b}1m\\u{202e}\\\"\\\\\""#;
+        assert_eq!(
+            logged(Format::Json, evil),
+            format!(
+                "{{\"time\":\"2026-01-02T03:04:05.678Z\",\"level\":\"info\",\
+                 \"message\":\"got {escaped}\",\"name\":\"{escaped}\",\"shown\":\"{escaped}\",\
+                 \"debugged\":\"{debugged}\"}}\n"
+            )
+        );
+        assert_eq!(
+            logged(TEXT, evil),
+            format!(
+                "2026-01-02T03:04:05.678Z  INFO got x\\r\\n\\u001b[2J\\u009b1m\\u202e\"\\ \
+                 name=\"{escaped}\" shown=\"{escaped}\" debugged=\"{debugged}\"\n"
+            )
+        );
+    }
+
+    #[test]
+    fn every_json_line_is_json_and_gives_back_what_was_logged() {
+        let text = "tab\t nul\0 del\u{7f} next\u{85} line\u{2028} emoji 🦀";
+        let line = logged(Format::Json, || tracing::info!(text, "x"));
+        let object: serde_json::Map<String, Value> = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(object["text"], text);
+        assert_eq!(line.lines().count(), 1);
+    }
+
+    #[test]
+    fn the_innermost_of_two_fields_counts_and_none_hides_time_or_level() {
+        let work = || {
+            let outer = tracing::error_span!("outer", user = "alice", session = 1);
+            let _outer = outer.enter();
+            let inner = tracing::error_span!("inner", user = "bob");
+            let _inner = inner.enter();
+            tracing::info!(time = 7, level = 8, "x");
+            tracing::info!(user = "carol");
+        };
+        assert_eq!(
+            logged(Format::Json, work),
+            concat!(
+                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","message":"x","#,
+                r#""time_":7,"level_":8,"user":"bob","session":1}"#,
+                "\n",
+                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","message":"","#,
+                r#""user":"carol","session":1}"#,
+                "\n",
+            )
+        );
+    }
+}
