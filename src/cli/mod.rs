@@ -4,6 +4,7 @@
 
 mod connect;
 mod cp;
+mod demo;
 mod df;
 mod exit;
 mod get;
@@ -91,6 +92,7 @@ enum Command {
     Connect(connect::Connect),
     #[command(flatten)]
     Remote(RemoteCommand),
+    Demo(demo::Demo),
 }
 
 /// What is asked of a server, from the command line and in the shell alike.
@@ -146,6 +148,7 @@ impl Cli {
             Command::Connect(connect) => {
                 unless_interrupted(connect.run(&self.global, &output)).await
             }
+            Command::Demo(demo) => unless_interrupted(demo.run(output)).await,
             Command::Remote(command) => {
                 unless_interrupted(async {
                     let client = remote::open(&self.global).await?.client;
@@ -162,6 +165,7 @@ impl Command {
     fn name(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
+            Self::Demo(_) => "demo",
             Self::Remote(command) => command.name(),
         }
     }
