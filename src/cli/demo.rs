@@ -41,13 +41,12 @@ pub(super) struct Demo {
 impl Demo {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
         let place = tempfile::tempdir().context("could not make a temporary directory")?;
-        let original = match self.directory {
-            Some(directory) => directory,
-            None => {
-                let directory = place.path().join("original");
-                make_up(&directory).context("could not make up a directory")?;
-                directory
-            }
+        let original = if let Some(directory) = self.directory {
+            directory
+        } else {
+            let directory = place.path().join("original");
+            make_up(&directory).context("could not make up a directory")?;
+            directory
         };
         let expected = digests(&original).await?;
         let bytes = expected.values().map(|(size, _)| size).sum();
