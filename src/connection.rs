@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::Stream;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::codec::FramedRead;
@@ -30,7 +30,7 @@ const DATA_QUEUE: usize = 2;
 
 /// Bytes of file in the data frames that haul itself sends. Large enough that a frame costs
 /// nothing beside its bytes, small enough that a reply does not wait long behind one.
-pub const CHUNK: usize = 256 * 1024;
+pub const CHUNK: usize = 128 * 1024;
 
 /// The receiving half.
 #[derive(Debug)]
@@ -76,6 +76,12 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
     /// [`ReceiveError`]; nothing can be received after one.
     pub async fn next(&mut self) -> Result<Option<Frame>, ReceiveError> {
         poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Reads what still comes and throws it away, until the peer closes.
+    pub async fn discard_rest(&mut self) {
+        let mut bytes = [0; 1024];
+        while let Ok(1..) = self.frames.get_mut().read(&mut bytes).await {}
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ReceiveError>> {

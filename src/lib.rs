@@ -15,5 +15,6 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod protocol;
+pub mod server;
 pub mod storage;
 pub mod telemetry;

@@ -14,6 +14,7 @@ mod digest;
 mod error;
 mod event;
 mod frame;
+mod parse;
 mod reply;
 mod request;
 
@@ -21,15 +22,16 @@ pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{ErrorCode, WireError};
 pub use event::{Event, GoodbyeReason};
 pub use frame::{Frame, FrameCodec, FrameError};
+pub use parse::BadRequest;
 pub use reply::{
     CommandHelp, CwdReply, DfReply, Entry, FolderView, GetBegin, GetReply, HashReply, HelloReply,
     HelpReply, Kind, LoginReply, LsReply, Nothing, PathReply, PutBegin, PutReply, QuotaReply,
     RmReply, ServerMessage, StatReply, TimeReply, WhoamiReply, encode_begin, encode_error,
-    encode_ok, encode_refusal,
+    encode_event, encode_ok, encode_refusal,
 };
 pub use request::{
-    BadRequest, Call, Cancel, Cd, Cp, Df, DigestChoice, End, Get, Hash, Hello, Help, IfExists,
-    Login, Ls, Mkdir, Mv, Ping, Put, Pwd, Quit, Request, Rm, Secret, Stat, Whoami, encode_request,
+    Call, Cancel, Cd, Cp, Df, DigestChoice, End, Get, Hash, Hello, Help, IfExists, Login, Ls,
+    Mkdir, Mv, Ping, Put, Pwd, Quit, Request, Rm, Secret, Stat, Whoami, encode_request,
 };
 
 /// The version of the wire that this crate speaks.

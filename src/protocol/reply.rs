@@ -303,6 +303,12 @@ pub fn encode_refusal(error: &WireError) -> Bytes {
     bounded(0, serde_json::to_vec(&Refusal { error }))
 }
 
+/// The control payload of an event.
+#[must_use]
+pub fn encode_event(event: &Event) -> Bytes {
+    bounded(0, serde_json::to_vec(event))
+}
+
 /// No reply is longer than a frame may be; one that would be is an error of the server's.
 fn bounded(id: u32, json: serde_json::Result<Vec<u8>>) -> Bytes {
     match json {

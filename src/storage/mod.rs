@@ -1,10 +1,47 @@
 //! Files: the one place through which all file bytes pass.
+//!
+//! ```text
+//! View ── path ──► Place ──► Jail (the one resolver) ──► OpenDir, open files
+//!                    │
+//!                  Space: lock on names + ledger         Staging: everything unfinished
+//! ```
+//!
+//! A [`Store`] is the data directory; a [`Space`] is a home or a shared folder in it, with a
+//! quota; a [`View`] is what one member sees. An [`Upload`] and a [`StoredFile`] are values: what
+//! is not committed never was, what is open stays readable. All of it is synchronous and may block
+//! on the disk, so a server calls it where blocking is allowed.
+//!
+//! Changes of names happen under the lock of their space and are accounted for before it is let
+//! go; no lock is held while bytes move. Imports plain values of `protocol` and nothing else of
+//! the crate.
+
+mod copy;
+mod digest;
 mod error;
+mod file;
+mod jail;
+mod landing;
+mod listing;
+mod meta;
 mod path;
+mod place;
+mod quota;
+mod remove;
+mod rename;
 mod rights;
+mod space;
+mod staging;
+mod store;
+mod tree;
+mod upload;
 mod view;
 
 pub use error::StorageError;
+pub use file::{Info, StoredFile};
+pub use listing::Page;
 pub use path::{InvalidPath, InvalidPathReason, VirtualPath};
 pub use rights::{InvalidRights, Limits, Rights, Usage};
-pub use view::*;
+pub use space::Space;
+pub use store::{Store, set_folder_aside, set_home_aside};
+pub use upload::{Committed, Upload, UploadOptions};
+pub use view::{Mount, View};

@@ -66,13 +66,20 @@ impl VirtualPath {
                 return refused(reason);
             }
         }
-        if path.components().count() > MAX_LEVELS {
-            return refused(InvalidPathReason::TooDeep);
-        }
-        if path.text.len() > MAX_PATH {
-            return refused(InvalidPathReason::TooLong);
-        }
+        path.check_room(0, 0)?;
         Ok(path)
+    }
+
+    /// Refuses it if something that lies so many levels and bytes below could not be named.
+    pub(super) fn check_room(&self, levels: usize, bytes: usize) -> Result<(), InvalidPath> {
+        let reason = if self.components().count() + levels > MAX_LEVELS {
+            InvalidPathReason::TooDeep
+        } else if self.text.len() + bytes > MAX_PATH {
+            InvalidPathReason::TooLong
+        } else {
+            return Ok(());
+        };
+        Err(InvalidPath::new(&self.text, reason))
     }
 
     /// Takes one step; notes whether it can only end at a directory.

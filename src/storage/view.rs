@@ -1,182 +1,266 @@
-//! Signatures only, for those who build against them; the bodies follow.
-#![allow(missing_docs, clippy::pedantic, unused_variables, dead_code)]
+//! A view: what one member sees, a home with shared folders mounted into it by name.
+//!
+//! Every path of a member enters here, is taken apart into a place, and meets the rights there
+//! before anything is touched.
 
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use jiff::Timestamp;
+use super::copy::copy;
+use super::error::{At, StorageError};
+use super::file::{Info, StoredFile};
+use super::listing::{Page, list};
+use super::path::VirtualPath;
+use super::place::Place;
+use super::remove::remove;
+use super::rename::rename;
+use super::rights::{Rights, Usage};
+use super::space::Space;
+use super::store::Store;
+use super::upload::{Upload, UploadOptions};
+use crate::protocol::{Algorithm, Digest, IfExists};
 
-use super::{Limits, Rights, StorageError, Usage, VirtualPath};
-use crate::protocol::{Algorithm, Digest, Entry, IfExists, Kind};
-
-fn later<T>() -> Result<T, StorageError> {
-    Err(StorageError::Cancelled {
-        path: VirtualPath::root(),
-    })
-}
-
-#[derive(Debug, Clone)]
-pub struct Store(Arc<()>);
-impl Store {
-    pub fn open(data: &Path) -> Result<Self, StorageError> {
-        later()
-    }
-    pub fn home(&self, user: &str, limits: Limits) -> Result<Arc<Space>, StorageError> {
-        later()
-    }
-    pub fn folder(&self, name: &str, limits: Limits) -> Result<Arc<Space>, StorageError> {
-        later()
-    }
-}
-
-#[derive(Debug)]
-pub struct Space(());
-
+/// A shared folder in a view.
 #[derive(Debug, Clone)]
 pub struct Mount {
+    /// Its name in the root. Hides what the home has under the same name.
     pub name: String,
+    /// The folder.
     pub space: Arc<Space>,
+    /// What the member may do there.
     pub rights: Rights,
 }
 
+/// The mounts of a view, by name.
+pub(super) type Mounts = BTreeMap<String, Mount>;
+
+/// What one member sees. Cheap to clone. Every call may block on the disk.
 #[derive(Debug, Clone)]
-pub struct View(Arc<()>);
+pub struct View(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct Page {
-    pub entries: Vec<Entry>,
-    pub cursor: Option<String>,
-}
-#[derive(Debug, Clone)]
-pub struct Info {
-    pub kind: Kind,
-    pub size: u64,
-    pub modified: Timestamp,
-    pub version: Option<String>,
-    pub digest: Option<Digest>,
-}
-#[derive(Debug, Clone, Copy)]
-pub struct UploadOptions {
-    pub size: Option<u64>,
-    pub if_exists: IfExists,
-    pub modified: Option<Timestamp>,
-    pub parents: bool,
-    pub algorithm: Algorithm,
-}
-#[derive(Debug)]
-pub struct Committed {
-    pub path: VirtualPath,
-    pub size: u64,
-    pub digest: Digest,
-    pub version: String,
+struct Inner {
+    /// The data directory is this server's for as long as anyone looks at it.
+    _store: Store,
+    home: Arc<Space>,
+    mounts: Mounts,
+    /// What is mounted anywhere but in the root.
+    no_mounts: Mounts,
 }
 
-type E = StorageError;
 impl View {
+    /// The view of a member who has this home and these folders.
+    #[must_use]
     pub fn new(store: &Store, home: Arc<Space>, folders: Vec<Mount>) -> Self {
-        Self(Arc::new(()))
+        let mounts = folders.into_iter();
+        Self(Arc::new(Inner {
+            _store: store.clone(),
+            home,
+            mounts: mounts.map(|mount| (mount.name.clone(), mount)).collect(),
+            no_mounts: Mounts::new(),
+        }))
     }
-    pub fn enter(&self, path: &VirtualPath) -> Result<(), E> {
-        later()
+
+    /// Makes sure that `path` is a directory that the member may be in.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`], [`StorageError::NotADirectory`], [`StorageError::Denied`].
+    pub fn enter(&self, path: &VirtualPath) -> Result<(), StorageError> {
+        let place = self.place(path);
+        place.require_list()?;
+        let opened = place.space.jail.open_dir(&place.inner).at("enter", path);
+        opened
+            .map(drop)
+            .map_err(|error| error.looking_for("directory"))
     }
+
+    /// A page of the directory `path`: from the start, or from the `cursor` that the page before
+    /// gave. It holds at most `limit` entries and so many that they fit `budget` bytes of JSON,
+    /// but one at least if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::enter`], and [`StorageError::BadCursor`] if no page gave the cursor.
     pub fn list(
         &self,
         path: &VirtualPath,
         cursor: Option<&str>,
         limit: usize,
         budget: usize,
-    ) -> Result<Page, E> {
-        later()
+    ) -> Result<Page, StorageError> {
+        let place = self.place(path);
+        place.require(place.rights.list)?;
+        let in_root = path.name().is_none();
+        let mounts = if in_root {
+            &self.0.mounts
+        } else {
+            &self.0.no_mounts
+        };
+        list(&place, mounts, cursor, limit, budget)
     }
-    pub fn stat(&self, path: &VirtualPath) -> Result<Info, E> {
-        later()
+
+    /// What is known of `path`.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`], or [`StorageError::Denied`] where the member may not look or it
+    /// is neither file nor directory.
+    pub fn stat(&self, path: &VirtualPath) -> Result<Info, StorageError> {
+        let place = self.place(path);
+        place.require_list()?;
+        let (file, meta) = place.space.jail.open(&place.inner).at("open", path)?;
+        Info::of(&place, &file, &meta)
     }
-    pub fn make_dir(&self, path: &VirtualPath, parents: bool) -> Result<(), E> {
-        later()
+
+    /// Makes the directory `path`; with `parents` those on the way too, and it is no error if it
+    /// is there already.
+    ///
+    /// # Errors
+    /// [`StorageError::Exists`], [`StorageError::NotFound`] if the parent is missing,
+    /// [`StorageError::NotADirectory`], [`StorageError::Denied`].
+    pub fn make_dir(&self, path: &VirtualPath, parents: bool) -> Result<(), StorageError> {
+        let place = self.place(path);
+        if place.is_root() && parents {
+            return Ok(());
+        }
+        place.require(place.rights.write)?;
+        if place.is_root() {
+            return Err(StorageError::exists(path));
+        }
+        let names = place.space.lock_names();
+        let touched = if parents {
+            let (_, touched) = place.space.jail.make_dirs(&place.inner).at("make", path)?;
+            touched
+        } else {
+            let (dir, name) = place.open_parent()?;
+            dir.make_dir(name).at("make", path)?;
+            vec![dir]
+        };
+        drop(names);
+        let synced = touched.iter().try_for_each(super::jail::OpenDir::sync);
+        place.space.staging.synced(synced).at("sync", path)
     }
+
+    /// Removes the file or, if it is empty or with `recursive`, the directory `path`. Says how
+    /// many entries went. A tree disappears at once; `stop` counts until then.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`], [`StorageError::NotEmpty`], [`StorageError::Denied`],
+    /// [`StorageError::Cancelled`].
     pub fn remove(
         &self,
         path: &VirtualPath,
         recursive: bool,
         stop: &dyn Fn() -> bool,
-    ) -> Result<u64, E> {
-        later()
+    ) -> Result<u64, StorageError> {
+        remove(&self.place(path), recursive, stop)
     }
+
+    /// Moves a file or a directory, at once, and says which path it got. Within a folder this
+    /// needs the right to delete, out of it the right to read as well.
+    ///
+    /// A file can take the place of a file, a directory only a place that is free.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`], [`StorageError::Exists`], [`StorageError::Denied`], and
+    /// [`StorageError::QuotaExceeded`] where it comes into another space.
     pub fn rename(
         &self,
         from: &VirtualPath,
         to: &VirtualPath,
         if_exists: IfExists,
-    ) -> Result<VirtualPath, E> {
-        later()
+    ) -> Result<VirtualPath, StorageError> {
+        rename(&self.place(from), &self.place(to), if_exists)
     }
+
+    /// Copies a file or a directory, which appears at once, and says which path it got.
+    ///
+    /// # Errors
+    /// As [`Self::rename`], and [`StorageError::NoSpace`], [`StorageError::Cancelled`] and
+    /// [`StorageError::Changed`] if the source changed meanwhile. Nothing is left of it then.
     pub fn copy(
         &self,
         from: &VirtualPath,
         to: &VirtualPath,
         if_exists: IfExists,
         stop: &dyn Fn() -> bool,
-    ) -> Result<VirtualPath, E> {
-        later()
+    ) -> Result<VirtualPath, StorageError> {
+        copy(&self.place(from), &self.place(to), if_exists, stop)
     }
+
+    /// The digest of the file `path`, kept or computed, and its size.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and [`StorageError::Cancelled`], [`StorageError::Changed`].
     pub fn digest(
         &self,
         path: &VirtualPath,
         algorithm: Algorithm,
         stop: &dyn Fn() -> bool,
-    ) -> Result<(Digest, u64), E> {
-        later()
+    ) -> Result<(Digest, u64), StorageError> {
+        let file = StoredFile::open(&self.place(path))?;
+        let size = file.info().size;
+        if let Some(kept) = file.kept_digest(algorithm) {
+            return Ok((kept, size));
+        }
+        let digest = file.compute_digest(algorithm, stop)?;
+        file.keep_digest(digest);
+        Ok((digest, size))
     }
-    pub fn open(&self, path: &VirtualPath, version: Option<&str>) -> Result<StoredFile, E> {
-        later()
-    }
-    pub fn upload(&self, path: &VirtualPath, options: UploadOptions) -> Result<Upload, E> {
-        later()
-    }
-    pub fn usage(&self, path: &VirtualPath) -> Result<Usage, E> {
-        later()
-    }
-}
 
-#[derive(Debug)]
-pub struct StoredFile {
-    info: Info,
-}
-impl StoredFile {
-    pub fn info(&self) -> &Info {
-        &self.info
+    /// Opens the file `path` for reading, if it is that `version`.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`], [`StorageError::IsADirectory`], [`StorageError::Denied`],
+    /// [`StorageError::Changed`] if it is another version.
+    pub fn open(
+        &self,
+        path: &VirtualPath,
+        version: Option<&str>,
+    ) -> Result<StoredFile, StorageError> {
+        let file = StoredFile::open(&self.place(path))?;
+        if version.is_some() && version != file.info().version.as_deref() {
+            return Err(StorageError::changed(path));
+        }
+        Ok(file)
     }
-    pub fn kept_digest(&self, algorithm: Algorithm) -> Option<Digest> {
-        None
-    }
-    pub fn keep_digest(&self, digest: Digest) {}
-    pub fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, E> {
-        later()
-    }
-    pub fn check_unchanged(&self) -> Result<(), E> {
-        later()
-    }
-}
 
-#[derive(Debug)]
-pub struct Upload {
-    path: VirtualPath,
-    id: String,
-}
-impl Upload {
-    pub fn path(&self) -> &VirtualPath {
-        &self.path
+    /// Begins an upload to `path`.
+    ///
+    /// # Errors
+    /// [`StorageError::QuotaExceeded`] and [`StorageError::NoSpace`] if there is no room for the
+    /// declared size, and whatever makes it sure already that it could not be committed.
+    pub fn upload(
+        &self,
+        path: &VirtualPath,
+        options: UploadOptions,
+    ) -> Result<Upload, StorageError> {
+        Upload::begin(self.place(path), options)
     }
-    pub fn id(&self) -> &str {
-        &self.id
+
+    /// What is used and allowed in the home or folder around `path`.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn usage(&self, path: &VirtualPath) -> Result<Usage, StorageError> {
+        self.place(path).space.usage(path)
     }
-    pub fn written(&self) -> u64 {
-        0
-    }
-    pub fn write(&mut self, chunk: &[u8]) -> Result<(), E> {
-        later()
-    }
-    pub fn commit(self, expected: Option<Digest>) -> Result<Committed, E> {
-        later()
+
+    fn place(&self, path: &VirtualPath) -> Place {
+        let full = path.clone();
+        if let Some((first, inner)) = path.split_first()
+            && let Some(mount) = self.0.mounts.get(first)
+        {
+            return Place {
+                space: Arc::clone(&mount.space),
+                inner,
+                full,
+                rights: mount.rights,
+            };
+        }
+        Place {
+            space: Arc::clone(&self.0.home),
+            inner: path.clone(),
+            full,
+            rights: Rights::ALL,
+        }
     }
 }

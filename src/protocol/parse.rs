@@ -1,0 +1,393 @@
+//! Parsing a request: one pass per struct, and a refusal that names the field at fault.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::{MapAccessDeserializer, StringDeserializer};
+use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// The payload is not a request; the session goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct BadRequest {
+    /// The request's id, 0 where it could not be read.
+    pub id: u32,
+    /// The command, where it could be read.
+    pub cmd: Option<String>,
+    /// The field at fault, where one is.
+    pub field: Option<String>,
+    /// What is wrong, for a person.
+    pub message: String,
+    /// The command is part of the protocol, but not of this server.
+    pub unsupported: bool,
+}
+
+impl BadRequest {
+    /// A request of `cmd` whose `field` can not be as it is, for the reason in `message`.
+    #[must_use]
+    pub fn of_field(id: u32, cmd: &str, field: &str, message: impl Into<String>) -> Self {
+        Self {
+            id,
+            cmd: Some(cmd.into()),
+            field: Some(field.into()),
+            message: message.into(),
+            unsupported: false,
+        }
+    }
+}
+
+/// The longest part of a request that an error repeats.
+const MAX_QUOTED: usize = 200;
+
+/// Commands of version 1 that this server answers with `unsupported`.
+const NOT_OFFERED: &[&str] = &[
+    "passwd", "uploads", "discard", "who", "say", "history", "join", "leave", "send", "accept",
+    "decline", "watch", "unwatch", "ticket", "sessions", "kick", "logs", "reload", "users",
+];
+
+/// The two fields that every request has; the others are looked at once `cmd` is known.
+#[derive(Deserialize)]
+pub(super) struct Head {
+    #[serde(default)]
+    pub(super) id: u32,
+    pub(super) cmd: String,
+}
+
+impl Head {
+    /// Reads `id` and `cmd` wherever they stand in the object.
+    pub(super) fn parse(json: &[u8]) -> Result<Self, BadRequest> {
+        // An array also fits a derived struct; the codec lets only objects through, a caller may not.
+        if json.first() != Some(&b'{') {
+            return Err(BadRequest {
+                id: 0,
+                cmd: None,
+                field: None,
+                message: "a request is one JSON object".into(),
+                unsupported: false,
+            });
+        }
+        let mut fault = Fault::default();
+        parse_noting(json, &mut fault, |_| true)
+            .map_err(|error| fault.into_bad_request(0, None, &error))
+    }
+
+    /// Reads all other fields.
+    pub(super) fn fields<T: DeserializeOwned>(&self, json: &[u8]) -> Result<T, BadRequest> {
+        let mut fault = Fault::default();
+        parse_noting(json, &mut fault, |key| key != "id" && key != "cmd")
+            .map_err(|error| fault.into_bad_request(self.id, Some(self.cmd.clone()), &error))
+    }
+
+    /// What to answer if no command is called that.
+    pub(super) fn unknown(self) -> BadRequest {
+        let cmd = quoted(&self.cmd);
+        let unsupported = NOT_OFFERED.contains(&&*self.cmd);
+        BadRequest {
+            id: self.id,
+            cmd: Some(self.cmd),
+            field: Some("cmd".into()),
+            message: if unsupported {
+                format!("this server does not offer `{cmd}`; `help` lists what it does")
+            } else {
+                format!("unknown command `{cmd}`; `help` lists them")
+            },
+            unsupported,
+        }
+    }
+}
+
+/// A client's own text within a message: of bounded length and without control characters.
+fn quoted(text: &str) -> String {
+    text.chars()
+        .take(MAX_QUOTED)
+        .flat_map(char::escape_debug)
+        .collect()
+}
+
+/// Parses a `T` from those members of the object `json` whose key is `wanted`, and notes in
+/// `fault` the key at which it failed.
+fn parse_noting<T: DeserializeOwned>(
+    json: &[u8],
+    fault: &mut Fault,
+    wanted: fn(&str) -> bool,
+) -> Result<T, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let value = deserializer.deserialize_map(Members {
+        fault,
+        wanted,
+        value: PhantomData,
+    })?;
+    deserializer.end()?;
+    Ok(value)
+}
+
+/// The member of the object that was being read.
+#[derive(Default)]
+struct Fault {
+    field: Option<String>,
+}
+
+impl Fault {
+    fn into_bad_request(
+        self,
+        id: u32,
+        cmd: Option<String>,
+        error: &serde_json::Error,
+    ) -> BadRequest {
+        let text = error.to_string();
+        // serde names a missing field in its message only.
+        let missing = text
+            .strip_prefix("missing field `")
+            .and_then(|rest| rest.split('`').next());
+        let field = match (missing, error.classify()) {
+            (Some(name), _) => Some(name.to_owned()),
+            (None, serde_json::error::Category::Data) => self.field.as_deref().map(quoted),
+            _ => None,
+        };
+        let message = match &field {
+            Some(field) if missing.is_none() => format!("field `{field}`: {}", quoted(&text)),
+            _ => quoted(&text),
+        };
+        BadRequest {
+            id,
+            cmd,
+            field,
+            message,
+            unsupported: false,
+        }
+    }
+}
+
+struct Members<'a, T> {
+    fault: &'a mut Fault,
+    wanted: fn(&str) -> bool,
+    value: PhantomData<T>,
+}
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for Members<'_, T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("one JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(Noting {
+            map,
+            fault: self.fault,
+            wanted: self.wanted,
+        }))
+    }
+}
+
+/// A map that hides the unwanted members and remembers the last key it gave out.
+struct Noting<'a, A> {
+    map: A,
+    fault: &'a mut Fault,
+    wanted: fn(&str) -> bool,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Noting<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        while let Some(key) = self.map.next_key::<String>()? {
+            if (self.wanted)(&key) {
+                self.fault.field = Some(key.clone());
+                return seed.deserialize(StringDeserializer::new(key)).map(Some);
+            }
+            self.map.next_value::<IgnoredAny>()?;
+        }
+        self.fault.field = None;
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Algorithm, Cd, DigestChoice, MAX_NUMBER, Put, Request, encode_request};
+    use super::*;
+
+    fn refused(json: &str) -> BadRequest {
+        Request::parse(json.as_bytes()).expect_err(json)
+    }
+
+    #[test]
+    fn a_request_is_parsed_into_the_struct_of_its_command() {
+        let (id, request) =
+            Request::parse(br#"{"id":2,"cmd":"cd","path":"reports"}"#).expect("a sound request");
+        assert_eq!(id, 2);
+        assert_eq!(
+            request,
+            Request::Cd(Cd {
+                path: "reports".into()
+            })
+        );
+    }
+
+    #[test]
+    fn an_absent_id_is_0_and_the_order_of_fields_does_not_matter() {
+        let (id, request) =
+            Request::parse(br#"{"path":"x","cmd":"stat"}"#).expect("a sound request");
+        assert_eq!((id, request.cmd()), (0, "stat"));
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_by_name_with_the_id() {
+        let bad = refused(r#"{"id":3,"cmd":"pwd","verbose":true}"#);
+        assert_eq!((bad.id, bad.field.as_deref()), (3, Some("verbose")));
+    }
+
+    #[test]
+    fn a_missing_field_is_refused_by_name() {
+        let bad = refused(r#"{"id":3,"cmd":"cd"}"#);
+        assert_eq!((bad.id, bad.field.as_deref()), (3, Some("path")));
+        assert_eq!(refused(r#"{"id":3}"#).field.as_deref(), Some("cmd"));
+    }
+
+    #[test]
+    fn a_duplicate_field_is_refused_by_name() {
+        for (json, field) in [
+            (r#"{"id":1,"cmd":"cd","path":"a","path":"b"}"#, "path"),
+            (r#"{"id":1,"cmd":"cd","cmd":"rm","path":"a"}"#, "cmd"),
+            (r#"{"id":1,"id":2,"cmd":"cd","path":"a"}"#, "id"),
+        ] {
+            assert_eq!(refused(json).field.as_deref(), Some(field), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_refused_by_name() {
+        for value in [
+            "-1",
+            "1e3",
+            "1.5",
+            "9007199254740992",
+            "18446744073709551616",
+            "1e999",
+            "\"5\"",
+        ] {
+            let json = format!(r#"{{"id":4,"cmd":"get","path":"a","offset":{value}}}"#);
+            let bad = refused(&json);
+            assert!(
+                bad.field.as_deref() == Some("offset") || value == "1e999",
+                "{json}: {bad:?}"
+            );
+        }
+        let largest = br#"{"cmd":"get","path":"a","offset":9007199254740991}"#;
+        assert!(Request::parse(largest).is_ok());
+    }
+
+    #[test]
+    fn an_id_out_of_range_is_refused_by_name() {
+        for value in ["-1", "4294967296", "1.0", "null", "\"1\""] {
+            let bad = refused(&format!(r#"{{"cmd":"pwd","id":{value}}}"#));
+            assert_eq!(bad.field.as_deref(), Some("id"), "{value}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_command_is_bad_and_one_of_a_later_feature_is_unsupported() {
+        let bad = refused(r#"{"id":5,"cmd":"fly"}"#);
+        assert_eq!(
+            (bad.field.as_deref(), bad.unsupported),
+            (Some("cmd"), false)
+        );
+        assert!(refused(r#"{"id":5,"cmd":"watch","path":"/"}"#).unsupported);
+    }
+
+    #[test]
+    fn what_is_no_single_json_object_is_refused() {
+        let deep = format!("{}{}", r#"{"cmd":"#, "[".repeat(100_000));
+        for json in [
+            "",
+            "{",
+            "[7]",
+            "null",
+            r#"{"cmd":"pwd"}x"#,
+            r#"{"cmd":"pwd"}{"cmd":"pwd"}"#,
+            "\u{feff}{\"cmd\":\"pwd\"}",
+            r#"{"cmd":"cd","path":"\ud800"}"#,
+            r#"{"cmd":["pwd"]}"#,
+            &deep,
+        ] {
+            refused(json);
+        }
+        assert!(
+            Request::parse(b"{\"cmd\":\"cd\",\"path\":\"\xff\"}").is_err(),
+            "invalid UTF-8"
+        );
+        assert!(
+            Request::parse(b"{\"cmd\":\"cd\",\"path\":\"\xc0\xaf\"}").is_err(),
+            "overlong"
+        );
+    }
+
+    #[test]
+    fn an_error_repeats_a_bounded_part_of_a_request() {
+        let bad = refused(&format!(r#"{{"cmd":"{}"}}"#, "x".repeat(60_000)));
+        assert!(bad.message.len() < 300, "{}", bad.message);
+        let bad = refused(&format!(r#"{{"cmd":"pwd","{}":1}}"#, "x".repeat(60_000)));
+        assert!(bad.message.len() < 1000, "{}", bad.message);
+    }
+
+    #[test]
+    fn a_secret_never_shows_in_debug_output() {
+        let (_, login) = Request::parse(br#"{"cmd":"login","user":"a","password":"hunter2"}"#)
+            .expect("a sound request");
+        let shown = format!("{login:?}");
+        assert!(
+            !shown.contains("hunter2") && shown.contains("***"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_get_may_ask_for_a_digest_or_for_none() {
+        for (word, choice) in [
+            ("sha256", DigestChoice::Of(Algorithm::Sha256)),
+            ("none", DigestChoice::NONE),
+        ] {
+            let json = format!(r#"{{"cmd":"get","path":"a","digest":"{word}"}}"#);
+            let Ok((_, Request::Get(get))) = Request::parse(json.as_bytes()) else {
+                panic!("{json} is sound");
+            };
+            assert_eq!(get.digest, Some(choice));
+        }
+        let bad = refused(r#"{"cmd":"get","path":"a","digest":"crc32"}"#);
+        assert_eq!(bad.field.as_deref(), Some("digest"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_put_reads_back_as_it_was_written(
+            id: u32,
+            path: String,
+            size in prop::option::of(0..MAX_NUMBER),
+            resume: bool,
+            parents: bool,
+        ) {
+            let put = Put { path, size, resume, parents, ..Put::default() };
+            let parsed = Request::parse(&encode_request(id, &put));
+            prop_assert_eq!(parsed, Ok((id, Request::Put(put))));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_a_request_or_refused_and_never_a_panic(bytes: Vec<u8>) {
+            let _ = Request::parse(&bytes);
+            let mut object = b"{\"cmd\":\"ls\",".to_vec();
+            object.extend(bytes);
+            let _ = Request::parse(&object);
+        }
+    }
+}

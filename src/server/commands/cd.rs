@@ -1,0 +1,18 @@
+//! `cd`: change the current directory.
+
+use super::Command;
+use crate::protocol::{Cd, CwdReply};
+use crate::server::CommandError;
+use crate::server::member::Member;
+
+impl Command for Cd {
+    async fn apply(self, member: &mut Member) -> Result<CwdReply, CommandError> {
+        let path = member.resolve(&self.path)?;
+        let entered = path.clone();
+        member.disk(move |view| view.enter(&entered)).await?;
+        member.cwd = path;
+        Ok(CwdReply {
+            cwd: member.cwd.to_string(),
+        })
+    }
+}

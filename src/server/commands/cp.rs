@@ -1,0 +1,21 @@
+//! `cp`: copy on the server; nothing crosses the network.
+
+use super::Command;
+use crate::protocol::{Cp, IfExists, PathReply};
+use crate::server::CommandError;
+use crate::server::member::Member;
+
+impl Command for Cp {
+    async fn apply(self, member: &mut Member) -> Result<PathReply, CommandError> {
+        let from = member.resolve(&self.from)?;
+        let to = member.resolve(&self.to)?;
+        let if_exists = self.if_exists.unwrap_or(IfExists::Fail);
+        let gone = member.gone.clone();
+        let path = member
+            .disk(move |view| view.copy(&from, &to, if_exists, &|| gone.is_cancelled()))
+            .await?;
+        Ok(PathReply {
+            path: path.to_string(),
+        })
+    }
+}

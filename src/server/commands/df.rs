@@ -1,0 +1,20 @@
+//! `df`: use and limits of the home or shared folder around the current directory.
+
+use super::Command;
+use crate::protocol::{Df, DfReply};
+use crate::server::CommandError;
+use crate::server::member::Member;
+
+impl Command for Df {
+    async fn apply(self, member: &mut Member) -> Result<DfReply, CommandError> {
+        let cwd = member.cwd.clone();
+        let usage = member.disk(move |view| view.usage(&cwd)).await?;
+        Ok(DfReply {
+            used: usage.used,
+            limit: usage.limits.bytes,
+            files: usage.files,
+            files_limit: usage.limits.files,
+            free: usage.free,
+        })
+    }
+}

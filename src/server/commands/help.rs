@@ -1,0 +1,16 @@
+//! `help`: what can be asked, for a person with a bare framed client.
+
+use crate::protocol::{BadRequest, Help, HelpReply, Request};
+use crate::server::CommandError;
+
+pub(super) fn answer(id: u32, help: &Help) -> Result<HelpReply, CommandError> {
+    let mut commands = Request::help();
+    if let Some(about) = &help.about {
+        commands.retain(|command| command.name == *about);
+        if commands.is_empty() {
+            let message = "no command is called that; `help` without `about` lists them";
+            return Err(BadRequest::of_field(id, "help", "about", message).into());
+        }
+    }
+    Ok(HelpReply { commands })
+}

@@ -1,0 +1,28 @@
+//! `ls`: list a directory, a page at a time.
+
+use super::Command;
+use crate::protocol::{Ls, LsReply, MAX_CONTROL};
+use crate::server::CommandError;
+use crate::server::member::Member;
+
+/// The most entries on a page; their names may make it shorter.
+const MAX_ENTRIES: u32 = 1000;
+
+/// Bytes of a reply that are not its entries.
+const ENVELOPE: usize = 1024;
+
+impl Command for Ls {
+    async fn apply(self, member: &mut Member) -> Result<LsReply, CommandError> {
+        let path = member.resolve(self.path.as_deref().unwrap_or("."))?;
+        let limit = self.limit.unwrap_or(MAX_ENTRIES).clamp(1, MAX_ENTRIES) as usize;
+        let page = member
+            .disk(move |view| {
+                view.list(&path, self.cursor.as_deref(), limit, MAX_CONTROL - ENVELOPE)
+            })
+            .await?;
+        Ok(LsReply {
+            entries: page.entries,
+            cursor: page.cursor,
+        })
+    }
+}

@@ -1,0 +1,19 @@
+//! `mkdir`: make a directory.
+
+use super::Command;
+use crate::protocol::{Mkdir, PathReply};
+use crate::server::CommandError;
+use crate::server::member::Member;
+
+impl Command for Mkdir {
+    async fn apply(self, member: &mut Member) -> Result<PathReply, CommandError> {
+        let path = member.resolve(&self.path)?;
+        let made = path.clone();
+        member
+            .disk(move |view| view.make_dir(&made, self.parents))
+            .await?;
+        Ok(PathReply {
+            path: path.to_string(),
+        })
+    }
+}

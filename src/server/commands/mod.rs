@@ -1,0 +1,60 @@
+//! The commands, one file each, and the one place that leads from a request to its command.
+
+mod cd;
+mod cp;
+mod df;
+mod get;
+mod hash;
+mod hello;
+mod help;
+mod login;
+mod ls;
+mod mkdir;
+mod mv;
+mod ping;
+mod put;
+mod pwd;
+mod rm;
+mod stat;
+mod whoami;
+
+use std::future::Future;
+
+use bytes::Bytes;
+
+pub(super) use get::get;
+pub(super) use login::{log_in, welcome};
+pub(super) use put::put;
+
+use super::CommandError;
+use super::member::Member;
+use crate::protocol::{Call, Nothing, Request, encode_ok};
+
+/// A member's command that one value answers.
+pub(super) trait Command: Call {
+    /// Does it, for `member`.
+    fn apply(
+        self,
+        member: &mut Member,
+    ) -> impl Future<Output = Result<Self::Reply, CommandError>> + Send;
+}
+
+/// Applies a command and makes its reply.
+pub(super) async fn run<C: Command>(
+    id: u32,
+    command: C,
+    member: &mut Member,
+) -> Result<Bytes, CommandError> {
+    let reply = command.apply(member).await?;
+    Ok(encode_ok(id, &reply))
+}
+
+/// Answers what needs no login.
+pub(super) fn visit(id: u32, request: &Request) -> Result<Bytes, CommandError> {
+    match request {
+        Request::Hello(_) => Ok(encode_ok(id, &hello::answer())),
+        Request::Help(help) => Ok(encode_ok(id, &help::answer(id, help)?)),
+        Request::Quit(_) => Ok(encode_ok(id, &Nothing {})),
+        other => Err(CommandError::NotLoggedIn(other.cmd())),
+    }
+}

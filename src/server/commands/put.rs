@@ -1,0 +1,97 @@
+//! `put`: a file from the client, whole under its name or not there at all.
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::Outbox;
+use crate::protocol::{Digest, IfExists, Put, PutBegin, PutReply, encode_begin, encode_ok};
+use crate::server::CommandError;
+use crate::server::disk::blocking;
+use crate::server::job::Outcome;
+use crate::server::member::Member;
+use crate::server::transfers::PutPart;
+use crate::storage::{Upload, UploadOptions};
+
+/// Takes the data of put `id` from `parts` until its end.
+pub(in crate::server) async fn put(
+    id: u32,
+    put: Put,
+    member: &Member,
+    outbox: &Outbox,
+    mut parts: mpsc::Receiver<PutPart>,
+    cancel: &CancellationToken,
+) -> Outcome {
+    let mut received = 0;
+    let work = async {
+        let asked = put.digest;
+        let mut upload = open(put, member).await?;
+        let begin = PutBegin {
+            offset: 0,
+            upload: upload.id().to_owned(),
+            prefix: None,
+        };
+        outbox.send(encode_begin(id, &begin)).await?;
+        loop {
+            let part = cancel.run_until_cancelled(parts.recv()).await.flatten();
+            match part {
+                Some(PutPart::Chunk(chunk, room)) => {
+                    received += chunk.len() as u64;
+                    upload = blocking(move || {
+                        upload.write(&chunk)?;
+                        drop(room);
+                        Ok(upload)
+                    })
+                    .await?;
+                }
+                Some(PutPart::End(end, _permit)) => {
+                    let mut reply = commit(upload, end.digest).await?;
+                    if asked.is_none() {
+                        // It was compared, so it is the file's in the client's own algorithm.
+                        reply.digest = end.digest.unwrap_or(reply.digest);
+                    }
+                    return Ok(encode_ok(id, &reply));
+                }
+                None => {
+                    discard(upload).await?;
+                    return Err(CommandError::Cancelled);
+                }
+            }
+        }
+    };
+    let reply = work.await;
+    Outcome {
+        reply,
+        bytes: received,
+    }
+}
+
+async fn open(put: Put, member: &Member) -> Result<Upload, CommandError> {
+    let path = member.resolve(&put.path)?;
+    let options = UploadOptions {
+        size: put.size,
+        if_exists: put.if_exists.unwrap_or(IfExists::Replace),
+        modified: put.modified,
+        parents: put.parents,
+        algorithm: put.digest.unwrap_or_default(),
+    };
+    member.disk(move |view| view.upload(&path, options)).await
+}
+
+async fn commit(upload: Upload, expected: Option<Digest>) -> Result<PutReply, CommandError> {
+    let committed = blocking(move || upload.commit(expected)).await?;
+    Ok(PutReply {
+        path: committed.path.to_string(),
+        size: committed.size,
+        digest: committed.digest,
+        version: committed.version,
+    })
+}
+
+/// Dropping an upload removes its file: not on an async thread.
+async fn discard(upload: Upload) -> Result<(), CommandError> {
+    blocking(move || {
+        drop(upload);
+        Ok(())
+    })
+    .await
+}

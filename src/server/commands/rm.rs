@@ -1,0 +1,17 @@
+//! `rm`: remove a file or a directory.
+
+use super::Command;
+use crate::protocol::{Rm, RmReply};
+use crate::server::CommandError;
+use crate::server::member::Member;
+
+impl Command for Rm {
+    async fn apply(self, member: &mut Member) -> Result<RmReply, CommandError> {
+        let path = member.resolve(&self.path)?;
+        let gone = member.gone.clone();
+        let removed = member
+            .disk(move |view| view.remove(&path, self.recursive, &|| gone.is_cancelled()))
+            .await?;
+        Ok(RmReply { removed })
+    }
+}

@@ -1,0 +1,25 @@
+//! `stat`: what is known of a file or directory.
+
+use super::Command;
+use crate::protocol::{Entry, Stat, StatReply};
+use crate::server::CommandError;
+use crate::server::member::Member;
+
+impl Command for Stat {
+    async fn apply(self, member: &mut Member) -> Result<StatReply, CommandError> {
+        let path = member.resolve(&self.path)?;
+        let asked = path.clone();
+        let info = member.disk(move |view| view.stat(&asked)).await?;
+        Ok(StatReply {
+            entry: Entry {
+                name: path.name().unwrap_or("/").into(),
+                kind: info.kind,
+                size: info.size,
+                modified: info.modified,
+            },
+            path: path.to_string(),
+            version: info.version,
+            digest: info.digest,
+        })
+    }
+}

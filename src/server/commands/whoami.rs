@@ -1,0 +1,27 @@
+//! `whoami`: who this session is.
+
+use super::Command;
+use crate::protocol::{FolderView, QuotaReply, Whoami, WhoamiReply};
+use crate::server::CommandError;
+use crate::server::member::Member;
+
+impl Command for Whoami {
+    async fn apply(self, member: &mut Member) -> Result<WhoamiReply, CommandError> {
+        let account = &member.account;
+        let folders = account.folders.iter().map(|grant| FolderView {
+            name: grant.name.to_string(),
+            rights: grant.rights.names(),
+        });
+        Ok(WhoamiReply {
+            user: account.name.to_string(),
+            admin: account.admin,
+            cwd: member.cwd.to_string(),
+            folders: folders.collect(),
+            quota: QuotaReply {
+                limit: account.limits.bytes,
+                files_limit: account.limits.files,
+            },
+            session: member.session.to_string(),
+        })
+    }
+}

@@ -1,0 +1,307 @@
+//! Takes the frames of a logged-in member, one after the other.
+//!
+//! Requests are begun in the order they arrive. Most are also finished before the next one is
+//! looked at; those that may take long run beside the later ones, a bounded number of them: then
+//! the session stops reading until one is done.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::io::AsyncRead;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::{Instrument, warn};
+
+use super::CommandError;
+use super::commands::{self, Command};
+use super::job::Job;
+use super::member::Member;
+use super::session::{End, Session};
+use super::transfers::Transfers;
+use crate::connection::ReceiveError;
+use crate::protocol::{
+    BadRequest, Cancel, End as PutEnd, Frame, Get, GoodbyeReason, Nothing, Put, Request, encode_ok,
+};
+
+/// The loop of a session whose user is known.
+pub(super) struct Dispatcher<'a, R> {
+    session: &'a mut Session<R>,
+    member: Member,
+    transfers: Transfers,
+    /// Bounds the requests that are begun and not answered.
+    unfinished: Arc<Semaphore>,
+    /// Bounds the gets that send at once.
+    sending: Arc<Semaphore>,
+    changes: watch::Receiver<u64>,
+    draining: bool,
+}
+
+/// What a session waits for.
+enum Turn {
+    Frame(Result<Option<Frame>, ReceiveError>),
+    AccountsChanged,
+    Drain,
+    Drained,
+    Cut(End),
+}
+
+impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
+    pub(super) fn new(session: &'a mut Session<R>, member: Member) -> Self {
+        let limits = &session.shared.limits;
+        let unfinished = Arc::new(Semaphore::new(limits.requests));
+        Self {
+            transfers: Transfers::new(unfinished.clone()),
+            unfinished,
+            sending: Arc::new(Semaphore::new(limits.transfers)),
+            changes: session.shared.accounts.changes(),
+            draining: false,
+            session,
+            member,
+        }
+    }
+
+    /// Runs until the session ends, and says why it did.
+    pub(super) async fn run(mut self) -> End {
+        loop {
+            let turn = self.turn().await;
+            let stop = self.session.shutdown.stop.clone();
+            let outbox = self.session.outbox.clone();
+            // Whatever a frame waits for, it does not outlive the connection.
+            let taken = tokio::select! {
+                biased;
+                () = stop.cancelled() => Err(End::Goodbye(GoodbyeReason::ShuttingDown)),
+                () = outbox.closed() => Err(End::Disconnected),
+                taken = self.take(turn) => taken,
+            };
+            if let Err(end) = taken {
+                return end;
+            }
+        }
+    }
+
+    async fn turn(&mut self) -> Turn {
+        let Session {
+            receiver,
+            outbox,
+            tasks,
+            shutdown,
+            ..
+        } = &mut *self.session;
+        tokio::select! {
+            biased;
+            () = shutdown.stop.cancelled() => Turn::Cut(End::Goodbye(GoodbyeReason::ShuttingDown)),
+            () = outbox.closed() => Turn::Cut(End::Disconnected),
+            () = shutdown.drain.cancelled(), if !self.draining => Turn::Drain,
+            () = tasks.wait(), if self.draining => Turn::Drained,
+            Ok(()) = self.changes.changed() => Turn::AccountsChanged,
+            frame = receiver.next() => Turn::Frame(frame),
+        }
+    }
+
+    async fn take(&mut self, turn: Turn) -> Result<(), End> {
+        match turn {
+            Turn::Frame(frame) => match frame? {
+                None => Err(End::Disconnected),
+                Some(Frame::Data { stream, chunk }) => {
+                    Ok(self.transfers.data(stream, chunk).await?)
+                }
+                Some(Frame::Control(json)) => match Request::parse(&json) {
+                    Ok((id, request)) => self.begin(id, request).await,
+                    Err(bad) => self.refuse(bad).await,
+                },
+            },
+            Turn::AccountsChanged => self.refresh().await,
+            Turn::Drain => {
+                self.draining = true;
+                self.session.tasks.close();
+                Ok(self
+                    .session
+                    .say_goodbye(GoodbyeReason::ShuttingDown)
+                    .await?)
+            }
+            Turn::Drained => Err(End::Goodbye(GoodbyeReason::ShuttingDown)),
+            Turn::Cut(end) => Err(end),
+        }
+    }
+
+    async fn begin(&mut self, id: u32, request: Request) -> Result<(), End> {
+        let job = self.job(id, &request);
+        match request {
+            Request::End(end) => self.end(id, end).await,
+            Request::Cancel(cancel) => self.cancel(job, id, &cancel).await,
+            Request::Quit(_) => self.quit(job, id).await,
+            Request::Put(_) if self.draining => {
+                self.transfers.ignore_put(id);
+                self.finish(job, Err(CommandError::ShuttingDown)).await
+            }
+            _ if self.draining => self.finish(job, Err(CommandError::ShuttingDown)).await,
+            Request::Put(put) => self.put(job, id, put).await,
+            Request::Get(get) => self.get(job, id, get).await,
+            Request::Hash(command) => self.beside(job, id, command).await,
+            Request::Cp(command) => self.beside(job, id, command).await,
+            Request::Rm(command) => self.beside(job, id, command).await,
+            Request::Whoami(command) => self.in_order(job, id, command).await,
+            Request::Ping(command) => self.in_order(job, id, command).await,
+            Request::Pwd(command) => self.in_order(job, id, command).await,
+            Request::Cd(command) => self.in_order(job, id, command).await,
+            Request::Ls(command) => self.in_order(job, id, command).await,
+            Request::Stat(command) => self.in_order(job, id, command).await,
+            Request::Mkdir(command) => self.in_order(job, id, command).await,
+            Request::Mv(command) => self.in_order(job, id, command).await,
+            Request::Df(command) => self.in_order(job, id, command).await,
+            Request::Hello(_) | Request::Help(_) => {
+                self.finish(job, commands::visit(id, &request)).await
+            }
+            Request::Login(_) => {
+                let user = self.member.account.name.to_string();
+                self.finish(job, Err(CommandError::LoggedIn(user))).await
+            }
+        }
+    }
+
+    /// Answers a command before the next frame is looked at.
+    async fn in_order<C: Command>(&mut self, job: Job, id: u32, command: C) -> Result<(), End> {
+        let outcome = job
+            .guard(commands::run(id, command, &mut self.member))
+            .await;
+        Ok(job.finish(&self.session.outbox, outcome).await?)
+    }
+
+    /// Runs a command beside the later ones.
+    async fn beside<C: Command>(&mut self, job: Job, id: u32, command: C) -> Result<(), End> {
+        let permit = self.permit().await;
+        let mut member = self.member.clone();
+        let outbox = self.session.outbox.clone();
+        self.spawn(async move {
+            let outcome = job.guard(commands::run(id, command, &mut member)).await;
+            let reply = job.close(outcome);
+            member.gone.run_until_cancelled(outbox.send(reply)).await;
+            drop(permit);
+        });
+        Ok(())
+    }
+
+    async fn get(&mut self, job: Job, id: u32, get: Get) -> Result<(), End> {
+        let Some(underway) = self.transfers.start(id, &self.session.gone) else {
+            return self.finish(job, Err(id_taken(id, "get").into())).await;
+        };
+        let permit = self.permit().await;
+        let member = self.member.clone();
+        let outbox = self.session.outbox.clone();
+        let sending = self.sending.clone();
+        self.spawn(async move {
+            let work = commands::get(id, get, &member, &outbox, &sending, &underway.cancel);
+            let outcome = job.guard(work).await;
+            let reply = job.close(outcome);
+            drop(underway);
+            let sent = outbox.send_after_data(reply);
+            member.gone.run_until_cancelled(sent).await;
+            drop(permit);
+        });
+        Ok(())
+    }
+
+    async fn put(&mut self, job: Job, id: u32, put: Put) -> Result<(), End> {
+        let Some(underway) = self.transfers.start(id, &self.session.gone) else {
+            return self.finish(job, Err(id_taken(id, "put").into())).await;
+        };
+        let parts = match self.transfers.open_put(id, put.size) {
+            Ok(parts) => parts,
+            Err(error) => {
+                drop(underway);
+                return self.finish(job, Err(error)).await;
+            }
+        };
+        let member = self.member.clone();
+        let outbox = self.session.outbox.clone();
+        self.spawn(async move {
+            let work = commands::put(id, put, &member, &outbox, parts, &underway.cancel);
+            let outcome = job.guard(work).await;
+            let reply = job.close(outcome);
+            drop(underway);
+            member.gone.run_until_cancelled(outbox.send(reply)).await;
+        });
+        Ok(())
+    }
+
+    async fn end(&mut self, id: u32, end: PutEnd) -> Result<(), End> {
+        if self.transfers.end(id, end).await {
+            return Ok(());
+        }
+        let message = format!("there is no put with id {id} that waits for its end");
+        self.refuse(BadRequest::of_field(id, "end", "id", message))
+            .await
+    }
+
+    async fn cancel(&mut self, job: Job, id: u32, cancel: &Cancel) -> Result<(), End> {
+        let reply = if self.transfers.cancel(cancel.target) {
+            Ok(encode_ok(id, &Nothing {}))
+        } else {
+            Err(CommandError::NoTransfer(cancel.target))
+        };
+        self.finish(job, reply).await
+    }
+
+    /// Answers once all that was asked before is answered.
+    async fn quit(&mut self, job: Job, id: u32) -> Result<(), End> {
+        self.transfers.close_inputs();
+        self.session.tasks.close();
+        self.session.tasks.wait().await;
+        let reply = job.close(Ok(encode_ok(id, &Nothing {})).into());
+        self.session.outbox.send_after_data(reply).await?;
+        Err(End::Quit)
+    }
+
+    async fn finish(&self, job: Job, reply: Result<Bytes, CommandError>) -> Result<(), End> {
+        Ok(job.finish(&self.session.outbox, reply.into()).await?)
+    }
+
+    async fn refuse(&mut self, bad: BadRequest) -> Result<(), End> {
+        if bad.cmd.as_deref() == Some("put") {
+            self.transfers.ignore_put(bad.id);
+        }
+        Ok(Job::refuse(&self.session.outbox, bad).await?)
+    }
+
+    /// Takes over what an operator changed.
+    async fn refresh(&mut self) -> Result<(), End> {
+        match self.member.refresh().await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let reason = GoodbyeReason::AccountClosed;
+                self.session.say_goodbye(reason).await?;
+                Err(End::Goodbye(reason))
+            }
+            Err(error) => {
+                warn!(%error, "can not read the account; going on with what is known of it");
+                Ok(())
+            }
+        }
+    }
+
+    fn job(&self, id: u32, request: &Request) -> Job {
+        let path = request.path().map(|path| self.absolute(path));
+        Job::new(id, request.cmd(), path)
+    }
+
+    /// A path for the log: absolute where it can be resolved, as it came where not.
+    fn absolute(&self, path: &str) -> String {
+        match self.member.cwd.resolve(path) {
+            Ok(path) => path.to_string(),
+            Err(_) => path.chars().take(200).collect(),
+        }
+    }
+
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.unfinished.clone().acquire_owned().await.ok()
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.session.tasks.spawn(work.in_current_span());
+    }
+}
+
+fn id_taken(id: u32, cmd: &str) -> BadRequest {
+    let message = format!("id {id} is that of an unfinished get or put");
+    BadRequest::of_field(id, cmd, "id", message)
+}

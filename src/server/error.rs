@@ -1,0 +1,108 @@
+//! Why a command failed, and the one place where that becomes a code on the wire.
+
+use std::time::Duration;
+
+use crate::accounts::AccountsError;
+use crate::connection::Closed;
+use crate::protocol::{BadRequest, ErrorCode, WireError};
+use crate::storage::StorageError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The request itself is wrong.
+    #[error(transparent)]
+    BadRequest(#[from] BadRequest),
+    /// The command needs a login first.
+    #[error("log in first: `{0}` needs a user")]
+    NotLoggedIn(&'static str),
+    /// The session has its user already.
+    #[error("this session is that of {0} already; open another connection for another user")]
+    LoggedIn(String),
+    /// The login was refused, or the accounts could not be read.
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
+    /// A password or token came in the clear from another machine.
+    #[error(
+        "this server takes passwords and tokens without encryption from its own machine only; \
+         its operator can allow it with auth.plaintext_logins"
+    )]
+    PlaintextLogin,
+    /// The files said no.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// No unfinished get or put has the id that `cancel` names.
+    #[error("there is no unfinished get or put with id {0}")]
+    NoTransfer(u32),
+    /// Too many puts wait for their data at once.
+    #[error("{0} puts wait for their data on this connection; send it before opening more")]
+    TooManyPuts(usize),
+    /// The client cancelled it.
+    #[error("cancelled")]
+    Cancelled,
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    ShuttingDown,
+    /// The connection is gone: nobody will read the answer.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    /// A defect of the server; its log has the details.
+    #[error("the server failed while it worked on this; its log says more")]
+    Panicked,
+}
+
+/// How long a client should wait when too many puts are open.
+const PUTS_RETRY: Duration = Duration::from_millis(100);
+
+impl From<&CommandError> for WireError {
+    fn from(error: &CommandError) -> Self {
+        use CommandError as E;
+        use ErrorCode as Code;
+        use StorageError as S;
+        let code = match error {
+            E::BadRequest(bad) if bad.unsupported => Code::Unsupported,
+            E::BadRequest(_) | E::LoggedIn(_) => Code::BadRequest,
+            E::NotLoggedIn(_) => Code::NotLoggedIn,
+            E::Accounts(AccountsError::LoginFailed) => Code::LoginFailed,
+            E::PlaintextLogin => Code::Denied,
+            E::NoTransfer(_) => Code::NotFound,
+            E::TooManyPuts(_) => Code::Limited,
+            E::Cancelled | E::Closed(_) => Code::Cancelled,
+            E::ShuttingDown => Code::ShuttingDown,
+            E::Accounts(_) | E::Panicked => Code::Internal,
+            E::Storage(error) => match error {
+                S::NotFound { .. } => Code::NotFound,
+                S::Exists { .. } => Code::Exists,
+                S::NotADirectory { .. } => Code::NotADirectory,
+                S::IsADirectory { .. } => Code::IsADirectory,
+                S::NotEmpty { .. } => Code::NotEmpty,
+                S::Denied { .. } => Code::Denied,
+                S::InvalidPath(_) => Code::InvalidPath,
+                S::Changed { .. } => Code::Changed,
+                S::QuotaExceeded { .. } => Code::QuotaExceeded,
+                S::NoSpace { .. } => Code::NoSpace,
+                S::SizeMismatch { .. } => Code::SizeMismatch,
+                S::DigestMismatch { .. } => Code::DigestMismatch,
+                S::OffsetOutOfRange { .. } | S::BadCursor { .. } => Code::BadRequest,
+                S::Cancelled { .. } => Code::Cancelled,
+                S::InUse { .. } | S::Io { .. } => Code::Internal,
+            },
+        };
+        let mut wire = Self::new(code, error.to_string());
+        match error {
+            E::BadRequest(bad) => wire.field.clone_from(&bad.field),
+            E::TooManyPuts(_) => wire.retry_after_ms = u64::try_from(PUTS_RETRY.as_millis()).ok(),
+            E::Storage(S::OffsetOutOfRange { size, .. }) => {
+                wire.field = Some("offset".into());
+                wire.offset = Some(*size);
+            }
+            E::Storage(S::BadCursor { .. }) => wire.field = Some("cursor".into()),
+            E::Storage(S::QuotaExceeded { used, limit, .. }) => {
+                wire.used = Some(*used);
+                wire.limit = Some(*limit);
+            }
+            _ => {}
+        }
+        wire
+    }
+}

@@ -1,0 +1,96 @@
+//! One request on its way to its one final reply and its one line in the log.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use super::CommandError;
+use crate::connection::{Closed, Outbox};
+use crate::protocol::{BadRequest, ErrorCode, WireError, encode_error};
+
+/// A request that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Job {
+    id: u32,
+    cmd: String,
+    path: Option<String>,
+    started: Instant,
+}
+
+/// What a finished command leaves behind.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// The control payload of the final reply, or why there is none.
+    pub(super) reply: Result<Bytes, CommandError>,
+    /// Bytes of file moved.
+    pub(super) bytes: u64,
+}
+
+impl From<Result<Bytes, CommandError>> for Outcome {
+    fn from(reply: Result<Bytes, CommandError>) -> Self {
+        Self { reply, bytes: 0 }
+    }
+}
+
+impl Job {
+    pub(super) fn new(id: u32, cmd: impl Into<String>, path: Option<String>) -> Self {
+        Self {
+            id,
+            cmd: cmd.into(),
+            path,
+            started: Instant::now(),
+        }
+    }
+
+    /// Awaits `work`. A panic in it becomes an error of this request and of no other.
+    pub(super) async fn guard<T: Into<Outcome>>(&self, work: impl Future<Output = T>) -> Outcome {
+        match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(outcome) => outcome.into(),
+            Err(_) => Err(CommandError::Panicked).into(),
+        }
+    }
+
+    /// Answers what is no request.
+    pub(super) async fn refuse(outbox: &Outbox, bad: BadRequest) -> Result<(), Closed> {
+        let job = Self::new(bad.id, bad.cmd.clone().unwrap_or_default(), None);
+        job.finish(outbox, Err(bad.into()).into()).await
+    }
+
+    /// Replies ahead of all data that waits.
+    pub(super) async fn finish(self, outbox: &Outbox, outcome: Outcome) -> Result<(), Closed> {
+        outbox.send(self.close(outcome)).await
+    }
+
+    /// Writes the line in the log and makes the reply.
+    pub(super) fn close(self, outcome: Outcome) -> Bytes {
+        let Outcome { reply, bytes } = outcome;
+        let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let code = reply
+            .as_ref()
+            .err()
+            .map(|cause| WireError::from(cause).code);
+        info!(
+            cmd = self.cmd,
+            path = self.path,
+            bytes,
+            ms,
+            outcome = if code.is_some() { "error" } else { "ok" },
+            code = code.map(ErrorCode::as_str),
+            "command"
+        );
+        match reply {
+            Ok(reply) => reply,
+            Err(cause) => {
+                let error = WireError::from(&cause);
+                if error.code == ErrorCode::Internal {
+                    error!(cmd = self.cmd, path = self.path, ?cause, "internal error");
+                }
+                encode_error(self.id, &error)
+            }
+        }
+    }
+}

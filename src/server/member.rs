@@ -1,0 +1,93 @@
+//! A logged-in user within a session. Only a login makes one, so a command that takes a `Member`
+//! can not run without.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::disk::blocking;
+use super::{CommandError, Shared};
+use crate::accounts::Account;
+use crate::storage::{Mount, StorageError, Store, View, VirtualPath};
+
+/// The user of a session, with what they see and where they are.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    pub(super) shared: Arc<Shared>,
+    pub(super) account: Account,
+    pub(super) cwd: VirtualPath,
+    /// The session's identifier.
+    pub(super) session: Arc<str>,
+    /// Cancelled once the session has ended.
+    pub(super) gone: CancellationToken,
+    view: View,
+}
+
+impl Member {
+    /// Lets a user in, at the root of their view.
+    pub(super) async fn admit(
+        shared: Arc<Shared>,
+        account: Account,
+        session: Arc<str>,
+        gone: CancellationToken,
+    ) -> Result<Self, CommandError> {
+        let view = view_of(&shared.store, &account).await?;
+        Ok(Self {
+            shared,
+            account,
+            cwd: VirtualPath::root(),
+            session,
+            gone,
+            view,
+        })
+    }
+
+    /// Takes over what an operator changed; `false` if the account is gone.
+    pub(super) async fn refresh(&mut self) -> Result<bool, CommandError> {
+        let Some(account) = self.shared.accounts.account(&self.account.name).await? else {
+            return Ok(false);
+        };
+        // Another account of the same name is another user.
+        if account.id != self.account.id {
+            return Ok(false);
+        }
+        if account != self.account {
+            self.view = view_of(&self.shared.store, &account).await?;
+            self.account = account;
+        }
+        Ok(true)
+    }
+
+    /// A path as the user wrote it, seen from the current directory.
+    pub(super) fn resolve(&self, text: &str) -> Result<VirtualPath, CommandError> {
+        let path = self.cwd.resolve(text).map_err(StorageError::from)?;
+        Ok(path)
+    }
+
+    /// Does `work` on the user's files, on a thread that may block.
+    pub(super) async fn disk<T, F>(&self, work: F) -> Result<T, CommandError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&View) -> Result<T, StorageError> + Send + 'static,
+    {
+        let view = self.view.clone();
+        blocking(move || work(&view)).await
+    }
+}
+
+async fn view_of(store: &Store, account: &Account) -> Result<View, CommandError> {
+    let (store, account) = (store.clone(), account.clone());
+    blocking(move || {
+        let home = store.home(account.name.as_str(), account.limits)?;
+        let mut mounts = Vec::with_capacity(account.folders.len());
+        for grant in &account.folders {
+            mounts.push(Mount {
+                name: grant.name.to_string(),
+                space: store.folder(grant.name.as_str(), grant.limits)?,
+                rights: grant.rights,
+            });
+        }
+        Ok(View::new(&store, home, mounts))
+    })
+    .await
+}

@@ -1,0 +1,101 @@
+//! The server: a listener, one task per connection, and the commands.
+//!
+//! ```text
+//! listener ─► session ─► commands/x ─► storage (on blocking threads)
+//!                │ ▲          │
+//!                │ └── values ┘
+//!                └─► outbox ─► writer ─► socket
+//! ```
+//!
+//! Commands return values; only the session's outbox reaches the socket.
+
+mod commands;
+mod disk;
+mod dispatch;
+mod error;
+mod job;
+mod listener;
+mod member;
+mod peer;
+mod session;
+mod sniff;
+mod transfers;
+mod visitor;
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub use self::error::CommandError;
+pub use self::peer::Peer;
+
+use crate::accounts::Accounts;
+use crate::config::{Auth, Limits};
+use crate::storage::Store;
+
+/// Name and version, as clients see it.
+pub const SERVER: &str = concat!("haul/", env!("CARGO_PKG_VERSION"));
+
+/// A server, ready to run. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+struct Shared {
+    accounts: Accounts,
+    store: Store,
+    limits: Limits,
+    auth: Auth,
+    /// Sessions that may still be opened.
+    sessions: Arc<Semaphore>,
+    /// Bounds the files that are read only to hash them.
+    digests: Semaphore,
+}
+
+/// The two steps of stopping a server.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    /// No new session and no new request; what runs may end.
+    pub drain: CancellationToken,
+    /// Everything ends now.
+    pub stop: CancellationToken,
+}
+
+impl Server {
+    /// A server for these accounts and files.
+    #[must_use]
+    pub fn new(accounts: Accounts, store: Store, limits: Limits, auth: Auth) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            shared: Arc::new(Shared {
+                accounts,
+                store,
+                sessions: Arc::new(Semaphore::new(limits.sessions)),
+                digests: Semaphore::new(cores),
+                limits,
+                auth,
+            }),
+        }
+    }
+
+    /// Accepts connections until `shutdown`, then lets the sessions end: each is told goodbye and
+    /// may finish its transfers for the configured time. Returns when the last one is gone.
+    pub async fn run(&self, listener: TcpListener, shutdown: CancellationToken) {
+        listener::run(self, listener, shutdown).await;
+    }
+
+    /// Serves one connection over any byte stream, until either side ends it.
+    pub async fn serve<R, W>(&self, reader: R, writer: W, peer: Peer, shutdown: Shutdown)
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        session::serve(&self.shared, reader, writer, peer, shutdown).await;
+    }
+}

@@ -1,0 +1,284 @@
+//! What a session has under way: the gets and puts that can be cancelled, and where the data of
+//! each put goes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::CommandError;
+use crate::protocol::{End, MAX_CHUNK};
+
+/// Bytes of all puts of a session that may wait for the disk.
+const INPUT_BUDGET: usize = 2 * MAX_CHUNK;
+
+/// Parts of one put that may wait for the disk; the budget binds first unless they are tiny.
+const INPUT_QUEUE: usize = 16;
+
+/// Puts that may wait for their data at once. Their data is behind them in the stream, so the
+/// session can not stop reading for them; it has to refuse.
+const MAX_OPEN_PUTS: usize = 64;
+
+/// Puts that were answered before their `end` came and whose data is still thrown away.
+const MAX_ANSWERED_PUTS: usize = 1024;
+
+/// The gets and puts of a session.
+#[derive(Debug)]
+pub(super) struct Transfers {
+    running: Running,
+    inputs: HashMap<u32, Input>,
+    budget: Arc<Semaphore>,
+    unfinished: Arc<Semaphore>,
+}
+
+/// Where the data of a put goes.
+#[derive(Debug)]
+enum Input {
+    /// To the task that writes it.
+    Open {
+        parts: mpsc::Sender<PutPart>,
+        declared: Option<u64>,
+        received: u64,
+    },
+    /// Nowhere: the put was refused, and the client could not know yet.
+    Answered,
+}
+
+impl Input {
+    /// Whether a task still takes what comes.
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Open { parts, .. } if !parts.is_closed())
+    }
+}
+
+/// What a put's task receives.
+#[derive(Debug)]
+pub(super) enum PutPart {
+    /// The next bytes, and the room they take until they are written.
+    Chunk(Bytes, OwnedSemaphorePermit),
+    /// That was all; the put counts among the unfinished requests from now on.
+    End(End, Option<OwnedSemaphorePermit>),
+}
+
+/// Data that no put on this connection can take: the frame is bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum StrayData {
+    #[error("data on stream {0}, which no put opened")]
+    NoPut(u32),
+    #[error("more than the declared {declared} bytes on stream {stream}")]
+    TooMuch { stream: u32, declared: u64 },
+}
+
+impl Transfers {
+    /// `unfinished` bounds the requests of the session that are begun and not answered. A put
+    /// counts among them once its end has come: before, it may need what is still to be read.
+    pub(super) fn new(unfinished: Arc<Semaphore>) -> Self {
+        Self {
+            unfinished,
+            running: Running::default(),
+            inputs: HashMap::new(),
+            budget: Arc::new(Semaphore::new(INPUT_BUDGET)),
+        }
+    }
+
+    /// Enters a get or put; `None` if its id is taken by an unfinished one.
+    ///
+    /// The entry is there until what is returned is dropped, so drop it before the final reply is
+    /// sent: the client may use the id again as soon as it has that.
+    pub(super) fn start(&self, id: u32, gone: &CancellationToken) -> Option<Underway> {
+        let cancel = gone.child_token();
+        let mut running = self.running.lock();
+        if running.contains_key(&id) {
+            return None;
+        }
+        running.insert(id, cancel.clone());
+        Some(Underway {
+            running: self.running.clone(),
+            id,
+            cancel,
+        })
+    }
+
+    /// Ends a get or put; `false` if none has that id.
+    pub(super) fn cancel(&self, id: u32) -> bool {
+        match self.running.lock().get(&id) {
+            Some(cancel) => {
+                cancel.cancel();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Opens the way for the data of put `id`.
+    pub(super) fn open_put(
+        &mut self,
+        id: u32,
+        declared: Option<u64>,
+    ) -> Result<mpsc::Receiver<PutPart>, CommandError> {
+        if self.inputs.values().filter(|input| input.is_open()).count() >= MAX_OPEN_PUTS {
+            self.ignore_put(id);
+            return Err(CommandError::TooManyPuts(MAX_OPEN_PUTS));
+        }
+        let (parts, receiver) = mpsc::channel(INPUT_QUEUE);
+        self.inputs.insert(
+            id,
+            Input::Open {
+                parts,
+                declared,
+                received: 0,
+            },
+        );
+        Ok(receiver)
+    }
+
+    /// From now on throws away what comes for put `id`: it was answered with an error.
+    pub(super) fn ignore_put(&mut self, id: u32) {
+        if self.inputs.len() >= MAX_ANSWERED_PUTS {
+            self.inputs.retain(|_, input| input.is_open());
+        }
+        self.inputs.insert(id, Input::Answered);
+    }
+
+    /// Passes on the data of a put. Waits while the disk is slower than the network.
+    pub(super) async fn data(&mut self, stream: u32, chunk: Bytes) -> Result<(), StrayData> {
+        if chunk.is_empty() {
+            let known = self.end(stream, End::default()).await;
+            return if known {
+                Ok(())
+            } else {
+                Err(StrayData::NoPut(stream))
+            };
+        }
+        let (parts, declared, received) = match self.inputs.get_mut(&stream) {
+            None => return Err(StrayData::NoPut(stream)),
+            Some(Input::Answered) => return Ok(()),
+            Some(Input::Open { parts, .. }) if parts.is_closed() => return Ok(()),
+            Some(Input::Open {
+                parts,
+                declared,
+                received,
+            }) => (parts, *declared, received),
+        };
+        *received += chunk.len() as u64;
+        if let Some(declared) = declared
+            && *received > declared
+        {
+            return Err(StrayData::TooMuch { stream, declared });
+        }
+        let length = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        let Ok(room) = self.budget.clone().acquire_many_owned(length).await else {
+            return Ok(());
+        };
+        // A task that has answered already takes nothing more: the data is thrown away.
+        let _ = parts.send(PutPart::Chunk(chunk, room)).await;
+        Ok(())
+    }
+
+    /// Passes on the end of a put; `false` if no put has that id.
+    pub(super) async fn end(&mut self, id: u32, end: End) -> bool {
+        match self.inputs.remove(&id) {
+            None => false,
+            Some(Input::Answered) => true,
+            Some(Input::Open { parts, .. }) => {
+                let permit = self.unfinished.clone().acquire_owned().await.ok();
+                let _ = parts.send(PutPart::End(end, permit)).await;
+                true
+            }
+        }
+    }
+
+    /// Ends all puts whose `end` has not come: nothing more will.
+    pub(super) fn close_inputs(&mut self) {
+        self.inputs.clear();
+    }
+}
+
+/// The gets and puts that are not answered yet, by id.
+#[derive(Debug, Clone, Default)]
+struct Running(Arc<Mutex<HashMap<u32, CancellationToken>>>);
+
+impl Running {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, CancellationToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A get or put that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Underway {
+    running: Running,
+    id: u32,
+    /// Cancelled by `cancel`, and at the end of the session.
+    pub(super) cancel: CancellationToken,
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.running.lock().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn data_for_no_put_is_stray_and_data_for_an_answered_one_is_thrown_away() {
+        let mut transfers = Transfers::new(Arc::new(Semaphore::new(8)));
+        let chunk = Bytes::from_static(b"x");
+        assert_eq!(
+            transfers.data(7, chunk.clone()).await,
+            Err(StrayData::NoPut(7))
+        );
+        transfers.ignore_put(7);
+        assert_eq!(transfers.data(7, chunk.clone()).await, Ok(()));
+        assert!(transfers.end(7, End::default()).await);
+        assert_eq!(transfers.data(7, chunk).await, Err(StrayData::NoPut(7)));
+    }
+
+    #[tokio::test]
+    async fn more_than_was_declared_is_stray() {
+        let mut transfers = Transfers::new(Arc::new(Semaphore::new(8)));
+        let _parts = transfers.open_put(7, Some(3)).expect("room");
+        assert_eq!(transfers.data(7, Bytes::from_static(b"abc")).await, Ok(()));
+        let stray = StrayData::TooMuch {
+            stream: 7,
+            declared: 3,
+        };
+        assert_eq!(
+            transfers.data(7, Bytes::from_static(b"d")).await,
+            Err(stray)
+        );
+    }
+
+    #[tokio::test]
+    async fn an_id_is_taken_until_its_transfer_is_answered() {
+        let transfers = Transfers::new(Arc::new(Semaphore::new(8)));
+        let gone = CancellationToken::new();
+        let first = transfers.start(7, &gone).expect("free");
+        assert!(transfers.start(7, &gone).is_none());
+        assert!(transfers.cancel(7) && first.cancel.is_cancelled());
+        drop(first);
+        assert!(!transfers.cancel(7));
+        assert!(transfers.start(7, &gone).is_some());
+    }
+
+    #[tokio::test]
+    async fn puts_without_end_are_refused_before_they_are_too_many_and_remembered_within_bounds() {
+        let mut transfers = Transfers::new(Arc::new(Semaphore::new(8)));
+        let mut open = Vec::new();
+        for id in 0..64 {
+            open.push(transfers.open_put(id, None).expect("room"));
+        }
+        for id in 64..10_000 {
+            let refused = transfers.open_put(id, None);
+            assert!(matches!(refused, Err(CommandError::TooManyPuts(64))));
+        }
+        assert!(transfers.inputs.len() <= MAX_ANSWERED_PUTS + 1);
+        drop(open);
+        assert!(transfers.open_put(10_000, None).is_ok());
+    }
+}

@@ -1,0 +1,74 @@
+//! A session before its login: what a visitor may ask, and how one becomes a [`Member`].
+
+use tokio::io::AsyncRead;
+use tokio::time::timeout_at;
+use tracing::Span;
+
+use super::commands;
+use super::job::Job;
+use super::member::Member;
+use super::session::{End, Session};
+use super::transfers::StrayData;
+use crate::protocol::{Frame, GoodbyeReason, Login, Request, encode_ok};
+
+impl<R: AsyncRead + Unpin + Send> Session<R> {
+    /// Answers requests until one of them is a login that succeeds.
+    pub(super) async fn admit(&mut self) -> Result<Member, End> {
+        loop {
+            let drain = self.shutdown.drain.clone();
+            let frame = tokio::select! {
+                biased;
+                () = drain.cancelled() => {
+                    self.say_goodbye(GoodbyeReason::ShuttingDown).await?;
+                    return Err(End::Goodbye(GoodbyeReason::ShuttingDown));
+                }
+                frame = timeout_at(self.login_deadline, self.receiver.next()) => frame,
+            };
+            let Ok(frame) = frame else {
+                return Err(End::TimedOut("no login within the time for it".into()));
+            };
+            let json = match frame? {
+                None => return Err(End::Disconnected),
+                Some(Frame::Data { stream, .. }) => return Err(StrayData::NoPut(stream).into()),
+                Some(Frame::Control(json)) => json,
+            };
+            match Request::parse(&json) {
+                Ok((id, Request::Login(login))) => {
+                    if let Some(member) = self.log_in(id, login).await? {
+                        return Ok(member);
+                    }
+                }
+                Ok((id, request)) => {
+                    let job = Job::new(id, request.cmd(), None);
+                    let quits = matches!(request, Request::Quit(_));
+                    let reply = commands::visit(id, &request);
+                    job.finish(&self.outbox, reply.into()).await?;
+                    if quits {
+                        return Err(End::Quit);
+                    }
+                }
+                Err(bad) => Job::refuse(&self.outbox, bad).await?,
+            }
+        }
+    }
+
+    async fn log_in(&mut self, id: u32, login: Login) -> Result<Option<Member>, End> {
+        let job = Job::new(id, "login", None);
+        let mut admitted = None;
+        let work = async {
+            let account = commands::log_in(id, login, &self.shared, self.peer).await?;
+            Span::current().record("user", account.name.as_str());
+            let (session, gone) = (self.id.clone(), self.gone.clone());
+            let member = Member::admit(self.shared.clone(), account, session, gone).await?;
+            let reply = encode_ok(id, &commands::welcome(&member));
+            admitted = Some(member);
+            Ok(reply)
+        };
+        let outcome = job.guard(work).await;
+        if admitted.is_some() {
+            self.receiver.lift_limits(self.shared.limits.frame_timeout);
+        }
+        job.finish(&self.outbox, outcome).await?;
+        Ok(admitted)
+    }
+}

@@ -1,0 +1,249 @@
+//! Copying: staged like an upload, a whole tree too, so that it appears at once or not at all.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{copy_file_range, ioctl_ficlone};
+use rustix::io::Errno;
+
+use super::digest;
+use super::error::{At, StorageError};
+use super::file::StoredFile;
+use super::jail::OpenDir;
+use super::landing::{Source, check, land};
+use super::meta::{Meta, What};
+use super::path::{VirtualPath, is_valid_name};
+use super::place::Place;
+use super::quota::{Count, Reservation};
+use super::rename::into_itself;
+use super::staging::Staged;
+use super::tree::open_child;
+use crate::protocol::{Algorithm, IfExists};
+
+/// Bytes copied at a time; whether to stop is asked once for each.
+const PIECE: u64 = 4 * 1024 * 1024;
+
+/// Bytes copied at a time where they pass through memory.
+const BUFFER: usize = 256 * 1024;
+
+/// Copies the file or tree at `from` to `to` and says which path it got. The copy is as new as
+/// the call; kept digests come along.
+///
+/// Links to files are copied as the files. Links to directories, and all that a listing leaves
+/// out, are left out.
+pub(super) fn copy(
+    from: &Place,
+    to: &Place,
+    if_exists: IfExists,
+    stop: &dyn Fn() -> bool,
+) -> Result<VirtualPath, StorageError> {
+    from.require(from.rights.read)?;
+    to.require(to.rights.write && !to.is_root())?;
+    let (file, meta) = from.space.jail.open(&from.inner).at("open", &from.full)?;
+    let is_dir = meta.what == What::Dir;
+    if is_dir && to.full.starts_with(&from.full) && to.full != from.full {
+        return Err(into_itself(to));
+    }
+    check(to, is_dir, if_exists, false)?;
+    let mut copying = Copying {
+        to,
+        reservation: Reservation::new(&to.space),
+        stop,
+    };
+    let staged = if is_dir {
+        from.require(from.rights.list)?;
+        copying.stage_tree(from)?
+    } else {
+        copying.stage_file(&StoredFile::of(from, file, meta)?)?
+    };
+    copying.publish(staged, is_dir, if_exists)
+}
+
+struct Copying<'a> {
+    to: &'a Place,
+    reservation: Reservation,
+    stop: &'a dyn Fn() -> bool,
+}
+
+impl Copying<'_> {
+    fn stage_file(&mut self, source: &StoredFile) -> Result<Staged, StorageError> {
+        let staging = &self.to.space.staging;
+        let (staged, file) = staging.file().at("stage", &self.to.full)?;
+        self.copy_file(source, &file)?;
+        staging.synced(file.sync_all()).at("sync", &self.to.full)?;
+        Ok(staged)
+    }
+
+    fn stage_tree(&mut self, from: &Place) -> Result<Staged, StorageError> {
+        let staging = &self.to.space.staging;
+        let source = from.space.jail.open_dir(&from.inner);
+        let source = source.at("open", &from.full)?;
+        let (staged, target) = staging.directory().at("stage", &self.to.full)?;
+        self.copy_tree(from, &source, &self.to.full, &target)?;
+        staging.sync_all().at("sync", &self.to.full)?;
+        Ok(staged)
+    }
+
+    fn copy_tree(
+        &mut self,
+        from: &Place,
+        source: &OpenDir,
+        to: &VirtualPath,
+        target: &OpenDir,
+    ) -> Result<(), StorageError> {
+        let mut entries = source.entries().at("list", &from.full)?;
+        while let Some(entry) = entries.read() {
+            self.check_stop()?;
+            let entry = entry.at("list", &from.full)?;
+            let name = entry.file_name().to_str().ok();
+            let Some(name) = name.filter(|name| is_valid_name(name)) else {
+                continue;
+            };
+            let Some(child) = child(from, name) else {
+                continue;
+            };
+            let to = to.join_name(name)?;
+            let there = source.meta(name).at("look at", &child.full)?;
+            match there.map(|meta| meta.what) {
+                Some(What::Dir) => {
+                    let opened = open_child(source, entry.file_name()).at("open", &child.full)?;
+                    if let Some(opened) = opened {
+                        target.make_dir(name).at("stage", &to)?;
+                        let made = target.open_dir(name).at("stage", &to)?;
+                        self.copy_tree(&child, &opened, &to, &made)?;
+                    }
+                }
+                Some(What::File) => self.copy_child(&child, source.open_file(name), &to, target)?,
+                Some(What::Link) => {
+                    let opened = child.space.jail.open(&child.inner);
+                    self.copy_child(&child, opened, &to, target)?;
+                }
+                Some(What::Special) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what was opened, if it is a file still.
+    fn copy_child(
+        &mut self,
+        child: &Place,
+        opened: io::Result<(File, Meta)>,
+        to: &VirtualPath,
+        target: &OpenDir,
+    ) -> Result<(), StorageError> {
+        let (file, meta) = match opened.at("open", &child.full) {
+            Ok((file, meta)) if meta.what == What::File => (file, meta),
+            Ok(_) | Err(StorageError::NotFound { .. } | StorageError::Denied { .. }) => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let name = to.name().unwrap_or_default();
+        let made = target.create_file(name).at("stage", to)?;
+        self.copy_file(&StoredFile::of(child, file, meta)?, &made)
+    }
+
+    fn copy_file(&mut self, source: &StoredFile, target: &File) -> Result<(), StorageError> {
+        let size = source.info().size;
+        let path = source.path();
+        self.reservation.grow(Count::file(size), &self.to.full)?;
+        self.copy_bytes(source, target, size)?;
+        source.check_unchanged()?;
+        let meta = Meta::of(target).at("look at", &self.to.full)?;
+        if meta.size != size {
+            return Err(StorageError::changed(path));
+        }
+        for algorithm in Algorithm::ALL {
+            if let Some(kept) = source.kept_digest(algorithm) {
+                digest::keep(target, &meta, &kept).at("write", &self.to.full)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shares the blocks where the file system can, else lets the kernel copy, else copies.
+    fn copy_bytes(
+        &self,
+        source: &StoredFile,
+        target: &File,
+        size: u64,
+    ) -> Result<(), StorageError> {
+        if ioctl_ficlone(target, source.handle()).is_ok() {
+            return Ok(());
+        }
+        let (mut read, mut written) = (0, 0);
+        while written < size {
+            self.check_stop()?;
+            let length = usize::try_from(PIECE.min(size - written)).unwrap_or(BUFFER);
+            let (input, output) = (Some(&mut read), Some(&mut written));
+            match copy_file_range(source.handle(), input, target, output, length) {
+                Ok(0) => return Err(StorageError::changed(source.path())),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
+                    return self.copy_through_memory(source, target, written, size);
+                }
+                Err(error) => return Err(error).at("copy", &self.to.full),
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_through_memory(
+        &self,
+        source: &StoredFile,
+        target: &File,
+        mut offset: u64,
+        size: u64,
+    ) -> Result<(), StorageError> {
+        while offset < size {
+            self.check_stop()?;
+            let length = usize::try_from(size - offset).map_or(BUFFER, |left| left.min(BUFFER));
+            let bytes = source.read_at(offset, length)?;
+            target
+                .write_all_at(&bytes, offset)
+                .at("copy", &self.to.full)?;
+            offset += length as u64;
+        }
+        Ok(())
+    }
+
+    fn publish(
+        self,
+        mut staged: Staged,
+        is_dir: bool,
+        if_exists: IfExists,
+    ) -> Result<VirtualPath, StorageError> {
+        let space = &self.to.space;
+        let names = space.lock_names();
+        let source = Source {
+            dir: staged.dir(),
+            name: staged.name(),
+            is_dir,
+        };
+        let landed = land(&names, source, self.to, if_exists, false)?;
+        staged.set_left();
+        self.reservation.settle(&names, landed.displaced);
+        drop(names);
+        landed.sync(&space.staging)?;
+        Ok(landed.path)
+    }
+
+    fn check_stop(&self) -> Result<(), StorageError> {
+        if (self.stop)() {
+            let path = self.to.full.clone();
+            return Err(StorageError::Cancelled { path });
+        }
+        Ok(())
+    }
+}
+
+/// The place of `name` in a directory, unless it is too deep to be named.
+fn child(dir: &Place, name: &str) -> Option<Place> {
+    Some(Place {
+        inner: dir.inner.join_name(name).ok()?,
+        full: dir.full.join_name(name).ok()?,
+        ..dir.clone()
+    })
+}

@@ -1,0 +1,174 @@
+//! A stored file, open for reading.
+
+use std::fs::File;
+use std::io;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, pread};
+
+use super::digest;
+use super::error::{At, StorageError};
+use super::meta::{Meta, What};
+use super::path::VirtualPath;
+use super::place::Place;
+use crate::protocol::{Algorithm, Digest, Kind};
+
+/// What is known of a file or directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes of a file; 0 for a directory.
+    pub size: u64,
+    /// When its contents last changed.
+    pub modified: Timestamp,
+    /// Differs whenever the file is another one; opaque. Absent for directories.
+    pub version: Option<String>,
+    /// The digest of the content, where one is kept and the member may read the content.
+    pub digest: Option<Digest>,
+}
+
+impl Info {
+    /// Of what is open at `place`.
+    ///
+    /// # Errors
+    /// [`StorageError::Denied`] if it is neither a file nor a directory.
+    pub(super) fn of(place: &Place, file: &File, meta: &Meta) -> Result<Self, StorageError> {
+        let mut info = Self {
+            kind: Kind::Dir,
+            size: 0,
+            modified: meta.timestamp(),
+            version: None,
+            digest: None,
+        };
+        match meta.what {
+            What::Dir => {}
+            What::File => {
+                place.full.as_file()?;
+                info.kind = Kind::File;
+                info.size = meta.size;
+                info.version = Some(meta.version());
+                if place.rights.read {
+                    info.digest = digest::any_kept(file, meta);
+                }
+            }
+            What::Link | What::Special => return Err(StorageError::denied(&place.full)),
+        }
+        Ok(info)
+    }
+}
+
+/// A file that is open for reading. It goes on holding the same content when its name is given to
+/// another file, moved or removed. Every call may block on the disk.
+#[derive(Debug)]
+pub struct StoredFile {
+    file: File,
+    meta: Meta,
+    info: Info,
+    path: VirtualPath,
+}
+
+impl StoredFile {
+    /// Opens the file at `place`.
+    pub(super) fn open(place: &Place) -> Result<Self, StorageError> {
+        place.require(place.rights.read)?;
+        let opened = place.space.jail.open(&place.inner).at("open", &place.full);
+        let (file, meta) = opened.map_err(|error| error.looking_for("file"))?;
+        if meta.what == What::Dir {
+            return Err(StorageError::is_a_directory(&place.full));
+        }
+        Self::of(place, file, meta)
+    }
+
+    /// Takes what was opened on the way to `place`.
+    pub(super) fn of(place: &Place, file: File, meta: Meta) -> Result<Self, StorageError> {
+        Ok(Self {
+            info: Info::of(place, &file, &meta)?,
+            file,
+            meta,
+            path: place.full.clone(),
+        })
+    }
+
+    /// What was known when it was opened.
+    #[must_use]
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// The digest that was kept when the content was written: what the bytes should hash to.
+    #[must_use]
+    pub fn kept_digest(&self, algorithm: Algorithm) -> Option<Digest> {
+        digest::kept(&self.file, &self.meta, algorithm)
+    }
+
+    /// Keeps a digest for the next reader. It is to be of the content as it was opened; where the
+    /// file system keeps no attributes, nothing happens.
+    pub fn keep_digest(&self, digest: Digest) {
+        if self.check_unchanged().is_ok()
+            && let Err(error) = digest::keep(&self.file, &self.meta, &digest)
+        {
+            tracing::debug!(%error, path = %self.path, "a digest is not kept");
+        }
+    }
+
+    /// Reads exactly `length` bytes from `offset` on, into memory of their own.
+    ///
+    /// # Errors
+    /// [`StorageError::OffsetOutOfRange`] if the range does not lie within the file,
+    /// [`StorageError::Changed`] if the file has become shorter, else what the system said.
+    pub fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, StorageError> {
+        let size = self.meta.size;
+        let end = offset.checked_add(length as u64);
+        if end.is_none_or(|end| end > size) {
+            let path = self.path.clone();
+            return Err(StorageError::OffsetOutOfRange { path, size });
+        }
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let position = offset + bytes.len() as u64;
+            match pread(&self.file, spare_capacity(&mut bytes), position) {
+                Ok(0) => return Err(StorageError::changed(&self.path)),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(io::Error::from(error)).at("read", &self.path),
+            }
+        }
+        bytes.truncate(length);
+        Ok(Bytes::from(bytes))
+    }
+
+    /// Computes the digest of the content as it is now on the disk.
+    pub(super) fn compute_digest(
+        &self,
+        algorithm: Algorithm,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Digest, StorageError> {
+        let digest = digest::compute(&self.file, algorithm, &self.path, stop)?;
+        self.check_unchanged()?;
+        Ok(digest)
+    }
+
+    /// Makes sure that the content is still the one that was opened.
+    ///
+    /// # Errors
+    /// [`StorageError::Changed`] if it was written to, else what the system said.
+    pub fn check_unchanged(&self) -> Result<(), StorageError> {
+        let now = Meta::of(&self.file).at("look at", &self.path)?;
+        if now == self.meta {
+            Ok(())
+        } else {
+            Err(StorageError::changed(&self.path))
+        }
+    }
+
+    /// The open handle, to be copied from.
+    pub(super) fn handle(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn path(&self) -> &VirtualPath {
+        &self.path
+    }
+}

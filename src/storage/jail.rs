@@ -1,0 +1,195 @@
+//! The jail: the one resolver through which every path becomes an open file.
+//!
+//! A path of several components is opened by cap-std only: `openat2` beneath an open root where the
+//! kernel has it, else component by component, in either case immune to links that are swapped
+//! in meanwhile. What follows works on one name in a directory that is held open, and never
+//! follows a link.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use rustix::fs::{
+    AtFlags, Dir as Entries, Mode, OFlags, RenameFlags, fstatvfs, fsync, mkdirat, openat, renameat,
+    renameat_with, unlinkat,
+};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use super::meta::Meta;
+use super::path::VirtualPath;
+
+/// Nobody but the server may read what members store.
+const DIR_MODE: Mode = Mode::RWXU;
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// A root that no path leads out of.
+#[derive(Debug)]
+pub(super) struct Jail {
+    root: Dir,
+}
+
+impl Jail {
+    pub(super) fn new(root: OpenDir) -> Self {
+        Self {
+            root: Dir::from_std_file(root.file),
+        }
+    }
+
+    /// Opens whatever is at `path` for reading, following links that stay inside. Never blocks,
+    /// whatever it is.
+    pub(super) fn open(&self, path: &VirtualPath) -> io::Result<(File, Meta)> {
+        let file = self.open_with(path, OFlags::NONBLOCK | OFlags::NOCTTY)?;
+        let meta = Meta::of(&file)?;
+        Ok((file, meta))
+    }
+
+    /// What is at `path`, following links that stay inside.
+    pub(super) fn look(&self, path: &VirtualPath) -> io::Result<Meta> {
+        Meta::of(self.open_with(path, OFlags::PATH)?)
+    }
+
+    pub(super) fn open_dir(&self, path: &VirtualPath) -> io::Result<OpenDir> {
+        let file = self.open_with(path, OFlags::DIRECTORY)?;
+        Ok(OpenDir { file })
+    }
+
+    /// Makes the missing directories on the way to `path` and opens the last. The others that
+    /// something was made in are for the caller to sync.
+    pub(super) fn make_dirs(&self, path: &VirtualPath) -> io::Result<(OpenDir, Vec<OpenDir>)> {
+        match self.open_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return Ok((opened?, Vec::new())),
+        }
+        let mut touched = Vec::new();
+        let mut here = VirtualPath::root();
+        let mut dir = self.open_dir(&here)?;
+        for name in path.components() {
+            let next = here.join_name(name).map_err(io::Error::other)?;
+            let opened = match self.open_dir(&next) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    dir.make_dir(name)?;
+                    let made = dir.open_dir(name)?;
+                    touched.push(dir);
+                    made
+                }
+                opened => opened?,
+            };
+            (here, dir) = (next, opened);
+        }
+        Ok((dir, touched))
+    }
+
+    fn open_with(&self, path: &VirtualPath, flags: OFlags) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(flags.bits().cast_signed());
+        let file = self.root.open_with(path.relative(), &options)?;
+        Ok(file.into_std())
+    }
+}
+
+/// A directory that is held open: it stays the same one, whatever happens to its name.
+#[derive(Debug)]
+pub(super) struct OpenDir {
+    file: File,
+}
+
+impl OpenDir {
+    /// Opens a directory by its path on the server's disk; for the data directory only.
+    pub(super) fn open_ambient(path: &std::path::Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self::from(rustix::fs::open(path, flags, Mode::empty())?))
+    }
+
+    /// Opens the directory `name`; a link is refused.
+    pub(super) fn open_dir(&self, name: impl Arg) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Self::from(openat(&self.file, name, flags, Mode::empty())?))
+    }
+
+    /// Opens the file `name` for reading; a link is refused, and nothing blocks.
+    pub(super) fn open_file(&self, name: impl Arg) -> io::Result<(File, Meta)> {
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.file, name, flags, Mode::empty())?);
+        let meta = Meta::of(&file)?;
+        Ok((file, meta))
+    }
+
+    /// Makes the file `name`, open for writing and for reading it back.
+    pub(super) fn create_file(&self, name: impl Arg) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        Ok(File::from(openat(&self.file, name, flags, FILE_MODE)?))
+    }
+
+    pub(super) fn make_dir(&self, name: impl Arg) -> io::Result<()> {
+        Ok(mkdirat(&self.file, name, DIR_MODE)?)
+    }
+
+    /// What is at `name`, if anything is.
+    pub(super) fn meta(&self, name: impl Arg) -> io::Result<Option<Meta>> {
+        match Meta::at(&self.file, name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            meta => meta.map(Some),
+        }
+    }
+
+    /// Of the directory itself.
+    pub(super) fn own_meta(&self) -> io::Result<Meta> {
+        Meta::of(&self.file)
+    }
+
+    /// Removes `name`, unless it is a directory.
+    pub(super) fn remove_file(&self, name: impl Arg) -> io::Result<()> {
+        Ok(unlinkat(&self.file, name, AtFlags::empty())?)
+    }
+
+    /// Removes the directory `name` if it is empty.
+    pub(super) fn remove_dir(&self, name: impl Arg) -> io::Result<()> {
+        Ok(unlinkat(&self.file, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Moves `name` to a name that is free: whoever holds the lock on names has looked.
+    pub(super) fn rename_new(&self, name: &str, dir: &Self, to: &str) -> io::Result<()> {
+        match renameat_with(&self.file, name, &dir.file, to, RenameFlags::NOREPLACE) {
+            // File systems that can not promise it.
+            Err(Errno::INVAL | Errno::NOSYS) => self.rename_over(name, dir, to),
+            renamed => Ok(renamed?),
+        }
+    }
+
+    /// Moves `name`, at once in the place of what may be at `to`.
+    pub(super) fn rename_over(&self, name: &str, dir: &Self, to: &str) -> io::Result<()> {
+        Ok(renameat(&self.file, name, &dir.file, to)?)
+    }
+
+    /// Reads its entries, in the order of the file system.
+    pub(super) fn entries(&self) -> io::Result<Entries> {
+        Ok(Entries::read_from(&self.file)?)
+    }
+
+    /// Makes the names in it survive a power cut.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(fsync(&self.file)?)
+    }
+
+    /// Bytes that may still be written to its disk, and the size of the disk.
+    pub(super) fn space(&self) -> io::Result<(u64, u64)> {
+        let disk = fstatvfs(&self.file)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Ok((bytes(disk.f_bavail), bytes(disk.f_blocks)))
+    }
+}
+
+impl From<OwnedFd> for OpenDir {
+    fn from(fd: OwnedFd) -> Self {
+        Self { file: fd.into() }
+    }
+}
+
+impl AsFd for OpenDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

@@ -1,0 +1,193 @@
+//! Landing: how something finished gets its name, at once and whole.
+
+use super::error::{At, StorageError};
+use super::jail::OpenDir;
+use super::meta::What;
+use super::path::VirtualPath;
+use super::place::Place;
+use super::quota::Count;
+use super::space::Names;
+use super::staging::Staging;
+use crate::protocol::IfExists;
+
+/// How many names are tried before `rename` gives up.
+const MAX_TRIES: u32 = 1000;
+
+/// The longest name a file system takes, in bytes.
+const MAX_NAME: usize = 255;
+
+/// What is to land: an entry of an open directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) dir: &'a OpenDir,
+    pub(super) name: &'a str,
+    pub(super) is_dir: bool,
+}
+
+/// What has landed. It is visible, and lasts once [`Landed::sync`] is done.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Landed {
+    /// The path it got.
+    pub(super) path: VirtualPath,
+    /// What the file in whose place it came had taken up.
+    pub(super) displaced: Count,
+    dirs: Vec<OpenDir>,
+}
+
+impl Landed {
+    /// It is where it should be already, but for a second name that it has lost.
+    pub(super) fn in_place(path: VirtualPath, displaced: Count) -> Self {
+        Self {
+            path,
+            displaced,
+            dirs: Vec::new(),
+        }
+    }
+
+    /// Makes the new name survive a power cut. No lock is needed for this.
+    pub(super) fn sync(&self, staging: &Staging) -> Result<(), StorageError> {
+        let synced = self.dirs.iter().try_for_each(OpenDir::sync);
+        staging.synced(synced).at("sync", &self.path)
+    }
+}
+
+/// Gives `source` the name `to`, whose space's names are locked: the parent is looked up anew,
+/// whatever it was when the work began.
+pub(super) fn land(
+    _names: &Names<'_>,
+    source: Source<'_>,
+    to: &Place,
+    if_exists: IfExists,
+    parents: bool,
+) -> Result<Landed, StorageError> {
+    let (dir, name, mut dirs) = if parents {
+        to.make_parent()?
+    } else {
+        let (dir, name) = to.open_parent()?;
+        (dir, name, Vec::new())
+    };
+    let mut landed = Landed {
+        path: to.full.clone(),
+        displaced: Count::default(),
+        dirs: Vec::new(),
+    };
+    let there = dir.meta(name).at("look at", &to.full)?;
+    let done = match (there, if_exists) {
+        (None, _) => source.dir.rename_new(source.name, &dir, name),
+        (Some(_), IfExists::Fail) => return Err(StorageError::exists(&to.full)),
+        (Some(_), IfExists::Rename) => {
+            let free = free_name(&dir, name, source.is_dir, &to.full)?;
+            landed.path = beside(&to.full, &free)?;
+            source.dir.rename_new(source.name, &dir, &free)
+        }
+        (Some(there), IfExists::Replace) => {
+            may_replace(there.what, source.is_dir, to)?;
+            if there.what == What::File {
+                landed.displaced = Count::file(there.size);
+            }
+            source.dir.rename_over(source.name, &dir, name)
+        }
+    };
+    done.at("rename", &to.full)?;
+    dirs.push(dir);
+    landed.dirs = dirs;
+    Ok(landed)
+}
+
+/// Refuses at once what could not land as things are.
+pub(super) fn check(
+    to: &Place,
+    is_dir: bool,
+    if_exists: IfExists,
+    parents: bool,
+) -> Result<(), StorageError> {
+    to.require(to.rights.write)?;
+    if !is_dir {
+        to.full.as_file()?;
+    }
+    let (dir, name) = match to.open_parent() {
+        Err(StorageError::NotFound { .. }) if parents => return Ok(()),
+        parent => parent?,
+    };
+    match (dir.meta(name).at("look at", &to.full)?, if_exists) {
+        (Some(_), IfExists::Fail) => Err(StorageError::exists(&to.full)),
+        (Some(there), IfExists::Replace) => may_replace(there.what, is_dir, to),
+        (None, _) | (Some(_), IfExists::Rename) => Ok(()),
+    }
+}
+
+/// A file comes in the place of anything but a directory, a directory in the place of nothing.
+fn may_replace(there: What, is_dir: bool, to: &Place) -> Result<(), StorageError> {
+    match (there, is_dir) {
+        (What::Dir, false) => Err(StorageError::is_a_directory(&to.full)),
+        (What::Dir, true) => Err(StorageError::exists(&to.full)),
+        (_, true) => Err(StorageError::NotADirectory {
+            path: to.full.clone(),
+        }),
+        (_, false) => to.require(to.rights.overwrite),
+    }
+}
+
+fn beside(path: &VirtualPath, name: &str) -> Result<VirtualPath, StorageError> {
+    let parent = path.parent().unwrap_or_else(VirtualPath::root);
+    Ok(parent.join_name(name)?)
+}
+
+fn free_name(
+    dir: &OpenDir,
+    name: &str,
+    is_dir: bool,
+    path: &VirtualPath,
+) -> Result<String, StorageError> {
+    for number in 1..=MAX_TRIES {
+        let candidate = numbered(name, is_dir, number);
+        if dir.meta(&*candidate).at("look at", path)?.is_none() {
+            return Ok(candidate);
+        }
+    }
+    Err(StorageError::exists(path))
+}
+
+/// `name (1).ext`, cut where it would be too long. A directory has no extension, and neither has
+/// a name that begins with its only dot.
+fn numbered(name: &str, is_dir: bool, number: u32) -> String {
+    let (stem, extension) = match name.rfind('.') {
+        Some(dot) if dot > 0 && !is_dir => name.split_at(dot),
+        _ => (name, ""),
+    };
+    let suffix = format!(" ({number}){extension}");
+    let (stem, suffix) = if suffix.len() < MAX_NAME {
+        (stem, suffix)
+    } else {
+        (name, format!(" ({number})"))
+    };
+    let mut cut = stem.len().min(MAX_NAME - suffix.len());
+    while !stem.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    format!("{}{suffix}", &stem[..cut])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_goes_before_the_extension() {
+        assert_eq!(numbered("a.txt", false, 1), "a (1).txt");
+        assert_eq!(numbered("a.tar.gz", false, 2), "a.tar (2).gz");
+        assert_eq!(numbered(".profile", false, 3), ".profile (3)");
+        assert_eq!(numbered("v1.2", true, 4), "v1.2 (4)");
+        assert_eq!(numbered("plain", false, 5), "plain (5)");
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_characters_to_make_room() {
+        let name = format!("{}.txt", "ä".repeat(125));
+        let candidate = numbered(&name, false, 10);
+        assert!(candidate.len() <= MAX_NAME && candidate.ends_with("ä (10).txt"));
+        let candidate = numbered(&format!("a.{}", "x".repeat(253)), false, 10);
+        assert!(candidate.len() <= MAX_NAME && candidate.ends_with(" (10)"));
+    }
+}

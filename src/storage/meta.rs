@@ -1,0 +1,112 @@
+//! What the file system says of one entry, in one system call.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use data_encoding::HEXLOWER;
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, Timespec, statx};
+use rustix::path::Arg;
+
+/// What an entry is to haul.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    File,
+    Dir,
+    Link,
+    /// A FIFO, a socket or a device: never touched.
+    Special,
+}
+
+/// A file on the disk, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: (u32, u32),
+    inode: u64,
+}
+
+/// The metadata of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Meta {
+    pub(super) what: What,
+    pub(super) size: u64,
+    /// Seconds since 1970 and nanoseconds, as the file system has them.
+    pub(super) modified: (i64, u32),
+    pub(super) identity: Identity,
+    born: Option<(i64, u32)>,
+}
+
+impl Meta {
+    /// Of an open file or directory.
+    pub(super) fn of(file: impl AsFd) -> io::Result<Self> {
+        Self::query(file, c"", AtFlags::EMPTY_PATH)
+    }
+
+    /// Of `name` in an open directory, without following it.
+    pub(super) fn at(dir: impl AsFd, name: impl Arg) -> io::Result<Self> {
+        Self::query(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn query(dir: impl AsFd, name: impl Arg, flags: AtFlags) -> io::Result<Self> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        Ok(Self::from(statx(dir, name, flags, wanted)?))
+    }
+
+    /// The time of the last change, as near as a timestamp can say.
+    pub(super) fn timestamp(&self) -> Timestamp {
+        let (seconds, nanoseconds) = self.modified;
+        Timestamp::new(seconds, nanoseconds.cast_signed()).unwrap_or(if seconds < 0 {
+            Timestamp::MIN
+        } else {
+            Timestamp::MAX
+        })
+    }
+
+    /// Differs whenever the file is another one, or another content of the same one.
+    pub(super) fn version(&self) -> String {
+        let (born_seconds, born_nanoseconds) = self.born.unwrap_or_default();
+        let mut hasher = blake3::Hasher::new();
+        hasher
+            .update(&self.identity.inode.to_le_bytes())
+            .update(&self.size.to_le_bytes())
+            .update(&self.modified.0.to_le_bytes())
+            .update(&self.modified.1.to_le_bytes())
+            .update(&born_seconds.to_le_bytes())
+            .update(&born_nanoseconds.to_le_bytes());
+        HEXLOWER.encode(&hasher.finalize().as_bytes()[..16])
+    }
+}
+
+impl From<Statx> for Meta {
+    fn from(stat: Statx) -> Self {
+        let time = |time: StatxTimestamp| (time.tv_sec, time.tv_nsec);
+        Self {
+            what: match FileType::from_raw_mode(stat.stx_mode.into()) {
+                FileType::RegularFile => What::File,
+                FileType::Directory => What::Dir,
+                FileType::Symlink => What::Link,
+                _ => What::Special,
+            },
+            size: stat.stx_size,
+            modified: time(stat.stx_mtime),
+            identity: Identity {
+                device: (stat.stx_dev_major, stat.stx_dev_minor),
+                inode: stat.stx_ino,
+            },
+            born: (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| time(stat.stx_btime)),
+        }
+    }
+}
+
+/// A timestamp as the file system takes it: nanoseconds count forwards, before 1970 too.
+pub(super) fn timespec(time: Timestamp) -> Timespec {
+    let (mut seconds, mut nanoseconds) = (time.as_second(), time.subsec_nanosecond());
+    if nanoseconds < 0 {
+        seconds -= 1;
+        nanoseconds += 1_000_000_000;
+    }
+    Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds.into(),
+    }
+}

@@ -1,0 +1,69 @@
+//! A place: a member's path, taken apart into a space, a path within it, and rights.
+
+use std::sync::Arc;
+
+use super::error::{At, StorageError};
+use super::jail::OpenDir;
+use super::path::VirtualPath;
+use super::rights::Rights;
+use super::space::Space;
+
+/// Where a path of a view leads.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) space: Arc<Space>,
+    /// Within the space.
+    pub(super) inner: VirtualPath,
+    /// Within the view: what the member is told.
+    pub(super) full: VirtualPath,
+    pub(super) rights: Rights,
+}
+
+impl Place {
+    /// The root of a home or of a folder: it has no name that could be changed.
+    pub(super) fn is_root(&self) -> bool {
+        self.inner.name().is_none()
+    }
+
+    /// Refuses what the member has no right to.
+    pub(super) fn require(&self, allowed: bool) -> Result<(), StorageError> {
+        if allowed {
+            Ok(())
+        } else {
+            Err(StorageError::denied(&self.full))
+        }
+    }
+
+    /// Refuses to look below a mount that may not be listed. The mount itself is no secret.
+    pub(super) fn require_list(&self) -> Result<(), StorageError> {
+        self.require(self.rights.list || self.is_root())
+    }
+
+    /// The directory that holds it, open, and its name there.
+    pub(super) fn open_parent(&self) -> Result<(OpenDir, &str), StorageError> {
+        let (inner, full) = self.parents()?;
+        let dir = self.space.jail.open_dir(&inner).at("open", &full);
+        Ok((
+            dir.map_err(|error| error.looking_for("directory"))?,
+            self.name()?,
+        ))
+    }
+
+    /// As [`Self::open_parent`], making directories that are missing; the others that something
+    /// was made in are for the caller to sync.
+    pub(super) fn make_parent(&self) -> Result<(OpenDir, &str, Vec<OpenDir>), StorageError> {
+        let (inner, full) = self.parents()?;
+        let (dir, touched) = self.space.jail.make_dirs(&inner).at("make", &full)?;
+        Ok((dir, self.name()?, touched))
+    }
+
+    fn name(&self) -> Result<&str, StorageError> {
+        let name = self.inner.name();
+        name.ok_or_else(|| StorageError::denied(&self.full))
+    }
+
+    fn parents(&self) -> Result<(VirtualPath, VirtualPath), StorageError> {
+        let parents = self.inner.parent().zip(self.full.parent());
+        parents.ok_or_else(|| StorageError::denied(&self.full))
+    }
+}

@@ -1,0 +1,60 @@
+//! Removing: a file by its name, a tree by moving it out of sight at once and deleting it there.
+
+use super::error::{At, StorageError};
+use super::meta::What;
+use super::place::Place;
+use super::quota::Count;
+use super::staging::Staged;
+
+/// Removes what is at `place` and says how many entries went.
+///
+/// A tree disappears as a whole before its first file is deleted; from then on it is beyond
+/// `stop`, and its room is given back when all of it is gone.
+pub(super) fn remove(
+    place: &Place,
+    recursive: bool,
+    stop: &dyn Fn() -> bool,
+) -> Result<u64, StorageError> {
+    place.require(place.rights.delete && !place.is_root())?;
+    if stop() {
+        let path = place.full.clone();
+        return Err(StorageError::Cancelled { path });
+    }
+    let space = &place.space;
+    let names = space.lock_names();
+    let (dir, name) = place.open_parent()?;
+    let meta = dir.meta(name).at("look at", &place.full)?;
+    let meta = meta.ok_or_else(|| StorageError::not_found(&place.full))?;
+    if meta.what != What::Dir {
+        place.full.as_file()?;
+        dir.remove_file(name).at("remove", &place.full)?;
+        if meta.what == What::File {
+            names.freed(Count::file(meta.size));
+        }
+        return Ok(1);
+    }
+    if !recursive {
+        dir.remove_dir(name).at("remove", &place.full)?;
+        return Ok(1);
+    }
+    let mut staged = space.staging.reserve_name().at("remove", &place.full)?;
+    dir.rename_new(name, staged.dir(), staged.name())
+        .at("remove", &place.full)?;
+    let generation = space.ledger().generation();
+    drop(names);
+    Ok(delete(&mut staged, place, generation))
+}
+
+/// Deletes a tree that was in the space when its count had that generation.
+fn delete(staged: &mut Staged, place: &Place, generation: u64) -> u64 {
+    let deleted = staged.delete();
+    let mut ledger = place.space.ledger();
+    if ledger.generation() != generation {
+        // A later count has not seen the tree.
+    } else if deleted.failed.is_some() {
+        ledger.forget_count();
+    } else {
+        ledger.remove(deleted.freed);
+    }
+    deleted.entries
+}

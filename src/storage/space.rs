@@ -1,0 +1,119 @@
+//! A space: one home or one shared folder, with its root, its ledger and the lock on its names.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::error::{At, StorageError};
+use super::jail::{Jail, OpenDir};
+use super::meta::Identity;
+use super::path::VirtualPath;
+use super::quota::{Count, Ledger};
+use super::rights::{Limits, Usage};
+use super::staging::Staging;
+use super::tree;
+
+/// A home or a shared folder: a tree that no path leads out of, with a quota of its own.
+#[derive(Debug)]
+pub struct Space {
+    pub(super) jail: Jail,
+    pub(super) staging: Arc<Staging>,
+    identity: Identity,
+    /// Held while a name changes and the ledger with it, and never while bytes move.
+    names: Mutex<()>,
+    /// Taken after `names`, if both are needed, and held for a moment only.
+    ledger: Mutex<Ledger>,
+}
+
+impl Space {
+    pub(super) fn new(root: OpenDir, staging: Arc<Staging>) -> std::io::Result<Self> {
+        Ok(Self {
+            identity: root.own_meta()?.identity,
+            jail: Jail::new(root),
+            staging,
+            names: Mutex::default(),
+            ledger: Mutex::default(),
+        })
+    }
+
+    /// Which directory it is: a new account of an old name gets a new one.
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    pub(super) fn set_limits(&self, limits: Limits) {
+        self.ledger().limits = limits;
+    }
+
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps every name in the space as it is, but for the caller.
+    pub(super) fn lock_names(&self) -> Names<'_> {
+        Names {
+            space: self,
+            _guard: self.names.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// Locks the names of two different spaces, in an order that all callers share.
+    pub(super) fn lock_both<'a>(&'a self, other: &'a Self) -> (Names<'a>, Names<'a>) {
+        if std::ptr::from_ref(self) < std::ptr::from_ref(other) {
+            let own = self.lock_names();
+            (own, other.lock_names())
+        } else {
+            let others = other.lock_names();
+            (self.lock_names(), others)
+        }
+    }
+
+    /// Walks the space if a reservation would have to.
+    pub(super) fn count_if_limited(&self, path: &VirtualPath) -> Result<(), StorageError> {
+        if self.ledger().limits == Limits::default() {
+            return Ok(());
+        }
+        self.lock_names().count(path)
+    }
+
+    /// What is used and allowed here, and free on the disk.
+    pub(super) fn usage(&self, path: &VirtualPath) -> Result<Usage, StorageError> {
+        let root = self.jail.open_dir(&VirtualPath::root());
+        let (free, _) = root.and_then(|root| root.space()).at("ask for", path)?;
+        let used = loop {
+            if let Some(used) = self.ledger().used() {
+                break used;
+            }
+            self.lock_names().count(path)?;
+        };
+        Ok(Usage {
+            used: used.bytes,
+            files: used.files,
+            limits: self.ledger().limits,
+            free,
+        })
+    }
+}
+
+/// The lock on the names of a space, in hand.
+#[derive(Debug)]
+pub(super) struct Names<'a> {
+    space: &'a Space,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Names<'_> {
+    /// Walks the space unless it is counted. Only those wait who want to change names in this
+    /// very space, or to know what it holds.
+    pub(super) fn count(&self, path: &VirtualPath) -> Result<(), StorageError> {
+        if !self.space.ledger().is_counted() {
+            let root = self.space.jail.open_dir(&VirtualPath::root());
+            let count = root.and_then(|root| tree::count(&root)).at("count", path)?;
+            self.space.ledger().set_counted(count);
+        }
+        Ok(())
+    }
+
+    /// Notes that files have lost their names here.
+    pub(super) fn freed(&self, count: Count) {
+        self.space.ledger().remove(count);
+    }
+}

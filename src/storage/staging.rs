@@ -1,0 +1,128 @@
+//! Staging: where everything unfinished is, on the same file system as the homes and outside all.
+//!
+//! What is here belongs to nobody's view. It leaves by one rename or is deleted, at the latest
+//! when the next server starts.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use data_encoding::HEXLOWER;
+use rustix::fs::{FlockOperation, flock, syncfs};
+
+use super::jail::OpenDir;
+use super::tree::{self, Deleted};
+
+/// The staging directory, locked against other servers for as long as anything may be in it.
+#[derive(Debug)]
+pub(super) struct Staging {
+    pub(super) dir: OpenDir,
+    degraded: AtomicBool,
+}
+
+impl Staging {
+    /// Takes the directory over and empties it; `WouldBlock` if another server has it.
+    pub(super) fn take(dir: OpenDir) -> io::Result<Self> {
+        flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
+        log_failure(&tree::delete_contents(&dir));
+        Ok(Self {
+            dir,
+            degraded: AtomicBool::new(false),
+        })
+    }
+
+    /// A new, empty file.
+    pub(super) fn file(self: &Arc<Self>) -> io::Result<(Staged, File)> {
+        let staged = self.reserve_name()?;
+        let file = self.dir.create_file(staged.name())?;
+        Ok((staged, file))
+    }
+
+    /// A new, empty directory.
+    pub(super) fn directory(self: &Arc<Self>) -> io::Result<(Staged, OpenDir)> {
+        let staged = self.reserve_name()?;
+        self.dir.make_dir(staged.name())?;
+        let dir = self.dir.open_dir(staged.name())?;
+        Ok((staged, dir))
+    }
+
+    /// A name that nothing has, to move something to.
+    pub(super) fn reserve_name(self: &Arc<Self>) -> io::Result<Staged> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        Ok(Staged {
+            staging: Arc::clone(self),
+            name: HEXLOWER.encode(&random),
+            left: false,
+        })
+    }
+
+    /// Passes on whether something is on the disk. After a failure the pages that could not be
+    /// written count as clean, so asking again would lie: the caller gives up what it has.
+    pub(super) fn synced(&self, result: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = &result {
+            self.degraded.store(true, Ordering::Relaxed);
+            tracing::error!(%error, "the disk failed to keep what was written");
+        }
+        result
+    }
+
+    /// Waits until everything written to the file system so far is on the disk.
+    pub(super) fn sync_all(&self) -> io::Result<()> {
+        self.synced(syncfs(&self.dir).map_err(io::Error::from))
+    }
+
+    pub(super) fn is_degraded(&self) -> bool {
+        self.degraded.load(Ordering::Relaxed)
+    }
+}
+
+/// A staged file or tree; deleted when dropped, unless it has got its real name.
+#[derive(Debug)]
+pub(super) struct Staged {
+    staging: Arc<Staging>,
+    name: String,
+    left: bool,
+}
+
+impl Staged {
+    /// Its name in staging: random, hex.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn dir(&self) -> &OpenDir {
+        &self.staging.dir
+    }
+
+    /// Deletes it now, and says how that went.
+    pub(super) fn delete(&mut self) -> Deleted {
+        self.left = true;
+        let name = CString::new(self.name.as_str()).unwrap_or_default();
+        let deleted = tree::delete(&self.staging.dir, &name);
+        log_failure(&deleted);
+        deleted
+    }
+
+    /// Notes that it is no longer in staging.
+    pub(super) fn set_left(&mut self) {
+        self.left = true;
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.left {
+            self.delete();
+        }
+    }
+}
+
+/// What stays behind is in nobody's view, and the next start tries again.
+fn log_failure(deleted: &Deleted) {
+    if let Some(error) = &deleted.failed {
+        tracing::warn!(%error, "something could not be deleted from staging");
+    }
+}

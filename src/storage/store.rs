@@ -1,0 +1,179 @@
+//! The data directory: homes, shared folders, staging.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use jiff::Timestamp;
+
+use super::error::{At, StorageError};
+use super::jail::OpenDir;
+use super::path::VirtualPath;
+use super::rights::Limits;
+use super::space::Space;
+use super::staging::Staging;
+
+const HOMES: &str = "homes";
+const FOLDERS: &str = "folders";
+const STAGING: &str = "staging";
+const REMOVED: &str = "removed";
+
+/// The files of one server. Cheap to clone; another process can not open the same data directory
+/// while a clone, a [`Space`] or anything made of one lives.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    homes: OpenDir,
+    folders: OpenDir,
+    staging: Arc<Staging>,
+    /// One [`Space`], and so one ledger, for each directory that somebody uses.
+    spaces: Mutex<HashMap<(&'static str, String), Weak<Space>>>,
+}
+
+impl Store {
+    /// Opens the data directory, making it if it is missing, and empties staging.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`] if another server has it, else what the system said.
+    pub fn open(data: &Path) -> Result<Self, StorageError> {
+        let failed = |doing, source| StorageError::Io {
+            doing,
+            path: data.display().to_string(),
+            source,
+        };
+        let root = open_data(data, true).map_err(|error| failed("open", error))?;
+        let area = |name| make_dir(&root, name).map_err(|error| failed("open", error));
+        let staging = Staging::take(area(STAGING)?).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => StorageError::InUse {
+                path: data.display().to_string(),
+            },
+            _ => failed("lock", error),
+        })?;
+        Ok(Self(Arc::new(Inner {
+            homes: area(HOMES)?,
+            folders: area(FOLDERS)?,
+            staging: Arc::new(staging),
+            spaces: Mutex::default(),
+        })))
+    }
+
+    /// The home of `user`, made if it is missing; the same one for everyone who has it open. The
+    /// limits hold from now on.
+    ///
+    /// # Errors
+    /// [`StorageError::InvalidPath`] if `user` is no single name, else what the system said.
+    pub fn home(&self, user: &str, limits: Limits) -> Result<Arc<Space>, StorageError> {
+        self.space(HOMES, &self.0.homes, user, limits)
+    }
+
+    /// The shared folder `name`, as [`Self::home`].
+    ///
+    /// # Errors
+    /// As [`Self::home`].
+    pub fn folder(&self, name: &str, limits: Limits) -> Result<Arc<Space>, StorageError> {
+        self.space(FOLDERS, &self.0.folders, name, limits)
+    }
+
+    /// Whether the disk has failed to keep something since the start. What was acknowledged is
+    /// safe; the disk wants looking at.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.0.staging.is_degraded()
+    }
+
+    fn space(
+        &self,
+        area: &'static str,
+        dir: &OpenDir,
+        name: &str,
+        limits: Limits,
+    ) -> Result<Arc<Space>, StorageError> {
+        let path = VirtualPath::root().join_name(name)?;
+        let path = path.as_file()?;
+        let root = make_dir(dir, name).at("open", path)?;
+        let made = Space::new(root, Arc::clone(&self.0.staging)).at("open", path)?;
+        let mut spaces = self.0.spaces.lock().unwrap_or_else(PoisonError::into_inner);
+        spaces.retain(|_, space| space.strong_count() > 0);
+        let space = match spaces.entry((area, name.to_owned())) {
+            Entry::Vacant(entry) => {
+                let made = Arc::new(made);
+                entry.insert(Arc::downgrade(&made));
+                made
+            }
+            Entry::Occupied(mut entry) => match entry.get().upgrade() {
+                // The directory may have been set aside with its account, and made anew.
+                Some(space) if space.identity() == made.identity() => space,
+                _ => {
+                    let made = Arc::new(made);
+                    entry.insert(Arc::downgrade(&made));
+                    made
+                }
+            },
+        };
+        drop(spaces);
+        space.set_limits(limits);
+        Ok(space)
+    }
+}
+
+/// Sets the home of a removed user aside, so that a new account of that name never inherits it;
+/// `false` if there was none. Works beside a running server.
+///
+/// # Errors
+/// [`StorageError::InvalidPath`] if `user` is no single name, else what the system said.
+pub fn set_home_aside(data: &Path, user: &str) -> Result<bool, StorageError> {
+    set_aside(data, HOMES, user)
+}
+
+/// Sets the files of a removed shared folder aside, as [`set_home_aside`].
+///
+/// # Errors
+/// As [`set_home_aside`].
+pub fn set_folder_aside(data: &Path, folder: &str) -> Result<bool, StorageError> {
+    set_aside(data, FOLDERS, folder)
+}
+
+fn set_aside(data: &Path, area: &str, name: &str) -> Result<bool, StorageError> {
+    let path = VirtualPath::root().join_name(name)?;
+    let moved = || {
+        let root = open_data(data, false)?;
+        let (from, to) = (make_dir(&root, area)?, make_dir(&root, REMOVED)?);
+        let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S%.6fZ");
+        from.rename_new(name, &to, &format!("{name}-{stamp}"))?;
+        to.sync()?;
+        from.sync()
+    };
+    match moved() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        moved => moved.map(|()| true).at("set aside", &path),
+    }
+}
+
+/// The one place that opens a path of the operator's.
+fn open_data(data: &Path, make: bool) -> io::Result<OpenDir> {
+    if make {
+        DirBuilder::new().recursive(true).mode(0o700).create(data)?;
+    }
+    OpenDir::open_ambient(data)
+}
+
+/// Opens the directory `name`, made to last if it is missing.
+fn make_dir(parent: &OpenDir, name: &str) -> io::Result<OpenDir> {
+    match parent.open_dir(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            match parent.make_dir(name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made?,
+            }
+            parent.sync()?;
+            parent.open_dir(name)
+        }
+        opened => opened,
+    }
+}

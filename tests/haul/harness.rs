@@ -1,0 +1,303 @@
+//! A server to test against, and a client that speaks raw frames and knows nothing of haul's code.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use haul::accounts::{Accounts, HashingCost, NewUser, UserName};
+use haul::config::Config;
+use haul::protocol::Secret;
+use haul::server::Server;
+use haul::storage::{Limits, Store};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// The password of every user that [`TestServer`] makes.
+pub(crate) const PASSWORD: &str = "correct horse";
+
+/// No test waits longer than this for anything; a hang is a failure that names its place.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server on a free port of the loopback interface and a data directory of its own.
+pub(crate) struct TestServer {
+    pub(crate) address: SocketAddr,
+    pub(crate) accounts: Accounts,
+    shutdown: CancellationToken,
+    running: JoinHandle<()>,
+    data: TempDir,
+}
+
+impl TestServer {
+    /// With the default settings and the users `alice` and `bob`.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// With settings changed by `change`.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let accounts = Accounts::open(data.path()).await.expect("accounts");
+        let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
+        let mut config = Config::default();
+        change(&mut config);
+        let store = Store::open(data.path()).expect("a store");
+        let server = Server::new(accounts.clone(), store, config.limits, config.auth);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { server.run(listener, shutdown).await }
+        });
+        let server = Self {
+            address,
+            accounts,
+            shutdown,
+            running,
+            data,
+        };
+        server.add_user("alice", Limits::default()).await;
+        server.add_user("bob", Limits::default()).await;
+        server
+    }
+
+    pub(crate) async fn add_user(&self, name: &str, limits: Limits) {
+        let name: UserName = name.parse().expect("a user name");
+        let password = Secret::new(PASSWORD.into());
+        let new = NewUser {
+            admin: false,
+            limits,
+        };
+        self.accounts
+            .add_user(&name, &password, new)
+            .await
+            .expect("a new user");
+    }
+
+    /// Where the files of `user` lie on the server's disk.
+    pub(crate) fn home(&self, user: &str) -> PathBuf {
+        self.data.path().join("homes").join(user)
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Uploads that lie on the server's disk and are not finished.
+    pub(crate) fn staged(&self) -> usize {
+        std::fs::read_dir(self.data.path().join("staging"))
+            .expect("staging")
+            .count()
+    }
+
+    /// A connection that has said nothing yet.
+    pub(crate) async fn connect(&self) -> RawClient {
+        RawClient::connect(self.address).await
+    }
+
+    /// A session of `user`.
+    pub(crate) async fn log_in(&self, user: &str) -> RawClient {
+        let mut client = self.connect().await;
+        let login = json!({"cmd": "login", "user": user, "password": PASSWORD});
+        client.ok(login).await;
+        client
+    }
+
+    /// Tells the server to stop, without waiting for it.
+    pub(crate) fn begin_shutdown(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Stops the server and waits until its last session has ended.
+    pub(crate) async fn stop(self) -> TempDir {
+        self.shutdown.cancel();
+        timeout(PATIENCE, self.running)
+            .await
+            .expect("the server stops")
+            .expect("no panic");
+        self.data
+    }
+}
+
+/// What a server sends.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Received {
+    Control(Value),
+    Data { stream: u32, chunk: Vec<u8> },
+    Closed,
+}
+
+/// A client made of a socket, four bytes of length and `serde_json`.
+pub(crate) struct RawClient {
+    pub(crate) stream: TcpStream,
+    pub(crate) events: Vec<Value>,
+}
+
+/// A control frame, as bytes.
+pub(crate) fn control(json: &Value) -> Vec<u8> {
+    frame(json.to_string().as_bytes())
+}
+
+/// A data frame, as bytes.
+pub(crate) fn data(stream: u32, chunk: &[u8]) -> Vec<u8> {
+    let mut payload = vec![1];
+    payload.extend(stream.to_be_bytes());
+    payload.extend(chunk);
+    frame(&payload)
+}
+
+/// Any payload, with its length in front.
+pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short payload");
+    let mut bytes = length.to_be_bytes().to_vec();
+    bytes.extend(payload);
+    bytes
+}
+
+impl RawClient {
+    pub(crate) async fn connect(address: impl ToSocketAddrs) -> Self {
+        let stream = TcpStream::connect(address)
+            .await
+            .expect("the server listens");
+        stream.set_nodelay(true).expect("a socket option");
+        Self {
+            stream,
+            events: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        let sent = timeout(PATIENCE, self.stream.write_all(bytes)).await;
+        sent.expect("the server reads")
+            .expect("the connection is open");
+    }
+
+    pub(crate) async fn send(&mut self, json: Value) {
+        self.send_bytes(&control(&json)).await;
+    }
+
+    pub(crate) async fn receive(&mut self) -> Received {
+        timeout(PATIENCE, self.receive_frame())
+            .await
+            .expect("the server answers")
+    }
+
+    async fn receive_frame(&mut self) -> Received {
+        let Ok(length) = self.stream.read_u32().await else {
+            return Received::Closed;
+        };
+        let mut payload = vec![0; length as usize];
+        if self.stream.read_exact(&mut payload).await.is_err() {
+            return Received::Closed;
+        }
+        match payload[0] {
+            b'{' => Received::Control(serde_json::from_slice(&payload).expect("JSON")),
+            1 => Received::Data {
+                stream: u32::from_be_bytes(payload[1..5].try_into().expect("four bytes")),
+                chunk: payload.split_off(5),
+            },
+            mark => panic!("a payload that starts with {mark}"),
+        }
+    }
+
+    /// The next control frame that is no event.
+    pub(crate) async fn reply(&mut self) -> Value {
+        loop {
+            match self.receive().await {
+                Received::Control(json) if json.get("event").is_some() => self.events.push(json),
+                Received::Control(json) => return json,
+                other => panic!("expected a reply, not {other:?}"),
+            }
+        }
+    }
+
+    /// Sends a request and takes its reply.
+    pub(crate) async fn call(&mut self, request: Value) -> Value {
+        self.send(request).await;
+        self.reply().await
+    }
+
+    /// Sends a request that must succeed; what `ok` holds.
+    pub(crate) async fn ok(&mut self, request: Value) -> Value {
+        let mut reply = self.call(request.clone()).await;
+        assert!(reply["ok"].is_object(), "{request} was answered {reply}");
+        reply["ok"].take()
+    }
+
+    /// Sends a request that must fail; the code and the whole error.
+    pub(crate) async fn error(&mut self, request: Value) -> (String, Value) {
+        let mut reply = self.call(request.clone()).await;
+        let code = reply["error"]["code"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{request} was answered {reply}"));
+        (code.to_owned(), reply["error"].take())
+    }
+
+    /// Asserts that a request fails with `code`.
+    pub(crate) async fn fails(&mut self, request: Value, code: &str) {
+        let (actual, error) = self.error(request.clone()).await;
+        assert_eq!(actual, code, "{request} was answered {error}");
+    }
+
+    /// Puts a whole file; the final reply.
+    pub(crate) async fn put(&mut self, path: &str, content: &[u8]) -> Value {
+        let mut bytes =
+            control(&json!({"id": 900, "cmd": "put", "path": path, "size": content.len()}));
+        for chunk in content.chunks(100_000) {
+            bytes.extend(data(900, chunk));
+        }
+        bytes.extend(control(&json!({"id": 900, "cmd": "end"})));
+        self.send_bytes(&bytes).await;
+        self.final_reply(900).await
+    }
+
+    /// The reply that ends request `id`, past its `begin`.
+    pub(crate) async fn final_reply(&mut self, id: u32) -> Value {
+        loop {
+            let reply = self.reply().await;
+            if reply["id"] == id && reply.get("begin").is_none() {
+                return reply;
+            }
+        }
+    }
+
+    /// Gets a file by any `get` request; its bytes and the final reply.
+    pub(crate) async fn get(&mut self, request: Value) -> (Vec<u8>, Value) {
+        self.send(request).await;
+        let mut content = Vec::new();
+        loop {
+            match self.receive().await {
+                Received::Data { chunk, .. } => content.extend(chunk),
+                Received::Control(json) if json.get("begin").is_some() => {}
+                Received::Control(json) => return (content, json),
+                Received::Closed => panic!("closed in the middle of a get"),
+            }
+        }
+    }
+
+    /// Asserts that the server closes, after at most one refusal, which is returned.
+    pub(crate) async fn closes(&mut self) -> Option<Value> {
+        let refusal = match self.receive().await {
+            Received::Closed => return None,
+            Received::Control(json) => json,
+            data @ Received::Data { .. } => panic!("expected a refusal, not {data:?}"),
+        };
+        assert!(
+            refusal.get("id").is_none(),
+            "a refusal has no id: {refusal}"
+        );
+        assert_eq!(self.receive().await, Received::Closed);
+        Some(refusal)
+    }
+
+    /// Asserts that the server refuses with `code` and closes.
+    pub(crate) async fn refuses(&mut self, code: &str) {
+        let refusal = self.closes().await.expect("a refusal before the close");
+        assert_eq!(refusal["error"]["code"], code, "{refusal}");
+    }
+}

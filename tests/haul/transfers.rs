@@ -1,0 +1,756 @@
+//! RELIABILITY, Transfers: what arrives is whole, and what does not arrive harms nothing.
+
+use haul::protocol::{Algorithm, Digest};
+use haul::storage::Limits;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+
+use crate::harness::{RawClient, Received, TestServer, control, data};
+
+/// Bytes that differ from place to place.
+fn content(length: usize) -> Vec<u8> {
+    let places = (0_u32..).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]);
+    places.take(length).collect()
+}
+
+fn digest(algorithm: Algorithm, bytes: &[u8]) -> Value {
+    json!(Digest::of(algorithm, bytes))
+}
+
+async fn begin_put(client: &mut RawClient, id: u32, request: Value) {
+    client.send(request).await;
+    let reply = client.reply().await;
+    assert!(
+        reply["id"] == id && reply["begin"]["upload"].is_string(),
+        "{reply}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_comes_back_as_it_was_put_with_its_digest() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    for length in [0, 1, 131_071, 131_072, 131_073, 3_000_000] {
+        let bytes = content(length);
+        let put = client.put("a.bin", &bytes).await;
+        let blake3 = digest(Algorithm::Blake3, &bytes);
+        assert_eq!(
+            (&put["ok"]["path"], &put["ok"]["digest"]),
+            (&json!("/a.bin"), &blake3)
+        );
+        let (got, end) = client
+            .get(json!({"id": 6, "cmd": "get", "path": "a.bin"}))
+            .await;
+        assert!(got == bytes, "{length} bytes came back different");
+        assert_eq!(
+            end,
+            json!({"id": 6, "ok": {"size": length, "digest": blake3}})
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_get_begins_with_what_will_come() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client.put("a.bin", &content(1000)).await;
+    let stat = client.ok(json!({"cmd": "stat", "path": "a.bin"})).await;
+    client
+        .send(json!({"id": 6, "cmd": "get", "path": "a.bin", "offset": 400}))
+        .await;
+    let begin = client.reply().await["begin"].take();
+    assert_eq!(
+        (&begin["size"], &begin["offset"], &begin["length"]),
+        (&json!(1000), &json!(400), &json!(600))
+    );
+    assert_eq!(
+        (&begin["version"], &begin["modified"]),
+        (&stat["version"], &stat["modified"])
+    );
+}
+
+#[tokio::test]
+async fn a_part_is_sent_from_an_offset_and_the_digest_is_of_the_whole_file() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    let bytes = content(500_000);
+    client.put("a.bin", &bytes).await;
+    for algorithm in Algorithm::ALL {
+        let request =
+            json!({"cmd": "get", "path": "a.bin", "offset": 300_000, "digest": algorithm});
+        let (got, end) = client.get(request).await;
+        assert!(got == bytes[300_000..]);
+        assert_eq!(end["ok"]["digest"], digest(algorithm, &bytes));
+    }
+}
+
+#[tokio::test]
+async fn with_a_length_the_digest_is_of_the_bytes_sent_and_none_leaves_it_out() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    let bytes = content(1000);
+    client.put("a.bin", &bytes).await;
+    let request =
+        json!({"cmd": "get", "path": "a.bin", "offset": 10, "length": 20, "digest": "sha256"});
+    let (got, end) = client.get(request).await;
+    assert_eq!(got, bytes[10..30]);
+    assert_eq!(
+        end["ok"]["digest"],
+        digest(Algorithm::Sha256, &bytes[10..30])
+    );
+    let (got, end) = client
+        .get(json!({"cmd": "get", "path": "a.bin", "digest": "none"}))
+        .await;
+    assert_eq!(got, bytes);
+    assert_eq!(end["ok"], json!({"size": 1000}));
+}
+
+#[tokio::test]
+async fn a_range_past_the_end_is_refused_with_the_right_offset() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client.put("a.bin", &content(1000)).await;
+    let (got, _) = client
+        .get(json!({"cmd": "get", "path": "a.bin", "offset": 1000}))
+        .await;
+    assert_eq!(got, b"");
+    let (code, error) = client
+        .error(json!({"cmd": "get", "path": "a.bin", "offset": 1001}))
+        .await;
+    assert_eq!(
+        (code.as_str(), &error["offset"]),
+        ("bad_request", &json!(1000))
+    );
+}
+
+#[tokio::test]
+async fn a_get_of_another_version_is_refused_as_changed() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client.put("a", b"one").await;
+    let version = client.ok(json!({"cmd": "stat", "path": "a"})).await["version"].take();
+    let request = json!({"cmd": "get", "path": "a", "version": version});
+    assert_eq!(client.get(request.clone()).await.0, b"one");
+    client.put("a", b"two").await;
+    client.fails(request, "changed").await;
+}
+
+#[tokio::test]
+async fn a_wrong_digest_is_refused_and_the_old_file_stays() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client.put("a", b"old").await;
+    for algorithm in Algorithm::ALL {
+        begin_put(
+            &mut client,
+            7,
+            json!({"id": 7, "cmd": "put", "path": "a", "size": 3}),
+        )
+        .await;
+        client.send_bytes(&data(7, b"new")).await;
+        let wrong = digest(algorithm, b"something else");
+        client
+            .send(json!({"id": 7, "cmd": "end", "digest": wrong}))
+            .await;
+        let reply = client.final_reply(7).await;
+        assert_eq!(reply["error"]["code"], "digest_mismatch", "{reply}");
+    }
+    assert_eq!(
+        client.get(json!({"cmd": "get", "path": "a"})).await.0,
+        b"old"
+    );
+    assert_eq!(server.staged(), 0);
+    assert_eq!(client.ok(json!({"cmd": "df"})).await["used"], 3);
+}
+
+#[tokio::test]
+async fn a_right_digest_of_any_algorithm_is_accepted_and_answered() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    for algorithm in Algorithm::ALL {
+        let right = digest(algorithm, b"new");
+        let put = json!({"id": 7, "cmd": "put", "path": "a", "digest": algorithm});
+        begin_put(&mut client, 7, put).await;
+        client.send_bytes(&data(7, b"new")).await;
+        client
+            .send(json!({"id": 7, "cmd": "end", "digest": right}))
+            .await;
+        assert_eq!(client.final_reply(7).await["ok"]["digest"], right);
+        begin_put(&mut client, 8, json!({"id": 8, "cmd": "put", "path": "b"})).await;
+        client.send_bytes(&data(8, b"new")).await;
+        client
+            .send(json!({"id": 8, "cmd": "end", "digest": right}))
+            .await;
+        assert_eq!(client.final_reply(8).await["ok"]["digest"], right);
+    }
+}
+
+#[tokio::test]
+async fn fewer_bytes_than_declared_are_not_committed() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client.put("a", b"old").await;
+    begin_put(
+        &mut client,
+        7,
+        json!({"id": 7, "cmd": "put", "path": "a", "size": 10}),
+    )
+    .await;
+    client.send_bytes(&data(7, b"nine byte")).await;
+    client.send(json!({"id": 7, "cmd": "end"})).await;
+    assert_eq!(
+        client.final_reply(7).await["error"]["code"],
+        "size_mismatch"
+    );
+    assert_eq!(
+        client.get(json!({"cmd": "get", "path": "a"})).await.0,
+        b"old"
+    );
+}
+
+#[tokio::test]
+async fn more_bytes_than_declared_close_the_connection_and_leave_nothing() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    begin_put(
+        &mut client,
+        7,
+        json!({"id": 7, "cmd": "put", "path": "a", "size": 3}),
+    )
+    .await;
+    client.send_bytes(&data(7, b"four")).await;
+    client.refuses("bad_frame").await;
+    let mut again = server.log_in("alice").await;
+    again
+        .fails(json!({"cmd": "stat", "path": "a"}), "not_found")
+        .await;
+    assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test]
+async fn an_empty_data_frame_ends_a_put_of_unknown_size() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    begin_put(
+        &mut client,
+        7,
+        json!({"id": 7, "cmd": "put", "path": "pipe"}),
+    )
+    .await;
+    client.send_bytes(&data(7, b"from a ")).await;
+    client.send_bytes(&data(7, b"pipe")).await;
+    client.send_bytes(&data(7, b"")).await;
+    assert_eq!(client.final_reply(7).await["ok"]["size"], 11);
+}
+
+#[tokio::test]
+async fn a_peer_that_dies_in_the_middle_of_a_put_leaves_the_old_file_and_the_right_quota() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client.put("a", b"old").await;
+    begin_put(
+        &mut client,
+        7,
+        json!({"id": 7, "cmd": "put", "path": "a", "size": 1_000_000}),
+    )
+    .await;
+    client.send_bytes(&data(7, &content(500_000))).await;
+    drop(client);
+    let mut again = server.log_in("alice").await;
+    assert_eq!(
+        again.get(json!({"cmd": "get", "path": "a"})).await.0,
+        b"old"
+    );
+    loop {
+        let df = again.ok(json!({"cmd": "df"})).await;
+        if df["used"] == 3 && df["files"] == 1 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn until_a_put_is_committed_readers_see_the_old_file_and_no_half() {
+    let server = TestServer::start().await;
+    let mut writer = server.log_in("alice").await;
+    let mut reader = server.log_in("alice").await;
+    writer.put("a", b"old").await;
+    begin_put(
+        &mut writer,
+        7,
+        json!({"id": 7, "cmd": "put", "path": "a", "size": 6}),
+    )
+    .await;
+    writer.send_bytes(&data(7, b"new")).await;
+    writer.ok(json!({"cmd": "ping"})).await;
+    assert_eq!(
+        reader.get(json!({"cmd": "get", "path": "a"})).await.0,
+        b"old"
+    );
+    let names = reader.ok(json!({"cmd": "ls"})).await["entries"].take();
+    assert_eq!(names.as_array().map(Vec::len), Some(1));
+    writer.send_bytes(&data(7, b"est")).await;
+    writer.send(json!({"id": 7, "cmd": "end"})).await;
+    writer.final_reply(7).await;
+    assert_eq!(
+        reader.get(json!({"cmd": "get", "path": "a"})).await.0,
+        b"newest"
+    );
+}
+
+#[tokio::test]
+async fn a_refused_put_throws_its_data_away_and_the_session_goes_on() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client.ok(json!({"cmd": "mkdir", "path": "d"})).await;
+    for (put, code) in [
+        (
+            json!({"id": 7, "cmd": "put", "path": "no/such/dir", "size": 4}),
+            "not_found",
+        ),
+        (
+            json!({"id": 7, "cmd": "put", "path": "d", "size": 4}),
+            "is_a_directory",
+        ),
+        (
+            json!({"id": 7, "cmd": "put", "path": "a\u{0}b", "size": 4}),
+            "invalid_path",
+        ),
+        (
+            json!({"id": 7, "cmd": "put", "path": "a", "colour": "red"}),
+            "bad_request",
+        ),
+    ] {
+        let mut burst = control(&put);
+        burst.extend(data(7, b"data"));
+        burst.extend(control(&json!({"id": 7, "cmd": "end"})));
+        burst.extend(control(&json!({"id": 8, "cmd": "pwd"})));
+        client.send_bytes(&burst).await;
+        let (mut refused, mut alive) = (false, false);
+        while !(refused && alive) {
+            let reply = client.reply().await;
+            refused |= reply["id"] == 7 && reply["error"]["code"] == code;
+            alive |= reply["id"] == 8 && reply["ok"]["cwd"] == "/";
+        }
+    }
+    assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test]
+async fn an_end_for_no_put_is_a_bad_request() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client
+        .fails(json!({"id": 7, "cmd": "end"}), "bad_request")
+        .await;
+}
+
+#[tokio::test]
+async fn an_id_in_use_by_a_transfer_can_not_begin_another() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    begin_put(&mut client, 7, json!({"id": 7, "cmd": "put", "path": "a"})).await;
+    let (code, error) = client
+        .error(json!({"id": 7, "cmd": "put", "path": "b"}))
+        .await;
+    assert_eq!(
+        (code.as_str(), &error["field"]),
+        ("bad_request", &json!("id"))
+    );
+    client.send_bytes(&data(7, b"still a")).await;
+    client.send(json!({"id": 7, "cmd": "end"})).await;
+    assert_eq!(client.final_reply(7).await["ok"]["path"], "/a");
+}
+
+#[tokio::test]
+async fn cancel_ends_a_put_and_leaves_nothing() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    begin_put(
+        &mut client,
+        7,
+        json!({"id": 7, "cmd": "put", "path": "a", "size": 10}),
+    )
+    .await;
+    client.send_bytes(&data(7, b"data")).await;
+    client
+        .send(json!({"id": 8, "cmd": "cancel", "target": 7}))
+        .await;
+    let (mut first, mut second) = (client.reply().await, client.reply().await);
+    if first["id"] == 7 {
+        std::mem::swap(&mut first, &mut second);
+    }
+    assert_eq!(first, json!({"id": 8, "ok": {}}));
+    assert_eq!(second["error"]["code"], "cancelled");
+    client.send_bytes(&data(7, b"what was on its way")).await;
+    client
+        .fails(json!({"cmd": "stat", "path": "a"}), "not_found")
+        .await;
+    assert_eq!(server.staged(), 0);
+    client
+        .fails(json!({"cmd": "cancel", "target": 7}), "not_found")
+        .await;
+}
+
+#[tokio::test]
+async fn cancel_ends_a_get_midway() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client.put("a", &content(8 << 20)).await;
+    client.put("a2", &content(8 << 20)).await;
+    for id in [7, 8] {
+        let path = if id == 7 { "a" } else { "a2" };
+        client
+            .send(json!({"id": id, "cmd": "get", "path": path}))
+            .await;
+        client
+            .send(json!({"id": id + 10, "cmd": "cancel", "target": id}))
+            .await;
+    }
+    let (mut gets, mut cancels) = (0, 0);
+    while gets < 2 || cancels < 2 {
+        match client.receive().await {
+            Received::Control(reply) if reply.get("begin").is_some() => {}
+            Received::Control(reply) if reply["id"].as_u64() > Some(10) => {
+                assert_eq!(reply["ok"], json!({}));
+                cancels += 1;
+            }
+            Received::Control(reply) => {
+                assert_eq!(reply["error"]["code"], "cancelled", "{reply}");
+                gets += 1;
+            }
+            Received::Data { .. } => {}
+            Received::Closed => panic!("closed"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn several_transfers_run_side_by_side_in_one_session() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    for id in 1..=10_u8 {
+        let put = json!({"id": id, "cmd": "put", "path": format!("f{id}")});
+        begin_put(&mut client, id.into(), put).await;
+    }
+    for round in 0..20_u8 {
+        for id in 1..=10 {
+            client
+                .send_bytes(&data(id.into(), &vec![id ^ round; 10_000]))
+                .await;
+        }
+    }
+    for id in 1..=10 {
+        client.send(json!({"id": id, "cmd": "end"})).await;
+    }
+    for _ in 1..=10 {
+        assert_eq!(client.reply().await["ok"]["size"], 200_000);
+    }
+    for id in 1..=10 {
+        client
+            .send(json!({"id": id, "cmd": "get", "path": format!("f{id}")}))
+            .await;
+    }
+    let mut files = vec![Vec::new(); 11];
+    let mut ended = 0;
+    while ended < 10 {
+        match client.receive().await {
+            Received::Data { stream, chunk } => files[stream as usize].extend(chunk),
+            Received::Control(reply) => ended += usize::from(reply["ok"]["size"] == 200_000),
+            Received::Closed => panic!("closed"),
+        }
+    }
+    for id in 1..=10_u8 {
+        let expected: Vec<u8> = (0..20).flat_map(|round| vec![id ^ round; 10_000]).collect();
+        assert!(files[usize::from(id)] == expected, "file {id}");
+    }
+}
+
+#[tokio::test]
+async fn a_small_reply_overtakes_a_large_file() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    let size = 64 << 20;
+    std::fs::write(server.home("alice").join("large"), vec![7; size]).expect("a large file");
+    client
+        .send(json!({"id": 6, "cmd": "get", "path": "large", "digest": "none"}))
+        .await;
+    assert!(client.reply().await["begin"].is_object());
+    client.send(json!({"id": 1, "cmd": "ping"})).await;
+    let mut before = 0;
+    loop {
+        match client.receive().await {
+            Received::Data { chunk, .. } => before += chunk.len(),
+            Received::Control(reply) if reply["id"] == 1 => break,
+            other => panic!("{other:?} came before the reply to ping"),
+        }
+    }
+    assert!(before < size, "the reply came behind the whole file");
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_or_removed_during_a_get_arrives_whole_as_it_was() {
+    let server = TestServer::start().await;
+    let mut reader = server.log_in("alice").await;
+    let mut writer = server.log_in("alice").await;
+    let old = content(32 << 20);
+    for change in [
+        json!({"cmd": "rm", "path": "a"}),
+        json!({"cmd": "mv", "from": "a", "to": "b"}),
+    ] {
+        std::fs::write(server.home("alice").join("a"), &old).expect("written");
+        reader
+            .send(json!({"id": 6, "cmd": "get", "path": "a"}))
+            .await;
+        assert!(reader.reply().await["begin"].is_object());
+        writer.ok(change).await;
+        writer.put("a", b"new").await;
+        let mut got = Vec::new();
+        let end = loop {
+            match reader.receive().await {
+                Received::Data { chunk, .. } => got.extend(chunk),
+                Received::Control(reply) => break reply,
+                Received::Closed => panic!("closed"),
+            }
+        };
+        assert_eq!(
+            end["ok"]["digest"],
+            digest(Algorithm::Blake3, &old),
+            "{end}"
+        );
+        assert!(got == old);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_truncated_during_a_get_ends_it_with_an_error_and_the_session_lives() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    let path = server.home("alice").join("a");
+    std::fs::write(&path, content(64 << 20)).expect("written");
+    client
+        .send(json!({"id": 6, "cmd": "get", "path": "a"}))
+        .await;
+    assert!(client.reply().await["begin"].is_object());
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .expect("open")
+        .set_len(1000)
+        .expect("truncated");
+    let error = loop {
+        match client.receive().await {
+            Received::Control(reply) => break reply,
+            Received::Data { .. } => {}
+            Received::Closed => panic!("closed"),
+        }
+    };
+    assert_eq!(error["error"]["code"], "changed", "{error}");
+    client.ok(json!({"cmd": "pwd"})).await;
+}
+
+#[tokio::test]
+async fn bit_rot_is_an_error_and_never_silent() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client.put("a", &content(300_000)).await;
+    let path = server.home("alice").join("a");
+    let modified = std::fs::metadata(&path)
+        .and_then(|meta| meta.modified())
+        .expect("a time");
+    let mut rotten = content(300_000);
+    rotten[150_000] ^= 1;
+    std::fs::write(&path, &rotten).expect("written");
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .expect("open");
+    file.set_modified(modified)
+        .expect("as if nothing had happened");
+    let (_, end) = client.get(json!({"cmd": "get", "path": "a"})).await;
+    assert_eq!(end["error"]["code"], "digest_mismatch", "{end}");
+}
+
+#[tokio::test]
+async fn if_exists_says_what_a_put_does_to_a_file_that_is_there() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client.put("a.txt", b"old").await;
+    client
+        .fails(
+            json!({"id": 7, "cmd": "put", "path": "a.txt", "if_exists": "fail"}),
+            "exists",
+        )
+        .await;
+    begin_put(
+        &mut client,
+        8,
+        json!({"id": 8, "cmd": "put", "path": "a.txt", "if_exists": "rename"}),
+    )
+    .await;
+    client.send_bytes(&data(8, b"new")).await;
+    client.send(json!({"id": 8, "cmd": "end"})).await;
+    assert_eq!(client.final_reply(8).await["ok"]["path"], "/a (1).txt");
+    assert_eq!(
+        client.get(json!({"cmd": "get", "path": "a.txt"})).await.0,
+        b"old"
+    );
+    assert_eq!(
+        client
+            .get(json!({"cmd": "get", "path": "a (1).txt"}))
+            .await
+            .0,
+        b"new"
+    );
+}
+
+#[tokio::test]
+async fn a_put_makes_parents_and_keeps_the_modification_time_where_asked() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    let put = json!({"id": 7, "cmd": "put", "path": "x/y/z", "parents": true, "modified": "2001-02-03T04:05:06.789Z"});
+    begin_put(&mut client, 7, put).await;
+    client.send(json!({"id": 7, "cmd": "end"})).await;
+    assert_eq!(client.final_reply(7).await["ok"]["size"], 0);
+    let stat = client.ok(json!({"cmd": "stat", "path": "x/y/z"})).await;
+    assert_eq!(stat["modified"], "2001-02-03T04:05:06.789Z");
+}
+
+#[tokio::test]
+async fn of_two_puts_to_the_same_path_the_last_to_commit_wins_whole() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    begin_put(&mut client, 1, json!({"id": 1, "cmd": "put", "path": "a"})).await;
+    begin_put(&mut client, 2, json!({"id": 2, "cmd": "put", "path": "a"})).await;
+    for _ in 0..10 {
+        client.send_bytes(&data(1, &vec![b'1'; 50_000])).await;
+        client.send_bytes(&data(2, &vec![b'2'; 50_000])).await;
+    }
+    client.send(json!({"id": 2, "cmd": "end"})).await;
+    client.final_reply(2).await;
+    client.send(json!({"id": 1, "cmd": "end"})).await;
+    client.final_reply(1).await;
+    assert!(client.get(json!({"cmd": "get", "path": "a"})).await.0 == vec![b'1'; 500_000]);
+    assert_eq!(client.ok(json!({"cmd": "df"})).await["used"], 500_000);
+}
+
+#[tokio::test]
+async fn a_put_within_the_quota_exactly_succeeds_and_one_byte_more_is_refused_with_the_figures() {
+    let server = TestServer::start().await;
+    let limits = Limits {
+        bytes: Some(1000),
+        files: Some(3),
+    };
+    server.add_user("carol", limits).await;
+    let mut client = server.log_in("carol").await;
+    assert!(client.put("full", &content(1000)).await["ok"].is_object());
+    assert!(client.put("empty", b"").await["ok"].is_object());
+    let error = client.put("more", b"x").await["error"].take();
+    assert_eq!(error["code"], "quota_exceeded");
+    assert_eq!(
+        (&error["used"], &error["limit"]),
+        (&json!(1000), &json!(1000))
+    );
+    client.ok(json!({"cmd": "rm", "path": "full"})).await;
+    assert!(client.put("more", b"x").await["ok"].is_object());
+    assert!(client.put("third", b"x").await["ok"].is_object());
+    let error = client.put("fourth", b"x").await["error"].take();
+    assert_eq!(
+        (&error["code"], &error["limit"]),
+        (&json!("quota_exceeded"), &json!(3))
+    );
+}
+
+#[tokio::test]
+async fn eight_sessions_that_race_for_a_quota_never_pass_it() {
+    let server = TestServer::start().await;
+    let limits = Limits {
+        bytes: Some(1_000_000),
+        files: None,
+    };
+    server.add_user("carol", limits).await;
+    let mut racers = Vec::new();
+    for racer in 0..8 {
+        let mut client = server.log_in("carol").await;
+        racers.push(tokio::spawn(async move {
+            let mut stored = 0_u64;
+            for round in 0..10 {
+                // Half of them do not say their size beforehand.
+                let name = format!("{racer}-{round}");
+                let put = if racer % 2 == 0 {
+                    json!({"id": 7, "cmd": "put", "path": name, "size": 30_000})
+                } else {
+                    json!({"id": 7, "cmd": "put", "path": name})
+                };
+                let mut burst = control(&put);
+                burst.extend(data(7, &[0; 15_000]).repeat(2));
+                burst.extend(control(&json!({"id": 7, "cmd": "end"})));
+                client.send_bytes(&burst).await;
+                let reply = client.final_reply(7).await;
+                stored += reply["ok"]["size"].as_u64().unwrap_or(0);
+            }
+            stored
+        }));
+    }
+    let mut stored = 0;
+    for racer in racers {
+        stored += racer.await.expect("no panic");
+    }
+    let df = server.log_in("carol").await.ok(json!({"cmd": "df"})).await;
+    assert_eq!(df["used"], stored);
+    assert!(stored <= 1_000_000 && stored > 900_000, "{stored}");
+}
+
+#[tokio::test]
+async fn a_put_that_was_never_ended_is_dropped_when_the_client_quits() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    begin_put(&mut client, 7, json!({"id": 7, "cmd": "put", "path": "a"})).await;
+    client.send(json!({"id": 8, "cmd": "quit"})).await;
+    assert_eq!(client.reply().await["error"]["code"], "cancelled");
+    assert_eq!(client.reply().await, json!({"id": 8, "ok": {}}));
+    assert_eq!(client.receive().await, Received::Closed);
+    assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test]
+async fn quit_waits_for_the_gets_that_were_asked_before() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client.put("a", &content(2 << 20)).await;
+    client
+        .send(json!({"id": 6, "cmd": "get", "path": "a"}))
+        .await;
+    client.send(json!({"id": 7, "cmd": "quit"})).await;
+    client.stream.flush().await.expect("open");
+    let mut received = 0;
+    let mut last = Value::Null;
+    loop {
+        match client.receive().await {
+            Received::Data { chunk, .. } => received += chunk.len(),
+            Received::Control(reply) => last = reply,
+            Received::Closed => break,
+        }
+    }
+    assert_eq!((received, &last["id"]), (2 << 20, &json!(7)));
+}
+
+#[tokio::test]
+async fn a_transfer_far_larger_than_the_server_may_hold_passes_through() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client
+        .send(json!({"id": 7, "cmd": "put", "path": "large"}))
+        .await;
+    let chunk = content(1 << 20);
+    for _ in 0..64 {
+        client.send_bytes(&data(7, &chunk)).await;
+    }
+    client.send(json!({"id": 7, "cmd": "end"})).await;
+    assert_eq!(client.final_reply(7).await["ok"]["size"], 64 << 20);
+    let hash = client
+        .ok(json!({"cmd": "hash", "path": "large", "digest": "md5"}))
+        .await;
+    assert_eq!(hash["digest"], digest(Algorithm::Md5, &chunk.repeat(64)));
+}
