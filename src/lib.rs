@@ -11,6 +11,7 @@
 //! `server` and `client` never see each other.
 
 pub mod accounts;
+pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod protocol;

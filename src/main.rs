@@ -1,3 +1,7 @@
 //! The `haul` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    haul::cli::main()
+}
