@@ -25,7 +25,7 @@ fn a_file_that_is_open_keeps_its_content_whatever_becomes_of_its_name() {
 #[test]
 fn a_file_that_is_cut_short_while_it_is_read_is_an_error() {
     let data = Data::new();
-    data.put("/a", &[7; 100_000]).expect("put");
+    data.put("/a", &vec![7; 100_000]).expect("put");
     let file = data.view.open(&at("/a"), None).expect("there");
     assert_eq!(file.read_at(0, 50_000).expect("there").len(), 50_000);
     let on_disk = OpenOptions::new().write(true).open(data.on_disk("a"));

@@ -14,7 +14,7 @@ fn with_secret() -> (Data, PathBuf) {
     let data = Data::new();
     let outside = data.dir.path().join("outside");
     fs::create_dir(&outside).expect("made");
-    fs::write(outside.join("canary"), b"secret").expect("written");
+    fs::write(outside.join("canary"), b"top secret").expect("written");
     (data, outside)
 }
 
@@ -22,7 +22,7 @@ fn assert_untouched(outside: &std::path::Path) {
     let entries = fs::read_dir(outside).expect("there").count();
     assert_eq!(entries, 1, "something came or went outside");
     let canary = fs::read(outside.join("canary")).expect("there");
-    assert_eq!(canary, b"secret");
+    assert_eq!(canary, b"top secret");
 }
 
 #[test]
@@ -186,7 +186,11 @@ fn no_race_with_a_swapped_link_leads_out() {
         });
         attack(|data, _| {
             if let Ok(page) = data.view.list(&at("/dir"), None, 100, usize::MAX) {
-                assert!(page.entries.iter().all(|entry| entry.name != "secret"));
+                let seen = page.entries.iter().find(|entry| entry.name == "canary");
+                assert!(seen.is_none_or(|entry| entry.size == 6), "looked outside");
+            }
+            if let Ok(info) = data.view.stat(&at("/dir/canary")) {
+                assert_eq!(info.size, 6);
             }
             let _ = data.view.make_dir(&at("/dir/made"), true);
             let _ = data.remove("/dir/made");

@@ -1,6 +1,7 @@
 //! Storage as its callers meet it: a data directory, members, and what can go wrong.
 
 mod copies;
+mod disks;
 mod files;
 mod links;
 mod listings;
@@ -186,3 +187,12 @@ macro_rules! assert_fails {
     };
 }
 use assert_fails;
+
+#[test]
+fn what_is_open_may_go_to_another_thread() {
+    fn sent<T: Send + 'static>() {}
+    sent::<View>();
+    sent::<StoredFile>();
+    sent::<Upload>();
+    sent::<StorageError>();
+}

@@ -156,16 +156,12 @@ fn a_tree_does_not_move_to_where_it_could_not_be_named() {
         StorageError::InvalidPath(_)
     );
     let long = format!("/{}", "x".repeat(250));
-    data.mkdir(&long.repeat(15));
-    data.mkdir("/y");
+    let other = format!("/{}", "y".repeat(250));
+    data.mkdir(&long.repeat(16));
+    data.mkdir(&other);
     assert_fails!(
-        data.mv(&long, &format!("/y{long}{}", "z"), IfExists::Fail)
-            .and(data.mv(
-                &long,
-                &format!("/{}{long}", "y".repeat(250)),
-                IfExists::Fail
-            )),
-        StorageError::InvalidPath(_) | StorageError::NotFound { .. }
+        data.mv(&long, &format!("{other}{long}"), IfExists::Fail),
+        StorageError::InvalidPath(_)
     );
     data.mv("/d", "/c", IfExists::Fail).expect("no deeper");
     data.mv("/c", "/longer", IfExists::Fail)

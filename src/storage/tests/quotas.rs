@@ -290,10 +290,10 @@ fn take(data: &Data, step: &Step) -> Result<(), StorageError> {
             let moved = data.view.rename(&path(from), &path(to), if_exists);
             moved.map(drop)
         }
-        Step::Copy(from, to, if_exists, stop) => {
+        Step::Copy(from, to, if_exists, cancelled) => {
             let asked = std::cell::Cell::new(0);
-            let stop = || stop && asked.replace(asked.get() + 1) == 2;
-            let copied = data.view.copy(&path(from), &path(to), if_exists, &stop);
+            let cancel = || cancelled && asked.replace(asked.get() + 1) == 2;
+            let copied = data.view.copy(&path(from), &path(to), if_exists, &cancel);
             copied.map(drop)
         }
         Step::Recount => {
