@@ -2,27 +2,35 @@
 //!
 //! Each subcommand is a file with its arguments, whose comments are its help, and its `run`.
 
+mod check_config;
+mod completions;
 mod connect;
 mod cp;
+mod data;
 mod demo;
 mod df;
 mod exit;
+mod folder;
 mod get;
 mod hash;
 mod ls;
 mod mkdir;
 mod mv;
 mod output;
+mod password;
 mod ping;
 mod progress;
 mod put;
 mod remembered;
 mod remote;
 mod rm;
+mod serve;
 mod shell;
-
 mod stat;
+mod table;
+mod token;
 mod transfer;
+mod user;
 mod whoami;
 
 use std::path::PathBuf;
@@ -90,6 +98,12 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Serve),
+    User(user::User),
+    Folder(folder::Folder),
+    Token(token::Token),
+    CheckConfig(check_config::CheckConfig),
+    Completions(completions::Completions),
     Connect(connect::Connect),
     #[command(flatten)]
     Remote(RemoteCommand),
@@ -127,6 +141,16 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
     };
+    let name = cli.command.name();
+    let cli = match cli.command {
+        // Its threads are bounded by its configuration.
+        Command::Serve(serve) => {
+            return serve
+                .run()
+                .map_or_else(|error| exit::report(name, &error), |()| ExitCode::SUCCESS);
+        }
+        command => Cli { command, ..cli },
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -134,7 +158,6 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return exit::report("cannot start", &error.into()),
     };
-    let name = cli.command.name();
     let outcome = runtime.block_on(Box::pin(cli.dispatch()));
     runtime.shutdown_timeout(LAST_WORDS);
     match outcome {
@@ -147,6 +170,12 @@ impl Cli {
     async fn dispatch(self) -> anyhow::Result<()> {
         let output = Output::new(&self.global);
         match self.command {
+            Command::Serve(_) => Ok(()),
+            Command::User(command) => command.run(output).await,
+            Command::Folder(command) => command.run(output).await,
+            Command::Token(command) => command.run(output).await,
+            Command::CheckConfig(command) => command.run(output),
+            Command::Completions(command) => command.run(),
             Command::Connect(connect) => {
                 unless_interrupted(connect.run(&self.global, &output)).await
             }
@@ -167,6 +196,12 @@ impl Command {
     /// What messages begin with.
     fn name(&self) -> &'static str {
         match self {
+            Self::Serve(_) => "serve",
+            Self::User(_) => "user",
+            Self::Folder(_) => "folder",
+            Self::Token(_) => "token",
+            Self::CheckConfig(_) => "check-config",
+            Self::Completions(_) => "completions",
             Self::Connect(_) => "connect",
             Self::Shell(_) => "shell",
             Self::Demo(_) => "demo",

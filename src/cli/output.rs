@@ -99,6 +99,19 @@ impl Output {
         Ok(())
     }
 
+    /// Prints a list: an object a line for a program, `text` for a person.
+    pub(super) fn list<T: Serialize>(
+        self,
+        objects: &[T],
+        text: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        if self.json {
+            return self.results(objects, |_| String::new());
+        }
+        self.text(&text())?;
+        Ok(())
+    }
+
     /// Says that something is at `path` now: to programs, and to people who look on.
     pub(super) fn done(self, path: &str) -> anyhow::Result<()> {
         if self.json {

@@ -1,0 +1,27 @@
+//! `haul completions`: what a shell needs to complete haul's arguments.
+
+use std::io::{self, Write};
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use super::Cli;
+
+/// Print a script that completes haul's commands and options in a shell.
+///
+/// For bash: haul completions bash > ~/.local/share/bash-completion/completions/haul
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// The shell.
+    shell: Shell,
+}
+
+impl Completions {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        // Generated as a whole first: a pipe that closes early is an error here, not a panic.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "haul", &mut script);
+        io::stdout().lock().write_all(&script)?;
+        Ok(())
+    }
+}

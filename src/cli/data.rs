@@ -1,0 +1,94 @@
+//! The data directory that a command works on, and what the lists say about it.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use bytesize::ByteSize;
+use clap::Args;
+
+use super::output::Output;
+use crate::accounts::{Accounts, Limit};
+use crate::config::{self, Config};
+use crate::storage::Limits;
+
+/// Which data directory.
+#[derive(Debug, Args)]
+pub(super) struct Data {
+    /// The data directory; by default that of the configuration, ./haul-data if it names none.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "HAUL_DATA",
+        hide_env_values = true
+    )]
+    data: Option<PathBuf>,
+    /// The server's configuration file, to find the data directory in.
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "data")]
+    config: Option<PathBuf>,
+}
+
+impl Data {
+    /// The path of the directory, whether it is there or not.
+    pub(super) fn path(&self) -> anyhow::Result<PathBuf> {
+        if let Some(path) = &self.data {
+            return Ok(path.clone());
+        }
+        let config = Config::load(self.config.as_deref(), config::environment())?;
+        Ok(config.server.data)
+    }
+
+    /// The accounts in the directory.
+    pub(super) async fn open(&self) -> anyhow::Result<Accounts> {
+        let path = self.path()?;
+        if !path.join("haul.db").exists() {
+            bail!(
+                "there are no accounts in {}; name the data directory with --data, \
+                 or make one with `haul user add`",
+                path.display()
+            );
+        }
+        Ok(Accounts::open(&path).await?)
+    }
+
+    /// The accounts in the directory, which is made if it is missing, so that there can be users
+    /// before the server's first start.
+    pub(super) async fn open_or_make(&self, output: Output) -> anyhow::Result<Accounts> {
+        let path = self.path()?;
+        if !path.exists() {
+            output.note(&format!("making the data directory {}", path.display()));
+        }
+        Ok(Accounts::open(&path).await?)
+    }
+}
+
+/// Limits of something new.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct NewLimits {
+    /// Bytes it may hold, such as 500MB or 10GiB; without this, as many as the disk does.
+    #[arg(long, value_name = "SIZE")]
+    quota: Option<Limit>,
+    /// Files it may hold; without this, any number.
+    #[arg(long, value_name = "N")]
+    files: Option<Limit>,
+}
+
+impl From<NewLimits> for Limits {
+    fn from(new: NewLimits) -> Self {
+        let number = |limit| match limit {
+            Some(Limit::AtMost(number)) => Some(number),
+            Some(Limit::Unlimited) | None => None,
+        };
+        Self {
+            bytes: number(new.quota),
+            files: number(new.files),
+        }
+    }
+}
+
+/// The limits as the columns of a list: bytes and files.
+pub(super) fn columns(limits: Limits) -> [String; 2] {
+    let bytes = limits.bytes.map(|bytes| ByteSize(bytes).to_string());
+    let files = limits.files.map(|files| files.to_string());
+    [bytes, files].map(|limit| limit.unwrap_or_else(|| "-".into()))
+}

@@ -1,0 +1,160 @@
+//! `haul folder`: shared folders, and who may do what in them.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::data::{self, Data, NewLimits};
+use super::output::Output;
+use super::table::table;
+use crate::accounts::{self, Accounts, FolderName, UserName};
+use crate::storage::Rights;
+
+/// Add, list, share and remove folders, whether the server runs or not.
+#[derive(Debug, Args)]
+pub(super) struct Folder {
+    #[command(flatten)]
+    data: Data,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Add(Add),
+    /// List the folders with their limits and who sees them.
+    List,
+    Grant(Grant),
+    Revoke(Revoke),
+    /// Remove a folder. Its files are set aside in the data directory, under removed/.
+    Remove(Named),
+}
+
+/// Add a folder. Nobody sees it until it is granted.
+#[derive(Debug, Args)]
+struct Add {
+    /// 1 to 32 lower-case letters, digits, ".", "_" or "-".
+    folder: FolderName,
+    #[command(flatten)]
+    limits: NewLimits,
+}
+
+/// Let a user see a folder, as /FOLDER. Rights that it had there are replaced.
+#[derive(Debug, Args)]
+struct Grant {
+    /// The folder.
+    folder: FolderName,
+    /// The user.
+    user: UserName,
+    /// "r" to read, "rw" for everything, "drop" to put files without seeing any, or some of list,
+    /// read, write, overwrite and delete, separated by commas.
+    rights: Rights,
+}
+
+/// Take a folder out of a user's sight.
+#[derive(Debug, Args)]
+struct Revoke {
+    /// The folder.
+    folder: FolderName,
+    /// The user.
+    user: UserName,
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// The folder.
+    folder: FolderName,
+}
+
+/// A folder as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct Object {
+    name: FolderName,
+    quota: Option<u64>,
+    files: Option<u64>,
+    created: jiff::Timestamp,
+    members: Vec<MemberObject>,
+}
+
+/// A member as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct MemberObject {
+    user: UserName,
+    rights: Vec<String>,
+}
+
+impl Folder {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
+        let accounts = match self.command {
+            Command::Add(_) => self.data.open_or_make(output).await?,
+            _ => self.data.open().await?,
+        };
+        match self.command {
+            Command::Add(add) => {
+                accounts.add_folder(&add.folder, add.limits.into()).await?;
+                output.note(&format!(
+                    "added folder {0}; let users see it with `haul folder grant {0} USER RIGHTS`",
+                    add.folder
+                ));
+            }
+            Command::List => list(&accounts, output).await?,
+            Command::Grant(Grant {
+                folder,
+                user,
+                rights,
+            }) => {
+                accounts.grant(&folder, &user, rights).await?;
+                output.note(&format!("user {user} has the rights {rights} in /{folder}"));
+            }
+            Command::Revoke(Revoke { folder, user }) => {
+                accounts.revoke(&folder, &user).await?;
+                output.note(&format!("user {user} no longer sees /{folder}"));
+            }
+            Command::Remove(Named { folder }) => remove(&accounts, &folder, output).await?,
+        }
+        Ok(())
+    }
+}
+
+async fn list(accounts: &Accounts, output: Output) -> anyhow::Result<()> {
+    let folders = accounts.folders().await?;
+    let objects: Vec<_> = folders.iter().map(Object::from).collect();
+    output.list(&objects, || {
+        let rows: Vec<_> = folders.iter().map(row).collect();
+        table(["NAME", "QUOTA", "FILES", "MEMBERS"], &rows)
+    })?;
+    Ok(())
+}
+
+fn row(folder: &accounts::Folder) -> [String; 4] {
+    let [quota, files] = data::columns(folder.limits);
+    let member = |member: &accounts::Member| format!("{}={}", member.user, member.rights);
+    let members: Vec<_> = folder.members.iter().map(member).collect();
+    [folder.name.to_string(), quota, files, members.join(" ")]
+}
+
+impl From<&accounts::Folder> for Object {
+    fn from(folder: &accounts::Folder) -> Self {
+        let member = |member: &accounts::Member| MemberObject {
+            user: member.user.clone(),
+            rights: member.rights.names(),
+        };
+        Self {
+            name: folder.name.clone(),
+            quota: folder.limits.bytes,
+            files: folder.limits.files,
+            created: folder.created,
+            members: folder.members.iter().map(member).collect(),
+        }
+    }
+}
+
+async fn remove(accounts: &Accounts, folder: &FolderName, output: Output) -> anyhow::Result<()> {
+    match accounts.remove_folder(folder).await? {
+        Some(place) => output.note(&format!(
+            "removed folder {folder}; its files are in {}",
+            place.display()
+        )),
+        None => output.note(&format!("removed folder {folder}, which was empty")),
+    }
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! Asking for a password: twice on a terminal, and one line of standard input otherwise.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use anyhow::{Context, bail};
+
+use crate::protocol::Secret;
+
+/// No password is as long; reading stops there.
+const LONGEST_LINE: u64 = 4096;
+
+/// A new password for `user`.
+pub(super) fn new_password(user: &str) -> anyhow::Result<Secret> {
+    if !io::stdin().is_terminal() {
+        return read_line(io::stdin().lock());
+    }
+    let ask =
+        |prompt: String| rpassword::prompt_password(prompt).context("can not ask for a password");
+    let first = ask(format!("password for {user}: "))?;
+    if ask(format!("password for {user}, again: "))? != first {
+        bail!("the two passwords differ; nothing was changed");
+    }
+    Ok(Secret::new(first))
+}
+
+fn read_line(input: impl BufRead) -> anyhow::Result<Secret> {
+    let mut line = String::new();
+    let mut input = input.take(LONGEST_LINE);
+    input
+        .read_line(&mut line)
+        .context("can not read the password from standard input")?;
+    if line.is_empty() {
+        bail!("there is no password on standard input; give it as one line, or use a terminal");
+    }
+    let line = line.strip_suffix('\n').unwrap_or(&line);
+    Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_is_the_first_line_without_its_end() {
+        for (input, password) in [
+            ("hunter2", "hunter2"),
+            ("hunter2\n", "hunter2"),
+            ("hunter2\r\n", "hunter2"),
+            (" hunter 2 \nmore\n", " hunter 2 "),
+            ("\n", ""),
+        ] {
+            let read = read_line(input.as_bytes()).expect("a line");
+            assert_eq!(read.expose(), password, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn no_line_and_no_text_are_refused() {
+        let message = read_line(&b""[..]).expect_err("nothing").to_string();
+        assert!(message.starts_with("there is no password"), "{message}");
+        assert!(read_line(&b"\xff\n"[..]).is_err());
+    }
+}

@@ -1,0 +1,196 @@
+//! `haul user`: users, their passwords and their limits.
+
+use anyhow::bail;
+use clap::{ArgGroup, Args, Subcommand};
+use serde::Serialize;
+
+use super::data::{self, Data, NewLimits};
+use super::output::Output;
+use super::password::new_password;
+use super::table::table;
+use crate::accounts::{self, Accounts, AccountsError, Limit, NewUser, UserChange, UserName};
+
+/// Add, list, change and remove users, whether the server runs or not.
+#[derive(Debug, Args)]
+pub(super) struct User {
+    #[command(flatten)]
+    data: Data,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Add(Add),
+    /// List the users with their limits.
+    List,
+    Set(Set),
+    /// Give a user another password, asked for like a new user's.
+    Passwd(Named),
+    /// Remove a user. Its files are set aside in the data directory, under removed/.
+    Remove(Named),
+}
+
+/// Add a user.
+///
+/// The password is asked for on a terminal; otherwise it is the first line of standard input.
+#[derive(Debug, Args)]
+struct Add {
+    /// 1 to 32 lower-case letters, digits, ".", "_" or "-".
+    name: UserName,
+    /// Let the user do what only admins may.
+    #[arg(long)]
+    admin: bool,
+    #[command(flatten)]
+    limits: NewLimits,
+}
+
+/// Change what a user may do and take. What is not named stays as it is.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("change").required(true).multiple(true)
+    .args(["admin", "no_admin", "disable", "enable", "quota", "files"]))]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four flags of a command line"
+)]
+struct Set {
+    /// The user.
+    name: UserName,
+    /// Let the user do what only admins may.
+    #[arg(long, conflicts_with = "no_admin")]
+    admin: bool,
+    /// Let the user no longer do what only admins may.
+    #[arg(long)]
+    no_admin: bool,
+    /// Keep the user from logging in, and end its sessions.
+    #[arg(long, conflicts_with = "enable")]
+    disable: bool,
+    /// Let the user log in again.
+    #[arg(long)]
+    enable: bool,
+    /// Bytes its home may hold, such as 500MB or 10GiB, or "none" for no limit.
+    #[arg(long, value_name = "SIZE")]
+    quota: Option<Limit>,
+    /// Files its home may hold, or "none" for no limit.
+    #[arg(long, value_name = "N")]
+    files: Option<Limit>,
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// The user.
+    name: UserName,
+}
+
+/// A user as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct Object {
+    name: UserName,
+    admin: bool,
+    disabled: bool,
+    quota: Option<u64>,
+    files: Option<u64>,
+    created: jiff::Timestamp,
+}
+
+impl User {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
+        match self.command {
+            Command::Add(add) => add.run(&self.data, output).await,
+            Command::List => list(&self.data.open().await?, output).await,
+            Command::Set(set) => set.run(&self.data.open().await?, output).await,
+            Command::Passwd(user) => passwd(&self.data.open().await?, &user.name, output).await,
+            Command::Remove(user) => remove(&self.data.open().await?, &user.name, output).await,
+        }
+    }
+}
+
+impl Add {
+    async fn run(self, data: &Data, output: Output) -> anyhow::Result<()> {
+        let accounts = data.open_or_make(output).await?;
+        // Nobody likes to choose a password for nothing.
+        if is_there(&accounts, &self.name).await? {
+            bail!(AccountsError::UserExists(self.name));
+        }
+        let password = new_password(self.name.as_str())?;
+        let new = NewUser {
+            admin: self.admin,
+            limits: self.limits.into(),
+        };
+        accounts.add_user(&self.name, &password, new).await?;
+        output.note(&format!("added user {}", self.name));
+        Ok(())
+    }
+}
+
+impl Set {
+    async fn run(self, accounts: &Accounts, output: Output) -> anyhow::Result<()> {
+        let switch = |on: bool, off: bool| (on || off).then_some(on);
+        let change = UserChange {
+            admin: switch(self.admin, self.no_admin),
+            disabled: switch(self.disable, self.enable),
+            bytes: self.quota,
+            files: self.files,
+        };
+        accounts.set_user(&self.name, change).await?;
+        output.note(&format!("changed user {}", self.name));
+        Ok(())
+    }
+}
+
+async fn list(accounts: &Accounts, output: Output) -> anyhow::Result<()> {
+    let users = accounts.users().await?;
+    let objects: Vec<_> = users.iter().map(Object::from).collect();
+    output.list(&objects, || {
+        let rows: Vec<_> = users.iter().map(row).collect();
+        table(["NAME", "ROLE", "QUOTA", "FILES", "STATE"], &rows)
+    })?;
+    Ok(())
+}
+
+fn row(user: &accounts::User) -> [String; 5] {
+    let name = user.name.to_string();
+    let role = if user.admin { "admin" } else { "user" };
+    let [quota, files] = data::columns(user.limits);
+    let state = if user.disabled { "disabled" } else { "" };
+    [name, role.into(), quota, files, state.into()]
+}
+
+impl From<&accounts::User> for Object {
+    fn from(user: &accounts::User) -> Self {
+        Self {
+            name: user.name.clone(),
+            admin: user.admin,
+            disabled: user.disabled,
+            quota: user.limits.bytes,
+            files: user.limits.files,
+            created: user.created,
+        }
+    }
+}
+
+async fn passwd(accounts: &Accounts, name: &UserName, output: Output) -> anyhow::Result<()> {
+    if !is_there(accounts, name).await? {
+        bail!(AccountsError::NoSuchUser(name.clone()));
+    }
+    let password = new_password(name.as_str())?;
+    accounts.set_password(name, &password).await?;
+    output.note(&format!("changed the password of user {name}"));
+    Ok(())
+}
+
+async fn remove(accounts: &Accounts, name: &UserName, output: Output) -> anyhow::Result<()> {
+    match accounts.remove_user(name).await? {
+        Some(place) => output.note(&format!(
+            "removed user {name}; the files of its home are in {}",
+            place.display()
+        )),
+        None => output.note(&format!("removed user {name}, who had no files")),
+    }
+    Ok(())
+}
+
+async fn is_there(accounts: &Accounts, name: &UserName) -> anyhow::Result<bool> {
+    let users = accounts.users().await?;
+    Ok(users.iter().any(|user| user.name == *name))
+}
