@@ -56,7 +56,7 @@ pub(super) fn tell(what: &str, error: &anyhow::Error) {
 
 /// `haul: what: why, what to try next`, harmless to the terminal.
 pub(super) fn line(what: &str, error: &anyhow::Error) -> String {
-    let hint = hint(error).map_or(String::new(), |hint| format!("; {hint}"));
+    let hint = hint(what, error).map_or(String::new(), |hint| format!("; {hint}"));
     safe(&format!("haul: {what}: {error:#}{hint}")).into_owned()
 }
 
@@ -88,7 +88,7 @@ fn code(error: &anyhow::Error) -> u8 {
     }
 }
 
-fn hint(error: &anyhow::Error) -> Option<&'static str> {
+fn hint(what: &str, error: &anyhow::Error) -> Option<&'static str> {
     if let Some(NoSession(error)) = error.downcast_ref() {
         return match error {
             ClientError::Connect { .. } => {
@@ -111,6 +111,9 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         }
         ClientError::Server(refusal) => match refusal.code {
             ErrorCode::Exists => Some("`--if-exists replace` or `rename` would go on"),
+            ErrorCode::NotFound if what.starts_with("put") || what.starts_with("mkdir") => {
+                Some("`--parents` makes missing directories")
+            }
             ErrorCode::NotEmpty => Some("`rm -r` removes what is in it too"),
             ErrorCode::QuotaExceeded => Some("`haul df` shows what is used"),
             _ => None,

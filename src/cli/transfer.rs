@@ -80,7 +80,9 @@ where
     let (summary, told) = bar.during(async { tokio::join!(work, listen) }).await;
     told?;
     let summary = summary?;
-    sum_up(remote, &summary, started);
+    if summary.files > 0 || summary.failed == 0 {
+        sum_up(remote, &summary, started);
+    }
     if summary.failed > 0 {
         return Err(Reported.into());
     }

@@ -92,7 +92,10 @@ pub(super) enum Sink {
 impl Sink {
     /// The place for a file that the user named: a link is followed, a device is written to.
     pub(super) fn named(target: &Path, if_exists: IfExists) -> Result<Self, ClientError> {
-        let target = target.canonicalize().unwrap_or_else(|_| target.into());
+        let target = match target.canonicalize() {
+            Ok(real) if target.is_symlink() => real,
+            _ => target.to_owned(),
+        };
         match target.metadata() {
             Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
                 let device = File::options()

@@ -153,7 +153,7 @@ fn walk_all(roots: Vec<(PathBuf, String)>, sender: &mpsc::Sender<Found>, progres
                     }
                     found
                 }
-                Err(error) => Some(why_not(&error, &local)),
+                Err(error) => Some(why_not(error, &local)),
             };
             if let Some(found) = found
                 && sender.blocking_send(found).is_err()
@@ -194,19 +194,19 @@ fn look_at(entry: &DirEntry, root: &Path, remote: &str, progress: &Progress) -> 
     })
 }
 
-fn why_not(error: &walkdir::Error, root: &Path) -> Found {
-    let local = error.path().unwrap_or(root).to_owned();
+fn why_not(error: walkdir::Error, root: &Path) -> Found {
+    let (local, depth) = (error.path().unwrap_or(root).to_owned(), error.depth());
     if error.loop_ancestor().is_some() {
         let why = "a link back to a directory that it is in";
         return Found::Skipped { local, why };
     }
-    let kind = error
-        .io_error()
-        .map_or(std::io::ErrorKind::Other, std::io::Error::kind);
-    if kind == std::io::ErrorKind::NotFound && error.depth() > 0 {
+    let error = error
+        .into_io_error()
+        .unwrap_or_else(|| std::io::ErrorKind::Other.into());
+    if error.kind() == std::io::ErrorKind::NotFound && depth > 0 {
         let why = "a link to nothing";
         return Found::Skipped { local, why };
     }
-    let error = ClientError::local("read", &*local, kind.into());
+    let error = ClientError::local("read", &*local, error);
     Found::Failed { local, error }
 }
