@@ -24,9 +24,10 @@ use crate::protocol::Algorithm;
 /// A file appears under its name once it is whole and its digest is that of the server. Directories
 /// that are there are filled up. Modification times of files are kept.
 #[derive(Debug, Args)]
+#[command(override_usage = "haul get [OPTIONS] REMOTE… [LOCAL]")]
 pub(super) struct Get {
     /// What to get, and where to, if there are several
-    #[arg(required = true, value_name = "REMOTE… [LOCAL]", num_args = 1..)]
+    #[arg(required = true, value_name = "PATH", num_args = 1..)]
     paths: Vec<String>,
     /// What to do if there is a file of that name here
     #[arg(long, value_enum, default_value = "replace")]

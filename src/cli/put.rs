@@ -24,9 +24,10 @@ use crate::protocol::Algorithm;
 /// A file appears on the server once it is whole and safe. Directories that are there are filled up.
 /// Links to files and directories are followed. Modification times of files are kept.
 #[derive(Debug, Args)]
+#[command(override_usage = "haul put [OPTIONS] LOCAL… [REMOTE]")]
 pub(super) struct Put {
     /// What to put, and where to, if there are several
-    #[arg(required = true, value_name = "LOCAL… [REMOTE]", num_args = 1..)]
+    #[arg(required = true, value_name = "PATH", num_args = 1..)]
     paths: Vec<String>,
     /// What to do if there is a file of that name on the server
     #[arg(long, value_enum, default_value = "replace")]

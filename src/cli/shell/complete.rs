@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::ShellLine;
-use super::words::{needs_quotes, quoted, words};
+use super::words::{escaped, quoted, words};
 use crate::cli::output::safe;
 use crate::client::Client;
 use crate::protocol::Kind;
@@ -164,20 +164,18 @@ fn cut(word: &str) -> (&str, &str) {
     word.split_at(word.rfind('/').map_or(0, |slash| slash + 1))
 }
 
-/// The choices as they are to be typed: all with quotes or none, so that what they have in common
-/// can be filled in.
+/// The choices as they are to be typed, in quotes if the word began with one.
 fn typed(choices: Vec<Choice>, in_quotes: bool) -> Vec<Pair> {
-    let quotes = in_quotes || choices.iter().any(|choice| needs_quotes(&choice.word));
     choices
         .into_iter()
         .map(|choice| {
-            let mut replacement = if quotes {
-                quoted(&choice.word)
+            let (mut replacement, end) = if in_quotes {
+                (quoted(&choice.word), "\" ")
             } else {
-                choice.word
+                (escaped(&choice.word), " ")
             };
             if choice.is_whole {
-                replacement.push_str(if quotes { "\" " } else { " " });
+                replacement.push_str(end);
             }
             Pair {
                 display: choice.shown,
@@ -250,23 +248,23 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_blanks_is_completed_in_quotes() {
+    fn a_name_with_blanks_is_completed_as_it_was_begun() {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(directory.path().join("my own")).expect("made");
         std::fs::write(directory.path().join("my own/a \"b\""), "").expect("written");
         std::fs::write(directory.path().join(".hidden"), "").expect("written");
         let root = directory.path().display();
-        let in_it = vec![format!("\"{root}/my own/")];
-        for line in [
-            format!("put {root}/"),
-            format!("put {root}/my\\ o"),
-            format!("put \"{root}/my o"),
+        for (line, completed) in [
+            (format!("put {root}/"), format!(r"{root}/my\ own/")),
+            (format!(r"put {root}/my\ o"), format!(r"{root}/my\ own/")),
+            (format!("put \"{root}/my o"), format!("\"{root}/my own/")),
+            (
+                format!("put \"{root}/my own/"),
+                format!(r#""{root}/my own/a \"b\"" "#),
+            ),
         ] {
-            assert_eq!(complete(&line), (4, in_it.clone()), "{line}");
+            assert_eq!(complete(&line), (4, vec![completed]), "{line}");
         }
-        let line = format!("put \"{root}/my own/");
-        let file = vec![format!(r#""{root}/my own/a \"b\"" "#)];
-        assert_eq!(complete(&line), (4, file));
     }
 
     #[test]

@@ -166,6 +166,9 @@ impl<'a> Session<'a> {
                 self.output.text(error.to_string().trim_end())?;
                 return Ok(Next::Line);
             }
+            Err(error) if error.kind() == clap::error::ErrorKind::InvalidSubcommand => {
+                return Err(usage("no such command; `help` lists them"));
+            }
             Err(error) => {
                 eprint!("{}", error.render());
                 return Err(Reported.into());
@@ -262,24 +265,14 @@ impl<'a> Session<'a> {
 
 /// What a command takes, and what it is for.
 fn summary(command: &clap::Command) -> (String, String) {
-    let mut usage = command.get_name().to_owned();
-    for argument in command.get_positionals() {
-        let names = argument.get_value_names().unwrap_or_default();
-        let name = names
-            .first()
-            .map_or(argument.get_id().as_str(), |name| name.as_str());
-        let many = argument
-            .get_num_args()
-            .is_some_and(|range| range.max_values() > 1)
-            && !name.contains('…');
-        let dots = if many { "…" } else { "" };
-        let (before, after) = if argument.is_required_set() {
-            (" ", "")
-        } else {
-            (" [", "]")
-        };
-        usage.extend([before, name, dots, after]);
-    }
+    let usage = command.clone().render_usage().to_string();
+    let usage = usage
+        .trim_start_matches("Usage: ")
+        .trim_start_matches("haul ");
+    let usage = usage
+        .replace(" [OPTIONS]", "")
+        .replace("...", "…")
+        .replace(['<', '>'], "");
     let about = command.get_about().map(ToString::to_string);
     (usage, about.unwrap_or_default())
 }

@@ -62,13 +62,16 @@ pub(super) fn split(line: &str) -> Result<Vec<String>, &'static str> {
     Ok(split)
 }
 
-/// Whether a text must be quoted to be one word.
-pub(super) fn needs_quotes(text: &str) -> bool {
-    text.is_empty()
-        || text.starts_with('#')
-        || text
-            .chars()
-            .any(|c| c.is_whitespace() || matches!(c, '"' | '\'' | '\\'))
+/// The text with backslashes, so that it reads back as one word.
+pub(super) fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in text.chars() {
+        if c.is_whitespace() || matches!(c, '"' | '\'' | '\\' | '#') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
 }
 
 /// A quote, and the text so that it reads back within it. The quote is not closed.
@@ -115,6 +118,11 @@ mod tests {
         fn what_is_quoted_reads_back(text: String) {
             let line = format!("{}\"", quoted(&text));
             prop_assert_eq!(split(&line), Ok(vec![text]));
+        }
+
+        #[test]
+        fn what_is_escaped_reads_back(text in ".+") {
+            prop_assert_eq!(split(&escaped(&text)), Ok(vec![text]));
         }
 
         #[test]
