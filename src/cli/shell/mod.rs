@@ -307,7 +307,7 @@ mod tests {
             "cd [PATH]",
             "get REMOTE… [LOCAL]",
             "mv FROM… TO",
-            "ls [PATH…]",
+            "ls [PATH]…",
             "pwd",
         ] {
             assert!(
