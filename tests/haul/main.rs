@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod admin;
 mod files;
 mod framing;
 mod json;
