@@ -4,9 +4,11 @@ mod daemon;
 mod harness;
 
 mod files;
+mod foreign_clients;
 mod framing;
 mod json;
 mod load;
 mod paths;
+mod protocol_document;
 mod sessions;
 mod transfers;
