@@ -12,6 +12,7 @@
 
 pub mod accounts;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod connection;
 pub mod protocol;

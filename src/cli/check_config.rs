@@ -16,9 +16,9 @@ pub(super) struct CheckConfig {
 }
 
 impl CheckConfig {
-    pub(super) fn run(self, output: &Output) -> anyhow::Result<()> {
+    pub(super) fn run(self, output: Output) -> anyhow::Result<()> {
         let config = Config::load(self.file.as_deref(), config::environment())?;
-        output.result(&config, &config.to_string())?;
+        output.result(&config, ToString::to_string)?;
         let what = self.file.map(|file| file.display().to_string());
         output.note(&format!(
             "{}: the configuration is right",

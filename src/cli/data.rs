@@ -54,7 +54,7 @@ impl Data {
 
     /// The accounts in the directory, which is made if it is missing, so that there can be users
     /// before the server's first start.
-    pub(super) async fn open_or_make(&self, output: &Output) -> anyhow::Result<Accounts> {
+    pub(super) async fn open_or_make(&self, output: Output) -> anyhow::Result<Accounts> {
         let path = self.path()?;
         if !path.exists() {
             output.note(&format!("making the data directory {}", path.display()));

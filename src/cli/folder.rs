@@ -83,7 +83,7 @@ struct MemberObject {
 }
 
 impl Folder {
-    pub(super) async fn run(self, output: &Output) -> anyhow::Result<()> {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
         let accounts = match self.command {
             Command::Add(_) => self.data.open_or_make(output).await?,
             _ => self.data.open().await?,
@@ -115,7 +115,7 @@ impl Folder {
     }
 }
 
-async fn list(accounts: &Accounts, output: &Output) -> anyhow::Result<()> {
+async fn list(accounts: &Accounts, output: Output) -> anyhow::Result<()> {
     let folders = accounts.folders().await?;
     let objects: Vec<_> = folders.iter().map(Object::from).collect();
     output.list(&objects, || {
@@ -148,7 +148,7 @@ impl From<&accounts::Folder> for Object {
     }
 }
 
-async fn remove(accounts: &Accounts, folder: &FolderName, output: &Output) -> anyhow::Result<()> {
+async fn remove(accounts: &Accounts, folder: &FolderName, output: Output) -> anyhow::Result<()> {
     if accounts.remove_folder(folder).await? {
         output.note(&format!(
             "removed folder {folder}; its files are in the data directory, under removed/"

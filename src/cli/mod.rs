@@ -1,90 +1,252 @@
-//! The command line: one file per subcommand, where the doc comment is the help.
+//! The command line: what a person types, and what they get to see.
+//!
+//! Each subcommand is a file with its arguments, whose comments are its help, and its `run`.
 
 mod check_config;
 mod completions;
+mod connect;
+mod cp;
 mod data;
+mod df;
+mod exit;
 mod folder;
+mod get;
+mod hash;
+mod ls;
+mod mkdir;
+mod mv;
 mod output;
 mod password;
+mod ping;
+mod progress;
+mod put;
+mod remembered;
+mod remote;
+mod rm;
+mod serve;
+mod stat;
 mod table;
 mod token;
+mod transfer;
 mod user;
+mod whoami;
 
-use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-use output::Output;
+use self::exit::Interrupted;
+use self::output::Output;
+use self::remote::Remote;
 
-/// A file and message server for teams and their programs, and the client that goes with it.
+/// For threads that still hold a file when everything else is done.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// haul: a file and message server for teams and their programs.
 #[derive(Debug, Parser)]
-#[command(name = "haul", version)]
+#[command(
+    name = "haul",
+    version,
+    max_term_width = 100,
+    infer_subcommands = false
+)]
 struct Cli {
-    /// Print results as JSON, one object per line.
-    #[arg(long, global = true)]
-    json: bool,
-    /// Say nothing but results and errors.
-    #[arg(long, short, global = true)]
-    quiet: bool,
+    #[command(flatten)]
+    global: Global,
     #[command(subcommand)]
     command: Command,
 }
 
+/// What every subcommand takes.
+#[derive(Debug, Clone, Args)]
+struct Global {
+    /// The server, such as haul://alice@host:9000; `haul+plain://` means no TLS. Without it, the
+    /// one that `haul connect` remembers.
+    #[arg(
+        long,
+        global = true,
+        env = "HAUL_SERVER",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    server: Option<String>,
+    /// A file whose first line is the password; HAUL_PASSWORD holds the password itself.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        conflicts_with = "token_file"
+    )]
+    password_file: Option<PathBuf>,
+    /// A file whose first line is a token, to log in without a password.
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Print results as JSON, one object per line.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print nothing but results and errors.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Show no progress bars.
+    #[arg(long, global = true)]
+    no_progress: bool,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Serve),
     User(user::User),
     Folder(folder::Folder),
     Token(token::Token),
     CheckConfig(check_config::CheckConfig),
     Completions(completions::Completions),
+    Connect(connect::Connect),
+    #[command(flatten)]
+    Remote(RemoteCommand),
 }
 
-/// Does what the arguments of this process say. Says how that went: 0 it is done, 1 it could not
-/// be, 2 the arguments are wrong.
+/// What is asked of a server, from the command line and in the shell alike.
+#[derive(Debug, Subcommand)]
+enum RemoteCommand {
+    Ls(ls::Ls),
+    Stat(stat::Stat),
+    Mkdir(mkdir::Mkdir),
+    Rm(rm::Rm),
+    Mv(mv::Mv),
+    Cp(cp::Cp),
+    Hash(hash::Hash),
+    Df(df::Df),
+    Get(get::Get),
+    Put(put::Put),
+    Ping(ping::Ping),
+    Whoami(whoami::Whoami),
+}
+
+/// Does what the arguments of this process say, and says how that went: 0 it is done, 1 the server
+/// or the transfer said no, 2 the arguments are wrong, 3 there was no connection or login,
+/// 130 interrupted.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let output = Output::new(cli.json, cli.quiet);
-    let result = tokio::runtime::Runtime::new()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(Box::pin(cli.command.run(&output))));
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads the results has read enough.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and versions are results, mistakes are errors; clap knows which go where.
         Err(error) => {
-            output::say(&format!("haul: {error:#}"));
-            ExitCode::FAILURE
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
+    };
+    let name = cli.command.name();
+    let cli = match cli.command {
+        // Its threads are bounded by its configuration.
+        Command::Serve(serve) => {
+            return serve
+                .run()
+                .map_or_else(|error| exit::report(name, &error), |()| ExitCode::SUCCESS);
+        }
+        command => Cli { command, ..cli },
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report("cannot start", &error.into()),
+    };
+    let outcome = runtime.block_on(Box::pin(cli.dispatch()));
+    runtime.shutdown_timeout(LAST_WORDS);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(name, &error),
     }
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+impl Cli {
+    async fn dispatch(self) -> anyhow::Result<()> {
+        let output = Output::new(&self.global);
+        match self.command {
+            Command::Serve(_) => Ok(()),
+            Command::User(command) => command.run(output).await,
+            Command::Folder(command) => command.run(output).await,
+            Command::Token(command) => command.run(output).await,
+            Command::CheckConfig(command) => command.run(output),
+            Command::Completions(command) => command.run(),
+            Command::Connect(connect) => {
+                unless_interrupted(connect.run(&self.global, &output)).await
+            }
+            Command::Remote(command) => {
+                unless_interrupted(async {
+                    let client = remote::open(&self.global).await?.client;
+                    command.run(&Remote { client, output }).await
+                })
+                .await
+            }
+        }
+    }
 }
 
 impl Command {
-    async fn run(self, output: &Output) -> anyhow::Result<()> {
+    /// What messages begin with.
+    fn name(&self) -> &'static str {
         match self {
-            Self::User(command) => command.run(output).await,
-            Self::Folder(command) => command.run(output).await,
-            Self::Token(command) => command.run(output).await,
-            Self::CheckConfig(command) => command.run(output),
-            Self::Completions(command) => command.run(),
+            Self::Serve(_) => "serve",
+            Self::User(_) => "user",
+            Self::Folder(_) => "folder",
+            Self::Token(_) => "token",
+            Self::CheckConfig(_) => "check-config",
+            Self::Completions(_) => "completions",
+            Self::Connect(_) => "connect",
+            Self::Remote(command) => command.name(),
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
+impl RemoteCommand {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Ls(_) => "ls",
+            Self::Stat(_) => "stat",
+            Self::Mkdir(_) => "mkdir",
+            Self::Rm(_) => "rm",
+            Self::Mv(_) => "mv",
+            Self::Cp(_) => "cp",
+            Self::Hash(_) => "hash",
+            Self::Df(_) => "df",
+            Self::Get(_) => "get",
+            Self::Put(_) => "put",
+            Self::Ping(_) => "ping",
+            Self::Whoami(_) => "whoami",
+        }
+    }
 
-    use super::*;
+    async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        match self {
+            Self::Ls(command) => command.run(remote).await,
+            Self::Stat(command) => command.run(remote).await,
+            Self::Mkdir(command) => command.run(remote).await,
+            Self::Rm(command) => command.run(remote).await,
+            Self::Mv(command) => command.run(remote).await,
+            Self::Cp(command) => command.run(remote).await,
+            Self::Hash(command) => command.run(remote).await,
+            Self::Df(command) => command.run(remote).await,
+            Self::Get(command) => command.run(remote).await,
+            Self::Put(command) => command.run(remote).await,
+            Self::Ping(command) => command.run(remote).await,
+            Self::Whoami(command) => command.run(remote).await,
+        }
+    }
+}
 
-    #[test]
-    fn the_arguments_are_put_together_soundly() {
-        Cli::command().debug_assert();
+/// Does `work` unless a signal comes first; what was under way is then dropped, which cleans up.
+async fn unless_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut hung_up = signal(SignalKind::hangup())?;
+    tokio::select! {
+        outcome = work => outcome,
+        _ = tokio::signal::ctrl_c() => Err(Interrupted.into()),
+        _ = terminated.recv() => Err(Interrupted.into()),
+        _ = hung_up.recv() => Err(Interrupted.into()),
     }
 }

@@ -1,59 +1,214 @@
-//! Results go to standard output, everything else to standard error.
+//! Results go to standard output, for people or as JSON; everything else to standard error.
 
-use std::io::{self, Write};
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _, stderr, stdout};
 
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
-/// What is printed, and how.
-#[derive(Debug)]
+use super::Global;
+use crate::protocol::PathReply;
+
+/// How to print.
+#[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four independent switches of the user's"
+)]
 pub(super) struct Output {
-    /// Results are JSON objects, one a line.
+    /// One JSON object per line instead of text.
     json: bool,
-    /// Only results and errors are printed.
+    /// No notes.
     quiet: bool,
+    /// Progress may be drawn.
+    pub(super) progress: bool,
+    /// A person reads the results.
+    pub(super) terminal: bool,
 }
 
 impl Output {
-    pub(super) fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet }
+    pub(super) fn new(global: &Global) -> Self {
+        Self {
+            json: global.json,
+            quiet: global.quiet,
+            progress: !global.no_progress && !global.quiet && stderr().is_terminal(),
+            terminal: stdout().is_terminal(),
+        }
     }
 
-    /// Prints a result: `object` for a program, `text` for a person.
-    pub(super) fn result(&self, object: &impl Serialize, text: &str) -> io::Result<()> {
+    /// Whether results are to be JSON objects.
+    pub(super) fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Prints a result for a person, one or more whole lines.
+    pub(super) fn text(self, text: &str) -> io::Result<()> {
+        print(text)
+    }
+
+    /// Prints a result for a program, on a line of its own.
+    pub(super) fn object<T: Serialize>(self, object: &T) -> io::Result<()> {
+        print(&safe_json(&serde_json::to_string(object)?))
+    }
+
+    /// Prints a result: `value` as JSON, or the lines that `text` makes of it.
+    pub(super) fn result<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
         if self.json {
-            return print_line(&serde_json::to_string(object)?);
-        }
-        print_line(text)
-    }
-
-    /// Prints a list: an object a line for a program, `text` for a person.
-    pub(super) fn list(
-        &self,
-        objects: &[impl Serialize],
-        text: impl FnOnce() -> String,
-    ) -> io::Result<()> {
-        if !self.json {
-            return print_line(&text());
-        }
-        for object in objects {
-            print_line(&serde_json::to_string(object)?)?;
+            self.object(value)?;
+        } else {
+            self.text(&text(value))?;
         }
         Ok(())
     }
 
-    /// Says what was done, or what there is to know.
-    pub(super) fn note(&self, text: &str) {
+    /// Prints each of many results, in one piece.
+    pub(super) fn results<T: Serialize>(
+        self,
+        values: &[T],
+        mut text: impl FnMut(&T) -> String,
+    ) -> anyhow::Result<()> {
+        let mut lines = String::new();
+        for value in values {
+            let line = if self.json {
+                safe_json(&serde_json::to_string(value)?)
+            } else {
+                text(value)
+            };
+            lines.push_str(&line);
+            lines.push('\n');
+        }
+        if lines.pop().is_none() {
+            return Ok(());
+        }
+        print(&lines)?;
+        Ok(())
+    }
+
+    /// Prints a list: an object a line for a program, `text` for a person.
+    pub(super) fn list<T: Serialize>(
+        self,
+        objects: &[T],
+        text: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        if self.json {
+            return self.results(objects, |_| String::new());
+        }
+        self.text(&text())?;
+        Ok(())
+    }
+
+    /// Says that something is at `path` now: to programs, and to people who look on.
+    pub(super) fn done(self, path: &str) -> anyhow::Result<()> {
+        if self.json {
+            let path = path.to_owned();
+            self.object(&PathReply { path })?;
+            return Ok(());
+        }
+        if self.terminal {
+            self.note(path);
+        }
+        Ok(())
+    }
+
+    /// Tells a person something that is no result.
+    pub(super) fn note(self, text: &str) {
         if !self.quiet {
-            say(text);
+            // A note that nobody can read is no reason to stop.
+            let _ = writeln!(stderr(), "{}", safe(text));
         }
     }
 }
 
-/// Says something on standard error. If nobody can read it, that is no reason to stop.
-pub(super) fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+fn print(text: &str) -> io::Result<()> {
+    let mut out = stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
 }
 
-fn print_line(line: &str) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{line}")
+/// `text` with everything escaped that could move the cursor, change colours or reorder what
+/// is beside it.
+pub(super) fn safe(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unsafe) {
+        return text.into();
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' => escaped.extend(c.escape_default()),
+            c if is_unsafe(c) => escaped.extend(c.escape_unicode()),
+            c => escaped.push(c),
+        }
+    }
+    escaped.into()
+}
+
+/// JSON escapes what ASCII calls control characters; this does the same to the rest of them.
+fn safe_json(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_unsafe(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                // Writing to a string does not fail.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+/// Control characters, line separators, and the marks that reorder text (Unicode UAX #9).
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A size as people read it.
+pub(super) fn size(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
+}
+
+/// A time in the user's time zone.
+pub(super) fn local_time(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::system())
+        .strftime("%Y-%m-%d %H:%M")
+        .to_string()
+}
+
+/// `1 file`, `2 files`.
+pub(super) fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_can_not_drive_the_terminal() {
+        assert_eq!(safe("a\x1b[31mb\nc"), "a\\u{1b}[31mb\\nc");
+        assert_eq!(safe("evil\u{202e}fdp.exe"), "evil\\u{202e}fdp.exe");
+        assert_eq!(safe("Übung 一 🎉"), "Übung 一 🎉");
+    }
+
+    #[test]
+    fn json_stays_the_same_json_without_driving_the_terminal() {
+        let text = "a\u{9b}\u{202e}\x7f\u{1b}ü";
+        let json = safe_json(&serde_json::to_string(text).expect("JSON"));
+        assert!(!json.chars().any(is_unsafe), "{json}");
+        let back: String = serde_json::from_str(&json).expect("still JSON");
+        assert_eq!(back, text);
+    }
 }

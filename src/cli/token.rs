@@ -114,7 +114,7 @@ impl FromStr for Expiry {
 }
 
 impl Token {
-    pub(super) async fn run(self, output: &Output) -> anyhow::Result<()> {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
         let accounts = self.data.open().await?;
         match self.command {
             Command::Add(add) => add.run(&accounts, output).await,
@@ -129,7 +129,7 @@ impl Token {
 }
 
 impl Add {
-    async fn run(self, accounts: &Accounts, output: &Output) -> anyhow::Result<()> {
+    async fn run(self, accounts: &Accounts, output: Output) -> anyhow::Result<()> {
         let expires = self.expires.map(|Expiry(time)| time);
         let token = accounts
             .add_token(&self.name, &self.label.0, expires)
@@ -139,12 +139,12 @@ impl Add {
             self.name
         ));
         let (user, token) = (&self.name, token.expose());
-        output.result(&NewObject { user, token }, token)?;
+        output.result(&NewObject { user, token }, |new| new.token.to_owned())?;
         Ok(())
     }
 }
 
-async fn list(accounts: &Accounts, name: &UserName, output: &Output) -> anyhow::Result<()> {
+async fn list(accounts: &Accounts, name: &UserName, output: Output) -> anyhow::Result<()> {
     let tokens = accounts.tokens(name).await?;
     let objects: Vec<_> = tokens.iter().map(Object::from).collect();
     output.list(&objects, || {

@@ -94,7 +94,7 @@ struct Object {
 }
 
 impl User {
-    pub(super) async fn run(self, output: &Output) -> anyhow::Result<()> {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
         match self.command {
             Command::Add(add) => add.run(&self.data, output).await,
             Command::List => list(&self.data.open().await?, output).await,
@@ -106,7 +106,7 @@ impl User {
 }
 
 impl Add {
-    async fn run(self, data: &Data, output: &Output) -> anyhow::Result<()> {
+    async fn run(self, data: &Data, output: Output) -> anyhow::Result<()> {
         let accounts = data.open_or_make(output).await?;
         // Nobody likes to choose a password for nothing.
         if is_there(&accounts, &self.name).await? {
@@ -124,7 +124,7 @@ impl Add {
 }
 
 impl Set {
-    async fn run(self, accounts: &Accounts, output: &Output) -> anyhow::Result<()> {
+    async fn run(self, accounts: &Accounts, output: Output) -> anyhow::Result<()> {
         let switch = |on: bool, off: bool| (on || off).then_some(on);
         let change = UserChange {
             admin: switch(self.admin, self.no_admin),
@@ -138,7 +138,7 @@ impl Set {
     }
 }
 
-async fn list(accounts: &Accounts, output: &Output) -> anyhow::Result<()> {
+async fn list(accounts: &Accounts, output: Output) -> anyhow::Result<()> {
     let users = accounts.users().await?;
     let objects: Vec<_> = users.iter().map(Object::from).collect();
     output.list(&objects, || {
@@ -169,7 +169,7 @@ impl From<&accounts::User> for Object {
     }
 }
 
-async fn passwd(accounts: &Accounts, name: &UserName, output: &Output) -> anyhow::Result<()> {
+async fn passwd(accounts: &Accounts, name: &UserName, output: Output) -> anyhow::Result<()> {
     if !is_there(accounts, name).await? {
         bail!(AccountsError::NoSuchUser(name.clone()));
     }
@@ -179,7 +179,7 @@ async fn passwd(accounts: &Accounts, name: &UserName, output: &Output) -> anyhow
     Ok(())
 }
 
-async fn remove(accounts: &Accounts, name: &UserName, output: &Output) -> anyhow::Result<()> {
+async fn remove(accounts: &Accounts, name: &UserName, output: Output) -> anyhow::Result<()> {
     if accounts.remove_user(name).await? {
         output.note(&format!(
             "removed user {name}; its files are in the data directory, under removed/"

@@ -14,6 +14,7 @@ mod digest;
 mod error;
 mod event;
 mod frame;
+mod message;
 mod parse;
 mod reply;
 mod request;
@@ -22,12 +23,14 @@ pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{ErrorCode, WireError};
 pub use event::{Event, GoodbyeReason};
 pub use frame::{Frame, FrameCodec, FrameError};
+pub use message::{
+    ServerMessage, encode_begin, encode_error, encode_event, encode_ok, encode_refusal,
+};
 pub use parse::BadRequest;
 pub use reply::{
     CommandHelp, CwdReply, DfReply, Entry, FolderView, GetBegin, GetReply, HashReply, HelloReply,
     HelpReply, Kind, LoginReply, LsReply, Nothing, PathReply, PutBegin, PutReply, QuotaReply,
-    RmReply, ServerMessage, StatReply, TimeReply, WhoamiReply, encode_begin, encode_error,
-    encode_event, encode_ok, encode_refusal,
+    RmReply, StatReply, TimeReply, WhoamiReply,
 };
 pub use request::{
     Call, Cancel, Cd, Cp, Df, DigestChoice, End, Get, Hash, Hello, Help, IfExists, Login, Ls,

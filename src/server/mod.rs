@@ -17,6 +17,7 @@ mod job;
 mod listener;
 mod member;
 mod peer;
+mod serve;
 mod session;
 mod sniff;
 mod transfers;
@@ -96,6 +97,6 @@ impl Server {
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        session::serve(&self.shared, reader, writer, peer, shutdown).await;
+        serve::serve(&self.shared, reader, writer, peer, shutdown).await;
     }
 }

@@ -73,7 +73,9 @@ impl Daemon {
     /// A session of the admin, by token.
     pub(crate) async fn log_in(&self, token: &str) -> RawClient {
         let mut client = RawClient::connect(&self.address).await;
-        client.ok(serde_json::json!({"cmd": "login", "token": token})).await;
+        client
+            .ok(serde_json::json!({"cmd": "login", "token": token}))
+            .await;
         client
     }
 
@@ -100,6 +102,8 @@ impl Drop for Daemon {
 fn resident(process: &Path) -> u64 {
     let status = std::fs::read_to_string(process.join("status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).expect("VmRSS");
+    let kib = line
+        .and_then(|line| line.trim().strip_suffix(" kB"))
+        .expect("VmRSS");
     kib.trim().parse::<u64>().expect("a number") * 1024
 }

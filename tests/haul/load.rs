@@ -29,7 +29,9 @@ async fn put_five_get_five(client: &mut RawClient, session: usize, size: usize) 
     let mut burst = Vec::new();
     for id in 0..5 {
         let path = format!("s{session}/f{id}");
-        burst.extend(control(&json!({"id": id, "cmd": "put", "path": path, "parents": true})));
+        burst.extend(control(
+            &json!({"id": id, "cmd": "put", "path": path, "parents": true}),
+        ));
     }
     for _ in 0..2 {
         for id in 0..5 {
@@ -48,7 +50,9 @@ async fn put_five_get_five(client: &mut RawClient, session: usize, size: usize) 
     }
     for id in 0..5 {
         let path = format!("s{session}/f{id}");
-        client.send(json!({"id": id, "cmd": "get", "path": path})).await;
+        client
+            .send(json!({"id": id, "cmd": "get", "path": path}))
+            .await;
     }
     let (mut received, mut ended) = (0, 0);
     while ended < 5 {
@@ -76,7 +80,11 @@ async fn a_thousand_sessions_with_ten_transfers_each_neither_stall_nor_grow_with
     let before = daemon.resident();
     many_transfers(&daemon, 1000, 400_000).await;
     let after = daemon.resident();
-    eprintln!("resident before {} MiB, after {} MiB", before / MIB, after / MIB);
+    eprintln!(
+        "resident before {} MiB, after {} MiB",
+        before / MIB,
+        after / MIB
+    );
     assert!(after < 1024 * MIB, "{} MiB", after / MIB);
 }
 
@@ -103,7 +111,9 @@ async fn memory_to_get(daemon: &Daemon, size: u64) -> u64 {
     let path = daemon.data().join("homes/admin/large");
     let file = std::fs::File::create(path).expect("a file");
     file.set_len(size).expect("a sparse file");
-    client.send(json!({"id": 6, "cmd": "get", "path": "large"})).await;
+    client
+        .send(json!({"id": 6, "cmd": "get", "path": "large"}))
+        .await;
     let (mut received, mut most) = (0, 0);
     loop {
         match client.receive().await {
@@ -128,7 +138,12 @@ async fn a_large_file_takes_no_more_memory_than_a_small_one() {
     let daemon = Daemon::start();
     let small = memory_to_get(&daemon, 10 * MIB).await;
     let large = memory_to_get(&daemon, 300 * MIB).await;
-    assert!(large < small + 8 * MIB, "{} MiB, then {} MiB", small / MIB, large / MIB);
+    assert!(
+        large < small + 8 * MIB,
+        "{} MiB, then {} MiB",
+        small / MIB,
+        large / MIB
+    );
 }
 
 #[tokio::test]
@@ -137,6 +152,10 @@ async fn a_file_of_10_gib_takes_no_more_memory_than_one_of_10_mib() {
     let daemon = Daemon::start();
     let small = memory_to_get(&daemon, 10 * MIB).await;
     let large = memory_to_get(&daemon, 10 * 1024 * MIB).await;
-    eprintln!("{} MiB resident for 10 MiB, {} MiB for 10 GiB", small / MIB, large / MIB);
+    eprintln!(
+        "{} MiB resident for 10 MiB, {} MiB for 10 GiB",
+        small / MIB,
+        large / MIB
+    );
     assert!(large < small + 8 * MIB);
 }

@@ -1,0 +1,44 @@
+//! `haul df`
+
+use clap::Args;
+
+use super::output::{count, size};
+use super::remote::Remote;
+use crate::protocol::DfReply;
+
+/// Show what is used and what may be used
+///
+/// Of your home; in the shell, of the shared folder that you are in.
+#[derive(Debug, Args)]
+pub(super) struct Df {
+    /// Print sizes as exact numbers of bytes
+    #[arg(long, short)]
+    bytes: bool,
+}
+
+impl Df {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let df = remote.client.df().await?;
+        remote.output.result(&df, |df| self.describe(df))
+    }
+
+    fn describe(&self, df: &DfReply) -> String {
+        let bytes = |bytes: u64| {
+            if self.bytes {
+                format!("{bytes} bytes")
+            } else {
+                size(bytes)
+            }
+        };
+        let of =
+            |limit: Option<String>| limit.map_or(String::new(), |limit| format!(" of {limit}"));
+        format!(
+            "used:  {}{}, {}{}\nfree:  {} on the server's disk",
+            bytes(df.used),
+            of(df.limit.map(bytes)),
+            count(df.files, "file"),
+            of(df.files_limit.map(|files| files.to_string())),
+            bytes(df.free),
+        )
+    }
+}

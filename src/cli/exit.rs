@@ -1,0 +1,154 @@
+//! How the program ends: the line that says what went wrong, and the exit code.
+
+use std::io;
+use std::process::ExitCode;
+
+use super::output::safe;
+use crate::client::{ClientError, Lost};
+use crate::protocol::ErrorCode;
+
+/// The server or the transfer said no.
+const REFUSED: u8 = 1;
+/// Wrong usage.
+pub(super) const USAGE: u8 = 2;
+/// Could not connect or log in.
+const NO_SESSION: u8 = 3;
+/// Interrupted, as shells count it.
+const INTERRUPTED: u8 = 130;
+
+/// The command can not be meant like this; says what would be right.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Usage(pub(super) String);
+
+/// No session with the server came about.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct NoSession(#[from] pub(super) ClientError);
+
+/// Stopped by a signal.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(super) struct Interrupted;
+
+/// Something failed, and was reported when it did.
+#[derive(Debug, thiserror::Error)]
+#[error("not everything was done")]
+pub(super) struct Reported;
+
+/// Shorthand for [`Usage`].
+pub(super) fn usage(text: impl Into<String>) -> anyhow::Error {
+    Usage(text.into()).into()
+}
+
+/// Says on standard error what went wrong with `what`, and returns the exit code for it.
+pub(super) fn report(what: &str, error: &anyhow::Error) -> ExitCode {
+    tell(what, error);
+    ExitCode::from(code(error))
+}
+
+/// Says on standard error what went wrong with `what`, in one line.
+pub(super) fn tell(what: &str, error: &anyhow::Error) {
+    if !is_told(error) {
+        eprintln!("{}", line(what, error));
+    }
+}
+
+/// `haul: what: why, what to try next`, harmless to the terminal.
+pub(super) fn line(what: &str, error: &anyhow::Error) -> String {
+    let hint = hint(error).map_or(String::new(), |hint| format!("; {hint}"));
+    safe(&format!("haul: {what}: {error:#}{hint}")).into_owned()
+}
+
+/// Whether there is nothing to add: it was reported, or whoever read our output has left.
+fn is_told(error: &anyhow::Error) -> bool {
+    error.is::<Reported>() || is_broken_pipe(error)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let source = match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Local { source, .. }) => Some(source),
+        _ => error.downcast_ref::<io::Error>(),
+    };
+    source.is_some_and(|source| source.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<Interrupted>() {
+        INTERRUPTED
+    } else if error.is::<Usage>() {
+        USAGE
+    } else if let Some(NoSession(error)) = error.downcast_ref() {
+        match error {
+            ClientError::NoTls { .. } => USAGE,
+            _ => NO_SESSION,
+        }
+    } else {
+        REFUSED
+    }
+}
+
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(NoSession(error)) = error.downcast_ref() {
+        return match error {
+            ClientError::Connect { .. } => {
+                Some("is a server running there? `--server URL` names another")
+            }
+            ClientError::Login(refusal) if refusal.code == ErrorCode::LoginFailed => {
+                Some("`haul connect` asks for user and password anew")
+            }
+            ClientError::TimedOut(_) | ClientError::Lost(Lost::NotHaul(_)) => {
+                Some("is that the right port?")
+            }
+            _ => None,
+        };
+    }
+    match error.downcast_ref::<ClientError>()? {
+        ClientError::LocalExists(_) => Some("`--if-exists replace` or `rename` would go on"),
+        ClientError::DigestMismatch { .. } => Some("try again"),
+        ClientError::LocalChanged(_) => Some("try again when nothing writes to it"),
+        ClientError::Lost(_) | ClientError::TimedOut(_) => Some("try again"),
+        ClientError::Server(refusal) => match refusal.code {
+            ErrorCode::Exists => Some("`--if-exists replace` or `rename` would go on"),
+            ErrorCode::NotEmpty => Some("`rm -r` removes what is in it too"),
+            ErrorCode::QuotaExceeded => Some("`haul df` shows what is used"),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::WireError;
+
+    fn refused(code: ErrorCode, message: &str) -> ClientError {
+        ClientError::Server(WireError::new(code, message))
+    }
+
+    #[test]
+    fn every_ending_has_its_exit_code() {
+        let url = "haul://h".parse().expect("an address");
+        let login = ClientError::Login(WireError::new(ErrorCode::LoginFailed, "no"));
+        for (error, expected) in [
+            (refused(ErrorCode::NotFound, "no").into(), 1),
+            (usage("wrong"), 2),
+            (NoSession(ClientError::NoTls { url }).into(), 2),
+            (NoSession(login).into(), 3),
+            (Interrupted.into(), 130),
+            (Reported.into(), 1),
+        ] {
+            assert_eq!(code(&error), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_message_of_the_server_can_not_drive_the_terminal() {
+        let error = refused(ErrorCode::NotFound, "no such file: \x1b[2J\u{202e}\n").into();
+        assert_eq!(
+            line("stat", &error),
+            "haul: stat: no such file: \\u{1b}[2J\\u{202e}\\n"
+        );
+    }
+}

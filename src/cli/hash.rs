@@ -1,0 +1,54 @@
+//! `haul hash`
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::safe;
+use super::remote::Remote;
+use crate::protocol::{Algorithm, Digest};
+
+/// Print the digests of files, computed by the server
+///
+/// With `--algorithm sha256` or `md5` and `--check-format`, `sha256sum -c` and `md5sum -c` can
+/// check a copy.
+#[derive(Debug, Args)]
+pub(super) struct Hash {
+    /// The files
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<String>,
+    /// The algorithm: blake3, sha256 or md5
+    #[arg(long, short, default_value = "blake3", value_name = "NAME")]
+    algorithm: Algorithm,
+    /// Print only the digits and the path, as sha256sum and its like do
+    #[arg(long)]
+    check_format: bool,
+}
+
+#[derive(Serialize)]
+struct Hashed<'a> {
+    path: &'a str,
+    digest: Digest,
+    size: u64,
+}
+
+impl Hash {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        for path in &self.paths {
+            let reply = remote.client.hash(path, self.algorithm).await?;
+            let hashed = Hashed {
+                path,
+                digest: reply.digest,
+                size: reply.size,
+            };
+            remote.output.result(&hashed, |hashed| {
+                let text = hashed.digest.to_string();
+                let digest = match text.split_once(':') {
+                    Some((_, digits)) if self.check_format => digits,
+                    _ => &text,
+                };
+                format!("{digest}  {}", safe(hashed.path))
+            })?;
+        }
+        Ok(())
+    }
+}

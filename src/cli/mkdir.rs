@@ -1,0 +1,26 @@
+//! `haul mkdir`
+
+use clap::Args;
+
+use super::remote::Remote;
+
+/// Make directories
+#[derive(Debug, Args)]
+pub(super) struct Mkdir {
+    /// The directories to make
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<String>,
+    /// Make missing parents too, and do not mind a directory that is there
+    #[arg(long, short)]
+    parents: bool,
+}
+
+impl Mkdir {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        for path in &self.paths {
+            let path = remote.client.mkdir(path, self.parents).await?;
+            remote.output.done(&path)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,33 @@
+//! `haul mv`
+
+use clap::Args;
+
+use super::remote::Remote;
+use super::transfer::{IfExistsChoice, into_directory};
+
+/// Move or rename files and directories
+///
+/// If the last path is a directory that is there, or ends with a slash, the others go into it under
+/// their own names; otherwise it is the new name of the only other.
+#[derive(Debug, Args)]
+pub(super) struct Mv {
+    /// What to move
+    #[arg(required = true, value_name = "FROM")]
+    from: Vec<String>,
+    /// The new path, or a directory
+    to: String,
+    /// What to do if there is something at the new path already
+    #[arg(long, value_enum, default_value = "fail")]
+    if_exists: IfExistsChoice,
+}
+
+impl Mv {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let pairs = into_directory(remote, self.from, &self.to).await?;
+        for (from, to) in &pairs {
+            let path = remote.client.mv(from, to, self.if_exists.into()).await?;
+            remote.output.done(&path)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,46 @@
+//! `haul ping`
+
+use std::time::Instant;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::count;
+use super::remote::Remote;
+
+/// Check that the server answers, and how fast
+#[derive(Debug, Args)]
+pub(super) struct Ping {
+    /// How often to ask
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    count: u32,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    time: jiff::Timestamp,
+    ms: f64,
+}
+
+impl Ping {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let mut fastest = f64::INFINITY;
+        for _ in 0..self.count {
+            let asked = Instant::now();
+            let time = remote.client.ping().await?.time;
+            let ms = asked.elapsed().as_secs_f64() * 1000.0;
+            fastest = fastest.min(ms);
+            let answer = Answer { time, ms };
+            remote
+                .output
+                .result(&answer, |answer| format!("answered in {:.2} ms", answer.ms))?;
+        }
+        if self.count > 1 {
+            let answers = count(self.count.into(), "answer");
+            remote
+                .output
+                .note(&format!("{answers}, the fastest in {fastest:.2} ms"));
+        }
+        Ok(())
+    }
+}

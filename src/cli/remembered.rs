@@ -1,0 +1,174 @@
+//! What `haul connect` remembers: the last server and, per server and user, a password or token.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use etcetera::{BaseStrategy, choose_base_strategy};
+use serde::{Deserialize, Serialize};
+
+use crate::client::ServerUrl;
+use crate::protocol::Secret;
+
+/// The file's content.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Remembered {
+    /// The server and user of commands that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
+    /// How to log in, by address with user.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    logins: BTreeMap<String, SavedLogin>,
+}
+
+/// A way to log in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum SavedLogin {
+    Password(Secret),
+    Token(Secret),
+}
+
+impl Remembered {
+    /// Reads the file; without one nothing is remembered.
+    pub(super) fn load() -> anyhow::Result<Self> {
+        Self::load_from(&file()?)
+    }
+
+    fn load_from(path: &Path) -> anyhow::Result<Self> {
+        match fs::read_to_string(path) {
+            Ok(text) => toml::from_str(&text)
+                // Not the source, which would repeat a line that may hold a password.
+                .map_err(|error| anyhow::anyhow!("{}", error.message().to_owned()))
+                .with_context(|| format!("{} is damaged", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(|| format!("could not read {}", path.display())),
+        }
+    }
+
+    /// The server of commands that name none.
+    pub(super) fn server(&self) -> Option<ServerUrl> {
+        self.server.as_ref()?.parse().ok()
+    }
+
+    /// `url` with the user who logged in there last, if it names none and one is known.
+    pub(super) fn with_user(&self, url: ServerUrl) -> ServerUrl {
+        if url.user.is_some() {
+            return url;
+        }
+        let known = self.logins.keys().filter_map(|key| key.parse().ok());
+        self.server()
+            .into_iter()
+            .chain(known)
+            .find(|known: &ServerUrl| {
+                (&known.host, known.port, known.tls) == (&url.host, url.port, url.tls)
+            })
+            .unwrap_or(url)
+    }
+
+    /// How `url`, which names a user, was logged in to.
+    pub(super) fn login(&self, url: &ServerUrl) -> Option<&SavedLogin> {
+        self.logins.get(&url.to_string())
+    }
+
+    /// Remembers a server with its user, and how to log in there unless that is to be asked.
+    /// Returns the path of the file.
+    pub(super) fn remember(
+        mut self,
+        url: &ServerUrl,
+        login: Option<SavedLogin>,
+    ) -> anyhow::Result<PathBuf> {
+        let path = file()?;
+        self.server = Some(url.to_string());
+        self.logins.remove(&url.to_string());
+        if let Some(login) = login {
+            self.logins.insert(url.to_string(), login);
+        }
+        self.save_to(&path)
+            .with_context(|| format!("could not write {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Only the user may read the file, from the moment that it exists.
+    fn save_to(&self, path: &Path) -> anyhow::Result<()> {
+        let directory = path.parent().context("it is in no directory")?;
+        fs::create_dir_all(directory)?;
+        // Made with mode 0600.
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        file.write_all(toml::to_string(self)?.as_bytes())?;
+        file.persist(path)?;
+        Ok(())
+    }
+}
+
+/// A file of this program in the user's directory for settings.
+fn file() -> anyhow::Result<PathBuf> {
+    let strategy = choose_base_strategy().context("there is no home directory")?;
+    Ok(strategy.config_dir().join("haul").join("servers.toml"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn url(text: &str) -> ServerUrl {
+        text.parse().expect("an address")
+    }
+
+    fn sample() -> Remembered {
+        let password = SavedLogin::Password(Secret::new("one \"two\"\n".into()));
+        Remembered {
+            server: Some("haul+plain://alice@host:9000".into()),
+            logins: [
+                ("haul+plain://alice@host:9000".into(), password),
+                (
+                    "haul://bob@other:9000".into(),
+                    SavedLogin::Token(Secret::new("t".into())),
+                ),
+            ]
+            .into(),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_found_again_and_for_nobody_else_to_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("haul/servers.toml");
+        sample().save_to(&path).expect("saved");
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let found = Remembered::load_from(&path).expect("sound");
+        let server = found.server().expect("a server");
+        assert!(matches!(
+            found.login(&server),
+            Some(SavedLogin::Password(password)) if password.expose() == "one \"two\"\n"
+        ));
+    }
+
+    #[test]
+    fn the_user_of_a_known_server_is_filled_in() {
+        let remembered = sample();
+        let user = |text| remembered.with_user(url(text)).user;
+        assert_eq!(user("haul+plain://host").as_deref(), Some("alice"));
+        assert_eq!(user("haul+plain://carol@host").as_deref(), Some("carol"));
+        assert_eq!(user("haul://other").as_deref(), Some("bob"));
+        assert_eq!(user("haul://host"), None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_and_not_quoted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("servers.toml");
+        fs::write(&path, "server = hunter2").expect("written");
+        let error = format!("{:#}", Remembered::load_from(&path).expect_err("damaged"));
+        assert!(
+            error.contains("servers.toml") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+}

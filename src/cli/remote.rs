@@ -1,0 +1,162 @@
+//! From the options to a logged-in client.
+
+use std::fs;
+use std::io::{IsTerminal, stderr, stdin};
+use std::path::Path;
+
+use anyhow::Context;
+use tokio::task::spawn_blocking;
+
+use super::Global;
+use super::exit::{NoSession, usage};
+use super::output::{Output, safe};
+use super::remembered::{Remembered, SavedLogin};
+use crate::client::{Client, ServerUrl};
+use crate::protocol::{LoginReply, Secret};
+
+/// What a command needs: a session, and somewhere to print.
+#[derive(Debug, Clone)]
+pub(super) struct Remote {
+    pub(super) client: Client,
+    pub(super) output: Output,
+}
+
+/// A session, and how it came about.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) client: Client,
+    /// Where, and as whom.
+    pub(super) url: ServerUrl,
+    pub(super) login: SavedLogin,
+    pub(super) reply: LoginReply,
+}
+
+/// Connects and logs in as the options, the environment and what is remembered say.
+pub(super) async fn open(global: &Global) -> anyhow::Result<Opened> {
+    let remembered = Remembered::load()?;
+    let url = match &global.server {
+        Some(text) => remembered.with_user(parse(text)?),
+        None => remembered.server().ok_or_else(|| {
+            usage("no server is known: give `--server URL`, set HAUL_SERVER, or type `haul connect URL` once")
+        })?,
+    };
+    let saved = remembered.login(&url).cloned();
+    open_with(global, url, saved).await
+}
+
+/// Connects to `url`; `saved` is used where no option says how to log in.
+pub(super) async fn open_with(
+    global: &Global,
+    mut url: ServerUrl,
+    saved: Option<SavedLogin>,
+) -> anyhow::Result<Opened> {
+    let given = given(global)?;
+    // The connection first: nobody types a password for a server that is not there.
+    let client = Client::connect(&url).await.map_err(NoSession)?;
+    let (login, reply) = match given.or(saved) {
+        Some(SavedLogin::Token(token)) => {
+            let reply = client.login_with_token(&token).await.map_err(NoSession)?;
+            (SavedLogin::Token(token), reply)
+        }
+        password => {
+            let user = match &url.user {
+                Some(user) => user.clone(),
+                None => {
+                    ask(
+                        "user",
+                        "write the user into the address, as in haul://alice@host",
+                        ask_user,
+                    )
+                    .await?
+                }
+            };
+            let password = match password {
+                Some(SavedLogin::Password(password)) => password,
+                _ => {
+                    let prompt = format!("Password of {} at {}: ", safe(&user), url.address());
+                    ask(
+                        "password",
+                        "set HAUL_PASSWORD or give --password-file FILE",
+                        move || ask_password(&prompt),
+                    )
+                    .await?
+                }
+            };
+            let reply = client.login(&user, &password).await.map_err(NoSession)?;
+            (SavedLogin::Password(password), reply)
+        }
+    };
+    url.user = Some(reply.user.clone());
+    Ok(Opened {
+        client,
+        url,
+        login,
+        reply,
+    })
+}
+
+/// An address that the user typed.
+pub(super) fn parse(text: &str) -> anyhow::Result<ServerUrl> {
+    text.parse().map_err(|error| usage(format!("{error}")))
+}
+
+/// The way to log in that the options or the environment give.
+fn given(global: &Global) -> anyhow::Result<Option<SavedLogin>> {
+    if let Some(path) = &global.token_file {
+        return first_line(path).map(|token| Some(SavedLogin::Token(token)));
+    }
+    if let Some(path) = &global.password_file {
+        return first_line(path).map(|password| Some(SavedLogin::Password(password)));
+    }
+    match std::env::var("HAUL_PASSWORD") {
+        Ok(password) => Ok(Some(SavedLogin::Password(Secret::new(password)))),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(usage("HAUL_PASSWORD is not UTF-8")),
+    }
+}
+
+fn first_line(path: &Path) -> anyhow::Result<Secret> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| usage(format!("could not read {}: {error}", path.display())))?;
+    match text.lines().next() {
+        Some(line) if !line.is_empty() => Ok(Secret::new(line.to_owned())),
+        _ => Err(usage(format!(
+            "the first line of {} is empty",
+            path.display()
+        ))),
+    }
+}
+
+/// Asks the person at the terminal, if there is one.
+async fn ask<T: Send + 'static>(
+    what: &str,
+    otherwise: &str,
+    question: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    if !(stdin().is_terminal() && stderr().is_terminal()) {
+        return Err(usage(format!(
+            "no {what} and no terminal to ask for it; {otherwise}"
+        )));
+    }
+    spawn_blocking(question)
+        .await?
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::Interrupted => super::Interrupted.into(),
+            _ => anyhow::Error::new(error),
+        })
+        .with_context(|| format!("no {what}"))
+}
+
+fn ask_user() -> std::io::Result<String> {
+    eprint!("User: ");
+    let mut line = String::new();
+    stdin().read_line(&mut line)?;
+    match line.trim() {
+        "" => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        user => Ok(user.to_owned()),
+    }
+}
+
+fn ask_password(prompt: &str) -> std::io::Result<Secret> {
+    rpassword::prompt_password(prompt).map(Secret::new)
+}

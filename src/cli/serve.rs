@@ -1,0 +1,189 @@
+//! `haul serve`: the daemon.
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use data_encoding::BASE32_NOPAD;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::accounts::{Accounts, NewUser, UserName};
+use crate::config::{self, Config};
+use crate::protocol::Secret;
+use crate::server::Server;
+use crate::storage::{Limits, Store};
+use crate::telemetry;
+
+/// Serves files until it is told to stop
+///
+/// With nothing given it works at once: it makes its data directory and an `admin` account, and
+/// says the password and what to type next.
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "HAUL_CONFIG")]
+    config: Option<PathBuf>,
+    /// The data directory
+    #[arg(long, value_name = "DIR", env = "HAUL_DATA")]
+    data: Option<PathBuf>,
+    /// The address and port to listen on
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+}
+
+impl Serve {
+    /// Runs the daemon on a runtime of its own, whose threads the configuration bounds.
+    ///
+    /// # Errors
+    /// If it can not start: one line that says what and what to do.
+    pub fn run(self) -> anyhow::Result<()> {
+        let mut config = Config::load(self.config.as_deref(), config::environment())?;
+        if let Some(data) = self.data {
+            config.server.data = data;
+        }
+        if let Some(listen) = self.listen {
+            config.server.listen = listen;
+        }
+        let _logs = telemetry::start(&config.log)?;
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .max_blocking_threads(config.limits.disk_threads)
+            .build()
+            .context("can not start the threads of the server")?
+            .block_on(serve(config))
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let data = &config.server.data;
+    let stop = stop_signal()?;
+    let store = Store::open(data)?;
+    let accounts = Accounts::open(data)
+        .await?
+        .with_hashing_slots(config.auth.hashing_slots);
+    let listener = listen(config.server.listen).await?;
+    let address = listener.local_addr().context("can not tell the port")?;
+    let first = first_admin(&accounts).await?;
+    say_what_to_do_next(address, data, first.as_ref());
+    info!(%address, data = %data.display(), version = env!("CARGO_PKG_VERSION"), "listening");
+    let server = Server::new(accounts, store, config.limits, config.auth);
+    server.run(listener, stop).await;
+    info!("stopped");
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "can not listen on {address}; is another server running there? \
+             choose another address with --listen or server.listen"
+        )
+    })
+}
+
+/// Cancelled when the process is told to stop.
+fn stop_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("can not watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("can not watch for SIGINT")?;
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("told to stop by SIGTERM"),
+            _ = interrupt.recv() => info!("told to stop by SIGINT"),
+        }
+        stopped.cancel();
+    });
+    Ok(stop)
+}
+
+/// A password that has to be shown once, or where it came from.
+enum FirstPassword {
+    Made(Secret),
+    FromFile(PathBuf),
+}
+
+/// Makes the `admin` account if there is no account at all.
+async fn first_admin(accounts: &Accounts) -> anyhow::Result<Option<FirstPassword>> {
+    if !accounts.users().await?.is_empty() {
+        return Ok(None);
+    }
+    let (password, first) = match std::env::var_os("HAUL_ADMIN_PASSWORD_FILE") {
+        Some(file) => {
+            let file = PathBuf::from(file);
+            (password_from(&file)?, FirstPassword::FromFile(file))
+        }
+        None => {
+            let password = random_password()?;
+            (password.clone(), FirstPassword::Made(password))
+        }
+    };
+    let admin: UserName = "admin".parse().context("`admin` is a user name")?;
+    let new = NewUser {
+        admin: true,
+        limits: Limits::default(),
+    };
+    accounts.add_user(&admin, &password, new).await?;
+    Ok(Some(first))
+}
+
+fn password_from(file: &Path) -> anyhow::Result<Secret> {
+    let text = std::fs::read_to_string(file).with_context(|| {
+        format!(
+            "can not read HAUL_ADMIN_PASSWORD_FILE, which is {}",
+            file.display()
+        )
+    })?;
+    let password = text.lines().next().unwrap_or_default();
+    if password.is_empty() {
+        bail!(
+            "the first line of {} is empty; write the admin's password there",
+            file.display()
+        );
+    }
+    Ok(Secret::new(password.to_owned()))
+}
+
+/// 100 random bits, in letters and digits that are hard to mistake for each other.
+fn random_password() -> anyhow::Result<Secret> {
+    let mut bytes = [0; 20];
+    getrandom::fill(&mut bytes).context("the system gives no random bytes")?;
+    let text = BASE32_NOPAD.encode(&bytes).to_lowercase();
+    Ok(Secret::new(text[..20].to_owned()))
+}
+
+/// Tells the person who started the server how to reach it; a log reader needs none of it.
+fn say_what_to_do_next(address: SocketAddr, data: &Path, first: Option<&FirstPassword>) {
+    let host = match address.ip() {
+        ip if !ip.is_unspecified() => SocketAddr::new(ip, address.port()),
+        ip if ip.is_ipv4() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        _ => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
+    };
+    let mut lines = format!(
+        "haul listens on {address} and keeps its data in {}\n",
+        data.display()
+    );
+    match first {
+        None => {}
+        Some(FirstPassword::Made(password)) => {
+            lines += &format!(
+                "\n  The account `admin` is new. Its password, shown this once: {}\n  Connect with: \
+                 haul connect haul+plain://admin@{host}\n\n",
+                password.expose()
+            );
+        }
+        Some(FirstPassword::FromFile(file)) => {
+            lines += &format!(
+                "\n  The account `admin` is new. Its password is the one in {}\n  Connect with: \
+                 haul connect haul+plain://admin@{host}\n\n",
+                file.display()
+            );
+        }
+    }
+    // Nobody reads the standard error of some daemons; that is no reason not to serve.
+    let _ = std::io::stderr().lock().write_all(lines.as_bytes());
+}

@@ -1,0 +1,45 @@
+//! `haul stat`
+
+use clap::Args;
+
+use super::output::{local_time, safe, size};
+use super::remote::Remote;
+use crate::protocol::{Kind, StatReply};
+
+/// Show size, time, version and known digest of files and directories
+#[derive(Debug, Args)]
+pub(super) struct Stat {
+    /// Files and directories
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<String>,
+}
+
+impl Stat {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        for path in &self.paths {
+            let stat = remote.client.stat(path).await?;
+            remote.output.result(&stat, describe)?;
+        }
+        Ok(())
+    }
+}
+
+fn describe(stat: &StatReply) -> String {
+    let mut lines = vec![format!("path:     {}", safe(&stat.path))];
+    match stat.entry.kind {
+        Kind::Dir => lines.push("kind:     directory".into()),
+        Kind::File => {
+            let bytes = stat.entry.size;
+            lines.push("kind:     file".into());
+            lines.push(format!("size:     {} ({bytes} bytes)", size(bytes)));
+        }
+    }
+    lines.push(format!("modified: {}", local_time(stat.entry.modified)));
+    if let Some(version) = &stat.version {
+        lines.push(format!("version:  {}", safe(version)));
+    }
+    if let Some(digest) = &stat.digest {
+        lines.push(format!("digest:   {digest}"));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,286 @@
+//! What `get` and `put` share: where things go, and telling what became of them.
+
+use std::path::Path;
+use std::time::Instant;
+
+use clap::ValueEnum;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::exit::{Reported, line, usage};
+use super::output::{count, safe, size};
+use super::progress::Bar;
+use super::remote::Remote;
+use crate::client::{ClientError, Note, Progress, Summary};
+use crate::protocol::{Digest, ErrorCode, IfExists, Kind};
+
+/// What became of files that is not printed yet.
+const NOTES: usize = 256;
+
+/// `--if-exists`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum IfExistsChoice {
+    /// Put the new file in the place of the old
+    Replace,
+    /// Keep the old file, and say so
+    Fail,
+    /// Take a free name beside it, and say which
+    Rename,
+}
+
+impl From<IfExistsChoice> for IfExists {
+    fn from(choice: IfExistsChoice) -> Self {
+        match choice {
+            IfExistsChoice::Replace => Self::Replace,
+            IfExistsChoice::Fail => Self::Fail,
+            IfExistsChoice::Rename => Self::Rename,
+        }
+    }
+}
+
+/// A file that was moved, as programs read it.
+#[derive(Serialize)]
+struct Moved<'a> {
+    remote: &'a str,
+    local: String,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<Digest>,
+}
+
+/// How much is told of each file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Telling {
+    /// `get` or `put`.
+    pub(super) what: &'static str,
+    /// Name every file.
+    pub(super) verbose: bool,
+}
+
+/// Runs a job with a progress bar, and tells what becomes of each file and of all.
+pub(super) async fn follow<F>(
+    remote: &Remote,
+    telling: Telling,
+    job: impl FnOnce(Progress, mpsc::Sender<Note>) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = Result<Summary, ClientError>>,
+{
+    let progress = Progress::new();
+    let bar = Bar::new(remote.output, &progress);
+    let (sender, mut notes) = mpsc::channel(NOTES);
+    let started = Instant::now();
+    let work = job(progress, sender);
+    let listen = async {
+        while let Some(note) = notes.recv().await {
+            tell(remote, telling, &bar, note)?;
+        }
+        anyhow::Ok(())
+    };
+    let (summary, told) = bar.during(async { tokio::join!(work, listen) }).await;
+    told?;
+    let summary = summary?;
+    sum_up(remote, &summary, started);
+    if summary.failed > 0 {
+        return Err(Reported.into());
+    }
+    Ok(())
+}
+
+fn tell(remote: &Remote, telling: Telling, bar: &Bar, note: Note) -> anyhow::Result<()> {
+    match note {
+        Note::Moved {
+            remote: path,
+            local,
+            size,
+            digest,
+        } => {
+            let local = local.display().to_string();
+            let moved = Moved {
+                remote: &path,
+                local,
+                size,
+                digest,
+            };
+            if remote.output.is_json() {
+                remote.output.object(&moved)?;
+            } else if telling.verbose {
+                let to = if telling.what == "get" {
+                    &moved.local
+                } else {
+                    &path
+                };
+                remote.output.text(&safe(to))?;
+            }
+        }
+        Note::Skipped { path, why } => bar.print(&format!("haul: {path}: skipped: {why}")),
+        Note::Failed { path, error } => {
+            let what = format!("{} {path}", telling.what);
+            bar.print(&line(&what, &error.into()));
+        }
+    }
+    Ok(())
+}
+
+fn sum_up(remote: &Remote, summary: &Summary, started: Instant) {
+    let seconds = started.elapsed().as_secs_f64();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a rate for people"
+    )]
+    let rate = (summary.bytes as f64 / seconds.max(0.001)) as u64;
+    let mut text = format!(
+        "{}, {} in {seconds:.1} s ({}/s)",
+        count(summary.files, "file"),
+        size(summary.bytes),
+        size(rate),
+    );
+    for (number, what) in [(summary.skipped, "skipped"), (summary.failed, "failed")] {
+        if number > 0 {
+            text.push_str(&format!(", {number} {what}"));
+        }
+    }
+    remote.output.note(&text);
+}
+
+/// What the last argument of a command like cp means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// What goes there keeps its own name.
+    Directory,
+    /// The new name of the only thing that goes there.
+    Name,
+}
+
+/// What a path on the server means as the target of `sources` things.
+pub(super) async fn remote_target(
+    remote: &Remote,
+    path: &str,
+    sources: usize,
+) -> anyhow::Result<Target> {
+    if path.ends_with('/') || last_name(path).is_none() {
+        return Ok(Target::Directory);
+    }
+    match remote.client.stat(path).await {
+        Ok(stat) if stat.entry.kind == Kind::Dir => Ok(Target::Directory),
+        // Where one may write and not look, a path is taken for a new name.
+        Ok(_) => several_need_directory(path, sources),
+        Err(error) if matches!(error.code(), Some(ErrorCode::NotFound | ErrorCode::Denied)) => {
+            several_need_directory(path, sources)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a local path means as the target of `sources` things.
+pub(super) fn local_target(path: &str, sources: usize) -> anyhow::Result<Target> {
+    if path.ends_with('/') || last_name(path).is_none() || Path::new(path).is_dir() {
+        return Ok(Target::Directory);
+    }
+    several_need_directory(path, sources)
+}
+
+fn several_need_directory(path: &str, sources: usize) -> anyhow::Result<Target> {
+    if sources > 1 {
+        return Err(usage(format!(
+            "several things can not all become {path}, which is no directory; \
+             end it with a slash, or make it first"
+        )));
+    }
+    Ok(Target::Name)
+}
+
+/// Each of `from` with its new path on the server.
+pub(super) async fn into_directory(
+    remote: &Remote,
+    from: Vec<String>,
+    to: &str,
+) -> anyhow::Result<Vec<(String, String)>> {
+    let target = remote_target(remote, to, from.len()).await?;
+    let pairs: Vec<_> = from
+        .into_iter()
+        .map(|from| match target {
+            Target::Name => (from, to.to_owned()),
+            Target::Directory => {
+                let to = within(to, last_name(&from));
+                (from, to)
+            }
+        })
+        .collect();
+    all_differ(pairs.iter().map(|(_, to)| &**to))?;
+    Ok(pairs)
+}
+
+/// The last component of a path, unless it names a place by where it is: `/`, `.` or `..`.
+pub(super) fn last_name(path: &str) -> Option<&str> {
+    let name = path.trim_end_matches('/').rsplit('/').next();
+    name.filter(|name| !matches!(*name, "" | "." | ".."))
+}
+
+/// The path of `name` in a directory; the directory itself if there is no name.
+pub(super) fn within(directory: &str, name: Option<&str>) -> String {
+    let slash = if directory.is_empty() || directory.ends_with('/') {
+        ""
+    } else {
+        "/"
+    };
+    match name {
+        Some(name) => format!("{directory}{slash}{name}"),
+        None => directory.to_owned(),
+    }
+}
+
+/// Refuses a job in which one thing would replace another.
+pub(super) fn all_differ<'a>(targets: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
+    let mut seen = std::collections::HashSet::new();
+    for target in targets {
+        if !seen.insert(target) {
+            return Err(usage(format!("two things would both become {target}")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_name_is_what_cp_would_take() {
+        for (path, name) in [
+            ("a", Some("a")),
+            ("/a/b", Some("b")),
+            ("a/b//", Some("b")),
+            ("/", None),
+            ("", None),
+            ("a/..", None),
+            ("./", None),
+        ] {
+            assert_eq!(last_name(path), name, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_within_a_directory_has_one_slash() {
+        assert_eq!(within("a", Some("b")), "a/b");
+        assert_eq!(within("a/", Some("b")), "a/b");
+        assert_eq!(within("/", Some("b")), "/b");
+        assert_eq!(within("a", None), "a");
+    }
+
+    #[test]
+    fn two_things_do_not_become_one() {
+        assert!(all_differ(["a", "b"].into_iter()).is_ok());
+        assert!(all_differ(["a", "a"].into_iter()).is_err());
+    }
+
+    #[test]
+    fn several_things_need_a_directory() {
+        assert_eq!(local_target(".", 3).expect("there"), Target::Directory);
+        assert_eq!(local_target("new/", 3).expect("named"), Target::Directory);
+        assert_eq!(local_target("new", 1).expect("a name"), Target::Name);
+        assert!(local_target("new", 2).is_err());
+    }
+}

@@ -1,0 +1,167 @@
+//! One method for every command that moves no file.
+
+use futures::Stream;
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::{Client, ClientError};
+use crate::protocol::{
+    Algorithm, Cd, Cp, Df, DfReply, Entry, Hash, HashReply, Hello, HelloReply, Help, HelpReply,
+    IfExists, Ls, LsReply, Mkdir, Mv, Ping, Pwd, Quit, Rm, Stat, StatReply, TimeReply, Whoami,
+    WhoamiReply,
+};
+
+/// Each asks the server once and fails as [`Client::call`] does.
+#[expect(clippy::missing_errors_doc, reason = "said once, in the line above")]
+impl Client {
+    /// What the server is and offers; works before login.
+    pub async fn hello(&self) -> Result<HelloReply, ClientError> {
+        self.call_promptly(Hello {}).await
+    }
+
+    /// Who this session is.
+    pub async fn whoami(&self) -> Result<WhoamiReply, ClientError> {
+        self.call(Whoami {}).await
+    }
+
+    /// The server's time, and proof that it answers.
+    pub async fn ping(&self) -> Result<TimeReply, ClientError> {
+        self.call_promptly(Ping {}).await
+    }
+
+    /// Ends the session; the server closes the connection.
+    pub async fn quit(&self) -> Result<(), ClientError> {
+        self.call_promptly(Quit {}).await.map(drop)
+    }
+
+    /// Every command of the server, or the one asked about.
+    pub async fn help(&self, about: Option<&str>) -> Result<HelpReply, ClientError> {
+        let about = about.map(str::to_owned);
+        self.call(Help { about }).await
+    }
+
+    /// The session's current directory.
+    pub async fn pwd(&self) -> Result<String, ClientError> {
+        self.call(Pwd {}).await.map(|reply| reply.cwd)
+    }
+
+    /// Changes the session's current directory and returns it.
+    pub async fn cd(&self, path: &str) -> Result<String, ClientError> {
+        let path = path.into();
+        self.call(Cd { path }).await.map(|reply| reply.cwd)
+    }
+
+    /// One page of a directory, from `cursor` on.
+    pub async fn ls_page(
+        &self,
+        path: &str,
+        cursor: Option<String>,
+    ) -> Result<LsReply, ClientError> {
+        let path = Some(path.to_owned());
+        let limit = None;
+        let reply = self
+            .call(Ls {
+                path,
+                limit,
+                cursor: cursor.clone(),
+            })
+            .await?;
+        if cursor.is_some() && reply.cursor == cursor {
+            let text = "a listing that does not move on";
+            return Err(ClientError::Nonsense(text.into()));
+        }
+        Ok(reply)
+    }
+
+    /// A directory, page after page as it is read. Sorted within each page.
+    pub fn entries(&self, path: &str) -> impl Stream<Item = Result<Entry, ClientError>> + use<> {
+        let client = self.clone();
+        let path = path.to_owned();
+        stream::try_unfold(Some(None), move |next| {
+            let client = client.clone();
+            let path = path.clone();
+            async move {
+                let Some(cursor) = next else {
+                    return Ok::<_, ClientError>(None);
+                };
+                let page = client.ls_page(&path, cursor).await?;
+                Ok(Some((page.entries, page.cursor.map(Some))))
+            }
+        })
+        .map_ok(|entries| stream::iter(entries).map(Ok))
+        .try_flatten()
+    }
+
+    /// A whole directory, sorted by name. One with a million entries is better read by
+    /// [`entries`](Self::entries).
+    pub async fn ls(&self, path: &str) -> Result<Vec<Entry>, ClientError> {
+        let mut entries: Vec<Entry> = self.entries(path).try_collect().await?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// What is known of a file or directory.
+    pub async fn stat(&self, path: &str) -> Result<StatReply, ClientError> {
+        self.call(Stat { path: path.into() }).await
+    }
+
+    /// Makes a directory, with `parents` whatever of it is missing. Returns its path.
+    pub async fn mkdir(&self, path: &str, parents: bool) -> Result<String, ClientError> {
+        let path = path.into();
+        self.call(Mkdir { path, parents })
+            .await
+            .map(|reply| reply.path)
+    }
+
+    /// Removes a file or directory and returns how many entries are gone.
+    pub async fn rm(&self, path: &str, recursive: bool) -> Result<u64, ClientError> {
+        let path = path.into();
+        self.call(Rm { path, recursive })
+            .await
+            .map(|reply| reply.removed)
+    }
+
+    /// Moves or renames, and returns the new path.
+    pub async fn mv(
+        &self,
+        from: &str,
+        to: &str,
+        if_exists: IfExists,
+    ) -> Result<String, ClientError> {
+        let (from, to, if_exists) = (from.into(), to.into(), Some(if_exists));
+        self.call(Mv {
+            from,
+            to,
+            if_exists,
+        })
+        .await
+        .map(|reply| reply.path)
+    }
+
+    /// Copies on the server, and returns the path of the copy.
+    pub async fn cp(
+        &self,
+        from: &str,
+        to: &str,
+        if_exists: IfExists,
+    ) -> Result<String, ClientError> {
+        let (from, to, if_exists) = (from.into(), to.into(), Some(if_exists));
+        self.call(Cp {
+            from,
+            to,
+            if_exists,
+        })
+        .await
+        .map(|reply| reply.path)
+    }
+
+    /// The digest of a file, computed by the server.
+    pub async fn hash(&self, path: &str, algorithm: Algorithm) -> Result<HashReply, ClientError> {
+        let (path, digest) = (path.into(), Some(algorithm));
+        self.call(Hash { path, digest }).await
+    }
+
+    /// Use and limits of the space around the current directory.
+    pub async fn df(&self) -> Result<DfReply, ClientError> {
+        self.call(Df {}).await
+    }
+}

@@ -1,0 +1,152 @@
+//! What can go wrong between a client and its server.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::protocol::{Digest, ErrorCode, GoodbyeReason, WireError};
+
+/// Why something that a client was asked for did not happen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The address asks for TLS, which this version does not speak.
+    #[error("{url}: this version speaks no TLS yet; write {}", .url.to_plain())]
+    NoTls {
+        /// The address.
+        url: super::ServerUrl,
+    },
+    /// No connection could be made.
+    #[error("could not connect to {server}")]
+    Connect {
+        /// Host and port.
+        server: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The server did not let this user in.
+    #[error("login refused: {0}")]
+    Login(WireError),
+    /// The server said no to a request; the connection lives.
+    #[error("{0}")]
+    Server(WireError),
+    /// The connection is gone, and every call that was unfinished with it.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// The server did not answer a request that it answers at once.
+    #[error("the server did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// The transfer has failed before; nothing can be added to it.
+    #[error("the transfer is over already")]
+    Over,
+    /// A request that no server would take; it was not sent.
+    #[error("a request of {length} bytes, over the limit of {limit}")]
+    TooLong {
+        /// Bytes of the request.
+        length: usize,
+        /// The most that it may have.
+        limit: usize,
+    },
+    /// The server's answer breaks the protocol.
+    #[error("the server's answer makes no sense: {0}")]
+    Nonsense(String),
+    /// The local file system said no.
+    #[error("could not {doing} {}", path.display())]
+    Local {
+        /// What was tried, such as `read`.
+        doing: &'static str,
+        /// The local path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The local file became another while it was sent.
+    #[error("{} changed while it was read", .0.display())]
+    LocalChanged(PathBuf),
+    /// A file is there already and was to be kept.
+    #[error("there is a file already: {}", .0.display())]
+    LocalExists(PathBuf),
+    /// The bytes that arrived are not those that were sent.
+    #[error("the digests differ: the server has {server}, this side {local}")]
+    DigestMismatch {
+        /// What the server computed.
+        server: Digest,
+        /// What this side computed.
+        local: Digest,
+    },
+    /// A name in a listing that could lead out of the directory it is in.
+    #[error("the server sent a name that is no file name: {0:?}")]
+    UnsafeName(String),
+}
+
+impl ClientError {
+    /// The server's code, if the server said no.
+    #[must_use]
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Login(error) | Self::Server(error) | Self::Lost(Lost::Refused(error)) => {
+                Some(error.code)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether what else a larger job has to do would fail in the same way.
+    #[must_use]
+    pub fn ends_everything(&self) -> bool {
+        match self {
+            Self::Server(error) => matches!(
+                error.code,
+                ErrorCode::QuotaExceeded
+                    | ErrorCode::NoSpace
+                    | ErrorCode::NotLoggedIn
+                    | ErrorCode::ShuttingDown
+            ),
+            Self::Local { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ),
+            Self::Lost(_) | Self::Connect { .. } | Self::Login(_) | Self::NoTls { .. } => true,
+            _ => false,
+        }
+    }
+
+    pub(super) fn local(doing: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Local {
+            doing,
+            path: path.into(),
+            source,
+        }
+    }
+}
+
+/// Why a connection is gone.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Lost {
+    /// The server closed it without a word.
+    #[error("the server closed the connection")]
+    Closed,
+    /// The server said goodbye before it closed.
+    #[error("{}", farewell(*.0))]
+    Goodbye(GoodbyeReason),
+    /// The server hung up, and said why.
+    #[error("the server hung up: {0}")]
+    Refused(WireError),
+    /// The network failed, or the other side is gone.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// What answers there is no haul server.
+    #[error("what answers there does not speak haul: {0}")]
+    NotHaul(String),
+}
+
+fn farewell(reason: GoodbyeReason) -> &'static str {
+    match reason {
+        GoodbyeReason::ShuttingDown => "the server is shutting down",
+        GoodbyeReason::AccountClosed => "the account was disabled or removed",
+        _ => "the server said goodbye",
+    }
+}

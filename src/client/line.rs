@@ -1,0 +1,340 @@
+//! The line to the server: one task reads it, one writes it, and a table knows who waits for what.
+//!
+//! The reader hands every frame to the call with its id. A download that is not read fills its
+//! queue and then holds the reader, and with it the connection: that is the back-pressure that
+//! keeps memory bounded, and why whoever begins a download must go on reading it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::{ClientError, Lost};
+use crate::connection::{Outbox, ReceiveError, Receiver, write_frames};
+use crate::protocol::{
+    Call, Event, Frame, FrameCodec, FrameError, GoodbyeReason, MAX_CONTROL, ServerMessage,
+    WireError, encode_request,
+};
+
+/// Requests that may be unfinished on one connection; more wait here. Below what a server takes
+/// before it stops reading.
+const REQUESTS: usize = 48;
+
+/// Gets and puts among them. A server that is asked for more at once than it moves would have to
+/// leave the data of the others standing in front of everything else.
+const TRANSFERS: usize = 16;
+
+/// Data frames of one download that may wait for their reader.
+const PARTS: usize = 4;
+
+/// For one frame to arrive from its first byte to its last, and for one to be taken.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// For the reason of a loss to be known once the loss is.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The sending side of a connection and the table of what is unfinished on it.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) outbox: Outbox,
+    table: Arc<Table>,
+    requests: Arc<Semaphore>,
+    transfers: Arc<Semaphore>,
+    /// For what a dropped transfer still has to say.
+    pub(super) runtime: Handle,
+}
+
+/// What arrives on the stream of a download.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// The reply that comes before the data.
+    Begin(Box<RawValue>),
+    /// The next bytes.
+    Chunk(Bytes),
+}
+
+impl Line {
+    /// Starts the two tasks. They end when the line and all that came of it is dropped, or when
+    /// the connection does.
+    pub(super) fn start<R, W>(reader: R, writer: W) -> Self
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let (outbox, queue) = Outbox::new();
+        let table = Arc::new(Table::default());
+        let writer = tokio::spawn(write_frames(writer, queue, FRAME_TIMEOUT));
+        let receiver = Receiver::new(reader, FrameCodec::new(), FRAME_TIMEOUT);
+        tokio::spawn(read_until_lost(receiver, writer, Arc::clone(&table)));
+        Self {
+            outbox,
+            table,
+            requests: Arc::new(Semaphore::new(REQUESTS)),
+            transfers: Arc::new(Semaphore::new(TRANSFERS)),
+            runtime: Handle::current(),
+        }
+    }
+
+    /// Sends a request that has no data.
+    pub(super) async fn call<C: Call>(&self, request: &C) -> Result<Pending, ClientError> {
+        self.send(request, None, None).await
+    }
+
+    /// Sends a request whose data flows this way.
+    pub(super) async fn put<C: Call>(&self, request: &C) -> Result<Pending, ClientError> {
+        let transfer = permit(&self.transfers).await;
+        self.send(request, Some(transfer), None).await
+    }
+
+    /// Sends a request whose data comes from the server.
+    pub(super) async fn get<C: Call>(
+        &self,
+        request: &C,
+    ) -> Result<(Pending, mpsc::Receiver<Part>), ClientError> {
+        let transfer = permit(&self.transfers).await;
+        let (sender, parts) = mpsc::channel(PARTS);
+        let pending = self.send(request, Some(transfer), Some(sender)).await?;
+        Ok((pending, parts))
+    }
+
+    async fn send<C: Call>(
+        &self,
+        request: &C,
+        transfer: Option<OwnedSemaphorePermit>,
+        parts: Option<mpsc::Sender<Part>>,
+    ) -> Result<Pending, ClientError> {
+        let permits = (permit(&self.requests).await, transfer);
+        let (sender, mut reply) = oneshot::channel();
+        let id = self.table.enter(Waiting {
+            reply: sender,
+            parts,
+            _permits: permits,
+        })?;
+        let unsent = Unsent {
+            id,
+            table: &self.table,
+        };
+        let json = encode_request(id, request);
+        if json.len() > MAX_CONTROL {
+            return Err(ClientError::TooLong {
+                length: json.len(),
+                limit: MAX_CONTROL,
+            });
+        }
+        if self.outbox.send(json.into()).await.is_err() {
+            // The reader, which knows why, may not have come to it.
+            let _ = timeout(GRACE, &mut reply).await;
+            return Err(self.table.why_lost().into());
+        }
+        // It is sent: from here on the reader takes it out.
+        std::mem::forget(unsent);
+        Ok(Pending {
+            id,
+            reply,
+            table: Arc::clone(&self.table),
+        })
+    }
+
+    /// Whether the request of this id still has its final reply to come.
+    pub(super) fn is_unfinished(&self, id: u32) -> bool {
+        self.table.lock().waiting.contains_key(&id)
+    }
+
+    /// Why the connection is gone, if it is.
+    pub(super) fn lost(&self) -> Option<Lost> {
+        self.table.lock().lost.clone()
+    }
+}
+
+async fn permit(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(semaphore)
+        .acquire_owned()
+        .await
+        .expect("no one closes it")
+}
+
+/// A request whose final reply is to come.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) id: u32,
+    reply: oneshot::Receiver<Result<Box<RawValue>, WireError>>,
+    table: Arc<Table>,
+}
+
+impl Pending {
+    /// The final reply. Cancel-safe.
+    pub(super) async fn reply<T: DeserializeOwned>(&mut self) -> Result<T, ClientError> {
+        if self.reply.is_terminated() {
+            return Err(ClientError::Over);
+        }
+        match (&mut self.reply).await {
+            Ok(Ok(ok)) => parse(&ok),
+            Ok(Err(error)) => Err(ClientError::Server(error)),
+            Err(_) => Err(self.table.why_lost().into()),
+        }
+    }
+}
+
+/// What the server says, in the form that the request expects.
+pub(super) fn parse<T: DeserializeOwned>(json: &RawValue) -> Result<T, ClientError> {
+    serde_json::from_str(json.get()).map_err(|error| ClientError::Nonsense(error.to_string()))
+}
+
+/// Takes a request out of the table unless it was sent.
+struct Unsent<'a> {
+    id: u32,
+    table: &'a Table,
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        self.table.leave(self.id);
+    }
+}
+
+/// Who waits for what.
+#[derive(Debug, Default)]
+struct Table(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: HashMap<u32, Waiting>,
+    last_id: u32,
+    lost: Option<Lost>,
+}
+
+/// A request without its final reply. It keeps its permits until then, wanted or not.
+#[derive(Debug)]
+struct Waiting {
+    reply: oneshot::Sender<Result<Box<RawValue>, WireError>>,
+    parts: Option<mpsc::Sender<Part>>,
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, waiting: Waiting) -> Result<u32, Lost> {
+        let mut state = self.lock();
+        if let Some(lost) = &state.lost {
+            return Err(lost.clone());
+        }
+        loop {
+            state.last_id = state.last_id.wrapping_add(1);
+            let id = state.last_id;
+            if id != 0 && !state.waiting.contains_key(&id) {
+                state.waiting.insert(id, waiting);
+                return Ok(id);
+            }
+        }
+    }
+
+    fn leave(&self, id: u32) -> Option<Waiting> {
+        self.lock().waiting.remove(&id)
+    }
+
+    fn parts(&self, id: u32) -> Option<mpsc::Sender<Part>> {
+        self.lock().waiting.get(&id)?.parts.clone()
+    }
+
+    /// Fails what waits and whatever comes.
+    fn lose(&self, lost: Lost) {
+        let waiting = {
+            let mut state = self.lock();
+            state.lost.get_or_insert(lost);
+            std::mem::take(&mut state.waiting)
+        };
+        drop(waiting);
+    }
+
+    fn why_lost(&self) -> Lost {
+        self.lock().lost.clone().unwrap_or(Lost::Closed)
+    }
+}
+
+/// Hands out what arrives until nothing more can, then fails all who wait.
+async fn read_until_lost<R: AsyncRead + Unpin>(
+    mut receiver: Receiver<R>,
+    mut writer: JoinHandle<std::io::Result<()>>,
+    table: Arc<Table>,
+) {
+    let mut goodbye = None;
+    let lost = loop {
+        let frame = tokio::select! {
+            biased;
+            frame = receiver.next() => frame,
+            end = &mut writer => break why_unwritable(end),
+        };
+        match frame {
+            Ok(Some(Frame::Data { stream, chunk })) => {
+                deliver(&table, stream, Part::Chunk(chunk)).await;
+            }
+            Ok(Some(Frame::Control(json))) => match ServerMessage::parse(&json) {
+                Ok(message) => {
+                    if let Some(lost) = hand_out(&table, message, &mut goodbye).await {
+                        break lost;
+                    }
+                }
+                Err(error) => break Lost::NotHaul(error.to_string()),
+            },
+            Ok(None) => break Lost::Closed,
+            Err(ReceiveError::Frame(FrameError::Io(error))) => {
+                break Lost::Broken(error.to_string());
+            }
+            Err(ReceiveError::Frame(FrameError::Truncated)) => {
+                break Lost::Broken(FrameError::Truncated.to_string());
+            }
+            Err(ReceiveError::Frame(error)) => break Lost::NotHaul(error.to_string()),
+            Err(error @ ReceiveError::TimedOut(_)) => break Lost::Broken(error.to_string()),
+        }
+    };
+    writer.abort();
+    table.lose(goodbye.map_or(lost, Lost::Goodbye));
+}
+
+/// Gives one message to who waits for it. The connection is over if this returns why.
+async fn hand_out(
+    table: &Table,
+    message: ServerMessage,
+    goodbye: &mut Option<GoodbyeReason>,
+) -> Option<Lost> {
+    match message {
+        ServerMessage::Reply(id, reply) => {
+            if let Some(waiting) = table.leave(id) {
+                // Whoever asked may have gone away.
+                let _ = waiting.reply.send(reply);
+            }
+        }
+        ServerMessage::Begin(id, begin) => deliver(table, id, Part::Begin(begin)).await,
+        ServerMessage::Event(Event::Goodbye { reason }) => *goodbye = Some(reason),
+        ServerMessage::Event(_) => {}
+        ServerMessage::Refusal(error) => return Some(Lost::Refused(error)),
+    }
+    None
+}
+
+/// Waits for room in the queue of a download. What nobody reads any more is thrown away, as is
+/// what comes for a request that has no data or is finished.
+async fn deliver(table: &Table, id: u32, part: Part) {
+    if let Some(parts) = table.parts(id) {
+        let _ = parts.send(part).await;
+    }
+}
+
+fn why_unwritable(end: Result<std::io::Result<()>, tokio::task::JoinError>) -> Lost {
+    match end {
+        Ok(Ok(())) => Lost::Closed,
+        Ok(Err(error)) => Lost::Broken(error.to_string()),
+        Err(error) => Lost::Broken(error.to_string()),
+    }
+}

@@ -1,0 +1,192 @@
+//! The client: log in to a server, call its commands, move files and whole trees.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), haul::client::ClientError> {
+//! use haul::client::{Client, GetOptions};
+//! use haul::protocol::Secret;
+//!
+//! let url = "haul+plain://localhost:9000".parse().expect("an address");
+//! let client = Client::connect(&url).await?;
+//! client.login("alice", &Secret::new("a long password".into())).await?;
+//! let mut download = client.get("reports/may.pdf", GetOptions::default()).await?;
+//! while let Some(chunk) = download.chunk().await {
+//!     println!("{} bytes", chunk.len());
+//! }
+//! download.finish().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! A [`Client`] is one connection. It is cheap to clone and takes many calls at once: a request
+//! does not wait for the reply to another. Everything is bounded; who asks for more waits.
+
+mod commands;
+mod download;
+mod error;
+mod file;
+mod line;
+mod local;
+mod progress;
+mod transfer;
+mod tree;
+mod upload;
+mod url;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use self::line::Line;
+use crate::protocol::{Call, Login, LoginReply, MAX_CONTROL_BEFORE_LOGIN, Secret};
+
+pub use self::download::{Download, GetOptions};
+pub use self::error::{ClientError, Lost};
+pub use self::file::{Fetched, FileOptions};
+pub use self::progress::Progress;
+pub use self::tree::{Note, Summary};
+pub use self::upload::{PutOptions, Upload};
+pub use self::url::{InvalidUrl, ServerUrl};
+
+/// For a connection to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For the answer to what a server answers at once. A login may have to queue for its hashing.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A silent connection is probed after this, so that a dead peer is noticed in a minute or so.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// A connection to a server. The connection ends when the last clone and the last transfer is
+/// dropped.
+#[derive(Debug, Clone)]
+pub struct Client {
+    line: Arc<Line>,
+}
+
+impl Client {
+    /// Connects to a server. Nobody is logged in yet.
+    ///
+    /// # Errors
+    /// [`ClientError::NoTls`] if the address asks for TLS, [`ClientError::Connect`] if no
+    /// connection is made within ten seconds.
+    pub async fn connect(url: &ServerUrl) -> Result<Self, ClientError> {
+        if url.tls {
+            return Err(ClientError::NoTls { url: url.clone() });
+        }
+        let failed = |source| ClientError::Connect {
+            server: url.address(),
+            source,
+        };
+        let stream = timeout(
+            CONNECT_TIMEOUT,
+            TcpStream::connect((url.host.as_str(), url.port)),
+        )
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        .map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE / 3);
+        SockRef::from(&stream)
+            .set_tcp_keepalive(&keepalive)
+            .map_err(failed)?;
+        let (reader, writer) = stream.into_split();
+        Ok(Self {
+            line: Arc::new(Line::start(reader, writer)),
+        })
+    }
+
+    /// Speaks to a server over any byte stream.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn over<S>(stream: S) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (reader, writer) = tokio::io::split(stream);
+        Self {
+            line: Arc::new(Line::start(reader, writer)),
+        }
+    }
+
+    /// Logs in by password.
+    ///
+    /// # Errors
+    /// [`ClientError::Login`] if the server does not let this user in.
+    pub async fn login(&self, user: &str, password: &Secret) -> Result<LoginReply, ClientError> {
+        self.log_in(Login {
+            user: Some(user.into()),
+            password: Some(password.clone()),
+            token: None,
+        })
+        .await
+    }
+
+    /// Logs in by token, which says who the user is.
+    ///
+    /// # Errors
+    /// [`ClientError::Login`] if the server does not take the token.
+    pub async fn login_with_token(&self, token: &Secret) -> Result<LoginReply, ClientError> {
+        self.log_in(Login {
+            token: Some(token.clone()),
+            ..Login::default()
+        })
+        .await
+    }
+
+    async fn log_in(&self, login: Login) -> Result<LoginReply, ClientError> {
+        let secrets = [
+            &login.user.clone().map(Secret::new),
+            &login.password,
+            &login.token,
+        ];
+        let length = secrets
+            .into_iter()
+            .flatten()
+            .map(|secret| secret.expose().len())
+            .sum();
+        // Twice the length: what has to be escaped takes more room. The server would hang up.
+        if 2 * length > MAX_CONTROL_BEFORE_LOGIN {
+            return Err(ClientError::TooLong {
+                length,
+                limit: MAX_CONTROL_BEFORE_LOGIN / 2,
+            });
+        }
+        match self.call_promptly(login).await {
+            Err(ClientError::Server(error)) => Err(ClientError::Login(error)),
+            reply => reply,
+        }
+    }
+
+    /// Sends any request that moves no file, and waits for its reply.
+    ///
+    /// If the future is dropped the request goes on and its reply is thrown away.
+    ///
+    /// # Errors
+    /// [`ClientError::Server`] if the server says no, [`ClientError::Lost`] if the connection ends
+    /// before it answers.
+    pub async fn call<C: Call>(&self, request: C) -> Result<C::Reply, ClientError> {
+        self.line.call(&request).await?.reply().await
+    }
+
+    /// [`call`](Self::call) for what takes a sound server no time.
+    async fn call_promptly<C: Call>(&self, request: C) -> Result<C::Reply, ClientError> {
+        timeout(ANSWER_TIMEOUT, self.call(request))
+            .await
+            .unwrap_or(Err(ClientError::TimedOut(ANSWER_TIMEOUT)))
+    }
+
+    /// Why the connection is gone, if it is.
+    #[must_use]
+    pub fn lost(&self) -> Option<Lost> {
+        self.line.lost()
+    }
+}
+
+#[cfg(test)]
+mod tests;

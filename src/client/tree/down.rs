@@ -1,0 +1,278 @@
+//! From the server to here.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use futures::stream::StreamExt;
+use tokio::sync::mpsc;
+
+use super::{IN_FLIGHT, Job, Note, Summary, join};
+use crate::client::file::blocking;
+use crate::client::{Client, ClientError, Fetched, FileOptions, Progress};
+use crate::protocol::{Entry, Kind, LsReply, StatReply};
+
+/// Pages of listings asked for at the same time.
+const LISTINGS: usize = 8;
+
+/// Files that may be known and not begun before no further page is asked for.
+const WAITING: usize = 4096;
+
+/// Levels below what was asked for. A server has fewer; one that invents them has an end here.
+const LEVELS: u32 = 100;
+
+impl Client {
+    /// Gets files and whole directories, each to the local path beside it, whose parent exists.
+    /// A directory that is there already is filled up. Links below a local path are not followed,
+    /// and nothing that the server says leads out of it.
+    ///
+    /// `notes` must be read while this runs, or closed.
+    ///
+    /// # Errors
+    /// What makes it pointless to go on, such as a lost connection; files that are whole by then
+    /// stay. What concerns one file is told in `notes` and counted.
+    pub async fn get_trees(
+        &self,
+        roots: Vec<(String, PathBuf)>,
+        options: FileOptions,
+        progress: &Progress,
+        notes: mpsc::Sender<Note>,
+    ) -> Result<Summary, ClientError> {
+        let mut down = Down {
+            client: self.clone(),
+            options,
+            job: Job::new(progress, notes),
+            looking: 0,
+            roots: roots.into(),
+            directories: Vec::new(),
+            files: VecDeque::new(),
+        };
+        loop {
+            down.begin_more();
+            match down.job.running.next().await {
+                Some(step) => down.take(step).await?,
+                None => return Ok(down.job.summary),
+            }
+        }
+    }
+}
+
+struct Down {
+    client: Client,
+    options: FileOptions,
+    job: Job<Step>,
+    /// Requests for a root or a listing that run.
+    looking: usize,
+    roots: VecDeque<(String, PathBuf)>,
+    /// The last is looked into first, which keeps the heap small.
+    directories: Vec<Directory>,
+    files: VecDeque<Place>,
+}
+
+/// The same place on both sides.
+struct Place {
+    remote: String,
+    local: PathBuf,
+    /// Below what was asked for; 0 is what was asked for, which the user named.
+    level: u32,
+}
+
+struct Directory {
+    place: Place,
+    cursor: Option<String>,
+}
+
+enum Step {
+    Looked(Place, Result<StatReply, ClientError>),
+    Listed(Directory, Result<LsReply, ClientError>),
+    Got(Place, Result<Fetched, ClientError>),
+}
+
+impl Down {
+    fn begin_more(&mut self) {
+        while self.looking < LISTINGS && self.files.len() < WAITING {
+            if let Some(directory) = self.directories.pop() {
+                self.list(directory);
+            } else if let Some((remote, local)) = self.roots.pop_front() {
+                self.look(Place {
+                    remote,
+                    local,
+                    level: 0,
+                });
+            } else {
+                break;
+            }
+            self.looking += 1;
+        }
+        if self.looking == 0 && self.directories.is_empty() && self.roots.is_empty() {
+            self.job.progress.found_all();
+        }
+        while self.job.running.len() < IN_FLIGHT + self.looking {
+            let Some(place) = self.files.pop_front() else {
+                break;
+            };
+            self.get(place);
+        }
+    }
+
+    fn look(&self, place: Place) {
+        let client = self.client.clone();
+        self.job.running.push(Box::pin(async move {
+            let reply = client.stat(&place.remote).await;
+            Step::Looked(place, reply)
+        }));
+    }
+
+    fn list(&self, mut directory: Directory) {
+        let client = self.client.clone();
+        self.job.running.push(Box::pin(async move {
+            let cursor = directory.cursor.take();
+            let is_first = cursor.is_none();
+            let mut page = client.ls_page(&directory.place.remote, cursor).await;
+            if is_first && page.is_ok() {
+                let (local, level) = (directory.place.local.clone(), directory.place.level);
+                if let Err(error) = blocking(move || make_directory(&local, level == 0)).await {
+                    page = Err(error);
+                }
+            }
+            Step::Listed(directory, page)
+        }));
+    }
+
+    fn get(&self, place: Place) {
+        let (client, options) = (self.client.clone(), self.options);
+        let progress = self.job.progress.clone();
+        self.job.running.push(Box::pin(async move {
+            let (local, named) = (place.local.clone(), place.level == 0);
+            let got = client
+                .get_found(&place.remote, local, named, options, &progress)
+                .await;
+            Step::Got(place, got)
+        }));
+    }
+
+    async fn take(&mut self, step: Step) -> Result<(), ClientError> {
+        match step {
+            Step::Looked(place, Ok(stat)) => {
+                self.looking -= 1;
+                self.found(place, stat.entry.kind, stat.entry.size);
+                Ok(())
+            }
+            Step::Listed(directory, Ok(page)) => {
+                self.looking -= 1;
+                self.listed(directory, page).await
+            }
+            Step::Got(place, Ok(Fetched { path, size, digest })) => {
+                self.job.moved(place.remote, path, size, digest).await;
+                Ok(())
+            }
+            Step::Looked(place, Err(error)) | Step::Listed(Directory { place, .. }, Err(error)) => {
+                self.looking -= 1;
+                self.job.failed(place.remote, error).await
+            }
+            Step::Got(place, Err(error)) => self.job.failed(place.remote, error).await,
+        }
+    }
+
+    fn found(&mut self, place: Place, kind: Kind, size: u64) {
+        match kind {
+            Kind::File => {
+                self.job.progress.found_file(size);
+                self.files.push_back(place);
+            }
+            Kind::Dir => {
+                self.job.summary.directories += 1;
+                self.directories.push(Directory {
+                    place,
+                    cursor: None,
+                });
+            }
+        }
+    }
+
+    async fn listed(&mut self, directory: Directory, page: LsReply) -> Result<(), ClientError> {
+        let level = directory.place.level + 1;
+        for Entry {
+            name, kind, size, ..
+        } in page.entries
+        {
+            if !is_one_name(&name) {
+                let within = directory.place.remote.clone();
+                let error = ClientError::UnsafeName(name);
+                self.job.failed(within, error).await?;
+                continue;
+            }
+            let place = Place {
+                remote: join(&directory.place.remote, &name),
+                local: directory.place.local.join(&name),
+                level,
+            };
+            if level > LEVELS {
+                self.job.skipped(place.remote, "too many levels").await;
+                continue;
+            }
+            self.found(place, kind, size);
+        }
+        if page.cursor.is_some() {
+            self.directories.push(Directory {
+                cursor: page.cursor,
+                ..directory
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Whether a name from the server names something within its directory and nothing else.
+fn is_one_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    let only = (components.next(), components.next());
+    matches!(only, (Some(Component::Normal(part)), None) if part == name) && !name.contains('\0')
+}
+
+/// Makes a directory, or finds one. The user may have named a link to one, the server may not.
+fn make_directory(path: &Path, named_by_user: bool) -> Result<(), ClientError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let there = if named_by_user {
+                fs::metadata(path)
+            } else {
+                fs::symlink_metadata(path)
+            };
+            if there.is_ok_and(|there| there.is_dir()) {
+                return Ok(());
+            }
+            let source = io::ErrorKind::NotADirectory.into();
+            Err(ClientError::local("make directory", path, source))
+        }
+        Err(source) => Err(ClientError::local("make directory", path, source)),
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_single_normal_component_is_a_name() {
+        for name in ["a", "..a", "a b", "-", "…", "\\", "C:"] {
+            assert!(is_one_name(name), "{name}");
+        }
+        for name in [
+            "", ".", "..", "/", "a/", "a/b", "/a", "./a", "a/.", "../a", "a\0",
+        ] {
+            assert!(!is_one_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_way_is_followed_only_where_the_user_named_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(directory.path(), &link).expect("linked");
+        assert!(make_directory(&link, true).is_ok());
+        assert!(make_directory(&link, false).is_err());
+    }
+}

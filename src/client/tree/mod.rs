@@ -1,0 +1,129 @@
+//! Whole trees: many files and directories at once, both ways.
+//!
+//! Files are moved side by side, a bounded number of them, so that thousands of small ones do not
+//! wait for each other's answers. What fails is told and the rest goes on, unless the rest would
+//! fail in the same way.
+
+mod down;
+mod up;
+
+use std::path::PathBuf;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+
+use super::{ClientError, Progress};
+use crate::protocol::Digest;
+
+/// Files that are opened, moved and finished at the same time.
+const IN_FLIGHT: usize = 32;
+
+/// What became of one file or directory, told as it happens.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Note {
+    /// A file was moved, and both sides agree on it.
+    Moved {
+        /// Its path on the server.
+        remote: String,
+        /// Its path here.
+        local: PathBuf,
+        /// Its bytes.
+        size: u64,
+        /// Its digest.
+        digest: Option<Digest>,
+    },
+    /// Something that is neither file nor directory, or leads back, was left out.
+    Skipped {
+        /// Where it is.
+        path: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// A file or directory could not be moved; the others go on.
+    Failed {
+        /// Where it is.
+        path: String,
+        /// Why.
+        error: ClientError,
+    },
+}
+
+/// What became of all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Files moved.
+    pub files: u64,
+    /// Directories made or found on the receiving side.
+    pub directories: u64,
+    /// Bytes of the files moved.
+    pub bytes: u64,
+    /// What was left out.
+    pub skipped: u64,
+    /// What failed.
+    pub failed: u64,
+}
+
+/// What both ways keep while they run.
+struct Job<Step> {
+    progress: Progress,
+    notes: mpsc::Sender<Note>,
+    summary: Summary,
+    running: FuturesUnordered<BoxFuture<'static, Step>>,
+}
+
+impl<Step> Job<Step> {
+    fn new(progress: &Progress, notes: mpsc::Sender<Note>) -> Self {
+        Self {
+            progress: progress.clone(),
+            notes,
+            summary: Summary::default(),
+            running: FuturesUnordered::new(),
+        }
+    }
+
+    async fn moved(&mut self, remote: String, local: PathBuf, size: u64, digest: Option<Digest>) {
+        self.summary.files += 1;
+        self.summary.bytes += size;
+        self.tell(Note::Moved {
+            remote,
+            local,
+            size,
+            digest,
+        })
+        .await;
+    }
+
+    async fn skipped(&mut self, path: String, why: &'static str) {
+        self.summary.skipped += 1;
+        self.tell(Note::Skipped { path, why }).await;
+    }
+
+    /// Notes the failure, or returns it if it ends the job.
+    async fn failed(&mut self, path: String, error: ClientError) -> Result<(), ClientError> {
+        if error.ends_everything() {
+            return Err(error);
+        }
+        self.summary.failed += 1;
+        self.tell(Note::Failed { path, error }).await;
+        Ok(())
+    }
+
+    async fn tell(&self, note: Note) {
+        // Nobody has to listen.
+        let _ = self.notes.send(note).await;
+    }
+}
+
+/// The path of `name` in the directory `path` on the server.
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() || path.ends_with('/') {
+        format!("{path}{name}")
+    } else {
+        format!("{path}/{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

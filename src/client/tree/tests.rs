@@ -1,0 +1,288 @@
+//! Files and trees against a server that follows a script.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::client::tests::{Peer, blake3, pair};
+use crate::client::{ClientError, FileOptions, Note, Progress, Summary};
+use crate::protocol::{
+    Entry, Frame, IfExists, Kind, LsReply, PathReply, Request, StatReply, encode_ok,
+};
+
+fn entry(name: &str, kind: Kind, size: u64) -> Entry {
+    Entry {
+        name: name.into(),
+        kind,
+        size,
+        modified: Timestamp::UNIX_EPOCH,
+    }
+}
+
+/// Answers for a server with these files, until the client hangs up. A path that ends with a slash
+/// is a directory.
+async fn serve(mut peer: Peer, files: BTreeMap<&'static str, &'static str>) {
+    while let Some((id, request)) = peer.next_request().await {
+        let json = match request {
+            Request::Stat(stat) => {
+                let kind = if files.contains_key(&*stat.path) {
+                    Kind::File
+                } else {
+                    Kind::Dir
+                };
+                encode_ok(
+                    id,
+                    &StatReply {
+                        entry: entry("x", kind, 1),
+                        path: stat.path,
+                        version: None,
+                        digest: None,
+                    },
+                )
+            }
+            Request::Ls(ls) => encode_ok(id, &page(&files, &ls.path.unwrap_or_default())),
+            Request::Get(get) => {
+                let content = files[&*get.path].as_bytes();
+                peer.send_file(id, content, blake3(content)).await;
+                continue;
+            }
+            other => panic!("{other:?}"),
+        };
+        peer.say(json).await;
+    }
+}
+
+fn page(files: &BTreeMap<&'static str, &'static str>, path: &str) -> LsReply {
+    let mut entries = Vec::new();
+    for (file, content) in files {
+        let Some(rest) = file.strip_prefix(&format!("{path}/")) else {
+            continue;
+        };
+        match rest.split_once('/') {
+            None if !rest.is_empty() => {
+                entries.push(entry(rest, Kind::File, content.len() as u64));
+            }
+            Some((name, _)) if !entries.iter().any(|there: &Entry| there.name == name) => {
+                entries.push(entry(name, Kind::Dir, 0));
+            }
+            _ => {}
+        }
+    }
+    LsReply {
+        entries,
+        cursor: None,
+    }
+}
+
+async fn get_all(
+    files: &[(&'static str, &'static str)],
+    local: &Path,
+) -> (Result<Summary, ClientError>, Vec<Note>) {
+    let (client, peer) = pair();
+    tokio::spawn(serve(peer, files.iter().copied().collect()));
+    let (sender, mut notes) = mpsc::channel(1000);
+    let roots = vec![("top".to_owned(), local.to_owned())];
+    let progress = Progress::new();
+    let outcome = client
+        .get_trees(roots, FileOptions::default(), &progress, sender)
+        .await;
+    let mut told = Vec::new();
+    while let Some(note) = notes.recv().await {
+        told.push(note);
+    }
+    (outcome, told)
+}
+
+#[tokio::test]
+async fn a_tree_arrives_with_all_its_files_and_empty_directories_and_times() {
+    let here = tempfile::tempdir().expect("a directory");
+    let target = here.path().join("copy");
+    let files = [
+        ("top/a", "A"),
+        ("top/deep/er/b", "B"),
+        ("top/empty/", ""),
+        ("top/zero", ""),
+    ];
+    let (outcome, _) = get_all(&files, &target).await;
+    let summary = outcome.expect("got");
+    assert_eq!((summary.files, summary.bytes, summary.failed), (3, 2, 0));
+    assert_eq!(fs::read(target.join("a")).expect("there"), b"A");
+    assert_eq!(fs::read(target.join("deep/er/b")).expect("there"), b"B");
+    assert_eq!(fs::read(target.join("zero")).expect("there"), b"");
+    assert!(target.join("empty").is_dir());
+    let modified = fs::metadata(target.join("a")).and_then(|metadata| metadata.modified());
+    assert_eq!(
+        Timestamp::try_from(modified.expect("a time"))
+            .expect("in range")
+            .to_string(),
+        "2020-02-02T02:02:02Z"
+    );
+}
+
+#[tokio::test]
+async fn a_hundred_small_files_are_got_at_once() {
+    let here = tempfile::tempdir().expect("a directory");
+    let names: Vec<&'static str> = (0..100)
+        .map(|number| &*Box::leak(format!("top/{number}").into_boxed_str()))
+        .collect();
+    let files: Vec<_> = names.iter().map(|name| (*name, *name)).collect();
+    let (outcome, notes) = get_all(&files, &here.path().join("copy")).await;
+    assert_eq!(outcome.expect("got").files, 100);
+    assert_eq!(notes.len(), 100);
+}
+
+#[tokio::test]
+async fn a_hostile_server_can_not_write_outside_the_target() {
+    let (client, mut peer) = pair();
+    let here = tempfile::tempdir().expect("a directory");
+    let outside = tempfile::tempdir().expect("a directory");
+    let target = here.path().join("target");
+    fs::create_dir(&target).expect("made");
+    std::os::unix::fs::symlink(outside.path(), target.join("link")).expect("linked");
+    let script = async move {
+        let (id, _) = peer.request().await;
+        let stat = StatReply {
+            path: "/x".into(),
+            entry: entry("x", Kind::Dir, 0),
+            version: None,
+            digest: None,
+        };
+        peer.say(encode_ok(id, &stat)).await;
+        let hostile = ["..", "../up", "/etc/haul", "a/b", "", "."];
+        let mut entries: Vec<_> = hostile.map(|name| entry(name, Kind::File, 1)).into();
+        entries.push(entry("link", Kind::Dir, 0));
+        let (id, _) = peer.request().await;
+        let page = LsReply {
+            entries,
+            cursor: None,
+        };
+        peer.say(encode_ok(id, &page)).await;
+        let (id, request) = peer.request().await;
+        assert!(matches!(request, Request::Ls(_)), "no hostile name is got");
+        let entries = vec![entry("escaped", Kind::File, 1)];
+        peer.say(encode_ok(
+            id,
+            &LsReply {
+                entries,
+                cursor: None,
+            },
+        ))
+        .await;
+        assert!(peer.next_request().await.is_none(), "nothing else is asked");
+    };
+    let get = async move {
+        let (sender, _notes) = mpsc::channel(1000);
+        let roots = vec![("x".to_owned(), target)];
+        client
+            .get_trees(roots, FileOptions::default(), &Progress::new(), sender)
+            .await
+    };
+    let (outcome, ()) = tokio::join!(get, script);
+    let summary = outcome.expect("the rest went on");
+    assert_eq!((summary.files, summary.failed), (0, 7));
+    assert_eq!(outside.path().read_dir().expect("there").count(), 0);
+}
+
+#[tokio::test]
+async fn a_tree_is_put_with_links_followed_and_loops_and_pipes_left_out() {
+    let here = tempfile::tempdir().expect("a directory");
+    let top = here.path().join("top");
+    fs::create_dir_all(top.join("empty")).expect("made");
+    fs::write(top.join("file"), "F").expect("written");
+    std::os::unix::fs::symlink("file", top.join("link")).expect("linked");
+    std::os::unix::fs::symlink("..", top.join("empty/loop")).expect("linked");
+    std::os::unix::fs::symlink("nowhere", top.join("dangling")).expect("linked");
+    let _socket = std::os::unix::net::UnixListener::bind(top.join("socket")).expect("bound");
+    let (client, mut peer) = pair();
+    let server = tokio::spawn(async move {
+        let mut made = Vec::new();
+        let mut put: BTreeMap<u32, (String, Vec<u8>)> = BTreeMap::new();
+        while let Some(frame) = peer.next_frame().await {
+            let (id, request) = match &frame {
+                Frame::Control(json) => Request::parse(json).expect("sound"),
+                Frame::Data { stream, chunk } => {
+                    let (_, content) = put.get_mut(stream).expect("an open put");
+                    content.extend_from_slice(chunk);
+                    continue;
+                }
+            };
+            match request {
+                Request::Mkdir(mkdir) => {
+                    assert!(mkdir.parents);
+                    let reply = PathReply { path: mkdir.path };
+                    peer.say(encode_ok(id, &reply)).await;
+                    made.push(reply.path);
+                }
+                Request::Put(request) => {
+                    assert!(request.parents && request.modified.is_some());
+                    put.insert(id, (request.path, Vec::new()));
+                }
+                Request::End(end) => {
+                    let (path, content) = &put[&id];
+                    peer.store(id, path, content, &end).await;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        made.sort();
+        (made, put)
+    });
+    let (sender, mut notes) = mpsc::channel(1000);
+    let roots = vec![(top, "/up".to_owned())];
+    let progress = Progress::new();
+    let summary = client
+        .put_trees(roots, FileOptions::default(), &progress, sender)
+        .await
+        .expect("put");
+    drop(client);
+    let (made, put) = server.await.expect("no panic");
+    assert_eq!(made, ["/up", "/up/empty"]);
+    let mut put: Vec<_> = put.into_values().collect();
+    put.sort();
+    let expected = ["/up/file", "/up/link"].map(|path| (path.to_owned(), b"F".to_vec()));
+    assert_eq!(put, expected);
+    assert_eq!((summary.files, summary.skipped, summary.failed), (2, 3, 0));
+    assert!(progress.totals_are_final());
+    let mut skipped = 0;
+    while let Some(note) = notes.recv().await {
+        skipped += u32::from(matches!(note, Note::Skipped { .. }));
+    }
+    assert_eq!(skipped, 3);
+}
+
+#[tokio::test]
+async fn a_file_that_fails_its_check_never_gets_its_name() {
+    let here = tempfile::tempdir().expect("a directory");
+    let target = here.path().join("file");
+    fs::write(&target, "old").expect("written");
+    let (client, mut peer) = pair();
+    let script = async {
+        let (id, _) = peer.request().await;
+        peer.send_file(id, b"flipped", blake3(b"content")).await;
+    };
+    let (options, progress) = (FileOptions::default(), Progress::new());
+    let get = client.get_file("f", &target, options, &progress);
+    let (outcome, ()) = tokio::join!(get, script);
+    assert!(matches!(outcome, Err(ClientError::DigestMismatch { .. })));
+    assert_eq!(fs::read(&target).expect("there"), b"old");
+    assert_eq!(here.path().read_dir().expect("there").count(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_is_to_be_kept_is_not_even_asked_for() {
+    let here = tempfile::tempdir().expect("a directory");
+    let (client, _peer) = pair();
+    let options = FileOptions {
+        if_exists: Some(IfExists::Fail),
+        ..FileOptions::default()
+    };
+    let target = here.path().join("file");
+    fs::write(&target, "old").expect("written");
+    let outcome = client
+        .get_file("f", &target, options, &Progress::new())
+        .await;
+    assert!(matches!(outcome, Err(ClientError::LocalExists(_))));
+}

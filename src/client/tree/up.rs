@@ -1,0 +1,212 @@
+//! From here to the server.
+
+use std::path::{Path, PathBuf};
+
+use futures::stream::StreamExt;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use walkdir::{DirEntry, WalkDir};
+
+use super::{IN_FLIGHT, Job, Note, Summary, join};
+use crate::client::{Client, ClientError, FileOptions, Progress};
+use crate::protocol::PutReply;
+
+/// How far the walk may run ahead. It is what the totals are known from.
+const AHEAD: usize = 8192;
+
+impl Client {
+    /// Puts files and whole directories, each to the path on the server beside it. A directory
+    /// that is there already is filled up. Links are followed, except back to where they are in;
+    /// what is neither file nor directory is skipped.
+    ///
+    /// `notes` must be read while this runs, or closed.
+    ///
+    /// # Errors
+    /// What makes it pointless to go on, such as a lost connection or a full quota; files that
+    /// are whole by then stay. What concerns one file is told in `notes` and counted.
+    pub async fn put_trees(
+        &self,
+        roots: Vec<(PathBuf, String)>,
+        options: FileOptions,
+        progress: &Progress,
+        notes: mpsc::Sender<Note>,
+    ) -> Result<Summary, ClientError> {
+        let (sender, mut walk) = mpsc::channel(AHEAD);
+        let counters = progress.clone();
+        spawn_blocking(move || walk_all(roots, &sender, &counters));
+        let mut up = Up {
+            client: self.clone(),
+            options,
+            job: Job::new(progress, notes),
+        };
+        let mut walking = true;
+        while walking || !up.job.running.is_empty() {
+            tokio::select! {
+                found = walk.recv(), if walking && up.job.running.len() < IN_FLIGHT => match found {
+                    Some(found) => up.begin(found).await?,
+                    None => walking = false,
+                },
+                Some(step) = up.job.running.next() => up.take(step).await?,
+            }
+        }
+        Ok(up.job.summary)
+    }
+}
+
+struct Up {
+    client: Client,
+    options: FileOptions,
+    job: Job<Step>,
+}
+
+/// What the walk finds.
+enum Found {
+    Directory {
+        local: PathBuf,
+        remote: String,
+    },
+    File {
+        local: PathBuf,
+        remote: String,
+        named_by_user: bool,
+    },
+    Skipped {
+        local: PathBuf,
+        why: &'static str,
+    },
+    Failed {
+        local: PathBuf,
+        error: ClientError,
+    },
+}
+
+enum Step {
+    Made(PathBuf, Result<String, ClientError>),
+    Put(PathBuf, Result<PutReply, ClientError>),
+}
+
+impl Up {
+    async fn begin(&mut self, found: Found) -> Result<(), ClientError> {
+        let client = self.client.clone();
+        match found {
+            Found::Directory { local, remote } => self.job.running.push(Box::pin(async move {
+                let made = client.mkdir(&remote, true).await;
+                Step::Made(local, made)
+            })),
+            Found::File {
+                local,
+                remote,
+                named_by_user,
+            } => {
+                let progress = self.job.progress.clone();
+                // The directory of what was found in one may still be on its way.
+                let options = FileOptions {
+                    parents: self.options.parents || !named_by_user,
+                    ..self.options
+                };
+                self.job.running.push(Box::pin(async move {
+                    let put = client
+                        .put_found(local.clone(), &remote, options, &progress)
+                        .await;
+                    Step::Put(local, put)
+                }));
+            }
+            Found::Skipped { local, why } => {
+                self.job.skipped(local.display().to_string(), why).await;
+            }
+            Found::Failed { local, error } => {
+                self.job.failed(local.display().to_string(), error).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, step: Step) -> Result<(), ClientError> {
+        match step {
+            Step::Made(_, Ok(_)) => {
+                self.job.summary.directories += 1;
+                Ok(())
+            }
+            Step::Put(local, Ok(reply)) => {
+                let digest = Some(reply.digest);
+                self.job.moved(reply.path, local, reply.size, digest).await;
+                Ok(())
+            }
+            Step::Made(local, Err(error)) | Step::Put(local, Err(error)) => {
+                self.job.failed(local.display().to_string(), error).await
+            }
+        }
+    }
+}
+
+/// Sends all that is at and below the roots, until nobody listens.
+fn walk_all(roots: Vec<(PathBuf, String)>, sender: &mpsc::Sender<Found>, progress: &Progress) {
+    for (local, remote) in roots {
+        let mut walk = WalkDir::new(&local).follow_links(true).into_iter();
+        while let Some(entry) = walk.next() {
+            let found = match entry {
+                Ok(entry) => {
+                    let found = look_at(&entry, &local, &remote, progress);
+                    // What a directory holds can not be put if the directory can not.
+                    if entry.file_type().is_dir() && matches!(found, Some(Found::Skipped { .. })) {
+                        walk.skip_current_dir();
+                    }
+                    found
+                }
+                Err(error) => Some(why_not(&error, &local)),
+            };
+            if let Some(found) = found
+                && sender.blocking_send(found).is_err()
+            {
+                return;
+            }
+        }
+    }
+    progress.found_all();
+}
+
+fn look_at(entry: &DirEntry, root: &Path, remote: &str, progress: &Progress) -> Option<Found> {
+    let local = entry.path().to_owned();
+    let mut to = remote.to_owned();
+    for component in local.strip_prefix(root).unwrap_or(&local) {
+        let Some(name) = component.to_str() else {
+            let why = "its name is not UTF-8";
+            return Some(Found::Skipped { local, why });
+        };
+        to = join(&to, name);
+    }
+    let kind = entry.file_type();
+    if kind.is_dir() {
+        // What a remote path already is need not be made.
+        let is_there = matches!(to.trim_end_matches('/'), "" | "." | "..");
+        return (!is_there).then_some(Found::Directory { local, remote: to });
+    }
+    // A pipe or device that the user named is read; one that lies about is left alone.
+    if !kind.is_file() && entry.depth() > 0 {
+        let why = "neither file nor directory";
+        return Some(Found::Skipped { local, why });
+    }
+    progress.found_file(entry.metadata().map_or(0, |metadata| metadata.len()));
+    Some(Found::File {
+        local,
+        remote: to,
+        named_by_user: entry.depth() == 0,
+    })
+}
+
+fn why_not(error: &walkdir::Error, root: &Path) -> Found {
+    let local = error.path().unwrap_or(root).to_owned();
+    if error.loop_ancestor().is_some() {
+        let why = "a link back to a directory that it is in";
+        return Found::Skipped { local, why };
+    }
+    let kind = error
+        .io_error()
+        .map_or(std::io::ErrorKind::Other, std::io::Error::kind);
+    if kind == std::io::ErrorKind::NotFound && error.depth() > 0 {
+        let why = "a link to nothing";
+        return Found::Skipped { local, why };
+    }
+    let error = ClientError::local("read", &*local, kind.into());
+    Found::Failed { local, error }
+}

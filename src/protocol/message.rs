@@ -1,0 +1,192 @@
+//! What a server sends in a control frame: a reply, the begin of a stream, an event, a refusal.
+//!
+//! ```text
+//! {"id":2,"ok":{…}}        the one final reply of a request that succeeded
+//! {"id":2,"error":{…}}     the one final reply of a request that did not
+//! {"id":2,"begin":{…}}     before the data of a `get`, or once a `put` is ready
+//! {"error":{…}}            the bytes were no frame; the connection closes
+//! {"event":…}              an event, see [`Event`]
+//! ```
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{ErrorCode, Event, MAX_CONTROL, WireError};
+
+/// The control payload of a final reply.
+#[must_use]
+pub fn encode_ok<T: Serialize>(id: u32, ok: &T) -> Bytes {
+    #[derive(Serialize)]
+    struct Ok<'a, T> {
+        id: u32,
+        ok: &'a T,
+    }
+    bounded(id, serde_json::to_vec(&Ok { id, ok }))
+}
+
+/// The control payload that comes before a stream's data.
+#[must_use]
+pub fn encode_begin<T: Serialize>(id: u32, begin: &T) -> Bytes {
+    #[derive(Serialize)]
+    struct Begin<'a, T> {
+        id: u32,
+        begin: &'a T,
+    }
+    bounded(id, serde_json::to_vec(&Begin { id, begin }))
+}
+
+/// The control payload of a final reply to a request that failed.
+#[must_use]
+pub fn encode_error(id: u32, error: &WireError) -> Bytes {
+    #[derive(Serialize)]
+    struct Failed<'a> {
+        id: u32,
+        error: &'a WireError,
+    }
+    bounded(id, serde_json::to_vec(&Failed { id, error }))
+}
+
+/// The control payload that comes before the server hangs up: an error without an id.
+#[must_use]
+pub fn encode_refusal(error: &WireError) -> Bytes {
+    #[derive(Serialize)]
+    struct Refusal<'a> {
+        error: &'a WireError,
+    }
+    bounded(0, serde_json::to_vec(&Refusal { error }))
+}
+
+/// The control payload of an event.
+#[must_use]
+pub fn encode_event(event: &Event) -> Bytes {
+    bounded(0, serde_json::to_vec(event))
+}
+
+/// No reply is longer than a frame may be; one that would be is an error of the server's.
+fn bounded(id: u32, json: serde_json::Result<Vec<u8>>) -> Bytes {
+    match json {
+        Ok(json) if json.len() <= MAX_CONTROL => json.into(),
+        _ => encode_error(
+            id,
+            &WireError::new(ErrorCode::Internal, "the reply does not fit in a frame"),
+        ),
+    }
+}
+
+/// A control payload from a server, as a client reads it.
+#[derive(Debug)]
+pub enum ServerMessage {
+    /// The final reply to a request: what `ok` holds, or the error.
+    Reply(u32, Result<Box<RawValue>, WireError>),
+    /// The `begin` of a stream.
+    Begin(u32, Box<RawValue>),
+    /// An event.
+    Event(Event),
+    /// The server hangs up, and says why.
+    Refusal(WireError),
+}
+
+impl ServerMessage {
+    /// Parses a control payload that came from a server.
+    ///
+    /// # Errors
+    /// If the payload is none of the forms above. Unknown fields are ignored: a later server may
+    /// say more.
+    pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Envelope {
+            id: Option<u32>,
+            ok: Option<Box<RawValue>>,
+            error: Option<WireError>,
+            begin: Option<Box<RawValue>>,
+        }
+        let envelope: Envelope = serde_json::from_slice(json)?;
+        Ok(match envelope {
+            Envelope {
+                id: Some(id),
+                ok: Some(ok),
+                ..
+            } => Self::Reply(id, Ok(ok)),
+            Envelope {
+                id: Some(id),
+                error: Some(error),
+                ..
+            } => Self::Reply(id, Err(error)),
+            Envelope {
+                id: Some(id),
+                begin: Some(begin),
+                ..
+            } => Self::Begin(id, begin),
+            Envelope {
+                error: Some(error), ..
+            } => Self::Refusal(error),
+            _ => Self::Event(serde_json::from_slice(json)?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CwdReply, Nothing};
+    use super::*;
+
+    fn text(json: &Bytes) -> &str {
+        std::str::from_utf8(json).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn replies_are_written_as_the_protocol_shows_them() {
+        let cwd = CwdReply {
+            cwd: "/reports".into(),
+        };
+        assert_eq!(
+            text(&encode_ok(2, &cwd)),
+            r#"{"id":2,"ok":{"cwd":"/reports"}}"#
+        );
+        assert_eq!(text(&encode_ok(3, &Nothing {})), r#"{"id":3,"ok":{}}"#);
+        let error = WireError::new(ErrorCode::NotFound, "no such directory: /a");
+        assert_eq!(
+            text(&encode_error(4, &error)),
+            r#"{"id":4,"error":{"code":"not_found","message":"no such directory: /a","retryable":false}}"#
+        );
+        assert!(text(&encode_refusal(&error)).starts_with(r#"{"error":{"code":"#));
+    }
+
+    #[test]
+    fn every_form_of_reply_is_told_apart() {
+        let error = WireError::new(ErrorCode::Denied, "no");
+        let parse = |json: Bytes| ServerMessage::parse(&json).expect("a sound message");
+        assert!(matches!(
+            parse(encode_ok(1, &Nothing {})),
+            ServerMessage::Reply(1, Ok(_))
+        ));
+        assert!(matches!(
+            parse(encode_error(2, &error)),
+            ServerMessage::Reply(2, Err(_))
+        ));
+        assert!(matches!(
+            parse(encode_begin(3, &Nothing {})),
+            ServerMessage::Begin(3, _)
+        ));
+        assert!(matches!(
+            parse(encode_refusal(&error)),
+            ServerMessage::Refusal(_)
+        ));
+        let goodbye = Bytes::from_static(br#"{"event":"goodbye","reason":"shutting_down"}"#);
+        assert!(matches!(
+            parse(goodbye),
+            ServerMessage::Event(Event::Goodbye { .. })
+        ));
+        let later = Bytes::from_static(br#"{"event":"eclipse","seq":9}"#);
+        assert!(matches!(parse(later), ServerMessage::Event(Event::Unknown)));
+    }
+
+    #[test]
+    fn a_reply_over_the_limit_becomes_an_error_instead_of_a_bad_frame() {
+        let cwd = CwdReply {
+            cwd: "x".repeat(MAX_CONTROL),
+        };
+        assert!(text(&encode_ok(2, &cwd)).contains("internal"));
+    }
+}

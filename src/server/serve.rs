@@ -1,0 +1,122 @@
+//! One connection, from its first byte to its last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug, field, info, info_span};
+
+use super::dispatch::Dispatcher;
+use super::session::{End, Session};
+use super::sniff::{Opening, Sniffed, sniff};
+use super::{Peer, Shared, Shutdown};
+use crate::connection::{Outbox, Receiver, write_frames};
+use crate::protocol::{FrameCodec, encode_refusal};
+
+/// How long a peer that is hung up on may take to read why.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Serves one connection until either side ends it.
+pub(super) async fn serve<R, W>(
+    shared: &Arc<Shared>,
+    reader: R,
+    writer: W,
+    peer: Peer,
+    shutdown: Shutdown,
+) where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let id: Arc<str> = session_id().into();
+    let span = info_span!("session", session = %id, peer = %peer, user = field::Empty);
+    async {
+        let login_deadline = Instant::now() + shared.limits.login_timeout;
+        let Some(reader) = expect_frames(reader, login_deadline).await else {
+            return;
+        };
+        let limits = &shared.limits;
+        let (outbox, queue) = Outbox::new();
+        let writing = write_frames(writer, queue, limits.write_timeout);
+        let mut writing = tokio::spawn(writing.in_current_span());
+        let first_timeout = limits.frame_timeout_before_login;
+        let session = Session {
+            shared: shared.clone(),
+            receiver: Receiver::new(reader, FrameCodec::before_login(), first_timeout),
+            outbox,
+            peer,
+            id,
+            shutdown: shutdown.clone(),
+            login_deadline,
+            gone: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        run(session).await;
+        tokio::select! {
+            written = &mut writing => {
+                if let Ok(Err(error)) = written {
+                    info!(%error, "the peer stopped reading");
+                }
+            }
+            () = shutdown.stop.cancelled() => writing.abort(),
+        }
+    }
+    .instrument(span)
+    .await;
+}
+
+/// The stream, if the peer begins to speak frames.
+async fn expect_frames<R: AsyncRead + Unpin>(reader: R, deadline: Instant) -> Option<Sniffed<R>> {
+    match timeout_at(deadline, sniff(reader)).await {
+        Ok(Ok(Some((Opening::Framed, reader)))) => return Some(reader),
+        Ok(Ok(Some((opening, _)))) => info!(?opening, "closed: that is not spoken here"),
+        Ok(Ok(None)) => debug!("closed by the peer before it said anything"),
+        Ok(Err(error)) => info!(%error, "closed: the connection failed"),
+        Err(_) => info!("closed: the peer said nothing"),
+    }
+    None
+}
+
+async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) {
+    let started = Instant::now();
+    let end = match session.admit().await {
+        Ok(member) => Dispatcher::new(&mut session, member).run().await,
+        Err(end) => end,
+    };
+    session.gone.cancel();
+    session.tasks.close();
+    session.tasks.wait().await;
+    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    info!(reason = %end, ms, "session ended");
+    hang_up(session, &end).await;
+}
+
+/// Says why, and reads on for a moment: closing on unread bytes would take the reason back.
+async fn hang_up<R: AsyncRead + Unpin>(session: Session<R>, end: &End) {
+    let Some(refusal) = end.refusal() else {
+        return;
+    };
+    let Session {
+        outbox,
+        mut receiver,
+        ..
+    } = session;
+    let farewell = async {
+        let sent = outbox.send(encode_refusal(&refusal)).await;
+        drop(outbox);
+        if sent.is_ok() {
+            receiver.discard_rest().await;
+        }
+    };
+    let _ = timeout(LINGER, farewell).await;
+}
+
+fn session_id() -> String {
+    let mut bytes = [0; 8];
+    // Only people who read logs compare it; a constant is better than no session.
+    let _ = getrandom::fill(&mut bytes);
+    HEXLOWER.encode(&bytes)
+}
