@@ -23,7 +23,7 @@ use crate::telemetry;
 /// With nothing given it works at once: it makes its data directory and an `admin` account, and
 /// says the password and what to type next.
 #[derive(Debug, clap::Args)]
-pub struct Serve {
+pub(super) struct Serve {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "HAUL_CONFIG")]
     config: Option<PathBuf>,
@@ -40,7 +40,7 @@ impl Serve {
     ///
     /// # Errors
     /// If it can not start: one line that says what and what to do.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> anyhow::Result<()> {
         let mut config = Config::load(self.config.as_deref(), config::environment())?;
         if let Some(data) = self.data {
             config.server.data = data;

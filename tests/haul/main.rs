@@ -5,9 +5,11 @@ mod harness;
 
 mod admin;
 mod files;
+mod foreign_clients;
 mod framing;
 mod json;
 mod load;
 mod paths;
+mod protocol_document;
 mod sessions;
 mod transfers;
