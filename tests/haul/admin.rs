@@ -186,7 +186,7 @@ fn what_can_not_be_done_is_said_on_one_line_with_what_to_try_next() {
     let place = Place::new();
     assert_eq!(
         place.no("user list"),
-        "haul: there are no accounts in haul-data; name the data directory with --data, \
+        "haul: user: there are no accounts in haul-data; name the data directory with --data, \
          or make one with `haul user add`\n"
     );
     assert!(!place.0.path().join("haul-data").exists());
@@ -213,7 +213,8 @@ fn what_can_not_be_done_is_said_on_one_line_with_what_to_try_next() {
             "user alice has no token 7; `haul token list alice` shows which there are",
         ),
     ] {
-        assert_eq!(place.no(line), format!("haul: {message}\n"));
+        let (command, _) = line.split_once(' ').expect("two words");
+        assert_eq!(place.no(line), format!("haul: {command}: {message}\n"));
     }
 }
 
@@ -330,12 +331,14 @@ fn check_config_says_what_is_wrong_and_where() {
     std::fs::write(place.0.path().join("haul.toml"), "[limits]\nsesions = 7\n").expect("written");
     let message = place.no("check-config haul.toml");
     assert!(
-        message.starts_with("haul: haul.toml, line 2: there is no setting limits.sesions; "),
+        message.starts_with(
+            "haul: check-config: haul.toml, line 2: there is no setting limits.sesions; "
+        ),
         "{message}"
     );
     let message = place.no("check-config missing.toml");
     assert!(
-        message.starts_with("haul: can not read the configuration missing.toml: "),
+        message.starts_with("haul: check-config: can not read the configuration missing.toml: "),
         "{message}"
     );
 }
