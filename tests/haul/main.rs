@@ -11,5 +11,6 @@ mod json;
 mod load;
 mod paths;
 mod protocol_document;
+mod serving;
 mod sessions;
 mod transfers;
