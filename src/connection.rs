@@ -19,7 +19,7 @@ use tokio_util::codec::FramedRead;
 use crate::protocol::{Frame, FrameCodec, FrameError, MAX_CONTROL};
 
 /// Bytes that a silent connection keeps for what comes next.
-const IDLE_BUFFER: usize = 4 * 1024;
+const IDLE_BUFFER: usize = 2 * 1024;
 
 /// Small replies that may wait for the writer.
 const CONTROL_QUEUE: usize = 64;

@@ -10,11 +10,11 @@ use clap::Args;
 /// Check and remember a server and a login
 ///
 /// Logs in to the server and remembers it, with the user and the password, for all commands that
-/// name no server. The password is asked for, unless HAUL_PASSWORD, --password-file or
-/// --token-file gives one; it is kept in a file that only you can read.
+/// name no server. The password is asked for, unless `HAUL_PASSWORD`, `--password-file`
+/// or `--token-file` gives one; it is kept in a file that only you can read.
 #[derive(Debug, Args)]
 pub(super) struct Connect {
-    /// The server and the user, such as haul://alice@host:9000
+    /// The server and the user, such as `haul://alice@host:9000`
     url: Option<String>,
     /// Do not remember the password; every command asks for it
     #[arg(long)]

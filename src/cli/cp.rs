@@ -15,6 +15,7 @@ pub(super) struct Cp {
     #[arg(required = true, value_name = "FROM")]
     from: Vec<String>,
     /// The new path, or a directory
+    #[arg(value_name = "TO")]
     to: String,
     /// What to do if there is something at the new path already
     #[arg(long, value_enum, default_value = "fail")]

@@ -105,9 +105,10 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
     }
     match error.downcast_ref::<ClientError>()? {
         ClientError::LocalExists(_) => Some("`--if-exists replace` or `rename` would go on"),
-        ClientError::DigestMismatch { .. } => Some("try again"),
         ClientError::LocalChanged(_) => Some("try again when nothing writes to it"),
-        ClientError::Lost(_) | ClientError::TimedOut(_) => Some("try again"),
+        ClientError::DigestMismatch { .. } | ClientError::Lost(_) | ClientError::TimedOut(_) => {
+            Some("try again")
+        }
         ClientError::Server(refusal) => match refusal.code {
             ErrorCode::Exists => Some("`--if-exists replace` or `rename` would go on"),
             ErrorCode::NotEmpty => Some("`rm -r` removes what is in it too"),

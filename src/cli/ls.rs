@@ -5,7 +5,6 @@ use futures::stream::{StreamExt, TryStreamExt};
 
 use super::output::{local_time, safe, size};
 use super::remote::Remote;
-use crate::client::ClientError;
 use crate::protocol::{Entry, ErrorCode, Kind};
 
 /// Names that are printed together, where nothing is sorted.
@@ -15,6 +14,10 @@ const BATCH: usize = 1000;
 ///
 /// On a terminal with size and time, otherwise one name per line.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four flags of a command line"
+)]
 pub(super) struct Ls {
     /// Directories and files; the current directory if none is given
     #[arg(value_name = "PATH")]
@@ -78,7 +81,7 @@ impl Ls {
 
     /// A file that was named stands for itself, under the path by which it was named.
     async fn print_file(&self, remote: &Remote, path: &str) -> anyhow::Result<()> {
-        let stat = remote.client.stat(path).await.map_err(ClientError::from)?;
+        let stat = remote.client.stat(path).await?;
         let entry = Entry {
             name: path.into(),
             ..stat.entry

@@ -7,6 +7,7 @@ mod completions;
 mod connect;
 mod cp;
 mod data;
+mod demo;
 mod df;
 mod exit;
 mod folder;
@@ -24,6 +25,7 @@ mod remembered;
 mod remote;
 mod rm;
 mod serve;
+mod shell;
 mod stat;
 mod table;
 mod token;
@@ -62,7 +64,7 @@ struct Cli {
 /// What every subcommand takes.
 #[derive(Debug, Clone, Args)]
 struct Global {
-    /// The server, such as haul://alice@host:9000; `haul+plain://` means no TLS. Without it, the
+    /// The server, such as `haul://alice@host:9000`; `haul+plain://` means no TLS. Without it, the
     /// one that `haul connect` remembers.
     #[arg(
         long,
@@ -72,7 +74,7 @@ struct Global {
         hide_env_values = true
     )]
     server: Option<String>,
-    /// A file whose first line is the password; HAUL_PASSWORD holds the password itself.
+    /// A file whose first line is the password; `HAUL_PASSWORD` holds the password itself.
     #[arg(
         long,
         global = true,
@@ -105,6 +107,8 @@ enum Command {
     Connect(connect::Connect),
     #[command(flatten)]
     Remote(RemoteCommand),
+    Shell(shell::Shell),
+    Demo(demo::Demo),
 }
 
 /// What is asked of a server, from the command line and in the shell alike.
@@ -175,12 +179,14 @@ impl Cli {
             Command::Connect(connect) => {
                 unless_interrupted(connect.run(&self.global, &output)).await
             }
+            Command::Shell(shell) => shell.run(&self.global, output).await,
+            Command::Demo(demo) => unless_interrupted(demo.run(output)).await,
             Command::Remote(command) => {
-                unless_interrupted(async {
+                let work = async {
                     let client = remote::open(&self.global).await?.client;
                     command.run(&Remote { client, output }).await
-                })
-                .await
+                };
+                unless_interrupted(Box::pin(work)).await
             }
         }
     }
@@ -197,6 +203,8 @@ impl Command {
             Self::CheckConfig(_) => "check-config",
             Self::Completions(_) => "completions",
             Self::Connect(_) => "connect",
+            Self::Shell(_) => "shell",
+            Self::Demo(_) => "demo",
             Self::Remote(command) => command.name(),
         }
     }
@@ -248,5 +256,17 @@ async fn unless_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) ->
         _ = tokio::signal::ctrl_c() => Err(Interrupted.into()),
         _ = terminated.recv() => Err(Interrupted.into()),
         _ = hung_up.recv() => Err(Interrupted.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_put_together_soundly() {
+        Cli::command().debug_assert();
     }
 }

@@ -45,11 +45,19 @@ impl Output {
     }
 
     /// Prints a result for a person, one or more whole lines.
+    #[expect(
+        clippy::unused_self,
+        reason = "results pass through here, whatever their form"
+    )]
     pub(super) fn text(self, text: &str) -> io::Result<()> {
         print(text)
     }
 
     /// Prints a result for a program, on a line of its own.
+    #[expect(
+        clippy::unused_self,
+        reason = "results pass through here, whatever their form"
+    )]
     pub(super) fn object<T: Serialize>(self, object: &T) -> io::Result<()> {
         print(&safe_json(&serde_json::to_string(object)?))
     }

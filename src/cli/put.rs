@@ -54,8 +54,8 @@ impl Put {
             // A slash at the end says that a directory is meant, there or not.
             parents: self.parents || to.ends_with('/'),
         };
-        if self.paths.iter().any(|path| path == "-") {
-            return self.from_pipe(remote, &to, options).await;
+        if self.paths.iter().any(|path| path == "-") || to == "-" {
+            return self.put_pipe(remote, &to, options).await;
         }
         let roots = self.roots(remote, &to).await?;
         let telling = Telling {
@@ -67,6 +67,11 @@ impl Put {
             client.put_trees(roots, options, &progress, notes).await
         })
         .await
+    }
+
+    /// Whether standard input is among what is put.
+    pub(super) fn reads_stdin(&self) -> bool {
+        self.paths.iter().any(|path| path == "-")
     }
 
     /// Each path with where it goes.
@@ -88,7 +93,7 @@ impl Put {
         Ok(roots.zip(places).collect())
     }
 
-    async fn from_pipe(
+    async fn put_pipe(
         &self,
         remote: &Remote,
         to: &str,

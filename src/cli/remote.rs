@@ -70,17 +70,12 @@ pub(super) async fn open_with(
                     .await?
                 }
             };
-            let password = match password {
-                Some(SavedLogin::Password(password)) => password,
-                _ => {
-                    let prompt = format!("Password of {} at {}: ", safe(&user), url.address());
-                    ask(
-                        "password",
-                        "set HAUL_PASSWORD or give --password-file FILE",
-                        move || ask_password(&prompt),
-                    )
-                    .await?
-                }
+            let password = if let Some(SavedLogin::Password(password)) = password {
+                password
+            } else {
+                let prompt = format!("Password of {} at {}: ", safe(&user), url.address());
+                let otherwise = "set HAUL_PASSWORD or give `--password-file FILE`";
+                ask("password", otherwise, move || ask_password(&prompt)).await?
             };
             let reply = client.login(&user, &password).await.map_err(NoSession)?;
             (SavedLogin::Password(password), reply)

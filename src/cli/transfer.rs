@@ -139,7 +139,7 @@ fn sum_up(remote: &Remote, summary: &Summary, started: Instant) {
     );
     for (number, what) in [(summary.skipped, "skipped"), (summary.failed, "failed")] {
         if number > 0 {
-            text.push_str(&format!(", {number} {what}"));
+            text.extend([", ", &number.to_string(), " ", what]);
         }
     }
     remote.output.note(&text);

@@ -106,7 +106,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                     Ok(self.transfers.data(stream, chunk).await?)
                 }
                 Some(Frame::Control(json)) => match Request::parse(&json) {
-                    Ok((id, request)) => self.begin(id, request).await,
+                    // Boxed: only while it works does a session need room for that.
+                    Ok((id, request)) => Box::pin(self.begin(id, request)).await,
                     Err(bad) => self.refuse(bad).await,
                 },
             },

@@ -82,7 +82,9 @@ async fn expect_frames<R: AsyncRead + Unpin>(reader: R, deadline: Instant) -> Op
 
 async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) {
     let started = Instant::now();
-    let end = match session.admit().await {
+    // Boxed: a session that idles for hours does not keep the room that its login needed.
+    let admitted = Box::pin(session.admit()).await;
+    let end = match admitted {
         Ok(member) => Dispatcher::new(&mut session, member).run().await,
         Err(end) => end,
     };

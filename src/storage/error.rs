@@ -209,3 +209,49 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
         self.map_err(|error| StorageError::from_io(error.into(), doing, path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at_path(error: io::Error) -> StorageError {
+        let path = VirtualPath::parse("/a/b").expect("sound");
+        Err::<(), _>(error).at("write", &path).expect_err("failed")
+    }
+
+    #[test]
+    fn a_full_disk_and_a_full_disk_quota_are_no_space() {
+        for errno in [Errno::NOSPC, Errno::DQUOT] {
+            let error = at_path(errno.into());
+            assert!(matches!(error, StorageError::NoSpace { .. }));
+            assert_eq!(error.to_string(), "no space left on the server: /a/b");
+        }
+    }
+
+    #[test]
+    fn a_failing_disk_is_told_with_what_was_being_done() {
+        let error = at_path(Errno::IO.into());
+        assert!(matches!(error, StorageError::Io { doing: "write", .. }));
+        assert!(error.to_string().starts_with("could not write /a/b: "));
+    }
+
+    #[test]
+    fn a_path_that_leads_out_is_as_if_absent() {
+        let escape = io::Error::new(io::ErrorKind::PermissionDenied, "it leads out");
+        assert!(matches!(at_path(escape), StorageError::NotFound { .. }));
+        let denied = at_path(Errno::ACCESS.into());
+        assert!(matches!(denied, StorageError::Denied { .. }));
+    }
+
+    #[test]
+    fn a_quota_is_told_in_its_unit() {
+        let exceeded = |files| StorageError::QuotaExceeded {
+            path: VirtualPath::root(),
+            used: 3,
+            limit: 4,
+            files,
+        };
+        assert!(exceeded(true).to_string().contains("(3 of 4 files)"));
+        assert!(exceeded(false).to_string().contains("(3 of 4 bytes)"));
+    }
+}

@@ -36,6 +36,9 @@ mod tree;
 mod upload;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::StorageError;
 pub use file::{Info, StoredFile};
 pub use listing::Page;

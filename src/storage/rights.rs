@@ -39,7 +39,8 @@ impl Rights {
         ..Self::NONE
     };
 
-    /// May put new files without seeing any; the preset `drop`.
+    /// May put new files without seeing any; the preset `drop`. Learns of a name no more than
+    /// whether it is taken.
     pub const DROP: Self = Self {
         write: true,
         ..Self::NONE

@@ -126,3 +126,19 @@ fn log_failure(deleted: &Deleted) {
         tracing::warn!(%error, "something could not be deleted from staging");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_sync_is_passed_on_and_remembered() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = OpenDir::open_ambient(dir.path()).expect("there");
+        let staging = Staging::take(dir).expect("nobody else's");
+        staging.synced(Ok(())).expect("synced");
+        assert!(!staging.is_degraded());
+        let failed = staging.synced(Err(rustix::io::Errno::IO.into()));
+        assert!(failed.is_err() && staging.is_degraded());
+    }
+}

@@ -1,7 +1,7 @@
 //! The real program as a process of its own, for what only a process shows: memory, output, signals.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -54,7 +54,7 @@ impl Daemon {
         }
     }
 
-    pub(crate) fn data(&self) -> std::path::PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.data.path().join("data")
     }
 
@@ -81,7 +81,23 @@ impl Daemon {
 
     /// Bytes of memory that the process has in use now.
     pub(crate) fn resident(&self) -> u64 {
-        resident(&Path::new("/proc").join(self.process.id().to_string()))
+        self.memory("VmRSS:")
+    }
+
+    /// The most bytes of memory that the process ever had in use.
+    pub(crate) fn peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, line: &str) -> u64 {
+        let status = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(status).expect("it runs");
+        let line = status.lines().find_map(|text| text.strip_prefix(line));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        kib.expect("a line about memory")
+            .parse::<u64>()
+            .expect("a number")
+            * 1024
     }
 
     /// Sends SIGTERM and waits; the exit status.
@@ -97,13 +113,4 @@ impl Drop for Daemon {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn resident(process: &Path) -> u64 {
-    let status = std::fs::read_to_string(process.join("status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line
-        .and_then(|line| line.trim().strip_suffix(" kB"))
-        .expect("VmRSS");
-    kib.trim().parse::<u64>().expect("a number") * 1024
 }

@@ -3,6 +3,7 @@
 mod daemon;
 mod harness;
 
+mod admin;
 mod files;
 mod foreign_clients;
 mod framing;

@@ -1,1 +1,326 @@
-//! placeholder
+//! `haul shell`
+
+mod complete;
+mod lines;
+mod words;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use self::complete::Completion;
+use self::lines::{Lines, Typed};
+use super::exit::{Interrupted, Reported, tell, usage};
+use super::output::{Output, safe};
+use super::remembered::SavedLogin;
+use super::remote::{self, Opened, Remote};
+use super::{Global, RemoteCommand, unless_interrupted};
+use crate::client::{Client, ServerUrl};
+
+/// Work on a server interactively, with history and completion
+///
+/// Type `help` for the commands. Ctrl-C stops what runs and not the shell, Ctrl-D leaves. If
+/// standard input is no terminal its lines are run as a script, and the exit code is 1 if one of
+/// them failed.
+#[derive(Debug, Args)]
+pub(super) struct Shell {}
+
+/// A line of the shell.
+#[derive(Debug, Parser)]
+#[command(
+    name = "haul",
+    no_binary_name = true,
+    disable_help_subcommand = true,
+    disable_version_flag = true,
+    max_term_width = 100
+)]
+struct ShellLine {
+    #[command(subcommand)]
+    command: ShellCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ShellCommand {
+    #[command(flatten)]
+    Remote(RemoteCommand),
+    /// Change the current directory on the server; to the home if none is named
+    Cd {
+        #[arg(value_name = "PATH")]
+        path: Option<String>,
+    },
+    /// Print the current directory on the server
+    Pwd,
+    /// Change the local current directory; to your home if none is named
+    Lcd {
+        #[arg(value_name = "PATH")]
+        path: Option<PathBuf>,
+    },
+    /// List a local directory
+    Lls {
+        #[arg(value_name = "PATH")]
+        path: Option<PathBuf>,
+    },
+    /// Print the local current directory
+    Lpwd,
+    /// List the commands, or explain one
+    Help {
+        #[arg(value_name = "COMMAND")]
+        command: Option<String>,
+    },
+    /// Leave
+    #[command(visible_aliases = ["exit", "bye"])]
+    Quit,
+}
+
+/// A session that goes on from line to line.
+struct Session<'a> {
+    global: &'a Global,
+    output: Output,
+    url: ServerUrl,
+    login: SavedLogin,
+    /// For the completion too, which sees a new connection at once.
+    client: Arc<Mutex<Client>>,
+    cwd: String,
+}
+
+impl Shell {
+    pub(super) async fn run(self, global: &Global, output: Output) -> anyhow::Result<()> {
+        let opened = unless_interrupted(remote::open(global)).await?;
+        let at_terminal = std::io::stdin().is_terminal();
+        let mut session = Session::new(global, output, opened);
+        let mut lines = if at_terminal {
+            output.note("type `help` for the commands");
+            Lines::edited(Completion::new(session.client.clone()))?
+        } else {
+            Lines::script()?
+        };
+        let mut failed = false;
+        loop {
+            let line = match unless_interrupted(lines.next(session.prompt())).await? {
+                Typed::Line(line) => line,
+                Typed::Nothing => continue,
+                Typed::End => break,
+            };
+            match session.run(&line).await {
+                Ok(Next::Line) => {}
+                Ok(Next::Leave) => break,
+                Err(error) if !at_terminal && error.is::<Interrupted>() => return Err(error),
+                Err(error) => {
+                    failed = true;
+                    let what = line.split_whitespace().next().unwrap_or("shell");
+                    tell(what, &error);
+                }
+            }
+        }
+        // Whether the server says goodbye or not, this is the end.
+        let _ = session.client().quit().await;
+        if failed && !at_terminal {
+            return Err(Reported.into());
+        }
+        Ok(())
+    }
+}
+
+/// What comes after a line.
+enum Next {
+    Line,
+    Leave,
+}
+
+impl<'a> Session<'a> {
+    fn new(global: &'a Global, output: Output, opened: Opened) -> Self {
+        Self {
+            global,
+            output,
+            url: opened.url,
+            login: opened.login,
+            client: Arc::new(Mutex::new(opened.client)),
+            cwd: opened.reply.home,
+        }
+    }
+
+    fn client(&self) -> Client {
+        self.client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn prompt(&self) -> String {
+        let user = self.url.user.as_deref().unwrap_or("");
+        safe(&format!("{user}@{}:{}> ", self.url.host, self.cwd)).into_owned()
+    }
+
+    /// Runs one line. Ctrl-C ends what it does, with an error.
+    async fn run(&mut self, line: &str) -> anyhow::Result<Next> {
+        let words = words::split(line).map_err(usage)?;
+        if words.is_empty() {
+            return Ok(Next::Line);
+        }
+        let command = match ShellLine::try_parse_from(words) {
+            Ok(line) => line.command,
+            Err(error) if !error.use_stderr() => {
+                self.output.text(error.to_string().trim_end())?;
+                return Ok(Next::Line);
+            }
+            Err(error) => {
+                eprint!("{}", error.render());
+                return Err(Reported.into());
+            }
+        };
+        if let ShellCommand::Remote(RemoteCommand::Put(put)) = &command
+            && put.reads_stdin()
+        {
+            return Err(usage("standard input is where the commands come from"));
+        }
+        match command {
+            ShellCommand::Quit => return Ok(Next::Leave),
+            ShellCommand::Help { command } => self.help(command.as_deref())?,
+            ShellCommand::Lcd { path } => change_local_directory(path)?,
+            ShellCommand::Lls { path } => self.list_local(path.as_deref())?,
+            ShellCommand::Lpwd => {
+                let here = std::env::current_dir()?.display().to_string();
+                self.output.text(&safe(&here))?;
+            }
+            ShellCommand::Cd { path } => unless_interrupted(self.change_directory(path)).await?,
+            ShellCommand::Pwd => {
+                self.connected_again().await?;
+                let cwd = unless_interrupted(async { Ok(self.client().pwd().await?) }).await?;
+                self.output.text(&safe(&cwd))?;
+            }
+            ShellCommand::Remote(command) => {
+                self.connected_again().await?;
+                let remote = Remote {
+                    client: self.client(),
+                    output: self.output,
+                };
+                unless_interrupted(Box::pin(command.run(&remote))).await?;
+            }
+        }
+        Ok(Next::Line)
+    }
+
+    /// Connects anew if the connection is gone, and goes back to where the session was.
+    async fn connected_again(&self) -> anyhow::Result<()> {
+        let Some(lost) = self.client().lost() else {
+            return Ok(());
+        };
+        self.output.note(&format!("{lost}; connecting again"));
+        let saved = Some(self.login.clone());
+        let opened =
+            unless_interrupted(remote::open_with(self.global, self.url.clone(), saved)).await?;
+        opened.client.cd(&self.cwd).await?;
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = opened.client;
+        Ok(())
+    }
+
+    async fn change_directory(&mut self, path: Option<String>) -> anyhow::Result<()> {
+        self.connected_again().await?;
+        let path = path.unwrap_or_else(|| "/".into());
+        self.cwd = self.client().cd(&path).await?;
+        Ok(())
+    }
+
+    fn list_local(&self, path: Option<&Path>) -> anyhow::Result<()> {
+        let path = path.unwrap_or(Path::new("."));
+        let entries = path
+            .read_dir()
+            .with_context(|| format!("could not read {}", path.display()))?;
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let slash = if entry.path().is_dir() { "/" } else { "" };
+            names.push(format!("{}{slash}", entry.file_name().display()));
+        }
+        names.sort();
+        self.output.results(&names, |name| safe(name).into_owned())
+    }
+
+    fn help(&self, about: Option<&str>) -> anyhow::Result<()> {
+        let mut line = ShellLine::command();
+        line.build();
+        if let Some(name) = about {
+            let command = line
+                .find_subcommand_mut(name)
+                .with_context(|| format!("there is no command `{name}`"))?;
+            let help = command.render_long_help().to_string();
+            self.output.text(help.trim_end())?;
+            return Ok(());
+        }
+        let rows: Vec<_> = line.get_subcommands().map(summary).collect();
+        let width = rows.iter().map(|(usage, _)| usage.chars().count()).max();
+        let width = width.unwrap_or(0);
+        for (usage, about) in rows {
+            self.output.text(&format!("{usage:width$}  {about}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a command takes, and what it is for.
+fn summary(command: &clap::Command) -> (String, String) {
+    let mut usage = command.get_name().to_owned();
+    for argument in command.get_positionals() {
+        let names = argument.get_value_names().unwrap_or_default();
+        let name = names
+            .first()
+            .map_or(argument.get_id().as_str(), |name| name.as_str());
+        let many = argument
+            .get_num_args()
+            .is_some_and(|range| range.max_values() > 1)
+            && !name.contains('…');
+        let dots = if many { "…" } else { "" };
+        let (before, after) = if argument.is_required_set() {
+            (" ", "")
+        } else {
+            (" [", "]")
+        };
+        usage.extend([before, name, dots, after]);
+    }
+    let about = command.get_about().map(ToString::to_string);
+    (usage, about.unwrap_or_default())
+}
+
+fn change_local_directory(path: Option<PathBuf>) -> anyhow::Result<()> {
+    let path = match path {
+        Some(path) => path,
+        None => etcetera::home_dir().context("there is no home directory")?,
+    };
+    std::env::set_current_dir(&path)
+        .with_context(|| format!("could not change to {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_the_shell_are_put_together_soundly() {
+        ShellLine::command().debug_assert();
+    }
+
+    #[test]
+    fn help_shows_what_a_command_takes() {
+        let mut line = ShellLine::command();
+        line.build();
+        let usages: Vec<_> = line
+            .get_subcommands()
+            .map(|command| summary(command).0)
+            .collect();
+        for usage in [
+            "cd [PATH]",
+            "get REMOTE… [LOCAL]",
+            "mv FROM… TO",
+            "ls [PATH…]",
+            "pwd",
+        ] {
+            assert!(
+                usages.iter().any(|known| known == usage),
+                "{usage}: {usages:?}"
+            );
+        }
+    }
+}

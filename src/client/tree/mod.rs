@@ -110,7 +110,8 @@ impl<Step> Job<Step> {
         Ok(())
     }
 
-    async fn tell(&self, note: Note) {
+    /// Not by a shared reference: what runs is no `Sync`, and the whole job is to be `Send`.
+    async fn tell(&mut self, note: Note) {
         // Nobody has to listen.
         let _ = self.notes.send(note).await;
     }

@@ -1,0 +1,280 @@
+//! The tab key: commands, paths on the server and local paths.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::CommandFactory;
+use futures::stream::{StreamExt, TryStreamExt};
+use rustyline::completion::{Completer, Pair};
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::validate::Validator;
+use rustyline::{Context, Helper};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use super::ShellLine;
+use super::words::{needs_quotes, quoted, words};
+use crate::cli::output::safe;
+use crate::client::Client;
+use crate::protocol::Kind;
+
+/// A tab key that takes longer is of no use.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Entries of a directory that are looked at.
+const ENTRIES: usize = 10_000;
+
+/// Completes what is typed, with what the session of the moment sees.
+#[derive(Debug)]
+pub(super) struct Completion {
+    client: Arc<Mutex<Client>>,
+    runtime: Handle,
+}
+
+/// Something that a word can become.
+#[derive(Debug, PartialEq, Eq)]
+struct Choice {
+    /// The whole word.
+    word: String,
+    /// The part of it that is shown in a list.
+    shown: String,
+    /// Whether the word is complete with it; a directory may go on.
+    is_whole: bool,
+}
+
+/// What the paths of a command are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Local,
+    Remote,
+    Both,
+}
+
+impl Completion {
+    pub(super) fn new(client: Arc<Mutex<Client>>) -> Self {
+        Self {
+            client,
+            runtime: Handle::current(),
+        }
+    }
+
+    fn choices(&self, before: &[String], word: &str) -> Vec<Choice> {
+        let [command, arguments @ ..] = before else {
+            return commands(word);
+        };
+        let mut choices = Vec::new();
+        let side = side(command, arguments);
+        if matches!(side, Some(Side::Remote | Side::Both)) {
+            choices.extend(self.remote(word));
+        }
+        if matches!(side, Some(Side::Local | Side::Both)) {
+            choices.extend(local(word));
+        }
+        if command == "help" {
+            choices = commands(word);
+        }
+        choices.sort_by(|a, b| a.word.cmp(&b.word));
+        choices.dedup_by(|a, b| a.word == b.word);
+        choices
+    }
+
+    fn remote(&self, word: &str) -> Vec<Choice> {
+        let (directory, stem) = cut(word);
+        let path = if directory.is_empty() { "." } else { directory };
+        let client = self
+            .client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let entries = client.entries(path).take(ENTRIES).try_collect::<Vec<_>>();
+        let entries = self
+            .runtime
+            .block_on(async { timeout(PATIENCE, entries).await });
+        let Ok(Ok(entries)) = entries else {
+            return Vec::new();
+        };
+        entries
+            .iter()
+            .filter_map(|entry| choice(directory, stem, &entry.name, entry.kind == Kind::Dir))
+            .collect()
+    }
+}
+
+/// Which paths come next.
+fn side(command: &str, arguments: &[String]) -> Option<Side> {
+    let paths = arguments.iter().filter(|word| !word.starts_with("--"));
+    match (command, paths.count()) {
+        ("lcd" | "lls", _) | ("put", 0) => Some(Side::Local),
+        ("get", 1..) | ("put", _) => Some(Side::Both),
+        ("get" | "ls" | "stat" | "mkdir" | "rm" | "mv" | "cp" | "hash" | "cd", _) => {
+            Some(Side::Remote)
+        }
+        _ => None,
+    }
+}
+
+fn commands(word: &str) -> Vec<Choice> {
+    ShellLine::command()
+        .get_subcommands()
+        .map(clap::Command::get_name)
+        .filter(|name| name.starts_with(word))
+        .map(|name| Choice {
+            word: name.to_owned(),
+            shown: name.to_owned(),
+            is_whole: true,
+        })
+        .collect()
+}
+
+fn local(word: &str) -> Vec<Choice> {
+    let (directory, stem) = cut(word);
+    let path = if directory.is_empty() { "." } else { directory };
+    let Ok(entries) = Path::new(path).read_dir() else {
+        return Vec::new();
+    };
+    entries
+        .take(ENTRIES)
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name();
+            choice(directory, stem, name.to_str()?, entry.path().is_dir())
+        })
+        .collect()
+}
+
+/// What a name makes of the word, if it fits. Hidden ones show once the dot is typed, and names
+/// that could drive the terminal never.
+fn choice(directory: &str, stem: &str, name: &str, is_directory: bool) -> Option<Choice> {
+    let is_hidden = name.starts_with('.') && !stem.starts_with('.');
+    if !name.starts_with(stem) || is_hidden || safe(name) != name {
+        return None;
+    }
+    let slash = if is_directory { "/" } else { "" };
+    Some(Choice {
+        word: format!("{directory}{name}{slash}"),
+        shown: format!("{name}{slash}"),
+        is_whole: !is_directory,
+    })
+}
+
+/// A path as directory, with its slash, and the beginning of a name.
+fn cut(word: &str) -> (&str, &str) {
+    word.split_at(word.rfind('/').map_or(0, |slash| slash + 1))
+}
+
+/// The choices as they are to be typed: all with quotes or none, so that what they have in common
+/// can be filled in.
+fn typed(choices: Vec<Choice>, in_quotes: bool) -> Vec<Pair> {
+    let quotes = in_quotes || choices.iter().any(|choice| needs_quotes(&choice.word));
+    choices
+        .into_iter()
+        .map(|choice| {
+            let mut replacement = if quotes {
+                quoted(&choice.word)
+            } else {
+                choice.word
+            };
+            if choice.is_whole {
+                replacement.push_str(if quotes { "\" " } else { " " });
+            }
+            Pair {
+                display: choice.shown,
+                replacement,
+            }
+        })
+        .collect()
+}
+
+impl Completer for Completion {
+    type Candidate = Pair;
+
+    fn complete(
+        &self,
+        line: &str,
+        pos: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let line = &line[..pos];
+        let mut before = words(line);
+        // Behind a blank a new word begins.
+        let is_new = before
+            .last()
+            .is_none_or(|word| !word.is_open && line.ends_with(char::is_whitespace));
+        let (start, word) = match before.pop_if(|_| !is_new) {
+            Some(word) => (word.start, word.text),
+            None => (pos, String::new()),
+        };
+        let before: Vec<_> = before.into_iter().map(|word| word.text).collect();
+        let in_quotes = line[start..].starts_with(['"', '\'']);
+        Ok((start, typed(self.choices(&before, &word), in_quotes)))
+    }
+}
+
+impl Hinter for Completion {
+    type Hint = String;
+}
+
+impl Highlighter for Completion {}
+
+impl Validator for Completion {}
+
+impl Helper for Completion {}
+
+#[cfg(test)]
+mod tests {
+    use rustyline::history::DefaultHistory;
+    use tokio::io::duplex;
+
+    use super::*;
+
+    fn complete(line: &str) -> (usize, Vec<String>) {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let _inside = runtime.enter();
+        let (near, _far) = duplex(64);
+        let completion = Completion::new(Arc::new(Mutex::new(Client::over(near))));
+        let history = DefaultHistory::new();
+        let (start, pairs) = completion
+            .complete(line, line.len(), &Context::new(&history))
+            .expect("no error");
+        let replacements = pairs.into_iter().map(|pair| pair.replacement);
+        (start, replacements.collect())
+    }
+
+    #[test]
+    fn a_command_is_completed_by_its_beginning() {
+        assert_eq!(complete("  who"), (2, vec!["whoami ".to_owned()]));
+        assert_eq!(complete("help mk"), (5, vec!["mkdir ".to_owned()]));
+        assert!(complete("").1.contains(&"lcd ".to_owned()));
+    }
+
+    #[test]
+    fn a_name_with_blanks_is_completed_in_quotes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(directory.path().join("my own")).expect("made");
+        std::fs::write(directory.path().join("my own/a \"b\""), "").expect("written");
+        std::fs::write(directory.path().join(".hidden"), "").expect("written");
+        let root = directory.path().display();
+        let in_it = vec![format!("\"{root}/my own/")];
+        for line in [
+            format!("put {root}/"),
+            format!("put {root}/my\\ o"),
+            format!("put \"{root}/my o"),
+        ] {
+            assert_eq!(complete(&line), (4, in_it.clone()), "{line}");
+        }
+        let line = format!("put \"{root}/my own/");
+        let file = vec![format!(r#""{root}/my own/a \"b\"" "#)];
+        assert_eq!(complete(&line), (4, file));
+    }
+
+    #[test]
+    fn get_and_put_know_their_sides() {
+        let one = [String::from("--verbose"), String::from("a")];
+        assert_eq!(side("get", &[]), Some(Side::Remote));
+        assert_eq!(side("put", &one[..1]), Some(Side::Local));
+        assert_eq!(side("put", &one), Some(Side::Both));
+        assert_eq!(side("whoami", &[]), None);
+    }
+}

@@ -1,0 +1,127 @@
+//! A line cut into words, with quotes and backslashes as in other shells.
+
+/// A word of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Word {
+    /// Where it begins in the line, its quote included.
+    pub(super) start: usize,
+    /// What it means, without quotes and backslashes.
+    pub(super) text: String,
+    /// Whether it, or the line, ended within quotes or behind a backslash.
+    pub(super) is_open: bool,
+}
+
+/// The words of a line, of which the last may be unfinished.
+pub(super) fn words(line: &str) -> Vec<Word> {
+    let mut words = Vec::new();
+    let mut chars = line.char_indices().peekable();
+    while let Some(&(start, first)) = chars.peek() {
+        if first.is_whitespace() {
+            chars.next();
+            continue;
+        }
+        let mut word = Word {
+            start,
+            text: String::new(),
+            is_open: false,
+        };
+        let mut quote = None;
+        while let Some(&(_, c)) = chars.peek() {
+            if quote.is_none() && c.is_whitespace() {
+                break;
+            }
+            chars.next();
+            match (c, quote) {
+                ('\'' | '"', None) => quote = Some(c),
+                (c, Some(mark)) if c == mark => quote = None,
+                ('\\', None | Some('"')) => match chars.next() {
+                    Some((_, escaped)) => word.text.push(escaped),
+                    None => word.is_open = true,
+                },
+                (c, _) => word.text.push(c),
+            }
+        }
+        word.is_open |= quote.is_some();
+        words.push(word);
+    }
+    words
+}
+
+/// The words of a line that is complete; nothing behind a `#` that begins a word.
+pub(super) fn split(line: &str) -> Result<Vec<String>, &'static str> {
+    let mut split = Vec::new();
+    for word in words(line) {
+        if line[word.start..].starts_with('#') {
+            break;
+        }
+        if word.is_open {
+            return Err("a quote is not closed");
+        }
+        split.push(word.text);
+    }
+    Ok(split)
+}
+
+/// Whether a text must be quoted to be one word.
+pub(super) fn needs_quotes(text: &str) -> bool {
+    text.is_empty()
+        || text.starts_with('#')
+        || text
+            .chars()
+            .any(|c| c.is_whitespace() || matches!(c, '"' | '\'' | '\\'))
+}
+
+/// A quote, and the text so that it reads back within it. The quote is not closed.
+pub(super) fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn quotes_and_backslashes_keep_words_together() {
+        let words = split(r#"put "my file" 'an"other' a\ b "\"" c"d e"f"#).expect("closed");
+        assert_eq!(words, ["put", "my file", "an\"other", "a b", "\"", "cd ef"]);
+        assert_eq!(split("").expect("closed"), Vec::<String>::new());
+        assert_eq!(split("rm ''").expect("closed"), ["rm", ""]);
+    }
+
+    #[test]
+    fn a_comment_ends_the_line() {
+        assert_eq!(split("ls # it's all").expect("closed"), ["ls"]);
+        assert_eq!(split("ls a#b").expect("closed"), ["ls", "a#b"]);
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_is_refused() {
+        for line in ["ls \"a", "ls 'a", "ls a\\"] {
+            assert!(split(line).is_err(), "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_quoted_reads_back(text: String) {
+            let line = format!("{}\"", quoted(&text));
+            prop_assert_eq!(split(&line), Ok(vec![text]));
+        }
+
+        #[test]
+        fn any_line_can_be_cut(line: String) {
+            for word in words(&line) {
+                prop_assert!(line.is_char_boundary(word.start));
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Copies: whole, at once, and with their digests.
+
+use std::cell::Cell;
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+#[test]
+fn a_copied_file_is_another_file_with_the_same_content() {
+    let data = Data::new();
+    let content: Vec<u8> = (0..3_000_000u32).map(|n| n.to_le_bytes()[1]).collect();
+    let original = data.put("/a", &content).expect("put");
+    assert_eq!(data.cp("/a", "/b", IfExists::Fail).expect("copied"), "/b");
+    assert_fails!(
+        data.cp("/a", "/b", IfExists::Fail),
+        StorageError::Exists { .. }
+    );
+    assert_eq!(
+        data.cp("/a", "/b", IfExists::Rename).expect("copied"),
+        "/b (1)"
+    );
+    data.cp("/a", "/b", IfExists::Replace).expect("copied");
+    data.cp("/a", "/a", IfExists::Replace).expect("onto itself");
+    assert!(data.get("/b").expect("there") == content);
+    let copied = data.view.stat(&at("/b")).expect("there");
+    assert_eq!(copied.digest, Some(original.digest));
+    assert_ne!(copied.version, Some(original.version));
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn a_tree_is_copied_with_what_a_listing_shows_of_it() {
+    let data = Data::new();
+    data.mkdir("/tree/sub/empty");
+    data.put("/tree/a", b"a").expect("put");
+    data.put("/tree/sub/b", b"bb").expect("put");
+    symlink("sub/b", data.on_disk("tree/link")).expect("linked");
+    symlink("sub", data.on_disk("tree/dir-link")).expect("linked");
+    symlink("/etc/passwd", data.on_disk("tree/out")).expect("linked");
+    rustix::fs::mkfifoat(
+        rustix::fs::CWD,
+        data.on_disk("tree/fifo"),
+        rustix::fs::Mode::RWXU,
+    )
+    .expect("made");
+    data.cp("/tree", "/copy", IfExists::Fail).expect("copied");
+    assert_eq!(data.names("/copy"), ["a", "link", "sub"]);
+    assert_eq!(data.names("/copy/sub"), ["b", "empty"]);
+    assert_eq!(data.get("/copy/link").expect("a file now"), b"bb");
+    assert_fails!(
+        data.cp("/tree", "/copy", IfExists::Replace),
+        StorageError::Exists { .. }
+    );
+    assert_fails!(
+        data.cp("/tree", "/copy/a", IfExists::Replace),
+        StorageError::NotADirectory { .. }
+    );
+    assert_eq!(
+        data.cp("/tree", "/copy", IfExists::Rename).expect("copied"),
+        "/copy (1)"
+    );
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn a_copy_that_is_cancelled_or_too_large_leaves_nothing() {
+    let data = Data::with_bytes(100);
+    for n in 0..6 {
+        data.mkdir("/tree");
+        data.put(&format!("/tree/{n}"), &[0; 10]).expect("put");
+    }
+    assert_fails!(
+        data.cp("/tree", "/copy", IfExists::Fail),
+        StorageError::QuotaExceeded { limit: 100, .. }
+    );
+    data.assert_exact("/", "homes/alice");
+    let asked = Cell::new(0);
+    let stop = || asked.replace(asked.get() + 1) == 3;
+    assert_fails!(
+        data.view
+            .copy(&at("/tree"), &at("/copy"), IfExists::Fail, &stop),
+        StorageError::Cancelled { .. }
+    );
+    assert_eq!(data.names("/"), ["tree"]);
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn a_copy_too_deep_to_be_named_is_refused_whole() {
+    let data = Data::new();
+    data.mkdir(&"/d".repeat(50));
+    data.mkdir(&"/e".repeat(20));
+    assert_fails!(
+        data.cp("/d", &format!("{}/d", "/e".repeat(20)), IfExists::Fail),
+        StorageError::InvalidPath(_)
+    );
+    assert!(data.names(&"/e".repeat(20)).is_empty());
+    data.assert_exact("/", "homes/alice");
+}

@@ -1,0 +1,198 @@
+//! Storage as its callers meet it: a data directory, members, and what can go wrong.
+
+mod copies;
+mod disks;
+mod files;
+mod links;
+mod listings;
+mod names;
+mod quotas;
+mod rights;
+mod uploads;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::protocol::{Algorithm, Digest, IfExists};
+
+/// A data directory with the home of alice in view.
+struct Data {
+    dir: TempDir,
+    store: Store,
+    home: Arc<Space>,
+    view: View,
+}
+
+impl Data {
+    fn new() -> Self {
+        Self::with_limits(Limits::default())
+    }
+
+    fn with_limits(limits: Limits) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&dir.path().join("data")).expect("a store");
+        let home = store.home("alice", limits).expect("a home");
+        let view = View::new(&store, Arc::clone(&home), Vec::new());
+        Self {
+            dir,
+            store,
+            home,
+            view,
+        }
+    }
+
+    fn with_bytes(bytes: u64) -> Self {
+        Self::with_limits(Limits {
+            bytes: Some(bytes),
+            files: None,
+        })
+    }
+
+    /// Mounts the folder `name` as well.
+    fn mount(mut self, name: &str, rights: Rights, limits: Limits) -> Self {
+        let mount = Mount {
+            name: name.to_owned(),
+            space: self.store.folder(name, limits).expect("a folder"),
+            rights,
+        };
+        self.view = View::new(&self.store, Arc::clone(&self.home), vec![mount]);
+        self
+    }
+
+    /// Where something of the home is on the disk.
+    fn on_disk(&self, inner: &str) -> PathBuf {
+        self.data("homes/alice").join(inner)
+    }
+
+    fn data(&self, inner: &str) -> PathBuf {
+        self.dir.path().join("data").join(inner)
+    }
+
+    fn staged(&self) -> usize {
+        let entries = std::fs::read_dir(self.data("staging")).expect("staging");
+        entries.count()
+    }
+
+    fn put(&self, path: &str, bytes: &[u8]) -> Result<Committed, StorageError> {
+        self.put_if(path, bytes, IfExists::Replace)
+    }
+
+    fn put_if(
+        &self,
+        path: &str,
+        bytes: &[u8],
+        if_exists: IfExists,
+    ) -> Result<Committed, StorageError> {
+        let options = UploadOptions {
+            if_exists,
+            ..sized(bytes.len())
+        };
+        let mut upload = self.view.upload(&at(path), options)?;
+        upload.write(bytes)?;
+        upload.commit(None)
+    }
+
+    fn get(&self, path: &str) -> Result<Vec<u8>, StorageError> {
+        read(&self.view.open(&at(path), None)?)
+    }
+
+    fn remove(&self, path: &str) -> Result<u64, StorageError> {
+        self.view.remove(&at(path), true, &never)
+    }
+
+    fn mv(&self, from: &str, to: &str, if_exists: IfExists) -> Result<String, StorageError> {
+        let path = self.view.rename(&at(from), &at(to), if_exists)?;
+        Ok(path.to_string())
+    }
+
+    fn cp(&self, from: &str, to: &str, if_exists: IfExists) -> Result<String, StorageError> {
+        let path = self.view.copy(&at(from), &at(to), if_exists, &never)?;
+        Ok(path.to_string())
+    }
+
+    fn mkdir(&self, path: &str) {
+        self.view.make_dir(&at(path), true).expect("a directory");
+    }
+
+    /// The names in a directory, sorted.
+    fn names(&self, path: &str) -> Vec<String> {
+        let page = self.view.list(&at(path), None, usize::MAX, usize::MAX);
+        let page = page.expect("a directory");
+        page.entries.into_iter().map(|entry| entry.name).collect()
+    }
+
+    /// Bytes and files in use around `path`.
+    fn used(&self, path: &str) -> (u64, u64) {
+        let usage = self.view.usage(&at(path)).expect("counted");
+        (usage.used, usage.files)
+    }
+
+    /// Asserts that the ledger says what a fresh walk finds, and that nothing is left in staging.
+    fn assert_exact(&self, path: &str, root: &str) {
+        let (mut bytes, mut files) = (0, 0);
+        for entry in walkdir::WalkDir::new(self.data(root)) {
+            let entry = entry.expect("readable");
+            if entry.file_type().is_file() {
+                bytes += entry.metadata().expect("there").len();
+                files += 1;
+            }
+        }
+        assert_eq!(self.used(path), (bytes, files));
+        assert_eq!(self.staged(), 0);
+    }
+}
+
+fn at(path: &str) -> VirtualPath {
+    VirtualPath::parse(path).expect("a sound path")
+}
+
+fn never() -> bool {
+    false
+}
+
+fn read(file: &StoredFile) -> Result<Vec<u8>, StorageError> {
+    let length = usize::try_from(file.info().size).expect("small");
+    let bytes = file.read_at(0, length)?;
+    file.check_unchanged()?;
+    Ok(bytes.to_vec())
+}
+
+fn sized(length: usize) -> UploadOptions {
+    UploadOptions {
+        size: Some(length as u64),
+        ..unsized_upload()
+    }
+}
+
+fn unsized_upload() -> UploadOptions {
+    UploadOptions {
+        size: None,
+        if_exists: IfExists::Replace,
+        modified: None,
+        parents: false,
+        algorithm: Algorithm::Blake3,
+    }
+}
+
+/// Asserts which variant an error is.
+macro_rules! assert_fails {
+    ($result:expr, $pattern:pat) => {
+        match $result {
+            Err($pattern) => {}
+            other => panic!("expected {}, got {other:?}", stringify!($pattern)),
+        }
+    };
+}
+use assert_fails;
+
+#[test]
+fn what_is_open_may_go_to_another_thread() {
+    fn sent<T: Send + 'static>() {}
+    sent::<View>();
+    sent::<StoredFile>();
+    sent::<Upload>();
+    sent::<StorageError>();
+}

@@ -1,0 +1,364 @@
+//! Quotas: exact, whatever happens.
+
+use std::collections::BTreeMap;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn exactly_the_quota_fits_and_one_byte_more_does_not() {
+    for options in [sized(100), unsized_upload()] {
+        let data = Data::with_bytes(100);
+        let mut upload = data.view.upload(&at("/a"), options).expect("room");
+        upload.write(&[0; 99]).expect("room");
+        upload.write(&[0; 1]).expect("room");
+        upload.commit(None).expect("whole");
+        assert_fails!(
+            data.put("/b", b"x"),
+            StorageError::QuotaExceeded {
+                used: 100,
+                limit: 100,
+                files: false,
+                ..
+            }
+        );
+        data.put("/empty", b"").expect("takes no room");
+        data.assert_exact("/", "homes/alice");
+    }
+}
+
+#[test]
+fn an_upload_of_unknown_size_reserves_as_it_grows() {
+    let data = Data::with_bytes(10);
+    let mut first = data.view.upload(&at("/a"), unsized_upload()).expect("room");
+    let mut second = data.view.upload(&at("/b"), unsized_upload()).expect("room");
+    first.write(&[0; 6]).expect("room");
+    assert_fails!(
+        second.write(&[0; 5]),
+        StorageError::QuotaExceeded { used: 6, .. }
+    );
+    assert_eq!(data.used("/"), (6, 2));
+    drop(second);
+    first.write(&[0; 4]).expect("room");
+    assert_fails!(
+        first.write(&[0; 1]),
+        StorageError::QuotaExceeded { used: 10, .. }
+    );
+    drop(first);
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn replacing_needs_room_for_the_new_file_beside_the_old() {
+    let data = Data::with_bytes(10);
+    data.put("/a", &[0; 6]).expect("room");
+    assert_fails!(
+        data.put("/a", &[0; 5]),
+        StorageError::QuotaExceeded { used: 6, .. }
+    );
+    data.put("/a", &[0; 4]).expect("room");
+    data.put("/a", &[0; 6]).expect("room");
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn files_are_counted_and_directories_are_not() {
+    let data = Data::with_limits(Limits {
+        bytes: None,
+        files: Some(2),
+    });
+    data.mkdir("/a/b/c/d");
+    data.put("/a/1", b"").expect("room");
+    data.put("/a/2", b"").expect("room");
+    assert_fails!(
+        data.put("/3", b""),
+        StorageError::QuotaExceeded {
+            used: 2,
+            limit: 2,
+            files: true,
+            ..
+        }
+    );
+    data.remove("/a/1").expect("removed");
+    data.put("/3", b"").expect("room");
+}
+
+#[test]
+fn what_was_there_before_the_start_is_counted() {
+    let data = Data::with_bytes(10);
+    std::fs::create_dir(data.on_disk("dir")).expect("made");
+    std::fs::write(data.on_disk("dir/a"), [0; 7]).expect("written");
+    assert_fails!(
+        data.put("/b", &[0; 4]),
+        StorageError::QuotaExceeded { used: 7, .. }
+    );
+    let usage = data.view.usage(&at("/dir")).expect("counted");
+    assert_eq!((usage.used, usage.files), (7, 1));
+    assert_eq!(usage.limits.bytes, Some(10));
+    assert!(usage.free > 0);
+}
+
+#[test]
+fn new_limits_hold_for_those_who_are_there_already() {
+    let data = Data::with_bytes(10);
+    data.put("/a", &[0; 8]).expect("room");
+    let limits = Limits {
+        bytes: Some(5),
+        files: None,
+    };
+    data.store.home("alice", limits).expect("the same home");
+    assert_fails!(
+        data.put("/b", b"x"),
+        StorageError::QuotaExceeded {
+            used: 8,
+            limit: 5,
+            ..
+        }
+    );
+    data.put("/empty", b"").expect("takes no room");
+    data.mv("/a", "/c", IfExists::Fail).expect("takes no room");
+}
+
+#[test]
+fn a_folder_has_a_quota_of_its_own_for_all_that_comes_in() {
+    let limits = Limits {
+        bytes: Some(10),
+        files: None,
+    };
+    let data = Data::new().mount("team", Rights::ALL, limits);
+    data.mkdir("/dir");
+    data.put("/dir/a", &[0; 6]).expect("room");
+    data.put("/dir/b", &[0; 6]).expect("room");
+    data.put("/c", &[0; 11]).expect("room");
+    for from in ["/dir", "/c"] {
+        assert_fails!(
+            data.mv(from, "/team/x", IfExists::Fail),
+            StorageError::QuotaExceeded { used: 0, .. }
+        );
+        assert_fails!(
+            data.cp(from, "/team/x", IfExists::Fail),
+            StorageError::QuotaExceeded { .. }
+        );
+    }
+    data.remove("/dir/b").expect("removed");
+    data.mv("/dir", "/team/dir", IfExists::Fail).expect("fits");
+    assert_eq!(data.used("/team"), (6, 1));
+    assert_eq!(data.used("/"), (11, 1));
+    data.mv("/team/dir/a", "/c", IfExists::Replace)
+        .expect("back");
+    data.assert_exact("/team", "folders/team");
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn eight_uploads_that_race_for_the_quota_never_exceed_it() {
+    const LIMIT: u64 = 100_000;
+    let data = Data::with_bytes(LIMIT);
+    let start = Barrier::new(8);
+    let stored = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for worker in 0..8 {
+            let (data, start, stored) = (&data, &start, &stored);
+            scope.spawn(move || {
+                start.wait();
+                for round in 0..25 {
+                    let options = if round % 2 == 0 {
+                        sized(997)
+                    } else {
+                        unsized_upload()
+                    };
+                    let path = format!("/{worker}-{round}");
+                    let result = data
+                        .view
+                        .upload(&at(&path), options)
+                        .and_then(|mut upload| {
+                            upload.write(&[0; 500])?;
+                            upload.write(&[0; 497])?;
+                            upload.commit(None)
+                        });
+                    assert!(data.used("/").0 <= LIMIT);
+                    match result {
+                        Ok(_) => stored.fetch_add(997, Ordering::Relaxed),
+                        Err(StorageError::QuotaExceeded { .. }) => 0,
+                        Err(error) => panic!("{error}"),
+                    };
+                }
+            });
+        }
+    });
+    let stored = stored.into_inner();
+    assert!(stored <= LIMIT && stored > LIMIT - 8 * 997, "{stored}");
+    assert_eq!(data.used("/").0, stored);
+    data.assert_exact("/", "homes/alice");
+}
+
+/// What happens in the property below.
+#[derive(Debug, Clone)]
+enum Step {
+    Put(usize, usize, IfExists, Ending),
+    Mkdir(usize),
+    Remove(usize, bool),
+    Move(usize, usize, IfExists),
+    Copy(usize, usize, IfExists, bool),
+    Recount,
+}
+
+/// How an upload ends.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    Whole,
+    Unsized,
+    Short,
+    Long,
+    WrongDigest,
+    Dropped,
+}
+
+const PATHS: [&str; 10] = [
+    "/a",
+    "/b",
+    "/dir",
+    "/dir/a",
+    "/dir/sub",
+    "/dir/sub/b",
+    "/team/a",
+    "/team/dir",
+    "/team/dir/c",
+    "/team",
+];
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let path = 0..PATHS.len();
+    let if_exists = prop::sample::select(&[IfExists::Replace, IfExists::Fail, IfExists::Rename]);
+    let ending = prop::sample::select(&[
+        Ending::Whole,
+        Ending::Whole,
+        Ending::Unsized,
+        Ending::Short,
+        Ending::Long,
+        Ending::WrongDigest,
+        Ending::Dropped,
+    ]);
+    let step = prop_oneof![
+        4 => (path.clone(), 0..40usize, if_exists.clone(), ending)
+            .prop_map(|(path, size, if_exists, ending)| Step::Put(path, size, if_exists, ending)),
+        2 => path.clone().prop_map(Step::Mkdir),
+        1 => (path.clone(), any::<bool>()).prop_map(|(path, all)| Step::Remove(path, all)),
+        3 => (path.clone(), path.clone(), if_exists.clone())
+            .prop_map(|(from, to, if_exists)| Step::Move(from, to, if_exists)),
+        2 => (path.clone(), path, if_exists, any::<bool>())
+            .prop_map(|(from, to, if_exists, stop)| Step::Copy(from, to, if_exists, stop)),
+        1 => Just(Step::Recount),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+fn take(data: &Data, step: &Step) -> Result<(), StorageError> {
+    let path = |index: usize| at(PATHS[index]);
+    match *step {
+        Step::Put(to, size, if_exists, ending) => {
+            let mut options = UploadOptions {
+                if_exists,
+                parents: size % 2 == 0,
+                ..sized(size)
+            };
+            let bytes = vec![7; size];
+            let mut expected = None;
+            match ending {
+                Ending::Whole | Ending::Dropped => {}
+                Ending::Unsized => options.size = None,
+                Ending::Short => options.size = Some(size as u64 + 3),
+                Ending::Long => options.size = Some((size / 2) as u64),
+                Ending::WrongDigest => expected = Some(Digest::of(Algorithm::Md5, b"other")),
+            }
+            let mut upload = data.view.upload(&path(to), options)?;
+            for chunk in bytes.chunks(7) {
+                upload.write(chunk)?;
+            }
+            if !matches!(ending, Ending::Dropped) {
+                upload.commit(expected)?;
+            }
+            Ok(())
+        }
+        Step::Mkdir(index) => data.view.make_dir(&path(index), index % 2 == 0),
+        Step::Remove(index, all) => data.view.remove(&path(index), all, &never).map(drop),
+        Step::Move(from, to, if_exists) => {
+            let moved = data.view.rename(&path(from), &path(to), if_exists);
+            moved.map(drop)
+        }
+        Step::Copy(from, to, if_exists, cancelled) => {
+            let asked = std::cell::Cell::new(0);
+            let cancel = || cancelled && asked.replace(asked.get() + 1) == 2;
+            let copied = data.view.copy(&path(from), &path(to), if_exists, &cancel);
+            copied.map(drop)
+        }
+        Step::Recount => {
+            data.home.ledger().forget_count();
+            Ok(())
+        }
+    }
+}
+
+/// Everything stored: directories and files with their contents.
+fn snapshot(data: &Data) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    ["homes", "folders"]
+        .iter()
+        .flat_map(|area| walkdir::WalkDir::new(data.data(area)))
+        .map(|entry| {
+            let path = entry.expect("readable").into_path();
+            let content = std::fs::read(&path).ok();
+            (path, content)
+        })
+        .collect()
+}
+
+fn limited() -> Data {
+    let limits = Limits {
+        bytes: Some(100),
+        files: Some(8),
+    };
+    Data::with_limits(limits).mount("team", Rights::ALL, limits)
+}
+
+fn assert_kept_within_limits(data: &Data) {
+    data.assert_exact("/", "homes/alice");
+    data.assert_exact("/team", "folders/team");
+    for path in ["/", "/team"] {
+        let (bytes, files) = data.used(path);
+        assert!(bytes <= 100 && files <= 8);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_ledger_is_exact_and_a_failed_step_changes_nothing(steps in steps()) {
+        let data = limited();
+        for step in &steps {
+            let before = snapshot(&data);
+            if take(&data, step).is_err() {
+                prop_assert_eq!(&snapshot(&data), &before, "{:?}", step);
+            }
+            assert_kept_within_limits(&data);
+        }
+    }
+
+    #[test]
+    fn the_ledger_is_exact_after_many_have_worked_at_once(
+        workers in prop::collection::vec(steps(), 4)
+    ) {
+        let data = limited();
+        thread::scope(|scope| {
+            for steps in &workers {
+                let data = &data;
+                scope.spawn(move || steps.iter().for_each(|step| drop(take(data, step))));
+            }
+        });
+        assert_kept_within_limits(&data);
+    }
+}
