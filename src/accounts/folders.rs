@@ -1,14 +1,12 @@
 //! Shared folders, and who may do what in them.
 
-use std::path::PathBuf;
-
 use jiff::Timestamp;
 use sqlx::FromRow as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::database::{self, changing, reading};
-use super::{Accounts, AccountsError, FolderName, Grant, UserName, leftovers, users};
-use crate::storage::{Limits, Rights};
+use super::{Accounts, AccountsError, FolderName, Grant, UserName, users};
+use crate::storage::{self, Limits, Rights};
 
 /// A shared folder as those who run the server see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +51,8 @@ impl Accounts {
         if inserted.rows_affected() == 0 {
             return Err(AccountsError::FolderExists(name.clone()));
         }
-        leftovers::set_aside(self.database.data(), "folders", name.as_str()).await?;
+        self.set_aside(storage::set_folder_aside, name.as_str())
+            .await?;
         transaction.commit().await.map_err(changing)
     }
 
@@ -127,11 +126,12 @@ impl Accounts {
         transaction.commit().await.map_err(changing)
     }
 
-    /// Removes a folder. Its files are set aside; says where, if there were any.
+    /// Removes a folder. Its files are set aside, under `removed/` in the data directory; `false`
+    /// if there never were any.
     ///
     /// # Errors
     /// [`AccountsError::NoSuchFolder`], or what the disk says.
-    pub async fn remove_folder(&self, name: &FolderName) -> Result<Option<PathBuf>, AccountsError> {
+    pub async fn remove_folder(&self, name: &FolderName) -> Result<bool, AccountsError> {
         let mut transaction = self.database.write().await?;
         let deleted = sqlx::query("DELETE FROM folders WHERE name = ?")
             .bind(name.as_str())
@@ -141,9 +141,11 @@ impl Accounts {
         if deleted.rows_affected() == 0 {
             return Err(AccountsError::NoSuchFolder(name.clone()));
         }
-        let files = leftovers::set_aside(self.database.data(), "folders", name.as_str()).await?;
+        let had_files = self
+            .set_aside(storage::set_folder_aside, name.as_str())
+            .await?;
         transaction.commit().await.map_err(changing)?;
-        Ok(files)
+        Ok(had_files)
     }
 }
 
@@ -352,12 +354,10 @@ mod tests {
         let files = directory.path().join("folders/team");
         std::fs::create_dir_all(&files).expect("made");
         std::fs::write(files.join("plan"), "x").expect("written");
-        let aside = accounts
-            .remove_folder(&team)
-            .await
-            .expect("removed")
-            .expect("had files");
-        assert!(aside.join("plan").exists() && !files.exists());
+        assert!(accounts.remove_folder(&team).await.expect("removed"));
+        let mut places = directory.path().join("removed").read_dir().expect("made");
+        let place = places.next().expect("set aside").expect("readable").path();
+        assert!(place.join("plan").exists() && !files.exists());
         assert_eq!(sees(&accounts, "alice").await, pairs(&[]));
     }
 }

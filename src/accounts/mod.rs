@@ -6,7 +6,6 @@
 mod database;
 mod folders;
 mod hashing;
-mod leftovers;
 mod login;
 mod name;
 mod tokens;
@@ -15,8 +14,9 @@ mod users;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
-use crate::storage::{Limits, Rights};
+use crate::storage::{Limits, Rights, StorageError};
 use database::Database;
 use hashing::Hashing;
 
@@ -98,6 +98,23 @@ impl Accounts {
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.database.changes()
     }
+
+    /// Has storage set aside what a user or a folder of this name left, so that no other inherits
+    /// it.
+    async fn set_aside(
+        &self,
+        set_aside: fn(&Path, &str) -> Result<bool, StorageError>,
+        name: &str,
+    ) -> Result<bool, AccountsError> {
+        let (data, name) = (self.database.data().to_owned(), name.to_owned());
+        let moving = spawn_blocking(move || set_aside(&data, &name));
+        let moved = moving.await.map_err(|panicked| AccountsError::Io {
+            doing: "set files aside in",
+            path: self.database.data().into(),
+            source: panicked.into(),
+        })?;
+        Ok(moved?)
+    }
 }
 
 /// Why accounts could not be read or changed. The text names the thing and what can be done.
@@ -150,6 +167,9 @@ pub enum AccountsError {
         /// What failed.
         reason: String,
     },
+    /// What a removed user or folder left could not be set aside.
+    #[error(transparent)]
+    Files(#[from] StorageError),
     /// A token could not be made.
     #[error("the system gives no random bytes: {reason}")]
     NoRandomness {

@@ -1,6 +1,5 @@
 //! Users: added, listed, changed and removed.
 
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -8,9 +7,9 @@ use sqlx::FromRow as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::database::{self, changing, reading};
-use super::{Accounts, AccountsError, UserName, leftovers};
+use super::{Accounts, AccountsError, UserName};
 use crate::protocol::Secret;
-use crate::storage::Limits;
+use crate::storage::{self, Limits};
 
 /// What a new user may do and take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,7 +86,8 @@ impl Accounts {
         if inserted.rows_affected() == 0 {
             return Err(AccountsError::UserExists(name.clone()));
         }
-        leftovers::set_aside(self.database.data(), "homes", name.as_str()).await?;
+        self.set_aside(storage::set_home_aside, name.as_str())
+            .await?;
         transaction.commit().await.map_err(changing)
     }
 
@@ -153,12 +153,12 @@ impl Accounts {
         transaction.commit().await.map_err(changing)
     }
 
-    /// Removes a user with its tokens and rights. Its files are set aside; says where, if there
-    /// were any.
+    /// Removes a user with its tokens and rights. Its home is set aside, under `removed/` in the
+    /// data directory; `false` if it never had one.
     ///
     /// # Errors
     /// [`AccountsError::NoSuchUser`], or what the disk says.
-    pub async fn remove_user(&self, name: &UserName) -> Result<Option<PathBuf>, AccountsError> {
+    pub async fn remove_user(&self, name: &UserName) -> Result<bool, AccountsError> {
         let mut transaction = self.database.write().await?;
         let deleted = sqlx::query("DELETE FROM users WHERE name = ?")
             .bind(name.as_str())
@@ -168,9 +168,11 @@ impl Accounts {
         if deleted.rows_affected() == 0 {
             return Err(AccountsError::NoSuchUser(name.clone()));
         }
-        let home = leftovers::set_aside(self.database.data(), "homes", name.as_str()).await?;
+        let had_home = self
+            .set_aside(storage::set_home_aside, name.as_str())
+            .await?;
         transaction.commit().await.map_err(changing)?;
-        Ok(home)
+        Ok(had_home)
     }
 }
 
@@ -323,7 +325,10 @@ mod tests {
     #[tokio::test]
     async fn the_files_of_a_removed_user_are_set_aside_and_not_inherited() {
         let (directory, accounts) = accounts().await;
-        let home = directory.path().join("homes/alice");
+        let (home, removed) = (
+            directory.path().join("homes/alice"),
+            directory.path().join("removed"),
+        );
         let alice = user("alice");
         add(&accounts, "alice").await;
         let old = accounts
@@ -333,14 +338,11 @@ mod tests {
             .expect("there");
         std::fs::create_dir_all(&home).expect("made");
         std::fs::write(home.join("diary"), "secret").expect("written");
-        let aside = accounts
-            .remove_user(&alice)
-            .await
-            .expect("removed")
-            .expect("had files");
-        assert!(aside.starts_with(directory.path().join("removed")));
+        assert!(accounts.remove_user(&alice).await.expect("removed"));
+        let mut places = removed.read_dir().expect("made");
+        let place = places.next().expect("set aside").expect("readable").path();
         assert_eq!(
-            std::fs::read_to_string(aside.join("diary")).expect("kept"),
+            std::fs::read_to_string(place.join("diary")).expect("kept"),
             "secret"
         );
         assert!(!home.exists());
@@ -351,6 +353,7 @@ mod tests {
         std::fs::write(home.join("late"), "secret").expect("written");
         add(&accounts, "alice").await;
         assert!(!home.exists());
+        assert_eq!(removed.read_dir().expect("made").count(), 2);
         let new = accounts
             .account(&alice)
             .await
@@ -365,15 +368,14 @@ mod tests {
         add(&accounts, "alice").await;
         let home = directory.path().join("homes/alice");
         std::fs::create_dir_all(home.join("x")).expect("made");
-        std::fs::write(directory.path().join("removed"), "in the way").expect("written");
+        let removed = directory.path().join("removed");
+        std::fs::remove_dir(&removed).expect("empty");
+        std::fs::write(&removed, "in the way").expect("written");
         let error = accounts
             .remove_user(&user("alice"))
             .await
             .expect_err("in the way");
-        assert!(
-            error.to_string().starts_with("can not set aside "),
-            "{error}"
-        );
+        assert!(matches!(error, AccountsError::Files(_)), "{error}");
         assert!(home.join("x").exists());
         assert!(
             accounts

@@ -24,14 +24,15 @@ pub(super) struct Data {
     )]
     data: Option<PathBuf>,
     /// The server's configuration file, to find the data directory in.
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "data")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 impl Data {
     /// The path of the directory, whether it is there or not.
     pub(super) fn path(&self) -> anyhow::Result<PathBuf> {
-        if let Some(path) = &self.data {
+        let given = self.data.as_ref();
+        if let Some(path) = given.filter(|path| !path.as_os_str().is_empty()) {
             return Ok(path.clone());
         }
         let config = Config::load(self.config.as_deref(), config::environment())?;

@@ -149,12 +149,12 @@ impl From<&accounts::Folder> for Object {
 }
 
 async fn remove(accounts: &Accounts, folder: &FolderName, output: Output) -> anyhow::Result<()> {
-    match accounts.remove_folder(folder).await? {
-        Some(place) => output.note(&format!(
-            "removed folder {folder}; its files are in {}",
-            place.display()
-        )),
-        None => output.note(&format!("removed folder {folder}, which was empty")),
+    if accounts.remove_folder(folder).await? {
+        output.note(&format!(
+            "removed folder {folder}; its files are in the data directory, under removed/"
+        ));
+    } else {
+        output.note(&format!("removed folder {folder}, which had no files"));
     }
     Ok(())
 }

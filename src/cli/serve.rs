@@ -1,5 +1,6 @@
 //! `haul serve`: the daemon.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use crate::telemetry;
 /// With nothing given it works at once: it makes its data directory and an `admin` account, and
 /// says the password and what to type next.
 #[derive(Debug, clap::Args)]
-pub struct Serve {
+pub(super) struct Serve {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "HAUL_CONFIG")]
     config: Option<PathBuf>,
@@ -40,7 +41,7 @@ impl Serve {
     ///
     /// # Errors
     /// If it can not start: one line that says what and what to do.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> anyhow::Result<()> {
         let mut config = Config::load(self.config.as_deref(), config::environment())?;
         if let Some(data) = self.data {
             config.server.data = data;
@@ -112,15 +113,12 @@ async fn first_admin(accounts: &Accounts) -> anyhow::Result<Option<FirstPassword
     if !accounts.users().await?.is_empty() {
         return Ok(None);
     }
-    let (password, first) = match std::env::var_os("HAUL_ADMIN_PASSWORD_FILE") {
-        Some(file) => {
-            let file = PathBuf::from(file);
-            (password_from(&file)?, FirstPassword::FromFile(file))
-        }
-        None => {
-            let password = random_password()?;
-            (password.clone(), FirstPassword::Made(password))
-        }
+    let (password, first) = if let Some(file) = std::env::var_os("HAUL_ADMIN_PASSWORD_FILE") {
+        let file = PathBuf::from(file);
+        (password_from(&file)?, FirstPassword::FromFile(file))
+    } else {
+        let password = random_password()?;
+        (password.clone(), FirstPassword::Made(password))
     };
     let admin: UserName = "admin".parse().context("`admin` is a user name")?;
     let new = NewUser {
@@ -167,22 +165,16 @@ fn say_what_to_do_next(address: SocketAddr, data: &Path, first: Option<&FirstPas
         "haul listens on {address} and keeps its data in {}\n",
         data.display()
     );
-    match first {
-        None => {}
-        Some(FirstPassword::Made(password)) => {
-            lines += &format!(
-                "\n  The account `admin` is new. Its password, shown this once: {}\n  Connect with: \
-                 haul connect haul+plain://admin@{host}\n\n",
-                password.expose()
-            );
-        }
-        Some(FirstPassword::FromFile(file)) => {
-            lines += &format!(
-                "\n  The account `admin` is new. Its password is the one in {}\n  Connect with: \
-                 haul connect haul+plain://admin@{host}\n\n",
-                file.display()
-            );
-        }
+    if let Some(first) = first {
+        let password = match first {
+            FirstPassword::Made(password) => format!(", shown this once: {}", password.expose()),
+            FirstPassword::FromFile(file) => format!(" is the one in {}", file.display()),
+        };
+        let _ = writeln!(
+            lines,
+            "\n  The account `admin` is new. Its password{password}\n  \
+             Connect with: haul connect haul+plain://admin@{host}\n"
+        );
     }
     // Nobody reads the standard error of some daemons; that is no reason not to serve.
     let _ = std::io::stderr().lock().write_all(lines.as_bytes());

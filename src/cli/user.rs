@@ -180,12 +180,12 @@ async fn passwd(accounts: &Accounts, name: &UserName, output: Output) -> anyhow:
 }
 
 async fn remove(accounts: &Accounts, name: &UserName, output: Output) -> anyhow::Result<()> {
-    match accounts.remove_user(name).await? {
-        Some(place) => output.note(&format!(
-            "removed user {name}; the files of its home are in {}",
-            place.display()
-        )),
-        None => output.note(&format!("removed user {name}, who had no files")),
+    if accounts.remove_user(name).await? {
+        output.note(&format!(
+            "removed user {name}; its files are in the data directory, under removed/"
+        ));
+    } else {
+        output.note(&format!("removed user {name}, who had no files"));
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use super::job::Job;
 use super::member::Member;
 use super::session::{End, Session};
 use super::transfers::Transfers;
+use super::visitor::Admitted;
 use crate::connection::ReceiveError;
 use crate::protocol::{
     BadRequest, Cancel, End as PutEnd, Frame, Get, GoodbyeReason, Nothing, Put, Request, encode_ok,
@@ -46,14 +47,15 @@ enum Turn {
 }
 
 impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
-    pub(super) fn new(session: &'a mut Session<R>, member: Member) -> Self {
+    pub(super) fn new(session: &'a mut Session<R>, admitted: Admitted) -> Self {
+        let Admitted { member, changes } = admitted;
         let limits = &session.shared.limits;
         let unfinished = Arc::new(Semaphore::new(limits.requests));
         Self {
             transfers: Transfers::new(unfinished.clone()),
             unfinished,
             sending: Arc::new(Semaphore::new(limits.transfers)),
-            changes: session.shared.accounts.changes(),
+            changes,
             draining: false,
             session,
             member,

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, field, info, info_span};
+use tracing::{Instrument, debug, error_span, field, info};
 
 use super::dispatch::Dispatcher;
 use super::session::{End, Session};
@@ -32,7 +32,8 @@ pub(super) async fn serve<R, W>(
     W: AsyncWrite + Unpin + Send + 'static,
 {
     let id: Arc<str> = session_id().into();
-    let span = info_span!("session", session = %id, peer = %peer, user = field::Empty);
+    // Of the highest level, so that the lines below it tell their session at every level.
+    let span = error_span!("session", session = %id, peer = %peer, user = field::Empty);
     async {
         let login_deadline = Instant::now() + shared.limits.login_timeout;
         let Some(reader) = expect_frames(reader, login_deadline).await else {
@@ -85,7 +86,7 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) {
     // Boxed: a session that idles for hours does not keep the room that its login needed.
     let admitted = Box::pin(session.admit()).await;
     let end = match admitted {
-        Ok(member) => Dispatcher::new(&mut session, member).run().await,
+        Ok(admitted) => Dispatcher::new(&mut session, admitted).run().await,
         Err(end) => end,
     };
     session.gone.cancel();

@@ -1,6 +1,7 @@
 //! A session before its login: what a visitor may ask, and how one becomes a [`Member`].
 
 use tokio::io::AsyncRead;
+use tokio::sync::watch;
 use tokio::time::timeout_at;
 use tracing::Span;
 
@@ -11,9 +12,16 @@ use super::session::{End, Session};
 use super::transfers::StrayData;
 use crate::protocol::{Frame, GoodbyeReason, Login, Request, encode_ok};
 
+/// A member who has just logged in.
+pub(super) struct Admitted {
+    pub(super) member: Member,
+    /// Changes of any account since before this one was read.
+    pub(super) changes: watch::Receiver<u64>,
+}
+
 impl<R: AsyncRead + Unpin + Send> Session<R> {
     /// Answers requests until one of them is a login that succeeds.
-    pub(super) async fn admit(&mut self) -> Result<Member, End> {
+    pub(super) async fn admit(&mut self) -> Result<Admitted, End> {
         loop {
             let drain = self.shutdown.drain.clone();
             let frame = tokio::select! {
@@ -34,8 +42,8 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
             };
             match Request::parse(&json) {
                 Ok((id, Request::Login(login))) => {
-                    if let Some(member) = self.log_in(id, login).await? {
-                        return Ok(member);
+                    if let Some(admitted) = self.log_in(id, login).await? {
+                        return Ok(admitted);
                     }
                 }
                 Ok((id, request)) => {
@@ -52,16 +60,18 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
         }
     }
 
-    async fn log_in(&mut self, id: u32, login: Login) -> Result<Option<Member>, End> {
+    async fn log_in(&mut self, id: u32, login: Login) -> Result<Option<Admitted>, End> {
         let job = Job::new(id, "login", None);
         let mut admitted = None;
+        // Watched from before the account is read, so that no change of it is missed.
+        let changes = self.shared.accounts.changes();
         let work = async {
             let account = commands::log_in(id, login, &self.shared, self.peer).await?;
             Span::current().record("user", account.name.as_str());
             let (session, gone) = (self.id.clone(), self.gone.clone());
             let member = Member::admit(self.shared.clone(), account, session, gone).await?;
             let reply = encode_ok(id, &commands::welcome(&member));
-            admitted = Some(member);
+            admitted = Some(Admitted { member, changes });
             Ok(reply)
         };
         let outcome = job.guard(work).await;

@@ -1,7 +1,7 @@
 //! The data directory: homes, shared folders, staging.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -32,8 +32,29 @@ struct Inner {
     homes: OpenDir,
     folders: OpenDir,
     staging: Arc<Staging>,
-    /// One [`Space`], and so one ledger, for each directory that somebody uses.
-    spaces: Mutex<HashMap<(&'static str, String), Weak<Space>>>,
+    spaces: Mutex<Spaces>,
+}
+
+/// One [`Space`], and so one ledger, for each directory that somebody uses.
+#[derive(Debug, Default)]
+struct Spaces {
+    open: HashMap<(&'static str, String), Weak<Space>>,
+    /// Those used last, kept open: a user who comes back does not wait for a new count.
+    recent: VecDeque<Arc<Space>>,
+}
+
+/// How many spaces that nobody uses stay open. Each costs a file descriptor.
+const KEPT_OPEN: usize = 64;
+
+impl Spaces {
+    /// Notes that `space` is used now.
+    fn keep_open(&mut self, space: &Arc<Space>) {
+        self.recent.retain(|kept| !Arc::ptr_eq(kept, space));
+        self.recent.push_back(Arc::clone(space));
+        if self.recent.len() > KEPT_OPEN {
+            self.recent.pop_front();
+        }
+    }
 }
 
 impl Store {
@@ -99,8 +120,8 @@ impl Store {
         let root = make_dir(dir, name).at("open", path)?;
         let made = Space::new(root, Arc::clone(&self.0.staging)).at("open", path)?;
         let mut spaces = self.0.spaces.lock().unwrap_or_else(PoisonError::into_inner);
-        spaces.retain(|_, space| space.strong_count() > 0);
-        let space = match spaces.entry((area, name.to_owned())) {
+        spaces.open.retain(|_, space| space.strong_count() > 0);
+        let space = match spaces.open.entry((area, name.to_owned())) {
             Entry::Vacant(entry) => {
                 let made = Arc::new(made);
                 entry.insert(Arc::downgrade(&made));
@@ -116,6 +137,7 @@ impl Store {
                 }
             },
         };
+        spaces.keep_open(&space);
         drop(spaces);
         space.set_limits(limits);
         Ok(space)

@@ -1,9 +1,11 @@
 //! The real program as a process of its own, for what only a process shows: memory, output, signals.
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{PASSWORD, RawClient};
@@ -11,8 +13,19 @@ use crate::harness::{PASSWORD, RawClient};
 /// A running `haul serve`; it is killed when dropped.
 pub(crate) struct Daemon {
     pub(crate) address: String,
+    /// What it said on standard error before it listened.
+    pub(crate) greeting: String,
     process: Child,
-    data: TempDir,
+    log: Option<JoinHandle<String>>,
+    place: TempDir,
+    data: PathBuf,
+}
+
+/// What is left of a daemon that was told to stop.
+pub(crate) struct Stopped {
+    pub(crate) code: Option<i32>,
+    /// All of standard output.
+    pub(crate) log: String,
 }
 
 /// The program under test, with an environment that knows nothing of this machine's haul.
@@ -29,33 +42,55 @@ pub(crate) fn haul() -> Command {
 impl Daemon {
     /// With default settings, the user `admin` and a free port.
     pub(crate) fn start() -> Self {
-        let data = tempfile::tempdir().expect("a temporary directory");
-        let password = data.path().join("admin-password");
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let password = place.path().join("admin-password");
         std::fs::write(&password, PASSWORD).expect("written");
-        let mut process = haul()
+        let data = place.path().join("data");
+        Self::spawn(place, &data, Some(&password))
+    }
+
+    /// On a data directory of the test's own, with a password that the program makes up.
+    pub(crate) fn start_on(data: &Path) -> Self {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        Self::spawn(place, data, None)
+    }
+
+    fn spawn(place: TempDir, data: &Path, password: Option<&Path>) -> Self {
+        let greeting = place.path().join("stderr");
+        let mut command = haul();
+        if let Some(password) = password {
+            command.env("HAUL_ADMIN_PASSWORD_FILE", password);
+        }
+        let mut process = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data.path().join("data"))
-            .env("HAUL_ADMIN_PASSWORD_FILE", &password)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .arg(data)
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(&greeting).expect("a file"))
             .spawn()
             .expect("the program starts");
-        let mut line = String::new();
-        let stderr = process.stderr.take().expect("piped");
-        BufReader::new(stderr).read_line(&mut line).expect("a line");
-        let address = line
-            .strip_prefix("haul listens on ")
-            .and_then(|rest| rest.split(' ').next())
-            .unwrap_or_else(|| panic!("no address in {line:?}"));
+        let mut log = BufReader::new(process.stdout.take().expect("piped"));
+        let listening = read_to_listening(&mut log);
+        let address = listening["address"]
+            .as_str()
+            .expect("an address")
+            .to_owned();
+        let log = std::thread::spawn(move || {
+            let mut rest = String::new();
+            log.read_to_string(&mut rest).expect("text");
+            rest
+        });
         Self {
-            address: address.to_owned(),
+            address,
+            greeting: std::fs::read_to_string(&greeting).expect("text"),
             process,
-            data,
+            log: Some(log),
+            place,
+            data: data.to_owned(),
         }
     }
 
-    pub(crate) fn data(&self) -> PathBuf {
-        self.data.path().join("data")
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
     }
 
     /// A token for the admin, which costs no password hash at each login.
@@ -63,6 +98,7 @@ impl Daemon {
         let output = haul()
             .args(["token", "add", "admin", "--data"])
             .arg(self.data())
+            .current_dir(&self.place)
             .output()
             .expect("the program runs");
         assert!(output.status.success(), "{output:?}");
@@ -73,9 +109,7 @@ impl Daemon {
     /// A session of the admin, by token.
     pub(crate) async fn log_in(&self, token: &str) -> RawClient {
         let mut client = RawClient::connect(&self.address).await;
-        client
-            .ok(serde_json::json!({"cmd": "login", "token": token}))
-            .await;
+        client.ok(json!({"cmd": "login", "token": token})).await;
         client
     }
 
@@ -94,17 +128,20 @@ impl Daemon {
         let status = std::fs::read_to_string(status).expect("it runs");
         let line = status.lines().find_map(|text| text.strip_prefix(line));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        kib.expect("a line about memory")
-            .parse::<u64>()
-            .expect("a number")
-            * 1024
+        let kib: u64 = kib.and_then(|kib| kib.parse().ok()).expect("a number");
+        kib * 1024
     }
 
-    /// Sends SIGTERM and waits; the exit status.
-    pub(crate) fn terminate(mut self) -> std::process::ExitStatus {
+    /// Sends SIGTERM and waits until it has ended.
+    pub(crate) fn terminate(mut self) -> Stopped {
         let id = rustix::process::Pid::from_child(&self.process);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it runs");
-        self.process.wait().expect("it ends")
+        let status = self.process.wait().expect("it ends");
+        let log = self.log.take().expect("read once");
+        Stopped {
+            code: status.code(),
+            log: log.join().expect("no panic"),
+        }
     }
 }
 
@@ -113,4 +150,27 @@ impl Drop for Daemon {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+impl Stopped {
+    /// The lines of the log.
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        let lines = self.log.lines();
+        lines
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect()
+    }
+}
+
+/// The line of the log that says where it listens.
+fn read_to_listening(log: &mut BufReader<ChildStdout>) -> Value {
+    let mut line = String::new();
+    while log.read_line(&mut line).expect("text") > 0 {
+        let event: Value = serde_json::from_str(&line).expect(&line);
+        if event["message"] == "listening" {
+            return event;
+        }
+        line.clear();
+    }
+    panic!("it ended before it listened");
 }

@@ -3,10 +3,14 @@
 mod daemon;
 mod harness;
 
+mod admin;
 mod files;
+mod foreign_clients;
 mod framing;
 mod json;
 mod load;
 mod paths;
+mod protocol_document;
+mod serving;
 mod sessions;
 mod transfers;

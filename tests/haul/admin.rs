@@ -1,0 +1,353 @@
+//! The commands that run a server, as a person and a script meet them.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use haul::accounts::Accounts;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{PASSWORD, TestServer};
+
+/// What a command did.
+#[derive(Debug, PartialEq)]
+struct Done {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs haul in `directory`, where nothing but its arguments and `env` tells it anything.
+fn haul(directory: &Path, env: &[(&str, &str)], args: &[&str], input: &str) -> Done {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_haul"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HAUL_") {
+            command.env_remove(name);
+        }
+    }
+    let mut child = command
+        .current_dir(directory)
+        .args(args)
+        .envs(env.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("haul starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    // A command that reads nothing may be gone already.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().expect("haul ends");
+    Done {
+        code: output.status.code().expect("no signal"),
+        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+/// A directory to run commands in, whose data directory is ./haul-data.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    /// Runs a command line that must succeed; what it prints on standard output.
+    fn ok(&self, line: &str, input: &str) -> String {
+        let done = self.run(line, input);
+        assert_eq!(done.code, 0, "{line}: {done:?}");
+        done.stdout
+    }
+
+    /// Runs a command line that must be told no; what it prints on standard error.
+    fn no(&self, line: &str) -> String {
+        let done = self.run(line, "");
+        assert_eq!((done.code, &*done.stdout), (1, ""), "{line}: {done:?}");
+        done.stderr
+    }
+
+    fn run(&self, line: &str, input: &str) -> Done {
+        let args: Vec<_> = line.split(' ').collect();
+        haul(self.0.path(), &[], &args, input)
+    }
+
+    async fn accounts(&self) -> Accounts {
+        let accounts = Accounts::open(&self.0.path().join("haul-data")).await;
+        accounts.expect("opens")
+    }
+}
+
+/// The objects of a list, without the times that they were made.
+fn objects(lines: &str) -> Vec<Value> {
+    let object = |line: &str| {
+        let mut object: Value = serde_json::from_str(line).expect("JSON");
+        let created = object
+            .as_object_mut()
+            .and_then(|object| object.remove("created"));
+        assert!(created.is_some_and(|time| time.as_str().is_some_and(|time| time.ends_with('Z'))));
+        object
+    };
+    lines.lines().map(object).collect()
+}
+
+#[tokio::test]
+async fn users_are_added_changed_listed_and_removed_before_the_first_start() {
+    let place = Place::new();
+    let done = place.run("user add alice --admin --quota 10GiB", "correct horse\n");
+    assert_eq!(
+        done,
+        Done {
+            code: 0,
+            stdout: String::new(),
+            stderr: "making the data directory haul-data\nadded user alice\n".into()
+        }
+    );
+    place.ok("user add bob --files 12", "hunter2\n");
+    assert_eq!(
+        place.ok("user list", ""),
+        "NAME   ROLE   QUOTA     FILES  STATE\n\
+         alice  admin  10.0 GiB  -\n\
+         bob    user   -         12\n"
+    );
+    place.ok("user set bob --disable --quota 1000 --files none", "");
+    place.ok("user passwd alice", "battery staple\n");
+    assert_eq!(
+        objects(&place.ok("user list --json", "")),
+        [
+            json!({"name": "alice", "admin": true, "disabled": false,
+                   "quota": 10_u64 << 30, "files": null}),
+            json!({"name": "bob", "admin": false, "disabled": true,
+                   "quota": 1000, "files": null}),
+        ]
+    );
+    place.ok("user remove bob", "");
+    assert_eq!(objects(&place.ok("user list --json", "")).len(), 1);
+    let accounts = place.accounts().await;
+    let login = accounts
+        .log_in_with_password("alice", "battery staple")
+        .await;
+    assert!(login.expect("the new password").admin);
+    assert!(
+        accounts
+            .log_in_with_password("alice", "correct horse")
+            .await
+            .is_err()
+    );
+}
+
+#[test]
+fn folders_are_added_granted_listed_revoked_and_removed() {
+    let place = Place::new();
+    place.ok("user add alice", "hunter2\n");
+    place.ok("user add bob", "hunter2\n");
+    place.ok("folder add team --quota 1MiB", "");
+    place.ok("folder grant team alice rw", "");
+    place.ok("folder grant team bob list,write", "");
+    assert_eq!(
+        place.ok("folder list", ""),
+        "NAME  QUOTA    FILES  MEMBERS\n\
+         team  1.0 MiB  -      alice=rw bob=list,write\n"
+    );
+    place.ok("folder revoke team alice", "");
+    assert_eq!(
+        objects(&place.ok("folder list --json", "")),
+        [json!({"name": "team", "quota": 1 << 20, "files": null,
+                "members": [{"user": "bob", "rights": ["list", "write"]}]})]
+    );
+    place.ok("folder remove team", "");
+    assert_eq!(place.ok("folder list --json", ""), "");
+}
+
+#[tokio::test]
+async fn a_new_token_is_the_last_word_on_standard_output_and_logs_in() {
+    let place = Place::new();
+    place.ok("user add alice", "hunter2\n");
+    let printed = place.ok("token add alice --label backup --expires 90d", "");
+    let token = printed.split_whitespace().last().expect("a word");
+    let accounts = place.accounts().await;
+    let account = accounts.log_in_with_token(token).await.expect("logs in");
+    assert_eq!(account.name.as_str(), "alice");
+    let list = place.ok("token list alice", "");
+    assert!(list.contains("backup") && !list.contains(token), "{list}");
+    let tokens = objects(&place.ok("token list alice --json", ""));
+    assert_eq!(
+        (&tokens[0]["id"], &tokens[0]["label"]),
+        (&json!(1), &json!("backup"))
+    );
+    place.ok("token remove alice 1", "");
+    assert!(accounts.log_in_with_token(token).await.is_err());
+}
+
+#[test]
+fn what_can_not_be_done_is_said_on_one_line_with_what_to_try_next() {
+    let place = Place::new();
+    assert_eq!(
+        place.no("user list"),
+        "haul: user: there are no accounts in haul-data; name the data directory with --data, \
+         or make one with `haul user add`\n"
+    );
+    assert!(!place.0.path().join("haul-data").exists());
+    place.ok("user add alice", "hunter2\n");
+    for (line, message) in [
+        (
+            "user add alice",
+            "there is a user alice already; choose another name, or change it with `haul user set`",
+        ),
+        (
+            "user add bob",
+            "there is no password on standard input; give it as one line, or use a terminal",
+        ),
+        (
+            "user remove bob",
+            "there is no user bob; `haul user list` shows who there is",
+        ),
+        (
+            "folder grant team alice rw",
+            "there is no folder team; `haul folder list` shows which there are",
+        ),
+        (
+            "token remove alice 7",
+            "user alice has no token 7; `haul token list alice` shows which there are",
+        ),
+    ] {
+        let (command, _) = line.split_once(' ').expect("two words");
+        assert_eq!(place.no(line), format!("haul: {command}: {message}\n"));
+    }
+}
+
+#[test]
+fn wrong_arguments_end_with_2_and_change_nothing() {
+    let place = Place::new();
+    for line in [
+        "user",
+        "user add ../x",
+        "user add Alice",
+        "user add alice --quota lots",
+        "user set alice",
+        "user set alice --admin --no-admin",
+        "folder grant team alice everything",
+        "token add alice --expires yesterday",
+        "completions tcsh",
+        "nonsense",
+    ] {
+        let done = place.run(line, "hunter2\n");
+        assert_eq!((done.code, &*done.stdout), (2, ""), "{line}: {done:?}");
+    }
+    assert!(!place.0.path().join("haul-data").exists());
+}
+
+#[test]
+fn the_data_directory_is_that_of_the_flag_then_the_environment_then_the_configuration() {
+    let place = Place::new();
+    let directory = place.0.path();
+    std::fs::write(
+        directory.join("haul.toml"),
+        "[server]\ndata = \"of-file\"\n",
+    )
+    .expect("written");
+    let add = [
+        "user",
+        "add",
+        "alice",
+        "--config",
+        "haul.toml",
+        "--data",
+        "of-flag",
+    ];
+    let env = [("HAUL_DATA", "of-env"), ("HAUL_SERVER_DATA", "of-setting")];
+    for (env, args, expected) in [
+        (&env[..], &add[..], "of-flag"),
+        (&env[..], &add[..5], "of-env"),
+        (&env[1..], &add[..5], "of-setting"),
+        (&[], &add[..5], "of-file"),
+        (&[], &add[..3], "haul-data"),
+    ] {
+        assert!(!directory.join(expected).exists());
+        let done = haul(directory, env, args, "hunter2\n");
+        assert_eq!(done.code, 0, "{done:?}");
+        assert!(
+            directory.join(expected).join("haul.db").exists(),
+            "{expected}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_running_server_sees_what_the_commands_change() {
+    let server = TestServer::start().await;
+    let data = server.data().to_str().expect("UTF-8");
+    let ok = |args: &[&str], input: &str| {
+        let done = haul(server.data(), &[("HAUL_DATA", data)], args, input);
+        assert_eq!(done.code, 0, "{done:?}");
+    };
+    ok(&["user", "add", "carol"], &format!("{PASSWORD}\n"));
+    ok(&["folder", "add", "team"], "");
+    ok(&["folder", "grant", "team", "carol", "r"], "");
+    let mut carol = server.log_in("carol").await;
+    let me = carol.ok(json!({"cmd": "whoami"})).await;
+    assert_eq!(
+        me["folders"],
+        json!([{"name": "team", "rights": ["list", "read"]}])
+    );
+    ok(&["user", "remove", "carol"], "");
+    carol.closes().await;
+    let mut again = server.connect().await;
+    let login = json!({"cmd": "login", "user": "carol", "password": PASSWORD});
+    again.fails(login, "login_failed").await;
+}
+
+#[test]
+fn check_config_accepts_every_file_that_comes_with_haul_and_prints_what_it_says() {
+    let place = Place::new();
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for file in config.read_dir().expect("a directory") {
+        let file = file.expect("an entry").path();
+        let file = file.to_str().expect("UTF-8");
+        let env = [("HAUL_LIMITS_SESSIONS", "7")];
+        let done = haul(place.0.path(), &env, &["check-config", file], "");
+        assert_eq!(done.code, 0, "{done:?}");
+        assert!(done.stdout.contains("\nsessions = 7\n"), "{}", done.stdout);
+        assert_eq!(done.stderr, format!("{file}: the configuration is right\n"));
+        let done = haul(
+            place.0.path(),
+            &env,
+            &["check-config", "--json", "-q", file],
+            "",
+        );
+        let object: Value = serde_json::from_str(&done.stdout).expect("JSON");
+        assert_eq!(
+            (&object["limits"]["sessions"], &*done.stderr),
+            (&json!(7), "")
+        );
+    }
+}
+
+#[test]
+fn check_config_says_what_is_wrong_and_where() {
+    let place = Place::new();
+    std::fs::write(place.0.path().join("haul.toml"), "[limits]\nsesions = 7\n").expect("written");
+    let message = place.no("check-config haul.toml");
+    assert!(
+        message.starts_with(
+            "haul: check-config: haul.toml, line 2: there is no setting limits.sesions; "
+        ),
+        "{message}"
+    );
+    let message = place.no("check-config missing.toml");
+    assert!(
+        message.starts_with("haul: check-config: can not read the configuration missing.toml: "),
+        "{message}"
+    );
+}
+
+#[test]
+fn there_are_completions_for_every_common_shell() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = place.ok(&format!("completions {shell}"), "");
+        assert!(script.contains("check-config"), "{shell}");
+    }
+}

@@ -1,0 +1,128 @@
+//! Clients in other languages, written from `docs/PROTOCOL.md` alone, against a real server.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use crate::harness::{PASSWORD, TestServer};
+
+#[tokio::test]
+async fn a_python_client_of_eighty_lines_puts_and_gets_files_of_every_kind() {
+    let test = "a_python_client_of_eighty_lines_puts_and_gets_files_of_every_kind";
+    if is_installed("python3", test) {
+        put_and_get_files_of_every_kind("python3", "haul_client.py").await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_client_of_eighty_lines_puts_and_gets_files_of_every_kind() {
+    let test = "a_node_client_of_eighty_lines_puts_and_gets_files_of_every_kind";
+    if is_installed("node", test) {
+        put_and_get_files_of_every_kind("node", "haul_client.mjs").await;
+    }
+}
+
+#[test]
+fn the_clients_stay_short_enough_to_be_read() {
+    for client in ["haul_client.py", "haul_client.mjs"] {
+        let source = fs::read_to_string(path_of(client)).expect(client);
+        assert!(source.lines().count() < 80, "{client}");
+    }
+}
+
+/// Whether there is an interpreter. Without one the test is skipped loudly, and on CI it fails:
+/// a test that did not run has not passed.
+fn is_installed(interpreter: &str, test: &str) -> bool {
+    let version = Command::new(interpreter).arg("--version").output();
+    if version.is_ok_and(|version| version.status.success()) {
+        return true;
+    }
+    let skipped = format!("SKIPPED foreign_clients::{test}: {interpreter} is not installed");
+    assert!(
+        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "{skipped}"
+    );
+    // Not by `eprintln!`, which the test runner catches and shows only of tests that fail.
+    writeln!(std::io::stderr(), "{skipped}").expect("standard error");
+    false
+}
+
+async fn put_and_get_files_of_every_kind(interpreter: &'static str, client: &str) {
+    let server = TestServer::start().await;
+    let large: Vec<u8> = (0..5_000_011_u32)
+        .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3])
+        .collect();
+    for (name, content) in [
+        ("empty", &b""[..]),
+        ("small.txt", b"Hello, haul!\n"),
+        ("large.bin", &large),
+        ("年度 报告 (final).txt", "第一行\n".as_bytes()),
+    ] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let local = directory.path().join(name);
+        fs::write(&local, content).expect("a local file");
+        let output = run(interpreter, client, &server, &local, name).await;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {text}{errors}");
+        let shown = [format!("put /{name} {}", content.len()), name.to_owned()];
+        for part in shown {
+            assert!(text.contains(&part), "{part:?} is missing in {text}");
+        }
+        let stored = fs::read(server.home("alice").join(name)).expect("a stored file");
+        let back = fs::read(directory.path().join(format!("{name}.back"))).expect("a copy");
+        assert!(
+            stored == content && back == content,
+            "{name} has changed on the way"
+        );
+    }
+    assert_eq!(server.staged(), 0, "nothing unfinished is left");
+}
+
+#[tokio::test]
+async fn the_clients_fail_where_the_server_refuses() {
+    let test = "the_clients_fail_where_the_server_refuses";
+    for (interpreter, client) in [("python3", "haul_client.py"), ("node", "haul_client.mjs")] {
+        if !is_installed(interpreter, test) {
+            continue;
+        }
+        let server = TestServer::start().await;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let local = directory.path().join("a");
+        fs::write(&local, vec![b'x'; 1_000_000]).expect("a local file");
+        let output = run(interpreter, client, &server, &local, "no/such/directory").await;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{client} must fail");
+        assert!(errors.contains("not_found: no such"), "{client}: {errors}");
+    }
+}
+
+/// Runs a client to its end, on a thread that may block.
+async fn run(
+    interpreter: &'static str,
+    client: &str,
+    server: &TestServer,
+    local: &Path,
+    remote: &str,
+) -> Output {
+    let mut command = Command::new(interpreter);
+    command
+        .arg(path_of(client))
+        .args([
+            server.address.ip().to_string(),
+            server.address.port().to_string(),
+        ])
+        .args(["alice", PASSWORD])
+        .arg(local)
+        .arg(remote)
+        .stdin(Stdio::null());
+    let run = tokio::task::spawn_blocking(move || command.output());
+    run.await.expect("no panic").expect("the interpreter runs")
+}
+
+fn path_of(client: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/clients")
+        .join(client)
+}

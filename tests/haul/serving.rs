@@ -1,0 +1,152 @@
+//! `haul serve` as whoever runs it sees it: what it logs, how it starts and how it stops.
+
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, haul};
+use crate::harness::{PASSWORD, RawClient, Received};
+
+#[tokio::test]
+async fn sigterm_says_goodbye_and_ends_with_exit_code_0() {
+    let daemon = Daemon::start();
+    let mut client = daemon.log_in(&daemon.token()).await;
+    let stopped = daemon.terminate();
+    assert_eq!(stopped.code, Some(0));
+    let goodbye = json!({"event": "goodbye", "reason": "shutting_down"});
+    assert_eq!(client.receive().await, Received::Control(goodbye));
+    assert_eq!(client.receive().await, Received::Closed);
+    let lines = stopped.lines();
+    assert_eq!(lines.last().expect("a line")["message"], "stopped");
+}
+
+#[tokio::test]
+async fn every_finished_command_is_one_line_of_json_with_its_session_peer_and_user() {
+    let daemon = Daemon::start();
+    let mut client = RawClient::connect(&daemon.address).await;
+    let login = json!({"cmd": "login", "user": "admin", "password": PASSWORD});
+    let session = client.ok(login).await["session"].take();
+    client.ok(json!({"cmd": "mkdir", "path": "d"})).await;
+    client.put("d/a.txt", b"hello").await;
+    client.get(json!({"cmd": "get", "path": "d/a.txt"})).await;
+    let hostile = json!({"cmd": "rm", "path": "nothing\n\u{1b}[2J"});
+    client.fails(hostile, "invalid_path").await;
+    client
+        .fails(json!({"cmd": "cd", "path": "nowhere"}), "not_found")
+        .await;
+    let stopped = daemon.terminate();
+    assert!(!stopped.log.contains(PASSWORD), "a secret is in the log");
+    assert!(
+        !stopped.log.contains('\u{1b}'),
+        "a name can drive a terminal"
+    );
+    let lines = stopped.lines();
+    let commands: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["message"] == "command")
+        .collect();
+    let seen: Vec<Value> = commands
+        .iter()
+        .map(|line| {
+            json!([
+                line["cmd"],
+                line["path"],
+                line["bytes"],
+                line["outcome"],
+                line["code"]
+            ])
+        })
+        .collect();
+    let expected = [
+        json!(["login", null, 0, "ok", null]),
+        json!(["mkdir", "/d", 0, "ok", null]),
+        json!(["put", "/d/a.txt", 5, "ok", null]),
+        json!(["get", "/d/a.txt", 5, "ok", null]),
+        json!(["rm", "nothing\n\u{1b}[2J", 0, "error", "invalid_path"]),
+        json!(["cd", "/nowhere", 0, "error", "not_found"]),
+    ];
+    assert_eq!(seen, expected);
+    for line in commands {
+        assert_eq!(
+            (&line["session"], &line["user"]),
+            (&session, &json!("admin"))
+        );
+        let (peer, time) = (line["peer"].as_str(), line["time"].as_str());
+        assert!(
+            peer.is_some_and(|peer| peer.starts_with("127.0.0.1:")),
+            "{line}"
+        );
+        assert!(time.is_some_and(|time| time.ends_with('Z')), "{line}");
+        assert!(line["ms"].is_u64(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_data_is_refused_with_one_line() {
+    let daemon = Daemon::start();
+    let second = haul()
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(daemon.data())
+        .output()
+        .expect("it runs");
+    let message = String::from_utf8(second.stderr).expect("text");
+    assert_eq!(second.status.code(), Some(1), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(
+        message.contains("another server is using the data directory"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_taken_port_and_an_unwritable_directory_and_a_bad_setting_are_one_line_each() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = taken.local_addr().expect("an address").to_string();
+    std::fs::write(place.path().join("file"), "").expect("written");
+    std::fs::write(place.path().join("haul.toml"), "[limits]\nsesions = 3\n").expect("written");
+    for (arguments, expected) in [
+        (
+            vec!["--listen", &taken, "--data", "data"],
+            "can not listen on",
+        ),
+        (
+            vec!["--listen", "127.0.0.1:0", "--data", "file/data"],
+            "file/data",
+        ),
+        (vec!["--config", "haul.toml"], "sesions"),
+        (vec!["--config", "missing.toml"], "missing.toml"),
+    ] {
+        let output = haul()
+            .arg("serve")
+            .args(&arguments)
+            .current_dir(&place)
+            .output()
+            .expect("it runs");
+        let message = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(
+            message.starts_with("haul: serve: ") && message.contains(expected),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn the_first_start_makes_an_admin_whose_password_is_shown_once() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let data = place.path().join("data");
+    let first = Daemon::start_on(&data);
+    assert!(
+        first.greeting.contains("The account `admin` is new"),
+        "{}",
+        first.greeting
+    );
+    assert!(first.greeting.contains(&format!(
+        "haul connect haul+plain://admin@{}",
+        first.address
+    )));
+    first.terminate();
+    let second = Daemon::start_on(&data);
+    assert!(!second.greeting.contains("password"), "{}", second.greeting);
+    second.terminate();
+}
