@@ -4,6 +4,8 @@ mod daemon;
 mod harness;
 
 mod admin;
+mod client;
+mod command_line;
 mod files;
 mod foreign_clients;
 mod framing;

@@ -1,0 +1,198 @@
+//! haul's own client library against a server.
+
+use std::fs;
+use std::path::Path;
+
+use haul::client::{Client, ClientError, FileOptions, GetOptions, Lost, Progress, PutOptions};
+use haul::connection::CHUNK;
+use haul::protocol::{ErrorCode, Secret};
+use haul::storage::Limits;
+use tokio::sync::mpsc;
+
+use crate::harness::{PASSWORD, TestServer};
+
+async fn log_in(server: &TestServer, user: &str) -> Client {
+    let url = format!("haul+plain://{}", server.address);
+    let client = Client::connect(&url.parse().expect("an address"))
+        .await
+        .expect("connected");
+    let password = Secret::new(PASSWORD.into());
+    client.login(user, &password).await.expect("logged in");
+    client
+}
+
+/// The files of a directory with their content, by path.
+fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = walkdir::WalkDir::new(directory)
+        .into_iter()
+        .map(|entry| entry.expect("readable"))
+        .filter(|entry| entry.file_type().is_file())
+        .map(|entry| {
+            let path = entry.path().strip_prefix(directory).expect("in it");
+            let content = fs::read(entry.path()).expect("readable");
+            (path.display().to_string(), content)
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+async fn up_and_down(client: &Client, original: &Path, back: &Path) {
+    let (progress, options) = (Progress::new(), FileOptions::default());
+    let (sender, notes) = mpsc::channel(1);
+    drop(notes);
+    let roots = vec![(original.to_owned(), "/copy".to_owned())];
+    let up = client
+        .put_trees(roots, options, &progress, sender.clone())
+        .await
+        .expect("put");
+    let roots = vec![("/copy".to_owned(), back.to_owned())];
+    let down = client
+        .get_trees(roots, options, &progress, sender)
+        .await
+        .expect("got");
+    assert_eq!((up.failed, down.failed), (0, 0));
+    assert_eq!(up, down);
+    assert_eq!(files(original), files(back));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_goes_up_and_comes_down_the_same() {
+    let server = TestServer::start().await;
+    let place = tempfile::tempdir().expect("a directory");
+    let original = place.path().join("original");
+    fs::create_dir_all(original.join("a/b/empty")).expect("made");
+    fs::write(original.join("a/zero"), "").expect("written");
+    fs::write(original.join("a/b/one chunk"), vec![1; CHUNK]).expect("written");
+    fs::write(original.join("large"), vec![2; 5 * CHUNK + 1]).expect("written");
+    for number in 0..200 {
+        fs::write(original.join(format!("a/{number}")), number.to_string()).expect("written");
+    }
+    let client = log_in(&server, "alice").await;
+    let back = place.path().join("back");
+    up_and_down(&client, &original, &back).await;
+    assert!(back.join("a/b/empty").is_dir());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_moves_more_at_once_than_the_server_does_waits_and_is_not_stuck() {
+    let server = TestServer::start_with(|config| {
+        config.limits.transfers = 2;
+        config.limits.requests = 4;
+    })
+    .await;
+    let place = tempfile::tempdir().expect("a directory");
+    let original = place.path().join("original");
+    fs::create_dir(&original).expect("made");
+    for number in 0..40_u8 {
+        let content = vec![number; 2 * CHUNK];
+        fs::write(original.join(number.to_string()), content).expect("written");
+    }
+    let client = log_in(&server, "alice").await;
+    up_and_down(&client, &original, &place.path().join("back")).await;
+}
+
+#[tokio::test]
+async fn downloads_that_nobody_wants_do_not_hold_up_the_session() {
+    let server = TestServer::start().await;
+    let client = log_in(&server, "alice").await;
+    let mut upload = client
+        .put("large", PutOptions::default())
+        .await
+        .expect("begun");
+    for _ in 0..40 {
+        upload.write(vec![7; CHUNK].into()).await.expect("taken");
+    }
+    upload.finish().await.expect("stored");
+    for _ in 0..40 {
+        let mut download = client
+            .get("large", GetOptions::default())
+            .await
+            .expect("begun");
+        assert!(download.chunk().await.is_some());
+    }
+    assert_eq!(client.pwd().await.expect("answered"), "/");
+    let whole = client
+        .get("large", GetOptions::default())
+        .await
+        .expect("begun");
+    let reply = whole.finish().await.expect("whole");
+    assert_eq!(reply.size, 40 * CHUNK as u64);
+}
+
+#[tokio::test]
+async fn the_rest_of_a_download_is_checked_against_the_whole_file() {
+    let server = TestServer::start().await;
+    let client = log_in(&server, "alice").await;
+    let mut upload = client.put("a", PutOptions::default()).await.expect("begun");
+    upload
+        .write(b"0123456789".as_slice().into())
+        .await
+        .expect("taken");
+    upload.finish().await.expect("stored");
+    for (seen, fits) in [(b"0123", true), (b"9999", false)] {
+        let options = GetOptions::default();
+        let mut hasher = haul::protocol::Hasher::new(options.algorithm);
+        hasher.update(seen);
+        let options = GetOptions {
+            offset: 4,
+            seen: Some(hasher),
+            ..options
+        };
+        let download = client.get("a", options).await.expect("begun");
+        assert_eq!(download.finish().await.is_ok(), fits);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_over_the_quota_ends_with_the_reason_and_the_session_lives() {
+    let server = TestServer::start().await;
+    let limits = Limits {
+        bytes: Some(CHUNK as u64),
+        files: None,
+    };
+    server.add_user("carol", limits).await;
+    let client = log_in(&server, "carol").await;
+    let mut upload = client
+        .put("pipe", PutOptions::default())
+        .await
+        .expect("begun");
+    let error = loop {
+        if let Err(error) = upload.write(vec![7; CHUNK].into()).await {
+            break error;
+        }
+    };
+    assert_eq!(error.code(), Some(ErrorCode::QuotaExceeded));
+    assert!(client.ls("/").await.expect("listed").is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_stops_is_the_reason_that_calls_fail_with() {
+    let server = TestServer::start().await;
+    let client = log_in(&server, "alice").await;
+    server.stop().await;
+    let error = loop {
+        if let Err(error) = client.pwd().await {
+            break error;
+        }
+    };
+    assert!(
+        matches!(error, ClientError::Lost(Lost::Goodbye(_))),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_large_directory_is_listed_whole_over_many_pages() {
+    let server = TestServer::start().await;
+    let client = log_in(&server, "alice").await;
+    client.mkdir("many", false).await.expect("made");
+    let home = server.home("alice").join("many");
+    for number in 0..3000 {
+        fs::write(home.join(format!("{number:04}")), "").expect("written");
+    }
+    let entries = client.ls("many").await.expect("listed");
+    let expected: Vec<_> = (0..3000).map(|number| format!("{number:04}")).collect();
+    let names: Vec<_> = entries.into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, expected);
+}

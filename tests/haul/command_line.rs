@@ -1,0 +1,333 @@
+//! The program as people and scripts use it, against a server.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::daemon::haul;
+use crate::harness::{PASSWORD, TestServer};
+
+/// Someone who works in a directory of their own, with settings of their own.
+struct Person {
+    place: TempDir,
+    url: String,
+}
+
+impl Person {
+    fn of(server: &TestServer) -> Self {
+        Self {
+            place: tempfile::tempdir().expect("a directory"),
+            url: format!("haul+plain://alice@{}", server.address),
+        }
+    }
+
+    /// Someone whom `haul connect` has logged in.
+    async fn connected(server: &TestServer) -> Self {
+        let person = Self::of(server);
+        let (output, _) = person
+            .type_with(&[&*person.url.clone()], "connect", "")
+            .await;
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        person
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join("work").join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("in a directory")).expect("made");
+        fs::write(path, content).expect("written");
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).expect("there")
+    }
+
+    fn command(&self, args: &[&str]) -> std::process::Command {
+        let work = self.place.path().join("work");
+        fs::create_dir_all(&work).expect("made");
+        let mut command = haul();
+        command
+            .args(args)
+            .current_dir(work)
+            .env("XDG_CONFIG_HOME", self.place.path().join("config"))
+            .env("XDG_STATE_HOME", self.place.path().join("state"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs the program with the password in the environment, and with standard input.
+    async fn type_with(&self, args: &[&str], first: &str, input: &str) -> (Output, String) {
+        let args: Vec<_> = [first].iter().chain(args).copied().collect();
+        let mut command = self.command(&args);
+        command.env("HAUL_PASSWORD", PASSWORD);
+        run(command, input).await
+    }
+
+    /// Runs the program, and expects this exit code; returns what it printed and said.
+    async fn types(&self, args: &[&str], code: i32) -> (String, String) {
+        let (output, stdout) = run(self.command(args), "").await;
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        (stdout, stderr)
+    }
+}
+
+async fn run(mut command: std::process::Command, input: &str) -> (Output, String) {
+    let input = input.to_owned();
+    tokio::task::spawn_blocking(move || {
+        let mut process = command.spawn().expect("the program starts");
+        let mut stdin = process.stdin.take().expect("piped");
+        stdin.write_all(input.as_bytes()).expect("read");
+        drop(stdin);
+        let output = process.wait_with_output().expect("it ends");
+        let stdout = String::from_utf8(output.stdout.clone()).expect("text");
+        (output, stdout)
+    })
+    .await
+    .expect("no panic")
+}
+
+#[tokio::test]
+async fn connect_remembers_the_login_where_nobody_else_can_read_it() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    let file = person.place.path().join("config/haul/servers.toml");
+    let mode = fs::metadata(file).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let (whoami, _) = person.types(&["--json", "whoami"], 0).await;
+    let whoami: Value = serde_json::from_str(&whoami).expect("JSON");
+    assert_eq!(whoami["user"], "alice");
+}
+
+#[tokio::test]
+async fn connect_with_ask_remembers_no_password() {
+    let server = TestServer::start().await;
+    let person = Person::of(&server);
+    let (output, _) = person
+        .type_with(&["--ask", &person.url.clone()], "connect", "")
+        .await;
+    assert!(output.status.success());
+    let (_, stderr) = person.types(&["ls"], 2).await;
+    assert!(stderr.starts_with("haul: ls: no password"), "{stderr}");
+}
+
+#[tokio::test]
+async fn each_ending_has_its_exit_code_and_one_line() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    let tls = format!("haul://alice@{}", server.address);
+    for (args, code, says) in [
+        (&["stat", "nowhere"][..], 1, "no such file"),
+        (
+            &["ls", "--server", "ftp://x"],
+            2,
+            "not the address of a server",
+        ),
+        (
+            &["ls", "--server", &tls],
+            2,
+            "speaks no TLS yet; write haul+plain://",
+        ),
+        (
+            &[
+                "ls",
+                "--server",
+                "haul+plain://a@127.0.0.1:1",
+                "--token-file",
+                "t",
+            ],
+            3,
+            "could not connect",
+        ),
+        (&["ls", "--token-file", "t"], 3, "login refused"),
+        (
+            &["ls", "--token-file", "missing"],
+            2,
+            "could not read missing",
+        ),
+    ] {
+        person.write("t", "haul_nonsense\n");
+        let (stdout, stderr) = person.types(args, code).await;
+        assert!(stdout.is_empty());
+        assert!(
+            stderr.starts_with("haul: ") && stderr.contains(says),
+            "{stderr}"
+        );
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_goes_up_and_comes_back_with_its_times() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("reports/may.txt", "May");
+    person.write("reports/old/april.txt", "April");
+    let past = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let file = fs::File::options()
+        .write(true)
+        .open(person.path("reports/may.txt"));
+    file.and_then(|file| file.set_modified(past)).expect("set");
+    person.types(&["put", "reports"], 0).await;
+    person.types(&["get", "reports", "back"], 0).await;
+    assert_eq!(person.read("back/old/april.txt"), "April");
+    let modified = fs::metadata(person.path("back/may.txt")).and_then(|there| there.modified());
+    assert_eq!(modified.expect("a time"), past);
+    let (names, _) = person.types(&["ls", "reports"], 0).await;
+    assert_eq!(names, "may.txt\nold/\n");
+}
+
+#[tokio::test]
+async fn the_last_argument_means_what_it_means_to_cp() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("a", "A");
+    person.write("b", "B");
+    person.types(&["put", "a", "new"], 0).await;
+    person.types(&["put", "a", "b", "nowhere"], 2).await;
+    person.types(&["put", "a", "b", "made/"], 0).await;
+    person.types(&["put", "b", "made"], 0).await;
+    assert_eq!(person.types(&["ls", "made"], 0).await.0, "a\nb\n");
+    person.types(&["get", "new", "renamed"], 0).await;
+    assert_eq!(person.read("renamed"), "A");
+    person
+        .types(&["get", "made/a", "made/b", "nowhere"], 2)
+        .await;
+    person.types(&["get", "made/a", "made/b", "here/"], 0).await;
+    assert_eq!(person.read("here/b"), "B");
+    person.types(&["get", "new", "made/a", "here"], 0).await;
+    assert_eq!(person.read("here/new"), "A");
+    person.types(&["mv", "new", "made/a", "made/"], 1).await;
+    person.types(&["cp", "made/b", "made/c"], 0).await;
+    assert_eq!(person.types(&["ls", "made"], 0).await.0, "a\nb\nc\nnew\n");
+}
+
+#[tokio::test]
+async fn what_exists_is_replaced_kept_or_joined_as_asked() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("a.txt", "1");
+    person.types(&["put", "a.txt"], 0).await;
+    person
+        .types(&["put", "a.txt", "--if-exists", "fail"], 1)
+        .await;
+    let (path, _) = person
+        .types(&["put", "a.txt", "--if-exists", "rename"], 0)
+        .await;
+    assert_eq!(path, "/a (1).txt\n");
+    person.write("a.txt", "2");
+    person
+        .types(&["get", "a.txt", "--if-exists", "fail"], 1)
+        .await;
+    person
+        .types(&["get", "a.txt", "--if-exists", "rename"], 0)
+        .await;
+    assert_eq!(
+        (person.read("a.txt"), person.read("a (1).txt")),
+        ("2".into(), "1".into())
+    );
+    person.types(&["get", "a.txt"], 0).await;
+    assert_eq!(person.read("a.txt"), "1");
+}
+
+#[tokio::test]
+async fn pipes_work_both_ways() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    let (output, _) = person
+        .type_with(&["-", "piped"], "put", "through a pipe")
+        .await;
+    assert!(output.status.success(), "{output:?}");
+    let (content, _) = person.types(&["get", "piped", "-"], 0).await;
+    assert_eq!(content, "through a pipe");
+}
+
+#[tokio::test]
+async fn json_is_one_object_a_line() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("d/a", "A");
+    person.write("d/b", "BB");
+    let (moved, _) = person.types(&["--json", "put", "d"], 0).await;
+    let mut sizes: Vec<_> = moved
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
+        .map(|object| object["size"].as_u64())
+        .collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [Some(1), Some(2)]);
+    let (entries, _) = person.types(&["--json", "ls", "d"], 0).await;
+    let first: Value = serde_json::from_str(entries.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(
+        (&first["name"], &first["kind"]),
+        (&"a".into(), &"file".into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_put_leaves_nothing_and_exits_with_130() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    let mut process = person
+        .command(&["put", "-", "half"])
+        .spawn()
+        .expect("started");
+    let mut stdin = process.stdin.take().expect("piped");
+    stdin.write_all(&vec![7; 1 << 20]).expect("read");
+    while server.staged() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let id = rustix::process::Pid::from_child(&process);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).expect("it runs");
+    let status = tokio::task::spawn_blocking(move || process.wait()).await;
+    let status = status.expect("no panic").expect("it ends");
+    assert_eq!(status.code(), Some(130));
+    while server.staged() > 0 {
+        tokio::task::yield_now().await;
+    }
+    person.types(&["stat", "half"], 1).await;
+}
+
+#[tokio::test]
+async fn a_script_runs_in_the_shell_to_its_end_and_tells_of_failures() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("a b", "A");
+    let script = "mkdir \"my dir\"\ncd my\\ dir\nput 'a b'\n# a comment\npwd\nls\n";
+    let (output, stdout) = person.type_with(&[], "shell", script).await;
+    assert_eq!(
+        (output.status.code(), &*stdout),
+        (Some(0), "/my dir\na b\n")
+    );
+    let script = "cd nowhere\nfly\npwd\nquit\nls\n";
+    let (output, stdout) = person.type_with(&[], "shell", script).await;
+    assert_eq!((output.status.code(), &*stdout), (Some(1), "/\n"));
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
+}
+
+#[tokio::test]
+async fn the_demo_agrees_with_itself() {
+    let place = tempfile::tempdir().expect("a directory");
+    fs::write(place.path().join("file"), "content").expect("written");
+    let mut command = haul();
+    command
+        .args(["demo", "--sessions", "2"])
+        .arg(place.path() as &Path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let (output, stdout) = run(command, "").await;
+    assert!(output.status.success(), "{output:?}");
+    assert!(stdout.contains("every digest agreed"), "{stdout}");
+}
