@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
-use tokio::time::interval;
+use tokio::time::{Instant, interval_at};
 
 use super::output::{Output, count, safe};
 use crate::client::Progress;
 
 /// How often the counters are looked at.
 const REFRESH: Duration = Duration::from_millis(100);
+
+/// What is done sooner needs no bar.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// A bar that shows the counters of one job; nothing where nobody would see it.
 #[derive(Debug, Clone)]
@@ -37,7 +40,7 @@ impl Bar {
     pub(super) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         let _clear = Clear(&self.bar);
         let mut work = std::pin::pin!(work);
-        let mut ticks = interval(REFRESH);
+        let mut ticks = interval_at(Instant::now() + PATIENCE, REFRESH);
         let mut closed_end = false;
         loop {
             tokio::select! {

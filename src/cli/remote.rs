@@ -50,37 +50,19 @@ pub(super) async fn open_with(
     mut url: ServerUrl,
     saved: Option<SavedLogin>,
 ) -> anyhow::Result<Opened> {
-    let given = given(global)?;
-    // The connection first: nobody types a password for a server that is not there.
-    let client = Client::connect(&url).await.map_err(NoSession)?;
-    let (login, reply) = match given.or(saved) {
-        Some(SavedLogin::Token(token)) => {
-            let reply = client.login_with_token(&token).await.map_err(NoSession)?;
-            (SavedLogin::Token(token), reply)
-        }
-        password => {
-            let user = match &url.user {
-                Some(user) => user.clone(),
-                None => {
-                    ask(
-                        "user",
-                        "write the user into the address, as in haul://alice@host",
-                        ask_user,
-                    )
-                    .await?
-                }
-            };
-            let password = if let Some(SavedLogin::Password(password)) = password {
-                password
-            } else {
-                let prompt = format!("Password of {} at {}: ", safe(&user), url.address());
-                let otherwise = "set HAUL_PASSWORD or give `--password-file FILE`";
-                ask("password", otherwise, move || ask_password(&prompt)).await?
-            };
-            let reply = client.login(&user, &password).await.map_err(NoSession)?;
-            (SavedLogin::Password(password), reply)
-        }
+    let login = match given(global)?.or(saved) {
+        Some(token @ SavedLogin::Token(_)) => token,
+        password => ask_for_missing(&mut url, password).await?,
     };
+    let client = Client::connect(&url).await.map_err(NoSession)?;
+    let reply = match &login {
+        SavedLogin::Token(token) => client.login_with_token(token).await,
+        SavedLogin::Password(password) => {
+            let user = url.user.as_deref().unwrap_or_default();
+            client.login(user, password).await
+        }
+    }
+    .map_err(NoSession)?;
     url.user = Some(reply.user.clone());
     Ok(Opened {
         client,
@@ -88,6 +70,32 @@ pub(super) async fn open_with(
         login,
         reply,
     })
+}
+
+/// Asks for the user, if `url` names none, and for the password, if there is none.
+async fn ask_for_missing(
+    url: &mut ServerUrl,
+    password: Option<SavedLogin>,
+) -> anyhow::Result<SavedLogin> {
+    if url.user.is_none() || password.is_none() {
+        // Nobody types a password for a server that is not there. The connection is not kept: a
+        // server does not wait for people.
+        Client::connect(url).await.map_err(NoSession)?;
+    }
+    let user = if let Some(user) = &url.user {
+        user.clone()
+    } else {
+        let otherwise = "write the user into the address, as in haul://alice@host";
+        ask("user", otherwise, ask_user).await?
+    };
+    let prompt = format!("Password of {} at {}: ", safe(&user), url.address());
+    url.user = Some(user);
+    if let Some(password) = password {
+        return Ok(password);
+    }
+    let otherwise = "set HAUL_PASSWORD or give `--password-file FILE`";
+    let password = ask("password", otherwise, move || ask_password(&prompt)).await?;
+    Ok(SavedLogin::Password(password))
 }
 
 /// An address that the user typed.

@@ -207,7 +207,7 @@ impl<'a> Session<'a> {
     }
 
     /// Connects anew if the connection is gone, and goes back to where the session was.
-    async fn connected_again(&self) -> anyhow::Result<()> {
+    async fn connected_again(&mut self) -> anyhow::Result<()> {
         let Some(lost) = self.client().lost() else {
             return Ok(());
         };
@@ -215,8 +215,10 @@ impl<'a> Session<'a> {
         let saved = Some(self.login.clone());
         let opened =
             unless_interrupted(remote::open_with(self.global, self.url.clone(), saved)).await?;
-        opened.client.cd(&self.cwd).await?;
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = opened.client;
+        let client = opened.client;
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client.clone();
+        let cwd = std::mem::replace(&mut self.cwd, opened.reply.home);
+        self.cwd = client.cd(&cwd).await?;
         Ok(())
     }
 
