@@ -50,7 +50,7 @@ pub struct Limits {
     /// Connections at once.
     #[serde(deserialize_with = "value::count")]
     pub sessions: usize,
-    /// Downloads and uploads at once in one session.
+    /// Downloads that send at once in one session.
     #[serde(deserialize_with = "value::count")]
     pub transfers: usize,
     /// Unfinished requests of one session.

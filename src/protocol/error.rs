@@ -35,7 +35,7 @@ pub enum ErrorCode {
     InvalidPath,
     /// The file is no longer what it was, or changed while it was read.
     Changed,
-    /// The user's quota does not allow it; carries `used` and `limit`.
+    /// The user's quota does not allow it; carries `used`, `limit` and their `unit`.
     QuotaExceeded,
     /// The server's disk is full.
     NoSpace,
@@ -67,7 +67,6 @@ impl ErrorCode {
         matches!(
             self,
             Self::TooManyAttempts
-                | Self::Changed
                 | Self::NoSpace
                 | Self::TimedOut
                 | Self::Limited
@@ -109,6 +108,16 @@ impl ErrorCode {
     }
 }
 
+/// What a quota counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QuotaUnit {
+    /// Bytes in files.
+    Bytes,
+    /// Files.
+    Files,
+}
+
 /// The `error` of a reply: a code for programs, a message for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
@@ -128,6 +137,9 @@ pub struct WireError {
     /// Bytes or files allowed, with [`ErrorCode::QuotaExceeded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// What `used` and `limit` count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<QuotaUnit>,
     /// Milliseconds to wait, with [`ErrorCode::Limited`] and [`ErrorCode::TooManyAttempts`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
@@ -147,6 +159,7 @@ impl WireError {
             field: None,
             used: None,
             limit: None,
+            unit: None,
             retry_after_ms: None,
             offset: None,
         }

@@ -20,7 +20,7 @@ mod reply;
 mod request;
 
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
-pub use error::{ErrorCode, WireError};
+pub use error::{ErrorCode, QuotaUnit, WireError};
 pub use event::{Event, GoodbyeReason};
 pub use frame::{Frame, FrameCodec, FrameError};
 pub use message::{

@@ -154,7 +154,7 @@ pub struct StatReply {
     /// Differs whenever the file is another; opaque. Absent for directories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The BLAKE3 digest, if the server has it at hand.
+    /// A digest, if the server has one at hand: BLAKE3 if it has several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
 }

@@ -5,6 +5,7 @@
 //! refused by name and nothing is silently dropped.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 use serde::de::{DeserializeOwned, Error as _};
@@ -90,7 +91,7 @@ requests! {
     "mkdir"  Mkdir  -> PathReply,   "path [parents]",           "make a directory";
     "rm"     Rm     -> RmReply,     "path [recursive]",         "remove a file or a directory";
     "mv"     Mv     -> PathReply,   "from to [if_exists]",      "move or rename";
-    "cp"     Cp     -> PathReply,   "from to [if_exists]",      "copy a file on the server";
+    "cp"     Cp     -> PathReply,   "from to [if_exists]",      "copy a file or a directory on the server";
     "get"    Get    -> GetReply,    "path [offset length digest version]", "receive a file as data frames";
     "put"    Put    -> PutReply,    "path [size if_exists modified resume parents digest]", "send a file as data frames";
     "end"    End    -> Nothing,     "[digest]",                 "all data of the put with this id was sent";
@@ -187,7 +188,7 @@ pub struct Ls {
     pub path: Option<String>,
     /// The most entries in one reply; a reply holds fewer where they would not fit in a frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
+    pub limit: Option<NonZeroU32>,
     /// Where the page before this one ended, as its reply said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
@@ -236,11 +237,11 @@ pub struct Mv {
     pub if_exists: Option<IfExists>,
 }
 
-/// `cp`: copy a file on the server.
+/// `cp`: copy a file, or a directory with all that it holds, on the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cp {
-    /// The file to copy.
+    /// What to copy.
     pub from: String,
     /// The path of the copy.
     pub to: String,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 
 use super::CommandError;
@@ -19,7 +20,7 @@ use super::member::Member;
 use super::session::{End, Session};
 use super::transfers::Transfers;
 use super::visitor::Admitted;
-use crate::connection::ReceiveError;
+use crate::connection::{Outbox, ReceiveError};
 use crate::protocol::{
     BadRequest, Cancel, End as PutEnd, Frame, Get, GoodbyeReason, Nothing, Put, Request, encode_ok,
 };
@@ -103,7 +104,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     async fn take(&mut self, turn: Turn) -> Result<(), End> {
         match turn {
             Turn::Frame(frame) => match frame? {
-                None => Err(End::Disconnected),
+                None => self.disconnected().await,
                 Some(Frame::Data { stream, chunk }) => {
                     Ok(self.transfers.data(stream, chunk).await?)
                 }
@@ -134,6 +135,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Cancel(cancel) => self.cancel(job, id, &cancel).await,
             Request::Quit(_) => self.quit(job, id).await,
             Request::Put(_) if self.draining => {
+                self.transfers.check_put(id)?;
                 self.transfers.ignore_put(id);
                 self.finish(job, Err(CommandError::ShuttingDown)).await
             }
@@ -174,11 +176,11 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     async fn beside<C: Command>(&mut self, job: Job, id: u32, command: C) -> Result<(), End> {
         let permit = self.permit().await;
         let mut member = self.member.clone();
-        let outbox = self.session.outbox.clone();
+        let (outbox, gone) = self.way_out();
         self.spawn(async move {
             let outcome = job.guard(commands::run(id, command, &mut member)).await;
             let reply = job.close(outcome);
-            member.gone.run_until_cancelled(outbox.send(reply)).await;
+            gone.run_until_cancelled(outbox.send(reply)).await;
             drop(permit);
         });
         Ok(())
@@ -190,22 +192,24 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         };
         let permit = self.permit().await;
         let member = self.member.clone();
-        let outbox = self.session.outbox.clone();
+        let (outbox, gone) = self.way_out();
         let sending = self.sending.clone();
         self.spawn(async move {
             let work = commands::get(id, get, &member, &outbox, &sending, &underway.cancel);
             let outcome = job.guard(work).await;
             let reply = job.close(outcome);
             drop(underway);
-            let sent = outbox.send_after_data(reply);
-            member.gone.run_until_cancelled(sent).await;
+            gone.run_until_cancelled(outbox.send_after_data(reply))
+                .await;
             drop(permit);
         });
         Ok(())
     }
 
     async fn put(&mut self, job: Job, id: u32, put: Put) -> Result<(), End> {
+        self.transfers.check_put(id)?;
         let Some(underway) = self.transfers.start(id, &self.session.gone) else {
+            self.transfers.ignore_put(id);
             return self.finish(job, Err(id_taken(id, "put").into())).await;
         };
         let parts = match self.transfers.open_put(id, put.size) {
@@ -216,13 +220,13 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             }
         };
         let member = self.member.clone();
-        let outbox = self.session.outbox.clone();
+        let (outbox, gone) = self.way_out();
         self.spawn(async move {
             let work = commands::put(id, put, &member, &outbox, parts, &underway.cancel);
             let outcome = job.guard(work).await;
             let reply = job.close(outcome);
             drop(underway);
-            member.gone.run_until_cancelled(outbox.send(reply)).await;
+            gone.run_until_cancelled(outbox.send(reply)).await;
         });
         Ok(())
     }
@@ -245,11 +249,24 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         self.finish(job, reply).await
     }
 
-    /// Answers once all that was asked before is answered.
-    async fn quit(&mut self, job: Job, id: u32) -> Result<(), End> {
+    /// The peer sends nothing more, but may still read: transfers whose bytes are all here or go
+    /// its way may end. What nobody may be waiting for any more is given up.
+    async fn disconnected(&mut self) -> Result<(), End> {
+        self.member.gone.cancel();
+        self.wait_for_tasks().await;
+        Err(End::Disconnected)
+    }
+
+    /// Waits until all that was asked before is answered.
+    async fn wait_for_tasks(&mut self) {
         self.transfers.close_inputs();
         self.session.tasks.close();
         self.session.tasks.wait().await;
+    }
+
+    /// Answers once all that was asked before is answered.
+    async fn quit(&mut self, job: Job, id: u32) -> Result<(), End> {
+        self.wait_for_tasks().await;
         let reply = job.close(Ok(encode_ok(id, &Nothing {})).into());
         self.session.outbox.send_after_data(reply).await?;
         Err(End::Quit)
@@ -261,6 +278,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
 
     async fn refuse(&mut self, bad: BadRequest) -> Result<(), End> {
         if bad.cmd.as_deref() == Some("put") {
+            self.transfers.check_put(bad.id)?;
             self.transfers.ignore_put(bad.id);
         }
         Ok(Job::refuse(&self.session.outbox, bad).await?)
@@ -297,6 +315,11 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
 
     async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         self.unfinished.clone().acquire_owned().await.ok()
+    }
+
+    /// Where a task that runs beside sends its reply, and until when.
+    fn way_out(&self) -> (Outbox, CancellationToken) {
+        (self.session.outbox.clone(), self.session.gone.clone())
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::accounts::AccountsError;
 use crate::connection::Closed;
-use crate::protocol::{BadRequest, ErrorCode, WireError};
+use crate::protocol::{BadRequest, ErrorCode, QuotaUnit, WireError};
 use crate::storage::StorageError;
 
 /// Why a command failed.
@@ -97,7 +97,15 @@ impl From<&CommandError> for WireError {
                 wire.offset = Some(*size);
             }
             E::Storage(S::BadCursor { .. }) => wire.field = Some("cursor".into()),
-            E::Storage(S::QuotaExceeded { used, limit, .. }) => {
+            E::Storage(S::QuotaExceeded {
+                used, limit, files, ..
+            }) => {
+                let unit = if *files {
+                    QuotaUnit::Files
+                } else {
+                    QuotaUnit::Bytes
+                };
+                wire.unit = Some(unit);
                 wire.used = Some(*used);
                 wire.limit = Some(*limit);
             }

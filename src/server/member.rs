@@ -18,7 +18,7 @@ pub(super) struct Member {
     pub(super) cwd: VirtualPath,
     /// The session's identifier.
     pub(super) session: Arc<str>,
-    /// Cancelled once the session has ended.
+    /// Cancelled once the peer may no longer be waiting for an answer.
     pub(super) gone: CancellationToken,
     view: View,
 }

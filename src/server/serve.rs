@@ -36,7 +36,8 @@ pub(super) async fn serve<R, W>(
     let span = error_span!("session", session = %id, peer = %peer, user = field::Empty);
     async {
         let login_deadline = Instant::now() + shared.limits.login_timeout;
-        let Some(reader) = expect_frames(reader, login_deadline).await else {
+        let opening = expect_frames(reader, login_deadline);
+        let Some(Some(reader)) = shutdown.drain.run_until_cancelled(opening).await else {
             return;
         };
         let limits = &shared.limits;

@@ -69,6 +69,9 @@ pub(super) enum StrayData {
     NoPut(u32),
     #[error("more than the declared {declared} bytes on stream {stream}")]
     TooMuch { stream: u32, declared: u64 },
+    /// Its data could not be told from that of the other.
+    #[error("a second put on stream {0}, on which one still waits for its end")]
+    SecondPut(u32),
 }
 
 impl Transfers {
@@ -112,12 +115,21 @@ impl Transfers {
         }
     }
 
+    /// Makes sure that data on stream `id` can be no other put's.
+    pub(super) fn check_put(&self, id: u32) -> Result<(), StrayData> {
+        match self.inputs.get(&id) {
+            Some(input) if input.is_open() => Err(StrayData::SecondPut(id)),
+            _ => Ok(()),
+        }
+    }
+
     /// Opens the way for the data of put `id`.
     pub(super) fn open_put(
         &mut self,
         id: u32,
         declared: Option<u64>,
     ) -> Result<mpsc::Receiver<PutPart>, CommandError> {
+        self.forget_answered();
         if self.inputs.values().filter(|input| input.is_open()).count() >= MAX_OPEN_PUTS {
             self.ignore_put(id);
             return Err(CommandError::TooManyPuts(MAX_OPEN_PUTS));
@@ -136,10 +148,15 @@ impl Transfers {
 
     /// From now on throws away what comes for put `id`: it was answered with an error.
     pub(super) fn ignore_put(&mut self, id: u32) {
+        self.forget_answered();
+        self.inputs.insert(id, Input::Answered);
+    }
+
+    /// Keeps the memory of answered puts within bounds.
+    fn forget_answered(&mut self) {
         if self.inputs.len() >= MAX_ANSWERED_PUTS {
             self.inputs.retain(|_, input| input.is_open());
         }
-        self.inputs.insert(id, Input::Answered);
     }
 
     /// Passes on the data of a put. Waits while the disk is slower than the network.
@@ -225,9 +242,13 @@ impl Drop for Underway {
 mod tests {
     use super::*;
 
+    fn test_transfers() -> Transfers {
+        Transfers::new(Arc::new(Semaphore::new(8)))
+    }
+
     #[tokio::test]
     async fn data_for_no_put_is_stray_and_data_for_an_answered_one_is_thrown_away() {
-        let mut transfers = Transfers::new(Arc::new(Semaphore::new(8)));
+        let mut transfers = test_transfers();
         let chunk = Bytes::from_static(b"x");
         assert_eq!(
             transfers.data(7, chunk.clone()).await,
@@ -241,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_was_declared_is_stray() {
-        let mut transfers = Transfers::new(Arc::new(Semaphore::new(8)));
+        let mut transfers = test_transfers();
         let _parts = transfers.open_put(7, Some(3)).expect("room");
         assert_eq!(transfers.data(7, Bytes::from_static(b"abc")).await, Ok(()));
         let stray = StrayData::TooMuch {
@@ -256,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_id_is_taken_until_its_transfer_is_answered() {
-        let transfers = Transfers::new(Arc::new(Semaphore::new(8)));
+        let transfers = test_transfers();
         let gone = CancellationToken::new();
         let first = transfers.start(7, &gone).expect("free");
         assert!(transfers.start(7, &gone).is_none());
@@ -268,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn puts_without_end_are_refused_before_they_are_too_many_and_remembered_within_bounds() {
-        let mut transfers = Transfers::new(Arc::new(Semaphore::new(8)));
+        let mut transfers = test_transfers();
         let mut open = Vec::new();
         for id in 0..64 {
             open.push(transfers.open_put(id, None).expect("room"));
@@ -279,6 +300,19 @@ mod tests {
         }
         assert!(transfers.inputs.len() <= MAX_ANSWERED_PUTS + 1);
         drop(open);
-        assert!(transfers.open_put(10_000, None).is_ok());
+        for id in 10_000..20_000 {
+            // The task gives up at once, and no `end` comes.
+            drop(transfers.open_put(id, None).expect("room"));
+        }
+        assert!(transfers.inputs.len() <= MAX_ANSWERED_PUTS + 1);
+    }
+
+    #[tokio::test]
+    async fn a_second_put_on_a_stream_that_waits_for_data_is_stray() {
+        let mut transfers = test_transfers();
+        let parts = transfers.open_put(7, None).expect("room");
+        assert_eq!(transfers.check_put(7), Err(StrayData::SecondPut(7)));
+        drop(parts);
+        assert_eq!(transfers.check_put(7), Ok(()));
     }
 }

@@ -68,7 +68,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
         let work = async {
             let account = commands::log_in(id, login, &self.shared, self.peer).await?;
             Span::current().record("user", account.name.as_str());
-            let (session, gone) = (self.id.clone(), self.gone.clone());
+            let (session, gone) = (self.id.clone(), self.gone.child_token());
             let member = Member::admit(self.shared.clone(), account, session, gone).await?;
             let reply = encode_ok(id, &commands::welcome(&member));
             admitted = Some(Admitted { member, changes });

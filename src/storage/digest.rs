@@ -52,17 +52,30 @@ pub(super) fn any_kept(file: &File, meta: &Meta) -> Option<Digest> {
         .find_map(|algorithm| kept(file, meta, algorithm))
 }
 
-/// Reads the whole file.
+/// The digest of the whole file.
 ///
 /// # Errors
-/// [`StorageError::Cancelled`] once `stop` says so, else what the system said.
+/// As [`read_all`].
 pub(super) fn compute(
     file: &File,
     algorithm: Algorithm,
     path: &VirtualPath,
-    stop: &dyn Fn() -> bool,
 ) -> Result<Digest, StorageError> {
     let mut hasher = Hasher::new(algorithm);
+    read_all(file, path, &|| false, |piece| hasher.update(piece))?;
+    Ok(hasher.finish())
+}
+
+/// Reads the whole file, a piece at a time.
+///
+/// # Errors
+/// [`StorageError::Cancelled`] once `stop` says so, else what the system said.
+pub(super) fn read_all(
+    file: &File,
+    path: &VirtualPath,
+    stop: &dyn Fn() -> bool,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(), StorageError> {
     let mut piece = vec![0; PIECE];
     let mut offset = 0;
     loop {
@@ -70,9 +83,9 @@ pub(super) fn compute(
             return Err(StorageError::Cancelled { path: path.clone() });
         }
         match file.read_at(&mut piece, offset) {
-            Ok(0) => return Ok(hasher.finish()),
+            Ok(0) => return Ok(()),
             Ok(length) => {
-                hasher.update(&piece[..length]);
+                take(&piece[..length]);
                 offset += length as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

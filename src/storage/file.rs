@@ -104,9 +104,14 @@ impl StoredFile {
         digest::kept(&self.file, &self.meta, algorithm)
     }
 
+    /// Any digest that was kept, the default algorithm's first.
+    pub(super) fn any_kept_digest(&self) -> Option<Digest> {
+        digest::any_kept(&self.file, &self.meta)
+    }
+
     /// Keeps a digest for the next reader. It is to be of the content as it was opened; where the
     /// file system keeps no attributes, nothing happens.
-    pub fn keep_digest(&self, digest: Digest) {
+    pub(super) fn keep_digest(&self, digest: Digest) {
         if self.check_unchanged().is_ok()
             && let Err(error) = digest::keep(&self.file, &self.meta, &digest)
         {
@@ -137,17 +142,6 @@ impl StoredFile {
         }
         bytes.truncate(length);
         Ok(Bytes::from(bytes))
-    }
-
-    /// Computes the digest of the content as it is now on the disk.
-    pub(super) fn compute_digest(
-        &self,
-        algorithm: Algorithm,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Digest, StorageError> {
-        let digest = digest::compute(&self.file, algorithm, &self.path, stop)?;
-        self.check_unchanged()?;
-        Ok(digest)
     }
 
     /// Makes sure that the content is still the one that was opened.

@@ -34,6 +34,7 @@ mod staging;
 mod store;
 mod tree;
 mod upload;
+mod verify;
 mod view;
 
 #[cfg(test)]
@@ -47,4 +48,5 @@ pub use rights::{InvalidRights, Limits, Rights, Usage};
 pub use space::Space;
 pub use store::{Store, set_folder_aside, set_home_aside};
 pub use upload::{Committed, Upload, UploadOptions};
+pub use verify::Verifier;
 pub use view::{Mount, View};

@@ -169,7 +169,7 @@ impl Upload {
         let actual = if own.algorithm() == expected.algorithm() {
             own
         } else {
-            digest::compute(&self.file, expected.algorithm(), path, &|| false)?
+            digest::compute(&self.file, expected.algorithm(), path)?
         };
         if actual == expected {
             return Ok(());

@@ -189,7 +189,8 @@ impl View {
     /// The digest of the file `path`, kept or computed, and its size.
     ///
     /// # Errors
-    /// As [`Self::open`], and [`StorageError::Cancelled`], [`StorageError::Changed`].
+    /// As [`Self::open`], and [`StorageError::Cancelled`], [`StorageError::Changed`],
+    /// [`StorageError::DigestMismatch`] if the bytes are not those that were stored.
     pub fn digest(
         &self,
         path: &VirtualPath,
@@ -201,9 +202,7 @@ impl View {
         if let Some(kept) = file.kept_digest(algorithm) {
             return Ok((kept, size));
         }
-        let digest = file.compute_digest(algorithm, stop)?;
-        file.keep_digest(digest);
-        Ok((digest, size))
+        Ok((file.verify(algorithm, stop)?, size))
     }
 
     /// Opens the file `path` for reading, if it is that `version`.

@@ -106,6 +106,20 @@ async fn who_never_logs_in_is_told_and_closed_at_the_login_deadline() {
 }
 
 #[tokio::test]
+async fn who_says_nothing_at_all_does_not_hold_up_a_stopping_server() {
+    let server = TestServer::start_with(|config| {
+        config.limits.login_timeout = Duration::from_secs(3600);
+        config.limits.drain_timeout = Duration::from_secs(3600);
+    })
+    .await;
+    let mut silent = server.connect().await;
+    let mut polite = server.connect().await;
+    polite.ok(json!({"cmd": "hello"})).await;
+    server.stop().await;
+    assert_eq!(silent.closes().await, None);
+}
+
+#[tokio::test]
 async fn a_thousand_pipelined_requests_are_answered_in_order() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;

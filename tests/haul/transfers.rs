@@ -347,20 +347,83 @@ async fn an_end_for_no_put_is_a_bad_request() {
 }
 
 #[tokio::test]
-async fn an_id_in_use_by_a_transfer_can_not_begin_another() {
+async fn a_second_put_on_the_stream_of_an_open_one_closes_the_connection_and_mixes_nothing() {
+    let server = TestServer::start().await;
+    for second in [
+        json!({"id": 7, "cmd": "put", "path": "b"}),
+        json!({"id": 7, "cmd": "put", "path": "b", "colour": "red"}),
+    ] {
+        let mut client = server.log_in("alice").await;
+        begin_put(&mut client, 7, json!({"id": 7, "cmd": "put", "path": "a"})).await;
+        client.send(second).await;
+        client.refuses("bad_frame").await;
+    }
+    assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test]
+async fn bit_rot_is_also_seen_by_who_asks_for_another_digest() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
-    begin_put(&mut client, 7, json!({"id": 7, "cmd": "put", "path": "a"})).await;
-    let (code, error) = client
-        .error(json!({"id": 7, "cmd": "put", "path": "b"}))
+    client.put("a", &content(300_000)).await;
+    rot(&server.home("alice").join("a"));
+    for request in [
+        json!({"cmd": "get", "path": "a", "digest": "sha256"}),
+        json!({"cmd": "get", "path": "a", "digest": "sha256", "offset": 200_000}),
+        json!({"cmd": "hash", "path": "a", "digest": "md5"}),
+    ] {
+        let (_, end) = client.get(request.clone()).await;
+        assert_eq!(end["error"]["code"], "digest_mismatch", "{request}: {end}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_only_stops_sending_still_gets_what_it_asked_for() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client.put("a", &content(3 << 20)).await;
+    let mut burst = control(&json!({"id": 6, "cmd": "get", "path": "a"}));
+    burst.extend(control(&json!({"id": 7, "cmd": "put", "path": "b"})));
+    burst.extend(data(7, b"data"));
+    burst.extend(control(&json!({"id": 7, "cmd": "end"})));
+    client.send_bytes(&burst).await;
+    client.stream.shutdown().await.expect("open");
+    let (mut received, mut ended) = (0, 0);
+    loop {
+        match client.receive().await {
+            Received::Data { chunk, .. } => received += chunk.len(),
+            Received::Control(reply) => ended += usize::from(reply["ok"].is_object()),
+            Received::Closed => break,
+        }
+    }
+    assert_eq!((received, ended), (3 << 20, 2));
+}
+
+#[tokio::test]
+async fn an_id_in_use_by_a_get_can_not_begin_a_put_and_the_session_lives() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    let size = 64 << 20;
+    let large = std::fs::File::create(server.home("alice").join("large")).expect("a file");
+    large.set_len(size).expect("a sparse file");
+    client
+        .send(json!({"id": 7, "cmd": "get", "path": "large", "digest": "none"}))
         .await;
-    assert_eq!(
-        (code.as_str(), &error["field"]),
-        ("bad_request", &json!("id"))
-    );
-    client.send_bytes(&data(7, b"still a")).await;
-    client.send(json!({"id": 7, "cmd": "end"})).await;
-    assert_eq!(client.final_reply(7).await["ok"]["path"], "/a");
+    assert!(client.reply().await["begin"].is_object());
+    let mut burst = control(&json!({"id": 7, "cmd": "put", "path": "b"}));
+    burst.extend(data(7, b"thrown away"));
+    burst.extend(control(&json!({"id": 7, "cmd": "end"})));
+    client.send_bytes(&burst).await;
+    let (mut received, mut refused) = (0, false);
+    loop {
+        match client.receive().await {
+            Received::Data { chunk, .. } => received += chunk.len() as u64,
+            Received::Control(reply) if reply["error"]["field"] == "id" => refused = true,
+            Received::Control(reply) => break assert_eq!(reply["ok"]["size"], size, "{reply}"),
+            Received::Closed => panic!("closed"),
+        }
+    }
+    assert!(refused && received == size);
 }
 
 #[tokio::test]
@@ -550,24 +613,25 @@ async fn a_file_that_is_truncated_during_a_get_ends_it_with_an_error_and_the_ses
     client.ok(json!({"cmd": "pwd"})).await;
 }
 
+/// Turns one bit over, as if nothing had happened.
+fn rot(path: &std::path::Path) {
+    let times = std::fs::metadata(path).and_then(|meta| meta.modified());
+    let mut bytes = std::fs::read(path).expect("there");
+    bytes[150_000] ^= 1;
+    std::fs::write(path, &bytes).expect("written");
+    let file = std::fs::File::options()
+        .write(true)
+        .open(path)
+        .expect("there");
+    file.set_modified(times.expect("a time")).expect("set");
+}
+
 #[tokio::test]
 async fn bit_rot_is_an_error_and_never_silent() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     client.put("a", &content(300_000)).await;
-    let path = server.home("alice").join("a");
-    let modified = std::fs::metadata(&path)
-        .and_then(|meta| meta.modified())
-        .expect("a time");
-    let mut rotten = content(300_000);
-    rotten[150_000] ^= 1;
-    std::fs::write(&path, &rotten).expect("written");
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .expect("open");
-    file.set_modified(modified)
-        .expect("as if nothing had happened");
+    rot(&server.home("alice").join("a"));
     let (_, end) = client.get(json!({"cmd": "get", "path": "a"})).await;
     assert_eq!(end["error"]["code"], "digest_mismatch", "{end}");
 }

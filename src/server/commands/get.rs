@@ -15,7 +15,7 @@ use crate::server::CommandError;
 use crate::server::disk::blocking;
 use crate::server::job::Outcome;
 use crate::server::member::Member;
-use crate::storage::{StorageError, StoredFile, VirtualPath};
+use crate::storage::{StorageError, StoredFile, Verifier};
 
 /// Sends what `get` asks for on stream `id`, once `sending` has a turn for it.
 pub(in crate::server) async fn get(
@@ -50,7 +50,6 @@ pub(in crate::server) async fn get(
 
 /// A file on its way out.
 struct Sending {
-    path: VirtualPath,
     file: Arc<StoredFile>,
     offset: u64,
     rest: Range<u64>,
@@ -63,8 +62,10 @@ enum Wanted {
     None,
     /// It was kept with the file, and not all bytes pass here to check it.
     Kept(Digest),
-    /// From the bytes before the offset, if `whole`, and those sent.
-    Computed { hasher: Hasher, whole: bool },
+    /// Of the whole file: the bytes before the offset are read too.
+    Whole(Verifier),
+    /// Of the bytes sent.
+    Part(Hasher),
 }
 
 impl Sending {
@@ -83,19 +84,15 @@ impl Sending {
         let length = get.length.unwrap_or(u64::MAX).min(size - offset);
         let digest = match get.digest.unwrap_or(DigestChoice::Of(Algorithm::default())) {
             DigestChoice::None(_) => Wanted::None,
-            DigestChoice::Of(algorithm) => {
-                let whole = get.length.is_none();
-                match file.kept_digest(algorithm) {
-                    Some(kept) if whole && offset > 0 => Wanted::Kept(kept),
-                    _ => Wanted::Computed {
-                        hasher: Hasher::new(algorithm),
-                        whole,
-                    },
-                }
+            DigestChoice::Of(algorithm) if get.length.is_some() => {
+                Wanted::Part(Hasher::new(algorithm))
             }
+            DigestChoice::Of(algorithm) => match file.kept_digest(algorithm) {
+                Some(kept) if offset > 0 => Wanted::Kept(kept),
+                _ => Wanted::Whole(file.verifier(algorithm)),
+            },
         };
         Ok(Self {
-            path,
             file: Arc::new(file),
             offset,
             rest: offset..offset + length,
@@ -116,7 +113,7 @@ impl Sending {
 
     /// Reads the bytes before the offset, where the digest needs them.
     async fn hash_prefix(&mut self, member: &Member) -> Result<(), CommandError> {
-        if !matches!(self.digest, Wanted::Computed { whole: true, .. }) {
+        if !matches!(self.digest, Wanted::Whole(_)) {
             return Ok(());
         }
         let _turn = match self.offset {
@@ -139,8 +136,10 @@ impl Sending {
         let mut digest = std::mem::replace(&mut self.digest, Wanted::None);
         let (chunk, digest) = blocking(move || {
             let chunk = file.read_at(start, length)?;
-            if let Wanted::Computed { hasher, .. } = &mut digest {
-                hasher.update(&chunk);
+            match &mut digest {
+                Wanted::Whole(verifier) => verifier.update(&chunk),
+                Wanted::Part(hasher) => hasher.update(&chunk),
+                Wanted::None | Wanted::Kept(_) => {}
             }
             Ok((chunk, digest))
         })
@@ -158,32 +157,11 @@ impl Sending {
             let digest = match self.digest {
                 Wanted::None => None,
                 Wanted::Kept(digest) => Some(digest),
-                Wanted::Computed { hasher, whole } => {
-                    let digest = hasher.finish();
-                    if whole {
-                        check_kept(&self.file, &self.path, digest)?;
-                    }
-                    Some(digest)
-                }
+                Wanted::Whole(verifier) => Some(verifier.finish(&self.file)?),
+                Wanted::Part(hasher) => Some(hasher.finish()),
             };
             Ok(GetReply { size, digest })
         })
         .await
-    }
-}
-
-/// Compares with the digest that was kept when the file was committed; keeps this one if none was.
-fn check_kept(file: &StoredFile, path: &VirtualPath, actual: Digest) -> Result<(), StorageError> {
-    match file.kept_digest(actual.algorithm()) {
-        Some(expected) if expected != actual => Err(StorageError::DigestMismatch {
-            path: path.clone(),
-            expected,
-            actual,
-        }),
-        Some(_) => Ok(()),
-        None => {
-            file.keep_digest(actual);
-            Ok(())
-        }
     }
 }

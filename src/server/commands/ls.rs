@@ -14,7 +14,9 @@ const ENVELOPE: usize = 1024;
 impl Command for Ls {
     async fn apply(self, member: &mut Member) -> Result<LsReply, CommandError> {
         let path = member.resolve(self.path.as_deref().unwrap_or("."))?;
-        let limit = self.limit.unwrap_or(MAX_ENTRIES).clamp(1, MAX_ENTRIES) as usize;
+        let limit = self
+            .limit
+            .map_or(MAX_ENTRIES, |limit| limit.get().min(MAX_ENTRIES)) as usize;
         let page = member
             .disk(move |view| {
                 view.list(&path, self.cursor.as_deref(), limit, MAX_CONTROL - ENVELOPE)
