@@ -35,7 +35,7 @@ impl StoredFile {
     ) -> Result<Digest, StorageError> {
         let mut verifier = self.verifier(algorithm);
         read_all(self.handle(), self.path(), stop, |piece| {
-            verifier.update(piece)
+            verifier.update(piece);
         })?;
         verifier.finish(self)
     }
