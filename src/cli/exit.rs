@@ -1,6 +1,6 @@
 //! How the program ends: the line that says what went wrong, and the exit code.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::output::safe;
@@ -50,7 +50,8 @@ pub(super) fn report(what: &str, error: &anyhow::Error) -> ExitCode {
 /// Says on standard error what went wrong with `what`, in one line.
 pub(super) fn tell(what: &str, error: &anyhow::Error) {
     if !is_told(error) {
-        eprintln!("{}", line(what, error));
+        // Where nobody can read it, the exit code still tells.
+        let _ = writeln!(io::stderr(), "{}", line(what, error));
     }
 }
 
