@@ -75,7 +75,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<Interrupted>() {
+    if is_broken_pipe(error) {
+        // Whoever reads the results has read enough.
+        0
+    } else if error.is::<Interrupted>() {
         INTERRUPTED
     } else if error.is::<Usage>() {
         USAGE
