@@ -1,6 +1,6 @@
 //! How the program ends: the line that says what went wrong, and the exit code.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::output::safe;
@@ -50,7 +50,8 @@ pub(super) fn report(what: &str, error: &anyhow::Error) -> ExitCode {
 /// Says on standard error what went wrong with `what`, in one line.
 pub(super) fn tell(what: &str, error: &anyhow::Error) {
     if !is_told(error) {
-        eprintln!("{}", line(what, error));
+        // Where nobody can read it, the exit code still tells.
+        let _ = writeln!(io::stderr(), "{}", line(what, error));
     }
 }
 
@@ -74,7 +75,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    if error.is::<Interrupted>() {
+    if is_broken_pipe(error) {
+        // Whoever reads the results has read enough.
+        0
+    } else if error.is::<Interrupted>() {
         INTERRUPTED
     } else if error.is::<Usage>() {
         USAGE

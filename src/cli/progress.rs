@@ -1,5 +1,6 @@
 //! The progress bar: bytes, rate, time left and files done, on standard error.
 
+use std::io::{Write, stderr};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
@@ -75,7 +76,10 @@ impl Bar {
 
     /// Prints a line on standard error, above the bar.
     pub(super) fn print(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{}", safe(line)));
+        // Where nobody can read it, the exit code still tells.
+        self.bar.suspend(|| {
+            let _ = writeln!(stderr(), "{}", safe(line));
+        });
     }
 }
 

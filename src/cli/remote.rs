@@ -1,7 +1,7 @@
 //! From the options to a logged-in client.
 
 use std::fs;
-use std::io::{IsTerminal, stderr, stdin};
+use std::io::{IsTerminal, Write, stderr, stdin};
 use std::path::Path;
 
 use anyhow::Context;
@@ -151,7 +151,7 @@ async fn ask<T: Send + 'static>(
 }
 
 fn ask_user() -> std::io::Result<String> {
-    eprint!("User: ");
+    write!(stderr(), "User: ")?;
     let mut line = String::new();
     stdin().read_line(&mut line)?;
     match line.trim() {

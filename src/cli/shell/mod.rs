@@ -170,7 +170,7 @@ impl<'a> Session<'a> {
                 return Err(usage("no such command; `help` lists them"));
             }
             Err(error) => {
-                eprint!("{}", error.render());
+                let _ = error.print();
                 return Err(Reported.into());
             }
         };
