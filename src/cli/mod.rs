@@ -37,7 +37,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use anyhow::Context;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::exit::Interrupted;
 use self::output::Output;
@@ -99,16 +100,23 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// What is done and over, unlike the daemon.
+#[derive(Debug, Subcommand)]
+enum ClientCommand {
     User(user::User),
     Folder(folder::Folder),
     Token(token::Token),
     CheckConfig(check_config::CheckConfig),
-    Completions(completions::Completions),
     Connect(connect::Connect),
     #[command(flatten)]
     Remote(RemoteCommand),
     Shell(shell::Shell),
     Demo(demo::Demo),
+    Completions(completions::Completions),
 }
 
 /// What is asked of a server, from the command line and in the shell alike.
@@ -133,57 +141,57 @@ enum RemoteCommand {
 /// 130 interrupted.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let (name, cli) = match parse() {
+        Ok(parsed) => parsed,
         // Help and versions are results, mistakes are errors; clap knows which go where.
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
     };
-    let name = cli.command.name();
-    let cli = match cli.command {
+    let outcome = match cli.command {
         // Its threads are bounded by its configuration.
-        Command::Serve(serve) => {
-            return serve
-                .run()
-                .map_or_else(|error| exit::report(name, &error), |()| ExitCode::SUCCESS);
-        }
-        command => Cli { command, ..cli },
+        Command::Serve(serve) => serve.run(),
+        Command::Client(command) => run(command, &cli.global),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return exit::report("cannot start", &error.into()),
-    };
-    let outcome = runtime.block_on(Box::pin(cli.dispatch()));
-    runtime.shutdown_timeout(LAST_WORDS);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report(name, &error),
+        Err(error) => exit::report(&name, &error),
     }
 }
 
-impl Cli {
-    async fn dispatch(self) -> anyhow::Result<()> {
-        let output = Output::new(&self.global);
-        match self.command {
-            Command::Serve(_) => Ok(()),
-            Command::User(command) => command.run(output).await,
-            Command::Folder(command) => command.run(output).await,
-            Command::Token(command) => command.run(output).await,
-            Command::CheckConfig(command) => command.run(output),
-            Command::Completions(command) => command.run(),
-            Command::Connect(connect) => {
-                unless_interrupted(connect.run(&self.global, &output)).await
-            }
-            Command::Shell(shell) => shell.run(&self.global, output).await,
-            Command::Demo(demo) => unless_interrupted(demo.run(output)).await,
-            Command::Remote(command) => {
+/// The arguments, and the name of the subcommand, with which messages begin.
+fn parse() -> Result<(String, Cli), clap::Error> {
+    let matches = Cli::command().try_get_matches()?;
+    let name = matches.subcommand_name().unwrap_or_default().to_owned();
+    Ok((name, Cli::from_arg_matches(&matches)?))
+}
+
+fn run(command: ClientCommand, global: &Global) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("can not start its threads")?;
+    let outcome = runtime.block_on(Box::pin(command.run(global)));
+    runtime.shutdown_timeout(LAST_WORDS);
+    outcome
+}
+
+impl ClientCommand {
+    async fn run(self, global: &Global) -> anyhow::Result<()> {
+        let output = Output::new(global);
+        match self {
+            Self::User(command) => command.run(output).await,
+            Self::Folder(command) => command.run(output).await,
+            Self::Token(command) => command.run(output).await,
+            Self::CheckConfig(command) => command.run(output),
+            Self::Completions(command) => command.run(),
+            Self::Connect(command) => unless_interrupted(command.run(global, &output)).await,
+            Self::Shell(command) => command.run(global, output).await,
+            Self::Demo(command) => unless_interrupted(command.run(output)).await,
+            Self::Remote(command) => {
                 let work = async {
-                    let client = remote::open(&self.global).await?.client;
+                    let client = remote::open(global).await?.client;
                     command.run(&Remote { client, output }).await
                 };
                 unless_interrupted(Box::pin(work)).await
@@ -192,42 +200,7 @@ impl Cli {
     }
 }
 
-impl Command {
-    /// What messages begin with.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Serve(_) => "serve",
-            Self::User(_) => "user",
-            Self::Folder(_) => "folder",
-            Self::Token(_) => "token",
-            Self::CheckConfig(_) => "check-config",
-            Self::Completions(_) => "completions",
-            Self::Connect(_) => "connect",
-            Self::Shell(_) => "shell",
-            Self::Demo(_) => "demo",
-            Self::Remote(command) => command.name(),
-        }
-    }
-}
-
 impl RemoteCommand {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Ls(_) => "ls",
-            Self::Stat(_) => "stat",
-            Self::Mkdir(_) => "mkdir",
-            Self::Rm(_) => "rm",
-            Self::Mv(_) => "mv",
-            Self::Cp(_) => "cp",
-            Self::Hash(_) => "hash",
-            Self::Df(_) => "df",
-            Self::Get(_) => "get",
-            Self::Put(_) => "put",
-            Self::Ping(_) => "ping",
-            Self::Whoami(_) => "whoami",
-        }
-    }
-
     async fn run(self, remote: &Remote) -> anyhow::Result<()> {
         match self {
             Self::Ls(command) => command.run(remote).await,
