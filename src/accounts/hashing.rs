@@ -1,10 +1,10 @@
 //! Password hashing: argon2id (RFC 9106), a bounded number at once, never on the runtime's threads.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::PasswordHasher;
+use argon2::password_hash::phc::{Output, PasswordHash};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -49,6 +49,29 @@ impl Default for HashingCost {
 pub(super) struct Hashing {
     slots: Arc<Semaphore>,
     cost: HashingCost,
+    workspaces: Workspaces,
+}
+
+/// The memory that checking works in, kept for the next one: never more than one a slot. Given
+/// back to the allocator, so large a block would make it keep everything else as well.
+#[derive(Debug, Clone, Default)]
+struct Workspaces(Arc<Mutex<Vec<Vec<Block>>>>);
+
+impl Workspaces {
+    fn with<T>(&self, length: usize, work: impl FnOnce(&mut [Block]) -> T) -> T {
+        let kept = self.lock().pop();
+        let mut workspace = kept.unwrap_or_default();
+        if workspace.len() < length {
+            workspace.resize(length, Block::default());
+        }
+        let result = work(&mut workspace[..length]);
+        self.lock().push(workspace);
+        result
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<Block>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Default for Hashing {
@@ -56,6 +79,7 @@ impl Default for Hashing {
         Self {
             slots: Arc::new(Semaphore::new(DEFAULT_SLOTS)),
             cost: HashingCost::default(),
+            workspaces: Workspaces::default(),
         }
     }
 }
@@ -97,16 +121,19 @@ impl Hashing {
             return Ok(false);
         }
         let password = Secret::new(password.to_owned());
+        let workspaces = self.workspaces.clone();
         self.in_slot(move |argon2| {
             let password = password.expose().as_bytes();
             let Some(hash) = hash else {
-                argon2.hash_password(password).map_err(failed)?;
+                let nobody = argon2.params().clone();
+                compute(&workspaces, nobody, password, &NOBODYS_SALT, OUTPUT)?;
                 return Ok(false);
             };
-            let hash = PasswordHash::new(&hash).map_err(|error| AccountsError::Hashing {
-                reason: format!("the password hash in haul.db is damaged: {error}"),
-            })?;
-            Ok(argon2.verify_password(password, &hash).is_ok())
+            let (params, salt, expected) = parse(&hash)?;
+            let length = expected.as_bytes().len();
+            let actual = compute(&workspaces, params, password, &salt, length)?;
+            // Compared in constant time.
+            Ok(actual == expected)
         })
         .await?
     }
@@ -131,6 +158,43 @@ impl Hashing {
         });
         hashing.await.map_err(failed)
     }
+}
+
+/// What is hashed with a password of nobody's.
+const NOBODYS_SALT: [u8; 16] = [0; 16];
+
+/// Bytes of a hash.
+const OUTPUT: usize = Params::DEFAULT_OUTPUT_LEN;
+
+/// Cost, salt and result of a stored hash.
+fn parse(hash: &str) -> Result<(Params, Vec<u8>, Output), AccountsError> {
+    let damaged = |reason: &dyn std::fmt::Display| AccountsError::Hashing {
+        reason: format!("the password hash in haul.db is damaged: {reason}"),
+    };
+    let hash = PasswordHash::new(hash).map_err(|error| damaged(&error))?;
+    let params = Params::try_from(&hash).map_err(|error| damaged(&error))?;
+    let (Some(salt), Some(output)) = (hash.salt, hash.hash) else {
+        return Err(damaged(&"it has no salt or no result"));
+    };
+    Ok((params, salt.to_vec(), output))
+}
+
+fn compute(
+    workspaces: &Workspaces,
+    params: Params,
+    password: &[u8],
+    salt: &[u8],
+    length: usize,
+) -> Result<Output, AccountsError> {
+    let blocks = params.block_count();
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let mut output = vec![0; length];
+    workspaces
+        .with(blocks, |workspace| {
+            argon2.hash_password_into_with_memory(password, salt, &mut output, workspace)
+        })
+        .map_err(failed)?;
+    Output::new(&output).map_err(failed)
 }
 
 fn failed(error: impl std::fmt::Display) -> AccountsError {
