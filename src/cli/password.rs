@@ -16,8 +16,8 @@ pub(super) fn new_password(user: &str) -> anyhow::Result<Secret> {
     }
     let ask =
         |prompt: String| rpassword::prompt_password(prompt).context("can not ask for a password");
-    let first = ask(format!("password for {user}: "))?;
-    if ask(format!("password for {user}, again: "))? != first {
+    let first = ask(format!("Password for {user}: "))?;
+    if ask(format!("Password for {user}, again: "))? != first {
         bail!("the two passwords differ; nothing was changed");
     }
     Ok(Secret::new(first))

@@ -88,7 +88,7 @@ async fn ask_for_missing(
         let otherwise = "write the user into the address, as in haul://alice@host";
         ask("user", otherwise, ask_user).await?
     };
-    let prompt = format!("Password of {} at {}: ", safe(&user), url.address());
+    let prompt = format!("Password for {} at {}: ", safe(&user), url.address());
     url.user = Some(user);
     if let Some(password) = password {
         return Ok(password);
