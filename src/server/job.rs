@@ -94,3 +94,25 @@ impl Job {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ServerMessage;
+
+    #[tokio::test]
+    async fn a_panic_in_a_command_becomes_an_error_of_that_request_alone() {
+        let job = Job::new(7, "ls", None);
+        let work = async {
+            assert!(job.id > 7, "a defect");
+            Ok(Bytes::new())
+        };
+        let outcome = job.guard(work).await;
+        let reply = ServerMessage::parse(&job.close(outcome)).expect("a reply");
+        let ServerMessage::Reply(7, Err(error)) = reply else {
+            panic!("{reply:?}");
+        };
+        assert_eq!(error.code, ErrorCode::Internal);
+        assert!(!error.message.contains("defect"), "{}", error.message);
+    }
+}

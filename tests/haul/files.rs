@@ -301,6 +301,26 @@ async fn hash_computes_every_digest_also_of_files_that_came_another_way() {
 }
 
 #[tokio::test]
+async fn a_hash_that_nobody_waits_for_any_more_ends_and_makes_room_for_others() {
+    let server = TestServer::start().await;
+    let mut waiting = server.log_in("bob").await;
+    waiting.put("small", b"abc").await;
+    // More of them than may run at once, and each would take hours.
+    for _ in 0..64 {
+        let mut client = server.log_in("alice").await;
+        let huge = server.home("alice").join("huge");
+        let huge = std::fs::File::create(huge).expect("a file");
+        huge.set_len(1 << 43).expect("a sparse file");
+        client.send(json!({"cmd": "hash", "path": "huge"})).await;
+        client.ok(json!({"cmd": "ping"})).await;
+    }
+    let hash = waiting
+        .ok(json!({"cmd": "hash", "path": "small", "digest": "md5"}))
+        .await;
+    assert_eq!(hash["digest"], "md5:900150983cd24fb0d6963f7d28e17f72");
+}
+
+#[tokio::test]
 async fn what_one_user_stores_no_other_user_sees() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;

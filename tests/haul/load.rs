@@ -1,5 +1,7 @@
 //! Many sessions and large files: nothing stalls, and memory stays within bounds.
 
+use std::collections::HashSet;
+
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -158,4 +160,50 @@ async fn a_file_of_10_gib_takes_no_more_memory_than_one_of_10_mib() {
         large / MIB
     );
     assert!(large < small + 8 * MIB);
+}
+
+#[tokio::test]
+#[ignore = "makes a million files; the README says how to run it"]
+async fn a_directory_of_a_million_entries_is_listed_whole_in_little_memory() {
+    const ENTRIES: usize = 1_000_000;
+    let daemon = Daemon::start();
+    let mut client = daemon.log_in(&daemon.token()).await;
+    let directory = daemon.data().join("homes/admin/many");
+    std::fs::create_dir(&directory).expect("a directory");
+    let first = directory.join("entry 0");
+    std::fs::write(&first, "").expect("a file");
+    for number in 1..ENTRIES {
+        // File systems allow tens of thousands of links to one file, not a million.
+        let name = directory.join(format!("entry {number}"));
+        if number % 10_000 == 0 {
+            std::fs::write(name, "").expect("a file");
+        } else {
+            let whole = directory.join(format!("entry {}", number / 10_000 * 10_000));
+            std::fs::hard_link(whole, name).expect("a link");
+        }
+    }
+    let mut request = json!({"cmd": "ls", "path": "many"});
+    let (mut seen, mut early) = (HashSet::new(), 0);
+    loop {
+        let page = client.ok(request.clone()).await;
+        for entry in page["entries"].as_array().expect("entries") {
+            let name = entry["name"].as_str().expect("a name").to_owned();
+            assert!(seen.insert(name), "{entry} came twice");
+        }
+        if seen.len() < ENTRIES / 10 {
+            early = daemon.peak();
+        }
+        match page.get("cursor") {
+            Some(cursor) => request["cursor"] = cursor.clone(),
+            None => break,
+        }
+    }
+    assert_eq!(seen.len(), ENTRIES);
+    let late = daemon.peak();
+    eprintln!(
+        "at most {} MiB for the first tenth of a million entries, {} MiB for all",
+        early / MIB,
+        late / MIB
+    );
+    assert!(late < early + 8 * MIB);
 }
