@@ -16,13 +16,16 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::codec::FramedRead;
 
-use crate::protocol::{Frame, FrameCodec, FrameError, MAX_CONTROL};
+use crate::protocol::{Frame, FrameCodec, FrameError};
 
 /// Bytes that a silent connection keeps for what comes next.
 const IDLE_BUFFER: usize = 2 * 1024;
 
 /// Small replies that may wait for the writer.
 const CONTROL_QUEUE: usize = 64;
+
+/// Bytes of small replies that are copied together into one write; larger ones are not copied.
+const GATHERED: usize = 8 * 1024;
 
 /// Data frames that may wait for the writer. With [`CHUNK`] it bounds the memory of a session that
 /// sends: a chunk is read only once it has its place here.
@@ -194,7 +197,6 @@ pub async fn write_frames<W: AsyncWrite + Unpin>(
     mut queue: OutboxQueue,
     write_timeout: Duration,
 ) -> std::io::Result<()> {
-    let mut head = BytesMut::new();
     loop {
         let frame = tokio::select! {
             biased;
@@ -202,16 +204,18 @@ pub async fn write_frames<W: AsyncWrite + Unpin>(
             Some(frame) = queue.data.recv() => frame,
             else => break,
         };
+        // Made anew each time: a silent session keeps no memory of what it once had to say.
+        let mut head = BytesMut::new();
         frame.put_head(&mut head);
         let body = match frame {
-            Frame::Control(json) => {
+            Frame::Control(json) if json.len() < GATHERED => {
                 head.extend_from_slice(&json);
                 queue.gather_control(&mut head);
                 Bytes::new()
             }
-            Frame::Data { chunk, .. } => chunk,
+            Frame::Control(body) | Frame::Data { chunk: body, .. } => body,
         };
-        let bytes = head.split().freeze().chain(body);
+        let bytes = head.freeze().chain(body);
         timeout(write_timeout, write_and_flush(&mut writer, bytes)).await??;
     }
     timeout(write_timeout, writer.shutdown()).await?
@@ -228,7 +232,7 @@ async fn write_and_flush(
 impl OutboxQueue {
     /// Adds the small frames that wait already, so that a burst of replies is one write.
     fn gather_control(&mut self, buffer: &mut BytesMut) {
-        while buffer.len() < MAX_CONTROL {
+        while buffer.len() < GATHERED {
             let Ok(json) = self.control.try_recv() else {
                 return;
             };
@@ -368,7 +372,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_frame_leaves_no_memory_behind() {
-        let (near, far) = duplex(MAX_CONTROL);
+        let (near, far) = duplex(64 * 1024);
         let (outbox, queue) = Outbox::new();
         let writer = tokio::spawn(write_frames(near, queue, LONG));
         let mut receiver = Receiver::new(far, FrameCodec::new(), LONG);

@@ -4,13 +4,15 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use data_encoding::BASE32_NOPAD;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::accounts::{Accounts, NewUser, UserName};
 use crate::config::{self, Config};
@@ -50,12 +52,35 @@ impl Serve {
             config.server.listen = listen;
         }
         let _logs = telemetry::start(&config.log)?;
-        tokio::runtime::Builder::new_multi_thread()
+        raise_descriptor_limit(config.limits.sessions);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(config.limits.disk_threads)
             .build()
-            .context("can not start the threads of the server")?
-            .block_on(serve(config))
+            .context("can not start the threads of the server")?;
+        let outcome = runtime.block_on(serve(config));
+        // A thread that waits for a disk which does not answer is left behind.
+        runtime.shutdown_timeout(LAST_WORDS);
+        outcome
+    }
+}
+
+/// For threads that still have something to write when everything else is done.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Takes all the file descriptors that the system grants: each session needs one, and each file
+/// that it moves another. The soft limit that programs start with is made for other programs.
+fn raise_descriptor_limit(sessions: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "can not raise the limit of open files");
+    }
+    if limit.maximum.is_some_and(|most| most < sessions as u64) {
+        warn!(
+            most = limit.maximum,
+            sessions, "the system grants fewer open files than limits.sessions"
+        );
     }
 }
 

@@ -13,8 +13,9 @@ use serde::{Deserialize, Deserializer};
 pub struct BadRequest {
     /// The request's id, 0 where it could not be read.
     pub id: u32,
-    /// The command, where it could be read.
-    pub cmd: Option<String>,
+    /// The command, where it is one of the protocol's. What else stood there is not repeated: it may
+    /// be a password in the wrong place.
+    pub cmd: Option<&'static str>,
     /// The field at fault, where one is.
     pub field: Option<String>,
     /// What is wrong, for a person.
@@ -26,10 +27,10 @@ pub struct BadRequest {
 impl BadRequest {
     /// A request of `cmd` whose `field` can not be as it is, for the reason in `message`.
     #[must_use]
-    pub fn of_field(id: u32, cmd: &str, field: &str, message: impl Into<String>) -> Self {
+    pub fn of_field(id: u32, cmd: &'static str, field: &str, message: impl Into<String>) -> Self {
         Self {
             id,
-            cmd: Some(cmd.into()),
+            cmd: Some(cmd),
             field: Some(field.into()),
             message: message.into(),
             unsupported: false,
@@ -72,20 +73,25 @@ impl Head {
             .map_err(|error| fault.into_bad_request(0, None, &error))
     }
 
-    /// Reads all other fields.
-    pub(super) fn fields<T: DeserializeOwned>(&self, json: &[u8]) -> Result<T, BadRequest> {
+    /// Reads all other fields, which are those of `cmd`.
+    pub(super) fn fields<T: DeserializeOwned>(
+        &self,
+        cmd: &'static str,
+        json: &[u8],
+    ) -> Result<T, BadRequest> {
         let mut fault = Fault::default();
         parse_noting(json, &mut fault, |key| key != "id" && key != "cmd")
-            .map_err(|error| fault.into_bad_request(self.id, Some(self.cmd.clone()), &error))
+            .map_err(|error| fault.into_bad_request(self.id, Some(cmd), &error))
     }
 
     /// What to answer if no command is called that.
     pub(super) fn unknown(self) -> BadRequest {
         let cmd = quoted(&self.cmd);
-        let unsupported = NOT_OFFERED.contains(&&*self.cmd);
+        let not_offered = NOT_OFFERED.iter().find(|name| **name == self.cmd);
+        let unsupported = not_offered.is_some();
         BadRequest {
             id: self.id,
-            cmd: Some(self.cmd),
+            cmd: not_offered.copied(),
             field: Some("cmd".into()),
             message: if unsupported {
                 format!("this server does not offer `{cmd}`; `help` lists what it does")
@@ -132,7 +138,7 @@ impl Fault {
     fn into_bad_request(
         self,
         id: u32,
-        cmd: Option<String>,
+        cmd: Option<&'static str>,
         error: &serde_json::Error,
     ) -> BadRequest {
         let text = error.to_string();

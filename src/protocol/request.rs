@@ -45,7 +45,7 @@ macro_rules! requests {
             pub fn parse(json: &[u8]) -> Result<(u32, Self), BadRequest> {
                 let head = Head::parse(json)?;
                 let request = match &*head.cmd {
-                    $($cmd => Self::$request(head.fields(json)?),)*
+                    $($cmd => Self::$request(head.fields($cmd, json)?),)*
                     _ => return Err(head.unknown()),
                 };
                 Ok((head.id, request))

@@ -1,22 +1,109 @@
 //! The one way from the async threads to the disk.
 
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::CommandError;
-use crate::storage::StorageError;
+use crate::accounts::UserName;
+use crate::storage::{StorageError, StoredFile};
 
-/// Runs `work` on a thread that may block. The runtime bounds how many of them there are.
-///
-/// If the future is dropped the work still runs to its end; what it returns is then dropped on
-/// its own thread.
-pub(super) async fn blocking<T, F>(work: F) -> Result<T, CommandError>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T, StorageError> + Send + 'static,
-{
-    match spawn_blocking(work).await {
-        Ok(result) => result.map_err(CommandError::Storage),
-        Err(error) if error.is_cancelled() => Err(CommandError::ShuttingDown),
-        Err(_) => Err(CommandError::Panicked),
+/// The share of the disk threads that one user may hold, in all of their sessions: whatever their
+/// files wait for, others find a thread.
+const SHARE: usize = 4;
+
+/// The threads that may wait for the disk, divided among the users.
+#[derive(Debug)]
+pub(super) struct Disks {
+    threads: usize,
+    users: Mutex<HashMap<UserName, Weak<Semaphore>>>,
+}
+
+impl Disks {
+    /// For a runtime with so many blocking threads.
+    pub(super) fn new(threads: usize) -> Self {
+        Self {
+            threads,
+            users: Mutex::default(),
+        }
+    }
+
+    /// The part of `user`, the same for all of their sessions.
+    pub(super) fn of(&self, user: &UserName) -> Disk {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.retain(|_, turns| turns.strong_count() > 0);
+        let known = users.get(user).and_then(Weak::upgrade);
+        let turns = known.unwrap_or_else(|| {
+            let turns = Arc::new(Semaphore::new((self.threads / SHARE).max(1)));
+            users.insert(user.clone(), Arc::downgrade(&turns));
+            turns
+        });
+        Disk { turns }
+    }
+}
+
+/// One user's way to the disk. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    turns: Arc<Semaphore>,
+}
+
+impl Disk {
+    /// Runs `work` on a thread that may block.
+    ///
+    /// If the future is dropped, work that has begun still runs to its end; what it returns is then
+    /// dropped on its own thread.
+    pub(super) async fn run<T, F>(&self, work: F) -> Result<T, CommandError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, StorageError> + Send + 'static,
+    {
+        let turn = self.turns.clone().acquire_owned().await;
+        let work = spawn_blocking(move || {
+            let result = work();
+            drop(turn);
+            result
+        });
+        match work.await {
+            Ok(result) => result.map_err(CommandError::Storage),
+            Err(error) if error.is_cancelled() => Err(CommandError::ShuttingDown),
+            Err(_) => Err(CommandError::Panicked),
+        }
+    }
+}
+
+/// An open file, whose end may block: it is dropped where that is allowed.
+#[derive(Debug)]
+pub(super) struct Opened(Arc<StoredFile>);
+
+impl Opened {
+    pub(super) fn new(file: StoredFile) -> Self {
+        Self(Arc::new(file))
+    }
+
+    /// A handle for work on the disk.
+    pub(super) fn share(&self) -> Arc<StoredFile> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Deref for Opened {
+    type Target = StoredFile;
+
+    fn deref(&self) -> &StoredFile {
+        &self.0
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let file = self.share();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn_blocking(move || drop(file));
+        }
     }
 }

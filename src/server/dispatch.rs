@@ -277,7 +277,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     async fn refuse(&mut self, bad: BadRequest) -> Result<(), End> {
-        if bad.cmd.as_deref() == Some("put") {
+        if bad.cmd == Some("put") {
             self.transfers.check_put(bad.id)?;
             self.transfers.ignore_put(bad.id);
         }
@@ -327,7 +327,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 }
 
-fn id_taken(id: u32, cmd: &str) -> BadRequest {
+fn id_taken(id: u32, cmd: &'static str) -> BadRequest {
     let message = format!("id {id} is that of an unfinished get or put");
     BadRequest::of_field(id, cmd, "id", message)
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::accounts::AccountsError;
 use crate::connection::Closed;
 use crate::protocol::{BadRequest, ErrorCode, QuotaUnit, WireError};
@@ -51,8 +53,15 @@ pub enum CommandError {
     Panicked,
 }
 
-/// How long a client should wait when too many puts are open.
-const PUTS_RETRY: Duration = Duration::from_millis(100);
+/// How long a client should wait when something it needs is used up for the moment.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
+}
 
 impl From<&CommandError> for WireError {
     fn from(error: &CommandError) -> Self {
@@ -85,13 +94,16 @@ impl From<&CommandError> for WireError {
                 S::DigestMismatch { .. } => Code::DigestMismatch,
                 S::OffsetOutOfRange { .. } | S::BadCursor { .. } => Code::BadRequest,
                 S::Cancelled { .. } => Code::Cancelled,
+                S::Io { source, .. } if is_out_of_descriptors(source) => Code::Limited,
                 S::InUse { .. } | S::Io { .. } => Code::Internal,
             },
         };
         let mut wire = Self::new(code, error.to_string());
+        if code == Code::Limited {
+            wire.retry_after_ms = u64::try_from(RETRY_AFTER.as_millis()).ok();
+        }
         match error {
             E::BadRequest(bad) => wire.field.clone_from(&bad.field),
-            E::TooManyPuts(_) => wire.retry_after_ms = u64::try_from(PUTS_RETRY.as_millis()).ok(),
             E::Storage(S::OffsetOutOfRange { size, .. }) => {
                 wire.field = Some("offset".into());
                 wire.offset = Some(*size);

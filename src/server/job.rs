@@ -16,7 +16,7 @@ use crate::protocol::{BadRequest, ErrorCode, WireError, encode_error};
 #[derive(Debug)]
 pub(super) struct Job {
     id: u32,
-    cmd: String,
+    cmd: &'static str,
     path: Option<String>,
     started: Instant,
 }
@@ -37,10 +37,10 @@ impl From<Result<Bytes, CommandError>> for Outcome {
 }
 
 impl Job {
-    pub(super) fn new(id: u32, cmd: impl Into<String>, path: Option<String>) -> Self {
+    pub(super) fn new(id: u32, cmd: &'static str, path: Option<String>) -> Self {
         Self {
             id,
-            cmd: cmd.into(),
+            cmd,
             path,
             started: Instant::now(),
         }
@@ -56,7 +56,7 @@ impl Job {
 
     /// Answers what is no request.
     pub(super) async fn refuse(outbox: &Outbox, bad: BadRequest) -> Result<(), Closed> {
-        let job = Self::new(bad.id, bad.cmd.clone().unwrap_or_default(), None);
+        let job = Self::new(bad.id, bad.cmd.unwrap_or("unknown"), None);
         job.finish(outbox, Err(bad.into()).into()).await
     }
 

@@ -16,6 +16,9 @@ use super::{Peer, Server, Shutdown};
 /// descriptors are left.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
+/// For sessions that are cut off to notice. Only a disk that does not answer holds one up longer.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Bytes that may wait in the kernel unsent: what is queued there can not be overtaken.
 const UNSENT_LIMIT: u32 = 256 * 1024;
 
@@ -42,7 +45,12 @@ pub(super) async fn run(server: &Server, listener: TcpListener, drain: Cancellat
             "cutting off what did not end in time"
         );
         shutdown.stop.cancel();
-        sessions.wait().await;
+        if timeout(LAST_WORDS, sessions.wait()).await.is_err() {
+            warn!(
+                sessions = sessions.len(),
+                "leaving behind what the disk holds up"
+            );
+        }
     }
 }
 

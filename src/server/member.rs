@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::disk::blocking;
+use super::disk::Disk;
 use super::{CommandError, Shared};
 use crate::accounts::Account;
 use crate::storage::{Mount, StorageError, Store, View, VirtualPath};
@@ -20,6 +21,10 @@ pub(super) struct Member {
     pub(super) session: Arc<str>,
     /// Cancelled once the peer may no longer be waiting for an answer.
     pub(super) gone: CancellationToken,
+    /// The user's way to the disk.
+    pub(super) disk: Disk,
+    /// One file of a session is read only to be hashed at a time.
+    pub(super) hashing: Arc<Semaphore>,
     view: View,
 }
 
@@ -31,8 +36,11 @@ impl Member {
         session: Arc<str>,
         gone: CancellationToken,
     ) -> Result<Self, CommandError> {
-        let view = view_of(&shared.store, &account).await?;
+        let disk = shared.disks.of(&account.name);
+        let view = view_of(&shared.store, &disk, &account).await?;
         Ok(Self {
+            disk,
+            hashing: Arc::new(Semaphore::new(1)),
             shared,
             account,
             cwd: VirtualPath::root(),
@@ -52,7 +60,7 @@ impl Member {
             return Ok(false);
         }
         if account != self.account {
-            self.view = view_of(&self.shared.store, &account).await?;
+            self.view = view_of(&self.shared.store, &self.disk, &account).await?;
             self.account = account;
         }
         Ok(true)
@@ -65,19 +73,19 @@ impl Member {
     }
 
     /// Does `work` on the user's files, on a thread that may block.
-    pub(super) async fn disk<T, F>(&self, work: F) -> Result<T, CommandError>
+    pub(super) async fn with_view<T, F>(&self, work: F) -> Result<T, CommandError>
     where
         T: Send + 'static,
         F: FnOnce(&View) -> Result<T, StorageError> + Send + 'static,
     {
         let view = self.view.clone();
-        blocking(move || work(&view)).await
+        self.disk.run(move || work(&view)).await
     }
 }
 
-async fn view_of(store: &Store, account: &Account) -> Result<View, CommandError> {
+async fn view_of(store: &Store, disk: &Disk, account: &Account) -> Result<View, CommandError> {
     let (store, account) = (store.clone(), account.clone());
-    blocking(move || {
+    disk.run(move || {
         let home = store.home(account.name.as_str(), account.limits)?;
         let mut mounts = Vec::with_capacity(account.folders.len());
         for grant in &account.folders {

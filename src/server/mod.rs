@@ -13,6 +13,7 @@ mod commands;
 mod disk;
 mod dispatch;
 mod error;
+mod hashing;
 mod job;
 mod listener;
 mod member;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::CommandError;
 pub use self::peer::Peer;
 
+use self::disk::Disks;
 use crate::accounts::Accounts;
 use crate::config::{Auth, Limits};
 use crate::storage::Store;
@@ -55,8 +57,9 @@ struct Shared {
     auth: Auth,
     /// Sessions that may still be opened.
     sessions: Arc<Semaphore>,
-    /// Bounds the files that are read only to hash them.
+    /// Turns for reading files only to hash them.
     digests: Semaphore,
+    disks: Disks,
 }
 
 /// The two steps of stopping a server.
@@ -79,6 +82,7 @@ impl Server {
                 store,
                 sessions: Arc::new(Semaphore::new(limits.sessions)),
                 digests: Semaphore::new(cores),
+                disks: Disks::new(limits.disk_threads),
                 limits,
                 auth,
             }),

@@ -15,7 +15,7 @@ use super::session::{End, Session};
 use super::sniff::{Opening, Sniffed, sniff};
 use super::{Peer, Shared, Shutdown};
 use crate::connection::{Outbox, Receiver, write_frames};
-use crate::protocol::{FrameCodec, encode_refusal};
+use crate::protocol::{FrameCodec, GoodbyeReason, encode_refusal};
 
 /// How long a peer that is hung up on may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -43,7 +43,10 @@ pub(super) async fn serve<R, W>(
         let limits = &shared.limits;
         let (outbox, queue) = Outbox::new();
         let writing = write_frames(writer, queue, limits.write_timeout);
-        let mut writing = tokio::spawn(writing.in_current_span());
+        let stop = shutdown.stop.clone();
+        // Whoever waits to send something is freed with the writer.
+        let writing = async move { stop.run_until_cancelled(writing).await };
+        let writing = tokio::spawn(writing.in_current_span());
         let first_timeout = limits.frame_timeout_before_login;
         let session = Session {
             shared: shared.clone(),
@@ -57,13 +60,8 @@ pub(super) async fn serve<R, W>(
             tasks: TaskTracker::new(),
         };
         run(session).await;
-        tokio::select! {
-            written = &mut writing => {
-                if let Ok(Err(error)) = written {
-                    info!(%error, "the peer stopped reading");
-                }
-            }
-            () = shutdown.stop.cancelled() => writing.abort(),
+        if let Ok(Some(Err(error))) = writing.await {
+            info!(%error, "the peer stopped reading");
         }
     }
     .instrument(span)
@@ -85,8 +83,9 @@ async fn expect_frames<R: AsyncRead + Unpin>(reader: R, deadline: Instant) -> Op
 async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) {
     let started = Instant::now();
     // Boxed: a session that idles for hours does not keep the room that its login needed.
-    let admitted = Box::pin(session.admit()).await;
-    let end = match admitted {
+    let stop = session.shutdown.stop.clone();
+    let admitted = stop.run_until_cancelled(Box::pin(session.admit())).await;
+    let end = match admitted.unwrap_or(Err(End::Goodbye(GoodbyeReason::ShuttingDown))) {
         Ok(admitted) => Dispatcher::new(&mut session, admitted).run().await,
         Err(end) => end,
     };

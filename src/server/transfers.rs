@@ -9,10 +9,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::CommandError;
-use crate::protocol::{End, MAX_CHUNK};
+use crate::protocol::End;
 
-/// Bytes of all puts of a session that may wait for the disk.
-const INPUT_BUDGET: usize = 2 * MAX_CHUNK;
+/// Bytes of all puts of a session that may wait for the disk. A chunk that is larger waits alone.
+const INPUT_BUDGET: u32 = 512 * 1024;
 
 /// Parts of one put that may wait for the disk; the budget binds first unless they are tiny.
 const INPUT_QUEUE: usize = 16;
@@ -82,7 +82,7 @@ impl Transfers {
             unfinished,
             running: Running::default(),
             inputs: HashMap::new(),
-            budget: Arc::new(Semaphore::new(INPUT_BUDGET)),
+            budget: Arc::new(Semaphore::new(INPUT_BUDGET as usize)),
         }
     }
 
@@ -185,8 +185,9 @@ impl Transfers {
         {
             return Err(StrayData::TooMuch { stream, declared });
         }
-        let length = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-        let Ok(room) = self.budget.clone().acquire_many_owned(length).await else {
+        let room =
+            u32::try_from(chunk.len()).map_or(INPUT_BUDGET, |length| length.min(INPUT_BUDGET));
+        let Ok(room) = self.budget.clone().acquire_many_owned(room).await else {
             return Ok(());
         };
         // A task that has answered already takes nothing more: the data is thrown away.

@@ -2,7 +2,7 @@
 
 use tokio::io::AsyncRead;
 use tokio::sync::watch;
-use tokio::time::timeout_at;
+use tokio::time::sleep_until;
 use tracing::Span;
 
 use super::commands;
@@ -30,10 +30,10 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                     self.say_goodbye(GoodbyeReason::ShuttingDown).await?;
                     return Err(End::Goodbye(GoodbyeReason::ShuttingDown));
                 }
-                frame = timeout_at(self.login_deadline, self.receiver.next()) => frame,
-            };
-            let Ok(frame) = frame else {
-                return Err(End::TimedOut("no login within the time for it".into()));
+                () = sleep_until(self.login_deadline) => {
+                    return Err(End::TimedOut("no login within the time for it".into()));
+                }
+                frame = self.receiver.next() => frame,
             };
             let json = match frame? {
                 None => return Err(End::Disconnected),

@@ -6,7 +6,7 @@ use super::file::StoredFile;
 use crate::protocol::{Algorithm, Digest, Hasher};
 
 /// Hashes a whole file as it is read, and compares it with what was kept when it was written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Verifier {
     hasher: Hasher,
     /// The kept digest of another algorithm, where none of the wanted one is there to compare.

@@ -57,7 +57,15 @@ impl Daemon {
 
     fn spawn(place: TempDir, data: &Path, password: Option<&Path>) -> Self {
         let greeting = place.path().join("stderr");
-        let mut command = haul();
+        // Under the soft limit of open files that many systems start programs with, or less.
+        let program = haul();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\""])
+            .arg(program.get_program());
+        for (name, _) in program.get_envs() {
+            command.env_remove(name);
+        }
         if let Some(password) = password {
             command.env("HAUL_ADMIN_PASSWORD_FILE", password);
         }

@@ -321,6 +321,26 @@ async fn a_hash_that_nobody_waits_for_any_more_ends_and_makes_room_for_others() 
 }
 
 #[tokio::test]
+async fn a_small_file_is_hashed_while_others_have_large_ones_hashed() {
+    let server = TestServer::start().await;
+    let mut patient = server.log_in("bob").await;
+    patient.put("small", b"abc").await;
+    let mut greedy = Vec::new();
+    for _ in 0..64 {
+        let mut client = server.log_in("alice").await;
+        let huge = std::fs::File::create(server.home("alice").join("huge")).expect("a file");
+        huge.set_len(1 << 43).expect("a sparse file");
+        client.send(json!({"cmd": "hash", "path": "huge"})).await;
+        client.ok(json!({"cmd": "ping"})).await;
+        greedy.push(client);
+    }
+    for algorithm in ["blake3", "md5"] {
+        let hash = json!({"cmd": "hash", "path": "small", "digest": algorithm});
+        assert_eq!(patient.ok(hash).await["size"], 3);
+    }
+}
+
+#[tokio::test]
 async fn what_one_user_stores_no_other_user_sees() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::harness::{Received, TestServer, control, data, frame};
 
@@ -95,7 +95,7 @@ async fn an_endless_trickle_ends_at_the_frame_deadline() {
 #[tokio::test]
 async fn who_never_logs_in_is_told_and_closed_at_the_login_deadline() {
     let server = TestServer::start_with(|config| {
-        config.limits.login_timeout = Duration::from_millis(200);
+        config.limits.login_timeout = Duration::from_secs(2);
     })
     .await;
     let mut polite = server.connect().await;
@@ -117,6 +117,25 @@ async fn who_says_nothing_at_all_does_not_hold_up_a_stopping_server() {
     polite.ok(json!({"cmd": "hello"})).await;
     server.stop().await;
     assert_eq!(silent.closes().await, None);
+}
+
+#[tokio::test]
+async fn who_reads_nothing_does_not_hold_up_a_stopping_server() {
+    let server = TestServer::start_with(|config| {
+        config.limits.login_timeout = Duration::from_secs(3600);
+        config.limits.write_timeout = Duration::from_secs(3600);
+        config.limits.drain_timeout = Duration::from_millis(100);
+    })
+    .await;
+    let help = control(&json!({"cmd": "help"})).repeat(1000);
+    let mut deaf = [server.connect().await, server.log_in("alice").await];
+    for client in &mut deaf {
+        // Until nothing moves any more: the server has stopped reading.
+        while let Ok(sent) = timeout(Duration::from_millis(500), client.stream.write(&help)).await {
+            sent.expect("open");
+        }
+    }
+    server.stop().await;
 }
 
 #[tokio::test]

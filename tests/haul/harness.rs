@@ -11,7 +11,8 @@ use haul::server::Server;
 use haul::storage::{Limits, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -159,6 +160,35 @@ pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The receiving direction.
+pub(crate) struct RawReceiver<R>(R);
+
+impl<R: AsyncRead + Unpin> RawReceiver<R> {
+    pub(crate) async fn receive(&mut self) -> Received {
+        timeout(PATIENCE, self.receive_frame())
+            .await
+            .expect("the server answers")
+    }
+
+    async fn receive_frame(&mut self) -> Received {
+        let Ok(length) = self.0.read_u32().await else {
+            return Received::Closed;
+        };
+        let mut payload = vec![0; length as usize];
+        if self.0.read_exact(&mut payload).await.is_err() {
+            return Received::Closed;
+        }
+        match payload[0] {
+            b'{' => Received::Control(serde_json::from_slice(&payload).expect("JSON")),
+            1 => Received::Data {
+                stream: u32::from_be_bytes(payload[1..5].try_into().expect("four bytes")),
+                chunk: payload.split_off(5),
+            },
+            mark => panic!("a payload that starts with {mark}"),
+        }
+    }
+}
+
 impl RawClient {
     pub(crate) async fn connect(address: impl ToSocketAddrs) -> Self {
         let stream = TcpStream::connect(address)
@@ -181,28 +211,14 @@ impl RawClient {
         self.send_bytes(&control(&json)).await;
     }
 
-    pub(crate) async fn receive(&mut self) -> Received {
-        timeout(PATIENCE, self.receive_frame())
-            .await
-            .expect("the server answers")
+    /// The two directions, for who sends and receives at once.
+    pub(crate) fn split(&mut self) -> (RawReceiver<ReadHalf<'_>>, WriteHalf<'_>) {
+        let (reader, writer) = self.stream.split();
+        (RawReceiver(reader), writer)
     }
 
-    async fn receive_frame(&mut self) -> Received {
-        let Ok(length) = self.stream.read_u32().await else {
-            return Received::Closed;
-        };
-        let mut payload = vec![0; length as usize];
-        if self.stream.read_exact(&mut payload).await.is_err() {
-            return Received::Closed;
-        }
-        match payload[0] {
-            b'{' => Received::Control(serde_json::from_slice(&payload).expect("JSON")),
-            1 => Received::Data {
-                stream: u32::from_be_bytes(payload[1..5].try_into().expect("four bytes")),
-                chunk: payload.split_off(5),
-            },
-            mark => panic!("a payload that starts with {mark}"),
-        }
+    pub(crate) async fn receive(&mut self) -> Received {
+        RawReceiver(&mut self.stream).receive().await
     }
 
     /// The next control frame that is no event.

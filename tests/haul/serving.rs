@@ -80,6 +80,24 @@ async fn every_finished_command_is_one_line_of_json_with_its_session_peer_and_us
 }
 
 #[tokio::test]
+async fn junk_is_one_line_of_the_log_and_so_is_a_command_that_nobody_knows_without_its_text() {
+    let daemon = Daemon::start();
+    let mut junk = RawClient::connect(&daemon.address).await;
+    junk.send_bytes(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!(junk.receive().await, Received::Closed);
+    let mut person = RawClient::connect(&daemon.address).await;
+    let classic = json!({"cmd": "login admin hunter2"});
+    person.fails(classic, "bad_request").await;
+    let stopped = daemon.terminate();
+    let lines = stopped.lines();
+    let closed = |line: &&Value| line["message"] == "closed: that is not spoken here";
+    assert_eq!(lines.iter().filter(closed).count(), 1, "{}", stopped.log);
+    let unknown = |line: &&Value| line["cmd"] == "unknown" && line["code"] == "bad_request";
+    assert_eq!(lines.iter().filter(unknown).count(), 1, "{}", stopped.log);
+    assert!(!stopped.log.contains("hunter2"), "{}", stopped.log);
+}
+
+#[tokio::test]
 async fn a_second_server_on_the_same_data_is_refused_with_one_line() {
     let daemon = Daemon::start();
     let second = haul()

@@ -9,7 +9,7 @@ impl Command for Cd {
     async fn apply(self, member: &mut Member) -> Result<CwdReply, CommandError> {
         let path = member.resolve(&self.path)?;
         let entered = path.clone();
-        member.disk(move |view| view.enter(&entered)).await?;
+        member.with_view(move |view| view.enter(&entered)).await?;
         member.cwd = path;
         Ok(CwdReply {
             cwd: member.cwd.to_string(),

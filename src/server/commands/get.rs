@@ -1,7 +1,6 @@
 //! `get`: a file to the client, as data frames with its digest behind them.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -12,7 +11,8 @@ use crate::protocol::{
     Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, Hasher, encode_begin, encode_ok,
 };
 use crate::server::CommandError;
-use crate::server::disk::blocking;
+use crate::server::disk::Opened;
+use crate::server::hashing;
 use crate::server::job::Outcome;
 use crate::server::member::Member;
 use crate::storage::{StorageError, StoredFile, Verifier};
@@ -31,7 +31,7 @@ pub(in crate::server) async fn get(
         let _turn = sending.acquire().await;
         let mut transfer = Sending::open(get, member).await?;
         outbox.send(encode_begin(id, &transfer.begin())).await?;
-        transfer.hash_prefix(member).await?;
+        transfer.hash_prefix().await?;
         while !transfer.rest.is_empty() {
             let slot = outbox.data_slot().await?;
             let chunk = transfer.next_chunk().await?;
@@ -49,8 +49,9 @@ pub(in crate::server) async fn get(
 }
 
 /// A file on its way out.
-struct Sending {
-    file: Arc<StoredFile>,
+struct Sending<'a> {
+    member: &'a Member,
+    file: Opened,
     offset: u64,
     rest: Range<u64>,
     digest: Wanted,
@@ -68,34 +69,45 @@ enum Wanted {
     Part(Hasher),
 }
 
-impl Sending {
-    async fn open(get: Get, member: &Member) -> Result<Self, CommandError> {
-        let path = member.resolve(&get.path)?;
-        let version = get.version;
-        let opened = path.clone();
-        let file = member
-            .disk(move |view| view.open(&opened, version.as_deref()))
-            .await?;
-        let size = file.info().size;
-        let offset = get.offset.unwrap_or(0);
-        if offset > size {
-            return Err(StorageError::OffsetOutOfRange { path, size }.into());
-        }
-        let length = get.length.unwrap_or(u64::MAX).min(size - offset);
-        let digest = match get.digest.unwrap_or(DigestChoice::Of(Algorithm::default())) {
-            DigestChoice::None(_) => Wanted::None,
-            DigestChoice::Of(algorithm) if get.length.is_some() => {
-                Wanted::Part(Hasher::new(algorithm))
-            }
-            DigestChoice::Of(algorithm) => match file.kept_digest(algorithm) {
-                Some(kept) if offset > 0 => Wanted::Kept(kept),
-                _ => Wanted::Whole(file.verifier(algorithm)),
-            },
+impl Wanted {
+    fn of(file: &StoredFile, get: &Get) -> Self {
+        let algorithm = match get.digest {
+            Some(DigestChoice::None(_)) => return Self::None,
+            Some(DigestChoice::Of(algorithm)) => algorithm,
+            None => Algorithm::default(),
         };
+        if get.length.is_some() {
+            return Self::Part(Hasher::new(algorithm));
+        }
+        match file.kept_digest(algorithm) {
+            Some(kept) if get.offset > Some(0) => Self::Kept(kept),
+            _ => Self::Whole(file.verifier(algorithm)),
+        }
+    }
+}
+
+impl<'a> Sending<'a> {
+    async fn open(get: Get, member: &'a Member) -> Result<Self, CommandError> {
+        let path = member.resolve(&get.path)?;
+        let offset = get.offset.unwrap_or(0);
+        let length = get.length.unwrap_or(u64::MAX);
+        let (file, digest) = member
+            .with_view(move |view| {
+                let file = view.open(&path, get.version.as_deref())?;
+                let size = file.info().size;
+                if offset > size {
+                    return Err(StorageError::OffsetOutOfRange { path, size });
+                }
+                let digest = Wanted::of(&file, &get);
+                Ok((Opened::new(file), digest))
+            })
+            .await?;
+        let end = offset + length.min(file.info().size - offset);
         Ok(Self {
-            file: Arc::new(file),
+            member,
+            file,
             offset,
-            rest: offset..offset + length,
+            rest: offset..end,
             digest,
         })
     }
@@ -112,29 +124,23 @@ impl Sending {
     }
 
     /// Reads the bytes before the offset, where the digest needs them.
-    async fn hash_prefix(&mut self, member: &Member) -> Result<(), CommandError> {
-        if !matches!(self.digest, Wanted::Whole(_)) {
-            return Ok(());
+    async fn hash_prefix(&mut self) -> Result<(), CommandError> {
+        if let Wanted::Whole(verifier) = &mut self.digest
+            && self.offset > 0
+        {
+            let begun = verifier.clone();
+            *verifier = hashing::hash(self.member, &self.file, begun, 0..self.offset).await?;
         }
-        let _turn = match self.offset {
-            0 => return Ok(()),
-            _ => member.shared.digests.acquire().await,
-        };
-        let end = std::mem::replace(&mut self.rest, 0..self.offset);
-        while !self.rest.is_empty() {
-            self.next_chunk().await?;
-        }
-        self.rest = end;
         Ok(())
     }
 
     /// The next bytes, hashed on the thread that reads them.
     async fn next_chunk(&mut self) -> Result<Bytes, CommandError> {
-        let file = self.file.clone();
+        let file = self.file.share();
         let start = self.rest.start;
         let length = usize::try_from(self.rest.end - start).map_or(CHUNK, |rest| rest.min(CHUNK));
         let mut digest = std::mem::replace(&mut self.digest, Wanted::None);
-        let (chunk, digest) = blocking(move || {
+        let work = move || {
             let chunk = file.read_at(start, length)?;
             match &mut digest {
                 Wanted::Whole(verifier) => verifier.update(&chunk),
@@ -142,8 +148,8 @@ impl Sending {
                 Wanted::None | Wanted::Kept(_) => {}
             }
             Ok((chunk, digest))
-        })
-        .await?;
+        };
+        let (chunk, digest) = self.member.disk.run(work).await?;
         self.digest = digest;
         self.rest.start += chunk.len() as u64;
         Ok(chunk)
@@ -151,17 +157,18 @@ impl Sending {
 
     /// Makes sure that what was sent is one state of the file, and no other than was committed.
     async fn finish(self) -> Result<GetReply, CommandError> {
-        blocking(move || {
-            self.file.check_unchanged()?;
-            let size = self.file.info().size;
+        let file = self.file.share();
+        let work = move || {
+            file.check_unchanged()?;
             let digest = match self.digest {
                 Wanted::None => None,
                 Wanted::Kept(digest) => Some(digest),
-                Wanted::Whole(verifier) => Some(verifier.finish(&self.file)?),
+                Wanted::Whole(verifier) => Some(verifier.finish(&file)?),
                 Wanted::Part(hasher) => Some(hasher.finish()),
             };
+            let size = file.info().size;
             Ok(GetReply { size, digest })
-        })
-        .await
+        };
+        self.member.disk.run(work).await
     }
 }

@@ -3,19 +3,33 @@
 use super::Command;
 use crate::protocol::{Hash, HashReply};
 use crate::server::CommandError;
+use crate::server::disk::Opened;
+use crate::server::hashing;
 use crate::server::member::Member;
 
 impl Command for Hash {
     async fn apply(self, member: &mut Member) -> Result<HashReply, CommandError> {
         let path = member.resolve(&self.path)?;
         let algorithm = self.digest.unwrap_or_default();
-        let gone = member.gone.clone();
-        let shared = member.shared.clone();
-        let waiting = gone.run_until_cancelled(shared.digests.acquire());
-        let _turn = waiting.await.ok_or(CommandError::Cancelled)?;
-        let (digest, size) = member
-            .disk(move |view| view.digest(&path, algorithm, &|| gone.is_cancelled()))
+        let (file, kept, verifier) = member
+            .with_view(move |view| {
+                let file = view.open(&path, None)?;
+                let kept = file.kept_digest(algorithm);
+                let verifier = file.verifier(algorithm);
+                Ok((Opened::new(file), kept, verifier))
+            })
             .await?;
+        let size = file.info().size;
+        if let Some(digest) = kept {
+            return Ok(HashReply { digest, size });
+        }
+        // One at a time in each session; the turns in `hashing` are among sessions.
+        let hashing_now = member.hashing.clone();
+        let waiting = member.gone.run_until_cancelled(hashing_now.acquire());
+        let _alone = waiting.await.ok_or(CommandError::Cancelled)?;
+        let verifier = hashing::hash(member, &file, verifier, 0..size).await?;
+        let shared = file.share();
+        let digest = member.disk.run(move || verifier.finish(&shared)).await?;
         Ok(HashReply { digest, size })
     }
 }

@@ -18,7 +18,7 @@ impl Command for Ls {
             .limit
             .map_or(MAX_ENTRIES, |limit| limit.get().min(MAX_ENTRIES)) as usize;
         let page = member
-            .disk(move |view| {
+            .with_view(move |view| {
                 view.list(&path, self.cursor.as_deref(), limit, MAX_CONTROL - ENVELOPE)
             })
             .await?;

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::Outbox;
 use crate::protocol::{Digest, IfExists, Put, PutBegin, PutReply, encode_begin, encode_ok};
 use crate::server::CommandError;
-use crate::server::disk::blocking;
+use crate::server::disk::Disk;
 use crate::server::job::Outcome;
 use crate::server::member::Member;
 use crate::server::transfers::PutPart;
@@ -30,21 +30,24 @@ pub(in crate::server) async fn put(
             upload: upload.id().to_owned(),
             prefix: None,
         };
-        outbox.send(encode_begin(id, &begin)).await?;
+        if let Err(closed) = outbox.send(encode_begin(id, &begin)).await {
+            discard(upload, &member.disk).await?;
+            return Err(closed.into());
+        }
         loop {
             let part = cancel.run_until_cancelled(parts.recv()).await.flatten();
             match part {
                 Some(PutPart::Chunk(chunk, room)) => {
                     received += chunk.len() as u64;
-                    upload = blocking(move || {
+                    let work = move || {
                         upload.write(&chunk)?;
                         drop(room);
                         Ok(upload)
-                    })
-                    .await?;
+                    };
+                    upload = member.disk.run(work).await?;
                 }
                 Some(PutPart::End(end, _permit)) => {
-                    let mut reply = commit(upload, end.digest).await?;
+                    let mut reply = commit(upload, end.digest, &member.disk).await?;
                     if asked.is_none() {
                         // It was compared, so it is the file's in the client's own algorithm.
                         reply.digest = end.digest.unwrap_or(reply.digest);
@@ -52,7 +55,7 @@ pub(in crate::server) async fn put(
                     return Ok(encode_ok(id, &reply));
                 }
                 None => {
-                    discard(upload).await?;
+                    discard(upload, &member.disk).await?;
                     return Err(CommandError::Cancelled);
                 }
             }
@@ -74,11 +77,17 @@ async fn open(put: Put, member: &Member) -> Result<Upload, CommandError> {
         parents: put.parents,
         algorithm: put.digest.unwrap_or_default(),
     };
-    member.disk(move |view| view.upload(&path, options)).await
+    member
+        .with_view(move |view| view.upload(&path, options))
+        .await
 }
 
-async fn commit(upload: Upload, expected: Option<Digest>) -> Result<PutReply, CommandError> {
-    let committed = blocking(move || upload.commit(expected)).await?;
+async fn commit(
+    upload: Upload,
+    expected: Option<Digest>,
+    disk: &Disk,
+) -> Result<PutReply, CommandError> {
+    let committed = disk.run(move || upload.commit(expected)).await?;
     Ok(PutReply {
         path: committed.path.to_string(),
         size: committed.size,
@@ -88,10 +97,10 @@ async fn commit(upload: Upload, expected: Option<Digest>) -> Result<PutReply, Co
 }
 
 /// Dropping an upload removes its file: not on an async thread.
-async fn discard(upload: Upload) -> Result<(), CommandError> {
-    blocking(move || {
+async fn discard(upload: Upload, disk: &Disk) -> Result<(), CommandError> {
+    let work = move || {
         drop(upload);
         Ok(())
-    })
-    .await
+    };
+    disk.run(work).await
 }

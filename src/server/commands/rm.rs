@@ -10,7 +10,7 @@ impl Command for Rm {
         let path = member.resolve(&self.path)?;
         let gone = member.gone.clone();
         let removed = member
-            .disk(move |view| view.remove(&path, self.recursive, &|| gone.is_cancelled()))
+            .with_view(move |view| view.remove(&path, self.recursive, &|| gone.is_cancelled()))
             .await?;
         Ok(RmReply { removed })
     }

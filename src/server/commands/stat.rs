@@ -9,7 +9,7 @@ impl Command for Stat {
     async fn apply(self, member: &mut Member) -> Result<StatReply, CommandError> {
         let path = member.resolve(&self.path)?;
         let asked = path.clone();
-        let info = member.disk(move |view| view.stat(&asked)).await?;
+        let info = member.with_view(move |view| view.stat(&asked)).await?;
         Ok(StatReply {
             entry: Entry {
                 name: path.name().unwrap_or("/").into(),

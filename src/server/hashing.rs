@@ -1,0 +1,48 @@
+//! Reading a file only to hash it, in turns: who has a small file does not wait for another's
+//! large one.
+
+use std::ops::Range;
+
+use super::CommandError;
+use super::disk::Opened;
+use super::member::Member;
+use crate::connection::CHUNK;
+use crate::storage::{StorageError, StoredFile, Verifier};
+
+/// Bytes of one turn.
+const TURN: u64 = 16 * 1024 * 1024;
+
+/// Feeds `range` of the file to `verifier`, unless nobody waits for it any more.
+pub(super) async fn hash(
+    member: &Member,
+    file: &Opened,
+    mut verifier: Verifier,
+    range: Range<u64>,
+) -> Result<Verifier, CommandError> {
+    let mut rest = range;
+    while !rest.is_empty() {
+        let end = rest.end.min(rest.start + TURN);
+        let piece = rest.start..end;
+        let waiting = member.shared.digests.acquire();
+        let turn = member.gone.run_until_cancelled(waiting).await;
+        let _turn = turn.ok_or(CommandError::Cancelled)?;
+        let file = file.share();
+        let work = move || {
+            feed(&file, &mut verifier, piece)?;
+            Ok(verifier)
+        };
+        verifier = member.disk.run(work).await?;
+        rest.start = end;
+    }
+    Ok(verifier)
+}
+
+fn feed(file: &StoredFile, verifier: &mut Verifier, range: Range<u64>) -> Result<(), StorageError> {
+    let mut rest = range;
+    while !rest.is_empty() {
+        let length = usize::try_from(rest.end - rest.start).map_or(CHUNK, |rest| rest.min(CHUNK));
+        verifier.update(&file.read_at(rest.start, length)?);
+        rest.start += length as u64;
+    }
+    Ok(())
+}
