@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! cli ──► client ──► connection ──► protocol
-//!  └────► server ──► connection        ▲
-//!           ├──────► accounts ──► storage (values of protocol only)
-//!           └──────► storage
+//!  ├────► server ──► connection        ▲
+//!  │        ├──────► accounts ──► storage (plain values of protocol only)
+//!  │        └──────► storage
+//!  └────► config (settings, typed), telemetry (the log)
 //! ```
 //!
 //! `protocol` imports nothing else of the crate, `storage` only the plain values of `protocol`;

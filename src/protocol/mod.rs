@@ -18,6 +18,7 @@ mod message;
 mod parse;
 mod reply;
 mod request;
+mod secret;
 
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{ErrorCode, QuotaUnit, WireError};
@@ -34,8 +35,9 @@ pub use reply::{
 };
 pub use request::{
     Call, Cancel, Cd, Cp, Df, DigestChoice, End, Get, Hash, Hello, Help, IfExists, Login, Ls,
-    Mkdir, Mv, Ping, Put, Pwd, Quit, Request, Rm, Secret, Stat, Whoami, encode_request,
+    Mkdir, Mv, Ping, Put, Pwd, Quit, Request, Rm, Stat, Whoami, encode_request,
 };
+pub use secret::Secret;
 
 /// The version of the wire that this crate speaks.
 pub const VERSION: u32 = 1;

@@ -4,7 +4,6 @@
 //! struct of its command in one pass, so that a duplicate, unknown, missing or ill-typed field is
 //! refused by name and nothing is silently dropped.
 
-use std::fmt;
 use std::num::NonZeroU32;
 
 use jiff::Timestamp;
@@ -16,7 +15,7 @@ use super::reply::{
     CwdReply, DfReply, GetReply, HashReply, HelloReply, HelpReply, LoginReply, LsReply, Nothing,
     PathReply, PutReply, RmReply, StatReply, TimeReply, WhoamiReply,
 };
-use super::{Algorithm, CommandHelp, Digest, MAX_NUMBER};
+use super::{Algorithm, CommandHelp, Digest, MAX_NUMBER, Secret};
 
 /// A request that has a reply of its own type: one line checks both ends.
 pub trait Call: Serialize + DeserializeOwned + Send + 'static {
@@ -376,31 +375,6 @@ pub enum NoDigest {
 impl DigestChoice {
     /// No digest.
     pub const NONE: Self = Self::None(NoDigest::None);
-}
-
-/// A password or token: it travels, and it never shows in a log.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Takes the text out of sight.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text itself, for the one place that checks or sends it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 /// The control payload of a request.
