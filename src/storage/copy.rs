@@ -11,10 +11,11 @@ use super::digest;
 use super::error::{At, StorageError};
 use super::file::StoredFile;
 use super::jail::OpenDir;
-use super::landing::{Source, check, land};
+use super::landing::check;
 use super::meta::{Meta, What};
 use super::path::{VirtualPath, is_valid_name};
 use super::place::Place;
+use super::publish::Publishing;
 use super::quota::{Count, Reservation};
 use super::rename::into_itself;
 use super::staging::Staged;
@@ -57,7 +58,12 @@ pub(super) fn copy(
     } else {
         copying.stage_file(&StoredFile::of(from, file, meta)?)?
     };
-    copying.publish(staged, is_dir, if_exists)
+    let publishing = Publishing {
+        staged,
+        reservation: copying.reservation,
+        to,
+    };
+    publishing.publish(if_exists, false)
 }
 
 struct Copying<'a> {
@@ -207,27 +213,6 @@ impl Copying<'_> {
             offset += length as u64;
         }
         Ok(())
-    }
-
-    fn publish(
-        self,
-        mut staged: Staged,
-        is_dir: bool,
-        if_exists: IfExists,
-    ) -> Result<VirtualPath, StorageError> {
-        let space = &self.to.space;
-        let names = space.lock_names();
-        let source = Source {
-            dir: staged.dir(),
-            name: staged.name(),
-            is_dir,
-        };
-        let landed = land(&names, source, self.to, if_exists, false)?;
-        staged.set_left();
-        self.reservation.settle(&names, landed.displaced);
-        drop(names);
-        landed.sync(&space.staging)?;
-        Ok(landed.path)
     }
 
     fn check_stop(&self) -> Result<(), StorageError> {
