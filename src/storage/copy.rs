@@ -121,17 +121,23 @@ impl Copying<'_> {
                     }
                 }
                 Some(What::File) => self.copy_child(&child, source.open_file(name), &to, target)?,
-                Some(What::Link) => {
-                    let opened = child.space.jail.open(&child.inner);
-                    self.copy_child(&child, opened, &to, target)?;
-                }
+                // Looked at first: opening what is no file may be refused, and it is left out.
+                Some(What::Link) => match child.space.jail.look(&child.inner) {
+                    Ok(meta) if meta.what != What::File => {}
+                    Ok(_) => {
+                        let opened = child.space.jail.open(&child.inner);
+                        self.copy_child(&child, opened, &to, target)?;
+                    }
+                    Err(error) => self.copy_child(&child, Err(error), &to, target)?,
+                },
                 Some(What::Special) | None => {}
             }
         }
         Ok(())
     }
 
-    /// Copies what was opened, if it is a file still.
+    /// Copies what was opened, if it is a file still. One that may not be opened fails the copy,
+    /// which would be missing it without a word.
     fn copy_child(
         &mut self,
         child: &Place,
@@ -141,9 +147,7 @@ impl Copying<'_> {
     ) -> Result<(), StorageError> {
         let (file, meta) = match opened.at("open", &child.full) {
             Ok((file, meta)) if meta.what == What::File => (file, meta),
-            Ok(_) | Err(StorageError::NotFound { .. } | StorageError::Denied { .. }) => {
-                return Ok(());
-            }
+            Ok(_) | Err(StorageError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
         let name = to.name().unwrap_or_default();
