@@ -351,6 +351,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_late_removal_leaves_alone_what_a_new_user_of_that_name_has() {
+        let (directory, accounts) = accounts().await;
+        add(&accounts, "alice").await;
+        let home = directory.path().join("homes/alice");
+        std::fs::create_dir_all(home.join("new")).expect("made");
+        let there = "SELECT id FROM users WHERE name = ?";
+        let aside = accounts.set_removed_aside(there, storage::set_home_aside, "alice");
+        aside.await.expect("nothing to do");
+        assert!(home.join("new").exists());
+    }
+
+    #[tokio::test]
     async fn files_that_could_not_be_set_aside_are_told_of_and_still_not_inherited() {
         let (directory, accounts) = accounts().await;
         add(&accounts, "alice").await;
