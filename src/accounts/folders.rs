@@ -51,6 +51,8 @@ impl Accounts {
         if inserted.rows_affected() == 0 {
             return Err(AccountsError::FolderExists(name.clone()));
         }
+        // Before the folder is there for anyone. If the commit fails, what was set aside belonged
+        // to nobody all the same.
         self.set_aside(storage::set_folder_aside, name.as_str())
             .await?;
         transaction.commit().await.map_err(changing)
@@ -130,7 +132,8 @@ impl Accounts {
     /// if there never were any.
     ///
     /// # Errors
-    /// [`AccountsError::NoSuchFolder`], or what the disk says.
+    /// [`AccountsError::NoSuchFolder`]; [`AccountsError::LeftBehind`] if it is removed but its
+    /// files could not be set aside.
     pub async fn remove_folder(&self, name: &FolderName) -> Result<bool, AccountsError> {
         let mut transaction = self.database.write().await?;
         let deleted = sqlx::query("DELETE FROM folders WHERE name = ?")
@@ -141,11 +144,15 @@ impl Accounts {
         if deleted.rows_affected() == 0 {
             return Err(AccountsError::NoSuchFolder(name.clone()));
         }
-        let had_files = self
-            .set_aside(storage::set_folder_aside, name.as_str())
-            .await?;
         transaction.commit().await.map_err(changing)?;
-        Ok(had_files)
+        let there = "SELECT id FROM folders WHERE name = ?";
+        self.set_removed_aside(there, storage::set_folder_aside, name.as_str())
+            .await
+            .map_err(|error| AccountsError::LeftBehind {
+                what: "folder",
+                name: name.to_string(),
+                source: Box::new(error),
+            })
     }
 }
 
@@ -197,7 +204,7 @@ async fn id_of(connection: &mut SqliteConnection, name: &FolderName) -> Result<i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounts::tests::{accounts, add, folder, user};
+    use crate::accounts::tests::{accounts, add, folder, refuse_commits_without, user};
 
     async fn sees(accounts: &Accounts, name: &str) -> Vec<(String, String)> {
         let account = accounts.account(&user(name)).await.expect("readable");
@@ -359,5 +366,21 @@ mod tests {
         let place = places.next().expect("set aside").expect("readable").path();
         assert!(place.join("plan").exists() && !files.exists());
         assert_eq!(sees(&accounts, "alice").await, pairs(&[]));
+    }
+
+    #[tokio::test]
+    async fn a_removal_that_can_not_be_committed_leaves_the_folder_its_files() {
+        let (directory, accounts) = accounts().await;
+        let team = folder("team");
+        let added = accounts.add_folder(&team, Limits::default()).await;
+        added.expect("added");
+        let files = directory.path().join("folders/team");
+        std::fs::create_dir_all(files.join("x")).expect("made");
+        refuse_commits_without(&accounts, "folders", "team").await;
+        let error = accounts.remove_folder(&team).await;
+        let error = error.expect_err("not committed");
+        assert!(matches!(error, AccountsError::Database { .. }), "{error}");
+        assert!(files.join("x").exists());
+        assert_eq!(accounts.folders().await.expect("readable").len(), 1);
     }
 }

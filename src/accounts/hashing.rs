@@ -65,6 +65,8 @@ impl Workspaces {
             workspace.resize(length, Block::default());
         }
         let result = work(&mut workspace[..length]);
+        // What is in it now was made of a password.
+        workspace[..length].fill(Block::new());
         self.lock().push(workspace);
         result
     }
@@ -172,6 +174,13 @@ fn parse(hash: &str) -> Result<(Params, Vec<u8>, Output), AccountsError> {
         reason: format!("the password hash in haul.db is damaged: {reason}"),
     };
     let hash = PasswordHash::new(hash).map_err(|error| damaged(&error))?;
+    if hash.algorithm != Algorithm::Argon2id.ident() {
+        let other = format!("it is of {}, not of argon2id", hash.algorithm);
+        return Err(damaged(&other));
+    }
+    if hash.version != Some(Version::V0x13.into()) {
+        return Err(damaged(&"it is not of version 19 of argon2id"));
+    }
     let params = Params::try_from(&hash).map_err(|error| damaged(&error))?;
     let (Some(salt), Some(output)) = (hash.salt, hash.hash) else {
         return Err(damaged(&"it has no salt or no result"));
@@ -271,6 +280,36 @@ mod tests {
         let error = quick().verify("hunter2", Some("plain".into())).await;
         let message = error.expect_err("damaged").to_string();
         assert!(message.contains("haul.db is damaged"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_hash_of_another_kind_or_version_is_damaged() {
+        let hashing = quick();
+        let password = Secret::new("hunter2".into());
+        let hash = hashing.hash(&password).await.expect("hashed");
+        for (right, wrong) in [
+            ("$argon2id$", "$argon2i$"),
+            ("$argon2id$", "$scrypt$"),
+            ("$v=19$", "$v=16$"),
+            ("$v=19$", "$"),
+        ] {
+            let other = hash.replace(right, wrong);
+            assert_ne!(other, hash);
+            let error = hashing.verify("hunter2", Some(other)).await;
+            let message = error.expect_err("damaged").to_string();
+            assert!(message.contains("haul.db is damaged"), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_password_stays_in_the_memory_that_is_kept() {
+        let hashing = quick();
+        hashing.verify("hunter2", None).await.expect("checked");
+        let kept = hashing.workspaces.lock();
+        assert_eq!(kept.len(), 1);
+        let words = kept[0].iter().flat_map(AsRef::as_ref);
+        assert!(words.clone().count() > 0);
+        assert!(words.into_iter().all(|word| *word == 0));
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 mod database;
 mod folders;
 mod hashing;
+mod limit;
 mod login;
 mod name;
 mod tokens;
@@ -22,9 +23,10 @@ use hashing::Hashing;
 
 pub use folders::{Folder, Member};
 pub use hashing::HashingCost;
+pub use limit::Limit;
 pub use name::{FolderName, InvalidName, UserName};
 pub use tokens::Token;
-pub use users::{Limit, NewUser, User, UserChange};
+pub use users::{NewUser, User, UserChange};
 
 /// The accounts of one data directory. Cheap to clone; clones share everything.
 #[derive(Debug, Clone)]
@@ -99,6 +101,31 @@ impl Accounts {
         self.database.changes()
     }
 
+    /// Sets aside what a user or folder left whose removal is committed. Never before: were the
+    /// commit to fail then, a live account would have lost its files. After a crash in between
+    /// they lie where they lay, nobody's, until they are set aside for the next of that name,
+    /// before it can be used.
+    ///
+    /// Under the lock on changes, and only if `there` finds no account: one that was added
+    /// meanwhile has set the old files aside, and what is there now is its own.
+    async fn set_removed_aside(
+        &self,
+        there: &'static str,
+        set_aside: fn(&Path, &str) -> Result<bool, StorageError>,
+        name: &str,
+    ) -> Result<bool, AccountsError> {
+        let mut transaction = self.database.write().await?;
+        let found = sqlx::query(there)
+            .bind(name)
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(database::reading)?;
+        if found.is_some() {
+            return Ok(true);
+        }
+        self.set_aside(set_aside, name).await
+    }
+
     /// Has storage set aside what a user or a folder of this name left, so that no other inherits
     /// it.
     async fn set_aside(
@@ -170,6 +197,19 @@ pub enum AccountsError {
     /// What a removed user or folder left could not be set aside.
     #[error(transparent)]
     Files(#[from] StorageError),
+    /// A user or folder is removed, but its files still lie where they lay.
+    #[error(
+        "{what} {name} is removed, but its files are not set aside: {source}; \
+         they will be when another {what} of that name is added"
+    )]
+    LeftBehind {
+        /// `user` or `folder`.
+        what: &'static str,
+        /// Whose files.
+        name: String,
+        /// Why.
+        source: Box<AccountsError>,
+    },
     /// A token could not be made.
     #[error("the system gives no random bytes: {reason}")]
     NoRandomness {
@@ -231,5 +271,19 @@ pub(crate) mod tests {
         let (name, password) = (user(name), secret("hunter2"));
         let added = accounts.add_user(&name, &password, NewUser::default());
         added.await.expect("added");
+    }
+
+    /// Makes every commit fail from now on after which the row of this name is gone.
+    pub(crate) async fn refuse_commits_without(accounts: &Accounts, table: &str, name: &str) {
+        let mut transaction = accounts.database.write().await.expect("writable");
+        let statement = format!(
+            "CREATE TABLE needs (name TEXT REFERENCES {table} (name) DEFERRABLE INITIALLY DEFERRED); \
+             INSERT INTO needs VALUES ('{name}')"
+        );
+        sqlx::raw_sql(&statement)
+            .execute(&mut *transaction)
+            .await
+            .expect("made");
+        transaction.commit().await.expect("committed");
     }
 }

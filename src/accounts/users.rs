@@ -1,13 +1,11 @@
 //! Users: added, listed, changed and removed.
 
-use std::str::FromStr;
-
 use jiff::Timestamp;
 use sqlx::FromRow as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::database::{self, changing, reading};
-use super::{Accounts, AccountsError, UserName};
+use super::{Accounts, AccountsError, Limit, UserName};
 use crate::protocol::Secret;
 use crate::storage::{self, Limits};
 
@@ -48,15 +46,6 @@ pub struct UserChange {
     pub files: Option<Limit>,
 }
 
-/// A limit to set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
-    /// None.
-    Unlimited,
-    /// This many.
-    AtMost(u64),
-}
-
 impl Accounts {
     /// Adds a user. Files that an earlier user of that name left in its home are set aside.
     ///
@@ -86,6 +75,8 @@ impl Accounts {
         if inserted.rows_affected() == 0 {
             return Err(AccountsError::UserExists(name.clone()));
         }
+        // Before the user is there for anyone. If the commit fails, what was set aside belonged
+        // to nobody all the same.
         self.set_aside(storage::set_home_aside, name.as_str())
             .await?;
         transaction.commit().await.map_err(changing)
@@ -157,7 +148,8 @@ impl Accounts {
     /// data directory; `false` if it never had one.
     ///
     /// # Errors
-    /// [`AccountsError::NoSuchUser`], or what the disk says.
+    /// [`AccountsError::NoSuchUser`]; [`AccountsError::LeftBehind`] if it is removed but its files
+    /// could not be set aside.
     pub async fn remove_user(&self, name: &UserName) -> Result<bool, AccountsError> {
         let mut transaction = self.database.write().await?;
         let deleted = sqlx::query("DELETE FROM users WHERE name = ?")
@@ -168,34 +160,15 @@ impl Accounts {
         if deleted.rows_affected() == 0 {
             return Err(AccountsError::NoSuchUser(name.clone()));
         }
-        let had_home = self
-            .set_aside(storage::set_home_aside, name.as_str())
-            .await?;
         transaction.commit().await.map_err(changing)?;
-        Ok(had_home)
-    }
-}
-
-impl Limit {
-    fn integer(self) -> Option<i64> {
-        match self {
-            Self::Unlimited => None,
-            Self::AtMost(number) => Some(database::integer(number)),
-        }
-    }
-}
-
-impl FromStr for Limit {
-    type Err = String;
-
-    /// Reads `none`, a number, or a size such as `10GiB`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self::Unlimited);
-        }
-        let size = text.parse::<bytesize::ByteSize>();
-        size.map(|size| Self::AtMost(size.as_u64()))
-            .map_err(|_| "expected \"none\", a number, or a size such as 500MB or 10GiB".to_owned())
+        let there = "SELECT id FROM users WHERE name = ?";
+        self.set_removed_aside(there, storage::set_home_aside, name.as_str())
+            .await
+            .map_err(|error| AccountsError::LeftBehind {
+                what: "user",
+                name: name.to_string(),
+                source: Box::new(error),
+            })
     }
 }
 
@@ -226,7 +199,7 @@ fn user_of_row(row: &SqliteRow) -> Result<User, sqlx::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounts::tests::{accounts, add, secret, user};
+    use crate::accounts::tests::{accounts, add, refuse_commits_without, secret, user};
 
     const LIMITS: Limits = Limits {
         bytes: Some(10),
@@ -363,7 +336,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_whose_files_can_not_be_set_aside_is_not_removed() {
+    async fn a_removal_that_can_not_be_committed_leaves_the_user_its_home() {
+        let (directory, accounts) = accounts().await;
+        add(&accounts, "alice").await;
+        let home = directory.path().join("homes/alice");
+        std::fs::create_dir_all(home.join("x")).expect("made");
+        refuse_commits_without(&accounts, "users", "alice").await;
+        let error = accounts.remove_user(&user("alice")).await;
+        let error = error.expect_err("not committed");
+        assert!(matches!(error, AccountsError::Database { .. }), "{error}");
+        assert!(home.join("x").exists());
+        let account = accounts.account(&user("alice")).await.expect("readable");
+        assert!(account.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_late_removal_leaves_alone_what_a_new_user_of_that_name_has() {
+        let (directory, accounts) = accounts().await;
+        add(&accounts, "alice").await;
+        let home = directory.path().join("homes/alice");
+        std::fs::create_dir_all(home.join("new")).expect("made");
+        let there = "SELECT id FROM users WHERE name = ?";
+        let aside = accounts.set_removed_aside(there, storage::set_home_aside, "alice");
+        aside.await.expect("nothing to do");
+        assert!(home.join("new").exists());
+    }
+
+    #[tokio::test]
+    async fn files_that_could_not_be_set_aside_are_told_of_and_still_not_inherited() {
         let (directory, accounts) = accounts().await;
         add(&accounts, "alice").await;
         let home = directory.path().join("homes/alice");
@@ -375,25 +375,21 @@ mod tests {
             .remove_user(&user("alice"))
             .await
             .expect_err("in the way");
-        assert!(matches!(error, AccountsError::Files(_)), "{error}");
-        assert!(home.join("x").exists());
+        let message = error.to_string();
         assert!(
-            accounts
-                .account(&user("alice"))
-                .await
-                .expect("readable")
-                .is_some()
+            message.starts_with("user alice is removed, but its files are not set aside: "),
+            "{message}"
         );
-    }
-
-    #[test]
-    fn a_limit_is_a_number_a_size_or_none() {
-        assert_eq!("none".parse(), Ok(Limit::Unlimited));
-        assert_eq!("0".parse(), Ok(Limit::AtMost(0)));
-        assert_eq!("10GiB".parse(), Ok(Limit::AtMost(10 << 30)));
-        assert_eq!("500 MB".parse(), Ok(Limit::AtMost(500_000_000)));
-        for text in ["", "-1", "ten", "10 apples"] {
-            assert!(text.parse::<Limit>().is_err(), "{text}");
-        }
+        assert!(home.join("x").exists());
+        let again = accounts
+            .add_user(&user("alice"), &secret("x"), NewUser::default())
+            .await;
+        again.expect_err("still in the way");
+        let account = accounts.account(&user("alice")).await.expect("readable");
+        assert!(account.is_none());
+        std::fs::remove_file(&removed).expect("out of the way");
+        add(&accounts, "alice").await;
+        assert!(!home.exists());
+        assert_eq!(removed.read_dir().expect("made").count(), 1);
     }
 }

@@ -70,7 +70,7 @@ pub(super) struct NewLimits {
     #[arg(long, value_name = "SIZE")]
     quota: Option<Limit>,
     /// Files it may hold; without this, any number.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = files)]
     files: Option<Limit>,
 }
 
@@ -85,6 +85,15 @@ impl From<NewLimits> for Limits {
             files: number(new.files),
         }
     }
+}
+
+/// Reads a limit of files: `none` or a number, but no size.
+pub(super) fn files(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        return Ok(Limit::Unlimited);
+    }
+    let number = text.parse().map(Limit::AtMost);
+    number.map_err(|_| "expected \"none\" or a whole number of files".to_owned())
 }
 
 /// The limits as the columns of a list: bytes and files.

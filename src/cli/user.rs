@@ -72,7 +72,7 @@ struct Set {
     #[arg(long, value_name = "SIZE")]
     quota: Option<Limit>,
     /// Files its home may hold, or "none" for no limit.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = data::files)]
     files: Option<Limit>,
 }
 

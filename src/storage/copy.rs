@@ -11,10 +11,11 @@ use super::digest;
 use super::error::{At, StorageError};
 use super::file::StoredFile;
 use super::jail::OpenDir;
-use super::landing::{Source, check, land};
+use super::landing::check;
 use super::meta::{Meta, What};
 use super::path::{VirtualPath, is_valid_name};
 use super::place::Place;
+use super::publish::Publishing;
 use super::quota::{Count, Reservation};
 use super::rename::into_itself;
 use super::staging::Staged;
@@ -57,7 +58,12 @@ pub(super) fn copy(
     } else {
         copying.stage_file(&StoredFile::of(from, file, meta)?)?
     };
-    copying.publish(staged, is_dir, if_exists)
+    let publishing = Publishing {
+        staged,
+        reservation: copying.reservation,
+        to,
+    };
+    publishing.publish(if_exists, false)
 }
 
 struct Copying<'a> {
@@ -115,17 +121,23 @@ impl Copying<'_> {
                     }
                 }
                 Some(What::File) => self.copy_child(&child, source.open_file(name), &to, target)?,
-                Some(What::Link) => {
-                    let opened = child.space.jail.open(&child.inner);
-                    self.copy_child(&child, opened, &to, target)?;
-                }
+                // Looked at first: opening what is no file may be refused, and it is left out.
+                Some(What::Link) => match child.space.jail.look(&child.inner) {
+                    Ok(meta) if meta.what != What::File => {}
+                    Ok(_) => {
+                        let opened = child.space.jail.open(&child.inner);
+                        self.copy_child(&child, opened, &to, target)?;
+                    }
+                    Err(error) => self.copy_child(&child, Err(error), &to, target)?,
+                },
                 Some(What::Special) | None => {}
             }
         }
         Ok(())
     }
 
-    /// Copies what was opened, if it is a file still.
+    /// Copies what was opened, if it is a file still. One that may not be opened fails the copy,
+    /// which would be missing it without a word.
     fn copy_child(
         &mut self,
         child: &Place,
@@ -135,9 +147,7 @@ impl Copying<'_> {
     ) -> Result<(), StorageError> {
         let (file, meta) = match opened.at("open", &child.full) {
             Ok((file, meta)) if meta.what == What::File => (file, meta),
-            Ok(_) | Err(StorageError::NotFound { .. } | StorageError::Denied { .. }) => {
-                return Ok(());
-            }
+            Ok(_) | Err(StorageError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
         let name = to.name().unwrap_or_default();
@@ -207,27 +217,6 @@ impl Copying<'_> {
             offset += length as u64;
         }
         Ok(())
-    }
-
-    fn publish(
-        self,
-        mut staged: Staged,
-        is_dir: bool,
-        if_exists: IfExists,
-    ) -> Result<VirtualPath, StorageError> {
-        let space = &self.to.space;
-        let names = space.lock_names();
-        let source = Source {
-            dir: staged.dir(),
-            name: staged.name(),
-            is_dir,
-        };
-        let landed = land(&names, source, self.to, if_exists, false)?;
-        staged.set_left();
-        self.reservation.settle(&names, landed.displaced);
-        drop(names);
-        landed.sync(&space.staging)?;
-        Ok(landed.path)
     }
 
     fn check_stop(&self) -> Result<(), StorageError> {

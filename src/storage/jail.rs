@@ -164,6 +164,15 @@ impl OpenDir {
         Ok(renameat(&self.file, name, &dir.file, to)?)
     }
 
+    /// Swaps `name` with what is at `to`, at once; `false` and nothing done where the file system
+    /// does not know how.
+    pub(super) fn exchange(&self, name: &str, dir: &Self, to: &str) -> io::Result<bool> {
+        match renameat_with(&self.file, name, &dir.file, to, RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
+            swapped => Ok(swapped.map(|()| true)?),
+        }
+    }
+
     /// Reads its entries, in the order of the file system.
     pub(super) fn entries(&self) -> io::Result<Entries> {
         Ok(Entries::read_from(&self.file)?)

@@ -1,5 +1,7 @@
 //! Landing: how something finished gets its name, at once and whole.
 
+use std::io;
+
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
 use super::meta::What;
@@ -22,6 +24,19 @@ pub(super) struct Source<'a> {
     pub(super) dir: &'a OpenDir,
     pub(super) name: &'a str,
     pub(super) is_dir: bool,
+    /// It is in staging, where what it displaces may be kept for a while under its name.
+    pub(super) is_staged: bool,
+}
+
+/// What has become of what had the name before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    /// There was nothing.
+    Nothing,
+    /// It has the name now that the source had.
+    Exchanged,
+    /// It is gone.
+    Replaced,
 }
 
 /// What has landed. It is visible, and lasts once [`Landed::sync`] is done.
@@ -32,6 +47,8 @@ pub(super) struct Landed {
     pub(super) path: VirtualPath,
     /// What the file in whose place it came had taken up.
     pub(super) displaced: Count,
+    /// Where that file is now.
+    pub(super) before: Before,
     dirs: Vec<OpenDir>,
 }
 
@@ -41,6 +58,7 @@ impl Landed {
         Self {
             path,
             displaced,
+            before: Before::Replaced,
             dirs: Vec::new(),
         }
     }
@@ -70,6 +88,7 @@ pub(super) fn land(
     let mut landed = Landed {
         path: to.full.clone(),
         displaced: Count::default(),
+        before: Before::Nothing,
         dirs: Vec::new(),
     };
     let there = dir.meta(name).at("look at", &to.full)?;
@@ -86,13 +105,21 @@ pub(super) fn land(
             if there.what == What::File {
                 landed.displaced = Count::file(there.size);
             }
-            source.dir.rename_over(source.name, &dir, name)
+            replace(source, &dir, name).map(|before| landed.before = before)
         }
     };
     done.at("rename", &to.full)?;
     dirs.push(dir);
     landed.dirs = dirs;
     Ok(landed)
+}
+
+fn replace(source: Source<'_>, dir: &OpenDir, name: &str) -> io::Result<Before> {
+    if source.is_staged && source.dir.exchange(source.name, dir, name)? {
+        return Ok(Before::Exchanged);
+    }
+    source.dir.rename_over(source.name, dir, name)?;
+    Ok(Before::Replaced)
 }
 
 /// Refuses at once what could not land as things are.

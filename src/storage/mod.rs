@@ -25,6 +25,7 @@ mod listing;
 mod meta;
 mod path;
 mod place;
+mod publish;
 mod quota;
 mod remove;
 mod rename;

@@ -203,14 +203,20 @@ impl Reservation {
         }
     }
 
-    /// Turns what is held into what is counted, less what the new name has displaced. The names
-    /// have been locked since before the change.
-    pub(super) fn settle(mut self, _names: &Names<'_>, displaced: Count) {
-        let held = std::mem::take(&mut self.held);
+    /// Turns what is held into what is counted, less what the new name has displaced, which is
+    /// held in its stead until it is gone for good. The names have been locked since before the
+    /// change.
+    #[must_use = "what is displaced is held until this is dropped"]
+    pub(super) fn settle(mut self, _names: &Names<'_>, displaced: Count) -> Self {
+        let held = std::mem::replace(&mut self.held, displaced);
         let mut ledger = self.space.ledger();
         ledger.release(held);
         ledger.add(held);
         ledger.remove(displaced);
+        // Together no more than before, so nothing is to be checked.
+        ledger.reserved += displaced;
+        drop(ledger);
+        self
     }
 }
 

@@ -1,6 +1,8 @@
 //! Removing: a file by its name, a tree by moving it out of sight at once and deleting it there.
+//! Either way the answer waits until a power cut would not bring it back.
 
 use super::error::{At, StorageError};
+use super::jail::OpenDir;
 use super::meta::What;
 use super::place::Place;
 use super::quota::Count;
@@ -31,18 +33,35 @@ pub(super) fn remove(
         if meta.what == What::File {
             names.freed(Count::file(meta.size));
         }
-        return Ok(1);
+        drop(names);
+        return sync(&dir, place).map(|()| 1);
     }
     if !recursive {
         dir.remove_dir(name).at("remove", &place.full)?;
-        return Ok(1);
+        drop(names);
+        return sync(&dir, place).map(|()| 1);
     }
     let mut staged = space.staging.reserve_name().at("remove", &place.full)?;
     dir.rename_new(name, staged.dir(), staged.name())
         .at("remove", &place.full)?;
     let generation = space.ledger().generation();
     drop(names);
+    // Before anything in it is deleted: after a power cut the tree is whole or gone.
+    if let Err(error) = sync(&dir, place) {
+        // A power cut may yet bring it back, whole; if not, the next start deletes it.
+        staged.set_left();
+        let mut ledger = space.ledger();
+        if ledger.generation() == generation {
+            ledger.forget_count();
+        }
+        return Err(error);
+    }
     Ok(delete(&mut staged, place, generation))
+}
+
+fn sync(parent: &OpenDir, place: &Place) -> Result<(), StorageError> {
+    let synced = place.space.staging.synced(parent.sync());
+    synced.at("sync", &place.full)
 }
 
 /// Deletes a tree that was in the space when its count had that generation.

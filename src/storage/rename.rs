@@ -47,6 +47,7 @@ fn rename_within(
         dir: &dir,
         name,
         is_dir: meta.what == What::Dir,
+        is_staged: false,
     };
     if if_exists == IfExists::Replace
         && let Some(landed) = land_on_itself(source, &meta, to)?
@@ -72,6 +73,7 @@ fn rename_across(
         dir: &dir,
         name,
         is_dir: meta.what == What::Dir,
+        is_staged: false,
     };
     let count = match meta.what {
         What::File => Count::file(meta.size),
@@ -81,7 +83,7 @@ fn rename_across(
     let mut reservation = Reservation::new(&to.space);
     reservation.grow_locked(count, &to_names, &to.full)?;
     let landed = land(&to_names, source, to, if_exists, false)?;
-    reservation.settle(&to_names, landed.displaced);
+    drop(reservation.settle(&to_names, landed.displaced));
     from_names.freed(count);
     Ok((landed, dir))
 }

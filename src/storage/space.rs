@@ -112,6 +112,11 @@ impl Names<'_> {
         Ok(())
     }
 
+    /// Notes that files have got their names back.
+    pub(super) fn restored(&self, count: Count) {
+        self.space.ledger().add(count);
+    }
+
     /// Notes that files have lost their names here.
     pub(super) fn freed(&self, count: Count) {
         self.space.ledger().remove(count);

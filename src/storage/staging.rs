@@ -20,6 +20,37 @@ use super::tree::{self, Deleted};
 pub(super) struct Staging {
     pub(super) dir: OpenDir,
     degraded: AtomicBool,
+    #[cfg(test)]
+    pub(super) at_sync: AtSync,
+}
+
+/// What tests have happen at the next syncs, one after the other: no test can make a disk fail.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct AtSync(std::sync::Mutex<std::collections::VecDeque<Event>>);
+
+#[cfg(test)]
+type Event = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
+#[cfg(test)]
+impl AtSync {
+    pub(super) fn then(&self, event: impl FnOnce() -> io::Result<()> + Send + 'static) -> &Self {
+        let mut events = self.0.lock().expect("no panic");
+        events.push_back(Box::new(event));
+        self
+    }
+
+    fn happen(&self) -> io::Result<()> {
+        let event = self.0.lock().expect("no panic").pop_front();
+        event.map_or(Ok(()), |event| event())
+    }
+}
+
+#[cfg(test)]
+impl std::fmt::Debug for AtSync {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AtSync").finish_non_exhaustive()
+    }
 }
 
 impl Staging {
@@ -30,6 +61,8 @@ impl Staging {
         Ok(Self {
             dir,
             degraded: AtomicBool::new(false),
+            #[cfg(test)]
+            at_sync: AtSync::default(),
         })
     }
 
@@ -62,6 +95,8 @@ impl Staging {
     /// Passes on whether something is on the disk. After a failure the pages that could not be
     /// written count as clean, so asking again would lie: the caller gives up what it has.
     pub(super) fn synced(&self, result: io::Result<()>) -> io::Result<()> {
+        #[cfg(test)]
+        let result = result.and_then(|()| self.at_sync.happen());
         if let Err(error) = &result {
             self.degraded.store(true, Ordering::Relaxed);
             tracing::error!(%error, "the disk failed to keep what was written");
@@ -109,6 +144,11 @@ impl Staged {
     /// Notes that it is no longer in staging.
     pub(super) fn set_left(&mut self) {
         self.left = true;
+    }
+
+    /// Notes that it is in staging again, or still.
+    pub(super) fn set_back(&mut self) {
+        self.left = false;
     }
 }
 

@@ -8,10 +8,11 @@ use rustix::fs::{Timestamps, UTIME_OMIT, futimens};
 
 use super::digest;
 use super::error::{At, StorageError};
-use super::landing::{Landed, Source, check, land};
+use super::landing::check;
 use super::meta::{Meta, timespec};
 use super::path::VirtualPath;
 use super::place::Place;
+use super::publish::Publishing;
 use super::quota::{Count, Reservation};
 use super::staging::Staged;
 use crate::protocol::{Algorithm, Digest, Hasher, IfExists};
@@ -205,23 +206,16 @@ impl Upload {
         let Self {
             place,
             options,
-            mut staged,
+            staged,
             reservation,
             ..
         } = self;
-        let names = place.space.lock_names();
-        let source = Source {
-            dir: staged.dir(),
-            name: staged.name(),
-            is_dir: false,
+        let publishing = Publishing {
+            staged,
+            reservation,
+            to: &place,
         };
-        let landed = land(&names, source, &place, options.if_exists, options.parents)?;
-        staged.set_left();
-        reservation.settle(&names, landed.displaced);
-        drop(names);
-        landed.sync(&place.space.staging)?;
-        let Landed { path, .. } = landed;
-        Ok(path)
+        publishing.publish(options.if_exists, options.parents)
     }
 
     fn check_unbroken(&self) -> Result<(), StorageError> {

@@ -238,9 +238,12 @@ impl View {
     /// What is used and allowed in the home or folder around `path`.
     ///
     /// # Errors
-    /// What the system said.
+    /// [`StorageError::Denied`] in a folder that the member may not list: how much is in it, and
+    /// how that changes, says what the others do there. Else what the system said.
     pub fn usage(&self, path: &VirtualPath) -> Result<Usage, StorageError> {
-        self.place(path).space.usage(path)
+        let place = self.place(path);
+        place.require(place.rights.list)?;
+        place.space.usage(path)
     }
 
     fn place(&self, path: &VirtualPath) -> Place {

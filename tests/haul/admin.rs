@@ -351,3 +351,24 @@ fn there_are_completions_for_every_common_shell() {
         assert!(script.contains("check-config"), "{shell}");
     }
 }
+
+#[test]
+fn a_number_of_files_is_a_whole_number_and_no_size() {
+    let place = Place::new();
+    place.ok("user add bob --files none", "hunter2\n");
+    for files in ["10GiB", "1k", "1.5", "-1"] {
+        for line in [
+            format!("user set bob --files={files}"),
+            format!("user add eve --files={files}"),
+            format!("folder add team --files={files}"),
+        ] {
+            let done = place.run(&line, "hunter2\n");
+            assert_eq!(done.code, 2, "{line}: {done:?}");
+            assert!(
+                done.stderr.contains("a whole number of files"),
+                "{line}: {done:?}"
+            );
+        }
+    }
+    place.ok("user set bob --files=12", "");
+}

@@ -438,6 +438,9 @@ async fn a_drop_box_takes_files_and_shows_none() {
         .await;
     bob.fails(json!({"cmd": "stat", "path": "/team/other"}), "denied")
         .await;
+    assert_eq!(bob.ok(json!({"cmd": "df"})).await["used"], 0);
+    bob.ok(json!({"cmd": "cd", "path": "/team"})).await;
+    bob.fails(json!({"cmd": "df"}), "denied").await;
     assert_eq!(
         bob.put("/team/secret", b"again").await["error"]["code"],
         "denied"

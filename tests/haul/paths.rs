@@ -221,3 +221,20 @@ async fn a_directory_that_is_swapped_for_a_link_midway_never_leads_out() {
     let left: Vec<_> = std::fs::read_dir(&outside).expect("there").collect();
     assert_eq!(left.len(), 1, "something was written outside: {left:?}");
 }
+
+#[tokio::test]
+async fn a_put_over_a_hard_link_leaves_the_other_name_its_content() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    let home = server.home("alice");
+    client.put("a", b"shared").await;
+    std::fs::hard_link(home.join("a"), home.join("b")).expect("a link");
+    let outside = server.data().join("outside");
+    std::fs::hard_link(home.join("a"), &outside).expect("a link");
+    assert!(client.put("a", b"mine alone").await["ok"].is_object());
+    for (path, content) in [("a", &b"mine alone"[..]), ("b", b"shared")] {
+        let (got, _) = client.get(json!({"cmd": "get", "path": path})).await;
+        assert_eq!(got, content, "{path}");
+    }
+    assert_eq!(std::fs::read(outside).expect("there"), b"shared");
+}

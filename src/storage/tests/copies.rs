@@ -37,6 +37,9 @@ fn a_tree_is_copied_with_what_a_listing_shows_of_it() {
     symlink("sub/b", data.on_disk("tree/link")).expect("linked");
     symlink("sub", data.on_disk("tree/dir-link")).expect("linked");
     symlink("/etc/passwd", data.on_disk("tree/out")).expect("linked");
+    let _socket =
+        std::os::unix::net::UnixListener::bind(data.on_disk("tree/socket")).expect("bound");
+    symlink("socket", data.on_disk("tree/socket-link")).expect("linked");
     rustix::fs::mkfifoat(
         rustix::fs::CWD,
         data.on_disk("tree/fifo"),
@@ -59,6 +62,29 @@ fn a_tree_is_copied_with_what_a_listing_shows_of_it() {
         data.cp("/tree", "/copy", IfExists::Rename).expect("copied"),
         "/copy (1)"
     );
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn a_tree_with_a_file_that_may_not_be_opened_is_not_copied() {
+    disks::without_privileges("storage::tests::copies::copies_a_closed_file");
+}
+
+#[test]
+#[ignore = "wants no privileges: run by the test above"]
+fn copies_a_closed_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let data = Data::new();
+    data.mkdir("/tree");
+    data.put("/tree/open", b"a").expect("put");
+    data.put("/tree/closed", b"b").expect("put");
+    let closed = std::fs::Permissions::from_mode(0o000);
+    std::fs::set_permissions(data.on_disk("tree/closed"), closed).expect("closed");
+    assert_fails!(
+        data.cp("/tree", "/copy", IfExists::Fail),
+        StorageError::Denied { .. }
+    );
+    assert_eq!(data.names("/"), ["tree"]);
     data.assert_exact("/", "homes/alice");
 }
 

@@ -1,4 +1,4 @@
-//! A disk that is full: the same tests run once more on a small one, in a mount namespace.
+//! A disk that is full, and files that are closed: tests that run once more in a namespace.
 
 use std::process::Command;
 
@@ -9,13 +9,19 @@ use super::*;
 fn on_a_small_disk(name: &str, options: &str) {
     let dir = tempfile::tempdir().expect("a directory");
     let script = "mount -t tmpfs -o \"$1\" haul \"$TMPDIR\" || exit 77; shift; exec \"$@\"";
-    let output = Command::new("unshare")
-        .args(["-Urm", "sh", "-c", script, "sh", options])
-        .arg(std::env::current_exe().expect("this test"))
-        .args(["--ignored", "--exact", name])
-        .env("TMPDIR", dir.path())
-        .output();
-    match output {
+    let args = ["-Urm", "sh", "-c", script, "sh", options];
+    let mut command = Command::new("unshare");
+    run_again(command.args(args).env("TMPDIR", dir.path()), name);
+}
+
+/// Runs the ignored test `name` as one to whom permissions apply, root or not.
+pub(super) fn without_privileges(name: &str) {
+    run_again(Command::new("unshare").arg("-U"), name);
+}
+
+fn run_again(command: &mut Command, name: &str) {
+    command.arg(std::env::current_exe().expect("this test"));
+    match command.args(["--ignored", "--exact", name]).output() {
         Ok(output) if output.status.success() => {
             let report = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(report.contains("1 passed"), "{report}");
@@ -23,7 +29,7 @@ fn on_a_small_disk(name: &str, options: &str) {
         Ok(output) if output.status.code() == Some(101) => {
             panic!("{}", String::from_utf8_lossy(&output.stdout))
         }
-        skipped => eprintln!("no small disk to be had here: {skipped:?}"),
+        skipped => eprintln!("no namespace to be had here: {skipped:?}"),
     }
 }
 

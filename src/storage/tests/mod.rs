@@ -2,6 +2,7 @@
 
 mod copies;
 mod disks;
+mod failing;
 mod files;
 mod links;
 mod listings;

@@ -79,6 +79,10 @@ fn a_dropper_puts_new_files_and_sees_nothing() {
         StorageError::Denied { .. }
     );
     assert_eq!(data.names("/"), ["team"]);
+    for path in ["/team", "/team/dir/a"] {
+        assert_fails!(data.view.usage(&at(path)), StorageError::Denied { .. });
+    }
+    let data = data.mount("team", Rights::ALL, Limits::default());
     data.assert_exact("/team", "folders/team");
 }
 

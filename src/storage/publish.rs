@@ -1,0 +1,91 @@
+//! Publishing: what is staged and on the disk gets its name, and the name is brought to the disk.
+//!
+//! If that last step fails, an error is answered, so the old file must be there still. What is
+//! replaced therefore only swaps places with what is staged, and is deleted once the new name
+//! lasts.
+
+use super::error::{At, StorageError};
+use super::landing::{Before, Landed, Source, land};
+use super::meta::{Meta, What};
+use super::path::VirtualPath;
+use super::place::Place;
+use super::quota::{Count, Reservation};
+use super::staging::Staged;
+use crate::protocol::IfExists;
+
+/// Something staged, with the room it takes up, and where it is to go.
+#[derive(Debug)]
+pub(super) struct Publishing<'a> {
+    pub(super) staged: Staged,
+    pub(super) reservation: Reservation,
+    pub(super) to: &'a Place,
+}
+
+impl Publishing<'_> {
+    /// Gives it its name and says which path it got.
+    pub(super) fn publish(
+        self,
+        if_exists: IfExists,
+        parents: bool,
+    ) -> Result<VirtualPath, StorageError> {
+        let Self {
+            mut staged,
+            reservation,
+            to,
+        } = self;
+        let space = &to.space;
+        let names = space.lock_names();
+        let own = staged.dir().meta(staged.name()).at("look at", &to.full)?;
+        let own = own.ok_or_else(|| StorageError::not_found(&to.full))?;
+        let source = Source {
+            dir: staged.dir(),
+            name: staged.name(),
+            is_dir: own.what == What::Dir,
+            is_staged: true,
+        };
+        let landed = land(&names, source, to, if_exists, parents)?;
+        if landed.before != Before::Exchanged {
+            staged.set_left();
+        }
+        let held = reservation.settle(&names, landed.displaced);
+        drop(names);
+        let synced = landed.sync(&space.staging);
+        if synced.is_err() {
+            take_back(&mut staged, &own, &landed, to);
+        }
+        // Deletes what is in staging now, and only then gives its room back.
+        drop(staged);
+        drop(held);
+        synced.map(|()| landed.path)
+    }
+}
+
+/// As well as it can be done, takes back a file whose name may not last, and gives the name back
+/// to the file that had it.
+///
+/// While the disk was asked, no lock was held. If the name has come to mean something else
+/// meanwhile, that is somebody's later will and stays: what had been here before would have been
+/// replaced by it all the same. A directory stays, since others may have put files into it.
+fn take_back(staged: &mut Staged, own: &Meta, landed: &Landed, to: &Place) {
+    let names = to.space.lock_names();
+    let Ok((dir, _)) = to.open_parent() else {
+        return;
+    };
+    let name = landed.path.name().unwrap_or_default();
+    let is_own = matches!(dir.meta(name), Ok(Some(there)) if there == *own);
+    if !is_own || own.what != What::File {
+        return;
+    }
+    let taken = match landed.before {
+        Before::Nothing => dir.rename_new(name, staged.dir(), staged.name()),
+        Before::Exchanged => dir.exchange(name, staged.dir(), staged.name()).map(|_| ()),
+        Before::Replaced => return,
+    };
+    if let Err(error) = taken {
+        tracing::warn!(%error, path = %landed.path, "a file that may not last stays in its place");
+        return;
+    }
+    staged.set_back();
+    names.freed(Count::file(own.size));
+    names.restored(landed.displaced);
+}
