@@ -57,7 +57,8 @@ pub(super) struct Telling {
     pub(super) verbose: bool,
 }
 
-/// Runs a job with a progress bar, and tells what becomes of each file and of all.
+/// Runs a job with a progress bar, and tells what becomes of each file and of all. Once nobody can
+/// be told any more, the job is dropped.
 pub(super) async fn follow<F>(
     remote: &Remote,
     telling: Telling,
@@ -70,15 +71,17 @@ where
     let bar = Bar::new(remote.output, &progress);
     let (sender, mut notes) = mpsc::channel(NOTES);
     let started = Instant::now();
-    let work = job(progress, sender);
-    let listen = async {
+    let shown = &bar;
+    // A job that fails is a result like another here: what it told before is to be read.
+    let work = async { anyhow::Ok(job(progress, sender).await) };
+    let listen = async move {
         while let Some(note) = notes.recv().await {
-            tell(remote, telling, &bar, note)?;
+            tell(remote, telling, shown, note)?;
         }
         anyhow::Ok(())
     };
-    let (summary, told) = bar.during(async { tokio::join!(work, listen) }).await;
-    told?;
+    let both = async { tokio::try_join!(work, listen) };
+    let (summary, ()) = bar.during(both).await?;
     let summary = summary?;
     if summary.files > 0 || summary.failed == 0 {
         sum_up(remote, &summary, started);
