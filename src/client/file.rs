@@ -38,7 +38,8 @@ pub struct Fetched {
 
 impl Client {
     /// Gets a file into the path `local`, which names it only once it is whole and checked. Its
-    /// modification time is kept.
+    /// modification time is kept. Nothing is synced to the disk: what was got shortly before the
+    /// power fails may have to be got again.
     ///
     /// # Errors
     /// What the server, the connection or the local disk says. Nothing is left behind then.
