@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use crate::client::tests::{Peer, blake3, pair};
 use crate::client::{ClientError, FileOptions, Note, Progress, Summary};
 use crate::protocol::{
-    Entry, Frame, IfExists, Kind, LsReply, PathReply, Request, StatReply, encode_ok,
+    Entry, ErrorCode, Frame, IfExists, Kind, LsReply, PathReply, Request, StatReply, WireError,
+    encode_error, encode_ok,
 };
 
 fn entry(name: &str, kind: Kind, size: u64) -> Entry {
@@ -319,6 +320,37 @@ async fn a_file_that_fails_its_check_never_gets_its_name() {
     assert!(matches!(outcome, Err(ClientError::DigestMismatch { .. })));
     assert_eq!(fs::read(&target).expect("there"), b"old");
     assert_eq!(here.path().read_dir().expect("there").count(), 1);
+}
+
+#[tokio::test]
+async fn a_get_that_is_refused_or_given_up_leaves_nothing_behind() {
+    let here = tempfile::tempdir().expect("a directory");
+    let left = || here.path().read_dir().expect("there").count();
+    let target = here.path().join("file");
+    let (client, mut peer) = pair();
+    let script = async {
+        let (id, _) = peer.request().await;
+        let refusal = WireError::new(ErrorCode::NotFound, "no");
+        peer.say(encode_error(id, &refusal)).await;
+        let (_, second) = peer.request().await;
+        assert!(matches!(second, Request::Get(_)));
+        assert_eq!(left(), 1);
+    };
+    let get = async {
+        let (options, progress) = (FileOptions::default(), Progress::new());
+        let refused = client.get_file("f", &target, options, &progress).await;
+        assert!(refused.is_err());
+        assert_eq!(left(), 0);
+        client.get_file("f", &target, options, &progress).await
+    };
+    tokio::select! {
+        biased;
+        _ = get => panic!("nobody answers"),
+        () = script => {}
+    }
+    while left() > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
