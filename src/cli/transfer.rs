@@ -8,10 +8,10 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::exit::{Reported, line, usage};
-use super::output::{count, safe, size};
+use super::output::{count, print, print_json, safe, size};
 use super::progress::Bar;
 use super::remote::Remote;
-use crate::client::{ClientError, Note, Progress, Summary};
+use crate::client::{ClientError, Note, Progress, Summary, join};
 use crate::protocol::{Digest, ErrorCode, IfExists, Kind};
 
 /// What became of files that is not printed yet.
@@ -108,14 +108,14 @@ fn tell(remote: &Remote, telling: Telling, bar: &Bar, note: Note) -> anyhow::Res
                 digest,
             };
             if remote.output.is_json() {
-                remote.output.object(&moved)?;
+                print_json(&moved)?;
             } else if telling.verbose {
                 let to = if telling.what == "get" {
                     &moved.local
                 } else {
                     &path
                 };
-                remote.output.text(&safe(to))?;
+                print(&safe(to))?;
             }
         }
         Note::Skipped { path, why } => bar.print(&format!("haul: {path}: skipped: {why}")),
@@ -209,7 +209,7 @@ pub(super) async fn into_directory(
         .map(|from| match target {
             Target::Name => (from, to.to_owned()),
             Target::Directory => {
-                let to = within(to, last_name(&from));
+                let to = under_own_name(to, &from);
                 (from, to)
             }
         })
@@ -224,15 +224,10 @@ pub(super) fn last_name(path: &str) -> Option<&str> {
     name.filter(|name| !matches!(*name, "" | "." | ".."))
 }
 
-/// The path of `name` in a directory; the directory itself if there is no name.
-pub(super) fn within(directory: &str, name: Option<&str>) -> String {
-    let slash = if directory.is_empty() || directory.ends_with('/') {
-        ""
-    } else {
-        "/"
-    };
-    match name {
-        Some(name) => format!("{directory}{slash}{name}"),
+/// Where `path` goes in a directory: under its last name, or what is in it if it has none.
+pub(super) fn under_own_name(directory: &str, path: &str) -> String {
+    match last_name(path) {
+        Some(name) => join(directory, name),
         None => directory.to_owned(),
     }
 }
@@ -268,11 +263,11 @@ mod tests {
     }
 
     #[test]
-    fn a_path_within_a_directory_has_one_slash() {
-        assert_eq!(within("a", Some("b")), "a/b");
-        assert_eq!(within("a/", Some("b")), "a/b");
-        assert_eq!(within("/", Some("b")), "/b");
-        assert_eq!(within("a", None), "a");
+    fn what_goes_into_a_directory_keeps_its_name_if_it_has_one() {
+        assert_eq!(under_own_name("a", "x/b"), "a/b");
+        assert_eq!(under_own_name("a/", "b/"), "a/b");
+        assert_eq!(under_own_name("/", "b"), "/b");
+        assert_eq!(under_own_name("a", ".."), "a");
     }
 
     #[test]
