@@ -391,6 +391,32 @@ async fn a_script_runs_in_the_shell_to_its_end_and_tells_of_failures() {
 }
 
 #[tokio::test]
+async fn the_shell_explains_its_commands_as_they_are_typed_there() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    for (line, usage) in [
+        ("help cd", "Usage: cd [PATH]"),
+        ("help put", "Usage: put [OPTIONS] LOCAL… [REMOTE]"),
+        ("mkdir --help", "Usage: mkdir [OPTIONS] <PATH>..."),
+    ] {
+        let (output, stdout) = person.type_with(&[], "shell", line).await;
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout.lines().any(|line| line == usage), "{stdout}");
+    }
+}
+
+#[tokio::test]
+async fn connect_with_a_wrong_password_says_so_and_no_more() {
+    let server = TestServer::start().await;
+    let person = Person::of(&server);
+    person.write("password", "wrong\n");
+    let args = ["connect", &*person.url, "--password-file", "password"];
+    let (_, stderr) = person.types(&args, 3).await;
+    assert!(stderr.starts_with("haul: connect: login refused: "));
+    assert!(!stderr.contains("anew"), "{stderr}");
+}
+
+#[tokio::test]
 async fn the_demo_agrees_with_itself() {
     let place = tempfile::tempdir().expect("a directory");
     fs::write(place.path().join("file"), "content").expect("written");

@@ -25,7 +25,8 @@ const LEVELS: u32 = 100;
 impl Client {
     /// Gets files and whole directories, each to the local path beside it, whose parent exists.
     /// A directory that is there already is filled up. Links below a local path are not followed,
-    /// and nothing that the server says leads out of it.
+    /// and nothing that the server says leads out of it. Nothing is synced to the disk, as in
+    /// [`get_file`](Self::get_file).
     ///
     /// `notes` must be read while this runs, or closed.
     ///
