@@ -2,7 +2,7 @@
 
 use super::Global;
 use super::exit::usage;
-use super::output::Output;
+use super::output::{Output, print_json};
 use super::remembered::Remembered;
 use super::remote::{open_with, parse};
 use clap::Args;
@@ -45,7 +45,7 @@ impl Connect {
             path.display()
         ));
         if output.is_json() {
-            output.object(&opened.reply)?;
+            print_json(&opened.reply)?;
         }
         Ok(())
     }

@@ -98,7 +98,9 @@ fn hint(what: &str, error: &anyhow::Error) -> Option<&'static str> {
             ClientError::Connect { .. } => {
                 Some("is a server running there? `--server URL` names another")
             }
-            ClientError::Login(refusal) if refusal.code == ErrorCode::LoginFailed => {
+            ClientError::Login(refusal)
+                if refusal.code == ErrorCode::LoginFailed && what != "connect" =>
+            {
                 Some("`haul connect` asks for user and password anew")
             }
             ClientError::TimedOut(_) | ClientError::Lost(Lost::NotHaul(_)) => {
@@ -149,6 +151,14 @@ mod tests {
         ] {
             assert_eq!(code(&error), expected, "{error}");
         }
+    }
+
+    #[test]
+    fn connect_is_not_told_to_try_connect() {
+        let refusal = WireError::new(ErrorCode::LoginFailed, "no");
+        let error = NoSession(ClientError::Login(refusal)).into();
+        assert!(line("ls", &error).ends_with("`haul connect` asks for user and password anew"));
+        assert_eq!(line("connect", &error), "haul: connect: login refused: no");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::exit::usage;
 use super::progress::Bar;
 use super::remote::Remote;
 use super::transfer::{
-    IfExistsChoice, Target, Telling, all_differ, follow, last_name, local_target, within,
+    IfExistsChoice, Target, Telling, all_differ, follow, local_target, under_own_name,
 };
 use crate::client::{FileOptions, Progress};
 use crate::protocol::Algorithm;
@@ -18,8 +18,8 @@ use crate::protocol::Algorithm;
 ///
 /// One path is got into the current directory, under its own name. Of several, the last is LOCAL: if
 /// it is a directory that is there, or ends with a slash, the others go into it under their own names;
-/// otherwise it is the new name of the only other. So `haul get a b` gets a as b, and
-/// `haul get a b .` gets both. `-` as LOCAL writes one file to standard output.
+/// otherwise it is the new name of the only other. So `get a b` gets a as b, and
+/// `get a b .` gets both. `-` as LOCAL writes one file to standard output.
 ///
 /// A file appears under its name once it is whole and its digest is that of the server. Directories
 /// that are there are filled up. Modification times of files are kept.
@@ -77,7 +77,7 @@ impl Get {
             .paths
             .iter()
             .map(|path| match target {
-                Target::Directory => within(local, last_name(path)),
+                Target::Directory => under_own_name(local, path),
                 Target::Name => local.to_owned(),
             })
             .collect();

@@ -44,24 +44,6 @@ impl Output {
         self.json
     }
 
-    /// Prints a result for a person, one or more whole lines.
-    #[expect(
-        clippy::unused_self,
-        reason = "results pass through here, whatever their form"
-    )]
-    pub(super) fn text(self, text: &str) -> io::Result<()> {
-        print(text)
-    }
-
-    /// Prints a result for a program, on a line of its own.
-    #[expect(
-        clippy::unused_self,
-        reason = "results pass through here, whatever their form"
-    )]
-    pub(super) fn object<T: Serialize>(self, object: &T) -> io::Result<()> {
-        print(&safe_json(&serde_json::to_string(object)?))
-    }
-
     /// Prints a result: `value` as JSON, or the lines that `text` makes of it.
     pub(super) fn result<T: Serialize>(
         self,
@@ -69,9 +51,9 @@ impl Output {
         text: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
         if self.json {
-            self.object(value)?;
+            print_json(value)?;
         } else {
-            self.text(&text(value))?;
+            print(&text(value))?;
         }
         Ok(())
     }
@@ -108,7 +90,7 @@ impl Output {
         if self.json {
             return self.results(objects, |_| String::new());
         }
-        self.text(&text())?;
+        print(&text())?;
         Ok(())
     }
 
@@ -116,7 +98,7 @@ impl Output {
     pub(super) fn done(self, path: &str) -> anyhow::Result<()> {
         if self.json {
             let path = path.to_owned();
-            self.object(&PathReply { path })?;
+            print_json(&PathReply { path })?;
             return Ok(());
         }
         if self.terminal {
@@ -134,10 +116,16 @@ impl Output {
     }
 }
 
-fn print(text: &str) -> io::Result<()> {
+/// Prints a result for a person, one or more whole lines.
+pub(super) fn print(text: &str) -> io::Result<()> {
     let mut out = stdout().lock();
     writeln!(out, "{text}")?;
     out.flush()
+}
+
+/// Prints a result for a program, on a line of its own.
+pub(super) fn print_json<T: Serialize>(object: &T) -> io::Result<()> {
+    print(&safe_json(&serde_json::to_string(object)?))
 }
 
 /// `text` with everything escaped that could move the cursor, change colours or reorder what

@@ -6,10 +6,11 @@ use anyhow::Context;
 use clap::Args;
 
 use super::exit::usage;
+use super::output::print_json;
 use super::progress::Bar;
 use super::remote::Remote;
 use super::transfer::{
-    IfExistsChoice, Target, Telling, all_differ, follow, last_name, remote_target, within,
+    IfExistsChoice, Target, Telling, all_differ, follow, last_name, remote_target, under_own_name,
 };
 use crate::client::{FileOptions, Progress};
 use crate::protocol::Algorithm;
@@ -85,7 +86,7 @@ impl Put {
             .paths
             .iter()
             .map(|path| match target {
-                Target::Directory => within(to, last_name(path)),
+                Target::Directory => under_own_name(to, path),
                 Target::Name => to.to_owned(),
             })
             .collect();
@@ -109,7 +110,7 @@ impl Put {
         let put = remote.client.put_from(stdin, to, options, &progress);
         let reply = bar.during(put).await?;
         if remote.output.is_json() {
-            remote.output.object(&reply)?;
+            print_json(&reply)?;
         } else {
             remote.output.note(&reply.path);
         }

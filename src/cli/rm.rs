@@ -3,6 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::output::print_json;
 use super::remote::Remote;
 use crate::protocol::ErrorCode;
 
@@ -37,7 +38,7 @@ impl Rm {
             total += removed;
             if remote.output.is_json() {
                 let removed = Removed { path, removed };
-                remote.output.object(&removed)?;
+                print_json(&removed)?;
             }
         }
         if total > 1 && !remote.output.is_json() {

@@ -8,10 +8,10 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::exit::{Reported, line, usage};
-use super::output::{count, safe, size};
+use super::output::{count, print, print_json, safe, size};
 use super::progress::Bar;
 use super::remote::Remote;
-use crate::client::{ClientError, Note, Progress, Summary};
+use crate::client::{ClientError, Note, Progress, Summary, join};
 use crate::protocol::{Digest, ErrorCode, IfExists, Kind};
 
 /// What became of files that is not printed yet.
@@ -57,7 +57,8 @@ pub(super) struct Telling {
     pub(super) verbose: bool,
 }
 
-/// Runs a job with a progress bar, and tells what becomes of each file and of all.
+/// Runs a job with a progress bar, and tells what becomes of each file and of all. Once nobody can
+/// be told any more, the job is dropped.
 pub(super) async fn follow<F>(
     remote: &Remote,
     telling: Telling,
@@ -70,15 +71,17 @@ where
     let bar = Bar::new(remote.output, &progress);
     let (sender, mut notes) = mpsc::channel(NOTES);
     let started = Instant::now();
-    let work = job(progress, sender);
-    let listen = async {
+    let shown = &bar;
+    // A job that fails is a result like another here: what it told before is to be read.
+    let work = async { anyhow::Ok(job(progress, sender).await) };
+    let listen = async move {
         while let Some(note) = notes.recv().await {
-            tell(remote, telling, &bar, note)?;
+            tell(remote, telling, shown, note)?;
         }
         anyhow::Ok(())
     };
-    let (summary, told) = bar.during(async { tokio::join!(work, listen) }).await;
-    told?;
+    let both = async { tokio::try_join!(work, listen) };
+    let (summary, ()) = bar.during(both).await?;
     let summary = summary?;
     if summary.files > 0 || summary.failed == 0 {
         sum_up(remote, &summary, started);
@@ -105,14 +108,14 @@ fn tell(remote: &Remote, telling: Telling, bar: &Bar, note: Note) -> anyhow::Res
                 digest,
             };
             if remote.output.is_json() {
-                remote.output.object(&moved)?;
+                print_json(&moved)?;
             } else if telling.verbose {
                 let to = if telling.what == "get" {
                     &moved.local
                 } else {
                     &path
                 };
-                remote.output.text(&safe(to))?;
+                print(&safe(to))?;
             }
         }
         Note::Skipped { path, why } => bar.print(&format!("haul: {path}: skipped: {why}")),
@@ -206,7 +209,7 @@ pub(super) async fn into_directory(
         .map(|from| match target {
             Target::Name => (from, to.to_owned()),
             Target::Directory => {
-                let to = within(to, last_name(&from));
+                let to = under_own_name(to, &from);
                 (from, to)
             }
         })
@@ -221,15 +224,10 @@ pub(super) fn last_name(path: &str) -> Option<&str> {
     name.filter(|name| !matches!(*name, "" | "." | ".."))
 }
 
-/// The path of `name` in a directory; the directory itself if there is no name.
-pub(super) fn within(directory: &str, name: Option<&str>) -> String {
-    let slash = if directory.is_empty() || directory.ends_with('/') {
-        ""
-    } else {
-        "/"
-    };
-    match name {
-        Some(name) => format!("{directory}{slash}{name}"),
+/// Where `path` goes in a directory: under its last name, or what is in it if it has none.
+pub(super) fn under_own_name(directory: &str, path: &str) -> String {
+    match last_name(path) {
+        Some(name) => join(directory, name),
         None => directory.to_owned(),
     }
 }
@@ -265,11 +263,11 @@ mod tests {
     }
 
     #[test]
-    fn a_path_within_a_directory_has_one_slash() {
-        assert_eq!(within("a", Some("b")), "a/b");
-        assert_eq!(within("a/", Some("b")), "a/b");
-        assert_eq!(within("/", Some("b")), "/b");
-        assert_eq!(within("a", None), "a");
+    fn what_goes_into_a_directory_keeps_its_name_if_it_has_one() {
+        assert_eq!(under_own_name("a", "x/b"), "a/b");
+        assert_eq!(under_own_name("a/", "b/"), "a/b");
+        assert_eq!(under_own_name("/", "b"), "/b");
+        assert_eq!(under_own_name("a", ".."), "a");
     }
 
     #[test]

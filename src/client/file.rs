@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -38,7 +39,8 @@ pub struct Fetched {
 
 impl Client {
     /// Gets a file into the path `local`, which names it only once it is whole and checked. Its
-    /// modification time is kept.
+    /// modification time is kept. Nothing is synced to the disk: what was got shortly before the
+    /// power fails may have to be got again.
     ///
     /// # Errors
     /// What the server, the connection or the local disk says. Nothing is left behind then.
@@ -51,11 +53,14 @@ impl Client {
     ) -> Result<Fetched, ClientError> {
         let if_exists = options.if_exists.unwrap_or(IfExists::Replace);
         let local = local.to_owned();
-        let sink = blocking(move || Sink::named(&local, if_exists)).await?;
-        let download = self.get(remote, get_options(options)).await?;
+        let place = Place::made(move || Sink::named(&local, if_exists)).await?;
+        let download = match self.get(remote, get_options(options)).await {
+            Ok(download) => download,
+            Err(error) => return Err(place.given_up(error).await),
+        };
         progress.found_file(download.begin().length);
         progress.found_all();
-        receive(download, sink, progress).await
+        receive(download, place, progress).await
     }
 
     /// Gets a file into a pipe, checked at the end only.
@@ -73,7 +78,7 @@ impl Client {
         progress.found_file(download.begin().length);
         progress.found_all();
         let sink = Sink::Stream(Box::new(writer), "standard output".into());
-        receive(download, sink, progress).await
+        receive(download, Place(Some(sink)), progress).await
     }
 
     /// Puts the file `local`. Its modification time is kept.
@@ -121,14 +126,16 @@ impl Client {
         progress: &Progress,
     ) -> Result<Fetched, ClientError> {
         let if_exists = options.if_exists.unwrap_or(IfExists::Replace);
-        let place = if named_by_user {
+        let sink = if named_by_user {
             Sink::named
         } else {
             Sink::beside
         };
-        let sink = blocking(move || place(&local, if_exists)).await?;
-        let download = self.get(remote, get_options(options)).await?;
-        receive(download, sink, progress).await
+        let place = Place::made(move || sink(&local, if_exists)).await?;
+        match self.get(remote, get_options(options)).await {
+            Ok(download) => receive(download, place, progress).await,
+            Err(error) => Err(place.given_up(error).await),
+        }
     }
 
     /// [`put_file`](Self::put_file) of what was counted already.
@@ -183,13 +190,13 @@ fn get_options(options: FileOptions) -> GetOptions {
 /// Moves a download into its place.
 async fn receive(
     mut download: Download,
-    sink: Sink,
+    place: Place,
     progress: &Progress,
 ) -> Result<Fetched, ClientError> {
     let modified = download.begin().modified;
     let hasher = download.take_hasher();
     let (sender, chunks) = mpsc::channel(BETWEEN);
-    let writing = spawn_blocking(move || write_and_hash(sink, hasher, chunks));
+    let writing = spawn_blocking(move || write_and_hash(place, hasher, chunks));
     while let Some(chunk) = download.raw_chunk().await {
         let length = Bytes::len(&chunk);
         if sender.send(chunk).await.is_err() {
@@ -199,9 +206,12 @@ async fn receive(
         progress.moved(length);
     }
     drop(sender);
-    let (sink, digest) = joined(writing.await)?;
-    let reply = download.finish_with(digest).await?;
-    let path = blocking(move || sink.commit(modified)).await?;
+    let (place, digest) = joined(writing.await)?;
+    let reply = match download.finish_with(digest).await {
+        Ok(reply) => reply,
+        Err(error) => return Err(place.given_up(error).await),
+    };
+    let path = blocking(move || place.into_sink().commit(modified)).await?;
     progress.finished_file();
     Ok(Fetched {
         path,
@@ -226,17 +236,51 @@ fn read_and_hash(
 }
 
 fn write_and_hash(
-    mut sink: Sink,
+    place: Place,
     mut hasher: Option<Hasher>,
     mut chunks: mpsc::Receiver<Bytes>,
-) -> Result<(Sink, Option<Digest>), ClientError> {
+) -> Result<(Place, Option<Digest>), ClientError> {
+    let mut sink = place.into_sink();
     while let Some(chunk) = chunks.blocking_recv() {
         sink.write(&chunk)?;
         if let Some(hasher) = &mut hasher {
             hasher.update(&chunk);
         }
     }
-    Ok((sink, hasher.map(Hasher::finish)))
+    Ok((Place(Some(sink)), hasher.map(Hasher::finish)))
+}
+
+/// A [`Sink`] in the hands of a task. To give one up is work for a disk, and is done on a thread
+/// that may wait for it, even if the task is dropped.
+struct Place(Option<Sink>);
+
+impl Place {
+    async fn made(
+        make: impl FnOnce() -> Result<Sink, ClientError> + Send + 'static,
+    ) -> Result<Self, ClientError> {
+        blocking(move || make().map(|sink| Self(Some(sink)))).await
+    }
+
+    /// For who is on a thread that may wait.
+    fn into_sink(mut self) -> Sink {
+        self.0.take().expect("it is there until self is gone")
+    }
+
+    /// Passes `error` on once nothing is left behind.
+    async fn given_up(mut self, error: ClientError) -> ClientError {
+        let sink = self.0.take();
+        // The error is what counts, even if the runtime is shutting down.
+        let _ = spawn_blocking(move || drop(sink)).await;
+        error
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let (Some(sink), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(sink));
+        }
+    }
 }
 
 /// Runs what may wait for a disk on a thread that may wait.

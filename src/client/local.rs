@@ -1,8 +1,9 @@
 //! The local side of a transfer: plain blocking I/O, run on blocking threads by [`super::file`].
 
 use std::ffi::OsString;
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,11 +20,37 @@ const RENAMES: u32 = 10_000;
 
 /// Where the bytes of a put come from.
 pub(super) struct Source {
-    reader: Box<dyn Read + Send>,
+    reader: Reader,
     path: PathBuf,
     pub(super) size: Option<u64>,
     pub(super) modified: Option<Timestamp>,
     read: u64,
+}
+
+enum Reader {
+    /// A regular file, and what it was when it was opened.
+    File(File, Stamp),
+    /// What has no content of its own that could change.
+    Pipe(Box<dyn Read + Send>),
+}
+
+/// What differs once a file was written to. The time of the last change of all is what nobody can
+/// set back, and cheap to come by, unlike a second reading.
+#[derive(PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 impl Source {
@@ -38,8 +65,13 @@ impl Source {
         // Files that the kernel makes up say that they are empty.
         let size = (metadata.is_file() && metadata.len() > 0).then_some(metadata.len());
         let modified = metadata.modified().ok().filter(|_| metadata.is_file());
+        let reader = if metadata.is_file() {
+            Reader::File(file, Stamp::from(&metadata))
+        } else {
+            Reader::Pipe(Box::new(file))
+        };
         Ok(Self {
-            reader: Box::new(file),
+            reader,
             path: path.into(),
             size,
             modified: modified.and_then(|time| Timestamp::try_from(time).ok()),
@@ -50,7 +82,7 @@ impl Source {
     /// A pipe that messages call `name`.
     pub(super) fn pipe(name: &str, reader: impl Read + Send + 'static) -> Self {
         Self {
-            reader: Box::new(reader),
+            reader: Reader::Pipe(Box::new(reader)),
             path: name.into(),
             size: None,
             modified: None,
@@ -58,22 +90,33 @@ impl Source {
         }
     }
 
-    /// The next bytes, a full [`CHUNK`] except at the end, where there are none left.
+    /// The next bytes, a full [`CHUNK`] except at the end, where there are none left. A file that
+    /// was written to meanwhile has no end but an error.
     pub(super) fn next_chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
+        let failed = |source| ClientError::local("read", &self.path, source);
         let mut chunk = Vec::with_capacity(CHUNK);
-        self.reader
-            .by_ref()
-            .take(CHUNK as u64)
-            .read_to_end(&mut chunk)
-            .map_err(|source| ClientError::local("read", &self.path, source))?;
+        let reader: &mut dyn Read = match &mut self.reader {
+            Reader::File(file, _) => file,
+            Reader::Pipe(pipe) => pipe,
+        };
+        let mut rest = reader.take(CHUNK as u64);
+        rest.read_to_end(&mut chunk).map_err(failed)?;
         self.read += chunk.len() as u64;
         let at_end = chunk.is_empty();
-        match self.size {
-            Some(size) if self.read > size || (at_end && self.read < size) => {
-                Err(ClientError::LocalChanged(self.path.clone()))
+        let has_another_size = match self.size {
+            Some(size) => self.read > size || (at_end && self.read < size),
+            None => false,
+        };
+        let was_written_to = match &self.reader {
+            Reader::File(file, before) if at_end => {
+                Stamp::from(&file.metadata().map_err(failed)?) != *before
             }
-            _ => Ok((!at_end).then(|| chunk.into())),
+            _ => false,
+        };
+        if has_another_size || was_written_to {
+            return Err(ClientError::LocalChanged(self.path.clone()));
         }
+        Ok((!at_end).then(|| chunk.into()))
     }
 }
 
@@ -112,7 +155,7 @@ impl Sink {
     pub(super) fn beside(target: &Path, if_exists: IfExists) -> Result<Self, ClientError> {
         let failed = |source| ClientError::local("write", target, source);
         let there = target.symlink_metadata().ok();
-        if there.as_ref().is_some_and(std::fs::Metadata::is_dir) {
+        if there.as_ref().is_some_and(Metadata::is_dir) {
             return Err(failed(io::ErrorKind::IsADirectory.into()));
         }
         if there.is_some() && if_exists == IfExists::Fail {
@@ -128,11 +171,13 @@ impl Sink {
             .permissions(new_file_permissions())
             .tempfile_in(directory)
             .map_err(failed)?;
-        if let Some(there) = there.filter(std::fs::Metadata::is_file)
+        if let Some(there) = there.filter(Metadata::is_file)
             && if_exists == IfExists::Replace
         {
+            // Other content is not to run with the rights that the old was trusted with.
+            let mode = there.permissions().mode() & 0o777;
             file.as_file()
-                .set_permissions(there.permissions())
+                .set_permissions(Permissions::from_mode(mode))
                 .map_err(failed)?;
         }
         Ok(Self::Beside {
@@ -150,7 +195,8 @@ impl Sink {
         outcome.map_err(|source| ClientError::local("write", &*path, source))
     }
 
-    /// Puts the file in its place and returns its path.
+    /// Puts the file in its place and returns its path. It is not synced: whoever loses power gets
+    /// the file again.
     pub(super) fn commit(self, modified: Timestamp) -> Result<PathBuf, ClientError> {
         match self {
             Self::Beside {
@@ -213,9 +259,8 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
 }
 
 /// Temporary files are private by default; this one is to be like any other new file.
-#[cfg(unix)]
 fn new_file_permissions() -> Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o666)
+    Permissions::from_mode(0o666)
 }
 
 #[cfg(test)]
@@ -241,6 +286,27 @@ mod tests {
             let outcome = source.next_chunk().and_then(|_| source.next_chunk());
             assert!(matches!(outcome, Err(ClientError::LocalChanged(_))));
         }
+    }
+
+    #[test]
+    fn a_file_that_is_rewritten_while_it_is_read_is_noticed_though_its_size_and_time_stay() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("base.db");
+        std::fs::write(&path, "1 1").expect("written");
+        let file = File::options().write(true).open(&path).expect("opened");
+        let changed = || Stamp::from(&file.metadata().expect("there")).changed;
+        let modified = file.metadata().and_then(|there| there.modified());
+        let (modified, before) = (modified.expect("a time"), changed());
+        let mut source = Source::open(&path).expect("opened");
+        let first = source.next_chunk().expect("readable");
+        assert_eq!(first.as_deref(), Some(&b"1 1"[..]));
+        // Clocks of file systems are coarse.
+        while changed() == before {
+            std::fs::write(&path, "2 2").expect("written");
+            file.set_modified(modified).expect("set back");
+        }
+        let end = source.next_chunk();
+        assert!(matches!(end, Err(ClientError::LocalChanged(_))));
     }
 
     #[test]
@@ -273,6 +339,18 @@ mod tests {
         assert_eq!(beside, directory.path().join("a (1).txt"));
         assert_eq!(std::fs::read_to_string(&target).expect("there"), "2");
         assert_eq!(std::fs::read_to_string(&beside).expect("there"), "4");
+    }
+
+    #[test]
+    fn what_replaces_a_file_is_as_open_as_it_was_and_runs_as_nobody_else() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let target = directory.path().join("tool");
+        std::fs::write(&target, "old").expect("written");
+        std::fs::set_permissions(&target, Permissions::from_mode(0o6751)).expect("set");
+        let sink = Sink::named(&target, IfExists::Replace).expect("a place");
+        sink.commit(Timestamp::UNIX_EPOCH).expect("placed");
+        let mode = target.metadata().expect("there").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o751);
     }
 
     #[test]

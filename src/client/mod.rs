@@ -46,6 +46,7 @@ pub use self::download::{Download, GetOptions};
 pub use self::error::{ClientError, Lost};
 pub use self::file::{Fetched, FileOptions};
 pub use self::progress::Progress;
+pub(crate) use self::tree::join;
 pub use self::tree::{Note, Summary};
 pub use self::upload::{PutOptions, Upload};
 pub use self::url::{InvalidUrl, ServerUrl};

@@ -1,16 +1,21 @@
 //! The program as people and scripts use it, against a server.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Child, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::daemon::haul;
 use crate::harness::{PASSWORD, TestServer};
+
+/// For a process that has nothing left to do.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Someone who works in a directory of their own, with settings of their own.
 struct Person {
@@ -173,7 +178,7 @@ async fn a_directory_goes_up_and_comes_back_with_its_times() {
     let person = Person::connected(&server).await;
     person.write("reports/may.txt", "May");
     person.write("reports/old/april.txt", "April");
-    let past = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let past = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     let file = fs::File::options()
         .write(true)
         .open(person.path("reports/may.txt"));
@@ -274,6 +279,78 @@ async fn json_is_one_object_a_line() {
     );
 }
 
+/// Waits for a process that is to end soon; one that hangs is a failure and goes away.
+async fn ends(mut process: Child) -> ExitStatus {
+    let id = Pid::from_child(&process);
+    let mut waiting = tokio::task::spawn_blocking(move || process.wait());
+    let Ok(status) = tokio::time::timeout(PATIENCE, &mut waiting).await else {
+        kill_process(id, Signal::KILL).expect("it runs");
+        panic!("it hangs");
+    };
+    status.expect("no panic").expect("it ends")
+}
+
+/// Unfinished files at and below a directory.
+fn parts(directory: &Path) -> usize {
+    walkdir::WalkDir::new(directory)
+        .into_iter()
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().extension() == Some("part".as_ref()))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_ends_in_peace_when_nobody_reads_its_results_any_more() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    for number in 0..600 {
+        person.write(&format!("many/{number}"), "content");
+    }
+    person.types(&["put", "many"], 0).await;
+    for args in [
+        &["--json", "put", "many", "again"][..],
+        &["--json", "get", "many", "back"],
+        &["get", "-v", "many", "once more"],
+    ] {
+        let mut process = person.command(args).spawn().expect("started");
+        drop(process.stdout.take());
+        let mut stderr = process.stderr.take().expect("piped");
+        assert_eq!(ends(process).await.code(), Some(0), "{args:?}");
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).expect("text");
+        assert_eq!(said, "", "{args:?}");
+    }
+    assert_eq!(parts(person.place.path()), 0);
+    while server.staged() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_get_of_a_directory_leaves_no_half_file_and_exits_with_130() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    let large = server.home("alice").join("large");
+    fs::create_dir(&large).expect("made");
+    for name in ["a", "b"] {
+        // Full of holes, and longer than the patience of anybody.
+        let file = fs::File::create(large.join(name)).expect("made");
+        file.set_len(1 << 40).expect("a large file");
+    }
+    for (args, script) in [(&["get", "large"][..], ""), (&["shell"], "get large\n")] {
+        let mut process = person.command(args).spawn().expect("started");
+        let mut stdin = process.stdin.take().expect("piped");
+        stdin.write_all(script.as_bytes()).expect("read");
+        while parts(person.place.path()) < 2 {
+            tokio::task::yield_now().await;
+        }
+        kill_process(Pid::from_child(&process), Signal::INT).expect("it runs");
+        assert_eq!(ends(process).await.code(), Some(130), "{args:?}");
+        let left = fs::read_dir(person.path("large")).expect("there").count();
+        assert_eq!(left, 0, "{args:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_put_leaves_nothing_and_exits_with_130() {
     let server = TestServer::start().await;
@@ -287,11 +364,8 @@ async fn an_interrupted_put_leaves_nothing_and_exits_with_130() {
     while server.staged() == 0 {
         tokio::task::yield_now().await;
     }
-    let id = rustix::process::Pid::from_child(&process);
-    rustix::process::kill_process(id, rustix::process::Signal::INT).expect("it runs");
-    let status = tokio::task::spawn_blocking(move || process.wait()).await;
-    let status = status.expect("no panic").expect("it ends");
-    assert_eq!(status.code(), Some(130));
+    kill_process(Pid::from_child(&process), Signal::INT).expect("it runs");
+    assert_eq!(ends(process).await.code(), Some(130));
     while server.staged() > 0 {
         tokio::task::yield_now().await;
     }
@@ -314,6 +388,32 @@ async fn a_script_runs_in_the_shell_to_its_end_and_tells_of_failures() {
     assert_eq!((output.status.code(), &*stdout), (Some(1), "/\n"));
     let stderr = String::from_utf8(output.stderr).expect("text");
     assert_eq!(stderr.lines().count(), 2, "{stderr}");
+}
+
+#[tokio::test]
+async fn the_shell_explains_its_commands_as_they_are_typed_there() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    for (line, usage) in [
+        ("help cd", "Usage: cd [PATH]"),
+        ("help put", "Usage: put [OPTIONS] LOCAL… [REMOTE]"),
+        ("mkdir --help", "Usage: mkdir [OPTIONS] <PATH>..."),
+    ] {
+        let (output, stdout) = person.type_with(&[], "shell", line).await;
+        assert_eq!(output.status.code(), Some(0));
+        assert!(stdout.lines().any(|line| line == usage), "{stdout}");
+    }
+}
+
+#[tokio::test]
+async fn connect_with_a_wrong_password_says_so_and_no_more() {
+    let server = TestServer::start().await;
+    let person = Person::of(&server);
+    person.write("password", "wrong\n");
+    let args = ["connect", &*person.url, "--password-file", "password"];
+    let (_, stderr) = person.types(&args, 3).await;
+    assert!(stderr.starts_with("haul: connect: login refused: "));
+    assert!(!stderr.contains("anew"), "{stderr}");
 }
 
 #[tokio::test]

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::complete::Completion;
 use self::lines::{Lines, Typed};
 use super::exit::{Interrupted, Reported, tell, usage};
-use super::output::{Output, safe};
+use super::output::{Output, print, safe};
 use super::remembered::SavedLogin;
 use super::remote::{self, Opened, Remote};
 use super::{Global, RemoteCommand, unless_interrupted};
@@ -160,10 +160,10 @@ impl<'a> Session<'a> {
         if words.is_empty() {
             return Ok(Next::Line);
         }
-        let command = match ShellLine::try_parse_from(words) {
-            Ok(line) => line.command,
+        let command = match parse(words) {
+            Ok(command) => command,
             Err(error) if !error.use_stderr() => {
-                self.output.text(error.to_string().trim_end())?;
+                print(error.to_string().trim_end())?;
                 return Ok(Next::Line);
             }
             Err(error) if error.kind() == clap::error::ErrorKind::InvalidSubcommand => {
@@ -181,18 +181,18 @@ impl<'a> Session<'a> {
         }
         match command {
             ShellCommand::Quit => return Ok(Next::Leave),
-            ShellCommand::Help { command } => self.help(command.as_deref())?,
+            ShellCommand::Help { command } => help(command.as_deref())?,
             ShellCommand::Lcd { path } => change_local_directory(path)?,
             ShellCommand::Lls { path } => self.list_local(path.as_deref())?,
             ShellCommand::Lpwd => {
                 let here = std::env::current_dir()?.display().to_string();
-                self.output.text(&safe(&here))?;
+                print(&safe(&here))?;
             }
             ShellCommand::Cd { path } => unless_interrupted(self.change_directory(path)).await?,
             ShellCommand::Pwd => {
                 self.connected_again().await?;
                 let cwd = unless_interrupted(async { Ok(self.client().pwd().await?) }).await?;
-                self.output.text(&safe(&cwd))?;
+                print(&safe(&cwd))?;
             }
             ShellCommand::Remote(command) => {
                 self.connected_again().await?;
@@ -243,26 +243,44 @@ impl<'a> Session<'a> {
         names.sort();
         self.output.results(&names, |name| safe(name).into_owned())
     }
+}
 
-    fn help(&self, about: Option<&str>) -> anyhow::Result<()> {
-        let mut line = ShellLine::command();
-        line.build();
-        if let Some(name) = about {
-            let command = line
-                .find_subcommand_mut(name)
-                .with_context(|| format!("there is no command `{name}`"))?;
-            let help = command.render_long_help().to_string();
-            self.output.text(help.trim_end())?;
-            return Ok(());
+/// The commands, whose usages begin with their names: in the shell no program is typed first.
+fn commands() -> clap::Command {
+    let mut line = ShellLine::command();
+    line.build();
+    line.mut_subcommands(|mut command| {
+        let usage = command.render_usage().to_string();
+        let usage = usage.trim_start_matches("Usage: ").to_owned();
+        match usage.strip_prefix("haul ") {
+            Some(usage) => command.override_usage(usage.to_owned()),
+            None => command,
         }
-        let rows: Vec<_> = line.get_subcommands().map(summary).collect();
-        let width = rows.iter().map(|(usage, _)| usage.chars().count()).max();
-        let width = width.unwrap_or(0);
-        for (usage, about) in rows {
-            self.output.text(&format!("{usage:width$}  {about}"))?;
-        }
-        Ok(())
+    })
+}
+
+fn parse(words: Vec<String>) -> Result<ShellCommand, clap::Error> {
+    let matches = commands().try_get_matches_from(words)?;
+    Ok(ShellLine::from_arg_matches(&matches)?.command)
+}
+
+fn help(about: Option<&str>) -> anyhow::Result<()> {
+    let mut line = commands();
+    if let Some(name) = about {
+        let command = line
+            .find_subcommand_mut(name)
+            .with_context(|| format!("there is no command `{name}`"))?;
+        let help = command.render_long_help().to_string();
+        print(help.trim_end())?;
+        return Ok(());
     }
+    let rows: Vec<_> = line.get_subcommands().map(summary).collect();
+    let width = rows.iter().map(|(usage, _)| usage.chars().count()).max();
+    let width = width.unwrap_or(0);
+    for (usage, about) in rows {
+        print(&format!("{usage:width$}  {about}"))?;
+    }
+    Ok(())
 }
 
 /// What a command takes, and what it is for.
@@ -270,8 +288,6 @@ fn summary(command: &clap::Command) -> (String, String) {
     let usage = command.clone().render_usage().to_string();
     let usage = usage
         .trim_start_matches("Usage: ")
-        .trim_start_matches("haul ");
-    let usage = usage
         .replace(" [OPTIONS]", "")
         .replace("...", "…")
         .replace(['<', '>'], "");
@@ -298,10 +314,28 @@ mod tests {
     }
 
     #[test]
+    fn no_usage_names_a_program_that_nobody_types_in_the_shell() {
+        for command in commands().get_subcommands_mut() {
+            let name = command.get_name().to_owned();
+            for text in [
+                command.render_usage().to_string(),
+                command.render_long_help().to_string(),
+                parse(vec![name.clone(), "--help".into()])
+                    .expect_err("help")
+                    .to_string(),
+                parse(vec![name.clone(), "--nonsense".into()])
+                    .expect_err("wrong")
+                    .to_string(),
+            ] {
+                assert!(text.contains(&format!("Usage: {name}")), "{text}");
+                assert!(!text.contains("haul "), "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn help_shows_what_a_command_takes() {
-        let mut line = ShellLine::command();
-        line.build();
-        let usages: Vec<_> = line
+        let usages: Vec<_> = commands()
             .get_subcommands()
             .map(|command| summary(command).0)
             .collect();

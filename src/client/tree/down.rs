@@ -25,7 +25,8 @@ const LEVELS: u32 = 100;
 impl Client {
     /// Gets files and whole directories, each to the local path beside it, whose parent exists.
     /// A directory that is there already is filled up. Links below a local path are not followed,
-    /// and nothing that the server says leads out of it.
+    /// and nothing that the server says leads out of it. Nothing is synced to the disk, as in
+    /// [`get_file`](Self::get_file).
     ///
     /// `notes` must be read while this runs, or closed.
     ///
@@ -71,6 +72,7 @@ struct Down {
 }
 
 /// The same place on both sides.
+#[derive(Clone)]
 struct Place {
     remote: String,
     local: PathBuf,
@@ -192,20 +194,28 @@ impl Down {
     }
 
     async fn listed(&mut self, directory: Directory, page: LsReply) -> Result<(), ClientError> {
-        let level = directory.place.level + 1;
+        let within = directory.place;
+        if page.cursor.is_some() {
+            // Below what this page has found, or a directory of directories is read to its end
+            // before the first of them is.
+            self.directories.push(Directory {
+                place: within.clone(),
+                cursor: page.cursor,
+            });
+        }
+        let level = within.level + 1;
         for Entry {
             name, kind, size, ..
         } in page.entries
         {
             if !is_one_name(&name) {
-                let within = directory.place.remote.clone();
                 let error = ClientError::UnsafeName(name);
-                self.job.failed(within, error).await?;
+                self.job.failed(within.remote.clone(), error).await?;
                 continue;
             }
             let place = Place {
-                remote: join(&directory.place.remote, &name),
-                local: directory.place.local.join(&name),
+                remote: join(&within.remote, &name),
+                local: within.local.join(&name),
                 level,
             };
             if level > LEVELS {
@@ -213,12 +223,6 @@ impl Down {
                 continue;
             }
             self.found(place, kind, size);
-        }
-        if page.cursor.is_some() {
-            self.directories.push(Directory {
-                cursor: page.cursor,
-                ..directory
-            });
         }
         Ok(())
     }

@@ -117,8 +117,8 @@ impl<Step> Job<Step> {
     }
 }
 
-/// The path of `name` in the directory `path` on the server.
-fn join(path: &str, name: &str) -> String {
+/// The path of `name` in the directory `path`.
+pub(crate) fn join(path: &str, name: &str) -> String {
     if path.is_empty() || path.ends_with('/') {
         format!("{path}{name}")
     } else {

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use crate::client::tests::{Peer, blake3, pair};
 use crate::client::{ClientError, FileOptions, Note, Progress, Summary};
 use crate::protocol::{
-    Entry, Frame, IfExists, Kind, LsReply, PathReply, Request, StatReply, encode_ok,
+    Entry, ErrorCode, Frame, IfExists, Kind, LsReply, PathReply, Request, StatReply, WireError,
+    encode_error, encode_ok,
 };
 
 fn entry(name: &str, kind: Kind, size: u64) -> Entry {
@@ -187,6 +188,56 @@ async fn a_hostile_server_can_not_write_outside_the_target() {
 }
 
 #[tokio::test]
+async fn what_a_page_has_found_is_looked_into_before_the_next_page_is_asked_for() {
+    let (client, mut peer) = pair();
+    let here = tempfile::tempdir().expect("a directory");
+    let script = async move {
+        let (id, _) = peer.request().await;
+        let stat = StatReply {
+            path: "/top".into(),
+            entry: entry("top", Kind::Dir, 0),
+            version: None,
+            digest: None,
+        };
+        peer.say(encode_ok(id, &stat)).await;
+        let mut listed = Vec::new();
+        while let Some((id, request)) = peer.next_request().await {
+            let Request::Ls(ls) = request else {
+                panic!("{request:?}");
+            };
+            let path = ls.path.unwrap_or_default();
+            let page = ls.cursor.map_or(1, |cursor| cursor.parse().expect("ours"));
+            let (entries, cursor) = match &*path {
+                "top" => (
+                    (0..20)
+                        .map(|number| entry(&format!("{page}-{number}"), Kind::Dir, 0))
+                        .collect(),
+                    (page < 3).then(|| (page + 1).to_string()),
+                ),
+                _ => (Vec::new(), None),
+            };
+            listed.push((path, page));
+            peer.say(encode_ok(id, &LsReply { entries, cursor })).await;
+        }
+        listed
+    };
+    let target = here.path().join("copy");
+    let get = async move {
+        let (sender, _notes) = mpsc::channel(1000);
+        let roots = vec![("top".to_owned(), target)];
+        client
+            .get_trees(roots, FileOptions::default(), &Progress::new(), sender)
+            .await
+    };
+    let (outcome, listed) = tokio::join!(get, script);
+    assert_eq!(outcome.expect("got").directories, 61);
+    let pages: Vec<_> = (0..listed.len())
+        .filter(|number| listed[*number].0 == "top")
+        .collect();
+    assert_eq!(pages, [0, 21, 42], "{listed:?}");
+}
+
+#[tokio::test]
 async fn a_tree_is_put_with_links_followed_and_loops_and_pipes_left_out() {
     let here = tempfile::tempdir().expect("a directory");
     let top = here.path().join("top");
@@ -269,6 +320,37 @@ async fn a_file_that_fails_its_check_never_gets_its_name() {
     assert!(matches!(outcome, Err(ClientError::DigestMismatch { .. })));
     assert_eq!(fs::read(&target).expect("there"), b"old");
     assert_eq!(here.path().read_dir().expect("there").count(), 1);
+}
+
+#[tokio::test]
+async fn a_get_that_is_refused_or_given_up_leaves_nothing_behind() {
+    let here = tempfile::tempdir().expect("a directory");
+    let left = || here.path().read_dir().expect("there").count();
+    let target = here.path().join("file");
+    let (client, mut peer) = pair();
+    let script = async {
+        let (id, _) = peer.request().await;
+        let refusal = WireError::new(ErrorCode::NotFound, "no");
+        peer.say(encode_error(id, &refusal)).await;
+        let (_, second) = peer.request().await;
+        assert!(matches!(second, Request::Get(_)));
+        assert_eq!(left(), 1);
+    };
+    let get = async {
+        let (options, progress) = (FileOptions::default(), Progress::new());
+        let refused = client.get_file("f", &target, options, &progress).await;
+        assert!(refused.is_err());
+        assert_eq!(left(), 0);
+        client.get_file("f", &target, options, &progress).await
+    };
+    tokio::select! {
+        biased;
+        _ = get => panic!("nobody answers"),
+        () = script => {}
+    }
+    while left() > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
