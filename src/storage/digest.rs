@@ -18,7 +18,7 @@ use super::meta::Meta;
 use super::path::VirtualPath;
 use crate::protocol::{Algorithm, Digest, Hasher};
 
-/// Bytes read at a time; whether to stop is asked once for each.
+/// Bytes read at a time.
 const PIECE: usize = 256 * 1024;
 
 /// Longer than any kept digest.
@@ -52,40 +52,23 @@ pub(super) fn any_kept(file: &File, meta: &Meta) -> Option<Digest> {
         .find_map(|algorithm| kept(file, meta, algorithm))
 }
 
-/// The digest of the whole file.
+/// Reads the whole file.
 ///
 /// # Errors
-/// As [`read_all`].
+/// What the system said.
 pub(super) fn compute(
     file: &File,
     algorithm: Algorithm,
     path: &VirtualPath,
 ) -> Result<Digest, StorageError> {
     let mut hasher = Hasher::new(algorithm);
-    read_all(file, path, &|| false, |piece| hasher.update(piece))?;
-    Ok(hasher.finish())
-}
-
-/// Reads the whole file, a piece at a time.
-///
-/// # Errors
-/// [`StorageError::Cancelled`] once `stop` says so, else what the system said.
-pub(super) fn read_all(
-    file: &File,
-    path: &VirtualPath,
-    stop: &dyn Fn() -> bool,
-    mut take: impl FnMut(&[u8]),
-) -> Result<(), StorageError> {
     let mut piece = vec![0; PIECE];
     let mut offset = 0;
     loop {
-        if stop() {
-            return Err(StorageError::Cancelled { path: path.clone() });
-        }
         match file.read_at(&mut piece, offset) {
-            Ok(0) => return Ok(()),
+            Ok(0) => return Ok(hasher.finish()),
             Ok(length) => {
-                take(&piece[..length]);
+                hasher.update(&piece[..length]);
                 offset += length as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

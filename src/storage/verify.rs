@@ -1,6 +1,5 @@
 //! Checking that the bytes of a file are still those that were stored.
 
-use super::digest::read_all;
 use super::error::StorageError;
 use super::file::StoredFile;
 use crate::protocol::{Algorithm, Digest, Hasher};
@@ -25,19 +24,6 @@ impl StoredFile {
             hasher: Hasher::new(algorithm),
             witness: witness.map(|digest| (Hasher::new(digest.algorithm()), digest)),
         }
-    }
-
-    /// Hashes the file as it is now on the disk.
-    pub(super) fn verify(
-        &self,
-        algorithm: Algorithm,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Digest, StorageError> {
-        let mut verifier = self.verifier(algorithm);
-        read_all(self.handle(), self.path(), stop, |piece| {
-            verifier.update(piece);
-        })?;
-        verifier.finish(self)
     }
 }
 

@@ -18,7 +18,7 @@ use super::rights::{Rights, Usage};
 use super::space::Space;
 use super::store::Store;
 use super::upload::{Upload, UploadOptions};
-use crate::protocol::{Algorithm, Digest, IfExists};
+use crate::protocol::IfExists;
 
 /// A shared folder in a view.
 #[derive(Debug, Clone)]
@@ -184,25 +184,6 @@ impl View {
         stop: &dyn Fn() -> bool,
     ) -> Result<VirtualPath, StorageError> {
         copy(&self.place(from), &self.place(to), if_exists, stop)
-    }
-
-    /// The digest of the file `path`, kept or computed, and its size.
-    ///
-    /// # Errors
-    /// As [`Self::open`], and [`StorageError::Cancelled`], [`StorageError::Changed`],
-    /// [`StorageError::DigestMismatch`] if the bytes are not those that were stored.
-    pub fn digest(
-        &self,
-        path: &VirtualPath,
-        algorithm: Algorithm,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<(Digest, u64), StorageError> {
-        let file = StoredFile::open(&self.place(path))?;
-        let size = file.info().size;
-        if let Some(kept) = file.kept_digest(algorithm) {
-            return Ok((kept, size));
-        }
-        Ok((file.verify(algorithm, stop)?, size))
     }
 
     /// Opens the file `path` for reading, if it is that `version`.

@@ -100,6 +100,17 @@ impl Data {
         read(&self.view.open(&at(path), None)?)
     }
 
+    /// As a server answers `hash`.
+    fn digest(&self, path: &str, algorithm: Algorithm) -> Result<Digest, StorageError> {
+        let file = self.view.open(&at(path), None)?;
+        if let Some(kept) = file.kept_digest(algorithm) {
+            return Ok(kept);
+        }
+        let mut verifier = file.verifier(algorithm);
+        verifier.update(&read(&file)?);
+        verifier.finish(&file)
+    }
+
     fn remove(&self, path: &str) -> Result<u64, StorageError> {
         self.view.remove(&at(path), true, &never)
     }
