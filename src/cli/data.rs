@@ -24,7 +24,13 @@ pub(super) struct Data {
     )]
     data: Option<PathBuf>,
     /// The server's configuration file, to find the data directory in.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "HAUL_CONFIG",
+        hide_env_values = true
+    )]
     config: Option<PathBuf>,
 }
 

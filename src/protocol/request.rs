@@ -93,7 +93,7 @@ requests! {
     "cp"     Cp     -> PathReply,   "from to [if_exists]",      "copy a file or a directory on the server";
     "get"    Get    -> GetReply,    "path [offset length digest version]", "receive a file as data frames";
     "put"    Put    -> PutReply,    "path [size if_exists modified resume parents digest]", "send a file as data frames";
-    "end"    End    -> Nothing,     "[digest]",                 "all data of the put with this id was sent";
+    "end"    End    -> Nothing,     "id [digest]",                "all data of the put with this id was sent";
     "cancel" Cancel -> Nothing,     "target",                   "end an unfinished get or put";
     "hash"   Hash   -> HashReply,   "path [digest]",            "the digest of a file, computed by the server";
     "df"     Df     -> DfReply,     "",                         "use and limits of the space around the current directory";
@@ -116,6 +116,15 @@ impl Request {
             | Self::Ls(Ls {
                 path: Some(path), ..
             }) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The path that the request moves or copies something to.
+    #[must_use]
+    pub fn to(&self) -> Option<&str> {
+        match self {
+            Self::Mv(Mv { to, .. }) | Self::Cp(Cp { to, .. }) => Some(to),
             _ => None,
         }
     }

@@ -302,7 +302,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
 
     fn job(&self, id: u32, request: &Request) -> Job {
         let path = request.path().map(|path| self.absolute(path));
-        Job::new(id, request.cmd(), path)
+        let to = request.to().map(|path| self.absolute(path));
+        Job::new(id, request.cmd(), path).with_to(to)
     }
 
     /// A path for the log: absolute where it can be resolved, as it came where not.

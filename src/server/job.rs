@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::CommandError;
+use crate::accounts::UserName;
 use crate::connection::{Closed, Outbox};
 use crate::protocol::{BadRequest, ErrorCode, WireError, encode_error};
 
@@ -18,6 +19,8 @@ pub(super) struct Job {
     id: u32,
     cmd: &'static str,
     path: Option<String>,
+    to: Option<String>,
+    user: Option<String>,
     started: Instant,
 }
 
@@ -42,7 +45,24 @@ impl Job {
             id,
             cmd,
             path,
+            to: None,
+            user: None,
             started: Instant::now(),
+        }
+    }
+
+    /// Names the path that something is moved or copied to.
+    pub(super) fn with_to(self, to: Option<String>) -> Self {
+        Self { to, ..self }
+    }
+
+    /// Names who wants to log in, if it can be a user's name: what else stands there is not repeated
+    /// in the log, it may be a password in the wrong place.
+    pub(super) fn with_user(self, user: Option<&str>) -> Self {
+        let name = user.and_then(|user| user.parse::<UserName>().ok());
+        Self {
+            user: name.map(|name| name.to_string()),
+            ..self
         }
     }
 
@@ -76,6 +96,8 @@ impl Job {
         info!(
             cmd = self.cmd,
             path = self.path,
+            to = self.to,
+            user = self.user,
             bytes,
             ms,
             outcome = if code.is_some() { "error" } else { "ok" },

@@ -61,7 +61,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
     }
 
     async fn log_in(&mut self, id: u32, login: Login) -> Result<Option<Admitted>, End> {
-        let job = Job::new(id, "login", None);
+        let job = Job::new(id, "login", None).with_user(login.user.as_deref());
         let mut admitted = None;
         // Watched from before the account is read, so that no change of it is missed.
         let changes = self.shared.accounts.changes();

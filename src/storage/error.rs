@@ -65,7 +65,7 @@ pub enum StorageError {
         path: VirtualPath,
     },
     /// The quota around the path does not allow it.
-    #[error("the quota is used up ({used} of {limit} {}): {path}", if *.files { "files" } else { "bytes" })]
+    #[error("the quota leaves no room ({used} of {limit} {} are used): {path}", if *.files { "files" } else { "bytes" })]
     QuotaExceeded {
         /// What was to be written.
         path: VirtualPath,

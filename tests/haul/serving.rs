@@ -22,11 +22,16 @@ async fn sigterm_says_goodbye_and_ends_with_exit_code_0() {
 async fn every_finished_command_is_one_line_of_json_with_its_session_peer_and_user() {
     let daemon = Daemon::start();
     let mut client = RawClient::connect(&daemon.address).await;
+    let wrong = json!({"cmd": "login", "user": "admin", "password": "guess"});
+    client.fails(wrong, "login_failed").await;
     let login = json!({"cmd": "login", "user": "admin", "password": PASSWORD});
     let session = client.ok(login).await["session"].take();
     client.ok(json!({"cmd": "mkdir", "path": "d"})).await;
     client.put("d/a.txt", b"hello").await;
     client.get(json!({"cmd": "get", "path": "d/a.txt"})).await;
+    client
+        .ok(json!({"cmd": "mv", "from": "d/a.txt", "to": "b"}))
+        .await;
     let hostile = json!({"cmd": "rm", "path": "nothing\n\u{1b}[2J"});
     client.fails(hostile, "invalid_path").await;
     client
@@ -56,14 +61,17 @@ async fn every_finished_command_is_one_line_of_json_with_its_session_peer_and_us
         })
         .collect();
     let expected = [
+        json!(["login", null, 0, "error", "login_failed"]),
         json!(["login", null, 0, "ok", null]),
         json!(["mkdir", "/d", 0, "ok", null]),
         json!(["put", "/d/a.txt", 5, "ok", null]),
         json!(["get", "/d/a.txt", 5, "ok", null]),
+        json!(["mv", "/d/a.txt", 0, "ok", null]),
         json!(["rm", "nothing\n\u{1b}[2J", 0, "error", "invalid_path"]),
         json!(["cd", "/nowhere", 0, "error", "not_found"]),
     ];
     assert_eq!(seen, expected);
+    assert_eq!(commands[5]["to"], "/b");
     for line in commands {
         assert_eq!(
             (&line["session"], &line["user"]),
