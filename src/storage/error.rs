@@ -251,7 +251,7 @@ mod tests {
             limit: 4,
             files,
         };
-        assert!(exceeded(true).to_string().contains("(3 of 4 files)"));
-        assert!(exceeded(false).to_string().contains("(3 of 4 bytes)"));
+        assert!(exceeded(true).to_string().contains("3 of 4 files"));
+        assert!(exceeded(false).to_string().contains("3 of 4 bytes"));
     }
 }

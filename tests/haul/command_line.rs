@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Output, Stdio};
@@ -10,6 +11,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::daemon::haul;
 use crate::harness::{PASSWORD, TestServer};
@@ -326,6 +329,33 @@ async fn a_transfer_ends_in_peace_when_nobody_reads_its_results_any_more() {
     }
 }
 
+/// A way to the server that ends after so many bytes from it, without a word.
+async fn stalling_after(server: &TestServer, bytes: u64) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let server = server.address;
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.expect("a connection");
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(server).await.expect("the server");
+                let (from_client, mut to_client) = near.split();
+                let (from_server, mut to_server) = far.split();
+                let (mut from_client, mut from_server) = (from_client, from_server.take(bytes));
+                let stalled = async {
+                    let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    () = stalled => {}
+                    _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+                }
+            });
+        }
+    });
+    address
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_get_of_a_directory_leaves_no_half_file_and_exits_with_130() {
     let server = TestServer::start().await;
@@ -333,12 +363,17 @@ async fn an_interrupted_get_of_a_directory_leaves_no_half_file_and_exits_with_13
     let large = server.home("alice").join("large");
     fs::create_dir(&large).expect("made");
     for name in ["a", "b"] {
-        // Full of holes, and longer than the patience of anybody.
         let file = fs::File::create(large.join(name)).expect("made");
-        file.set_len(1 << 40).expect("a large file");
+        file.set_len(1 << 30).expect("a large file");
     }
+    let address = stalling_after(&server, 8 << 20).await;
+    let url = format!("haul+plain://alice@{address}");
     for (args, script) in [(&["get", "large"][..], ""), (&["shell"], "get large\n")] {
-        let mut process = person.command(args).spawn().expect("started");
+        let mut command = person.command(args);
+        command
+            .env("HAUL_SERVER", &url)
+            .env("HAUL_PASSWORD", PASSWORD);
+        let mut process = command.spawn().expect("started");
         let mut stdin = process.stdin.take().expect("piped");
         stdin.write_all(script.as_bytes()).expect("read");
         while parts(person.place.path()) < 2 {
