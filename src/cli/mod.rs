@@ -47,7 +47,7 @@ use self::remote::Remote;
 /// For threads that still hold a file when everything else is done.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// haul: a file and message server for teams and their programs.
+/// haul: a file server for teams and their programs.
 #[derive(Debug, Parser)]
 #[command(
     name = "haul",
@@ -65,8 +65,8 @@ struct Cli {
 /// What every subcommand takes.
 #[derive(Debug, Clone, Args)]
 struct Global {
-    /// The server, such as `haul://alice@host:9000`; `haul+plain://` means no TLS. Without it, the
-    /// one that `haul connect` remembers.
+    /// The server, such as `haul+plain://alice@host:9000`. Without it, the one that `haul connect`
+    /// remembers.
     #[arg(
         long,
         global = true,

@@ -37,7 +37,7 @@ pub(super) async fn open(global: &Global) -> anyhow::Result<Opened> {
     let url = match &global.server {
         Some(text) => remembered.with_user(parse(text)?),
         None => remembered.server().ok_or_else(|| {
-            usage("no server is known: give `--server URL`, set HAUL_SERVER, or type `haul connect URL` once")
+            usage("no server is known: give `--server haul+plain://USER@HOST:9000`, set HAUL_SERVER, or type `haul connect haul+plain://USER@HOST:9000` once")
         })?,
     };
     let saved = remembered.login(&url).cloned();
@@ -85,7 +85,7 @@ async fn ask_for_missing(
     let user = if let Some(user) = &url.user {
         user.clone()
     } else {
-        let otherwise = "write the user into the address, as in haul://alice@host";
+        let otherwise = "write the user into the address: haul+plain://USER@HOST:9000";
         ask("user", otherwise, ask_user).await?
     };
     let prompt = format!("Password for {} at {}: ", safe(&user), url.address());
