@@ -30,7 +30,8 @@ impl Connect {
             .ok_or_else(|| usage("which server? `haul connect haul+plain://USER@HOST:9000`"))?;
         let url = parse(url)?;
         // A remembered password is not used: whoever connects anew may have a new one.
-        let opened = open_with(global, url, None).await?;
+        let asked = url.user.clone();
+        let opened = open_with(global, url, None).await?.of(asked)?;
         let login = (!self.ask).then_some(opened.login);
         let path = Remembered::load()?.remember(&opened.url, login)?;
         output.note(&format!(
