@@ -4,7 +4,7 @@ use super::Global;
 use super::exit::usage;
 use super::output::{Output, print_json};
 use super::remembered::Remembered;
-use super::remote::{open_with, parse};
+use super::remote::{leave, open_with, parse};
 use clap::Args;
 
 /// Check and remember a server and a login
@@ -31,7 +31,8 @@ impl Connect {
         let url = parse(url)?;
         // A remembered password is not used: whoever connects anew may have a new one.
         let asked = url.user.clone();
-        let opened = open_with(global, url, None).await?.of(asked)?;
+        let opened = open_with(global, url, None).await?.of(asked).await?;
+        leave(&opened.client).await;
         let login = (!self.ask).then_some(opened.login);
         let path = Remembered::load()?.remember(&opened.url, login)?;
         output.note(&format!(

@@ -120,6 +120,7 @@ fn hint(what: &str, error: &anyhow::Error) -> Option<&'static str> {
     }
     match error.downcast_ref::<ClientError>()? {
         ClientError::LocalExists(_) => Some("`--if-exists replace` or `rename` would go on"),
+        ClientError::LocalNeither(_) => Some("use `haul put - NAME < FIFO`"),
         ClientError::LocalChanged(_) => Some("try again when nothing writes to it"),
         ClientError::DigestMismatch { .. } | ClientError::Lost(_) | ClientError::TimedOut(_) => {
             Some("try again")

@@ -1,8 +1,8 @@
 //! `haul get`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 
 use super::exit::usage;
@@ -72,6 +72,11 @@ impl Get {
         if target == Target::Directory {
             std::fs::create_dir_all(local)
                 .with_context(|| format!("could not make directory {local}"))?;
+        } else if let Some(parent) = Path::new(local).parent()
+            && parent != Path::new("")
+            && !parent.is_dir()
+        {
+            bail!("no such directory: {}", parent.display());
         }
         let places: Vec<_> = self
             .paths

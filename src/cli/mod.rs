@@ -192,7 +192,10 @@ impl ClientCommand {
             Self::Remote(command) => {
                 let work = async {
                     let client = remote::open(global).await?.client;
-                    command.run(&Remote { client, output }).await
+                    let remote = Remote { client, output };
+                    let outcome = command.run(&remote).await;
+                    remote::leave(&remote.client).await;
+                    outcome
                 };
                 unless_interrupted(Box::pin(work)).await
             }

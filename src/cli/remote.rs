@@ -3,9 +3,11 @@
 use std::fs;
 use std::io::{IsTerminal, Write, stderr, stdin};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::Global;
 use super::exit::{GivenBy, NoSession, usage};
@@ -13,6 +15,9 @@ use super::output::{Output, safe};
 use super::remembered::{Remembered, SavedLogin};
 use crate::client::{Client, ClientError, ServerUrl};
 use crate::protocol::{LoginReply, Secret};
+
+/// For the server's goodbye.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a command needs: a session, and somewhere to print.
 #[derive(Debug, Clone)]
@@ -33,13 +38,13 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Refuses the session of another user than the one asked for, if one was.
-    pub(super) fn of(self, asked: Option<String>) -> anyhow::Result<Self> {
+    pub(super) async fn of(self, asked: Option<String>) -> anyhow::Result<Self> {
         match asked {
-            Some(asked) if asked != self.reply.user => Err(NoSession::AnotherUser {
-                whose: self.reply.user,
-                asked,
+            Some(asked) if asked != self.reply.user => {
+                leave(&self.client).await;
+                let whose = self.reply.user;
+                Err(NoSession::AnotherUser { whose, asked }.into())
             }
-            .into()),
             _ => Ok(self),
         }
     }
@@ -54,7 +59,7 @@ pub(super) async fn open(global: &Global) -> anyhow::Result<Opened> {
             let asked = url.user.clone();
             let url = remembered.with_user(url);
             let saved = remembered.login(&url).cloned();
-            return open_with(global, url, saved).await?.of(asked);
+            return open_with(global, url, saved).await?.of(asked).await;
         }
         None => remembered.server().ok_or_else(|| {
             usage("no server is known: give `--server haul+plain://USER@HOST:9000`, set HAUL_SERVER, or type `haul connect haul+plain://USER@HOST:9000` once")
@@ -94,6 +99,12 @@ pub(super) async fn open_with(
         login,
         reply,
     })
+}
+
+/// Ends the session, so that the server knows that nothing broke. Whether it answers or not, this
+/// is the end.
+pub(super) async fn leave(client: &Client) {
+    let _ = timeout(FAREWELL, client.quit()).await;
 }
 
 /// Asks for the user, if `url` names none, and for the password, if there is none.

@@ -126,7 +126,12 @@ fn tell(remote: &Remote, telling: Telling, bar: &Bar, note: Note) -> anyhow::Res
         }
         Note::Skipped { path, why } => bar.print(&format!("haul: {path}: skipped: {why}")),
         Note::Failed { path, error } => {
-            let what = format!("{} {path}", telling.what);
+            // Once is enough.
+            let what = if error.local_path() == Some(Path::new(&path)) {
+                telling.what.to_owned()
+            } else {
+                format!("{} {path}", telling.what)
+            };
             bar.print(&line(&what, &error.into()));
         }
     }
