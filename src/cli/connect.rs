@@ -4,7 +4,7 @@ use super::Global;
 use super::exit::usage;
 use super::output::{Output, print_json};
 use super::remembered::Remembered;
-use super::remote::{open_with, parse};
+use super::remote::{leave, open_with, parse};
 use clap::Args;
 
 /// Check and remember a server and a login
@@ -14,7 +14,7 @@ use clap::Args;
 /// or `--token-file` gives one; it is kept in a file that only you can read.
 #[derive(Debug, Args)]
 pub(super) struct Connect {
-    /// The server and the user, such as `haul://alice@host:9000`
+    /// The server and the user, such as `haul+plain://alice@host:9000`
     url: Option<String>,
     /// Do not remember the password; every command asks for it
     #[arg(long)]
@@ -27,10 +27,12 @@ impl Connect {
             .url
             .as_ref()
             .or(global.server.as_ref())
-            .ok_or_else(|| usage("which server? `haul connect haul://USER@HOST:9000`"))?;
+            .ok_or_else(|| usage("which server? `haul connect haul+plain://USER@HOST:9000`"))?;
         let url = parse(url)?;
         // A remembered password is not used: whoever connects anew may have a new one.
-        let opened = open_with(global, url, None).await?;
+        let asked = url.user.clone();
+        let opened = open_with(global, url, None).await?.of(asked).await?;
+        leave(&opened.client).await;
         let login = (!self.ask).then_some(opened.login);
         let path = Remembered::load()?.remember(&opened.url, login)?;
         output.note(&format!(

@@ -224,7 +224,11 @@ async fn digests(directory: &Path) -> anyhow::Result<BTreeMap<String, (u64, Dige
     spawn_blocking(move || {
         let mut found = BTreeMap::new();
         for entry in WalkDir::new(&directory).follow_links(true) {
-            let entry = entry?;
+            let entry = match entry {
+                // What leads nowhere or back is not put.
+                Err(error) if error.depth() > 0 && leads_nowhere(&error) => continue,
+                entry => entry?,
+            };
             if entry.file_type().is_file() {
                 let content = fs::read(entry.path())?;
                 let path = entry.path().strip_prefix(&directory)?.display().to_string();
@@ -236,6 +240,11 @@ async fn digests(directory: &Path) -> anyhow::Result<BTreeMap<String, (u64, Dige
     })
     .await?
     .with_context(|| format!("could not read {name}"))
+}
+
+fn leads_nowhere(error: &walkdir::Error) -> bool {
+    let kind = error.io_error().map(std::io::Error::kind);
+    error.loop_ancestor().is_some() || kind == Some(std::io::ErrorKind::NotFound)
 }
 
 /// A few large files, many small ones, an empty one and an empty directory.

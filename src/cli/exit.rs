@@ -23,8 +23,30 @@ pub(super) struct Usage(pub(super) String);
 
 /// No session with the server came about.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub(super) struct NoSession(#[from] pub(super) ClientError);
+pub(super) enum NoSession {
+    /// The server can not be reached or used.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The server does not take what the user logs in with.
+    #[error("{error}")]
+    Refused {
+        error: ClientError,
+        given_by: GivenBy,
+    },
+    /// A token logs in whose it is, and that is not who was asked for.
+    #[error("the token is {whose}'s, not {asked}'s")]
+    AnotherUser { whose: String, asked: String },
+}
+
+/// Where a password or token came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GivenBy {
+    PasswordFile,
+    TokenFile,
+    Environment,
+    Remembered,
+    Prompt,
+}
 
 /// Stopped by a signal.
 #[derive(Debug, thiserror::Error)]
@@ -82,9 +104,9 @@ fn code(error: &anyhow::Error) -> u8 {
         INTERRUPTED
     } else if error.is::<Usage>() {
         USAGE
-    } else if let Some(NoSession(error)) = error.downcast_ref() {
+    } else if let Some(error) = error.downcast_ref() {
         match error {
-            ClientError::NoTls { .. } => USAGE,
+            NoSession::Client(ClientError::NoTls { .. }) => USAGE,
             _ => NO_SESSION,
         }
     } else {
@@ -93,29 +115,20 @@ fn code(error: &anyhow::Error) -> u8 {
 }
 
 fn hint(what: &str, error: &anyhow::Error) -> Option<&'static str> {
-    if let Some(NoSession(error)) = error.downcast_ref() {
-        return match error {
-            ClientError::Connect { .. } => {
-                Some("is a server running there? `--server URL` names another")
-            }
-            ClientError::Login(refusal)
-                if refusal.code == ErrorCode::LoginFailed && what != "connect" =>
-            {
-                Some("`haul connect` asks for user and password anew")
-            }
-            ClientError::TimedOut(_) | ClientError::Lost(Lost::NotHaul(_)) => {
-                Some("is that the right port?")
-            }
-            _ => None,
-        };
+    if let Some(error) = error.downcast_ref() {
+        return no_session_hint(error);
     }
     match error.downcast_ref::<ClientError>()? {
         ClientError::LocalExists(_) => Some("`--if-exists replace` or `rename` would go on"),
+        ClientError::LocalNeither(_) => Some("use `haul put - NAME < FIFO`"),
         ClientError::LocalChanged(_) => Some("try again when nothing writes to it"),
         ClientError::DigestMismatch { .. } | ClientError::Lost(_) | ClientError::TimedOut(_) => {
             Some("try again")
         }
         ClientError::Server(refusal) => match refusal.code {
+            ErrorCode::Exists if what == "mkdir" => {
+                Some("`-p` is content with a directory that is there")
+            }
             ErrorCode::Exists => Some("`--if-exists replace` or `rename` would go on"),
             ErrorCode::NotFound if what.starts_with("put") || what.starts_with("mkdir") => {
                 Some("`--parents` makes missing directories")
@@ -124,6 +137,29 @@ fn hint(what: &str, error: &anyhow::Error) -> Option<&'static str> {
             ErrorCode::QuotaExceeded => Some("`haul df` shows what is used"),
             _ => None,
         },
+        _ => None,
+    }
+}
+
+fn no_session_hint(error: &NoSession) -> Option<&'static str> {
+    match error {
+        NoSession::Client(ClientError::Connect { .. }) => {
+            Some("is a server running there? `--server URL` names another")
+        }
+        NoSession::Client(ClientError::TimedOut(_) | ClientError::Lost(Lost::NotHaul(_))) => {
+            Some("is that the right port?")
+        }
+        NoSession::Refused { error, given_by } if error.code() == Some(ErrorCode::LoginFailed) => {
+            match given_by {
+                GivenBy::PasswordFile => Some("the password is that of `--password-file`"),
+                GivenBy::TokenFile => Some("the token is that of `--token-file`"),
+                GivenBy::Environment => Some("the password is that of HAUL_PASSWORD"),
+                GivenBy::Remembered => {
+                    Some("it is what `haul connect` remembered; type that again to log in anew")
+                }
+                GivenBy::Prompt => None,
+            }
+        }
         _ => None,
     }
 }
@@ -144,8 +180,8 @@ mod tests {
         for (error, expected) in [
             (refused(ErrorCode::NotFound, "no").into(), 1),
             (usage("wrong"), 2),
-            (NoSession(ClientError::NoTls { url }).into(), 2),
-            (NoSession(login).into(), 3),
+            (NoSession::from(ClientError::NoTls { url }).into(), 2),
+            (NoSession::from(login).into(), 3),
             (Interrupted.into(), 130),
             (Reported.into(), 1),
         ] {
@@ -154,11 +190,32 @@ mod tests {
     }
 
     #[test]
-    fn connect_is_not_told_to_try_connect() {
-        let refusal = WireError::new(ErrorCode::LoginFailed, "no");
-        let error = NoSession(ClientError::Login(refusal)).into();
-        assert!(line("ls", &error).ends_with("`haul connect` asks for user and password anew"));
-        assert_eq!(line("connect", &error), "haul: connect: login refused: no");
+    fn who_is_refused_is_told_where_the_password_came_from() {
+        for (given_by, hint) in [
+            (
+                GivenBy::Environment,
+                "; the password is that of HAUL_PASSWORD",
+            ),
+            (
+                GivenBy::Remembered,
+                "; it is what `haul connect` remembered; type that again to log in anew",
+            ),
+            (GivenBy::Prompt, ""),
+        ] {
+            let error = ClientError::Login(WireError::new(ErrorCode::LoginFailed, "no"));
+            let error = NoSession::Refused { error, given_by }.into();
+            assert_eq!(
+                line("ls", &error),
+                format!("haul: ls: login refused: no{hint}")
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_takes_if_exists_is_told_of_it() {
+        let error = refused(ErrorCode::Exists, "there").into();
+        assert!(line("put a", &error).contains("--if-exists"));
+        assert!(line("mkdir", &error).ends_with("`-p` is content with a directory that is there"));
     }
 
     #[test]

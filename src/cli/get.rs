@@ -1,15 +1,15 @@
 //! `haul get`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 
 use super::exit::usage;
 use super::progress::Bar;
 use super::remote::Remote;
 use super::transfer::{
-    IfExistsChoice, Target, Telling, all_differ, follow, local_target, under_own_name,
+    IfExistsChoice, Target, Telling, algorithm, all_differ, follow, local_target, under_own_name,
 };
 use crate::client::{FileOptions, Progress};
 use crate::protocol::Algorithm;
@@ -33,7 +33,7 @@ pub(super) struct Get {
     #[arg(long, value_enum, default_value = "replace")]
     if_exists: IfExistsChoice,
     /// The digest to compare: blake3, sha256 or md5
-    #[arg(long, default_value = "blake3", value_name = "NAME")]
+    #[arg(long, default_value = "blake3", value_name = "NAME", value_parser = algorithm)]
     digest: Algorithm,
     /// Print the path of every file
     #[arg(long, short)]
@@ -72,6 +72,11 @@ impl Get {
         if target == Target::Directory {
             std::fs::create_dir_all(local)
                 .with_context(|| format!("could not make directory {local}"))?;
+        } else if let Some(parent) = Path::new(local).parent()
+            && parent != Path::new("")
+            && !parent.is_dir()
+        {
+            bail!("no such directory: {}", parent.display());
         }
         let places: Vec<_> = self
             .paths

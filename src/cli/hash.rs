@@ -5,20 +5,21 @@ use serde::Serialize;
 
 use super::output::safe;
 use super::remote::Remote;
+use super::transfer::algorithm;
 use crate::protocol::{Algorithm, Digest};
 
 /// Print the digests of files, computed by the server
 ///
-/// With `--algorithm sha256` or `md5` and `--check-format`, `sha256sum -c` and `md5sum -c` can
+/// With `--digest sha256` or `md5` and `--check-format`, `sha256sum -c` and `md5sum -c` can
 /// check a copy.
 #[derive(Debug, Args)]
 pub(super) struct Hash {
     /// The files
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
-    /// The algorithm: blake3, sha256 or md5
-    #[arg(long, short, default_value = "blake3", value_name = "NAME")]
-    algorithm: Algorithm,
+    /// The digest to print: blake3, sha256 or md5
+    #[arg(long, default_value = "blake3", value_name = "NAME", value_parser = algorithm)]
+    digest: Algorithm,
     /// Print only the digits and the path, as sha256sum and its like do
     #[arg(long)]
     check_format: bool,
@@ -34,7 +35,7 @@ struct Hashed<'a> {
 impl Hash {
     pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
         for path in &self.paths {
-            let reply = remote.client.hash(path, self.algorithm).await?;
+            let reply = remote.client.hash(path, self.digest).await?;
             let hashed = Hashed {
                 path,
                 digest: reply.digest,

@@ -47,7 +47,7 @@ use self::remote::Remote;
 /// For threads that still hold a file when everything else is done.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// haul: a file and message server for teams and their programs.
+/// haul: a file server for teams and their programs.
 #[derive(Debug, Parser)]
 #[command(
     name = "haul",
@@ -65,8 +65,8 @@ struct Cli {
 /// What every subcommand takes.
 #[derive(Debug, Clone, Args)]
 struct Global {
-    /// The server, such as `haul://alice@host:9000`; `haul+plain://` means no TLS. Without it, the
-    /// one that `haul connect` remembers.
+    /// The server, such as `haul+plain://alice@host:9000`. Without it, the one that `haul connect`
+    /// remembers.
     #[arg(
         long,
         global = true,
@@ -162,9 +162,35 @@ pub fn main() -> ExitCode {
 
 /// The arguments, and the name of the subcommand, with which messages begin.
 fn parse() -> Result<(String, Cli), clap::Error> {
-    let matches = Cli::command().try_get_matches()?;
+    let matches = arguments().try_get_matches()?;
     let name = matches.subcommand_name().unwrap_or_default().to_owned();
     Ok((name, Cli::from_arg_matches(&matches)?))
+}
+
+/// The arguments, where the help of what asks no server shows no options about one.
+fn arguments() -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    for name in [
+        "serve",
+        "user",
+        "folder",
+        "token",
+        "check-config",
+        "completions",
+    ] {
+        command = command.mut_subcommand(name, without_server);
+    }
+    command
+}
+
+fn without_server(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| match arg.get_id().as_str() {
+            "server" | "password_file" | "token_file" => arg.hide(true),
+            _ => arg,
+        })
+        .mut_subcommands(without_server)
 }
 
 fn run(command: ClientCommand, global: &Global) -> anyhow::Result<()> {
@@ -192,7 +218,10 @@ impl ClientCommand {
             Self::Remote(command) => {
                 let work = async {
                     let client = remote::open(global).await?.client;
-                    command.run(&Remote { client, output }).await
+                    let remote = Remote { client, output };
+                    let outcome = command.run(&remote).await;
+                    remote::leave(&remote.client).await;
+                    outcome
                 };
                 unless_interrupted(Box::pin(work)).await
             }
@@ -241,5 +270,22 @@ mod tests {
     #[test]
     fn the_arguments_are_put_together_soundly() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn only_what_asks_a_server_shows_the_options_about_one() {
+        let help = |words: &[&str]| {
+            let error = arguments().try_get_matches_from(words);
+            error.expect_err("help").to_string()
+        };
+        assert!(help(&["haul", "ls", "--help"]).contains("--password-file"));
+        for words in [
+            &["haul", "user", "add", "--help"][..],
+            &["haul", "serve", "--help"],
+        ] {
+            let text = help(words);
+            assert!(!text.contains("--password-file"), "{text}");
+            assert!(text.contains("Usage: haul"), "{text}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::remote::Remote;
-use super::transfer::{IfExistsChoice, into_directory};
+use super::transfer::{IfExistsChoice, into_directory, must_differ, why_not};
 
 /// Move or rename files and directories
 ///
@@ -26,8 +26,11 @@ impl Mv {
     pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
         let pairs = into_directory(remote, self.from, &self.to).await?;
         for (from, to) in &pairs {
-            let path = remote.client.mv(from, to, self.if_exists.into()).await?;
-            remote.output.done(&path)?;
+            must_differ(remote, from, to).await?;
+            match remote.client.mv(from, to, self.if_exists.into()).await {
+                Ok(path) => remote.output.done(&path)?,
+                Err(error) => return Err(why_not(remote, from, to, error).await),
+            }
         }
         Ok(())
     }

@@ -10,7 +10,8 @@ use super::output::print_json;
 use super::progress::Bar;
 use super::remote::Remote;
 use super::transfer::{
-    IfExistsChoice, Target, Telling, all_differ, follow, last_name, remote_target, under_own_name,
+    IfExistsChoice, Target, Telling, algorithm, all_differ, follow, last_name, remote_target,
+    under_own_name,
 };
 use crate::client::{FileOptions, Progress};
 use crate::protocol::Algorithm;
@@ -37,7 +38,7 @@ pub(super) struct Put {
     #[arg(long, short)]
     parents: bool,
     /// The digest to compare: blake3, sha256 or md5
-    #[arg(long, default_value = "blake3", value_name = "NAME")]
+    #[arg(long, default_value = "blake3", value_name = "NAME", value_parser = algorithm)]
     digest: Algorithm,
     /// Print the path of every file
     #[arg(long, short)]

@@ -3,16 +3,21 @@
 use std::fs;
 use std::io::{IsTerminal, Write, stderr, stdin};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::Global;
-use super::exit::{NoSession, usage};
+use super::exit::{GivenBy, NoSession, usage};
 use super::output::{Output, safe};
 use super::remembered::{Remembered, SavedLogin};
-use crate::client::{Client, ServerUrl};
+use crate::client::{Client, ClientError, ServerUrl};
 use crate::protocol::{LoginReply, Secret};
+
+/// For the server's goodbye.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a command needs: a session, and somewhere to print.
 #[derive(Debug, Clone)]
@@ -31,13 +36,33 @@ pub(super) struct Opened {
     pub(super) reply: LoginReply,
 }
 
+impl Opened {
+    /// Refuses the session of another user than the one asked for, if one was.
+    pub(super) async fn of(self, asked: Option<String>) -> anyhow::Result<Self> {
+        match asked {
+            Some(asked) if asked != self.reply.user => {
+                leave(&self.client).await;
+                let whose = self.reply.user;
+                Err(NoSession::AnotherUser { whose, asked }.into())
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
 /// Connects and logs in as the options, the environment and what is remembered say.
 pub(super) async fn open(global: &Global) -> anyhow::Result<Opened> {
     let remembered = Remembered::load()?;
     let url = match &global.server {
-        Some(text) => remembered.with_user(parse(text)?),
+        Some(text) => {
+            let url = parse(text)?;
+            let asked = url.user.clone();
+            let url = remembered.with_user(url);
+            let saved = remembered.login(&url).cloned();
+            return open_with(global, url, saved).await?.of(asked).await;
+        }
         None => remembered.server().ok_or_else(|| {
-            usage("no server is known: give `--server URL`, set HAUL_SERVER, or type `haul connect URL` once")
+            usage("no server is known: give `--server haul+plain://USER@HOST:9000`, set HAUL_SERVER, or type `haul connect haul+plain://USER@HOST:9000` once")
         })?,
     };
     let saved = remembered.login(&url).cloned();
@@ -50,11 +75,12 @@ pub(super) async fn open_with(
     mut url: ServerUrl,
     saved: Option<SavedLogin>,
 ) -> anyhow::Result<Opened> {
-    let login = match given(global)?.or(saved) {
-        Some(token @ SavedLogin::Token(_)) => token,
+    let saved = saved.map(|login| (login, GivenBy::Remembered));
+    let (login, given_by) = match given(global)?.or(saved) {
+        Some(token @ (SavedLogin::Token(_), _)) => token,
         password => ask_for_missing(&mut url, password).await?,
     };
-    let client = Client::connect(&url).await.map_err(NoSession)?;
+    let client = Client::connect(&url).await.map_err(NoSession::from)?;
     let reply = match &login {
         SavedLogin::Token(token) => client.login_with_token(token).await,
         SavedLogin::Password(password) => {
@@ -62,7 +88,10 @@ pub(super) async fn open_with(
             client.login(user, password).await
         }
     }
-    .map_err(NoSession)?;
+    .map_err(|error| match error {
+        ClientError::Login(_) => NoSession::Refused { error, given_by },
+        _ => error.into(),
+    })?;
     url.user = Some(reply.user.clone());
     Ok(Opened {
         client,
@@ -72,20 +101,26 @@ pub(super) async fn open_with(
     })
 }
 
+/// Ends the session, so that the server knows that nothing broke. Whether it answers or not, this
+/// is the end.
+pub(super) async fn leave(client: &Client) {
+    let _ = timeout(FAREWELL, client.quit()).await;
+}
+
 /// Asks for the user, if `url` names none, and for the password, if there is none.
 async fn ask_for_missing(
     url: &mut ServerUrl,
-    password: Option<SavedLogin>,
-) -> anyhow::Result<SavedLogin> {
+    password: Option<(SavedLogin, GivenBy)>,
+) -> anyhow::Result<(SavedLogin, GivenBy)> {
     if url.user.is_none() || password.is_none() {
         // Nobody types a password for a server that is not there. The connection is not kept: a
         // server does not wait for people.
-        Client::connect(url).await.map_err(NoSession)?;
+        Client::connect(url).await.map_err(NoSession::from)?;
     }
     let user = if let Some(user) = &url.user {
         user.clone()
     } else {
-        let otherwise = "write the user into the address, as in haul://alice@host";
+        let otherwise = "write the user into the address: haul+plain://USER@HOST:9000";
         ask("user", otherwise, ask_user).await?
     };
     let prompt = format!("Password for {} at {}: ", safe(&user), url.address());
@@ -95,7 +130,7 @@ async fn ask_for_missing(
     }
     let otherwise = "set HAUL_PASSWORD or give `--password-file FILE`";
     let password = ask("password", otherwise, move || ask_password(&prompt)).await?;
-    Ok(SavedLogin::Password(password))
+    Ok((SavedLogin::Password(password), GivenBy::Prompt))
 }
 
 /// An address that the user typed.
@@ -104,15 +139,20 @@ pub(super) fn parse(text: &str) -> anyhow::Result<ServerUrl> {
 }
 
 /// The way to log in that the options or the environment give.
-fn given(global: &Global) -> anyhow::Result<Option<SavedLogin>> {
+fn given(global: &Global) -> anyhow::Result<Option<(SavedLogin, GivenBy)>> {
     if let Some(path) = &global.token_file {
-        return first_line(path).map(|token| Some(SavedLogin::Token(token)));
+        let token = SavedLogin::Token(first_line(path)?);
+        return Ok(Some((token, GivenBy::TokenFile)));
     }
     if let Some(path) = &global.password_file {
-        return first_line(path).map(|password| Some(SavedLogin::Password(password)));
+        let password = SavedLogin::Password(first_line(path)?);
+        return Ok(Some((password, GivenBy::PasswordFile)));
     }
     match std::env::var("HAUL_PASSWORD") {
-        Ok(password) => Ok(Some(SavedLogin::Password(Secret::new(password)))),
+        Ok(password) => {
+            let password = SavedLogin::Password(Secret::new(password));
+            Ok(Some((password, GivenBy::Environment)))
+        }
         Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => Err(usage("HAUL_PASSWORD is not UTF-8")),
     }

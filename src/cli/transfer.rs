@@ -12,7 +12,7 @@ use super::output::{count, print, print_json, safe, size};
 use super::progress::Bar;
 use super::remote::Remote;
 use crate::client::{ClientError, Note, Progress, Summary, join};
-use crate::protocol::{Digest, ErrorCode, IfExists, Kind};
+use crate::protocol::{Algorithm, Digest, ErrorCode, IfExists, Kind};
 
 /// What became of files that is not printed yet.
 const NOTES: usize = 256;
@@ -36,6 +36,12 @@ impl From<IfExistsChoice> for IfExists {
             IfExistsChoice::Rename => Self::Rename,
         }
     }
+}
+
+/// The value of `--digest`.
+pub(super) fn algorithm(name: &str) -> Result<Algorithm, String> {
+    name.parse()
+        .map_err(|_| "one of blake3, sha256, md5".to_owned())
 }
 
 /// A file that was moved, as programs read it.
@@ -120,7 +126,12 @@ fn tell(remote: &Remote, telling: Telling, bar: &Bar, note: Note) -> anyhow::Res
         }
         Note::Skipped { path, why } => bar.print(&format!("haul: {path}: skipped: {why}")),
         Note::Failed { path, error } => {
-            let what = format!("{} {path}", telling.what);
+            // Once is enough.
+            let what = if error.local_path() == Some(Path::new(&path)) {
+                telling.what.to_owned()
+            } else {
+                format!("{} {path}", telling.what)
+            };
             bar.print(&line(&what, &error.into()));
         }
     }
@@ -218,6 +229,57 @@ pub(super) async fn into_directory(
     Ok(pairs)
 }
 
+/// Refuses to move or copy something to where it is.
+pub(super) async fn must_differ(remote: &Remote, from: &str, to: &str) -> anyhow::Result<()> {
+    if last_name(from) != last_name(to) {
+        return Ok(());
+    }
+    let cwd = if from.starts_with('/') == to.starts_with('/') {
+        String::new()
+    } else {
+        remote.client.pwd().await?
+    };
+    if absolute(&cwd, from) == absolute(&cwd, to) {
+        anyhow::bail!("from and to are the same: {to}");
+    }
+    Ok(())
+}
+
+/// The components of a path seen from `cwd`.
+fn absolute<'a>(cwd: &'a str, path: &'a str) -> Vec<&'a str> {
+    let cwd = if path.starts_with('/') { "" } else { cwd };
+    let mut components = Vec::new();
+    for component in cwd.split('/').chain(path.split('/')) {
+        match component {
+            "" | "." => {}
+            ".." if components.last().is_some_and(|last| *last != "..") => {
+                components.pop();
+            }
+            name => components.push(name),
+        }
+    }
+    components
+}
+
+/// Why `from` did not become `to`. The hint at `--if-exists` is kept where it helps: a directory
+/// neither replaces anything nor is replaced.
+pub(super) async fn why_not(
+    remote: &Remote,
+    from: &str,
+    to: &str,
+    error: ClientError,
+) -> anyhow::Error {
+    if error.code() == Some(ErrorCode::Exists) {
+        for path in [from, to] {
+            match remote.client.stat(path).await {
+                Ok(stat) if stat.entry.kind == Kind::File => {}
+                _ => return anyhow::anyhow!("{error}"),
+            }
+        }
+    }
+    error.into()
+}
+
 /// The last component of a path, unless it names a place by where it is: `/`, `.` or `..`.
 pub(super) fn last_name(path: &str) -> Option<&str> {
     let name = path.trim_end_matches('/').rsplit('/').next();
@@ -268,6 +330,13 @@ mod tests {
         assert_eq!(under_own_name("a/", "b/"), "a/b");
         assert_eq!(under_own_name("/", "b"), "/b");
         assert_eq!(under_own_name("a", ".."), "a");
+    }
+
+    #[test]
+    fn a_path_is_the_same_however_it_is_written() {
+        assert_eq!(absolute("/x", "a/../b/"), absolute("/", "/x//./b"));
+        assert_ne!(absolute("", "../a"), absolute("", "a"));
+        assert_ne!(absolute("", "../../a"), absolute("", "a"));
     }
 
     #[test]

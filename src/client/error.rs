@@ -1,7 +1,7 @@
 //! What can go wrong between a client and its server.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::protocol::{Digest, ErrorCode, GoodbyeReason, WireError};
@@ -63,6 +63,13 @@ pub enum ClientError {
     /// The local file became another while it was sent.
     #[error("{} changed while it was read", .0.display())]
     LocalChanged(PathBuf),
+    /// What is neither file nor directory can not be put. A pipe can, with
+    /// [`put_from`](super::Client::put_from).
+    #[error("{}: neither file nor directory", .0.display())]
+    LocalNeither(PathBuf),
+    /// A link to nothing can not be put.
+    #[error("{}: a link to nothing", .0.display())]
+    LocalDangling(PathBuf),
     /// A file is there already and was to be kept.
     #[error("there is a file already: {}", .0.display())]
     LocalExists(PathBuf),
@@ -110,6 +117,18 @@ impl ClientError {
             ),
             Self::Lost(_) | Self::Connect { .. } | Self::Login(_) | Self::NoTls { .. } => true,
             _ => false,
+        }
+    }
+
+    /// The local path that the message names.
+    pub(crate) fn local_path(&self) -> Option<&Path> {
+        match self {
+            Self::Local { path, .. }
+            | Self::LocalChanged(path)
+            | Self::LocalNeither(path)
+            | Self::LocalDangling(path)
+            | Self::LocalExists(path) => Some(path),
+            _ => None,
         }
     }
 

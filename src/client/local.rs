@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use tempfile::NamedTempFile;
 
 use super::ClientError;
@@ -54,24 +55,31 @@ impl From<&Metadata> for Stamp {
 }
 
 impl Source {
-    /// A file, or what else can be read under a name.
+    /// A file. A pipe is refused, not waited for.
     pub(super) fn open(path: &Path) -> Result<Self, ClientError> {
         let failed = |source| ClientError::local("read", path, source);
-        let file = File::open(path).map_err(failed)?;
+        let metadata = path.metadata().map_err(failed)?;
+        if !metadata.is_file() && !metadata.is_dir() {
+            return Err(ClientError::LocalNeither(path.into()));
+        }
+        // Between the two it may have become a pipe.
+        let file = File::options()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(path)
+            .map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if metadata.is_dir() {
             return Err(failed(io::ErrorKind::IsADirectory.into()));
         }
+        if !metadata.is_file() {
+            return Err(ClientError::LocalNeither(path.into()));
+        }
         // Files that the kernel makes up say that they are empty.
-        let size = (metadata.is_file() && metadata.len() > 0).then_some(metadata.len());
-        let modified = metadata.modified().ok().filter(|_| metadata.is_file());
-        let reader = if metadata.is_file() {
-            Reader::File(file, Stamp::from(&metadata))
-        } else {
-            Reader::Pipe(Box::new(file))
-        };
+        let size = (metadata.len() > 0).then_some(metadata.len());
+        let modified = metadata.modified().ok();
         Ok(Self {
-            reader,
+            reader: Reader::File(file, Stamp::from(&metadata)),
             path: path.into(),
             size,
             modified: modified.and_then(|time| Timestamp::try_from(time).ok()),

@@ -22,9 +22,7 @@ pub struct ServerUrl {
 
 /// The text is no address of a haul server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not the address of a server: {text:?}: {why}; expected haul://USER@HOST:PORT or haul+plain://USER@HOST:PORT"
-)]
+#[error("not the address of a server: {text:?}: {why}; expected haul+plain://USER@HOST:PORT")]
 pub struct InvalidUrl {
     text: String,
     why: &'static str,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use haul::storage::Limits;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -315,8 +316,11 @@ async fn a_transfer_ends_in_peace_when_nobody_reads_its_results_any_more() {
         &["--json", "get", "many", "back"],
         &["get", "-v", "many", "once more"],
     ] {
-        let mut process = person.command(args).spawn().expect("started");
-        drop(process.stdout.take());
+        // Closed before anything can be written to it.
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = person.command(args);
+        let mut process = command.stdout(writer).spawn().expect("started");
         let mut stderr = process.stderr.take().expect("piped");
         assert_eq!(ends(process).await.code(), Some(0), "{args:?}");
         let mut said = String::new();
@@ -465,4 +469,118 @@ async fn the_demo_agrees_with_itself() {
     let (output, stdout) = run(command, "").await;
     assert!(output.status.success(), "{output:?}");
     assert!(stdout.contains("every digest agreed"), "{stdout}");
+}
+
+#[tokio::test]
+async fn a_hint_names_only_what_the_command_takes() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("a", "A");
+    person.types(&["mkdir", "d"], 0).await;
+    person.types(&["put", "a"], 0).await;
+    person.types(&["put", "a", "b"], 0).await;
+    for (args, says, does_not_say) in [
+        (&["mkdir", "d"][..], "`-p` is content", "--if-exists"),
+        (
+            &["mv", "a", "/a"],
+            "from and to are the same",
+            "--if-exists",
+        ),
+        (
+            &["cp", "./a", "a"],
+            "from and to are the same",
+            "--if-exists",
+        ),
+        (&["mv", "a", "b"], "--if-exists", "same"),
+        (&["mv", "d", "b"], "b", "--if-exists"),
+        (
+            &["put", "nope"],
+            "haul: put: could not read nope",
+            "put nope",
+        ),
+        (&["get", "a", "no/b"], "no such directory: no", "os error"),
+    ] {
+        let (_, stderr) = person.types(args, 1).await;
+        assert!(stderr.contains(says), "{args:?}: {stderr}");
+        assert!(!stderr.contains(does_not_say), "{args:?}: {stderr}");
+    }
+    let (_, stderr) = person.types(&["hash", "--digest", "sha1", "a"], 2).await;
+    assert!(stderr.contains("one of blake3, sha256, md5"), "{stderr}");
+    let mut command = person.command(&["ls"]);
+    command.env("HAUL_PASSWORD", "wrong");
+    let (output, _) = run(command, "").await;
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("that of HAUL_PASSWORD"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_token_is_not_taken_for_another_user_than_the_address_names() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    let bob = "bob".parse().expect("a user name");
+    let token = server.accounts.add_token(&bob, "", None).await;
+    person.write("t", token.expect("a token").expose());
+    let says = "the token is bob's, not alice's";
+    for args in [
+        &["--server", &person.url, "--token-file", "t", "whoami"][..],
+        &["connect", &person.url, "--token-file", "t"],
+    ] {
+        let (_, stderr) = person.types(args, 3).await;
+        assert!(stderr.contains(says), "{stderr}");
+    }
+    let nobody = format!("haul+plain://{}", server.address);
+    let args = ["--server", &nobody, "--token-file", "t", "whoami"];
+    assert!(person.types(&args, 0).await.0.contains("bob"));
+}
+
+#[tokio::test]
+async fn what_is_neither_file_nor_directory_is_refused_and_not_waited_for() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("a", "A");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        person.path("fifo"),
+        rustix::fs::FileType::Fifo,
+        mode,
+        0,
+    )
+    .expect("made");
+    std::os::unix::fs::symlink("nowhere", person.path("link")).expect("linked");
+    for (name, says) in [
+        (
+            "fifo",
+            "haul: put: fifo: neither file nor directory; use `haul put - NAME < FIFO`",
+        ),
+        ("link", "haul: put: link: a link to nothing"),
+    ] {
+        let (_, stderr) = person.types(&["put", name], 1).await;
+        assert_eq!(stderr.trim_end(), says);
+    }
+    person.types(&["demo", "--sessions", "1", "."], 0).await;
+}
+
+#[tokio::test]
+async fn a_folder_that_may_not_be_listed_is_skipped_when_everything_is_got() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    let inbox = "inbox".parse().expect("a folder name");
+    let alice = "alice".parse().expect("a user name");
+    let accounts = &server.accounts;
+    let made = accounts.add_folder(&inbox, Limits::default()).await;
+    made.expect("a folder");
+    let rights = "drop".parse().expect("rights");
+    let granted = accounts.grant(&inbox, &alice, rights).await;
+    granted.expect("granted");
+    person.write("a", "A");
+    person.types(&["put", "a"], 0).await;
+    let (_, stderr) = person.types(&["get", "/", "copy"], 0).await;
+    assert!(
+        stderr.contains("/inbox: skipped: it may not be listed"),
+        "{stderr}"
+    );
+    assert_eq!(person.read("copy/a"), "A");
+    person.types(&["get", "/inbox", "copy"], 1).await;
 }

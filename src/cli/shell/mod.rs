@@ -115,8 +115,7 @@ impl Shell {
                 }
             }
         }
-        // Whether the server says goodbye or not, this is the end.
-        let _ = session.client().quit().await;
+        remote::leave(&session.client()).await;
         if failed && !at_terminal {
             return Err(Reported.into());
         }

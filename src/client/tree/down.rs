@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::{IN_FLIGHT, Job, Note, Summary, join};
 use crate::client::file::blocking;
 use crate::client::{Client, ClientError, Fetched, FileOptions, Progress};
-use crate::protocol::{Entry, Kind, LsReply, StatReply};
+use crate::protocol::{Entry, ErrorCode, Kind, LsReply, StatReply};
 
 /// Pages of listings asked for at the same time.
 const LISTINGS: usize = 8;
@@ -24,7 +24,8 @@ const LEVELS: u32 = 100;
 
 impl Client {
     /// Gets files and whole directories, each to the local path beside it, whose parent exists.
-    /// A directory that is there already is filled up. Links below a local path are not followed,
+    /// A directory that is there already is filled up. A folder at the root that may not be listed
+    /// is skipped, unless it is what was asked for. Links below a local path are not followed,
     /// and nothing that the server says leads out of it. Nothing is synced to the disk, as in
     /// [`get_file`](Self::get_file).
     ///
@@ -169,6 +170,12 @@ impl Down {
                 self.job.moved(place.remote, path, size, digest).await;
                 Ok(())
             }
+            Step::Listed(Directory { place, .. }, Err(error)) if is_closed(&place, &error) => {
+                self.looking -= 1;
+                self.job.summary.directories -= 1;
+                self.job.skipped(place.remote, "it may not be listed").await;
+                Ok(())
+            }
             Step::Looked(place, Err(error)) | Step::Listed(Directory { place, .. }, Err(error)) => {
                 self.looking -= 1;
                 self.job.failed(place.remote, error).await
@@ -226,6 +233,14 @@ impl Down {
         }
         Ok(())
     }
+}
+
+/// Whether this is a folder at the root that the user may not look into. Nobody who gets all that
+/// there is means those.
+fn is_closed(place: &Place, error: &ClientError) -> bool {
+    let is_name = |component: &Component| matches!(component, Component::Normal(_));
+    let names = Path::new(&place.remote).components().filter(is_name);
+    place.level == 1 && names.count() == 1 && error.code() == Some(ErrorCode::Denied)
 }
 
 /// Whether a name from the server names something within its directory and nothing else.

@@ -181,8 +181,11 @@ fn look_at(entry: &DirEntry, root: &Path, remote: &str, progress: &Progress) -> 
         let is_there = matches!(to.trim_end_matches('/'), "" | "." | "..");
         return (!is_there).then_some(Found::Directory { local, remote: to });
     }
-    // A pipe or device that the user named is read; one that lies about is left alone.
-    if !kind.is_file() && entry.depth() > 0 {
+    if !kind.is_file() && entry.depth() == 0 {
+        let error = ClientError::LocalNeither(local.clone());
+        return Some(Found::Failed { local, error });
+    }
+    if !kind.is_file() {
         let why = "neither file nor directory";
         return Some(Found::Skipped { local, why });
     }
@@ -206,6 +209,10 @@ fn why_not(error: walkdir::Error, root: &Path) -> Found {
     if error.kind() == std::io::ErrorKind::NotFound && depth > 0 {
         let why = "a link to nothing";
         return Found::Skipped { local, why };
+    }
+    if error.kind() == std::io::ErrorKind::NotFound && local.is_symlink() {
+        let error = ClientError::LocalDangling(local.clone());
+        return Found::Failed { local, error };
     }
     let error = ClientError::local("read", &*local, error);
     Found::Failed { local, error }
