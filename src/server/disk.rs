@@ -12,8 +12,8 @@ use super::CommandError;
 use crate::accounts::UserName;
 use crate::storage::{StorageError, StoredFile};
 
-/// The share of the disk threads that one user may hold, in all of their sessions: whatever their
-/// files wait for, others find a thread.
+/// One user holds at most one in so many of the disk threads, in all of their sessions: whatever
+/// their files wait for, others find a thread.
 const SHARE: usize = 4;
 
 /// The threads that may wait for the disk, divided among the users.

@@ -82,8 +82,8 @@ async fn expect_frames<R: AsyncRead + Unpin>(reader: R, deadline: Instant) -> Op
 
 async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) {
     let started = Instant::now();
-    // Boxed: a session that idles for hours does not keep the room that its login needed.
     let stop = session.shutdown.stop.clone();
+    // Boxed: a session that idles for hours does not keep the room that its login needed.
     let admitted = stop.run_until_cancelled(Box::pin(session.admit())).await;
     let end = match admitted.unwrap_or(Err(End::Goodbye(GoodbyeReason::ShuttingDown))) {
         Ok(admitted) => Dispatcher::new(&mut session, admitted).run().await,
