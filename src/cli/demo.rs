@@ -122,7 +122,7 @@ impl DemoServer {
             accounts.add_user(&name, &password, new).await?;
         }
         let config = Config::default();
-        let server = Server::new(accounts, Store::open(data)?, config.limits, config.auth);
+        let server = Server::new(accounts, Store::open(data)?, config);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("haul+plain://{}", listener.local_addr()?).parse()?;
         let shutdown = CancellationToken::new();

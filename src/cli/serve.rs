@@ -96,7 +96,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let first = first_admin(&accounts).await?;
     say_what_to_do_next(address, data, first.as_ref());
     info!(%address, data = %data.display(), version = env!("CARGO_PKG_VERSION"), "listening");
-    let server = Server::new(accounts, store, config.limits, config.auth);
+    let server = Server::new(accounts, store, config);
     server.run(listener, stop).await;
     info!("stopped");
     Ok(())

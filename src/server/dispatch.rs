@@ -50,7 +50,8 @@ enum Turn {
 impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     pub(super) fn new(session: &'a mut Session<R>, admitted: Admitted) -> Self {
         let Admitted { member, changes } = admitted;
-        let limits = &session.shared.limits;
+        let config = session.shared.config();
+        let limits = &config.limits;
         let unfinished = Arc::new(Semaphore::new(limits.requests));
         Self {
             transfers: Transfers::new(unfinished.clone()),

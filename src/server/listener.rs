@@ -38,7 +38,7 @@ pub(super) async fn run(server: &Server, listener: TcpListener, drain: Cancellat
     drop(listener);
     sessions.close();
     info!(sessions = sessions.len(), "draining");
-    let patience = server.shared.limits.drain_timeout;
+    let patience = server.shared.config().limits.drain_timeout;
     if timeout(patience, sessions.wait()).await.is_err() {
         warn!(
             sessions = sessions.len(),

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::CommandError;
@@ -36,7 +36,7 @@ pub use self::peer::Peer;
 
 use self::disk::Disks;
 use crate::accounts::Accounts;
-use crate::config::{Auth, Limits};
+use crate::config::Config;
 use crate::storage::Store;
 
 /// Name and version, as clients see it.
@@ -53,13 +53,19 @@ pub struct Server {
 struct Shared {
     accounts: Accounts,
     store: Store,
-    limits: Limits,
-    auth: Auth,
+    config: watch::Sender<Arc<Config>>,
     /// Sessions that may still be opened.
     sessions: Arc<Semaphore>,
     /// Turns for reading files only to hash them.
     digests: Semaphore,
     disks: Disks,
+}
+
+impl Shared {
+    /// The settings as they are now: not to be kept for longer than one step of the work.
+    fn config(&self) -> Arc<Config> {
+        self.config.borrow().clone()
+    }
 }
 
 /// The two steps of stopping a server.
@@ -74,7 +80,8 @@ pub struct Shutdown {
 impl Server {
     /// A server for these accounts and files.
     #[must_use]
-    pub fn new(accounts: Accounts, store: Store, limits: Limits, auth: Auth) -> Self {
+    pub fn new(accounts: Accounts, store: Store, config: Config) -> Self {
+        let limits = &config.limits;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             shared: Arc::new(Shared {
@@ -83,8 +90,7 @@ impl Server {
                 sessions: Arc::new(Semaphore::new(limits.sessions)),
                 digests: Semaphore::new(cores),
                 disks: Disks::new(limits.disk_threads),
-                limits,
-                auth,
+                config: watch::Sender::new(Arc::new(config)),
             }),
         }
     }

@@ -35,19 +35,22 @@ pub(super) async fn serve<R, W>(
     // Of the highest level, so that the lines below it tell their session at every level.
     let span = error_span!("session", session = %id, peer = %peer, user = field::Empty);
     async {
-        let login_deadline = Instant::now() + shared.limits.login_timeout;
+        let (first_timeout, write_timeout, login_deadline) = {
+            let limits = &shared.config().limits;
+            let deadline = Instant::now() + limits.login_timeout;
+            let first_timeout = limits.frame_timeout_before_login;
+            (first_timeout, limits.write_timeout, deadline)
+        };
         let opening = expect_frames(reader, login_deadline);
         let Some(Some(reader)) = shutdown.drain.run_until_cancelled(opening).await else {
             return;
         };
-        let limits = &shared.limits;
         let (outbox, queue) = Outbox::new();
-        let writing = write_frames(writer, queue, limits.write_timeout);
+        let writing = write_frames(writer, queue, write_timeout);
         let stop = shutdown.stop.clone();
         // Whoever waits to send something is freed with the writer.
         let writing = async move { stop.run_until_cancelled(writing).await };
         let writing = tokio::spawn(writing.in_current_span());
-        let first_timeout = limits.frame_timeout_before_login;
         let session = Session {
             shared: shared.clone(),
             receiver: Receiver::new(reader, FrameCodec::before_login(), first_timeout),

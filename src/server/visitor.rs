@@ -76,7 +76,8 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
         };
         let outcome = job.guard(work).await;
         if admitted.is_some() {
-            self.receiver.lift_limits(self.shared.limits.frame_timeout);
+            let frame_timeout = self.shared.config().limits.frame_timeout;
+            self.receiver.lift_limits(frame_timeout);
         }
         job.finish(&self.outbox, outcome).await?;
         Ok(admitted)

@@ -47,7 +47,7 @@ impl TestServer {
         let mut config = Config::default();
         change(&mut config);
         let store = Store::open(data.path()).expect("a store");
-        let server = Server::new(accounts.clone(), store, config.limits, config.auth);
+        let server = Server::new(accounts.clone(), store, config);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shutdown = CancellationToken::new();

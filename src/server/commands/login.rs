@@ -12,7 +12,7 @@ pub(in crate::server) async fn log_in(
     shared: &Shared,
     peer: Peer,
 ) -> Result<Account, CommandError> {
-    if !peer.is_private() && !shared.auth.plaintext_logins {
+    if !peer.is_private() && !shared.config().auth.plaintext_logins {
         return Err(CommandError::PlaintextLogin);
     }
     let accounts = &shared.accounts;
