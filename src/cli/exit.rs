@@ -51,7 +51,10 @@ pub(super) enum GivenBy {
 /// Stopped by a signal.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
-pub(super) struct Interrupted;
+pub(super) struct Interrupted {
+    /// The server keeps what it has of an upload.
+    pub(super) kept: bool,
+}
 
 /// Something failed, and was reported when it did.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +112,8 @@ fn code(error: &anyhow::Error) -> u8 {
             NoSession::Client(ClientError::NoTls { .. }) => USAGE,
             _ => NO_SESSION,
         }
+    } else if let Some(ClientError::NotBack { .. }) = error.downcast_ref() {
+        NO_SESSION
     } else {
         REFUSED
     }
@@ -118,7 +123,14 @@ fn hint(what: &str, error: &anyhow::Error) -> Option<&'static str> {
     if let Some(error) = error.downcast_ref() {
         return no_session_hint(error);
     }
+    if let Some(Interrupted { kept: true }) = error.downcast_ref() {
+        return Some("what arrived is kept for 24 hours; the same command goes on from there");
+    }
     match error.downcast_ref::<ClientError>()? {
+        ClientError::Lost(_) | ClientError::NotBack { .. } if what.starts_with("put") => {
+            Some("the same command goes on where this one stopped")
+        }
+        ClientError::NotBack { .. } => Some("try again"),
         ClientError::LocalExists(_) => Some("`--if-exists replace` or `rename` would go on"),
         ClientError::LocalNeither(_) => Some("use `haul put - NAME < FIFO`"),
         ClientError::LocalChanged(_) => Some("try again when nothing writes to it"),
@@ -182,7 +194,7 @@ mod tests {
             (usage("wrong"), 2),
             (NoSession::from(ClientError::NoTls { url }).into(), 2),
             (NoSession::from(login).into(), 3),
-            (Interrupted.into(), 130),
+            (Interrupted { kept: false }.into(), 130),
             (Reported.into(), 1),
         ] {
             assert_eq!(code(&error), expected, "{error}");

@@ -9,9 +9,10 @@ use super::exit::usage;
 use super::progress::Bar;
 use super::remote::Remote;
 use super::transfer::{
-    IfExistsChoice, Target, Telling, algorithm, all_differ, follow, local_target, under_own_name,
+    IfExistsChoice, Retries, Target, Telling, algorithm, all_differ, follow, local_target,
+    under_own_name,
 };
-use crate::client::{FileOptions, Progress};
+use crate::client::{FileOptions, Progress, RetryPolicy};
 use crate::protocol::Algorithm;
 
 /// Get files and whole directories
@@ -21,8 +22,8 @@ use crate::protocol::Algorithm;
 /// otherwise it is the new name of the only other. So `get a b` gets a as b, and
 /// `get a b .` gets both. `-` as LOCAL writes one file to standard output.
 ///
-/// A file appears under its name once it is whole and its digest is that of the server. Directories
-/// that are there are filled up. Modification times of files are kept.
+/// A file appears under its name once it is whole and its digest is that of the server. If the
+/// connection is lost it is made anew, and what was under way goes on from there. Directories that are there are filled up. Modification times of files are kept.
 #[derive(Debug, Args)]
 #[command(override_usage = "haul get [OPTIONS] REMOTE… [LOCAL]")]
 pub(super) struct Get {
@@ -38,9 +39,15 @@ pub(super) struct Get {
     /// Print the path of every file
     #[arg(long, short)]
     verbose: bool,
+    #[command(flatten)]
+    retries: Retries,
 }
 
 impl Get {
+    pub(super) fn retry_policy(&self) -> RetryPolicy {
+        self.retries.policy()
+    }
+
     pub(super) async fn run(mut self, remote: &Remote) -> anyhow::Result<()> {
         let local = match self.paths.len() {
             0 | 1 => ".".to_owned(),
@@ -59,9 +66,9 @@ impl Get {
             what: "get",
             verbose: self.verbose || self.if_exists == IfExistsChoice::Rename,
         };
-        let client = &remote.client;
+        let session = &remote.session;
         follow(remote, telling, |progress, notes| async move {
-            client.get_trees(roots, options, &progress, notes).await
+            session.get_trees(roots, options, &progress, notes).await
         })
         .await
     }
@@ -99,7 +106,7 @@ async fn to_pipe(remote: &Remote, paths: &[String], options: FileOptions) -> any
     let progress = Progress::new();
     let bar = Bar::new(remote.output, &progress);
     let stdout = std::io::stdout();
-    bar.during(remote.client.get_into(path, stdout, options, &progress))
+    bar.during(remote.session.get_into(path, stdout, options, &progress))
         .await?;
     Ok(())
 }

@@ -43,6 +43,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use self::exit::Interrupted;
 use self::output::Output;
 use self::remote::Remote;
+use crate::client::RetryPolicy;
 
 /// For threads that still hold a file when everything else is done.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -216,20 +217,30 @@ impl ClientCommand {
             Self::Shell(command) => command.run(global, output).await,
             Self::Demo(command) => unless_interrupted(command.run(output)).await,
             Self::Remote(command) => {
+                let opened = unless_interrupted(remote::open(global)).await?;
+                let remote = Remote::new(opened, output, command.retry_policy());
                 let work = async {
-                    let client = remote::open(global).await?.client;
-                    let remote = Remote { client, output };
                     let outcome = command.run(&remote).await;
-                    remote::leave(&remote.client).await;
+                    remote::leave(&remote.session.client()).await;
                     outcome
                 };
-                unless_interrupted(Box::pin(work)).await
+                unless_cut_off(Box::pin(work), &remote).await
             }
         }
     }
 }
 
 impl RemoteCommand {
+    /// What is done if the connection is lost.
+    fn retry_policy(&self) -> RetryPolicy {
+        match self {
+            Self::Get(get) => get.retry_policy(),
+            Self::Put(put) => put.retry_policy(),
+            // Too short to be worth it, or not to be done twice.
+            _ => RetryPolicy::NEVER,
+        }
+    }
+
     async fn run(self, remote: &Remote) -> anyhow::Result<()> {
         match self {
             Self::Ls(command) => command.run(remote).await,
@@ -250,15 +261,46 @@ impl RemoteCommand {
 
 /// Does `work` unless a signal comes first; what was under way is then dropped, which cleans up.
 async fn unless_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::select! {
+        outcome = work => outcome,
+        signal = interruption() => {
+            signal?;
+            Err(Interrupted { kept: false }.into())
+        }
+    }
+}
+
+/// [`unless_interrupted`] for work with `remote`. What is dropped is cancelled there, except
+/// uploads that could go on: the server keeps those if the connection goes away first.
+async fn unless_cut_off<T>(
+    work: impl Future<Output = anyhow::Result<T>>,
+    remote: &Remote,
+) -> anyhow::Result<T> {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        outcome = &mut work => outcome,
+        signal = interruption() => {
+            signal?;
+            let kept = remote.session.has_resumable_upload();
+            if kept {
+                remote.session.hang_up();
+            }
+            Err(Interrupted { kept }.into())
+        }
+    }
+}
+
+/// Resolves when a signal asks this process to end.
+async fn interruption() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminated = signal(SignalKind::terminate())?;
     let mut hung_up = signal(SignalKind::hangup())?;
     tokio::select! {
-        outcome = work => outcome,
-        _ = tokio::signal::ctrl_c() => Err(Interrupted.into()),
-        _ = terminated.recv() => Err(Interrupted.into()),
-        _ = hung_up.recv() => Err(Interrupted.into()),
+        outcome = tokio::signal::ctrl_c() => outcome?,
+        _ = terminated.recv() => {}
+        _ = hung_up.recv() => {}
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The progress bar: bytes, rate, time left and files done, on standard error.
+//! The progress bar: bytes, rate, time left and files done, on standard error; and what a job waits
+//! for.
 
 use std::io::{Write, stderr};
 use std::time::Duration;
@@ -6,8 +7,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use tokio::time::{Instant, interval_at};
 
-use super::output::{Output, count, safe};
-use crate::client::Progress;
+use super::output::{Output, count, safe, size};
+use crate::client::{Progress, Waiting};
 
 /// How often the counters are looked at.
 const REFRESH: Duration = Duration::from_millis(100);
@@ -15,11 +16,13 @@ const REFRESH: Duration = Duration::from_millis(100);
 /// What is done sooner needs no bar.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// A bar that shows the counters of one job; nothing where nobody would see it.
+/// A bar that shows the counters of one job; nothing where nobody would see it, except a line when
+/// the job has to wait.
 #[derive(Debug, Clone)]
 pub(super) struct Bar {
-    bar: ProgressBar,
+    drawn: ProgressBar,
     progress: Progress,
+    output: Output,
 }
 
 impl Bar {
@@ -30,43 +33,67 @@ impl Bar {
             ProgressBar::hidden()
         };
         Self {
-            bar: bar
+            drawn: bar
                 .with_style(style(OPEN_END))
                 .with_finish(ProgressFinish::AndClear),
             progress: progress.clone(),
+            output,
         }
     }
 
     /// Shows how far `work` is until it is done. The bar goes away with it.
     pub(super) async fn during<T>(&self, work: impl Future<Output = T>) -> T {
-        let _clear = Clear(&self.bar);
+        let _clear = Clear(&self.drawn);
         let mut work = std::pin::pin!(work);
         let mut ticks = interval_at(Instant::now() + PATIENCE, REFRESH);
-        let mut closed_end = false;
+        let mut waiting = self.progress.waiting();
+        let mut shown = OPEN_END;
         loop {
             tokio::select! {
                 biased;
                 outcome = &mut work => return outcome,
+                Ok(()) = waiting.changed() => self.say(waiting.borrow_and_update().as_ref()),
                 _ = ticks.tick() => {}
             }
-            if !closed_end && self.progress.totals_are_final() && self.progress.total_bytes() > 0 {
-                closed_end = true;
-                self.bar.set_style(style(CLOSED_END));
+            let is_waiting = waiting.borrow().is_some();
+            let template = match total(&self.progress) {
+                Some(_) if is_waiting => CLOSED_END_WAITING,
+                Some(_) => CLOSED_END,
+                None if is_waiting => OPEN_END_WAITING,
+                None => OPEN_END,
+            };
+            if template != shown {
+                shown = template;
+                self.drawn.set_style(style(template));
             }
-            self.look();
+            self.look(waiting.borrow().as_ref());
         }
     }
 
-    fn look(&self) {
+    /// Where no bar can tell what the job waits for, a line does.
+    fn say(&self, waiting: Option<&Waiting>) {
+        if let Some(waiting) = waiting
+            && !self.output.progress
+        {
+            self.output.note(&held_up(&self.progress, waiting));
+        }
+    }
+
+    fn look(&self, waiting: Option<&Waiting>) {
         let progress = &self.progress;
         let (done, known) = (progress.files(), progress.total_files());
         if progress.totals_are_final() {
             // What turns out longer than it was said to be must not run past its end.
-            self.bar
+            self.drawn
                 .set_length(progress.total_bytes().max(progress.bytes()));
         }
-        self.bar.set_position(progress.bytes());
-        self.bar.set_message(match known {
+        self.drawn.set_position(progress.bytes());
+        if let Some(waiting) = waiting {
+            let text = held_up(progress, waiting);
+            self.drawn.set_message(safe(&text).into_owned());
+            return;
+        }
+        self.drawn.set_message(match known {
             0 => "looking".to_owned(),
             1 => String::new(),
             _ if progress.totals_are_final() => format!("{done} of {}", count(known, "file")),
@@ -77,7 +104,7 @@ impl Bar {
     /// Prints a line on standard error, above the bar.
     pub(super) fn print(&self, line: &str) {
         // Where nobody can read it, the exit code still tells.
-        self.bar.suspend(|| {
+        self.drawn.suspend(|| {
             let _ = writeln!(stderr(), "{}", safe(line));
         });
     }
@@ -92,9 +119,48 @@ impl Drop for Clear<'_> {
     }
 }
 
+/// All bytes that there are to move, once that is known.
+fn total(progress: &Progress) -> Option<u64> {
+    let total = progress.total_bytes().max(progress.bytes());
+    (progress.totals_are_final() && total > 0).then_some(total)
+}
+
+/// Why the job stands still, and until when.
+fn held_up(progress: &Progress, waiting: &Waiting) -> String {
+    let what = if waiting.connection_lost {
+        "connection lost"
+    } else {
+        "held up"
+    };
+    let place = match total(progress) {
+        Some(total) => format!(
+            "at {} %",
+            u128::from(progress.bytes()) * 100 / u128::from(total)
+        ),
+        None => format!("after {}", size(progress.bytes())),
+    };
+    let left = waiting.until.saturating_duration_since(Instant::now());
+    let then = if left.is_zero() {
+        "trying again".to_owned()
+    } else {
+        // Nobody waits for 0 s.
+        format!("trying again in {} s", left.as_millis().div_ceil(1000))
+    };
+    let Waiting {
+        why,
+        attempt,
+        attempts,
+        ..
+    } = waiting;
+    format!("{what} {place} ({why}); {then}, attempt {attempt} of {attempts}")
+}
+
 const OPEN_END: &str = "{spinner} {binary_bytes} {binary_bytes_per_sec} {msg}";
 const CLOSED_END: &str = "{wide_bar} {percent:>3}% {binary_bytes} of {binary_total_bytes} \
     {binary_bytes_per_sec} {eta} left {msg}";
+
+const OPEN_END_WAITING: &str = "{spinner} {binary_bytes} {wide_msg}";
+const CLOSED_END_WAITING: &str = "{bar:10} {percent:>3}% {wide_msg}";
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the templates above are sound")
@@ -106,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_sound() {
-        for template in [OPEN_END, CLOSED_END] {
+        for template in [OPEN_END, CLOSED_END, OPEN_END_WAITING, CLOSED_END_WAITING] {
             style(template);
         }
     }

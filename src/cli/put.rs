@@ -10,10 +10,10 @@ use super::output::print_json;
 use super::progress::Bar;
 use super::remote::Remote;
 use super::transfer::{
-    IfExistsChoice, Target, Telling, algorithm, all_differ, follow, last_name, remote_target,
-    under_own_name,
+    IfExistsChoice, Retries, Target, Telling, algorithm, all_differ, follow, last_name,
+    remote_target, under_own_name,
 };
-use crate::client::{FileOptions, Progress};
+use crate::client::{FileOptions, Progress, RetryPolicy};
 use crate::protocol::Algorithm;
 
 /// Put files and whole directories
@@ -23,8 +23,9 @@ use crate::protocol::Algorithm;
 /// under their own names; otherwise it is the new name of the only other. `-` as LOCAL puts what comes
 /// from standard input, and needs a REMOTE.
 ///
-/// A file appears on the server once it is whole and safe. Directories that are there are filled up.
-/// Links to files and directories are followed. Modification times of files are kept.
+/// A file appears on the server once it is whole and safe. If the connection is lost it is made anew,
+/// and what was under way goes on from there; so does the same command, typed again after this one was
+/// stopped. Directories that are there are filled up. Links to files and directories are followed. Modification times of files are kept.
 #[derive(Debug, Args)]
 #[command(override_usage = "haul put [OPTIONS] LOCAL… [REMOTE]")]
 pub(super) struct Put {
@@ -43,9 +44,15 @@ pub(super) struct Put {
     /// Print the path of every file
     #[arg(long, short)]
     verbose: bool,
+    #[command(flatten)]
+    retries: Retries,
 }
 
 impl Put {
+    pub(super) fn retry_policy(&self) -> RetryPolicy {
+        self.retries.policy()
+    }
+
     pub(super) async fn run(mut self, remote: &Remote) -> anyhow::Result<()> {
         let to = match self.paths.len() {
             0 | 1 => ".".to_owned(),
@@ -65,9 +72,9 @@ impl Put {
             what: "put",
             verbose: self.verbose || self.if_exists == IfExistsChoice::Rename,
         };
-        let client = &remote.client;
+        let session = &remote.session;
         follow(remote, telling, |progress, notes| async move {
-            client.put_trees(roots, options, &progress, notes).await
+            session.put_trees(roots, options, &progress, notes).await
         })
         .await
     }
@@ -108,7 +115,7 @@ impl Put {
         let progress = Progress::new();
         let bar = Bar::new(remote.output, &progress);
         let stdin = std::io::stdin();
-        let put = remote.client.put_from(stdin, to, options, &progress);
+        let put = remote.session.put_from(stdin, to, options, &progress);
         let reply = bar.during(put).await?;
         if remote.output.is_json() {
             print_json(&reply)?;

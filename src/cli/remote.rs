@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{IsTerminal, Write, stderr, stdin};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,7 +14,7 @@ use super::Global;
 use super::exit::{GivenBy, NoSession, usage};
 use super::output::{Output, safe};
 use super::remembered::{Remembered, SavedLogin};
-use crate::client::{Client, ClientError, ServerUrl};
+use crate::client::{Client, ClientError, Reconnecting, RetryPolicy, ServerUrl};
 use crate::protocol::{LoginReply, Secret};
 
 /// For the server's goodbye.
@@ -22,8 +23,49 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// What a command needs: a session, and somewhere to print.
 #[derive(Debug, Clone)]
 pub(super) struct Remote {
+    /// The connection that the command begins with.
     pub(super) client: Client,
+    /// What goes on over others.
+    pub(super) session: Reconnecting,
     pub(super) output: Output,
+}
+
+impl Remote {
+    /// For a session in the user's home.
+    pub(super) fn new(opened: Opened, output: Output, policy: RetryPolicy) -> Self {
+        let Opened {
+            client, url, login, ..
+        } = opened;
+        Self::within(client, (url, login, None), output, policy)
+    }
+
+    /// For a session whose connections are made with this address and login, each in this
+    /// directory.
+    pub(super) fn within(
+        client: Client,
+        (url, login, cwd): (ServerUrl, SavedLogin, Option<String>),
+        output: Output,
+        policy: RetryPolicy,
+    ) -> Self {
+        let again = Arc::new((url, login, cwd));
+        let connect = move || {
+            let again = Arc::clone(&again);
+            async move {
+                let (url, login, cwd) = &*again;
+                let client = Client::connect(url).await?;
+                log_in(&client, url, login).await?;
+                if let Some(cwd) = cwd {
+                    client.cd(cwd).await?;
+                }
+                Ok(client)
+            }
+        };
+        Self {
+            session: Reconnecting::new(client.clone(), policy, connect),
+            client,
+            output,
+        }
+    }
 }
 
 /// A session, and how it came about.
@@ -81,17 +123,12 @@ pub(super) async fn open_with(
         password => ask_for_missing(&mut url, password).await?,
     };
     let client = Client::connect(&url).await.map_err(NoSession::from)?;
-    let reply = match &login {
-        SavedLogin::Token(token) => client.login_with_token(token).await,
-        SavedLogin::Password(password) => {
-            let user = url.user.as_deref().unwrap_or_default();
-            client.login(user, password).await
-        }
-    }
-    .map_err(|error| match error {
-        ClientError::Login(_) => NoSession::Refused { error, given_by },
-        _ => error.into(),
-    })?;
+    let reply = log_in(&client, &url, &login)
+        .await
+        .map_err(|error| match error {
+            ClientError::Login(_) => NoSession::Refused { error, given_by },
+            _ => error.into(),
+        })?;
     url.user = Some(reply.user.clone());
     Ok(Opened {
         client,
@@ -99,6 +136,20 @@ pub(super) async fn open_with(
         login,
         reply,
     })
+}
+
+async fn log_in(
+    client: &Client,
+    url: &ServerUrl,
+    login: &SavedLogin,
+) -> Result<LoginReply, ClientError> {
+    match login {
+        SavedLogin::Token(token) => client.login_with_token(token).await,
+        SavedLogin::Password(password) => {
+            let user = url.user.as_deref().unwrap_or_default();
+            client.login(user, password).await
+        }
+    }
 }
 
 /// Ends the session, so that the server knows that nothing broke. Whether it answers or not, this
@@ -184,7 +235,7 @@ async fn ask<T: Send + 'static>(
     spawn_blocking(question)
         .await?
         .map_err(|error| match error.kind() {
-            std::io::ErrorKind::Interrupted => super::Interrupted.into(),
+            std::io::ErrorKind::Interrupted => super::Interrupted { kept: false }.into(),
             _ => anyhow::Error::new(error),
         })
         .with_context(|| format!("no {what}"))

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -11,11 +11,28 @@ use super::exit::{Reported, line, usage};
 use super::output::{count, print, print_json, safe, size};
 use super::progress::Bar;
 use super::remote::Remote;
-use crate::client::{ClientError, Note, Progress, Summary, join};
+use crate::client::{ClientError, Note, Progress, RetryPolicy, Summary, join};
 use crate::protocol::{Algorithm, Digest, ErrorCode, IfExists, Kind};
 
 /// What became of files that is not printed yet.
 const NOTES: usize = 256;
+
+/// What `get` and `put` do if the connection is lost.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct Retries {
+    /// How often to connect again, in a row and without getting on, if the connection is lost
+    #[arg(long, default_value_t = RetryPolicy::default().attempts, value_name = "N")]
+    retries: u32,
+}
+
+impl Retries {
+    pub(super) fn policy(self) -> RetryPolicy {
+        RetryPolicy {
+            attempts: self.retries,
+            ..RetryPolicy::default()
+        }
+    }
+}
 
 /// `--if-exists`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -179,7 +196,7 @@ pub(super) async fn remote_target(
     if path.ends_with('/') || last_name(path).is_none() {
         return Ok(Target::Directory);
     }
-    match remote.client.stat(path).await {
+    match remote.session.stat(path).await {
         Ok(stat) if stat.entry.kind == Kind::Dir => Ok(Target::Directory),
         // Where one may write and not look, a path is taken for a new name.
         Ok(_) => several_need_directory(path, sources),

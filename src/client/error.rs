@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::{Digest, ErrorCode, GoodbyeReason, WireError};
@@ -33,6 +34,24 @@ pub enum ClientError {
     /// The connection is gone, and every call that was unfinished with it.
     #[error(transparent)]
     Lost(#[from] Lost),
+    /// The connection is gone, and could not be made anew.
+    #[error("{lost}, and {} to connect again failed", tries(*.attempts))]
+    NotBack {
+        /// Why the connection was lost.
+        lost: String,
+        /// How often it was tried to make another.
+        attempts: u32,
+        /// Why the last of these failed.
+        source: Arc<ClientError>,
+    },
+    /// The connection is gone, and what came from a pipe can not be had again.
+    #[error("{lost}, and what {} gave can not be sent again", .pipe.display())]
+    PipeLost {
+        /// What the pipe is called.
+        pipe: PathBuf,
+        /// Why the connection was lost.
+        lost: Box<Lost>,
+    },
     /// The server did not answer a request that it answers at once.
     #[error("the server did not answer within {0:?}")]
     TimedOut(Duration),
@@ -94,6 +113,7 @@ impl ClientError {
             Self::Login(error) | Self::Server(error) | Self::Lost(Lost::Refused(error)) => {
                 Some(error.code)
             }
+            Self::NotBack { source, .. } => source.code(),
             _ => None,
         }
     }
@@ -115,7 +135,12 @@ impl ClientError {
                     | io::ErrorKind::QuotaExceeded
                     | io::ErrorKind::ReadOnlyFilesystem
             ),
-            Self::Lost(_) | Self::Connect { .. } | Self::Login(_) | Self::NoTls { .. } => true,
+            Self::Lost(_)
+            | Self::NotBack { .. }
+            | Self::PipeLost { .. }
+            | Self::Connect { .. }
+            | Self::Login(_)
+            | Self::NoTls { .. } => true,
             _ => false,
         }
     }
@@ -154,12 +179,20 @@ pub enum Lost {
     /// The server hung up, and said why.
     #[error("the server hung up: {0}")]
     Refused(WireError),
+    /// This side hung up.
+    #[error("this side hung up")]
+    HungUp,
     /// The network failed, or the other side is gone.
     #[error("the connection broke: {0}")]
     Broken(String),
     /// What answers there is no haul server.
     #[error("what answers there does not speak haul: {0}")]
     NotHaul(String),
+}
+
+/// `1 attempt`, `2 attempts`.
+fn tries(number: u32) -> String {
+    format!("{number} attempt{}", if number == 1 { "" } else { "s" })
 }
 
 fn farewell(reason: GoodbyeReason) -> &'static str {

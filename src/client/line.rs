@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::{ClientError, Lost};
 use crate::connection::{Outbox, ReceiveError, Receiver, write_frames};
@@ -50,6 +51,7 @@ pub(super) struct Line {
     transfers: Arc<Semaphore>,
     /// For what a dropped transfer still has to say.
     pub(super) runtime: Handle,
+    cut: CancellationToken,
 }
 
 /// What arrives on the stream of a download.
@@ -73,10 +75,21 @@ impl Line {
         let table = Arc::new(Table::default());
         let writer = tokio::spawn(write_frames(writer, queue, FRAME_TIMEOUT));
         let receiver = Receiver::new(reader, FrameCodec::new(), FRAME_TIMEOUT);
-        tokio::spawn(read_until_lost(receiver, writer, Arc::clone(&table)));
+        let cut = CancellationToken::new();
+        tokio::spawn({
+            let (table, cut) = (Arc::clone(&table), cut.clone());
+            async move {
+                let abort = writer.abort_handle();
+                let reading = read_until_lost(receiver, writer, &table);
+                let lost = cut.run_until_cancelled_owned(reading).await;
+                abort.abort();
+                table.lose(lost.unwrap_or(Lost::HungUp));
+            }
+        });
         Self {
             outbox,
             table,
+            cut,
             requests: Arc::new(Semaphore::new(REQUESTS)),
             transfers: Arc::new(Semaphore::new(TRANSFERS)),
             runtime: Handle::current(),
@@ -88,10 +101,16 @@ impl Line {
         self.send(request, None, None).await
     }
 
-    /// Sends a request whose data flows this way.
-    pub(super) async fn put<C: Call>(&self, request: &C) -> Result<Pending, ClientError> {
+    /// Sends a request whose data flows this way. The first part that comes is its begin; what
+    /// comes after the receiver is dropped is thrown away.
+    pub(super) async fn put<C: Call>(
+        &self,
+        request: &C,
+    ) -> Result<(Pending, mpsc::Receiver<Part>), ClientError> {
         let transfer = permit(&self.transfers).await;
-        self.send(request, Some(transfer), None).await
+        let (sender, parts) = mpsc::channel(1);
+        let pending = self.send(request, Some(transfer), Some(sender)).await?;
+        Ok((pending, parts))
     }
 
     /// Sends a request whose data comes from the server.
@@ -146,6 +165,12 @@ impl Line {
     /// Whether the request of this id still has its final reply to come.
     pub(super) fn is_unfinished(&self, id: u32) -> bool {
         self.table.lock().waiting.contains_key(&id)
+    }
+
+    /// Fails all who wait, and closes the connection with whatever was to be sent.
+    pub(super) fn hang_up(&self) {
+        self.table.lose(Lost::HungUp);
+        self.cut.cancel();
     }
 
     /// Why the connection is gone, if it is.
@@ -262,12 +287,12 @@ impl Table {
     }
 }
 
-/// Hands out what arrives until nothing more can, then fails all who wait.
+/// Hands out what arrives until nothing more can; why that is.
 async fn read_until_lost<R: AsyncRead + Unpin>(
     mut receiver: Receiver<R>,
     mut writer: JoinHandle<std::io::Result<()>>,
-    table: Arc<Table>,
-) {
+    table: &Table,
+) -> Lost {
     let mut goodbye = None;
     let lost = loop {
         let frame = tokio::select! {
@@ -277,11 +302,11 @@ async fn read_until_lost<R: AsyncRead + Unpin>(
         };
         match frame {
             Ok(Some(Frame::Data { stream, chunk })) => {
-                deliver(&table, stream, Part::Chunk(chunk)).await;
+                deliver(table, stream, Part::Chunk(chunk)).await;
             }
             Ok(Some(Frame::Control(json))) => match ServerMessage::parse(&json) {
                 Ok(message) => {
-                    if let Some(lost) = hand_out(&table, message, &mut goodbye).await {
+                    if let Some(lost) = hand_out(table, message, &mut goodbye).await {
                         break lost;
                     }
                 }
@@ -298,8 +323,7 @@ async fn read_until_lost<R: AsyncRead + Unpin>(
             Err(error @ ReceiveError::TimedOut(_)) => break Lost::Broken(error.to_string()),
         }
     };
-    writer.abort();
-    table.lose(goodbye.map_or(lost, Lost::Goodbye));
+    goodbye.map_or(lost, Lost::Goodbye)
 }
 
 /// Gives one message to who waits for it. The connection is over if this returns why.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -98,16 +98,59 @@ impl Source {
         }
     }
 
+    /// What messages call it.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it can be read again.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.reader, Reader::File(..))
+    }
+
+    /// Goes back or on to a place in a file.
+    pub(super) fn go_to(&mut self, offset: u64) -> Result<(), ClientError> {
+        let outcome = match &mut self.reader {
+            Reader::File(file, _) => file.seek(SeekFrom::Start(offset)),
+            Reader::Pipe(_) => Err(io::ErrorKind::NotSeekable.into()),
+        };
+        match outcome {
+            Ok(_) => {
+                self.read = offset;
+                Ok(())
+            }
+            Err(source) => Err(ClientError::local("read", &self.path, source)),
+        }
+    }
+
+    /// Fails if the file was written to since it was opened.
+    pub(super) fn check_unchanged(&self) -> Result<(), ClientError> {
+        let failed = |source| ClientError::local("read", &self.path, source);
+        match &self.reader {
+            Reader::File(file, before)
+                if Stamp::from(&file.metadata().map_err(failed)?) != *before =>
+            {
+                Err(ClientError::LocalChanged(self.path.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The next bytes, a full [`CHUNK`] except at the end, where there are none left. A file that
     /// was written to meanwhile has no end but an error.
     pub(super) fn next_chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
+        self.next_part(CHUNK)
+    }
+
+    /// The next bytes, at most `limit` of them.
+    pub(super) fn next_part(&mut self, limit: usize) -> Result<Option<Bytes>, ClientError> {
         let failed = |source| ClientError::local("read", &self.path, source);
-        let mut chunk = Vec::with_capacity(CHUNK);
+        let mut chunk = Vec::with_capacity(limit);
         let reader: &mut dyn Read = match &mut self.reader {
             Reader::File(file, _) => file,
             Reader::Pipe(pipe) => pipe,
         };
-        let mut rest = reader.take(CHUNK as u64);
+        let mut rest = reader.take(limit as u64);
         rest.read_to_end(&mut chunk).map_err(failed)?;
         self.read += chunk.len() as u64;
         let at_end = chunk.is_empty();
@@ -115,14 +158,11 @@ impl Source {
             Some(size) => self.read > size || (at_end && self.read < size),
             None => false,
         };
-        let was_written_to = match &self.reader {
-            Reader::File(file, before) if at_end => {
-                Stamp::from(&file.metadata().map_err(failed)?) != *before
-            }
-            _ => false,
-        };
-        if has_another_size || was_written_to {
+        if has_another_size {
             return Err(ClientError::LocalChanged(self.path.clone()));
+        }
+        if at_end {
+            self.check_unchanged()?;
         }
         Ok((!at_end).then(|| chunk.into()))
     }
@@ -199,6 +239,23 @@ impl Sink {
         let (outcome, path) = match self {
             Self::Beside { file, target, .. } => (file.as_file_mut().write_all(chunk), target),
             Self::Stream(stream, name) => (stream.write_all(chunk), name),
+        };
+        outcome.map_err(|source| ClientError::local("write", &*path, source))
+    }
+
+    /// Whether what was written can be taken back.
+    pub(super) fn can_restart(&self) -> bool {
+        matches!(self, Self::Beside { .. })
+    }
+
+    /// Takes back all that was written.
+    pub(super) fn restart(&mut self) -> Result<(), ClientError> {
+        let (outcome, path) = match self {
+            Self::Beside { file, target, .. } => {
+                let file = file.as_file_mut();
+                (file.set_len(0).and_then(|()| file.rewind()), target)
+            }
+            Self::Stream(_, name) => (Err(io::ErrorKind::NotSeekable.into()), name),
         };
         outcome.map_err(|source| ClientError::local("write", &*path, source))
     }

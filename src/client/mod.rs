@@ -17,15 +17,20 @@
 //! ```
 //!
 //! A [`Client`] is one connection. It is cheap to clone and takes many calls at once: a request
-//! does not wait for the reply to another. Everything is bounded; who asks for more waits.
+//! does not wait for the reply to another. Everything is bounded; who asks for more waits. A
+//! [`Reconnecting`] session outlives its connections, and its transfers go on where they were.
 
+mod backoff;
 mod commands;
 mod download;
 mod error;
+mod fetch;
 mod file;
 mod line;
 mod local;
 mod progress;
+mod reconnect;
+mod send;
 mod transfer;
 mod tree;
 mod upload;
@@ -42,10 +47,12 @@ use tokio::time::timeout;
 use self::line::Line;
 use crate::protocol::{Call, Login, LoginReply, MAX_CONTROL_BEFORE_LOGIN, Secret};
 
+pub use self::backoff::RetryPolicy;
 pub use self::download::{Download, GetOptions};
 pub use self::error::{ClientError, Lost};
 pub use self::file::{Fetched, FileOptions};
-pub use self::progress::Progress;
+pub use self::progress::{Progress, Waiting};
+pub use self::reconnect::Reconnecting;
 pub(crate) use self::tree::join;
 pub use self::tree::{Note, Summary};
 pub use self::upload::{PutOptions, Upload};
@@ -180,6 +187,12 @@ impl Client {
         timeout(ANSWER_TIMEOUT, self.call(request))
             .await
             .unwrap_or(Err(ClientError::TimedOut(ANSWER_TIMEOUT)))
+    }
+
+    /// Cuts the connection off, for all clones. What is unfinished fails with [`Lost::HungUp`];
+    /// the server keeps what it has of an upload that can be resumed.
+    pub fn hang_up(&self) {
+        self.line.hang_up();
     }
 
     /// Why the connection is gone, if it is.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 
 use super::*;
-use crate::connection::{CHUNK, Receiver};
+use crate::connection::{CHUNK, ReceiveError, Receiver};
 use crate::protocol::{
     Algorithm, Digest, End, ErrorCode, Frame, FrameCodec, GetBegin, GetReply, Nothing, Put,
     PutReply, Pwd, Request, WireError, encode_begin, encode_error, encode_ok,
@@ -30,14 +30,19 @@ fn pair_with_buffer(bytes: usize) -> (Client, Peer) {
 }
 
 impl Peer {
-    async fn frame(&mut self) -> Frame {
+    pub(super) async fn frame(&mut self) -> Frame {
         let frame = self.next_frame().await;
         frame.expect("the client is still there")
     }
 
     /// The next frame, or `None` once the client has hung up.
     pub(super) async fn next_frame(&mut self) -> Option<Frame> {
-        self.receiver.next().await.expect("sound frames")
+        self.try_next_frame().await.expect("sound frames")
+    }
+
+    /// The next frame, which may be cut off.
+    pub(super) async fn try_next_frame(&mut self) -> Result<Option<Frame>, ReceiveError> {
+        self.receiver.next().await
     }
 
     pub(super) async fn request(&mut self) -> (u32, Request) {
@@ -58,7 +63,7 @@ impl Peer {
             .await;
     }
 
-    async fn send(&mut self, frame: Frame) {
+    pub(super) async fn send(&mut self, frame: Frame) {
         let mut bytes = bytes::BytesMut::new();
         frame.put_head(&mut bytes);
         bytes.extend_from_slice(frame.body());
@@ -127,7 +132,7 @@ pub(super) fn blake3(content: &[u8]) -> Digest {
     Digest::of(Algorithm::Blake3, content)
 }
 
-fn no(code: ErrorCode) -> WireError {
+pub(super) fn no(code: ErrorCode) -> WireError {
     WireError::new(code, "no")
 }
 

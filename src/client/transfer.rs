@@ -1,7 +1,7 @@
 //! What a download and an upload have in common: a request that is cancelled when nobody wants it.
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::line::Pending;
 use super::{Client, ClientError};
@@ -55,6 +55,17 @@ impl Transfer {
         // If nothing can be sent any more, the reply tells why.
         let _ = self.client.line.outbox.send_after_data(json.into()).await;
         self.reply().await
+    }
+
+    /// Tells the server to end it, and waits until it has.
+    pub(super) async fn cancel(mut self) -> Result<(), ClientError> {
+        let target = self.pending.id;
+        self.client.call(Cancel { target }).await?;
+        match self.reply::<IgnoredAny>().await {
+            // Whatever it says, it is over.
+            Ok(_) | Err(ClientError::Server(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
+use super::line::{Part, parse};
 use super::transfer::Transfer;
 use super::{Client, ClientError};
 use crate::connection::CHUNK;
-use crate::protocol::{Algorithm, Digest, End, Hasher, IfExists, Put, PutReply};
+use crate::protocol::{Algorithm, Digest, End, Hasher, IfExists, Put, PutBegin, PutReply};
 
 /// How a file is put.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,6 +23,8 @@ pub struct PutOptions {
     pub parents: bool,
     /// The digest that both sides compute and compare.
     pub algorithm: Algorithm,
+    /// Go on with what the server kept of an earlier attempt. Then [`Upload::begun`] says where.
+    pub resume: bool,
 }
 
 /// A file on its way to the server. It appears there only if [`finish`](Self::finish) succeeds;
@@ -28,6 +32,7 @@ pub struct PutOptions {
 #[derive(Debug)]
 pub struct Upload {
     transfer: Transfer,
+    parts: mpsc::Receiver<Part>,
     hasher: Hasher,
     sent: u64,
 }
@@ -44,13 +49,14 @@ impl Client {
             size: options.size,
             if_exists: options.if_exists,
             modified: options.modified,
-            resume: false,
+            resume: options.resume,
             parents: options.parents,
             digest: Some(options.algorithm),
         };
-        let pending = self.line.put(&request).await?;
+        let (pending, parts) = self.line.put(&request).await?;
         Ok(Upload {
             transfer: Transfer::new(self, pending),
+            parts,
             hasher: Hasher::new(options.algorithm),
             sent: 0,
         })
@@ -58,6 +64,40 @@ impl Client {
 }
 
 impl Upload {
+    /// Waits until the server says from where on it needs the file. Only who asked to resume has
+    /// to wait.
+    ///
+    /// If the offset is not 0, `prefix` is to be compared with the digest of the bytes before it.
+    /// If they are the same, [`seen`](Self::seen) goes on from there; if not,
+    /// [`cancel`](Self::cancel) makes the server forget what it kept.
+    ///
+    /// # Errors
+    /// What the server says, if it refuses the file, or [`ClientError::Lost`].
+    pub async fn begun(&mut self) -> Result<PutBegin, ClientError> {
+        match self.parts.recv().await {
+            Some(Part::Begin(begin)) => parse(&begin),
+            Some(Part::Chunk(_)) => Err(nonsense("data in answer to a put")),
+            None => {
+                self.transfer.reply::<PutReply>().await?;
+                Err(nonsense("a put that ended before it began"))
+            }
+        }
+    }
+
+    /// Goes on at `offset`; `hasher` has seen all bytes before it.
+    pub fn seen(&mut self, offset: u64, hasher: Hasher) {
+        self.sent = offset;
+        self.hasher = hasher;
+    }
+
+    /// Gives the upload up, and waits until the server has forgotten what it has of it.
+    ///
+    /// # Errors
+    /// [`ClientError::Lost`].
+    pub async fn cancel(self) -> Result<(), ClientError> {
+        self.transfer.cancel().await
+    }
+
     /// Sends the next bytes, any number of them; waits while the server takes no more.
     ///
     /// # Errors
@@ -106,4 +146,8 @@ impl Upload {
         }
         Ok(reply)
     }
+}
+
+fn nonsense(what: &str) -> ClientError {
+    ClientError::Nonsense(what.into())
 }

@@ -17,7 +17,7 @@ use super::exit::{Interrupted, Reported, tell, usage};
 use super::output::{Output, print, safe};
 use super::remembered::SavedLogin;
 use super::remote::{self, Opened, Remote};
-use super::{Global, RemoteCommand, unless_interrupted};
+use super::{Global, RemoteCommand, unless_cut_off, unless_interrupted};
 use crate::client::{Client, ServerUrl};
 
 /// Work on a server interactively, with history and completion
@@ -148,6 +148,10 @@ impl<'a> Session<'a> {
             .clone()
     }
 
+    fn go_on_with(&self, client: Client) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+    }
+
     fn prompt(&self) -> String {
         let user = self.url.user.as_deref().unwrap_or("");
         safe(&format!("{user}@{}:{}> ", self.url.host, self.cwd)).into_owned()
@@ -195,11 +199,12 @@ impl<'a> Session<'a> {
             }
             ShellCommand::Remote(command) => {
                 self.connected_again().await?;
-                let remote = Remote {
-                    client: self.client(),
-                    output: self.output,
-                };
-                unless_interrupted(Box::pin(command.run(&remote))).await?;
+                let again = (self.url.clone(), self.login.clone(), Some(self.cwd.clone()));
+                let policy = command.retry_policy();
+                let remote = Remote::within(self.client(), again, self.output, policy);
+                let outcome = unless_cut_off(Box::pin(command.run(&remote)), &remote).await;
+                self.go_on_with(remote.session.client());
+                outcome?;
             }
         }
         Ok(Next::Line)
@@ -215,7 +220,7 @@ impl<'a> Session<'a> {
         let opened =
             unless_interrupted(remote::open_with(self.global, self.url.clone(), saved)).await?;
         let client = opened.client;
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client.clone();
+        self.go_on_with(client.clone());
         let cwd = std::mem::replace(&mut self.cwd, opened.reply.home);
         self.cwd = client.cd(&cwd).await?;
         Ok(())

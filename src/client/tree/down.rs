@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{IN_FLIGHT, Job, Note, Summary, join};
 use crate::client::file::blocking;
-use crate::client::{Client, ClientError, Fetched, FileOptions, Progress};
+use crate::client::{Client, ClientError, Fetched, FileOptions, Progress, Reconnecting};
 use crate::protocol::{Entry, ErrorCode, Kind, LsReply, StatReply};
 
 /// Pages of listings asked for at the same time.
@@ -22,7 +22,7 @@ const WAITING: usize = 4096;
 /// Levels below what was asked for. A server has fewer; one that invents them has an end here.
 const LEVELS: u32 = 100;
 
-impl Client {
+impl Reconnecting {
     /// Gets files and whole directories, each to the local path beside it, whose parent exists.
     /// A directory that is there already is filled up. A folder at the root that may not be listed
     /// is skipped, unless it is what was asked for. Links below a local path are not followed,
@@ -32,8 +32,8 @@ impl Client {
     /// `notes` must be read while this runs, or closed.
     ///
     /// # Errors
-    /// What makes it pointless to go on, such as a lost connection; files that are whole by then
-    /// stay. What concerns one file is told in `notes` and counted.
+    /// What makes it pointless to go on, such as a connection that does not come back; files that
+    /// are whole by then stay. What concerns one file is told in `notes` and counted.
     pub async fn get_trees(
         &self,
         roots: Vec<(String, PathBuf)>,
@@ -42,7 +42,7 @@ impl Client {
         notes: mpsc::Sender<Note>,
     ) -> Result<Summary, ClientError> {
         let mut down = Down {
-            client: self.clone(),
+            session: self.clone(),
             options,
             job: Job::new(progress, notes),
             looking: 0,
@@ -60,8 +60,25 @@ impl Client {
     }
 }
 
+impl Client {
+    /// See [`Reconnecting::get_trees`]; this fails when the connection is lost.
+    ///
+    /// # Errors
+    /// Those of its namesake.
+    pub async fn get_trees(
+        &self,
+        roots: Vec<(String, PathBuf)>,
+        options: FileOptions,
+        progress: &Progress,
+        notes: mpsc::Sender<Note>,
+    ) -> Result<Summary, ClientError> {
+        let session = Reconnecting::from(self.clone());
+        session.get_trees(roots, options, progress, notes).await
+    }
+}
+
 struct Down {
-    client: Client,
+    session: Reconnecting,
     options: FileOptions,
     job: Job<Step>,
     /// Requests for a root or a listing that run.
@@ -69,7 +86,8 @@ struct Down {
     roots: VecDeque<(String, PathBuf)>,
     /// The last is looked into first, which keeps the heap small.
     directories: Vec<Directory>,
-    files: VecDeque<Place>,
+    /// With their sizes.
+    files: VecDeque<(Place, u64)>,
 }
 
 /// The same place on both sides.
@@ -112,27 +130,34 @@ impl Down {
             self.job.progress.found_all();
         }
         while self.job.running.len() < IN_FLIGHT + self.looking {
-            let Some(place) = self.files.pop_front() else {
+            let Some((place, size)) = self.files.pop_front() else {
                 break;
             };
-            self.get(place);
+            self.get(place, size);
         }
     }
 
     fn look(&self, place: Place) {
-        let client = self.client.clone();
+        let (session, progress) = (self.session.clone(), self.job.progress.clone());
         self.job.running.push(Box::pin(async move {
-            let reply = client.stat(&place.remote).await;
+            let remote = place.remote.as_str();
+            let look = |client: Client| async move { client.stat(remote).await };
+            let reply = session.retry(&progress, look).await;
             Step::Looked(place, reply)
         }));
     }
 
     fn list(&self, mut directory: Directory) {
-        let client = self.client.clone();
+        let (session, progress) = (self.session.clone(), self.job.progress.clone());
         self.job.running.push(Box::pin(async move {
             let cursor = directory.cursor.take();
             let is_first = cursor.is_none();
-            let mut page = client.ls_page(&directory.place.remote, cursor).await;
+            let remote = directory.place.remote.as_str();
+            let list = |client: Client| {
+                let cursor = cursor.clone();
+                async move { client.ls_page(remote, cursor).await }
+            };
+            let mut page = session.retry(&progress, list).await;
             if is_first && page.is_ok() {
                 let (local, level) = (directory.place.local.clone(), directory.place.level);
                 if let Err(error) = blocking(move || make_directory(&local, level == 0)).await {
@@ -143,13 +168,13 @@ impl Down {
         }));
     }
 
-    fn get(&self, place: Place) {
-        let (client, options) = (self.client.clone(), self.options);
+    fn get(&self, place: Place, size: u64) {
+        let (session, options) = (self.session.clone(), self.options);
         let progress = self.job.progress.clone();
         self.job.running.push(Box::pin(async move {
             let (local, named) = (place.local.clone(), place.level == 0);
-            let got = client
-                .get_found(&place.remote, local, named, options, &progress)
+            let got = session
+                .get_found(&place.remote, local, named, size, options, &progress)
                 .await;
             Step::Got(place, got)
         }));
@@ -188,7 +213,7 @@ impl Down {
         match kind {
             Kind::File => {
                 self.job.progress.found_file(size);
-                self.files.push_back(place);
+                self.files.push_back((place, size));
             }
             Kind::Dir => {
                 self.job.summary.directories += 1;

@@ -8,13 +8,13 @@ use tokio::task::spawn_blocking;
 use walkdir::{DirEntry, WalkDir};
 
 use super::{IN_FLIGHT, Job, Note, Summary, join};
-use crate::client::{Client, ClientError, FileOptions, Progress};
+use crate::client::{Client, ClientError, FileOptions, Progress, Reconnecting};
 use crate::protocol::PutReply;
 
 /// How far the walk may run ahead. It is what the totals are known from.
 const AHEAD: usize = 8192;
 
-impl Client {
+impl Reconnecting {
     /// Puts files and whole directories, each to the path on the server beside it. A directory
     /// that is there already is filled up. Links are followed, except back to where they are in;
     /// what is neither file nor directory is skipped.
@@ -22,7 +22,8 @@ impl Client {
     /// `notes` must be read while this runs, or closed.
     ///
     /// # Errors
-    /// What makes it pointless to go on, such as a lost connection or a full quota; files that
+    /// What makes it pointless to go on, such as a connection that does not come back or a full
+    /// quota; files that
     /// are whole by then stay. What concerns one file is told in `notes` and counted.
     pub async fn put_trees(
         &self,
@@ -35,7 +36,7 @@ impl Client {
         let counters = progress.clone();
         spawn_blocking(move || walk_all(roots, &sender, &counters));
         let mut up = Up {
-            client: self.clone(),
+            session: self.clone(),
             options,
             job: Job::new(progress, notes),
         };
@@ -53,8 +54,25 @@ impl Client {
     }
 }
 
+impl Client {
+    /// See [`Reconnecting::put_trees`]; this fails when the connection is lost.
+    ///
+    /// # Errors
+    /// Those of its namesake.
+    pub async fn put_trees(
+        &self,
+        roots: Vec<(PathBuf, String)>,
+        options: FileOptions,
+        progress: &Progress,
+        notes: mpsc::Sender<Note>,
+    ) -> Result<Summary, ClientError> {
+        let session = Reconnecting::from(self.clone());
+        session.put_trees(roots, options, progress, notes).await
+    }
+}
+
 struct Up {
-    client: Client,
+    session: Reconnecting,
     options: FileOptions,
     job: Job<Step>,
 }
@@ -87,10 +105,13 @@ enum Step {
 
 impl Up {
     async fn begin(&mut self, found: Found) -> Result<(), ClientError> {
-        let client = self.client.clone();
+        let session = self.session.clone();
+        let progress = self.job.progress.clone();
         match found {
             Found::Directory { local, remote } => self.job.running.push(Box::pin(async move {
-                let made = client.mkdir(&remote, true).await;
+                let remote = remote.as_str();
+                let mkdir = |client: Client| async move { client.mkdir(remote, true).await };
+                let made = session.retry(&progress, mkdir).await;
                 Step::Made(local, made)
             })),
             Found::File {
@@ -98,14 +119,13 @@ impl Up {
                 remote,
                 named_by_user,
             } => {
-                let progress = self.job.progress.clone();
                 // The directory of what was found in one may still be on its way.
                 let options = FileOptions {
                     parents: self.options.parents || !named_by_user,
                     ..self.options
                 };
                 self.job.running.push(Box::pin(async move {
-                    let put = client
+                    let put = session
                         .put_found(local.clone(), &remote, options, &progress)
                         .await;
                     Step::Put(local, put)
