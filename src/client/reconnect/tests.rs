@@ -319,7 +319,7 @@ async fn an_upload_of_other_bytes_than_the_server_has_starts_again() {
     let script = async {
         let (first, put) = put_request(peer).await;
         assert!(put.resume);
-        begin_put(peer, first, &[b'x'; 100_000]).await;
+        begin_put(peer, first, &vec![b'x'; 100_000]).await;
         let (cancel, Request::Cancel(request)) = peer.request().await else {
             panic!("a cancel was to come");
         };
@@ -496,7 +496,7 @@ async fn a_download_of_a_file_that_became_another_starts_again() {
         let peer = &mut peers[0];
         let (id, _) = get_request(peer).await;
         begin_get(peer, id, (0, LARGE), "v1").await;
-        send_data(peer, id, &[b'x'; 1_000_000]).await;
+        send_data(peer, id, &vec![b'x'; 1_000_000]).await;
         peers.pop_front();
         let peer = &mut peers[0];
         let (id, get) = get_request(peer).await;
