@@ -9,12 +9,14 @@
 //!
 //! Commands return values; only the session's outbox reaches the socket.
 
+mod arrival;
 mod commands;
 mod disk;
 mod dispatch;
 mod error;
 mod hashing;
 mod job;
+mod limits;
 mod listener;
 mod member;
 mod peer;
@@ -34,7 +36,9 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::CommandError;
 pub use self::peer::Peer;
 
+use self::arrival::Refusals;
 use self::disk::Disks;
+use self::limits::{Door, Guesses, LoginQueue, Seat};
 use crate::accounts::Accounts;
 use crate::config::Config;
 use crate::storage::Store;
@@ -54,8 +58,13 @@ struct Shared {
     accounts: Accounts,
     store: Store,
     config: watch::Sender<Arc<Config>>,
-    /// Sessions that may still be opened.
-    sessions: Arc<Semaphore>,
+    /// Who is in.
+    door: Arc<Door>,
+    /// Logins that wait for their password to be hashed.
+    logins: LoginQueue,
+    /// Logins that failed.
+    guesses: Guesses,
+    refusals: Refusals,
     /// Turns for reading files only to hash them.
     digests: Semaphore,
     disks: Disks,
@@ -82,13 +91,19 @@ impl Server {
     #[must_use]
     pub fn new(accounts: Accounts, store: Store, config: Config) -> Self {
         let limits = &config.limits;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let hashing = match limits.hashing {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            most => most,
+        };
         Self {
             shared: Arc::new(Shared {
                 accounts,
                 store,
-                sessions: Arc::new(Semaphore::new(limits.sessions)),
-                digests: Semaphore::new(cores),
+                door: Arc::default(),
+                logins: LoginQueue::default(),
+                guesses: Guesses::default(),
+                refusals: Refusals::default(),
+                digests: Semaphore::new(hashing),
                 disks: Disks::new(limits.disk_threads),
                 config: watch::Sender::new(Arc::new(config)),
             }),
@@ -107,6 +122,7 @@ impl Server {
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        serve::serve(&self.shared, reader, writer, peer, shutdown).await;
+        let seat = Seat::apart();
+        serve::serve(&self.shared, reader, writer, peer, seat, shutdown).await;
     }
 }

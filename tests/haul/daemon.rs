@@ -72,6 +72,9 @@ impl Daemon {
         let mut process = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
+            // All that a test connects comes from one address, and most of it is one user.
+            .env("HAUL_LIMITS_SESSIONS_PER_ADDRESS", "0")
+            .env("HAUL_LIMITS_SESSIONS_PER_USER", "0")
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&greeting).expect("a file"))
             .spawn()
