@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::server) enum Block {
     V4(Ipv4Addr),
-    V6([u16; 4]),
+    /// The first 64 bits, and nothing behind them.
+    V6(Ipv6Addr),
     /// Within this process.
     Here,
 }
@@ -19,8 +20,8 @@ impl From<IpAddr> for Block {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address),
             IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                Self::V6([a, b, c, d])
+                let network = address.to_bits() & (u128::MAX << 64);
+                Self::V6(Ipv6Addr::from_bits(network))
             }
         }
     }
@@ -30,7 +31,7 @@ impl fmt::Display for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::V4(address) => address.fmt(f),
-            Self::V6([a, b, c, d]) => write!(f, "{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)),
+            Self::V6(network) => write!(f, "{network}/64"),
             Self::Here => f.write_str("in-process"),
         }
     }

@@ -49,7 +49,7 @@ pub(in crate::server) struct Seat {
     door: Arc<Door>,
     number: u64,
     user: Option<i64>,
-    _claim: Option<Claim>,
+    claim: Option<Claim>,
     /// When it came in.
     pub(in crate::server) since: Instant,
     /// Cancelled if it has to go for others before it has logged in.
@@ -129,7 +129,7 @@ impl State {
             door,
             number,
             user: None,
-            _claim: claim,
+            claim,
             since: Instant::now(),
             evicted,
         }
@@ -146,8 +146,8 @@ impl Seat {
 
     /// Counts the connection for an address that was not known when it came in.
     pub(in crate::server) fn claim(&mut self, block: Block, most: usize) -> bool {
-        self._claim = self.door.claim(block, most);
-        self._claim.is_some()
+        self.claim = self.door.claim(block, most);
+        self.claim.is_some()
     }
 
     /// Its user has logged in, and stays if there are fewer than `most` sessions of that user; 0 is
@@ -190,6 +190,8 @@ impl Drop for Claim {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use futures::FutureExt;
 
     use super::*;
@@ -202,7 +204,7 @@ mod tests {
         let claims: Vec<_> = (0..3).filter_map(|_| door.claim(HERE, 3)).collect();
         assert_eq!(claims.len(), 3);
         assert!(door.claim(HERE, 3).is_none());
-        assert!(door.claim(Block::V6([1; 4]), 3).is_some());
+        assert!(door.claim(Block::V6(Ipv6Addr::LOCALHOST), 3).is_some());
         assert!(door.claim(HERE, 0).is_some(), "0 is no limit");
         drop(claims);
         assert!(door.claim(HERE, 1).is_some());

@@ -125,11 +125,10 @@ impl Guesses {
         let pair = (target, block);
         let trusted = tables.trusted.peek(&pair);
         let is_trusted = trusted.is_some_and(|last| now < *last + TRUSTED);
-        let wait = tables.pairs.wait(&pair, now);
-        let wait = match is_trusted {
-            true => wait,
-            false => wait.or(tables.blocks.wait(&block, now)),
-        };
+        let mut wait = tables.pairs.wait(&pair, now);
+        if !is_trusted {
+            wait = wait.or(tables.blocks.wait(&block, now));
+        }
         if let Some(wait) = wait {
             return Err(wait);
         }
