@@ -121,7 +121,10 @@ impl DemoServer {
             };
             accounts.add_user(&name, &password, new).await?;
         }
-        let config = Config::default();
+        let mut config = Config::default();
+        // All of them are this process, which asks for as many sessions as it is told to.
+        config.limits.sessions_per_address = 0;
+        config.auth.waiting_logins = 1000;
         let server = Server::new(accounts, Store::open(data)?, config);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("haul+plain://{}", listener.local_addr()?).parse()?;

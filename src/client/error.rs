@@ -199,6 +199,7 @@ fn farewell(reason: GoodbyeReason) -> &'static str {
     match reason {
         GoodbyeReason::ShuttingDown => "the server is shutting down",
         GoodbyeReason::AccountClosed => "the account was disabled or removed",
+        GoodbyeReason::Idle => "the session was idle for too long",
         _ => "the server said goodbye",
     }
 }

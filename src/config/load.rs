@@ -191,7 +191,8 @@ fn settings_of_file(path: &Path) -> Result<Vec<Setting>, ConfigError> {
 }
 
 /// The setting that a variable stands for, if it stands for one: it begins with `HAUL_`, a section
-/// and `_`. Numbers and switches are text there, so the default says what the text is to be.
+/// and `_`. Numbers, switches and lists (with commas) are text there, so the default says what the
+/// text is to be.
 fn setting_of_variable(name: &str, text: &str, defaults: &Table) -> Option<Setting> {
     let rest = name.strip_prefix("HAUL_")?.to_lowercase();
     let (section, key) = defaults.keys().find_map(|section| {
@@ -201,6 +202,7 @@ fn setting_of_variable(name: &str, text: &str, defaults: &Table) -> Option<Setti
     let parsed = match defaults[&section].get(&key) {
         Some(Value::Integer(_)) => text.parse().ok().map(Value::Integer),
         Some(Value::Boolean(_)) => text.parse().ok().map(Value::Boolean),
+        Some(Value::Array(_)) => Some(Value::Array(items(text))),
         _ => None,
     };
     Some(Setting {
@@ -209,6 +211,12 @@ fn setting_of_variable(name: &str, text: &str, defaults: &Table) -> Option<Setti
         key,
         value: parsed.unwrap_or_else(|| Value::String(text.into())),
     })
+}
+
+fn items(text: &str) -> Vec<Value> {
+    let items = text.split(',').map(str::trim);
+    let items = items.filter(|item| !item.is_empty());
+    items.map(|item| Value::String(item.into())).collect()
 }
 
 #[cfg(test)]
@@ -319,6 +327,12 @@ transfers = 8
             ("HAUL_LOG_LEVEL", "warn,haul=debug"),
             ("HAUL_LOG_FORMAT", "json"),
             ("HAUL_LOG_FILE", "7"),
+            ("HAUL_LIMITS_IDLE_TIMEOUT", "0s"),
+            ("HAUL_LIMITS_SESSIONS_PER_ADDRESS", "0"),
+            (
+                "HAUL_NETWORK_DENY",
+                "10.0.0.0/8, 2001:db8::1 ,::ffff:192.0.2.0/120",
+            ),
         ];
         let config = Config::load(None, pairs(&env)).expect("right");
         assert_eq!(config.server.listen.to_string(), "[::]:9001");
@@ -328,6 +342,11 @@ transfers = 8
         assert_eq!(config.log.level, "warn,haul=debug");
         assert_eq!(config.log.format, LogFormat::Json);
         assert_eq!(config.log.file.as_deref(), Some(Path::new("7")));
+        assert_eq!(config.limits.idle_timeout, None);
+        assert_eq!(config.limits.sessions_per_address, 0);
+        let denied = config.network.deny.iter().map(ToString::to_string);
+        let denied: Vec<_> = denied.collect();
+        assert_eq!(denied, ["10.0.0.0/8", "2001:db8::1/128", "192.0.2.0/24"]);
     }
 
     #[test]
@@ -335,17 +354,19 @@ transfers = 8
         assert_eq!(
             refusal("[auth]\nhashing_slots = 1\nhashing_slot = 1\n", &[]),
             "haul.toml, line 3: there is no setting auth.hashing_slot; \
-             did you mean one of: hashing_slots, plaintext_logins?"
+             did you mean one of: attempts, attempts_per_connection, \
+             back_off, hashing_slots, plaintext_logins, waiting_logins?"
         );
         assert_eq!(
             refusal("[limit]\nsessions = 1\n", &[]),
             "haul.toml, line 2: there is no setting limit.sessions; \
-             did you mean one of: auth, limits, log, server?"
+             did you mean one of: auth, limits, log, network, server?"
         );
         assert_eq!(
             refusal("", &[("HAUL_AUTH_PASSWORD", "hunter2")]),
             "environment variable HAUL_AUTH_PASSWORD: there is no setting auth.password; \
-             did you mean one of: hashing_slots, plaintext_logins?"
+             did you mean one of: attempts, attempts_per_connection, back_off, hashing_slots, \
+             plaintext_logins, waiting_logins?"
         );
     }
 
@@ -385,6 +406,22 @@ transfers = 8
             (
                 "server.data = \"\"",
                 "haul.toml, line 1: server.data: invalid value: string \"\", expected a path",
+            ),
+            (
+                "limits.sessions_per_user = -1",
+                "haul.toml, line 1: limits.sessions_per_user: \
+                 invalid value: integer `-1`, expected a whole number from 0 to 1000000",
+            ),
+            (
+                "limits.idle_timeout = \"never\"",
+                "haul.toml, line 1: limits.idle_timeout: invalid value: string \"never\", \
+                 expected a duration such as \"30m\", at most \"8760h\", or \"0s\" for none",
+            ),
+            (
+                "network.allow = [\"10.0.0.0/33\"]",
+                "haul.toml, line 1: network.allow: invalid value: string \"10.0.0.0/33\", \
+                 expected a list of networks such as \
+                 [\"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\"]",
             ),
             (
                 "log.level = \"inof\"",

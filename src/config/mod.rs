@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::DEFAULT_PORT;
@@ -29,6 +30,8 @@ pub struct Config {
     pub auth: Auth,
     /// What is logged, how, and where to.
     pub log: Log,
+    /// Who may connect at all.
+    pub network: Network,
 }
 
 /// `[server]`: where the server listens and keeps its data.
@@ -83,6 +86,21 @@ pub struct Limits {
     /// Bytes of the disk that uploads leave free.
     #[serde(with = "value::bytes")]
     pub free_space_floor: u64,
+    /// Connections at once from one IPv4 address or IPv6 /64; 0 is no limit.
+    #[serde(deserialize_with = "value::count_or_zero")]
+    pub sessions_per_address: usize,
+    /// Sessions of one user at once; 0 is no limit.
+    #[serde(deserialize_with = "value::count_or_zero")]
+    pub sessions_per_user: usize,
+    /// For a session in which nothing is asked and nothing moves; `None` is for ever.
+    #[serde(with = "value::duration_or_zero")]
+    pub idle_timeout: Option<Duration>,
+    /// Frames that a connection may send before one of them has logged in.
+    #[serde(deserialize_with = "value::count")]
+    pub frames_before_login: usize,
+    /// Files that are read at once only to be hashed; 0 is one for each core.
+    #[serde(deserialize_with = "value::count_or_zero")]
+    pub hashing: usize,
 }
 
 /// `[auth]`: how users log in.
@@ -95,6 +113,33 @@ pub struct Auth {
     /// Passwords checked at once.
     #[serde(deserialize_with = "value::count")]
     pub hashing_slots: usize,
+    /// Logins with a password that are being checked or wait for it.
+    #[serde(deserialize_with = "value::count")]
+    pub waiting_logins: usize,
+    /// Failed logins of one account from one address before the next has to wait.
+    #[serde(deserialize_with = "value::count")]
+    pub attempts: usize,
+    /// The longest that the next attempt has to wait.
+    #[serde(with = "value::duration")]
+    pub back_off: Duration,
+    /// Failed logins on one connection before it is closed.
+    #[serde(deserialize_with = "value::count")]
+    pub attempts_per_connection: usize,
+}
+
+/// `[network]`: who may connect at all, by address.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// Networks that may connect; all if there are none.
+    #[serde(deserialize_with = "value::networks")]
+    pub allow: Vec<IpNet>,
+    /// Networks that may not, whatever `allow` says.
+    #[serde(deserialize_with = "value::networks")]
+    pub deny: Vec<IpNet>,
+    /// Balancers, which say by a PROXY header whom they connect.
+    #[serde(deserialize_with = "value::networks")]
+    pub proxies: Vec<IpNet>,
 }
 
 /// `[log]`: what is logged, how, and where to.
@@ -151,6 +196,11 @@ impl Default for Limits {
             keep_uploads: Duration::from_secs(24 * 3600),
             kept_uploads: 100,
             free_space_floor: 64 * 1024 * 1024,
+            sessions_per_address: 64,
+            sessions_per_user: 100,
+            idle_timeout: Some(Duration::from_secs(30 * 60)),
+            frames_before_login: 32,
+            hashing: 0,
         }
     }
 }
@@ -160,6 +210,10 @@ impl Default for Auth {
         Self {
             plaintext_logins: false,
             hashing_slots: 2,
+            waiting_logins: 64,
+            attempts: 5,
+            back_off: Duration::from_secs(60),
+            attempts_per_connection: 10,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What a single setting may hold, and how that is said to a person.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::SignedDuration;
-use serde::de::{Error, Unexpected, Visitor};
+use serde::de::{Error, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -35,6 +36,28 @@ impl Visitor<'_> for Count {
         usize::try_from(number)
             .ok()
             .filter(|_| (1..=MOST).contains(&number))
+            .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
+    }
+}
+
+/// A number of things of which there may be none.
+pub(super) fn count_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    deserializer.deserialize_any(CountOrZero)
+}
+
+struct CountOrZero;
+
+impl Visitor<'_> for CountOrZero {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from 0 to {MOST}")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<usize, E> {
+        usize::try_from(number)
+            .ok()
+            .filter(|_| (0..=MOST).contains(&number))
             .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
     }
 }
@@ -140,6 +163,37 @@ pub(super) mod duration {
     }
 }
 
+/// A duration, or `"0s"` for none.
+pub(super) mod duration_or_zero {
+    use jiff::fmt::serde::unsigned_duration::friendly::compact;
+    use serde::Serializer;
+
+    use super::{Deserializer, Duration, LONGEST, SignedDuration, Text};
+
+    #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
+    pub(in super::super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        compact::required::serialize(&duration.unwrap_or_default(), serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let text = Text {
+            expected: "a duration such as \"30m\", at most \"8760h\", or \"0s\" for none",
+            parse: |text: &str| {
+                let duration = text.parse::<SignedDuration>().ok()?;
+                let duration = Duration::try_from(duration).ok()?;
+                let some = Some(duration).filter(|duration| !duration.is_zero());
+                (duration <= LONGEST).then_some(some)
+            },
+        };
+        text.read(deserializer)
+    }
+}
+
 /// A number of bytes.
 pub(super) mod bytes {
     use bytesize::ByteSize;
@@ -180,6 +234,45 @@ pub(super) mod bytes {
             },
         };
         text.read(deserializer)
+    }
+}
+
+/// Networks: prefixes, or addresses that stand for themselves alone.
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    deserializer.deserialize_any(Networks)
+}
+
+struct Networks;
+
+impl<'de> Visitor<'de> for Networks {
+    type Value = Vec<IpNet>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of networks such as [\"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\"]")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<IpNet>, A::Error> {
+        let mut networks = Vec::new();
+        while let Some(text) = list.next_element::<String>()? {
+            let network = network(&text)
+                .ok_or_else(|| A::Error::invalid_value(Unexpected::Str(&text), &self))?;
+            networks.push(network);
+        }
+        Ok(networks)
+    }
+}
+
+/// IPv4 written as IPv6 is IPv4: addresses are compared as such.
+fn network(text: &str) -> Option<IpNet> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical().into());
+    }
+    let network = text.parse::<IpNet>().ok()?.trunc();
+    match (network.addr().to_canonical(), network.prefix_len()) {
+        (IpAddr::V4(address), length @ 96..) if network.addr().is_ipv6() => {
+            IpNet::new(address.into(), length - 96).ok()
+        }
+        _ => Some(network),
     }
 }
 

@@ -26,6 +26,8 @@ pub enum GoodbyeReason {
     ShuttingDown,
     /// The account was disabled or removed.
     AccountClosed,
+    /// Nothing was asked and nothing moved for too long.
+    Idle,
     /// A reason that this version does not know.
     #[serde(other, skip_serializing)]
     Unknown,

@@ -16,6 +16,7 @@ use tracing::{Instrument, warn};
 use super::CommandError;
 use super::commands::{self, Command};
 use super::job::Job;
+use super::limits::Idle;
 use super::member::Member;
 use super::session::{End, Session};
 use super::transfers::Transfers;
@@ -36,6 +37,7 @@ pub(super) struct Dispatcher<'a, R> {
     sending: Arc<Semaphore>,
     changes: watch::Receiver<u64>,
     draining: bool,
+    idle: Idle,
 }
 
 /// What a session waits for.
@@ -44,6 +46,7 @@ enum Turn {
     AccountsChanged,
     Drain,
     Drained,
+    Idle,
     Cut(End),
 }
 
@@ -59,6 +62,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             sending: Arc::new(Semaphore::new(limits.transfers)),
             changes,
             draining: false,
+            idle: Idle::new(limits.idle_timeout),
             session,
             member,
         }
@@ -68,6 +72,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     pub(super) async fn run(mut self) -> End {
         loop {
             let turn = self.turn().await;
+            let is_frame = matches!(turn, Turn::Frame(_));
             let stop = self.session.shutdown.stop.clone();
             let outbox = self.session.outbox.clone();
             // Whatever a frame waits for, it does not outlive the connection.
@@ -79,6 +84,9 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             };
             if let Err(end) = taken {
                 return end;
+            }
+            if is_frame {
+                self.idle.life().touch();
             }
         }
     }
@@ -99,6 +107,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             () = tasks.wait(), if self.draining => Turn::Drained,
             Ok(()) = self.changes.changed() => Turn::AccountsChanged,
             frame = receiver.next() => Turn::Frame(frame),
+            () = self.idle.is_over(|| !tasks.is_empty()) => Turn::Idle,
         }
     }
 
@@ -123,6 +132,11 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                     .session
                     .say_goodbye(GoodbyeReason::ShuttingDown)
                     .await?)
+            }
+            Turn::Idle => {
+                let reason = GoodbyeReason::Idle;
+                self.session.say_goodbye(reason).await?;
+                Err(End::Goodbye(reason))
             }
             Turn::Drained => Err(End::Goodbye(GoodbyeReason::ShuttingDown)),
             Turn::Cut(end) => Err(end),
@@ -327,6 +341,11 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let life = self.idle.life();
+        let work = async move {
+            work.await;
+            life.touch();
+        };
         self.session.tasks.spawn(work.in_current_span());
     }
 }

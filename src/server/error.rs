@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::limits::Unseated;
 use crate::accounts::AccountsError;
 use crate::connection::Closed;
 use crate::protocol::{BadRequest, ErrorCode, QuotaUnit, WireError};
@@ -39,6 +40,18 @@ pub enum CommandError {
     /// Too many puts wait for their data at once.
     #[error("{0} puts wait for their data on this connection; send it before opening more")]
     TooManyPuts(usize),
+    /// The login comes after too many that failed.
+    #[error("too many logins failed; the next may come in {}", seconds(*.0))]
+    TooManyAttempts(Duration),
+    /// As many logins wait for their password to be hashed as may.
+    #[error("too many log in at once; try again in a moment")]
+    TooManyLogins,
+    /// The user has as many sessions as one may have.
+    #[error("you have {0} sessions, as many as one user may have at once; end another first")]
+    TooManySessions(usize),
+    /// The connection has to go for others.
+    #[error("too many are connected; try again in a moment")]
+    Evicted,
     /// The client cancelled it.
     #[error("cancelled")]
     Cancelled,
@@ -62,6 +75,36 @@ pub enum CommandError {
 /// How long a client should wait when something it needs is used up for the moment.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// The same where many are waiting for it, or it takes a person to free it.
+const RETRY_LATER: Duration = Duration::from_secs(1);
+
+/// Whole seconds, rounded up.
+fn seconds(duration: Duration) -> String {
+    match duration.as_millis().div_ceil(1000) {
+        1 => "1 second".into(),
+        seconds => format!("{seconds} seconds"),
+    }
+}
+
+fn retry_after(error: &CommandError, code: ErrorCode) -> Option<Duration> {
+    match error {
+        CommandError::TooManyAttempts(wait) => Some(*wait),
+        CommandError::TooManyLogins | CommandError::TooManySessions(_) | CommandError::Evicted => {
+            Some(RETRY_LATER)
+        }
+        _ => (code == ErrorCode::Limited).then_some(RETRY_AFTER),
+    }
+}
+
+impl From<Unseated> for CommandError {
+    fn from(unseated: Unseated) -> Self {
+        match unseated {
+            Unseated::Evicted => Self::Evicted,
+            Unseated::TooMany(most) => Self::TooManySessions(most),
+        }
+    }
+}
+
 fn is_out_of_descriptors(error: &std::io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
@@ -81,7 +124,10 @@ impl From<&CommandError> for WireError {
             E::Accounts(AccountsError::LoginFailed) => Code::LoginFailed,
             E::PlaintextLogin => Code::Denied,
             E::NoTransfer(_) | E::NoUpload => Code::NotFound,
-            E::TooManyPuts(_) => Code::Limited,
+            E::TooManyAttempts(_) => Code::TooManyAttempts,
+            E::TooManyPuts(_) | E::TooManyLogins | E::TooManySessions(_) | E::Evicted => {
+                Code::Limited
+            }
             E::Cancelled | E::TakenOver | E::Closed(_) => Code::Cancelled,
             E::ShuttingDown => Code::ShuttingDown,
             E::Accounts(_) | E::Panicked => Code::Internal,
@@ -105,9 +151,8 @@ impl From<&CommandError> for WireError {
             },
         };
         let mut wire = Self::new(code, error.to_string());
-        if code == Code::Limited {
-            wire.retry_after_ms = u64::try_from(RETRY_AFTER.as_millis()).ok();
-        }
+        let wait = retry_after(error, code).map(|wait| wait.as_millis().max(1));
+        wire.retry_after_ms = wait.and_then(|ms| u64::try_from(ms).ok());
         match error {
             E::BadRequest(bad) => wire.field.clone_from(&bad.field),
             E::Storage(S::OffsetOutOfRange { size, .. }) => {

@@ -1,6 +1,7 @@
 //! Accepts connections: one task each, as many as the limit allows.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -10,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::{Peer, Server, Shutdown};
+use super::arrival::Arrival;
+use super::serve::serve;
+use super::{Server, Shared, Shutdown};
 
 /// How long to wait before accepting again after the system refused, as it does while no file
 /// descriptors are left.
@@ -24,6 +27,13 @@ const UNSENT_LIMIT: u32 = 256 * 1024;
 
 /// After this much silence the kernel asks whether the peer is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// Between two such questions, of which six go unanswered before the peer is given up.
+const PROBES: Duration = Duration::from_secs(10);
+
+/// A peer whose kernel acknowledges nothing for this long is given up, whatever it was sent. Without
+/// this, what is on its way would keep a dead peer's connection for a quarter of an hour.
+const UNANSWERED: Duration = Duration::from_secs(120);
 
 pub(super) async fn run(server: &Server, listener: TcpListener, drain: CancellationToken) {
     let sessions = TaskTracker::new();
@@ -61,10 +71,9 @@ async fn accept_all(
     shutdown: &Shutdown,
 ) {
     loop {
-        // Waiting for a free session before accepting leaves the others in the kernel's backlog.
-        let Ok(permit) = server.shared.sessions.clone().acquire_owned().await else {
-            return;
-        };
+        // Waiting for room before accepting leaves the others in the kernel's backlog.
+        let most = server.shared.config().limits.sessions;
+        server.shared.door.room(most).await;
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -73,23 +82,36 @@ async fn accept_all(
                 continue;
             }
         };
-        if let Err(error) = tune(&stream) {
+        let write_timeout = server.shared.config().limits.write_timeout;
+        if let Err(error) = tune(&stream, write_timeout) {
             warn!(%error, "can not set the options of a socket");
         }
-        let (server, shutdown) = (server.clone(), shutdown.clone());
-        sessions.spawn(async move {
-            let (reader, writer) = stream.into_split();
-            server
-                .serve(reader, writer, Peer::plain(address), shutdown)
-                .await;
-            drop(permit);
-        });
+        let Some(arrival) = Arrival::enter(&server.shared, address).await else {
+            continue;
+        };
+        sessions.spawn(attend(
+            server.shared.clone(),
+            arrival,
+            stream,
+            shutdown.clone(),
+        ));
     }
 }
 
-fn tune(stream: &TcpStream) -> io::Result<()> {
+async fn attend(shared: Arc<Shared>, mut arrival: Arrival, stream: TcpStream, shutdown: Shutdown) {
+    let (mut reader, writer) = stream.into_split();
+    let named = arrival.peer(&shared, &mut reader);
+    if let Some(Some(peer)) = shutdown.drain.run_until_cancelled(named).await {
+        serve(&shared, reader, writer, peer, arrival.seat, shutdown).await;
+    }
+}
+
+fn tune(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     socket.set_tcp_notsent_lowat(UNSENT_LIMIT)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))
+    // It runs out for a peer that lives and does not read, too: not before the write deadline.
+    socket.set_tcp_user_timeout(Some(UNANSWERED.max(write_timeout)))?;
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE);
+    socket.set_tcp_keepalive(&keep_alive.with_interval(PROBES).with_retries(6))
 }

@@ -10,6 +10,7 @@
 //! Commands return values; only the session's outbox reaches the socket.
 
 mod active;
+mod arrival;
 mod commands;
 mod disk;
 mod dispatch;
@@ -17,6 +18,7 @@ mod error;
 mod hashing;
 mod housekeeping;
 mod job;
+mod limits;
 mod listener;
 mod member;
 mod peer;
@@ -38,7 +40,9 @@ pub use self::error::CommandError;
 pub use self::peer::Peer;
 
 use self::active::ActivePuts;
+use self::arrival::Refusals;
 use self::disk::Disks;
+use self::limits::{Door, Guesses, LoginQueue, Seat};
 use crate::accounts::Accounts;
 use crate::config::Config;
 use crate::storage::Store;
@@ -58,8 +62,13 @@ struct Shared {
     accounts: Accounts,
     store: Store,
     config: watch::Sender<Arc<Config>>,
-    /// Sessions that may still be opened.
-    sessions: Arc<Semaphore>,
+    /// Who is in.
+    door: Arc<Door>,
+    /// Logins that wait for their password to be hashed.
+    logins: LoginQueue,
+    /// Logins that failed.
+    guesses: Guesses,
+    refusals: Refusals,
     /// Turns for reading files only to hash them.
     digests: Semaphore,
     disks: Disks,
@@ -88,13 +97,19 @@ impl Server {
     pub fn new(accounts: Accounts, store: Store, config: Config) -> Self {
         store.set(housekeeping::settings(&config));
         let limits = &config.limits;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let hashing = match limits.hashing {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            most => most,
+        };
         Self {
             shared: Arc::new(Shared {
                 accounts,
                 store,
-                sessions: Arc::new(Semaphore::new(limits.sessions)),
-                digests: Semaphore::new(cores),
+                door: Arc::default(),
+                logins: LoginQueue::default(),
+                guesses: Guesses::default(),
+                refusals: Refusals::default(),
+                digests: Semaphore::new(hashing),
                 disks: Disks::new(limits.disk_threads),
                 puts: Arc::default(),
                 config: watch::Sender::new(Arc::new(config)),
@@ -117,6 +132,7 @@ impl Server {
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        serve::serve(&self.shared, reader, writer, peer, shutdown).await;
+        let seat = Seat::apart();
+        serve::serve(&self.shared, reader, writer, peer, seat, shutdown).await;
     }
 }

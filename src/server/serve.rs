@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error_span, field, info};
 
 use super::dispatch::Dispatcher;
+use super::limits::Seat;
 use super::session::{End, Session};
 use super::sniff::{Opening, Sniffed, sniff};
 use super::{Peer, Shared, Shutdown};
@@ -20,12 +21,16 @@ use crate::protocol::{FrameCodec, GoodbyeReason, encode_refusal};
 /// How long a peer that is hung up on may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// The same for one whose place is waited for.
+const LAST_WORD: Duration = Duration::from_millis(50);
+
 /// Serves one connection until either side ends it.
 pub(super) async fn serve<R, W>(
     shared: &Arc<Shared>,
     reader: R,
     writer: W,
     peer: Peer,
+    seat: Seat,
     shutdown: Shutdown,
 ) where
     R: AsyncRead + Unpin + Send + 'static,
@@ -37,12 +42,13 @@ pub(super) async fn serve<R, W>(
     async {
         let (first_timeout, write_timeout, login_deadline) = {
             let limits = &shared.config().limits;
-            let deadline = Instant::now() + limits.login_timeout;
+            let deadline = seat.since + limits.login_timeout;
             let first_timeout = limits.frame_timeout_before_login;
             (first_timeout, limits.write_timeout, deadline)
         };
         let opening = expect_frames(reader, login_deadline);
-        let Some(Some(reader)) = shutdown.drain.run_until_cancelled(opening).await else {
+        let opening = seat.evicted.run_until_cancelled(opening);
+        let Some(Some(Some(reader))) = shutdown.drain.run_until_cancelled(opening).await else {
             return;
         };
         let (outbox, queue) = Outbox::new();
@@ -50,7 +56,8 @@ pub(super) async fn serve<R, W>(
         let stop = shutdown.stop.clone();
         // Whoever waits to send something is freed with the writer.
         let writing = async move { stop.run_until_cancelled(writing).await };
-        let writing = tokio::spawn(writing.in_current_span());
+        let mut writing = tokio::spawn(writing.in_current_span());
+        let evicted = seat.evicted.clone();
         let session = Session {
             shared: shared.clone(),
             receiver: Receiver::new(reader, FrameCodec::before_login(), first_timeout),
@@ -58,11 +65,16 @@ pub(super) async fn serve<R, W>(
             peer,
             id,
             shutdown: shutdown.clone(),
+            seat,
             login_deadline,
             gone: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
         run(session).await;
+        if evicted.is_cancelled() && timeout(LAST_WORD, &mut writing).await.is_err() {
+            // Its place is waited for.
+            writing.abort();
+        }
         if let Ok(Some(Err(error))) = writing.await {
             info!(%error, "the peer stopped reading");
         }
@@ -86,8 +98,14 @@ async fn expect_frames<R: AsyncRead + Unpin>(reader: R, deadline: Instant) -> Op
 async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) {
     let started = Instant::now();
     let stop = session.shutdown.stop.clone();
+    let evicted = session.seat.evicted.clone();
     // Boxed: a session that idles for hours does not keep the room that its login needed.
-    let admitted = stop.run_until_cancelled(Box::pin(session.admit())).await;
+    let admitting = Box::pin(session.admit());
+    let admitting = async move {
+        let admitted = evicted.run_until_cancelled(admitting).await;
+        admitted.unwrap_or(Err(End::Evicted))
+    };
+    let admitted = stop.run_until_cancelled(admitting).await;
     let end = match admitted.unwrap_or(Err(End::Goodbye(GoodbyeReason::ShuttingDown))) {
         Ok(admitted) => Dispatcher::new(&mut session, admitted).run().await,
         Err(end) => end,
@@ -105,6 +123,10 @@ async fn hang_up<R: AsyncRead + Unpin>(session: Session<R>, end: &End) {
     let Some(refusal) = end.refusal() else {
         return;
     };
+    let patience = match end {
+        End::Evicted => LAST_WORD,
+        _ => LINGER,
+    };
     let Session {
         outbox,
         mut receiver,
@@ -117,7 +139,7 @@ async fn hang_up<R: AsyncRead + Unpin>(session: Session<R>, end: &End) {
             receiver.discard_rest().await;
         }
     };
-    let _ = timeout(LINGER, farewell).await;
+    let _ = timeout(patience, farewell).await;
 }
 
 fn session_id() -> String {

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::limits::Seat;
 use super::transfers::StrayData;
 use super::{Peer, Shared, Shutdown};
 use crate::connection::{Closed, Outbox, ReceiveError, Receiver};
@@ -19,6 +20,8 @@ pub(super) struct Session<R> {
     pub(super) peer: Peer,
     pub(super) id: Arc<str>,
     pub(super) shutdown: Shutdown,
+    /// Its place among the connections.
+    pub(super) seat: Seat,
     pub(super) login_deadline: Instant,
     /// Cancelled once the session has ended.
     pub(super) gone: CancellationToken,
@@ -49,12 +52,22 @@ pub(super) enum End {
     Stray(StrayData),
     #[error("{0}")]
     TimedOut(String),
+    #[error("too many are connected, and nobody has logged in on this connection; try again")]
+    Evicted,
+    #[error("more than {0} frames on a connection on which nobody has logged in")]
+    TooManyFrames(usize),
+    #[error("{0} logins failed on this connection")]
+    TooManyFailures(usize),
 }
+
+/// How long a peer that is hung up on for a limit should wait before it comes back.
+const RETRY_AFTER_MS: u64 = 1000;
 
 fn reason_text(reason: GoodbyeReason) -> &'static str {
     match reason {
         GoodbyeReason::ShuttingDown => "the server is stopping",
         GoodbyeReason::AccountClosed => "the account is closed",
+        GoodbyeReason::Idle => "the session was idle for too long",
         GoodbyeReason::Unknown => "for no known reason",
     }
 }
@@ -69,8 +82,14 @@ impl End {
             | Self::Goodbye(_) => return None,
             Self::BadFrame(_) | Self::Stray(_) => ErrorCode::BadFrame,
             Self::TimedOut(_) => ErrorCode::TimedOut,
+            Self::Evicted | Self::TooManyFrames(_) => ErrorCode::Limited,
+            Self::TooManyFailures(_) => ErrorCode::TooManyAttempts,
         };
-        Some(WireError::new(code, self.to_string()))
+        let mut refusal = WireError::new(code, self.to_string());
+        if matches!(code, ErrorCode::Limited | ErrorCode::TooManyAttempts) {
+            refusal.retry_after_ms = Some(RETRY_AFTER_MS);
+        }
+        Some(refusal)
     }
 }
 

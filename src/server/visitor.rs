@@ -2,14 +2,15 @@
 
 use tokio::io::AsyncRead;
 use tokio::sync::watch;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout_at};
 use tracing::Span;
 
-use super::commands;
 use super::job::Job;
 use super::member::Member;
 use super::session::{End, Session};
 use super::transfers::StrayData;
+use super::{CommandError, commands};
+use crate::accounts::AccountsError;
 use crate::protocol::{Frame, GoodbyeReason, Login, Request, encode_ok};
 
 /// A member who has just logged in.
@@ -22,6 +23,12 @@ pub(super) struct Admitted {
 impl<R: AsyncRead + Unpin + Send> Session<R> {
     /// Answers requests until one of them is a login that succeeds.
     pub(super) async fn admit(&mut self) -> Result<Admitted, End> {
+        let most = {
+            let config = self.shared.config();
+            let (limits, auth) = (&config.limits, &config.auth);
+            (limits.frames_before_login, auth.attempts_per_connection)
+        };
+        let (mut frames, mut failures) = (0, 0);
         loop {
             let drain = self.shutdown.drain.clone();
             let frame = tokio::select! {
@@ -31,7 +38,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                     return Err(End::Goodbye(GoodbyeReason::ShuttingDown));
                 }
                 () = sleep_until(self.login_deadline) => {
-                    return Err(End::TimedOut("no login within the time for it".into()));
+                    return Err(too_late());
                 }
                 frame = self.receiver.next() => frame,
             };
@@ -40,10 +47,23 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                 Some(Frame::Data { stream, .. }) => return Err(StrayData::NoPut(stream).into()),
                 Some(Frame::Control(json)) => json,
             };
+            frames += 1;
+            if frames > most.0 {
+                return Err(End::TooManyFrames(most.0));
+            }
             match Request::parse(&json) {
                 Ok((id, Request::Login(login))) => {
-                    if let Some(admitted) = self.log_in(id, login).await? {
-                        return Ok(admitted);
+                    // Not even a login that waits for its turn outlasts the deadline.
+                    let deadline = self.login_deadline;
+                    match timeout_at(deadline, self.log_in(id, login)).await {
+                        Ok(Ok(Attempt::Right(admitted))) => return Ok(*admitted),
+                        Ok(Ok(Attempt::Wrong)) => failures += 1,
+                        Ok(Ok(Attempt::Unknown)) => {}
+                        Ok(Err(end)) => return Err(end),
+                        Err(_) => return Err(too_late()),
+                    }
+                    if failures >= most.1 {
+                        return Err(End::TooManyFailures(failures));
                     }
                 }
                 Ok((id, request)) => {
@@ -60,7 +80,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
         }
     }
 
-    async fn log_in(&mut self, id: u32, login: Login) -> Result<Option<Admitted>, End> {
+    async fn log_in(&mut self, id: u32, login: Login) -> Result<Attempt, End> {
         let job = Job::new(id, "login", None).with_user(login.user.as_deref());
         let mut admitted = None;
         // Watched from before the account is read, so that no change of it is missed.
@@ -68,8 +88,11 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
         let work = async {
             let account = commands::log_in(id, login, &self.shared, self.peer).await?;
             Span::current().record("user", account.name.as_str());
+            let most = self.shared.config().limits.sessions_per_user;
+            let user = account.id;
             let (session, gone) = (self.id.clone(), self.gone.child_token());
             let member = Member::admit(self.shared.clone(), account, session, gone).await?;
+            self.seat.admit(user, most)?;
             let reply = encode_ok(id, &commands::welcome(&member));
             admitted = Some(Admitted { member, changes });
             Ok(reply)
@@ -79,7 +102,29 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
             let frame_timeout = self.shared.config().limits.frame_timeout;
             self.receiver.lift_limits(frame_timeout);
         }
+        let wrong = matches!(
+            outcome.reply,
+            Err(CommandError::Accounts(AccountsError::LoginFailed)
+                | CommandError::TooManyAttempts(_))
+        );
         job.finish(&self.outbox, outcome).await?;
-        Ok(admitted)
+        Ok(match admitted {
+            Some(admitted) => Attempt::Right(Box::new(admitted)),
+            None if wrong => Attempt::Wrong,
+            None => Attempt::Unknown,
+        })
     }
+}
+
+/// How a login went.
+enum Attempt {
+    Right(Box<Admitted>),
+    /// It counts against the connection.
+    Wrong,
+    /// It was not looked at, or could not be.
+    Unknown,
+}
+
+fn too_late() -> End {
+    End::TimedOut("no login within the time for it".into())
 }

@@ -46,22 +46,31 @@ impl Daemon {
         let password = place.path().join("admin-password");
         std::fs::write(&password, PASSWORD).expect("written");
         let data = place.path().join("data");
-        Self::spawn(place, &data, Some(&password))
+        Self::spawn(place, &data, Some(&password), "ulimit -Sn 256")
+    }
+
+    /// The same, with so few file descriptors and no way to more.
+    pub(crate) fn start_with_descriptors(most: u32) -> Self {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let password = place.path().join("admin-password");
+        std::fs::write(&password, PASSWORD).expect("written");
+        let data = place.path().join("data");
+        Self::spawn(place, &data, Some(&password), &format!("ulimit -n {most}"))
     }
 
     /// On a data directory of the test's own, with a password that the program makes up.
     pub(crate) fn start_on(data: &Path) -> Self {
         let place = tempfile::tempdir().expect("a temporary directory");
-        Self::spawn(place, data, None)
+        Self::spawn(place, data, None, "ulimit -Sn 256")
     }
 
-    fn spawn(place: TempDir, data: &Path, password: Option<&Path>) -> Self {
+    fn spawn(place: TempDir, data: &Path, password: Option<&Path>, limit: &str) -> Self {
         let greeting = place.path().join("stderr");
         // Under the soft limit of open files that many systems start programs with, or less.
         let program = haul();
         let mut command = Command::new("sh");
         command
-            .args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\""])
+            .args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")])
             .arg(program.get_program());
         for (name, _) in program.get_envs() {
             command.env_remove(name);
@@ -72,6 +81,9 @@ impl Daemon {
         let mut process = command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
+            // All that a test connects comes from one address, and most of it is one user.
+            .env("HAUL_LIMITS_SESSIONS_PER_ADDRESS", "0")
+            .env("HAUL_LIMITS_SESSIONS_PER_USER", "0")
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&greeting).expect("a file"))
             .spawn()

@@ -125,6 +125,7 @@ async fn who_reads_nothing_does_not_hold_up_a_stopping_server() {
         config.limits.login_timeout = Duration::from_secs(3600);
         config.limits.write_timeout = Duration::from_secs(3600);
         config.limits.drain_timeout = Duration::from_millis(100);
+        config.limits.frames_before_login = 1_000_000;
     })
     .await;
     let help = control(&json!({"cmd": "help"})).repeat(1000);

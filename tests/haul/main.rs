@@ -10,6 +10,7 @@ mod files;
 mod foreign_clients;
 mod framing;
 mod json;
+mod limits;
 mod load;
 mod paths;
 mod protocol_document;

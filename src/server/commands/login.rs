@@ -1,7 +1,10 @@
 //! `login`: from a name and a secret to an account.
 
-use crate::accounts::Account;
-use crate::protocol::{BadRequest, Login, LoginReply};
+use tokio::time::{Instant, sleep};
+
+use crate::accounts::{Account, AccountsError};
+use crate::protocol::{BadRequest, Login, LoginReply, Secret};
+use crate::server::limits::Rules;
 use crate::server::member::Member;
 use crate::server::{CommandError, Peer, SERVER, Shared};
 
@@ -15,33 +18,64 @@ pub(in crate::server) async fn log_in(
     if !peer.is_private() && !shared.config().auth.plaintext_logins {
         return Err(CommandError::PlaintextLogin);
     }
-    let accounts = &shared.accounts;
-    let account = match login {
-        Login {
-            user: None,
-            password: None,
-            token: Some(token),
-        } => accounts.log_in_with_token(token.expose()).await?,
-        Login {
-            user: Some(user),
-            password: Some(password),
-            token: None,
-        } => {
-            accounts
-                .log_in_with_password(&user, password.expose())
-                .await?
-        }
-        Login { token, user, .. } => {
-            let field = match (token, user) {
-                (Some(_), _) => "token",
-                (None, None) => "user",
-                (None, Some(_)) => "password",
-            };
-            let message = "a login has `user` and `password`, or `token` alone";
-            return Err(BadRequest::of_field(id, "login", field, message).into());
-        }
+    let claim = Claim::of(id, login)?;
+    let block = peer.block();
+    let (rules, waiting) = {
+        let auth = &shared.config().auth;
+        let attempts = u32::try_from(auth.attempts).unwrap_or(u32::MAX);
+        let back_off = auth.back_off;
+        (Rules { attempts, back_off }, auth.waiting_logins)
     };
-    Ok(account)
+    let guesses = &shared.guesses;
+    let target = match &claim {
+        Claim::Password { user, .. } => guesses.of_user(user),
+        Claim::Token(token) => guesses.of_token(token.expose()),
+    };
+    let slower = guesses.check(target, block, rules, Instant::now());
+    sleep(slower.map_err(CommandError::TooManyAttempts)?).await;
+    let outcome = match &claim {
+        Claim::Password { user, password } => {
+            let place = shared.logins.enter(block, waiting);
+            let _place = place.ok_or(CommandError::TooManyLogins)?;
+            let accounts = &shared.accounts;
+            accounts.log_in_with_password(user, password.expose()).await
+        }
+        Claim::Token(token) => shared.accounts.log_in_with_token(token.expose()).await,
+    };
+    match &outcome {
+        Ok(_) => guesses.succeeded(target, block, Instant::now()),
+        Err(AccountsError::LoginFailed) => guesses.failed(target, block, rules, Instant::now()),
+        Err(_) => {}
+    }
+    Ok(outcome?)
+}
+
+/// Who somebody claims to be.
+enum Claim {
+    Password { user: String, password: Secret },
+    Token(Secret),
+}
+
+impl Claim {
+    fn of(id: u32, login: Login) -> Result<Self, BadRequest> {
+        let field = match login {
+            Login {
+                user: None,
+                password: None,
+                token: Some(token),
+            } => return Ok(Self::Token(token)),
+            Login {
+                user: Some(user),
+                password: Some(password),
+                token: None,
+            } => return Ok(Self::Password { user, password }),
+            Login { token: Some(_), .. } => "token",
+            Login { user: None, .. } => "user",
+            Login { .. } => "password",
+        };
+        let message = "a login has `user` and `password`, or `token` alone";
+        Err(BadRequest::of_field(id, "login", field, message))
+    }
 }
 
 /// What `ok` holds after a login.

@@ -1,0 +1,115 @@
+//! A connection that has arrived, before the first byte of its protocol: may it come in, and who is
+//! it?
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::io::AsyncRead;
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, info, warn};
+
+use super::limits::{Block, Occasional, Seat, admits, is_within, read_header};
+use super::{Peer, Shared};
+
+/// Lines of the log about connections that are not let in, of each kind in turns of its own.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    network: Occasional,
+    address: Occasional,
+    header: Occasional,
+}
+
+/// A connection that has a seat.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    address: SocketAddr,
+    /// It comes from a balancer, which has to say for whom.
+    proxied: bool,
+    pub(super) seat: Seat,
+}
+
+impl Arrival {
+    /// Lets a connection in, or refuses it for its address. Waits while there is no room.
+    pub(super) async fn enter(shared: &Arc<Shared>, address: SocketAddr) -> Option<Self> {
+        let config = shared.config();
+        let proxied = is_within(&config.network.proxies, address.ip());
+        let claim = if proxied {
+            None
+        } else {
+            if !is_welcome(shared, address.ip()) {
+                return None;
+            }
+            let most = config.limits.sessions_per_address;
+            let Some(claim) = shared.door.claim(address.ip().into(), most) else {
+                refuse_address(shared, address.ip());
+                return None;
+            };
+            Some(claim)
+        };
+        let seat = shared.door.enter(config.limits.sessions, claim).await;
+        Some(Self {
+            address,
+            proxied,
+            seat,
+        })
+    }
+
+    /// Who it is: whom a balancer names, or else the other end itself. `None` if that is refused.
+    pub(super) async fn peer<R: AsyncRead + Unpin>(
+        &mut self,
+        shared: &Arc<Shared>,
+        reader: &mut R,
+    ) -> Option<Peer> {
+        if !self.proxied {
+            return Some(Peer::plain(self.address));
+        }
+        let deadline = self.seat.since + shared.config().limits.login_timeout;
+        let evicted = self.seat.evicted.clone();
+        let reading = timeout_at(deadline, read_header(reader));
+        let balancer = self.address;
+        let named = match evicted.run_until_cancelled(reading).await {
+            None => {
+                debug!(%balancer, "closed: others need its place");
+                return None;
+            }
+            Some(Ok(Ok(named))) => named.unwrap_or(balancer),
+            Some(Ok(Err(error))) => {
+                if let Some(left_out) = shared.refusals.header.turn(Instant::now()) {
+                    warn!(%balancer, %error, left_out, "closed: a balancer without its header");
+                }
+                return None;
+            }
+            Some(Err(_)) => {
+                if let Some(left_out) = shared.refusals.header.turn(Instant::now()) {
+                    warn!(%balancer, left_out, "closed: a balancer without its header in time");
+                }
+                return None;
+            }
+        };
+        if !is_welcome(shared, named.ip()) {
+            return None;
+        }
+        let most = shared.config().limits.sessions_per_address;
+        // What a balancer asks for itself, to see whether this server lives, is not counted.
+        if named != balancer && !self.seat.claim(named.ip().into(), most) {
+            refuse_address(shared, named.ip());
+            return None;
+        }
+        Some(Peer::proxied(named))
+    }
+}
+
+fn is_welcome(shared: &Shared, address: IpAddr) -> bool {
+    let welcome = admits(&shared.config().network, address);
+    if !welcome && let Some(left_out) = shared.refusals.network.turn(Instant::now()) {
+        info!(%address, left_out, "refused: its network may not connect");
+    }
+    welcome
+}
+
+fn refuse_address(shared: &Shared, address: IpAddr) {
+    if let Some(left_out) = shared.refusals.address.turn(Instant::now()) {
+        let address = Block::from(address);
+        warn!(%address, left_out, "refused: it has as many connections as limits.sessions_per_address");
+    }
+}

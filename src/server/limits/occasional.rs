@@ -1,0 +1,48 @@
+//! Lines of the log that strangers can cause: one a second, and how many were left out.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Between two lines of one kind.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Whose turn it is to be written.
+#[derive(Debug, Default)]
+pub(in crate::server) struct Occasional(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    written: Option<Instant>,
+    left_out: u64,
+}
+
+impl Occasional {
+    /// Whether to write a line now, and if so, how many were left out since the last one.
+    pub(in crate::server) fn turn(&self, now: Instant) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.written.is_some_and(|last| now < last + PAUSE) {
+            state.left_out += 1;
+            return None;
+        }
+        state.written = Some(now);
+        Some(std::mem::take(&mut state.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_a_line_a_second_that_counts_the_others() {
+        let (lines, start) = (Occasional::default(), Instant::now());
+        assert_eq!(lines.turn(start), Some(0));
+        for _ in 0..1000 {
+            assert_eq!(lines.turn(start + PAUSE / 2), None);
+        }
+        assert_eq!(lines.turn(start + PAUSE), Some(1000));
+        assert_eq!(lines.turn(start + PAUSE * 9), Some(0));
+    }
+}
