@@ -57,7 +57,6 @@ pub(super) async fn serve<R, W>(
         // Whoever waits to send something is freed with the writer.
         let writing = async move { stop.run_until_cancelled(writing).await };
         let mut writing = tokio::spawn(writing.in_current_span());
-        let evicted = seat.evicted.clone();
         let session = Session {
             shared: shared.clone(),
             receiver: Receiver::new(reader, FrameCodec::before_login(), first_timeout),
@@ -70,13 +69,16 @@ pub(super) async fn serve<R, W>(
             gone: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        run(session).await;
-        if evicted.is_cancelled() && timeout(LAST_WORD, &mut writing).await.is_err() {
-            // Its place is waited for.
-            writing.abort();
+        // Until all is written the connection is there, and counts.
+        let seat = run(session).await;
+        let mut written = seat.evicted.run_until_cancelled(&mut writing).await;
+        if written.is_none() {
+            written = timeout(LAST_WORD, &mut writing).await.ok();
         }
-        if let Ok(Some(Err(error))) = writing.await {
-            info!(%error, "the peer stopped reading");
+        match written {
+            Some(Ok(Some(Err(error)))) => info!(%error, "the peer stopped reading"),
+            Some(_) => {}
+            None => writing.abort(),
         }
     }
     .instrument(span)
@@ -95,7 +97,7 @@ async fn expect_frames<R: AsyncRead + Unpin>(reader: R, deadline: Instant) -> Op
     None
 }
 
-async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) {
+async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Seat {
     let started = Instant::now();
     let stop = session.shutdown.stop.clone();
     let evicted = session.seat.evicted.clone();
@@ -115,23 +117,20 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) {
     session.tasks.wait().await;
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     info!(reason = %end, ms, "session ended");
-    hang_up(session, &end).await;
+    hang_up(session, &end).await
 }
 
 /// Says why, and reads on for a moment: closing on unread bytes would take the reason back.
-async fn hang_up<R: AsyncRead + Unpin>(session: Session<R>, end: &End) {
-    let Some(refusal) = end.refusal() else {
-        return;
-    };
-    let patience = match end {
-        End::Evicted => LAST_WORD,
-        _ => LINGER,
-    };
+async fn hang_up<R: AsyncRead + Unpin>(session: Session<R>, end: &End) -> Seat {
     let Session {
         outbox,
         mut receiver,
+        seat,
         ..
     } = session;
+    let Some(refusal) = end.refusal() else {
+        return seat;
+    };
     let farewell = async {
         let sent = outbox.send(encode_refusal(&refusal)).await;
         drop(outbox);
@@ -139,7 +138,13 @@ async fn hang_up<R: AsyncRead + Unpin>(session: Session<R>, end: &End) {
             receiver.discard_rest().await;
         }
     };
-    let _ = timeout(patience, farewell).await;
+    if let End::Evicted = end {
+        let _ = timeout(LAST_WORD, farewell).await;
+    } else {
+        let farewell = timeout(LINGER, farewell);
+        let _ = seat.evicted.run_until_cancelled(farewell).await;
+    }
+    seat
 }
 
 fn session_id() -> String {

@@ -9,6 +9,7 @@ use haul::config::Config;
 use haul::server::Server;
 use haul::storage::Store;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -51,7 +52,7 @@ async fn log_in_soon(server: &TestServer, user: &str) -> RawClient {
 async fn is_served(client: &mut RawClient) -> bool {
     let hello = control(&json!({"cmd": "hello"}));
     // It may be closed before that is written.
-    let written = tokio::io::AsyncWriteExt::write_all(&mut client.stream, &hello).await;
+    let written = client.stream.write_all(&hello).await;
     written.is_ok() && client.receive().await != Received::Closed
 }
 
@@ -122,6 +123,28 @@ async fn a_hundred_times_as_many_silent_connections_as_there_are_places_shut_nob
         }
     }
     member.ok(json!({"cmd": "ping"})).await;
+}
+
+#[tokio::test]
+async fn who_reads_nothing_has_to_go_as_fast_as_who_says_nothing() {
+    let server = TestServer::start_with(|config| {
+        config.limits.sessions = 2;
+        config.limits.frames_before_login = 1_000_000;
+        config.limits.login_timeout = Duration::from_secs(3600);
+        config.limits.write_timeout = Duration::from_secs(3600);
+    })
+    .await;
+    let help = control(&json!({"cmd": "help"})).repeat(1000);
+    let mut deaf = [server.connect().await, server.connect().await];
+    for client in &mut deaf {
+        // Until nothing moves any more: the server waits for the client to read.
+        while let Ok(sent) = timeout(Duration::from_millis(500), client.stream.write(&help)).await {
+            sent.expect("open");
+        }
+    }
+    for user in ["alice", "bob"] {
+        server.log_in(user).await.ok(json!({"cmd": "quit"})).await;
+    }
 }
 
 #[tokio::test]
