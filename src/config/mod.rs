@@ -4,6 +4,7 @@
 //! the environment and what it may hold all follow from there.
 
 mod load;
+mod reload;
 mod value;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::DEFAULT_PORT;
 
 pub use load::{ConfigError, Origin, environment};
+pub use reload::Reload;
 
 /// Every setting of the server. Shown as the text of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -41,6 +43,9 @@ pub struct Server {
     /// The data directory.
     #[serde(deserialize_with = "value::path")]
     pub data: PathBuf,
+    /// Whether a new data directory must be a mounted volume.
+    #[serde(deserialize_with = "value::switch")]
+    pub require_mount: bool,
 }
 
 /// `[limits]`: what one client and all of them may take.
@@ -74,6 +79,9 @@ pub struct Limits {
     /// For running transfers to finish on shutdown.
     #[serde(with = "value::duration")]
     pub drain_timeout: Duration,
+    /// Bytes of files a second, each way, in all sessions of one user together.
+    #[serde(with = "value::rate")]
+    pub bandwidth_per_user: Option<u64>,
 }
 
 /// `[auth]`: how users log in.
@@ -123,6 +131,7 @@ impl Default for Server {
         Self {
             listen: (Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into(),
             data: "haul-data".into(),
+            require_mount: false,
         }
     }
 }
@@ -138,7 +147,8 @@ impl Default for Limits {
             frame_timeout_before_login: Duration::from_secs(10),
             frame_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
-            drain_timeout: Duration::from_secs(8),
+            drain_timeout: Duration::from_secs(6),
+            bandwidth_per_user: None,
         }
     }
 }

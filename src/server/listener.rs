@@ -6,7 +6,6 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -25,12 +24,8 @@ const UNSENT_LIMIT: u32 = 256 * 1024;
 /// After this much silence the kernel asks whether the peer is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-pub(super) async fn run(server: &Server, listener: TcpListener, drain: CancellationToken) {
+pub(super) async fn run(server: &Server, listener: TcpListener, shutdown: Shutdown) {
     let sessions = TaskTracker::new();
-    let shutdown = Shutdown {
-        drain,
-        stop: CancellationToken::new(),
-    };
     tokio::select! {
         () = shutdown.drain.cancelled() => {}
         () = accept_all(server, &listener, &sessions, &shutdown) => {}
@@ -39,7 +34,8 @@ pub(super) async fn run(server: &Server, listener: TcpListener, drain: Cancellat
     sessions.close();
     info!(sessions = sessions.len(), "draining");
     let patience = server.shared.config().limits.drain_timeout;
-    if timeout(patience, sessions.wait()).await.is_err() {
+    let drained = shutdown.stop.run_until_cancelled(sessions.wait());
+    if !matches!(timeout(patience, drained).await, Ok(Some(()))) {
         warn!(
             sessions = sessions.len(),
             "cutting off what did not end in time"

@@ -9,6 +9,7 @@
 //!
 //! Commands return values; only the session's outbox reaches the socket.
 
+mod bandwidth;
 mod commands;
 mod disk;
 mod dispatch;
@@ -34,9 +35,10 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::CommandError;
 pub use self::peer::Peer;
 
+use self::bandwidth::Bandwidths;
 use self::disk::Disks;
 use crate::accounts::Accounts;
-use crate::config::Config;
+use crate::config::{Config, Reload};
 use crate::storage::Store;
 
 /// Name and version, as clients see it.
@@ -59,6 +61,7 @@ struct Shared {
     /// Turns for reading files only to hash them.
     digests: Semaphore,
     disks: Disks,
+    bandwidths: Bandwidths,
 }
 
 impl Shared {
@@ -90,6 +93,7 @@ impl Server {
                 sessions: Arc::new(Semaphore::new(limits.sessions)),
                 digests: Semaphore::new(cores),
                 disks: Disks::new(limits.disk_threads),
+                bandwidths: Bandwidths::default(),
                 config: watch::Sender::new(Arc::new(config)),
             }),
         }
@@ -98,7 +102,39 @@ impl Server {
     /// Accepts connections until `shutdown`, then lets the sessions end: each is told goodbye and
     /// may finish its transfers for the configured time. Returns when the last one is gone.
     pub async fn run(&self, listener: TcpListener, shutdown: CancellationToken) {
+        let shutdown = Shutdown {
+            drain: shutdown,
+            stop: CancellationToken::new(),
+        };
+        self.run_until(listener, shutdown).await;
+    }
+
+    /// As [`Self::run`], with both steps of the shutdown in the caller's hand: `stop` cuts off what
+    /// still runs. It is cancelled by itself at the end of the time for that.
+    pub async fn run_until(&self, listener: TcpListener, shutdown: Shutdown) {
         listener::run(self, listener, shutdown).await;
+    }
+
+    /// Takes over those settings of `new` that can change while it runs.
+    #[must_use = "it says what was not taken over"]
+    pub fn reload(&self, new: &Config) -> Reload {
+        let reload = self.config().reloaded(new);
+        let config = Arc::new(reload.config.clone());
+        self.shared.config.send_replace(config);
+        reload
+    }
+
+    /// Whether the disk has failed to keep something since the start. What was acknowledged is
+    /// safe; the disk wants looking at.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.shared.store.is_degraded()
+    }
+
+    /// The settings that are in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.shared.config()
     }
 
     /// Serves one connection over any byte stream, until either side ends it.

@@ -35,7 +35,8 @@ pub(in crate::server) async fn put(
             return Err(closed.into());
         }
         loop {
-            let part = cancel.run_until_cancelled(parts.recv()).await.flatten();
+            let next = next_part(&mut parts, member);
+            let part = cancel.run_until_cancelled(next).await.flatten();
             match part {
                 Some(PutPart::Chunk(chunk, room)) => {
                     received += chunk.len() as u64;
@@ -66,6 +67,16 @@ pub(in crate::server) async fn put(
         reply,
         bytes: received,
     }
+}
+
+/// The next part, once the user's bandwidth has room for it. What waits here takes up the session's
+/// room for data, so that in the end the server reads no more.
+async fn next_part(parts: &mut mpsc::Receiver<PutPart>, member: &Member) -> Option<PutPart> {
+    let part = parts.recv().await;
+    if let Some(PutPart::Chunk(chunk, _)) = &part {
+        member.pace_up(chunk.len()).await;
+    }
+    part
 }
 
 async fn open(put: Put, member: &Member) -> Result<Upload, CommandError> {
