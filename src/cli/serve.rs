@@ -20,7 +20,7 @@ use crate::accounts::{Accounts, NewUser, UserName};
 use crate::config::{self, Config, ConfigError};
 use crate::protocol::Secret;
 use crate::server::{Server, Shutdown};
-use crate::storage::{Limits, Store};
+use crate::storage::{self, Limits, Store};
 use crate::telemetry::{self, Level};
 
 /// Serves files until it is told to stop
@@ -86,6 +86,9 @@ impl Serve {
         // From before the first thing that may take long.
         let reload = obey_signals(&config, logs, &shutdown, &running)?;
         let data = &config.server.data;
+        if config.server.require_mount {
+            storage::check_mounted(data)?;
+        }
         let store = Store::open(data)?;
         let accounts = Accounts::open(data)
             .await?

@@ -16,6 +16,7 @@
 //! the crate.
 
 mod copy;
+mod data;
 mod digest;
 mod error;
 mod file;
@@ -41,6 +42,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use data::check_mounted;
 pub use error::StorageError;
 pub use file::{Info, StoredFile};
 pub use listing::Page;

@@ -4,6 +4,7 @@ mod daemon;
 mod harness;
 
 mod admin;
+mod bandwidth;
 mod client;
 mod command_line;
 mod files;
@@ -13,6 +14,8 @@ mod json;
 mod load;
 mod paths;
 mod protocol_document;
+mod reloading;
 mod serving;
 mod sessions;
+mod stopping;
 mod transfers;
