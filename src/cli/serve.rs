@@ -4,28 +4,30 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use data_encoding::BASE32_NOPAD;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use super::reload::{Reloading, warn_if_degraded};
+use super::signals::{self, Logs, Signals};
 use crate::accounts::{Accounts, NewUser, UserName};
-use crate::config::{self, Config};
+use crate::config::{self, Config, ConfigError};
 use crate::protocol::Secret;
-use crate::server::Server;
-use crate::storage::{Limits, Store};
-use crate::telemetry;
+use crate::server::{Server, Shutdown};
+use crate::storage::{self, Limits, Store};
+use crate::telemetry::{self, Level};
 
 /// Serves files until it is told to stop
 ///
 /// With nothing given it works at once: it makes its data directory and an `admin` account, and
 /// says the password and what to type next.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct Serve {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "HAUL_CONFIG")]
@@ -44,29 +46,95 @@ impl Serve {
     /// # Errors
     /// If it can not start: one line that says what and what to do.
     pub(super) fn run(self) -> anyhow::Result<()> {
+        let config = self.load()?;
+        let telemetry = telemetry::start(&config.log)?;
+        let level = telemetry.level();
+        let logs = Logs::new(telemetry);
+        let outcome = self.run_logged(config, level, &logs);
+        logs.finish();
+        outcome
+    }
+
+    /// The configuration as the file, the environment and the flags say now.
+    pub(super) fn load(&self) -> Result<Config, ConfigError> {
         let mut config = Config::load(self.config.as_deref(), config::environment())?;
-        if let Some(data) = self.data {
-            config.server.data = data;
+        if let Some(data) = &self.data {
+            config.server.data.clone_from(data);
         }
         if let Some(listen) = self.listen {
             config.server.listen = listen;
         }
-        let _logs = telemetry::start(&config.log)?;
+        Ok(config)
+    }
+
+    fn run_logged(self, config: Config, level: Level, logs: &Logs) -> anyhow::Result<()> {
         raise_descriptor_limit(config.limits.sessions);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(config.limits.disk_threads)
             .build()
             .context("can not start the threads of the server")?;
-        let outcome = runtime.block_on(serve(config));
+        let outcome = runtime.block_on(self.serve(config, level, logs.clone()));
         // A thread that waits for a disk which does not answer is left behind.
         runtime.shutdown_timeout(LAST_WORDS);
         outcome
     }
+
+    async fn serve(self, config: Config, level: Level, logs: Logs) -> anyhow::Result<()> {
+        let shutdown = Shutdown::default();
+        let running = Arc::new(OnceLock::new());
+        // From before the first thing that may take long.
+        let reload = obey_signals(&config, logs, &shutdown, &running)?;
+        let data = &config.server.data;
+        if config.server.require_mount {
+            storage::check_mounted(data)?;
+        }
+        let store = Store::open(data)?;
+        let accounts = Accounts::open(data)
+            .await?
+            .with_hashing_slots(config.auth.hashing_slots);
+        let listener = listen(config.server.listen).await?;
+        let address = listener.local_addr().context("can not tell the port")?;
+        let first = first_admin(&accounts).await?;
+        say_what_to_do_next(address, data, first.as_ref());
+        info!(%address, data = %data.display(), version = env!("CARGO_PKG_VERSION"), "listening");
+        let server = running.get_or_init(|| Server::new(accounts, store, config));
+        let reloading = Reloading {
+            serve: self,
+            server: server.clone(),
+            level,
+        };
+        tokio::spawn(reloading.whenever(reload));
+        server.run_until(listener, shutdown).await;
+        warn_if_degraded(server);
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// Obeys signals from now on; what it returns is notified when the configuration is to be read
+/// again, also before there is anybody to listen.
+fn obey_signals(
+    config: &Config,
+    logs: Logs,
+    shutdown: &Shutdown,
+    running: &Arc<OnceLock<Server>>,
+) -> anyhow::Result<Arc<Notify>> {
+    let signals = Signals::watch()?;
+    let at_start = config.limits.drain_timeout;
+    let running = Arc::clone(running);
+    let patience = move || {
+        let server = running.get();
+        server.map_or(at_start, |server| server.config().limits.drain_timeout)
+    };
+    let reload = Arc::new(Notify::new());
+    let obeying = signals::obey(signals, shutdown.clone(), logs, patience, reload.clone());
+    tokio::spawn(obeying);
+    Ok(reload)
 }
 
 /// For threads that still have something to write when everything else is done.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Takes all the file descriptors that the system grants: each session needs one, and each file
 /// that it moves another. The soft limit that programs start with is made for other programs.
@@ -84,24 +152,6 @@ fn raise_descriptor_limit(sessions: usize) {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
-    let data = &config.server.data;
-    let stop = stop_signal()?;
-    let store = Store::open(data)?;
-    let accounts = Accounts::open(data)
-        .await?
-        .with_hashing_slots(config.auth.hashing_slots);
-    let listener = listen(config.server.listen).await?;
-    let address = listener.local_addr().context("can not tell the port")?;
-    let first = first_admin(&accounts).await?;
-    say_what_to_do_next(address, data, first.as_ref());
-    info!(%address, data = %data.display(), version = env!("CARGO_PKG_VERSION"), "listening");
-    let server = Server::new(accounts, store, config);
-    server.run(listener, stop).await;
-    info!("stopped");
-    Ok(())
-}
-
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!(
@@ -109,22 +159,6 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
              choose another address with --listen or server.listen"
         )
     })
-}
-
-/// Cancelled when the process is told to stop.
-fn stop_signal() -> anyhow::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).context("can not watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("can not watch for SIGINT")?;
-    let stopped = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => info!("told to stop by SIGTERM"),
-            _ = interrupt.recv() => info!("told to stop by SIGINT"),
-        }
-        stopped.cancel();
-    });
-    Ok(stop)
 }
 
 /// A password that has to be shown once, or where it came from.

@@ -324,6 +324,7 @@ transfers = 8
             ("HAUL_SERVER_DATA", "/srv/haul"),
             ("HAUL_LIMITS_LOGIN_TIMEOUT", "1m 30s"),
             ("HAUL_AUTH_PLAINTEXT_LOGINS", "true"),
+            ("HAUL_LIMITS_BANDWIDTH_PER_USER", "1536KiB"),
             ("HAUL_LOG_LEVEL", "warn,haul=debug"),
             ("HAUL_LOG_FORMAT", "json"),
             ("HAUL_LOG_FILE", "7"),
@@ -339,6 +340,7 @@ transfers = 8
         assert_eq!(config.server.data, Path::new("/srv/haul"));
         assert_eq!(config.limits.login_timeout, Duration::from_secs(90));
         assert!(config.auth.plaintext_logins);
+        assert_eq!(config.limits.bandwidth_per_user, Some(1536 * 1024));
         assert_eq!(config.log.level, "warn,haul=debug");
         assert_eq!(config.log.format, LogFormat::Json);
         assert_eq!(config.log.file.as_deref(), Some(Path::new("7")));
@@ -430,6 +432,12 @@ transfers = 8
                  with parts that differ after a comma such as \"info,haul::server=debug\"",
             ),
             (
+                "limits.bandwidth_per_user = \"10\"",
+                "haul.toml, line 1: limits.bandwidth_per_user: invalid value: string \"10\", \
+                 expected bytes a second such as \"10MiB\", from \"64KiB\" to \"1TiB\", \
+                 or \"\" for no limit",
+            ),
+            (
                 "log.format = \"xml\"",
                 "haul.toml, line 1: log.format: \
                  unknown variant `xml`, expected one of `auto`, `json`, `text`",
@@ -469,6 +477,7 @@ transfers = 8
             ("HAUL_ADMIN_PASSWORD_FILE", "/run/secrets/hunter2"),
             ("HAUL_SERVER", "haul://alice:hunter2@host"),
             ("HAUL_LOG_FILE", "haul.log"),
+            ("HAUL_LIMITS_BANDWIDTH_PER_USER", "70001"),
         ];
         let config = Config::load(None, pairs(&env)).expect("right");
         let printed = config.to_string();

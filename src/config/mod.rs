@@ -4,6 +4,7 @@
 //! the environment and what it may hold all follow from there.
 
 mod load;
+mod reload;
 mod value;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::DEFAULT_PORT;
 
 pub use load::{ConfigError, Origin, environment};
+pub use reload::Reload;
 
 /// Every setting of the server. Shown as the text of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,6 +46,9 @@ pub struct Server {
     /// The data directory.
     #[serde(deserialize_with = "value::path")]
     pub data: PathBuf,
+    /// Whether a new data directory must be a mounted volume.
+    #[serde(deserialize_with = "value::switch")]
+    pub require_mount: bool,
 }
 
 /// `[limits]`: what one client and all of them may take.
@@ -101,6 +106,9 @@ pub struct Limits {
     /// Files that are read at once only to be hashed; 0 is one for each core.
     #[serde(deserialize_with = "value::count_or_zero")]
     pub hashing: usize,
+    /// Bytes of files a second, each way, in all sessions of one user together.
+    #[serde(with = "value::rate")]
+    pub bandwidth_per_user: Option<u64>,
 }
 
 /// `[auth]`: how users log in.
@@ -177,6 +185,7 @@ impl Default for Server {
         Self {
             listen: (Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into(),
             data: "haul-data".into(),
+            require_mount: false,
         }
     }
 }
@@ -192,7 +201,7 @@ impl Default for Limits {
             frame_timeout_before_login: Duration::from_secs(10),
             frame_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
-            drain_timeout: Duration::from_secs(8),
+            drain_timeout: Duration::from_secs(6),
             keep_uploads: Duration::from_secs(24 * 3600),
             kept_uploads: 100,
             free_space_floor: 64 * 1024 * 1024,
@@ -201,6 +210,7 @@ impl Default for Limits {
             idle_timeout: Some(Duration::from_secs(30 * 60)),
             frames_before_login: 32,
             hashing: 0,
+            bandwidth_per_user: None,
         }
     }
 }

@@ -298,3 +298,47 @@ pub(super) mod optional_path {
         Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
     }
 }
+
+/// Bytes a second, or `""` for as many as there are.
+pub(super) mod rate {
+    use bytesize::ByteSize;
+    use serde::Serializer;
+
+    use super::{Deserializer, Text};
+
+    /// With less, a frame could take longer than peers wait for it.
+    const LEAST: u64 = 64 * 1024;
+
+    /// More than any network; what is computed with it stays within its numbers.
+    const MOST: u64 = 1 << 40;
+
+    #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
+    pub(in super::super) fn serialize<S: Serializer>(
+        rate: &Option<u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = match *rate {
+            None => String::new(),
+            Some(bytes) if bytes.is_multiple_of(1 << 20) => format!("{}MiB", bytes >> 20),
+            Some(bytes) if bytes.is_multiple_of(1 << 10) => format!("{}KiB", bytes >> 10),
+            Some(bytes) => bytes.to_string(),
+        };
+        serializer.serialize_str(&text)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u64>, D::Error> {
+        let text = Text {
+            expected: "bytes a second such as \"10MiB\", from \"64KiB\" to \"1TiB\", or \"\" for no limit",
+            parse: |text: &str| {
+                if text.is_empty() || text == "0" {
+                    return Some(None);
+                }
+                let bytes = text.parse::<ByteSize>().ok()?.as_u64();
+                (LEAST..=MOST).contains(&bytes).then_some(Some(bytes))
+            },
+        };
+        text.read(deserializer)
+    }
+}

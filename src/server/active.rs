@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::storage::VirtualPath;
 
 /// A put for which nothing has come for so long is given to a session that wants to resume it.
-const SILENCE: Duration = Duration::from_secs(1);
+pub(super) const SILENCE: Duration = Duration::from_secs(1);
 
 /// What makes two puts the same one, tried twice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

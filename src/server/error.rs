@@ -147,7 +147,7 @@ impl From<&CommandError> for WireError {
                 S::OffsetOutOfRange { .. } | S::BadCursor { .. } => Code::BadRequest,
                 S::Cancelled { .. } => Code::Cancelled,
                 S::Io { source, .. } if is_out_of_descriptors(source) => Code::Limited,
-                S::InUse { .. } | S::Io { .. } => Code::Internal,
+                S::InUse { .. } | S::Unusable { .. } | S::Io { .. } => Code::Internal,
             },
         };
         let mut wire = Self::new(code, error.to_string());

@@ -7,7 +7,6 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -35,12 +34,8 @@ const PROBES: Duration = Duration::from_secs(10);
 /// this, what is on its way would keep a dead peer's connection for a quarter of an hour.
 const UNANSWERED: Duration = Duration::from_secs(120);
 
-pub(super) async fn run(server: &Server, listener: TcpListener, drain: CancellationToken) {
+pub(super) async fn run(server: &Server, listener: TcpListener, shutdown: Shutdown) {
     let sessions = TaskTracker::new();
-    let shutdown = Shutdown {
-        drain,
-        stop: CancellationToken::new(),
-    };
     tokio::select! {
         () = shutdown.drain.cancelled() => {}
         () = accept_all(server, &listener, &sessions, &shutdown) => {}
@@ -49,7 +44,8 @@ pub(super) async fn run(server: &Server, listener: TcpListener, drain: Cancellat
     sessions.close();
     info!(sessions = sessions.len(), "draining");
     let patience = server.shared.config().limits.drain_timeout;
-    if timeout(patience, sessions.wait()).await.is_err() {
+    let drained = shutdown.stop.run_until_cancelled(sessions.wait());
+    if !matches!(timeout(patience, drained).await, Ok(Some(()))) {
         warn!(
             sessions = sessions.len(),
             "cutting off what did not end in time"

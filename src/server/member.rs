@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::bandwidth::Bandwidth;
 use super::disk::Disk;
 use super::{CommandError, Shared};
 use crate::accounts::Account;
@@ -23,6 +24,8 @@ pub(super) struct Member {
     pub(super) gone: CancellationToken,
     /// The user's way to the disk.
     pub(super) disk: Disk,
+    /// The user's share of the network.
+    bandwidth: Bandwidth,
     /// One file of a session is read only to be hashed at a time.
     pub(super) hashing: Arc<Semaphore>,
     view: View,
@@ -38,8 +41,10 @@ impl Member {
     ) -> Result<Self, CommandError> {
         let disk = shared.disks.of(&account.name);
         let view = view_of(&shared.store, &disk, &account).await?;
+        let bandwidth = shared.bandwidths.of(&account.name);
         Ok(Self {
             disk,
+            bandwidth,
             hashing: Arc::new(Semaphore::new(1)),
             shared,
             account,
@@ -64,6 +69,20 @@ impl Member {
             self.account = account;
         }
         Ok(true)
+    }
+
+    /// Waits until `bytes` of a file may come from the user.
+    pub(super) async fn pace_up(&self, bytes: usize) {
+        self.bandwidth.up(bytes, self.rate()).await;
+    }
+
+    /// Waits until `bytes` of a file may go to the user.
+    pub(super) async fn pace_down(&self, bytes: usize) {
+        self.bandwidth.down(bytes, self.rate()).await;
+    }
+
+    fn rate(&self) -> Option<u64> {
+        self.shared.config().limits.bandwidth_per_user
     }
 
     /// A path as the user wrote it, seen from the current directory.

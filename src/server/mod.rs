@@ -11,6 +11,7 @@
 
 mod active;
 mod arrival;
+mod bandwidth;
 mod commands;
 mod disk;
 mod dispatch;
@@ -41,10 +42,11 @@ pub use self::peer::Peer;
 
 use self::active::ActivePuts;
 use self::arrival::Refusals;
+use self::bandwidth::Bandwidths;
 use self::disk::Disks;
 use self::limits::{Door, Guesses, LoginQueue, Seat};
 use crate::accounts::Accounts;
-use crate::config::Config;
+use crate::config::{Config, Reload};
 use crate::storage::Store;
 
 /// Name and version, as clients see it.
@@ -73,6 +75,7 @@ struct Shared {
     digests: Semaphore,
     disks: Disks,
     puts: Arc<ActivePuts>,
+    bandwidths: Bandwidths,
 }
 
 impl Shared {
@@ -112,6 +115,7 @@ impl Server {
                 digests: Semaphore::new(hashing),
                 disks: Disks::new(limits.disk_threads),
                 puts: Arc::default(),
+                bandwidths: Bandwidths::default(),
                 config: watch::Sender::new(Arc::new(config)),
             }),
         }
@@ -120,10 +124,42 @@ impl Server {
     /// Accepts connections until `shutdown`, then lets the sessions end: each is told goodbye and
     /// may finish its transfers for the configured time. Returns when the last one is gone.
     pub async fn run(&self, listener: TcpListener, shutdown: CancellationToken) {
+        let shutdown = Shutdown {
+            drain: shutdown,
+            stop: CancellationToken::new(),
+        };
+        self.run_until(listener, shutdown).await;
+    }
+
+    /// As [`Self::run`], with both steps of the shutdown in the caller's hand: `stop` cuts off what
+    /// still runs. It is cancelled by itself at the end of the time for that.
+    pub async fn run_until(&self, listener: TcpListener, shutdown: Shutdown) {
         tokio::select! {
             () = listener::run(self, listener, shutdown) => {}
             () = housekeeping::run(&self.shared) => {}
         }
+    }
+
+    /// Takes over those settings of `new` that can change while it runs.
+    #[must_use = "it says what was not taken over"]
+    pub fn reload(&self, new: &Config) -> Reload {
+        let reload = self.config().reloaded(new);
+        let config = Arc::new(reload.config.clone());
+        self.shared.config.send_replace(config);
+        reload
+    }
+
+    /// Whether the disk has failed to keep something since the start. What was acknowledged is
+    /// safe; the disk wants looking at.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.shared.store.is_degraded()
+    }
+
+    /// The settings that are in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.shared.config()
     }
 
     /// Serves one connection over any byte stream, until either side ends it.

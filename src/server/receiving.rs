@@ -1,5 +1,6 @@
 //! An upload as its bytes come: written, made safe now and then, kept if it is cut off.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -8,7 +9,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::CommandError;
-use super::active::ActivePut;
+use super::active::{ActivePut, SILENCE};
 use super::disk::Disk;
 use super::hashing::TURN;
 use super::member::Member;
@@ -60,6 +61,23 @@ impl Reception<'_> {
         Ok(upload)
     }
 
+    /// Waits until the user's bandwidth has room for what has come; `false` if the put is to end
+    /// first. What waits here takes up the session's room for data, so that in the end the server
+    /// reads no more.
+    async fn paced(&self, length: usize) -> bool {
+        let mut pace = pin!(self.member.pace_up(length));
+        loop {
+            self.active.sign_of_life();
+            tokio::select! {
+                biased;
+                () = self.stopped() => return false,
+                () = &mut pace => return true,
+                // As long as it waits for this, it is alive.
+                () = sleep(SILENCE / 2) => {}
+            }
+        }
+    }
+
     /// Takes the data of the upload until its end, and commits it. Answers with the digest that the
     /// client gave, too, and counts in `received` what came.
     pub(super) async fn receive(
@@ -84,8 +102,10 @@ impl Reception<'_> {
                     return Err(error);
                 }
                 Turn::Part(PutPart::Chunk(chunk, room)) => {
-                    self.active.sign_of_life();
                     *received += chunk.len() as u64;
+                    if !self.paced(chunk.len()).await {
+                        return Err(self.stop_synced(upload, syncing).await);
+                    }
                     let work = move || {
                         upload.write(&chunk)?;
                         drop(room);
@@ -102,13 +122,7 @@ impl Reception<'_> {
                     let committed = disk.run(move || upload.commit(end.digest)).await?;
                     return Ok((committed, end.digest));
                 }
-                Turn::Stopped => {
-                    if let Err(error) = syncing.wait().await {
-                        discard(upload, disk).await?;
-                        return Err(error);
-                    }
-                    return Err(self.stop(upload).await);
-                }
+                Turn::Stopped => return Err(self.stop_synced(upload, syncing).await),
             }
         }
     }
@@ -139,6 +153,15 @@ impl Reception<'_> {
             () = self.underway.cancel.cancelled() => {}
             () = self.active.taken() => {}
         }
+    }
+
+    /// As [`Self::stop`], once no checkpoint is under way.
+    async fn stop_synced(self, upload: Box<Upload>, mut syncing: Syncing) -> CommandError {
+        if let Err(error) = syncing.wait().await {
+            let discarded = discard(upload, &self.member.disk).await;
+            return discarded.err().unwrap_or(error);
+        }
+        self.stop(upload).await
     }
 
     /// Keeps what came, unless it is unwanted, and says why the put ends.

@@ -120,10 +120,21 @@ pub enum StorageError {
         path: VirtualPath,
     },
     /// Another process serves this data directory.
-    #[error("another server is using the data directory: {path}")]
+    #[error(
+        "another server is using the data directory: {path}; \
+         stop it first, or name another directory"
+    )]
     InUse {
         /// The data directory, on the server's disk.
         path: String,
+    },
+    /// No server can work with this data directory as it is.
+    #[error("can not use the data directory {path}: {reason}")]
+    Unusable {
+        /// The data directory, on the server's disk.
+        path: String,
+        /// What is wrong, and what to do.
+        reason: String,
     },
     /// The server's disk or system failed.
     #[error("could not {doing} {path}: {source}")]

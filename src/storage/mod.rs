@@ -17,6 +17,7 @@
 //! the crate.
 
 mod copy;
+mod data;
 mod digest;
 mod error;
 mod file;
@@ -48,6 +49,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use data::check_mounted;
 pub use error::{Room, StorageError};
 pub use file::{Info, StoredFile};
 pub use kept::{KeptUpload, StoreSettings};

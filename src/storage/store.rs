@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use jiff::Timestamp;
 
+use super::data;
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
 use super::kept::{KeptUploads, StoreSettings};
@@ -63,28 +64,27 @@ impl Store {
     /// uploads that can be gone on with.
     ///
     /// # Errors
-    /// [`StorageError::InUse`] if another server has it, else what the system said.
-    pub fn open(data: &Path) -> Result<Self, StorageError> {
-        let failed = |doing, source| StorageError::Io {
-            doing,
-            path: data.display().to_string(),
-            source,
-        };
-        let root = open_data(data, true).map_err(|error| failed("open", error))?;
-        let area = |name| make_dir(&root, name).map_err(|error| failed("open", error));
+    /// [`StorageError::InUse`] if another server has it, [`StorageError::Unusable`] if no server can
+    /// work with it.
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
+        let unusable = |error| data::unusable(path, &error);
+        let root = open_data(path, true).map_err(unusable)?;
+        let area = |name| make_dir(&root, name).map_err(unusable);
         let staging = Staging::take(area(STAGING)?).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => StorageError::InUse {
-                path: data.display().to_string(),
+                path: path.display().to_string(),
             },
-            _ => failed("lock", error),
+            _ => unusable(error),
         })?;
+        let (homes, folders) = (area(HOMES)?, area(FOLDERS)?);
+        data::try_out(&staging.dir, &[(HOMES, &homes), (FOLDERS, &folders)]).map_err(unusable)?;
         let store = Self(Arc::new(Inner {
-            homes: area(HOMES)?,
-            folders: area(FOLDERS)?,
+            homes,
+            folders,
             kept: Arc::new(KeptUploads::new(Arc::new(staging))),
             spaces: Mutex::default(),
         }));
-        store.recover().map_err(|error| failed("clean up", error))?;
+        store.recover().map_err(unusable)?;
         Ok(store)
     }
 

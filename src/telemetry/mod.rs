@@ -12,11 +12,13 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{Log, LogFormat};
 use daily::DailyFile;
@@ -42,6 +44,9 @@ pub enum TelemetryError {
     /// This process logs already.
     #[error("the log was started already")]
     Started,
+    /// There is no log any more.
+    #[error("the log has ended")]
+    Ended,
 }
 
 /// Writes what waits when it is dropped, and says on standard error how many lines were lost.
@@ -49,6 +54,23 @@ pub enum TelemetryError {
 #[derive(Debug)]
 pub struct Telemetry {
     outputs: Vec<Output>,
+    level: Level,
+}
+
+/// What is logged, to be changed while it is. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Level(reload::Handle<EnvFilter, Registry>);
+
+impl Level {
+    /// Logs what `level` says from now on.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Level`] if it makes no sense, [`TelemetryError::Ended`] once the log has
+    /// ended.
+    pub fn set(&self, level: &str) -> Result<(), TelemetryError> {
+        let filter = EnvFilter::try_new(level)?;
+        self.0.reload(filter).map_err(|_| TelemetryError::Ended)
+    }
 }
 
 /// Starts to log to standard output, and to a file where there is one, until the guard is dropped.
@@ -56,7 +78,7 @@ pub struct Telemetry {
 /// # Errors
 /// [`TelemetryError`], before anything is logged.
 pub fn start(log: &Log) -> Result<Telemetry, TelemetryError> {
-    let filter = EnvFilter::try_new(&log.level)?;
+    let (filter, level) = reload::Layer::new(EnvFilter::try_new(&log.level)?);
     let mut outputs = Vec::new();
     let mut lines = Lines::default();
     let mut add = |format, (writer, output)| {
@@ -78,7 +100,10 @@ pub fn start(log: &Log) -> Result<Telemetry, TelemetryError> {
     }
     let registry = tracing_subscriber::registry().with(filter).with(lines);
     registry.try_init().map_err(|_| TelemetryError::Started)?;
-    Ok(Telemetry { outputs })
+    Ok(Telemetry {
+        outputs,
+        level: Level(level),
+    })
 }
 
 fn format_of(format: LogFormat, is_terminal: bool) -> Format {
@@ -91,6 +116,23 @@ fn format_of(format: LogFormat, is_terminal: bool) -> Format {
 }
 
 impl Telemetry {
+    /// The way to change what is logged.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level.clone()
+    }
+
+    /// Writes what waits, but for no longer than `patience`: whoever should take it may be the one
+    /// that hangs.
+    pub fn finish(self, patience: Duration) {
+        let (done, finished) = mpsc::channel();
+        std::thread::spawn(move || {
+            drop(self);
+            let _ = done.send(());
+        });
+        let _ = finished.recv_timeout(patience);
+    }
+
     /// Lines that were dropped since the start, because nobody took them or the disk was full.
     #[must_use]
     pub fn lost_lines(&self) -> usize {
@@ -203,6 +245,7 @@ mod tests {
         let (mut writer, output) = Output::with_queue(Slow(told, at_work), 2);
         let mut telemetry = Telemetry {
             outputs: vec![output],
+            level: Level(reload::Layer::new(EnvFilter::default()).1),
         };
         writer.write_all(b"first\n").expect("taken");
         working.recv().expect("the first line is being written");
@@ -217,6 +260,35 @@ mod tests {
         go_on.send(Ok(())).expect("waiting");
         telemetry.outputs[0].worker = None;
         assert_eq!(telemetry.lost_lines(), 3);
+    }
+
+    #[test]
+    fn an_end_does_not_wait_for_who_never_takes_a_line() {
+        let (_go_on, told) = mpsc::channel();
+        let (at_work, working) = mpsc::channel();
+        let (mut writer, output) = Output::with_queue(Slow(told, at_work), 2);
+        let telemetry = Telemetry {
+            outputs: vec![output],
+            level: Level(reload::Layer::new(EnvFilter::default()).1),
+        };
+        writer.write_all(b"first\n").expect("taken");
+        working.recv().expect("the first line is being written");
+        telemetry.finish(Duration::from_millis(1));
+    }
+
+    #[test]
+    fn the_level_can_change_while_it_is_logged() {
+        let (filter, handle) = reload::Layer::new(EnvFilter::new("warn"));
+        let level = Level(handle);
+        tracing::subscriber::with_default(Registry::default().with(filter), || {
+            let info = || tracing::enabled!(tracing::Level::INFO);
+            assert!(!info());
+            level.set("info").expect("a level");
+            assert!(info());
+            assert!(level.set("haul=loud").is_err());
+            assert!(info(), "a level that makes no sense changes nothing");
+        });
+        assert!(matches!(level.set("info"), Err(TelemetryError::Ended)));
     }
 
     #[test]

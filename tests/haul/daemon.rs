@@ -1,14 +1,20 @@
 //! The real program as a process of its own, for what only a process shows: memory, output, signals.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{PASSWORD, RawClient};
+
+/// No test waits longer than this for what a process does.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running `haul serve`; it is killed when dropped.
 pub(crate) struct Daemon {
@@ -16,7 +22,9 @@ pub(crate) struct Daemon {
     /// What it said on standard error before it listened.
     pub(crate) greeting: String,
     process: Child,
-    log: Option<JoinHandle<String>>,
+    /// What it has logged since it listened.
+    logged: Arc<Mutex<String>>,
+    logging: Option<JoinHandle<()>>,
     place: TempDir,
     data: PathBuf,
 }
@@ -39,6 +47,9 @@ pub(crate) fn haul() -> Command {
     command
 }
 
+/// Less than the soft limit of open files that many systems start programs with.
+const FEW_FILES: &str = "ulimit -Sn 256";
+
 impl Daemon {
     /// With default settings, the user `admin` and a free port.
     pub(crate) fn start() -> Self {
@@ -46,7 +57,7 @@ impl Daemon {
         let password = place.path().join("admin-password");
         std::fs::write(&password, PASSWORD).expect("written");
         let data = place.path().join("data");
-        Self::spawn(place, &data, Some(&password), "ulimit -Sn 256")
+        Self::spawn(place, &data, Some(&password), FEW_FILES, &[])
     }
 
     /// The same, with so few file descriptors and no way to more.
@@ -55,18 +66,31 @@ impl Daemon {
         let password = place.path().join("admin-password");
         std::fs::write(&password, PASSWORD).expect("written");
         let data = place.path().join("data");
-        Self::spawn(place, &data, Some(&password), &format!("ulimit -n {most}"))
+        let limit = format!("ulimit -n {most}");
+        Self::spawn(place, &data, Some(&password), &limit, &[])
+    }
+
+    /// As [`Self::start`], with variables in its environment.
+    pub(crate) fn start_with(env: &[(&str, &str)]) -> Self {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let data = place.path().join("data");
+        Self::spawn(place, &data, None, FEW_FILES, env)
     }
 
     /// On a data directory of the test's own, with a password that the program makes up.
     pub(crate) fn start_on(data: &Path) -> Self {
         let place = tempfile::tempdir().expect("a temporary directory");
-        Self::spawn(place, data, None, "ulimit -Sn 256")
+        Self::spawn(place, data, None, FEW_FILES, &[])
     }
 
-    fn spawn(place: TempDir, data: &Path, password: Option<&Path>, limit: &str) -> Self {
+    fn spawn(
+        place: TempDir,
+        data: &Path,
+        password: Option<&Path>,
+        limit: &str,
+        env: &[(&str, &str)],
+    ) -> Self {
         let greeting = place.path().join("stderr");
-        // Under the soft limit of open files that many systems start programs with, or less.
         let program = haul();
         let mut command = Command::new("sh");
         command
@@ -84,6 +108,7 @@ impl Daemon {
             // All that a test connects comes from one address, and most of it is one user.
             .env("HAUL_LIMITS_SESSIONS_PER_ADDRESS", "0")
             .env("HAUL_LIMITS_SESSIONS_PER_USER", "0")
+            .envs(env.iter().copied())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&greeting).expect("a file"))
             .spawn()
@@ -94,16 +119,24 @@ impl Daemon {
             .as_str()
             .expect("an address")
             .to_owned();
-        let log = std::thread::spawn(move || {
-            let mut rest = String::new();
-            log.read_to_string(&mut rest).expect("text");
-            rest
+        let logged = Arc::new(Mutex::new(String::new()));
+        let logging = std::thread::spawn({
+            let logged = Arc::clone(&logged);
+            move || {
+                for line in log.lines() {
+                    let line = line.expect("text");
+                    let mut logged = logged.lock().expect("no panic");
+                    logged.push_str(&line);
+                    logged.push('\n');
+                }
+            }
         });
         Self {
             address,
             greeting: std::fs::read_to_string(&greeting).expect("text"),
             process,
-            log: Some(log),
+            logged,
+            logging: Some(logging),
             place,
             data: data.to_owned(),
         }
@@ -159,15 +192,51 @@ impl Daemon {
     }
 
     /// Sends SIGTERM and waits until it has ended.
-    pub(crate) fn terminate(mut self) -> Stopped {
-        let id = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it runs");
-        let status = self.process.wait().expect("it ends");
-        let log = self.log.take().expect("read once");
+    pub(crate) fn terminate(self) -> Stopped {
+        self.signal(Signal::TERM);
+        self.stopped()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).expect("it runs");
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn stopped(mut self) -> Stopped {
+        let status = ended(&mut self.process);
+        let logging = self.logging.take().expect("read once");
+        logging.join().expect("no panic");
         Stopped {
             code: status.code(),
-            log: log.join().expect("no panic"),
+            log: self.logged.lock().expect("no panic").clone(),
         }
+    }
+
+    /// Waits for a line of the log with this message, and returns the last one.
+    pub(crate) fn line(&self, message: &str) -> Value {
+        patiently(message, || {
+            let logged = self.logged.lock().expect("no panic").clone();
+            let lines = logged.lines().rev();
+            let mut values = lines.map(|line| serde_json::from_str(line).expect(line));
+            values.find(|value: &Value| value["message"] == message)
+        })
+    }
+}
+
+/// Waits until a process has ended.
+pub(crate) fn ended(process: &mut Child) -> ExitStatus {
+    patiently("the end", || process.try_wait().expect("a child"))
+}
+
+/// Waits for something that comes soon, if it ever does.
+fn patiently<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -189,7 +258,7 @@ impl Stopped {
 }
 
 /// The line of the log that says where it listens.
-fn read_to_listening(log: &mut BufReader<ChildStdout>) -> Value {
+pub(crate) fn read_to_listening(log: &mut BufReader<ChildStdout>) -> Value {
     let mut line = String::new();
     while log.read_line(&mut line).expect("text") > 0 {
         let event: Value = serde_json::from_str(&line).expect(&line);

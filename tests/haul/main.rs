@@ -4,6 +4,7 @@ mod daemon;
 mod harness;
 
 mod admin;
+mod bandwidth;
 mod client;
 mod command_line;
 mod files;
@@ -14,7 +15,9 @@ mod limits;
 mod load;
 mod paths;
 mod protocol_document;
+mod reloading;
 mod resume;
 mod serving;
 mod sessions;
+mod stopping;
 mod transfers;

@@ -33,6 +33,7 @@ pub(in crate::server) async fn get(
         outbox.send(encode_begin(id, &transfer.begin())).await?;
         transfer.hash_prefix().await?;
         while !transfer.rest.is_empty() {
+            member.pace_down(transfer.next_length()).await;
             let slot = outbox.data_slot().await?;
             let chunk = transfer.next_chunk().await?;
             sent += chunk.len() as u64;
@@ -134,11 +135,17 @@ impl<'a> Sending<'a> {
         Ok(())
     }
 
+    /// Bytes of the next chunk.
+    fn next_length(&self) -> usize {
+        let rest = usize::try_from(self.rest.end - self.rest.start);
+        rest.map_or(CHUNK, |rest| rest.min(CHUNK))
+    }
+
     /// The next bytes, hashed on the thread that reads them.
     async fn next_chunk(&mut self) -> Result<Bytes, CommandError> {
         let file = self.file.share();
         let start = self.rest.start;
-        let length = usize::try_from(self.rest.end - start).map_or(CHUNK, |rest| rest.min(CHUNK));
+        let length = self.next_length();
         let mut digest = std::mem::replace(&mut self.digest, Wanted::None);
         let work = move || {
             let chunk = file.read_at(start, length)?;

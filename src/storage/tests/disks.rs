@@ -6,7 +6,7 @@ use super::*;
 
 /// Runs the ignored test `name` with its temporary files on a tmpfs of these options. Where
 /// namespaces are not to be had it says so and lets the test pass.
-fn on_a_small_disk(name: &str, options: &str) {
+pub(super) fn on_a_small_disk(name: &str, options: &str) {
     let dir = tempfile::tempdir().expect("a directory");
     let script = "mount -t tmpfs -o \"$1\" haul \"$TMPDIR\" || exit 77; shift; exec \"$@\"";
     let args = ["-Urm", "sh", "-c", script, "sh", options];
@@ -29,7 +29,7 @@ fn run_again(command: &mut Command, name: &str) {
         Ok(output) if output.status.code() == Some(101) => {
             panic!("{}", String::from_utf8_lossy(&output.stdout))
         }
-        skipped => eprintln!("no namespace to be had here: {skipped:?}"),
+        skipped => eprintln!("SKIPPED, no namespace to be had here: {skipped:?}"),
     }
 }
 

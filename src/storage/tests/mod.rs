@@ -1,6 +1,7 @@
 //! Storage as its callers meet it: a data directory, members, and what can go wrong.
 
 mod copies;
+mod data;
 mod disks;
 mod failing;
 mod files;

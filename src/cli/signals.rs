@@ -1,0 +1,125 @@
+//! What the daemon does when it is sent a signal: it stops, at last whatever holds it up, or reads
+//! its configuration again.
+
+use std::io::IsTerminal;
+use std::process;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use crate::server::Shutdown;
+use crate::telemetry::Telemetry;
+
+/// For all that comes after the time for running transfers: sessions that are cut off, threads that
+/// still write, the log.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
+
+/// For the log to be written at the end.
+const FLUSH: Duration = Duration::from_millis(400);
+
+/// The signals that are watched for from here on. As the first process of a container the daemon
+/// gets no others.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    at_terminal: bool,
+}
+
+impl Signals {
+    pub(super) fn watch() -> anyhow::Result<Self> {
+        let watch = |kind, name| signal(kind).with_context(|| format!("can not watch for {name}"));
+        Ok(Self {
+            terminate: watch(SignalKind::terminate(), "SIGTERM")?,
+            interrupt: watch(SignalKind::interrupt(), "SIGINT")?,
+            hang_up: watch(SignalKind::hangup(), "SIGHUP")?,
+            at_terminal: std::io::stderr().is_terminal(),
+        })
+    }
+
+    /// The next signal that is not lost for good.
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
+            _ = self.hang_up.recv() => {
+                // A terminal that is closed says so by the same signal; nobody is left to serve.
+                if self.at_terminal && !std::io::stderr().is_terminal() {
+                    Told::Stop("the end of its terminal")
+                } else {
+                    Told::Reload
+                }
+            }
+        }
+    }
+}
+
+/// What a signal asks for.
+enum Told {
+    Stop(&'static str),
+    Reload,
+}
+
+/// The log, for whoever ends the process.
+#[derive(Debug, Clone)]
+pub(super) struct Logs(Arc<Mutex<Option<Telemetry>>>);
+
+impl Logs {
+    pub(super) fn new(telemetry: Telemetry) -> Self {
+        Self(Arc::new(Mutex::new(Some(telemetry))))
+    }
+
+    /// Writes what waits, if that can be done in a moment.
+    pub(super) fn finish(&self) {
+        // Held meanwhile: who comes second waits until it is written.
+        let mut telemetry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(telemetry) = telemetry.take() {
+            telemetry.finish(FLUSH);
+        }
+    }
+
+    /// Ends the process after `time`, if it has not ended by then. A thread, because what it waits
+    /// for may be the one that hangs.
+    fn end_within(&self, time: Duration) {
+        let logs = self.clone();
+        thread::spawn(move || {
+            thread::sleep(time);
+            warn!("stopped, leaving behind what the disk or the start holds up");
+            logs.finish();
+            process::exit(0);
+        });
+    }
+}
+
+/// Obeys signals for as long as the runtime lives: the first that says stop begins to drain, for
+/// `patience()`, the second cuts off, the third ends the process. `reload` is notified of SIGHUP:
+/// reading files may take long, and no stop waits for it.
+pub(super) async fn obey(
+    mut signals: Signals,
+    shutdown: Shutdown,
+    logs: Logs,
+    patience: impl Fn() -> Duration,
+    reload: Arc<Notify>,
+) {
+    loop {
+        match signals.next().await {
+            Told::Reload => reload.notify_one(),
+            Told::Stop(by) if !shutdown.drain.is_cancelled() => {
+                info!("told to stop by {by}");
+                logs.end_within(patience() + LAST_WORDS);
+                shutdown.drain.cancel();
+            }
+            Told::Stop(by) if !shutdown.stop.is_cancelled() => {
+                warn!("told to stop again by {by}");
+                logs.end_within(LAST_WORDS);
+                shutdown.stop.cancel();
+            }
+            Told::Stop(_) => logs.end_within(Duration::ZERO),
+        }
+    }
+}

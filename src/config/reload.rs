@@ -1,0 +1,146 @@
+//! Taking over another configuration while the server runs: what can change, and what can not.
+
+use toml::{Table, Value};
+
+use super::Config;
+
+/// Settings that hold from the moment that they are read again, or from the next connection.
+const LIVE: &[&str] = &[
+    "limits.transfers",
+    "limits.requests",
+    "limits.login_timeout",
+    "limits.frame_timeout_before_login",
+    "limits.frame_timeout",
+    "limits.write_timeout",
+    "limits.drain_timeout",
+    "limits.bandwidth_per_user",
+    "auth.plaintext_logins",
+    "log.level",
+];
+
+/// Settings that something was built by at the start. One that is in neither list counts as one of
+/// these.
+#[cfg(test)]
+const FIXED: &[&str] = &[
+    "server.listen",
+    "server.data",
+    "server.require_mount",
+    "limits.sessions",
+    "limits.disk_threads",
+    "auth.hashing_slots",
+    "log.format",
+    "log.file",
+    "log.keep_files",
+];
+
+/// What comes of reading the configuration again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reload {
+    /// The settings that are in force now.
+    pub config: Config,
+    /// Names of settings that have another value than before.
+    pub changed: Vec<String>,
+    /// Names of settings that would have one, if the server were started anew.
+    pub needs_restart: Vec<String>,
+}
+
+impl Config {
+    /// This configuration with as much of `new` as a running server can take over.
+    ///
+    /// # Panics
+    /// Never: what was read can be written, and the other way round.
+    #[must_use]
+    pub fn reloaded(&self, new: &Self) -> Reload {
+        let (old, new) = (table_of(self), table_of(new));
+        let mut reload = Reload {
+            config: self.clone(),
+            changed: Vec::new(),
+            needs_restart: Vec::new(),
+        };
+        let mut merged = old.clone();
+        for (section, key, value) in settings(&new) {
+            if old[section].get(key) == Some(value) {
+                continue;
+            }
+            let name = format!("{section}.{key}");
+            if LIVE.contains(&&*name) {
+                merged[section][key] = value.clone();
+                reload.changed.push(name);
+            } else {
+                reload.needs_restart.push(name);
+            }
+        }
+        reload.config = merged
+            .try_into()
+            .expect("settings that are right one by one are right together");
+        reload
+    }
+}
+
+fn table_of(config: &Config) -> Table {
+    Table::try_from(config).expect("a configuration can be written as TOML")
+}
+
+/// Section, key and value of every setting.
+fn settings(table: &Table) -> impl Iterator<Item = (&str, &str, &Value)> {
+    table.iter().flat_map(|(section, keys)| {
+        let keys = keys.as_table().into_iter().flatten();
+        keys.map(move |(key, value)| (section.as_str(), key.as_str(), value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn of_every_setting_it_is_known_whether_it_can_change_at_run_time() {
+        let table = table_of(&Config::default());
+        let there: BTreeSet<_> = settings(&table)
+            .map(|(section, key, _)| format!("{section}.{key}"))
+            .collect();
+        let known = LIVE.iter().chain(FIXED).map(ToString::to_string);
+        let classified: BTreeSet<_> = known.collect();
+        assert_eq!(
+            classified.len(),
+            LIVE.len() + FIXED.len(),
+            "one is in both lists"
+        );
+        assert_eq!(there, classified, "put a new setting into LIVE or FIXED");
+    }
+
+    #[test]
+    fn what_can_change_is_taken_over_and_what_can_not_is_named() {
+        let mut new = Config::default();
+        new.limits.write_timeout = Duration::from_secs(7);
+        new.limits.bandwidth_per_user = Some(100_000);
+        new.log.level = "debug".into();
+        new.server.data = "elsewhere".into();
+        new.limits.sessions = 3;
+        let reload = Config::default().reloaded(&new);
+        assert_eq!(
+            reload.changed,
+            [
+                "limits.bandwidth_per_user",
+                "limits.write_timeout",
+                "log.level"
+            ]
+        );
+        assert_eq!(reload.needs_restart, ["limits.sessions", "server.data"]);
+        let mut expected = Config::default();
+        expected.limits.write_timeout = Duration::from_secs(7);
+        expected.limits.bandwidth_per_user = Some(100_000);
+        expected.log.level = "debug".into();
+        assert_eq!(reload.config, expected);
+    }
+
+    #[test]
+    fn the_same_configuration_changes_nothing() {
+        let reload = Config::default().reloaded(&Config::default());
+        assert_eq!(reload.config, Config::default());
+        assert!(reload.changed.is_empty() && reload.needs_restart.is_empty());
+    }
+}

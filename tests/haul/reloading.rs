@@ -1,0 +1,66 @@
+//! SIGHUP: the configuration is read again while sessions go on.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::daemon::Daemon;
+use crate::harness::RawClient;
+
+const SOME: &str = "configuration read again; some settings need a restart";
+const WRONG: &str = "the configuration is wrong; what was in force stays";
+
+/// A daemon with a configuration file of this text, and the file.
+fn daemon(text: &str) -> (Daemon, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(&file, text).expect("written");
+    let path = file.path().to_str().expect("UTF-8").to_owned();
+    (Daemon::start_with(&[("HAUL_CONFIG", &path)]), file)
+}
+
+#[tokio::test]
+async fn what_can_change_does_and_what_can_not_is_named() {
+    let (daemon, file) = daemon("");
+    let mut session = daemon.log_in(&daemon.token()).await;
+    let text = "[limits]\nsessions = 3\nbandwidth_per_user = \"1MiB\"\n\
+                [log]\nlevel = \"debug\"\n[server]\nlisten = \"127.0.0.1:1\"\n";
+    std::fs::write(&file, text).expect("written");
+    daemon.signal(Signal::HUP);
+    let line = daemon.line(SOME);
+    assert_eq!(line["changed"], "limits.bandwidth_per_user log.level");
+    // The flag --listen still beats the file.
+    assert_eq!(line["needs_restart"], "limits.sessions");
+    drop(RawClient::connect(&daemon.address).await);
+    daemon.line("closed by the peer before it said anything");
+    session.ok(json!({"cmd": "ping"})).await;
+    assert_eq!(daemon.terminate().code, Some(0));
+}
+
+#[tokio::test]
+async fn a_file_that_is_wrong_changes_nothing_and_is_told_of_in_one_line() {
+    let (daemon, file) = daemon("[limits]\ntransfers = 2\n");
+    std::fs::write(&file, "[limits]\ntransfers = 3\nsesions = 1\n").expect("written");
+    daemon.signal(Signal::HUP);
+    let line = daemon.line(WRONG);
+    let error = line["error"].as_str().expect("a reason");
+    assert!(
+        error.contains("line 3: there is no setting limits.sesions"),
+        "{error}"
+    );
+    assert_eq!(line["level"], "error");
+    std::fs::write(&file, "[limits]\ntransfers = 2\n").expect("written");
+    daemon.signal(Signal::HUP);
+    daemon.line("configuration read again; nothing changed");
+    std::fs::write(&file, "[limits]\ntransfers = 3\n").expect("written");
+    daemon.signal(Signal::HUP);
+    let line = daemon.line("configuration read again");
+    assert_eq!(line["changed"], "limits.transfers");
+    daemon.log_in(&daemon.token()).await;
+}
+
+#[test]
+fn without_a_file_nothing_changes() {
+    let daemon = Daemon::start_with(&[("HAUL_LIMITS_TRANSFERS", "2")]);
+    daemon.signal(Signal::HUP);
+    daemon.line("configuration read again; nothing changed");
+    assert_eq!(daemon.terminate().code, Some(0));
+}

@@ -1,0 +1,168 @@
+//! How the daemon ends: told to by a signal, with and without something to do, in time.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, Stopped, ended, haul, read_to_listening};
+use crate::harness::{RawClient, Received};
+
+fn goodbye() -> Value {
+    json!({"event": "goodbye", "reason": "shutting_down"})
+}
+
+/// A daemon that sends the admin a file for hours.
+async fn busy(drain_timeout: &str) -> (Daemon, RawClient) {
+    let env = [
+        ("HAUL_LIMITS_BANDWIDTH_PER_USER", "64KiB"),
+        ("HAUL_LIMITS_DRAIN_TIMEOUT", drain_timeout),
+    ];
+    let daemon = Daemon::start_with(&env);
+    let mut client = daemon.log_in(&daemon.token()).await;
+    let file = File::create(daemon.data().join("homes/admin/large")).expect("made");
+    file.set_len(1 << 30).expect("sparse");
+    client
+        .send(json!({"id": 5, "cmd": "get", "path": "large"}))
+        .await;
+    assert_eq!(client.reply().await["begin"]["size"], 1 << 30);
+    (daemon, client)
+}
+
+/// All events until the server closes.
+async fn events(client: &mut RawClient) -> Vec<Value> {
+    let mut events = Vec::new();
+    loop {
+        match client.receive().await {
+            Received::Closed => return events,
+            Received::Control(json) if json.get("event").is_some() => events.push(json),
+            Received::Control(_) | Received::Data { .. } => {}
+        }
+    }
+}
+
+fn messages(stopped: &Stopped) -> Vec<String> {
+    let lines = stopped.lines().into_iter();
+    lines
+        .map(|line| line["message"].as_str().expect("a message").to_owned())
+        .collect()
+}
+
+#[test]
+fn a_daemon_without_sessions_ends_with_exit_code_0_by_either_signal() {
+    for (signal, said) in [
+        (Signal::TERM, "told to stop by SIGTERM"),
+        (Signal::INT, "told to stop by SIGINT"),
+    ] {
+        let daemon = Daemon::start_with(&[]);
+        daemon.signal(signal);
+        let stopped = daemon.stopped();
+        assert_eq!(stopped.code, Some(0));
+        assert_eq!(messages(&stopped), [said, "draining", "stopped"]);
+    }
+}
+
+#[tokio::test]
+async fn idle_sessions_and_visitors_hear_goodbye_and_hold_nothing_up() {
+    let daemon = Daemon::start_with(&[("HAUL_LIMITS_DRAIN_TIMEOUT", "1h")]);
+    let mut member = daemon.log_in(&daemon.token()).await;
+    let mut visitor = RawClient::connect(&daemon.address).await;
+    visitor.ok(json!({"cmd": "hello"})).await;
+    let _silent = RawClient::connect(&daemon.address).await;
+    let stopped = daemon.terminate();
+    assert_eq!(stopped.code, Some(0));
+    assert_eq!(events(&mut member).await, [goodbye()]);
+    assert_eq!(events(&mut visitor).await, [goodbye()]);
+}
+
+#[tokio::test]
+async fn a_transfer_that_does_not_end_in_time_is_cut_off() {
+    let (daemon, mut client) = busy("100ms").await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(events(&mut client).await, [goodbye()]);
+    let stopped = daemon.stopped();
+    assert_eq!(stopped.code, Some(0));
+    let messages = messages(&stopped);
+    let cut = "cutting off what did not end in time".to_owned();
+    assert!(messages.contains(&cut), "{messages:?}");
+    assert_eq!(messages.last().map(String::as_str), Some("stopped"));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once_what_the_first_lets_run() {
+    let (daemon, mut client) = busy("1h").await;
+    daemon.signal(Signal::TERM);
+    daemon.line("draining");
+    daemon.signal(Signal::INT);
+    assert_eq!(events(&mut client).await, [goodbye()]);
+    let stopped = daemon.stopped();
+    assert_eq!(stopped.code, Some(0));
+    let messages = messages(&stopped);
+    let again = "told to stop again by SIGINT".to_owned();
+    assert!(messages.contains(&again), "{messages:?}");
+}
+
+#[test]
+fn a_start_that_hangs_is_ended_too() {
+    let place = tempfile::tempdir().expect("a directory");
+    let fifo = place.path().join("password");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, mode, 0).expect("a pipe");
+    let mut process = haul()
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(place.path().join("data"))
+        .env("HAUL_ADMIN_PASSWORD_FILE", &fifo)
+        .env("HAUL_LIMITS_DRAIN_TIMEOUT", "100ms")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    // Opens once the other end is read: then it waits for a password that never comes.
+    let _never_written = File::options().write(true).open(&fifo).expect("opened");
+    kill_process(Pid::from_child(&process), Signal::TERM).expect("it runs");
+    assert_eq!(ended(&mut process).code(), Some(0));
+    let log = process.stdout.take().expect("piped");
+    let log = std::io::read_to_string(log).expect("text");
+    let left = "stopped, leaving behind what the disk or the start holds up";
+    assert!(log.contains(left), "{log}");
+}
+
+#[test]
+fn as_the_first_process_of_a_container_it_ends_by_sigterm_all_the_same() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mut unshare = std::process::Command::new("unshare")
+        .args(["--fork", "--pid", "--mount-proc", "-r", "--kill-child"])
+        .arg(haul().get_program())
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(place.path().join("data"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("unshare, which is part of every Linux");
+    let mut log = BufReader::new(unshare.stdout.take().expect("piped"));
+    if std::io::BufRead::fill_buf(&mut log)
+        .expect("a pipe")
+        .is_empty()
+    {
+        let said = unshare.wait_with_output().expect("it ended").stderr;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(said.contains("unshare"), "{said}");
+        eprintln!("SKIPPED, no process namespace to be had here: {said}");
+        return;
+    }
+    read_to_listening(&mut log);
+    let id = unshare.id();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+    let children = children.expect("it runs");
+    let first = children.trim().parse().ok().and_then(Pid::from_raw);
+    let first = first.expect("one child");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", first.as_raw_nonzero()));
+    let status = status.expect("it runs");
+    let ids = status.lines().find(|line| line.starts_with("NSpid:"));
+    assert!(ids.is_some_and(|ids| ids.ends_with("\t1")), "{ids:?}");
+    kill_process(first, Signal::TERM).expect("it runs");
+    assert_eq!(ended(&mut unshare).code(), Some(0));
+}
