@@ -17,6 +17,7 @@ mod ls;
 mod mkdir;
 mod mv;
 mod output;
+mod passwd;
 mod password;
 mod ping;
 mod progress;
@@ -134,6 +135,7 @@ enum RemoteCommand {
     Df(df::Df),
     Get(get::Get),
     Put(put::Put),
+    Passwd(passwd::Passwd),
     Ping(ping::Ping),
     Whoami(whoami::Whoami),
 }
@@ -244,6 +246,7 @@ impl RemoteCommand {
             Self::Df(command) => command.run(remote).await,
             Self::Get(command) => command.run(remote).await,
             Self::Put(command) => command.run(remote).await,
+            Self::Passwd(command) => command.run(remote).await,
             Self::Ping(command) => command.run(remote).await,
             Self::Whoami(command) => command.run(remote).await,
         }

@@ -35,7 +35,7 @@ pub use reply::{
 };
 pub use request::{
     Call, Cancel, Cd, Cp, Df, DigestChoice, End, Get, Hash, Hello, Help, IfExists, Login, Ls,
-    Mkdir, Mv, Ping, Put, Pwd, Quit, Request, Rm, Stat, Whoami, encode_request,
+    Mkdir, Mv, Passwd, Ping, Put, Pwd, Quit, Request, Rm, Stat, Whoami, encode_request,
 };
 pub use secret::Secret;
 

@@ -73,7 +73,7 @@ impl From<&CommandError> for WireError {
             E::BadRequest(_) | E::LoggedIn(_) => Code::BadRequest,
             E::NotLoggedIn(_) => Code::NotLoggedIn,
             E::Accounts(AccountsError::LoginFailed) => Code::LoginFailed,
-            E::PlaintextLogin => Code::Denied,
+            E::Accounts(AccountsError::WrongPassword) | E::PlaintextLogin => Code::Denied,
             E::NoTransfer(_) => Code::NotFound,
             E::TooManyPuts(_) => Code::Limited,
             E::Cancelled | E::Closed(_) => Code::Cancelled,

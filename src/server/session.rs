@@ -34,6 +34,9 @@ impl<R> Session<R> {
     }
 }
 
+/// Milliseconds that a client is asked to wait after too many wrong passwords.
+const RETRY_AFTER_GUESSING: u64 = 1000;
+
 /// Why a session ends.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum End {
@@ -49,6 +52,8 @@ pub(super) enum End {
     Stray(StrayData),
     #[error("{0}")]
     TimedOut(String),
+    #[error("too many wrong passwords in one session")]
+    Guessing,
 }
 
 fn reason_text(reason: GoodbyeReason) -> &'static str {
@@ -69,8 +74,13 @@ impl End {
             | Self::Goodbye(_) => return None,
             Self::BadFrame(_) | Self::Stray(_) => ErrorCode::BadFrame,
             Self::TimedOut(_) => ErrorCode::TimedOut,
+            Self::Guessing => ErrorCode::TooManyAttempts,
         };
-        Some(WireError::new(code, self.to_string()))
+        let mut refusal = WireError::new(code, self.to_string());
+        if code == ErrorCode::TooManyAttempts {
+            refusal.retry_after_ms = Some(RETRY_AFTER_GUESSING);
+        }
+        Some(refusal)
     }
 }
 

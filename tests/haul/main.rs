@@ -12,6 +12,8 @@ mod foreign_clients;
 mod framing;
 mod json;
 mod load;
+mod operations_document;
+mod passwd;
 mod paths;
 mod protocol_document;
 mod reloading;
