@@ -101,13 +101,8 @@ impl Hashing {
 
     /// The PHC string of a new password.
     pub(super) async fn hash(&self, password: &Secret) -> Result<String, AccountsError> {
+        check(password)?;
         let password = password.clone();
-        if password.expose().is_empty() {
-            return Err(AccountsError::EmptyPassword);
-        }
-        if password.expose().len() > LONGEST_PASSWORD {
-            return Err(AccountsError::PasswordTooLong);
-        }
         let hash = self.in_slot(move |argon2| argon2.hash_password(password.expose().as_bytes()));
         Ok(hash.await?.map_err(failed)?.to_string())
     }
@@ -159,6 +154,15 @@ impl Hashing {
             result
         });
         hashing.await.map_err(failed)
+    }
+}
+
+/// Refuses what can be no new password.
+pub(super) fn check(password: &Secret) -> Result<(), AccountsError> {
+    match password.expose().len() {
+        0 => Err(AccountsError::EmptyPassword),
+        1..=LONGEST_PASSWORD => Ok(()),
+        _ => Err(AccountsError::PasswordTooLong),
     }
 }
 

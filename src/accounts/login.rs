@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::database::{self, reading};
-use super::{Account, Accounts, AccountsError, UserName, folders, tokens};
+use super::database::{self, changing, reading};
+use super::{Account, Accounts, AccountsError, UserName, folders, hashing, tokens};
+use crate::protocol::Secret;
 
 impl Accounts {
     /// The account of a user who knows the password.
@@ -33,6 +34,46 @@ impl Accounts {
             Some((id, name)) if right => self.account_of(id, name).await,
             _ => Err(AccountsError::LoginFailed),
         }
+    }
+
+    /// Gives a user another password, if `old` is the one so far. Its tokens and sessions stay.
+    ///
+    /// # Errors
+    /// [`AccountsError::WrongPassword`], also where it was changed or the user removed meanwhile;
+    /// [`AccountsError::EmptyPassword`] and [`AccountsError::PasswordTooLong`] for `new`; or what
+    /// the database says.
+    pub async fn change_password(
+        &self,
+        account: &Account,
+        old: &Secret,
+        new: &Secret,
+    ) -> Result<(), AccountsError> {
+        hashing::check(new)?;
+        let mut transaction = self.database.read().await?;
+        let select = "SELECT password FROM users WHERE id = ? AND NOT disabled";
+        let found: Option<String> = sqlx::query_scalar(select)
+            .bind(account.id)
+            .fetch_optional(&mut *transaction)
+            .await
+            .map_err(reading)?;
+        drop(transaction);
+        if !self.hashing.verify(old.expose(), found.clone()).await? {
+            return Err(AccountsError::WrongPassword);
+        }
+        let hash = self.hashing.hash(new).await?;
+        let mut transaction = self.database.write().await?;
+        let update = "UPDATE users SET password = ? WHERE id = ? AND password = ?";
+        let updated = sqlx::query(update)
+            .bind(hash)
+            .bind(account.id)
+            .bind(found)
+            .execute(&mut *transaction)
+            .await
+            .map_err(changing)?;
+        if updated.rows_affected() == 0 {
+            return Err(AccountsError::WrongPassword);
+        }
+        transaction.commit().await.map_err(changing)
     }
 
     /// The account of the user whom a token was made for.

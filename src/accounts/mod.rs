@@ -151,6 +151,9 @@ pub enum AccountsError {
     /// not which.
     #[error("the login is not right: unknown user, wrong password or token, or disabled account")]
     LoginFailed,
+    /// The password that was to be changed is another.
+    #[error("the old password is wrong")]
+    WrongPassword,
     /// A new password is empty.
     #[error("the password is empty; choose one of at least one character")]
     EmptyPassword,

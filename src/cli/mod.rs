@@ -17,6 +17,7 @@ mod ls;
 mod mkdir;
 mod mv;
 mod output;
+mod passwd;
 mod password;
 mod ping;
 mod progress;
@@ -135,6 +136,7 @@ enum RemoteCommand {
     Df(df::Df),
     Get(get::Get),
     Put(put::Put),
+    Passwd(passwd::Passwd),
     Ping(ping::Ping),
     Whoami(whoami::Whoami),
 }
@@ -255,6 +257,7 @@ impl RemoteCommand {
             Self::Df(command) => command.run(remote).await,
             Self::Get(command) => command.run(remote).await,
             Self::Put(command) => command.run(remote).await,
+            Self::Passwd(command) => command.run(remote).await,
             Self::Ping(command) => command.run(remote).await,
             Self::Whoami(command) => command.run(remote).await,
         }

@@ -1,4 +1,4 @@
-//! Asking for a password: twice on a terminal, and one line of standard input otherwise.
+//! Asking for a password: a new one twice on a terminal, and one line of standard input otherwise.
 
 use std::io::{self, BufRead, IsTerminal};
 
@@ -21,6 +21,16 @@ pub(super) fn new_password(user: &str) -> anyhow::Result<Secret> {
         bail!("the two passwords differ; nothing was changed");
     }
     Ok(Secret::new(first))
+}
+
+/// The password so far and a new one, for whoever is logged in.
+pub(super) fn changed_password() -> anyhow::Result<(Secret, Secret)> {
+    if !io::stdin().is_terminal() {
+        let mut input = io::stdin().lock();
+        return Ok((read_line(&mut input)?, read_line(&mut input)?));
+    }
+    let old = rpassword::prompt_password("Old password: ").context("can not ask for a password")?;
+    Ok((Secret::new(old), new_password("you")?))
 }
 
 fn read_line(input: impl BufRead) -> anyhow::Result<Secret> {

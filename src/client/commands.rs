@@ -6,8 +6,8 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::{Client, ClientError};
 use crate::protocol::{
     Algorithm, Cd, Cp, Df, DfReply, Entry, Hash, HashReply, Hello, HelloReply, Help, HelpReply,
-    IfExists, Ls, LsReply, Mkdir, Mv, Ping, Pwd, Quit, Rm, Stat, StatReply, TimeReply, Whoami,
-    WhoamiReply,
+    IfExists, Ls, LsReply, Mkdir, Mv, Passwd, Ping, Pwd, Quit, Rm, Secret, Stat, StatReply,
+    TimeReply, Whoami, WhoamiReply,
 };
 
 /// Each asks the server once and fails as [`Client::call`] does.
@@ -21,6 +21,12 @@ impl Client {
     /// Who this session is.
     pub async fn whoami(&self) -> Result<WhoamiReply, ClientError> {
         self.call(Whoami {}).await
+    }
+
+    /// Changes the password of this session's user.
+    pub async fn passwd(&self, old: &Secret, new: &Secret) -> Result<(), ClientError> {
+        let (old, new) = (old.clone(), new.clone());
+        self.call_promptly(Passwd { old, new }).await.map(drop)
     }
 
     /// The server's time, and proof that it answers.

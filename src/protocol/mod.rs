@@ -35,7 +35,8 @@ pub use reply::{
 };
 pub use request::{
     Call, Cancel, Cd, Cp, Df, DigestChoice, Discard, End, Get, Hash, Hello, Help, IfExists, Login,
-    Ls, Mkdir, Mv, Ping, Put, Pwd, Quit, Request, Rm, Stat, Uploads, Whoami, encode_request,
+    Ls, Mkdir, Mv, Passwd, Ping, Put, Pwd, Quit, Request, Rm, Stat, Uploads, Whoami,
+    encode_request,
 };
 pub use secret::Secret;
 

@@ -80,6 +80,7 @@ requests! {
     "hello"  Hello  -> HelloReply,  "",                         "what this server is and offers; works before login";
     "login"  Login  -> LoginReply,  "user password | token",    "start a session as a user";
     "whoami" Whoami -> WhoamiReply, "",                         "who this session is, with its folders and quota";
+    "passwd" Passwd -> Nothing,     "old new",                  "change the password of this user";
     "ping"   Ping   -> TimeReply,   "",                         "the server's time";
     "quit"   Quit   -> Nothing,     "",                         "end the session; the server closes";
     "help"   Help   -> HelpReply,   "[about]",                  "every command, or one, with its fields";
@@ -156,6 +157,16 @@ pub struct Login {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Whoami {}
+
+/// `passwd`: another password for the user of this session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Passwd {
+    /// The password so far; also where a token logged in.
+    pub old: Secret,
+    /// The password from now on.
+    pub new: Secret,
+}
 
 /// `ping`: the server's time.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -162,6 +162,10 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Rm(command) => self.beside(job, id, command).await,
             Request::Whoami(command) => self.in_order(job, id, command).await,
             Request::Ping(command) => self.in_order(job, id, command).await,
+            Request::Passwd(command) => {
+                self.in_order(job, id, command).await?;
+                self.member.stop_guessing()
+            }
             Request::Pwd(command) => self.in_order(job, id, command).await,
             Request::Cd(command) => self.in_order(job, id, command).await,
             Request::Ls(command) => self.in_order(job, id, command).await,

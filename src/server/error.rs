@@ -122,7 +122,7 @@ impl From<&CommandError> for WireError {
             E::BadRequest(_) | E::LoggedIn(_) => Code::BadRequest,
             E::NotLoggedIn(_) => Code::NotLoggedIn,
             E::Accounts(AccountsError::LoginFailed) => Code::LoginFailed,
-            E::PlaintextLogin => Code::Denied,
+            E::Accounts(AccountsError::WrongPassword) | E::PlaintextLogin => Code::Denied,
             E::NoTransfer(_) | E::NoUpload => Code::NotFound,
             E::TooManyAttempts(_) => Code::TooManyAttempts,
             E::TooManyPuts(_) | E::TooManyLogins | E::TooManySessions(_) | E::Evicted => {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bandwidth::Bandwidth;
 use super::disk::Disk;
+use super::session::End;
 use super::{CommandError, Shared};
 use crate::accounts::Account;
 use crate::storage::{Mount, StorageError, Store, View, VirtualPath};
@@ -28,8 +29,13 @@ pub(super) struct Member {
     bandwidth: Bandwidth,
     /// One file of a session is read only to be hashed at a time.
     pub(super) hashing: Arc<Semaphore>,
+    /// How often this session was wrong about the password that it wants to change.
+    pub(super) wrong_passwords: u32,
     view: View,
 }
+
+/// A session that is wrong about its own password so often is somebody else's.
+const MOST_WRONG_PASSWORDS: u32 = 3;
 
 impl Member {
     /// Lets a user in, at the root of their view.
@@ -51,6 +57,7 @@ impl Member {
             cwd: VirtualPath::root(),
             session,
             gone,
+            wrong_passwords: 0,
             view,
         })
     }
@@ -69,6 +76,14 @@ impl Member {
             self.account = account;
         }
         Ok(true)
+    }
+
+    /// Ends the session of who guesses a password.
+    pub(super) fn stop_guessing(&self) -> Result<(), End> {
+        if self.wrong_passwords < MOST_WRONG_PASSWORDS {
+            return Ok(());
+        }
+        Err(End::Guessing)
     }
 
     /// Waits until `bytes` of a file may come from the user.

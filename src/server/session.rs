@@ -58,6 +58,8 @@ pub(super) enum End {
     TooManyFrames(usize),
     #[error("{0} logins failed on this connection")]
     TooManyFailures(usize),
+    #[error("too many wrong passwords in one session")]
+    Guessing,
 }
 
 /// How long a peer that is hung up on for a limit should wait before it comes back.
@@ -83,7 +85,7 @@ impl End {
             Self::BadFrame(_) | Self::Stray(_) => ErrorCode::BadFrame,
             Self::TimedOut(_) => ErrorCode::TimedOut,
             Self::Evicted | Self::TooManyFrames(_) => ErrorCode::Limited,
-            Self::TooManyFailures(_) => ErrorCode::TooManyAttempts,
+            Self::TooManyFailures(_) | Self::Guessing => ErrorCode::TooManyAttempts,
         };
         let mut refusal = WireError::new(code, self.to_string());
         if matches!(code, ErrorCode::Limited | ErrorCode::TooManyAttempts) {

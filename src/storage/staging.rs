@@ -6,8 +6,9 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use rustix::fs::{FlockOperation, flock, syncfs};
@@ -27,14 +28,33 @@ pub(super) struct Staging {
     /// Bytes of the disk that no upload may fill.
     floor: AtomicU64,
     degraded: AtomicBool,
+    told: Told,
     #[cfg(test)]
     pub(super) at_sync: AtSync,
+}
+
+/// When the log was told last that the disk fails: each upload would tell it again.
+#[derive(Debug, Default)]
+struct Told(Mutex<Option<Instant>>);
+
+impl Told {
+    const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+    /// Whether it is to be told at `now`; if so, it counts as told.
+    fn is_due(&self, now: Instant) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = told.is_none_or(|told| now.duration_since(told) >= Self::AGAIN_AFTER);
+        if due {
+            *told = Some(now);
+        }
+        due
+    }
 }
 
 /// What tests have happen at the next syncs, one after the other: no test can make a disk fail.
 #[cfg(test)]
 #[derive(Default)]
-pub(super) struct AtSync(std::sync::Mutex<std::collections::VecDeque<Event>>);
+pub(super) struct AtSync(Mutex<std::collections::VecDeque<Event>>);
 
 #[cfg(test)]
 type Event = Box<dyn FnOnce() -> io::Result<()> + Send>;
@@ -68,6 +88,7 @@ impl Staging {
             dir,
             floor: AtomicU64::new(DEFAULT_FLOOR),
             degraded: AtomicBool::new(false),
+            told: Told::default(),
             #[cfg(test)]
             at_sync: AtSync::default(),
         })
@@ -138,7 +159,9 @@ impl Staging {
         let result = result.and_then(|()| self.at_sync.happen());
         if let Err(error) = &result {
             self.degraded.store(true, Ordering::Relaxed);
-            tracing::error!(%error, "the disk failed to keep what was written");
+            if self.told.is_due(Instant::now()) {
+                tracing::error!(%error, "the disk failed to keep what was written");
+            }
         }
         result
     }
@@ -216,6 +239,16 @@ fn log_failure(deleted: &Deleted) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_that_fails_is_told_of_once_a_minute() {
+        let (told, start) = (Told::default(), Instant::now());
+        let due: Vec<_> = [0, 1, 59, 60, 61, 119, 120]
+            .into_iter()
+            .filter(|seconds| told.is_due(start + Duration::from_secs(*seconds)))
+            .collect();
+        assert_eq!(due, [0, 60, 120]);
+    }
 
     #[test]
     fn a_failed_sync_is_passed_on_and_remembered() {

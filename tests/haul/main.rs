@@ -13,6 +13,8 @@ mod framing;
 mod json;
 mod limits;
 mod load;
+mod operations_document;
+mod passwd;
 mod paths;
 mod protocol_document;
 mod reloading;

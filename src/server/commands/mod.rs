@@ -12,6 +12,7 @@ mod login;
 mod ls;
 mod mkdir;
 mod mv;
+mod passwd;
 mod ping;
 mod put;
 mod pwd;

@@ -1,0 +1,26 @@
+//! `haul passwd`
+
+use clap::Args;
+use tokio::task::spawn_blocking;
+
+use super::password::changed_password;
+use super::remote::Remote;
+
+/// Change your password on the server
+///
+/// Asks for the old password and twice for the new one. Without a terminal, the first line of
+/// standard input is the old one and the second the new one. Sessions that are open and tokens stay
+/// as they are.
+#[derive(Debug, Args)]
+pub(super) struct Passwd {}
+
+impl Passwd {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let (old, new) = spawn_blocking(changed_password).await??;
+        remote.client.passwd(&old, &new).await?;
+        remote.output.note(
+            "changed the password; where `haul connect` remembered the old one, type that again",
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! `passwd`: users change their own password, and nobody guesses one by it.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::json;
+
+use crate::daemon::{Daemon, haul};
+use crate::harness::{PASSWORD, TestServer};
+
+#[tokio::test]
+async fn the_new_password_logs_in_and_the_old_one_no_more_and_open_sessions_stay() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut other = server.log_in("alice").await;
+    let change = json!({"cmd": "passwd", "old": PASSWORD, "new": "battery staple"});
+    assert_eq!(alice.ok(change.clone()).await, json!({}));
+    alice.fails(change, "denied").await;
+    alice.ok(json!({"cmd": "ls"})).await;
+    other.ok(json!({"cmd": "ls"})).await;
+    let mut new = server.connect().await;
+    let login = |password| json!({"cmd": "login", "user": "alice", "password": password});
+    new.fails(login(PASSWORD), "login_failed").await;
+    new.ok(login("battery staple")).await;
+    server.log_in("bob").await;
+}
+
+#[tokio::test]
+async fn a_password_that_could_never_log_in_is_refused_by_its_field() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    for new in [String::new(), "x".repeat(1025)] {
+        let change = json!({"id": 8, "cmd": "passwd", "old": PASSWORD, "new": new});
+        let (code, error) = alice.error(change).await;
+        assert_eq!((&*code, &error["field"]), ("bad_request", &json!("new")));
+    }
+    let change = json!({"cmd": "passwd", "old": PASSWORD, "new": "x".repeat(1024)});
+    alice.ok(change).await;
+}
+
+#[tokio::test]
+async fn the_third_wrong_guess_ends_the_session() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let guess = |n: u32| json!({"cmd": "passwd", "old": format!("guess {n}"), "new": "mine"});
+    for n in 0..3 {
+        alice.fails(guess(n), "denied").await;
+    }
+    alice.refuses("too_many_attempts").await;
+    server.log_in("alice").await;
+}
+
+#[tokio::test]
+async fn before_login_there_is_no_password_to_change() {
+    let server = TestServer::start().await;
+    let mut visitor = server.connect().await;
+    let change = json!({"cmd": "passwd", "old": PASSWORD, "new": "x"});
+    visitor.fails(change, "not_logged_in").await;
+}
+
+#[test]
+fn the_command_line_takes_the_old_and_the_new_password_as_two_lines() {
+    let daemon = Daemon::start();
+    let url = format!("haul+plain://admin@{}", daemon.address);
+    let passwd = |now: &str, input: &str| {
+        let place = tempfile::tempdir().expect("a directory");
+        let mut child = haul()
+            .args(["passwd", "--server", &url])
+            .env("HAUL_PASSWORD", now)
+            .env("XDG_CONFIG_HOME", place.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        // Who can not log in reads nothing.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let done = child.wait_with_output().expect("it ends");
+        let said = String::from_utf8(done.stderr).expect("text");
+        (done.status.code().expect("no signal"), said)
+    };
+    let (code, said) = passwd(PASSWORD, "wrong\nnew\n");
+    assert_eq!(
+        (code, &*said),
+        (1, "haul: passwd: the old password is wrong\n")
+    );
+    let (code, said) = passwd(PASSWORD, &format!("{PASSWORD}\nbattery staple\n"));
+    assert_eq!(code, 0, "{said}");
+    assert!(said.starts_with("changed the password; "), "{said}");
+    let (code, said) = passwd(PASSWORD, "");
+    assert_eq!(code, 3, "{said}");
+    let (code, said) = passwd("battery staple", "");
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains("there is no password on standard input"),
+        "{said}"
+    );
+}
