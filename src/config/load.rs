@@ -469,6 +469,8 @@ transfers = 8
             ("HAUL_ADMIN_PASSWORD_FILE", "/run/secrets/hunter2"),
             ("HAUL_SERVER", "haul://alice:hunter2@host"),
             ("HAUL_LOG_FILE", "haul.log"),
+            ("HAUL_LIMITS_IDLE_TIMEOUT", "0s"),
+            ("HAUL_NETWORK_ALLOW", "10.0.0.0/8,2001:db8::/32"),
         ];
         let config = Config::load(None, pairs(&env)).expect("right");
         let printed = config.to_string();
