@@ -478,6 +478,8 @@ transfers = 8
             ("HAUL_SERVER", "haul://alice:hunter2@host"),
             ("HAUL_LOG_FILE", "haul.log"),
             ("HAUL_LIMITS_BANDWIDTH_PER_USER", "70001"),
+            ("HAUL_LIMITS_IDLE_TIMEOUT", "0s"),
+            ("HAUL_NETWORK_ALLOW", "10.0.0.0/8,2001:db8::/32"),
         ];
         let config = Config::load(None, pairs(&env)).expect("right");
         let printed = config.to_string();

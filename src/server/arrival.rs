@@ -25,7 +25,8 @@ pub(super) struct Arrival {
     address: SocketAddr,
     /// It comes from a balancer, which has to say for whom.
     proxied: bool,
-    pub(super) seat: Seat,
+    /// Boxed: it is handed on and on while the session lasts.
+    pub(super) seat: Box<Seat>,
 }
 
 impl Arrival {
@@ -50,7 +51,7 @@ impl Arrival {
         Some(Self {
             address,
             proxied,
-            seat,
+            seat: Box::new(seat),
         })
     }
 

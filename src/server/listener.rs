@@ -96,7 +96,8 @@ async fn accept_all(
 
 async fn attend(shared: Arc<Shared>, mut arrival: Arrival, stream: TcpStream, shutdown: Shutdown) {
     let (mut reader, writer) = stream.into_split();
-    let named = arrival.peer(&shared, &mut reader);
+    // Boxed: the session does not keep the room for the header.
+    let named = Box::pin(arrival.peer(&shared, &mut reader));
     if let Some(Some(peer)) = shutdown.drain.run_until_cancelled(named).await {
         serve(&shared, reader, writer, peer, arrival.seat, shutdown).await;
     }

@@ -168,7 +168,7 @@ impl Server {
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        let seat = Seat::apart();
+        let seat = Box::new(Seat::apart());
         serve::serve(&self.shared, reader, writer, peer, seat, shutdown).await;
     }
 }

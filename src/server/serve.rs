@@ -30,7 +30,7 @@ pub(super) async fn serve<R, W>(
     reader: R,
     writer: W,
     peer: Peer,
-    seat: Seat,
+    seat: Box<Seat>,
     shutdown: Shutdown,
 ) where
     R: AsyncRead + Unpin + Send + 'static,
@@ -97,7 +97,7 @@ async fn expect_frames<R: AsyncRead + Unpin>(reader: R, deadline: Instant) -> Op
     None
 }
 
-async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Seat {
+async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> {
     let started = Instant::now();
     let stop = session.shutdown.stop.clone();
     let evicted = session.seat.evicted.clone();
@@ -121,7 +121,7 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Seat {
 }
 
 /// Says why, and reads on for a moment: closing on unread bytes would take the reason back.
-async fn hang_up<R: AsyncRead + Unpin>(session: Session<R>, end: &End) -> Seat {
+async fn hang_up<R: AsyncRead + Unpin>(session: Session<R>, end: &End) -> Box<Seat> {
     let Session {
         outbox,
         mut receiver,

@@ -21,7 +21,7 @@ pub(super) struct Session<R> {
     pub(super) id: Arc<str>,
     pub(super) shutdown: Shutdown,
     /// Its place among the connections.
-    pub(super) seat: Seat,
+    pub(super) seat: Box<Seat>,
     pub(super) login_deadline: Instant,
     /// Cancelled once the session has ended.
     pub(super) gone: CancellationToken,

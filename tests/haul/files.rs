@@ -326,7 +326,7 @@ async fn a_small_file_is_hashed_while_others_have_large_ones_hashed() {
     let mut patient = server.log_in("bob").await;
     patient.put("small", b"abc").await;
     let mut greedy = Vec::new();
-    for _ in 0..60 {
+    for _ in 0..64 {
         let mut client = server.log_in("alice").await;
         let huge = std::fs::File::create(server.home("alice").join("huge")).expect("a file");
         huge.set_len(1 << 43).expect("a sparse file");

@@ -34,7 +34,7 @@ pub(crate) struct TestServer {
 }
 
 impl TestServer {
-    /// With the default settings and the users `alice` and `bob`.
+    /// With the default settings, any number of connections, and the users `alice` and `bob`.
     pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
@@ -45,6 +45,8 @@ impl TestServer {
         let accounts = Accounts::open(data.path()).await.expect("accounts");
         let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
         let mut config = Config::default();
+        // All that tests connect comes from one address.
+        config.limits.sessions_per_address = 0;
         change(&mut config);
         let store = Store::open(data.path()).expect("a store");
         let server = Server::new(accounts.clone(), store, config);
