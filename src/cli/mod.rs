@@ -9,6 +9,7 @@ mod cp;
 mod data;
 mod demo;
 mod df;
+mod discard;
 mod exit;
 mod folder;
 mod get;
@@ -24,12 +25,14 @@ mod put;
 mod remembered;
 mod remote;
 mod rm;
+mod room;
 mod serve;
 mod shell;
 mod stat;
 mod table;
 mod token;
 mod transfer;
+mod uploads;
 mod user;
 mod whoami;
 
@@ -133,6 +136,8 @@ enum RemoteCommand {
     Df(df::Df),
     Get(get::Get),
     Put(put::Put),
+    Uploads(uploads::Uploads),
+    Discard(discard::Discard),
     Ping(ping::Ping),
     Whoami(whoami::Whoami),
 }
@@ -253,6 +258,8 @@ impl RemoteCommand {
             Self::Df(command) => command.run(remote).await,
             Self::Get(command) => command.run(remote).await,
             Self::Put(command) => command.run(remote).await,
+            Self::Uploads(command) => command.run(remote).await,
+            Self::Discard(command) => command.run(remote).await,
             Self::Ping(command) => command.run(remote).await,
             Self::Whoami(command) => command.run(remote).await,
         }

@@ -4,6 +4,7 @@ mod daemon;
 mod harness;
 
 mod admin;
+mod again;
 mod client;
 mod command_line;
 mod files;
