@@ -14,6 +14,7 @@ mod json;
 mod load;
 mod paths;
 mod protocol_document;
+mod resume;
 mod serving;
 mod sessions;
 mod transfers;
