@@ -58,7 +58,7 @@ impl Proxy {
         let address = listener.local_addr().expect("an address");
         let target = Arc::new(Mutex::new(target.to_owned()));
         let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let mut cuts = cuts.to_vec().into_iter();
+        let mut cuts = Vec::from(cuts).into_iter();
         let (to, counters) = (Arc::clone(&target), (Arc::clone(&up), Arc::clone(&down)));
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
