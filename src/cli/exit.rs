@@ -146,7 +146,7 @@ fn hint(what: &str, error: &anyhow::Error) -> Option<&'static str> {
                 Some("`--parents` makes missing directories")
             }
             ErrorCode::NotEmpty => Some("`rm -r` removes what is in it too"),
-            ErrorCode::QuotaExceeded => Some("`haul df` shows what is used"),
+            ErrorCode::QuotaExceeded | ErrorCode::NoSpace => Some("`haul df` shows what is used"),
             _ => None,
         },
         _ => None,

@@ -9,6 +9,7 @@ mod cp;
 mod data;
 mod demo;
 mod df;
+mod discard;
 mod exit;
 mod folder;
 mod get;
@@ -26,6 +27,7 @@ mod reload;
 mod remembered;
 mod remote;
 mod rm;
+mod room;
 mod serve;
 mod shell;
 mod signals;
@@ -33,6 +35,7 @@ mod stat;
 mod table;
 mod token;
 mod transfer;
+mod uploads;
 mod user;
 mod whoami;
 
@@ -137,6 +140,8 @@ enum RemoteCommand {
     Get(get::Get),
     Put(put::Put),
     Passwd(passwd::Passwd),
+    Uploads(uploads::Uploads),
+    Discard(discard::Discard),
     Ping(ping::Ping),
     Whoami(whoami::Whoami),
 }
@@ -258,6 +263,8 @@ impl RemoteCommand {
             Self::Get(command) => command.run(remote).await,
             Self::Put(command) => command.run(remote).await,
             Self::Passwd(command) => command.run(remote).await,
+            Self::Uploads(command) => command.run(remote).await,
+            Self::Discard(command) => command.run(remote).await,
             Self::Ping(command) => command.run(remote).await,
             Self::Whoami(command) => command.run(remote).await,
         }

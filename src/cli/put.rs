@@ -9,6 +9,7 @@ use super::exit::usage;
 use super::output::print_json;
 use super::progress::Bar;
 use super::remote::Remote;
+use super::room::with_room_explained;
 use super::transfer::{
     IfExistsChoice, Retries, Target, Telling, algorithm, all_differ, follow, last_name,
     remote_target, under_own_name,
@@ -73,10 +74,14 @@ impl Put {
             verbose: self.verbose || self.if_exists == IfExistsChoice::Rename,
         };
         let session = &remote.session;
-        follow(remote, telling, |progress, notes| async move {
+        let outcome = follow(remote, telling, |progress, notes| async move {
             session.put_trees(roots, options, &progress, notes).await
         })
-        .await
+        .await;
+        match outcome {
+            Err(error) => Err(with_room_explained(remote, error).await),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Whether standard input is among what is put.
@@ -116,7 +121,10 @@ impl Put {
         let bar = Bar::new(remote.output, &progress);
         let stdin = std::io::stdin();
         let put = remote.session.put_from(stdin, to, options, &progress);
-        let reply = bar.during(put).await?;
+        let reply = match bar.during(put).await {
+            Ok(reply) => reply,
+            Err(error) => return Err(with_room_explained(remote, error.into()).await),
+        };
         if remote.output.is_json() {
             print_json(&reply)?;
         } else {

@@ -263,7 +263,7 @@ pub(super) async fn must_differ(remote: &Remote, from: &str, to: &str) -> anyhow
 }
 
 /// The components of a path seen from `cwd`.
-fn absolute<'a>(cwd: &'a str, path: &'a str) -> Vec<&'a str> {
+pub(super) fn absolute<'a>(cwd: &'a str, path: &'a str) -> Vec<&'a str> {
     let cwd = if path.starts_with('/') { "" } else { cwd };
     let mut components = Vec::new();
     for component in cwd.split('/').chain(path.split('/')) {

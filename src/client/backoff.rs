@@ -74,7 +74,8 @@ impl Backoff {
         // Anywhere up to there, so that clients that lost a server together do not come back
         // together ("full jitter").
         let wait = doubled.min(self.policy.longest).mul_f64(dice());
-        let wait = wait.max(LEAST).max(asked.unwrap_or_default());
+        let wait = wait.max(LEAST.min(self.policy.first));
+        let wait = wait.max(asked.unwrap_or_default());
         if now + wait > since + self.policy.limit {
             return None;
         }

@@ -5,9 +5,9 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Client, ClientError};
 use crate::protocol::{
-    Algorithm, Cd, Cp, Df, DfReply, Entry, Hash, HashReply, Hello, HelloReply, Help, HelpReply,
-    IfExists, Ls, LsReply, Mkdir, Mv, Passwd, Ping, Pwd, Quit, Rm, Secret, Stat, StatReply,
-    TimeReply, Whoami, WhoamiReply,
+    Algorithm, Cd, Cp, Df, DfReply, Discard, Entry, Hash, HashReply, Hello, HelloReply, Help,
+    HelpReply, IfExists, Ls, LsReply, Mkdir, Mv, Passwd, Ping, Pwd, Quit, ResumableUpload, Rm,
+    Secret, Stat, StatReply, TimeReply, Uploads, Whoami, WhoamiReply,
 };
 
 /// Each asks the server once and fails as [`Client::call`] does.
@@ -164,6 +164,17 @@ impl Client {
     pub async fn hash(&self, path: &str, algorithm: Algorithm) -> Result<HashReply, ClientError> {
         let (path, digest) = (path.into(), Some(algorithm));
         self.call(Hash { path, digest }).await
+    }
+
+    /// The uploads that were cut off and can be resumed.
+    pub async fn uploads(&self) -> Result<Vec<ResumableUpload>, ClientError> {
+        self.call(Uploads {}).await.map(|reply| reply.uploads)
+    }
+
+    /// Drops an upload that was cut off.
+    pub async fn discard(&self, upload: &str) -> Result<(), ClientError> {
+        let upload = upload.into();
+        self.call(Discard { upload }).await.map(drop)
     }
 
     /// Use and limits of the space around the current directory.

@@ -31,6 +31,16 @@ pub enum ClientError {
     /// The server said no to a request; the connection lives.
     #[error("{0}")]
     Server(WireError),
+    /// The quota, or the server's disk, has no room for a file.
+    #[error("{error}")]
+    NoRoom {
+        /// The file's path on the server, as it was put.
+        path: String,
+        /// Its bytes, if they are known.
+        size: Option<u64>,
+        /// What the server says.
+        error: Box<WireError>,
+    },
     /// The connection is gone, and every call that was unfinished with it.
     #[error(transparent)]
     Lost(#[from] Lost),
@@ -113,6 +123,7 @@ impl ClientError {
             Self::Login(error) | Self::Server(error) | Self::Lost(Lost::Refused(error)) => {
                 Some(error.code)
             }
+            Self::NoRoom { error, .. } => Some(error.code),
             Self::NotBack { source, .. } => source.code(),
             _ => None,
         }
@@ -136,6 +147,7 @@ impl ClientError {
                     | io::ErrorKind::ReadOnlyFilesystem
             ),
             Self::Lost(_)
+            | Self::NoRoom { .. }
             | Self::NotBack { .. }
             | Self::PipeLost { .. }
             | Self::Connect { .. }

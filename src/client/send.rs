@@ -10,7 +10,7 @@ use super::progress::FileProgress;
 use super::reconnect::Current;
 use super::{Client, ClientError, Progress, PutOptions, Reconnecting, Upload};
 use crate::connection::CHUNK;
-use crate::protocol::{Digest, Hasher, IfExists, PutReply};
+use crate::protocol::{Digest, ErrorCode, Hasher, IfExists, PutReply, WireError};
 
 /// From here on a file is worth a question before it is sent: what did an earlier attempt leave?
 const WORTH_ASKING: u64 = 1024 * 1024;
@@ -62,6 +62,13 @@ impl Reconnecting {
                     progress.finished_file();
                     return Ok(reply);
                 }
+                Err(ClientError::Server(error)) if is_full(&error) => {
+                    return Err(ClientError::NoRoom {
+                        path: remote.to_owned(),
+                        size,
+                        error: Box::new(error),
+                    });
+                }
                 Err(error) => error,
             };
             match (&pipe, error) {
@@ -75,6 +82,10 @@ impl Reconnecting {
             sending.resume = size.is_some();
         }
     }
+}
+
+fn is_full(error: &WireError) -> bool {
+    matches!(error.code, ErrorCode::QuotaExceeded | ErrorCode::NoSpace)
 }
 
 impl Sending<'_> {

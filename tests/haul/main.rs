@@ -5,6 +5,7 @@ mod harness;
 
 mod admin;
 mod bandwidth;
+mod again;
 mod client;
 mod command_line;
 mod files;

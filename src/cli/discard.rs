@@ -1,0 +1,32 @@
+//! `haul discard`
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::print_json;
+use super::remote::Remote;
+
+/// Drop uploads that were cut off
+#[derive(Debug, Args)]
+pub(super) struct Discard {
+    /// Which, as `haul uploads` lists them
+    #[arg(required = true, value_name = "UPLOAD")]
+    uploads: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Discarded<'a> {
+    upload: &'a str,
+}
+
+impl Discard {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        for upload in &self.uploads {
+            remote.client.discard(upload).await?;
+            if remote.output.is_json() {
+                print_json(&Discarded { upload })?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,653 @@
+//! Connections that break in the middle of transfers, which go on over others.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use haul::client::{Client, ClientError, FileOptions, Progress, Reconnecting, RetryPolicy};
+use haul::protocol::{Algorithm, Digest, Secret};
+use haul::storage::Limits;
+use proptest::prelude::*;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::time::timeout;
+
+use crate::daemon::{Daemon, haul};
+use crate::harness::{PASSWORD, TestServer};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const MB: usize = 1_000_000;
+
+/// Where and how a connection ends: after so many bytes, whole and in order.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    /// From the client to the server, with the end of both directions.
+    Up(u64),
+    /// From the server to the client, with the end of both directions.
+    Down(u64),
+    /// From the client to the server, with a reset on both sides: what waits there is lost.
+    ResetUp(u64),
+    ResetDown(u64),
+    /// From the client to the server; what comes then is thrown away until the client leaves.
+    Stall(u64),
+}
+
+/// A proxy that cuts its connections, the first at the first of `cuts` and so on; what comes after
+/// the last is let through.
+struct Proxy {
+    address: SocketAddr,
+    /// The server behind it, which may move.
+    target: Arc<Mutex<String>>,
+    up: Arc<AtomicU64>,
+    down: Arc<AtomicU64>,
+    accepting: AbortHandle,
+}
+
+impl Proxy {
+    async fn start(target: &str, cuts: &[Cut]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let target = Arc::new(Mutex::new(target.to_owned()));
+        let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let mut cuts = Vec::from(cuts).into_iter();
+        let (to, counters) = (Arc::clone(&target), (Arc::clone(&up), Arc::clone(&down)));
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let to = to.lock().expect("no panic").clone();
+                let (cut, (up, down)) = (cuts.next(), counters.clone());
+                tokio::spawn(async move {
+                    // Without a server the client is hung up on.
+                    if let Ok(server) = TcpStream::connect(to).await {
+                        pass(client, server, cut, &up, &down).await;
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            target,
+            up,
+            down,
+            accepting: accepting.abort_handle(),
+        }
+    }
+
+    fn up(&self) -> u64 {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    fn down(&self) -> u64 {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many bytes went from clients to servers.
+    async fn reaches(&self, bytes: u64) {
+        let poll = async {
+            while self.up() < bytes {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, poll).await.expect("it comes so far");
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn pass(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    cut: Option<Cut>,
+    up: &AtomicU64,
+    down: &AtomicU64,
+) {
+    let (up_limit, down_limit) = match cut {
+        Some(Cut::Up(bytes) | Cut::ResetUp(bytes) | Cut::Stall(bytes)) => (bytes, u64::MAX),
+        Some(Cut::Down(bytes) | Cut::ResetDown(bytes)) => (u64::MAX, bytes),
+        None => (u64::MAX, u64::MAX),
+    };
+    let (mut client_reads, mut client_writes) = client.split();
+    let (mut server_reads, mut server_writes) = server.split();
+    let ended = tokio::try_join!(
+        pump(&mut client_reads, &mut server_writes, up_limit, up),
+        pump(&mut server_reads, &mut client_writes, down_limit, down),
+    );
+    if ended.is_ok() {
+        return;
+    }
+    match cut {
+        Some(Cut::ResetUp(_) | Cut::ResetDown(_)) => {
+            for stream in [&client, &server] {
+                let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            }
+            return;
+        }
+        Some(Cut::Stall(_)) | None => {}
+        Some(Cut::Up(_) | Cut::Down(_)) => {
+            let _ = client_writes.shutdown().await;
+            let _ = server_writes.shutdown().await;
+        }
+    }
+    // Unread bytes would make it a reset.
+    let _ = tokio::io::copy(&mut client_reads, &mut tokio::io::sink()).await;
+}
+
+/// Passes bytes on to their end; an error once there were `limit` of them.
+async fn pump(
+    from: &mut (impl AsyncReadExt + Unpin),
+    to: &mut (impl AsyncWriteExt + Unpin),
+    limit: u64,
+    total: &AtomicU64,
+) -> Result<(), ()> {
+    let mut left = limit;
+    let mut buffer = vec![0; 16 * 1024];
+    while left > 0 {
+        let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let length = match from.read(&mut buffer[..most]).await {
+            Ok(length) if length > 0 => length,
+            _ => break,
+        };
+        if to.write_all(&buffer[..length]).await.is_err() {
+            break;
+        }
+        total.fetch_add(length as u64, Ordering::Relaxed);
+        left -= length as u64;
+    }
+    if left == 0 {
+        return Err(());
+    }
+    let _ = to.shutdown().await;
+    Ok(())
+}
+
+/// Bytes that differ from place to place.
+fn content(size: usize) -> Vec<u8> {
+    let words = (0_u32..).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes());
+    words.take(size).collect()
+}
+
+async fn log_in(address: SocketAddr) -> Result<Client, ClientError> {
+    let url = format!("haul+plain://{address}");
+    let client = Client::connect(&url.parse().expect("an address")).await?;
+    let password = Secret::new(PASSWORD.into());
+    client.login("alice", &password).await?;
+    Ok(client)
+}
+
+/// A session of alice's that does not wait long.
+async fn session(address: SocketAddr) -> Reconnecting {
+    let policy = RetryPolicy {
+        first: Duration::from_millis(1),
+        ..RetryPolicy::default()
+    };
+    let client = log_in(address).await.expect("logged in");
+    Reconnecting::new(client, policy, move || log_in(address))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_is_cut_again_and_again_arrives_and_is_sent_once() {
+    let server = TestServer::start().await;
+    let cuts = [
+        Cut::Up(3_000_000),
+        Cut::ResetUp(4_000_000),
+        Cut::Up(40_000),
+        Cut::Down(600),
+        Cut::Up(70_000),
+        Cut::ResetUp(5_123_457),
+    ];
+    let proxy = Proxy::start(&server.address.to_string(), &cuts).await;
+    let place = tempfile::tempdir().expect("a directory");
+    let path = place.path().join("file");
+    let content = content(20 * MB);
+    fs::write(&path, &content).expect("written");
+    let session = session(proxy.address).await;
+    let progress = Progress::new();
+    let options = FileOptions::default();
+    let reply = session.put_file(&path, "file", options, &progress).await;
+    let reply = reply.expect("stored");
+    assert_eq!(reply.digest, Digest::of(Algorithm::Blake3, &content));
+    assert!(fs::read(server.home("alice").join("file")).expect("there") == content);
+    assert_eq!(progress.bytes(), content.len() as u64);
+    assert!(
+        proxy.up() < 2 * content.len() as u64,
+        "{} were sent",
+        proxy.up()
+    );
+    assert!(session.client().uploads().await.expect("listed").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_is_cut_again_and_again_arrives_and_is_sent_once() {
+    let server = TestServer::start().await;
+    let cuts = [
+        Cut::Down(3_000_000),
+        Cut::ResetDown(4_000_000),
+        Cut::Down(400),
+        Cut::Up(250),
+        Cut::ResetDown(5_123_457),
+    ];
+    let proxy = Proxy::start(&server.address.to_string(), &cuts).await;
+    let content = content(20 * MB);
+    let place = tempfile::tempdir().expect("a directory");
+    let path = place.path().join("file");
+    let session = session(proxy.address).await;
+    fs::write(server.home("alice").join("file"), &content).expect("written");
+    let progress = Progress::new();
+    let options = FileOptions::default();
+    let got = session.get_file("file", &path, options, &progress).await;
+    assert_eq!(got.expect("got").size, content.len() as u64);
+    assert!(fs::read(&path).expect("there") == content);
+    assert_eq!(progress.bytes(), content.len() as u64);
+    assert!(
+        proxy.down() < 2 * content.len() as u64,
+        "{} were sent",
+        proxy.down()
+    );
+    assert_eq!(place.path().read_dir().expect("there").count(), 1);
+}
+
+/// The files of a directory with their content, by path.
+fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = walkdir::WalkDir::new(directory).sort_by_file_name();
+    let entries = entries.into_iter().map(|entry| entry.expect("readable"));
+    entries
+        .filter(|entry| entry.file_type().is_file())
+        .map(|entry| {
+            let path = entry.path().strip_prefix(directory).expect("in it");
+            let content = fs::read(entry.path()).expect("readable");
+            (path.display().to_string(), content)
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_is_cut_in_its_middle_goes_up_and_comes_down_the_same() {
+    let server = TestServer::start().await;
+    let place = tempfile::tempdir().expect("a directory");
+    let original = place.path().join("original");
+    for number in 0..6 {
+        let directory = original.join(number.to_string());
+        fs::create_dir_all(directory.join("empty")).expect("made");
+        fs::write(directory.join("large"), content(2 * MB + number)).expect("written");
+        for file in 0..20 {
+            fs::write(directory.join(format!("{file}")), content(number * file)).expect("written");
+        }
+    }
+    let target = server.address.to_string();
+    let cuts = [
+        Cut::Up(3_000_000),
+        Cut::ResetUp(5_000_000),
+        Cut::Down(3_000),
+        Cut::Up(1_500_000),
+    ];
+    let proxy = Proxy::start(&target, &cuts).await;
+    let (progress, options) = (Progress::new(), FileOptions::default());
+    let (sender, notes) = mpsc::channel(1);
+    drop(notes);
+    let roots = vec![(original.clone(), "/copy".to_owned())];
+    let up = session(proxy.address).await;
+    let up = up
+        .put_trees(roots, options, &progress, sender.clone())
+        .await;
+    let up = up.expect("put");
+    assert_eq!((up.files, up.failed, progress.files()), (126, 0, 126));
+    assert_eq!(progress.bytes(), progress.total_bytes());
+
+    let cuts = [
+        Cut::Down(2_500_000),
+        Cut::ResetDown(4_000_000),
+        Cut::Up(2_000),
+        Cut::Down(900_000),
+    ];
+    let proxy = Proxy::start(&target, &cuts).await;
+    let progress = Progress::new();
+    let back = place.path().join("back");
+    let roots = vec![("/copy".to_owned(), back.clone())];
+    let down = session(proxy.address).await;
+    let down = down.get_trees(roots, options, &progress, sender).await;
+    assert_eq!(down.expect("got"), up);
+    assert_eq!(progress.bytes(), progress.total_bytes());
+    assert!(files(&original) == files(&back));
+    assert!(back.join("3/empty").is_dir());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_outlives_a_server_that_is_killed_and_started_again() {
+    let data = tempfile::tempdir().expect("a directory");
+    let data = data.path().join("data");
+    let daemon = {
+        let data = data.clone();
+        spawn_blocking(move || Daemon::start_on(&data))
+            .await
+            .expect("started")
+    };
+    let token = daemon.token();
+    let proxy = Proxy::start(&daemon.address, &[Cut::Stall(12_000_000)]).await;
+    let place = tempfile::tempdir().expect("a directory");
+    let path = place.path().join("file");
+    let content = content(20 * MB);
+    fs::write(&path, &content).expect("written");
+    let url: haul::client::ServerUrl = format!("haul+plain://{}", proxy.address)
+        .parse()
+        .expect("an address");
+    let connect = move || {
+        let (url, token) = (url.clone(), token.clone());
+        async move {
+            let client = Client::connect(&url).await?;
+            client.login_with_token(&Secret::new(token)).await?;
+            Ok(client)
+        }
+    };
+    let policy = RetryPolicy {
+        attempts: 1000,
+        first: Duration::from_millis(10),
+        longest: Duration::from_millis(100),
+        ..RetryPolicy::default()
+    };
+    let client = connect().await.expect("logged in");
+    let session = Reconnecting::new(client, policy, connect);
+    let progress = Progress::new();
+    let put = session.put_file(&path, "file", FileOptions::default(), &progress);
+    let kill = async {
+        proxy.reaches(12_000_000).await;
+        // The stalled connection knows nothing of it, so it is cut too.
+        let again = spawn_blocking(move || {
+            drop(daemon);
+            Daemon::start_on(&data)
+        });
+        let again = again.await.expect("started");
+        *proxy.target.lock().expect("no panic") = again.address.clone();
+        session.client().hang_up();
+        again
+    };
+    let (reply, again) = tokio::join!(put, kill);
+    let reply = reply.expect("stored");
+    assert_eq!(reply.digest, Digest::of(Algorithm::Blake3, &content));
+    let stored = again.data().join("homes/admin/file");
+    assert!(fs::read(stored).expect("there") == content);
+}
+
+/// Any way of cutting a connection.
+fn any_cut() -> impl Strategy<Value = Cut> {
+    (0..4, 1_000_u64..1_500_000).prop_map(|(kind, bytes)| match kind {
+        0 => Cut::Up(bytes),
+        1 => Cut::Down(bytes),
+        2 => Cut::ResetUp(bytes),
+        _ => Cut::ResetDown(bytes),
+    })
+}
+
+#[test]
+fn however_a_connection_is_cut_the_file_is_the_same_in_the_end() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let server = runtime.block_on(TestServer::start());
+    let place = tempfile::tempdir().expect("a directory");
+    let (path, back) = (place.path().join("file"), place.path().join("back"));
+    let content = content(2 * MB);
+    fs::write(&path, &content).expect("written");
+    let cuts = (
+        proptest::collection::vec(any_cut(), 0..6),
+        proptest::collection::vec(any_cut(), 0..6),
+    );
+    proptest!(ProptestConfig::with_cases(16), |((up, down) in cuts)| {
+        runtime.block_on(async {
+            let target = server.address.to_string();
+            let options = FileOptions::default();
+            let proxy = Proxy::start(&target, &up).await;
+            let progress = Progress::new();
+            let put = session(proxy.address).await;
+            let put = put.put_file(&path, "file", options, &progress).await.expect("stored");
+            assert_eq!(put.digest, Digest::of(Algorithm::Blake3, &content));
+            assert_eq!(progress.bytes(), content.len() as u64);
+            let proxy = Proxy::start(&target, &down).await;
+            let progress = Progress::new();
+            let get = session(proxy.address).await;
+            get.get_file("file", &back, options, &progress).await.expect("got");
+            assert!(fs::read(&back).expect("there") == content);
+            assert_eq!(progress.bytes(), content.len() as u64);
+        });
+    });
+}
+
+/// `haul` as alice, at this address.
+fn command(address: SocketAddr, place: &Path, args: &[&str]) -> Command {
+    command_as("alice", address, place, args)
+}
+
+fn command_as(user: &str, address: SocketAddr, place: &Path, args: &[&str]) -> Command {
+    let mut command = haul();
+    command
+        .args(["--server", &format!("haul+plain://{user}@{address}")])
+        .args(args)
+        .env("HAUL_PASSWORD", PASSWORD)
+        .env("XDG_CONFIG_HOME", place.join("config"))
+        .current_dir(place)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+async fn run(mut command: Command) -> Output {
+    let run = spawn_blocking(move || command.output().expect("the program runs"));
+    timeout(PATIENCE, run)
+        .await
+        .expect("it ends")
+        .expect("no panic")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_says_that_it_waits_and_why_and_goes_on() {
+    let server = TestServer::start().await;
+    let place = tempfile::tempdir().expect("a directory");
+    let content = content(4 * MB);
+    fs::write(place.path().join("file"), &content).expect("written");
+    let target = server.address.to_string();
+    let proxy = Proxy::start(&target, &[Cut::Up(3_000_000)]).await;
+    let output = run(command(
+        proxy.address,
+        place.path(),
+        &["--json", "put", "file"],
+    ))
+    .await;
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let line = said.lines().next().expect("a line");
+    assert!(line.starts_with("connection lost at "), "{said}");
+    let rest = " % (the server closed the connection); trying again in 1 s, attempt 1 of 10";
+    assert!(line.ends_with(rest), "{said}");
+    for line in text(&output.stdout).lines() {
+        serde_json::from_str::<Value>(line).expect("JSON");
+    }
+    assert!(fs::read(server.home("alice").join("file")).expect("there") == content);
+
+    let proxy = Proxy::start(&target, &[Cut::Down(3_000_000)]).await;
+    let get = ["--quiet", "get", "file", "back"];
+    let output = run(command(proxy.address, place.path(), &get)).await;
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+    assert!(fs::read(place.path().join("back")).expect("there") == content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_wants_no_retries_gets_none_and_who_wants_one_gets_one() {
+    let server = TestServer::start().await;
+    let place = tempfile::tempdir().expect("a directory");
+    fs::write(place.path().join("file"), content(4 * MB)).expect("written");
+    let proxy = Proxy::start(&server.address.to_string(), &[Cut::Up(3_000_000)]).await;
+    let put = ["put", "--retries", "0", "file"];
+    let output = run(command(proxy.address, place.path(), &put)).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        "haul: put: the server closed the connection; \
+         the same command goes on where this one stopped\n"
+    );
+
+    let proxy = Proxy::start(&server.address.to_string(), &[Cut::Up(500_000)]).await;
+    let gone = async {
+        proxy.reaches(500_000).await;
+        "127.0.0.1:1".clone_into(&mut proxy.target.lock().expect("no panic"));
+    };
+    let put = command(
+        proxy.address,
+        place.path(),
+        &["put", "--retries", "1", "file"],
+    );
+    let (output, ()) = tokio::join!(run(put), gone);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("attempt 1 of 1\n"), "{said}");
+    assert!(
+        said.contains("and 1 attempt to connect again failed"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_that_was_interrupted_goes_on_when_it_is_typed_again() {
+    let server = TestServer::start().await;
+    let place = tempfile::tempdir().expect("a directory");
+    let content = content(6 * MB);
+    fs::write(place.path().join("file"), &content).expect("written");
+    let target = server.address.to_string();
+    let proxy = Proxy::start(&target, &[Cut::Stall(4_000_000)]).await;
+    let mut process = command(proxy.address, place.path(), &["put", "file"])
+        .spawn()
+        .expect("it starts");
+    proxy.reaches(4_000_000).await;
+    kill_process(Pid::from_child(&process), Signal::INT).expect("it runs");
+    let output = spawn_blocking(move || {
+        let _ = process.wait();
+        process.wait_with_output().expect("it ends")
+    });
+    let output = timeout(PATIENCE, output)
+        .await
+        .expect("it ends")
+        .expect("no panic");
+    assert_eq!(output.status.code(), Some(130));
+    assert_eq!(
+        text(&output.stderr),
+        "haul: put: interrupted; what arrived is kept for 24 hours; \
+         the same command goes on from there\n"
+    );
+
+    let list = || {
+        run(command(
+            server.address,
+            place.path(),
+            &["--json", "uploads"],
+        ))
+    };
+    let kept = async {
+        loop {
+            let output = list().await;
+            if let Some(line) = text(&output.stdout).lines().next() {
+                return serde_json::from_str::<Value>(line).expect("JSON");
+            }
+        }
+    };
+    let upload = timeout(PATIENCE, kept).await.expect("it is kept");
+    assert_eq!(
+        (&upload["path"], &upload["size"]),
+        (&"/file".into(), &content.len().into())
+    );
+    let offset = upload["offset"].as_u64().expect("a number");
+    assert!(offset > 3_000_000 && offset < 4_000_000, "{upload}");
+    let table = run(command(server.address, place.path(), &["uploads"])).await;
+    assert!(text(&table.stdout).starts_with("UPLOAD"), "{table:?}");
+
+    let proxy = Proxy::start(&target, &[]).await;
+    let output = run(command(proxy.address, place.path(), &["put", "file"])).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(
+        proxy.up() < content.len() as u64 - offset + 10_000,
+        "{}",
+        proxy.up()
+    );
+    assert!(fs::read(server.home("alice").join("file")).expect("there") == content);
+    assert!(list().await.stdout.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shell_goes_on_in_the_directory_that_it_was_in() {
+    let server = TestServer::start().await;
+    let place = tempfile::tempdir().expect("a directory");
+    let content = content(4 * MB);
+    fs::write(place.path().join("file"), &content).expect("written");
+    let target = server.address.to_string();
+    let proxy = Proxy::start(&target, &[Cut::Up(3_000_000), Cut::Down(2_000_000)]).await;
+    let script = place.path().join("script");
+    let lines = "mkdir sub\ncd sub\nput file\nget file back\npwd\nuploads\n";
+    fs::write(&script, lines).expect("written");
+    let mut shell = command(proxy.address, place.path(), &["shell"]);
+    shell.stdin(fs::File::open(&script).expect("there"));
+    let output = run(shell).await;
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(said.matches("connection lost at ").count(), 2, "{said}");
+    assert_eq!(text(&output.stdout), "/sub\n");
+    assert!(fs::read(server.home("alice").join("sub/file")).expect("there") == content);
+    assert!(fs::read(place.path().join("back")).expect("there") == content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_nobody_wants_any_more_is_discarded() {
+    let server = TestServer::start().await;
+    let place = tempfile::tempdir().expect("a directory");
+    fs::write(place.path().join("file"), content(2 * MB)).expect("written");
+    let proxy = Proxy::start(&server.address.to_string(), &[Cut::Up(MB as u64)]).await;
+    let put = ["put", "--retries", "0", "file"];
+    run(command(proxy.address, place.path(), &put)).await;
+    let client = log_in(server.address).await.expect("logged in");
+    let kept = async {
+        loop {
+            if let Some(upload) = client.uploads().await.expect("listed").pop() {
+                return upload.upload;
+            }
+        }
+    };
+    let upload = timeout(PATIENCE, kept).await.expect("it is kept");
+    let discard = ["--json", "discard", &upload];
+    let output = run(command(server.address, place.path(), &discard)).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(client.uploads().await.expect("listed").is_empty());
+    let again = run(command(server.address, place.path(), &discard)).await;
+    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_quota_is_explained_to_who_puts() {
+    let server = TestServer::start().await;
+    let limits = Limits {
+        bytes: Some(MB as u64),
+        files: None,
+    };
+    server.add_user("carol", limits).await;
+    let place = tempfile::tempdir().expect("a directory");
+    fs::write(place.path().join("file"), content(2 * MB)).expect("written");
+    let put = command_as("carol", server.address, place.path(), &["put", "file"]);
+    let output = run(put).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        "haul: put: the quota of your home is full: 0 B of 976.6 KiB used, ./file needs 1.9 MiB; \
+         remove something there or ask the server's administrator for more\n"
+    );
+}
