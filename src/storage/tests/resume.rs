@@ -167,7 +167,7 @@ fn a_small_upload_costs_no_record_and_is_not_kept() {
 fn an_upload_that_is_killed_is_found_at_its_last_checkpoint() {
     let all = content(0);
     let mut data = Data::new();
-    for lengths in [&[100_000][..], &[70_000, 140_000], &[70_000, 140_000, SIZE]] {
+    for lengths in [&[100_000][..], &[66_000, 132_000], &[66_000, 132_000, SIZE]] {
         let mut upload = data.view.upload(&at("/a"), sized(SIZE)).expect("room");
         let mut sent = 0;
         for length in lengths {
