@@ -29,6 +29,8 @@ pub struct Config {
     pub auth: Auth,
     /// What is logged, how, and where to.
     pub log: Log,
+    /// How connections are encrypted.
+    pub tls: Tls,
 }
 
 /// `[server]`: where the server listens and keeps its data.
@@ -74,6 +76,9 @@ pub struct Limits {
     /// For running transfers to finish on shutdown.
     #[serde(with = "value::duration")]
     pub drain_timeout: Duration,
+    /// From the first bytes of a TLS handshake to its end.
+    #[serde(with = "value::duration")]
+    pub handshake_timeout: Duration,
 }
 
 /// `[auth]`: how users log in.
@@ -103,6 +108,22 @@ pub struct Log {
     /// Daily log files that are kept.
     #[serde(deserialize_with = "value::count")]
     pub keep_files: usize,
+}
+
+/// `[tls]`: how connections are encrypted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// A PEM file with the server's certificate and those between it and its authority; without
+    /// one, the server makes its own.
+    #[serde(with = "value::optional_path")]
+    pub certificate: Option<PathBuf>,
+    /// A PEM file with the key of the certificate.
+    #[serde(with = "value::optional_path")]
+    pub key: Option<PathBuf>,
+    /// A PEM file with the authorities whose certificates log clients in.
+    #[serde(with = "value::optional_path")]
+    pub client_ca: Option<PathBuf>,
 }
 
 /// The shape of a log line.
@@ -139,6 +160,7 @@ impl Default for Limits {
             frame_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(8),
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 }

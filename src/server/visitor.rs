@@ -49,7 +49,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                 Ok((id, request)) => {
                     let job = Job::new(id, request.cmd(), None);
                     let quits = matches!(request, Request::Quit(_));
-                    let reply = commands::visit(id, &request);
+                    let reply = commands::visit(id, &request, &self.peer);
                     job.finish(&self.outbox, reply.into()).await?;
                     if quits {
                         return Err(End::Quit);
@@ -66,7 +66,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
         // Watched from before the account is read, so that no change of it is missed.
         let changes = self.shared.accounts.changes();
         let work = async {
-            let account = commands::log_in(id, login, &self.shared, self.peer).await?;
+            let account = commands::log_in(id, login, &self.shared, &self.peer).await?;
             Span::current().record("user", account.name.as_str());
             let (session, gone) = (self.id.clone(), self.gone.child_token());
             let member = Member::admit(self.shared.clone(), account, session, gone).await?;

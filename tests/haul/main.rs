@@ -15,4 +15,5 @@ mod paths;
 mod protocol_document;
 mod serving;
 mod sessions;
+mod tls;
 mod transfers;

@@ -1,6 +1,6 @@
 //! `login`: from a name and a secret to an account.
 
-use crate::accounts::Account;
+use crate::accounts::{Account, AccountsError};
 use crate::protocol::{BadRequest, Login, LoginReply};
 use crate::server::member::Member;
 use crate::server::{CommandError, Peer, SERVER, Shared};
@@ -10,7 +10,7 @@ pub(in crate::server) async fn log_in(
     id: u32,
     login: Login,
     shared: &Shared,
-    peer: Peer,
+    peer: &Peer,
 ) -> Result<Account, CommandError> {
     if !peer.is_private() && !shared.config().auth.plaintext_logins {
         return Err(CommandError::PlaintextLogin);
@@ -31,13 +31,29 @@ pub(in crate::server) async fn log_in(
                 .log_in_with_password(&user, password.expose())
                 .await?
         }
+        Login {
+            user,
+            password: None,
+            token: None,
+        } if peer.certificate().is_some() => {
+            let named = peer.certificate().filter(|named| {
+                let asked = user.as_deref();
+                asked.is_none_or(|asked| asked == named.as_str())
+            });
+            let account = match named {
+                Some(named) => accounts.account(named).await?,
+                None => None,
+            };
+            account.ok_or(AccountsError::LoginFailed)?
+        }
         Login { token, user, .. } => {
             let field = match (token, user) {
                 (Some(_), _) => "token",
                 (None, None) => "user",
                 (None, Some(_)) => "password",
             };
-            let message = "a login has `user` and `password`, or `token` alone";
+            let message = "a login has `user` and `password`, or `token` alone, \
+                           or neither where a client certificate says who it is";
             return Err(BadRequest::of_field(id, "login", field, message).into());
         }
     };
