@@ -86,6 +86,9 @@ pub enum PemError {
     /// There is no private key.
     #[error("there is no unencrypted private key in it (\"-----BEGIN PRIVATE KEY-----\")")]
     NoKey,
+    /// The key is not that of the certificate, or neither can be used.
+    #[error("the certificate and the key do not belong together")]
+    WrongKey,
     /// It is not PEM.
     #[error("it is damaged: not PEM")]
     Damaged,

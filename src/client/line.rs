@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{ClientError, Lost};
+use super::{ClientError, Lost, secure};
 use crate::connection::{Outbox, ReceiveError, Receiver, write_frames};
 use crate::protocol::{
     Call, Event, Frame, FrameCodec, FrameError, GoodbyeReason, MAX_CONTROL, ServerMessage,
@@ -289,7 +289,7 @@ async fn read_until_lost<R: AsyncRead + Unpin>(
             },
             Ok(None) => break Lost::Closed,
             Err(ReceiveError::Frame(FrameError::Io(error))) => {
-                break Lost::Broken(error.to_string());
+                break secure::why_broken(&error);
             }
             Err(ReceiveError::Frame(FrameError::Truncated)) => {
                 break Lost::Broken(FrameError::Truncated.to_string());

@@ -4,6 +4,8 @@
 mod authority;
 mod logins;
 mod server;
+mod terminal;
+mod trust;
 
 use std::fs;
 use std::sync::Arc;
