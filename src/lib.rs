@@ -8,6 +8,8 @@
 //!  └────► config (settings, typed), telemetry (the log)
 //! ```
 //!
+//! `tls` has the few values that server and client share when they encrypt a connection.
+//!
 //! `protocol` imports nothing else of the crate, `storage` only the plain values of `protocol`;
 //! `server` and `client` never see each other.
 
@@ -20,3 +22,4 @@ pub mod protocol;
 pub mod server;
 pub mod storage;
 pub mod telemetry;
+pub mod tls;

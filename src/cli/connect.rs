@@ -2,19 +2,23 @@
 
 use super::Global;
 use super::exit::usage;
+use super::known::KnownServers;
 use super::output::{Output, print_json};
-use super::remembered::Remembered;
+use super::remembered::{Remembered, SavedLogin};
 use super::remote::{leave, open_with, parse};
 use clap::Args;
 
 /// Check and remember a server and a login
 ///
 /// Logs in to the server and remembers it, with the user and the password, for all commands that
-/// name no server. The password is asked for, unless `HAUL_PASSWORD`, `--password-file`
-/// or `--token-file` gives one; it is kept in a file that only you can read.
+/// name no server. The password is asked for, unless `HAUL_PASSWORD`, `--password-file`,
+/// `--token-file` or `--cert` gives a way to log in; it is kept in a file that only you can read.
+///
+/// A server that is not known is trusted if you say so, and from then on known by its certificate.
+/// `--fingerprint` says so without being asked, also of a server whose certificate has changed.
 #[derive(Debug, Args)]
 pub(super) struct Connect {
-    /// The server and the user, such as `haul+plain://alice@host:9000`
+    /// The server and the user, such as `haul://alice@host:9000`
     url: Option<String>,
     /// Do not remember the password; every command asks for it
     #[arg(long)]
@@ -27,25 +31,36 @@ impl Connect {
             .url
             .as_ref()
             .or(global.server.as_ref())
-            .ok_or_else(|| usage("which server? `haul connect haul+plain://USER@HOST:9000`"))?;
+            .ok_or_else(|| usage("which server? `haul connect haul://USER@HOST:9000`"))?;
         let url = parse(url)?;
         // A remembered password is not used: whoever connects anew may have a new one.
         let asked = url.user.clone();
         let opened = open_with(global, url, None).await?.of(asked).await?;
         leave(&opened.client).await;
-        let login = (!self.ask).then_some(opened.login);
-        let path = Remembered::load()?.remember(&opened.url, login)?;
+        let fingerprint = opened.client.fingerprint();
+        if let (Some(given), Some(_)) = (global.trust.fingerprint, fingerprint) {
+            KnownServers::remember(&opened.way.url.address(), given)?;
+        }
+        let login = (!self.ask).then_some(opened.way.login);
+        let with_what = match &login {
+            None => "without the password",
+            Some(SavedLogin::Password(_)) => "with the password",
+            Some(SavedLogin::Token(_)) => "with the token",
+            Some(SavedLogin::Certificate(_)) => "with the path of your certificate",
+        };
+        let path = Remembered::load()?.remember(&opened.way.url, login)?;
         output.note(&format!(
             "logged in to {} ({}); remembered {} in {}",
-            opened.url,
+            opened.way.url,
             opened.reply.server,
-            if self.ask {
-                "without the password"
-            } else {
-                "with the password"
-            },
+            with_what,
             path.display()
         ));
+        if let Some(fingerprint) = fingerprint {
+            output.note(&format!(
+                "its certificate has the fingerprint {fingerprint}"
+            ));
+        }
         if output.is_json() {
             print_json(&opened.reply)?;
         }

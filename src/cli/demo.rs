@@ -17,7 +17,7 @@ use walkdir::WalkDir;
 use super::output::{Output, count, size};
 use super::progress::Bar;
 use crate::accounts::{Accounts, NewUser, UserName};
-use crate::client::{Client, FileOptions, Note, Progress, ServerUrl};
+use crate::client::{Client, FileOptions, Note, Progress, ServerUrl, Trust};
 use crate::config::Config;
 use crate::protocol::{Algorithm, Digest, Secret};
 use crate::server::Server;
@@ -66,6 +66,7 @@ impl Demo {
         for user in USERS {
             for number in 1..=self.sessions {
                 let visit = Visit {
+                    trust: server.trust.clone(),
                     user,
                     number,
                     original: original.clone(),
@@ -101,6 +102,7 @@ fn say(output: Output, text: &str) -> anyhow::Result<()> {
 /// A server for one run.
 struct DemoServer {
     url: ServerUrl,
+    trust: Trust,
     password: Secret,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
@@ -125,14 +127,17 @@ impl DemoServer {
         // All of them are this process, which asks for as many sessions as it is told to.
         config.limits.sessions_per_address = 0;
         config.auth.waiting_logins = 1000;
+        config.server.data = data.to_owned();
         let server = Server::new(accounts, Store::open(data)?, config);
+        let trust = Trust::default().with_only(server.reload_tls().await?.fingerprint);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("haul+plain://{}", listener.local_addr()?).parse()?;
+        let url = format!("haul://{}", listener.local_addr()?).parse()?;
         let shutdown = CancellationToken::new();
         let until = shutdown.clone();
         let running = tokio::spawn(async move { server.run(listener, until).await });
         Ok(Self {
             url,
+            trust,
             password,
             shutdown,
             running,
@@ -151,6 +156,7 @@ impl DemoServer {
 
 /// One session of one user: the directory up, and down again.
 struct Visit {
+    trust: Trust,
     user: &'static str,
     number: u32,
     original: PathBuf,
@@ -166,7 +172,7 @@ impl Visit {
         expected: BTreeMap<String, (u64, Digest)>,
     ) -> anyhow::Result<String> {
         let Self { user, number, .. } = self;
-        let client = Client::connect(&url).await?;
+        let client = Client::connect(&url, &self.trust).await?;
         client.login(user, &password).await?;
         let remote = format!("/copy-{number}");
         let options = FileOptions::default();

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::output::safe;
+use super::trust;
 use crate::client::{ClientError, Lost};
 use crate::protocol::ErrorCode;
 
@@ -33,17 +34,21 @@ pub(super) enum NoSession {
         error: ClientError,
         given_by: GivenBy,
     },
+    /// The person at the terminal does not know the server either.
+    #[error("the server at {0} is not trusted; nothing was sent to it")]
+    NotTrusted(String),
     /// A token logs in whose it is, and that is not who was asked for.
     #[error("the token is {whose}'s, not {asked}'s")]
     AnotherUser { whose: String, asked: String },
 }
 
-/// Where a password or token came from.
+/// Where a password, a token or a certificate came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GivenBy {
     PasswordFile,
     TokenFile,
     Environment,
+    Certificate,
     Remembered,
     Prompt,
 }
@@ -82,7 +87,12 @@ pub(super) fn tell(what: &str, error: &anyhow::Error) {
 
 /// `haul: what: why, what to try next`, harmless to the terminal.
 pub(super) fn line(what: &str, error: &anyhow::Error) -> String {
-    let hint = hint(what, error).map_or(String::new(), |hint| format!("; {hint}"));
+    let hint = match error.downcast_ref() {
+        Some(NoSession::Client(error)) => trust::hint(error),
+        _ => None,
+    }
+    .or_else(|| hint(what, error).map(str::to_owned))
+    .map_or(String::new(), |hint| format!("; {hint}"));
     safe(&format!("haul: {what}: {error:#}{hint}")).into_owned()
 }
 
@@ -107,11 +117,8 @@ fn code(error: &anyhow::Error) -> u8 {
         INTERRUPTED
     } else if error.is::<Usage>() {
         USAGE
-    } else if let Some(error) = error.downcast_ref() {
-        match error {
-            NoSession::Client(ClientError::NoTls { .. }) => USAGE,
-            _ => NO_SESSION,
-        }
+    } else if error.is::<NoSession>() {
+        NO_SESSION
     } else if let Some(ClientError::NotBack { .. }) = error.downcast_ref() {
         NO_SESSION
     } else {
@@ -166,6 +173,7 @@ fn no_session_hint(error: &NoSession) -> Option<&'static str> {
                 GivenBy::PasswordFile => Some("the password is that of `--password-file`"),
                 GivenBy::TokenFile => Some("the token is that of `--token-file`"),
                 GivenBy::Environment => Some("the password is that of HAUL_PASSWORD"),
+                GivenBy::Certificate => Some("the certificate is that of `--cert`"),
                 GivenBy::Remembered => {
                     Some("it is what `haul connect` remembered; type that again to log in anew")
                 }
@@ -180,6 +188,7 @@ fn no_session_hint(error: &NoSession) -> Option<&'static str> {
 mod tests {
     use super::*;
     use crate::protocol::WireError;
+    use crate::tls::Fingerprint;
 
     fn refused(code: ErrorCode, message: &str) -> ClientError {
         ClientError::Server(WireError::new(code, message))
@@ -187,12 +196,15 @@ mod tests {
 
     #[test]
     fn every_ending_has_its_exit_code() {
-        let url = "haul://h".parse().expect("an address");
+        let unknown = ClientError::UnknownServer {
+            address: "h:9000".into(),
+            fingerprint: Fingerprint::of(b""),
+        };
         let login = ClientError::Login(WireError::new(ErrorCode::LoginFailed, "no"));
         for (error, expected) in [
             (refused(ErrorCode::NotFound, "no").into(), 1),
             (usage("wrong"), 2),
-            (NoSession::from(ClientError::NoTls { url }).into(), 2),
+            (NoSession::from(unknown).into(), 3),
             (NoSession::from(login).into(), 3),
             (Interrupted { kept: false }.into(), 130),
             (Reported.into(), 1),

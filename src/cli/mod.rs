@@ -14,6 +14,7 @@ mod exit;
 mod folder;
 mod get;
 mod hash;
+mod known;
 mod ls;
 mod mkdir;
 mod mv;
@@ -35,6 +36,7 @@ mod stat;
 mod table;
 mod token;
 mod transfer;
+mod trust;
 mod uploads;
 mod user;
 mod whoami;
@@ -49,6 +51,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use self::exit::Interrupted;
 use self::output::Output;
 use self::remote::Remote;
+use self::trust::TrustOptions;
 use crate::client::RetryPolicy;
 
 /// For threads that still hold a file when everything else is done.
@@ -72,7 +75,7 @@ struct Cli {
 /// What every subcommand takes.
 #[derive(Debug, Clone, Args)]
 struct Global {
-    /// The server, such as `haul+plain://alice@host:9000`. Without it, the one that `haul connect`
+    /// The server, such as `haul://alice@host:9000`. Without it, the one that `haul connect`
     /// remembers.
     #[arg(
         long,
@@ -93,6 +96,8 @@ struct Global {
     /// A file whose first line is a token, to log in without a password.
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    trust: TrustOptions,
     /// Print results as JSON, one object per line.
     #[arg(long, global = true)]
     json: bool,
@@ -198,6 +203,7 @@ fn without_server(command: clap::Command) -> clap::Command {
     command
         .mut_args(|arg| match arg.get_id().as_str() {
             "server" | "password_file" | "token_file" => arg.hide(true),
+            name if trust::OPTIONS.contains(&name) => arg.hide(true),
             _ => arg,
         })
         .mut_subcommands(without_server)
@@ -332,13 +338,15 @@ mod tests {
             let error = arguments().try_get_matches_from(words);
             error.expect_err("help").to_string()
         };
-        assert!(help(&["haul", "ls", "--help"]).contains("--password-file"));
+        let shown = help(&["haul", "ls", "--help"]);
+        assert!(shown.contains("--password-file") && shown.contains("--fingerprint"));
         for words in [
             &["haul", "user", "add", "--help"][..],
             &["haul", "serve", "--help"],
         ] {
             let text = help(words);
             assert!(!text.contains("--password-file"), "{text}");
+            assert!(!text.contains("--fingerprint"), "{text}");
             assert!(text.contains("Usage: haul"), "{text}");
         }
     }

@@ -41,6 +41,9 @@ impl Reloading {
                     error!(%error, "the level of the log stays as it was");
                 }
                 say(&reload);
+                if let Err(error) = self.server.reload_tls().await {
+                    error!(%error, "the certificate can not be used; what was in use stays");
+                }
             }
             Ok(Err(error)) => {
                 error!(%error, "the configuration is wrong; what was in force stays");

@@ -9,6 +9,7 @@ use anyhow::Context;
 use etcetera::{BaseStrategy, choose_base_strategy};
 use serde::{Deserialize, Serialize};
 
+use super::trust::OwnCertificate;
 use crate::client::ServerUrl;
 use crate::protocol::Secret;
 
@@ -30,6 +31,7 @@ pub(super) struct Remembered {
 pub(super) enum SavedLogin {
     Password(Secret),
     Token(Secret),
+    Certificate(OwnCertificate),
 }
 
 impl Remembered {
@@ -39,13 +41,12 @@ impl Remembered {
     }
 
     fn load_from(path: &Path) -> anyhow::Result<Self> {
-        match fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text)
+        match read(path)? {
+            Some(text) => toml::from_str(&text)
                 // Not the source, which would repeat a line that may hold a password.
                 .map_err(|error| anyhow::anyhow!("{}", error.message().to_owned()))
                 .with_context(|| format!("{} is damaged", path.display())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error).with_context(|| format!("could not read {}", path.display())),
+            None => Ok(Self::default()),
         }
     }
 
@@ -87,27 +88,47 @@ impl Remembered {
         if let Some(login) = login {
             self.logins.insert(url.to_string(), login);
         }
-        self.save_to(&path)
-            .with_context(|| format!("could not write {}", path.display()))?;
+        self.save_to(&path)?;
         Ok(path)
     }
 
-    /// Only the user may read the file, from the moment that it exists.
     fn save_to(&self, path: &Path) -> anyhow::Result<()> {
+        write_private(path, &toml::to_string(self)?)
+    }
+}
+
+/// The text of a file of this program, if there is one.
+pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("could not read {}", path.display())),
+    }
+}
+
+/// Writes a file of this program whole or not at all. Only the user may read it, from the moment
+/// that it exists.
+pub(super) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let write = || {
         let directory = path.parent().context("it is in no directory")?;
         fs::create_dir_all(directory)?;
         // Made with mode 0600.
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(toml::to_string(self)?.as_bytes())?;
+        file.write_all(text.as_bytes())?;
         file.persist(path)?;
-        Ok(())
-    }
+        anyhow::Ok(())
+    };
+    write().with_context(|| format!("could not write {}", path.display()))
 }
 
-/// A file of this program in the user's directory for settings.
-fn file() -> anyhow::Result<PathBuf> {
+/// Where this program keeps its files among the user's settings.
+pub(super) fn directory() -> anyhow::Result<PathBuf> {
     let strategy = choose_base_strategy().context("there is no home directory")?;
-    Ok(strategy.config_dir().join("haul").join("servers.toml"))
+    Ok(strategy.config_dir().join("haul"))
+}
+
+fn file() -> anyhow::Result<PathBuf> {
+    Ok(directory()?.join("servers.toml"))
 }
 
 #[cfg(test)]
@@ -115,6 +136,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::cli::trust::TrustOptions;
 
     fn url(text: &str) -> ServerUrl {
         text.parse().expect("an address")
@@ -122,6 +144,11 @@ mod tests {
 
     fn sample() -> Remembered {
         let password = SavedLogin::Password(Secret::new("one \"two\"\n".into()));
+        let options = TrustOptions {
+            cert: Some("/carol.pem".into()),
+            ..TrustOptions::default()
+        };
+        let certificate = options.own_certificate().expect("absolute").expect("one");
         Remembered {
             server: Some("haul+plain://alice@host:9000".into()),
             logins: [
@@ -129,6 +156,10 @@ mod tests {
                 (
                     "haul://bob@other:9000".into(),
                     SavedLogin::Token(Secret::new("t".into())),
+                ),
+                (
+                    "haul://carol@other:9000".into(),
+                    SavedLogin::Certificate(certificate),
                 ),
             ]
             .into(),
@@ -144,6 +175,8 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let found = Remembered::load_from(&path).expect("sound");
         let server = found.server().expect("a server");
+        let by_certificate = found.login(&url("haul://carol@other:9000"));
+        assert!(matches!(by_certificate, Some(SavedLogin::Certificate(_))));
         assert!(matches!(
             found.login(&server),
             Some(SavedLogin::Password(password)) if password.expose() == "one \"two\"\n"

@@ -14,7 +14,8 @@ use super::Global;
 use super::exit::{GivenBy, NoSession, usage};
 use super::output::{Output, safe};
 use super::remembered::{Remembered, SavedLogin};
-use crate::client::{Client, ClientError, Reconnecting, RetryPolicy, ServerUrl};
+use super::trust;
+use crate::client::{Client, ClientError, Reconnecting, RetryPolicy, ServerUrl, Trust};
 use crate::protocol::{LoginReply, Secret};
 
 /// For the server's goodbye.
@@ -33,27 +34,23 @@ pub(super) struct Remote {
 impl Remote {
     /// For a session in the user's home.
     pub(super) fn new(opened: Opened, output: Output, policy: RetryPolicy) -> Self {
-        let Opened {
-            client, url, login, ..
-        } = opened;
-        Self::within(client, (url, login, None), output, policy)
+        let Opened { client, way, .. } = opened;
+        Self::within(client, (way, None), output, policy)
     }
 
-    /// For a session whose connections are made with this address and login, each in this
-    /// directory.
+    /// For a session whose connections are all made in this way, each in this directory.
     pub(super) fn within(
         client: Client,
-        (url, login, cwd): (ServerUrl, SavedLogin, Option<String>),
+        again: (Way, Option<String>),
         output: Output,
         policy: RetryPolicy,
     ) -> Self {
-        let again = Arc::new((url, login, cwd));
+        let again = Arc::new(again);
         let connect = move || {
             let again = Arc::clone(&again);
             async move {
-                let (url, login, cwd) = &*again;
-                let client = Client::connect(url).await?;
-                log_in(&client, url, login).await?;
+                let (way, cwd) = &*again;
+                let client = way.go().await?;
                 if let Some(cwd) = cwd {
                     client.cd(cwd).await?;
                 }
@@ -72,10 +69,26 @@ impl Remote {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) client: Client,
+    pub(super) way: Way,
+    pub(super) reply: LoginReply,
+}
+
+/// How to come to a session.
+#[derive(Debug, Clone)]
+pub(super) struct Way {
     /// Where, and as whom.
     pub(super) url: ServerUrl,
     pub(super) login: SavedLogin,
-    pub(super) reply: LoginReply,
+    pub(super) trust: Trust,
+}
+
+impl Way {
+    /// Goes it, asking nobody.
+    pub(super) async fn go(&self) -> Result<Client, ClientError> {
+        let client = Client::connect(&self.url, &self.trust).await?;
+        log_in(&client, &self.url, &self.login).await?;
+        Ok(client)
+    }
 }
 
 impl Opened {
@@ -104,7 +117,7 @@ pub(super) async fn open(global: &Global) -> anyhow::Result<Opened> {
             return open_with(global, url, saved).await?.of(asked).await;
         }
         None => remembered.server().ok_or_else(|| {
-            usage("no server is known: give `--server haul+plain://USER@HOST:9000`, set HAUL_SERVER, or type `haul connect haul+plain://USER@HOST:9000` once")
+            usage("no server is known: give `--server haul://USER@HOST:9000`, set HAUL_SERVER, or type `haul connect haul://USER@HOST:9000` once")
         })?,
     };
     let saved = remembered.login(&url).cloned();
@@ -117,12 +130,20 @@ pub(super) async fn open_with(
     mut url: ServerUrl,
     saved: Option<SavedLogin>,
 ) -> anyhow::Result<Opened> {
+    let own = global.trust.own_certificate()?;
+    let certificate = own.clone().filter(|_| url.tls);
+    let certificate = certificate.map(|own| (SavedLogin::Certificate(own), GivenBy::Certificate));
     let saved = saved.map(|login| (login, GivenBy::Remembered));
-    let (login, given_by) = match given(global)?.or(saved) {
-        Some(token @ (SavedLogin::Token(_), _)) => token,
-        password => ask_for_missing(&mut url, password).await?,
+    let (login, given_by) = match given(global)?.or(certificate).or(saved) {
+        // They say who the user is.
+        Some(login @ (SavedLogin::Token(_) | SavedLogin::Certificate(_), _)) => login,
+        password => ask_for_missing(global, &mut url, password).await?,
     };
-    let client = Client::connect(&url).await.map_err(NoSession::from)?;
+    let own = match &login {
+        SavedLogin::Certificate(own) => Some(own),
+        _ => own.as_ref(),
+    };
+    let (client, trust) = trust::connect(&global.trust, &url, own).await?;
     let reply = log_in(&client, &url, &login)
         .await
         .map_err(|error| match error {
@@ -132,8 +153,7 @@ pub(super) async fn open_with(
     url.user = Some(reply.user.clone());
     Ok(Opened {
         client,
-        url,
-        login,
+        way: Way { url, login, trust },
         reply,
     })
 }
@@ -144,6 +164,7 @@ async fn log_in(
     login: &SavedLogin,
 ) -> Result<LoginReply, ClientError> {
     match login {
+        SavedLogin::Certificate(_) => client.login_with_certificate(url.user.as_deref()).await,
         SavedLogin::Token(token) => client.login_with_token(token).await,
         SavedLogin::Password(password) => {
             let user = url.user.as_deref().unwrap_or_default();
@@ -160,18 +181,20 @@ pub(super) async fn leave(client: &Client) {
 
 /// Asks for the user, if `url` names none, and for the password, if there is none.
 async fn ask_for_missing(
+    global: &Global,
     url: &mut ServerUrl,
     password: Option<(SavedLogin, GivenBy)>,
 ) -> anyhow::Result<(SavedLogin, GivenBy)> {
     if url.user.is_none() || password.is_none() {
         // Nobody types a password for a server that is not there. The connection is not kept: a
         // server does not wait for people.
-        Client::connect(url).await.map_err(NoSession::from)?;
+        let own = global.trust.own_certificate()?;
+        trust::connect(&global.trust, url, own.as_ref()).await?;
     }
     let user = if let Some(user) = &url.user {
         user.clone()
     } else {
-        let otherwise = "write the user into the address: haul+plain://USER@HOST:9000";
+        let otherwise = "write the user into the address: haul://USER@HOST:9000";
         ask("user", otherwise, ask_user).await?
     };
     let prompt = format!("Password for {} at {}: ", safe(&user), url.address());
@@ -221,13 +244,18 @@ fn first_line(path: &Path) -> anyhow::Result<Secret> {
     }
 }
 
+/// Whether there is a person who can be asked.
+pub(super) fn is_terminal() -> bool {
+    stdin().is_terminal() && stderr().is_terminal()
+}
+
 /// Asks the person at the terminal, if there is one.
 async fn ask<T: Send + 'static>(
     what: &str,
     otherwise: &str,
     question: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
-    if !(stdin().is_terminal() && stderr().is_terminal()) {
+    if !is_terminal() {
         return Err(usage(format!(
             "no {what} and no terminal to ask for it; {otherwise}"
         )));

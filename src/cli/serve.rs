@@ -22,11 +22,12 @@ use crate::protocol::Secret;
 use crate::server::{Server, Shutdown};
 use crate::storage::{self, Limits, Store};
 use crate::telemetry::{self, Level};
+use crate::tls::Fingerprint;
 
 /// Serves files until it is told to stop
 ///
-/// With nothing given it works at once: it makes its data directory and an `admin` account, and
-/// says the password and what to type next.
+/// With nothing given it works at once: it makes its data directory, a certificate and an `admin`
+/// account, and says the password and what to type next.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Serve {
     /// The configuration file
@@ -93,12 +94,14 @@ impl Serve {
         let accounts = Accounts::open(data)
             .await?
             .with_hashing_slots(config.auth.hashing_slots);
+        let server = Server::new(accounts.clone(), store, config.clone());
+        let server = running.get_or_init(|| server);
+        let certificate = server.reload_tls().await?;
         let listener = listen(config.server.listen).await?;
         let address = listener.local_addr().context("can not tell the port")?;
         let first = first_admin(&accounts).await?;
-        say_what_to_do_next(address, data, first.as_ref());
+        say_what_to_do_next(address, data, certificate.fingerprint, first.as_ref());
         info!(%address, data = %data.display(), version = env!("CARGO_PKG_VERSION"), "listening");
-        let server = running.get_or_init(|| Server::new(accounts, store, config));
         let reloading = Reloading {
             serve: self,
             server: server.clone(),
@@ -214,14 +217,20 @@ fn random_password() -> anyhow::Result<Secret> {
 }
 
 /// Tells the person who started the server how to reach it; a log reader needs none of it.
-fn say_what_to_do_next(address: SocketAddr, data: &Path, first: Option<&FirstPassword>) {
+fn say_what_to_do_next(
+    address: SocketAddr,
+    data: &Path,
+    fingerprint: Fingerprint,
+    first: Option<&FirstPassword>,
+) {
     let host = match address.ip() {
         ip if !ip.is_unspecified() => SocketAddr::new(ip, address.port()),
         ip if ip.is_ipv4() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
         _ => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
     };
     let mut lines = format!(
-        "haul listens on {address} and keeps its data in {}\n",
+        "haul listens on {address} and keeps its data in {}\n\
+         Its certificate has the fingerprint {fingerprint}\n",
         data.display()
     );
     if let Some(first) = first {
@@ -232,7 +241,7 @@ fn say_what_to_do_next(address: SocketAddr, data: &Path, first: Option<&FirstPas
         let _ = writeln!(
             lines,
             "\n  The account `admin` is new. Its password{password}\n  \
-             Connect with: haul connect haul+plain://admin@{host}\n"
+             Connect with: haul connect haul://admin@{host}\n"
         );
     }
     // Nobody reads the standard error of some daemons; that is no reason not to serve.

@@ -6,17 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::{Digest, ErrorCode, GoodbyeReason, WireError};
+use crate::tls::Fingerprint;
 
 /// Why something that a client was asked for did not happen.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The address asks for TLS, which this version does not speak.
-    #[error("{url}: this version speaks no TLS yet; write {}", .url.to_plain())]
-    NoTls {
-        /// The address.
-        url: super::ServerUrl,
-    },
     /// No connection could be made.
     #[error("could not connect to {server}")]
     Connect {
@@ -24,6 +19,61 @@ pub enum ClientError {
         server: String,
         /// What the system says.
         source: io::Error,
+    },
+    /// No encrypted connection came about.
+    #[error("no encrypted connection with {server} came about: {reason}")]
+    Handshake {
+        /// Host and port.
+        server: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The server's certificate is not known, and no authority vouches for it.
+    #[error(
+        "the server at {address} is not known; its certificate has the fingerprint {fingerprint}"
+    )]
+    UnknownServer {
+        /// Host and port.
+        address: String,
+        /// That of the certificate.
+        fingerprint: Fingerprint,
+    },
+    /// The server is known, and shows another certificate than before.
+    #[error(
+        "THE SERVER AT {address} SHOWS ANOTHER CERTIFICATE THAN BEFORE: {got} in place of \
+         {expected}; either it was given a new one, or someone between you and the server \
+         pretends to be it, to read your password and your files; nothing was sent to it"
+    )]
+    ServerChanged {
+        /// Host and port.
+        address: String,
+        /// What is known.
+        expected: Fingerprint,
+        /// What was shown.
+        got: Fingerprint,
+    },
+    /// The server's certificate is not the one that alone is trusted.
+    #[error(
+        "the certificate of the server at {address} has the fingerprint {got}, \
+         not the {expected} that was given; nothing was sent to it"
+    )]
+    WrongFingerprint {
+        /// Host and port.
+        address: String,
+        /// What alone is trusted.
+        expected: Fingerprint,
+        /// What was shown.
+        got: Fingerprint,
+    },
+    /// An authority that is trusted does not vouch for the server, and can say why.
+    #[error("the certificate of the server at {address} is not trusted: {reason}")]
+    Uncertified {
+        /// Host and port.
+        address: String,
+        /// What is wrong with it, such as the name.
+        reason: String,
+        /// That of the certificate.
+        fingerprint: Fingerprint,
     },
     /// The server did not let this user in.
     #[error("login refused: {0}")]
@@ -151,8 +201,12 @@ impl ClientError {
             | Self::NotBack { .. }
             | Self::PipeLost { .. }
             | Self::Connect { .. }
-            | Self::Login(_)
-            | Self::NoTls { .. } => true,
+            | Self::Handshake { .. }
+            | Self::UnknownServer { .. }
+            | Self::ServerChanged { .. }
+            | Self::WrongFingerprint { .. }
+            | Self::Uncertified { .. }
+            | Self::Login(_) => true,
             _ => false,
         }
     }
@@ -197,6 +251,9 @@ pub enum Lost {
     /// The network failed, or the other side is gone.
     #[error("the connection broke: {0}")]
     Broken(String),
+    /// The server does not take the client's certificate.
+    #[error("the server does not take the client's certificate: {0}")]
+    CertificateRefused(String),
     /// What answers there is no haul server.
     #[error("what answers there does not speak haul: {0}")]
     NotHaul(String),

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{ClientError, Lost};
+use super::{ClientError, Lost, secure};
 use crate::connection::{Outbox, ReceiveError, Receiver, write_frames};
 use crate::protocol::{
     Call, Event, Frame, FrameCodec, FrameError, GoodbyeReason, MAX_CONTROL, ServerMessage,
@@ -314,7 +314,7 @@ async fn read_until_lost<R: AsyncRead + Unpin>(
             },
             Ok(None) => break Lost::Closed,
             Err(ReceiveError::Frame(FrameError::Io(error))) => {
-                break Lost::Broken(error.to_string());
+                break secure::why_broken(&error);
             }
             Err(ReceiveError::Frame(FrameError::Truncated)) => {
                 break Lost::Broken(FrameError::Truncated.to_string());

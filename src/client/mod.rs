@@ -2,11 +2,11 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), haul::client::ClientError> {
-//! use haul::client::{Client, GetOptions};
+//! use haul::client::{Client, GetOptions, Trust};
 //! use haul::protocol::Secret;
 //!
-//! let url = "haul+plain://localhost:9000".parse().expect("an address");
-//! let client = Client::connect(&url).await?;
+//! let url = "haul://files.example.org:9000".parse().expect("an address");
+//! let client = Client::connect(&url, &Trust::default()).await?;
 //! client.login("alice", &Secret::new("a long password".into())).await?;
 //! let mut download = client.get("reports/may.pdf", GetOptions::default()).await?;
 //! while let Some(chunk) = download.chunk().await {
@@ -30,9 +30,11 @@ mod line;
 mod local;
 mod progress;
 mod reconnect;
+mod secure;
 mod send;
 mod transfer;
 mod tree;
+mod trust;
 mod upload;
 mod url;
 
@@ -43,9 +45,12 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 use self::line::Line;
+use self::secure::System;
 use crate::protocol::{Call, Login, LoginReply, MAX_CONTROL_BEFORE_LOGIN, Secret};
+use crate::tls::Fingerprint;
 
 pub use self::backoff::RetryPolicy;
 pub use self::download::{Download, GetOptions};
@@ -55,6 +60,7 @@ pub use self::progress::{Progress, Waiting};
 pub use self::reconnect::Reconnecting;
 pub(crate) use self::tree::join;
 pub use self::tree::{Note, Summary};
+pub use self::trust::Trust;
 pub use self::upload::{PutOptions, Upload};
 pub use self::url::{InvalidUrl, ServerUrl};
 
@@ -72,39 +78,39 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Client {
     line: Arc<Line>,
+    fingerprint: Option<Fingerprint>,
 }
 
 impl Client {
-    /// Connects to a server. Nobody is logged in yet.
+    /// Connects to a server, encrypted unless the address says otherwise. Nobody is logged in yet.
     ///
     /// # Errors
-    /// [`ClientError::NoTls`] if the address asks for TLS, [`ClientError::Connect`] if no
-    /// connection is made within ten seconds.
-    pub async fn connect(url: &ServerUrl) -> Result<Self, ClientError> {
-        if url.tls {
-            return Err(ClientError::NoTls { url: url.clone() });
+    /// [`ClientError::Connect`] if no connection is made within ten seconds. If it is to be
+    /// encrypted: [`ClientError::UnknownServer`], [`ClientError::ServerChanged`],
+    /// [`ClientError::WrongFingerprint`] or [`ClientError::Uncertified`] if the server is not
+    /// trusted, [`ClientError::Handshake`] for anything else.
+    pub async fn connect(url: &ServerUrl, trust: &Trust) -> Result<Self, ClientError> {
+        if !url.tls {
+            let (reader, writer) = reach(url).await?.into_split();
+            return Ok(Self {
+                line: Arc::new(Line::start(reader, writer)),
+                fingerprint: None,
+            });
         }
-        let failed = |source| ClientError::Connect {
-            server: url.address(),
-            source,
+        let secured = if trust.knows(&url.address()) {
+            match reach_securely(url, trust, System::Left).await {
+                Err(ClientError::ServerChanged { .. }) => {
+                    reach_securely(url, trust, System::Asked).await
+                }
+                secured => secured,
+            }
+        } else {
+            reach_securely(url, trust, System::Asked).await
         };
-        let stream = timeout(
-            CONNECT_TIMEOUT,
-            TcpStream::connect((url.host.as_str(), url.port)),
-        )
-        .await
-        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-        .map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE / 3);
-        SockRef::from(&stream)
-            .set_tcp_keepalive(&keepalive)
-            .map_err(failed)?;
-        let (reader, writer) = stream.into_split();
+        let (stream, fingerprint) = secured?;
         Ok(Self {
-            line: Arc::new(Line::start(reader, writer)),
+            fingerprint: Some(fingerprint),
+            ..Self::over(stream)
         })
     }
 
@@ -119,7 +125,14 @@ impl Client {
         let (reader, writer) = tokio::io::split(stream);
         Self {
             line: Arc::new(Line::start(reader, writer)),
+            fingerprint: None,
         }
+    }
+
+    /// That of the server's certificate, if the connection is encrypted.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
     }
 
     /// Logs in by password.
@@ -142,6 +155,22 @@ impl Client {
     pub async fn login_with_token(&self, token: &Secret) -> Result<LoginReply, ClientError> {
         self.log_in(Login {
             token: Some(token.clone()),
+            ..Login::default()
+        })
+        .await
+    }
+
+    /// Logs in by the certificate that the client has shown, which says who the user is. With
+    /// `user`, only as that user.
+    ///
+    /// # Errors
+    /// [`ClientError::Login`] if the server does not take it.
+    pub async fn login_with_certificate(
+        &self,
+        user: Option<&str>,
+    ) -> Result<LoginReply, ClientError> {
+        self.log_in(Login {
+            user: user.map(Into::into),
             ..Login::default()
         })
         .await
@@ -200,6 +229,46 @@ impl Client {
     pub fn lost(&self) -> Option<Lost> {
         self.line.lost()
     }
+}
+
+/// A connection to where the server is.
+async fn reach(url: &ServerUrl) -> Result<TcpStream, ClientError> {
+    let failed = |source| ClientError::Connect {
+        server: url.address(),
+        source,
+    };
+    let connecting = TcpStream::connect((url.host.as_str(), url.port));
+    let stream = timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        .map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE / 3);
+    SockRef::from(&stream)
+        .set_tcp_keepalive(&keepalive)
+        .map_err(failed)?;
+    Ok(stream)
+}
+
+/// An encrypted connection to a server that is trusted.
+async fn reach_securely(
+    url: &ServerUrl,
+    trust: &Trust,
+    system: System,
+) -> Result<(TlsStream<TcpStream>, Fingerprint), ClientError> {
+    let stream = reach(url).await?;
+    // Boxed: it takes room that is free again soon.
+    let handshake = Box::pin(secure::handshake(stream, url, trust, system));
+    timeout(CONNECT_TIMEOUT, handshake)
+        .await
+        .unwrap_or_else(|_| {
+            Err(ClientError::Handshake {
+                server: url.address(),
+                reason: format!("the server did not answer within {CONNECT_TIMEOUT:?}"),
+            })
+        })
 }
 
 #[cfg(test)]

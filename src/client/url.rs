@@ -22,7 +22,7 @@ pub struct ServerUrl {
 
 /// The text is no address of a haul server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not the address of a server: {text:?}: {why}; expected haul+plain://USER@HOST:PORT")]
+#[error("not the address of a server: {text:?}: {why}; expected haul://USER@HOST:PORT")]
 pub struct InvalidUrl {
     text: String,
     why: &'static str,
@@ -32,15 +32,6 @@ const TLS: &str = "haul";
 const PLAIN: &str = "haul+plain";
 
 impl ServerUrl {
-    /// The same address without encryption.
-    #[must_use]
-    pub fn to_plain(&self) -> Self {
-        Self {
-            tls: false,
-            ..self.clone()
-        }
-    }
-
     /// Host and port, as a resolver takes them and as messages show them.
     #[must_use]
     pub fn address(&self) -> String {

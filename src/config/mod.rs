@@ -34,6 +34,8 @@ pub struct Config {
     pub log: Log,
     /// Who may connect at all.
     pub network: Network,
+    /// How connections are encrypted.
+    pub tls: Tls,
 }
 
 /// `[server]`: where the server listens and keeps its data.
@@ -109,6 +111,9 @@ pub struct Limits {
     /// Bytes of files a second, each way, in all sessions of one user together.
     #[serde(with = "value::rate")]
     pub bandwidth_per_user: Option<u64>,
+    /// From the first bytes of a TLS handshake to its end.
+    #[serde(with = "value::duration")]
+    pub handshake_timeout: Duration,
 }
 
 /// `[auth]`: how users log in.
@@ -167,6 +172,22 @@ pub struct Log {
     pub keep_files: usize,
 }
 
+/// `[tls]`: how connections are encrypted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// A PEM file with the server's certificate and those between it and its authority; without
+    /// one, the server makes its own.
+    #[serde(with = "value::optional_path")]
+    pub certificate: Option<PathBuf>,
+    /// A PEM file with the key of the certificate.
+    #[serde(with = "value::optional_path")]
+    pub key: Option<PathBuf>,
+    /// A PEM file with the authorities whose certificates log clients in.
+    #[serde(with = "value::optional_path")]
+    pub client_ca: Option<PathBuf>,
+}
+
 /// The shape of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -211,6 +232,7 @@ impl Default for Limits {
             frames_before_login: 32,
             hashing: 0,
             bandwidth_per_user: None,
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 }

@@ -13,6 +13,7 @@ const LIVE: &[&str] = &[
     "limits.frame_timeout",
     "limits.write_timeout",
     "limits.drain_timeout",
+    "limits.handshake_timeout",
     "limits.bandwidth_per_user",
     "limits.sessions",
     "limits.sessions_per_address",
@@ -30,6 +31,9 @@ const LIVE: &[&str] = &[
     "network.allow",
     "network.deny",
     "network.proxies",
+    "tls.certificate",
+    "tls.key",
+    "tls.client_ca",
     "log.level",
 ];
 

@@ -18,7 +18,7 @@ pub struct HelloReply {
     pub server: String,
     /// Optional parts of the protocol that this server offers.
     pub features: Vec<String>,
-    /// The ways to log in: `password`, `token`.
+    /// The ways to log in on this connection: `password`, `token`, `certificate`.
     pub logins: Vec<String>,
     /// The longest control payload, in bytes.
     pub max_control: u64,

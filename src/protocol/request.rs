@@ -138,7 +138,8 @@ impl Request {
 #[serde(deny_unknown_fields)]
 pub struct Hello {}
 
-/// `login`: by `user` and `password`, or by `token`.
+/// `login`: by `user` and `password`, by `token`, or by neither where the TLS connection has shown a
+/// certificate that says who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Login {

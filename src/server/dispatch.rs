@@ -176,7 +176,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Discard(command) => self.in_order(job, id, command).await,
             Request::Df(command) => self.in_order(job, id, command).await,
             Request::Hello(_) | Request::Help(_) => {
-                self.finish(job, commands::visit(id, &request)).await
+                let reply = commands::visit(id, &request, &self.session.peer);
+                self.finish(job, reply).await
             }
             Request::Login(_) => {
                 let user = self.member.account.name.to_string();

@@ -27,18 +27,23 @@ mod receiving;
 mod serve;
 mod session;
 mod sniff;
+mod tls;
 mod transfers;
 mod visitor;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::CommandError;
 pub use self::peer::Peer;
+pub use self::tls::{ServerCertificate, TlsError};
 
 use self::active::ActivePuts;
 use self::arrival::Refusals;
@@ -76,12 +81,20 @@ struct Shared {
     disks: Disks,
     puts: Arc<ActivePuts>,
     bandwidths: Bandwidths,
+    /// What new connections are encrypted with; nothing until it was loaded.
+    tls: watch::Sender<Option<tls::Identity>>,
 }
 
 impl Shared {
     /// The settings as they are now: not to be kept for longer than one step of the work.
     fn config(&self) -> Arc<Config> {
         self.config.borrow().clone()
+    }
+
+    /// What a connection that begins now is encrypted with.
+    fn tls_config(&self) -> Option<Arc<ServerConfig>> {
+        let identity = self.tls.borrow();
+        identity.as_ref().map(tls::Identity::config)
     }
 }
 
@@ -117,8 +130,32 @@ impl Server {
                 puts: Arc::default(),
                 bandwidths: Bandwidths::default(),
                 config: watch::Sender::new(Arc::new(config)),
+                tls: watch::Sender::new(None),
             }),
         }
+    }
+
+    /// Reads the certificate that the settings name, or that of the data directory, which is made
+    /// if it is missing. Connections that are made from now on see it. Until the first call that
+    /// succeeds the server speaks no TLS.
+    ///
+    /// # Errors
+    /// [`TlsError`] if it can not be used, or has expired while another is in use. What was in use
+    /// before stays in use.
+    ///
+    /// # Panics
+    /// If the thread that reads it panics.
+    pub async fn reload_tls(&self) -> Result<ServerCertificate, TlsError> {
+        let config = self.shared.config();
+        let loading = spawn_blocking(move || tls::Identity::load(&config.tls, &config.server.data));
+        let mut identity = loading.await.expect("reading does not panic")?;
+        if self.shared.tls.borrow().is_some() {
+            identity = identity.unexpired(Timestamp::now())?;
+        }
+        let certificate = identity.certificate.clone();
+        certificate.log();
+        self.shared.tls.send_replace(Some(identity));
+        Ok(certificate)
     }
 
     /// Accepts connections until `shutdown`, then lets the sessions end: each is told goodbye and

@@ -4,13 +4,17 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::limits::Block;
+use crate::accounts::UserName;
 
 /// The other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     address: Option<SocketAddr>,
     /// The address is what a balancer says.
     proxied: bool,
+    /// Whether the connection is encrypted.
+    secured: bool,
+    certificate: Option<UserName>,
 }
 
 impl Peer {
@@ -20,6 +24,8 @@ impl Peer {
         Self {
             address: Some(address),
             proxied: false,
+            secured: false,
+            certificate: None,
         }
     }
 
@@ -28,8 +34,8 @@ impl Peer {
     #[must_use]
     pub fn proxied(address: SocketAddr) -> Self {
         Self {
-            address: Some(address),
             proxied: true,
+            ..Self::plain(address)
         }
     }
 
@@ -39,6 +45,8 @@ impl Peer {
         Self {
             address: None,
             proxied: false,
+            secured: false,
+            certificate: None,
         }
     }
 
@@ -48,11 +56,28 @@ impl Peer {
             .map_or(Block::Here, |address| address.ip().into())
     }
 
+    /// The same peer, to whom the connection is now encrypted; with the user whom its certificate
+    /// names, if it showed one that the server trusts.
+    #[must_use]
+    pub fn secured(self, certificate: Option<UserName>) -> Self {
+        Self {
+            secured: true,
+            certificate,
+            ..self
+        }
+    }
+
+    /// The user whom its certificate names: who may log in without any secret.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&UserName> {
+        self.certificate.as_ref()
+    }
+
     /// Whether nobody between can read along: a password may pass.
     #[must_use]
     pub fn is_private(&self) -> bool {
         let is_here = |address: SocketAddr| address.ip().to_canonical().is_loopback();
-        !self.proxied && self.address.is_none_or(is_here)
+        self.secured || (!self.proxied && self.address.is_none_or(is_here))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error_span, field, info};
@@ -14,7 +15,7 @@ use super::dispatch::Dispatcher;
 use super::limits::Seat;
 use super::session::{End, Session};
 use super::sniff::{Opening, Sniffed, sniff};
-use super::{Peer, Shared, Shutdown};
+use super::{Peer, Shared, Shutdown, tls};
 use crate::connection::{Outbox, Receiver, write_frames};
 use crate::protocol::{FrameCodec, GoodbyeReason, encode_refusal};
 
@@ -23,6 +24,16 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// The same for one whose place is waited for.
 const LAST_WORD: Duration = Duration::from_millis(50);
+
+/// What a connection has, whatever is spoken on it.
+struct Connection {
+    shared: Arc<Shared>,
+    peer: Peer,
+    id: Arc<str>,
+    seat: Box<Seat>,
+    shutdown: Shutdown,
+    login_deadline: Instant,
+}
 
 /// Serves one connection until either side ends it.
 pub(super) async fn serve<R, W>(
@@ -39,33 +50,118 @@ pub(super) async fn serve<R, W>(
     let id: Arc<str> = session_id().into();
     // Of the highest level, so that the lines below it tell their session at every level.
     let span = error_span!("session", session = %id, peer = %peer, user = field::Empty);
+    let connection = Connection {
+        shared: shared.clone(),
+        peer,
+        id,
+        login_deadline: seat.since + shared.config().limits.login_timeout,
+        seat,
+        shutdown,
+    };
     async {
-        let (first_timeout, write_timeout, login_deadline) = {
-            let limits = &shared.config().limits;
-            let deadline = seat.since + limits.login_timeout;
-            let first_timeout = limits.frame_timeout_before_login;
-            (first_timeout, limits.write_timeout, deadline)
+        match connection.first_bytes(reader).await {
+            Some((Opening::Framed, reader)) => connection.converse(reader, writer).await,
+            // Boxed: who speaks without TLS does not keep the room that it needs.
+            Some((Opening::Tls, reader)) => {
+                let stream = tokio::io::join(reader, writer);
+                Box::pin(connection.encrypt(stream)).await;
+            }
+            Some((opening, _)) => not_spoken(opening),
+            None => {}
+        }
+    }
+    .instrument(span)
+    .await;
+}
+
+impl Connection {
+    /// Looks at what the peer begins with, if it does in time.
+    async fn first_bytes<R: AsyncRead + Unpin>(&self, reader: R) -> Option<(Opening, Sniffed<R>)> {
+        let sniffing = timeout_at(self.login_deadline, sniff(reader));
+        match self.unless_told_to_go(sniffing).await? {
+            Ok(Ok(Some(sniffed))) => return Some(sniffed),
+            Ok(Ok(None)) => debug!("closed by the peer before it said anything"),
+            Ok(Err(error)) => info!(%error, "closed: the connection failed"),
+            Err(_) => info!("closed: the peer said nothing"),
+        }
+        None
+    }
+
+    /// Does what comes before the session, unless the server stops or others need the place.
+    async fn unless_told_to_go<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let work = self.seat.evicted.run_until_cancelled(work);
+        self.shutdown.drain.run_until_cancelled(work).await?
+    }
+
+    /// Does the TLS handshake, within its own time.
+    async fn secure<S>(mut self, stream: S) -> Option<(Self, TlsStream<S>)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Some(config) = self.shared.tls_config() else {
+            not_spoken(Opening::Tls);
+            return None;
         };
-        let opening = expect_frames(reader, login_deadline);
-        let opening = seat.evicted.run_until_cancelled(opening);
-        let Some(Some(Some(reader))) = shutdown.drain.run_until_cancelled(opening).await else {
+        let patience = self.shared.config().limits.handshake_timeout;
+        let deadline = self.login_deadline.min(Instant::now() + patience);
+        let handshake = timeout_at(deadline, tls::handshake(config, stream));
+        match self.unless_told_to_go(handshake).await? {
+            Ok(Ok(secured)) => {
+                debug!(
+                    certificate = secured.user.as_ref().map(field::display),
+                    "encrypted"
+                );
+                self.peer = self.peer.secured(secured.user);
+                return Some((self, secured.stream));
+            }
+            Ok(Err(error)) => info!(%error, "closed: the TLS handshake failed"),
+            Err(_) => info!("closed: the TLS handshake took too long"),
+        }
+        None
+    }
+
+    /// Does the handshake, and decides again inside.
+    async fn encrypt<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // Boxed: the handshake is soon over.
+        let Some((connection, stream)) = Box::pin(self.secure(stream)).await else {
             return;
+        };
+        let (reader, writer) = tokio::io::split(stream);
+        match connection.first_bytes(reader).await {
+            Some((Opening::Framed, reader)) => connection.converse(reader, writer).await,
+            Some((opening, _)) => not_spoken(opening),
+            None => {}
+        }
+    }
+
+    /// Speaks in frames until the session ends.
+    async fn converse<R, W>(self, reader: R, writer: W)
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let (first_timeout, write_timeout) = {
+            let limits = &self.shared.config().limits;
+            (limits.frame_timeout_before_login, limits.write_timeout)
         };
         let (outbox, queue) = Outbox::new();
         let writing = write_frames(writer, queue, write_timeout);
-        let stop = shutdown.stop.clone();
+        let stop = self.shutdown.stop.clone();
         // Whoever waits to send something is freed with the writer.
         let writing = async move { stop.run_until_cancelled(writing).await };
         let mut writing = tokio::spawn(writing.in_current_span());
         let session = Session {
-            shared: shared.clone(),
+            shared: self.shared,
             receiver: Receiver::new(reader, FrameCodec::before_login(), first_timeout),
             outbox,
-            peer,
-            id,
-            shutdown: shutdown.clone(),
-            seat,
-            login_deadline,
+            peer: self.peer,
+            id: self.id,
+            shutdown: self.shutdown,
+            seat: self.seat,
+            login_deadline: self.login_deadline,
             gone: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -81,20 +177,10 @@ pub(super) async fn serve<R, W>(
             None => writing.abort(),
         }
     }
-    .instrument(span)
-    .await;
 }
 
-/// The stream, if the peer begins to speak frames.
-async fn expect_frames<R: AsyncRead + Unpin>(reader: R, deadline: Instant) -> Option<Sniffed<R>> {
-    match timeout_at(deadline, sniff(reader)).await {
-        Ok(Ok(Some((Opening::Framed, reader)))) => return Some(reader),
-        Ok(Ok(Some((opening, _)))) => info!(?opening, "closed: that is not spoken here"),
-        Ok(Ok(None)) => debug!("closed by the peer before it said anything"),
-        Ok(Err(error)) => info!(%error, "closed: the connection failed"),
-        Err(_) => info!("closed: the peer said nothing"),
-    }
-    None
+fn not_spoken(opening: Opening) {
+    info!(?opening, "closed: that is not spoken here");
 }
 
 async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> {

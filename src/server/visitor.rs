@@ -69,7 +69,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                 Ok((id, request)) => {
                     let job = Job::new(id, request.cmd(), None);
                     let quits = matches!(request, Request::Quit(_));
-                    let reply = commands::visit(id, &request);
+                    let reply = commands::visit(id, &request, &self.peer);
                     job.finish(&self.outbox, reply.into()).await?;
                     if quits {
                         return Err(End::Quit);
@@ -86,7 +86,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
         // Watched from before the account is read, so that no change of it is missed.
         let changes = self.shared.accounts.changes();
         let work = async {
-            let account = commands::log_in(id, login, &self.shared, self.peer).await?;
+            let account = commands::log_in(id, login, &self.shared, &self.peer).await?;
             Span::current().record("user", account.name.as_str());
             let most = self.shared.config().limits.sessions_per_user;
             let user = account.id;

@@ -1,7 +1,6 @@
 """A haul client made of the standard library: log in, put a file, list, get it back, compare.
     python3 haul_client.py HOST PORT USER PASSWORD LOCAL REMOTE
-What comes back is written to LOCAL.back. docs/PROTOCOL.md explains every line.
-"""
+What comes back is written to LOCAL.back. docs/PROTOCOL.md explains every line."""
 import hashlib, json, os, socket, struct, sys
 
 class Haul:
@@ -65,9 +64,7 @@ class Haul:
         os.replace(local + ".part", local)
         return received
 
-if __name__ == "__main__":
-    host, port, user, password, local, remote = sys.argv[1:]
-    haul = Haul(host, int(port))
+def tour(haul, user, password, local, remote):
     print("logged in as", haul.call("login", user=user, password=password)["user"])
     stored = haul.put(local, remote)
     print("put", stored["path"], stored["size"], stored["digest"])
@@ -77,3 +74,6 @@ if __name__ == "__main__":
     print("got", stored["path"], received["size"], received["digest"])
     haul.call("quit")
     sys.exit(0 if received["digest"] == stored["digest"] else "the digests differ")
+
+if __name__ == "__main__":
+    tour(Haul(sys.argv[1], int(sys.argv[2])), *sys.argv[3:])

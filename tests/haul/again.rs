@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use haul::client::{Client, ClientError, FileOptions, Progress, Reconnecting, RetryPolicy};
+use haul::client::{Client, ClientError, FileOptions, Progress, Reconnecting, RetryPolicy, Trust};
 use haul::protocol::{Algorithm, Digest, Secret};
 use haul::storage::Limits;
 use proptest::prelude::*;
@@ -180,7 +180,7 @@ fn content(size: usize) -> Vec<u8> {
 
 async fn log_in(address: SocketAddr) -> Result<Client, ClientError> {
     let url = format!("haul+plain://{address}");
-    let client = Client::connect(&url.parse().expect("an address")).await?;
+    let client = Client::connect(&url.parse().expect("an address"), &Trust::default()).await?;
     let password = Secret::new(PASSWORD.into());
     client.login("alice", &password).await?;
     Ok(client)
@@ -345,7 +345,7 @@ async fn an_upload_outlives_a_server_that_is_killed_and_started_again() {
     let connect = move || {
         let (url, token) = (url.clone(), token.clone());
         async move {
-            let client = Client::connect(&url).await?;
+            let client = Client::connect(&url, &Trust::default()).await?;
             client.login_with_token(&Secret::new(token)).await?;
             Ok(client)
         }

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use haul::client::{Client, ClientError, FileOptions, GetOptions, Lost, Progress, PutOptions};
+use haul::client::{
+    Client, ClientError, FileOptions, GetOptions, Lost, Progress, PutOptions, Trust,
+};
 use haul::connection::CHUNK;
 use haul::protocol::{ErrorCode, Secret};
 use haul::storage::Limits;
@@ -13,7 +15,7 @@ use crate::harness::{PASSWORD, TestServer};
 
 async fn log_in(server: &TestServer, user: &str) -> Client {
     let url = format!("haul+plain://{}", server.address);
-    let client = Client::connect(&url.parse().expect("an address"))
+    let client = Client::connect(&url.parse().expect("an address"), &Trust::default())
         .await
         .expect("connected");
     let password = Secret::new(PASSWORD.into());

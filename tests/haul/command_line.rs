@@ -22,16 +22,20 @@ use crate::harness::{PASSWORD, TestServer};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Someone who works in a directory of their own, with settings of their own.
-struct Person {
-    place: TempDir,
-    url: String,
+pub(crate) struct Person {
+    pub(crate) place: TempDir,
+    pub(crate) url: String,
 }
 
 impl Person {
     fn of(server: &TestServer) -> Self {
+        Self::at(format!("haul+plain://alice@{}", server.address))
+    }
+
+    pub(crate) fn at(url: String) -> Self {
         Self {
             place: tempfile::tempdir().expect("a directory"),
-            url: format!("haul+plain://alice@{}", server.address),
+            url,
         }
     }
 
@@ -45,21 +49,21 @@ impl Person {
         person
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.place.path().join("work").join(name)
     }
 
-    fn write(&self, name: &str, content: &str) {
+    pub(crate) fn write(&self, name: &str, content: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().expect("in a directory")).expect("made");
         fs::write(path, content).expect("written");
     }
 
-    fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).expect("there")
     }
 
-    fn command(&self, args: &[&str]) -> std::process::Command {
+    pub(crate) fn command(&self, args: &[&str]) -> std::process::Command {
         let work = self.place.path().join("work");
         fs::create_dir_all(&work).expect("made");
         let mut command = haul();
@@ -75,7 +79,12 @@ impl Person {
     }
 
     /// Runs the program with the password in the environment, and with standard input.
-    async fn type_with(&self, args: &[&str], first: &str, input: &str) -> (Output, String) {
+    pub(crate) async fn type_with(
+        &self,
+        args: &[&str],
+        first: &str,
+        input: &str,
+    ) -> (Output, String) {
         let args: Vec<_> = [first].iter().chain(args).copied().collect();
         let mut command = self.command(&args);
         command.env("HAUL_PASSWORD", PASSWORD);
@@ -83,7 +92,7 @@ impl Person {
     }
 
     /// Runs the program, and expects this exit code; returns what it printed and said.
-    async fn types(&self, args: &[&str], code: i32) -> (String, String) {
+    pub(crate) async fn types(&self, args: &[&str], code: i32) -> (String, String) {
         let (output, stdout) = run(self.command(args), "").await;
         let stderr = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
@@ -91,7 +100,7 @@ impl Person {
     }
 }
 
-async fn run(mut command: std::process::Command, input: &str) -> (Output, String) {
+pub(crate) async fn run(mut command: std::process::Command, input: &str) -> (Output, String) {
     let input = input.to_owned();
     tokio::task::spawn_blocking(move || {
         let mut process = command.spawn().expect("the program starts");
@@ -144,8 +153,8 @@ async fn each_ending_has_its_exit_code_and_one_line() {
         ),
         (
             &["ls", "--server", &tls],
-            2,
-            "speaks no TLS yet; write haul+plain://",
+            3,
+            "is not known; its certificate has the fingerprint sha256:",
         ),
         (
             &[

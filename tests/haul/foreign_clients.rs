@@ -23,9 +23,39 @@ async fn a_node_client_of_eighty_lines_puts_and_gets_files_of_every_kind() {
     }
 }
 
+#[tokio::test]
+async fn a_python_client_does_the_same_inside_of_tls_with_twenty_lines_more() {
+    let test = "a_python_client_does_the_same_inside_of_tls_with_twenty_lines_more";
+    if is_installed("python3", test) {
+        put_and_get_files_of_every_kind("python3", "haul_client_tls.py").await;
+    }
+}
+
+#[tokio::test]
+async fn a_python_client_inside_of_tls_refuses_another_server_than_it_knows() {
+    let test = "a_python_client_inside_of_tls_refuses_another_server_than_it_knows";
+    if !is_installed("python3", test) {
+        return;
+    }
+    let (server, other) = (TestServer::start().await, TestServer::start().await);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let local = directory.path().join("a");
+    fs::write(&local, "content").expect("a local file");
+    let fingerprint = other.fingerprint().to_string();
+    let arguments = [
+        &*fingerprint,
+        "127.0.0.1",
+        &server.address.port().to_string(),
+    ];
+    let output = run_with("python3", "haul_client_tls.py", &arguments, &local, "a").await;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("another server answers there"), "{errors}");
+    assert!(!server.home("alice").join("a").exists());
+}
+
 #[test]
 fn the_clients_stay_short_enough_to_be_read() {
-    for client in ["haul_client.py", "haul_client.mjs"] {
+    for client in ["haul_client.py", "haul_client.mjs", "haul_client_tls.py"] {
         let source = fs::read_to_string(path_of(client)).expect(client);
         assert!(source.lines().count() < 80, "{client}");
     }
@@ -98,7 +128,7 @@ async fn the_clients_fail_where_the_server_refuses() {
     }
 }
 
-/// Runs a client to its end, on a thread that may block.
+/// Runs a client to its end; one that speaks TLS gets the fingerprint first.
 async fn run(
     interpreter: &'static str,
     client: &str,
@@ -106,16 +136,34 @@ async fn run(
     local: &Path,
     remote: &str,
 ) -> Output {
+    let mut arguments = vec![
+        server.address.ip().to_string(),
+        server.address.port().to_string(),
+    ];
+    if client == "haul_client_tls.py" {
+        arguments.insert(0, server.fingerprint().to_string());
+    }
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    run_with(interpreter, client, &arguments, local, remote).await
+}
+
+/// Runs a client with these first arguments, on a thread that may block.
+async fn run_with(
+    interpreter: &'static str,
+    client: &str,
+    arguments: &[&str],
+    local: &Path,
+    remote: &str,
+) -> Output {
     let mut command = Command::new(interpreter);
     command
         .arg(path_of(client))
-        .args([
-            server.address.ip().to_string(),
-            server.address.port().to_string(),
-        ])
+        .args(arguments)
         .args(["alice", PASSWORD])
         .arg(local)
         .arg(remote)
+        // No compiled copies beside the sources.
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::null());
     let run = tokio::task::spawn_blocking(move || command.output());
     run.await.expect("no panic").expect("the interpreter runs")

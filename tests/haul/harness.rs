@@ -11,7 +11,7 @@ use haul::server::Server;
 use haul::storage::{Limits, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::task::JoinHandle;
@@ -28,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) accounts: Accounts,
+    pub(crate) server: Server,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
     data: TempDir,
@@ -47,19 +48,22 @@ impl TestServer {
         let mut config = Config::default();
         // All that tests connect comes from one address.
         config.limits.sessions_per_address = 0;
+        config.server.data = data.path().to_owned();
         change(&mut config);
         let store = Store::open(data.path()).expect("a store");
         let server = Server::new(accounts.clone(), store, config);
+        server.reload_tls().await.expect("a certificate");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shutdown = CancellationToken::new();
         let running = tokio::spawn({
-            let shutdown = shutdown.clone();
+            let (server, shutdown) = (server.clone(), shutdown.clone());
             async move { server.run(listener, shutdown).await }
         });
         let server = Self {
             address,
             accounts,
+            server,
             shutdown,
             running,
             data,
@@ -136,8 +140,8 @@ pub(crate) enum Received {
 }
 
 /// A client made of a socket, four bytes of length and `serde_json`.
-pub(crate) struct RawClient {
-    pub(crate) stream: TcpStream,
+pub(crate) struct RawClient<S = TcpStream> {
+    pub(crate) stream: S,
     pub(crate) events: Vec<Value>,
 }
 
@@ -197,6 +201,18 @@ impl RawClient {
             .await
             .expect("the server listens");
         stream.set_nodelay(true).expect("a socket option");
+        Self::over(stream)
+    }
+
+    /// The two directions, for who sends and receives at once.
+    pub(crate) fn split(&mut self) -> (RawReceiver<ReadHalf<'_>>, WriteHalf<'_>) {
+        let (reader, writer) = self.stream.split();
+        (RawReceiver(reader), writer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
+    pub(crate) fn over(stream: S) -> Self {
         Self {
             stream,
             events: Vec::new(),
@@ -204,19 +220,17 @@ impl RawClient {
     }
 
     pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
-        let sent = timeout(PATIENCE, self.stream.write_all(bytes)).await;
+        let sending = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        let sent = timeout(PATIENCE, sending).await;
         sent.expect("the server reads")
             .expect("the connection is open");
     }
 
     pub(crate) async fn send(&mut self, json: Value) {
         self.send_bytes(&control(&json)).await;
-    }
-
-    /// The two directions, for who sends and receives at once.
-    pub(crate) fn split(&mut self) -> (RawReceiver<ReadHalf<'_>>, WriteHalf<'_>) {
-        let (reader, writer) = self.stream.split();
-        (RawReceiver(reader), writer)
     }
 
     pub(crate) async fn receive(&mut self) -> Received {

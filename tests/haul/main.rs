@@ -4,8 +4,8 @@ mod daemon;
 mod harness;
 
 mod admin;
-mod bandwidth;
 mod again;
+mod bandwidth;
 mod client;
 mod command_line;
 mod files;
@@ -23,4 +23,5 @@ mod resume;
 mod serving;
 mod sessions;
 mod stopping;
+mod tls;
 mod transfers;

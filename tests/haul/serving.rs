@@ -167,10 +167,11 @@ fn the_first_start_makes_an_admin_whose_password_is_shown_once() {
         "{}",
         first.greeting
     );
-    assert!(first.greeting.contains(&format!(
-        "haul connect haul+plain://admin@{}",
-        first.address
-    )));
+    assert!(
+        first
+            .greeting
+            .contains(&format!("haul connect haul://admin@{}", first.address))
+    );
     first.terminate();
     let second = Daemon::start_on(&data);
     assert!(!second.greeting.contains("password"), "{}", second.greeting);

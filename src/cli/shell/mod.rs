@@ -15,8 +15,7 @@ use self::complete::Completion;
 use self::lines::{Lines, Typed};
 use super::exit::{Interrupted, Reported, tell, usage};
 use super::output::{Output, print, safe};
-use super::remembered::SavedLogin;
-use super::remote::{self, Opened, Remote};
+use super::remote::{self, Opened, Remote, Way};
 use super::{Global, RemoteCommand, unless_cut_off, unless_interrupted};
 use crate::client::{Client, ServerUrl};
 
@@ -79,8 +78,7 @@ enum ShellCommand {
 struct Session<'a> {
     global: &'a Global,
     output: Output,
-    url: ServerUrl,
-    login: SavedLogin,
+    way: Way,
     /// For the completion too, which sees a new connection at once.
     client: Arc<Mutex<Client>>,
     cwd: String,
@@ -134,8 +132,7 @@ impl<'a> Session<'a> {
         Self {
             global,
             output,
-            url: opened.url,
-            login: opened.login,
+            way: opened.way,
             client: Arc::new(Mutex::new(opened.client)),
             cwd: opened.reply.home,
         }
@@ -153,8 +150,9 @@ impl<'a> Session<'a> {
     }
 
     fn prompt(&self) -> String {
-        let user = self.url.user.as_deref().unwrap_or("");
-        safe(&format!("{user}@{}:{}> ", self.url.host, self.cwd)).into_owned()
+        let ServerUrl { user, host, .. } = &self.way.url;
+        let user = user.as_deref().unwrap_or("");
+        safe(&format!("{user}@{host}:{}> ", self.cwd)).into_owned()
     }
 
     /// Runs one line. Ctrl-C ends what it does, with an error.
@@ -199,7 +197,7 @@ impl<'a> Session<'a> {
             }
             ShellCommand::Remote(command) => {
                 self.connected_again().await?;
-                let again = (self.url.clone(), self.login.clone(), Some(self.cwd.clone()));
+                let again = (self.way.clone(), Some(self.cwd.clone()));
                 let policy = command.retry_policy();
                 let remote = Remote::within(self.client(), again, self.output, policy);
                 let outcome = unless_cut_off(Box::pin(command.run(&remote)), &remote).await;
@@ -216,9 +214,9 @@ impl<'a> Session<'a> {
             return Ok(());
         };
         self.output.note(&format!("{lost}; connecting again"));
-        let saved = Some(self.login.clone());
-        let opened =
-            unless_interrupted(remote::open_with(self.global, self.url.clone(), saved)).await?;
+        let Way { url, login, .. } = self.way.clone();
+        let opening = remote::open_with(self.global, url, Some(login));
+        let opened = unless_interrupted(opening).await?;
         let client = opened.client;
         self.go_on_with(client.clone());
         let cwd = std::mem::replace(&mut self.cwd, opened.reply.home);

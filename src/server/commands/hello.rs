@@ -3,14 +3,18 @@
 use jiff::Timestamp;
 
 use crate::protocol::{HelloReply, MAX_CHUNK, MAX_CONTROL, VERSION};
-use crate::server::SERVER;
+use crate::server::{Peer, SERVER};
 
-pub(super) fn answer() -> HelloReply {
+pub(super) fn answer(peer: &Peer) -> HelloReply {
+    let mut logins = vec!["password".into(), "token".into()];
+    if peer.certificate().is_some() {
+        logins.push("certificate".into());
+    }
     HelloReply {
         protocol: VERSION,
         server: SERVER.into(),
         features: Vec::new(),
-        logins: vec!["password".into(), "token".into()],
+        logins,
         max_control: MAX_CONTROL as u64,
         max_chunk: MAX_CHUNK as u64,
         time: Timestamp::now(),

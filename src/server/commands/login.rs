@@ -2,9 +2,9 @@
 
 use tokio::time::{Instant, sleep};
 
-use crate::accounts::{Account, AccountsError};
+use crate::accounts::{Account, AccountsError, UserName};
 use crate::protocol::{BadRequest, Login, LoginReply, Secret};
-use crate::server::limits::Rules;
+use crate::server::limits::{Block, Rules};
 use crate::server::member::Member;
 use crate::server::{CommandError, Peer, SERVER, Shared};
 
@@ -13,13 +13,29 @@ pub(in crate::server) async fn log_in(
     id: u32,
     login: Login,
     shared: &Shared,
-    peer: Peer,
+    peer: &Peer,
 ) -> Result<Account, CommandError> {
     if !peer.is_private() && !shared.config().auth.plaintext_logins {
         return Err(CommandError::PlaintextLogin);
     }
-    let claim = Claim::of(id, login)?;
-    let block = peer.block();
+    match Claim::of(id, login, peer)? {
+        Claim::Secret(claim) => by_secret(&claim, shared, peer.block()).await,
+        Claim::Certificate(named) => {
+            let account = match named {
+                Some(named) => shared.accounts.account(&named).await?,
+                None => None,
+            };
+            Ok(account.ok_or(AccountsError::LoginFailed)?)
+        }
+    }
+}
+
+/// Checks a password or a token, as far as it is not guessed too fast.
+async fn by_secret(
+    claim: &SecretClaim,
+    shared: &Shared,
+    block: Block,
+) -> Result<Account, CommandError> {
     let (rules, waiting) = {
         let auth = &shared.config().auth;
         let attempts = u32::try_from(auth.attempts).unwrap_or(u32::MAX);
@@ -27,20 +43,20 @@ pub(in crate::server) async fn log_in(
         (Rules { attempts, back_off }, auth.waiting_logins)
     };
     let guesses = &shared.guesses;
-    let target = match &claim {
-        Claim::Password { user, .. } => guesses.of_user(user),
-        Claim::Token(token) => guesses.of_token(token.expose()),
+    let target = match claim {
+        SecretClaim::Password { user, .. } => guesses.of_user(user),
+        SecretClaim::Token(token) => guesses.of_token(token.expose()),
     };
     let slower = guesses.check(target, block, rules, Instant::now());
     sleep(slower.map_err(CommandError::TooManyAttempts)?).await;
-    let outcome = match &claim {
-        Claim::Password { user, password } => {
+    let outcome = match claim {
+        SecretClaim::Password { user, password } => {
             let place = shared.logins.enter(block, waiting);
             let _place = place.ok_or(CommandError::TooManyLogins)?;
             let accounts = &shared.accounts;
             accounts.log_in_with_password(user, password.expose()).await
         }
-        Claim::Token(token) => shared.accounts.log_in_with_token(token.expose()).await,
+        SecretClaim::Token(token) => shared.accounts.log_in_with_token(token.expose()).await,
     };
     match &outcome {
         Ok(_) => guesses.succeeded(target, block, Instant::now()),
@@ -52,28 +68,47 @@ pub(in crate::server) async fn log_in(
 
 /// Who somebody claims to be.
 enum Claim {
+    Secret(SecretClaim),
+    /// The user of the client's certificate, unless another one is asked for.
+    Certificate(Option<UserName>),
+}
+
+/// A claim that could be a guess.
+enum SecretClaim {
     Password { user: String, password: Secret },
     Token(Secret),
 }
 
 impl Claim {
-    fn of(id: u32, login: Login) -> Result<Self, BadRequest> {
+    fn of(id: u32, login: Login, peer: &Peer) -> Result<Self, BadRequest> {
         let field = match login {
             Login {
                 user: None,
                 password: None,
                 token: Some(token),
-            } => return Ok(Self::Token(token)),
+            } => return Ok(Self::Secret(SecretClaim::Token(token))),
             Login {
                 user: Some(user),
                 password: Some(password),
                 token: None,
-            } => return Ok(Self::Password { user, password }),
+            } => return Ok(Self::Secret(SecretClaim::Password { user, password })),
+            Login {
+                user: asked,
+                password: None,
+                token: None,
+            } if peer.certificate().is_some() => {
+                let named = peer.certificate().filter(|named| {
+                    let asked = asked.as_deref();
+                    asked.is_none_or(|asked| asked == named.as_str())
+                });
+                return Ok(Self::Certificate(named.cloned()));
+            }
             Login { token: Some(_), .. } => "token",
             Login { user: None, .. } => "user",
             Login { .. } => "password",
         };
-        let message = "a login has `user` and `password`, or `token` alone";
+        let message = "a login has `user` and `password`, or `token` alone, \
+                       or neither where a client certificate says who it is";
         Err(BadRequest::of_field(id, "login", field, message))
     }
 }

@@ -29,8 +29,8 @@ pub(super) use get::get;
 pub(super) use login::{log_in, welcome};
 pub(super) use put::put;
 
-use super::CommandError;
 use super::member::Member;
+use super::{CommandError, Peer};
 use crate::protocol::{Call, Nothing, Request, encode_ok};
 
 /// A member's command that one value answers.
@@ -53,9 +53,9 @@ pub(super) async fn run<C: Command>(
 }
 
 /// Answers what needs no login.
-pub(super) fn visit(id: u32, request: &Request) -> Result<Bytes, CommandError> {
+pub(super) fn visit(id: u32, request: &Request, peer: &Peer) -> Result<Bytes, CommandError> {
     match request {
-        Request::Hello(_) => Ok(encode_ok(id, &hello::answer())),
+        Request::Hello(_) => Ok(encode_ok(id, &hello::answer(peer))),
         Request::Help(help) => Ok(encode_ok(id, &help::answer(id, help)?)),
         Request::Quit(_) => Ok(encode_ok(id, &Nothing {})),
         other => Err(CommandError::NotLoggedIn(other.cmd())),
