@@ -54,14 +54,10 @@ pub(super) async fn serve<R, W>(
     async {
         match connection.first_bytes(reader).await {
             Some((Opening::Framed, reader)) => connection.converse(reader, writer).await,
+            // Boxed: who speaks without TLS does not keep the room that it needs.
             Some((Opening::Tls, reader)) => {
-                // Boxed: most of the room is that of the handshake, which is soon over.
-                if let Some((connection, stream)) =
-                    Box::pin(connection.secure(tokio::io::join(reader, writer))).await
-                {
-                    let (reader, writer) = tokio::io::split(stream);
-                    connection.converse_inside(reader, writer).await;
-                }
+                let stream = tokio::io::join(reader, writer);
+                Box::pin(connection.encrypt(stream)).await;
             }
             Some((opening, _)) => not_spoken(opening),
             None => {}
@@ -111,14 +107,18 @@ impl Connection {
         None
     }
 
-    /// Decides again, inside of TLS.
-    async fn converse_inside<R, W>(self, reader: R, writer: W)
+    /// Does the handshake, and decides again inside.
+    async fn encrypt<S>(self, stream: S)
     where
-        R: AsyncRead + Unpin + Send + 'static,
-        W: AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        match self.first_bytes(reader).await {
-            Some((Opening::Framed, reader)) => self.converse(reader, writer).await,
+        // Boxed: the handshake is soon over.
+        let Some((connection, stream)) = Box::pin(self.secure(stream)).await else {
+            return;
+        };
+        let (reader, writer) = tokio::io::split(stream);
+        match connection.first_bytes(reader).await {
+            Some((Opening::Framed, reader)) => connection.converse(reader, writer).await,
             Some((opening, _)) => not_spoken(opening),
             None => {}
         }
