@@ -107,7 +107,11 @@ impl Transfers {
             return None;
         }
         let unwanted = Arc::new(AtomicBool::new(false));
-        running.insert(id, (cancel.clone(), unwanted.clone()));
+        let handle = Handle {
+            cancel: cancel.clone(),
+            unwanted: unwanted.clone(),
+        };
+        running.insert(id, handle);
         Some(Underway {
             running: self.running.clone(),
             id,
@@ -120,8 +124,8 @@ impl Transfers {
     pub(super) fn cancel(&self, id: u32) -> bool {
         self.reject(id);
         match self.running.lock().get(&id) {
-            Some((cancel, _)) => {
-                cancel.cancel();
+            Some(handle) => {
+                handle.cancel.cancel();
                 true
             }
             None => false,
@@ -130,8 +134,8 @@ impl Transfers {
 
     /// Notes that nothing is to be kept of a put, however it ends.
     fn reject(&self, id: u32) {
-        if let Some((_, unwanted)) = self.running.lock().get(&id) {
-            unwanted.store(true, Ordering::Relaxed);
+        if let Some(handle) = self.running.lock().get(&id) {
+            handle.unwanted.store(true, Ordering::Relaxed);
         }
     }
 
@@ -249,10 +253,17 @@ impl Transfers {
 
 /// The gets and puts that are not answered yet, by id.
 #[derive(Debug, Clone, Default)]
-struct Running(Arc<Mutex<HashMap<u32, (CancellationToken, Arc<AtomicBool>)>>>);
+struct Running(Arc<Mutex<HashMap<u32, Handle>>>);
+
+/// What can be done to a get or put from outside.
+#[derive(Debug)]
+struct Handle {
+    cancel: CancellationToken,
+    unwanted: Arc<AtomicBool>,
+}
 
 impl Running {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, (CancellationToken, Arc<AtomicBool>)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Handle>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

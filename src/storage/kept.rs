@@ -168,7 +168,7 @@ impl KeptUploads {
         let mut entries = self.lock();
         entries.insert(kept.id.clone(), kept);
         let surplus = surplus(&entries, &owner, self.settings().kept_uploads);
-        let dropped = remove_all(&mut entries, surplus);
+        let dropped = remove_all(&mut entries, &surplus);
         drop(entries);
         self.delete(dropped);
     }
@@ -232,8 +232,8 @@ impl KeptUploads {
             kept.is_for(owner, place.space.id(), &place.inner)
                 && (size.is_none() || kept.record.size == size)
         });
-        let superseded = superseded.map(|kept| kept.id.clone()).collect();
-        let dropped = remove_all(&mut entries, superseded);
+        let superseded: Vec<_> = superseded.map(|kept| kept.id.clone()).collect();
+        let dropped = remove_all(&mut entries, &superseded);
         drop(entries);
         self.delete(dropped);
     }
@@ -254,11 +254,11 @@ impl KeptUploads {
         let expired = entries.values().filter(|kept| {
             kept.age.now() >= settings.keep_uploads || gone.contains(&kept.record.owner)
         });
-        let expired = expired.map(|kept| kept.id.clone()).collect();
-        let mut dropped = remove_all(&mut entries, expired);
+        let expired: Vec<_> = expired.map(|kept| kept.id.clone()).collect();
+        let mut dropped = remove_all(&mut entries, &expired);
         for owner in &present {
             let surplus = surplus(&entries, owner, settings.kept_uploads);
-            dropped.extend(remove_all(&mut entries, surplus));
+            dropped.extend(remove_all(&mut entries, &surplus));
         }
         drop(entries);
         let count = dropped.len();
@@ -294,6 +294,6 @@ fn surplus(entries: &HashMap<String, Kept>, owner: &SpaceId, most: usize) -> Vec
     first.map(|(_, id)| id.clone()).collect()
 }
 
-fn remove_all(entries: &mut HashMap<String, Kept>, ids: Vec<String>) -> Vec<Kept> {
+fn remove_all(entries: &mut HashMap<String, Kept>, ids: &[String]) -> Vec<Kept> {
     ids.iter().filter_map(|id| entries.remove(id)).collect()
 }

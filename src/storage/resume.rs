@@ -114,21 +114,17 @@ impl Checkpoint {
 
     fn save(&self) -> io::Result<()> {
         let staging = &self.place.space.staging;
-        let record = match self.record.get() {
-            Some(record) => {
-                staging.synced(self.file.sync_data())?;
-                record
-            }
-            None => {
-                staging.synced(self.file.sync_all())?;
-                let meta = Meta::of(&self.file)?;
-                let Place {
-                    space, inner, full, ..
-                } = &self.place;
-                let data = meta.birthmark();
-                let record = Record::new(&self.owner, space.id(), inner, full, self.size, data);
-                self.record.get_or_init(|| record)
-            }
+        let record = if let Some(record) = self.record.get() {
+            staging.synced(self.file.sync_data())?;
+            record
+        } else {
+            staging.synced(self.file.sync_all())?;
+            let data = Meta::of(&self.file)?.birthmark();
+            let Place {
+                space, inner, full, ..
+            } = &self.place;
+            let record = Record::new(&self.owner, space.id(), inner, full, self.size, data);
+            self.record.get_or_init(|| record)
         };
         self.recording.note(record, self.offset)
     }

@@ -39,7 +39,7 @@ pub enum Begun {
     /// Its bytes can come, from [`Upload::written`] on.
     Upload(Box<Upload>),
     /// All of them came before.
-    AlreadyThere(AlreadyThere),
+    AlreadyThere(Box<AlreadyThere>),
 }
 
 /// The mounts of a view, by name.
@@ -254,7 +254,7 @@ impl View {
             if matches!(checked, Ok(()) | Err(StorageError::Exists { .. }))
                 && let Some(there) = AlreadyThere::find(&place, options, &by)?
             {
-                return Ok(Begun::AlreadyThere(there));
+                return Ok(Begun::AlreadyThere(Box::new(there)));
             }
         }
         checked?;

@@ -97,7 +97,7 @@ impl Putting<'_> {
     /// Waits for the end of a put whose file is there already, and answers it as the first was.
     async fn confirm(
         &self,
-        there: AlreadyThere,
+        there: Box<AlreadyThere>,
         mut incoming: Incoming,
     ) -> Result<(Committed, Option<Digest>), CommandError> {
         let disk = &self.reception.member.disk;
