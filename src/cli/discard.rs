@@ -9,7 +9,7 @@ use super::remote::Remote;
 /// Drop uploads that were cut off
 #[derive(Debug, Args)]
 pub(super) struct Discard {
-    /// Which, as `haul uploads` lists them
+    /// Which, as `uploads` lists them
     #[arg(required = true, value_name = "UPLOAD")]
     uploads: Vec<String>,
 }
