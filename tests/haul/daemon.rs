@@ -42,20 +42,30 @@ pub(crate) fn haul() -> Command {
 impl Daemon {
     /// With default settings, the user `admin` and a free port.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with these variables of the environment.
+    pub(crate) fn start_with(settings: &[(&str, &str)]) -> Self {
         let place = tempfile::tempdir().expect("a temporary directory");
         let password = place.path().join("admin-password");
         std::fs::write(&password, PASSWORD).expect("written");
         let data = place.path().join("data");
-        Self::spawn(place, &data, Some(&password))
+        Self::spawn(place, &data, Some(&password), settings)
     }
 
     /// On a data directory of the test's own, with a password that the program makes up.
     pub(crate) fn start_on(data: &Path) -> Self {
         let place = tempfile::tempdir().expect("a temporary directory");
-        Self::spawn(place, data, None)
+        Self::spawn(place, data, None, &[])
     }
 
-    fn spawn(place: TempDir, data: &Path, password: Option<&Path>) -> Self {
+    fn spawn(
+        place: TempDir,
+        data: &Path,
+        password: Option<&Path>,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let greeting = place.path().join("stderr");
         // Under the soft limit of open files that many systems start programs with, or less.
         let program = haul();
@@ -70,6 +80,7 @@ impl Daemon {
             command.env("HAUL_ADMIN_PASSWORD_FILE", password);
         }
         let mut process = command
+            .envs(settings.iter().copied())
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .stdout(Stdio::piped())
@@ -129,6 +140,12 @@ impl Daemon {
     /// The most bytes of memory that the process ever had in use.
     pub(crate) fn peak(&self) -> u64 {
         self.memory("VmHWM:")
+    }
+
+    /// Files and sockets that the process has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.process.id()));
+        open.expect("it runs").count()
     }
 
     fn memory(&self, line: &str) -> u64 {
