@@ -18,9 +18,6 @@ pub(super) fn rename(
 ) -> Result<VirtualPath, StorageError> {
     from.require(from.rights.delete && !from.is_root())?;
     to.require(to.rights.write && !to.is_root())?;
-    if from.full != to.full && to.full.starts_with(&from.full) {
-        return Err(into_itself(to));
-    }
     check_reach(from, to)?;
     let same_space = std::ptr::eq(&raw const *from.space, &raw const *to.space);
     let (landed, source) = if same_space {
@@ -94,6 +91,9 @@ fn find<'a>(from: &'a Place, to: &Place) -> Result<(OpenDir, &'a str, Meta), Sto
     let meta = dir.meta(name).at("look at", &from.full)?;
     let meta = meta.ok_or_else(|| StorageError::not_found(&from.full))?;
     match meta.what {
+        What::Dir if from.full != to.full && to.full.starts_with(&from.full) => {
+            return Err(into_itself(to));
+        }
         What::Dir => {}
         What::File | What::Link => {
             from.full.as_file()?;

@@ -53,11 +53,16 @@ const FEW_FILES: &str = "ulimit -Sn 256";
 impl Daemon {
     /// With default settings, the user `admin` and a free port.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with these variables of the environment.
+    pub(crate) fn start_with(settings: &[(&str, &str)]) -> Self {
         let place = tempfile::tempdir().expect("a temporary directory");
         let password = place.path().join("admin-password");
         std::fs::write(&password, PASSWORD).expect("written");
         let data = place.path().join("data");
-        Self::spawn(place, &data, Some(&password), FEW_FILES, &[])
+        Self::spawn(place, &data, Some(&password), FEW_FILES, settings)
     }
 
     /// The same, with so few file descriptors and no way to more.
@@ -68,13 +73,6 @@ impl Daemon {
         let data = place.path().join("data");
         let limit = format!("ulimit -n {most}");
         Self::spawn(place, &data, Some(&password), &limit, &[])
-    }
-
-    /// As [`Self::start`], with variables in its environment.
-    pub(crate) fn start_with(env: &[(&str, &str)]) -> Self {
-        let place = tempfile::tempdir().expect("a temporary directory");
-        let data = place.path().join("data");
-        Self::spawn(place, &data, None, FEW_FILES, env)
     }
 
     /// On a data directory of the test's own, with a password that the program makes up.
@@ -88,7 +86,7 @@ impl Daemon {
         data: &Path,
         password: Option<&Path>,
         limit: &str,
-        env: &[(&str, &str)],
+        settings: &[(&str, &str)],
     ) -> Self {
         let greeting = place.path().join("stderr");
         let program = haul();
@@ -108,7 +106,7 @@ impl Daemon {
             // All that a test connects comes from one address, and most of it is one user.
             .env("HAUL_LIMITS_SESSIONS_PER_ADDRESS", "0")
             .env("HAUL_LIMITS_SESSIONS_PER_USER", "0")
-            .envs(env.iter().copied())
+            .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&greeting).expect("a file"))
             .spawn()
@@ -174,6 +172,12 @@ impl Daemon {
     /// The most bytes of memory that the process ever had in use.
     pub(crate) fn peak(&self) -> u64 {
         self.memory("VmHWM:")
+    }
+
+    /// Files and sockets that the process has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.process.id()));
+        open.expect("it runs").count()
     }
 
     fn memory(&self, line: &str) -> u64 {

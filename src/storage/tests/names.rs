@@ -117,6 +117,20 @@ fn nothing_moves_or_is_copied_into_itself() {
 }
 
 #[test]
+fn what_is_no_directory_is_not_said_to_go_into_itself() {
+    let data = Data::new();
+    data.put("/file", b"x").expect("put");
+    assert_fails!(
+        data.mv("/file", "/file/x", IfExists::Fail),
+        StorageError::NotADirectory { .. }
+    );
+    assert_fails!(
+        data.mv("/none", "/none/x", IfExists::Fail),
+        StorageError::NotFound { .. }
+    );
+}
+
+#[test]
 fn moving_something_onto_itself_changes_nothing() {
     let data = Data::new();
     data.put("/a", b"abc").expect("put");

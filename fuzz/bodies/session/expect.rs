@@ -1,0 +1,299 @@
+//! What the model expects of one request, and what a reply then changes.
+
+use std::sync::Arc;
+
+use haul::protocol::{Algorithm, Digest, ErrorCode, WireError};
+use haul::storage::VirtualPath;
+use serde_json::{Value, json};
+
+use super::model::{Node, Touch, Tree};
+
+/// What errors a session may see that nobody has broken.
+pub(crate) const ORDINARY: &[ErrorCode] = &[
+    ErrorCode::BadRequest,
+    ErrorCode::Denied,
+    ErrorCode::NotFound,
+    ErrorCode::Exists,
+    ErrorCode::NotADirectory,
+    ErrorCode::IsADirectory,
+    ErrorCode::NotEmpty,
+    ErrorCode::InvalidPath,
+    ErrorCode::Changed,
+    ErrorCode::QuotaExceeded,
+    ErrorCode::SizeMismatch,
+    ErrorCode::DigestMismatch,
+    ErrorCode::Cancelled,
+    ErrorCode::Limited,
+    ErrorCode::Unsupported,
+];
+
+/// A request that is not answered yet.
+#[derive(Debug)]
+pub(crate) struct Expect {
+    pub(crate) cmd: &'static str,
+    /// With any of these it has to fail with one of them.
+    pub(crate) must: Vec<ErrorCode>,
+    /// It may fail with one of these instead of succeeding.
+    pub(crate) may: Vec<ErrorCode>,
+    pub(crate) then: Then,
+    pub(crate) touches: Vec<Touch>,
+    /// Bytes and files that it may hold of the quota until it is answered.
+    pub(crate) holds: (u64, u64),
+    pub(crate) stream: Stream,
+}
+
+/// Where a request with data is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// It has none.
+    None,
+    /// A put or get whose `begin` has not come.
+    Opening,
+    /// A put that may be sent more.
+    Open,
+    /// A put whose end was sent.
+    Ended,
+    /// A get, with what came of it.
+    Receiving { length: u64, content: Vec<u8> },
+}
+
+/// What success means.
+#[derive(Debug, Clone)]
+pub(crate) enum Then {
+    /// Nothing that the model knows.
+    Anything,
+    /// `ok` has exactly this.
+    Is(Value),
+    /// A whole file, of which any content is right that somebody put.
+    GetWhole,
+    Cd(VirtualPath),
+    List(Vec<(String, Node)>),
+    Stat(VirtualPath, Node),
+    Mkdir(VirtualPath),
+    Rm(VirtualPath),
+    Mv(VirtualPath, VirtualPath),
+    Cp(VirtualPath, VirtualPath),
+    Hash(Arc<Vec<u8>>, Algorithm),
+    Get {
+        content: Arc<Vec<u8>>,
+        offset: u64,
+        length: Option<u64>,
+        digest: Option<Algorithm>,
+    },
+    Put(VirtualPath, Arc<Vec<u8>>, Algorithm),
+    /// At most so many bytes and files, and if `exact` just so many.
+    Df {
+        used: (u64, u64),
+        exact: bool,
+    },
+}
+
+impl Expect {
+    /// A request that succeeds, whatever that means.
+    pub(crate) fn new(cmd: &'static str, then: Then) -> Self {
+        Self {
+            cmd,
+            must: Vec::new(),
+            may: Vec::new(),
+            then,
+            touches: Vec::new(),
+            holds: (0, 0),
+            stream: Stream::None,
+        }
+    }
+
+    /// A request that may end in any ordinary way.
+    pub(crate) fn anything(cmd: &'static str) -> Self {
+        Self {
+            may: ORDINARY.to_vec(),
+            ..Self::new(cmd, Then::Anything)
+        }
+    }
+
+    pub(crate) fn fails(mut self, codes: impl IntoIterator<Item = ErrorCode>) -> Self {
+        self.must.extend(codes);
+        self
+    }
+
+    pub(crate) fn may_fail(mut self, codes: impl IntoIterator<Item = ErrorCode>) -> Self {
+        self.may.extend(codes);
+        self
+    }
+
+    pub(crate) fn touching(mut self, touches: impl IntoIterator<Item = Touch>) -> Self {
+        self.touches.extend(touches);
+        self
+    }
+
+    /// Whether it is begun and goes on without the client.
+    pub(crate) fn is_running(&self) -> bool {
+        self.stream != Stream::Open
+    }
+
+    /// Whether it is a put that only an end or a cancel can answer, or a bad frame.
+    pub(crate) fn is_sure_to_be_open(&self) -> bool {
+        let unsure = [ErrorCode::Cancelled, ErrorCode::QuotaExceeded];
+        let may_fail = self.may.iter().any(|code| unsure.contains(code));
+        self.stream == Stream::Open && !may_fail
+    }
+
+    /// Takes a `begin`.
+    pub(crate) fn begin(&mut self, begin: &Value) {
+        assert!(
+            self.must.is_empty() || self.stream == Stream::Ended,
+            "{self:?}"
+        );
+        match (self.cmd, &self.stream) {
+            ("put", Stream::Opening) => {
+                self.stream = Stream::Open;
+                self.touches.clear();
+            }
+            ("put", Stream::Ended) => {}
+            ("get", Stream::Opening) => {
+                self.stream = Stream::Receiving {
+                    length: begin["length"].as_u64().expect("a length"),
+                    content: Vec::new(),
+                };
+            }
+            _ => panic!("{begin} for {self:?}"),
+        }
+    }
+
+    /// Whether its success changes files.
+    pub(crate) fn changes_files(&self) -> bool {
+        match self.cmd {
+            "put" => self.stream == Stream::Ended,
+            cmd => matches!(cmd, "cp" | "rm" | "mv" | "mkdir"),
+        }
+    }
+
+    pub(crate) fn check_error(&self, error: &WireError) {
+        let allowed = self.must.contains(&error.code) || self.may.contains(&error.code);
+        assert!(allowed, "{error:?} for {self:?}");
+        assert_eq!(error.retryable, error.code.is_retryable());
+        assert!(!error.message.contains(char::is_control), "{error:?}");
+        if error.code == ErrorCode::QuotaExceeded {
+            let (used, limit) = (error.used.expect("used"), error.limit.expect("limit"));
+            assert!(used <= limit && error.unit.is_some(), "{error:?}");
+        }
+    }
+
+    /// Checks what `ok` holds, and does to the model what was done to the files.
+    pub(crate) fn succeed(self, ok: &Value, tree: &mut Tree, cwd: &mut VirtualPath) {
+        assert!(self.must.is_empty(), "{ok} for {self:?}");
+        let context = format!("{ok} for {self:?}");
+        match self.then {
+            Then::Anything | Then::GetWhole => {}
+            Then::Is(expected) => assert_eq!(ok, &expected, "{context}"),
+            Then::Cd(path) => {
+                assert_eq!(ok["cwd"], path.as_str(), "{context}");
+                *cwd = path;
+            }
+            Then::List(expected) => {
+                let entries = ok["entries"].as_array().expect("entries");
+                let actual: Vec<_> = entries.iter().map(without_time).collect();
+                let expected: Vec<_> = expected
+                    .iter()
+                    .map(|(name, node)| entry(name, node))
+                    .collect();
+                assert_eq!(actual, expected, "{context}");
+                assert!(ok.get("cursor").is_none(), "{context}");
+            }
+            Then::Stat(path, node) => {
+                let name = path.name().unwrap_or("/");
+                let actual = json!({"name": ok["name"], "kind": ok["kind"], "size": ok["size"]});
+                assert_eq!(actual, entry(name, &node), "{context}");
+                assert_eq!(ok["path"], path.as_str(), "{context}");
+                if let (Some(digest), Node::File(content)) = (ok["digest"].as_str(), node) {
+                    check_digest(digest, &content);
+                }
+            }
+            Then::Mkdir(path) => {
+                assert_eq!(ok["path"], path.as_str(), "{context}");
+                tree.make_dirs(&path);
+            }
+            Then::Rm(path) => assert_eq!(ok["removed"], tree.remove(&path), "{context}"),
+            Then::Mv(from, to) => {
+                assert_eq!(ok["path"], to.as_str(), "{context}");
+                tree.rename(&from, &to);
+            }
+            Then::Cp(from, to) => {
+                assert_eq!(ok["path"], to.as_str(), "{context}");
+                tree.copy(&from, &to);
+            }
+            Then::Hash(bytes, algorithm) => {
+                let digest = Digest::of(algorithm, &bytes).to_string();
+                assert_eq!(
+                    *ok,
+                    json!({"digest": digest, "size": bytes.len()}),
+                    "{context}"
+                );
+            }
+            Then::Get {
+                content,
+                offset,
+                length,
+                digest,
+            } => check_get(ok, &self.stream, &content, (offset, length), digest),
+            Then::Put(path, bytes, algorithm) => {
+                assert_eq!(self.stream, Stream::Ended, "{context}");
+                let digest = Digest::of(algorithm, &bytes).to_string();
+                assert_eq!(ok["path"], path.as_str(), "{context}");
+                assert_eq!(ok["size"], bytes.len(), "{context}");
+                assert_eq!(ok["digest"], digest, "{context}");
+                tree.put(&path, bytes);
+            }
+            Then::Df { used, exact } => {
+                let actual = (ok["used"].as_u64(), ok["files"].as_u64());
+                let actual = (actual.0.expect("bytes"), actual.1.expect("files"));
+                assert!(actual.0 <= used.0 && actual.1 <= used.1, "{context}");
+                assert!(!exact || actual == used, "{context}");
+            }
+        }
+    }
+}
+
+fn check_get(
+    ok: &Value,
+    stream: &Stream,
+    whole: &[u8],
+    (offset, length): (u64, Option<u64>),
+    digest: Option<Algorithm>,
+) {
+    let Stream::Receiving { content, .. } = stream else {
+        panic!("a get that ended without a begin: {ok}");
+    };
+    let rest = &whole[usize::try_from(offset).expect("small")..];
+    let end = length.map_or(rest.len(), |length| {
+        rest.len().min(usize::try_from(length).expect("small"))
+    });
+    assert_eq!(content, &rest[..end], "{ok}");
+    assert_eq!(ok["size"], whole.len());
+    // A part that was asked for has a digest of its own.
+    let digested = if length.is_some() { content } else { whole };
+    let expected = digest.map(|algorithm| Digest::of(algorithm, digested).to_string());
+    assert_eq!(
+        ok.get("digest").and_then(Value::as_str),
+        expected.as_deref()
+    );
+}
+
+fn check_digest(digest: &str, content: &[u8]) {
+    let digest: Digest = digest.parse().expect("a digest");
+    assert_eq!(digest, Digest::of(digest.algorithm(), content));
+}
+
+/// An entry of a listing, as the model knows it.
+fn entry(name: &str, node: &Node) -> Value {
+    match node {
+        Node::Dir => json!({"name": name, "kind": "dir", "size": 0}),
+        Node::File(content) => json!({"name": name, "kind": "file", "size": content.len()}),
+    }
+}
+
+fn without_time(entry: &Value) -> Value {
+    let mut entry = entry.clone();
+    let time = entry.as_object_mut().expect("an object").remove("modified");
+    assert!(time.is_some());
+    entry
+}

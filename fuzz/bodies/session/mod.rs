@@ -1,0 +1,191 @@
+//! A whole session over a pipe, against a model.
+//!
+//! A script of a client's doings is made of any bytes and played to a real server. Requests whose
+//! outcome would depend on others that still run wait for those, so that the model knows each
+//! reply; in a racy script nothing waits, and only what holds in any order is checked.
+
+mod expect;
+mod model;
+mod play;
+mod predict;
+mod putting;
+mod script;
+
+use std::cell::OnceCell;
+use std::path::Path;
+use std::time::Duration;
+
+use haul::accounts::{Accounts, HashingCost, NewUser, UserName};
+use haul::config::Config;
+use haul::protocol::Secret;
+use haul::server::{Peer, Server, Shutdown};
+use haul::storage::{Limits, Store};
+use tempfile::TempDir;
+use tokio::io::{DuplexStream, duplex};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::model::Tree;
+use self::play::Play;
+use self::script::Script;
+
+const PASSWORD: &str = "correct horse";
+
+/// Bytes and files that the user with the small quota may have.
+const TIGHT: (u64, u64) = (40_000, 5);
+
+/// No script takes longer; a hang is a failure.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn check(input: &[u8]) {
+    let script = Script::read(input);
+    let script = Shown(script);
+    thread_local! {
+        static WORLD: OnceCell<World> = const { OnceCell::new() };
+    }
+    WORLD.with(|world| {
+        let world = world.get_or_init(World::new);
+        world.runtime.block_on(async {
+            let played = timeout(PATIENCE, world.play(&script.0)).await;
+            played.expect("no hang");
+        });
+    });
+}
+
+/// A script that is printed where it fails.
+struct Shown(Script);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{:#?}", self.0);
+        }
+    }
+}
+
+/// What all scripts of a thread share: accounts take longer to make than a session does.
+struct World {
+    runtime: Runtime,
+    accounts: Accounts,
+    _place: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let place = place();
+        let accounts = runtime.block_on(async {
+            let accounts = Accounts::open(place.path()).await.expect("accounts");
+            let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
+            let tight = Limits {
+                bytes: Some(TIGHT.0),
+                files: Some(TIGHT.1),
+            };
+            add_user(&accounts, "free", Limits::default()).await;
+            add_user(&accounts, "tight", tight).await;
+            accounts
+        });
+        Self {
+            runtime,
+            accounts,
+            _place: place,
+        }
+    }
+
+    async fn play(&self, script: &Script) {
+        let data = place();
+        let store = Store::open(data.path()).expect("a store");
+        let mut config = Config::default();
+        // Nothing here is to be measured by the clock.
+        config.limits.login_timeout = PATIENCE;
+        config.limits.frame_timeout = PATIENCE;
+        config.limits.frame_timeout_before_login = PATIENCE;
+        config.limits.write_timeout = PATIENCE;
+        let server = Server::new(self.accounts.clone(), store, config);
+        let user = if script.tight { "tight" } else { "free" };
+        let (near, session) = connect(&server, 8 << (script.pipe % 14));
+        let mut play = Play::log_in(near, user, script).await;
+        for step in &script.steps {
+            play.step(step).await;
+        }
+        let known = play.end(script.ending).await;
+        session.await.expect("the session does not panic");
+        let home = data.path().join("homes").join(user);
+        let last = connect(&server, 64 * 1024);
+        check_rest(&home, &data.path().join("staging"), last, user, script).await;
+        known.check(&Tree::read(&home));
+    }
+}
+
+/// In memory where there is such a place: what a disk does is not what is tested here.
+fn place() -> TempDir {
+    let in_memory = tempfile::tempdir_in("/dev/shm");
+    in_memory
+        .or_else(|_| tempfile::tempdir())
+        .expect("a temporary directory")
+}
+
+async fn add_user(accounts: &Accounts, name: &str, limits: Limits) {
+    let name: UserName = name.parse().expect("a user name");
+    let new = NewUser {
+        admin: false,
+        limits,
+    };
+    let password = Secret::new(PASSWORD.into());
+    let added = accounts.add_user(&name, &password, new).await;
+    added.expect("a new user");
+}
+
+fn connect(server: &Server, pipe: usize) -> (DuplexStream, JoinHandle<()>) {
+    let (near, far) = duplex(pipe);
+    let (reader, writer) = tokio::io::split(far);
+    let server = server.clone();
+    let session = tokio::spawn(async move {
+        let shutdown = Shutdown::default();
+        server
+            .serve(reader, writer, Peer::in_process(), shutdown)
+            .await;
+    });
+    (near, session)
+}
+
+/// Once the disk has done what the session left behind, nothing is staged and the quota is what
+/// the disk holds.
+async fn check_rest(
+    home: &Path,
+    staging: &Path,
+    (near, session): (DuplexStream, JoinHandle<()>),
+    user: &str,
+    script: &Script,
+) {
+    let mut last = Play::log_in(near, user, script).await;
+    let give_up = Instant::now() + Duration::from_secs(10);
+    loop {
+        let staging_now = staged(staging);
+        let in_use = last.usage().await;
+        let held = Tree::read(home).usage();
+        if (staging_now, in_use) == (0, held) {
+            break;
+        }
+        assert!(
+            Instant::now() < give_up,
+            "{staging_now} are staged, {in_use:?} in use, {held:?} on the disk"
+        );
+        sleep(Duration::from_millis(2)).await;
+    }
+    let bytes = Tree::read(home).usage();
+    assert!(
+        !script.tight || bytes.0 <= TIGHT.0 && bytes.1 <= TIGHT.1,
+        "{bytes:?}"
+    );
+    last.quit().await;
+    session.await.expect("the session does not panic");
+}
+
+/// Entries of staging that are not the server's own.
+fn staged(staging: &Path) -> usize {
+    let entries = std::fs::read_dir(staging).expect("a directory");
+    entries.filter(|entry| entry.as_ref().is_ok()).count()
+}

@@ -1,0 +1,243 @@
+//! The model: a tree in memory, and what PROTOCOL says that each request does to it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use haul::protocol::{ErrorCode, IfExists};
+use haul::storage::VirtualPath;
+
+/// What a path names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Node {
+    Dir,
+    File(Arc<Vec<u8>>),
+}
+
+/// Files and directories by path; the root is always there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tree(BTreeMap<VirtualPath, Node>);
+
+/// What a request reads or changes: the path and all below it.
+#[derive(Debug, Clone)]
+pub(crate) struct Touch {
+    path: VirtualPath,
+    writes: bool,
+}
+
+impl Touch {
+    pub(crate) fn reads(path: &VirtualPath) -> Self {
+        let path = path.clone();
+        Self {
+            path,
+            writes: false,
+        }
+    }
+
+    pub(crate) fn writes(path: &VirtualPath) -> Self {
+        let path = path.clone();
+        Self { path, writes: true }
+    }
+
+    /// Whether the order of the two matters.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        (self.writes || other.writes)
+            && (self.path.starts_with(&other.path) || other.path.starts_with(&self.path))
+    }
+}
+
+impl Tree {
+    /// What really lies below `root` on the disk.
+    pub(crate) fn read(root: &Path) -> Self {
+        let mut tree = Self::default();
+        tree.read_below(root, &VirtualPath::root());
+        tree
+    }
+
+    fn read_below(&mut self, dir: &Path, path: &VirtualPath) {
+        for entry in std::fs::read_dir(dir).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let name = entry.file_name().into_string().expect("a sound name");
+            let path = path.join_name(&name).expect("a sound name");
+            if entry.file_type().expect("a type").is_dir() {
+                self.0.insert(path.clone(), Node::Dir);
+                self.read_below(&entry.path(), &path);
+            } else {
+                let content = std::fs::read(entry.path()).expect("a file");
+                self.0.insert(path, Node::File(content.into()));
+            }
+        }
+    }
+
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.0.values().filter_map(|node| match node {
+            Node::File(content) => Some(&**content),
+            Node::Dir => None,
+        })
+    }
+
+    /// Bytes and number of all files.
+    pub(crate) fn usage(&self) -> (u64, u64) {
+        let sizes = self.files().map(|content| content.len() as u64);
+        sizes.fold((0, 0), |(bytes, files), size| (bytes + size, files + 1))
+    }
+
+    pub(crate) fn look(&self, path: &VirtualPath) -> Result<Node, ErrorCode> {
+        let Some(parent) = path.parent() else {
+            return Ok(Node::Dir);
+        };
+        match self.look(&parent)? {
+            Node::File(_) => Err(ErrorCode::NotADirectory),
+            Node::Dir => self.0.get(path).cloned().ok_or(ErrorCode::NotFound),
+        }
+    }
+
+    /// Names and kinds in a directory.
+    pub(crate) fn list(&self, path: &VirtualPath) -> Vec<(String, Node)> {
+        let children = self
+            .0
+            .iter()
+            .filter(|(child, _)| child.parent().as_ref() == Some(path));
+        let named = children.map(|(child, node)| {
+            let name = child.name().expect("not the root").to_owned();
+            (name, node.clone())
+        });
+        named.collect()
+    }
+
+    /// The path itself and all below it.
+    pub(crate) fn below(&self, path: &VirtualPath) -> Self {
+        let below = self.0.iter().filter(|(child, _)| child.starts_with(path));
+        Self(
+            below
+                .map(|(path, node)| (path.clone(), node.clone()))
+                .collect(),
+        )
+    }
+
+    /// The most levels of any path.
+    pub(crate) fn deepest(&self) -> usize {
+        let levels = self.0.keys().map(|path| path.components().count());
+        levels.max().unwrap_or(0)
+    }
+
+    /// Why something can not get the name `to` by any of the rules for that.
+    pub(crate) fn landing_errors(
+        &self,
+        to: &VirtualPath,
+        is_dir: bool,
+        if_exists: IfExists,
+        parents: bool,
+    ) -> Vec<ErrorCode> {
+        let mut errors = Vec::new();
+        if !is_dir && to.as_file().is_err() {
+            errors.push(ErrorCode::InvalidPath);
+        }
+        let Some(parent) = to.parent() else {
+            return vec![ErrorCode::IsADirectory];
+        };
+        match self.look(&parent) {
+            Ok(Node::Dir) => {}
+            Ok(Node::File(_)) => errors.push(ErrorCode::NotADirectory),
+            Err(ErrorCode::NotFound) if parents => {}
+            Err(code) => errors.push(code),
+        }
+        match (self.look(to), if_exists) {
+            (Ok(_), IfExists::Fail) => errors.push(ErrorCode::Exists),
+            (Ok(Node::Dir), IfExists::Replace) if is_dir => errors.push(ErrorCode::Exists),
+            (Ok(Node::Dir), IfExists::Replace) => errors.push(ErrorCode::IsADirectory),
+            (Ok(_), IfExists::Replace) if is_dir => errors.push(ErrorCode::NotADirectory),
+            _ => {}
+        }
+        errors
+    }
+
+    /// The path that something gets which may come to `to`.
+    pub(crate) fn landing(
+        &self,
+        to: &VirtualPath,
+        is_dir: bool,
+        if_exists: IfExists,
+    ) -> VirtualPath {
+        if if_exists != IfExists::Rename || to.name().is_none() || self.look(to).is_err() {
+            return to.clone();
+        }
+        let name = to.name().expect("not the root");
+        let dot = name.rfind('.').filter(|dot| *dot > 0 && !is_dir);
+        let (stem, extension) = name.split_at(dot.unwrap_or(name.len()));
+        let parent = to.parent().expect("not the root");
+        let mut numbered = (1..).map(|number| {
+            let name = format!("{stem} ({number}){extension}");
+            parent.join_name(&name).expect("a sound name")
+        });
+        let free = numbered.find(|path| !self.0.contains_key(path));
+        free.expect("some number is free")
+    }
+
+    /// What changes when something comes to `to`.
+    pub(crate) fn landing_touch(
+        &self,
+        to: &VirtualPath,
+        if_exists: IfExists,
+        parents: bool,
+    ) -> Touch {
+        let missing = self.first_missing(to);
+        match (to.parent(), if_exists) {
+            _ if parents && missing != *to => Touch::writes(&missing),
+            (Some(parent), IfExists::Rename) => Touch::writes(&parent),
+            _ => Touch::writes(to),
+        }
+    }
+
+    /// The topmost directory on the way that would have to be made, or the path itself.
+    pub(crate) fn first_missing(&self, path: &VirtualPath) -> VirtualPath {
+        match path.parent() {
+            Some(parent) if self.look(&parent) == Err(ErrorCode::NotFound) => {
+                self.first_missing(&parent)
+            }
+            _ => path.clone(),
+        }
+    }
+
+    pub(crate) fn make_dirs(&mut self, path: &VirtualPath) {
+        if let Some(parent) = path.parent() {
+            self.make_dirs(&parent);
+            self.0.entry(path.clone()).or_insert(Node::Dir);
+        }
+    }
+
+    pub(crate) fn put(&mut self, path: &VirtualPath, content: Arc<Vec<u8>>) {
+        self.make_dirs(&path.parent().expect("not the root"));
+        self.0.insert(path.clone(), Node::File(content));
+    }
+
+    /// How many entries are gone.
+    pub(crate) fn remove(&mut self, path: &VirtualPath) -> u64 {
+        let before = self.0.len();
+        self.0.retain(|child, _| !child.starts_with(path));
+        (before - self.0.len()) as u64
+    }
+
+    pub(crate) fn copy(&mut self, from: &VirtualPath, to: &VirtualPath) {
+        let source = self.below(from);
+        for (path, node) in source.0 {
+            let rest = &path.as_str()[from.as_str().len()..];
+            let path = format!("{to}{rest}");
+            let path = VirtualPath::parse(&path).expect("not too deep");
+            self.0.insert(path, node);
+        }
+    }
+
+    pub(crate) fn rename(&mut self, from: &VirtualPath, to: &VirtualPath) {
+        if from != to {
+            let moved = self.below(from);
+            self.remove(from);
+            let mut whole = std::mem::take(self);
+            let mut source = Self(moved.0);
+            source.copy(from, to);
+            source.remove(from);
+            whole.0.extend(source.0);
+            *self = whole;
+        }
+    }
+}

@@ -1,0 +1,597 @@
+//! The client that plays a script and holds every reply against the model.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use haul::connection::Receiver;
+use haul::protocol::{
+    Algorithm, DigestChoice, ErrorCode, Frame, FrameCodec, IfExists, MAX_CONTROL, MAX_PAYLOAD,
+    Request, ServerMessage, WireError,
+};
+use haul::storage::VirtualPath;
+use serde_json::{Value, json};
+use tokio::io::{AsyncWriteExt, DuplexStream, WriteHalf};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::expect::{Expect, Stream, Then};
+use super::model::{Touch, Tree};
+use super::predict::Predict;
+use super::putting::{Putting, control, data, frame};
+use super::script::{Ask, Bad, EndDigest, Ending, PutStep, Script, Slot, Step, Target};
+use super::{PASSWORD, TIGHT};
+
+/// An `id` that no request of a script has.
+const NOBODY: u32 = u32::MAX;
+
+/// More requests than that unanswered are waited for: a script is to stay small.
+const MAX_WAITING: usize = 48;
+
+pub(crate) struct Play {
+    writer: WriteHalf<DuplexStream>,
+    incoming: mpsc::UnboundedReceiver<Frame>,
+    /// Bytes in one write.
+    piece: usize,
+    racy: bool,
+    limit: Option<(u64, u64)>,
+    last_id: u32,
+    waiting: BTreeMap<u32, Expect>,
+    slots: [Option<Putting>; Slot::COUNT],
+    tree: Tree,
+    cwd: VirtualPath,
+    /// All that any put has sent to its end.
+    contents: HashSet<Arc<Vec<u8>>>,
+    fate: Fate,
+    /// The server has said why it hangs up.
+    refused: bool,
+    reading: JoinHandle<()>,
+}
+
+/// Whether the server has a reason to hang up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Lives,
+    /// The client said that it goes.
+    Leaves,
+    /// The client sent a bad frame.
+    Breaks,
+    Ended,
+}
+
+/// What is known of the files in the end.
+pub(crate) struct Known {
+    tree: Option<Tree>,
+    contents: HashSet<Arc<Vec<u8>>>,
+}
+
+impl Known {
+    pub(crate) fn check(&self, disk: &Tree) {
+        if let Some(tree) = &self.tree {
+            assert_eq!(disk, tree);
+        }
+        for content in disk.files() {
+            assert!(self.contents.contains(content), "a file that nobody put");
+        }
+    }
+}
+
+impl Play {
+    pub(crate) async fn log_in(stream: DuplexStream, user: &str, script: &Script) -> Self {
+        let (reader, writer) = tokio::io::split(stream);
+        let (received, incoming) = mpsc::unbounded_channel();
+        let reading = tokio::spawn(async move {
+            let hour = Duration::from_secs(3600);
+            let mut frames = Receiver::new(reader, FrameCodec::new(), hour);
+            // Sound frames, until it is closed.
+            while let Some(frame) = frames.next().await.expect("sound frames") {
+                let _ = received.send(frame);
+            }
+        });
+        let mut play = Self {
+            writer,
+            incoming,
+            piece: usize::MAX,
+            racy: script.racy,
+            limit: script.tight.then_some(TIGHT),
+            last_id: 0,
+            waiting: BTreeMap::new(),
+            slots: [const { None }; Slot::COUNT],
+            tree: Tree::default(),
+            cwd: VirtualPath::root(),
+            contents: HashSet::new(),
+            fate: Fate::Lives,
+            refused: false,
+            reading,
+        };
+        let login = json!({"cmd": "login", "user": user, "password": PASSWORD});
+        play.send_request(login, Expect::new("login", Then::Anything))
+            .await;
+        play.settle().await;
+        play
+    }
+
+    pub(crate) async fn step(&mut self, step: &Step) {
+        self.take_what_came();
+        if self.fate == Fate::Ended {
+            return;
+        }
+        if self.waiting.len() > MAX_WAITING {
+            self.settle().await;
+        }
+        match step {
+            Step::Ask(ask) => self.command(ask).await,
+            Step::Put(put) => self.put(put).await,
+            Step::Data {
+                slot,
+                length,
+                fill,
+                over,
+            } => self.data(*slot, *length, *fill, *over).await,
+            Step::End { slot, digest } => self.end_put(*slot, *digest).await,
+            Step::Get {
+                path,
+                offset,
+                length,
+                digest,
+            } => {
+                let digest = digest.map(DigestChoice::from);
+                let part = (offset.map(u64::from), length.map(u64::from));
+                self.get(&path.text(), part, digest).await;
+            }
+            Step::Cancel(target) => self.cancel(*target).await,
+            Step::Settle => self.settle().await,
+            Step::Cut(0) => self.piece = usize::MAX,
+            Step::Cut(piece) => self.piece = usize::from(*piece),
+            Step::Bad(bad) => self.bad_frame(bad).await,
+        }
+    }
+
+    /// Ends the session; what is known of the files then.
+    pub(crate) async fn end(mut self, ending: Ending) -> Known {
+        match (self.fate, ending) {
+            (Fate::Lives, Ending::Quit) => self.quit_session().await,
+            (Fate::Lives, Ending::HalfClose) => self.close_half(&[]).await,
+            (Fate::Lives, Ending::Truncate) => self.close_half(&[0, 0, 0, 9, b'{']).await,
+            (Fate::Lives, Ending::Vanish) => self.reading.abort(),
+            _ => {}
+        }
+        let changing = self.waiting.values().any(Expect::changes_files);
+        Known {
+            tree: (!self.racy && !changing).then_some(self.tree),
+            contents: self.contents,
+        }
+    }
+
+    pub(crate) async fn quit(mut self) {
+        self.quit_session().await;
+    }
+
+    async fn quit_session(&mut self) {
+        self.fate = Fate::Leaves;
+        self.allow_cancelled();
+        let expect = Expect::new("quit", Then::Is(json!({})));
+        self.send_request(json!({"cmd": "quit"}), expect).await;
+        self.read_to_the_end().await;
+        let left = &self.waiting;
+        assert!(left.is_empty(), "never answered: {left:?}");
+    }
+
+    /// Sends nothing after `last`, and reads to the end.
+    async fn close_half(&mut self, last: &[u8]) {
+        self.fate = Fate::Leaves;
+        self.allow_cancelled();
+        self.write(last).await;
+        // Fails only if the server has closed already.
+        let _ = self.writer.shutdown().await;
+        self.read_to_the_end().await;
+        let owed =
+            |expect: &Expect| matches!(expect.stream, Stream::Receiving { .. } | Stream::Ended);
+        let given_up = self.waiting.values().any(owed);
+        assert!(!given_up || !last.is_empty(), "{:?}", self.waiting);
+    }
+
+    fn allow_cancelled(&mut self) {
+        for expect in self.waiting.values_mut() {
+            expect.may.push(ErrorCode::Cancelled);
+        }
+    }
+
+    /// What `df` says is in use.
+    pub(crate) async fn usage(&mut self) -> (u64, u64) {
+        self.settle().await;
+        let expect = Expect::new("df", Then::Anything);
+        let id = self.send_request(json!({"cmd": "df"}), expect).await;
+        loop {
+            let Some(Frame::Control(json)) = self.incoming.recv().await else {
+                panic!("no reply to df");
+            };
+            let reply: Value = serde_json::from_slice(&json).expect("JSON");
+            self.take(Frame::Control(json));
+            if reply["id"] == id {
+                let used = (reply["ok"]["used"].as_u64(), reply["ok"]["files"].as_u64());
+                return (used.0.expect("bytes"), used.1.expect("files"));
+            }
+        }
+    }
+
+    async fn command(&mut self, ask: &Ask) {
+        match ask {
+            Ask::Text(text) => self.text(text).await,
+            Ask::Df => self.df().await,
+            ask => {
+                let Some((_, expect)) = self.predict().ask(ask) else {
+                    return;
+                };
+                self.settle_before(&expect).await;
+                let Some((request, expect)) = self.predict().ask(ask) else {
+                    return;
+                };
+                self.send_request(request, expect).await;
+                if matches!(ask, Ask::Cd(_)) && !self.racy {
+                    // What later paths are relative to.
+                    self.settle().await;
+                }
+            }
+        }
+    }
+
+    /// What is no request, though it begins like one.
+    async fn text(&mut self, text: &str) {
+        let json = format!("{{{text}");
+        let Err(bad) = Request::parse(json.as_bytes()) else {
+            return;
+        };
+        let taken = bad.cmd == Some("put") || self.waiting.contains_key(&bad.id);
+        if taken || json.len() > MAX_CONTROL {
+            return;
+        }
+        let refused = [ErrorCode::BadRequest, ErrorCode::Unsupported];
+        let expect = Expect::new("text", Then::Anything).fails(refused);
+        self.waiting.insert(bad.id, expect);
+        self.write_frame(json.as_bytes()).await;
+    }
+
+    async fn df(&mut self) {
+        let others = self.waiting.values().map(|expect| expect.holds);
+        let used = others.fold(self.tree.usage(), |sum, more| {
+            (sum.0 + more.0, sum.1 + more.1)
+        });
+        let exact = self
+            .waiting
+            .values()
+            .all(|expect| expect.touches.is_empty() && expect.holds == (0, 0));
+        let then = Then::Df { used, exact };
+        self.send_request(json!({"cmd": "df"}), Expect::new("df", then))
+            .await;
+    }
+
+    async fn get(
+        &mut self,
+        path: &str,
+        part: (Option<u64>, Option<u64>),
+        digest: Option<DigestChoice>,
+    ) {
+        let (_, expect) = self.predict().get(path, part, digest);
+        self.settle_before(&expect).await;
+        let (request, expect) = self.predict().get(path, part, digest);
+        let whole = part == (None, None);
+        let expect = Expect {
+            stream: Stream::Opening,
+            ..expect
+        };
+        let id = self.send_request(request, expect).await;
+        if let (true, Some(expect)) = (self.racy && whole, self.waiting.get_mut(&id)) {
+            expect.then = Then::GetWhole;
+        }
+    }
+
+    async fn put(&mut self, step: &PutStep) {
+        let text = step.path.text();
+        if !self.racy {
+            let path = self.predict().resolve(&text).ok();
+            let touches = path.as_ref().map(Touch::reads);
+            self.settle_before(&Expect::new("put", Then::Anything).touching(touches))
+                .await;
+        }
+        let before = self.slots[step.slot.index()]
+            .as_ref()
+            .map(|before| before.id);
+        let before = before.map(|id| (id, self.waiting.get(&id)));
+        match before {
+            // With an `id` whose data is still thrown away.
+            Some((id, None)) if step.second => self.put_as(id, step, &text).await,
+            Some((_, None)) | None => {
+                let id = self.next_id();
+                self.put_as(id, step, &text).await;
+            }
+            Some((id, Some(expect))) if step.second && expect.is_sure_to_be_open() => {
+                let request = json!({"id": id, "cmd": "put", "path": text});
+                self.breaks(control(&request)).await;
+            }
+            Some(_) => {}
+        }
+    }
+
+    async fn put_as(&mut self, id: u32, step: &PutStep, text: &str) {
+        let mut request = json!({"id": id, "cmd": "put", "path": text, "parents": step.parents});
+        if let Some(size) = step.size {
+            request["size"] = size.into();
+        }
+        if let Some(there) = step.if_exists {
+            request["if_exists"] = json!(IfExists::from(there));
+        }
+        let digest = step.digest.map(Algorithm::from);
+        if let Some(digest) = digest {
+            request["digest"] = digest.name().into();
+        }
+        let putting = Putting {
+            id,
+            path: self.predict().resolve(text),
+            size: step.size.map(u64::from),
+            if_exists: step.if_exists.map_or(IfExists::Replace, IfExists::from),
+            parents: step.parents,
+            digest,
+            sent: Vec::new(),
+        };
+        let expect = putting.expect_begin(&self.tree);
+        self.slots[step.slot.index()] = Some(putting);
+        self.waiting.insert(id, self.loosened(expect));
+        self.note_pressure();
+        self.write_frame(request.to_string().as_bytes()).await;
+    }
+
+    async fn data(&mut self, slot: Slot, length: u16, fill: u8, over: bool) {
+        let Some(putting) = &mut self.slots[slot.index()] else {
+            return;
+        };
+        let left = putting.size.map_or(u64::MAX, |size| {
+            size.saturating_sub(putting.sent.len() as u64)
+        });
+        let expect = self.waiting.get_mut(&putting.id);
+        if over && left < u64::from(u16::MAX) {
+            if expect.is_some_and(|expect| expect.is_sure_to_be_open()) {
+                let length = usize::try_from(left).expect("small") + 1;
+                let bad = data(putting.id, &vec![fill; length]);
+                self.breaks(bad).await;
+            }
+            return;
+        }
+        let length = u64::from(length).min(left);
+        if length == 0 {
+            return;
+        }
+        let length = usize::try_from(length).expect("small");
+        let bytes = (fill..=255).chain(0..fill).cycle();
+        let chunk: Vec<u8> = bytes.take(length).collect();
+        putting.sent.extend(&chunk);
+        if let (Some(expect), None) = (expect, putting.size) {
+            expect.holds.0 = putting.sent.len() as u64;
+        }
+        let frame = data(putting.id, &chunk);
+        self.note_pressure();
+        self.write(&frame).await;
+    }
+
+    async fn end_put(&mut self, slot: Slot, digest: EndDigest) {
+        let Some(putting) = self.slots[slot.index()].take() else {
+            return;
+        };
+        if !self.racy && self.waiting.contains_key(&putting.id) {
+            let touches = putting.landing_touch(&self.tree);
+            self.settle_before(&Expect::new("put", Then::Anything).touching(touches))
+                .await;
+        }
+        let frame = putting.end_frame(digest);
+        self.contents.insert(Arc::new(putting.sent.clone()));
+        if let Some(expect) = self.waiting.remove(&putting.id) {
+            let expect = putting.expect_end(&self.tree, digest, expect);
+            self.waiting.insert(putting.id, self.loosened(expect));
+        }
+        self.write(&frame).await;
+    }
+
+    async fn cancel(&mut self, target: Target) {
+        let id = match target {
+            Target::Slot(slot) => self.slots[slot.index()].as_ref().map(|putting| putting.id),
+            Target::LastRequest => Some(self.last_id),
+            Target::Nothing => Some(NOBODY),
+        };
+        let Some(id) = id else {
+            return;
+        };
+        let expect = Expect::new("cancel", Then::Is(json!({})));
+        let expect = match self.waiting.get_mut(&id) {
+            Some(transfer) if transfer.stream != Stream::None => {
+                let open = transfer.is_sure_to_be_open();
+                transfer.may.push(ErrorCode::Cancelled);
+                expect.may_fail((!open).then_some(ErrorCode::NotFound))
+            }
+            _ => expect.fails([ErrorCode::NotFound]),
+        };
+        self.send_request(json!({"cmd": "cancel", "target": id}), expect)
+            .await;
+    }
+
+    async fn bad_frame(&mut self, bad: &Bad) {
+        let bytes = match *bad {
+            Bad::Empty => vec![0; 4],
+            Bad::TooLong(length) => {
+                let limit = u32::try_from(MAX_PAYLOAD).expect("a u32");
+                length.max(limit + 1).to_be_bytes().to_vec()
+            }
+            Bad::Mark(b'{' | 1, length) => vec![0, 0, 0, length.max(1), b'['],
+            Bad::Mark(mark, length) => vec![0, 0, 0, length.max(1), mark],
+            Bad::NoStream(length) => vec![0, 0, 0, length % 4 + 1, 1],
+            Bad::Stray => data(NOBODY, b"stray"),
+        };
+        self.breaks(bytes).await;
+    }
+
+    /// Sends what no session survives.
+    async fn breaks(&mut self, bytes: Vec<u8>) {
+        self.fate = Fate::Breaks;
+        self.allow_cancelled();
+        self.write(&bytes).await;
+        self.read_to_the_end().await;
+    }
+
+    fn predict(&self) -> Predict<'_> {
+        Predict {
+            tree: &self.tree,
+            cwd: &self.cwd,
+        }
+    }
+
+    /// What is still expected where any order is possible.
+    fn loosened(&self, expect: Expect) -> Expect {
+        let certain = [
+            "login", "ping", "whoami", "hello", "help", "end", "text", "quit", "cancel",
+        ];
+        if !self.racy || certain.contains(&expect.cmd) {
+            return expect;
+        }
+        Expect {
+            stream: expect.stream,
+            ..Expect::anything(expect.cmd)
+        }
+    }
+
+    /// All that wants room may be refused as soon as it might not all fit together.
+    fn note_pressure(&mut self) {
+        let Some(limit) = self.limit else {
+            return;
+        };
+        let holds = self.waiting.values().map(|expect| expect.holds);
+        let most = holds.fold(self.tree.usage(), |sum, more| {
+            (sum.0 + more.0, sum.1 + more.1)
+        });
+        if most.0 > limit.0 || most.1 > limit.1 {
+            for expect in self.waiting.values_mut() {
+                if expect.holds != (0, 0) {
+                    expect.may.push(ErrorCode::QuotaExceeded);
+                }
+            }
+        }
+    }
+
+    async fn send_request(&mut self, mut request: Value, expect: Expect) -> u32 {
+        let id = self.next_id();
+        request["id"] = id.into();
+        self.waiting.insert(id, self.loosened(expect));
+        self.note_pressure();
+        self.write_frame(request.to_string().as_bytes()).await;
+        id
+    }
+
+    fn next_id(&mut self) -> u32 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    async fn write_frame(&mut self, payload: &[u8]) {
+        self.write(&frame(payload)).await;
+    }
+
+    async fn write(&mut self, bytes: &[u8]) {
+        for piece in bytes.chunks(self.piece.max(1)) {
+            // The server may have hung up already; then reading tells.
+            if self.writer.write_all(piece).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until no request runs whose order with this one matters.
+    async fn settle_before(&mut self, expect: &Expect) {
+        let meets = |other: &Expect| {
+            let touches = &expect.touches;
+            touches
+                .iter()
+                .any(|own| other.touches.iter().any(|touch| own.meets(touch)))
+        };
+        if !self.racy && self.waiting.values().any(meets) {
+            self.settle().await;
+        }
+    }
+
+    /// Waits for every reply that can come without the client's doing.
+    async fn settle(&mut self) {
+        while self.waiting.values().any(Expect::is_running) {
+            match self.incoming.recv().await {
+                Some(frame) => self.take(frame),
+                None => panic!("it hung up before {:?}", self.waiting),
+            }
+        }
+    }
+
+    async fn read_to_the_end(&mut self) {
+        while let Some(frame) = self.incoming.recv().await {
+            self.take(frame);
+        }
+        assert_eq!(self.refused, self.fate == Fate::Breaks);
+        self.fate = Fate::Ended;
+    }
+
+    fn take_what_came(&mut self) {
+        while let Ok(frame) = self.incoming.try_recv() {
+            self.take(frame);
+        }
+    }
+
+    fn take(&mut self, frame: Frame) {
+        match frame {
+            Frame::Data { stream, chunk } => {
+                let expect = self.waiting.get_mut(&stream);
+                match expect.map(|expect| &mut expect.stream) {
+                    Some(Stream::Receiving { length, content }) => {
+                        content.extend_from_slice(&chunk);
+                        assert!(!chunk.is_empty() && content.len() as u64 <= *length);
+                    }
+                    other => panic!("data on stream {stream}: {other:?}"),
+                }
+            }
+            Frame::Control(json) => match ServerMessage::parse(&json).expect("a message") {
+                ServerMessage::Begin(id, begin) => {
+                    let begin = serde_json::from_str(begin.get()).expect("JSON");
+                    self.waiting.get_mut(&id).expect("asked").begin(&begin);
+                }
+                ServerMessage::Reply(id, reply) => {
+                    let expect = self
+                        .waiting
+                        .remove(&id)
+                        .expect("asked, and not answered yet");
+                    self.answered(
+                        expect,
+                        reply.map(|ok| serde_json::from_str(ok.get()).expect("JSON")),
+                    );
+                }
+                ServerMessage::Refusal(error) => {
+                    assert_eq!((self.fate, error.code), (Fate::Breaks, ErrorCode::BadFrame));
+                    self.refused = true;
+                }
+                ServerMessage::Event(event) => panic!("{event:?}"),
+            },
+        }
+    }
+
+    fn answered(&mut self, expect: Expect, reply: Result<Value, WireError>) {
+        match reply {
+            Err(error) => expect.check_error(&error),
+            Ok(ok) => {
+                if let (Then::GetWhole, Stream::Receiving { content, .. }) =
+                    (&expect.then, &expect.stream)
+                {
+                    assert!(
+                        self.contents.contains(content),
+                        "a file that nobody put: {ok}"
+                    );
+                }
+                expect.succeed(&ok, &mut self.tree, &mut self.cwd);
+                let (used, limit) = (self.tree.usage(), self.limit);
+                let fits = limit.is_none_or(|limit| used.0 <= limit.0 && used.1 <= limit.1);
+                assert!(fits, "{used:?} are over the quota");
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A put on its way, as the client knows it.
+
+use std::sync::Arc;
+
+use haul::protocol::{Algorithm, Digest, ErrorCode, IfExists};
+use haul::storage::VirtualPath;
+use serde_json::{Value, json};
+
+use super::expect::{Expect, Stream, Then};
+use super::model::{Touch, Tree};
+use super::script::EndDigest;
+
+/// A put whose end was not sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Putting {
+    pub(crate) id: u32,
+    pub(crate) path: Result<VirtualPath, ErrorCode>,
+    pub(crate) size: Option<u64>,
+    pub(crate) if_exists: IfExists,
+    pub(crate) parents: bool,
+    pub(crate) digest: Option<Algorithm>,
+    pub(crate) sent: Vec<u8>,
+}
+
+impl Putting {
+    /// What is expected of it before its end.
+    pub(crate) fn expect_begin(&self, tree: &Tree) -> Expect {
+        let touches = self.path.as_ref().ok().map(Touch::reads);
+        Expect {
+            holds: (self.size.unwrap_or(0), 1),
+            stream: Stream::Opening,
+            ..Expect::new("put", Then::Anything)
+        }
+        .touching(touches)
+        .fails(self.errors(tree))
+    }
+
+    /// What is expected of it after its end, if it is not answered yet; `before` is what was.
+    pub(crate) fn expect_end(&self, tree: &Tree, end: EndDigest, before: Expect) -> Expect {
+        let mut errors = self.errors(tree);
+        if self.size.is_some_and(|size| size != self.sent.len() as u64) {
+            errors.push(ErrorCode::SizeMismatch);
+        }
+        if matches!(end, EndDigest::Wrong(_)) {
+            errors.push(ErrorCode::DigestMismatch);
+        }
+        let then = match &self.path {
+            Err(_) => Then::Anything,
+            Ok(path) => {
+                let path = tree.landing(path, false, self.if_exists);
+                let of_end = match end {
+                    EndDigest::Right(hash) => Some(Algorithm::from(hash)),
+                    _ => None,
+                };
+                let algorithm = self.digest.or(of_end).unwrap_or_default();
+                Then::Put(path, Arc::new(self.sent.clone()), algorithm)
+            }
+        };
+        // What was wrong at the beginning may have been answered already.
+        let may = [before.may, before.must].concat();
+        let expect = Expect {
+            holds: before.holds,
+            stream: Stream::Ended,
+            ..Expect::new("put", then)
+        };
+        expect
+            .touching(self.landing_touch(tree))
+            .fails(errors)
+            .may_fail(may)
+    }
+
+    pub(crate) fn landing_touch(&self, tree: &Tree) -> Option<Touch> {
+        let path = self.path.as_ref().ok()?;
+        Some(tree.landing_touch(path, self.if_exists, self.parents))
+    }
+
+    fn errors(&self, tree: &Tree) -> Vec<ErrorCode> {
+        match &self.path {
+            Ok(path) => tree.landing_errors(path, false, self.if_exists, self.parents),
+            Err(code) => vec![*code],
+        }
+    }
+
+    pub(crate) fn end_frame(&self, end: EndDigest) -> Vec<u8> {
+        let digest = match end {
+            EndDigest::EmptyFrame => return data(self.id, &[]),
+            EndDigest::None => None,
+            EndDigest::Right(hash) => Some(Digest::of(hash.into(), &self.sent)),
+            EndDigest::Wrong(hash) => Some(Digest::of(hash.into(), b"others")),
+        };
+        let mut request = json!({"id": self.id, "cmd": "end"});
+        if let Some(digest) = digest {
+            request["digest"] = digest.to_string().into();
+        }
+        control(&request)
+    }
+}
+
+pub(crate) fn control(request: &Value) -> Vec<u8> {
+    frame(request.to_string().as_bytes())
+}
+
+pub(crate) fn data(stream: u32, chunk: &[u8]) -> Vec<u8> {
+    let mut payload = vec![1];
+    payload.extend(stream.to_be_bytes());
+    payload.extend(chunk);
+    frame(&payload)
+}
+
+pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short payload");
+    [&length.to_be_bytes(), payload].concat()
+}

@@ -1,0 +1,419 @@
+//! What a client does in one session, made of any bytes: a few for the session, then a few for each
+//! step, so that every byte counts and a changed byte is a changed step.
+
+use haul::protocol::{Algorithm, DigestChoice, IfExists};
+
+/// One session of one client.
+#[derive(Debug)]
+pub(crate) struct Script {
+    /// Whether the user has a small quota.
+    pub(crate) tight: bool,
+    /// Whether what one request is to find depends on others that still run.
+    pub(crate) racy: bool,
+    /// Bytes that the pipe holds, as a power of two from 8 on.
+    pub(crate) pipe: u8,
+    pub(crate) ending: Ending,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Script {
+    /// More steps show nothing new.
+    const MAX_STEPS: usize = 150;
+
+    /// Any bytes are a script.
+    pub(crate) fn read(input: &[u8]) -> Self {
+        let mut bytes = Bytes(input);
+        let mut script = Self {
+            tight: bytes.flag(),
+            racy: bytes.flag(),
+            pipe: bytes.next(),
+            ending: match bytes.next() % 8 {
+                0..=4 => Ending::Quit,
+                5 => Ending::HalfClose,
+                6 => Ending::Truncate,
+                _ => Ending::Vanish,
+            },
+            steps: Vec::new(),
+        };
+        while !bytes.0.is_empty() && script.steps.len() < Self::MAX_STEPS {
+            script.steps.extend(bytes.steps());
+        }
+        script
+    }
+}
+
+/// How the session ends, if none of its steps ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// With `quit`.
+    Quit,
+    /// The client sends no more, but reads to the end.
+    HalfClose,
+    /// In the middle of a frame.
+    Truncate,
+    /// The client is gone.
+    Vanish,
+}
+
+#[derive(Debug)]
+pub(crate) enum Step {
+    Ask(Ask),
+    Put(PutStep),
+    Data {
+        slot: Slot,
+        length: u16,
+        fill: u8,
+        /// Past the declared size, if there is one.
+        over: bool,
+    },
+    End {
+        slot: Slot,
+        digest: EndDigest,
+    },
+    Get {
+        path: PathText,
+        offset: Option<u16>,
+        length: Option<u16>,
+        digest: Option<Wanted>,
+    },
+    Cancel(Target),
+    /// Waits for all replies that can come.
+    Settle,
+    /// From now on writes so many bytes at a time.
+    Cut(u8),
+    Bad(Bad),
+}
+
+/// A request that has one reply and no data.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Cd(PathText),
+    Pwd,
+    Ls(Option<PathText>),
+    Stat(PathText),
+    Mkdir(PathText, bool),
+    Rm(PathText, bool),
+    Mv(PathText, PathText, Option<There>),
+    Cp(PathText, PathText, Option<There>),
+    Hash(PathText, Option<Hash>),
+    Df,
+    Ping,
+    Whoami,
+    Hello,
+    Help,
+    Login,
+    /// An `end` of no put.
+    StrayEnd,
+    /// A JSON object, or nearly, of the script's own.
+    Text(String),
+}
+
+#[derive(Debug)]
+pub(crate) struct PutStep {
+    pub(crate) slot: Slot,
+    pub(crate) path: PathText,
+    pub(crate) size: Option<u16>,
+    pub(crate) if_exists: Option<There>,
+    pub(crate) parents: bool,
+    pub(crate) digest: Option<Hash>,
+    /// Even while the one before, with the same `id`, waits for its end.
+    pub(crate) second: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum EndDigest {
+    /// An empty data frame in place of `end`.
+    EmptyFrame,
+    None,
+    Right(Hash),
+    Wrong(Hash),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target {
+    Slot(Slot),
+    LastRequest,
+    Nothing,
+}
+
+/// What no session survives.
+#[derive(Debug)]
+pub(crate) enum Bad {
+    Empty,
+    TooLong(u32),
+    Mark(u8, u8),
+    NoStream(u8),
+    Stray,
+}
+
+/// One of the client's places for a put that waits for its end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slot(u8);
+
+impl Slot {
+    pub(crate) const COUNT: usize = 4;
+
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0) % Self::COUNT
+    }
+}
+
+/// A path of a small alphabet, so that requests meet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PathText(u8);
+
+impl PathText {
+    pub(crate) fn text(self) -> String {
+        const TEXTS: [&str; 32] = [
+            "a",
+            "b",
+            "c.x",
+            "/a",
+            "/b",
+            "/c.x",
+            "a/a",
+            "a/b",
+            "/a/a",
+            "/a/b",
+            "/b/a",
+            "a/b/c.x",
+            "/a/b/c.x",
+            "/b/b/b/b",
+            "a/",
+            "/b/",
+            "/a/b/",
+            "/",
+            ".",
+            "..",
+            "../a",
+            "../b/a",
+            "a/..",
+            "a/./b",
+            "//b//a",
+            "a (1)",
+            "/c (1).x",
+            "\u{e4}\u{1f980}",
+            "",
+            "a\u{7}",
+            "b\u{202e}",
+            "LONG",
+        ];
+        match TEXTS[usize::from(self.0) % TEXTS.len()] {
+            "LONG" => "x".repeat(256),
+            text => text.to_owned(),
+        }
+    }
+}
+
+/// The bytes that a script is made of.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    /// The next one, 0 after the last.
+    fn next(&mut self) -> u8 {
+        let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
+        self.0 = rest;
+        *first
+    }
+
+    fn number(&mut self) -> u16 {
+        u16::from_be_bytes([self.next(), self.next()])
+    }
+
+    fn flag(&mut self) -> bool {
+        self.next() % 2 == 1
+    }
+
+    /// Something in one case of two.
+    fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        self.flag().then(|| read(self))
+    }
+
+    fn slot(&mut self) -> Slot {
+        Slot(self.next())
+    }
+
+    fn path(&mut self) -> PathText {
+        PathText(self.next())
+    }
+
+    fn there(&mut self) -> Option<There> {
+        match self.next() % 4 {
+            0 => None,
+            1 => Some(There::Replace),
+            2 => Some(There::Fail),
+            _ => Some(There::Rename),
+        }
+    }
+
+    fn hash(&mut self) -> Hash {
+        match self.next() % 3 {
+            0 => Hash::Blake3,
+            1 => Hash::Sha256,
+            _ => Hash::Md5,
+        }
+    }
+
+    fn end_digest(&mut self) -> EndDigest {
+        match self.next() % 8 {
+            0..=2 => EndDigest::None,
+            3..=4 => EndDigest::EmptyFrame,
+            5..=6 => EndDigest::Right(self.hash()),
+            _ => EndDigest::Wrong(self.hash()),
+        }
+    }
+
+    fn bad(&mut self) -> Bad {
+        match self.next() % 5 {
+            0 => Bad::Empty,
+            1 => Bad::TooLong(u32::from(self.number()) << 16),
+            2 => Bad::Mark(self.next(), self.next()),
+            3 => Bad::NoStream(self.next()),
+            _ => Bad::Stray,
+        }
+    }
+
+    fn text(&mut self) -> String {
+        let length = usize::from(self.next() % 64).min(self.0.len());
+        let (text, rest) = self.0.split_at(length);
+        self.0 = rest;
+        String::from_utf8_lossy(text).into_owned()
+    }
+
+    fn ask(&mut self) -> Ask {
+        match self.next() % 32 {
+            0..=1 => Ask::Cd(self.path()),
+            2 => Ask::Pwd,
+            3..=5 => Ask::Ls(self.maybe(Self::path)),
+            6..=8 => Ask::Stat(self.path()),
+            9..=12 => Ask::Mkdir(self.path(), self.flag()),
+            13..=15 => Ask::Rm(self.path(), self.flag()),
+            16..=18 => Ask::Mv(self.path(), self.path(), self.there()),
+            19..=21 => Ask::Cp(self.path(), self.path(), self.there()),
+            22..=23 => Ask::Hash(self.path(), self.maybe(Self::hash)),
+            24..=25 => Ask::Df,
+            26 => Ask::Ping,
+            27 => Ask::Whoami,
+            28 => Ask::Hello,
+            29 => match self.next() % 3 {
+                0 => Ask::Help,
+                1 => Ask::Login,
+                _ => Ask::StrayEnd,
+            },
+            _ => Ask::Text(self.text()),
+        }
+    }
+
+    fn put(&mut self) -> PutStep {
+        PutStep {
+            slot: self.slot(),
+            path: self.path(),
+            size: self.maybe(Self::number),
+            if_exists: self.there(),
+            parents: self.flag(),
+            digest: self.maybe(Self::hash),
+            second: self.flag(),
+        }
+    }
+
+    /// A put with all its data and its end.
+    fn whole_put(&mut self) -> [Step; 3] {
+        let put = self.put();
+        let slot = put.slot;
+        let length = put.size.unwrap_or(u16::from(self.next()) * 16);
+        let data = Step::Data {
+            slot,
+            length,
+            fill: self.next(),
+            over: false,
+        };
+        let digest = self.end_digest();
+        [Step::Put(put), data, Step::End { slot, digest }]
+    }
+
+    fn steps(&mut self) -> Vec<Step> {
+        match self.next() % 32 {
+            0..=6 => self.whole_put().into(),
+            7..=8 => vec![Step::Put(self.put())],
+            9..=12 => vec![Step::Data {
+                slot: self.slot(),
+                length: self.number(),
+                fill: self.next(),
+                over: self.next() == 255,
+            }],
+            13..=14 => vec![Step::End {
+                slot: self.slot(),
+                digest: self.end_digest(),
+            }],
+            15..=17 => vec![Step::Get {
+                path: self.path(),
+                offset: self.maybe(Self::number),
+                length: self.maybe(Self::number),
+                digest: self.maybe(|bytes| match bytes.maybe(Self::hash) {
+                    Some(hash) => Wanted::Of(hash),
+                    None => Wanted::None,
+                }),
+            }],
+            18 => vec![Step::Cancel(match self.next() % 4 {
+                0..=1 => Target::Slot(self.slot()),
+                2 => Target::LastRequest,
+                _ => Target::Nothing,
+            })],
+            19 => vec![Step::Settle],
+            20 => vec![Step::Cut(self.next())],
+            21 if self.next() > 240 => vec![Step::Bad(self.bad())],
+            _ => vec![Step::Ask(self.ask())],
+        }
+    }
+}
+
+/// What is to happen if something is there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum There {
+    Replace,
+    Fail,
+    Rename,
+}
+
+impl From<There> for IfExists {
+    fn from(there: There) -> Self {
+        match there {
+            There::Replace => Self::Replace,
+            There::Fail => Self::Fail,
+            There::Rename => Self::Rename,
+        }
+    }
+}
+
+/// The digest that a get asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wanted {
+    None,
+    Of(Hash),
+}
+
+impl From<Wanted> for DigestChoice {
+    fn from(wanted: Wanted) -> Self {
+        match wanted {
+            Wanted::None => Self::NONE,
+            Wanted::Of(hash) => Self::Of(hash.into()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Hash {
+    Blake3,
+    Sha256,
+    Md5,
+}
+
+impl From<Hash> for Algorithm {
+    fn from(hash: Hash) -> Self {
+        match hash {
+            Hash::Blake3 => Self::Blake3,
+            Hash::Sha256 => Self::Sha256,
+            Hash::Md5 => Self::Md5,
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! RELIABILITY: what peers that mean harm can do to others, to memory and to descriptors: nothing.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures::StreamExt;
+use serde_json::json;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::daemon::Daemon;
+use crate::harness::{RawClient, control, data, frame};
+
+const MIB: u64 = 1 << 20;
+
+/// Settings without which the server would turn the attackers away at its door.
+const OPEN_DOOR: &[(&str, &str)] = &[];
+
+/// What a round of attacks consists of.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    /// Connections that end with a frame that is none, after others that hold no request.
+    malformed: usize,
+    /// Sessions that log in and leave.
+    visits: usize,
+    /// Connections of each kind that are held all the while.
+    held: usize,
+    /// At once, of those that come and go.
+    at_once: usize,
+}
+
+/// Frames in each connection that sends malformed ones.
+const FRAMES: usize = 10;
+
+const SMALL: Scale = Scale {
+    malformed: 1_000,
+    visits: 200,
+    held: 12,
+    at_once: 24,
+};
+
+const LARGE: Scale = Scale {
+    malformed: 20_000,
+    visits: 5_000,
+    held: 60,
+    at_once: 100,
+};
+
+#[tokio::test]
+async fn hostile_peers_cost_others_nothing_and_leave_nothing_behind() {
+    let daemon = Daemon::start_with(OPEN_DOOR);
+    let token = daemon.token();
+    let mut calm = Calm::log_in(&daemon, &token).await;
+    calm.keep_on(&daemon, &token, SMALL).await;
+    assert_flat(&daemon, &token, &mut calm, SMALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes; the README says how to run it"]
+async fn two_hundred_thousand_malformed_frames_cost_others_nothing_and_leave_nothing_behind() {
+    let daemon = Daemon::start_with(OPEN_DOOR);
+    let token = daemon.token();
+    let mut calm = Calm::log_in(&daemon, &token).await;
+    for _ in 0..200 {
+        calm.work().await;
+    }
+    eprintln!("alone: {}", calm.take_latencies());
+    calm.keep_on(&daemon, &token, LARGE).await;
+    eprintln!("in the first round: {}", calm.take_latencies());
+    assert_flat(&daemon, &token, &mut calm, LARGE).await;
+    eprintln!("in the second round: {}", calm.take_latencies());
+}
+
+/// A second round like the first takes no more memory and leaves no descriptor open.
+async fn assert_flat(daemon: &Daemon, token: &str, calm: &mut Calm, scale: Scale) {
+    let descriptors = descriptors_once_at_most(daemon, IDLE).await;
+    let before = daemon.resident();
+    calm.keep_on(daemon, token, scale).await;
+    let left = descriptors_once_at_most(daemon, descriptors + DATABASE).await;
+    let after = daemon.resident();
+    eprintln!(
+        "{} and {} MiB resident, {descriptors} and {left} descriptors",
+        before / MIB,
+        after / MIB
+    );
+    assert!(after < before + 16 * MIB, "{before}, then {after} bytes");
+    let used = calm.client.ok(json!({"cmd": "df"})).await;
+    assert_eq!(used["files"], 1, "only what is there to be read: {used}");
+    let staged = std::fs::read_dir(daemon.data().join("staging")).expect("a directory");
+    assert_eq!(staged.count(), 0, "uploads are left behind");
+}
+
+/// What the connections to the database may have open or not.
+const DATABASE: usize = 12;
+
+/// More than a server needs for one session, and less than for all that were held.
+const IDLE: usize = 60;
+
+/// How many descriptors are open, once they are no more than `most`.
+async fn descriptors_once_at_most(daemon: &Daemon, most: usize) -> usize {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    loop {
+        let open = daemon.descriptors();
+        if open <= most {
+            return open;
+        }
+        assert!(
+            Instant::now() < give_up,
+            "{open} descriptors are open, not {most}"
+        );
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A client that behaves, and wants what it asks for.
+struct Calm {
+    client: RawClient,
+    latencies: Vec<Duration>,
+}
+
+impl Calm {
+    async fn log_in(daemon: &Daemon, token: &str) -> Self {
+        let mut client = daemon.log_in(token).await;
+        let put = client.put("large", &vec![b'l'; 4 << 20]).await;
+        assert_eq!(put["ok"]["path"], "/large", "{put}");
+        Self {
+            client,
+            latencies: Vec::new(),
+        }
+    }
+
+    /// Works until a round of attacks is over.
+    async fn keep_on(&mut self, daemon: &Daemon, token: &str, scale: Scale) {
+        let over = CancellationToken::new();
+        let attacks = async {
+            attack(&daemon.address, token, scale).await;
+            over.cancel();
+        };
+        let work = async {
+            while !over.is_cancelled() {
+                self.work().await;
+            }
+        };
+        tokio::join!(attacks, work);
+    }
+
+    /// Puts a file, gets it back, looks around and removes it.
+    async fn work(&mut self) {
+        let number = self.latencies.len();
+        let content = format!("file {number}").repeat(500).into_bytes();
+        let start = Instant::now();
+        let put = self.client.put("calm", &content).await;
+        assert_eq!(put["ok"]["path"], "/calm", "{put}");
+        let start = self.note(start);
+        let (got, reply) = self
+            .client
+            .get(json!({"id": 3, "cmd": "get", "path": "calm"}))
+            .await;
+        assert!(got == content && reply["ok"].is_object(), "{reply}");
+        let start = self.note(start);
+        let seen = self.client.ok(json!({"cmd": "stat", "path": "calm"})).await;
+        assert_eq!(seen["size"], content.len(), "{seen}");
+        let start = self.note(start);
+        let removed = self.client.ok(json!({"cmd": "rm", "path": "calm"})).await;
+        assert_eq!(removed["removed"], 1, "{removed}");
+        self.note(start);
+    }
+
+    fn note(&mut self, start: Instant) -> Instant {
+        self.latencies.push(start.elapsed());
+        Instant::now()
+    }
+
+    fn take_latencies(&mut self) -> String {
+        let mut latencies = std::mem::take(&mut self.latencies);
+        latencies.sort();
+        let at = |part: usize| latencies[(latencies.len() - 1) * part / 100];
+        format!(
+            "{} commands, median {:?}, p99 {:?}, worst {:?}",
+            latencies.len(),
+            at(50),
+            at(99),
+            at(100)
+        )
+    }
+}
+
+/// One round: those that hold on all the while, and those that come and go.
+async fn attack(address: &str, token: &str, scale: Scale) {
+    let held = futures::stream::iter(0..scale.held)
+        .then(|number| hold(address, token, number))
+        .collect::<Vec<_>>()
+        .await;
+    let mut slow = JoinSet::new();
+    for number in 0..scale.held {
+        slow.spawn(write_slowly(address.to_owned(), token.to_owned(), number));
+    }
+    many(scale.malformed, scale.at_once, |number| {
+        send_malformed(address, token, number)
+    })
+    .await;
+    many(scale.visits, scale.at_once, |number| {
+        visit(address, token, number)
+    })
+    .await;
+    many(scale.held, 2, |_| ask_for_too_much(address, token)).await;
+    slow.shutdown().await;
+    drop(held);
+}
+
+async fn many<F: Future<Output = ()>>(count: usize, at_once: usize, attack: impl Fn(usize) -> F) {
+    let attacks = futures::stream::iter(0..count);
+    attacks.for_each_concurrent(at_once, attack).await;
+}
+
+/// A connection whose end no TCP state outlives; `None` if the server takes none now.
+async fn connect(address: &str) -> Option<TcpStream> {
+    let stream = TcpStream::connect(address).await.ok()?;
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .ok()?;
+    Some(stream)
+}
+
+async fn connect_and_log_in(address: &str, token: &str) -> Option<TcpStream> {
+    let mut stream = connect(address).await?;
+    let login = control(&json!({"id": 1, "cmd": "login", "token": token}));
+    stream.write_all(&login).await.ok()?;
+    let length = stream.read_u32().await.ok()?;
+    let mut reply = vec![0; length as usize];
+    stream.read_exact(&mut reply).await.ok()?;
+    Some(stream)
+}
+
+/// Writes until it is done, or the other side takes no more.
+async fn write(stream: &mut TcpStream, bytes: &[u8]) {
+    let _ = timeout(Duration::from_millis(300), stream.write_all(bytes)).await;
+}
+
+async fn read_to_the_end(stream: &mut TcpStream) {
+    let mut bytes = [0; 4096];
+    let reading = async { while let Ok(1..) = stream.read(&mut bytes).await {} };
+    let _ = timeout(Duration::from_secs(20), reading).await;
+}
+
+/// Connections of five kinds that stay, and do no more.
+async fn hold(address: &str, token: &str, number: usize) -> Vec<Option<TcpStream>> {
+    let silent = connect(address).await;
+    let mut cut_off = connect(address).await;
+    if let Some(stream) = &mut cut_off {
+        write(stream, &[0, 0, 0, 40, b'{', b'"']).await;
+    }
+    let mut deaf = connect_and_log_in(address, token).await;
+    if let Some(stream) = &mut deaf {
+        let get = json!({"id": 2, "cmd": "get", "path": "large"});
+        write(stream, &control(&get)).await;
+        // The replies are many times what is asked.
+        let help = control(&json!({"id": 3, "cmd": "help"}));
+        write(stream, &help.repeat(20_000)).await;
+    }
+    let mut uploading = connect_and_log_in(address, token).await;
+    if let Some(stream) = &mut uploading {
+        let put = json!({"id": 2, "cmd": "put", "path": format!("never {number}")});
+        let half = [control(&put), data(2, &b"x".repeat(50_000))].concat();
+        write(stream, &half).await;
+        // In the middle of a frame.
+        write(stream, &(1_000_u32).to_be_bytes()).await;
+    }
+    let mut waiting = connect_and_log_in(address, token).await;
+    if let Some(stream) = &mut waiting {
+        for id in 2..1002 {
+            let put = json!({"id": id, "cmd": "put", "path": format!("never {id}")});
+            write(stream, &control(&put)).await;
+        }
+    }
+    vec![silent, cut_off, deaf, uploading, waiting]
+}
+
+/// One byte at a time, for as long as the server bears it.
+async fn write_slowly(address: String, token: String, number: usize) {
+    loop {
+        let stream = if number.is_multiple_of(2) {
+            connect(&address).await
+        } else {
+            connect_and_log_in(&address, &token).await
+        };
+        let Some(mut stream) = stream else {
+            return;
+        };
+        let request = frame(format!("{{\"cmd\":{}", " ".repeat(2000)).as_bytes());
+        for byte in request {
+            if stream.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Frames without a request in them, and at last one that is no frame.
+async fn send_malformed(address: &str, token: &str, number: usize) {
+    let stream = if number.is_multiple_of(4) {
+        connect_and_log_in(address, token).await
+    } else {
+        connect(address).await
+    };
+    let Some(mut stream) = stream else {
+        return;
+    };
+    let mut bytes = Vec::new();
+    for at in 0..FRAMES - 1 {
+        bytes.extend(no_request(number + at));
+    }
+    bytes.extend(no_frame(number));
+    write(&mut stream, &bytes).await;
+    if number.is_multiple_of(8) {
+        // Without a look at what is answered.
+        return;
+    }
+    let _ = stream.shutdown().await;
+    read_to_the_end(&mut stream).await;
+}
+
+/// A sound frame that holds no sound request.
+fn no_request(number: usize) -> Vec<u8> {
+    let deep = format!("{{\"cmd\":{}", "[".repeat(2000));
+    let long = format!("{{\"cmd\":\"{}\"}}", "x".repeat(3000));
+    let texts: [&[u8]; 12] = [
+        b"{",
+        b"{}",
+        b"{\"cmd\":\"fly\"}",
+        b"{\"cmd\":\"pwd\"}x",
+        b"{\"cmd\":\"pwd\",\"id\":-1}",
+        b"{\"cmd\":\"pwd\",\"cmd\":\"rm\"}",
+        b"{\"cmd\":\"cd\",\"path\":\"\xff\"}",
+        b"{\"cmd\":\"cd\",\"path\":\"\\ud800\"}",
+        b"{\"cmd\":\"end\",\"id\":77}",
+        b"{\"cmd\":\"cancel\",\"target\":77}",
+        deep.as_bytes(),
+        long.as_bytes(),
+    ];
+    frame(texts[number % texts.len()])
+}
+
+/// What ends a connection.
+fn no_frame(number: usize) -> Vec<u8> {
+    match number % 12 {
+        0 => vec![0; 4],
+        1 => vec![0xff; 4],
+        2 => 1_048_582_u32.to_be_bytes().to_vec(),
+        3 => frame(b"[7]"),
+        4 => frame(b"\x01\0\0"),
+        5 => data(77, b"stray"),
+        6 => frame(b"\xef\xbb\xbf{}"),
+        7 => b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        8 => b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec(),
+        9 => [&65_537_u32.to_be_bytes()[..], b"{"].concat(),
+        10 => vec![0, 0, 0, 9, b'{'],
+        _ => frame(&[0; 64]),
+    }
+}
+
+/// Logs in, and leaves in one way or another.
+async fn visit(address: &str, token: &str, number: usize) {
+    let Some(mut stream) = connect_and_log_in(address, token).await else {
+        return;
+    };
+    if number.is_multiple_of(2) {
+        write(&mut stream, &control(&json!({"id": 2, "cmd": "quit"}))).await;
+        read_to_the_end(&mut stream).await;
+    }
+}
+
+/// Sizes that nobody has, and ends and cancels of nothing.
+async fn ask_for_too_much(address: &str, token: &str) {
+    let Some(mut stream) = connect_and_log_in(address, token).await else {
+        return;
+    };
+    for id in 2..100 {
+        let size = [9_007_199_254_740_991_u64, u64::MAX, 1 << 50][id % 3];
+        let requests = [
+            json!({"id": id, "cmd": "put", "path": "never", "size": size}),
+            json!({"id": id + 1000, "cmd": "get", "path": "large", "offset": size}),
+            json!({"id": id, "cmd": "end"}),
+            json!({"id": id + 2000, "cmd": "end"}),
+            json!({"id": id + 3000, "cmd": "cancel", "target": id}),
+        ];
+        for request in requests {
+            write(&mut stream, &control(&request)).await;
+        }
+    }
+    write(&mut stream, &control(&json!({"id": 2, "cmd": "quit"}))).await;
+    read_to_the_end(&mut stream).await;
+}
