@@ -101,6 +101,11 @@ impl Daemon {
         &self.data
     }
 
+    /// The process.
+    pub(crate) fn id(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.process)
+    }
+
     /// A token for the admin, which costs no password hash at each login.
     pub(crate) fn token(&self) -> String {
         let output = haul()
@@ -142,8 +147,7 @@ impl Daemon {
 
     /// Sends SIGTERM and waits until it has ended.
     pub(crate) fn terminate(mut self) -> Stopped {
-        let id = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it runs");
+        rustix::process::kill_process(self.id(), rustix::process::Signal::TERM).expect("it runs");
         let status = self.process.wait().expect("it ends");
         let log = self.log.take().expect("read once");
         Stopped {

@@ -1,5 +1,7 @@
 //! Everything that needs a running server: the specification, as sentences.
 
+mod blocking;
+mod chance;
 mod daemon;
 mod harness;
 
@@ -10,6 +12,7 @@ mod files;
 mod foreign_clients;
 mod framing;
 mod json;
+mod kill;
 mod load;
 mod paths;
 mod protocol_document;
