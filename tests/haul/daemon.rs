@@ -1,6 +1,6 @@
 //! The real program as a process of its own, for what only a process shows: memory, output, signals.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
@@ -37,6 +37,29 @@ pub(crate) fn haul() -> Command {
         }
     }
     command
+}
+
+/// Runs a command of the operator's; the last word that it says.
+pub(crate) fn operate(data: &Path, command: &str, input: &str) -> String {
+    let mut process = haul()
+        .args(command.split(' '))
+        .arg("--data")
+        .arg(data)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut stdin = process.stdin.take().expect("piped");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = process.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{command}: {output:?}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.split_whitespace()
+        .last()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 impl Daemon {

@@ -16,6 +16,7 @@ mod kill;
 mod load;
 mod paths;
 mod protocol_document;
+mod races;
 mod serving;
 mod sessions;
 mod transfers;

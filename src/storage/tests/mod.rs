@@ -8,6 +8,7 @@ mod links;
 mod listings;
 mod names;
 mod quotas;
+mod races;
 mod rights;
 mod uploads;
 

@@ -9,9 +9,7 @@ mod model;
 mod register;
 mod session;
 
-use std::io::Write;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
@@ -22,36 +20,13 @@ use serde_json::json;
 
 use crate::blocking::Line;
 use crate::chance::{Chance, times};
-use crate::daemon::{Daemon, haul};
+use crate::daemon::{Daemon, operate};
 use checker::{User, check};
 use model::{Node, Tree};
 use session::{Fuse, Session, Tally};
 
 /// Sessions of each user.
 const SESSIONS: usize = 3;
-
-/// Runs a command of the operator's; the last word that it says.
-pub(crate) fn operate(data: &Path, command: &str, input: &str) -> String {
-    let mut process = haul()
-        .args(command.split(' '))
-        .arg("--data")
-        .arg(data)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program runs");
-    let mut stdin = process.stdin.take().expect("piped");
-    stdin.write_all(input.as_bytes()).expect("it reads");
-    drop(stdin);
-    let output = process.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "{command}: {output:?}");
-    let text = String::from_utf8(output.stdout).expect("text");
-    text.split_whitespace()
-        .last()
-        .unwrap_or_default()
-        .to_owned()
-}
 
 fn users(data: &Path) -> [User; 2] {
     operate(data, "user add free", "correct horse\n");
