@@ -11,6 +11,7 @@ mod command_line;
 mod files;
 mod foreign_clients;
 mod framing;
+mod full;
 mod json;
 mod kill;
 mod load;
