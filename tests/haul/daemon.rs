@@ -69,16 +69,27 @@ impl Daemon {
         let password = place.path().join("admin-password");
         std::fs::write(&password, PASSWORD).expect("written");
         let data = place.path().join("data");
-        Self::spawn(place, &data, Some(&password))
+        Self::spawn(place, &data, Some(&password), &[])
     }
 
     /// On a data directory of the test's own, with a password that the program makes up.
     pub(crate) fn start_on(data: &Path) -> Self {
         let place = tempfile::tempdir().expect("a temporary directory");
-        Self::spawn(place, data, None)
+        Self::spawn(place, data, None, &[])
     }
 
-    fn spawn(place: TempDir, data: &Path, password: Option<&Path>) -> Self {
+    /// On a data directory of the test's own, with these settings in its environment.
+    pub(crate) fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        Self::spawn(place, data, None, settings)
+    }
+
+    fn spawn(
+        place: TempDir,
+        data: &Path,
+        password: Option<&Path>,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let greeting = place.path().join("stderr");
         // Under the soft limit of open files that many systems start programs with, or less.
         let program = haul();
@@ -93,6 +104,7 @@ impl Daemon {
             command.env("HAUL_ADMIN_PASSWORD_FILE", password);
         }
         let mut process = command
+            .envs(settings.iter().copied())
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .stdout(Stdio::piped())

@@ -8,6 +8,7 @@ mod harness;
 mod admin;
 mod client;
 mod command_line;
+mod faults;
 mod files;
 mod foreign_clients;
 mod framing;
