@@ -359,7 +359,7 @@ fn a_fault_at_any_system_call_of_an_upload_harms_nothing() {
             };
             for fault in faults {
                 // Its like elsewhere may come before it, such as writes that wake a thread.
-                let mut nths = (0..TRIES).map(|n| aim.ordinal + n % 5);
+                let nths = (0..TRIES).map(|n| aim.ordinal + n % 5);
                 let mut came = nths.filter_map(|nth| bench.strike(&scenario, aim, nth, fault));
                 let came = came
                     .next()
