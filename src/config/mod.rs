@@ -74,6 +74,15 @@ pub struct Limits {
     /// For running transfers to finish on shutdown.
     #[serde(with = "value::duration")]
     pub drain_timeout: Duration,
+    /// How long an upload that was cut off is kept.
+    #[serde(with = "value::duration")]
+    pub keep_uploads: Duration,
+    /// Such uploads that are kept of one user.
+    #[serde(deserialize_with = "value::count")]
+    pub kept_uploads: usize,
+    /// Bytes of the disk that uploads leave free.
+    #[serde(with = "value::bytes")]
+    pub free_space_floor: u64,
 }
 
 /// `[auth]`: how users log in.
@@ -139,6 +148,9 @@ impl Default for Limits {
             frame_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(8),
+            keep_uploads: Duration::from_secs(24 * 3600),
+            kept_uploads: 100,
+            free_space_floor: 64 * 1024 * 1024,
         }
     }
 }

@@ -140,6 +140,49 @@ pub(super) mod duration {
     }
 }
 
+/// A number of bytes.
+pub(super) mod bytes {
+    use bytesize::ByteSize;
+    use serde::Serializer;
+
+    use super::{Deserializer, Text};
+
+    /// Far more than any disk has, and still a number of the protocol.
+    const MOST: u64 = 1 << 52;
+
+    const UNITS: [(u64, &str); 4] = [
+        (1 << 40, "TiB"),
+        (1 << 30, "GiB"),
+        (1 << 20, "MiB"),
+        (1 << 10, "KiB"),
+    ];
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(in super::super) fn serialize<S: Serializer>(
+        bytes: &u64,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let whole = |unit: &&(u64, &str)| *bytes > 0 && bytes.is_multiple_of(unit.0);
+        match UNITS.iter().find(whole) {
+            Some((unit, name)) => serializer.collect_str(&format_args!("{}{name}", bytes / unit)),
+            None => serializer.collect_str(&format_args!("{bytes}B")),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<u64, D::Error> {
+        let text = Text {
+            expected: "a size such as \"64MiB\", at most \"4096TiB\"",
+            parse: |text: &str| {
+                let bytes = text.parse::<ByteSize>().ok()?.as_u64();
+                (bytes <= MOST).then_some(bytes)
+            },
+        };
+        text.read(deserializer)
+    }
+}
+
 /// A path, or `""` for none.
 pub(super) mod optional_path {
     use serde::Serializer;

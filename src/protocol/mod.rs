@@ -31,11 +31,11 @@ pub use parse::BadRequest;
 pub use reply::{
     CommandHelp, CwdReply, DfReply, Entry, FolderView, GetBegin, GetReply, HashReply, HelloReply,
     HelpReply, Kind, LoginReply, LsReply, Nothing, PathReply, PutBegin, PutReply, QuotaReply,
-    RmReply, StatReply, TimeReply, WhoamiReply,
+    ResumableUpload, RmReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
 };
 pub use request::{
-    Call, Cancel, Cd, Cp, Df, DigestChoice, End, Get, Hash, Hello, Help, IfExists, Login, Ls,
-    Mkdir, Mv, Ping, Put, Pwd, Quit, Request, Rm, Stat, Whoami, encode_request,
+    Call, Cancel, Cd, Cp, Df, DigestChoice, Discard, End, Get, Hash, Hello, Help, IfExists, Login,
+    Ls, Mkdir, Mv, Ping, Put, Pwd, Quit, Request, Rm, Stat, Uploads, Whoami, encode_request,
 };
 pub use secret::Secret;
 

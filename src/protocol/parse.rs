@@ -43,8 +43,8 @@ const MAX_QUOTED: usize = 200;
 
 /// Commands of version 1 that this server answers with `unsupported`.
 const NOT_OFFERED: &[&str] = &[
-    "passwd", "uploads", "discard", "who", "say", "history", "join", "leave", "send", "accept",
-    "decline", "watch", "unwatch", "ticket", "sessions", "kick", "logs", "reload", "users",
+    "passwd", "who", "say", "history", "join", "leave", "send", "accept", "decline", "watch",
+    "unwatch", "ticket", "sessions", "kick", "logs", "reload", "users",
 ];
 
 /// The two fields that every request has; the others are looked at once `cmd` is known.

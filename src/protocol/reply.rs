@@ -224,6 +224,29 @@ pub struct PutReply {
     pub version: String,
 }
 
+/// Answers `uploads`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadsReply {
+    /// The puts that can be resumed, the one that was cut off last first.
+    pub uploads: Vec<ResumableUpload>,
+}
+
+/// A put that was cut off and can be resumed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumableUpload {
+    /// Its identifier.
+    pub upload: String,
+    /// The absolute path that it is for.
+    pub path: String,
+    /// Bytes of the whole file; absent if they were not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Bytes that the server has.
+    pub offset: u64,
+    /// When the server drops it.
+    pub expires: Timestamp,
+}
+
 /// Answers `hash`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HashReply {

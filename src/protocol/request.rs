@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::parse::{BadRequest, Head};
 use super::reply::{
     CwdReply, DfReply, GetReply, HashReply, HelloReply, HelpReply, LoginReply, LsReply, Nothing,
-    PathReply, PutReply, RmReply, StatReply, TimeReply, WhoamiReply,
+    PathReply, PutReply, RmReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
 };
 use super::{Algorithm, CommandHelp, Digest, MAX_NUMBER, Secret};
 
@@ -95,6 +95,8 @@ requests! {
     "put"    Put    -> PutReply,    "path [size if_exists modified resume parents digest]", "send a file as data frames";
     "end"    End    -> Nothing,     "id [digest]",                "all data of the put with this id was sent";
     "cancel" Cancel -> Nothing,     "target",                   "end an unfinished get or put";
+    "uploads" Uploads -> UploadsReply, "",                      "puts that were cut off and can be resumed";
+    "discard" Discard -> Nothing,      "upload",                "drop a put that was cut off";
     "hash"   Hash   -> HashReply,   "path [digest]",            "the digest of a file, computed by the server";
     "df"     Df     -> DfReply,     "",                         "use and limits of the space around the current directory";
 }
@@ -333,6 +335,19 @@ pub struct End {
 pub struct Cancel {
     /// The id of the get or put.
     pub target: u32,
+}
+
+/// `uploads`: the puts that were cut off and can be resumed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uploads {}
+
+/// `discard`: drop a put that was cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Discard {
+    /// Its identifier, as `begin` or `uploads` told it.
+    pub upload: String,
 }
 
 /// `hash`: the digest of a file.

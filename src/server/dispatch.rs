@@ -154,6 +154,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Stat(command) => self.in_order(job, id, command).await,
             Request::Mkdir(command) => self.in_order(job, id, command).await,
             Request::Mv(command) => self.in_order(job, id, command).await,
+            Request::Uploads(command) => self.in_order(job, id, command).await,
+            Request::Discard(command) => self.in_order(job, id, command).await,
             Request::Df(command) => self.in_order(job, id, command).await,
             Request::Hello(_) | Request::Help(_) => {
                 self.finish(job, commands::visit(id, &request)).await
@@ -213,8 +215,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             self.transfers.ignore_put(id);
             return self.finish(job, Err(id_taken(id, "put").into())).await;
         };
-        let parts = match self.transfers.open_put(id, put.size) {
-            Ok(parts) => parts,
+        let incoming = match self.transfers.open_put(id, put.size) {
+            Ok(incoming) => incoming,
             Err(error) => {
                 drop(underway);
                 return self.finish(job, Err(error)).await;
@@ -223,7 +225,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         let member = self.member.clone();
         let (outbox, gone) = self.way_out();
         self.spawn(async move {
-            let work = commands::put(id, put, &member, &outbox, parts, &underway.cancel);
+            let work = commands::put(id, put, &member, &outbox, incoming, &underway);
             let outcome = job.guard(work).await;
             let reply = job.close(outcome);
             drop(underway);

@@ -42,6 +42,12 @@ pub enum CommandError {
     /// The client cancelled it.
     #[error("cancelled")]
     Cancelled,
+    /// Another session of the user has asked to resume the same put.
+    #[error("cancelled: another session goes on with this upload")]
+    TakenOver,
+    /// The user has no kept upload of that name.
+    #[error("there is no such upload that could be resumed")]
+    NoUpload,
     /// The server is stopping.
     #[error("the server is stopping")]
     ShuttingDown,
@@ -74,9 +80,9 @@ impl From<&CommandError> for WireError {
             E::NotLoggedIn(_) => Code::NotLoggedIn,
             E::Accounts(AccountsError::LoginFailed) => Code::LoginFailed,
             E::PlaintextLogin => Code::Denied,
-            E::NoTransfer(_) => Code::NotFound,
+            E::NoTransfer(_) | E::NoUpload => Code::NotFound,
             E::TooManyPuts(_) => Code::Limited,
-            E::Cancelled | E::Closed(_) => Code::Cancelled,
+            E::Cancelled | E::TakenOver | E::Closed(_) => Code::Cancelled,
             E::ShuttingDown => Code::ShuttingDown,
             E::Accounts(_) | E::Panicked => Code::Internal,
             E::Storage(error) => match error {

@@ -10,7 +10,7 @@ use crate::connection::CHUNK;
 use crate::storage::{StorageError, StoredFile, Verifier};
 
 /// Bytes of one turn.
-const TURN: u64 = 16 * 1024 * 1024;
+pub(super) const TURN: u64 = 16 * 1024 * 1024;
 
 /// Feeds `range` of the file to `verifier`, unless nobody waits for it any more.
 pub(super) async fn hash(

@@ -9,15 +9,18 @@
 //!
 //! Commands return values; only the session's outbox reaches the socket.
 
+mod active;
 mod commands;
 mod disk;
 mod dispatch;
 mod error;
 mod hashing;
+mod housekeeping;
 mod job;
 mod listener;
 mod member;
 mod peer;
+mod receiving;
 mod serve;
 mod session;
 mod sniff;
@@ -34,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::CommandError;
 pub use self::peer::Peer;
 
+use self::active::ActivePuts;
 use self::disk::Disks;
 use crate::accounts::Accounts;
 use crate::config::Config;
@@ -59,6 +63,7 @@ struct Shared {
     /// Turns for reading files only to hash them.
     digests: Semaphore,
     disks: Disks,
+    puts: Arc<ActivePuts>,
 }
 
 impl Shared {
@@ -81,6 +86,7 @@ impl Server {
     /// A server for these accounts and files.
     #[must_use]
     pub fn new(accounts: Accounts, store: Store, config: Config) -> Self {
+        store.set(housekeeping::settings(&config));
         let limits = &config.limits;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -90,6 +96,7 @@ impl Server {
                 sessions: Arc::new(Semaphore::new(limits.sessions)),
                 digests: Semaphore::new(cores),
                 disks: Disks::new(limits.disk_threads),
+                puts: Arc::default(),
                 config: watch::Sender::new(Arc::new(config)),
             }),
         }
@@ -98,7 +105,10 @@ impl Server {
     /// Accepts connections until `shutdown`, then lets the sessions end: each is told goodbye and
     /// may finish its transfers for the configured time. Returns when the last one is gone.
     pub async fn run(&self, listener: TcpListener, shutdown: CancellationToken) {
-        listener::run(self, listener, shutdown).await;
+        tokio::select! {
+            () = listener::run(self, listener, shutdown) => {}
+            () = housekeeping::run(&self.shared) => {}
+        }
     }
 
     /// Serves one connection over any byte stream, until either side ends it.

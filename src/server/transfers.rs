@@ -2,6 +2,7 @@
 //! each put goes.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -41,6 +42,8 @@ enum Input {
         parts: mpsc::Sender<PutPart>,
         declared: Option<u64>,
         received: u64,
+        /// Bytes that the server had before, told by the task before it asks for more.
+        offset: Arc<AtomicU64>,
     },
     /// Nowhere: the put was refused, and the client could not know yet.
     Answered,
@@ -51,6 +54,13 @@ impl Input {
     fn is_open(&self) -> bool {
         matches!(self, Self::Open { parts, .. } if !parts.is_closed())
     }
+}
+
+/// Where a put's task receives its data, and tells how much of it the server had before.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) parts: mpsc::Receiver<PutPart>,
+    pub(super) offset: Arc<AtomicU64>,
 }
 
 /// What a put's task receives.
@@ -96,18 +106,21 @@ impl Transfers {
         if running.contains_key(&id) {
             return None;
         }
-        running.insert(id, cancel.clone());
+        let unwanted = Arc::new(AtomicBool::new(false));
+        running.insert(id, (cancel.clone(), unwanted.clone()));
         Some(Underway {
             running: self.running.clone(),
             id,
             cancel,
+            unwanted,
         })
     }
 
-    /// Ends a get or put; `false` if none has that id.
+    /// Ends a get or put, of which nothing is to be kept; `false` if none has that id.
     pub(super) fn cancel(&self, id: u32) -> bool {
+        self.reject(id);
         match self.running.lock().get(&id) {
-            Some(cancel) => {
+            Some((cancel, _)) => {
                 cancel.cancel();
                 true
             }
@@ -115,10 +128,20 @@ impl Transfers {
         }
     }
 
+    /// Notes that nothing is to be kept of a put, however it ends.
+    fn reject(&self, id: u32) {
+        if let Some((_, unwanted)) = self.running.lock().get(&id) {
+            unwanted.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Makes sure that data on stream `id` can be no other put's.
     pub(super) fn check_put(&self, id: u32) -> Result<(), StrayData> {
         match self.inputs.get(&id) {
-            Some(input) if input.is_open() => Err(StrayData::SecondPut(id)),
+            Some(input) if input.is_open() => {
+                self.reject(id);
+                Err(StrayData::SecondPut(id))
+            }
             _ => Ok(()),
         }
     }
@@ -128,22 +151,27 @@ impl Transfers {
         &mut self,
         id: u32,
         declared: Option<u64>,
-    ) -> Result<mpsc::Receiver<PutPart>, CommandError> {
+    ) -> Result<Incoming, CommandError> {
         self.forget_answered();
         if self.inputs.values().filter(|input| input.is_open()).count() >= MAX_OPEN_PUTS {
             self.ignore_put(id);
             return Err(CommandError::TooManyPuts(MAX_OPEN_PUTS));
         }
         let (parts, receiver) = mpsc::channel(INPUT_QUEUE);
+        let offset = Arc::new(AtomicU64::new(0));
         self.inputs.insert(
             id,
             Input::Open {
                 parts,
                 declared,
                 received: 0,
+                offset: offset.clone(),
             },
         );
-        Ok(receiver)
+        Ok(Incoming {
+            parts: receiver,
+            offset,
+        })
     }
 
     /// From now on throws away what comes for put `id`: it was answered with an error.
@@ -177,12 +205,17 @@ impl Transfers {
                 parts,
                 declared,
                 received,
-            }) => (parts, *declared, received),
+                offset,
+            }) => {
+                *received = received.saturating_add(chunk.len() as u64);
+                let before = offset.load(Ordering::Relaxed);
+                (parts, *declared, received.saturating_add(before))
+            }
         };
-        *received += chunk.len() as u64;
         if let Some(declared) = declared
-            && *received > declared
+            && received > declared
         {
+            self.reject(stream);
             return Err(StrayData::TooMuch { stream, declared });
         }
         let room =
@@ -216,10 +249,10 @@ impl Transfers {
 
 /// The gets and puts that are not answered yet, by id.
 #[derive(Debug, Clone, Default)]
-struct Running(Arc<Mutex<HashMap<u32, CancellationToken>>>);
+struct Running(Arc<Mutex<HashMap<u32, (CancellationToken, Arc<AtomicBool>)>>>);
 
 impl Running {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, CancellationToken>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, (CancellationToken, Arc<AtomicBool>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -231,6 +264,14 @@ pub(super) struct Underway {
     id: u32,
     /// Cancelled by `cancel`, and at the end of the session.
     pub(super) cancel: CancellationToken,
+    unwanted: Arc<AtomicBool>,
+}
+
+impl Underway {
+    /// Whether nothing is to be kept of it.
+    pub(super) fn is_unwanted(&self) -> bool {
+        self.unwanted.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Underway {

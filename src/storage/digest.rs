@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
+use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 
 use super::error::{At, StorageError};
 use super::meta::Meta;
@@ -50,6 +50,14 @@ pub(super) fn any_kept(file: &File, meta: &Meta) -> Option<Digest> {
     Algorithm::ALL
         .into_iter()
         .find_map(|algorithm| kept(file, meta, algorithm))
+}
+
+/// Forgets what is kept for a file whose content will be another.
+pub(super) fn forget(file: &File) {
+    for algorithm in Algorithm::ALL {
+        // Most often there is none, and some file systems keep none.
+        let _ = fremovexattr(file, attribute(algorithm));
+    }
 }
 
 /// Reads the whole file.

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use bytesize::ByteSize;
 use rustix::io::Errno;
 
 use super::path::{InvalidPath, VirtualPath};
@@ -77,10 +78,12 @@ pub enum StorageError {
         files: bool,
     },
     /// The disk is full, or would be.
-    #[error("no space left on the server: {path}")]
+    #[error("no space left on the server{}: {path}", room_text(*.room))]
     NoSpace {
         /// What was to be written.
         path: VirtualPath,
+        /// How full the disk is, where that was looked at.
+        room: Option<Room>,
     },
     /// The bytes that came are not as many as were declared.
     #[error("{received} bytes came where {declared} were declared: {path}")]
@@ -132,6 +135,27 @@ pub enum StorageError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// How full the server's disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes free on it.
+    pub free: u64,
+    /// Bytes of these that the server keeps free for its own records.
+    pub kept_free: u64,
+}
+
+fn room_text(room: Option<Room>) -> String {
+    let Some(Room { free, kept_free }) = room else {
+        return String::new();
+    };
+    format!(
+        " ({} are free on its disk, {} of them are not for files; \
+         its operator has to make room, or users to remove files)",
+        ByteSize::b(free),
+        ByteSize::b(kept_free)
+    )
 }
 
 impl StorageError {
@@ -188,7 +212,7 @@ impl StorageError {
             Errno::NOTEMPTY => Self::NotEmpty { path },
             // Opening a socket, or a device that is not there, says NXIO.
             Errno::ACCESS | Errno::PERM | Errno::NXIO | Errno::NODEV => Self::Denied { path },
-            Errno::NOSPC | Errno::DQUOT => Self::NoSpace { path },
+            Errno::NOSPC | Errno::DQUOT => Self::NoSpace { path, room: None },
             _ => Self::Io {
                 doing,
                 path: path.to_string(),

@@ -117,6 +117,15 @@ impl OpenDir {
         Ok((file, meta))
     }
 
+    /// Opens the file `name` for writing and for reading it back; a link is refused.
+    pub(super) fn open_file_to_write(&self, name: impl Arg) -> io::Result<(File, Meta)> {
+        let flags =
+            OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.file, name, flags, Mode::empty())?);
+        let meta = Meta::of(&file)?;
+        Ok((file, meta))
+    }
+
     /// Makes the file `name`, open for writing and for reading it back.
     pub(super) fn create_file(&self, name: impl Arg) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;

@@ -7,6 +7,7 @@ use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, Timespec, statx};
 use rustix::path::Arg;
+use serde::{Deserialize, Serialize};
 
 /// What an entry is to haul.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,15 @@ pub(super) enum What {
 pub(super) struct Identity {
     device: (u32, u32),
     inode: u64,
+}
+
+/// Tells a file or directory, after a restart too, from any other that ever gets its inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Birthmark {
+    inode: u64,
+    /// Where the file system knows it.
+    born: Option<(i64, u32)>,
 }
 
 /// The metadata of an entry.
@@ -60,6 +70,14 @@ impl Meta {
         } else {
             Timestamp::MAX
         })
+    }
+
+    /// What stays the same for as long as the file exists, and is no other's.
+    pub(super) fn birthmark(&self) -> Birthmark {
+        Birthmark {
+            inode: self.identity.inode,
+            born: self.born,
+        }
     }
 
     /// Differs whenever the file is another one, or another content of the same one.

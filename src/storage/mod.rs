@@ -8,7 +8,8 @@
 //!
 //! A [`Store`] is the data directory; a [`Space`] is a home or a shared folder in it, with a
 //! quota; a [`View`] is what one member sees. An [`Upload`] and a [`StoredFile`] are values: what
-//! is not committed never was, what is open stays readable. All of it is synchronous and may block
+//! is not committed never was in anybody's view, what is open stays readable. An upload that is cut
+//! off can be kept, to be gone on with. All of it is synchronous and may block
 //! on the disk, so a server calls it where blocking is allowed.
 //!
 //! Changes of names happen under the lock of their space and are accounted for before it is let
@@ -20,6 +21,7 @@ mod digest;
 mod error;
 mod file;
 mod jail;
+mod kept;
 mod landing;
 mod listing;
 mod meta;
@@ -27,12 +29,17 @@ mod path;
 mod place;
 mod publish;
 mod quota;
+mod recent;
+mod record;
+mod recover;
 mod remove;
 mod rename;
+mod resume;
 mod rights;
 mod space;
 mod staging;
 mod store;
+mod there;
 mod tree;
 mod upload;
 mod verify;
@@ -41,13 +48,16 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use error::StorageError;
+pub use error::{Room, StorageError};
 pub use file::{Info, StoredFile};
+pub use kept::{KeptUpload, StoreSettings};
 pub use listing::Page;
 pub use path::{InvalidPath, InvalidPathReason, VirtualPath};
+pub use resume::Checkpoint;
 pub use rights::{InvalidRights, Limits, Rights, Usage};
 pub use space::Space;
 pub use store::{Store, set_folder_aside, set_home_aside};
+pub use there::AlreadyThere;
 pub use upload::{Committed, Upload, UploadOptions};
 pub use verify::Verifier;
-pub use view::{Mount, View};
+pub use view::{Begun, Mount, View};

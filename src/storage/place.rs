@@ -57,6 +57,18 @@ impl Place {
         Ok((dir, self.name()?, touched))
     }
 
+    /// The place beside it that `full` is the path of.
+    pub(super) fn renamed(&self, full: &VirtualPath) -> Result<Self, StorageError> {
+        let name = full.name().unwrap_or_default();
+        let parent = self.inner.parent().unwrap_or_else(VirtualPath::root);
+        Ok(Self {
+            space: Arc::clone(&self.space),
+            inner: parent.join_name(name)?,
+            full: full.clone(),
+            rights: self.rights,
+        })
+    }
+
     fn name(&self) -> Result<&str, StorageError> {
         let name = self.inner.name();
         name.ok_or_else(|| StorageError::denied(&self.full))

@@ -80,7 +80,7 @@ impl Refused {
                 limit,
                 files,
             },
-            Self::Uncounted | Self::Overflow => StorageError::NoSpace { path },
+            Self::Uncounted | Self::Overflow => StorageError::NoSpace { path, room: None },
         }
     }
 }
@@ -186,6 +186,21 @@ impl Reservation {
     ) -> Result<(), StorageError> {
         self.grow_counting(more, path, || names.count(path))
             .map(|()| self.held += more)
+    }
+
+    /// Gives back so many bytes of what is held.
+    pub(super) fn shrink(&mut self, bytes: u64) {
+        let less = Count {
+            bytes: bytes.min(self.held.bytes),
+            files: 0,
+        };
+        self.space.ledger().release(less);
+        self.held -= less;
+    }
+
+    /// What is held.
+    pub(super) fn held(&self) -> Count {
+        self.held
     }
 
     fn grow_counting(

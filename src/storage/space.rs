@@ -2,20 +2,42 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{At, StorageError};
 use super::jail::{Jail, OpenDir};
-use super::meta::Identity;
+use super::meta::{Birthmark, Identity};
 use super::path::VirtualPath;
 use super::quota::{Count, Ledger};
 use super::rights::{Limits, Usage};
 use super::staging::Staging;
 use super::tree;
 
+/// What tells a space from every other, one that gets its name later too.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpaceId {
+    pub(super) area: Area,
+    pub(super) name: String,
+    pub(super) mark: Birthmark,
+}
+
+/// What a space is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Area {
+    /// The home of a user.
+    Homes,
+    /// A shared folder.
+    Folders,
+}
+
 /// A home or a shared folder: a tree that no path leads out of, with a quota of its own.
 #[derive(Debug)]
 pub struct Space {
     pub(super) jail: Jail,
     pub(super) staging: Arc<Staging>,
+    id: SpaceId,
     identity: Identity,
     /// Held while a name changes and the ledger with it, and never while bytes move.
     names: Mutex<()>,
@@ -24,14 +46,31 @@ pub struct Space {
 }
 
 impl Space {
-    pub(super) fn new(root: OpenDir, staging: Arc<Staging>) -> std::io::Result<Self> {
+    /// The space of that name whose root is open.
+    pub(super) fn new(
+        area: Area,
+        name: &str,
+        root: OpenDir,
+        staging: Arc<Staging>,
+    ) -> std::io::Result<Self> {
+        let meta = root.own_meta()?;
         Ok(Self {
-            identity: root.own_meta()?.identity,
+            id: SpaceId {
+                area,
+                name: name.to_owned(),
+                mark: meta.birthmark(),
+            },
+            identity: meta.identity,
             jail: Jail::new(root),
             staging,
             names: Mutex::default(),
             ledger: Mutex::default(),
         })
+    }
+
+    /// What tells it from every other, after a restart too.
+    pub(super) fn id(&self) -> &SpaceId {
+        &self.id
     }
 
     /// Which directory it is: a new account of an old name gets a new one.

@@ -1,24 +1,31 @@
 //! Staging: where everything unfinished is, on the same file system as the homes and outside all.
 //!
 //! What is here belongs to nobody's view. It leaves by one rename or is deleted, at the latest
-//! when the next server starts.
+//! when the next server starts, unless it is an upload that can be gone on with.
 
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use data_encoding::HEXLOWER;
 use rustix::fs::{FlockOperation, flock, syncfs};
 
+use super::error::{At, Room, StorageError};
 use super::jail::OpenDir;
+use super::path::VirtualPath;
 use super::tree::{self, Deleted};
+
+/// What the disk keeps free for the server's own records, unless set otherwise.
+pub(super) const DEFAULT_FLOOR: u64 = 64 * 1024 * 1024;
 
 /// The staging directory, locked against other servers for as long as anything may be in it.
 #[derive(Debug)]
 pub(super) struct Staging {
     pub(super) dir: OpenDir,
+    /// Bytes of the disk that no upload may fill.
+    floor: AtomicU64,
     degraded: AtomicBool,
     #[cfg(test)]
     pub(super) at_sync: AtSync,
@@ -54,12 +61,12 @@ impl std::fmt::Debug for AtSync {
 }
 
 impl Staging {
-    /// Takes the directory over and empties it; `WouldBlock` if another server has it.
+    /// Takes the directory over; `WouldBlock` if another server has it.
     pub(super) fn take(dir: OpenDir) -> io::Result<Self> {
         flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
-        log_failure(&tree::delete_contents(&dir));
         Ok(Self {
             dir,
+            floor: AtomicU64::new(DEFAULT_FLOOR),
             degraded: AtomicBool::new(false),
             #[cfg(test)]
             at_sync: AtSync::default(),
@@ -83,12 +90,44 @@ impl Staging {
 
     /// A name that nothing has, to move something to.
     pub(super) fn reserve_name(self: &Arc<Self>) -> io::Result<Staged> {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        Ok(Staged {
+        Ok(self.adopt(random_name()?))
+    }
+
+    /// What is staged under `name` already.
+    pub(super) fn adopt(self: &Arc<Self>, name: String) -> Staged {
+        Staged {
             staging: Arc::clone(self),
-            name: HEXLOWER.encode(&random),
+            name,
             left: false,
+        }
+    }
+
+    /// Deletes everything that `keep` does not want, by its name.
+    pub(super) fn delete_others(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
+        tree::for_each(&self.dir, |entry| {
+            let name = entry.file_name();
+            if !name.to_str().is_ok_and(&keep) {
+                log_failure(&tree::delete(&self.dir, name));
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn set_floor(&self, bytes: u64) {
+        self.floor.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Makes sure that so many bytes more leave the disk what is to be kept free of it: the floor,
+    /// or a hundredth if that is less.
+    pub(super) fn check_room(&self, more: u64, path: &VirtualPath) -> Result<(), StorageError> {
+        let (free, disk) = self.dir.space().at("ask for", path)?;
+        let kept_free = self.floor.load(Ordering::Relaxed).min(disk / 100);
+        if more.saturating_add(kept_free) <= free {
+            return Ok(());
+        }
+        Err(StorageError::NoSpace {
+            path: path.clone(),
+            room: Some(Room { free, kept_free }),
         })
     }
 
@@ -112,6 +151,13 @@ impl Staging {
     pub(super) fn is_degraded(&self) -> bool {
         self.degraded.load(Ordering::Relaxed)
     }
+}
+
+/// A name that nothing has: random, hex.
+pub(super) fn random_name() -> io::Result<String> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    Ok(HEXLOWER.encode(&random))
 }
 
 /// A staged file or tree; deleted when dropped, unless it has got its real name.

@@ -12,9 +12,10 @@ use jiff::Timestamp;
 
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
+use super::kept::{KeptUploads, StoreSettings};
 use super::path::VirtualPath;
 use super::rights::Limits;
-use super::space::Space;
+use super::space::{Area, Space};
 use super::staging::Staging;
 
 const HOMES: &str = "homes";
@@ -31,14 +32,14 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     homes: OpenDir,
     folders: OpenDir,
-    staging: Arc<Staging>,
+    kept: Arc<KeptUploads>,
     spaces: Mutex<Spaces>,
 }
 
 /// One [`Space`], and so one ledger, for each directory that somebody uses.
 #[derive(Debug, Default)]
 struct Spaces {
-    open: HashMap<(&'static str, String), Weak<Space>>,
+    open: HashMap<(Area, String), Weak<Space>>,
     /// Those used last, kept open: a user who comes back does not wait for a new count.
     recent: VecDeque<Arc<Space>>,
 }
@@ -58,7 +59,8 @@ impl Spaces {
 }
 
 impl Store {
-    /// Opens the data directory, making it if it is missing, and empties staging.
+    /// Opens the data directory, making it if it is missing. Of what is staged there it keeps the
+    /// uploads that can be gone on with.
     ///
     /// # Errors
     /// [`StorageError::InUse`] if another server has it, else what the system said.
@@ -76,12 +78,26 @@ impl Store {
             },
             _ => failed("lock", error),
         })?;
-        Ok(Self(Arc::new(Inner {
+        let store = Self(Arc::new(Inner {
             homes: area(HOMES)?,
             folders: area(FOLDERS)?,
-            staging: Arc::new(staging),
+            kept: Arc::new(KeptUploads::new(Arc::new(staging))),
             spaces: Mutex::default(),
-        })))
+        }));
+        store.recover().map_err(|error| failed("clean up", error))?;
+        Ok(store)
+    }
+
+    /// Changes what can be set, from now on.
+    pub fn set(&self, settings: StoreSettings) {
+        self.0.kept.set(settings);
+    }
+
+    /// Drops kept uploads that are too old, or too many of one user, or of a user who is gone. Says
+    /// how many. A server does this every now and then.
+    #[must_use]
+    pub fn expire_uploads(&self) -> usize {
+        self.0.kept.expire(|owner| !self.is_there(owner))
     }
 
     /// The home of `user`, made if it is missing; the same one for everyone who has it open. The
@@ -90,7 +106,7 @@ impl Store {
     /// # Errors
     /// [`StorageError::InvalidPath`] if `user` is no single name, else what the system said.
     pub fn home(&self, user: &str, limits: Limits) -> Result<Arc<Space>, StorageError> {
-        self.space(HOMES, &self.0.homes, user, limits)
+        self.space(Area::Homes, user, limits)
     }
 
     /// The shared folder `name`, as [`Self::home`].
@@ -98,27 +114,40 @@ impl Store {
     /// # Errors
     /// As [`Self::home`].
     pub fn folder(&self, name: &str, limits: Limits) -> Result<Arc<Space>, StorageError> {
-        self.space(FOLDERS, &self.0.folders, name, limits)
+        self.space(Area::Folders, name, limits)
     }
 
     /// Whether the disk has failed to keep something since the start. What was acknowledged is
     /// safe; the disk wants looking at.
     #[must_use]
     pub fn is_degraded(&self) -> bool {
-        self.0.staging.is_degraded()
+        self.0.kept.staging.is_degraded()
     }
 
-    fn space(
-        &self,
-        area: &'static str,
-        dir: &OpenDir,
-        name: &str,
-        limits: Limits,
-    ) -> Result<Arc<Space>, StorageError> {
+    pub(super) fn kept(&self) -> &Arc<KeptUploads> {
+        &self.0.kept
+    }
+
+    /// The directory that holds the spaces of a kind.
+    pub(super) fn area(&self, area: Area) -> &OpenDir {
+        match area {
+            Area::Homes => &self.0.homes,
+            Area::Folders => &self.0.folders,
+        }
+    }
+
+    fn space(&self, area: Area, name: &str, limits: Limits) -> Result<Arc<Space>, StorageError> {
         let path = VirtualPath::root().join_name(name)?;
         let path = path.as_file()?;
-        let root = make_dir(dir, name).at("open", path)?;
-        let made = Space::new(root, Arc::clone(&self.0.staging)).at("open", path)?;
+        let root = make_dir(self.area(area), name).at("open", path)?;
+        let space = self.space_of(area, name, root).at("open", path)?;
+        space.set_limits(limits);
+        Ok(space)
+    }
+
+    /// The one space whose root this is.
+    pub(super) fn space_of(&self, area: Area, name: &str, root: OpenDir) -> io::Result<Arc<Space>> {
+        let made = Space::new(area, name, root, Arc::clone(&self.0.kept.staging))?;
         let mut spaces = self.0.spaces.lock().unwrap_or_else(PoisonError::into_inner);
         spaces.open.retain(|_, space| space.strong_count() > 0);
         let space = match spaces.open.entry((area, name.to_owned())) {
@@ -138,8 +167,6 @@ impl Store {
             },
         };
         spaces.keep_open(&space);
-        drop(spaces);
-        space.set_limits(limits);
         Ok(space)
     }
 }

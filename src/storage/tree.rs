@@ -103,14 +103,6 @@ pub(super) fn delete(dir: &OpenDir, name: &CStr) -> Deleted {
     deleted
 }
 
-/// Deletes everything in `dir`, but not `dir`.
-pub(super) fn delete_contents(dir: &OpenDir) -> Deleted {
-    let mut deleted = Deleted::default();
-    let result = delete_below(dir, MAX_LEVELS, &mut deleted);
-    deleted.note(result);
-    deleted
-}
-
 fn delete_entry(
     dir: &OpenDir,
     name: &CStr,

@@ -2,23 +2,25 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustix::fs::{Timestamps, UTIME_OMIT, futimens};
 
 use super::digest;
 use super::error::{At, StorageError};
+use super::kept::KeptUploads;
 use super::landing::check;
 use super::meta::{Meta, timespec};
 use super::path::VirtualPath;
 use super::place::Place;
 use super::publish::Publishing;
 use super::quota::{Count, Reservation};
+use super::record::Recording;
+use super::resume::{Pace, RecordOf};
+use super::space::SpaceId;
 use super::staging::Staged;
 use crate::protocol::{Algorithm, Digest, Hasher, IfExists};
-
-/// What the disk keeps free for the server's own records: so much, or a hundredth if that is less.
-const FREE_FLOOR: u64 = 64 * 1024 * 1024;
 
 /// How a file is to be uploaded.
 #[derive(Debug, Clone, Copy)]
@@ -35,19 +37,34 @@ pub struct UploadOptions {
     pub algorithm: Algorithm,
 }
 
-/// An upload under way. Dropping it discards what came and gives back what was reserved. Every
-/// call may block on the disk.
+/// Who uploads, and where what is cut off is kept.
+#[derive(Debug, Clone)]
+pub(super) struct Uploader {
+    /// The user's home.
+    pub(super) owner: SpaceId,
+    /// Tells one session of the user from another.
+    pub(super) session: Arc<str>,
+    pub(super) kept: Arc<KeptUploads>,
+}
+
+/// An upload under way. Dropping it discards what came and gives back what was reserved;
+/// [`keep`](Self::keep) leaves it to be gone on with. Every call may block on the disk.
 #[derive(Debug)]
 pub struct Upload {
-    place: Place,
-    options: UploadOptions,
-    staged: Staged,
-    file: File,
-    hasher: Hasher,
-    written: u64,
-    reservation: Reservation,
-    /// A write has failed, so what is staged is not what came.
-    broken: bool,
+    pub(super) place: Place,
+    pub(super) options: UploadOptions,
+    pub(super) by: Uploader,
+    pub(super) staged: Staged,
+    pub(super) file: Arc<File>,
+    pub(super) hasher: Hasher,
+    /// Bytes that the hasher has seen. All of them, but while one that was kept is read back.
+    pub(super) hashed: u64,
+    pub(super) written: u64,
+    pub(super) reservation: Reservation,
+    pub(super) record: RecordOf,
+    pub(super) pace: Pace,
+    /// A write or a sync has failed, so what is staged is not what came.
+    pub(super) broken: bool,
 }
 
 /// An upload that is in its place and survives a power cut.
@@ -65,26 +82,39 @@ pub struct Committed {
 
 impl Upload {
     /// Reserves the room and stages an empty file. Nothing exists after an error.
-    pub(super) fn begin(place: Place, options: UploadOptions) -> Result<Self, StorageError> {
-        if place.is_root() {
-            return Err(StorageError::is_a_directory(&place.full));
-        }
-        check(&place, false, options.if_exists, options.parents)?;
+    pub(super) fn begin(
+        place: Place,
+        options: UploadOptions,
+        by: Uploader,
+    ) -> Result<Self, StorageError> {
         let staging = &place.space.staging;
-        check_free_space(&place, options.size.unwrap_or(0))?;
+        staging.check_room(options.size.unwrap_or(0), &place.full)?;
         let mut reservation = Reservation::new(&place.space);
         reservation.grow(Count::file(options.size.unwrap_or(0)), &place.full)?;
         let (staged, file) = staging.file().at("stage", &place.full)?;
+        let recording = Recording::absent(staging, staged.name());
         Ok(Self {
             hasher: Hasher::new(options.algorithm),
+            hashed: 0,
             written: 0,
             broken: false,
+            record: RecordOf::new(recording),
+            pace: Pace::from(0),
             place,
             options,
+            by,
             staged,
-            file,
+            file: Arc::new(file),
             reservation,
         })
+    }
+
+    /// Refuses at once what could not be committed as things are.
+    pub(super) fn check(place: &Place, options: &UploadOptions) -> Result<(), StorageError> {
+        if place.is_root() {
+            return Err(StorageError::is_a_directory(&place.full));
+        }
+        check(place, false, options.if_exists, options.parents)
     }
 
     /// The path that the upload is for.
@@ -99,7 +129,7 @@ impl Upload {
         self.staged.name()
     }
 
-    /// Bytes that came so far.
+    /// Bytes that came so far, with those that were kept of an earlier attempt.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.written
@@ -118,7 +148,7 @@ impl Upload {
     }
 
     fn take(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
-        self.check_unbroken()?;
+        self.check_ready()?;
         let length = chunk.len() as u64;
         let received = self.written.saturating_add(length);
         match self.options.size {
@@ -132,10 +162,12 @@ impl Upload {
                 self.reservation.grow(more, &self.place.full)?;
             }
         }
-        self.file.write_all(chunk).at("write", &self.place.full)?;
+        let written = (&*self.file).write_all(chunk);
+        written.at("write", &self.place.full)?;
         self.hasher.update(chunk);
+        self.hashed = received;
         self.written = received;
-        Ok(())
+        self.check_room()
     }
 
     /// Puts the file in its place, if it is what was declared and `expected`. Until this returns,
@@ -147,7 +179,7 @@ impl Upload {
     /// [`StorageError::SizeMismatch`], [`StorageError::DigestMismatch`], whatever the path has come
     /// to mean meanwhile, or what the system said. The upload is discarded.
     pub fn commit(self, expected: Option<Digest>) -> Result<Committed, StorageError> {
-        self.check_unbroken()?;
+        self.check_ready()?;
         if self.options.size.is_some_and(|size| size != self.written) {
             return Err(self.size_mismatch(self.written));
         }
@@ -156,13 +188,23 @@ impl Upload {
             self.check_digest(digest, expected)?;
         }
         let meta = self.seal(&digest).at("write", &self.place.full)?;
+        let (place, options, by) = (self.place.clone(), self.options, self.by.clone());
         let size = self.written;
-        Ok(Committed {
+        let committed = Committed {
             path: self.publish()?,
             size,
             digest,
             version: meta.version(),
-        })
+        };
+        let renames = options.if_exists == IfExists::Rename;
+        by.kept
+            .supersede(&by.owner, &place, renames.then_some(size));
+        if renames || !place.rights.read {
+            by.kept
+                .recent
+                .note(&by.owner, &place, &by.session, &committed);
+        }
+        Ok(committed)
     }
 
     fn check_digest(&self, own: Digest, expected: Digest) -> Result<(), StorageError> {
@@ -208,6 +250,7 @@ impl Upload {
             options,
             staged,
             reservation,
+            record,
             ..
         } = self;
         let publishing = Publishing {
@@ -215,14 +258,21 @@ impl Upload {
             reservation,
             to: &place,
         };
-        publishing.publish(options.if_exists, options.parents)
+        let path = publishing.publish(options.if_exists, options.parents);
+        // Until here the upload could have been gone on with after a kill.
+        drop(record);
+        path
     }
 
-    fn check_unbroken(&self) -> Result<(), StorageError> {
-        if self.broken {
-            return Err(io::Error::other("an earlier write failed")).at("write", &self.place.full);
-        }
-        Ok(())
+    fn check_ready(&self) -> Result<(), StorageError> {
+        let fault = if self.broken {
+            "an earlier write failed"
+        } else if self.hashed < self.written {
+            "what was kept is not read back yet"
+        } else {
+            return Ok(());
+        };
+        Err(io::Error::other(fault)).at("write", &self.place.full)
     }
 
     fn size_mismatch(&self, received: u64) -> StorageError {
@@ -232,14 +282,4 @@ impl Upload {
             received,
         }
     }
-}
-
-fn check_free_space(place: &Place, size: u64) -> Result<(), StorageError> {
-    let (free, disk) = place.space.staging.dir.space().at("ask for", &place.full)?;
-    let needed = size.saturating_add(FREE_FLOOR.min(disk / 100));
-    if needed > free {
-        let path = place.full.clone();
-        return Err(StorageError::NoSpace { path });
-    }
-    Ok(())
 }

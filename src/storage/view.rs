@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::copy::copy;
 use super::error::{At, StorageError};
 use super::file::{Info, StoredFile};
+use super::kept::KeptUpload;
 use super::listing::{Page, list};
 use super::path::VirtualPath;
 use super::place::Place;
@@ -17,7 +18,8 @@ use super::rename::rename;
 use super::rights::{Rights, Usage};
 use super::space::Space;
 use super::store::Store;
-use super::upload::{Upload, UploadOptions};
+use super::there::AlreadyThere;
+use super::upload::{Upload, UploadOptions, Uploader};
 use crate::protocol::IfExists;
 
 /// A shared folder in a view.
@@ -31,6 +33,15 @@ pub struct Mount {
     pub rights: Rights,
 }
 
+/// An upload that has begun.
+#[derive(Debug)]
+pub enum Begun {
+    /// Its bytes can come, from [`Upload::written`] on.
+    Upload(Box<Upload>),
+    /// All of them came before.
+    AlreadyThere(AlreadyThere),
+}
+
 /// The mounts of a view, by name.
 pub(super) type Mounts = BTreeMap<String, Mount>;
 
@@ -41,7 +52,7 @@ pub struct View(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     /// The data directory is this server's for as long as anyone looks at it.
-    _store: Store,
+    store: Store,
     home: Arc<Space>,
     mounts: Mounts,
     /// What is mounted anywhere but in the root.
@@ -54,7 +65,7 @@ impl View {
     pub fn new(store: &Store, home: Arc<Space>, folders: Vec<Mount>) -> Self {
         let mounts = folders.into_iter();
         Self(Arc::new(Inner {
-            _store: store.clone(),
+            store: store.clone(),
             home,
             mounts: mounts.map(|mount| (mount.name.clone(), mount)).collect(),
             no_mounts: Mounts::new(),
@@ -213,7 +224,62 @@ impl View {
         path: &VirtualPath,
         options: UploadOptions,
     ) -> Result<Upload, StorageError> {
-        Upload::begin(self.place(path), options)
+        let place = self.place(path);
+        Upload::check(&place, &options)?;
+        Upload::begin(place, options, self.uploader(&"".into()))
+    }
+
+    /// Begins an upload to `path`, for `session`. To `resume` is to go on with what was kept of an
+    /// earlier attempt, or to find that the file is there already; if neither can be, it begins
+    /// anew.
+    ///
+    /// # Errors
+    /// As [`Self::upload`]. What was kept is kept still after one.
+    pub fn begin(
+        &self,
+        path: &VirtualPath,
+        options: UploadOptions,
+        session: &Arc<str>,
+        resume: bool,
+    ) -> Result<Begun, StorageError> {
+        let place = self.place(path);
+        let by = self.uploader(session);
+        let checked = Upload::check(&place, &options);
+        if resume {
+            if checked.is_ok()
+                && let Some(upload) = Upload::resume(&place, options, &by)?
+            {
+                return Ok(Begun::Upload(Box::new(upload)));
+            }
+            if matches!(checked, Ok(()) | Err(StorageError::Exists { .. }))
+                && let Some(there) = AlreadyThere::find(&place, options, &by)?
+            {
+                return Ok(Begun::AlreadyThere(there));
+            }
+        }
+        checked?;
+        let upload = Upload::begin(place, options, by)?;
+        Ok(Begun::Upload(Box::new(upload)))
+    }
+
+    /// The member's uploads that were cut off and can be gone on with, the latest first.
+    #[must_use]
+    pub fn uploads(&self) -> Vec<KeptUpload> {
+        self.0.store.kept().list(self.0.home.id())
+    }
+
+    /// Drops one of them; `false` if there is none of that name.
+    #[must_use]
+    pub fn discard(&self, upload: &str) -> bool {
+        self.0.store.kept().discard(self.0.home.id(), upload)
+    }
+
+    fn uploader(&self, session: &Arc<str>) -> Uploader {
+        Uploader {
+            owner: self.0.home.id().clone(),
+            session: Arc::clone(session),
+            kept: Arc::clone(self.0.store.kept()),
+        }
     }
 
     /// What is used and allowed in the home or folder around `path`.

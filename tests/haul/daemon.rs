@@ -180,6 +180,12 @@ impl Daemon {
         kib * 1024
     }
 
+    /// Kills it, as it is, and waits until it is gone.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().expect("it runs");
+        self.process.wait().expect("it ends");
+    }
+
     /// Sends SIGTERM and waits until it has ended.
     pub(crate) fn terminate(mut self) -> Stopped {
         rustix::process::kill_process(self.id(), rustix::process::Signal::TERM).expect("it runs");

@@ -19,6 +19,7 @@ mod load;
 mod paths;
 mod protocol_document;
 mod races;
+mod resume;
 mod serving;
 mod sessions;
 mod transfers;

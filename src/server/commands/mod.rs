@@ -3,6 +3,7 @@
 mod cd;
 mod cp;
 mod df;
+mod discard;
 mod get;
 mod hash;
 mod hello;
@@ -16,6 +17,7 @@ mod put;
 mod pwd;
 mod rm;
 mod stat;
+mod uploads;
 mod whoami;
 
 use std::future::Future;

@@ -1,75 +1,137 @@
 //! `put`: a file from the client, whole under its name or not there at all.
 
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use std::sync::atomic::Ordering;
 
 use crate::connection::Outbox;
 use crate::protocol::{Digest, IfExists, Put, PutBegin, PutReply, encode_begin, encode_ok};
 use crate::server::CommandError;
-use crate::server::disk::Disk;
+use crate::server::active::PutKey;
 use crate::server::job::Outcome;
 use crate::server::member::Member;
-use crate::server::transfers::PutPart;
-use crate::storage::{Upload, UploadOptions};
+use crate::server::receiving::Reception;
+use crate::server::transfers::{Incoming, PutPart, Underway};
+use crate::storage::{AlreadyThere, Begun, Committed, UploadOptions, VirtualPath};
 
-/// Takes the data of put `id` from `parts` until its end.
+/// Takes the data of put `id` until its end.
 pub(in crate::server) async fn put(
     id: u32,
     put: Put,
     member: &Member,
     outbox: &Outbox,
-    mut parts: mpsc::Receiver<PutPart>,
-    cancel: &CancellationToken,
+    incoming: Incoming,
+    underway: &Underway,
 ) -> Outcome {
     let mut received = 0;
     let work = async {
-        let asked = put.digest;
-        let mut upload = open(put, member).await?;
-        let begin = PutBegin {
-            offset: 0,
-            upload: upload.id().to_owned(),
-            prefix: None,
+        let path = member.resolve(&put.path)?;
+        let key = PutKey::new(member.account.id, &path, put.size);
+        let puts = &member.shared.puts;
+        let taking = async { put.resume && puts.take_over(&key, &member.session).await };
+        let taken = underway.cancel.run_until_cancelled(taking).await;
+        let resume = taken.ok_or(CommandError::Cancelled)?;
+        let active = puts.enter(key, &member.session, &member.gone);
+        let putting = Putting {
+            id,
+            outbox,
+            reception: Reception {
+                member,
+                underway,
+                active: &active,
+            },
         };
-        if let Err(closed) = outbox.send(encode_begin(id, &begin)).await {
-            discard(upload, &member.disk).await?;
-            return Err(closed.into());
-        }
-        loop {
-            let part = cancel.run_until_cancelled(parts.recv()).await.flatten();
-            match part {
-                Some(PutPart::Chunk(chunk, room)) => {
-                    received += chunk.len() as u64;
-                    let work = move || {
-                        upload.write(&chunk)?;
-                        drop(room);
-                        Ok(upload)
-                    };
-                    upload = member.disk.run(work).await?;
+        let (committed, given) = match open(path, &put, member, resume).await? {
+            Begun::Upload(upload) => {
+                let upload = putting.reception.read_back(upload).await?;
+                let (offset, prefix) = (upload.written(), upload.prefix());
+                let begun = putting.begin(&incoming, upload.id(), offset, prefix);
+                if let Err(closed) = begun.await {
+                    putting.reception.stop(upload).await;
+                    return Err(closed);
                 }
-                Some(PutPart::End(end, _permit)) => {
-                    let mut reply = commit(upload, end.digest, &member.disk).await?;
-                    if asked.is_none() {
-                        // It was compared, so it is the file's in the client's own algorithm.
-                        reply.digest = end.digest.unwrap_or(reply.digest);
-                    }
-                    return Ok(encode_ok(id, &reply));
-                }
-                None => {
-                    discard(upload, &member.disk).await?;
-                    return Err(CommandError::Cancelled);
-                }
+                let receiving = putting.reception;
+                receiving
+                    .receive(upload, incoming.parts, &mut received)
+                    .await?
             }
+            Begun::AlreadyThere(there) => putting.confirm(there, incoming).await?,
+        };
+        let mut reply = reply(committed);
+        if put.digest.is_none() {
+            // It was compared, so it is the file's in the client's own algorithm.
+            reply.digest = given.unwrap_or(reply.digest);
         }
+        Ok(encode_ok(id, &reply))
     };
-    let reply = work.await;
+    let reply = Box::pin(work).await;
     Outcome {
         reply,
         bytes: received,
     }
 }
 
-async fn open(put: Put, member: &Member) -> Result<Upload, CommandError> {
-    let path = member.resolve(&put.path)?;
+/// A put that has a place in the table of those under way.
+struct Putting<'a> {
+    id: u32,
+    outbox: &'a Outbox,
+    reception: Reception<'a>,
+}
+
+impl Putting<'_> {
+    /// Says what the client need not send.
+    async fn begin(
+        &self,
+        incoming: &Incoming,
+        upload: &str,
+        offset: u64,
+        prefix: Option<Digest>,
+    ) -> Result<(), CommandError> {
+        incoming.offset.store(offset, Ordering::Relaxed);
+        let begin = PutBegin {
+            offset,
+            upload: upload.to_owned(),
+            prefix,
+        };
+        Ok(self.outbox.send(encode_begin(self.id, &begin)).await?)
+    }
+
+    /// Waits for the end of a put whose file is there already, and answers it as the first was.
+    async fn confirm(
+        &self,
+        there: AlreadyThere,
+        mut incoming: Incoming,
+    ) -> Result<(Committed, Option<Digest>), CommandError> {
+        let disk = &self.reception.member.disk;
+        let prefix = Some(there.digest());
+        let begun = self
+            .begin(&incoming, there.id(), there.size(), prefix)
+            .await;
+        let part = match begun {
+            Ok(()) => tokio::select! {
+                biased;
+                () = self.reception.stopped() => None,
+                part = incoming.parts.recv() => part,
+            },
+            Err(_) => None,
+        };
+        let work = move || match part {
+            Some(PutPart::End(end, _permit)) => {
+                let committed = there.confirm(end.digest)?;
+                Ok(Some((committed, end.digest)))
+            }
+            Some(PutPart::Chunk(chunk, _)) => Err(there.too_much(chunk.len() as u64)),
+            None => Ok(None),
+        };
+        let confirmed = disk.run(work).await?;
+        confirmed.ok_or_else(|| self.reception.reason())
+    }
+}
+
+async fn open(
+    path: VirtualPath,
+    put: &Put,
+    member: &Member,
+    resume: bool,
+) -> Result<Begun, CommandError> {
     let options = UploadOptions {
         size: put.size,
         if_exists: put.if_exists.unwrap_or(IfExists::Replace),
@@ -77,30 +139,17 @@ async fn open(put: Put, member: &Member) -> Result<Upload, CommandError> {
         parents: put.parents,
         algorithm: put.digest.unwrap_or_default(),
     };
+    let session = member.session.clone();
     member
-        .with_view(move |view| view.upload(&path, options))
+        .with_view(move |view| view.begin(&path, options, &session, resume))
         .await
 }
 
-async fn commit(
-    upload: Upload,
-    expected: Option<Digest>,
-    disk: &Disk,
-) -> Result<PutReply, CommandError> {
-    let committed = disk.run(move || upload.commit(expected)).await?;
-    Ok(PutReply {
+fn reply(committed: Committed) -> PutReply {
+    PutReply {
         path: committed.path.to_string(),
         size: committed.size,
         digest: committed.digest,
         version: committed.version,
-    })
-}
-
-/// Dropping an upload removes its file: not on an async thread.
-async fn discard(upload: Upload, disk: &Disk) -> Result<(), CommandError> {
-    let work = move || {
-        drop(upload);
-        Ok(())
-    };
-    disk.run(work).await
+    }
 }

@@ -1,14 +1,16 @@
 //! What is there after a restart: on the disk, and as the server shows it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use walkdir::WalkDir;
 
 use super::model::{Node, Tree, bytes, files};
 use super::register::Registers;
-use super::session::{Session, count};
+use super::session::{Session, Tally, count};
 use crate::blocking::Line;
 
 /// A user, with what a checker needs to look at its files.
@@ -66,16 +68,73 @@ pub(crate) fn through_server(line: &mut Line) -> Tree {
     tree
 }
 
-/// Asserts that `df` in `dir` counts exactly what `tree` holds.
-fn assert_charged(line: &mut Line, dir: &str, tree: &Tree) {
+/// An upload that was cut off and can be gone on with.
+struct Kept {
+    owner: &'static str,
+    id: String,
+    path: String,
+    bytes: u64,
+}
+
+impl Kept {
+    fn list(user: &User, line: &mut Line) -> Vec<Self> {
+        let listed = line.ok(&json!({"cmd": "uploads"}));
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        let kept = listed["uploads"].as_array().expect("a list").iter();
+        kept.map(|kept| Self {
+            owner: user.name,
+            id: text(&kept["upload"]),
+            path: text(&kept["path"]),
+            bytes: kept["offset"].as_u64().expect("a number"),
+        })
+        .collect()
+    }
+
+    /// Whether it is charged to the home of `user` or, without one, to the folder.
+    fn is_charged_to(&self, user: Option<&str>) -> bool {
+        let is_in_folder = self.path.starts_with("/team/");
+        user.map_or(is_in_folder, |user| !is_in_folder && self.owner == user)
+    }
+}
+
+/// Asserts that `df` counts exactly what `tree` holds and what is kept for it.
+fn assert_charged(line: &mut Line, user: Option<&str>, tree: &Tree, kept: &[Kept]) {
+    let dir = user.map_or("/team", |_| "/");
     line.ok(&json!({"cmd": "cd", "path": dir}));
     let df = line.ok(&json!({"cmd": "df"}));
+    let kept = kept.iter().filter(|kept| kept.is_charged_to(user));
+    let kept: Vec<_> = kept.map(|kept| kept.bytes).collect();
+    let bytes = bytes(tree) + kept.iter().sum::<u64>();
+    let files = (files(tree) + kept.len()) as u64;
     let charged = (df["used"].as_u64(), df["files"].as_u64());
-    let there = (Some(bytes(tree)), Some(files(tree) as u64));
-    assert_eq!(charged, there, "bytes and files in {dir}");
+    assert_eq!(charged, (Some(bytes), Some(files)), "in {dir} of {user:?}");
     if let Some(limit) = df["limit"].as_u64() {
-        assert!(bytes(tree) <= limit, "{dir} holds more than {limit} bytes");
+        assert!(bytes <= limit, "{dir} holds more than {limit} bytes");
     }
+}
+
+/// Asserts that staging holds what is kept, and nothing else.
+fn assert_staged(data: &Path, kept: &[Kept]) {
+    let staged = fs::read_dir(data.join("staging")).expect("staging");
+    let staged = staged.map(|entry| entry.expect("readable").file_name());
+    let staged: BTreeSet<_> = staged
+        .map(|name| name.into_string().expect("text"))
+        .collect();
+    let names = kept.iter().map(|kept| &kept.id);
+    let names = names.flat_map(|id| [id.clone(), format!("{id}.record")]);
+    assert_eq!(staged, names.collect());
+}
+
+/// Discards some of what is kept of `user`.
+fn discard_some(user: &User, line: &mut Line, kept: &mut Vec<Kept>, tally: &Tally) {
+    kept.retain(|kept| {
+        let goes = kept.owner == user.name && kept.id.ends_with(['0', '1', '2', '3', '4', '5']);
+        if goes {
+            line.ok(&json!({"cmd": "discard", "upload": kept.id}));
+            count(&tally.discarded);
+        }
+        !goes
+    });
 }
 
 /// Compares what is there with what each session knows, and has them go on from it.
@@ -84,22 +143,30 @@ pub(crate) fn check(
     address: &str,
     users: &[User],
     sessions: &mut [Session],
-    registers: &[(String, std::sync::Arc<Registers>)],
+    registers: &[(String, Arc<Registers>)],
 ) {
-    let left = fs::read_dir(data.join("staging")).expect("staging");
-    let left: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
-    assert!(left.is_empty(), "left in staging: {left:?}");
+    let tally = Arc::clone(&sessions[0].tally);
+    let log_in = |user: &User| Line::log_in(address, &user.token).expect("the server lives");
+    let mut lines: Vec<_> = users.iter().map(log_in).collect();
+    let mut kept = Vec::new();
+    for (user, line) in users.iter().zip(&mut lines) {
+        kept.extend(Kept::list(user, line));
+    }
+    assert_staged(data, &kept);
     let folder = on_disk(&data.join("folders/team"), "/team");
-    for user in users {
+    for (user, line) in users.iter().zip(&mut lines) {
         let home = on_disk(&data.join("homes").join(user.name), "");
-        let mut line = Line::log_in(address, &user.token).expect("the server lives");
-        let mut seen = through_server(&mut line);
+        let mut seen = through_server(line);
         assert_eq!(seen.remove("/team"), Some(Node::Dir));
         let mut there = home.clone();
         there.extend(folder.clone());
         assert!(seen == there, "the server and its disk disagree");
-        assert_charged(&mut line, "/", &home);
-        assert_charged(&mut line, "/team", &folder);
+        for _ in 0..2 {
+            assert_staged(data, &kept);
+            assert_charged(line, Some(user.name), &home, &kept);
+            assert_charged(line, None, &folder, &kept);
+            discard_some(user, line, &mut kept, &tally);
+        }
         let mut rest = there;
         for session in sessions.iter_mut().filter(|s| s.token == user.token) {
             let own = |path: &String| session.roots.iter().any(|root| is_within(path, root));

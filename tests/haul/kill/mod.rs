@@ -5,10 +5,12 @@
 //! disk is worked on.
 
 mod checker;
+mod choices;
 mod model;
 mod register;
 mod session;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -73,10 +75,12 @@ fn what_was_acknowledged_outlives_a_kill_and_what_was_not_is_whole_or_absent() {
                     .collect::<Tree>(),
                 roots,
                 unfinished: Vec::new(),
+                cut: Vec::new(),
+                endless: None,
+                lengths: HashSet::new(),
                 token: user.token.clone(),
                 registers: Arc::clone(&registers[u].1),
                 team: Arc::clone(&registers[2].1),
-                has_quota: true,
                 chance: Chance::new(chance.next()),
                 tally: Arc::clone(&tally),
             });

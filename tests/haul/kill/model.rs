@@ -1,6 +1,7 @@
 //! What a session's directories must hold, given what was acknowledged and what was under way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -46,16 +47,46 @@ pub(crate) enum Ending {
     Cancel,
 }
 
+/// What an upload brings.
+#[derive(Clone)]
+pub(crate) struct Content(Arc<Vec<u8>>);
+
+impl Content {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(bytes))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn node(&self) -> Node {
+        Node::file(&self.0)
+    }
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.node().fmt(f)
+    }
+}
+
+/// An upload of a session.
+#[derive(Debug, Clone)]
+pub(crate) struct Put {
+    pub(crate) path: String,
+    pub(crate) content: Content,
+    pub(crate) if_exists: &'static str,
+    pub(crate) parents: bool,
+    pub(crate) ending: Ending,
+    /// What an earlier attempt brought is gone on with.
+    pub(crate) resume: bool,
+}
+
 /// A change that a session asks for.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
-    Put {
-        path: String,
-        node: Node,
-        if_exists: &'static str,
-        parents: bool,
-        ending: Ending,
-    },
+    Put(Put),
     MakeDir {
         path: String,
         parents: bool,
@@ -82,12 +113,7 @@ impl Change {
     /// The request, but for an upload's size and data.
     pub(crate) fn request(&self) -> Value {
         match self {
-            Self::Put {
-                path,
-                if_exists,
-                parents,
-                ..
-            } => json!({"cmd": "put", "path": path, "if_exists": if_exists, "parents": parents}),
+            Self::Put(put) => put.request(),
             Self::MakeDir { path, parents } => {
                 json!({"cmd": "mkdir", "path": path, "parents": parents})
             }
@@ -109,28 +135,7 @@ impl Change {
     pub(crate) fn outcome(&self, tree: &Tree) -> Outcome {
         let mut after = tree.clone();
         let path = match self {
-            Self::Put {
-                path,
-                node,
-                if_exists,
-                parents,
-                ending,
-            } => {
-                let to = target(tree, path, if_exists)?;
-                match ending {
-                    Ending::Right => {}
-                    Ending::WrongDigest => return Err("digest_mismatch"),
-                    Ending::TooShort => return Err("size_mismatch"),
-                    Ending::Cancel => return Err("cancelled"),
-                }
-                if *parents {
-                    for dir in missing_parents(tree, path) {
-                        after.insert(dir, Node::Dir);
-                    }
-                }
-                after.insert(to.clone(), node.clone());
-                Some(to)
-            }
+            Self::Put(put) => Some(put.outcome(&mut after)?),
             Self::MakeDir { path, parents } => {
                 if *parents {
                     for dir in missing_parents(tree, path) {
@@ -179,9 +184,11 @@ impl Change {
         let Ok((after, _)) = self.outcome(tree) else {
             return states;
         };
-        if let Self::Put { path, parents, .. } | Self::MakeDir { path, parents } = self
-            && *parents
-        {
+        let (Self::Put(Put { path, parents, .. }) | Self::MakeDir { path, parents }) = self else {
+            states.push(after);
+            return states;
+        };
+        if *parents {
             let mut partly = tree.clone();
             for dir in missing_parents(tree, path) {
                 partly.insert(dir, Node::Dir);
@@ -190,6 +197,43 @@ impl Change {
         }
         states.push(after);
         states
+    }
+}
+
+impl Put {
+    /// The request, but for its size.
+    pub(crate) fn request(&self) -> Value {
+        json!({
+            "cmd": "put", "path": self.path, "if_exists": self.if_exists,
+            "parents": self.parents, "resume": self.resume,
+        })
+    }
+
+    /// Changes the tree; the path that is answered.
+    fn outcome(&self, tree: &mut Tree) -> Result<String, &'static str> {
+        let node = self.content.node();
+        if self.resume && self.if_exists != "rename" && tree.get(&self.path) == Some(&node) {
+            // An earlier attempt has been answered, and the answer was lost.
+            return Ok(self.path.clone());
+        }
+        let (parent, _) = self.path.rsplit_once('/').expect("absolute");
+        if !self.parents && !tree.contains_key(parent) {
+            return Err("not_found");
+        }
+        let to = target(tree, &self.path, self.if_exists)?;
+        match self.ending {
+            Ending::Right => {}
+            Ending::WrongDigest => return Err("digest_mismatch"),
+            Ending::TooShort => return Err("size_mismatch"),
+            Ending::Cancel => return Err("cancelled"),
+        }
+        if self.parents {
+            for dir in missing_parents(tree, &self.path) {
+                tree.insert(dir, Node::Dir);
+            }
+        }
+        tree.insert(to.clone(), node);
+        Ok(to)
     }
 }
 

@@ -1,5 +1,6 @@
 //! One of the sessions that change things until the server dies under them.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -7,7 +8,7 @@ use std::sync::mpsc::SyncSender;
 
 use serde_json::{Value, json};
 
-use super::model::{Change, Ending, Node, Tree, bytes};
+use super::model::{Change, Ending, Node, Put, Tree, bytes};
 use super::register::{Begun, Registers};
 use crate::blocking::{Frame, Line};
 use crate::chance::Chance;
@@ -45,6 +46,8 @@ pub(crate) struct Tally {
     pub(crate) read: AtomicU64,
     pub(crate) unfinished: AtomicU64,
     pub(crate) unfinished_and_done: AtomicU64,
+    pub(crate) resumed: AtomicU64,
+    pub(crate) discarded: AtomicU64,
 }
 
 pub(crate) fn count(counter: &AtomicU64) {
@@ -57,12 +60,17 @@ pub(crate) struct Session {
     pub(crate) tree: Tree,
     /// Changes of the tree that were asked for and not answered.
     pub(crate) unfinished: Vec<Change>,
+    /// Uploads that were cut off, to be gone on with.
+    pub(crate) cut: Vec<Put>,
+    /// An upload that never ends, and how much of it was sent.
+    pub(crate) endless: Option<(Put, usize)>,
+    /// Lengths of uploads, so that no two that may be kept have the same.
+    pub(crate) lengths: HashSet<u64>,
     pub(crate) token: String,
     /// What is in the files that all sessions of its user write.
     pub(crate) registers: Arc<Registers>,
     /// The same of the folder, which all sessions write.
     pub(crate) team: Arc<Registers>,
-    pub(crate) has_quota: bool,
     pub(crate) chance: Chance,
     pub(crate) tally: Arc<Tally>,
 }
@@ -74,7 +82,9 @@ impl Session {
             let Ok(mut line) = Line::log_in(address, &self.token) else {
                 return;
             };
-            match self.work(&mut line, fuse) {
+            let end = self.work(&mut line, fuse);
+            self.cut.extend(self.endless.take().map(|(put, _)| put));
+            match end {
                 Ok(()) => {}
                 Err(error) => break error,
             }
@@ -85,22 +95,39 @@ impl Session {
             io::ErrorKind::BrokenPipe,
         ];
         assert!(gone.contains(&error.kind()), "{error}");
-        for _ in &self.unfinished {
+        for change in &self.unfinished {
             count(&self.tally.unfinished);
+            if let Change::Put(put) = change
+                && put.ending == Ending::Right
+            {
+                self.cut.push(Put {
+                    resume: true,
+                    ..put.clone()
+                });
+            }
         }
     }
 
     /// Does this and that; returns to begin another session.
     fn work(&mut self, line: &mut Line, fuse: &Fuse) -> io::Result<()> {
+        while let Some(put) = self.cut.pop() {
+            if !self.chance.one_in(4) {
+                self.go_on(line, fuse, put)?;
+            }
+        }
+        if self.chance.one_in(2) {
+            self.begin_endless(line)?;
+        }
         loop {
+            self.feed_endless(line)?;
             if bytes(&self.tree) > PLENTY {
                 let change = self.removal();
                 self.change(line, fuse, &change)?;
             }
             match self.chance.below(100) {
                 0..45 => {
-                    let (change, content) = self.put();
-                    self.upload(line, fuse, &[(change, content)])?;
+                    let put = self.put();
+                    self.upload(line, fuse, &[put])?;
                 }
                 45..52 => {
                     let puts = self.two_puts();
@@ -111,8 +138,8 @@ impl Session {
                     self.change(line, fuse, &change)?;
                 }
                 70..80 => self.read(line, fuse)?,
-                80..97 => self.use_register(line, fuse)?,
-                97 => {
+                80..96 => self.use_register(line, fuse)?,
+                96 | 97 => {
                     self.abandon(line)?;
                     return Ok(());
                 }
@@ -121,128 +148,24 @@ impl Session {
         }
     }
 
-    fn put(&mut self) -> (Change, Vec<u8>) {
-        let parents = self.chance.one_in(8);
-        let mut dir = self.some_dir();
-        if parents {
-            let (a, b) = (self.chance.below(3), self.chance.below(2));
-            dir = format!("{dir}/p{a}/q{b}");
-        }
-        let content = self.content();
-        let change = Change::Put {
-            path: format!("{dir}/f{}.bin", self.chance.below(6)),
-            node: Node::file(&content),
-            if_exists: self.if_exists(),
-            parents: parents || self.chance.one_in(10),
-            ending: match self.chance.below(20) {
-                0 => Ending::WrongDigest,
-                1 => Ending::TooShort,
-                2 => Ending::Cancel,
-                _ => Ending::Right,
-            },
-        };
-        (change, content)
-    }
-
-    /// To different files at once.
-    fn two_puts(&mut self) -> Vec<(Change, Vec<u8>)> {
-        let dir = self.some_dir();
-        let mut put = |name: &str| {
-            let content = self.content();
-            let change = Change::Put {
-                path: format!("{dir}/{name}.bin"),
-                node: Node::file(&content),
-                if_exists: "replace",
-                parents: false,
-                ending: Ending::Right,
-            };
-            (change, content)
-        };
-        vec![put("left"), put("right")]
-    }
-
-    fn small_change(&mut self) -> Change {
-        let some = |tree: Vec<String>, chance: &mut Chance| {
-            (!tree.is_empty()).then(|| chance.pick(&tree).clone())
-        };
-        let dir = self.some_dir();
-        let file = some(self.files(), &mut self.chance);
-        let movable = some(self.inner_dirs(), &mut self.chance);
-        let if_exists = self.if_exists();
-        let to = format!("{dir}/f{}.bin", self.chance.below(6));
-        match (self.chance.below(8), file, movable) {
-            (0, _, _) => Change::MakeDir {
-                path: format!("{dir}/d{}", self.chance.below(3)),
-                parents: false,
-            },
-            (1, _, _) => Change::MakeDir {
-                path: format!("{dir}/p{}/q0", self.chance.below(3)),
-                parents: true,
-            },
-            (2 | 3, Some(from), _) if from != to => Change::Move {
-                from,
-                to,
-                if_exists,
-            },
-            (4, Some(from), _) if from != to => Change::Copy {
-                from,
-                to,
-                if_exists,
-            },
-            (5, _, Some(from)) if !dir.starts_with(&from) => Change::Move {
-                to: format!("{dir}/m{}", self.chance.below(2)),
-                from,
-                if_exists: "rename",
-            },
-            (6, _, Some(from)) if !dir.starts_with(&from) => Change::Copy {
-                to: format!("{dir}/c{}", self.chance.below(2)),
-                from,
-                if_exists: "rename",
-            },
-            _ => self.removal(),
-        }
-    }
-
-    fn removal(&mut self) -> Change {
-        let mut paths = self.files();
-        if self.chance.one_in(3) {
-            paths = self.inner_dirs();
-        }
-        if paths.is_empty() {
-            let path = self.some_dir();
-            return Change::MakeDir {
-                path,
-                parents: true,
-            };
-        }
-        let path = self.chance.pick(&paths).clone();
-        Change::Remove { path }
-    }
-
     /// Sends the data of puts in turns, and takes their replies.
-    fn upload(
-        &mut self,
-        line: &mut Line,
-        fuse: &Fuse,
-        puts: &[(Change, Vec<u8>)],
-    ) -> io::Result<()> {
-        self.unfinished = puts.iter().map(|(change, _)| change.clone()).collect();
+    fn upload(&mut self, line: &mut Line, fuse: &Fuse, puts: &[Put]) -> io::Result<()> {
+        let mut changes: Vec<_> = puts.iter().cloned().map(Change::Put).map(Some).collect();
+        self.unfinished = changes.iter().flatten().cloned().collect();
         let chunk = *self.chance.pick(&[700, 4096, 65_536, 131_072, 1 << 20]);
         let mut rest = Vec::new();
-        for (id, (change, content)) in (1..).zip(puts) {
-            let mut request = change.request();
+        for (id, put) in (1..).zip(puts) {
+            let content = put.content.bytes();
+            let mut request = put.request();
             request["id"] = json!(id);
-            let Change::Put { ending, .. } = change else {
-                continue;
-            };
-            match *ending {
+            match put.ending {
                 Ending::TooShort => request["size"] = json!(content.len() + 1),
                 _ if self.chance.one_in(3) => {}
                 _ => request["size"] = json!(content.len()),
             }
             line.send(&request)?;
             let size = chunk.max(content.len() / 16);
-            rest.push((id, *ending, content.chunks(size), blake3::hash(content)));
+            rest.push((id, put.ending, content.chunks(size), blake3::hash(content)));
         }
         while let Some((id, ending, mut chunks, digest)) = rest.pop() {
             fuse.burn();
@@ -264,10 +187,6 @@ impl Session {
             line.send(&json!({"id": id, "cmd": "end", "digest": digest}))?;
             fuse.burn();
         }
-        let mut changes: Vec<_> = puts
-            .iter()
-            .map(|(change, _)| Some(change.clone()))
-            .collect();
         self.take_replies(line, fuse, &mut changes)
     }
 
@@ -277,9 +196,7 @@ impl Session {
         fuse: &Fuse,
         changes: &mut [Option<Change>],
     ) -> io::Result<()> {
-        let cancels = changes.iter().flatten().any(
-            |change| matches!(change, Change::Put { ending, .. } if *ending == Ending::Cancel),
-        );
+        let cancels = changes.iter().flatten().any(is_cancelled);
         let mut answers = changes.len() + usize::from(cancels);
         while answers > 0 {
             let reply = line.final_reply()?;
@@ -294,6 +211,40 @@ impl Session {
                 self.settle(&change, &reply);
             }
         }
+        Ok(())
+    }
+
+    /// Goes on with an upload that was cut off.
+    fn go_on(&mut self, line: &mut Line, fuse: &Fuse, put: Put) -> io::Result<()> {
+        let content = put.content.clone();
+        let content = content.bytes();
+        let mut request = put.request();
+        request["id"] = json!(1);
+        request["size"] = json!(content.len());
+        let change = Change::Put(put);
+        self.unfinished = vec![change.clone()];
+        line.send(&request)?;
+        fuse.burn();
+        let mut reply = line.reply()?;
+        if let Some(offset) = reply["begin"]["offset"].as_u64() {
+            let offset = usize::try_from(offset).expect("small");
+            if offset > 0 {
+                let prefix = blake3::hash(&content[..offset]).to_hex();
+                assert_eq!(reply["begin"]["prefix"], format!("blake3:{prefix}"));
+                count(&self.tally.resumed);
+            }
+            for chunk in content[offset..].chunks(65_536.max(content.len() / 16)) {
+                line.send_data(1, chunk)?;
+                fuse.burn();
+            }
+            let digest = format!("blake3:{}", blake3::hash(content).to_hex());
+            line.send(&json!({"id": 1, "cmd": "end", "digest": digest}))?;
+            fuse.burn();
+            reply = line.final_reply()?;
+        }
+        fuse.burn();
+        self.unfinished.clear();
+        self.settle(&change, &reply);
         Ok(())
     }
 
@@ -313,7 +264,8 @@ impl Session {
     /// Compares an answer with what it must be, and takes it in.
     fn settle(&mut self, change: &Change, reply: &Value) {
         let code = reply["error"]["code"].as_str();
-        if code == Some("quota_exceeded") && self.has_quota {
+        let is_cancelled = is_cancelled(change) && code == Some("cancelled");
+        if code == Some("quota_exceeded") || is_cancelled {
             count(&self.tally.refused);
             return;
         }
@@ -321,8 +273,8 @@ impl Session {
             (Ok((after, path)), None) => {
                 let told = reply["ok"]["path"].as_str();
                 assert_eq!(told, path.as_deref(), "{change:?}");
-                if let Change::Put { node, .. } = change {
-                    assert_is(node, &reply["ok"]);
+                if let Change::Put(put) = change {
+                    assert_is(&put.content.node(), &reply["ok"]);
                 }
                 self.tree = after;
                 count(&self.tally.acknowledged);
@@ -375,8 +327,8 @@ impl Session {
             }
             _ => {
                 let content = self.content();
-                let begun = registers.begin_write(&path, Some(Node::file(&content)));
-                let reply = line.put(json!({"path": path}), &content)?;
+                let begun = registers.begin_write(&path, Some(content.node()));
+                let reply = line.put(json!({"path": path}), content.bytes())?;
                 fuse.burn();
                 self.end_write(&registers, &begun, &reply, "quota_exceeded");
             }
@@ -395,13 +347,43 @@ impl Session {
         });
     }
 
+    /// Begins an upload that goes on beside all else and is cut off in the end.
+    fn begin_endless(&mut self, line: &mut Line) -> io::Result<()> {
+        let put = self.put_to_abandon("endless");
+        let size = put.content.bytes().len();
+        line.send(&json!({"id": 8, "cmd": "put", "path": put.path, "size": size}))?;
+        let reply = line.reply()?;
+        if reply.get("begin").is_some() {
+            self.endless = Some((put, 0));
+        } else {
+            assert_eq!(reply["error"]["code"], "quota_exceeded", "{reply}");
+        }
+        Ok(())
+    }
+
+    /// Sends a little more of the upload that never ends.
+    fn feed_endless(&mut self, line: &mut Line) -> io::Result<()> {
+        if let Some((put, sent)) = &mut self.endless {
+            let rest = &put.content.bytes()[*sent..];
+            let piece = &rest[..rest.len().saturating_sub(1).min(30_000)];
+            if !piece.is_empty() {
+                *sent += piece.len();
+                line.send_data(8, piece)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Sends a part of an upload; then this session ends.
     fn abandon(&mut self, line: &mut Line) -> io::Result<()> {
-        let content = self.content();
-        let path = format!("{}/abandoned.bin", self.some_dir());
-        line.send(&json!({"id": 7, "cmd": "put", "path": path, "size": content.len() + 1}))?;
-        if !content.is_empty() {
-            line.send_data(7, &content)?;
+        let put = self.put_to_abandon("abandoned");
+        let content = put.content.clone();
+        let content = content.bytes();
+        line.send(&json!({"id": 7, "cmd": "put", "path": put.path, "size": content.len()}))?;
+        self.cut.push(put);
+        let sent = usize::try_from(self.chance.below(content.len() as u64 + 1)).expect("small");
+        for chunk in content[..sent].chunks(100_000) {
+            line.send_data(7, chunk)?;
         }
         if self.chance.one_in(2)
             && let Frame::Data(_) = line.receive()?
@@ -410,50 +392,11 @@ impl Session {
         }
         Ok(())
     }
+}
 
-    fn if_exists(&mut self) -> &'static str {
-        match self.chance.below(5) {
-            0 => "fail",
-            1 => "rename",
-            _ => "replace",
-        }
-    }
-
-    fn content(&mut self) -> Vec<u8> {
-        let length = match self.chance.below(40) {
-            0..3 => 0,
-            3..15 => self.chance.below(100),
-            15..33 => self.chance.below(65_537),
-            33..35 => 131_071 + self.chance.below(3),
-            35..39 => self.chance.below(400_000),
-            _ => self.chance.below(4 << 20),
-        };
-        self.chance.bytes(length)
-    }
-
-    fn files(&self) -> Vec<String> {
-        let files = self.tree.iter().filter(|(_, node)| **node != Node::Dir);
-        files.map(|(path, _)| path.clone()).collect()
-    }
-
-    fn dirs(&self) -> Vec<String> {
-        let dirs = self.tree.iter().filter(|(_, node)| **node == Node::Dir);
-        dirs.map(|(path, _)| path.clone()).collect()
-    }
-
-    /// All but the session's own roots.
-    fn inner_dirs(&self) -> Vec<String> {
-        let mut dirs = self.dirs();
-        dirs.retain(|dir| !self.roots.contains(dir));
-        dirs
-    }
-
-    /// One that is not deep, so that they do not grow without end.
-    fn some_dir(&mut self) -> String {
-        let mut dirs = self.dirs();
-        dirs.retain(|dir| dir.matches('/').count() < 5);
-        self.chance.pick(&dirs).clone()
-    }
+/// Whether it is a put that is cancelled before its end, whatever else is wrong with it.
+fn is_cancelled(change: &Change) -> bool {
+    matches!(change, Change::Put(put) if put.ending == Ending::Cancel)
 }
 
 fn assert_is(node: &Node, reply: &Value) {

@@ -1,0 +1,20 @@
+//! `discard`: drop what was kept of a put that was cut off.
+
+use super::Command;
+use crate::protocol::{Discard, Nothing};
+use crate::server::CommandError;
+use crate::server::member::Member;
+
+impl Command for Discard {
+    async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
+        member.shared.puts.settle(member.account.id).await;
+        let discarded = member
+            .with_view(move |view| Ok(view.discard(&self.upload)))
+            .await?;
+        if discarded {
+            Ok(Nothing {})
+        } else {
+            Err(CommandError::NoUpload)
+        }
+    }
+}

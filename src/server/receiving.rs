@@ -1,0 +1,204 @@
+//! An upload as its bytes come: written, made safe now and then, kept if it is cut off.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::CommandError;
+use super::active::ActivePut;
+use super::disk::Disk;
+use super::hashing::TURN;
+use super::member::Member;
+use super::transfers::{PutPart, Underway};
+use crate::protocol::Digest;
+use crate::storage::{Checkpoint, Committed, Upload};
+
+/// How a put receives.
+#[derive(Clone, Copy)]
+pub(super) struct Reception<'a> {
+    pub(super) member: &'a Member,
+    pub(super) underway: &'a Underway,
+    pub(super) active: &'a ActivePut,
+}
+
+/// What a put waits for.
+enum Turn {
+    Part(PutPart),
+    CheckpointDue,
+    Synced(Result<(), CommandError>),
+    /// Nothing more will come.
+    Stopped,
+}
+
+impl Reception<'_> {
+    /// Reads back what was kept, so that the hash can go on from there.
+    pub(super) async fn read_back(
+        self,
+        mut upload: Box<Upload>,
+    ) -> Result<Box<Upload>, CommandError> {
+        let mut all = upload.written() == 0;
+        while !all {
+            let waiting = self.member.shared.digests.acquire();
+            let turn = tokio::select! {
+                biased;
+                () = self.stopped() => None,
+                turn = waiting => turn.ok(),
+            };
+            let Some(_turn) = turn else {
+                return Err(self.stop(upload).await);
+            };
+            let work = move || {
+                let all = upload.hash_prefix(TURN)?;
+                Ok((upload, all))
+            };
+            (upload, all) = self.member.disk.run(work).await?;
+            self.active.sign_of_life();
+        }
+        Ok(upload)
+    }
+
+    /// Takes the data of the upload until its end, and commits it. Answers with the digest that the
+    /// client gave, too, and counts in `received` what came.
+    pub(super) async fn receive(
+        self,
+        mut upload: Box<Upload>,
+        mut parts: mpsc::Receiver<PutPart>,
+        received: &mut u64,
+    ) -> Result<(Committed, Option<Digest>), CommandError> {
+        let disk = &self.member.disk;
+        let mut syncing = Syncing(None);
+        loop {
+            match self.turn(&upload, &mut parts, &mut syncing).await {
+                Turn::CheckpointDue => {
+                    if let Some(checkpoint) = upload.begin_checkpoint() {
+                        syncing.begin(checkpoint, disk);
+                    }
+                }
+                Turn::Synced(Ok(())) => upload.checkpointed(),
+                // What the disk did not keep once can not be trusted any more.
+                Turn::Synced(Err(error)) => {
+                    discard(upload, disk).await?;
+                    return Err(error);
+                }
+                Turn::Part(PutPart::Chunk(chunk, room)) => {
+                    self.active.sign_of_life();
+                    *received += chunk.len() as u64;
+                    let work = move || {
+                        upload.write(&chunk)?;
+                        drop(room);
+                        Ok(upload)
+                    };
+                    upload = disk.run(work).await?;
+                    self.active.sign_of_life();
+                }
+                Turn::Part(PutPart::End(end, _permit)) => {
+                    if let Err(error) = syncing.wait().await {
+                        discard(upload, disk).await?;
+                        return Err(error);
+                    }
+                    let committed = disk.run(move || upload.commit(end.digest)).await?;
+                    return Ok((committed, end.digest));
+                }
+                Turn::Stopped => {
+                    if let Err(error) = syncing.wait().await {
+                        discard(upload, disk).await?;
+                        return Err(error);
+                    }
+                    return Err(self.stop(upload).await);
+                }
+            }
+        }
+    }
+
+    /// Cancel-safe: what is not returned comes at the next turn.
+    async fn turn(
+        self,
+        upload: &Upload,
+        parts: &mut mpsc::Receiver<PutPart>,
+        syncing: &mut Syncing,
+    ) -> Turn {
+        let due = upload.checkpoint_due();
+        if due == Some(Duration::ZERO) {
+            return Turn::CheckpointDue;
+        }
+        tokio::select! {
+            biased;
+            () = self.stopped() => Turn::Stopped,
+            done = syncing.done() => Turn::Synced(done),
+            part = parts.recv() => part.map_or(Turn::Stopped, Turn::Part),
+            () = sleep(due.unwrap_or_default()), if due.is_some() => Turn::CheckpointDue,
+        }
+    }
+
+    /// Resolves once nobody waits for this put any more.
+    pub(super) async fn stopped(self) {
+        tokio::select! {
+            () = self.underway.cancel.cancelled() => {}
+            () = self.active.taken() => {}
+        }
+    }
+
+    /// Keeps what came, unless it is unwanted, and says why the put ends.
+    pub(super) async fn stop(self, upload: Box<Upload>) -> CommandError {
+        let disk = &self.member.disk;
+        let stopped = if self.underway.is_unwanted() {
+            discard(upload, disk).await
+        } else {
+            disk.run(move || upload.keep().map(drop)).await
+        };
+        if let Err(error) = stopped {
+            warn!(%error, "an upload that was cut off could not be kept");
+        }
+        self.reason()
+    }
+
+    /// Why a put ends that was stopped.
+    pub(super) fn reason(self) -> CommandError {
+        if self.active.is_taken() {
+            CommandError::TakenOver
+        } else {
+            CommandError::Cancelled
+        }
+    }
+}
+
+/// Dropping an upload removes its file: not on an async thread.
+async fn discard(upload: Box<Upload>, disk: &Disk) -> Result<(), CommandError> {
+    let work = move || {
+        drop(upload);
+        Ok(())
+    };
+    disk.run(work).await
+}
+
+/// The checkpoint that is being made, if one is, while the upload goes on.
+struct Syncing(Option<JoinHandle<Result<(), CommandError>>>);
+
+impl Syncing {
+    fn begin(&mut self, checkpoint: Checkpoint, disk: &Disk) {
+        let disk = disk.clone();
+        let work = async move { disk.run(move || checkpoint.run()).await };
+        self.0 = Some(tokio::spawn(work));
+    }
+
+    /// Resolves once it is made; never if none is.
+    async fn done(&mut self) -> Result<(), CommandError> {
+        let Some(task) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        let done = task.await;
+        self.0 = None;
+        done.unwrap_or(Err(CommandError::Panicked))
+    }
+
+    /// Waits for the one that is being made.
+    async fn wait(&mut self) -> Result<(), CommandError> {
+        match self.0 {
+            Some(_) => self.done().await,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Kept uploads: cut off midway, with enough in them to go on from there.
+//!
+//! Each holds room in the quota of its space for exactly what it has on the disk. They are bounded
+//! in number for each user and in age, and belong to the home that they were sent from: a new
+//! account of an old name inherits none.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::path::VirtualPath;
+use super::place::Place;
+use super::quota::Reservation;
+use super::recent::Recent;
+use super::record::{self, Record};
+use super::space::SpaceId;
+use super::staging::{DEFAULT_FLOOR, Staging};
+
+/// What can be set of a store, at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// Bytes of the disk that uploads leave free, or a hundredth of it if that is less.
+    pub free_space_floor: u64,
+    /// How long an upload that was cut off is kept.
+    pub keep_uploads: Duration,
+    /// How many are kept of one user; those cut off first go first.
+    pub kept_uploads: usize,
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            free_space_floor: DEFAULT_FLOOR,
+            keep_uploads: Duration::from_secs(24 * 3600),
+            kept_uploads: 100,
+        }
+    }
+}
+
+/// An upload that was cut off and can be gone on with, as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptUpload {
+    /// Its name: random, hex.
+    pub id: String,
+    /// The path that it is for, as it was when it was begun.
+    pub path: VirtualPath,
+    /// Bytes that were to come, if that was known.
+    pub size: Option<u64>,
+    /// Bytes that came and are safe.
+    pub offset: u64,
+    /// When it will be dropped.
+    pub expires: Timestamp,
+}
+
+/// The kept uploads of all users.
+#[derive(Debug)]
+pub(super) struct KeptUploads {
+    pub(super) staging: Arc<Staging>,
+    pub(super) recent: Recent,
+    settings: Mutex<StoreSettings>,
+    entries: Mutex<HashMap<String, Kept>>,
+    /// Goes up with each that is kept, to tell which was first.
+    next: AtomicU64,
+}
+
+/// One of them. Nothing happens to its files when this is dropped.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) id: String,
+    pub(super) record: Record,
+    pub(super) inner: VirtualPath,
+    pub(super) full: VirtualPath,
+    pub(super) offset: u64,
+    pub(super) reservation: Reservation,
+    age: Age,
+    order: u64,
+}
+
+/// How long ago something was, by a clock that nobody sets.
+#[derive(Debug, Clone, Copy)]
+struct Age {
+    before: Duration,
+    since: Instant,
+}
+
+impl Age {
+    /// The clock on the wall is asked once, for what was there before this server.
+    fn of(at: Timestamp) -> Self {
+        let before = Timestamp::now().duration_since(at);
+        Self {
+            before: Duration::try_from(before).unwrap_or_default(),
+            since: Instant::now(),
+        }
+    }
+
+    fn now(self) -> Duration {
+        self.before.saturating_add(self.since.elapsed())
+    }
+}
+
+impl Kept {
+    /// `None` if the record has no sound paths.
+    pub(super) fn new(
+        id: String,
+        record: Record,
+        offset: u64,
+        at: Timestamp,
+        reservation: Reservation,
+    ) -> Option<Self> {
+        let (inner, full) = record.paths()?;
+        Some(Self {
+            id,
+            record,
+            inner,
+            full,
+            offset,
+            reservation,
+            age: Age::of(at),
+            order: 0,
+        })
+    }
+
+    fn is_for(&self, owner: &SpaceId, space: &SpaceId, inner: &VirtualPath) -> bool {
+        self.record.owner == *owner && self.record.space == *space && self.inner == *inner
+    }
+
+    fn describe(&self, keep: Duration) -> KeptUpload {
+        let left = keep.saturating_sub(self.age.now());
+        let left = SignedDuration::try_from(left).unwrap_or(SignedDuration::MAX);
+        let now = Timestamp::now();
+        KeptUpload {
+            id: self.id.clone(),
+            path: self.full.clone(),
+            size: self.record.size,
+            offset: self.offset,
+            expires: now.saturating_add(left).unwrap_or(Timestamp::MAX),
+        }
+    }
+}
+
+impl KeptUploads {
+    pub(super) fn new(staging: Arc<Staging>) -> Self {
+        Self {
+            staging,
+            recent: Recent::default(),
+            settings: Mutex::default(),
+            entries: Mutex::default(),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn set(&self, settings: StoreSettings) {
+        self.staging.set_floor(settings.free_space_floor);
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    fn settings(&self) -> StoreSettings {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps one more, and drops those of its owner that are too many then.
+    pub(super) fn keep(&self, mut kept: Kept) {
+        kept.order = self.next.fetch_add(1, Ordering::Relaxed);
+        let owner = kept.record.owner.clone();
+        let mut entries = self.lock();
+        entries.insert(kept.id.clone(), kept);
+        let surplus = surplus(&entries, &owner, self.settings().kept_uploads);
+        let dropped = remove_all(&mut entries, surplus);
+        drop(entries);
+        self.delete(dropped);
+    }
+
+    /// Takes out the one that was kept last of those that `owner` sent to `place` with that size.
+    pub(super) fn take(&self, owner: &SpaceId, place: &Place, size: Option<u64>) -> Option<Kept> {
+        let keep = self.settings().keep_uploads;
+        let mut entries = self.lock();
+        let matching = entries.values().filter(|kept| {
+            kept.is_for(owner, place.space.id(), &place.inner)
+                && kept.record.size == size
+                && kept.age.now() < keep
+        });
+        let id = matching.max_by_key(|kept| kept.order)?.id.clone();
+        entries.remove(&id)
+    }
+
+    /// Keeps one that was found at the start; those kept first are to come first.
+    pub(super) fn restore(&self, mut kept: Kept) {
+        kept.order = self.next.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(kept.id.clone(), kept);
+    }
+
+    /// Takes one back that was taken out in vain.
+    pub(super) fn put_back(&self, kept: Kept) {
+        self.lock().insert(kept.id.clone(), kept);
+    }
+
+    /// Those of `owner`, the one kept last first.
+    pub(super) fn list(&self, owner: &SpaceId) -> Vec<KeptUpload> {
+        let keep = self.settings().keep_uploads;
+        let entries = self.lock();
+        let mut own: Vec<_> = entries
+            .values()
+            .filter(|kept| kept.record.owner == *owner && kept.age.now() < keep)
+            .collect();
+        own.sort_by_key(|kept| std::cmp::Reverse(kept.order));
+        own.into_iter().map(|kept| kept.describe(keep)).collect()
+    }
+
+    /// Drops the one of that name; `false` if `owner` has none.
+    pub(super) fn discard(&self, owner: &SpaceId, id: &str) -> bool {
+        let mut entries = self.lock();
+        if entries
+            .get(id)
+            .is_none_or(|kept| kept.record.owner != *owner)
+        {
+            return false;
+        }
+        let dropped = entries.remove(id);
+        drop(entries);
+        self.delete(dropped);
+        true
+    }
+
+    /// Drops what `owner` need not go on with, now that `place` has its file: with a `size`, only
+    /// what was of that size.
+    pub(super) fn supersede(&self, owner: &SpaceId, place: &Place, size: Option<u64>) {
+        let mut entries = self.lock();
+        let superseded = entries.values().filter(|kept| {
+            kept.is_for(owner, place.space.id(), &place.inner)
+                && (size.is_none() || kept.record.size == size)
+        });
+        let superseded = superseded.map(|kept| kept.id.clone()).collect();
+        let dropped = remove_all(&mut entries, superseded);
+        drop(entries);
+        self.delete(dropped);
+    }
+
+    /// Drops those that are too old, or too many, or whose owner `is_gone`. Says how many.
+    pub(super) fn expire(&self, is_gone: impl Fn(&SpaceId) -> bool) -> usize {
+        let settings = self.settings();
+        let mut owners: Vec<_> = self
+            .lock()
+            .values()
+            .map(|kept| kept.record.owner.clone())
+            .collect();
+        owners.sort_by(|a, b| a.name.cmp(&b.name));
+        owners.dedup();
+        // The disk is asked without the lock.
+        let (gone, present): (Vec<_>, Vec<_>) = owners.into_iter().partition(is_gone);
+        let mut entries = self.lock();
+        let expired = entries.values().filter(|kept| {
+            kept.age.now() >= settings.keep_uploads || gone.contains(&kept.record.owner)
+        });
+        let expired = expired.map(|kept| kept.id.clone()).collect();
+        let mut dropped = remove_all(&mut entries, expired);
+        for owner in &present {
+            let surplus = surplus(&entries, owner, settings.kept_uploads);
+            dropped.extend(remove_all(&mut entries, surplus));
+        }
+        drop(entries);
+        let count = dropped.len();
+        self.delete(dropped);
+        count
+    }
+
+    pub(super) fn contains(&self, id: &str) -> bool {
+        self.lock().contains_key(id)
+    }
+
+    /// Deletes their files; not while the lock is held.
+    pub(super) fn delete(&self, dropped: impl IntoIterator<Item = Kept>) {
+        for kept in dropped {
+            record::remove(&self.staging, &kept.id);
+            // Only now its room is given back.
+            drop(self.staging.adopt(kept.id));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Those of `owner` that were kept first, as far as they are more than `most`.
+fn surplus(entries: &HashMap<String, Kept>, owner: &SpaceId, most: usize) -> Vec<String> {
+    let own = entries.values().filter(|kept| kept.record.owner == *owner);
+    let mut own: Vec<_> = own.map(|kept| (kept.order, &kept.id)).collect();
+    own.sort_unstable();
+    let surplus = own.len().saturating_sub(most);
+    let first = own.into_iter().take(surplus);
+    first.map(|(_, id)| id.clone()).collect()
+}
+
+fn remove_all(entries: &mut HashMap<String, Kept>, ids: Vec<String>) -> Vec<Kept> {
+    ids.iter().filter_map(|id| entries.remove(id)).collect()
+}

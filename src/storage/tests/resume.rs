@@ -1,0 +1,758 @@
+//! Uploads that are cut off: kept, found again after a crash, gone on with, and charged exactly.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::*;
+use crate::protocol::Hasher;
+
+const SIZE: usize = 200_000;
+
+fn content(seed: u8) -> Vec<u8> {
+    (0_u32..200_000)
+        .map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0] ^ seed)
+        .collect()
+}
+
+fn session(name: &str) -> Arc<str> {
+    name.into()
+}
+
+/// Begins an upload to `path` and sends so many bytes of `content`.
+fn partly(data: &Data, path: &str, content: &[u8], length: usize) -> Upload {
+    let mut upload = data
+        .view
+        .upload(&at(path), sized(content.len()))
+        .expect("room");
+    upload.write(&content[..length]).expect("room");
+    upload
+}
+
+fn begin(data: &Data, path: &str, options: UploadOptions) -> Result<Begun, StorageError> {
+    data.view.begin(&at(path), options, &session("later"), true)
+}
+
+fn resume(data: &Data, path: &str, options: UploadOptions) -> Upload {
+    match begin(data, path, options) {
+        Ok(Begun::Upload(mut upload)) => {
+            while !upload.hash_prefix(70_000).expect("readable") {}
+            *upload
+        }
+        other => panic!("not an upload: {other:?}"),
+    }
+}
+
+/// Makes a checkpoint now, whatever the time is.
+fn checkpoint(upload: &mut Upload) {
+    while upload.checkpoint_due().expect("something unsafe") > Duration::ZERO {
+        std::thread::yield_now();
+    }
+    upload
+        .begin_checkpoint()
+        .expect("due")
+        .run()
+        .expect("saved");
+    upload.checkpointed();
+}
+
+/// What is left of a server that was killed: its files, and nothing that it would still have done.
+fn crash(data: Data, uploads: impl IntoIterator<Item = Upload>) -> Data {
+    for upload in uploads {
+        std::mem::forget(upload);
+    }
+    flock(&data.home.staging.dir, FlockOperation::Unlock).expect("unlocked");
+    let Data {
+        dir,
+        store,
+        home,
+        view,
+    } = data;
+    std::mem::forget((store, home, view));
+    reopen(dir)
+}
+
+fn reopen(dir: TempDir) -> Data {
+    let store = Store::open(&dir.path().join("data")).expect("a store");
+    let home = store.home("alice", Limits::default()).expect("a home");
+    let view = View::new(&store, Arc::clone(&home), Vec::new());
+    Data {
+        dir,
+        store,
+        home,
+        view,
+    }
+}
+
+fn restart(data: Data) -> Data {
+    let dir = data.dir;
+    drop((data.store, data.home, data.view));
+    reopen(dir)
+}
+
+fn offsets(data: &Data) -> Vec<u64> {
+    data.view.uploads().iter().map(|kept| kept.offset).collect()
+}
+
+/// Asserts that nothing is kept, and nothing of it is left.
+fn assert_nothing_kept(data: &Data) {
+    assert_eq!(offsets(data), [0_u64; 0]);
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn what_was_kept_is_gone_on_with_and_the_digest_is_of_the_whole() {
+    let data = Data::with_bytes(SIZE as u64);
+    let all = content(0);
+    let upload = partly(&data, "/a", &all, 150_000);
+    let id = upload.id().to_owned();
+    assert_eq!(data.used("/"), (SIZE as u64, 1));
+    assert!(upload.keep().expect("kept"));
+    assert_eq!(data.used("/"), (150_000, 1));
+    assert!(data.names("/").is_empty());
+    let kept = data.view.uploads();
+    assert_eq!(kept.len(), 1);
+    assert_eq!((&*kept[0].id, kept[0].path.as_str()), (&*id, "/a"));
+    assert_eq!((kept[0].size, kept[0].offset), (Some(SIZE as u64), 150_000));
+    assert!(kept[0].expires > jiff::Timestamp::now());
+    for algorithm in Algorithm::ALL {
+        let options = UploadOptions {
+            algorithm,
+            ..sized(SIZE)
+        };
+        let mut upload = resume(&data, "/a", options);
+        assert_eq!((upload.written(), upload.id()), (150_000, &*id));
+        assert_eq!(data.used("/"), (SIZE as u64, 1));
+        assert_eq!(
+            upload.prefix(),
+            Some(Digest::of(algorithm, &all[..150_000]))
+        );
+        if algorithm == Algorithm::Md5 {
+            upload.write(&all[150_000..]).expect("room");
+            let committed = upload.commit(Some(Digest::of(algorithm, &all)));
+            assert_eq!(
+                committed.expect("whole").digest,
+                Digest::of(algorithm, &all)
+            );
+        } else {
+            assert!(upload.keep().expect("kept"));
+        }
+    }
+    assert!(data.get("/a").expect("there") == all);
+    assert_nothing_kept(&data);
+}
+
+#[test]
+fn a_small_upload_costs_no_record_and_is_not_kept() {
+    let data = Data::new();
+    let upload = partly(&data, "/a", &content(0), 65_535);
+    assert_eq!(upload.checkpoint_due(), None);
+    assert_eq!(data.staged(), 1);
+    assert!(!upload.keep().expect("no failure"));
+    assert_nothing_kept(&data);
+    let mut upload = partly(&data, "/a", &content(0), SIZE);
+    assert!(
+        upload.checkpoint_due() > Some(Duration::ZERO),
+        "not at once"
+    );
+    assert!(upload.begin_checkpoint().is_none());
+    upload.commit(None).expect("whole");
+    assert_nothing_kept(&data);
+}
+
+#[test]
+fn an_upload_that_is_killed_is_found_at_its_last_checkpoint() {
+    let all = content(0);
+    let mut data = Data::new();
+    for lengths in [&[100_000][..], &[70_000, 140_000], &[70_000, 140_000, SIZE]] {
+        let mut upload = data.view.upload(&at("/a"), sized(SIZE)).expect("room");
+        let mut sent = 0;
+        for length in lengths {
+            upload.write(&all[sent..*length]).expect("room");
+            sent = *length;
+            checkpoint(&mut upload);
+        }
+        // Not known to be on the disk.
+        upload
+            .write(&all[sent..SIZE.min(sent + 30_000)])
+            .expect("room");
+        data = crash(data, [upload]);
+        assert_eq!(offsets(&data), [sent as u64]);
+        assert_eq!(data.used("/"), (sent as u64, 1));
+        let mut upload = resume(&data, "/a", sized(SIZE));
+        assert_eq!(
+            upload.prefix(),
+            Some(Digest::of(Algorithm::Blake3, &all[..sent]))
+        );
+        upload.write(&all[sent..]).expect("room");
+        // And killed again: the old record holds until there is a new one.
+        data = crash(data, [upload]);
+        assert_eq!(offsets(&data), [sent as u64]);
+        let mut upload = resume(&data, "/a", sized(SIZE));
+        upload.write(&all[sent..]).expect("room");
+        upload
+            .commit(Some(Digest::of(Algorithm::Blake3, &all)))
+            .expect("whole");
+        assert!(data.get("/a").expect("there") == all);
+        assert_nothing_kept(&data);
+        data.remove("/a").expect("removed");
+    }
+}
+
+#[test]
+fn what_is_kept_survives_an_orderly_restart_and_a_home_that_is_not_there_is_not_made() {
+    let data = Data::new();
+    let bob = data.store.home("bob", Limits::default()).expect("a home");
+    let bobs = View::new(&data.store, bob, Vec::new());
+    let mut upload = bobs.upload(&at("/b"), sized(SIZE)).expect("room");
+    upload.write(&content(1)).expect("room");
+    assert!(upload.keep().expect("kept"));
+    assert!(
+        partly(&data, "/a", &content(0), 100_000)
+            .keep()
+            .expect("kept")
+    );
+    drop(bobs);
+    fs::remove_dir(data.data("homes/bob")).expect("removed");
+    let data = restart(data);
+    assert_eq!(offsets(&data), [100_000]);
+    assert_eq!((data.used("/"), data.staged()), ((100_000, 1), 2));
+    assert!(!data.data("homes/bob").exists());
+}
+
+#[test]
+fn a_torn_or_foreign_record_and_bytes_that_are_not_those_are_dropped() {
+    let spoil: [(&str, fn(&Path, &Path)); 7] = [
+        ("a torn first line", |_, record| {
+            let text = fs::read(record).expect("there");
+            fs::write(record, &text[..50]).expect("written");
+        }),
+        ("no progress", |_, record| {
+            let text = fs::read_to_string(record).expect("there");
+            let first = text.lines().next().expect("a line");
+            fs::write(record, format!("{first}\n")).expect("written");
+        }),
+        ("garbage", |_, record| {
+            fs::write(record, [0xff; 4000]).expect("written")
+        }),
+        ("a huge record", |_, record| {
+            let file = fs::File::options().write(true).open(record).expect("there");
+            file.set_len(1 << 30).expect("grown");
+        }),
+        ("a link", |_, record| {
+            fs::rename(record, record.with_extension("elsewhere")).expect("moved");
+            std::os::unix::fs::symlink(record.with_extension("elsewhere"), record).expect("made");
+        }),
+        ("another file of the name", |bytes, _| {
+            let copy = fs::read(bytes).expect("there");
+            let other = bytes.with_extension("other");
+            fs::write(&other, copy).expect("written");
+            fs::rename(other, bytes).expect("moved");
+        }),
+        ("fewer bytes", |bytes, _| {
+            let file = fs::File::options().write(true).open(bytes).expect("there");
+            file.set_len(99_999).expect("cut");
+        }),
+    ];
+    for (what, spoil) in spoil {
+        let data = Data::new();
+        let upload = partly(&data, "/a", &content(0), 100_000);
+        let bytes = data.data("staging").join(upload.id());
+        assert!(upload.keep().expect("kept"));
+        let record = bytes.with_extension("record");
+        assert!(bytes.exists() && record.exists());
+        spoil(&bytes, &record);
+        let data = restart(data);
+        assert_eq!(offsets(&data), [0_u64; 0], "{what}");
+        assert_nothing_kept(&data);
+    }
+}
+
+#[test]
+fn a_torn_end_of_a_record_costs_one_checkpoint_only() {
+    let data = Data::new();
+    let all = content(0);
+    let mut upload = partly(&data, "/a", &all, 70_000);
+    checkpoint(&mut upload);
+    upload.write(&all[70_000..150_000]).expect("room");
+    checkpoint(&mut upload);
+    let record = data
+        .data("staging")
+        .join(upload.id())
+        .with_extension("record");
+    let text = fs::read(&record).expect("there");
+    fs::write(&record, &text[..text.len() - 1]).expect("written");
+    let data = crash(data, [upload]);
+    assert_eq!(offsets(&data), [70_000]);
+    let upload = resume(&data, "/a", sized(SIZE));
+    // What is noted next does not end up behind the torn line.
+    assert!(upload.keep().expect("kept"));
+    assert_eq!(offsets(&restart(data)), [70_000]);
+}
+
+#[test]
+fn a_file_that_was_replaced_is_never_taken_for_the_upload() {
+    let data = Data::new();
+    let old = content(9);
+    data.put("/a", &old).expect("put");
+    let mut upload = partly(&data, "/a", &content(0), SIZE);
+    checkpoint(&mut upload);
+    let (staging, home) = (data.data("staging"), data.on_disk("a"));
+    let bytes = staging.join(upload.id());
+    // As a commit leaves it that is killed right behind its exchange.
+    let between = staging.join("between");
+    fs::rename(&home, &between).expect("moved");
+    fs::rename(&bytes, &home).expect("moved");
+    fs::rename(&between, &bytes).expect("moved");
+    let data = crash(data, [upload]);
+    assert!(data.get("/a").expect("there") == content(0));
+    assert_nothing_kept(&data);
+}
+
+#[test]
+fn one_is_kept_for_each_home_path_and_size_and_found_by_nobody_else() {
+    let data = Data::new().mount("team", Rights::ALL, Limits::default());
+    data.mkdir("/team");
+    let all = content(0);
+    assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
+    assert!(
+        partly(&data, "/team/a", &all, 110_000)
+            .keep()
+            .expect("kept")
+    );
+    assert_eq!(data.used("/team"), (110_000, 1));
+    let other = |path: &str, options| resume(&data, path, options).written();
+    assert_eq!(other("/b", sized(SIZE)), 0);
+    assert_eq!(other("/a", sized(SIZE + 1)), 0);
+    assert_eq!(other("/a", unsized_upload()), 0);
+    let bob = data.store.home("bob", Limits::default()).expect("a home");
+    let mount = Mount {
+        name: "team".to_owned(),
+        space: data
+            .store
+            .folder("team", Limits::default())
+            .expect("a folder"),
+        rights: Rights::ALL,
+    };
+    let bobs = View::new(&data.store, bob, vec![mount]);
+    assert!(bobs.uploads().is_empty());
+    for path in ["/a", "/team/a"] {
+        let begun = bobs.begin(&at(path), sized(SIZE), &session("bob"), true);
+        assert!(matches!(begun, Ok(Begun::Upload(upload)) if upload.written() == 0));
+    }
+    let id = &data.view.uploads()[0].id;
+    assert!(!bobs.discard(id) && data.view.discard(id) && !data.view.discard(id));
+    assert_eq!(
+        (offsets(&data), data.used("/team")),
+        (vec![100_000], (0, 0))
+    );
+    assert_eq!(resume(&data, "/a", sized(SIZE)).written(), 100_000);
+    assert_nothing_kept(&data);
+}
+
+#[test]
+fn a_new_account_of_an_old_name_inherits_nothing() {
+    for restarted in [false, true] {
+        let data = Data::new();
+        assert!(
+            partly(&data, "/a", &content(0), 100_000)
+                .keep()
+                .expect("kept")
+        );
+        set_home_aside(&data.data(""), "alice").expect("set aside");
+        let data = if restarted {
+            restart(data)
+        } else {
+            let home = data.store.home("alice", Limits::default()).expect("a home");
+            let view = View::new(&data.store, Arc::clone(&home), Vec::new());
+            Data { home, view, ..data }
+        };
+        assert_eq!(data.used("/"), (0, 0));
+        assert!(data.view.uploads().is_empty());
+        assert_eq!(resume(&data, "/a", sized(SIZE)).written(), 0);
+        assert_eq!(data.store.expire_uploads(), usize::from(!restarted));
+        assert_nothing_kept(&data);
+    }
+}
+
+#[test]
+fn what_is_kept_too_long_or_too_many_is_dropped_and_its_room_given_back() {
+    let data = Data::new();
+    data.store.set(StoreSettings {
+        kept_uploads: 2,
+        ..StoreSettings::default()
+    });
+    for (number, path) in ["/a", "/b", "/c"].into_iter().enumerate() {
+        let upload = partly(&data, path, &content(0), 100_000 + number);
+        assert!(upload.keep().expect("kept"));
+    }
+    assert_eq!(offsets(&data), [100_002, 100_001]);
+    assert_eq!((data.used("/"), data.staged()), ((200_003, 2), 4));
+    assert_eq!(data.store.expire_uploads(), 0);
+    data.store.set(StoreSettings {
+        kept_uploads: 1,
+        ..StoreSettings::default()
+    });
+    assert_eq!(data.store.expire_uploads(), 1);
+    assert_eq!(offsets(&data), [100_002]);
+    data.store.set(StoreSettings {
+        keep_uploads: Duration::from_nanos(1),
+        ..StoreSettings::default()
+    });
+    assert!(data.view.uploads().is_empty());
+    assert_eq!(resume(&data, "/c", sized(SIZE)).written(), 0);
+    assert_eq!(data.store.expire_uploads(), 1);
+    assert_nothing_kept(&data);
+}
+
+#[test]
+fn a_record_of_long_ago_is_dropped_at_the_start_and_one_of_the_future_is_new() {
+    for (year, kept) in [("2001", 0), ("2999", 1)] {
+        let data = Data::new();
+        let upload = partly(&data, "/a", &content(0), 100_000);
+        let record = data
+            .data("staging")
+            .join(upload.id())
+            .with_extension("record");
+        assert!(upload.keep().expect("kept"));
+        let text = fs::read_to_string(&record).expect("there");
+        let this_year = jiff::Timestamp::now().strftime("%Y").to_string();
+        let text = text.replace(&format!("\"{this_year}-"), &format!("\"{year}-"));
+        fs::write(&record, text).expect("written");
+        let data = restart(data);
+        assert_eq!(offsets(&data).len(), kept);
+        assert_eq!(data.store.expire_uploads(), 1 - kept);
+        assert_eq!(data.staged(), 2 * kept);
+    }
+}
+
+#[test]
+fn an_upload_that_finds_no_room_any_more_is_kept_still() {
+    let data = Data::with_bytes(250_000);
+    let all = content(0);
+    assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
+    data.put("/other", &all[..60_000]).expect("room");
+    assert_fails!(
+        begin(&data, "/a", sized(SIZE)),
+        StorageError::QuotaExceeded { used: 160_000, .. }
+    );
+    assert_eq!(
+        (offsets(&data), data.used("/")),
+        (vec![100_000], (160_000, 2))
+    );
+    data.mkdir("/dir");
+    assert!(
+        partly(&data, "/dir/a", &all[..70_000], 70_000)
+            .keep()
+            .expect("kept")
+    );
+    data.remove("/dir").expect("removed");
+    assert_fails!(
+        begin(&data, "/dir/a", sized(70_000)),
+        StorageError::NotFound { .. }
+    );
+    assert_eq!(offsets(&data), [70_000, 100_000]);
+    data.mkdir("/dir");
+    data.remove("/other").expect("removed");
+    let upload = resume(&data, "/dir/a", sized(70_000));
+    upload.commit(None).expect("whole");
+    assert!(data.get("/dir/a").expect("there") == all[..70_000]);
+    assert!(data.view.discard(&data.view.uploads()[0].id));
+    assert_nothing_kept(&data);
+}
+
+#[test]
+fn a_checkpoint_that_the_disk_does_not_keep_ends_the_upload() {
+    let data = Data::new();
+    data.put("/a", b"old").expect("put");
+    for works in 0..4 {
+        let mut upload = partly(&data, "/a", &content(0), 100_000);
+        while upload.checkpoint_due() != Some(Duration::ZERO) {
+            std::thread::yield_now();
+        }
+        for _ in 0..works {
+            data.home.staging.at_sync.then(|| Ok(()));
+        }
+        data.home.staging.at_sync.then(|| Err(Errno::IO.into()));
+        let checkpoint = upload.begin_checkpoint().expect("due");
+        let result: Result<(), StorageError> = checkpoint.run();
+        match result {
+            Err(StorageError::Io { .. }) => assert!(works < 3),
+            other => {
+                // The data, the record and the directory were all there is to sync.
+                assert!(works == 3 && other.is_ok(), "{other:?}");
+                assert!(data.home.staging.synced(Ok(())).is_err());
+            }
+        }
+        assert!(upload.begin_checkpoint().is_none(), "it is not asked again");
+        drop(upload);
+        assert_eq!(data.get("/a").expect("there"), b"old");
+        data.assert_exact("/", "homes/alice");
+    }
+    let upload = partly(&data, "/a", &content(0), 100_000);
+    data.home.staging.at_sync.then(|| Err(Errno::IO.into()));
+    assert_fails!(upload.keep(), StorageError::Io { .. });
+    assert!(data.store.is_degraded());
+    assert_nothing_kept(&data);
+}
+
+#[test]
+fn a_checkpoint_may_end_after_its_upload() {
+    let data = Data::new();
+    for committed in [false, true] {
+        let mut upload = partly(&data, "/a", &content(0), SIZE);
+        while upload.checkpoint_due() != Some(Duration::ZERO) {
+            std::thread::yield_now();
+        }
+        let checkpoint = upload.begin_checkpoint().expect("due");
+        assert_eq!(upload.checkpoint_due(), None, "one at a time");
+        if committed {
+            upload.commit(None).expect("whole");
+        } else {
+            drop(upload);
+        }
+        checkpoint.run().expect("nothing to do any more");
+        assert_nothing_kept(&data);
+    }
+}
+
+#[test]
+fn many_checkpoints_keep_the_record_short() {
+    let data = Data::new();
+    let staging = &data.home.staging;
+    let mut upload = partly(&data, "/a", &content(0), 100_000);
+    checkpoint(&mut upload);
+    let name = format!("{}.record", upload.id());
+    let (record, _) = record::read(staging, upload.id()).expect("sound");
+    let recording = record::Recording::old(staging, upload.id());
+    for offset in 0..2000 {
+        recording.note(&record, offset).expect("noted");
+        let length = fs::metadata(data.data("staging").join(&name))
+            .expect("there")
+            .len();
+        assert!(length < 64 * 1024, "{length}");
+        let (_, progress) = record::read(staging, upload.id()).expect("sound");
+        assert_eq!(progress.offset, offset);
+    }
+}
+
+fn already(data: &Data, path: &str, options: UploadOptions, who: &str) -> Option<AlreadyThere> {
+    match data.view.begin(&at(path), options, &session(who), true) {
+        Ok(Begun::AlreadyThere(there)) => Some(there),
+        Ok(Begun::Upload(upload)) => {
+            assert_eq!(upload.written(), 0);
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_commit_whose_answer_was_lost_is_answered_as_the_first() {
+    let data = Data::new();
+    let all = content(0);
+    let first = data.put("/a", &all).expect("put");
+    for if_exists in [IfExists::Replace, IfExists::Fail] {
+        let options = UploadOptions {
+            if_exists,
+            ..sized(SIZE)
+        };
+        let there = already(&data, "/a", options, "later").expect("there");
+        assert_eq!((there.size(), there.digest()), (SIZE as u64, first.digest));
+        assert_eq!(there.confirm(Some(first.digest)).expect("the same"), first);
+        let there = already(&data, "/a", options, "later").expect("there");
+        let other = Digest::of(Algorithm::Sha256, b"another file");
+        assert_fails!(
+            there.confirm(Some(other)),
+            StorageError::DigestMismatch { .. }
+        );
+        let there = already(&data, "/a", options, "later").expect("there");
+        let mut hasher = Hasher::new(Algorithm::Md5);
+        hasher.update(&all);
+        assert!(there.confirm(Some(hasher.finish())).is_ok());
+    }
+    // It must be that file, whole: by size, time and digest.
+    let time = UploadOptions {
+        modified: Some("2001-02-03T04:05:06Z".parse().expect("a time")),
+        ..sized(SIZE)
+    };
+    let algorithm = UploadOptions {
+        algorithm: Algorithm::Sha256,
+        ..sized(SIZE)
+    };
+    for options in [time, algorithm, sized(SIZE - 1), unsized_upload()] {
+        assert!(already(&data, "/a", options, "later").is_none());
+    }
+    let there = already(&data, "/a", sized(SIZE), "later").expect("there");
+    data.put("/a", &content(1)).expect("put");
+    assert_fails!(there.confirm(None), StorageError::Changed { .. });
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn a_file_that_lost_its_time_or_its_digest_is_not_taken_for_the_upload() {
+    let data = Data::new();
+    data.put("/a", &content(0)).expect("put");
+    fs::write(data.on_disk("a"), content(1)).expect("written");
+    assert!(already(&data, "/a", sized(SIZE), "later").is_none());
+    data.mkdir("/dir");
+    assert_fails!(
+        begin(&data, "/dir", sized(0)),
+        StorageError::IsADirectory { .. }
+    );
+    assert_fails!(
+        begin(&data, "/no/a", sized(0)),
+        StorageError::NotFound { .. }
+    );
+}
+
+#[test]
+fn a_renamed_commit_is_answered_again_once_and_to_another_session() {
+    let data = Data::new();
+    data.put("/a.txt", b"first").expect("put");
+    let options = UploadOptions {
+        if_exists: IfExists::Rename,
+        ..sized(SIZE)
+    };
+    let begun = data
+        .view
+        .begin(&at("/a.txt"), options, &session("one"), true);
+    let Ok(Begun::Upload(mut upload)) = begun else {
+        panic!("{begun:?}");
+    };
+    upload.write(&content(0)).expect("room");
+    let committed = upload.commit(None).expect("whole");
+    assert_eq!(committed.path, at("/a (1).txt"));
+    assert!(already(&data, "/a.txt", options, "one").is_none());
+    let (there, twice) = (
+        already(&data, "/a.txt", options, "two").expect("known"),
+        already(&data, "/a.txt", options, "three").expect("known still"),
+    );
+    assert_eq!(
+        there.confirm(Some(committed.digest)).expect("the same"),
+        committed
+    );
+    assert_fails!(twice.confirm(None), StorageError::Changed { .. });
+    assert!(already(&data, "/a.txt", options, "two").is_none());
+    assert_eq!(data.names("/"), ["a (1).txt", "a.txt"]);
+}
+
+#[test]
+fn one_who_may_not_read_learns_of_no_file_but_of_their_own_commit() {
+    let data = Data::new().mount("drop", Rights::DROP, Limits::default());
+    let options = UploadOptions {
+        if_exists: IfExists::Fail,
+        ..sized(SIZE)
+    };
+    fs::create_dir_all(data.data("folders/drop")).expect("made");
+    let begun = data
+        .view
+        .begin(&at("/drop/a"), options, &session("one"), true);
+    let Ok(Begun::Upload(mut upload)) = begun else {
+        panic!("{begun:?}");
+    };
+    upload.write(&content(0)).expect("room");
+    let committed = upload.commit(None).expect("whole");
+    let there = already(&data, "/drop/a", options, "two").expect("their own");
+    assert_eq!(there.confirm(None).expect("the same"), committed);
+    let again = data
+        .view
+        .begin(&at("/drop/a"), options, &session("three"), true);
+    assert_fails!(again, StorageError::Exists { .. });
+}
+
+#[test]
+fn a_commit_supersedes_what_was_kept_for_its_path() {
+    let data = Data::new();
+    let all = content(0);
+    assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
+    assert!(
+        partly(&data, "/a", &all[..90_000], 80_000)
+            .keep()
+            .expect("kept")
+    );
+    assert!(partly(&data, "/b", &all, 70_000).keep().expect("kept"));
+    data.put("/a", b"small").expect("put");
+    assert_eq!(offsets(&data), [70_000]);
+    assert_eq!(data.used("/"), (70_005, 2));
+    assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
+    data.put_if("/a", b"another", IfExists::Rename)
+        .expect("put");
+    assert_eq!(offsets(&data), [100_000, 70_000]);
+    data.put_if("/a", &all, IfExists::Rename).expect("put");
+    assert_eq!(offsets(&data), [70_000]);
+}
+
+#[test]
+fn an_upload_of_unknown_size_can_be_gone_on_with() {
+    let data = Data::with_bytes(1_000_000);
+    let all = content(0);
+    let mut upload = data
+        .view
+        .upload(&at("/pipe"), unsized_upload())
+        .expect("room");
+    upload.write(&all[..120_000]).expect("room");
+    assert!(upload.keep().expect("kept"));
+    assert_eq!(data.view.uploads()[0].size, None);
+    let data = restart(data);
+    let mut upload = resume(&data, "/pipe", unsized_upload());
+    assert_eq!(upload.written(), 120_000);
+    upload.write(&all[120_000..]).expect("room");
+    assert_eq!(data.used("/"), (SIZE as u64, 1));
+    upload.commit(None).expect("whole");
+    assert!(data.get("/pipe").expect("there") == all);
+    assert_nothing_kept(&data);
+}
+
+#[test]
+fn an_upload_takes_no_bytes_before_what_was_kept_is_read_back() {
+    let data = Data::new();
+    let all = content(0);
+    assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
+    let begun = begin(&data, "/a", sized(SIZE));
+    let Ok(Begun::Upload(upload)) = begun else {
+        panic!("{begun:?}");
+    };
+    let mut early = *upload;
+    assert!(early.prefix().is_none());
+    assert!(early.hash_prefix(10).is_ok_and(|all| !all));
+    // Cut off once more in the middle of that, it is kept as it was.
+    assert!(early.keep().expect("kept"));
+    let begun = begin(&data, "/a", sized(SIZE));
+    let Ok(Begun::Upload(mut early)) = begun else {
+        panic!("{begun:?}");
+    };
+    assert_eq!(early.written(), 100_000);
+    assert_fails!(early.write(b"x"), StorageError::Io { .. });
+    drop(early);
+    assert_nothing_kept(&data);
+}
+
+#[test]
+fn the_floor_is_asked_for_while_an_upload_goes_on_and_the_message_says_how_full_the_disk_is() {
+    let data = Data::new();
+    let mut known = partly(&data, "/a", &content(0), 100_000);
+    let mut unknown = data.view.upload(&at("/b"), unsized_upload()).expect("room");
+    // No disk has so much, and a hundredth of this one is free enough: nothing changes.
+    data.store.set(StoreSettings {
+        free_space_floor: u64::MAX,
+        ..StoreSettings::default()
+    });
+    checkpoint(&mut known);
+    let piece = vec![7; 1 << 20];
+    for _ in 0..9 {
+        unknown.write(&piece).expect("room");
+    }
+    let more = data.home.staging.check_room(1 << 60, &at("/c"));
+    let Err(error @ StorageError::NoSpace { room: Some(_), .. }) = more else {
+        panic!("{more:?}");
+    };
+    let text = error.to_string();
+    assert!(
+        text.contains("are free on its disk") && text.ends_with(": /c"),
+        "{text}"
+    );
+}

@@ -1,0 +1,377 @@
+//! RELIABILITY, Transfers: what was cut off is gone on with, and a lost answer is given again.
+
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
+
+use haul::protocol::{Algorithm, Digest};
+use haul::storage::Limits;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::daemon::Daemon;
+use crate::harness::{RawClient, Received, TestServer, data};
+
+const SIZE: usize = 1_000_000;
+const PART: usize = 600_000;
+
+/// Bytes that differ from place to place.
+fn content() -> Vec<u8> {
+    let places = (0_u32..).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]);
+    places.take(SIZE).collect()
+}
+
+fn digest(bytes: &[u8]) -> Value {
+    json!(Digest::of(Algorithm::Blake3, bytes))
+}
+
+fn put(path: &str, resume: bool) -> Value {
+    json!({"id": 7, "cmd": "put", "path": path, "size": SIZE, "resume": resume})
+}
+
+async fn begin(client: &mut RawClient, request: Value) -> Value {
+    client.send(request).await;
+    let mut reply = client.reply().await;
+    assert!(reply["begin"]["upload"].is_string(), "{reply}");
+    reply["begin"].take()
+}
+
+/// Sends data, and waits until the server has taken it from the socket and more.
+async fn send(client: &mut RawClient, bytes: &[u8]) {
+    for chunk in bytes.chunks(100_000) {
+        client.send_bytes(&data(7, chunk)).await;
+    }
+    client.ok(json!({"id": 1, "cmd": "ping"})).await;
+}
+
+/// Begins to put `path`, and loses the connection.
+async fn cut_off(server: &TestServer, path: &str, bytes: &[u8]) {
+    let mut client = server.log_in("alice").await;
+    begin(&mut client, put(path, false)).await;
+    send(&mut client, bytes).await;
+}
+
+async fn end(client: &mut RawClient, digest: &Value) -> Value {
+    client
+        .send(json!({"id": 7, "cmd": "end", "digest": digest}))
+        .await;
+    client.final_reply(7).await
+}
+
+/// Goes on with `path` from where the server says.
+async fn finish(client: &mut RawClient, path: &str, content: &[u8]) -> (usize, Value) {
+    let begun = begin(client, put(path, true)).await;
+    let offset = usize::try_from(begun["offset"].as_u64().expect("a number")).expect("small");
+    let prefix = begun.get("prefix").cloned();
+    let expected = (offset > 0).then(|| digest(&content[..offset]));
+    assert_eq!(prefix, expected);
+    send(client, &content[offset..]).await;
+    (offset, end(client, &digest(content)).await)
+}
+
+/// Waits until the server has written so many bytes of upload `id` to its disk.
+async fn written(data: &Path, upload: &Value, bytes: usize) -> PathBuf {
+    let staged = data.join("staging").join(upload.as_str().expect("a name"));
+    while std::fs::metadata(&staged).map_or(0, |meta| meta.len()) < bytes as u64 {
+        tokio::task::yield_now().await;
+    }
+    staged
+}
+
+/// The list of `uploads`, once there are so many.
+async fn uploads(client: &mut RawClient, count: usize) -> Vec<Value> {
+    loop {
+        let mut reply = client.ok(json!({"cmd": "uploads"})).await;
+        match reply["uploads"].take() {
+            Value::Array(uploads) if uploads.len() == count => return uploads,
+            _ => tokio::task::yield_now().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_put_that_is_cut_off_goes_on_where_it_was_with_the_digest_of_the_whole() {
+    let server = TestServer::start().await;
+    let all = content();
+    cut_off(&server, "a", &all[..PART]).await;
+    let mut client = server.log_in("alice").await;
+    let (offset, reply) = finish(&mut client, "a", &all).await;
+    assert_eq!(offset, PART);
+    assert_eq!(reply["ok"]["digest"], digest(&all), "{reply}");
+    assert!(client.get(json!({"cmd": "get", "path": "a"})).await.0 == all);
+    assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test]
+async fn what_is_kept_is_listed_charged_and_dropped() {
+    let server = TestServer::start().await;
+    let limits = Limits {
+        bytes: Some(1_500_000),
+        files: None,
+    };
+    server.add_user("carol", limits).await;
+    let mut client = server.log_in("carol").await;
+    let begun = begin(&mut client, put("a", false)).await;
+    send(&mut client, &content()[..PART]).await;
+    drop(client);
+    let mut client = server.log_in("carol").await;
+    let listed = uploads(&mut client, 1).await;
+    let expected = json!({
+        "upload": begun["upload"], "path": "/a", "size": SIZE, "offset": PART,
+        "expires": listed[0]["expires"],
+    });
+    assert_eq!(listed[0], expected);
+    let df = client.ok(json!({"cmd": "df"})).await;
+    assert_eq!((&df["used"], &df["files"]), (&json!(PART), &json!(1)));
+    let refused = client.put("b", &content()).await;
+    assert_eq!(refused["error"]["code"], "quota_exceeded", "{refused}");
+    let upload = &begun["upload"];
+    let discard = json!({"cmd": "discard", "upload": upload});
+    let mut other = server.log_in("alice").await;
+    other.fails(discard.clone(), "not_found").await;
+    assert_eq!(client.ok(discard.clone()).await, json!({}));
+    client.fails(discard, "not_found").await;
+    assert_eq!(uploads(&mut client, 0).await, [0; 0]);
+    assert_eq!(client.ok(json!({"cmd": "df"})).await["used"], 0);
+    assert_eq!(server.staged(), 0);
+    let (offset, reply) = finish(&mut client, "a", &content()).await;
+    assert_eq!((offset, &reply["ok"]["size"]), (0, &json!(SIZE)));
+}
+
+#[tokio::test]
+async fn changed_content_shows_in_the_prefix_and_is_begun_anew() {
+    let server = TestServer::start().await;
+    let (old, mut new) = (content(), content());
+    new[10] ^= 1;
+    cut_off(&server, "a", &old[..PART]).await;
+    let mut client = server.log_in("alice").await;
+    let begun = begin(&mut client, put("a", true)).await;
+    assert_ne!(begun["prefix"], digest(&new[..PART]));
+    // Who does not look is told at the end.
+    send(&mut client, &new[PART..]).await;
+    let reply = end(&mut client, &digest(&new)).await;
+    assert_eq!(reply["error"]["code"], "digest_mismatch", "{reply}");
+    let (offset, reply) = finish(&mut client, "a", &new).await;
+    assert_eq!((offset, &reply["ok"]["digest"]), (0, &digest(&new)));
+}
+
+#[tokio::test]
+async fn more_than_the_rest_of_a_resumed_put_is_a_bad_frame_and_nothing_is_kept() {
+    let server = TestServer::start().await;
+    let all = content();
+    cut_off(&server, "a", &all[..PART]).await;
+    let mut client = server.log_in("alice").await;
+    begin(&mut client, put("a", true)).await;
+    for chunk in all[PART..].chunks(100_000) {
+        client.send_bytes(&data(7, chunk)).await;
+    }
+    client.send_bytes(&data(7, b"x")).await;
+    client.refuses("bad_frame").await;
+    let mut client = server.log_in("alice").await;
+    uploads(&mut client, 0).await;
+    assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test]
+async fn cancel_keeps_nothing_and_quit_does() {
+    let server = TestServer::start().await;
+    let all = content();
+    let mut client = server.log_in("alice").await;
+    begin(&mut client, put("a", false)).await;
+    send(&mut client, &all[..PART]).await;
+    client
+        .send(json!({"id": 8, "cmd": "cancel", "target": 7}))
+        .await;
+    let reply = client.final_reply(7).await;
+    assert_eq!(reply["error"]["code"], "cancelled", "{reply}");
+    assert_eq!(server.staged(), 0);
+    begin(&mut client, put("b", false)).await;
+    send(&mut client, &all[..PART]).await;
+    client.send(json!({"id": 9, "cmd": "quit"})).await;
+    assert_eq!(client.final_reply(9).await["ok"], json!({}));
+    let mut client = server.log_in("alice").await;
+    assert_eq!(uploads(&mut client, 1).await[0]["path"], "/b");
+}
+
+#[tokio::test]
+async fn a_put_of_small_files_leaves_no_trace_when_it_is_cut_off() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    for path in ["a", "b", "c"] {
+        client.put(path, b"small").await;
+        assert_eq!(server.staged(), 0);
+    }
+    begin(&mut client, put("d", false)).await;
+    send(&mut client, &content()[..10_000]).await;
+    assert_eq!(server.staged(), 1, "the bytes, and no record");
+    drop(client);
+    while server.staged() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_end_whose_answer_was_lost_is_answered_as_the_first() {
+    let server = TestServer::start().await;
+    let all = content();
+    let mut client = server.log_in("alice").await;
+    client.put("c", b"in the way").await;
+    for (path, if_exists) in [("a", "replace"), ("b", "fail"), ("c", "rename")] {
+        let request = json!({
+            "id": 7, "cmd": "put", "path": path, "size": SIZE, "resume": true,
+            "if_exists": if_exists, "modified": "2001-02-03T04:05:06Z",
+        });
+        let mut client = server.log_in("alice").await;
+        assert_eq!(begin(&mut client, request.clone()).await["offset"], 0);
+        send(&mut client, &all).await;
+        let first = end(&mut client, &digest(&all)).await;
+        drop(client);
+        let mut again = server.log_in("alice").await;
+        let begun = begin(&mut again, request).await;
+        assert_eq!(
+            (&begun["offset"], &begun["prefix"]),
+            (&json!(SIZE), &digest(&all))
+        );
+        let second = end(&mut again, &digest(&all)).await;
+        assert_eq!(first, second);
+        assert!(first["ok"]["version"].is_string(), "{first}");
+    }
+    let entries = client.ok(json!({"cmd": "ls"})).await["entries"].take();
+    assert_eq!(entries.as_array().map(Vec::len), Some(4), "{entries}");
+}
+
+#[tokio::test]
+async fn data_for_a_file_that_is_there_already_is_a_bad_frame() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client.put("a", &content()).await;
+    assert_eq!(begin(&mut client, put("a", true)).await["offset"], SIZE);
+    client.send_bytes(&data(7, b"x")).await;
+    client.refuses("bad_frame").await;
+}
+
+#[tokio::test]
+async fn a_put_on_a_connection_that_seems_open_still_is_taken_over() {
+    let server = TestServer::start().await;
+    let all = content();
+    let mut old = server.log_in("alice").await;
+    let begun = begin(&mut old, put("a", false)).await;
+    send(&mut old, &all[..PART]).await;
+    written(server.data(), &begun["upload"], PART).await;
+    let mut new = server.log_in("alice").await;
+    let (offset, reply) = finish(&mut new, "a", &all).await;
+    assert_eq!((offset, &reply["ok"]["digest"]), (PART, &digest(&all)));
+    let cancelled = old.final_reply(7).await;
+    assert_eq!(cancelled["error"]["code"], "cancelled");
+    let message = cancelled["error"]["message"].as_str().expect("text");
+    assert!(message.contains("another session goes on"), "{message}");
+    // What the old client sends meanwhile is thrown away.
+    old.send_bytes(&data(7, b"late")).await;
+    old.ok(json!({"cmd": "pwd"})).await;
+    assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test]
+async fn two_puts_that_are_both_alive_stay_separate() {
+    let server = TestServer::start().await;
+    let all = content();
+    let other: Vec<u8> = all.iter().map(|byte| !byte).collect();
+    let mut first = server.log_in("alice").await;
+    let mut second = server.log_in("alice").await;
+    begin(&mut first, put("a", false)).await;
+    second.send(put("a", true)).await;
+    let mut sent = 0;
+    let begun = {
+        let mut reply = pin!(second.reply());
+        loop {
+            // The first goes on for as long as it is watched.
+            tokio::select! {
+                reply = &mut reply => break reply["begin"].clone(),
+                () = sleep(Duration::from_millis(10)) => {
+                    first.send_bytes(&data(7, &all[sent..sent + 1000])).await;
+                    sent += 1000;
+                }
+            }
+        }
+    };
+    assert_eq!((&begun["offset"], begun.get("prefix")), (&json!(0), None));
+    send(&mut second, &other).await;
+    assert_eq!(end(&mut second, &digest(&other)).await["ok"]["size"], SIZE);
+    send(&mut first, &all[sent..]).await;
+    assert_eq!(end(&mut first, &digest(&all)).await["ok"]["size"], SIZE);
+    assert!(second.get(json!({"cmd": "get", "path": "a"})).await.0 == all);
+    assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test]
+async fn a_shutdown_keeps_what_it_cuts_off() {
+    let server = TestServer::start_with(|config| {
+        config.limits.drain_timeout = Duration::from_millis(1);
+    })
+    .await;
+    let all = content();
+    let mut client = server.log_in("alice").await;
+    let begun = begin(&mut client, put("a", false)).await;
+    send(&mut client, &all[..PART]).await;
+    let staged = written(server.data(), &begun["upload"], PART).await;
+    let _place = server.stop().await;
+    while client.receive().await != Received::Closed {}
+    assert_eq!(std::fs::metadata(&staged).expect("kept").len(), PART as u64);
+    assert!(staged.with_extension("record").exists());
+}
+
+#[tokio::test]
+async fn what_nobody_resumes_in_time_is_dropped() {
+    let server = TestServer::start_with(|config| {
+        config.limits.keep_uploads = Duration::from_millis(200);
+    })
+    .await;
+    cut_off(&server, "a", &content()[..PART]).await;
+    let mut client = server.log_in("alice").await;
+    loop {
+        let df = client.ok(json!({"cmd": "df"})).await;
+        if df["used"] == 0 && server.staged() == 0 {
+            break;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    let (offset, _) = finish(&mut client, "a", &content()).await;
+    assert_eq!(offset, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_survives_a_server_that_is_killed() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let all = content();
+    let daemon = Daemon::start_on(place.path());
+    let token = daemon.token();
+    let mut client = daemon.log_in(&token).await;
+    let begun = begin(&mut client, put("a", false)).await;
+    send(&mut client, &all[..PART]).await;
+    let staged = written(daemon.data(), &begun["upload"], PART).await;
+    // The client stalls, and the server makes safe what it has.
+    let record = staged.with_extension("record");
+    let safe = format!("{{\"offset\":{PART},");
+    while !std::fs::read_to_string(&record).is_ok_and(|text| text.contains(&safe)) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    daemon.kill();
+    let daemon = Daemon::start_on(place.path());
+    let mut client = daemon.log_in(&token).await;
+    let df = client.ok(json!({"cmd": "df"})).await;
+    assert_eq!((&df["used"], &df["files"]), (&json!(PART), &json!(1)));
+    let (offset, reply) = finish(&mut client, "a", &all).await;
+    assert_eq!((offset, &reply["ok"]["digest"]), (PART, &digest(&all)));
+    // The answer to that is lost, and the server is killed once more.
+    daemon.kill();
+    let daemon = Daemon::start_on(place.path());
+    let mut client = daemon.log_in(&token).await;
+    let begun = begin(&mut client, put("a", true)).await;
+    assert_eq!(
+        (&begun["offset"], &begun["prefix"]),
+        (&json!(SIZE), &digest(&all))
+    );
+    assert_eq!(end(&mut client, &digest(&all)).await, reply);
+    let df = client.ok(json!({"cmd": "df"})).await;
+    assert_eq!((&df["used"], &df["files"]), (&json!(SIZE), &json!(1)));
+}
