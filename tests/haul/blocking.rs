@@ -39,6 +39,11 @@ impl Line {
         Ok(line)
     }
 
+    /// Where the server is.
+    pub(crate) fn peer(&self) -> String {
+        self.writer.peer_addr().expect("connected").to_string()
+    }
+
     /// Sends a control frame.
     pub(crate) fn send(&mut self, request: &Value) -> io::Result<()> {
         alive(self.writer.write_all(&control(request)))
@@ -103,6 +108,29 @@ impl Line {
         request["cmd"] = json!("put");
         self.send(&request)?;
         for chunk in content.chunks(100_000) {
+            self.send_data(900, chunk)?;
+        }
+        let digest = blake3::hash(content).to_hex();
+        self.send(&json!({"id": 900, "cmd": "end", "digest": format!("blake3:{digest}")}))?;
+        self.final_reply()
+    }
+
+    /// Goes on with an upload of `content` that was cut off; the final reply.
+    pub(crate) fn go_on(&mut self, mut request: Value, content: &[u8]) -> io::Result<Value> {
+        request["id"] = json!(900);
+        request["cmd"] = json!("put");
+        request["resume"] = json!(true);
+        self.send(&request)?;
+        let reply = self.reply()?;
+        let Some(offset) = reply["begin"]["offset"].as_u64() else {
+            return Ok(reply);
+        };
+        let offset = usize::try_from(offset).expect("small");
+        if offset > 0 {
+            let prefix = blake3::hash(&content[..offset]).to_hex();
+            assert_eq!(reply["begin"]["prefix"], format!("blake3:{prefix}"));
+        }
+        for chunk in content[offset..].chunks(100_000) {
             self.send_data(900, chunk)?;
         }
         let digest = blake3::hash(content).to_hex();

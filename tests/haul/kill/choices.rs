@@ -134,8 +134,12 @@ impl Session {
     }
 
     fn content_of(&mut self, mut length: u64) -> Content {
-        while length > 60_000 && !self.lengths.insert(length) {
-            length += 1;
+        if length > 4096 {
+            // Nor may it be what one that is too short declares.
+            length &= !1;
+            while !self.lengths.insert(length) {
+                length += 2;
+            }
         }
         Content::new(self.chance.bytes(length))
     }

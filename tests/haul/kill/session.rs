@@ -178,6 +178,8 @@ impl Session {
             match ending {
                 Ending::Cancel => {
                     line.send(&json!({"id": 99, "cmd": "cancel", "target": id}))?;
+                    // It comes too late, whatever the server is doing.
+                    line.send(&json!({"id": id, "cmd": "end"}))?;
                     continue;
                 }
                 Ending::WrongDigest => hex.replace_range(..8, "00000000"),
