@@ -209,8 +209,8 @@ impl Bench {
         // What is left unread would turn the end of the session into a reset, which loses data.
         let begin = other.reply().expect("it lives");
         assert!(begin["begin"].is_object(), "{begin}");
-        let begun = &scenario.content()[..scenario.cut_off_at];
-        other.send_data(1, begun).expect("it reads");
+        let part = &scenario.content()[..scenario.cut_off_at];
+        other.send_data(1, part).expect("it reads");
         drop(other);
         let listed = |line: &mut Line| line.ok(&json!({"cmd": "uploads"}))["uploads"].take();
         while listed(line) == json!([]) {
