@@ -1,6 +1,6 @@
 //! The real program as a process of its own, for what only a process shows: memory, output, signals.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -50,6 +50,29 @@ pub(crate) fn haul() -> Command {
 /// Less than the soft limit of open files that many systems start programs with.
 const FEW_FILES: &str = "ulimit -Sn 256";
 
+/// Runs a command of the operator's; the last word that it says.
+pub(crate) fn operate(data: &Path, command: &str, input: &str) -> String {
+    let mut process = haul()
+        .args(command.split(' '))
+        .arg("--data")
+        .arg(data)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut stdin = process.stdin.take().expect("piped");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    let output = process.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{command}: {output:?}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.split_whitespace()
+        .last()
+        .unwrap_or_default()
+        .to_owned()
+}
+
 impl Daemon {
     /// With default settings, the user `admin` and a free port.
     pub(crate) fn start() -> Self {
@@ -77,8 +100,13 @@ impl Daemon {
 
     /// On a data directory of the test's own, with a password that the program makes up.
     pub(crate) fn start_on(data: &Path) -> Self {
+        Self::start_on_with(data, &[])
+    }
+
+    /// The same, with these settings in its environment.
+    pub(crate) fn start_on_with(data: &Path, settings: &[(&str, &str)]) -> Self {
         let place = tempfile::tempdir().expect("a temporary directory");
-        Self::spawn(place, data, None, FEW_FILES, &[])
+        Self::spawn(place, data, None, FEW_FILES, settings)
     }
 
     fn spawn(
@@ -144,6 +172,11 @@ impl Daemon {
         &self.data
     }
 
+    /// The process.
+    pub(crate) fn id(&self) -> Pid {
+        Pid::from_child(&self.process)
+    }
+
     /// A token for the admin, which costs no password hash at each login.
     pub(crate) fn token(&self) -> String {
         let output = haul()
@@ -202,7 +235,7 @@ impl Daemon {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.process), signal).expect("it runs");
+        kill_process(self.id(), signal).expect("it runs");
     }
 
     /// Waits until it has ended.

@@ -17,9 +17,6 @@ use crate::harness::{RawClient, control, data, frame};
 
 const MIB: u64 = 1 << 20;
 
-/// Settings without which the server would turn the attackers away at its door.
-const OPEN_DOOR: &[(&str, &str)] = &[];
-
 /// What a round of attacks consists of.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
@@ -52,7 +49,7 @@ const LARGE: Scale = Scale {
 
 #[tokio::test]
 async fn hostile_peers_cost_others_nothing_and_leave_nothing_behind() {
-    let daemon = Daemon::start_with(OPEN_DOOR);
+    let daemon = Daemon::start();
     let token = daemon.token();
     let mut calm = Calm::log_in(&daemon, &token).await;
     calm.keep_on(&daemon, &token, SMALL).await;
@@ -62,7 +59,7 @@ async fn hostile_peers_cost_others_nothing_and_leave_nothing_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes; the README says how to run it"]
 async fn two_hundred_thousand_malformed_frames_cost_others_nothing_and_leave_nothing_behind() {
-    let daemon = Daemon::start_with(OPEN_DOOR);
+    let daemon = Daemon::start();
     let token = daemon.token();
     let mut calm = Calm::log_in(&daemon, &token).await;
     for _ in 0..200 {

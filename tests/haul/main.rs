@@ -1,5 +1,7 @@
 //! Everything that needs a running server: the specification, as sentences.
 
+mod blocking;
+mod chance;
 mod daemon;
 mod harness;
 
@@ -9,17 +11,21 @@ mod bandwidth;
 mod client;
 mod command_line;
 mod corpus;
+mod faults;
 mod files;
 mod foreign_clients;
 mod framing;
+mod full;
 mod hostile;
 mod json;
+mod kill;
 mod limits;
 mod load;
 mod operations_document;
 mod passwd;
 mod paths;
 mod protocol_document;
+mod races;
 mod reloading;
 mod resume;
 mod serving;

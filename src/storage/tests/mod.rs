@@ -9,6 +9,7 @@ mod links;
 mod listings;
 mod names;
 mod quotas;
+mod races;
 mod resume;
 mod rights;
 mod uploads;

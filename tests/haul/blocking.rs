@@ -1,0 +1,162 @@
+//! A raw client on a blocking socket, for threads whose server may die under them: that the
+//! connection is gone is a value here. It knows nothing of haul's code.
+
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{control, data};
+
+/// No test waits longer than this for an answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A session on a blocking socket.
+pub(crate) struct Line {
+    reader: BufReader<TcpStream>,
+    writer: TcpStream,
+}
+
+/// What a server sends.
+#[derive(Debug)]
+pub(crate) enum Frame {
+    Control(Value),
+    Data(Vec<u8>),
+}
+
+impl Line {
+    /// Connects and logs in.
+    pub(crate) fn log_in(address: &str, token: &str) -> io::Result<Self> {
+        let writer = TcpStream::connect(address)?;
+        writer.set_nodelay(true)?;
+        writer.set_read_timeout(Some(PATIENCE))?;
+        writer.set_write_timeout(Some(PATIENCE))?;
+        let reader = BufReader::with_capacity(256 * 1024, writer.try_clone()?);
+        let mut line = Self { reader, writer };
+        let reply = line.call(&json!({"cmd": "login", "token": token}))?;
+        assert!(reply["ok"].is_object(), "the login was answered {reply}");
+        Ok(line)
+    }
+
+    /// Where the server is.
+    pub(crate) fn peer(&self) -> String {
+        self.writer.peer_addr().expect("connected").to_string()
+    }
+
+    /// Sends a control frame.
+    pub(crate) fn send(&mut self, request: &Value) -> io::Result<()> {
+        alive(self.writer.write_all(&control(request)))
+    }
+
+    /// Sends a data frame.
+    pub(crate) fn send_data(&mut self, stream: u32, chunk: &[u8]) -> io::Result<()> {
+        alive(self.writer.write_all(&data(stream, chunk)))
+    }
+
+    /// The next frame that is no event.
+    pub(crate) fn receive(&mut self) -> io::Result<Frame> {
+        loop {
+            let mut length = [0; 4];
+            alive(self.reader.read_exact(&mut length))?;
+            let mut payload = vec![0; u32::from_be_bytes(length) as usize];
+            alive(self.reader.read_exact(&mut payload))?;
+            if payload.first() == Some(&1) {
+                return Ok(Frame::Data(payload.split_off(5)));
+            }
+            let json: Value = serde_json::from_slice(&payload).expect("JSON");
+            if json.get("event").is_none() {
+                return Ok(Frame::Control(json));
+            }
+        }
+    }
+
+    /// The next control frame.
+    pub(crate) fn reply(&mut self) -> io::Result<Value> {
+        match self.receive()? {
+            Frame::Control(json) => Ok(json),
+            Frame::Data(chunk) => panic!("{} bytes that nobody asked for", chunk.len()),
+        }
+    }
+
+    /// The next final reply.
+    pub(crate) fn final_reply(&mut self) -> io::Result<Value> {
+        loop {
+            let reply = self.reply()?;
+            if reply.get("begin").is_none() {
+                return Ok(reply);
+            }
+        }
+    }
+
+    /// Sends a request and takes its final reply.
+    pub(crate) fn call(&mut self, request: &Value) -> io::Result<Value> {
+        self.send(request)?;
+        self.final_reply()
+    }
+
+    /// Sends a request that must succeed, to a server that must live; what `ok` holds.
+    pub(crate) fn ok(&mut self, request: &Value) -> Value {
+        let mut reply = self.call(request).expect("the server lives");
+        assert!(reply["ok"].is_object(), "{request} was answered {reply}");
+        reply["ok"].take()
+    }
+
+    /// Puts a whole file; the final reply.
+    pub(crate) fn put(&mut self, mut request: Value, content: &[u8]) -> io::Result<Value> {
+        request["id"] = json!(900);
+        request["cmd"] = json!("put");
+        self.send(&request)?;
+        for chunk in content.chunks(100_000) {
+            self.send_data(900, chunk)?;
+        }
+        let digest = blake3::hash(content).to_hex();
+        self.send(&json!({"id": 900, "cmd": "end", "digest": format!("blake3:{digest}")}))?;
+        self.final_reply()
+    }
+
+    /// Goes on with an upload of `content` that was cut off; the final reply.
+    pub(crate) fn go_on(&mut self, mut request: Value, content: &[u8]) -> io::Result<Value> {
+        request["id"] = json!(900);
+        request["cmd"] = json!("put");
+        request["resume"] = json!(true);
+        self.send(&request)?;
+        let reply = self.reply()?;
+        let Some(offset) = reply["begin"]["offset"].as_u64() else {
+            return Ok(reply);
+        };
+        let offset = usize::try_from(offset).expect("small");
+        if offset > 0 {
+            let prefix = blake3::hash(&content[..offset]).to_hex();
+            assert_eq!(reply["begin"]["prefix"], format!("blake3:{prefix}"));
+        }
+        for chunk in content[offset..].chunks(100_000) {
+            self.send_data(900, chunk)?;
+        }
+        let digest = blake3::hash(content).to_hex();
+        self.send(&json!({"id": 900, "cmd": "end", "digest": format!("blake3:{digest}")}))?;
+        self.final_reply()
+    }
+
+    /// Gets a whole file; its bytes and the final reply.
+    pub(crate) fn get(&mut self, path: &str) -> io::Result<(Vec<u8>, Value)> {
+        self.send(&json!({"id": 901, "cmd": "get", "path": path}))?;
+        let mut content = Vec::new();
+        loop {
+            match self.receive()? {
+                Frame::Data(chunk) => content.extend(chunk),
+                Frame::Control(reply) if reply.get("begin").is_some() => {}
+                Frame::Control(reply) => return Ok((content, reply)),
+            }
+        }
+    }
+}
+
+/// A server that is gone is a value, one that hangs is a failure.
+fn alive<T>(result: io::Result<T>) -> io::Result<T> {
+    if let Err(error) = &result {
+        let hangs = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+        assert!(!hangs, "the server does not answer");
+    }
+    result
+}

@@ -1,0 +1,199 @@
+//! A disk that is full, and one without inodes: tests that run once more on a small tmpfs, in a
+//! namespace of their own. Where that is not to be had they say so and pass.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::blocking::Line;
+use crate::chance::Chance;
+use crate::daemon::{Daemon, operate};
+
+/// Runs the ignored test `name` with its temporary files on a tmpfs of these options.
+fn on_a_small_disk(name: &str, options: &str) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let script = "mount -t tmpfs -o \"$1\" haul \"$TMPDIR\" || exit 77; shift; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["-Urm", "sh", "-c", script, "sh", options])
+        .env("TMPDIR", dir.path())
+        .arg(std::env::current_exe().expect("this test"))
+        .args(["--ignored", "--exact", name]);
+    match command.output() {
+        Ok(output) if output.status.success() => {
+            let report = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(report.contains("1 passed"), "{report}");
+        }
+        Ok(output) if output.status.code() == Some(101) => {
+            panic!("{}", String::from_utf8_lossy(&output.stdout))
+        }
+        skipped => eprintln!("SKIPPED, no namespace to be had here: {skipped:?}"),
+    }
+}
+
+struct Full {
+    place: tempfile::TempDir,
+    token: String,
+    daemon: Option<Daemon>,
+}
+
+impl Full {
+    fn new() -> Self {
+        let place = tempfile::tempdir().expect("a directory");
+        let data = place.path().join("data");
+        operate(&data, "user add alice", "hunter2\n");
+        let token = operate(&data, "token add alice", "");
+        let daemon = Some(Daemon::start_on(&data));
+        Self {
+            place,
+            token,
+            daemon,
+        }
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.place.path().join("data")
+    }
+
+    fn log_in(&self) -> Line {
+        let daemon = self.daemon.as_ref().expect("it runs");
+        Line::log_in(&daemon.address, &self.token).expect("it lives")
+    }
+
+    fn restart(&mut self) {
+        self.daemon = None;
+        self.daemon = Some(Daemon::start_on(&self.data()));
+    }
+
+    fn assert_nothing_staged(&self) {
+        let staged = fs::read_dir(self.data().join("staging")).expect("staging");
+        assert_eq!(staged.count(), 0);
+    }
+}
+
+/// Sends an upload of unknown size that has no end, until it is refused; the refusal.
+fn put_without_end(line: &mut Line, path: &str) -> serde_json::Value {
+    let piece = vec![b'x'; 500_000];
+    line.send(&json!({"id": 5, "cmd": "put", "path": path}))
+        .expect("it reads");
+    for _ in 0..200 {
+        line.send_data(5, &piece).expect("it reads");
+    }
+    line.send(&json!({"id": 5, "cmd": "end"}))
+        .expect("it reads");
+    line.final_reply().expect("it answers")
+}
+
+/// Takes up all that is left of the disk.
+fn fill(path: &Path) {
+    let mut file = File::create(path).expect("made");
+    let mut piece = vec![b'x'; 1 << 20];
+    while !piece.is_empty() {
+        if file.write_all(&piece).is_err() {
+            piece.truncate(piece.len() / 2);
+        }
+    }
+}
+
+#[test]
+fn on_a_full_disk_the_server_lives_keeps_what_it_has_and_goes_on_when_there_is_room() {
+    on_a_small_disk("full::fills_the_disk", "size=24m");
+}
+
+#[test]
+#[ignore = "wants a small disk: run by the test above"]
+fn fills_the_disk() {
+    let mut full = Full::new();
+    let mut line = full.log_in();
+    let old = Chance::new(1).bytes(8 << 20);
+    let stored = line.put(json!({"path": "old", "size": old.len()}), &old);
+    assert!(stored.expect("it lives")["ok"].is_object());
+    for path in ["old", "new"] {
+        let refusal = put_without_end(&mut line, path);
+        assert_eq!(refusal["error"]["code"], "no_space", "{refusal}");
+        let declared = line.put(json!({"path": path, "size": 17 << 20}), b"");
+        assert_eq!(declared.expect("it lives")["error"]["code"], "no_space");
+        full.assert_nothing_staged();
+    }
+    for to in ["copy", "another"] {
+        let copied = line.call(&json!({"cmd": "cp", "from": "old", "to": to}));
+        let copied = copied.expect("it lives");
+        match to {
+            "copy" => assert!(copied["ok"].is_object(), "{copied}"),
+            _ => assert_eq!(copied["error"]["code"], "no_space", "{copied}"),
+        }
+    }
+    full.assert_nothing_staged();
+    // Not a byte is left now, not for the server's own records either.
+    let filler = full.place.path().join("filler");
+    fill(&filler);
+    let mut another = full.log_in();
+    assert!(line.get("old").expect("it lives").0 == old);
+    for put in [json!({"path": "new"}), json!({"path": "old", "size": 1})] {
+        let refusal = another.put(put, b"x").expect("it lives");
+        assert_eq!(refusal["error"]["code"], "no_space", "{refusal}");
+    }
+    full.restart();
+    let mut line = full.log_in();
+    assert!(line.get("old").expect("it lives").0 == old);
+    line.ok(&json!({"cmd": "rm", "path": "copy"}));
+    let stored = line.put(json!({"path": "old", "size": 1000}), &old[..1000]);
+    assert!(stored.expect("it lives")["ok"].is_object());
+    fs::remove_file(filler).expect("removed");
+    let stored = line.put(json!({"path": "new", "size": old.len()}), &old);
+    assert!(stored.expect("it lives")["ok"].is_object());
+    full.assert_nothing_staged();
+    let df = line.ok(&json!({"cmd": "df"}));
+    assert_eq!(
+        (&df["used"], &df["files"]),
+        (&json!(old.len() + 1000), &json!(2))
+    );
+}
+
+#[test]
+fn without_inodes_the_server_lives_and_goes_on_when_there_are_some() {
+    on_a_small_disk("full::uses_up_the_inodes", "size=24m,nr_inodes=60");
+}
+
+#[test]
+#[ignore = "wants a small disk: run by the test above"]
+fn uses_up_the_inodes() {
+    let mut full = Full::new();
+    let mut line = full.log_in();
+    let mut stored = 0;
+    let refusal = loop {
+        let path = format!("f{stored}");
+        let reply = line
+            .put(json!({"path": path, "size": 1}), b"x")
+            .expect("it lives");
+        if reply["ok"].is_null() {
+            break reply;
+        }
+        stored += 1;
+        assert!(stored < 60, "there are inodes for more than there can be");
+    };
+    assert_eq!(refusal["error"]["code"], "no_space", "{refusal}");
+    let made = line
+        .call(&json!({"cmd": "mkdir", "path": "dir"}))
+        .expect("it lives");
+    assert_eq!(made["error"]["code"], "no_space", "{made}");
+    full.assert_nothing_staged();
+    let replaced = line.put(json!({"path": "f0"}), b"new").expect("it lives");
+    assert_eq!(replaced["error"]["code"], "no_space", "{replaced}");
+    assert_eq!(line.get("f0").expect("it lives").0, b"x");
+    full.restart();
+    let mut line = full.log_in();
+    let df = line.ok(&json!({"cmd": "df"}));
+    assert_eq!(
+        (&df["used"], &df["files"]),
+        (&json!(stored), &json!(stored))
+    );
+    line.ok(&json!({"cmd": "rm", "path": "f1"}));
+    let replaced = line.put(json!({"path": "f0"}), b"new").expect("it lives");
+    assert!(replaced["ok"].is_object(), "{replaced}");
+    line.ok(&json!({"cmd": "mkdir", "path": "dir"}));
+    full.assert_nothing_staged();
+}

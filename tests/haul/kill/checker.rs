@@ -1,0 +1,244 @@
+//! What is there after a restart: on the disk, and as the server shows it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use walkdir::WalkDir;
+
+use super::model::{Node, Tree, bytes, files};
+use super::register::Registers;
+use super::session::{Session, Tally, count};
+use crate::blocking::Line;
+
+/// A user, with what a checker needs to look at its files.
+pub(crate) struct User {
+    pub(crate) name: &'static str,
+    pub(crate) token: String,
+}
+
+/// Everything below a directory of the server's disk, under the names that members see.
+pub(crate) fn on_disk(root: &Path, prefix: &str) -> Tree {
+    let mut tree = Tree::new();
+    for entry in WalkDir::new(root).min_depth(1) {
+        let entry = entry.expect("readable");
+        let inner = entry.path().strip_prefix(root).expect("below");
+        let path = format!("{prefix}/{}", inner.to_str().expect("a name of ours"));
+        let node = if entry.file_type().is_dir() {
+            Node::Dir
+        } else {
+            assert!(entry.file_type().is_file(), "{path} is no file");
+            Node::file(&fs::read(entry.path()).expect("readable"))
+        };
+        tree.insert(path, node);
+    }
+    tree
+}
+
+/// Everything that a user sees, read to the last byte.
+pub(crate) fn through_server(line: &mut Line) -> Tree {
+    let mut tree = Tree::new();
+    let mut dirs = vec![String::new()];
+    while let Some(dir) = dirs.pop() {
+        let mut request = json!({"cmd": "ls", "path": format!("{dir}/"), "limit": 7});
+        loop {
+            let page = line.ok(&request);
+            for entry in page["entries"].as_array().expect("a list") {
+                let path = format!("{dir}/{}", entry["name"].as_str().expect("a name"));
+                if entry["kind"] == "dir" {
+                    dirs.push(path.clone());
+                    tree.insert(path, Node::Dir);
+                    continue;
+                }
+                let (content, reply) = line.get(&path).expect("the server lives");
+                let node = Node::file(&content);
+                let digest = format!("blake3:{}", blake3::hash(&content).to_hex());
+                assert_eq!(reply["ok"]["digest"], digest, "{path}: {reply}");
+                assert_eq!(entry["size"], content.len(), "{path}");
+                tree.insert(path, node);
+            }
+            if page["cursor"].is_null() {
+                break;
+            }
+            request["cursor"] = page["cursor"].clone();
+        }
+    }
+    tree
+}
+
+/// An upload that was cut off and can be gone on with.
+struct Kept {
+    owner: &'static str,
+    id: String,
+    path: String,
+    bytes: u64,
+}
+
+impl Kept {
+    fn list(user: &User, line: &mut Line) -> Vec<Self> {
+        let listed = line.ok(&json!({"cmd": "uploads"}));
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        let kept = listed["uploads"].as_array().expect("a list").iter();
+        kept.map(|kept| Self {
+            owner: user.name,
+            id: text(&kept["upload"]),
+            path: text(&kept["path"]),
+            bytes: kept["offset"].as_u64().expect("a number"),
+        })
+        .collect()
+    }
+
+    /// Whether it is charged to the home of `user` or, without one, to the folder.
+    fn is_charged_to(&self, user: Option<&str>) -> bool {
+        let is_in_folder = self.path.starts_with("/team/");
+        user.map_or(is_in_folder, |user| !is_in_folder && self.owner == user)
+    }
+}
+
+/// Asserts that `df` counts exactly what `tree` holds and what is kept for it.
+fn assert_charged(line: &mut Line, user: Option<&str>, tree: &Tree, kept: &[Kept]) {
+    let dir = user.map_or("/team", |_| "/");
+    line.ok(&json!({"cmd": "cd", "path": dir}));
+    let df = line.ok(&json!({"cmd": "df"}));
+    let kept = kept.iter().filter(|kept| kept.is_charged_to(user));
+    let kept: Vec<_> = kept.map(|kept| kept.bytes).collect();
+    let bytes = bytes(tree) + kept.iter().sum::<u64>();
+    let files = (files(tree) + kept.len()) as u64;
+    let charged = (df["used"].as_u64(), df["files"].as_u64());
+    assert_eq!(charged, (Some(bytes), Some(files)), "in {dir} of {user:?}");
+    if let Some(limit) = df["limit"].as_u64() {
+        assert!(bytes <= limit, "{dir} holds more than {limit} bytes");
+    }
+}
+
+/// Asserts that staging holds what is kept, and nothing else.
+fn assert_staged(data: &Path, kept: &[Kept]) {
+    let staged = fs::read_dir(data.join("staging")).expect("staging");
+    let staged = staged.map(|entry| entry.expect("readable").file_name());
+    let staged: BTreeSet<_> = staged
+        .map(|name| name.into_string().expect("text"))
+        .collect();
+    let names = kept.iter().map(|kept| &kept.id);
+    let names = names.flat_map(|id| [id.clone(), format!("{id}.record")]);
+    assert_eq!(staged, names.collect());
+}
+
+/// Discards some of what is kept of `user`.
+fn discard_some(user: &User, line: &mut Line, kept: &mut Vec<Kept>, tally: &Tally) {
+    kept.retain(|kept| {
+        let goes = kept.owner == user.name && kept.id.ends_with(['0', '1', '2', '3', '4', '5']);
+        if goes {
+            line.ok(&json!({"cmd": "discard", "upload": kept.id}));
+            count(&tally.discarded);
+        }
+        !goes
+    });
+}
+
+/// Compares what is there with what each session knows, and has them go on from it.
+pub(crate) fn check(
+    data: &Path,
+    address: &str,
+    users: &[User],
+    sessions: &mut [Session],
+    registers: &[(String, Arc<Registers>)],
+) {
+    let tally = Arc::clone(&sessions[0].tally);
+    let log_in = |user: &User| Line::log_in(address, &user.token).expect("the server lives");
+    let mut lines: Vec<_> = users.iter().map(log_in).collect();
+    let mut kept = Vec::new();
+    for (user, line) in users.iter().zip(&mut lines) {
+        kept.extend(Kept::list(user, line));
+    }
+    assert_staged(data, &kept);
+    let folder = on_disk(&data.join("folders/team"), "/team");
+    for (user, line) in users.iter().zip(&mut lines) {
+        let home = on_disk(&data.join("homes").join(user.name), "");
+        let mut seen = through_server(line);
+        assert_eq!(seen.remove("/team"), Some(Node::Dir));
+        let mut there = home.clone();
+        there.extend(folder.clone());
+        assert!(seen == there, "the server and its disk disagree");
+        for _ in 0..2 {
+            assert_staged(data, &kept);
+            assert_charged(line, Some(user.name), &home, &kept);
+            assert_charged(line, None, &folder, &kept);
+            discard_some(user, line, &mut kept, &tally);
+        }
+        let mut rest = there;
+        for session in sessions.iter_mut().filter(|s| s.token == user.token) {
+            let own = |path: &String| session.roots.iter().any(|root| is_within(path, root));
+            let (own, others) = rest.into_iter().partition(|(path, _)| own(path));
+            rest = others;
+            settle(session, own);
+        }
+        // Those of the other users are looked at with them.
+        let others = sessions.iter().filter(|s| s.token != user.token);
+        let others: Vec<_> = others.map(|session| session.roots[1].clone()).collect();
+        rest.retain(|path, _| !others.iter().any(|root| is_within(path, root)));
+        for (dir, registers) in registers {
+            if user.name == dir || dir == "team" {
+                let prefix = if dir == "team" {
+                    "/team/shared"
+                } else {
+                    "/shared"
+                };
+                check_registers(registers, prefix, &mut rest);
+            }
+        }
+        assert!(rest.is_empty(), "nobody made {rest:#?}");
+    }
+    for (dir, registers) in registers {
+        let (prefix, tree) = match dir.as_str() {
+            "team" => ("/team/shared/", folder.clone()),
+            user => ("/shared/", on_disk(&data.join("homes").join(user), "")),
+        };
+        let tree = tree.into_iter();
+        registers.reset(tree.filter(|(path, _)| path.starts_with(prefix)));
+    }
+}
+
+fn is_within(path: &str, root: &str) -> bool {
+    let below = path.strip_prefix(root);
+    below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
+}
+
+/// What was acknowledged is exactly so; what was under way is done or not.
+fn settle(session: &mut Session, found: Tree) {
+    let mut possible = vec![session.tree.clone()];
+    for change in session.unfinished.drain(..) {
+        possible = possible
+            .iter()
+            .flat_map(|tree| change.states(tree))
+            .collect();
+    }
+    if !possible.contains(&found) {
+        let differ = |from: &Tree, to: &Tree| {
+            let lines = from
+                .iter()
+                .filter(|(path, node)| to.get(*path) != Some(*node));
+            lines.map(|line| format!("{line:?}")).collect::<Vec<_>>()
+        };
+        for tree in &possible {
+            let (missing, stray) = (differ(tree, &found), differ(&found, tree));
+            eprintln!(
+                "{:?}: missing {missing:#?}, stray {stray:#?}",
+                session.roots
+            );
+        }
+        panic!("what is there is nothing that may be there");
+    }
+    if found != session.tree {
+        count(&session.tally.unfinished_and_done);
+    }
+    session.tree = found;
+}
+
+fn check_registers(registers: &Registers, prefix: &str, rest: &mut Tree) {
+    assert_eq!(rest.remove(prefix), Some(Node::Dir));
+    for path in registers.paths() {
+        registers.check(&path, rest.remove(&path).as_ref());
+    }
+}

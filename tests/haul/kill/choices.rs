@@ -1,0 +1,170 @@
+//! What a session does next.
+
+use super::model::{Change, Content, Ending, Node, Put};
+use super::session::Session;
+use crate::chance::Chance;
+
+impl Session {
+    pub(super) fn put(&mut self) -> Put {
+        let parents = self.chance.one_in(8);
+        let mut dir = self.some_dir();
+        if parents {
+            let (a, b) = (self.chance.below(3), self.chance.below(2));
+            dir = format!("{dir}/p{a}/q{b}");
+        }
+        Put {
+            path: format!("{dir}/f{}.bin", self.chance.below(6)),
+            content: self.content(),
+            if_exists: self.if_exists(),
+            parents: parents || self.chance.one_in(10),
+            ending: match self.chance.below(20) {
+                0 => Ending::WrongDigest,
+                1 => Ending::TooShort,
+                2 => Ending::Cancel,
+                _ => Ending::Right,
+            },
+            resume: false,
+        }
+    }
+
+    /// To different files at once.
+    pub(super) fn two_puts(&mut self) -> [Put; 2] {
+        let dir = self.some_dir();
+        ["left", "right"].map(|name| self.plain_put(format!("{dir}/{name}.bin")))
+    }
+
+    /// One that is to be gone on with when it has been cut off.
+    pub(super) fn put_to_abandon(&mut self, name: &str) -> Put {
+        let path = format!("{}/{name}.bin", self.some_dir());
+        let length = 70_000 + self.chance.below(400_000);
+        Put {
+            resume: true,
+            content: self.content_of(length),
+            ..self.plain_put(path)
+        }
+    }
+
+    fn plain_put(&mut self, path: String) -> Put {
+        Put {
+            path,
+            content: self.content(),
+            if_exists: "replace",
+            parents: false,
+            ending: Ending::Right,
+            resume: false,
+        }
+    }
+
+    pub(super) fn small_change(&mut self) -> Change {
+        let some = |tree: Vec<String>, chance: &mut Chance| {
+            (!tree.is_empty()).then(|| chance.pick(&tree).clone())
+        };
+        let dir = self.some_dir();
+        let file = some(self.files(), &mut self.chance);
+        let movable = some(self.inner_dirs(), &mut self.chance);
+        let if_exists = self.if_exists();
+        let to = format!("{dir}/f{}.bin", self.chance.below(6));
+        match (self.chance.below(8), file, movable) {
+            (0, _, _) => Change::MakeDir {
+                path: format!("{dir}/d{}", self.chance.below(3)),
+                parents: false,
+            },
+            (1, _, _) => Change::MakeDir {
+                path: format!("{dir}/p{}/q0", self.chance.below(3)),
+                parents: true,
+            },
+            (2 | 3, Some(from), _) if from != to => Change::Move {
+                from,
+                to,
+                if_exists,
+            },
+            (4, Some(from), _) if from != to => Change::Copy {
+                from,
+                to,
+                if_exists,
+            },
+            (5, _, Some(from)) if !dir.starts_with(&from) => Change::Move {
+                to: format!("{dir}/m{}", self.chance.below(2)),
+                from,
+                if_exists: "rename",
+            },
+            (6, _, Some(from)) if !dir.starts_with(&from) => Change::Copy {
+                to: format!("{dir}/c{}", self.chance.below(2)),
+                from,
+                if_exists: "rename",
+            },
+            _ => self.removal(),
+        }
+    }
+
+    pub(super) fn removal(&mut self) -> Change {
+        let mut paths = self.files();
+        if self.chance.one_in(3) {
+            paths = self.inner_dirs();
+        }
+        if paths.is_empty() {
+            let path = self.some_dir();
+            return Change::MakeDir {
+                path,
+                parents: true,
+            };
+        }
+        let path = self.chance.pick(&paths).clone();
+        Change::Remove { path }
+    }
+
+    fn if_exists(&mut self) -> &'static str {
+        match self.chance.below(5) {
+            0 => "fail",
+            1 => "rename",
+            _ => "replace",
+        }
+    }
+
+    pub(super) fn content(&mut self) -> Content {
+        let length = match self.chance.below(40) {
+            0..3 => 0,
+            3..15 => self.chance.below(100),
+            15..33 => self.chance.below(65_537),
+            33..35 => 131_071 + self.chance.below(3),
+            35..39 => self.chance.below(400_000),
+            _ => self.chance.below(4 << 20),
+        };
+        self.content_of(length)
+    }
+
+    fn content_of(&mut self, mut length: u64) -> Content {
+        if length > 4096 {
+            // Nor may it be what one that is too short declares.
+            length &= !1;
+            while !self.lengths.insert(length) {
+                length += 2;
+            }
+        }
+        Content::new(self.chance.bytes(length))
+    }
+
+    pub(super) fn files(&self) -> Vec<String> {
+        let files = self.tree.iter().filter(|(_, node)| **node != Node::Dir);
+        files.map(|(path, _)| path.clone()).collect()
+    }
+
+    fn dirs(&self) -> Vec<String> {
+        let dirs = self.tree.iter().filter(|(_, node)| **node == Node::Dir);
+        dirs.map(|(path, _)| path.clone()).collect()
+    }
+
+    /// All but the session's own roots.
+    fn inner_dirs(&self) -> Vec<String> {
+        let mut dirs = self.dirs();
+        dirs.retain(|dir| !self.roots.contains(dir));
+        dirs
+    }
+
+    /// One that is not deep, so that they do not grow without end.
+    fn some_dir(&mut self) -> String {
+        let mut dirs = self.dirs();
+        dirs.retain(|dir| dir.matches('/').count() < 5);
+        self.chance.pick(&dirs).clone()
+    }
+}

@@ -1,0 +1,123 @@
+//! Sessions work on a server that is killed again and again. Whatever was acknowledged is there
+//! afterwards, whatever was under way is there whole or not at all, and nothing else is.
+//!
+//! `HAUL_KILLS` says how often, `HAUL_SEED` repeats the choices of a run, and `TMPDIR` says which
+//! disk is worked on.
+
+mod checker;
+mod choices;
+mod model;
+mod register;
+mod session;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, kill_process};
+use serde_json::json;
+
+use crate::blocking::Line;
+use crate::chance::{Chance, times};
+use crate::daemon::{Daemon, operate};
+use checker::{User, check};
+use model::{Node, Tree};
+use session::{Fuse, Session, Tally};
+
+/// Sessions of each user.
+const SESSIONS: usize = 3;
+
+fn users(data: &Path) -> [User; 2] {
+    operate(data, "user add free", "correct horse\n");
+    operate(
+        data,
+        "user add tight --quota 9MiB --files 60",
+        "correct horse\n",
+    );
+    operate(data, "folder add team --quota 30MiB", "");
+    operate(data, "folder grant team free rw", "");
+    operate(data, "folder grant team tight rw", "");
+    ["free", "tight"].map(|name| User {
+        name,
+        token: operate(data, &format!("token add {name}"), ""),
+    })
+}
+
+#[test]
+fn what_was_acknowledged_outlives_a_kill_and_what_was_not_is_whole_or_absent() {
+    let (kills, seed) = (times("HAUL_KILLS", 20), Chance::seed());
+    println!("HAUL_KILLS={kills} HAUL_SEED={seed}");
+    let mut chance = Chance::new(seed);
+    let place = tempfile::tempdir().expect("a directory");
+    let data = place.path().join("data");
+    let users = users(&data);
+    let tally = Arc::new(Tally::default());
+    let registers = ["free", "tight", "team"].map(|dir| (dir.to_owned(), Arc::default()));
+    let mut sessions = Vec::new();
+    let daemon = Daemon::start_on(&data);
+    for (u, user) in users.iter().enumerate() {
+        let mut line = Line::log_in(&daemon.address, &user.token).expect("the server lives");
+        for dir in ["/shared", "/team/shared"] {
+            line.ok(&json!({"cmd": "mkdir", "path": dir, "parents": true}));
+        }
+        for n in 0..SESSIONS {
+            let roots = [format!("/s{n}"), format!("/team/{}{n}", user.name)];
+            for dir in &roots {
+                line.ok(&json!({"cmd": "mkdir", "path": dir}));
+            }
+            sessions.push(Session {
+                tree: roots
+                    .iter()
+                    .map(|dir| (dir.clone(), Node::Dir))
+                    .collect::<Tree>(),
+                roots,
+                unfinished: Vec::new(),
+                cut: Vec::new(),
+                endless: None,
+                lengths: HashSet::new(),
+                token: user.token.clone(),
+                registers: Arc::clone(&registers[u].1),
+                team: Arc::clone(&registers[2].1),
+                chance: Chance::new(chance.next()),
+                tally: Arc::clone(&tally),
+            });
+        }
+    }
+    let started = Instant::now();
+    let mut running = daemon;
+    for kill in 1..=kills {
+        run_until_killed(running, &mut sessions, &mut chance);
+        running = Daemon::start_on(&data);
+        check(&data, &running.address, &users, &mut sessions, &registers);
+        if kill % 100 == 0 {
+            eprintln!("{kill} kills in {:?}: {tally:?}", started.elapsed());
+        }
+    }
+    println!("{kills} kills in {:?}: {tally:?}", started.elapsed());
+    assert!(tally.acknowledged.load(Ordering::Relaxed) > kills);
+}
+
+fn run_until_killed(daemon: Daemon, sessions: &mut [Session], chance: &mut Chance) {
+    let (burnt, fuse_burnt) = sync_channel(1);
+    let fuse = Fuse::new(1 + chance.below(600), burnt);
+    let longest = 1 << chance.below(13);
+    let spin = Duration::from_micros(chance.below(longest));
+    std::thread::scope(|scope| {
+        for session in sessions {
+            let (address, fuse) = (&daemon.address, &fuse);
+            scope.spawn(move || session.run(address, fuse));
+        }
+        let burnt = fuse_burnt.recv_timeout(Duration::from_secs(120));
+        // The moment falls between two frames too: where the disk is written to, say.
+        let now = Instant::now();
+        while now.elapsed() < spin {
+            std::hint::spin_loop();
+        }
+        kill_process(daemon.id(), Signal::KILL).expect("it runs");
+        burnt.expect("the sessions get on");
+    });
+    drop(daemon);
+}

@@ -1,0 +1,273 @@
+//! What a session's directories must hold, given what was acknowledged and what was under way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+/// A file or a directory, by what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Node {
+    Dir,
+    File { size: u64, digest: blake3::Hash },
+}
+
+impl Node {
+    pub(crate) fn file(bytes: &[u8]) -> Self {
+        Self::File {
+            size: bytes.len() as u64,
+            digest: blake3::hash(bytes),
+        }
+    }
+}
+
+/// Everything below some directories, by absolute path.
+pub(crate) type Tree = BTreeMap<String, Node>;
+
+/// Bytes in all files.
+pub(crate) fn bytes(tree: &Tree) -> u64 {
+    let sizes = tree.values().map(|node| match node {
+        Node::Dir => 0,
+        Node::File { size, .. } => *size,
+    });
+    sizes.sum()
+}
+
+/// The number of files.
+pub(crate) fn files(tree: &Tree) -> usize {
+    tree.values().filter(|node| **node != Node::Dir).count()
+}
+
+/// How an upload ends that is not to become a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Right,
+    WrongDigest,
+    TooShort,
+    Cancel,
+}
+
+/// What an upload brings.
+#[derive(Clone)]
+pub(crate) struct Content(Arc<Vec<u8>>);
+
+impl Content {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(bytes))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn node(&self) -> Node {
+        Node::file(&self.0)
+    }
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.node().fmt(f)
+    }
+}
+
+/// An upload of a session.
+#[derive(Debug, Clone)]
+pub(crate) struct Put {
+    pub(crate) path: String,
+    pub(crate) content: Content,
+    pub(crate) if_exists: &'static str,
+    pub(crate) parents: bool,
+    pub(crate) ending: Ending,
+    /// What an earlier attempt brought is gone on with.
+    pub(crate) resume: bool,
+}
+
+/// A change that a session asks for.
+#[derive(Debug, Clone)]
+pub(crate) enum Change {
+    Put(Put),
+    MakeDir {
+        path: String,
+        parents: bool,
+    },
+    Remove {
+        path: String,
+    },
+    Move {
+        from: String,
+        to: String,
+        if_exists: &'static str,
+    },
+    Copy {
+        from: String,
+        to: String,
+        if_exists: &'static str,
+    },
+}
+
+/// What comes of a change: the tree after it and the path that is answered, or the error's code.
+pub(crate) type Outcome = Result<(Tree, Option<String>), &'static str>;
+
+impl Change {
+    /// The request, but for an upload's size and data.
+    pub(crate) fn request(&self) -> Value {
+        match self {
+            Self::Put(put) => put.request(),
+            Self::MakeDir { path, parents } => {
+                json!({"cmd": "mkdir", "path": path, "parents": parents})
+            }
+            Self::Remove { path } => json!({"cmd": "rm", "path": path, "recursive": true}),
+            Self::Move {
+                from,
+                to,
+                if_exists,
+            } => json!({"cmd": "mv", "from": from, "to": to, "if_exists": if_exists}),
+            Self::Copy {
+                from,
+                to,
+                if_exists,
+            } => json!({"cmd": "cp", "from": from, "to": to, "if_exists": if_exists}),
+        }
+    }
+
+    /// What must come of it, if no quota is in the way.
+    pub(crate) fn outcome(&self, tree: &Tree) -> Outcome {
+        let mut after = tree.clone();
+        let path = match self {
+            Self::Put(put) => Some(put.outcome(&mut after)?),
+            Self::MakeDir { path, parents } => {
+                if *parents {
+                    for dir in missing_parents(tree, path) {
+                        after.insert(dir, Node::Dir);
+                    }
+                } else if tree.contains_key(path) {
+                    return Err("exists");
+                }
+                after.insert(path.clone(), Node::Dir);
+                Some(path.clone())
+            }
+            Self::Remove { path } => {
+                take(&mut after, path);
+                None
+            }
+            Self::Move {
+                from,
+                to,
+                if_exists,
+            } => {
+                let to = target(tree, to, if_exists)?;
+                for (path, node) in take(&mut after, from) {
+                    after.insert(format!("{to}{}", &path[from.len()..]), node);
+                }
+                Some(to)
+            }
+            Self::Copy {
+                from,
+                to,
+                if_exists,
+            } => {
+                let to = target(tree, to, if_exists)?;
+                for (path, node) in take(&mut tree.clone(), from) {
+                    after.insert(format!("{to}{}", &path[from.len()..]), node);
+                }
+                Some(to)
+            }
+        };
+        Ok((after, path))
+    }
+
+    /// What may be there if the server is killed while it does this: all of it or nothing. Only
+    /// of directories on the way may there be some.
+    pub(crate) fn states(&self, tree: &Tree) -> Vec<Tree> {
+        let mut states = vec![tree.clone()];
+        let Ok((after, _)) = self.outcome(tree) else {
+            return states;
+        };
+        let (Self::Put(Put { path, parents, .. }) | Self::MakeDir { path, parents }) = self else {
+            states.push(after);
+            return states;
+        };
+        if *parents {
+            let mut partly = tree.clone();
+            for dir in missing_parents(tree, path) {
+                partly.insert(dir, Node::Dir);
+                states.push(partly.clone());
+            }
+        }
+        states.push(after);
+        states
+    }
+}
+
+impl Put {
+    /// The request, but for its size.
+    pub(crate) fn request(&self) -> Value {
+        json!({
+            "cmd": "put", "path": self.path, "if_exists": self.if_exists,
+            "parents": self.parents, "resume": self.resume,
+        })
+    }
+
+    /// Changes the tree; the path that is answered.
+    fn outcome(&self, tree: &mut Tree) -> Result<String, &'static str> {
+        let node = self.content.node();
+        if self.resume && self.if_exists != "rename" && tree.get(&self.path) == Some(&node) {
+            // An earlier attempt has been answered, and the answer was lost.
+            return Ok(self.path.clone());
+        }
+        let (parent, _) = self.path.rsplit_once('/').expect("absolute");
+        if !self.parents && !tree.contains_key(parent) {
+            return Err("not_found");
+        }
+        let to = target(tree, &self.path, self.if_exists)?;
+        match self.ending {
+            Ending::Right => {}
+            Ending::WrongDigest => return Err("digest_mismatch"),
+            Ending::TooShort => return Err("size_mismatch"),
+            Ending::Cancel => return Err("cancelled"),
+        }
+        if self.parents {
+            for dir in missing_parents(tree, &self.path) {
+                tree.insert(dir, Node::Dir);
+            }
+        }
+        tree.insert(to.clone(), node);
+        Ok(to)
+    }
+}
+
+/// The directories on the way to `path` that are not there, the first one first.
+fn missing_parents(tree: &Tree, path: &str) -> BTreeSet<String> {
+    let ends = path.match_indices('/').map(|(at, _)| &path[..at]);
+    let dirs = ends.filter(|dir| !matches!(*dir, "" | "/team"));
+    let missing = dirs.filter(|dir| !tree.contains_key(*dir));
+    missing.map(str::to_owned).collect()
+}
+
+/// Where something lands that was to get the name `path`.
+fn target(tree: &Tree, path: &str, if_exists: &str) -> Result<String, &'static str> {
+    match (tree.get(path), if_exists) {
+        (None, _) | (Some(Node::File { .. }), "replace") => Ok(path.to_owned()),
+        (Some(_), "fail" | "replace") => Err("exists"),
+        (Some(_), _) => {
+            let (stem, extension) = path
+                .rsplit_once(".bin")
+                .map_or((path, ""), |(stem, _)| (stem, ".bin"));
+            let mut names = (1..).map(|number| format!("{stem} ({number}){extension}"));
+            Ok(names
+                .find(|name| !tree.contains_key(name))
+                .expect("endless"))
+        }
+    }
+}
+
+/// Takes out what is at `path` and below it.
+fn take(tree: &mut Tree, path: &str) -> Tree {
+    let below = format!("{path}/");
+    let (taken, left) = std::mem::take(tree)
+        .into_iter()
+        .partition(|(name, _)| name == path || name.starts_with(&below));
+    *tree = left;
+    taken
+}

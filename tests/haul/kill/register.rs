@@ -1,0 +1,133 @@
+//! Files that several sessions write at once: which of the contents may be there.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::model::Node;
+
+/// A write of a shared file; no node is a removal.
+#[derive(Debug, Clone)]
+struct Write {
+    node: Option<Node>,
+    begun: u64,
+    /// When it was acknowledged, if it was.
+    ended: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    clock: u64,
+    writes: HashMap<String, Vec<Write>>,
+}
+
+impl History {
+    fn now(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+}
+
+/// What was written to the files that all sessions share, and when.
+#[derive(Debug, Default)]
+pub(crate) struct Registers(Mutex<History>);
+
+/// A write or a read that has begun.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    path: String,
+    at: u64,
+}
+
+impl Registers {
+    fn lock(&self) -> std::sync::MutexGuard<'_, History> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets all but what is there now, while nobody writes.
+    pub(crate) fn reset(&self, there: impl IntoIterator<Item = (String, Node)>) {
+        let mut history = self.lock();
+        *history = History::default();
+        for (path, node) in there {
+            let write = Write {
+                node: Some(node),
+                begun: 0,
+                ended: Some(0),
+            };
+            history.writes.insert(path, vec![write]);
+        }
+    }
+
+    pub(crate) fn begin_write(&self, path: &str, node: Option<Node>) -> Begun {
+        let mut history = self.lock();
+        let at = history.now();
+        let absent = Write {
+            node: None,
+            begun: 0,
+            ended: Some(0),
+        };
+        let writes = history.writes.entry(path.to_owned());
+        writes.or_insert_with(|| vec![absent]).push(Write {
+            node,
+            begun: at,
+            ended: None,
+        });
+        Begun {
+            path: path.to_owned(),
+            at,
+        }
+    }
+
+    /// Notes that a write was acknowledged or, if not, that it has changed nothing.
+    pub(crate) fn end_write(&self, begun: &Begun, acknowledged: bool) {
+        let mut history = self.lock();
+        let now = history.now();
+        let writes = history.writes.get_mut(&begun.path).expect("begun");
+        if acknowledged {
+            let own = writes.iter_mut().find(|write| write.begun == begun.at);
+            own.expect("begun").ended = Some(now);
+        } else {
+            writes.retain(|write| write.begun != begun.at);
+        }
+    }
+
+    pub(crate) fn begin_read(&self, path: &str) -> Begun {
+        Begun {
+            path: path.to_owned(),
+            at: self.lock().now(),
+        }
+    }
+
+    /// Panics if what was read can not have been there at any time since the read began.
+    pub(crate) fn end_read(&self, begun: &Begun, found: Option<&Node>) {
+        let history = self.lock();
+        let none = Vec::new();
+        let writes = history.writes.get(&begun.path).unwrap_or(&none);
+        let replaced_before = |ended: u64| {
+            let mut later = writes.iter().filter(|write| write.begun > ended);
+            later.any(|write| write.ended.is_some_and(|ended| ended < begun.at))
+        };
+        let mut possible = writes.iter().filter(|write| {
+            let replaced = write.ended.is_some_and(replaced_before);
+            !replaced
+        });
+        let is_possible = match found {
+            None if writes.is_empty() => true,
+            found => possible.any(|write| write.node.as_ref() == found),
+        };
+        assert!(
+            is_possible,
+            "{} holds {found:?} after {writes:#?}",
+            begun.path
+        );
+    }
+
+    /// As [`Self::end_read`], when everything has come to an end.
+    pub(crate) fn check(&self, path: &str, found: Option<&Node>) {
+        self.end_read(&self.begin_read(path), found);
+    }
+
+    /// All paths that were ever written.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.lock().writes.keys().cloned().collect()
+    }
+}

@@ -1,0 +1,174 @@
+//! Eight sessions of one user race for the last byte of a quota. What lies on the disk is looked
+//! at while the server stands still, so that nothing can have come or gone meanwhile.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use walkdir::WalkDir;
+
+use crate::blocking::Line;
+use crate::chance::{Chance, times};
+use crate::daemon::{Daemon, operate};
+
+const SESSIONS: u64 = 8;
+const LIMIT: u64 = 1_000_000;
+const FILES_LIMIT: u64 = 40;
+
+/// Stops the process, all of its threads, for as long as this lives.
+struct StandStill(Pid);
+
+impl StandStill {
+    fn new(process: Pid) -> Self {
+        kill_process(process, Signal::STOP).expect("it runs");
+        let tasks = format!("/proc/{}/task", process.as_raw_nonzero());
+        let stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let Ok(stat) = std::fs::read_to_string(task.expect("readable").path().join("stat"))
+            else {
+                return true;
+            };
+            let (_, state) = stat.rsplit_once(") ").expect("a state");
+            state.starts_with('T')
+        };
+        while !std::fs::read_dir(&tasks).expect("it runs").all(stopped) {
+            thread::yield_now();
+        }
+        Self(process)
+    }
+}
+
+impl Drop for StandStill {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+/// Bytes and number of the files below these directories, each of which is counted once.
+fn on_disk(dirs: &[&Path]) -> (u64, u64) {
+    let mut seen = std::collections::HashSet::new();
+    let (mut bytes, mut files) = (0, 0);
+    for entry in dirs.iter().flat_map(WalkDir::new) {
+        let entry = entry.expect("readable");
+        let metadata = entry.metadata().expect("there");
+        if metadata.is_file() && seen.insert(metadata.ino()) {
+            bytes += metadata.len();
+            files += 1;
+        }
+    }
+    (bytes, files)
+}
+
+/// What one session does once: it puts a file, or makes room.
+fn act(line: &mut Line, chance: &mut Chance) -> bool {
+    let path = format!("f{}.bin", chance.below(FILES_LIMIT + 5));
+    let reply = match chance.below(10) {
+        0 => line.call(&json!({"cmd": "rm", "path": path})),
+        1 => {
+            let to = format!("f{}.bin", chance.below(FILES_LIMIT + 5));
+            line.call(&json!({"cmd": "cp", "from": path, "to": to, "if_exists": "replace"}))
+        }
+        2 => {
+            let to = format!("f{}.bin", chance.below(FILES_LIMIT + 5));
+            line.call(&json!({"cmd": "mv", "from": path, "to": to, "if_exists": "replace"}))
+        }
+        declared => {
+            let longest = *chance.pick(&[10, 60_000, LIMIT / 4, LIMIT]);
+            let length = chance.below(longest + 1);
+            let content = chance.bytes(length);
+            let mut put = json!({"path": path});
+            if declared < 7 {
+                put["size"] = json!(length);
+            }
+            line.put(put, &content)
+        }
+    };
+    let reply = reply.expect("the server lives");
+    let code = reply["error"]["code"].as_str();
+    assert!(
+        matches!(code, None | Some("quota_exceeded" | "not_found")),
+        "{reply}"
+    );
+    code == Some("quota_exceeded")
+}
+
+#[test]
+fn eight_sessions_that_race_for_a_quota_never_take_a_byte_more() {
+    let (rounds, seed) = (times("HAUL_QUOTA_ROUNDS", 5), Chance::seed());
+    println!("HAUL_QUOTA_ROUNDS={rounds} HAUL_SEED={seed}");
+    let place = tempfile::tempdir().expect("a directory");
+    let data = place.path().join("data");
+    let limits = format!("--quota {LIMIT} --files {FILES_LIMIT}");
+    operate(&data, &format!("user add alice {limits}"), "hunter2\n");
+    let token = operate(&data, "token add alice", "");
+    let daemon = Daemon::start_on(&data);
+    drop(Line::log_in(&daemon.address, &token).expect("it listens"));
+    let (home, staging) = (data.join("homes/alice"), data.join("staging"));
+    let mut chance = Chance::new(seed);
+    let (mut looks, mut highest) = (0_u64, (0, 0));
+    let refused = AtomicU64::new(0);
+    for _ in 0..rounds {
+        let work = |mut chance: Chance| {
+            let mut line = Line::log_in(&daemon.address, &token).expect("it listens");
+            for _ in 0..40 {
+                let full = act(&mut line, &mut chance);
+                refused.fetch_add(full.into(), Ordering::Relaxed);
+            }
+        };
+        let work = &work;
+        thread::scope(|scope| {
+            let sessions: Vec<_> = (0..SESSIONS)
+                .map(|_| Chance::new(chance.next()))
+                .map(|chance| scope.spawn(move || work(chance)))
+                .collect();
+            while sessions.iter().any(|session| !session.is_finished()) {
+                let standing = StandStill::new(daemon.id());
+                let (bytes, files) = on_disk(&[&home, &staging]);
+                drop(standing);
+                looks += 1;
+                highest = (bytes.max(highest.0), files.max(highest.1));
+                assert!(bytes <= LIMIT, "{bytes} bytes on the disk");
+                assert!(files <= FILES_LIMIT, "{files} files on the disk");
+                thread::yield_now();
+            }
+        });
+        fill_to_the_last_byte(&daemon, &token, &home);
+    }
+    println!("{looks} looks, at most {highest:?} on the disk, {refused:?} refused");
+    assert!(refused.into_inner() > 0, "there was room for everybody");
+}
+
+/// What is used is what is there, and all that is left can be used.
+fn fill_to_the_last_byte(daemon: &Daemon, token: &str, home: &Path) {
+    let mut line = Line::log_in(&daemon.address, token).expect("it listens");
+    // Twice: whether it is there or not.
+    for _ in 0..2 {
+        let _ = line.call(&json!({"cmd": "rm", "path": "last.bin"}));
+        let listed = line.ok(&json!({"cmd": "ls", "path": "/"}));
+        for entry in listed["entries"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .skip(20)
+        {
+            line.ok(&json!({"cmd": "rm", "path": entry["name"]}));
+        }
+        let df = line.ok(&json!({"cmd": "df"}));
+        let used = (df["used"].as_u64(), df["files"].as_u64());
+        let (bytes, files) = on_disk(&[home]);
+        assert_eq!(used, (Some(bytes), Some(files)));
+        let left = usize::try_from(LIMIT - bytes).expect("no more than there may be");
+        for declared in [json!(left + 1), json!(null)] {
+            let mut put = json!({"path": "last.bin"});
+            put["size"] = declared;
+            let reply = line.put(put, &vec![b'x'; left + 1]).expect("it lives");
+            assert_eq!(reply["error"]["code"], "quota_exceeded", "{reply}");
+        }
+        let reply = line.put(json!({"path": "last.bin"}), &vec![b'x'; left]);
+        let reply = reply.expect("it lives");
+        assert_eq!(reply["ok"]["size"], left, "{reply}");
+        assert_eq!(on_disk(&[home]).0, LIMIT);
+    }
+}
