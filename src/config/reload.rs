@@ -138,7 +138,7 @@ mod tests {
         new.limits.bandwidth_per_user = Some(100_000);
         new.log.level = "debug".into();
         new.server.data = "elsewhere".into();
-        new.limits.sessions = 3;
+        new.limits.disk_threads = 3;
         let reload = Config::default().reloaded(&new);
         assert_eq!(
             reload.changed,
@@ -148,7 +148,7 @@ mod tests {
                 "log.level"
             ]
         );
-        assert_eq!(reload.needs_restart, ["limits.sessions", "server.data"]);
+        assert_eq!(reload.needs_restart, ["limits.disk_threads", "server.data"]);
         let mut expected = Config::default();
         expected.limits.write_timeout = Duration::from_secs(7);
         expected.limits.bandwidth_per_user = Some(100_000);

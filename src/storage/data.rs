@@ -15,9 +15,26 @@ use super::jail::OpenDir;
 /// A name that can be no user's and no folder's, for a file that is moved about once.
 const PROBE: &str = "~probe";
 
+/// Finds out whether uploads can be made and moved into their places. A disk without room is no
+/// reason not to serve: its files can be read, and removing some makes room.
+pub(super) fn try_out(staging: &OpenDir, areas: &[(&str, &OpenDir)]) -> io::Result<()> {
+    match probe(staging, areas) {
+        Err(error) if is_out_of_room(&error) => {
+            tracing::warn!(%error, "nothing can be put for now: the disk has no room");
+            Ok(())
+        }
+        probed => probed,
+    }
+}
+
+fn is_out_of_room(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::NOSPC | Errno::DQUOT))
+}
+
 /// Makes a file in staging, has it last, and moves it where the files of users go, as every upload
 /// will be.
-pub(super) fn try_out(staging: &OpenDir, areas: &[(&str, &OpenDir)]) -> io::Result<()> {
+fn probe(staging: &OpenDir, areas: &[(&str, &OpenDir)]) -> io::Result<()> {
     // Left behind where a server was killed at this very moment.
     let _ = staging.remove_file(PROBE);
     let mut file = staging.create_file(PROBE)?;

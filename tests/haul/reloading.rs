@@ -21,14 +21,14 @@ fn daemon(text: &str) -> (Daemon, tempfile::NamedTempFile) {
 async fn what_can_change_does_and_what_can_not_is_named() {
     let (daemon, file) = daemon("");
     let mut session = daemon.log_in(&daemon.token()).await;
-    let text = "[limits]\nsessions = 3\nbandwidth_per_user = \"1MiB\"\n\
+    let text = "[limits]\ndisk_threads = 3\nbandwidth_per_user = \"1MiB\"\n\
                 [log]\nlevel = \"debug\"\n[server]\nlisten = \"127.0.0.1:1\"\n";
     std::fs::write(&file, text).expect("written");
     daemon.signal(Signal::HUP);
     let line = daemon.line(SOME);
     assert_eq!(line["changed"], "limits.bandwidth_per_user log.level");
     // The flag --listen still beats the file.
-    assert_eq!(line["needs_restart"], "limits.sessions");
+    assert_eq!(line["needs_restart"], "limits.disk_threads");
     drop(RawClient::connect(&daemon.address).await);
     daemon.line("closed by the peer before it said anything");
     session.ok(json!({"cmd": "ping"})).await;
