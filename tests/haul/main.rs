@@ -21,6 +21,7 @@ mod json;
 mod kill;
 mod limits;
 mod load;
+mod network;
 mod operations_document;
 mod passwd;
 mod paths;
