@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use data_encoding::BASE32_NOPAD;
@@ -76,8 +75,9 @@ impl Serve {
             .build()
             .context("can not start the threads of the server")?;
         let outcome = runtime.block_on(self.serve(config, level, logs.clone()));
-        // A thread that waits for a disk which does not answer is left behind.
-        runtime.shutdown_timeout(LAST_WORDS);
+        // The process ends, and so does all that still waits for a disk. Were it dropped first, it
+        // would clean up after itself: uploads that the next start can go on with would be gone.
+        std::mem::forget(runtime);
         outcome
     }
 
@@ -135,9 +135,6 @@ fn obey_signals(
     tokio::spawn(obeying);
     Ok(reload)
 }
-
-/// For threads that still have something to write when everything else is done.
-const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Takes all the file descriptors that the system grants: each session needs one, and each file
 /// that it moves another. The soft limit that programs start with is made for other programs.

@@ -18,6 +18,9 @@ use crate::storage::VirtualPath;
 /// A put for which nothing has come for so long is given to a session that wants to resume it.
 pub(super) const SILENCE: Duration = Duration::from_secs(1);
 
+/// So many times in a row something has to come in that time, for a put to be let alone.
+const WATCHED: u32 = 10;
+
 /// What makes two puts the same one, tried twice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct PutKey {
@@ -57,6 +60,11 @@ impl State {
     fn signs(&self) -> u64 {
         self.signs.load(Ordering::Relaxed)
     }
+
+    fn is_alive_since(&self, signs: u64) -> bool {
+        let is_ending = self.ending.is_cancelled() || self.over.is_cancelled();
+        !is_ending && self.signs() != signs
+    }
 }
 
 impl ActivePuts {
@@ -84,30 +92,34 @@ impl ActivePuts {
     }
 
     /// Ends the puts of other sessions that are the same one, tried before, and waits until what
-    /// they have is kept; `false` if one of them is alive, and nothing was done.
+    /// they have is kept; `false` if one of them is alive for as long as it was watched.
+    ///
+    /// What a lost connection has left in buffers may go on coming for a while, slowly where the
+    /// bandwidth is limited. It is waited for: what arrives need not be sent again.
     pub(super) async fn take_over(&self, key: &PutKey, session: &Arc<str>) -> bool {
         let others: Vec<_> = match self.lock().get(key) {
             Some(puts) => {
                 let others = puts.iter().filter(|put| put.session != *session);
-                others.map(|put| (put.clone(), put.signs())).collect()
+                others.cloned().collect()
             }
             None => return true,
         };
-        let all_over = || join_all(others.iter().map(|(put, _)| put.over.cancelled()));
-        if timeout(SILENCE, all_over()).await.is_ok() {
-            return true;
+        let all_over = || join_all(others.iter().map(|put| put.over.cancelled()));
+        for _ in 0..WATCHED {
+            let before: Vec<_> = others.iter().map(|put| put.signs()).collect();
+            if timeout(SILENCE, all_over()).await.is_ok() {
+                return true;
+            }
+            let mut watched = others.iter().zip(before);
+            if !watched.any(|(put, signs)| put.is_alive_since(signs)) {
+                for put in &others {
+                    put.taken.cancel();
+                }
+                all_over().await;
+                return true;
+            }
         }
-        if others
-            .iter()
-            .any(|(put, signs)| put.signs() != *signs && !put.over.is_cancelled())
-        {
-            return false;
-        }
-        for (put, _) in &others {
-            put.taken.cancel();
-        }
-        all_over().await;
-        true
+        false
     }
 
     /// Waits until what was cut off of the account's puts is kept, but not for long.
@@ -200,12 +212,53 @@ mod tests {
         let old = enter(&puts, "old");
         let new = "new".into();
         let signs = async {
-            tokio::time::sleep(SILENCE / 2).await;
-            old.sign_of_life();
+            loop {
+                tokio::time::sleep(SILENCE / 2).await;
+                old.sign_of_life();
+            }
         };
         let key = key();
-        let (taken, ()) = tokio::join!(puts.take_over(&key, &new), signs);
+        let taken = tokio::select! {
+            taken = puts.take_over(&key, &new) => taken,
+            () = signs => unreachable!("it never ends"),
+        };
         assert!(!taken && !old.is_taken());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_put_for_which_something_came_for_a_while_is_taken_when_nothing_more_does() {
+        let puts = Arc::new(ActivePuts::default());
+        let old = enter(&puts, "old");
+        let (key, new) = (key(), "new".into());
+        let buffered = async move {
+            for _ in 0..8 {
+                tokio::time::sleep(SILENCE / 2).await;
+                old.sign_of_life();
+            }
+            old.taken().await;
+        };
+        let (taken, ()) = tokio::join!(puts.take_over(&key, &new), buffered);
+        assert!(taken);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_put_whose_session_ends_is_not_alive_whatever_it_still_does() {
+        let puts = Arc::new(ActivePuts::default());
+        let ending = CancellationToken::new();
+        let old = puts.enter(key(), &"old".into(), &ending);
+        ending.cancel();
+        let (key, new) = (key(), "new".into());
+        let started = tokio::time::Instant::now();
+        let busy = async move {
+            loop {
+                tokio::select! {
+                    () = old.taken() => break,
+                    () = tokio::time::sleep(SILENCE / 4) => old.sign_of_life(),
+                }
+            }
+        };
+        let (taken, ()) = tokio::join!(puts.take_over(&key, &new), busy);
+        assert!(taken && started.elapsed() <= SILENCE);
     }
 
     #[tokio::test(start_paused = true)]

@@ -58,6 +58,9 @@ pub enum CommandError {
     /// Another session of the user has asked to resume the same put.
     #[error("cancelled: another session goes on with this upload")]
     TakenOver,
+    /// Nothing came for a put.
+    #[error("nothing came for {}; what came before is kept, to be resumed", seconds(*.0))]
+    SilentPut(Duration),
     /// The user has no kept upload of that name.
     #[error("there is no such upload that could be resumed")]
     NoUpload,
@@ -129,6 +132,7 @@ impl From<&CommandError> for WireError {
                 Code::Limited
             }
             E::Cancelled | E::TakenOver | E::Closed(_) => Code::Cancelled,
+            E::SilentPut(_) => Code::TimedOut,
             E::ShuttingDown => Code::ShuttingDown,
             E::Accounts(_) | E::Panicked => Code::Internal,
             E::Storage(error) => match error {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
 use super::CommandError;
@@ -32,6 +32,8 @@ enum Turn {
     Synced(Result<(), CommandError>),
     /// Nothing more will come.
     Stopped,
+    /// Nothing has come for too long.
+    Silent(Duration),
 }
 
 impl Reception<'_> {
@@ -88,8 +90,9 @@ impl Reception<'_> {
     ) -> Result<(Committed, Option<Digest>), CommandError> {
         let disk = &self.member.disk;
         let mut syncing = Syncing(None);
+        let mut heard = Instant::now();
         loop {
-            match self.turn(&upload, &mut parts, &mut syncing).await {
+            match self.turn(&upload, &mut parts, &mut syncing, heard).await {
                 Turn::CheckpointDue => {
                     if let Some(checkpoint) = upload.begin_checkpoint() {
                         syncing.begin(checkpoint, disk);
@@ -113,6 +116,7 @@ impl Reception<'_> {
                     };
                     upload = disk.run(work).await?;
                     self.active.sign_of_life();
+                    heard = Instant::now();
                 }
                 Turn::Part(PutPart::End(end, _permit)) => {
                     if let Err(error) = syncing.wait().await {
@@ -123,6 +127,10 @@ impl Reception<'_> {
                     return Ok((committed, end.digest));
                 }
                 Turn::Stopped => return Err(self.stop_synced(upload, syncing).await),
+                Turn::Silent(patience) => {
+                    self.stop_synced(upload, syncing).await;
+                    return Err(CommandError::SilentPut(patience));
+                }
             }
         }
     }
@@ -133,6 +141,7 @@ impl Reception<'_> {
         upload: &Upload,
         parts: &mut mpsc::Receiver<PutPart>,
         syncing: &mut Syncing,
+        heard: Instant,
     ) -> Turn {
         let due = upload.checkpoint_due();
         if due == Some(Duration::ZERO) {
@@ -144,6 +153,18 @@ impl Reception<'_> {
             done = syncing.done() => Turn::Synced(done),
             part = parts.recv() => part.map_or(Turn::Stopped, Turn::Part),
             () = sleep(due.unwrap_or_default()), if due.is_some() => Turn::CheckpointDue,
+            patience = self.silent_since(heard) => Turn::Silent(patience),
+        }
+    }
+
+    /// Resolves once nothing was heard for as long as a put may be open without.
+    pub(super) async fn silent_since(self, heard: Instant) -> Duration {
+        match self.member.shared.config().limits.idle_timeout {
+            Some(patience) => {
+                sleep_until(heard + patience).await;
+                patience
+            }
+            None => std::future::pending().await,
         }
     }
 

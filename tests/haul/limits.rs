@@ -2,6 +2,7 @@
 //! nobody else notices when they try for more.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use haul::accounts::{Accounts, HashingCost};
@@ -168,7 +169,7 @@ async fn a_session_in_which_nothing_happens_is_told_goodbye_and_a_slow_transfer_
     })
     .await;
     let mut slow = server.connect().await;
-    let put = json!({"id": 7, "cmd": "put", "path": "slow", "size": 4});
+    let put = json!({"id": 7, "cmd": "put", "path": "slow"});
     let begin = [
         control(&login("alice", PASSWORD)),
         control(&put),
@@ -177,17 +178,29 @@ async fn a_session_in_which_nothing_happens_is_told_goodbye_and_a_slow_transfer_
     slow.send_bytes(&begin.concat()).await;
     let goodbye = Received::Control(json!({"event": "goodbye", "reason": "idle"}));
     // Twice as long as the slow one would live if it did not count.
-    for _ in 0..2 {
-        let mut idle = server.log_in("bob").await;
-        assert_eq!(idle.receive().await, goodbye);
-        assert_eq!(idle.receive().await, Received::Closed);
+    let mut idle = pin!(async {
+        for _ in 0..2 {
+            let mut idle = server.log_in("bob").await;
+            assert_eq!(idle.receive().await, goodbye);
+            assert_eq!(idle.receive().await, Received::Closed);
+        }
+    });
+    let mut size = 2;
+    loop {
+        tokio::select! {
+            () = &mut idle => break,
+            () = sleep(Duration::from_millis(10)) => {
+                slow.send_bytes(&data(7, b"o")).await;
+                size += 1;
+            }
+        }
     }
-    slow.send_bytes(&[data(7, b"ow"), control(&json!({"id": 7, "cmd": "end"}))].concat())
+    slow.send_bytes(&control(&json!({"id": 7, "cmd": "end"})))
         .await;
     let reply = slow.final_reply(0).await;
     assert!(reply["ok"].is_object(), "{reply}");
     let reply = slow.final_reply(7).await;
-    assert_eq!(reply["ok"]["size"], 4, "{reply}");
+    assert_eq!(reply["ok"]["size"], size, "{reply}");
     assert_eq!(slow.receive().await, goodbye);
 }
 

@@ -38,7 +38,7 @@ const WINDOW: usize = 6;
 fn a_file_goes_up_and_comes_down_the_same_over_a_network_that_delays_and_cuts() {
     for seed in 0..4 {
         let content: Bytes = (0..4_000_000_u32)
-            .map(|at| (at ^ (at >> 9)) as u8)
+            .map(|at| (at ^ (at >> 9)).to_le_bytes()[0])
             .collect();
         Crossing::new(seed).run(|| async move {
             while let Err(error) = put(&content).await {

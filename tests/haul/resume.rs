@@ -288,8 +288,8 @@ async fn two_puts_that_are_both_alive_stay_separate() {
             tokio::select! {
                 reply = &mut reply => break reply["begin"].clone(),
                 () = sleep(Duration::from_millis(10)) => {
-                    first.send_bytes(&data(7, &all[sent..sent + 1000])).await;
-                    sent += 1000;
+                    first.send_bytes(&data(7, &all[sent..sent + 10])).await;
+                    sent += 10;
                 }
             }
         }
@@ -301,6 +301,23 @@ async fn two_puts_that_are_both_alive_stay_separate() {
     assert_eq!(end(&mut first, &digest(&all)).await["ok"]["size"], SIZE);
     assert!(second.get(json!({"cmd": "get", "path": "a"})).await.0 == all);
     assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test]
+async fn a_put_for_which_nothing_comes_any_more_is_ended_and_kept() {
+    let server = TestServer::start_with(|config| {
+        config.limits.idle_timeout = Some(Duration::from_millis(300));
+    })
+    .await;
+    let all = content();
+    let mut client = server.log_in("alice").await;
+    begin(&mut client, put("a", false)).await;
+    send(&mut client, &all[..PART]).await;
+    let reply = client.reply().await;
+    assert_eq!(reply["error"]["code"], "timed_out", "{reply}");
+    let mut again = server.log_in("alice").await;
+    let begun = begin(&mut again, put("a", true)).await;
+    assert_eq!(begun["offset"], PART);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
+
 use crate::connection::Outbox;
 use crate::protocol::{Digest, IfExists, Put, PutBegin, PutReply, encode_begin, encode_ok};
 use crate::server::CommandError;
@@ -110,6 +112,9 @@ impl Putting<'_> {
                 biased;
                 () = self.reception.stopped() => None,
                 part = incoming.parts.recv() => part,
+                patience = self.reception.silent_since(Instant::now()) => {
+                    return Err(CommandError::SilentPut(patience));
+                }
             },
             Err(_) => None,
         };
