@@ -89,8 +89,10 @@ impl Bar {
         }
         self.drawn.set_position(progress.bytes());
         if let Some(waiting) = waiting {
-            let text = held_up(progress, waiting);
+            let text = next_attempt(waiting);
             self.drawn.set_message(safe(&text).into_owned());
+            // What is not moved meanwhile is no measure of what is moved afterwards.
+            self.drawn.reset_eta();
             return;
         }
         self.drawn.set_message(match known {
@@ -127,11 +129,6 @@ fn total(progress: &Progress) -> Option<u64> {
 
 /// Why the job stands still, and until when.
 fn held_up(progress: &Progress, waiting: &Waiting) -> String {
-    let what = if waiting.connection_lost {
-        "connection lost"
-    } else {
-        "held up"
-    };
     let place = match total(progress) {
         Some(total) => format!(
             "at {} %",
@@ -139,20 +136,45 @@ fn held_up(progress: &Progress, waiting: &Waiting) -> String {
         ),
         None => format!("after {}", size(progress.bytes())),
     };
-    let left = waiting.until.saturating_duration_since(Instant::now());
-    let then = if left.is_zero() {
-        "trying again".to_owned()
-    } else {
-        // Nobody waits for 0 s.
-        format!("trying again in {} s", left.as_millis().div_ceil(1000))
-    };
     let Waiting {
         why,
         attempt,
         attempts,
         ..
     } = waiting;
-    format!("{what} {place} ({why}); {then}, attempt {attempt} of {attempts}")
+    let (what, again) = (what_happened(waiting), again(waiting));
+    format!("{what} {place} ({why}); {again}, attempt {attempt} of {attempts}")
+}
+
+/// The same beside a bar, which has the place; what does not fit the terminal is cut off, so what
+/// changes comes first.
+fn next_attempt(waiting: &Waiting) -> String {
+    let Waiting {
+        why,
+        attempt,
+        attempts,
+        ..
+    } = waiting;
+    let (what, again) = (what_happened(waiting), again(waiting));
+    format!("{again} ({attempt} of {attempts}); {what}: {why}")
+}
+
+fn what_happened(waiting: &Waiting) -> &'static str {
+    if waiting.connection_lost {
+        "connection lost"
+    } else {
+        "held up"
+    }
+}
+
+fn again(waiting: &Waiting) -> String {
+    let left = waiting.until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        "trying again".to_owned()
+    } else {
+        // Nobody waits for 0 s.
+        format!("trying again in {} s", left.as_millis().div_ceil(1000))
+    }
 }
 
 const OPEN_END: &str = "{spinner} {binary_bytes} {binary_bytes_per_sec} {msg}";
@@ -169,6 +191,21 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn beside_a_bar_what_changes_comes_before_what_may_be_cut_off() {
+        let waiting = Waiting {
+            why: "the server closed the connection".into(),
+            connection_lost: true,
+            attempt: 3,
+            attempts: 10,
+            until: Instant::now() + Duration::from_millis(3100),
+        };
+        assert_eq!(
+            next_attempt(&waiting),
+            "trying again in 4 s (3 of 10); connection lost: the server closed the connection"
+        );
+    }
 
     #[test]
     fn the_templates_are_sound() {

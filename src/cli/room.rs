@@ -55,7 +55,7 @@ fn quota_full(space: &str, path: &str, needed: Option<u64>, refusal: &WireError)
         ),
     };
     format!(
-        "the quota of {space} is full: {full}{needs}; \
+        "the quota of {space} leaves no room: {full}{needs}; \
          remove something there or ask the server's administrator for more"
     )
 }
@@ -113,13 +113,13 @@ mod tests {
         (refusal.used, refusal.limit) = (Some(9 * GIB), Some(10 * GIB));
         assert_eq!(
             quota_full("/team", "big.iso", Some(2 * GIB), &refusal),
-            "the quota of /team is full: 9.0 GiB of 10.0 GiB used, big.iso needs 2.0 GiB; \
+            "the quota of /team leaves no room: 9.0 GiB of 10.0 GiB used, big.iso needs 2.0 GiB; \
              remove something there or ask the server's administrator for more"
         );
         (refusal.used, refusal.limit) = (Some(7), Some(7));
         refusal.unit = Some(QuotaUnit::Files);
         let text = quota_full("your home", "a", Some(1), &refusal);
-        assert!(text.starts_with("the quota of your home is full: 7 of 7 files; remove"));
+        assert!(text.starts_with("the quota of your home leaves no room: 7 of 7 files; remove"));
     }
 
     #[test]

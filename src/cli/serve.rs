@@ -90,6 +90,8 @@ impl Serve {
         if config.server.require_mount {
             storage::check_mounted(data)?;
         }
+        // First of all, so that a taken port leaves nothing behind.
+        let listener = listen(config.server.listen).await?;
         let store = Store::open(data)?;
         let accounts = Accounts::open(data)
             .await?
@@ -97,7 +99,6 @@ impl Serve {
         let server = Server::new(accounts.clone(), store, config.clone());
         let server = running.get_or_init(|| server);
         let certificate = server.reload_tls().await?;
-        let listener = listen(config.server.listen).await?;
         let address = listener.local_addr().context("can not tell the port")?;
         let first = first_admin(&accounts).await?;
         say_what_to_do_next(address, data, certificate.fingerprint, first.as_ref());

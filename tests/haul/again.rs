@@ -647,7 +647,7 @@ async fn a_full_quota_is_explained_to_who_puts() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         text(&output.stderr),
-        "haul: put: the quota of your home is full: 0 B of 976.6 KiB used, ./file needs 1.9 MiB; \
+        "haul: put: the quota of your home leaves no room: 0 B of 976.6 KiB used, ./file needs 1.9 MiB; \
          remove something there or ask the server's administrator for more\n"
     );
 }
