@@ -6,11 +6,12 @@
 
 mod checker;
 mod choices;
+mod cut_off;
 mod model;
 mod register;
 mod session;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -77,7 +78,8 @@ fn what_was_acknowledged_outlives_a_kill_and_what_was_not_is_whole_or_absent() {
                 unfinished: Vec::new(),
                 cut: Vec::new(),
                 endless: None,
-                lengths: HashSet::new(),
+                sent: HashMap::new(),
+                kept: HashMap::new(),
                 token: user.token.clone(),
                 registers: Arc::clone(&registers[u].1),
                 team: Arc::clone(&registers[2].1),
@@ -98,12 +100,13 @@ fn what_was_acknowledged_outlives_a_kill_and_what_was_not_is_whole_or_absent() {
     }
     println!("{kills} kills in {:?}: {tally:?}", started.elapsed());
     assert!(tally.acknowledged.load(Ordering::Relaxed) > kills);
+    assert!(tally.resumed.load(Ordering::Relaxed) > kills / 10);
 }
 
 fn run_until_killed(daemon: Daemon, sessions: &mut [Session], chance: &mut Chance) {
     let (burnt, fuse_burnt) = sync_channel(1);
-    let fuse = Fuse::new(1 + chance.below(600), burnt);
-    let longest = 1 << chance.below(13);
+    let fuse = Fuse::new(1 + chance.below(3000), chance.one_in(2), burnt);
+    let longest = 1 << (4 + chance.below(11));
     let spin = Duration::from_micros(chance.below(longest));
     std::thread::scope(|scope| {
         for session in sessions {
