@@ -10,12 +10,22 @@ use serde_json::{Value, json};
 use crate::harness::{control, data};
 
 /// No test waits longer than this for an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A session on a blocking socket.
 pub(crate) struct Line {
     reader: BufReader<TcpStream>,
     writer: TcpStream,
+}
+
+/// What a server has of an upload.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) upload: String,
+    /// So many bytes.
+    pub(crate) offset: usize,
+    /// Their digest.
+    pub(crate) prefix: Option<String>,
 }
 
 /// What a server sends.
@@ -102,17 +112,18 @@ impl Line {
         reply["ok"].take()
     }
 
+    /// Says that all of `content` has been sent.
+    pub(crate) fn send_end(&mut self, id: u32, content: &[u8]) -> io::Result<()> {
+        let digest = format!("blake3:{}", blake3::hash(content).to_hex());
+        self.send(&json!({"id": id, "cmd": "end", "digest": digest}))
+    }
+
     /// Puts a whole file; the final reply.
     pub(crate) fn put(&mut self, mut request: Value, content: &[u8]) -> io::Result<Value> {
         request["id"] = json!(900);
         request["cmd"] = json!("put");
         self.send(&request)?;
-        for chunk in content.chunks(100_000) {
-            self.send_data(900, chunk)?;
-        }
-        let digest = blake3::hash(content).to_hex();
-        self.send(&json!({"id": 900, "cmd": "end", "digest": format!("blake3:{digest}")}))?;
-        self.final_reply()
+        self.send_from(0, content)
     }
 
     /// Goes on with an upload of `content` that was cut off; the final reply.
@@ -121,21 +132,37 @@ impl Line {
         request["cmd"] = json!("put");
         request["resume"] = json!(true);
         self.send(&request)?;
-        let reply = self.reply()?;
-        let Some(offset) = reply["begin"]["offset"].as_u64() else {
-            return Ok(reply);
+        let offer = match self.offer()? {
+            Ok(offer) => offer,
+            Err(refused) => return Ok(refused),
         };
-        let offset = usize::try_from(offset).expect("small");
-        if offset > 0 {
-            let prefix = blake3::hash(&content[..offset]).to_hex();
-            assert_eq!(reply["begin"]["prefix"], format!("blake3:{prefix}"));
+        if offer.offset > 0 {
+            let prefix = blake3::hash(&content[..offer.offset]).to_hex();
+            assert_eq!(offer.prefix, Some(format!("blake3:{prefix}")));
         }
+        self.send_from(offer.offset, content)
+    }
+
+    fn send_from(&mut self, offset: usize, content: &[u8]) -> io::Result<Value> {
         for chunk in content[offset..].chunks(100_000) {
             self.send_data(900, chunk)?;
         }
-        let digest = blake3::hash(content).to_hex();
-        self.send(&json!({"id": 900, "cmd": "end", "digest": format!("blake3:{digest}")}))?;
+        self.send_end(900, content)?;
         self.final_reply()
+    }
+
+    /// What the server has of an upload that was asked for, or its refusal.
+    pub(crate) fn offer(&mut self) -> io::Result<Result<Offer, Value>> {
+        let reply = self.reply()?;
+        let begin = &reply["begin"];
+        let Some(offset) = begin["offset"].as_u64() else {
+            return Ok(Err(reply));
+        };
+        Ok(Ok(Offer {
+            upload: begin["upload"].as_str().expect("a name").to_owned(),
+            offset: usize::try_from(offset).expect("small"),
+            prefix: begin["prefix"].as_str().map(str::to_owned),
+        }))
     }
 
     /// Gets a whole file; its bytes and the final reply.

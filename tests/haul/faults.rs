@@ -6,18 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::io;
+use std::path::PathBuf;
+use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use walkdir::WalkDir;
 
-use crate::blocking::Line;
+use crate::blocking::{Line, PATIENCE};
 use crate::chance::Chance;
 use crate::daemon::{Daemon, operate};
+use crate::strace::{Call, Strace, assert_lasts, calls};
 
 /// What is done to a system call.
 struct Fault {
@@ -213,7 +214,9 @@ impl Bench {
         other.send_data(1, part).expect("it reads");
         drop(other);
         let listed = |line: &mut Line| line.ok(&json!({"cmd": "uploads"}))["uploads"].take();
+        let started = Instant::now();
         while listed(line) == json!([]) {
+            assert!(started.elapsed() < PATIENCE, "what was cut off is not kept");
             std::thread::yield_now();
         }
     }
@@ -311,88 +314,6 @@ enum Came {
     Killed,
 }
 
-/// A system call on something in the data directory.
-#[derive(Debug, Clone)]
-struct Call {
-    name: String,
-    /// The first of its name is 1.
-    ordinal: usize,
-    is_hit: bool,
-}
-
-/// The calls in a trace that are on something in `data`.
-fn calls(trace: &str, data: &Path) -> Vec<Call> {
-    let data = data.to_str().expect("text");
-    let mut calls: Vec<Call> = Vec::new();
-    let mut before = "";
-    for line in trace.lines() {
-        if line.starts_with("+++ killed by SIGKILL")
-            && before.contains(data)
-            && let Some(last) = calls.last_mut()
-        {
-            last.is_hit = true;
-        }
-        before = line;
-        let Some((name, _)) = line.split_once('(').filter(|_| line.contains(data)) else {
-            continue;
-        };
-        if matches!(name, "close" | "fcntl") {
-            continue;
-        }
-        calls.push(Call {
-            ordinal: 1 + calls.iter().filter(|call| call.name == name).count(),
-            name: name.to_owned(),
-            is_hit: line.contains("(INJECTED)"),
-        });
-    }
-    calls
-}
-
-/// A tracer of a thread or, with `-f`, of all threads of a process.
-struct Strace {
-    process: Child,
-    output: PathBuf,
-    /// Kept open: it has more to say.
-    _stderr: BufReader<ChildStderr>,
-}
-
-impl Strace {
-    /// Returns once it is traced.
-    fn attach(thread: Pid, options: &[&str], place: &Path) -> io::Result<Self> {
-        let output = place.join("trace");
-        let mut process = Command::new("strace")
-            .args(["-y", "-e", "trace=all"])
-            .args(options)
-            .args(["-p", &thread.as_raw_nonzero().to_string()])
-            .arg("-o")
-            .arg(&output)
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut said = String::new();
-        let mut stderr = BufReader::new(process.stderr.take().expect("piped"));
-        while !said.contains(" attached") {
-            if stderr.read_line(&mut said)? == 0 {
-                process.wait()?;
-                return Err(io::Error::other(said));
-            }
-        }
-        Ok(Self {
-            process,
-            output,
-            _stderr: stderr,
-        })
-    }
-
-    /// Lets it go, if it has not been killed; what it did.
-    fn detach(mut self, is_killed: bool) -> String {
-        if !is_killed {
-            kill_process(Pid::from_child(&self.process), Signal::TERM).expect("it runs");
-        }
-        self.process.wait().expect("it ends");
-        fs::read_to_string(&self.output).expect("a trace")
-    }
-}
-
 #[test]
 fn a_fault_at_any_system_call_of_an_upload_harms_nothing() {
     let bench = Bench::new();
@@ -406,6 +327,7 @@ fn a_fault_at_any_system_call_of_an_upload_harms_nothing() {
         };
         assert!(answer.expect("it lives")["ok"].is_object());
         assert!(calls.len() > 10, "{calls:?}");
+        assert_lasts(&calls);
         for aim in &calls {
             turn += 1;
             let faults = if everything {

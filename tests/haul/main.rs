@@ -32,5 +32,6 @@ mod resume;
 mod serving;
 mod sessions;
 mod stopping;
+mod strace;
 mod tls;
 mod transfers;

@@ -73,6 +73,7 @@ struct Kept {
     owner: &'static str,
     id: String,
     path: String,
+    size: Option<u64>,
     bytes: u64,
 }
 
@@ -85,6 +86,7 @@ impl Kept {
             owner: user.name,
             id: text(&kept["upload"]),
             path: text(&kept["path"]),
+            size: kept["size"].as_u64(),
             bytes: kept["offset"].as_u64().expect("a number"),
         })
         .collect()
@@ -113,13 +115,18 @@ fn assert_charged(line: &mut Line, user: Option<&str>, tree: &Tree, kept: &[Kept
     }
 }
 
-/// Asserts that staging holds what is kept, and nothing else.
+/// Asserts that staging holds what is kept, to the byte, and nothing else.
 fn assert_staged(data: &Path, kept: &[Kept]) {
-    let staged = fs::read_dir(data.join("staging")).expect("staging");
+    let staging = data.join("staging");
+    let staged = fs::read_dir(&staging).expect("staging");
     let staged = staged.map(|entry| entry.expect("readable").file_name());
     let staged: BTreeSet<_> = staged
         .map(|name| name.into_string().expect("text"))
         .collect();
+    for kept in kept {
+        let bytes = fs::metadata(staging.join(&kept.id)).expect("there").len();
+        assert_eq!(bytes, kept.bytes, "of {}", kept.path);
+    }
     let names = kept.iter().map(|kept| &kept.id);
     let names = names.flat_map(|id| [id.clone(), format!("{id}.record")]);
     assert_eq!(staged, names.collect());
@@ -173,6 +180,8 @@ pub(crate) fn check(
             let (own, others) = rest.into_iter().partition(|(path, _)| own(path));
             rest = others;
             settle(session, own);
+            let kept = kept.iter().filter(|kept| kept.owner == user.name);
+            session.learn(kept.map(|kept| (&*kept.id, &*kept.path, kept.size, kept.bytes)));
         }
         // Those of the other users are looked at with them.
         let others = sessions.iter().filter(|s| s.token != user.token);

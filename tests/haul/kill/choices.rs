@@ -36,7 +36,8 @@ impl Session {
     /// One that is to be gone on with when it has been cut off.
     pub(super) fn put_to_abandon(&mut self, name: &str) -> Put {
         let path = format!("{}/{name}.bin", self.some_dir());
-        let length = 70_000 + self.chance.below(400_000);
+        // Of few lengths, so that there often is something of the same path and length.
+        let length = *self.chance.pick(&[70_000, 200_000, 470_000]);
         Put {
             resume: true,
             content: self.content_of(length),
@@ -133,14 +134,7 @@ impl Session {
         self.content_of(length)
     }
 
-    fn content_of(&mut self, mut length: u64) -> Content {
-        if length > 4096 {
-            // Nor may it be what one that is too short declares.
-            length &= !1;
-            while !self.lengths.insert(length) {
-                length += 2;
-            }
-        }
+    fn content_of(&mut self, length: u64) -> Content {
         Content::new(self.chance.bytes(length))
     }
 

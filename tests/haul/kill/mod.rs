@@ -6,11 +6,14 @@
 
 mod checker;
 mod choices;
+mod cut_off;
 mod model;
 mod register;
 mod session;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -77,7 +80,8 @@ fn what_was_acknowledged_outlives_a_kill_and_what_was_not_is_whole_or_absent() {
                 unfinished: Vec::new(),
                 cut: Vec::new(),
                 endless: None,
-                lengths: HashSet::new(),
+                sent: HashMap::new(),
+                kept: HashMap::new(),
                 token: user.token.clone(),
                 registers: Arc::clone(&registers[u].1),
                 team: Arc::clone(&registers[2].1),
@@ -90,6 +94,9 @@ fn what_was_acknowledged_outlives_a_kill_and_what_was_not_is_whole_or_absent() {
     let mut running = daemon;
     for kill in 1..=kills {
         run_until_killed(running, &mut sessions, &mut chance);
+        if chance.one_in(2) {
+            leave_torn_ends(&data.join("staging"), &mut chance);
+        }
         running = Daemon::start_on(&data);
         check(&data, &running.address, &users, &mut sessions, &registers);
         if kill % 100 == 0 {
@@ -98,12 +105,13 @@ fn what_was_acknowledged_outlives_a_kill_and_what_was_not_is_whole_or_absent() {
     }
     println!("{kills} kills in {:?}: {tally:?}", started.elapsed());
     assert!(tally.acknowledged.load(Ordering::Relaxed) > kills);
+    assert!(tally.resumed.load(Ordering::Relaxed) > kills / 10);
 }
 
 fn run_until_killed(daemon: Daemon, sessions: &mut [Session], chance: &mut Chance) {
     let (burnt, fuse_burnt) = sync_channel(1);
-    let fuse = Fuse::new(1 + chance.below(600), burnt);
-    let longest = 1 << chance.below(13);
+    let fuse = Fuse::new(1 + chance.below(3000), chance.one_in(2), burnt);
+    let longest = 1 << (4 + chance.below(11));
     let spin = Duration::from_micros(chance.below(longest));
     std::thread::scope(|scope| {
         for session in sessions {
@@ -120,4 +128,22 @@ fn run_until_killed(daemon: Daemon, sessions: &mut [Session], chance: &mut Chanc
         burnt.expect("the sessions get on");
     });
     drop(daemon);
+}
+
+/// Adds to what is staged what a power cut may leave behind that which is safe: anything at all.
+fn leave_torn_ends(staging: &Path, chance: &mut Chance) {
+    for entry in std::fs::read_dir(staging).expect("staging") {
+        let path = entry.expect("readable").path();
+        let is_file = path.is_file();
+        let mut torn = br#"{"offset":123,"at":"20"#.to_vec();
+        if path.extension().is_none() {
+            let length = 1 + chance.below(100_000);
+            torn = chance.bytes(length);
+        }
+        if is_file {
+            let file = OpenOptions::new().append(true).open(&path);
+            let added = file.and_then(|mut file| file.write_all(&torn));
+            added.expect("added");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! One of the sessions that change things until the server dies under them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -8,9 +8,9 @@ use std::sync::mpsc::SyncSender;
 
 use serde_json::{Value, json};
 
-use super::model::{Change, Ending, Node, Put, Tree, bytes};
+use super::model::{Change, Content, Ending, Node, Put, Tree, bytes};
 use super::register::{Begun, Registers};
-use crate::blocking::{Frame, Line};
+use crate::blocking::Line;
 use crate::chance::Chance;
 
 /// A session removes something when its files come to more bytes than this.
@@ -21,18 +21,41 @@ const PLENTY: u64 = 2 << 20;
 pub(crate) struct Fuse {
     left: AtomicI64,
     burnt: SyncSender<()>,
+    /// Once it has, no answer is taken any more.
+    deafens: bool,
 }
 
 impl Fuse {
-    pub(crate) fn new(length: u64, burnt: SyncSender<()>) -> Self {
+    pub(crate) fn new(length: u64, deafens: bool, burnt: SyncSender<()>) -> Self {
         Self {
             left: AtomicI64::new(length.cast_signed()),
             burnt,
+            deafens,
         }
     }
 
-    fn burn(&self) {
-        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+    pub(super) fn burn(&self) {
+        self.burn_by(1);
+    }
+
+    /// As the server begins to change something for good: it is to be hit at that more often.
+    pub(super) fn burn_to_commit(&self) {
+        self.burn_by(20);
+    }
+
+    /// The answer to a change. Where it is lost in the end, the change may be done or not.
+    pub(super) fn answer(&self, line: &mut Line) -> io::Result<Value> {
+        let reply = line.final_reply()?;
+        while self.deafens && self.left.load(Ordering::Relaxed) <= 0 {
+            line.receive()?;
+        }
+        self.burn();
+        Ok(reply)
+    }
+
+    fn burn_by(&self, length: i64) {
+        let left = self.left.fetch_sub(length, Ordering::Relaxed);
+        if (1..=length).contains(&left) {
             let _ = self.burnt.try_send(());
         }
     }
@@ -47,6 +70,8 @@ pub(crate) struct Tally {
     pub(crate) unfinished: AtomicU64,
     pub(crate) unfinished_and_done: AtomicU64,
     pub(crate) resumed: AtomicU64,
+    /// What was offered to be gone on with was something else.
+    pub(crate) others: AtomicU64,
     pub(crate) discarded: AtomicU64,
 }
 
@@ -64,8 +89,10 @@ pub(crate) struct Session {
     pub(crate) cut: Vec<Put>,
     /// An upload that never ends, and how much of it was sent.
     pub(crate) endless: Option<(Put, usize)>,
-    /// Lengths of uploads, so that no two that may be kept have the same.
-    pub(crate) lengths: HashSet<u64>,
+    /// What was sent to a path with that declared length and may be kept of it.
+    pub(crate) sent: HashMap<(String, u64), Vec<Content>>,
+    /// The path and the length of what was kept when the server had started.
+    pub(crate) kept: HashMap<String, (String, usize)>,
     pub(crate) token: String,
     /// What is in the files that all sessions of its user write.
     pub(crate) registers: Arc<Registers>,
@@ -95,17 +122,7 @@ impl Session {
             io::ErrorKind::BrokenPipe,
         ];
         assert!(gone.contains(&error.kind()), "{error}");
-        for change in &self.unfinished {
-            count(&self.tally.unfinished);
-            if let Change::Put(put) = change
-                && put.ending == Ending::Right
-            {
-                self.cut.push(Put {
-                    resume: true,
-                    ..put.clone()
-                });
-            }
-        }
+        self.note_cut_off();
     }
 
     /// Does this and that; returns to begin another session.
@@ -149,7 +166,7 @@ impl Session {
     }
 
     /// Sends the data of puts in turns, and takes their replies.
-    fn upload(&mut self, line: &mut Line, fuse: &Fuse, puts: &[Put]) -> io::Result<()> {
+    pub(super) fn upload(&mut self, line: &mut Line, fuse: &Fuse, puts: &[Put]) -> io::Result<()> {
         let mut changes: Vec<_> = puts.iter().cloned().map(Change::Put).map(Some).collect();
         self.unfinished = changes.iter().flatten().cloned().collect();
         let chunk = *self.chance.pick(&[700, 4096, 65_536, 131_072, 1 << 20]);
@@ -163,6 +180,7 @@ impl Session {
                 _ if self.chance.one_in(3) => {}
                 _ => request["size"] = json!(content.len()),
             }
+            self.remember(&put.path, &request["size"], &put.content);
             line.send(&request)?;
             let size = chunk.max(content.len() / 16);
             rest.push((id, put.ending, content.chunks(size), blake3::hash(content)));
@@ -187,7 +205,7 @@ impl Session {
             }
             let digest = format!("blake3:{hex}");
             line.send(&json!({"id": id, "cmd": "end", "digest": digest}))?;
-            fuse.burn();
+            fuse.burn_to_commit();
         }
         self.take_replies(line, fuse, &mut changes)
     }
@@ -201,8 +219,7 @@ impl Session {
         let cancels = changes.iter().flatten().any(is_cancelled);
         let mut answers = changes.len() + usize::from(cancels);
         while answers > 0 {
-            let reply = line.final_reply()?;
-            fuse.burn();
+            let reply = fuse.answer(line)?;
             answers -= 1;
             if reply["id"] == 99 {
                 continue;
@@ -216,55 +233,20 @@ impl Session {
         Ok(())
     }
 
-    /// Goes on with an upload that was cut off.
-    fn go_on(&mut self, line: &mut Line, fuse: &Fuse, put: Put) -> io::Result<()> {
-        let content = put.content.clone();
-        let content = content.bytes();
-        let mut request = put.request();
-        request["id"] = json!(1);
-        request["size"] = json!(content.len());
-        let change = Change::Put(put);
-        self.unfinished = vec![change.clone()];
-        line.send(&request)?;
-        fuse.burn();
-        let mut reply = line.reply()?;
-        if let Some(offset) = reply["begin"]["offset"].as_u64() {
-            let offset = usize::try_from(offset).expect("small");
-            if offset > 0 {
-                let prefix = blake3::hash(&content[..offset]).to_hex();
-                assert_eq!(reply["begin"]["prefix"], format!("blake3:{prefix}"));
-                count(&self.tally.resumed);
-            }
-            for chunk in content[offset..].chunks(65_536.max(content.len() / 16)) {
-                line.send_data(1, chunk)?;
-                fuse.burn();
-            }
-            let digest = format!("blake3:{}", blake3::hash(content).to_hex());
-            line.send(&json!({"id": 1, "cmd": "end", "digest": digest}))?;
-            fuse.burn();
-            reply = line.final_reply()?;
-        }
-        fuse.burn();
-        self.unfinished.clear();
-        self.settle(&change, &reply);
-        Ok(())
-    }
-
     fn change(&mut self, line: &mut Line, fuse: &Fuse, change: &Change) -> io::Result<()> {
         self.unfinished = vec![change.clone()];
         let mut request = change.request();
         request["id"] = json!(1);
         line.send(&request)?;
-        fuse.burn();
-        let reply = line.final_reply()?;
-        fuse.burn();
+        fuse.burn_to_commit();
+        let reply = fuse.answer(line)?;
         self.unfinished.clear();
         self.settle(change, &reply);
         Ok(())
     }
 
     /// Compares an answer with what it must be, and takes it in.
-    fn settle(&mut self, change: &Change, reply: &Value) {
+    pub(super) fn settle(&mut self, change: &Change, reply: &Value) {
         let code = reply["error"]["code"].as_str();
         let is_cancelled = is_cancelled(change) && code == Some("cancelled");
         if code == Some("quota_exceeded") || is_cancelled {
@@ -347,52 +329,6 @@ impl Session {
         } else {
             &self.tally.refused
         });
-    }
-
-    /// Begins an upload that goes on beside all else and is cut off in the end.
-    fn begin_endless(&mut self, line: &mut Line) -> io::Result<()> {
-        let put = self.put_to_abandon("endless");
-        let size = put.content.bytes().len();
-        line.send(&json!({"id": 8, "cmd": "put", "path": put.path, "size": size}))?;
-        let reply = line.reply()?;
-        if reply.get("begin").is_some() {
-            self.endless = Some((put, 0));
-        } else {
-            assert_eq!(reply["error"]["code"], "quota_exceeded", "{reply}");
-        }
-        Ok(())
-    }
-
-    /// Sends a little more of the upload that never ends.
-    fn feed_endless(&mut self, line: &mut Line) -> io::Result<()> {
-        if let Some((put, sent)) = &mut self.endless {
-            let rest = &put.content.bytes()[*sent..];
-            let piece = &rest[..rest.len().saturating_sub(1).min(30_000)];
-            if !piece.is_empty() {
-                *sent += piece.len();
-                line.send_data(8, piece)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends a part of an upload; then this session ends.
-    fn abandon(&mut self, line: &mut Line) -> io::Result<()> {
-        let put = self.put_to_abandon("abandoned");
-        let content = put.content.clone();
-        let content = content.bytes();
-        line.send(&json!({"id": 7, "cmd": "put", "path": put.path, "size": content.len()}))?;
-        self.cut.push(put);
-        let sent = usize::try_from(self.chance.below(content.len() as u64 + 1)).expect("small");
-        for chunk in content[..sent].chunks(100_000) {
-            line.send_data(7, chunk)?;
-        }
-        if self.chance.one_in(2)
-            && let Frame::Data(_) = line.receive()?
-        {
-            panic!("data that nobody asked for");
-        }
-        Ok(())
     }
 }
 

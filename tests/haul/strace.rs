@@ -1,0 +1,153 @@
+//! What a thread of the server asks of the system, as `strace` tells it.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A system call on something in the data directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) name: String,
+    /// The first of its name is 1.
+    pub(crate) ordinal: usize,
+    pub(crate) is_hit: bool,
+    /// All that `strace` says of it.
+    line: String,
+}
+
+impl Call {
+    /// The open files and directories that it is about, in their order.
+    fn files(&self) -> Vec<&str> {
+        let mut parts = self.line.split('<').skip(1);
+        let mut files = Vec::new();
+        while let Some((file, _)) = parts.next().and_then(|part| part.split_once('>')) {
+            files.push(file);
+        }
+        files
+    }
+
+    /// The first name in it.
+    fn first_name(&self) -> &str {
+        self.line.split('"').nth(1).unwrap_or_default()
+    }
+
+    fn syncs(&self, file: &str) -> bool {
+        matches!(&*self.name, "fsync" | "fdatasync") && self.files().contains(&file)
+    }
+
+    fn changes(&self, file: &str) -> bool {
+        let changing = [
+            "write",
+            "pwrite64",
+            "ftruncate",
+            "fsetxattr",
+            "fremovexattr",
+            "utimensat",
+        ];
+        changing.contains(&&*self.name) && self.files().contains(&file)
+    }
+}
+
+/// Asserts that what gets a name has been brought to the disk before and, after it, the name.
+pub(crate) fn assert_lasts(calls: &[Call]) {
+    let mut names = 0;
+    for (n, call) in calls.iter().enumerate() {
+        let files = call.files();
+        let dir = match (&*call.name, &files[..]) {
+            ("mkdirat", [dir, ..]) => dir,
+            ("renameat" | "renameat2", [from, to, ..]) => {
+                let staged = format!("{from}/{}", call.first_name());
+                let before = &calls[..n];
+                let changed = before.iter().rposition(|call| call.changes(&staged));
+                let synced = before.iter().rposition(|call| call.syncs(&staged));
+                assert!(
+                    changed.is_some() && changed < synced,
+                    "not on the disk: {call:?}"
+                );
+                to
+            }
+            _ => continue,
+        };
+        let lasts = calls[n..].iter().any(|call| call.syncs(dir));
+        assert!(lasts, "it may be lost: {call:?}");
+        names += 1;
+    }
+    assert!(names > 0, "nothing got a name in {calls:?}");
+}
+
+/// The calls in a trace that are on something in `data`.
+pub(crate) fn calls(trace: &str, data: &Path) -> Vec<Call> {
+    let data = data.to_str().expect("text");
+    let mut calls: Vec<Call> = Vec::new();
+    let mut before = "";
+    for line in trace.lines() {
+        if line.starts_with("+++ killed by SIGKILL")
+            && before.contains(data)
+            && let Some(last) = calls.last_mut()
+        {
+            last.is_hit = true;
+        }
+        before = line;
+        let Some((name, _)) = line.split_once('(').filter(|_| line.contains(data)) else {
+            continue;
+        };
+        if matches!(name, "close" | "fcntl") {
+            continue;
+        }
+        calls.push(Call {
+            ordinal: 1 + calls.iter().filter(|call| call.name == name).count(),
+            name: name.to_owned(),
+            is_hit: line.contains("(INJECTED)"),
+            line: line.to_owned(),
+        });
+    }
+    calls
+}
+
+/// A tracer of a thread or, with `-f`, of all threads of a process.
+pub(crate) struct Strace {
+    process: Child,
+    output: PathBuf,
+    /// Kept open: it has more to say.
+    _stderr: BufReader<ChildStderr>,
+}
+
+impl Strace {
+    /// Returns once it is traced.
+    pub(crate) fn attach(thread: Pid, options: &[&str], place: &Path) -> io::Result<Self> {
+        let output = place.join("trace");
+        let mut process = Command::new("strace")
+            .args(["-y", "-e", "trace=all"])
+            .args(options)
+            .args(["-p", &thread.as_raw_nonzero().to_string()])
+            .arg("-o")
+            .arg(&output)
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut said = String::new();
+        let mut stderr = BufReader::new(process.stderr.take().expect("piped"));
+        while !said.contains(" attached") {
+            if stderr.read_line(&mut said)? == 0 {
+                process.wait()?;
+                return Err(io::Error::other(said));
+            }
+        }
+        Ok(Self {
+            process,
+            output,
+            _stderr: stderr,
+        })
+    }
+
+    /// Lets it go, if it has not been killed; what it did.
+    pub(crate) fn detach(mut self, is_killed: bool) -> String {
+        if !is_killed {
+            kill_process(Pid::from_child(&self.process), Signal::TERM).expect("it runs");
+        }
+        self.process.wait().expect("it ends");
+        fs::read_to_string(&self.output).expect("a trace")
+    }
+}
