@@ -20,7 +20,8 @@ const NOTES: usize = 256;
 /// What `get` and `put` do if the connection is lost.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Retries {
-    /// How often to connect again, in a row and without getting on, if the connection is lost
+    /// How often to connect again, in a row and without getting on, if the connection is lost; for
+    /// at most ten minutes
     #[arg(long, default_value_t = RetryPolicy::default().attempts, value_name = "N")]
     retries: u32,
 }

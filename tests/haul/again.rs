@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::timeout;
 
-use crate::daemon::{Daemon, haul};
+use crate::daemon::{Daemon, Watchdog, haul};
 use crate::harness::{PASSWORD, TestServer};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -441,11 +441,13 @@ fn command_as(user: &str, address: SocketAddr, place: &Path, args: &[&str]) -> C
 }
 
 async fn run(mut command: Command) -> Output {
-    let run = spawn_blocking(move || command.output().expect("the program runs"));
-    timeout(PATIENCE, run)
-        .await
-        .expect("it ends")
-        .expect("no panic")
+    let run = spawn_blocking(move || {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let process = command.spawn().expect("the program starts");
+        let _watchdog = Watchdog::over(&process);
+        process.wait_with_output().expect("it ends")
+    });
+    run.await.expect("no panic")
 }
 
 fn text(bytes: &[u8]) -> &str {

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::daemon::haul;
+use crate::daemon::{Watchdog, haul};
 use crate::harness::{PASSWORD, TestServer};
 
 /// For a process that has nothing left to do.
@@ -104,6 +104,7 @@ pub(crate) async fn run(mut command: std::process::Command, input: &str) -> (Out
     let input = input.to_owned();
     tokio::task::spawn_blocking(move || {
         let mut process = command.spawn().expect("the program starts");
+        let _watchdog = Watchdog::over(&process);
         let mut stdin = process.stdin.take().expect("piped");
         stdin.write_all(input.as_bytes()).expect("read");
         drop(stdin);

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -263,6 +264,24 @@ impl Daemon {
 /// Waits until a process has ended.
 pub(crate) fn ended(process: &mut Child) -> ExitStatus {
     patiently("the end", || process.try_wait().expect("a child"))
+}
+
+/// Kills a process that takes too long, so that whoever waits for its end or its output goes on.
+pub(crate) struct Watchdog(
+    #[expect(dead_code, reason = "held: its end calls the dog off")] Sender<()>,
+);
+
+impl Watchdog {
+    pub(crate) fn over(process: &Child) -> Self {
+        let id = Pid::from_child(process);
+        let (sender, called_off) = channel();
+        std::thread::spawn(move || {
+            if called_off.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let _ = kill_process(id, Signal::KILL);
+            }
+        });
+        Self(sender)
+    }
 }
 
 /// Waits for something that comes soon, if it ever does.

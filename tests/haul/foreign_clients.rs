@@ -1,11 +1,11 @@
 //! Clients in other languages, written from `docs/PROTOCOL.md` alone, against a real server.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::harness::{PASSWORD, TestServer};
+use crate::needs;
 
 #[tokio::test]
 async fn a_python_client_of_eighty_lines_puts_and_gets_files_of_every_kind() {
@@ -61,21 +61,13 @@ fn the_clients_stay_short_enough_to_be_read() {
     }
 }
 
-/// Whether there is an interpreter. Without one the test is skipped loudly, and on CI it fails:
-/// a test that did not run has not passed.
+/// Whether there is an interpreter.
 fn is_installed(interpreter: &str, test: &str) -> bool {
-    let version = Command::new(interpreter).arg("--version").output();
-    if version.is_ok_and(|version| version.status.success()) {
-        return true;
-    }
-    let skipped = format!("SKIPPED foreign_clients::{test}: {interpreter} is not installed");
-    assert!(
-        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-        "{skipped}"
-    );
-    // Not by `eprintln!`, which the test runner catches and shows only of tests that fail.
-    writeln!(std::io::stderr(), "{skipped}").expect("standard error");
-    false
+    needs::program(
+        interpreter,
+        "--version",
+        &format!("foreign_clients::{test}"),
+    )
 }
 
 async fn put_and_get_files_of_every_kind(interpreter: &'static str, client: &str) {

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// The password of every user that [`TestServer`] makes.
@@ -23,6 +23,20 @@ pub(crate) const PASSWORD: &str = "correct horse";
 
 /// No test waits longer than this for anything; a hang is a failure that names its place.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for something that comes soon, if it ever does.
+pub(crate) async fn soon<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let found = timeout(PATIENCE, looking).await;
+    found.unwrap_or_else(|_| panic!("waited in vain for: {what}"))
+}
 
 /// A server on a free port of the loopback interface and a data directory of its own.
 pub(crate) struct TestServer {

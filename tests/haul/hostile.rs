@@ -48,7 +48,7 @@ const LARGE: Scale = Scale {
 };
 
 #[tokio::test]
-async fn hostile_peers_cost_others_nothing_and_leave_nothing_behind() {
+async fn hostile_peers_leave_others_served_and_nothing_behind() {
     let daemon = Daemon::start();
     let token = daemon.token();
     let mut calm = Calm::log_in(&daemon, &token).await;
@@ -58,7 +58,7 @@ async fn hostile_peers_cost_others_nothing_and_leave_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes; the README says how to run it"]
-async fn two_hundred_thousand_malformed_frames_cost_others_nothing_and_leave_nothing_behind() {
+async fn two_hundred_thousand_malformed_frames_leave_others_served_and_nothing_behind() {
     let daemon = Daemon::start();
     let token = daemon.token();
     let mut calm = Calm::log_in(&daemon, &token).await;

@@ -17,10 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::Daemon;
-use crate::harness::{PASSWORD, RawClient, Received, TestServer, control, data};
-
-/// Between two looks at whether something has happened by now.
-const SOON: Duration = Duration::from_millis(10);
+use crate::harness::{PASSWORD, RawClient, Received, TestServer, control, data, soon};
 
 /// A connection from another address of this machine.
 async fn connect_from(last: u8, address: SocketAddr) -> RawClient {
@@ -38,15 +35,16 @@ fn login(user: &str, password: &str) -> Value {
 
 /// A session of `user`, as soon as there may be one.
 async fn log_in_soon(server: &TestServer, user: &str) -> RawClient {
-    loop {
+    soon("a place for a session", async || {
         let mut client = server.connect().await;
         let reply = client.call(login(user, PASSWORD)).await;
         if reply["ok"].is_object() {
-            return client;
+            return Some(client);
         }
         assert_eq!(reply["error"]["code"], "limited", "{reply}");
-        sleep(SOON).await;
-    }
+        None
+    })
+    .await
 }
 
 /// Whether the connection is of use.
@@ -72,9 +70,11 @@ async fn one_address_has_no_more_connections_than_it_may_until_one_of_them_ends(
         member.ok(json!({"cmd": "ping"})).await;
     }
     members.pop();
-    while !is_served(&mut server.connect().await).await {
-        sleep(SOON).await;
-    }
+    soon("a place for a connection", async || {
+        let mut client = server.connect().await;
+        is_served(&mut client).await.then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -265,14 +265,16 @@ async fn who_waits_as_long_as_they_are_told_may_try_again_and_is_in_with_the_rig
     for _ in 0..5 {
         client.fails(login("alice", "guess"), "login_failed").await;
     }
-    loop {
+    soon("a login after the waits", async || {
         let reply = client.call(login("alice", PASSWORD)).await;
         if reply["ok"].is_object() {
-            break;
+            return Some(());
         }
         let wait = reply["error"]["retry_after_ms"].as_u64();
         sleep(Duration::from_millis(wait.expect("how long"))).await;
-    }
+        None
+    })
+    .await;
     let mut again = server.connect().await;
     again.fails(login("alice", "guess"), "login_failed").await;
 }
@@ -308,9 +310,11 @@ async fn a_flood_of_logins_is_answered_whole_and_members_come_in_meanwhile() {
     let token = daemon.token();
     daemon.log_in(&token).await;
     let mut member = connect_from(2, address).await;
-    while member.call(login("admin", PASSWORD)).await["error"]["code"] == "limited" {
-        sleep(SOON).await;
-    }
+    soon("the member's turn", async || {
+        let reply = member.call(login("admin", PASSWORD)).await;
+        (reply["error"]["code"] != "limited").then_some(())
+    })
+    .await;
     member.ok(json!({"cmd": "ping"})).await;
     let mut hashed = 0;
     while let Some(code) = flood.join_next().await {
@@ -491,15 +495,16 @@ async fn a_slow_reader_is_given_up_after_the_write_deadline_while_others_are_ser
         .await;
     let mut other = server.log_in("alice").await;
     // As long as the slow one lives, bob can not log in again.
-    loop {
+    soon("the end of the slow one", async || {
         other.ok(json!({"cmd": "ping"})).await;
         let reply = server.connect().await.call(login("bob", PASSWORD)).await;
         if reply["ok"].is_object() {
-            break;
+            return Some(());
         }
         assert_eq!(reply["error"]["code"], "limited", "{reply}");
-        sleep(SOON).await;
-    }
+        None
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod blocking;
 mod chance;
 mod daemon;
 mod harness;
+mod needs;
 
 mod admin;
 mod again;

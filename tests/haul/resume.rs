@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::daemon::Daemon;
-use crate::harness::{RawClient, Received, TestServer, data};
+use crate::harness::{RawClient, Received, TestServer, data, soon};
 
 const SIZE: usize = 1_000_000;
 const PART: usize = 600_000;
@@ -72,21 +72,24 @@ async fn finish(client: &mut RawClient, path: &str, content: &[u8]) -> (usize, V
 /// Waits until the server has written so many bytes of upload `id` to its disk.
 async fn written(data: &Path, upload: &Value, bytes: usize) -> PathBuf {
     let staged = data.join("staging").join(upload.as_str().expect("a name"));
-    while std::fs::metadata(&staged).map_or(0, |meta| meta.len()) < bytes as u64 {
-        tokio::task::yield_now().await;
-    }
+    soon("bytes on the disk", async || {
+        let length = std::fs::metadata(&staged).map_or(0, |meta| meta.len());
+        (length >= bytes as u64).then_some(())
+    })
+    .await;
     staged
 }
 
 /// The list of `uploads`, once there are so many.
 async fn uploads(client: &mut RawClient, count: usize) -> Vec<Value> {
-    loop {
+    soon("uploads", async || {
         let mut reply = client.ok(json!({"cmd": "uploads"})).await;
         match reply["uploads"].take() {
-            Value::Array(uploads) if uploads.len() == count => return uploads,
-            _ => tokio::task::yield_now().await,
+            Value::Array(uploads) if uploads.len() == count => Some(uploads),
+            _ => None,
         }
-    }
+    })
+    .await
 }
 
 #[tokio::test]
@@ -205,9 +208,10 @@ async fn a_put_of_small_files_leaves_no_trace_when_it_is_cut_off() {
     send(&mut client, &content()[..10_000]).await;
     assert_eq!(server.staged(), 1, "the bytes, and no record");
     drop(client);
-    while server.staged() > 0 {
-        tokio::task::yield_now().await;
-    }
+    soon("nothing staged", async || {
+        (server.staged() == 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -345,13 +349,11 @@ async fn what_nobody_resumes_in_time_is_dropped() {
     .await;
     cut_off(&server, "a", &content()[..PART]).await;
     let mut client = server.log_in("alice").await;
-    loop {
+    soon("nothing kept", async || {
         let df = client.ok(json!({"cmd": "df"})).await;
-        if df["used"] == 0 && server.staged() == 0 {
-            break;
-        }
-        sleep(Duration::from_millis(5)).await;
-    }
+        (df["used"] == 0 && server.staged() == 0).then_some(())
+    })
+    .await;
     let (offset, _) = finish(&mut client, "a", &content()).await;
     assert_eq!(offset, 0);
 }
@@ -369,9 +371,11 @@ async fn a_put_survives_a_server_that_is_killed() {
     // The client stalls, and the server makes safe what it has.
     let record = staged.with_extension("record");
     let safe = format!("{{\"offset\":{PART},");
-    while !std::fs::read_to_string(&record).is_ok_and(|text| text.contains(&safe)) {
-        sleep(Duration::from_millis(5)).await;
-    }
+    soon("the record of what is safe", async || {
+        let record = std::fs::read_to_string(&record).ok()?;
+        record.contains(&safe).then_some(())
+    })
+    .await;
     daemon.kill();
     let daemon = Daemon::start_on(place.path());
     let mut client = daemon.log_in(&token).await;

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, Stopped, ended, haul, read_to_listening};
 use crate::harness::{RawClient, Received};
+use crate::needs;
 
 fn goodbye() -> Value {
     json!({"event": "goodbye", "reason": "shutting_down"})
@@ -130,29 +131,36 @@ fn a_start_that_hangs_is_ended_too() {
     assert!(log.contains(left), "{log}");
 }
 
+/// Leaves no process behind if the test fails.
+struct KilledAtLast(Child);
+
+impl Drop for KilledAtLast {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn as_the_first_process_of_a_container_it_ends_by_sigterm_all_the_same() {
+    let test = "as_the_first_process_of_a_container_it_ends_by_sigterm_all_the_same";
+    let kinds = ["--fork", "--pid", "--mount-proc", "-r", "--kill-child"];
+    if !needs::namespaces(&kinds, &["true"], &format!("stopping::{test}")) {
+        return;
+    }
     let place = tempfile::tempdir().expect("a directory");
-    let mut unshare = std::process::Command::new("unshare")
-        .args(["--fork", "--pid", "--mount-proc", "-r", "--kill-child"])
+    let unshare = std::process::Command::new("unshare")
+        .args(kinds)
         .arg(haul().get_program())
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(place.path().join("data"))
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
-        .expect("unshare, which is part of every Linux");
+        .expect("it was there a moment ago");
+    let mut unshare = KilledAtLast(unshare);
+    let KilledAtLast(unshare) = &mut unshare;
     let mut log = BufReader::new(unshare.stdout.take().expect("piped"));
-    if std::io::BufRead::fill_buf(&mut log)
-        .expect("a pipe")
-        .is_empty()
-    {
-        let said = unshare.wait_with_output().expect("it ended").stderr;
-        let said = String::from_utf8_lossy(&said).into_owned();
-        assert!(said.contains("unshare"), "{said}");
-        eprintln!("SKIPPED, no process namespace to be had here: {said}");
-        return;
-    }
     read_to_listening(&mut log);
     let id = unshare.id();
     let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
@@ -164,5 +172,5 @@ fn as_the_first_process_of_a_container_it_ends_by_sigterm_all_the_same() {
     let ids = status.lines().find(|line| line.starts_with("NSpid:"));
     assert!(ids.is_some_and(|ids| ids.ends_with("\t1")), "{ids:?}");
     kill_process(first, Signal::TERM).expect("it runs");
-    assert_eq!(ended(&mut unshare).code(), Some(0));
+    assert_eq!(ended(unshare).code(), Some(0));
 }

@@ -12,7 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::authority::Authority;
 use super::trusting;
 use crate::daemon::Daemon;
-use crate::harness::{PASSWORD, RawClient, Received, TestServer, control, data};
+use crate::harness::{PASSWORD, RawClient, Received, TestServer, control, data, soon};
+use crate::needs;
 
 /// The head of a record that holds a `ClientHello` of 512 bytes.
 const HELLO: [u8; 9] = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc];
@@ -65,9 +66,10 @@ async fn an_upload_that_ends_without_close_notify_commits_nothing() {
         assert!(client.reply().await["begin"].is_object());
         let (mut socket, _) = client.stream.into_inner();
         socket.shutdown().await.expect("open");
-        while server.staged() > 0 {
-            tokio::task::yield_now().await;
-        }
+        soon("nothing staged", async || {
+            (server.staged() == 0).then_some(())
+        })
+        .await;
         assert!(!server.home("alice").join("f").exists());
     }
 }
@@ -123,17 +125,7 @@ async fn a_silence_after_the_handshake_ends_at_the_login_deadline() {
 
 /// Whether there is an `openssl`; on CI there has to be.
 fn openssl_is_installed(test: &str) -> bool {
-    let version = Command::new("openssl").arg("version").output();
-    if version.is_ok_and(|version| version.status.success()) {
-        return true;
-    }
-    let skipped = format!("SKIPPED tls::server::{test}: openssl is not installed");
-    assert!(
-        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-        "{skipped}"
-    );
-    writeln!(std::io::stderr(), "{skipped}").expect("standard error");
-    false
+    needs::program("openssl", "version", &format!("tls::server::{test}"))
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
+use crate::daemon::Watchdog;
+
 /// Runs the program at a terminal and types `answer`; the exit code and what the terminal showed.
 pub(crate) async fn at_terminal(mut command: Command, answer: &str) -> (Option<i32>, String) {
     let answer = answer.to_owned();
@@ -24,6 +26,7 @@ pub(crate) async fn at_terminal(mut command: Command, answer: &str) -> (Option<i
         command.stdin(far()).stderr(far()).stdout(Stdio::null());
         near.write_all(answer.as_bytes()).expect("typed");
         let mut process = command.spawn().expect("it starts");
+        let _watchdog = Watchdog::over(&process);
         // It holds the other side, too.
         drop(command);
         let mut shown = Vec::new();
