@@ -229,6 +229,9 @@ pub struct PutReply {
 pub struct UploadsReply {
     /// The puts that can be resumed, the one that was cut off last first.
     pub uploads: Vec<ResumableUpload>,
+    /// There are more, for which the frame has no room; absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }
 
 /// A put that was cut off and can be resumed.

@@ -11,12 +11,20 @@ use tracing::{debug, info, warn};
 use super::limits::{Block, Occasional, Seat, admits, is_within, read_header};
 use super::{Peer, Shared};
 
-/// Lines of the log about connections that are not let in, of each kind in turns of its own.
+/// Lines of the log about connections that are not let in or on which nobody logs in, of each kind
+/// in turns of its own.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     network: Occasional,
     address: Occasional,
     header: Occasional,
+    /// What is not spoken here.
+    pub(super) opening: Occasional,
+    /// Connections that fail or are silent before their session.
+    pub(super) silent: Occasional,
+    pub(super) handshake: Occasional,
+    /// Sessions on which nobody logged in.
+    pub(super) visitor: Occasional,
 }
 
 /// A connection that has a seat.

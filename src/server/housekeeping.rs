@@ -13,6 +13,9 @@ use crate::storage::StoreSettings;
 /// How often it looks, unless something is to be kept for less.
 const INTERVAL: Duration = Duration::from_secs(60);
 
+/// It does not look more often, for however short a time something is to be kept.
+const SHORTEST: Duration = Duration::from_millis(100);
+
 /// Tells the store its settings and has it drop what is kept for too long. Never ends.
 pub(super) async fn run(shared: &Shared) {
     let mut changes = shared.config.subscribe();
@@ -27,7 +30,7 @@ pub(super) async fn run(shared: &Shared) {
             info!(uploads = dropped, "dropped uploads that nobody resumed");
         }
         tokio::select! {
-            () = sleep(INTERVAL.min(settings.keep_uploads)) => {}
+            () = sleep(pause(settings)) => {}
             // The sender is in `shared`, so it is there.
             _ = changes.changed() => {}
         }
@@ -41,5 +44,29 @@ pub(super) fn settings(config: &Config) -> StoreSettings {
         free_space_floor: limits.free_space_floor,
         keep_uploads: limits.keep_uploads,
         kept_uploads: limits.kept_uploads,
+    }
+}
+
+/// Until it looks again.
+fn pause(settings: StoreSettings) -> Duration {
+    settings.keep_uploads.clamp(SHORTEST, INTERVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_looks_once_a_minute_or_as_often_as_uploads_expire_but_does_not_spin() {
+        let looks_after = |keep_uploads| {
+            let mut config = Config::default();
+            config.limits.keep_uploads = keep_uploads;
+            pause(settings(&config))
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(looks_after(second * 3600), second * 60);
+        assert_eq!(looks_after(second * 5), second * 5);
+        assert_eq!(looks_after(Duration::from_nanos(1)), second / 10);
+        assert_eq!(looks_after(Duration::ZERO), second / 10);
     }
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bandwidth::Bandwidth;
 use super::disk::Disk;
+use super::limits::Block;
 use super::session::End;
 use super::{CommandError, Shared};
 use crate::accounts::Account;
@@ -21,6 +22,8 @@ pub(super) struct Member {
     pub(super) cwd: VirtualPath,
     /// The session's identifier.
     pub(super) session: Arc<str>,
+    /// The address that the session comes from.
+    pub(super) block: Block,
     /// Cancelled once the peer may no longer be waiting for an answer.
     pub(super) gone: CancellationToken,
     /// The user's way to the disk.
@@ -43,6 +46,7 @@ impl Member {
         shared: Arc<Shared>,
         account: Account,
         session: Arc<str>,
+        block: Block,
         gone: CancellationToken,
     ) -> Result<Self, CommandError> {
         let disk = shared.disks.of(&account.name);
@@ -56,6 +60,7 @@ impl Member {
             account,
             cwd: VirtualPath::root(),
             session,
+            block,
             gone,
             wrong_passwords: 0,
             view,

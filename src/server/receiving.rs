@@ -43,8 +43,16 @@ impl Reception<'_> {
         mut upload: Box<Upload>,
     ) -> Result<Box<Upload>, CommandError> {
         let mut all = upload.written() == 0;
+        // One at a time in each session; the turns are among sessions.
+        let hashing_now = self.member.hashing.clone();
+        let mut alone = None;
         while !all {
-            let waiting = self.member.shared.digests.acquire();
+            let waiting = async {
+                if alone.is_none() {
+                    alone = hashing_now.acquire().await.ok();
+                }
+                self.member.shared.digests.acquire().await
+            };
             let turn = tokio::select! {
                 biased;
                 () = self.stopped() => None,

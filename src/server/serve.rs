@@ -66,7 +66,7 @@ pub(super) async fn serve<R, W>(
                 let stream = tokio::io::join(reader, writer);
                 Box::pin(connection.encrypt(stream)).await;
             }
-            Some((opening, _)) => not_spoken(opening),
+            Some((opening, _)) => not_spoken(shared, opening),
             None => {}
         }
     }
@@ -77,12 +77,21 @@ pub(super) async fn serve<R, W>(
 impl Connection {
     /// Looks at what the peer begins with, if it does in time.
     async fn first_bytes<R: AsyncRead + Unpin>(&self, reader: R) -> Option<(Opening, Sniffed<R>)> {
+        let silent = &self.shared.refusals.silent;
         let sniffing = timeout_at(self.login_deadline, sniff(reader));
         match self.unless_told_to_go(sniffing).await? {
             Ok(Ok(Some(sniffed))) => return Some(sniffed),
             Ok(Ok(None)) => debug!("closed by the peer before it said anything"),
-            Ok(Err(error)) => info!(%error, "closed: the connection failed"),
-            Err(_) => info!("closed: the peer said nothing"),
+            Ok(Err(error)) => {
+                if let Some(left_out) = silent.turn(Instant::now()) {
+                    info!(%error, left_out, "closed: the connection failed");
+                }
+            }
+            Err(_) => {
+                if let Some(left_out) = silent.turn(Instant::now()) {
+                    info!(left_out, "closed: the peer said nothing");
+                }
+            }
         }
         None
     }
@@ -99,7 +108,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let Some(config) = self.shared.tls_config() else {
-            not_spoken(Opening::Tls);
+            not_spoken(&self.shared, Opening::Tls);
             return None;
         };
         let patience = self.shared.config().limits.handshake_timeout;
@@ -114,8 +123,16 @@ impl Connection {
                 self.peer = self.peer.secured(secured.user);
                 return Some((self, secured.stream));
             }
-            Ok(Err(error)) => info!(%error, "closed: the TLS handshake failed"),
-            Err(_) => info!("closed: the TLS handshake took too long"),
+            Ok(Err(error)) => {
+                if let Some(left_out) = self.shared.refusals.handshake.turn(Instant::now()) {
+                    info!(%error, left_out, "closed: the TLS handshake failed");
+                }
+            }
+            Err(_) => {
+                if let Some(left_out) = self.shared.refusals.handshake.turn(Instant::now()) {
+                    info!(left_out, "closed: the TLS handshake took too long");
+                }
+            }
         }
         None
     }
@@ -130,9 +147,10 @@ impl Connection {
             return;
         };
         let (reader, writer) = tokio::io::split(stream);
+        let shared = connection.shared.clone();
         match connection.first_bytes(reader).await {
             Some((Opening::Framed, reader)) => connection.converse(reader, writer).await,
-            Some((opening, _)) => not_spoken(opening),
+            Some((opening, _)) => not_spoken(&shared, opening),
             None => {}
         }
     }
@@ -179,8 +197,10 @@ impl Connection {
     }
 }
 
-fn not_spoken(opening: Opening) {
-    info!(?opening, "closed: that is not spoken here");
+fn not_spoken(shared: &Shared, opening: Opening) {
+    if let Some(left_out) = shared.refusals.opening.turn(Instant::now()) {
+        info!(?opening, left_out, "closed: that is not spoken here");
+    }
 }
 
 async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> {
@@ -194,15 +214,23 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> 
         admitted.unwrap_or(Err(End::Evicted))
     };
     let admitted = stop.run_until_cancelled(admitting).await;
+    let mut is_member = false;
     let end = match admitted.unwrap_or(Err(End::Goodbye(GoodbyeReason::ShuttingDown))) {
-        Ok(admitted) => Dispatcher::new(&mut session, admitted).run().await,
+        Ok(admitted) => {
+            is_member = true;
+            Dispatcher::new(&mut session, admitted).run().await
+        }
         Err(end) => end,
     };
     session.gone.cancel();
     session.tasks.close();
     session.tasks.wait().await;
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    info!(reason = %end, ms, "session ended");
+    if is_member {
+        info!(reason = %end, ms, "session ended");
+    } else if let Some(left_out) = session.shared.refusals.visitor.turn(Instant::now()) {
+        info!(reason = %end, ms, left_out, "session ended");
+    }
     hang_up(session, &end).await
 }
 

@@ -91,7 +91,8 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
             let most = self.shared.config().limits.sessions_per_user;
             let user = account.id;
             let (session, gone) = (self.id.clone(), self.gone.child_token());
-            let member = Member::admit(self.shared.clone(), account, session, gone).await?;
+            let (shared, block) = (self.shared.clone(), self.peer.block());
+            let member = Member::admit(shared, account, session, block, gone).await?;
             self.seat.admit(user, most)?;
             let reply = encode_ok(id, &commands::welcome(&member));
             admitted = Some(Admitted { member, changes });

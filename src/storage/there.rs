@@ -34,7 +34,7 @@ impl AlreadyThere {
         let Some(size) = options.size else {
             return Ok(None);
         };
-        let is_recent = options.if_exists == IfExists::Rename || !place.rights.read;
+        let is_recent = is_known_by_list(place, options.if_exists);
         let mut place = place.clone();
         let mut known = None;
         if is_recent {
@@ -144,6 +144,17 @@ impl AlreadyThere {
             above = dir.parent();
         }
         Ok(())
+    }
+}
+
+/// Whether only the list of recent commits tells whose file it is that an upload finds: it went to
+/// another path, or whoever asks may not know what others have there, or not have it replaced.
+pub(super) fn is_known_by_list(place: &Place, if_exists: IfExists) -> bool {
+    let rights = place.rights;
+    match if_exists {
+        IfExists::Rename => true,
+        IfExists::Replace => !rights.read || !rights.overwrite,
+        IfExists::Fail => !rights.read,
     }
 }
 

@@ -20,6 +20,7 @@ use super::record::Recording;
 use super::resume::{Pace, RecordOf};
 use super::space::SpaceId;
 use super::staging::Staged;
+use super::there::is_known_by_list;
 use crate::protocol::{Algorithm, Digest, Hasher, IfExists};
 
 /// How a file is to be uploaded.
@@ -199,7 +200,7 @@ impl Upload {
         let renames = options.if_exists == IfExists::Rename;
         by.kept
             .supersede(&by.owner, &place, renames.then_some(size));
-        if renames || !place.rights.read {
+        if is_known_by_list(&place, options.if_exists) {
             by.kept
                 .recent
                 .note(&by.owner, &place, &by.session, &committed);

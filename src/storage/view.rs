@@ -251,9 +251,13 @@ impl View {
             {
                 return Ok(Begun::Upload(Box::new(upload)));
             }
-            if matches!(checked, Ok(()) | Err(StorageError::Exists { .. }))
-                && let Some(there) = AlreadyThere::find(&place, options, &by)?
-            {
+            // What may not be replaced could be what this very upload has made.
+            let may_be_there = match &checked {
+                Ok(()) | Err(StorageError::Exists { .. }) => true,
+                Err(StorageError::Denied { .. }) => place.rights.write,
+                Err(_) => false,
+            };
+            if may_be_there && let Some(there) = AlreadyThere::find(&place, options, &by)? {
                 return Ok(Begun::AlreadyThere(Box::new(there)));
             }
         }

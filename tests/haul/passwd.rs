@@ -51,6 +51,47 @@ async fn the_third_wrong_guess_ends_the_session() {
 }
 
 #[tokio::test]
+async fn who_stole_a_token_guesses_no_faster_by_passwd_than_by_login() {
+    let server = TestServer::start().await;
+    let name = "alice".parse().expect("a name");
+    let token = server.accounts.add_token(&name, "", None).await;
+    let login = json!({"cmd": "login", "token": token.expect("made").expose()});
+    let passwd = |old: &str| json!({"cmd": "passwd", "old": old, "new": "mine"});
+    for _ in 0..2 {
+        let mut thief = server.connect().await;
+        thief.ok(login.clone()).await;
+        thief.fails(passwd("guess"), "denied").await;
+        thief.fails(passwd("guess"), "denied").await;
+    }
+    let mut thief = server.connect().await;
+    thief.ok(login.clone()).await;
+    thief.fails(passwd("guess"), "denied").await;
+    // Not even the right one is looked at now; nor does it matter by which way the next one comes.
+    let (_, error) = thief.error(passwd(PASSWORD)).await;
+    assert_eq!(error["code"], "too_many_attempts", "{error}");
+    assert!(error["retry_after_ms"].as_u64() > Some(0), "{error}");
+    thief.fails(passwd("guess"), "too_many_attempts").await;
+    thief.refuses("too_many_attempts").await;
+    let mut bob = server.log_in("bob").await;
+    bob.ok(passwd(PASSWORD)).await;
+}
+
+#[tokio::test]
+async fn a_password_is_changed_only_if_the_queue_of_the_logins_has_a_place() {
+    let server = TestServer::start_with(|config| config.auth.waiting_logins = 0).await;
+    let name = "alice".parse().expect("a name");
+    let token = server.accounts.add_token(&name, "", None).await;
+    let mut alice = server.connect().await;
+    let login = json!({"cmd": "login", "token": token.expect("made").expose()});
+    alice.ok(login).await;
+    let change = json!({"cmd": "passwd", "old": PASSWORD, "new": "mine"});
+    for _ in 0..3 {
+        alice.fails(change.clone(), "limited").await;
+    }
+    alice.ok(json!({"cmd": "ls"})).await;
+}
+
+#[tokio::test]
 async fn before_login_there_is_no_password_to_change() {
     let server = TestServer::start().await;
     let mut visitor = server.connect().await;

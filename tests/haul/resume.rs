@@ -7,6 +7,7 @@ use std::time::Duration;
 use haul::protocol::{Algorithm, Digest};
 use haul::storage::Limits;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
 
 use crate::daemon::Daemon;
@@ -103,6 +104,35 @@ async fn a_put_that_is_cut_off_goes_on_where_it_was_with_the_digest_of_the_whole
     assert_eq!(reply["ok"]["digest"], digest(&all), "{reply}");
     assert!(client.get(json!({"cmd": "get", "path": "a"})).await.0 == all);
     assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test]
+async fn as_many_uploads_are_listed_as_fit_a_frame_and_the_reply_says_if_there_are_more() {
+    let server = TestServer::start().await;
+    let (longest, name) = ("d".repeat(200), "n".repeat(200));
+    let dir = [&*longest; 4].join("/");
+    let mut client = server.log_in("alice").await;
+    client
+        .ok(json!({"cmd": "mkdir", "path": dir, "parents": true}))
+        .await;
+    // Of some 1140 bytes each.
+    for (batch, expected) in [(0, (50, false)), (1, (57, true))] {
+        for number in 0..(50 - 20 * batch) {
+            let mut request = put(&format!("/{dir}/{name}{batch}-{number:02}"), false);
+            let id = 100 + number;
+            request["id"] = json!(id);
+            client.send(request).await;
+            assert!(client.reply().await["begin"].is_object());
+            client.send_bytes(&data(id, &[7; PART / 6])).await;
+            client.ok(json!({"id": 1, "cmd": "ping"})).await;
+        }
+        client.stream.shutdown().await.expect("open");
+        while client.receive().await != Received::Closed {}
+        client = server.log_in("alice").await;
+        let reply = client.ok(json!({"cmd": "uploads"})).await;
+        let uploads = reply["uploads"].as_array().expect("a list").len();
+        assert_eq!((uploads, reply["more"] == true), expected);
+    }
 }
 
 #[tokio::test]

@@ -106,6 +106,36 @@ async fn junk_is_one_line_of_the_log_and_so_is_a_command_that_nobody_knows_witho
 }
 
 #[tokio::test]
+async fn strangers_do_not_fill_the_log_and_members_are_all_in_it() {
+    let daemon = Daemon::start();
+    let token = daemon.token();
+    for _ in 0..50 {
+        let mut junk = RawClient::connect(&daemon.address).await;
+        junk.send_bytes(b"GET / HTTP/1.1\r\n\r\n").await;
+        assert_eq!(junk.receive().await, Received::Closed);
+        let mut visitor = RawClient::connect(&daemon.address).await;
+        visitor.ok(json!({"cmd": "quit"})).await;
+        assert_eq!(visitor.receive().await, Received::Closed);
+        let mut member = daemon.log_in(&token).await;
+        member.ok(json!({"cmd": "quit"})).await;
+        assert_eq!(member.receive().await, Received::Closed);
+    }
+    let stopped = daemon.terminate();
+    let lines = stopped.lines();
+    let count = |message: &str, is_member: bool| {
+        let lines = lines.iter().filter(|line| line["message"] == message);
+        lines
+            .filter(|line| line["user"].is_string() == is_member)
+            .count()
+    };
+    assert_eq!(count("session ended", true), 50, "{}", stopped.log);
+    for message in ["session ended", "closed: that is not spoken here"] {
+        // One a second.
+        assert!((1..25).contains(&count(message, false)), "{}", stopped.log);
+    }
+}
+
+#[tokio::test]
 async fn a_second_server_on_the_same_data_is_refused_with_one_line() {
     let daemon = Daemon::start();
     let second = haul()

@@ -4,7 +4,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::accounts::{Account, AccountsError, UserName};
 use crate::protocol::{BadRequest, Login, LoginReply, Secret};
-use crate::server::limits::{Block, Rules};
+use crate::server::limits::{Block, Rules, Target};
 use crate::server::member::Member;
 use crate::server::{CommandError, Peer, SERVER, Shared};
 
@@ -36,34 +36,59 @@ async fn by_secret(
     shared: &Shared,
     block: Block,
 ) -> Result<Account, CommandError> {
-    let (rules, waiting) = {
+    let (accounts, guesses) = (&shared.accounts, &shared.guesses);
+    match claim {
+        SecretClaim::Password { user, password } => {
+            let work = accounts.log_in_with_password(user, password.expose());
+            let work = queued(shared, block, work);
+            not_too_fast(shared, guesses.of_user(user), block, work).await
+        }
+        SecretClaim::Token(token) => {
+            let token = token.expose();
+            let work = async { Ok(accounts.log_in_with_token(token).await?) };
+            not_too_fast(shared, guesses.of_token(token), block, work).await
+        }
+    }
+}
+
+/// Does `work`, which finds out whether a secret is that of `target`, as far as `block` does not
+/// guess too fast.
+pub(super) async fn not_too_fast<T>(
+    shared: &Shared,
+    target: Target,
+    block: Block,
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
+    let rules = {
         let auth = &shared.config().auth;
         let attempts = u32::try_from(auth.attempts).unwrap_or(u32::MAX);
         let back_off = auth.back_off;
-        (Rules { attempts, back_off }, auth.waiting_logins)
+        Rules { attempts, back_off }
     };
     let guesses = &shared.guesses;
-    let target = match claim {
-        SecretClaim::Password { user, .. } => guesses.of_user(user),
-        SecretClaim::Token(token) => guesses.of_token(token.expose()),
-    };
     let slower = guesses.check(target, block, rules, Instant::now());
     sleep(slower.map_err(CommandError::TooManyAttempts)?).await;
-    let outcome = match claim {
-        SecretClaim::Password { user, password } => {
-            let place = shared.logins.enter(block, waiting);
-            let _place = place.ok_or(CommandError::TooManyLogins)?;
-            let accounts = &shared.accounts;
-            accounts.log_in_with_password(user, password.expose()).await
-        }
-        SecretClaim::Token(token) => shared.accounts.log_in_with_token(token.expose()).await,
-    };
+    let outcome = work.await;
     match &outcome {
         Ok(_) => guesses.succeeded(target, block, Instant::now()),
-        Err(AccountsError::LoginFailed) => guesses.failed(target, block, rules, Instant::now()),
+        Err(CommandError::Accounts(AccountsError::LoginFailed | AccountsError::WrongPassword)) => {
+            guesses.failed(target, block, rules, Instant::now());
+        }
         Err(_) => {}
     }
-    Ok(outcome?)
+    outcome
+}
+
+/// Does `work`, which hashes a password, if the queue for that has a place.
+pub(super) async fn queued<T>(
+    shared: &Shared,
+    block: Block,
+    work: impl Future<Output = Result<T, AccountsError>>,
+) -> Result<T, CommandError> {
+    let waiting = shared.config().auth.waiting_logins;
+    let place = shared.logins.enter(block, waiting);
+    let _place = place.ok_or(CommandError::TooManyLogins)?;
+    Ok(work.await?)
 }
 
 /// Who somebody claims to be.

@@ -1,6 +1,7 @@
 //! `passwd`: another password for the user of this session.
 
 use super::Command;
+use super::login::{not_too_fast, queued};
 use crate::accounts::AccountsError;
 use crate::protocol::{BadRequest, Nothing, Passwd};
 use crate::server::CommandError;
@@ -8,22 +9,30 @@ use crate::server::member::Member;
 
 impl Command for Passwd {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
-        let accounts = &member.shared.accounts;
+        let (shared, block) = (member.shared.clone(), member.block);
         let account = &member.account;
-        match accounts
-            .change_password(account, &self.old, &self.new)
-            .await
-        {
-            Ok(()) => Ok(Nothing {}),
-            Err(AccountsError::WrongPassword) => {
-                member.wrong_passwords += 1;
-                Err(AccountsError::WrongPassword.into())
+        let change = shared
+            .accounts
+            .change_password(account, &self.old, &self.new);
+        let change = queued(&shared, block, change);
+        let target = shared.guesses.of_user(account.name.as_str());
+        let changed = not_too_fast(&shared, target, block, change).await;
+        let unfit = match changed {
+            Ok(()) => return Ok(Nothing {}),
+            Err(CommandError::Accounts(
+                unfit @ (AccountsError::EmptyPassword | AccountsError::PasswordTooLong),
+            )) => unfit,
+            Err(error) => {
+                let is_guess = matches!(
+                    error,
+                    CommandError::Accounts(AccountsError::WrongPassword)
+                        | CommandError::TooManyAttempts(_)
+                );
+                member.wrong_passwords += u32::from(is_guess);
+                return Err(error);
             }
-            Err(unfit @ (AccountsError::EmptyPassword | AccountsError::PasswordTooLong)) => {
-                // The reply has the request's own id.
-                Err(BadRequest::of_field(0, "passwd", "new", unfit.to_string()).into())
-            }
-            Err(error) => Err(error.into()),
-        }
+        };
+        // The reply has the request's own id.
+        Err(BadRequest::of_field(0, "passwd", "new", unfit.to_string()).into())
     }
 }

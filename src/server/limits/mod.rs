@@ -16,7 +16,7 @@ mod queue;
 
 pub(super) use block::Block;
 pub(super) use door::{Door, Seat, Unseated};
-pub(super) use guesses::{Guesses, Rules};
+pub(super) use guesses::{Guesses, Rules, Target};
 pub(super) use idle::Idle;
 pub(super) use network::{admits, is_within};
 pub(super) use occasional::Occasional;

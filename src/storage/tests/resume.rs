@@ -666,6 +666,29 @@ fn one_who_may_not_read_learns_of_no_file_but_of_their_own_commit() {
 }
 
 #[test]
+fn one_who_may_write_but_not_overwrite_is_answered_their_own_commit_and_no_others() {
+    let writing = "list,read,write".parse().expect("rights");
+    for rights in [Rights::DROP, writing] {
+        let data = Data::new().mount("in", rights, Limits::default());
+        fs::create_dir_all(data.data("folders/in")).expect("made");
+        fs::write(data.data("folders/in/theirs"), content(0)).expect("written");
+        assert_eq!(sized(SIZE).if_exists, IfExists::Replace);
+        let begin = |path, who| data.view.begin(&at(path), sized(SIZE), &session(who), true);
+        assert_fails!(begin("/in/theirs", "one"), StorageError::Denied { .. });
+        let Ok(Begun::Upload(mut upload)) = begin("/in/a", "one") else {
+            panic!("not begun");
+        };
+        upload.write(&content(0)).expect("room");
+        let committed = upload.commit(None).expect("whole");
+        assert_fails!(begin("/in/a", "one"), StorageError::Denied { .. });
+        let there = already(&data, "/in/a", sized(SIZE), "two").expect("their own");
+        let digest = Some(committed.digest);
+        assert_eq!(there.confirm(digest).expect("the same"), committed);
+        assert_fails!(begin("/in/a", "three"), StorageError::Denied { .. });
+    }
+}
+
+#[test]
 fn a_commit_supersedes_what_was_kept_for_its_path() {
     let data = Data::new();
     let all = content(0);
