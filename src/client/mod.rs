@@ -85,8 +85,8 @@ impl Client {
     /// Connects to a server, encrypted unless the address says otherwise. Nobody is logged in yet.
     ///
     /// # Errors
-    /// [`ClientError::Connect`] if no connection is made within ten seconds. If it is to be
-    /// encrypted: [`ClientError::UnknownServer`], [`ClientError::ServerChanged`],
+    /// [`ClientError::Connect`] if no connection is made within ten seconds, or the network fails
+    /// in the handshake. If it is to be encrypted: [`ClientError::UnknownServer`], [`ClientError::ServerChanged`],
     /// [`ClientError::WrongFingerprint`] or [`ClientError::Uncertified`] if the server is not
     /// trusted, [`ClientError::Handshake`] for anything else.
     pub async fn connect(url: &ServerUrl, trust: &Trust) -> Result<Self, ClientError> {
@@ -264,9 +264,10 @@ async fn reach_securely(
     timeout(CONNECT_TIMEOUT, handshake)
         .await
         .unwrap_or_else(|_| {
-            Err(ClientError::Handshake {
+            let reason = format!("the server did not answer within {CONNECT_TIMEOUT:?}");
+            Err(ClientError::Connect {
                 server: url.address(),
-                reason: format!("the server did not answer within {CONNECT_TIMEOUT:?}"),
+                source: std::io::Error::new(std::io::ErrorKind::TimedOut, reason),
             })
         })
 }

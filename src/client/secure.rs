@@ -57,7 +57,7 @@ where
     };
     config.resumption = Resumption::disabled();
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
-    let stream = connecting.await.map_err(|error| why(&server, &error))?;
+    let stream = connecting.await.map_err(|error| why(&server, error))?;
     let shown = stream.get_ref().1.peer_certificates();
     let shown = shown.and_then(<[_]>::first);
     let fingerprint = shown.map(|certificate| Fingerprint::of(certificate));
@@ -79,21 +79,29 @@ fn tls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
 
-fn why(server: &str, error: &io::Error) -> ClientError {
+/// A network that fails is no failure of TLS: the next connection may do better.
+fn why(server: &str, error: io::Error) -> ClientError {
     let address = server.to_owned();
-    let reason = match tls_error(error) {
-        Some(Error::InvalidCertificate(CertificateError::Other(OtherError(distrust)))) => {
+    let Some(failure) = tls_error(&error) else {
+        let source = match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), Lost::Closed),
+            _ => error,
+        };
+        return ClientError::Connect {
+            server: address,
+            source,
+        };
+    };
+    let reason = match failure {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(distrust))) => {
             match distrust.downcast_ref::<Distrust>() {
                 Some(distrust) => return distrusted(address, distrust.clone()),
                 None => error.to_string(),
             }
         }
-        Some(Error::InvalidMessage(_)) => "what answers there speaks no TLS".into(),
-        Some(Error::AlertReceived(AlertDescription::ProtocolVersion)) => {
+        Error::InvalidMessage(_) => "what answers there speaks no TLS".into(),
+        Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             "the server has no TLS 1.3".into()
-        }
-        None if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "the server closed the connection".into()
         }
         _ => error.to_string(),
     };
@@ -145,6 +153,8 @@ pub(super) fn why_broken(error: &io::Error) -> Lost {
             | A::AccessDenied
             | A::DecryptError),
         )) => Lost::CertificateRefused(format!("{alert:?}")),
+        // A server that was killed says no goodbye, in TLS either.
+        None if error.kind() == io::ErrorKind::UnexpectedEof => Lost::Closed,
         _ => Lost::Broken(error.to_string()),
     }
 }

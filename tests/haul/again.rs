@@ -179,8 +179,11 @@ fn content(size: usize) -> Vec<u8> {
 }
 
 async fn log_in(address: SocketAddr) -> Result<Client, ClientError> {
-    let url = format!("haul+plain://{address}");
-    let client = Client::connect(&url.parse().expect("an address"), &Trust::default()).await?;
+    log_in_at(format!("haul+plain://{address}"), Trust::default()).await
+}
+
+async fn log_in_at(url: String, trust: Trust) -> Result<Client, ClientError> {
+    let client = Client::connect(&url.parse().expect("an address"), &trust).await?;
     let password = Secret::new(PASSWORD.into());
     client.login("alice", &password).await?;
     Ok(client)
@@ -188,12 +191,81 @@ async fn log_in(address: SocketAddr) -> Result<Client, ClientError> {
 
 /// A session of alice's that does not wait long.
 async fn session(address: SocketAddr) -> Reconnecting {
+    session_at(format!("haul+plain://{address}"), Trust::default()).await
+}
+
+async fn session_at(url: String, trust: Trust) -> Reconnecting {
     let policy = RetryPolicy {
         first: Duration::from_millis(1),
         ..RetryPolicy::default()
     };
-    let client = log_in(address).await.expect("logged in");
-    Reconnecting::new(client, policy, move || log_in(address))
+    let client = log_in_at(url.clone(), trust.clone()).await;
+    let connect = move || log_in_at(url.clone(), trust.clone());
+    Reconnecting::new(client.expect("logged in"), policy, connect)
+}
+
+/// Goes on over TLS after each of `cuts`, of which all but the first are in a handshake.
+async fn transfers_over_tls(cuts: &[Cut], is_upload: bool) {
+    let server = TestServer::start().await;
+    let place = tempfile::tempdir().expect("a directory");
+    let (path, back) = (place.path().join("file"), place.path().join("back"));
+    let content = content(5 * MB);
+    fs::write(&path, &content).expect("written");
+    let proxy = Proxy::start(&server.address.to_string(), cuts).await;
+    let trust = Trust::default().with_only(server.fingerprint());
+    let session = session_at(format!("haul://{}", proxy.address), trust).await;
+    let (options, progress) = (FileOptions::default(), Progress::new());
+    if is_upload {
+        let put = session.put_file(&path, "file", options, &progress).await;
+        let digest = put.expect("stored").digest;
+        assert_eq!(digest, Digest::of(Algorithm::Blake3, &content));
+    } else {
+        fs::copy(&path, server.home("alice").join("file")).expect("copied");
+        let get = session.get_file("file", &back, options, &progress).await;
+        get.expect("got");
+        assert!(fs::read(&back).expect("there") == content);
+    }
+    assert_eq!(progress.bytes(), content.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_over_tls_outlives_connections_that_end_in_the_handshake() {
+    let cuts = [
+        Cut::Up(3_000_000),
+        Cut::Down(500),
+        Cut::ResetUp(100),
+        Cut::Down(0),
+        Cut::ResetDown(500),
+        Cut::Up(100),
+    ];
+    transfers_over_tls(&cuts, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_over_tls_outlives_connections_that_end_in_the_handshake() {
+    let cuts = [
+        Cut::Down(3_000_000),
+        Cut::Up(100),
+        Cut::ResetDown(500),
+        Cut::Down(500),
+    ];
+    transfers_over_tls(&cuts, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_gone_without_a_word_has_closed_the_connection_over_tls_too() {
+    let server = TestServer::start().await;
+    let proxy = Proxy::start(&server.address.to_string(), &[Cut::Up(3_000_000)]).await;
+    let trust = Trust::default().with_only(server.fingerprint());
+    let client = log_in_at(format!("haul://{}", proxy.address), trust).await;
+    let session = Reconnecting::from(client.expect("logged in"));
+    let place = tempfile::tempdir().expect("a directory");
+    let path = place.path().join("file");
+    fs::write(&path, content(5 * MB)).expect("written");
+    let (options, progress) = (FileOptions::default(), Progress::new());
+    let put = session.put_file(&path, "file", options, &progress).await;
+    let error = put.expect_err("cut off").to_string();
+    assert_eq!(error, "the server closed the connection");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -325,8 +325,8 @@ async fn what_speaks_no_tls_is_said_to_speak_none() {
             socket.write_all(greeting).await.expect("open");
         });
         let error = Client::connect(&url.parse().expect("an address"), &Trust::default()).await;
-        let error = error.expect_err("no TLS").to_string();
-        assert!(error.contains(says), "{error}");
+        let error = anyhow::Error::new(error.expect_err("no TLS"));
+        assert!(format!("{error:#}").contains(says), "{error:#}");
     }
 }
 
