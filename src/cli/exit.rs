@@ -89,7 +89,7 @@ pub(super) fn tell(what: &str, error: &anyhow::Error) {
 pub(super) fn line(what: &str, error: &anyhow::Error) -> String {
     let hint = match error.downcast_ref() {
         Some(NoSession::Client(error)) => trust::hint(error),
-        _ => None,
+        _ => error.downcast_ref().and_then(trust::hint),
     }
     .or_else(|| hint(what, error).map(str::to_owned))
     .map_or(String::new(), |hint| format!("; {hint}"));
@@ -131,7 +131,9 @@ fn hint(what: &str, error: &anyhow::Error) -> Option<&'static str> {
         return no_session_hint(error);
     }
     if let Some(Interrupted { kept: true }) = error.downcast_ref() {
-        return Some("what arrived is kept for 24 hours; the same command goes on from there");
+        return Some(
+            "the server keeps what arrived for a while; the same command goes on from there",
+        );
     }
     match error.downcast_ref::<ClientError>()? {
         ClientError::Lost(_) | ClientError::NotBack { .. } if what.starts_with("put") => {

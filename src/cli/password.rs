@@ -4,6 +4,7 @@ use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::{Context, bail};
 
+use super::exit::Interrupted;
 use crate::protocol::Secret;
 
 /// No password is as long; reading stops there.
@@ -14,8 +15,6 @@ pub(super) fn new_password(user: &str) -> anyhow::Result<Secret> {
     if !io::stdin().is_terminal() {
         return read_line(io::stdin().lock());
     }
-    let ask =
-        |prompt: String| rpassword::prompt_password(prompt).context("can not ask for a password");
     let first = ask(format!("Password for {user}: "))?;
     if ask(format!("Password for {user}, again: "))? != first {
         bail!("the two passwords differ; nothing was changed");
@@ -29,8 +28,20 @@ pub(super) fn changed_password() -> anyhow::Result<(Secret, Secret)> {
         let mut input = io::stdin().lock();
         return Ok((read_line(&mut input)?, read_line(&mut input)?));
     }
-    let old = rpassword::prompt_password("Old password: ").context("can not ask for a password")?;
+    let old = ask("Old password: ".into())?;
     Ok((Secret::new(old), new_password("you")?))
+}
+
+fn ask(prompt: String) -> anyhow::Result<String> {
+    rpassword::prompt_password(prompt).map_err(unasked)
+}
+
+/// Ctrl-C at the prompt is no failure.
+fn unasked(error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::Interrupted => Interrupted { kept: false }.into(),
+        _ => anyhow::Error::new(error).context("can not ask for a password"),
+    }
 }
 
 fn read_line(input: impl BufRead) -> anyhow::Result<Secret> {
@@ -62,6 +73,12 @@ mod tests {
             let read = read_line(input.as_bytes()).expect("a line");
             assert_eq!(read.expose(), password, "{input:?}");
         }
+    }
+
+    #[test]
+    fn an_interrupt_at_the_prompt_is_one() {
+        assert!(unasked(io::ErrorKind::Interrupted.into()).is::<Interrupted>());
+        assert!(!unasked(io::ErrorKind::NotFound.into()).is::<Interrupted>());
     }
 
     #[test]

@@ -153,9 +153,14 @@ pub(super) fn hint(error: &ClientError) -> Option<String> {
             Some("it is what `--fingerprint` or HAUL_FINGERPRINT says".into())
         }
         ClientError::Uncertified { fingerprint, .. } => Some(format!(
-            "`--fingerprint {fingerprint}` would trust it all the same"
+            "only if whoever runs the server confirms that fingerprint, \
+             `--fingerprint {fingerprint}` would trust it all the same"
         )),
-        ClientError::Handshake { server, .. } => Some(format!(
+        ClientError::NotBack { source, .. } => hint(source),
+        ClientError::NoTls {
+            server,
+            known: false,
+        } => Some(format!(
             "`haul+plain://{server}` would connect without encryption"
         )),
         _ => None,

@@ -75,7 +75,10 @@ impl Backoff {
         // together ("full jitter").
         let wait = doubled.min(self.policy.longest).mul_f64(dice());
         let wait = wait.max(LEAST.min(self.policy.first));
-        let wait = wait.max(asked.unwrap_or_default());
+        // Who was told the same time by a server is not to come back at the same moment either.
+        let wait = asked.map_or(wait, |asked| {
+            wait.max(asked + self.policy.first.mul_f64(dice()))
+        });
         if now + wait > since + self.policy.limit {
             return None;
         }
@@ -138,7 +141,15 @@ mod tests {
     async fn a_server_that_names_a_time_is_not_asked_before() {
         let mut backoff = Backoff::new(RetryPolicy::default());
         let asked = Duration::from_secs(77);
-        assert_eq!(backoff.after_failure(Some(asked)), Some(asked));
+        let wait = backoff.after_failure(Some(asked)).expect("one is left");
+        let latest = asked + RetryPolicy::default().first;
+        assert!(wait >= asked && wait <= latest, "{wait:?}");
+        let mut waits: Vec<_> = (0..50)
+            .filter_map(|_| Backoff::new(RetryPolicy::default()).after_failure(Some(asked)))
+            .collect();
+        waits.sort();
+        waits.dedup();
+        assert!(waits.len() > 40, "they come back together");
         let too_long = Duration::from_secs(601);
         assert_eq!(backoff.after_failure(Some(too_long)), None);
     }

@@ -53,7 +53,7 @@ impl Client {
     /// Changes the session's current directory and returns it.
     pub async fn cd(&self, path: &str) -> Result<String, ClientError> {
         let path = path.into();
-        self.call(Cd { path }).await.map(|reply| reply.cwd)
+        self.call_promptly(Cd { path }).await.map(|reply| reply.cwd)
     }
 
     /// One page of a directory, from `cursor` on.

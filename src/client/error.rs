@@ -28,6 +28,14 @@ pub enum ClientError {
         /// What went wrong.
         reason: String,
     },
+    /// What answers there speaks no TLS.
+    #[error("no encrypted connection with {server} came about: what answers there speaks no TLS")]
+    NoTls {
+        /// Host and port.
+        server: String,
+        /// Its certificate is known: it spoke TLS before.
+        known: bool,
+    },
     /// The server's certificate is not known, and no authority vouches for it.
     #[error(
         "the server at {address} is not known; its certificate has the fingerprint {fingerprint}"
@@ -202,6 +210,7 @@ impl ClientError {
             | Self::PipeLost { .. }
             | Self::Connect { .. }
             | Self::Handshake { .. }
+            | Self::NoTls { .. }
             | Self::UnknownServer { .. }
             | Self::ServerChanged { .. }
             | Self::WrongFingerprint { .. }

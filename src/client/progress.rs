@@ -81,8 +81,8 @@ impl Progress {
 
     /// Says what the job waits for, until what is returned is dropped.
     pub(super) fn wait(&self, waiting: Waiting) -> StopWaiting<'_> {
-        self.0.waiting.send_replace(Some(waiting));
-        StopWaiting(self)
+        self.0.waiting.send_replace(Some(waiting.clone()));
+        StopWaiting(self, waiting)
     }
 
     /// Counts the bytes of one file, of which `expected` were counted as found.
@@ -109,11 +109,18 @@ impl Progress {
 }
 
 /// What a job waited for, see [`Progress::wait`].
-pub(super) struct StopWaiting<'a>(&'a Progress);
+pub(super) struct StopWaiting<'a>(&'a Progress, Waiting);
 
 impl Drop for StopWaiting<'_> {
     fn drop(&mut self) {
-        self.0.0.waiting.send_replace(None);
+        // Another part of the job may wait by now.
+        self.0.0.waiting.send_if_modified(|said| {
+            let is_mine = said.as_ref() == Some(&self.1);
+            if is_mine {
+                *said = None;
+            }
+            is_mine
+        });
     }
 }
 
@@ -187,8 +194,15 @@ mod tests {
             until: Instant::now(),
         };
         let said = progress.wait(waiting.clone());
-        assert_eq!(*looking.borrow_and_update(), Some(waiting));
+        assert_eq!(*looking.borrow_and_update(), Some(waiting.clone()));
+        let longer = Waiting {
+            attempt: 2,
+            ..waiting
+        };
+        let other = progress.wait(longer.clone());
         drop(said);
+        assert_eq!(*looking.borrow_and_update(), Some(longer));
+        drop(other);
         assert!(looking.has_changed().expect("alive") && looking.borrow().is_none());
     }
 }

@@ -57,7 +57,9 @@ where
     };
     config.resumption = Resumption::disabled();
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
-    let stream = connecting.await.map_err(|error| why(&server, error))?;
+    let stream = connecting
+        .await
+        .map_err(|error| why(&server, error, trust.knows(&server)))?;
     let shown = stream.get_ref().1.peer_certificates();
     let shown = shown.and_then(<[_]>::first);
     let fingerprint = shown.map(|certificate| Fingerprint::of(certificate));
@@ -80,7 +82,7 @@ fn tls_error(error: &io::Error) -> Option<&Error> {
 }
 
 /// A network that fails is no failure of TLS: the next connection may do better.
-fn why(server: &str, error: io::Error) -> ClientError {
+fn why(server: &str, error: io::Error, known: bool) -> ClientError {
     let address = server.to_owned();
     let Some(failure) = tls_error(&error) else {
         let source = match error.kind() {
@@ -99,7 +101,12 @@ fn why(server: &str, error: io::Error) -> ClientError {
                 None => error.to_string(),
             }
         }
-        Error::InvalidMessage(_) => "what answers there speaks no TLS".into(),
+        Error::InvalidMessage(_) => {
+            return ClientError::NoTls {
+                server: address,
+                known,
+            };
+        }
         Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             "the server has no TLS 1.3".into()
         }

@@ -617,7 +617,7 @@ async fn a_put_that_was_interrupted_goes_on_when_it_is_typed_again() {
     assert_eq!(output.status.code(), Some(130));
     assert_eq!(
         text(&output.stderr),
-        "haul: put: interrupted; what arrived is kept for 24 hours; \
+        "haul: put: interrupted; the server keeps what arrived for a while; \
          the same command goes on from there\n"
     );
 

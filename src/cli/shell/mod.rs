@@ -82,6 +82,8 @@ struct Session<'a> {
     /// For the completion too, which sees a new connection at once.
     client: Arc<Mutex<Client>>,
     cwd: String,
+    /// Whose session it is, whatever a token file says later.
+    user: String,
 }
 
 impl Shell {
@@ -135,6 +137,7 @@ impl<'a> Session<'a> {
             way: opened.way,
             client: Arc::new(Mutex::new(opened.client)),
             cwd: opened.reply.home,
+            user: opened.reply.user,
         }
     }
 
@@ -180,6 +183,11 @@ impl<'a> Session<'a> {
         {
             return Err(usage("standard input is where the commands come from"));
         }
+        if let ShellCommand::Remote(RemoteCommand::Passwd(_)) = &command
+            && !std::io::stdin().is_terminal()
+        {
+            return Err(usage("standard input is where the commands come from"));
+        }
         match command {
             ShellCommand::Quit => return Ok(Next::Leave),
             ShellCommand::Help { command } => help(command.as_deref())?,
@@ -216,7 +224,10 @@ impl<'a> Session<'a> {
         self.output.note(&format!("{lost}; connecting again"));
         let Way { url, login, .. } = self.way.clone();
         let opening = remote::open_with(self.global, url, Some(login));
-        let opened = unless_interrupted(opening).await?;
+        let opened = unless_interrupted(opening)
+            .await?
+            .of(Some(self.user.clone()))
+            .await?;
         let client = opened.client;
         self.go_on_with(client.clone());
         let cwd = std::mem::replace(&mut self.cwd, opened.reply.home);

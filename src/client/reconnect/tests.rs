@@ -230,7 +230,7 @@ async fn a_server_that_asks_for_patience_gets_it_on_the_same_connection() {
     };
     let (outcome, ()) = tokio::join!(session.stat("a"), script);
     outcome.expect("answered in the end");
-    assert_eq!(start.elapsed().as_secs(), 5);
+    assert!((5..=6).contains(&start.elapsed().as_secs()));
     assert_eq!(dials.load(Ordering::Relaxed), 0);
 }
 
