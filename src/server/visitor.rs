@@ -86,7 +86,9 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
         // Watched from before the account is read, so that no change of it is missed.
         let changes = self.shared.accounts.changes();
         let work = async {
-            let account = commands::log_in(id, login, &self.shared, &self.peer).await?;
+            // Boxed: it is the larger part of what a login needs.
+            let logging_in = commands::log_in(id, login, &self.shared, &self.peer);
+            let account = Box::pin(logging_in).await?;
             Span::current().record("user", account.name.as_str());
             let most = self.shared.config().limits.sessions_per_user;
             let user = account.id;

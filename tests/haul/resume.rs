@@ -123,7 +123,7 @@ async fn as_many_uploads_are_listed_as_fit_a_frame_and_the_reply_says_if_there_a
             request["id"] = json!(id);
             client.send(request).await;
             assert!(client.reply().await["begin"].is_object());
-            client.send_bytes(&data(id, &[7; PART / 6])).await;
+            client.send_bytes(&data(id, &vec![7; PART / 6])).await;
             client.ok(json!({"id": 1, "cmd": "ping"})).await;
         }
         client.stream.shutdown().await.expect("open");
