@@ -401,7 +401,7 @@ async fn a_file_that_changes_while_it_waits_is_not_sent_in_two_halves() {
         let (id, _) = put_request(peer).await;
         begin_put(peer, id, &content[..700_000]).await;
         while peer.next_frame().await.is_some() {}
-        pending().await
+        pending::<()>().await;
     };
     let (options, progress) = (FileOptions::default(), Progress::new());
     let put = async {
