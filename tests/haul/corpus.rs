@@ -52,7 +52,7 @@ fn every_input_of_the_session_corpus_holds() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 1000,
+        cases: 200,
         failure_persistence: None,
         max_shrink_iters: 500,
         ..ProptestConfig::default()
