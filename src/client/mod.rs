@@ -143,7 +143,7 @@ impl Client {
         self.log_in(Login {
             user: Some(user.into()),
             password: Some(password.clone()),
-            token: None,
+            ..Login::default()
         })
         .await
     }

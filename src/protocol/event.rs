@@ -2,17 +2,62 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Message, Offer};
+
 /// A frame without an `id`, sent to a logged-in session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
+    /// Somebody said something to this user, or in a room that the user is in.
+    Message(Message),
+    /// Somebody offers this user a file.
+    Offer(Offer),
+    /// Something changed below a path that this session watches.
+    Changed(Changed),
     /// The server is about to close this connection.
     Goodbye {
         /// Why.
         reason: GoodbyeReason,
     },
     /// An event that this version does not know.
+    #[serde(other, skip_serializing)]
+    Unknown,
+}
+
+/// What changed at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The change's place among all events.
+    pub seq: u64,
+    /// The absolute path.
+    pub path: String,
+    /// What happened there.
+    pub kind: ChangeKind,
+    /// Where it was before, if it was moved and the session may see that place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The user who did it; absent from an overflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// What happened at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ChangeKind {
+    /// A file has new bytes: it was put, copied or accepted there.
+    Written,
+    /// A file or a directory, with all that it held, is gone.
+    Removed,
+    /// A file or a directory, with all that it holds, came here from another path.
+    Moved,
+    /// A directory is new, with all that it holds.
+    Made,
+    /// Changes below the path were more than could be told: look again.
+    Overflow,
+    /// A kind that this version does not know.
     #[serde(other, skip_serializing)]
     Unknown,
 }
@@ -36,6 +81,50 @@ pub enum GoodbyeReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_are_written_as_the_protocol_shows_them() {
+        let json = |event: &Event| serde_json::to_string(event).expect("an event is JSON");
+        let time = "2026-03-01T12:00:00Z".parse().expect("a time");
+        let message = Event::Message(Message {
+            seq: 41,
+            from: "bob".into(),
+            to: "#ops".into(),
+            text: "backup is up".into(),
+            time,
+        });
+        assert_eq!(
+            json(&message),
+            r##"{"event":"message","seq":41,"from":"bob","to":"#ops","text":"backup is up","time":"2026-03-01T12:00:00Z"}"##
+        );
+        let offer = Event::Offer(Offer {
+            seq: 42,
+            from: "bob".into(),
+            path: "report.pdf".into(),
+            size: 81234,
+            offer: "7".into(),
+            expires: time,
+        });
+        assert_eq!(
+            json(&offer),
+            r#"{"event":"offer","seq":42,"from":"bob","path":"report.pdf","size":81234,"offer":"7","expires":"2026-03-01T12:00:00Z"}"#
+        );
+        let changed = Event::Changed(Changed {
+            seq: 43,
+            path: "/team/a.csv".into(),
+            kind: ChangeKind::Written,
+            from: None,
+            by: Some("bob".into()),
+        });
+        assert_eq!(
+            json(&changed),
+            r#"{"event":"changed","seq":43,"path":"/team/a.csv","kind":"written","by":"bob"}"#
+        );
+        for event in [message, offer, changed] {
+            let back: Event = serde_json::from_str(&json(&event)).expect("an event");
+            assert_eq!(back, event);
+        }
+    }
 
     #[test]
     fn goodbye_is_written_as_the_protocol_shows_it() {

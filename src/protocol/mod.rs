@@ -14,6 +14,7 @@ mod digest;
 mod error;
 mod event;
 mod frame;
+mod live;
 mod message;
 mod parse;
 mod reply;
@@ -22,8 +23,13 @@ mod secret;
 
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{ErrorCode, QuotaUnit, WireError};
-pub use event::{Event, GoodbyeReason};
+pub use event::{ChangeKind, Changed, Event, GoodbyeReason};
 pub use frame::{Frame, FrameCodec, FrameError};
+pub use live::{
+    Accept, Decline, History, HistoryReply, Join, Leave, MAX_TEXT, MembersReply, Message, Offer,
+    Offers, OffersReply, Present, Say, SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch,
+    Watch, WatchReply, Who, WhoReply,
+};
 pub use message::{
     ServerMessage, encode_begin, encode_error, encode_event, encode_ok, encode_refusal,
 };

@@ -10,6 +10,10 @@ use jiff::Timestamp;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::live::{
+    Accept, Decline, History, HistoryReply, Join, Leave, MembersReply, Offers, OffersReply, Say,
+    SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch, Watch, WatchReply, Who, WhoReply,
+};
 use super::parse::{BadRequest, Head};
 use super::reply::{
     CwdReply, DfReply, GetReply, HashReply, HelloReply, HelpReply, LoginReply, LsReply, Nothing,
@@ -100,6 +104,18 @@ requests! {
     "discard" Discard -> Nothing,      "upload",                "drop a put that was cut off";
     "hash"   Hash   -> HashReply,   "path [digest]",            "the digest of a file, computed by the server";
     "df"     Df     -> DfReply,     "",                         "use and limits of the space around the current directory";
+    "who"     Who     -> WhoReply,     "",                      "who is connected";
+    "say"     Say     -> SayReply,     "to text",               "a message to a user, or to a room: `#` and its name";
+    "history" History -> HistoryReply, "with [before limit]",   "what was said with a user or in a room, a page at a time";
+    "join"    Join    -> MembersReply, "room",                  "hear what is said in a room; the first one makes it";
+    "leave"   Leave   -> MembersReply, "room",                  "hear no more of a room";
+    "send"    SendTo  -> SendReply,    "to path",               "offer a file to another user, without moving its bytes";
+    "offers"  Offers  -> OffersReply,  "",                      "the files that are offered to this user";
+    "accept"  Accept  -> PathReply,    "offer [path]",          "take a file that was offered";
+    "decline" Decline -> Nothing,      "offer",                 "do not take a file that was offered";
+    "watch"   Watch   -> WatchReply,   "path [since]",          "hear of what changes at or below a path";
+    "unwatch" Unwatch -> Nothing,      "watch",                 "hear no more of it";
+    "ticket"  Ticket  -> TicketReply,  "",                      "the right to speak by datagram for this session";
 }
 
 impl Request {
@@ -116,6 +132,11 @@ impl Request {
             | Self::Get(Get { path, .. })
             | Self::Put(Put { path, .. })
             | Self::Hash(Hash { path, .. })
+            | Self::SendTo(SendTo { path, .. })
+            | Self::Watch(Watch { path, .. })
+            | Self::Accept(Accept {
+                path: Some(path), ..
+            })
             | Self::Ls(Ls {
                 path: Some(path), ..
             }) => Some(path),
@@ -152,6 +173,14 @@ pub struct Login {
     /// A token in place of both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
+    /// The `seq` of the last message or offer that this client has: those after it are sent. If
+    /// absent, those that were not sent to any session of the user before.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "number"
+    )]
+    pub since: Option<u64>,
 }
 
 /// `whoami`: who this session is.
@@ -435,7 +464,7 @@ pub fn encode_request<C: Call>(id: u32, request: &C) -> Vec<u8> {
 }
 
 /// A whole number that every JSON library reads exactly.
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     match Option::<u64>::deserialize(deserializer)? {
         Some(number) if number >= MAX_NUMBER => Err(D::Error::custom(format_args!(
             "{number} is out of range: numbers are below 2^53"

@@ -175,6 +175,22 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Uploads(command) => self.in_order(job, id, command).await,
             Request::Discard(command) => self.in_order(job, id, command).await,
             Request::Df(command) => self.in_order(job, id, command).await,
+            Request::Who(_)
+            | Request::Say(_)
+            | Request::History(_)
+            | Request::Join(_)
+            | Request::Leave(_)
+            | Request::SendTo(_)
+            | Request::Offers(_)
+            | Request::Accept(_)
+            | Request::Decline(_)
+            | Request::Watch(_)
+            | Request::Unwatch(_)
+            | Request::Ticket(_) => {
+                let mut bad = BadRequest::of_field(id, request.cmd(), "cmd", "not yet offered");
+                bad.unsupported = true;
+                self.refuse(bad).await
+            }
             Request::Hello(_) | Request::Help(_) => {
                 let reply = commands::visit(id, &request, &self.session.peer);
                 self.finish(job, reply).await
