@@ -34,7 +34,7 @@ struct Queue {
     bytes: usize,
     /// The writer has taken events that it has not written yet.
     writing: bool,
-    /// Up to which `seq` all is written.
+    /// The place in the inbox up to which all is written.
     written: u64,
     closed: bool,
 }
@@ -42,8 +42,8 @@ struct Queue {
 /// An event in a lane.
 #[derive(Debug, Clone)]
 pub struct LaneEvent {
-    /// Its place among all events.
-    pub seq: u64,
+    /// Its place in the inbox of its receiver, if it is kept there.
+    pub inbox: Option<u64>,
     /// The control payload.
     pub json: Bytes,
     /// Dropped once the event is written, or never will be.
@@ -92,7 +92,7 @@ impl EventLane {
         Ok(())
     }
 
-    /// Up to which `seq` everything that was put here has been given to the system.
+    /// The place in the inbox up to which everything that was put here has been given to the system.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.lock().written
@@ -139,10 +139,10 @@ impl EventLane {
         Some(event)
     }
 
-    /// Notes that what was taken, up to this `seq`, is written.
-    pub fn note_written(&self, seq: u64) {
+    /// Notes that what was taken is written, up to this place in the inbox.
+    pub fn note_written(&self, inbox: Option<u64>) {
         let mut queue = self.lock();
-        queue.written = queue.written.max(seq);
+        queue.written = queue.written.max(inbox.unwrap_or(0));
         queue.writing = false;
         let drained = queue.events.is_empty();
         drop(queue);
@@ -176,7 +176,7 @@ mod tests {
 
     fn event(seq: u64) -> LaneEvent {
         LaneEvent {
-            seq,
+            inbox: Some(seq),
             json: Bytes::from_static(b"{}"),
             receipt: None,
         }
@@ -188,12 +188,12 @@ mod tests {
         for seq in 1..=3 {
             lane.push(event(seq)).expect("room");
         }
-        assert_eq!(lane.next().await.seq, 1);
+        assert_eq!(lane.next().await.inbox, Some(1));
         assert_eq!(lane.written(), 0);
-        assert_eq!(lane.next().await.seq, 2);
-        lane.note_written(2);
+        assert_eq!(lane.next().await.inbox, Some(2));
+        lane.note_written(Some(2));
         assert_eq!(lane.written(), 2);
-        assert_eq!(lane.try_next().map(|event| event.seq), Some(3));
+        assert_eq!(lane.try_next().map(|event| event.inbox), Some(Some(3)));
         assert!(lane.try_next().is_none());
     }
 
@@ -245,7 +245,7 @@ mod tests {
         let taken = lane.next().await;
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        lane.note_written(taken.seq);
+        lane.note_written(taken.inbox);
         assert!(waiting.await.expect("no panic"));
         lane.close();
         assert!(!lane.drained().await);

@@ -150,8 +150,9 @@ pub async fn write_frames<W: AsyncWrite + Unpin>(
         };
         let bytes = head.freeze().chain(body);
         timeout(write_timeout, write_and_flush(&mut writer, bytes)).await??;
-        if let Some(last) = events.last() {
-            queue.events.note_written(last.seq);
+        if !events.is_empty() {
+            let last = events.iter().filter_map(|event| event.inbox).max();
+            queue.events.note_written(last);
         }
     }
     timeout(write_timeout, writer.shutdown()).await?

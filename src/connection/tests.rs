@@ -153,7 +153,7 @@ async fn an_event_comes_after_the_replies_that_wait_and_ahead_of_data() {
     let slot = outbox.data_slot().await.expect("open");
     slot.send(7, Bytes::from_static(b"data"));
     let event = LaneEvent {
-        seq: 3,
+        inbox: Some(3),
         json: control("{3}"),
         receipt: None,
     };
