@@ -69,6 +69,12 @@ pub(super) enum Op {
     Exit(u64),
     /// All of a flight is written, or never will be.
     Landed(u64),
+    /// Some of what is too old is to be dropped, or too much.
+    Forget {
+        oldest: Timestamp,
+        most: u64,
+        done: Answer<u64>,
+    },
     /// Answered once all that came before is kept.
     Settle(oneshot::Sender<()>),
 }
@@ -241,6 +247,9 @@ impl Sequencer {
                 if let Some(landing) = self.flights.land(flight) {
                     self.land(landing, go);
                 }
+            }
+            Op::Forget { oldest, most, done } => {
+                answer(done, self.writer.forget(oldest, most).await);
             }
             Op::Settle(settled) => go.settled.push(settled),
         }
