@@ -18,7 +18,7 @@ use super::commands::{self, Command};
 use super::job::Job;
 use super::limits::Idle;
 use super::member::Member;
-use super::session::{End, Session};
+use super::session::{Dialect, End, Session};
 use super::transfers::Transfers;
 use super::visitor::Admitted;
 use crate::connection::{Outbox, ReceiveError};
@@ -234,6 +234,10 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             self.transfers.ignore_put(id);
             return self.finish(job, Err(id_taken(id, "put").into())).await;
         };
+        if self.session.dialect == Dialect::Classic {
+            // What is kept could not be resumed, and would only take up the quota.
+            self.transfers.reject(id);
+        }
         let incoming = match self.transfers.open_put(id, put.size) {
             Ok(incoming) => incoming,
             Err(error) => {

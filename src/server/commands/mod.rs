@@ -16,6 +16,7 @@ mod passwd;
 mod ping;
 mod put;
 mod pwd;
+mod register;
 mod rm;
 mod stat;
 mod uploads;
@@ -28,6 +29,7 @@ use bytes::Bytes;
 pub(super) use get::get;
 pub(super) use login::{log_in, welcome};
 pub(super) use put::put;
+pub(super) use register::register;
 
 use super::member::Member;
 use super::{CommandError, Peer};
