@@ -87,8 +87,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         self.buffer.split_to(length).freeze()
     }
 
-    /// Reads on while an order is worked on; resolves, with `true`, only once the client has closed
-    /// its sending half and nothing that is left asks for anything. Cancel-safe.
+    /// Reads on while an order is worked on. Resolves only once the client has closed its sending
+    /// half and nothing that is left asks for anything. Cancel-safe.
     pub(super) async fn closes(&mut self, limit: usize) -> io::Result<()> {
         while !self.ended && self.buffer.len() < READ_AHEAD {
             self.read(LOOK).await?;

@@ -106,16 +106,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
                 break over;
             }
         };
-        let is_hung_up_on = matches!(
-            over,
-            Over::BadFrame(_) | Over::TimedOut(_) | Over::CutShort(_)
-        );
-        let visitors = &self.shared.refusals.visitor;
-        if is_hung_up_on && self.logged_in {
-            info!(reason = %over, "hung up on a classic client");
-        } else if is_hung_up_on && let Some(left_out) = visitors.turn(Instant::now()) {
-            info!(reason = %over, left_out, "hung up on a classic client");
-        }
+        self.note(&over);
         match over {
             // What was promised is not whole: no sound end, either.
             Over::CutShort(_) | Over::Io(_) => {}
@@ -133,6 +124,24 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         }
     }
 
+    /// Writes to the log what the session can not know.
+    fn note(&self, over: &Over) {
+        match over {
+            Over::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
+                info!(%error, "the peer stopped reading");
+            }
+            Over::BadFrame(_) | Over::TimedOut(_) | Over::CutShort(_) if self.logged_in => {
+                info!(reason = %over, "hung up on a classic client");
+            }
+            Over::BadFrame(_) | Over::TimedOut(_) | Over::CutShort(_) => {
+                if let Some(left_out) = self.shared.refusals.visitor.turn(Instant::now()) {
+                    info!(reason = %over, left_out, "hung up on a classic client");
+                }
+            }
+            _ => {}
+        }
+    }
+
     async fn turn(&mut self) -> Result<(), Over> {
         let request = self.request().await?;
         let order = Order::parse(&request);
@@ -147,7 +156,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
             Ok(order) => self.obey(order).await?,
             Err(misunderstood) => {
                 self.count().await?;
-                misunderstood.to_string()
+                text::shown(&misunderstood.to_string())
             }
         };
         self.say(text).await

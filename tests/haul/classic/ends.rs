@@ -1,10 +1,12 @@
 //! How a conversation ends: by hostile frames, deadlines, limits, and the server's own end.
 
+use std::fs;
 use std::time::Duration;
 
 use haul::accounts::{UserChange, UserName};
+use haul::config::Config;
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
 use super::{Classic, frame};
@@ -13,7 +15,10 @@ use crate::harness::{TestServer, soon};
 #[tokio::test]
 async fn what_is_no_frame_is_refused_with_a_reason_and_the_connection_closes() {
     let server = TestServer::start().await;
-    let framed = |json: &str| [&(json.len() as u32).to_le_bytes()[..], json.as_bytes()].concat();
+    let framed = |json: &str| {
+        let length = i32::try_from(json.len()).expect("short");
+        [&length.to_le_bytes()[..], json.as_bytes()].concat()
+    };
     for (bytes, why) in [
         (0_i32.to_le_bytes().to_vec(), "a frame of length 0"),
         ((-1_i32).to_le_bytes().to_vec(), "a frame of length -1"),
@@ -192,8 +197,54 @@ async fn a_client_that_closes_its_sending_half_still_gets_its_answers() {
 }
 
 #[tokio::test]
+async fn nobody_hashes_for_a_client_that_is_gone() {
+    let server = TestServer::start_with(|config| config.limits.hashing = 1).await;
+    let mut client = server.log_in_classic("alice").await;
+    client.put("a", b"abc").await;
+    let file = fs::File::create(server.home("alice").join("large")).expect("made");
+    file.set_len(1 << 40).expect("sparse");
+    client.send(&frame(&json!({"cmd": "hash large"}))).await;
+    client.stream.shutdown().await.expect("half closed");
+    // It would take an hour.
+    assert_eq!(client.last_words().await.as_deref(), Some("cancelled"));
+    let mut client = server.log_in_classic("alice").await;
+    assert_eq!(client.order("hash a").await, super::md5(b"abc"));
+}
+
+/// A second one may try as often as it takes.
+fn one_session_at_a_time(config: &mut Config) {
+    config.limits.sessions_per_user = 1;
+    config.limits.frames_before_login = 1_000_000;
+    config.limits.login_timeout = Duration::from_secs(60);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_given_up() {
+    let server = TestServer::start_with(|config| {
+        config.limits.write_timeout = Duration::from_millis(300);
+        one_session_at_a_time(config);
+    })
+    .await;
+    let mut client = server.log_in_classic("alice").await;
+    client.put("a", b"").await;
+    let file = fs::File::create(server.home("alice").join("large")).expect("made");
+    file.set_len(100 << 20).expect("sparse");
+    client.send(&frame(&json!({"cmd": "get large"}))).await;
+    let mut other = server.connect_classic().await;
+    let login = json!({"cmd": "login", "user": "alice", "psd": crate::harness::PASSWORD});
+    soon("a free seat", async || {
+        let res = other.ask(login.clone()).await;
+        res.starts_with("logged in").then_some(())
+    })
+    .await;
+    let mut rest = Vec::new();
+    let _ = client.stream.read_to_end(&mut rest).await;
+    assert!(rest.len() < 100 << 20);
+}
+
+#[tokio::test]
 async fn a_seat_is_given_back_when_a_classic_session_ends() {
-    let server = TestServer::start_with(|config| config.limits.sessions_per_user = 1).await;
+    let server = TestServer::start_with(one_session_at_a_time).await;
     for _ in 0..3 {
         let client = server.log_in_classic("alice").await;
         let mut other = server.connect_classic().await;

@@ -42,6 +42,8 @@ async fn a_session_uses_every_order_and_each_is_answered_by_a_line_for_a_person(
     let unknown = client.order("frobnicate").await;
     assert!(unknown.contains("help"), "{unknown}");
     assert!(client.order("").await.contains("help"));
+    let escaped = client.order("\u{1b}[2J").await;
+    assert!(escaped.contains("\\u{1b}[2j"), "{escaped:?}");
     for line in ["who", "say bob hello there"] {
         assert!(!client.order(line).await.is_empty(), "{line}");
     }
