@@ -18,6 +18,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod connection;
+pub mod messages;
 pub mod protocol;
 pub mod server;
 pub mod storage;

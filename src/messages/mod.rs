@@ -1,0 +1,3 @@
+//! Messages.
+
+pub mod watches;
