@@ -40,9 +40,8 @@ pub(super) fn begin(shared: &Arc<Shared>, behind: Behind) {
         } = behind;
         while lane.drained().await {
             match step(&shared, session, user, &lane, position).await {
-                Ok(Verdict::Hears) => return,
+                Ok(Verdict::Hears) | Err(MessagesError::Ended) => return,
                 Ok(Verdict::NotYet(told)) => position = told,
-                Err(MessagesError::Ended) => return,
                 Err(error) => {
                     warn!(%error, "can not tell a session what it missed; trying again");
                     sleep(PAUSE).await;
