@@ -51,7 +51,7 @@ pub struct TooManyWatches;
 
 /// All watches of all sessions, which `S` tells from one another.
 #[derive(Debug)]
-pub struct Watches<S> {
+pub(super) struct Watches<S> {
     ring: Ring,
     sessions: HashMap<S, Session>,
     /// Those who watch something in a space.
@@ -84,8 +84,7 @@ struct Watch {
 
 impl<S: Copy + Ord + Hash> Watches<S> {
     /// Nobody watches yet. What happened up to `seq` is not remembered.
-    #[must_use]
-    pub fn new(seq: u64) -> Self {
+    pub(super) fn new(seq: u64) -> Self {
         Self::remembering(REMEMBERED, REMEMBERED_BYTES, seq)
     }
 
@@ -103,7 +102,7 @@ impl<S: Copy + Ord + Hash> Watches<S> {
     ///
     /// # Errors
     /// [`TooManyWatches`].
-    pub fn watch(
+    pub(super) fn watch(
         &mut self,
         session: S,
         path: String,
@@ -145,7 +144,7 @@ impl<S: Copy + Ord + Hash> Watches<S> {
     }
 
     /// Ends a watch; `false` if there is none of that number.
-    pub fn unwatch(&mut self, session: S, number: u32) -> bool {
+    pub(super) fn unwatch(&mut self, session: S, number: u32) -> bool {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return false;
         };
@@ -159,15 +158,14 @@ impl<S: Copy + Ord + Hash> Watches<S> {
     }
 
     /// Ends all watches of a session.
-    pub fn forget(&mut self, session: S) {
+    pub(super) fn forget(&mut self, session: S) {
         if let Some(entry) = self.sessions.remove(&session) {
             self.leave(session, &entry.spaces);
         }
     }
 
     /// The numbers and paths of a session's watches.
-    #[must_use]
-    pub fn watched(&self, session: S) -> Vec<(u32, String)> {
+    pub(super) fn watched(&self, session: S) -> Vec<(u32, String)> {
         let watches = self.sessions.get(&session).map(|entry| &entry.watches);
         let watches = watches.into_iter().flatten();
         let watches = watches.map(|(number, watch)| (*number, watch.path.clone()));
@@ -176,7 +174,7 @@ impl<S: Copy + Ord + Hash> Watches<S> {
 
     /// A watch leads elsewhere now, since what the session may see has changed. If that makes a
     /// difference, the session is behind: it is to be told to look again.
-    pub fn rescope(&mut self, session: S, number: u32, scopes: Vec<Scope>, now: u64) {
+    pub(super) fn rescope(&mut self, session: S, number: u32, scopes: Vec<Scope>, now: u64) {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
@@ -198,7 +196,7 @@ impl<S: Copy + Ord + Hash> Watches<S> {
     /// told what: one event each, however many of its watches hear it.
     ///
     /// Those that are behind are not among them.
-    pub fn changed(&mut self, seq: u64, change: Change) -> Vec<(S, Changed)> {
+    pub(super) fn changed(&mut self, seq: u64, change: Change) -> Vec<(S, Changed)> {
         let from = change.from.as_ref().map(|(space, _)| space);
         let spaces = [Some(&change.space), from];
         let watching = spaces.into_iter().flatten();
@@ -218,7 +216,7 @@ impl<S: Copy + Ord + Hash> Watches<S> {
     }
 
     /// A session could not be told the change of this `seq`: it is behind from there on.
-    pub fn fell_behind(&mut self, session: S, seq: u64) {
+    pub(super) fn fell_behind(&mut self, session: S, seq: u64) {
         if let Some(entry) = self.sessions.get_mut(&session) {
             let before = seq.saturating_sub(1);
             let behind = entry.behind.get_or_insert(before);
@@ -228,7 +226,7 @@ impl<S: Copy + Ord + Hash> Watches<S> {
 
     /// Changes up to this `seq` have happened that nobody knows. All that was remembered is
     /// forgotten, and every session that watches is behind.
-    pub fn lose(&mut self, seq: u64) {
+    pub(super) fn lose(&mut self, seq: u64) {
         self.ring.forget(seq);
         for entry in self.sessions.values_mut() {
             entry.behind.get_or_insert(seq.saturating_sub(1));
@@ -236,21 +234,20 @@ impl<S: Copy + Ord + Hash> Watches<S> {
     }
 
     /// Sessions that are behind.
-    pub fn behind(&self) -> impl Iterator<Item = S> {
+    pub(super) fn behind(&self) -> impl Iterator<Item = S> {
         let behind = |(session, entry): (&S, &Session)| entry.behind.map(|_| *session);
         self.sessions.iter().filter_map(behind)
     }
 
     /// Whether the session is behind.
-    #[must_use]
-    pub fn is_behind(&self, session: S) -> bool {
+    pub(super) fn is_behind(&self, session: S) -> bool {
         let entry = self.sessions.get(&session);
         entry.is_some_and(|entry| entry.behind.is_some())
     }
 
     /// Tells a session that is behind what it has not heard, until it has heard all or `send` has
     /// no room; `true` if it is not behind any more.
-    pub fn catch_up(&mut self, session: S, mut send: impl FnMut(Changed) -> bool) -> bool {
+    pub(super) fn catch_up(&mut self, session: S, mut send: impl FnMut(Changed) -> bool) -> bool {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return true;
         };

@@ -23,6 +23,7 @@ mod rm;
 mod say;
 mod stat;
 mod uploads;
+mod watch;
 mod who;
 mod whoami;
 
@@ -34,6 +35,7 @@ pub(super) use get::get;
 pub(super) use login::{log_in, welcome};
 pub(super) use put::put;
 pub(super) use say::say;
+pub(super) use watch::{rescope, unwatch, watch};
 
 use super::member::Member;
 use super::{CommandError, Peer};
