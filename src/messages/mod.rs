@@ -242,7 +242,6 @@ impl Messages {
             let _ = done.await;
         }
     }
-
 }
 
 /// A message on its way to be stored.

@@ -22,7 +22,7 @@ use crate::protocol::{MembersReply, SayReply, encode_event};
 /// Requests that are done in one go.
 const BATCH: usize = 512;
 
-/// Places that are reserved at a time: more than one go can give out.
+/// Places that are reserved at a time: twice what one go can give out to messages and changes.
 const BLOCK: u64 = 2048;
 
 /// Members of a room.
@@ -157,6 +157,13 @@ impl Sequencer {
                 },
                 () = self.watching.receive(&mut changes, BATCH) => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
+            }
+            // Who has lost a right by now does not hear of what happened later.
+            while !changes.is_empty()
+                && ops.len() < BATCH
+                && let Ok(op) = self.ops.try_recv()
+            {
+                ops.push(op);
             }
             self.go(&mut ops, &mut changes).await;
         }

@@ -37,3 +37,4 @@ mod stopping;
 mod strace;
 mod tls;
 mod transfers;
+mod watching;
