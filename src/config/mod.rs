@@ -117,6 +117,12 @@ pub struct Limits {
     /// Messages and offers of one user a second, on the average of a few seconds; 0 is no limit.
     #[serde(deserialize_with = "value::count_or_zero")]
     pub messages_per_user: usize,
+    /// How long messages are kept, for `history` and for who is away.
+    #[serde(with = "value::duration")]
+    pub keep_messages: Duration,
+    /// Messages that are kept at most; the oldest go first.
+    #[serde(deserialize_with = "value::count")]
+    pub kept_messages: usize,
 }
 
 /// `[auth]`: how users log in.
@@ -237,6 +243,8 @@ impl Default for Limits {
             bandwidth_per_user: None,
             handshake_timeout: Duration::from_secs(10),
             messages_per_user: 100,
+            keep_messages: Duration::from_secs(90 * 24 * 3600),
+            kept_messages: 1_000_000,
         }
     }
 }

@@ -16,6 +16,8 @@ const LIVE: &[&str] = &[
     "limits.handshake_timeout",
     "limits.bandwidth_per_user",
     "limits.messages_per_user",
+    "limits.keep_messages",
+    "limits.kept_messages",
     "limits.sessions",
     "limits.sessions_per_address",
     "limits.sessions_per_user",

@@ -77,6 +77,12 @@ pub(super) enum Op {
     Landed(u64),
     /// A session asks for what it watches.
     Watching(u64, Ask),
+    /// Some of what is too old is to be dropped, or too much.
+    Forget {
+        oldest: Timestamp,
+        most: u64,
+        done: Answer<u64>,
+    },
     /// Answered once all that came before is kept.
     Settle(oneshot::Sender<()>),
 }
@@ -276,6 +282,9 @@ impl Sequencer {
                 if let Some(landing) = self.flights.land(flight) {
                     self.land(landing, go);
                 }
+            }
+            Op::Forget { oldest, most, done } => {
+                answer(done, self.writer.forget(oldest, most).await);
             }
             Op::Settle(settled) => go.settled.push(settled),
         }

@@ -148,7 +148,7 @@ impl Watching {
     pub(super) async fn receive(&mut self, changes: &mut Vec<Change>, most: usize) {
         if self.queue.recv_many(changes, most).await == 0 {
             // There will never be any.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -275,4 +275,191 @@ fn push(presence: &Presence, session: u64, event: Changed) -> bool {
     };
     // Who has gone away is told nothing.
     presence.lane(session).is_none_or(push)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use sqlx::{Connection as _, SqliteConnection};
+
+    use super::*;
+    use crate::messages::{Messages, Party, RoomName};
+    use crate::protocol::ChangeKind;
+
+    /// Messages in a directory, and a session of alice that watches her home.
+    struct Scene {
+        directory: tempfile::TempDir,
+        messages: Messages,
+        attendance: Attendance,
+        lane: EventLane,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            let messages = Messages::open(directory.path()).await.expect("opened");
+            let lane = EventLane::default();
+            let attendance = messages.attend(&alice(), Some(lane.clone()), None);
+            let scope = Scope {
+                space: "homes/alice".into(),
+                inner: "/".into(),
+                path: "/".into(),
+                hidden: Vec::new(),
+            };
+            let begun = attendance.watch("/".into(), vec![scope], None);
+            begun.await.expect("few");
+            Self {
+                directory,
+                messages,
+                attendance,
+                lane,
+            }
+        }
+
+        /// Makes so many changes, one right after the other.
+        fn change(&self, numbers: std::ops::Range<u64>) {
+            let observer = self.messages.observer();
+            for number in numbers {
+                observer.tell(Change {
+                    space: "homes/alice".into(),
+                    path: format!("/{number}"),
+                    kind: ChangeKind::Made,
+                    from: None,
+                    by: "alice".into(),
+                });
+            }
+        }
+
+        /// What the session is told next, as the task that writes would take it.
+        async fn next(&self) -> (u64, String) {
+            let event = self.lane.next().await;
+            self.lane.note_written(None);
+            let event: Event = serde_json::from_slice(&event.json).expect("an event");
+            let Event::Changed(event) = event else {
+                panic!("{event:?}");
+            };
+            let kind = format!("{:?}", event.kind).to_lowercase();
+            (event.seq, format!("{kind} {}", event.path))
+        }
+
+        /// Has all that was asked and told so far done.
+        async fn settle(&self) {
+            // What waits on either side is taken before what is asked now is answered for a while.
+            for _ in 0..100 {
+                self.messages.settle().await;
+            }
+        }
+    }
+
+    fn alice() -> Party {
+        Party {
+            id: 1,
+            name: "alice".into(),
+        }
+    }
+
+    async fn execute(data: &Path, statement: &'static str) {
+        let url = format!("sqlite://{}", data.join("messages.db").display());
+        let mut other = SqliteConnection::connect(&url).await.expect("opened");
+        let done = sqlx::raw_sql(statement).execute(&mut other).await;
+        done.expect("done");
+    }
+
+    #[tokio::test]
+    async fn a_session_that_reads_is_told_everything_however_much_it_is() {
+        let scene = Scene::new().await;
+        let mut last = 0;
+        for block in 0..5 {
+            let numbers = block * 2000..(block + 1) * 2000;
+            scene.change(numbers.clone());
+            for number in numbers {
+                let (seq, line) = scene.next().await;
+                assert_eq!(line, format!("made /{number}"));
+                assert!(seq > last);
+                last = seq;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn changes_that_come_faster_than_they_get_their_places_are_an_overflow() {
+        let scene = Scene::new().await;
+        // Nothing else runs meanwhile: the sequencer can not take them.
+        scene.change(0..2 * WAITING as u64);
+        let (mut told, mut overflows) = (0, 0);
+        while told < WAITING {
+            let (_, line) = scene.next().await;
+            if line == "overflow /" {
+                overflows += 1;
+            } else {
+                assert_eq!(line, format!("made /{told}"));
+                told += 1;
+            }
+        }
+        assert_eq!(overflows, 1);
+        scene.change(7..8);
+        assert_eq!(scene.next().await.1, "made /7");
+    }
+
+    #[tokio::test]
+    async fn a_session_that_does_not_read_costs_no_more_than_its_lane() {
+        let scene = Scene::new().await;
+        for block in 0..8_u64 {
+            scene.change(block * 2000..(block + 1) * 2000);
+            scene.settle().await;
+        }
+        let (mut last, mut lines) = (0, Vec::new());
+        while lines.last().is_none_or(|line| line != "made /15999") {
+            let (seq, line) = scene.next().await;
+            assert!(seq > last, "{seq} after {last}");
+            last = seq;
+            lines.push(line);
+        }
+        let overflows: Vec<_> = lines.iter().filter(|line| *line == "overflow /").collect();
+        assert_eq!(overflows.len(), 1);
+        // All that is remembered, and what the lane held before.
+        assert!((10_000..12_000).contains(&lines.len()), "{}", lines.len());
+    }
+
+    #[tokio::test]
+    async fn changes_are_told_while_nothing_can_be_kept_but_in_no_place_that_is_not_reserved() {
+        let scene = Scene::new().await;
+        let fail = "CREATE TRIGGER failing BEFORE UPDATE ON counter \
+                    BEGIN SELECT RAISE(ABORT, 'no more'); END";
+        execute(scene.directory.path(), fail).await;
+        scene.change(0..3000);
+        scene.settle().await;
+        let reserved: u64 = 2048;
+        for number in 0..reserved - 1 {
+            let expected = (number + 1, format!("made /{number}"));
+            assert_eq!(scene.next().await, expected);
+        }
+        scene.settle().await;
+        assert!(scene.lane.try_next().is_none());
+        execute(scene.directory.path(), "DROP TRIGGER failing").await;
+        let room: RoomName = "#ops".parse().expect("a room");
+        let joined = scene.messages.join(alice(), room).await;
+        joined.expect("joined");
+        scene.change(3000..3001);
+        assert_eq!(scene.next().await.1, "made /3000");
+        assert_eq!(scene.next().await.1, "overflow /");
+    }
+
+    #[tokio::test]
+    async fn a_session_that_has_ended_leaves_nothing_behind() {
+        let scene = Scene::new().await;
+        scene.change(0..2000);
+        scene.settle().await;
+        scene.lane.close();
+        let shared = Arc::downgrade(&scene.messages.shared);
+        drop(scene.attendance);
+        scene.messages.settle().await;
+        assert!(scene.lane.try_next().is_none());
+        drop(scene.messages);
+        // The sequencer goes, and nobody who waits for a lane keeps it.
+        while shared.upgrade().is_some() {
+            tokio::task::yield_now().await;
+        }
+    }
 }

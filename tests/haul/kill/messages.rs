@@ -231,7 +231,7 @@ impl Listener {
                 let frame = line.receive_any().expect("the server lives");
                 match self.take(&frame) {
                     Some(reply) => break reply.clone(),
-                    None => continue,
+                    None => {}
                 }
             };
             if reply["ok"]["delivered"].as_u64() > Some(0) {
