@@ -53,6 +53,9 @@ pub enum CommandError {
     /// No unfinished get or put has the id that `cancel` names.
     #[error("there is no unfinished get or put with id {0}")]
     NoTransfer(u32),
+    /// The session has no watch of the number that `unwatch` names.
+    #[error("there is no watch {0}")]
+    NoWatch(u32),
     /// Too many puts wait for their data at once.
     #[error("{0} puts wait for their data on this connection; send it before opening more")]
     TooManyPuts(usize),
@@ -137,7 +140,9 @@ fn code_of(error: &MessagesError) -> ErrorCode {
         MessagesError::TextTooLong(_) => ErrorCode::TooLarge,
         MessagesError::NoSuchRoom(_) => ErrorCode::NotFound,
         MessagesError::NotInRoom(_) => ErrorCode::Denied,
-        MessagesError::RoomFull { .. } | MessagesError::TooManyRooms(_) => ErrorCode::Limited,
+        MessagesError::RoomFull { .. }
+        | MessagesError::TooManyRooms(_)
+        | MessagesError::TooManyWatches(_) => ErrorCode::Limited,
         error if error.is_full_disk() => ErrorCode::NoSpace,
         MessagesError::Make { .. } | MessagesError::Database { .. } | MessagesError::Ended => {
             ErrorCode::Internal
@@ -159,7 +164,7 @@ impl From<&CommandError> for WireError {
                 Code::Denied
             }
             E::NameTaken(_) => Code::Exists,
-            E::NoTransfer(_) | E::NoUpload | E::NoSuchUser(_) => Code::NotFound,
+            E::NoTransfer(_) | E::NoWatch(_) | E::NoUpload | E::NoSuchUser(_) => Code::NotFound,
             E::Messages(error) => code_of(error),
             E::TooManyAttempts(_) => Code::TooManyAttempts,
             E::TooMuchSaid(_)

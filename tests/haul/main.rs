@@ -38,3 +38,4 @@ mod stopping;
 mod strace;
 mod tls;
 mod transfers;
+mod watching;

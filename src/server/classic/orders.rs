@@ -182,7 +182,7 @@ fn login(words: &[String], request: &Request) -> Option<Login> {
     Some(Login {
         user,
         password: password.map(Secret::new),
-        token: None,
+        ..Login::default()
     })
 }
 

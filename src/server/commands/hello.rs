@@ -13,7 +13,7 @@ pub(super) fn answer(peer: &Peer) -> HelloReply {
     HelloReply {
         protocol: VERSION,
         server: SERVER.into(),
-        features: Vec::new(),
+        features: vec!["watch".into()],
         logins,
         max_control: MAX_CONTROL as u64,
         max_chunk: MAX_CHUNK as u64,

@@ -24,6 +24,7 @@ mod rm;
 mod say;
 mod stat;
 mod uploads;
+mod watch;
 mod who;
 mod whoami;
 
@@ -36,6 +37,7 @@ pub(super) use login::{log_in, welcome};
 pub(super) use put::put;
 pub(super) use register::register;
 pub(super) use say::say;
+pub(super) use watch::{rescope, unwatch, watch};
 
 use super::member::Member;
 use super::{CommandError, Peer};
