@@ -31,6 +31,11 @@ pub enum CommandError {
          its operator can allow it with auth.plaintext_logins"
     )]
     PlaintextLogin,
+    /// A ticket would go in the clear to another machine.
+    #[error(
+        "this server gives tickets over encrypted connections only: their secret goes with them"
+    )]
+    PlaintextTicket,
     /// The files said no.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -125,7 +130,9 @@ impl From<&CommandError> for WireError {
             E::BadRequest(_) | E::LoggedIn(_) => Code::BadRequest,
             E::NotLoggedIn(_) => Code::NotLoggedIn,
             E::Accounts(AccountsError::LoginFailed) => Code::LoginFailed,
-            E::Accounts(AccountsError::WrongPassword) | E::PlaintextLogin => Code::Denied,
+            E::Accounts(AccountsError::WrongPassword) | E::PlaintextLogin | E::PlaintextTicket => {
+                Code::Denied
+            }
             E::NoTransfer(_) | E::NoUpload => Code::NotFound,
             E::TooManyAttempts(_) => Code::TooManyAttempts,
             E::TooManyPuts(_) | E::TooManyLogins | E::TooManySessions(_) | E::Evicted => {

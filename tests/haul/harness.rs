@@ -7,13 +7,13 @@ use std::time::Duration;
 use haul::accounts::{Accounts, HashingCost, NewUser, UserName};
 use haul::config::Config;
 use haul::protocol::Secret;
-use haul::server::Server;
+use haul::server::{self, Server};
 use haul::storage::{Limits, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -65,9 +65,14 @@ impl TestServer {
         config.server.data = data.path().to_owned();
         change(&mut config);
         let store = Store::open(data.path()).expect("a store");
-        let server = Server::new(accounts.clone(), store, config);
+        let anywhere = "127.0.0.1:0".parse().expect("an address");
+        let bound = server::bind(anywhere, config.server.datagrams).await;
+        let (listener, datagrams) = bound.expect("a free port");
+        let mut server = Server::new(accounts.clone(), store, config);
+        if let Some(socket) = datagrams {
+            server = server.with_datagrams(socket);
+        }
         server.reload_tls().await.expect("a certificate");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shutdown = CancellationToken::new();
         let running = tokio::spawn({

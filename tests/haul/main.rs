@@ -12,6 +12,7 @@ mod bandwidth;
 mod client;
 mod command_line;
 mod corpus;
+mod datagrams;
 mod faults;
 mod files;
 mod foreign_clients;

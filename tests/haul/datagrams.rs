@@ -1,0 +1,386 @@
+//! Datagrams, from a client that is made of a socket, HMAC-SHA256 and `serde_json`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use haul::config::Config;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use crate::harness::{RawClient, TestServer, soon};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A client that knows nothing of haul's code.
+struct RawDatagrams {
+    socket: UdpSocket,
+    server: SocketAddr,
+    ticket: String,
+    secret: Vec<u8>,
+}
+
+impl RawDatagrams {
+    /// Somebody who holds no ticket.
+    async fn stranger(server: SocketAddr) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+        Self {
+            socket,
+            server,
+            ticket: "0123456789abcdef".into(),
+            secret: vec![7; 32],
+        }
+    }
+
+    /// The holder of a ticket for a session.
+    async fn of(session: &mut RawClient, server: SocketAddr) -> Self {
+        let ticket = session.ok(json!({"cmd": "ticket"})).await;
+        assert_eq!(ticket["port"], server.port());
+        let text = |member: &str| ticket[member].as_str().expect(member).to_owned();
+        let secret = text("secret");
+        assert_eq!(secret.len(), 64);
+        Self {
+            ticket: text("ticket"),
+            secret: HEXLOWER.decode(secret.as_bytes()).expect("hex"),
+            ..Self::stranger(server).await
+        }
+    }
+
+    /// The datagram of a request, padded to `length`.
+    fn datagram(&self, mut request: Value, length: usize) -> Vec<u8> {
+        request["ticket"] = self.ticket.clone().into();
+        let missing = length.checked_sub(self.sign(&request).len() + r#","pad":"""#.len());
+        if let Some(missing) = missing {
+            request["pad"] = ".".repeat(missing).into();
+        }
+        self.sign(&request)
+    }
+
+    fn sign(&self, json: &Value) -> Vec<u8> {
+        let mut bytes = json.to_string().into_bytes();
+        let hmac = self.hmac(&bytes);
+        bytes.push(b'\n');
+        bytes.extend(HEXLOWER.encode(&hmac).into_bytes());
+        bytes
+    }
+
+    fn hmac(&self, json: &[u8]) -> Vec<u8> {
+        let mut hmac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("a key");
+        hmac.update(json);
+        hmac.finalize().into_bytes().to_vec()
+    }
+
+    async fn send(&self, datagram: &[u8]) {
+        let sent = self.socket.send_to(datagram, self.server).await;
+        assert_eq!(sent.expect("the system takes it"), datagram.len());
+    }
+
+    /// The next datagram, as it came.
+    async fn receive(&self) -> Vec<u8> {
+        let mut buffer = vec![0; 2000];
+        let received = timeout(PATIENCE, self.socket.recv_from(&mut buffer)).await;
+        let (length, from) = received.expect("the server answers").expect("a datagram");
+        assert_eq!(from, self.server);
+        buffer.truncate(length);
+        buffer
+    }
+
+    /// The JSON of a signed datagram.
+    fn open(&self, datagram: &[u8]) -> Value {
+        let (json, signature) = datagram.split_at(datagram.len() - 65);
+        assert_eq!(signature[0], b'\n');
+        let hmac = HEXLOWER_PERMISSIVE.decode(&signature[1..]).expect("hex");
+        assert_eq!(hmac, self.hmac(json), "{}", json.escape_ascii());
+        serde_json::from_slice(json).expect("JSON")
+    }
+
+    /// Sends a request and takes the reply to it, which is not longer.
+    async fn call(&self, request: Value) -> Value {
+        let datagram = self.datagram(request, 600);
+        self.send(&datagram).await;
+        let reply = self.receive().await;
+        assert!(reply.len() <= datagram.len());
+        self.open(&reply)
+    }
+}
+
+fn ack(id: u32, seq: u64) -> Value {
+    json!({"id": id, "cmd": "ack", "seq": seq})
+}
+
+/// Waits until the server has dropped so many datagrams.
+async fn dropped(server: &TestServer, number: u64) {
+    let look = async || (server.server.dropped_datagrams() >= number).then_some(());
+    soon("a datagram that is dropped", look).await;
+    assert_eq!(server.server.dropped_datagrams(), number);
+}
+
+#[tokio::test]
+async fn whoever_looks_for_servers_is_told_name_version_and_port() {
+    let server = TestServer::start().await;
+    let client = RawDatagrams::stranger(server.address).await;
+    let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
+    client.send(question.as_bytes()).await;
+    let answer: Value = serde_json::from_slice(&client.receive().await).expect("JSON");
+    assert!(
+        answer["server"]
+            .as_str()
+            .expect("text")
+            .starts_with("haul/")
+    );
+    assert!(answer["name"].is_string());
+    assert_eq!(answer["protocol"], 1);
+    assert_eq!(answer["port"], server.address.port());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn no_answer_to_a_search_is_longer_than_the_search() {
+    let server = TestServer::start().await;
+    let client = RawDatagrams::stranger(server.address).await;
+    let shortest = json!({"cmd": "hello", "pad": ""}).to_string().len();
+    let mut unanswered = 0;
+    for pad in (0..240).step_by(15) {
+        let question = json!({"cmd": "hello", "pad": ".".repeat(pad)}).to_string();
+        client.send(question.as_bytes()).await;
+        let mut buffer = [0; 2000];
+        // Of those that get no answer it is known when they were looked at.
+        let length = tokio::select! {
+            received = client.socket.recv_from(&mut buffer) => received.expect("an answer").0,
+            () = dropped(&server, unanswered + 1) => {
+                unanswered += 1;
+                0
+            }
+        };
+        assert!(length <= question.len());
+        assert_eq!(
+            length == 0,
+            question.len() < answer_length(&server),
+            "{pad}"
+        );
+    }
+    assert!(unanswered > 0 && shortest < answer_length(&server));
+    server.stop().await;
+}
+
+/// How long the answer to a search is.
+fn answer_length(server: &TestServer) -> usize {
+    let name = rustix::system::uname();
+    let name: String = name.nodename().to_string_lossy().chars().take(64).collect();
+    let port = server.address.port();
+    let answer = json!({"server": haul::server::SERVER, "name": name, "protocol": 1, "port": port});
+    answer.to_string().len()
+}
+
+#[tokio::test]
+async fn a_flood_of_searches_is_answered_seldom() {
+    let server = TestServer::start().await;
+    let client = RawDatagrams::stranger(server.address).await;
+    let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
+    let mut answers = 0;
+    let mut buffer = [0; 2000];
+    while server.server.dropped_datagrams() < 100 {
+        client.send(question.as_bytes()).await;
+        tokio::task::yield_now().await;
+        while client.socket.try_recv_from(&mut buffer).is_ok() {
+            answers += 1;
+        }
+    }
+    assert!((1..=100).contains(&answers), "{answers}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn hello_offers_datagrams_and_a_server_without_them_says_so() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let hello = session.ok(json!({"cmd": "hello"})).await;
+    assert_eq!(hello["features"], json!(["datagrams"]));
+    server.stop().await;
+
+    let server = TestServer::start_with(|config| config.server.datagrams = false).await;
+    let mut session = server.log_in("alice").await;
+    let hello = session.ok(json!({"cmd": "hello"})).await;
+    assert_eq!(hello["features"], json!([]));
+    session.fails(json!({"cmd": "ticket"}), "unsupported").await;
+    let visitor = json!({"cmd": "ticket"});
+    server.connect().await.fails(visitor, "not_logged_in").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_is_answered_with_its_id_by_who_holds_the_secret() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    let reply = client.call(ack(7, 1)).await;
+    assert_eq!(reply, json!({"id": 7, "ok": {}}));
+    let reply = client
+        .call(json!({"id": 8, "cmd": "rm", "path": "/"}))
+        .await;
+    assert_eq!(
+        (&reply["id"], &reply["error"]["code"]),
+        (&json!(8), &json!("bad_request"))
+    );
+    assert_eq!(reply["error"]["field"], "cmd");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn no_reply_is_longer_than_its_request_whatever_its_length() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    let mut lengths = vec![0];
+    for length in (0..=1200).step_by(7) {
+        for mut request in [
+            json!({"cmd": "ack"}),
+            json!({"cmd": "who"}),
+            json!({"cmd": "x"}),
+            ack(0, 1),
+        ] {
+            request["id"] = lengths.len().into();
+            let datagram = client.datagram(request, length);
+            lengths.push(datagram.len());
+            client.send(&datagram).await;
+        }
+        // The last of the four always has room for its reply; some may come behind it.
+        loop {
+            let reply = client.receive().await;
+            let id = client.open(&reply)["id"].as_u64().expect("an id");
+            let asked = lengths[usize::try_from(id).expect("an index")];
+            assert!(reply.len() <= asked, "{} for {asked}", reply.len());
+            if id as usize + 1 == lengths.len() {
+                break;
+            }
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_forged_or_of_no_ticket_gets_no_answer_and_is_counted() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    let sound = client.datagram(ack(1, 1), 0);
+    let stranger = RawDatagrams::stranger(server.address).await;
+    let mut forged = vec![
+        b"junk".to_vec(),
+        Vec::new(),
+        stranger.datagram(ack(1, 1), 300),
+        json!({"ticket": client.ticket, "id": 1, "cmd": "ack", "seq": 1})
+            .to_string()
+            .into_bytes(),
+        // Cut off, and longer than a datagram may be.
+        sound[..sound.len() - 1].to_vec(),
+        client.datagram(ack(1, 1), 1201),
+    ];
+    // Somebody who knows the name of a ticket.
+    let mut thief = RawDatagrams::stranger(server.address).await;
+    thief.ticket.clone_from(&client.ticket);
+    forged.push(thief.datagram(ack(1, 1), 300));
+    for bit in [0, 100, 8 * (sound.len() - 65), 8 * sound.len() - 1] {
+        let mut flipped = sound.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        forged.push(flipped);
+    }
+    for (number, datagram) in forged.iter().enumerate() {
+        client.send(datagram).await;
+        dropped(&server, number as u64 + 1).await;
+    }
+    client.send(&sound).await;
+    let reply = client.open(&client.receive().await);
+    assert_eq!(reply, json!({"id": 1, "ok": {}}), "the first answer of all");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeated_request_gets_the_same_reply_and_an_old_or_changed_one_none() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    let first = client.datagram(ack(100, 1), 0);
+    client.send(&first).await;
+    let reply = client.receive().await;
+    for _ in 0..5 {
+        client.send(&first).await;
+        assert_eq!(client.receive().await, reply);
+    }
+    // Another content under the same id, and ids that are too old.
+    client.send(&client.datagram(ack(100, 2), 0)).await;
+    dropped(&server, 1).await;
+    client.send(&client.datagram(ack(36, 1), 0)).await;
+    dropped(&server, 2).await;
+    // What was overtaken is done.
+    assert_eq!(client.call(ack(37, 1)).await["id"], 37);
+    // What was seen on the way is answered again to whoever sends it, in no more bytes.
+    let thief = RawDatagrams::stranger(server.address).await;
+    thief.send(&first).await;
+    assert_eq!(thief.receive().await, reply);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_ends_with_its_session() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    assert!(client.call(ack(1, 1)).await["ok"].is_object());
+    session.ok(json!({"cmd": "quit"})).await;
+    client.send(&client.datagram(ack(2, 1), 0)).await;
+    dropped(&server, 1).await;
+    // Not even what was answered before is answered again.
+    client.send(&client.datagram(ack(1, 1), 600)).await;
+    dropped(&server, 2).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_ends_when_the_connection_is_cut() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    drop(session);
+    let mut id = 0;
+    soon("the end of the session", async || {
+        id += 1;
+        client.send(&client.datagram(ack(id, 1), 0)).await;
+        (server.server.dropped_datagrams() > 0).then_some(())
+    })
+    .await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn of_more_tickets_than_a_session_may_have_the_oldest_ends() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let mut holders = Vec::new();
+    for _ in 0..5 {
+        holders.push(RawDatagrams::of(&mut session, server.address).await);
+    }
+    let oldest = holders.remove(0);
+    oldest.send(&oldest.datagram(ack(1, 1), 0)).await;
+    dropped(&server, 1).await;
+    for holder in holders {
+        assert_eq!(holder.call(ack(1, 1)).await["id"], 1);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn networks_that_may_not_connect_are_not_heard() {
+    let server = TestServer::start().await;
+    let client = RawDatagrams::stranger(server.address).await;
+    let mut config = Config::clone(&server.server.config());
+    config.network.deny = vec!["127.0.0.0/8".parse().expect("a network")];
+    let _ = server.server.reload(&config);
+    let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
+    client.send(question.as_bytes()).await;
+    dropped(&server, 1).await;
+    server.stop().await;
+}
