@@ -220,12 +220,13 @@ mod tests {
     #[test]
     fn a_lane_that_nobody_empties_takes_no_more_than_its_bounds() {
         let lane = EventLane::default();
-        let full = (0..).find(|seq| lane.push(event(*seq)).is_err());
-        assert_eq!(full, Some(MOST_EVENTS as u64));
+        let most = MOST_EVENTS as u64;
+        let full = (0..=most).find(|seq| lane.push(event(*seq)).is_err());
+        assert_eq!(full, Some(most));
         let lane = EventLane::default();
         let mut large = event(1);
         large.json = vec![b' '; MOST_BYTES / 4].into();
-        let full = (0..).find(|_| lane.push(large.clone()).is_err());
+        let full = (0..9).find(|_| lane.push(large.clone()).is_err());
         assert_eq!(full, Some(4));
     }
 

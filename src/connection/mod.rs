@@ -25,7 +25,7 @@ pub use self::events::{EventLane, EventTap, LaneEvent, LaneFull, Receipt};
 pub use self::outbox::{Closed, DataSlot, Outbox, OutboxQueue, write_frames};
 
 /// Bytes that a silent connection keeps for what comes next.
-const IDLE_BUFFER: usize = 2 * 1024;
+const IDLE_BUFFER: usize = 1024;
 
 /// Bytes of file in the data frames that haul itself sends. Large enough that a frame costs
 /// nothing beside its bytes, small enough that a reply does not wait long behind one.

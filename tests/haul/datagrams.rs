@@ -11,7 +11,9 @@ use sha2::Sha256;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use crate::harness::{RawClient, TestServer, soon};
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{PASSWORD, RawClient, Received, TestServer, soon};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -382,5 +384,332 @@ async fn networks_that_may_not_connect_are_not_heard() {
     let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
     client.send(question.as_bytes()).await;
     dropped(&server, 1).await;
+    server.stop().await;
+}
+
+fn say(id: u32, to: &str, text: &str) -> Value {
+    json!({"id": id, "cmd": "say", "to": to, "text": text})
+}
+
+/// The next message that a session is told.
+async fn heard(session: &mut RawClient) -> Value {
+    if !session.events.is_empty() {
+        return session.events.remove(0);
+    }
+    match session.receive().await {
+        Received::Control(event) if event["event"] == "message" => event,
+        other => panic!("expected a message, not {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_by_datagram_is_delivered_once_however_often_it_is_sent() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut bob = server.log_in("bob").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let datagram = client.datagram(say(1, "bob", "hello"), 0);
+    for _ in 0..10 {
+        client.send(&datagram).await;
+    }
+    let reply = client.receive().await;
+    let said = client.open(&reply);
+    assert_eq!(
+        (&said["id"], &said["ok"]["delivered"]),
+        (&json!(1), &json!(1))
+    );
+    client.send(&datagram).await;
+    assert_eq!(client.receive().await, reply);
+    let second = client.call(say(2, "bob", "again")).await;
+    assert!(second["ok"]["seq"].as_u64() > said["ok"]["seq"].as_u64());
+    for (text, reply) in [("hello", said), ("again", second)] {
+        let event = heard(&mut bob).await;
+        assert_eq!(
+            (&event["from"], &event["text"]),
+            (&json!("alice"), &json!(text))
+        );
+        assert_eq!(event["seq"], reply["ok"]["seq"]);
+    }
+    let history = bob.ok(json!({"cmd": "history", "with": "alice"})).await;
+    assert_eq!(history["messages"].as_array().map(Vec::len), Some(2));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_say_that_is_refused_is_refused_as_over_the_connection() {
+    let server = TestServer::start_with(|config| config.limits.messages_per_user = 1).await;
+    let mut alice = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let nobody = client.call(say(1, "nobody", "hello")).await;
+    assert_eq!(nobody["error"]["code"], "not_found");
+    let elsewhere = client.call(say(2, "#ops", "hello")).await;
+    assert_eq!(elsewhere["error"]["code"], "not_found");
+    // What a user says by datagram and over connections counts together.
+    let mut id = 2;
+    let limited = loop {
+        id += 1;
+        let reply = client.call(say(id, "bob", "hello")).await;
+        if reply.get("error").is_some() {
+            break reply;
+        }
+    };
+    assert_eq!(limited["error"]["code"], "limited");
+    assert!(limited["error"]["retry_after_ms"].is_u64());
+    let over_the_connection = json!({"cmd": "say", "to": "bob", "text": "hello"});
+    alice.fails(over_the_connection, "limited").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_lists_as_many_as_its_request_has_room_for() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let _bob = server.log_in("bob").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let all = client.call(json!({"id": 1, "cmd": "who"})).await;
+    let names: Vec<_> = all["ok"]["users"]
+        .as_array()
+        .expect("users")
+        .iter()
+        .map(|present| &present["user"])
+        .collect();
+    assert_eq!(names, ["alice", "bob"]);
+    assert_eq!(all["ok"].get("more"), None);
+    client
+        .send(&client.datagram(json!({"id": 2, "cmd": "who"}), 0))
+        .await;
+    let none = client.open(&client.receive().await);
+    assert_eq!(none["ok"], json!({"users": [], "more": true}));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_comes_to_where_the_holder_spoke_from_until_it_is_acknowledged() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut bob = server.log_in("bob").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    // Nobody knows where the holder is before they have said something.
+    bob.ok(json!({"cmd": "say", "to": "alice", "text": "too early"}))
+        .await;
+    assert_eq!(heard(&mut alice).await["text"], "too early");
+    for id in 1..=4 {
+        assert!(client.call(ack(id, 1)).await["ok"].is_object());
+    }
+    let said = json!({"cmd": "say", "to": "alice", "text": "hello"});
+    let seq = bob.ok(said).await["seq"].as_u64().expect("a seq");
+    let first = client.receive().await;
+    let event = client.open(&first);
+    assert_eq!(
+        (&event["event"], &event["seq"]),
+        (&json!("message"), &json!(seq))
+    );
+    assert_eq!(
+        (&event["from"], &event["text"]),
+        (&json!("bob"), &json!("hello"))
+    );
+    assert_eq!(client.receive().await, first, "it was not acknowledged");
+    assert_eq!(
+        heard(&mut alice).await["text"],
+        "hello",
+        "the session has it, too"
+    );
+    let request = client.datagram(ack(5, seq), 600);
+    client.send(&request).await;
+    // What was sent before the acknowledgement came may come behind it.
+    while client.receive().await == first {}
+    let more = json!({"cmd": "say", "to": "alice", "text": "more"});
+    bob.ok(more).await;
+    let next = client.open(&client.receive().await);
+    assert_eq!(next["text"], "more", "the other one is not sent again");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn messages_follow_the_holder_and_not_who_repeats_what_they_said() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut bob = server.log_in("bob").await;
+    let home = RawDatagrams::of(&mut alice, server.address).await;
+    let mut away = RawDatagrams::stranger(server.address).await;
+    away.ticket.clone_from(&home.ticket);
+    away.secret.clone_from(&home.secret);
+    assert!(home.call(ack(1, 1)).await["ok"].is_object());
+    let spoken = away.datagram(ack(2, 1), 1200);
+    away.send(&spoken).await;
+    away.receive().await;
+    // Somebody has listened on the way, and sends it from where they are.
+    let thief = RawDatagrams::stranger(server.address).await;
+    thief.send(&spoken).await;
+    thief.receive().await;
+    bob.ok(json!({"cmd": "say", "to": "alice", "text": "hello"}))
+        .await;
+    assert_eq!(away.open(&away.receive().await)["text"], "hello");
+    let mut buffer = [0; 2000];
+    for other in [&home, &thief] {
+        let nothing = other.socket.try_recv_from(&mut buffer);
+        assert!(nothing.is_err(), "{nothing:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_is_sent_more_bytes_than_they_sent() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut bob = server.log_in("bob").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let request = client.datagram(ack(1, 1), 500);
+    client.send(&request).await;
+    let mut received = client.receive().await.len();
+    for _ in 0..10 {
+        let text = "x".repeat(200);
+        bob.ok(json!({"cmd": "say", "to": "alice", "text": text}))
+            .await;
+    }
+    received += client.receive().await.len();
+    // Behind all that was sent before; the messages wait for their next turn.
+    let last = client.datagram(ack(2, 1), 0);
+    client.send(&last).await;
+    loop {
+        let datagram = client.receive().await;
+        received += datagram.len();
+        if client.open(&datagram)["id"] == 2 {
+            break;
+        }
+    }
+    assert!(received <= request.len() + last.len(), "{received}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_fits_no_datagram_comes_over_the_connection_alone() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut bob = server.log_in("bob").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    for id in 1..=3 {
+        client.call(ack(id, 1)).await;
+    }
+    for text in ["x".repeat(1200), "short".into()] {
+        bob.ok(json!({"cmd": "say", "to": "alice", "text": text}))
+            .await;
+        assert_eq!(heard(&mut alice).await["text"], text);
+    }
+    assert_eq!(client.open(&client.receive().await)["text"], "short");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_error_of_the_network_does_not_end_the_loop() {
+    // A socket that is tied to one peer is told that the peer is gone.
+    let peer = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+    let peer_address = peer.local_addr().expect("bound");
+    let data = tempfile::tempdir().expect("a directory");
+    let anywhere = "127.0.0.1:0".parse().expect("an address");
+    let (listener, socket) = haul::server::bind(anywhere, true).await.expect("a port");
+    let socket = socket.expect("it was asked for");
+    socket.connect(peer_address).await.expect("an address");
+    let address = listener.local_addr().expect("bound");
+    drop(peer);
+    socket.send(b"is anybody there?").await.expect("sent");
+    let server = TestServer::start_at((listener, Some(socket)), data, Config::default()).await;
+    let socket = UdpSocket::bind(peer_address).await.expect("it was free");
+    let client = RawDatagrams {
+        socket,
+        ..RawDatagrams::stranger(address).await
+    };
+    let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
+    client.send(question.as_bytes()).await;
+    let answer: Value = serde_json::from_slice(&client.receive().await).expect("JSON");
+    assert_eq!(answer["port"], address.port());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_junk_leaves_sessions_and_tickets_unharmed() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let stop = CancellationToken::new();
+    let mut junk = vec![vec![b'{'; 1200], Vec::new(), vec![0xff; 1201]];
+    let stranger = RawDatagrams::stranger(server.address).await;
+    junk.push(stranger.datagram(say(1, "alice", "junk"), 1200));
+    let mut thief = RawDatagrams::stranger(server.address).await;
+    thief.ticket.clone_from(&client.ticket);
+    junk.push(thief.datagram(say(1, "alice", "junk"), 1200));
+    let flood = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            let mut sent = 0_u64;
+            while !stop.is_cancelled() {
+                for datagram in &junk {
+                    thief.send(datagram).await;
+                    sent += 1;
+                }
+                tokio::task::yield_now().await;
+            }
+            sent
+        }
+    });
+    let mut id = 0;
+    soon("ten thousand datagrams that are dropped", async || {
+        alice.put("a.bin", &[7; 100_000]).await;
+        assert_eq!(
+            alice
+                .get(json!({"cmd": "get", "path": "a.bin"}))
+                .await
+                .0
+                .len(),
+            100_000
+        );
+        // It may be lost among the others; then it is sent again.
+        id += 1;
+        let request = client.datagram(ack(id, 1), 0);
+        client.send(&request).await;
+        (server.server.dropped_datagrams() >= 10_000).then_some(())
+    })
+    .await;
+    stop.cancel();
+    assert!(flood.await.expect("no panic") >= 10_000);
+    assert!(client.open(&client.receive().await)["ok"].is_object());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn no_ticket_goes_to_another_machine_in_the_clear() {
+    let server = TestServer::start_with(|config| {
+        config.network.proxies = vec!["127.0.0.1/32".parse().expect("a network")];
+        config.auth.plaintext_logins = true;
+    })
+    .await;
+    let mut session = server.connect().await;
+    // A header of version 2 for TCP over IPv4, from 192.0.2.1 (the PROXY protocol, section 2.2).
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    header.extend([192, 0, 2, 1, 192, 0, 2, 2, 0, 9, 0, 9]);
+    session.send_bytes(&header).await;
+    let login = json!({"cmd": "login", "user": "alice", "password": PASSWORD});
+    session.ok(login).await;
+    session.ok(json!({"cmd": "ticket"})).await;
+    let mut config = Config::clone(&server.server.config());
+    config.auth.plaintext_logins = false;
+    let _ = server.server.reload(&config);
+    session.fails(json!({"cmd": "ticket"}), "denied").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_ends_after_its_time() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    assert!(client.call(ack(1, 1)).await["ok"].is_object());
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5 * 60)).await;
+    tokio::time::resume();
+    client.send(&client.datagram(ack(2, 1), 0)).await;
+    dropped(&server, 1).await;
+    let next = RawDatagrams::of(&mut session, server.address).await;
+    assert!(next.call(ack(1, 1)).await["ok"].is_object());
     server.stop().await;
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use haul::accounts::{Accounts, HashingCost, NewUser, UserName};
 use haul::config::Config;
+use haul::messages::Messages;
 use haul::protocol::Secret;
 use haul::server::{self, Server};
 use haul::storage::{Limits, Store};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpStream, ToSocketAddrs};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -57,18 +58,34 @@ impl TestServer {
     /// With settings changed by `change`.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
-        let accounts = Accounts::open(data.path()).await.expect("accounts");
-        let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
+        let server = Self::start_on(data, change).await;
+        server.add_user("alice", Limits::default()).await;
+        server.add_user("bob", Limits::default()).await;
+        server
+    }
+
+    async fn start_on(data: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         // All that tests connect comes from one address.
         config.limits.sessions_per_address = 0;
         config.server.data = data.path().to_owned();
         change(&mut config);
-        let store = Store::open(data.path()).expect("a store");
         let anywhere = "127.0.0.1:0".parse().expect("an address");
         let bound = server::bind(anywhere, config.server.datagrams).await;
-        let (listener, datagrams) = bound.expect("a free port");
-        let mut server = Server::new(accounts.clone(), store, config);
+        Self::start_at(bound.expect("a free port"), data, config).await
+    }
+
+    /// On sockets that are there already.
+    pub(crate) async fn start_at(
+        (listener, datagrams): (TcpListener, Option<UdpSocket>),
+        data: TempDir,
+        config: Config,
+    ) -> Self {
+        let accounts = Accounts::open(data.path()).await.expect("accounts");
+        let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
+        let store = Store::open(data.path()).expect("a store");
+        let messages = Messages::open(data.path()).await.expect("messages");
+        let mut server = Server::new(accounts.clone(), store, messages, config);
         if let Some(socket) = datagrams {
             server = server.with_datagrams(socket);
         }
@@ -79,17 +96,14 @@ impl TestServer {
             let (server, shutdown) = (server.clone(), shutdown.clone());
             async move { server.run(listener, shutdown).await }
         });
-        let server = Self {
+        Self {
             address,
             accounts,
             server,
             shutdown,
             running,
             data,
-        };
-        server.add_user("alice", Limits::default()).await;
-        server.add_user("bob", Limits::default()).await;
-        server
+        }
     }
 
     pub(crate) async fn add_user(&self, name: &str, limits: Limits) {
@@ -137,6 +151,12 @@ impl TestServer {
     /// Tells the server to stop, without waiting for it.
     pub(crate) fn begin_shutdown(&self) {
         self.shutdown.cancel();
+    }
+
+    /// Stops the server, and starts another one on the same data.
+    pub(crate) async fn restart(self) -> Self {
+        let data = self.stop().await;
+        Self::start_on(data, |_| {}).await
     }
 
     /// Stops the server and waits until its last session has ended.
@@ -254,6 +274,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
 
     pub(crate) async fn receive(&mut self) -> Received {
         RawReceiver(&mut self.stream).receive().await
+    }
+
+    /// The next event that is not looked at yet.
+    pub(crate) async fn event(&mut self) -> Value {
+        if !self.events.is_empty() {
+            return self.events.remove(0);
+        }
+        match self.receive().await {
+            Received::Control(json) if json.get("event").is_some() => json,
+            other => panic!("expected an event, not {other:?}"),
+        }
     }
 
     /// The next control frame that is no event.

@@ -23,6 +23,7 @@ mod json;
 mod kill;
 mod limits;
 mod load;
+mod messages;
 mod network;
 mod operations_document;
 mod passwd;

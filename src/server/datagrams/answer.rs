@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tracing::{Instrument, error_span};
+use tracing::{Instrument, Span, error_span};
 
 use super::replay::Verdict;
 use super::{Shared, Shutdown, Ticket};
 use crate::protocol::{
-    BadRequest, DatagramRequest, Nothing, SIGNATURE, Verified, WireError, encode_error_within,
-    encode_ok,
+    DatagramRequest, Nothing, SIGNATURE, Say, Verified, WireError, encode_error_within, encode_ok,
+    encode_who_within,
 };
-use crate::server::CommandError;
 use crate::server::job::Job;
+use crate::server::{CommandError, commands};
 
 /// A request that was begun.
 struct Begun {
@@ -58,17 +58,12 @@ pub(super) fn take(
             begun.reply(Some(encode_ok(begun.id, &Nothing {})));
         }
         Ok(_) if shutdown.drain.is_cancelled() => begun.refuse(&CommandError::ShuttingDown),
-        Ok(request) => {
-            let member = &begun.ticket.member;
-            let span = error_span!(
-                "datagram",
-                session = %member.session,
-                peer = %from,
-                user = %member.account.name
-            );
+        Ok(DatagramRequest::Who) => begun.who(),
+        Ok(DatagramRequest::Say(say)) => {
+            let gone = begun.ticket.member.gone.clone();
+            let span = begun.span();
             let work = async move {
-                let gone = begun.ticket.member.gone.clone();
-                gone.run_until_cancelled(begun.work(request)).await;
+                gone.run_until_cancelled(begun.say(say)).await;
                 drop(permit);
             };
             tokio::spawn(work.instrument(span));
@@ -77,27 +72,34 @@ pub(super) fn take(
 }
 
 impl Begun {
-    /// Does the command as if it had come over the connection, and replies.
-    async fn work(&self, request: DatagramRequest) {
-        let (cmd, to) = match &request {
-            DatagramRequest::Who => ("who", None),
-            DatagramRequest::Say(say) => ("say", Some(say.to.clone())),
-            DatagramRequest::Ack(_) => ("ack", None),
-        };
-        let job = Job::new(self.id, cmd, None).with_to(to);
-        let outcome = job.guard(self.done(request)).await;
-        let error = outcome.reply.as_ref().err().map(WireError::from);
-        let reply = job.close(outcome);
-        match error {
-            Some(error) => self.reply(encode_error_within(self.id, &error, self.room)),
-            None => self.reply(Some(reply)),
-        }
+    fn who(&self) {
+        let _span = self.span().entered();
+        let job = Job::new(self.id, "who", None);
+        let who = commands::who(&self.ticket.member, self.room);
+        let reply = encode_who_within(self.id, &who, self.room);
+        self.reply(Some(job.close(Ok(reply).into())));
     }
 
-    async fn done(&self, _request: DatagramRequest) -> Result<Bytes, CommandError> {
-        let mut bad = BadRequest::of_field(self.id, "who", "cmd", "not yet offered");
-        bad.unsupported = true;
-        Err(bad.into())
+    async fn say(&self, say: Say) {
+        let job = Job::new(self.id, "say", None);
+        let work = async {
+            let said = commands::say(say, &self.ticket.member).await?;
+            Ok(encode_ok(self.id, &said.done().await?))
+        };
+        let outcome = job.guard(work).await;
+        let error = outcome.reply.as_ref().err().map(WireError::from);
+        let reply = job.close(outcome);
+        self.reply(match error {
+            Some(error) => encode_error_within(self.id, &error, self.room),
+            None => Some(reply),
+        });
+    }
+
+    /// Lines of the log tell whose session it is.
+    fn span(&self) -> Span {
+        let member = &self.ticket.member;
+        let (session, user) = (&member.session, &member.account.name);
+        error_span!("datagram", session = %session, peer = %self.from, user = %user)
     }
 
     fn refuse(&self, error: &CommandError) {
