@@ -71,7 +71,7 @@ fn check_request(verified: &Verified<'_>, ticket: &str, object: &Map<String, Val
         DatagramRequest::Ack(ack) => encode::<Ack>(ticket, id, ack),
     };
     // What is escaped may take more room than it had.
-    let Some(again) = again else { return };
+    let Ok(again) = again else { return };
     let Some(Datagram::Signed(read)) = Datagram::parse(&again) else {
         panic!("{} does not read back", again.escape_ascii());
     };
@@ -79,7 +79,7 @@ fn check_request(verified: &Verified<'_>, ticket: &str, object: &Map<String, Val
     assert_eq!(read.request().expect("it is sound"), request);
 }
 
-fn encode<C: Call>(ticket: &str, id: u32, request: &C) -> Option<Vec<u8>> {
+fn encode<C: Call>(ticket: &str, id: u32, request: &C) -> Result<Vec<u8>, usize> {
     encode_datagram(&DatagramKey::new(KEY), ticket, id, request, 0)
 }
 

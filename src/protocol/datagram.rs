@@ -280,19 +280,20 @@ pub fn encode_hello() -> Vec<u8> {
     padded(br#"{"cmd":"hello"}"#.to_vec(), 512)
 }
 
-/// A request as a datagram, padded to `length` if it is shorter; `None` if it is longer than a
-/// datagram may be.
+/// A request as a datagram, padded to `length` if it is shorter.
+///
+/// # Errors
+/// Its length, if that is more than a datagram may have.
 ///
 /// # Panics
 /// Never: every request serialises.
-#[must_use]
 pub fn encode_datagram<C: Call>(
     key: &DatagramKey,
     ticket: &str,
     id: u32,
     request: &C,
     length: usize,
-) -> Option<Vec<u8>> {
+) -> Result<Vec<u8>, usize> {
     #[derive(Serialize)]
     struct Envelope<'a, C> {
         ticket: &'a str,
@@ -310,7 +311,10 @@ pub fn encode_datagram<C: Call>(
     .expect("a request is a struct of plain values");
     let length = length.min(MAX_DATAGRAM).saturating_sub(SIGNATURE);
     let datagram = key.sign(&padded(json, length));
-    (datagram.len() <= MAX_DATAGRAM).then_some(datagram)
+    match datagram.len() {
+        ..=MAX_DATAGRAM => Ok(datagram),
+        length => Err(length),
+    }
 }
 
 /// The object with a `pad`, of `length` bytes in all, or as it is where a pad does not fit.
@@ -328,32 +332,25 @@ fn padded(mut json: Vec<u8>, length: usize) -> Vec<u8> {
 /// The reply to `who` with as many users as fit in `room` bytes; longer only if it has none.
 #[must_use]
 pub fn encode_who_within(id: u32, who: &WhoReply, room: usize) -> Bytes {
-    let part = |users: &[super::Present], more| {
-        let users = users.to_vec();
-        encode_ok(id, &WhoReply { users, more })
-    };
-    let mut left = room.saturating_sub(part(&[], true).len());
-    let fits = |user: &&super::Present| {
-        let length = serde_json::to_vec(user).map_or(usize::MAX, |json| json.len() + 1);
-        match left.checked_sub(length) {
-            Some(rest) => {
-                left = rest;
-                true
-            }
-            None => false,
-        }
-    };
-    let number = who.users.iter().take_while(fits).count();
-    // Without `more` there may be room for the last one.
-    let nearly = number + 1 == who.users.len() && !who.more;
-    if nearly {
-        let all = part(&who.users, false);
-        if all.len() <= room {
-            return all;
-        }
+    let all = encode_ok(id, who);
+    if all.len() <= room {
+        return all;
     }
-    let more = who.more || number < who.users.len();
-    part(&who.users[..number], more)
+    let mut some = WhoReply {
+        users: Vec::new(),
+        more: true,
+    };
+    // A comma comes with each user but the first.
+    let mut left = (room + 1).saturating_sub(encode_ok(id, &some).len());
+    for user in &who.users {
+        let length = serde_json::to_vec(user).map_or(usize::MAX, |json| json.len() + 1);
+        let Some(rest) = left.checked_sub(length) else {
+            break;
+        };
+        left = rest;
+        some.users.push(user.clone());
+    }
+    encode_ok(id, &some)
 }
 
 /// The reply with an error of at most `room` bytes: its message is cut off, then what else can be
@@ -442,7 +439,7 @@ mod tests {
         let who = encode_datagram(&key(), "t", 9, &Who {}, 0).expect("it fits");
         let request = verified(&who).expect("it is signed").request();
         assert_eq!(request.expect("sound"), DatagramRequest::Who);
-        assert!(encode_datagram(&key(), "t", 9, &say(&"x".repeat(1100)), 0).is_none());
+        assert!(encode_datagram(&key(), "t", 9, &say(&"x".repeat(1100)), 0).is_err());
     }
 
     #[test]
@@ -586,7 +583,10 @@ mod tests {
             let told: WhoReply = serde_json::from_str(reply.get()).expect("a reply to who");
             let number = told.users.len();
             prop_assert_eq!(&told.users[..], &who.users[..number]);
-            prop_assert_eq!(told.more, who.more || number < who.users.len());
+            if told.more != who.more {
+                prop_assert!(told.more && encode_ok(3, &who).len() > room);
+            }
+            prop_assert!(told.more || number == who.users.len());
             if let Some(next) = who.users.get(number) {
                 let next = serde_json::to_vec(next).expect("JSON").len();
                 prop_assert!(json.len() + next + 1 > room, "one more had room");

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use haul::client::{Client, Trust};
 use haul::config::Config;
+use haul::protocol::{ErrorCode, Secret};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -739,5 +741,30 @@ async fn the_example_of_the_document_says_something_by_datagram() {
         (&json!("alice"), &json!("hello"))
     );
     assert_eq!(event["seq"], reply["ok"]["seq"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_client_says_and_asks_by_datagram_over_tls_and_without() {
+    let server = TestServer::start().await;
+    let mut bob = server.log_in("bob").await;
+    let plain = format!("haul+plain://{}", server.address);
+    let secure = format!("haul://{}", server.address);
+    let trust = Trust::default().with_only(server.fingerprint());
+    for url in [plain, secure] {
+        let url = url.parse().expect("an address");
+        let client = Client::connect(&url, &trust).await.expect("it listens");
+        let password = Secret::new(PASSWORD.into());
+        client.login("alice", &password).await.expect("let in");
+        let mut datagrams = client.datagrams().await.expect("a ticket");
+        let said = datagrams.say("bob", "hello").await.expect("said");
+        assert_eq!(heard(&mut bob).await["seq"], said.seq);
+        let users = datagrams.who().await.expect("told").users;
+        assert_eq!(users.len(), 2);
+        let error = datagrams.say("nobody", "hello").await;
+        let error = error.expect_err("there is no such user");
+        assert_eq!(error.code(), Some(ErrorCode::NotFound));
+        client.quit().await.expect("gone");
+    }
     server.stop().await;
 }
