@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::daemon::Daemon;
 use crate::harness::{PASSWORD, RawClient, Received, TestServer, soon};
 use crate::needs;
 
@@ -256,9 +257,10 @@ async fn no_reply_is_longer_than_its_request_whatever_its_length() {
         loop {
             let reply = client.receive().await;
             let id = client.open(&reply)["id"].as_u64().expect("an id");
-            let asked = lengths[usize::try_from(id).expect("an index")];
+            let id = usize::try_from(id).expect("an index");
+            let asked = lengths[id];
             assert!(reply.len() <= asked, "{} for {asked}", reply.len());
-            if id as usize + 1 == lengths.len() {
+            if id + 1 == lengths.len() {
                 break;
             }
         }
@@ -653,8 +655,9 @@ async fn a_flood_of_junk_leaves_sessions_and_tickets_unharmed() {
         }
     });
     let mut id = 0;
+    let content = vec![7; 100_000];
     soon("ten thousand datagrams that are dropped", async || {
-        alice.put("a.bin", &[7; 100_000]).await;
+        alice.put("a.bin", &content).await;
         assert_eq!(
             alice
                 .get(json!({"cmd": "get", "path": "a.bin"}))
@@ -767,4 +770,33 @@ async fn the_client_says_and_asks_by_datagram_over_tls_and_without() {
         client.quit().await.expect("gone");
     }
     server.stop().await;
+}
+
+#[tokio::test]
+async fn the_daemon_takes_datagrams_and_a_flood_of_junk_does_not_fill_its_log() {
+    let daemon = Daemon::start();
+    let address = daemon.address.parse().expect("an address");
+    let client = RawDatagrams::stranger(address).await;
+    for _ in 0..500 {
+        client.send(b"junk").await;
+    }
+    let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
+    let answer = async || {
+        // The junk may have left no room for it in the queue of the system.
+        client.send(question.as_bytes()).await;
+        let answer = timeout(Duration::from_millis(100), client.receive()).await;
+        answer.ok()
+    };
+    let answer = soon("an answer to a search", answer).await;
+    let answer: Value = serde_json::from_slice(&answer).expect("JSON");
+    assert_eq!(answer["port"], address.port());
+    let stopped = daemon.terminate();
+    assert_eq!(stopped.code, Some(0));
+    let lines = stopped.lines();
+    let dropped = lines
+        .iter()
+        .filter(|line| line["message"] == "dropped a datagram");
+    let dropped: Vec<_> = dropped.collect();
+    assert!((1..50).contains(&dropped.len()), "{}", dropped.len());
+    assert!(dropped[0]["reason"].is_string() && dropped[0]["left_out"].is_u64());
 }

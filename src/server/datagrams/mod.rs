@@ -138,20 +138,21 @@ impl Datagrams {
         let now = Instant::now();
         for ticket in self.tickets.of(session, now) {
             if ticket.put(seq, json) {
-                self.schedule(now, Arc::downgrade(&ticket), seq);
+                self.schedule(now, &ticket, seq);
             }
         }
     }
 
-    fn schedule(&self, at: Instant, ticket: Weak<Ticket>, seq: u64) {
+    fn schedule(&self, at: Instant, ticket: &Arc<Ticket>, seq: u64) {
         let mut schedule = self.lock();
         let earlier = schedule.next().is_none_or(|next| at < next);
-        let added = schedule.add(at, ticket.clone(), seq);
+        let added = schedule.add(at, Arc::downgrade(ticket), seq);
         drop(schedule);
         if added && earlier {
             self.earlier.notify_one();
         }
-        if !added && let Some(ticket) = ticket.upgrade() {
+        if !added {
+            // It is in the inbox, as if it had been given up.
             ticket.acknowledged(seq);
         }
     }
@@ -163,14 +164,16 @@ impl Datagrams {
             let Some((ticket, seq)) = self.lock().pop(now) else {
                 return;
             };
-            let good = ticket.upgrade().filter(|ticket| ticket.is_good(now));
-            let Some(step) = good.and_then(|ticket| ticket.step(seq)) else {
+            let Some(ticket) = ticket.upgrade().filter(|ticket| ticket.is_good(now)) else {
+                continue;
+            };
+            let Some(step) = ticket.step(seq) else {
                 continue;
             };
             if let Some((address, datagram)) = step.send {
                 self.send(&datagram, address);
             }
-            self.schedule(now + step.pause, ticket, seq);
+            self.schedule(now + step.pause, &ticket, seq);
         }
     }
 
