@@ -202,17 +202,18 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::History(command) => self.in_order(job, id, command).await,
             Request::Join(command) => self.in_order(job, id, command).await,
             Request::Leave(command) => self.in_order(job, id, command).await,
-            Request::SendTo(_)
-            | Request::Offers(_)
-            | Request::Accept(_)
-            | Request::Decline(_)
-            | Request::Ticket(_) => {
+            Request::SendTo(_) | Request::Offers(_) | Request::Accept(_) | Request::Decline(_) => {
                 let mut bad = BadRequest::of_field(id, request.cmd(), "cmd", "not yet offered");
                 bad.unsupported = true;
                 self.refuse(bad).await
             }
+            Request::Ticket(_) => {
+                let (peer, events) = (&self.session.peer, self.session.outbox.events());
+                let reply = commands::ticket(id, &self.member, peer, events);
+                self.finish(job, reply).await
+            }
             Request::Hello(_) | Request::Help(_) => {
-                let reply = commands::visit(id, &request, &self.session.peer);
+                let reply = commands::visit(id, &request, &self.session.shared, &self.session.peer);
                 self.finish(job, reply).await
             }
             Request::Login(_) => {
@@ -348,6 +349,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     /// Answers once all that was asked before is answered.
     async fn quit(&mut self, job: Job, id: u32) -> Result<(), End> {
         self.wait_for_tasks().await;
+        // Who is told that the session has ended can rely on it.
+        self.session.shared.datagrams.end(&self.session.id);
         let reply = job.close(Ok(encode_ok(id, &Nothing {})).into());
         self.session.outbox.send_after_data(reply).await?;
         Err(End::Quit)

@@ -38,6 +38,11 @@ pub enum CommandError {
     /// Somebody has the name that was asked for.
     #[error("there is a user {0} already; choose another name")]
     NameTaken(UserName),
+    /// A ticket would go in the clear to another machine.
+    #[error(
+        "this server gives tickets over encrypted connections only: their secret goes with them"
+    )]
+    PlaintextTicket,
     /// The files said no.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -160,9 +165,10 @@ impl From<&CommandError> for WireError {
             E::BadRequest(_) | E::LoggedIn(_) => Code::BadRequest,
             E::NotLoggedIn(_) => Code::NotLoggedIn,
             E::Accounts(AccountsError::LoginFailed) => Code::LoginFailed,
-            E::Accounts(AccountsError::WrongPassword) | E::PlaintextLogin | E::RegisterClosed => {
-                Code::Denied
-            }
+            E::Accounts(AccountsError::WrongPassword)
+            | E::PlaintextLogin
+            | E::PlaintextTicket
+            | E::RegisterClosed => Code::Denied,
             E::NameTaken(_) => Code::Exists,
             E::NoTransfer(_) | E::NoWatch(_) | E::NoUpload | E::NoSuchUser(_) => Code::NotFound,
             E::Messages(error) => code_of(error),

@@ -13,6 +13,7 @@ mod classic;
 mod client;
 mod command_line;
 mod corpus;
+mod datagrams;
 mod faults;
 mod files;
 mod foreign_clients;
