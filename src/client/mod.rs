@@ -19,14 +19,18 @@
 //! A [`Client`] is one connection. It is cheap to clone and takes many calls at once: a request
 //! does not wait for the reply to another. Everything is bounded; who asks for more waits. A
 //! [`Reconnecting`] session outlives its connections, and its transfers go on where they were.
+//! [`Client::events`] are what the server says without being asked; [`Live`] has them over all
+//! connections of a session, each once.
 
 mod backoff;
 mod commands;
 mod download;
 mod error;
+mod events;
 mod fetch;
 mod file;
 mod line;
+mod live;
 mod local;
 mod progress;
 mod reconnect;
@@ -55,7 +59,9 @@ use crate::tls::Fingerprint;
 pub use self::backoff::RetryPolicy;
 pub use self::download::{Download, GetOptions};
 pub use self::error::{ClientError, Lost};
+pub use self::events::Events;
 pub use self::file::{Fetched, FileOptions};
+pub use self::live::Live;
 pub use self::progress::{Progress, Waiting};
 pub use self::reconnect::Reconnecting;
 pub(crate) use self::tree::join;
@@ -176,7 +182,11 @@ impl Client {
         .await
     }
 
-    async fn log_in(&self, login: Login) -> Result<LoginReply, ClientError> {
+    /// Logs in by whatever `login` holds; with `since` what came after it is sent.
+    ///
+    /// # Errors
+    /// [`ClientError::Login`] if the server does not let this user in.
+    pub async fn log_in(&self, login: Login) -> Result<LoginReply, ClientError> {
         let secrets = [
             &login.user.clone().map(Secret::new),
             &login.password,
