@@ -4,11 +4,13 @@
 //! cli ──► client ──► connection ──► protocol
 //!  ├────► server ──► connection        ▲
 //!  │        ├──────► accounts ──► storage (plain values of protocol only)
+//!  │        ├──────► messages ──► connection (the lanes of events)
 //!  │        └──────► storage
 //!  └────► config (settings, typed), telemetry (the log)
 //! ```
 //!
-//! `tls` has the few values that server and client share when they encrypt a connection.
+//! `tls` has the few values that server and client share when they encrypt a connection, `database`
+//! what `accounts` and `messages` share to open theirs.
 //!
 //! `protocol` imports nothing else of the crate, `storage` only the plain values of `protocol`;
 //! `server` and `client` never see each other.
@@ -18,6 +20,8 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod connection;
+mod database;
+pub mod messages;
 pub mod protocol;
 pub mod server;
 pub mod storage;

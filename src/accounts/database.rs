@@ -1,31 +1,22 @@
 //! The database: opened and brought up to date, its transactions, and word of what changed in it.
 
-use std::fs::DirBuilder;
-use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::migrate::{Migrate as _, Migrator};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
-};
-use sqlx::{Connection as _, Sqlite, Transaction};
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{SqliteConnection, SqlitePool, SqlitePoolOptions};
+use sqlx::{Sqlite, Transaction};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{AccountsError, InvalidName};
+use crate::database::{self, OpenError};
 use crate::storage::{Limits, Rights};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/accounts/migrations");
-
-/// How long a write waits for one of another process.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections at once; each is a thread.
 const CONNECTIONS: u32 = 4;
@@ -44,17 +35,7 @@ pub(super) struct Database {
 
 impl Database {
     pub(super) async fn open(data: &Path) -> Result<Self, AccountsError> {
-        let file = make_file(data.to_owned()).await?;
-        let options = SqliteConnectOptions::new()
-            .filename(&file)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
-        let connection = SqliteConnection::connect_with(&options).await;
-        let mut connection = connection.map_err(opening)?;
-        migrate(&mut connection).await.map_err(opening)?;
+        let (options, mut connection) = database::open(data, "haul.db", &MIGRATIONS).await?;
         let version = data_version(&mut connection).await.map_err(opening)?;
         let (sender, changes) = watch::channel(0);
         let watching = tokio::spawn(watch_changes(connection, version, sender));
@@ -93,8 +74,20 @@ impl Database {
     }
 }
 
-pub(super) fn opening(error: impl Into<sqlx::Error>) -> AccountsError {
-    let source = error.into();
+impl From<OpenError> for AccountsError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Make { path, source } => Self::Io {
+                doing: "make",
+                path,
+                source,
+            },
+            OpenError::Open(source) => opening(source),
+        }
+    }
+}
+
+fn opening(source: sqlx::Error) -> AccountsError {
     AccountsError::Database {
         doing: "open",
         source,
@@ -149,62 +142,6 @@ pub(super) fn time(seconds: i64) -> Result<Timestamp, sqlx::Error> {
 /// Someone else wrote this to the database.
 fn damaged(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
     sqlx::Error::Decode(Box::new(error))
-}
-
-/// Makes the directory and an empty database in it, which only the owner can read, where they are
-/// missing.
-///
-/// The file gets its name after it was closed: closing a file would drop the locks that `SQLite`
-/// holds on it elsewhere in this process.
-async fn make_file(data: PathBuf) -> Result<PathBuf, AccountsError> {
-    let make = move || {
-        let failed = |path: &Path, source| AccountsError::Io {
-            doing: "make",
-            path: path.into(),
-            source,
-        };
-        let mut directory = DirBuilder::new();
-        let made = directory.recursive(true).mode(0o700).create(&data);
-        made.map_err(|error| failed(&data, error))?;
-        let file = data.join("haul.db");
-        if file.exists() {
-            return Ok(file);
-        }
-        let empty = tempfile::NamedTempFile::new_in(&data).map_err(|error| failed(&file, error))?;
-        match empty.into_temp_path().persist_noclobber(&file) {
-            Err(error) if error.error.kind() != ErrorKind::AlreadyExists => {
-                Err(failed(&file, error.error))
-            }
-            _ => Ok(file),
-        }
-    };
-    spawn_blocking(make)
-        .await
-        .map_err(|error| opening(sqlx::Error::Io(error.into())))?
-}
-
-/// Brings the tables up to date within one transaction, so that of two processes that open a new
-/// database at once, the second finds the work done.
-async fn migrate(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    transaction.ensure_migrations_table().await?;
-    let applied = transaction.list_applied_migrations().await?;
-    if applied
-        .iter()
-        .any(|applied| !MIGRATIONS.version_exists(applied.version))
-    {
-        let message = "it was written by a later version of haul; start that one";
-        return Err(sqlx::Error::Configuration(message.into()));
-    }
-    for migration in MIGRATIONS.iter() {
-        if !applied
-            .iter()
-            .any(|applied| applied.version == migration.version)
-        {
-            transaction.apply(migration).await?;
-        }
-    }
-    transaction.commit().await
 }
 
 /// A number that `SQLite` changes, for this connection, when another one has changed the database:

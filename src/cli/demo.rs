@@ -19,6 +19,7 @@ use super::progress::Bar;
 use crate::accounts::{Accounts, NewUser, UserName};
 use crate::client::{Client, FileOptions, Note, Progress, ServerUrl, Trust};
 use crate::config::Config;
+use crate::messages::Messages;
 use crate::protocol::{Algorithm, Digest, Secret};
 use crate::server::Server;
 use crate::storage::{Limits, Store};
@@ -128,7 +129,12 @@ impl DemoServer {
         config.limits.sessions_per_address = 0;
         config.auth.waiting_logins = 1000;
         config.server.data = data.to_owned();
-        let server = Server::new(accounts, Store::open(data)?, config);
+        let server = Server::new(
+            accounts,
+            Store::open(data)?,
+            Messages::open(data).await?,
+            config,
+        );
         let trust = Trust::default().with_only(server.reload_tls().await?.fingerprint);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("haul://{}", listener.local_addr()?).parse()?;

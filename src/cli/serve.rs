@@ -17,6 +17,7 @@ use super::reload::{Reloading, warn_if_degraded};
 use super::signals::{self, Logs, Signals};
 use crate::accounts::{Accounts, NewUser, UserName};
 use crate::config::{self, Config, ConfigError};
+use crate::messages::Messages;
 use crate::protocol::Secret;
 use crate::server::{Server, Shutdown};
 use crate::storage::{self, Limits, Store};
@@ -96,7 +97,8 @@ impl Serve {
         let accounts = Accounts::open(data)
             .await?
             .with_hashing_slots(config.auth.hashing_slots);
-        let server = Server::new(accounts.clone(), store, config.clone());
+        let messages = Messages::open(data).await?;
+        let server = Server::new(accounts.clone(), store, messages, config.clone());
         let server = running.get_or_init(|| server);
         let certificate = server.reload_tls().await?;
         let address = listener.local_addr().context("can not tell the port")?;

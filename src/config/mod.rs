@@ -114,6 +114,9 @@ pub struct Limits {
     /// From the first bytes of a TLS handshake to its end.
     #[serde(with = "value::duration")]
     pub handshake_timeout: Duration,
+    /// Messages and offers of one user a second, on the average of a few seconds; 0 is no limit.
+    #[serde(deserialize_with = "value::count_or_zero")]
+    pub messages_per_user: usize,
 }
 
 /// `[auth]`: how users log in.
@@ -233,6 +236,7 @@ impl Default for Limits {
             hashing: 0,
             bandwidth_per_user: None,
             handshake_timeout: Duration::from_secs(10),
+            messages_per_user: 100,
         }
     }
 }

@@ -15,6 +15,7 @@ const LIVE: &[&str] = &[
     "limits.drain_timeout",
     "limits.handshake_timeout",
     "limits.bandwidth_per_user",
+    "limits.messages_per_user",
     "limits.sessions",
     "limits.sessions_per_address",
     "limits.sessions_per_user",

@@ -22,8 +22,10 @@ use super::session::{End, Session};
 use super::transfers::Transfers;
 use super::visitor::Admitted;
 use crate::connection::{Outbox, ReceiveError};
+use crate::messages::Attendance;
 use crate::protocol::{
-    BadRequest, Cancel, End as PutEnd, Frame, Get, GoodbyeReason, Nothing, Put, Request, encode_ok,
+    BadRequest, Cancel, End as PutEnd, Frame, Get, GoodbyeReason, Nothing, Put, Request, Say,
+    encode_ok,
 };
 
 /// The loop of a session whose user is known.
@@ -38,6 +40,8 @@ pub(super) struct Dispatcher<'a, R> {
     changes: watch::Receiver<u64>,
     draining: bool,
     idle: Idle,
+    /// Its user is connected as long as it lasts.
+    _attendance: Attendance,
 }
 
 /// What a session waits for.
@@ -52,7 +56,14 @@ enum Turn {
 
 impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     pub(super) fn new(session: &'a mut Session<R>, admitted: Admitted) -> Self {
-        let Admitted { member, changes } = admitted;
+        let Admitted {
+            member,
+            changes,
+            since,
+        } = admitted;
+        let lane = session.outbox.events().clone();
+        let messages = &session.shared.messages;
+        let attendance = messages.attend(&member.party(), Some(lane), since);
         let config = session.shared.config();
         let limits = &config.limits;
         let unfinished = Arc::new(Semaphore::new(limits.requests));
@@ -62,6 +73,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             sending: Arc::new(Semaphore::new(limits.transfers)),
             changes,
             draining: false,
+            _attendance: attendance,
             idle: Idle::new(limits.idle_timeout),
             session,
             member,
@@ -175,12 +187,12 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Uploads(command) => self.in_order(job, id, command).await,
             Request::Discard(command) => self.in_order(job, id, command).await,
             Request::Df(command) => self.in_order(job, id, command).await,
-            Request::Who(_)
-            | Request::Say(_)
-            | Request::History(_)
-            | Request::Join(_)
-            | Request::Leave(_)
-            | Request::SendTo(_)
+            Request::Say(say) => self.say(job, id, say).await,
+            Request::Who(command) => self.in_order(job, id, command).await,
+            Request::History(command) => self.in_order(job, id, command).await,
+            Request::Join(command) => self.in_order(job, id, command).await,
+            Request::Leave(command) => self.in_order(job, id, command).await,
+            Request::SendTo(_)
             | Request::Offers(_)
             | Request::Accept(_)
             | Request::Decline(_)
@@ -217,6 +229,25 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         let (outbox, gone) = self.way_out();
         self.spawn(async move {
             let outcome = job.guard(commands::run(id, command, &mut member)).await;
+            let reply = job.close(outcome);
+            gone.run_until_cancelled(outbox.send(reply)).await;
+            drop(permit);
+        });
+        Ok(())
+    }
+
+    /// Messages of a session keep their order, but do not wait for each other to be stored.
+    async fn say(&mut self, job: Job, id: u32, say: Say) -> Result<(), End> {
+        let permit = self.permit().await;
+        let begun = commands::say(say, &self.member).await;
+        let (outbox, gone) = self.way_out();
+        let said = match begun {
+            Ok(said) => said,
+            Err(error) => return self.finish(job, Err(error)).await,
+        };
+        self.spawn(async move {
+            let work = async { Ok(encode_ok(id, &said.done().await?)) };
+            let outcome = job.guard(work).await;
             let reply = job.close(outcome);
             gone.run_until_cancelled(outbox.send(reply)).await;
             drop(permit);

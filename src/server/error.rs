@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use super::limits::Unseated;
 use crate::accounts::AccountsError;
 use crate::connection::Closed;
+use crate::messages::MessagesError;
 use crate::protocol::{BadRequest, ErrorCode, QuotaUnit, WireError};
 use crate::storage::StorageError;
 
@@ -34,6 +35,15 @@ pub enum CommandError {
     /// The files said no.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Something could not be said or heard.
+    #[error(transparent)]
+    Messages(#[from] MessagesError),
+    /// A message to nobody, or an offer.
+    #[error("there is no user {}", .0.escape_debug())]
+    NoSuchUser(String),
+    /// The user says more than one may.
+    #[error("you say too much at once; try again in {}", seconds(*.0))]
+    TooMuchSaid(Duration),
     /// No unfinished get or put has the id that `cancel` names.
     #[error("there is no unfinished get or put with id {0}")]
     NoTransfer(u32),
@@ -91,7 +101,7 @@ fn seconds(duration: Duration) -> String {
 
 fn retry_after(error: &CommandError, code: ErrorCode) -> Option<Duration> {
     match error {
-        CommandError::TooManyAttempts(wait) => Some(*wait),
+        CommandError::TooManyAttempts(wait) | CommandError::TooMuchSaid(wait) => Some(*wait),
         CommandError::TooManyLogins | CommandError::TooManySessions(_) | CommandError::Evicted => {
             Some(RETRY_LATER)
         }
@@ -115,6 +125,20 @@ fn is_out_of_descriptors(error: &std::io::Error) -> bool {
     )
 }
 
+fn code_of(error: &MessagesError) -> ErrorCode {
+    match error {
+        MessagesError::EmptyText | MessagesError::TextWithNul => ErrorCode::BadRequest,
+        MessagesError::TextTooLong(_) => ErrorCode::TooLarge,
+        MessagesError::NoSuchRoom(_) => ErrorCode::NotFound,
+        MessagesError::NotInRoom(_) => ErrorCode::Denied,
+        MessagesError::RoomFull { .. } | MessagesError::TooManyRooms(_) => ErrorCode::Limited,
+        error if error.is_full_disk() => ErrorCode::NoSpace,
+        MessagesError::Make { .. } | MessagesError::Database { .. } | MessagesError::Ended => {
+            ErrorCode::Internal
+        }
+    }
+}
+
 impl From<&CommandError> for WireError {
     fn from(error: &CommandError) -> Self {
         use CommandError as E;
@@ -126,11 +150,14 @@ impl From<&CommandError> for WireError {
             E::NotLoggedIn(_) => Code::NotLoggedIn,
             E::Accounts(AccountsError::LoginFailed) => Code::LoginFailed,
             E::Accounts(AccountsError::WrongPassword) | E::PlaintextLogin => Code::Denied,
-            E::NoTransfer(_) | E::NoUpload => Code::NotFound,
+            E::NoTransfer(_) | E::NoUpload | E::NoSuchUser(_) => Code::NotFound,
+            E::Messages(error) => code_of(error),
             E::TooManyAttempts(_) => Code::TooManyAttempts,
-            E::TooManyPuts(_) | E::TooManyLogins | E::TooManySessions(_) | E::Evicted => {
-                Code::Limited
-            }
+            E::TooMuchSaid(_)
+            | E::TooManyPuts(_)
+            | E::TooManyLogins
+            | E::TooManySessions(_)
+            | E::Evicted => Code::Limited,
             E::Cancelled | E::TakenOver | E::Closed(_) => Code::Cancelled,
             E::SilentPut(_) => Code::TimedOut,
             E::ShuttingDown => Code::ShuttingDown,
@@ -159,6 +186,12 @@ impl From<&CommandError> for WireError {
         wire.retry_after_ms = wait.and_then(|ms| u64::try_from(ms).ok());
         match error {
             E::BadRequest(bad) => wire.field.clone_from(&bad.field),
+            E::Messages(
+                MessagesError::EmptyText
+                | MessagesError::TextTooLong(_)
+                | MessagesError::TextWithNul,
+            ) => wire.field = Some("text".into()),
+
             E::Storage(S::OffsetOutOfRange { size, .. }) => {
                 wire.field = Some("offset".into());
                 wire.offset = Some(*size);

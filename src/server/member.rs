@@ -12,6 +12,7 @@ use super::limits::Block;
 use super::session::End;
 use super::{CommandError, Shared};
 use crate::accounts::Account;
+use crate::messages::Party;
 use crate::storage::{Mount, StorageError, Store, View, VirtualPath};
 
 /// The user of a session, with what they see and where they are.
@@ -99,6 +100,14 @@ impl Member {
     /// Waits until `bytes` of a file may go to the user.
     pub(super) async fn pace_down(&self, bytes: usize) {
         self.bandwidth.down(bytes, self.rate()).await;
+    }
+
+    /// The user, as messages know them.
+    pub(super) fn party(&self) -> Party {
+        Party {
+            id: self.account.id,
+            name: self.account.name.as_str().into(),
+        }
     }
 
     fn rate(&self) -> Option<u64> {

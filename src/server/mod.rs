@@ -32,6 +32,7 @@ mod transfers;
 mod visitor;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls::ServerConfig;
@@ -39,6 +40,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::CommandError;
@@ -49,13 +51,17 @@ use self::active::ActivePuts;
 use self::arrival::Refusals;
 use self::bandwidth::Bandwidths;
 use self::disk::Disks;
-use self::limits::{Door, Guesses, LoginQueue, Seat};
+use self::limits::{Chatter, Door, Guesses, LoginQueue, Seat};
 use crate::accounts::Accounts;
 use crate::config::{Config, Reload};
+use crate::messages::Messages;
 use crate::storage::Store;
 
 /// Name and version, as clients see it.
 pub const SERVER: &str = concat!("haul/", env!("CARGO_PKG_VERSION"));
+
+/// For what is to be kept when all sessions have ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A server, ready to run. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -68,6 +74,7 @@ pub struct Server {
 struct Shared {
     accounts: Accounts,
     store: Store,
+    messages: Messages,
     config: watch::Sender<Arc<Config>>,
     /// Who is in.
     door: Arc<Door>,
@@ -75,6 +82,8 @@ struct Shared {
     logins: LoginQueue,
     /// Logins that failed.
     guesses: Guesses,
+    /// How much everyone says.
+    chatter: Chatter,
     refusals: Refusals,
     /// Turns for reading files only to hash them.
     digests: Semaphore,
@@ -108,9 +117,9 @@ pub struct Shutdown {
 }
 
 impl Server {
-    /// A server for these accounts and files.
+    /// A server for these accounts, files and messages.
     #[must_use]
-    pub fn new(accounts: Accounts, store: Store, config: Config) -> Self {
+    pub fn new(accounts: Accounts, store: Store, messages: Messages, config: Config) -> Self {
         store.set(housekeeping::settings(&config));
         let limits = &config.limits;
         let hashing = match limits.hashing {
@@ -121,9 +130,11 @@ impl Server {
             shared: Arc::new(Shared {
                 accounts,
                 store,
+                messages,
                 door: Arc::default(),
                 logins: LoginQueue::default(),
                 guesses: Guesses::default(),
+                chatter: Chatter::default(),
                 refusals: Refusals::default(),
                 digests: Semaphore::new(hashing),
                 disks: Disks::new(limits.disk_threads),
@@ -175,6 +186,8 @@ impl Server {
             () = listener::run(self, listener, shutdown) => {}
             () = housekeeping::run(&self.shared) => {}
         }
+        // What the sessions that have ended left to be kept.
+        let _ = timeout(LAST_WORDS, self.shared.messages.settle()).await;
     }
 
     /// Takes over those settings of `new` that can change while it runs.

@@ -18,6 +18,8 @@ pub(super) struct Admitted {
     pub(super) member: Member,
     /// Changes of any account since before this one was read.
     pub(super) changes: watch::Receiver<u64>,
+    /// The last event that the client says it has.
+    pub(super) since: Option<u64>,
 }
 
 impl<R: AsyncRead + Unpin + Send> Session<R> {
@@ -83,6 +85,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
     async fn log_in(&mut self, id: u32, login: Login) -> Result<Attempt, End> {
         let job = Job::new(id, "login", None).with_user(login.user.as_deref());
         let mut admitted = None;
+        let since = login.since;
         // Watched from before the account is read, so that no change of it is missed.
         let changes = self.shared.accounts.changes();
         let work = async {
@@ -97,7 +100,11 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
             let member = Member::admit(shared, account, session, block, gone).await?;
             self.seat.admit(user, most)?;
             let reply = encode_ok(id, &commands::welcome(&member));
-            admitted = Some(Admitted { member, changes });
+            admitted = Some(Admitted {
+                member,
+                changes,
+                since,
+            });
             Ok(reply)
         };
         let outcome = job.guard(work).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use haul::accounts::{Accounts, HashingCost, NewUser, UserName};
 use haul::config::Config;
+use haul::messages::Messages;
 use haul::protocol::Secret;
 use haul::server::Server;
 use haul::storage::{Limits, Store};
@@ -57,6 +58,13 @@ impl TestServer {
     /// With settings changed by `change`.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
+        let server = Self::start_on(data, change).await;
+        server.add_user("alice", Limits::default()).await;
+        server.add_user("bob", Limits::default()).await;
+        server
+    }
+
+    async fn start_on(data: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let accounts = Accounts::open(data.path()).await.expect("accounts");
         let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
         let mut config = Config::default();
@@ -65,7 +73,8 @@ impl TestServer {
         config.server.data = data.path().to_owned();
         change(&mut config);
         let store = Store::open(data.path()).expect("a store");
-        let server = Server::new(accounts.clone(), store, config);
+        let messages = Messages::open(data.path()).await.expect("messages");
+        let server = Server::new(accounts.clone(), store, messages, config);
         server.reload_tls().await.expect("a certificate");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -74,17 +83,14 @@ impl TestServer {
             let (server, shutdown) = (server.clone(), shutdown.clone());
             async move { server.run(listener, shutdown).await }
         });
-        let server = Self {
+        Self {
             address,
             accounts,
             server,
             shutdown,
             running,
             data,
-        };
-        server.add_user("alice", Limits::default()).await;
-        server.add_user("bob", Limits::default()).await;
-        server
+        }
     }
 
     pub(crate) async fn add_user(&self, name: &str, limits: Limits) {
@@ -132,6 +138,12 @@ impl TestServer {
     /// Tells the server to stop, without waiting for it.
     pub(crate) fn begin_shutdown(&self) {
         self.shutdown.cancel();
+    }
+
+    /// Stops the server, and starts another one on the same data.
+    pub(crate) async fn restart(self) -> Self {
+        let data = self.stop().await;
+        Self::start_on(data, |_| {}).await
     }
 
     /// Stops the server and waits until its last session has ended.
@@ -249,6 +261,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
 
     pub(crate) async fn receive(&mut self) -> Received {
         RawReceiver(&mut self.stream).receive().await
+    }
+
+    /// The next event that is not looked at yet.
+    pub(crate) async fn event(&mut self) -> Value {
+        if !self.events.is_empty() {
+            return self.events.remove(0);
+        }
+        match self.receive().await {
+            Received::Control(json) if json.get("event").is_some() => json,
+            other => panic!("expected an event, not {other:?}"),
+        }
     }
 
     /// The next control frame that is no event.

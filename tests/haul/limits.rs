@@ -342,6 +342,9 @@ async fn a_login_whose_password_is_not_hashed_in_time_ends_at_the_login_deadline
     let server = Server::new(
         accounts,
         Store::open(place.path()).expect("a store"),
+        haul::messages::Messages::open(place.path())
+            .await
+            .expect("messages"),
         config,
     );
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

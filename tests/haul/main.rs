@@ -22,6 +22,7 @@ mod json;
 mod kill;
 mod limits;
 mod load;
+mod messages;
 mod network;
 mod operations_document;
 mod passwd;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use haul::accounts::{Accounts, HashingCost, NewUser};
 use haul::client::{Client, ClientError, GetOptions, PutOptions};
 use haul::config::Config;
+use haul::messages::Messages;
 use haul::protocol::{Algorithm, Hasher, Secret};
 use haul::server::{Peer, Server, Shutdown};
 use haul::storage::{Limits, Store};
@@ -191,7 +192,12 @@ async fn serve(data: PathBuf) -> turmoil::Result {
     let mut config = Config::default();
     // The clock of the network runs ahead while the database works on a thread of its own.
     config.limits.login_timeout = Duration::from_secs(3600);
-    let server = Server::new(accounts, Store::open(&data)?, config);
+    let server = Server::new(
+        accounts,
+        Store::open(&data)?,
+        Messages::open(&data).await?,
+        config,
+    );
     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
     loop {
         let (stream, _) = listener.accept().await?;

@@ -97,13 +97,15 @@ impl World {
     async fn play(&self, script: &Script) {
         let data = place();
         let store = Store::open(data.path()).expect("a store");
+        let messages = haul::messages::Messages::open(data.path());
+        let messages = messages.await.expect("messages");
         let mut config = Config::default();
         // Nothing here is to be measured by the clock.
         config.limits.login_timeout = PATIENCE;
         config.limits.frame_timeout = PATIENCE;
         config.limits.frame_timeout_before_login = PATIENCE;
         config.limits.write_timeout = PATIENCE;
-        let server = Server::new(self.accounts.clone(), store, config);
+        let server = Server::new(self.accounts.clone(), store, messages, config);
         let user = if script.tight { "tight" } else { "free" };
         let (near, session) = connect(&server, 8 << (script.pipe % 14));
         let mut play = Play::log_in(near, user, script).await;

@@ -8,6 +8,9 @@ mod get;
 mod hash;
 mod hello;
 mod help;
+mod history;
+mod join;
+mod leave;
 mod login;
 mod ls;
 mod mkdir;
@@ -17,8 +20,10 @@ mod ping;
 mod put;
 mod pwd;
 mod rm;
+mod say;
 mod stat;
 mod uploads;
+mod who;
 mod whoami;
 
 use std::future::Future;
@@ -28,6 +33,7 @@ use bytes::Bytes;
 pub(super) use get::get;
 pub(super) use login::{log_in, welcome};
 pub(super) use put::put;
+pub(super) use say::say;
 
 use super::member::Member;
 use super::{CommandError, Peer};

@@ -6,6 +6,7 @@
 //! from the next one on.
 
 mod block;
+mod chatter;
 mod door;
 mod guesses;
 mod idle;
@@ -15,6 +16,7 @@ mod proxy;
 mod queue;
 
 pub(super) use block::Block;
+pub(super) use chatter::Chatter;
 pub(super) use door::{Door, Seat, Unseated};
 pub(super) use guesses::{Guesses, Rules, Target};
 pub(super) use idle::Idle;

@@ -263,7 +263,10 @@ async fn a_certificate_that_has_expired_is_said_to_have() {
         .await
         .expect("accounts");
     let store = haul::storage::Store::open(data.path()).expect("a store");
-    let server = haul::server::Server::new(accounts, store, config);
+    let messages = haul::messages::Messages::open(data.path())
+        .await
+        .expect("messages");
+    let server = haul::server::Server::new(accounts, store, messages, config);
     server.reload_tls().await.expect("better than none");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");

@@ -1,0 +1,223 @@
+//! The outbox: what goes to a peer, by lanes, and the task that writes it.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::{EventLane, LaneEvent};
+use crate::protocol::Frame;
+
+/// Small replies that may wait for the writer.
+const CONTROL_QUEUE: usize = 64;
+
+/// Bytes of small replies that are copied together into one write; larger ones are not copied.
+const GATHERED: usize = 8 * 1024;
+
+/// Data frames that may wait for the writer. With [`CHUNK`](super::CHUNK) it bounds the memory of a
+/// session that sends: a chunk is read only once it has its place here.
+const DATA_QUEUE: usize = 2;
+
+/// The way to the task that writes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    control: mpsc::Sender<Bytes>,
+    events: EventLane,
+    data: mpsc::Sender<Frame>,
+}
+
+/// What waits to be written; goes to [`write_frames`].
+#[derive(Debug)]
+pub struct OutboxQueue {
+    control: mpsc::Receiver<Bytes>,
+    events: EventLane,
+    data: mpsc::Receiver<Frame>,
+}
+
+impl Drop for OutboxQueue {
+    fn drop(&mut self) {
+        self.events.close();
+    }
+}
+
+/// The writer has ended: the connection is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection is closed")]
+pub struct Closed;
+
+/// A place in the data lane. Whoever holds one may fetch the bytes to put there.
+#[derive(Debug)]
+pub struct DataSlot<'a>(mpsc::Permit<'a, Frame>);
+
+impl DataSlot<'_> {
+    /// Fills the place.
+    pub fn send(self, stream: u32, chunk: Bytes) {
+        self.0.send(Frame::Data { stream, chunk });
+    }
+}
+
+impl Outbox {
+    /// An outbox and its queue.
+    #[must_use]
+    pub fn new() -> (Self, OutboxQueue) {
+        let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
+        let (data, data_queue) = mpsc::channel(DATA_QUEUE);
+        let events = EventLane::default();
+        let queue = OutboxQueue {
+            control: control_queue,
+            events: events.clone(),
+            data: data_queue,
+        };
+        let outbox = Self {
+            control,
+            events,
+            data,
+        };
+        (outbox, queue)
+    }
+
+    /// Where events go that nobody waits for.
+    #[must_use]
+    pub fn events(&self) -> &EventLane {
+        &self.events
+    }
+
+    /// Sends a control payload, ahead of all data that waits.
+    ///
+    /// # Errors
+    /// [`Closed`] if nothing will be written any more.
+    pub async fn send(&self, json: Bytes) -> Result<(), Closed> {
+        self.control.send(json).await.map_err(|_| Closed)
+    }
+
+    /// Sends a control payload after the data that was sent before it.
+    ///
+    /// # Errors
+    /// [`Closed`] if nothing will be written any more.
+    pub async fn send_after_data(&self, json: Bytes) -> Result<(), Closed> {
+        let frame = Frame::Control(json);
+        self.data.send(frame).await.map_err(|_| Closed)
+    }
+
+    /// Waits for a place for one data frame. Streams that wait take turns.
+    ///
+    /// # Errors
+    /// [`Closed`] if nothing will be written any more.
+    pub async fn data_slot(&self) -> Result<DataSlot<'_>, Closed> {
+        self.data.reserve().await.map(DataSlot).map_err(|_| Closed)
+    }
+
+    /// Resolves once nothing will be written any more.
+    pub async fn closed(&self) {
+        self.control.closed().await;
+    }
+}
+
+/// Writes what the outbox is given until every [`Outbox`] is dropped, then shuts the writer down.
+///
+/// # Errors
+/// What the stream says, or [`std::io::ErrorKind::TimedOut`] if the peer does not take a frame
+/// within `write_timeout`.
+pub async fn write_frames<W: AsyncWrite + Unpin>(
+    mut writer: W,
+    mut queue: OutboxQueue,
+    write_timeout: Duration,
+) -> std::io::Result<()> {
+    while let Some(next) = queue.next().await {
+        // Made anew each time: a silent session keeps no memory of what it once had to say.
+        let mut head = BytesMut::new();
+        let mut events = Vec::new();
+        let body = match next {
+            Next::Frame(Frame::Control(json)) if json.len() < GATHERED => {
+                put(&mut head, json);
+                queue.gather(&mut head, &mut events);
+                Bytes::new()
+            }
+            Next::Event(event) if event.json.len() < GATHERED => {
+                put(&mut head, event.json.clone());
+                events.push(event);
+                queue.gather(&mut head, &mut events);
+                Bytes::new()
+            }
+            Next::Event(event) => {
+                let body = put_head(&mut head, Frame::Control(event.json.clone()));
+                events.push(event);
+                body
+            }
+            Next::Frame(frame) => put_head(&mut head, frame),
+        };
+        let bytes = head.freeze().chain(body);
+        timeout(write_timeout, write_and_flush(&mut writer, bytes)).await??;
+        if !events.is_empty() {
+            let last = events.iter().filter_map(|event| event.inbox).max();
+            queue.events.note_written(last);
+        }
+    }
+    timeout(write_timeout, writer.shutdown()).await?
+}
+
+/// What is to be written next.
+enum Next {
+    Frame(Frame),
+    Event(LaneEvent),
+}
+
+/// Adds a frame whole.
+fn put(buffer: &mut BytesMut, json: Bytes) {
+    let body = put_head(buffer, Frame::Control(json));
+    buffer.extend_from_slice(&body);
+}
+
+/// Adds the head of a frame, and returns its body.
+fn put_head(buffer: &mut BytesMut, frame: Frame) -> Bytes {
+    frame.put_head(buffer);
+    match frame {
+        Frame::Control(body) | Frame::Data { chunk: body, .. } => body,
+    }
+}
+
+async fn write_and_flush(
+    writer: &mut (impl AsyncWrite + Unpin),
+    mut bytes: impl Buf,
+) -> std::io::Result<()> {
+    writer.write_all_buf(&mut bytes).await?;
+    writer.flush().await
+}
+
+impl OutboxQueue {
+    /// Replies first, then events, then data; `None` once every outbox is dropped.
+    async fn next(&mut self) -> Option<Next> {
+        let (mut control_ended, mut data_ended) = (false, false);
+        loop {
+            tokio::select! {
+                biased;
+                json = self.control.recv(), if !control_ended => match json {
+                    Some(json) => return Some(Next::Frame(Frame::Control(json))),
+                    None => control_ended = true,
+                },
+                event = self.events.next(), if !control_ended => return Some(Next::Event(event)),
+                frame = self.data.recv(), if !data_ended => match frame {
+                    Some(frame) => return Some(Next::Frame(frame)),
+                    None => data_ended = true,
+                },
+                else => return None,
+            }
+        }
+    }
+
+    /// Adds the small frames that wait already, so that a burst of them is one write.
+    fn gather(&mut self, buffer: &mut BytesMut, events: &mut Vec<LaneEvent>) {
+        while buffer.len() < GATHERED {
+            if let Ok(json) = self.control.try_recv() {
+                put(buffer, json);
+            } else if let Some(event) = self.events.try_next() {
+                put(buffer, event.json.clone());
+                events.push(event);
+            } else {
+                return;
+            }
+        }
+    }
+}

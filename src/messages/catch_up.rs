@@ -1,0 +1,90 @@
+//! A catch-up: a session is told from the database what it has missed, as fast as it reads, until
+//! it is up to date and hears everything as it comes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::presence::Behind;
+use super::sequencer::Op;
+use super::{MessagesError, Shared};
+use crate::connection::{EventLane, LaneEvent};
+
+/// Events that are read at a time.
+pub(super) const PAGE: usize = 128;
+
+/// Before a database that failed is read again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What the sequencer says to a session that has been told all that was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It hears from now on.
+    Hears,
+    /// More has come meanwhile; it was told up to there.
+    NotYet(u64),
+}
+
+/// Catches a session up. Ends with the session, at the latest.
+pub(super) fn begin(shared: &Arc<Shared>, behind: Behind) {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let Behind {
+            session,
+            user,
+            lane,
+            mut position,
+        } = behind;
+        while lane.drained().await {
+            match step(&shared, session, user, &lane, position).await {
+                Ok(Verdict::Hears) | Err(MessagesError::Ended) => return,
+                Ok(Verdict::NotYet(told)) => position = told,
+                Err(error) => {
+                    warn!(%error, "can not tell a session what it missed; trying again");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    });
+}
+
+async fn step(
+    shared: &Shared,
+    session: u64,
+    user: i64,
+    lane: &EventLane,
+    position: u64,
+) -> Result<Verdict, MessagesError> {
+    let missed = shared.store.missed(user, position, PAGE).await?;
+    if missed.is_empty() {
+        let (answer, verdict) = oneshot::channel();
+        shared.tell_sequencer(Op::CaughtUp {
+            session,
+            user,
+            position,
+            answer,
+        })?;
+        return verdict.await.map_err(|_| MessagesError::Ended);
+    }
+    let mut told = position;
+    for (seq, json) in missed {
+        let event = LaneEvent {
+            inbox: Some(seq),
+            json,
+            receipt: None,
+        };
+        while lane.push(event.clone()).is_err() {
+            if !lane.drained().await {
+                return Err(MessagesError::Ended);
+            }
+        }
+        told = seq;
+    }
+    if lane.drained().await {
+        shared.tell_sequencer(Op::Progress(session))?;
+    }
+    Ok(Verdict::NotYet(told))
+}

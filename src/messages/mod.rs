@@ -1,0 +1,322 @@
+//! Messages: what users say to each other and in rooms, kept until everyone has been told.
+//!
+//! They live in `messages.db`, an `SQLite` database in the data directory. One task, the
+//! *sequencer*, gives every event its place, `seq`, commits what has to be kept in groups, and only
+//! then hands it to the sessions that are there. Who is away, or reads too slowly, is told from the
+//! database: by a *catch-up*, in the order of `seq`.
+//!
+//! ```text
+//! say ─► sequencer ─► commit ─► lanes of those who hear ─► written ─► the sender's reply
+//!            ▲                                      full, or too slow ─► catch-up
+//!            └────────────────── is up to date ◄────────────────────────────┘
+//! ```
+//!
+//! A message is acknowledged once it is stored and the sessions that are told at once have been
+//! told, or were found to be too slow and go on from the database. So a server that is killed loses
+//! nothing that was acknowledged, and tells nothing twice.
+
+mod catch_up;
+mod flight;
+mod presence;
+mod room;
+mod sequencer;
+mod store;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+
+use self::presence::Presence;
+use self::sequencer::{Op, Sequencer};
+use self::store::Store;
+use crate::connection::EventLane;
+use crate::protocol::{HistoryReply, MAX_TEXT, MembersReply, SayReply, WhoReply};
+
+pub use self::room::{InvalidRoom, RoomName};
+
+/// Messages that may wait to be stored; who has another one waits.
+const WAITING: usize = 1024;
+
+/// A user, as the accounts know them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Party {
+    /// Never given to another user.
+    pub id: i64,
+    /// The user's name.
+    pub name: Arc<str>,
+}
+
+/// Whom a message is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum To {
+    /// One user.
+    User(Party),
+    /// All who are in a room.
+    Room(RoomName),
+}
+
+/// The messages of one data directory. Cheap to clone; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Messages {
+    shared: Arc<Shared>,
+    _sequencer: Arc<AbortOnDropHandle<()>>,
+}
+
+/// What the sequencer and all others share.
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    presence: Mutex<Presence>,
+    /// What the sequencer is to do. Unbounded, but a session has few of these, and messages need a
+    /// permit.
+    ops: mpsc::UnboundedSender<Op>,
+    permits: Arc<Semaphore>,
+}
+
+impl Shared {
+    fn presence(&self) -> MutexGuard<'_, Presence> {
+        let presence = self.presence.lock();
+        presence.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell_sequencer(&self, op: Op) -> Result<(), MessagesError> {
+        self.ops.send(op).map_err(|_| MessagesError::Ended)
+    }
+}
+
+impl Messages {
+    /// Opens the messages of the data directory `data`. Directory and database are made where they
+    /// are missing.
+    ///
+    /// # Errors
+    /// [`MessagesError::Make`] and [`MessagesError::Database`] if they can not be made, read or
+    /// written, or if a later version of haul wrote them.
+    pub async fn open(data: &Path) -> Result<Self, MessagesError> {
+        let (store, writer) = Store::open(data).await?;
+        let (ops, waiting) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            store,
+            presence: Mutex::default(),
+            ops,
+            permits: Arc::new(Semaphore::new(WAITING)),
+        });
+        let sequencer = Sequencer::start(&shared, writer, waiting).await?;
+        Ok(Self {
+            shared,
+            _sequencer: Arc::new(AbortOnDropHandle::new(tokio::spawn(sequencer.run()))),
+        })
+    }
+
+    /// Takes a message. The first await puts it in its place among the others; what is returned
+    /// then resolves once it is stored and those who hear at once were told.
+    ///
+    /// # Errors
+    /// [`MessagesError::EmptyText`], [`MessagesError::TextTooLong`], [`MessagesError::TextWithNul`].
+    /// What is returned: [`MessagesError::NoSuchRoom`], [`MessagesError::NotInRoom`],
+    /// [`MessagesError::Database`].
+    pub async fn say(&self, from: Party, to: To, text: String) -> Result<Said, MessagesError> {
+        if text.is_empty() {
+            return Err(MessagesError::EmptyText);
+        }
+        if text.len() > MAX_TEXT {
+            return Err(MessagesError::TextTooLong(text.len()));
+        }
+        if text.contains('\0') {
+            return Err(MessagesError::TextWithNul);
+        }
+        let permit = Arc::clone(&self.shared.permits).acquire_owned().await;
+        let permit = permit.map_err(|_| MessagesError::Ended)?;
+        let (done, said) = oneshot::channel();
+        self.shared.tell_sequencer(Op::Say {
+            from,
+            to,
+            text,
+            done,
+            permit,
+        })?;
+        Ok(Said(said))
+    }
+
+    /// What was said between `user` and `with`, or in the room `with`: the last `limit` messages
+    /// before `before`, fewer where they would take more than `budget` bytes of JSON.
+    ///
+    /// # Errors
+    /// [`MessagesError::NoSuchRoom`], [`MessagesError::NotInRoom`], [`MessagesError::Database`].
+    pub async fn history(
+        &self,
+        user: &Party,
+        with: &To,
+        before: Option<u64>,
+        limit: usize,
+        budget: usize,
+    ) -> Result<HistoryReply, MessagesError> {
+        if let To::Room(room) = with {
+            self.shared.store.check_member(user, room).await?;
+        }
+        let store = &self.shared.store;
+        store.history(user, with, before, limit, budget).await
+    }
+
+    /// Has `user` hear what is said in `room` from now on, and says who is in it.
+    ///
+    /// # Errors
+    /// [`MessagesError::RoomFull`], [`MessagesError::TooManyRooms`], [`MessagesError::Database`].
+    pub async fn join(&self, user: Party, room: RoomName) -> Result<MembersReply, MessagesError> {
+        self.ask(|done| Op::Join { user, room, done }).await
+    }
+
+    /// Has `user` hear no more of `room`, and says who is left in it.
+    ///
+    /// # Errors
+    /// [`MessagesError::NoSuchRoom`], [`MessagesError::NotInRoom`], [`MessagesError::Database`].
+    pub async fn leave(&self, user: Party, room: RoomName) -> Result<MembersReply, MessagesError> {
+        self.ask(|done| Op::Leave { user, room, done }).await
+    }
+
+    /// Who is connected, by name, as many as `budget` bytes of JSON hold.
+    #[must_use]
+    pub fn who(&self, budget: usize) -> WhoReply {
+        self.shared.presence().who(budget)
+    }
+
+    /// The user of that name, if they are connected.
+    #[must_use]
+    pub fn present(&self, name: &str) -> Option<Party> {
+        self.shared.presence().find(name)
+    }
+
+    /// Counts a session of `user` among those who are connected until the returned value is
+    /// dropped. With a `lane` it is sent what the user has not been told yet, then everything as it
+    /// comes; `since` says what it has already.
+    #[must_use]
+    pub fn attend(&self, user: &Party, lane: Option<EventLane>, since: Option<u64>) -> Attendance {
+        let hears = lane.is_some();
+        let session = self.shared.presence().enter(user, lane, Timestamp::now());
+        if hears {
+            let op = Op::Hear {
+                user: user.id,
+                session,
+                since,
+            };
+            // Without a sequencer there is nothing to hear.
+            let _ = self.shared.tell_sequencer(op);
+        }
+        Attendance {
+            shared: Arc::clone(&self.shared),
+            session,
+        }
+    }
+
+    /// Waits until all that was asked before is kept.
+    pub async fn settle(&self) {
+        let (settled, done) = oneshot::channel();
+        if self.shared.tell_sequencer(Op::Settle(settled)).is_ok() {
+            // If the sequencer is gone, nothing more will be kept.
+            let _ = done.await;
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        op: impl FnOnce(oneshot::Sender<Result<T, MessagesError>>) -> Op,
+    ) -> Result<T, MessagesError> {
+        let (done, answer) = oneshot::channel();
+        self.shared.tell_sequencer(op(done))?;
+        answer.await.unwrap_or(Err(MessagesError::Ended))
+    }
+}
+
+/// A message on its way to be stored.
+#[derive(Debug)]
+pub struct Said(oneshot::Receiver<Result<SayReply, MessagesError>>);
+
+impl Said {
+    /// Waits until the message is stored and those who hear at once were told.
+    ///
+    /// # Errors
+    /// As [`Messages::say`] says.
+    pub async fn done(self) -> Result<SayReply, MessagesError> {
+        self.0.await.unwrap_or(Err(MessagesError::Ended))
+    }
+}
+
+/// A session that is there. Dropping it ends that.
+#[derive(Debug)]
+pub struct Attendance {
+    shared: Arc<Shared>,
+    session: u64,
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        // The sequencer has to know up to where it was told. If there is none, nothing is to know.
+        let _ = self.shared.tell_sequencer(Op::Exit(self.session));
+    }
+}
+
+/// Why something could not be said or heard. The text names the thing and what can be done.
+#[derive(Debug, thiserror::Error)]
+pub enum MessagesError {
+    /// A message without a text.
+    #[error("the text is empty")]
+    EmptyText,
+    /// A text of so many bytes.
+    #[error("the text has {0} bytes; the most are {MAX_TEXT}")]
+    TextTooLong(usize),
+    /// A text that databases and terminals could take for its end.
+    #[error("the text has a NUL character in it")]
+    TextWithNul,
+    /// Nobody is in it.
+    #[error("there is no room {0}; `join` makes it")]
+    NoSuchRoom(RoomName),
+    /// Others are in it.
+    #[error("you are not in {0}; `join` it first")]
+    NotInRoom(RoomName),
+    /// A room has so many members.
+    #[error("{room} is full: it has {most} members")]
+    RoomFull {
+        /// The room.
+        room: RoomName,
+        /// The most that can be in a room.
+        most: usize,
+    },
+    /// A user is in so many rooms.
+    #[error("you are in {0} rooms, which are the most; `leave` one first")]
+    TooManyRooms(usize),
+    /// The database could not be made.
+    #[error("can not make {}: {source}", path.display())]
+    Make {
+        /// What was to be made.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The database failed.
+    #[error("can not {doing} the messages in messages.db: {source}")]
+    Database {
+        /// What was to be done: `open`, `read` or `store`.
+        doing: &'static str,
+        /// What `SQLite` says.
+        source: Arc<sqlx::Error>,
+    },
+    /// The sequencer is gone.
+    #[error("messages are no longer taken")]
+    Ended,
+}
+
+impl MessagesError {
+    /// Whether the disk has no room for it.
+    #[must_use]
+    pub fn is_full_disk(&self) -> bool {
+        /// `SQLITE_FULL`, <https://sqlite.org/rescode.html#full>.
+        const FULL: &str = "13";
+        let Self::Database { source, .. } = self else {
+            return false;
+        };
+        let error = source.as_database_error();
+        error.is_some_and(|error| error.code().as_deref() == Some(FULL))
+    }
+}

@@ -1,0 +1,448 @@
+//! The database of messages: what is kept, and how it is read back.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{SqliteConnection, SqlitePool, SqlitePoolOptions};
+use sqlx::{Connection as _, FromRow, Sqlite, Transaction};
+
+use super::presence::Inbox;
+use super::{MessagesError, Party, RoomName, To};
+use crate::database::{self, OpenError};
+use crate::protocol::{Event, HistoryReply, Message, encode_event};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/messages/migrations");
+
+/// Connections that read at once; each is a thread.
+const READERS: u32 = 2;
+
+/// JSON of a message in `history` beside its texts, in bytes.
+const ENTRY: usize = 120;
+
+const COLUMNS: &str = "seq, sent_by, addressee, body, time";
+
+/// What reads.
+#[derive(Debug)]
+pub(super) struct Store {
+    readers: SqlitePool,
+}
+
+/// What writes: one connection, the sequencer's.
+#[derive(Debug)]
+pub(super) struct Writer {
+    connection: SqliteConnection,
+}
+
+/// A message that is to be stored.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) seq: u64,
+    pub(super) from: Party,
+    pub(super) to: To,
+    pub(super) body: String,
+    pub(super) time: Timestamp,
+}
+
+impl Stored {
+    /// The event as its receivers get it.
+    pub(super) fn event(&self) -> Event {
+        Event::Message(Message {
+            seq: self.seq,
+            from: self.from.name.to_string(),
+            to: self.to.as_str().to_owned(),
+            text: self.body.clone(),
+            time: self.time,
+        })
+    }
+}
+
+impl To {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::User(user) => &user.name,
+            Self::Room(room) => room.as_str(),
+        }
+    }
+}
+
+/// All that one commit keeps.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) messages: Vec<Stored>,
+    pub(super) joined: Vec<(RoomName, Party, u64)>,
+    pub(super) left: Vec<(RoomName, i64)>,
+    pub(super) inboxes: HashMap<i64, Inbox>,
+    /// Places up to here are taken from now on.
+    pub(super) reserved: Option<u64>,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+            && self.joined.is_empty()
+            && self.left.is_empty()
+            && self.inboxes.is_empty()
+            && self.reserved.is_none()
+    }
+}
+
+/// A row of `events`.
+#[derive(Debug, FromRow)]
+struct Row {
+    seq: i64,
+    sent_by: String,
+    addressee: String,
+    body: String,
+    time: i64,
+}
+
+impl Row {
+    fn seq(&self) -> u64 {
+        unsigned(self.seq)
+    }
+
+    fn into_message(self) -> Message {
+        Message {
+            seq: self.seq(),
+            time: Timestamp::from_microsecond(self.time).unwrap_or(Timestamp::UNIX_EPOCH),
+            from: self.sent_by,
+            to: self.addressee,
+            text: self.body,
+        }
+    }
+}
+
+impl Store {
+    pub(super) async fn open(data: &Path) -> Result<(Self, Writer), MessagesError> {
+        let opened = database::open(data, "messages.db", &MIGRATIONS).await;
+        let (options, connection) = opened.map_err(|error| match error {
+            OpenError::Make { path, source } => MessagesError::Make { path, source },
+            OpenError::Open(source) => failed("open", source),
+        })?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_lazy_with(options);
+        Ok((Self { readers }, Writer { connection }))
+    }
+
+    /// The next events for `user` after `position`, at most `most`, as they go into a lane.
+    pub(super) async fn missed(
+        &self,
+        user: i64,
+        position: u64,
+        most: usize,
+    ) -> Result<Vec<(u64, Bytes)>, MessagesError> {
+        let mut connection = self.readers.acquire().await.map_err(reading)?;
+        missed(&mut connection, user, position, most).await
+    }
+
+    /// Makes sure that `user` is in `room`.
+    pub(super) async fn check_member(
+        &self,
+        user: &Party,
+        room: &RoomName,
+    ) -> Result<(), MessagesError> {
+        let members: Vec<i64> = sqlx::query_scalar("SELECT user FROM members WHERE room = ?")
+            .bind(room.as_str())
+            .fetch_all(&self.readers)
+            .await
+            .map_err(reading)?;
+        match members {
+            members if members.contains(&user.id) => Ok(()),
+            members if members.is_empty() => Err(MessagesError::NoSuchRoom(room.clone())),
+            _ => Err(MessagesError::NotInRoom(room.clone())),
+        }
+    }
+
+    pub(super) async fn history(
+        &self,
+        user: &Party,
+        with: &To,
+        before: Option<u64>,
+        limit: usize,
+        budget: usize,
+    ) -> Result<HistoryReply, MessagesError> {
+        let before = integer(before.unwrap_or(i64::MAX as u64));
+        // One more than asked for tells whether there is more.
+        let limit = limit.saturating_add(1);
+        let rows: Vec<Row> = match with {
+            To::Room(room) => {
+                let query = format!(
+                    "SELECT {COLUMNS} FROM events WHERE room = ? AND seq < ? \
+                     ORDER BY seq DESC LIMIT ?"
+                );
+                let rows = sqlx::query_as(&query).bind(room.as_str());
+                let rows = rows.bind(before).bind(integer(limit as u64));
+                rows.fetch_all(&self.readers).await.map_err(reading)?
+            }
+            To::User(other) => {
+                let query = format!(
+                    "SELECT {COLUMNS} FROM events WHERE kind = 0 AND seq < ?3 AND \
+                     ((sender = ?1 AND receiver = ?2) OR (sender = ?2 AND receiver = ?1)) \
+                     ORDER BY seq DESC LIMIT ?4"
+                );
+                let rows = sqlx::query_as(&query).bind(user.id);
+                let rows = rows.bind(other.id).bind(before);
+                let rows = rows.bind(integer(limit as u64));
+                rows.fetch_all(&self.readers).await.map_err(reading)?
+            }
+        };
+        Ok(page(rows, limit - 1, budget))
+    }
+}
+
+/// The latest of `rows`, which begin with the last, in the order of `seq`.
+fn page(rows: Vec<Row>, limit: usize, budget: usize) -> HistoryReply {
+    let found = rows.len();
+    let mut left = budget;
+    let mut messages = Vec::new();
+    for row in rows.into_iter().take(limit) {
+        let text = serde_json::to_string(&row.body).map_or(0, |text| text.len());
+        let size = ENTRY + row.sent_by.len() + row.addressee.len() + text;
+        match left.checked_sub(size) {
+            Some(rest) => left = rest,
+            None if messages.is_empty() => left = 0,
+            None => break,
+        }
+        messages.push(row.into_message());
+    }
+    messages.reverse();
+    HistoryReply {
+        more: messages.len() < found,
+        messages,
+    }
+}
+
+async fn missed(
+    connection: &mut SqliteConnection,
+    user: i64,
+    position: u64,
+    most: usize,
+) -> Result<Vec<(u64, Bytes)>, MessagesError> {
+    let most_rows = integer(most as u64);
+    let query =
+        format!("SELECT {COLUMNS} FROM events WHERE receiver = ? AND seq > ? ORDER BY seq LIMIT ?");
+    let mut rows: Vec<Row> = sqlx::query_as(&query)
+        .bind(user)
+        .bind(integer(position))
+        .bind(most_rows)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(reading)?;
+    let rooms: Vec<(String, i64)> =
+        sqlx::query_as("SELECT room, since FROM members WHERE user = ?")
+            .bind(user)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(reading)?;
+    for (room, since) in rooms {
+        let query = format!(
+            "SELECT {COLUMNS} FROM events WHERE room = ? AND seq > ? AND sender <> ? \
+             ORDER BY seq LIMIT ?"
+        );
+        let said: Vec<Row> = sqlx::query_as(&query)
+            .bind(room)
+            .bind(since.max(integer(position)))
+            .bind(user)
+            .bind(most_rows)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(reading)?;
+        rows.extend(said);
+    }
+    rows.sort_by_key(|row| row.seq);
+    rows.truncate(most);
+    let events = rows.into_iter().map(|row| {
+        let seq = row.seq();
+        (seq, encode_event(&Event::Message(row.into_message())))
+    });
+    Ok(events.collect())
+}
+
+impl Writer {
+    /// Ends what a server that was killed has left: who was told everything as it was stored has
+    /// been told. Says which places are taken.
+    pub(super) async fn recover(&mut self) -> Result<u64, MessagesError> {
+        let mut transaction = self.begin().await?;
+        sqlx::query(
+            "UPDATE inboxes SET live = FALSE, \
+             told = MAX(told, (SELECT COALESCE(MAX(seq), 0) FROM events)) WHERE live",
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(storing)?;
+        let reserved: i64 = sqlx::query_scalar("SELECT reserved FROM counter")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(storing)?;
+        transaction.commit().await.map_err(storing)?;
+        Ok(unsigned(reserved))
+    }
+
+    /// Who is in which room.
+    pub(super) async fn rooms(&mut self) -> Result<Vec<(RoomName, Party)>, MessagesError> {
+        let rows: Vec<(String, i64, String)> =
+            sqlx::query_as("SELECT room, user, name FROM members")
+                .fetch_all(&mut self.connection)
+                .await
+                .map_err(reading)?;
+        let members = rows.into_iter().filter_map(|(room, id, name)| {
+            let name = name.into();
+            Some((room.parse().ok()?, Party { id, name }))
+        });
+        Ok(members.collect())
+    }
+
+    /// Up to where a user was told.
+    pub(super) async fn told(&mut self, user: i64) -> Result<u64, MessagesError> {
+        let told: Option<i64> = sqlx::query_scalar("SELECT told FROM inboxes WHERE user = ?")
+            .bind(user)
+            .fetch_optional(&mut self.connection)
+            .await
+            .map_err(reading)?;
+        Ok(told.map_or(0, unsigned))
+    }
+
+    /// As [`Store::missed`].
+    pub(super) async fn missed(
+        &mut self,
+        user: i64,
+        position: u64,
+        most: usize,
+    ) -> Result<Vec<(u64, Bytes)>, MessagesError> {
+        missed(&mut self.connection, user, position, most).await
+    }
+
+    /// Keeps all of it or nothing; what is kept survives a power cut.
+    pub(super) async fn commit(&mut self, batch: &Batch) -> Result<(), MessagesError> {
+        let mut transaction = self.begin().await?;
+        write(&mut transaction, batch).await.map_err(storing)?;
+        transaction.commit().await.map_err(storing)
+    }
+
+    async fn begin(&mut self) -> Result<Transaction<'_, Sqlite>, MessagesError> {
+        let begun = self.connection.begin_with("BEGIN IMMEDIATE").await;
+        begun.map_err(storing)
+    }
+}
+
+async fn write(
+    transaction: &mut Transaction<'_, Sqlite>,
+    batch: &Batch,
+) -> Result<(), sqlx::Error> {
+    if !batch.messages.is_empty() {
+        write_messages(transaction, &batch.messages).await?;
+    }
+    for (room, user, since) in &batch.joined {
+        sqlx::query("INSERT OR IGNORE INTO members VALUES (?, ?, ?, ?)")
+            .bind(room.as_str())
+            .bind(user.id)
+            .bind(&*user.name)
+            .bind(integer(*since))
+            .execute(&mut **transaction)
+            .await?;
+    }
+    for (room, user) in &batch.left {
+        sqlx::query("DELETE FROM members WHERE room = ? AND user = ?")
+            .bind(room.as_str())
+            .bind(user)
+            .execute(&mut **transaction)
+            .await?;
+    }
+    for (user, inbox) in &batch.inboxes {
+        sqlx::query("INSERT OR REPLACE INTO inboxes VALUES (?, ?, ?)")
+            .bind(user)
+            .bind(integer(inbox.told))
+            .bind(inbox.live)
+            .execute(&mut **transaction)
+            .await?;
+    }
+    if let Some(reserved) = batch.reserved {
+        sqlx::query("UPDATE counter SET reserved = ?")
+            .bind(integer(reserved))
+            .execute(&mut **transaction)
+            .await?;
+    }
+    Ok(())
+}
+
+/// All in one statement: it is the statements that cost, not the rows.
+async fn write_messages(
+    transaction: &mut Transaction<'_, Sqlite>,
+    messages: &[Stored],
+) -> Result<(), sqlx::Error> {
+    type Values<'a> = (
+        u64,
+        i64,
+        &'a str,
+        Option<i64>,
+        Option<&'a str>,
+        &'a str,
+        &'a str,
+        i64,
+    );
+    let rows: Vec<Values<'_>> = messages
+        .iter()
+        .map(|message| {
+            let (receiver, room) = match &message.to {
+                To::User(user) => (Some(user.id), None),
+                To::Room(room) => (None, Some(room.as_str())),
+            };
+            let Stored {
+                seq,
+                from,
+                to,
+                body,
+                time,
+            } = message;
+            let time = time.as_microsecond();
+            (
+                *seq,
+                from.id,
+                &*from.name,
+                receiver,
+                room,
+                to.as_str(),
+                &**body,
+                time,
+            )
+        })
+        .collect();
+    let json = serde_json::to_string(&rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    sqlx::query(
+        "INSERT INTO events SELECT value ->> 0, 0, value ->> 1, value ->> 2, value ->> 3, \
+         value ->> 4, value ->> 5, value ->> 6, value ->> 7 FROM json_each(?)",
+    )
+    .bind(json)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+fn failed(doing: &'static str, source: sqlx::Error) -> MessagesError {
+    MessagesError::Database {
+        doing,
+        source: Arc::new(source),
+    }
+}
+
+fn reading(source: sqlx::Error) -> MessagesError {
+    failed("read", source)
+}
+
+fn storing(source: sqlx::Error) -> MessagesError {
+    failed("store", source)
+}
+
+/// A number as `SQLite` keeps it; there are no larger ones on the wire.
+fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

@@ -1,0 +1,29 @@
+//! `history`: what was said, a page at a time.
+
+use std::num::NonZeroU32;
+
+use super::Command;
+use super::say::receiver;
+use crate::protocol::{History, HistoryReply, MAX_CONTROL};
+use crate::server::CommandError;
+use crate::server::member::Member;
+
+/// Messages in a page, unless the request says otherwise.
+const PAGE: u32 = 100;
+
+/// Messages in any page.
+const LARGEST_PAGE: u32 = 1000;
+
+/// What a page may take of a frame; the rest is for what is around it.
+const BUDGET: usize = MAX_CONTROL - 1024;
+
+impl Command for History {
+    async fn apply(self, member: &mut Member) -> Result<HistoryReply, CommandError> {
+        let with = receiver(member, "history", "with", &self.with).await?;
+        let limit = self.limit.map_or(PAGE, NonZeroU32::get).min(LARGEST_PAGE) as usize;
+        let messages = &member.shared.messages;
+        let user = member.party();
+        let page = messages.history(&user, &with, self.before, limit, BUDGET);
+        Ok(page.await?)
+    }
+}

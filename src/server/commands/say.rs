@@ -1,0 +1,52 @@
+//! `say`: a message to a user or a room.
+
+use tokio::time::Instant;
+
+use crate::accounts::UserName;
+use crate::messages::{Party, RoomName, Said, To};
+use crate::protocol::{BadRequest, Say};
+use crate::server::CommandError;
+use crate::server::member::Member;
+
+/// Puts a message in its place among the others; what is returned resolves once it is stored.
+pub(in crate::server) async fn say(say: Say, member: &Member) -> Result<Said, CommandError> {
+    let shared = &member.shared;
+    let rate = shared.config().limits.messages_per_user;
+    let user = member.account.id;
+    let allowed = shared.chatter.allow(user, rate, Instant::now());
+    allowed.map_err(CommandError::TooMuchSaid)?;
+    let to = receiver(member, "say", "to", &say.to).await?;
+    Ok(shared.messages.say(member.party(), to, say.text).await?)
+}
+
+/// The user or room that stands in `field`.
+pub(super) async fn receiver(
+    member: &Member,
+    cmd: &'static str,
+    field: &str,
+    text: &str,
+) -> Result<To, CommandError> {
+    if RoomName::is_meant(text) {
+        return Ok(To::Room(room(cmd, field, text)?));
+    }
+    if let Some(present) = member.shared.messages.present(text) {
+        return Ok(To::User(present));
+    }
+    let name: Option<UserName> = text.parse().ok();
+    let account = match &name {
+        Some(name) => member.shared.accounts.account(name).await?,
+        None => None,
+    };
+    let account = account.ok_or_else(|| CommandError::NoSuchUser(text.into()))?;
+    Ok(To::User(Party {
+        id: account.id,
+        name: account.name.as_str().into(),
+    }))
+}
+
+/// The room that stands in `field`.
+pub(super) fn room(cmd: &'static str, field: &str, text: &str) -> Result<RoomName, CommandError> {
+    let room = text.parse::<RoomName>();
+    // The reply has the request's own id.
+    room.map_err(|error| BadRequest::of_field(0, cmd, field, error.to_string()).into())
+}

@@ -1,0 +1,15 @@
+//! `who`: who is connected.
+
+use super::Command;
+use crate::protocol::{MAX_CONTROL, Who, WhoReply};
+use crate::server::CommandError;
+use crate::server::member::Member;
+
+/// What the list may take of a frame; the rest is for what is around it.
+const BUDGET: usize = MAX_CONTROL - 1024;
+
+impl Command for Who {
+    async fn apply(self, member: &mut Member) -> Result<WhoReply, CommandError> {
+        Ok(member.shared.messages.who(BUDGET))
+    }
+}

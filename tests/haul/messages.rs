@@ -1,0 +1,394 @@
+//! Messages: to users and rooms, at once and later, each once and in order.
+
+use serde_json::{Value, json};
+
+use crate::harness::{PASSWORD, RawClient, Received, TestServer, control};
+
+/// Says something that must be taken; its `seq` and how many sessions it reached.
+async fn say(client: &mut RawClient, to: &str, text: &str) -> (u64, u64) {
+    let said = client
+        .ok(json!({"cmd": "say", "to": to, "text": text}))
+        .await;
+    let number = |field: &str| said[field].as_u64().expect("a number");
+    (number("seq"), number("delivered"))
+}
+
+async fn join(client: &mut RawClient, room: &str) -> Value {
+    client.ok(json!({"cmd": "join", "room": room})).await["members"].take()
+}
+
+/// A session that hears from now on: what was there for it is before this in `events`.
+async fn listening(server: &TestServer, user: &str) -> RawClient {
+    let mut client = server.log_in(user).await;
+    hears(&mut client, user).await;
+    client
+}
+
+/// Waits until the session of `user` hears as it is said.
+async fn hears(client: &mut RawClient, user: &str) {
+    loop {
+        let (seq, delivered) = say(client, user, "do I hear?").await;
+        if delivered > 0 {
+            let heard = |event: &Value| event["seq"] == seq;
+            while !client.events.iter().any(heard) {
+                let event = client.receive().await;
+                let Received::Control(event) = event else {
+                    panic!("{event:?}");
+                };
+                client.events.push(event);
+            }
+            break;
+        }
+    }
+    client.events.retain(|event| event["text"] != "do I hear?");
+}
+
+/// All that a session of `user` is sent, up to a message that it sends itself.
+async fn told(server: &TestServer, user: &str, since: Option<u64>) -> Vec<Value> {
+    let mut client = server.connect().await;
+    let mut login = json!({"cmd": "login", "user": user, "password": PASSWORD});
+    if let Some(since) = since {
+        login["since"] = since.into();
+    }
+    client.ok(login).await;
+    hears(&mut client, user).await;
+    client.ok(json!({"cmd": "quit"})).await;
+    client.events
+}
+
+fn texts(events: &[Value]) -> Vec<&str> {
+    let texts = events.iter().map(|event| event["text"].as_str());
+    texts.collect::<Option<_>>().expect("messages")
+}
+
+#[tokio::test]
+async fn a_message_reaches_who_is_connected_at_once() {
+    let server = TestServer::start().await;
+    let mut bob = listening(&server, "bob").await;
+    let mut alice = server.log_in("alice").await;
+    let (seq, delivered) = say(&mut alice, "bob", "hello\n\"Böb\" 🎉").await;
+    assert_eq!(delivered, 1);
+    let mut event = bob.event().await;
+    let time = event["time"].take();
+    time.as_str()
+        .expect("a time")
+        .parse::<jiff::Timestamp>()
+        .expect("RFC 3339");
+    assert_eq!(
+        event,
+        json!({"event": "message", "seq": seq, "from": "alice", "to": "bob", "text": "hello\n\"Böb\" 🎉", "time": null})
+    );
+}
+
+#[tokio::test]
+async fn who_is_away_is_told_at_the_next_login_once_and_in_order() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    for number in 0..300 {
+        let (_, delivered) = say(&mut alice, "bob", &format!("{number}")).await;
+        assert_eq!(delivered, 0);
+    }
+    let heard = told(&server, "bob", None).await;
+    let expected: Vec<_> = (0..300).map(|number| number.to_string()).collect();
+    assert_eq!(texts(&heard), expected);
+    assert!(heard.is_sorted_by_key(|event| event["seq"].as_u64()));
+    assert_eq!(told(&server, "bob", None).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn what_a_client_says_it_lacks_is_sent_again() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut places = Vec::new();
+    for text in ["one", "two", "three"] {
+        places.push(say(&mut alice, "bob", text).await.0);
+    }
+    assert_eq!(
+        texts(&told(&server, "bob", None).await),
+        ["one", "two", "three"]
+    );
+    let again = told(&server, "bob", Some(places[0])).await;
+    assert_eq!(texts(&again)[..2], ["two", "three"]);
+    say(&mut alice, "bob", "four").await;
+    say(&mut alice, "bob", "five").await;
+    // Who has it already by another way is not sent it.
+    let (seq, _) = say(&mut alice, "bob", "six").await;
+    assert_eq!(told(&server, "bob", Some(seq)).await, Vec::<Value>::new());
+    assert_eq!(told(&server, "bob", None).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn a_room_reaches_its_members_and_not_the_one_who_speaks() {
+    let server = TestServer::start().await;
+    let mut bob = listening(&server, "bob").await;
+    let mut alice = listening(&server, "alice").await;
+    assert_eq!(join(&mut alice, "#ops").await, json!(["alice"]));
+    assert_eq!(join(&mut bob, "#ops").await, json!(["alice", "bob"]));
+    assert_eq!(join(&mut bob, "#ops").await, json!(["alice", "bob"]));
+    let (seq, delivered) = say(&mut alice, "#ops", "up").await;
+    assert_eq!(delivered, 1);
+    let event = bob.event().await;
+    assert_eq!((&event["to"], &event["seq"]), (&json!("#ops"), &json!(seq)));
+    let left = bob.ok(json!({"cmd": "leave", "room": "#ops"})).await;
+    assert_eq!(left["members"], json!(["alice"]));
+    assert_eq!(say(&mut alice, "#ops", "gone?").await.1, 0);
+    bob.fails(json!({"cmd": "say", "to": "#ops", "text": "x"}), "denied")
+        .await;
+    bob.fails(json!({"cmd": "history", "with": "#ops"}), "denied")
+        .await;
+    bob.fails(json!({"cmd": "leave", "room": "#ops"}), "denied")
+        .await;
+    alice.ok(json!({"cmd": "leave", "room": "#ops"})).await;
+    alice
+        .fails(json!({"cmd": "leave", "room": "#ops"}), "not_found")
+        .await;
+    assert!(alice.events.is_empty(), "{:?}", alice.events);
+}
+
+#[tokio::test]
+async fn members_who_are_away_are_told_what_was_said_in_their_rooms_while_they_were_in_them() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut bob = server.log_in("bob").await;
+    join(&mut alice, "#a").await;
+    join(&mut alice, "#b").await;
+    say(&mut alice, "#a", "before").await;
+    join(&mut bob, "#a").await;
+    join(&mut bob, "#b").await;
+    bob.ok(json!({"cmd": "quit"})).await;
+    for text in ["1", "2", "3"] {
+        say(&mut alice, "#a", text).await;
+        say(&mut alice, "#b", text).await;
+    }
+    say(&mut alice, "bob", "4").await;
+    let heard = told(&server, "bob", None).await;
+    assert_eq!(texts(&heard), ["1", "1", "2", "2", "3", "3", "4"]);
+    assert!(heard.is_sorted_by_key(|event| event["seq"].as_u64()));
+    assert_eq!(told(&server, "bob", None).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn pipelined_messages_keep_their_order_and_their_replies() {
+    let server = TestServer::start_with(|config| config.limits.messages_per_user = 0).await;
+    let mut bob = listening(&server, "bob").await;
+    let mut alice = listening(&server, "alice").await;
+    join(&mut alice, "#ops").await;
+    join(&mut bob, "#ops").await;
+    let mut requests = Vec::new();
+    for id in 1..=2000 {
+        let request = json!({"id": id, "cmd": "say", "to": "#ops", "text": id.to_string()});
+        requests.extend(control(&request));
+    }
+    let (mut receiver, mut writer) = alice.split();
+    let sending = async {
+        use tokio::io::AsyncWriteExt;
+        writer.write_all(&requests).await.expect("written");
+    };
+    let receiving = async {
+        let mut places = vec![0; 2000];
+        for _ in 0..2000 {
+            let Received::Control(reply) = receiver.receive().await else {
+                panic!("a reply");
+            };
+            let id = reply["id"].as_u64().expect("an id");
+            let place = usize::try_from(id - 1).expect("small");
+            places[place] = reply["ok"]["seq"].as_u64().expect("a seq");
+        }
+        places
+    };
+    let ((), places) = tokio::join!(sending, receiving);
+    assert!(places.is_sorted());
+    for (number, seq) in places.iter().enumerate() {
+        let event = bob.event().await;
+        assert_eq!(event["seq"], *seq);
+        assert_eq!(event["text"], (number + 1).to_string());
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_read_slows_nobody_and_misses_nothing() {
+    let server = TestServer::start_with(|config| config.limits.messages_per_user = 0).await;
+    let mut slow = listening(&server, "bob").await;
+    let mut alice = server.log_in("alice").await;
+    let text = "x".repeat(8000);
+    let mut delivered = Vec::new();
+    for number in 0..2000 {
+        delivered.push(say(&mut alice, "bob", &format!("{number} {text}")).await.1);
+    }
+    assert_eq!((delivered[0], delivered[1999]), (1, 0), "it is told later");
+    for number in 0..2000 {
+        let event = slow.event().await;
+        let heard = event["text"].as_str().expect("a text");
+        assert!(
+            heard.starts_with(&format!("{number} ")),
+            "{number}: {heard:.20}"
+        );
+    }
+    hears(&mut slow, "bob").await;
+    assert!(slow.events.is_empty());
+}
+
+#[tokio::test]
+async fn a_message_to_nobody_is_not_found_and_one_that_can_not_be_is_refused_by_field() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let say = |to: &str, text: &str| json!({"cmd": "say", "to": to, "text": text});
+    for nobody in ["carol", "#nowhere", "no such user", "", "\u{1b}[2J"] {
+        alice.fails(say(nobody, "x"), "not_found").await;
+    }
+    for (request, code, field) in [
+        (say("#", "x"), "bad_request", "to"),
+        (say("#No Room", "x"), "bad_request", "to"),
+        (say("bob", ""), "bad_request", "text"),
+        (say("bob", "a\0b"), "bad_request", "text"),
+        (say("bob", &"x".repeat(8193)), "too_large", "text"),
+        (json!({"cmd": "join", "room": "ops"}), "bad_request", "room"),
+    ] {
+        let (actual, error) = alice.error(request.clone()).await;
+        assert_eq!(
+            (&*actual, &error["field"]),
+            (code, &json!(field)),
+            "{request}"
+        );
+    }
+    alice.ok(say("bob", &"x".repeat(8192))).await;
+}
+
+#[tokio::test]
+async fn a_flood_is_limited_and_touches_nobody_else() {
+    let server = TestServer::start_with(|config| config.limits.messages_per_user = 2).await;
+    let mut alice = server.log_in("alice").await;
+    let say = json!({"cmd": "say", "to": "bob", "text": "x"});
+    for _ in 0..10 {
+        alice.ok(say.clone()).await;
+    }
+    // Another session of the same user is the same flood.
+    let mut again = server.log_in("alice").await;
+    let (code, error) = again.error(say.clone()).await;
+    assert_eq!(code, "limited");
+    assert!(
+        error["retry_after_ms"]
+            .as_u64()
+            .is_some_and(|wait| (1..=500).contains(&wait))
+    );
+    server.log_in("bob").await.ok(say).await;
+}
+
+#[tokio::test]
+async fn history_reads_back_by_pages_what_both_have_said() {
+    let server = TestServer::start().await;
+    let (mut alice, mut bob) = (server.log_in("alice").await, server.log_in("bob").await);
+    for number in 0..5 {
+        say(&mut alice, "bob", &format!("a{number}")).await;
+        say(&mut bob, "alice", &format!("b{number}")).await;
+    }
+    server
+        .add_user("carol", haul::storage::Limits::default())
+        .await;
+    say(&mut alice, "carol", "a secret").await;
+    let mut before = json!(null);
+    let mut all = Vec::new();
+    loop {
+        let mut request = json!({"cmd": "history", "with": "alice", "limit": 4});
+        if !before.is_null() {
+            request["before"] = before;
+        }
+        let page = bob.ok(request).await;
+        let messages = page["messages"].as_array().expect("messages").clone();
+        before = messages[0]["seq"].clone();
+        all.splice(0..0, messages);
+        if page["more"] == false {
+            break;
+        }
+    }
+    let expected = ["a0", "b0", "a1", "b1", "a2", "b2", "a3", "b3", "a4", "b4"];
+    assert_eq!(texts(&all), expected);
+    assert_eq!(all[1]["from"], "bob");
+    assert_eq!(all[1]["to"], "alice");
+}
+
+#[tokio::test]
+async fn a_page_of_history_fits_a_frame_whatever_was_said() {
+    let server = TestServer::start().await;
+    let (mut alice, mut bob) = (server.log_in("alice").await, server.log_in("bob").await);
+    // What has to be escaped takes six times its room.
+    let text = "\u{1}".repeat(8192);
+    for _ in 0..5 {
+        say(&mut alice, "bob", &text).await;
+    }
+    let page = bob.ok(json!({"cmd": "history", "with": "alice"})).await;
+    assert_eq!(page["more"], true);
+    assert_eq!(page["messages"].as_array().map(Vec::len), Some(1));
+    assert_eq!(page["messages"][0]["text"], text);
+}
+
+#[tokio::test]
+async fn who_tells_users_their_sessions_and_since_when() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut other = server.log_in("alice").await;
+    let _bob = server.log_in("bob").await;
+    let who = alice.ok(json!({"cmd": "who"})).await;
+    let users = who["users"].as_array().expect("users");
+    assert_eq!(
+        (&users[0]["user"], &users[0]["sessions"]),
+        (&json!("alice"), &json!(2))
+    );
+    assert_eq!(
+        (&users[1]["user"], &users[1]["sessions"]),
+        (&json!("bob"), &json!(1))
+    );
+    assert!(users[0]["since"].is_string());
+    other.ok(json!({"cmd": "quit"})).await;
+    crate::harness::soon("the session to be gone", async || {
+        let who = alice.ok(json!({"cmd": "who"})).await;
+        (who["users"][0]["sessions"] == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn all_sessions_of_a_user_hear() {
+    let server = TestServer::start().await;
+    let mut one = listening(&server, "bob").await;
+    let mut two = listening(&server, "bob").await;
+    one.events.clear();
+    // The other session heard what the second has asked itself.
+    let mut alice = server.log_in("alice").await;
+    let (seq, delivered) = say(&mut alice, "bob", "both").await;
+    assert_eq!(delivered, 2);
+    for session in [&mut one, &mut two] {
+        while session.event().await["seq"] != seq {}
+    }
+}
+
+#[tokio::test]
+async fn what_was_said_and_joined_outlasts_the_server() {
+    let server = TestServer::start().await;
+    let (mut alice, mut bob) = (
+        listening(&server, "alice").await,
+        listening(&server, "bob").await,
+    );
+    join(&mut alice, "#ops").await;
+    join(&mut bob, "#ops").await;
+    let (first, _) = say(&mut alice, "bob", "heard").await;
+    assert_eq!(bob.event().await["text"], "heard");
+    bob.ok(json!({"cmd": "quit"})).await;
+    crate::harness::soon("bob to be away", async || {
+        let (_, delivered) = say(&mut alice, "bob", "later").await;
+        (delivered == 0).then_some(())
+    })
+    .await;
+    say(&mut alice, "#ops", "in the room").await;
+    let heard = bob.events.len();
+    assert_eq!(heard, 0);
+    let server = server.restart().await;
+    let heard = told(&server, "bob", None).await;
+    let heard = texts(&heard);
+    assert_eq!(heard.first(), Some(&"later"));
+    assert_eq!(heard.last(), Some(&"in the room"));
+    let mut alice = server.log_in("alice").await;
+    let (later, _) = say(&mut alice, "#ops", "again").await;
+    assert!(later > first);
+    assert_eq!(texts(&told(&server, "bob", None).await), ["again"]);
+}
