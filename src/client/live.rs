@@ -5,7 +5,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::reconnect::Current;
 use super::{Client, ClientError, Events, Lost, Progress, Reconnecting};
@@ -13,6 +13,10 @@ use crate::protocol::{Event, WatchReply};
 
 /// A connection that lasted for so long was a good one, whatever was heard on it.
 const LASTED: Duration = Duration::from_secs(60);
+
+/// A server is asked this often whether it is there: it hangs up on who asks nothing for long, and
+/// one that is gone without a word tells nothing either.
+const STILL_THERE: Duration = Duration::from_secs(120);
 
 /// What a session hears: messages and offers, and changes below a path if it watches one.
 ///
@@ -41,12 +45,15 @@ struct On {
     began: Instant,
     /// Until the server has answered it.
     watching: Option<BoxFuture<'static, Result<WatchReply, ClientError>>>,
+    /// Resolves once the server does not answer any more.
+    silent: BoxFuture<'static, ClientError>,
 }
 
 /// What comes next on a connection.
 enum Next {
     Event(Event),
     Watching(Result<WatchReply, ClientError>),
+    Silent(ClientError),
     Lost,
 }
 
@@ -121,6 +128,10 @@ impl Live {
                         on.watch(self.watched.as_ref());
                     }
                 }
+                Next::Silent(error) => {
+                    let used = on.current.clone();
+                    self.wait(&used, error).await?;
+                }
                 Next::Lost => {
                     let used = on.current.clone();
                     if on.began.elapsed() >= LASTED {
@@ -167,6 +178,7 @@ impl On {
         let current = session.current();
         let mut on = Self {
             events: current.client.events(),
+            silent: Box::pin(silent(current.client.clone())),
             current,
             began: Instant::now(),
             watching: None,
@@ -187,7 +199,10 @@ impl On {
 
     async fn next(&mut self) -> Next {
         let Self {
-            events, watching, ..
+            events,
+            watching,
+            silent,
+            ..
         } = self;
         let answer = async {
             match watching {
@@ -203,6 +218,20 @@ impl On {
                 Next::Watching(answer)
             }
             event = events.next() => event.map_or(Next::Lost, Next::Event),
+            error = silent => Next::Silent(error),
+        }
+    }
+}
+
+/// Resolves once the server does not answer although nobody knows of a loss.
+async fn silent(client: Client) -> ClientError {
+    loop {
+        sleep(STILL_THERE).await;
+        match client.ping().await {
+            Err(error @ ClientError::TimedOut(_)) => return error,
+            // The events end too, and tell what came before.
+            Err(ClientError::Lost(_)) => return pending().await,
+            _ => {}
         }
     }
 }
@@ -377,6 +406,26 @@ mod tests {
                 .await;
         };
         tokio::join!(hears(&mut live, &many), script);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_gone_without_a_word_is_noticed_and_one_that_is_not_is_kept() {
+        let (mut live, mut peers) = live(2);
+        let (mut first, mut second) =
+            (peers.remove(0).expect("one"), peers.remove(0).expect("two"));
+        let script = async {
+            let (id, _) = first.request().await;
+            first
+                .say(format!(
+                    r#"{{"id":{id},"ok":{{"time":"2020-02-02T02:02:02Z"}}}}"#
+                ))
+                .await;
+            first.request().await;
+            assert_eq!(login(&mut second).await, None);
+            tell(&mut second, &[message(1)]).await;
+        };
+        let expected = [message(1)];
+        tokio::join!(hears(&mut live, &expected), script);
     }
 
     #[tokio::test(start_paused = true)]

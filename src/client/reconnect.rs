@@ -168,7 +168,9 @@ impl Reconnecting {
         self.shared.heard.fetch_max(seq, Ordering::Relaxed) < seq
     }
 
-    fn heard(&self) -> Option<u64> {
+    /// The `seq` of the last message or offer that a [`Live`](super::Live) has heard.
+    #[must_use]
+    pub fn heard(&self) -> Option<u64> {
         match self.shared.heard.load(Ordering::Relaxed) {
             0 => None,
             seq => Some(seq),

@@ -60,10 +60,11 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             member,
             changes,
             since,
+            inbox,
         } = admitted;
-        let lane = session.outbox.events().clone();
+        let lane = inbox.then(|| session.outbox.events().clone());
         let messages = &session.shared.messages;
-        let attendance = messages.attend(&member.party(), Some(lane), since);
+        let attendance = messages.attend(&member.party(), lane, since);
         let config = session.shared.config();
         let limits = &config.limits;
         let unfinished = Arc::new(Semaphore::new(limits.requests));
