@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use etcetera::{BaseStrategy, choose_base_strategy};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{CompletionType, Config, Editor, ExternalPrinter, Helper};
@@ -29,6 +30,10 @@ pub(super) struct Lines {
     prompts: std::sync::mpsc::Sender<String>,
     typed: mpsc::Receiver<anyhow::Result<Typed>>,
     printer: Printer,
+    /// A line was asked for and did not come yet.
+    asked: bool,
+    /// The terminal as it was before an editor had it.
+    terminal: Option<Termios>,
 }
 
 impl Lines {
@@ -54,9 +59,12 @@ impl Lines {
             Ok(printer) => Printer::above(printer)?,
             Err(_) => Printer::Plain,
         };
-        Self::start(printer, move |prompt| {
+        let terminal = tcgetattr(stdin()).ok();
+        let mut lines = Self::start(printer, move |prompt| {
             edit(&mut editor, &prompt, history.as_deref())
-        })
+        })?;
+        lines.terminal = terminal;
+        Ok(lines)
     }
 
     /// Standard input, line by line.
@@ -90,6 +98,8 @@ impl Lines {
             prompts,
             typed,
             printer,
+            asked: false,
+            terminal: None,
         })
     }
 
@@ -100,18 +110,34 @@ impl Lines {
     }
 
     /// Asks for a line, which [`typed`](Self::typed) then returns.
-    pub(super) fn ask(&self, prompt: String) -> anyhow::Result<()> {
+    pub(super) fn ask(&mut self, prompt: String) -> anyhow::Result<()> {
+        self.asked = true;
         self.prompts.send(prompt).context(GONE)
     }
 
     /// The line that was asked for. Cancel-safe.
     pub(super) async fn typed(&mut self) -> anyhow::Result<Typed> {
-        self.typed.recv().await.context(GONE)?
+        let typed = self.typed.recv().await;
+        self.asked = false;
+        typed.context(GONE)?
     }
 
     /// Prints while someone may be typing.
     pub(super) fn printer(&self) -> Printer {
         self.printer.clone()
+    }
+}
+
+impl Drop for Lines {
+    /// Who is stopped by a signal leaves a line that will never be typed to an editor that goes on.
+    fn drop(&mut self) {
+        if let Some(terminal) = self.terminal.take()
+            && self.asked
+        {
+            // Without bracketed paste, and off the line of the prompt.
+            let _ = print("\x1b[?2004l");
+            let _ = tcsetattr(stdin(), OptionalActions::Now, &terminal);
+        }
     }
 }
 

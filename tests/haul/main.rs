@@ -35,5 +35,6 @@ mod serving;
 mod sessions;
 mod stopping;
 mod strace;
+mod talking;
 mod tls;
 mod transfers;
