@@ -2,6 +2,7 @@
 
 use super::Global;
 use super::exit::usage;
+use super::hearing::Hears;
 use super::known::KnownServers;
 use super::output::{Output, print_json};
 use super::remembered::{Remembered, SavedLogin};
@@ -35,7 +36,10 @@ impl Connect {
         let url = parse(url)?;
         // A remembered password is not used: whoever connects anew may have a new one.
         let asked = url.user.clone();
-        let opened = open_with(global, url, None).await?.of(asked).await?;
+        let opened = open_with(global, url, None, Hears::Nothing)
+            .await?
+            .of(asked)
+            .await?;
         leave(&opened.client).await;
         let fingerprint = opened.client.fingerprint();
         if let (Some(given), Some(_)) = (global.trust.fingerprint, fingerprint) {

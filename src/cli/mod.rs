@@ -2,11 +2,14 @@
 //!
 //! Each subcommand is a file with its arguments, whose comments are its help, and its `run`.
 
+mod accept;
+mod chat;
 mod check_config;
 mod completions;
 mod connect;
 mod cp;
 mod data;
+mod decline;
 mod demo;
 mod df;
 mod discard;
@@ -15,10 +18,16 @@ mod exit;
 mod folder;
 mod get;
 mod hash;
+mod hearing;
+mod history;
+mod join;
 mod known;
+mod leave;
+mod lines;
 mod ls;
 mod mkdir;
 mod mv;
+mod offers;
 mod output;
 mod passwd;
 mod password;
@@ -30,6 +39,9 @@ mod remembered;
 mod remote;
 mod rm;
 mod room;
+mod said;
+mod say;
+mod send;
 mod serve;
 mod shell;
 mod signals;
@@ -40,6 +52,9 @@ mod transfer;
 mod trust;
 mod uploads;
 mod user;
+mod waits;
+mod watch;
+mod who;
 mod whoami;
 
 use std::path::PathBuf;
@@ -50,6 +65,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::exit::Interrupted;
+use self::hearing::Hears;
 use self::output::Output;
 use self::remote::Remote;
 use self::trust::TrustOptions;
@@ -151,6 +167,17 @@ enum RemoteCommand {
     Discard(discard::Discard),
     Ping(ping::Ping),
     Whoami(whoami::Whoami),
+    Who(who::Who),
+    Say(say::Say),
+    History(history::History),
+    Join(join::Join),
+    Leave(leave::Leave),
+    Chat(chat::Chat),
+    Send(send::Send),
+    Offers(offers::Offers),
+    Accept(accept::Accept),
+    Decline(decline::Decline),
+    Watch(watch::Watch),
 }
 
 /// Does what the arguments of this process say, and says how that went: 0 it is done, 1 the server
@@ -236,7 +263,7 @@ impl ClientCommand {
             Self::Shell(command) => command.run(global, output).await,
             Self::Demo(command) => unless_interrupted(command.run(output)).await,
             Self::Remote(command) => {
-                let opened = unless_interrupted(remote::open(global)).await?;
+                let opened = unless_interrupted(remote::open(global, command.hears())).await?;
                 let remote = Remote::new(opened, output, command.retry_policy());
                 let work = async {
                     let outcome = command.run(&remote).await;
@@ -250,11 +277,21 @@ impl ClientCommand {
 }
 
 impl RemoteCommand {
+    /// What it wants to hear of what the server says without being asked.
+    fn hears(&self) -> Hears {
+        match self {
+            Self::Chat(_) => Hears::Everything,
+            Self::Watch(_) => Hears::Changes,
+            _ => Hears::Nothing,
+        }
+    }
+
     /// What is done if the connection is lost.
     fn retry_policy(&self) -> RetryPolicy {
         match self {
             Self::Get(get) => get.retry_policy(),
             Self::Put(put) => put.retry_policy(),
+            Self::Chat(_) | Self::Watch(_) => RetryPolicy::FOR_EVER,
             // Too short to be worth it, or not to be done twice.
             _ => RetryPolicy::NEVER,
         }
@@ -277,6 +314,17 @@ impl RemoteCommand {
             Self::Discard(command) => command.run(remote).await,
             Self::Ping(command) => command.run(remote).await,
             Self::Whoami(command) => command.run(remote).await,
+            Self::Who(command) => command.run(remote).await,
+            Self::Say(command) => command.run(remote).await,
+            Self::History(command) => command.run(remote).await,
+            Self::Join(command) => command.run(remote).await,
+            Self::Leave(command) => command.run(remote).await,
+            Self::Chat(command) => command.run(remote).await,
+            Self::Send(command) => command.run(remote).await,
+            Self::Offers(command) => command.run(remote).await,
+            Self::Accept(command) => command.run(remote).await,
+            Self::Decline(command) => command.run(remote).await,
+            Self::Watch(command) => command.run(remote).await,
         }
     }
 }

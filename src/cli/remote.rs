@@ -12,11 +12,12 @@ use tokio::time::timeout;
 
 use super::Global;
 use super::exit::{GivenBy, NoSession, usage};
+use super::hearing::Hears;
 use super::output::{Output, safe};
 use super::remembered::{Remembered, SavedLogin};
 use super::trust;
 use crate::client::{Client, ClientError, Reconnecting, RetryPolicy, ServerUrl, Trust};
-use crate::protocol::{LoginReply, Secret};
+use crate::protocol::{Login, LoginReply, Secret};
 
 /// For the server's goodbye.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -38,6 +39,18 @@ impl Remote {
         Self::within(client, (way, None), output, policy)
     }
 
+    /// For a session of its own beside another, in this directory.
+    pub(super) async fn beside(
+        way: Way,
+        cwd: String,
+        output: Output,
+        policy: RetryPolicy,
+    ) -> anyhow::Result<Self> {
+        let client = way.go(None).await.map_err(NoSession::from)?;
+        client.cd(&cwd).await?;
+        Ok(Self::within(client, (way, Some(cwd)), output, policy))
+    }
+
     /// For a session whose connections are all made in this way, each in this directory.
     pub(super) fn within(
         client: Client,
@@ -46,11 +59,11 @@ impl Remote {
         policy: RetryPolicy,
     ) -> Self {
         let again = Arc::new(again);
-        let connect = move || {
+        let connect = move |since| {
             let again = Arc::clone(&again);
             async move {
                 let (way, cwd) = &*again;
-                let client = way.go().await?;
+                let client = way.go(since).await?;
                 if let Some(cwd) = cwd {
                     client.cd(cwd).await?;
                 }
@@ -58,7 +71,7 @@ impl Remote {
             }
         };
         Self {
-            session: Reconnecting::new(client.clone(), policy, connect),
+            session: Reconnecting::hearing(client.clone(), policy, connect),
             client,
             output,
         }
@@ -80,13 +93,14 @@ pub(super) struct Way {
     pub(super) url: ServerUrl,
     pub(super) login: SavedLogin,
     pub(super) trust: Trust,
+    pub(super) hears: Hears,
 }
 
 impl Way {
-    /// Goes it, asking nobody.
-    pub(super) async fn go(&self) -> Result<Client, ClientError> {
+    /// Goes it, asking nobody. Who hears messages and offers has had those up to `since`.
+    pub(super) async fn go(&self, since: Option<u64>) -> Result<Client, ClientError> {
         let client = Client::connect(&self.url, &self.trust).await?;
-        log_in(&client, &self.url, &self.login).await?;
+        log_in(&client, &self.url, &self.login, (&self.hears, since)).await?;
         Ok(client)
     }
 }
@@ -106,7 +120,7 @@ impl Opened {
 }
 
 /// Connects and logs in as the options, the environment and what is remembered say.
-pub(super) async fn open(global: &Global) -> anyhow::Result<Opened> {
+pub(super) async fn open(global: &Global, hears: Hears) -> anyhow::Result<Opened> {
     let remembered = Remembered::load()?;
     let url = match &global.server {
         Some(text) => {
@@ -114,14 +128,14 @@ pub(super) async fn open(global: &Global) -> anyhow::Result<Opened> {
             let asked = url.user.clone();
             let url = remembered.with_user(url);
             let saved = remembered.login(&url).cloned();
-            return open_with(global, url, saved).await?.of(asked).await;
+            return open_with(global, url, saved, hears).await?.of(asked).await;
         }
         None => remembered.server().ok_or_else(|| {
             usage("no server is known: give `--server haul://USER@HOST:9000`, set HAUL_SERVER, or type `haul connect haul://USER@HOST:9000` once")
         })?,
     };
     let saved = remembered.login(&url).cloned();
-    open_with(global, url, saved).await
+    open_with(global, url, saved, hears).await
 }
 
 /// Connects to `url`; `saved` is used where no option says how to log in.
@@ -129,6 +143,7 @@ pub(super) async fn open_with(
     global: &Global,
     mut url: ServerUrl,
     saved: Option<SavedLogin>,
+    hears: Hears,
 ) -> anyhow::Result<Opened> {
     let own = global.trust.own_certificate()?;
     let certificate = own.clone().filter(|_| url.tls);
@@ -144,7 +159,7 @@ pub(super) async fn open_with(
         _ => own.as_ref(),
     };
     let (client, trust) = trust::connect(&global.trust, &url, own).await?;
-    let reply = log_in(&client, &url, &login)
+    let reply = log_in(&client, &url, &login, (&hears, None))
         .await
         .map_err(|error| match error {
             ClientError::Login(_) => NoSession::Refused { error, given_by },
@@ -153,7 +168,12 @@ pub(super) async fn open_with(
     url.user = Some(reply.user.clone());
     Ok(Opened {
         client,
-        way: Way { url, login, trust },
+        way: Way {
+            url,
+            login,
+            trust,
+            hears,
+        },
         reply,
     })
 }
@@ -162,15 +182,24 @@ async fn log_in(
     client: &Client,
     url: &ServerUrl,
     login: &SavedLogin,
+    (hears, since): (&Hears, Option<u64>),
 ) -> Result<LoginReply, ClientError> {
+    let since = hears.begin(client).or(since);
+    let inbox = (!hears.has_inbox()).then_some(false);
+    let mut request = Login {
+        since,
+        inbox,
+        ..Login::default()
+    };
     match login {
-        SavedLogin::Certificate(_) => client.login_with_certificate(url.user.as_deref()).await,
-        SavedLogin::Token(token) => client.login_with_token(token).await,
+        SavedLogin::Certificate(_) => request.user.clone_from(&url.user),
+        SavedLogin::Token(token) => request.token = Some(token.clone()),
         SavedLogin::Password(password) => {
-            let user = url.user.as_deref().unwrap_or_default();
-            client.login(user, password).await
+            request.user = Some(url.user.clone().unwrap_or_default());
+            request.password = Some(password.clone());
         }
     }
+    client.log_in(request).await
 }
 
 /// Ends the session, so that the server knows that nothing broke. Whether it answers or not, this

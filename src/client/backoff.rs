@@ -31,6 +31,14 @@ impl RetryPolicy {
         longest: Duration::ZERO,
         limit: Duration::ZERO,
     };
+
+    /// For who stays until told to leave: every half a minute at last, for years.
+    pub const FOR_EVER: Self = Self {
+        attempts: u32::MAX,
+        first: Duration::from_secs(1),
+        longest: Duration::from_secs(30),
+        limit: Duration::from_secs(10 * 365 * 86400),
+    };
 }
 
 impl Default for RetryPolicy {

@@ -1,13 +1,17 @@
 //! One method for every command that moves no file.
 
+use std::num::NonZeroU32;
+
 use futures::Stream;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Client, ClientError};
 use crate::protocol::{
-    Algorithm, Cd, Cp, Df, DfReply, Discard, Entry, Hash, HashReply, Hello, HelloReply, Help,
-    HelpReply, IfExists, Ls, LsReply, Mkdir, Mv, Passwd, Ping, Pwd, Quit, ResumableUpload, Rm,
-    Secret, Stat, StatReply, TimeReply, Uploads, Whoami, WhoamiReply,
+    Accept, Algorithm, Cd, Cp, Decline, Df, DfReply, Discard, Entry, Hash, HashReply, Hello,
+    HelloReply, Help, HelpReply, History, HistoryReply, IfExists, Join, Leave, Ls, LsReply, Mkdir,
+    Mv, Offers, OffersReply, Passwd, Ping, Pwd, Quit, ResumableUpload, Rm, Say, SayReply, Secret,
+    SendTo, Stat, StatReply, TimeReply, Unwatch, Uploads, Watch, WatchReply, Who, WhoReply, Whoami,
+    WhoamiReply,
 };
 
 /// Each asks the server once and fails as [`Client::call`] does.
@@ -180,5 +184,86 @@ impl Client {
     /// Use and limits of the space around the current directory.
     pub async fn df(&self) -> Result<DfReply, ClientError> {
         self.call(Df {}).await
+    }
+
+    /// Who is connected.
+    pub async fn who(&self) -> Result<WhoReply, ClientError> {
+        self.call(Who {}).await
+    }
+
+    /// Says something to a user, or in a room (`#` and its name). Once this returns it is stored.
+    pub async fn say(&self, to: &str, text: &str) -> Result<SayReply, ClientError> {
+        let (to, text) = (to.into(), text.into());
+        self.call(Say { to, text }).await
+    }
+
+    /// What was said with a user or in a room: the last messages before the one with the `seq`
+    /// `before`, at most `limit` and as many as the server gives at a time.
+    pub async fn history(
+        &self,
+        with: &str,
+        before: Option<u64>,
+        limit: Option<NonZeroU32>,
+    ) -> Result<HistoryReply, ClientError> {
+        let with = with.into();
+        self.call(History {
+            with,
+            before,
+            limit,
+        })
+        .await
+    }
+
+    /// Enters a room, for all sessions of the user and until [`leave`](Self::leave). Returns who
+    /// is in it.
+    pub async fn join(&self, room: &str) -> Result<Vec<String>, ClientError> {
+        let room = room.into();
+        self.call(Join { room }).await.map(|reply| reply.members)
+    }
+
+    /// Leaves a room. Returns who is left in it.
+    pub async fn leave(&self, room: &str) -> Result<Vec<String>, ClientError> {
+        let room = room.into();
+        self.call(Leave { room }).await.map(|reply| reply.members)
+    }
+
+    /// Offers a file of this user on the server to another. Returns the offer's identifier.
+    pub async fn send(&self, to: &str, path: &str) -> Result<String, ClientError> {
+        let (to, path) = (to.into(), path.into());
+        self.call(SendTo { to, path })
+            .await
+            .map(|reply| reply.offer)
+    }
+
+    /// The files that others offer to this user.
+    pub async fn offers(&self) -> Result<OffersReply, ClientError> {
+        self.call(Offers {}).await
+    }
+
+    /// Takes a file that is offered. Returns the path of the copy: `path`, or if absent a free one
+    /// in the current directory.
+    pub async fn accept(&self, offer: &str, path: Option<&str>) -> Result<String, ClientError> {
+        let (offer, path) = (offer.into(), path.map(Into::into));
+        self.call(Accept { offer, path })
+            .await
+            .map(|reply| reply.path)
+    }
+
+    /// Does not take a file that is offered.
+    pub async fn decline(&self, offer: &str) -> Result<(), ClientError> {
+        let offer = offer.into();
+        self.call(Decline { offer }).await.map(drop)
+    }
+
+    /// Has [`events`](Self::events) tell of changes at and below a path, from those after the one
+    /// with the `seq` `since` on.
+    pub async fn watch(&self, path: &str, since: Option<u64>) -> Result<WatchReply, ClientError> {
+        let path = path.into();
+        self.call(Watch { path, since }).await
+    }
+
+    /// Ends what [`watch`](Self::watch) began, by the number that it returned.
+    pub async fn unwatch(&self, watch: u32) -> Result<(), ClientError> {
+        self.call(Unwatch { watch }).await.map(drop)
     }
 }

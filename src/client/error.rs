@@ -257,6 +257,9 @@ pub enum Lost {
     /// This side hung up.
     #[error("this side hung up")]
     HungUp,
+    /// Nobody read the events of this connection for too long.
+    #[error("what the server had to tell was not read for too long")]
+    Unheard,
     /// The network failed, or the other side is gone.
     #[error("the connection broke: {0}")]
     Broken(String),

@@ -2,7 +2,8 @@
 //!
 //! The reader hands every frame to the call with its id. A download that is not read fills its
 //! queue and then holds the reader, and with it the connection: that is the back-pressure that
-//! keeps memory bounded, and why whoever begins a download must go on reading it.
+//! keeps memory bounded, and why whoever begins a download must go on reading it. Events that are
+//! not read hold it in the same way, but not for ever.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::events::Hearing;
 use super::{ClientError, Lost, secure};
 use crate::connection::{Outbox, ReceiveError, Receiver, write_frames};
 use crate::protocol::{
@@ -173,6 +175,16 @@ impl Line {
         self.cut.cancel();
     }
 
+    /// Changes where events go. Of a connection that is lost none will come.
+    pub(super) fn hear<T>(&self, change: impl FnOnce(&mut Hearing) -> T) -> T {
+        let mut state = self.table.lock();
+        let changed = change(&mut state.hearing);
+        if state.lost.is_some() {
+            state.hearing.end();
+        }
+        changed
+    }
+
     /// Why the connection is gone, if it is.
     pub(super) fn lost(&self) -> Option<Lost> {
         self.table.lock().lost.clone()
@@ -234,6 +246,7 @@ struct State {
     waiting: HashMap<u32, Waiting>,
     last_id: u32,
     lost: Option<Lost>,
+    hearing: Hearing,
 }
 
 /// A request without its final reply. It keeps its permits until then, wanted or not.
@@ -277,6 +290,7 @@ impl Table {
         let waiting = {
             let mut state = self.lock();
             state.lost.get_or_insert(lost);
+            state.hearing.end();
             std::mem::take(&mut state.waiting)
         };
         drop(waiting);
@@ -341,7 +355,16 @@ async fn hand_out(
         }
         ServerMessage::Begin(id, begin) => deliver(table, id, Part::Begin(begin)).await,
         ServerMessage::Event(Event::Goodbye { reason }) => *goodbye = Some(reason),
-        ServerMessage::Event(_) => {}
+        // Newer servers may say more.
+        ServerMessage::Event(Event::Unknown) => {}
+        ServerMessage::Event(event) => {
+            let ears = table.lock().hearing.ears();
+            if let Some(ears) = ears
+                && !ears.tell(event).await
+            {
+                return Some(Lost::Unheard);
+            }
+        }
         ServerMessage::Refusal(error) => return Some(Lost::Refused(error)),
     }
     None

@@ -19,6 +19,8 @@
 //! A [`Client`] is one connection. It is cheap to clone and takes many calls at once: a request
 //! does not wait for the reply to another. Everything is bounded; who asks for more waits. A
 //! [`Reconnecting`] session outlives its connections, and its transfers go on where they were.
+//! [`Client::events`] are what the server says without being asked; [`Live`] has them over all
+//! connections of a session, each once.
 
 mod backoff;
 mod commands;
@@ -26,9 +28,11 @@ mod datagram;
 mod discover;
 mod download;
 mod error;
+mod events;
 mod fetch;
 mod file;
 mod line;
+mod live;
 mod local;
 mod progress;
 mod reconnect;
@@ -60,7 +64,9 @@ pub use self::datagram::Datagrams;
 pub use self::discover::{Found, discover, neighbourhood};
 pub use self::download::{Download, GetOptions};
 pub use self::error::{ClientError, Lost};
+pub use self::events::Events;
 pub use self::file::{Fetched, FileOptions};
+pub use self::live::Live;
 pub use self::progress::{Progress, Waiting};
 pub use self::reconnect::Reconnecting;
 pub(crate) use self::tree::join;
@@ -188,7 +194,11 @@ impl Client {
         .await
     }
 
-    async fn log_in(&self, login: Login) -> Result<LoginReply, ClientError> {
+    /// Logs in by whatever `login` holds; with `since` what came after it is sent.
+    ///
+    /// # Errors
+    /// [`ClientError::Login`] if the server does not let this user in.
+    pub async fn log_in(&self, login: Login) -> Result<LoginReply, ClientError> {
         let secrets = [
             &login.user.clone().map(Secret::new),
             &login.password,

@@ -1,7 +1,7 @@
 //! A session that outlives its connections: what was lost is made anew, once for all who lost it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct Reconnecting {
 }
 
 struct Shared {
-    connect: Box<dyn Fn() -> BoxFuture<'static, Result<Client, ClientError>> + Send + Sync>,
+    connect: Box<Connect>,
     policy: RetryPolicy,
     current: Mutex<Current>,
     /// Whoever lost the connection first makes the next one; the others wait for it here.
@@ -35,13 +35,18 @@ struct Shared {
     got_on: AtomicBool,
     /// Uploads under way that the server keeps if they are cut off.
     resumable: AtomicUsize,
+    /// The `seq` of the last message or offer that was heard; 0 if none was.
+    heard: AtomicU64,
 }
+
+/// Makes a connection that is logged in with this `since`.
+type Connect = dyn Fn(Option<u64>) -> BoxFuture<'static, Result<Client, ClientError>> + Send + Sync;
 
 /// A connection, and how many there were before it.
 #[derive(Clone)]
 pub(super) struct Current {
     pub(super) client: Client,
-    number: u64,
+    pub(super) number: u64,
 }
 
 struct Recovery {
@@ -85,9 +90,22 @@ impl Reconnecting {
     where
         F: Future<Output = Result<Client, ClientError>> + Send + 'static,
     {
+        Self::hearing(client, policy, move |_| connect())
+    }
+
+    /// A session for who hears events: [`new`](Self::new), but `connect` is given the `since` to
+    /// log in with, and calls [`Client::keep_events`] before it logs in; so it was with `client`.
+    pub fn hearing<F>(
+        client: Client,
+        policy: RetryPolicy,
+        connect: impl Fn(Option<u64>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<Client, ClientError>> + Send + 'static,
+    {
         Self {
             shared: Arc::new(Shared {
-                connect: Box::new(move || Box::pin(connect())),
+                connect: Box::new(move |since| Box::pin(connect(since))),
                 policy,
                 current: Mutex::new(Current { client, number: 0 }),
                 recovery: tokio::sync::Mutex::new(Recovery {
@@ -97,6 +115,7 @@ impl Reconnecting {
                 hung_up: AtomicBool::new(false),
                 got_on: AtomicBool::new(false),
                 resumable: AtomicUsize::new(0),
+                heard: AtomicU64::new(0),
             }),
         }
     }
@@ -141,6 +160,21 @@ impl Reconnecting {
     /// Notes that work gets on, so that the next loss is the first in a row.
     pub(super) fn gets_on(&self) {
         self.shared.got_on.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a message or offer was heard, after which the next connection goes on. Whether
+    /// it is a new one.
+    pub(super) fn hears(&self, seq: u64) -> bool {
+        self.shared.heard.fetch_max(seq, Ordering::Relaxed) < seq
+    }
+
+    /// The `seq` of the last message or offer that a [`Live`](super::Live) has heard.
+    #[must_use]
+    pub fn heard(&self) -> Option<u64> {
+        match self.shared.heard.load(Ordering::Relaxed) {
+            0 => None,
+            seq => Some(seq),
+        }
     }
 
     /// Counts an upload that the server would keep until the returned value is dropped.
@@ -219,7 +253,7 @@ impl Reconnecting {
             };
             let why = cause.as_deref().map_or_else(|| why_lost.clone(), explained);
             let _said = wait_for(wait, why, true, &recovery.backoff, progress).await;
-            match (self.shared.connect)().await {
+            match (self.shared.connect)(self.heard()).await {
                 Ok(client) => {
                     let mut current = self.lock();
                     current.client = client;
@@ -327,7 +361,9 @@ impl Failure {
     fn of(error: &ClientError) -> Self {
         match error {
             ClientError::Lost(Lost::Goodbye(GoodbyeReason::AccountClosed)) => Self::Final,
-            ClientError::Lost(Lost::Closed | Lost::Broken(_) | Lost::HungUp | Lost::Goodbye(_))
+            ClientError::Lost(
+                Lost::Closed | Lost::Broken(_) | Lost::HungUp | Lost::Unheard | Lost::Goodbye(_),
+            )
             | ClientError::Connect { .. }
             | ClientError::TimedOut(_) => Self::Connection,
             ClientError::Lost(Lost::Refused(error)) | ClientError::Login(error) => {

@@ -181,6 +181,10 @@ pub struct Login {
         deserialize_with = "number"
     )]
     pub since: Option<u64>,
+    /// Whether messages and offers are sent to this session; they are if absent. A program that
+    /// comes for something else leaves them to the sessions of people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbox: Option<bool>,
 }
 
 /// `whoami`: who this session is.

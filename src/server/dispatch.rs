@@ -60,9 +60,10 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             member,
             changes,
             since,
+            inbox,
         } = admitted;
-        let framed = session.dialect == Dialect::Framed;
-        let lane = framed.then(|| session.outbox.events().clone());
+        let hears = inbox && session.dialect == Dialect::Framed;
+        let lane = hears.then(|| session.outbox.events().clone());
         let messages = &session.shared.messages;
         let attendance = messages.attend(&member.party(), lane, since);
         let config = session.shared.config();

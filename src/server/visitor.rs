@@ -20,6 +20,8 @@ pub(super) struct Admitted {
     pub(super) changes: watch::Receiver<u64>,
     /// The last event that the client says it has.
     pub(super) since: Option<u64>,
+    /// The session is to be sent messages and offers.
+    pub(super) inbox: bool,
 }
 
 impl<R: AsyncRead + Unpin + Send> Session<R> {
@@ -85,7 +87,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
     async fn log_in(&mut self, id: u32, login: Login) -> Result<Attempt, End> {
         let job = Job::new(id, "login", None).with_user(login.user.as_deref());
         let mut admitted = None;
-        let since = login.since;
+        let (since, inbox) = (login.since, login.inbox.unwrap_or(true));
         // Watched from before the account is read, so that no change of it is missed.
         let changes = self.shared.accounts.changes();
         let work = async {
@@ -104,6 +106,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                 member,
                 changes,
                 since,
+                inbox,
             });
             Ok(reply)
         };

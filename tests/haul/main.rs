@@ -37,6 +37,7 @@ mod serving;
 mod sessions;
 mod stopping;
 mod strace;
+mod talking;
 mod tls;
 mod transfers;
 mod watching;

@@ -108,9 +108,8 @@ fn side(command: &str, arguments: &[String]) -> Option<Side> {
     match (command, paths.count()) {
         ("lcd" | "lls", _) | ("put", 0) => Some(Side::Local),
         ("get", 1..) | ("put", _) => Some(Side::Both),
-        ("get" | "ls" | "stat" | "mkdir" | "rm" | "mv" | "cp" | "hash" | "cd", _) => {
-            Some(Side::Remote)
-        }
+        ("get" | "ls" | "stat" | "mkdir" | "rm" | "mv" | "cp" | "hash" | "cd" | "watch", _)
+        | ("send" | "accept", 1) => Some(Side::Remote),
         _ => None,
     }
 }
@@ -242,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_command_is_completed_by_its_beginning() {
-        assert_eq!(complete("  who"), (2, vec!["whoami ".to_owned()]));
+        assert_eq!(complete("  whoa"), (2, vec!["whoami ".to_owned()]));
         assert_eq!(complete("help mk"), (5, vec!["mkdir ".to_owned()]));
         assert!(complete("").1.contains(&"lcd ".to_owned()));
     }

@@ -1,7 +1,6 @@
 //! `haul shell`
 
 mod complete;
-mod lines;
 mod words;
 
 use std::io::IsTerminal;
@@ -12,10 +11,12 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::complete::Completion;
-use self::lines::{Lines, Typed};
 use super::exit::{Interrupted, Reported, tell, usage};
+use super::hearing::{Aside, Hears};
+use super::lines::{Lines, Typed};
 use super::output::{Output, print, safe};
 use super::remote::{self, Opened, Remote, Way};
+use super::said::Style;
 use super::{Global, RemoteCommand, unless_cut_off, unless_interrupted};
 use crate::client::{Client, ServerUrl};
 
@@ -84,22 +85,37 @@ struct Session<'a> {
     cwd: String,
     /// Whose session it is, whatever a token file says later.
     user: String,
+    /// Shows messages and offers that come while a person types.
+    aside: Aside,
 }
 
 impl Shell {
     pub(super) async fn run(self, global: &Global, output: Output) -> anyhow::Result<()> {
-        let opened = unless_interrupted(remote::open(global)).await?;
         let at_terminal = std::io::stdin().is_terminal();
-        let mut session = Session::new(global, output, opened);
+        let aside = Aside::default();
+        let hears = if at_terminal && !output.is_json() {
+            Hears::Aside(aside.clone())
+        } else {
+            Hears::Nothing
+        };
+        let opened = unless_interrupted(remote::open(global, hears)).await?;
+        aside.begin(Style::new(output, &opened.reply.user));
+        let mut session = Session::new(global, output, opened, aside);
         let mut lines = if at_terminal {
             output.note("type `help` for the commands");
-            Lines::edited(Completion::new(session.client.clone()))?
+            let completion = Completion::new(session.client.clone());
+            Lines::edited(completion, Some("history"))?
         } else {
             Lines::script()?
         };
         let mut failed = false;
         loop {
-            let line = match unless_interrupted(lines.next(session.prompt())).await? {
+            for line in session.aside.speak(lines.printer()) {
+                print(&line)?;
+            }
+            let typed = unless_interrupted(lines.next(session.prompt())).await?;
+            session.aside.hold();
+            let line = match typed {
                 Typed::Line(line) => line,
                 Typed::Nothing => continue,
                 Typed::End => break,
@@ -130,7 +146,7 @@ enum Next {
 }
 
 impl<'a> Session<'a> {
-    fn new(global: &'a Global, output: Output, opened: Opened) -> Self {
+    fn new(global: &'a Global, output: Output, opened: Opened, aside: Aside) -> Self {
         Self {
             global,
             output,
@@ -138,6 +154,7 @@ impl<'a> Session<'a> {
             client: Arc::new(Mutex::new(opened.client)),
             cwd: opened.reply.home,
             user: opened.reply.user,
+            aside,
         }
     }
 
@@ -183,7 +200,7 @@ impl<'a> Session<'a> {
         {
             return Err(usage("standard input is where the commands come from"));
         }
-        if let ShellCommand::Remote(RemoteCommand::Passwd(_)) = &command
+        if let ShellCommand::Remote(RemoteCommand::Passwd(_) | RemoteCommand::Chat(_)) = &command
             && !std::io::stdin().is_terminal()
         {
             return Err(usage("standard input is where the commands come from"));
@@ -203,6 +220,10 @@ impl<'a> Session<'a> {
                 let cwd = unless_interrupted(async { Ok(self.client().pwd().await?) }).await?;
                 print(&safe(&cwd))?;
             }
+            ShellCommand::Remote(command @ (RemoteCommand::Chat(_) | RemoteCommand::Watch(_))) => {
+                self.connected_again().await?;
+                self.stay(command).await?;
+            }
             ShellCommand::Remote(command) => {
                 self.connected_again().await?;
                 let again = (self.way.clone(), Some(self.cwd.clone()));
@@ -216,14 +237,34 @@ impl<'a> Session<'a> {
         Ok(Next::Line)
     }
 
+    /// Runs what goes on until it is told to end, in a session of its own that hears everything.
+    async fn stay(&self, command: RemoteCommand) -> anyhow::Result<()> {
+        let way = Way {
+            hears: command.hears(),
+            ..self.way.clone()
+        };
+        let (cwd, policy) = (self.cwd.clone(), command.retry_policy());
+        let opening = Remote::beside(way, cwd, self.output, policy);
+        let remote = unless_interrupted(opening).await?;
+        let outcome = unless_cut_off(Box::pin(command.run(&remote)), &remote).await;
+        let session = &remote.session;
+        remote::leave(&session.client()).await;
+        if let Some(heard) = session.heard() {
+            self.aside.forget(heard);
+        }
+        outcome
+    }
+
     /// Connects anew if the connection is gone, and goes back to where the session was.
     async fn connected_again(&mut self) -> anyhow::Result<()> {
         let Some(lost) = self.client().lost() else {
             return Ok(());
         };
         self.output.note(&format!("{lost}; connecting again"));
-        let Way { url, login, .. } = self.way.clone();
-        let opening = remote::open_with(self.global, url, Some(login));
+        let Way {
+            url, login, hears, ..
+        } = self.way.clone();
+        let opening = remote::open_with(self.global, url, Some(login), hears);
         let opened = unless_interrupted(opening)
             .await?
             .of(Some(self.user.clone()))

@@ -47,11 +47,18 @@ pub(super) fn words(line: &str) -> Vec<Word> {
     words
 }
 
-/// The words of a line that is complete; nothing behind a `#` that begins a word.
+/// Commands that take the name of a room, which begins with a `#` too.
+const TALK: [&str; 5] = ["say", "history", "join", "leave", "chat"];
+
+/// The words of a line that is complete; nothing behind a `#` that begins a word, unless it begins
+/// the name of a room.
 pub(super) fn split(line: &str) -> Result<Vec<String>, &'static str> {
-    let mut split = Vec::new();
+    let mut split = Vec::<String>::new();
     for word in words(line) {
-        if line[word.start..].starts_with('#') {
+        let takes_room = split.first().is_some_and(|first| TALK.contains(&&**first));
+        if let Some(behind) = line[word.start..].strip_prefix('#')
+            && !(takes_room && behind.starts_with(|c: char| !c.is_whitespace()))
+        {
             break;
         }
         if word.is_open {
@@ -104,6 +111,18 @@ mod tests {
     fn a_comment_ends_the_line() {
         assert_eq!(split("ls # it's all").expect("closed"), ["ls"]);
         assert_eq!(split("ls a#b").expect("closed"), ["ls", "a#b"]);
+    }
+
+    #[test]
+    fn a_room_is_no_comment_behind_a_command_that_takes_one() {
+        assert_eq!(split("join #ops").expect("closed"), ["join", "#ops"]);
+        assert_eq!(
+            split("say #ops hi #1 # x").expect("closed"),
+            ["say", "#ops", "hi", "#1"]
+        );
+        assert_eq!(split("leave '#ops' #").expect("closed"), ["leave", "#ops"]);
+        assert_eq!(split("ls #ops").expect("closed"), ["ls"]);
+        assert_eq!(split("#say #ops").expect("closed"), Vec::<String>::new());
     }
 
     #[test]

@@ -120,18 +120,21 @@ impl Claim {
                 password: None,
                 token: Some(token),
                 since: _,
+                inbox: _,
             } => return Ok(Self::Secret(SecretClaim::Token(token))),
             Login {
                 user: Some(user),
                 password: Some(password),
                 token: None,
                 since: _,
+                inbox: _,
             } => return Ok(Self::Secret(SecretClaim::Password { user, password })),
             Login {
                 user: asked,
                 password: None,
                 token: None,
                 since: _,
+                inbox: _,
             } if peer.certificate().is_some() => {
                 let named = peer.certificate().filter(|named| {
                     let asked = asked.as_deref();

@@ -1,0 +1,63 @@
+//! `haul accept`
+
+use clap::Args;
+
+use super::offers::offered;
+use super::output::{print, safe};
+use super::remote::Remote;
+use crate::client::Client;
+use crate::protocol::{Offer, PathReply};
+
+/// Take a file that another user offers
+///
+/// The copy is made on the server, and its path is printed. If several files are offered they are
+/// listed, and nothing is taken until one is named.
+#[derive(Debug, Args)]
+pub(super) struct Accept {
+    /// The offer, if there is more than one; `offers` lists them
+    offer: Option<String>,
+    /// The path of the copy; if absent a free name in the current directory
+    path: Option<String>,
+}
+
+impl Accept {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let client = &remote.client;
+        let offer = match self.offer {
+            Some(offer) => offer,
+            None => match only(client).await? {
+                Choice::Only(offer) => offer.offer,
+                Choice::Several(offers) => {
+                    if !remote.output.is_json() {
+                        print(&offered(&offers))?;
+                    }
+                    anyhow::bail!("several files are offered; say which: `haul accept OFFER`");
+                }
+            },
+        };
+        let path = client.accept(&offer, self.path.as_deref()).await?;
+        let reply = PathReply { path };
+        remote
+            .output
+            .result(&reply, |reply| safe(&reply.path).into_owned())
+    }
+}
+
+/// What may be taken without being named.
+pub(super) enum Choice {
+    Only(Offer),
+    Several(Vec<Offer>),
+}
+
+/// The only offer, if it is one.
+pub(super) async fn only(client: &Client) -> anyhow::Result<Choice> {
+    let mut offers = client.offers().await?.offers;
+    match offers.pop() {
+        None => anyhow::bail!("nobody offers you a file"),
+        Some(only) if offers.is_empty() => Ok(Choice::Only(only)),
+        Some(last) => {
+            offers.push(last);
+            Ok(Choice::Several(offers))
+        }
+    }
+}

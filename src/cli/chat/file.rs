@@ -1,0 +1,64 @@
+//! Handing over a file: from this machine by way of the sender's own space, or from there.
+
+use std::path::{Path, PathBuf};
+
+use tokio::fs::metadata;
+
+use crate::cli::output::safe;
+use crate::client::{FileOptions, Progress, Reconnecting};
+use crate::protocol::{ErrorCode, IfExists};
+
+/// Where files of this machine lie on the server once they are handed over.
+const SENT: &str = "/sent";
+
+/// Offers a file to `to`; what became of it, for a person.
+pub(super) async fn hand_over(
+    session: Reconnecting,
+    to: String,
+    path: String,
+) -> Result<String, String> {
+    let remote = match local_file(&path).await {
+        Some(local) => put(&session, &local).await?,
+        None => there(&session, &path).await?,
+    };
+    let offered = session.client().send(&to, &remote).await;
+    offered.map_err(|error| format!("{remote} is not offered: {error}"))?;
+    Ok(format!("{remote} is offered to {to}"))
+}
+
+/// A file of this machine, if the path names one.
+async fn local_file(path: &str) -> Option<PathBuf> {
+    let local = match path.strip_prefix("~/") {
+        Some(rest) => etcetera::home_dir().ok()?.join(rest),
+        None => PathBuf::from(path),
+    };
+    let is_file = metadata(&local).await.is_ok_and(|found| found.is_file());
+    is_file.then_some(local)
+}
+
+async fn put(session: &Reconnecting, local: &Path) -> Result<String, String> {
+    let name = local.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| "its name is not UTF-8".to_owned())?;
+    let options = FileOptions {
+        if_exists: Some(IfExists::Rename),
+        parents: true,
+        ..FileOptions::default()
+    };
+    let remote = format!("{SENT}/{name}");
+    let progress = Progress::new();
+    match session.put_file(local, &remote, options, &progress).await {
+        Ok(reply) => Ok(reply.path),
+        Err(error) => Err(format!("{name} is not offered: {error}")),
+    }
+}
+
+async fn there(session: &Reconnecting, path: &str) -> Result<String, String> {
+    match session.stat(path).await {
+        Ok(stat) => Ok(stat.path),
+        Err(error) if error.code() == Some(ErrorCode::NotFound) => Err(format!(
+            "there is no file {}, on this machine or on the server",
+            safe(path)
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,425 @@
+//! `haul chat`
+
+mod file;
+mod heard;
+mod typed;
+
+use std::collections::HashSet;
+use std::io::{IsTerminal, stderr, stdin};
+use std::num::NonZeroU32;
+
+use clap::Args;
+use tokio::task::JoinSet;
+
+use self::heard::{Heard, Hearing};
+use self::typed::{HELP, Order};
+use super::accept::{Choice, only};
+use super::exit::{Reported, line};
+use super::history::last;
+use super::join::members_of;
+use super::lines::{Lines, Printer, Typed};
+use super::output::{print_json, safe};
+use super::remote::Remote;
+use super::said::Style;
+use super::say::unheard;
+use super::who::present;
+use crate::client::ClientError;
+use crate::protocol::{Event, Message, Offer};
+
+/// Messages that are shown on entry.
+const ON_ENTRY: NonZeroU32 = NonZeroU32::new(20).expect("not 0");
+
+/// What may come before the entry is done; more waits on its way.
+const BEFORE: usize = 10_000;
+
+/// Talk to a user, or in a room
+///
+/// Shows what was said last, then what is said, as it is said. With nobody named, shows everything
+/// that comes; a line then begins with whom it is for: `@bob text` or `#ops text`. The name of a room
+/// begins with `#`, which many shells take for a comment: write '#ops'. A room is entered if need be,
+/// and not left at the end: `leave` does that.
+///
+/// `/file PATH` hands over a file, `/help` lists what else there is, `q` or Ctrl-D leaves. If standard
+/// input is no terminal its lines are said, and the exit code is 1 if one of them was not.
+#[derive(Debug, Args)]
+pub(super) struct Chat {
+    /// A user, or a room such as '#ops'
+    with: Option<String>,
+}
+
+impl Chat {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let hearing = Hearing::start(remote);
+        let at_terminal = stdin().is_terminal();
+        let mut lines = if at_terminal {
+            Lines::edited((), None)?
+        } else {
+            Lines::script()?
+        };
+        let mut talk = Talk {
+            remote,
+            style: Style::new(remote.output, ""),
+            me: String::new(),
+            with: self.with,
+            printer: lines.printer(),
+            hearing,
+            early: Some(Vec::new()),
+            shown: HashSet::new(),
+            told_up_to: 0,
+            older: false,
+            jobs: JoinSet::new(),
+            at_terminal,
+            failed: false,
+        };
+        talk.enter().await?;
+        let outcome = talk.go_on(&mut lines).await;
+        talk.finish_jobs().await;
+        outcome?;
+        if talk.failed && !at_terminal {
+            return Err(Reported.into());
+        }
+        Ok(())
+    }
+}
+
+/// A chat that goes on.
+struct Talk<'a> {
+    remote: &'a Remote,
+    style: Style,
+    me: String,
+    /// Whom it is with; everybody if absent.
+    with: Option<String>,
+    printer: Printer,
+    hearing: Hearing,
+    /// What was heard before the entry was done.
+    early: Option<Vec<Heard>>,
+    /// What was shown on entry, by `seq`; it may be told as well.
+    shown: HashSet<u64>,
+    /// The last message of the conversation that was shown on entry.
+    told_up_to: u64,
+    /// There were messages before those shown on entry that nobody had read.
+    older: bool,
+    /// Files on their way.
+    jobs: JoinSet<Result<String, String>>,
+    at_terminal: bool,
+    failed: bool,
+}
+
+impl Talk<'_> {
+    /// Shows what was before.
+    async fn enter(&mut self) -> anyhow::Result<()> {
+        let client = self.remote.session.client();
+        self.me = self.during(client.whoami()).await??.user;
+        self.style = Style::new(self.remote.output, &self.me);
+        if let Some(with) = self.with.clone() {
+            if with.starts_with('#') {
+                let members = self.during(client.join(&with)).await??;
+                let text = members_of(&with, &members);
+                self.note(&format!("{text}; you stay in it when you leave this chat"))
+                    .await?;
+            }
+            let said = self.during(last(&client, &with, None, ON_ENTRY)).await??;
+            self.show_history(&said.messages).await?;
+            self.shown.extend(said.messages.iter().map(|said| said.seq));
+            self.told_up_to = said.messages.last().map_or(0, |said| said.seq);
+        } else if self.at_terminal {
+            let who = self.during(client.who()).await??;
+            self.print(present(&who.users)).await?;
+            self.note("write `@bob text` or `#ops text`; `/help` lists what else there is")
+                .await?;
+        }
+        // Servers without offers exist.
+        if let Ok(reply) = self.during(client.offers()).await? {
+            for offer in reply.offers {
+                self.shown.insert(offer.seq);
+                self.show_offer(offer).await?;
+            }
+        }
+        for heard in self.early.take().unwrap_or_default() {
+            self.show(heard).await?;
+        }
+        Ok(())
+    }
+
+    async fn go_on(&mut self, lines: &mut Lines) -> anyhow::Result<()> {
+        lines.ask(self.prompt())?;
+        loop {
+            tokio::select! {
+                typed = lines.typed() => {
+                    match typed? {
+                        Typed::End => return Ok(()),
+                        Typed::Nothing => self.note("`q` or Ctrl-D leaves").await?,
+                        Typed::Line(line) => {
+                            let order = Order::parse(&line, self.with.as_deref());
+                            if order == Order::Leave {
+                                return Ok(());
+                            }
+                            self.obey(order).await?;
+                        }
+                    }
+                    lines.ask(self.prompt())?;
+                }
+                heard = self.hearing.next() => {
+                    if let Err(error) = self.show(heard).await {
+                        self.give_up(&error, lines).await;
+                        return Err(error);
+                    }
+                }
+                Some(done) = self.jobs.join_next() => self.tell_job(done).await?,
+            }
+        }
+    }
+
+    fn prompt(&self) -> String {
+        safe(&format!("{}> ", self.me)).into_owned()
+    }
+
+    /// The terminal is the editor's until the line is typed.
+    async fn give_up(&mut self, error: &anyhow::Error, lines: &mut Lines) {
+        if self.at_terminal {
+            let why = line("chat", error);
+            // Where nobody can read it, the exit code still tells.
+            let _ = self.note(&format!("{why}; Enter leaves")).await;
+            let _ = lines.typed().await;
+        }
+    }
+
+    async fn obey(&mut self, order: Order) -> anyhow::Result<()> {
+        let client = self.remote.session.client();
+        match order {
+            Order::Nothing | Order::Leave => {}
+            Order::Wrong(why) => {
+                self.failed = true;
+                self.note(&why).await?;
+            }
+            Order::Help => self.print(HELP.to_owned()).await?,
+            Order::Say { to, text } => self.say(&to, &text).await?,
+            Order::File { to, path } => {
+                let session = self.remote.session.clone();
+                self.jobs.spawn(file::hand_over(session, to, path));
+            }
+            Order::Offers => {
+                if let Some(reply) = self.tried(client.offers()).await? {
+                    if reply.offers.is_empty() {
+                        self.note("nobody offers you a file").await?;
+                    }
+                    for offer in reply.offers {
+                        self.show_offer(offer).await?;
+                    }
+                }
+            }
+            Order::Accept { offer, path } => self.accept(offer, path).await?,
+            Order::Decline { offer } => {
+                if let Some(offer) = self.which(offer).await?
+                    && self.tried(client.decline(&offer)).await?.is_some()
+                {
+                    self.note(&format!("{offer} is declined")).await?;
+                }
+            }
+            Order::Who => {
+                if let Some(who) = self.tried(client.who()).await? {
+                    self.print(present(&who.users)).await?;
+                }
+            }
+            Order::History { with, limit } => {
+                let reading = last(&client, &with, None, limit);
+                if let Some(said) = self.tried(reading).await? {
+                    self.show_history(&said.messages).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn say(&mut self, to: &str, text: &str) -> anyhow::Result<()> {
+        let client = self.remote.session.client();
+        if client.lost().is_some() {
+            self.failed = true;
+            return self.note("not said: there is no connection just now").await;
+        }
+        match self.during(client.say(to, text)).await? {
+            Ok(said) => match unheard(to, said) {
+                Some(note) if self.at_terminal => self.note(&note).await,
+                _ => Ok(()),
+            },
+            Err(ClientError::Lost(_)) => {
+                self.failed = true;
+                self.note("the connection went before the server answered; `/history` tells whether it was said")
+                    .await
+            }
+            Err(error) => {
+                self.failed = true;
+                self.note(&format!("not said: {error}")).await
+            }
+        }
+    }
+
+    async fn accept(&mut self, offer: Option<String>, path: Option<String>) -> anyhow::Result<()> {
+        let Some(offer) = self.which(offer).await? else {
+            return Ok(());
+        };
+        let client = self.remote.session.client();
+        if let Some(path) = self.tried(client.accept(&offer, path.as_deref())).await? {
+            self.note(&format!("it is {path} on the server now"))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The offer that is meant, if that is clear.
+    async fn which(&mut self, offer: Option<String>) -> anyhow::Result<Option<String>> {
+        if offer.is_some() {
+            return Ok(offer);
+        }
+        let client = self.remote.session.client();
+        match self.during(only(&client)).await? {
+            Ok(Choice::Only(offer)) => Ok(Some(offer.offer)),
+            Ok(Choice::Several(offers)) => {
+                for offer in offers {
+                    self.show_offer(offer).await?;
+                }
+                Ok(None)
+            }
+            Err(error) => {
+                self.failed = true;
+                self.note(&format!("{error:#}")).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Says why, if it was refused.
+    async fn tried<T>(
+        &mut self,
+        call: impl Future<Output = Result<T, ClientError>>,
+    ) -> anyhow::Result<Option<T>> {
+        match self.during(call).await? {
+            Ok(reply) => Ok(Some(reply)),
+            Err(error) => {
+                self.failed = true;
+                self.note(&error.to_string()).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Goes on listening meanwhile: the answer may come behind much that is said.
+    async fn during<T>(&mut self, call: impl Future<Output = T>) -> anyhow::Result<T> {
+        let mut call = std::pin::pin!(call);
+        loop {
+            let has_room = self.early.as_ref().is_none_or(|early| early.len() < BEFORE);
+            tokio::select! {
+                done = &mut call => return Ok(done),
+                heard = self.hearing.next(), if has_room => match &mut self.early {
+                    Some(early) => early.push(heard),
+                    None => self.show(heard).await?,
+                },
+            }
+        }
+    }
+
+    async fn show(&mut self, heard: Heard) -> anyhow::Result<()> {
+        match heard {
+            Heard::Event(Event::Message(message)) => self.show_message(message).await,
+            Heard::Event(Event::Offer(offer)) if !self.shown.contains(&offer.seq) => {
+                self.show_offer(offer).await
+            }
+            Heard::Event(_) => Ok(()),
+            Heard::Note(note) => self.note(&note).await,
+            Heard::End(error) => Err(error.into()),
+        }
+    }
+
+    async fn show_message(&mut self, message: Message) -> anyhow::Result<()> {
+        if self.shown.contains(&message.seq) {
+            return Ok(());
+        }
+        if message.seq < self.told_up_to && self.is_here(&message) {
+            if !self.older {
+                self.older = true;
+                self.note(
+                    "there are older messages that you have not read; `/history 1000` shows them",
+                )
+                .await?;
+            }
+            return Ok(());
+        }
+        if self.remote.output.is_json() {
+            return Ok(print_json(&Event::Message(message))?);
+        }
+        let text = self.style.message(&message, self.with.as_deref());
+        self.print(text).await
+    }
+
+    /// Whether it belongs to the conversation.
+    fn is_here(&self, message: &Message) -> bool {
+        let Some(with) = self.with.as_deref() else {
+            return false;
+        };
+        message.to == with || (message.from == with && message.to == self.me)
+    }
+
+    async fn show_offer(&self, offer: Offer) -> anyhow::Result<()> {
+        if self.remote.output.is_json() {
+            return Ok(print_json(&Event::Offer(offer))?);
+        }
+        self.print(self.style.offer(&offer, "/accept", "/decline"))
+            .await
+    }
+
+    /// Above a thin line, if there is anything.
+    async fn show_history(&self, messages: &[Message]) -> anyhow::Result<()> {
+        if self.remote.output.is_json() {
+            for message in messages {
+                print_json(&Event::Message(message.clone()))?;
+            }
+            return Ok(());
+        }
+        let with = self.with.as_deref();
+        let shown = messages.iter().map(|said| self.style.message(said, with));
+        let mut lines: Vec<_> = shown.collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        if self.at_terminal {
+            lines.push(self.style.aside(&"─".repeat(40)));
+        }
+        self.print(lines.join("\n")).await
+    }
+
+    async fn tell_job(
+        &mut self,
+        done: Result<Result<String, String>, tokio::task::JoinError>,
+    ) -> anyhow::Result<()> {
+        match done? {
+            Ok(done) => self.note(&done).await,
+            Err(why) => {
+                self.failed = true;
+                self.note(&why).await
+            }
+        }
+    }
+
+    /// Files that are on their way when the chat is left still get there.
+    async fn finish_jobs(&mut self) {
+        if !self.jobs.is_empty() {
+            let _ = self.note("a file is on its way; Ctrl-C gives it up").await;
+        }
+        while let Some(done) = self.jobs.join_next().await {
+            let _ = self.tell_job(done).await;
+        }
+    }
+
+    /// Prints what the program itself has to say.
+    async fn note(&self, text: &str) -> anyhow::Result<()> {
+        if self.at_terminal && stderr().is_terminal() {
+            return self.print(self.style.aside(text)).await;
+        }
+        self.remote.output.note(text);
+        Ok(())
+    }
+
+    async fn print(&self, lines: String) -> anyhow::Result<()> {
+        Ok(self.printer.print(lines).await?)
+    }
+}

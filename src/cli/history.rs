@@ -1,0 +1,78 @@
+//! `haul history`
+
+use std::num::NonZeroU32;
+
+use clap::Args;
+
+use super::output::safe;
+use super::remote::Remote;
+use super::said::Style;
+use crate::client::{Client, ClientError};
+use crate::protocol::Message;
+
+/// Read what was said with a user, or in a room
+///
+/// The name of a room begins with `#`, which many shells take for a comment: write '#ops'. One has to
+/// be in a room to read it, see `join`.
+#[derive(Debug, Args)]
+pub(super) struct History {
+    /// A user, or a room such as '#ops'
+    with: String,
+    /// How many messages to read, the latest
+    #[arg(long, short = 'n', default_value = "100", value_name = "N")]
+    limit: NonZeroU32,
+    /// Only messages before the one with this number, which `--json` shows as `seq`
+    #[arg(long, value_name = "SEQ")]
+    before: Option<u64>,
+}
+
+impl History {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let client = &remote.client;
+        let me = client.whoami().await?.user;
+        let said = last(client, &self.with, self.before, self.limit).await?;
+        let style = Style::new(remote.output, &me);
+        if let (Some(first), true) = (said.messages.first(), said.more) {
+            let (with, before) = (safe(&self.with), first.seq);
+            remote.output.note(&format!(
+                "there is more: `history '{with}' --before {before}`"
+            ));
+        }
+        remote.output.results(&said.messages, |message| {
+            style.message(message, Some(&self.with))
+        })
+    }
+}
+
+/// The last messages before `before`.
+pub(super) struct Said {
+    /// In the order in which they were said.
+    pub(super) messages: Vec<Message>,
+    /// There are more before them.
+    pub(super) more: bool,
+}
+
+/// Page after page, for a server gives only so much at a time.
+pub(super) async fn last(
+    client: &Client,
+    with: &str,
+    mut before: Option<u64>,
+    limit: NonZeroU32,
+) -> Result<Said, ClientError> {
+    let mut pages = Vec::new();
+    let mut left = Some(limit);
+    let mut more = true;
+    while let (Some(limit), true) = (left, more) {
+        let page = client.history(with, before, Some(limit)).await?;
+        let got = u32::try_from(page.messages.len()).unwrap_or(u32::MAX);
+        left = NonZeroU32::new(limit.get().saturating_sub(got));
+        // A page that brings nothing would come again for ever.
+        more = page.more && got > 0;
+        before = page.messages.first().map(|first| first.seq);
+        pages.push(page.messages);
+    }
+    Ok(Said {
+        messages: pages.into_iter().rev().flatten().collect(),
+        more,
+    })
+}

@@ -1,0 +1,25 @@
+//! `haul leave`
+
+use clap::Args;
+
+use super::join::members_of;
+use super::remote::Remote;
+use crate::protocol::MembersReply;
+
+/// Leave a room: hear no more of it
+///
+/// Its name begins with `#`, which many shells take for a comment: write '#ops'.
+#[derive(Debug, Args)]
+pub(super) struct Leave {
+    /// The room, such as '#ops'
+    room: String,
+}
+
+impl Leave {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let members = remote.client.leave(&self.room).await?;
+        remote.output.result(&MembersReply { members }, |reply| {
+            members_of(&self.room, &reply.members)
+        })
+    }
+}

@@ -1,0 +1,44 @@
+//! `haul offers`
+
+use clap::Args;
+
+use super::output::{local_time, safe, size};
+use super::remote::Remote;
+use super::table::table;
+use crate::protocol::Offer;
+
+/// List the files that others offer you
+#[derive(Debug, Args)]
+pub(super) struct Offers {}
+
+impl Offers {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let reply = remote.client.offers().await?;
+        if reply.offers.is_empty() {
+            // No headline over nothing, and no object for a program.
+            return Ok(());
+        }
+        remote
+            .output
+            .list(&reply.offers, || offered(&reply.offers))?;
+        if reply.more {
+            remote.output.note("and more, which are not listed");
+        }
+        Ok(())
+    }
+}
+
+/// For people.
+pub(super) fn offered(offers: &[Offer]) -> String {
+    let row = |offer: &Offer| {
+        [
+            safe(&offer.offer).into_owned(),
+            safe(&offer.from).into_owned(),
+            size(offer.size),
+            local_time(offer.expires),
+            safe(&offer.path).into_owned(),
+        ]
+    };
+    let rows: Vec<_> = offers.iter().map(row).collect();
+    table(["OFFER", "FROM", "SIZE", "UNTIL", "FILE"], &rows)
+}

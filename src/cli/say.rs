@@ -1,0 +1,49 @@
+//! `haul say`
+
+use clap::Args;
+
+use super::output::{print_json, safe};
+use super::remote::Remote;
+use crate::protocol::SayReply;
+
+/// Say something to a user, or in a room
+///
+/// Once it returns the message is stored. Who is not connected gets it at the next login. The name of
+/// a room begins with `#`, which many shells take for a comment: write '#ops'. To be heard in a room
+/// one has to be in it, see `join`.
+#[derive(Debug, Args)]
+pub(super) struct Say {
+    /// A user, or a room such as '#ops'
+    to: String,
+    /// What to say; several words are one text
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    text: Vec<String>,
+}
+
+impl Say {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let said = remote.client.say(&self.to, &self.text.join(" ")).await?;
+        if remote.output.is_json() {
+            print_json(&said)?;
+        } else if remote.output.terminal
+            && let Some(note) = unheard(&self.to, said)
+        {
+            remote.output.note(&note);
+        }
+        Ok(())
+    }
+}
+
+/// What a person may want to know about a message that nobody has read yet.
+pub(super) fn unheard(to: &str, said: SayReply) -> Option<String> {
+    (said.delivered == 0).then(|| {
+        if to.starts_with('#') {
+            format!(
+                "nobody else in {} is connected; they get it later",
+                safe(to)
+            )
+        } else {
+            format!("{} is not connected, and gets it later", safe(to))
+        }
+    })
+}

@@ -1,0 +1,49 @@
+//! `haul send`
+
+use std::path::Path;
+
+use clap::Args;
+
+use super::output::safe;
+use super::remote::Remote;
+use crate::client::ClientError;
+use crate::protocol::{ErrorCode, SendReply};
+
+/// Offer a file on the server to another user
+///
+/// They get a copy of it once they accept it, and nothing is put twice. The offer's name is printed.
+/// Of a file on this machine `put` makes one on the server first.
+#[derive(Debug, Args)]
+pub(super) struct Send {
+    /// Who is to have it
+    user: String,
+    /// The file, on the server
+    path: String,
+}
+
+impl Send {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        match remote.client.send(&self.user, &self.path).await {
+            Ok(offer) => remote.output.result(&SendReply { offer }, |reply| {
+                safe(&reply.offer).into_owned()
+            }),
+            Err(error) => Err(self.explained(remote, error).await),
+        }
+    }
+
+    /// It is a common mistake to name a file of this machine.
+    async fn explained(&self, remote: &Remote, error: ClientError) -> anyhow::Error {
+        let is_local = Path::new(&self.path).is_file();
+        if error.code() == Some(ErrorCode::NotFound) && is_local {
+            let there = remote.client.stat(&self.path).await;
+            if there.is_err_and(|error| error.code() == Some(ErrorCode::NotFound)) {
+                let path = &self.path;
+                return anyhow::Error::msg(format!(
+                    "{path} is on this machine and not on the server: \
+                     put it there first, with `haul put {path}`"
+                ));
+            }
+        }
+        error.into()
+    }
+}

@@ -1,0 +1,53 @@
+//! `haul watch`
+
+use clap::Args;
+
+use super::output::{print, print_json};
+use super::remote::Remote;
+use super::said::Style;
+use super::waits::Waits;
+use crate::client::Live;
+use crate::protocol::Event;
+
+/// Show what changes below a path, as it changes
+///
+/// One line for each file or directory that is written, made, moved or removed, by whom; with
+/// `--json` an object, at once, for a program to act on. If more has changed than could be told a
+/// line with `overflow` says so: look again then. If the connection is lost it is made anew, and
+/// nothing is missed meanwhile. Ctrl-C ends it.
+#[derive(Debug, Args)]
+pub(super) struct Watch {
+    /// A file or directory on the server
+    #[arg(default_value = ".")]
+    path: String,
+    /// Begin with the changes after the one with this number, which `--json` shows as `seq`
+    #[arg(long, value_name = "SEQ")]
+    since: Option<u64>,
+}
+
+impl Watch {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let style = Style::new(remote.output, "");
+        let mut live = Live::new(remote.session.clone()).watching(&self.path, self.since);
+        let mut waits = Waits::of(remote, live.progress());
+        loop {
+            // Kept while a line is said: what it waits for is not to begin anew.
+            let mut next = std::pin::pin!(live.next());
+            let event = loop {
+                tokio::select! {
+                    biased;
+                    note = waits.next() => remote.output.note(&note),
+                    event = &mut next => break event?,
+                }
+            };
+            let Event::Changed(changed) = event else {
+                continue;
+            };
+            if remote.output.is_json() {
+                print_json(&Event::Changed(changed))?;
+            } else {
+                print(&style.change(&changed))?;
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! `haul who`
+
+use clap::Args;
+
+use super::output::{local_time, safe};
+use super::remote::Remote;
+use super::table::table;
+use crate::protocol::Present;
+
+/// List who is connected
+#[derive(Debug, Args)]
+pub(super) struct Who {}
+
+impl Who {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let who = remote.client.who().await?;
+        remote.output.list(&who.users, || present(&who.users))?;
+        if who.more {
+            remote.output.note("and more, who are not listed");
+        }
+        Ok(())
+    }
+}
+
+/// For people.
+pub(super) fn present(users: &[Present]) -> String {
+    let row = |present: &Present| {
+        [
+            safe(&present.user).into_owned(),
+            present.sessions.to_string(),
+            local_time(present.since),
+        ]
+    };
+    let rows: Vec<_> = users.iter().map(row).collect();
+    table(["USER", "SESSIONS", "SINCE"], &rows)
+}

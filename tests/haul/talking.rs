@@ -1,0 +1,513 @@
+//! Talking from the command line, in a chat and in the shell, as people and scripts do it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use haul::client::{Client, Live, Reconnecting, RetryPolicy};
+use haul::protocol::{Event, Login, Secret};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::command_line::{Person, run};
+use crate::daemon::Watchdog;
+use crate::harness::{PASSWORD, RawClient, TestServer, soon};
+
+/// A user of the server, at a terminal of their own.
+struct Talker(Person);
+
+impl Talker {
+    fn new(server: &TestServer, user: &str) -> Self {
+        Self::at(&server.address.to_string(), user)
+    }
+
+    fn at(address: &str, user: &str) -> Self {
+        Self(Person::at(format!("haul+plain://{user}@{address}")))
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.0.command(args);
+        command
+            .env("HAUL_SERVER", &self.0.url)
+            .env("HAUL_PASSWORD", PASSWORD)
+            .env("TERM", "xterm")
+            .env("TZ", "UTC");
+        command
+    }
+
+    /// What a run that ends with `code` prints, without times, and what it says.
+    async fn types(&self, args: &[&str], code: i32) -> (String, String) {
+        self.types_into(args, "", code).await
+    }
+
+    async fn types_into(&self, args: &[&str], input: &str, code: i32) -> (String, String) {
+        let (output, stdout) = run(self.command(args), input).await;
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        (timeless(&stdout), stderr)
+    }
+
+    /// A run that goes on, with pipes.
+    fn starts(&self, args: &[&str]) -> Running {
+        let mut child = self.command(args).spawn().expect("started");
+        Running {
+            seen: gathered(child.stdout.take().expect("piped")),
+            said: gathered(child.stderr.take().expect("piped")),
+            keys: child.stdin.take(),
+            _watchdog: Watchdog::over(&child),
+            child,
+        }
+    }
+
+    /// A run that goes on, at a terminal of 80 columns.
+    fn starts_at_terminal(&self, args: &[&str]) -> Terminal {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&master).expect("granted");
+        unlockpt(&master).expect("unlocked");
+        let name = ptsname(&master, Vec::new()).expect("a name");
+        let name = name.to_str().expect("text").to_owned();
+        let slave = File::options().read(true).write(true).open(name);
+        let slave = slave.expect("opened");
+        let size = Winsize {
+            ws_row: 24,
+            ws_col: 80,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(&slave, size).expect("sized");
+        let end = || Stdio::from(slave.try_clone().expect("another"));
+        let mut command = self.command(args);
+        command.stdin(end()).stdout(end()).stderr(end());
+        let child = command.spawn().expect("started");
+        let master = File::from(master);
+        Terminal {
+            screen: gathered(master.try_clone().expect("another")),
+            keys: master,
+            slave,
+            _watchdog: Watchdog::over(&child),
+            child,
+        }
+    }
+}
+
+/// All that comes, as it comes.
+fn gathered(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let gathering = Arc::clone(&text);
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let mut piece = [0; 4096];
+        while let Ok(length @ 1..) = from.read(&mut piece) {
+            bytes.extend_from_slice(&piece[..length]);
+            *gathering.lock().expect("no panic") = String::from_utf8_lossy(&bytes).into_owned();
+        }
+    });
+    text
+}
+
+/// Waits for `part` to be in what comes, behind `behind`; all that came by then.
+async fn comes(text: &Arc<Mutex<String>>, behind: &str, part: &str) -> String {
+    soon(part, async || {
+        let text = text.lock().expect("no panic").clone();
+        let start = text.find(behind)? + behind.len();
+        text[start..].contains(part).then_some(text)
+    })
+    .await
+}
+
+struct Running {
+    child: Child,
+    keys: Option<ChildStdin>,
+    seen: Arc<Mutex<String>>,
+    said: Arc<Mutex<String>>,
+    _watchdog: Watchdog,
+}
+
+impl Running {
+    async fn prints(&self, part: &str) -> String {
+        timeless(&comes(&self.seen, "", part).await)
+    }
+
+    async fn says(&self, part: &str) {
+        comes(&self.said, "", part).await;
+    }
+
+    fn types(&mut self, line: &str) {
+        let keys = self.keys.as_mut().expect("open");
+        writeln!(keys, "{line}").expect("read");
+    }
+
+    /// Its input ends; its exit code, and all that it printed.
+    async fn ends(mut self) -> (Option<i32>, String) {
+        drop(self.keys.take());
+        let seen = Arc::clone(&self.seen);
+        let code = ended(self.child).await;
+        let text = seen.lock().expect("no panic").clone();
+        (code, timeless(&text))
+    }
+}
+
+struct Terminal {
+    child: Child,
+    keys: File,
+    screen: Arc<Mutex<String>>,
+    slave: File,
+    _watchdog: Watchdog,
+}
+
+impl Terminal {
+    async fn shows(&self, behind: &str, part: &str) -> String {
+        comes(&self.screen, behind, part).await
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("taken");
+    }
+}
+
+async fn ended(mut child: Child) -> Option<i32> {
+    let waiting = tokio::task::spawn_blocking(move || child.wait());
+    let status = waiting.await.expect("no panic").expect("it ends");
+    status.code()
+}
+
+/// The lines without the times that they begin with.
+fn timeless(text: &str) -> String {
+    let is_time = |word: &str| {
+        let of_a_time = |c: char| c.is_ascii_digit() || c == ':' || c == '-';
+        word.contains([':', '-']) && word.len() >= 5 && word.chars().all(of_a_time)
+    };
+    let mut lines = String::new();
+    for line in text.lines() {
+        let mut rest = line;
+        while let Some((first, behind)) = rest.split_once(' ')
+            && is_time(first)
+        {
+            rest = behind;
+        }
+        lines.push_str(rest);
+        lines.push('\n');
+    }
+    lines
+}
+
+async fn say(client: &mut RawClient, to: &str, text: &str) {
+    client
+        .ok(json!({"cmd": "say", "to": to, "text": text}))
+        .await;
+}
+
+/// Waits until sessions of `user` hear what is said, and says `text` so that one of them does.
+async fn say_to_one_who_hears(client: &mut RawClient, to: &str, text: &str) {
+    let said = client
+        .ok(json!({"cmd": "say", "to": to, "text": text}))
+        .await;
+    assert_eq!(said["delivered"], 1, "{to} hears {text}");
+}
+
+/// Waits until a session of `to` is told what is said as it is said.
+async fn until_heard(client: &mut RawClient, to: &str) {
+    soon("someone who hears", async || {
+        let said = client
+            .ok(json!({"cmd": "say", "to": to, "text": "knock"}))
+            .await;
+        (said["delivered"] == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_said_is_read_back_and_refusals_are_one_line() {
+    let server = TestServer::start().await;
+    let (alice, bob) = (Talker::new(&server, "alice"), Talker::new(&server, "bob"));
+    assert_eq!(
+        alice
+            .types(&["say", "bob", "hello", "-n", "there"], 0)
+            .await,
+        (String::new(), String::new())
+    );
+    bob.types(&["say", "alice", "two\nlines"], 0).await;
+    let said = "alice: hello -n there\nbob: two\n      lines\n";
+    assert_eq!(alice.types(&["history", "bob"], 0).await.0, said);
+    assert_eq!(bob.types(&["history", "alice"], 0).await.0, said);
+    let (last, note) = bob.types(&["history", "alice", "-n", "1"], 0).await;
+    assert_eq!(last, "bob: two\n      lines\n");
+    assert!(
+        note.starts_with("there is more: `history 'alice' --before "),
+        "{note}"
+    );
+    for (args, why) in [
+        (
+            &["say", "nobody", "hi"][..],
+            "haul: say: there is no user nobody\n",
+        ),
+        (&["chat", "nobody"], "haul: chat: there is no user nobody\n"),
+        (
+            &["history", "nobody"],
+            "haul: history: there is no user nobody\n",
+        ),
+        (
+            &["say", "#ops", "hi"],
+            "haul: say: there is no room #ops; `join` makes it\n",
+        ),
+    ] {
+        assert_eq!(alice.types(args, 1).await, (String::new(), why.into()));
+    }
+}
+
+#[tokio::test]
+async fn rooms_are_entered_and_left_and_need_no_quotes_in_the_shell() {
+    let server = TestServer::start().await;
+    let (alice, bob) = (Talker::new(&server, "alice"), Talker::new(&server, "bob"));
+    assert_eq!(
+        alice.types(&["join", "#ops"], 0).await.0,
+        "in #ops: alice\n"
+    );
+    let script = "join #ops # where it happens\nsay #ops done: #1\nhistory #ops\nleave #ops\n";
+    let (seen, _) = bob.types_into(&["shell"], script, 0).await;
+    assert_eq!(seen, "in #ops: alice, bob\nbob: done: #1\nin #ops: alice\n");
+    let (seen, _) = alice.types(&["--json", "leave", "#ops"], 0).await;
+    assert_eq!(seen, "{\"members\":[]}\n");
+    let (who, _) = alice.types(&["--json", "who"], 0).await;
+    let who: Value = serde_json::from_str(&who).expect("JSON");
+    assert_eq!(
+        (&who["user"], &who["sessions"]),
+        (&"alice".into(), &1.into())
+    );
+}
+
+#[tokio::test]
+async fn a_message_waits_for_a_chat_whatever_else_its_reader_does_before() {
+    let server = TestServer::start().await;
+    let bob = Talker::new(&server, "bob");
+    let mut alice = server.log_in("alice").await;
+    say(&mut alice, "bob", "for your eyes").await;
+    bob.types(&["ls"], 0).await;
+    bob.types_into(&["shell"], "pwd\n", 0).await;
+    let chat = bob.starts(&["chat"]);
+    chat.prints("for your eyes").await;
+    let ended = chat.ends().await;
+    assert_eq!(ended, (Some(0), "alice to you: for your eyes\n".into()));
+}
+
+#[tokio::test]
+async fn hostile_texts_reach_no_terminal_raw() {
+    let server = TestServer::start().await;
+    let bob = Talker::new(&server, "bob");
+    let mut alice = server.log_in("alice").await;
+    let text = "\u{1b}]0;title\u{7}\u{9b}2J\n12:00 carol: forged\r\u{202e}gpj\u{2028}";
+    say(&mut alice, "bob", text).await;
+    let shown = "alice: \\u{1b}]0;title\\u{7}\\u{9b}2J\n      12:00 carol: forged\\r\\u{202e}gpj\\u{2028}\n";
+    assert_eq!(bob.types(&["history", "alice"], 0).await.0, shown);
+    assert_eq!(bob.types_into(&["chat", "alice"], "", 0).await.0, shown);
+    for args in [
+        &["--json", "history", "alice"][..],
+        &["--json", "chat", "alice"],
+    ] {
+        let (line, _) = bob.types(args, 0).await;
+        let harmless = |c: char| c == '\n' || !(c.is_control() || c > '\u{7e}');
+        assert!(line.chars().all(harmless), "{line:?}");
+        let message: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(message["text"], text);
+    }
+    // The terminal's editor gets it as well.
+    let mut terminal = bob.starts_at_terminal(&["chat", "alice"]);
+    let screen = terminal.shows("forged", "bob> ").await;
+    for raw in ["\u{1b}]0", "\u{7}", "\u{9b}", "\u{202e}", "\u{2028}"] {
+        assert!(!screen.contains(raw), "{raw:?} in {screen:?}");
+    }
+    terminal.types("q\r");
+    assert_eq!(ended(terminal.child).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_chat_of_a_script_says_its_lines_and_shows_what_comes() {
+    let server = TestServer::start().await;
+    let bob = Talker::new(&server, "bob");
+    let mut alice = server.log_in("alice").await;
+    say(&mut alice, "bob", "before").await;
+    let mut chat = bob.starts(&["chat", "alice"]);
+    chat.prints("before").await;
+    until_heard(&mut alice, "bob").await;
+    chat.types("answer");
+    let event = alice.event().await;
+    assert_eq!(
+        (&event["from"], &event["text"]),
+        (&"bob".into(), &"answer".into())
+    );
+    say_to_one_who_hears(&mut alice, "bob", "after").await;
+    chat.prints("alice: after").await;
+    let (code, seen) = chat.ends().await;
+    let seen: Vec<_> = seen
+        .lines()
+        .filter(|line| !line.contains("knock"))
+        .collect();
+    assert_eq!(
+        (code, seen),
+        (Some(0), vec!["alice: before", "alice: after"])
+    );
+    let (_, why) = bob.types_into(&["chat", "alice"], "/nonsense\n", 1).await;
+    assert!(why.starts_with("there is no /nonsense; "), "{why}");
+}
+
+#[tokio::test]
+async fn a_message_stands_above_the_line_that_someone_types_in_a_chat_and_in_the_shell() {
+    let server = TestServer::start().await;
+    let bob = Talker::new(&server, "bob");
+    let mut alice = server.log_in("alice").await;
+    for (args, prompt, from) in [
+        (&["chat", "alice"][..], "bob> ", "alice"),
+        (&["shell"], "/> ", "alice\u{1b}[0m to you"),
+    ] {
+        let mut terminal = bob.starts_at_terminal(args);
+        terminal.shows("", prompt).await;
+        until_heard(&mut alice, "bob").await;
+        terminal.types("half a li");
+        terminal.shows(prompt, "half a li").await;
+        say_to_one_who_hears(&mut alice, "bob", "above 日本").await;
+        let screen = terminal.shows("above 日本", "half a li").await;
+        let (_, message) = screen.rsplit_once("knock").expect("before");
+        assert!(message.contains(from), "{message:?}");
+        let redrawn = message.rsplit_once("above 日本").expect("shown").1;
+        assert!(redrawn.contains(prompt), "{redrawn:?}");
+        // What was typed is what is sent.
+        terminal.types("\u{15}quit\u{15}");
+        terminal.types(if args[0] == "chat" { "q\r" } else { "quit\r" });
+        assert_eq!(ended(terminal.child).await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn who_is_stopped_while_typing_leaves_the_terminal_as_it_was() {
+    let server = TestServer::start().await;
+    let bob = Talker::new(&server, "bob");
+    for args in [&["chat"][..], &["shell"]] {
+        let terminal = bob.starts_at_terminal(args);
+        let canonical = || {
+            let modes = tcgetattr(&terminal.slave).expect("modes").local_modes;
+            modes.contains(LocalModes::ICANON)
+        };
+        terminal.shows("", "> ").await;
+        soon("an editor", async || (!canonical()).then_some(())).await;
+        kill_process(Pid::from_child(&terminal.child), Signal::TERM).expect("it runs");
+        assert_eq!(ended(terminal.child).await, Some(130), "{args:?}");
+        let modes = tcgetattr(&terminal.slave).expect("modes").local_modes;
+        assert!(
+            modes.contains(LocalModes::ICANON | LocalModes::ECHO),
+            "{args:?}"
+        );
+    }
+}
+
+/// A way to the server that is cut off whenever the number changes.
+async fn cut_when_told(server: &TestServer, cuts: watch::Receiver<u32>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let server = server.address;
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.expect("a connection");
+            let mut cuts = cuts.clone();
+            cuts.mark_unchanged();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(server).await.expect("the server");
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    _ = cuts.changed() => {}
+                }
+            });
+        }
+    });
+    address.to_string()
+}
+
+#[tokio::test]
+async fn a_chat_goes_on_when_its_connection_is_lost_and_shows_each_message_once() {
+    let server = TestServer::start().await;
+    let (cut, cuts) = watch::channel(0);
+    let address = cut_when_told(&server, cuts).await;
+    let chat = Talker::at(&address, "bob").starts(&["chat", "alice"]);
+    let mut alice = server.log_in("alice").await;
+    until_heard(&mut alice, "bob").await;
+    say_to_one_who_hears(&mut alice, "bob", "one").await;
+    chat.prints("one").await;
+    cut.send(1).expect("someone waits for it");
+    chat.says("connection lost").await;
+    say(&mut alice, "bob", "two").await;
+    chat.says("connected again").await;
+    until_heard(&mut alice, "bob").await;
+    say_to_one_who_hears(&mut alice, "bob", "three").await;
+    chat.prints("three").await;
+    let (code, seen) = chat.ends().await;
+    let seen: Vec<_> = seen
+        .lines()
+        .filter(|line| !line.contains("knock"))
+        .collect();
+    assert_eq!(
+        (code, seen),
+        (Some(0), vec!["alice: one", "alice: two", "alice: three"])
+    );
+}
+
+#[tokio::test]
+async fn a_live_session_hears_every_message_once_however_often_it_is_cut_off() {
+    let server = TestServer::start().await;
+    let (cut, cuts) = watch::channel(0);
+    let address = cut_when_told(&server, cuts).await;
+    let connect = move |since| {
+        let url = format!("haul+plain://{address}").parse();
+        async move {
+            let client =
+                Client::connect(&url.expect("an address"), &haul::client::Trust::default()).await?;
+            client.keep_events();
+            client
+                .log_in(Login {
+                    user: Some("bob".into()),
+                    password: Some(Secret::new(PASSWORD.into())),
+                    since,
+                    ..Login::default()
+                })
+                .await?;
+            Ok(client)
+        }
+    };
+    let policy = RetryPolicy {
+        first: std::time::Duration::from_millis(1),
+        ..RetryPolicy::FOR_EVER
+    };
+    let first = connect(None).await.expect("connected");
+    let mut live = Live::new(Reconnecting::hearing(first, policy, connect));
+    let mut alice = server.log_in("alice").await;
+    // From here on it knows what it has heard.
+    say(&mut alice, "bob", "begin").await;
+    live.next().await.expect("heard");
+    let saying = async {
+        for number in 0..300_u32 {
+            say(&mut alice, "bob", &number.to_string()).await;
+            if number % 20 == 19 {
+                cut.send(number).expect("someone waits for it");
+            }
+        }
+        say(&mut alice, "bob", "end").await;
+    };
+    let hearing = async {
+        let mut heard = Vec::new();
+        loop {
+            let Event::Message(message) = live.next().await.expect("heard") else {
+                panic!("a message was to come");
+            };
+            if message.text == "end" {
+                return heard;
+            }
+            heard.push(message.text);
+        }
+    };
+    let ((), heard) = tokio::join!(saying, hearing);
+    let expected: Vec<_> = (0..300).map(|number| number.to_string()).collect();
+    assert_eq!(heard, expected);
+}
