@@ -15,6 +15,7 @@ mod inside;
 mod orders;
 mod pipe;
 mod text;
+mod words;
 
 use std::future::pending;
 use std::io;

@@ -60,7 +60,7 @@ mod tests {
             }
         };
         let mut read = Vec::new();
-        let (_, all) = tokio::join!(writing, reader.read_to_end(&mut read));
+        let ((), all) = tokio::join!(writing, reader.read_to_end(&mut read));
         all.expect("all of it");
         assert!(read.chunks(3).zip(0..).all(|(piece, n)| piece == [n; 3]));
         assert_eq!(read.len(), 300);
