@@ -147,6 +147,12 @@ pub struct Auth {
     /// Failed logins on one connection before it is closed.
     #[serde(deserialize_with = "value::count")]
     pub attempts_per_connection: usize,
+    /// Whether people make accounts for themselves, by `register` of the classic dialect.
+    #[serde(deserialize_with = "value::switch")]
+    pub register: bool,
+    /// Bytes in the home of an account that was made so; 0 is no limit.
+    #[serde(with = "value::bytes")]
+    pub register_quota: u64,
 }
 
 /// `[network]`: who may connect at all, by address.
@@ -258,6 +264,8 @@ impl Default for Auth {
             attempts: 5,
             back_off: Duration::from_secs(60),
             attempts_per_connection: 10,
+            register: false,
+            register_quota: 1 << 30,
         }
     }
 }

@@ -31,6 +31,8 @@ const LIVE: &[&str] = &[
     "auth.attempts",
     "auth.back_off",
     "auth.attempts_per_connection",
+    "auth.register",
+    "auth.register_quota",
     "network.allow",
     "network.deny",
     "network.proxies",

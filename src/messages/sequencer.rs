@@ -62,11 +62,12 @@ pub(super) enum Op {
         session: u64,
         since: Option<u64>,
     },
-    /// A session was told all that was there after `position`.
+    /// A session was told all that was there up to `position`. If it insists it is told the rest.
     CaughtUp {
         user: i64,
         session: u64,
         position: u64,
+        insists: bool,
         answer: oneshot::Sender<Verdict>,
     },
     /// A session that catches up got on.
@@ -264,9 +265,10 @@ impl Sequencer {
                 user,
                 session,
                 position,
+                insists,
                 answer,
             } => {
-                let verdict = self.caught_up(user, session, position, go).await;
+                let verdict = self.caught_up(user, session, position, insists, go).await;
                 // The session may have ended.
                 let _ = answer.send(verdict);
             }
@@ -403,7 +405,14 @@ impl Sequencer {
     }
 
     /// Lets a session hear from now on, unless it has missed too much for one go.
-    async fn caught_up(&mut self, user: i64, session: u64, position: u64, go: &mut Go) -> Verdict {
+    async fn caught_up(
+        &mut self,
+        user: i64,
+        session: u64,
+        position: u64,
+        insists: bool,
+        go: &mut Go,
+    ) -> Verdict {
         {
             let mut presence = self.shared.presence();
             match presence.misses(session, position) {
@@ -412,6 +421,7 @@ impl Sequencer {
                     presence.go_live(session, position, &mut go.changes);
                     return Verdict::Hears;
                 }
+                Some(true) if !insists => return Verdict::NotYet(position),
                 Some(true) => {}
             }
         }

@@ -13,6 +13,7 @@ mod active;
 mod arrival;
 mod bandwidth;
 mod changes;
+mod classic;
 mod commands;
 mod disk;
 mod dispatch;
