@@ -17,8 +17,8 @@ use super::CommandError;
 use super::commands::{self, Command};
 use super::job::Job;
 use super::limits::Idle;
-use super::member::Member;
-use super::session::{End, Session};
+use super::member::{Member, Refreshed};
+use super::session::{Dialect, End, Session};
 use super::transfers::Transfers;
 use super::visitor::Admitted;
 use crate::connection::{Outbox, ReceiveError};
@@ -41,7 +41,7 @@ pub(super) struct Dispatcher<'a, R> {
     draining: bool,
     idle: Idle,
     /// Its user is connected as long as it lasts.
-    _attendance: Attendance,
+    attendance: Attendance,
 }
 
 /// What a session waits for.
@@ -61,9 +61,10 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             changes,
             since,
         } = admitted;
-        let lane = session.outbox.events().clone();
+        let framed = session.dialect == Dialect::Framed;
+        let lane = framed.then(|| session.outbox.events().clone());
         let messages = &session.shared.messages;
-        let attendance = messages.attend(&member.party(), Some(lane), since);
+        let attendance = messages.attend(&member.party(), lane, since);
         let config = session.shared.config();
         let limits = &config.limits;
         let unfinished = Arc::new(Semaphore::new(limits.requests));
@@ -73,7 +74,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             sending: Arc::new(Semaphore::new(limits.transfers)),
             changes,
             draining: false,
-            _attendance: attendance,
+            attendance,
             idle: Idle::new(limits.idle_timeout),
             session,
             member,
@@ -188,16 +189,20 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Discard(command) => self.in_order(job, id, command).await,
             Request::Df(command) => self.in_order(job, id, command).await,
             Request::Say(say) => self.say(job, id, say).await,
+            Request::Watch(watch) => {
+                let work = commands::watch(id, watch, &self.member, &self.attendance);
+                let outcome = job.guard(work).await;
+                Ok(job.finish(&self.session.outbox, outcome).await?)
+            }
+            Request::Unwatch(unwatch) => {
+                let reply = commands::unwatch(id, &unwatch, &self.attendance).await;
+                self.finish(job, reply).await
+            }
             Request::Who(command) => self.in_order(job, id, command).await,
             Request::History(command) => self.in_order(job, id, command).await,
             Request::Join(command) => self.in_order(job, id, command).await,
             Request::Leave(command) => self.in_order(job, id, command).await,
-            Request::SendTo(_)
-            | Request::Offers(_)
-            | Request::Accept(_)
-            | Request::Decline(_)
-            | Request::Watch(_)
-            | Request::Unwatch(_) => {
+            Request::SendTo(_) | Request::Offers(_) | Request::Accept(_) | Request::Decline(_) => {
                 let mut bad = BadRequest::of_field(id, request.cmd(), "cmd", "not yet offered");
                 bad.unsupported = true;
                 self.refuse(bad).await
@@ -285,6 +290,10 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             self.transfers.ignore_put(id);
             return self.finish(job, Err(id_taken(id, "put").into())).await;
         };
+        if self.session.dialect == Dialect::Classic {
+            // What is kept could not be resumed, and would only take up the quota.
+            self.transfers.reject(id);
+        }
         let incoming = match self.transfers.open_put(id, put.size) {
             Ok(incoming) => incoming,
             Err(error) => {
@@ -362,8 +371,15 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     /// Takes over what an operator changed.
     async fn refresh(&mut self) -> Result<(), End> {
         match self.member.refresh().await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
+            Ok(Refreshed::Same) => Ok(()),
+            Ok(Refreshed::Changed) => {
+                let rescoped = commands::rescope(&self.member, &self.attendance).await;
+                if let Err(error) = rescoped {
+                    warn!(%error, "can not tell what the session may watch now");
+                }
+                Ok(())
+            }
+            Ok(Refreshed::Gone) => {
                 let reason = GoodbyeReason::AccountClosed;
                 self.session.say_goodbye(reason).await?;
                 Err(End::Goodbye(reason))

@@ -12,6 +12,8 @@
 mod active;
 mod arrival;
 mod bandwidth;
+mod changes;
+mod classic;
 mod commands;
 mod datagrams;
 mod disk;
@@ -125,6 +127,7 @@ impl Server {
     #[must_use]
     pub fn new(accounts: Accounts, store: Store, messages: Messages, config: Config) -> Self {
         store.set(housekeeping::settings(&config));
+        changes::tell(&store, &messages);
         let limits = &config.limits;
         let hashing = match limits.hashing {
             0 => std::thread::available_parallelism().map_or(1, usize::from),

@@ -38,13 +38,18 @@ pub(crate) enum Frame {
 impl Line {
     /// Connects and logs in.
     pub(crate) fn log_in(address: &str, token: &str) -> io::Result<Self> {
+        Self::log_in_with(address, &json!({"cmd": "login", "token": token}))
+    }
+
+    /// Connects and logs in by this request.
+    pub(crate) fn log_in_with(address: &str, login: &Value) -> io::Result<Self> {
         let writer = TcpStream::connect(address)?;
         writer.set_nodelay(true)?;
         writer.set_read_timeout(Some(PATIENCE))?;
         writer.set_write_timeout(Some(PATIENCE))?;
         let reader = BufReader::with_capacity(256 * 1024, writer.try_clone()?);
         let mut line = Self { reader, writer };
-        let reply = line.call(&json!({"cmd": "login", "token": token}))?;
+        let reply = line.call(login)?;
         assert!(reply["ok"].is_object(), "the login was answered {reply}");
         Ok(line)
     }
@@ -67,18 +72,25 @@ impl Line {
     /// The next frame that is no event.
     pub(crate) fn receive(&mut self) -> io::Result<Frame> {
         loop {
-            let mut length = [0; 4];
-            alive(self.reader.read_exact(&mut length))?;
-            let mut payload = vec![0; u32::from_be_bytes(length) as usize];
-            alive(self.reader.read_exact(&mut payload))?;
-            if payload.first() == Some(&1) {
-                return Ok(Frame::Data(payload.split_off(5)));
-            }
-            let json: Value = serde_json::from_slice(&payload).expect("JSON");
-            if json.get("event").is_none() {
-                return Ok(Frame::Control(json));
+            match self.receive_any()? {
+                Frame::Control(json) if json.get("event").is_some() => {}
+                frame => return Ok(frame),
             }
         }
+    }
+
+    /// The next frame.
+    pub(crate) fn receive_any(&mut self) -> io::Result<Frame> {
+        let mut length = [0; 4];
+        alive(self.reader.read_exact(&mut length))?;
+        let mut payload = vec![0; u32::from_be_bytes(length) as usize];
+        alive(self.reader.read_exact(&mut payload))?;
+        if payload.first() == Some(&1) {
+            return Ok(Frame::Data(payload.split_off(5)));
+        }
+        Ok(Frame::Control(
+            serde_json::from_slice(&payload).expect("JSON"),
+        ))
     }
 
     /// The next control frame.

@@ -10,14 +10,14 @@ pub(super) fn answer(shared: &Shared, peer: &Peer) -> HelloReply {
     if peer.certificate().is_some() {
         logins.push("certificate".into());
     }
-    let mut features = Vec::new();
+    let mut features = vec!["messages", "watch"];
     if shared.datagrams.port().is_some() {
-        features.push("datagrams".into());
+        features.insert(0, "datagrams");
     }
     HelloReply {
         protocol: VERSION,
         server: SERVER.into(),
-        features,
+        features: features.into_iter().map(Into::into).collect(),
         logins,
         max_control: MAX_CONTROL as u64,
         max_chunk: MAX_CHUNK as u64,

@@ -19,11 +19,13 @@ mod passwd;
 mod ping;
 mod put;
 mod pwd;
+mod register;
 mod rm;
 mod say;
 mod stat;
 mod ticket;
 mod uploads;
+mod watch;
 mod who;
 mod whoami;
 
@@ -34,8 +36,10 @@ use bytes::Bytes;
 pub(super) use get::get;
 pub(super) use login::{log_in, welcome};
 pub(super) use put::put;
+pub(super) use register::register;
 pub(super) use say::say;
 pub(super) use ticket::ticket;
+pub(super) use watch::{rescope, unwatch, watch};
 pub(super) use who::who;
 
 use super::member::Member;

@@ -7,6 +7,7 @@
 mod checker;
 mod choices;
 mod cut_off;
+mod messages;
 mod model;
 mod register;
 mod session;
