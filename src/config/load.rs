@@ -357,7 +357,8 @@ transfers = 8
             refusal("[auth]\nhashing_slots = 1\nhashing_slot = 1\n", &[]),
             "haul.toml, line 3: there is no setting auth.hashing_slot; \
              did you mean one of: attempts, attempts_per_connection, \
-             back_off, hashing_slots, plaintext_logins, waiting_logins?"
+             back_off, hashing_slots, plaintext_logins, \
+             register, register_quota, waiting_logins?"
         );
         assert_eq!(
             refusal("[limit]\nsessions = 1\n", &[]),
@@ -368,7 +369,7 @@ transfers = 8
             refusal("", &[("HAUL_AUTH_PASSWORD", "hunter2")]),
             "environment variable HAUL_AUTH_PASSWORD: there is no setting auth.password; \
              did you mean one of: attempts, attempts_per_connection, back_off, hashing_slots, \
-             plaintext_logins, waiting_logins?"
+             plaintext_logins, register, register_quota, waiting_logins?"
         );
     }
 

@@ -117,6 +117,12 @@ pub struct Limits {
     /// Messages and offers of one user a second, on the average of a few seconds; 0 is no limit.
     #[serde(deserialize_with = "value::count_or_zero")]
     pub messages_per_user: usize,
+    /// How long messages are kept, for `history` and for who is away.
+    #[serde(with = "value::duration")]
+    pub keep_messages: Duration,
+    /// Messages that are kept at most; the oldest go first.
+    #[serde(deserialize_with = "value::count")]
+    pub kept_messages: usize,
 }
 
 /// `[auth]`: how users log in.
@@ -141,6 +147,12 @@ pub struct Auth {
     /// Failed logins on one connection before it is closed.
     #[serde(deserialize_with = "value::count")]
     pub attempts_per_connection: usize,
+    /// Whether people make accounts for themselves, by `register` of the classic dialect.
+    #[serde(deserialize_with = "value::switch")]
+    pub register: bool,
+    /// Bytes in the home of an account that was made so; 0 is no limit.
+    #[serde(with = "value::bytes")]
+    pub register_quota: u64,
 }
 
 /// `[network]`: who may connect at all, by address.
@@ -237,6 +249,8 @@ impl Default for Limits {
             bandwidth_per_user: None,
             handshake_timeout: Duration::from_secs(10),
             messages_per_user: 100,
+            keep_messages: Duration::from_secs(90 * 24 * 3600),
+            kept_messages: 1_000_000,
         }
     }
 }
@@ -250,6 +264,8 @@ impl Default for Auth {
             attempts: 5,
             back_off: Duration::from_secs(60),
             attempts_per_connection: 10,
+            register: false,
+            register_quota: 1 << 30,
         }
     }
 }

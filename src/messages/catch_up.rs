@@ -16,6 +16,10 @@ use crate::connection::{EventLane, LaneEvent};
 /// Events that are read at a time.
 pub(super) const PAGE: usize = 128;
 
+/// How often more may have come meanwhile. Then the sequencer itself tells the rest: a session that
+/// is told much has to get in between.
+const TRIES: u32 = 8;
+
 /// Before a database that failed is read again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -38,8 +42,11 @@ pub(super) fn begin(shared: &Arc<Shared>, behind: Behind) {
             lane,
             mut position,
         } = behind;
+        let mut tries = 0;
         while lane.drained().await {
-            match step(&shared, session, user, &lane, position).await {
+            let insists = tries >= TRIES;
+            tries += 1;
+            match step(&shared, session, user, &lane, position, insists).await {
                 Ok(Verdict::Hears) | Err(MessagesError::Ended) => return,
                 Ok(Verdict::NotYet(told)) => position = told,
                 Err(error) => {
@@ -57,6 +64,7 @@ async fn step(
     user: i64,
     lane: &EventLane,
     position: u64,
+    insists: bool,
 ) -> Result<Verdict, MessagesError> {
     let missed = shared.store.missed(user, position, PAGE).await?;
     if missed.is_empty() {
@@ -65,6 +73,7 @@ async fn step(
             session,
             user,
             position,
+            insists,
             answer,
         })?;
         return verdict.await.map_err(|_| MessagesError::Ended);

@@ -210,6 +210,22 @@ impl Messages {
         }
     }
 
+    /// Drops messages that were said before `oldest`, and the oldest of those that are more than
+    /// `most`, whether everyone has heard them or not. Says how many.
+    ///
+    /// # Errors
+    /// [`MessagesError::Database`].
+    pub async fn forget(&self, oldest: Timestamp, most: u64) -> Result<u64, MessagesError> {
+        let mut all = 0;
+        loop {
+            let dropped = self.ask(|done| Op::Forget { oldest, most, done }).await?;
+            if dropped == 0 {
+                return Ok(all);
+            }
+            all += dropped;
+        }
+    }
+
     /// Waits until all that was asked before is kept.
     pub async fn settle(&self) {
         let (settled, done) = oneshot::channel();

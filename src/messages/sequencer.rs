@@ -56,11 +56,12 @@ pub(super) enum Op {
         session: u64,
         since: Option<u64>,
     },
-    /// A session was told all that was there after `position`.
+    /// A session was told all that was there up to `position`. If it insists it is told the rest.
     CaughtUp {
         user: i64,
         session: u64,
         position: u64,
+        insists: bool,
         answer: oneshot::Sender<Verdict>,
     },
     /// A session that catches up got on.
@@ -69,6 +70,12 @@ pub(super) enum Op {
     Exit(u64),
     /// All of a flight is written, or never will be.
     Landed(u64),
+    /// Some of what is too old is to be dropped, or too much.
+    Forget {
+        oldest: Timestamp,
+        most: u64,
+        done: Answer<u64>,
+    },
     /// Answered once all that came before is kept.
     Settle(oneshot::Sender<()>),
 }
@@ -226,9 +233,10 @@ impl Sequencer {
                 user,
                 session,
                 position,
+                insists,
                 answer,
             } => {
-                let verdict = self.caught_up(user, session, position, go).await;
+                let verdict = self.caught_up(user, session, position, insists, go).await;
                 // The session may have ended.
                 let _ = answer.send(verdict);
             }
@@ -241,6 +249,9 @@ impl Sequencer {
                 if let Some(landing) = self.flights.land(flight) {
                     self.land(landing, go);
                 }
+            }
+            Op::Forget { oldest, most, done } => {
+                answer(done, self.writer.forget(oldest, most).await);
             }
             Op::Settle(settled) => go.settled.push(settled),
         }
@@ -325,7 +336,14 @@ impl Sequencer {
     }
 
     /// Lets a session hear from now on, unless it has missed too much for one go.
-    async fn caught_up(&mut self, user: i64, session: u64, position: u64, go: &mut Go) -> Verdict {
+    async fn caught_up(
+        &mut self,
+        user: i64,
+        session: u64,
+        position: u64,
+        insists: bool,
+        go: &mut Go,
+    ) -> Verdict {
         {
             let mut presence = self.shared.presence();
             match presence.misses(session, position) {
@@ -334,6 +352,7 @@ impl Sequencer {
                     presence.go_live(session, position, &mut go.changes);
                     return Verdict::Hears;
                 }
+                Some(true) if !insists => return Verdict::NotYet(position),
                 Some(true) => {}
             }
         }

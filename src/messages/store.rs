@@ -20,6 +20,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/messages/migrations");
 /// Connections that read at once; each is a thread.
 const READERS: u32 = 2;
 
+/// Events that are dropped at a time: what comes meanwhile waits.
+const FORGOTTEN_AT_ONCE: i64 = 500;
+
 /// JSON of a message in `history` beside its texts, in bytes.
 const ENTRY: usize = 120;
 
@@ -35,6 +38,8 @@ pub(super) struct Store {
 #[derive(Debug)]
 pub(super) struct Writer {
     connection: SqliteConnection,
+    /// Events in the database.
+    kept: u64,
 }
 
 /// A message that is to be stored.
@@ -126,7 +131,11 @@ impl Store {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_lazy_with(options);
-        Ok((Self { readers }, Writer { connection }))
+        let writer = Writer {
+            connection,
+            kept: 0,
+        };
+        Ok((Self { readers }, writer))
     }
 
     /// The next events for `user` after `position`, at most `most`, as they go into a lane.
@@ -279,7 +288,12 @@ impl Writer {
             .fetch_one(&mut *transaction)
             .await
             .map_err(storing)?;
+        let kept: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM events")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(storing)?;
         transaction.commit().await.map_err(storing)?;
+        self.kept = unsigned(kept);
         Ok(unsigned(reserved))
     }
 
@@ -317,11 +331,41 @@ impl Writer {
         missed(&mut self.connection, user, position, most).await
     }
 
+    /// Drops some of the events from before `oldest`, and of the oldest that are more than `most`.
+    /// Says how many, 0 if there are none.
+    pub(super) async fn forget(
+        &mut self,
+        oldest: Timestamp,
+        most: u64,
+    ) -> Result<u64, MessagesError> {
+        // They came in the order of their places, so only the first ones are looked at.
+        let old: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM (SELECT time FROM events ORDER BY seq LIMIT ?) WHERE time < ?",
+        )
+        .bind(FORGOTTEN_AT_ONCE)
+        .bind(oldest.as_microsecond())
+        .fetch_one(&mut self.connection)
+        .await
+        .map_err(reading)?;
+        let surplus = integer(self.kept.saturating_sub(most));
+        let dropped = sqlx::query(
+            "DELETE FROM events WHERE seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?)",
+        )
+        .bind(old.max(surplus).min(FORGOTTEN_AT_ONCE))
+        .execute(&mut self.connection)
+        .await
+        .map_err(storing)?;
+        self.kept -= dropped.rows_affected().min(self.kept);
+        Ok(dropped.rows_affected())
+    }
+
     /// Keeps all of it or nothing; what is kept survives a power cut.
     pub(super) async fn commit(&mut self, batch: &Batch) -> Result<(), MessagesError> {
         let mut transaction = self.begin().await?;
         write(&mut transaction, batch).await.map_err(storing)?;
-        transaction.commit().await.map_err(storing)
+        transaction.commit().await.map_err(storing)?;
+        self.kept += batch.messages.len() as u64;
+        Ok(())
     }
 
     async fn begin(&mut self) -> Result<Transaction<'_, Sqlite>, MessagesError> {

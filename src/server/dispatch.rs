@@ -18,7 +18,7 @@ use super::commands::{self, Command};
 use super::job::Job;
 use super::limits::Idle;
 use super::member::Member;
-use super::session::{End, Session};
+use super::session::{Dialect, End, Session};
 use super::transfers::Transfers;
 use super::visitor::Admitted;
 use crate::connection::{Outbox, ReceiveError};
@@ -62,7 +62,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             since,
             inbox,
         } = admitted;
-        let lane = inbox.then(|| session.outbox.events().clone());
+        let hears = inbox && session.dialect == Dialect::Framed;
+        let lane = hears.then(|| session.outbox.events().clone());
         let messages = &session.shared.messages;
         let attendance = messages.attend(&member.party(), lane, since);
         let config = session.shared.config();
@@ -282,6 +283,10 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             self.transfers.ignore_put(id);
             return self.finish(job, Err(id_taken(id, "put").into())).await;
         };
+        if self.session.dialect == Dialect::Classic {
+            // What is kept could not be resumed, and would only take up the quota.
+            self.transfers.reject(id);
+        }
         let incoming = match self.transfers.open_put(id, put.size) {
             Ok(incoming) => incoming,
             Err(error) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::limits::Unseated;
-use crate::accounts::AccountsError;
+use crate::accounts::{AccountsError, UserName};
 use crate::connection::Closed;
 use crate::messages::MessagesError;
 use crate::protocol::{BadRequest, ErrorCode, QuotaUnit, WireError};
@@ -32,6 +32,12 @@ pub enum CommandError {
          its operator can allow it with auth.plaintext_logins"
     )]
     PlaintextLogin,
+    /// Nobody makes an account for themselves here.
+    #[error("accounts are made by those who run this server; ask them for one")]
+    RegisterClosed,
+    /// Somebody has the name that was asked for.
+    #[error("there is a user {0} already; choose another name")]
+    NameTaken(UserName),
     /// The files said no.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -149,7 +155,10 @@ impl From<&CommandError> for WireError {
             E::BadRequest(_) | E::LoggedIn(_) => Code::BadRequest,
             E::NotLoggedIn(_) => Code::NotLoggedIn,
             E::Accounts(AccountsError::LoginFailed) => Code::LoginFailed,
-            E::Accounts(AccountsError::WrongPassword) | E::PlaintextLogin => Code::Denied,
+            E::Accounts(AccountsError::WrongPassword) | E::PlaintextLogin | E::RegisterClosed => {
+                Code::Denied
+            }
+            E::NameTaken(_) => Code::Exists,
             E::NoTransfer(_) | E::NoUpload | E::NoSuchUser(_) => Code::NotFound,
             E::Messages(error) => code_of(error),
             E::TooManyAttempts(_) => Code::TooManyAttempts,

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Shared;
 use crate::config::Config;
@@ -29,11 +30,24 @@ pub(super) async fn run(shared: &Shared) {
         if let Ok(dropped @ 1..) = spawn_blocking(work).await {
             info!(uploads = dropped, "dropped uploads that nobody resumed");
         }
+        forget_messages(shared, &config).await;
         tokio::select! {
             () = sleep(pause(settings)) => {}
             // The sender is in `shared`, so it is there.
             _ = changes.changed() => {}
         }
+    }
+}
+
+async fn forget_messages(shared: &Shared, config: &Config) {
+    let limits = &config.limits;
+    let keep = SignedDuration::try_from(limits.keep_messages).unwrap_or(SignedDuration::MAX);
+    let oldest = Timestamp::now().checked_sub(keep).unwrap_or(Timestamp::MIN);
+    let most = limits.kept_messages as u64;
+    match shared.messages.forget(oldest, most).await {
+        Ok(0) => {}
+        Ok(dropped) => info!(messages = dropped, "dropped the oldest messages"),
+        Err(error) => warn!(%error, "can not drop old messages"),
     }
 }
 

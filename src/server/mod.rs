@@ -12,6 +12,7 @@
 mod active;
 mod arrival;
 mod bandwidth;
+mod classic;
 mod commands;
 mod disk;
 mod dispatch;

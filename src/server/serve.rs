@@ -1,19 +1,21 @@
 //! One connection, from its first byte to its last.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, duplex};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error_span, field, info};
 
+use super::classic::{self, Conversation};
 use super::dispatch::Dispatcher;
 use super::limits::Seat;
-use super::session::{End, Session};
+use super::session::{Dialect, End, Session};
 use super::sniff::{Opening, Sniffed, sniff};
 use super::{Peer, Shared, Shutdown, tls};
 use crate::connection::{Outbox, Receiver, write_frames};
@@ -60,7 +62,13 @@ pub(super) async fn serve<R, W>(
     };
     async {
         match connection.first_bytes(reader).await {
-            Some((Opening::Framed, reader)) => connection.converse(reader, writer).await,
+            Some((Opening::Framed, reader)) => {
+                connection.converse(reader, writer, Dialect::Framed).await;
+            }
+            // Boxed: a framed session does not keep the room that the translator needs.
+            Some((Opening::Classic, reader)) => {
+                Box::pin(connection.translate(reader, writer)).await;
+            }
             // Boxed: who speaks without TLS does not keep the room that it needs.
             Some((Opening::Tls, reader)) => {
                 let stream = tokio::io::join(reader, writer);
@@ -149,14 +157,54 @@ impl Connection {
         let (reader, writer) = tokio::io::split(stream);
         let shared = connection.shared.clone();
         match connection.first_bytes(reader).await {
-            Some((Opening::Framed, reader)) => connection.converse(reader, writer).await,
+            Some((Opening::Framed, reader)) => {
+                connection.converse(reader, writer, Dialect::Framed).await;
+            }
+            Some((Opening::Classic, reader)) => {
+                Box::pin(connection.translate(reader, writer)).await;
+            }
             Some((opening, _)) => not_spoken(&shared, opening),
             None => {}
         }
     }
 
-    /// Speaks in frames until the session ends.
-    async fn converse<R, W>(self, reader: R, writer: W)
+    /// Has a session of its own for a client of the classic dialect, and translates.
+    async fn translate<R, W>(self, reader: R, writer: W)
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let (near, far) = duplex(classic::PIPE);
+        let (shared, peer, stop) = (
+            self.shared.clone(),
+            self.peer.clone(),
+            &self.shutdown.stop.clone(),
+        );
+        let conversation = Conversation::new(reader, writer, near, shared, peer);
+        let mut conversation = pin!(stop.run_until_cancelled(conversation.run()));
+        let (reader, writer) = tokio::io::split(far);
+        let mut session = pin!(self.converse(reader, writer, Dialect::Classic));
+        let seat = tokio::select! {
+            seat = &mut session => seat,
+            _ = &mut conversation => {
+                // It has let go of its end, and the session notices.
+                session.await;
+                return;
+            }
+        };
+        // What the session said last is still to be passed on.
+        if seat
+            .evicted
+            .run_until_cancelled(&mut conversation)
+            .await
+            .is_none()
+        {
+            let _ = timeout(LAST_WORD, conversation).await;
+        }
+    }
+
+    /// Speaks in frames until the session ends. Until its seat is dropped, the connection counts.
+    async fn converse<R, W>(self, reader: R, writer: W, dialect: Dialect) -> Box<Seat>
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
@@ -175,6 +223,7 @@ impl Connection {
             shared: self.shared,
             receiver: Receiver::new(reader, FrameCodec::before_login(), first_timeout),
             outbox,
+            dialect,
             peer: self.peer,
             id: self.id,
             shutdown: self.shutdown,
@@ -194,6 +243,7 @@ impl Connection {
             Some(_) => {}
             None => writing.abort(),
         }
+        seat
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) struct Session<R> {
     pub(super) shared: Arc<Shared>,
     pub(super) receiver: Receiver<R>,
     pub(super) outbox: Outbox,
+    pub(super) dialect: Dialect,
     pub(super) peer: Peer,
     pub(super) id: Arc<str>,
     pub(super) shutdown: Shutdown,
@@ -35,6 +36,16 @@ impl<R> Session<R> {
         let goodbye = Event::Goodbye { reason };
         self.outbox.send(encode_event(&goodbye)).await
     }
+}
+
+/// What the client of a session speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// Frames, version 1.
+    Framed,
+    /// The classic dialect, behind its translator: nothing can be resumed, and events are not for
+    /// it. It would throw them away, so it must not count as somebody who receives them.
+    Classic,
 }
 
 /// Why a session ends.
@@ -65,7 +76,8 @@ pub(super) enum End {
 /// How long a peer that is hung up on for a limit should wait before it comes back.
 const RETRY_AFTER_MS: u64 = 1000;
 
-fn reason_text(reason: GoodbyeReason) -> &'static str {
+/// Why the server says goodbye, for a person.
+pub(super) fn reason_text(reason: GoodbyeReason) -> &'static str {
     match reason {
         GoodbyeReason::ShuttingDown => "the server is stopping",
         GoodbyeReason::AccountClosed => "the account is closed",

@@ -20,9 +20,11 @@ pub(super) enum Opening {
 impl Opening {
     fn of(bytes: [u8; 4]) -> Self {
         match bytes {
-            [0x16, ..] => Self::Tls,
             [0, 0, _, _] => Self::Framed,
+            // Before TLS: a classic frame of 22 bytes begins with 0x16, too, and a `ClientHello`
+            // has the version of its record in the third byte.
             [_, _, 0, 0] => Self::Classic,
+            [0x16, ..] => Self::Tls,
             _ => Self::Junk,
         }
     }
@@ -56,6 +58,8 @@ mod tests {
             ([0, 0, 0xff, 0xff], Opening::Framed),
             ([40, 0, 0, 0], Opening::Classic),
             ([1, 1, 0, 0], Opening::Classic),
+            ([0x16, 0, 0, 0], Opening::Classic),
+            ([0x16, 3, 0, 0], Opening::Classic),
             (*b"GET ", Opening::Junk),
             ([0xff; 4], Opening::Junk),
             ([0, 1, 0, 1], Opening::Junk),

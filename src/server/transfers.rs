@@ -133,7 +133,7 @@ impl Transfers {
     }
 
     /// Notes that nothing is to be kept of a put, however it ends.
-    fn reject(&self, id: u32) {
+    pub(super) fn reject(&self, id: u32) {
         if let Some(handle) = self.running.lock().get(&id) {
             handle.unwanted.store(true, Ordering::Relaxed);
         }

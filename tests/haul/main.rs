@@ -9,6 +9,7 @@ mod needs;
 mod admin;
 mod again;
 mod bandwidth;
+mod classic;
 mod client;
 mod command_line;
 mod corpus;

@@ -406,3 +406,35 @@ async fn who_does_not_want_the_inbox_leaves_it_to_a_session_that_does() {
     assert_eq!(bob.events, Vec::<Value>::new());
     assert_eq!(texts(&told(&server, "bob", None).await), ["for your eyes"]);
 }
+
+#[tokio::test]
+async fn messages_that_are_too_many_or_too_old_are_dropped_the_oldest_first() {
+    let server = TestServer::start_with(|config| config.limits.messages_per_user = 0).await;
+    let mut alice = server.log_in("alice").await;
+    for number in 0..1300 {
+        say(&mut alice, "bob", &number.to_string()).await;
+    }
+    let mut config = (*server.server.config()).clone();
+    config.limits.kept_messages = 20;
+    assert!(server.server.reload(&config).needs_restart.is_empty());
+    let history = json!({"cmd": "history", "with": "bob"});
+    let kept = crate::harness::soon("old messages to be dropped", async || {
+        let page = alice.ok(history.clone()).await;
+        let messages = page["messages"].as_array().expect("messages").clone();
+        (messages.len() == 20).then_some(messages)
+    })
+    .await;
+    assert_eq!(texts(&kept)[0], "1280");
+    config.limits.keep_messages = std::time::Duration::from_millis(1);
+    assert!(server.server.reload(&config).needs_restart.is_empty());
+    crate::harness::soon("all messages to be dropped", async || {
+        let page = alice.ok(history.clone()).await;
+        page["messages"]
+            .as_array()
+            .expect("messages")
+            .is_empty()
+            .then_some(())
+    })
+    .await;
+    assert_eq!(told(&server, "bob", None).await, Vec::<Value>::new());
+}

@@ -15,9 +15,7 @@ pub(in crate::server) async fn log_in(
     shared: &Shared,
     peer: &Peer,
 ) -> Result<Account, CommandError> {
-    if !peer.is_private() && !shared.config().auth.plaintext_logins {
-        return Err(CommandError::PlaintextLogin);
-    }
+    is_private_enough(shared, peer)?;
     match Claim::of(id, login, peer)? {
         Claim::Secret(claim) => by_secret(&claim, shared, peer.block()).await,
         Claim::Certificate(named) => {
@@ -28,6 +26,14 @@ pub(in crate::server) async fn log_in(
             Ok(account.ok_or(AccountsError::LoginFailed)?)
         }
     }
+}
+
+/// Whether a password may come from this peer.
+pub(super) fn is_private_enough(shared: &Shared, peer: &Peer) -> Result<(), CommandError> {
+    if !peer.is_private() && !shared.config().auth.plaintext_logins {
+        return Err(CommandError::PlaintextLogin);
+    }
+    Ok(())
 }
 
 /// Checks a password or a token, as far as it is not guessed too fast.
@@ -59,13 +65,7 @@ pub(super) async fn not_too_fast<T>(
     block: Block,
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
-    let rules = {
-        let auth = &shared.config().auth;
-        let attempts = u32::try_from(auth.attempts).unwrap_or(u32::MAX);
-        let back_off = auth.back_off;
-        Rules { attempts, back_off }
-    };
-    let guesses = &shared.guesses;
+    let (rules, guesses) = (rules(shared), &shared.guesses);
     let slower = guesses.check(target, block, rules, Instant::now());
     sleep(slower.map_err(CommandError::TooManyAttempts)?).await;
     let outcome = work.await;
@@ -77,6 +77,14 @@ pub(super) async fn not_too_fast<T>(
         Err(_) => {}
     }
     outcome
+}
+
+/// How fast secrets may be guessed.
+pub(super) fn rules(shared: &Shared) -> Rules {
+    let auth = &shared.config().auth;
+    let attempts = u32::try_from(auth.attempts).unwrap_or(u32::MAX);
+    let back_off = auth.back_off;
+    Rules { attempts, back_off }
 }
 
 /// Does `work`, which hashes a password, if the queue for that has a place.

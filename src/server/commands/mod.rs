@@ -19,6 +19,7 @@ mod passwd;
 mod ping;
 mod put;
 mod pwd;
+mod register;
 mod rm;
 mod say;
 mod stat;
@@ -33,6 +34,7 @@ use bytes::Bytes;
 pub(super) use get::get;
 pub(super) use login::{log_in, welcome};
 pub(super) use put::put;
+pub(super) use register::register;
 pub(super) use say::say;
 
 use super::member::Member;

@@ -229,9 +229,8 @@ impl Listener {
             line.send(&request).expect("the server lives");
             let reply = loop {
                 let frame = line.receive_any().expect("the server lives");
-                match self.take(&frame) {
-                    Some(reply) => break reply.clone(),
-                    None => continue,
+                if let Some(reply) = self.take(&frame) {
+                    break reply.clone();
                 }
             };
             if reply["ok"]["delivered"].as_u64() > Some(0) {

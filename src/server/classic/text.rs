@@ -1,0 +1,174 @@
+//! What a person reads in `res`.
+
+use std::fmt::Write as _;
+
+use bytesize::ByteSize;
+use data_encoding::HEXLOWER;
+use serde_json::Value;
+
+use crate::protocol::{DfReply, Digest, Entry, ErrorCode, Kind, PutReply, RmReply, WireError};
+
+/// `text` with everything escaped that could drive a terminal: classic clients print what they get.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Control characters, line separators, and what changes the direction of a text.
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+pub(super) fn failure(error: &WireError) -> String {
+    match error.code {
+        ErrorCode::NotLoggedIn => "log in first: login USER PASSWORD".into(),
+        ErrorCode::Unsupported => "this server does not offer that".into(),
+        _ => shown(&error.message),
+    }
+}
+
+pub(super) fn stored(reply: &PutReply) -> String {
+    let (path, hash) = (shown(&reply.path), hex(&reply.digest));
+    format!("stored {path}, {} bytes, MD5 {hash}", reply.size)
+}
+
+pub(super) fn not_stored(error: &WireError) -> String {
+    match error.code {
+        // What the session keeps for others can not be resumed here.
+        ErrorCode::TimedOut => "not stored: nothing came for too long".into(),
+        _ => format!("not stored: {}", failure(error)),
+    }
+}
+
+pub(super) fn removed(reply: RmReply) -> String {
+    match reply.removed {
+        1 => "removed".into(),
+        count => format!("removed {count} files and directories"),
+    }
+}
+
+pub(super) fn usage(reply: DfReply) -> String {
+    let size = |bytes| ByteSize::b(bytes).to_string();
+    let mut text = size(reply.used);
+    if let Some(limit) = reply.limit {
+        let _ = write!(text, " of {}", size(limit));
+    }
+    let _ = write!(text, " used, {}", reply.files);
+    if let Some(limit) = reply.files_limit {
+        let _ = write!(text, " of {limit}");
+    }
+    let _ = write!(text, " files; {} free on the disk", size(reply.free));
+    text
+}
+
+/// The hex digits of a digest, without its algorithm.
+pub(super) fn hex(digest: &Digest) -> String {
+    HEXLOWER.encode(digest.as_bytes())
+}
+
+/// Adds a line: the size, or that it is a directory, and the name.
+pub(super) fn add_entry(listing: &mut String, entry: &Entry) {
+    let name = shown(&entry.name);
+    let _ = match entry.kind {
+        Kind::Dir => writeln!(listing, "{:>14}  {name}/", "<dir>"),
+        Kind::File => writeln!(listing, "{:>14}  {name}", entry.size),
+    };
+}
+
+/// A listing that is whole.
+pub(super) fn listed(mut listing: String) -> String {
+    match listing.pop() {
+        Some(_) => listing,
+        None => "the directory is empty".into(),
+    }
+}
+
+/// Who is there.
+pub(super) fn users(reply: &Value) -> String {
+    let users = reply["users"].as_array().map_or(&[][..], Vec::as_slice);
+    let lines: Vec<_> = users
+        .iter()
+        .map(|user| {
+            let name = shown(user["user"].as_str().unwrap_or("?"));
+            let mut line = name;
+            if let Some(sessions @ 2..) = user["sessions"].as_u64() {
+                let _ = write!(line, ", {sessions} sessions");
+            }
+            if let Some(since) = user["since"].as_str() {
+                let _ = write!(line, ", since {}", shown(since));
+            }
+            line
+        })
+        .collect();
+    if lines.is_empty() {
+        return "nobody".into();
+    }
+    lines.join("\n")
+}
+
+/// What has become of a message.
+pub(super) fn said(reply: &Value) -> String {
+    match reply["delivered"].as_u64() {
+        Some(0) => "kept until they log in".into(),
+        _ => "delivered".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_name_or_a_message_drives_a_terminal() {
+        assert_eq!(
+            shown("a\u{1b}[2J\r\n\u{202e}\u{9b}年"),
+            "a\\u{1b}[2J\\r\\n\\u{202e}\\u{9b}年"
+        );
+        let error = WireError::new(ErrorCode::NotFound, "no such file: \u{7}");
+        assert_eq!(failure(&error), "no such file: \\u{7}");
+    }
+
+    #[test]
+    fn what_is_used_is_said_with_its_limits_where_there_are_any() {
+        let mut df = DfReply {
+            used: 3 << 20,
+            limit: None,
+            files: 7,
+            files_limit: None,
+            free: 5 << 30,
+        };
+        assert_eq!(usage(df), "3.0 MiB used, 7 files; 5.0 GiB free on the disk");
+        (df.limit, df.files_limit) = (Some(1 << 30), Some(100));
+        assert_eq!(
+            usage(df),
+            "3.0 MiB of 1.0 GiB used, 7 of 100 files; 5.0 GiB free on the disk"
+        );
+    }
+
+    #[test]
+    fn users_and_messages_are_told_from_whatever_the_reply_holds() {
+        let reply = json!({"users": [
+            {"user": "alice", "sessions": 2, "since": "2026-03-01T12:00:00Z"},
+            {"user": "bob", "sessions": 1}, {},
+        ]});
+        let told = "alice, 2 sessions, since 2026-03-01T12:00:00Z\nbob\n?";
+        assert_eq!(users(&reply), told);
+        assert_eq!(users(&json!({})), "nobody");
+        assert_eq!(
+            said(&json!({"seq": 1, "delivered": 0})),
+            "kept until they log in"
+        );
+        assert_eq!(said(&json!({"seq": 1, "delivered": 2})), "delivered");
+        assert_eq!(said(&json!({})), "delivered");
+    }
+}

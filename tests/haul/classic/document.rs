@@ -1,0 +1,115 @@
+//! What `docs/PROTOCOL.md` says of the classic dialect is true.
+
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+
+use super::frame;
+use crate::harness::TestServer;
+use crate::needs;
+
+const DOCUMENT: &str = include_str!("../../../docs/PROTOCOL.md");
+
+/// What stands in the block of this language within the section.
+fn block(language: &str) -> &'static str {
+    let (_, section) = DOCUMENT
+        .split_once("\n## 15. The classic dialect\n")
+        .expect("a section");
+    let (_, rest) = section
+        .split_once(&format!("```{language}\n"))
+        .expect("a block");
+    rest.split("```").next().expect("an end")
+}
+
+fn bytes_of_hex(text: &str) -> Vec<u8> {
+    let bytes = text.trim().split(' ');
+    let bytes = bytes.map(|byte| u8::from_str_radix(byte, 16));
+    bytes.collect::<Result<_, _>>().expect(text)
+}
+
+#[tokio::test]
+async fn its_session_happens_byte_for_byte() {
+    let server = TestServer::start().await;
+    let mut client = server.connect_classic().await;
+    let mut lines = 0;
+    for line in block("classic").lines() {
+        let (side, rest) = line.split_once(' ').expect("an arrow");
+        let (length, payload) = rest.split_once("  ").expect("two spaces");
+        let bytes = match length {
+            "raw" => bytes_of_hex(payload),
+            length => [bytes_of_hex(length), payload.into()].concat(),
+        };
+        if side == "→" {
+            client.send(&bytes).await;
+        } else {
+            let mut sent = vec![0; bytes.len()];
+            client.stream.read_exact(&mut sent).await.expect(line);
+            assert_eq!(
+                sent.escape_ascii().to_string(),
+                bytes.escape_ascii().to_string()
+            );
+        }
+        lines += 1;
+    }
+    assert!(lines > 10, "the session is read whole");
+    assert_eq!(client.next().await, None, "after quit the server closes");
+}
+
+#[tokio::test]
+async fn its_example_in_python_runs() {
+    if !needs::program(
+        "python3",
+        "--version",
+        "classic::document::its_example_in_python_runs",
+    ) {
+        return;
+    }
+    let server = TestServer::start().await;
+    let address = format!("(\"127.0.0.1\", {})", server.address.port());
+    let program = block("python").replace("(\"localhost\", 9000)", &address);
+    let mut python = Command::new("python3");
+    python.arg("-c").arg(program).stdin(Stdio::null());
+    let run = tokio::task::spawn_blocking(move || python.output());
+    let output = run.await.expect("no panic").expect("python3 runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}{errors}");
+    assert_eq!(lines[0], "logged in as alice; you are in /");
+    assert!(lines[1].starts_with("stored /hello.txt, 13 bytes"));
+    assert_eq!(lines[2], r"b'Hello, haul!\n'");
+}
+
+#[tokio::test]
+async fn its_longest_frames_are_taken_and_no_longer_ones() {
+    let server = TestServer::start().await;
+    let of_length = |length: usize| -> Value {
+        let empty = json!({"cmd": "help", "x": ""}).to_string().len();
+        json!({"cmd": "help", "x": "x".repeat(length - empty)})
+    };
+    let said = |length: &str| DOCUMENT.contains(length);
+    assert!(said("at most 65 280 bytes (before login 3 840)"));
+    let mut client = server.connect_classic().await;
+    assert!(client.ask(of_length(3840)).await.contains("login"));
+    client.log_in("alice").await;
+    assert!(client.ask(of_length(65_280)).await.contains("login"));
+    client.send(&frame(&of_length(65_281))).await;
+    let last = client.last_words().await.expect("a reason");
+    assert!(last.contains("over the limit"), "{last}");
+}
+
+#[tokio::test]
+async fn every_order_that_the_server_lists_stands_in_the_table() {
+    let server = TestServer::start().await;
+    let help = server.connect_classic().await.order("help").await;
+    let mut orders = 0;
+    for line in help.lines().filter_map(|line| line.strip_prefix("  ")) {
+        let order = line.split(' ').next().expect("a word");
+        let told = [format!("`{order}`"), format!("`{order} ")];
+        let (_, section) = DOCUMENT.split_once("\n## 15.").expect("a section");
+        assert!(told.iter().any(|told| section.contains(told)), "{order}");
+        orders += 1;
+    }
+    assert_eq!(orders, 16);
+}

@@ -1,0 +1,261 @@
+//! Files up and down, as raw bytes behind a frame.
+
+use std::fs;
+
+use haul::accounts::{FolderName, UserName};
+use haul::storage::Limits;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+
+use super::{Classic, frame, md5};
+use crate::harness::{TestServer, soon};
+
+#[tokio::test]
+async fn an_upload_without_bytes_makes_an_empty_file() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in_classic("alice").await;
+    for (name, size) in [
+        ("zero", json!(0)),
+        ("null", Value::Null),
+        ("text", json!("")),
+        ("negative", json!(-1)),
+    ] {
+        let put = json!({"cmd": "put x", "filename": name, "size": size});
+        let res = client.ask(put).await;
+        assert!(res.starts_with(&format!("stored /{name}, 0")), "{res}");
+    }
+    client.ask(json!({"cmd": "put missing"})).await;
+    for name in ["zero", "null", "text", "negative", "missing"] {
+        assert_eq!(client.get(&format!("get {name}")).await, b"", "{name}");
+        assert!(server.home("alice").join(name).exists());
+    }
+}
+
+#[tokio::test]
+async fn an_upload_goes_where_the_fields_say_and_a_download_says_where_to() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in_classic("alice").await;
+    client.order("mkdir \"我的 文件\"").await;
+    let put = json!({
+        "cmd": "put \"/home/小明/年度 报告.txt\" \"我的 文件\"", "filename": "年度 报告.txt",
+        "src_dir": "/home/小明", "dst_dir": "我的 文件", "size": 6, "file_hash": md5("第一".as_bytes()),
+        "user": "alice", "psd": null,
+    });
+    client.send(&frame(&put)).await;
+    client.send("第一".as_bytes()).await;
+    let res = client.res().await;
+    assert!(
+        res.starts_with("stored /我的 文件/年度 报告.txt, 6"),
+        "{res}"
+    );
+    client.order("cd \"我的 文件\"").await;
+    let get = json!({"cmd": "get \"年度 报告.txt\" /tmp/here", "dst_dir": 0, "size": 0});
+    client.send(&frame(&get)).await;
+    let head = client.next().await.expect("a reply");
+    assert_eq!(head["filename"], "年度 报告.txt");
+    assert_eq!(head["dst_dir"], "/tmp/here");
+    assert_eq!(head["file_hash"], md5("第一".as_bytes()));
+    assert_eq!(client.body(&head).await, "第一".as_bytes());
+    let get = json!({"cmd": "get \"年度 报告.txt\" typed", "dst_dir": "field"});
+    client.send(&frame(&get)).await;
+    let head = client.next().await.expect("a reply");
+    assert_eq!(head["dst_dir"], "field");
+    client.body(&head).await;
+    // Without the field, the last component of what was typed.
+    client
+        .send(&frame(&json!({"cmd": "put C:\\x\\y.txt /", "size": 1})))
+        .await;
+    client.send(b"y").await;
+    assert!(client.res().await.starts_with("stored /y.txt"));
+}
+
+#[tokio::test]
+async fn files_of_many_chunks_pass_whole_and_their_hash_can_be_checked_both_ways() {
+    let server = TestServer::start().await;
+    let content: Vec<u8> = (0..3_000_017_u32)
+        .map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3])
+        .collect();
+    let mut client = server.log_in_classic("alice").await;
+    let hash = md5(&content).to_uppercase();
+    let put = json!({"cmd": "put a", "size": content.len(), "file_hash": hash});
+    client.send(&frame(&put)).await;
+    client.send(&content).await;
+    assert!(client.res().await.starts_with("stored /a, 3000017 bytes"));
+    assert!(client.get("get a").await == content);
+    let mut framed = server.log_in("alice").await;
+    let got = framed.get(json!({"cmd": "get", "path": "a"})).await;
+    assert!(got.0 == content, "framed clients see the same file");
+    framed.put("b", &content).await;
+    assert!(client.get("get b").await == content);
+}
+
+/// Sends an upload that must be refused, and makes sure that the next order is understood.
+async fn refused(client: &mut Classic, put: Value, content: &[u8], why: &str) {
+    client.send(&frame(&put)).await;
+    client.send(content).await;
+    let pwd = frame(&json!({"cmd": "pwd"}));
+    client.send(&pwd).await;
+    let res = client.res().await;
+    assert!(res.contains(why), "{put} was answered {res}");
+    assert_eq!(client.res().await, "/", "after {put}");
+}
+
+#[tokio::test]
+async fn a_refused_upload_is_read_to_its_end_and_the_next_order_is_understood() {
+    let server = TestServer::start().await;
+    let limits = Limits {
+        bytes: Some(1_000_000),
+        files: None,
+    };
+    server.add_user("carol", limits).await;
+    let team: FolderName = "team".parse().expect("a name");
+    let added = server.accounts.add_folder(&team, Limits::default()).await;
+    added.expect("added");
+    let carol: UserName = "carol".parse().expect("a name");
+    let rights = "r".parse().expect("rights");
+    let granted = server.accounts.grant(&team, &carol, rights).await;
+    granted.expect("granted");
+    let mut client = server.log_in_classic("carol").await;
+    client.put("old", b"old").await;
+    client.order("mkdir directory").await;
+    // Bytes that would be frames of their own.
+    let large: Vec<u8> = frame(&json!({"cmd": "rm old"}))
+        .into_iter()
+        .cycle()
+        .take(2_000_000)
+        .collect();
+    let some = &large[..1000];
+    let put = |cmd: &str, content: &[u8]| json!({"cmd": cmd, "size": content.len()});
+    for (request, content, why) in [
+        (put("put a", &large), &large[..], "quota"),
+        (put("put a nowhere", some), some, "no such"),
+        (put("put a /team", some), some, "not stored"),
+        (put("put directory", some), some, "directory"),
+        (put("put ..", some), some, "names no file"),
+        (put("put", some), some, "usage: put"),
+        (put("put \"a", some), some, "quote"),
+        (put("put a\u{1}", some), some, "not stored"),
+        (put("ls", some), some, "old"),
+        (put("frobnicate", some), some, "unknown order"),
+        (put("get nothing", some), some, "no such file"),
+        (
+            json!({"cmd": "put old", "size": 1000, "file_hash": md5(b"other")}),
+            some,
+            "digest",
+        ),
+        (
+            json!({"cmd": "put old", "size": 1000, "file_hash": "d41d"}),
+            some,
+            "32 hex digits",
+        ),
+        (json!({"cmd": null, "size": 1000}), some, "no order"),
+    ] {
+        refused(&mut client, request, content, why).await;
+    }
+    assert_eq!(client.get("get old").await, b"old");
+    assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_cut_off_leaves_the_old_file_and_nothing_else() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in_classic("alice").await;
+    client.put("a", b"old").await;
+    let put = json!({"cmd": "put a", "size": 10_000_000});
+    client.send(&frame(&put)).await;
+    client.send(&vec![b'n'; 9_000_000]).await;
+    drop(client);
+    let mut framed = server.log_in("alice").await;
+    soon("nothing that takes up the quota", async || {
+        let df = framed.ok(json!({"cmd": "df"})).await;
+        (df["used"] == 3 && server.staged() == 0).then_some(())
+    })
+    .await;
+    let uploads = framed.ok(json!({"cmd": "uploads"})).await;
+    assert_eq!(uploads["uploads"], json!([]), "there is no resume");
+    let mut client = server.log_in_classic("alice").await;
+    assert_eq!(client.get("get a").await, b"old");
+}
+
+#[tokio::test]
+async fn a_download_that_can_not_be_had_is_refused_in_res_alone() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in_classic("alice").await;
+    client.order("mkdir d").await;
+    assert_eq!(
+        client.order("get nothing").await,
+        "no such file or directory: /nothing"
+    );
+    assert!(client.order("get d").await.contains("directory"));
+    assert!(client.order("get").await.contains("usage: get"));
+    assert_eq!(client.order("pwd").await, "/");
+}
+
+#[tokio::test]
+async fn bytes_and_hash_are_of_one_file_while_it_is_replaced_all_the_time() {
+    let server = TestServer::start().await;
+    let contents = [vec![b'a'; 300_000], vec![b'b'; 200_000]];
+    let mut framed = server.log_in("alice").await;
+    framed.put("f", &contents[0]).await;
+    let mut client = server.log_in_classic("alice").await;
+    let replacing = async {
+        for turn in 0.. {
+            framed.put("f", &contents[turn % 2]).await;
+        }
+    };
+    let getting = async {
+        let mut got = 0;
+        for _ in 0..50 {
+            client.send(&frame(&json!({"cmd": "get f"}))).await;
+            let head = client.next().await.expect("a reply");
+            if head.get("size").is_none() {
+                let res = head["res"].as_str().expect("a text");
+                assert!(res.contains("again and again"), "{res}");
+                continue;
+            }
+            let body = client.body(&head).await;
+            assert_eq!(head["file_hash"], md5(&body), "{head}");
+            got += 1;
+        }
+        assert!(got > 0, "some come through");
+    };
+    tokio::select! {
+        () = replacing => unreachable!("it never ends"),
+        () = getting => {}
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_breaks_off_midway_is_never_sent_whole() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in_classic("alice").await;
+    client.put("small", b"").await;
+    let path = server.home("alice").join("large");
+    let file = fs::File::create(&path).expect("made");
+    file.set_len(64 << 20).expect("sparse");
+    client.send(&frame(&json!({"cmd": "get large"}))).await;
+    let head = client.next().await.expect("a reply");
+    assert_eq!(head["size"], 64 << 20);
+    // What is on its way is less than the file.
+    file.set_len(1000).expect("cut");
+    let mut rest = Vec::new();
+    let read = client.stream.read_to_end(&mut rest).await;
+    assert!(
+        read.is_err() || rest.len() < 64 << 20,
+        "{} bytes came",
+        rest.len()
+    );
+}
+
+#[tokio::test]
+async fn a_body_is_not_read_faster_than_the_bandwidth_lets_it_pass_and_still_arrives() {
+    let server = TestServer::start_with(|config| {
+        config.limits.bandwidth_per_user = Some(4 << 20);
+        config.limits.idle_timeout = Some(std::time::Duration::from_millis(300));
+    })
+    .await;
+    let content = vec![7; 3 << 20];
+    let mut client = server.log_in_classic("alice").await;
+    assert!(client.put("a", &content).await.starts_with("stored"));
+    assert!(client.get("get a").await == content);
+}
