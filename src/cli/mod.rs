@@ -13,6 +13,7 @@ mod decline;
 mod demo;
 mod df;
 mod discard;
+mod discover;
 mod exit;
 mod folder;
 mod get;
@@ -140,6 +141,7 @@ enum ClientCommand {
     Token(token::Token),
     CheckConfig(check_config::CheckConfig),
     Connect(connect::Connect),
+    Discover(discover::Discover),
     #[command(flatten)]
     Remote(RemoteCommand),
     Shell(shell::Shell),
@@ -220,6 +222,7 @@ fn arguments() -> clap::Command {
         "token",
         "check-config",
         "completions",
+        "discover",
     ] {
         command = command.mut_subcommand(name, without_server);
     }
@@ -256,6 +259,7 @@ impl ClientCommand {
             Self::CheckConfig(command) => command.run(output),
             Self::Completions(command) => command.run(),
             Self::Connect(command) => unless_interrupted(command.run(global, &output)).await,
+            Self::Discover(command) => unless_interrupted(command.run(output)).await,
             Self::Shell(command) => command.run(global, output).await,
             Self::Demo(command) => unless_interrupted(command.run(output)).await,
             Self::Remote(command) => {

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, bail};
 use data_encoding::BASE32_NOPAD;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -19,7 +19,7 @@ use crate::accounts::{Accounts, NewUser, UserName};
 use crate::config::{self, Config, ConfigError};
 use crate::messages::Messages;
 use crate::protocol::Secret;
-use crate::server::{Server, Shutdown};
+use crate::server::{self, Server, Shutdown};
 use crate::storage::{self, Limits, Store};
 use crate::telemetry::{self, Level};
 use crate::tls::Fingerprint;
@@ -92,13 +92,16 @@ impl Serve {
             storage::check_mounted(data)?;
         }
         // First of all, so that a taken port leaves nothing behind.
-        let listener = listen(config.server.listen).await?;
+        let (listener, datagrams) = listen(&config.server).await?;
         let store = Store::open(data)?;
         let accounts = Accounts::open(data)
             .await?
             .with_hashing_slots(config.auth.hashing_slots);
         let messages = Messages::open(data).await?;
-        let server = Server::new(accounts.clone(), store, messages, config.clone());
+        let mut server = Server::new(accounts.clone(), store, messages, config.clone());
+        if let Some(socket) = datagrams {
+            server = server.with_datagrams(socket);
+        }
         let server = running.get_or_init(|| server);
         let certificate = server.reload_tls().await?;
         let address = listener.local_addr().context("can not tell the port")?;
@@ -155,13 +158,17 @@ fn raise_descriptor_limit(sessions: usize) {
     }
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "can not listen on {address}; is another server running there? \
+/// Takes the port, for datagrams too where they are wanted.
+async fn listen(settings: &config::Server) -> anyhow::Result<(TcpListener, Option<UdpSocket>)> {
+    let address = settings.listen;
+    server::bind(address, settings.datagrams)
+        .await
+        .with_context(|| {
+            format!(
+                "can not listen on {address}; is another server running there? \
              choose another address with --listen or server.listen"
-        )
-    })
+            )
+        })
 }
 
 /// A password that has to be shown once, or where it came from.

@@ -24,6 +24,8 @@
 
 mod backoff;
 mod commands;
+mod datagram;
+mod discover;
 mod download;
 mod error;
 mod events;
@@ -42,6 +44,7 @@ mod trust;
 mod upload;
 mod url;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +60,8 @@ use crate::protocol::{Call, Login, LoginReply, MAX_CONTROL_BEFORE_LOGIN, Secret}
 use crate::tls::Fingerprint;
 
 pub use self::backoff::RetryPolicy;
+pub use self::datagram::Datagrams;
+pub use self::discover::{Found, discover, neighbourhood};
 pub use self::download::{Download, GetOptions};
 pub use self::error::{ClientError, Lost};
 pub use self::events::Events;
@@ -85,6 +90,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 pub struct Client {
     line: Arc<Line>,
     fingerprint: Option<Fingerprint>,
+    /// Where the server is, if that is known.
+    address: Option<IpAddr>,
 }
 
 impl Client {
@@ -97,10 +104,13 @@ impl Client {
     /// trusted, [`ClientError::Handshake`] for anything else.
     pub async fn connect(url: &ServerUrl, trust: &Trust) -> Result<Self, ClientError> {
         if !url.tls {
-            let (reader, writer) = reach(url).await?.into_split();
+            let stream = reach(url).await?;
+            let address = ip_of(&stream);
+            let (reader, writer) = stream.into_split();
             return Ok(Self {
                 line: Arc::new(Line::start(reader, writer)),
                 fingerprint: None,
+                address,
             });
         }
         let secured = if trust.knows(&url.address()) {
@@ -116,6 +126,7 @@ impl Client {
         let (stream, fingerprint) = secured?;
         Ok(Self {
             fingerprint: Some(fingerprint),
+            address: ip_of(stream.get_ref().0),
             ..Self::over(stream)
         })
     }
@@ -132,6 +143,7 @@ impl Client {
         Self {
             line: Arc::new(Line::start(reader, writer)),
             fingerprint: None,
+            address: None,
         }
     }
 
@@ -239,6 +251,10 @@ impl Client {
     pub fn lost(&self) -> Option<Lost> {
         self.line.lost()
     }
+}
+
+fn ip_of(stream: &TcpStream) -> Option<IpAddr> {
+    stream.peer_addr().ok().map(|address| address.ip())
 }
 
 /// A connection to where the server is.

@@ -51,6 +51,9 @@ pub struct Server {
     /// Whether a new data directory must be a mounted volume.
     #[serde(deserialize_with = "value::switch")]
     pub require_mount: bool,
+    /// Whether datagrams are taken, on the same port.
+    #[serde(deserialize_with = "value::switch")]
+    pub datagrams: bool,
 }
 
 /// `[limits]`: what one client and all of them may take.
@@ -222,6 +225,7 @@ impl Default for Server {
             listen: (Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into(),
             data: "haul-data".into(),
             require_mount: false,
+            datagrams: true,
         }
     }
 }

@@ -49,6 +49,7 @@ const FIXED: &[&str] = &[
     "server.listen",
     "server.data",
     "server.require_mount",
+    "server.datagrams",
     "limits.hashing",
     "limits.disk_threads",
     "auth.hashing_slots",

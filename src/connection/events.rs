@@ -37,6 +37,13 @@ struct Queue {
     /// The place in the inbox up to which all is written.
     written: u64,
     closed: bool,
+    tap: Option<Arc<dyn EventTap>>,
+}
+
+/// Something that gets a copy of every event that is put into a lane.
+pub trait EventTap: Send + Sync + fmt::Debug {
+    /// Takes a copy, without waiting. Nothing is lost with it: the event itself is in the lane.
+    fn event(&self, json: &Bytes);
 }
 
 /// An event in a lane.
@@ -86,10 +93,23 @@ impl EventLane {
             return Err(LaneFull);
         }
         queue.bytes += event.json.len();
+        let tap = queue.tap.clone();
+        let copy = tap.map(|tap| (tap, event.json.clone()));
         queue.events.push_back(event);
         drop(queue);
         self.0.ready.notify_one();
+        if let Some((tap, json)) = copy {
+            tap.event(&json);
+        }
         Ok(())
+    }
+
+    /// From now on gives `tap` a copy of what is put here, in place of the one before.
+    pub fn tap(&self, tap: Arc<dyn EventTap>) {
+        let mut queue = self.lock();
+        if !queue.closed {
+            queue.tap = Some(tap);
+        }
     }
 
     /// The place in the inbox up to which everything that was put here has been given to the system.
@@ -155,7 +175,7 @@ impl EventLane {
     pub fn close(&self) {
         let mut queue = self.lock();
         queue.closed = true;
-        let dropped = std::mem::take(&mut queue.events);
+        let dropped = (std::mem::take(&mut queue.events), queue.tap.take());
         queue.bytes = 0;
         drop(queue);
         drop(dropped);
@@ -232,6 +252,27 @@ mod tests {
             }
             assert!(dropped.load(Ordering::Relaxed));
         }
+    }
+
+    #[test]
+    fn a_tap_gets_a_copy_of_what_goes_in_until_the_lane_closes() {
+        #[derive(Debug, Default)]
+        struct Copies(Mutex<Vec<Bytes>>);
+        impl EventTap for Copies {
+            fn event(&self, json: &Bytes) {
+                self.0.lock().expect("no panic").push(json.clone());
+            }
+        }
+        let (lane, copies) = (EventLane::default(), Arc::new(Copies::default()));
+        lane.push(event(1)).expect("room");
+        lane.tap(copies.clone());
+        lane.push(event(2)).expect("room");
+        assert_eq!(lane.try_next().and_then(|event| event.inbox), Some(1));
+        assert_eq!(lane.try_next().and_then(|event| event.inbox), Some(2));
+        lane.close();
+        assert_eq!(lane.push(event(3)), Err(LaneFull));
+        assert_eq!(*copies.0.lock().expect("no panic"), ["{}"]);
+        assert_eq!(Arc::strong_count(&copies), 1, "nothing holds it any more");
     }
 
     #[tokio::test]

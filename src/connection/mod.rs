@@ -21,7 +21,7 @@ use tokio_util::codec::FramedRead;
 
 use crate::protocol::{Frame, FrameCodec, FrameError};
 
-pub use self::events::{EventLane, LaneEvent, LaneFull, Receipt};
+pub use self::events::{EventLane, EventTap, LaneEvent, LaneFull, Receipt};
 pub use self::outbox::{Closed, DataSlot, Outbox, OutboxQueue, write_frames};
 
 /// Bytes that a silent connection keeps for what comes next.

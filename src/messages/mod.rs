@@ -14,6 +14,9 @@
 //! A message is acknowledged once it is stored and the sessions that are told at once have been
 //! told, or were found to be too slow and go on from the database. So a server that is killed loses
 //! nothing that was acknowledged, and tells nothing twice.
+//!
+//! Changes of files get their places from the sequencer too. They are told to those who *watch* the
+//! path, and the last ones are remembered, but never kept.
 
 mod catch_up;
 mod flight;
@@ -21,6 +24,8 @@ mod presence;
 mod room;
 mod sequencer;
 mod store;
+mod watches;
+mod watching;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +41,8 @@ use crate::connection::EventLane;
 use crate::protocol::{HistoryReply, MAX_TEXT, MembersReply, SayReply, WhoReply};
 
 pub use self::room::{InvalidRoom, RoomName};
+pub use self::watches::{Change, MAX_WATCHES, Scope, TooManyWatches};
+pub use self::watching::Observer;
 
 /// Messages that may wait to be stored; who has another one waits.
 const WAITING: usize = 1024;
@@ -62,6 +69,7 @@ pub enum To {
 #[derive(Debug, Clone)]
 pub struct Messages {
     shared: Arc<Shared>,
+    observer: Observer,
     _sequencer: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -85,6 +93,15 @@ impl Shared {
     fn tell_sequencer(&self, op: Op) -> Result<(), MessagesError> {
         self.ops.send(op).map_err(|_| MessagesError::Ended)
     }
+
+    async fn ask<T>(
+        &self,
+        op: impl FnOnce(oneshot::Sender<Result<T, MessagesError>>) -> Op,
+    ) -> Result<T, MessagesError> {
+        let (done, answer) = oneshot::channel();
+        self.tell_sequencer(op(done))?;
+        answer.await.unwrap_or(Err(MessagesError::Ended))
+    }
 }
 
 impl Messages {
@@ -103,9 +120,10 @@ impl Messages {
             ops,
             permits: Arc::new(Semaphore::new(WAITING)),
         });
-        let sequencer = Sequencer::start(&shared, writer, waiting).await?;
+        let (observer, sequencer) = Sequencer::start(&shared, writer, waiting).await?;
         Ok(Self {
             shared,
+            observer,
             _sequencer: Arc::new(AbortOnDropHandle::new(tokio::spawn(sequencer.run()))),
         })
     }
@@ -165,7 +183,7 @@ impl Messages {
     /// # Errors
     /// [`MessagesError::RoomFull`], [`MessagesError::TooManyRooms`], [`MessagesError::Database`].
     pub async fn join(&self, user: Party, room: RoomName) -> Result<MembersReply, MessagesError> {
-        self.ask(|done| Op::Join { user, room, done }).await
+        self.shared.ask(|done| Op::Join { user, room, done }).await
     }
 
     /// Has `user` hear no more of `room`, and says who is left in it.
@@ -173,7 +191,7 @@ impl Messages {
     /// # Errors
     /// [`MessagesError::NoSuchRoom`], [`MessagesError::NotInRoom`], [`MessagesError::Database`].
     pub async fn leave(&self, user: Party, room: RoomName) -> Result<MembersReply, MessagesError> {
-        self.ask(|done| Op::Leave { user, room, done }).await
+        self.shared.ask(|done| Op::Leave { user, room, done }).await
     }
 
     /// Who is connected, by name, as many as `budget` bytes of JSON hold.
@@ -210,6 +228,12 @@ impl Messages {
         }
     }
 
+    /// Where changes of files are told.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        self.observer.clone()
+    }
+
     /// Drops messages that were said before `oldest`, and the oldest of those that are more than
     /// `most`, whether everyone has heard them or not. Says how many.
     ///
@@ -218,7 +242,10 @@ impl Messages {
     pub async fn forget(&self, oldest: Timestamp, most: u64) -> Result<u64, MessagesError> {
         let mut all = 0;
         loop {
-            let dropped = self.ask(|done| Op::Forget { oldest, most, done }).await?;
+            let dropped = self
+                .shared
+                .ask(|done| Op::Forget { oldest, most, done })
+                .await?;
             if dropped == 0 {
                 return Ok(all);
             }
@@ -233,15 +260,6 @@ impl Messages {
             // If the sequencer is gone, nothing more will be kept.
             let _ = done.await;
         }
-    }
-
-    async fn ask<T>(
-        &self,
-        op: impl FnOnce(oneshot::Sender<Result<T, MessagesError>>) -> Op,
-    ) -> Result<T, MessagesError> {
-        let (done, answer) = oneshot::channel();
-        self.shared.tell_sequencer(op(done))?;
-        answer.await.unwrap_or(Err(MessagesError::Ended))
     }
 }
 
@@ -302,6 +320,9 @@ pub enum MessagesError {
     /// A user is in so many rooms.
     #[error("you are in {0} rooms, which are the most; `leave` one first")]
     TooManyRooms(usize),
+    /// A session watches so many paths.
+    #[error(transparent)]
+    TooManyWatches(#[from] TooManyWatches),
     /// The database could not be made.
     #[error("can not make {}: {source}", path.display())]
     Make {

@@ -154,6 +154,11 @@ impl Presence {
         })
     }
 
+    /// Where a session is told what comes, if it is.
+    pub(super) fn lane(&self, number: u64) -> Option<EventLane> {
+        self.sessions.get(&number)?.lane.clone()
+    }
+
     /// Up to where the sessions of the user that are told as it comes have been told, if there are
     /// any.
     pub(super) fn told_live(&self, user: i64) -> Option<u64> {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -13,13 +14,15 @@ use super::catch_up::{self, PAGE, Verdict};
 use super::flight::{Ack, Flights, Landing};
 use super::presence::{Changes, Inbox};
 use super::store::{Batch, Stored, Writer};
+use super::watches::Change;
+use super::watching::{Ask, Observer, Watching};
 use super::{MessagesError, Party, RoomName, Shared, To};
 use crate::protocol::{MembersReply, SayReply, encode_event};
 
 /// Requests that are done in one go.
 const BATCH: usize = 512;
 
-/// Places that are reserved at a time: more than one go can give out.
+/// Places that are reserved at a time: twice what one go can give out to messages and changes.
 const BLOCK: u64 = 2048;
 
 /// Members of a room.
@@ -27,6 +30,9 @@ const MEMBERS: usize = 1000;
 
 /// Rooms that a user is in.
 const ROOMS: usize = 100;
+
+/// Before places are reserved again after that has failed, unless there are messages to store.
+const PAUSE: Duration = Duration::from_secs(1);
 
 type Answer<T> = oneshot::Sender<Result<T, MessagesError>>;
 
@@ -70,6 +76,8 @@ pub(super) enum Op {
     Exit(u64),
     /// All of a flight is written, or never will be.
     Landed(u64),
+    /// A session asks for what it watches.
+    Watching(u64, Ask),
     /// Some of what is too old is to be dropped, or too much.
     Forget {
         oldest: Timestamp,
@@ -93,6 +101,9 @@ pub(super) struct Sequencer {
     reserved: u64,
     /// What is to be kept about inboxes, until it is.
     inboxes: HashMap<i64, Inbox>,
+    watching: Watching,
+    /// The database has refused to reserve places at that time.
+    refused: Option<Instant>,
 }
 
 /// What one go does.
@@ -106,6 +117,10 @@ struct Go {
     acks: Vec<Ack>,
     members: Vec<(Answer<MembersReply>, MembersReply)>,
     settled: Vec<oneshot::Sender<()>>,
+    /// Changes of files, with their places.
+    changed: Vec<(u64, Change)>,
+    /// Up to there changes may have been lost.
+    lost: Option<u64>,
 }
 
 impl Sequencer {
@@ -113,8 +128,9 @@ impl Sequencer {
         shared: &Arc<Shared>,
         mut writer: Writer,
         ops: mpsc::UnboundedReceiver<Op>,
-    ) -> Result<Self, MessagesError> {
+    ) -> Result<(Observer, Self), MessagesError> {
         let last = writer.recover().await?;
+        let (observer, watching) = Watching::new(last);
         let mut sequencer = Self {
             flights: Flights::new(shared.ops.downgrade()),
             shared: Arc::clone(shared),
@@ -124,6 +140,8 @@ impl Sequencer {
             last,
             reserved: last + BLOCK,
             inboxes: HashMap::new(),
+            watching,
+            refused: None,
         };
         sequencer.read_rooms().await?;
         let batch = Batch {
@@ -131,25 +149,34 @@ impl Sequencer {
             ..Batch::default()
         };
         sequencer.writer.commit(&batch).await?;
-        Ok(sequencer)
+        Ok((observer, sequencer))
     }
 
     /// Never ends by itself.
     pub(super) async fn run(mut self) {
         let mut ops = Vec::with_capacity(BATCH);
+        let mut changes = Vec::new();
         loop {
             let deadline = self.flights.deadline();
             tokio::select! {
                 received = self.ops.recv_many(&mut ops, BATCH) => if received == 0 {
                     return;
                 },
+                () = self.watching.receive(&mut changes, BATCH) => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
-            self.go(&mut ops).await;
+            // Who has lost a right by now does not hear of what happened later.
+            while !changes.is_empty()
+                && ops.len() < BATCH
+                && let Ok(op) = self.ops.try_recv()
+            {
+                ops.push(op);
+            }
+            self.go(&mut ops, &mut changes).await;
         }
     }
 
-    async fn go(&mut self, ops: &mut Vec<Op>) {
+    async fn go(&mut self, ops: &mut Vec<Op>, changes: &mut Vec<Change>) {
         let mut go = Go::default();
         for op in ops.drain(..) {
             // Who is in a room hears what was said there before, and nothing else.
@@ -162,6 +189,7 @@ impl Sequencer {
         for landing in self.flights.overdue(Instant::now()) {
             self.land(landing, &mut go);
         }
+        self.place(changes, &mut go);
         self.conclude(go).await;
     }
 
@@ -169,7 +197,8 @@ impl Sequencer {
     async fn conclude(&mut self, mut go: Go) {
         self.absorb(&mut go.changes);
         go.batch.inboxes = self.inboxes.clone();
-        if self.reserved - self.last < BLOCK / 2 {
+        let refused = self.refused.is_some_and(|at| at.elapsed() < PAUSE);
+        if self.places_left() < BLOCK / 2 && !(refused && go.batch.is_empty()) {
             go.batch.reserved = Some(self.last + BLOCK);
         }
         let kept = if go.batch.is_empty() {
@@ -244,7 +273,13 @@ impl Sequencer {
                 let mut presence = self.shared.presence();
                 presence.progress(session, &mut go.changes);
             }
-            Op::Exit(session) => self.shared.presence().exit(session, &mut go.changes),
+            Op::Exit(session) => {
+                self.watching.forget(session);
+                self.shared.presence().exit(session, &mut go.changes);
+            }
+            Op::Watching(session, ask) => {
+                self.watching.take(&self.shared, session, ask, self.last);
+            }
             Op::Landed(flight) => {
                 if let Some(landing) = self.flights.land(flight) {
                     self.land(landing, go);
@@ -254,6 +289,25 @@ impl Sequencer {
                 answer(done, self.writer.forget(oldest, most).await);
             }
             Op::Settle(settled) => go.settled.push(settled),
+        }
+    }
+
+    fn places_left(&self) -> u64 {
+        self.reserved.saturating_sub(self.last)
+    }
+
+    /// Gives changes their places. They are told even if nothing can be kept, but never in a place
+    /// that could be given out once more after a restart.
+    fn place(&mut self, changes: &mut Vec<Change>, go: &mut Go) {
+        for change in changes.drain(..) {
+            if self.places_left() > 1 {
+                go.changed.push((self.next(), change));
+            } else {
+                self.watching.note_lost();
+            }
+        }
+        if self.places_left() > 1 && self.watching.has_lost() {
+            go.lost = Some(self.next());
         }
     }
 
@@ -395,6 +449,7 @@ impl Sequencer {
         self.inboxes.clear();
         if let Some(reserved) = go.batch.reserved {
             self.reserved = reserved;
+            self.refused = None;
         }
         for ack in go.acks {
             ack.send();
@@ -403,6 +458,7 @@ impl Sequencer {
             answer(done, Ok(members));
         }
         self.publish(go.batch.messages, go.waiting);
+        self.watching.tell(&self.shared, go.changed, go.lost);
         for settled in go.settled {
             // Whoever asked may have gone away.
             let _ = settled.send(());
@@ -447,6 +503,8 @@ impl Sequencer {
     /// Nothing of it is kept.
     async fn fail(&mut self, go: Go, cause: MessagesError) {
         error!(error = %cause, "can not store messages");
+        self.refused = Some(Instant::now());
+        self.watching.tell(&self.shared, go.changed, go.lost);
         let MessagesError::Database { doing, source } = &cause else {
             return;
         };

@@ -10,6 +10,7 @@
 //! Pure: no sockets, no disk, no tasks. `docs/PROTOCOL.md` says the same to people who write
 //! clients in other languages.
 
+mod datagram;
 mod digest;
 mod error;
 mod event;
@@ -21,6 +22,10 @@ mod reply;
 mod request;
 mod secret;
 
+pub use datagram::{
+    Ack, Datagram, DatagramKey, DatagramRequest, Discovered, MAX_DATAGRAM, SIGNATURE, Signed,
+    Verified, encode_datagram, encode_error_within, encode_hello, encode_who_within,
+};
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{ErrorCode, QuotaUnit, WireError};
 pub use event::{ChangeKind, Changed, Event, GoodbyeReason};

@@ -76,9 +76,7 @@ impl Head {
         cmd: &'static str,
         json: &[u8],
     ) -> Result<T, BadRequest> {
-        let mut fault = Fault::default();
-        parse_noting(json, &mut fault, |key| key != "id" && key != "cmd")
-            .map_err(|error| fault.into_bad_request(self.id, Some(cmd), &error))
+        fields(self.id, cmd, json, |key| key != "id" && key != "cmd")
     }
 
     /// What to answer if no command is called that.
@@ -98,6 +96,18 @@ impl Head {
             unsupported,
         }
     }
+}
+
+/// Reads those fields of a request that are `wanted`, which are all those of `cmd`.
+pub(super) fn fields<T: DeserializeOwned>(
+    id: u32,
+    cmd: &'static str,
+    json: &[u8],
+    wanted: fn(&str) -> bool,
+) -> Result<T, BadRequest> {
+    let mut fault = Fault::default();
+    parse_noting(json, &mut fault, wanted)
+        .map_err(|error| fault.into_bad_request(id, Some(cmd), &error))
 }
 
 /// A client's own text within a message: of bounded length and without control characters.

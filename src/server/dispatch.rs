@@ -17,7 +17,7 @@ use super::CommandError;
 use super::commands::{self, Command};
 use super::job::Job;
 use super::limits::Idle;
-use super::member::Member;
+use super::member::{Member, Refreshed};
 use super::session::{Dialect, End, Session};
 use super::transfers::Transfers;
 use super::visitor::Admitted;
@@ -41,7 +41,7 @@ pub(super) struct Dispatcher<'a, R> {
     draining: bool,
     idle: Idle,
     /// Its user is connected as long as it lasts.
-    _attendance: Attendance,
+    attendance: Attendance,
 }
 
 /// What a session waits for.
@@ -75,7 +75,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             sending: Arc::new(Semaphore::new(limits.transfers)),
             changes,
             draining: false,
-            _attendance: attendance,
+            attendance,
             idle: Idle::new(limits.idle_timeout),
             session,
             member,
@@ -190,23 +190,31 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Discard(command) => self.in_order(job, id, command).await,
             Request::Df(command) => self.in_order(job, id, command).await,
             Request::Say(say) => self.say(job, id, say).await,
+            Request::Watch(watch) => {
+                let work = commands::watch(id, watch, &self.member, &self.attendance);
+                let outcome = job.guard(work).await;
+                Ok(job.finish(&self.session.outbox, outcome).await?)
+            }
+            Request::Unwatch(unwatch) => {
+                let reply = commands::unwatch(id, &unwatch, &self.attendance).await;
+                self.finish(job, reply).await
+            }
             Request::Who(command) => self.in_order(job, id, command).await,
             Request::History(command) => self.in_order(job, id, command).await,
             Request::Join(command) => self.in_order(job, id, command).await,
             Request::Leave(command) => self.in_order(job, id, command).await,
-            Request::SendTo(_)
-            | Request::Offers(_)
-            | Request::Accept(_)
-            | Request::Decline(_)
-            | Request::Watch(_)
-            | Request::Unwatch(_)
-            | Request::Ticket(_) => {
+            Request::SendTo(_) | Request::Offers(_) | Request::Accept(_) | Request::Decline(_) => {
                 let mut bad = BadRequest::of_field(id, request.cmd(), "cmd", "not yet offered");
                 bad.unsupported = true;
                 self.refuse(bad).await
             }
+            Request::Ticket(_) => {
+                let (peer, events) = (&self.session.peer, self.session.outbox.events());
+                let reply = commands::ticket(id, &self.member, peer, events);
+                self.finish(job, reply).await
+            }
             Request::Hello(_) | Request::Help(_) => {
-                let reply = commands::visit(id, &request, &self.session.peer);
+                let reply = commands::visit(id, &request, &self.session.shared, &self.session.peer);
                 self.finish(job, reply).await
             }
             Request::Login(_) => {
@@ -342,6 +350,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     /// Answers once all that was asked before is answered.
     async fn quit(&mut self, job: Job, id: u32) -> Result<(), End> {
         self.wait_for_tasks().await;
+        // Who is told that the session has ended can rely on it.
+        self.session.shared.datagrams.end(&self.session.id);
         let reply = job.close(Ok(encode_ok(id, &Nothing {})).into());
         self.session.outbox.send_after_data(reply).await?;
         Err(End::Quit)
@@ -362,8 +372,15 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     /// Takes over what an operator changed.
     async fn refresh(&mut self) -> Result<(), End> {
         match self.member.refresh().await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
+            Ok(Refreshed::Same) => Ok(()),
+            Ok(Refreshed::Changed) => {
+                let rescoped = commands::rescope(&self.member, &self.attendance).await;
+                if let Err(error) = rescoped {
+                    warn!(%error, "can not tell what the session may watch now");
+                }
+                Ok(())
+            }
+            Ok(Refreshed::Gone) => {
                 let reason = GoodbyeReason::AccountClosed;
                 self.session.say_goodbye(reason).await?;
                 Err(End::Goodbye(reason))

@@ -38,6 +38,11 @@ pub enum CommandError {
     /// Somebody has the name that was asked for.
     #[error("there is a user {0} already; choose another name")]
     NameTaken(UserName),
+    /// A ticket would go in the clear to another machine.
+    #[error(
+        "this server gives tickets over encrypted connections only: their secret goes with them"
+    )]
+    PlaintextTicket,
     /// The files said no.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -53,6 +58,9 @@ pub enum CommandError {
     /// No unfinished get or put has the id that `cancel` names.
     #[error("there is no unfinished get or put with id {0}")]
     NoTransfer(u32),
+    /// The session has no watch of the number that `unwatch` names.
+    #[error("there is no watch {0}")]
+    NoWatch(u32),
     /// Too many puts wait for their data at once.
     #[error("{0} puts wait for their data on this connection; send it before opening more")]
     TooManyPuts(usize),
@@ -137,7 +145,9 @@ fn code_of(error: &MessagesError) -> ErrorCode {
         MessagesError::TextTooLong(_) => ErrorCode::TooLarge,
         MessagesError::NoSuchRoom(_) => ErrorCode::NotFound,
         MessagesError::NotInRoom(_) => ErrorCode::Denied,
-        MessagesError::RoomFull { .. } | MessagesError::TooManyRooms(_) => ErrorCode::Limited,
+        MessagesError::RoomFull { .. }
+        | MessagesError::TooManyRooms(_)
+        | MessagesError::TooManyWatches(_) => ErrorCode::Limited,
         error if error.is_full_disk() => ErrorCode::NoSpace,
         MessagesError::Make { .. } | MessagesError::Database { .. } | MessagesError::Ended => {
             ErrorCode::Internal
@@ -155,11 +165,12 @@ impl From<&CommandError> for WireError {
             E::BadRequest(_) | E::LoggedIn(_) => Code::BadRequest,
             E::NotLoggedIn(_) => Code::NotLoggedIn,
             E::Accounts(AccountsError::LoginFailed) => Code::LoginFailed,
-            E::Accounts(AccountsError::WrongPassword) | E::PlaintextLogin | E::RegisterClosed => {
-                Code::Denied
-            }
+            E::Accounts(AccountsError::WrongPassword)
+            | E::PlaintextLogin
+            | E::PlaintextTicket
+            | E::RegisterClosed => Code::Denied,
             E::NameTaken(_) => Code::Exists,
-            E::NoTransfer(_) | E::NoUpload | E::NoSuchUser(_) => Code::NotFound,
+            E::NoTransfer(_) | E::NoWatch(_) | E::NoUpload | E::NoSuchUser(_) => Code::NotFound,
             E::Messages(error) => code_of(error),
             E::TooManyAttempts(_) => Code::TooManyAttempts,
             E::TooMuchSaid(_)

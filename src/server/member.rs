@@ -38,6 +38,17 @@ pub(super) struct Member {
     view: View,
 }
 
+/// What an operator has done to an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refreshed {
+    /// Nothing.
+    Same,
+    /// It may see or take something else now.
+    Changed,
+    /// It is disabled or removed.
+    Gone,
+}
+
 /// A session that is wrong about its own password so often is somebody else's.
 const MOST_WRONG_PASSWORDS: u32 = 3;
 
@@ -68,20 +79,21 @@ impl Member {
         })
     }
 
-    /// Takes over what an operator changed; `false` if the account is gone.
-    pub(super) async fn refresh(&mut self) -> Result<bool, CommandError> {
+    /// Takes over what an operator changed.
+    pub(super) async fn refresh(&mut self) -> Result<Refreshed, CommandError> {
         let Some(account) = self.shared.accounts.account(&self.account.name).await? else {
-            return Ok(false);
+            return Ok(Refreshed::Gone);
         };
         // Another account of the same name is another user.
         if account.id != self.account.id {
-            return Ok(false);
+            return Ok(Refreshed::Gone);
         }
-        if account != self.account {
-            self.view = view_of(&self.shared.store, &self.disk, &account).await?;
-            self.account = account;
+        if account == self.account {
+            return Ok(Refreshed::Same);
         }
-        Ok(true)
+        self.view = view_of(&self.shared.store, &self.disk, &account).await?;
+        self.account = account;
+        Ok(Refreshed::Changed)
     }
 
     /// Ends the session of who guesses a password.

@@ -12,8 +12,10 @@
 mod active;
 mod arrival;
 mod bandwidth;
+mod changes;
 mod classic;
 mod commands;
+mod datagrams;
 mod disk;
 mod dispatch;
 mod error;
@@ -38,12 +40,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+pub use self::datagrams::bind;
 pub use self::error::CommandError;
 pub use self::peer::Peer;
 pub use self::tls::{ServerCertificate, TlsError};
@@ -51,6 +54,7 @@ pub use self::tls::{ServerCertificate, TlsError};
 use self::active::ActivePuts;
 use self::arrival::Refusals;
 use self::bandwidth::Bandwidths;
+use self::datagrams::Datagrams;
 use self::disk::Disks;
 use self::limits::{Chatter, Door, Guesses, LoginQueue, Seat};
 use crate::accounts::Accounts;
@@ -91,6 +95,7 @@ struct Shared {
     disks: Disks,
     puts: Arc<ActivePuts>,
     bandwidths: Bandwidths,
+    datagrams: Datagrams,
     /// What new connections are encrypted with; nothing until it was loaded.
     tls: watch::Sender<Option<tls::Identity>>,
 }
@@ -122,6 +127,7 @@ impl Server {
     #[must_use]
     pub fn new(accounts: Accounts, store: Store, messages: Messages, config: Config) -> Self {
         store.set(housekeeping::settings(&config));
+        changes::tell(&store, &messages);
         let limits = &config.limits;
         let hashing = match limits.hashing {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -141,10 +147,26 @@ impl Server {
                 disks: Disks::new(limits.disk_threads),
                 puts: Arc::default(),
                 bandwidths: Bandwidths::default(),
+                datagrams: Datagrams::default(),
                 config: watch::Sender::new(Arc::new(config)),
                 tls: watch::Sender::new(None),
             }),
         }
+    }
+
+    /// Takes datagrams, too, through a socket that has the port of the listener: see [`bind`]. They
+    /// are taken while it runs.
+    #[must_use]
+    pub fn with_datagrams(self, socket: UdpSocket) -> Self {
+        self.shared.datagrams.speak_through(socket);
+        self
+    }
+
+    /// Datagrams so far that were dropped because they were forged, repeated with another content,
+    /// of no good ticket, or of no form that is spoken here.
+    #[must_use]
+    pub fn dropped_datagrams(&self) -> u64 {
+        self.shared.datagrams.dropped()
     }
 
     /// Reads the certificate that the settings name, or that of the data directory, which is made
@@ -184,7 +206,8 @@ impl Server {
     /// still runs. It is cancelled by itself at the end of the time for that.
     pub async fn run_until(&self, listener: TcpListener, shutdown: Shutdown) {
         tokio::select! {
-            () = listener::run(self, listener, shutdown) => {}
+            () = datagrams::run(&self.shared, &shutdown) => {}
+            () = listener::run(self, listener, shutdown.clone()) => {}
             () = housekeeping::run(&self.shared) => {}
         }
         // What the sessions that have ended left to be kept.

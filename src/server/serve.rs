@@ -273,6 +273,7 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> 
         Err(end) => end,
     };
     session.gone.cancel();
+    session.shared.datagrams.end(&session.id);
     session.tasks.close();
     session.tasks.wait().await;
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

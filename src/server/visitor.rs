@@ -73,7 +73,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                 Ok((id, request)) => {
                     let job = Job::new(id, request.cmd(), None);
                     let quits = matches!(request, Request::Quit(_));
-                    let reply = commands::visit(id, &request, &self.peer);
+                    let reply = commands::visit(id, &request, &self.shared, &self.peer);
                     job.finish(&self.outbox, reply.into()).await?;
                     if quits {
                         return Err(End::Quit);

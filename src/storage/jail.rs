@@ -7,12 +7,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use rustix::fs::{
-    AtFlags, Dir as Entries, Mode, OFlags, RenameFlags, fstatvfs, fsync, mkdirat, openat, renameat,
-    renameat_with, unlinkat,
+    AtFlags, CWD, Dir as Entries, Mode, OFlags, RenameFlags, fstatvfs, fsync, mkdirat, openat,
+    readlinkat, renameat, renameat_with, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
@@ -79,6 +79,20 @@ impl Jail {
             (here, dir) = (next, opened);
         }
         Ok((dir, touched))
+    }
+
+    /// The path of an open directory below the root, as long as it has one that can be told: by
+    /// what the system calls the two handles, no path is looked up.
+    pub(super) fn path_of(&self, dir: &OpenDir) -> Option<VirtualPath> {
+        let name = |fd: BorrowedFd<'_>| {
+            let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            readlinkat(CWD, link, Vec::new()).ok()
+        };
+        let (root, dir) = (name(self.root.as_fd())?, name(dir.as_fd())?);
+        let inner = dir.to_str().ok()?.strip_prefix(root.to_str().ok()?)?;
+        let path = VirtualPath::parse(&format!("/{inner}")).ok()?;
+        let is_it = inner.is_empty() || path.as_str() == inner;
+        is_it.then_some(path)
     }
 
     fn open_with(&self, path: &VirtualPath, flags: OFlags) -> io::Result<File> {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::changes::{self, Noted};
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
 use super::meta::What;
@@ -24,8 +25,9 @@ pub(super) struct Source<'a> {
     pub(super) dir: &'a OpenDir,
     pub(super) name: &'a str,
     pub(super) is_dir: bool,
-    /// It is in staging, where what it displaces may be kept for a while under its name.
-    pub(super) is_staged: bool,
+    /// The place that it is; nothing if it is in staging, where what it displaces may be kept for a
+    /// while under its name.
+    pub(super) place: Option<&'a Place>,
 }
 
 /// What has become of what had the name before.
@@ -49,16 +51,19 @@ pub(super) struct Landed {
     pub(super) displaced: Count,
     /// Where that file is now.
     pub(super) before: Before,
+    /// To be told once it lasts.
+    pub(super) noted: Noted,
     dirs: Vec<OpenDir>,
 }
 
 impl Landed {
     /// It is where it should be already, but for a second name that it has lost.
-    pub(super) fn in_place(path: VirtualPath, displaced: Count) -> Self {
+    pub(super) fn in_place(path: VirtualPath, displaced: Count, noted: Noted) -> Self {
         Self {
             path,
             displaced,
             before: Before::Replaced,
+            noted,
             dirs: Vec::new(),
         }
     }
@@ -89,6 +94,7 @@ pub(super) fn land(
         path: to.full.clone(),
         displaced: Count::default(),
         before: Before::Nothing,
+        noted: Noted::default(),
         dirs: Vec::new(),
     };
     let there = dir.meta(name).at("look at", &to.full)?;
@@ -109,13 +115,16 @@ pub(super) fn land(
         }
     };
     done.at("rename", &to.full)?;
+    let name = landed.path.name().unwrap_or(name);
+    let moved = source.place.map(|place| (place, source.dir));
+    landed.noted = changes::landed(to, (&dir, name), dirs.len(), source.is_dir, moved);
     dirs.push(dir);
     landed.dirs = dirs;
     Ok(landed)
 }
 
 fn replace(source: Source<'_>, dir: &OpenDir, name: &str) -> io::Result<Before> {
-    if source.is_staged && source.dir.exchange(source.name, dir, name)? {
+    if source.place.is_none() && source.dir.exchange(source.name, dir, name)? {
         return Ok(Before::Exchanged);
     }
     source.dir.rename_over(source.name, dir, name)?;

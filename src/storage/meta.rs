@@ -1,5 +1,6 @@
 //! What the file system says of one entry, in one system call.
 
+use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -33,6 +34,13 @@ pub(super) struct Birthmark {
     inode: u64,
     /// Where the file system knows it.
     born: Option<(i64, u32)>,
+}
+
+impl fmt::Display for Birthmark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, nanoseconds) = self.born.unwrap_or_default();
+        write!(f, "{}@{seconds}.{nanoseconds}", self.inode)
+    }
 }
 
 /// The metadata of an entry.

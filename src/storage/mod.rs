@@ -13,9 +13,11 @@
 //! on the disk, so a server calls it where blocking is allowed.
 //!
 //! Changes of names happen under the lock of their space and are accounted for before it is let
-//! go; no lock is held while bytes move. Imports plain values of `protocol` and nothing else of
+//! go; no lock is held while bytes move. A [`Change`] is told where names change, and nowhere else,
+//! so that nothing changes unnoticed. Imports plain values of `protocol` and nothing else of
 //! the crate.
 
+mod changes;
 mod copy;
 mod data;
 mod digest;
@@ -49,6 +51,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use changes::{Change, Seen};
 pub use data::check_mounted;
 pub use error::{Room, StorageError};
 pub use file::{Info, StoredFile};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::changes::Seen;
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
 use super::path::VirtualPath;
@@ -17,6 +18,8 @@ pub(super) struct Place {
     /// Within the view: what the member is told.
     pub(super) full: VirtualPath,
     pub(super) rights: Rights,
+    /// The home of the member, who is told to have done what is done here.
+    pub(super) by: Arc<Space>,
 }
 
 impl Place {
@@ -57,6 +60,23 @@ impl Place {
         Ok((dir, self.name()?, touched))
     }
 
+    /// What is seen here: a directory wherever links lead to it, else the name itself.
+    pub(super) fn seen(&self) -> Seen {
+        let jail = &self.space.jail;
+        let dir = jail.open_dir(&self.inner).ok();
+        let inner = dir.and_then(|dir| jail.path_of(&dir)).or_else(|| {
+            let dir = jail.open_dir(&self.inner.parent()?).ok()?;
+            let parent = jail.path_of(&dir)?;
+            parent.join_name(self.inner.name()?).ok()
+        });
+        Seen {
+            space: Arc::clone(&self.space.key),
+            inner: inner.unwrap_or_else(|| self.inner.clone()),
+            path: self.full.clone(),
+            hidden: Vec::new(),
+        }
+    }
+
     /// The place beside it that `full` is the path of.
     pub(super) fn renamed(&self, full: &VirtualPath) -> Result<Self, StorageError> {
         let name = full.name().unwrap_or_default();
@@ -66,6 +86,7 @@ impl Place {
             inner: parent.join_name(name)?,
             full: full.clone(),
             rights: self.rights,
+            by: Arc::clone(&self.by),
         })
     }
 

@@ -41,7 +41,7 @@ impl Publishing<'_> {
             dir: staged.dir(),
             name: staged.name(),
             is_dir: own.what == What::Dir,
-            is_staged: true,
+            place: None,
         };
         let landed = land(&names, source, to, if_exists, parents)?;
         if landed.before != Before::Exchanged {
@@ -56,7 +56,9 @@ impl Publishing<'_> {
         // Deletes what is in staging now, and only then gives its room back.
         drop(staged);
         drop(held);
-        synced.map(|()| landed.path)
+        synced?;
+        landed.noted.tell();
+        Ok(landed.path)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Removing: a file by its name, a tree by moving it out of sight at once and deleting it there.
 //! Either way the answer waits until a power cut would not bring it back.
 
+use super::changes::{Noted, removed};
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
 use super::meta::What;
@@ -33,21 +34,24 @@ pub(super) fn remove(
         if meta.what == What::File {
             names.freed(Count::file(meta.size));
         }
+        let noted = removed(place, &dir);
         drop(names);
-        return sync(&dir, place).map(|()| 1);
+        return last(&dir, place, noted).map(|()| 1);
     }
     if !recursive {
         dir.remove_dir(name).at("remove", &place.full)?;
+        let noted = removed(place, &dir);
         drop(names);
-        return sync(&dir, place).map(|()| 1);
+        return last(&dir, place, noted).map(|()| 1);
     }
     let mut staged = space.staging.reserve_name().at("remove", &place.full)?;
     dir.rename_new(name, staged.dir(), staged.name())
         .at("remove", &place.full)?;
     let generation = space.ledger().generation();
+    let noted = removed(place, &dir);
     drop(names);
     // Before anything in it is deleted: after a power cut the tree is whole or gone.
-    if let Err(error) = sync(&dir, place) {
+    if let Err(error) = last(&dir, place, noted) {
         // A power cut may yet bring it back, whole; if not, the next start deletes it.
         staged.set_left();
         let mut ledger = space.ledger();
@@ -59,9 +63,12 @@ pub(super) fn remove(
     Ok(delete(&mut staged, place, generation))
 }
 
-fn sync(parent: &OpenDir, place: &Place) -> Result<(), StorageError> {
+/// Brings to the disk that the name is gone, and tells it.
+fn last(parent: &OpenDir, place: &Place, noted: Noted) -> Result<(), StorageError> {
     let synced = place.space.staging.synced(parent.sync());
-    synced.at("sync", &place.full)
+    synced.at("sync", &place.full)?;
+    noted.tell();
+    Ok(())
 }
 
 /// Deletes a tree that was in the space when its count had that generation.

@@ -1,5 +1,6 @@
 //! Moving: one rename, within a space or from one into another.
 
+use super::changes::{self, Noted};
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
 use super::landing::{Landed, Source, land};
@@ -30,6 +31,7 @@ pub(super) fn rename(
     let staging = &to.space.staging;
     landed.sync(staging)?;
     staging.synced(source.sync()).at("sync", &from.full)?;
+    landed.noted.tell();
     Ok(landed.path)
 }
 
@@ -44,7 +46,7 @@ fn rename_within(
         dir: &dir,
         name,
         is_dir: meta.what == What::Dir,
-        is_staged: false,
+        place: Some(from),
     };
     if if_exists == IfExists::Replace
         && let Some(landed) = land_on_itself(source, &meta, to)?
@@ -70,7 +72,7 @@ fn rename_across(
         dir: &dir,
         name,
         is_dir: meta.what == What::Dir,
-        is_staged: false,
+        place: Some(from),
     };
     let count = match meta.what {
         What::File => Count::file(meta.size),
@@ -125,12 +127,15 @@ fn land_on_itself(
     let own = |dir: &OpenDir| dir.own_meta().at("look at", &to.full);
     let same_name = source.name == name && own(source.dir)?.identity == own(&dir)?.identity;
     let mut displaced = Count::default();
+    let mut noted = Noted::default();
     if !same_name {
         to.require(to.rights.overwrite)?;
         source.dir.remove_file(source.name).at("rename", &to.full)?;
         displaced = Count::file(meta.size);
+        let moved = source.place.map(|place| (place, source.dir));
+        noted = changes::landed(to, (&dir, name), 0, false, moved);
     }
-    Ok(Some(Landed::in_place(to.full.clone(), displaced)))
+    Ok(Some(Landed::in_place(to.full.clone(), displaced, noted)))
 }
 
 /// Refuses to move a tree to where parts of it could not be named any more.

@@ -1,9 +1,11 @@
 //! A space: one home or one shared folder, with its root, its ledger and the lock on its names.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::changes::Changes;
 use super::error::{At, StorageError};
 use super::jail::{Jail, OpenDir};
 use super::meta::{Birthmark, Identity};
@@ -22,6 +24,16 @@ pub(super) struct SpaceId {
     pub(super) mark: Birthmark,
 }
 
+impl fmt::Display for SpaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let area = match self.area {
+            Area::Homes => "homes",
+            Area::Folders => "folders",
+        };
+        write!(f, "{area}/{}/{}", self.name, self.mark)
+    }
+}
+
 /// What a space is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -37,6 +49,9 @@ pub(super) enum Area {
 pub struct Space {
     pub(super) jail: Jail,
     pub(super) staging: Arc<Staging>,
+    pub(super) changes: Arc<Changes>,
+    /// Its identifier in one word, for those who hear of changes.
+    pub(super) key: Arc<str>,
     id: SpaceId,
     identity: Identity,
     /// Held while a name changes and the ledger with it, and never while bytes move.
@@ -52,17 +67,21 @@ impl Space {
         name: &str,
         root: OpenDir,
         staging: Arc<Staging>,
+        changes: Arc<Changes>,
     ) -> std::io::Result<Self> {
         let meta = root.own_meta()?;
+        let id = SpaceId {
+            area,
+            name: name.to_owned(),
+            mark: meta.birthmark(),
+        };
         Ok(Self {
-            id: SpaceId {
-                area,
-                name: name.to_owned(),
-                mark: meta.birthmark(),
-            },
+            key: id.to_string().into(),
+            id,
             identity: meta.identity,
             jail: Jail::new(root),
             staging,
+            changes,
             names: Mutex::default(),
             ledger: Mutex::default(),
         })

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use jiff::Timestamp;
 
+use super::changes::{Change, Changes};
 use super::data;
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
@@ -34,6 +35,7 @@ struct Inner {
     homes: OpenDir,
     folders: OpenDir,
     kept: Arc<KeptUploads>,
+    changes: Arc<Changes>,
     spaces: Mutex<Spaces>,
 }
 
@@ -82,6 +84,7 @@ impl Store {
             homes,
             folders,
             kept: Arc::new(KeptUploads::new(Arc::new(staging))),
+            changes: Arc::default(),
             spaces: Mutex::default(),
         }));
         store.recover().map_err(unusable)?;
@@ -91,6 +94,14 @@ impl Store {
     /// Changes what can be set, from now on.
     pub fn set(&self, settings: StoreSettings) {
         self.0.kept.set(settings);
+    }
+
+    /// Tells `observer` of every change from now on, in the order in which they happened, each
+    /// once a power cut would not undo it. What failed is not told. It is called where files are
+    /// changed, under a lock that all of them share, so it must be quick, never wait and not come
+    /// back here. Only the first observer counts; `false` for any other.
+    pub fn observe(&self, observer: impl Fn(Change) + Send + Sync + 'static) -> bool {
+        self.0.changes.observe(Box::new(observer))
     }
 
     /// Drops kept uploads that are too old, or too many of one user, or of a user who is gone. Says
@@ -147,7 +158,8 @@ impl Store {
 
     /// The one space whose root this is.
     pub(super) fn space_of(&self, area: Area, name: &str, root: OpenDir) -> io::Result<Arc<Space>> {
-        let made = Space::new(area, name, root, Arc::clone(&self.0.kept.staging))?;
+        let staging = Arc::clone(&self.0.kept.staging);
+        let made = Space::new(area, name, root, staging, Arc::clone(&self.0.changes))?;
         let mut spaces = self.0.spaces.lock().unwrap_or_else(PoisonError::into_inner);
         spaces.open.retain(|_, space| space.strong_count() > 0);
         let space = match spaces.open.entry((area, name.to_owned())) {

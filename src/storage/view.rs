@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::changes::{self, Seen};
 use super::copy::copy;
 use super::error::{At, StorageError};
 use super::file::{Info, StoredFile};
@@ -121,6 +122,37 @@ impl View {
         Info::of(&place, &file, &meta)
     }
 
+    /// What there is to watch at and below `path`, which the member may list: one part of a space,
+    /// and for the root the home and every folder that may be listed.
+    ///
+    /// # Errors
+    /// As [`Self::list`] and [`Self::stat`].
+    pub fn watch(&self, path: &VirtualPath) -> Result<Vec<Seen>, StorageError> {
+        let seen = self.seen(path)?;
+        self.stat(path)?;
+        Ok(seen)
+    }
+
+    /// As [`Self::watch`], whether anything is there or not.
+    ///
+    /// # Errors
+    /// [`StorageError::Denied`].
+    pub fn seen(&self, path: &VirtualPath) -> Result<Vec<Seen>, StorageError> {
+        let place = self.place(path);
+        place.require(place.rights.list)?;
+        let mut all = vec![place.seen()];
+        if path.name().is_none() {
+            all[0].hidden = self.0.mounts.keys().cloned().collect();
+            for name in self.0.mounts.keys() {
+                let mount = self.place(&path.join_name(name)?);
+                if mount.rights.list {
+                    all.push(mount.seen());
+                }
+            }
+        }
+        Ok(all)
+    }
+
     /// Makes the directory `path`; with `parents` those on the way too, and it is no error if it
     /// is there already.
     ///
@@ -137,17 +169,22 @@ impl View {
             return Err(StorageError::exists(path));
         }
         let names = place.space.lock_names();
-        let touched = if parents {
-            let (_, touched) = place.space.jail.make_dirs(&place.inner).at("make", path)?;
-            touched
+        let (touched, noted) = if parents {
+            let made = place.space.jail.make_dirs(&place.inner).at("make", path);
+            let (dir, touched) = made?;
+            let noted = changes::made(&place, &dir, touched.len());
+            (touched, noted)
         } else {
             let (dir, name) = place.open_parent()?;
             dir.make_dir(name).at("make", path)?;
-            vec![dir]
+            let noted = changes::landed(&place, (&dir, name), 0, true, None);
+            (vec![dir], noted)
         };
         drop(names);
         let synced = touched.iter().try_for_each(super::jail::OpenDir::sync);
-        place.space.staging.synced(synced).at("sync", path)
+        place.space.staging.synced(synced).at("sync", path)?;
+        noted.tell();
+        Ok(())
     }
 
     /// Removes the file or, if it is empty or with `recursive`, the directory `path`. Says how
@@ -307,6 +344,7 @@ impl View {
                 inner,
                 full,
                 rights: mount.rights,
+                by: Arc::clone(&self.0.home),
             };
         }
         Place {
@@ -314,6 +352,7 @@ impl View {
             inner: path.clone(),
             full,
             rights: Rights::ALL,
+            by: Arc::clone(&self.0.home),
         }
     }
 }

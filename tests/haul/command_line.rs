@@ -591,3 +591,29 @@ async fn a_folder_that_may_not_be_listed_is_skipped_when_everything_is_got() {
     assert_eq!(person.read("copy/a"), "A");
     person.types(&["get", "/inbox", "copy"], 1).await;
 }
+
+#[tokio::test]
+async fn discover_lists_the_servers_that_answer_and_fails_if_there_is_none() {
+    let server = TestServer::start().await;
+    let person = Person::of(&server);
+    let address = server.address.to_string();
+    let (out, _) = person
+        .types(&["discover", "--wait", "0.5", &address], 0)
+        .await;
+    let lines: Vec<_> = out.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("ADDRESS"), "{out}");
+    assert!(lines[1].starts_with(&address) && lines[1].ends_with(haul::server::SERVER));
+    let (out, _) = person
+        .types(&["discover", "--json", "--wait", "0.5", &address], 0)
+        .await;
+    let found: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(found["address"], address);
+    assert_eq!(found["protocol"], 1);
+    server.stop().await;
+    let (out, errors) = person
+        .types(&["discover", "--wait", "0.1", &address], 1)
+        .await;
+    assert!(out.is_empty() && errors.contains("no server"), "{errors}");
+    person.types(&["discover", "--wait", "x"], 2).await;
+    person.types(&["discover", "attic:x"], 2).await;
+}

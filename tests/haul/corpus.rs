@@ -2,6 +2,8 @@
 
 #[path = "../../fuzz/bodies/codec.rs"]
 mod codec;
+#[path = "../../fuzz/bodies/datagram.rs"]
+mod datagram;
 #[path = "../../fuzz/bodies/path.rs"]
 mod path;
 #[path = "../../fuzz/bodies/request.rs"]
@@ -38,6 +40,11 @@ fn every_input_of_the_codec_corpus_holds() {
 #[test]
 fn every_input_of_the_request_corpus_holds() {
     replay("request", request::check);
+}
+
+#[test]
+fn every_input_of_the_datagram_corpus_holds() {
+    replay("datagram", datagram::check);
 }
 
 #[test]

@@ -8,13 +8,13 @@ use haul::accounts::{Accounts, HashingCost, NewUser, UserName};
 use haul::config::Config;
 use haul::messages::Messages;
 use haul::protocol::Secret;
-use haul::server::Server;
+use haul::server::{self, Server};
 use haul::storage::{Limits, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -65,18 +65,31 @@ impl TestServer {
     }
 
     async fn start_on(data: TempDir, change: impl FnOnce(&mut Config)) -> Self {
-        let accounts = Accounts::open(data.path()).await.expect("accounts");
-        let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
         let mut config = Config::default();
         // All that tests connect comes from one address.
         config.limits.sessions_per_address = 0;
         config.server.data = data.path().to_owned();
         change(&mut config);
+        let anywhere = "127.0.0.1:0".parse().expect("an address");
+        let bound = server::bind(anywhere, config.server.datagrams).await;
+        Self::start_at(bound.expect("a free port"), data, config).await
+    }
+
+    /// On sockets that are there already.
+    pub(crate) async fn start_at(
+        (listener, datagrams): (TcpListener, Option<UdpSocket>),
+        data: TempDir,
+        config: Config,
+    ) -> Self {
+        let accounts = Accounts::open(data.path()).await.expect("accounts");
+        let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
         let store = Store::open(data.path()).expect("a store");
         let messages = Messages::open(data.path()).await.expect("messages");
-        let server = Server::new(accounts.clone(), store, messages, config);
+        let mut server = Server::new(accounts.clone(), store, messages, config);
+        if let Some(socket) = datagrams {
+            server = server.with_datagrams(socket);
+        }
         server.reload_tls().await.expect("a certificate");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shutdown = CancellationToken::new();
         let running = tokio::spawn({

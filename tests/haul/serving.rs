@@ -157,11 +157,17 @@ fn a_taken_port_and_an_unwritable_directory_and_a_bad_setting_are_one_line_each(
     let place = tempfile::tempdir().expect("a temporary directory");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().expect("an address").to_string();
+    let half = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let half = half.local_addr().expect("an address").to_string();
     std::fs::write(place.path().join("file"), "").expect("written");
     std::fs::write(place.path().join("haul.toml"), "[limits]\nsesions = 3\n").expect("written");
     for (arguments, expected) in [
         (
             vec!["--listen", &taken, "--data", "data"],
+            "can not listen on",
+        ),
+        (
+            vec!["--listen", &half, "--data", "data"],
             "can not listen on",
         ),
         (

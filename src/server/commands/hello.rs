@@ -3,17 +3,21 @@
 use jiff::Timestamp;
 
 use crate::protocol::{HelloReply, MAX_CHUNK, MAX_CONTROL, VERSION};
-use crate::server::{Peer, SERVER};
+use crate::server::{Peer, SERVER, Shared};
 
-pub(super) fn answer(peer: &Peer) -> HelloReply {
+pub(super) fn answer(shared: &Shared, peer: &Peer) -> HelloReply {
     let mut logins = vec!["password".into(), "token".into()];
     if peer.certificate().is_some() {
         logins.push("certificate".into());
     }
+    let mut features = vec!["messages", "watch"];
+    if shared.datagrams.port().is_some() {
+        features.insert(0, "datagrams");
+    }
     HelloReply {
         protocol: VERSION,
         server: SERVER.into(),
-        features: Vec::new(),
+        features: features.into_iter().map(Into::into).collect(),
         logins,
         max_control: MAX_CONTROL as u64,
         max_chunk: MAX_CHUNK as u64,

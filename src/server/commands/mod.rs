@@ -23,7 +23,9 @@ mod register;
 mod rm;
 mod say;
 mod stat;
+mod ticket;
 mod uploads;
+mod watch;
 mod who;
 mod whoami;
 
@@ -36,9 +38,12 @@ pub(super) use login::{log_in, welcome};
 pub(super) use put::put;
 pub(super) use register::register;
 pub(super) use say::say;
+pub(super) use ticket::ticket;
+pub(super) use watch::{rescope, unwatch, watch};
+pub(super) use who::who;
 
 use super::member::Member;
-use super::{CommandError, Peer};
+use super::{CommandError, Peer, Shared};
 use crate::protocol::{Call, Nothing, Request, encode_ok};
 
 /// A member's command that one value answers.
@@ -61,9 +66,14 @@ pub(super) async fn run<C: Command>(
 }
 
 /// Answers what needs no login.
-pub(super) fn visit(id: u32, request: &Request, peer: &Peer) -> Result<Bytes, CommandError> {
+pub(super) fn visit(
+    id: u32,
+    request: &Request,
+    shared: &Shared,
+    peer: &Peer,
+) -> Result<Bytes, CommandError> {
     match request {
-        Request::Hello(_) => Ok(encode_ok(id, &hello::answer(peer))),
+        Request::Hello(_) => Ok(encode_ok(id, &hello::answer(shared, peer))),
         Request::Help(help) => Ok(encode_ok(id, &help::answer(id, help)?)),
         Request::Quit(_) => Ok(encode_ok(id, &Nothing {})),
         other => Err(CommandError::NotLoggedIn(other.cmd())),

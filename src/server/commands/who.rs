@@ -10,6 +10,11 @@ const BUDGET: usize = MAX_CONTROL - 1024;
 
 impl Command for Who {
     async fn apply(self, member: &mut Member) -> Result<WhoReply, CommandError> {
-        Ok(member.shared.messages.who(BUDGET))
+        Ok(who(member, BUDGET))
     }
+}
+
+/// Who is connected, as many as `budget` bytes of JSON hold.
+pub(in crate::server) fn who(member: &Member, budget: usize) -> WhoReply {
+    member.shared.messages.who(budget)
 }

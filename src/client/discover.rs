@@ -1,0 +1,244 @@
+//! Looking for servers: one question to everyone near by, and all answers that come in a while.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout_at};
+
+use crate::protocol::{Discovered, MAX_DATAGRAM, encode_hello};
+
+/// Servers that are told of; whoever floods the network with answers can add no more.
+const MOST: usize = 1000;
+
+/// A server that has answered. Nothing of it is proven: whoever answers may be anybody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// Where it takes connections.
+    pub address: SocketAddr,
+    /// What its machine is called, as it says.
+    pub name: String,
+    /// Name and version of its program, as it says.
+    pub server: String,
+    /// The version of the wire that it speaks.
+    pub protocol: u32,
+}
+
+/// Where to look if nobody says where: this machine, and everyone in its networks.
+#[must_use]
+pub fn neighbourhood(port: u16) -> Vec<SocketAddr> {
+    let mut addresses = vec![
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        Ipv4Addr::BROADCAST.into(),
+    ];
+    // Without them there is still the network that the system takes for everyone.
+    for interface in if_addrs::get_if_addrs().unwrap_or_default() {
+        if let if_addrs::IfAddr::V4(own) = interface.addr
+            && let Some(broadcast) = own.broadcast
+            && !own.is_loopback()
+        {
+            addresses.push(broadcast.into());
+        }
+    }
+    addresses.push(Ipv6Addr::LOCALHOST.into());
+    let addresses = addresses.into_iter();
+    addresses.map(|ip| SocketAddr::new(ip, port)).collect()
+}
+
+/// Asks all of `addresses`, which may be those of whole networks, and collects what is answered
+/// within `wait`, in the order of addresses.
+///
+/// # Errors
+/// What the system says, if not even one of them could be asked.
+pub async fn discover(addresses: &[SocketAddr], wait: Duration) -> io::Result<Vec<Found>> {
+    let of = |is_wanted: fn(&SocketAddr) -> bool| {
+        let addresses = addresses.iter().copied();
+        addresses.filter(is_wanted).collect::<Vec<_>>()
+    };
+    let (four, six) = (of(SocketAddr::is_ipv4), of(SocketAddr::is_ipv6));
+    let until = Instant::now() + wait;
+    let (four, six) = tokio::join!(
+        ask(Ipv4Addr::UNSPECIFIED.into(), &four, until),
+        ask(Ipv6Addr::UNSPECIFIED.into(), &six, until),
+    );
+    let mut found = match (four, six) {
+        (Err(error), Err(_)) => return Err(error),
+        (four, six) => {
+            let mut found = four.unwrap_or_default();
+            found.extend(six.unwrap_or_default());
+            found
+        }
+    };
+    let own = if_addrs::get_if_addrs().unwrap_or_default();
+    let own: Vec<_> = own.iter().map(if_addrs::Interface::ip).collect();
+    drop_own_copies(&mut found, &own);
+    Ok(found.into_values().collect())
+}
+
+/// Asks the addresses of one family, twice: a datagram may be lost.
+async fn ask(
+    any: IpAddr,
+    addresses: &[SocketAddr],
+    until: Instant,
+) -> io::Result<BTreeMap<SocketAddr, Found>> {
+    let nobody = || io::Error::new(io::ErrorKind::NotFound, "there is nobody to ask");
+    if addresses.is_empty() {
+        return Err(nobody());
+    }
+    let socket = UdpSocket::bind((any, 0)).await?;
+    if any.is_ipv4() {
+        socket.set_broadcast(true)?;
+    }
+    let question = encode_hello();
+    let mut found = BTreeMap::new();
+    let (mut asked, mut failure) = (false, nobody());
+    let half = Instant::now() + until.saturating_duration_since(Instant::now()) / 2;
+    for pause in [half, until] {
+        for address in addresses {
+            match socket.send_to(&question, address).await {
+                Ok(_) => asked = true,
+                // There may be no way to some of them.
+                Err(error) => failure = error,
+            }
+        }
+        if !asked {
+            return Err(failure);
+        }
+        let _ = timeout_at(pause, listen(&socket, &mut found)).await;
+    }
+    Ok(found)
+}
+
+/// Collects answers for ever.
+async fn listen(socket: &UdpSocket, found: &mut BTreeMap<SocketAddr, Found>) {
+    let mut buffer = [0; MAX_DATAGRAM];
+    loop {
+        // Somebody has no server: that is no reason to stop.
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let answer: Result<Discovered, _> = serde_json::from_slice(&buffer[..length]);
+        if let Ok(answer) = answer
+            && found.len() < MOST
+        {
+            let mut address = from;
+            address.set_port(answer.port);
+            let Discovered {
+                server,
+                name,
+                protocol,
+                ..
+            } = answer;
+            found.insert(
+                address,
+                Found {
+                    address,
+                    name,
+                    server,
+                    protocol,
+                },
+            );
+        }
+    }
+}
+
+/// A server on this machine answers on each of its addresses: of those, one that others can use is
+/// kept.
+fn drop_own_copies(found: &mut BTreeMap<SocketAddr, Found>, own: &[IpAddr]) {
+    let is_here = |address: &SocketAddr| own.contains(&address.ip());
+    let rank = |address: &SocketAddr| (address.ip().is_loopback(), address.is_ipv6(), *address);
+    let mut best = BTreeMap::new();
+    for address in found.keys().filter(|address| is_here(address)) {
+        let kept = best.entry(address.port()).or_insert(*address);
+        *kept = std::cmp::min_by_key(*kept, *address, rank);
+    }
+    found.retain(|address, _| !is_here(address) || best.get(&address.port()) == Some(address));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(addresses: &[&str]) -> BTreeMap<SocketAddr, Found> {
+        let one = |address: &&str| {
+            let address = address.parse().expect("an address");
+            let found = Found {
+                address,
+                name: "attic".into(),
+                server: "haul/0".into(),
+                protocol: 1,
+            };
+            (address, found)
+        };
+        addresses.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_server_on_this_machine_is_told_of_once_and_those_of_others_are_all_told_of() {
+        let own = ["127.0.0.1", "::1", "192.0.2.1"].map(|ip| ip.parse().expect("an address"));
+        let mut all = found(&[
+            "127.0.0.1:9000",
+            "[::1]:9000",
+            "192.0.2.1:9000",
+            "127.0.0.1:9001",
+            "[::1]:9001",
+            "192.0.2.7:9000",
+            "192.0.2.8:9000",
+        ]);
+        drop_own_copies(&mut all, &own);
+        let left: Vec<_> = all.keys().map(ToString::to_string).collect();
+        assert_eq!(
+            left,
+            [
+                "127.0.0.1:9001",
+                "192.0.2.1:9000",
+                "192.0.2.7:9000",
+                "192.0.2.8:9000"
+            ]
+        );
+    }
+
+    #[test]
+    fn this_machine_and_its_networks_are_where_to_look() {
+        let addresses = neighbourhood(9000);
+        for expected in ["127.0.0.1:9000", "255.255.255.255:9000", "[::1]:9000"] {
+            assert!(addresses.contains(&expected.parse().expect("an address")));
+        }
+        assert!(addresses.iter().all(|address| address.port() == 9000));
+    }
+
+    #[tokio::test]
+    async fn junk_that_comes_for_an_answer_is_passed_over() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+        let address = server.local_addr().expect("bound");
+        let answering = tokio::spawn(async move {
+            let mut buffer = [0; 2000];
+            let (length, from) = server.recv_from(&mut buffer).await.expect("a question");
+            let answer = Discovered::new("haul/0.1.0", "attic", 9000);
+            let answer = answer.encode_within(length).expect("it has room");
+            for datagram in [b"junk", &answer[..9], &answer, &answer] {
+                server.send_to(datagram, from).await.expect("sent");
+            }
+        });
+        let found = discover(&[address], Duration::from_millis(500)).await;
+        let found = found.expect("it could be asked");
+        answering.await.expect("no panic");
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].address.port(), 9000);
+        assert_eq!((&*found[0].name, found[0].protocol), ("attic", 1));
+    }
+
+    #[tokio::test]
+    async fn nobody_to_ask_is_an_error_and_nobody_who_answers_is_none() {
+        let soon = Duration::from_millis(1);
+        assert!(discover(&[], soon).await.is_err());
+        let silent = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+        let silent = silent.local_addr().expect("bound");
+        let found = discover(&[silent], soon).await.expect("asked");
+        assert!(found.is_empty());
+    }
+}

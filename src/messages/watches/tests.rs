@@ -1,0 +1,499 @@
+//! Watches by example, and against a model that remembers everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const HOME: &str = "homes/alice";
+const TEAM: &str = "folders/team";
+
+fn scope(space: &str, inner: &str, path: &str) -> Scope {
+    Scope {
+        space: space.into(),
+        inner: inner.to_owned(),
+        path: path.to_owned(),
+        hidden: Vec::new(),
+    }
+}
+
+/// What the root shows of a member who sees the folder.
+fn root() -> Vec<Scope> {
+    let mut home = scope(HOME, "/", "/");
+    home.hidden = vec!["team".into()];
+    vec![home, scope(TEAM, "/", "/team")]
+}
+
+fn change(space: &str, path: &str, kind: ChangeKind) -> Change {
+    Change {
+        space: space.into(),
+        path: path.to_owned(),
+        kind,
+        from: None,
+        by: "bob".into(),
+    }
+}
+
+fn written(space: &str, path: &str) -> Change {
+    change(space, path, ChangeKind::Written)
+}
+
+fn moved(from: (&str, &str), to: (&str, &str)) -> Change {
+    Change {
+        from: Some((from.0.into(), from.1.to_owned())),
+        ..change(to.0, to.1, ChangeKind::Moved)
+    }
+}
+
+fn line(event: &Changed) -> String {
+    let kind = format!("{:?}", event.kind).to_lowercase();
+    let from = event.from.as_ref().map(|from| format!(" < {from}"));
+    let (seq, path) = (event.seq, &event.path);
+    format!("{seq} {kind} {path}{}", from.unwrap_or_default())
+}
+
+/// Tells a change to sessions that have room, and returns what each is told.
+fn tell(watches: &mut Watches<u8>, seq: u64, change: Change) -> Vec<(u8, String)> {
+    let told = watches.changed(seq, change);
+    let told = told.iter().map(|(session, event)| (*session, line(event)));
+    told.collect()
+}
+
+fn watch(watches: &mut Watches<u8>, path: &str, scopes: Vec<Scope>, since: Option<u64>, now: u64) {
+    let begun = watches.watch(1, path.to_owned(), scopes, since, now);
+    begun.expect("few");
+}
+
+/// What session 1 is told when it has room for so many.
+fn catch_up(watches: &mut Watches<u8>, room: usize) -> (Vec<String>, bool) {
+    let mut events = Vec::new();
+    let done = watches.catch_up(1, |event| {
+        let fits = events.len() < room;
+        if fits {
+            events.push(line(&event));
+        }
+        fits
+    });
+    (events, done)
+}
+
+#[test]
+fn a_session_hears_what_happens_where_it_watches_and_nothing_else() {
+    let mut watches = Watches::new(0);
+    watch(&mut watches, "/a", vec![scope(HOME, "/a", "/a")], None, 0);
+    let told = tell(&mut watches, 1, written(HOME, "/a/b"));
+    assert_eq!(told, [(1, "1 written /a/b".to_owned())]);
+    assert!(tell(&mut watches, 2, written(HOME, "/b")).is_empty());
+    assert!(tell(&mut watches, 3, written(TEAM, "/a/b")).is_empty());
+    assert!(watches.unwatch(1, 1) && !watches.unwatch(1, 1));
+    assert!(tell(&mut watches, 4, written(HOME, "/a/b")).is_empty());
+    assert!(watches.spaces.is_empty() && watches.sessions.is_empty());
+}
+
+#[test]
+fn a_watch_on_the_root_hears_of_the_home_and_of_folders_but_not_of_what_they_hide() {
+    let mut watches = Watches::new(0);
+    watch(&mut watches, "/", root(), None, 0);
+    let told = tell(&mut watches, 1, written(TEAM, "/a"));
+    assert_eq!(told, [(1, "1 written /team/a".to_owned())]);
+    let told = tell(&mut watches, 2, written(HOME, "/a"));
+    assert_eq!(told, [(1, "2 written /a".to_owned())]);
+    assert!(tell(&mut watches, 3, written(HOME, "/team/a")).is_empty());
+    let told = tell(&mut watches, 4, moved((HOME, "/team/a"), (HOME, "/b")));
+    assert_eq!(told, [(1, "4 moved /b".to_owned())]);
+    let told = tell(&mut watches, 5, moved((HOME, "/b"), (TEAM, "/b")));
+    assert_eq!(told, [(1, "5 moved /team/b < /b".to_owned())]);
+}
+
+#[test]
+fn one_change_is_one_event_however_many_watches_hear_it() {
+    let mut watches = Watches::new(0);
+    watch(&mut watches, "/", root(), None, 0);
+    watch(&mut watches, "/a", vec![scope(HOME, "/a", "/a")], None, 0);
+    let told = tell(&mut watches, 1, moved((HOME, "/a/b"), (TEAM, "/b")));
+    assert_eq!(told, [(1, "1 moved /team/b < /a/b".to_owned())]);
+}
+
+#[test]
+fn of_a_move_each_end_is_told_to_those_who_see_it() {
+    let mut watches = Watches::new(0);
+    for (session, path) in [(1, "/a"), (2, "/b")] {
+        let scopes = vec![scope(HOME, path, path)];
+        let begun = watches.watch(session, path.to_owned(), scopes, None, 0);
+        begun.expect("few");
+    }
+    let told = tell(&mut watches, 1, moved((HOME, "/a/x"), (HOME, "/b/x")));
+    let (gone, came) = ("1 removed /a/x".to_owned(), "1 moved /b/x".to_owned());
+    assert_eq!(told, [(1, gone), (2, came)]);
+}
+
+#[test]
+fn what_happens_to_a_directory_above_is_heard() {
+    let mut watches = Watches::new(0);
+    let scopes = vec![scope(HOME, "/a/b/c", "/a/b/c")];
+    watch(&mut watches, "/a/b/c", scopes, None, 0);
+    let removed = change(HOME, "/a", ChangeKind::Removed);
+    let told = tell(&mut watches, 1, removed);
+    assert_eq!(told, [(1, "1 removed /a".to_owned())]);
+    let told = tell(&mut watches, 2, moved((HOME, "/x"), (HOME, "/a")));
+    assert_eq!(told, [(1, "2 moved /a".to_owned())]);
+    let told = tell(&mut watches, 3, moved((HOME, "/a/b"), (HOME, "/x")));
+    assert_eq!(told, [(1, "3 removed /a/b".to_owned())]);
+}
+
+#[test]
+fn a_session_that_resumes_hears_what_it_missed_once_and_in_order() {
+    let mut watches = Watches::new(0);
+    for seq in 1..=4 {
+        tell(&mut watches, seq, written(HOME, "/a"));
+    }
+    watch(&mut watches, "/", root(), Some(2), 4);
+    assert!(tell(&mut watches, 5, written(HOME, "/b")).is_empty());
+    let (events, done) = catch_up(&mut watches, 1);
+    assert_eq!((events, done), (vec!["3 written /a".to_owned()], false));
+    let (events, done) = catch_up(&mut watches, 9);
+    assert_eq!(events, ["4 written /a", "5 written /b"]);
+    assert!(done && !watches.is_behind(1));
+    assert_eq!(tell(&mut watches, 6, written(HOME, "/a")).len(), 1);
+    assert!(catch_up(&mut watches, 9).0.is_empty());
+}
+
+#[test]
+fn a_second_watch_that_resumes_does_not_repeat_what_the_first_one_has_told() {
+    let mut watches = Watches::new(0);
+    watch(&mut watches, "/a", vec![scope(HOME, "/a", "/a")], None, 0);
+    assert_eq!(tell(&mut watches, 1, written(HOME, "/a/x")).len(), 1);
+    assert!(tell(&mut watches, 2, written(HOME, "/b")).is_empty());
+    watch(&mut watches, "/", root(), Some(0), 2);
+    let (events, done) = catch_up(&mut watches, 9);
+    assert_eq!((events, done), (vec!["2 written /b".to_owned()], true));
+}
+
+#[test]
+fn what_is_not_remembered_is_told_as_an_overflow_of_each_watched_path() {
+    for since in [0, 1] {
+        let mut watches = Watches::remembering(2, usize::MAX, 0);
+        for seq in 1..=4 {
+            tell(&mut watches, seq, written(HOME, "/a"));
+        }
+        watch(&mut watches, "/", root(), Some(since), 4);
+        watch(&mut watches, "/a", vec![scope(HOME, "/a", "/a")], None, 4);
+        let (events, _) = catch_up(&mut watches, 9);
+        assert_eq!(events, ["2 overflow /", "3 written /a", "4 written /a"]);
+    }
+    let mut watches = Watches::remembering(2, usize::MAX, 100);
+    watch(&mut watches, "/", root(), Some(99), 100);
+    assert_eq!(catch_up(&mut watches, 9).0, ["100 overflow /"]);
+}
+
+#[test]
+fn what_another_server_said_is_unknown_here() {
+    let mut watches = Watches::new(10);
+    watch(&mut watches, "/", root(), Some(11), 10);
+    assert_eq!(catch_up(&mut watches, 9).0, ["10 overflow /"]);
+    watch(
+        &mut watches,
+        "/a",
+        vec![scope(HOME, "/a", "/a")],
+        Some(10),
+        10,
+    );
+    assert!(!watches.is_behind(1));
+}
+
+#[test]
+fn a_session_that_has_no_room_catches_up_or_is_told_that_it_can_not() {
+    let mut watches = Watches::remembering(3, usize::MAX, 0);
+    watch(&mut watches, "/", root(), None, 0);
+    assert_eq!(tell(&mut watches, 1, written(HOME, "/a")).len(), 1);
+    watches.fell_behind(1, 1);
+    assert!(tell(&mut watches, 2, written(HOME, "/b")).is_empty());
+    let (events, _) = catch_up(&mut watches, 9);
+    assert_eq!(events, ["1 written /a", "2 written /b"]);
+    watches.fell_behind(1, 2);
+    for seq in 3..=6 {
+        tell(&mut watches, seq, written(HOME, "/c"));
+    }
+    assert_eq!(catch_up(&mut watches, 0), (vec![], false));
+    let (events, _) = catch_up(&mut watches, 2);
+    assert_eq!(events, ["3 overflow /", "4 written /c"]);
+    let (events, _) = catch_up(&mut watches, 9);
+    assert_eq!(events, ["5 written /c", "6 written /c"]);
+}
+
+#[test]
+fn changes_that_nobody_knows_are_an_overflow_for_everyone_who_watches() {
+    let mut watches = Watches::new(0);
+    watch(&mut watches, "/", root(), None, 0);
+    tell(&mut watches, 1, written(HOME, "/a"));
+    watches.lose(2);
+    assert_eq!(watches.behind().collect::<Vec<_>>(), [1]);
+    watch(&mut watches, "/a", vec![scope(HOME, "/a", "/a")], None, 2);
+    assert_eq!(catch_up(&mut watches, 9).0, ["2 overflow /"]);
+}
+
+#[test]
+fn what_may_not_be_seen_any_more_is_not_told_and_that_something_changed_is() {
+    let mut watches = Watches::new(0);
+    watch(
+        &mut watches,
+        "/team",
+        vec![scope(TEAM, "/", "/team")],
+        None,
+        0,
+    );
+    watches.rescope(1, 1, vec![scope(TEAM, "/", "/team")], 0);
+    assert!(!watches.is_behind(1), "it is the same");
+    watches.rescope(1, 1, Vec::new(), 3);
+    assert!(tell(&mut watches, 4, written(TEAM, "/a")).is_empty());
+    assert_eq!(catch_up(&mut watches, 9).0, ["3 overflow /team"]);
+    assert!(tell(&mut watches, 5, written(TEAM, "/a")).is_empty());
+    watches.rescope(1, 1, vec![scope(TEAM, "/", "/team")], 5);
+    assert_eq!(catch_up(&mut watches, 9).0, ["5 overflow /team"]);
+    assert_eq!(tell(&mut watches, 6, written(TEAM, "/a")).len(), 1);
+}
+
+#[test]
+fn a_session_has_so_many_watches_and_no_more() {
+    let mut watches = Watches::new(0);
+    let mut begin = || watches.watch(1, "/".to_owned(), root(), None, 0);
+    for number in 1..=MAX_WATCHES {
+        assert_eq!(begin().ok().map(|begun| begun as usize), Some(number));
+    }
+    assert_eq!(begin(), Err(TooManyWatches));
+    assert!(watches.unwatch(1, 7));
+    assert!(watches.watch(1, "/".to_owned(), root(), None, 0).is_ok());
+    watches.forget(1);
+    assert!(watches.spaces.is_empty() && watches.watched(1).is_empty());
+}
+
+/// What can happen.
+#[derive(Debug, Clone)]
+enum Step {
+    Change(Change),
+    Lose,
+    Watch(u8, Vec<Scope>, Option<u64>),
+    Unwatch(u8, usize),
+    Rescope(u8, usize, Vec<Scope>),
+    /// From now on the session has room, or has none.
+    Room(u8, bool),
+}
+
+fn a_path() -> impl Strategy<Value = String> {
+    "(/[ab]){1,3}"
+}
+
+fn a_place() -> impl Strategy<Value = (Arc<str>, String)> {
+    let space = prop_oneof![Just(HOME), Just(TEAM), Just("homes/bob")];
+    (space.prop_map(Into::into), a_path())
+}
+
+fn a_change() -> impl Strategy<Value = Change> {
+    use ChangeKind::{Made, Moved, Removed, Written};
+    let kind = prop_oneof![Just(Written), Just(Removed), Just(Made)];
+    (a_place(), kind, proptest::option::of(a_place())).prop_map(|((space, path), kind, from)| {
+        Change {
+            kind: if from.is_some() { Moved } else { kind },
+            from,
+            ..written(&space, &path)
+        }
+    })
+}
+
+fn scopes() -> impl Strategy<Value = Vec<Scope>> {
+    prop_oneof![
+        Just(root()),
+        Just(Vec::new()),
+        a_path().prop_map(|path| vec![scope(HOME, &path, &path)]),
+        a_path().prop_map(|path| vec![scope(TEAM, &path, &format!("/team{path}"))]),
+    ]
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    let who = || 0..3_u8;
+    let since = || proptest::option::of(0..40_u64);
+    prop_oneof![
+        8 => a_change().prop_map(Step::Change),
+        1 => Just(Step::Lose),
+        3 => (who(), scopes(), since()).prop_map(|(who, scopes, since)| Step::Watch(who, scopes, since)),
+        1 => (who(), 0..4_usize).prop_map(|(who, which)| Step::Unwatch(who, which)),
+        1 => (who(), 0..4_usize, scopes()).prop_map(|(who, which, scopes)| Step::Rescope(who, which, scopes)),
+        3 => (who(), any::<bool>()).prop_map(|(who, room)| Step::Room(who, room)),
+    ]
+}
+
+/// Whether the scope shows the path or a part of it: by names, one after the other.
+fn naive(scopes: &[Scope], (space, path): (&str, &str)) -> bool {
+    let names = |path: &str| -> Vec<String> {
+        let names = path.split('/').filter(|name| !name.is_empty());
+        names.map(str::to_owned).collect()
+    };
+    scopes.iter().any(|scope| {
+        let (path, inner) = (names(path), names(&scope.inner));
+        let common = path.len().min(inner.len());
+        let is_hidden = scope.hidden.contains(&path[0]);
+        *scope.space == *space && path[..common] == inner[..common] && !is_hidden
+    })
+}
+
+fn naive_hears(scopes: &[Scope], change: &Change) -> bool {
+    let from = change.from.as_ref();
+    naive(scopes, (&change.space, &change.path))
+        || from.is_some_and(|(space, path)| naive(scopes, (space, path)))
+}
+
+/// Everything that ever happened, and what each session was told and should be.
+#[derive(Default)]
+struct Model {
+    now: u64,
+    history: Vec<(u64, Change)>,
+    has_room: BTreeMap<u8, bool>,
+    /// By session and number: the scopes, and after which `seq` they hold.
+    watches: BTreeMap<(u8, u32), (Vec<Scope>, u64)>,
+    told: BTreeMap<u8, BTreeSet<u64>>,
+    /// What was told for the sake of a watch that is not there any more.
+    may_repeat: BTreeSet<(u8, u64)>,
+    /// Up to where the watch was told to look again.
+    looked: BTreeMap<(u8, u32), u64>,
+}
+
+impl Model {
+    fn hear(&mut self, session: u8, event: &Changed) {
+        if event.kind == ChangeKind::Overflow {
+            // The paths of the model's watches say which one it is.
+            let number: u32 = event.path[1..].parse().expect("a number");
+            self.looked.insert((session, number), event.seq);
+            return;
+        }
+        let is_new = self.told.entry(session).or_default().insert(event.seq);
+        let may_repeat = self.may_repeat.remove(&(session, event.seq));
+        assert!(is_new || may_repeat, "{session}: {} twice", line(event));
+        let (_, change) = self
+            .history
+            .iter()
+            .find(|(seq, _)| *seq == event.seq)
+            .expect("it happened");
+        let own = self.watches.range((session, 0)..=(session, u32::MAX));
+        let mut own = own.filter(|(_, (_, since))| event.seq > *since);
+        let hears = own.any(|(_, (scopes, _))| naive_hears(scopes, change));
+        assert!(hears, "{session} should not hear {}", line(event));
+    }
+
+    /// Asserts that a session that is not behind has missed nothing without a word.
+    fn assert_complete(&self, session: u8) {
+        for ((of, number), (scopes, since)) in &self.watches {
+            let looked = self.looked.get(&(*of, *number)).copied();
+            let from = looked.unwrap_or(0).max(*since);
+            for (seq, change) in &self.history {
+                if *of == session && *seq > from && naive_hears(scopes, change) {
+                    let told = self.told.get(&session);
+                    let was_told = told.is_some_and(|told| told.contains(seq));
+                    assert!(was_told, "{session} has missed {seq}: {change:?}");
+                }
+            }
+        }
+    }
+
+    fn allow_repeats(&mut self, session: u8) {
+        let told = self.told.get(&session).into_iter().flatten();
+        self.may_repeat.extend(told.map(|seq| (session, *seq)));
+    }
+
+    fn numbers(&self, session: u8) -> Vec<u32> {
+        let own = self.watches.range((session, 0)..=(session, u32::MAX));
+        own.map(|((_, number), _)| *number).collect()
+    }
+}
+
+fn catch_all_up(watches: &mut Watches<u8>, model: &mut Model, only: Option<u8>) {
+    for session in 0..3 {
+        if only.is_some_and(|only| only != session) {
+            continue;
+        }
+        let done = watches.catch_up(session, |event| {
+            model.hear(session, &event);
+            true
+        });
+        assert!(done && !watches.is_behind(session));
+        model.assert_complete(session);
+    }
+}
+
+fn step(watches: &mut Watches<u8>, model: &mut Model, step: Step) {
+    match step {
+        Step::Change(change) => {
+            model.now += 1;
+            model.history.push((model.now, change.clone()));
+            for (session, event) in watches.changed(model.now, change) {
+                if model.has_room.get(&session) == Some(&false) {
+                    watches.fell_behind(session, model.now);
+                } else {
+                    model.hear(session, &event);
+                }
+            }
+        }
+        Step::Lose => {
+            model.now += 1;
+            watches.lose(model.now);
+        }
+        Step::Watch(session, scopes, since) => {
+            let now = model.now;
+            let last = watches.sessions.get(&session).map_or(0, |entry| entry.last);
+            let path = format!("/{}", last + 1);
+            let Ok(number) = watches.watch(session, path, scopes.clone(), since, now) else {
+                return;
+            };
+            let since = since.unwrap_or(now).min(now);
+            model.watches.insert((session, number), (scopes, since));
+        }
+        Step::Unwatch(session, which) => {
+            catch_all_up(watches, model, Some(session));
+            if let Some(number) = model.numbers(session).get(which) {
+                assert!(watches.unwatch(session, *number));
+                model.watches.remove(&(session, *number));
+                model.looked.remove(&(session, *number));
+                model.allow_repeats(session);
+            }
+        }
+        Step::Rescope(session, which, scopes) => {
+            catch_all_up(watches, model, Some(session));
+            if let Some(number) = model.numbers(session).get(which) {
+                watches.rescope(session, *number, scopes.clone(), model.now);
+                let watch = model.watches.get_mut(&(session, *number));
+                let watch = watch.expect("there");
+                if watch.0 != scopes {
+                    *watch = (scopes, model.now);
+                }
+                model.allow_repeats(session);
+            }
+        }
+        Step::Room(session, has_room) => {
+            model.has_room.insert(session, has_room);
+            if has_room {
+                catch_all_up(watches, model, Some(session));
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn nobody_misses_anything_without_a_word_or_hears_anything_twice_or_not_theirs(
+        steps in proptest::collection::vec(a_step(), 1..60),
+        remembered in 0..12_usize,
+    ) {
+        let mut watches = Watches::remembering(remembered, usize::MAX, 0);
+        let mut model = Model::default();
+        for this in steps {
+            step(&mut watches, &mut model, this);
+        }
+        catch_all_up(&mut watches, &mut model, None);
+        for (space, watching) in &watches.spaces {
+            for session in watching {
+                let entry = &watches.sessions[session];
+                prop_assert!(entry.spaces.contains(space));
+            }
+        }
+    }
+}

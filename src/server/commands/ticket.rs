@@ -1,0 +1,42 @@
+//! `ticket`: the right to speak by datagram for this session.
+
+use bytes::Bytes;
+use tracing::error;
+
+use crate::connection::EventLane;
+use crate::protocol::{BadRequest, TicketReply, encode_ok};
+use crate::server::datagrams::Copies;
+use crate::server::member::Member;
+use crate::server::{CommandError, Peer};
+
+/// Makes a ticket; the messages that come to this session go to its holder, too.
+pub(in crate::server) fn ticket(
+    id: u32,
+    member: &Member,
+    peer: &Peer,
+    events: &EventLane,
+) -> Result<Bytes, CommandError> {
+    let datagrams = &member.shared.datagrams;
+    let Some(port) = datagrams.port() else {
+        let message = "this server takes no datagrams";
+        let mut bad = BadRequest::of_field(id, "ticket", "cmd", message);
+        bad.unsupported = true;
+        return Err(bad.into());
+    };
+    if !peer.is_private() && !member.shared.config().auth.plaintext_logins {
+        return Err(CommandError::PlaintextTicket);
+    }
+    let issued = datagrams.issue(member.clone()).map_err(|error| {
+        error!(%error, "the system gives no random bytes");
+        CommandError::Panicked
+    });
+    let (ticket, expires) = issued?;
+    events.tap(Copies::of(member));
+    let reply = TicketReply {
+        ticket: ticket.name.clone(),
+        secret: ticket.key.secret(),
+        expires,
+        port,
+    };
+    Ok(encode_ok(id, &reply))
+}

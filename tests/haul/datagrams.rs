@@ -1,0 +1,802 @@
+//! Datagrams, from a client that is made of a socket, HMAC-SHA256 and `serde_json`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use haul::client::{Client, Trust};
+use haul::config::Config;
+use haul::protocol::{ErrorCode, Secret};
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::daemon::Daemon;
+use crate::harness::{PASSWORD, RawClient, Received, TestServer, soon};
+use crate::needs;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A client that knows nothing of haul's code.
+struct RawDatagrams {
+    socket: UdpSocket,
+    server: SocketAddr,
+    ticket: String,
+    secret: Vec<u8>,
+}
+
+impl RawDatagrams {
+    /// Somebody who holds no ticket.
+    async fn stranger(server: SocketAddr) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+        Self {
+            socket,
+            server,
+            ticket: "0123456789abcdef".into(),
+            secret: vec![7; 32],
+        }
+    }
+
+    /// The holder of a ticket for a session.
+    async fn of(session: &mut RawClient, server: SocketAddr) -> Self {
+        let ticket = session.ok(json!({"cmd": "ticket"})).await;
+        assert_eq!(ticket["port"], server.port());
+        let text = |member: &str| ticket[member].as_str().expect(member).to_owned();
+        let secret = text("secret");
+        assert_eq!(secret.len(), 64);
+        Self {
+            ticket: text("ticket"),
+            secret: HEXLOWER.decode(secret.as_bytes()).expect("hex"),
+            ..Self::stranger(server).await
+        }
+    }
+
+    /// The datagram of a request, padded to `length`.
+    fn datagram(&self, mut request: Value, length: usize) -> Vec<u8> {
+        request["ticket"] = self.ticket.clone().into();
+        let missing = length.checked_sub(self.sign(&request).len() + r#","pad":"""#.len());
+        if let Some(missing) = missing {
+            request["pad"] = ".".repeat(missing).into();
+        }
+        self.sign(&request)
+    }
+
+    fn sign(&self, json: &Value) -> Vec<u8> {
+        let mut bytes = json.to_string().into_bytes();
+        let hmac = self.hmac(&bytes);
+        bytes.push(b'\n');
+        bytes.extend(HEXLOWER.encode(&hmac).into_bytes());
+        bytes
+    }
+
+    fn hmac(&self, json: &[u8]) -> Vec<u8> {
+        let mut hmac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("a key");
+        hmac.update(json);
+        hmac.finalize().into_bytes().to_vec()
+    }
+
+    async fn send(&self, datagram: &[u8]) {
+        let sent = self.socket.send_to(datagram, self.server).await;
+        assert_eq!(sent.expect("the system takes it"), datagram.len());
+    }
+
+    /// The next datagram, as it came.
+    async fn receive(&self) -> Vec<u8> {
+        let mut buffer = vec![0; 2000];
+        let received = timeout(PATIENCE, self.socket.recv_from(&mut buffer)).await;
+        let (length, from) = received.expect("the server answers").expect("a datagram");
+        assert_eq!(from, self.server);
+        buffer.truncate(length);
+        buffer
+    }
+
+    /// The JSON of a signed datagram.
+    fn open(&self, datagram: &[u8]) -> Value {
+        let (json, signature) = datagram.split_at(datagram.len() - 65);
+        assert_eq!(signature[0], b'\n');
+        let hmac = HEXLOWER_PERMISSIVE.decode(&signature[1..]).expect("hex");
+        assert_eq!(hmac, self.hmac(json), "{}", json.escape_ascii());
+        serde_json::from_slice(json).expect("JSON")
+    }
+
+    /// Sends a request and takes the reply to it, which is not longer.
+    async fn call(&self, request: Value) -> Value {
+        let datagram = self.datagram(request, 600);
+        self.send(&datagram).await;
+        let reply = self.receive().await;
+        assert!(reply.len() <= datagram.len());
+        self.open(&reply)
+    }
+}
+
+fn ack(id: u32, seq: u64) -> Value {
+    json!({"id": id, "cmd": "ack", "seq": seq})
+}
+
+/// Waits until the server has dropped so many datagrams.
+async fn dropped(server: &TestServer, number: u64) {
+    let look = async || (server.server.dropped_datagrams() >= number).then_some(());
+    soon("a datagram that is dropped", look).await;
+    assert_eq!(server.server.dropped_datagrams(), number);
+}
+
+#[tokio::test]
+async fn whoever_looks_for_servers_is_told_name_version_and_port() {
+    let server = TestServer::start().await;
+    let client = RawDatagrams::stranger(server.address).await;
+    let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
+    client.send(question.as_bytes()).await;
+    let answer: Value = serde_json::from_slice(&client.receive().await).expect("JSON");
+    assert!(
+        answer["server"]
+            .as_str()
+            .expect("text")
+            .starts_with("haul/")
+    );
+    assert!(answer["name"].is_string());
+    assert_eq!(answer["protocol"], 1);
+    assert_eq!(answer["port"], server.address.port());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn no_answer_to_a_search_is_longer_than_the_search() {
+    let server = TestServer::start().await;
+    let client = RawDatagrams::stranger(server.address).await;
+    let shortest = json!({"cmd": "hello", "pad": ""}).to_string().len();
+    let mut unanswered = 0;
+    for pad in (0..240).step_by(15) {
+        let question = json!({"cmd": "hello", "pad": ".".repeat(pad)}).to_string();
+        client.send(question.as_bytes()).await;
+        let mut buffer = [0; 2000];
+        // Of those that get no answer it is known when they were looked at.
+        let length = tokio::select! {
+            received = client.socket.recv_from(&mut buffer) => received.expect("an answer").0,
+            () = dropped(&server, unanswered + 1) => {
+                unanswered += 1;
+                0
+            }
+        };
+        assert!(length <= question.len());
+        assert_eq!(
+            length == 0,
+            question.len() < answer_length(&server),
+            "{pad}"
+        );
+    }
+    assert!(unanswered > 0 && shortest < answer_length(&server));
+    server.stop().await;
+}
+
+/// How long the answer to a search is.
+fn answer_length(server: &TestServer) -> usize {
+    let name = rustix::system::uname();
+    let name: String = name.nodename().to_string_lossy().chars().take(64).collect();
+    let port = server.address.port();
+    let answer = json!({"server": haul::server::SERVER, "name": name, "protocol": 1, "port": port});
+    answer.to_string().len()
+}
+
+#[tokio::test]
+async fn a_flood_of_searches_is_answered_seldom() {
+    let server = TestServer::start().await;
+    let client = RawDatagrams::stranger(server.address).await;
+    let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
+    let mut answers = 0;
+    let mut buffer = [0; 2000];
+    while server.server.dropped_datagrams() < 100 {
+        client.send(question.as_bytes()).await;
+        tokio::task::yield_now().await;
+        while client.socket.try_recv_from(&mut buffer).is_ok() {
+            answers += 1;
+        }
+    }
+    assert!((1..=100).contains(&answers), "{answers}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn hello_offers_datagrams_and_a_server_without_them_says_so() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let hello = session.ok(json!({"cmd": "hello"})).await;
+    assert_eq!(hello["features"], json!(["datagrams"]));
+    server.stop().await;
+
+    let server = TestServer::start_with(|config| config.server.datagrams = false).await;
+    let mut session = server.log_in("alice").await;
+    let hello = session.ok(json!({"cmd": "hello"})).await;
+    assert_eq!(hello["features"], json!([]));
+    session.fails(json!({"cmd": "ticket"}), "unsupported").await;
+    let visitor = json!({"cmd": "ticket"});
+    server.connect().await.fails(visitor, "not_logged_in").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_is_answered_with_its_id_by_who_holds_the_secret() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    let reply = client.call(ack(7, 1)).await;
+    assert_eq!(reply, json!({"id": 7, "ok": {}}));
+    let reply = client
+        .call(json!({"id": 8, "cmd": "rm", "path": "/"}))
+        .await;
+    assert_eq!(
+        (&reply["id"], &reply["error"]["code"]),
+        (&json!(8), &json!("bad_request"))
+    );
+    assert_eq!(reply["error"]["field"], "cmd");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn no_reply_is_longer_than_its_request_whatever_its_length() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    let mut lengths = vec![0];
+    for length in (0..=1200).step_by(7) {
+        for mut request in [
+            json!({"cmd": "ack"}),
+            json!({"cmd": "who"}),
+            json!({"cmd": "x"}),
+            ack(0, 1),
+        ] {
+            request["id"] = lengths.len().into();
+            let datagram = client.datagram(request, length);
+            lengths.push(datagram.len());
+            client.send(&datagram).await;
+        }
+        // The last of the four always has room for its reply; some may come behind it.
+        loop {
+            let reply = client.receive().await;
+            let id = client.open(&reply)["id"].as_u64().expect("an id");
+            let id = usize::try_from(id).expect("an index");
+            let asked = lengths[id];
+            assert!(reply.len() <= asked, "{} for {asked}", reply.len());
+            if id + 1 == lengths.len() {
+                break;
+            }
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_forged_or_of_no_ticket_gets_no_answer_and_is_counted() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    let sound = client.datagram(ack(1, 1), 0);
+    let stranger = RawDatagrams::stranger(server.address).await;
+    let mut forged = vec![
+        b"junk".to_vec(),
+        Vec::new(),
+        stranger.datagram(ack(1, 1), 300),
+        json!({"ticket": client.ticket, "id": 1, "cmd": "ack", "seq": 1})
+            .to_string()
+            .into_bytes(),
+        // Cut off, and longer than a datagram may be.
+        sound[..sound.len() - 1].to_vec(),
+        client.datagram(ack(1, 1), 1201),
+    ];
+    // Somebody who knows the name of a ticket.
+    let mut thief = RawDatagrams::stranger(server.address).await;
+    thief.ticket.clone_from(&client.ticket);
+    forged.push(thief.datagram(ack(1, 1), 300));
+    for bit in [0, 100, 8 * (sound.len() - 65), 8 * sound.len() - 1] {
+        let mut flipped = sound.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        forged.push(flipped);
+    }
+    for (number, datagram) in forged.iter().enumerate() {
+        client.send(datagram).await;
+        dropped(&server, number as u64 + 1).await;
+    }
+    client.send(&sound).await;
+    let reply = client.open(&client.receive().await);
+    assert_eq!(reply, json!({"id": 1, "ok": {}}), "the first answer of all");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_repeated_request_gets_the_same_reply_and_an_old_or_changed_one_none() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    let first = client.datagram(ack(100, 1), 0);
+    client.send(&first).await;
+    let reply = client.receive().await;
+    for _ in 0..5 {
+        client.send(&first).await;
+        assert_eq!(client.receive().await, reply);
+    }
+    // Another content under the same id, and ids that are too old.
+    client.send(&client.datagram(ack(100, 2), 0)).await;
+    dropped(&server, 1).await;
+    client.send(&client.datagram(ack(36, 1), 0)).await;
+    dropped(&server, 2).await;
+    // What was overtaken is done.
+    assert_eq!(client.call(ack(37, 1)).await["id"], 37);
+    // What was seen on the way is answered again to whoever sends it, in no more bytes.
+    let thief = RawDatagrams::stranger(server.address).await;
+    thief.send(&first).await;
+    assert_eq!(thief.receive().await, reply);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_ends_with_its_session() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    assert!(client.call(ack(1, 1)).await["ok"].is_object());
+    session.ok(json!({"cmd": "quit"})).await;
+    client.send(&client.datagram(ack(2, 1), 0)).await;
+    dropped(&server, 1).await;
+    // Not even what was answered before is answered again.
+    client.send(&client.datagram(ack(1, 1), 600)).await;
+    dropped(&server, 2).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_ends_when_the_connection_is_cut() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    drop(session);
+    let mut id = 0;
+    soon("the end of the session", async || {
+        id += 1;
+        client.send(&client.datagram(ack(id, 1), 0)).await;
+        (server.server.dropped_datagrams() > 0).then_some(())
+    })
+    .await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn of_more_tickets_than_a_session_may_have_the_oldest_ends() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let mut holders = Vec::new();
+    for _ in 0..5 {
+        holders.push(RawDatagrams::of(&mut session, server.address).await);
+    }
+    let oldest = holders.remove(0);
+    oldest.send(&oldest.datagram(ack(1, 1), 0)).await;
+    dropped(&server, 1).await;
+    for holder in holders {
+        assert_eq!(holder.call(ack(1, 1)).await["id"], 1);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn networks_that_may_not_connect_are_not_heard() {
+    let server = TestServer::start().await;
+    let client = RawDatagrams::stranger(server.address).await;
+    let mut config = Config::clone(&server.server.config());
+    config.network.deny = vec!["127.0.0.0/8".parse().expect("a network")];
+    let _ = server.server.reload(&config);
+    let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
+    client.send(question.as_bytes()).await;
+    dropped(&server, 1).await;
+    server.stop().await;
+}
+
+fn say(id: u32, to: &str, text: &str) -> Value {
+    json!({"id": id, "cmd": "say", "to": to, "text": text})
+}
+
+/// The next message that a session is told.
+async fn heard(session: &mut RawClient) -> Value {
+    if !session.events.is_empty() {
+        return session.events.remove(0);
+    }
+    match session.receive().await {
+        Received::Control(event) if event["event"] == "message" => event,
+        other => panic!("expected a message, not {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_by_datagram_is_delivered_once_however_often_it_is_sent() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut bob = server.log_in("bob").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let datagram = client.datagram(say(1, "bob", "hello"), 0);
+    for _ in 0..10 {
+        client.send(&datagram).await;
+    }
+    let reply = client.receive().await;
+    let said = client.open(&reply);
+    assert!(said["id"] == 1 && said["ok"]["seq"].is_u64(), "{said}");
+    client.send(&datagram).await;
+    assert_eq!(client.receive().await, reply);
+    let second = client.call(say(2, "bob", "again")).await;
+    assert!(second["ok"]["seq"].as_u64() > said["ok"]["seq"].as_u64());
+    for (text, reply) in [("hello", said), ("again", second)] {
+        let event = heard(&mut bob).await;
+        assert_eq!(
+            (&event["from"], &event["text"]),
+            (&json!("alice"), &json!(text))
+        );
+        assert_eq!(event["seq"], reply["ok"]["seq"]);
+    }
+    let history = bob.ok(json!({"cmd": "history", "with": "alice"})).await;
+    assert_eq!(history["messages"].as_array().map(Vec::len), Some(2));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_say_that_is_refused_is_refused_as_over_the_connection() {
+    let server = TestServer::start_with(|config| config.limits.messages_per_user = 1).await;
+    let mut alice = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let nobody = client.call(say(1, "nobody", "hello")).await;
+    assert_eq!(nobody["error"]["code"], "not_found");
+    let elsewhere = client.call(say(2, "#ops", "hello")).await;
+    assert_eq!(elsewhere["error"]["code"], "not_found");
+    // What a user says by datagram and over connections counts together.
+    let mut id = 2;
+    let limited = loop {
+        id += 1;
+        let reply = client.call(say(id, "bob", "hello")).await;
+        if reply.get("error").is_some() {
+            break reply;
+        }
+    };
+    assert_eq!(limited["error"]["code"], "limited");
+    assert!(limited["error"]["retry_after_ms"].is_u64());
+    let over_the_connection = json!({"cmd": "say", "to": "bob", "text": "hello"});
+    alice.fails(over_the_connection, "limited").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_lists_as_many_as_its_request_has_room_for() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let _bob = server.log_in("bob").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let all = client.call(json!({"id": 1, "cmd": "who"})).await;
+    let names: Vec<_> = all["ok"]["users"]
+        .as_array()
+        .expect("users")
+        .iter()
+        .map(|present| &present["user"])
+        .collect();
+    assert_eq!(names, ["alice", "bob"]);
+    assert_eq!(all["ok"].get("more"), None);
+    client
+        .send(&client.datagram(json!({"id": 2, "cmd": "who"}), 0))
+        .await;
+    let none = client.open(&client.receive().await);
+    assert_eq!(none["ok"], json!({"users": [], "more": true}));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_comes_to_where_the_holder_spoke_from_until_it_is_acknowledged() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut bob = server.log_in("bob").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    // Nobody knows where the holder is before they have said something.
+    bob.ok(json!({"cmd": "say", "to": "alice", "text": "too early"}))
+        .await;
+    assert_eq!(heard(&mut alice).await["text"], "too early");
+    for id in 1..=4 {
+        assert!(client.call(ack(id, 1)).await["ok"].is_object());
+    }
+    let said = json!({"cmd": "say", "to": "alice", "text": "hello"});
+    let seq = bob.ok(said).await["seq"].as_u64().expect("a seq");
+    let first = client.receive().await;
+    let event = client.open(&first);
+    assert_eq!(
+        (&event["event"], &event["seq"]),
+        (&json!("message"), &json!(seq))
+    );
+    assert_eq!(
+        (&event["from"], &event["text"]),
+        (&json!("bob"), &json!("hello"))
+    );
+    assert_eq!(client.receive().await, first, "it was not acknowledged");
+    assert_eq!(
+        heard(&mut alice).await["text"],
+        "hello",
+        "the session has it, too"
+    );
+    let request = client.datagram(ack(5, seq), 600);
+    client.send(&request).await;
+    // What was sent before the acknowledgement came may come behind it.
+    while client.receive().await == first {}
+    let more = json!({"cmd": "say", "to": "alice", "text": "more"});
+    bob.ok(more).await;
+    let next = client.open(&client.receive().await);
+    assert_eq!(next["text"], "more", "the other one is not sent again");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn messages_follow_the_holder_and_not_who_repeats_what_they_said() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut bob = server.log_in("bob").await;
+    let home = RawDatagrams::of(&mut alice, server.address).await;
+    let mut away = RawDatagrams::stranger(server.address).await;
+    away.ticket.clone_from(&home.ticket);
+    away.secret.clone_from(&home.secret);
+    assert!(home.call(ack(1, 1)).await["ok"].is_object());
+    let spoken = away.datagram(ack(2, 1), 1200);
+    away.send(&spoken).await;
+    away.receive().await;
+    // Somebody has listened on the way, and sends it from where they are.
+    let thief = RawDatagrams::stranger(server.address).await;
+    thief.send(&spoken).await;
+    thief.receive().await;
+    bob.ok(json!({"cmd": "say", "to": "alice", "text": "hello"}))
+        .await;
+    assert_eq!(away.open(&away.receive().await)["text"], "hello");
+    let mut buffer = [0; 2000];
+    for other in [&home, &thief] {
+        let nothing = other.socket.try_recv_from(&mut buffer);
+        assert!(nothing.is_err(), "{nothing:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_is_sent_more_bytes_than_they_sent() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut bob = server.log_in("bob").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let request = client.datagram(ack(1, 1), 500);
+    client.send(&request).await;
+    let mut received = client.receive().await.len();
+    for _ in 0..10 {
+        let text = "x".repeat(200);
+        bob.ok(json!({"cmd": "say", "to": "alice", "text": text}))
+            .await;
+    }
+    received += client.receive().await.len();
+    // Behind all that was sent before; the messages wait for their next turn.
+    let last = client.datagram(ack(2, 1), 0);
+    client.send(&last).await;
+    loop {
+        let datagram = client.receive().await;
+        received += datagram.len();
+        if client.open(&datagram)["id"] == 2 {
+            break;
+        }
+    }
+    assert!(received <= request.len() + last.len(), "{received}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_fits_no_datagram_comes_over_the_connection_alone() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut bob = server.log_in("bob").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    for id in 1..=3 {
+        client.call(ack(id, 1)).await;
+    }
+    for text in ["x".repeat(1200), "short".into()] {
+        bob.ok(json!({"cmd": "say", "to": "alice", "text": text}))
+            .await;
+        assert_eq!(heard(&mut alice).await["text"], text);
+    }
+    assert_eq!(client.open(&client.receive().await)["text"], "short");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_error_of_the_network_does_not_end_the_loop() {
+    // A socket that is tied to one peer is told that the peer is gone.
+    let peer = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
+    let peer_address = peer.local_addr().expect("bound");
+    let data = tempfile::tempdir().expect("a directory");
+    let anywhere = "127.0.0.1:0".parse().expect("an address");
+    let (listener, socket) = haul::server::bind(anywhere, true).await.expect("a port");
+    let socket = socket.expect("it was asked for");
+    socket.connect(peer_address).await.expect("an address");
+    let address = listener.local_addr().expect("bound");
+    drop(peer);
+    socket.send(b"is anybody there?").await.expect("sent");
+    let server = TestServer::start_at((listener, Some(socket)), data, Config::default()).await;
+    let socket = UdpSocket::bind(peer_address).await.expect("it was free");
+    let client = RawDatagrams {
+        socket,
+        ..RawDatagrams::stranger(address).await
+    };
+    let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
+    client.send(question.as_bytes()).await;
+    let answer: Value = serde_json::from_slice(&client.receive().await).expect("JSON");
+    assert_eq!(answer["port"], address.port());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_junk_leaves_sessions_and_tickets_unharmed() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let stop = CancellationToken::new();
+    let mut junk = vec![vec![b'{'; 1200], Vec::new(), vec![0xff; 1201]];
+    let stranger = RawDatagrams::stranger(server.address).await;
+    junk.push(stranger.datagram(say(1, "alice", "junk"), 1200));
+    let mut thief = RawDatagrams::stranger(server.address).await;
+    thief.ticket.clone_from(&client.ticket);
+    junk.push(thief.datagram(say(1, "alice", "junk"), 1200));
+    let flood = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            let mut sent = 0_u64;
+            while !stop.is_cancelled() {
+                for datagram in &junk {
+                    thief.send(datagram).await;
+                    sent += 1;
+                }
+                tokio::task::yield_now().await;
+            }
+            sent
+        }
+    });
+    let mut id = 0;
+    let content = vec![7; 100_000];
+    soon("ten thousand datagrams that are dropped", async || {
+        alice.put("a.bin", &content).await;
+        assert_eq!(
+            alice
+                .get(json!({"cmd": "get", "path": "a.bin"}))
+                .await
+                .0
+                .len(),
+            100_000
+        );
+        // It may be lost among the others; then it is sent again.
+        id += 1;
+        let request = client.datagram(ack(id, 1), 0);
+        client.send(&request).await;
+        (server.server.dropped_datagrams() >= 10_000).then_some(())
+    })
+    .await;
+    stop.cancel();
+    assert!(flood.await.expect("no panic") >= 10_000);
+    assert!(client.open(&client.receive().await)["ok"].is_object());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn no_ticket_goes_to_another_machine_in_the_clear() {
+    let server = TestServer::start_with(|config| {
+        config.network.proxies = vec!["127.0.0.1/32".parse().expect("a network")];
+        config.auth.plaintext_logins = true;
+    })
+    .await;
+    let mut session = server.connect().await;
+    // A header of version 2 for TCP over IPv4, from 192.0.2.1 (the PROXY protocol, section 2.2).
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    header.extend([192, 0, 2, 1, 192, 0, 2, 2, 0, 9, 0, 9]);
+    session.send_bytes(&header).await;
+    let login = json!({"cmd": "login", "user": "alice", "password": PASSWORD});
+    session.ok(login).await;
+    session.ok(json!({"cmd": "ticket"})).await;
+    let mut config = Config::clone(&server.server.config());
+    config.auth.plaintext_logins = false;
+    let _ = server.server.reload(&config);
+    session.fails(json!({"cmd": "ticket"}), "denied").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_ticket_ends_after_its_time() {
+    let server = TestServer::start().await;
+    let mut session = server.log_in("alice").await;
+    let client = RawDatagrams::of(&mut session, server.address).await;
+    assert!(client.call(ack(1, 1)).await["ok"].is_object());
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5 * 60)).await;
+    tokio::time::resume();
+    client.send(&client.datagram(ack(2, 1), 0)).await;
+    dropped(&server, 1).await;
+    let next = RawDatagrams::of(&mut session, server.address).await;
+    assert!(next.call(ack(1, 1)).await["ok"].is_object());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_example_of_the_document_says_something_by_datagram() {
+    let test = "datagrams::the_example_of_the_document_says_something_by_datagram";
+    if !needs::program("python3", "--version", test) {
+        return;
+    }
+    let document = include_str!("../../docs/PROTOCOL.md");
+    let (_, rest) = document.split_once("```python\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let server = TestServer::start().await;
+    let mut bob = server.log_in("bob").await;
+    let mut command = std::process::Command::new("python3");
+    command
+        .args(["-c", example, "127.0.0.1"])
+        .arg(server.address.port().to_string())
+        .args(["alice", PASSWORD, "bob", "hello"]);
+    let run = tokio::task::spawn_blocking(move || command.output());
+    let output = timeout(PATIENCE, run).await.expect("it ends");
+    let output = output.expect("no panic").expect("python runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let reply: Value = serde_json::from_slice(&output.stdout).expect(&errors);
+    let event = heard(&mut bob).await;
+    assert_eq!(
+        (&event["from"], &event["text"]),
+        (&json!("alice"), &json!("hello"))
+    );
+    assert_eq!(event["seq"], reply["ok"]["seq"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_client_says_and_asks_by_datagram_over_tls_and_without() {
+    let server = TestServer::start().await;
+    let mut bob = server.log_in("bob").await;
+    let plain = format!("haul+plain://{}", server.address);
+    let secure = format!("haul://{}", server.address);
+    let trust = Trust::default().with_only(server.fingerprint());
+    for url in [plain, secure] {
+        let url = url.parse().expect("an address");
+        let client = Client::connect(&url, &trust).await.expect("it listens");
+        let password = Secret::new(PASSWORD.into());
+        client.login("alice", &password).await.expect("let in");
+        let mut datagrams = client.datagrams().await.expect("a ticket");
+        let said = datagrams.say("bob", "hello").await.expect("said");
+        assert_eq!(heard(&mut bob).await["seq"], said.seq);
+        let users = datagrams.who().await.expect("told").users;
+        assert_eq!(users.len(), 2);
+        let error = datagrams.say("nobody", "hello").await;
+        let error = error.expect_err("there is no such user");
+        assert_eq!(error.code(), Some(ErrorCode::NotFound));
+        client.quit().await.expect("gone");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_daemon_takes_datagrams_and_a_flood_of_junk_does_not_fill_its_log() {
+    let daemon = Daemon::start();
+    let address = daemon.address.parse().expect("an address");
+    let client = RawDatagrams::stranger(address).await;
+    for _ in 0..500 {
+        client.send(b"junk").await;
+    }
+    let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
+    let answer = async || {
+        // The junk may have left no room for it in the queue of the system.
+        client.send(question.as_bytes()).await;
+        let answer = timeout(Duration::from_millis(100), client.receive()).await;
+        answer.ok()
+    };
+    let answer = soon("an answer to a search", answer).await;
+    let answer: Value = serde_json::from_slice(&answer).expect("JSON");
+    assert_eq!(answer["port"], address.port());
+    let stopped = daemon.terminate();
+    assert_eq!(stopped.code, Some(0));
+    let lines = stopped.lines();
+    let dropped = lines
+        .iter()
+        .filter(|line| line["message"] == "dropped a datagram");
+    let dropped: Vec<_> = dropped.collect();
+    assert!((1..50).contains(&dropped.len()), "{}", dropped.len());
+    assert!(dropped[0]["reason"].is_string() && dropped[0]["left_out"].is_u64());
+}
