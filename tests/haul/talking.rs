@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::command_line::{Person, run};
 use crate::daemon::Watchdog;
-use crate::harness::{PASSWORD, RawClient, TestServer, soon};
+use crate::harness::{PASSWORD, RawClient, Received, TestServer, soon};
 
 /// A user of the server, at a terminal of their own.
 struct Talker(Person);
@@ -510,4 +510,162 @@ async fn a_live_session_hears_every_message_once_however_often_it_is_cut_off() {
     let ((), heard) = tokio::join!(saying, hearing);
     let expected: Vec<_> = (0..300).map(|number| number.to_string()).collect();
     assert_eq!(heard, expected);
+}
+
+/// A server that takes every login, and answers what else it is asked as `answer` says: each is
+/// a frame, of which the one that is no event gets the id of the request. Hangs up behind a goodbye.
+async fn scripted(answer: impl Fn(usize, &Value) -> Vec<Value> + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let login = json!({"ok": {"user": "bob", "home": "/", "server": "s", "session": "1"}});
+    tokio::spawn(async move {
+        for connection in 0.. {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let mut peer = RawClient::over(stream);
+            'connection: while let Received::Control(request) = peer.receive().await {
+                let frames = match request["cmd"].as_str() {
+                    Some("login") => vec![login.clone()],
+                    Some("quit") => vec![json!({"ok": {}})],
+                    _ => answer(connection, &request),
+                };
+                if frames.is_empty() {
+                    break 'connection;
+                }
+                for mut frame in frames {
+                    if frame.get("event").is_none() {
+                        frame["id"] = request["id"].clone();
+                    }
+                    let is_last = frame["event"] == "goodbye";
+                    peer.send(frame).await;
+                    if is_last {
+                        break 'connection;
+                    }
+                }
+            }
+        }
+    });
+    address.to_string()
+}
+
+fn changed(seq: u64, rest: Value) -> Value {
+    let mut event = json!({"event": "changed", "seq": seq, "by": "alice"});
+    for (field, value) in rest.as_object().expect("fields") {
+        event[field] = value.clone();
+    }
+    event
+}
+
+#[tokio::test]
+async fn watch_prints_changes_as_they_come_and_goes_on_after_a_loss() {
+    let address = scripted(|connection, request| {
+        let since = request["since"].as_u64();
+        let watching = json!({"ok": {"watch": 1, "seq": 5}});
+        match (connection % 2, request["cmd"].as_str()) {
+            (0, Some("watch")) => vec![
+                watching,
+                changed(6, json!({"path": "/team/a\u{1b}[2J", "kind": "written"})),
+                changed(
+                    7,
+                    json!({"path": "/team/b", "kind": "moved", "from": "/team/a"}),
+                ),
+                json!({"event": "goodbye", "reason": "shutting_down"}),
+            ],
+            (_, Some("watch")) => vec![
+                changed(
+                    7,
+                    json!({"path": "/team/b", "kind": "moved", "from": "/team/a"}),
+                ),
+                changed(
+                    8,
+                    json!({"path": format!("/since {since:?}"), "kind": "made"}),
+                ),
+                watching,
+                json!({"event": "changed", "seq": 9, "path": "/team", "kind": "overflow"}),
+            ],
+            _ => Vec::new(),
+        }
+    })
+    .await;
+    let bob = Talker::at(&address, "bob");
+    let watch = bob.starts(&["watch", "/team"]);
+    let seen = watch.prints("overflow").await;
+    assert_eq!(
+        seen,
+        "written /team/a\\u{1b}[2J by alice\n\
+         moved /team/a → /team/b by alice\n\
+         made /since Some(7) by alice\n\
+         overflow /team: more has changed than could be told; look again\n"
+    );
+    watch.says("connected again").await;
+    kill_process(Pid::from_child(&watch.child), Signal::INT).expect("it runs");
+    assert_eq!(watch.ends().await.0, Some(130));
+}
+
+#[tokio::test]
+async fn what_watch_tells_programs_is_an_object_a_line_until_nobody_reads() {
+    let address = scripted(|_, request| match request["cmd"].as_str() {
+        Some("watch") => vec![
+            json!({"ok": {"watch": 1, "seq": 5}}),
+            changed(6, json!({"path": "/a", "kind": "written"})),
+            changed(7, json!({"path": "/b", "kind": "removed"})),
+        ],
+        _ => Vec::new(),
+    })
+    .await;
+    let bob = Talker::at(&address, "bob");
+    let watch = bob.starts(&["--json", "watch", "/"]);
+    let line = watch.prints("/b").await;
+    assert_eq!(
+        line,
+        "{\"event\":\"changed\",\"seq\":6,\"path\":\"/a\",\"kind\":\"written\",\"by\":\"alice\"}\n\
+         {\"event\":\"changed\",\"seq\":7,\"path\":\"/b\",\"kind\":\"removed\",\"by\":\"alice\"}\n"
+    );
+    kill_process(Pid::from_child(&watch.child), Signal::TERM).expect("it runs");
+    assert_eq!(watch.ends().await.0, Some(130));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut unread = bob.command(&["--json", "watch", "/"]);
+    let mut child = unread.stdout(writer).spawn().expect("started");
+    let _watchdog = Watchdog::over(&child);
+    let said = gathered(child.stderr.take().expect("piped"));
+    assert_eq!(ended(child).await, Some(0));
+    assert_eq!(*said.lock().expect("no panic"), "");
+}
+
+#[tokio::test]
+async fn offers_are_listed_and_the_only_one_needs_no_name() {
+    let offer = |number: usize| {
+        json!({"seq": number, "from": "alice", "path": format!("re\u{7}port {number}"), "size": 2048,
+            "offer": number.to_string(), "expires": "2026-03-01T12:00:00Z"})
+    };
+    let address = scripted(move |connection, request| {
+        let offers: Vec<_> = (7..7 + connection).map(offer).collect();
+        match request["cmd"].as_str() {
+            Some("offers") => vec![json!({"ok": {"offers": offers}})],
+            Some("accept") => vec![json!({"ok": {"path": format!("/got {}", request["offer"])}})],
+            _ => vec![json!({"error": {"code": "not_found", "message": "no", "retryable": false}})],
+        }
+    })
+    .await;
+    let bob = Talker::at(&address, "bob");
+    let (_, why) = bob.types(&["accept"], 1).await;
+    assert_eq!(why, "haul: accept: nobody offers you a file\n");
+    let (path, _) = bob.types(&["accept"], 0).await;
+    assert_eq!(path, "/got \"7\"\n");
+    let table = "OFFER  FROM   SIZE     UNTIL             FILE\n\
+        7      alice  2.0 KiB  2026-03-01 12:00  re\\u{7}port 7\n\
+        8      alice  2.0 KiB  2026-03-01 12:00  re\\u{7}port 8\n";
+    let (seen, why) = bob.types(&["accept"], 1).await;
+    assert_eq!(seen, table);
+    assert_eq!(
+        why,
+        "haul: accept: several files are offered; say which: `haul accept OFFER`\n"
+    );
+    bob.0.write("here.txt", "on this machine");
+    let (_, why) = bob.types(&["send", "alice", "here.txt"], 1).await;
+    assert_eq!(
+        why,
+        "haul: send: here.txt is on this machine and not on the server: \
+         put it there first, with `haul put here.txt`\n"
+    );
 }
