@@ -117,6 +117,9 @@ pub struct Limits {
     /// Messages and offers of one user a second, on the average of a few seconds; 0 is no limit.
     #[serde(deserialize_with = "value::count_or_zero")]
     pub messages_per_user: usize,
+    /// How long a file that is offered can be accepted.
+    #[serde(with = "value::duration")]
+    pub keep_offers: Duration,
 }
 
 /// `[auth]`: how users log in.
@@ -237,6 +240,7 @@ impl Default for Limits {
             bandwidth_per_user: None,
             handshake_timeout: Duration::from_secs(10),
             messages_per_user: 100,
+            keep_offers: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }

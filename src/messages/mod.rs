@@ -17,11 +17,13 @@
 
 mod catch_up;
 mod flight;
+mod offers;
 mod presence;
 mod room;
 mod sequencer;
 mod store;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,6 +37,7 @@ use self::store::Store;
 use crate::connection::EventLane;
 use crate::protocol::{HistoryReply, MAX_TEXT, MembersReply, SayReply, WhoReply};
 
+pub use self::offers::{Claim, OfferedFile};
 pub use self::room::{InvalidRoom, RoomName};
 
 /// Messages that may wait to be stored; who has another one waits.
@@ -74,6 +77,8 @@ struct Shared {
     /// permit.
     ops: mpsc::UnboundedSender<Op>,
     permits: Arc<Semaphore>,
+    /// Offers that somebody is just answering.
+    claimed: Mutex<HashSet<String>>,
 }
 
 impl Shared {
@@ -102,6 +107,7 @@ impl Messages {
             presence: Mutex::default(),
             ops,
             permits: Arc::new(Semaphore::new(WAITING)),
+            claimed: Mutex::default(),
         });
         let sequencer = Sequencer::start(&shared, writer, waiting).await?;
         Ok(Self {
@@ -286,6 +292,24 @@ pub enum MessagesError {
     /// A user is in so many rooms.
     #[error("you are in {0} rooms, which are the most; `leave` one first")]
     TooManyRooms(usize),
+    /// There is none of that name, or not for this user, or it was answered or has expired, or is
+    /// just being answered.
+    #[error("there is no such offer; it may have been answered, withdrawn, or have expired")]
+    NoSuchOffer,
+    /// So many offers of the user are open.
+    #[error("{0} of your offers are open, which are the most; withdraw one with `decline`")]
+    TooManyMade(usize),
+    /// So many offers to a user are open.
+    #[error("{user} has {most} open offers, which are the most")]
+    TooManyOpen {
+        /// The receiver.
+        user: Arc<str>,
+        /// The most that can be open.
+        most: usize,
+    },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    NoRandomness(getrandom::Error),
     /// The database could not be made.
     #[error("can not make {}: {source}", path.display())]
     Make {

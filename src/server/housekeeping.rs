@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Shared;
 use crate::config::Config;
@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// It does not look more often, for however short a time something is to be kept.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// Tells the store its settings and has it drop what is kept for too long. Never ends.
+/// Tells the store its settings and has it and the messages drop what is kept for too long. Never ends.
 pub(super) async fn run(shared: &Shared) {
     let mut changes = shared.config.subscribe();
     loop {
@@ -28,6 +28,9 @@ pub(super) async fn run(shared: &Shared) {
         };
         if let Ok(dropped @ 1..) = spawn_blocking(work).await {
             info!(uploads = dropped, "dropped uploads that nobody resumed");
+        }
+        if let Err(error) = shared.messages.expire_offers().await {
+            warn!(%error, "can not remove the offers that have expired");
         }
         tokio::select! {
             () = sleep(pause(settings)) => {}

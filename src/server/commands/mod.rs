@@ -1,7 +1,9 @@
 //! The commands, one file each, and the one place that leads from a request to its command.
 
+mod accept;
 mod cd;
 mod cp;
+mod decline;
 mod df;
 mod discard;
 mod get;
@@ -15,12 +17,14 @@ mod login;
 mod ls;
 mod mkdir;
 mod mv;
+mod offers;
 mod passwd;
 mod ping;
 mod put;
 mod pwd;
 mod rm;
 mod say;
+mod send;
 mod stat;
 mod uploads;
 mod who;
