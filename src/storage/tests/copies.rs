@@ -159,7 +159,7 @@ fn a_received_file_is_another_file_with_the_same_content_and_digest() {
 #[test]
 fn what_can_not_be_received_leaves_nothing_and_does_not_say_where_it_was() {
     let data = Data::new();
-    data.mkdir("/secret");
+    data.mkdir("/secret/dir");
     let old = data.put("/secret/a", b"old").expect("put").version;
     let new = data.put("/secret/a", &[0; 100]).expect("put").version;
     let limits = Limits {
@@ -183,7 +183,7 @@ fn what_can_not_be_received_leaves_nothing_and_does_not_say_where_it_was() {
         StorageError::NotFound { .. }
     );
     assert_fails!(
-        receive("/secret", &new, &never),
+        receive("/secret/dir", &new, &never),
         StorageError::IsADirectory { .. }
     );
     assert_fails!(
