@@ -126,6 +126,9 @@ pub struct Limits {
     /// Messages that are kept at most; the oldest go first.
     #[serde(deserialize_with = "value::count")]
     pub kept_messages: usize,
+    /// How long a file that is offered can be accepted.
+    #[serde(with = "value::duration")]
+    pub keep_offers: Duration,
 }
 
 /// `[auth]`: how users log in.
@@ -255,6 +258,7 @@ impl Default for Limits {
             messages_per_user: 100,
             keep_messages: Duration::from_secs(90 * 24 * 3600),
             kept_messages: 1_000_000,
+            keep_offers: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }

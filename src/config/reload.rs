@@ -25,6 +25,7 @@ const LIVE: &[&str] = &[
     "limits.frames_before_login",
     "limits.keep_uploads",
     "limits.kept_uploads",
+    "limits.keep_offers",
     "limits.free_space_floor",
     "auth.plaintext_logins",
     "auth.waiting_logins",

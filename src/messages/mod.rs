@@ -20,6 +20,7 @@
 
 mod catch_up;
 mod flight;
+mod offers;
 mod presence;
 mod room;
 mod sequencer;
@@ -27,6 +28,7 @@ mod store;
 mod watches;
 mod watching;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,6 +42,7 @@ use self::store::Store;
 use crate::connection::EventLane;
 use crate::protocol::{HistoryReply, MAX_TEXT, MembersReply, SayReply, WhoReply};
 
+pub use self::offers::{Claim, OfferedFile};
 pub use self::room::{InvalidRoom, RoomName};
 pub use self::watches::{Change, MAX_WATCHES, Scope, TooManyWatches};
 pub use self::watching::Observer;
@@ -82,6 +85,8 @@ struct Shared {
     /// permit.
     ops: mpsc::UnboundedSender<Op>,
     permits: Arc<Semaphore>,
+    /// Offers that somebody is just answering.
+    claimed: Mutex<HashSet<String>>,
 }
 
 impl Shared {
@@ -119,6 +124,7 @@ impl Messages {
             presence: Mutex::default(),
             ops,
             permits: Arc::new(Semaphore::new(WAITING)),
+            claimed: Mutex::default(),
         });
         let (observer, sequencer) = Sequencer::start(&shared, writer, waiting).await?;
         Ok(Self {
@@ -323,6 +329,24 @@ pub enum MessagesError {
     /// A session watches so many paths.
     #[error(transparent)]
     TooManyWatches(#[from] TooManyWatches),
+    /// There is none of that name, or not for this user, or it was answered or has expired, or is
+    /// just being answered.
+    #[error("there is no such offer; it may have been answered, withdrawn, or have expired")]
+    NoSuchOffer,
+    /// So many offers of the user are open.
+    #[error("{0} of your offers are open, which are the most; withdraw one with `decline`")]
+    TooManyMade(usize),
+    /// So many offers to a user are open.
+    #[error("{user} has {most} open offers, which are the most")]
+    TooManyOpen {
+        /// The receiver.
+        user: Arc<str>,
+        /// The most that can be open.
+        most: usize,
+    },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    NoRandomness(getrandom::Error),
     /// The database could not be made.
     #[error("can not make {}: {source}", path.display())]
     Make {

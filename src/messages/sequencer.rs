@@ -12,6 +12,7 @@ use tracing::{error, warn};
 
 use super::catch_up::{self, PAGE, Verdict};
 use super::flight::{Ack, Flights, Landing};
+use super::offers::OfferedFile;
 use super::presence::{Changes, Inbox};
 use super::store::{Batch, Stored, Writer};
 use super::watches::Change;
@@ -31,6 +32,9 @@ const MEMBERS: usize = 1000;
 /// Rooms that a user is in.
 const ROOMS: usize = 100;
 
+/// Open offers of one user, and as many to one user.
+const OFFERS: usize = 100;
+
 /// Before places are reserved again after that has failed, unless there are messages to store.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -46,6 +50,18 @@ pub(super) enum Op {
         done: Answer<SayReply>,
         permit: OwnedSemaphorePermit,
     },
+    Offer {
+        from: Party,
+        to: Party,
+        offer: String,
+        file: OfferedFile,
+        done: Answer<SayReply>,
+        permit: OwnedSemaphorePermit,
+    },
+    /// An offer ends.
+    Close { offer: String, done: Answer<()> },
+    /// All offers end whose time is over.
+    Expire(Answer<()>),
     Join {
         user: Party,
         room: RoomName,
@@ -116,6 +132,8 @@ struct Go {
     /// Replies to what was told before, once this is kept.
     acks: Vec<Ack>,
     members: Vec<(Answer<MembersReply>, MembersReply)>,
+    /// Who waits for offers to be ended.
+    closing: Vec<Answer<()>>,
     settled: Vec<oneshot::Sender<()>>,
     /// Changes of files, with their places.
     changed: Vec<(u64, Change)>,
@@ -231,11 +249,41 @@ impl Sequencer {
                         to,
                         body: text,
                         time: Timestamp::now(),
+                        file: None,
                     });
                     go.waiting.push((done, permit));
                 }
                 Err(error) => answer(done, Err(error)),
             },
+            Op::Offer {
+                from,
+                to,
+                offer,
+                file,
+                done,
+                permit,
+            } => match self.check_offer(&from, &to, go).await {
+                Ok(()) => {
+                    go.batch.messages.push(Stored {
+                        seq: self.next(),
+                        from,
+                        to: To::User(to),
+                        body: offer,
+                        time: Timestamp::now(),
+                        file: Some(file),
+                    });
+                    go.waiting.push((done, permit));
+                }
+                Err(error) => answer(done, Err(error)),
+            },
+            Op::Close { offer, done } => {
+                go.batch.closed.push(offer);
+                go.closing.push(done);
+            }
+            Op::Expire(done) => {
+                go.batch.expired = Some(Timestamp::now());
+                go.closing.push(done);
+            }
             Op::Join { user, room, done } => match self.join(&user, &room) {
                 Ok(members) => {
                     go.batch
@@ -344,6 +392,33 @@ impl Sequencer {
         }
     }
 
+    /// Refuses an offer where too many of either user are open, with those of this go.
+    async fn check_offer(
+        &mut self,
+        from: &Party,
+        to: &Party,
+        go: &Go,
+    ) -> Result<(), MessagesError> {
+        let (mut made, mut open) = self.writer.open_offers(from.id, to.id).await?;
+        for event in go
+            .batch
+            .messages
+            .iter()
+            .filter(|event| event.file.is_some())
+        {
+            made += usize::from(event.from.id == from.id);
+            open += usize::from(event.to == To::User(to.clone()));
+        }
+        if made >= OFFERS {
+            return Err(MessagesError::TooManyMade(OFFERS));
+        }
+        if open >= OFFERS {
+            let user = Arc::clone(&to.name);
+            return Err(MessagesError::TooManyOpen { user, most: OFFERS });
+        }
+        Ok(())
+    }
+
     fn join(&mut self, user: &Party, room: &RoomName) -> Result<MembersReply, MessagesError> {
         let members = self.rooms.get(room);
         if !members.is_some_and(|members| members.contains_key(&user.id)) {
@@ -429,6 +504,12 @@ impl Sequencer {
             Ok(missed) if missed.len() < PAGE => missed,
             _ => return Verdict::NotYet(position),
         };
+        if missed.is_empty() {
+            // It was an offer that is no longer open.
+            let mut presence = self.shared.presence();
+            presence.go_live(session, position, &mut go.changes);
+            return Verdict::Hears;
+        }
         let mut flight = self.flights.prepare();
         let last = missed.last().map_or(position, |(seq, _)| *seq);
         let mut presence = self.shared.presence();
@@ -471,6 +552,9 @@ impl Sequencer {
         }
         for (done, members) in go.members {
             answer(done, Ok(members));
+        }
+        for done in go.closing {
+            answer(done, Ok(()));
         }
         self.publish(go.batch.messages, go.waiting);
         self.watching.tell(&self.shared, go.changed, go.lost);
@@ -531,6 +615,9 @@ impl Sequencer {
             answer(done, Err(failed()));
         }
         for (done, _) in go.members {
+            answer(done, Err(failed()));
+        }
+        for done in go.closing {
             answer(done, Err(failed()));
         }
         // They are stored, only not who was told.

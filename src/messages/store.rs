@@ -10,10 +10,11 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnection, SqlitePool, SqlitePoolOptions};
 use sqlx::{Connection as _, FromRow, Sqlite, Transaction};
 
+use super::offers::{self, OfferedFile};
 use super::presence::Inbox;
 use super::{MessagesError, Party, RoomName, To};
 use crate::database::{self, OpenError};
-use crate::protocol::{Event, HistoryReply, Message, encode_event};
+use crate::protocol::{Event, HistoryReply, Message, Offer, encode_event};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/messages/migrations");
 
@@ -31,30 +32,43 @@ const COLUMNS: &str = "seq, sent_by, addressee, body, time";
 /// What reads.
 #[derive(Debug)]
 pub(super) struct Store {
-    readers: SqlitePool,
+    pub(super) readers: SqlitePool,
 }
 
 /// What writes: one connection, the sequencer's.
 #[derive(Debug)]
 pub(super) struct Writer {
-    connection: SqliteConnection,
+    pub(super) connection: SqliteConnection,
     /// Events in the database.
     kept: u64,
 }
 
-/// A message that is to be stored.
+/// A message or an offer that is to be stored.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub(super) seq: u64,
     pub(super) from: Party,
     pub(super) to: To,
+    /// The text of a message, the identifier of an offer.
     pub(super) body: String,
     pub(super) time: Timestamp,
+    /// What is offered, if it is an offer.
+    pub(super) file: Option<OfferedFile>,
 }
 
 impl Stored {
     /// The event as its receivers get it.
     pub(super) fn event(&self) -> Event {
+        if let Some(file) = &self.file {
+            return Event::Offer(Offer {
+                seq: self.seq,
+                from: self.from.name.to_string(),
+                path: offers::name_of(&file.path),
+                size: file.size,
+                offer: self.body.clone(),
+                expires: file.expires,
+            });
+        }
         Event::Message(Message {
             seq: self.seq,
             from: self.from.name.to_string(),
@@ -80,6 +94,10 @@ pub(super) struct Batch {
     pub(super) messages: Vec<Stored>,
     pub(super) joined: Vec<(RoomName, Party, u64)>,
     pub(super) left: Vec<(RoomName, i64)>,
+    /// Offers that end.
+    pub(super) closed: Vec<String>,
+    /// All offers end whose time is over by then.
+    pub(super) expired: Option<Timestamp>,
     pub(super) inboxes: HashMap<i64, Inbox>,
     /// Places up to here are taken from now on.
     pub(super) reserved: Option<u64>,
@@ -90,6 +108,8 @@ impl Batch {
         self.messages.is_empty()
             && self.joined.is_empty()
             && self.left.is_empty()
+            && self.closed.is_empty()
+            && self.expired.is_none()
             && self.inboxes.is_empty()
             && self.reserved.is_none()
     }
@@ -113,7 +133,7 @@ impl Row {
     fn into_message(self) -> Message {
         Message {
             seq: self.seq(),
-            time: Timestamp::from_microsecond(self.time).unwrap_or(Timestamp::UNIX_EPOCH),
+            time: time(self.time),
             from: self.sent_by,
             to: self.addressee,
             text: self.body,
@@ -233,8 +253,10 @@ async fn missed(
     most: usize,
 ) -> Result<Vec<(u64, Bytes)>, MessagesError> {
     let most_rows = integer(most as u64);
-    let query =
-        format!("SELECT {COLUMNS} FROM events WHERE receiver = ? AND seq > ? ORDER BY seq LIMIT ?");
+    let query = format!(
+        "SELECT {COLUMNS} FROM events \
+         WHERE kind = 0 AND receiver = ? AND seq > ? ORDER BY seq LIMIT ?"
+    );
     let mut rows: Vec<Row> = sqlx::query_as(&query)
         .bind(user)
         .bind(integer(position))
@@ -263,13 +285,19 @@ async fn missed(
             .map_err(reading)?;
         rows.extend(said);
     }
-    rows.sort_by_key(|row| row.seq);
-    rows.truncate(most);
-    let events = rows.into_iter().map(|row| {
-        let seq = row.seq();
-        (seq, encode_event(&Event::Message(row.into_message())))
-    });
-    Ok(events.collect())
+    let messages = rows.into_iter().map(Row::into_message);
+    let messages = messages.map(|message| (message.seq, Event::Message(message)));
+    let offers = offers::open(connection, user, position, most).await?;
+    let offers = offers
+        .into_iter()
+        .map(|offer| (offer.seq, Event::Offer(offer)));
+    let mut events: Vec<_> = messages.chain(offers).collect();
+    events.sort_by_key(|(seq, _)| *seq);
+    events.truncate(most);
+    let events = events.into_iter();
+    Ok(events
+        .map(|(seq, event)| (seq, encode_event(&event)))
+        .collect())
 }
 
 impl Writer {
@@ -381,6 +409,7 @@ async fn write(
     if !batch.messages.is_empty() {
         write_messages(transaction, &batch.messages).await?;
     }
+    offers::write(transaction, batch).await?;
     for (room, user, since) in &batch.joined {
         sqlx::query("INSERT OR IGNORE INTO members VALUES (?, ?, ?, ?)")
             .bind(room.as_str())
@@ -428,6 +457,7 @@ async fn write_messages(
         &'a str,
         &'a str,
         i64,
+        u8,
     );
     let rows: Vec<Values<'_>> = messages
         .iter()
@@ -442,6 +472,7 @@ async fn write_messages(
                 to,
                 body,
                 time,
+                file,
             } = message;
             let time = time.as_microsecond();
             (
@@ -453,12 +484,13 @@ async fn write_messages(
                 to.as_str(),
                 &**body,
                 time,
+                u8::from(file.is_some()),
             )
         })
         .collect();
     let json = serde_json::to_string(&rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query(
-        "INSERT INTO events SELECT value ->> 0, 0, value ->> 1, value ->> 2, value ->> 3, \
+        "INSERT INTO events SELECT value ->> 0, value ->> 8, value ->> 1, value ->> 2, value ->> 3, \
          value ->> 4, value ->> 5, value ->> 6, value ->> 7 FROM json_each(?)",
     )
     .bind(json)
@@ -474,7 +506,7 @@ fn failed(doing: &'static str, source: sqlx::Error) -> MessagesError {
     }
 }
 
-fn reading(source: sqlx::Error) -> MessagesError {
+pub(super) fn reading(source: sqlx::Error) -> MessagesError {
     failed("read", source)
 }
 
@@ -483,10 +515,14 @@ fn storing(source: sqlx::Error) -> MessagesError {
 }
 
 /// A number as `SQLite` keeps it; there are no larger ones on the wire.
-fn integer(number: u64) -> i64 {
+pub(super) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn unsigned(number: i64) -> u64 {
+pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+pub(super) fn time(microseconds: i64) -> Timestamp {
+    Timestamp::from_microsecond(microseconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }

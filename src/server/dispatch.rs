@@ -203,11 +203,10 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::History(command) => self.in_order(job, id, command).await,
             Request::Join(command) => self.in_order(job, id, command).await,
             Request::Leave(command) => self.in_order(job, id, command).await,
-            Request::SendTo(_) | Request::Offers(_) | Request::Accept(_) | Request::Decline(_) => {
-                let mut bad = BadRequest::of_field(id, request.cmd(), "cmd", "not yet offered");
-                bad.unsupported = true;
-                self.refuse(bad).await
-            }
+            Request::SendTo(command) => self.beside(job, id, command).await,
+            Request::Offers(command) => self.in_order(job, id, command).await,
+            Request::Accept(command) => self.beside(job, id, command).await,
+            Request::Decline(command) => self.in_order(job, id, command).await,
             Request::Ticket(_) => {
                 let (peer, events) = (&self.session.peer, self.session.outbox.events());
                 let reply = commands::ticket(id, &self.member, peer, events);

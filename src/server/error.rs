@@ -116,9 +116,12 @@ fn seconds(duration: Duration) -> String {
 fn retry_after(error: &CommandError, code: ErrorCode) -> Option<Duration> {
     match error {
         CommandError::TooManyAttempts(wait) | CommandError::TooMuchSaid(wait) => Some(*wait),
-        CommandError::TooManyLogins | CommandError::TooManySessions(_) | CommandError::Evicted => {
-            Some(RETRY_LATER)
-        }
+        CommandError::TooManyLogins
+        | CommandError::TooManySessions(_)
+        | CommandError::Evicted
+        | CommandError::Messages(
+            MessagesError::TooManyMade(_) | MessagesError::TooManyOpen { .. },
+        ) => Some(RETRY_LATER),
         _ => (code == ErrorCode::Limited).then_some(RETRY_AFTER),
     }
 }
@@ -143,15 +146,18 @@ fn code_of(error: &MessagesError) -> ErrorCode {
     match error {
         MessagesError::EmptyText | MessagesError::TextWithNul => ErrorCode::BadRequest,
         MessagesError::TextTooLong(_) => ErrorCode::TooLarge,
-        MessagesError::NoSuchRoom(_) => ErrorCode::NotFound,
+        MessagesError::NoSuchRoom(_) | MessagesError::NoSuchOffer => ErrorCode::NotFound,
         MessagesError::NotInRoom(_) => ErrorCode::Denied,
         MessagesError::RoomFull { .. }
         | MessagesError::TooManyRooms(_)
-        | MessagesError::TooManyWatches(_) => ErrorCode::Limited,
+        | MessagesError::TooManyWatches(_)
+        | MessagesError::TooManyMade(_)
+        | MessagesError::TooManyOpen { .. } => ErrorCode::Limited,
         error if error.is_full_disk() => ErrorCode::NoSpace,
-        MessagesError::Make { .. } | MessagesError::Database { .. } | MessagesError::Ended => {
-            ErrorCode::Internal
-        }
+        MessagesError::Make { .. }
+        | MessagesError::Database { .. }
+        | MessagesError::NoRandomness(_)
+        | MessagesError::Ended => ErrorCode::Internal,
     }
 }
 

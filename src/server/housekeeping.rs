@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// It does not look more often, for however short a time something is to be kept.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// Tells the store its settings and has it drop what is kept for too long. Never ends.
+/// Tells the store its settings and has it and the messages drop what is kept for too long. Never ends.
 pub(super) async fn run(shared: &Shared) {
     let mut changes = shared.config.subscribe();
     loop {
@@ -31,6 +31,9 @@ pub(super) async fn run(shared: &Shared) {
             info!(uploads = dropped, "dropped uploads that nobody resumed");
         }
         forget_messages(shared, &config).await;
+        if let Err(error) = shared.messages.expire_offers().await {
+            warn!(%error, "can not remove the offers that have expired");
+        }
         tokio::select! {
             () = sleep(pause(settings)) => {}
             // The sender is in `shared`, so it is there.

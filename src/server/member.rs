@@ -11,8 +11,8 @@ use super::disk::Disk;
 use super::limits::Block;
 use super::session::End;
 use super::{CommandError, Shared};
-use crate::accounts::Account;
-use crate::messages::Party;
+use crate::accounts::{Account, UserName};
+use crate::messages::{MessagesError, Party};
 use crate::storage::{Mount, StorageError, Store, View, VirtualPath};
 
 /// The user of a session, with what they see and where they are.
@@ -130,6 +130,22 @@ impl Member {
     pub(super) fn resolve(&self, text: &str) -> Result<VirtualPath, CommandError> {
         let path = self.cwd.resolve(text).map_err(StorageError::from)?;
         Ok(path)
+    }
+
+    /// What the user `from` sees now.
+    ///
+    /// # Errors
+    /// [`MessagesError::NoSuchOffer`] if the account is gone or disabled.
+    pub(super) async fn view_of(&self, from: &Party) -> Result<View, CommandError> {
+        let name: Option<UserName> = from.name.parse().ok();
+        let account = match &name {
+            Some(name) => self.shared.accounts.account(name).await?,
+            None => None,
+        };
+        // Another account of the same name is another user.
+        let account = account.filter(|account| account.id == from.id);
+        let account = account.ok_or(MessagesError::NoSuchOffer)?;
+        view_of(&self.shared.store, &self.disk, &account).await
     }
 
     /// Does `work` on the user's files, on a thread that may block.

@@ -47,23 +47,34 @@ pub(super) fn copy(
         return Err(into_itself(to));
     }
     check(to, is_dir, if_exists, false)?;
-    let mut copying = Copying {
-        to,
-        reservation: Reservation::new(&to.space),
-        stop,
-    };
+    let mut copying = Copying::begin(to, stop);
     let staged = if is_dir {
         from.require(from.rights.list)?;
         copying.stage_tree(from)?
     } else {
         copying.stage_file(&StoredFile::of(from, file, meta)?)?
     };
-    let publishing = Publishing {
-        staged,
-        reservation: copying.reservation,
-        to,
-    };
-    publishing.publish(if_exists, false)
+    copying.publish(staged, if_exists)
+}
+
+/// Copies the file at `from`, which is to be that `version`, from another member's view to `to`.
+/// Never by a second name of the same file: what one of them does to it is not the other's.
+pub(super) fn receive(
+    from: &Place,
+    version: &str,
+    to: &Place,
+    if_exists: IfExists,
+    stop: &dyn Fn() -> bool,
+) -> Result<VirtualPath, StorageError> {
+    to.require(to.rights.write && !to.is_root())?;
+    let source = StoredFile::open(from)?;
+    if source.info().version.as_deref() != Some(version) {
+        return Err(StorageError::changed(&from.full));
+    }
+    check(to, false, if_exists, false)?;
+    let mut copying = Copying::begin(to, stop);
+    let staged = copying.stage_file(&source)?;
+    copying.publish(staged, if_exists)
 }
 
 struct Copying<'a> {
@@ -72,7 +83,24 @@ struct Copying<'a> {
     stop: &'a dyn Fn() -> bool,
 }
 
-impl Copying<'_> {
+impl<'a> Copying<'a> {
+    fn begin(to: &'a Place, stop: &'a dyn Fn() -> bool) -> Self {
+        Self {
+            to,
+            reservation: Reservation::new(&to.space),
+            stop,
+        }
+    }
+
+    fn publish(self, staged: Staged, if_exists: IfExists) -> Result<VirtualPath, StorageError> {
+        let publishing = Publishing {
+            staged,
+            reservation: self.reservation,
+            to: self.to,
+        };
+        publishing.publish(if_exists, false)
+    }
+
     fn stage_file(&mut self, source: &StoredFile) -> Result<Staged, StorageError> {
         let staging = &self.to.space.staging;
         let (staged, file) = staging.file().at("stage", &self.to.full)?;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::changes::{self, Seen};
-use super::copy::copy;
+use super::copy::{copy, receive};
 use super::error::{At, StorageError};
 use super::file::{Info, StoredFile};
 use super::kept::KeptUpload;
@@ -232,6 +232,31 @@ impl View {
         stop: &dyn Fn() -> bool,
     ) -> Result<VirtualPath, StorageError> {
         copy(&self.place(from), &self.place(to), if_exists, stop)
+    }
+
+    /// Copies the file that is `from` in the view `source` of another member, if it is that
+    /// `version` still, and says which path it got here. What fails names the file only, not where
+    /// the other member has it.
+    ///
+    /// # Errors
+    /// As [`Self::copy`]; [`StorageError::NotFound`] and [`StorageError::Denied`] also where the
+    /// other member may no longer read the file, [`StorageError::Changed`] where it is another
+    /// version. Nothing is left of it then.
+    pub fn receive(
+        &self,
+        source: &Self,
+        from: &VirtualPath,
+        version: &str,
+        to: &VirtualPath,
+        if_exists: IfExists,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<VirtualPath, StorageError> {
+        let name = from.name().unwrap_or_default();
+        let from = Place {
+            full: VirtualPath::root().join_name(name)?,
+            ..source.place(from)
+        };
+        receive(&from, version, &self.place(to), if_exists, stop)
     }
 
     /// Opens the file `path` for reading, if it is that `version`.

@@ -26,6 +26,7 @@ mod limits;
 mod load;
 mod messages;
 mod network;
+mod offers;
 mod operations_document;
 mod passwd;
 mod paths;

@@ -23,6 +23,26 @@ CREATE INDEX events_by_receiver ON events (receiver, seq) WHERE receiver IS NOT 
 CREATE INDEX events_by_pair ON events (sender, receiver, seq) WHERE receiver IS NOT NULL;
 CREATE INDEX events_by_room ON events (room, seq) WHERE room IS NOT NULL;
 
+-- The offers that are open. One that is answered or has expired is gone, and its event with it.
+CREATE TABLE offers (
+    -- Random, hex.
+    offer      TEXT    PRIMARY KEY,
+    -- The place of its event.
+    event      INTEGER NOT NULL UNIQUE,
+    offered_by INTEGER NOT NULL,
+    offered_to INTEGER NOT NULL,
+    -- Where the file is, as its sender sees it.
+    path       TEXT    NOT NULL,
+    -- What the file was when it was offered.
+    version    TEXT    NOT NULL,
+    size       INTEGER NOT NULL,
+    expires    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX offers_by_sender ON offers (offered_by);
+CREATE INDEX offers_by_receiver ON offers (offered_to, event);
+CREATE INDEX offers_by_end ON offers (expires);
+
 CREATE TABLE members (
     room  TEXT    NOT NULL,
     user  INTEGER NOT NULL,

@@ -10,7 +10,7 @@ pub(super) fn answer(shared: &Shared, peer: &Peer) -> HelloReply {
     if peer.certificate().is_some() {
         logins.push("certificate".into());
     }
-    let mut features = vec!["messages", "watch"];
+    let mut features = vec!["messages", "offers", "watch"];
     if shared.datagrams.port().is_some() {
         features.insert(0, "datagrams");
     }

@@ -1,7 +1,9 @@
 //! The commands, one file each, and the one place that leads from a request to its command.
 
+mod accept;
 mod cd;
 mod cp;
+mod decline;
 mod df;
 mod discard;
 mod get;
@@ -15,6 +17,7 @@ mod login;
 mod ls;
 mod mkdir;
 mod mv;
+mod offers;
 mod passwd;
 mod ping;
 mod put;
@@ -22,6 +25,7 @@ mod pwd;
 mod register;
 mod rm;
 mod say;
+mod send;
 mod stat;
 mod ticket;
 mod uploads;

@@ -123,3 +123,73 @@ fn a_copy_too_deep_to_be_named_is_refused_whole() {
     assert!(data.names(&"/e".repeat(20)).is_empty());
     data.assert_exact("/", "homes/alice");
 }
+
+/// The view of bob, beside alice's.
+fn bob(data: &Data, limits: Limits) -> View {
+    let home = data.store.home("bob", limits).expect("a home");
+    View::new(&data.store, home, Vec::new())
+}
+
+#[test]
+fn a_received_file_is_another_file_with_the_same_content_and_digest() {
+    use std::os::unix::fs::MetadataExt;
+    let data = Data::new();
+    data.mkdir("/secret");
+    let original = data.put("/secret/a", &[7; 300_000]).expect("put");
+    let bob = bob(&data, Limits::default());
+    let receive = |if_exists| {
+        let (from, to) = (at("/secret/a"), at("/b"));
+        bob.receive(&data.view, &from, &original.version, &to, if_exists, &never)
+    };
+    assert_eq!(receive(IfExists::Fail).expect("copied"), at("/b"));
+    assert_fails!(receive(IfExists::Fail), StorageError::Exists { .. });
+    assert_eq!(receive(IfExists::Rename).expect("copied"), at("/b (1)"));
+    let got = bob.open(&at("/b"), None).expect("there");
+    assert_eq!(read(&got).expect("read"), [7; 300_000]);
+    assert_eq!(got.info().digest, Some(original.digest));
+    let meta = |path: &str| std::fs::metadata(data.data(path)).expect("there");
+    let (theirs, ours) = (meta("homes/alice/secret/a"), meta("homes/bob/b"));
+    assert_ne!(theirs.ino(), ours.ino());
+    assert_eq!((theirs.nlink(), ours.nlink()), (1, 1), "no hard link");
+    std::fs::write(data.data("homes/bob/b"), b"mine now").expect("written");
+    assert_eq!(data.get("/secret/a").expect("there"), [7; 300_000]);
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn what_can_not_be_received_leaves_nothing_and_does_not_say_where_it_was() {
+    let data = Data::new();
+    data.mkdir("/secret/dir");
+    let old = data.put("/secret/a", b"old").expect("put").version;
+    let new = data.put("/secret/a", &[0; 100]).expect("put").version;
+    let limits = Limits {
+        bytes: Some(99),
+        files: None,
+    };
+    let bob = bob(&data, limits);
+    let receive = |from: &str, version: &str, stop: &dyn Fn() -> bool| {
+        let (from, to) = (at(from), at("/b"));
+        let received = bob.receive(&data.view, &from, version, &to, IfExists::Fail, stop);
+        let error = received.expect_err("refused");
+        assert!(!error.to_string().contains("secret"), "{error}");
+        Err::<(), _>(error)
+    };
+    assert_fails!(
+        receive("/secret/a", &old, &never),
+        StorageError::Changed { .. }
+    );
+    assert_fails!(
+        receive("/secret/b", &new, &never),
+        StorageError::NotFound { .. }
+    );
+    assert_fails!(
+        receive("/secret/dir", &new, &never),
+        StorageError::IsADirectory { .. }
+    );
+    assert_fails!(
+        receive("/secret/a", &new, &never),
+        StorageError::QuotaExceeded { limit: 99, .. }
+    );
+    assert_eq!(data.staged(), 0);
+    assert_eq!(bob.usage(&VirtualPath::root()).expect("counted").used, 0);
+}

@@ -1,0 +1,318 @@
+//! Offers: files that users hand to each other, by reference, until they are answered.
+//!
+//! An offer is open as long as it is in the database. Who answers it *claims* it first, so that it
+//! is answered once; a claim that is dropped leaves it open.
+
+use std::collections::HashSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use data_encoding::HEXLOWER;
+use jiff::Timestamp;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{FromRow, Sqlite, Transaction};
+use tokio::sync::oneshot;
+
+use super::sequencer::Op;
+use super::store::{Batch, Writer, integer, reading, time, unsigned};
+use super::{Messages, MessagesError, Party, Said, Shared, To};
+use crate::protocol::{Offer, OffersReply};
+
+/// JSON of an offer in `offers` beside its file's name, in bytes.
+const ENTRY: usize = 256;
+
+/// The file of an offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedFile {
+    /// Its absolute path, as the sender sees it. Not for the receiver's eyes.
+    pub path: String,
+    /// What it was when it was offered.
+    pub version: String,
+    /// Its bytes then.
+    pub size: u64,
+    /// When the offer ends.
+    pub expires: Timestamp,
+}
+
+/// An open offer that nobody else can answer meanwhile. Dropping it leaves the offer open.
+#[derive(Debug)]
+pub struct Claim {
+    /// Who offers it.
+    pub from: Party,
+    /// What is offered.
+    pub file: OfferedFile,
+    hold: Hold,
+}
+
+#[derive(Debug)]
+struct Hold {
+    shared: Arc<Shared>,
+    offer: String,
+}
+
+#[derive(Debug, FromRow)]
+struct Row {
+    offer: String,
+    event: i64,
+    offered_by: i64,
+    sent_by: String,
+    path: String,
+    version: String,
+    size: i64,
+    expires: i64,
+}
+
+const SELECT: &str = "SELECT offer, event, offered_by, sent_by, path, version, size, expires \
+                      FROM offers JOIN events ON events.seq = offers.event";
+
+/// Ends the offer of this name, and what would be told of it.
+const CLOSE: [&str; 2] = [
+    "DELETE FROM events WHERE seq IN (SELECT event FROM offers WHERE offer = ?)",
+    "DELETE FROM offers WHERE offer = ?",
+];
+
+/// The same for those that end by then.
+const EXPIRE: [&str; 2] = [
+    "DELETE FROM events WHERE seq IN (SELECT event FROM offers WHERE expires <= ?)",
+    "DELETE FROM offers WHERE expires <= ?",
+];
+
+impl Messages {
+    /// Offers a file of `from` to `to`: the identifier, and what resolves once the offer is stored
+    /// and those who hear at once were told.
+    ///
+    /// # Errors
+    /// [`MessagesError::NoRandomness`]. What is returned: [`MessagesError::TooManyMade`],
+    /// [`MessagesError::TooManyOpen`], [`MessagesError::Database`].
+    pub async fn offer(
+        &self,
+        from: Party,
+        to: Party,
+        file: OfferedFile,
+    ) -> Result<(String, Said), MessagesError> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(MessagesError::NoRandomness)?;
+        let offer = HEXLOWER.encode(&random);
+        let permit = Arc::clone(&self.shared.permits).acquire_owned().await;
+        let permit = permit.map_err(|_| MessagesError::Ended)?;
+        let (done, said) = oneshot::channel();
+        self.shared.tell_sequencer(Op::Offer {
+            from,
+            to,
+            offer: offer.clone(),
+            file,
+            done,
+            permit,
+        })?;
+        Ok((offer, Said(said)))
+    }
+
+    /// The open offers to `user`, the oldest first, as many as `budget` bytes of JSON hold.
+    ///
+    /// # Errors
+    /// [`MessagesError::Database`].
+    pub async fn offers(&self, user: i64, budget: usize) -> Result<OffersReply, MessagesError> {
+        let readers = &self.shared.store.readers;
+        let mut connection = readers.acquire().await.map_err(reading)?;
+        let open = open(&mut connection, user, 0, usize::MAX).await?;
+        let (found, mut left) = (open.len(), budget);
+        let mut offers = Vec::with_capacity(found);
+        for offer in open {
+            let name = serde_json::to_string(&offer.path).map_or(0, |name| name.len());
+            let Some(rest) = left.checked_sub(ENTRY + name) else {
+                break;
+            };
+            left = rest;
+            offers.push(offer);
+        }
+        Ok(OffersReply {
+            more: offers.len() < found,
+            offers,
+        })
+    }
+
+    /// Claims an offer to `user`, to accept it.
+    ///
+    /// # Errors
+    /// [`MessagesError::NoSuchOffer`], [`MessagesError::Database`].
+    pub async fn claim_to_accept(&self, user: i64, offer: &str) -> Result<Claim, MessagesError> {
+        self.claim(user, offer, "offered_to = ?2").await
+    }
+
+    /// Claims an offer to or from `user`, to decline or withdraw it.
+    ///
+    /// # Errors
+    /// [`MessagesError::NoSuchOffer`], [`MessagesError::Database`].
+    pub async fn claim_to_decline(&self, user: i64, offer: &str) -> Result<Claim, MessagesError> {
+        self.claim(user, offer, "?2 IN (offered_to, offered_by)")
+            .await
+    }
+
+    async fn claim(&self, user: i64, offer: &str, by: &str) -> Result<Claim, MessagesError> {
+        let hold = Hold::take(&self.shared, offer).ok_or(MessagesError::NoSuchOffer)?;
+        let query = format!("{SELECT} WHERE offer = ?1 AND {by} AND expires > ?3");
+        let found: Option<Row> = sqlx::query_as(&query)
+            .bind(offer)
+            .bind(user)
+            .bind(Timestamp::now().as_microsecond())
+            .fetch_optional(&self.shared.store.readers)
+            .await
+            .map_err(reading)?;
+        let row = found.ok_or(MessagesError::NoSuchOffer)?;
+        Ok(Claim {
+            from: Party {
+                id: row.offered_by,
+                name: row.sent_by.into(),
+            },
+            file: OfferedFile {
+                path: row.path,
+                version: row.version,
+                size: unsigned(row.size),
+                expires: time(row.expires),
+            },
+            hold,
+        })
+    }
+
+    /// Removes the offers whose time is over.
+    ///
+    /// # Errors
+    /// [`MessagesError::Database`].
+    pub async fn expire_offers(&self) -> Result<(), MessagesError> {
+        let query = "SELECT EXISTS (SELECT 1 FROM offers WHERE expires <= ?)";
+        let over: bool = sqlx::query_scalar(query)
+            .bind(Timestamp::now().as_microsecond())
+            .fetch_one(&self.shared.store.readers)
+            .await
+            .map_err(reading)?;
+        if !over {
+            return Ok(());
+        }
+        self.shared.ask(Op::Expire).await
+    }
+}
+
+impl Claim {
+    /// Ends the offer.
+    ///
+    /// # Errors
+    /// [`MessagesError::Database`]: it is open still.
+    pub async fn close(self) -> Result<(), MessagesError> {
+        let (done, closed) = oneshot::channel();
+        let offer = self.hold.offer.clone();
+        let op = Op::Close { offer, done };
+        self.hold.shared.tell_sequencer(op)?;
+        closed.await.unwrap_or(Err(MessagesError::Ended))
+    }
+}
+
+impl Hold {
+    fn take(shared: &Arc<Shared>, offer: &str) -> Option<Self> {
+        let is_first = claimed(shared).insert(offer.to_owned());
+        is_first.then(|| Self {
+            shared: Arc::clone(shared),
+            offer: offer.to_owned(),
+        })
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        claimed(&self.shared).remove(&self.offer);
+    }
+}
+
+fn claimed(shared: &Shared) -> MutexGuard<'_, HashSet<String>> {
+    let claimed = shared.claimed.lock();
+    claimed.unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a receiver is told of the file's path: its last component.
+pub(super) fn name_of(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// The first `most` offers to `user` that are open and came after `position`.
+pub(super) async fn open(
+    connection: &mut SqliteConnection,
+    user: i64,
+    position: u64,
+    most: usize,
+) -> Result<Vec<Offer>, MessagesError> {
+    let query = format!(
+        "{SELECT} WHERE offered_to = ? AND event > ? AND expires > ? ORDER BY event LIMIT ?"
+    );
+    let rows: Vec<Row> = sqlx::query_as(&query)
+        .bind(user)
+        .bind(integer(position))
+        .bind(Timestamp::now().as_microsecond())
+        .bind(integer(most as u64))
+        .fetch_all(connection)
+        .await
+        .map_err(reading)?;
+    let offers = rows.into_iter().map(|row| Offer {
+        seq: unsigned(row.event),
+        from: row.sent_by,
+        path: name_of(&row.path),
+        size: unsigned(row.size),
+        offer: row.offer,
+        expires: time(row.expires),
+    });
+    Ok(offers.collect())
+}
+
+impl Writer {
+    /// How many offers of `from`, and how many to `to`, are open.
+    pub(super) async fn open_offers(
+        &mut self,
+        from: i64,
+        to: i64,
+    ) -> Result<(usize, usize), MessagesError> {
+        let query = "SELECT (SELECT COUNT(*) FROM offers WHERE offered_by = ?1 AND expires > ?3), \
+                     (SELECT COUNT(*) FROM offers WHERE offered_to = ?2 AND expires > ?3)";
+        let (made, open): (i64, i64) = sqlx::query_as(query)
+            .bind(from)
+            .bind(to)
+            .bind(Timestamp::now().as_microsecond())
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(reading)?;
+        let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        Ok((count(made), count(open)))
+    }
+}
+
+/// Keeps what a batch says about offers. Their events are kept with the messages.
+pub(super) async fn write(
+    transaction: &mut Transaction<'_, Sqlite>,
+    batch: &Batch,
+) -> Result<(), sqlx::Error> {
+    for event in &batch.messages {
+        let (Some(file), To::User(receiver)) = (&event.file, &event.to) else {
+            continue;
+        };
+        sqlx::query("INSERT INTO offers VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+            .bind(&event.body)
+            .bind(integer(event.seq))
+            .bind(event.from.id)
+            .bind(receiver.id)
+            .bind(&file.path)
+            .bind(&file.version)
+            .bind(integer(file.size))
+            .bind(file.expires.as_microsecond())
+            .execute(&mut **transaction)
+            .await?;
+    }
+    for offer in &batch.closed {
+        for query in CLOSE {
+            let query = sqlx::query(query).bind(offer);
+            query.execute(&mut **transaction).await?;
+        }
+    }
+    if let Some(now) = batch.expired {
+        for query in EXPIRE {
+            let query = sqlx::query(query).bind(now.as_microsecond());
+            query.execute(&mut **transaction).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! `accept`: take a file that was offered; nothing crosses the network.
+
+use tracing::warn;
+
+use super::Command;
+use crate::protocol::{Accept, IfExists, PathReply};
+use crate::server::CommandError;
+use crate::server::member::Member;
+use crate::storage::{StorageError, VirtualPath};
+
+impl Command for Accept {
+    async fn apply(self, member: &mut Member) -> Result<PathReply, CommandError> {
+        let given = match &self.path {
+            Some(path) => Some(member.resolve(path)?),
+            None => None,
+        };
+        let messages = member.shared.messages.clone();
+        let claim = messages
+            .claim_to_accept(member.account.id, &self.offer)
+            .await?;
+        let source = member.view_of(&claim.from).await?;
+        let from = VirtualPath::parse(&claim.file.path).map_err(StorageError::from)?;
+        let (to, if_exists) = match given {
+            Some(path) => (path, IfExists::Fail),
+            None => {
+                let name = from.name().unwrap_or_default();
+                let path = member.cwd.join_name(name).map_err(StorageError::from)?;
+                (path, IfExists::Rename)
+            }
+        };
+        let gone = member.gone.clone();
+        // The claim goes along: work that has begun is not cut off, whoever waits for it.
+        let (path, claim) = member
+            .with_view(move |view| {
+                let version = &claim.file.version;
+                let stop = || gone.is_cancelled();
+                let path = view.receive(&source, &from, version, &to, if_exists, &stop)?;
+                Ok((path, claim))
+            })
+            .await?;
+        if let Err(error) = claim.close().await {
+            warn!(%error, "an offer that was accepted stays open");
+        }
+        Ok(PathReply {
+            path: path.to_string(),
+        })
+    }
+}

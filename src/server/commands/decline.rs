@@ -1,0 +1,15 @@
+//! `decline`: do not take a file that was offered, or no longer offer it.
+
+use super::Command;
+use crate::protocol::{Decline, Nothing};
+use crate::server::CommandError;
+use crate::server::member::Member;
+
+impl Command for Decline {
+    async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
+        let messages = &member.shared.messages;
+        let claim = messages.claim_to_decline(member.account.id, &self.offer);
+        claim.await?.close().await?;
+        Ok(Nothing {})
+    }
+}
