@@ -406,8 +406,8 @@ mod tests {
             let begun = later.watch("/".into(), scopes, None).await.expect("few");
             scene.change(99_999..100_000);
             for number in before.chain([99_999]) {
-                let (seq, line) = scene.next().await;
-                assert_eq!(line, format!("made /{number}"));
+                let (seq, told) = scene.next().await;
+                assert_eq!(told, format!("made /{number}"));
                 assert_eq!(seq > begun.seq, number == 99_999, "{seq} {}", begun.seq);
             }
             let event = lane.next().await;

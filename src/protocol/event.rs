@@ -34,7 +34,7 @@ pub struct Changed {
     pub path: String,
     /// What happened there.
     pub kind: ChangeKind,
-    /// Where it was before, if it was moved and the session may see that place.
+    /// Where it was before, if it was moved and the session watches that place too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// The user who did it; absent from an overflow.
