@@ -316,3 +316,84 @@ pub(super) async fn write(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn party(id: i64) -> Party {
+        let name = format!("user{id}").into();
+        Party { id, name }
+    }
+
+    fn file(expires: Timestamp) -> OfferedFile {
+        OfferedFile {
+            path: "/secret/a b".into(),
+            version: "1".into(),
+            size: 7,
+            expires,
+        }
+    }
+
+    async fn rows(messages: &Messages) -> (i64, i64) {
+        let query = "SELECT (SELECT COUNT(*) FROM offers), (SELECT COUNT(*) FROM events)";
+        let counted = sqlx::query_as(query).fetch_one(&messages.shared.store.readers);
+        counted.await.expect("counted")
+    }
+
+    async fn offer(messages: &Messages, expires: Timestamp) -> String {
+        let begun = messages.offer(party(1), party(2), file(expires)).await;
+        let (offer, said) = begun.expect("begun");
+        said.done().await.expect("stored");
+        offer
+    }
+
+    #[tokio::test]
+    async fn what_has_expired_is_neither_told_nor_claimed_and_then_removed_with_its_event() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let messages = Messages::open(directory.path()).await.expect("messages");
+        let over = offer(&messages, Timestamp::UNIX_EPOCH).await;
+        let open = offer(&messages, Timestamp::MAX).await;
+        let claimed = messages.claim_to_accept(2, &over).await;
+        assert!(matches!(claimed, Err(MessagesError::NoSuchOffer)));
+        let missed = messages.shared.store.missed(2, 0, 10).await;
+        assert_eq!(missed.expect("read").len(), 1);
+        assert_eq!(rows(&messages).await, (2, 2));
+        messages.expire_offers().await.expect("removed");
+        assert_eq!(rows(&messages).await, (1, 1));
+        let listed = messages.offers(2, 1 << 16).await.expect("read").offers;
+        assert_eq!((&*listed[0].offer, &*listed[0].path), (&*open, "a b"));
+    }
+
+    #[tokio::test]
+    async fn a_claim_keeps_others_away_until_it_is_dropped_and_closing_it_ends_the_offer() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let messages = Messages::open(directory.path()).await.expect("messages");
+        let offer = offer(&messages, Timestamp::MAX).await;
+        let claim = messages.claim_to_accept(2, &offer).await.expect("claimed");
+        assert_eq!((claim.from.id, &*claim.file.path), (1, "/secret/a b"));
+        for user in [1, 2] {
+            let second = messages.claim_to_decline(user, &offer).await;
+            assert!(matches!(second, Err(MessagesError::NoSuchOffer)));
+        }
+        drop(claim);
+        let claim = messages.claim_to_decline(1, &offer).await;
+        claim.expect("claimed").close().await.expect("closed");
+        assert_eq!(rows(&messages).await, (0, 0));
+        let again = messages.claim_to_accept(2, &offer).await;
+        assert!(matches!(again, Err(MessagesError::NoSuchOffer)));
+        let claimed = messages.shared.claimed.lock().expect("sound");
+        assert!(claimed.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_list_ends_where_its_frame_does_and_says_so() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let messages = Messages::open(directory.path()).await.expect("messages");
+        let first = offer(&messages, Timestamp::MAX).await;
+        offer(&messages, Timestamp::MAX).await;
+        let reply = messages.offers(2, ENTRY + 100).await.expect("read");
+        assert_eq!((&*reply.offers[0].offer, reply.offers.len()), (&*first, 1));
+        assert!(reply.more);
+    }
+}

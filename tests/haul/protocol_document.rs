@@ -258,7 +258,7 @@ fn what_is_said_not_to_be_offered_is_answered_unsupported() {
     let commands: Vec<_> = rows(section("## 14."))
         .flat_map(|row| words_in_backticks(row[0]))
         .collect();
-    assert!(commands.len() > 10, "{commands:?}");
+    assert!(!commands.is_empty(), "the table is read");
     for command in commands {
         let refused = Request::parse(format!(r#"{{"cmd":"{command}"}}"#).as_bytes());
         assert!(refused.expect_err(command).unsupported, "{command}");

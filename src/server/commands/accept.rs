@@ -20,13 +20,12 @@ impl Command for Accept {
             .await?;
         let source = member.view_of(&claim.from).await?;
         let from = VirtualPath::parse(&claim.file.path).map_err(StorageError::from)?;
-        let (to, if_exists) = match given {
-            Some(path) => (path, IfExists::Fail),
-            None => {
-                let name = from.name().unwrap_or_default();
-                let path = member.cwd.join_name(name).map_err(StorageError::from)?;
-                (path, IfExists::Rename)
-            }
+        let (to, if_exists) = if let Some(path) = given {
+            (path, IfExists::Fail)
+        } else {
+            let name = from.name().unwrap_or_default();
+            let path = member.cwd.join_name(name).map_err(StorageError::from)?;
+            (path, IfExists::Rename)
         };
         let gone = member.gone.clone();
         // The claim goes along: work that has begun is not cut off, whoever waits for it.
