@@ -300,7 +300,7 @@ mod tests {
             let directory = tempfile::tempdir().expect("a directory");
             let messages = Messages::open(directory.path()).await.expect("opened");
             let lane = EventLane::default();
-            let attendance = messages.attend(&alice(), Some(lane.clone()), None);
+            let attendance = messages.attend(&alice(), Some(lane.clone()), true, None);
             let scope = Scope {
                 space: "homes/alice".into(),
                 inner: "/".into(),
