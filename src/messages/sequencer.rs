@@ -15,7 +15,7 @@ use super::flight::{Ack, Flights, Landing};
 use super::presence::{Changes, Inbox};
 use super::store::{Batch, Stored, Writer};
 use super::watches::Change;
-use super::watching::{Ask, Observer, Watching};
+use super::watching::{Ask, Observer, WAITING, Watching};
 use super::{MessagesError, Party, RoomName, Shared, To};
 use crate::protocol::{MembersReply, SayReply, encode_event};
 
@@ -184,6 +184,9 @@ impl Sequencer {
             if moves && !go.batch.messages.is_empty() {
                 self.conclude(std::mem::take(&mut go)).await;
             }
+            if matches!(op, Op::Watching(_, Ask::Watch { .. })) {
+                self.place_all(changes, &mut go).await;
+            }
             self.take(op, &mut go).await;
         }
         for landing in self.flights.overdue(Instant::now()) {
@@ -308,6 +311,18 @@ impl Sequencer {
         }
         if self.places_left() > 1 && self.watching.has_lost() {
             go.lost = Some(self.next());
+        }
+    }
+
+    /// Who begins to watch does not hear of what happened before they asked.
+    async fn place_all(&mut self, changes: &mut Vec<Change>, go: &mut Go) {
+        for _ in 0..=WAITING / BATCH {
+            self.place(changes, go);
+            self.conclude(std::mem::take(go)).await;
+            self.watching.try_receive(changes, BATCH);
+            if changes.is_empty() {
+                return;
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use crate::connection::{EventLane, LaneEvent};
 use crate::protocol::{Changed, Event, WatchReply, encode_event};
 
 /// Changes that may wait for their places.
-const WAITING: usize = 4096;
+pub(super) const WAITING: usize = 4096;
 
 /// Where changes are told. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -149,6 +149,15 @@ impl Watching {
         if self.queue.recv_many(changes, most).await == 0 {
             // There will never be any.
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Takes at most so many changes of those that wait.
+    pub(super) fn try_receive(&mut self, changes: &mut Vec<Change>, most: usize) {
+        while changes.len() < most
+            && let Ok(change) = self.queue.try_recv()
+        {
+            changes.push(change);
         }
     }
 
@@ -301,13 +310,7 @@ mod tests {
             let messages = Messages::open(directory.path()).await.expect("opened");
             let lane = EventLane::default();
             let attendance = messages.attend(&alice(), Some(lane.clone()), true, None);
-            let scope = Scope {
-                space: "homes/alice".into(),
-                inner: "/".into(),
-                path: "/".into(),
-                hidden: Vec::new(),
-            };
-            let begun = attendance.watch("/".into(), vec![scope], None);
+            let begun = attendance.watch("/".into(), vec![scope()], None);
             begun.await.expect("few");
             Self {
                 directory,
@@ -352,6 +355,15 @@ mod tests {
         }
     }
 
+    fn scope() -> Scope {
+        Scope {
+            space: "homes/alice".into(),
+            inner: "/".into(),
+            path: "/".into(),
+            hidden: Vec::new(),
+        }
+    }
+
     fn alice() -> Party {
         Party {
             id: 1,
@@ -379,6 +391,34 @@ mod tests {
                 assert!(seq > last);
                 last = seq;
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_begins_to_watch_does_not_hear_of_what_happened_before_they_asked() {
+        let scene = Scene::new().await;
+        for round in 0..20 {
+            let before = round * 1000..round * 1000 + 900;
+            scene.change(before.clone());
+            let lane = EventLane::default();
+            let later = scene
+                .messages
+                .attend(&alice(), Some(lane.clone()), true, None);
+            let scopes = vec![scope()];
+            let begun = later.watch("/".into(), scopes, None).await.expect("few");
+            scene.change(99_999..100_000);
+            for number in before.chain([99_999]) {
+                let (seq, told) = scene.next().await;
+                assert_eq!(told, format!("made /{number}"));
+                assert_eq!(seq > begun.seq, number == 99_999, "{seq} {}", begun.seq);
+            }
+            let event = lane.next().await;
+            assert!(
+                event
+                    .json
+                    .ends_with(br#""path":"/99999","kind":"made","by":"alice"}"#)
+            );
+            assert!(lane.try_next().is_none());
         }
     }
 

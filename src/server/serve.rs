@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use tokio::io::{AsyncRead, AsyncWrite, duplex};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error_span, field, info};
 
-use super::classic::{self, Conversation};
+use super::classic::Conversation;
 use super::dispatch::Dispatcher;
 use super::limits::Seat;
 use super::session::{Dialect, End, Session};
@@ -174,15 +174,10 @@ impl Connection {
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        let (near, far) = duplex(classic::PIPE);
-        let (shared, peer, stop) = (
-            self.shared.clone(),
-            self.peer.clone(),
-            &self.shutdown.stop.clone(),
-        );
-        let conversation = Conversation::new(reader, writer, near, shared, peer);
+        let (shared, stop) = (self.shared.clone(), self.shutdown.stop.clone());
+        let (conversation, reader, writer) =
+            Conversation::new(reader, writer, shared, self.peer.clone());
         let mut conversation = pin!(stop.run_until_cancelled(conversation.run()));
-        let (reader, writer) = tokio::io::split(far);
         let mut session = pin!(self.converse(reader, writer, Dialect::Classic));
         let seat = tokio::select! {
             seat = &mut session => seat,

@@ -394,20 +394,6 @@ async fn what_was_said_and_joined_outlasts_the_server() {
 }
 
 #[tokio::test]
-async fn who_does_not_want_the_inbox_leaves_it_to_a_session_that_does() {
-    let server = TestServer::start().await;
-    let mut bob = server.connect().await;
-    let login = json!({"cmd": "login", "user": "bob", "password": PASSWORD, "inbox": false});
-    bob.ok(login).await;
-    let mut alice = server.log_in("alice").await;
-    let (_, delivered) = say(&mut alice, "bob", "for your eyes").await;
-    assert_eq!(delivered, 0);
-    bob.ok(json!({"cmd": "quit"})).await;
-    assert_eq!(bob.events, Vec::<Value>::new());
-    assert_eq!(texts(&told(&server, "bob", None).await), ["for your eyes"]);
-}
-
-#[tokio::test]
 async fn messages_that_are_too_many_or_too_old_are_dropped_the_oldest_first() {
     let server = TestServer::start_with(|config| config.limits.messages_per_user = 0).await;
     let mut alice = server.log_in("alice").await;
@@ -437,4 +423,18 @@ async fn messages_that_are_too_many_or_too_old_are_dropped_the_oldest_first() {
     })
     .await;
     assert_eq!(told(&server, "bob", None).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn who_does_not_want_the_inbox_leaves_it_to_a_session_that_does() {
+    let server = TestServer::start().await;
+    let mut bob = server.connect().await;
+    let login = json!({"cmd": "login", "user": "bob", "password": PASSWORD, "inbox": false});
+    bob.ok(login).await;
+    let mut alice = server.log_in("alice").await;
+    let (_, delivered) = say(&mut alice, "bob", "for your eyes").await;
+    assert_eq!(delivered, 0);
+    bob.ok(json!({"cmd": "quit"})).await;
+    assert_eq!(bob.events, Vec::<Value>::new());
+    assert_eq!(texts(&told(&server, "bob", None).await), ["for your eyes"]);
 }

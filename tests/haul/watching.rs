@@ -63,14 +63,12 @@ async fn rm(client: &mut RawClient, path: &str) {
 fn line(event: &Value) -> String {
     assert_eq!(event["event"], "changed", "{event}");
     let text = |field: &str| event[field].as_str().unwrap_or_default();
-    let mut line = format!("{} {}", text("kind"), text("path"));
-    if event.get("from").is_some() {
-        line += &format!(" < {}", text("from"));
-    }
-    if event.get("by").is_some() {
-        line += &format!(" by {}", text("by"));
-    }
-    line
+    let part = |word: &str, field: &str| match event.get(field) {
+        Some(_) => format!(" {word} {}", text(field)),
+        None => String::new(),
+    };
+    let (from, by) = (part("<", "from"), part("by", "by"));
+    format!("{} {}{from}{by}", text("kind"), text("path"))
 }
 
 /// The events up to the one of which this is the beginning, which is left out.

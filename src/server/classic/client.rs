@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::frame::{self, BadFrame};
 
 /// Bytes that one look at the socket takes where a frame is expected.
-const LOOK: usize = 4 * 1024;
+const LOOK: usize = 1024;
 
 /// The same where a file comes.
 const BODY: usize = 64 * 1024;

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
-use tokio::io::{AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio_util::io::StreamReader;
 
 use super::Over;
+use super::pipe::{self, Pieces};
 use crate::connection::Receiver;
 use crate::protocol::{Call, Event, Frame, FrameCodec, ServerMessage, WireError, encode_request};
 use crate::server::session::reason_text;
@@ -17,8 +20,9 @@ const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// A framed session within this process.
 #[derive(Debug)]
 pub(super) struct Inside {
-    receiver: Receiver<ReadHalf<DuplexStream>>,
-    writer: WriteHalf<DuplexStream>,
+    receiver: Receiver<StreamReader<Pieces, Bytes>>,
+    /// None once nothing more will be asked.
+    sender: Option<mpsc::Sender<Bytes>>,
     /// The id of the last request.
     id: u32,
     /// Why it is about to end, if it has said so.
@@ -34,14 +38,21 @@ pub(super) enum Said {
 }
 
 impl Inside {
-    pub(super) fn new(stream: DuplexStream) -> Self {
-        let (reader, writer) = tokio::io::split(stream);
-        Self {
-            receiver: Receiver::new(reader, FrameCodec::new(), NEVER),
-            writer,
+    /// The client's side of a session, and what the session reads from and writes to.
+    pub(super) fn new() -> (
+        Self,
+        impl AsyncRead + Unpin + Send + 'static,
+        impl AsyncWrite + Unpin + Send + 'static,
+    ) {
+        let (sender, reader) = pipe::of_pieces();
+        let (writer, said) = pipe::of_bytes();
+        let inside = Self {
+            receiver: Receiver::new(said, FrameCodec::new(), NEVER),
+            sender: Some(sender),
             id: 0,
             ending: None,
-        }
+        };
+        (inside, reader, writer)
     }
 
     /// Sends a request; its id.
@@ -73,8 +84,8 @@ impl Inside {
     }
 
     /// Nothing more will be asked, and nobody may be waiting for an answer.
-    pub(super) async fn close_input(&mut self) {
-        let _ = self.writer.shutdown().await;
+    pub(super) fn close_input(&mut self) {
+        self.sender = None;
     }
 
     /// The next that the session says, and of which request. Cancel-safe.
@@ -112,10 +123,15 @@ impl Inside {
     async fn send(&mut self, frame: Frame) -> Result<(), Over> {
         let mut head = BytesMut::new();
         frame.put_head(&mut head);
-        let mut bytes = head.freeze().chain(frame.body().clone());
-        match self.writer.write_all_buf(&mut bytes).await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.end().await),
+        for piece in [head.freeze(), frame.body().clone()] {
+            let sent = match &self.sender {
+                Some(sender) => sender.send(piece).await.is_ok(),
+                None => false,
+            };
+            if !sent {
+                return Err(self.end().await);
+            }
         }
+        Ok(())
     }
 }

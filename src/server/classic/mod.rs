@@ -13,7 +13,9 @@ mod files;
 mod frame;
 mod inside;
 mod orders;
+mod pipe;
 mod text;
+mod words;
 
 use std::future::pending;
 use std::io;
@@ -23,7 +25,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
@@ -37,9 +39,6 @@ use super::{Peer, Shared, commands};
 use crate::protocol::{
     Call, ErrorCode, Hello, Login, Ls, Nothing, Secret, ServerMessage, WireError, encode_ok,
 };
-
-/// Bytes that may be under way between a conversation and its session, in each direction.
-pub(super) const PIPE: usize = 16 * 1024;
 
 /// Bytes of a listing; of a larger directory the rest is left out.
 const LONGEST_LISTING: usize = 1024 * 1024;
@@ -82,27 +81,38 @@ enum Over {
 type Answer<T> = Result<T, WireError>;
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
+    /// A conversation, and what its session reads from and writes to.
     pub(super) fn new(
         reader: R,
         writer: W,
-        session: DuplexStream,
         shared: Arc<Shared>,
         peer: Peer,
-    ) -> Self {
+    ) -> (
+        Self,
+        impl AsyncRead + Unpin + Send + use<R, W> + 'static,
+        impl AsyncWrite + Unpin + Send + use<R, W> + 'static,
+    ) {
         let write_timeout = shared.config().limits.write_timeout;
-        Self {
+        let (session, its_reader, its_writer) = Inside::new();
+        let conversation = Self {
             client: Client::new(reader, writer, write_timeout),
-            session: Inside::new(session),
+            session,
             shared,
             peer,
             logged_in: false,
-        }
+        };
+        (conversation, its_reader, its_writer)
     }
 
     /// Takes order after order until either side ends it.
     pub(super) async fn run(mut self) {
         let over = loop {
-            if let Err(over) = self.turn().await {
+            let request = match self.request().await {
+                Ok(request) => request,
+                Err(over) => break over,
+            };
+            // Boxed: only while it works does a conversation need room for that.
+            if let Err(over) = Box::pin(self.take(request)).await {
                 break over;
             }
         };
@@ -142,8 +152,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         }
     }
 
-    async fn turn(&mut self) -> Result<(), Over> {
-        let request = self.request().await?;
+    async fn take(&mut self, request: Request) -> Result<(), Over> {
         let order = Order::parse(&request);
         if let Ok(Order::Put(upload)) = order {
             let text = self.put(upload, request.size).await?;
@@ -334,7 +343,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
                 },
                 closed = self.client.closes(longest) => {
                     closed?;
-                    self.session.close_input().await;
+                    self.session.close_input();
                 }
             }
         }
