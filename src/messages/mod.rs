@@ -213,11 +213,17 @@ impl Messages {
     }
 
     /// Counts a session of `user` among those who are connected until the returned value is
-    /// dropped. With a `lane` it is sent what the user has not been told yet, then everything as it
-    /// comes; `since` says what it has already.
+    /// dropped. With a `lane` it may watch, and with `inbox` it is sent what the user has not been
+    /// told yet, then everything as it comes; `since` says what it has already.
     #[must_use]
-    pub fn attend(&self, user: &Party, lane: Option<EventLane>, since: Option<u64>) -> Attendance {
-        let hears = lane.is_some();
+    pub fn attend(
+        &self,
+        user: &Party,
+        lane: Option<EventLane>,
+        inbox: bool,
+        since: Option<u64>,
+    ) -> Attendance {
+        let hears = inbox && lane.is_some();
         let session = self.shared.presence().enter(user, lane, Timestamp::now());
         if hears {
             let op = Op::Hear {

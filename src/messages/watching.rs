@@ -309,7 +309,7 @@ mod tests {
             let directory = tempfile::tempdir().expect("a directory");
             let messages = Messages::open(directory.path()).await.expect("opened");
             let lane = EventLane::default();
-            let attendance = messages.attend(&alice(), Some(lane.clone()), None);
+            let attendance = messages.attend(&alice(), Some(lane.clone()), true, None);
             let begun = attendance.watch("/".into(), vec![scope()], None);
             begun.await.expect("few");
             Self {
@@ -401,7 +401,9 @@ mod tests {
             let before = round * 1000..round * 1000 + 900;
             scene.change(before.clone());
             let lane = EventLane::default();
-            let later = scene.messages.attend(&alice(), Some(lane.clone()), None);
+            let later = scene
+                .messages
+                .attend(&alice(), Some(lane.clone()), true, None);
             let scopes = vec![scope()];
             let begun = later.watch("/".into(), scopes, None).await.expect("few");
             scene.change(99_999..100_000);

@@ -62,10 +62,10 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             since,
             inbox,
         } = admitted;
-        let hears = inbox && session.dialect == Dialect::Framed;
-        let lane = hears.then(|| session.outbox.events().clone());
+        let framed = session.dialect == Dialect::Framed;
+        let lane = framed.then(|| session.outbox.events().clone());
         let messages = &session.shared.messages;
-        let attendance = messages.attend(&member.party(), lane, since);
+        let attendance = messages.attend(&member.party(), lane, inbox, since);
         let config = session.shared.config();
         let limits = &config.limits;
         let unfinished = Arc::new(Semaphore::new(limits.requests));

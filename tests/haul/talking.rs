@@ -547,7 +547,7 @@ async fn scripted(answer: impl Fn(usize, &Value) -> Vec<Value> + Send + 'static)
     address.to_string()
 }
 
-fn changed(seq: u64, rest: Value) -> Value {
+fn changed(seq: u64, rest: &Value) -> Value {
     let mut event = json!({"event": "changed", "seq": seq, "by": "alice"});
     for (field, value) in rest.as_object().expect("fields") {
         event[field] = value.clone();
@@ -563,21 +563,21 @@ async fn watch_prints_changes_as_they_come_and_goes_on_after_a_loss() {
         match (connection % 2, request["cmd"].as_str()) {
             (0, Some("watch")) => vec![
                 watching,
-                changed(6, json!({"path": "/team/a\u{1b}[2J", "kind": "written"})),
+                changed(6, &json!({"path": "/team/a\u{1b}[2J", "kind": "written"})),
                 changed(
                     7,
-                    json!({"path": "/team/b", "kind": "moved", "from": "/team/a"}),
+                    &json!({"path": "/team/b", "kind": "moved", "from": "/team/a"}),
                 ),
                 json!({"event": "goodbye", "reason": "shutting_down"}),
             ],
             (_, Some("watch")) => vec![
                 changed(
                     7,
-                    json!({"path": "/team/b", "kind": "moved", "from": "/team/a"}),
+                    &json!({"path": "/team/b", "kind": "moved", "from": "/team/a"}),
                 ),
                 changed(
                     8,
-                    json!({"path": format!("/since {since:?}"), "kind": "made"}),
+                    &json!({"path": format!("/since {since:?}"), "kind": "made"}),
                 ),
                 watching,
                 json!({"event": "changed", "seq": 9, "path": "/team", "kind": "overflow"}),
@@ -606,8 +606,8 @@ async fn what_watch_tells_programs_is_an_object_a_line_until_nobody_reads() {
     let address = scripted(|_, request| match request["cmd"].as_str() {
         Some("watch") => vec![
             json!({"ok": {"watch": 1, "seq": 5}}),
-            changed(6, json!({"path": "/a", "kind": "written"})),
-            changed(7, json!({"path": "/b", "kind": "removed"})),
+            changed(6, &json!({"path": "/a", "kind": "written"})),
+            changed(7, &json!({"path": "/b", "kind": "removed"})),
         ],
         _ => Vec::new(),
     })
@@ -668,4 +668,44 @@ async fn offers_are_listed_and_the_only_one_needs_no_name() {
         "haul: send: here.txt is on this machine and not on the server: \
          put it there first, with `haul put here.txt`\n"
     );
+}
+
+#[tokio::test]
+async fn watch_follows_a_directory_over_a_lost_connection_and_leaves_messages_alone() {
+    let server = TestServer::start().await;
+    let (cut, cuts) = watch::channel(0);
+    let address = cut_when_told(&server, cuts).await;
+    let bob = Talker::at(&address, "bob");
+    let mut other = server.log_in("bob").await;
+    other.ok(json!({"cmd": "mkdir", "path": "/team"})).await;
+    let mut alice = server.log_in("alice").await;
+    let watching = bob.starts(&["watch", "/team"]);
+    // From when on it hears is not known: directories are made until it tells of one.
+    soon("a watch", async || {
+        other
+            .ok(json!({"cmd": "mkdir", "path": "/team/first"}))
+            .await;
+        let heard = watching.seen.lock().expect("no panic").contains("first");
+        other.ok(json!({"cmd": "rm", "path": "/team/first"})).await;
+        heard.then_some(())
+    })
+    .await;
+    other.put("/team/one", b"1").await;
+    watching.prints("/team/one").await;
+    cut.send(1).expect("someone waits for it");
+    watching.says("connection lost").await;
+    other
+        .ok(json!({"cmd": "mv", "from": "/team/one", "to": "/team/two"}))
+        .await;
+    say(&mut alice, "bob", "not for a watch").await;
+    watching.says("connected again").await;
+    other.ok(json!({"cmd": "rm", "path": "/team/two"})).await;
+    let seen = watching.prints("removed /team/two").await;
+    let (_, after) = seen.split_once("written").expect("the file");
+    assert_eq!(
+        after,
+        " /team/one by bob\nmoved /team/one → /team/two by bob\nremoved /team/two by bob\n"
+    );
+    kill_process(Pid::from_child(&watching.child), Signal::INT).expect("it runs");
+    assert_eq!(watching.ends().await.0, Some(130));
 }
