@@ -204,13 +204,16 @@ async fn hello_offers_datagrams_and_a_server_without_them_says_so() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
     let hello = session.ok(json!({"cmd": "hello"})).await;
-    assert_eq!(hello["features"], json!(["datagrams"]));
+    assert_eq!(
+        hello["features"],
+        json!(["datagrams", "messages", "offers", "watch"])
+    );
     server.stop().await;
 
     let server = TestServer::start_with(|config| config.server.datagrams = false).await;
     let mut session = server.log_in("alice").await;
     let hello = session.ok(json!({"cmd": "hello"})).await;
-    assert_eq!(hello["features"], json!([]));
+    assert_eq!(hello["features"], json!(["messages", "offers", "watch"]));
     session.fails(json!({"cmd": "ticket"}), "unsupported").await;
     let visitor = json!({"cmd": "ticket"});
     server.connect().await.fails(visitor, "not_logged_in").await;

@@ -459,3 +459,22 @@ async fn the_watches_of_a_session_end_with_it_and_the_account_with_both() {
     let features = hello["features"].as_array().expect("a list");
     assert!(features.contains(&json!("watch")));
 }
+
+#[tokio::test]
+async fn a_file_that_is_accepted_is_a_change_by_who_accepts_it() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let mut bob = server.log_in("bob").await;
+    alice.put("plan.txt", b"a plan").await;
+    let send = json!({"cmd": "send", "to": "bob", "path": "plan.txt"});
+    let offer = alice.ok(send).await["offer"].take();
+    bob.ok(json!({"cmd": "watch", "path": "/"})).await;
+    bob.ok(json!({"cmd": "accept", "offer": offer})).await;
+    let mut told = bob.event().await;
+    while told["event"] != "changed" {
+        told = bob.event().await;
+    }
+    let told = (&told["path"], &told["kind"], &told["by"]);
+    let written = (&json!("/plan.txt"), &json!("written"), &json!("bob"));
+    assert_eq!(told, written);
+}

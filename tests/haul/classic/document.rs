@@ -14,7 +14,7 @@ const DOCUMENT: &str = include_str!("../../../docs/PROTOCOL.md");
 /// What stands in the block of this language within the section.
 fn block(language: &str) -> &'static str {
     let (_, section) = DOCUMENT
-        .split_once("\n## 15. The classic dialect\n")
+        .split_once("\n## 16. The classic dialect\n")
         .expect("a section");
     let (_, rest) = section
         .split_once(&format!("```{language}\n"))
