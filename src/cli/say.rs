@@ -13,6 +13,9 @@ use crate::protocol::SayReply;
 /// one has to be in it, see `join`.
 #[derive(Debug, Args)]
 pub(super) struct Say {
+    /// Say it by datagram; it has to be short
+    #[arg(long)]
+    udp: bool,
     /// A user, or a room such as '#ops'
     to: String,
     /// What to say; several words are one text
@@ -22,7 +25,17 @@ pub(super) struct Say {
 
 impl Say {
     pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let said = remote.client.say(&self.to, &self.text.join(" ")).await?;
+        let text = self.text.join(" ");
+        let said = if self.udp {
+            remote
+                .client
+                .datagrams()
+                .await?
+                .say(&self.to, &text)
+                .await?
+        } else {
+            remote.client.say(&self.to, &text).await?
+        };
         if remote.output.is_json() {
             print_json(&said)?;
         } else if remote.output.terminal

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::warn;
 
+use super::op::{Op, SessionOp};
 use super::presence::Behind;
-use super::sequencer::Op;
 use super::{MessagesError, Shared};
 use crate::connection::{EventLane, LaneEvent};
 
@@ -69,13 +69,13 @@ async fn step(
     let missed = shared.store.missed(user, position, PAGE).await?;
     if missed.is_empty() {
         let (answer, verdict) = oneshot::channel();
-        shared.tell_sequencer(Op::CaughtUp {
-            session,
+        let op = SessionOp::CaughtUp {
             user,
             position,
             insists,
             answer,
-        })?;
+        };
+        shared.tell_sequencer(Op::Session(session, op))?;
         return verdict.await.map_err(|_| MessagesError::Ended);
     }
     let mut told = position;
@@ -93,7 +93,7 @@ async fn step(
         told = seq;
     }
     if lane.drained().await {
-        shared.tell_sequencer(Op::Progress(session))?;
+        shared.tell_sequencer(Op::Session(session, SessionOp::Progress))?;
     }
     Ok(Verdict::NotYet(told))
 }

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::MessagesError;
-use super::sequencer::Op;
+use super::op::Op;
 use crate::connection::Receipt;
 use crate::protocol::SayReply;
 

@@ -21,8 +21,10 @@
 mod catch_up;
 mod flight;
 mod offers;
+mod op;
 mod presence;
 mod room;
+mod rooms;
 mod sequencer;
 mod store;
 mod watches;
@@ -36,8 +38,9 @@ use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::op::{Op, SessionOp};
 use self::presence::Presence;
-use self::sequencer::{Op, Sequencer};
+use self::sequencer::Sequencer;
 use self::store::Store;
 use crate::connection::EventLane;
 use crate::protocol::{HistoryReply, MAX_TEXT, MembersReply, SayReply, WhoReply};
@@ -226,11 +229,13 @@ impl Messages {
         let hears = inbox && lane.is_some();
         let session = self.shared.presence().enter(user, lane, Timestamp::now());
         if hears {
-            let op = Op::Hear {
-                user: user.id,
+            let op = Op::Session(
                 session,
-                since,
-            };
+                SessionOp::Hear {
+                    user: user.id,
+                    since,
+                },
+            );
             // Without a sequencer there is nothing to hear.
             let _ = self.shared.tell_sequencer(op);
         }
@@ -299,7 +304,9 @@ pub struct Attendance {
 impl Drop for Attendance {
     fn drop(&mut self) {
         // The sequencer has to know up to where it was told. If there is none, nothing is to know.
-        let _ = self.shared.tell_sequencer(Op::Exit(self.session));
+        let _ = self
+            .shared
+            .tell_sequencer(Op::Session(self.session, SessionOp::Exit));
     }
 }
 

@@ -12,7 +12,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{FromRow, Sqlite, Transaction};
 use tokio::sync::oneshot;
 
-use super::sequencer::Op;
+use super::op::Op;
 use super::store::{Batch, Writer, integer, reading, time, unsigned};
 use super::{Messages, MessagesError, Party, Said, Shared, To};
 use crate::protocol::{Offer, OffersReply};

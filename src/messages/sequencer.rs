@@ -1,7 +1,7 @@
 //! The sequencer: gives every event its place, keeps in one commit all that has come meanwhile, and
 //! tells those who hear.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use tracing::{error, warn};
 use super::catch_up::{self, PAGE, Verdict};
 use super::flight::{Ack, Flights, Landing};
 use super::offers::OfferedFile;
+use super::op::{Answer, Op, SessionOp, answer};
 use super::presence::{Changes, Inbox};
+use super::rooms::Rooms;
 use super::store::{Batch, Stored, Writer};
 use super::watches::Change;
 use super::watching::{Ask, Observer, WAITING, Watching};
@@ -26,83 +28,11 @@ const BATCH: usize = 512;
 /// Places that are reserved at a time: twice what one go can give out to messages and changes.
 const BLOCK: u64 = 2048;
 
-/// Members of a room.
-const MEMBERS: usize = 1000;
-
-/// Rooms that a user is in.
-const ROOMS: usize = 100;
-
 /// Open offers of one user, and as many to one user.
 const OFFERS: usize = 100;
 
 /// Before places are reserved again after that has failed, unless there are messages to store.
 const PAUSE: Duration = Duration::from_secs(1);
-
-type Answer<T> = oneshot::Sender<Result<T, MessagesError>>;
-
-/// What the sequencer is asked to do.
-#[derive(Debug)]
-pub(super) enum Op {
-    Say {
-        from: Party,
-        to: To,
-        text: String,
-        done: Answer<SayReply>,
-        permit: OwnedSemaphorePermit,
-    },
-    Offer {
-        from: Party,
-        to: Party,
-        offer: String,
-        file: OfferedFile,
-        done: Answer<SayReply>,
-        permit: OwnedSemaphorePermit,
-    },
-    /// An offer ends.
-    Close { offer: String, done: Answer<()> },
-    /// All offers end whose time is over.
-    Expire(Answer<()>),
-    Join {
-        user: Party,
-        room: RoomName,
-        done: Answer<MembersReply>,
-    },
-    Leave {
-        user: Party,
-        room: RoomName,
-        done: Answer<MembersReply>,
-    },
-    /// A session wants to be told what comes.
-    Hear {
-        user: i64,
-        session: u64,
-        since: Option<u64>,
-    },
-    /// A session was told all that was there up to `position`. If it insists it is told the rest.
-    CaughtUp {
-        user: i64,
-        session: u64,
-        position: u64,
-        insists: bool,
-        answer: oneshot::Sender<Verdict>,
-    },
-    /// A session that catches up got on.
-    Progress(u64),
-    /// A session has ended.
-    Exit(u64),
-    /// All of a flight is written, or never will be.
-    Landed(u64),
-    /// A session asks for what it watches.
-    Watching(u64, Ask),
-    /// Some of what is too old is to be dropped, or too much.
-    Forget {
-        oldest: Timestamp,
-        most: u64,
-        done: Answer<u64>,
-    },
-    /// Answered once all that came before is kept.
-    Settle(oneshot::Sender<()>),
-}
 
 /// The one task that writes.
 pub(super) struct Sequencer {
@@ -110,8 +40,7 @@ pub(super) struct Sequencer {
     writer: Writer,
     ops: mpsc::UnboundedReceiver<Op>,
     flights: Flights,
-    /// The members of each room, by user.
-    rooms: HashMap<RoomName, BTreeMap<i64, Arc<str>>>,
+    rooms: Rooms,
     /// The last place that was given out.
     last: u64,
     reserved: u64,
@@ -141,6 +70,24 @@ struct Go {
     lost: Option<u64>,
 }
 
+impl Go {
+    /// Stores an event, if it is allowed.
+    fn store(
+        &mut self,
+        event: Result<Stored, MessagesError>,
+        done: Answer<SayReply>,
+        permit: OwnedSemaphorePermit,
+    ) {
+        match event {
+            Ok(event) => {
+                self.batch.messages.push(event);
+                self.waiting.push((done, permit));
+            }
+            Err(error) => answer(done, Err(error)),
+        }
+    }
+}
+
 impl Sequencer {
     pub(super) async fn start(
         shared: &Arc<Shared>,
@@ -152,7 +99,7 @@ impl Sequencer {
         let mut sequencer = Self {
             flights: Flights::new(shared.ops.downgrade()),
             shared: Arc::clone(shared),
-            rooms: HashMap::new(),
+            rooms: Rooms::default(),
             writer,
             ops,
             last,
@@ -202,7 +149,7 @@ impl Sequencer {
             if moves && !go.batch.messages.is_empty() {
                 self.conclude(std::mem::take(&mut go)).await;
             }
-            if matches!(op, Op::Watching(_, Ask::Watch { .. })) {
+            if matches!(op, Op::Session(_, SessionOp::Watching(Ask::Watch { .. }))) {
                 self.place_all(changes, &mut go).await;
             }
             self.take(op, &mut go).await;
@@ -241,20 +188,14 @@ impl Sequencer {
                 text,
                 done,
                 permit,
-            } => match self.check_receiver(&from, &to) {
-                Ok(()) => {
-                    go.batch.messages.push(Stored {
-                        seq: self.next(),
-                        from,
-                        to,
-                        body: text,
-                        time: Timestamp::now(),
-                        file: None,
-                    });
-                    go.waiting.push((done, permit));
-                }
-                Err(error) => answer(done, Err(error)),
-            },
+            } => {
+                let allowed = match &to {
+                    To::User(_) => Ok(()),
+                    To::Room(room) => self.rooms.check(&from, room),
+                };
+                let message = allowed.map(|()| self.event(from, to, text, None));
+                go.store(message, done, permit);
+            }
             Op::Offer {
                 from,
                 to,
@@ -262,20 +203,11 @@ impl Sequencer {
                 file,
                 done,
                 permit,
-            } => match self.check_offer(&from, &to, go).await {
-                Ok(()) => {
-                    go.batch.messages.push(Stored {
-                        seq: self.next(),
-                        from,
-                        to: To::User(to),
-                        body: offer,
-                        time: Timestamp::now(),
-                        file: Some(file),
-                    });
-                    go.waiting.push((done, permit));
-                }
-                Err(error) => answer(done, Err(error)),
-            },
+            } => {
+                let allowed = self.check_offer(&from, &to, go).await;
+                let event = allowed.map(|()| self.event(from, To::User(to), offer, Some(file)));
+                go.store(event, done, permit);
+            }
             Op::Close { offer, done } => {
                 go.batch.closed.push(offer);
                 go.closing.push(done);
@@ -284,34 +216,43 @@ impl Sequencer {
                 go.batch.expired = Some(Timestamp::now());
                 go.closing.push(done);
             }
-            Op::Join { user, room, done } => match self.join(&user, &room) {
+            Op::Join { user, room, done } => match self.rooms.join(&user, &room) {
                 Ok(members) => {
-                    go.batch
-                        .left
-                        .retain(|left| *left != (room.clone(), user.id));
+                    let same = |left: &(RoomName, i64)| (&left.0, left.1) == (&room, user.id);
+                    go.batch.left.retain(|left| !same(left));
                     go.batch.joined.push((room, user, self.last));
                     go.members.push((done, members));
                 }
                 Err(error) => answer(done, Err(error)),
             },
-            Op::Leave { user, room, done } => match self.leave(&user, &room) {
+            Op::Leave { user, room, done } => match self.rooms.leave(&user, &room) {
                 Ok(members) => {
-                    go.batch
-                        .joined
-                        .retain(|(joined, by, _)| (joined, by.id) != (&room, user.id));
+                    let joined = &mut go.batch.joined;
+                    joined.retain(|(joined, by, _)| (joined, by.id) != (&room, user.id));
                     go.batch.left.push((room, user.id));
                     go.members.push((done, members));
                 }
                 Err(error) => answer(done, Err(error)),
             },
-            Op::Hear {
+            Op::Forget { oldest, most, done } => {
+                answer(done, self.writer.forget(oldest, most).await);
+            }
+            Op::Settle(settled) => go.settled.push(settled),
+            Op::Session(session, op) => self.take_of(session, op, go).await,
+            Op::Landed(flight) => {
+                if let Some(landing) = self.flights.land(flight) {
+                    self.land(landing, go);
+                }
+            }
+        }
+    }
+
+    /// Takes what a session asks for itself.
+    async fn take_of(&mut self, session: u64, op: SessionOp, go: &mut Go) {
+        match op {
+            SessionOp::Hear { user, since } => self.hear(user, session, since, go).await,
+            SessionOp::CaughtUp {
                 user,
-                session,
-                since,
-            } => self.hear(user, session, since, go).await,
-            Op::CaughtUp {
-                user,
-                session,
                 position,
                 insists,
                 answer,
@@ -320,26 +261,29 @@ impl Sequencer {
                 // The session may have ended.
                 let _ = answer.send(verdict);
             }
-            Op::Progress(session) => {
+            SessionOp::Progress => {
                 let mut presence = self.shared.presence();
                 presence.progress(session, &mut go.changes);
             }
-            Op::Exit(session) => {
+            SessionOp::Watching(ask) => {
+                self.watching.take(&self.shared, session, ask, self.last);
+            }
+            SessionOp::Exit => {
                 self.watching.forget(session);
                 self.shared.presence().exit(session, &mut go.changes);
             }
-            Op::Watching(session, ask) => {
-                self.watching.take(&self.shared, session, ask, self.last);
-            }
-            Op::Landed(flight) => {
-                if let Some(landing) = self.flights.land(flight) {
-                    self.land(landing, go);
-                }
-            }
-            Op::Forget { oldest, most, done } => {
-                answer(done, self.writer.forget(oldest, most).await);
-            }
-            Op::Settle(settled) => go.settled.push(settled),
+        }
+    }
+
+    /// An event in the next place.
+    fn event(&mut self, from: Party, to: To, body: String, file: Option<OfferedFile>) -> Stored {
+        Stored {
+            seq: self.next(),
+            from,
+            to,
+            body,
+            time: Timestamp::now(),
+            file,
         }
     }
 
@@ -379,19 +323,6 @@ impl Sequencer {
         self.last
     }
 
-    fn check_receiver(&self, from: &Party, to: &To) -> Result<(), MessagesError> {
-        let To::Room(room) = to else {
-            return Ok(());
-        };
-        match self.rooms.get(room) {
-            None => Err(MessagesError::NoSuchRoom(room.clone())),
-            Some(members) if !members.contains_key(&from.id) => {
-                Err(MessagesError::NotInRoom(room.clone()))
-            }
-            Some(_) => Ok(()),
-        }
-    }
-
     /// Refuses an offer where too many of either user are open, with those of this go.
     async fn check_offer(
         &mut self,
@@ -417,42 +348,6 @@ impl Sequencer {
             return Err(MessagesError::TooManyOpen { user, most: OFFERS });
         }
         Ok(())
-    }
-
-    fn join(&mut self, user: &Party, room: &RoomName) -> Result<MembersReply, MessagesError> {
-        let members = self.rooms.get(room);
-        if !members.is_some_and(|members| members.contains_key(&user.id)) {
-            if members.is_some_and(|members| members.len() >= MEMBERS) {
-                return Err(MessagesError::RoomFull {
-                    room: room.clone(),
-                    most: MEMBERS,
-                });
-            }
-            let rooms = self.rooms.values();
-            if rooms
-                .filter(|members| members.contains_key(&user.id))
-                .count()
-                >= ROOMS
-            {
-                return Err(MessagesError::TooManyRooms(ROOMS));
-            }
-            let members = self.rooms.entry(room.clone()).or_default();
-            members.insert(user.id, Arc::clone(&user.name));
-        }
-        Ok(names(self.rooms.get(room)))
-    }
-
-    fn leave(&mut self, user: &Party, room: &RoomName) -> Result<MembersReply, MessagesError> {
-        let Some(members) = self.rooms.get_mut(room) else {
-            return Err(MessagesError::NoSuchRoom(room.clone()));
-        };
-        if members.remove(&user.id).is_none() {
-            return Err(MessagesError::NotInRoom(room.clone()));
-        }
-        if members.is_empty() {
-            self.rooms.remove(room);
-        }
-        Ok(names(self.rooms.get(room)))
     }
 
     /// Begins to tell a session what its user was not told, or what it says it lacks.
@@ -581,11 +476,7 @@ impl Sequencer {
             let mut tell = |user| presence.tell(user, seq, &json, &mut flight, &mut changes);
             let delivered = match &message.to {
                 To::User(user) => tell(user.id),
-                To::Room(room) => {
-                    let members = self.rooms.get(room).into_iter().flat_map(BTreeMap::keys);
-                    let others = members.filter(|member| **member != message.from.id);
-                    others.map(|member| tell(*member)).sum()
-                }
+                To::Room(room) => self.rooms.others(room, message.from.id).map(tell).sum(),
             };
             let reply = SayReply { seq, delivered };
             flight.acks.push(Ack {
@@ -630,26 +521,7 @@ impl Sequencer {
     }
 
     async fn read_rooms(&mut self) -> Result<(), MessagesError> {
-        let members = self.writer.rooms().await?;
-        self.rooms.clear();
-        for (room, user) in members {
-            self.rooms
-                .entry(room)
-                .or_default()
-                .insert(user.id, user.name);
-        }
+        self.rooms = self.writer.rooms().await?.into_iter().collect();
         Ok(())
     }
-}
-
-fn names(members: Option<&BTreeMap<i64, Arc<str>>>) -> MembersReply {
-    let names = members.into_iter().flat_map(BTreeMap::values);
-    let mut members: Vec<_> = names.map(ToString::to_string).collect();
-    members.sort();
-    MembersReply { members }
-}
-
-fn answer<T>(done: Answer<T>, result: Result<T, MessagesError>) {
-    // Whoever asked may have gone away.
-    let _ = done.send(result);
 }

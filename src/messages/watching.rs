@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::op::{Op, SessionOp};
 use super::presence::Presence;
-use super::sequencer::Op;
 use super::watches::{Change, Scope, Watches};
 use super::{Attendance, MessagesError, Shared};
 use crate::connection::{EventLane, LaneEvent};
@@ -103,7 +103,8 @@ impl Attendance {
     /// [`MessagesError::Ended`].
     pub fn rescope(&self, watch: u32, scopes: Vec<Scope>) -> Result<(), MessagesError> {
         let ask = Ask::Rescope { watch, scopes };
-        self.shared.tell_sequencer(Op::Watching(self.session, ask))
+        self.shared
+            .tell_sequencer(Op::Session(self.session, SessionOp::Watching(ask)))
     }
 
     async fn ask<T>(
@@ -111,7 +112,7 @@ impl Attendance {
         ask: impl FnOnce(oneshot::Sender<Result<T, MessagesError>>) -> Ask,
     ) -> Result<T, MessagesError> {
         let session = self.session;
-        let op = |done| Op::Watching(session, ask(done));
+        let op = |done| Op::Session(session, SessionOp::Watching(ask(done)));
         self.shared.ask(op).await
     }
 }
@@ -265,7 +266,8 @@ impl Watching {
                 && let Some(shared) = shared.upgrade()
             {
                 // Without a sequencer nobody is told anything.
-                let _ = shared.tell_sequencer(Op::Watching(session, Ask::CatchUp));
+                let _ =
+                    shared.tell_sequencer(Op::Session(session, SessionOp::Watching(Ask::CatchUp)));
             }
         });
     }

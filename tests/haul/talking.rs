@@ -222,6 +222,28 @@ async fn until_heard(client: &mut RawClient, to: &str) {
 }
 
 #[tokio::test]
+async fn what_is_said_by_datagram_is_said_as_it_is_over_the_connection() {
+    let server = TestServer::start().await;
+    let alice = Talker::new(&server, "alice");
+    let mut bob = server.log_in("bob").await;
+    let hello = ["say", "--udp", "--json", "bob", "hello", "there"];
+    let (out, _) = alice.types(&hello, 0).await;
+    let said: Value = serde_json::from_str(&out).expect("JSON");
+    let with_alice = json!({"cmd": "history", "with": "alice"});
+    let history = bob.ok(with_alice).await;
+    let kept = &history["messages"][0];
+    assert_eq!(
+        (&kept["seq"], kept["text"].as_str()),
+        (&said["seq"], Some("hello there"))
+    );
+    let (_, errors) = alice.types(&["say", "--udp", "nobody", "hello"], 1).await;
+    assert!(errors.contains("nobody"), "{errors}");
+    let long = "x".repeat(1200);
+    let (_, errors) = alice.types(&["say", "--udp", "bob", &long], 1).await;
+    assert!(errors.contains("over the limit of 1200"), "{errors}");
+}
+
+#[tokio::test]
 async fn what_is_said_is_read_back_and_refusals_are_one_line() {
     let server = TestServer::start().await;
     let (alice, bob) = (Talker::new(&server, "alice"), Talker::new(&server, "bob"));
