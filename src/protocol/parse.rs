@@ -316,7 +316,7 @@ mod tests {
             (bad.field.as_deref(), bad.unsupported),
             (Some("cmd"), false)
         );
-        assert!(refused(r#"{"id":5,"cmd":"watch","path":"/"}"#).unsupported);
+        assert!(refused(r#"{"id":5,"cmd":"kick","user":"bob"}"#).unsupported);
     }
 
     #[test]
