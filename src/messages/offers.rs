@@ -89,7 +89,7 @@ impl Messages {
         to: Party,
         file: OfferedFile,
     ) -> Result<(String, Said), MessagesError> {
-        let mut random = [0; 16];
+        let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(MessagesError::NoRandomness)?;
         let offer = HEXLOWER.encode(&random);
         let permit = Arc::clone(&self.shared.permits).acquire_owned().await;

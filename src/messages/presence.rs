@@ -371,3 +371,137 @@ impl Session {
         pushed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::flight::Flights;
+    use super::*;
+
+    fn party(id: i64, name: &str) -> Party {
+        let name = name.into();
+        Party { id, name }
+    }
+
+    fn flight() -> Flight {
+        let (ops, _waiting) = tokio::sync::mpsc::unbounded_channel();
+        Flights::new(ops.downgrade()).prepare()
+    }
+
+    /// A session of user 1 that hears as it comes, after it was told up to 10.
+    fn live(presence: &mut Presence) -> (u64, EventLane) {
+        let lane = EventLane::default();
+        let (user, now) = (party(1, "alice"), Timestamp::now());
+        let session = presence.enter(&user, Some(lane.clone()), now);
+        presence.begin(session, 10, 10).expect("it is there");
+        presence.go_live(session, 10, &mut Changes::default());
+        (session, lane)
+    }
+
+    fn tell(presence: &mut Presence, seq: u64, changes: &mut Changes) -> u32 {
+        presence.tell(1, seq, &Bytes::from_static(b"{}"), &mut flight(), changes)
+    }
+
+    fn write_all(lane: &EventLane) {
+        let mut last = None;
+        while let Some(event) = lane.try_next() {
+            last = event.inbox;
+        }
+        lane.note_written(last);
+    }
+
+    const fn away(told: u64) -> Inbox {
+        Inbox { told, live: false }
+    }
+
+    #[test]
+    fn who_leaves_is_kept_as_told_up_to_what_was_written() {
+        let mut presence = Presence::default();
+        let (session, lane) = live(&mut presence);
+        assert_eq!(tell(&mut presence, 11, &mut Changes::default()), 1);
+        write_all(&lane);
+        assert_eq!(tell(&mut presence, 12, &mut Changes::default()), 1);
+        let mut changes = Changes::default();
+        presence.exit(session, &mut changes);
+        assert_eq!(changes.inboxes.get(&1), Some(&away(11)));
+        assert_eq!(presence.who(1000).users, []);
+    }
+
+    #[test]
+    fn as_long_as_another_session_hears_nothing_is_kept_of_one_that_leaves() {
+        let mut presence = Presence::default();
+        let (one, lane) = live(&mut presence);
+        let (other, _) = live(&mut presence);
+        assert_eq!(tell(&mut presence, 11, &mut Changes::default()), 2);
+        write_all(&lane);
+        let mut changes = Changes::default();
+        presence.exit(other, &mut changes);
+        assert!(changes.inboxes.is_empty());
+        presence.exit(one, &mut changes);
+        assert_eq!(changes.inboxes.get(&1), Some(&away(11)));
+    }
+
+    #[test]
+    fn a_session_that_takes_too_long_is_caught_up_from_what_it_was_handed() {
+        let mut presence = Presence::default();
+        let (session, lane) = live(&mut presence);
+        tell(&mut presence, 11, &mut Changes::default());
+        write_all(&lane);
+        tell(&mut presence, 12, &mut Changes::default());
+        let mut changes = Changes::default();
+        presence.landed(session, 11, &mut changes);
+        assert!(changes.behind.is_empty(), "it is written");
+        presence.landed(session, 12, &mut changes);
+        assert_eq!(changes.behind.len(), 1);
+        assert_eq!(changes.behind[0].position, 12);
+        assert_eq!(changes.inboxes.get(&1), Some(&away(11)));
+        assert_eq!(tell(&mut presence, 13, &mut changes), 0, "it is behind");
+        assert_eq!(presence.misses(session, 12), Some(true));
+        let mut changes = Changes::default();
+        presence.go_live(session, 13, &mut changes);
+        let live = changes.inboxes.get(&1).map(|inbox| inbox.live);
+        assert_eq!(
+            (live, presence.misses(session, 13)),
+            (Some(true), Some(false))
+        );
+    }
+
+    #[test]
+    fn a_full_lane_holds_up_nobody_and_is_caught_up() {
+        let mut presence = Presence::default();
+        let (_session, _full) = live(&mut presence);
+        let (_other, lane) = live(&mut presence);
+        let mut changes = Changes::default();
+        let mut seq = 10;
+        while changes.behind.is_empty() {
+            seq += 1;
+            let told = tell(&mut presence, seq, &mut changes);
+            write_all(&lane);
+            assert!(told >= 1, "the other hears");
+        }
+        assert!(changes.inboxes.is_empty(), "its user is told still");
+        assert_eq!(changes.behind[0].position, seq - 1);
+    }
+
+    #[test]
+    fn who_lists_users_by_name_as_many_as_fit() {
+        let mut presence = Presence::default();
+        for (id, name) in [(1, "bob"), (2, "alice"), (3, "carol"), (2, "alice")] {
+            let now = Timestamp::now();
+            presence.enter(&party(id, name), None, now);
+        }
+        let all = presence.who(10_000);
+        let names: Vec<_> = all
+            .users
+            .iter()
+            .map(|user| (&*user.user, user.sessions))
+            .collect();
+        assert_eq!(names, [("alice", 2), ("bob", 1), ("carol", 1)]);
+        assert!(!all.more);
+        let some = presence.who(200);
+        assert_eq!((some.users.len(), some.more), (2, true));
+        assert_eq!(presence.find("bob"), Some(party(1, "bob")));
+        assert_eq!(presence.find("dave"), None);
+    }
+}

@@ -94,7 +94,7 @@ impl Sequencer {
         mut writer: Writer,
         ops: mpsc::UnboundedReceiver<Op>,
     ) -> Result<(Observer, Self), MessagesError> {
-        let last = writer.recover().await?;
+        let last = writer.look().await?;
         let (observer, watching) = Watching::new(last);
         let mut sequencer = Self {
             flights: Flights::new(shared.ops.downgrade()),
@@ -113,7 +113,12 @@ impl Sequencer {
             reserved: Some(sequencer.reserved),
             ..Batch::default()
         };
-        sequencer.writer.commit(&batch).await?;
+        if let Err(error) = sequencer.writer.commit(&batch).await {
+            // The disk may be full: what is there can be read, and room be made.
+            warn!(%error, "nothing can be said for now");
+            sequencer.reserved = last;
+            sequencer.refused = Some(Instant::now());
+        }
         Ok((observer, sequencer))
     }
 

@@ -41,6 +41,10 @@ pub(super) struct Writer {
     pub(super) connection: SqliteConnection,
     /// Events in the database.
     kept: u64,
+    /// The last event that an earlier server has kept.
+    before: u64,
+    /// The database knows that the earlier server is gone.
+    recovered: bool,
 }
 
 /// A message or an offer that is to be stored.
@@ -154,6 +158,8 @@ impl Store {
         let writer = Writer {
             connection,
             kept: 0,
+            before: 0,
+            recovered: false,
         };
         Ok((Self { readers }, writer))
     }
@@ -301,27 +307,18 @@ async fn missed(
 }
 
 impl Writer {
-    /// Ends what a server that was killed has left: who was told everything as it was stored has
-    /// been told. Says which places are taken.
-    pub(super) async fn recover(&mut self) -> Result<u64, MessagesError> {
-        let mut transaction = self.begin().await?;
-        sqlx::query(
-            "UPDATE inboxes SET live = FALSE, \
-             told = MAX(told, (SELECT COALESCE(MAX(seq), 0) FROM events)) WHERE live",
+    /// Looks at what an earlier server has left; says which places are taken. Nothing is written:
+    /// the disk may be full.
+    pub(super) async fn look(&mut self) -> Result<u64, MessagesError> {
+        let (reserved, kept, last): (i64, i64, i64) = sqlx::query_as(
+            "SELECT (SELECT reserved FROM counter), (SELECT COUNT(*) FROM events), \
+             (SELECT COALESCE(MAX(seq), 0) FROM events)",
         )
-        .execute(&mut *transaction)
+        .fetch_one(&mut self.connection)
         .await
-        .map_err(storing)?;
-        let reserved: i64 = sqlx::query_scalar("SELECT reserved FROM counter")
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(storing)?;
-        let kept: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM events")
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(storing)?;
-        transaction.commit().await.map_err(storing)?;
+        .map_err(reading)?;
         self.kept = unsigned(kept);
+        self.before = unsigned(last);
         Ok(unsigned(reserved))
     }
 
@@ -339,14 +336,19 @@ impl Writer {
         Ok(members.collect())
     }
 
-    /// Up to where a user was told.
+    /// Up to where a user was told who is not told as it is stored now.
     pub(super) async fn told(&mut self, user: i64) -> Result<u64, MessagesError> {
-        let told: Option<i64> = sqlx::query_scalar("SELECT told FROM inboxes WHERE user = ?")
-            .bind(user)
-            .fetch_optional(&mut self.connection)
-            .await
-            .map_err(reading)?;
-        Ok(told.map_or(0, unsigned))
+        let inbox: Option<(i64, bool)> =
+            sqlx::query_as("SELECT told, live FROM inboxes WHERE user = ?")
+                .bind(user)
+                .fetch_optional(&mut self.connection)
+                .await
+                .map_err(reading)?;
+        Ok(match inbox {
+            None => 0,
+            Some((told, false)) => unsigned(told),
+            Some((told, true)) => unsigned(told).max(self.before),
+        })
     }
 
     /// As [`Store::missed`].
@@ -389,17 +391,30 @@ impl Writer {
 
     /// Keeps all of it or nothing; what is kept survives a power cut.
     pub(super) async fn commit(&mut self, batch: &Batch) -> Result<(), MessagesError> {
-        let mut transaction = self.begin().await?;
+        let begun = self.connection.begin_with("BEGIN IMMEDIATE").await;
+        let mut transaction = begun.map_err(storing)?;
+        if !self.recovered {
+            let ended = end_earlier_server(&mut transaction, self.before).await;
+            ended.map_err(storing)?;
+        }
         write(&mut transaction, batch).await.map_err(storing)?;
         transaction.commit().await.map_err(storing)?;
+        self.recovered = true;
         self.kept += batch.messages.len() as u64;
         Ok(())
     }
+}
 
-    async fn begin(&mut self) -> Result<Transaction<'_, Sqlite>, MessagesError> {
-        let begun = self.connection.begin_with("BEGIN IMMEDIATE").await;
-        begun.map_err(storing)
-    }
+/// Who was told everything as it was stored has been told all that a server that is gone has kept.
+async fn end_earlier_server(
+    transaction: &mut Transaction<'_, Sqlite>,
+    before: u64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE inboxes SET live = FALSE, told = MAX(told, ?) WHERE live")
+        .bind(integer(before))
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
 }
 
 async fn write(

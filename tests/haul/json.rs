@@ -88,7 +88,7 @@ async fn a_bad_request_before_login_is_answered_and_the_connection_lives() {
 async fn a_command_of_a_later_version_is_unsupported() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
-    for cmd in ["say", "watch", "history", "ticket"] {
+    for cmd in ["kick", "sessions", "logs", "reload", "users"] {
         client.fails(json!({"cmd": cmd}), "unsupported").await;
     }
 }
