@@ -71,7 +71,9 @@ impl Datagrams {
     /// Says something to a user, or in a room. It is said once, however often it had to be sent.
     ///
     /// # Errors
-    /// As [`Self::call`]. After [`ClientError::TimedOut`] it may have been said or not.
+    /// [`ClientError::TooLong`] if it does not fit in a datagram, [`ClientError::Server`] if the
+    /// server says no, [`ClientError::Connect`] if the network does, [`ClientError::TimedOut`] if
+    /// there was no answer: then it may have been said or not.
     pub async fn say(&mut self, to: &str, text: &str) -> Result<SayReply, ClientError> {
         let (to, text) = (to.to_owned(), text.to_owned());
         self.call(Say { to, text }).await
@@ -80,17 +82,12 @@ impl Datagrams {
     /// Who is connected, as many as a datagram holds.
     ///
     /// # Errors
-    /// As [`Self::call`].
+    /// Those of [`Self::say`].
     pub async fn who(&mut self) -> Result<WhoReply, ClientError> {
         self.call(Who {}).await
     }
 
     /// Sends a request until its reply is there.
-    ///
-    /// # Errors
-    /// [`ClientError::TooLong`] if it does not fit in a datagram, [`ClientError::Server`] if the
-    /// server says no, [`ClientError::TimedOut`] if it says nothing, [`ClientError::Connect`] if the
-    /// network says no.
     async fn call<C: Call>(&mut self, request: C) -> Result<C::Reply, ClientError> {
         self.last_id += 1;
         let id = self.last_id;
