@@ -45,10 +45,12 @@ pub(super) fn begin(shared: &Arc<Shared>, behind: Behind) {
         let mut tries = 0;
         while lane.drained().await {
             let insists = tries >= TRIES;
-            tries += 1;
             match step(&shared, session, user, &lane, position, insists).await {
                 Ok(Verdict::Hears) | Err(MessagesError::Ended) => return,
-                Ok(Verdict::NotYet(told)) => position = told,
+                Ok(Verdict::NotYet(told)) => {
+                    tries += u32::from(told == position);
+                    position = told;
+                }
                 Err(error) => {
                     warn!(%error, "can not tell a session what it missed; trying again");
                     sleep(PAUSE).await;

@@ -162,9 +162,11 @@ impl Presence {
     /// Up to where the sessions of the user that are told as it comes have been told, if there are
     /// any.
     pub(super) fn told_live(&self, user: i64) -> Option<u64> {
+        let here = self.users.get(&user)?;
         let live = self.live_sessions(user);
-        live.filter_map(|session| session.lane.as_ref().map(EventLane::written))
-            .max()
+        let written = live.filter_map(|session| session.lane.as_ref().map(EventLane::written));
+        // A session to which nothing was written yet has its user's place all the same.
+        written.max().map(|written| written.max(here.told))
     }
 
     /// Begins to catch up with a session: it and its user were told up to there.
@@ -440,6 +442,18 @@ mod tests {
         assert!(changes.inboxes.is_empty());
         presence.exit(one, &mut changes);
         assert_eq!(changes.inboxes.get(&1), Some(&away(11)));
+    }
+
+    #[test]
+    fn a_user_whose_only_session_was_told_nothing_yet_is_told_nothing_again() {
+        let mut presence = Presence::default();
+        assert_eq!(presence.told_live(1), None);
+        let (_session, lane) = live(&mut presence);
+        assert_eq!(presence.told_live(1), Some(10));
+        tell(&mut presence, 11, &mut Changes::default());
+        assert_eq!(presence.told_live(1), Some(10));
+        write_all(&lane);
+        assert_eq!(presence.told_live(1), Some(11));
     }
 
     #[test]

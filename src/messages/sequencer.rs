@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, warn};
 
 use super::catch_up::{self, PAGE, Verdict};
@@ -46,6 +46,8 @@ pub(super) struct Sequencer {
     reserved: u64,
     /// What is to be kept about inboxes, until it is.
     inboxes: HashMap<i64, Inbox>,
+    /// Replies that wait for that.
+    held: Vec<Ack>,
     watching: Watching,
     /// The database has refused to reserve places at that time.
     refused: Option<Instant>,
@@ -105,6 +107,7 @@ impl Sequencer {
             last,
             reserved: last + BLOCK,
             inboxes: HashMap::new(),
+            held: Vec::new(),
             watching,
             refused: None,
         };
@@ -133,6 +136,7 @@ impl Sequencer {
                     return;
                 },
                 () = self.watching.receive(&mut changes, BATCH) => {}
+                () = sleep(PAUSE), if !self.held.is_empty() => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
             // Who has lost a right by now does not hear of what happened later.
@@ -150,8 +154,9 @@ impl Sequencer {
         let mut go = Go::default();
         for op in ops.drain(..) {
             // Who is in a room hears what was said there before, and nothing else.
-            let moves = matches!(op, Op::Join { .. } | Op::Leave { .. });
-            if moves && !go.batch.messages.is_empty() {
+            if let Op::Join { room, .. } | Op::Leave { room, .. } = &op
+                && go.batch.speaks_in(room)
+            {
                 self.conclude(std::mem::take(&mut go)).await;
             }
             if matches!(op, Op::Session(_, SessionOp::Watching(Ask::Watch { .. }))) {
@@ -169,8 +174,15 @@ impl Sequencer {
     /// Keeps all that a go has to keep in one commit, then does the rest.
     async fn conclude(&mut self, mut go: Go) {
         self.absorb(&mut go.changes);
-        go.batch.inboxes = self.inboxes.clone();
         let refused = self.refused.is_some_and(|at| at.elapsed() < PAUSE);
+        if !(refused && go.batch.is_empty()) {
+            go.batch.inboxes = std::mem::take(&mut self.inboxes);
+        }
+        if self.inboxes.is_empty() {
+            go.acks.append(&mut self.held);
+        } else {
+            self.held.append(&mut go.acks);
+        }
         if self.places_left() < BLOCK / 2 && !(refused && go.batch.is_empty()) {
             go.batch.reserved = Some(self.last + BLOCK);
         }
@@ -314,12 +326,14 @@ impl Sequencer {
     /// Who begins to watch does not hear of what happened before they asked.
     async fn place_all(&mut self, changes: &mut Vec<Change>, go: &mut Go) {
         for _ in 0..=WAITING / BATCH {
-            self.place(changes, go);
-            self.conclude(std::mem::take(go)).await;
-            self.watching.try_receive(changes, BATCH);
+            if changes.is_empty() {
+                self.watching.try_receive(changes, BATCH);
+            }
             if changes.is_empty() {
                 return;
             }
+            self.place(changes, go);
+            self.conclude(std::mem::take(go)).await;
         }
     }
 
@@ -442,7 +456,6 @@ impl Sequencer {
 
     /// All is kept: tells those who hear, and those who asked.
     fn finish(&mut self, go: Go) {
-        self.inboxes.clear();
         if let Some(reserved) = go.batch.reserved {
             self.reserved = reserved;
             self.refused = None;
@@ -516,9 +529,11 @@ impl Sequencer {
         for done in go.closing {
             answer(done, Err(failed()));
         }
-        // They are stored, only not who was told.
-        for ack in go.acks {
-            ack.send();
+        // They are stored, only not who was told: were they acknowledged now, a server that is
+        // killed would take them for told.
+        self.held.extend(go.acks);
+        for (user, inbox) in go.batch.inboxes {
+            self.inboxes.entry(user).or_insert(inbox);
         }
         if let Err(error) = self.read_rooms().await {
             warn!(%error, "can not read who is in which room");

@@ -108,6 +108,12 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// Whether something is said in `room`.
+    pub(super) fn speaks_in(&self, room: &RoomName) -> bool {
+        let mut said = self.messages.iter();
+        said.any(|message| matches!(&message.to, To::Room(to) if to == room))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
             && self.joined.is_empty()
@@ -377,6 +383,14 @@ impl Writer {
         .fetch_one(&mut self.connection)
         .await
         .map_err(reading)?;
+        if self.kept > most {
+            // Offers that have ended are among those that were counted.
+            let kept: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM events")
+                .fetch_one(&mut self.connection)
+                .await
+                .map_err(reading)?;
+            self.kept = unsigned(kept);
+        }
         let surplus = integer(self.kept.saturating_sub(most));
         let dropped = sqlx::query(
             "DELETE FROM events WHERE seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?)",
