@@ -8,7 +8,8 @@ use crate::protocol::SayReply;
 
 /// Say something to a user, or in a room
 ///
-/// Once it returns the message is stored. Who is not connected gets it at the next login. The name of
+/// Once it returns the message is stored. Who is away is told at the next `chat` or
+/// `shell`. The name of
 /// a room begins with `#`, which many shells take for a comment: write '#ops'. To be heard in a room
 /// one has to be in it, see `join`.
 #[derive(Debug, Args)]

@@ -34,12 +34,12 @@ const BEFORE: usize = 10_000;
 
 /// Talk to a user, or in a room
 ///
-/// Shows what was said last, then what is said, as it is said. With nobody named, shows everything
-/// that comes; a line then begins with whom it is for: `@bob text` or `#ops text`. The name of a room
-/// begins with `#`, which many shells take for a comment: write '#ops'. A room is entered if need be,
+/// Shows what was said last, then what is said, as it is said. What comes from elsewhere is shown too,
+/// with where it was said. With nobody named, a line that is typed begins with whom it is for:
+/// `@bob text` or `#ops text`. The name of a room begins with `#`, which many shells take for a comment: write '#ops'. A room is entered if need be,
 /// and not left at the end: `leave` does that.
 ///
-/// `/file PATH` hands over a file, `/help` lists what else there is, `q` or Ctrl-D leaves. If standard
+/// `/file PATH` hands over a file: a local one is put into `/sent` first. `/help` lists what else there is, `q` or Ctrl-D leaves. If standard
 /// input is no terminal its lines are said, and the exit code is 1 if one of them was not.
 #[derive(Debug, Args)]
 pub(super) struct Chat {
