@@ -13,7 +13,9 @@
 //!
 //! A message is acknowledged once it is stored and the sessions that are told at once have been
 //! told, or were found to be too slow and go on from the database. So a server that is killed loses
-//! nothing that was acknowledged, and tells nothing twice.
+//! nothing that was acknowledged, and tells nothing twice to who heard it as it came. Of a catch-up
+//! it notes page by page how far it is: what was told after that is told again, with the same `seq`,
+//! unless the client says by `since` what it has.
 //!
 //! Changes of files get their places from the sequencer too. They are told to those who *watch* the
 //! path, and the last ones are remembered, but never kept.
