@@ -94,7 +94,7 @@ fn decode(wire: &[u8], login: Login, cuts: &[u8]) -> Decoded {
             break decoded;
         }
         if rest.is_empty() {
-            let at_end = codec.is_between_frames() && received.is_empty();
+            let at_end = received.is_empty();
             let end = codec.decode_eof(&mut received);
             assert_eq!(matches!(end, Ok(None)), at_end, "{end:?}");
             break end.map(|frame| assert_eq!(frame, None));

@@ -10,7 +10,7 @@ use super::local::Sink;
 use super::progress::FileProgress;
 use super::reconnect::Current;
 use super::{ClientError, Fetched, GetOptions, Progress, Reconnecting};
-use crate::protocol::{Digest, ErrorCode, GetBegin, Hasher};
+use crate::protocol::{Algorithm, Digest, ErrorCode, GetBegin, Hasher};
 
 /// How often a file may become another while it is got.
 const RESTARTS: u32 = 5;
@@ -98,13 +98,20 @@ impl Fetching<'_> {
         self.progress.expect(begin.size);
         let modified = begin.modified;
         self.begin = Some(begin);
+        // What is quick to hash is hashed between the network and the disk, and shares the work with
+        // the thread that writes.
+        let is_quick = self.options.algorithm == Algorithm::Blake3;
         // It was cloned above: what fails before this leaves it here.
-        let hasher = download.take_hasher();
+        let hasher = if is_quick {
+            None
+        } else {
+            download.take_hasher()
+        };
         let place = self.place.take().ok_or(ClientError::Over)?;
         let (sender, chunks) = mpsc::channel(BETWEEN);
         let writing = spawn_blocking(move || write_and_hash(place, hasher, chunks));
         let mut offset = self.offset;
-        while let Some(chunk) = download.raw_chunk().await {
+        while let Some(chunk) = download.chunk().await {
             let length = Bytes::len(&chunk);
             if sender.send(chunk).await.is_err() {
                 // The disk said no; what it said comes below.
@@ -116,6 +123,7 @@ impl Fetching<'_> {
         }
         drop(sender);
         let (place, hasher) = joined(writing.await)?;
+        let hasher = hasher.or_else(|| download.take_hasher());
         self.place = Some(place);
         self.offset = offset;
         let digest: Option<Digest> = hasher.clone().map(Hasher::finish);

@@ -11,7 +11,7 @@ use super::{Client, ClientError, Progress, Reconnecting};
 use crate::protocol::{Algorithm, Digest, IfExists, PutReply};
 
 /// Chunks between the disk and the network.
-pub(super) const BETWEEN: usize = 4;
+pub(super) const BETWEEN: usize = 2;
 
 /// How files are moved.
 #[derive(Debug, Clone, Copy, Default)]

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Hearing;
 use super::{ClientError, Lost, secure};
-use crate::connection::{Outbox, ReceiveError, Receiver, write_frames};
+use crate::connection::{Outbox, Outlet, ReceiveError, Receiver, write_frames};
 use crate::protocol::{
     Call, Event, Frame, FrameCodec, FrameError, GoodbyeReason, MAX_CONTROL, ServerMessage,
     WireError, encode_request,
@@ -75,7 +75,7 @@ impl Line {
     {
         let (outbox, queue) = Outbox::new();
         let table = Arc::new(Table::default());
-        let writer = tokio::spawn(write_frames(writer, queue, FRAME_TIMEOUT));
+        let writer = tokio::spawn(write_frames(Outlet::new(writer), queue, FRAME_TIMEOUT));
         let receiver = Receiver::new(reader, FrameCodec::new(), FRAME_TIMEOUT);
         let cut = CancellationToken::new();
         tokio::spawn({

@@ -2,18 +2,20 @@
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata, Permissions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use rustix::buffer::spare_capacity;
 use rustix::fs::OFlags;
+use rustix::io::{Errno, pread};
 use tempfile::NamedTempFile;
 
 use super::ClientError;
-use crate::connection::CHUNK;
+use crate::connection::LONG_CHUNK;
 use crate::protocol::IfExists;
 
 /// Names tried by [`IfExists::Rename`] before it gives up.
@@ -110,16 +112,15 @@ impl Source {
 
     /// Goes back or on to a place in a file.
     pub(super) fn go_to(&mut self, offset: u64) -> Result<(), ClientError> {
-        let outcome = match &mut self.reader {
-            Reader::File(file, _) => file.seek(SeekFrom::Start(offset)),
-            Reader::Pipe(_) => Err(io::ErrorKind::NotSeekable.into()),
-        };
-        match outcome {
-            Ok(_) => {
+        match &self.reader {
+            Reader::File(..) => {
                 self.read = offset;
                 Ok(())
             }
-            Err(source) => Err(ClientError::local("read", &self.path, source)),
+            Reader::Pipe(_) => {
+                let source = io::ErrorKind::NotSeekable.into();
+                Err(ClientError::local("read", &self.path, source))
+            }
         }
     }
 
@@ -136,22 +137,25 @@ impl Source {
         }
     }
 
-    /// The next bytes, a full [`CHUNK`] except at the end, where there are none left. A file that
+    /// The next bytes, a full [`LONG_CHUNK`] except at the end, where there are none left. A file that
     /// was written to meanwhile has no end but an error.
     pub(super) fn next_chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
-        self.next_part(CHUNK)
+        self.next_part(LONG_CHUNK)
     }
 
     /// The next bytes, at most `limit` of them.
     pub(super) fn next_part(&mut self, limit: usize) -> Result<Option<Bytes>, ClientError> {
         let failed = |source| ClientError::local("read", &self.path, source);
         let mut chunk = Vec::with_capacity(limit);
-        let reader: &mut dyn Read = match &mut self.reader {
-            Reader::File(file, _) => file,
-            Reader::Pipe(pipe) => pipe,
-        };
-        let mut rest = reader.take(limit as u64);
-        rest.read_to_end(&mut chunk).map_err(failed)?;
+        match &mut self.reader {
+            Reader::File(file, _) => {
+                fill(file, &mut chunk, limit, self.read).map_err(failed)?;
+            }
+            Reader::Pipe(pipe) => {
+                let mut rest = pipe.take(limit as u64);
+                rest.read_to_end(&mut chunk).map_err(failed)?;
+            }
+        }
         self.read += chunk.len() as u64;
         let at_end = chunk.is_empty();
         let has_another_size = match self.size {
@@ -166,6 +170,20 @@ impl Source {
         }
         Ok((!at_end).then(|| chunk.into()))
     }
+}
+
+/// Reads from `offset` on until so many bytes are there, or no more are.
+fn fill(file: &File, chunk: &mut Vec<u8>, limit: usize, offset: u64) -> io::Result<()> {
+    while chunk.len() < limit {
+        let at = offset + chunk.len() as u64;
+        match pread(file, spare_capacity(chunk), at) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    chunk.truncate(limit);
+    Ok(())
 }
 
 /// Where the bytes of a get go.

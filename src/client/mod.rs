@@ -52,10 +52,10 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::client::TlsStream;
 
 use self::line::Line;
 use self::secure::System;
+use crate::connection::ReadAhead;
 use crate::protocol::{Call, Login, LoginReply, MAX_CONTROL_BEFORE_LOGIN, Secret};
 use crate::tls::Fingerprint;
 
@@ -123,10 +123,10 @@ impl Client {
         } else {
             reach_securely(url, trust, System::Asked).await
         };
-        let (stream, fingerprint) = secured?;
+        let (stream, fingerprint, address) = secured?;
         Ok(Self {
             fingerprint: Some(fingerprint),
-            address: ip_of(stream.get_ref().0),
+            address,
             ..Self::over(stream)
         })
     }
@@ -283,11 +283,21 @@ async fn reach_securely(
     url: &ServerUrl,
     trust: &Trust,
     system: System,
-) -> Result<(TlsStream<TcpStream>, Fingerprint), ClientError> {
+) -> Result<
+    (
+        impl AsyncRead + AsyncWrite + Send + 'static,
+        Fingerprint,
+        Option<IpAddr>,
+    ),
+    ClientError,
+> {
     let stream = reach(url).await?;
+    let address = ip_of(&stream);
+    let (reader, writer) = stream.into_split();
+    let stream = tokio::io::join(ReadAhead::new(reader), writer);
     // Boxed: it takes room that is free again soon.
     let handshake = Box::pin(secure::handshake(stream, url, trust, system));
-    timeout(CONNECT_TIMEOUT, handshake)
+    let (stream, fingerprint) = timeout(CONNECT_TIMEOUT, handshake)
         .await
         .unwrap_or_else(|_| {
             let reason = format!("the server did not answer within {CONNECT_TIMEOUT:?}");
@@ -295,7 +305,8 @@ async fn reach_securely(
                 server: url.address(),
                 source: std::io::Error::new(std::io::ErrorKind::TimedOut, reason),
             })
-        })
+        })?;
+    Ok((stream, fingerprint, address))
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::line::{Part, parse};
 use super::transfer::Transfer;
 use super::{Client, ClientError};
-use crate::connection::CHUNK;
+use crate::connection::ChunkLength;
 use crate::protocol::{Algorithm, Digest, End, Hasher, IfExists, Put, PutBegin, PutReply};
 
 /// How a file is put.
@@ -35,6 +36,7 @@ pub struct Upload {
     parts: mpsc::Receiver<Part>,
     hasher: Hasher,
     sent: u64,
+    chunk: ChunkLength,
 }
 
 impl Client {
@@ -59,6 +61,7 @@ impl Client {
             parts,
             hasher: Hasher::new(options.algorithm),
             sent: 0,
+            chunk: ChunkLength::default(),
         })
     }
 }
@@ -111,9 +114,11 @@ impl Upload {
     /// A [`write`](Self::write) for who hashes elsewhere.
     pub(super) async fn write_unhashed(&mut self, mut bytes: Bytes) -> Result<(), ClientError> {
         while !bytes.is_empty() {
-            let chunk = bytes.split_to(CHUNK.min(bytes.len()));
+            let chunk = bytes.split_to(self.chunk.bytes().min(bytes.len()));
             self.sent += chunk.len() as u64;
+            let asked = Instant::now();
             self.transfer.send(chunk).await?;
+            self.chunk.took(asked.elapsed());
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{EventLane, LaneEvent};
+use super::{EventLane, FilePart, LaneEvent, Outlet};
 use crate::protocol::Frame;
 
 /// Small replies that may wait for the writer.
@@ -25,7 +25,8 @@ const DATA_QUEUE: usize = 2;
 pub struct Outbox {
     control: mpsc::Sender<Bytes>,
     events: EventLane,
-    data: mpsc::Sender<Frame>,
+    data: mpsc::Sender<Data>,
+    takes_files: bool,
 }
 
 /// What waits to be written; goes to [`write_frames`].
@@ -33,7 +34,17 @@ pub struct Outbox {
 pub struct OutboxQueue {
     control: mpsc::Receiver<Bytes>,
     events: EventLane,
-    data: mpsc::Receiver<Frame>,
+    data: mpsc::Receiver<Data>,
+    /// Of which some frames are written.
+    begun: Option<Box<FilePart>>,
+}
+
+/// What goes through the data lane.
+#[derive(Debug)]
+enum Data {
+    Frame(Frame),
+    // Boxed: the lane has room for many, and most hold frames.
+    Part(Box<FilePart>),
 }
 
 impl Drop for OutboxQueue {
@@ -49,12 +60,17 @@ pub struct Closed;
 
 /// A place in the data lane. Whoever holds one may fetch the bytes to put there.
 #[derive(Debug)]
-pub struct DataSlot<'a>(mpsc::Permit<'a, Frame>);
+pub struct DataSlot<'a>(mpsc::Permit<'a, Data>);
 
 impl DataSlot<'_> {
     /// Fills the place.
     pub fn send(self, stream: u32, chunk: Bytes) {
-        self.0.send(Frame::Data { stream, chunk });
+        self.0.send(Data::Frame(Frame::Data { stream, chunk }));
+    }
+
+    /// Fills the place with a part of a file, where the outbox [takes](Outbox::takes_files) them.
+    pub fn send_part(self, part: Box<FilePart>) {
+        self.0.send(Data::Part(part));
     }
 }
 
@@ -62,6 +78,16 @@ impl Outbox {
     /// An outbox and its queue.
     #[must_use]
     pub fn new() -> (Self, OutboxQueue) {
+        Self::with(false)
+    }
+
+    /// An outbox for what is written to `outlet`.
+    #[must_use]
+    pub fn of<W>(outlet: &Outlet<W>) -> (Self, OutboxQueue) {
+        Self::with(outlet.takes_files())
+    }
+
+    fn with(takes_files: bool) -> (Self, OutboxQueue) {
         let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
         let (data, data_queue) = mpsc::channel(DATA_QUEUE);
         let events = EventLane::default();
@@ -69,11 +95,13 @@ impl Outbox {
             control: control_queue,
             events: events.clone(),
             data: data_queue,
+            begun: None,
         };
         let outbox = Self {
             control,
             events,
             data,
+            takes_files,
         };
         (outbox, queue)
     }
@@ -97,7 +125,7 @@ impl Outbox {
     /// # Errors
     /// [`Closed`] if nothing will be written any more.
     pub async fn send_after_data(&self, json: Bytes) -> Result<(), Closed> {
-        let frame = Frame::Control(json);
+        let frame = Data::Frame(Frame::Control(json));
         self.data.send(frame).await.map_err(|_| Closed)
     }
 
@@ -107,6 +135,12 @@ impl Outbox {
     /// [`Closed`] if nothing will be written any more.
     pub async fn data_slot(&self) -> Result<DataSlot<'_>, Closed> {
         self.data.reserve().await.map(DataSlot).map_err(|_| Closed)
+    }
+
+    /// Whether parts of files can be sent as they are, which nothing encrypts or translates.
+    #[must_use]
+    pub fn takes_files(&self) -> bool {
+        self.takes_files
     }
 
     /// Resolves once nothing will be written any more.
@@ -121,7 +155,7 @@ impl Outbox {
 /// What the stream says, or [`std::io::ErrorKind::TimedOut`] if the peer does not take a frame
 /// within `write_timeout`.
 pub async fn write_frames<W: AsyncWrite + Unpin>(
-    mut writer: W,
+    mut outlet: Outlet<W>,
     mut queue: OutboxQueue,
     write_timeout: Duration,
 ) -> std::io::Result<()> {
@@ -147,20 +181,25 @@ pub async fn write_frames<W: AsyncWrite + Unpin>(
                 body
             }
             Next::Frame(frame) => put_head(&mut head, frame),
+            Next::Part(part) => {
+                queue.begun = part.send(&mut outlet, write_timeout).await?;
+                continue;
+            }
         };
         let bytes = head.freeze().chain(body);
-        timeout(write_timeout, write_and_flush(&mut writer, bytes)).await??;
+        timeout(write_timeout, write_and_flush(&mut outlet.writer, bytes)).await??;
         if !events.is_empty() {
             let last = events.iter().filter_map(|event| event.inbox).max();
             queue.events.note_written(last);
         }
     }
-    timeout(write_timeout, writer.shutdown()).await?
+    timeout(write_timeout, outlet.writer.shutdown()).await?
 }
 
 /// What is to be written next.
 enum Next {
     Frame(Frame),
+    Part(Box<FilePart>),
     Event(LaneEvent),
 }
 
@@ -198,8 +237,12 @@ impl OutboxQueue {
                     None => control_ended = true,
                 },
                 event = self.events.next(), if !control_ended => return Some(Next::Event(event)),
-                frame = self.data.recv(), if !data_ended => match frame {
-                    Some(frame) => return Some(Next::Frame(frame)),
+                part = async { self.begun.take() }, if self.begun.is_some() => {
+                    return part.map(Next::Part);
+                }
+                data = self.data.recv(), if !data_ended => match data {
+                    Some(Data::Frame(frame)) => return Some(Next::Frame(frame)),
+                    Some(Data::Part(part)) => return Some(Next::Part(part)),
                     None => data_ended = true,
                 },
                 else => return None,

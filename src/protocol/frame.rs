@@ -42,17 +42,20 @@ impl Frame {
     /// # Panics
     /// If the body is longer than a frame may be; no caller builds such a frame.
     pub fn put_head(&self, buffer: &mut BytesMut) {
-        let payload = match self {
-            Self::Control(json) => json.len(),
-            Self::Data { chunk, .. } => DATA_HEAD + chunk.len(),
-        };
-        assert!(payload <= MAX_PAYLOAD, "a frame of {payload} bytes");
-        #[expect(clippy::cast_possible_truncation, reason = "checked on the line above")]
-        buffer.put_u32(payload as u32);
-        if let Self::Data { stream, .. } = self {
-            buffer.put_u8(DATA_MARK);
-            buffer.put_u32(*stream);
+        match self {
+            Self::Control(json) => put_length(buffer, json.len()),
+            Self::Data { stream, chunk } => Self::put_data_head(buffer, *stream, chunk.len()),
         }
+    }
+
+    /// Writes all that comes before a chunk of so many bytes.
+    ///
+    /// # Panics
+    /// If the chunk is longer than [`MAX_CHUNK`](super::MAX_CHUNK).
+    pub fn put_data_head(buffer: &mut BytesMut, stream: u32, chunk: usize) {
+        put_length(buffer, DATA_HEAD + chunk);
+        buffer.put_u8(DATA_MARK);
+        buffer.put_u32(stream);
     }
 
     /// The JSON or the chunk.
@@ -63,6 +66,12 @@ impl Frame {
             Self::Data { chunk, .. } => chunk,
         }
     }
+}
+
+fn put_length(buffer: &mut BytesMut, payload: usize) {
+    assert!(payload <= MAX_PAYLOAD, "a frame of {payload} bytes");
+    #[expect(clippy::cast_possible_truncation, reason = "checked on the line above")]
+    buffer.put_u32(payload as u32);
 }
 
 /// The bytes are not frames. The connection can not go on after any of these.
@@ -95,13 +104,13 @@ pub enum FrameError {
 
 /// Cuts a byte stream into [`Frame`]s and writes them.
 ///
-/// Every bound is checked on the first five bytes, before memory is reserved for the payload.
+/// Every bound is checked on the first five bytes, and no memory is reserved here: who reads asks
+/// for [`length`](Self::length) and makes room as it sees fit.
 #[derive(Debug)]
 pub struct FrameCodec {
     lengths: LengthDelimitedCodec,
     max_control: usize,
     max_payload: usize,
-    in_payload: bool,
 }
 
 impl FrameCodec {
@@ -114,7 +123,6 @@ impl FrameCodec {
                 .new_codec(),
             max_control: MAX_CONTROL,
             max_payload: MAX_PAYLOAD,
-            in_payload: false,
         }
     }
 
@@ -134,16 +142,14 @@ impl FrameCodec {
         self.max_payload = MAX_PAYLOAD;
     }
 
-    /// Whether the bytes decoded so far ended with a whole frame.
-    #[must_use]
-    pub fn is_between_frames(&self) -> bool {
-        !self.in_payload
-    }
-
-    /// Looks at the head of the next frame. `false` means that more bytes are needed to judge it.
-    fn head_is_sound(&self, src: &BytesMut) -> Result<bool, FrameError> {
+    /// Bytes of the frame that `src` begins with, its length included; `None` while too few of them
+    /// are there to judge it.
+    ///
+    /// # Errors
+    /// [`FrameError`] if no frame may begin like this.
+    pub fn length(&self, src: &[u8]) -> Result<Option<usize>, FrameError> {
         let Some(length) = src.first_chunk::<LENGTH>() else {
-            return Ok(false);
+            return Ok(None);
         };
         let length = u32::from_be_bytes(*length) as usize;
         let too_long = |limit| FrameError::TooLong { length, limit };
@@ -154,11 +160,11 @@ impl FrameCodec {
             return Err(too_long(self.max_payload));
         }
         match src.get(LENGTH) {
-            None => Ok(false),
+            None => Ok(None),
             Some(b'{') if length > self.max_control => Err(too_long(self.max_control)),
-            Some(b'{') => Ok(true),
+            Some(b'{') => Ok(Some(LENGTH + length)),
             Some(&DATA_MARK) if length < DATA_HEAD => Err(FrameError::NoStream),
-            Some(&DATA_MARK) => Ok(true),
+            Some(&DATA_MARK) => Ok(Some(LENGTH + length)),
             Some(&mark) => Err(FrameError::UnknownMark(mark)),
         }
     }
@@ -175,16 +181,12 @@ impl Decoder for FrameCodec {
     type Error = FrameError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
-        if !self.in_payload {
-            if !self.head_is_sound(src)? {
-                return Ok(None);
-            }
-            self.in_payload = true;
+        if self.length(src)?.is_none_or(|length| src.len() < length) {
+            return Ok(None);
         }
         let Some(payload) = self.lengths.decode(src)? else {
             return Ok(None);
         };
-        self.in_payload = false;
         let mut payload = payload.freeze();
         if payload.first() == Some(&b'{') {
             return Ok(Some(Frame::Control(payload)));
@@ -199,7 +201,7 @@ impl Decoder for FrameCodec {
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
         match self.decode(src)? {
-            None if self.in_payload || !src.is_empty() => Err(FrameError::Truncated),
+            None if !src.is_empty() => Err(FrameError::Truncated),
             frame => Ok(frame),
         }
     }

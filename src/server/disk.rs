@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::CommandError;
 use crate::accounts::UserName;
+use crate::connection::{MayBlock, Step};
 use crate::storage::{StorageError, StoredFile};
 
 /// One user holds at most one in so many of the disk threads, in all of their sessions: whatever
@@ -73,6 +75,13 @@ impl Disk {
             Err(error) if error.is_cancelled() => Err(CommandError::ShuttingDown),
             Err(_) => Err(CommandError::Panicked),
         }
+    }
+}
+
+impl MayBlock for Disk {
+    fn run(&self, work: Box<dyn FnOnce() -> Step + Send>) -> BoxFuture<'static, Option<Step>> {
+        let disk = self.clone();
+        Box::pin(async move { disk.run(move || Ok(work())).await.ok() })
     }
 }
 

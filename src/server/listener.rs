@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::arrival::Arrival;
 use super::serve::serve;
 use super::{Server, Shared, Shutdown};
+use crate::connection::Outlet;
 
 /// How long to wait before accepting again after the system refused, as it does while no file
 /// descriptors are left.
@@ -99,7 +100,8 @@ async fn attend(shared: Arc<Shared>, mut arrival: Arrival, stream: TcpStream, sh
     // Boxed: the session does not keep the room for the header.
     let named = Box::pin(arrival.peer(&shared, &mut reader));
     if let Some(Some(peer)) = shutdown.drain.run_until_cancelled(named).await {
-        serve(&shared, reader, writer, peer, arrival.seat, shutdown).await;
+        let outlet = Outlet::tcp_stream(writer);
+        serve(&shared, reader, outlet, peer, arrival.seat, shutdown).await;
     }
 }
 

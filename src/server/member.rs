@@ -114,6 +114,11 @@ impl Member {
         self.bandwidth.down(bytes, self.rate()).await;
     }
 
+    /// Whether files of the user move as fast as they can.
+    pub(super) fn is_unpaced(&self) -> bool {
+        self.rate().is_none()
+    }
+
     /// The user, as messages know them.
     pub(super) fn party(&self) -> Party {
         Party {

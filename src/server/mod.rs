@@ -243,6 +243,6 @@ impl Server {
         W: AsyncWrite + Unpin + Send + 'static,
     {
         let seat = Box::new(Seat::apart());
-        serve::serve(&self.shared, reader, writer, peer, seat, shutdown).await;
+        serve::serve(&self.shared, reader, writer.into(), peer, seat, shutdown).await;
     }
 }

@@ -3,7 +3,8 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
@@ -15,7 +16,7 @@ use super::hashing::TURN;
 use super::member::Member;
 use super::transfers::{PutPart, Underway};
 use crate::protocol::Digest;
-use crate::storage::{Checkpoint, Committed, Upload};
+use crate::storage::{Checkpoint, Committed, StorageError, Upload};
 
 /// How a put receives.
 #[derive(Clone, Copy)]
@@ -24,6 +25,9 @@ pub(super) struct Reception<'a> {
     pub(super) underway: &'a Underway,
     pub(super) active: &'a ActivePut,
 }
+
+/// Bytes that are written in one go at most, if they come as fast as that.
+const TOGETHER: u64 = 2 * 1024 * 1024;
 
 /// What a put waits for.
 enum Turn {
@@ -99,8 +103,13 @@ impl Reception<'_> {
         let disk = &self.member.disk;
         let mut syncing = Syncing(None);
         let mut heard = Instant::now();
+        let mut next = None;
         loop {
-            match self.turn(&upload, &mut parts, &mut syncing, heard).await {
+            let turn = match next.take() {
+                Some(part) if !self.is_stopped() => Turn::Part(part),
+                _ => self.turn(&upload, &mut parts, &mut syncing, heard).await,
+            };
+            match turn {
                 Turn::CheckpointDue => {
                     if let Some(checkpoint) = upload.begin_checkpoint() {
                         syncing.begin(checkpoint, disk);
@@ -113,16 +122,18 @@ impl Reception<'_> {
                     return Err(error);
                 }
                 Turn::Part(PutPart::Chunk(chunk, room)) => {
-                    *received += chunk.len() as u64;
                     if !self.paced(chunk.len()).await {
                         return Err(self.stop_synced(upload, syncing).await);
                     }
-                    let work = move || {
-                        upload.write(&chunk)?;
-                        drop(room);
-                        Ok(upload)
+                    let most = if self.member.is_unpaced() {
+                        TOGETHER
+                    } else {
+                        0
                     };
-                    upload = disk.run(work).await?;
+                    let before = upload.written();
+                    let work = move || write(upload, (chunk, room), parts, most);
+                    (upload, parts, next) = disk.run(work).await?;
+                    *received += upload.written() - before;
                     self.active.sign_of_life();
                     heard = Instant::now();
                 }
@@ -176,6 +187,10 @@ impl Reception<'_> {
         }
     }
 
+    fn is_stopped(self) -> bool {
+        self.underway.cancel.is_cancelled() || self.active.is_taken()
+    }
+
     /// Resolves once nobody waits for this put any more.
     pub(super) async fn stopped(self) {
         tokio::select! {
@@ -214,6 +229,30 @@ impl Reception<'_> {
         } else {
             CommandError::Cancelled
         }
+    }
+}
+
+/// Writes a chunk, and up to so many bytes of others that are there already; a part that is left to
+/// be taken comes back with the rest.
+fn write(
+    mut upload: Box<Upload>,
+    mut part: (Bytes, OwnedSemaphorePermit),
+    mut parts: mpsc::Receiver<PutPart>,
+    most: u64,
+) -> Result<(Box<Upload>, mpsc::Receiver<PutPart>, Option<PutPart>), StorageError> {
+    let end = upload.written() + most;
+    loop {
+        let (chunk, room) = part;
+        upload.write(&chunk)?;
+        drop((chunk, room));
+        if upload.written() >= end {
+            return Ok((upload, parts, None));
+        }
+        part = match parts.try_recv() {
+            Ok(PutPart::Chunk(chunk, room)) => (chunk, room),
+            Ok(end) => return Ok((upload, parts, Some(end))),
+            Err(_) => return Ok((upload, parts, None)),
+        };
     }
 }
 

@@ -18,7 +18,7 @@ use super::limits::Seat;
 use super::session::{Dialect, End, Session};
 use super::sniff::{Opening, Sniffed, sniff};
 use super::{Peer, Shared, Shutdown, tls};
-use crate::connection::{Outbox, Receiver, write_frames};
+use crate::connection::{Outbox, Outlet, ReadAhead, Receiver, write_frames};
 use crate::protocol::{FrameCodec, GoodbyeReason, encode_refusal};
 
 /// How long a peer that is hung up on may take to read why.
@@ -41,7 +41,7 @@ struct Connection {
 pub(super) async fn serve<R, W>(
     shared: &Arc<Shared>,
     reader: R,
-    writer: W,
+    outlet: Outlet<W>,
     peer: Peer,
     seat: Box<Seat>,
     shutdown: Shutdown,
@@ -63,15 +63,15 @@ pub(super) async fn serve<R, W>(
     async {
         match connection.first_bytes(reader).await {
             Some((Opening::Framed, reader)) => {
-                connection.converse(reader, writer, Dialect::Framed).await;
+                connection.converse(reader, outlet, Dialect::Framed).await;
             }
             // Boxed: a framed session does not keep the room that the translator needs.
             Some((Opening::Classic, reader)) => {
-                Box::pin(connection.translate(reader, writer)).await;
+                Box::pin(connection.translate(reader, outlet.into_inner())).await;
             }
             // Boxed: who speaks without TLS does not keep the room that it needs.
             Some((Opening::Tls, reader)) => {
-                let stream = tokio::io::join(reader, writer);
+                let stream = tokio::io::join(ReadAhead::new(reader), outlet.into_inner());
                 Box::pin(connection.encrypt(stream)).await;
             }
             Some((opening, _)) => not_spoken(shared, opening),
@@ -158,7 +158,9 @@ impl Connection {
         let shared = connection.shared.clone();
         match connection.first_bytes(reader).await {
             Some((Opening::Framed, reader)) => {
-                connection.converse(reader, writer, Dialect::Framed).await;
+                connection
+                    .converse(reader, writer.into(), Dialect::Framed)
+                    .await;
             }
             Some((Opening::Classic, reader)) => {
                 Box::pin(connection.translate(reader, writer)).await;
@@ -178,7 +180,7 @@ impl Connection {
         let (conversation, reader, writer) =
             Conversation::new(reader, writer, shared, self.peer.clone());
         let mut conversation = pin!(stop.run_until_cancelled(conversation.run()));
-        let mut session = pin!(self.converse(reader, writer, Dialect::Classic));
+        let mut session = pin!(self.converse(reader, writer.into(), Dialect::Classic));
         let seat = tokio::select! {
             seat = &mut session => seat,
             _ = &mut conversation => {
@@ -199,7 +201,7 @@ impl Connection {
     }
 
     /// Speaks in frames until the session ends. Until its seat is dropped, the connection counts.
-    async fn converse<R, W>(self, reader: R, writer: W, dialect: Dialect) -> Box<Seat>
+    async fn converse<R, W>(self, reader: R, outlet: Outlet<W>, dialect: Dialect) -> Box<Seat>
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
@@ -208,8 +210,8 @@ impl Connection {
             let limits = &self.shared.config().limits;
             (limits.frame_timeout_before_login, limits.write_timeout)
         };
-        let (outbox, queue) = Outbox::new();
-        let writing = write_frames(writer, queue, write_timeout);
+        let (outbox, queue) = Outbox::of(&outlet);
+        let writing = write_frames(outlet, queue, write_timeout);
         let stop = self.shutdown.stop.clone();
         // Whoever waits to send something is freed with the writer.
         let writing = async move { stop.run_until_cancelled(writing).await };

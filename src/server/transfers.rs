@@ -13,7 +13,7 @@ use super::CommandError;
 use crate::protocol::End;
 
 /// Bytes of all puts of a session that may wait for the disk. A chunk that is larger waits alone.
-const INPUT_BUDGET: u32 = 512 * 1024;
+const INPUT_BUDGET: u32 = 3 * 512 * 1024;
 
 /// Parts of one put that may wait for the disk; the budget binds first unless they are tiny.
 const INPUT_QUEUE: usize = 16;

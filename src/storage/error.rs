@@ -201,7 +201,7 @@ impl StorageError {
         Self::Changed { path: path.clone() }
     }
 
-    fn from_io(source: io::Error, doing: &'static str, at: &VirtualPath) -> Self {
+    pub(super) fn from_io(source: io::Error, doing: &'static str, at: &VirtualPath) -> Self {
         let path = at.clone();
         let Some(errno) = Errno::from_io_error(&source) else {
             // The resolver's own word for a path that leads out, which is as if absent.

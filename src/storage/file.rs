@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -157,6 +158,15 @@ impl StoredFile {
         }
     }
 
+    /// What is wrong if the kernel could not read the file.
+    #[must_use]
+    pub fn unreadable(&self, error: io::Error) -> StorageError {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => StorageError::changed(&self.path),
+            _ => StorageError::from_io(error, "read", &self.path),
+        }
+    }
+
     /// The open handle, to be copied from.
     pub(super) fn handle(&self) -> &File {
         &self.file
@@ -164,5 +174,13 @@ impl StoredFile {
 
     pub(super) fn path(&self) -> &VirtualPath {
         &self.path
+    }
+}
+
+/// For the kernel to read from; whoever does finds out with
+/// [`check_unchanged`](StoredFile::check_unchanged) whether it was one content.
+impl AsFd for StoredFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }

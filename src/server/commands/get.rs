@@ -1,12 +1,15 @@
 //! `get`: a file to the client, as data frames with its digest behind them.
 
+use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::{CHUNK, Outbox};
+use crate::connection::{CHUNK, ChunkLength, Closed, FilePart, LONG_CHUNK, MayBlock, Outbox, Sent};
 use crate::protocol::{
     Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, Hasher, encode_begin, encode_ok,
 };
@@ -16,6 +19,12 @@ use crate::server::hashing;
 use crate::server::job::Outcome;
 use crate::server::member::Member;
 use crate::storage::{StorageError, StoredFile, Verifier};
+
+/// Bytes that the kernel is given to send at a time.
+const PART: usize = 8 * LONG_CHUNK;
+
+/// Parts that wait behind the one that leaves.
+const PARTS: usize = 1;
 
 /// Sends what `get` asks for on stream `id`, once `sending` has a turn for it.
 pub(in crate::server) async fn get(
@@ -32,12 +41,10 @@ pub(in crate::server) async fn get(
         let mut transfer = Sending::open(get, member).await?;
         outbox.send(encode_begin(id, &transfer.begin())).await?;
         transfer.hash_prefix().await?;
-        while !transfer.rest.is_empty() {
-            member.pace_down(transfer.next_length()).await;
-            let slot = outbox.data_slot().await?;
-            let chunk = transfer.next_chunk().await?;
-            sent += chunk.len() as u64;
-            slot.send(id, chunk);
+        if outbox.takes_files() && !transfer.is_hashed_here() {
+            transfer.send_parts(id, outbox, &mut sent).await?;
+        } else {
+            transfer.send_chunks(id, outbox, &mut sent).await?;
         }
         let reply = transfer.finish().await?;
         Ok(encode_ok(id, &reply))
@@ -62,7 +69,7 @@ struct Sending<'a> {
 enum Wanted {
     /// No digest.
     None,
-    /// It was kept with the file, and not all bytes pass here to check it.
+    /// It was kept with the file, and is compared by who gets it.
     Kept(Digest),
     /// Of the whole file: the bytes before the offset are read too.
     Whole(Verifier),
@@ -80,8 +87,11 @@ impl Wanted {
         if get.length.is_some() {
             return Self::Part(Hasher::new(algorithm));
         }
+        // Who names the digest compares it: they find out by themselves if the bytes have changed
+        // since it was kept.
+        let is_compared = get.digest.is_some() || get.offset > Some(0);
         match file.kept_digest(algorithm) {
-            Some(kept) if get.offset > Some(0) => Self::Kept(kept),
+            Some(kept) if is_compared => Self::Kept(kept),
             _ => Self::Whole(file.verifier(algorithm)),
         }
     }
@@ -135,17 +145,90 @@ impl<'a> Sending<'a> {
         Ok(())
     }
 
-    /// Bytes of the next chunk.
-    fn next_length(&self) -> usize {
+    /// Whether the bytes that are sent are needed for the digest.
+    fn is_hashed_here(&self) -> bool {
+        matches!(self.digest, Wanted::Whole(_) | Wanted::Part(_))
+    }
+
+    /// Sends the bytes through this process, which hashes or encrypts them.
+    async fn send_chunks(
+        &mut self,
+        id: u32,
+        outbox: &Outbox,
+        sent: &mut u64,
+    ) -> Result<(), CommandError> {
+        let mut chunk_length = ChunkLength::default();
+        while !self.rest.is_empty() {
+            let length = self.next_length(chunk_length.bytes());
+            self.member.pace_down(length).await;
+            let asked = Instant::now();
+            let slot = outbox.data_slot().await?;
+            if self.member.is_unpaced() {
+                chunk_length.took(asked.elapsed());
+            }
+            let chunk = self.next_chunk(length).await?;
+            *sent += chunk.len() as u64;
+            slot.send(id, chunk);
+        }
+        Ok(())
+    }
+
+    /// Has the kernel send the bytes.
+    async fn send_parts(
+        &mut self,
+        id: u32,
+        outbox: &Outbox,
+        sent: &mut u64,
+    ) -> Result<(), CommandError> {
+        let threads: Arc<dyn MayBlock> = Arc::new(self.member.disk.clone());
+        let mut under_way = VecDeque::new();
+        while !self.rest.is_empty() || !under_way.is_empty() {
+            if under_way.len() > PARTS || self.rest.is_empty() {
+                let part: Option<Sent> = under_way.pop_front();
+                self.left(part).await?;
+                continue;
+            }
+            // Who has a limited share of the network takes it in small pieces.
+            let most = if self.member.is_unpaced() {
+                PART
+            } else {
+                CHUNK
+            };
+            let length = self.next_length(most);
+            self.member.pace_down(length).await;
+            let slot = outbox.data_slot().await?;
+            let end = self.rest.start + length as u64;
+            let range = std::mem::replace(&mut self.rest.start, end)..end;
+            let (part, done) = FilePart::new(id, self.file.share(), range, Arc::clone(&threads));
+            slot.send_part(part);
+            *sent += length as u64;
+            under_way.push_back(done);
+        }
+        Ok(())
+    }
+
+    /// Waits until a part has left.
+    async fn left(&self, part: Option<Sent>) -> Result<(), CommandError> {
+        match part {
+            None => Ok(()),
+            Some(part) => match part.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(self.file.unreadable(error).into()),
+                Err(_) => Err(Closed.into()),
+            },
+        }
+    }
+
+    /// Bytes of the next piece, at most so many.
+    fn next_length(&self, most: usize) -> usize {
         let rest = usize::try_from(self.rest.end - self.rest.start);
-        rest.map_or(CHUNK, |rest| rest.min(CHUNK))
+        rest.map_or(most, |rest| rest.min(most))
     }
 
     /// The next bytes, hashed on the thread that reads them.
-    async fn next_chunk(&mut self) -> Result<Bytes, CommandError> {
+    async fn next_chunk(&mut self, length: usize) -> Result<Bytes, CommandError> {
         let file = self.file.share();
         let start = self.rest.start;
-        let length = self.next_length();
         let mut digest = std::mem::replace(&mut self.digest, Wanted::None);
         let work = move || {
             let chunk = file.read_at(start, length)?;

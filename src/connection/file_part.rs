@@ -1,0 +1,412 @@
+//! Parts of files that go from the kernel's cache to the socket as data frames, without entering
+//! the process.
+//!
+//! `sendfile` waits for a disk where the cache does not have the bytes, so it runs where that is
+//! allowed; the socket itself never blocks it.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::future::BoxFuture;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::sendfile;
+use rustix::io::{Errno, pread};
+use rustix::net::{SendFlags, send};
+use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::{ChunkLength, Outlet};
+use crate::protocol::{Frame, MAX_CHUNK, MAX_PAYLOAD};
+
+/// Bytes after which something else may come in between.
+const AT_ONCE: usize = 1024 * 1024;
+
+/// Bytes copied at a time where `sendfile` does not work.
+const COPIED: usize = 64 * 1024;
+
+/// Bytes of a frame before its chunk.
+const HEAD: usize = size_of::<u32>() + MAX_PAYLOAD - MAX_CHUNK;
+
+/// Runs what may wait for a disk on threads that may wait.
+pub trait MayBlock: Send + Sync {
+    /// Runs `work`; `None` if it is not run to its end.
+    fn run(&self, work: Box<dyn FnOnce() -> Step + Send>) -> BoxFuture<'static, Option<Step>>;
+}
+
+/// What has become of a part, told once it has left or never will.
+pub type Sent = oneshot::Receiver<io::Result<()>>;
+
+/// A part of a file on its way.
+pub struct FilePart {
+    stream: u32,
+    file: Arc<dyn AsFd + Send + Sync>,
+    /// What is not sent yet.
+    rest: Range<u64>,
+    /// Of the frame that is begun: what of its head is not sent yet, and how many bytes of file.
+    head: Bytes,
+    left: usize,
+    chunk: ChunkLength,
+    threads: Arc<dyn MayBlock>,
+    sent: oneshot::Sender<io::Result<()>>,
+}
+
+/// How far one go came.
+pub struct Step {
+    part: Box<FilePart>,
+    frames: usize,
+    outcome: io::Result<()>,
+}
+
+impl FilePart {
+    /// The bytes in `range` of `file`, for `stream`.
+    pub fn new(
+        stream: u32,
+        file: Arc<dyn AsFd + Send + Sync>,
+        range: Range<u64>,
+        threads: Arc<dyn MayBlock>,
+    ) -> (Box<Self>, Sent) {
+        let (sent, receiver) = oneshot::channel();
+        let part = Self {
+            stream,
+            file,
+            rest: range,
+            head: Bytes::new(),
+            left: 0,
+            chunk: ChunkLength::default(),
+            threads,
+            sent,
+        };
+        (Box::new(part), receiver)
+    }
+
+    /// Sends what the socket takes, up to a number of bytes. Fails with
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) where the socket takes no more, with
+    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) where the file ends early.
+    fn send_some(&mut self, socket: BorrowedFd<'_>, frames: &mut usize) -> io::Result<()> {
+        let most = AT_ONCE / self.chunk.bytes();
+        while *frames < most && self.begin_frame() {
+            while !self.head.is_empty() {
+                // More follows at once: the head is no packet of its own.
+                let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                match send(socket, &self.head, flags) {
+                    Ok(sent) => self.head.advance(sent),
+                    Err(Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            while self.left > 0 {
+                match self.send_file(socket) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(sent) => self.left -= sent,
+                    Err(Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            *frames += 1;
+        }
+        Ok(())
+    }
+
+    /// Sends bytes of the frame that is begun.
+    fn send_file(&mut self, socket: BorrowedFd<'_>) -> rustix::io::Result<usize> {
+        let start = &mut self.rest.start;
+        match sendfile(socket, &self.file, Some(start), self.left) {
+            // File systems that can not do it.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                let mut bytes = vec![0; self.left.min(COPIED)];
+                let read = pread(&self.file, &mut bytes, *start)?;
+                let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                let sent = send(socket, &bytes[..read], flags)?;
+                *start += sent as u64;
+                Ok(sent)
+            }
+            sent => sent,
+        }
+    }
+
+    /// Makes the head of the next frame if none is begun; `false` if there is none.
+    fn begin_frame(&mut self) -> bool {
+        if self.left > 0 {
+            return true;
+        }
+        let rest = self.rest.end.saturating_sub(self.rest.start);
+        let most = self.chunk.bytes();
+        self.left = usize::try_from(rest).map_or(most, |rest| rest.min(most));
+        let mut head = BytesMut::new();
+        Frame::put_data_head(&mut head, self.stream, self.left);
+        self.head = head.freeze();
+        self.left > 0
+    }
+
+    /// Sends frames until something else may be sent in between, or all is; what is left.
+    ///
+    /// # Errors
+    /// As for [`write_frames`](super::write_frames). What goes wrong with the file is told to who
+    /// waits for the part, and the frame that was begun is filled up.
+    pub(super) async fn send<W: AsyncWrite + Unpin>(
+        mut self: Box<Self>,
+        outlet: &mut Outlet<W>,
+        write_timeout: Duration,
+    ) -> io::Result<Option<Box<Self>>> {
+        self.chunk = outlet.chunk;
+        let mut begun = Instant::now();
+        loop {
+            let socket = of(outlet)?.as_fd().try_clone_to_owned()?;
+            let Step {
+                part,
+                frames,
+                outcome,
+            } = self.go(socket).await.ok_or(io::ErrorKind::Interrupted)?;
+            self = part;
+            if let Ok(frames @ 1..) = u32::try_from(frames) {
+                let now = Instant::now();
+                outlet.chunk.took((now - begun) / frames);
+                begun = now;
+            }
+            let deadline = begun + write_timeout;
+            match outcome {
+                Ok(()) if self.rest.is_empty() => {
+                    let _ = self.sent.send(Ok(()));
+                    return Ok(None);
+                }
+                Ok(()) => return Ok(Some(self)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    timeout_at(deadline, writable(of(outlet)?)).await??;
+                    if self.is_between_frames() {
+                        return Ok(Some(self));
+                    }
+                }
+                Err(error) if is_of_socket(&error) => return Err(error),
+                Err(error) => {
+                    let filling = fill(&mut outlet.writer, &self.head, self.left);
+                    timeout_at(deadline, filling).await??;
+                    let _ = self.sent.send(Err(error));
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Whether the next byte begins a frame.
+    fn is_between_frames(&self) -> bool {
+        self.left == 0 || self.head.len() == HEAD
+    }
+
+    fn go(self: Box<Self>, socket: OwnedFd) -> BoxFuture<'static, Option<Step>> {
+        let threads = Arc::clone(&self.threads);
+        let mut part = self;
+        threads.run(Box::new(move || {
+            let mut frames = 0;
+            let outcome = part.send_some(socket.as_fd(), &mut frames);
+            Step {
+                part,
+                frames,
+                outcome,
+            }
+        }))
+    }
+}
+
+impl std::fmt::Debug for FilePart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FilePart")
+            .field("stream", &self.stream)
+            .field("rest", &self.rest)
+            .finish_non_exhaustive()
+    }
+}
+
+fn of<W>(outlet: &Outlet<W>) -> io::Result<&TcpStream> {
+    outlet.tcp().ok_or(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether the connection is gone, and not the file.
+fn is_of_socket(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::TIMEDOUT)
+    )
+}
+
+/// Waits until the socket takes bytes, as the kernel sees it now: what Tokio knows of it may be from
+/// before the last byte was sent elsewhere.
+async fn writable(tcp: &TcpStream) -> io::Result<()> {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    tcp.async_io(Interest::WRITABLE, || {
+        let mut asked = [PollFd::new(tcp, PollFlags::OUT)];
+        match poll(&mut asked, Some(&now)) {
+            Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await
+}
+
+/// Ends a frame whose bytes are not there, so that the next one is understood.
+async fn fill(writer: &mut (impl AsyncWrite + Unpin), head: &[u8], bytes: usize) -> io::Result<()> {
+    const NOTHING: &[u8] = &[0; 4096];
+    writer.write_all(head).await?;
+    let mut left = bytes;
+    while left > 0 {
+        let some = left.min(NOTHING.len());
+        writer.write_all(&NOTHING[..some]).await?;
+        left -= some;
+    }
+    writer.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::spawn_blocking;
+
+    use super::*;
+    use crate::connection::{LONG_CHUNK, Outbox, Receiver, write_frames};
+    use crate::protocol::FrameCodec;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Threads that may wait, as many as are asked for.
+    struct Threads;
+
+    impl MayBlock for Threads {
+        fn run(&self, work: Box<dyn FnOnce() -> Step + Send>) -> BoxFuture<'static, Option<Step>> {
+            Box::pin(async move { spawn_blocking(work).await.ok() })
+        }
+    }
+
+    /// An outbox that is written to a TCP connection, and the other end of that.
+    async fn connection() -> (Outbox, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (near, far) = tokio::join!(listener.accept(), TcpStream::connect(address));
+        let (reader, writer) = near.expect("accepted").0.into_split();
+        let outlet = Outlet::tcp_stream(writer);
+        let (outbox, queue) = Outbox::of(&outlet);
+        assert!(outbox.takes_files());
+        tokio::spawn(async move {
+            let written = write_frames(outlet, queue, LONG).await;
+            drop(reader);
+            written
+        });
+        (outbox, far.expect("connected"))
+    }
+
+    fn file(content: &[u8]) -> Arc<File> {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(content).expect("written");
+        Arc::new(file)
+    }
+
+    async fn send(outbox: &Outbox, file: &Arc<File>, range: Range<u64>) -> Sent {
+        let slot = outbox.data_slot().await.expect("open");
+        let (part, sent) = FilePart::new(7, file.clone(), range, Arc::new(Threads));
+        slot.send_part(part);
+        sent
+    }
+
+    #[tokio::test]
+    async fn a_file_arrives_as_it_is_and_what_comes_after_it_is_understood() {
+        let (outbox, far) = connection().await;
+        let content: Vec<u8> = (0..=250).cycle().take(5_000_003).collect();
+        let file = file(&content);
+        let sending = tokio::spawn(async move {
+            let first = send(&outbox, &file, 0..3_000_000).await;
+            let second = send(&outbox, &file, 3_000_000..5_000_003).await;
+            let last = Bytes::from_static(b"{\"id\":7}");
+            outbox.send_after_data(last).await.expect("open");
+            first.await.expect("sent").expect("whole");
+            second.await.expect("sent").expect("whole");
+        });
+        let mut receiver = Receiver::new(far, FrameCodec::new(), LONG);
+        let mut received = Vec::new();
+        while let Some(frame) = receiver.next().await.expect("sound") {
+            match frame {
+                Frame::Data { stream: 7, chunk } => {
+                    assert!(!chunk.is_empty() && chunk.len() <= LONG_CHUNK);
+                    received.extend_from_slice(&chunk);
+                }
+                Frame::Control(json) => assert_eq!(json, "{\"id\":7}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(received == content);
+        sending.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_ends_early_is_told_of_and_the_frames_stay_in_step() {
+        let (outbox, far) = connection().await;
+        let file = file(&[b'x'; 200_000]);
+        let sent = send(&outbox, &file, 0..400_000).await;
+        outbox
+            .send_after_data(Bytes::from_static(b"{}"))
+            .await
+            .expect("open");
+        drop(outbox);
+        let mut receiver = Receiver::new(far, FrameCodec::new(), LONG);
+        let mut last = None;
+        while let Some(frame) = receiver.next().await.expect("sound") {
+            last = Some(frame);
+        }
+        assert_eq!(last, Some(Frame::Control(Bytes::from_static(b"{}"))));
+        let error = sent.await.expect("told").expect_err("it is short");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn a_small_reply_overtakes_a_large_part_that_the_peer_does_not_read_yet() {
+        let (outbox, mut far) = connection().await;
+        let size = 64 << 20;
+        let file = file(&[]);
+        file.set_len(size).expect("sparse");
+        let _sent = send(&outbox, &file, 0..size).await;
+        // Something has left, so the part is begun.
+        far.readable().await.expect("open");
+        outbox.send(Bytes::from_static(b"{}")).await.expect("open");
+        drop(outbox);
+        let (mut before, mut head) = (0_u64, [0; 4]);
+        loop {
+            far.read_exact(&mut head).await.expect("a frame");
+            let length = u64::from(u32::from_be_bytes(head));
+            if length == 2 {
+                break;
+            }
+            let mut rest = (&mut far).take(length);
+            before += tokio::io::copy(&mut rest, &mut tokio::io::sink())
+                .await
+                .expect("a chunk");
+        }
+        assert!(before < size / 2, "{before} bytes came before it");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_read_is_given_up_and_who_waits_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (near, far) = tokio::join!(listener.accept(), TcpStream::connect(address));
+        let outlet = Outlet::tcp_stream(near.expect("accepted").0.into_split().1);
+        let (outbox, queue) = Outbox::of(&outlet);
+        let file = file(&[]);
+        file.set_len(1 << 30).expect("sparse");
+        let sent = send(&outbox, &file, 0..1 << 30).await;
+        let error = write_frames(outlet, queue, Duration::from_millis(50)).await;
+        assert_eq!(error.expect_err("stuck").kind(), io::ErrorKind::TimedOut);
+        assert!(sent.await.is_err(), "it never leaves");
+        drop(far);
+    }
+}
