@@ -25,7 +25,7 @@ const DATA_QUEUE: usize = 2;
 pub struct Outbox {
     control: mpsc::Sender<Bytes>,
     events: EventLane,
-    data: mpsc::Sender<Data>,
+    data: mpsc::Sender<Box<Data>>,
     takes_files: bool,
 }
 
@@ -34,16 +34,16 @@ pub struct Outbox {
 pub struct OutboxQueue {
     control: mpsc::Receiver<Bytes>,
     events: EventLane,
-    data: mpsc::Receiver<Data>,
+    data: mpsc::Receiver<Box<Data>>,
     /// Of which some frames are written.
     begun: Option<Box<FilePart>>,
 }
 
-/// What goes through the data lane.
+/// What goes through the data lane. Boxed there: a channel keeps room for many, and most sessions
+/// send nothing through it.
 #[derive(Debug)]
 enum Data {
     Frame(Frame),
-    // Boxed: the lane has room for many, and most hold frames.
     Part(Box<FilePart>),
 }
 
@@ -60,17 +60,18 @@ pub struct Closed;
 
 /// A place in the data lane. Whoever holds one may fetch the bytes to put there.
 #[derive(Debug)]
-pub struct DataSlot<'a>(mpsc::Permit<'a, Data>);
+pub struct DataSlot<'a>(mpsc::Permit<'a, Box<Data>>);
 
 impl DataSlot<'_> {
     /// Fills the place.
     pub fn send(self, stream: u32, chunk: Bytes) {
-        self.0.send(Data::Frame(Frame::Data { stream, chunk }));
+        let frame = Frame::Data { stream, chunk };
+        self.0.send(Box::new(Data::Frame(frame)));
     }
 
     /// Fills the place with a part of a file, where the outbox [takes](Outbox::takes_files) them.
     pub fn send_part(self, part: Box<FilePart>) {
-        self.0.send(Data::Part(part));
+        self.0.send(Box::new(Data::Part(part)));
     }
 }
 
@@ -125,7 +126,7 @@ impl Outbox {
     /// # Errors
     /// [`Closed`] if nothing will be written any more.
     pub async fn send_after_data(&self, json: Bytes) -> Result<(), Closed> {
-        let frame = Data::Frame(Frame::Control(json));
+        let frame = Box::new(Data::Frame(Frame::Control(json)));
         self.data.send(frame).await.map_err(|_| Closed)
     }
 
@@ -182,7 +183,8 @@ pub async fn write_frames<W: AsyncWrite + Unpin>(
             }
             Next::Frame(frame) => put_head(&mut head, frame),
             Next::Part(part) => {
-                queue.begun = part.send(&mut outlet, write_timeout).await?;
+                // Boxed: a silent session does not keep the room that this needs.
+                queue.begun = Box::pin(part.send(&mut outlet, write_timeout)).await?;
                 continue;
             }
         };
@@ -240,7 +242,7 @@ impl OutboxQueue {
                 part = async { self.begun.take() }, if self.begun.is_some() => {
                     return part.map(Next::Part);
                 }
-                data = self.data.recv(), if !data_ended => match data {
+                data = self.data.recv(), if !data_ended => match data.map(|data| *data) {
                     Some(Data::Frame(frame)) => return Some(Next::Frame(frame)),
                     Some(Data::Part(part)) => return Some(Next::Part(part)),
                     None => data_ended = true,

@@ -32,6 +32,8 @@ pub struct Receiver<R> {
     reader: R,
     codec: FrameCodec,
     buffer: BytesMut,
+    /// The last read took all there was room for.
+    is_busy: bool,
     frame_timeout: Duration,
     /// Runs from the first byte of a frame to its last; no byte resets it.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -68,6 +70,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
             reader,
             codec,
             buffer: BytesMut::with_capacity(IDLE_BUFFER),
+            is_busy: false,
             frame_timeout,
             deadline: None,
             bulk: None,
@@ -109,7 +112,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
                     self.deadline = None;
                     return Poll::Ready(Ok(self.codec.decode_eof(&mut self.buffer)?));
                 }
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(read)) => self.is_busy = read == room && room >= IDLE_BUFFER / 2,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(FrameError::Io(error).into())),
                 Poll::Pending => break,
             }
@@ -160,7 +163,12 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
                 if expected > 0 && spare < expected {
                     self.next_block(expected);
                 } else if spare == 0 {
-                    self.buffer.reserve(BUSY_BUFFER);
+                    let more = if self.is_busy {
+                        BUSY_BUFFER
+                    } else {
+                        IDLE_BUFFER
+                    };
+                    self.buffer.reserve(more);
                 }
                 Ok(self.buffer.capacity() - there)
             }

@@ -165,6 +165,8 @@ async fn check_rest(
     let mut last = Play::log_in(near, user, script).await;
     let give_up = Instant::now() + Duration::from_secs(10);
     loop {
+        // A put that was cut off late is kept, to be gone on with.
+        last.discard_kept().await;
         let staging_now = staged(staging);
         let in_use = last.usage().await;
         let held = Tree::read(home).usage();

@@ -200,17 +200,34 @@ impl Play {
     /// What `df` says is in use.
     pub(crate) async fn usage(&mut self) -> (u64, u64) {
         self.settle().await;
-        let expect = Expect::new("df", Then::Anything);
-        let id = self.send_request(json!({"cmd": "df"}), expect).await;
+        let ok = self.ok("df", json!({"cmd": "df"})).await;
+        let used = (ok["used"].as_u64(), ok["files"].as_u64());
+        (used.0.expect("bytes"), used.1.expect("files"))
+    }
+
+    /// Discards what is kept of puts that were cut off after enough of them had come.
+    pub(crate) async fn discard_kept(&mut self) {
+        self.settle().await;
+        let ok = self.ok("uploads", json!({"cmd": "uploads"})).await;
+        for upload in ok["uploads"].as_array().expect("a list") {
+            let request = json!({"cmd": "discard", "upload": upload["upload"]});
+            let expect = Expect::new("discard", Then::Anything);
+            self.send_request(request, expect).await;
+        }
+    }
+
+    /// What a request is answered with that can not fail.
+    async fn ok(&mut self, cmd: &'static str, request: Value) -> Value {
+        let expect = Expect::new(cmd, Then::Anything);
+        let id = self.send_request(request, expect).await;
         loop {
             let Some(Frame::Control(json)) = self.incoming.recv().await else {
-                panic!("no reply to df");
+                panic!("no reply to {cmd}");
             };
-            let reply: Value = serde_json::from_slice(&json).expect("JSON");
+            let mut reply: Value = serde_json::from_slice(&json).expect("JSON");
             self.take(Frame::Control(json));
             if reply["id"] == id {
-                let used = (reply["ok"]["used"].as_u64(), reply["ok"]["files"].as_u64());
-                return (used.0.expect("bytes"), used.1.expect("files"));
+                return reply["ok"].take();
             }
         }
     }
