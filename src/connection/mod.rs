@@ -77,6 +77,17 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// As [`next`](Self::next), but `None` at once if nothing has come of a further frame.
+    ///
+    /// Cancel-safe as that is.
+    pub async fn next_begun(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
+        poll_fn(|cx| match self.poll_next(cx) {
+            Poll::Pending if self.is_between_frames() => Poll::Ready(None),
+            next => next.map(Some),
+        })
+        .await
+    }
+
     /// Reads what still comes and throws it away, until the peer closes.
     pub async fn discard_rest(&mut self) {
         let mut bytes = [0; 1024];
@@ -88,7 +99,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
             self.deadline = None;
             return Poll::Ready(frame.transpose().map_err(ReceiveError::Frame));
         }
-        if self.frames.decoder().is_between_frames() && self.frames.read_buffer().is_empty() {
+        if self.is_between_frames() {
             self.deadline = None;
             self.release_memory();
             return Poll::Pending;
@@ -98,6 +109,11 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
             .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + self.frame_timeout)));
         ready!(deadline.as_mut().poll(cx));
         Poll::Ready(Err(ReceiveError::TimedOut(self.frame_timeout)))
+    }
+
+    /// Whether nothing has come of a further frame.
+    fn is_between_frames(&self) -> bool {
+        self.frames.decoder().is_between_frames() && self.frames.read_buffer().is_empty()
     }
 
     /// Gives back what a large frame needed, now that nothing is on its way.

@@ -114,6 +114,11 @@ impl Member {
         self.bandwidth.down(bytes, self.rate()).await;
     }
 
+    /// What the user sees now.
+    pub(super) fn view(&self) -> View {
+        self.view.clone()
+    }
+
     /// The user, as messages know them.
     pub(super) fn party(&self) -> Party {
         Party {
