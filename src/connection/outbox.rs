@@ -25,7 +25,15 @@ const DATA_QUEUE: usize = 2;
 pub struct Outbox {
     control: mpsc::Sender<Bytes>,
     events: EventLane,
-    data: mpsc::Sender<Frame>,
+    data: mpsc::Sender<Queued>,
+}
+
+/// What waits in the data lane.
+#[derive(Debug)]
+enum Queued {
+    Frame(Frame),
+    /// Whole frames, encoded, one after the other.
+    Encoded(Bytes),
 }
 
 /// What waits to be written; goes to [`write_frames`].
@@ -33,7 +41,7 @@ pub struct Outbox {
 pub struct OutboxQueue {
     control: mpsc::Receiver<Bytes>,
     events: EventLane,
-    data: mpsc::Receiver<Frame>,
+    data: mpsc::Receiver<Queued>,
 }
 
 impl Drop for OutboxQueue {
@@ -49,12 +57,12 @@ pub struct Closed;
 
 /// A place in the data lane. Whoever holds one may fetch the bytes to put there.
 #[derive(Debug)]
-pub struct DataSlot<'a>(mpsc::Permit<'a, Frame>);
+pub struct DataSlot<'a>(mpsc::Permit<'a, Queued>);
 
 impl DataSlot<'_> {
     /// Fills the place.
     pub fn send(self, stream: u32, chunk: Bytes) {
-        self.0.send(Frame::Data { stream, chunk });
+        self.0.send(Queued::Frame(Frame::Data { stream, chunk }));
     }
 }
 
@@ -98,7 +106,20 @@ impl Outbox {
     /// [`Closed`] if nothing will be written any more.
     pub async fn send_after_data(&self, json: Bytes) -> Result<(), Closed> {
         let frame = Frame::Control(json);
-        self.data.send(frame).await.map_err(|_| Closed)
+        self.data
+            .send(Queued::Frame(frame))
+            .await
+            .map_err(|_| Closed)
+    }
+
+    /// Sends whole frames that are encoded already, in one piece, as one of the data frames: a burst
+    /// of small ones need not be put together again.
+    ///
+    /// # Errors
+    /// [`Closed`] if nothing will be written any more.
+    pub async fn send_encoded(&self, frames: Bytes) -> Result<(), Closed> {
+        let frames = Queued::Encoded(frames);
+        self.data.send(frames).await.map_err(|_| Closed)
     }
 
     /// Waits for a place for one data frame. Streams that wait take turns.
@@ -147,6 +168,7 @@ pub async fn write_frames<W: AsyncWrite + Unpin>(
                 body
             }
             Next::Frame(frame) => put_head(&mut head, frame),
+            Next::Encoded(frames) => frames,
         };
         let bytes = head.freeze().chain(body);
         timeout(write_timeout, write_and_flush(&mut writer, bytes)).await??;
@@ -161,6 +183,7 @@ pub async fn write_frames<W: AsyncWrite + Unpin>(
 /// What is to be written next.
 enum Next {
     Frame(Frame),
+    Encoded(Bytes),
     Event(LaneEvent),
 }
 
@@ -198,8 +221,9 @@ impl OutboxQueue {
                     None => control_ended = true,
                 },
                 event = self.events.next(), if !control_ended => return Some(Next::Event(event)),
-                frame = self.data.recv(), if !data_ended => match frame {
-                    Some(frame) => return Some(Next::Frame(frame)),
+                queued = self.data.recv(), if !data_ended => match queued {
+                    Some(Queued::Frame(frame)) => return Some(Next::Frame(frame)),
+                    Some(Queued::Encoded(frames)) => return Some(Next::Encoded(frames)),
                     None => data_ended = true,
                 },
                 else => return None,

@@ -46,9 +46,7 @@ impl Frame {
             Self::Control(json) => json.len(),
             Self::Data { chunk, .. } => DATA_HEAD + chunk.len(),
         };
-        assert!(payload <= MAX_PAYLOAD, "a frame of {payload} bytes");
-        #[expect(clippy::cast_possible_truncation, reason = "checked on the line above")]
-        buffer.put_u32(payload as u32);
+        put_length(buffer, payload);
         if let Self::Data { stream, .. } = self {
             buffer.put_u8(DATA_MARK);
             buffer.put_u32(*stream);
@@ -63,6 +61,31 @@ impl Frame {
             Self::Data { chunk, .. } => chunk,
         }
     }
+}
+
+/// Adds a control frame.
+///
+/// # Panics
+/// As [`Frame::put_head`].
+pub fn put_control(buffer: &mut Vec<u8>, json: &[u8]) {
+    put_length(buffer, json.len());
+    buffer.put_slice(json);
+}
+
+/// Adds the head of a data frame, behind which so many bytes of chunk are to come.
+///
+/// # Panics
+/// As [`Frame::put_head`].
+pub fn put_data_head(buffer: &mut Vec<u8>, stream: u32, chunk: usize) {
+    put_length(buffer, DATA_HEAD + chunk);
+    buffer.put_u8(DATA_MARK);
+    buffer.put_u32(stream);
+}
+
+fn put_length(buffer: &mut impl BufMut, payload: usize) {
+    assert!(payload <= MAX_PAYLOAD, "a frame of {payload} bytes");
+    #[expect(clippy::cast_possible_truncation, reason = "checked on the line above")]
+    buffer.put_u32(payload as u32);
 }
 
 /// The bytes are not frames. The connection can not go on after any of these.

@@ -3,16 +3,14 @@
 //!
 //! Nothing waits for more to come. The slower the disk, the more gather, and the less each costs.
 
-use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::CommandError;
-use super::active::{ActivePut, SILENCE};
+use super::active::ActivePut;
 use super::commands::put_reply;
 use super::job::{Job, Outcome};
 use super::member::Member;
@@ -202,7 +200,6 @@ async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer>
         });
         uploads.push(whole.upload);
     }
-    pace(&tickets, member).await;
     let mut answers = Vec::with_capacity(tickets.len());
     let (mut going, mut staying) = (Vec::new(), Vec::new());
     for (ticket, upload) in tickets.into_iter().zip(uploads) {
@@ -232,23 +229,4 @@ async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer>
         }
     }
     answers
-}
-
-/// Waits until the user's bandwidth has room for what has come, or the session is over. What waits
-/// here takes up the session's room for data, so that in the end the server reads no more.
-async fn pace(tickets: &[Ticket], member: &Member) {
-    let bytes: u64 = tickets.iter().map(|ticket| ticket.received).sum();
-    let mut pace = pin!(member.pace_up(usize::try_from(bytes).unwrap_or(usize::MAX)));
-    loop {
-        for ticket in tickets {
-            ticket.active.sign_of_life();
-        }
-        tokio::select! {
-            biased;
-            () = member.gone.cancelled() => return,
-            () = &mut pace => return,
-            // As long as they wait for this, they are alive.
-            () = sleep(SILENCE / 2) => {}
-        }
-    }
 }

@@ -325,7 +325,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         if self.session.dialect == Dialect::Classic {
             // What is kept could not be resumed, and would only take up the quota.
             self.transfers.reject(id);
-        } else if batching::is_small(&put) {
+        } else if batching::is_small(&put) && !self.member.is_paced() {
             self.hold(job, id, put, underway);
             return Ok(());
         }

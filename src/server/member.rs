@@ -104,6 +104,11 @@ impl Member {
         Err(End::Guessing)
     }
 
+    /// Whether what the user moves is bounded in its pace.
+    pub(super) fn is_paced(&self) -> bool {
+        self.rate().is_some()
+    }
+
     /// Waits until `bytes` of a file may come from the user.
     pub(super) async fn pace_up(&self, bytes: usize) {
         self.bandwidth.up(bytes, self.rate()).await;
