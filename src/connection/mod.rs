@@ -27,6 +27,9 @@ pub use self::outbox::{Closed, DataSlot, Outbox, OutboxQueue, write_frames};
 /// Bytes that a silent connection keeps for what comes next.
 const IDLE_BUFFER: usize = 1024;
 
+/// Bytes that are read at once while a peer sends many small frames.
+const BURST: usize = 64 * 1024;
+
 /// Bytes of file in the data frames that haul itself sends. Large enough that a frame costs
 /// nothing beside its bytes, small enough that a reply does not wait long behind one.
 pub const CHUNK: usize = 128 * 1024;
@@ -81,6 +84,10 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
     ///
     /// Cancel-safe as that is.
     pub async fn next_begun(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
+        let buffer = self.frames.read_buffer_mut();
+        if buffer.capacity() - buffer.len() < BURST / 8 {
+            buffer.reserve(BURST);
+        }
         poll_fn(|cx| match self.poll_next(cx) {
             Poll::Pending if self.is_between_frames() => Poll::Ready(None),
             next => next.map(Some),

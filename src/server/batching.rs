@@ -19,6 +19,9 @@ use crate::connection::{CHUNK, Outbox};
 use crate::protocol::{Digest, End, Put, PutBegin, encode_begin, encode_ok};
 use crate::storage::{SmallCommitted, SmallUpload, View};
 
+/// Bytes that are sooner copied than kept where they came.
+const LITTLE: usize = 16 * 1024;
+
 /// A put that is small enough to be held in memory, and whose end has not come yet.
 pub(super) struct Held {
     pub(super) id: u32,
@@ -53,7 +56,13 @@ impl Held {
             return Some(chunk);
         }
         self.received = received;
-        self.content.push(chunk);
+        // Little is not to keep all in memory that came with it.
+        let is_little = chunk.len() <= LITTLE;
+        self.content.push(if is_little {
+            Bytes::copy_from_slice(&chunk)
+        } else {
+            chunk
+        });
         None
     }
 

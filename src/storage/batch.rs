@@ -52,6 +52,9 @@ pub struct SmallCommitted {
     pub committed: Committed,
 }
 
+/// Bytes that the disk is asked for at once.
+const ROOM: u64 = 8 * 1024 * 1024;
+
 type Outcome = Result<SmallCommitted, StorageError>;
 
 /// What has become of each, by its place in the order.
@@ -107,6 +110,8 @@ struct Item {
 struct Batch {
     staged: Vec<Ready>,
     files: Vec<File>,
+    /// Bytes more for which the disk has room, as far as it was asked.
+    room: u64,
     /// The directories that were looked into, to see at once what can not be.
     looked_at: HashMap<(Arc<str>, VirtualPath), OpenDir>,
 }
@@ -148,7 +153,7 @@ impl Batch {
         let size: u64 = upload.content.iter().map(|piece| piece.len() as u64).sum();
         let declared = upload.options.size.unwrap_or(size);
         let staging = &place.space.staging;
-        staging.check_room(declared, &place.full)?;
+        self.check_room(staging, declared, &place)?;
         let mut reservation = Reservation::new(&place.space);
         match reservation.grow(Count::file(declared), &place.full) {
             Err(StorageError::QuotaExceeded { .. }) if !self.staged.is_empty() => {
@@ -185,6 +190,24 @@ impl Batch {
             place,
         });
         Ok(None)
+    }
+
+    /// Makes sure that the disk has room. It is asked for a whole batch at once, where there is.
+    fn check_room(
+        &mut self,
+        staging: &Staging,
+        bytes: u64,
+        place: &Place,
+    ) -> Result<(), StorageError> {
+        if self.room < bytes {
+            self.room = bytes.max(ROOM);
+            if staging.check_room(self.room, &place.full).is_err() {
+                self.room = 0;
+                return staging.check_room(bytes, &place.full);
+            }
+        }
+        self.room -= bytes;
+        Ok(())
     }
 
     /// Refuses at once what could not be committed as things are.

@@ -140,8 +140,16 @@ pub(super) fn land_in(
         noted: Noted::default(),
         dirs: Vec::new(),
     };
-    let there = dir.meta(name).at("look at", &to.full)?;
+    // Most often nothing is there, and the file system can tell while it renames.
+    let is_new = source.dir.rename_if_free(source.name, &dir, name);
+    let is_new = is_new.at("rename", &to.full)?;
+    let there = if is_new {
+        None
+    } else {
+        dir.meta(name).at("look at", &to.full)?
+    };
     let done = match (there, if_exists) {
+        (None, _) if is_new => Ok(()),
         (None, _) => source.dir.rename_new(source.name, &dir, name),
         (Some(_), IfExists::Fail) => return Err(StorageError::exists(&to.full)),
         (Some(_), IfExists::Rename) => {
