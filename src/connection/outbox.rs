@@ -42,6 +42,8 @@ pub struct OutboxQueue {
     control: mpsc::Receiver<Bytes>,
     events: EventLane,
     data: mpsc::Receiver<Queued>,
+    /// Taken out of its lane while something that was sent before it was not yet there.
+    next_data: Option<Queued>,
 }
 
 impl Drop for OutboxQueue {
@@ -77,6 +79,7 @@ impl Outbox {
             control: control_queue,
             events: events.clone(),
             data: data_queue,
+            next_data: None,
         };
         let outbox = Self {
             control,
@@ -211,19 +214,33 @@ async fn write_and_flush(
 
 impl OutboxQueue {
     /// Replies first, then events, then data; `None` once every outbox is dropped.
+    ///
+    /// What somebody sends on one lane and then on the other leaves in that order. A reply that is
+    /// sent may not be there yet, behind one that another thread is about to put into the queue; so
+    /// data is held back for as long as the queue is not empty.
     async fn next(&mut self) -> Option<Next> {
         let (mut control_ended, mut data_ended) = (false, false);
         loop {
+            if self.control.is_empty()
+                && let Some(queued) = self.next_data.take()
+            {
+                return Some(match queued {
+                    Queued::Frame(frame) => Next::Frame(frame),
+                    Queued::Encoded(frames) => Next::Encoded(frames),
+                });
+            }
+            let is_held = self.next_data.is_some();
             tokio::select! {
                 biased;
                 json = self.control.recv(), if !control_ended => match json {
                     Some(json) => return Some(Next::Frame(Frame::Control(json))),
                     None => control_ended = true,
                 },
-                event = self.events.next(), if !control_ended => return Some(Next::Event(event)),
-                queued = self.data.recv(), if !data_ended => match queued {
-                    Some(Queued::Frame(frame)) => return Some(Next::Frame(frame)),
-                    Some(Queued::Encoded(frames)) => return Some(Next::Encoded(frames)),
+                event = self.events.next(), if !control_ended && !is_held => {
+                    return Some(Next::Event(event));
+                }
+                queued = self.data.recv(), if !data_ended && !is_held => match queued {
+                    Some(queued) => self.next_data = Some(queued),
                     None => data_ended = true,
                 },
                 else => return None,

@@ -3,10 +3,10 @@
 //!
 //! Nothing waits for more to come. The slower the disk, the more gather, and the less each costs.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::CommandError;
@@ -82,13 +82,31 @@ pub(super) struct Whole {
     pub(super) end: End,
     /// The digest that is to be answered was not chosen: it is that of the end.
     pub(super) any_digest: bool,
-    /// The memory that it takes up, and its place among the unfinished requests.
-    pub(super) permits: [Option<OwnedSemaphorePermit>; 2],
+    /// The room that it takes up.
+    pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
+/// Bytes of the small puts of a session that may wait for the disk or be with it. It is more than
+/// other puts have: the more of them share a sync, the less each costs.
+const ROOM: usize = 2 * 1024 * 1024;
+
+/// So much each takes at least, which bounds their number.
+const LEAST: usize = 4 * 1024;
+
 /// The small puts of a session that wait for the disk.
-#[derive(Default)]
-pub(super) struct Gathered(Mutex<State>);
+pub(super) struct Gathered {
+    state: Mutex<State>,
+    room: Arc<Semaphore>,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            room: Arc::new(Semaphore::new(ROOM)),
+        }
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -99,6 +117,23 @@ struct State {
 }
 
 impl Gathered {
+    /// Room for one of so many bytes; absent if that would have to be waited for.
+    pub(super) fn try_room(&self, length: usize) -> Option<OwnedSemaphorePermit> {
+        self.room
+            .clone()
+            .try_acquire_many_owned(charge(length))
+            .ok()
+    }
+
+    /// As [`Self::try_room`], once there is.
+    pub(super) async fn room(&self, length: usize) -> Option<OwnedSemaphorePermit> {
+        self.room
+            .clone()
+            .acquire_many_owned(charge(length))
+            .await
+            .ok()
+    }
+
     /// Adds one, of a user who sees `view`.
     pub(super) fn add(&self, whole: Whole, view: &View) {
         let mut state = self.lock();
@@ -123,7 +158,7 @@ impl Gathered {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Commits and answers until none wait.
@@ -145,6 +180,11 @@ impl Gathered {
     }
 }
 
+/// The room that so many bytes take.
+fn charge(length: usize) -> u32 {
+    u32::try_from(length.clamp(LEAST, ROOM)).unwrap_or(u32::MAX)
+}
+
 /// What is said to one put: its begin, if it came to that, and its final reply.
 struct Answer(Option<Bytes>, Bytes);
 
@@ -156,7 +196,7 @@ struct Ticket {
     active: ActivePut,
     received: u64,
     given: Option<Digest>,
-    _permits: [Option<OwnedSemaphorePermit>; 2],
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Ticket {
@@ -205,7 +245,7 @@ async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer>
             active: whole.active,
             received: received.sum(),
             given: whole.end.digest.filter(|_| whole.any_digest),
-            _permits: whole.permits,
+            _room: whole.room,
         });
         uploads.push(whole.upload);
     }

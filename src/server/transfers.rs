@@ -183,25 +183,6 @@ impl Transfers {
         self.inputs.remove(&id);
     }
 
-    /// Room for a put that has come whole, of so many bytes, and its place among the unfinished
-    /// requests; absent if that would have to be waited for.
-    pub(super) fn try_admit(&self, length: usize) -> Option<[Option<OwnedSemaphorePermit>; 2]> {
-        let room = self
-            .budget
-            .clone()
-            .try_acquire_many_owned(room(length))
-            .ok()?;
-        let unfinished = self.unfinished.clone().try_acquire_owned().ok()?;
-        Some([Some(room), Some(unfinished)])
-    }
-
-    /// As [`Self::try_admit`], once there is.
-    pub(super) async fn admit(&self, length: usize) -> [Option<OwnedSemaphorePermit>; 2] {
-        let room = self.budget.clone().acquire_many_owned(room(length)).await;
-        let unfinished = self.unfinished.clone().acquire_owned().await;
-        [room.ok(), unfinished.ok()]
-    }
-
     /// From now on throws away what comes for put `id`: it was answered with an error.
     pub(super) fn ignore_put(&mut self, id: u32) {
         self.forget_answered();
@@ -246,8 +227,9 @@ impl Transfers {
             self.reject(stream);
             return Err(StrayData::TooMuch { stream, declared });
         }
-        let room = self.budget.clone().acquire_many_owned(room(chunk.len()));
-        let Ok(room) = room.await else {
+        let room =
+            u32::try_from(chunk.len()).map_or(INPUT_BUDGET, |length| length.min(INPUT_BUDGET));
+        let Ok(room) = self.budget.clone().acquire_many_owned(room).await else {
             return Ok(());
         };
         // A task that has answered already takes nothing more: the data is thrown away.
@@ -272,11 +254,6 @@ impl Transfers {
     pub(super) fn close_inputs(&mut self) {
         self.inputs.clear();
     }
-}
-
-/// How much of the budget so many bytes take up.
-fn room(length: usize) -> u32 {
-    u32::try_from(length).map_or(INPUT_BUDGET, |length| length.min(INPUT_BUDGET))
 }
 
 /// The gets and puts that are not answered yet, by id.

@@ -63,18 +63,19 @@ impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
 
     /// Ends the put that is held.
     pub(super) async fn complete(&mut self, end: PutEnd) -> Result<(), End> {
-        let Some(held) = self.small.as_mut().and_then(|small| small.held.take()) else {
+        let Some(small) = &mut self.small else {
+            return Ok(());
+        };
+        let (Some(held), gathered) = (small.held.take(), Arc::clone(&small.gathered)) else {
             return Ok(());
         };
         let length = held.received();
-        let permits = match self.transfers.try_admit(length) {
-            Some(permits) => permits,
-            None => {
-                // What has gathered may be what has to go first.
-                self.commit_gathered();
-                self.transfers.admit(length).await
-            }
-        };
+        let mut room = gathered.try_room(length);
+        if room.is_none() {
+            // What has gathered is what has to go first.
+            self.commit_gathered();
+            room = gathered.room(length).await;
+        }
         let path = match self.member.resolve(&held.put.path) {
             Ok(path) => path,
             Err(error) => {
@@ -93,10 +94,10 @@ impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
             job: held.job,
             underway: held.underway,
             end,
-            permits,
+            room,
         };
+        gathered.add(whole, &member.view());
         if let Some(small) = &mut self.small {
-            small.gathered.add(whole, &member.view());
             small.fresh = true;
         }
         Ok(())
