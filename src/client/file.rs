@@ -134,16 +134,19 @@ impl Reconnecting {
         self.fetch(remote, place, options, file, progress).await
     }
 
-    /// [`put_file`](Self::put_file) of what was counted already.
+    /// [`put_file`](Self::put_file) of what was counted already; `again` if it was sent before and
+    /// nobody knows whether it arrived.
     pub(super) async fn put_found(
         &self,
         local: PathBuf,
         remote: &str,
         options: FileOptions,
         progress: &Progress,
+        again: bool,
     ) -> Result<PutReply, ClientError> {
         let source = blocking(move || Source::open(&local)).await?;
-        self.send(source, remote, options, progress).await
+        self.send_again(source, remote, options, progress, again)
+            .await
     }
 }
 

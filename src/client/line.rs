@@ -126,6 +126,34 @@ impl Line {
         Ok((pending, parts))
     }
 
+    /// Enters a request that whoever calls this encodes and sends. Its final reply goes to
+    /// `answers` under the number `ticket`. Bounded by who sends it, not here.
+    pub(super) fn enter(
+        &self,
+        ticket: u64,
+        answers: &mpsc::UnboundedSender<Answer>,
+    ) -> Result<u32, Lost> {
+        self.table.enter(Waiting {
+            reply: ReplyTo::Many(Ticket {
+                number: ticket,
+                answers: Some(answers.clone()),
+            }),
+            parts: None,
+            _permits: None,
+        })
+    }
+
+    /// Takes out a request that was entered and will not be sent.
+    pub(super) fn withdraw(&self, id: u32) {
+        if let Some(Waiting {
+            reply: ReplyTo::Many(mut ticket),
+            ..
+        }) = self.table.leave(id)
+        {
+            ticket.answers = None;
+        }
+    }
+
     async fn send<C: Call>(
         &self,
         request: &C,
@@ -135,9 +163,9 @@ impl Line {
         let permits = (permit(&self.requests).await, transfer);
         let (sender, mut reply) = oneshot::channel();
         let id = self.table.enter(Waiting {
-            reply: sender,
+            reply: ReplyTo::One(sender),
             parts,
-            _permits: permits,
+            _permits: Some(permits),
         })?;
         let unsent = Unsent {
             id,
@@ -202,7 +230,7 @@ async fn permit(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) id: u32,
-    reply: oneshot::Receiver<Result<Box<RawValue>, WireError>>,
+    reply: oneshot::Receiver<Reply>,
     table: Arc<Table>,
 }
 
@@ -252,9 +280,62 @@ struct State {
 /// A request without its final reply. It keeps its permits until then, wanted or not.
 #[derive(Debug)]
 struct Waiting {
-    reply: oneshot::Sender<Result<Box<RawValue>, WireError>>,
+    reply: ReplyTo,
     parts: Option<mpsc::Sender<Part>>,
-    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    _permits: Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)>,
+}
+
+/// A final reply.
+type Reply = Result<Box<RawValue>, WireError>;
+
+/// What has become of a request that was entered under a ticket; no reply if the connection is lost.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) ticket: u64,
+    pub(super) reply: Option<Reply>,
+}
+
+/// Who waits for a final reply.
+#[derive(Debug)]
+enum ReplyTo {
+    One(oneshot::Sender<Reply>),
+    /// One who waits for many.
+    Many(Ticket),
+}
+
+impl ReplyTo {
+    /// Whoever asked may have gone away.
+    fn tell(self, reply: Reply) {
+        match self {
+            Self::One(sender) => {
+                let _ = sender.send(reply);
+            }
+            Self::Many(mut ticket) => ticket.answer(Some(reply)),
+        }
+    }
+}
+
+/// What tells one answer from another for who waits for many.
+#[derive(Debug)]
+struct Ticket {
+    number: u64,
+    answers: Option<mpsc::UnboundedSender<Answer>>,
+}
+
+impl Ticket {
+    fn answer(&mut self, reply: Option<Reply>) {
+        let ticket = self.number;
+        if let Some(answers) = self.answers.take() {
+            let _ = answers.send(Answer { ticket, reply });
+        }
+    }
+}
+
+impl Drop for Ticket {
+    /// The connection is lost.
+    fn drop(&mut self) {
+        self.answer(None);
+    }
 }
 
 impl Table {
@@ -349,8 +430,7 @@ async fn hand_out(
     match message {
         ServerMessage::Reply(id, reply) => {
             if let Some(waiting) = table.leave(id) {
-                // Whoever asked may have gone away.
-                let _ = waiting.reply.send(reply);
+                waiting.reply.tell(reply);
             }
         }
         ServerMessage::Begin(id, begin) => deliver(table, id, Part::Begin(begin)).await,

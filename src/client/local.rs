@@ -186,6 +186,65 @@ fn fill(file: &File, chunk: &mut Vec<u8>, limit: usize, offset: u64) -> io::Resu
     Ok(())
 }
 
+/// A regular file that is read in one go.
+pub(super) struct SmallSource<'a> {
+    file: File,
+    path: &'a Path,
+    before: Stamp,
+    pub(super) size: usize,
+    pub(super) modified: Option<Timestamp>,
+}
+
+impl<'a> SmallSource<'a> {
+    /// What was a regular file a moment ago; `None` if it is none any more, or one of more than
+    /// `most` bytes. A pipe is not waited for.
+    pub(super) fn open(path: &'a Path, most: usize) -> Result<Option<Self>, ClientError> {
+        let failed = |source| ClientError::local("read", path, source);
+        let file = File::options()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(path)
+            .map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+        if !metadata.is_file() || size > most {
+            return Ok(None);
+        }
+        let modified = metadata.modified().ok();
+        Ok(Some(Self {
+            file,
+            path,
+            before: Stamp::from(&metadata),
+            size,
+            modified: modified.and_then(|time| Timestamp::try_from(time).ok()),
+        }))
+    }
+
+    /// Adds its bytes to `buffer`; `false` if it says that it is empty and is not, as files do that
+    /// the kernel makes up.
+    ///
+    /// # Errors
+    /// [`ClientError::LocalChanged`] if it was written to meanwhile.
+    pub(super) fn read_to(mut self, buffer: &mut Vec<u8>) -> Result<bool, ClientError> {
+        let failed = |source| ClientError::local("read", self.path, source);
+        if self.size == 0 {
+            let read = self.file.read(&mut [0]).map_err(failed)?;
+            return Ok(read == 0);
+        }
+        let start = buffer.len();
+        buffer.resize(start + self.size, 0);
+        let changed = || ClientError::LocalChanged(self.path.into());
+        match self.file.read_exact(&mut buffer[start..]) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(changed()),
+            read => read.map_err(failed)?,
+        }
+        if Stamp::from(&self.file.metadata().map_err(failed)?) != self.before {
+            return Err(changed());
+        }
+        Ok(true)
+    }
+}
+
 /// Where the bytes of a get go.
 pub(super) enum Sink {
     /// A new file beside `target`, which takes its place once it is whole and checked.

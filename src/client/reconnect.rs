@@ -388,6 +388,13 @@ impl Failure {
     }
 }
 
+impl ClientError {
+    /// Whether the same may succeed later, or on another connection.
+    pub(super) fn may_pass(&self) -> bool {
+        Failure::of(self) != Failure::Final
+    }
+}
+
 /// How long the server asks to be left alone.
 fn retry_after(error: &ClientError) -> Option<Duration> {
     let (ClientError::Server(error)

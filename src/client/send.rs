@@ -38,10 +38,24 @@ impl Reconnecting {
         options: FileOptions,
         progress: &Progress,
     ) -> Result<PutReply, ClientError> {
+        self.send_again(source, remote, options, progress, false)
+            .await
+    }
+
+    /// As [`send`](Self::send); `again` if it was sent before and nobody knows whether it arrived.
+    pub(super) async fn send_again(
+        &self,
+        source: Source,
+        remote: &str,
+        options: FileOptions,
+        progress: &Progress,
+        again: bool,
+    ) -> Result<PutReply, ClientError> {
         let size = source.size;
         // A file that may be there already is no sign of an earlier attempt's success.
         let replaces = options.if_exists.unwrap_or(IfExists::Replace) == IfExists::Replace;
-        let resume = replaces && size.is_some_and(|size| size >= WORTH_ASKING);
+        let is_worth_it = replaces && size.is_some_and(|size| size >= WORTH_ASKING);
+        let resume = is_worth_it || again && size.is_some();
         let pipe = (!source.is_file()).then(|| source.path().to_owned());
         let mut sending = Sending {
             session: self,
@@ -62,13 +76,7 @@ impl Reconnecting {
                     progress.finished_file();
                     return Ok(reply);
                 }
-                Err(ClientError::Server(error)) if is_full(&error) => {
-                    return Err(ClientError::NoRoom {
-                        path: remote.to_owned(),
-                        size,
-                        error: Box::new(error),
-                    });
-                }
+                Err(ClientError::Server(error)) => why_refused(error, remote, size),
                 Err(error) => error,
             };
             match (&pipe, error) {
@@ -84,8 +92,16 @@ impl Reconnecting {
     }
 }
 
-fn is_full(error: &WireError) -> bool {
-    matches!(error.code, ErrorCode::QuotaExceeded | ErrorCode::NoSpace)
+/// What it means that the server refuses a file of that size.
+pub(super) fn why_refused(error: WireError, remote: &str, size: Option<u64>) -> ClientError {
+    if matches!(error.code, ErrorCode::QuotaExceeded | ErrorCode::NoSpace) {
+        return ClientError::NoRoom {
+            path: remote.to_owned(),
+            size,
+            error: Box::new(error),
+        };
+    }
+    ClientError::Server(error)
 }
 
 impl Sending<'_> {

@@ -137,20 +137,29 @@ impl Upload {
     pub(super) async fn finish_with(mut self, local: Digest) -> Result<PutReply, ClientError> {
         let digest = Some(local);
         let reply: PutReply = self.transfer.end(&End { digest }).await?;
-        if reply.size != self.sent {
-            return Err(ClientError::Nonsense(format!(
-                "it stored {} bytes of {}",
-                reply.size, self.sent
-            )));
-        }
-        if reply.digest != local {
-            return Err(ClientError::DigestMismatch {
-                server: reply.digest,
-                local,
-            });
-        }
-        Ok(reply)
+        check_reply(reply, self.sent, local)
     }
+}
+
+/// Makes sure that the server has stored what was sent.
+pub(super) fn check_reply(
+    reply: PutReply,
+    sent: u64,
+    local: Digest,
+) -> Result<PutReply, ClientError> {
+    if reply.size != sent {
+        return Err(ClientError::Nonsense(format!(
+            "it stored {} bytes of {sent}",
+            reply.size
+        )));
+    }
+    if reply.digest != local {
+        return Err(ClientError::DigestMismatch {
+            server: reply.digest,
+            local,
+        });
+    }
+    Ok(reply)
 }
 
 fn nonsense(what: &str) -> ClientError {

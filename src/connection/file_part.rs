@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::{ChunkLength, Outlet};
-use crate::protocol::{Frame, MAX_CHUNK, MAX_PAYLOAD};
+use crate::protocol::{MAX_CHUNK, MAX_PAYLOAD, put_data_head};
 
 /// Bytes after which something else may come in between.
 const AT_ONCE: usize = 1024 * 1024;
@@ -139,7 +139,7 @@ impl FilePart {
         let most = self.chunk.bytes();
         self.left = usize::try_from(rest).map_or(most, |rest| rest.min(most));
         let mut head = BytesMut::new();
-        Frame::put_data_head(&mut head, self.stream, self.left);
+        put_data_head(&mut head, self.stream, self.left);
         self.head = head.freeze();
         self.left > 0
     }
@@ -276,7 +276,7 @@ mod tests {
 
     use super::*;
     use crate::connection::{LONG_CHUNK, Outbox, Receiver, write_frames};
-    use crate::protocol::FrameCodec;
+    use crate::protocol::{Frame, FrameCodec};
 
     const LONG: Duration = Duration::from_secs(60);
 

@@ -35,6 +35,8 @@ pub struct OutboxQueue {
     control: mpsc::Receiver<Bytes>,
     events: EventLane,
     data: mpsc::Receiver<Box<Data>>,
+    /// Taken out of its lane while something that was sent before it was not yet there.
+    next_data: Option<Box<Data>>,
     /// Of which some frames are written.
     begun: Option<Box<FilePart>>,
 }
@@ -44,6 +46,8 @@ pub struct OutboxQueue {
 #[derive(Debug)]
 enum Data {
     Frame(Frame),
+    /// Whole frames, encoded, one after the other.
+    Encoded(Bytes),
     Part(Box<FilePart>),
 }
 
@@ -96,6 +100,7 @@ impl Outbox {
             control: control_queue,
             events: events.clone(),
             data: data_queue,
+            next_data: None,
             begun: None,
         };
         let outbox = Self {
@@ -128,6 +133,16 @@ impl Outbox {
     pub async fn send_after_data(&self, json: Bytes) -> Result<(), Closed> {
         let frame = Box::new(Data::Frame(Frame::Control(json)));
         self.data.send(frame).await.map_err(|_| Closed)
+    }
+
+    /// Sends whole frames that are encoded already, in one piece, as one of the data frames: a burst
+    /// of small ones need not be put together again.
+    ///
+    /// # Errors
+    /// [`Closed`] if nothing will be written any more.
+    pub async fn send_encoded(&self, frames: Bytes) -> Result<(), Closed> {
+        let frames = Box::new(Data::Encoded(frames));
+        self.data.send(frames).await.map_err(|_| Closed)
     }
 
     /// Waits for a place for one data frame. Streams that wait take turns.
@@ -187,6 +202,7 @@ pub async fn write_frames<W: AsyncWrite + Unpin>(
                 queue.begun = Box::pin(part.send(&mut outlet, write_timeout)).await?;
                 continue;
             }
+            Next::Encoded(frames) => frames,
         };
         let bytes = head.freeze().chain(body);
         timeout(write_timeout, write_and_flush(&mut outlet.writer, bytes)).await??;
@@ -202,6 +218,7 @@ pub async fn write_frames<W: AsyncWrite + Unpin>(
 enum Next {
     Frame(Frame),
     Part(Box<FilePart>),
+    Encoded(Bytes),
     Event(LaneEvent),
 }
 
@@ -229,22 +246,37 @@ async fn write_and_flush(
 
 impl OutboxQueue {
     /// Replies first, then events, then data; `None` once every outbox is dropped.
+    ///
+    /// What somebody sends on one lane and then on the other leaves in that order. A reply that is
+    /// sent may not be there yet, behind one that another thread is about to put into the queue; so
+    /// data is held back for as long as the queue is not empty.
     async fn next(&mut self) -> Option<Next> {
         let (mut control_ended, mut data_ended) = (false, false);
         loop {
+            if self.control.is_empty()
+                && let Some(data) = self.next_data.take()
+            {
+                return Some(match *data {
+                    Data::Frame(frame) => Next::Frame(frame),
+                    Data::Encoded(frames) => Next::Encoded(frames),
+                    Data::Part(part) => Next::Part(part),
+                });
+            }
+            let is_held = self.next_data.is_some();
             tokio::select! {
                 biased;
                 json = self.control.recv(), if !control_ended => match json {
                     Some(json) => return Some(Next::Frame(Frame::Control(json))),
                     None => control_ended = true,
                 },
-                event = self.events.next(), if !control_ended => return Some(Next::Event(event)),
+                event = self.events.next(), if !control_ended && !is_held => {
+                    return Some(Next::Event(event));
+                }
                 part = async { self.begun.take() }, if self.begun.is_some() => {
                     return part.map(Next::Part);
                 }
-                data = self.data.recv(), if !data_ended => match data.map(|data| *data) {
-                    Some(Data::Frame(frame)) => return Some(Next::Frame(frame)),
-                    Some(Data::Part(part)) => return Some(Next::Part(part)),
+                data = self.data.recv(), if !data_ended && !is_held => match data {
+                    Some(data) => self.next_data = Some(data),
                     None => data_ended = true,
                 },
                 else => return None,

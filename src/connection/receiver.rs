@@ -20,8 +20,8 @@ const IDLE_BUFFER: usize = 1024;
 /// Bytes of a frame before its chunk.
 const HEAD: usize = MAX_PAYLOAD - MAX_CHUNK + size_of::<u32>();
 
-/// Bytes to read at a time once more came than a silent connection has room for.
-const BUSY_BUFFER: usize = 16 * 1024;
+/// Bytes that are read at once while a peer sends many small frames.
+const BUSY_BUFFER: usize = 64 * 1024;
 
 /// After so long without a large frame the memory for them is given back.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -91,6 +91,17 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
     /// [`ReceiveError`]; nothing can be received after one.
     pub async fn next(&mut self) -> Result<Option<Frame>, ReceiveError> {
         poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`next`](Self::next), but `None` at once if nothing has come of a further frame.
+    ///
+    /// Cancel-safe as that is.
+    pub async fn next_begun(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
+        poll_fn(|cx| match self.poll_next(cx) {
+            Poll::Pending if self.buffer.is_empty() => Poll::Ready(None),
+            next => next.map(Some),
+        })
+        .await
     }
 
     /// Reads what still comes and throws it away, until the peer closes.

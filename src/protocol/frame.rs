@@ -44,18 +44,8 @@ impl Frame {
     pub fn put_head(&self, buffer: &mut BytesMut) {
         match self {
             Self::Control(json) => put_length(buffer, json.len()),
-            Self::Data { stream, chunk } => Self::put_data_head(buffer, *stream, chunk.len()),
+            Self::Data { stream, chunk } => put_data_head(buffer, *stream, chunk.len()),
         }
-    }
-
-    /// Writes all that comes before a chunk of so many bytes.
-    ///
-    /// # Panics
-    /// If the chunk is longer than [`MAX_CHUNK`](super::MAX_CHUNK).
-    pub fn put_data_head(buffer: &mut BytesMut, stream: u32, chunk: usize) {
-        put_length(buffer, DATA_HEAD + chunk);
-        buffer.put_u8(DATA_MARK);
-        buffer.put_u32(stream);
     }
 
     /// The JSON or the chunk.
@@ -68,7 +58,26 @@ impl Frame {
     }
 }
 
-fn put_length(buffer: &mut BytesMut, payload: usize) {
+/// Adds a control frame.
+///
+/// # Panics
+/// As [`Frame::put_head`].
+pub fn put_control(buffer: &mut Vec<u8>, json: &[u8]) {
+    put_length(buffer, json.len());
+    buffer.put_slice(json);
+}
+
+/// Adds the head of a data frame, behind which so many bytes of chunk are to come.
+///
+/// # Panics
+/// As [`Frame::put_head`].
+pub fn put_data_head(buffer: &mut impl BufMut, stream: u32, chunk: usize) {
+    put_length(buffer, DATA_HEAD + chunk);
+    buffer.put_u8(DATA_MARK);
+    buffer.put_u32(stream);
+}
+
+fn put_length(buffer: &mut impl BufMut, payload: usize) {
     assert!(payload <= MAX_PAYLOAD, "a frame of {payload} bytes");
     #[expect(clippy::cast_possible_truncation, reason = "checked on the line above")]
     buffer.put_u32(payload as u32);

@@ -29,7 +29,7 @@ pub use datagram::{
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use error::{ErrorCode, QuotaUnit, WireError};
 pub use event::{ChangeKind, Changed, Event, GoodbyeReason};
-pub use frame::{Frame, FrameCodec, FrameError};
+pub use frame::{Frame, FrameCodec, FrameError, put_control, put_data_head};
 pub use live::{
     Accept, Decline, History, HistoryReply, Join, Leave, MAX_TEXT, MembersReply, Message, Offer,
     Offers, OffersReply, Present, Say, SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch,

@@ -4,6 +4,8 @@
 //! looked at; those that may take long run beside the later ones, a bounded number of them: then
 //! the session stops reading until one is done.
 
+mod small;
+
 use std::future::Future;
 use std::sync::Arc;
 
@@ -13,13 +15,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 
+use self::small::Small;
 use super::CommandError;
+use super::batching;
 use super::commands::{self, Command};
 use super::job::Job;
 use super::limits::Idle;
 use super::member::{Member, Refreshed};
 use super::session::{Dialect, End, Session};
-use super::transfers::Transfers;
+use super::transfers::{Transfers, Underway};
 use super::visitor::Admitted;
 use crate::connection::{Outbox, ReceiveError};
 use crate::messages::Attendance;
@@ -33,6 +37,8 @@ pub(super) struct Dispatcher<'a, R> {
     session: &'a mut Session<R>,
     member: Member,
     transfers: Transfers,
+    /// Made when the first small put comes.
+    small: Option<Box<Small>>,
     /// Bounds the requests that are begun and not answered.
     unfinished: Arc<Semaphore>,
     /// Bounds the gets that send at once.
@@ -47,6 +53,8 @@ pub(super) struct Dispatcher<'a, R> {
 /// What a session waits for.
 enum Turn {
     Frame(Result<Option<Frame>, ReceiveError>),
+    /// Nothing has come of another frame.
+    Pause,
     AccountsChanged,
     Drain,
     Drained,
@@ -71,6 +79,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         let unfinished = Arc::new(Semaphore::new(limits.requests));
         Self {
             transfers: Transfers::new(unfinished.clone()),
+            small: None,
             unfinished,
             sending: Arc::new(Semaphore::new(limits.transfers)),
             changes,
@@ -106,6 +115,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     async fn turn(&mut self) -> Turn {
+        let is_gathering = self.is_gathering();
         let Session {
             receiver,
             outbox,
@@ -113,6 +123,14 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             shutdown,
             ..
         } = &mut *self.session;
+        let received = async {
+            if is_gathering {
+                let frame = receiver.next_begun().await;
+                frame.map_or(Turn::Pause, Turn::Frame)
+            } else {
+                Turn::Frame(receiver.next().await)
+            }
+        };
         tokio::select! {
             biased;
             () = shutdown.stop.cancelled() => Turn::Cut(End::Goodbye(GoodbyeReason::ShuttingDown)),
@@ -120,7 +138,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             () = shutdown.drain.cancelled(), if !self.draining => Turn::Drain,
             () = tasks.wait(), if self.draining => Turn::Drained,
             Ok(()) = self.changes.changed() => Turn::AccountsChanged,
-            frame = receiver.next() => Turn::Frame(frame),
+            turn = received => turn,
             () = self.idle.is_over(|| !tasks.is_empty()) => Turn::Idle,
         }
     }
@@ -129,7 +147,13 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         match turn {
             Turn::Frame(frame) => match frame? {
                 None => self.disconnected().await,
+                Some(Frame::Data { stream, chunk }) if self.holds(stream) => {
+                    Box::pin(self.hold_data(chunk)).await
+                }
                 Some(Frame::Data { stream, chunk }) => {
+                    if self.is_gathering() {
+                        Box::pin(self.settle_small()).await?;
+                    }
                     Ok(self.transfers.data(stream, chunk).await?)
                 }
                 Some(Frame::Control(json)) => match Request::parse(&json) {
@@ -138,8 +162,10 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                     Err(bad) => self.refuse(bad).await,
                 },
             },
+            Turn::Pause => Box::pin(self.settle_small()).await,
             Turn::AccountsChanged => self.refresh().await,
             Turn::Drain => {
+                Box::pin(self.settle_small()).await?;
                 self.draining = true;
                 self.session.tasks.close();
                 Ok(self
@@ -158,6 +184,12 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     async fn begin(&mut self, id: u32, request: Request) -> Result<(), End> {
+        match &request {
+            Request::End(end) if self.holds(id) => return self.complete(end.clone()).await,
+            // What has gathered may gather on.
+            Request::Put(_) => self.open_held().await?,
+            _ => self.settle_small().await?,
+        }
         let job = self.job(id, &request);
         match request {
             Request::End(end) => self.end(id, end).await,
@@ -293,7 +325,21 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         if self.session.dialect == Dialect::Classic {
             // What is kept could not be resumed, and would only take up the quota.
             self.transfers.reject(id);
+        } else if batching::is_small(&put) && !self.member.is_paced() {
+            self.hold(job, id, put, underway);
+            return Ok(());
         }
+        self.open_put(job, id, put, underway).await
+    }
+
+    /// Has a task take the data of a put as it comes.
+    async fn open_put(
+        &mut self,
+        job: Job,
+        id: u32,
+        put: Put,
+        underway: Underway,
+    ) -> Result<(), End> {
         let incoming = match self.transfers.open_put(id, put.size) {
             Ok(incoming) => incoming,
             Err(error) => {
@@ -335,6 +381,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     /// its way may end. What nobody may be waiting for any more is given up.
     async fn disconnected(&mut self) -> Result<(), End> {
         self.member.gone.cancel();
+        Box::pin(self.settle_small()).await?;
         self.wait_for_tasks().await;
         Err(End::Disconnected)
     }
@@ -361,6 +408,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     async fn refuse(&mut self, bad: BadRequest) -> Result<(), End> {
+        Box::pin(self.settle_small()).await?;
         if bad.cmd == Some("put") {
             self.transfers.check_put(bad.id)?;
             self.transfers.ignore_put(bad.id);

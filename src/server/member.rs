@@ -104,6 +104,11 @@ impl Member {
         Err(End::Guessing)
     }
 
+    /// Whether what the user moves is bounded in its pace.
+    pub(super) fn is_paced(&self) -> bool {
+        self.rate().is_some()
+    }
+
     /// Waits until `bytes` of a file may come from the user.
     pub(super) async fn pace_up(&self, bytes: usize) {
         self.bandwidth.up(bytes, self.rate()).await;
@@ -117,6 +122,11 @@ impl Member {
     /// Whether files of the user move as fast as they can.
     pub(super) fn is_unpaced(&self) -> bool {
         self.rate().is_none()
+    }
+
+    /// What the user sees now.
+    pub(super) fn view(&self) -> View {
+        self.view.clone()
     }
 
     /// The user, as messages know them.

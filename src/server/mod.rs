@@ -12,6 +12,7 @@
 mod active;
 mod arrival;
 mod bandwidth;
+mod batching;
 mod changes;
 mod classic;
 mod commands;

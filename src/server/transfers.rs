@@ -178,6 +178,11 @@ impl Transfers {
         })
     }
 
+    /// Makes sure that nothing of an older put `id` is remembered.
+    pub(super) fn forget_put(&mut self, id: u32) {
+        self.inputs.remove(&id);
+    }
+
     /// From now on throws away what comes for put `id`: it was answered with an error.
     pub(super) fn ignore_put(&mut self, id: u32) {
         self.forget_answered();

@@ -172,17 +172,18 @@ impl Drop for Noted {
     }
 }
 
-/// `name` in `dir` has come to be, or is another thing now; it was `moved` from there if it was in
-/// a space before. The last so many directories down to `dir` are new too.
+/// `name` has come to be in the directory that is `above` it, or is another thing now; it was
+/// `moved` from there if it was in a space before. The last so many directories down to it are new
+/// too.
 pub(super) fn landed(
     to: &Place,
-    (dir, name): (&OpenDir, &str),
+    (above, name): (impl FnOnce() -> VirtualPath, &str),
     made: usize,
     is_dir: bool,
     moved: Option<(&Place, &OpenDir)>,
 ) -> Noted {
     to.space.changes.note(|| {
-        let parent = true_path(to, dir);
+        let parent = above();
         let mut what = made_dirs(to, &parent, made);
         let kind = match (moved, is_dir) {
             (Some(_), _) => ChangeKind::Moved,
@@ -236,7 +237,7 @@ fn made_dirs(place: &Place, last: &VirtualPath, made: usize) -> Vec<Change> {
 
 /// Where `dir`, that holds what `place` names, is in the space: the text of a path can lead
 /// through links.
-fn true_path(place: &Place, dir: &OpenDir) -> VirtualPath {
+pub(super) fn true_path(place: &Place, dir: &OpenDir) -> VirtualPath {
     let path = place.space.jail.path_of(dir);
     path.or_else(|| place.inner.parent())
         .unwrap_or_else(VirtualPath::root)

@@ -182,6 +182,15 @@ impl OpenDir {
         }
     }
 
+    /// Moves `name` if `to` is free; `false` and nothing done if it is not, or where the file system
+    /// can not tell.
+    pub(super) fn rename_if_free(&self, name: &str, dir: &Self, to: &str) -> io::Result<bool> {
+        match renameat_with(&self.file, name, &dir.file, to, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS) => Ok(false),
+            renamed => Ok(renamed.map(|()| true)?),
+        }
+    }
+
     /// Moves `name`, at once in the place of what may be at `to`.
     pub(super) fn rename_over(&self, name: &str, dir: &Self, to: &str) -> io::Result<()> {
         Ok(renameat(&self.file, name, &dir.file, to)?)

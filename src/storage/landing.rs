@@ -1,6 +1,8 @@
 //! Landing: how something finished gets its name, at once and whole.
 
+use std::cell::OnceCell;
 use std::io;
+use std::sync::Arc;
 
 use super::changes::{self, Noted};
 use super::error::{At, StorageError};
@@ -53,7 +55,40 @@ pub(super) struct Landed {
     pub(super) before: Before,
     /// To be told once it lasts.
     pub(super) noted: Noted,
-    dirs: Vec<OpenDir>,
+    /// Those to be synced for it.
+    pub(super) dirs: Vec<Arc<OpenDir>>,
+}
+
+/// The directory that something lands in. It can be kept for what lands there next, for as long as
+/// the names stay locked.
+#[derive(Debug)]
+pub(super) struct Parent {
+    dir: Arc<OpenDir>,
+    /// The others that something was made in, on the way there.
+    touched: Vec<Arc<OpenDir>>,
+    true_path: OnceCell<VirtualPath>,
+}
+
+impl Parent {
+    /// Looks it up anew; with `parents` it makes what is missing.
+    pub(super) fn of(to: &Place, parents: bool) -> Result<Self, StorageError> {
+        let (dir, touched) = if parents {
+            let (dir, _, touched) = to.make_parent()?;
+            (dir, touched.into_iter().map(Arc::new).collect())
+        } else {
+            (to.open_parent()?.0, Vec::new())
+        };
+        Ok(Self {
+            dir: Arc::new(dir),
+            touched,
+            true_path: OnceCell::new(),
+        })
+    }
+
+    fn true_path(&self, to: &Place) -> VirtualPath {
+        let path = || changes::true_path(to, &self.dir);
+        self.true_path.get_or_init(path).clone()
+    }
 }
 
 impl Landed {
@@ -70,7 +105,7 @@ impl Landed {
 
     /// Makes the new name survive a power cut. No lock is needed for this.
     pub(super) fn sync(&self, staging: &Staging) -> Result<(), StorageError> {
-        let synced = self.dirs.iter().try_for_each(OpenDir::sync);
+        let synced = self.dirs.iter().try_for_each(|dir| dir.sync());
         staging.synced(synced).at("sync", &self.path)
     }
 }
@@ -78,18 +113,26 @@ impl Landed {
 /// Gives `source` the name `to`, whose space's names are locked: the parent is looked up anew,
 /// whatever it was when the work began.
 pub(super) fn land(
-    _names: &Names<'_>,
+    names: &Names<'_>,
     source: Source<'_>,
     to: &Place,
     if_exists: IfExists,
     parents: bool,
 ) -> Result<Landed, StorageError> {
-    let (dir, name, mut dirs) = if parents {
-        to.make_parent()?
-    } else {
-        let (dir, name) = to.open_parent()?;
-        (dir, name, Vec::new())
-    };
+    let mut parent = Parent::of(to, parents)?;
+    land_in(names, &mut parent, source, to, if_exists)
+}
+
+/// As [`land`], in a directory that was opened since the names were locked.
+pub(super) fn land_in(
+    _names: &Names<'_>,
+    parent: &mut Parent,
+    source: Source<'_>,
+    to: &Place,
+    if_exists: IfExists,
+) -> Result<Landed, StorageError> {
+    let dir = Arc::clone(&parent.dir);
+    let name = to.name()?;
     let mut landed = Landed {
         path: to.full.clone(),
         displaced: Count::default(),
@@ -97,8 +140,16 @@ pub(super) fn land(
         noted: Noted::default(),
         dirs: Vec::new(),
     };
-    let there = dir.meta(name).at("look at", &to.full)?;
+    // Most often nothing is there, and the file system can tell while it renames.
+    let is_new = source.dir.rename_if_free(source.name, &dir, name);
+    let is_new = is_new.at("rename", &to.full)?;
+    let there = if is_new {
+        None
+    } else {
+        dir.meta(name).at("look at", &to.full)?
+    };
     let done = match (there, if_exists) {
+        (None, _) if is_new => Ok(()),
         (None, _) => source.dir.rename_new(source.name, &dir, name),
         (Some(_), IfExists::Fail) => return Err(StorageError::exists(&to.full)),
         (Some(_), IfExists::Rename) => {
@@ -117,9 +168,11 @@ pub(super) fn land(
     done.at("rename", &to.full)?;
     let name = landed.path.name().unwrap_or(name);
     let moved = source.place.map(|place| (place, source.dir));
-    landed.noted = changes::landed(to, (&dir, name), dirs.len(), source.is_dir, moved);
-    dirs.push(dir);
-    landed.dirs = dirs;
+    landed.dirs = std::mem::take(&mut parent.touched);
+    let (made, is_dir) = (landed.dirs.len(), source.is_dir);
+    let above = || parent.true_path(to);
+    landed.noted = changes::landed(to, (above, name), made, is_dir, moved);
+    landed.dirs.push(dir);
     Ok(landed)
 }
 
@@ -146,6 +199,17 @@ pub(super) fn check(
         Err(StorageError::NotFound { .. }) if parents => return Ok(()),
         parent => parent?,
     };
+    check_in(&dir, name, to, is_dir, if_exists)
+}
+
+/// As [`check`], of a name in a directory that is open.
+pub(super) fn check_in(
+    dir: &OpenDir,
+    name: &str,
+    to: &Place,
+    is_dir: bool,
+    if_exists: IfExists,
+) -> Result<(), StorageError> {
     match (dir.meta(name).at("look at", &to.full)?, if_exists) {
         (Some(_), IfExists::Fail) => Err(StorageError::exists(&to.full)),
         (Some(there), IfExists::Replace) => may_replace(there.what, is_dir, to),

@@ -17,6 +17,7 @@
 //! so that nothing changes unnoticed. Imports plain values of `protocol` and nothing else of
 //! the crate.
 
+mod batch;
 mod changes;
 mod copy;
 mod data;
@@ -51,6 +52,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use batch::{SmallCommitted, SmallUpload};
 pub use changes::{Change, Seen};
 pub use data::check_mounted;
 pub use error::{Room, StorageError};

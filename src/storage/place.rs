@@ -90,7 +90,7 @@ impl Place {
         })
     }
 
-    fn name(&self) -> Result<&str, StorageError> {
+    pub(super) fn name(&self) -> Result<&str, StorageError> {
         let name = self.inner.name();
         name.ok_or_else(|| StorageError::denied(&self.full))
     }

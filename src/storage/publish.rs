@@ -68,7 +68,7 @@ impl Publishing<'_> {
 /// While the disk was asked, no lock was held. If the name has come to mean something else
 /// meanwhile, that is somebody's later will and stays: what had been here before would have been
 /// replaced by it all the same. A directory stays, since others may have put files into it.
-fn take_back(staged: &mut Staged, own: &Meta, landed: &Landed, to: &Place) {
+pub(super) fn take_back(staged: &mut Staged, own: &Meta, landed: &Landed, to: &Place) {
     let names = to.space.lock_names();
     let Ok((dir, _)) = to.open_parent() else {
         return;

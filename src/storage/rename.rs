@@ -133,7 +133,8 @@ fn land_on_itself(
         source.dir.remove_file(source.name).at("rename", &to.full)?;
         displaced = Count::file(meta.size);
         let moved = source.place.map(|place| (place, source.dir));
-        noted = changes::landed(to, (&dir, name), 0, false, moved);
+        let above = || changes::true_path(to, &dir);
+        noted = changes::landed(to, (above, name), 0, false, moved);
     }
     Ok(Some(Landed::in_place(to.full.clone(), displaced, noted)))
 }

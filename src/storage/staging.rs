@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use rustix::fs::{FlockOperation, flock, syncfs};
+use rustix::system::uname;
 
 use super::error::{At, Room, StorageError};
 use super::jail::OpenDir;
@@ -21,6 +22,9 @@ use super::tree::{self, Deleted};
 /// What the disk keeps free for the server's own records, unless set otherwise.
 pub(super) const DEFAULT_FLOOR: u64 = 64 * 1024 * 1024;
 
+/// From so many files on, one sync of the file system costs less than one of each.
+const TOGETHER: usize = 4;
+
 /// The staging directory, locked against other servers for as long as anything may be in it.
 #[derive(Debug)]
 pub(super) struct Staging {
@@ -29,6 +33,8 @@ pub(super) struct Staging {
     floor: AtomicU64,
     degraded: AtomicBool,
     told: Told,
+    /// A sync of the whole file system fails if any write to it has.
+    tells_all: bool,
     #[cfg(test)]
     pub(super) at_sync: AtSync,
 }
@@ -89,6 +95,7 @@ impl Staging {
             floor: AtomicU64::new(DEFAULT_FLOOR),
             degraded: AtomicBool::new(false),
             told: Told::default(),
+            tells_all: syncfs_tells_errors(uname().release().to_str().unwrap_or_default()),
             #[cfg(test)]
             at_sync: AtSync::default(),
         })
@@ -166,6 +173,15 @@ impl Staging {
         result
     }
 
+    /// Brings files to the disk: each by itself, or with all that the file system holds, where that
+    /// is told to fail if any of it does.
+    pub(super) fn sync_files(&self, files: &[File]) -> io::Result<()> {
+        if files.len() >= TOGETHER && self.tells_all {
+            return self.sync_all();
+        }
+        self.synced(files.iter().try_for_each(File::sync_all))
+    }
+
     /// Waits until everything written to the file system so far is on the disk.
     pub(super) fn sync_all(&self) -> io::Result<()> {
         self.synced(syncfs(&self.dir).map_err(io::Error::from))
@@ -174,6 +190,13 @@ impl Staging {
     pub(super) fn is_degraded(&self) -> bool {
         self.degraded.load(Ordering::Relaxed)
     }
+}
+
+/// Whether a Linux of this release passes on in `syncfs` that a write failed: since 5.8.
+fn syncfs_tells_errors(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|number| number.parse::<u32>().ok());
+    number().zip(number()) >= Some((5, 8))
 }
 
 /// A name that nothing has: random, hex.
@@ -248,6 +271,14 @@ mod tests {
             .filter(|seconds| told.is_due(start + Duration::from_secs(*seconds)))
             .collect();
         assert_eq!(due, [0, 60, 120]);
+    }
+
+    #[test]
+    fn only_newer_kernels_tell_in_one_sync_that_a_write_failed() {
+        let tells = ["5.8.0", "5.10.0-28-amd64", "6.18.44-fc", "10.0"];
+        assert!(tells.into_iter().all(syncfs_tells_errors));
+        let silent = ["5.7.19", "4.19.0-26-amd64", "3.10", "", "5", "odd.9"];
+        assert!(!silent.into_iter().any(syncfs_tells_errors));
     }
 
     #[test]

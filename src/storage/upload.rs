@@ -48,6 +48,21 @@ pub(super) struct Uploader {
     pub(super) kept: Arc<KeptUploads>,
 }
 
+impl Uploader {
+    /// Notes a commit: what was kept of earlier attempts is not gone on with any more, and who
+    /// retries it is known again.
+    pub(super) fn note(&self, place: &Place, if_exists: IfExists, committed: &Committed) {
+        let renames = if_exists == IfExists::Rename;
+        self.kept
+            .supersede(&self.owner, place, renames.then_some(committed.size));
+        if is_known_by_list(place, if_exists) {
+            self.kept
+                .recent
+                .note(&self.owner, place, &self.session, committed);
+        }
+    }
+}
+
 /// An upload under way. Dropping it discards what came and gives back what was reserved;
 /// [`keep`](Self::keep) leaves it to be gone on with. Every call may block on the disk.
 #[derive(Debug)]
@@ -197,14 +212,7 @@ impl Upload {
             digest,
             version: meta.version(),
         };
-        let renames = options.if_exists == IfExists::Rename;
-        by.kept
-            .supersede(&by.owner, &place, renames.then_some(size));
-        if is_known_by_list(&place, options.if_exists) {
-            by.kept
-                .recent
-                .note(&by.owner, &place, &by.session, &committed);
-        }
+        by.note(&place, options.if_exists, &committed);
         Ok(committed)
     }
 
@@ -227,19 +235,7 @@ impl Upload {
 
     /// Completes the staged file and brings it to the disk, with its time and its digest.
     fn seal(&self, digest: &Digest) -> io::Result<Meta> {
-        if let Some(modified) = self.options.modified {
-            let mut last_access = timespec(modified);
-            last_access.tv_nsec = UTIME_OMIT;
-            let times = Timestamps {
-                last_access,
-                last_modification: timespec(modified),
-            };
-            futimens(&self.file, &times)?;
-        }
-        let meta = Meta::of(&self.file)?;
-        if let Err(error) = digest::keep(&self.file, &meta, digest) {
-            tracing::debug!(%error, path = %self.place.full, "a digest is not kept");
-        }
+        let meta = complete(&self.file, &self.place, self.options.modified, digest)?;
         let synced = self.file.sync_all();
         self.place.space.staging.synced(synced)?;
         Ok(meta)
@@ -283,4 +279,27 @@ impl Upload {
             received,
         }
     }
+}
+
+/// Gives a file whose bytes are written its time and its digest, and says what it is then.
+pub(super) fn complete(
+    file: &File,
+    place: &Place,
+    modified: Option<Timestamp>,
+    digest: &Digest,
+) -> io::Result<Meta> {
+    if let Some(modified) = modified {
+        let mut last_access = timespec(modified);
+        last_access.tv_nsec = UTIME_OMIT;
+        let times = Timestamps {
+            last_access,
+            last_modification: timespec(modified),
+        };
+        futimens(file, &times)?;
+    }
+    let meta = Meta::of(file)?;
+    if let Err(error) = digest::keep(file, &meta, digest) {
+        tracing::debug!(%error, path = %place.full, "a digest is not kept");
+    }
+    Ok(meta)
 }

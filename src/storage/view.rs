@@ -177,7 +177,8 @@ impl View {
         } else {
             let (dir, name) = place.open_parent()?;
             dir.make_dir(name).at("make", path)?;
-            let noted = changes::landed(&place, (&dir, name), 0, true, None);
+            let above = || changes::true_path(&place, &dir);
+            let noted = changes::landed(&place, (above, name), 0, true, None);
             (vec![dir], noted)
         };
         drop(names);
@@ -340,7 +341,7 @@ impl View {
         self.0.store.kept().discard(self.0.home.id(), upload)
     }
 
-    fn uploader(&self, session: &Arc<str>) -> Uploader {
+    pub(super) fn uploader(&self, session: &Arc<str>) -> Uploader {
         Uploader {
             owner: self.0.home.id().clone(),
             session: Arc::clone(session),
@@ -359,7 +360,7 @@ impl View {
         place.space.usage(path)
     }
 
-    fn place(&self, path: &VirtualPath) -> Place {
+    pub(super) fn place(&self, path: &VirtualPath) -> Place {
         let full = path.clone();
         if let Some((first, inner)) = path.split_first()
             && let Some(mount) = self.0.mounts.get(first)

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::harness::{PASSWORD, TestServer};
 
-async fn log_in(server: &TestServer, user: &str) -> Client {
+pub(crate) async fn log_in(server: &TestServer, user: &str) -> Client {
     let url = format!("haul+plain://{}", server.address);
     let client = Client::connect(&url.parse().expect("an address"), &Trust::default())
         .await

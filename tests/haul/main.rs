@@ -36,6 +36,7 @@ mod reloading;
 mod resume;
 mod serving;
 mod sessions;
+mod small_files;
 mod stopping;
 mod strace;
 mod talking;

@@ -13,8 +13,8 @@ use super::*;
 use crate::client::tests::{Peer, blake3, no, pair};
 use crate::client::{FileOptions, RetryPolicy};
 use crate::protocol::{
-    End, Entry, Frame, Get, GetBegin, GetReply, IfExists, Kind, Nothing, Put, PutBegin, Request,
-    encode_begin, encode_error, encode_ok,
+    End, Entry, Frame, Get, GetBegin, GetReply, IfExists, Kind, Nothing, PathReply, Put, PutBegin,
+    Request, encode_begin, encode_error, encode_ok,
 };
 
 const LARGE: usize = 3_000_000;
@@ -562,4 +562,76 @@ async fn a_file_that_changes_all_the_time_is_given_up_and_leaves_nothing_behind(
     );
     assert_eq!(gets, 12);
     assert_eq!(place.path().read_dir().expect("there").count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_files_whose_answers_were_lost_are_sent_again_and_counted_once() {
+    let here = tempfile::tempdir().expect("a directory");
+    for name in ["a", "b", "c", "d", "e"] {
+        fs::write(here.path().join(name), name).expect("written");
+    }
+    let (session, mut peers, dials) = session(1);
+    let (mut first, mut second) = (peers.remove(0).expect("one"), peers.remove(0).expect("two"));
+    let server = tokio::spawn(async move {
+        let mut ended = 0;
+        while ended < 5 {
+            let Frame::Control(json) = first.frame().await else {
+                continue;
+            };
+            match Request::parse(&json).expect("sound") {
+                (id, Request::Mkdir(mkdir)) => {
+                    let reply = PathReply { path: mkdir.path };
+                    first.say(encode_ok(id, &reply)).await;
+                }
+                (_, Request::Put(put)) => assert!(!put.resume),
+                (id, Request::End(end)) => {
+                    ended += 1;
+                    // All have arrived, and two answers get through.
+                    if ended <= 2 {
+                        let name = ["a", "b", "c", "d", "e"]
+                            .into_iter()
+                            .find(|name| end.digest == Some(blake3(name.as_bytes())));
+                        let name = name.expect("one of them");
+                        first.store(id, name, name.as_bytes(), &end).await;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        drop(first);
+        let mut again = Vec::new();
+        let mut open = std::collections::HashMap::new();
+        while again.len() < 3 {
+            match second.frame().await {
+                Frame::Data { .. } => {}
+                Frame::Control(json) => match Request::parse(&json).expect("sound") {
+                    (id, Request::Put(put)) => {
+                        assert!(put.resume, "it may be there");
+                        begin_put(&mut second, id, b"").await;
+                        open.insert(id, put.path);
+                    }
+                    (id, Request::End(end)) => {
+                        let path = open.remove(&id).expect("open");
+                        let name = path.rsplit('/').next().expect("a name").to_owned();
+                        second.store(id, &path, name.as_bytes(), &end).await;
+                        again.push(name);
+                    }
+                    other => panic!("{other:?}"),
+                },
+            }
+        }
+        again
+    });
+    let (notes, told) = tokio::sync::mpsc::channel(1);
+    drop(told);
+    let roots = vec![(here.path().to_owned(), "/up".to_owned())];
+    let progress = Progress::new();
+    let summary = session
+        .put_trees(roots, FileOptions::default(), &progress, notes)
+        .await
+        .expect("put");
+    assert_eq!((summary.files, summary.failed), (5, 0));
+    assert_eq!((progress.files(), progress.bytes()), (5, 5));
+    assert_eq!(server.await.expect("no panic").len(), 3);
+    assert_eq!(dials.load(Ordering::Relaxed), 1);
 }

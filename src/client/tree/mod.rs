@@ -5,6 +5,7 @@
 //! fail in the same way.
 
 mod down;
+mod small;
 mod up;
 
 use std::path::PathBuf;

@@ -368,3 +368,57 @@ async fn a_file_that_is_to_be_kept_is_not_even_asked_for() {
         .await;
     assert!(matches!(outcome, Err(ClientError::LocalExists(_))));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_small_files_are_put_to_a_server_that_answers_each_before_it_reads_on() {
+    const FILES: usize = 3000;
+    let here = tempfile::tempdir().expect("a directory");
+    for number in 0..FILES {
+        let path = here.path().join(number.to_string());
+        fs::write(path, vec![b'x'; number % 900]).expect("written");
+    }
+    let (client, mut peer) = pair();
+    let server = tokio::spawn(async move {
+        let mut stored = 0;
+        let mut put: Option<(String, Vec<u8>)> = None;
+        while let Some(frame) = peer.next_frame().await {
+            let (id, request) = match &frame {
+                Frame::Control(json) => Request::parse(json).expect("sound"),
+                Frame::Data { chunk, .. } => {
+                    let (_, content) = put.as_mut().expect("an open put");
+                    content.extend_from_slice(chunk);
+                    continue;
+                }
+            };
+            match request {
+                Request::Mkdir(mkdir) => {
+                    let reply = PathReply { path: mkdir.path };
+                    peer.say(encode_ok(id, &reply)).await;
+                }
+                Request::Put(request) => {
+                    assert!(put.is_none(), "each comes in one piece");
+                    put = Some((request.path, Vec::new()));
+                }
+                Request::End(end) => {
+                    let (path, content) = put.take().expect("an open put");
+                    peer.store(id, &path, &content, &end).await;
+                    stored += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        stored
+    });
+    let (sender, notes) = mpsc::channel(1);
+    drop(notes);
+    let roots = vec![(here.path().to_owned(), "/up".to_owned())];
+    let progress = Progress::new();
+    let summary = client
+        .put_trees(roots, FileOptions::default(), &progress, sender)
+        .await
+        .expect("put");
+    assert_eq!((summary.files, summary.failed), (FILES as u64, 0));
+    assert_eq!(progress.bytes(), progress.total_bytes());
+    drop(client);
+    assert_eq!(server.await.expect("no panic"), FILES);
+}

@@ -1,5 +1,7 @@
 //! From here to the server.
 
+use std::collections::VecDeque;
+use std::future::ready;
 use std::path::{Path, PathBuf};
 
 use futures::stream::StreamExt;
@@ -7,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use walkdir::{DirEntry, WalkDir};
 
+use super::small::{self, Landed, Small, SmallFile};
 use super::{IN_FLIGHT, Job, Note, Summary, join};
 use crate::client::{Client, ClientError, FileOptions, Progress, Reconnecting};
 use crate::protocol::PutReply;
@@ -39,15 +42,24 @@ impl Reconnecting {
             session: self.clone(),
             options,
             job: Job::new(progress, notes),
+            small: Small::new(),
+            alone: VecDeque::new(),
         };
         let mut walking = true;
-        while walking || !up.job.running.is_empty() {
+        while walking || !up.is_idle() {
+            up.begin_alone();
             tokio::select! {
-                found = walk.recv(), if walking && up.job.running.len() < IN_FLIGHT => match found {
+                biased;
+                landed = up.small.next(progress), if !up.small.is_idle() => {
+                    up.take_small(landed?).await?;
+                }
+                found = walk.recv(), if walking && up.has_room() => match found {
                     Some(found) => up.begin(found).await?,
                     None => walking = false,
                 },
                 Some(step) = up.job.running.next() => up.take(step).await?,
+                // The walk has nothing more for now, or enough has gathered.
+                () = ready(()), if up.small.can_read() => up.small.read(self),
             }
         }
         Ok(up.job.summary)
@@ -75,6 +87,9 @@ struct Up {
     session: Reconnecting,
     options: FileOptions,
     job: Job<Step>,
+    small: Small,
+    /// Small files that did not get through with others, and whether they may have arrived.
+    alone: VecDeque<(SmallFile, bool)>,
 }
 
 /// What the walk finds.
@@ -86,6 +101,7 @@ enum Found {
     File {
         local: PathBuf,
         remote: String,
+        size: u64,
         named_by_user: bool,
     },
     Skipped {
@@ -104,19 +120,63 @@ enum Step {
 }
 
 impl Up {
+    fn is_idle(&self) -> bool {
+        self.job.running.is_empty() && self.small.is_idle() && self.alone.is_empty()
+    }
+
+    /// Whether something more may be begun. While the line is not sound, first what was lost.
+    fn has_room(&self) -> bool {
+        self.alone.is_empty() && self.job.running.len() < IN_FLIGHT && self.small.has_room()
+    }
+
+    fn begin_alone(&mut self) {
+        while self.job.running.len() < IN_FLIGHT
+            && let Some((file, again)) = self.alone.pop_front()
+        {
+            self.put(file.local, file.remote, file.options, again);
+        }
+    }
+
+    /// Puts one file by itself.
+    fn put(&mut self, local: PathBuf, remote: String, options: FileOptions, again: bool) {
+        let (session, progress) = (self.session.clone(), self.job.progress.clone());
+        self.job.running.push(Box::pin(async move {
+            let put = session.put_found(local.clone(), &remote, options, &progress, again);
+            let put = put.await;
+            Step::Put(local, put)
+        }));
+    }
+
+    async fn take_small(&mut self, landed: Vec<Landed>) -> Result<(), ClientError> {
+        for landed in landed {
+            match landed {
+                Landed::Put(file, reply) => {
+                    self.session.gets_on();
+                    self.job.progress.finished_file();
+                    self.take(Step::Put(file.local, Ok(reply))).await?;
+                }
+                Landed::Failed(file, error) => self.take(Step::Put(file.local, Err(error))).await?,
+                Landed::Alone { file, again } => self.alone.push_back((file, again)),
+            }
+        }
+        Ok(())
+    }
+
     async fn begin(&mut self, found: Found) -> Result<(), ClientError> {
-        let session = self.session.clone();
-        let progress = self.job.progress.clone();
         match found {
-            Found::Directory { local, remote } => self.job.running.push(Box::pin(async move {
-                let remote = remote.as_str();
-                let mkdir = |client: Client| async move { client.mkdir(remote, true).await };
-                let made = session.retry(&progress, mkdir).await;
-                Step::Made(local, made)
-            })),
+            Found::Directory { local, remote } => {
+                let (session, progress) = (self.session.clone(), self.job.progress.clone());
+                self.job.running.push(Box::pin(async move {
+                    let remote = remote.as_str();
+                    let mkdir = |client: Client| async move { client.mkdir(remote, true).await };
+                    let made = session.retry(&progress, mkdir).await;
+                    Step::Made(local, made)
+                }));
+            }
             Found::File {
                 local,
                 remote,
+                size,
                 named_by_user,
             } => {
                 // The directory of what was found in one may still be on its way.
@@ -124,12 +184,16 @@ impl Up {
                     parents: self.options.parents || !named_by_user,
                     ..self.options
                 };
-                self.job.running.push(Box::pin(async move {
-                    let put = session
-                        .put_found(local.clone(), &remote, options, &progress)
-                        .await;
-                    Step::Put(local, put)
-                }));
+                if small::is_small(size) {
+                    self.small.add(SmallFile {
+                        local,
+                        remote,
+                        options,
+                        size,
+                    });
+                } else {
+                    self.put(local, remote, options, false);
+                }
             }
             Found::Skipped { local, why } => {
                 self.job.skipped(local.display().to_string(), why).await;
@@ -209,10 +273,12 @@ fn look_at(entry: &DirEntry, root: &Path, remote: &str, progress: &Progress) -> 
         let why = "neither file nor directory";
         return Some(Found::Skipped { local, why });
     }
-    progress.found_file(entry.metadata().map_or(0, |metadata| metadata.len()));
+    let size = entry.metadata().map_or(0, |metadata| metadata.len());
+    progress.found_file(size);
     Some(Found::File {
         local,
         remote: to,
+        size,
         named_by_user: entry.depth() == 0,
     })
 }

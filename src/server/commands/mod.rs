@@ -39,7 +39,7 @@ use bytes::Bytes;
 
 pub(super) use get::get;
 pub(super) use login::{log_in, welcome};
-pub(super) use put::put;
+pub(super) use put::{put, put_reply, small_upload};
 pub(super) use register::register;
 pub(super) use say::say;
 pub(super) use ticket::ticket;

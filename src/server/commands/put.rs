@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::connection::Outbox;
@@ -12,7 +13,7 @@ use crate::server::job::Outcome;
 use crate::server::member::Member;
 use crate::server::receiving::Reception;
 use crate::server::transfers::{Incoming, PutPart, Underway};
-use crate::storage::{AlreadyThere, Begun, Committed, UploadOptions, VirtualPath};
+use crate::storage::{AlreadyThere, Begun, Committed, SmallUpload, UploadOptions, VirtualPath};
 
 /// Takes the data of put `id` until its end.
 pub(in crate::server) async fn put(
@@ -57,7 +58,7 @@ pub(in crate::server) async fn put(
             }
             Begun::AlreadyThere(there) => putting.confirm(there, incoming).await?,
         };
-        let mut reply = reply(committed);
+        let mut reply = put_reply(committed);
         if put.digest.is_none() {
             // It was compared, so it is the file's in the client's own algorithm.
             reply.digest = given.unwrap_or(reply.digest);
@@ -137,20 +138,40 @@ async fn open(
     member: &Member,
     resume: bool,
 ) -> Result<Begun, CommandError> {
-    let options = UploadOptions {
-        size: put.size,
-        if_exists: put.if_exists.unwrap_or(IfExists::Replace),
-        modified: put.modified,
-        parents: put.parents,
-        algorithm: put.digest.unwrap_or_default(),
-    };
+    let options = options(put);
     let session = member.session.clone();
     member
         .with_view(move |view| view.begin(&path, options, &session, resume))
         .await
 }
 
-fn reply(committed: Committed) -> PutReply {
+fn options(put: &Put) -> UploadOptions {
+    UploadOptions {
+        size: put.size,
+        if_exists: put.if_exists.unwrap_or(IfExists::Replace),
+        modified: put.modified,
+        parents: put.parents,
+        algorithm: put.digest.unwrap_or_default(),
+    }
+}
+
+/// A put whose data is all there.
+pub(in crate::server) fn small_upload(
+    path: VirtualPath,
+    put: &Put,
+    content: Vec<Bytes>,
+    expected: Option<Digest>,
+) -> SmallUpload {
+    SmallUpload {
+        path,
+        options: options(put),
+        content,
+        expected,
+    }
+}
+
+/// What a put is answered once its file is in its place.
+pub(in crate::server) fn put_reply(committed: Committed) -> PutReply {
     PutReply {
         path: committed.path.to_string(),
         size: committed.size,

@@ -11,6 +11,7 @@ mod messages;
 mod model;
 mod register;
 mod session;
+mod small;
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;

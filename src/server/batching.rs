@@ -1,0 +1,281 @@
+//! Small puts that have come whole: while the disk works on some, the next gather, and all that
+//! have gathered by then are brought to it together.
+//!
+//! Nothing waits for more to come. The slower the disk, the more gather, and the less each costs.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::CommandError;
+use super::active::ActivePut;
+use super::commands::put_reply;
+use super::job::{Job, Outcome};
+use super::member::Member;
+use super::transfers::Underway;
+use crate::connection::{CHUNK, Outbox};
+use crate::protocol::{Digest, End, Put, PutBegin, encode_begin, encode_ok};
+use crate::storage::{SmallCommitted, SmallUpload, View};
+
+/// Bytes that are sooner copied than kept where they came.
+const LITTLE: usize = 16 * 1024;
+
+/// A put that is small enough to be held in memory, and whose end has not come yet.
+pub(super) struct Held {
+    pub(super) id: u32,
+    pub(super) put: Put,
+    pub(super) job: Job,
+    pub(super) underway: Underway,
+    pub(super) content: Vec<Bytes>,
+    received: usize,
+}
+
+/// Whether all of a put can be held. What is resumed may need an answer first.
+pub(super) fn is_small(put: &Put) -> bool {
+    !put.resume && put.size.is_some_and(|size| size <= CHUNK as u64)
+}
+
+impl Held {
+    pub(super) fn new(id: u32, put: Put, job: Job, underway: Underway) -> Self {
+        Self {
+            id,
+            put,
+            job,
+            underway,
+            content: Vec::new(),
+            received: 0,
+        }
+    }
+
+    /// Takes a chunk; gives it back if it is more than declared.
+    pub(super) fn take(&mut self, chunk: Bytes) -> Option<Bytes> {
+        let received = self.received + chunk.len();
+        if self.put.size.is_none_or(|size| received as u64 > size) {
+            return Some(chunk);
+        }
+        self.received = received;
+        // Little is not to keep all in memory that came with it.
+        let is_little = chunk.len() <= LITTLE;
+        self.content.push(if is_little {
+            Bytes::copy_from_slice(&chunk)
+        } else {
+            chunk
+        });
+        None
+    }
+
+    /// Bytes that came.
+    pub(super) fn received(&self) -> usize {
+        self.received
+    }
+}
+
+/// A small put whose end has come.
+pub(super) struct Whole {
+    pub(super) id: u32,
+    pub(super) job: Job,
+    pub(super) underway: Underway,
+    pub(super) active: ActivePut,
+    pub(super) upload: SmallUpload,
+    pub(super) end: End,
+    /// The digest that is to be answered was not chosen: it is that of the end.
+    pub(super) any_digest: bool,
+    /// The room that it takes up.
+    pub(super) room: Option<OwnedSemaphorePermit>,
+}
+
+/// Bytes of the small puts of a session that may wait for the disk or be with it. It is more than
+/// other puts have: the more of them share a sync, the less each costs.
+const ROOM: usize = 2 * 1024 * 1024;
+
+/// So much each takes at least, which bounds their number.
+const LEAST: usize = 4 * 1024;
+
+/// The small puts of a session that wait for the disk.
+pub(super) struct Gathered {
+    state: Mutex<State>,
+    room: Arc<Semaphore>,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            room: Arc::new(Semaphore::new(ROOM)),
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<Whole>,
+    /// What the user sees since the last of them.
+    view: Option<View>,
+    working: bool,
+}
+
+impl Gathered {
+    /// Room for one of so many bytes; absent if that would have to be waited for.
+    pub(super) fn try_room(&self, length: usize) -> Option<OwnedSemaphorePermit> {
+        self.room
+            .clone()
+            .try_acquire_many_owned(charge(length))
+            .ok()
+    }
+
+    /// As [`Self::try_room`], once there is.
+    pub(super) async fn room(&self, length: usize) -> Option<OwnedSemaphorePermit> {
+        self.room
+            .clone()
+            .acquire_many_owned(charge(length))
+            .await
+            .ok()
+    }
+
+    /// Adds one, of a user who sees `view`.
+    pub(super) fn add(&self, whole: Whole, view: &View) {
+        let mut state = self.lock();
+        state.view = Some(view.clone());
+        state.waiting.push(whole);
+    }
+
+    /// Whether some wait and nobody works on them; whoever asks is to do so then.
+    pub(super) fn wants_worker(&self) -> bool {
+        let mut state = self.lock();
+        let wanted = !state.working && !state.waiting.is_empty();
+        state.working |= wanted;
+        wanted
+    }
+
+    /// All that wait, for the one who works on them; none if that is over.
+    fn take(&self) -> Option<(Vec<Whole>, View)> {
+        let mut state = self.lock();
+        let view = state.view.take();
+        state.working = view.is_some();
+        Some((std::mem::take(&mut state.waiting), view?))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits and answers until none wait.
+    pub(super) async fn work(&self, member: Member, outbox: Outbox, gone: CancellationToken) {
+        while let Some((waiting, view)) = self.take() {
+            let answers = commit(waiting, view, &member).await;
+            let sending = async {
+                for answer in answers {
+                    let Answer(begin, reply) = answer;
+                    if let Some(begin) = begin {
+                        outbox.send(begin).await?;
+                    }
+                    outbox.send(reply).await?;
+                }
+                Ok::<_, crate::connection::Closed>(())
+            };
+            gone.run_until_cancelled(sending).await;
+        }
+    }
+}
+
+/// The room that so many bytes take.
+fn charge(length: usize) -> u32 {
+    u32::try_from(length.clamp(LEAST, ROOM)).unwrap_or(u32::MAX)
+}
+
+/// What is said to one put: its begin, if it came to that, and its final reply.
+struct Answer(Option<Bytes>, Bytes);
+
+/// A put while its file is with the disk.
+struct Ticket {
+    id: u32,
+    job: Job,
+    underway: Underway,
+    active: ActivePut,
+    received: u64,
+    given: Option<Digest>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Ticket {
+    fn answer(self, outcome: Result<SmallCommitted, CommandError>) -> Answer {
+        let (id, bytes, given) = (self.id, self.received, self.given);
+        let begin = outcome.as_ref().ok().map(|done| {
+            let begin = PutBegin {
+                offset: 0,
+                upload: done.id.clone(),
+                prefix: None,
+            };
+            encode_begin(id, &begin)
+        });
+        let reply = outcome.map(|done| {
+            let mut reply = put_reply(done.committed);
+            reply.digest = given.unwrap_or(reply.digest);
+            encode_ok(id, &reply)
+        });
+        let reply = self.job.close(Outcome { reply, bytes });
+        // The client may use the id again as soon as it has the reply.
+        drop(self.underway);
+        Answer(begin, reply)
+    }
+
+    /// Why nothing more is to happen to it, if so.
+    fn stopped(&self) -> Option<CommandError> {
+        if self.active.is_taken() {
+            Some(CommandError::TakenOver)
+        } else if self.underway.cancel.is_cancelled() {
+            Some(CommandError::Cancelled)
+        } else {
+            None
+        }
+    }
+}
+
+async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer> {
+    let mut tickets = Vec::with_capacity(waiting.len());
+    let mut uploads = Vec::with_capacity(waiting.len());
+    for whole in waiting {
+        let received = whole.upload.content.iter().map(|piece| piece.len() as u64);
+        tickets.push(Ticket {
+            id: whole.id,
+            job: whole.job,
+            underway: whole.underway,
+            active: whole.active,
+            received: received.sum(),
+            given: whole.end.digest.filter(|_| whole.any_digest),
+            _room: whole.room,
+        });
+        uploads.push(whole.upload);
+    }
+    let mut answers = Vec::with_capacity(tickets.len());
+    let (mut going, mut staying) = (Vec::new(), Vec::new());
+    for (ticket, upload) in tickets.into_iter().zip(uploads) {
+        match ticket.stopped() {
+            Some(why) => answers.push(ticket.answer(Err(why))),
+            None => {
+                going.push(upload);
+                staying.push(ticket);
+            }
+        }
+    }
+    let session = member.session.clone();
+    let work = move || Ok(view.commit_all(going, &session));
+    match member.disk.run(work).await {
+        Ok(outcomes) => {
+            let each = staying.into_iter().zip(outcomes);
+            answers
+                .extend(each.map(|(ticket, outcome)| ticket.answer(outcome.map_err(Into::into))));
+        }
+        Err(error) => {
+            let is_shutdown = matches!(error, CommandError::ShuttingDown);
+            let why = || match is_shutdown {
+                true => CommandError::ShuttingDown,
+                false => CommandError::Panicked,
+            };
+            answers.extend(staying.into_iter().map(|ticket| ticket.answer(Err(why()))));
+        }
+    }
+    answers
+}

@@ -1,0 +1,400 @@
+//! Batches: small files, each in memory and whole, that come to the disk together.
+//!
+//! ```text
+//! each: check, reserve, compare, stage  ─►  one sync for all  ─►  each: its name  ─►  one sync of
+//! each directory  ─►  account, tell
+//! ```
+//!
+//! What is wrong with one file concerns that file only; a sync that fails concerns all that waited
+//! for it. None is in its place before all are on the disk.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::{At, StorageError};
+use super::jail::OpenDir;
+use super::landing::{self, Before, Landed, Parent, Source, land_in};
+use super::meta::Meta;
+use super::path::VirtualPath;
+use super::place::Place;
+use super::publish::take_back;
+use super::quota::{Count, Reservation};
+use super::space::Names;
+use super::staging::{Staged, Staging};
+use super::upload::{Committed, UploadOptions, Uploader, complete};
+use super::view::View;
+use crate::protocol::{Algorithm, Digest, Hasher};
+
+/// A file that has come whole and is small enough to be in memory.
+#[derive(Debug)]
+pub struct SmallUpload {
+    /// Where it is to go.
+    pub path: VirtualPath,
+    /// As for an [`Upload`](super::Upload).
+    pub options: UploadOptions,
+    /// Its bytes, one piece after the other.
+    pub content: Vec<Bytes>,
+    /// The digest that the sender has computed.
+    pub expected: Option<Digest>,
+}
+
+/// A small file that is in its place and survives a power cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SmallCommitted {
+    /// The name that the upload had: random, hex.
+    pub id: String,
+    /// What has become of it.
+    pub committed: Committed,
+}
+
+/// Bytes that the disk is asked for at once.
+const ROOM: u64 = 8 * 1024 * 1024;
+
+type Outcome = Result<SmallCommitted, StorageError>;
+
+/// What has become of each, by its place in the order.
+type Answers = Vec<(usize, Outcome)>;
+
+impl View {
+    /// Puts all the files in their places, in their order, and says of each in that order how it
+    /// went. What a later one finds there is what an earlier one has put there.
+    ///
+    /// # Errors
+    /// For each those of [`View::upload`], [`Upload::write`](super::Upload::write) and
+    /// [`Upload::commit`](super::Upload::commit); none of it is left then.
+    #[must_use]
+    pub fn commit_all(&self, uploads: Vec<SmallUpload>, session: &Arc<str>) -> Vec<Outcome> {
+        let by = self.uploader(session);
+        let mut answers = Answers::with_capacity(uploads.len());
+        let items = uploads.into_iter().enumerate();
+        let mut waiting: Vec<_> = items
+            .map(|(index, upload)| Item {
+                index,
+                place: self.place(&upload.path),
+                upload,
+            })
+            .collect();
+        while !waiting.is_empty() {
+            let mut batch = Batch::default();
+            // In a full space a file may fit once another has taken the place of an older one.
+            let mut later = Vec::new();
+            for item in waiting {
+                let index = item.index;
+                match batch.add(item) {
+                    Ok(None) => {}
+                    Ok(Some(item)) => later.push(item),
+                    Err(error) => answers.push((index, Err(error))),
+                }
+            }
+            waiting = later;
+            batch.commit(&by, &mut answers);
+        }
+        answers.sort_unstable_by_key(|(index, _)| *index);
+        answers.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+}
+
+struct Item {
+    index: usize,
+    place: Place,
+    upload: SmallUpload,
+}
+
+/// Files that are staged, to be brought to the disk together.
+#[derive(Default)]
+struct Batch {
+    staged: Vec<Ready>,
+    files: Vec<File>,
+    /// Bytes more for which the disk has room, as far as it was asked.
+    room: u64,
+    /// The directories that were looked into, to see at once what can not be.
+    looked_at: HashMap<(Arc<str>, VirtualPath), OpenDir>,
+}
+
+/// A file that is staged whole.
+struct Ready {
+    index: usize,
+    place: Place,
+    options: UploadOptions,
+    staged: Staged,
+    meta: Meta,
+    digest: Digest,
+    reservation: Reservation,
+}
+
+/// A file that has its name.
+struct Named {
+    index: usize,
+    place: Place,
+    options: UploadOptions,
+    staged: Staged,
+    meta: Meta,
+    digest: Digest,
+    landed: Landed,
+    /// What it has displaced, until that is gone.
+    held: Reservation,
+}
+
+impl Batch {
+    /// Checks and stages a file. Gives it back if there may be room for it once those that are
+    /// staged have their names.
+    fn add(&mut self, item: Item) -> Result<Option<Item>, StorageError> {
+        let Item {
+            index,
+            place,
+            upload,
+        } = item;
+        self.check(&place, &upload.options)?;
+        let size: u64 = upload.content.iter().map(|piece| piece.len() as u64).sum();
+        let declared = upload.options.size.unwrap_or(size);
+        let staging = &place.space.staging;
+        self.check_room(staging, declared, &place)?;
+        let mut reservation = Reservation::new(&place.space);
+        match reservation.grow(Count::file(declared), &place.full) {
+            Err(StorageError::QuotaExceeded { .. }) if !self.staged.is_empty() => {
+                return Ok(Some(Item {
+                    index,
+                    place,
+                    upload,
+                }));
+            }
+            grown => grown?,
+        }
+        if declared != size {
+            return Err(StorageError::SizeMismatch {
+                path: place.full,
+                declared,
+                received: size,
+            });
+        }
+        let digest = upload.digest(&place.full)?;
+        let (staged, mut file) = staging.file().at("stage", &place.full)?;
+        for piece in &upload.content {
+            file.write_all(piece).at("write", &place.full)?;
+        }
+        let modified = upload.options.modified;
+        let meta = complete(&file, &place, modified, &digest).at("write", &place.full)?;
+        self.files.push(file);
+        self.staged.push(Ready {
+            index,
+            options: upload.options,
+            staged,
+            meta,
+            digest,
+            reservation,
+            place,
+        });
+        Ok(None)
+    }
+
+    /// Makes sure that the disk has room. It is asked for a whole batch at once, where there is.
+    fn check_room(
+        &mut self,
+        staging: &Staging,
+        bytes: u64,
+        place: &Place,
+    ) -> Result<(), StorageError> {
+        if self.room < bytes {
+            self.room = bytes.max(ROOM);
+            if staging.check_room(self.room, &place.full).is_err() {
+                self.room = 0;
+                return staging.check_room(bytes, &place.full);
+            }
+        }
+        self.room -= bytes;
+        Ok(())
+    }
+
+    /// Refuses at once what could not be committed as things are.
+    fn check(&mut self, place: &Place, options: &UploadOptions) -> Result<(), StorageError> {
+        if place.is_root() {
+            return Err(StorageError::is_a_directory(&place.full));
+        }
+        let (if_exists, parents) = (options.if_exists, options.parents);
+        let Some(above) = place.inner.parent() else {
+            return landing::check(place, false, if_exists, parents);
+        };
+        place.require(place.rights.write)?;
+        place.full.as_file()?;
+        match self.looked_at.entry((Arc::clone(&place.space.key), above)) {
+            Entry::Occupied(dir) => {
+                landing::check_in(dir.get(), place.name()?, place, false, if_exists)
+            }
+            Entry::Vacant(entry) => match place.open_parent() {
+                Err(StorageError::NotFound { .. }) if parents => Ok(()),
+                Err(error) => Err(error),
+                Ok((dir, name)) => {
+                    landing::check_in(entry.insert(dir), name, place, false, if_exists)
+                }
+            },
+        }
+    }
+
+    /// Brings all to the disk and gives each its name.
+    fn commit(self, by: &Uploader, answers: &mut Answers) {
+        let Some(first) = self.staged.first() else {
+            return;
+        };
+        let staging = Arc::clone(&first.place.space.staging);
+        if let Err(error) = staging.sync_files(&self.files) {
+            for ready in self.staged {
+                answers.push((ready.index, failed(&error, &ready.place.full)));
+            }
+            return;
+        }
+        drop(self.files);
+        let named = name_all(self.staged, answers);
+        let Err(error) = sync_dirs(&staging, &named) else {
+            let lasting = named.into_iter().map(|named| (named.index, named.last(by)));
+            answers.extend(lasting.map(|(index, committed)| (index, Ok(committed))));
+            return;
+        };
+        // One may have replaced another: each finds what it left.
+        for named in named.into_iter().rev() {
+            answers.push((named.index, failed(&error, &named.place.full)));
+            named.take_back();
+        }
+    }
+}
+
+/// A sync has failed, and with it each file that waited for it.
+fn failed(error: &std::io::Error, path: &VirtualPath) -> Outcome {
+    let same = match error.raw_os_error() {
+        Some(code) => std::io::Error::from_raw_os_error(code),
+        None => std::io::Error::new(error.kind(), error.to_string()),
+    };
+    Err(same).at("sync", path)
+}
+
+/// Gives each its name, those of one space under one lock.
+fn name_all(staged: Vec<Ready>, answers: &mut Answers) -> Vec<Named> {
+    let mut named = Vec::with_capacity(staged.len());
+    let mut rest = staged.into_iter().peekable();
+    while let Some(next) = rest.peek() {
+        let space = Arc::clone(&next.place.space);
+        let names = space.lock_names();
+        let mut parents = HashMap::new();
+        let is_there = |ready: &Ready| Arc::ptr_eq(&ready.place.space, &space);
+        while let Some(ready) = rest.next_if(is_there) {
+            let index = ready.index;
+            match ready.name(&names, &mut parents) {
+                Ok(done) => named.push(done),
+                Err(error) => answers.push((index, Err(error))),
+            }
+        }
+    }
+    named
+}
+
+/// Makes the new names survive a power cut: each directory is asked once.
+fn sync_dirs(staging: &Staging, named: &[Named]) -> std::io::Result<()> {
+    let mut dirs: Vec<_> = named.iter().flat_map(|named| &named.landed.dirs).collect();
+    dirs.sort_unstable_by_key(|dir| Arc::as_ptr(dir));
+    dirs.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    if dirs.is_empty() {
+        return Ok(());
+    }
+    staging.synced(dirs.into_iter().try_for_each(|dir| dir.sync()))
+}
+
+impl SmallUpload {
+    fn digest(&self, path: &VirtualPath) -> Result<Digest, StorageError> {
+        let own = self.digest_in(self.options.algorithm);
+        let Some(expected) = self.expected else {
+            return Ok(own);
+        };
+        let actual = if own.algorithm() == expected.algorithm() {
+            own
+        } else {
+            self.digest_in(expected.algorithm())
+        };
+        if actual == expected {
+            return Ok(own);
+        }
+        Err(StorageError::DigestMismatch {
+            path: path.clone(),
+            expected,
+            actual,
+        })
+    }
+
+    fn digest_in(&self, algorithm: Algorithm) -> Digest {
+        let mut hasher = Hasher::new(algorithm);
+        for piece in &self.content {
+            hasher.update(piece);
+        }
+        hasher.finish()
+    }
+}
+
+impl Ready {
+    fn name(
+        self,
+        names: &Names<'_>,
+        parents: &mut HashMap<(VirtualPath, bool), Parent>,
+    ) -> Result<Named, StorageError> {
+        let Self {
+            index,
+            place,
+            options,
+            mut staged,
+            meta,
+            digest,
+            reservation,
+        } = self;
+        let above = place.inner.parent().unwrap_or_else(VirtualPath::root);
+        let parent = match parents.entry((above, options.parents)) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Parent::of(&place, options.parents)?),
+        };
+        let source = Source {
+            dir: staged.dir(),
+            name: staged.name(),
+            is_dir: false,
+            place: None,
+        };
+        let landed = land_in(names, parent, source, &place, options.if_exists)?;
+        if landed.before != Before::Exchanged {
+            staged.set_left();
+        }
+        let held = reservation.settle(names, landed.displaced);
+        Ok(Named {
+            index,
+            place,
+            options,
+            staged,
+            meta,
+            digest,
+            landed,
+            held,
+        })
+    }
+}
+
+impl Named {
+    /// It lasts: notes that, and deletes what it has replaced.
+    fn last(self, by: &Uploader) -> SmallCommitted {
+        let id = self.staged.name().to_owned();
+        let committed = Committed {
+            path: self.landed.path,
+            size: self.meta.size,
+            digest: self.digest,
+            version: self.meta.version(),
+        };
+        // What is in staging now is deleted, and only then its room is given back.
+        drop(self.staged);
+        drop(self.held);
+        self.landed.noted.tell();
+        by.note(&self.place, self.options.if_exists, &committed);
+        SmallCommitted { id, committed }
+    }
+
+    fn take_back(mut self) {
+        take_back(&mut self.staged, &self.meta, &self.landed, &self.place);
+    }
+}

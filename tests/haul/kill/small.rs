@@ -1,0 +1,134 @@
+//! Bursts of small files into a server that is killed: what was acknowledged is there, what is there
+//! is whole.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, kill_process};
+use serde_json::json;
+
+use crate::blocking::Line;
+use crate::chance::{Chance, times};
+use crate::daemon::{Daemon, operate};
+
+/// Files in one burst.
+const BURST: u32 = 300;
+
+/// The bytes of the file of that number.
+fn content(kill: u64, number: u32) -> Vec<u8> {
+    let length = (number as usize * 37) % 5000;
+    let text = format!("{kill}/{number};");
+    text.bytes().cycle().take(length).collect()
+}
+
+fn path(kill: u64, number: u32) -> String {
+    format!("k{kill}/d{}/f{number}", number % 5)
+}
+
+/// Puts a burst and tells the number of each that is acknowledged, until the server is gone.
+fn put_burst(address: &str, token: &str, kill: u64, acknowledged: &Sender<u32>) {
+    let Ok(mut line) = Line::log_in(address, token) else {
+        return;
+    };
+    for number in 1..=BURST {
+        let content = content(kill, number);
+        let path = path(kill, number);
+        let put = json!({
+            "id": number, "cmd": "put", "path": path, "size": content.len(), "parents": true,
+        });
+        let digest = format!("blake3:{}", blake3::hash(&content).to_hex());
+        let sent = line.send(&put).and_then(|()| {
+            if !content.is_empty() {
+                line.send_data(number, &content)?;
+            }
+            line.send(&json!({"id": number, "cmd": "end", "digest": digest}))
+        });
+        if sent.is_err() {
+            break;
+        }
+    }
+    while let Ok(reply) = line.final_reply() {
+        assert!(reply["ok"].is_object(), "{reply}");
+        let number = reply["id"].as_u64().and_then(|id| u32::try_from(id).ok());
+        if acknowledged.send(number.expect("an id")).is_err() {
+            return;
+        }
+    }
+}
+
+fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = walkdir::WalkDir::new(root).into_iter();
+    let files = entries.map(|entry| entry.expect("readable"));
+    let files = files.filter(|entry| entry.file_type().is_file());
+    let each = files.map(|entry| {
+        let path = entry.path().strip_prefix(root).expect("below");
+        let content = std::fs::read(entry.path()).expect("readable");
+        (path.display().to_string(), content)
+    });
+    each.collect()
+}
+
+#[test]
+fn of_a_burst_of_small_files_what_was_acknowledged_outlives_a_kill_and_all_that_is_there_is_whole()
+{
+    let (kills, seed) = (times("HAUL_KILLS", 20).div_ceil(4), Chance::seed());
+    println!("HAUL_KILLS={} HAUL_SEED={seed}", kills * 4);
+    let mut chance = Chance::new(seed);
+    let place = tempfile::tempdir().expect("a directory");
+    let data = place.path().join("data");
+    operate(&data, "user add free --quota 1GiB", "correct horse\n");
+    let token = operate(&data, "token add free", "");
+    let home = data.join("homes/free");
+    let mut known = BTreeMap::new();
+    for kill in 1..=kills {
+        let daemon = Daemon::start_on(&data);
+        let (sender, acknowledged) = channel();
+        let mut safe = Vec::new();
+        let until = chance.below(u64::from(BURST));
+        let longest = 1 << (4 + chance.below(11));
+        let spin = Duration::from_micros(chance.below(longest));
+        std::thread::scope(|scope| {
+            let (address, token) = (&daemon.address, &token);
+            scope.spawn(move || put_burst(address, token, kill, &sender));
+            while (safe.len() as u64) < until {
+                safe.push(acknowledged.recv().expect("the server lives"));
+            }
+            let now = Instant::now();
+            while now.elapsed() < spin {
+                std::hint::spin_loop();
+            }
+            kill_process(daemon.id(), Signal::KILL).expect("it runs");
+            // What it had sent before it died was acknowledged.
+            safe.extend(acknowledged.iter());
+        });
+        drop(daemon);
+        for number in safe {
+            known.insert(path(kill, number), content(kill, number));
+        }
+        let daemon = Daemon::start_on(&data);
+        let there = files(&home);
+        for (path, content) in &known {
+            assert_eq!(there.get(path), Some(content), "{path} was acknowledged");
+        }
+        for number in 1..=BURST {
+            let path = path(kill, number);
+            if let Some(found) = there.get(&path) {
+                assert_eq!(*found, content(kill, number), "{path} is not whole");
+                known.insert(path, found.clone());
+            }
+        }
+        assert_eq!(there.len(), known.len(), "nothing else is there");
+        let staged = std::fs::read_dir(data.join("staging")).expect("staging");
+        assert_eq!(staged.count(), 0);
+        let mut line = Line::log_in(&daemon.address, &token).expect("the server lives");
+        let df = line.ok(&json!({"cmd": "df"}));
+        let bytes: usize = there.values().map(Vec::len).sum();
+        assert_eq!(
+            (df["used"].as_u64(), df["files"].as_u64()),
+            (Some(bytes as u64), Some(there.len() as u64))
+        );
+        drop(daemon);
+    }
+}
