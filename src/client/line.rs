@@ -127,16 +127,20 @@ impl Line {
     }
 
     /// Enters a request that whoever calls this encodes and sends. Its final reply goes to
-    /// `answers` under the number `ticket`. Bounded by who sends it, not here.
+    /// `answers` under the number `ticket`, with up to `most` bytes of the file that came before it.
+    /// Bounded by who sends it, not here.
     pub(super) fn enter(
         &self,
         ticket: u64,
         answers: &mpsc::UnboundedSender<Answer>,
+        most: usize,
     ) -> Result<u32, Lost> {
         self.table.enter(Waiting {
             reply: ReplyTo::Many(Ticket {
                 number: ticket,
                 answers: Some(answers.clone()),
+                most,
+                came: Came::default(),
             }),
             parts: None,
             _permits: None,
@@ -293,6 +297,16 @@ type Reply = Result<Box<RawValue>, WireError>;
 pub(super) struct Answer {
     pub(super) ticket: u64,
     pub(super) reply: Option<Reply>,
+    pub(super) came: Came,
+}
+
+/// What came before a final reply.
+#[derive(Debug, Default)]
+pub(super) struct Came {
+    pub(super) begin: Option<Box<RawValue>>,
+    /// The bytes of the file, unless there were too many.
+    pub(super) chunks: Vec<Bytes>,
+    pub(super) bytes: usize,
 }
 
 /// Who waits for a final reply.
@@ -320,13 +334,36 @@ impl ReplyTo {
 struct Ticket {
     number: u64,
     answers: Option<mpsc::UnboundedSender<Answer>>,
+    /// Bytes of a file that are kept for who asked.
+    most: usize,
+    came: Came,
 }
 
 impl Ticket {
+    fn take(&mut self, part: Part) {
+        match part {
+            Part::Begin(begin) => self.came.begin = Some(begin),
+            Part::Chunk(chunk) => {
+                self.came.bytes = self.came.bytes.saturating_add(chunk.len());
+                if self.came.bytes <= self.most {
+                    self.came.chunks.push(chunk);
+                } else {
+                    self.came.chunks = Vec::new();
+                }
+            }
+        }
+    }
+
     fn answer(&mut self, reply: Option<Reply>) {
         let ticket = self.number;
         if let Some(answers) = self.answers.take() {
-            let _ = answers.send(Answer { ticket, reply });
+            let came = std::mem::take(&mut self.came);
+            let answer = Answer {
+                ticket,
+                reply,
+                came,
+            };
+            let _ = answers.send(answer);
         }
     }
 }
@@ -362,8 +399,19 @@ impl Table {
         self.lock().waiting.remove(&id)
     }
 
-    fn parts(&self, id: u32) -> Option<mpsc::Sender<Part>> {
-        self.lock().waiting.get(&id)?.parts.clone()
+    /// Gives a part to who takes them as they come, or says who waits for each.
+    fn take(&self, id: u32, part: Part) -> Option<(mpsc::Sender<Part>, Part)> {
+        let mut state = self.lock();
+        match state.waiting.get_mut(&id)? {
+            Waiting {
+                reply: ReplyTo::Many(ticket),
+                ..
+            } => {
+                ticket.take(part);
+                None
+            }
+            Waiting { parts, .. } => Some((parts.clone()?, part)),
+        }
     }
 
     /// Fails what waits and whatever comes.
@@ -453,7 +501,7 @@ async fn hand_out(
 /// Waits for room in the queue of a download. What nobody reads any more is thrown away, as is
 /// what comes for a request that has no data or is finished.
 async fn deliver(table: &Table, id: u32, part: Part) {
-    if let Some(parts) = table.parts(id) {
+    if let Some((parts, part)) = table.take(id, part) {
         let _ = parts.send(part).await;
     }
 }

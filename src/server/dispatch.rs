@@ -19,6 +19,7 @@ use self::small::Small;
 use super::CommandError;
 use super::batching;
 use super::commands::{self, Command};
+use super::getting::{Asked, Gets, WayOut, Where};
 use super::job::Job;
 use super::limits::Idle;
 use super::member::{Member, Refreshed};
@@ -39,6 +40,10 @@ pub(super) struct Dispatcher<'a, R> {
     transfers: Transfers,
     /// Made when the first small put comes.
     small: Option<Box<Small>>,
+    /// Made when the first get comes.
+    gets: Option<Arc<Gets>>,
+    /// Some may have gathered there of which nobody has told a worker.
+    asked: bool,
     /// Bounds the requests that are begun and not answered.
     unfinished: Arc<Semaphore>,
     /// Bounds the gets that send at once.
@@ -80,6 +85,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         Self {
             transfers: Transfers::new(unfinished.clone()),
             small: None,
+            gets: None,
+            asked: false,
             unfinished,
             sending: Arc::new(Semaphore::new(limits.transfers)),
             changes,
@@ -188,6 +195,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::End(end) if self.holds(id) => return self.complete(end.clone()).await,
             // What has gathered may gather on.
             Request::Put(_) => self.open_held().await?,
+            Request::Get(_) => self.settle_puts().await?,
             _ => self.settle_small().await?,
         }
         let job = self.job(id, &request);
@@ -300,20 +308,73 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         let Some(underway) = self.transfers.start(id, &self.session.gone) else {
             return self.finish(job, Err(id_taken(id, "get").into())).await;
         };
-        let permit = self.permit().await;
-        let member = self.member.clone();
+        let path = match self.member.resolve(&get.path) {
+            Ok(path) => path,
+            Err(error) => {
+                drop(underway);
+                return self.finish(job, Err(error)).await;
+            }
+        };
+        let permit = match self.unfinished.clone().try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                // What is waited for may be among those that gather.
+                self.begin_gets();
+                self.permit().await
+            }
+        };
+        let asked = Asked {
+            id,
+            get,
+            job,
+            underway,
+            permit,
+        };
+        if self.member.is_paced() {
+            self.spawn(send_alone(asked, self.member.clone(), self.get_out()));
+            return Ok(());
+        }
+        let view = self.member.view();
+        let gets = self.gets.get_or_insert_default();
+        gets.add(asked, Where { view, path });
+        self.asked = true;
+        Ok(())
+    }
+
+    /// Has the disk begin with the gets that have gathered, unless it is at work: then it goes on
+    /// with them.
+    fn begin_gets(&mut self) {
+        self.asked = false;
+        let Some(gets) = self.gets.as_ref().filter(|gets| gets.wants_worker()) else {
+            return;
+        };
+        let gets = Arc::clone(gets);
+        let (member, out) = (self.member.clone(), self.get_out());
+        let tasks = self.session.tasks.clone();
+        let life = self.idle.life();
+        self.spawn(async move {
+            let (one, others) = (member.clone(), out.clone());
+            gets.work(member, out, |asked| {
+                let sending = send_alone(asked, one.clone(), others.clone());
+                let life = life.clone();
+                let work = async move {
+                    sending.await;
+                    life.touch();
+                };
+                tasks.spawn(work.in_current_span());
+            })
+            .await;
+        });
+    }
+
+    fn get_out(&self) -> WayOut {
         let (outbox, gone) = self.way_out();
         let sending = self.sending.clone();
-        self.spawn(async move {
-            let work = commands::get(id, get, &member, &outbox, &sending, &underway.cancel);
-            let outcome = job.guard(work).await;
-            let reply = job.close(outcome);
-            drop(underway);
-            gone.run_until_cancelled(outbox.send_after_data(reply))
-                .await;
-            drop(permit);
-        });
-        Ok(())
+        WayOut {
+            outbox,
+            gone,
+            sending,
+        }
     }
 
     async fn put(&mut self, job: Job, id: u32, put: Put) -> Result<(), End> {
@@ -470,6 +531,29 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         };
         self.session.tasks.spawn(work.in_current_span());
     }
+}
+
+/// Sends one file bit by bit.
+async fn send_alone(asked: Asked, member: Member, out: WayOut) {
+    let Asked {
+        id,
+        get,
+        job,
+        underway,
+        permit,
+    } = asked;
+    let WayOut {
+        outbox,
+        gone,
+        sending,
+    } = out;
+    let work = commands::get(id, get, &member, &outbox, &sending, &underway.cancel);
+    let outcome = job.guard(work).await;
+    let reply = job.close(outcome);
+    drop(underway);
+    gone.run_until_cancelled(outbox.send_after_data(reply))
+        .await;
+    drop(permit);
 }
 
 fn id_taken(id: u32, cmd: &'static str) -> BadRequest {

@@ -119,11 +119,6 @@ impl Member {
         self.bandwidth.down(bytes, self.rate()).await;
     }
 
-    /// Whether files of the user move as fast as they can.
-    pub(super) fn is_unpaced(&self) -> bool {
-        self.rate().is_none()
-    }
-
     /// What the user sees now.
     pub(super) fn view(&self) -> View {
         self.view.clone()

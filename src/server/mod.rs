@@ -20,6 +20,7 @@ mod datagrams;
 mod disk;
 mod dispatch;
 mod error;
+mod getting;
 mod hashing;
 mod housekeeping;
 mod job;

@@ -125,11 +125,7 @@ impl Reception<'_> {
                     if !self.paced(chunk.len()).await {
                         return Err(self.stop_synced(upload, syncing).await);
                     }
-                    let most = if self.member.is_unpaced() {
-                        TOGETHER
-                    } else {
-                        0
-                    };
+                    let most = if !self.member.is_paced() { TOGETHER } else { 0 };
                     let before = upload.written();
                     let work = move || write(upload, (chunk, room), parts, most);
                     (upload, parts, next) = disk.run(work).await?;

@@ -102,7 +102,10 @@ impl StoredFile {
     /// The digest that was kept when the content was written: what the bytes should hash to.
     #[must_use]
     pub fn kept_digest(&self, algorithm: Algorithm) -> Option<Digest> {
-        digest::kept(&self.file, &self.meta, algorithm)
+        match self.info.digest {
+            Some(digest) if digest.algorithm() == algorithm => Some(digest),
+            _ => digest::kept(&self.file, &self.meta, algorithm),
+        }
     }
 
     /// Any digest that was kept, the default algorithm's first.

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use futures::stream::StreamExt;
 use tokio::sync::mpsc;
 
+use super::small_down::{self, Landed, Small};
 use super::{IN_FLIGHT, Job, Note, Summary, join};
 use crate::client::file::blocking;
 use crate::client::{Client, ClientError, Fetched, FileOptions, Progress, Reconnecting};
@@ -49,12 +50,18 @@ impl Reconnecting {
             roots: roots.into(),
             directories: Vec::new(),
             files: VecDeque::new(),
+            small: Small::new(options),
         };
         loop {
             down.begin_more();
-            match down.job.running.next().await {
-                Some(step) => down.take(step).await?,
-                None => return Ok(down.job.summary),
+            let asked = down.small.ask(self);
+            down.take_small(asked).await?;
+            tokio::select! {
+                landed = down.small.next(progress), if !down.small.is_idle() => {
+                    down.take_small(landed?).await?;
+                }
+                Some(step) = down.job.running.next() => down.take(step).await?,
+                else => return Ok(down.job.summary),
             }
         }
     }
@@ -88,15 +95,16 @@ struct Down {
     directories: Vec<Directory>,
     /// With their sizes.
     files: VecDeque<(Place, u64)>,
+    small: Small,
 }
 
 /// The same place on both sides.
 #[derive(Clone)]
-struct Place {
-    remote: String,
-    local: PathBuf,
+pub(super) struct Place {
+    pub(super) remote: String,
+    pub(super) local: PathBuf,
     /// Below what was asked for; 0 is what was asked for, which the user named.
-    level: u32,
+    pub(super) level: u32,
 }
 
 struct Directory {
@@ -129,12 +137,43 @@ impl Down {
         if self.looking == 0 && self.directories.is_empty() && self.roots.is_empty() {
             self.job.progress.found_all();
         }
-        while self.job.running.len() < IN_FLIGHT + self.looking {
-            let Some((place, size)) = self.files.pop_front() else {
+        while let Some((_, size)) = self.files.front() {
+            let is_small = small_down::is_small(*size);
+            let has_room = if is_small {
+                self.small.has_room()
+            } else {
+                self.job.running.len() < IN_FLIGHT + self.looking
+            };
+            let file = if has_room {
+                self.files.pop_front()
+            } else {
+                None
+            };
+            let Some((place, size)) = file else {
                 break;
             };
-            self.get(place, size);
+            if is_small {
+                self.small.add(place, size);
+            } else {
+                self.get(place, size);
+            }
         }
+    }
+
+    async fn take_small(&mut self, landed: Vec<Landed>) -> Result<(), ClientError> {
+        for landed in landed {
+            match landed {
+                Landed::Got(place, fetched) => {
+                    self.session.gets_on();
+                    self.job.progress.finished_file();
+                    self.take(Step::Got(place, Ok(fetched))).await?;
+                }
+                Landed::Failed(place, error) => self.take(Step::Got(place, Err(error))).await?,
+                // It waits for the line like any other, and is asked for again there.
+                Landed::Alone(place, size) => self.get(place, size),
+            }
+        }
+        Ok(())
     }
 
     fn look(&self, place: Place) {

@@ -5,7 +5,8 @@
 //! fail in the same way.
 
 mod down;
-mod small;
+mod small_down;
+mod small_up;
 mod up;
 
 use std::path::PathBuf;

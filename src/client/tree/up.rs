@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use walkdir::{DirEntry, WalkDir};
 
-use super::small::{self, Landed, Small, SmallFile};
+use super::small_up::{self, Landed, Small, SmallFile};
 use super::{IN_FLIGHT, Job, Note, Summary, join};
 use crate::client::{Client, ClientError, FileOptions, Progress, Reconnecting};
 use crate::protocol::PutReply;
@@ -184,7 +184,7 @@ impl Up {
                     parents: self.options.parents || !named_by_user,
                     ..self.options
                 };
-                if small::is_small(size) {
+                if small_up::is_small(size) {
                     self.small.add(SmallFile {
                         local,
                         remote,

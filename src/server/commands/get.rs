@@ -18,7 +18,7 @@ use crate::server::disk::Opened;
 use crate::server::hashing;
 use crate::server::job::Outcome;
 use crate::server::member::Member;
-use crate::storage::{StorageError, StoredFile, Verifier};
+use crate::storage::{StorageError, StoredFile, Verifier, View, VirtualPath};
 
 /// Bytes that the kernel is given to send at a time.
 const PART: usize = 8 * LONG_CHUNK;
@@ -39,7 +39,8 @@ pub(in crate::server) async fn get(
     let work = async {
         let _turn = sending.acquire().await;
         let mut transfer = Sending::open(get, member).await?;
-        outbox.send(encode_begin(id, &transfer.begin())).await?;
+        let begin = begin(&transfer.file, &transfer.rest);
+        outbox.send(encode_begin(id, &begin)).await?;
         transfer.hash_prefix().await?;
         if outbox.takes_files() && !transfer.is_hashed_here() {
             transfer.send_parts(id, outbox, &mut sent).await?;
@@ -97,41 +98,91 @@ impl Wanted {
     }
 }
 
+/// Opens the file, for the bytes that are asked for.
+fn find(
+    view: &View,
+    path: VirtualPath,
+    get: &Get,
+) -> Result<(StoredFile, Range<u64>, Wanted), StorageError> {
+    let file = view.open(&path, get.version.as_deref())?;
+    let offset = get.offset.unwrap_or(0);
+    let size = file.info().size;
+    if offset > size {
+        return Err(StorageError::OffsetOutOfRange { path, size });
+    }
+    let length = get.length.unwrap_or(u64::MAX).min(size - offset);
+    let digest = Wanted::of(&file, get);
+    Ok((file, offset..offset + length, digest))
+}
+
+fn begin(file: &StoredFile, range: &Range<u64>) -> GetBegin {
+    let info = file.info();
+    GetBegin {
+        size: info.size,
+        offset: range.start,
+        length: range.end - range.start,
+        modified: info.modified,
+        version: info.version.clone().unwrap_or_default(),
+    }
+}
+
+/// All that a small file is answered with.
+pub(in crate::server) struct SmallFile {
+    pub(in crate::server) begin: GetBegin,
+    pub(in crate::server) content: Bytes,
+    pub(in crate::server) reply: GetReply,
+}
+
+/// Reads all that `get` asks for, on a thread that may block; `None` if it is more than one chunk,
+/// or what comes before it is needed for the digest.
+pub(in crate::server) fn get_small(
+    view: &View,
+    path: VirtualPath,
+    get: &Get,
+) -> Result<Option<SmallFile>, StorageError> {
+    let (file, range, digest) = find(view, path, get)?;
+    let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let needs_prefix = range.start > 0 && matches!(digest, Wanted::Whole(_));
+    if length > CHUNK || needs_prefix {
+        return Ok(None);
+    }
+    let content = file.read_at(range.start, length)?;
+    let digest = match digest {
+        Wanted::None => None,
+        Wanted::Kept(digest) => Some(digest),
+        Wanted::Whole(mut verifier) => {
+            verifier.update(&content);
+            Some(verifier.finish(&file)?)
+        }
+        Wanted::Part(mut hasher) => {
+            hasher.update(&content);
+            Some(hasher.finish())
+        }
+    };
+    file.check_unchanged()?;
+    let size = file.info().size;
+    Ok(Some(SmallFile {
+        begin: begin(&file, &range),
+        content,
+        reply: GetReply { size, digest },
+    }))
+}
+
 impl<'a> Sending<'a> {
     async fn open(get: Get, member: &'a Member) -> Result<Self, CommandError> {
         let path = member.resolve(&get.path)?;
-        let offset = get.offset.unwrap_or(0);
-        let length = get.length.unwrap_or(u64::MAX);
-        let (file, digest) = member
-            .with_view(move |view| {
-                let file = view.open(&path, get.version.as_deref())?;
-                let size = file.info().size;
-                if offset > size {
-                    return Err(StorageError::OffsetOutOfRange { path, size });
-                }
-                let digest = Wanted::of(&file, &get);
-                Ok((Opened::new(file), digest))
-            })
-            .await?;
-        let end = offset + length.min(file.info().size - offset);
+        let found = member.with_view(move |view| {
+            let (file, rest, digest) = find(view, path, &get)?;
+            Ok((Opened::new(file), rest, digest))
+        });
+        let (file, rest, digest) = found.await?;
         Ok(Self {
             member,
             file,
-            offset,
-            rest: offset..end,
+            offset: rest.start,
+            rest,
             digest,
         })
-    }
-
-    fn begin(&self) -> GetBegin {
-        let info = self.file.info();
-        GetBegin {
-            size: info.size,
-            offset: self.offset,
-            length: self.rest.end - self.rest.start,
-            modified: info.modified,
-            version: info.version.clone().unwrap_or_default(),
-        }
     }
 
     /// Reads the bytes before the offset, where the digest needs them.
@@ -163,7 +214,7 @@ impl<'a> Sending<'a> {
             self.member.pace_down(length).await;
             let asked = Instant::now();
             let slot = outbox.data_slot().await?;
-            if self.member.is_unpaced() {
+            if !self.member.is_paced() {
                 chunk_length.took(asked.elapsed());
             }
             let chunk = self.next_chunk(length).await?;
@@ -189,11 +240,7 @@ impl<'a> Sending<'a> {
                 continue;
             }
             // Who has a limited share of the network takes it in small pieces.
-            let most = if self.member.is_unpaced() {
-                PART
-            } else {
-                CHUNK
-            };
+            let most = if !self.member.is_paced() { PART } else { CHUNK };
             let length = self.next_length(most);
             self.member.pace_down(length).await;
             let slot = outbox.data_slot().await?;

@@ -37,7 +37,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 
-pub(super) use get::get;
+pub(super) use get::{SmallFile, get, get_small};
 pub(super) use login::{log_in, welcome};
 pub(super) use put::{put, put_reply, small_upload};
 pub(super) use register::register;

@@ -29,7 +29,7 @@ impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
     /// Whether something is to be done once the peer pauses.
     pub(super) fn is_gathering(&self) -> bool {
         let small = self.small.as_ref();
-        small.is_some_and(|small| small.fresh || small.held.is_some())
+        self.asked || small.is_some_and(|small| small.fresh || small.held.is_some())
     }
 
     /// Whether put `id` is the one that is held.
@@ -105,6 +105,12 @@ impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
 
     /// The peer pauses, or wants something else.
     pub(super) async fn settle_small(&mut self) -> Result<(), End> {
+        self.begin_gets();
+        self.settle_puts().await
+    }
+
+    /// The peer wants something else than to put.
+    pub(super) async fn settle_puts(&mut self) -> Result<(), End> {
         self.open_held().await?;
         self.commit_gathered();
         Ok(())

@@ -240,7 +240,7 @@ fn encode(
     let mut frames = Vec::new();
     let (mut sent, mut unsent) = (Vec::with_capacity(files.len()), Vec::new());
     for (ticket, file) in (first..).zip(files) {
-        let Ok(id) = client.line.enter(ticket, answers) else {
+        let Ok(id) = client.line.enter(ticket, answers, 0) else {
             unsent.push(Landed::Alone { file, again: false });
             continue;
         };
