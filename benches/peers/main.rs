@@ -12,11 +12,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::measuring::{Ground, measure};
+use crate::measuring::{Figures, Ground, measure};
 use crate::options::Options;
 use crate::peer::{KINDS, Kind, Running};
 use crate::place::Place;
-use crate::rows::Medium;
+use crate::rows::{Medium, Row};
 
 mod curl;
 mod haul;
@@ -31,6 +31,7 @@ mod proxy;
 mod rest;
 mod rows;
 mod rsync;
+mod summary;
 mod table;
 mod vsftpd;
 
@@ -63,37 +64,49 @@ async fn run(options: &Options) -> Outcome<()> {
     let rows = options.rows()?;
     let kinds = kinds(options)?;
     let memory = Place::new(&options.dir)?;
-    let on_disk = |medium| medium == Medium::Disk;
-    if rows.iter().any(|row| !on_disk(row.medium)) {
-        let peers = start(&kinds, &memory).await?;
-        for row in rows.iter().filter(|row| !on_disk(row.medium)) {
-            eprintln!("{} …", row.title(options));
-            let ground = Ground {
-                source: &memory,
-                place: &memory,
-            };
-            let figures = measure(row, &ground, &peers, options).await?;
-            table::print(row, &figures, options);
-        }
+    let (on_disk, in_memory): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| row.medium == Medium::Disk);
+    let mut results = Vec::new();
+    if !in_memory.is_empty() {
+        let ground = Ground {
+            source: &memory,
+            place: &memory,
+        };
+        results.extend(all(&in_memory, &ground, &kinds, options).await?);
     }
-    if rows.iter().any(|row| on_disk(row.medium)) {
+    if !on_disk.is_empty() {
         std::fs::create_dir_all(&options.disk)?;
-        let disk = Place::new(&options.disk)?;
-        let peers = start(&kinds, &disk).await?;
-        for row in rows.iter().filter(|row| on_disk(row.medium)) {
-            eprintln!("{} …", row.title(options));
-            let ground = Ground {
-                source: &memory,
-                place: &disk,
-            };
-            let figures = measure(row, &ground, &peers, options).await?;
-            table::print(row, &figures, options);
-        }
+        let ground = Ground {
+            source: &memory,
+            place: &Place::new(&options.disk)?,
+        };
+        results.extend(all(&on_disk, &ground, &kinds, options).await?);
     }
     if options.rest() {
         rest::measure(&kinds, &Place::new(&options.dir)?, options).await?;
     }
+    if results.len() > 1 && !options.json {
+        summary::print(&results, options);
+    }
     Ok(())
+}
+
+/// Measures rows that share their servers.
+async fn all(
+    rows: &[&'static Row],
+    ground: &Ground<'_>,
+    kinds: &[&Kind],
+    options: &Options,
+) -> Outcome<Vec<(&'static Row, Vec<Figures>)>> {
+    let peers = start(kinds, ground.place).await?;
+    let mut results = Vec::new();
+    for row in rows {
+        eprintln!("{} …", row.title(options));
+        let figures = measure(row, ground, &peers, options).await?;
+        table::print(row, &figures, options);
+        results.push((*row, figures));
+    }
+    Ok(results)
 }
 
 /// The peers that are wanted and there; of those that are not there it says what is missing.

@@ -38,6 +38,40 @@ pub(crate) struct Figures {
     pub(crate) trouble: Option<String>,
 }
 
+/// Of several runs.
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Figures {
+    pub(crate) fn name(&self) -> String {
+        let after = if self.synced_after { " + sync" } else { "" };
+        format!("{}{after}", self.peer)
+    }
+
+    /// The median of the wall times; of who did not get through, more than everybody's.
+    pub(crate) fn median(&self) -> f64 {
+        if self.trouble.is_some() {
+            return f64::INFINITY;
+        }
+        self.spread(|run| run.wall).median
+    }
+
+    pub(crate) fn spread(&self, part: fn(&Run) -> f64) -> Spread {
+        let mut sorted: Vec<_> = self.runs.iter().map(part).collect();
+        sorted.sort_by(f64::total_cmp);
+        let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+        let last = sorted.len().saturating_sub(1);
+        Spread {
+            median: f64::midpoint(at(last / 2), at(last.div_ceil(2))),
+            min: at(0),
+            max: at(last),
+        }
+    }
+}
+
 /// Where a row is measured: the files to send, and where servers and clients write to.
 pub(crate) struct Ground<'a> {
     pub(crate) source: &'a Place,
@@ -93,6 +127,9 @@ pub(crate) async fn measure(
                 Err(trouble) => contender.figures.trouble = Some(trouble.to_string()),
             }
         }
+    }
+    for line in lines {
+        line.cut().await;
     }
     for contender in &contenders {
         contender.clear(row, ground).await?;
@@ -175,10 +212,11 @@ impl<'a> Contender<'a> {
         if check {
             compare(extent, &task.source, &got)?;
         }
+        let hundredths = |seconds: f64| (seconds * 100.0).round() / 100.0;
         Ok(Some(Run {
             wall,
-            server,
-            client,
+            server: hundredths(server),
+            client: hundredths(client),
         }))
     }
 
@@ -212,9 +250,9 @@ fn given_up(extent: Extent, there: u64, after: Duration) -> String {
         Extent::Tree(files) => (u64::from(files), "files"),
     };
     let seconds = after.as_secs();
-    let mut text = format!("given up after {seconds} s with {there} of {whole} {what}");
-    if let Some(all) = (seconds * whole).checked_div(there) {
-        text += &format!(", so about {all} s");
-    }
-    text
+    let estimate = match (seconds * whole).checked_div(there) {
+        Some(all) => format!(", so about {all} s"),
+        None => String::new(),
+    };
+    format!("given up after {seconds} s with {there} of {whole} {what}{estimate}")
 }

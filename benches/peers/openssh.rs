@@ -47,12 +47,12 @@ pub(crate) fn prepare(place: &Place) -> Outcome<Box<dyn Peer>> {
     }
     fs::write(room.join("known-hosts"), known)?;
     fs::write(room.join("sshd_config"), configuration(&room, port))?;
-    let root = rustix::process::geteuid().is_root();
+    let by_root = rustix::process::geteuid().is_root();
     Ok(Box::new(OpenSsh {
         room,
         port,
         incoming: place.root().join("incoming"),
-        made_directory: root && fs::create_dir(PRIVILEGE_SEPARATION).is_ok(),
+        made_directory: by_root && fs::create_dir(PRIVILEGE_SEPARATION).is_ok(),
     }))
 }
 

@@ -24,9 +24,9 @@ pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const UNDER_WAY: u32 = 64 << 20;
 const PIECE: usize = 256 << 10;
 
-/// The line to one server; it is cut when this is dropped.
+/// The line to one server; it is cut, at the latest, when this is dropped.
 pub(crate) struct Proxy {
-    _listening: JoinSet<()>,
+    listening: JoinSet<()>,
 }
 
 impl Proxy {
@@ -46,9 +46,12 @@ impl Proxy {
                 }
             });
         }
-        Ok(Self {
-            _listening: listening,
-        })
+        Ok(Self { listening })
+    }
+
+    /// Cuts the line, and gives its ports back before it returns.
+    pub(crate) async fn cut(mut self) {
+        self.listening.shutdown().await;
     }
 }
 
