@@ -16,9 +16,10 @@ use crate::rows::{ROWS, Row};
 /// and left out.
 #[derive(Parser)]
 pub(crate) struct Options {
-    /// Only these rows: down, up, tls-down, tls-up, many-down, many-up (in memory); disk-up,
-    /// disk-tls-up, disk-many-up (with syncs); line-down, line-up, line-many-down, line-many-up
-    /// (through a delayed line); rest (start, memory at rest, size)
+    /// Only these rows: down, up, tls-down, tls-up, many-down, many-up, tls-many-down, tls-many-up
+    /// (in memory); disk-up, disk-tls-up, disk-many-up (onto a disk, with syncs); line-down,
+    /// line-up, line-many-down, line-many-up (through a delayed line); rest (start, memory at rest,
+    /// size)
     #[arg(long = "row", value_delimiter = ',', value_name = "ROW")]
     rows: Vec<String>,
 

@@ -24,8 +24,7 @@ impl Place {
     pub(crate) fn new(within: &Path) -> Outcome<Self> {
         let root = tempfile::Builder::new()
             .prefix("haul-peers-")
-            .tempdir_in(within)
-            .map_err(|error| format!("{}: {error}", within.display()))?;
+            .tempdir_in(within)?;
         for name in ["files", "incoming", "got"] {
             fs::create_dir(root.path().join(name))?;
         }

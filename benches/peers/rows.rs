@@ -35,8 +35,8 @@ pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) item: Item,
     pub(crate) direction: Direction,
-    /// Whether the line must be encrypted. On the delayed line and with small files sftp takes
-    /// part beside those who do not encrypt.
+    /// Whether the line must be encrypted. sftp, which always encrypts, also takes part in those rows
+    /// of many files and of the delayed line where others do not.
     pub(crate) tls: bool,
     pub(crate) medium: Medium,
 }
@@ -57,69 +57,30 @@ const fn row(
     }
 }
 
-pub(crate) const ROWS: &[Row] = &[
-    row("down", Item::Large, Direction::Down, false, Medium::Memory),
-    row("up", Item::Large, Direction::Up, false, Medium::Memory),
-    row(
-        "tls-down",
-        Item::Large,
-        Direction::Down,
-        true,
-        Medium::Memory,
-    ),
-    row("tls-up", Item::Large, Direction::Up, true, Medium::Memory),
-    row(
-        "many-down",
-        Item::Many,
-        Direction::Down,
-        false,
-        Medium::Memory,
-    ),
-    row("many-up", Item::Many, Direction::Up, false, Medium::Memory),
-    row("disk-up", Item::Large, Direction::Up, false, Medium::Disk),
-    row(
-        "disk-tls-up",
-        Item::Large,
-        Direction::Up,
-        true,
-        Medium::Disk,
-    ),
-    row(
-        "disk-many-up",
-        Item::Many,
-        Direction::Up,
-        false,
-        Medium::Disk,
-    ),
-    row(
-        "line-down",
-        Item::LineLarge,
-        Direction::Down,
-        false,
-        Medium::Line,
-    ),
-    row(
-        "line-up",
-        Item::LineLarge,
-        Direction::Up,
-        false,
-        Medium::Line,
-    ),
-    row(
-        "line-many-down",
-        Item::LineMany,
-        Direction::Down,
-        false,
-        Medium::Line,
-    ),
-    row(
-        "line-many-up",
-        Item::LineMany,
-        Direction::Up,
-        false,
-        Medium::Line,
-    ),
-];
+pub(crate) const ROWS: &[Row] = {
+    use Direction::{Down, Up};
+    use Item::{Large, LineLarge, LineMany, Many};
+    use Medium::{Disk, Line, Memory};
+    const PLAIN: bool = false;
+    const TLS: bool = true;
+    &[
+        row("down", Large, Down, PLAIN, Memory),
+        row("up", Large, Up, PLAIN, Memory),
+        row("tls-down", Large, Down, TLS, Memory),
+        row("tls-up", Large, Up, TLS, Memory),
+        row("many-down", Many, Down, PLAIN, Memory),
+        row("many-up", Many, Up, PLAIN, Memory),
+        row("tls-many-down", Many, Down, TLS, Memory),
+        row("tls-many-up", Many, Up, TLS, Memory),
+        row("disk-up", Large, Up, PLAIN, Disk),
+        row("disk-tls-up", Large, Up, TLS, Disk),
+        row("disk-many-up", Many, Up, PLAIN, Disk),
+        row("line-down", LineLarge, Down, PLAIN, Line),
+        row("line-up", LineLarge, Up, PLAIN, Line),
+        row("line-many-down", LineMany, Down, PLAIN, Line),
+        row("line-many-up", LineMany, Up, PLAIN, Line),
+    ]
+};
 
 impl Row {
     /// What a person calls it.

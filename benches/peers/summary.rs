@@ -63,7 +63,9 @@ fn cost(results: &[Result], options: &Options) {
     for kind in KINDS {
         print!("    {:<8}", kind.name);
         for (_, figures, size) in &rows {
-            let found = figures.iter().find(|each| each.peer == kind.name);
+            let found = figures
+                .iter()
+                .find(|each| each.peer == kind.name && !each.runs.is_empty());
             let text = found.map_or_else(|| "-".to_owned(), |figures| per_gibibyte(figures, *size));
             print!("  {text:>13}");
         }
