@@ -1,0 +1,179 @@
+//! haul as a person runs it: the defaults, a user with a password, verification at both ends, and
+//! uploads that are on the disk when they are acknowledged. Encrypted, its certificate is pinned.
+//!
+//! What it serves was brought to it by `haul put`, as the files of its users are; uploads are
+//! removed by `haul rm`. Every run is a process that connects and logs in, which with a password
+//! takes 40 ms of one core on purpose.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::Outcome;
+use crate::peer::Peer;
+use crate::place::Place;
+use crate::process::free_port;
+use crate::rows::{Item, Row, Task};
+
+const PASSWORD: &str = "side by side on one machine";
+/// Where uploads go.
+const ARRIVED: &str = "/incoming";
+
+struct Haul {
+    room: PathBuf,
+    port: u16,
+    fingerprint: String,
+}
+
+pub(crate) fn prepare(place: &Place) -> Outcome<Box<dyn Peer>> {
+    let room = place.room("haul")?;
+    let mut haul = Haul {
+        room,
+        port: free_port()?,
+        fingerprint: String::new(),
+    };
+    let password = haul.room.join("password");
+    fs::write(&password, PASSWORD)?;
+    let added = haul
+        .command(&["user", "add", "bench", "--quiet", "--data"])
+        .arg(haul.data())
+        .stdin(File::open(password)?)
+        .output()?;
+    if !added.status.success() {
+        return Err(format!("haul user add: {}", added.stderr.escape_ascii()).into());
+    }
+    haul.fingerprint = haul.certificate()?;
+    Ok(Box::new(haul))
+}
+
+impl Haul {
+    fn data(&self) -> PathBuf {
+        self.room.join("data")
+    }
+
+    /// The program, with an environment that knows nothing of this machine's haul.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.program());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("HAUL_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("XDG_CONFIG_HOME", &self.room)
+            .env("XDG_STATE_HOME", &self.room)
+            .args(arguments);
+        command
+    }
+
+    /// The fingerprint of the certificate, as the server writes it into its log when it starts.
+    fn certificate(&self) -> Outcome<String> {
+        let mut process = self
+            .command(&["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(self.data())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let log = process.stdout.take().ok_or("no standard output")?;
+        let found = BufReader::new(log)
+            .lines()
+            .map_while(Result::ok)
+            .filter_map(|line| serde_json::from_str::<Value>(&line).ok())
+            .find_map(|line| Some(line["fingerprint"].as_str()?.to_owned()));
+        process.kill()?;
+        process.wait()?;
+        Ok(found.ok_or("haul says no fingerprint")?)
+    }
+
+    fn client_of(&self, encrypted: bool, host: IpAddr, arguments: &[&str]) -> Command {
+        let scheme = if encrypted { "haul" } else { "haul+plain" };
+        let mut command = self.command(arguments);
+        command
+            .env(
+                "HAUL_SERVER",
+                format!("{scheme}://bench@{host}:{}", self.port),
+            )
+            .env("HAUL_PASSWORD", PASSWORD);
+        if encrypted {
+            command.env("HAUL_FINGERPRINT", &self.fingerprint);
+        }
+        command
+    }
+}
+
+impl Peer for Haul {
+    fn name(&self) -> &'static str {
+        "haul"
+    }
+
+    fn verifies(&self) -> &'static str {
+        "both ends"
+    }
+
+    fn syncs(&self) -> bool {
+        true
+    }
+
+    fn server(&self) -> Command {
+        let mut command = self.command(&["serve", "--listen"]);
+        command
+            .arg(format!("127.0.0.1:{}", self.port))
+            .arg("--data")
+            .arg(self.data());
+        command
+    }
+
+    fn program(&self) -> PathBuf {
+        PathBuf::from(env!("CARGO_BIN_EXE_haul"))
+    }
+
+    fn ports(&self) -> Vec<u16> {
+        vec![self.port]
+    }
+
+    fn hello(&self) -> &'static [u8] {
+        b"\x00\x00\x00\x16{\"id\":1,\"cmd\":\"hello\"}"
+    }
+
+    fn takes_part(&self, _row: &Row) -> bool {
+        true
+    }
+
+    fn client(&self, task: &Task) -> Outcome<Command> {
+        let encrypted = task.row.haul_encrypts();
+        let mut command = if task.down() {
+            let from = format!("/{}", task.name());
+            let mut command = self.client_of(encrypted, task.host, &["get", &from]);
+            command.arg(&task.target);
+            command
+        } else {
+            let mut command = self.client_of(encrypted, task.host, &["put"]);
+            command.arg(&task.source).arg(ARRIVED);
+            command
+        };
+        command.arg("--quiet");
+        Ok(command)
+    }
+
+    fn stock(&self, item: Item, place: &Place) -> Option<Command> {
+        let mut command = self.client_of(false, Ipv4Addr::LOCALHOST.into(), &["put", "--quiet"]);
+        command
+            .arg(place.source(item))
+            .arg(format!("/{}", item.name()));
+        Some(command)
+    }
+
+    fn arrives(&self, _item: Item, _place: &Place) -> PathBuf {
+        self.data().join("homes/bench").join(&ARRIVED[1..])
+    }
+
+    fn forget(&self, _item: Item) -> Option<Command> {
+        let arguments = ["rm", "--recursive", "--quiet", ARRIVED];
+        Some(self.client_of(false, Ipv4Addr::LOCALHOST.into(), &arguments))
+    }
+}

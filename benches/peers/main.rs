@@ -1,0 +1,144 @@
+//! haul beside nginx, vsftpd, rsync and OpenSSH, doing the same work on this machine:
+//! `cargo bench --bench peers`, and after `--` what `--help` tells.
+//!
+//! Server and client are processes of this machine that talk over loopback, files are in memory,
+//! and caches are warm. In each row everybody has a turn, then everybody again, so that what else
+//! the machine does meets all alike; only what is in one row can be compared. A run is a client's
+//! whole life, from its start to its end, with connecting and logging in.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::measuring::{Figures, Ground, measure};
+use crate::options::Options;
+use crate::peer::{KINDS, Kind, Running};
+use crate::place::Place;
+use crate::rows::{Medium, Row};
+
+mod curl;
+mod haul;
+mod measuring;
+mod nginx;
+mod openssh;
+mod options;
+mod peer;
+mod place;
+mod process;
+mod proxy;
+mod rest;
+mod rows;
+mod rsync;
+mod summary;
+mod table;
+mod vsftpd;
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let ended = tokio::runtime::Runtime::new()
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(until_stopped(&options)));
+    if let Err(error) = ended {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// Whatever ends it, what was started is ended and what was written is removed, by dropping it.
+async fn until_stopped(options: &Options) -> Outcome<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = run(options) => ended,
+        _ = interrupt.recv() => Err("interrupted".into()),
+        _ = terminate.recv() => Err("told to stop".into()),
+    }
+}
+
+async fn run(options: &Options) -> Outcome<()> {
+    let rows = options.rows()?;
+    let kinds = kinds(options)?;
+    let memory = Place::new(&options.dir)?;
+    let (on_disk, in_memory): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| row.medium == Medium::Disk);
+    let mut results = Vec::new();
+    if !in_memory.is_empty() {
+        let ground = Ground {
+            source: &memory,
+            place: &memory,
+        };
+        results.extend(all(&in_memory, &ground, &kinds, options).await?);
+    }
+    if !on_disk.is_empty() {
+        std::fs::create_dir_all(&options.disk)?;
+        let ground = Ground {
+            source: &memory,
+            place: &Place::new(&options.disk)?,
+        };
+        results.extend(all(&on_disk, &ground, &kinds, options).await?);
+    }
+    if options.rest() {
+        rest::measure(&kinds, &Place::new(&options.dir)?, options).await?;
+    }
+    if results.len() > 1 && !options.json {
+        summary::print(&results, options);
+    }
+    Ok(())
+}
+
+/// Measures rows that share their servers.
+async fn all(
+    rows: &[&'static Row],
+    ground: &Ground<'_>,
+    kinds: &[&Kind],
+    options: &Options,
+) -> Outcome<Vec<(&'static Row, Vec<Figures>)>> {
+    let peers = start(kinds, ground.place).await?;
+    let mut results = Vec::new();
+    for row in rows {
+        eprintln!("{} …", row.title(options));
+        let figures = measure(row, ground, &peers, options).await?;
+        table::print(row, &figures, options);
+        results.push((*row, figures));
+    }
+    Ok(results)
+}
+
+/// The peers that are wanted and there; of those that are not there it says what is missing.
+fn kinds(options: &Options) -> Outcome<Vec<&'static Kind>> {
+    for name in &options.peers {
+        if !KINDS.iter().any(|kind| kind.name == name) {
+            return Err(format!("there is no peer {name}; see --help").into());
+        }
+    }
+    let wanted = |kind: &&Kind| {
+        options.peers.is_empty()
+            || kind.name == "haul"
+            || options.peers.iter().any(|n| n == kind.name)
+    };
+    let mut kinds = Vec::new();
+    for kind in KINDS.iter().filter(wanted) {
+        match kind.missing() {
+            Some(missing) => eprintln!("{missing}"),
+            None => kinds.push(kind),
+        }
+    }
+    Ok(kinds)
+}
+
+async fn start(kinds: &[&Kind], place: &Place) -> Outcome<Vec<Running>> {
+    let mut peers = Vec::new();
+    for kind in kinds {
+        match kind.start(place).await {
+            Ok(running) => peers.push(running),
+            Err(error) if kind.name == "haul" => return Err(error),
+            Err(error) => eprintln!("{error}; it is left out"),
+        }
+    }
+    Ok(peers)
+}

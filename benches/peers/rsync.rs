@@ -1,0 +1,87 @@
+//! rsync's daemon with rsync, as `rsync -r`: without encryption and without a login.
+//!
+//! Whoever receives computes a checksum of each file while it arrives and compares it with the
+//! sender's. Files are written beside their place and renamed; nothing is synced. The destination
+//! is always new, so there is nothing that its differences could be computed against, with or
+//! without --whole-file.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::Outcome;
+use crate::peer::Peer;
+use crate::place::Place;
+use crate::process::{free_port, program};
+use crate::rows::{Row, Task};
+
+struct Rsync {
+    configuration: PathBuf,
+    port: u16,
+}
+
+pub(crate) fn prepare(place: &Place) -> Outcome<Box<dyn Peer>> {
+    let configuration = place.room("rsync")?.join("rsyncd.conf");
+    // Started by root it would become nobody, who may not read these files.
+    let user = if rustix::process::geteuid().is_root() {
+        "uid = root\ngid = root\n"
+    } else {
+        ""
+    };
+    let text = format!(
+        "use chroot = no\n{user}[site]\npath = {}\nread only = no\n",
+        place.root().display()
+    );
+    fs::write(&configuration, text)?;
+    let port = free_port()?;
+    Ok(Box::new(Rsync {
+        configuration,
+        port,
+    }))
+}
+
+impl Peer for Rsync {
+    fn name(&self) -> &'static str {
+        "rsync"
+    }
+
+    fn verifies(&self) -> &'static str {
+        "the receiver"
+    }
+
+    fn server(&self) -> Command {
+        let mut command = Command::new(self.program());
+        command
+            .args(["--daemon", "--no-detach", "--address=127.0.0.1"])
+            .arg(format!("--port={}", self.port))
+            .arg(format!("--config={}", self.configuration.display()));
+        command
+    }
+
+    fn program(&self) -> PathBuf {
+        program("rsync").unwrap_or_default()
+    }
+
+    fn ports(&self) -> Vec<u16> {
+        vec![self.port]
+    }
+
+    fn takes_part(&self, row: &Row) -> bool {
+        !row.tls
+    }
+
+    fn client(&self, task: &Task) -> Outcome<Command> {
+        let mut command = Command::new("rsync");
+        let site = format!("rsync://{}:{}/site", task.host, self.port);
+        command.arg("-r");
+        if task.down() {
+            let into = task.target.parent().unwrap_or(&task.target);
+            command
+                .arg(format!("{site}/files/{}", task.name()))
+                .arg(format!("{}/", into.display()));
+        } else {
+            command.arg(&task.source).arg(format!("{site}/incoming/"));
+        }
+        Ok(command)
+    }
+}
