@@ -252,12 +252,11 @@ async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer>
     let mut answers = Vec::with_capacity(tickets.len());
     let (mut going, mut staying) = (Vec::new(), Vec::new());
     for (ticket, upload) in tickets.into_iter().zip(uploads) {
-        match ticket.stopped() {
-            Some(why) => answers.push(ticket.answer(Err(why))),
-            None => {
-                going.push(upload);
-                staying.push(ticket);
-            }
+        if let Some(why) = ticket.stopped() {
+            answers.push(ticket.answer(Err(why)));
+        } else {
+            going.push(upload);
+            staying.push(ticket);
         }
     }
     let session = member.session.clone();
@@ -270,9 +269,12 @@ async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer>
         }
         Err(error) => {
             let is_shutdown = matches!(error, CommandError::ShuttingDown);
-            let why = || match is_shutdown {
-                true => CommandError::ShuttingDown,
-                false => CommandError::Panicked,
+            let why = || {
+                if is_shutdown {
+                    CommandError::ShuttingDown
+                } else {
+                    CommandError::Panicked
+                }
             };
             answers.extend(staying.into_iter().map(|ticket| ticket.answer(Err(why()))));
         }

@@ -273,22 +273,22 @@ fn failed(error: &std::io::Error, path: &VirtualPath) -> Outcome {
 
 /// Gives each its name, those of one space under one lock.
 fn name_all(staged: Vec<Ready>, answers: &mut Answers) -> Vec<Named> {
-    let mut named = Vec::with_capacity(staged.len());
+    let mut all = Vec::with_capacity(staged.len());
     let mut rest = staged.into_iter().peekable();
     while let Some(next) = rest.peek() {
         let space = Arc::clone(&next.place.space);
-        let names = space.lock_names();
+        let locked = space.lock_names();
         let mut parents = HashMap::new();
         let is_there = |ready: &Ready| Arc::ptr_eq(&ready.place.space, &space);
         while let Some(ready) = rest.next_if(is_there) {
             let index = ready.index;
-            match ready.name(&names, &mut parents) {
-                Ok(done) => named.push(done),
+            match ready.name(&locked, &mut parents) {
+                Ok(done) => all.push(done),
                 Err(error) => answers.push((index, Err(error))),
             }
         }
     }
-    named
+    all
 }
 
 /// Makes the new names survive a power cut: each directory is asked once.
@@ -299,7 +299,7 @@ fn sync_dirs(staging: &Staging, named: &[Named]) -> std::io::Result<()> {
     if dirs.is_empty() {
         return Ok(());
     }
-    staging.synced(dirs.into_iter().try_for_each(|dir| dir.sync()))
+    staging.sync_dirs(&dirs)
 }
 
 impl SmallUpload {

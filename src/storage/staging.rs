@@ -182,6 +182,14 @@ impl Staging {
         self.synced(files.iter().try_for_each(File::sync_all))
     }
 
+    /// Makes the names in directories survive a power cut, as [`Self::sync_files`] does with content.
+    pub(super) fn sync_dirs(&self, dirs: &[&Arc<OpenDir>]) -> io::Result<()> {
+        if dirs.len() >= TOGETHER && self.tells_all {
+            return self.sync_all();
+        }
+        self.synced(dirs.iter().try_for_each(|dir| dir.sync()))
+    }
+
     /// Waits until everything written to the file system so far is on the disk.
     pub(super) fn sync_all(&self) -> io::Result<()> {
         self.synced(syncfs(&self.dir).map_err(io::Error::from))

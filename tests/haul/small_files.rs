@@ -11,7 +11,7 @@ use crate::client::log_in;
 use crate::harness::{RawClient, TestServer, control, data};
 
 /// A whole put, in one piece.
-fn put(id: u32, path: &str, content: &[u8], more: Value) -> Vec<u8> {
+fn put(id: u32, path: &str, content: &[u8], more: &Value) -> Vec<u8> {
     let mut request = json!({"id": id, "cmd": "put", "path": path, "size": content.len()});
     let mut end = json!({"id": id, "cmd": "end"});
     for (name, value) in more.as_object().expect("fields") {
@@ -55,27 +55,27 @@ async fn a_burst_of_small_puts_is_answered_one_by_one_and_one_that_is_wrong_harm
     let mut alice = server.log_in("alice").await;
     let wrong = blake3::hash(b"something else").to_hex();
     let right = blake3::hash(b"right").to_hex();
-    let mut burst = put(1, "a", b"first", json!({}));
+    let mut burst = put(1, "a", b"first", &json!({}));
     burst.extend(put(
         2,
         "wrong",
         b"wrong",
-        json!({"end": format!("blake3:{wrong}")}),
+        &json!({"end": format!("blake3:{wrong}")}),
     ));
     burst.extend(put(
         3,
         "right",
         b"right",
-        json!({"end": format!("blake3:{right}")}),
+        &json!({"end": format!("blake3:{right}")}),
     ));
-    burst.extend(put(4, "a", b"second", json!({"if_exists": "rename"})));
-    burst.extend(put(5, "a", b"third", json!({"if_exists": "fail"})));
-    burst.extend(put(6, "new/dir/b", b"deep", json!({"parents": true})));
-    burst.extend(put(7, "none/c", b"nowhere", json!({})));
-    burst.extend(put(8, "empty", b"", json!({})));
-    burst.extend(put(9, "\u{1}", b"bad name", json!({})));
-    burst.extend(put(10, "short", b"abc", json!({"size": 4})));
-    burst.extend(put(11, "md5", b"right", json!({"digest": "md5"})));
+    burst.extend(put(4, "a", b"second", &json!({"if_exists": "rename"})));
+    burst.extend(put(5, "a", b"third", &json!({"if_exists": "fail"})));
+    burst.extend(put(6, "new/dir/b", b"deep", &json!({"parents": true})));
+    burst.extend(put(7, "none/c", b"nowhere", &json!({})));
+    burst.extend(put(8, "empty", b"", &json!({})));
+    burst.extend(put(9, "\u{1}", b"bad name", &json!({})));
+    burst.extend(put(10, "short", b"abc", &json!({"size": 4})));
+    burst.extend(put(11, "md5", b"right", &json!({"digest": "md5"})));
     alice.send_bytes(&burst).await;
     let done = replies(&mut alice, 11).await;
     let code = |id| done[&id]["error"]["code"].as_str();
@@ -108,7 +108,7 @@ async fn a_burst_of_small_puts_is_answered_one_by_one_and_one_that_is_wrong_harm
 async fn a_small_put_begins_before_its_data_come_if_they_do_not_come_at_once() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
-    let mut bytes = put(1, "before", b"whole", json!({}));
+    let mut bytes = put(1, "before", b"whole", &json!({}));
     bytes.extend(control(
         &json!({"id": 2, "cmd": "put", "path": "a", "size": 6}),
     ));
@@ -169,7 +169,7 @@ async fn what_is_whole_when_the_client_stops_sending_is_committed() {
     let mut alice = server.log_in("alice").await;
     let mut bytes = Vec::new();
     for id in 1..=100 {
-        bytes.extend(put(id, &format!("f{id}"), b"content", json!({})));
+        bytes.extend(put(id, &format!("f{id}"), b"content", &json!({})));
     }
     bytes.extend(control(&json!({"id": 101, "cmd": "quit"})));
     alice.send_bytes(&bytes).await;

@@ -183,10 +183,10 @@ impl Small {
             self.flying.insert(
                 ticket,
                 Flying {
-                    progress,
                     file,
                     size,
                     digest,
+                    progress,
                 },
             );
         }
