@@ -14,6 +14,9 @@ use crate::line::{Line, check, framed};
 /// Requests that a client hands to its system at once.
 const BURST: usize = 32;
 
+/// Requests of a connection that are not answered yet, at most: more would only wait in buffers.
+const WINDOW: usize = 128;
+
 /// Entries of the directory that is listed.
 const ENTRIES: usize = 5;
 
@@ -88,29 +91,19 @@ async fn one(line: Line, burst: Vec<u8>, until: Instant) -> Outcome<u64> {
         mut receiver,
         mut writer,
     } = line;
-    let mut asking = tokio::spawn(async move {
-        let mut sent = 0;
-        while Instant::now() < until {
+    let (mut sent, mut answers) = (0, 0);
+    loop {
+        if sent - answers <= WINDOW - BURST && Instant::now() < until {
             writer.write_all(&burst).await?;
-            sent += BURST as u64;
+            sent += BURST;
         }
-        // Until the last is answered, the connection stays.
-        Ok::<_, std::io::Error>((sent, writer))
-    });
-    let mut answers = 0;
-    let mut all = None;
-    while all.as_ref().is_none_or(|(sent, _)| *sent > answers) {
-        tokio::select! {
-            biased;
-            frame = receiver.next() => {
-                let Some(Frame::Control(reply)) = frame? else {
-                    return Err("no reply".into());
-                };
-                check(&reply)?;
-                answers += 1;
-            }
-            asked = &mut asking, if all.is_none() => all = Some(asked??),
+        if answers == sent {
+            return Ok(u64::try_from(answers)?);
         }
+        let Some(Frame::Control(reply)) = receiver.next().await? else {
+            return Err("no reply".into());
+        };
+        check(&reply)?;
+        answers += 1;
     }
-    Ok(answers)
 }
