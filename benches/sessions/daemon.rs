@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, copy, sink};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use haul::accounts::{Accounts, HashingCost, NewUser, UserName};
+use haul::protocol::Secret;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -49,7 +51,7 @@ fn haul() -> Command {
 }
 
 impl Daemon {
-    /// Starts one in an empty directory, for so many sessions, which are all of one user.
+    /// Starts one in an empty directory, for so many sessions.
     pub(crate) fn start(sessions: usize) -> Outcome<Self> {
         let place = tempfile::tempdir()?;
         let data = place.path().join("data");
@@ -78,6 +80,22 @@ impl Daemon {
             process,
             place,
         })
+    }
+
+    /// Makes so many users; the token of each.
+    pub(crate) async fn users(&self, number: usize) -> Outcome<Vec<String>> {
+        let accounts = Accounts::open(&self.place.path().join("data")).await?;
+        let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
+        let password = Secret::new("correct horse".into());
+        let mut tokens = Vec::with_capacity(number);
+        for number in 0..number {
+            let name: UserName = format!("user-{number}").parse()?;
+            let new = NewUser::default();
+            accounts.add_user(&name, &password, new).await?;
+            let token = accounts.add_token(&name, "bench", None).await?;
+            tokens.push(token.expose().to_owned());
+        }
+        Ok(tokens)
     }
 
     /// The directory that the sessions begin in.

@@ -13,6 +13,9 @@ use crate::line::{Line, framed};
 /// Logins that are under way at once.
 const AT_ONCE: usize = 64;
 
+/// Sessions of one user, about: as many as a server allows unless told otherwise.
+const EACH: usize = 100;
+
 /// The first ones pay for what is made once.
 const FIRST: usize = 100;
 
@@ -24,11 +27,12 @@ pub(crate) async fn measure(sessions: usize, time: Duration) -> Outcome<()> {
     let time = 2 * time;
     let daemon = Daemon::start(sessions + FIRST)?;
     println!("{sessions} sessions that are logged in and idle");
-    let first = log_in(&daemon, FIRST).await?;
+    let users = daemon.users(sessions.div_ceil(EACH)).await?;
+    let first = log_in(&daemon, FIRST, &users).await?;
     sleep(SETTLED).await;
     let (before, used) = (daemon.memory()?, daemon.cpu()?);
     let start = Instant::now();
-    let mut lines = log_in(&daemon, sessions).await?;
+    let mut lines = log_in(&daemon, sessions, &users).await?;
     let took = start.elapsed().as_secs_f64();
     let cpu = daemon.cpu()? - used;
     let number = f64::from(u32::try_from(sessions)?);
@@ -83,16 +87,17 @@ fn tell(sessions: usize, before: Memory, after: Memory) {
     );
 }
 
-async fn log_in(daemon: &Daemon, sessions: usize) -> Outcome<Vec<Line>> {
+/// Logs one user in after the other, and the first again after the last.
+async fn log_in(daemon: &Daemon, sessions: usize, users: &[String]) -> Outcome<Vec<Line>> {
     let mut lines = Vec::with_capacity(sessions);
     let mut work = JoinSet::new();
-    for _ in 0..sessions {
+    for token in users.iter().cycle().take(sessions) {
         if work.len() >= AT_ONCE
             && let Some(line) = work.join_next().await
         {
             lines.push(line??);
         }
-        let (address, token) = (daemon.address.clone(), daemon.token.clone());
+        let (address, token) = (daemon.address.clone(), token.clone());
         work.spawn(async move { Line::log_in_at(&address, &token).await });
     }
     while let Some(line) = work.join_next().await {
