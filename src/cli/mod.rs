@@ -3,6 +3,7 @@
 //! Each subcommand is a file with its arguments, whose comments are its help, and its `run`.
 
 mod accept;
+mod bench;
 mod chat;
 mod check_config;
 mod completions;
@@ -144,6 +145,7 @@ enum ClientCommand {
     Discover(discover::Discover),
     #[command(flatten)]
     Remote(RemoteCommand),
+    Bench(bench::Bench),
     Shell(shell::Shell),
     Demo(demo::Demo),
     Completions(completions::Completions),
@@ -260,6 +262,7 @@ impl ClientCommand {
             Self::Completions(command) => command.run(),
             Self::Connect(command) => unless_interrupted(command.run(global, &output)).await,
             Self::Discover(command) => unless_interrupted(command.run(output)).await,
+            Self::Bench(command) => command.run(global, output).await,
             Self::Shell(command) => command.run(global, output).await,
             Self::Demo(command) => unless_interrupted(command.run(output)).await,
             Self::Remote(command) => {

@@ -1,9 +1,10 @@
 //! Parsing a request: one pass per struct, and a refusal that names the field at fault.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::value::{MapAccessDeserializer, StringDeserializer};
+use serde::de::value::{CowStrDeserializer, MapAccessDeserializer};
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -120,9 +121,9 @@ fn quoted(text: &str) -> String {
 
 /// Parses a `T` from those members of the object `json` whose key is `wanted`, and notes in
 /// `fault` the key at which it failed.
-fn parse_noting<T: DeserializeOwned>(
-    json: &[u8],
-    fault: &mut Fault,
+fn parse_noting<'de, T: DeserializeOwned>(
+    json: &'de [u8],
+    fault: &mut Fault<'de>,
     wanted: fn(&str) -> bool,
 ) -> Result<T, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
@@ -137,11 +138,11 @@ fn parse_noting<T: DeserializeOwned>(
 
 /// The member of the object that was being read.
 #[derive(Default)]
-struct Fault {
-    field: Option<String>,
+struct Fault<'de> {
+    field: Option<Cow<'de, str>>,
 }
 
-impl Fault {
+impl Fault<'_> {
     fn into_bad_request(
         self,
         id: u32,
@@ -172,13 +173,13 @@ impl Fault {
     }
 }
 
-struct Members<'a, T> {
-    fault: &'a mut Fault,
+struct Members<'a, 'de, T> {
+    fault: &'a mut Fault<'de>,
     wanted: fn(&str) -> bool,
     value: PhantomData<T>,
 }
 
-impl<'de, T: DeserializeOwned> Visitor<'de> for Members<'_, T> {
+impl<'de, T: DeserializeOwned> Visitor<'de> for Members<'_, 'de, T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -194,24 +195,28 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for Members<'_, T> {
     }
 }
 
+/// A key, which is copied only where it has escapes.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// A map that hides the unwanted members and remembers the last key it gave out.
-struct Noting<'a, A> {
+struct Noting<'a, 'de, A> {
     map: A,
-    fault: &'a mut Fault,
+    fault: &'a mut Fault<'de>,
     wanted: fn(&str) -> bool,
 }
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for Noting<'_, A> {
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Noting<'_, 'de, A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, A::Error> {
-        while let Some(key) = self.map.next_key::<String>()? {
+        while let Some(Key(key)) = self.map.next_key()? {
             if (self.wanted)(&key) {
                 self.fault.field = Some(key.clone());
-                return seed.deserialize(StringDeserializer::new(key)).map(Some);
+                return seed.deserialize(CowStrDeserializer::new(key)).map(Some);
             }
             self.map.next_value::<IgnoredAny>()?;
         }

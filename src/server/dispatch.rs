@@ -10,13 +10,13 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use tokio::io::AsyncRead;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 
 use self::small::Small;
-use super::CommandError;
 use super::batching;
 use super::commands::{self, Command};
 use super::getting::{Asked, Gets, WayOut, Where};
@@ -26,6 +26,7 @@ use super::member::{Member, Refreshed};
 use super::session::{Dialect, End, Session};
 use super::transfers::{Transfers, Underway};
 use super::visitor::Admitted;
+use super::{CommandError, Shutdown};
 use crate::connection::{Outbox, ReceiveError};
 use crate::messages::Attendance;
 use crate::protocol::{
@@ -100,17 +101,18 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
 
     /// Runs until the session ends, and says why it did.
     pub(super) async fn run(mut self) -> End {
+        let stop = self.session.shutdown.stop.clone();
+        let outbox = self.session.outbox.clone();
         loop {
             let turn = self.turn().await;
             let is_frame = matches!(turn, Turn::Frame(_));
-            let stop = self.session.shutdown.stop.clone();
-            let outbox = self.session.outbox.clone();
-            // Whatever a frame waits for, it does not outlive the connection.
+            // Whatever a frame waits for, it does not outlive the connection. Most wait for nothing,
+            // and are spared the queues of those who wait for the end.
             let taken = tokio::select! {
                 biased;
+                taken = self.take(turn) => taken,
                 () = stop.cancelled() => Err(End::Goodbye(GoodbyeReason::ShuttingDown)),
                 () = outbox.closed() => Err(End::Disconnected),
-                taken = self.take(turn) => taken,
             };
             if let Err(end) = taken {
                 return end;
@@ -122,6 +124,9 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     async fn turn(&mut self) -> Turn {
+        if let Some(frame) = self.frame_at_hand() {
+            return Turn::Frame(frame);
+        }
         let is_gathering = self.is_gathering();
         let Session {
             receiver,
@@ -148,6 +153,19 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             turn = received => turn,
             () = self.idle.is_over(|| !tasks.is_empty()) => Turn::Idle,
         }
+    }
+
+    /// The next frame if it is here already and nothing comes before it: of many requests in a row
+    /// only the last waits for all that a session waits for.
+    fn frame_at_hand(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
+        let Shutdown { drain, stop } = &self.session.shutdown;
+        let is_due = stop.is_cancelled()
+            || drain.is_cancelled()
+            || self.changes.has_changed().is_ok_and(|changed| changed);
+        if is_due {
+            return None;
+        }
+        self.session.receiver.next().now_or_never()
     }
 
     async fn take(&mut self, turn: Turn) -> Result<(), End> {

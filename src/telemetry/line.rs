@@ -3,9 +3,9 @@
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
@@ -90,6 +90,22 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     }
 }
 
+/// What a field holds. Cheap to clone: those of a span are in every line of it.
+#[derive(Debug, Clone)]
+enum Value {
+    Text(Arc<str>),
+    Signed(i64),
+    Unsigned(u64),
+    Float(f64),
+    Bool(bool),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
 /// The fields of an event or a span, in the order they were given. The message is one of them.
 #[derive(Debug, Default)]
 struct Fields(Vec<(&'static str, Value)>);
@@ -115,7 +131,7 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.set(field, format!("{value:?}").into());
+        self.set(field, Value::Text(format!("{value:?}").into()));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -123,21 +139,24 @@ impl Visit for Fields {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.set(field, value.into());
+        self.set(field, Value::Signed(value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.set(field, value.into());
+        self.set(field, Value::Unsigned(value));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.set(field, value.into());
+        self.set(field, Value::Float(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.set(field, value.into());
+        self.set(field, Value::Bool(value));
     }
 }
+
+/// Bytes for which a line has room from the start; most need no more.
+const LINE: usize = 384;
 
 struct Line {
     time: Timestamp,
@@ -147,23 +166,24 @@ struct Line {
 
 impl Line {
     fn render(&self, format: Format) -> Result<String, fmt::Error> {
-        let mut line = String::new();
+        let mut line = String::with_capacity(LINE);
         match format {
             Format::Json => self.write_json(&mut line)?,
-            Format::Text { colour } => self.write_text(&mut line, colour)?,
+            Format::Text { colour } => self.write_for_people(&mut line, colour)?,
         }
         Ok(line)
     }
 
-    fn time(&self) -> String {
-        self.time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+    fn time(&self) -> impl fmt::Display {
+        self.time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ")
     }
 
     fn message(&self) -> &str {
         let message = self.fields.0.iter().find(|(name, _)| *name == "message");
-        message
-            .and_then(|(_, text)| text.as_str())
-            .unwrap_or_default()
+        match message {
+            Some((_, Value::Text(text))) => text,
+            _ => "",
+        }
     }
 
     /// The fields but the message. Two of them would hide what every line has, and are renamed.
@@ -178,19 +198,27 @@ impl Line {
 
     /// Writes the fields one by one, since a JSON map would sort them.
     fn write_json(&self, line: &mut String) -> fmt::Result {
-        let level = self.level.as_str().to_ascii_lowercase();
+        let level = match self.level {
+            Level::ERROR => "error",
+            Level::WARN => "warn",
+            Level::INFO => "info",
+            Level::DEBUG => "debug",
+            Level::TRACE => "trace",
+        };
         write!(line, r#"{{"time":"{}","level":"{level}""#, self.time())?;
         line.push_str(r#","message":"#);
-        write_value(line, &self.message().into())?;
+        write_text(line, self.message())?;
         for (name, value) in self.other_fields() {
-            write!(line, ",{}:", Value::from(name))?;
+            line.push(',');
+            write_text(line, name)?;
+            line.push(':');
             write_value(line, value)?;
         }
         line.push_str("}\n");
         Ok(())
     }
 
-    fn write_text(&self, line: &mut String, colour: bool) -> fmt::Result {
+    fn write_for_people(&self, line: &mut String, colour: bool) -> fmt::Result {
         let colour = match self.level {
             _ if !colour => None,
             Level::ERROR => Some(31),
@@ -206,8 +234,8 @@ impl Line {
         write_escaped(line, self.message())?;
         for (name, value) in self.other_fields() {
             write!(line, " {name}=")?;
-            match value.as_str() {
-                Some(text) if is_plain(text) => line.push_str(text),
+            match value {
+                Value::Text(text) if is_plain(text) => line.push_str(text),
                 _ => write_value(line, value)?,
             }
         }
@@ -222,10 +250,28 @@ fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.chars().all(plain)
 }
 
-/// Writes JSON. Where it holds a character that drives a terminal it is within a string, and can
-/// be written as an escape.
+/// Writes JSON.
 fn write_value(line: &mut String, value: &Value) -> fmt::Result {
-    write_escaped(line, &value.to_string())
+    match value {
+        Value::Text(text) => write_text(line, text),
+        Value::Signed(number) => write!(line, "{number}"),
+        Value::Unsigned(number) => write!(line, "{number}"),
+        Value::Float(number) => write!(line, "{}", serde_json::Value::from(*number)),
+        Value::Bool(value) => write!(line, "{value}"),
+    }
+}
+
+/// Writes a JSON string. Where it holds a character that drives a terminal, that can be written as
+/// an escape.
+fn write_text(line: &mut String, text: &str) -> fmt::Result {
+    let needs_no_escape = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if text.bytes().all(needs_no_escape) {
+        line.push('"');
+        line.push_str(text);
+        line.push('"');
+        return Ok(());
+    }
+    write_escaped(line, &serde_json::Value::from(text).to_string())
 }
 
 /// Writes text as it is, but as JSON escapes whatever could break the line, drive a terminal or
@@ -372,7 +418,8 @@ mod tests {
     fn every_json_line_is_json_and_gives_back_what_was_logged() {
         let text = "tab\t nul\0 del\u{7f} next\u{85} line\u{2028} emoji 🦀";
         let line = logged(Format::Json, || tracing::info!(text, "x"));
-        let object: serde_json::Map<String, Value> = serde_json::from_str(&line).expect("JSON");
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&line).expect("JSON");
         assert_eq!(object["text"], text);
         assert_eq!(line.lines().count(), 1);
     }

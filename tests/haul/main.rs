@@ -9,6 +9,7 @@ mod needs;
 mod admin;
 mod again;
 mod bandwidth;
+mod bench;
 mod classic;
 mod client;
 mod command_line;

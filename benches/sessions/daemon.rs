@@ -1,0 +1,165 @@
+//! The server as a process of its own, and what the system knows of it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, copy, sink};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use haul::accounts::{Accounts, HashingCost, NewUser, UserName};
+use haul::protocol::Secret;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::Outcome;
+
+/// A running `haul serve`; it is killed when dropped.
+pub(crate) struct Daemon {
+    pub(crate) address: String,
+    /// Logs the admin in without a password to be hashed.
+    pub(crate) token: String,
+    process: Child,
+    place: TempDir,
+}
+
+/// Of a process and of the system around it, at one moment; in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Memory {
+    /// What the process has in memory.
+    pub(crate) resident: u64,
+    /// The same, of pages that are shared only its share.
+    pub(crate) proportional: u64,
+    /// What the kernel keeps in small objects, sockets among them, for all processes.
+    pub(crate) slab: u64,
+    /// What waits in the buffers of all TCP sockets.
+    pub(crate) buffers: u64,
+}
+
+/// The system counts time of the processor in these, on every Linux.
+const TICKS: f64 = 100.0;
+
+const PAGE: u64 = 4096;
+
+fn haul() -> Command {
+    let program = std::env::var_os("HAUL_PROGRAM");
+    let mut command = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_haul").into()));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HAUL_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+impl Daemon {
+    /// Starts one in an empty directory, for so many sessions.
+    pub(crate) fn start(sessions: usize) -> Outcome<Self> {
+        let place = tempfile::tempdir()?;
+        let data = place.path().join("data");
+        let mut process = haul()
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(&data)
+            .env("HAUL_LIMITS_SESSIONS", sessions.to_string())
+            .env("HAUL_LIMITS_SESSIONS_PER_ADDRESS", "0")
+            .env("HAUL_LIMITS_SESSIONS_PER_USER", "0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut log = BufReader::new(process.stdout.take().ok_or("no output")?);
+        let address = address(&mut log)?;
+        // It logs into a pipe, as it does under a service manager, and somebody reads that.
+        std::thread::spawn(move || copy(&mut log, &mut sink()));
+        let output = haul()
+            .args(["token", "add", "admin", "--data"])
+            .arg(&data)
+            .output()?;
+        let words = String::from_utf8(output.stdout)?;
+        let token = words.split_whitespace().last().ok_or("no token")?;
+        Ok(Self {
+            address,
+            token: token.to_owned(),
+            process,
+            place,
+        })
+    }
+
+    /// Makes so many users; the token of each.
+    pub(crate) async fn users(&self, number: usize) -> Outcome<Vec<String>> {
+        let accounts = Accounts::open(&self.place.path().join("data")).await?;
+        let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
+        let password = Secret::new("correct horse".into());
+        let mut tokens = Vec::with_capacity(number);
+        for number in 0..number {
+            let name: UserName = format!("user-{number}").parse()?;
+            let new = NewUser::default();
+            accounts.add_user(&name, &password, new).await?;
+            let token = accounts.add_token(&name, "bench", None).await?;
+            tokens.push(token.expose().to_owned());
+        }
+        Ok(tokens)
+    }
+
+    /// The directory that the sessions begin in.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.place.path().join("data/homes/admin")
+    }
+
+    /// Seconds of processor that it has used.
+    pub(crate) fn cpu(&self) -> Outcome<f64> {
+        let stat = self.proc("stat")?;
+        // The name of the program is in brackets, and may hold anything.
+        let (_, fields) = stat.rsplit_once(") ").ok_or("no fields")?;
+        let ticks: u32 = fields
+            .split(' ')
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse().unwrap_or(0))
+            .sum();
+        Ok(f64::from(ticks) / TICKS)
+    }
+
+    pub(crate) fn memory(&self) -> Outcome<Memory> {
+        let rollup = self.proc("smaps_rollup")?;
+        let sockets = fs::read_to_string("/proc/net/sockstat")?;
+        let pages = sockets
+            .lines()
+            .find_map(|line| line.strip_prefix("TCP:")?.rsplit(' ').next()?.parse().ok());
+        Ok(Memory {
+            resident: kib(&rollup, "Rss:") * 1024,
+            proportional: kib(&rollup, "Pss:") * 1024,
+            slab: kib(&fs::read_to_string("/proc/meminfo")?, "Slab:") * 1024,
+            buffers: pages.unwrap_or(0) * PAGE,
+        })
+    }
+
+    fn proc(&self, file: &str) -> Outcome<String> {
+        Ok(fs::read_to_string(format!(
+            "/proc/{}/{file}",
+            self.process.id()
+        ))?)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What a file of `/proc` says of `name`.
+fn kib(text: &str, name: &str) -> u64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = value.and_then(|value| value.trim().strip_suffix(" kB"));
+    number.and_then(|kib| kib.parse().ok()).unwrap_or(0)
+}
+
+/// Where it listens, which the log says.
+fn address(log: &mut impl BufRead) -> Outcome<String> {
+    for line in log.lines() {
+        let event: Value = serde_json::from_str(&line?)?;
+        if event["message"] == "listening" {
+            return Ok(event["address"].as_str().unwrap_or_default().to_owned());
+        }
+    }
+    Err("it ended before it listened".into())
+}
