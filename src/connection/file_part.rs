@@ -333,25 +333,25 @@ mod tests {
             second.await.expect("sent").expect("whole");
         });
         let mut receiver = Receiver::new(far, FrameCodec::new(), LONG);
-        let mut received = Vec::new();
+        let mut all = Vec::new();
         while let Some(frame) = receiver.next().await.expect("sound") {
             match frame {
                 Frame::Data { stream: 7, chunk } => {
                     assert!(!chunk.is_empty() && chunk.len() <= LONG_CHUNK);
-                    received.extend_from_slice(&chunk);
+                    all.extend_from_slice(&chunk);
                 }
                 Frame::Control(json) => assert_eq!(json, "{\"id\":7}"),
-                other => panic!("{other:?}"),
+                other @ Frame::Data { .. } => panic!("{other:?}"),
             }
         }
-        assert!(received == content);
+        assert!(all == content);
         sending.await.expect("no panic");
     }
 
     #[tokio::test]
     async fn a_file_that_ends_early_is_told_of_and_the_frames_stay_in_step() {
         let (outbox, far) = connection().await;
-        let file = file(&[b'x'; 200_000]);
+        let file = file(&vec![b'x'; 200_000]);
         let sent = send(&outbox, &file, 0..400_000).await;
         outbox
             .send_after_data(Bytes::from_static(b"{}"))

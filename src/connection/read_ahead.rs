@@ -90,7 +90,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_more_holds_no_memory() {
         let (mut near, far) = duplex(200_000);
-        near.write_all(&[1; 100_000]).await.expect("open");
+        near.write_all(&vec![1; 100_000]).await.expect("open");
         let mut reader = ReadAhead::new(far);
         let mut piece = [0; 4096];
         for _ in 0..2 {

@@ -333,13 +333,12 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                 return self.finish(job, Err(error)).await;
             }
         };
-        let permit = match self.unfinished.clone().try_acquire_owned() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                // What is waited for may be among those that gather.
-                self.begin_gets();
-                self.permit().await
-            }
+        let permit = if let Ok(permit) = self.unfinished.clone().try_acquire_owned() {
+            Some(permit)
+        } else {
+            // What is waited for may be among those that gather.
+            self.begin_gets();
+            self.permit().await
         };
         let asked = Asked {
             id,

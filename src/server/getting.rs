@@ -41,7 +41,7 @@ pub(super) struct Where {
 pub(super) struct WayOut {
     pub(super) outbox: Outbox,
     pub(super) gone: CancellationToken,
-    /// Bounds the gets that send at once.
+    /// Bounds the gets that send bit by bit at once.
     pub(super) sending: Arc<Semaphore>,
 }
 
@@ -80,6 +80,9 @@ impl Gets {
     }
 
     /// Reads and answers until none wait. What is large is given to `alone`.
+    ///
+    /// It takes no turn among the gets that send at once: there is one such worker in a session,
+    /// and what is small does not wait for what is large.
     pub(super) async fn work(&self, member: Member, out: WayOut, alone: impl Fn(Asked)) {
         loop {
             let waiting = self.take();
@@ -87,7 +90,6 @@ impl Gets {
                 return;
             }
             let answering = async {
-                let _turn = out.sending.acquire().await;
                 let (frames, permits) = read(waiting, &member, &alone).await;
                 if !frames.is_empty() {
                     let _ = out.outbox.send_encoded(frames).await;

@@ -125,10 +125,11 @@ impl Reception<'_> {
                     if !self.paced(chunk.len()).await {
                         return Err(self.stop_synced(upload, syncing).await);
                     }
-                    let most = if !self.member.is_paced() { TOGETHER } else { 0 };
+                    let most = if self.member.is_paced() { 0 } else { TOGETHER };
                     let before = upload.written();
                     let work = move || write(upload, (chunk, room), parts, most);
-                    (upload, parts, next) = disk.run(work).await?;
+                    let wrote = disk.run(work).await?;
+                    (upload, parts, next) = (wrote.upload, wrote.parts, wrote.next);
                     *received += upload.written() - before;
                     self.active.sign_of_life();
                     heard = Instant::now();
@@ -228,28 +229,39 @@ impl Reception<'_> {
     }
 }
 
-/// Writes a chunk, and up to so many bytes of others that are there already; a part that is left to
-/// be taken comes back with the rest.
+/// What was lent to the thread that writes; and a part that is left to be taken.
+struct Wrote {
+    upload: Box<Upload>,
+    parts: mpsc::Receiver<PutPart>,
+    next: Option<PutPart>,
+}
+
+/// Writes a chunk, and up to so many bytes of others that are there already.
 fn write(
     mut upload: Box<Upload>,
     mut part: (Bytes, OwnedSemaphorePermit),
     mut parts: mpsc::Receiver<PutPart>,
     most: u64,
-) -> Result<(Box<Upload>, mpsc::Receiver<PutPart>, Option<PutPart>), StorageError> {
+) -> Result<Wrote, StorageError> {
     let end = upload.written() + most;
-    loop {
+    let next = loop {
         let (chunk, room) = part;
         upload.write(&chunk)?;
         drop((chunk, room));
         if upload.written() >= end {
-            return Ok((upload, parts, None));
+            break None;
         }
         part = match parts.try_recv() {
             Ok(PutPart::Chunk(chunk, room)) => (chunk, room),
-            Ok(end) => return Ok((upload, parts, Some(end))),
-            Err(_) => return Ok((upload, parts, None)),
+            Ok(end) => break Some(end),
+            Err(_) => break None,
         };
-    }
+    };
+    Ok(Wrote {
+        upload,
+        parts,
+        next,
+    })
 }
 
 /// Dropping an upload removes its file: not on an async thread.

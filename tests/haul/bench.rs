@@ -72,7 +72,7 @@ async fn a_small_quota_makes_the_file_small_and_one_that_is_full_is_said() {
         bytes: Some(bytes),
         files: None,
     };
-    server.add_user("small", limits(300_000)).await;
+    server.add_user("small", limits(256 * 1024)).await;
     server.add_user("full", limits(100_000)).await;
     let url = |user: &str| format!("haul+plain://{user}@{}", server.address);
     let mut command = measuring(&server, &person, &["--json"]);
@@ -80,7 +80,7 @@ async fn a_small_quota_makes_the_file_small_and_one_that_is_full_is_said() {
     let (output, stdout) = run(command, "").await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let measured: Value = serde_json::from_str(&stdout).expect("one JSON object");
-    assert!(measured["up"]["bytes"].as_u64() <= Some(300_000));
+    assert!(measured["up"]["bytes"].as_u64() <= Some(256 * 1024));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("room for a file of"), "{said}");
     let mut command = measuring(&server, &person, &[]);

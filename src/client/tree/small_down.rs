@@ -61,6 +61,12 @@ struct Arrived {
     came: Came,
 }
 
+/// What has become of a file that had come, and how many bytes it was found with.
+struct Written {
+    landed: Landed,
+    size: u64,
+}
+
 /// The small files of one job.
 pub(super) struct Small {
     options: FileOptions,
@@ -68,7 +74,7 @@ pub(super) struct Small {
     flying: HashMap<u64, Flying>,
     asking: FuturesUnordered<BoxFuture<'static, ()>>,
     arrived: Vec<Arrived>,
-    writing: FuturesUnordered<BoxFuture<'static, Result<Vec<(Landed, u64)>, ClientError>>>,
+    writing: FuturesUnordered<BoxFuture<'static, Result<Vec<Written>, ClientError>>>,
     writers: usize,
     /// Files and bytes that are somewhere in here.
     count: usize,
@@ -223,15 +229,16 @@ impl Small {
         let writing = blocking(move || {
             let written = arrived.into_iter().map(|arrived| {
                 let size = arrived.flying.size;
-                (write(arrived, options), size)
+                let landed = write(arrived, options);
+                Written { landed, size }
             });
             Ok(written.collect())
         });
         self.writing.push(Box::pin(writing));
     }
 
-    fn written(&mut self, written: Vec<(Landed, u64)>, progress: &Progress) -> Vec<Landed> {
-        let landed = written.into_iter().map(|(landed, size)| {
+    fn written(&mut self, written: Vec<Written>, progress: &Progress) -> Vec<Landed> {
+        let landed = written.into_iter().map(|Written { landed, size }| {
             self.left(size);
             if let Landed::Got(_, fetched) = &landed {
                 let mut file = progress.file(size);

@@ -147,6 +147,7 @@ pub(in crate::server) fn get_small(
         return Ok(None);
     }
     let content = file.read_at(range.start, length)?;
+    file.check_unchanged()?;
     let digest = match digest {
         Wanted::None => None,
         Wanted::Kept(digest) => Some(digest),
@@ -159,7 +160,6 @@ pub(in crate::server) fn get_small(
             Some(hasher.finish())
         }
     };
-    file.check_unchanged()?;
     let size = file.info().size;
     Ok(Some(SmallFile {
         begin: begin(&file, &range),
@@ -240,7 +240,7 @@ impl<'a> Sending<'a> {
                 continue;
             }
             // Who has a limited share of the network takes it in small pieces.
-            let most = if !self.member.is_paced() { PART } else { CHUNK };
+            let most = if self.member.is_paced() { CHUNK } else { PART };
             let length = self.next_length(most);
             self.member.pace_down(length).await;
             let slot = outbox.data_slot().await?;
