@@ -38,6 +38,7 @@ mod resume;
 mod serving;
 mod sessions;
 mod small_files;
+mod small_gets;
 mod stopping;
 mod strace;
 mod talking;

@@ -614,10 +614,11 @@ async fn a_file_that_is_truncated_during_a_get_ends_it_with_an_error_and_the_ses
 }
 
 /// Turns one bit over, as if nothing had happened.
-fn rot(path: &std::path::Path) {
+pub(crate) fn rot(path: &std::path::Path) {
     let times = std::fs::metadata(path).and_then(|meta| meta.modified());
     let mut bytes = std::fs::read(path).expect("there");
-    bytes[150_000] ^= 1;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
     std::fs::write(path, &bytes).expect("written");
     let file = std::fs::File::options()
         .write(true)
