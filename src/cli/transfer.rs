@@ -93,6 +93,7 @@ where
 {
     let progress = Progress::new();
     let bar = Bar::new(remote.output, &progress);
+    let moved = progress.clone();
     let (sender, mut notes) = mpsc::channel(NOTES);
     let started = Instant::now();
     let shown = &bar;
@@ -106,7 +107,18 @@ where
     };
     let both = async { tokio::try_join!(work, listen) };
     let (summary, ()) = bar.during(both).await?;
-    let summary = summary?;
+    let summary = match summary {
+        Ok(summary) => summary,
+        Err(error) => {
+            if moved.files() > 0 {
+                let files = count(moved.files(), "file");
+                remote
+                    .output
+                    .note(&format!("{files} arrived before it had to stop"));
+            }
+            return Err(error.into());
+        }
+    };
     if summary.files > 0 || summary.failed == 0 {
         sum_up(remote, &summary, started);
     }

@@ -295,7 +295,11 @@ impl Sink {
             .suffix(".part")
             .permissions(new_file_permissions())
             .tempfile_in(directory)
-            .map_err(failed)?;
+            // What it says of a name that is nobody's business is left out.
+            .map_err(|error| {
+                let errno = error.raw_os_error();
+                failed(errno.map_or(error, io::Error::from_raw_os_error))
+            })?;
         if let Some(there) = there.filter(Metadata::is_file)
             && if_exists == IfExists::Replace
         {
