@@ -17,7 +17,10 @@ async fn a_thousand_gets_in_a_row_are_each_answered_once_and_whole() {
     const GETS: u64 = 1000;
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
-    let content = |number: u64| format!("{number} ").repeat(number as usize * 40);
+    let content = |number: u64| {
+        let times = usize::try_from(number * 40).expect("a few");
+        format!("{number} ").repeat(times)
+    };
     for number in 0..FILES {
         let path = server.home("alice").join(number.to_string());
         fs::write(path, content(number)).expect("written");
@@ -32,7 +35,7 @@ async fn a_thousand_gets_in_a_row_are_each_answered_once_and_whole() {
     }
     alice.send_bytes(&burst).await;
     let (mut bytes, mut done): (BTreeMap<u64, Vec<u8>>, _) = (BTreeMap::new(), BTreeMap::new());
-    while done.len() < GETS as usize {
+    while done.len() as u64 != GETS {
         match alice.receive().await {
             Received::Data { stream, chunk } => {
                 let all = bytes.get_mut(&u64::from(stream)).expect("it has begun");
@@ -46,7 +49,7 @@ async fn a_thousand_gets_in_a_row_are_each_answered_once_and_whole() {
                     assert!(done.insert(id, reply).is_none(), "{id} is answered twice");
                 }
             }
-            other => panic!("{other:?}"),
+            Received::Closed => panic!("it hung up"),
         }
     }
     for (id, reply) in done {
