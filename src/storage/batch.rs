@@ -110,6 +110,8 @@ struct Item {
 struct Batch {
     staged: Vec<Ready>,
     files: Vec<File>,
+    /// From before the first of them was written.
+    witness: Option<OpenDir>,
     /// Bytes more for which the disk has room, as far as it was asked.
     room: u64,
     /// The directories that were looked into, to see at once what can not be.
@@ -173,6 +175,9 @@ impl Batch {
             });
         }
         let digest = upload.digest(&place.full)?;
+        if self.witness.is_none() {
+            self.witness = Some(staging.witness().at("stage", &place.full)?);
+        }
         let (staged, mut file) = staging.file().at("stage", &place.full)?;
         for piece in &upload.content {
             file.write_all(piece).at("write", &place.full)?;
@@ -237,11 +242,11 @@ impl Batch {
 
     /// Brings all to the disk and gives each its name.
     fn commit(self, by: &Uploader, answers: &mut Answers) {
-        let Some(first) = self.staged.first() else {
+        let (Some(first), Some(witness)) = (self.staged.first(), self.witness) else {
             return;
         };
         let staging = Arc::clone(&first.place.space.staging);
-        if let Err(error) = staging.sync_files(&self.files) {
+        if let Err(error) = staging.sync_files(&self.files, &witness) {
             for ready in self.staged {
                 answers.push((ready.index, failed(&error, &ready.place.full)));
             }
@@ -249,7 +254,7 @@ impl Batch {
         }
         drop(self.files);
         let named = name_all(self.staged, answers);
-        let Err(error) = sync_dirs(&staging, &named) else {
+        let Err(error) = sync_dirs(&staging, &named, &witness) else {
             let lasting = named.into_iter().map(|named| (named.index, named.last(by)));
             answers.extend(lasting.map(|(index, committed)| (index, Ok(committed))));
             return;
@@ -292,14 +297,14 @@ fn name_all(staged: Vec<Ready>, answers: &mut Answers) -> Vec<Named> {
 }
 
 /// Makes the new names survive a power cut: each directory is asked once.
-fn sync_dirs(staging: &Staging, named: &[Named]) -> std::io::Result<()> {
+fn sync_dirs(staging: &Staging, named: &[Named], witness: &OpenDir) -> std::io::Result<()> {
     let mut dirs: Vec<_> = named.iter().flat_map(|named| &named.landed.dirs).collect();
     dirs.sort_unstable_by_key(|dir| Arc::as_ptr(dir));
     dirs.dedup_by(|a, b| Arc::ptr_eq(a, b));
     if dirs.is_empty() {
         return Ok(());
     }
-    staging.sync_dirs(&dirs)
+    staging.sync_dirs(&dirs, witness)
 }
 
 impl SmallUpload {

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use rustix::fs::{
     AtFlags, CWD, Dir as Entries, Mode, OFlags, RenameFlags, fstatvfs, fsync, mkdirat, openat,
-    readlinkat, renameat, renameat_with, unlinkat,
+    readlinkat, renameat, renameat_with, syncfs, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
@@ -213,6 +213,11 @@ impl OpenDir {
     /// Makes the names in it survive a power cut.
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(fsync(&self.file)?)
+    }
+
+    /// Waits until everything written to its file system so far is on the disk.
+    pub(super) fn sync_disk(&self) -> io::Result<()> {
+        Ok(syncfs(&self.file)?)
     }
 
     /// Bytes that may still be written to its disk, and the size of the disk.

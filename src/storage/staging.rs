@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
-use rustix::fs::{FlockOperation, flock, syncfs};
+use rustix::fs::{FlockOperation, flock};
 use rustix::system::uname;
 
 use super::error::{At, Room, StorageError};
@@ -173,26 +173,32 @@ impl Staging {
         result
     }
 
+    /// What is told of every write to the file system that fails from now on, whoever else is told
+    /// of it: the kernel tells each open handle once.
+    pub(super) fn witness(&self) -> io::Result<OpenDir> {
+        self.dir.open_dir(c".")
+    }
+
     /// Brings files to the disk: each by itself, or with all that the file system holds, where that
-    /// is told to fail if any of it does.
-    pub(super) fn sync_files(&self, files: &[File]) -> io::Result<()> {
+    /// fails if any of it does. The `witness` is from before they were written.
+    pub(super) fn sync_files(&self, files: &[File], witness: &OpenDir) -> io::Result<()> {
         if files.len() >= TOGETHER && self.tells_all {
-            return self.sync_all();
+            return self.synced(witness.sync_disk());
         }
         self.synced(files.iter().try_for_each(File::sync_all))
     }
 
     /// Makes the names in directories survive a power cut, as [`Self::sync_files`] does with content.
-    pub(super) fn sync_dirs(&self, dirs: &[&Arc<OpenDir>]) -> io::Result<()> {
+    pub(super) fn sync_dirs(&self, dirs: &[&Arc<OpenDir>], witness: &OpenDir) -> io::Result<()> {
         if dirs.len() >= TOGETHER && self.tells_all {
-            return self.sync_all();
+            return self.synced(witness.sync_disk());
         }
         self.synced(dirs.iter().try_for_each(|dir| dir.sync()))
     }
 
     /// Waits until everything written to the file system so far is on the disk.
     pub(super) fn sync_all(&self) -> io::Result<()> {
-        self.synced(syncfs(&self.dir).map_err(io::Error::from))
+        self.synced(self.dir.sync_disk())
     }
 
     pub(super) fn is_degraded(&self) -> bool {
