@@ -21,17 +21,11 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::{ChunkLength, Outlet};
-use crate::protocol::{MAX_CHUNK, MAX_PAYLOAD, put_data_head};
-
-/// Bytes after which something else may come in between.
-const AT_ONCE: usize = 1024 * 1024;
+use super::Outlet;
+use crate::protocol::put_data_head;
 
 /// Bytes copied at a time where `sendfile` does not work.
 const COPIED: usize = 64 * 1024;
-
-/// Bytes of a frame before its chunk.
-const HEAD: usize = size_of::<u32>() + MAX_PAYLOAD - MAX_CHUNK;
 
 /// Runs what may wait for a disk on threads that may wait.
 pub trait MayBlock: Send + Sync {
@@ -42,16 +36,13 @@ pub trait MayBlock: Send + Sync {
 /// What has become of a part, told once it has left or never will.
 pub type Sent = oneshot::Receiver<io::Result<()>>;
 
-/// A part of a file on its way.
+/// A part of a file on its way, as one data frame.
 pub struct FilePart {
-    stream: u32,
-    file: Arc<dyn AsFd + Send + Sync>,
-    /// What is not sent yet.
-    rest: Range<u64>,
-    /// Of the frame that is begun: what of its head is not sent yet, and how many bytes of file.
+    /// What is not sent yet of what comes before the bytes.
     head: Bytes,
-    left: usize,
-    chunk: ChunkLength,
+    file: Arc<dyn AsFd + Send + Sync>,
+    /// The bytes that are not sent yet.
+    rest: Range<u64>,
     threads: Arc<dyn MayBlock>,
     sent: oneshot::Sender<io::Result<()>>,
 }
@@ -59,67 +50,69 @@ pub struct FilePart {
 /// How far one go came.
 pub struct Step {
     part: Box<FilePart>,
-    frames: usize,
     outcome: io::Result<()>,
 }
 
 impl FilePart {
-    /// The bytes in `range` of `file`, for `stream`.
+    /// `length` bytes of `file` from `start` on, for `stream`.
+    ///
+    /// # Panics
+    /// If they are more than [`MAX_CHUNK`](crate::protocol::MAX_CHUNK).
     pub fn new(
         stream: u32,
         file: Arc<dyn AsFd + Send + Sync>,
-        range: Range<u64>,
+        start: u64,
+        length: usize,
         threads: Arc<dyn MayBlock>,
     ) -> (Box<Self>, Sent) {
         let (sent, receiver) = oneshot::channel();
+        let mut head = BytesMut::new();
+        put_data_head(&mut head, stream, length);
         let part = Self {
-            stream,
+            head: head.freeze(),
             file,
-            rest: range,
-            head: Bytes::new(),
-            left: 0,
-            chunk: ChunkLength::default(),
+            rest: start..start + length as u64,
             threads,
             sent,
         };
         (Box::new(part), receiver)
     }
 
-    /// Sends what the socket takes, up to a number of bytes. Fails with
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock) where the socket takes no more, with
-    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) where the file ends early.
-    fn send_some(&mut self, socket: BorrowedFd<'_>, frames: &mut usize) -> io::Result<()> {
-        let most = AT_ONCE / self.chunk.bytes();
-        while *frames < most && self.begin_frame() {
-            while !self.head.is_empty() {
-                // More follows at once: the head is no packet of its own.
-                let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-                match send(socket, &self.head, flags) {
-                    Ok(sent) => self.head.advance(sent),
-                    Err(Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
+    /// Sends what the socket takes. Fails with [`WouldBlock`](io::ErrorKind::WouldBlock) where it
+    /// takes no more, with [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) where the file ends early.
+    fn send_some(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        while !self.head.is_empty() {
+            // More follows at once: the head is no packet of its own.
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match send(socket, &self.head, flags) {
+                Ok(sent) => self.head.advance(sent),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
-            while self.left > 0 {
-                match self.send_file(socket) {
-                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    Ok(sent) => self.left -= sent,
-                    Err(Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
+        }
+        while !self.rest.is_empty() {
+            match self.send_file(socket) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
-            *frames += 1;
         }
         Ok(())
     }
 
-    /// Sends bytes of the frame that is begun.
+    /// Bytes that are not sent yet: no more than a frame has.
+    fn left(&self) -> usize {
+        usize::try_from(self.rest.end - self.rest.start).unwrap_or(usize::MAX)
+    }
+
+    /// Sends some of the bytes.
     fn send_file(&mut self, socket: BorrowedFd<'_>) -> rustix::io::Result<usize> {
+        let left = self.left();
         let start = &mut self.rest.start;
-        match sendfile(socket, &self.file, Some(start), self.left) {
+        match sendfile(socket, &self.file, Some(start), left) {
             // File systems that can not do it.
             Err(Errno::INVAL | Errno::NOSYS) => {
-                let mut bytes = vec![0; self.left.min(COPIED)];
+                let mut bytes = vec![0; left.min(COPIED)];
                 let read = pread(&self.file, &mut bytes, *start)?;
                 let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
                 let sent = send(socket, &bytes[..read], flags)?;
@@ -130,85 +123,44 @@ impl FilePart {
         }
     }
 
-    /// Makes the head of the next frame if none is begun; `false` if there is none.
-    fn begin_frame(&mut self) -> bool {
-        if self.left > 0 {
-            return true;
-        }
-        let rest = self.rest.end.saturating_sub(self.rest.start);
-        let most = self.chunk.bytes();
-        self.left = usize::try_from(rest).map_or(most, |rest| rest.min(most));
-        let mut head = BytesMut::new();
-        put_data_head(&mut head, self.stream, self.left);
-        self.head = head.freeze();
-        self.left > 0
-    }
-
-    /// Sends frames until something else may be sent in between, or all is; what is left.
+    /// Sends the frame.
     ///
     /// # Errors
     /// As for [`write_frames`](super::write_frames). What goes wrong with the file is told to who
-    /// waits for the part, and the frame that was begun is filled up.
+    /// waits for the part, and the frame is filled up.
     pub(super) async fn send<W: AsyncWrite + Unpin>(
         mut self: Box<Self>,
         outlet: &mut Outlet<W>,
         write_timeout: Duration,
-    ) -> io::Result<Option<Box<Self>>> {
-        self.chunk = outlet.chunk;
-        let mut begun = Instant::now();
-        loop {
+    ) -> io::Result<()> {
+        let deadline = Instant::now() + write_timeout;
+        let outcome = loop {
             let socket = of(outlet)?.as_fd().try_clone_to_owned()?;
-            let Step {
-                part,
-                frames,
-                outcome,
-            } = self.go(socket).await.ok_or(io::ErrorKind::Interrupted)?;
-            self = part;
-            if let Ok(frames @ 1..) = u32::try_from(frames) {
-                let now = Instant::now();
-                outlet.chunk.took((now - begun) / frames);
-                begun = now;
-            }
-            let deadline = begun + write_timeout;
-            match outcome {
-                Ok(()) if self.rest.is_empty() => {
-                    let _ = self.sent.send(Ok(()));
-                    return Ok(None);
-                }
-                Ok(()) => return Ok(Some(self)),
+            let step = self.go(socket).await.ok_or(io::ErrorKind::Interrupted)?;
+            self = step.part;
+            match step.outcome {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     timeout_at(deadline, writable(of(outlet)?)).await??;
-                    if self.is_between_frames() {
-                        return Ok(Some(self));
-                    }
                 }
                 Err(error) if is_of_socket(&error) => return Err(error),
-                Err(error) => {
-                    let filling = fill(&mut outlet.writer, &self.head, self.left);
-                    timeout_at(deadline, filling).await??;
-                    let _ = self.sent.send(Err(error));
-                    return Ok(None);
-                }
+                outcome => break outcome,
             }
+        };
+        if outcome.is_err() {
+            let filling = fill(&mut outlet.writer, &self.head, self.left());
+            timeout_at(deadline, filling).await??;
         }
-    }
-
-    /// Whether the next byte begins a frame.
-    fn is_between_frames(&self) -> bool {
-        self.left == 0 || self.head.len() == HEAD
+        // Nobody has to wait for it.
+        let _ = self.sent.send(outcome);
+        Ok(())
     }
 
     fn go(self: Box<Self>, socket: OwnedFd) -> BoxFuture<'static, Option<Step>> {
         let threads = Arc::clone(&self.threads);
         let mut part = self;
         threads.run(Box::new(move || {
-            let mut frames = 0;
-            let outcome = part.send_some(socket.as_fd(), &mut frames);
-            Step {
-                part,
-                frames,
-                outcome,
-            }
+            let outcome = part.send_some(socket.as_fd());
+            Step { part, outcome }
         }))
     }
 }
@@ -216,7 +168,6 @@ impl FilePart {
 impl std::fmt::Debug for FilePart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FilePart")
-            .field("stream", &self.stream)
             .field("rest", &self.rest)
             .finish_non_exhaustive()
     }
@@ -279,6 +230,7 @@ mod tests {
     use crate::protocol::{Frame, FrameCodec};
 
     const LONG: Duration = Duration::from_secs(60);
+    const MUCH: usize = 64 << 20;
 
     /// Threads that may wait, as many as are asked for.
     struct Threads;
@@ -312,11 +264,33 @@ mod tests {
         Arc::new(file)
     }
 
-    async fn send(outbox: &Outbox, file: &Arc<File>, range: Range<u64>) -> Sent {
+    async fn send(outbox: &Outbox, file: &Arc<File>, start: usize, length: usize) -> Sent {
         let slot = outbox.data_slot().await.expect("open");
-        let (part, sent) = FilePart::new(7, file.clone(), range, Arc::new(Threads));
+        let threads = Arc::new(Threads);
+        let (part, sent) = FilePart::new(7, file.clone(), start as u64, length, threads);
         slot.send_part(part);
         sent
+    }
+
+    /// Sends 64 MiB of nothing, as long as anything is sent.
+    fn send_much(outbox: &Outbox) -> tokio::task::JoinHandle<Option<Sent>> {
+        let outbox = outbox.clone();
+        let file = file(&[]);
+        file.set_len(MUCH as u64).expect("sparse");
+        tokio::spawn(async move {
+            let mut last = None;
+            for start in (0..MUCH).step_by(LONG_CHUNK) {
+                let Ok(slot) = outbox.data_slot().await else {
+                    break;
+                };
+                let threads = Arc::new(Threads);
+                let (part, sent) =
+                    FilePart::new(7, file.clone(), start as u64, LONG_CHUNK, threads);
+                slot.send_part(part);
+                last = Some(sent);
+            }
+            last
+        })
     }
 
     #[tokio::test]
@@ -325,12 +299,16 @@ mod tests {
         let content: Vec<u8> = (0..=250).cycle().take(5_000_003).collect();
         let file = file(&content);
         let sending = tokio::spawn(async move {
-            let first = send(&outbox, &file, 0..3_000_000).await;
-            let second = send(&outbox, &file, 3_000_000..5_000_003).await;
+            let mut all = Vec::new();
+            for start in (0..5_000_003).step_by(LONG_CHUNK) {
+                let length = LONG_CHUNK.min(5_000_003 - start);
+                all.push(send(&outbox, &file, start, length).await);
+            }
             let last = Bytes::from_static(b"{\"id\":7}");
             outbox.send_after_data(last).await.expect("open");
-            first.await.expect("sent").expect("whole");
-            second.await.expect("sent").expect("whole");
+            for sent in all {
+                sent.await.expect("sent").expect("whole");
+            }
         });
         let mut receiver = Receiver::new(far, FrameCodec::new(), LONG);
         let mut all = Vec::new();
@@ -352,7 +330,7 @@ mod tests {
     async fn a_file_that_ends_early_is_told_of_and_the_frames_stay_in_step() {
         let (outbox, far) = connection().await;
         let file = file(&vec![b'x'; 200_000]);
-        let sent = send(&outbox, &file, 0..400_000).await;
+        let sent = send(&outbox, &file, 0, 400_000).await;
         outbox
             .send_after_data(Bytes::from_static(b"{}"))
             .await
@@ -369,13 +347,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_small_reply_overtakes_a_large_part_that_the_peer_does_not_read_yet() {
+    async fn a_small_reply_overtakes_a_large_file_that_the_peer_does_not_read_yet() {
         let (outbox, mut far) = connection().await;
-        let size = 64 << 20;
-        let file = file(&[]);
-        file.set_len(size).expect("sparse");
-        let _sent = send(&outbox, &file, 0..size).await;
-        // Something has left, so the part is begun.
+        let sending = send_much(&outbox);
+        // Something has left, so the first is begun.
         far.readable().await.expect("open");
         outbox.send(Bytes::from_static(b"{}")).await.expect("open");
         drop(outbox);
@@ -391,7 +366,8 @@ mod tests {
                 .await
                 .expect("a chunk");
         }
-        assert!(before < size / 2, "{before} bytes came before it");
+        assert!(before < MUCH as u64 / 2, "{before} bytes came before it");
+        sending.abort();
     }
 
     #[tokio::test]
@@ -401,12 +377,11 @@ mod tests {
         let (near, far) = tokio::join!(listener.accept(), TcpStream::connect(address));
         let outlet = Outlet::tcp_stream(near.expect("accepted").0.into_split().1);
         let (outbox, queue) = Outbox::of(&outlet);
-        let file = file(&[]);
-        file.set_len(1 << 30).expect("sparse");
-        let sent = send(&outbox, &file, 0..1 << 30).await;
+        let sending = send_much(&outbox);
         let error = write_frames(outlet, queue, Duration::from_millis(50)).await;
         assert_eq!(error.expect_err("stuck").kind(), io::ErrorKind::TimedOut);
-        assert!(sent.await.is_err(), "it never leaves");
+        let last = sending.await.expect("no panic").expect("some were sent");
+        assert!(last.await.is_err(), "it never leaves");
         drop(far);
     }
 }

@@ -21,5 +21,6 @@ pub use self::outbox::{Closed, DataSlot, Outbox, OutboxQueue, write_frames};
 pub use self::outlet::Outlet;
 pub use self::read_ahead::ReadAhead;
 pub use self::receiver::{ReceiveError, Receiver};
+
 #[cfg(test)]
 mod tests;

@@ -37,8 +37,6 @@ pub struct OutboxQueue {
     data: mpsc::Receiver<Box<Data>>,
     /// Taken out of its lane while something that was sent before it was not yet there.
     next_data: Option<Box<Data>>,
-    /// Of which some frames are written.
-    begun: Option<Box<FilePart>>,
 }
 
 /// What goes through the data lane. Boxed there: a channel keeps room for many, and most sessions
@@ -101,7 +99,6 @@ impl Outbox {
             events: events.clone(),
             data: data_queue,
             next_data: None,
-            begun: None,
         };
         let outbox = Self {
             control,
@@ -199,7 +196,7 @@ pub async fn write_frames<W: AsyncWrite + Unpin>(
             Next::Frame(frame) => put_head(&mut head, frame),
             Next::Part(part) => {
                 // Boxed: a silent session does not keep the room that this needs.
-                queue.begun = Box::pin(part.send(&mut outlet, write_timeout)).await?;
+                Box::pin(part.send(&mut outlet, write_timeout)).await?;
                 continue;
             }
             Next::Encoded(frames) => frames,
@@ -271,9 +268,6 @@ impl OutboxQueue {
                 },
                 event = self.events.next(), if !control_ended && !is_held => {
                     return Some(Next::Event(event));
-                }
-                part = async { self.begun.take() }, if self.begun.is_some() => {
-                    return part.map(Next::Part);
                 }
                 data = self.data.recv(), if !data_ended && !is_held => match data {
                     Some(data) => self.next_data = Some(data),

@@ -5,13 +5,9 @@ use std::fmt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
-use super::ChunkLength;
-
 /// Where frames are written to.
 pub struct Outlet<W> {
     pub(super) writer: W,
-    /// Of the frames that the kernel makes of files.
-    pub(super) chunk: ChunkLength,
     tcp: fn(&W) -> Option<&TcpStream>,
 }
 
@@ -20,7 +16,6 @@ impl<W> Outlet<W> {
     pub fn new(writer: W) -> Self {
         Self {
             writer,
-            chunk: ChunkLength::default(),
             tcp: |_| None,
         }
     }
@@ -46,7 +41,6 @@ impl Outlet<OwnedWriteHalf> {
     pub fn tcp_stream(writer: OwnedWriteHalf) -> Self {
         Self {
             writer,
-            chunk: ChunkLength::default(),
             tcp: |writer| Some(writer.as_ref()),
         }
     }

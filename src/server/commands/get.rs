@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::{CHUNK, ChunkLength, Closed, FilePart, LONG_CHUNK, MayBlock, Outbox, Sent};
+use crate::connection::{CHUNK, ChunkLength, Closed, FilePart, MayBlock, Outbox, Sent};
 use crate::protocol::{
     Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, Hasher, encode_begin, encode_ok,
 };
@@ -20,11 +20,8 @@ use crate::server::job::Outcome;
 use crate::server::member::Member;
 use crate::storage::{StorageError, StoredFile, Verifier, View, VirtualPath};
 
-/// Bytes that the kernel is given to send at a time.
-const PART: usize = 8 * LONG_CHUNK;
-
-/// Parts that wait behind the one that leaves.
-const PARTS: usize = 1;
+/// Parts that may be under way: one that leaves, and those that wait behind it.
+const PARTS: usize = 3;
 
 /// Sends what `get` asks for on stream `id`, once `sending` has a turn for it.
 pub(in crate::server) async fn get(
@@ -42,11 +39,7 @@ pub(in crate::server) async fn get(
         let begin = begin(&transfer.file, &transfer.rest);
         outbox.send(encode_begin(id, &begin)).await?;
         transfer.hash_prefix().await?;
-        if outbox.takes_files() && !transfer.is_hashed_here() {
-            transfer.send_parts(id, outbox, &mut sent).await?;
-        } else {
-            transfer.send_chunks(id, outbox, &mut sent).await?;
-        }
+        transfer.send(id, outbox, &mut sent).await?;
         let reply = transfer.finish().await?;
         Ok(encode_ok(id, &reply))
     };
@@ -201,14 +194,13 @@ impl<'a> Sending<'a> {
         matches!(self.digest, Wanted::Whole(_) | Wanted::Part(_))
     }
 
-    /// Sends the bytes through this process, which hashes or encrypts them.
-    async fn send_chunks(
-        &mut self,
-        id: u32,
-        outbox: &Outbox,
-        sent: &mut u64,
-    ) -> Result<(), CommandError> {
+    /// Sends the bytes: through this process, where they are hashed or encrypted, else the kernel
+    /// does it.
+    async fn send(&mut self, id: u32, outbox: &Outbox, sent: &mut u64) -> Result<(), CommandError> {
+        let by_kernel = outbox.takes_files() && !self.is_hashed_here();
+        let threads: Arc<dyn MayBlock> = Arc::new(self.member.disk.clone());
         let mut chunk_length = ChunkLength::default();
+        let mut under_way = VecDeque::new();
         while !self.rest.is_empty() {
             let length = self.next_length(chunk_length.bytes());
             self.member.pace_down(length).await;
@@ -217,52 +209,33 @@ impl<'a> Sending<'a> {
             if !self.member.is_paced() {
                 chunk_length.took(asked.elapsed());
             }
-            let chunk = self.next_chunk(length).await?;
-            *sent += chunk.len() as u64;
-            slot.send(id, chunk);
-        }
-        Ok(())
-    }
-
-    /// Has the kernel send the bytes.
-    async fn send_parts(
-        &mut self,
-        id: u32,
-        outbox: &Outbox,
-        sent: &mut u64,
-    ) -> Result<(), CommandError> {
-        let threads: Arc<dyn MayBlock> = Arc::new(self.member.disk.clone());
-        let mut under_way = VecDeque::new();
-        while !self.rest.is_empty() || !under_way.is_empty() {
-            if under_way.len() > PARTS || self.rest.is_empty() {
-                let part: Option<Sent> = under_way.pop_front();
-                self.left(part).await?;
-                continue;
+            if by_kernel {
+                let (file, start) = (self.file.share(), self.rest.start);
+                let (part, left) = FilePart::new(id, file, start, length, Arc::clone(&threads));
+                slot.send_part(part);
+                self.rest.start += length as u64;
+                under_way.push_back(left);
+            } else {
+                slot.send(id, self.next_chunk(length).await?);
             }
-            // Who has a limited share of the network takes it in small pieces.
-            let most = if self.member.is_paced() { CHUNK } else { PART };
-            let length = self.next_length(most);
-            self.member.pace_down(length).await;
-            let slot = outbox.data_slot().await?;
-            let end = self.rest.start + length as u64;
-            let range = std::mem::replace(&mut self.rest.start, end)..end;
-            let (part, done) = FilePart::new(id, self.file.share(), range, Arc::clone(&threads));
-            slot.send_part(part);
             *sent += length as u64;
-            under_way.push_back(done);
+            if under_way.len() > PARTS
+                && let Some(part) = under_way.pop_front()
+            {
+                self.left(part).await?;
+            }
+        }
+        for part in under_way {
+            self.left(part).await?;
         }
         Ok(())
     }
 
     /// Waits until a part has left.
-    async fn left(&self, part: Option<Sent>) -> Result<(), CommandError> {
-        match part {
-            None => Ok(()),
-            Some(part) => match part.await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(self.file.unreadable(error).into()),
-                Err(_) => Err(Closed.into()),
-            },
+    async fn left(&self, part: Sent) -> Result<(), CommandError> {
+        match part.await {
+            Ok(sent) => sent.map_err(|error| self.file.unreadable(error).into()),
+            Err(_) => Err(Closed.into()),
         }
     }
 
