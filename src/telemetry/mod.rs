@@ -5,6 +5,7 @@
 //! leaves out the spans below its level with the events: give a span the level `error` to have it
 //! on every line.
 
+mod beside;
 mod daily;
 mod line;
 
@@ -21,6 +22,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{Log, LogFormat};
+
+pub use beside::{is_json_beside, log_panics, say_beside};
 use daily::DailyFile;
 use line::{Format, Lines};
 
@@ -55,6 +58,8 @@ pub enum TelemetryError {
 pub struct Telemetry {
     outputs: Vec<Output>,
     level: Level,
+    /// Whether the last words are JSON too.
+    in_json: bool,
 }
 
 /// What is logged, to be changed while it is. Cheap to clone.
@@ -103,6 +108,7 @@ pub fn start(log: &Log) -> Result<Telemetry, TelemetryError> {
     Ok(Telemetry {
         outputs,
         level: Level(level),
+        in_json: is_json_beside(log.format),
     })
 }
 
@@ -148,7 +154,12 @@ impl Drop for Telemetry {
         let lost = self.lost_lines();
         if lost > 0 {
             // There is no other place left to say so, and none to report a failure to.
-            let _ = writeln!(io::stderr(), "haul: {lost} lines of the log were lost");
+            let said = format!("{lost} lines of the log were lost");
+            if self.in_json {
+                say_beside("lines_lost", &said);
+            } else {
+                let _ = writeln!(io::stderr(), "haul: {said}");
+            }
         }
     }
 }
@@ -246,6 +257,7 @@ mod tests {
         let mut telemetry = Telemetry {
             outputs: vec![output],
             level: Level(reload::Layer::new(EnvFilter::default()).1),
+            in_json: false,
         };
         writer.write_all(b"first\n").expect("taken");
         working.recv().expect("the first line is being written");
@@ -270,6 +282,7 @@ mod tests {
         let telemetry = Telemetry {
             outputs: vec![output],
             level: Level(reload::Layer::new(EnvFilter::default()).1),
+            in_json: false,
         };
         writer.write_all(b"first\n").expect("taken");
         working.recv().expect("the first line is being written");
