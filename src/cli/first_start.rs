@@ -148,7 +148,8 @@ pub(super) fn say_what_to_do_next(
             let password_file = file.display();
             info!(
                 name: "admin_made",
-                user = ADMIN, %password_file, connect, "the account `admin` is new"
+                user = ADMIN, %password_file, connect,
+                "the first account was made"
             );
         }
         return;
