@@ -7,6 +7,7 @@ use super::output::safe;
 use super::trust;
 use crate::client::{ClientError, Lost};
 use crate::protocol::ErrorCode;
+use crate::telemetry;
 
 /// The server or the transfer said no.
 const REFUSED: u8 = 1;
@@ -74,6 +75,12 @@ pub(super) fn usage(text: impl Into<String>) -> anyhow::Error {
 /// Says on standard error what went wrong with `what`, and returns the exit code for it.
 pub(super) fn report(what: &str, error: &anyhow::Error) -> ExitCode {
     tell(what, error);
+    ExitCode::from(code(error))
+}
+
+/// The same, as a line of the log that programs know by `event`.
+pub(super) fn report_in_log(event: &str, error: &anyhow::Error) -> ExitCode {
+    telemetry::say_beside(event, &format!("{error:#}"));
     ExitCode::from(code(error))
 }
 

@@ -17,9 +17,11 @@ mod df;
 mod discard;
 mod discover;
 mod exit;
+mod first_start;
 mod folder;
 mod get;
 mod hash;
+mod healthcheck;
 mod hearing;
 mod history;
 mod join;
@@ -142,6 +144,7 @@ enum ClientCommand {
     Folder(folder::Folder),
     Token(token::Token),
     CheckConfig(check_config::CheckConfig),
+    Healthcheck(healthcheck::Healthcheck),
     Connect(connect::Connect),
     Discover(discover::Discover),
     #[command(flatten)]
@@ -199,7 +202,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         // Its threads are bounded by its configuration.
-        Command::Serve(serve) => serve.run(),
+        Command::Serve(serve) => return serve.run(),
         Command::Client(command) => run(command, &cli.global),
     };
     match outcome {
@@ -225,6 +228,7 @@ fn arguments() -> clap::Command {
         "folder",
         "token",
         "check-config",
+        "healthcheck",
         "completions",
         "discover",
     ] {
@@ -261,6 +265,7 @@ impl ClientCommand {
             Self::Folder(command) => command.run(output).await,
             Self::Token(command) => command.run(output).await,
             Self::CheckConfig(command) => command.run(output),
+            Self::Healthcheck(command) => command.run(output).await,
             Self::Completions(command) => command.run(),
             Self::Connect(command) => unless_interrupted(command.run(global, &output)).await,
             Self::Discover(command) => unless_interrupted(command.run(output)).await,
