@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cli ──► client ──► connection ──► protocol
-//!  ├────► server ──► connection        ▲
+//!  ├────► ops ────► server             ▲
+//!  ├────► server ──► connection        │
 //!  │        ├──────► accounts ──► storage (plain values of protocol only)
 //!  │        ├──────► messages ──► connection (the lanes of events)
 //!  │        └──────► storage
@@ -22,6 +23,7 @@ pub mod config;
 pub mod connection;
 mod database;
 pub mod messages;
+pub mod ops;
 pub mod protocol;
 pub mod server;
 pub mod storage;

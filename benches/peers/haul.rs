@@ -77,6 +77,7 @@ impl Haul {
         command
             .env("XDG_CONFIG_HOME", &self.room)
             .env("XDG_STATE_HOME", &self.room)
+            .env("HAUL_OPS_LISTEN", "")
             .args(arguments);
         command
     }

@@ -47,6 +47,7 @@ fn haul() -> Command {
             command.env_remove(name);
         }
     }
+    command.env("HAUL_OPS_LISTEN", "");
     command
 }
 

@@ -3,6 +3,7 @@
 //! Each subcommand is a file with its arguments, whose comments are its help, and its `run`.
 
 mod accept;
+mod admin;
 mod bench;
 mod chat;
 mod check_config;
@@ -180,6 +181,7 @@ enum RemoteCommand {
     Accept(accept::Accept),
     Decline(decline::Decline),
     Watch(watch::Watch),
+    Admin(admin::Admin),
 }
 
 /// Does what the arguments of this process say, and says how that went: 0 it is done, 1 the server
@@ -328,6 +330,7 @@ impl RemoteCommand {
             Self::Accept(command) => command.run(remote).await,
             Self::Decline(command) => command.run(remote).await,
             Self::Watch(command) => command.run(remote).await,
+            Self::Admin(command) => command.run(remote).await,
         }
     }
 }

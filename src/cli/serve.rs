@@ -11,13 +11,15 @@ use data_encoding::BASE32_NOPAD;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{field, info, warn};
 
 use super::reload::{Reloading, warn_if_degraded};
 use super::signals::{self, Logs, Signals};
 use crate::accounts::{Accounts, NewUser, UserName};
 use crate::config::{self, Config, ConfigError};
 use crate::messages::Messages;
+use crate::ops;
 use crate::protocol::Secret;
 use crate::server::{self, Server, Shutdown};
 use crate::storage::{self, Limits, Store};
@@ -93,6 +95,7 @@ impl Serve {
         }
         // First of all, so that a taken port leaves nothing behind.
         let (listener, datagrams) = listen(&config.server).await?;
+        let for_operators = listen_for_operators(&config.ops).await?;
         let store = Store::open(data)?;
         let accounts = Accounts::open(data)
             .await?
@@ -107,13 +110,28 @@ impl Serve {
         let address = listener.local_addr().context("can not tell the port")?;
         let first = first_admin(&accounts).await?;
         say_what_to_do_next(address, data, certificate.fingerprint, first.as_ref());
-        info!(%address, data = %data.display(), version = env!("CARGO_PKG_VERSION"), "listening");
+        let ops = for_operators.as_ref().map(TcpListener::local_addr);
+        let ops = ops
+            .transpose()
+            .context("can not tell the port of ops.listen")?;
+        info!(
+            %address,
+            ops = ops.map(field::display),
+            data = %data.display(),
+            version = env!("CARGO_PKG_VERSION"),
+            "listening"
+        );
         let reloading = Reloading {
             serve: self,
             server: server.clone(),
             level,
         };
         tokio::spawn(reloading.whenever(reload));
+        let stop = CancellationToken::new();
+        let _stop_ops = stop.clone().drop_guard();
+        if let Some(listener) = for_operators {
+            tokio::spawn(ops::run(listener, server.clone(), stop));
+        }
         server.run_until(listener, shutdown).await;
         warn_if_degraded(server);
         info!("stopped");
@@ -169,6 +187,20 @@ async fn listen(settings: &config::Server) -> anyhow::Result<(TcpListener, Optio
              choose another address with --listen or server.listen"
             )
         })
+}
+
+/// Takes the operators' port, where one is wanted.
+async fn listen_for_operators(settings: &config::Ops) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = settings.listen else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "can not listen on {address} for operators; is another server running there? \
+             choose another address with ops.listen, or \"\" for none"
+        )
+    })?;
+    Ok(Some(listener))
 }
 
 /// A password that has to be shown once, or where it came from.

@@ -10,8 +10,8 @@ use crate::protocol::{
     Accept, Algorithm, Cd, Cp, Decline, Df, DfReply, Discard, Entry, Hash, HashReply, Hello,
     HelloReply, Help, HelpReply, History, HistoryReply, IfExists, Join, Leave, Ls, LsReply, Mkdir,
     Mv, Offers, OffersReply, Passwd, Ping, Pwd, Quit, ResumableUpload, Rm, Say, SayReply, Secret,
-    SendTo, Stat, StatReply, TimeReply, Unwatch, Uploads, Watch, WatchReply, Who, WhoReply, Whoami,
-    WhoamiReply,
+    SendTo, SessionEntry, Sessions, Stat, StatReply, TimeReply, Unwatch, Uploads, Watch,
+    WatchReply, Who, WhoReply, Whoami, WhoamiReply,
 };
 
 /// Each asks the server once and fails as [`Client::call`] does.
@@ -36,6 +36,24 @@ impl Client {
     /// The server's time, and proof that it answers.
     pub async fn ping(&self) -> Result<TimeReply, ClientError> {
         self.call_promptly(Ping {}).await
+    }
+
+    /// The sessions that are there, and what each has under way. Only a user with the admin right
+    /// may ask.
+    pub async fn sessions(&self) -> Result<Vec<SessionEntry>, ClientError> {
+        let mut all = Vec::new();
+        let mut page = Sessions::default();
+        loop {
+            let reply = self.call(page).await?;
+            all.extend(reply.sessions);
+            page = match reply.cursor {
+                None => return Ok(all),
+                cursor => Sessions {
+                    cursor,
+                    limit: None,
+                },
+            };
+        }
     }
 
     /// Ends the session; the server closes the connection.

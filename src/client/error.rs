@@ -281,6 +281,7 @@ fn farewell(reason: GoodbyeReason) -> &'static str {
         GoodbyeReason::ShuttingDown => "the server is shutting down",
         GoodbyeReason::AccountClosed => "the account was disabled or removed",
         GoodbyeReason::Idle => "the session was idle for too long",
+        GoodbyeReason::Kicked => "an operator of the server has ended the session",
         _ => "the server said goodbye",
     }
 }

@@ -6,9 +6,9 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::file::{BETWEEN, FileOptions, blocking, joined};
-use super::local::Sink;
 use super::progress::FileProgress;
 use super::reconnect::Current;
+use super::sink::Sink;
 use super::{ClientError, Fetched, GetOptions, Progress, Reconnecting};
 use crate::protocol::{Algorithm, Digest, ErrorCode, GetBegin, Hasher};
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::fetch::Place;
-use super::local::{Sink, Source};
+use super::sink::Sink;
+use super::source::Source;
 use super::{Client, ClientError, Progress, Reconnecting};
 use crate::protocol::{Algorithm, Digest, IfExists, PutReply};
 

@@ -360,7 +360,9 @@ enum Failure {
 impl Failure {
     fn of(error: &ClientError) -> Self {
         match error {
-            ClientError::Lost(Lost::Goodbye(GoodbyeReason::AccountClosed)) => Self::Final,
+            ClientError::Lost(Lost::Goodbye(
+                GoodbyeReason::AccountClosed | GoodbyeReason::Kicked,
+            )) => Self::Final,
             ClientError::Lost(
                 Lost::Closed | Lost::Broken(_) | Lost::HungUp | Lost::Unheard | Lost::Goodbye(_),
             )

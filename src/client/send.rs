@@ -5,9 +5,9 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::file::{BETWEEN, FileOptions, blocking, joined};
-use super::local::Source;
 use super::progress::FileProgress;
 use super::reconnect::Current;
+use super::source::Source;
 use super::{Client, ClientError, Progress, PutOptions, Reconnecting, Upload};
 use crate::connection::CHUNK;
 use crate::protocol::{Digest, ErrorCode, Hasher, IfExists, PutReply, WireError};

@@ -363,7 +363,7 @@ transfers = 8
         assert_eq!(
             refusal("[limit]\nsessions = 1\n", &[]),
             "haul.toml, line 2: there is no setting limit.sessions; \
-             did you mean one of: auth, limits, log, network, server, tls?"
+             did you mean one of: auth, limits, log, network, ops, server, tls?"
         );
         assert_eq!(
             refusal("", &[("HAUL_AUTH_PASSWORD", "hunter2")]),

@@ -20,6 +20,9 @@ use crate::protocol::DEFAULT_PORT;
 pub use load::{ConfigError, Origin, environment};
 pub use reload::Reload;
 
+/// The port of health, metrics and the status page unless told otherwise.
+const DEFAULT_OPS_PORT: u16 = DEFAULT_PORT + 1;
+
 /// Every setting of the server. Shown as the text of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -36,6 +39,8 @@ pub struct Config {
     pub network: Network,
     /// How connections are encrypted.
     pub tls: Tls,
+    /// What operators look at.
+    pub ops: Ops,
 }
 
 /// `[server]`: where the server listens and keeps its data.
@@ -220,6 +225,23 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+/// `[ops]`: health, metrics and the status page, over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ops {
+    /// The address and port of it; `None` is nowhere.
+    #[serde(with = "value::optional_address")]
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for Ops {
+    fn default() -> Self {
+        Self {
+            listen: Some((Ipv4Addr::LOCALHOST, DEFAULT_OPS_PORT).into()),
+        }
+    }
 }
 
 impl Default for Server {

@@ -54,6 +54,7 @@ const FIXED: &[&str] = &[
     "limits.hashing",
     "limits.disk_threads",
     "auth.hashing_slots",
+    "ops.listen",
     "log.format",
     "log.file",
     "log.keep_files",

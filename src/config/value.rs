@@ -276,6 +276,37 @@ fn network(text: &str) -> Option<IpNet> {
     }
 }
 
+/// An IP address and a port, or `""` for none.
+pub(super) mod optional_address {
+    use serde::Serializer;
+
+    use super::{Deserializer, SocketAddr, Text};
+
+    #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
+    pub(in super::super) fn serialize<S: Serializer>(
+        address: &Option<SocketAddr>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match address {
+            Some(address) => serializer.collect_str(address),
+            None => serializer.serialize_str(""),
+        }
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
+        let text = Text {
+            expected: "an address and port such as \"127.0.0.1:9001\", or \"\" for none",
+            parse: |text: &str| match text {
+                "" => Some(None),
+                text => text.parse().ok().map(Some),
+            },
+        };
+        text.read(deserializer)
+    }
+}
+
 /// A path, or `""` for none.
 pub(super) mod optional_path {
     use serde::Serializer;

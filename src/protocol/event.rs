@@ -73,6 +73,8 @@ pub enum GoodbyeReason {
     AccountClosed,
     /// Nothing was asked and nothing moved for too long.
     Idle,
+    /// An operator has ended the session.
+    Kicked,
     /// A reason that this version does not know.
     #[serde(other, skip_serializing)]
     Unknown,

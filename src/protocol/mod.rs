@@ -10,6 +10,7 @@
 //! Pure: no sockets, no disk, no tasks. `docs/PROTOCOL.md` says the same to people who write
 //! clients in other languages.
 
+mod admin;
 mod datagram;
 mod digest;
 mod error;
@@ -22,6 +23,7 @@ mod reply;
 mod request;
 mod secret;
 
+pub use admin::{SessionDialect, SessionEntry, Sessions, SessionsReply, TransferEntry};
 pub use datagram::{
     Ack, Datagram, DatagramKey, DatagramRequest, Discovered, MAX_DATAGRAM, SIGNATURE, Signed,
     Verified, encode_datagram, encode_error_within, encode_hello, encode_who_within,

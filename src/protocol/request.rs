@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::admin::{Sessions, SessionsReply};
 use super::live::{
     Accept, Decline, History, HistoryReply, Join, Leave, MembersReply, Offers, OffersReply, Say,
     SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch, Watch, WatchReply, Who, WhoReply,
@@ -116,6 +117,7 @@ requests! {
     "watch"   Watch   -> WatchReply,   "path [since]",          "hear of what changes at or below a path";
     "unwatch" Unwatch -> Nothing,      "watch",                 "hear no more of it";
     "ticket"  Ticket  -> TicketReply,  "",                      "the right to speak by datagram for this session";
+    "sessions" Sessions -> SessionsReply, "[limit cursor]",     "who is there and what each has under way; for admins";
 }
 
 impl Request {

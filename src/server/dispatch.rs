@@ -8,25 +8,29 @@ mod small;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use tokio::io::AsyncRead;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, warn};
 
 use self::small::Small;
+use super::CommandError;
 use super::batching;
 use super::commands::{self, Command};
 use super::getting::{Asked, Gets, WayOut, Where};
 use super::job::Job;
 use super::limits::Idle;
 use super::member::{Member, Refreshed};
+use super::progress::{Direction, What};
 use super::session::{Dialect, End, Session};
+use super::sessions::Registered;
 use super::transfers::{Transfers, Underway};
 use super::visitor::Admitted;
-use super::{CommandError, Shutdown};
 use crate::connection::{Outbox, ReceiveError};
 use crate::messages::Attendance;
 use crate::protocol::{
@@ -34,10 +38,15 @@ use crate::protocol::{
     encode_ok,
 };
 
+/// For a session that is cut off to be told why.
+const LAST_WORD: Duration = Duration::from_millis(50);
+
 /// The loop of a session whose user is known.
 pub(super) struct Dispatcher<'a, R> {
     session: &'a mut Session<R>,
     member: Member,
+    /// Operators see it as long as it lasts.
+    present: Registered,
     transfers: Transfers,
     /// Made when the first small put comes.
     small: Option<Box<Small>>,
@@ -65,7 +74,8 @@ enum Turn {
     Drain,
     Drained,
     Idle,
-    Cut(End),
+    Stop,
+    Disconnected,
 }
 
 impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
@@ -83,8 +93,11 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         let config = session.shared.config();
         let limits = &config.limits;
         let unfinished = Arc::new(Semaphore::new(limits.requests));
+        let transfers = Transfers::new(unfinished.clone());
+        let present = session.register(&member, transfers.running());
         Self {
-            transfers: Transfers::new(unfinished.clone()),
+            present,
+            transfers,
             small: None,
             gets: None,
             asked: false,
@@ -101,7 +114,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
 
     /// Runs until the session ends, and says why it did.
     pub(super) async fn run(mut self) -> End {
-        let stop = self.session.shutdown.stop.clone();
+        let stop = self.present.stop().clone();
         let outbox = self.session.outbox.clone();
         loop {
             let turn = self.turn().await;
@@ -111,16 +124,30 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             let taken = tokio::select! {
                 biased;
                 taken = self.take(turn) => taken,
-                () = stop.cancelled() => Err(End::Goodbye(GoodbyeReason::ShuttingDown)),
+                () = stop.cancelled() => Err(self.cut()),
                 () = outbox.closed() => Err(End::Disconnected),
             };
             if let Err(end) = taken {
+                if let End::Goodbye(GoodbyeReason::Kicked) = end {
+                    // Who reads nothing is not told.
+                    let goodbye = self.session.say_goodbye(GoodbyeReason::Kicked);
+                    let _ = timeout(LAST_WORD, goodbye).await;
+                }
                 return end;
             }
             if is_frame {
                 self.idle.life().touch();
             }
         }
+    }
+
+    /// Why the session is to end at once.
+    fn cut(&self) -> End {
+        End::Goodbye(if self.present.is_kicked() {
+            GoodbyeReason::Kicked
+        } else {
+            GoodbyeReason::ShuttingDown
+        })
     }
 
     async fn turn(&mut self) -> Turn {
@@ -145,8 +172,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         };
         tokio::select! {
             biased;
-            () = shutdown.stop.cancelled() => Turn::Cut(End::Goodbye(GoodbyeReason::ShuttingDown)),
-            () = outbox.closed() => Turn::Cut(End::Disconnected),
+            () = self.present.stop().cancelled() => Turn::Stop,
+            () = outbox.closed() => Turn::Disconnected,
             () = shutdown.drain.cancelled(), if !self.draining => Turn::Drain,
             () = tasks.wait(), if self.draining => Turn::Drained,
             Ok(()) = self.changes.changed() => Turn::AccountsChanged,
@@ -158,9 +185,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     /// The next frame if it is here already and nothing comes before it: of many requests in a row
     /// only the last waits for all that a session waits for.
     fn frame_at_hand(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
-        let Shutdown { drain, stop } = &self.session.shutdown;
-        let is_due = stop.is_cancelled()
-            || drain.is_cancelled()
+        let is_due = self.present.stop().is_cancelled()
+            || self.session.shutdown.drain.is_cancelled()
             || self.changes.has_changed().is_ok_and(|changed| changed);
         if is_due {
             return None;
@@ -204,7 +230,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                 Err(End::Goodbye(reason))
             }
             Turn::Drained => Err(End::Goodbye(GoodbyeReason::ShuttingDown)),
-            Turn::Cut(end) => Err(end),
+            Turn::Stop => Err(self.cut()),
+            Turn::Disconnected => Err(End::Disconnected),
         }
     }
 
@@ -265,6 +292,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Offers(command) => self.in_order(job, id, command).await,
             Request::Accept(command) => self.beside(job, id, command).await,
             Request::Decline(command) => self.in_order(job, id, command).await,
+            Request::Sessions(command) => self.in_order(job, id, command).await,
             Request::Ticket(_) => {
                 let (peer, events) = (&self.session.peer, self.session.outbox.events());
                 let reply = commands::ticket(id, &self.member, peer, events);
@@ -323,7 +351,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     async fn get(&mut self, job: Job, id: u32, get: Get) -> Result<(), End> {
-        let Some(underway) = self.transfers.start(id, &self.session.gone) else {
+        let Some(underway) = self.start(&job, id, Direction::Get, None) else {
             return self.finish(job, Err(id_taken(id, "get").into())).await;
         };
         let path = match self.member.resolve(&get.path) {
@@ -396,7 +424,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
 
     async fn put(&mut self, job: Job, id: u32, put: Put) -> Result<(), End> {
         self.transfers.check_put(id)?;
-        let Some(underway) = self.transfers.start(id, &self.session.gone) else {
+        let Some(underway) = self.start(&job, id, Direction::Put, put.size) else {
             self.transfers.ignore_put(id);
             return self.finish(job, Err(id_taken(id, "put").into())).await;
         };
@@ -408,6 +436,23 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             return Ok(());
         }
         self.open_put(job, id, put, underway).await
+    }
+
+    /// Enters a transfer; `None` if its id is taken.
+    fn start(
+        &self,
+        job: &Job,
+        id: u32,
+        direction: Direction,
+        size: Option<u64>,
+    ) -> Option<Underway> {
+        let what = What {
+            direction,
+            path: job.path().unwrap_or_default().to_owned(),
+            size,
+            traffic: Arc::clone(&self.session.shared.traffic),
+        };
+        self.transfers.start(id, &self.session.gone, what)
     }
 
     /// Has a task take the data of a put as it comes.
@@ -564,7 +609,7 @@ async fn send_alone(asked: Asked, member: Member, out: WayOut) {
         gone,
         sending,
     } = out;
-    let work = commands::get(id, get, &member, &outbox, &sending, &underway.cancel);
+    let work = commands::get(id, get, &member, &outbox, &sending, &underway);
     let outcome = job.guard(work).await;
     let reply = job.close(outcome);
     drop(underway);

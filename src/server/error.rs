@@ -20,6 +20,9 @@ pub enum CommandError {
     /// The command needs a login first.
     #[error("log in first: `{0}` needs a user")]
     NotLoggedIn(&'static str),
+    /// The command needs the admin right.
+    #[error("`{0}` is for users with the admin right")]
+    AdminsOnly(&'static str),
     /// The session has its user already.
     #[error("this session is that of {0} already; open another connection for another user")]
     LoggedIn(String),
@@ -171,7 +174,8 @@ impl From<&CommandError> for WireError {
             E::BadRequest(_) | E::LoggedIn(_) => Code::BadRequest,
             E::NotLoggedIn(_) => Code::NotLoggedIn,
             E::Accounts(AccountsError::LoginFailed) => Code::LoginFailed,
-            E::Accounts(AccountsError::WrongPassword)
+            E::AdminsOnly(_)
+            | E::Accounts(AccountsError::WrongPassword)
             | E::PlaintextLogin
             | E::PlaintextTicket
             | E::RegisterClosed => Code::Denied,

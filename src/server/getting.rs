@@ -168,6 +168,7 @@ fn answer(
             frames.extend_from_slice(&file.content);
         }
         bytes = file.content.len() as u64;
+        asked.underway.progress.moves(bytes);
         encode_ok(id, &file.reply)
     });
     put_control(frames, &asked.job.close(Outcome { reply, bytes }));

@@ -51,6 +51,11 @@ impl Job {
         }
     }
 
+    /// The path that the request is about, absolute where it can be resolved.
+    pub(super) fn path(&self) -> Option<&str> {
+        self.path.as_deref()
+    }
+
     /// Names the path that something is moved or copied to.
     pub(super) fn with_to(self, to: Option<String>) -> Self {
         Self { to, ..self }

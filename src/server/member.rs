@@ -79,6 +79,17 @@ impl Member {
         })
     }
 
+    /// Whether the user may do what `cmd` does.
+    ///
+    /// # Errors
+    /// [`CommandError::AdminsOnly`] without the admin right.
+    pub(super) fn check_admin(&self, cmd: &'static str) -> Result<(), CommandError> {
+        if self.account.admin {
+            return Ok(());
+        }
+        Err(CommandError::AdminsOnly(cmd))
+    }
+
     /// Takes over what an operator changed.
     pub(super) async fn refresh(&mut self) -> Result<Refreshed, CommandError> {
         let Some(account) = self.shared.accounts.account(&self.account.name).await? else {

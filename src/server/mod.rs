@@ -28,15 +28,18 @@ mod limits;
 mod listener;
 mod member;
 mod peer;
+mod progress;
 mod receiving;
 mod serve;
 mod session;
+mod sessions;
 mod sniff;
 mod tls;
 mod transfers;
 mod visitor;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -59,9 +62,12 @@ use self::bandwidth::Bandwidths;
 use self::datagrams::Datagrams;
 use self::disk::Disks;
 use self::limits::{Chatter, Door, Guesses, LoginQueue, Seat};
+use self::progress::Traffic;
+use self::sessions::Sessions;
 use crate::accounts::Accounts;
 use crate::config::{Config, Reload};
 use crate::messages::Messages;
+use crate::protocol::SessionEntry;
 use crate::storage::Store;
 
 /// Name and version, as clients see it.
@@ -96,6 +102,8 @@ struct Shared {
     digests: Semaphore,
     disks: Disks,
     puts: Arc<ActivePuts>,
+    sessions: Arc<Sessions>,
+    traffic: Arc<Traffic>,
     bandwidths: Bandwidths,
     datagrams: Datagrams,
     /// What new connections are encrypted with; nothing until it was loaded.
@@ -148,6 +156,8 @@ impl Server {
                 digests: Semaphore::new(hashing),
                 disks: Disks::new(limits.disk_threads),
                 puts: Arc::default(),
+                sessions: Arc::default(),
+                traffic: Arc::default(),
                 bandwidths: Bandwidths::default(),
                 datagrams: Datagrams::default(),
                 config: watch::Sender::new(Arc::new(config)),
@@ -223,6 +233,39 @@ impl Server {
         let config = Arc::new(reload.config.clone());
         self.shared.config.send_replace(config);
         reload
+    }
+
+    /// Up to `most` sessions of users who have logged in, those first that did so first, and what
+    /// each has under way.
+    #[must_use]
+    pub fn sessions(&self, most: usize) -> Vec<SessionEntry> {
+        let entries = self.shared.sessions.entries(None, most).into_iter();
+        entries.map(|(_, entry)| entry).collect()
+    }
+
+    /// How many sessions there are of users who have logged in.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.shared.sessions.count()
+    }
+
+    /// Ends the session of that identifier, or all sessions of the user of that name; how many
+    /// those were. They are told goodbye, and what they have under way is cut off.
+    #[must_use = "there may have been none"]
+    pub fn kick(&self, whom: &str) -> usize {
+        let sessions = &self.shared.sessions;
+        sessions.kick(|session, user| session == whom || user == whom)
+    }
+
+    /// Bytes of files since the start that came from clients, and that went to them. What is under
+    /// way counts.
+    #[must_use]
+    pub fn traffic(&self) -> (u64, u64) {
+        let Traffic { received, sent } = &*self.shared.traffic;
+        (
+            received.load(Ordering::Relaxed),
+            sent.load(Ordering::Relaxed),
+        )
     }
 
     /// Whether the disk has failed to keep something since the start. What was acknowledged is

@@ -73,6 +73,12 @@ impl Peer {
         self.certificate.as_ref()
     }
 
+    /// Whether the connection is encrypted.
+    #[must_use]
+    pub fn is_secured(&self) -> bool {
+        self.secured
+    }
+
     /// Whether nobody between can read along: a password may pass.
     #[must_use]
     pub fn is_private(&self) -> bool {

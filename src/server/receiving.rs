@@ -130,7 +130,9 @@ impl Reception<'_> {
                     let work = move || write(upload, (chunk, room), parts, most);
                     let wrote = disk.run(work).await?;
                     (upload, parts, next) = (wrote.upload, wrote.parts, wrote.next);
-                    *received += upload.written() - before;
+                    let came = upload.written() - before;
+                    *received += came;
+                    self.underway.progress.moves(came);
                     self.active.sign_of_life();
                     heard = Instant::now();
                 }
@@ -208,7 +210,7 @@ impl Reception<'_> {
     /// Keeps what came, unless it is unwanted, and says why the put ends.
     pub(super) async fn stop(self, upload: Box<Upload>) -> CommandError {
         let disk = &self.member.disk;
-        let stopped = if self.underway.is_unwanted() {
+        let stopped = if self.underway.progress.is_unwanted() {
             discard(upload, disk).await
         } else {
             disk.run(move || upload.keep().map(drop)).await

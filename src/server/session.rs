@@ -1,13 +1,17 @@
 //! A session: what it has while it lasts, and why it ends.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::limits::Seat;
-use super::transfers::StrayData;
+use super::member::Member;
+use super::sessions::{Present, Registered};
+use super::transfers::{Running, StrayData};
 use super::{Peer, Shared, Shutdown};
 use crate::connection::{Closed, Outbox, ReceiveError, Receiver};
 use crate::protocol::{ErrorCode, Event, FrameError, GoodbyeReason, WireError, encode_event};
@@ -31,6 +35,21 @@ pub(super) struct Session<R> {
 }
 
 impl<R> Session<R> {
+    /// Shows the session, whose user is `member`, to operators.
+    pub(super) fn register(&self, member: &Member, running: Running) -> Registered {
+        self.shared.sessions.enter(Present {
+            session: Arc::clone(&self.id),
+            user: member.account.name.as_str().into(),
+            peer: self.peer.to_string().into(),
+            secure: self.peer.is_secured(),
+            dialect: self.dialect,
+            since: Timestamp::now(),
+            running,
+            stop: self.shutdown.stop.child_token(),
+            kicked: AtomicBool::new(false),
+        })
+    }
+
     /// Tells the peer that the server ends the session.
     pub(super) async fn say_goodbye(&self, reason: GoodbyeReason) -> Result<(), Closed> {
         let goodbye = Event::Goodbye { reason };
@@ -82,6 +101,7 @@ pub(super) fn reason_text(reason: GoodbyeReason) -> &'static str {
         GoodbyeReason::ShuttingDown => "the server is stopping",
         GoodbyeReason::AccountClosed => "the account is closed",
         GoodbyeReason::Idle => "the session was idle for too long",
+        GoodbyeReason::Kicked => "an operator has ended the session",
         GoodbyeReason::Unknown => "for no known reason",
     }
 }

@@ -2,7 +2,7 @@
 //! each put goes.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -10,7 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::CommandError;
-use crate::protocol::End;
+use super::progress::{Progress, What};
+use crate::protocol::{End, TransferEntry};
 
 /// Bytes of all puts of a session that may wait for the disk. A chunk that is larger waits alone.
 const INPUT_BUDGET: u32 = 3 * 512 * 1024;
@@ -100,24 +101,29 @@ impl Transfers {
     ///
     /// The entry is there until what is returned is dropped, so drop it before the final reply is
     /// sent: the client may use the id again as soon as it has that.
-    pub(super) fn start(&self, id: u32, gone: &CancellationToken) -> Option<Underway> {
+    pub(super) fn start(&self, id: u32, gone: &CancellationToken, what: What) -> Option<Underway> {
         let cancel = gone.child_token();
         let mut running = self.running.lock();
         if running.contains_key(&id) {
             return None;
         }
-        let unwanted = Arc::new(AtomicBool::new(false));
+        let progress = Arc::new(Progress::of(what));
         let handle = Handle {
             cancel: cancel.clone(),
-            unwanted: unwanted.clone(),
+            progress: progress.clone(),
         };
         running.insert(id, handle);
         Some(Underway {
             running: self.running.clone(),
             id,
             cancel,
-            unwanted,
+            progress,
         })
+    }
+
+    /// What is under way, for others to look at.
+    pub(super) fn running(&self) -> Running {
+        self.running.clone()
     }
 
     /// Ends a get or put, of which nothing is to be kept; `false` if none has that id.
@@ -135,7 +141,7 @@ impl Transfers {
     /// Notes that nothing is to be kept of a put, however it ends.
     pub(super) fn reject(&self, id: u32) {
         if let Some(handle) = self.running.lock().get(&id) {
-            handle.unwanted.store(true, Ordering::Relaxed);
+            handle.progress.reject();
         }
     }
 
@@ -258,16 +264,38 @@ impl Transfers {
 
 /// The gets and puts that are not answered yet, by id.
 #[derive(Debug, Clone, Default)]
-struct Running(Arc<Mutex<HashMap<u32, Handle>>>);
+pub(super) struct Running(Arc<Mutex<HashMap<u32, Handle>>>);
 
 /// What can be done to a get or put from outside.
 #[derive(Debug)]
 struct Handle {
     cancel: CancellationToken,
-    unwanted: Arc<AtomicBool>,
+    progress: Arc<Progress>,
 }
 
+/// Transfers of a session that are shown at most.
+const SHOWN: usize = 8;
+
 impl Running {
+    /// How many there are.
+    pub(super) fn count(&self) -> u32 {
+        u32::try_from(self.lock().len()).unwrap_or(u32::MAX)
+    }
+
+    /// How far those are that are under way for the longest time.
+    pub(super) fn oldest(&self) -> Vec<TransferEntry> {
+        let all: Vec<_> = {
+            let running = self.lock();
+            let each = running.iter();
+            each.map(|(id, handle)| (*id, Arc::clone(&handle.progress)))
+                .collect()
+        };
+        let mut entries: Vec<_> = all.iter().map(|(id, one)| one.entry(*id)).collect();
+        entries.sort_unstable_by_key(|entry| (entry.since, entry.id));
+        entries.truncate(SHOWN);
+        entries
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<u32, Handle>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -280,14 +308,8 @@ pub(super) struct Underway {
     id: u32,
     /// Cancelled by `cancel`, and at the end of the session.
     pub(super) cancel: CancellationToken,
-    unwanted: Arc<AtomicBool>,
-}
-
-impl Underway {
-    /// Whether nothing is to be kept of it.
-    pub(super) fn is_unwanted(&self) -> bool {
-        self.unwanted.load(Ordering::Relaxed)
-    }
+    /// How far it is.
+    pub(super) progress: Arc<Progress>,
 }
 
 impl Drop for Underway {
@@ -337,12 +359,12 @@ mod tests {
     async fn an_id_is_taken_until_its_transfer_is_answered() {
         let transfers = test_transfers();
         let gone = CancellationToken::new();
-        let first = transfers.start(7, &gone).expect("free");
-        assert!(transfers.start(7, &gone).is_none());
+        let first = transfers.start(7, &gone, What::of_nothing()).expect("free");
+        assert!(transfers.start(7, &gone, What::of_nothing()).is_none());
         assert!(transfers.cancel(7) && first.cancel.is_cancelled());
         drop(first);
         assert!(!transfers.cancel(7));
-        assert!(transfers.start(7, &gone).is_some());
+        assert!(transfers.start(7, &gone, What::of_nothing()).is_some());
     }
 
     #[tokio::test]

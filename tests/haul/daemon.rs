@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A running `haul serve`; it is killed when dropped.
 pub(crate) struct Daemon {
     pub(crate) address: String,
+    /// Where operators look.
+    pub(crate) ops: String,
     /// What it said on standard error before it listened.
     pub(crate) greeting: String,
     process: Child,
@@ -45,6 +47,8 @@ pub(crate) fn haul() -> Command {
             command.env_remove(name);
         }
     }
+    // Any free port: other tests run beside this one.
+    command.env("HAUL_OPS_LISTEN", "127.0.0.1:0");
     command
 }
 
@@ -123,8 +127,11 @@ impl Daemon {
         command
             .args(["-c", &format!("{limit}; exec \"$0\" \"$@\"")])
             .arg(program.get_program());
-        for (name, _) in program.get_envs() {
-            command.env_remove(name);
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
         if let Some(password) = password {
             command.env("HAUL_ADMIN_PASSWORD_FILE", password);
@@ -146,6 +153,7 @@ impl Daemon {
             .as_str()
             .expect("an address")
             .to_owned();
+        let ops = listening["ops"].as_str().expect("an address").to_owned();
         let logged = Arc::new(Mutex::new(String::new()));
         let logging = std::thread::spawn({
             let logged = Arc::clone(&logged);
@@ -160,6 +168,7 @@ impl Daemon {
         });
         Self {
             address,
+            ops,
             greeting: std::fs::read_to_string(&greeting).expect("text"),
             process,
             logged,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use haul::accounts::{Accounts, HashingCost, NewUser, UserName};
+use haul::accounts::{Accounts, HashingCost, NewUser, UserChange, UserName};
 use haul::config::Config;
 use haul::messages::Messages;
 use haul::protocol::Secret;
@@ -120,6 +120,20 @@ impl TestServer {
     }
 
     /// Where the files of `user` lie on the server's disk.
+    /// Makes a user with the admin right.
+    pub(crate) async fn add_admin(&self, name: &str) {
+        self.add_user(name, Limits::default()).await;
+        let name: UserName = name.parse().expect("a user name");
+        let change = UserChange {
+            admin: Some(true),
+            ..UserChange::default()
+        };
+        self.accounts
+            .set_user(&name, change)
+            .await
+            .expect("changed");
+    }
+
     pub(crate) fn home(&self, user: &str) -> PathBuf {
         self.data.path().join("homes").join(user)
     }

@@ -29,6 +29,8 @@ mod messages;
 mod network;
 mod offers;
 mod operations_document;
+mod operators;
+mod ops;
 mod passwd;
 mod paths;
 mod protocol_document;

@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use super::down::Place;
 use crate::client::file::blocking;
 use crate::client::line::{Answer, Came, parse};
-use crate::client::local::Sink;
 use crate::client::reconnect::Current;
+use crate::client::sink::Sink;
 use crate::client::{Client, ClientError, Fetched, FileOptions, Progress, Reconnecting};
 use crate::connection::CHUNK;
 use crate::protocol::{

@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 
 use crate::client::file::blocking;
 use crate::client::line::{Answer, parse};
-use crate::client::local::SmallSource;
 use crate::client::progress::FileProgress;
 use crate::client::reconnect::Current;
 use crate::client::send::why_refused;
+use crate::client::source::SmallSource;
 use crate::client::upload::check_reply;
 use crate::client::{Client, ClientError, FileOptions, Progress, Reconnecting};
 use crate::connection::CHUNK;

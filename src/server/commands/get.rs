@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::connection::{CHUNK, ChunkLength, Closed, FilePart, MayBlock, Outbox, Sent};
 use crate::protocol::{
@@ -18,6 +17,7 @@ use crate::server::disk::Opened;
 use crate::server::hashing;
 use crate::server::job::Outcome;
 use crate::server::member::Member;
+use crate::server::transfers::Underway;
 use crate::storage::{StorageError, StoredFile, Verifier, View, VirtualPath};
 
 /// Parts that may be under way: one that leaves, and those that wait behind it.
@@ -30,20 +30,26 @@ pub(in crate::server) async fn get(
     member: &Member,
     outbox: &Outbox,
     sending: &Semaphore,
-    cancel: &CancellationToken,
+    underway: &Underway,
 ) -> Outcome {
+    let progress = &underway.progress;
     let mut sent = 0;
     let work = async {
         let _turn = sending.acquire().await;
         let mut transfer = Sending::open(get, member).await?;
         let begin = begin(&transfer.file, &transfer.rest);
+        progress.begins(Some(begin.size), begin.offset);
         outbox.send(encode_begin(id, &begin)).await?;
         transfer.hash_prefix().await?;
-        transfer.send(id, outbox, &mut sent).await?;
+        let sending = transfer.send(id, outbox, |bytes| {
+            sent += bytes;
+            progress.moves(bytes);
+        });
+        sending.await?;
         let reply = transfer.finish().await?;
         Ok(encode_ok(id, &reply))
     };
-    let reply = cancel.run_until_cancelled(work).await;
+    let reply = underway.cancel.run_until_cancelled(work).await;
     Outcome {
         reply: reply.unwrap_or(Err(CommandError::Cancelled)),
         bytes: sent,
@@ -196,7 +202,12 @@ impl<'a> Sending<'a> {
 
     /// Sends the bytes: through this process, where they are hashed or encrypted, else the kernel
     /// does it.
-    async fn send(&mut self, id: u32, outbox: &Outbox, sent: &mut u64) -> Result<(), CommandError> {
+    async fn send(
+        &mut self,
+        id: u32,
+        outbox: &Outbox,
+        mut sent: impl FnMut(u64),
+    ) -> Result<(), CommandError> {
         let by_kernel = outbox.takes_files() && !self.is_hashed_here();
         let threads: Arc<dyn MayBlock> = Arc::new(self.member.disk.clone());
         let mut chunk_length = ChunkLength::default();
@@ -218,7 +229,7 @@ impl<'a> Sending<'a> {
             } else {
                 slot.send(id, self.next_chunk(length).await?);
             }
-            *sent += length as u64;
+            sent(length as u64);
             if under_way.len() > PARTS
                 && let Some(part) = under_way.pop_front()
             {

@@ -26,6 +26,7 @@ mod register;
 mod rm;
 mod say;
 mod send;
+mod sessions;
 mod stat;
 mod ticket;
 mod uploads;

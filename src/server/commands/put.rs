@@ -46,6 +46,7 @@ pub(in crate::server) async fn put(
             Begun::Upload(upload) => {
                 let upload = putting.reception.read_back(upload).await?;
                 let (offset, prefix) = (upload.written(), upload.prefix());
+                underway.progress.begins(put.size, offset);
                 let begun = putting.begin(&incoming, upload.id(), offset, prefix);
                 if let Err(closed) = begun.await {
                     putting.reception.stop(upload).await;

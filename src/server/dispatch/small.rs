@@ -70,6 +70,7 @@ impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
             return Ok(());
         };
         let length = held.received();
+        held.underway.progress.moves(length as u64);
         let mut room = gathered.try_room(length);
         if room.is_none() {
             // What has gathered is what has to go first.

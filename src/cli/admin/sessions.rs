@@ -1,0 +1,62 @@
+//! `haul admin sessions`
+
+use clap::Args;
+
+use crate::cli::output::{local_time, safe, size};
+use crate::cli::remote::Remote;
+use crate::cli::table::table;
+use crate::protocol::{SessionEntry, TransferEntry};
+
+/// List who is logged in, and what each session has under way
+#[derive(Debug, Args)]
+pub(super) struct Sessions {}
+
+impl Sessions {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let sessions = remote.client.sessions().await?;
+        remote.output.list(&sessions, || present(&sessions))
+    }
+}
+
+/// For people: the sessions, and below them what they have under way.
+fn present(sessions: &[SessionEntry]) -> String {
+    let row = |entry: &SessionEntry| {
+        [
+            safe(&entry.session).into_owned(),
+            safe(&entry.user).into_owned(),
+            safe(&entry.peer).into_owned(),
+            if entry.secure { "tls" } else { "plain" }.into(),
+            local_time(entry.since),
+            entry.running.to_string(),
+        ]
+    };
+    let rows: Vec<_> = sessions.iter().map(row).collect();
+    let mut text = table(
+        ["SESSION", "USER", "FROM", "BY", "SINCE", "TRANSFERS"],
+        &rows,
+    );
+    let transfers = sessions.iter().flat_map(|entry| {
+        let each = entry.transfers.iter();
+        each.map(|transfer| of_transfer(&entry.session, transfer))
+    });
+    let rows: Vec<_> = transfers.collect();
+    if !rows.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&table(
+            ["SESSION", "CMD", "AT", "OF", "SINCE", "PATH"],
+            &rows,
+        ));
+    }
+    text
+}
+
+fn of_transfer(session: &str, transfer: &TransferEntry) -> [String; 6] {
+    [
+        safe(session).into_owned(),
+        safe(&transfer.cmd).into_owned(),
+        size(transfer.offset),
+        transfer.size.map_or("?".into(), size),
+        local_time(transfer.since),
+        safe(&transfer.path).into_owned(),
+    ]
+}

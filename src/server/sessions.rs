@@ -1,0 +1,191 @@
+//! The sessions that are there, and what each has under way: what an operator looks at.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::session::Dialect;
+use super::transfers::Running;
+use crate::protocol::{SessionDialect, SessionEntry};
+
+/// The sessions of a server whose users are known, in the order in which they logged in.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    present: BTreeMap<u64, Arc<Present>>,
+    numbers: u64,
+}
+
+/// A session that is there.
+#[derive(Debug)]
+pub(super) struct Present {
+    pub(super) session: Arc<str>,
+    pub(super) user: Box<str>,
+    pub(super) peer: Box<str>,
+    pub(super) secure: bool,
+    pub(super) dialect: Dialect,
+    pub(super) since: Timestamp,
+    pub(super) running: Running,
+    /// Ends it.
+    pub(super) stop: CancellationToken,
+    /// An operator has ended it.
+    pub(super) kicked: AtomicBool,
+}
+
+impl Present {
+    /// What it is and has under way now.
+    fn entry(&self) -> SessionEntry {
+        SessionEntry {
+            session: self.session.to_string(),
+            user: self.user.to_string(),
+            peer: self.peer.to_string(),
+            secure: self.secure,
+            dialect: match self.dialect {
+                Dialect::Framed => SessionDialect::Framed,
+                Dialect::Classic => SessionDialect::Classic,
+            },
+            since: self.since,
+            running: self.running.count(),
+            transfers: self.running.oldest(),
+        }
+    }
+
+    /// Ends it: it is told goodbye, and what it has under way is cut off.
+    fn kick(&self) {
+        self.kicked.store(true, Ordering::Relaxed);
+        self.stop.cancel();
+    }
+}
+
+impl Sessions {
+    /// Enters one; it is there until what is returned is dropped.
+    pub(super) fn enter(self: &Arc<Self>, present: Present) -> Registered {
+        let present = Arc::new(present);
+        let mut state = self.lock();
+        let number = state.numbers;
+        state.numbers += 1;
+        state.present.insert(number, Arc::clone(&present));
+        Registered {
+            sessions: Arc::clone(self),
+            number,
+            present,
+        }
+    }
+
+    /// Those that logged in after the one with the number `after`, the first ones first, each with
+    /// its number.
+    pub(super) fn entries(&self, after: Option<u64>, most: usize) -> Vec<(u64, SessionEntry)> {
+        let first = after.map_or(0, |after| after.saturating_add(1));
+        let some: Vec<_> = {
+            let state = self.lock();
+            let rest = state.present.range(first..).take(most);
+            rest.map(|(number, present)| (*number, Arc::clone(present)))
+                .collect()
+        };
+        // Outside the lock: what is under way has a lock of its own.
+        let entries = some.iter().map(|(number, one)| (*number, one.entry()));
+        entries.collect()
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.lock().present.len()
+    }
+
+    /// Ends those that are `wanted`, by session and user; how many that were.
+    pub(super) fn kick(&self, wanted: impl Fn(&str, &str) -> bool) -> usize {
+        let some: Vec<_> = {
+            let state = self.lock();
+            let wanted = |present: &&Arc<Present>| wanted(&present.session, &present.user);
+            state.present.values().filter(wanted).cloned().collect()
+        };
+        for present in &some {
+            present.kick();
+        }
+        some.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session's place among those that are there.
+#[derive(Debug)]
+pub(super) struct Registered {
+    sessions: Arc<Sessions>,
+    number: u64,
+    present: Arc<Present>,
+}
+
+impl Registered {
+    /// Cancelled once the session has to end at once.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.present.stop
+    }
+
+    /// Whether that is because an operator wants it.
+    pub(super) fn is_kicked(&self) -> bool {
+        self.present.kicked.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.sessions.lock().present.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enter(sessions: &Arc<Sessions>, session: &str, user: &str) -> Registered {
+        sessions.enter(Present {
+            session: session.into(),
+            user: user.into(),
+            peer: "192.0.2.7:4711".into(),
+            secure: true,
+            dialect: Dialect::Framed,
+            since: Timestamp::UNIX_EPOCH,
+            running: Running::default(),
+            stop: CancellationToken::new(),
+            kicked: AtomicBool::new(false),
+        })
+    }
+
+    #[test]
+    fn a_session_is_listed_until_it_is_gone_page_by_page() {
+        let sessions = Arc::new(Sessions::default());
+        let places: Vec<_> = ["a", "b", "c"]
+            .map(|name| enter(&sessions, name, "alice"))
+            .into();
+        let page = sessions.entries(None, 2);
+        let names = |page: &[(u64, SessionEntry)]| -> Vec<_> {
+            page.iter()
+                .map(|(_, entry)| entry.session.clone())
+                .collect()
+        };
+        assert_eq!(names(&page), ["a", "b"]);
+        let last = page.last().map(|(number, _)| *number);
+        assert_eq!(names(&sessions.entries(last, 2)), ["c"]);
+        drop(places);
+        assert_eq!(sessions.count(), 0);
+        assert!(sessions.entries(None, 2).is_empty());
+    }
+
+    #[test]
+    fn only_those_that_are_meant_are_kicked() {
+        let sessions = Arc::new(Sessions::default());
+        let alice = enter(&sessions, "a", "alice");
+        let bob = enter(&sessions, "b", "bob");
+        assert_eq!(sessions.kick(|_, user| user == "bob"), 1);
+        assert!(bob.is_kicked() && bob.stop().is_cancelled());
+        assert!(!alice.is_kicked() && !alice.stop().is_cancelled());
+    }
+}
