@@ -45,6 +45,7 @@ mod said;
 mod say;
 mod send;
 mod serve;
+mod service;
 mod shell;
 mod signals;
 mod stat;

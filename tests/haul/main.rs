@@ -37,6 +37,7 @@ mod protocol_document;
 mod races;
 mod reloading;
 mod resume;
+mod service;
 mod serving;
 mod sessions;
 mod small_files;
