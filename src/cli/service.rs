@@ -112,9 +112,9 @@ impl Service {
     /// Has everything told, and that it ends and why, if that can be done in a moment.
     pub(super) fn finish(&self, outcome: &anyhow::Result<()>) {
         let failure = outcome.as_ref().err();
-        let status = failure.map(|error| super::exit::line("serve", error));
+        let why = failure.map(|error| super::exit::line("serve", error));
         let mut states = vec![NotifyState::Stopping];
-        states.extend(status.as_deref().map(NotifyState::Status));
+        states.extend(why.as_deref().map(NotifyState::Status));
         self.send(&states);
         let (told, wait) = channel();
         if let Some(sender) = &self.0
