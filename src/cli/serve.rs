@@ -15,6 +15,7 @@ use tracing::{field, info, warn};
 use super::exit;
 use super::first_start::{first_admin, is_watched, say_what_to_do_next};
 use super::reload::{Reloading, warn_if_degraded};
+use super::service::Service;
 use super::signals::{self, Logs, Signals};
 use crate::accounts::Accounts;
 use crate::config::{self, Config, ConfigError, LogFormat};
@@ -88,12 +89,14 @@ impl Serve {
 
     fn run_logged(self, config: Config, log: (Level, Tail), logs: &Logs) -> anyhow::Result<()> {
         raise_descriptor_limit(config.limits.sessions);
+        let service = Service::find()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(config.limits.disk_threads)
             .build()
             .context("can not start the threads of the server")?;
-        let outcome = runtime.block_on(self.serve(config, log, logs.clone()));
+        let outcome = runtime.block_on(self.serve(config, log, logs.clone(), service.clone()));
+        service.finish(&outcome);
         // The process ends, and so does all that still waits for a disk. Were it dropped first, it
         // would clean up after itself: uploads that the next start can go on with would be gone.
         std::mem::forget(runtime);
@@ -105,6 +108,7 @@ impl Serve {
         config: Config,
         (level, tail): (Level, Tail),
         logs: Logs,
+        service: Service,
     ) -> anyhow::Result<()> {
         let shutdown = Shutdown::default();
         let running = Arc::new(OnceLock::new());
@@ -155,7 +159,10 @@ impl Serve {
             serve: self,
             server: server.clone(),
             level,
+            service: service.clone(),
         };
+        service.ready(address);
+        tokio::spawn(service.watch(server.clone(), address, shutdown.drain.clone()));
         tokio::spawn(reloading.whenever(reload));
         let stop = CancellationToken::new();
         let _stop_ops = stop.clone().drop_guard();
