@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use data_encoding::BASE32_NOPAD;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{field, info, warn};
 
@@ -88,7 +88,7 @@ impl Serve {
         let shutdown = Shutdown::default();
         let running = Arc::new(OnceLock::new());
         // From before the first thing that may take long.
-        let reload = obey_signals(&config, logs, &shutdown, &running)?;
+        let reload = obey_signals(&config, logs.clone(), &shutdown, &running)?;
         let data = &config.server.data;
         if config.server.require_mount {
             storage::check_mounted(data)?;
@@ -96,6 +96,17 @@ impl Serve {
         // First of all, so that a taken port leaves nothing behind.
         let (listener, datagrams) = listen(&config.server).await?;
         let for_operators = listen_for_operators(&config.ops).await?;
+        let ops = for_operators.as_ref().map(TcpListener::local_addr);
+        let ops = ops
+            .transpose()
+            .context("can not tell the port of ops.listen")?;
+        // Until the end of the process, of which operators want to know why it does not serve.
+        let (made, server_made) = oneshot::channel();
+        let stop = CancellationToken::new();
+        let _stop_ops = stop.clone().drop_guard();
+        if let Some(listener) = for_operators {
+            tokio::spawn(show(listener, server_made, logs, stop));
+        }
         let store = Store::open(data)?;
         let accounts = Accounts::open(data)
             .await?
@@ -109,11 +120,8 @@ impl Serve {
         let certificate = server.reload_tls().await?;
         let address = listener.local_addr().context("can not tell the port")?;
         let first = first_admin(&accounts).await?;
+        let _ = made.send(server.clone());
         say_what_to_do_next(address, data, certificate.fingerprint, first.as_ref());
-        let ops = for_operators.as_ref().map(TcpListener::local_addr);
-        let ops = ops
-            .transpose()
-            .context("can not tell the port of ops.listen")?;
         info!(
             %address,
             ops = ops.map(field::display),
@@ -127,16 +135,29 @@ impl Serve {
             level,
         };
         tokio::spawn(reloading.whenever(reload));
-        let stop = CancellationToken::new();
-        let _stop_ops = stop.clone().drop_guard();
-        if let Some(listener) = for_operators {
-            tokio::spawn(ops::run(listener, server.clone(), stop));
-        }
         server.run_until(listener, shutdown).await;
         warn_if_degraded(server);
         info!("stopped");
         Ok(())
     }
+}
+
+/// Shows operators what there is to see, from before there is a server until `stop`.
+async fn show(
+    listener: TcpListener,
+    made: oneshot::Receiver<Server>,
+    logs: Logs,
+    stop: CancellationToken,
+) {
+    let server = async {
+        match made.await {
+            Ok(server) => server,
+            // It could not start; the process ends.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let lost_lines = move || logs.lost_lines().unwrap_or_default() as u64;
+    ops::run(listener, server, lost_lines, stop).await;
 }
 
 /// Obeys signals from now on; what it returns is notified when the configuration is to be read

@@ -48,6 +48,7 @@ mod tree;
 mod upload;
 mod verify;
 mod view;
+mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -68,3 +69,4 @@ pub use there::AlreadyThere;
 pub use upload::{Committed, Upload, UploadOptions};
 pub use verify::Verifier;
 pub use view::{Begun, Mount, View};
+pub use watched::SpaceUse;
