@@ -5,6 +5,12 @@
 
 mod health;
 mod http;
+mod metrics;
+mod probe;
+mod ready;
+
+use std::future::Future;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
@@ -13,13 +19,35 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::Server;
 
-/// Answers until `stop`.
-pub async fn run(listener: TcpListener, server: Server, stop: CancellationToken) {
-    http::serve(listener, routes(server), stop).await;
+/// Answers until `stop`: that the process is alive, and all else once there is a `server`.
+/// `lost_lines` tells how many lines of the log were lost.
+pub async fn run(
+    listener: TcpListener,
+    server: impl Future<Output = Server>,
+    lost_lines: impl Fn() -> u64 + Send + Sync + 'static,
+    stop: CancellationToken,
+) {
+    let no_longer = stop.child_token();
+    let server = tokio::select! {
+        server = server => server,
+        () = http::serve(&listener, routes_at_start(), no_longer.clone()) => return,
+    };
+    // What is connected comes again, and finds the server.
+    no_longer.cancel();
+    http::serve(&listener, routes(server, Arc::new(lost_lines)), stop).await;
 }
 
-fn routes(server: Server) -> Router {
+fn routes_at_start() -> Router {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(ready::starting))
+}
+
+fn routes(server: Server, lost_lines: metrics::LostLines) -> Router {
+    let (ready, metrics) = (ready::routes(&server), metrics::routes(&server, lost_lines));
     Router::new()
         .route("/healthz", get(health::healthz))
         .with_state(server)
+        .merge(ready)
+        .merge(metrics)
 }

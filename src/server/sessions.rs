@@ -19,6 +19,12 @@ pub(super) struct Sessions(Mutex<State>);
 struct State {
     present: BTreeMap<u64, Arc<Present>>,
     numbers: u64,
+    kinds: [usize; 4],
+}
+
+/// The number of a kind of sessions: what they speak, and whether it is encrypted.
+fn kind(dialect: Dialect, secure: bool) -> usize {
+    usize::from(dialect == Dialect::Classic) * 2 + usize::from(secure)
 }
 
 /// A session that is there.
@@ -69,6 +75,7 @@ impl Sessions {
         let mut state = self.lock();
         let number = state.numbers;
         state.numbers += 1;
+        state.kinds[kind(present.dialect, present.secure)] += 1;
         state.present.insert(number, Arc::clone(&present));
         Registered {
             sessions: Arc::clone(self),
@@ -95,6 +102,18 @@ impl Sessions {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.lock().present.len()
+    }
+
+    /// How many there are of each kind: what they speak, whether it is encrypted.
+    pub(super) fn kinds(&self) -> [(Dialect, bool, usize); 4] {
+        let kinds = self.lock().kinds;
+        let each = [
+            (Dialect::Framed, false),
+            (Dialect::Framed, true),
+            (Dialect::Classic, false),
+            (Dialect::Classic, true),
+        ];
+        each.map(|(dialect, secure)| (dialect, secure, kinds[kind(dialect, secure)]))
     }
 
     /// Ends those that are `wanted`, by session and user; how many that were.
@@ -137,7 +156,9 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.sessions.lock().present.remove(&self.number);
+        let mut state = self.sessions.lock();
+        state.present.remove(&self.number);
+        state.kinds[kind(self.present.dialect, self.present.secure)] -= 1;
     }
 }
 
@@ -174,7 +195,9 @@ mod tests {
         assert_eq!(names(&page), ["a", "b"]);
         let last = page.last().map(|(number, _)| *number);
         assert_eq!(names(&sessions.entries(last, 2)), ["c"]);
+        assert!(sessions.kinds().contains(&(Dialect::Framed, true, 3)));
         drop(places);
+        assert!(sessions.kinds().iter().all(|(.., count)| *count == 0));
         assert_eq!(sessions.count(), 0);
         assert!(sessions.entries(None, 2).is_empty());
     }
