@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{field, info, warn};
 
@@ -138,7 +138,8 @@ impl Serve {
             .with_hashing_slots(config.auth.hashing_slots);
         let messages = Messages::open(data).await?;
         let server = Server::new(accounts.clone(), store, messages, config.clone());
-        let mut server = server.with_log(tail, level.clone());
+        let (asking, asked) = mpsc::channel(1);
+        let mut server = server.with_log(tail, level.clone()).with_reload(asking);
         if let Some(socket) = datagrams {
             server = server.with_datagrams(socket);
         }
@@ -171,7 +172,7 @@ impl Serve {
         };
         service.ready(address);
         tokio::spawn(service.watch(server.clone(), address, shutdown.drain.clone()));
-        tokio::spawn(reloading.whenever(reload));
+        tokio::spawn(reloading.whenever(reload, asked));
         server.run_until(listener, shutdown).await;
         warn_if_degraded(server);
         info!(name: "stopped", "stopped");

@@ -115,12 +115,22 @@ pub(super) async fn obey(
     patience: impl Fn() -> Duration,
     reload: Arc<Notify>,
 ) {
+    let mut is_ending = false;
     loop {
-        match signals.next().await {
+        let told = tokio::select! {
+            biased;
+            // Whoever began it: from now on the end is near.
+            () = shutdown.drain.cancelled(), if !is_ending => {
+                is_ending = true;
+                logs.end_within(patience() + LAST_WORDS);
+                continue;
+            }
+            told = signals.next() => told,
+        };
+        match told {
             Told::Reload => reload.notify_one(),
             Told::Stop(by) if !shutdown.drain.is_cancelled() => {
                 info!(name: "stop_asked", "told to stop by {by}");
-                logs.end_within(patience() + LAST_WORDS);
                 shutdown.drain.cancel();
             }
             Told::Stop(by) if !shutdown.stop.is_cancelled() => {

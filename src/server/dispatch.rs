@@ -292,6 +292,12 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Offers(command) => self.in_order(job, id, command).await,
             Request::Accept(command) => self.beside(job, id, command).await,
             Request::Decline(command) => self.in_order(job, id, command).await,
+            Request::Kick(command) => self.in_order(job, id, command).await,
+            Request::ReloadSettings(command) => self.in_order(job, id, command).await,
+            Request::Drain(_) => {
+                let reply = commands::drain(id, &self.member, &self.session.shutdown);
+                self.finish(job, reply).await
+            }
             Request::SetLogLevel(command) => self.in_order(job, id, command).await,
             Request::Logs(logs) => self.logs(job, id, logs).await,
             Request::Sessions(command) => self.in_order(job, id, command).await,

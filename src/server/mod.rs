@@ -47,7 +47,7 @@ use jiff::Timestamp;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -70,7 +70,7 @@ use self::sessions::Sessions;
 use crate::accounts::Accounts;
 use crate::config::{Config, Reload};
 use crate::messages::Messages;
-use crate::protocol::SessionEntry;
+use crate::protocol::{ReloadReply, SessionEntry};
 use crate::storage::Store;
 use crate::telemetry::{Level, Tail};
 
@@ -110,6 +110,8 @@ struct Shared {
     traffic: Arc<Traffic>,
     /// Absent where another program has the log.
     log: OnceLock<Log>,
+    /// Absent where another program has the settings.
+    reload: OnceLock<mpsc::Sender<ReloadAsked>>,
     metrics: Metrics,
     bandwidths: Bandwidths,
     datagrams: Datagrams,
@@ -135,6 +137,15 @@ impl Shared {
 struct Log {
     tail: Tail,
     level: Level,
+}
+
+/// An operator wants the settings to be read again.
+#[derive(Debug)]
+pub struct ReloadAsked {
+    /// Only to know what would change.
+    pub dry_run: bool,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<ReloadReply>,
 }
 
 /// The two steps of stopping a server.
@@ -173,6 +184,7 @@ impl Server {
                 sessions: Arc::default(),
                 traffic: Arc::default(),
                 log: OnceLock::new(),
+                reload: OnceLock::new(),
                 metrics: Metrics::default(),
                 bandwidths: Bandwidths::default(),
                 datagrams: Datagrams::default(),
@@ -194,6 +206,13 @@ impl Server {
     #[must_use]
     pub fn with_log(self, tail: Tail, level: Level) -> Self {
         let _ = self.shared.log.set(Log { tail, level });
+        self
+    }
+
+    /// Lets operators ask for the settings to be read again, of whoever listens to `asking`.
+    #[must_use]
+    pub fn with_reload(self, asking: mpsc::Sender<ReloadAsked>) -> Self {
+        let _ = self.shared.reload.set(asking);
         self
     }
 
@@ -271,14 +290,6 @@ impl Server {
     #[must_use]
     pub fn session_count(&self) -> usize {
         self.shared.sessions.count()
-    }
-
-    /// Ends the session of that identifier, or all sessions of the user of that name; how many
-    /// those were. They are told goodbye, and what they have under way is cut off.
-    #[must_use = "there may have been none"]
-    pub fn kick(&self, whom: &str) -> usize {
-        let sessions = &self.shared.sessions;
-        sessions.kick(|session, user| session == whom || user == whom)
     }
 
     /// Bytes of files since the start that came from clients, and that went to them. What is under

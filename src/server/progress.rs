@@ -21,6 +21,8 @@ pub(super) struct Traffic {
     pub(super) gets: AtomicUsize,
     /// Puts that are not answered yet.
     pub(super) puts: AtomicUsize,
+    /// Those who read the log.
+    pub(super) logs: AtomicUsize,
 }
 
 impl Traffic {
@@ -28,6 +30,7 @@ impl Traffic {
         match direction {
             Direction::Get => &self.gets,
             Direction::Put => &self.puts,
+            Direction::Logs => &self.logs,
         }
     }
 }
