@@ -54,6 +54,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::datagrams::bind;
 pub use self::error::CommandError;
 pub use self::peer::Peer;
+pub use self::sessions::Overview;
 pub use self::tls::{ServerCertificate, TlsError};
 
 use self::active::ActivePuts;
@@ -241,6 +242,12 @@ impl Server {
     pub fn sessions(&self, most: usize) -> Vec<SessionEntry> {
         let entries = self.shared.sessions.entries(None, most).into_iter();
         entries.map(|(_, entry)| entry).collect()
+    }
+
+    /// All sessions at a glance, with up to `most` of them: first those that move something.
+    #[must_use]
+    pub fn overview(&self, most: usize) -> Overview {
+        self.shared.sessions.overview(most)
     }
 
     /// How many sessions there are of users who have logged in.
