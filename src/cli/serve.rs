@@ -115,6 +115,7 @@ impl Serve {
             .transpose()
             .context("can not tell the port of ops.listen")?;
         info!(
+            name: "listening",
             %address,
             ops = ops.map(field::display),
             data = %data.display(),
@@ -134,7 +135,7 @@ impl Serve {
         }
         server.run_until(listener, shutdown).await;
         warn_if_degraded(server);
-        info!("stopped");
+        info!(name: "stopped", "stopped");
         Ok(())
     }
 }
@@ -166,12 +167,14 @@ fn raise_descriptor_limit(sessions: usize) {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        warn!(%error, "can not raise the limit of open files");
+        warn!(name: "open_files_not_raised", %error, "can not raise the limit of open files");
     }
     if limit.maximum.is_some_and(|most| most < sessions as u64) {
         warn!(
+            name: "open_files_few",
             most = limit.maximum,
-            sessions, "the system grants fewer open files than limits.sessions"
+            sessions,
+            "the system grants fewer open files than limits.sessions"
         );
     }
 }

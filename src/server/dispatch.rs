@@ -546,7 +546,11 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Ok(Refreshed::Changed) => {
                 let rescoped = commands::rescope(&self.member, &self.attendance).await;
                 if let Err(error) = rescoped {
-                    warn!(%error, "can not tell what the session may watch now");
+                    warn!(
+                        name: "watch_unreadable",
+                        %error,
+                        "can not tell what the session may watch now"
+                    );
                 }
                 Ok(())
             }
@@ -556,7 +560,11 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                 Err(End::Goodbye(reason))
             }
             Err(error) => {
-                warn!(%error, "can not read the account; going on with what is known of it");
+                warn!(
+                    name: "account_unreadable",
+                    %error,
+                    "can not read the account; going on with what is known of it"
+                );
                 Ok(())
             }
         }

@@ -31,11 +31,17 @@ pub(super) struct Outcome {
     pub(super) reply: Result<Bytes, CommandError>,
     /// Bytes of file moved.
     pub(super) bytes: u64,
+    /// The upload's identifier, of a put.
+    pub(super) upload: Option<String>,
 }
 
 impl From<Result<Bytes, CommandError>> for Outcome {
     fn from(reply: Result<Bytes, CommandError>) -> Self {
-        Self { reply, bytes: 0 }
+        Self {
+            reply,
+            bytes: 0,
+            upload: None,
+        }
     }
 }
 
@@ -92,13 +98,18 @@ impl Job {
 
     /// Writes the line in the log and makes the reply.
     pub(super) fn close(self, outcome: Outcome) -> Bytes {
-        let Outcome { reply, bytes } = outcome;
+        let Outcome {
+            reply,
+            bytes,
+            upload,
+        } = outcome;
         let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let code = reply
             .as_ref()
             .err()
             .map(|cause| WireError::from(cause).code);
         info!(
+            name: "command",
             cmd = self.cmd,
             path = self.path,
             to = self.to,
@@ -107,6 +118,7 @@ impl Job {
             ms,
             outcome = if code.is_some() { "error" } else { "ok" },
             code = code.map(ErrorCode::as_str),
+            upload,
             "command"
         );
         match reply {
@@ -114,7 +126,13 @@ impl Job {
             Err(cause) => {
                 let error = WireError::from(&cause);
                 if error.code == ErrorCode::Internal {
-                    error!(cmd = self.cmd, path = self.path, ?cause, "internal error");
+                    error!(
+                        name: "internal_error",
+                        cmd = self.cmd,
+                        path = self.path,
+                        ?cause,
+                        "internal error"
+                    );
                 }
                 encode_error(self.id, &error)
             }

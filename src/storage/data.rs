@@ -20,7 +20,11 @@ const PROBE: &str = "~probe";
 pub(super) fn try_out(staging: &OpenDir, areas: &[(&str, &OpenDir)]) -> io::Result<()> {
     match probe(staging, areas) {
         Err(error) if is_out_of_room(&error) => {
-            tracing::warn!(%error, "nothing can be put for now: the disk has no room");
+            tracing::warn!(
+                name: "disk_full",
+                %error,
+                "nothing can be put for now: the disk has no room"
+            );
             Ok(())
         }
         probed => probed,

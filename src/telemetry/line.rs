@@ -1,4 +1,4 @@
-//! A line of the log: time, level and message, the fields of the event, and those of the spans it
+//! A line of the log: time, level, event and message, the fields of the event, and those of the spans it
 //! happened in, all at the top level. No value can break the line or drive a terminal.
 
 use std::fmt::{self, Write as _};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Context, Layer};
@@ -79,6 +79,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         let line = Line {
             time: (self.clock)(),
             level: *event.metadata().level(),
+            event: code(event.metadata()),
             fields,
         };
         for (format, writer) in &self.outputs {
@@ -87,6 +88,18 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
                 let _ = writer.make_writer().write_all(line.as_bytes());
             }
         }
+    }
+}
+
+/// The stable code of an event: its name, or where it comes from if it has none of its own, as the
+/// events of libraries.
+fn code(metadata: &'static Metadata<'static>) -> &'static str {
+    let name = metadata.name();
+    // What the macros make of the place in the source.
+    if name.starts_with("event ") {
+        metadata.target()
+    } else {
+        name
     }
 }
 
@@ -161,6 +174,8 @@ const LINE: usize = 384;
 struct Line {
     time: Timestamp,
     level: Level,
+    /// The stable code of what has happened.
+    event: &'static str,
     fields: Fields,
 }
 
@@ -192,6 +207,7 @@ impl Line {
         others.map(|(name, value)| match *name {
             "time" => ("time_", value),
             "level" => ("level_", value),
+            "event" => ("event_", value),
             name => (name, value),
         })
     }
@@ -206,6 +222,8 @@ impl Line {
             Level::TRACE => "trace",
         };
         write!(line, r#"{{"time":"{}","level":"{level}""#, self.time())?;
+        line.push_str(r#","event":"#);
+        write_text(line, self.event)?;
         line.push_str(r#","message":"#);
         write_text(line, self.message())?;
         for (name, value) in self.other_fields() {
@@ -344,10 +362,11 @@ mod tests {
             user = tracing::field::Empty
         );
         let _entered = session.enter();
-        tracing::info!("connected");
+        tracing::info!(name: "connected", "connected");
         session.record("user", "alice");
         let path = "/a b.bin";
         tracing::warn!(
+            name: "put_failed",
             path,
             bytes = 3_000_000_u64,
             took = 0.25,
@@ -361,10 +380,10 @@ mod tests {
         assert_eq!(
             logged(Format::Json, a_session),
             concat!(
-                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","message":"connected","#,
+                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","event":"connected","message":"connected","#,
                 r#""session":"5f3a","peer":"192.0.2.7:4711"}"#,
                 "\n",
-                r#"{"time":"2026-01-02T03:04:05.678Z","level":"warn","message":"put failed","#,
+                r#"{"time":"2026-01-02T03:04:05.678Z","level":"warn","event":"put_failed","message":"put failed","#,
                 r#""path":"/a b.bin","bytes":3000000,"took":0.25,"resumed":true,"#,
                 r#""session":"5f3a","peer":"192.0.2.7:4711","user":"alice"}"#,
                 "\n",
@@ -392,7 +411,7 @@ mod tests {
     fn no_value_breaks_the_line_or_drives_a_terminal() {
         let evil = || {
             let name = "x\r\n\x1b[2J\u{9b}1m\u{202e}\"\\";
-            tracing::info!(name, shown = %name, debugged = ?name, "got {name}");
+            tracing::info!(name: "evil", name, shown = %name, debugged = ?name, "got {name}");
         };
         let escaped = r#"x\r\n\u001b[2J\u009b1m\u202e\"\\"#;
         // Rust's own escapes, escaped once more.
@@ -401,7 +420,7 @@ mod tests {
             logged(Format::Json, evil),
             format!(
                 "{{\"time\":\"2026-01-02T03:04:05.678Z\",\"level\":\"info\",\
-                 \"message\":\"got {escaped}\",\"name\":\"{escaped}\",\"shown\":\"{escaped}\",\
+                 \"event\":\"evil\",\"message\":\"got {escaped}\",\"name\":\"{escaped}\",\"shown\":\"{escaped}\",\
                  \"debugged\":\"{debugged}\"}}\n"
             )
         );
@@ -431,16 +450,16 @@ mod tests {
             let _outer = outer.enter();
             let inner = tracing::error_span!("inner", user = "bob");
             let _inner = inner.enter();
-            tracing::info!(time = 7, level = 8, "x");
+            tracing::info!(name: "x", time = 7, level = 8, event = 9, "x");
             tracing::info!(user = "carol");
         };
         assert_eq!(
             logged(Format::Json, work),
             concat!(
-                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","message":"x","#,
-                r#""time_":7,"level_":8,"user":"bob","session":1}"#,
+                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","event":"x","message":"x","#,
+                r#""time_":7,"level_":8,"event_":9,"user":"bob","session":1}"#,
                 "\n",
-                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","message":"","#,
+                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","event":"haul::telemetry::line::tests","message":"","#,
                 r#""user":"carol","session":1}"#,
                 "\n",
             )

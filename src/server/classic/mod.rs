@@ -138,14 +138,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     fn note(&self, over: &Over) {
         match over {
             Over::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-                info!(%error, "the peer stopped reading");
+                info!(name: "peer_stopped_reading", %error, "the peer stopped reading");
             }
             Over::BadFrame(_) | Over::TimedOut(_) | Over::CutShort(_) if self.logged_in => {
-                info!(reason = %over, "hung up on a classic client");
+                info!(name: "classic_hung_up", reason = %over, "hung up on a classic client");
             }
             Over::BadFrame(_) | Over::TimedOut(_) | Over::CutShort(_) => {
                 if let Some(left_out) = self.shared.refusals.visitor.turn(Instant::now()) {
-                    info!(reason = %over, left_out, "hung up on a classic client");
+                    info!(
+                        name: "classic_hung_up",
+                        reason = %over,
+                        left_out,
+                        "hung up on a classic client"
+                    );
                 }
             }
             _ => {}
