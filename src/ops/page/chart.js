@@ -95,7 +95,7 @@ class Chart {
     if (this.#width < 120) return;
     const points = this.#shown();
     const values = points.flatMap((point) => this.#lines.map(({ key }) => point[key])).filter((value) => value !== null && value !== undefined);
-    const scale = this.#scale(Math.max(0, ...values), Math.min(Infinity, ...values));
+    const scale = values.length ? this.#scale(Math.max(...values), Math.min(...values)) : this.#scale(0.1, 0.001);
     const { left, right, top, bottom } = this.#plot;
     const y = (value) => bottom - scale.place(value) * (bottom - top);
     const marks = [];
