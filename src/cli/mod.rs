@@ -297,6 +297,7 @@ impl RemoteCommand {
             Self::Get(get) => get.retry_policy(),
             Self::Put(put) => put.retry_policy(),
             Self::Chat(_) | Self::Watch(_) => RetryPolicy::FOR_EVER,
+            Self::Admin(admin) => admin.retry_policy(),
             // Too short to be worth it, or not to be done twice.
             _ => RetryPolicy::NEVER,
         }

@@ -23,7 +23,7 @@ use crate::ops;
 use crate::protocol::Secret;
 use crate::server::{self, Server, Shutdown};
 use crate::storage::{self, Limits, Store};
-use crate::telemetry::{self, Level};
+use crate::telemetry::{self, Level, Tail};
 use crate::tls::Fingerprint;
 
 /// Serves files until it is told to stop
@@ -51,9 +51,9 @@ impl Serve {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let config = self.load()?;
         let telemetry = telemetry::start(&config.log)?;
-        let level = telemetry.level();
+        let (level, tail) = (telemetry.level(), telemetry.tail());
         let logs = Logs::new(telemetry);
-        let outcome = self.run_logged(config, level, &logs);
+        let outcome = self.run_logged(config, (level, tail), &logs);
         logs.finish();
         outcome
     }
@@ -70,21 +70,26 @@ impl Serve {
         Ok(config)
     }
 
-    fn run_logged(self, config: Config, level: Level, logs: &Logs) -> anyhow::Result<()> {
+    fn run_logged(self, config: Config, log: (Level, Tail), logs: &Logs) -> anyhow::Result<()> {
         raise_descriptor_limit(config.limits.sessions);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(config.limits.disk_threads)
             .build()
             .context("can not start the threads of the server")?;
-        let outcome = runtime.block_on(self.serve(config, level, logs.clone()));
+        let outcome = runtime.block_on(self.serve(config, log, logs.clone()));
         // The process ends, and so does all that still waits for a disk. Were it dropped first, it
         // would clean up after itself: uploads that the next start can go on with would be gone.
         std::mem::forget(runtime);
         outcome
     }
 
-    async fn serve(self, config: Config, level: Level, logs: Logs) -> anyhow::Result<()> {
+    async fn serve(
+        self,
+        config: Config,
+        (level, tail): (Level, Tail),
+        logs: Logs,
+    ) -> anyhow::Result<()> {
         let shutdown = Shutdown::default();
         let running = Arc::new(OnceLock::new());
         // From before the first thing that may take long.
@@ -101,7 +106,8 @@ impl Serve {
             .await?
             .with_hashing_slots(config.auth.hashing_slots);
         let messages = Messages::open(data).await?;
-        let mut server = Server::new(accounts.clone(), store, messages, config.clone());
+        let server = Server::new(accounts.clone(), store, messages, config.clone());
+        let mut server = server.with_log(tail, level.clone());
         if let Some(socket) = datagrams {
             server = server.with_datagrams(socket);
         }

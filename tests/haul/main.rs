@@ -25,6 +25,7 @@ mod json;
 mod kill;
 mod limits;
 mod load;
+mod logs;
 mod messages;
 mod network;
 mod offers;
