@@ -10,6 +10,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::history::{History, STEP, Sample};
+use super::lines::Lines;
 use super::room::{Room, Rooms};
 use crate::protocol::SessionEntry;
 use crate::server::Server;
@@ -75,6 +76,8 @@ pub(super) struct Viewer {
     pub(super) now: watch::Receiver<Event>,
     /// What has been so far.
     pub(super) history: Event,
+    /// What is new in the log, where there is one.
+    pub(super) lines: Option<Lines>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -96,6 +99,7 @@ impl Board {
         let viewer = Viewer {
             now: self.0.now.subscribe(),
             history: event("history", &*self.0.history()),
+            lines: self.0.server.tail().map(Lines::of),
             _place: place,
         };
         self.0.came.notify_one();

@@ -7,12 +7,14 @@ use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::stream::{Stream, once, unfold};
+use futures::stream::{Stream, iter, once, unfold};
 use futures::{StreamExt, future};
 
 use super::board::{Board, VIEWERS, Viewer};
+use super::lines::Lines;
 
-/// `history` first: the last hour in samples. Then `now`, once a second: what there is.
+/// `history` first: the last hour in samples. Then, once a second, `now`: what there is; and `log`:
+/// the lines since then.
 pub(super) async fn live(State(board): State<Board>) -> Response {
     let Some(viewer) = board.viewer() else {
         let why = format!("{VIEWERS} are looking already: close one of these pages\n");
@@ -27,7 +29,8 @@ fn events(viewer: Viewer) -> impl Stream<Item = Result<Event, Infallible>> {
     let rest = unfold(viewer, |mut viewer| async move {
         viewer.now.changed().await.ok()?;
         let now = viewer.now.borrow_and_update().clone();
-        Some((now, viewer))
+        let lines = viewer.lines.as_mut().and_then(Lines::news);
+        Some((iter([Some(now), lines].into_iter().flatten()), viewer))
     });
-    history.chain(rest).map(Ok)
+    history.chain(rest.flatten()).map(Ok)
 }

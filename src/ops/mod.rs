@@ -8,6 +8,7 @@ mod health;
 mod history;
 mod host;
 mod http;
+mod lines;
 mod live;
 mod page;
 mod room;

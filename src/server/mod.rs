@@ -262,6 +262,12 @@ impl Server {
         entries.map(|(_, entry)| entry).collect()
     }
 
+    /// The last lines of the log, if there is one.
+    #[must_use]
+    pub fn tail(&self) -> Option<Tail> {
+        self.shared.log.get().map(|log| log.tail.clone())
+    }
+
     /// All sessions at a glance, with up to `most` of them: first those that move something.
     #[must_use]
     pub fn overview(&self, most: usize) -> Overview {

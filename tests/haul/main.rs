@@ -1,6 +1,7 @@
 //! Everything that needs a running server: the specification, as sentences.
 
 mod blocking;
+mod browser;
 mod chance;
 mod daemon;
 mod harness;
@@ -42,6 +43,7 @@ mod serving;
 mod sessions;
 mod small_files;
 mod small_gets;
+mod status_page;
 mod stopping;
 mod strace;
 mod talking;

@@ -115,12 +115,12 @@ class Chart {
 
   #times(width) {
     const minutes = this.#span / 60_000;
-    const step = minutes / (width < 320 && minutes % 4 !== 0 ? 3 : minutes % 4 === 0 && width < 320 ? 4 : minutes % 6 === 0 ? 6 : 5);
+    const step = (width < 360 ? { 5: 2, 10: 5, 15: 5, 30: 10, 60: 20 } : { 5: 1, 10: 2, 15: 3, 30: 5, 60: 10 })[minutes];
     const { bottom } = this.#plot;
     const marks = [];
-    for (let ago = 0; ago <= minutes + 0.01; ago += step) {
+    for (let ago = 0; ago <= minutes; ago += step) {
       const x = Math.round(this.#x(this.#now - ago * 60_000)) + 0.5;
-      const text = ago === 0 ? "now" : `−${+ago.toFixed(1)} min`;
+      const text = ago === 0 ? "now" : `−${ago} min`;
       marks.push(shape("path", { d: `M${x} ${bottom}v4`, class: "grid" }));
       marks.push(shape("text", { x, y: bottom + 17, class: ago === 0 ? "tick-x last" : "tick-x" }, text));
     }

@@ -5,7 +5,7 @@
 const MOST_LINES = 500;
 const LEVELS = ["trace", "debug", "info", "warn", "error"];
 // What a line shows before its other fields.
-const HEAD = new Set(["time", "level", "message", "event", "target", "span", "spans"]);
+const HEAD = new Set(["time", "level", "message", "event", "line"]);
 
 const log = byId("log");
 const logFilter = byId("log-filter");
@@ -31,10 +31,12 @@ function logItem(line) {
   return item;
 }
 
-function addLines(lines) {
+// What came in one second: `lines`, and how many before them were left out of a flood.
+function addLines({ missed, lines }) {
   // Who reads further up is left there.
   const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 30;
-  for (const line of lines.slice(-MOST_LINES)) {
+  if (missed && log.childElementCount) lines.unshift({ level: "warn", message: `${plural(missed, "line", "lines")} left out here`, time: lines[0].time });
+  for (const line of lines) {
     const item = logItem(line);
     item.hidden = !isWanted(item);
     log.append(item);

@@ -89,8 +89,8 @@ function sessionRow(session) {
   if (session.dialect === "classic") line.append(" ", element("span", "tag", "classic"));
   const since = cell(row, "Since");
   since.title = session.since;
-  const transfers = cell(row, "Transfers", "number");
   cell(row, "Session").append(element("span", "mono faint", session.session));
+  const transfers = cell(row, "Transfers", "number");
   const update = ({ running, now }) => {
     say(since, `${clock(session.since)}, ${duration(now - Date.parse(session.since))}`);
     say(transfers, String(running));
