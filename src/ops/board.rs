@@ -9,8 +9,9 @@ use serde::Serialize;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::history::{History, STEP, Sample};
+use super::history::{Counts, History, STEP, Sample};
 use super::lines::Lines;
+use super::quantiles::Quantiles;
 use super::room::{Room, Rooms};
 use crate::protocol::SessionEntry;
 use crate::server::Server;
@@ -56,6 +57,8 @@ struct Snapshot<'a> {
     received: u64,
     sent: u64,
     disk: Option<Room>,
+    /// Of the last minute.
+    latency: Option<Quantiles>,
     /// The last sample: of what is past, the viewer knows the rest.
     sample: Option<&'a Sample>,
     /// Some sessions, those that move something first.
@@ -115,7 +118,6 @@ impl Board {
         for interval in [&mut sampling, &mut ticking] {
             interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
         }
-        sampling.reset();
         loop {
             let is_watched = shared.now.receiver_count() > 0;
             tokio::select! {
@@ -133,9 +135,13 @@ impl Board {
 
 impl Shared {
     fn sample(&self) {
-        let (traffic, sessions) = (self.server.traffic(), self.server.session_count());
-        self.history()
-            .take(self.started.elapsed(), traffic, sessions);
+        let counts = Counts {
+            uptime: self.started.elapsed(),
+            traffic: self.server.traffic(),
+            latency: self.server.latency(),
+        };
+        let sessions = self.server.session_count();
+        self.history().take(counts, sessions);
     }
 
     fn show(&self, rooms: &mut Rooms) {
@@ -152,6 +158,7 @@ impl Shared {
             received,
             sent,
             disk: rooms.look(&self.server.config().server.data),
+            latency: history.recent(&self.server.latency()),
             sample: history.latest(),
             list: overview.list,
         };

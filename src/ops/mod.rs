@@ -11,6 +11,7 @@ mod http;
 mod lines;
 mod live;
 mod page;
+mod quantiles;
 mod room;
 
 use axum::Router;

@@ -63,6 +63,9 @@ macro_rules! requests {
                 }
             }
 
+            /// The names of all commands, in the order of the documentation.
+            pub const COMMANDS: &[&str] = &[$($cmd,)*];
+
             /// Name, summary and fields of every command, in the order of the documentation.
             #[must_use]
             pub fn help() -> Vec<CommandHelp> {

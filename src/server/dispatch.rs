@@ -559,7 +559,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             self.transfers.check_put(bad.id)?;
             self.transfers.ignore_put(bad.id);
         }
-        Ok(Job::refuse(&self.session.outbox, bad).await?)
+        let Session { shared, outbox, .. } = &*self.session;
+        Ok(Job::refuse(&shared.metrics, outbox, bad).await?)
     }
 
     /// Takes over what an operator changed.
@@ -596,7 +597,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     fn job(&self, id: u32, request: &Request) -> Job {
         let path = request.path().map(|path| self.absolute(path));
         let to = request.to().map(|path| self.absolute(path));
-        Job::new(id, request.cmd(), path).with_to(to)
+        let metrics = &self.session.shared.metrics;
+        Job::new(metrics, id, request.cmd(), path).with_to(to)
     }
 
     /// A path for the log: absolute where it can be resolved, as it came where not.

@@ -27,6 +27,7 @@ mod job;
 mod limits;
 mod listener;
 mod member;
+mod metrics;
 mod peer;
 mod progress;
 mod receiving;
@@ -53,6 +54,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::datagrams::bind;
 pub use self::error::CommandError;
+pub use self::metrics::{CommandCounts, Latency};
 pub use self::peer::Peer;
 pub use self::sessions::Overview;
 pub use self::tls::{ServerCertificate, TlsError};
@@ -63,6 +65,7 @@ use self::bandwidth::Bandwidths;
 use self::datagrams::Datagrams;
 use self::disk::Disks;
 use self::limits::{Chatter, Door, Guesses, LoginQueue, Seat};
+use self::metrics::Metrics;
 use self::progress::Traffic;
 use self::sessions::Sessions;
 use crate::accounts::Accounts;
@@ -108,6 +111,7 @@ struct Shared {
     traffic: Arc<Traffic>,
     /// Absent where another program has the log.
     log: OnceLock<Log>,
+    metrics: Metrics,
     bandwidths: Bandwidths,
     datagrams: Datagrams,
     /// What new connections are encrypted with; nothing until it was loaded.
@@ -170,6 +174,7 @@ impl Server {
                 sessions: Arc::default(),
                 traffic: Arc::default(),
                 log: OnceLock::new(),
+                metrics: Metrics::default(),
                 bandwidths: Bandwidths::default(),
                 datagrams: Datagrams::default(),
                 config: watch::Sender::new(Arc::new(config)),
@@ -297,6 +302,20 @@ impl Server {
             received.load(Ordering::Relaxed),
             sent.load(Ordering::Relaxed),
         )
+    }
+
+    /// How long commands took since the start, from when the server had read them to when their
+    /// answer was made, whether they succeeded or not. Those are left out that take as long as a
+    /// file is or as somebody follows: `get`, `put`, `hash`, `cp` and `logs`.
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        self.shared.metrics.latency()
+    }
+
+    /// How often each command was closed since the start, and with which code.
+    #[must_use]
+    pub fn commands(&self) -> Vec<CommandCounts> {
+        self.shared.metrics.commands()
     }
 
     /// Whether the disk has failed to keep something since the start. What was acknowledged is

@@ -71,7 +71,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                     }
                 }
                 Ok((id, request)) => {
-                    let job = Job::new(id, request.cmd(), None);
+                    let job = Job::new(&self.shared.metrics, id, request.cmd(), None);
                     let quits = matches!(request, Request::Quit(_));
                     let reply = commands::visit(id, &request, &self.shared, &self.peer);
                     job.finish(&self.outbox, reply.into()).await?;
@@ -79,7 +79,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                         return Err(End::Quit);
                     }
                 }
-                Err(bad) => Job::refuse(&self.outbox, bad).await?,
+                Err(bad) => Job::refuse(&self.shared.metrics, &self.outbox, bad).await?,
             }
         }
     }
@@ -92,7 +92,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
             } => "password",
             Login { .. } => "certificate",
         };
-        let job = Job::new(id, "login", None)
+        let job = Job::new(&self.shared.metrics, id, "login", None)
             .with_user(login.user.as_deref())
             .with_proof(with);
         let mut admitted = None;

@@ -190,6 +190,11 @@ impl Visit for Fields {
     }
 }
 
+/// A time as every line has it.
+pub(super) fn time(time: Timestamp) -> impl fmt::Display {
+    time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ")
+}
+
 /// Bytes for which a line has room from the start; most need no more.
 const LINE: usize = 384;
 
@@ -237,7 +242,7 @@ impl Line {
     }
 
     fn time(&self) -> impl fmt::Display {
-        self.time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ")
+        time(self.time)
     }
 
     fn message(&self) -> &str {

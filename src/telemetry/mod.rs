@@ -5,6 +5,7 @@
 //! leaves out the spans below its level with the events: give a span the level `error` to have it
 //! on every line.
 
+mod beside;
 mod daily;
 mod line;
 mod read;
@@ -26,6 +27,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{self, Log, LogFormat};
+
+pub use beside::{is_json_beside, log_panics, say_beside};
 use daily::DailyFile;
 use line::{Format, Lines};
 
@@ -72,6 +75,8 @@ pub struct Telemetry {
     outputs: Vec<Output>,
     level: Level,
     tail: Tail,
+    /// Whether the last words are JSON too.
+    in_json: bool,
 }
 
 /// What is logged, to be changed while it is. Cheap to clone.
@@ -177,6 +182,7 @@ pub fn start(log: &Log) -> Result<Telemetry, TelemetryError> {
         outputs,
         level: Level::new(level, &log.level),
         tail,
+        in_json: is_json_beside(log.format),
     })
 }
 
@@ -253,7 +259,12 @@ impl Drop for Telemetry {
         let lost = self.lost_lines();
         if lost > 0 {
             // There is no other place left to say so, and none to report a failure to.
-            let _ = writeln!(io::stderr(), "haul: {lost} lines of the log were lost");
+            let said = format!("{lost} lines of the log were lost");
+            if self.in_json {
+                say_beside("lines_lost", &said);
+            } else {
+                let _ = writeln!(io::stderr(), "haul: {said}");
+            }
         }
     }
 }
@@ -352,6 +363,7 @@ mod tests {
             outputs: vec![output],
             level: Level::new(reload::Layer::new(EnvFilter::default()).1, ""),
             tail: Tail::default(),
+            in_json: false,
         };
         writer.write_all(b"first\n").expect("taken");
         working.recv().expect("the first line is being written");
@@ -377,6 +389,7 @@ mod tests {
             outputs: vec![output],
             level: Level::new(reload::Layer::new(EnvFilter::default()).1, ""),
             tail: Tail::default(),
+            in_json: false,
         };
         writer.write_all(b"first\n").expect("taken");
         working.recv().expect("the first line is being written");
