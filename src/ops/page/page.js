@@ -29,7 +29,7 @@ const throughput = new Chart(
 const latency = new Chart(
   byId("latency"),
   "Latency",
-  [{ key: "p50", name: "half within" }, { key: "p99", name: "99 % within" }],
+  [{ key: "p50", name: "p50" }, { key: "p99", name: "p99" }],
   seconds,
   decadeScale,
 );
