@@ -106,7 +106,7 @@ class Chart {
     }
     marks.push(...this.#times(right - left));
     const lines = this.#lines.map(({ key }, number) => shape("path", { d: this.#line(points, key, y), class: `line line-${number}` }));
-    if (values.length === 0) marks.push(shape("text", { x: (left + right) / 2, y: (top + bottom) / 2, class: "nothing" }, "no answers to measure yet"));
+    if (values.length === 0) marks.push(shape("text", { x: (left + right) / 2, y: (top + bottom) / 2, class: "nothing" }, "nothing to measure yet"));
     this.#svg.setAttribute("width", this.#width);
     this.#svg.setAttribute("viewBox", `0 0 ${this.#width} ${this.#height}`);
     this.#svg.replaceChildren(...marks, ...lines.reverse(), ...this.#cursor(points, y));
