@@ -3,20 +3,30 @@
 //! It only shows, and changes nothing. Whoever can connect may look, which is why it is on the
 //! machine itself unless the settings say otherwise.
 
+mod board;
 mod health;
+mod history;
+mod host;
 mod http;
+mod lines;
+mod live;
 mod metrics;
+mod page;
 mod probe;
+mod quantiles;
 mod ready;
+mod room;
 
 use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::board::Board;
 use crate::server::Server;
 
 /// Answers until `stop`: that the process is alive, and all else once there is a `server`.
@@ -34,7 +44,12 @@ pub async fn run(
     };
     // What is connected comes again, and finds the server.
     no_longer.cancel();
-    http::serve(&listener, routes(server, Arc::new(lost_lines)), stop).await;
+    let board = Board::new(server.clone());
+    let routes = routes(server, Arc::new(lost_lines)).merge(page_routes(board.clone()));
+    tokio::select! {
+        () = http::serve(&listener, routes, stop) => {}
+        () = board.keep() => {}
+    }
 }
 
 fn routes_at_start() -> Router {
@@ -50,4 +65,13 @@ fn routes(server: Server, lost_lines: metrics::LostLines) -> Router {
         .with_state(server)
         .merge(ready)
         .merge(metrics)
+}
+
+/// What people look at. It names users and files, so no other site may read it in their browsers.
+fn page_routes(board: Board) -> Router {
+    Router::new()
+        .route("/", get(page::page))
+        .route("/live", get(live::live))
+        .layer(from_fn(host::guard))
+        .with_state(board)
 }

@@ -56,6 +56,7 @@ pub use self::datagrams::bind;
 pub use self::error::CommandError;
 pub use self::metrics::{CommandCounts, Figures, Latency, LoginMethod, Queues, Stage};
 pub use self::peer::Peer;
+pub use self::sessions::Overview;
 pub use self::tls::{ServerCertificate, TlsError};
 
 use self::active::ActivePuts;
@@ -284,6 +285,18 @@ impl Server {
     pub fn sessions(&self, most: usize) -> Vec<SessionEntry> {
         let entries = self.shared.sessions.entries(None, most).into_iter();
         entries.map(|(_, entry)| entry).collect()
+    }
+
+    /// The last lines of the log, if there is one.
+    #[must_use]
+    pub fn tail(&self) -> Option<Tail> {
+        self.shared.log.get().map(|log| log.tail.clone())
+    }
+
+    /// All sessions at a glance, with up to `most` of them: first those that move something.
+    #[must_use]
+    pub fn overview(&self, most: usize) -> Overview {
+        self.shared.sessions.overview(most)
     }
 
     /// How many sessions there are of users who have logged in.

@@ -27,6 +27,17 @@ fn kind(dialect: Dialect, secure: bool) -> usize {
     usize::from(dialect == Dialect::Classic) * 2 + usize::from(secure)
 }
 
+/// All sessions at a glance.
+#[derive(Debug, Clone)]
+pub struct Overview {
+    /// How many there are of users who have logged in.
+    pub sessions: usize,
+    /// How many gets and puts they have under way.
+    pub transfers: u64,
+    /// Some of the sessions.
+    pub list: Vec<SessionEntry>,
+}
+
 /// A session that is there.
 #[derive(Debug)]
 pub(super) struct Present {
@@ -99,6 +110,24 @@ impl Sessions {
         entries.collect()
     }
 
+    /// How many there are, what they move, and up to `most` of them: first those that move something,
+    /// then the others, each in the order in which they logged in.
+    pub(super) fn overview(&self, most: usize) -> Overview {
+        let all: Vec<_> = self.lock().present.values().cloned().collect();
+        // Outside the lock: what is under way has a lock of its own.
+        let running: Vec<_> = all.iter().map(|one| one.running.count()).collect();
+        let of = |is_busy: bool| {
+            let each = all.iter().zip(&running);
+            each.filter(move |(_, running)| (**running > 0) == is_busy)
+        };
+        let some = of(true).chain(of(false)).take(most);
+        Overview {
+            sessions: all.len(),
+            transfers: running.iter().copied().map(u64::from).sum(),
+            list: some.map(|(one, _)| one.entry()).collect(),
+        }
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.lock().present.len()
@@ -164,10 +193,14 @@ impl Drop for Registered {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tokio::sync::Semaphore;
 
-    fn enter(sessions: &Arc<Sessions>, session: &str, user: &str) -> Registered {
-        sessions.enter(Present {
+    use super::*;
+    use crate::server::progress::What;
+    use crate::server::transfers::Transfers;
+
+    fn present(session: &str, user: &str) -> Present {
+        Present {
             session: session.into(),
             user: user.into(),
             peer: "192.0.2.7:4711".into(),
@@ -177,7 +210,11 @@ mod tests {
             running: Running::default(),
             stop: CancellationToken::new(),
             kicked: AtomicBool::new(false),
-        })
+        }
+    }
+
+    fn enter(sessions: &Arc<Sessions>, session: &str, user: &str) -> Registered {
+        sessions.enter(present(session, user))
     }
 
     #[test]
@@ -200,6 +237,25 @@ mod tests {
         assert!(sessions.kinds().iter().all(|(.., count)| *count == 0));
         assert_eq!(sessions.count(), 0);
         assert!(sessions.entries(None, 2).is_empty());
+    }
+
+    #[test]
+    fn at_a_glance_those_that_move_something_come_first() {
+        let sessions = Arc::new(Sessions::default());
+        let transfers = Transfers::new(Arc::new(Semaphore::new(1)));
+        let gone = CancellationToken::new();
+        let _places = ["a", "b", "c"].map(|name| {
+            let mut present = present(name, "alice");
+            if name == "b" {
+                present.running = transfers.running();
+            }
+            sessions.enter(present)
+        });
+        let _get = transfers.start(7, &gone, What::of_nothing()).expect("free");
+        let overview = sessions.overview(2);
+        assert_eq!((overview.sessions, overview.transfers), (3, 1));
+        let names: Vec<_> = overview.list.iter().map(|one| &*one.session).collect();
+        assert_eq!(names, ["b", "a"]);
     }
 
     #[test]

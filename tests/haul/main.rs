@@ -1,6 +1,7 @@
 //! Everything that needs a running server: the specification, as sentences.
 
 mod blocking;
+mod browser;
 mod chance;
 mod daemon;
 mod harness;
@@ -50,6 +51,7 @@ mod sessions;
 mod small_files;
 mod small_gets;
 mod start_up;
+mod status_page;
 mod stopping;
 mod strace;
 mod talking;

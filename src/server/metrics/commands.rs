@@ -135,7 +135,7 @@ pub struct CommandCounts {
 
 /// How many commands took how long since the start. The difference of two of them is that of the
 /// time between.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Latency {
     /// Seconds that a command took at most, growing.
     pub bounds: &'static [f64],
