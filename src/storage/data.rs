@@ -127,7 +127,7 @@ fn mount_of(path: &Path) -> io::Result<(u64, u32, u32)> {
 }
 
 /// Which directory of its file system a mount shows: the fourth field of its line, see
-/// proc_pid_mountinfo(5).
+/// `proc_pid_mountinfo(5)`.
 fn root_of(mount: u64, mounts: &str) -> Option<&str> {
     let mut lines = mounts.lines().map(|line| line.split(' '));
     let mut fields = lines.find(|fields| fields.clone().next() == Some(&mount.to_string()))?;
