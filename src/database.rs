@@ -1,8 +1,8 @@
 //! An `SQLite` database in the data directory: made, opened and brought up to date.
 
 use std::fs::DirBuilder;
-use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(crate) enum OpenError {
     /// The directory or the file could not be made.
     Make {
         path: PathBuf,
-        source: std::io::Error,
+        source: io::Error,
     },
     Open(sqlx::Error),
 }
@@ -80,6 +80,43 @@ async fn make_file(data: PathBuf, name: &'static str) -> Result<PathBuf, OpenErr
     spawn_blocking(make)
         .await
         .map_err(|error| OpenError::Open(sqlx::Error::Io(error.into())))?
+}
+
+/// Copies the database `name` in the directory `data` as it is at one moment, whoever works on it,
+/// into the new file `to`, which only its owner can read. It is neither made nor brought up to date.
+pub(crate) async fn copy(data: &Path, name: &str, to: &Path) -> Result<(), OpenError> {
+    let file = to.to_owned();
+    let made = spawn_blocking(move || {
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600).open(file)
+    });
+    let made = made.await.map_err(io::Error::other).flatten();
+    made.map_err(|source| OpenError::Make {
+        path: to.into(),
+        source,
+    })?;
+    // Absolute, so that no name looks like a URI.
+    let path = std::path::absolute(to).ok();
+    let path = path.as_deref().and_then(Path::to_str).ok_or_else(|| {
+        sqlx::Error::Configuration("its new place has a name that is not UTF-8".into())
+    })?;
+    let mut connection = connect(&data.join(name)).await?;
+    // What SQLite offers for it: <https://sqlite.org/lang_vacuum.html#vacuuminto>. It takes an empty
+    // file for none.
+    sqlx::query("VACUUM INTO ?")
+        .bind(path)
+        .execute(&mut connection)
+        .await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// A connection to a database that is there, whichever version of haul it is of.
+pub(crate) async fn connect(file: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .busy_timeout(BUSY_TIMEOUT);
+    SqliteConnection::connect_with(&options).await
 }
 
 /// Brings the tables up to date within one transaction, so that of two processes that open a new

@@ -3,6 +3,7 @@
 //! They live in `haul.db`, an `SQLite` database in the data directory. The daemon and the command
 //! line may both work on it at any time; each sees what the other changed.
 
+mod backup;
 mod database;
 mod folders;
 mod hashing;
@@ -21,6 +22,7 @@ use crate::storage::{Limits, Rights, StorageError};
 use database::Database;
 use hashing::Hashing;
 
+pub use backup::{Owners, copy};
 pub use folders::{Folder, Member};
 pub use hashing::HashingCost;
 pub use limit::Limit;

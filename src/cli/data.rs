@@ -45,8 +45,8 @@ impl Data {
         Ok(config.server.data)
     }
 
-    /// The accounts in the directory.
-    pub(super) async fn open(&self) -> anyhow::Result<Accounts> {
+    /// The path of the directory, which holds accounts.
+    pub(super) fn with_accounts(&self) -> anyhow::Result<PathBuf> {
         let path = self.path()?;
         if !path.join("haul.db").exists() {
             bail!(
@@ -55,7 +55,12 @@ impl Data {
                 path.display()
             );
         }
-        Ok(Accounts::open(&path).await?)
+        Ok(path)
+    }
+
+    /// The accounts in the directory.
+    pub(super) async fn open(&self) -> anyhow::Result<Accounts> {
+        Ok(Accounts::open(&self.with_accounts()?).await?)
     }
 
     /// The accounts in the directory, which is made if it is missing, so that there can be users

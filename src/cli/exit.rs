@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use super::output::safe;
 use super::trust;
 use crate::client::{ClientError, Lost};
+use crate::config::ConfigError;
 use crate::protocol::ErrorCode;
+use crate::server::TlsError;
 use crate::telemetry;
 
 /// The server or the transfer said no.
 const REFUSED: u8 = 1;
-/// Wrong usage.
+/// Wrong usage: of arguments, or of settings. It is no better the next time.
 pub(super) const USAGE: u8 = 2;
 /// Could not connect or log in.
 const NO_SESSION: u8 = 3;
@@ -122,7 +124,7 @@ fn code(error: &anyhow::Error) -> u8 {
         0
     } else if error.is::<Interrupted>() {
         INTERRUPTED
-    } else if error.is::<Usage>() {
+    } else if error.is::<Usage>() || is_configuration(error) {
         USAGE
     } else if error.is::<NoSession>() {
         NO_SESSION
@@ -131,6 +133,23 @@ fn code(error: &anyhow::Error) -> u8 {
     } else {
         REFUSED
     }
+}
+
+fn is_configuration(error: &anyhow::Error) -> bool {
+    error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(TlsError::HalfSet))
+}
+
+/// What the command line's parser says, in one line.
+pub(super) fn parsing(what: &str, error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default();
+    let mut line = first.trim_start_matches("error: ").to_owned();
+    for tip in lines.filter_map(|line| line.strip_prefix("tip: ")) {
+        line.push_str("; ");
+        line.push_str(tip);
+    }
+    safe(&format!("haul: {what}: {line}; see `haul {what} --help`")).into_owned()
 }
 
 fn hint(what: &str, error: &anyhow::Error) -> Option<&'static str> {

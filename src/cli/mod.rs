@@ -4,6 +4,7 @@
 
 mod accept;
 mod admin;
+mod backup;
 mod bench;
 mod chat;
 mod check_config;
@@ -29,6 +30,7 @@ mod known;
 mod leave;
 mod lines;
 mod ls;
+mod man;
 mod mkdir;
 mod mv;
 mod offers;
@@ -47,6 +49,7 @@ mod said;
 mod say;
 mod send;
 mod serve;
+mod service;
 mod shell;
 mod signals;
 mod stat;
@@ -61,6 +64,7 @@ mod watch;
 mod who;
 mod whoami;
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -143,6 +147,7 @@ enum ClientCommand {
     User(user::User),
     Folder(folder::Folder),
     Token(token::Token),
+    Backup(backup::Backup),
     CheckConfig(check_config::CheckConfig),
     Healthcheck(healthcheck::Healthcheck),
     Connect(connect::Connect),
@@ -153,6 +158,7 @@ enum ClientCommand {
     Shell(shell::Shell),
     Demo(demo::Demo),
     Completions(completions::Completions),
+    Man(man::Man),
 }
 
 /// What is asked of a server, from the command line and in the shell alike.
@@ -188,7 +194,7 @@ enum RemoteCommand {
 }
 
 /// Does what the arguments of this process say, and says how that went: 0 it is done, 1 the server
-/// or the transfer said no, 2 the arguments are wrong, 3 there was no connection or login,
+/// or the transfer said no, 2 the arguments or the configuration are wrong, 3 there was no connection or login,
 /// 130 interrupted.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -196,7 +202,12 @@ pub fn main() -> ExitCode {
         Ok(parsed) => parsed,
         // Help and versions are results, mistakes are errors; clap knows which go where.
         Err(error) => {
-            let _ = error.print();
+            // In a log, a line of its own is read alone.
+            if error.use_stderr() && is_daemon() {
+                let _ = writeln!(io::stderr(), "{}", exit::parsing("serve", &error));
+            } else {
+                let _ = error.print();
+            }
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
         }
     };
@@ -209,6 +220,13 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&name, &error),
     }
+}
+
+/// Whether the arguments, which make no sense, are those of the daemon.
+fn is_daemon() -> bool {
+    std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "serve")
 }
 
 /// The arguments, and the name of the subcommand, with which messages begin.
@@ -227,9 +245,11 @@ fn arguments() -> clap::Command {
         "user",
         "folder",
         "token",
+        "backup",
         "check-config",
         "healthcheck",
         "completions",
+        "man",
         "discover",
     ] {
         command = command.mut_subcommand(name, without_server);
@@ -264,9 +284,11 @@ impl ClientCommand {
             Self::User(command) => command.run(output).await,
             Self::Folder(command) => command.run(output).await,
             Self::Token(command) => command.run(output).await,
+            Self::Backup(command) => unless_interrupted(Box::pin(command.run(output))).await,
             Self::CheckConfig(command) => command.run(output),
             Self::Healthcheck(command) => command.run(output).await,
             Self::Completions(command) => command.run(),
+            Self::Man(command) => command.run(output),
             Self::Connect(command) => unless_interrupted(command.run(global, &output)).await,
             Self::Discover(command) => unless_interrupted(command.run(output)).await,
             Self::Bench(command) => command.run(global, output).await,
@@ -302,6 +324,7 @@ impl RemoteCommand {
             Self::Get(get) => get.retry_policy(),
             Self::Put(put) => put.retry_policy(),
             Self::Chat(_) | Self::Watch(_) => RetryPolicy::FOR_EVER,
+            Self::Admin(admin) => admin.retry_policy(),
             // Too short to be worth it, or not to be done twice.
             _ => RetryPolicy::NEVER,
         }
@@ -372,7 +395,7 @@ async fn unless_cut_off<T>(
 }
 
 /// Resolves when a signal asks this process to end.
-async fn interruption() -> std::io::Result<()> {
+async fn interruption() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminated = signal(SignalKind::terminate())?;
     let mut hung_up = signal(SignalKind::hangup())?;

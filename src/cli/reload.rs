@@ -7,6 +7,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::serve::Serve;
+use super::service::Service;
 use crate::config::Reload;
 use crate::server::Server;
 use crate::telemetry::Level;
@@ -18,6 +19,7 @@ pub(super) struct Reloading {
     pub(super) serve: Serve,
     pub(super) server: Server,
     pub(super) level: Level,
+    pub(super) service: Service,
 }
 
 impl Reloading {
@@ -25,7 +27,9 @@ impl Reloading {
     pub(super) async fn whenever(self, asked: Arc<Notify>) {
         loop {
             asked.notified().await;
+            self.service.reloading();
             self.run().await;
+            self.service.reloaded();
         }
     }
 

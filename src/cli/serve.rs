@@ -15,6 +15,7 @@ use tracing::{field, info, warn};
 use super::exit;
 use super::first_start::{first_admin, is_watched, say_what_to_do_next};
 use super::reload::{Reloading, warn_if_degraded};
+use super::service::Service;
 use super::signals::{self, Logs, Signals};
 use crate::accounts::Accounts;
 use crate::config::{self, Config, ConfigError, LogFormat};
@@ -22,7 +23,7 @@ use crate::messages::Messages;
 use crate::ops;
 use crate::server::{self, Server, Shutdown};
 use crate::storage::{self, Store};
-use crate::telemetry::{self, Level};
+use crate::telemetry::{self, Level, Tail};
 
 /// Serves files until it is told to stop
 ///
@@ -67,9 +68,9 @@ impl Serve {
         if in_json {
             telemetry::log_panics();
         }
-        let level = telemetry.level();
+        let (level, tail) = (telemetry.level(), telemetry.tail());
         let logs = Logs::new(telemetry);
-        let outcome = self.run_logged(config, level, &logs);
+        let outcome = self.run_logged(config, (level, tail), &logs);
         logs.finish();
         outcome
     }
@@ -86,21 +87,29 @@ impl Serve {
         Ok(config)
     }
 
-    fn run_logged(self, config: Config, level: Level, logs: &Logs) -> anyhow::Result<()> {
+    fn run_logged(self, config: Config, log: (Level, Tail), logs: &Logs) -> anyhow::Result<()> {
         raise_descriptor_limit(config.limits.sessions);
+        let service = Service::find()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(config.limits.disk_threads)
             .build()
             .context("can not start the threads of the server")?;
-        let outcome = runtime.block_on(self.serve(config, level, logs.clone()));
+        let outcome = runtime.block_on(self.serve(config, log, logs.clone(), service.clone()));
+        service.finish(&outcome);
         // The process ends, and so does all that still waits for a disk. Were it dropped first, it
         // would clean up after itself: uploads that the next start can go on with would be gone.
         std::mem::forget(runtime);
         outcome
     }
 
-    async fn serve(self, config: Config, level: Level, logs: Logs) -> anyhow::Result<()> {
+    async fn serve(
+        self,
+        config: Config,
+        (level, tail): (Level, Tail),
+        logs: Logs,
+        service: Service,
+    ) -> anyhow::Result<()> {
         let shutdown = Shutdown::default();
         let running = Arc::new(OnceLock::new());
         // From before the first thing that may take long.
@@ -117,7 +126,8 @@ impl Serve {
             .await?
             .with_hashing_slots(config.auth.hashing_slots);
         let messages = Messages::open(data).await?;
-        let mut server = Server::new(accounts.clone(), store, messages, config.clone());
+        let server = Server::new(accounts.clone(), store, messages, config.clone());
+        let mut server = server.with_log(tail, level.clone());
         if let Some(socket) = datagrams {
             server = server.with_datagrams(socket);
         }
@@ -149,7 +159,10 @@ impl Serve {
             serve: self,
             server: server.clone(),
             level,
+            service: service.clone(),
         };
+        service.ready(address);
+        tokio::spawn(service.watch(server.clone(), address, shutdown.drain.clone()));
         tokio::spawn(reloading.whenever(reload));
         let stop = CancellationToken::new();
         let _stop_ops = stop.clone().drop_guard();

@@ -17,7 +17,7 @@ use crate::telemetry::Telemetry;
 
 /// For all that comes after the time for running transfers: sessions that are cut off, threads that
 /// still write, the log.
-const LAST_WORDS: Duration = Duration::from_millis(1500);
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(1500);
 
 /// For the log to be written at the end.
 const FLUSH: Duration = Duration::from_millis(400);

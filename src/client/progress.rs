@@ -94,11 +94,16 @@ impl Progress {
         }
     }
 
-    pub(super) fn finished_file(&self) {
+    /// Counts bytes that were moved.
+    pub(crate) fn moved(&self, bytes: u64) {
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn finished_file(&self) {
         self.0.files.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn found_file(&self, bytes: u64) {
+    pub(crate) fn found_file(&self, bytes: u64) {
         self.0.total_files.fetch_add(1, Ordering::Relaxed);
         self.0.total_bytes.fetch_add(bytes, Ordering::Relaxed);
     }

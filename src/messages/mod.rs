@@ -49,6 +49,7 @@ use crate::protocol::{HistoryReply, MAX_TEXT, MembersReply, SayReply, WhoReply};
 
 pub use self::offers::{Claim, OfferedFile};
 pub use self::room::{InvalidRoom, RoomName};
+pub use self::store::copy;
 pub use self::watches::{Change, MAX_WATCHES, Scope, TooManyWatches};
 pub use self::watching::Observer;
 

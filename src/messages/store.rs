@@ -47,6 +47,15 @@ pub(super) struct Writer {
     recovered: bool,
 }
 
+/// Copies the messages of the data directory `data`, as they are at one moment, into the new file
+/// `to`.
+///
+/// # Errors
+/// [`MessagesError`] if they can not be read or written.
+pub async fn copy(data: &Path, to: &Path) -> Result<(), MessagesError> {
+    Ok(database::copy(data, "messages.db", to).await?)
+}
+
 /// A message or an offer that is to be stored.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
@@ -151,13 +160,18 @@ impl Row {
     }
 }
 
+impl From<OpenError> for MessagesError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Make { path, source } => Self::Make { path, source },
+            OpenError::Open(source) => failed("open", source),
+        }
+    }
+}
+
 impl Store {
     pub(super) async fn open(data: &Path) -> Result<(Self, Writer), MessagesError> {
-        let opened = database::open(data, "messages.db", &MIGRATIONS).await;
-        let (options, connection) = opened.map_err(|error| match error {
-            OpenError::Make { path, source } => MessagesError::Make { path, source },
-            OpenError::Open(source) => failed("open", source),
-        })?;
+        let (options, connection) = database::open(data, "messages.db", &MIGRATIONS).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_lazy_with(options);

@@ -12,6 +12,7 @@ use super::CommandError;
 use crate::accounts::UserName;
 use crate::connection::{Closed, Outbox};
 use crate::protocol::{BadRequest, ErrorCode, WireError, encode_error};
+use crate::telemetry::AUDIT;
 
 /// A request that is not answered yet.
 #[derive(Debug)]
@@ -21,8 +22,27 @@ pub(super) struct Job {
     path: Option<String>,
     to: Option<String>,
     user: Option<String>,
+    with: Option<&'static str>,
     started: Instant,
 }
+
+/// Commands that let somebody in or change something.
+const AUDITED: &[&str] = &[
+    "login",
+    "register",
+    "passwd",
+    "put",
+    "mkdir",
+    "rm",
+    "mv",
+    "cp",
+    "accept",
+    "discard",
+    "kick",
+    "reload",
+    "drain",
+    "log_level",
+];
 
 /// What a finished command leaves behind.
 #[derive(Debug)]
@@ -53,6 +73,7 @@ impl Job {
             path,
             to: None,
             user: None,
+            with: None,
             started: Instant::now(),
         }
     }
@@ -65,6 +86,14 @@ impl Job {
     /// Names the path that something is moved or copied to.
     pub(super) fn with_to(self, to: Option<String>) -> Self {
         Self { to, ..self }
+    }
+
+    /// Says by what somebody wants to log in.
+    pub(super) fn with_proof(self, with: &'static str) -> Self {
+        Self {
+            with: Some(with),
+            ..self
+        }
     }
 
     /// Names who wants to log in, if it can be a user's name: what else stands there is not repeated
@@ -108,19 +137,30 @@ impl Job {
             .as_ref()
             .err()
             .map(|cause| WireError::from(cause).code);
-        info!(
-            name: "command",
-            cmd = self.cmd,
-            path = self.path,
-            to = self.to,
-            user = self.user,
-            bytes,
-            ms,
-            outcome = if code.is_some() { "error" } else { "ok" },
-            code = code.map(ErrorCode::as_str),
-            upload,
-            "command"
-        );
+        macro_rules! say {
+            ($target:expr) => {
+                info!(
+                    name: "command",
+                    target: $target,
+                    cmd = self.cmd,
+                    path = self.path,
+                    to = self.to,
+                    user = self.user,
+                    with = self.with,
+                    bytes,
+                    ms,
+                    outcome = if code.is_some() { "error" } else { "ok" },
+                    code = code.map(ErrorCode::as_str),
+                    upload,
+                    "command"
+                )
+            };
+        }
+        if AUDITED.contains(&self.cmd) {
+            say!(AUDIT);
+        } else {
+            say!(module_path!());
+        }
         match reply {
             Ok(reply) => reply,
             Err(cause) => {

@@ -38,8 +38,8 @@ mod tls;
 mod transfers;
 mod visitor;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -69,6 +69,7 @@ use crate::config::{Config, Reload};
 use crate::messages::Messages;
 use crate::protocol::SessionEntry;
 use crate::storage::Store;
+use crate::telemetry::{Level, Tail};
 
 /// Name and version, as clients see it.
 pub const SERVER: &str = concat!("haul/", env!("CARGO_PKG_VERSION"));
@@ -104,6 +105,8 @@ struct Shared {
     puts: Arc<ActivePuts>,
     sessions: Arc<Sessions>,
     traffic: Arc<Traffic>,
+    /// Absent where another program has the log.
+    log: OnceLock<Log>,
     bandwidths: Bandwidths,
     datagrams: Datagrams,
     /// What new connections are encrypted with; nothing until it was loaded.
@@ -121,6 +124,13 @@ impl Shared {
         let identity = self.tls.borrow();
         identity.as_ref().map(tls::Identity::config)
     }
+}
+
+/// The log of the process.
+#[derive(Debug)]
+struct Log {
+    tail: Tail,
+    level: Level,
 }
 
 /// The two steps of stopping a server.
@@ -158,6 +168,7 @@ impl Server {
                 puts: Arc::default(),
                 sessions: Arc::default(),
                 traffic: Arc::default(),
+                log: OnceLock::new(),
                 bandwidths: Bandwidths::default(),
                 datagrams: Datagrams::default(),
                 config: watch::Sender::new(Arc::new(config)),
@@ -171,6 +182,13 @@ impl Server {
     #[must_use]
     pub fn with_datagrams(self, socket: UdpSocket) -> Self {
         self.shared.datagrams.speak_through(socket);
+        self
+    }
+
+    /// Shows its log to operators, and lets them change how much is logged.
+    #[must_use]
+    pub fn with_log(self, tail: Tail, level: Level) -> Self {
+        let _ = self.shared.log.set(Log { tail, level });
         self
     }
 

@@ -20,6 +20,7 @@ use super::sniff::{Opening, Sniffed, sniff};
 use super::{Peer, Shared, Shutdown, tls};
 use crate::connection::{Outbox, Outlet, ReadAhead, Receiver, write_frames};
 use crate::protocol::{FrameCodec, GoodbyeReason, encode_refusal};
+use crate::telemetry::AUDIT;
 
 /// How long a peer that is hung up on may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -288,7 +289,7 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> 
     session.tasks.wait().await;
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     if is_member {
-        info!(name: "session_ended", reason = %end, ms, "session ended");
+        info!(name: "session_ended", target: AUDIT, reason = %end, ms, "session ended");
     } else if let Some(left_out) = session.shared.refusals.visitor.turn(Instant::now()) {
         info!(name: "session_ended", reason = %end, ms, left_out, "session ended");
     }

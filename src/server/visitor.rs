@@ -85,7 +85,16 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
     }
 
     async fn log_in(&mut self, id: u32, login: Login) -> Result<Attempt, End> {
-        let job = Job::new(id, "login", None).with_user(login.user.as_deref());
+        let with = match &login {
+            Login { token: Some(_), .. } => "token",
+            Login {
+                password: Some(_), ..
+            } => "password",
+            Login { .. } => "certificate",
+        };
+        let job = Job::new(id, "login", None)
+            .with_user(login.user.as_deref())
+            .with_proof(with);
         let mut admitted = None;
         let (since, inbox) = (login.since, login.inbox.unwrap_or(true));
         // Watched from before the account is read, so that no change of it is missed.

@@ -17,6 +17,7 @@
 //! so that nothing changes unnoticed. Imports plain values of `protocol` and nothing else of
 //! the crate.
 
+mod backup;
 mod batch;
 mod changes;
 mod copy;
@@ -52,6 +53,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use backup::{Backup, Step};
 pub use batch::{SmallCommitted, SmallUpload};
 pub use changes::{Change, Seen};
 pub use data::check_mounted;

@@ -14,6 +14,9 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::AUDIT;
+use super::tail::{Tail, TailLine};
+
 /// The shape of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
@@ -29,6 +32,8 @@ pub(super) enum Format {
 /// Writes a line for every event to every output.
 pub(super) struct Lines {
     outputs: Vec<(Format, BoxMakeWriter)>,
+    /// For who follows the log.
+    tail: Option<Tail>,
     clock: fn() -> Timestamp,
 }
 
@@ -36,6 +41,7 @@ impl Default for Lines {
     fn default() -> Self {
         Self {
             outputs: Vec::new(),
+            tail: None,
             clock: Timestamp::now,
         }
     }
@@ -49,6 +55,11 @@ impl Lines {
     ) {
         self.outputs.push((format, BoxMakeWriter::new(writer)));
     }
+
+    /// Adds every line to the tail.
+    pub(super) fn feed(&mut self, tail: Tail) {
+        self.tail = Some(tail);
+    }
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
@@ -56,7 +67,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         if let Some(span) = context.span(id) {
             let mut fields = Fields::default();
             attributes.record(&mut fields);
-            span.extensions_mut().insert(fields);
+            // What another layer has made of the span is the same.
+            span.extensions_mut().replace(fields);
         }
     }
 
@@ -80,13 +92,23 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             time: (self.clock)(),
             level: *event.metadata().level(),
             event: code(event.metadata()),
+            audit: event.metadata().target() == AUDIT,
             fields,
         };
+        let Ok(json) = line.render(Format::Json) else {
+            return;
+        };
         for (format, writer) in &self.outputs {
-            if let Ok(line) = line.render(*format) {
-                // The writer counts what it can not write.
-                let _ = writer.make_writer().write_all(line.as_bytes());
-            }
+            let text = match format {
+                Format::Json => None,
+                text @ Format::Text { .. } => line.render(*text).ok(),
+            };
+            let bytes = text.as_ref().unwrap_or(&json).as_bytes();
+            // The writer counts what it can not write.
+            let _ = writer.make_writer().write_all(bytes);
+        }
+        if let Some(tail) = &self.tail {
+            tail.add(|number| line.for_tail(number, &json));
         }
     }
 }
@@ -105,7 +127,7 @@ fn code(metadata: &'static Metadata<'static>) -> &'static str {
 
 /// What a field holds. Cheap to clone: those of a span are in every line of it.
 #[derive(Debug, Clone)]
-enum Value {
+pub(super) enum Value {
     Text(Arc<str>),
     Signed(i64),
     Unsigned(u64),
@@ -181,6 +203,8 @@ struct Line {
     level: Level,
     /// The stable code of what has happened.
     event: &'static str,
+    /// It belongs to the audit.
+    audit: bool,
     fields: Fields,
 }
 
@@ -192,6 +216,29 @@ impl Line {
             Format::Text { colour } => self.write_for_people(&mut line, colour)?,
         }
         Ok(line)
+    }
+
+    /// The line, rendered as `json`, with its number.
+    fn for_tail(&self, number: u64, json: &str) -> TailLine {
+        let json = json.trim_end_matches("}\n");
+        TailLine {
+            number,
+            json: format!("{json},\"line\":{number}}}\n").into(),
+            level: self.level,
+            event: self.event,
+            session: self.text("session"),
+            user: self.text("user"),
+            cmd: self.text("cmd"),
+            path: self.text("path"),
+        }
+    }
+
+    fn text(&self, field: &str) -> Option<Arc<str>> {
+        let found = self.fields.0.iter().find(|(name, _)| *name == field);
+        match found {
+            Some((_, Value::Text(text))) => Some(Arc::clone(text)),
+            _ => None,
+        }
     }
 
     fn time(&self) -> impl fmt::Display {
@@ -213,6 +260,8 @@ impl Line {
             "time" => ("time_", value),
             "level" => ("level_", value),
             "event" => ("event_", value),
+            "line" => ("line_", value),
+            "audit" => ("audit_", value),
             name => (name, value),
         })
     }
@@ -231,6 +280,9 @@ impl Line {
         write_text(line, self.event)?;
         line.push_str(r#","message":"#);
         write_text(line, self.message())?;
+        if self.audit {
+            line.push_str(r#","audit":true"#);
+        }
         for (name, value) in self.other_fields() {
             line.push(',');
             write_text(line, name)?;
@@ -242,29 +294,43 @@ impl Line {
     }
 
     fn write_for_people(&self, line: &mut String, colour: bool) -> fmt::Result {
-        let colour = match self.level {
-            _ if !colour => None,
-            Level::ERROR => Some(31),
-            Level::WARN => Some(33),
-            Level::INFO => Some(32),
-            _ => Some(34),
-        };
-        let (time, level) = (self.time(), self.level.as_str());
-        match colour {
-            Some(code) => write!(line, "{time} \x1b[{code}m{level:>5}\x1b[0m ")?,
-            None => write!(line, "{time} {level:>5} ")?,
-        }
-        write_escaped(line, self.message())?;
-        for (name, value) in self.other_fields() {
-            write!(line, " {name}=")?;
-            match value {
-                Value::Text(text) if is_plain(text) => line.push_str(text),
-                _ => write_value(line, value)?,
-            }
-        }
-        line.push('\n');
-        Ok(())
+        let time = self.time().to_string();
+        let what = (&*time, self.level, self.message());
+        write_for_people(line, what, self.other_fields(), colour)
     }
+}
+
+/// Writes a line for a person: time, level and message, then the fields.
+pub(super) fn write_for_people<'n, 'v>(
+    line: &mut String,
+    (time, level, message): (&str, Level, &str),
+    fields: impl Iterator<Item = (&'n str, &'v Value)>,
+    colour: bool,
+) -> fmt::Result {
+    let colour = match level {
+        _ if !colour => None,
+        Level::ERROR => Some(31),
+        Level::WARN => Some(33),
+        Level::INFO => Some(32),
+        _ => Some(34),
+    };
+    write_escaped(line, time)?;
+    match colour {
+        Some(code) => write!(line, " \x1b[{code}m{level:>5}\x1b[0m ")?,
+        None => write!(line, " {level:>5} ")?,
+    }
+    write_escaped(line, message)?;
+    for (name, value) in fields {
+        line.push(' ');
+        write_escaped(line, name)?;
+        line.push('=');
+        match value {
+            Value::Text(text) if is_plain(text) => line.push_str(text),
+            _ => write_value(line, value)?,
+        }
+    }
+    line.push('\n');
+    Ok(())
 }
 
 /// Whether a value can be told from what follows it without quotes.

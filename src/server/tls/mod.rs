@@ -60,7 +60,11 @@ pub enum TlsError {
     #[error("tls.certificate and tls.key need each other; set both, or neither")]
     HalfSet,
     /// A file can not be read.
-    #[error("can not read {}: {source}", path.display())]
+    #[error(
+        "can not read {}: {source}; the settings of [tls] name files that the user whom haul runs as \
+         may read",
+        path.display()
+    )]
     Read {
         /// The file.
         path: PathBuf,

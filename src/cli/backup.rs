@@ -1,0 +1,212 @@
+//! `haul backup`: a copy of the data directory that a server can start on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Args;
+use serde::Serialize;
+use tokio::task::spawn_blocking;
+
+use super::data::Data;
+use super::exit::Reported;
+use super::output::{Output, count, size};
+use super::progress::Bar;
+use crate::accounts::{self, Owners};
+use crate::client::Progress;
+use crate::messages;
+use crate::storage;
+
+/// The name of the accounts in a backup that is not whole yet: no server starts on it by mistake.
+const UNFINISHED: &str = "haul.db.unfinished";
+
+/// Copy everything that the server keeps into a new directory, while it runs or not.
+///
+/// What is in DIR then is a data directory: to restore it, have `haul serve --data` start on it, or
+/// on a copy. It holds the accounts, the messages, the server's own certificate, and all files of
+/// users and shared folders, each whole, with times and digests. It leaves out what removed users
+/// left and uploads that were cut off; also the configuration and what it names elsewhere.
+///
+/// Every file that was there when it began, and still is when it ends, is in it. Of what is changed
+/// meanwhile the old file or the new one is. It can only be read by whoever made it; keep it as you
+/// keep the server.
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    #[command(flatten)]
+    data: Data,
+    /// The directory for it: a new one each time, or an empty one.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+/// What a backup came to, as `--json` shows it.
+#[derive(Debug, Default, Serialize)]
+struct Done {
+    path: PathBuf,
+    users: usize,
+    folders: usize,
+    files: u64,
+    bytes: u64,
+    /// What could not be read.
+    left_out: u64,
+    ms: u64,
+}
+
+/// What the thread that copies and the one that shows it share.
+#[derive(Debug, Default)]
+struct Shared {
+    left_out: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Backup {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let data = self.data.with_accounts()?;
+        let to = self.directory;
+        let failed = || format!("can not make a backup in {}", to.display());
+        let backup = storage::Backup::begin(&data, &to).with_context(failed)?;
+        // In this order: whoever is named in the messages is known to the accounts, so that a number
+        // is not given to another user later.
+        if data.join("messages.db").exists() {
+            messages::copy(&data, &to.join("messages.db")).await?;
+        }
+        accounts::copy(&data, &to.join(UNFINISHED)).await?;
+        let owners = Owners::of(&to.join(UNFINISHED)).await?;
+        let progress = Progress::new();
+        let bar = Bar::new(output, &progress);
+        let shared = Arc::new(Shared::default());
+        let stop = StopAtEnd(Arc::clone(&shared));
+        let copying = copy(backup, owners.clone(), &bar, &progress, shared.clone());
+        let backup = bar.during(copying).await.with_context(failed)?;
+        // Whoever was removed meanwhile, and whose name another may have by now, takes the files along.
+        let now = Owners::of(&data.join("haul.db")).await?;
+        let finishing = spawn_blocking(move || {
+            for space in gone(&owners, &now) {
+                backup.leave_out(&space)?;
+            }
+            backup.finish(UNFINISHED, "haul.db")?;
+            Ok::<_, std::io::Error>(owners)
+        });
+        let owners = finishing.await?.with_context(failed)?;
+        drop(stop);
+        let done = Done {
+            users: owners.users.len(),
+            folders: owners.folders.len(),
+            files: progress.files(),
+            bytes: progress.bytes(),
+            left_out: shared.left_out.load(Ordering::Relaxed),
+            ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            path: to,
+        };
+        output.result(&done, text)?;
+        if done.left_out > 0 {
+            return Err(Reported.into());
+        }
+        Ok(())
+    }
+}
+
+/// Copies the files of all `owners`, and the certificate, on a thread.
+async fn copy(
+    backup: storage::Backup,
+    owners: Owners,
+    bar: &Bar,
+    progress: &Progress,
+    shared: Arc<Shared>,
+) -> anyhow::Result<storage::Backup> {
+    let (bar, progress) = (bar.clone(), progress.clone());
+    let copying = spawn_blocking(move || {
+        let mut watcher = |step: storage::Step| {
+            match step {
+                storage::Step::File(bytes) => progress.found_file(bytes),
+                storage::Step::Bytes(bytes) => progress.moved(bytes),
+                storage::Step::Done => progress.finished_file(),
+                storage::Step::LeftOut(path, error) => {
+                    shared.left_out.fetch_add(1, Ordering::Relaxed);
+                    bar.print(&format!("left out {}: {error}", path.display()));
+                }
+            }
+            !shared.stop.load(Ordering::Relaxed)
+        };
+        for space in std::iter::once(PathBuf::from("tls")).chain(spaces(&owners)) {
+            if !backup.copy(&space, &mut watcher)? {
+                break;
+            }
+        }
+        Ok::<_, std::io::Error>(backup)
+    });
+    Ok(copying.await??)
+}
+
+/// Ends the thread that copies when it is dropped: with the command, when that is interrupted.
+struct StopAtEnd(Arc<Shared>);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Where the files of `owners` are in the data directory.
+fn spaces(owners: &Owners) -> impl Iterator<Item = PathBuf> {
+    let homes = owners
+        .users
+        .keys()
+        .map(|name| Path::new("homes").join(name));
+    let folders = owners.folders.keys();
+    homes.chain(folders.map(|name| Path::new("folders").join(name)))
+}
+
+/// The files of those `before` who are not there `now`, even if others have their names.
+fn gone(before: &Owners, now: &Owners) -> Vec<PathBuf> {
+    let gone = Owners {
+        users: without(&before.users, &now.users),
+        folders: without(&before.folders, &now.folders),
+    };
+    spaces(&gone).collect()
+}
+
+fn without(
+    before: &std::collections::BTreeMap<String, i64>,
+    now: &std::collections::BTreeMap<String, i64>,
+) -> std::collections::BTreeMap<String, i64> {
+    let gone = before
+        .iter()
+        .filter(|(name, id)| now.get(*name) != Some(id));
+    gone.map(|(name, id)| (name.clone(), *id)).collect()
+}
+
+fn text(done: &Done) -> String {
+    let counted = |number: usize, noun| count(number as u64, noun);
+    format!(
+        "backed up {}, {} and {} ({}) to {}",
+        counted(done.users, "user"),
+        counted(done.folders, "folder"),
+        count(done.files, "file"),
+        size(done.bytes),
+        done.path.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_go_with_the_account_and_not_with_its_name() {
+        let owners = |users: &[(&str, i64)]| Owners {
+            users: users
+                .iter()
+                .map(|(name, id)| ((*name).into(), *id))
+                .collect(),
+            folders: [("team".into(), 1)].into(),
+        };
+        let before = owners(&[("alice", 1), ("bob", 2), ("carol", 3)]);
+        let now = owners(&[("alice", 1), ("bob", 4), ("dave", 5)]);
+        let gone = gone(&before, &now);
+        assert_eq!(gone, [Path::new("homes/bob"), Path::new("homes/carol")]);
+    }
+}

@@ -1,0 +1,247 @@
+//! `haul man`: manual pages, from the same text as the help.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Arg, Args, Command};
+use clap_mangen::roff::{Inline, Roff, bold, roman};
+
+use super::output::{Output, count};
+
+/// Write a manual page for haul and for each of its commands into a directory.
+///
+/// For `man` to find them: haul man ~/.local/share/man/man1
+#[derive(Debug, Args)]
+pub(super) struct Man {
+    /// The directory, made if it is missing; its pages are replaced.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+impl Man {
+    pub(super) fn run(self, output: Output) -> anyhow::Result<()> {
+        let directory = &self.directory;
+        let pages = fs::create_dir_all(directory)
+            .and_then(|()| write(super::arguments(), None, directory))
+            .with_context(|| format!("can not write pages into {}", directory.display()))?;
+        output.note(&format!(
+            "{} in {}",
+            count(pages, "page"),
+            directory.display()
+        ));
+        Ok(())
+    }
+}
+
+/// Writes the page of `command` and those of its subcommands; how many those are.
+fn write(command: Command, parent: Option<&str>, directory: &Path) -> io::Result<u64> {
+    let (name, mut pages) = (page(&command), 1);
+    for sub in shown(&command) {
+        pages += write(sub.clone(), Some(&name), directory)?;
+    }
+    fs::write(
+        directory.join(format!("{name}.1")),
+        render(command, parent)?,
+    )?;
+    Ok(pages)
+}
+
+fn shown(command: &Command) -> impl Iterator<Item = &Command> {
+    let subs = command.get_subcommands();
+    subs.filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
+}
+
+/// `haul-user-add` for `haul user add`.
+fn page(command: &Command) -> String {
+    let name = command.get_display_name();
+    name.unwrap_or_else(|| command.get_name()).to_owned()
+}
+
+fn render(command: Command, parent: Option<&str>) -> io::Result<Vec<u8>> {
+    let sections = Sections::of(&command, parent);
+    // What is under its own heading here.
+    let command = command.disable_help_subcommand(true);
+    let page = clap_mangen::Man::new(command)
+        .source(concat!("haul ", env!("CARGO_PKG_VERSION")))
+        .manual("haul");
+    let mut text = Vec::new();
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    page.render_options_section(&mut text)?;
+    if sections.has_commands {
+        page.render_subcommands_section(&mut text)?;
+    }
+    sections.write(&mut text)?;
+    Ok(text)
+}
+
+/// What the command line's definition does not say by itself.
+struct Sections {
+    has_commands: bool,
+    /// What it does in the end: it runs for long, asks a server, or works on this machine.
+    kind: Kind,
+    environment: Vec<(String, String)>,
+    see_also: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Daemon,
+    Client,
+    Local,
+}
+
+impl Sections {
+    fn of(command: &Command, parent: Option<&str>) -> Self {
+        let name = page(command);
+        let asks = command
+            .get_arguments()
+            .any(|arg| arg.get_id() == "server" && !arg.is_hide_set());
+        let mut see_also: Vec<_> = parent.map(str::to_owned).into_iter().collect();
+        see_also.extend(shown(command).map(page));
+        Self {
+            has_commands: shown(command).next().is_some(),
+            kind: match &*name {
+                "haul-serve" => Kind::Daemon,
+                _ if asks => Kind::Client,
+                _ => Kind::Local,
+            },
+            environment: environment(command),
+            see_also,
+        }
+    }
+
+    fn write(&self, text: &mut Vec<u8>) -> io::Result<()> {
+        let mut roff = Roff::new();
+        let section = |roff: &mut Roff, title: &str, rows: &[(String, String)]| {
+            if rows.is_empty() {
+                return;
+            }
+            roff.control("SH", [title]);
+            for (name, meaning) in rows {
+                roff.control("TP", []);
+                roff.text([bold(name.as_str())]);
+                roff.text([roman(meaning.as_str())]);
+            }
+        };
+        section(&mut roff, "EXIT STATUS", &owned(self.exit_codes()));
+        let mut environment = self.environment.clone();
+        environment.extend(owned(self.more_environment()));
+        section(&mut roff, "ENVIRONMENT", &environment);
+        section(&mut roff, "FILES", &owned(self.files()));
+        roff.control("SH", ["SEE ALSO"]);
+        let mut also: Vec<Inline> = Vec::new();
+        for name in &self.see_also {
+            if !also.is_empty() {
+                also.push(roman(", "));
+            }
+            also.extend([bold(name.as_str()), roman("(1)")]);
+        }
+        roff.text(also);
+        roff.to_writer(text)
+    }
+
+    fn exit_codes(&self) -> &'static [(&'static str, &'static str)] {
+        match self.kind {
+            Kind::Daemon => &[
+                ("0", "It was told to stop, and has."),
+                (
+                    "1",
+                    "It could not start, for a reason that may be gone the next time: the port is \
+                     taken, the data directory can not be used, the certificate can not be read.",
+                ),
+                (
+                    "2",
+                    "The arguments or the configuration are wrong: it starts once they are corrected.",
+                ),
+            ],
+            Kind::Client => &[
+                ("0", "It is done."),
+                ("1", "The server or the transfer said no."),
+                ("2", "The arguments are wrong."),
+                ("3", "There was no connection, or no login."),
+                ("130", "It was interrupted."),
+            ],
+            Kind::Local => &[
+                ("0", "It is done."),
+                ("1", "It could not be done."),
+                ("2", "The arguments or the configuration are wrong."),
+            ],
+        }
+    }
+
+    fn more_environment(&self) -> &'static [(&'static str, &'static str)] {
+        match self.kind {
+            Kind::Daemon => &[
+                (
+                    "HAUL_SECTION_NAME",
+                    "Any setting of the configuration: limits.sessions is HAUL_LIMITS_SESSIONS. It \
+                     beats the file, and a flag beats it.",
+                ),
+                (
+                    "HAUL_ADMIN_PASSWORD_FILE",
+                    "A file whose first line is the password of the account admin, which the first \
+                     start makes.",
+                ),
+                (
+                    "NOTIFY_SOCKET, WATCHDOG_USEC",
+                    "Set by systemd, which is told when haul serves, reads its configuration again, \
+                     stops, and that it lives.",
+                ),
+            ],
+            Kind::Client => &[("HAUL_PASSWORD", "The password.")],
+            Kind::Local => &[],
+        }
+    }
+
+    fn files(&self) -> &'static [(&'static str, &'static str)] {
+        match self.kind {
+            Kind::Daemon => &[
+                (
+                    "./haul-data",
+                    "The data directory, unless another is named.",
+                ),
+                (
+                    "DATA/homes, DATA/folders",
+                    "In the data directory: the files of users, and of shared folders.",
+                ),
+                (
+                    "DATA/haul.db, DATA/messages.db",
+                    "Accounts, rights and tokens; messages.",
+                ),
+                ("DATA/tls", "The certificate that haul made for itself."),
+            ],
+            Kind::Client => &[
+                (
+                    "~/.config/haul/servers.toml",
+                    "The logins that haul connect remembers.",
+                ),
+                (
+                    "~/.config/haul/known_servers.toml",
+                    "The certificates of servers that were trusted.",
+                ),
+            ],
+            Kind::Local => &[],
+        }
+    }
+}
+
+fn owned(rows: &[(&str, &str)]) -> Vec<(String, String)> {
+    let rows = rows.iter();
+    rows.map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+        .collect()
+}
+
+/// The variables that stand for options of the command.
+fn environment(command: &Command) -> Vec<(String, String)> {
+    let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
+    let row = |arg: &Arg| {
+        let name = arg.get_env()?.to_str()?.to_owned();
+        Some((name, format!("The same as --{}.", arg.get_long()?)))
+    };
+    shown.filter_map(row).collect()
+}

@@ -1,0 +1,543 @@
+//! Backups: homes and shared folders copied to another place, while a server may be changing them.
+//!
+//! Each file is copied from one open handle, so it is whole, whatever takes its name meanwhile. What
+//! is moved from a directory that was not copied yet into one that was would be in neither; so the
+//! tree is gone through again until there is nothing new in it. What is removed meanwhile may be in
+//! the copy or not.
+
+use std::ffi::CStr;
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    Timespec, Timestamps, UTIME_OMIT, XattrFlags, fgetxattr, flistxattr, fsetxattr, futimens,
+    ioctl_ficlone, readlinkat, symlinkat,
+};
+use rustix::io::Errno;
+
+use super::jail::OpenDir;
+use super::meta::{Meta, What};
+use super::tree;
+
+/// Bytes copied at a time; whether to go on is asked after each.
+const PIECE: u64 = 4 * 1024 * 1024;
+
+/// The most times that a tree is gone through, and that a file is copied which changes meanwhile.
+const MAX_PASSES: usize = 5;
+
+/// Deeper than any path that members can make.
+const MAX_LEVELS: usize = 128;
+
+/// Longer than any list of attributes, and than any attribute, that Linux keeps.
+const MAX_ATTRIBUTES: usize = 64 * 1024;
+
+/// How far a backup is.
+#[derive(Debug)]
+pub enum Step {
+    /// A file of so many bytes is being copied.
+    File(u64),
+    /// So many bytes more are copied.
+    Bytes(u64),
+    /// The file is copied.
+    Done,
+    /// What is at this path can not be read, and is left out.
+    LeftOut(PathBuf, io::Error),
+}
+
+/// What hears how far it is, and says whether to go on.
+type Watcher<'a> = &'a mut dyn FnMut(Step) -> bool;
+
+/// A backup that is being made. It counts as one once [`Self::finish`] has returned.
+#[derive(Debug)]
+pub struct Backup {
+    from: OpenDir,
+    to: OpenDir,
+    path: PathBuf,
+}
+
+impl Backup {
+    /// Begins one of the data directory `data` in the directory `to`, which is made, or is empty.
+    /// Only its owner can read it from then on. Nothing is copied yet.
+    ///
+    /// # Errors
+    /// What the system says, or why it can not be there.
+    pub fn begin(data: &Path, to: &Path) -> io::Result<Self> {
+        let from = OpenDir::open_ambient(data)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(to)?;
+        let (source, target) = (data.canonicalize()?, to.canonicalize()?);
+        if target.starts_with(&source) {
+            return Err(io::Error::other(
+                "it is inside the data directory; name one outside",
+            ));
+        }
+        let opened = OpenDir::open_ambient(to)?;
+        tree::for_each(&opened, |entry| match entry.file_name().to_bytes() {
+            // Some file systems begin with it.
+            b"lost+found" => Ok(()),
+            _ => Err(io::Error::other(
+                "it is not empty; name a new directory for each backup",
+            )),
+        })?;
+        std::fs::set_permissions(to, Permissions::from_mode(0o700))?;
+        Ok(Self {
+            from,
+            to: opened,
+            path: to.to_owned(),
+        })
+    }
+
+    /// Where it is made.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Copies the tree at `path` of the data directory, such as `homes/alice`, with times and
+    /// extended attributes, if there is one. `false` if `watcher` did not want to go on.
+    ///
+    /// # Errors
+    /// What the system says. What can not be read is no error: see [`Step::LeftOut`].
+    pub fn copy(&self, path: &Path, watcher: Watcher<'_>) -> io::Result<bool> {
+        let Some((from, to)) = self.open(path)? else {
+            return Ok(true);
+        };
+        let mut copying = Copying {
+            watcher,
+            path: path.to_owned(),
+            news: false,
+            pass: 0,
+        };
+        for pass in 0..MAX_PASSES {
+            copying.news = false;
+            copying.pass = pass;
+            match copying.tree(&from, &to, MAX_LEVELS) {
+                Err(error) if is_stopped(&error) => return Ok(false),
+                copied => copied.map_err(|error| copying.named(&error))?,
+            }
+            if !copying.news {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes what was copied from `path` out again, if anything was.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn leave_out(&self, path: &Path) -> io::Result<()> {
+        let (parent, name) = (path.parent(), path.file_name());
+        let mut dir = self.to.open_dir(c".")?;
+        for name in parent.into_iter().flat_map(Path::components) {
+            match dir.open_dir(name.as_os_str()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                opened => dir = opened?,
+            }
+        }
+        let name = name.unwrap_or_default().to_string_lossy().into_owned();
+        let name = std::ffi::CString::new(name)?;
+        match tree::delete(&dir, &name).failed {
+            Some(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until everything is on the disk, and only then gives the last file, `from`, its name.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn finish(&self, from: &str, name: &str) -> io::Result<()> {
+        self.to.sync_disk()?;
+        self.to.rename_new(from, &self.to, name)?;
+        self.to.sync()
+    }
+
+    /// The directory at `path`, and the one that it is copied to.
+    fn open(&self, path: &Path) -> io::Result<Option<(OpenDir, OpenDir)>> {
+        let (mut from, mut to) = (self.from.open_dir(c".")?, self.to.open_dir(c".")?);
+        for name in path {
+            from = match from.open_dir(name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                opened => opened?,
+            };
+            to = make_dir(&to, name)?;
+        }
+        Ok(Some((from, to)))
+    }
+}
+
+fn make_dir(parent: &OpenDir, name: impl rustix::path::Arg + Copy) -> io::Result<OpenDir> {
+    match parent.make_dir(name) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => parent.open_dir(name),
+    }
+}
+
+struct Copying<'a> {
+    watcher: Watcher<'a>,
+    /// Of what is copied now, in the data directory.
+    path: PathBuf,
+    /// Something was copied in this pass.
+    news: bool,
+    pass: usize,
+}
+
+impl Copying<'_> {
+    fn tree(&mut self, from: &OpenDir, to: &OpenDir, levels: usize) -> io::Result<()> {
+        let levels = levels.checked_sub(1).ok_or_else(|| {
+            io::Error::other(format!("it is deeper than {MAX_LEVELS} directories"))
+        })?;
+        tree::for_each(from, |entry| {
+            let name = entry.file_name();
+            self.path.push(std::ffi::OsStr::from_bytes(name.to_bytes()));
+            self.entry(from, to, name, levels)?;
+            // Where it fails the whole path is told.
+            self.path.pop();
+            Ok(())
+        })?;
+        // After what is in it, which changes it.
+        set_time(to, &from.own_meta()?)
+    }
+
+    fn entry(
+        &mut self,
+        from: &OpenDir,
+        to: &OpenDir,
+        name: &CStr,
+        levels: usize,
+    ) -> io::Result<()> {
+        // What is gone by now was there when its directory was read: as if it had not been.
+        let Some(meta) = from.meta(name)? else {
+            return Ok(());
+        };
+        let there = to.meta(name)?;
+        if there.as_ref().is_some_and(|there| there.what != meta.what)
+            && let Some(error) = tree::delete(to, name).failed
+        {
+            return Err(error);
+        }
+        match meta.what {
+            What::Dir => match from.open_dir(name) {
+                Ok(child) => {
+                    self.news |= there.is_none();
+                    self.tree(&child, &make_dir(to, name)?, levels)
+                }
+                Err(error) => self.leave_out(error),
+            },
+            What::File => match there {
+                Some(there) if is_same(&there, &meta) => Ok(()),
+                _ => self.file(from, to, name),
+            },
+            What::Link if there.is_none() => copy_link(from, to, name),
+            What::Link | What::Special => Ok(()),
+        }
+    }
+
+    /// Copies the file `name`, again if it was written to meanwhile.
+    fn file(&mut self, from: &OpenDir, to: &OpenDir, name: &CStr) -> io::Result<()> {
+        for _ in 0..MAX_PASSES {
+            let (source, meta) = match from.open_file(name) {
+                Ok((source, meta)) if meta.what == What::File => (source, meta),
+                Ok(_) => return Ok(()),
+                Err(error) => return self.leave_out(error),
+            };
+            match to.remove_file(name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let target = to.create_file(name)?;
+            self.step(Step::File(meta.size))?;
+            if let Err(error) = self.bytes(&source, &target, meta.size) {
+                if is_unreadable(&error) {
+                    to.remove_file(name)?;
+                }
+                return self.leave_out(error);
+            }
+            copy_attributes(&source, &target)?;
+            set_time(&target, &meta)?;
+            self.news = true;
+            if is_same(&Meta::of(&source)?, &meta) {
+                break;
+            }
+        }
+        self.step(Step::Done)
+    }
+
+    /// Shares the blocks where the file system can, else has the kernel copy.
+    fn bytes(&mut self, mut source: &File, mut target: &File, size: u64) -> io::Result<()> {
+        if ioctl_ficlone(target, source).is_ok() {
+            return self.step(Step::Bytes(size));
+        }
+        loop {
+            match io::copy(&mut source.by_ref().take(PIECE), &mut target)? {
+                0 => return Ok(()),
+                copied => self.step(Step::Bytes(copied))?,
+            }
+        }
+    }
+
+    fn step(&mut self, step: Step) -> io::Result<()> {
+        if (self.watcher)(step) {
+            Ok(())
+        } else {
+            Err(Errno::CANCELED.into())
+        }
+    }
+
+    /// Goes on without what can not be read. What can not be written ends the backup.
+    fn leave_out(&mut self, error: io::Error) -> io::Result<()> {
+        if error.kind() == io::ErrorKind::NotFound {
+            return Ok(());
+        }
+        if !is_unreadable(&error) {
+            return Err(error);
+        }
+        // Once is enough.
+        if self.pass == 0 {
+            return self.step(Step::LeftOut(self.path.clone(), error));
+        }
+        Ok(())
+    }
+
+    fn named(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
+    }
+}
+
+fn is_same(one: &Meta, other: &Meta) -> bool {
+    (one.size, one.modified) == (other.size, other.modified)
+}
+
+/// A disk that fails in one place, and what somebody else put there.
+fn is_unreadable(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::IO | Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::NOTDIR)
+    )
+}
+
+fn is_stopped(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::CANCELED)
+}
+
+fn copy_link(from: &OpenDir, to: &OpenDir, name: &CStr) -> io::Result<()> {
+    let leads_to = readlinkat(from, name, Vec::new())?;
+    Ok(symlinkat(leads_to, to, name)?)
+}
+
+/// The attributes that programs give to files: digests among them. Where the other file system
+/// keeps none, there are none.
+fn copy_attributes(source: &File, target: &File) -> io::Result<()> {
+    let mut names = vec![0; MAX_ATTRIBUTES];
+    let length = match flistxattr(source, &mut names) {
+        Err(Errno::NOTSUP) => return Ok(()),
+        length => length?,
+    };
+    let mut value = Vec::new();
+    for name in names[..length].split_inclusive(|byte| *byte == 0) {
+        let Ok(name) = CStr::from_bytes_with_nul(name) else {
+            continue;
+        };
+        if !name.to_bytes().starts_with(b"user.") {
+            continue;
+        }
+        value.resize(MAX_ATTRIBUTES, 0);
+        let length = match fgetxattr(source, name, &mut *value) {
+            // A server that found it stale has removed it.
+            Err(Errno::NODATA) => continue,
+            length => length?,
+        };
+        match fsetxattr(target, name, &value[..length], XattrFlags::empty()) {
+            Err(Errno::NOTSUP) => return Ok(()),
+            set => set?,
+        }
+    }
+    Ok(())
+}
+
+/// Gives what is open the time of the last change that `meta` has.
+fn set_time(open: impl std::os::fd::AsFd, meta: &Meta) -> io::Result<()> {
+    let (seconds, nanoseconds) = meta.modified;
+    let times = Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanoseconds.into(),
+        },
+    };
+    Ok(futimens(open, &times)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            let place = tempfile::tempdir().expect("a directory");
+            fs::create_dir_all(place.path().join("data/homes/alice")).expect("made");
+            Self(place)
+        }
+
+        fn at(&self, path: &str) -> PathBuf {
+            self.0.path().join(path)
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            let path = self.at("data/homes/alice").join(path);
+            fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+            fs::write(path, text).expect("written");
+        }
+
+        fn begin(&self) -> io::Result<Backup> {
+            Backup::begin(&self.at("data"), &self.at("copy"))
+        }
+
+        /// The copy of a file of alice's, if it is there.
+        fn copied(&self, path: &str) -> Option<String> {
+            fs::read_to_string(self.at("copy/homes/alice").join(path)).ok()
+        }
+    }
+
+    fn home() -> &'static Path {
+        Path::new("homes/alice")
+    }
+
+    #[test]
+    fn a_tree_is_copied_with_times_attributes_and_links_for_its_owner_only() {
+        let place = Place::new();
+        place.write("a/b/file", "content");
+        place.write("empty", "");
+        let file = place.at("data/homes/alice/a/b/file");
+        rustix::fs::setxattr(&file, "user.haul.test", b"kept", XattrFlags::empty()).expect("set");
+        std::os::unix::fs::symlink("/etc/passwd", place.at("data/homes/alice/link")).expect("made");
+        for path in ["a/b/file", "a/b", "a", "."] {
+            let open = File::open(place.at("data/homes/alice").join(path)).expect("there");
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_nanos(1_234_567_891);
+            open.set_modified(time).expect("set");
+        }
+        let backup = place.begin().expect("begins");
+        let mut bytes = 0;
+        let done = backup.copy(home(), &mut |step| {
+            if let Step::Bytes(copied) = step {
+                bytes += copied;
+            }
+            true
+        });
+        assert!(done.expect("copied"));
+        assert_eq!(bytes, 7);
+        assert_eq!(place.copied("a/b/file").as_deref(), Some("content"));
+        assert_eq!(place.copied("empty").as_deref(), Some(""));
+        let link = fs::read_link(place.at("copy/homes/alice/link")).expect("a link");
+        assert_eq!(link, Path::new("/etc/passwd"));
+        let copy = place.at("copy/homes/alice/a/b/file");
+        let mut value = [0; 16];
+        let length = rustix::fs::getxattr(&copy, "user.haul.test", &mut value).expect("kept");
+        assert_eq!(&value[..length], b"kept");
+        for (path, mode) in [
+            ("a/b/file", 0o600),
+            ("a/b", 0o700),
+            ("a", 0o700),
+            (".", 0o700),
+        ] {
+            let copy = fs::metadata(place.at("copy/homes/alice").join(path)).expect("there");
+            assert_eq!(
+                (copy.mtime(), copy.mtime_nsec()),
+                (1, 234_567_891),
+                "{path}"
+            );
+            assert_eq!(copy.mode() & 0o777, mode, "{path}");
+        }
+        assert_eq!(
+            fs::metadata(place.at("copy")).expect("there").mode() & 0o777,
+            0o700
+        );
+    }
+
+    #[test]
+    fn what_is_moved_and_made_meanwhile_is_in_the_copy_and_each_file_is_whole() {
+        let place = Place::new();
+        place.write("a/moved", "the same");
+        place.write("b/moved", "the same");
+        place.write("file", "old");
+        let backup = place.begin().expect("begins");
+        let mut steps = 0;
+        let done = backup.copy(home(), &mut |step| {
+            if matches!(step, Step::Done) {
+                steps += 1;
+            }
+            // Whichever of the two directories was first, one file is moved into it behind it.
+            if steps == 1 {
+                for (from, to) in [("a", "b"), ("b", "a")] {
+                    let [from, to] = [from, to].map(|dir| place.at("data/homes/alice").join(dir));
+                    let _ = fs::rename(from.join("moved"), to.join(format!("from-{steps}")));
+                }
+                place.write("new", "made meanwhile");
+                let replacement = place.at("data/homes/replacement");
+                fs::write(&replacement, "new and longer").expect("written");
+                fs::rename(replacement, place.at("data/homes/alice/file")).expect("moved");
+                steps += 1;
+            }
+            true
+        });
+        assert!(done.expect("copied"));
+        for (path, text) in [
+            ("a/from-1", "the same"),
+            ("b/from-1", "the same"),
+            ("new", "made meanwhile"),
+            ("file", "new and longer"),
+        ] {
+            assert_eq!(place.copied(path).as_deref(), Some(text), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_gone_meanwhile_is_no_error_and_a_home_can_be_left_out_again() {
+        let place = Place::new();
+        for number in 0..20 {
+            place.write(&format!("dir-{number}/file"), "x");
+        }
+        let backup = place.begin().expect("begins");
+        let mut gone = false;
+        let done = backup.copy(home(), &mut |_| {
+            if !gone {
+                gone = true;
+                fs::remove_dir_all(place.at("data/homes/alice")).expect("removed");
+            }
+            true
+        });
+        assert!(done.expect("copied"));
+        backup.leave_out(home()).expect("removed");
+        backup
+            .leave_out(Path::new("homes/nobody"))
+            .expect("nothing to do");
+        assert!(!place.at("copy/homes/alice").exists());
+        assert!(backup.copy(home(), &mut |_| true).expect("nothing to do"));
+    }
+
+    #[test]
+    fn it_is_made_in_a_new_place_outside_the_data_and_stops_when_told() {
+        let place = Place::new();
+        place.write("file", "x");
+        fs::create_dir(place.at("copy")).expect("made");
+        fs::create_dir(place.at("copy/lost+found")).expect("made");
+        let backup = place.begin().expect("as good as empty");
+        assert!(!backup.copy(home(), &mut |_| false).expect("stopped"));
+        let error = place.begin().expect_err("a second time");
+        assert!(error.to_string().contains("not empty"), "{error}");
+        let inside = Backup::begin(&place.at("data"), &place.at("data/homes/alice/copy"));
+        let error = inside.expect_err("inside").to_string();
+        assert!(error.contains("inside the data directory"), "{error}");
+    }
+}

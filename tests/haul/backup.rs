@@ -1,0 +1,294 @@
+//! Back up and restore: what was there is there again, on another place of the disk.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::blocking::Line;
+use crate::daemon::{Daemon, haul, operate};
+use crate::harness::PASSWORD;
+
+fn back_up(data: &Path, to: &Path, more: &[&str]) -> Output {
+    let mut command = haul();
+    command
+        .arg("backup")
+        .args(more)
+        .arg(to)
+        .arg("--data")
+        .arg(data);
+    command.output().expect("it runs")
+}
+
+/// What the one line says that a backup ends with.
+fn done(output: &Output) -> String {
+    let (out, errors) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!((output.status.code(), &*errors), (Some(0), ""));
+    out
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("there");
+    let mut names: Vec<_> = entries
+        .map(|entry| {
+            entry
+                .expect("there")
+                .file_name()
+                .into_string()
+                .expect("text")
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+fn fingerprint(daemon: &Daemon) -> String {
+    let line = daemon
+        .greeting
+        .lines()
+        .find(|line| line.contains("fingerprint"));
+    line.expect("said at the start").to_owned()
+}
+
+struct Team {
+    place: tempfile::TempDir,
+    alice: String,
+    bob: String,
+    daemon: Daemon,
+}
+
+impl Team {
+    /// A server with users, a token each, a folder, files and messages.
+    fn at_work() -> Self {
+        let place = tempfile::tempdir().expect("a directory");
+        let data = place.path().join("data");
+        operate(
+            &data,
+            "user add alice --quota 1GiB",
+            &format!("{PASSWORD}\n"),
+        );
+        operate(&data, "user add bob", &format!("{PASSWORD}\n"));
+        operate(&data, "folder add team", "");
+        operate(&data, "folder grant team alice read,list,write", "");
+        let [alice, bob] =
+            ["alice", "bob"].map(|user| operate(&data, &format!("token add {user}"), ""));
+        let daemon = Daemon::start_on(&data);
+        let team = Self {
+            place,
+            alice,
+            bob,
+            daemon,
+        };
+        let mut line = Team::log_in(&team.daemon, &team.alice);
+        line.ok(&json!({"cmd": "mkdir", "path": "deep/er", "parents": true}));
+        for (path, content) in [
+            ("deep/er/file", "its content"),
+            ("empty", ""),
+            ("/team/shared", "ours"),
+        ] {
+            let request = json!({"path": path, "modified": "2001-02-03T04:05:06.789Z"});
+            let reply = line.put(request, content.as_bytes()).expect("alive");
+            assert!(reply["ok"].is_object(), "{reply}");
+        }
+        for text in ["are you there?", "since when do you make backups?"] {
+            line.ok(&json!({"cmd": "say", "to": "bob", "text": text}));
+        }
+        team
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    fn log_in(daemon: &Daemon, token: &str) -> Line {
+        Line::log_in(&daemon.address, token).expect("a session")
+    }
+
+    /// What a restored server must tell alice as this one does.
+    fn seen_by_alice(&self, daemon: &Daemon) -> Vec<Value> {
+        let mut line = Self::log_in(daemon, &self.alice);
+        let mut seen: Vec<_> = [
+            json!({"cmd": "stat", "path": "deep/er/file"}),
+            json!({"cmd": "stat", "path": "empty"}),
+            json!({"cmd": "stat", "path": "/team/shared"}),
+            json!({"cmd": "stat", "path": "deep"}),
+            json!({"cmd": "history", "with": "bob"}),
+            json!({"cmd": "whoami"}),
+        ]
+        .iter()
+        .map(|request| line.ok(request))
+        .collect();
+        for one in &mut seen {
+            // Of the file on this disk, and of this session.
+            for name in ["version", "session"] {
+                one.as_object_mut().expect("an object").remove(name);
+            }
+        }
+        seen
+    }
+}
+
+#[test]
+fn what_is_backed_up_while_people_work_is_there_when_it_is_restored() {
+    let team = Team::at_work();
+    let (data, copy) = (team.daemon.data().to_owned(), team.path("backups/monday"));
+    let before = team.seen_by_alice(&team.daemon);
+    assert!(
+        before[0]["digest"].is_string(),
+        "kept since the put: {before:?}"
+    );
+    // One put is open all the time, others come and go.
+    let mut open = Team::log_in(&team.daemon, &team.bob);
+    open.send(&json!({"id": 900, "cmd": "put", "path": "half", "size": 300_000}))
+        .expect("alive");
+    open.send_data(900, &vec![7; 100_000]).expect("alive");
+    let stop = AtomicBool::new(false);
+    let output = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut line = Team::log_in(&team.daemon, &team.bob);
+            for number in (0_u32..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                let content = vec![b'0' + u8::try_from(number % 10).expect("small"); 70_000];
+                let request = json!({"path": format!("busy-{}", number % 20)});
+                line.put(request, &content).expect("alive");
+            }
+        });
+        let output = back_up(&data, &copy, &[]);
+        stop.store(true, Ordering::Relaxed);
+        output
+    });
+    let said = done(&output);
+    assert!(
+        said.starts_with("backed up 3 users, 1 folder and "),
+        "{said}"
+    );
+    assert!(
+        said.ends_with(&format!(" to {}\n", copy.display())),
+        "{said}"
+    );
+    let there = ["folders", "haul.db", "homes", "messages.db", "tls"];
+    assert_eq!(names(&copy), there);
+    for (name, mode) in [
+        ("", 0o700),
+        ("haul.db", 0o600),
+        ("messages.db", 0o600),
+        ("homes", 0o700),
+    ] {
+        let found = fs::metadata(copy.join(name)).expect("there").permissions();
+        assert_eq!(found.mode() & 0o777, mode, "{name}");
+    }
+
+    // What was under way is none of the backup's business, and goes on.
+    open.send_data(900, &vec![7; 200_000]).expect("alive");
+    open.send_end(900, &vec![7; 300_000]).expect("alive");
+    let reply = open.final_reply().expect("alive");
+    assert_eq!(reply["ok"]["size"], 300_000, "{reply}");
+
+    let restored = Daemon::start_on(&copy);
+    assert_eq!(fingerprint(&restored), fingerprint(&team.daemon));
+    assert!(
+        !restored.greeting.contains("is new"),
+        "{}",
+        restored.greeting
+    );
+    assert_eq!(team.seen_by_alice(&restored), before);
+    let login = json!({"cmd": "login", "user": "bob", "password": PASSWORD});
+    let mut bob = Line::log_in_with(&restored.address, &login).expect("a session");
+    let home = bob.ok(&json!({"cmd": "ls"}));
+    for entry in home["entries"].as_array().expect("a list") {
+        let name = entry["name"].as_str().expect("a name");
+        assert!(
+            name.starts_with("busy-"),
+            "not whole when it was backed up: {name}"
+        );
+        let content = fs::read(copy.join("homes/bob").join(name)).expect("there");
+        assert_eq!(content.len(), 70_000, "{name}");
+        assert!(content.iter().all(|byte| *byte == content[0]), "{name}");
+        // The digest that came along is of this content, or reading it would fail.
+        let hash = bob.ok(&json!({"cmd": "hash", "path": name}));
+        let expected = format!("blake3:{}", blake3::hash(&content).to_hex());
+        assert_eq!(hash["digest"], expected, "{name}");
+    }
+    bob.ok(&json!({"cmd": "say", "to": "alice", "text": "here again"}));
+    assert_eq!(restored.terminate().code, Some(0));
+}
+
+#[test]
+fn a_server_that_is_stopped_can_be_backed_up_too_and_each_time_to_a_new_place() {
+    let team = Team::at_work();
+    let (data, copy) = (team.daemon.data().to_owned(), team.path("copy"));
+    let (place, before) = (
+        team.place.path().to_owned(),
+        team.seen_by_alice(&team.daemon),
+    );
+    let Team {
+        place: kept,
+        daemon,
+        alice,
+        bob,
+    } = team;
+    assert_eq!(daemon.terminate().code, Some(0));
+
+    let output = back_up(&data, &copy, &["--json"]);
+    let object: Value = serde_json::from_str(&done(&output)).expect("JSON");
+    assert_eq!(
+        [
+            &object["users"],
+            &object["folders"],
+            &object["files"],
+            &object["left_out"]
+        ],
+        [&json!(3), &json!(1), &json!(5), &json!(0)],
+        "two files and one in the folder; a certificate and its key: {object}"
+    );
+    let again = back_up(&data, &copy, &[]);
+    let message = text(&again.stderr);
+    assert_eq!(
+        (again.status.code(), message.lines().count()),
+        (Some(1), 1),
+        "{message}"
+    );
+    let expected = "it is not empty; name a new directory for each backup";
+    assert!(message.contains(expected), "{message}");
+
+    let nothing = back_up(&place.join("nothing"), &place.join("other"), &[]);
+    let message = text(&nothing.stderr);
+    assert_eq!(nothing.status.code(), Some(1), "{message}");
+    assert!(message.contains("there are no accounts in"), "{message}");
+    assert!(!place.join("other").exists());
+
+    let daemon = Daemon::start_on(&copy);
+    let restored = Team {
+        place: kept,
+        alice,
+        bob,
+        daemon,
+    };
+    assert_eq!(restored.seen_by_alice(&restored.daemon), before);
+}
+
+#[test]
+fn a_backup_that_is_not_whole_holds_no_accounts() {
+    let team = Team::at_work();
+    let data = team.daemon.data().to_owned();
+    let copy = team.path("copy");
+    let unreadable = data.join("messages.db");
+    team.daemon.kill();
+    fs::write(&unreadable, "no database").expect("written");
+    let output = back_up(&data, &copy, &[]);
+    let message = text(&output.stderr);
+    assert_eq!(
+        (output.status.code(), message.lines().count()),
+        (Some(1), 1),
+        "{message}"
+    );
+    assert!(message.contains("messages"), "{message}");
+    assert!(!copy.join("haul.db").exists());
+}

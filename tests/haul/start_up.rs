@@ -1,0 +1,297 @@
+//! A daemon that can not start: one line that says what and what to do, and the exit code that says
+//! whether a restart could mend it. One that can opens what it was told to, and no more.
+
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+
+use crate::daemon::{Daemon, haul};
+use crate::needs;
+
+/// The configuration is wrong: no restart mends it.
+const WRONG: i32 = 2;
+
+/// It may be better the next time.
+const NOT_NOW: i32 = 1;
+
+/// What a start that failed said, which is one line.
+fn line(output: &Output, code: i32) -> String {
+    let message = String::from_utf8(output.stderr.clone()).expect("text");
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.starts_with("haul: serve: "), "{message}");
+    message
+}
+
+/// Starts it on `data` below `place`, on free ports unless `arguments` and `settings` say otherwise.
+fn start(place: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+    let mut command = haul();
+    command
+        .args(["serve", "--data", "data"])
+        .args(arguments)
+        .env("HAUL_SERVER_LISTEN", "127.0.0.1:0")
+        .env("HAUL_OPS_LISTEN", "127.0.0.1:0")
+        .envs(settings.iter().copied())
+        .current_dir(place);
+    command.output().expect("it runs")
+}
+
+#[test]
+fn a_configuration_that_is_wrong_ends_it_with_2_before_anything_is_made() {
+    let place = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| fs::write(place.path().join(name), text).expect("written");
+    write("setting.toml", "[limits]\nsesions = 3\n");
+    write("value.toml", "[limits]\nsessions = \"many\"\n");
+    write("syntax.toml", "[limits\n");
+    for (arguments, settings, expected) in [
+        (&["--config", "setting.toml"][..], &[][..], "limits.sesions"),
+        (&["--config", "value.toml"], &[], "value.toml, line 2"),
+        (&["--config", "syntax.toml"], &[], "syntax.toml, line 1"),
+        (&["--config", "missing.toml"], &[], "missing.toml"),
+        (
+            &[],
+            &[("HAUL_LIMITS_SESSIONS", "many")],
+            "HAUL_LIMITS_SESSIONS",
+        ),
+        (&[], &[("HAUL_LIMITS_SESIONS", "3")], "HAUL_LIMITS_SESIONS"),
+        (&[], &[("HAUL_OPS_LISTEN", "9001")], "HAUL_OPS_LISTEN"),
+        (
+            &["--listen", "nowhere"],
+            &[],
+            "'nowhere' for '--listen <ADDR>'",
+        ),
+        (&["--lisen", "127.0.0.1:0"], &[], "'--lisen' found; "),
+        (&["twice"], &[], "'twice'"),
+    ] {
+        let output = start(place.path(), arguments, settings);
+        let message = line(&output, WRONG);
+        assert!(message.contains(expected), "{message}");
+        assert!(!place.path().join("data").exists(), "{message}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_ends_it_with_1_and_the_line_names_the_setting() {
+    let place = tempfile::tempdir().expect("a directory");
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let tcp = tcp.local_addr().map(|address| (address.to_string(), tcp));
+    let (tcp, _taken) = tcp.expect("an address");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let udp = udp.local_addr().map(|address| (address.to_string(), udp));
+    let (udp, _taken) = udp.expect("an address");
+    for (arguments, settings, address, setting) in [
+        (
+            &["--listen", &*tcp][..],
+            &[][..],
+            &tcp,
+            "--listen or server.listen",
+        ),
+        (&["--listen", &*udp], &[], &udp, "--listen or server.listen"),
+        (&[], &[("HAUL_OPS_LISTEN", &*tcp)], &tcp, "ops.listen"),
+    ] {
+        let output = start(place.path(), arguments, settings);
+        let message = line(&output, NOT_NOW);
+        assert!(
+            message.contains(&format!("can not listen on {address}")),
+            "{message}"
+        );
+        assert!(message.contains(setting), "{message}");
+        assert!(!place.path().join("data").exists(), "{message}");
+    }
+}
+
+#[test]
+fn a_certificate_that_can_not_be_used_is_named() {
+    let place = tempfile::tempdir().expect("a directory");
+    fs::write(place.path().join("no.pem"), "nothing of the kind").expect("written");
+    for (settings, code, expected) in [
+        (
+            &[
+                ("HAUL_TLS_CERTIFICATE", "missing.pem"),
+                ("HAUL_TLS_KEY", "no.pem"),
+            ][..],
+            NOT_NOW,
+            "can not read missing.pem: ",
+        ),
+        (
+            &[
+                ("HAUL_TLS_CERTIFICATE", "no.pem"),
+                ("HAUL_TLS_KEY", "no.pem"),
+            ],
+            NOT_NOW,
+            "no.pem: ",
+        ),
+        (
+            &[("HAUL_TLS_CERTIFICATE", "no.pem")],
+            WRONG,
+            "tls.certificate and tls.key need each other",
+        ),
+    ] {
+        let message = line(&start(place.path(), &[], settings), code);
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_data_directory_of_somebody_else_is_told_with_both_users() {
+    let place = tempfile::tempdir().expect("a directory");
+    let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
+    open(place.path(), 0o755).expect("set");
+    let data = place.path().join("data");
+    fs::create_dir(&data).expect("made");
+    // Where others can start it.
+    let program = place.path().join("haul");
+    let built = env!("CARGO_BIN_EXE_haul");
+    if fs::hard_link(built, &program).is_err() {
+        fs::copy(built, &program).expect("copied");
+    }
+    let mut command = Command::new(&program);
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(&data);
+    command.env("HAUL_OPS_LISTEN", "").current_dir("/");
+    let is_root = rustix::process::geteuid().is_root();
+    let expected = if is_root {
+        command.uid(65534).gid(65534);
+        open(&data, 0o755).expect("set");
+        "belongs to user 0 and haul runs as user 65534, who may not write there; give it to that \
+         user with chown, or run haul as its owner"
+    } else {
+        open(&data, 0o500).expect("set");
+        "may not write there; allow it with chmod"
+    };
+    let message = line(&command.output().expect("it runs"), NOT_NOW);
+    assert!(message.contains(expected), "{message}");
+}
+
+/// Starts it on a file system of its own, mounted with these options.
+fn start_on(options: &str, test: &str) -> Option<Output> {
+    let place = tempfile::tempdir().expect("a directory");
+    let probe = ["mount", "-t", "tmpfs", "haul", "/tmp"];
+    if !needs::namespaces(&["-Urm"], &probe, test) {
+        return None;
+    }
+    let script = "mount -t tmpfs -o \"$1\" haul \"$2\" || exit 77; shift; \
+                  exec \"$2\" serve --listen 127.0.0.1:0 --data \"$1\"";
+    let output = Command::new("unshare")
+        .args(["-Urm", "sh", "-c", script, "sh", options])
+        .arg(place.path())
+        .arg(haul().get_program())
+        .env("HAUL_OPS_LISTEN", "")
+        .output();
+    Some(output.expect("it runs"))
+}
+
+#[test]
+fn a_disk_that_is_read_only_or_full_is_told_with_what_to_do() {
+    let test = "a_disk_that_is_read_only_or_full_is_told_with_what_to_do";
+    for (options, expected) in [
+        ("ro", "the file system is read-only; mount it for writing"),
+        (
+            "nr_inodes=2",
+            "the disk has no room or no inodes left; free some",
+        ),
+        ("size=16k", "database or disk is full"),
+    ] {
+        let Some(output) = start_on(options, test) else {
+            return;
+        };
+        let message = line(&output, NOT_NOW);
+        assert!(message.contains(expected), "{options}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_a_later_version_wrote_is_left_alone_by_this_one() {
+    for name in ["haul.db", "messages.db"] {
+        let place = tempfile::tempdir().expect("a directory");
+        let data = place.path().join("data");
+        Daemon::start_on(&data).terminate();
+        let options = SqliteConnectOptions::new().filename(data.join(name));
+        let mut database = options.connect().await.expect("there");
+        let later = "INSERT INTO _sqlx_migrations \
+                     VALUES (9999, 'later', CURRENT_TIMESTAMP, TRUE, x'00', 0)";
+        sqlx::query(later)
+            .execute(&mut database)
+            .await
+            .expect("written");
+        sqlx::Connection::close(database).await.expect("closed");
+        let before = fs::read(data.join(name)).expect("there");
+        let message = line(&start(place.path(), &[], &[]), NOT_NOW);
+        assert!(message.contains(name), "{message}");
+        assert!(
+            message.contains("written by a later version of haul"),
+            "{message}"
+        );
+        assert_eq!(fs::read(data.join(name)).expect("there"), before);
+    }
+}
+
+/// What a process takes connections and datagrams at.
+fn open_to(process: i32) -> BTreeSet<(&'static str, SocketAddr)> {
+    let open = fs::read_dir(format!("/proc/{process}/fd")).expect("it runs");
+    let links = open.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    let own: BTreeSet<_> = links.map(|link| link.display().to_string()).collect();
+    let mut found = BTreeSet::new();
+    // A socket that listens for TCP, and one for UDP that is not connected: proc(5).
+    for (table, kind, state) in [
+        ("tcp", "tcp", "0A"),
+        ("tcp6", "tcp", "0A"),
+        ("udp", "udp", "07"),
+        ("udp6", "udp", "07"),
+    ] {
+        let text = fs::read_to_string(format!("/proc/{process}/net/{table}")).unwrap_or_default();
+        for row in text.lines().skip(1) {
+            let columns: Vec<_> = row.split_whitespace().collect();
+            if columns[3] == state && own.contains(&format!("socket:[{}]", columns[9])) {
+                found.insert((kind, address(columns[1])));
+            }
+        }
+    }
+    found
+}
+
+/// Reads `0100007F:2328`: words of 32 bits as this machine has them.
+fn address(text: &str) -> SocketAddr {
+    let (ip, port) = text.split_once(':').expect("a port");
+    let port = u16::from_str_radix(port, 16).expect("a number");
+    let word = |at: usize| u32::from_str_radix(&ip[at..at + 8], 16).expect("a number");
+    if ip.len() == 8 {
+        return (Ipv4Addr::from(word(0).to_ne_bytes()), port).into();
+    }
+    let words = [0, 8, 16, 24].map(|at| word(at).to_ne_bytes());
+    let bytes: [u8; 16] = words.concat().try_into().expect("16 bytes");
+    (Ipv6Addr::from(bytes), port).into()
+}
+
+#[test]
+fn it_listens_where_it_was_told_to_and_nowhere_else() {
+    let daemon = Daemon::start();
+    let id = daemon.id().as_raw_nonzero().get();
+    let [at, ops] = [&daemon.address, &daemon.ops].map(|text| text.parse().expect("an address"));
+    let expected: BTreeSet<(_, SocketAddr)> = [("tcp", at), ("udp", at), ("tcp", ops)].into();
+    assert_eq!(open_to(id), expected);
+    daemon.terminate();
+
+    let less = [("HAUL_OPS_LISTEN", ""), ("HAUL_SERVER_DATAGRAMS", "false")];
+    let daemon = Daemon::start_with(&less);
+    let at = daemon.address.parse().expect("an address");
+    let id = daemon.id().as_raw_nonzero().get();
+    assert_eq!(open_to(id), [("tcp", at)].into());
+}
+
+#[test]
+fn what_operators_see_is_for_this_machine_only_unless_the_settings_say_otherwise() {
+    let ops = haul::config::Config::default()
+        .ops
+        .listen
+        .expect("somewhere");
+    assert!(ops.ip().is_loopback(), "{ops}");
+}
