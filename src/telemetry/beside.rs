@@ -44,7 +44,9 @@ pub fn say_beside(event: &str, message: &str) {
 pub fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
-        let cause = panic.payload_as_str().unwrap_or("unknown");
+        let cause = panic.payload();
+        let text = cause.downcast_ref().map(String::as_str);
+        let cause = text.or_else(|| cause.downcast_ref().copied());
         let thread = std::thread::current();
         error!(
             name: "panic",

@@ -231,13 +231,13 @@ async fn where_no_terminal_is_the_first_password_is_in_a_file_that_others_can_no
     let data = place.path().join("data");
     let daemon = Daemon::start_on(&data);
     assert_eq!(daemon.greeting, "", "all that is said is in the log");
-    let made = daemon.started.iter().find(|line| line["user"] == "admin");
-    let made = made.expect("a line about it");
+    let line = daemon.started.iter().find(|line| line["user"] == "admin");
+    let line = line.expect("a line about it");
     assert_eq!(
-        made["connect"],
+        line["connect"],
         format!("haul connect haul://admin@{}", daemon.address)
     );
-    let file = made["password_file"].as_str().expect("a path").to_owned();
+    let file = line["password_file"].as_str().expect("a path").to_owned();
     let mode = std::fs::metadata(&file)
         .expect("there")
         .permissions()

@@ -50,6 +50,7 @@ impl Project {
             .args(["--project-name", &self.name])
             .args(args)
             .env("HAUL_IMAGE", &self.image)
+            .env("HAUL_VOLUME", &self.name)
             .env("HAUL_ADDRESS", "127.0.0.1")
             .env("HAUL_PORT", self.port.to_string())
             .env("ADMIN_PASSWORD_FILE", self.place.path().join("secret"));

@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use super::{Container, Options, docker, image};
+use super::engine::{free_port, patiently};
+use super::{Container, Options, docker, docker_fails, image};
 use crate::harness::PASSWORD;
 use crate::tls::authority::Authority;
 
@@ -126,6 +127,30 @@ fn nothing_secret_is_in_the_image_or_in_what_the_engine_keeps_of_a_container() {
 
 #[test]
 #[ignore = "needs an engine and the image"]
+fn the_terminal_of_a_container_shows_no_password_because_the_engine_keeps_what_it_shows() {
+    let Some(image) = image("image::the_terminal_of_a_container") else {
+        return;
+    };
+    let name = format!("haul-terminal-{}", free_port());
+    let volume = format!("--volume={name}:/data");
+    docker(&["run", "--detach", "--tty", "--name", &name, &volume, &image]);
+    let log = patiently("listening", || {
+        let log = docker(&["logs", &name]);
+        log.contains(" listening ").then_some(log)
+    });
+    let place = tempfile::tempdir().expect("a directory");
+    let copy = place.path().join("copy");
+    let from = format!("{name}:/data/admin-password");
+    docker(&["cp", &from, copy.to_str().expect("text")]);
+    docker(&["rm", "--force", &name]);
+    docker(&["volume", "rm", &name]);
+    let password = fs::read_to_string(copy).expect("text");
+    assert_eq!(password.trim_end().len(), 20);
+    assert!(!log.contains(password.trim_end()), "{log}");
+}
+
+#[test]
+#[ignore = "needs an engine and the image"]
 fn the_client_in_the_image_finds_servers_by_name_and_trusts_the_authorities_of_the_image() {
     let Some(image) = image("image::the_client_in_the_image") else {
         return;
@@ -181,7 +206,7 @@ fn the_client_in_the_image_finds_servers_by_name_and_trusts_the_authorities_of_t
     }
     let refused = words("files", &[]);
     let refused: Vec<_> = refused.iter().map(String::as_str).collect();
-    let said = super::docker_fails(&refused, 3);
+    let said = docker_fails(&refused, 3);
     assert!(
         said.contains("not known") || said.contains("not trusted"),
         "{said}"
@@ -193,7 +218,7 @@ struct Network(String);
 
 impl Network {
     fn new() -> Self {
-        let name = format!("haul-test-{}", super::engine::free_port());
+        let name = format!("haul-test-{}", free_port());
         docker(&["network", "create", &name]);
         Self(name)
     }
