@@ -95,7 +95,19 @@ pub(super) fn line(what: &str, error: &anyhow::Error) -> String {
     }
     .or_else(|| hint(what, error).map(str::to_owned))
     .map_or(String::new(), |hint| format!("; {hint}"));
-    safe(&format!("haul: {what}: {error:#}{hint}")).into_owned()
+    safe(&format!("haul: {what}: {}{hint}", whole(error))).into_owned()
+}
+
+/// The error and its causes, but for what an outer one has said already.
+fn whole(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// Whether there is nothing to add: it was reported, or whoever read our output has left.
@@ -254,6 +266,21 @@ mod tests {
                 format!("haul: ls: login refused: no{hint}")
             );
         }
+    }
+
+    #[test]
+    fn no_cause_is_told_twice() {
+        let cause = || anyhow::anyhow!("the disk fails");
+        let error = cause().context("can not read it: the disk fails");
+        assert_eq!(
+            line("df", &error),
+            "haul: df: can not read it: the disk fails"
+        );
+        let error = cause().context("can not read it");
+        assert_eq!(
+            line("df", &error),
+            "haul: df: can not read it: the disk fails"
+        );
     }
 
     #[test]
