@@ -58,26 +58,30 @@ pub(crate) async fn open(
     };
     match opened.await {
         Ok(connection) => Ok((options, connection)),
-        Err(error) if is_out_of_room(&error, data) => Err(OpenError::Make {
-            path: file,
-            source: io::Error::new(
-                ErrorKind::StorageFull,
-                "the disk has no room left; free some",
-            ),
+        Err(error) => Err(if is_out_of_room(&error, data).await {
+            let advice = "the disk has no room left; free some";
+            OpenError::Make {
+                path: file,
+                source: io::Error::new(ErrorKind::StorageFull, advice),
+            }
+        } else {
+            error.into()
         }),
-        Err(error) => Err(error.into()),
     }
 }
 
 /// Whether the disk is full, which `SQLite` does not always tell from one that fails:
 /// <https://sqlite.org/rescode.html>.
-fn is_out_of_room(error: &sqlx::Error, data: &Path) -> bool {
+async fn is_out_of_room(error: &sqlx::Error, data: &Path) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     let code: Option<u32> = code.and_then(|code| code.parse().ok());
-    let is_full = || statvfs(data).is_ok_and(|disk| disk.f_bavail == 0);
     match code.map(|code| code & 0xff) {
         Some(FULL) => true,
-        Some(IO_ERROR) => is_full(),
+        Some(IO_ERROR) => {
+            let data = data.to_owned();
+            let room = spawn_blocking(move || statvfs(&data).map(|disk| disk.f_bavail));
+            matches!(room.await, Ok(Ok(0)))
+        }
         _ => false,
     }
 }

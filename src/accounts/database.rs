@@ -167,7 +167,11 @@ async fn watch_changes(
                 version = now;
                 sender.send_modify(|count| *count += 1);
             }
-            Err(error) => tracing::warn!(%error, "can not see whether the accounts changed"),
+            Err(error) => tracing::warn!(
+                name: "accounts_unreadable",
+                %error,
+                "can not see whether the accounts changed"
+            ),
         }
     }
 }

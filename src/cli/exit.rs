@@ -9,6 +9,7 @@ use crate::client::{ClientError, Lost};
 use crate::config::ConfigError;
 use crate::protocol::ErrorCode;
 use crate::server::TlsError;
+use crate::telemetry;
 
 /// The server or the transfer said no.
 const REFUSED: u8 = 1;
@@ -76,6 +77,12 @@ pub(super) fn usage(text: impl Into<String>) -> anyhow::Error {
 /// Says on standard error what went wrong with `what`, and returns the exit code for it.
 pub(super) fn report(what: &str, error: &anyhow::Error) -> ExitCode {
     tell(what, error);
+    ExitCode::from(code(error))
+}
+
+/// The same, as a line of the log that programs know by `event`.
+pub(super) fn report_in_log(event: &str, error: &anyhow::Error) -> ExitCode {
+    telemetry::say_beside(event, &whole(error));
     ExitCode::from(code(error))
 }
 

@@ -18,9 +18,11 @@ mod df;
 mod discard;
 mod discover;
 mod exit;
+mod first_start;
 mod folder;
 mod get;
 mod hash;
+mod healthcheck;
 mod hearing;
 mod history;
 mod join;
@@ -147,6 +149,7 @@ enum ClientCommand {
     Token(token::Token),
     Backup(backup::Backup),
     CheckConfig(check_config::CheckConfig),
+    Healthcheck(healthcheck::Healthcheck),
     Connect(connect::Connect),
     Discover(discover::Discover),
     #[command(flatten)]
@@ -210,7 +213,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         // Its threads are bounded by its configuration.
-        Command::Serve(serve) => serve.run(),
+        Command::Serve(serve) => return serve.run(),
         Command::Client(command) => run(command, &cli.global),
     };
     match outcome {
@@ -244,6 +247,7 @@ fn arguments() -> clap::Command {
         "token",
         "backup",
         "check-config",
+        "healthcheck",
         "completions",
         "man",
         "discover",
@@ -282,6 +286,7 @@ impl ClientCommand {
             Self::Token(command) => command.run(output).await,
             Self::Backup(command) => unless_interrupted(Box::pin(command.run(output))).await,
             Self::CheckConfig(command) => command.run(output),
+            Self::Healthcheck(command) => command.run(output).await,
             Self::Completions(command) => command.run(),
             Self::Man(command) => command.run(output),
             Self::Connect(command) => unless_interrupted(command.run(global, &output)).await,
@@ -319,6 +324,7 @@ impl RemoteCommand {
             Self::Get(get) => get.retry_policy(),
             Self::Put(put) => put.retry_policy(),
             Self::Chat(_) | Self::Watch(_) => RetryPolicy::FOR_EVER,
+            Self::Admin(admin) => admin.retry_policy(),
             // Too short to be worth it, or not to be done twice.
             _ => RetryPolicy::NEVER,
         }

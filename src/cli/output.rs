@@ -146,7 +146,7 @@ pub(super) fn safe(text: &str) -> Cow<'_, str> {
 }
 
 /// JSON escapes what ASCII calls control characters; this does the same to the rest of them.
-fn safe_json(json: &str) -> String {
+pub(super) fn safe_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
         if is_unsafe(c) {

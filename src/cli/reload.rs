@@ -42,17 +42,33 @@ impl Reloading {
                 let reload = self.server.reload(&config);
                 // The configuration was checked: only a log that has ended can refuse.
                 if let Err(error) = self.level.set(&reload.config.log.level) {
-                    error!(%error, "the level of the log stays as it was");
+                    error!(
+                        name: "log_level_refused",
+                        %error,
+                        "the level of the log stays as it was"
+                    );
                 }
                 say(&reload);
                 if let Err(error) = self.server.reload_tls().await {
-                    error!(%error, "the certificate can not be used; what was in use stays");
+                    error!(
+                        name: "certificate_refused",
+                        %error,
+                        "the certificate can not be used; what was in use stays"
+                    );
                 }
             }
             Ok(Err(error)) => {
-                error!(%error, "the configuration is wrong; what was in force stays");
+                error!(
+                    name: "configuration_refused",
+                    %error,
+                    "the configuration is wrong; what was in force stays"
+                );
             }
-            Err(error) => error!(%error, "the configuration could not be read again"),
+            Err(error) => error!(
+                name: "configuration_unread",
+                %error,
+                "the configuration could not be read again"
+            ),
         }
         warn_if_degraded(&self.server);
     }
@@ -63,19 +79,24 @@ fn say(reload: &Reload) {
     let needs_restart = reload.needs_restart.join(" ");
     if !reload.needs_restart.is_empty() {
         warn!(
+            name: "configuration_needs_restart",
             changed,
-            needs_restart, "configuration read again; some settings need a restart"
+            needs_restart,
+            "configuration read again; some settings need a restart"
         );
     } else if reload.changed.is_empty() {
-        info!("configuration read again; nothing changed");
+        info!(name: "configuration_unchanged", "configuration read again; nothing changed");
     } else {
-        info!(changed, "configuration read again");
+        info!(name: "configuration_changed", changed, "configuration read again");
     }
 }
 
 /// Says once more what was said when it happened: such a disk wants looking at.
 pub(super) fn warn_if_degraded(server: &Server) {
     if server.is_degraded() {
-        warn!("the disk has failed to keep something since the start; look at it");
+        warn!(
+            name: "degraded",
+            "the disk has failed to keep something since the start; look at it"
+        );
     }
 }

@@ -16,6 +16,13 @@ const COLOURS: [u8; 8] = [36, 32, 35, 34, 31, 96, 95, 94];
 
 const DIM: u8 = 2;
 
+/// Whether a person reads who has not asked for no colours.
+pub(super) fn in_colour(output: Output) -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    output.terminal && !set("NO_COLOR") && !dumb
+}
+
 /// How it is shown, and to whom.
 #[derive(Debug, Clone)]
 pub(super) struct Style {
@@ -27,10 +34,8 @@ pub(super) struct Style {
 impl Style {
     /// In colours, if a person reads and has not asked for none (<https://no-color.org>).
     pub(super) fn new(output: Output, me: &str) -> Self {
-        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         Self {
-            colour: output.terminal && !set("NO_COLOR") && !dumb,
+            colour: in_colour(output),
             me: me.to_owned(),
         }
     }

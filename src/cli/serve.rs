@@ -1,36 +1,35 @@
 //! `haul serve`: the daemon.
 
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context, bail};
-use data_encoding::BASE32_NOPAD;
+use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{field, info, warn};
 
+use super::exit;
+use super::first_start::{first_admin, is_watched, say_what_to_do_next};
 use super::reload::{Reloading, warn_if_degraded};
 use super::service::Service;
 use super::signals::{self, Logs, Signals};
-use crate::accounts::{Accounts, NewUser, UserName};
-use crate::config::{self, Config, ConfigError};
+use crate::accounts::Accounts;
+use crate::config::{self, Config, ConfigError, LogFormat};
 use crate::messages::Messages;
 use crate::ops;
-use crate::protocol::Secret;
 use crate::server::{self, Server, Shutdown};
-use crate::storage::{self, Limits, Store};
-use crate::telemetry::{self, Level};
-use crate::tls::Fingerprint;
+use crate::storage::{self, Store};
+use crate::telemetry::{self, Level, Tail};
 
 /// Serves files until it is told to stop
 ///
 /// With nothing given it works at once: it makes its data directory, a certificate and an `admin`
-/// account, and says the password and what to type next.
+/// account, and says the password and what to type next. Where standard error is no terminal, the
+/// password is in the file `admin-password` of the data directory instead.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Serve {
     /// The configuration file
@@ -45,16 +44,33 @@ pub(super) struct Serve {
 }
 
 impl Serve {
-    /// Runs the daemon on a runtime of its own, whose threads the configuration bounds.
-    ///
-    /// # Errors
-    /// If it can not start: one line that says what and what to do.
-    pub(super) fn run(self) -> anyhow::Result<()> {
-        let config = self.load()?;
+    /// Runs the daemon on a runtime of its own, whose threads the configuration bounds. If it can
+    /// not start, one line says what is wrong and what to do, in the shape of the log where it may
+    /// be mixed with it.
+    pub(super) fn run(self) -> ExitCode {
+        let config = self.load();
+        let format = config
+            .as_ref()
+            .map_or(LogFormat::Auto, |config| config.log.format);
+        let in_json = telemetry::is_json_beside(format);
+        let outcome = config
+            .map_err(anyhow::Error::from)
+            .and_then(|config| self.run_with_log(config, in_json));
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) if in_json => exit::report_in_log("can_not_start", &error),
+            Err(error) => exit::report("serve", &error),
+        }
+    }
+
+    fn run_with_log(self, config: Config, in_json: bool) -> anyhow::Result<()> {
         let telemetry = telemetry::start(&config.log)?;
-        let level = telemetry.level();
+        if in_json {
+            telemetry::log_panics();
+        }
+        let (level, tail) = (telemetry.level(), telemetry.tail());
         let logs = Logs::new(telemetry);
-        let outcome = self.run_logged(config, level, &logs);
+        let outcome = self.run_logged(config, (level, tail), &logs);
         logs.finish();
         outcome
     }
@@ -71,7 +87,7 @@ impl Serve {
         Ok(config)
     }
 
-    fn run_logged(self, config: Config, level: Level, logs: &Logs) -> anyhow::Result<()> {
+    fn run_logged(self, config: Config, log: (Level, Tail), logs: &Logs) -> anyhow::Result<()> {
         raise_descriptor_limit(config.limits.sessions);
         let service = Service::find()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -79,7 +95,7 @@ impl Serve {
             .max_blocking_threads(config.limits.disk_threads)
             .build()
             .context("can not start the threads of the server")?;
-        let outcome = runtime.block_on(self.serve(config, level, logs.clone(), service.clone()));
+        let outcome = runtime.block_on(self.serve(config, log, logs.clone(), service.clone()));
         service.finish(&outcome);
         // The process ends, and so does all that still waits for a disk. Were it dropped first, it
         // would clean up after itself: uploads that the next start can go on with would be gone.
@@ -90,7 +106,7 @@ impl Serve {
     async fn serve(
         self,
         config: Config,
-        level: Level,
+        (level, tail): (Level, Tail),
         logs: Logs,
         service: Service,
     ) -> anyhow::Result<()> {
@@ -110,20 +126,29 @@ impl Serve {
             .await?
             .with_hashing_slots(config.auth.hashing_slots);
         let messages = Messages::open(data).await?;
-        let mut server = Server::new(accounts.clone(), store, messages, config.clone());
+        let server = Server::new(accounts.clone(), store, messages, config.clone());
+        let mut server = server.with_log(tail, level.clone());
         if let Some(socket) = datagrams {
             server = server.with_datagrams(socket);
         }
         let server = running.get_or_init(|| server);
         let certificate = server.reload_tls().await?;
         let address = listener.local_addr().context("can not tell the port")?;
-        let first = first_admin(&accounts).await?;
-        say_what_to_do_next(address, data, certificate.fingerprint, first.as_ref());
+        let watched = is_watched();
+        let first = first_admin(&accounts, data, watched).await?;
+        say_what_to_do_next(
+            address,
+            data,
+            certificate.fingerprint,
+            first.as_ref(),
+            watched,
+        );
         let ops = for_operators.as_ref().map(TcpListener::local_addr);
         let ops = ops
             .transpose()
             .context("can not tell the port of ops.listen")?;
         info!(
+            name: "listening",
             %address,
             ops = ops.map(field::display),
             data = %data.display(),
@@ -146,7 +171,7 @@ impl Serve {
         }
         server.run_until(listener, shutdown).await;
         warn_if_degraded(server);
-        info!("stopped");
+        info!(name: "stopped", "stopped");
         Ok(())
     }
 }
@@ -178,12 +203,14 @@ fn raise_descriptor_limit(sessions: usize) {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        warn!(%error, "can not raise the limit of open files");
+        warn!(name: "open_files_not_raised", %error, "can not raise the limit of open files");
     }
     if limit.maximum.is_some_and(|most| most < sessions as u64) {
         warn!(
+            name: "open_files_few",
             most = limit.maximum,
-            sessions, "the system grants fewer open files than limits.sessions"
+            sessions,
+            "the system grants fewer open files than limits.sessions"
         );
     }
 }
@@ -213,88 +240,4 @@ async fn listen_for_operators(settings: &config::Ops) -> anyhow::Result<Option<T
         )
     })?;
     Ok(Some(listener))
-}
-
-/// A password that has to be shown once, or where it came from.
-enum FirstPassword {
-    Made(Secret),
-    FromFile(PathBuf),
-}
-
-/// Makes the `admin` account if there is no account at all.
-async fn first_admin(accounts: &Accounts) -> anyhow::Result<Option<FirstPassword>> {
-    if !accounts.users().await?.is_empty() {
-        return Ok(None);
-    }
-    let (password, first) = if let Some(file) = std::env::var_os("HAUL_ADMIN_PASSWORD_FILE") {
-        let file = PathBuf::from(file);
-        (password_from(&file)?, FirstPassword::FromFile(file))
-    } else {
-        let password = random_password()?;
-        (password.clone(), FirstPassword::Made(password))
-    };
-    let admin: UserName = "admin".parse().context("`admin` is a user name")?;
-    let new = NewUser {
-        admin: true,
-        limits: Limits::default(),
-    };
-    accounts.add_user(&admin, &password, new).await?;
-    Ok(Some(first))
-}
-
-fn password_from(file: &Path) -> anyhow::Result<Secret> {
-    let text = std::fs::read_to_string(file).with_context(|| {
-        format!(
-            "can not read HAUL_ADMIN_PASSWORD_FILE, which is {}",
-            file.display()
-        )
-    })?;
-    let password = text.lines().next().unwrap_or_default();
-    if password.is_empty() {
-        bail!(
-            "the first line of {} is empty; write the admin's password there",
-            file.display()
-        );
-    }
-    Ok(Secret::new(password.to_owned()))
-}
-
-/// 100 random bits, in letters and digits that are hard to mistake for each other.
-fn random_password() -> anyhow::Result<Secret> {
-    let mut bytes = [0; 20];
-    getrandom::fill(&mut bytes).context("the system gives no random bytes")?;
-    let text = BASE32_NOPAD.encode(&bytes).to_lowercase();
-    Ok(Secret::new(text[..20].to_owned()))
-}
-
-/// Tells the person who started the server how to reach it; a log reader needs none of it.
-fn say_what_to_do_next(
-    address: SocketAddr,
-    data: &Path,
-    fingerprint: Fingerprint,
-    first: Option<&FirstPassword>,
-) {
-    let host = match address.ip() {
-        ip if !ip.is_unspecified() => SocketAddr::new(ip, address.port()),
-        ip if ip.is_ipv4() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
-        _ => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
-    };
-    let mut lines = format!(
-        "haul listens on {address} and keeps its data in {}\n\
-         Its certificate has the fingerprint {fingerprint}\n",
-        data.display()
-    );
-    if let Some(first) = first {
-        let password = match first {
-            FirstPassword::Made(password) => format!(", shown this once: {}", password.expose()),
-            FirstPassword::FromFile(file) => format!(" is the one in {}", file.display()),
-        };
-        let _ = writeln!(
-            lines,
-            "\n  The account `admin` is new. Its password{password}\n  \
-             Connect with: haul connect haul://admin@{host}\n"
-        );
-    }
-    // Nobody reads the standard error of some daemons; that is no reason not to serve.
-    let _ = std::io::stderr().lock().write_all(lines.as_bytes());
 }

@@ -89,7 +89,10 @@ impl Logs {
         let logs = self.clone();
         thread::spawn(move || {
             thread::sleep(time);
-            warn!("stopped, leaving behind what the disk or the start holds up");
+            warn!(
+                name: "stopped_by_force",
+                "stopped, leaving behind what the disk or the start holds up"
+            );
             logs.finish();
             process::exit(0);
         });
@@ -110,12 +113,12 @@ pub(super) async fn obey(
         match signals.next().await {
             Told::Reload => reload.notify_one(),
             Told::Stop(by) if !shutdown.drain.is_cancelled() => {
-                info!("told to stop by {by}");
+                info!(name: "stop_asked", "told to stop by {by}");
                 logs.end_within(patience() + LAST_WORDS);
                 shutdown.drain.cancel();
             }
             Told::Stop(by) if !shutdown.stop.is_cancelled() => {
-                warn!("told to stop again by {by}");
+                warn!(name: "stop_asked_again", "told to stop again by {by}");
                 logs.end_within(LAST_WORDS);
                 shutdown.stop.cancel();
             }

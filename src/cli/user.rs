@@ -5,6 +5,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
 use super::data::{self, Data, NewLimits};
+use super::first_start;
 use super::output::Output;
 use super::password::new_password;
 use super::table::table;
@@ -99,7 +100,7 @@ impl User {
             Command::Add(add) => add.run(&self.data, output).await,
             Command::List => list(&self.data.open().await?, output).await,
             Command::Set(set) => set.run(&self.data.open().await?, output).await,
-            Command::Passwd(user) => passwd(&self.data.open().await?, &user.name, output).await,
+            Command::Passwd(user) => passwd(&self.data, &user.name, output).await,
             Command::Remove(user) => remove(&self.data.open().await?, &user.name, output).await,
         }
     }
@@ -169,12 +170,14 @@ impl From<&accounts::User> for Object {
     }
 }
 
-async fn passwd(accounts: &Accounts, name: &UserName, output: Output) -> anyhow::Result<()> {
-    if !is_there(accounts, name).await? {
+async fn passwd(data: &Data, name: &UserName, output: Output) -> anyhow::Result<()> {
+    let accounts = data.open().await?;
+    if !is_there(&accounts, name).await? {
         bail!(AccountsError::NoSuchUser(name.clone()));
     }
     let password = new_password(name.as_str())?;
     accounts.set_password(name, &password).await?;
+    first_start::forget(name, &data.path()?)?;
     output.note(&format!("changed the password of user {name}"));
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::protocol::DEFAULT_PORT;
 
 pub use load::{ConfigError, Origin, environment};
 pub use reload::Reload;
+pub use value::is_log_level;
 
 /// The port of health, metrics and the status page unless told otherwise.
 const DEFAULT_OPS_PORT: u16 = DEFAULT_PORT + 1;
@@ -196,6 +197,12 @@ pub struct Log {
     /// Daily log files that are kept.
     #[serde(deserialize_with = "value::count")]
     pub keep_files: usize,
+    /// The path of daily files with the audit alone: logins and changes.
+    #[serde(with = "value::optional_path")]
+    pub audit_file: Option<PathBuf>,
+    /// Daily files with the audit that are kept.
+    #[serde(deserialize_with = "value::count")]
+    pub keep_audit_files: usize,
 }
 
 /// `[tls]`: how connections are encrypted.
@@ -307,6 +314,8 @@ impl Default for Log {
             format: LogFormat::Auto,
             file: None,
             keep_files: 14,
+            audit_file: None,
+            keep_audit_files: 90,
         }
     }
 }

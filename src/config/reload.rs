@@ -58,6 +58,8 @@ const FIXED: &[&str] = &[
     "log.format",
     "log.file",
     "log.keep_files",
+    "log.audit_file",
+    "log.keep_audit_files",
 ];
 
 /// What comes of reading the configuration again.

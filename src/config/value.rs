@@ -123,21 +123,22 @@ pub(super) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf
     text.read(deserializer)
 }
 
-/// A filter in which the directives without a part of their own are levels. The filter would take
-/// a misspelt level for the name of a part, and log nothing.
+/// Whether this is a filter in which the directives without a part of their own are levels. The
+/// filter would take a misspelt level for the name of a part, and log nothing.
+#[must_use]
+pub fn is_log_level(text: &str) -> bool {
+    let mut plain = text
+        .split(',')
+        .filter(|part| !part.contains(['=', '[', ']']));
+    plain.all(|part| part.trim().parse::<LevelFilter>().is_ok()) && EnvFilter::try_new(text).is_ok()
+}
+
+/// What to log.
 pub(super) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = Text {
         expected: "error, warn, info, debug or trace, \
                    with parts that differ after a comma such as \"info,haul::server=debug\"",
-        parse: |text: &str| {
-            let plain = text
-                .split(',')
-                .filter(|part| !part.contains(['=', '[', ']']));
-            let all_levels = plain
-                .into_iter()
-                .all(|part| part.trim().parse::<LevelFilter>().is_ok());
-            (all_levels && EnvFilter::try_new(text).is_ok()).then(|| text.to_owned())
-        },
+        parse: |text: &str| is_log_level(text).then(|| text.to_owned()),
     };
     text.read(deserializer)
 }

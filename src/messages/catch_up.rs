@@ -52,7 +52,11 @@ pub(super) fn begin(shared: &Arc<Shared>, behind: Behind) {
                     position = told;
                 }
                 Err(error) => {
-                    warn!(%error, "can not tell a session what it missed; trying again");
+                    warn!(
+                        name: "missed_unreadable",
+                        %error,
+                        "can not tell a session what it missed; trying again"
+                    );
                     sleep(PAUSE).await;
                 }
             }

@@ -118,7 +118,7 @@ impl Sequencer {
         };
         if let Err(error) = sequencer.writer.commit(&batch).await {
             // The disk may be full: what is there can be read, and room be made.
-            warn!(%error, "nothing can be said for now");
+            warn!(name: "messages_unwritable", %error, "nothing can be said for now");
             sequencer.reserved = last;
             sequencer.refused = Some(Instant::now());
         }
@@ -380,7 +380,11 @@ impl Sequencer {
                 Ok(told) => told,
                 Err(error) => {
                     // Twice is better than never.
-                    warn!(%error, "can not tell up to where a user was told");
+                    warn!(
+                        name: "told_unreadable",
+                        %error,
+                        "can not tell up to where a user was told"
+                    );
                     0
                 }
             },
@@ -510,7 +514,7 @@ impl Sequencer {
 
     /// Nothing of it is kept.
     async fn fail(&mut self, go: Go, cause: MessagesError) {
-        error!(error = %cause, "can not store messages");
+        error!(name: "messages_not_stored", error = %cause, "can not store messages");
         self.refused = Some(Instant::now());
         self.watching.tell(&self.shared, go.changed, go.lost);
         let MessagesError::Database { doing, source } = &cause else {
@@ -536,7 +540,7 @@ impl Sequencer {
             self.inboxes.entry(user).or_insert(inbox);
         }
         if let Err(error) = self.read_rooms().await {
-            warn!(%error, "can not read who is in which room");
+            warn!(name: "rooms_unreadable", %error, "can not read who is in which room");
         }
     }
 

@@ -51,7 +51,11 @@ async fn accept(
         match listener.accept().await {
             Ok((stream, _)) => return (stream, permit),
             Err(error) => {
-                warn!(%error, "can not accept connections of operators for now");
+                warn!(
+                    name: "ops_not_accepting",
+                    %error,
+                    "can not accept connections of operators for now"
+                );
                 sleep(PAUSE).await;
             }
         }
@@ -64,6 +68,6 @@ async fn answer(stream: TcpStream, routes: Router) {
         .header_read_timeout(HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     if let Err(error) = serving.await {
-        debug!(%error, "a connection of an operator has failed");
+        debug!(name: "ops_connection_failed", %error, "a connection of an operator has failed");
     }
 }

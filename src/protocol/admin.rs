@@ -5,6 +5,8 @@ use std::num::NonZeroU32;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::request::number;
+
 /// `sessions`: the sessions that are there, and what each has under way.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,12 +64,12 @@ pub enum SessionDialect {
     Unknown,
 }
 
-/// A get or put that is under way.
+/// A get or put that is under way, or a `logs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferEntry {
     /// The request's `id`.
     pub id: u32,
-    /// `get` or `put`.
+    /// `get`, `put` or `logs`.
     pub cmd: String,
     /// The absolute path.
     pub path: String,
@@ -80,4 +82,94 @@ pub struct TransferEntry {
     pub moved: u64,
     /// When it was asked for.
     pub since: Timestamp,
+}
+
+/// `logs`: the last lines of the log as data frames, and with `follow` those that come.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logs {
+    /// Go on with the lines that come, until it is cancelled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follow: bool,
+    /// How many of the lines that are there come first; if absent, all that are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u32>,
+    /// Begin after the line with this number, rather than with the last ones.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "number"
+    )]
+    pub since: Option<u64>,
+    /// Only lines about sessions of this user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Only lines about this command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Only lines about this absolute path or what is below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Only lines of this level or a graver one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
+    /// Only lines with this code in `event`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    /// Only lines about this session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+}
+
+/// How grave a line of the log is, the gravest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Something is lost or refused that should not be.
+    Error,
+    /// Somebody should look.
+    Warn,
+    /// What is done.
+    Info,
+    /// For who looks for a fault.
+    Debug,
+    /// The same, in every detail.
+    Trace,
+}
+
+/// What comes before the lines of `logs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsBegin {
+    /// The number of the first line that is looked at.
+    pub line: u64,
+}
+
+/// The final reply to `logs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsReply {
+    /// Lines that were sent.
+    pub lines: u64,
+    /// Lines that were gone before they could be looked at.
+    pub missed: u64,
+}
+
+/// `log_level`: what is logged, and for a while something else.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetLogLevel {
+    /// What to log from now on, as in the setting `log.level`; absent to change nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    /// After so many seconds the setting counts again; absent for until the settings are read again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u32>,
+}
+
+/// The reply to `log_level`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLevelReply {
+    /// What is logged now.
+    pub level: String,
+    /// The setting `log.level`.
+    pub setting: String,
 }

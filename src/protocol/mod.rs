@@ -23,7 +23,10 @@ mod reply;
 mod request;
 mod secret;
 
-pub use admin::{SessionDialect, SessionEntry, Sessions, SessionsReply, TransferEntry};
+pub use admin::{
+    LogLevel, LogLevelReply, Logs, LogsBegin, LogsReply, SessionDialect, SessionEntry, Sessions,
+    SessionsReply, SetLogLevel, TransferEntry,
+};
 pub use datagram::{
     Ack, Datagram, DatagramKey, DatagramRequest, Discovered, MAX_DATAGRAM, SIGNATURE, Signed,
     Verified, encode_datagram, encode_error_within, encode_hello, encode_who_within,

@@ -43,7 +43,7 @@ impl BadRequest {
 const MAX_QUOTED: usize = 200;
 
 /// Commands of version 1 that this server answers with `unsupported`.
-const NOT_OFFERED: &[&str] = &["kick", "logs", "reload", "users"];
+const NOT_OFFERED: &[&str] = &["kick", "reload", "users"];
 
 /// The two fields that every request has; the others are looked at once `cmd` is known.
 #[derive(Deserialize)]

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::admin::{Sessions, SessionsReply};
+use super::admin::{LogLevelReply, Logs, LogsReply, Sessions, SessionsReply, SetLogLevel};
 use super::live::{
     Accept, Decline, History, HistoryReply, Join, Leave, MembersReply, Offers, OffersReply, Say,
     SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch, Watch, WatchReply, Who, WhoReply,
@@ -62,6 +62,9 @@ macro_rules! requests {
                     $(Self::$request(_) => $cmd,)*
                 }
             }
+
+            /// The names of all commands, in the order of the documentation.
+            pub const COMMANDS: &[&str] = &[$($cmd,)*];
 
             /// Name, summary and fields of every command, in the order of the documentation.
             #[must_use]
@@ -118,6 +121,8 @@ requests! {
     "unwatch" Unwatch -> Nothing,      "watch",                 "hear no more of it";
     "ticket"  Ticket  -> TicketReply,  "",                      "the right to speak by datagram for this session";
     "sessions" Sessions -> SessionsReply, "[limit cursor]",     "who is there and what each has under way; for admins";
+    "log_level" SetLogLevel -> LogLevelReply, "[level seconds]", "what is logged, and for a while something else; for admins";
+    "logs" Logs -> LogsReply, "[follow last since user command path level event session]", "the last lines of the log, and those that come; for admins";
 }
 
 impl Request {

@@ -78,19 +78,30 @@ impl Arrival {
         let balancer = self.address;
         let named = match evicted.run_until_cancelled(reading).await {
             None => {
-                debug!(%balancer, "closed: others need its place");
+                debug!(name: "evicted", %balancer, "closed: others need its place");
                 return None;
             }
             Some(Ok(Ok(named))) => named.unwrap_or(balancer),
             Some(Ok(Err(error))) => {
                 if let Some(left_out) = shared.refusals.header.turn(Instant::now()) {
-                    warn!(%balancer, %error, left_out, "closed: a balancer without its header");
+                    warn!(
+                        name: "proxy_header_missing",
+                        %balancer,
+                        %error,
+                        left_out,
+                        "closed: a balancer without its header"
+                    );
                 }
                 return None;
             }
             Some(Err(_)) => {
                 if let Some(left_out) = shared.refusals.header.turn(Instant::now()) {
-                    warn!(%balancer, left_out, "closed: a balancer without its header in time");
+                    warn!(
+                        name: "proxy_header_late",
+                        %balancer,
+                        left_out,
+                        "closed: a balancer without its header in time"
+                    );
                 }
                 return None;
             }
@@ -111,7 +122,7 @@ impl Arrival {
 fn is_welcome(shared: &Shared, address: IpAddr) -> bool {
     let welcome = admits(&shared.config().network, address);
     if !welcome && let Some(left_out) = shared.refusals.network.turn(Instant::now()) {
-        info!(%address, left_out, "refused: its network may not connect");
+        info!(name: "network_refused", %address, left_out, "refused: its network may not connect");
     }
     welcome
 }
@@ -119,6 +130,11 @@ fn is_welcome(shared: &Shared, address: IpAddr) -> bool {
 fn refuse_address(shared: &Shared, address: IpAddr) {
     if let Some(left_out) = shared.refusals.address.turn(Instant::now()) {
         let address = Block::from(address);
-        warn!(%address, left_out, "refused: it has as many connections as limits.sessions_per_address");
+        warn!(
+            name: "address_full",
+            %address,
+            left_out,
+            "refused: it has as many connections as limits.sessions_per_address"
+        );
     }
 }

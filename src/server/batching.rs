@@ -202,6 +202,7 @@ struct Ticket {
 impl Ticket {
     fn answer(self, outcome: Result<SmallCommitted, CommandError>) -> Answer {
         let (id, bytes, given) = (self.id, self.received, self.given);
+        let upload = outcome.as_ref().ok().map(|done| done.id.clone());
         let begin = outcome.as_ref().ok().map(|done| {
             let begin = PutBegin {
                 offset: 0,
@@ -215,7 +216,11 @@ impl Ticket {
             reply.digest = given.unwrap_or(reply.digest);
             encode_ok(id, &reply)
         });
-        let reply = self.job.close(Outcome { reply, bytes });
+        let reply = self.job.close(Outcome {
+            reply,
+            bytes,
+            upload,
+        });
         // The client may use the id again as soon as it has the reply.
         drop(self.underway);
         Answer(begin, reply)

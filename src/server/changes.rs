@@ -10,7 +10,10 @@ pub(super) fn tell(store: &Store, messages: &Messages) {
     let observer = messages.observer();
     let is_told = store.observe(move |change| observer.tell(of(change)));
     if !is_told {
-        warn!("another server has these files: nobody here hears of changes");
+        warn!(
+            name: "changes_elsewhere",
+            "another server has these files: nobody here hears of changes"
+        );
     }
 }
 

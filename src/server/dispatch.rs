@@ -34,7 +34,7 @@ use super::visitor::Admitted;
 use crate::connection::{Outbox, ReceiveError};
 use crate::messages::Attendance;
 use crate::protocol::{
-    BadRequest, Cancel, End as PutEnd, Frame, Get, GoodbyeReason, Nothing, Put, Request, Say,
+    BadRequest, Cancel, End as PutEnd, Frame, Get, GoodbyeReason, Logs, Nothing, Put, Request, Say,
     encode_ok,
 };
 
@@ -292,6 +292,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Offers(command) => self.in_order(job, id, command).await,
             Request::Accept(command) => self.beside(job, id, command).await,
             Request::Decline(command) => self.in_order(job, id, command).await,
+            Request::SetLogLevel(command) => self.in_order(job, id, command).await,
+            Request::Logs(logs) => self.logs(job, id, logs).await,
             Request::Sessions(command) => self.in_order(job, id, command).await,
             Request::Ticket(_) => {
                 let (peer, events) = (&self.session.peer, self.session.outbox.events());
@@ -422,6 +424,27 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         }
     }
 
+    /// Sends lines of the log beside all else, for as long as they are wanted.
+    async fn logs(&mut self, job: Job, id: u32, logs: Logs) -> Result<(), End> {
+        let Some(underway) = self.start(&job, id, Direction::Logs, None) else {
+            return self.finish(job, Err(id_taken(id, "logs").into())).await;
+        };
+        let permit = self.permit().await;
+        let member = self.member.clone();
+        let (outbox, gone) = self.way_out();
+        let drain = self.session.shutdown.drain.clone();
+        self.spawn(async move {
+            let work = commands::logs(id, logs, &member, &outbox, &underway, &drain);
+            let outcome = job.guard(work).await;
+            let reply = job.close(outcome);
+            drop(underway);
+            gone.run_until_cancelled(outbox.send_after_data(reply))
+                .await;
+            drop(permit);
+        });
+        Ok(())
+    }
+
     async fn put(&mut self, job: Job, id: u32, put: Put) -> Result<(), End> {
         self.transfers.check_put(id)?;
         let Some(underway) = self.start(&job, id, Direction::Put, put.size) else {
@@ -536,7 +559,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             self.transfers.check_put(bad.id)?;
             self.transfers.ignore_put(bad.id);
         }
-        Ok(Job::refuse(&self.session.outbox, bad).await?)
+        let Session { shared, outbox, .. } = &*self.session;
+        Ok(Job::refuse(&shared.metrics, outbox, bad).await?)
     }
 
     /// Takes over what an operator changed.
@@ -546,7 +570,11 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Ok(Refreshed::Changed) => {
                 let rescoped = commands::rescope(&self.member, &self.attendance).await;
                 if let Err(error) = rescoped {
-                    warn!(%error, "can not tell what the session may watch now");
+                    warn!(
+                        name: "watch_unreadable",
+                        %error,
+                        "can not tell what the session may watch now"
+                    );
                 }
                 Ok(())
             }
@@ -556,7 +584,11 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                 Err(End::Goodbye(reason))
             }
             Err(error) => {
-                warn!(%error, "can not read the account; going on with what is known of it");
+                warn!(
+                    name: "account_unreadable",
+                    %error,
+                    "can not read the account; going on with what is known of it"
+                );
                 Ok(())
             }
         }
@@ -565,7 +597,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     fn job(&self, id: u32, request: &Request) -> Job {
         let path = request.path().map(|path| self.absolute(path));
         let to = request.to().map(|path| self.absolute(path));
-        Job::new(id, request.cmd(), path).with_to(to)
+        let metrics = &self.session.shared.metrics;
+        Job::new(metrics, id, request.cmd(), path).with_to(to)
     }
 
     /// A path for the log: absolute where it can be resolved, as it came where not.
@@ -619,6 +652,6 @@ async fn send_alone(asked: Asked, member: Member, out: WayOut) {
 }
 
 fn id_taken(id: u32, cmd: &'static str) -> BadRequest {
-    let message = format!("id {id} is that of an unfinished get or put");
+    let message = format!("id {id} is that of an unfinished get, put or logs");
     BadRequest::of_field(id, cmd, "id", message)
 }

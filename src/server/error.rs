@@ -23,6 +23,9 @@ pub enum CommandError {
     /// The command needs the admin right.
     #[error("`{0}` is for users with the admin right")]
     AdminsOnly(&'static str),
+    /// The server was not given its log.
+    #[error("this server does not offer `{0}`: it runs within another program")]
+    NoLog(&'static str),
     /// The session has its user already.
     #[error("this session is that of {0} already; open another connection for another user")]
     LoggedIn(String),
@@ -170,6 +173,7 @@ impl From<&CommandError> for WireError {
         use ErrorCode as Code;
         use StorageError as S;
         let code = match error {
+            E::NoLog(_) => Code::Unsupported,
             E::BadRequest(bad) if bad.unsupported => Code::Unsupported,
             E::BadRequest(_) | E::LoggedIn(_) => Code::BadRequest,
             E::NotLoggedIn(_) => Code::NotLoggedIn,

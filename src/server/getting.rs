@@ -171,7 +171,14 @@ fn answer(
         asked.underway.progress.moves(bytes);
         encode_ok(id, &file.reply)
     });
-    put_control(frames, &asked.job.close(Outcome { reply, bytes }));
+    put_control(
+        frames,
+        &asked.job.close(Outcome {
+            reply,
+            bytes,
+            upload: None,
+        }),
+    );
     // The client may use the id again as soon as it has the reply.
     drop(asked.underway);
     asked.permit

@@ -28,11 +28,19 @@ pub(super) async fn run(shared: &Shared) {
             store.expire_uploads()
         };
         if let Ok(dropped @ 1..) = spawn_blocking(work).await {
-            info!(uploads = dropped, "dropped uploads that nobody resumed");
+            info!(
+                name: "uploads_dropped",
+                uploads = dropped,
+                "dropped uploads that nobody resumed"
+            );
         }
         forget_messages(shared, &config).await;
         if let Err(error) = shared.messages.expire_offers().await {
-            warn!(%error, "can not remove the offers that have expired");
+            warn!(
+                name: "offers_not_removed",
+                %error,
+                "can not remove the offers that have expired"
+            );
         }
         tokio::select! {
             () = sleep(pause(settings)) => {}
@@ -49,8 +57,12 @@ async fn forget_messages(shared: &Shared, config: &Config) {
     let most = limits.kept_messages as u64;
     match shared.messages.forget(oldest, most).await {
         Ok(0) => {}
-        Ok(dropped) => info!(messages = dropped, "dropped the oldest messages"),
-        Err(error) => warn!(%error, "can not drop old messages"),
+        Ok(dropped) => info!(
+            name: "messages_dropped",
+            messages = dropped,
+            "dropped the oldest messages"
+        ),
+        Err(error) => warn!(name: "messages_not_dropped", %error, "can not drop old messages"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -9,9 +10,11 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::CommandError;
+use super::metrics::{Counted, Metrics};
 use crate::accounts::UserName;
 use crate::connection::{Closed, Outbox};
 use crate::protocol::{BadRequest, ErrorCode, WireError, encode_error};
+use crate::telemetry::AUDIT;
 
 /// A request that is not answered yet.
 #[derive(Debug)]
@@ -21,8 +24,28 @@ pub(super) struct Job {
     path: Option<String>,
     to: Option<String>,
     user: Option<String>,
+    with: Option<&'static str>,
     started: Instant,
+    counted: Arc<Counted>,
 }
+
+/// Commands that let somebody in or change something.
+const AUDITED: &[&str] = &[
+    "login",
+    "register",
+    "passwd",
+    "put",
+    "mkdir",
+    "rm",
+    "mv",
+    "cp",
+    "accept",
+    "discard",
+    "kick",
+    "reload",
+    "drain",
+    "log_level",
+];
 
 /// What a finished command leaves behind.
 #[derive(Debug)]
@@ -31,23 +54,31 @@ pub(super) struct Outcome {
     pub(super) reply: Result<Bytes, CommandError>,
     /// Bytes of file moved.
     pub(super) bytes: u64,
+    /// The upload's identifier, of a put.
+    pub(super) upload: Option<String>,
 }
 
 impl From<Result<Bytes, CommandError>> for Outcome {
     fn from(reply: Result<Bytes, CommandError>) -> Self {
-        Self { reply, bytes: 0 }
+        Self {
+            reply,
+            bytes: 0,
+            upload: None,
+        }
     }
 }
 
 impl Job {
-    pub(super) fn new(id: u32, cmd: &'static str, path: Option<String>) -> Self {
+    pub(super) fn new(metrics: &Metrics, id: u32, cmd: &'static str, path: Option<String>) -> Self {
         Self {
             id,
             cmd,
             path,
             to: None,
             user: None,
+            with: None,
             started: Instant::now(),
+            counted: metrics.command(cmd),
         }
     }
 
@@ -59,6 +90,14 @@ impl Job {
     /// Names the path that something is moved or copied to.
     pub(super) fn with_to(self, to: Option<String>) -> Self {
         Self { to, ..self }
+    }
+
+    /// Says by what somebody wants to log in.
+    pub(super) fn with_proof(self, with: &'static str) -> Self {
+        Self {
+            with: Some(with),
+            ..self
+        }
     }
 
     /// Names who wants to log in, if it can be a user's name: what else stands there is not repeated
@@ -80,8 +119,12 @@ impl Job {
     }
 
     /// Answers what is no request.
-    pub(super) async fn refuse(outbox: &Outbox, bad: BadRequest) -> Result<(), Closed> {
-        let job = Self::new(bad.id, bad.cmd.unwrap_or("unknown"), None);
+    pub(super) async fn refuse(
+        metrics: &Metrics,
+        outbox: &Outbox,
+        bad: BadRequest,
+    ) -> Result<(), Closed> {
+        let job = Self::new(metrics, bad.id, bad.cmd.unwrap_or("unknown"), None);
         job.finish(outbox, Err(bad.into()).into()).await
     }
 
@@ -90,31 +133,56 @@ impl Job {
         outbox.send(self.close(outcome)).await
     }
 
-    /// Writes the line in the log and makes the reply.
+    /// Counts it, writes the line in the log and makes the reply.
     pub(super) fn close(self, outcome: Outcome) -> Bytes {
-        let Outcome { reply, bytes } = outcome;
-        let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let Outcome {
+            reply,
+            bytes,
+            upload,
+        } = outcome;
+        let took = self.started.elapsed();
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let code = reply
             .as_ref()
             .err()
             .map(|cause| WireError::from(cause).code);
-        info!(
-            cmd = self.cmd,
-            path = self.path,
-            to = self.to,
-            user = self.user,
-            bytes,
-            ms,
-            outcome = if code.is_some() { "error" } else { "ok" },
-            code = code.map(ErrorCode::as_str),
-            "command"
-        );
+        self.counted.closed(code, took);
+        macro_rules! say {
+            ($target:expr) => {
+                info!(
+                    name: "command",
+                    target: $target,
+                    cmd = self.cmd,
+                    path = self.path,
+                    to = self.to,
+                    user = self.user,
+                    with = self.with,
+                    bytes,
+                    ms,
+                    outcome = if code.is_some() { "error" } else { "ok" },
+                    code = code.map(ErrorCode::as_str),
+                    upload,
+                    "command"
+                )
+            };
+        }
+        if AUDITED.contains(&self.cmd) {
+            say!(AUDIT);
+        } else {
+            say!(module_path!());
+        }
         match reply {
             Ok(reply) => reply,
             Err(cause) => {
                 let error = WireError::from(&cause);
                 if error.code == ErrorCode::Internal {
-                    error!(cmd = self.cmd, path = self.path, ?cause, "internal error");
+                    error!(
+                        name: "internal_error",
+                        cmd = self.cmd,
+                        path = self.path,
+                        ?cause,
+                        "internal error"
+                    );
                 }
                 encode_error(self.id, &error)
             }
@@ -129,7 +197,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_a_command_becomes_an_error_of_that_request_alone() {
-        let job = Job::new(7, "ls", None);
+        let job = Job::new(&Metrics::default(), 7, "ls", None);
         let work = async {
             assert!(job.id > 7, "a defect");
             Ok(Bytes::new())

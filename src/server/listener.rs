@@ -43,17 +43,15 @@ pub(super) async fn run(server: &Server, listener: TcpListener, shutdown: Shutdo
     }
     drop(listener);
     sessions.close();
-    info!(sessions = sessions.len(), "draining");
+    info!(name: "draining", sessions = sessions.len(), "draining");
     let patience = server.shared.config().limits.drain_timeout;
     let drained = shutdown.stop.run_until_cancelled(sessions.wait());
     if !matches!(timeout(patience, drained).await, Ok(Some(()))) {
-        warn!(
-            sessions = sessions.len(),
-            "cutting off what did not end in time"
-        );
+        warn!(name: "drain_cut", sessions = sessions.len(), "cutting off what did not end in time");
         shutdown.stop.cancel();
         if timeout(LAST_WORDS, sessions.wait()).await.is_err() {
             warn!(
+                name: "drain_left",
                 sessions = sessions.len(),
                 "leaving behind what the disk holds up"
             );
@@ -74,14 +72,14 @@ async fn accept_all(
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "can not accept connections for now");
+                warn!(name: "not_accepting", %error, "can not accept connections for now");
                 sleep(ACCEPT_BACK_OFF).await;
                 continue;
             }
         };
         let write_timeout = server.shared.config().limits.write_timeout;
         if let Err(error) = tune(&stream, write_timeout) {
-            warn!(%error, "can not set the options of a socket");
+            warn!(name: "socket_options", %error, "can not set the options of a socket");
         }
         let Some(arrival) = Arrival::enter(&server.shared, address).await else {
             continue;

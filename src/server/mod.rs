@@ -27,6 +27,7 @@ mod job;
 mod limits;
 mod listener;
 mod member;
+mod metrics;
 mod peer;
 mod progress;
 mod receiving;
@@ -38,8 +39,8 @@ mod tls;
 mod transfers;
 mod visitor;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -53,6 +54,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::datagrams::bind;
 pub use self::error::CommandError;
+pub use self::metrics::{CommandCounts, Latency};
 pub use self::peer::Peer;
 pub use self::tls::{ServerCertificate, TlsError};
 
@@ -62,6 +64,7 @@ use self::bandwidth::Bandwidths;
 use self::datagrams::Datagrams;
 use self::disk::Disks;
 use self::limits::{Chatter, Door, Guesses, LoginQueue, Seat};
+use self::metrics::Metrics;
 use self::progress::Traffic;
 use self::sessions::Sessions;
 use crate::accounts::Accounts;
@@ -69,6 +72,7 @@ use crate::config::{Config, Reload};
 use crate::messages::Messages;
 use crate::protocol::SessionEntry;
 use crate::storage::Store;
+use crate::telemetry::{Level, Tail};
 
 /// Name and version, as clients see it.
 pub const SERVER: &str = concat!("haul/", env!("CARGO_PKG_VERSION"));
@@ -104,6 +108,9 @@ struct Shared {
     puts: Arc<ActivePuts>,
     sessions: Arc<Sessions>,
     traffic: Arc<Traffic>,
+    /// Absent where another program has the log.
+    log: OnceLock<Log>,
+    metrics: Metrics,
     bandwidths: Bandwidths,
     datagrams: Datagrams,
     /// What new connections are encrypted with; nothing until it was loaded.
@@ -121,6 +128,13 @@ impl Shared {
         let identity = self.tls.borrow();
         identity.as_ref().map(tls::Identity::config)
     }
+}
+
+/// The log of the process.
+#[derive(Debug)]
+struct Log {
+    tail: Tail,
+    level: Level,
 }
 
 /// The two steps of stopping a server.
@@ -158,6 +172,8 @@ impl Server {
                 puts: Arc::default(),
                 sessions: Arc::default(),
                 traffic: Arc::default(),
+                log: OnceLock::new(),
+                metrics: Metrics::default(),
                 bandwidths: Bandwidths::default(),
                 datagrams: Datagrams::default(),
                 config: watch::Sender::new(Arc::new(config)),
@@ -171,6 +187,13 @@ impl Server {
     #[must_use]
     pub fn with_datagrams(self, socket: UdpSocket) -> Self {
         self.shared.datagrams.speak_through(socket);
+        self
+    }
+
+    /// Shows its log to operators, and lets them change how much is logged.
+    #[must_use]
+    pub fn with_log(self, tail: Tail, level: Level) -> Self {
+        let _ = self.shared.log.set(Log { tail, level });
         self
     }
 
@@ -266,6 +289,20 @@ impl Server {
             received.load(Ordering::Relaxed),
             sent.load(Ordering::Relaxed),
         )
+    }
+
+    /// How long commands took since the start, from when the server had read them to when their
+    /// answer was made, whether they succeeded or not. Those are left out that take as long as a
+    /// file is or as somebody follows: `get`, `put`, `hash`, `cp` and `logs`.
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        self.shared.metrics.latency()
+    }
+
+    /// How often each command was closed since the start, and with which code.
+    #[must_use]
+    pub fn commands(&self) -> Vec<CommandCounts> {
+        self.shared.metrics.commands()
     }
 
     /// Whether the disk has failed to keep something since the start. What was acknowledged is

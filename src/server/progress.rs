@@ -24,6 +24,8 @@ pub(super) struct Traffic {
 pub(super) enum Direction {
     Get,
     Put,
+    /// Lines of the log, to the client.
+    Logs,
 }
 
 /// What a transfer is about.
@@ -78,6 +80,7 @@ impl Progress {
         let all = match self.direction {
             Direction::Get => &self.traffic.sent,
             Direction::Put => &self.traffic.received,
+            Direction::Logs => return,
         };
         all.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -101,6 +104,7 @@ impl Progress {
             cmd: match self.direction {
                 Direction::Get => "get",
                 Direction::Put => "put",
+                Direction::Logs => "logs",
             }
             .into(),
             path: self.path.to_string(),

@@ -216,7 +216,7 @@ impl Reception<'_> {
             disk.run(move || upload.keep().map(drop)).await
         };
         if let Err(error) = stopped {
-            warn!(%error, "an upload that was cut off could not be kept");
+            warn!(name: "upload_not_kept", %error, "an upload that was cut off could not be kept");
         }
         self.reason()
     }

@@ -20,6 +20,7 @@ use super::sniff::{Opening, Sniffed, sniff};
 use super::{Peer, Shared, Shutdown, tls};
 use crate::connection::{Outbox, Outlet, ReadAhead, Receiver, write_frames};
 use crate::protocol::{FrameCodec, GoodbyeReason, encode_refusal};
+use crate::telemetry::AUDIT;
 
 /// How long a peer that is hung up on may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -89,15 +90,23 @@ impl Connection {
         let sniffing = timeout_at(self.login_deadline, sniff(reader));
         match self.unless_told_to_go(sniffing).await? {
             Ok(Ok(Some(sniffed))) => return Some(sniffed),
-            Ok(Ok(None)) => debug!("closed by the peer before it said anything"),
+            Ok(Ok(None)) => debug!(
+                name: "opening_closed",
+                "closed by the peer before it said anything"
+            ),
             Ok(Err(error)) => {
                 if let Some(left_out) = silent.turn(Instant::now()) {
-                    info!(%error, left_out, "closed: the connection failed");
+                    info!(
+                        name: "opening_failed",
+                        %error,
+                        left_out,
+                        "closed: the connection failed"
+                    );
                 }
             }
             Err(_) => {
                 if let Some(left_out) = silent.turn(Instant::now()) {
-                    info!(left_out, "closed: the peer said nothing");
+                    info!(name: "opening_silent", left_out, "closed: the peer said nothing");
                 }
             }
         }
@@ -125,6 +134,7 @@ impl Connection {
         match self.unless_told_to_go(handshake).await? {
             Ok(Ok(secured)) => {
                 debug!(
+                    name: "encrypted",
                     certificate = secured.user.as_ref().map(field::display),
                     "encrypted"
                 );
@@ -133,12 +143,12 @@ impl Connection {
             }
             Ok(Err(error)) => {
                 if let Some(left_out) = self.shared.refusals.handshake.turn(Instant::now()) {
-                    info!(%error, left_out, "closed: the TLS handshake failed");
+                    info!(name: "tls_failed", %error, left_out, "closed: the TLS handshake failed");
                 }
             }
             Err(_) => {
                 if let Some(left_out) = self.shared.refusals.handshake.turn(Instant::now()) {
-                    info!(left_out, "closed: the TLS handshake took too long");
+                    info!(name: "tls_late", left_out, "closed: the TLS handshake took too long");
                 }
             }
         }
@@ -236,7 +246,11 @@ impl Connection {
             written = timeout(LAST_WORD, &mut writing).await.ok();
         }
         match written {
-            Some(Ok(Some(Err(error)))) => info!(%error, "the peer stopped reading"),
+            Some(Ok(Some(Err(error)))) => info!(
+                name: "peer_stopped_reading",
+                %error,
+                "the peer stopped reading"
+            ),
             Some(_) => {}
             None => writing.abort(),
         }
@@ -246,7 +260,7 @@ impl Connection {
 
 fn not_spoken(shared: &Shared, opening: Opening) {
     if let Some(left_out) = shared.refusals.opening.turn(Instant::now()) {
-        info!(?opening, left_out, "closed: that is not spoken here");
+        info!(name: "opening_unknown", ?opening, left_out, "closed: that is not spoken here");
     }
 }
 
@@ -275,9 +289,9 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> 
     session.tasks.wait().await;
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     if is_member {
-        info!(reason = %end, ms, "session ended");
+        info!(name: "session_ended", target: AUDIT, reason = %end, ms, "session ended");
     } else if let Some(left_out) = session.shared.refusals.visitor.turn(Instant::now()) {
-        info!(reason = %end, ms, left_out, "session ended");
+        info!(name: "session_ended", reason = %end, ms, left_out, "session ended");
     }
     hang_up(session, &end).await
 }

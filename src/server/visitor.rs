@@ -71,7 +71,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                     }
                 }
                 Ok((id, request)) => {
-                    let job = Job::new(id, request.cmd(), None);
+                    let job = Job::new(&self.shared.metrics, id, request.cmd(), None);
                     let quits = matches!(request, Request::Quit(_));
                     let reply = commands::visit(id, &request, &self.shared, &self.peer);
                     job.finish(&self.outbox, reply.into()).await?;
@@ -79,13 +79,22 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                         return Err(End::Quit);
                     }
                 }
-                Err(bad) => Job::refuse(&self.outbox, bad).await?,
+                Err(bad) => Job::refuse(&self.shared.metrics, &self.outbox, bad).await?,
             }
         }
     }
 
     async fn log_in(&mut self, id: u32, login: Login) -> Result<Attempt, End> {
-        let job = Job::new(id, "login", None).with_user(login.user.as_deref());
+        let with = match &login {
+            Login { token: Some(_), .. } => "token",
+            Login {
+                password: Some(_), ..
+            } => "password",
+            Login { .. } => "certificate",
+        };
+        let job = Job::new(&self.shared.metrics, id, "login", None)
+            .with_user(login.user.as_deref())
+            .with_proof(with);
         let mut admitted = None;
         let (since, inbox) = (login.since, login.inbox.unwrap_or(true));
         // Watched from before the account is read, so that no change of it is missed.

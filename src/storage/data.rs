@@ -20,7 +20,11 @@ const PROBE: &str = "~probe";
 pub(super) fn try_out(staging: &OpenDir, areas: &[(&str, &OpenDir)]) -> io::Result<()> {
     match probe(staging, areas) {
         Err(error) if is_out_of_room(&error) => {
-            tracing::warn!(%error, "nothing can be put for now: the disk has no room");
+            tracing::warn!(
+                name: "disk_full",
+                %error,
+                "nothing can be put for now: the disk has no room"
+            );
             Ok(())
         }
         probed => probed,
@@ -65,23 +69,22 @@ fn apart(area: &str) -> io::Error {
     ))
 }
 
-/// Refuses a directory that holds no accounts and is no mounted volume.
+/// Refuses a directory that holds no accounts and is no mounted volume, or one that nobody named.
 ///
 /// # Errors
 /// [`StorageError::Unusable`].
 pub fn check_mounted(data: &Path) -> Result<(), StorageError> {
-    let mounted = || -> io::Result<bool> {
-        if data.join("haul.db").try_exists()? {
-            return Ok(true);
-        }
-        Ok(mount_of(data)? != mount_of(&data.join(".."))?)
-    };
-    let reason = match mounted() {
-        Ok(true) => return Ok(()),
+    let reason = match what_is_mounted(data) {
+        Ok(Mounted::Accounts | Mounted::Volume) => return Ok(()),
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(unusable(data, &error));
         }
-        Ok(false) | Err(_) => {
+        Ok(Mounted::Nameless) => {
+            "it holds no accounts and is a volume without a name, which nobody would find again; \
+             name one, as in `docker run -v haul:/data`, or begin anew with \
+             server.require_mount = false"
+        }
+        Ok(Mounted::Nothing) | Err(_) => {
             "it holds no accounts and is no mounted volume; mount the volume there, or begin anew \
              with server.require_mount = false"
         }
@@ -92,10 +95,51 @@ pub fn check_mounted(data: &Path) -> Result<(), StorageError> {
     })
 }
 
+/// What a data directory is.
+enum Mounted {
+    /// It was served before, so that it is the right one whatever it is.
+    Accounts,
+    Volume,
+    /// What an engine makes for an image that wants a volume, if nobody says which.
+    Nameless,
+    Nothing,
+}
+
+fn what_is_mounted(data: &Path) -> io::Result<Mounted> {
+    if data.join("haul.db").try_exists()? {
+        return Ok(Mounted::Accounts);
+    }
+    let mount = mount_of(data)?;
+    if mount == mount_of(&data.join(".."))? {
+        return Ok(Mounted::Nothing);
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    Ok(match root_of(mount.0, &mounts) {
+        Some(root) if is_nameless(root) => Mounted::Nameless,
+        _ => Mounted::Volume,
+    })
+}
+
 /// Which mount a path is on: a directory that is mounted on the same file system is another, too.
 fn mount_of(path: &Path) -> io::Result<(u64, u32, u32)> {
     let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)?;
     Ok((found.stx_mnt_id, found.stx_dev_major, found.stx_dev_minor))
+}
+
+/// Which directory of its file system a mount shows: the fourth field of its line, see
+/// proc_pid_mountinfo(5).
+fn root_of(mount: u64, mounts: &str) -> Option<&str> {
+    let mut lines = mounts.lines().map(|line| line.split(' '));
+    let mut fields = lines.find(|fields| fields.clone().next() == Some(&mount.to_string()))?;
+    fields.nth(3)
+}
+
+/// Whether an engine made up the name of a volume: Docker, Podman and containerd take 64 hexadecimal
+/// digits, for a directory that is the volume or holds it as `_data`.
+fn is_nameless(root: &str) -> bool {
+    let name = root.strip_suffix("/_data").unwrap_or(root);
+    let name = name.rsplit('/').next().unwrap_or_default();
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// What is wrong with the data directory, and what to do, for the person who starts the server.
@@ -142,5 +186,38 @@ fn not_allowed(data: &Path) -> String {
             path.display()
         ),
         _ => format!("user {own}, as whom haul runs, may not write there; allow it with chmod"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_nameless_if_an_engine_made_up_its_name() {
+        let digits = "4f".repeat(32);
+        for (root, nameless) in [
+            (format!("/var/lib/docker/volumes/{digits}/_data"), true),
+            (format!("/{digits}/_data"), true),
+            (
+                format!("/containerd/containers/{digits}/volumes/{digits}"),
+                true,
+            ),
+            (format!("/srv/{digits}/haul"), false),
+            ("/var/lib/docker/volumes/haul/_data".into(), false),
+            ("/srv/haul".into(), false),
+            ("/".into(), false),
+        ] {
+            assert_eq!(is_nameless(&root), nameless, "{root}");
+        }
+    }
+
+    #[test]
+    fn the_root_of_a_mount_stands_in_its_line() {
+        let mounts = "21 1 254:0 / / rw - ext4 /dev/vda rw\n\
+                      210 21 254:0 /docker/volumes/haul/_data /data rw,relatime - ext4 /dev/vda rw\n";
+        assert_eq!(root_of(210, mounts), Some("/docker/volumes/haul/_data"));
+        assert_eq!(root_of(21, mounts), Some("/"));
+        assert_eq!(root_of(2, mounts), None);
     }
 }

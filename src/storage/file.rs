@@ -119,7 +119,12 @@ impl StoredFile {
         if self.check_unchanged().is_ok()
             && let Err(error) = digest::keep(&self.file, &self.meta, &digest)
         {
-            tracing::debug!(%error, path = %self.path, "a digest is not kept");
+            tracing::debug!(
+                name: "digest_not_kept",
+                %error,
+                path = %self.path,
+                "a digest is not kept"
+            );
         }
     }
 

@@ -84,7 +84,12 @@ pub(super) fn take_back(staged: &mut Staged, own: &Meta, landed: &Landed, to: &P
         Before::Replaced => return,
     };
     if let Err(error) = taken {
-        tracing::warn!(%error, path = %landed.path, "a file that may not last stays in its place");
+        tracing::warn!(
+            name: "file_may_not_last",
+            %error,
+            path = %landed.path,
+            "a file that may not last stays in its place"
+        );
         return;
     }
     staged.set_back();

@@ -231,7 +231,11 @@ impl Recording {
 pub(super) fn remove(staging: &Staging, id: &str) {
     match staging.dir.remove_file(format!("{id}{SUFFIX}")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(%error, "the record of an upload could not be removed");
+            tracing::warn!(
+                name: "record_not_removed",
+                %error,
+                "the record of an upload could not be removed"
+            );
         }
         _ => {}
     }

@@ -167,7 +167,11 @@ impl Staging {
         if let Err(error) = &result {
             self.degraded.store(true, Ordering::Relaxed);
             if self.told.is_due(Instant::now()) {
-                tracing::error!(%error, "the disk failed to keep what was written");
+                tracing::error!(
+                    name: "sync_failed",
+                    %error,
+                    "the disk failed to keep what was written"
+                );
             }
         }
         result
@@ -269,7 +273,11 @@ impl Drop for Staged {
 /// What stays behind is in nobody's view, and the next start tries again.
 fn log_failure(deleted: &Deleted) {
     if let Some(error) = &deleted.failed {
-        tracing::warn!(%error, "something could not be deleted from staging");
+        tracing::warn!(
+            name: "staging_not_deleted",
+            %error,
+            "something could not be deleted from staging"
+        );
     }
 }
 

@@ -299,7 +299,12 @@ pub(super) fn complete(
     }
     let meta = Meta::of(file)?;
     if let Err(error) = digest::keep(file, &meta, digest) {
-        tracing::debug!(%error, path = %place.full, "a digest is not kept");
+        tracing::debug!(
+            name: "digest_not_kept",
+            %error,
+            path = %place.full,
+            "a digest is not kept"
+        );
     }
     Ok(meta)
 }

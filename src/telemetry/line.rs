@@ -1,4 +1,4 @@
-//! A line of the log: time, level and message, the fields of the event, and those of the spans it
+//! A line of the log: time, level, event and message, the fields of the event, and those of the spans it
 //! happened in, all at the top level. No value can break the line or drive a terminal.
 
 use std::fmt::{self, Write as _};
@@ -8,11 +8,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
+
+use super::AUDIT;
+use super::tail::{Tail, TailLine};
 
 /// The shape of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub(super) enum Format {
 /// Writes a line for every event to every output.
 pub(super) struct Lines {
     outputs: Vec<(Format, BoxMakeWriter)>,
+    /// For who follows the log.
+    tail: Option<Tail>,
     clock: fn() -> Timestamp,
 }
 
@@ -36,6 +41,7 @@ impl Default for Lines {
     fn default() -> Self {
         Self {
             outputs: Vec::new(),
+            tail: None,
             clock: Timestamp::now,
         }
     }
@@ -49,6 +55,11 @@ impl Lines {
     ) {
         self.outputs.push((format, BoxMakeWriter::new(writer)));
     }
+
+    /// Adds every line to the tail.
+    pub(super) fn feed(&mut self, tail: Tail) {
+        self.tail = Some(tail);
+    }
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
@@ -56,7 +67,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         if let Some(span) = context.span(id) {
             let mut fields = Fields::default();
             attributes.record(&mut fields);
-            span.extensions_mut().insert(fields);
+            // What another layer has made of the span is the same.
+            span.extensions_mut().replace(fields);
         }
     }
 
@@ -79,20 +91,43 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         let line = Line {
             time: (self.clock)(),
             level: *event.metadata().level(),
+            event: code(event.metadata()),
+            audit: event.metadata().target() == AUDIT,
             fields,
         };
+        let Ok(json) = line.render(Format::Json) else {
+            return;
+        };
         for (format, writer) in &self.outputs {
-            if let Ok(line) = line.render(*format) {
-                // The writer counts what it can not write.
-                let _ = writer.make_writer().write_all(line.as_bytes());
-            }
+            let text = match format {
+                Format::Json => None,
+                text @ Format::Text { .. } => line.render(*text).ok(),
+            };
+            let bytes = text.as_ref().unwrap_or(&json).as_bytes();
+            // The writer counts what it can not write.
+            let _ = writer.make_writer().write_all(bytes);
         }
+        if let Some(tail) = &self.tail {
+            tail.add(|number| line.for_tail(number, &json));
+        }
+    }
+}
+
+/// The stable code of an event: its name, or where it comes from if it has none of its own, as the
+/// events of libraries.
+fn code(metadata: &'static Metadata<'static>) -> &'static str {
+    let name = metadata.name();
+    // What the macros make of the place in the source.
+    if name.starts_with("event ") {
+        metadata.target()
+    } else {
+        name
     }
 }
 
 /// What a field holds. Cheap to clone: those of a span are in every line of it.
 #[derive(Debug, Clone)]
-enum Value {
+pub(super) enum Value {
     Text(Arc<str>),
     Signed(i64),
     Unsigned(u64),
@@ -155,12 +190,21 @@ impl Visit for Fields {
     }
 }
 
+/// A time as every line has it.
+pub(super) fn time(time: Timestamp) -> impl fmt::Display {
+    time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ")
+}
+
 /// Bytes for which a line has room from the start; most need no more.
 const LINE: usize = 384;
 
 struct Line {
     time: Timestamp,
     level: Level,
+    /// The stable code of what has happened.
+    event: &'static str,
+    /// It belongs to the audit.
+    audit: bool,
     fields: Fields,
 }
 
@@ -174,8 +218,31 @@ impl Line {
         Ok(line)
     }
 
+    /// The line, rendered as `json`, with its number.
+    fn for_tail(&self, number: u64, json: &str) -> TailLine {
+        let json = json.trim_end_matches("}\n");
+        TailLine {
+            number,
+            json: format!("{json},\"line\":{number}}}\n").into(),
+            level: self.level,
+            event: self.event,
+            session: self.text("session"),
+            user: self.text("user"),
+            cmd: self.text("cmd"),
+            path: self.text("path"),
+        }
+    }
+
+    fn text(&self, field: &str) -> Option<Arc<str>> {
+        let found = self.fields.0.iter().find(|(name, _)| *name == field);
+        match found {
+            Some((_, Value::Text(text))) => Some(Arc::clone(text)),
+            _ => None,
+        }
+    }
+
     fn time(&self) -> impl fmt::Display {
-        self.time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ")
+        time(self.time)
     }
 
     fn message(&self) -> &str {
@@ -192,6 +259,9 @@ impl Line {
         others.map(|(name, value)| match *name {
             "time" => ("time_", value),
             "level" => ("level_", value),
+            "event" => ("event_", value),
+            "line" => ("line_", value),
+            "audit" => ("audit_", value),
             name => (name, value),
         })
     }
@@ -206,8 +276,13 @@ impl Line {
             Level::TRACE => "trace",
         };
         write!(line, r#"{{"time":"{}","level":"{level}""#, self.time())?;
+        line.push_str(r#","event":"#);
+        write_text(line, self.event)?;
         line.push_str(r#","message":"#);
         write_text(line, self.message())?;
+        if self.audit {
+            line.push_str(r#","audit":true"#);
+        }
         for (name, value) in self.other_fields() {
             line.push(',');
             write_text(line, name)?;
@@ -219,29 +294,43 @@ impl Line {
     }
 
     fn write_for_people(&self, line: &mut String, colour: bool) -> fmt::Result {
-        let colour = match self.level {
-            _ if !colour => None,
-            Level::ERROR => Some(31),
-            Level::WARN => Some(33),
-            Level::INFO => Some(32),
-            _ => Some(34),
-        };
-        let (time, level) = (self.time(), self.level.as_str());
-        match colour {
-            Some(code) => write!(line, "{time} \x1b[{code}m{level:>5}\x1b[0m ")?,
-            None => write!(line, "{time} {level:>5} ")?,
-        }
-        write_escaped(line, self.message())?;
-        for (name, value) in self.other_fields() {
-            write!(line, " {name}=")?;
-            match value {
-                Value::Text(text) if is_plain(text) => line.push_str(text),
-                _ => write_value(line, value)?,
-            }
-        }
-        line.push('\n');
-        Ok(())
+        let time = self.time().to_string();
+        let what = (&*time, self.level, self.message());
+        write_for_people(line, what, self.other_fields(), colour)
     }
+}
+
+/// Writes a line for a person: time, level and message, then the fields.
+pub(super) fn write_for_people<'n, 'v>(
+    line: &mut String,
+    (time, level, message): (&str, Level, &str),
+    fields: impl Iterator<Item = (&'n str, &'v Value)>,
+    colour: bool,
+) -> fmt::Result {
+    let colour = match level {
+        _ if !colour => None,
+        Level::ERROR => Some(31),
+        Level::WARN => Some(33),
+        Level::INFO => Some(32),
+        _ => Some(34),
+    };
+    write_escaped(line, time)?;
+    match colour {
+        Some(code) => write!(line, " \x1b[{code}m{level:>5}\x1b[0m ")?,
+        None => write!(line, " {level:>5} ")?,
+    }
+    write_escaped(line, message)?;
+    for (name, value) in fields {
+        line.push(' ');
+        write_escaped(line, name)?;
+        line.push('=');
+        match value {
+            Value::Text(text) if is_plain(text) => line.push_str(text),
+            _ => write_value(line, value)?,
+        }
+    }
+    line.push('\n');
+    Ok(())
 }
 
 /// Whether a value can be told from what follows it without quotes.
@@ -344,10 +433,11 @@ mod tests {
             user = tracing::field::Empty
         );
         let _entered = session.enter();
-        tracing::info!("connected");
+        tracing::info!(name: "connected", "connected");
         session.record("user", "alice");
         let path = "/a b.bin";
         tracing::warn!(
+            name: "put_failed",
             path,
             bytes = 3_000_000_u64,
             took = 0.25,
@@ -361,10 +451,10 @@ mod tests {
         assert_eq!(
             logged(Format::Json, a_session),
             concat!(
-                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","message":"connected","#,
+                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","event":"connected","message":"connected","#,
                 r#""session":"5f3a","peer":"192.0.2.7:4711"}"#,
                 "\n",
-                r#"{"time":"2026-01-02T03:04:05.678Z","level":"warn","message":"put failed","#,
+                r#"{"time":"2026-01-02T03:04:05.678Z","level":"warn","event":"put_failed","message":"put failed","#,
                 r#""path":"/a b.bin","bytes":3000000,"took":0.25,"resumed":true,"#,
                 r#""session":"5f3a","peer":"192.0.2.7:4711","user":"alice"}"#,
                 "\n",
@@ -392,7 +482,7 @@ mod tests {
     fn no_value_breaks_the_line_or_drives_a_terminal() {
         let evil = || {
             let name = "x\r\n\x1b[2J\u{9b}1m\u{202e}\"\\";
-            tracing::info!(name, shown = %name, debugged = ?name, "got {name}");
+            tracing::info!(name: "evil", name, shown = %name, debugged = ?name, "got {name}");
         };
         let escaped = r#"x\r\n\u001b[2J\u009b1m\u202e\"\\"#;
         // Rust's own escapes, escaped once more.
@@ -401,7 +491,7 @@ mod tests {
             logged(Format::Json, evil),
             format!(
                 "{{\"time\":\"2026-01-02T03:04:05.678Z\",\"level\":\"info\",\
-                 \"message\":\"got {escaped}\",\"name\":\"{escaped}\",\"shown\":\"{escaped}\",\
+                 \"event\":\"evil\",\"message\":\"got {escaped}\",\"name\":\"{escaped}\",\"shown\":\"{escaped}\",\
                  \"debugged\":\"{debugged}\"}}\n"
             )
         );
@@ -431,16 +521,16 @@ mod tests {
             let _outer = outer.enter();
             let inner = tracing::error_span!("inner", user = "bob");
             let _inner = inner.enter();
-            tracing::info!(time = 7, level = 8, "x");
+            tracing::info!(name: "x", time = 7, level = 8, event = 9, "x");
             tracing::info!(user = "carol");
         };
         assert_eq!(
             logged(Format::Json, work),
             concat!(
-                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","message":"x","#,
-                r#""time_":7,"level_":8,"user":"bob","session":1}"#,
+                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","event":"x","message":"x","#,
+                r#""time_":7,"level_":8,"event_":9,"user":"bob","session":1}"#,
                 "\n",
-                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","message":"","#,
+                r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","event":"haul::telemetry::line::tests","message":"","#,
                 r#""user":"carol","session":1}"#,
                 "\n",
             )

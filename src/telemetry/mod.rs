@@ -5,24 +5,38 @@
 //! leaves out the spans below its level with the events: give a span the level `error` to have it
 //! on every line.
 
+mod beside;
 mod daily;
 mod line;
+mod read;
+mod tail;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tracing::{Metadata, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{self, Log, LogFormat};
+
+pub use beside::{is_json_beside, log_panics, say_beside};
 use daily::DailyFile;
 use line::{Format, Lines};
+
+pub use read::for_people;
+pub use tail::{Stretch, Tail, TailLine};
+
+/// The target of events that are logins or change something: those of the audit.
+pub const AUDIT: &str = "haul::audit";
 
 /// Lines that may wait to be written to one place.
 const WAITING_LINES: usize = 16 * 1024;
@@ -33,13 +47,18 @@ pub enum TelemetryError {
     /// The filter makes no sense.
     #[error("log.level: {0}")]
     Level(#[from] tracing_subscriber::filter::ParseError),
+    /// The filter has a word that is no level.
+    #[error("{} is no level; it is one of error, warn, info, debug and trace", .0.escape_debug())]
+    NoLevel(String),
     /// The log file can not be written.
-    #[error("can not write the log file {}: {reason}; check log.file", path.display())]
+    #[error("can not write the log file {}: {reason}; check {setting}", path.display())]
     File {
         /// The file, without the date.
         path: PathBuf,
         /// What the system says.
         reason: String,
+        /// The setting that names it.
+        setting: &'static str,
     },
     /// This process logs already.
     #[error("the log was started already")]
@@ -55,21 +74,79 @@ pub enum TelemetryError {
 pub struct Telemetry {
     outputs: Vec<Output>,
     level: Level,
+    tail: Tail,
+    /// Whether the last words are JSON too.
+    in_json: bool,
 }
 
 /// What is logged, to be changed while it is. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Level(reload::Handle<EnvFilter, Registry>);
+pub struct Level {
+    filter: reload::Handle<EnvFilter, Registry>,
+    current: Arc<Mutex<Current>>,
+}
+
+/// What is logged now.
+#[derive(Debug)]
+struct Current {
+    level: String,
+    change: Change,
+}
+
+/// A change of the level, told from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change(u64);
 
 impl Level {
+    fn new(filter: reload::Handle<EnvFilter, Registry>, level: &str) -> Self {
+        let current = Current {
+            level: level.into(),
+            change: Change(0),
+        };
+        Self {
+            filter,
+            current: Arc::new(Mutex::new(current)),
+        }
+    }
+
     /// Logs what `level` says from now on.
     ///
     /// # Errors
     /// [`TelemetryError::Level`] if it makes no sense, [`TelemetryError::Ended`] once the log has
     /// ended.
-    pub fn set(&self, level: &str) -> Result<(), TelemetryError> {
+    pub fn set(&self, level: &str) -> Result<Change, TelemetryError> {
+        self.replace(level, &mut self.lock())
+    }
+
+    /// Logs what `level` says from now on, if that was not changed since `change`.
+    pub fn set_unless_changed(&self, level: &str, change: Change) {
+        let mut current = self.lock();
+        if current.change == change {
+            // It made sense before, or the log has ended.
+            let _ = self.replace(level, &mut current);
+        }
+    }
+
+    /// What is logged now, as in the setting.
+    #[must_use]
+    pub fn current(&self) -> String {
+        self.lock().level.clone()
+    }
+
+    fn replace(&self, level: &str, current: &mut Current) -> Result<Change, TelemetryError> {
+        if !config::is_log_level(level) {
+            return Err(TelemetryError::NoLevel(level.into()));
+        }
         let filter = EnvFilter::try_new(level)?;
-        self.0.reload(filter).map_err(|_| TelemetryError::Ended)
+        let replaced = self.filter.reload(filter);
+        replaced.map_err(|_| TelemetryError::Ended)?;
+        level.clone_into(&mut current.level);
+        current.change.0 += 1;
+        Ok(current.change)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -91,18 +168,46 @@ pub fn start(log: &Log) -> Result<Telemetry, TelemetryError> {
         Output::new(io::stdout()),
     );
     if let Some(path) = &log.file {
-        let file = DailyFile::open(path, log.keep_files);
-        let file = file.map_err(|reason| TelemetryError::File {
-            path: path.clone(),
-            reason,
-        })?;
+        let file = daily(path, log.keep_files, "log.file")?;
         add(format_of(log.format, false), Output::new(file));
     }
-    let registry = tracing_subscriber::registry().with(filter).with(lines);
+    let tail = Tail::default();
+    lines.feed(tail.clone());
+    let audit = audit(log, &mut outputs)?;
+    let registry = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(audit);
     registry.try_init().map_err(|_| TelemetryError::Started)?;
     Ok(Telemetry {
         outputs,
-        level: Level(level),
+        level: Level::new(level, &log.level),
+        tail,
+        in_json: is_json_beside(log.format),
+    })
+}
+
+/// The layer that writes the audit to its own file, whatever the level, where there is one.
+fn audit<S>(log: &Log, outputs: &mut Vec<Output>) -> Result<Option<impl Layer<S>>, TelemetryError>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let Some(path) = &log.audit_file else {
+        return Ok(None);
+    };
+    let (writer, output) = Output::new(daily(path, log.keep_audit_files, "log.audit_file")?);
+    outputs.push(output);
+    let mut lines = Lines::default();
+    lines.add(format_of(log.format, false), writer);
+    // The spans say whose session it is.
+    let wanted = |metadata: &Metadata<'_>| metadata.is_span() || metadata.target() == AUDIT;
+    Ok(Some(lines.with_filter(filter_fn(wanted))))
+}
+
+fn daily(path: &Path, keep: usize, setting: &'static str) -> Result<DailyFile, TelemetryError> {
+    DailyFile::open(path, keep).map_err(|reason| TelemetryError::File {
+        path: path.to_owned(),
+        reason,
+        setting,
     })
 }
 
@@ -120,6 +225,12 @@ impl Telemetry {
     #[must_use]
     pub fn level(&self) -> Level {
         self.level.clone()
+    }
+
+    /// The last lines, to be followed.
+    #[must_use]
+    pub fn tail(&self) -> Tail {
+        self.tail.clone()
     }
 
     /// Writes what waits, but for no longer than `patience`: whoever should take it may be the one
@@ -148,7 +259,12 @@ impl Drop for Telemetry {
         let lost = self.lost_lines();
         if lost > 0 {
             // There is no other place left to say so, and none to report a failure to.
-            let _ = writeln!(io::stderr(), "haul: {lost} lines of the log were lost");
+            let said = format!("{lost} lines of the log were lost");
+            if self.in_json {
+                say_beside("lines_lost", &said);
+            } else {
+                let _ = writeln!(io::stderr(), "haul: {said}");
+            }
         }
     }
 }
@@ -245,7 +361,9 @@ mod tests {
         let (mut writer, output) = Output::with_queue(Slow(told, at_work), 2);
         let mut telemetry = Telemetry {
             outputs: vec![output],
-            level: Level(reload::Layer::new(EnvFilter::default()).1),
+            level: Level::new(reload::Layer::new(EnvFilter::default()).1, ""),
+            tail: Tail::default(),
+            in_json: false,
         };
         writer.write_all(b"first\n").expect("taken");
         working.recv().expect("the first line is being written");
@@ -269,7 +387,9 @@ mod tests {
         let (mut writer, output) = Output::with_queue(Slow(told, at_work), 2);
         let telemetry = Telemetry {
             outputs: vec![output],
-            level: Level(reload::Layer::new(EnvFilter::default()).1),
+            level: Level::new(reload::Layer::new(EnvFilter::default()).1, ""),
+            tail: Tail::default(),
+            in_json: false,
         };
         writer.write_all(b"first\n").expect("taken");
         working.recv().expect("the first line is being written");
@@ -279,14 +399,19 @@ mod tests {
     #[test]
     fn the_level_can_change_while_it_is_logged() {
         let (filter, handle) = reload::Layer::new(EnvFilter::new("warn"));
-        let level = Level(handle);
-        tracing::subscriber::with_default(Registry::default().with(filter), || {
+        let level = Level::new(handle, "warn");
+        let lines = Lines::default().with_filter(filter);
+        tracing::subscriber::with_default(Registry::default().with(lines), || {
             let info = || tracing::enabled!(tracing::Level::INFO);
             assert!(!info());
-            level.set("info").expect("a level");
+            let change = level.set("info").expect("a level");
             assert!(info());
+            assert_eq!(level.current(), "info");
             assert!(level.set("haul=loud").is_err());
             assert!(info(), "a level that makes no sense changes nothing");
+            level.set("debug").expect("a level");
+            level.set_unless_changed("warn", change);
+            assert_eq!(level.current(), "debug", "somebody else wanted that");
         });
         assert!(matches!(level.set("info"), Err(TelemetryError::Ended)));
     }

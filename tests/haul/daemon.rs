@@ -25,6 +25,8 @@ pub(crate) struct Daemon {
     /// What it said on standard error before it listened.
     pub(crate) greeting: String,
     process: Child,
+    /// What it had logged before.
+    pub(crate) started: Vec<Value>,
     /// What it has logged since it listened.
     logged: Arc<Mutex<String>>,
     logging: Option<JoinHandle<()>>,
@@ -148,7 +150,8 @@ impl Daemon {
             .spawn()
             .expect("the program starts");
         let mut log = BufReader::new(process.stdout.take().expect("piped"));
-        let listening = read_to_listening(&mut log);
+        let mut started = Vec::new();
+        let listening = read_to_listening(&mut log, &mut started);
         let address = listening["address"]
             .as_str()
             .expect("an address")
@@ -170,6 +173,7 @@ impl Daemon {
             address,
             ops,
             greeting: std::fs::read_to_string(&greeting).expect("text"),
+            started,
             process,
             logged,
             logging: Some(logging),
@@ -322,14 +326,18 @@ impl Stopped {
     }
 }
 
-/// The line of the log that says where it listens.
-pub(crate) fn read_to_listening(log: &mut BufReader<ChildStdout>) -> Value {
+/// The line of the log that says where it listens; those before it are added to `started`.
+pub(crate) fn read_to_listening(
+    log: &mut BufReader<ChildStdout>,
+    started: &mut Vec<Value>,
+) -> Value {
     let mut line = String::new();
     while log.read_line(&mut line).expect("text") > 0 {
         let event: Value = serde_json::from_str(&line).expect(&line);
         if event["message"] == "listening" {
             return event;
         }
+        started.push(event);
         line.clear();
     }
     panic!("it ended before it listened");

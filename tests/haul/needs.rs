@@ -17,6 +17,18 @@ pub(crate) fn program(name: &str, version: &str, test: &str) -> bool {
     false
 }
 
+/// The image under test, if whoever runs the tests has built one and has an engine: `.ci/docker`
+/// has. Otherwise `test` is skipped loudly.
+pub(crate) fn image(test: &str) -> Option<String> {
+    let image = std::env::var("HAUL_IMAGE").ok();
+    if image.is_none() {
+        say(&format!(
+            "SKIPPED {test}: HAUL_IMAGE names no image; .ci/docker builds one"
+        ));
+    }
+    image
+}
+
 /// Whether the kernel grants namespaces of these kinds (arguments of `unshare`) and what `probe`
 /// does in them. Without, `test` is skipped loudly; on CI too, for nothing there could change it.
 pub(crate) fn namespaces(kinds: &[&str], probe: &[&str], test: &str) -> bool {

@@ -1,6 +1,6 @@
 //! `docs/OPERATIONS.md` is true: what it says of the log and of the settings is in the code.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const DOCUMENT: &str = include_str!("../../docs/OPERATIONS.md");
@@ -10,33 +10,93 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The text of every source file.
+/// The text of every source file, but for tests beside the code and what makes the log itself.
 fn sources() -> String {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = walkdir::WalkDir::new(sources).into_iter();
     let texts = files.filter_map(|file| {
         let file = file.expect("readable");
         let is_file = file.file_type().is_file();
-        is_file.then(|| std::fs::read_to_string(file.path()).expect("text"))
+        let is_log = file
+            .path()
+            .components()
+            .any(|part| part.as_os_str() == "telemetry");
+        let text =
+            (is_file && !is_log).then(|| std::fs::read_to_string(file.path()).expect("text"))?;
+        let end = text
+            .find("\n#[cfg(test)]\nmod tests {")
+            .unwrap_or(text.len());
+        Some(text[..end].to_owned())
     });
     texts.collect()
 }
 
-#[test]
-fn every_line_of_the_log_that_is_explained_is_logged() {
-    let (_, rest) = DOCUMENT.split_once("\n## The log\n").expect("a section");
-    let section = rest.split("\n## ").next().expect("a text");
-    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
-    let messages: Vec<_> = rows
-        .filter_map(|row| row.split_once("` |"))
-        .map(|(message, _)| message)
-        .filter(|message| *message != "message")
-        .collect();
-    assert!(messages.len() > 20, "{messages:?}");
+/// The events of the sources, by the code of each: its level and what it says to people.
+fn events() -> BTreeMap<String, (String, String)> {
     let sources = sources();
-    for message in messages {
-        assert!(sources.contains(&format!("\"{message}\"")), "{message}");
+    let mut events = BTreeMap::new();
+    for level in ["error", "warn", "info", "debug", "trace"] {
+        for (place, _) in sources.match_indices(&format!("{level}!(")) {
+            let before = sources[..place].chars().next_back();
+            if before.is_none_or(|before| before.is_alphanumeric() || before == '_') {
+                continue;
+            }
+            let call = &sources[place..];
+            let inside = call[level.len() + 2..].trim_start();
+            let named = inside.strip_prefix("name: \"");
+            let named = named.unwrap_or_else(|| panic!("an event without a name: {call:.99}"));
+            let (code, _) = named.split_once('"').expect("an end");
+            let is_code = |c: char| c.is_ascii_lowercase() || c == '_';
+            assert!(code.chars().all(is_code), "{code}");
+            let whole = &call[..end_of_call(call)];
+            let message = whole.rsplit('"').nth(1).expect("a message");
+            let event = (level.to_owned(), message.replace("{by}", "…"));
+            let old = events.insert(code.to_owned(), event.clone());
+            assert!(old.is_none_or(|old| old == event), "{code} says two things");
+        }
     }
+    events
+}
+
+/// Where the parenthesis closes that the first one opens.
+fn end_of_call(call: &str) -> usize {
+    let mut depth = 0;
+    let mut quoted = false;
+    for (place, character) in call.char_indices() {
+        match character {
+            '"' => quoted = !quoted,
+            '(' if !quoted => depth += 1,
+            ')' if !quoted => {
+                depth -= 1;
+                if depth == 0 {
+                    return place;
+                }
+            }
+            _ => {}
+        }
+    }
+    panic!("a call without an end: {call:.99}");
+}
+
+#[test]
+fn every_event_of_the_log_is_explained_and_none_that_is_not_there() {
+    let (_, rest) = DOCUMENT
+        .split_once("| `event` | `message` |")
+        .expect("a table");
+    let table = rest.split("\n\n").next().expect("a text");
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    let explained: BTreeMap<_, _> = rows
+        .map(|row| {
+            let mut cells = row.split(" | ");
+            let code = cells.next().expect("a code").trim_end_matches('`');
+            let message = cells.next().expect("a message").to_owned();
+            let level = cells.next().expect("a level").to_owned();
+            (code.to_owned(), (level, message))
+        })
+        .collect();
+    assert_eq!(explained, events());
+    let messages: BTreeSet<_> = explained.values().collect();
+    assert_eq!(messages.len(), explained.len(), "two codes say the same");
 }
 
 #[test]

@@ -64,6 +64,10 @@ async fn whoever_is_kicked_is_told_and_what_they_sent_is_kept() {
     burst.extend(data(7, &vec![7; 200_000]));
     alice.send_bytes(&burst).await;
     assert!(alice.reply().await["begin"].is_object());
+    soon("all is written that came", async || {
+        (server.server.traffic() == (200_000, 0)).then_some(())
+    })
+    .await;
     assert_eq!(server.server.kick("nobody"), 0);
     assert_eq!(server.server.kick("alice"), 1);
     let goodbye = alice.closes().await.expect("a last word");

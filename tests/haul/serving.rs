@@ -1,9 +1,14 @@
 //! `haul serve` as whoever runs it sees it: what it logs, how it starts and how it stops.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, haul};
+use crate::daemon::{Daemon, haul, operate};
 use crate::harness::{PASSWORD, RawClient, Received};
+use crate::tls::terminal::at_terminal;
 
 #[tokio::test]
 async fn sigterm_says_goodbye_and_ends_with_exit_code_0() {
@@ -156,11 +161,24 @@ async fn a_second_server_on_the_same_data_is_refused_with_one_line() {
 fn a_file_where_the_data_directory_should_be_is_told_of_in_one_line() {
     let place = tempfile::tempdir().expect("a temporary directory");
     std::fs::write(place.path().join("file"), "").expect("written");
-    let output = haul()
-        .args(["serve", "--listen", "127.0.0.1:0", "--data", "file/data"])
-        .current_dir(&place)
-        .output()
-        .expect("it runs");
+    let start = || {
+        let mut command = haul();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--data", "file/data"])
+            .current_dir(&place);
+        command
+    };
+    let output = start().output().expect("it runs");
+    let message = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    let line: Value = serde_json::from_str(&message).expect("a line as those of the log");
+    assert_eq!(line["event"], "can_not_start");
+    let said = line["message"].as_str().expect("text");
+    assert!(said.contains("file/data"), "{message}");
+
+    let output = start().env("HAUL_LOG_FORMAT", "text").output();
+    let output = output.expect("it runs");
     let message = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert_eq!(message.lines().count(), 1, "{message}");
@@ -170,23 +188,73 @@ fn a_file_where_the_data_directory_should_be_is_told_of_in_one_line() {
     );
 }
 
-#[test]
-fn the_first_start_makes_an_admin_whose_password_is_shown_once() {
+#[tokio::test]
+async fn a_terminal_shows_the_password_of_the_first_admin_once_and_no_file_has_it() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let shown = started_at_a_terminal(place.path()).await;
+    assert!(shown.contains("The account `admin` is new"), "{shown}");
+    assert!(shown.contains("shown this once: "), "{shown}");
+    assert!(
+        shown.contains("haul connect haul://admin@127.0.0.1:"),
+        "{shown}"
+    );
+    assert!(!place.path().join("data/admin-password").exists());
+    let shown = started_at_a_terminal(place.path()).await;
+    assert!(shown.contains("haul listens on "), "{shown}");
+    assert!(!shown.contains("password"), "{shown}");
+}
+
+/// What a terminal shows of a server that is stopped as soon as it listens.
+async fn started_at_a_terminal(place: &Path) -> String {
+    const STOPPED_ONCE_IT_LISTENS: &str = r#"
+        "$0" serve --listen 127.0.0.1:0 --data data >log & server=$!
+        until grep -q '"listening"' log; do kill -0 $server || exit; sleep 0.02; done
+        kill $server; wait $server"#;
+    let program = haul();
+    let mut shell = Command::new("sh");
+    for (name, _) in program.get_envs() {
+        shell.env_remove(name);
+    }
+    shell
+        .args(["-c", STOPPED_ONCE_IT_LISTENS])
+        .arg(program.get_program())
+        .env("HAUL_OPS_LISTEN", "")
+        .current_dir(place);
+    let (code, shown) = at_terminal(shell, "").await;
+    assert_eq!(code, Some(0), "{shown}");
+    shown
+}
+
+#[tokio::test]
+async fn where_no_terminal_is_the_first_password_is_in_a_file_that_others_can_not_read() {
     let place = tempfile::tempdir().expect("a temporary directory");
     let data = place.path().join("data");
-    let first = Daemon::start_on(&data);
-    assert!(
-        first.greeting.contains("The account `admin` is new"),
-        "{}",
-        first.greeting
+    let daemon = Daemon::start_on(&data);
+    assert_eq!(daemon.greeting, "", "all that is said is in the log");
+    let made = daemon.started.iter().find(|line| line["user"] == "admin");
+    let made = made.expect("a line about it");
+    assert_eq!(
+        made["connect"],
+        format!("haul connect haul://admin@{}", daemon.address)
     );
+    let file = made["password_file"].as_str().expect("a path").to_owned();
+    let mode = std::fs::metadata(&file)
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let password = std::fs::read_to_string(&file).expect("text");
+    let password = password.trim_end();
+    assert_eq!(password.len(), 20);
+    let mut admin = RawClient::connect(&daemon.address).await;
+    let login = json!({"cmd": "login", "user": "admin", "password": password});
+    admin.ok(login).await;
+    let started = format!("{:?}", daemon.started);
+    operate(&data, "user passwd admin", "another of my own\n");
     assert!(
-        first
-            .greeting
-            .contains(&format!("haul connect haul://admin@{}", first.address))
+        !Path::new(&file).exists(),
+        "it is nobody's password any more"
     );
-    first.terminate();
-    let second = Daemon::start_on(&data);
-    assert!(!second.greeting.contains("password"), "{}", second.greeting);
-    second.terminate();
+    let stopped = daemon.terminate();
+    assert!(!started.contains(password) && !stopped.log.contains(password));
 }

@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use serde_json::Value;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
@@ -26,8 +27,9 @@ fn line(output: &Output, code: i32) -> String {
     let message = String::from_utf8(output.stderr.clone()).expect("text");
     assert_eq!(output.status.code(), Some(code), "{message}");
     assert_eq!(message.lines().count(), 1, "{message}");
-    assert!(message.starts_with("haul: serve: "), "{message}");
-    message
+    let line: Value = serde_json::from_str(&message).expect("a line as those of the log");
+    assert_eq!(line["event"], "can_not_start");
+    line["message"].as_str().expect("text").to_owned()
 }
 
 /// Starts it on `data` below `place`, on free ports unless `arguments` and `settings` say otherwise.

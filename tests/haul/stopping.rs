@@ -161,7 +161,7 @@ fn as_the_first_process_of_a_container_it_ends_by_sigterm_all_the_same() {
     let mut unshare = KilledAtLast(unshare);
     let KilledAtLast(unshare) = &mut unshare;
     let mut log = BufReader::new(unshare.stdout.take().expect("piped"));
-    read_to_listening(&mut log);
+    read_to_listening(&mut log, &mut Vec::new());
     let id = unshare.id();
     let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
     let children = children.expect("it runs");

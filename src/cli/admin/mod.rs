@@ -1,10 +1,13 @@
 //! `haul admin`: what operators ask of a server that runs, as users with the admin right.
 
+mod log_level;
+mod logs;
 mod sessions;
 
 use clap::{Args, Subcommand};
 
 use super::remote::Remote;
+use crate::client::RetryPolicy;
 
 /// Look at a server and run it, as a user with the admin right
 #[derive(Debug, Args)]
@@ -16,12 +19,24 @@ pub(super) struct Admin {
 #[derive(Debug, Subcommand)]
 enum AdminCommand {
     Sessions(sessions::Sessions),
+    Logs(logs::AdminLogs),
+    LogLevel(log_level::LogLevel),
 }
 
 impl Admin {
+    /// What is done if the connection is lost.
+    pub(super) fn retry_policy(&self) -> RetryPolicy {
+        match &self.command {
+            AdminCommand::Logs(logs) if logs.is_following() => RetryPolicy::FOR_EVER,
+            _ => RetryPolicy::NEVER,
+        }
+    }
+
     pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
         match self.command {
             AdminCommand::Sessions(command) => command.run(remote).await,
+            AdminCommand::Logs(command) => command.run(remote).await,
+            AdminCommand::LogLevel(command) => command.run(remote).await,
         }
     }
 }

@@ -138,14 +138,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     fn note(&self, over: &Over) {
         match over {
             Over::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-                info!(%error, "the peer stopped reading");
+                info!(name: "peer_stopped_reading", %error, "the peer stopped reading");
             }
             Over::BadFrame(_) | Over::TimedOut(_) | Over::CutShort(_) if self.logged_in => {
-                info!(reason = %over, "hung up on a classic client");
+                info!(name: "classic_hung_up", reason = %over, "hung up on a classic client");
             }
             Over::BadFrame(_) | Over::TimedOut(_) | Over::CutShort(_) => {
                 if let Some(left_out) = self.shared.refusals.visitor.turn(Instant::now()) {
-                    info!(reason = %over, left_out, "hung up on a classic client");
+                    info!(
+                        name: "classic_hung_up",
+                        reason = %over,
+                        left_out,
+                        "hung up on a classic client"
+                    );
                 }
             }
             _ => {}
@@ -263,7 +268,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     /// Makes an account, unless the session ends before.
     async fn register(&mut self, user: String, password: Secret) -> Result<String, Over> {
         self.count().await?;
-        let job = Job::new(0, "register", None).with_user(Some(&user));
+        let job = Job::new(&self.shared.metrics, 0, "register", None).with_user(Some(&user));
         let work = async {
             let registering = commands::register(&user, &password, &self.shared, &self.peer);
             registering.await.map(|()| encode_ok(0, &Nothing {}))

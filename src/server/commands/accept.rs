@@ -38,7 +38,7 @@ impl Command for Accept {
             })
             .await?;
         if let Err(error) = claim.close().await {
-            warn!(%error, "an offer that was accepted stays open");
+            warn!(name: "offer_stays_open", %error, "an offer that was accepted stays open");
         }
         Ok(PathReply {
             path: path.to_string(),

@@ -53,6 +53,7 @@ pub(in crate::server) async fn get(
     Outcome {
         reply: reply.unwrap_or(Err(CommandError::Cancelled)),
         bytes: sent,
+        upload: None,
     }
 }
 

@@ -13,7 +13,9 @@ mod help;
 mod history;
 mod join;
 mod leave;
+mod log_level;
 mod login;
+mod logs;
 mod ls;
 mod mkdir;
 mod mv;
@@ -40,6 +42,7 @@ use bytes::Bytes;
 
 pub(super) use get::{SmallFile, get, get_small};
 pub(super) use login::{log_in, welcome};
+pub(super) use logs::logs;
 pub(super) use put::{put, put_reply, small_upload};
 pub(super) use register::register;
 pub(super) use say::say;

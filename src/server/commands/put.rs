@@ -24,7 +24,7 @@ pub(in crate::server) async fn put(
     incoming: Incoming,
     underway: &Underway,
 ) -> Outcome {
-    let mut received = 0;
+    let (mut received, mut named) = (0, None);
     let work = async {
         let path = member.resolve(&put.path)?;
         let key = PutKey::new(member.account.id, &path, put.size);
@@ -44,6 +44,7 @@ pub(in crate::server) async fn put(
         };
         let (committed, given) = match open(path, &put, member, resume).await? {
             Begun::Upload(upload) => {
+                named = Some(upload.id().to_owned());
                 let upload = putting.reception.read_back(upload).await?;
                 let (offset, prefix) = (upload.written(), upload.prefix());
                 underway.progress.begins(put.size, offset);
@@ -57,7 +58,10 @@ pub(in crate::server) async fn put(
                     .receive(upload, incoming.parts, &mut received)
                     .await?
             }
-            Begun::AlreadyThere(there) => putting.confirm(there, incoming).await?,
+            Begun::AlreadyThere(there) => {
+                named = Some(there.id().to_owned());
+                putting.confirm(there, incoming).await?
+            }
         };
         let mut reply = put_reply(committed);
         if put.digest.is_none() {
@@ -70,6 +74,7 @@ pub(in crate::server) async fn put(
     Outcome {
         reply,
         bytes: received,
+        upload: named,
     }
 }
 

@@ -27,7 +27,7 @@ pub(in crate::server) fn ticket(
         return Err(CommandError::PlaintextTicket);
     }
     let issued = datagrams.issue(member.clone()).map_err(|error| {
-        error!(%error, "the system gives no random bytes");
+        error!(name: "no_random_bytes", %error, "the system gives no random bytes");
         CommandError::Panicked
     });
     let (ticket, expires) = issued?;

@@ -119,7 +119,7 @@ impl Datagrams {
     fn drop(&self, from: SocketAddr, reason: &'static str) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
         if let Some(left_out) = self.drops.turn(Instant::now()) {
-            info!(%from, reason, left_out, "dropped a datagram");
+            info!(name: "datagram_dropped", %from, reason, left_out, "dropped a datagram");
         }
     }
 
@@ -129,7 +129,7 @@ impl Datagrams {
         if let Some(Err(error)) = socket.map(|socket| socket.try_send_to(datagram, to))
             && let Some(left_out) = self.failures.turn(Instant::now())
         {
-            info!(%to, %error, left_out, "can not send a datagram");
+            info!(name: "datagram_not_sent", %to, %error, left_out, "can not send a datagram");
         }
     }
 
@@ -239,7 +239,12 @@ pub(super) async fn run(shared: &Arc<Shared>, shutdown: &Shutdown) {
             Some(Err(error)) => {
                 errors += 1;
                 if let Some(left_out) = datagrams.failures.turn(Instant::now()) {
-                    warn!(%error, left_out, "can not receive a datagram");
+                    warn!(
+                        name: "datagram_not_received",
+                        %error,
+                        left_out,
+                        "can not receive a datagram"
+                    );
                 }
                 if errors > SUSPICIOUS {
                     sleep(BACK_OFF).await;

@@ -40,9 +40,14 @@ impl ServerCertificate {
             path,
         } = self;
         let path = path.display();
-        info!(%fingerprint, %expires, %path, "certificate");
+        info!(name: "certificate", %fingerprint, %expires, %path, "certificate");
         if expires.duration_since(Timestamp::now()) < SOON {
-            warn!(%expires, %path, "the certificate expires soon or has expired; renew it");
+            warn!(
+                name: "certificate_expires",
+                %expires,
+                %path,
+                "the certificate expires soon or has expired; renew it"
+            );
         }
     }
 }

@@ -1,10 +1,10 @@
 //! TLS: the handshake on the common port, certificates of servers and of clients, and whom a client
 //! trusts.
 
-mod authority;
+pub(crate) mod authority;
 mod logins;
 mod server;
-mod terminal;
+pub(crate) mod terminal;
 mod trust;
 
 use std::fs;

@@ -266,9 +266,9 @@ async fn a_server_that_starts_again_shows_the_same_certificate() {
     let place = tempfile::tempdir().expect("a directory");
     let data = place.path().join("data");
     let line = |daemon: &Daemon| {
-        let mut lines = daemon.greeting.lines();
-        let found = lines.find(|line| line.contains("fingerprint sha256:"));
-        found.expect("a fingerprint").to_owned()
+        let mut lines = daemon.started.iter();
+        let found = lines.find(|line| line["message"] == "certificate");
+        found.expect("a certificate")["fingerprint"].clone()
     };
     let first = Daemon::start_on(&data);
     let shown = line(&first);

@@ -1,0 +1,106 @@
+//! `haul admin logs`
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::output::{print, safe_json};
+use crate::cli::remote::Remote;
+use crate::cli::said::in_colour;
+use crate::cli::waits::Waits;
+use crate::protocol::{LogLevel, Logs};
+use crate::telemetry::for_people;
+
+/// Show the last lines of the server's log, and with -f those that come
+///
+/// The server sends only the lines that are asked for. With `--json` they are as they stand in the
+/// log, with `line`, a number that grows. If the connection is lost it is made anew, and no line
+/// comes twice. Ctrl-C ends it.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    haul admin logs -f --level warn\n  \
+    haul admin logs -n 100 --user alice --cmd put\n  \
+    haul admin logs -f --path /team/reports --json | jq .bytes")]
+pub(in crate::cli) struct AdminLogs {
+    /// Go on with the lines that come
+    #[arg(long, short)]
+    follow: bool,
+    /// How many of the lines that are there come first
+    #[arg(long, short = 'n', value_name = "LINES", default_value_t = 20)]
+    last: u32,
+    /// Only lines about sessions of this user
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Only lines about this command, such as `put` or `login`
+    #[arg(long, value_name = "CMD")]
+    cmd: Option<String>,
+    /// Only lines about this absolute path, or what is below it
+    #[arg(long)]
+    path: Option<String>,
+    /// Only lines that are so grave, or more so
+    #[arg(long)]
+    level: Option<Level>,
+    /// Only lines with this code in `event`
+    #[arg(long, value_name = "CODE")]
+    event: Option<String>,
+    /// Only lines about this session
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl AdminLogs {
+    pub(in crate::cli) fn is_following(&self) -> bool {
+        self.follow
+    }
+
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let colour = in_colour(remote.output);
+        let mut lines = remote.session.logs(self.request());
+        let mut waits = Waits::of(remote, lines.progress());
+        loop {
+            // Kept while a line is said: what it waits for is not to begin anew.
+            let mut next = std::pin::pin!(lines.next());
+            let line = loop {
+                tokio::select! {
+                    biased;
+                    note = waits.next() => remote.output.note(&note),
+                    line = &mut next => break line?,
+                }
+            };
+            let Some(line) = line else {
+                return Ok(());
+            };
+            match for_people(&line, colour) {
+                Some(text) if !remote.output.is_json() => print(&text)?,
+                _ => print(&safe_json(&line))?,
+            }
+        }
+    }
+
+    fn request(self) -> Logs {
+        Logs {
+            follow: self.follow,
+            last: Some(self.last),
+            since: None,
+            user: self.user,
+            command: self.cmd,
+            path: self.path,
+            level: self.level.map(|level| match level {
+                Level::Error => LogLevel::Error,
+                Level::Warn => LogLevel::Warn,
+                Level::Info => LogLevel::Info,
+                Level::Debug => LogLevel::Debug,
+                Level::Trace => LogLevel::Trace,
+            }),
+            event: self.event,
+            session: self.session,
+        }
+    }
+}

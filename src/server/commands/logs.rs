@@ -1,0 +1,191 @@
+//! `logs`: the last lines of the log, and those that come.
+//!
+//! A follower is a place in the ring of the last lines. It looks there now and then, not at each
+//! line, and takes what it is sent only as fast as its client reads.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::Level;
+
+use crate::connection::{CHUNK, Outbox};
+use crate::protocol::{LogLevel, Logs, LogsBegin, LogsReply, encode_begin, encode_ok};
+use crate::server::CommandError;
+use crate::server::job::Outcome;
+use crate::server::member::Member;
+use crate::server::transfers::Underway;
+use crate::storage::VirtualPath;
+use crate::telemetry::{Tail, TailLine};
+
+/// Lines that are looked at in one go.
+const AT_ONCE: usize = 1000;
+
+/// How often a follower looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Sends the lines that `logs` asks for on stream `id`. It ends when it is cancelled, or the server
+/// drains.
+pub(in crate::server) async fn logs(
+    id: u32,
+    logs: Logs,
+    member: &Member,
+    outbox: &Outbox,
+    underway: &Underway,
+    drain: &CancellationToken,
+) -> Outcome {
+    let mut sent = 0;
+    let work = async {
+        member.check_admin("logs")?;
+        let tail = member.shared.log.get();
+        let tail = tail.map(|log| log.tail.clone());
+        let tail = tail.ok_or(CommandError::NoLog("logs"))?;
+        let first = first(&tail, &logs);
+        outbox
+            .send(encode_begin(id, &LogsBegin { line: first }))
+            .await?;
+        let mut following = Following {
+            filter: Filter::of(&logs)?,
+            next: first,
+            reply: LogsReply {
+                lines: 0,
+                missed: 0,
+            },
+            tail,
+        };
+        loop {
+            let (lines, is_end) = following.stretch();
+            sent += lines.len() as u64;
+            underway.progress.moves(lines.len() as u64);
+            for start in (0..lines.len()).step_by(CHUNK) {
+                let end = lines.len().min(start + CHUNK);
+                outbox.data_slot().await?.send(id, lines.slice(start..end));
+            }
+            if !is_end {
+                continue;
+            }
+            let next = async {
+                following.tail.reaches(following.next).await;
+                sleep(PAUSE).await;
+            };
+            if !logs.follow || drain.run_until_cancelled(next).await.is_none() {
+                return Ok(encode_ok(id, &following.reply));
+            }
+        }
+    };
+    let reply = underway.cancel.run_until_cancelled(work).await;
+    Outcome {
+        reply: reply.unwrap_or(Err(CommandError::Cancelled)),
+        bytes: sent,
+        upload: None,
+    }
+}
+
+/// The number of the first line to look at.
+fn first(tail: &Tail, logs: &Logs) -> u64 {
+    if let Some(since) = logs.since {
+        // One of the future was that of a server whose clock has gone back since.
+        return since.saturating_add(1).min(tail.next());
+    }
+    let Some(last) = logs.last else {
+        return tail.oldest();
+    };
+    let Ok(filter) = Filter::of(logs) else {
+        return tail.next();
+    };
+    let there = tail.from(tail.oldest(), usize::MAX).lines;
+    let mut wanted = there.iter().rev().filter(|line| filter.lets_through(line));
+    match last.checked_sub(1) {
+        None => tail.next(),
+        Some(before) => match wanted.nth(before as usize) {
+            Some(line) => line.number,
+            None => tail.oldest(),
+        },
+    }
+}
+
+/// A place in the log.
+struct Following {
+    tail: Tail,
+    filter: Filter,
+    next: u64,
+    reply: LogsReply,
+}
+
+impl Following {
+    /// The next lines that are wanted, and whether they are the last for now.
+    fn stretch(&mut self) -> (Bytes, bool) {
+        let stretch = self.tail.from(self.next, AT_ONCE);
+        let mut text = String::new();
+        if stretch.missed > 0 {
+            self.reply.missed += stretch.missed;
+            text.push_str(&gone(stretch.missed));
+        }
+        for line in &stretch.lines {
+            if self.filter.lets_through(line) {
+                text.push_str(&line.json);
+                self.reply.lines += 1;
+            }
+        }
+        self.next = stretch.next;
+        (text.into(), stretch.lines.len() < AT_ONCE)
+    }
+}
+
+/// What stands in the place of lines that are gone.
+fn gone(missed: u64) -> String {
+    let line = serde_json::json!({
+        "time": jiff::Timestamp::now(),
+        "level": "warn",
+        "event": "lines_missed",
+        "message": "lines came too fast for who reads them here",
+        "missed": missed,
+    });
+    format!("{line}\n")
+}
+
+/// Which lines are wanted.
+struct Filter {
+    user: Option<String>,
+    command: Option<String>,
+    path: Option<VirtualPath>,
+    level: Level,
+    event: Option<String>,
+    session: Option<String>,
+}
+
+impl Filter {
+    fn of(logs: &Logs) -> Result<Self, CommandError> {
+        let path = logs.path.as_deref().map(VirtualPath::parse).transpose();
+        Ok(Self {
+            user: logs.user.clone(),
+            command: logs.command.clone(),
+            path: path.map_err(crate::storage::StorageError::from)?,
+            level: match logs.level {
+                Some(LogLevel::Error) => Level::ERROR,
+                Some(LogLevel::Warn) => Level::WARN,
+                Some(LogLevel::Info) => Level::INFO,
+                Some(LogLevel::Debug) => Level::DEBUG,
+                Some(LogLevel::Trace) | None => Level::TRACE,
+            },
+            event: logs.event.clone(),
+            session: logs.session.clone(),
+        })
+    }
+
+    fn lets_through(&self, line: &TailLine) -> bool {
+        let is = |wanted: &Option<String>, text: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| text == Some(wanted))
+        };
+        line.level <= self.level
+            && is(&self.user, line.user.as_deref())
+            && is(&self.command, line.cmd.as_deref())
+            && is(&self.event, Some(line.event))
+            && is(&self.session, line.session.as_deref())
+            && self.path.as_ref().is_none_or(|wanted| {
+                let path = line.path.as_deref().map(VirtualPath::parse);
+                path.is_some_and(|path| path.is_ok_and(|path| path.starts_with(wanted)))
+            })
+    }
+}

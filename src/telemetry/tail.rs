@@ -1,0 +1,220 @@
+//! The last lines of the log, for who follows it.
+//!
+//! There is one ring for all: a line is rendered and stored once, and a follower is no more than a
+//! place in it. Who is too slow finds that lines are gone; nobody waits for a follower.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tracing::Level;
+
+/// Bytes of lines that are kept.
+const BYTES: usize = 1024 * 1024;
+
+/// What a line takes beside its text.
+const OVERHEAD: usize = 256;
+
+/// The last lines of the log. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tail(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    news: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    lines: VecDeque<Arc<TailLine>>,
+    bytes: usize,
+    /// The number that the next line gets.
+    next: u64,
+}
+
+/// A line of the log, with what it can be found by.
+#[derive(Debug)]
+pub struct TailLine {
+    /// Its number, which grows from line to line and from each start of the server to the next.
+    pub number: u64,
+    /// One JSON object and a newline. It has the number as `line`.
+    pub json: Box<str>,
+    /// How grave it is.
+    pub level: Level,
+    /// The stable code of what has happened.
+    pub event: &'static str,
+    /// The session that it is about.
+    pub session: Option<Arc<str>>,
+    /// The user.
+    pub user: Option<Arc<str>>,
+    /// The command.
+    pub cmd: Option<Arc<str>>,
+    /// The absolute path.
+    pub path: Option<Arc<str>>,
+}
+
+/// Lines that follow each other, and where to go on.
+#[derive(Debug)]
+pub struct Stretch {
+    /// The lines.
+    pub lines: Vec<Arc<TailLine>>,
+    /// Lines before them that are gone.
+    pub missed: u64,
+    /// The number of the line after them.
+    pub next: u64,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        // No server logs more than a line a microsecond, so the numbers of its next start are
+        // higher. It is far below the 2^53 of the protocol.
+        let now = Timestamp::now().as_microsecond();
+        Self::beginning_at(u64::try_from(now).unwrap_or(0))
+    }
+}
+
+impl Tail {
+    fn beginning_at(next: u64) -> Self {
+        let state = State {
+            lines: VecDeque::new(),
+            bytes: 0,
+            next,
+        };
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            news: Notify::new(),
+        }))
+    }
+
+    /// Adds the line that `render` makes of its number.
+    pub(super) fn add(&self, render: impl FnOnce(u64) -> TailLine) {
+        let mut state = self.lock();
+        let line = render(state.next);
+        state.next += 1;
+        state.bytes += line.json.len() + OVERHEAD;
+        state.lines.push_back(Arc::new(line));
+        while state.bytes > BYTES
+            && let Some(oldest) = state.lines.pop_front()
+        {
+            state.bytes -= oldest.json.len() + OVERHEAD;
+        }
+        drop(state);
+        self.0.news.notify_waiters();
+    }
+
+    /// The number of the next line that will be logged.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.lock().next
+    }
+
+    /// The number of the oldest line that is kept, or of the next one if there is none.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        let state = self.lock();
+        state.lines.front().map_or(state.next, |line| line.number)
+    }
+
+    /// Up to `most` lines from the one numbered `first` on.
+    #[must_use]
+    pub fn from(&self, first: u64, most: usize) -> Stretch {
+        let state = self.lock();
+        let oldest = state.lines.front().map_or(state.next, |line| line.number);
+        let skipped = usize::try_from(first.saturating_sub(oldest)).unwrap_or(usize::MAX);
+        let lines: Vec<_> = state
+            .lines
+            .iter()
+            .skip(skipped)
+            .take(most)
+            .cloned()
+            .collect();
+        let from = first.clamp(oldest, state.next);
+        Stretch {
+            missed: oldest.saturating_sub(first),
+            next: from + lines.len() as u64,
+            lines,
+        }
+    }
+
+    /// Waits for the line numbered `number`.
+    pub async fn reaches(&self, number: u64) {
+        loop {
+            let news = self.0.news.notified();
+            let mut news = std::pin::pin!(news);
+            news.as_mut().enable();
+            if self.lock().next > number {
+                return;
+            }
+            news.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn add(tail: &Tail, json: &str) {
+        tail.add(|number| TailLine {
+            number,
+            json: json.into(),
+            level: Level::INFO,
+            event: "command",
+            session: None,
+            user: None,
+            cmd: None,
+            path: None,
+        });
+    }
+
+    fn numbers(stretch: &Stretch) -> Vec<u64> {
+        stretch.lines.iter().map(|line| line.number).collect()
+    }
+
+    #[test]
+    fn lines_are_read_on_from_any_number_as_many_at_a_time_as_wanted() {
+        let tail = Tail::beginning_at(100);
+        for _ in 0..5 {
+            add(&tail, "{}\n");
+        }
+        let first = tail.from(100, 3);
+        assert_eq!((numbers(&first), first.next), (vec![100, 101, 102], 103));
+        let rest = tail.from(first.next, 9);
+        assert_eq!(
+            (numbers(&rest), rest.next, rest.missed),
+            (vec![103, 104], 105, 0)
+        );
+        let none = tail.from(105, 9);
+        assert_eq!((none.lines.len(), none.next), (0, 105));
+    }
+
+    #[test]
+    fn old_lines_go_for_new_ones_and_who_wanted_them_is_told_how_many() {
+        let tail = Tail::beginning_at(0);
+        let long = "x".repeat(BYTES / 4);
+        for _ in 0..10 {
+            add(&tail, &long);
+        }
+        let rest = tail.from(2, 99);
+        assert_eq!(numbers(&rest), [7, 8, 9]);
+        assert_eq!((rest.missed, rest.next), (5, 10));
+    }
+
+    #[test]
+    fn a_number_of_the_future_waits_for_its_line_and_is_not_skipped_to() {
+        let tail = Tail::beginning_at(7);
+        assert_eq!(tail.from(9, 9).next, 7);
+        let mut waiting = std::pin::pin!(tail.reaches(7));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        add(&tail, "{}\n");
+        assert!(waiting.now_or_never().is_some());
+    }
+}

@@ -1,0 +1,212 @@
+//! Containers of the image under test, and what the engine says about them.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::daemon::haul;
+use crate::harness::PASSWORD;
+
+/// No test waits longer than this for what a container does.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// As everything here is run, which is as OPERATIONS says it should be.
+const CONFINED: [&str; 6] = [
+    "--read-only",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    "--memory=512m",
+    "--pids-limit=256",
+    "--health-interval=2s",
+];
+
+/// What a container is run with, beside what all are.
+#[derive(Default)]
+pub(super) struct Options<'a> {
+    /// Further words for `docker run`.
+    pub(super) run: &'a [&'a str],
+    /// Without: the password is in a file of the operator's.
+    pub(super) makes_up_password: bool,
+}
+
+/// A server in a container with a volume of its own; both are removed when it is dropped.
+pub(super) struct Container {
+    pub(super) name: String,
+    port: u16,
+    /// Where the person who uses it works.
+    pub(super) place: TempDir,
+}
+
+impl Container {
+    /// Runs the image and waits until it listens.
+    pub(super) fn run(image: &str, options: &Options<'_>) -> Self {
+        let place = tempfile::tempdir().expect("a directory");
+        let random = place.path().file_name().expect("a name");
+        let name = format!("haul-{}", random.to_string_lossy().trim_matches('.')).to_lowercase();
+        let container = Self {
+            name,
+            port: free_port(),
+            place,
+        };
+        let password = container.file("password", PASSWORD);
+        let [publish, volume, secret] = [
+            format!("--publish=127.0.0.1:{}:9000", container.port),
+            format!("--volume={}:/data", container.name),
+            format!("--volume={password}:/run/secrets/password:ro"),
+        ];
+        let mut args = vec!["run", "--detach", "--name", &*container.name];
+        args.extend(CONFINED);
+        args.extend([&*publish, &volume]);
+        if !options.makes_up_password {
+            args.extend([
+                &*secret,
+                "--env=HAUL_ADMIN_PASSWORD_FILE=/run/secrets/password",
+            ]);
+        }
+        args.extend(options.run);
+        args.push(image);
+        docker(&args);
+        container.line("listening");
+        container
+    }
+
+    /// A file that the container may be given.
+    pub(super) fn file(&self, name: &str, content: &str) -> String {
+        let path = self.place.path().join(name);
+        fs::write(&path, content).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
+        path.to_str().expect("text").to_owned()
+    }
+
+    /// Every line that `docker logs` shows: of standard output and of standard error.
+    pub(super) fn log(&self) -> Vec<Value> {
+        lines_of_log(&self.name)
+    }
+
+    /// Waits for a line of the log with this message.
+    pub(super) fn line(&self, message: &str) -> Value {
+        patiently(message, || {
+            let mut lines = self.log().into_iter().rev();
+            lines.find(|line| line["message"] == message)
+        })
+    }
+
+    pub(super) fn fingerprint(&self) -> String {
+        let line = self.line("certificate");
+        line["fingerprint"].as_str().expect("text").to_owned()
+    }
+
+    /// The program of this machine, as admin at the published port, over TLS.
+    pub(super) fn client(&self, args: &[&str]) -> Command {
+        client(
+            self.place.path(),
+            self.port,
+            &self.fingerprint(),
+            PASSWORD,
+            args,
+        )
+    }
+
+    /// Runs it, and returns what it prints.
+    pub(super) fn succeeds(&self, args: &[&str]) -> String {
+        printed(&mut self.client(args))
+    }
+
+    /// What the engine says about the container, by a template of Go's.
+    pub(super) fn inspect(&self, template: &str) -> String {
+        inspect(&self.name, template)
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        for args in [
+            ["rm", "--force", "--volumes", &*self.name],
+            ["volume", "rm", "--force", &*self.name],
+        ] {
+            let _ = Command::new("docker").args(args).output();
+        }
+    }
+}
+
+/// The program of this machine as admin of a server on a port of it.
+pub(super) fn client(
+    place: &Path,
+    port: u16,
+    fingerprint: &str,
+    password: &str,
+    args: &[&str],
+) -> Command {
+    let mut command = haul();
+    command
+        .args(args)
+        .args(["--server", &format!("haul://admin@127.0.0.1:{port}")])
+        .args(["--fingerprint", fingerprint])
+        .current_dir(place)
+        .env("HAUL_PASSWORD", password)
+        .env("XDG_CONFIG_HOME", place.join("config"))
+        .env("XDG_STATE_HOME", place.join("state"));
+    command
+}
+
+/// Runs a command that succeeds, and returns what it prints.
+pub(super) fn printed(command: &mut Command) -> String {
+    let output = command.output().expect("it runs");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Runs `docker` and returns what it prints.
+pub(super) fn docker(args: &[&str]) -> String {
+    printed(Command::new("docker").args(args)).trim_end().into()
+}
+
+/// Runs `docker`, which ends with this code, and returns what it prints and says.
+pub(super) fn docker_fails(args: &[&str], code: i32) -> String {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = Command::new("docker").args(args).output().expect("it runs");
+    let all = String::from_utf8([stdout, stderr].concat()).expect("text");
+    assert_eq!(status.code(), Some(code), "{all}");
+    all
+}
+
+pub(super) fn inspect(container: &str, template: &str) -> String {
+    docker(&["inspect", "--format", template, container])
+}
+
+pub(super) fn lines_of_log(container: &str) -> Vec<Value> {
+    let output = Command::new("docker").args(["logs", container]).output();
+    let Output { stdout, stderr, .. } = output.expect("it runs");
+    let all = String::from_utf8([stdout, stderr].concat()).expect("text");
+    let lines = all.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
+}
+
+/// Waits for something that comes soon, if it ever does.
+pub(super) fn patiently<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A port that stays the same when a container restarts.
+pub(super) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}

@@ -1,0 +1,125 @@
+//! What becomes of the data: the right volume, a forgotten one, and one that is somebody else's.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+
+use serde_json::Value;
+
+use super::{Container, Options, docker, docker_fails, image};
+use crate::daemon::ended;
+
+#[test]
+#[ignore = "needs an engine and the image"]
+fn a_forgotten_volume_is_refused_and_what_to_do_is_said_in_one_line() {
+    let Some(image) = image("volumes::a_forgotten_volume") else {
+        return;
+    };
+    let said = refused(&["run", "--rm", "--read-only", &image]);
+    assert!(said.contains("a volume without a name"), "{said}");
+    assert!(said.contains("docker run -v haul:/data"), "{said}");
+    // No volume at all, as engines have it that take no notice of VOLUME.
+    let said = refused(&["run", "--rm", "--env=HAUL_DATA=/elsewhere", &image]);
+    assert!(said.contains("is no mounted volume"), "{said}");
+    let told = "--env=HAUL_SERVER_REQUIRE_MOUNT=false";
+    let container = Container::run(
+        &image,
+        &Options {
+            run: &[told],
+            ..Options::default()
+        },
+    );
+    container.line("listening");
+}
+
+#[test]
+#[ignore = "needs an engine and the image"]
+fn a_volume_of_somebody_else_is_refused_in_one_line_and_one_of_the_users_own_is_served() {
+    let Some(image) = image("volumes::a_volume_of_somebody_else") else {
+        return;
+    };
+    let place = tempfile::tempdir().expect("a directory");
+    let data = place.path().join("data");
+    fs::create_dir(&data).expect("made");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).expect("set");
+    chown(&data, Some(1234), Some(1234)).expect("given away");
+    let volume = format!("--volume={}:/data", data.display());
+    let said = refused(&[
+        "run",
+        "--rm",
+        "--read-only",
+        "--cap-drop=ALL",
+        &volume,
+        &image,
+    ]);
+    assert!(
+        said.contains("/data belongs to user 1234 and haul runs as user 65532"),
+        "{said}"
+    );
+    assert!(said.contains("chown"), "{said}");
+    let name = format!("haul-own-{}", super::engine::free_port());
+    docker(&[
+        "run",
+        "--detach",
+        "--name",
+        &name,
+        "--read-only",
+        "--cap-drop=ALL",
+        "--user=1234:1234",
+        &volume,
+        &image,
+    ]);
+    super::engine::patiently("listening", || {
+        let lines = super::engine::lines_of_log(&name);
+        lines
+            .iter()
+            .any(|line| line["message"] == "listening")
+            .then_some(())
+    });
+    docker(&["rm", "--force", "--volumes", &name]);
+}
+
+#[test]
+#[ignore = "needs an engine and the image"]
+fn an_upload_goes_on_where_it_was_when_the_container_restarts_in_the_middle_of_it() {
+    const SIZE: usize = 48 << 20;
+    let Some(image) = image("volumes::an_upload_goes_on") else {
+        return;
+    };
+    let slow = "--env=HAUL_LIMITS_BANDWIDTH_PER_USER=8MiB";
+    let container = Container::run(
+        &image,
+        &Options {
+            run: &[slow],
+            ..Options::default()
+        },
+    );
+    let content: Vec<u8> = (0..SIZE).map(|i| (i * i % 251) as u8).collect();
+    fs::write(container.place.path().join("big"), &content).expect("written");
+    let mut putting = container.client(&["put", "big"]);
+    let mut putting = putting.spawn().expect("it runs");
+    super::engine::patiently("a good part of the upload", || {
+        let uploads = container.succeeds(&["uploads", "--json"]);
+        let upload: Value = serde_json::from_str(uploads.lines().next()?).expect("JSON");
+        (upload["offset"].as_u64()? > 8 << 20).then_some(())
+    });
+    docker(&["restart", &container.name]);
+    assert!(ended(&mut putting).success(), "it goes on by itself");
+    let hash = container.succeeds(&["hash", "big"]);
+    let digest = blake3::hash(&content).to_hex();
+    assert!(hash.contains(digest.as_str()), "{hash}");
+    let log = container.log();
+    let puts = log.iter().filter(|line| line["cmd"] == "put");
+    let whole = puts.filter(|line| line["code"].is_null()).next_back();
+    let moved = whole.expect("a put that succeeded")["bytes"].as_u64();
+    let moved = moved.expect("a number");
+    assert!(moved < (SIZE - (8 << 20)) as u64, "sent again: {moved}");
+}
+
+/// Runs a container that does not start; the message of its only line.
+fn refused(args: &[&str]) -> String {
+    let said = docker_fails(args, 1);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let line: Value = serde_json::from_str(&said).expect("a line as those of the log");
+    assert_eq!(line["event"], "can_not_start");
+    line["message"].as_str().expect("text").to_owned()
+}

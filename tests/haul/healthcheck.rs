@@ -1,0 +1,91 @@
+//! `haul healthcheck`, as an engine or a service manager asks it.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use crate::daemon::{Daemon, haul};
+
+/// The exit code, and the line that it says.
+fn checked(settings: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = haul()
+        .arg("healthcheck")
+        .env_remove("HAUL_OPS_LISTEN")
+        .envs(settings.iter().copied())
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    (output.status.code(), said)
+}
+
+#[test]
+fn a_server_that_answers_is_healthy_on_either_of_its_addresses() {
+    let daemon = Daemon::start();
+    let for_operators = [("HAUL_OPS_LISTEN", &*daemon.ops)];
+    let as_client = [
+        ("HAUL_OPS_LISTEN", ""),
+        ("HAUL_SERVER_LISTEN", &*daemon.address),
+    ];
+    for settings in [&for_operators[..], &as_client] {
+        let (code, said) = checked(settings);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.ends_with(" is healthy\n"), "{said}");
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let file = place.path().join("haul.toml");
+    let listen = format!("[ops]\nlisten = \"{}\"\n", daemon.ops);
+    std::fs::write(&file, listen).expect("written");
+    let file = file.to_str().expect("text");
+    let (code, said) = checked(&[("HAUL_CONFIG", file)]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn who_is_not_there_or_answers_wrongly_or_never_is_not_healthy() {
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("an address").to_string()
+    };
+    let ill = answering(|mut stream| {
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n");
+    });
+    let gone = answering(drop);
+    let silent = answering(|mut stream| {
+        // Until the other side has given up.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    for (address, says) in [
+        (&nobody, "onnection refused"),
+        (&ill, "it answered 503"),
+        (&gone, " is not healthy: "),
+        (&silent, "no answer within 3 s"),
+    ] {
+        for settings in [
+            &[("HAUL_OPS_LISTEN", &**address)][..],
+            &[("HAUL_OPS_LISTEN", ""), ("HAUL_SERVER_LISTEN", address)],
+        ] {
+            let (code, said) = checked(settings);
+            assert_eq!(code, Some(1), "{said}");
+            assert!(said.starts_with("haul: healthcheck: "), "{said}");
+            let as_operator = settings.len() == 1;
+            assert!(!as_operator || said.contains(says), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_not_healthy() {
+    let (code, said) = checked(&[("HAUL_CONFIG", "/there/is/none.toml")]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("/there/is/none.toml"), "{said}");
+}
+
+/// A server that does this with every connection.
+fn answering(answer: fn(TcpStream)) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    thread::spawn(move || listener.incoming().flatten().for_each(answer));
+    address
+}
