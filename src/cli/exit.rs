@@ -161,7 +161,10 @@ pub(super) fn parsing(what: &str, error: &clap::Error) -> String {
         line.push_str("; ");
         line.push_str(tip);
     }
-    safe(&format!("haul: {what}: {line}; see `haul {what} --help`")).into_owned()
+    line.push_str("; see `haul ");
+    line.push_str(what);
+    line.push_str(" --help`");
+    line
 }
 
 fn hint(what: &str, error: &anyhow::Error) -> Option<&'static str> {
