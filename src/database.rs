@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::statvfs;
 use sqlx::Connection as _;
 use sqlx::migrate::{Migrate as _, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
@@ -13,6 +14,10 @@ use tokio::task::spawn_blocking;
 
 /// How long a write waits for one of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What `SQLite` says of a full disk, and of one that fails.
+const FULL: u32 = 13;
+const IO_ERROR: u32 = 10;
 
 /// Why a database could not be opened.
 #[derive(Debug)]
@@ -46,9 +51,39 @@ pub(crate) async fn open(
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
-    let mut connection = SqliteConnection::connect_with(&options).await?;
-    migrate(&mut connection, migrations).await?;
-    Ok((options, connection))
+    let opened = async {
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        migrate(&mut connection, migrations).await?;
+        Ok(connection)
+    };
+    match opened.await {
+        Ok(connection) => Ok((options, connection)),
+        Err(error) => Err(if is_out_of_room(&error, data).await {
+            let advice = "the disk has no room left; free some";
+            OpenError::Make {
+                path: file,
+                source: io::Error::new(ErrorKind::StorageFull, advice),
+            }
+        } else {
+            error.into()
+        }),
+    }
+}
+
+/// Whether the disk is full, which `SQLite` does not always tell from one that fails:
+/// <https://sqlite.org/rescode.html>.
+async fn is_out_of_room(error: &sqlx::Error, data: &Path) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    let code: Option<u32> = code.and_then(|code| code.parse().ok());
+    match code.map(|code| code & 0xff) {
+        Some(FULL) => true,
+        Some(IO_ERROR) => {
+            let data = data.to_owned();
+            let room = spawn_blocking(move || statvfs(&data).map(|disk| disk.f_bavail));
+            matches!(room.await, Ok(Ok(0)))
+        }
+        _ => false,
+    }
 }
 
 /// Makes the directory and an empty database in it, which only the owner can read, where they are

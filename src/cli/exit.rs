@@ -82,7 +82,7 @@ pub(super) fn report(what: &str, error: &anyhow::Error) -> ExitCode {
 
 /// The same, as a line of the log that programs know by `event`.
 pub(super) fn report_in_log(event: &str, error: &anyhow::Error) -> ExitCode {
-    telemetry::say_beside(event, &format!("{error:#}"));
+    telemetry::say_beside(event, &whole(error));
     ExitCode::from(code(error))
 }
 
@@ -102,7 +102,19 @@ pub(super) fn line(what: &str, error: &anyhow::Error) -> String {
     }
     .or_else(|| hint(what, error).map(str::to_owned))
     .map_or(String::new(), |hint| format!("; {hint}"));
-    safe(&format!("haul: {what}: {error:#}{hint}")).into_owned()
+    safe(&format!("haul: {what}: {}{hint}", whole(error))).into_owned()
+}
+
+/// The error and its causes, but for what an outer one has said already.
+fn whole(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// Whether there is nothing to add: it was reported, or whoever read our output has left.
@@ -149,7 +161,10 @@ pub(super) fn parsing(what: &str, error: &clap::Error) -> String {
         line.push_str("; ");
         line.push_str(tip);
     }
-    safe(&format!("haul: {what}: {line}; see `haul {what} --help`")).into_owned()
+    line.push_str("; see `haul ");
+    line.push_str(what);
+    line.push_str(" --help`");
+    line
 }
 
 fn hint(what: &str, error: &anyhow::Error) -> Option<&'static str> {
@@ -261,6 +276,21 @@ mod tests {
                 format!("haul: ls: login refused: no{hint}")
             );
         }
+    }
+
+    #[test]
+    fn no_cause_is_told_twice() {
+        let cause = || anyhow::anyhow!("the disk fails");
+        let error = cause().context("can not read it: the disk fails");
+        assert_eq!(
+            line("df", &error),
+            "haul: df: can not read it: the disk fails"
+        );
+        let error = cause().context("can not read it");
+        assert_eq!(
+            line("df", &error),
+            "haul: df: can not read it: the disk fails"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `haul man`: manual pages, from the same text as the help.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ impl Man {
     pub(super) fn run(self, output: Output) -> anyhow::Result<()> {
         let directory = &self.directory;
         let pages = fs::create_dir_all(directory)
-            .and_then(|()| write(super::arguments(), None, directory))
+            .and_then(|()| write_pages(super::arguments(), None, directory))
             .with_context(|| format!("can not write pages into {}", directory.display()))?;
         output.note(&format!(
             "{} in {}",
@@ -36,10 +37,10 @@ impl Man {
 }
 
 /// Writes the page of `command` and those of its subcommands; how many those are.
-fn write(command: Command, parent: Option<&str>, directory: &Path) -> io::Result<u64> {
+fn write_pages(command: Command, parent: Option<&str>, directory: &Path) -> io::Result<u64> {
     let (name, mut pages) = (page(&command), 1);
     for sub in shown(&command) {
-        pages += write(sub.clone(), Some(&name), directory)?;
+        pages += write_pages(sub.clone(), Some(&name), directory)?;
     }
     fs::write(
         directory.join(format!("{name}.1")),
@@ -76,7 +77,20 @@ fn render(command: Command, parent: Option<&str>) -> io::Result<Vec<u8>> {
         page.render_subcommands_section(&mut text)?;
     }
     sections.write(&mut text)?;
-    Ok(text)
+    Ok(escaped(&String::from_utf8_lossy(&text)))
+}
+
+/// As every roff reads it, whatever it takes bytes for.
+fn escaped(text: &str) -> Vec<u8> {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() {
+            escaped.push(c);
+        } else {
+            let _ = write!(escaped, "\\[u{:04X}]", u32::from(c));
+        }
+    }
+    escaped.into_bytes()
 }
 
 /// What the command line's definition does not say by itself.

@@ -58,8 +58,7 @@ impl Serve {
             .and_then(|config| self.run_with_log(config, in_json));
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) if in_json => exit::report_in_log("can_not_start", &error),
-            Err(error) => exit::report("serve", &error),
+            Err(error) => refuse_in(in_json, &error),
         }
     }
 
@@ -196,6 +195,20 @@ async fn show(
     };
     let lost_lines = move || logs.lost_lines().unwrap_or_default() as u64;
     ops::run(listener, server, lost_lines, stop).await;
+}
+
+/// Says why it does not start, before anything of the configuration is known, and returns the exit
+/// code for it.
+pub(super) fn refuse(error: &anyhow::Error) -> ExitCode {
+    refuse_in(telemetry::is_json_beside(LogFormat::Auto), error)
+}
+
+fn refuse_in(json: bool, error: &anyhow::Error) -> ExitCode {
+    if json {
+        exit::report_in_log("can_not_start", error)
+    } else {
+        exit::report("serve", error)
+    }
 }
 
 /// Obeys signals from now on; what it returns is notified when the configuration is to be read

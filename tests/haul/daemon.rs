@@ -156,7 +156,7 @@ impl Daemon {
             .as_str()
             .expect("an address")
             .to_owned();
-        let ops = listening["ops"].as_str().expect("an address").to_owned();
+        let ops = listening["ops"].as_str().unwrap_or_default().to_owned();
         let logged = Arc::new(Mutex::new(String::new()));
         let logging = std::thread::spawn({
             let logged = Arc::clone(&logged);

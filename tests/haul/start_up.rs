@@ -200,7 +200,7 @@ fn a_disk_that_is_read_only_or_full_is_told_with_what_to_do() {
             "nr_inodes=2",
             "the disk has no room or no inodes left; free some",
         ),
-        ("size=16k", "database or disk is full"),
+        ("size=16k", "the disk has no room left; free some"),
     ] {
         let Some(output) = start_on(options, test) else {
             return;
