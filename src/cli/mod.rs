@@ -64,7 +64,7 @@ mod watch;
 mod who;
 mod whoami;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -202,9 +202,8 @@ pub fn main() -> ExitCode {
         Ok(parsed) => parsed,
         // Help and versions are results, mistakes are errors; clap knows which go where.
         Err(error) => {
-            // In a log, a line of its own is read alone.
             if error.use_stderr() && is_daemon() {
-                let _ = writeln!(io::stderr(), "{}", exit::parsing("serve", &error));
+                exit::tell_parsing("serve", &error);
             } else {
                 let _ = error.print();
             }

@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use serde_json::Value;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
@@ -21,13 +22,17 @@ const WRONG: i32 = 2;
 /// It may be better the next time.
 const NOT_NOW: i32 = 1;
 
-/// What a start that failed said, which is one line.
+/// What a start that failed said, which is one line, as those of the log.
 fn line(output: &Output, code: i32) -> String {
     let message = String::from_utf8(output.stderr.clone()).expect("text");
     assert_eq!(output.status.code(), Some(code), "{message}");
     assert_eq!(message.lines().count(), 1, "{message}");
-    assert!(message.starts_with("haul: serve: "), "{message}");
-    message
+    let mut line: Value = serde_json::from_str(&message).expect(&message);
+    assert_eq!(line["event"], "can_not_start");
+    let Value::String(said) = line["message"].take() else {
+        panic!("it says nothing: {message}");
+    };
+    said
 }
 
 /// Starts it on `data` below `place`, on free ports unless `arguments` and `settings` say otherwise.
