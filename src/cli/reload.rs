@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use super::serve::Serve;
 use super::service::Service;
-use crate::config::Reload;
-use crate::server::Server;
+use crate::config::{Config, Reload};
+use crate::protocol::{ReloadReply, SettingChange};
+use crate::server::{ReloadAsked, Server};
 use crate::telemetry::Level;
 
 /// What SIGHUP reads, and what it changes.
@@ -23,60 +24,102 @@ pub(super) struct Reloading {
 }
 
 impl Reloading {
-    /// Does so whenever it is asked for.
-    pub(super) async fn whenever(self, asked: Arc<Notify>) {
+    /// Does so whenever it is asked for, by a signal or an operator.
+    pub(super) async fn whenever(
+        self,
+        signalled: Arc<Notify>,
+        mut asked: mpsc::Receiver<ReloadAsked>,
+    ) {
         loop {
-            asked.notified().await;
-            self.service.reloading();
-            self.run().await;
-            self.service.reloaded();
+            tokio::select! {
+                () = signalled.notified() => {
+                    self.run().await;
+                }
+                Some(ReloadAsked { dry_run, reply }) = asked.recv() => {
+                    let outcome = if dry_run { self.look().await } else { self.run().await };
+                    // Whoever asked may have gone.
+                    let _ = reply.send(outcome);
+                }
+            }
+        }
+    }
+
+    /// What would be taken over.
+    async fn look(&self) -> ReloadReply {
+        match self.read().await {
+            Ok(config) => reply_of(&self.server.config().reloaded(&config)),
+            Err(refused) => ReloadReply {
+                refused: Some(refused),
+                ..ReloadReply::default()
+            },
+        }
+    }
+
+    /// The settings as they stand now, or what is wrong with them.
+    async fn read(&self) -> Result<Config, String> {
+        let serve = self.serve.clone();
+        match spawn_blocking(move || serve.load()).await {
+            Ok(read) => read.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     }
 
     /// Takes over what can be taken over, and says in the log what that was. What is wrong changes
     /// nothing.
-    async fn run(&self) {
-        let serve = self.serve.clone();
-        match spawn_blocking(move || serve.load()).await {
-            Ok(Ok(config)) => {
-                let reload = self.server.reload(&config);
-                // The configuration was checked: only a log that has ended can refuse.
-                if let Err(error) = self.level.set(&reload.config.log.level) {
-                    error!(
-                        name: "log_level_refused",
-                        %error,
-                        "the level of the log stays as it was"
-                    );
-                }
-                say(&reload);
-                if let Err(error) = self.server.reload_tls().await {
-                    error!(
-                        name: "certificate_refused",
-                        %error,
-                        "the certificate can not be used; what was in use stays"
-                    );
-                }
-            }
-            Ok(Err(error)) => {
+    async fn run(&self) -> ReloadReply {
+        self.service.reloading();
+        let config = match self.read().await {
+            Ok(config) => config,
+            Err(error) => {
                 error!(
                     name: "configuration_refused",
-                    %error,
+                    error,
                     "the configuration is wrong; what was in force stays"
                 );
+                self.service.reloaded();
+                warn_if_degraded(&self.server);
+                return ReloadReply {
+                    refused: Some(error),
+                    ..ReloadReply::default()
+                };
             }
-            Err(error) => error!(
-                name: "configuration_unread",
-                %error,
-                "the configuration could not be read again"
-            ),
+        };
+        let reload = self.server.reload(&config);
+        // The configuration was checked: only a log that has ended can refuse.
+        if let Err(error) = self.level.set(&reload.config.log.level) {
+            error!(name: "log_level_refused", %error, "the level of the log stays as it was");
         }
+        say(&reload);
+        let mut reply = reply_of(&reload);
+        if let Err(error) = self.server.reload_tls().await {
+            error!(
+                name: "certificate_refused",
+                %error,
+                "the certificate can not be used; what was in use stays"
+            );
+            reply.certificate_refused = Some(error.to_string());
+        }
+        self.service.reloaded();
         warn_if_degraded(&self.server);
+        reply
+    }
+}
+
+fn reply_of(reload: &Reload) -> ReloadReply {
+    ReloadReply {
+        changed: reload.changed.clone(),
+        needs_restart: reload.needs_restart.clone(),
+        ..ReloadReply::default()
     }
 }
 
 fn say(reload: &Reload) {
-    let changed = reload.changed.join(" ");
-    let needs_restart = reload.needs_restart.join(" ");
+    let names = |changes: &[SettingChange]| {
+        let names = changes.iter().map(|change| &*change.setting);
+        names.collect::<Vec<_>>().join(" ")
+    };
+    let changed = names(&reload.changed);
+    let needs_restart = names(&reload.needs_restart);
     if !reload.needs_restart.is_empty() {
         warn!(
             name: "configuration_needs_restart",

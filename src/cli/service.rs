@@ -138,7 +138,7 @@ fn tell(messages: &Receiver<Message>) {
             Message::Tell(lines) => {
                 let told: io::Result<()> = sd_notify::notify(&[NotifyState::Custom(&lines)]);
                 if let Err(error) = told {
-                    tracing::debug!(%error, "the service manager can not be told");
+                    tracing::debug!(name: "manager_not_told", %error, "the service manager can not be told");
                 }
             }
             Message::Told(told) => {

@@ -83,6 +83,12 @@ impl Logs {
         }
     }
 
+    /// Lines that were lost since the start; nothing to tell once it has ended.
+    pub(super) fn lost_lines(&self) -> Option<usize> {
+        let telemetry = self.0.try_lock().ok()?;
+        telemetry.as_ref().map(Telemetry::lost_lines)
+    }
+
     /// Ends the process after `time`, if it has not ended by then. A thread, because what it waits
     /// for may be the one that hangs.
     fn end_within(&self, time: Duration) {
@@ -109,12 +115,22 @@ pub(super) async fn obey(
     patience: impl Fn() -> Duration,
     reload: Arc<Notify>,
 ) {
+    let mut is_ending = false;
     loop {
-        match signals.next().await {
+        let told = tokio::select! {
+            biased;
+            // Whoever began it: from now on the end is near.
+            () = shutdown.drain.cancelled(), if !is_ending => {
+                is_ending = true;
+                logs.end_within(patience() + LAST_WORDS);
+                continue;
+            }
+            told = signals.next() => told,
+        };
+        match told {
             Told::Reload => reload.notify_one(),
             Told::Stop(by) if !shutdown.drain.is_cancelled() => {
                 info!(name: "stop_asked", "told to stop by {by}");
-                logs.end_within(patience() + LAST_WORDS);
                 shutdown.drain.cancel();
             }
             Told::Stop(by) if !shutdown.stop.is_cancelled() => {

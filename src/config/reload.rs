@@ -3,6 +3,7 @@
 use toml::{Table, Value};
 
 use super::Config;
+use crate::protocol::SettingChange;
 
 /// Settings that hold from the moment that they are read again, or from the next connection.
 const LIVE: &[&str] = &[
@@ -67,10 +68,10 @@ const FIXED: &[&str] = &[
 pub struct Reload {
     /// The settings that are in force now.
     pub config: Config,
-    /// Names of settings that have another value than before.
-    pub changed: Vec<String>,
-    /// Names of settings that would have one, if the server were started anew.
-    pub needs_restart: Vec<String>,
+    /// Settings that have another value than before.
+    pub changed: Vec<SettingChange>,
+    /// Settings that would have one, if the server were started anew.
+    pub needs_restart: Vec<SettingChange>,
 }
 
 impl Config {
@@ -88,15 +89,20 @@ impl Config {
         };
         let mut merged = old.clone();
         for (section, key, value) in settings(&new) {
-            if old[section].get(key) == Some(value) {
+            let before = old[section].get(key);
+            if before == Some(value) {
                 continue;
             }
-            let name = format!("{section}.{key}");
-            if LIVE.contains(&&*name) {
+            let change = SettingChange {
+                setting: format!("{section}.{key}"),
+                from: before.map_or(String::new(), Value::to_string),
+                to: value.to_string(),
+            };
+            if LIVE.contains(&&*change.setting) {
                 merged[section][key] = value.clone();
-                reload.changed.push(name);
+                reload.changed.push(change);
             } else {
-                reload.needs_restart.push(name);
+                reload.needs_restart.push(change);
             }
         }
         reload.config = merged
@@ -150,15 +156,27 @@ mod tests {
         new.server.data = "elsewhere".into();
         new.limits.disk_threads = 3;
         let reload = Config::default().reloaded(&new);
+        let lines = |changes: &[SettingChange]| -> Vec<_> {
+            let line = |change: &SettingChange| {
+                format!("{} {} -> {}", change.setting, change.from, change.to)
+            };
+            changes.iter().map(line).collect()
+        };
         assert_eq!(
-            reload.changed,
+            lines(&reload.changed),
             [
-                "limits.bandwidth_per_user",
-                "limits.write_timeout",
-                "log.level"
+                r#"limits.bandwidth_per_user "" -> "100000B""#,
+                r#"limits.write_timeout "30s" -> "7s""#,
+                r#"log.level "info" -> "debug""#
             ]
         );
-        assert_eq!(reload.needs_restart, ["limits.disk_threads", "server.data"]);
+        assert_eq!(
+            lines(&reload.needs_restart),
+            [
+                "limits.disk_threads 64 -> 3",
+                r#"server.data "haul-data" -> "elsewhere""#
+            ]
+        );
         let mut expected = Config::default();
         expected.limits.write_timeout = Duration::from_secs(7);
         expected.limits.bandwidth_per_user = Some(100_000);

@@ -7,6 +7,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
@@ -20,15 +21,18 @@ const CONNECTIONS: usize = 64;
 /// For the head of a request to come, and between two requests of a connection.
 const HEAD: Duration = Duration::from_secs(10);
 
+/// For the other side to take what it was sent.
+const UNTAKEN: Duration = Duration::from_secs(30);
+
 /// Before a connection is accepted again where that has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Answers what `routes` has until `stop`; what is being answered then is cut off.
-pub(super) async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) {
+pub(super) async fn serve(listener: &TcpListener, routes: Router, stop: CancellationToken) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
-        let accepting = stop.run_until_cancelled(accept(&listener, &room));
+        let accepting = stop.run_until_cancelled(accept(listener, &room));
         let Some((stream, permit)) = accepting.await else {
             break;
         };
@@ -63,6 +67,8 @@ async fn accept(
 }
 
 async fn answer(stream: TcpStream, routes: Router) {
+    // Who takes nothing any more has gone: what a page is told goes on for ever otherwise.
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNTAKEN));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)

@@ -3,23 +3,75 @@
 //! It only shows, and changes nothing. Whoever can connect may look, which is why it is on the
 //! machine itself unless the settings say otherwise.
 
+mod board;
 mod health;
+mod history;
+mod host;
 mod http;
+mod lines;
+mod live;
+mod metrics;
+mod page;
+mod probe;
+mod quantiles;
+mod ready;
+mod room;
+
+use std::future::Future;
+use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::board::Board;
 use crate::server::Server;
 
-/// Answers until `stop`.
-pub async fn run(listener: TcpListener, server: Server, stop: CancellationToken) {
-    http::serve(listener, routes(server), stop).await;
+/// Answers until `stop`: that the process is alive, and all else once there is a `server`.
+/// `lost_lines` tells how many lines of the log were lost.
+pub async fn run(
+    listener: TcpListener,
+    server: impl Future<Output = Server>,
+    lost_lines: impl Fn() -> u64 + Send + Sync + 'static,
+    stop: CancellationToken,
+) {
+    let no_longer = stop.child_token();
+    let server = tokio::select! {
+        server = server => server,
+        () = http::serve(&listener, routes_at_start(), no_longer.clone()) => return,
+    };
+    // What is connected comes again, and finds the server.
+    no_longer.cancel();
+    let board = Board::new(server.clone());
+    let routes = routes(server, Arc::new(lost_lines)).merge(page_routes(board.clone()));
+    tokio::select! {
+        () = http::serve(&listener, routes, stop) => {}
+        () = board.keep() => {}
+    }
 }
 
-fn routes(server: Server) -> Router {
+fn routes_at_start() -> Router {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(ready::starting))
+}
+
+fn routes(server: Server, lost_lines: metrics::LostLines) -> Router {
+    let (ready, metrics) = (ready::routes(&server), metrics::routes(&server, lost_lines));
     Router::new()
         .route("/healthz", get(health::healthz))
         .with_state(server)
+        .merge(ready)
+        .merge(metrics)
+}
+
+/// What people look at. It names users and files, so no other site may read it in their browsers.
+fn page_routes(board: Board) -> Router {
+    Router::new()
+        .route("/", get(page::page))
+        .route("/live", get(live::live))
+        .layer(from_fn(host::guard))
+        .with_state(board)
 }

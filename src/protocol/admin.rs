@@ -173,3 +173,71 @@ pub struct LogLevelReply {
     /// The setting `log.level`.
     pub setting: String,
 }
+
+/// `kick`: end a session, or all of a user. What they have under way is cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kick {
+    /// The session to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The user whose sessions to end, but for the one that asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
+/// The reply to `kick`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KickReply {
+    /// Sessions that were ended.
+    pub kicked: u64,
+}
+
+/// `reload`: read the settings and the certificate again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadSettings {
+    /// Only say what would change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// The reply to `reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReloadReply {
+    /// Settings that have, or would have, another value from now on.
+    pub changed: Vec<SettingChange>,
+    /// Settings that would have one after a restart.
+    pub needs_restart: Vec<SettingChange>,
+    /// What is wrong with the settings: then nothing has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Why the certificate can not be used: then the one in use stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_refused: Option<String>,
+}
+
+/// A setting with another value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingChange {
+    /// Its name, such as `limits.sessions`.
+    pub setting: String,
+    /// Its value now, as in a configuration file.
+    pub from: String,
+    /// The other value.
+    pub to: String,
+}
+
+/// `drain`: stop as on SIGTERM: what runs may end, nothing new begins, then the server ends.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {}
+
+/// The reply to `drain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainReply {
+    /// Sessions that are open.
+    pub sessions: u64,
+    /// Milliseconds after which what still runs is cut off.
+    pub within_ms: u64,
+}

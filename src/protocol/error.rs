@@ -61,6 +61,34 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every code of this version, in the order of their declaration.
+    pub const ALL: [Self; 24] = [
+        Self::BadFrame,
+        Self::BadRequest,
+        Self::Unsupported,
+        Self::NotLoggedIn,
+        Self::LoginFailed,
+        Self::TooManyAttempts,
+        Self::Denied,
+        Self::NotFound,
+        Self::Exists,
+        Self::NotADirectory,
+        Self::IsADirectory,
+        Self::NotEmpty,
+        Self::InvalidPath,
+        Self::Changed,
+        Self::QuotaExceeded,
+        Self::NoSpace,
+        Self::TooLarge,
+        Self::SizeMismatch,
+        Self::DigestMismatch,
+        Self::Cancelled,
+        Self::TimedOut,
+        Self::Limited,
+        Self::ShuttingDown,
+        Self::Internal,
+    ];
+
     /// Whether the same request may succeed later without any change by the client.
     #[must_use]
     pub fn is_retryable(self) -> bool {
@@ -181,6 +209,14 @@ mod tests {
             let json = serde_json::to_string(&code).expect("a code is JSON");
             assert_eq!(json, format!("\"{}\"", code.as_str()));
         }
+    }
+
+    #[test]
+    fn all_codes_are_listed_in_their_order() {
+        for (number, code) in ErrorCode::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, number);
+        }
+        assert_eq!(ErrorCode::Unknown as usize, ErrorCode::ALL.len());
     }
 
     #[test]

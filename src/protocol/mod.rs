@@ -24,8 +24,9 @@ mod request;
 mod secret;
 
 pub use admin::{
-    LogLevel, LogLevelReply, Logs, LogsBegin, LogsReply, SessionDialect, SessionEntry, Sessions,
-    SessionsReply, SetLogLevel, TransferEntry,
+    Drain, DrainReply, Kick, KickReply, LogLevel, LogLevelReply, Logs, LogsBegin, LogsReply,
+    ReloadReply, ReloadSettings, SessionDialect, SessionEntry, Sessions, SessionsReply,
+    SetLogLevel, SettingChange, TransferEntry,
 };
 pub use datagram::{
     Ack, Datagram, DatagramKey, DatagramRequest, Discovered, MAX_DATAGRAM, SIGNATURE, Signed,

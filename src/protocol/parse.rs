@@ -43,7 +43,7 @@ impl BadRequest {
 const MAX_QUOTED: usize = 200;
 
 /// Commands of version 1 that this server answers with `unsupported`.
-const NOT_OFFERED: &[&str] = &["kick", "reload", "users"];
+const NOT_OFFERED: &[&str] = &["users"];
 
 /// The two fields that every request has; the others are looked at once `cmd` is known.
 #[derive(Deserialize)]
@@ -321,7 +321,7 @@ mod tests {
             (bad.field.as_deref(), bad.unsupported),
             (Some("cmd"), false)
         );
-        assert!(refused(r#"{"id":5,"cmd":"kick","user":"bob"}"#).unsupported);
+        assert!(refused(r#"{"id":5,"cmd":"users","limit":7}"#).unsupported);
     }
 
     #[test]

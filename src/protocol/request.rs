@@ -10,7 +10,10 @@ use jiff::Timestamp;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::admin::{LogLevelReply, Logs, LogsReply, Sessions, SessionsReply, SetLogLevel};
+use super::admin::{
+    Drain, DrainReply, Kick, KickReply, LogLevelReply, Logs, LogsReply, ReloadReply,
+    ReloadSettings, Sessions, SessionsReply, SetLogLevel,
+};
 use super::live::{
     Accept, Decline, History, HistoryReply, Join, Leave, MembersReply, Offers, OffersReply, Say,
     SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch, Watch, WatchReply, Who, WhoReply,
@@ -62,6 +65,9 @@ macro_rules! requests {
                     $(Self::$request(_) => $cmd,)*
                 }
             }
+
+            /// The names of all commands, in the order of the documentation.
+            pub const COMMANDS: &[&str] = &[$($cmd,)*];
 
             /// Name, summary and fields of every command, in the order of the documentation.
             #[must_use]
@@ -118,6 +124,9 @@ requests! {
     "unwatch" Unwatch -> Nothing,      "watch",                 "hear no more of it";
     "ticket"  Ticket  -> TicketReply,  "",                      "the right to speak by datagram for this session";
     "sessions" Sessions -> SessionsReply, "[limit cursor]",     "who is there and what each has under way; for admins";
+    "kick" Kick -> KickReply, "session | user", "end a session, or all of a user; for admins";
+    "reload" ReloadSettings -> ReloadReply, "[dry_run]", "read the settings and the certificate again; for admins";
+    "drain" Drain -> DrainReply, "", "stop the server once what runs has ended; for admins";
     "log_level" SetLogLevel -> LogLevelReply, "[level seconds]", "what is logged, and for a while something else; for admins";
     "logs" Logs -> LogsReply, "[follow last since user command path level event session]", "the last lines of the log, and those that come; for admins";
 }

@@ -292,6 +292,12 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Offers(command) => self.in_order(job, id, command).await,
             Request::Accept(command) => self.beside(job, id, command).await,
             Request::Decline(command) => self.in_order(job, id, command).await,
+            Request::Kick(command) => self.in_order(job, id, command).await,
+            Request::ReloadSettings(command) => self.in_order(job, id, command).await,
+            Request::Drain(_) => {
+                let reply = commands::drain(id, &self.member, &self.session.shutdown);
+                self.finish(job, reply).await
+            }
             Request::SetLogLevel(command) => self.in_order(job, id, command).await,
             Request::Logs(logs) => self.logs(job, id, logs).await,
             Request::Sessions(command) => self.in_order(job, id, command).await,
@@ -342,8 +348,13 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Ok(said) => said,
             Err(error) => return self.finish(job, Err(error)).await,
         };
+        let shared = Arc::clone(&self.session.shared);
         self.spawn(async move {
-            let work = async { Ok(encode_ok(id, &said.done().await?)) };
+            let work = async {
+                let reply = said.done().await?;
+                shared.metrics.said(&reply);
+                Ok(encode_ok(id, &reply))
+            };
             let outcome = job.guard(work).await;
             let reply = job.close(outcome);
             gone.run_until_cancelled(outbox.send(reply)).await;
@@ -559,7 +570,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             self.transfers.check_put(bad.id)?;
             self.transfers.ignore_put(bad.id);
         }
-        Ok(Job::refuse(&self.session.outbox, bad).await?)
+        let Session { shared, outbox, .. } = &*self.session;
+        Ok(Job::refuse(&shared.metrics, outbox, bad).await?)
     }
 
     /// Takes over what an operator changed.
@@ -596,7 +608,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     fn job(&self, id: u32, request: &Request) -> Job {
         let path = request.path().map(|path| self.absolute(path));
         let to = request.to().map(|path| self.absolute(path));
-        Job::new(id, request.cmd(), path).with_to(to)
+        let metrics = &self.session.shared.metrics;
+        Job::new(metrics, id, request.cmd(), path).with_to(to)
     }
 
     /// A path for the log: absolute where it can be resolved, as it came where not.

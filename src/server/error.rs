@@ -23,9 +23,12 @@ pub enum CommandError {
     /// The command needs the admin right.
     #[error("`{0}` is for users with the admin right")]
     AdminsOnly(&'static str),
-    /// The server was not given its log.
+    /// The server runs within another program, which does that.
     #[error("this server does not offer `{0}`: it runs within another program")]
-    NoLog(&'static str),
+    NotOffered(&'static str),
+    /// Nobody is there whom `kick` names.
+    #[error("no such session, or no other one of that user")]
+    NoSuchSession,
     /// The session has its user already.
     #[error("this session is that of {0} already; open another connection for another user")]
     LoggedIn(String),
@@ -173,7 +176,7 @@ impl From<&CommandError> for WireError {
         use ErrorCode as Code;
         use StorageError as S;
         let code = match error {
-            E::NoLog(_) => Code::Unsupported,
+            E::NotOffered(_) => Code::Unsupported,
             E::BadRequest(bad) if bad.unsupported => Code::Unsupported,
             E::BadRequest(_) | E::LoggedIn(_) => Code::BadRequest,
             E::NotLoggedIn(_) => Code::NotLoggedIn,
@@ -184,7 +187,11 @@ impl From<&CommandError> for WireError {
             | E::PlaintextTicket
             | E::RegisterClosed => Code::Denied,
             E::NameTaken(_) => Code::Exists,
-            E::NoTransfer(_) | E::NoWatch(_) | E::NoUpload | E::NoSuchUser(_) => Code::NotFound,
+            E::NoTransfer(_)
+            | E::NoWatch(_)
+            | E::NoUpload
+            | E::NoSuchUser(_)
+            | E::NoSuchSession => Code::NotFound,
             E::Messages(error) => code_of(error),
             E::TooManyAttempts(_) => Code::TooManyAttempts,
             E::TooMuchSaid(_)

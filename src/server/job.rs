@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::CommandError;
+use super::metrics::{Counted, Metrics};
 use crate::accounts::UserName;
 use crate::connection::{Closed, Outbox};
 use crate::protocol::{BadRequest, ErrorCode, WireError, encode_error};
@@ -24,6 +26,7 @@ pub(super) struct Job {
     user: Option<String>,
     with: Option<&'static str>,
     started: Instant,
+    counted: Arc<Counted>,
 }
 
 /// Commands that let somebody in or change something.
@@ -66,7 +69,7 @@ impl From<Result<Bytes, CommandError>> for Outcome {
 }
 
 impl Job {
-    pub(super) fn new(id: u32, cmd: &'static str, path: Option<String>) -> Self {
+    pub(super) fn new(metrics: &Metrics, id: u32, cmd: &'static str, path: Option<String>) -> Self {
         Self {
             id,
             cmd,
@@ -75,6 +78,7 @@ impl Job {
             user: None,
             with: None,
             started: Instant::now(),
+            counted: metrics.command(cmd),
         }
     }
 
@@ -115,8 +119,12 @@ impl Job {
     }
 
     /// Answers what is no request.
-    pub(super) async fn refuse(outbox: &Outbox, bad: BadRequest) -> Result<(), Closed> {
-        let job = Self::new(bad.id, bad.cmd.unwrap_or("unknown"), None);
+    pub(super) async fn refuse(
+        metrics: &Metrics,
+        outbox: &Outbox,
+        bad: BadRequest,
+    ) -> Result<(), Closed> {
+        let job = Self::new(metrics, bad.id, bad.cmd.unwrap_or("unknown"), None);
         job.finish(outbox, Err(bad.into()).into()).await
     }
 
@@ -125,18 +133,20 @@ impl Job {
         outbox.send(self.close(outcome)).await
     }
 
-    /// Writes the line in the log and makes the reply.
+    /// Counts it, writes the line in the log and makes the reply.
     pub(super) fn close(self, outcome: Outcome) -> Bytes {
         let Outcome {
             reply,
             bytes,
             upload,
         } = outcome;
-        let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = self.started.elapsed();
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let code = reply
             .as_ref()
             .err()
             .map(|cause| WireError::from(cause).code);
+        self.counted.closed(code, took);
         macro_rules! say {
             ($target:expr) => {
                 info!(
@@ -187,7 +197,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_a_command_becomes_an_error_of_that_request_alone() {
-        let job = Job::new(7, "ls", None);
+        let job = Job::new(&Metrics::default(), 7, "ls", None);
         let work = async {
             assert!(job.id > 7, "a defect");
             Ok(Bytes::new())

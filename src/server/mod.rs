@@ -27,6 +27,7 @@ mod job;
 mod limits;
 mod listener;
 mod member;
+mod metrics;
 mod peer;
 mod progress;
 mod receiving;
@@ -46,14 +47,16 @@ use jiff::Timestamp;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use self::datagrams::bind;
 pub use self::error::CommandError;
+pub use self::metrics::{CommandCounts, Figures, Latency, LoginMethod, Queues, Stage};
 pub use self::peer::Peer;
+pub use self::sessions::Overview;
 pub use self::tls::{ServerCertificate, TlsError};
 
 use self::active::ActivePuts;
@@ -62,12 +65,13 @@ use self::bandwidth::Bandwidths;
 use self::datagrams::Datagrams;
 use self::disk::Disks;
 use self::limits::{Chatter, Door, Guesses, LoginQueue, Seat};
+use self::metrics::Metrics;
 use self::progress::Traffic;
 use self::sessions::Sessions;
 use crate::accounts::Accounts;
 use crate::config::{Config, Reload};
 use crate::messages::Messages;
-use crate::protocol::SessionEntry;
+use crate::protocol::{ReloadReply, SessionEntry};
 use crate::storage::Store;
 use crate::telemetry::{Level, Tail};
 
@@ -107,6 +111,9 @@ struct Shared {
     traffic: Arc<Traffic>,
     /// Absent where another program has the log.
     log: OnceLock<Log>,
+    /// Absent where another program has the settings.
+    reload: OnceLock<mpsc::Sender<ReloadAsked>>,
+    metrics: Metrics,
     bandwidths: Bandwidths,
     datagrams: Datagrams,
     /// What new connections are encrypted with; nothing until it was loaded.
@@ -131,6 +138,15 @@ impl Shared {
 struct Log {
     tail: Tail,
     level: Level,
+}
+
+/// An operator wants the settings to be read again.
+#[derive(Debug)]
+pub struct ReloadAsked {
+    /// Only to know what would change.
+    pub dry_run: bool,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<ReloadReply>,
 }
 
 /// The two steps of stopping a server.
@@ -169,6 +185,8 @@ impl Server {
                 sessions: Arc::default(),
                 traffic: Arc::default(),
                 log: OnceLock::new(),
+                reload: OnceLock::new(),
+                metrics: Metrics::default(),
                 bandwidths: Bandwidths::default(),
                 datagrams: Datagrams::default(),
                 config: watch::Sender::new(Arc::new(config)),
@@ -189,6 +207,13 @@ impl Server {
     #[must_use]
     pub fn with_log(self, tail: Tail, level: Level) -> Self {
         let _ = self.shared.log.set(Log { tail, level });
+        self
+    }
+
+    /// Lets operators ask for the settings to be read again, of whoever listens to `asking`.
+    #[must_use]
+    pub fn with_reload(self, asking: mpsc::Sender<ReloadAsked>) -> Self {
+        let _ = self.shared.reload.set(asking);
         self
     }
 
@@ -235,6 +260,7 @@ impl Server {
     /// As [`Self::run`], with both steps of the shutdown in the caller's hand: `stop` cuts off what
     /// still runs. It is cancelled by itself at the end of the time for that.
     pub async fn run_until(&self, listener: TcpListener, shutdown: Shutdown) {
+        self.shared.metrics.serves_until(&shutdown);
         tokio::select! {
             () = datagrams::run(&self.shared, &shutdown) => {}
             () = listener::run(self, listener, shutdown.clone()) => {}
@@ -261,29 +287,66 @@ impl Server {
         entries.map(|(_, entry)| entry).collect()
     }
 
+    /// The last lines of the log, if there is one.
+    #[must_use]
+    pub fn tail(&self) -> Option<Tail> {
+        self.shared.log.get().map(|log| log.tail.clone())
+    }
+
+    /// All sessions at a glance, with up to `most` of them: first those that move something.
+    #[must_use]
+    pub fn overview(&self, most: usize) -> Overview {
+        self.shared.sessions.overview(most)
+    }
+
     /// How many sessions there are of users who have logged in.
     #[must_use]
     pub fn session_count(&self) -> usize {
         self.shared.sessions.count()
     }
 
-    /// Ends the session of that identifier, or all sessions of the user of that name; how many
-    /// those were. They are told goodbye, and what they have under way is cut off.
-    #[must_use = "there may have been none"]
-    pub fn kick(&self, whom: &str) -> usize {
-        let sessions = &self.shared.sessions;
-        sessions.kick(|session, user| session == whom || user == whom)
-    }
-
     /// Bytes of files since the start that came from clients, and that went to them. What is under
     /// way counts.
     #[must_use]
     pub fn traffic(&self) -> (u64, u64) {
-        let Traffic { received, sent } = &*self.shared.traffic;
+        let Traffic { received, sent, .. } = &*self.shared.traffic;
         (
             received.load(Ordering::Relaxed),
             sent.load(Ordering::Relaxed),
         )
+    }
+
+    /// How long commands took since the start, from when the server had read them to when their
+    /// answer was made, whether they succeeded or not. Those are left out that take as long as a
+    /// file is or as somebody follows: `get`, `put`, `hash`, `cp` and `logs`.
+    #[must_use]
+    pub fn latency(&self) -> Latency {
+        self.shared.metrics.latency()
+    }
+
+    /// How often each command was closed since the start, and with which code.
+    #[must_use]
+    pub fn commands(&self) -> Vec<CommandCounts> {
+        self.shared.metrics.commands()
+    }
+
+    /// All that the server knows of itself now, without asking a disk or a database: it waits for
+    /// nothing, and nothing waits for it.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures::of(&self.shared)
+    }
+
+    /// How far the server is.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.shared.metrics.stage()
+    }
+
+    /// The files of this server.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.shared.store
     }
 
     /// Whether the disk has failed to keep something since the start. What was acknowledged is

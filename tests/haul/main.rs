@@ -1,6 +1,7 @@
 //! Everything that needs a running server: the specification, as sentences.
 
 mod blocking;
+mod browser;
 mod chance;
 mod daemon;
 mod harness;
@@ -31,6 +32,7 @@ mod load;
 mod logs;
 mod manual;
 mod messages;
+mod metrics;
 mod network;
 mod offers;
 mod operations_document;
@@ -40,6 +42,7 @@ mod passwd;
 mod paths;
 mod protocol_document;
 mod races;
+mod readiness;
 mod reloading;
 mod resume;
 mod service;
@@ -48,6 +51,7 @@ mod sessions;
 mod small_files;
 mod small_gets;
 mod start_up;
+mod status_page;
 mod stopping;
 mod strace;
 mod talking;

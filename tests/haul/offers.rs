@@ -340,7 +340,8 @@ async fn an_offer_outlasts_the_server_and_ends_with_its_time() {
     bob.ok(accept(&offer)).await;
     let mut short = (*server.server.config()).clone();
     short.limits.keep_offers = Duration::from_millis(1);
-    assert_eq!(server.server.reload(&short).changed, ["limits.keep_offers"]);
+    let reload = server.server.reload(&short);
+    assert_eq!(reload.changed[0].setting, "limits.keep_offers");
     let mut alice = server.log_in("alice").await;
     let offer = send(&mut alice, "bob", "a").await;
     soon("the offer ends", async || {

@@ -1,8 +1,11 @@
 //! What operators see and do over the wire, as users with the admin right.
 
-use serde_json::json;
+use std::process::Stdio;
 
-use crate::harness::{TestServer, control, data, soon};
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, haul, operate};
+use crate::harness::{PASSWORD, RawClient, TestServer, control, data as data_frame, soon};
 
 #[tokio::test]
 async fn an_operator_sees_the_sessions_and_how_far_their_transfers_are() {
@@ -10,7 +13,7 @@ async fn an_operator_sees_the_sessions_and_how_far_their_transfers_are() {
     server.add_admin("root").await;
     let mut alice = server.log_in("alice").await;
     let mut burst = control(&json!({"id": 7, "cmd": "put", "path": "a.bin", "size": 500_000}));
-    burst.extend(data(7, &vec![7; 200_000]));
+    burst.extend(data_frame(7, &vec![7; 200_000]));
     alice.send_bytes(&burst).await;
     let mut root = server.log_in("root").await;
     let session = soon("the put is seen half done", async || {
@@ -52,27 +55,155 @@ async fn an_operator_sees_the_sessions_and_how_far_their_transfers_are() {
 async fn without_the_admin_right_nothing_is_told() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
-    alice.fails(json!({"cmd": "sessions"}), "denied").await;
+    for request in [
+        json!({"cmd": "sessions"}),
+        json!({"cmd": "kick", "user": "bob"}),
+        json!({"cmd": "reload"}),
+        json!({"cmd": "drain"}),
+    ] {
+        alice.fails(request, "denied").await;
+    }
 }
 
 #[tokio::test]
 async fn whoever_is_kicked_is_told_and_what_they_sent_is_kept() {
     let server = TestServer::start().await;
+    server.add_admin("root").await;
     let mut alice = server.log_in("alice").await;
     let put = json!({"id": 7, "cmd": "put", "path": "a.bin", "size": 500_000});
     let mut burst = control(&put);
-    burst.extend(data(7, &vec![7; 200_000]));
+    burst.extend(data_frame(7, &vec![7; 200_000]));
     alice.send_bytes(&burst).await;
     assert!(alice.reply().await["begin"].is_object());
     soon("all is written that came", async || {
         (server.server.traffic() == (200_000, 0)).then_some(())
     })
     .await;
-    assert_eq!(server.server.kick("nobody"), 0);
-    assert_eq!(server.server.kick("alice"), 1);
+    let mut root = server.log_in("root").await;
+    root.fails(json!({"cmd": "kick", "user": "nobody"}), "not_found")
+        .await;
+    root.fails(json!({"cmd": "kick", "user": "root"}), "not_found")
+        .await;
+    root.fails(json!({"cmd": "kick"}), "bad_request").await;
+    let sessions = root.ok(json!({"cmd": "sessions"})).await;
+    let of = |index: usize| sessions["sessions"][index]["session"].clone();
+    root.fails(json!({"cmd": "kick", "session": of(1)}), "bad_request")
+        .await;
+    let kicked = root.ok(json!({"cmd": "kick", "session": of(0)})).await;
+    assert_eq!(kicked, json!({"kicked": 1}));
     let goodbye = alice.closes().await.expect("a last word");
     assert_eq!(goodbye, json!({"event": "goodbye", "reason": "kicked"}));
     let mut again = server.log_in("alice").await;
     let uploads = again.ok(json!({"cmd": "uploads"})).await;
     assert_eq!(uploads["uploads"][0]["path"], "/a.bin");
+}
+
+#[tokio::test]
+async fn a_client_that_is_kicked_does_not_come_back_by_itself() {
+    let server = TestServer::start_with(|config| {
+        config.limits.bandwidth_per_user = Some(64 * 1024);
+    })
+    .await;
+    server.add_admin("root").await;
+    let place = tempfile::tempdir().expect("a directory");
+    std::fs::write(server.home("alice").join("big"), vec![7; 4 << 20]).expect("written");
+    let getting = haul()
+        .args(["get", "big", "--server"])
+        .arg(format!("haul+plain://alice@{}", server.address))
+        .env("HAUL_PASSWORD", PASSWORD)
+        .current_dir(&place)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut root = server.log_in("root").await;
+    soon("the transfer is on its way", async || {
+        let reply = root.ok(json!({"cmd": "sessions"})).await;
+        let sessions = reply["sessions"].as_array().cloned().unwrap_or_default();
+        let is_moving = |session: &Value| session["transfers"][0]["moved"].as_u64() > Some(0);
+        sessions.iter().any(is_moving).then_some(())
+    })
+    .await;
+    root.ok(json!({"cmd": "kick", "user": "alice"})).await;
+    let waiting = tokio::task::spawn_blocking(|| getting.wait_with_output());
+    let output = waiting.await.expect("no panic").expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("an operator of the server has ended the session"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn an_operator_has_the_settings_read_again_and_sees_before_what_would_change() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (data, file) = (place.path().join("data"), place.path().join("haul.toml"));
+    std::fs::write(&file, "").expect("written");
+    let config = file.display().to_string();
+    let daemon = Daemon::start_on_with(&data, &[("HAUL_CONFIG", &config)]);
+    operate(&data, "user add root --admin", "correct horse\n");
+    let mut root = RawClient::connect(&*daemon.address).await;
+    root.ok(json!({"cmd": "login", "user": "root", "password": PASSWORD}))
+        .await;
+    let write = |text: &str| std::fs::write(&file, text).expect("written");
+    write("limits.transfers = 3\nserver.datagrams = false\n");
+    let expected = json!({
+        "changed": [{"setting": "limits.transfers", "from": "16", "to": "3"}],
+        "needs_restart": [{"setting": "server.datagrams", "from": "true", "to": "false"}],
+    });
+    let dry = json!({"cmd": "reload", "dry_run": true});
+    assert_eq!(root.ok(dry.clone()).await, expected);
+    assert_eq!(root.ok(dry.clone()).await, expected, "nothing has changed");
+    assert_eq!(root.ok(json!({"cmd": "reload"})).await, expected);
+    let after = root.ok(dry).await;
+    assert_eq!(after["changed"], json!([]));
+    write("limits.transfers = 0\n");
+    let refused = root.ok(json!({"cmd": "reload"})).await;
+    let why = refused["refused"].as_str().expect("a reason");
+    assert!(why.contains("limits.transfers"), "{why}");
+    write("limits.transfers = 5\n");
+    let run = |arguments: &[&str]| {
+        let output = haul()
+            .args(arguments)
+            .args(["--server", &format!("haul+plain://root@{}", daemon.address)])
+            .env("HAUL_PASSWORD", PASSWORD)
+            .output()
+            .expect("it runs");
+        let code = output.status.code().expect("no signal");
+        (code, String::from_utf8(output.stdout).expect("text"))
+    };
+    let shown = run(&["admin", "reload", "--dry-run"]);
+    let line = "limits.transfers: 3 -> 5\nserver.datagrams: true -> false (after a restart)\n";
+    // Without the line that was taken away it is as it was.
+    assert_eq!(
+        shown,
+        (0, line.lines().next().expect("one").to_owned() + "\n")
+    );
+    write("limits.transfer = 5\n");
+    assert_eq!(run(&["admin", "reload"]).0, 1);
+}
+
+#[tokio::test]
+async fn an_operator_stops_a_server_and_what_runs_may_end() {
+    let place = tempfile::tempdir().expect("a directory");
+    let data = place.path().join("data");
+    let daemon = Daemon::start_on(&data);
+    operate(&data, "user add root --admin", "correct horse\n");
+    let mut root = RawClient::connect(&*daemon.address).await;
+    root.ok(json!({"cmd": "login", "user": "root", "password": PASSWORD}))
+        .await;
+    let mut put = control(&json!({"id": 7, "cmd": "put", "path": "a", "size": 200_000}));
+    put.extend(data_frame(7, &vec![7; 100_000]));
+    root.send_bytes(&put).await;
+    assert!(root.reply().await["begin"].is_object());
+    let drained = root.ok(json!({"cmd": "drain"})).await;
+    assert_eq!(drained["sessions"], 1);
+    assert_eq!(root.event().await["reason"], "shutting_down");
+    let mut rest = data_frame(7, &vec![7; 100_000]);
+    rest.extend(control(&json!({"id": 7, "cmd": "end"})));
+    root.send_bytes(&rest).await;
+    assert_eq!(root.final_reply(7).await["ok"]["size"], 200_000);
+    let stopped = daemon.stopped();
+    assert_eq!(stopped.code, Some(0));
 }

@@ -22,17 +22,14 @@ const WRONG: i32 = 2;
 /// It may be better the next time.
 const NOT_NOW: i32 = 1;
 
-/// What a start that failed said, which is one line, as those of the log.
+/// What a start that failed said, which is one line.
 fn line(output: &Output, code: i32) -> String {
     let message = String::from_utf8(output.stderr.clone()).expect("text");
     assert_eq!(output.status.code(), Some(code), "{message}");
     assert_eq!(message.lines().count(), 1, "{message}");
-    let mut line: Value = serde_json::from_str(&message).expect(&message);
+    let line: Value = serde_json::from_str(&message).expect("a line as those of the log");
     assert_eq!(line["event"], "can_not_start");
-    let Value::String(said) = line["message"].take() else {
-        panic!("it says nothing: {message}");
-    };
-    said
+    line["message"].as_str().expect("text").to_owned()
 }
 
 /// Starts it on `data` below `place`, on free ports unless `arguments` and `settings` say otherwise.

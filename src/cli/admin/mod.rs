@@ -1,7 +1,10 @@
 //! `haul admin`: what operators ask of a server that runs, as users with the admin right.
 
+mod drain;
+mod kick;
 mod log_level;
 mod logs;
+mod reload;
 mod sessions;
 
 use clap::{Args, Subcommand};
@@ -19,6 +22,9 @@ pub(super) struct Admin {
 #[derive(Debug, Subcommand)]
 enum AdminCommand {
     Sessions(sessions::Sessions),
+    Kick(kick::Kick),
+    Reload(reload::Reload),
+    Drain(drain::Drain),
     Logs(logs::AdminLogs),
     LogLevel(log_level::LogLevel),
 }
@@ -35,6 +41,9 @@ impl Admin {
     pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
         match self.command {
             AdminCommand::Sessions(command) => command.run(remote).await,
+            AdminCommand::Kick(command) => command.run(remote).await,
+            AdminCommand::Reload(command) => command.run(remote).await,
+            AdminCommand::Drain(command) => command.run(remote).await,
             AdminCommand::Logs(command) => command.run(remote).await,
             AdminCommand::LogLevel(command) => command.run(remote).await,
         }

@@ -268,7 +268,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     /// Makes an account, unless the session ends before.
     async fn register(&mut self, user: String, password: Secret) -> Result<String, Over> {
         self.count().await?;
-        let job = Job::new(0, "register", None).with_user(Some(&user));
+        let job = Job::new(&self.shared.metrics, 0, "register", None).with_user(Some(&user));
         let work = async {
             let registering = commands::register(&user, &password, &self.shared, &self.peer);
             registering.await.map(|()| encode_ok(0, &Nothing {}))

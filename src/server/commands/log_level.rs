@@ -15,7 +15,7 @@ impl Command for SetLogLevel {
     async fn apply(self, member: &mut Member) -> Result<LogLevelReply, CommandError> {
         member.check_admin("log_level")?;
         let log = member.shared.log.get();
-        let level = &log.ok_or(CommandError::NoLog("log_level"))?.level;
+        let level = &log.ok_or(CommandError::NotOffered("log_level"))?.level;
         if let Some(wanted) = &self.level {
             let change = level.set(wanted).map_err(|error| {
                 BadRequest::of_field(0, "log_level", "level", error.to_string())

@@ -40,7 +40,7 @@ pub(in crate::server) async fn logs(
         member.check_admin("logs")?;
         let tail = member.shared.log.get();
         let tail = tail.map(|log| log.tail.clone());
-        let tail = tail.ok_or(CommandError::NoLog("logs"))?;
+        let tail = tail.ok_or(CommandError::NotOffered("logs"))?;
         let first = first(&tail, &logs);
         outbox
             .send(encode_begin(id, &LogsBegin { line: first }))

@@ -74,17 +74,19 @@ pub(super) fn take(
 impl Begun {
     fn who(&self) {
         let _span = self.span().entered();
-        let job = Job::new(self.id, "who", None);
+        let job = Job::new(&self.shared.metrics, self.id, "who", None);
         let who = commands::who(&self.ticket.member, self.room);
         let reply = encode_who_within(self.id, &who, self.room);
         self.reply(Some(job.close(Ok(reply).into())));
     }
 
     async fn say(&self, say: Say) {
-        let job = Job::new(self.id, "say", None);
+        let job = Job::new(&self.shared.metrics, self.id, "say", None);
         let work = async {
             let said = commands::say(say, &self.ticket.member).await?;
-            Ok(encode_ok(self.id, &said.done().await?))
+            let reply = said.done().await?;
+            self.shared.metrics.said(&reply);
+            Ok(encode_ok(self.id, &reply))
         };
         let outcome = job.guard(work).await;
         let error = outcome.reply.as_ref().err().map(WireError::from);

@@ -1,0 +1,129 @@
+// Who is connected, and what they move.
+"use strict";
+
+// Keeps the rows of a table as they are for what is still there, so that bars grow and what is
+// selected stays selected.
+class Rows {
+  #body; #make; #rows = new Map();
+
+  // `make` returns {row, update}.
+  constructor(table, make) {
+    [this.#body, this.#make] = [table.tBodies[0], make];
+  }
+
+  show(items) {
+    const gone = new Set(this.#rows.keys());
+    let next = this.#body.firstElementChild;
+    for (const item of items) {
+      gone.delete(item.key);
+      let known = this.#rows.get(item.key);
+      if (!known) {
+        known = this.#make(item);
+        this.#rows.set(item.key, known);
+      }
+      known.update(item);
+      if (known.row === next) next = next.nextElementSibling;
+      else this.#body.insertBefore(known.row, next);
+    }
+    for (const key of gone) {
+      this.#rows.get(key).row.remove();
+      this.#rows.delete(key);
+    }
+  }
+}
+
+function cell(row, label, className) {
+  const made = element("td", className);
+  made.setAttribute("role", "cell");
+  // On a narrow screen, where the head of the table has no room.
+  made.dataset.label = label;
+  row.append(made);
+  return made;
+}
+
+function tableRow(className) {
+  const row = element("tr", className);
+  row.setAttribute("role", "row");
+  return row;
+}
+
+// A name from outside: it is text, and in whichever direction it is written it moves nothing else.
+const name = (text, className) => element("bdi", className, text);
+
+function transferRow(transfer) {
+  const row = tableRow();
+  cell(row, "User").append(name(transfer.user));
+  const file = cell(row, "File", "file");
+  file.append(element("span", `tag ${transfer.cmd}`, transfer.cmd), " ", name(transfer.path, "path"));
+  const progress = cell(row, "Progress", "progress");
+  const bar = element("progress", transfer.cmd);
+  bar.setAttribute("aria-label", `${transfer.cmd} ${transfer.path}`);
+  const text = element("span", "amount");
+  progress.append(bar, text);
+  const speed = cell(row, "Rate", "number");
+  const left = cell(row, "Time left", "number");
+  const meter = new Meter();
+  const update = ({ size, offset, moved, at }) => {
+    meter.push(at, moved);
+    const perSecond = meter.rate();
+    if (size === undefined) {
+      bar.removeAttribute("value");
+      say(text, `${bytes(offset)} so far`);
+    } else {
+      const part = size === 0 ? 1 : Math.min(1, offset / size);
+      bar.value = part;
+      say(text, `${Math.floor(part * 100)} % of ${bytes(size)}`);
+    }
+    say(speed, perSecond === null ? "–" : rate(perSecond));
+    say(left, size === undefined || !perSecond ? "–" : duration(((size - offset) / perSecond) * 1000));
+  };
+  return { row, update };
+}
+
+function sessionRow(session) {
+  const row = tableRow();
+  cell(row, "User").append(name(session.user));
+  cell(row, "From").append(name(session.peer, "mono"));
+  const line = cell(row, "Line");
+  line.append(element("span", session.secure ? "tag tls" : "tag plain", session.secure ? "TLS" : "plain"));
+  if (session.dialect === "classic") line.append(" ", element("span", "tag", "classic"));
+  const since = cell(row, "Since");
+  since.title = session.since;
+  cell(row, "Session").append(element("span", "mono faint", session.session));
+  const transfers = cell(row, "Transfers", "number");
+  const update = ({ running, now }) => {
+    say(since, `${clock(session.since)}, ${duration(now - Date.parse(session.since))}`);
+    say(transfers, String(running));
+  };
+  return { row, update };
+}
+
+const transferRows = new Rows(byId("transfers"), transferRow);
+const sessionRows = new Rows(byId("sessions"), sessionRow);
+
+// Fills both tables with what a snapshot says.
+function showTables(snapshot) {
+  const now = Date.parse(snapshot.time);
+  const transfers = snapshot.list.flatMap((session) =>
+    session.transfers.map((transfer) => ({
+      ...transfer,
+      key: `${session.session} ${transfer.id} ${transfer.since}`,
+      user: session.user,
+      at: snapshot.at,
+    })),
+  );
+  transferRows.show(transfers);
+  sessionRows.show(snapshot.list.map((session) => ({ ...session, key: session.session, now })));
+  showCount("transfers", transfers.length, snapshot.transfers);
+  showCount("sessions", snapshot.list.length, snapshot.sessions);
+}
+
+function showCount(what, shown, all) {
+  // What ends between the two counts is in one of them only.
+  const more = shown === 0 ? 0 : Math.max(0, all - shown);
+  say(byId(`${what}-count`), all ? all.toLocaleString("en") : "");
+  byId(what).hidden = shown === 0;
+  byId(`${what}-empty`).hidden = shown !== 0;
+  byId(`${what}-more`).hidden = more === 0;
+  say(byId(`${what}-more`), more ? `and ${more.toLocaleString("en")} more` : "");
+}

@@ -1,0 +1,88 @@
+//! What most answers keep within, read from counts in buckets.
+
+use serde::Serialize;
+
+use crate::server::Latency;
+
+/// Seconds within which commands were answered.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Quantiles {
+    /// Half of them.
+    pub(super) p50: f64,
+    /// 99 of a hundred.
+    pub(super) p99: f64,
+}
+
+impl Quantiles {
+    /// Of the answers from `before` to `now`; nothing where there were none.
+    pub(super) fn between(before: &Latency, now: &Latency) -> Option<Self> {
+        let before = before.counts.iter().copied().chain(std::iter::repeat(0));
+        let counts = now.counts.iter().zip(before);
+        let counts: Vec<_> = counts.map(|(now, then)| now.saturating_sub(then)).collect();
+        Some(Self {
+            p50: quantile(now.bounds, &counts, 0.5)?,
+            p99: quantile(now.bounds, &counts, 0.99)?,
+        })
+    }
+}
+
+/// Where in its bucket the answer lies that a `part` of all are not slower than, as if a bucket's
+/// answers were spread over it evenly. What took longer than the last bound counts as that.
+#[expect(clippy::cast_precision_loss, reason = "no count comes near 2^53")]
+fn quantile(bounds: &[f64], counts: &[u64], part: f64) -> Option<f64> {
+    let wanted = counts.iter().sum::<u64>() as f64 * part;
+    let mut below = 0.0;
+    let mut lower = 0.0;
+    for (bound, count) in bounds.iter().zip(counts) {
+        let count = *count as f64;
+        if count > 0.0 && below + count >= wanted {
+            return Some(lower + (bound - lower) * (wanted - below) / count);
+        }
+        below += count;
+        lower = *bound;
+    }
+    counts.iter().any(|count| *count > 0).then_some(lower)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seconds, rounded: it is an estimate.
+    fn of(counts: [u64; 4], part: f64) -> Option<u64> {
+        let found = quantile(&[0.001, 0.01, 0.1], &counts, part)?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "small"
+        )]
+        Some((found * 1e6).round() as u64)
+    }
+
+    #[test]
+    fn a_quantile_lies_in_the_bucket_that_holds_it() {
+        assert_eq!(of([10, 0, 0, 0], 0.5), Some(500));
+        assert_eq!(of([5, 5, 0, 0], 0.5), Some(1000));
+        assert_eq!(of([50, 0, 50, 0], 0.99), Some(98_200));
+        assert_eq!(
+            of([0, 0, 0, 3], 0.5),
+            Some(100_000),
+            "beyond the last bound"
+        );
+        assert_eq!(of([0; 4], 0.5), None);
+    }
+
+    #[test]
+    fn only_what_came_since_then_counts() {
+        let counted = |fast, slow| Latency {
+            bounds: &[0.001, 0.01],
+            counts: vec![fast, slow, 0],
+        };
+        let now = counted(100, 4);
+        let all = Quantiles::between(&Latency::default(), &now).expect("there were some");
+        assert!(all.p50 < 0.001, "{all:?}");
+        let last = Quantiles::between(&counted(100, 0), &now).expect("there were some");
+        assert!(last.p50 > 0.001, "{last:?}");
+        assert_eq!(Quantiles::between(&now, &now), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! How often each command was closed and with which code, and how long that took.
+//!
+//! Three additions to numbers that are found once for a request: what is counted at every one must
+//! cost nothing that it would notice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::protocol::{ErrorCode, Request};
+
+/// Upper bounds of the times that are told apart, in seconds. What took longer is in one more.
+pub(super) const BOUNDS: [f64; 17] = [
+    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 60.0,
+];
+
+const BUCKETS: usize = BOUNDS.len() + 1;
+
+/// Commands that take as long as their file is, or as somebody wants to follow: their time says
+/// nothing about how fast the server answers.
+const OF_THEIR_OWN_LENGTH: [&str; 5] = ["cp", "get", "hash", "logs", "put"];
+
+/// What has no name of the protocol's: accounts that are made in the classic dialect, and requests
+/// that name no command that is offered.
+const OTHERS: [&str; 2] = ["register", UNKNOWN];
+
+const UNKNOWN: &str = "unknown";
+
+/// All commands, in the order of their names.
+#[derive(Debug)]
+pub(super) struct Commands(Vec<Arc<Counted>>);
+
+/// What is counted of one command.
+#[derive(Debug)]
+pub(in crate::server) struct Counted {
+    name: &'static str,
+    ok: AtomicU64,
+    errors: [AtomicU64; ErrorCode::ALL.len()],
+    buckets: [AtomicU64; BUCKETS],
+    nanos: AtomicU64,
+}
+
+impl Default for Commands {
+    fn default() -> Self {
+        let mut names = [Request::COMMANDS, &OTHERS].concat();
+        names.sort_unstable();
+        Self(names.into_iter().map(Counted::new).map(Arc::new).collect())
+    }
+}
+
+impl Commands {
+    /// Where the command of that name is counted.
+    pub(super) fn of(&self, cmd: &str) -> Arc<Counted> {
+        let found = self.0.binary_search_by_key(&cmd, |command| command.name);
+        let found = found.or_else(|_| self.0.binary_search_by_key(&UNKNOWN, |one| one.name));
+        Arc::clone(&self.0[found.unwrap_or_default()])
+    }
+
+    /// What was counted of each command, in the order of their names.
+    pub(super) fn counts(&self) -> Vec<CommandCounts> {
+        self.0.iter().map(|command| command.counts()).collect()
+    }
+
+    /// See [`Server::latency`](crate::server::Server::latency).
+    pub(super) fn latency(&self) -> Latency {
+        let mut counts = vec![0; BUCKETS];
+        let answered = |one: &&Arc<Counted>| !OF_THEIR_OWN_LENGTH.contains(&one.name);
+        for command in self.0.iter().filter(answered) {
+            for (sum, bucket) in counts.iter_mut().zip(&command.buckets) {
+                *sum += bucket.load(Ordering::Relaxed);
+            }
+        }
+        Latency {
+            bounds: &BOUNDS,
+            counts,
+        }
+    }
+}
+
+impl Counted {
+    fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            ok: AtomicU64::new(0),
+            errors: [const { AtomicU64::new(0) }; ErrorCode::ALL.len()],
+            buckets: [const { AtomicU64::new(0) }; BUCKETS],
+            nanos: AtomicU64::new(0),
+        }
+    }
+
+    /// One was closed, with that code unless it succeeded.
+    pub(in crate::server) fn closed(&self, code: Option<ErrorCode>, took: Duration) {
+        let outcome = code.map_or(Some(&self.ok), |code| self.errors.get(code as usize));
+        if let Some(outcome) = outcome {
+            outcome.fetch_add(1, Ordering::Relaxed);
+        }
+        let seconds = took.as_secs_f64();
+        let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    fn counts(&self) -> CommandCounts {
+        let load = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let codes = ErrorCode::ALL.into_iter().zip(&self.errors);
+        CommandCounts {
+            cmd: self.name,
+            ok: load(&self.ok),
+            errors: codes.map(|(code, number)| (code, load(number))).collect(),
+            latency: Latency {
+                bounds: &BOUNDS,
+                counts: self.buckets.iter().map(load).collect(),
+            },
+            time: Duration::from_nanos(load(&self.nanos)),
+        }
+    }
+}
+
+/// What was counted of a command since the start.
+#[derive(Debug, Clone)]
+pub struct CommandCounts {
+    /// Its name; `unknown` where a request named none that is offered.
+    pub cmd: &'static str,
+    /// How many succeeded.
+    pub ok: u64,
+    /// How many failed, by code.
+    pub errors: Vec<(ErrorCode, u64)>,
+    /// How long they took.
+    pub latency: Latency,
+    /// How long they took in all.
+    pub time: Duration,
+}
+
+/// How many commands took how long since the start. The difference of two of them is that of the
+/// time between.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Latency {
+    /// Seconds that a command took at most, growing.
+    pub bounds: &'static [f64],
+    /// How many took at most that bound, and longer than the one before it. There is one more than
+    /// there are bounds: those that took longer than the last.
+    pub counts: Vec<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_counted_by_its_name_its_code_and_its_time() {
+        let commands = Commands::default();
+        let ping = commands.of("ping");
+        ping.closed(None, Duration::from_micros(100));
+        ping.closed(None, Duration::from_micros(101));
+        ping.closed(Some(ErrorCode::Internal), Duration::from_secs(3600));
+        let counts = commands.counts();
+        let ping = counts.iter().find(|one| one.cmd == "ping").expect("ping");
+        assert_eq!(ping.ok, 2);
+        let failed = ping.errors.iter().filter(|(_, number)| *number > 0);
+        let failed: Vec<_> = failed.copied().collect();
+        assert_eq!(failed, [(ErrorCode::Internal, 1)]);
+        assert_eq!(ping.latency.counts[..3], [1, 1, 0]);
+        assert_eq!(ping.latency.counts[BOUNDS.len()], 1);
+        assert_eq!(ping.time, Duration::from_micros(3_600_000_201));
+    }
+
+    #[test]
+    fn every_command_has_a_place_of_its_own_and_what_is_none_has_one_together() {
+        let commands = Commands::default();
+        for name in Request::COMMANDS.iter().chain(&OTHERS) {
+            assert_eq!(commands.of(name).name, *name);
+        }
+        assert_eq!(commands.of("format c:").name, "unknown");
+        assert_eq!(commands.0.len(), Request::COMMANDS.len() + 2);
+    }
+
+    #[test]
+    fn the_time_of_a_transfer_is_not_how_fast_the_server_answers() {
+        let commands = Commands::default();
+        let took = Duration::from_millis(7);
+        commands.of("get").closed(None, took);
+        commands.of("put").closed(None, took);
+        assert_eq!(commands.latency().counts.iter().sum::<u64>(), 0);
+        commands.of("ls").closed(None, took);
+        commands.of("stat").closed(Some(ErrorCode::NotFound), took);
+        let latency = commands.latency();
+        assert_eq!(latency.counts.iter().sum::<u64>(), 2);
+        assert_eq!(
+            latency.counts[latency.bounds.partition_point(|at| *at < 0.007)],
+            2
+        );
+    }
+}
