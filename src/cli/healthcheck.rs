@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use axum::body::Body;
 use clap::Args;
 use hyper::client::conn::http1;
@@ -36,7 +36,9 @@ pub(super) struct Healthcheck {
 
 impl Healthcheck {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
-        let config = Config::load(self.config.as_deref(), config::environment())?;
+        // Engines know 0 and 1 only, so it is not said by a code of its own.
+        let config = Config::load(self.config.as_deref(), config::environment())
+            .map_err(|error| anyhow!("{error}"))?;
         let address = reachable(config.ops.listen.unwrap_or(config.server.listen));
         let asking = async {
             match config.ops.listen {

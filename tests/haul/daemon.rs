@@ -186,6 +186,14 @@ impl Daemon {
         &self.data
     }
 
+    /// That of its certificate, as it has logged it.
+    pub(crate) fn fingerprint(&self) -> &str {
+        let mut lines = self.started.iter();
+        let line = lines.find(|line| line["event"] == "certificate");
+        line.and_then(|line| line["fingerprint"].as_str())
+            .expect("said at the start")
+    }
+
     /// The process.
     pub(crate) fn id(&self) -> Pid {
         Pid::from_child(&self.process)

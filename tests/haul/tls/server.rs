@@ -265,15 +265,10 @@ async fn a_bad_new_certificate_is_refused_and_the_old_one_stays() {
 async fn a_server_that_starts_again_shows_the_same_certificate() {
     let place = tempfile::tempdir().expect("a directory");
     let data = place.path().join("data");
-    let line = |daemon: &Daemon| {
-        let mut lines = daemon.started.iter();
-        let found = lines.find(|line| line["message"] == "certificate");
-        found.expect("a certificate")["fingerprint"].clone()
-    };
     let first = Daemon::start_on(&data);
-    let shown = line(&first);
+    let shown = first.fingerprint().to_owned();
     first.terminate();
     let second = Daemon::start_on(&data);
-    assert_eq!(line(&second), shown);
+    assert_eq!(second.fingerprint(), shown);
     second.terminate();
 }
