@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::output::safe;
 use super::trust;
 use crate::client::{ClientError, Lost};
-use crate::config::{ConfigError, LogFormat};
+use crate::config::ConfigError;
 use crate::protocol::ErrorCode;
 use crate::server::TlsError;
 use crate::telemetry;
@@ -151,18 +151,8 @@ fn is_configuration(error: &anyhow::Error) -> bool {
     error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(TlsError::HalfSet))
 }
 
-/// Says why the daemon's arguments make no sense, in one line: in a log, each line is read alone.
-pub(super) fn tell_parsing(what: &str, error: &clap::Error) {
-    let said = parsing(what, error);
-    // No configuration was read that could say otherwise.
-    if telemetry::is_json_beside(LogFormat::Auto) {
-        telemetry::say_beside("can_not_start", &said);
-    } else {
-        let _ = writeln!(io::stderr(), "{}", safe(&format!("haul: {what}: {said}")));
-    }
-}
-
-fn parsing(what: &str, error: &clap::Error) -> String {
+/// Why arguments make no sense, in one line.
+pub(super) fn parsing(what: &str, error: &clap::Error) -> String {
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim);
     let first = lines.next().unwrap_or_default();

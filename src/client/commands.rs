@@ -10,8 +10,8 @@ use crate::protocol::{
     Accept, Algorithm, Cd, Cp, Decline, Df, DfReply, Discard, Entry, Hash, HashReply, Hello,
     HelloReply, Help, HelpReply, History, HistoryReply, IfExists, Join, Leave, Ls, LsReply, Mkdir,
     Mv, Offers, OffersReply, Passwd, Ping, Pwd, Quit, ResumableUpload, Rm, Say, SayReply, Secret,
-    SendTo, SessionEntry, Sessions, Stat, StatReply, TimeReply, Unwatch, Uploads, Watch,
-    WatchReply, Who, WhoReply, Whoami, WhoamiReply,
+    SendTo, SessionEntry, Sessions, Stat, StatReply, TimeReply, Unwatch, Uploads, UserEntry, Users,
+    Watch, WatchReply, Who, WhoReply, Whoami, WhoamiReply,
 };
 
 /// Each asks the server once and fails as [`Client::call`] does.
@@ -49,6 +49,23 @@ impl Client {
             page = match reply.cursor {
                 None => return Ok(all),
                 cursor => Sessions {
+                    cursor,
+                    limit: None,
+                },
+            };
+        }
+    }
+
+    /// Who has an account. Only a user with the admin right may ask.
+    pub async fn users(&self) -> Result<Vec<UserEntry>, ClientError> {
+        let mut all = Vec::new();
+        let mut page = Users::default();
+        loop {
+            let reply = self.call(page).await?;
+            all.extend(reply.users);
+            page = match reply.cursor {
+                None => return Ok(all),
+                cursor => Users {
                     cursor,
                     limit: None,
                 },

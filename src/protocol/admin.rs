@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::reply::FolderView;
 use super::request::number;
 
 /// `sessions`: the sessions that are there, and what each has under way.
@@ -240,4 +241,55 @@ pub struct DrainReply {
     pub sessions: u64,
     /// Milliseconds after which what still runs is cut off.
     pub within_ms: u64,
+}
+
+/// `users`: who has an account.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Users {
+    /// The most users in the reply, which holds fewer where they would not fit in a frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<NonZeroU32>,
+    /// The `cursor` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// The reply to `users`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsersReply {
+    /// A page of users, by name.
+    pub users: Vec<UserEntry>,
+    /// Present while there is more: the `cursor` of the next `users`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// A user who has an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserEntry {
+    /// The name.
+    pub user: String,
+    /// Whether the user has the admin right.
+    pub admin: bool,
+    /// Whether the account is kept from logging in.
+    pub disabled: bool,
+    /// Sessions that are there.
+    pub sessions: u64,
+    /// Bytes in the home, if the server has counted them since its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
+    /// Most bytes; absent means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Files in the home, if the server has counted them since its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    /// Most files; absent means no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_limit: Option<u64>,
+    /// When the account was made.
+    pub created: Timestamp,
+    /// The shared folders that the user sees.
+    pub folders: Vec<FolderView>,
 }

@@ -26,7 +26,7 @@ mod secret;
 pub use admin::{
     Drain, DrainReply, Kick, KickReply, LogLevel, LogLevelReply, Logs, LogsBegin, LogsReply,
     ReloadReply, ReloadSettings, SessionDialect, SessionEntry, Sessions, SessionsReply,
-    SetLogLevel, SettingChange, TransferEntry,
+    SetLogLevel, SettingChange, TransferEntry, UserEntry, Users, UsersReply,
 };
 pub use datagram::{
     Ack, Datagram, DatagramKey, DatagramRequest, Discovered, MAX_DATAGRAM, SIGNATURE, Signed,

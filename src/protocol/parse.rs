@@ -42,9 +42,6 @@ impl BadRequest {
 /// The longest part of a request that an error repeats.
 const MAX_QUOTED: usize = 200;
 
-/// Commands of version 1 that this server answers with `unsupported`.
-const NOT_OFFERED: &[&str] = &["users"];
-
 /// The two fields that every request has; the others are looked at once `cmd` is known.
 #[derive(Deserialize)]
 pub(super) struct Head {
@@ -83,18 +80,12 @@ impl Head {
     /// What to answer if no command is called that.
     pub(super) fn unknown(self) -> BadRequest {
         let cmd = quoted(&self.cmd);
-        let not_offered = NOT_OFFERED.iter().find(|name| **name == self.cmd);
-        let unsupported = not_offered.is_some();
         BadRequest {
             id: self.id,
-            cmd: not_offered.copied(),
+            cmd: None,
             field: Some("cmd".into()),
-            message: if unsupported {
-                format!("this server does not offer `{cmd}`; `help` lists what it does")
-            } else {
-                format!("unknown command `{cmd}`; `help` lists them")
-            },
-            unsupported,
+            message: format!("unknown command `{cmd}`; `help` lists them"),
+            unsupported: false,
         }
     }
 }
@@ -315,13 +306,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_command_is_bad_and_one_of_a_later_feature_is_unsupported() {
+    fn an_unknown_command_is_bad() {
         let bad = refused(r#"{"id":5,"cmd":"fly"}"#);
         assert_eq!(
             (bad.field.as_deref(), bad.unsupported),
             (Some("cmd"), false)
         );
-        assert!(refused(r#"{"id":5,"cmd":"users","limit":7}"#).unsupported);
     }
 
     #[test]

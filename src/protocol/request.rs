@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::admin::{
     Drain, DrainReply, Kick, KickReply, LogLevelReply, Logs, LogsReply, ReloadReply,
-    ReloadSettings, Sessions, SessionsReply, SetLogLevel,
+    ReloadSettings, Sessions, SessionsReply, SetLogLevel, Users, UsersReply,
 };
 use super::live::{
     Accept, Decline, History, HistoryReply, Join, Leave, MembersReply, Offers, OffersReply, Say,
@@ -124,6 +124,7 @@ requests! {
     "unwatch" Unwatch -> Nothing,      "watch",                 "hear no more of it";
     "ticket"  Ticket  -> TicketReply,  "",                      "the right to speak by datagram for this session";
     "sessions" Sessions -> SessionsReply, "[limit cursor]",     "who is there and what each has under way; for admins";
+    "users" Users -> UsersReply, "[limit cursor]", "who has an account, with use and rights; for admins";
     "kick" Kick -> KickReply, "session | user", "end a session, or all of a user; for admins";
     "reload" ReloadSettings -> ReloadReply, "[dry_run]", "read the settings and the certificate again; for admins";
     "drain" Drain -> DrainReply, "", "stop the server once what runs has ended; for admins";

@@ -292,6 +292,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Offers(command) => self.in_order(job, id, command).await,
             Request::Accept(command) => self.beside(job, id, command).await,
             Request::Decline(command) => self.in_order(job, id, command).await,
+            Request::Users(command) => self.in_order(job, id, command).await,
             Request::Kick(command) => self.in_order(job, id, command).await,
             Request::ReloadSettings(command) => self.in_order(job, id, command).await,
             Request::Drain(_) => {

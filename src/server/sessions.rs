@@ -1,6 +1,6 @@
 //! The sessions that are there, and what each has under way: what an operator looks at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -143,6 +143,15 @@ impl Sessions {
             (Dialect::Classic, true),
         ];
         each.map(|(dialect, secure)| (dialect, secure, kinds[kind(dialect, secure)]))
+    }
+
+    /// How many each user has.
+    pub(super) fn count_by_user(&self) -> HashMap<String, u64> {
+        let mut counts = HashMap::new();
+        for present in self.lock().present.values() {
+            *counts.entry(present.user.to_string()).or_default() += 1;
+        }
+        counts
     }
 
     /// Ends those that are `wanted`, by session and user; how many that were.

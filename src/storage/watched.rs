@@ -59,6 +59,18 @@ impl Store {
         uses
     }
 
+    /// Bytes and files in the home of that name, if they were counted lately. Asks no disk.
+    #[must_use]
+    pub fn counted_home(&self, name: &str) -> Option<(u64, u64)> {
+        let spaces = self.open_spaces();
+        let home = spaces.iter().find(|space| {
+            let id = space.id();
+            id.area == Area::Homes && id.name == name
+        })?;
+        let used = home.ledger().used()?;
+        Some((used.bytes, used.files))
+    }
+
     /// Bytes of the disk that are free, and all that it has. May block on the disk.
     ///
     /// # Errors

@@ -57,6 +57,7 @@ async fn without_the_admin_right_nothing_is_told() {
     let mut alice = server.log_in("alice").await;
     for request in [
         json!({"cmd": "sessions"}),
+        json!({"cmd": "users"}),
         json!({"cmd": "kick", "user": "bob"}),
         json!({"cmd": "reload"}),
         json!({"cmd": "drain"}),
@@ -206,4 +207,57 @@ async fn an_operator_stops_a_server_and_what_runs_may_end() {
     assert_eq!(root.final_reply(7).await["ok"]["size"], 200_000);
     let stopped = daemon.stopped();
     assert_eq!(stopped.code, Some(0));
+}
+
+#[tokio::test]
+async fn an_operator_sees_who_has_an_account_page_by_page() {
+    let server = TestServer::start().await;
+    server.add_admin("root").await;
+    let mut alice = server.log_in("alice").await;
+    alice.put("a", b"hello").await;
+    let mut root = server.log_in("root").await;
+    let all = root.ok(json!({"cmd": "users"})).await;
+    let users = all["users"].as_array().expect("a list");
+    let names: Vec<_> = users.iter().map(|user| user["user"].clone()).collect();
+    assert_eq!(json!(names), json!(["alice", "bob", "root"]));
+    assert_eq!(users[0]["sessions"], 1);
+    assert_eq!(
+        (&users[0]["used"], &users[0]["files"]),
+        (&json!(5), &json!(1))
+    );
+    assert_eq!(users[1]["sessions"], 0);
+    assert_eq!(users[1]["admin"], false);
+    assert_eq!(users[2]["admin"], true);
+    let first = root.ok(json!({"cmd": "users", "limit": 2})).await;
+    let next = json!({"cmd": "users", "limit": 2, "cursor": first["cursor"]});
+    let second = root.ok(next).await;
+    assert_eq!(second["users"][0]["user"], "root");
+    assert!(second.get("cursor").is_none(), "{second}");
+}
+
+#[tokio::test]
+async fn the_admin_right_comes_and_goes_while_a_session_is_open() {
+    let place = tempfile::tempdir().expect("a directory");
+    let data = place.path().join("data");
+    let daemon = Daemon::start_on(&data);
+    operate(&data, "user add alice", "correct horse\n");
+    let mut alice = RawClient::connect(&*daemon.address).await;
+    alice
+        .ok(json!({"cmd": "login", "user": "alice", "password": PASSWORD}))
+        .await;
+    alice.fails(json!({"cmd": "sessions"}), "denied").await;
+    operate(&data, "user set alice --admin", "");
+    soon("the right is there", async || {
+        let who = alice.ok(json!({"cmd": "whoami"})).await;
+        (who["admin"] == true).then_some(())
+    })
+    .await;
+    alice.ok(json!({"cmd": "sessions"})).await;
+    operate(&data, "user set alice --no-admin", "");
+    soon("the right is gone", async || {
+        let who = alice.ok(json!({"cmd": "whoami"})).await;
+        (who["admin"] == false).then_some(())
+    })
+    .await;
+    alice.fails(json!({"cmd": "sessions"}), "denied").await;
 }

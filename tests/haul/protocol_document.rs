@@ -253,15 +253,18 @@ fn every_error_code_stands_in_the_table_and_is_retryable_as_it_says() {
     assert_eq!(documented, codes);
 }
 
-#[test]
-fn what_is_said_not_to_be_offered_is_answered_unsupported() {
+#[tokio::test]
+async fn what_a_server_may_not_offer_is_answered_unsupported() {
     let commands: Vec<_> = rows(section("## 14."))
         .flat_map(|row| words_in_backticks(row[0]))
         .collect();
-    assert!(!commands.is_empty(), "the table is read");
+    assert_eq!(commands.len(), 4, "the table is read");
+    let server = TestServer::start_with(|config| config.server.datagrams = false).await;
+    server.add_admin("root").await;
+    let mut root = server.log_in("root").await;
     for command in commands {
-        let refused = Request::parse(format!(r#"{{"cmd":"{command}"}}"#).as_bytes());
-        assert!(refused.expect_err(command).unsupported, "{command}");
+        root.fails(serde_json::json!({"cmd": command}), "unsupported")
+            .await;
     }
 }
 

@@ -6,6 +6,7 @@ mod log_level;
 mod logs;
 mod reload;
 mod sessions;
+mod users;
 
 use clap::{Args, Subcommand};
 
@@ -22,6 +23,7 @@ pub(super) struct Admin {
 #[derive(Debug, Subcommand)]
 enum AdminCommand {
     Sessions(sessions::Sessions),
+    Users(users::Users),
     Kick(kick::Kick),
     Reload(reload::Reload),
     Drain(drain::Drain),
@@ -41,6 +43,7 @@ impl Admin {
     pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
         match self.command {
             AdminCommand::Sessions(command) => command.run(remote).await,
+            AdminCommand::Users(command) => command.run(remote).await,
             AdminCommand::Kick(command) => command.run(remote).await,
             AdminCommand::Reload(command) => command.run(remote).await,
             AdminCommand::Drain(command) => command.run(remote).await,

@@ -35,6 +35,7 @@ mod sessions;
 mod stat;
 mod ticket;
 mod uploads;
+mod users;
 mod watch;
 mod who;
 mod whoami;

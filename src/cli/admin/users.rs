@@ -1,0 +1,46 @@
+//! `haul admin users`
+
+use clap::Args;
+
+use crate::cli::output::{local_time, safe, size};
+use crate::cli::remote::Remote;
+use crate::cli::table::table;
+use crate::protocol::{FolderView, UserEntry};
+
+/// List who has an account, with what they use and may
+///
+/// What a home holds is known once it was used since the server started.
+#[derive(Debug, Args)]
+pub(super) struct Users {}
+
+impl Users {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let users = remote.client.users().await?;
+        remote.output.list(&users, || {
+            let rows: Vec<_> = users.iter().map(row).collect();
+            table(
+                [
+                    "USER", "ROLE", "STATE", "SESSIONS", "USED", "OF", "FILES", "SINCE", "FOLDERS",
+                ],
+                &rows,
+            )
+        })
+    }
+}
+
+fn row(user: &UserEntry) -> [String; 9] {
+    let unknown = || "?".to_owned();
+    let folder = |view: &FolderView| format!("{} ({})", view.name, view.rights.join(","));
+    let folders: Vec<_> = user.folders.iter().map(folder).collect();
+    [
+        safe(&user.user).into_owned(),
+        if user.admin { "admin" } else { "user" }.into(),
+        if user.disabled { "disabled" } else { "" }.into(),
+        user.sessions.to_string(),
+        user.used.map_or_else(unknown, size),
+        user.limit.map_or("-".into(), size),
+        user.files.map_or_else(unknown, |files| files.to_string()),
+        local_time(user.created),
+        safe(&folders.join(" ")).into_owned(),
+    ]
+}
