@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{field, info, warn};
 
@@ -113,7 +113,7 @@ impl Serve {
         let shutdown = Shutdown::default();
         let running = Arc::new(OnceLock::new());
         // From before the first thing that may take long.
-        let reload = obey_signals(&config, logs, &shutdown, &running)?;
+        let reload = obey_signals(&config, logs.clone(), &shutdown, &running)?;
         let data = &config.server.data;
         if config.server.require_mount {
             storage::check_mounted(data)?;
@@ -121,6 +121,17 @@ impl Serve {
         // First of all, so that a taken port leaves nothing behind.
         let (listener, datagrams) = listen(&config.server).await?;
         let for_operators = listen_for_operators(&config.ops).await?;
+        let ops = for_operators.as_ref().map(TcpListener::local_addr);
+        let ops = ops
+            .transpose()
+            .context("can not tell the port of ops.listen")?;
+        // Until the end of the process, of which operators want to know why it does not serve.
+        let (made, server_made) = oneshot::channel();
+        let stop = CancellationToken::new();
+        let _stop_ops = stop.clone().drop_guard();
+        if let Some(listener) = for_operators {
+            tokio::spawn(show(listener, server_made, logs, stop));
+        }
         let store = Store::open(data)?;
         let accounts = Accounts::open(data)
             .await?
@@ -136,6 +147,7 @@ impl Serve {
         let address = listener.local_addr().context("can not tell the port")?;
         let watched = is_watched();
         let first = first_admin(&accounts, data, watched).await?;
+        let _ = made.send(server.clone());
         say_what_to_do_next(
             address,
             data,
@@ -143,10 +155,6 @@ impl Serve {
             first.as_ref(),
             watched,
         );
-        let ops = for_operators.as_ref().map(TcpListener::local_addr);
-        let ops = ops
-            .transpose()
-            .context("can not tell the port of ops.listen")?;
         info!(
             name: "listening",
             %address,
@@ -164,16 +172,29 @@ impl Serve {
         service.ready(address);
         tokio::spawn(service.watch(server.clone(), address, shutdown.drain.clone()));
         tokio::spawn(reloading.whenever(reload));
-        let stop = CancellationToken::new();
-        let _stop_ops = stop.clone().drop_guard();
-        if let Some(listener) = for_operators {
-            tokio::spawn(ops::run(listener, server.clone(), stop));
-        }
         server.run_until(listener, shutdown).await;
         warn_if_degraded(server);
         info!(name: "stopped", "stopped");
         Ok(())
     }
+}
+
+/// Shows operators what there is to see, from before there is a server until `stop`.
+async fn show(
+    listener: TcpListener,
+    made: oneshot::Receiver<Server>,
+    logs: Logs,
+    stop: CancellationToken,
+) {
+    let server = async {
+        match made.await {
+            Ok(server) => server,
+            // It could not start; the process ends.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let lost_lines = move || logs.lost_lines().unwrap_or_default() as u64;
+    ops::run(listener, server, lost_lines, stop).await;
 }
 
 /// Obeys signals from now on; what it returns is notified when the configuration is to be read

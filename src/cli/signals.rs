@@ -83,6 +83,12 @@ impl Logs {
         }
     }
 
+    /// Lines that were lost since the start; nothing to tell once it has ended.
+    pub(super) fn lost_lines(&self) -> Option<usize> {
+        let telemetry = self.0.try_lock().ok()?;
+        telemetry.as_ref().map(Telemetry::lost_lines)
+    }
+
     /// Ends the process after `time`, if it has not ended by then. A thread, because what it waits
     /// for may be the one that hangs.
     fn end_within(&self, time: Duration) {

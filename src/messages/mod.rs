@@ -273,6 +273,12 @@ impl Messages {
         }
     }
 
+    /// Messages that wait to be stored.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        WAITING.saturating_sub(self.shared.permits.available_permits())
+    }
+
     /// Waits until all that was asked before is kept.
     pub async fn settle(&self) {
         let (settled, done) = oneshot::channel();

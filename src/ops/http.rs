@@ -28,11 +28,11 @@ const UNTAKEN: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Answers what `routes` has until `stop`; what is being answered then is cut off.
-pub(super) async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) {
+pub(super) async fn serve(listener: &TcpListener, routes: Router, stop: CancellationToken) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
-        let accepting = stop.run_until_cancelled(accept(&listener, &room));
+        let accepting = stop.run_until_cancelled(accept(listener, &room));
         let Some((stream, permit)) = accepting.await else {
             break;
         };

@@ -10,9 +10,15 @@ mod host;
 mod http;
 mod lines;
 mod live;
+mod metrics;
 mod page;
+mod probe;
 mod quantiles;
+mod ready;
 mod room;
+
+use std::future::Future;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn;
@@ -23,20 +29,42 @@ use tokio_util::sync::CancellationToken;
 use self::board::Board;
 use crate::server::Server;
 
-/// Answers until `stop`.
-pub async fn run(listener: TcpListener, server: Server, stop: CancellationToken) {
+/// Answers until `stop`: that the process is alive, and all else once there is a `server`.
+/// `lost_lines` tells how many lines of the log were lost.
+pub async fn run(
+    listener: TcpListener,
+    server: impl Future<Output = Server>,
+    lost_lines: impl Fn() -> u64 + Send + Sync + 'static,
+    stop: CancellationToken,
+) {
+    let no_longer = stop.child_token();
+    let server = tokio::select! {
+        server = server => server,
+        () = http::serve(&listener, routes_at_start(), no_longer.clone()) => return,
+    };
+    // What is connected comes again, and finds the server.
+    no_longer.cancel();
     let board = Board::new(server.clone());
-    let routes = routes(server).merge(page_routes(board.clone()));
+    let routes = routes(server, Arc::new(lost_lines)).merge(page_routes(board.clone()));
     tokio::select! {
-        () = http::serve(listener, routes, stop) => {}
+        () = http::serve(&listener, routes, stop) => {}
         () = board.keep() => {}
     }
 }
 
-fn routes(server: Server) -> Router {
+fn routes_at_start() -> Router {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(ready::starting))
+}
+
+fn routes(server: Server, lost_lines: metrics::LostLines) -> Router {
+    let (ready, metrics) = (ready::routes(&server), metrics::routes(&server, lost_lines));
     Router::new()
         .route("/healthz", get(health::healthz))
         .with_state(server)
+        .merge(ready)
+        .merge(metrics)
 }
 
 /// What people look at. It names users and files, so no other site may read it in their browsers.

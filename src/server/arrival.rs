@@ -27,6 +27,20 @@ pub(super) struct Refusals {
     pub(super) visitor: Occasional,
 }
 
+impl Refusals {
+    /// Connections since the start that were closed before their session, by why.
+    pub(super) fn counts(&self) -> [(&'static str, u64); 6] {
+        [
+            ("network", self.network.total()),
+            ("address", self.address.total()),
+            ("proxy_header", self.header.total()),
+            ("not_spoken", self.opening.total()),
+            ("silent", self.silent.total()),
+            ("handshake", self.handshake.total()),
+        ]
+    }
+}
+
 /// A connection that has a seat.
 #[derive(Debug)]
 pub(super) struct Arrival {

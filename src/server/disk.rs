@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::future::BoxFuture;
@@ -23,6 +24,45 @@ const SHARE: usize = 4;
 pub(super) struct Disks {
     threads: usize,
     users: Mutex<HashMap<UserName, Weak<Semaphore>>>,
+    load: Arc<Load>,
+}
+
+/// How much work there is for the disk.
+#[derive(Debug, Default)]
+struct Load {
+    waiting: AtomicUsize,
+    running: AtomicUsize,
+}
+
+/// One piece of work, counted as waiting or running until it is dropped.
+#[derive(Debug)]
+struct Piece {
+    load: Arc<Load>,
+    runs: bool,
+}
+
+impl Piece {
+    fn waits(load: &Arc<Load>) -> Self {
+        load.waiting.fetch_add(1, Ordering::Relaxed);
+        Self {
+            load: Arc::clone(load),
+            runs: false,
+        }
+    }
+
+    fn run(&mut self) {
+        self.runs = true;
+        self.load.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.load.running.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let Load { waiting, running } = &*self.load;
+        let counted = if self.runs { running } else { waiting };
+        counted.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Disks {
@@ -31,7 +71,15 @@ impl Disks {
         Self {
             threads,
             users: Mutex::default(),
+            load: Arc::default(),
         }
+    }
+
+    /// The threads that there are, the pieces of work that run on them, and those that wait.
+    pub(super) fn load(&self) -> (usize, usize, usize) {
+        let Load { waiting, running } = &*self.load;
+        let load = |number: &AtomicUsize| number.load(Ordering::Relaxed);
+        (self.threads, load(running), load(waiting))
     }
 
     /// The part of `user`, the same for all of their sessions.
@@ -44,7 +92,10 @@ impl Disks {
             users.insert(user.clone(), Arc::downgrade(&turns));
             turns
         });
-        Disk { turns }
+        Disk {
+            turns,
+            load: Arc::clone(&self.load),
+        }
     }
 }
 
@@ -52,6 +103,7 @@ impl Disks {
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     turns: Arc<Semaphore>,
+    load: Arc<Load>,
 }
 
 impl Disk {
@@ -64,10 +116,12 @@ impl Disk {
         T: Send + 'static,
         F: FnOnce() -> Result<T, StorageError> + Send + 'static,
     {
+        let mut piece = Piece::waits(&self.load);
         let turn = self.turns.clone().acquire_owned().await;
         let work = spawn_blocking(move || {
+            piece.run();
             let result = work();
-            drop(turn);
+            drop((turn, piece));
             result
         });
         match work.await {

@@ -342,8 +342,13 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Ok(said) => said,
             Err(error) => return self.finish(job, Err(error)).await,
         };
+        let shared = Arc::clone(&self.session.shared);
         self.spawn(async move {
-            let work = async { Ok(encode_ok(id, &said.done().await?)) };
+            let work = async {
+                let reply = said.done().await?;
+                shared.metrics.said(&reply);
+                Ok(encode_ok(id, &reply))
+            };
             let outcome = job.guard(work).await;
             let reply = job.close(outcome);
             gone.run_until_cancelled(outbox.send(reply)).await;

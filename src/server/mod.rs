@@ -54,7 +54,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::datagrams::bind;
 pub use self::error::CommandError;
-pub use self::metrics::{CommandCounts, Latency};
+pub use self::metrics::{CommandCounts, Figures, Latency, LoginMethod, Queues, Stage};
 pub use self::peer::Peer;
 pub use self::sessions::Overview;
 pub use self::tls::{ServerCertificate, TlsError};
@@ -241,6 +241,7 @@ impl Server {
     /// As [`Self::run`], with both steps of the shutdown in the caller's hand: `stop` cuts off what
     /// still runs. It is cancelled by itself at the end of the time for that.
     pub async fn run_until(&self, listener: TcpListener, shutdown: Shutdown) {
+        self.shared.metrics.serves_until(&shutdown);
         tokio::select! {
             () = datagrams::run(&self.shared, &shutdown) => {}
             () = listener::run(self, listener, shutdown.clone()) => {}
@@ -297,7 +298,7 @@ impl Server {
     /// way counts.
     #[must_use]
     pub fn traffic(&self) -> (u64, u64) {
-        let Traffic { received, sent } = &*self.shared.traffic;
+        let Traffic { received, sent, .. } = &*self.shared.traffic;
         (
             received.load(Ordering::Relaxed),
             sent.load(Ordering::Relaxed),
@@ -316,6 +317,25 @@ impl Server {
     #[must_use]
     pub fn commands(&self) -> Vec<CommandCounts> {
         self.shared.metrics.commands()
+    }
+
+    /// All that the server knows of itself now, without asking a disk or a database: it waits for
+    /// nothing, and nothing waits for it.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures::of(&self.shared)
+    }
+
+    /// How far the server is.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.shared.metrics.stage()
+    }
+
+    /// The files of this server.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.shared.store
     }
 
     /// Whether the disk has failed to keep something since the start. What was acknowledged is

@@ -1,7 +1,7 @@
 //! How far a get or put is, and what all of them move.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 
@@ -10,13 +10,28 @@ use crate::protocol::TransferEntry;
 /// Stands for a size that nobody knows yet.
 const UNKNOWN: u64 = u64::MAX;
 
-/// Bytes of files that a server has moved since its start, finished or not.
+/// Bytes of files that a server has moved since its start, finished or not, and what moves them.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     /// From clients.
     pub(super) received: AtomicU64,
     /// To clients.
     pub(super) sent: AtomicU64,
+    /// Gets that are not answered yet.
+    pub(super) gets: AtomicUsize,
+    /// Puts that are not answered yet.
+    pub(super) puts: AtomicUsize,
+}
+
+impl Traffic {
+    /// Those of this kind that are not answered yet, where they are counted.
+    fn running(&self, direction: Direction) -> Option<&AtomicUsize> {
+        match direction {
+            Direction::Get => Some(&self.gets),
+            Direction::Put => Some(&self.puts),
+            Direction::Logs => None,
+        }
+    }
 }
 
 /// Which way a transfer goes.
@@ -56,6 +71,9 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn of(what: What) -> Self {
+        if let Some(running) = what.traffic.running(what.direction) {
+            running.fetch_add(1, Ordering::Relaxed);
+        }
         Self {
             direction: what.direction,
             path: what.path.into(),
@@ -116,6 +134,14 @@ impl Progress {
     }
 }
 
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(running) = self.traffic.running(self.direction) {
+            running.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 #[cfg(test)]
 impl What {
     /// A get of no file, for tests of what is not about files.
@@ -146,5 +172,9 @@ mod tests {
         assert_eq!((entry.size, entry.offset, entry.moved), (Some(100), 55, 25));
         assert_eq!(traffic.sent.load(Ordering::Relaxed), 25);
         assert_eq!(traffic.received.load(Ordering::Relaxed), 0);
+        let gets = || traffic.gets.load(Ordering::Relaxed);
+        assert_eq!(gets(), 1);
+        drop(progress);
+        assert_eq!(gets(), 0);
     }
 }

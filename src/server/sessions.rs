@@ -19,6 +19,12 @@ pub(super) struct Sessions(Mutex<State>);
 struct State {
     present: BTreeMap<u64, Arc<Present>>,
     numbers: u64,
+    kinds: [usize; 4],
+}
+
+/// The number of a kind of sessions: what they speak, and whether it is encrypted.
+fn kind(dialect: Dialect, secure: bool) -> usize {
+    usize::from(dialect == Dialect::Classic) * 2 + usize::from(secure)
 }
 
 /// All sessions at a glance.
@@ -26,8 +32,6 @@ struct State {
 pub struct Overview {
     /// How many there are of users who have logged in.
     pub sessions: usize,
-    /// How many gets and puts they have under way.
-    pub transfers: u64,
     /// Some of the sessions.
     pub list: Vec<SessionEntry>,
 }
@@ -80,6 +84,7 @@ impl Sessions {
         let mut state = self.lock();
         let number = state.numbers;
         state.numbers += 1;
+        state.kinds[kind(present.dialect, present.secure)] += 1;
         state.present.insert(number, Arc::clone(&present));
         Registered {
             sessions: Arc::clone(self),
@@ -103,7 +108,7 @@ impl Sessions {
         entries.collect()
     }
 
-    /// How many there are, what they move, and up to `most` of them: first those that move something,
+    /// How many there are, and up to `most` of them: first those that move something,
     /// then the others, each in the order in which they logged in.
     pub(super) fn overview(&self, most: usize) -> Overview {
         let all: Vec<_> = self.lock().present.values().cloned().collect();
@@ -116,7 +121,6 @@ impl Sessions {
         let some = of(true).chain(of(false)).take(most);
         Overview {
             sessions: all.len(),
-            transfers: running.iter().copied().map(u64::from).sum(),
             list: some.map(|(one, _)| one.entry()).collect(),
         }
     }
@@ -124,6 +128,18 @@ impl Sessions {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.lock().present.len()
+    }
+
+    /// How many there are of each kind: what they speak, whether it is encrypted.
+    pub(super) fn kinds(&self) -> [(Dialect, bool, usize); 4] {
+        let kinds = self.lock().kinds;
+        let each = [
+            (Dialect::Framed, false),
+            (Dialect::Framed, true),
+            (Dialect::Classic, false),
+            (Dialect::Classic, true),
+        ];
+        each.map(|(dialect, secure)| (dialect, secure, kinds[kind(dialect, secure)]))
     }
 
     /// Ends those that are `wanted`, by session and user; how many that were.
@@ -166,7 +182,9 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.sessions.lock().present.remove(&self.number);
+        let mut state = self.sessions.lock();
+        state.present.remove(&self.number);
+        state.kinds[kind(self.present.dialect, self.present.secure)] -= 1;
     }
 }
 
@@ -211,7 +229,9 @@ mod tests {
         assert_eq!(names(&page), ["a", "b"]);
         let last = page.last().map(|(number, _)| *number);
         assert_eq!(names(&sessions.entries(last, 2)), ["c"]);
+        assert!(sessions.kinds().contains(&(Dialect::Framed, true, 3)));
         drop(places);
+        assert!(sessions.kinds().iter().all(|(.., count)| *count == 0));
         assert_eq!(sessions.count(), 0);
         assert!(sessions.entries(None, 2).is_empty());
     }
@@ -230,7 +250,7 @@ mod tests {
         });
         let _get = transfers.start(7, &gone, What::of_nothing()).expect("free");
         let overview = sessions.overview(2);
-        assert_eq!((overview.sessions, overview.transfers), (3, 1));
+        assert_eq!(overview.sessions, 3);
         let names: Vec<_> = overview.list.iter().map(|one| &*one.session).collect();
         assert_eq!(names, ["b", "a"]);
     }

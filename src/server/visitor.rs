@@ -7,11 +7,12 @@ use tracing::Span;
 
 use super::job::Job;
 use super::member::Member;
+use super::metrics::LoginMethod;
 use super::session::{End, Session};
 use super::transfers::StrayData;
 use super::{CommandError, commands};
 use crate::accounts::AccountsError;
-use crate::protocol::{Frame, GoodbyeReason, Login, Request, encode_ok};
+use crate::protocol::{Frame, GoodbyeReason, Login, Request, WireError, encode_ok};
 
 /// A member who has just logged in.
 pub(super) struct Admitted {
@@ -85,16 +86,10 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
     }
 
     async fn log_in(&mut self, id: u32, login: Login) -> Result<Attempt, End> {
-        let with = match &login {
-            Login { token: Some(_), .. } => "token",
-            Login {
-                password: Some(_), ..
-            } => "password",
-            Login { .. } => "certificate",
-        };
+        let how = LoginMethod::of(&login);
         let job = Job::new(&self.shared.metrics, id, "login", None)
             .with_user(login.user.as_deref())
-            .with_proof(with);
+            .with_proof(how.as_str());
         let mut admitted = None;
         let (since, inbox) = (login.since, login.inbox.unwrap_or(true));
         // Watched from before the account is read, so that no change of it is missed.
@@ -120,6 +115,9 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
             Ok(reply)
         };
         let outcome = job.guard(work).await;
+        let failure = outcome.reply.as_ref().err().map(WireError::from);
+        let code = failure.map(|failure| failure.code);
+        self.shared.metrics.login_ended(how, code);
         if admitted.is_some() {
             let frame_timeout = self.shared.config().limits.frame_timeout;
             self.receiver.lift_limits(frame_timeout);

@@ -266,6 +266,13 @@ impl KeptUploads {
         count
     }
 
+    /// How many there are, and the bytes that came of them.
+    pub(super) fn total(&self) -> (usize, u64) {
+        let entries = self.lock();
+        let bytes = entries.values().map(|kept| kept.offset).sum();
+        (entries.len(), bytes)
+    }
+
     pub(super) fn contains(&self, id: &str) -> bool {
         self.lock().contains_key(id)
     }

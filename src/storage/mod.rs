@@ -49,6 +49,7 @@ mod tree;
 mod upload;
 mod verify;
 mod view;
+mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -70,3 +71,4 @@ pub use there::AlreadyThere;
 pub use upload::{Committed, Upload, UploadOptions};
 pub use verify::Verifier;
 pub use view::{Begun, Mount, View};
+pub use watched::SpaceUse;

@@ -135,6 +135,12 @@ impl Store {
         self.0.kept.staging.is_degraded()
     }
 
+    /// The spaces that are open.
+    pub(super) fn open_spaces(&self) -> Vec<Arc<Space>> {
+        let spaces = self.0.spaces.lock().unwrap_or_else(PoisonError::into_inner);
+        spaces.open.values().filter_map(Weak::upgrade).collect()
+    }
+
     pub(super) fn kept(&self) -> &Arc<KeptUploads> {
         &self.0.kept
     }

@@ -5,13 +5,15 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::blocking::Line;
+use crate::blocking::{Line, PATIENCE};
 use crate::chance::Chance;
 use crate::daemon::{Daemon, operate};
-use crate::needs;
+use crate::{needs, ops};
 
 /// Runs the ignored test `name` with its temporary files on a tmpfs of these options.
 fn on_a_small_disk(name: &str, options: &str) {
@@ -66,6 +68,21 @@ impl Full {
     fn restart(&mut self) {
         self.daemon = None;
         self.daemon = Some(Daemon::start_on(&self.data()));
+    }
+
+    /// Asks for `path` of the operators' address until the answer begins so.
+    fn is_asked_until(&self, path: &str, wanted: &str) {
+        let daemon = self.daemon.as_ref().expect("it runs");
+        let start = Instant::now();
+        loop {
+            let (status, _, body) = ops::ask(daemon, path);
+            let answer = format!("{status} {body}");
+            if answer.starts_with(wanted) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{path} says {answer}");
+            sleep(Duration::from_millis(50));
+        }
     }
 
     fn assert_nothing_staged(&self) {
@@ -130,6 +147,11 @@ fn fills_the_disk() {
     // Not a byte is left now, not for the server's own records either.
     let filler = full.place.path().join("filler");
     fill(&filler);
+    full.is_asked_until(
+        "/readyz",
+        "503 the data directory takes no writes: No space left",
+    );
+    full.is_asked_until("/healthz", "200 ok");
     let mut another = full.log_in();
     assert!(line.get("old").expect("it lives").0 == old);
     for put in [json!({"path": "new"}), json!({"path": "old", "size": 1})] {
@@ -143,6 +165,7 @@ fn fills_the_disk() {
     let stored = line.put(json!({"path": "old", "size": 1000}), &old[..1000]);
     assert!(stored.expect("it lives")["ok"].is_object());
     fs::remove_file(filler).expect("removed");
+    full.is_asked_until("/readyz", "200 ready");
     let stored = line.put(json!({"path": "new", "size": old.len()}), &old);
     assert!(stored.expect("it lives")["ok"].is_object());
     full.assert_nothing_staged();

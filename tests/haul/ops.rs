@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use crate::daemon::Daemon;
 
 /// The status, the headers and the body of what is at `path`.
-fn ask(daemon: &Daemon, path: &str) -> (u16, String, String) {
+pub(crate) fn ask(daemon: &Daemon, path: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(&daemon.ops).expect("it listens");
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("sent");

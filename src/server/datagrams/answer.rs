@@ -84,7 +84,9 @@ impl Begun {
         let job = Job::new(&self.shared.metrics, self.id, "say", None);
         let work = async {
             let said = commands::say(say, &self.ticket.member).await?;
-            Ok(encode_ok(self.id, &said.done().await?))
+            let reply = said.done().await?;
+            self.shared.metrics.said(&reply);
+            Ok(encode_ok(self.id, &reply))
         };
         let outcome = job.guard(work).await;
         let error = outcome.reply.as_ref().err().map(WireError::from);

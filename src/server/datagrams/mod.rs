@@ -116,6 +116,11 @@ impl Datagrams {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Requests that are worked on now.
+    pub(super) fn under_way(&self) -> usize {
+        UNDER_WAY - self.under_way.available_permits()
+    }
+
     fn drop(&self, from: SocketAddr, reason: &'static str) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
         if let Some(left_out) = self.drops.turn(Instant::now()) {

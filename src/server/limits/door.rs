@@ -114,6 +114,13 @@ impl Door {
         }
     }
 
+    /// Connections that are there, those of them on which nobody has logged in yet, and all that
+    /// there were since the start.
+    pub(in crate::server) fn counts(&self) -> (usize, usize, u64) {
+        let state = self.lock();
+        (state.connections, state.visitors.len(), state.numbers)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -16,18 +16,25 @@ pub(in crate::server) struct Occasional(Mutex<State>);
 struct State {
     written: Option<Instant>,
     left_out: u64,
+    turns: u64,
 }
 
 impl Occasional {
     /// Whether to write a line now, and if so, how many were left out since the last one.
     pub(in crate::server) fn turn(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.turns += 1;
         if state.written.is_some_and(|last| now < last + PAUSE) {
             state.left_out += 1;
             return None;
         }
         state.written = Some(now);
         Some(std::mem::take(&mut state.left_out))
+    }
+
+    /// How many there were, written or not.
+    pub(in crate::server) fn total(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).turns
     }
 }
 
@@ -44,5 +51,6 @@ mod tests {
         }
         assert_eq!(lines.turn(start + PAUSE), Some(1000));
         assert_eq!(lines.turn(start + PAUSE * 9), Some(0));
+        assert_eq!(lines.total(), 1003);
     }
 }

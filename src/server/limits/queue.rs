@@ -36,6 +36,11 @@ impl LoginQueue {
         Some(Place { queue: self, block })
     }
 
+    /// How many places are taken.
+    pub(in crate::server) fn waiting(&self) -> usize {
+        self.lock().waiting
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,6 +84,6 @@ mod tests {
         let places: Vec<_> = (0..=255)
             .filter_map(|last| queue.enter(block(last), 64))
             .collect();
-        assert_eq!(places.len(), 64);
+        assert_eq!((places.len(), queue.waiting()), (64, 64));
     }
 }

@@ -1,17 +1,62 @@
 //! What a server counts of itself, for its operators.
+//!
+//! Counting is adding to numbers that are there from the start: nothing that clients send makes
+//! more of them.
 
 mod commands;
+mod figures;
+mod logins;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use jiff::Timestamp;
 
 use self::commands::Commands;
 pub(super) use self::commands::Counted;
 pub use self::commands::{CommandCounts, Latency};
+pub use self::figures::{Figures, Queues};
+pub use self::logins::LoginMethod;
+use self::logins::Logins;
+use super::Shutdown;
+use crate::protocol::{ErrorCode, SayReply};
 
 /// What a server counts of itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Metrics {
+    started: Timestamp,
     commands: Commands,
+    logins: Logins,
+    /// Messages that were stored.
+    said: AtomicU64,
+    /// Sessions that were told of one at once.
+    delivered: AtomicU64,
+    /// Set when the server begins to take connections.
+    shutdown: OnceLock<Shutdown>,
+}
+
+/// How far a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It takes no connections yet.
+    Starting,
+    /// It takes connections.
+    Serving,
+    /// It takes no more, and lets the sessions end.
+    Draining,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            started: Timestamp::now(),
+            commands: Commands::default(),
+            logins: Logins::default(),
+            said: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            shutdown: OnceLock::new(),
+        }
+    }
 }
 
 impl Metrics {
@@ -28,5 +73,31 @@ impl Metrics {
     /// See [`Server::latency`](super::Server::latency).
     pub(super) fn latency(&self) -> Latency {
         self.commands.latency()
+    }
+
+    /// A login has ended, with that code unless it succeeded.
+    pub(super) fn login_ended(&self, how: LoginMethod, code: Option<ErrorCode>) {
+        self.logins.ended(how, code);
+    }
+
+    /// A message was stored.
+    pub(super) fn said(&self, reply: &SayReply) {
+        self.said.fetch_add(1, Ordering::Relaxed);
+        let delivered = u64::from(reply.delivered);
+        self.delivered.fetch_add(delivered, Ordering::Relaxed);
+    }
+
+    /// Connections are taken from now on, until `shutdown`.
+    pub(super) fn serves_until(&self, shutdown: &Shutdown) {
+        let _ = self.shutdown.set(shutdown.clone());
+    }
+
+    /// How far the server is.
+    pub(super) fn stage(&self) -> Stage {
+        match self.shutdown.get() {
+            None => Stage::Starting,
+            Some(shutdown) if shutdown.drain.is_cancelled() => Stage::Draining,
+            Some(_) => Stage::Serving,
+        }
     }
 }

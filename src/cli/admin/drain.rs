@@ -1,0 +1,28 @@
+//! `haul admin drain`
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::cli::output::count;
+use crate::cli::remote::Remote;
+use crate::protocol::{self, DrainReply};
+
+/// Stop the server once what runs has ended
+///
+/// As on SIGTERM: no new connection and no new request is taken, what runs may end within
+/// `limits.drain_timeout`, then the rest is cut off and the server ends with 0. Whoever manages it
+/// may start it again.
+#[derive(Debug, Args)]
+pub(super) struct Drain {}
+
+impl Drain {
+    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+        let reply = remote.client.call(protocol::Drain {}).await?;
+        remote.output.result(&reply, |reply: &DrainReply| {
+            let patience = Duration::from_millis(reply.within_ms);
+            let sessions = count(reply.sessions, "session");
+            format!("it stops, {sessions} may end within {patience:?}")
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! Is it ready: for what sends it clients otherwise.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use tracing::{info, warn};
+
+use super::probe::Probe;
+use crate::server::{Server, Stage};
+
+/// What is asked before a server counts as ready.
+#[derive(Clone)]
+struct Readiness {
+    server: Server,
+    /// Whether the data directory takes writes, or why not.
+    writes: Probe<Result<(), String>>,
+    /// The log was told that it does not.
+    told: Arc<AtomicBool>,
+}
+
+/// `/readyz` of a server.
+pub(super) fn routes(server: &Server) -> Router {
+    let store = server.store().clone();
+    let try_write = move || store.try_write().map_err(|error| error.to_string());
+    let readiness = Readiness {
+        server: server.clone(),
+        writes: Probe::new(try_write),
+        told: Arc::default(),
+    };
+    Router::new()
+        .route("/readyz", get(readyz))
+        .with_state(readiness)
+}
+
+/// `ready`, or each reason why not on a line of its own.
+async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, String) {
+    let reasons = readiness.reasons().await;
+    if reasons.is_empty() {
+        return (StatusCode::OK, "ready\n".into());
+    }
+    let mut lines = String::new();
+    for reason in reasons {
+        let _ = writeln!(lines, "{reason}");
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, lines)
+}
+
+/// Before there is a server.
+pub(super) async fn starting() -> (StatusCode, &'static str) {
+    (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+}
+
+impl Readiness {
+    async fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        match self.server.stage() {
+            Stage::Starting => reasons.push("starting".to_owned()),
+            Stage::Serving => {}
+            Stage::Draining => reasons.push("draining".to_owned()),
+        }
+        let failure = match self.writes.answer().await {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(format!("the data directory takes no writes: {error}")),
+            None => Some("the data directory does not answer".to_owned()),
+        };
+        self.tell(failure.as_deref());
+        reasons.extend(failure);
+        reasons
+    }
+
+    /// Says in the log when that changes.
+    fn tell(&self, failure: Option<&str>) {
+        let before = self.told.swap(failure.is_some(), Ordering::Relaxed);
+        match failure {
+            Some(reason) if !before => {
+                warn!(name: "not_ready", reason, "not ready");
+            }
+            None if before => info!(name: "ready_again", "the data directory takes writes again"),
+            _ => {}
+        }
+    }
+}

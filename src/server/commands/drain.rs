@@ -1,0 +1,26 @@
+//! `drain`: stop once what runs has ended, as on SIGTERM.
+
+use bytes::Bytes;
+use tracing::info;
+
+use crate::protocol::{Drain, DrainReply, encode_ok};
+use crate::server::member::Member;
+use crate::server::{CommandError, Shutdown};
+use crate::telemetry::AUDIT;
+
+/// Begins it. Its reply leaves before the session is told goodbye.
+pub(in crate::server) fn drain(
+    id: u32,
+    member: &Member,
+    shutdown: &Shutdown,
+) -> Result<Bytes, CommandError> {
+    member.check_admin(<Drain as crate::protocol::Call>::CMD)?;
+    let patience = member.shared.config().limits.drain_timeout;
+    let reply = DrainReply {
+        sessions: member.shared.sessions.count() as u64,
+        within_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+    };
+    info!(name: "drain_asked", target: AUDIT, "told to stop by an operator");
+    shutdown.drain.cancel();
+    Ok(encode_ok(id, &reply))
+}

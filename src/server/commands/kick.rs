@@ -1,0 +1,43 @@
+//! `kick`: end a session, or all of a user.
+
+use tracing::info;
+
+use super::Command;
+use crate::protocol::{BadRequest, Kick, KickReply};
+use crate::server::CommandError;
+use crate::server::member::Member;
+use crate::telemetry::AUDIT;
+
+impl Command for Kick {
+    async fn apply(self, member: &mut Member) -> Result<KickReply, CommandError> {
+        member.check_admin("kick")?;
+        let sessions = &member.shared.sessions;
+        let own = &*member.session;
+        let kicked = match (&self.session, &self.user) {
+            (Some(wanted), None) if wanted == own => {
+                let message = "that is the session that asks; `quit` ends it";
+                return Err(BadRequest::of_field(0, "kick", "session", message).into());
+            }
+            (Some(wanted), None) => sessions.kick(|session, _| session == wanted),
+            (None, Some(wanted)) => sessions.kick(|session, user| user == wanted && session != own),
+            _ => {
+                let message = "a kick has `session` or `user`, and not both";
+                return Err(BadRequest::of_field(0, "kick", "session", message).into());
+            }
+        };
+        if kicked == 0 {
+            return Err(CommandError::NoSuchSession);
+        }
+        info!(
+            name: "kicked",
+            target: AUDIT,
+            on_session = self.session,
+            on_user = self.user,
+            kicked,
+            "ended sessions"
+        );
+        Ok(KickReply {
+            kicked: kicked as u64,
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! All that a server knows of itself at one moment, without asking a disk or a database.
+
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+
+use super::{CommandCounts, LoginMethod, Stage};
+use crate::protocol::{ErrorCode, SessionDialect};
+use crate::server::Shared;
+use crate::server::session::Dialect;
+use crate::storage::SpaceUse;
+
+/// Spaces with a limit that are told of at most.
+const SPACES: usize = 100;
+
+/// What a server is and has, and what it has counted since its start.
+#[derive(Debug, Clone)]
+pub struct Figures {
+    /// When the server was made.
+    pub started: Timestamp,
+    /// How far it is.
+    pub stage: Stage,
+    /// The disk has failed to keep something.
+    pub is_degraded: bool,
+    /// Until when the certificate is valid that new connections see, if there is one.
+    pub certificate_expires: Option<Timestamp>,
+    /// Sessions of users who have logged in: what they speak, whether it is encrypted, how many.
+    pub sessions: Vec<(SessionDialect, bool, usize)>,
+    /// Connections that are there.
+    pub connections: usize,
+    /// Those of them on which nobody has logged in yet.
+    pub visitors: usize,
+    /// Connections that were taken since the start.
+    pub all_connections: u64,
+    /// Connections that were closed before their session since the start, by why.
+    pub turned_away: Vec<(&'static str, u64)>,
+    /// Logins that ended since the start: how they were meant, the code unless they succeeded.
+    pub logins: Vec<(LoginMethod, Option<ErrorCode>, u64)>,
+    /// Commands that were closed since the start.
+    pub commands: Vec<CommandCounts>,
+    /// Bytes of files that came from clients since the start.
+    pub received: u64,
+    /// Bytes of files that went to clients since the start.
+    pub sent: u64,
+    /// Gets that are not answered yet.
+    pub gets: usize,
+    /// Puts that are not answered yet.
+    pub puts: usize,
+    /// Uploads that were cut off and can be gone on with.
+    pub kept_uploads: usize,
+    /// The bytes that came of them.
+    pub kept_bytes: u64,
+    /// The fullest of the homes and folders with a limit that are in use or were lately.
+    pub spaces: Vec<SpaceUse>,
+    /// What waits.
+    pub queues: Queues,
+    /// Messages that were stored since the start.
+    pub said: u64,
+    /// Sessions that were told of a message at once, each counted, since the start.
+    pub delivered: u64,
+    /// Datagrams that were dropped since the start.
+    pub dropped_datagrams: u64,
+}
+
+/// How much waits or is worked on at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queues {
+    /// Logins whose password is being hashed or waits for that.
+    pub logins: usize,
+    /// Threads that may wait for the disk.
+    pub disk_threads: usize,
+    /// Pieces of work for the disk that are on such a thread.
+    pub disk_running: usize,
+    /// Those that wait for one.
+    pub disk_waiting: usize,
+    /// Files that may be read at once only to be hashed, less those that are.
+    pub hashing_free: usize,
+    /// Messages that wait to be stored.
+    pub messages: usize,
+    /// Requests in datagrams that are worked on.
+    pub datagrams: usize,
+}
+
+impl Figures {
+    pub(in crate::server) fn of(shared: &Shared) -> Self {
+        let metrics = &shared.metrics;
+        let (connections, visitors, all_connections) = shared.door.counts();
+        let (kept_uploads, kept_bytes) = shared.store.kept_uploads();
+        let certificate = shared.tls.borrow();
+        let certificate = certificate.as_ref().map(|tls| tls.certificate.expires);
+        let traffic = &shared.traffic;
+        Self {
+            started: metrics.started,
+            stage: metrics.stage(),
+            is_degraded: shared.store.is_degraded(),
+            certificate_expires: certificate,
+            sessions: shared.sessions.kinds().map(told).into(),
+            connections,
+            visitors,
+            all_connections,
+            turned_away: shared.refusals.counts().into(),
+            logins: metrics.logins.counts(),
+            commands: metrics.commands(),
+            received: traffic.received.load(Ordering::Relaxed),
+            sent: traffic.sent.load(Ordering::Relaxed),
+            gets: traffic.gets.load(Ordering::Relaxed),
+            puts: traffic.puts.load(Ordering::Relaxed),
+            kept_uploads,
+            kept_bytes,
+            spaces: shared.store.fullest(SPACES),
+            queues: Queues::of(shared),
+            said: metrics.said.load(Ordering::Relaxed),
+            delivered: metrics.delivered.load(Ordering::Relaxed),
+            dropped_datagrams: shared.datagrams.dropped(),
+        }
+    }
+}
+
+impl Queues {
+    fn of(shared: &Shared) -> Self {
+        let (disk_threads, disk_running, disk_waiting) = shared.disks.load();
+        Self {
+            logins: shared.logins.waiting(),
+            disk_threads,
+            disk_running,
+            disk_waiting,
+            hashing_free: shared.digests.available_permits(),
+            messages: shared.messages.waiting(),
+            datagrams: shared.datagrams.under_way(),
+        }
+    }
+}
+
+fn told((dialect, secure, count): (Dialect, bool, usize)) -> (SessionDialect, bool, usize) {
+    let dialect = match dialect {
+        Dialect::Framed => SessionDialect::Framed,
+        Dialect::Classic => SessionDialect::Classic,
+    };
+    (dialect, secure, count)
+}

@@ -1,0 +1,78 @@
+//! Whether clients should be sent to a server: `/readyz`.
+
+use std::fs::File;
+use std::net::SocketAddr;
+
+use haul::ops;
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::daemon::Daemon;
+use crate::harness::{TestServer, soon};
+use crate::metrics::answer;
+
+/// The status and the body of what is at `path`.
+async fn ask(ops: SocketAddr, path: &str) -> (String, String) {
+    let (head, body) = answer(ops, path).await;
+    let status = head.split(' ').nth(1).expect("a status");
+    (status.to_owned(), body)
+}
+
+fn is(status: &str, body: &str) -> (String, String) {
+    (status.to_owned(), body.to_owned())
+}
+
+#[tokio::test]
+async fn before_there_is_a_server_it_is_alive_and_not_ready() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let ops = listener.local_addr().expect("an address");
+    let (made, server) = oneshot::channel();
+    let stop = CancellationToken::new();
+    let server = async { server.await.expect("made") };
+    let running = tokio::spawn(ops::run(listener, server, || 0, stop.clone()));
+    assert_eq!(ask(ops, "/healthz").await, is("200", "ok\n"));
+    assert_eq!(ask(ops, "/readyz").await, is("503", "starting\n"));
+    let server = TestServer::start().await;
+    let handed_over = made.send(server.server.clone());
+    assert!(handed_over.is_ok());
+    soon("it is ready", async || {
+        (ask(ops, "/readyz").await == is("200", "ready\n")).then_some(())
+    })
+    .await;
+    assert_eq!(server.staged(), 0, "what was tried has left nothing");
+    stop.cancel();
+    running.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_server_that_drains_is_alive_and_not_ready_until_its_process_ends() {
+    let env = [
+        ("HAUL_LIMITS_BANDWIDTH_PER_USER", "64KiB"),
+        ("HAUL_LIMITS_DRAIN_TIMEOUT", "1h"),
+    ];
+    let daemon = Daemon::start_with(&env);
+    let ops = daemon.ops.parse().expect("an address");
+    let mut client = daemon.log_in(&daemon.token()).await;
+    let file = File::create(daemon.data().join("homes/admin/large")).expect("made");
+    file.set_len(1 << 30).expect("sparse");
+    let get = json!({"id": 5, "cmd": "get", "path": "large"});
+    client.send(get).await;
+    assert_eq!(client.reply().await["begin"]["size"], 1 << 30);
+    assert_eq!(ask(ops, "/readyz").await, is("200", "ready\n"));
+    daemon.signal(Signal::TERM);
+    daemon.line("draining");
+    assert_eq!(ask(ops, "/readyz").await, is("503", "draining\n"));
+    assert_eq!(ask(ops, "/healthz").await, is("200", "ok\n"));
+    let (_, metrics) = answer(ops, "/metrics").await;
+    assert!(metrics.contains("\nhaul_draining 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("\nhaul_transfers{cmd=\"get\"} 1\n"),
+        "{metrics}"
+    );
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.stopped().code, Some(0));
+    assert!(TcpStream::connect(ops).await.is_err());
+}
