@@ -14,7 +14,7 @@ use super::lines::Lines;
 use super::quantiles::Quantiles;
 use super::room::{Room, Rooms};
 use crate::protocol::SessionEntry;
-use crate::server::Server;
+use crate::server::{Server, Stage};
 
 /// Between two snapshots.
 const TICK: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ struct Snapshot<'a> {
     /// How many there are.
     sessions: usize,
     /// How many there are, in all sessions.
-    transfers: u64,
+    transfers: usize,
     /// Bytes of files since the start.
     received: u64,
     sent: u64,
@@ -68,7 +68,9 @@ struct Snapshot<'a> {
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum State {
+    Starting,
     Ready,
+    Draining,
     /// The disk has failed to keep something.
     Degraded,
 }
@@ -146,6 +148,7 @@ impl Shared {
 
     fn show(&self, rooms: &mut Rooms) {
         let overview = self.server.overview(SESSIONS);
+        let figures = self.server.figures();
         let (received, sent) = self.server.traffic();
         let history = self.history();
         let snapshot = Snapshot {
@@ -154,7 +157,7 @@ impl Shared {
             at: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             state: self.state(),
             sessions: overview.sessions,
-            transfers: overview.transfers,
+            transfers: figures.gets + figures.puts,
             received,
             sent,
             disk: rooms.look(&self.server.config().server.data),
@@ -166,10 +169,12 @@ impl Shared {
     }
 
     fn state(&self) -> State {
-        if self.server.is_degraded() {
-            return State::Degraded;
+        match self.server.stage() {
+            Stage::Draining => State::Draining,
+            _ if self.server.is_degraded() => State::Degraded,
+            Stage::Starting => State::Starting,
+            Stage::Serving => State::Ready,
         }
-        State::Ready
     }
 
     fn history(&self) -> MutexGuard<'_, History> {

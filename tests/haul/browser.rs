@@ -1,4 +1,4 @@
-//! A headless Chromium, driven as people's tools drive it: by the protocol WebDriver.
+//! A headless Chromium, driven as people's tools drive it: by `WebDriver`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -61,22 +61,24 @@ impl Browser {
             .spawn()
             .expect("the driver starts");
         let mut said = BufReader::new(driver.stdout.take().expect("piped"));
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let profile = format!("--user-data-dir={}", place.path().display());
         let mut browser = Self {
             port: port_of(&mut said),
             driver,
             _said: said,
             session: String::new(),
-            _profile: tempfile::tempdir().expect("a temporary directory"),
+            _profile: place,
             _turn: turn,
         };
-        let profile = format!("--user-data-dir={}", browser._profile.path().display());
         let switches: Vec<_> = SWITCHES.into_iter().chain([&*profile]).collect();
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "goog:chromeOptions": {"args": switches},
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
         }}});
         let session = browser.call("POST", "/session", &wanted);
-        browser.session = session["sessionId"].as_str().expect("a session").to_owned();
+        let session = session["sessionId"].as_str().expect("a session");
+        session.clone_into(&mut browser.session);
         Some(browser)
     }
 

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::browser::Browser;
@@ -81,7 +82,7 @@ async fn who_is_there_and_what_they_move_is_shown_as_it_happens() {
     browser.see("document.querySelector('#sessions .tag').textContent === 'plain'");
     put(&mut client, HOSTILE, 400_000).await;
     for quarter in 1..=3_u32 {
-        client.send_bytes(&data(7, &[0; 100_000])).await;
+        client.send_bytes(&data(7, &vec![0; 100_000])).await;
         browser.see(&format!(
             "document.querySelector('#transfers progress')?.value === {}",
             f64::from(quarter) / 4.0
@@ -91,7 +92,7 @@ async fn who_is_there_and_what_they_move_is_shown_as_it_happens() {
     browser.see("document.querySelector('#figure-transfers').textContent === '1'");
     let path = browser.run("return document.querySelector('#transfers .path').textContent");
     assert_eq!(path, HOSTILE);
-    client.send_bytes(&data(7, &[0; 100_000])).await;
+    client.send_bytes(&data(7, &vec![0; 100_000])).await;
     client.send(json!({"id": 7, "cmd": "end"})).await;
     browser.see("document.querySelector('#transfers-empty').checkVisibility()");
     browser.see("document.querySelector('#log').innerText.includes(\"<img src=x\")");
@@ -124,7 +125,7 @@ async fn it_is_readable_on_a_phone_and_in_the_dark() {
     let daemon = Daemon::start();
     let mut client = daemon.log_in(&daemon.token()).await;
     put(&mut client, &format!("/{}", "x".repeat(250)), 400_000).await;
-    client.send_bytes(&data(7, &[0; 100_000])).await;
+    client.send_bytes(&data(7, &vec![0; 100_000])).await;
     let mut grounds = Vec::new();
     for (width, scheme) in [
         (360, "light"),
@@ -140,6 +141,7 @@ async fn it_is_readable_on_a_phone_and_in_the_dark() {
         let found = browser.run(TOO_WIDE);
         assert_eq!(found["page"], found["screen"], "{width} {scheme}: {found}");
         assert_eq!(found["wide"], json!([]), "{width} {scheme}: {found}");
+        browser.see("document.querySelector('.path').getBoundingClientRect().width > 150");
         let least = browser.run(LEAST_CONTRAST);
         let contrast = least["contrast"].as_f64().expect("a number");
         assert!(contrast >= 4.5, "{width} {scheme}: {least}");
@@ -183,8 +185,8 @@ fn the_log_is_shown_and_filtered_and_no_script_but_its_own_runs() {
     assert!(!browser.complaints().is_empty(), "the browser says so");
 }
 
-#[test]
-fn a_page_that_lost_its_server_says_so_and_goes_on_with_the_next_one() {
+#[tokio::test]
+async fn a_page_that_lost_its_server_says_so_and_goes_on_with_the_next_one() {
     let test = "a_page_that_lost_its_server_says_so_and_goes_on_with_the_next_one";
     let Some(browser) = Browser::start(test) else {
         return;
@@ -194,7 +196,14 @@ fn a_page_that_lost_its_server_says_so_and_goes_on_with_the_next_one() {
     let ops = daemon.ops.clone();
     browser.open(&url(&daemon));
     browser.see("document.querySelector('#state').dataset.state === 'ready'");
-    assert_eq!(daemon.terminate().code, Some(0));
+    // A session that has something under way keeps it from ending at once.
+    let mut client = daemon.log_in(&daemon.token()).await;
+    put(&mut client, "/waits", 400_000).await;
+    browser.see("document.querySelector('#figure-transfers').textContent === '1'");
+    daemon.signal(Signal::TERM);
+    browser.see("document.querySelector('#state').dataset.state === 'draining'");
+    drop(client);
+    assert_eq!(daemon.stopped().code, Some(0));
     browser.see("document.querySelector('#state').dataset.state === 'lost'");
     browser.see("document.querySelector('#lost').checkVisibility()");
     let _next = Daemon::start_on_with(place.path(), &[("HAUL_OPS_LISTEN", &ops)]);

@@ -2,6 +2,7 @@
 "use strict";
 
 const STATES = {
+  starting: "starting",
   ready: "ready",
   draining: "draining: no new work is taken",
   degraded: "degraded: the disk has failed to keep something",

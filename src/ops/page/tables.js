@@ -91,12 +91,15 @@ function sessionRow(session) {
   since.title = session.since;
   cell(row, "Session").append(element("span", "mono faint", session.session));
   const transfers = cell(row, "Transfers", "number");
-  const update = ({ running, now }) => {
+  const update = ({ running, transfers: shown, now }) => {
     say(since, `${clock(session.since)}, ${duration(now - Date.parse(session.since))}`);
-    say(transfers, String(running));
+    say(transfers, String(running - shown.filter((one) => !isTransfer(one)).length));
   };
   return { row, update };
 }
+
+// Who follows the log has that under way as well, and it has no end to come nearer to.
+const isTransfer = ({ cmd }) => cmd === "get" || cmd === "put";
 
 const transferRows = new Rows(byId("transfers"), transferRow);
 const sessionRows = new Rows(byId("sessions"), sessionRow);
@@ -105,7 +108,7 @@ const sessionRows = new Rows(byId("sessions"), sessionRow);
 function showTables(snapshot) {
   const now = Date.parse(snapshot.time);
   const transfers = snapshot.list.flatMap((session) =>
-    session.transfers.map((transfer) => ({
+    session.transfers.filter(isTransfer).map((transfer) => ({
       ...transfer,
       key: `${session.session} ${transfer.id} ${transfer.since}`,
       user: session.user,
