@@ -73,7 +73,9 @@ pub(crate) async fn open(
 /// Whether the disk is full, which `SQLite` does not always tell from one that fails:
 /// <https://sqlite.org/rescode.html>.
 async fn is_out_of_room(error: &sqlx::Error, data: &Path) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     let code: Option<u32> = code.and_then(|code| code.parse().ok());
     match code.map(|code| code & 0xff) {
         Some(FULL) => true,
