@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(
             lines(&reload.changed),
             [
-                r#"limits.bandwidth_per_user "" -> "100000B""#,
+                r#"limits.bandwidth_per_user "" -> "100000""#,
                 r#"limits.write_timeout "30s" -> "7s""#,
                 r#"log.level "info" -> "debug""#
             ]
