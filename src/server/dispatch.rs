@@ -131,7 +131,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                 if let End::Goodbye(GoodbyeReason::Kicked) = end {
                     // Who reads nothing is not told.
                     let goodbye = self.session.say_goodbye(GoodbyeReason::Kicked);
-                    let _ = timeout(LAST_WORD, goodbye).await;
+                    // Boxed: a session that idles for hours does not keep the room for it.
+                    let _ = Box::pin(timeout(LAST_WORD, goodbye)).await;
                 }
                 return end;
             }

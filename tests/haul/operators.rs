@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use haul::storage::Limits;
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, haul, operate};
@@ -107,6 +108,7 @@ async fn a_client_that_is_kicked_does_not_come_back_by_itself() {
     .await;
     server.add_admin("root").await;
     let place = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir_all(server.home("alice")).expect("a home");
     std::fs::write(server.home("alice").join("big"), vec![7; 4 << 20]).expect("written");
     let getting = haul()
         .args(["get", "big", "--server"])
@@ -213,23 +215,28 @@ async fn an_operator_stops_a_server_and_what_runs_may_end() {
 async fn an_operator_sees_who_has_an_account_page_by_page() {
     let server = TestServer::start().await;
     server.add_admin("root").await;
-    let mut alice = server.log_in("alice").await;
-    alice.put("a", b"hello").await;
+    let limits = Limits {
+        bytes: Some(1 << 20),
+        files: None,
+    };
+    server.add_user("carol", limits).await;
+    let mut carol = server.log_in("carol").await;
+    carol.put("a", b"hello").await;
     let mut root = server.log_in("root").await;
     let all = root.ok(json!({"cmd": "users"})).await;
     let users = all["users"].as_array().expect("a list");
     let names: Vec<_> = users.iter().map(|user| user["user"].clone()).collect();
-    assert_eq!(json!(names), json!(["alice", "bob", "root"]));
-    assert_eq!(users[0]["sessions"], 1);
+    assert_eq!(json!(names), json!(["alice", "bob", "carol", "root"]));
+    assert_eq!(users[2]["sessions"], 1);
     assert_eq!(
-        (&users[0]["used"], &users[0]["files"]),
-        (&json!(5), &json!(1))
+        (&users[2]["used"], &users[2]["limit"]),
+        (&json!(5), &json!(1 << 20))
     );
     assert_eq!(users[1]["sessions"], 0);
     assert_eq!(users[1]["admin"], false);
-    assert_eq!(users[2]["admin"], true);
-    let first = root.ok(json!({"cmd": "users", "limit": 2})).await;
-    let next = json!({"cmd": "users", "limit": 2, "cursor": first["cursor"]});
+    assert_eq!(users[3]["admin"], true);
+    let first = root.ok(json!({"cmd": "users", "limit": 3})).await;
+    let next = json!({"cmd": "users", "limit": 3, "cursor": first["cursor"]});
     let second = root.ok(next).await;
     assert_eq!(second["users"][0]["user"], "root");
     assert!(second.get("cursor").is_none(), "{second}");
