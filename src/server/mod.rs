@@ -40,7 +40,7 @@ mod transfers;
 mod visitor;
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -48,7 +48,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::spawn_blocking;
+use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -138,6 +138,21 @@ impl Shared {
 struct Log {
     tail: Tail,
     level: Level,
+    /// What puts the level back; there is one at most.
+    going_back: Mutex<Option<AbortHandle>>,
+}
+
+impl Log {
+    /// From now on `task` puts the level back, and no other.
+    fn goes_back(&self, task: &JoinHandle<()>) {
+        let mut going_back = self
+            .going_back
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = going_back.replace(task.abort_handle()) {
+            before.abort();
+        }
+    }
 }
 
 /// An operator wants the settings to be read again.
@@ -206,7 +221,11 @@ impl Server {
     /// Shows its log to operators, and lets them change how much is logged.
     #[must_use]
     pub fn with_log(self, tail: Tail, level: Level) -> Self {
-        let _ = self.shared.log.set(Log { tail, level });
+        let _ = self.shared.log.set(Log {
+            tail,
+            level,
+            going_back: Mutex::default(),
+        });
         self
     }
 

@@ -9,11 +9,18 @@ use crate::protocol::{SessionEntry, TransferEntry};
 
 /// List who is logged in, and what each session has under way
 #[derive(Debug, Args)]
-pub(super) struct Sessions {}
+pub(super) struct Sessions {
+    /// Only those of this user
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+}
 
 impl Sessions {
     pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let sessions = remote.client.sessions().await?;
+        let mut sessions = remote.client.sessions().await?;
+        if let Some(user) = &self.user {
+            sessions.retain(|session| session.user == *user);
+        }
         remote.output.list(&sessions, || present(&sessions))
     }
 }
@@ -43,7 +50,7 @@ fn present(sessions: &[SessionEntry]) -> String {
     if !rows.is_empty() {
         text.push_str("\n\n");
         text.push_str(&table(
-            ["SESSION", "CMD", "AT", "OF", "SINCE", "PATH"],
+            ["SESSION", "CMD", "AT", "OF", "DONE", "PATH"],
             &rows,
         ));
     }
@@ -56,7 +63,15 @@ fn of_transfer(session: &str, transfer: &TransferEntry) -> [String; 6] {
         safe(&transfer.cmd).into_owned(),
         size(transfer.offset),
         transfer.size.map_or("?".into(), size),
-        local_time(transfer.since),
+        percent(transfer),
         safe(&transfer.path).into_owned(),
     ]
+}
+
+fn percent(transfer: &TransferEntry) -> String {
+    let done = u128::from(transfer.offset) * 100;
+    match transfer.size {
+        Some(size @ 1..) => format!("{} %", done / u128::from(size)),
+        _ => String::new(),
+    }
 }

@@ -62,7 +62,7 @@ impl Completion {
 
     fn choices(&self, before: &[String], word: &str) -> Vec<Choice> {
         let [command, arguments @ ..] = before else {
-            return commands(word);
+            return commands(&ShellLine::command(), word);
         };
         let mut choices = Vec::new();
         let side = side(command, arguments);
@@ -73,7 +73,11 @@ impl Completion {
             choices.extend(local(word));
         }
         if command == "help" {
-            choices = commands(word);
+            choices = commands(&ShellLine::command(), word);
+        } else if arguments.is_empty()
+            && let Some(command) = ShellLine::command().find_subcommand(command)
+        {
+            choices.extend(commands(command, word));
         }
         choices.sort_by(|a, b| a.word.cmp(&b.word));
         choices.dedup_by(|a, b| a.word == b.word);
@@ -114,8 +118,9 @@ fn side(command: &str, arguments: &[String]) -> Option<Side> {
     }
 }
 
-fn commands(word: &str) -> Vec<Choice> {
-    ShellLine::command()
+/// The subcommands of a command.
+fn commands(command: &clap::Command, word: &str) -> Vec<Choice> {
+    command
         .get_subcommands()
         .map(clap::Command::get_name)
         .filter(|name| name.starts_with(word))
@@ -244,6 +249,12 @@ mod tests {
         assert_eq!(complete("  whoa"), (2, vec!["whoami ".to_owned()]));
         assert_eq!(complete("help mk"), (5, vec!["mkdir ".to_owned()]));
         assert!(complete("").1.contains(&"lcd ".to_owned()));
+    }
+
+    #[test]
+    fn what_a_command_is_made_of_is_completed_too() {
+        assert_eq!(complete("admin se").1, ["sessions "]);
+        assert_eq!(complete("admin sessions se").1, [""; 0]);
     }
 
     #[test]

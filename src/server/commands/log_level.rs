@@ -15,7 +15,8 @@ impl Command for SetLogLevel {
     async fn apply(self, member: &mut Member) -> Result<LogLevelReply, CommandError> {
         member.check_admin("log_level")?;
         let log = member.shared.log.get();
-        let level = &log.ok_or(CommandError::NotOffered("log_level"))?.level;
+        let log = log.ok_or(CommandError::NotOffered("log_level"))?;
+        let level = &log.level;
         if let Some(wanted) = &self.level {
             let change = level.set(wanted).map_err(|error| {
                 BadRequest::of_field(0, "log_level", "level", error.to_string())
@@ -29,10 +30,11 @@ impl Command for SetLogLevel {
             );
             if let Some(seconds) = self.seconds {
                 let (level, shared) = (level.clone(), member.shared.clone());
-                tokio::spawn(async move {
+                let going_back = tokio::spawn(async move {
                     sleep(Duration::from_secs(seconds.into())).await;
                     level.set_unless_changed(&shared.config().log.level, change);
                 });
+                log.goes_back(&going_back);
             }
         }
         Ok(LogLevelReply {
