@@ -1,5 +1,6 @@
 //! An upload as its bytes come: written, made safe now and then, kept if it is cut off.
 
+use std::iter;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -63,7 +64,8 @@ impl Reception<'_> {
                 turn = waiting => turn.ok(),
             };
             let Some(_turn) = turn else {
-                return Err(self.stop(upload).await);
+                // What may have come for it can not be written yet.
+                return Err(self.stop(upload, Rest::default()).await);
             };
             let work = move || {
                 let all = upload.hash_prefix(TURN)?;
@@ -123,7 +125,9 @@ impl Reception<'_> {
                 }
                 Turn::Part(PutPart::Chunk(chunk, room)) => {
                     if !self.paced(chunk.len()).await {
-                        return Err(self.stop_synced(upload, syncing).await);
+                        let rest = Rest::of(Some(chunk), parts);
+                        *received += rest.length();
+                        return Err(self.stop_synced(upload, rest, syncing).await);
                     }
                     let most = if self.member.is_paced() { 0 } else { TOGETHER };
                     let before = upload.written();
@@ -144,9 +148,13 @@ impl Reception<'_> {
                     let committed = disk.run(move || upload.commit(end.digest)).await?;
                     return Ok((committed, end.digest));
                 }
-                Turn::Stopped => return Err(self.stop_synced(upload, syncing).await),
+                Turn::Stopped => {
+                    let rest = Rest::of(None, parts);
+                    *received += rest.length();
+                    return Err(self.stop_synced(upload, rest, syncing).await);
+                }
                 Turn::Silent(patience) => {
-                    self.stop_synced(upload, syncing).await;
+                    self.stop_synced(upload, Rest::default(), syncing).await;
                     return Err(CommandError::SilentPut(patience));
                 }
             }
@@ -199,21 +207,31 @@ impl Reception<'_> {
     }
 
     /// As [`Self::stop`], once no checkpoint is under way.
-    async fn stop_synced(self, upload: Box<Upload>, mut syncing: Syncing) -> CommandError {
+    async fn stop_synced(
+        self,
+        upload: Box<Upload>,
+        rest: Rest,
+        mut syncing: Syncing,
+    ) -> CommandError {
         if let Err(error) = syncing.wait().await {
             let discarded = discard(upload, &self.member.disk).await;
             return discarded.err().unwrap_or(error);
         }
-        self.stop(upload).await
+        self.stop(upload, rest).await
     }
 
     /// Keeps what came, unless it is unwanted, and says why the put ends.
-    pub(super) async fn stop(self, upload: Box<Upload>) -> CommandError {
+    pub(super) async fn stop(self, mut upload: Box<Upload>, rest: Rest) -> CommandError {
         let disk = &self.member.disk;
         let stopped = if self.underway.progress.is_unwanted() {
             discard(upload, disk).await
         } else {
-            disk.run(move || upload.keep().map(drop)).await
+            self.underway.progress.moves(rest.length());
+            let work = move || {
+                rest.0.iter().try_for_each(|chunk| upload.write(chunk))?;
+                upload.keep().map(drop)
+            };
+            disk.run(work).await
         };
         if let Err(error) = stopped {
             warn!(name: "upload_not_kept", %error, "an upload that was cut off could not be kept");
@@ -228,6 +246,25 @@ impl Reception<'_> {
         } else {
             CommandError::Cancelled
         }
+    }
+}
+
+/// What came of a put whose connection has ended, and is not written yet. It need not be sent again.
+#[derive(Debug, Default)]
+pub(super) struct Rest(Vec<Bytes>);
+
+impl Rest {
+    /// The chunk that was taken last, if it was not written, and those that wait behind it.
+    pub(super) fn of(taken: Option<Bytes>, mut parts: mpsc::Receiver<PutPart>) -> Self {
+        let waiting = iter::from_fn(|| match parts.try_recv() {
+            Ok(PutPart::Chunk(chunk, _room)) => Some(chunk),
+            _ => None,
+        });
+        Self(taken.into_iter().chain(waiting).collect())
+    }
+
+    fn length(&self) -> u64 {
+        self.0.iter().map(|chunk| chunk.len() as u64).sum()
     }
 }
 

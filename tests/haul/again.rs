@@ -140,8 +140,11 @@ async fn pass(
             let _ = server_writes.shutdown().await;
         }
     }
-    // Unread bytes would make it a reset.
+    // Unread bytes would make it a reset, which takes away what the other side has not read yet.
     let _ = tokio::io::copy(&mut client_reads, &mut tokio::io::sink()).await;
+    if let Some(Cut::Up(_) | Cut::Down(_)) = cut {
+        let _ = tokio::io::copy(&mut server_reads, &mut tokio::io::sink()).await;
+    }
 }
 
 /// Passes bytes on to their end; an error once there were `limit` of them.

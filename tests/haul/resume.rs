@@ -15,6 +15,7 @@ use crate::harness::{RawClient, Received, TestServer, data, soon};
 
 const SIZE: usize = 1_000_000;
 const PART: usize = 600_000;
+const CHUNK: usize = 100_000;
 
 /// Bytes that differ from place to place.
 fn content() -> Vec<u8> {
@@ -39,7 +40,7 @@ async fn begin(client: &mut RawClient, request: Value) -> Value {
 
 /// Sends data, and waits until the server has taken it from the socket and more.
 async fn send(client: &mut RawClient, bytes: &[u8]) {
-    for chunk in bytes.chunks(100_000) {
+    for chunk in bytes.chunks(CHUNK) {
         client.send_bytes(&data(7, chunk)).await;
     }
     client.ok(json!({"id": 1, "cmd": "ping"})).await;
@@ -104,6 +105,27 @@ async fn a_put_that_is_cut_off_goes_on_where_it_was_with_the_digest_of_the_whole
     assert_eq!(reply["ok"]["digest"], digest(&all), "{reply}");
     assert!(client.get(json!({"cmd": "get", "path": "a"})).await.0 == all);
     assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test]
+async fn what_came_of_a_put_is_kept_whole_though_it_waited_when_the_connection_broke_off_in_a_frame()
+ {
+    let server = TestServer::start_with(|config| {
+        // The first chunk is paid for in minutes, so all others wait.
+        config.limits.bandwidth_per_user = Some(1024);
+    })
+    .await;
+    let all = content();
+    let mut client = server.log_in("alice").await;
+    begin(&mut client, put("a", false)).await;
+    send(&mut client, &all[..PART]).await;
+    let torn = data(7, &all[PART..PART + CHUNK]);
+    client.send_bytes(&torn[..CHUNK / 2]).await;
+    drop(client);
+    let mut client = server.log_in("alice").await;
+    assert_eq!(uploads(&mut client, 1).await[0]["offset"], PART);
+    let begun = begin(&mut client, put("a", true)).await;
+    assert_eq!(begun["prefix"], digest(&all[..PART]));
 }
 
 #[tokio::test]

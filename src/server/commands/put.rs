@@ -11,7 +11,7 @@ use crate::server::CommandError;
 use crate::server::active::PutKey;
 use crate::server::job::Outcome;
 use crate::server::member::Member;
-use crate::server::receiving::Reception;
+use crate::server::receiving::{Reception, Rest};
 use crate::server::transfers::{Incoming, PutPart, Underway};
 use crate::storage::{AlreadyThere, Begun, Committed, SmallUpload, UploadOptions, VirtualPath};
 
@@ -30,8 +30,15 @@ pub(in crate::server) async fn put(
         let key = PutKey::new(member.account.id, &path, put.size);
         let puts = &member.shared.puts;
         let taking = async { put.resume && puts.take_over(&key, &member.session).await };
-        let taken = underway.cancel.run_until_cancelled(taking).await;
-        let resume = taken.ok_or(CommandError::Cancelled)?;
+        // Who has hung up need not wait for anything, but what they sent is worth keeping.
+        let resume = tokio::select! {
+            biased;
+            resume = taking => resume,
+            () = underway.cancel.cancelled() => return Err(CommandError::Cancelled),
+        };
+        if underway.cancel.is_cancelled() && underway.progress.is_unwanted() {
+            return Err(CommandError::Cancelled);
+        }
         let active = puts.enter(key, &member.session, &member.gone);
         let putting = Putting {
             id,
@@ -50,7 +57,8 @@ pub(in crate::server) async fn put(
                 underway.progress.begins(put.size, offset);
                 let begun = putting.begin(&incoming, upload.id(), offset, prefix);
                 if let Err(closed) = begun.await {
-                    putting.reception.stop(upload).await;
+                    let rest = Rest::of(None, incoming.parts);
+                    putting.reception.stop(upload, rest).await;
                     return Err(closed);
                 }
                 let receiving = putting.reception;
