@@ -224,7 +224,7 @@ fn obey_signals(
     let running = Arc::clone(running);
     let patience = move || {
         let server = running.get();
-        server.map_or(at_start, |server| server.config().limits.drain_timeout)
+        server.map_or(at_start, Server::drain_timeout)
     };
     let reload = Arc::new(Notify::new());
     let obeying = signals::obey(signals, shutdown.clone(), logs, patience, reload.clone());

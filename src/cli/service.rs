@@ -90,7 +90,7 @@ impl Service {
                 _ = ticks.tick() => {}
                 () = drain.cancelled(), if !is_draining => {
                     is_draining = true;
-                    self.stopping(load.server.config().limits.drain_timeout);
+                    self.stopping(load.server.drain_timeout());
                 }
             }
             if watchdog.is_some() {

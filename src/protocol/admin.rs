@@ -81,6 +81,9 @@ pub struct TransferEntry {
     pub offset: u64,
     /// Bytes that this request has moved.
     pub moved: u64,
+    /// Bytes of them in a second, over the last seconds.
+    #[serde(default)]
+    pub rate: u64,
     /// When it was asked for.
     pub since: Timestamp,
 }
@@ -232,7 +235,11 @@ pub struct SettingChange {
 /// `drain`: stop as on SIGTERM: what runs may end, nothing new begins, then the server ends.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Drain {}
+pub struct Drain {
+    /// Seconds for what runs, rather than the setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u32>,
+}
 
 /// The reply to `drain`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

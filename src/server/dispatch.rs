@@ -296,8 +296,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Request::Users(command) => self.in_order(job, id, command).await,
             Request::Kick(command) => self.in_order(job, id, command).await,
             Request::ReloadSettings(command) => self.in_order(job, id, command).await,
-            Request::Drain(_) => {
-                let reply = commands::drain(id, &self.member, &self.session.shutdown);
+            Request::Drain(drain) => {
+                let reply = commands::drain(id, &drain, &self.member, &self.session.shutdown);
                 self.finish(job, reply).await
             }
             Request::SetLogLevel(command) => self.in_order(job, id, command).await,
@@ -581,6 +581,9 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         match self.member.refresh().await {
             Ok(Refreshed::Same) => Ok(()),
             Ok(Refreshed::Changed) => {
+                if !self.member.account.admin {
+                    self.transfers.deny_logs();
+                }
                 let rescoped = commands::rescope(&self.member, &self.attendance).await;
                 if let Err(error) = rescoped {
                     warn!(

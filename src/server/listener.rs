@@ -44,7 +44,7 @@ pub(super) async fn run(server: &Server, listener: TcpListener, shutdown: Shutdo
     drop(listener);
     sessions.close();
     info!(name: "draining", sessions = sessions.len(), "draining");
-    let patience = server.shared.config().limits.drain_timeout;
+    let patience = server.drain_timeout();
     let drained = shutdown.stop.run_until_cancelled(sessions.wait());
     if !matches!(timeout(patience, drained).await, Ok(Some(()))) {
         warn!(name: "drain_cut", sessions = sessions.len(), "cutting off what did not end in time");

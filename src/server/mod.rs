@@ -116,6 +116,8 @@ struct Shared {
     metrics: Metrics,
     bandwidths: Bandwidths,
     datagrams: Datagrams,
+    /// How long an operator lets run what runs when the server stops, rather than the setting.
+    drain_within: OnceLock<Duration>,
     /// What new connections are encrypted with; nothing until it was loaded.
     tls: watch::Sender<Option<tls::Identity>>,
 }
@@ -124,6 +126,17 @@ impl Shared {
     /// The settings as they are now: not to be kept for longer than one step of the work.
     fn config(&self) -> Arc<Config> {
         self.config.borrow().clone()
+    }
+
+    /// From the next moment the server stops with this patience; the first one who says so counts.
+    fn drain_within(&self, patience: Duration) {
+        let _ = self.drain_within.set(patience);
+    }
+
+    /// How long what runs may go on once the server stops.
+    fn drain_timeout(&self) -> Duration {
+        let told = self.drain_within.get().copied();
+        told.unwrap_or_else(|| self.config().limits.drain_timeout)
     }
 
     /// What a connection that begins now is encrypted with.
@@ -204,6 +217,7 @@ impl Server {
                 metrics: Metrics::default(),
                 bandwidths: Bandwidths::default(),
                 datagrams: Datagrams::default(),
+                drain_within: OnceLock::new(),
                 config: watch::Sender::new(Arc::new(config)),
                 tls: watch::Sender::new(None),
             }),
@@ -296,6 +310,13 @@ impl Server {
         let config = Arc::new(reload.config.clone());
         self.shared.config.send_replace(config);
         reload
+    }
+
+    /// How long what runs may go on once the server stops: what the operator has said who stops it,
+    /// else the setting.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.shared.drain_timeout()
     }
 
     /// Up to `most` sessions of users who have logged in, those first that did so first, and what

@@ -1,7 +1,8 @@
 //! How far a get or put is, and what all of them move.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -67,6 +68,9 @@ pub(super) struct Progress {
     moved: AtomicU64,
     /// Nothing is to be kept of it.
     unwanted: AtomicBool,
+    /// Its user may no longer have it.
+    denied: AtomicBool,
+    pace: Mutex<Pace>,
     traffic: Arc<Traffic>,
 }
 
@@ -82,6 +86,8 @@ impl Progress {
             start: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             unwanted: AtomicBool::new(false),
+            denied: AtomicBool::new(false),
+            pace: Mutex::new(Pace::new(Instant::now())),
             traffic: what.traffic,
         }
     }
@@ -94,7 +100,8 @@ impl Progress {
 
     /// So many bytes more were moved.
     pub(super) fn moves(&self, bytes: u64) {
-        self.moved.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.moved.fetch_add(bytes, Ordering::Relaxed);
+        self.pace().moves(before + bytes, Instant::now());
         let all = match self.direction {
             Direction::Get => &self.traffic.sent,
             Direction::Put => &self.traffic.received,
@@ -113,6 +120,24 @@ impl Progress {
         self.unwanted.load(Ordering::Relaxed)
     }
 
+    /// Notes that its user may no longer have it, if it is about the log.
+    pub(super) fn deny_logs(&self) -> bool {
+        let is_log = self.direction == Direction::Logs;
+        if is_log {
+            self.denied.store(true, Ordering::Relaxed);
+        }
+        is_log
+    }
+
+    /// Whether its user may no longer have it.
+    pub(super) fn is_denied(&self) -> bool {
+        self.denied.load(Ordering::Relaxed)
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How far it is now.
     pub(super) fn entry(&self, id: u32) -> TransferEntry {
         let size = self.size.load(Ordering::Relaxed);
@@ -129,8 +154,45 @@ impl Progress {
             size: (size != UNKNOWN).then_some(size),
             offset: self.start.load(Ordering::Relaxed).saturating_add(moved),
             moved,
+            rate: self.pace().rate(moved, Instant::now()),
             since: self.since,
         }
+    }
+}
+
+/// A rate is that of this time at least, and of twice as much at most.
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// When how much was moved: all that is needed to say how fast it goes.
+#[derive(Debug)]
+struct Pace {
+    /// Where the rate is measured from.
+    from: (Instant, u64),
+    /// Where it will be measured from, once it is a window away.
+    then: (Instant, u64),
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self {
+            from: (now, 0),
+            then: (now, 0),
+        }
+    }
+
+    fn moves(&mut self, moved: u64, now: Instant) {
+        if now - self.then.0 >= WINDOW {
+            self.from = self.then;
+            self.then = (now, moved);
+        }
+    }
+
+    /// Bytes in a second lately, with `moved` in all. What stalls gets slower and slower.
+    fn rate(&self, moved: u64, now: Instant) -> u64 {
+        let (since, before) = self.from;
+        let ms = (now - since).as_millis().max(1);
+        let rate = u128::from(moved.saturating_sub(before)) * 1000 / ms;
+        u64::try_from(rate).unwrap_or(u64::MAX)
     }
 }
 
@@ -157,6 +219,23 @@ impl What {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_is_that_of_the_last_seconds() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut pace = Pace::new(start);
+        let mut moved = 0;
+        for ms in (100..=10_000).step_by(100) {
+            moved += if ms <= 5000 { 1000 } else { 100 };
+            pace.moves(moved, at(ms));
+            if ms == 5000 {
+                assert_eq!(pace.rate(moved, at(ms)), 10_000);
+            }
+        }
+        assert_eq!(pace.rate(moved, at(10_000)), 1000);
+        assert!(pace.rate(moved, at(100_000)) < 100, "it stalls");
+    }
 
     #[test]
     fn what_was_there_before_counts_for_the_offset_and_not_for_the_traffic() {

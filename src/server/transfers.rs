@@ -138,6 +138,15 @@ impl Transfers {
         }
     }
 
+    /// Ends what shows the log, which the user may no longer see.
+    pub(super) fn deny_logs(&self) {
+        for handle in self.running.lock().values() {
+            if handle.progress.deny_logs() {
+                handle.cancel.cancel();
+            }
+        }
+    }
+
     /// Notes that nothing is to be kept of a put, however it ends.
     pub(super) fn reject(&self, id: u32) {
         if let Some(handle) = self.running.lock().get(&id) {

@@ -30,6 +30,8 @@ struct Shared {
 struct State {
     lines: VecDeque<Arc<TailLine>>,
     bytes: usize,
+    /// The number of the first line since the start.
+    first: u64,
     /// The number that the next line gets.
     next: u64,
 }
@@ -60,7 +62,7 @@ pub struct TailLine {
 pub struct Stretch {
     /// The lines.
     pub lines: Vec<Arc<TailLine>>,
-    /// Lines before them that are gone.
+    /// Lines before them that are gone. How many a former start of the server wrote, nobody knows.
     pub missed: u64,
     /// The number of the line after them.
     pub next: u64,
@@ -80,6 +82,7 @@ impl Tail {
         let state = State {
             lines: VecDeque::new(),
             bytes: 0,
+            first: next,
             next,
         };
         Self(Arc::new(Shared {
@@ -132,7 +135,7 @@ impl Tail {
             .collect();
         let from = first.clamp(oldest, state.next);
         Stretch {
-            missed: oldest.saturating_sub(first),
+            missed: oldest.saturating_sub(first.max(state.first)),
             next: from + lines.len() as u64,
             lines,
         }
@@ -206,6 +209,19 @@ mod tests {
         let rest = tail.from(2, 99);
         assert_eq!(numbers(&rest), [7, 8, 9]);
         assert_eq!((rest.missed, rest.next), (5, 10));
+    }
+
+    #[test]
+    fn the_numbers_between_two_starts_are_no_lines_that_are_gone() {
+        let tail = Tail::beginning_at(1_000_000);
+        add(&tail, "{}\n");
+        let rest = tail.from(7, 9);
+        assert_eq!((numbers(&rest), rest.missed), (vec![1_000_000], 0));
+        for _ in 0..5 {
+            add(&tail, &"x".repeat(BYTES / 4));
+        }
+        let rest = tail.from(7, 9);
+        assert_eq!((rest.lines.len(), rest.missed), (3, 3));
     }
 
     #[test]

@@ -101,6 +101,18 @@ async fn who_follows_hears_of_what_happens_until_they_cancel() {
 }
 
 #[tokio::test]
+async fn who_loses_the_admin_right_follows_no_longer() {
+    let (place, daemon) = daemon(&[]);
+    let mut root = log_in(&daemon, "root").await;
+    root.send(json!({"id": 7, "cmd": "logs", "follow": true, "last": 0}))
+        .await;
+    assert!(root.reply().await["begin"].is_object());
+    operate(&place.path().join("data"), "user set root --no-admin", "");
+    assert_eq!(root.final_reply(7).await["error"]["code"], "denied");
+    root.ok(json!({"cmd": "ping"})).await;
+}
+
+#[tokio::test]
 async fn following_keeps_no_server_from_stopping() {
     let (_place, daemon) = daemon(&[]);
     let mut root = log_in(&daemon, "root").await;
@@ -118,6 +130,8 @@ async fn the_level_changes_for_a_while_and_is_checked() {
     let now = root.ok(json!({"cmd": "log_level"})).await;
     assert_eq!(now, json!({"level": "info", "setting": "info"}));
     root.fails(json!({"cmd": "log_level", "level": "loud"}), "bad_request")
+        .await;
+    root.fails(json!({"cmd": "log_level", "seconds": 1}), "bad_request")
         .await;
     let quiet = json!({"cmd": "log_level", "level": "error", "seconds": 1});
     assert_eq!(root.ok(quiet).await["level"], "error");

@@ -1,6 +1,7 @@
 //! What operators see and do over the wire, as users with the admin right.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use haul::storage::Limits;
 use serde_json::{Value, json};
@@ -33,6 +34,7 @@ async fn an_operator_sees_the_sessions_and_how_far_their_transfers_are() {
     assert_eq!(transfer["path"], "/a.bin");
     assert_eq!(transfer["size"], 500_000);
     assert_eq!(transfer["moved"], 200_000);
+    assert!(transfer["rate"].as_u64() > Some(0), "{transfer}");
     assert_eq!(server.server.traffic(), (200_000, 0));
     let first = root.ok(json!({"cmd": "sessions", "limit": 1})).await;
     assert_eq!(first["sessions"][0]["user"], "alice");
@@ -209,6 +211,26 @@ async fn an_operator_stops_a_server_and_what_runs_may_end() {
     assert_eq!(root.final_reply(7).await["ok"]["size"], 200_000);
     let stopped = daemon.stopped();
     assert_eq!(stopped.code, Some(0));
+}
+
+#[tokio::test]
+async fn an_operator_says_how_long_what_runs_may_go_on() {
+    let server = TestServer::start_with(|config| {
+        config.limits.drain_timeout = Duration::from_secs(3600);
+    })
+    .await;
+    server.add_admin("root").await;
+    let mut alice = server.log_in("alice").await;
+    alice
+        .send(json!({"id": 7, "cmd": "put", "path": "a", "size": 9}))
+        .await;
+    assert!(alice.reply().await["begin"].is_object());
+    let mut root = server.log_in("root").await;
+    let drained = root.ok(json!({"cmd": "drain", "seconds": 0})).await;
+    assert_eq!(drained, json!({"sessions": 2, "within_ms": 0}));
+    assert_eq!(alice.event().await["reason"], "shutting_down");
+    // The setting would have it wait for an hour.
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -11,14 +11,23 @@ use crate::protocol::{self, DrainReply};
 /// Stop the server once what runs has ended
 ///
 /// As on SIGTERM: no new connection and no new request is taken, what runs may end within
-/// `limits.drain_timeout`, then the rest is cut off and the server ends with 0. Whoever manages it
-/// may start it again.
+/// `limits.drain_timeout` or `--seconds`, then the rest is cut off and the server ends with 0.
+/// Whoever manages it may start it again.
 #[derive(Debug, Args)]
-pub(super) struct Drain {}
+pub(super) struct Drain {
+    /// For so long what runs may go on, rather than for `limits.drain_timeout`
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u32>,
+}
 
 impl Drain {
     pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
-        let reply = remote.client.call(protocol::Drain {}).await?;
+        let reply = remote
+            .client
+            .call(protocol::Drain {
+                seconds: self.seconds,
+            })
+            .await?;
         remote.output.result(&reply, |reply: &DrainReply| {
             let patience = Duration::from_millis(reply.within_ms);
             let sessions = count(reply.sessions, "session");

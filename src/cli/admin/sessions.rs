@@ -50,20 +50,21 @@ fn present(sessions: &[SessionEntry]) -> String {
     if !rows.is_empty() {
         text.push_str("\n\n");
         text.push_str(&table(
-            ["SESSION", "CMD", "AT", "OF", "DONE", "PATH"],
+            ["SESSION", "CMD", "AT", "OF", "DONE", "RATE", "PATH"],
             &rows,
         ));
     }
     text
 }
 
-fn of_transfer(session: &str, transfer: &TransferEntry) -> [String; 6] {
+fn of_transfer(session: &str, transfer: &TransferEntry) -> [String; 7] {
     [
         safe(session).into_owned(),
         safe(&transfer.cmd).into_owned(),
         size(transfer.offset),
         transfer.size.map_or("?".into(), size),
         percent(transfer),
+        format!("{}/s", size(transfer.rate)),
         safe(&transfer.path).into_owned(),
     ]
 }

@@ -1,5 +1,7 @@
 //! `drain`: stop once what runs has ended, as on SIGTERM.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tracing::info;
 
@@ -11,16 +13,22 @@ use crate::telemetry::AUDIT;
 /// Begins it. Its reply leaves before the session is told goodbye.
 pub(in crate::server) fn drain(
     id: u32,
+    drain: &Drain,
     member: &Member,
     shutdown: &Shutdown,
 ) -> Result<Bytes, CommandError> {
     member.check_admin(<Drain as crate::protocol::Call>::CMD)?;
-    let patience = member.shared.config().limits.drain_timeout;
+    if let Some(seconds) = drain.seconds {
+        member
+            .shared
+            .drain_within(Duration::from_secs(seconds.into()));
+    }
+    let patience = member.shared.drain_timeout();
     let reply = DrainReply {
         sessions: member.shared.sessions.count() as u64,
         within_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
     };
-    info!(name: "drain_asked", target: AUDIT, "told to stop by an operator");
+    info!(name: "drain_asked", target: AUDIT, seconds = drain.seconds, "told to stop by an operator");
     shutdown.drain.cancel();
     Ok(encode_ok(id, &reply))
 }

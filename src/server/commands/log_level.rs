@@ -17,6 +17,10 @@ impl Command for SetLogLevel {
         let log = member.shared.log.get();
         let log = log.ok_or(CommandError::NotOffered("log_level"))?;
         let level = &log.level;
+        if self.level.is_none() && self.seconds.is_some() {
+            let message = "without `level` there is nothing to go back from";
+            return Err(BadRequest::of_field(0, "log_level", "seconds", message).into());
+        }
         if let Some(wanted) = &self.level {
             let change = level.set(wanted).map_err(|error| {
                 BadRequest::of_field(0, "log_level", "level", error.to_string())

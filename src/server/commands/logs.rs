@@ -25,8 +25,8 @@ const AT_ONCE: usize = 1000;
 /// How often a follower looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Sends the lines that `logs` asks for on stream `id`. It ends when it is cancelled, or the server
-/// drains.
+/// Sends the lines that `logs` asks for on stream `id`. It ends when it is cancelled, the user
+/// loses the admin right, or the server drains.
 pub(in crate::server) async fn logs(
     id: u32,
     logs: Logs,
@@ -41,12 +41,13 @@ pub(in crate::server) async fn logs(
         let tail = member.shared.log.get();
         let tail = tail.map(|log| log.tail.clone());
         let tail = tail.ok_or(CommandError::NotOffered("logs"))?;
-        let first = first(&tail, &logs);
+        let filter = Filter::of(&logs)?;
+        let first = first(&tail, &logs, &filter);
         outbox
             .send(encode_begin(id, &LogsBegin { line: first }))
             .await?;
         let mut following = Following {
-            filter: Filter::of(&logs)?,
+            filter,
             next: first,
             reply: LogsReply {
                 lines: 0,
@@ -76,23 +77,26 @@ pub(in crate::server) async fn logs(
     };
     let reply = underway.cancel.run_until_cancelled(work).await;
     Outcome {
-        reply: reply.unwrap_or(Err(CommandError::Cancelled)),
+        reply: reply.unwrap_or_else(|| {
+            Err(if underway.progress.is_denied() {
+                CommandError::AdminsOnly("logs")
+            } else {
+                CommandError::Cancelled
+            })
+        }),
         bytes: sent,
         upload: None,
     }
 }
 
 /// The number of the first line to look at.
-fn first(tail: &Tail, logs: &Logs) -> u64 {
+fn first(tail: &Tail, logs: &Logs, filter: &Filter) -> u64 {
     if let Some(since) = logs.since {
         // One of the future was that of a server whose clock has gone back since.
         return since.saturating_add(1).min(tail.next());
     }
     let Some(last) = logs.last else {
         return tail.oldest();
-    };
-    let Ok(filter) = Filter::of(logs) else {
-        return tail.next();
     };
     let there = tail.from(tail.oldest(), usize::MAX).lines;
     let mut wanted = there.iter().rev().filter(|line| filter.lets_through(line));
