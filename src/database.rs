@@ -1,6 +1,6 @@
 //! An `SQLite` database in the data directory: made, opened and brought up to date.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,8 @@ use sqlx::Connection as _;
 use sqlx::migrate::{Migrate as _, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use tokio::task::spawn_blocking;
+
+use crate::ownership::hand_over;
 
 /// How long a write waits for one of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -107,6 +109,9 @@ async fn make_file(data: PathBuf, name: &'static str) -> Result<PathBuf, OpenErr
             return Ok(file);
         }
         let empty = tempfile::NamedTempFile::new_in(&data).map_err(|error| failed(&file, error))?;
+        if let Ok(data) = File::open(&data) {
+            hand_over(empty.as_file(), data);
+        }
         match empty.into_temp_path().persist_noclobber(&file) {
             Err(error) if error.error.kind() != ErrorKind::AlreadyExists => {
                 Err(failed(&file, error.error))

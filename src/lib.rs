@@ -11,7 +11,7 @@
 //! ```
 //!
 //! `tls` has the few values that server and client share when they encrypt a connection, `database`
-//! what `accounts` and `messages` share to open theirs.
+//! what `accounts` and `messages` share to open theirs, `ownership` whose the files are.
 //!
 //! `protocol` imports nothing else of the crate, `storage` only the plain values of `protocol`;
 //! `server` and `client` never see each other.
@@ -24,6 +24,7 @@ pub mod connection;
 mod database;
 pub mod messages;
 pub mod ops;
+mod ownership;
 pub mod protocol;
 pub mod server;
 pub mod storage;

@@ -73,7 +73,9 @@ impl Accounts {
         if updated.rows_affected() == 0 {
             return Err(AccountsError::WrongPassword);
         }
-        transaction.commit().await.map_err(changing)
+        transaction.commit().await.map_err(changing)?;
+        self.forget_first_password(&account.name).await;
+        Ok(())
     }
 
     /// The account of the user whom a token was made for.

@@ -5,6 +5,7 @@
 
 mod backup;
 mod database;
+mod first;
 mod folders;
 mod hashing;
 mod limit;
@@ -23,6 +24,7 @@ use database::Database;
 use hashing::Hashing;
 
 pub use backup::{Owners, copy};
+pub use first::{FIRST_USER, first_password_file};
 pub use folders::{Folder, Member};
 pub use hashing::HashingCost;
 pub use limit::Limit;

@@ -141,7 +141,9 @@ impl Accounts {
         if updated.rows_affected() == 0 {
             return Err(AccountsError::NoSuchUser(name.clone()));
         }
-        transaction.commit().await.map_err(changing)
+        transaction.commit().await.map_err(changing)?;
+        self.forget_first_password(name).await;
+        Ok(())
     }
 
     /// Removes a user with its tokens and rights. Its home is set aside, under `removed/` in the
@@ -198,6 +200,8 @@ fn user_of_row(row: &SqliteRow) -> Result<User, sqlx::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+
     use super::*;
     use crate::accounts::tests::{accounts, add, refuse_commits_without, secret, user};
 
@@ -292,6 +296,26 @@ mod tests {
                 result.expect_err("refused").to_string(),
                 "there is no user bob; `haul user list` shows who there is"
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_root_does_leaves_nothing_that_the_owner_of_the_data_can_not_use() {
+        let directory = tempfile::tempdir().expect("a directory");
+        if rustix::process::geteuid().is_root() {
+            chown(directory.path(), Some(12_345), Some(54_321)).expect("root may");
+        }
+        let accounts = Accounts::open(directory.path()).await.expect("accounts");
+        add(&accounts, "alice").await;
+        let home = directory.path().join("homes/alice");
+        std::fs::create_dir_all(&home).expect("made");
+        accounts.remove_user(&user("alice")).await.expect("removed");
+        let owner = |name: &str| {
+            let there = directory.path().join(name).metadata().expect(name);
+            (there.uid(), there.gid())
+        };
+        for name in ["haul.db", "haul.db-wal", "removed"] {
+            assert_eq!(owner(name), owner("."), "{name}");
         }
     }
 

@@ -6,10 +6,12 @@ use anyhow::bail;
 use bytesize::ByteSize;
 use clap::Args;
 
+use super::audit::Audit;
 use super::output::Output;
 use crate::accounts::{Accounts, Limit};
 use crate::config::{self, Config};
 use crate::storage::Limits;
+use crate::telemetry::MachineAudit;
 
 /// Which data directory.
 #[derive(Debug, Args)]
@@ -43,6 +45,12 @@ impl Data {
         }
         let config = Config::load(self.config.as_deref(), config::environment())?;
         Ok(config.server.data)
+    }
+
+    /// The audit of the server whose directory it is: to be opened before anything is changed.
+    pub(super) fn audit(&self) -> anyhow::Result<Audit> {
+        let config = Config::load(self.config.as_deref(), config::environment())?;
+        Ok(Audit(MachineAudit::open(&config.log)?))
     }
 
     /// The path of the directory, which holds accounts.

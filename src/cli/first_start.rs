@@ -15,22 +15,16 @@ use anyhow::{Context, bail};
 use data_encoding::BASE32_NOPAD;
 use tracing::info;
 
-use crate::accounts::{Accounts, NewUser, UserName};
+use crate::accounts::{Accounts, FIRST_USER, NewUser, UserName, first_password_file};
 use crate::protocol::Secret;
 use crate::storage::Limits;
 use crate::tls::Fingerprint;
-
-/// The account that is made at the first start.
-const ADMIN: &str = "admin";
-
-/// Where its password is, in the data directory, if nobody was there to read it.
-const PASSWORD_FILE: &str = "admin-password";
 
 /// Where the password of the first account is.
 pub(super) enum FirstPassword {
     /// Nowhere else: it has to be shown.
     Made(Secret),
-    /// In a file: the operator's, or [`PASSWORD_FILE`].
+    /// In a file: the operator's, or [`first_password_file`].
     InFile(PathBuf),
 }
 
@@ -63,27 +57,13 @@ pub(super) async fn first_admin(
         };
         (password, first)
     };
-    let admin: UserName = ADMIN.parse().context("`admin` is a user name")?;
+    let admin: UserName = FIRST_USER.parse().context("`admin` is a user name")?;
     let new = NewUser {
         admin: true,
         limits: Limits::default(),
     };
     accounts.add_user(&admin, &password, new).await?;
     Ok(Some(first))
-}
-
-/// Removes the file with the first password, which is no longer that of `user`.
-pub(super) fn forget(user: &UserName, data: &Path) -> anyhow::Result<()> {
-    if user.as_str() != ADMIN {
-        return Ok(());
-    }
-    let file = data.join(PASSWORD_FILE);
-    match fs::remove_file(&file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("can not remove {}", file.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn password_from(file: &Path) -> anyhow::Result<Secret> {
@@ -113,7 +93,7 @@ fn random_password() -> anyhow::Result<Secret> {
 
 /// Writes the password where only this user can read it.
 fn keep(password: &Secret, data: &Path) -> anyhow::Result<PathBuf> {
-    let file = data.join(PASSWORD_FILE);
+    let file = first_password_file(data);
     let write = || {
         // What a start that failed has left is not opened: somebody may read it still.
         match fs::remove_file(&file) {
@@ -141,14 +121,14 @@ pub(super) fn say_what_to_do_next(
     first: Option<&FirstPassword>,
     watched: bool,
 ) {
-    let connect = format!("haul connect haul://{ADMIN}@{}", reachable(address));
+    let connect = format!("haul connect haul://{FIRST_USER}@{}", reachable(address));
     if !watched {
         // The lines `listening` and `certificate` say the rest.
         if let Some(FirstPassword::InFile(file)) = first {
             let password_file = file.display();
             info!(
                 name: "admin_made",
-                user = ADMIN, %password_file, connect,
+                user = FIRST_USER, %password_file, connect,
                 "the first account was made"
             );
         }

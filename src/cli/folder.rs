@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::audit::Changed;
 use super::data::{self, Data, NewLimits};
 use super::output::Output;
 use super::table::table;
@@ -84,6 +85,10 @@ struct MemberObject {
 
 impl Folder {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
+        if let Command::List = self.command {
+            return list(&self.data.open().await?, output).await;
+        }
+        let audit = self.data.audit()?;
         let accounts = match self.command {
             Command::Add(_) => self.data.open_or_make(output).await?,
             _ => self.data.open().await?,
@@ -91,27 +96,41 @@ impl Folder {
         match self.command {
             Command::Add(add) => {
                 accounts.add_folder(&add.folder, add.limits.into()).await?;
+                audit.note("folder add", changed(&add.folder, None))?;
                 output.note(&format!(
                     "added folder {0}; let users see it with `haul folder grant {0} USER RIGHTS`",
                     add.folder
                 ));
             }
-            Command::List => list(&accounts, output).await?,
+            Command::List => {}
             Command::Grant(Grant {
                 folder,
                 user,
                 rights,
             }) => {
                 accounts.grant(&folder, &user, rights).await?;
+                audit.note("folder grant", changed(&folder, Some(&user)))?;
                 output.note(&format!("user {user} has the rights {rights} in /{folder}"));
             }
             Command::Revoke(Revoke { folder, user }) => {
                 accounts.revoke(&folder, &user).await?;
+                audit.note("folder revoke", changed(&folder, Some(&user)))?;
                 output.note(&format!("user {user} no longer sees /{folder}"));
             }
-            Command::Remove(Named { folder }) => remove(&accounts, &folder, output).await?,
+            Command::Remove(Named { folder }) => {
+                remove(&accounts, &folder, output).await?;
+                audit.note("folder remove", changed(&folder, None))?;
+            }
         }
         Ok(())
+    }
+}
+
+fn changed<'a>(folder: &'a FolderName, user: Option<&'a UserName>) -> Changed<'a> {
+    Changed {
+        folder: Some(folder.as_str()),
+        user: user.map(UserName::as_str),
+        ..Changed::default()
     }
 }
 

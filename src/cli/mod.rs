@@ -4,6 +4,7 @@
 
 mod accept;
 mod admin;
+mod audit;
 mod backup;
 mod bench;
 mod chat;

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use serde::Serialize;
 
+use super::audit::Changed;
 use super::data::Data;
 use super::output::Output;
 use super::table::table;
@@ -115,12 +116,13 @@ impl FromStr for Expiry {
 
 impl Token {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
-        let accounts = self.data.open().await?;
         match self.command {
-            Command::Add(add) => add.run(&accounts, output).await,
-            Command::List(List { name }) => list(&accounts, &name, output).await,
+            Command::Add(add) => add.run(&self.data, output).await,
+            Command::List(List { name }) => list(&self.data.open().await?, &name, output).await,
             Command::Remove(Remove { name, id }) => {
+                let (audit, accounts) = (self.data.audit()?, self.data.open().await?);
                 accounts.remove_token(&name, id).await?;
+                audit.note("token remove", changed(&name, Some(id)))?;
                 output.note(&format!("removed token {id} of user {name}"));
                 Ok(())
             }
@@ -129,7 +131,8 @@ impl Token {
 }
 
 impl Add {
-    async fn run(self, accounts: &Accounts, output: Output) -> anyhow::Result<()> {
+    async fn run(self, data: &Data, output: Output) -> anyhow::Result<()> {
+        let (audit, accounts) = (data.audit()?, data.open().await?);
         let expires = self.expires.map(|Expiry(time)| time);
         let token = accounts
             .add_token(&self.name, &self.label.0, expires)
@@ -140,7 +143,16 @@ impl Add {
         ));
         let (user, token) = (&self.name, token.expose());
         output.result(&NewObject { user, token }, |new| new.token.to_owned())?;
+        audit.note("token add", changed(&self.name, None))?;
         Ok(())
+    }
+}
+
+fn changed(name: &UserName, token: Option<i64>) -> Changed<'_> {
+    Changed {
+        user: Some(name.as_str()),
+        token,
+        ..Changed::default()
     }
 }
 

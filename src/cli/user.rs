@@ -4,8 +4,8 @@ use anyhow::bail;
 use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
+use super::audit::Changed;
 use super::data::{self, Data, NewLimits};
-use super::first_start;
 use super::output::Output;
 use super::password::new_password;
 use super::table::table;
@@ -99,16 +99,16 @@ impl User {
         match self.command {
             Command::Add(add) => add.run(&self.data, output).await,
             Command::List => list(&self.data.open().await?, output).await,
-            Command::Set(set) => set.run(&self.data.open().await?, output).await,
+            Command::Set(set) => set.run(&self.data, output).await,
             Command::Passwd(user) => passwd(&self.data, &user.name, output).await,
-            Command::Remove(user) => remove(&self.data.open().await?, &user.name, output).await,
+            Command::Remove(user) => remove(&self.data, &user.name, output).await,
         }
     }
 }
 
 impl Add {
     async fn run(self, data: &Data, output: Output) -> anyhow::Result<()> {
-        let accounts = data.open_or_make(output).await?;
+        let (audit, accounts) = (data.audit()?, data.open_or_make(output).await?);
         // Nobody likes to choose a password for nothing.
         if is_there(&accounts, &self.name).await? {
             bail!(AccountsError::UserExists(self.name));
@@ -119,13 +119,15 @@ impl Add {
             limits: self.limits.into(),
         };
         accounts.add_user(&self.name, &password, new).await?;
+        audit.note("user add", changed(&self.name))?;
         output.note(&format!("added user {}", self.name));
         Ok(())
     }
 }
 
 impl Set {
-    async fn run(self, accounts: &Accounts, output: Output) -> anyhow::Result<()> {
+    async fn run(self, data: &Data, output: Output) -> anyhow::Result<()> {
+        let (audit, accounts) = (data.audit()?, data.open().await?);
         let switch = |on: bool, off: bool| (on || off).then_some(on);
         let change = UserChange {
             admin: switch(self.admin, self.no_admin),
@@ -134,6 +136,7 @@ impl Set {
             files: self.files,
         };
         accounts.set_user(&self.name, change).await?;
+        audit.note("user set", changed(&self.name))?;
         output.note(&format!("changed user {}", self.name));
         Ok(())
     }
@@ -171,19 +174,22 @@ impl From<&accounts::User> for Object {
 }
 
 async fn passwd(data: &Data, name: &UserName, output: Output) -> anyhow::Result<()> {
-    let accounts = data.open().await?;
+    let (audit, accounts) = (data.audit()?, data.open().await?);
     if !is_there(&accounts, name).await? {
         bail!(AccountsError::NoSuchUser(name.clone()));
     }
     let password = new_password(name.as_str())?;
     accounts.set_password(name, &password).await?;
-    first_start::forget(name, &data.path()?)?;
+    audit.note("user passwd", changed(name))?;
     output.note(&format!("changed the password of user {name}"));
     Ok(())
 }
 
-async fn remove(accounts: &Accounts, name: &UserName, output: Output) -> anyhow::Result<()> {
-    if accounts.remove_user(name).await? {
+async fn remove(data: &Data, name: &UserName, output: Output) -> anyhow::Result<()> {
+    let (audit, accounts) = (data.audit()?, data.open().await?);
+    let had_files = accounts.remove_user(name).await?;
+    audit.note("user remove", changed(name))?;
+    if had_files {
         output.note(&format!(
             "removed user {name}; its files are in the data directory, under removed/"
         ));
@@ -191,6 +197,13 @@ async fn remove(accounts: &Accounts, name: &UserName, output: Output) -> anyhow:
         output.note(&format!("removed user {name}, who had no files"));
     }
     Ok(())
+}
+
+fn changed(name: &UserName) -> Changed<'_> {
+    Changed {
+        user: Some(name.as_str()),
+        ..Changed::default()
+    }
 }
 
 async fn is_there(accounts: &Accounts, name: &UserName) -> anyhow::Result<bool> {

@@ -19,6 +19,7 @@ use super::path::VirtualPath;
 use super::rights::Limits;
 use super::space::{Area, Space};
 use super::staging::Staging;
+use crate::ownership::hand_over;
 
 const HOMES: &str = "homes";
 const FOLDERS: &str = "folders";
@@ -238,8 +239,10 @@ fn make_dir(parent: &OpenDir, name: &str) -> io::Result<OpenDir> {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => made?,
             }
+            let made = parent.open_dir(name)?;
+            hand_over(&made, parent);
             parent.sync()?;
-            parent.open_dir(name)
+            Ok(made)
         }
         opened => opened,
     }

@@ -1,51 +1,51 @@
 //! The log file: a new one every day, and no more of them than wanted.
 
-use std::error::Error;
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use tracing_appender::rolling::{RollingFileAppender, Rotation};
 
-/// Appends to `<path>.<date>`.
+use crate::ownership::hand_over;
+
+/// Who may read the log: it says who did what with which files.
+const MODE: u32 = 0o640;
+
+/// Appends to `<path>.<date>`, whoever else does.
 pub(super) struct DailyFile {
-    appender: RollingFileAppender,
     path: PathBuf,
     keep: usize,
     today: Date,
+    file: File,
 }
 
 impl DailyFile {
     pub(super) fn open(path: &Path, keep: usize) -> Result<Self, String> {
         let name = path.file_name().ok_or("it has no file name")?;
+        name.to_str().ok_or("its name is not UTF-8")?;
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let appender = RollingFileAppender::builder()
-            .rotation(Rotation::DAILY)
-            .filename_prefix(name.to_str().ok_or("its name is not UTF-8")?)
-            .build(directory)
-            .map_err(|error| {
-                error
-                    .source()
-                    .map_or_else(|| error.to_string(), ToString::to_string)
-            })?;
+        let mut making = DirBuilder::new();
+        let made = making.recursive(true).mode(0o750).create(directory);
+        made.map_err(|error| error.to_string())?;
+        let (path, today) = (directory.join(name), today());
         let file = Self {
-            appender,
-            path: directory.join(name),
+            file: open_that_of(today, &path).map_err(|error| error.to_string())?,
+            path,
             keep,
-            today: today(),
+            today,
         };
         // What can not be removed now is tried again tomorrow.
         let _ = file.remove_old();
         Ok(file)
     }
 
-    /// Removes the files of all but the last days. The appender could do so itself, but would take
-    /// every file whose name begins alike for its own.
+    /// Removes the files of all but the last days.
     fn remove_old(&self) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in self.path.with_file_name("").read_dir()? {
@@ -75,23 +75,37 @@ fn today() -> Date {
     Timestamp::now().to_zoned(TimeZone::UTC).date()
 }
 
+/// Opens the file of a day, which may be there already.
+fn open_that_of(day: Date, path: &Path) -> io::Result<File> {
+    let directory = File::open(path.with_file_name(""))?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{day}"));
+    let mut options = OpenOptions::new();
+    let file = options.append(true).create(true).mode(MODE).open(name)?;
+    hand_over(&file, directory);
+    Ok(file)
+}
+
 impl Write for DailyFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let written = self.appender.write(line)?;
-        if self.today != today() {
-            self.today = today();
+        let today = today();
+        if self.today != today {
+            self.file = open_that_of(today, &self.path)?;
+            self.today = today;
             let _ = self.remove_old();
         }
-        Ok(written)
+        self.file.write(line)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.appender.flush()
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -136,6 +150,27 @@ mod tests {
         );
         let text = std::fs::read_to_string(directory.path().join(now)).expect("text");
         assert_eq!(text, "new\nnewer\n");
+    }
+
+    #[test]
+    fn nobody_but_owner_and_group_can_read_it_and_a_new_day_has_a_new_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit.log");
+        let mut file = DailyFile::open(&path, 9).expect("opens");
+        file.today = Date::constant(2001, 1, 1);
+        std::fs::remove_file(names_of(&path).pop().expect("one")).expect("removed");
+        file.write_all(b"line\n").expect("written");
+        let [today] = names_of(&path).try_into().expect("one file");
+        assert_eq!(std::fs::read(&today).expect("text"), b"line\n");
+        let mode = today.metadata().expect("there").permissions().mode();
+        assert_eq!(mode & 0o777 & !MODE, 0, "{mode:o}");
+    }
+
+    fn names_of(path: &Path) -> Vec<PathBuf> {
+        let entries = path.with_file_name("").read_dir().expect("readable");
+        entries
+            .map(|entry| entry.expect("an entry").path())
+            .collect()
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod beside;
 mod daily;
 mod line;
+mod machine;
 mod read;
 mod tail;
 
@@ -32,6 +33,7 @@ pub use beside::{is_json_beside, log_panics, say_beside};
 use daily::DailyFile;
 use line::{Format, Lines};
 
+pub use machine::MachineAudit;
 pub use read::for_people;
 pub use tail::{Stretch, Tail, TailLine};
 
@@ -308,6 +310,7 @@ impl Output {
 }
 
 /// Counts the lines that can not be written, and goes on.
+#[derive(Debug)]
 struct Counted<W> {
     writer: W,
     failures: Arc<AtomicUsize>,

@@ -232,6 +232,63 @@ async fn the_audit_has_logins_and_changes_whatever_is_logged_and_no_secret_is_an
 }
 
 #[tokio::test]
+async fn the_audit_file_also_has_what_is_changed_on_the_machine_while_the_server_writes_to_it() {
+    let logs = tempfile::tempdir().expect("a directory");
+    let audit = logs.path().join("audit.log").display().to_string();
+    let (place, daemon) = daemon(&[("HAUL_LOG_AUDIT_FILE", &audit)]);
+    let _root = log_in(&daemon, "root").await;
+    let commands = [
+        "user set alice --quota 1GB",
+        "folder add team",
+        "folder grant team alice rw",
+        "folder list",
+        "folder revoke team alice",
+        "folder remove team",
+        "token add alice",
+        "token remove alice 1",
+        "user remove alice",
+    ];
+    let mut tokens = Vec::new();
+    for command in commands {
+        let output = haul()
+            .args(command.split(' '))
+            .arg("--data")
+            .arg(place.path().join("data"))
+            .env("HAUL_LOG_AUDIT_FILE", &audit)
+            .output()
+            .expect("it runs");
+        assert!(output.status.success(), "{command}: {output:?}");
+        tokens.extend((command == "token add alice").then_some(output.stdout));
+    }
+    daemon.terminate();
+    let audited = daily(logs.path(), "audit.log.");
+    let token = String::from_utf8(tokens.remove(0)).expect("text");
+    assert!(!audited.contains(token.trim()), "the token is in the audit");
+    let lines = audited.lines();
+    let lines = lines.map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let (by_hand, by_server): (Vec<_>, Vec<_>) =
+        lines.partition(|line| line["event"] == "changed_on_machine");
+    assert!(by_server.iter().any(|line| line["cmd"] == "login"));
+    let acts = by_hand.iter().map(|line| {
+        let text = |field: &str| line[field].as_str().unwrap_or("-").to_owned();
+        [text("cmd"), text("on_user"), text("on_folder")].join(" ")
+    });
+    assert_eq!(
+        acts.collect::<Vec<_>>(),
+        [
+            "user set alice -",
+            "folder add - team",
+            "folder grant alice team",
+            "folder revoke alice team",
+            "folder remove - team",
+            "token add alice -",
+            "token remove alice -",
+            "user remove alice -",
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_server_within_another_program_says_that_it_has_no_log() {
     let server = TestServer::start().await;
     server.add_admin("root").await;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::json;
 
 use crate::daemon::{Daemon, haul};
-use crate::harness::{PASSWORD, TestServer};
+use crate::harness::{PASSWORD, RawClient, TestServer};
 
 #[tokio::test]
 async fn the_new_password_logs_in_and_the_old_one_no_more_and_open_sessions_stay() {
@@ -97,6 +97,27 @@ async fn before_login_there_is_no_password_to_change() {
     let mut visitor = server.connect().await;
     let change = json!({"cmd": "passwd", "old": PASSWORD, "new": "x"});
     visitor.fails(change, "not_logged_in").await;
+}
+
+#[tokio::test]
+async fn the_file_with_the_first_password_goes_when_it_is_changed() {
+    let place = tempfile::tempdir().expect("a directory");
+    let data = place.path().join("data");
+    let daemon = Daemon::start_on(&data);
+    let file = data.join("admin-password");
+    let password = std::fs::read_to_string(&file).expect("made up");
+    let password = password.trim_end();
+    let mut admin = RawClient::connect(&*daemon.address).await;
+    admin
+        .ok(json!({"cmd": "login", "user": "admin", "password": password}))
+        .await;
+    let wrong = json!({"cmd": "passwd", "old": "wrong", "new": PASSWORD});
+    admin.fails(wrong, "denied").await;
+    assert!(file.exists());
+    admin
+        .ok(json!({"cmd": "passwd", "old": password, "new": PASSWORD}))
+        .await;
+    assert!(!file.exists());
 }
 
 #[test]

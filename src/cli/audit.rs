@@ -1,0 +1,37 @@
+//! What `haul user`, `folder` and `token` change stands in the audit of the server, too.
+
+use rustix::process::getuid;
+use tracing::info;
+
+use crate::telemetry::{AUDIT, MachineAudit, TelemetryError};
+
+/// Who or what was changed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Changed<'a> {
+    pub(super) user: Option<&'a str>,
+    pub(super) folder: Option<&'a str>,
+    /// The number of a token.
+    pub(super) token: Option<i64>,
+}
+
+/// The audit of the server that a command works for.
+#[derive(Debug)]
+pub(super) struct Audit(pub(super) MachineAudit);
+
+impl Audit {
+    /// Notes that the user of this process has done `cmd`.
+    pub(super) fn note(&self, cmd: &str, changed: Changed<'_>) -> Result<(), TelemetryError> {
+        self.0.write(|| {
+            info!(
+                name: "changed_on_machine",
+                target: AUDIT,
+                cmd,
+                on_user = changed.user,
+                on_folder = changed.folder,
+                token = changed.token,
+                uid = getuid().as_raw(),
+                "changed on the server's machine"
+            );
+        })
+    }
+}
