@@ -71,10 +71,13 @@ impl Backup {
         // In this order: whoever is named in the messages is known to the accounts, so that a number
         // is not given to another user later.
         if data.join("messages.db").exists() {
-            messages::copy(&data, &to.join("messages.db")).await?;
+            let copied = messages::copy(&data, &to.join("messages.db")).await;
+            copied.with_context(failed)?;
         }
-        accounts::copy(&data, &to.join(UNFINISHED)).await?;
-        let owners = Owners::of(&to.join(UNFINISHED)).await?;
+        let copied = accounts::copy(&data, &to.join(UNFINISHED)).await;
+        copied.with_context(failed)?;
+        let owners = Owners::of(&to.join(UNFINISHED)).await;
+        let owners = owners.with_context(failed)?;
         let progress = Progress::new();
         let bar = Bar::new(output, &progress);
         let shared = Arc::new(Shared::default());

@@ -1,5 +1,6 @@
 //! HTTP within bounds: so many connections, so long for a request to come.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -24,10 +25,13 @@ const HEAD: Duration = Duration::from_secs(10);
 /// For the other side to take what it was sent.
 const UNTAKEN: Duration = Duration::from_secs(30);
 
+/// For an answer that has begun, at the end.
+const LAST_ANSWER: Duration = Duration::from_millis(100);
+
 /// Before a connection is accepted again where that has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Answers what `routes` has until `stop`; what is being answered then is cut off.
+/// Answers what `routes` has until `stop`; what is being answered then may end, if it does at once.
 pub(super) async fn serve(listener: &TcpListener, routes: Router, stop: CancellationToken) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
@@ -38,7 +42,7 @@ pub(super) async fn serve(listener: &TcpListener, routes: Router, stop: Cancella
         };
         let (routes, stop) = (routes.clone(), stop.clone());
         connections.spawn(async move {
-            stop.run_until_cancelled(answer(stream, routes)).await;
+            answer(stream, routes, &stop).await;
             drop(permit);
         });
     }
@@ -66,14 +70,22 @@ async fn accept(
     }
 }
 
-async fn answer(stream: TcpStream, routes: Router) {
+async fn answer(stream: TcpStream, routes: Router, stop: &CancellationToken) {
     // Who takes nothing any more has gone: what a page is told goes on for ever otherwise.
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNTAKEN));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-    if let Err(error) = serving.await {
+    let mut serving = pin!(serving);
+    let served = match stop.run_until_cancelled(serving.as_mut()).await {
+        Some(served) => served,
+        None => {
+            serving.as_mut().graceful_shutdown();
+            timeout(LAST_ANSWER, serving).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = served {
         debug!(name: "ops_connection_failed", %error, "a connection of an operator has failed");
     }
 }

@@ -7,9 +7,9 @@
 
 use std::ffi::CStr;
 use std::fs::{DirBuilder, File, Permissions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -272,9 +272,11 @@ impl Copying<'_> {
             return self.step(Step::Bytes(size));
         }
         loop {
-            match io::copy(&mut source.by_ref().take(PIECE), &mut target)? {
-                0 => return Ok(()),
-                copied => self.step(Step::Bytes(copied))?,
+            let before = source.stream_position()?;
+            match io::copy(&mut source.by_ref().take(PIECE), &mut target) {
+                Ok(0) => return Ok(()),
+                Ok(copied) => self.step(Step::Bytes(copied))?,
+                Err(error) => return Err(of_copying(error, source, before)),
             }
         }
     }
@@ -317,6 +319,15 @@ fn is_unreadable(error: &io::Error) -> bool {
         Errno::from_io_error(error),
         Some(Errno::IO | Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::NOTDIR)
     )
+}
+
+/// Tells what can not be written from what can not be read: the kernel says the same of both.
+fn of_copying(error: io::Error, source: &File, from: u64) -> io::Error {
+    let mut piece = vec![0; usize::try_from(PIECE).unwrap_or(usize::MAX)];
+    match source.read_at(&mut piece, from) {
+        Ok(_) if is_unreadable(&error) => io::Error::other(format!("can not write it: {error}")),
+        _ => error,
+    }
 }
 
 fn is_stopped(error: &io::Error) -> bool {

@@ -61,7 +61,50 @@ pub fn log_panics() {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::Log;
+
+    #[test]
+    fn a_panic_is_a_line_of_the_log() {
+        let name = "telemetry::beside::tests::panics_with_a_log";
+        let output = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--ignored", "--exact", "--nocapture", name])
+            .output()
+            .expect("it runs");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let lines = text.lines().filter(|line| line.starts_with('{'));
+        let lines: Vec<serde_json::Value> = lines
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let [line] = &lines[..] else {
+            panic!("one line, not {text}");
+        };
+        assert_eq!(line["event"], "panic");
+        assert_eq!(line["level"], "error");
+        assert_eq!(line["cause"], "a defect\nof two lines");
+        assert_eq!(line["thread"], "worker");
+        let place = line["place"].as_str().expect("a place");
+        assert!(place.contains("beside.rs:"), "{place}");
+        assert!(output.stderr.is_empty(), "all is in the log");
+    }
+
+    #[test]
+    #[ignore = "wants a process of its own: run by the test above"]
+    fn panics_with_a_log() {
+        let log = Log {
+            format: LogFormat::Json,
+            ..Log::default()
+        };
+        let telemetry = super::super::start(&log).expect("a log");
+        log_panics();
+        let worker = std::thread::Builder::new().name("worker".into());
+        let worker = worker.spawn(|| panic!("a defect\nof two lines"));
+        worker.expect("a thread").join().expect_err("it panics");
+        telemetry.finish(Duration::from_secs(10));
+    }
 
     #[test]
     fn a_line_beside_the_log_has_its_fields_in_its_order() {

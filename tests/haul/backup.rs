@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::blocking::Line;
 use crate::daemon::{Daemon, haul, operate};
 use crate::harness::PASSWORD;
+use crate::needs;
 
 fn back_up(data: &Path, to: &Path, more: &[&str]) -> Output {
     let mut command = haul();
@@ -261,6 +262,48 @@ fn a_server_that_is_stopped_can_be_backed_up_too_and_each_time_to_a_new_place() 
         daemon,
     };
     assert_eq!(restored.seen_by_alice(&restored.daemon), before);
+}
+
+/// Backs up while the system `calls` on `file` fail.
+fn back_up_failing(calls: &str, file: &Path, data: &Path, to: &Path) -> (Option<i32>, String) {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-o", "/dev/null", "-e"]);
+    command.arg(format!("inject={calls}:error=EIO"));
+    command.arg("-P").arg(file);
+    command.arg(haul().get_program()).arg("backup").arg(to);
+    command.arg("--data").arg(data);
+    let output = command.output().expect("it runs");
+    (output.status.code(), text(&output.stderr))
+}
+
+#[test]
+fn a_disk_that_fails_to_write_ends_a_backup_and_one_that_fails_to_read_leaves_a_file_out() {
+    if !needs::program("strace", "-V", "backup::a_disk_that_fails") {
+        return;
+    }
+    let team = Team::at_work();
+    let data = team.daemon.data().to_owned();
+    let file = data.join("homes/alice/deep/er/file");
+    // What can not be copied can be read all the same: so it could not be written.
+    let copy = team.path("copy");
+    let (code, said) = back_up_failing("copy_file_range,sendfile", &file, &data, &copy);
+    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+    assert!(
+        said.contains("homes/alice/deep/er/file: can not write it: "),
+        "{said}"
+    );
+    assert!(!copy.join("haul.db").exists());
+    let copy = team.path("another");
+    let (code, said) =
+        back_up_failing("copy_file_range,sendfile,read,pread64", &file, &data, &copy);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("left out homes/alice/deep/er/file: "),
+        "{said}"
+    );
+    assert!(copy.join("haul.db").exists());
+    assert!(copy.join("folders/team/shared").exists());
+    assert!(!copy.join("homes/alice/deep/er/file").exists());
 }
 
 #[test]

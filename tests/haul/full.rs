@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::blocking::{Line, PATIENCE};
 use crate::chance::Chance;
-use crate::daemon::{Daemon, operate};
+use crate::daemon::{Daemon, haul, operate};
 use crate::{needs, ops};
 
 /// Runs the ignored test `name` with its temporary files on a tmpfs of these options.
@@ -173,6 +173,50 @@ fn fills_the_disk() {
     assert_eq!(
         (&df["used"], &df["files"]),
         (&json!(old.len() + 1000), &json!(2))
+    );
+}
+
+#[test]
+fn a_backup_that_finds_no_room_says_so_and_is_none() {
+    on_a_small_disk("full::backs_up_to_a_full_disk", "size=24m");
+}
+
+#[test]
+#[ignore = "wants a small disk: run by the test above"]
+fn backs_up_to_a_full_disk() {
+    let full = Full::new();
+    let mut line = full.log_in();
+    let content = Chance::new(1).bytes(8 << 20);
+    let stored = line.put(json!({"path": "a", "size": content.len()}), &content);
+    assert!(stored.expect("it lives")["ok"].is_object());
+    let filler = full.place.path().join("filler");
+    fill(&filler);
+    let back_up = |name: &str, why: &str| {
+        let copy = full.place.path().join(name);
+        let output = haul()
+            .args(["backup", "--data"])
+            .args([&full.data(), &copy])
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8(output.stderr).expect("text");
+        let said = said.trim_end();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let begin = format!(
+            "haul: backup: can not make a backup in {}: ",
+            copy.display()
+        );
+        assert!(said.starts_with(&begin) && said.ends_with(why), "{said}");
+        assert!(!said.contains('\n'), "{said}");
+        assert!(!copy.join("haul.db").exists());
+    };
+    // No room for the accounts; then for these, but not for the file.
+    back_up("copy", "disk is full");
+    let filled = File::options().write(true).open(&filler).expect("there");
+    let length = filled.metadata().expect("there").len();
+    filled.set_len(length - (4 << 20)).expect("shorter");
+    back_up(
+        "another",
+        "homes/alice/a: No space left on device (os error 28)",
     );
 }
 

@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::daemon::Daemon;
 use crate::harness::{TestServer, soon};
 use crate::metrics::answer;
+use crate::needs;
+use crate::strace::Strace;
 
 /// The status and the body of what is at `path`.
 async fn ask(ops: SocketAddr, path: &str) -> (String, String) {
@@ -45,6 +47,32 @@ async fn before_there_is_a_server_it_is_alive_and_not_ready() {
     assert_eq!(server.staged(), 0, "what was tried has left nothing");
     stop.cancel();
     running.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_makes_it_not_ready_and_holds_nothing_else_up() {
+    let test = "readiness::a_disk_that_hangs_makes_it_not_ready";
+    if !needs::program("strace", "-V", test) {
+        return;
+    }
+    let daemon = Daemon::start();
+    let ops = daemon.ops.parse().expect("an address");
+    let mut client = daemon.log_in(&daemon.token()).await;
+    assert_eq!(ask(ops, "/readyz").await, is("200", "ready\n"));
+    let place = tempfile::tempdir().expect("a directory");
+    // Half a minute, in microseconds: what hangs for longer can not be killed as long as it is traced.
+    let hang = ["-f", "-e", "inject=fsync:delay_enter=30000000"];
+    let strace = Strace::attach(daemon.id(), &hang, place.path()).expect("it may be traced");
+    let hanging = is("503", "the data directory does not answer\n");
+    soon("it is not ready", async || {
+        (ask(ops, "/readyz").await == hanging).then_some(())
+    })
+    .await;
+    assert_eq!(ask(ops, "/healthz").await, is("200", "ok\n"));
+    client.ok(json!({"cmd": "ls"})).await;
+    // Whom nobody traces does not wait any more.
+    strace.detach(false);
+    daemon.kill();
 }
 
 #[tokio::test]
