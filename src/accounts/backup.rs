@@ -9,6 +9,10 @@ use super::AccountsError;
 use super::database::reading;
 use crate::database;
 
+/// The name of the accounts in a backup that is not whole yet. [`Accounts::open`](super::Accounts)
+/// opens none beside it: a new user would get the files of an old one.
+pub const UNFINISHED: &str = "haul.db.unfinished";
+
 /// Whose homes and which folders there are at one moment: numbers that are never given twice, by
 /// name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,9 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
-use tracing::warn;
 
-use super::{Accounts, UserName};
+use super::{Accounts, AccountsError, UserName};
 
 /// The name of the account that is made at the first start.
 pub const FIRST_USER: &str = "admin";
@@ -19,19 +18,20 @@ pub fn first_password_file(data: &Path) -> PathBuf {
 
 impl Accounts {
     /// Removes the file with the first password, which is no longer that of `user`.
-    pub(super) async fn forget_first_password(&self, user: &UserName) {
+    pub(super) async fn forget_first_password(&self, user: &UserName) -> Result<(), AccountsError> {
         if user.as_str() != FIRST_USER {
-            return;
+            return Ok(());
         }
         let file = first_password_file(self.database.data());
+        let path = file.clone();
         let removing = spawn_blocking(move || std::fs::remove_file(&file));
         match removing.await.map_err(io::Error::other).flatten() {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => warn!(
-                name: "first_password_stays",
-                %error,
-                "can not remove the file with a password that is no longer right"
-            ),
-            _ => {}
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(AccountsError::Io {
+                doing: "remove the old password in",
+                path,
+                source,
+            }),
+            _ => Ok(()),
         }
     }
 }

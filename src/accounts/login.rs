@@ -1,6 +1,7 @@
 //! Logging in. Who may not is told nothing about why, and waits as long to be told.
 
 use jiff::Timestamp;
+use tracing::warn;
 
 use super::database::{self, changing, reading};
 use super::{Account, Accounts, AccountsError, UserName, folders, hashing, tokens};
@@ -74,7 +75,10 @@ impl Accounts {
             return Err(AccountsError::WrongPassword);
         }
         transaction.commit().await.map_err(changing)?;
-        self.forget_first_password(&account.name).await;
+        if let Err(error) = self.forget_first_password(&account.name).await {
+            // Who changed it can not help it.
+            warn!(name: "first_password_stays", %error, "a password that is no longer right stays in its file");
+        }
         Ok(())
     }
 

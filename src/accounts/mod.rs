@@ -23,7 +23,7 @@ use crate::storage::{Limits, Rights, StorageError};
 use database::Database;
 use hashing::Hashing;
 
-pub use backup::{Owners, copy};
+pub use backup::{Owners, UNFINISHED, copy};
 pub use first::{FIRST_USER, first_password_file};
 pub use folders::{Folder, Member};
 pub use hashing::HashingCost;
@@ -71,8 +71,11 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountsError::Io`] and [`AccountsError::Database`] if they can not be made, read or
-    /// written, or if a later version of haul wrote them.
+    /// written, or if a later version of haul wrote them; [`AccountsError::Unfinished`].
     pub async fn open(data: &Path) -> Result<Self, AccountsError> {
+        if data.join(UNFINISHED).exists() {
+            return Err(AccountsError::Unfinished(data.into()));
+        }
         Ok(Self {
             database: Database::open(data).await?,
             hashing: Hashing::default(),
@@ -223,6 +226,12 @@ pub enum AccountsError {
         /// What the system says.
         reason: String,
     },
+    /// The directory holds what a backup has come to that was cut off.
+    #[error(
+        "{} is a backup that was cut off, with {UNFINISHED} in it; use another one",
+        .0.display()
+    )]
+    Unfinished(PathBuf),
     /// The file system failed.
     #[error("can not {doing} {}: {source}", path.display())]
     Io {

@@ -142,8 +142,7 @@ impl Accounts {
             return Err(AccountsError::NoSuchUser(name.clone()));
         }
         transaction.commit().await.map_err(changing)?;
-        self.forget_first_password(name).await;
-        Ok(())
+        self.forget_first_password(name).await
     }
 
     /// Removes a user with its tokens and rights. Its home is set aside, under `removed/` in the
@@ -163,6 +162,7 @@ impl Accounts {
             return Err(AccountsError::NoSuchUser(name.clone()));
         }
         transaction.commit().await.map_err(changing)?;
+        self.forget_first_password(name).await?;
         let there = "SELECT id FROM users WHERE name = ?";
         self.set_removed_aside(there, storage::set_home_aside, name.as_str())
             .await

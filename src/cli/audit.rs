@@ -12,6 +12,8 @@ pub(super) struct Changed<'a> {
     pub(super) folder: Option<&'a str>,
     /// The number of a token.
     pub(super) token: Option<i64>,
+    /// What it is now: the options of the command, or the rights.
+    pub(super) to: Option<&'a str>,
 }
 
 /// The audit of the server that a command works for.
@@ -29,6 +31,7 @@ impl Audit {
                 on_user = changed.user,
                 on_folder = changed.folder,
                 token = changed.token,
+                set = changed.to,
                 uid = getuid().as_raw(),
                 "changed on the server's machine"
             );

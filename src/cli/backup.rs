@@ -14,13 +14,10 @@ use super::data::Data;
 use super::exit::Reported;
 use super::output::{Output, count, size};
 use super::progress::Bar;
-use crate::accounts::{self, Owners};
+use crate::accounts::{self, Owners, UNFINISHED};
 use crate::client::Progress;
 use crate::messages;
-use crate::storage;
-
-/// The name of the accounts in a backup that is not whole yet: no server starts on it by mistake.
-const UNFINISHED: &str = "haul.db.unfinished";
+use crate::storage::{self, Copied};
 
 /// Copy everything that the server keeps into a new directory, while it runs or not.
 ///
@@ -83,7 +80,7 @@ impl Backup {
         let shared = Arc::new(Shared::default());
         let stop = StopAtEnd(Arc::clone(&shared));
         let copying = copy(backup, owners.clone(), &bar, &progress, shared.clone());
-        let backup = bar.during(copying).await.with_context(failed)?;
+        let (backup, copied) = bar.during(copying).await.with_context(failed)?;
         // Whoever was removed meanwhile, and whose name another may have by now, takes the files along.
         let now = Owners::of(&data.join("haul.db")).await?;
         let finishing = spawn_blocking(move || {
@@ -105,6 +102,12 @@ impl Backup {
             path: to,
         };
         output.result(&done, text)?;
+        if copied == Copied::Restless {
+            output.note(
+                "files came or were moved all the time: what was moved as it ended may be missing; \
+                 have the next one made when it is quieter",
+            );
+        }
         if done.left_out > 0 {
             return Err(Reported.into());
         }
@@ -119,7 +122,7 @@ async fn copy(
     bar: &Bar,
     progress: &Progress,
     shared: Arc<Shared>,
-) -> anyhow::Result<storage::Backup> {
+) -> anyhow::Result<(storage::Backup, Copied)> {
     let (bar, progress) = (bar.clone(), progress.clone());
     let copying = spawn_blocking(move || {
         let mut watcher = |step: storage::Step| {
@@ -134,12 +137,10 @@ async fn copy(
             }
             !shared.stop.load(Ordering::Relaxed)
         };
-        for space in std::iter::once(PathBuf::from("tls")).chain(spaces(&owners)) {
-            if !backup.copy(&space, &mut watcher)? {
-                break;
-            }
-        }
-        Ok::<_, std::io::Error>(backup)
+        let tls = std::iter::once(PathBuf::from("tls"));
+        let all: Vec<_> = tls.chain(spaces(&owners)).collect();
+        let copied = backup.copy(&all, &mut watcher)?;
+        Ok::<_, std::io::Error>((backup, copied))
     });
     Ok(copying.await??)
 }

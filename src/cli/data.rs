@@ -9,7 +9,7 @@ use clap::Args;
 use super::audit::Audit;
 use super::output::Output;
 use crate::accounts::{Accounts, Limit};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Log};
 use crate::storage::Limits;
 use crate::telemetry::MachineAudit;
 
@@ -48,9 +48,25 @@ impl Data {
     }
 
     /// The audit of the server whose directory it is: to be opened before anything is changed.
-    pub(super) fn audit(&self) -> anyhow::Result<Audit> {
-        let config = Config::load(self.config.as_deref(), config::environment())?;
-        Ok(Audit(MachineAudit::open(&config.log)?))
+    /// Settings of another server are none of this one.
+    pub(super) fn audit(&self, output: Output) -> anyhow::Result<Audit> {
+        let data = self.path()?;
+        let log = match Config::load(self.config.as_deref(), config::environment()) {
+            Ok(config) => {
+                let named = config.server.data;
+                let is_of_another = named != Config::default().server.data && named != data;
+                if is_of_another {
+                    Log::default()
+                } else {
+                    config.log
+                }
+            }
+            Err(error) => {
+                output.note(&format!("this will not stand in the audit: {error}"));
+                Log::default()
+            }
+        };
+        Ok(Audit(MachineAudit::open(&log, &data)?))
     }
 
     /// The path of the directory, which holds accounts.

@@ -5,7 +5,7 @@
 //! that the server runs as can read.
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -18,6 +18,7 @@ use tracing::info;
 use crate::accounts::{Accounts, FIRST_USER, NewUser, UserName, first_password_file};
 use crate::protocol::Secret;
 use crate::storage::Limits;
+use crate::telemetry::AUDIT;
 use crate::tls::Fingerprint;
 
 /// Where the password of the first account is.
@@ -28,10 +29,17 @@ pub(super) enum FirstPassword {
     InFile(PathBuf),
 }
 
-/// Whether a person sees what is said on standard error, and nobody keeps it. The first process of
-/// a container may have a terminal, but what it says there is kept by the engine all the same.
+/// Whether a person sees what is said on standard error, and nobody keeps it. In a container there
+/// may be a terminal, but what is said there is kept by the engine all the same.
 pub(super) fn is_watched() -> bool {
-    io::stderr().is_terminal() && std::process::id() != 1
+    io::stderr().is_terminal() && !is_in_container()
+}
+
+/// Podman and others say so by a variable, and so does the image of haul:
+/// <https://systemd.io/CONTAINER_INTERFACE/>. A file such as `/.dockerenv` says less: who works in a
+/// container looks at a terminal that nobody keeps.
+fn is_in_container() -> bool {
+    std::process::id() == 1 || std::env::var_os("container").is_some()
 }
 
 /// Makes the `admin` account if there is no account at all.
@@ -107,7 +115,8 @@ fn keep(password: &Secret, data: &Path) -> anyhow::Result<PathBuf> {
             .mode(0o600)
             .open(&file)?;
         writeln!(opened, "{}", password.expose())?;
-        opened.sync_all()
+        opened.sync_all()?;
+        File::open(data)?.sync_all()
     };
     write().with_context(|| format!("can not write the admin's password to {}", file.display()))?;
     Ok(file)
@@ -128,6 +137,7 @@ pub(super) fn say_what_to_do_next(
             let password_file = file.display();
             info!(
                 name: "admin_made",
+                target: AUDIT,
                 user = FIRST_USER, %password_file, connect,
                 "the first account was made"
             );

@@ -88,7 +88,7 @@ impl Folder {
         if let Command::List = self.command {
             return list(&self.data.open().await?, output).await;
         }
-        let audit = self.data.audit()?;
+        let audit = self.data.audit(output)?;
         let accounts = match self.command {
             Command::Add(_) => self.data.open_or_make(output).await?,
             _ => self.data.open().await?,
@@ -109,7 +109,12 @@ impl Folder {
                 rights,
             }) => {
                 accounts.grant(&folder, &user, rights).await?;
-                audit.note("folder grant", changed(&folder, Some(&user)))?;
+                let to = rights.to_string();
+                let granted = Changed {
+                    to: Some(&to),
+                    ..changed(&folder, Some(&user))
+                };
+                audit.note("folder grant", granted)?;
                 output.note(&format!("user {user} has the rights {rights} in /{folder}"));
             }
             Command::Revoke(Revoke { folder, user }) => {

@@ -11,7 +11,7 @@ use super::service::Service;
 use crate::config::{Config, Reload};
 use crate::protocol::{ReloadReply, SettingChange};
 use crate::server::{ReloadAsked, Server};
-use crate::telemetry::Level;
+use crate::telemetry::{AUDIT, Level};
 
 /// What SIGHUP reads, and what it changes.
 #[derive(Debug)]
@@ -123,6 +123,7 @@ fn say(reload: &Reload) {
     if !reload.needs_restart.is_empty() {
         warn!(
             name: "configuration_needs_restart",
+            target: AUDIT,
             changed,
             needs_restart,
             "configuration read again; some settings need a restart"
@@ -130,7 +131,7 @@ fn say(reload: &Reload) {
     } else if reload.changed.is_empty() {
         info!(name: "configuration_unchanged", "configuration read again; nothing changed");
     } else {
-        info!(name: "configuration_changed", changed, "configuration read again");
+        info!(name: "configuration_changed", target: AUDIT, changed, "configuration read again");
     }
 }
 

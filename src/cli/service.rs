@@ -19,6 +19,9 @@ use crate::server::Server;
 /// How often the line of `systemctl status` is brought up to date.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
+/// Microseconds that it asks for again and again while it stops.
+const EXTENSION: u32 = 30_000_000;
+
 /// What may wait to be told; more is left out. A manager reads at once.
 const WAITING: usize = 16;
 
@@ -92,6 +95,11 @@ impl Service {
                     is_draining = true;
                     self.stopping(load.server.drain_timeout());
                 }
+            }
+            if is_draining {
+                // What is asked for at once is an hour at most, and it may be told to take longer.
+                let more = u32::try_from((every * 4).as_micros()).unwrap_or(u32::MAX);
+                self.send(&[NotifyState::ExtendTimeoutUsec(more.max(EXTENSION))]);
             }
             if watchdog.is_some() {
                 self.send(&[NotifyState::Watchdog]);

@@ -120,7 +120,7 @@ impl Token {
             Command::Add(add) => add.run(&self.data, output).await,
             Command::List(List { name }) => list(&self.data.open().await?, &name, output).await,
             Command::Remove(Remove { name, id }) => {
-                let (audit, accounts) = (self.data.audit()?, self.data.open().await?);
+                let (audit, accounts) = (self.data.audit(output)?, self.data.open().await?);
                 accounts.remove_token(&name, id).await?;
                 audit.note("token remove", changed(&name, Some(id)))?;
                 output.note(&format!("removed token {id} of user {name}"));
@@ -132,7 +132,7 @@ impl Token {
 
 impl Add {
     async fn run(self, data: &Data, output: Output) -> anyhow::Result<()> {
-        let (audit, accounts) = (data.audit()?, data.open().await?);
+        let (audit, accounts) = (data.audit(output)?, data.open().await?);
         let expires = self.expires.map(|Expiry(time)| time);
         let token = accounts
             .add_token(&self.name, &self.label.0, expires)

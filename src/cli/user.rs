@@ -108,7 +108,7 @@ impl User {
 
 impl Add {
     async fn run(self, data: &Data, output: Output) -> anyhow::Result<()> {
-        let (audit, accounts) = (data.audit()?, data.open_or_make(output).await?);
+        let (audit, accounts) = (data.audit(output)?, data.open_or_make(output).await?);
         // Nobody likes to choose a password for nothing.
         if is_there(&accounts, &self.name).await? {
             bail!(AccountsError::UserExists(self.name));
@@ -126,8 +126,28 @@ impl Add {
 }
 
 impl Set {
+    /// The options, as they were given.
+    fn in_words(&self) -> String {
+        let switches = [
+            (self.admin, "admin"),
+            (self.no_admin, "no-admin"),
+            (self.disable, "disable"),
+            (self.enable, "enable"),
+        ];
+        let given = switches.into_iter().filter(|(is_given, _)| *is_given);
+        let mut words: Vec<_> = given.map(|(_, name)| name.to_owned()).collect();
+        for (name, limit) in [("quota", self.quota), ("files", self.files)] {
+            match limit {
+                Some(Limit::AtMost(number)) => words.push(format!("{name}={number}")),
+                Some(Limit::Unlimited) => words.push(format!("{name}=none")),
+                None => {}
+            }
+        }
+        words.join(" ")
+    }
+
     async fn run(self, data: &Data, output: Output) -> anyhow::Result<()> {
-        let (audit, accounts) = (data.audit()?, data.open().await?);
+        let (audit, accounts) = (data.audit(output)?, data.open().await?);
         let switch = |on: bool, off: bool| (on || off).then_some(on);
         let change = UserChange {
             admin: switch(self.admin, self.no_admin),
@@ -136,7 +156,12 @@ impl Set {
             files: self.files,
         };
         accounts.set_user(&self.name, change).await?;
-        audit.note("user set", changed(&self.name))?;
+        let to = self.in_words();
+        let set = Changed {
+            to: Some(&to),
+            ..changed(&self.name)
+        };
+        audit.note("user set", set)?;
         output.note(&format!("changed user {}", self.name));
         Ok(())
     }
@@ -174,7 +199,7 @@ impl From<&accounts::User> for Object {
 }
 
 async fn passwd(data: &Data, name: &UserName, output: Output) -> anyhow::Result<()> {
-    let (audit, accounts) = (data.audit()?, data.open().await?);
+    let (audit, accounts) = (data.audit(output)?, data.open().await?);
     if !is_there(&accounts, name).await? {
         bail!(AccountsError::NoSuchUser(name.clone()));
     }
@@ -186,7 +211,7 @@ async fn passwd(data: &Data, name: &UserName, output: Output) -> anyhow::Result<
 }
 
 async fn remove(data: &Data, name: &UserName, output: Output) -> anyhow::Result<()> {
-    let (audit, accounts) = (data.audit()?, data.open().await?);
+    let (audit, accounts) = (data.audit(output)?, data.open().await?);
     let had_files = accounts.remove_user(name).await?;
     audit.note("user remove", changed(name))?;
     if had_files {

@@ -44,10 +44,14 @@ impl Client {
         let mut all = Vec::new();
         let mut page = Sessions::default();
         loop {
+            let cursor = page.cursor.clone();
             let reply = self.call(page).await?;
             all.extend(reply.sessions);
             page = match reply.cursor {
                 None => return Ok(all),
+                Some(same) if cursor.as_ref() == Some(&same) => {
+                    return Err(ClientError::Nonsense("a list that does not go on".into()));
+                }
                 cursor => Sessions {
                     cursor,
                     limit: None,
@@ -61,10 +65,14 @@ impl Client {
         let mut all = Vec::new();
         let mut page = Users::default();
         loop {
+            let cursor = page.cursor.clone();
             let reply = self.call(page).await?;
             all.extend(reply.users);
             page = match reply.cursor {
                 None => return Ok(all),
+                Some(same) if cursor.as_ref() == Some(&same) => {
+                    return Err(ClientError::Nonsense("a list that does not go on".into()));
+                }
                 cursor => Users {
                     cursor,
                     limit: None,

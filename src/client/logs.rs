@@ -73,7 +73,7 @@ impl LogLines {
                 on
             } else {
                 let current = self.session.current();
-                match On::begin(current.clone(), &self.request).await {
+                match On::begin(current.clone(), &mut self.request).await {
                     Ok(on) => self.on.insert(on),
                     Err(error) => {
                         self.wait(&current, error).await?;
@@ -112,13 +112,15 @@ impl LogLines {
 }
 
 impl On {
-    async fn begin(current: Current, request: &Logs) -> Result<Self, ClientError> {
+    /// Notes in `request` where it begins, to go on there over another connection.
+    async fn begin(current: Current, request: &mut Logs) -> Result<Self, ClientError> {
         let client: &Client = &current.client;
-        let (pending, mut parts) = client.line.get(request).await?;
+        let (pending, mut parts) = client.line.get(&*request).await?;
         let mut transfer = Transfer::new(client, pending);
         match parts.recv().await {
             Some(Part::Begin(begin)) => {
-                parse::<LogsBegin>(&begin)?;
+                let begin = parse::<LogsBegin>(&begin)?;
+                request.since = Some(begin.line.saturating_sub(1));
             }
             Some(Part::Chunk(_)) => {
                 return Err(ClientError::Nonsense("data before its begin".into()));

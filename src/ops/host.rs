@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use axum::extract::Request;
 use axum::http::header::{
-    CACHE_CONTROL, HOST, HeaderMap, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    ACCEPT_LANGUAGE, CACHE_CONTROL, HOST, HeaderMap, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -50,6 +51,19 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
         response.headers_mut().insert(name, value);
     }
     response
+}
+
+/// Refuses a browser that was led here under another host's name. Who collects may use any name.
+pub(super) async fn guard_from_browsers(request: Request, next: Next) -> Response {
+    if is_from_browser(request.headers()) {
+        return guard(request, next).await;
+    }
+    next.run(request).await
+}
+
+/// Every browser says which languages it wants, and no page can keep it from that.
+fn is_from_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key(ACCEPT_LANGUAGE) || headers.contains_key(FETCH_MODE)
 }
 
 /// Whether the request is for an address, for `localhost`, or for the machine by its `own` name.
@@ -121,6 +135,17 @@ mod tests {
         let mut twice = headers(&[("host", "localhost")]);
         twice.append(HOST, HeaderValue::from_static("evil.example"));
         assert!(!is_for(own, &twice));
+    }
+
+    #[test]
+    fn a_browser_is_told_from_who_collects() {
+        assert!(is_from_browser(&headers(&[("accept-language", "en")])));
+        let prometheus = [
+            ("host", "haul:9001"),
+            ("user-agent", "Prometheus/3"),
+            ("accept", "text/plain"),
+        ];
+        assert!(!is_from_browser(&headers(&prometheus)));
     }
 
     #[test]

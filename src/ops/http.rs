@@ -78,12 +78,11 @@ async fn answer(stream: TcpStream, routes: Router, stop: &CancellationToken) {
         .header_read_timeout(HEAD)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     let mut serving = pin!(serving);
-    let served = match stop.run_until_cancelled(serving.as_mut()).await {
-        Some(served) => served,
-        None => {
-            serving.as_mut().graceful_shutdown();
-            timeout(LAST_ANSWER, serving).await.unwrap_or(Ok(()))
-        }
+    let served = if let Some(served) = stop.run_until_cancelled(serving.as_mut()).await {
+        served
+    } else {
+        serving.as_mut().graceful_shutdown();
+        timeout(LAST_ANSWER, serving).await.unwrap_or(Ok(()))
     };
     if let Err(error) = served {
         debug!(name: "ops_connection_failed", %error, "a connection of an operator has failed");

@@ -18,11 +18,14 @@ mod ready;
 mod room;
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
+use axum::extract::Request;
 use axum::middleware::from_fn;
 use axum::routing::get;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -37,19 +40,27 @@ pub async fn run(
     lost_lines: impl Fn() -> u64 + Send + Sync + 'static,
     stop: CancellationToken,
 ) {
-    let no_longer = stop.child_token();
-    let server = tokio::select! {
-        server = server => server,
-        () = http::serve(&listener, routes_at_start(), no_longer.clone()) => return,
+    let made = Arc::new(OnceLock::new());
+    let making = async {
+        let server = server.await;
+        let board = Board::new(server.clone());
+        let routes = routes(server, Arc::new(lost_lines)).merge(page_routes(board.clone()));
+        let _ = made.set(routes);
+        board.keep().await;
     };
-    // What is connected comes again, and finds the server.
-    no_longer.cancel();
-    let board = Board::new(server.clone());
-    let routes = routes(server, Arc::new(lost_lines)).merge(page_routes(board.clone()));
     tokio::select! {
-        () = http::serve(&listener, routes, stop) => {}
-        () = board.keep() => {}
+        () = http::serve(&listener, at_any_time(Arc::clone(&made)), stop) => {}
+        () = making => {}
     }
+}
+
+/// What there is at the start, until there is more: a connection that was made before sees it, too.
+fn at_any_time(made: Arc<OnceLock<Router>>) -> Router {
+    let at_start = routes_at_start();
+    Router::new().fallback(move |request: Request| {
+        let routes = made.get().unwrap_or(&at_start).clone();
+        TowerToHyperService::new(routes).call(request)
+    })
 }
 
 fn routes_at_start() -> Router {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 /// An answer is used again for so long.
 const FRESH: Duration = Duration::from_secs(2);
@@ -19,6 +19,27 @@ const WAIT: Duration = Duration::from_millis(500);
 /// What has not answered for so long hangs. A disk may well be busy for some seconds.
 const HANGING: Duration = Duration::from_secs(10);
 
+/// What is known of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer<T> {
+    /// It answers, or did a moment ago.
+    Known(T),
+    /// It was asked for the first time a moment ago.
+    NotYet,
+    /// It hangs.
+    Hangs,
+}
+
+impl<T> Answer<T> {
+    /// What it answers, if it does.
+    pub(super) fn known(self) -> Option<T> {
+        match self {
+            Self::Known(answer) => Some(answer),
+            Self::NotYet | Self::Hangs => None,
+        }
+    }
+}
+
 /// Something to ask. Cheap to clone; clones share the answers.
 pub(super) struct Probe<T> {
     ask: Arc<dyn Fn() -> T + Send + Sync>,
@@ -27,10 +48,10 @@ pub(super) struct Probe<T> {
 
 struct State<T> {
     /// Being asked since then.
-    asking: Option<(Instant, JoinHandle<T>)>,
-    /// The last answer.
-    known: Option<T>,
-    /// When it came, or was waited for in vain.
+    asking: Option<(Instant, JoinHandle<(Instant, T)>)>,
+    /// The last answer, and when it was given.
+    known: Option<(Instant, T)>,
+    /// When somebody waited last.
     looked: Option<Instant>,
 }
 
@@ -56,30 +77,50 @@ impl<T: Clone + Send + 'static> Probe<T> {
         }
     }
 
-    /// What it answers, or answered a moment ago; nothing if it hangs.
-    pub(super) async fn answer(&self) -> Option<T> {
+    /// What is known of it, after waiting a moment for what is new.
+    pub(super) async fn answer(&self) -> Answer<T> {
         let mut state = self.state.lock().await;
         if state.looked.is_none_or(|looked| looked.elapsed() >= FRESH) {
-            self.look(&mut state).await;
+            let patience = Instant::now() + WAIT;
+            // What was asked long ago may have been answered long ago.
+            while Instant::now() < patience && !state.is_fresh() {
+                self.look(&mut state, patience).await;
+            }
+            state.looked = Some(Instant::now());
         }
         let hangs = state.asking.as_ref();
         if hangs.is_some_and(|(since, _)| since.elapsed() >= HANGING) {
-            return None;
+            return Answer::Hangs;
         }
-        state.known.clone()
+        match (&state.known, &state.asking) {
+            (Some((_, known)), _) => Answer::Known(known.clone()),
+            (None, Some(_)) => Answer::NotYet,
+            // It has panicked.
+            (None, None) => Answer::Hangs,
+        }
     }
 
-    /// Waits a moment for a new answer.
-    async fn look(&self, state: &mut State<T>) {
+    /// Waits for an answer until then.
+    async fn look(&self, state: &mut State<T>, patience: Instant) {
         let (_, asking) = state.asking.get_or_insert_with(|| {
             let ask = Arc::clone(&self.ask);
-            (Instant::now(), spawn_blocking(move || ask()))
+            let asking = spawn_blocking(move || {
+                let answer = ask();
+                (Instant::now(), answer)
+            });
+            (Instant::now(), asking)
         });
-        if let Ok(answered) = timeout(WAIT, asking).await {
+        if let Ok(answered) = timeout_at(patience, asking).await {
             state.asking = None;
             state.known = answered.ok();
         }
-        state.looked = Some(Instant::now());
+    }
+}
+
+impl<T> State<T> {
+    fn is_fresh(&self) -> bool {
+        let known = self.known.as_ref();
+        known.is_some_and(|(at, _)| at.elapsed() < FRESH)
     }
 }
 
@@ -96,8 +137,8 @@ mod tests {
         let counted = Arc::clone(&asked);
         let probe = Probe::new(move || counted.fetch_add(1, Ordering::Relaxed));
         let (one, other) = tokio::join!(probe.answer(), probe.answer());
-        assert_eq!((one, other), (Some(0), Some(0)));
-        assert_eq!(probe.clone().answer().await, Some(0));
+        assert_eq!((one, other), (Answer::Known(0), Answer::Known(0)));
+        assert_eq!(probe.clone().answer().await, Answer::Known(0));
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
@@ -105,9 +146,9 @@ mod tests {
     async fn an_old_answer_is_asked_for_again() {
         let asked = AtomicUsize::new(0);
         let probe = Probe::new(move || asked.fetch_add(1, Ordering::Relaxed));
-        assert_eq!(probe.answer().await, Some(0));
+        assert_eq!(probe.answer().await, Answer::Known(0));
         tokio::time::advance(FRESH).await;
-        assert_eq!(probe.answer().await, Some(1));
+        assert_eq!(probe.answer().await, Answer::Known(1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -121,18 +162,18 @@ mod tests {
             answers.lock().expect("no panic").recv().unwrap_or(0)
         });
         answer.send(7).expect("it asks");
-        assert_eq!(probe.answer().await, Some(7));
+        assert_eq!(probe.answer().await, Answer::Known(7));
         // The clock stands still as long as a thread is asked.
         let after = async |time| {
             tokio::time::advance(time).await;
             let (answer, ()) = tokio::join!(probe.answer(), tokio::time::advance(WAIT * 2));
             answer
         };
-        assert_eq!(after(FRESH).await, Some(7), "it may only be busy");
-        assert_eq!(after(HANGING).await, None);
+        assert_eq!(after(FRESH).await, Answer::Known(7), "it may only be busy");
+        assert_eq!(after(HANGING).await, Answer::Hangs);
         answer.send(8).expect("it is still being asked");
         tokio::time::advance(FRESH).await;
-        assert_eq!(probe.answer().await, Some(8));
+        assert_eq!(probe.answer().await, Answer::Known(8));
         assert_eq!(asked.load(Ordering::Relaxed), 2, "once, and once more");
     }
 }

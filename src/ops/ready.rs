@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tracing::{info, warn};
 
-use super::probe::Probe;
+use super::probe::{Answer, Probe};
 use crate::server::{Server, Stage};
 
 /// What is asked before a server counts as ready.
@@ -64,9 +64,16 @@ impl Readiness {
             Stage::Draining => reasons.push("draining".to_owned()),
         }
         let failure = match self.writes.answer().await {
-            Some(Ok(())) => None,
-            Some(Err(error)) => Some(format!("the data directory takes no writes: {error}")),
-            None => Some("the data directory does not answer".to_owned()),
+            Answer::Known(Ok(())) => None,
+            Answer::Known(Err(error)) => {
+                Some(format!("the data directory takes no writes: {error}"))
+            }
+            Answer::NotYet => {
+                // It may be slow, and that is no news.
+                reasons.push("the data directory has not answered yet".to_owned());
+                return reasons;
+            }
+            Answer::Hangs => Some("the data directory does not answer".to_owned()),
         };
         self.tell(failure.as_deref());
         reasons.extend(failure);

@@ -38,6 +38,9 @@ use crate::protocol::{
     encode_ok,
 };
 
+/// Requests of a session at once that follow the log.
+const MAX_FOLLOWERS: usize = 4;
+
 /// For a session that is cut off to be told why.
 const LAST_WORD: Duration = Duration::from_millis(50);
 
@@ -439,10 +442,19 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
 
     /// Sends lines of the log beside all else, for as long as they are wanted.
     async fn logs(&mut self, job: Job, id: u32, logs: Logs) -> Result<(), End> {
+        if logs.follow && self.transfers.followers() >= MAX_FOLLOWERS {
+            let refused = CommandError::TooManyFollowers(MAX_FOLLOWERS);
+            return self.finish(job, Err(refused)).await;
+        }
         let Some(underway) = self.start(&job, id, Direction::Logs, None) else {
             return self.finish(job, Err(id_taken(id, "logs").into())).await;
         };
-        let permit = self.permit().await;
+        // One that never ends by itself takes no place of those that do.
+        let permit = if logs.follow {
+            None
+        } else {
+            self.permit().await
+        };
         let member = self.member.clone();
         let (outbox, gone) = self.way_out();
         let drain = self.session.shutdown.drain.clone();
@@ -548,6 +560,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     /// Waits until all that was asked before is answered.
     async fn wait_for_tasks(&mut self) {
         self.transfers.close_inputs();
+        self.transfers.end_logs();
         self.session.tasks.close();
         self.session.tasks.wait().await;
     }

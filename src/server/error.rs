@@ -73,6 +73,9 @@ pub enum CommandError {
     /// Too many puts wait for their data at once.
     #[error("{0} puts wait for their data on this connection; send it before opening more")]
     TooManyPuts(usize),
+    /// Too many requests follow the log at once.
+    #[error("{0} requests of this session follow the log; cancel one first")]
+    TooManyFollowers(usize),
     /// The login comes after too many that failed.
     #[error("too many logins failed; the next may come in {}", seconds(*.0))]
     TooManyAttempts(Duration),
@@ -196,6 +199,7 @@ impl From<&CommandError> for WireError {
             E::TooManyAttempts(_) => Code::TooManyAttempts,
             E::TooMuchSaid(_)
             | E::TooManyPuts(_)
+            | E::TooManyFollowers(_)
             | E::TooManyLogins
             | E::TooManySessions(_)
             | E::Evicted => Code::Limited,

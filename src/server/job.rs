@@ -27,6 +27,7 @@ pub(super) struct Job {
     with: Option<&'static str>,
     started: Instant,
     counted: Arc<Counted>,
+    is_closed: bool,
 }
 
 /// Commands that let somebody in or change something.
@@ -79,6 +80,7 @@ impl Job {
             with: None,
             started: Instant::now(),
             counted: metrics.command(cmd),
+            is_closed: false,
         }
     }
 
@@ -88,26 +90,23 @@ impl Job {
     }
 
     /// Names the path that something is moved or copied to.
-    pub(super) fn with_to(self, to: Option<String>) -> Self {
-        Self { to, ..self }
+    pub(super) fn with_to(mut self, to: Option<String>) -> Self {
+        self.to = to;
+        self
     }
 
     /// Says by what somebody wants to log in.
-    pub(super) fn with_proof(self, with: &'static str) -> Self {
-        Self {
-            with: Some(with),
-            ..self
-        }
+    pub(super) fn with_proof(mut self, with: &'static str) -> Self {
+        self.with = Some(with);
+        self
     }
 
     /// Names who wants to log in, if it can be a user's name: what else stands there is not repeated
     /// in the log, it may be a password in the wrong place.
-    pub(super) fn with_user(self, user: Option<&str>) -> Self {
+    pub(super) fn with_user(mut self, user: Option<&str>) -> Self {
         let name = user.and_then(|user| user.parse::<UserName>().ok());
-        Self {
-            user: name.map(|name| name.to_string()),
-            ..self
-        }
+        self.user = name.map(|name| name.to_string());
+        self
     }
 
     /// Awaits `work`. A panic in it becomes an error of this request and of no other.
@@ -134,43 +133,19 @@ impl Job {
     }
 
     /// Counts it, writes the line in the log and makes the reply.
-    pub(super) fn close(self, outcome: Outcome) -> Bytes {
+    pub(super) fn close(mut self, outcome: Outcome) -> Bytes {
+        self.is_closed = true;
         let Outcome {
             reply,
             bytes,
             upload,
         } = outcome;
-        let took = self.started.elapsed();
-        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let code = reply
             .as_ref()
             .err()
             .map(|cause| WireError::from(cause).code);
-        self.counted.closed(code, took);
-        macro_rules! say {
-            ($target:expr) => {
-                info!(
-                    name: "command",
-                    target: $target,
-                    cmd = self.cmd,
-                    path = self.path,
-                    to = self.to,
-                    user = self.user,
-                    with = self.with,
-                    bytes,
-                    ms,
-                    outcome = if code.is_some() { "error" } else { "ok" },
-                    code = code.map(ErrorCode::as_str),
-                    upload,
-                    "command"
-                )
-            };
-        }
-        if AUDITED.contains(&self.cmd) {
-            say!(AUDIT);
-        } else {
-            say!(module_path!());
-        }
+        let outcome = if code.is_some() { "error" } else { "ok" };
+        self.log(outcome, code, bytes, upload.as_deref());
         match reply {
             Ok(reply) => reply,
             Err(cause) => {
@@ -188,12 +163,61 @@ impl Job {
             }
         }
     }
+
+    fn log(&self, outcome: &str, code: Option<ErrorCode>, bytes: u64, upload: Option<&str>) {
+        let took = self.started.elapsed();
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.counted.closed(code, took);
+        macro_rules! say {
+            ($target:expr) => {
+                info!(
+                    name: "command",
+                    target: $target,
+                    cmd = self.cmd,
+                    path = self.path,
+                    to = self.to,
+                    user = self.user,
+                    with = self.with,
+                    bytes,
+                    ms,
+                    outcome,
+                    code = code.map(ErrorCode::as_str),
+                    upload,
+                    "command"
+                )
+            };
+        }
+        if AUDITED.contains(&self.cmd) {
+            say!(AUDIT);
+        } else {
+            say!(module_path!());
+        }
+    }
+}
+
+impl Drop for Job {
+    /// Whoever asked has gone before it was answered. What the disk has begun it ends all the same.
+    fn drop(&mut self) {
+        if !self.is_closed {
+            self.log("unanswered", Some(ErrorCode::Cancelled), 0, None);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::ServerMessage;
+
+    #[test]
+    fn a_request_that_nobody_waits_for_any_more_is_counted_all_the_same() {
+        let metrics = Metrics::default();
+        drop(Job::new(&metrics, 7, "mkdir", None));
+        let counts = metrics.commands();
+        let mkdir = counts.iter().find(|counts| counts.cmd == "mkdir");
+        let errors = &mkdir.expect("counted").errors;
+        assert!(errors.contains(&(ErrorCode::Cancelled, 1)), "{errors:?}");
+    }
 
     #[tokio::test]
     async fn a_panic_in_a_command_becomes_an_error_of_that_request_alone() {

@@ -102,6 +102,8 @@ impl Member {
         if account == self.account {
             return Ok(Refreshed::Same);
         }
+        // It is lost even if the files can not be looked at.
+        self.account.admin = account.admin;
         self.view = view_of(&self.shared.store, &self.disk, &account).await?;
         self.account = account;
         Ok(Refreshed::Changed)

@@ -39,6 +39,7 @@ mod tls;
 mod transfers;
 mod visitor;
 
+use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -48,9 +49,10 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
+use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 pub use self::datagrams::bind;
 pub use self::error::CommandError;
@@ -73,7 +75,7 @@ use crate::config::{Config, Reload};
 use crate::messages::Messages;
 use crate::protocol::{ReloadReply, SessionEntry};
 use crate::storage::Store;
-use crate::telemetry::{Level, Tail};
+use crate::telemetry::{AUDIT, Level, Tail, TelemetryError};
 
 /// Name and version, as clients see it.
 pub const SERVER: &str = concat!("haul/", env!("CARGO_PKG_VERSION"));
@@ -156,15 +158,30 @@ struct Log {
 }
 
 impl Log {
-    /// From now on `task` puts the level back, and no other.
-    fn goes_back(&self, task: &JoinHandle<()>) {
-        let mut going_back = self
-            .going_back
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = going_back.replace(task.abort_handle()) {
+    /// Logs what `level` says, until `back` says what to log instead; what an earlier change was to
+    /// go back to is forgotten.
+    fn change(
+        &self,
+        level: &str,
+        back: Option<impl Future<Output = String> + Send + 'static>,
+    ) -> Result<(), TelemetryError> {
+        let going_back = self.going_back.lock();
+        let mut going_back = going_back.unwrap_or_else(PoisonError::into_inner);
+        let change = self.level.set(level)?;
+        if let Some(before) = going_back.take() {
             before.abort();
         }
+        if let Some(back) = back {
+            let current = self.level.clone();
+            let task = tokio::spawn(async move {
+                let level = back.await;
+                if current.set_unless_changed(&level, change) {
+                    info!(name: "log_level_back", target: AUDIT, level, "log level back at the setting");
+                }
+            });
+            *going_back = Some(task.abort_handle());
+        }
+        Ok(())
     }
 }
 

@@ -120,13 +120,14 @@ impl Progress {
         self.unwanted.load(Ordering::Relaxed)
     }
 
-    /// Notes that its user may no longer have it, if it is about the log.
-    pub(super) fn deny_logs(&self) -> bool {
-        let is_log = self.direction == Direction::Logs;
-        if is_log {
-            self.denied.store(true, Ordering::Relaxed);
-        }
-        is_log
+    /// Whether it shows the log, and no file.
+    pub(super) fn is_of_log(&self) -> bool {
+        self.direction == Direction::Logs
+    }
+
+    /// Notes that its user may no longer have it.
+    pub(super) fn deny(&self) {
+        self.denied.store(true, Ordering::Relaxed);
     }
 
     /// Whether its user may no longer have it.

@@ -141,10 +141,27 @@ impl Transfers {
     /// Ends what shows the log, which the user may no longer see.
     pub(super) fn deny_logs(&self) {
         for handle in self.running.lock().values() {
-            if handle.progress.deny_logs() {
+            if handle.progress.is_of_log() {
+                handle.progress.deny();
                 handle.cancel.cancel();
             }
         }
+    }
+
+    /// Ends what shows the log, which may not end by itself.
+    pub(super) fn end_logs(&self) {
+        for handle in self.running.lock().values() {
+            if handle.progress.is_of_log() {
+                handle.cancel.cancel();
+            }
+        }
+    }
+
+    /// How many requests show the log.
+    pub(super) fn followers(&self) -> usize {
+        let running = self.running.lock();
+        let of_log = |handle: &&Handle| handle.progress.is_of_log();
+        running.values().filter(of_log).count()
     }
 
     /// Notes that nothing is to be kept of a put, however it ends.

@@ -1,10 +1,11 @@
 //! Backups: homes and shared folders copied to another place, while a server may be changing them.
 //!
 //! Each file is copied from one open handle, so it is whole, whatever takes its name meanwhile. What
-//! is moved from a directory that was not copied yet into one that was would be in neither; so the
-//! tree is gone through again until there is nothing new in it. What is removed meanwhile may be in
+//! is moved from a directory that was not copied yet into one that was would be in neither; so all
+//! trees are gone through again until there is nothing new in them. What is removed meanwhile may be in
 //! the copy or not.
 
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Read as _, Seek as _};
@@ -47,6 +48,17 @@ pub enum Step {
     LeftOut(PathBuf, io::Error),
 }
 
+/// How it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    /// All that was there when it began, and still is.
+    All,
+    /// The same, but for what was moved while it ended: something was new in every pass.
+    Restless,
+    /// Nobody wanted to go on.
+    Stopped,
+}
+
 /// What hears how far it is, and says whether to go on.
 type Watcher<'a> = &'a mut dyn FnMut(Step) -> bool;
 
@@ -66,13 +78,18 @@ impl Backup {
     /// What the system says, or why it can not be there.
     pub fn begin(data: &Path, to: &Path) -> io::Result<Self> {
         let from = OpenDir::open_ambient(data)?;
-        DirBuilder::new().recursive(true).mode(0o700).create(to)?;
-        let (source, target) = (data.canonicalize()?, to.canonicalize()?);
-        if target.starts_with(&source) {
+        // As far as it is there: nothing is made in a wrong place.
+        let there = std::path::absolute(to)?;
+        let there = there.ancestors().find_map(|path| path.canonicalize().ok());
+        if there.is_some_and(|there| {
+            data.canonicalize()
+                .is_ok_and(|data| there.starts_with(data))
+        }) {
             return Err(io::Error::other(
                 "it is inside the data directory; name one outside",
             ));
         }
+        DirBuilder::new().recursive(true).mode(0o700).create(to)?;
         let opened = OpenDir::open_ambient(to)?;
         tree::for_each(&opened, |entry| match entry.file_name().to_bytes() {
             // Some file systems begin with it.
@@ -95,33 +112,35 @@ impl Backup {
         &self.path
     }
 
-    /// Copies the tree at `path` of the data directory, such as `homes/alice`, with times and
-    /// extended attributes, if there is one. `false` if `watcher` did not want to go on.
+    /// Copies the trees at `paths` of the data directory, such as `homes/alice`, with times and
+    /// extended attributes, as far as there are any.
     ///
     /// # Errors
     /// What the system says. What can not be read is no error: see [`Step::LeftOut`].
-    pub fn copy(&self, path: &Path, watcher: Watcher<'_>) -> io::Result<bool> {
-        let Some((from, to)) = self.open(path)? else {
-            return Ok(true);
-        };
+    pub fn copy(&self, paths: &[PathBuf], watcher: Watcher<'_>) -> io::Result<Copied> {
         let mut copying = Copying {
             watcher,
-            path: path.to_owned(),
+            path: PathBuf::new(),
             news: false,
-            pass: 0,
+            left_out: HashSet::new(),
         };
-        for pass in 0..MAX_PASSES {
+        for _ in 0..MAX_PASSES {
             copying.news = false;
-            copying.pass = pass;
-            match copying.tree(&from, &to, MAX_LEVELS) {
-                Err(error) if is_stopped(&error) => return Ok(false),
-                copied => copied.map_err(|error| copying.named(&error))?,
+            for path in paths {
+                let Some((from, to)) = self.open(path)? else {
+                    continue;
+                };
+                path.clone_into(&mut copying.path);
+                match copying.tree(&from, &to, MAX_LEVELS) {
+                    Err(error) if is_stopped(&error) => return Ok(Copied::Stopped),
+                    copied => copied.map_err(|error| copying.named(&error))?,
+                }
             }
             if !copying.news {
-                break;
+                return Ok(Copied::All);
             }
         }
-        Ok(true)
+        Ok(Copied::Restless)
     }
 
     /// Takes what was copied from `path` out again, if anything was.
@@ -182,7 +201,8 @@ struct Copying<'a> {
     path: PathBuf,
     /// Something was copied in this pass.
     news: bool,
-    pass: usize,
+    /// What could not be read, and was told.
+    left_out: HashSet<PathBuf>,
 }
 
 impl Copying<'_> {
@@ -272,11 +292,10 @@ impl Copying<'_> {
             return self.step(Step::Bytes(size));
         }
         loop {
-            let before = source.stream_position()?;
             match io::copy(&mut source.by_ref().take(PIECE), &mut target) {
                 Ok(0) => return Ok(()),
                 Ok(copied) => self.step(Step::Bytes(copied))?,
-                Err(error) => return Err(of_copying(error, source, before)),
+                Err(error) => return Err(of_copying(error, source)),
             }
         }
     }
@@ -298,7 +317,7 @@ impl Copying<'_> {
             return Err(error);
         }
         // Once is enough.
-        if self.pass == 0 {
+        if self.left_out.insert(self.path.clone()) {
             return self.step(Step::LeftOut(self.path.clone(), error));
         }
         Ok(())
@@ -322,9 +341,10 @@ fn is_unreadable(error: &io::Error) -> bool {
 }
 
 /// Tells what can not be written from what can not be read: the kernel says the same of both.
-fn of_copying(error: io::Error, source: &File, from: u64) -> io::Error {
-    let mut piece = vec![0; usize::try_from(PIECE).unwrap_or(usize::MAX)];
-    match source.read_at(&mut piece, from) {
+fn of_copying(error: io::Error, mut source: &File) -> io::Error {
+    // It is where the copy has come to.
+    let next = source.stream_position();
+    match next.and_then(|next| source.read_at(&mut [0; 4096], next)) {
         Ok(_) if is_unreadable(&error) => io::Error::other(format!("can not write it: {error}")),
         _ => error,
     }
@@ -421,8 +441,8 @@ mod tests {
         }
     }
 
-    fn home() -> &'static Path {
-        Path::new("homes/alice")
+    fn home() -> [PathBuf; 1] {
+        ["homes/alice".into()]
     }
 
     #[test]
@@ -440,13 +460,13 @@ mod tests {
         }
         let backup = place.begin().expect("begins");
         let mut bytes = 0;
-        let done = backup.copy(home(), &mut |step| {
+        let done = backup.copy(&home(), &mut |step| {
             if let Step::Bytes(copied) = step {
                 bytes += copied;
             }
             true
         });
-        assert!(done.expect("copied"));
+        assert_eq!(done.expect("copied"), Copied::All);
         assert_eq!(bytes, 7);
         assert_eq!(place.copied("a/b/file").as_deref(), Some("content"));
         assert_eq!(place.copied("empty").as_deref(), Some(""));
@@ -484,7 +504,7 @@ mod tests {
         place.write("file", "old");
         let backup = place.begin().expect("begins");
         let mut steps = 0;
-        let done = backup.copy(home(), &mut |step| {
+        let done = backup.copy(&home(), &mut |step| {
             if matches!(step, Step::Done) {
                 steps += 1;
             }
@@ -502,7 +522,7 @@ mod tests {
             }
             true
         });
-        assert!(done.expect("copied"));
+        assert_eq!(done.expect("copied"), Copied::All);
         for (path, text) in [
             ("a/from-1", "the same"),
             ("b/from-1", "the same"),
@@ -514,6 +534,48 @@ mod tests {
     }
 
     #[test]
+    fn what_is_moved_to_another_space_meanwhile_is_in_the_copy() {
+        let place = Place::new();
+        place.write("file", "first");
+        let shared = place.at("data/folders/team/report");
+        fs::create_dir_all(shared.parent().expect("a directory")).expect("made");
+        fs::write(&shared, "moved").expect("written");
+        let backup = place.begin().expect("begins");
+        let spaces = ["homes/alice".into(), "folders/team".into()];
+        let done = backup.copy(&spaces, &mut |step| {
+            if matches!(step, Step::Done) {
+                let _ = fs::rename(&shared, place.at("data/homes/alice/report"));
+            }
+            true
+        });
+        assert_eq!(done.expect("copied"), Copied::All);
+        assert_eq!(place.copied("report").as_deref(), Some("moved"));
+    }
+
+    #[test]
+    fn what_is_never_at_rest_is_told_from_what_is() {
+        let place = Place::new();
+        place.write("moved-0", "x");
+        fs::create_dir_all(place.at("data/folders/team")).expect("made");
+        let spaces = ["homes/alice".into(), "folders/team".into()];
+        let backup = place.begin().expect("begins");
+        let mut moves = 0;
+        let done = backup.copy(&spaces, &mut |step| {
+            if matches!(step, Step::Done) {
+                let at = |n: usize| {
+                    let space: &Path = &spaces[n % 2];
+                    place.at("data").join(space).join(format!("moved-{n}"))
+                };
+                fs::rename(at(moves), at(moves + 1)).expect("moved");
+                moves += 1;
+            }
+            true
+        });
+        assert_eq!(done.expect("copied"), Copied::Restless);
+        assert_eq!(moves, 2 * MAX_PASSES);
+    }
+
+    #[test]
     fn what_is_gone_meanwhile_is_no_error_and_a_home_can_be_left_out_again() {
         let place = Place::new();
         for number in 0..20 {
@@ -521,20 +583,21 @@ mod tests {
         }
         let backup = place.begin().expect("begins");
         let mut gone = false;
-        let done = backup.copy(home(), &mut |_| {
+        let done = backup.copy(&home(), &mut |_| {
             if !gone {
                 gone = true;
                 fs::remove_dir_all(place.at("data/homes/alice")).expect("removed");
             }
             true
         });
-        assert!(done.expect("copied"));
-        backup.leave_out(home()).expect("removed");
+        assert_eq!(done.expect("copied"), Copied::All);
+        backup.leave_out(&home()[0]).expect("removed");
         backup
             .leave_out(Path::new("homes/nobody"))
             .expect("nothing to do");
         assert!(!place.at("copy/homes/alice").exists());
-        assert!(backup.copy(home(), &mut |_| true).expect("nothing to do"));
+        let nothing = backup.copy(&home(), &mut |_| true);
+        assert_eq!(nothing.expect("nothing to do"), Copied::All);
     }
 
     #[test]
@@ -544,11 +607,13 @@ mod tests {
         fs::create_dir(place.at("copy")).expect("made");
         fs::create_dir(place.at("copy/lost+found")).expect("made");
         let backup = place.begin().expect("as good as empty");
-        assert!(!backup.copy(home(), &mut |_| false).expect("stopped"));
+        let stopped = backup.copy(&home(), &mut |_| false);
+        assert_eq!(stopped.expect("stopped"), Copied::Stopped);
         let error = place.begin().expect_err("a second time");
         assert!(error.to_string().contains("not empty"), "{error}");
         let inside = Backup::begin(&place.at("data"), &place.at("data/homes/alice/copy"));
         let error = inside.expect_err("inside").to_string();
         assert!(error.contains("inside the data directory"), "{error}");
+        assert!(!place.at("data/homes/alice/copy").exists());
     }
 }

@@ -54,7 +54,7 @@ mod watched;
 #[cfg(test)]
 mod tests;
 
-pub use backup::{Backup, Step};
+pub use backup::{Backup, Copied, Step};
 pub use batch::{SmallCommitted, SmallUpload};
 pub use changes::{Change, Seen};
 pub use data::check_mounted;

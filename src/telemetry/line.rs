@@ -230,6 +230,7 @@ impl Line {
             user: self.text("user"),
             cmd: self.text("cmd"),
             path: self.text("path"),
+            to: self.text("to"),
         }
     }
 

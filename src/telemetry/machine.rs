@@ -1,13 +1,15 @@
 //! The audit of what is done on the server's machine, by programs that have no log of their own.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tracing::{Dispatch, dispatcher};
 use tracing_subscriber::layer::SubscriberExt as _;
 
+use super::daily::DailyFile;
 use super::line::Lines;
-use super::{Counted, TelemetryError, daily, format_of};
+use super::{Counted, TelemetryError, file_of, format_of};
 use crate::config::Log;
 
 /// The audit file, where the settings name one. The server may write to it at the same time.
@@ -23,19 +25,29 @@ struct AuditFile {
     settings: Log,
 }
 
+/// What names the file.
+const SETTING: &str = "log.audit_file";
+
 impl MachineAudit {
-    /// Opens it, before anything is changed.
+    /// Opens it, before anything is changed. The server whose data directory is `data` must be able
+    /// to write to it, whoever has made it.
     ///
     /// # Errors
     /// [`TelemetryError::File`].
-    pub fn open(log: &Log) -> Result<Self, TelemetryError> {
+    pub fn open(log: &Log, data: &Path) -> Result<Self, TelemetryError> {
         let Some(path) = &log.audit_file else {
             return Ok(Self { file: None });
         };
+        let owners = data.is_dir().then_some(data);
         let failures = Arc::new(AtomicUsize::new(0));
         let writer = Counted {
-            writer: daily(path, log.keep_audit_files, "log.audit_file")?,
+            writer: file_of(
+                DailyFile::open_shared(path, log.keep_audit_files, owners),
+                path,
+                SETTING,
+            )?,
             failures: Arc::clone(&failures),
+            is_torn: false,
         };
         let mut lines = Lines::default();
         lines.add(format_of(log.format, false), Mutex::new(writer));
@@ -62,7 +74,7 @@ impl MachineAudit {
         Err(TelemetryError::File {
             path: file.settings.audit_file.clone().unwrap_or_default(),
             reason: "what was changed is changed, but no line says so".into(),
-            setting: "log.audit_file",
+            setting: SETTING,
         })
     }
 }
@@ -77,17 +89,17 @@ mod tests {
     fn each_line_goes_behind_those_of_the_server_whatever_the_level() {
         let place = tempfile::tempdir().expect("a directory");
         let log = Log {
-            audit_file: Some(place.path().join("audit.log")),
+            audit_file: Some(place.path().join("logs/audit.log")),
             format: LogFormat::Json,
             level: "error".into(),
             ..Log::default()
         };
         for cmd in ["first", "second"] {
-            let audit = MachineAudit::open(&log).expect("opens");
+            let audit = MachineAudit::open(&log, place.path()).expect("opens");
             let say = || tracing::info!(target: AUDIT, cmd, "said");
             audit.write(say).expect("written");
         }
-        let mut files = place.path().read_dir().expect("readable");
+        let mut files = place.path().join("logs").read_dir().expect("readable");
         let file = files.next().expect("one").expect("readable").path();
         let text = std::fs::read_to_string(file).expect("text");
         let lines: Vec<serde_json::Value> = text
@@ -101,7 +113,7 @@ mod tests {
 
     #[test]
     fn without_a_file_nothing_is_said() {
-        let audit = MachineAudit::open(&Log::default()).expect("nothing to open");
+        let audit = MachineAudit::open(&Log::default(), Path::new("/")).expect("nothing to open");
         audit.write(|| panic!("nobody hears it")).expect("nothing");
     }
 }

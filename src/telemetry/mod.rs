@@ -120,13 +120,20 @@ impl Level {
         self.replace(level, &mut self.lock())
     }
 
-    /// Logs what `level` says from now on, if that was not changed since `change`.
-    pub fn set_unless_changed(&self, level: &str, change: Change) {
+    /// Logs what `level` says from now on, if that was not changed since `change`; whether it does.
+    #[must_use]
+    pub fn set_unless_changed(&self, level: &str, change: Change) -> bool {
         let mut current = self.lock();
-        if current.change == change {
-            // It made sense before, or the log has ended.
-            let _ = self.replace(level, &mut current);
-        }
+        // It made sense before, or the log has ended.
+        current.change == change && self.replace(level, &mut current).is_ok()
+    }
+
+    /// Whether `level` makes sense.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Level`] and [`TelemetryError::NoLevel`] if not.
+    pub fn check(level: &str) -> Result<(), TelemetryError> {
+        filter_of(level).map(drop)
     }
 
     /// What is logged now, as in the setting.
@@ -136,11 +143,7 @@ impl Level {
     }
 
     fn replace(&self, level: &str, current: &mut Current) -> Result<Change, TelemetryError> {
-        if !config::is_log_level(level) {
-            return Err(TelemetryError::NoLevel(level.into()));
-        }
-        let filter = EnvFilter::try_new(level)?;
-        let replaced = self.filter.reload(filter);
+        let replaced = self.filter.reload(filter_of(level)?);
         replaced.map_err(|_| TelemetryError::Ended)?;
         level.clone_into(&mut current.level);
         current.change.0 += 1;
@@ -150,6 +153,13 @@ impl Level {
     fn lock(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn filter_of(level: &str) -> Result<EnvFilter, TelemetryError> {
+    if !config::is_log_level(level) {
+        return Err(TelemetryError::NoLevel(level.into()));
+    }
+    Ok(EnvFilter::try_new(level)?)
 }
 
 /// Starts to log to standard output, and to a file where there is one, until the guard is dropped.
@@ -206,7 +216,15 @@ where
 }
 
 fn daily(path: &Path, keep: usize, setting: &'static str) -> Result<DailyFile, TelemetryError> {
-    DailyFile::open(path, keep).map_err(|reason| TelemetryError::File {
+    file_of(DailyFile::open(path, keep), path, setting)
+}
+
+fn file_of(
+    opened: Result<DailyFile, String>,
+    path: &Path,
+    setting: &'static str,
+) -> Result<DailyFile, TelemetryError> {
+    opened.map_err(|reason| TelemetryError::File {
         path: path.to_owned(),
         reason,
         setting,
@@ -290,6 +308,7 @@ impl Output {
         let writer = Counted {
             writer,
             failures: Arc::clone(&not_written),
+            is_torn: false,
         };
         let (writer, worker) = NonBlockingBuilder::default()
             .lossy(true)
@@ -314,6 +333,30 @@ impl Output {
 struct Counted<W> {
     writer: W,
     failures: Arc<AtomicUsize>,
+    /// The last line was written in part.
+    is_torn: bool,
+}
+
+impl<W: Write> Counted<W> {
+    /// What a full disk has torn off is no part of the next line.
+    fn try_write(&mut self, mut line: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            self.writer.write_all(b"\n")?;
+            self.is_torn = false;
+        }
+        while !line.is_empty() {
+            match self.writer.write(line) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    line = &line[written..];
+                    self.is_torn = !line.is_empty();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<W: Write> Write for Counted<W> {
@@ -323,7 +366,7 @@ impl<W: Write> Write for Counted<W> {
     }
 
     fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.writer.write_all(line).is_err() {
+        if self.try_write(line).is_err() {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -384,6 +427,38 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_was_torn_is_no_part_of_the_next() {
+        /// A disk with room for so many bytes, which somebody then makes room on.
+        struct Small(usize, Vec<u8>);
+        impl Write for Small {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let room = bytes.len().min(self.0);
+                if room == 0 {
+                    self.0 = 99;
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                self.0 -= room;
+                self.1.extend_from_slice(&bytes[..room]);
+                Ok(room)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut counted = Counted {
+            writer: Small(9, Vec::new()),
+            failures: Arc::default(),
+            is_torn: false,
+        };
+        for line in ["first\n", "second\n", "third\n"] {
+            counted.write_all(line.as_bytes()).expect("never fails");
+        }
+        assert_eq!(counted.writer.1, b"first\nsec\nthird\n");
+        assert_eq!(counted.failures.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
     fn an_end_does_not_wait_for_who_never_takes_a_line() {
         let (_go_on, told) = mpsc::channel();
         let (at_work, working) = mpsc::channel();
@@ -413,7 +488,7 @@ mod tests {
             assert!(level.set("haul=loud").is_err());
             assert!(info(), "a level that makes no sense changes nothing");
             level.set("debug").expect("a level");
-            level.set_unless_changed("warn", change);
+            assert!(!level.set_unless_changed("warn", change));
             assert_eq!(level.current(), "debug", "somebody else wanted that");
         });
         assert!(matches!(level.set("info"), Err(TelemetryError::Ended)));

@@ -55,6 +55,8 @@ pub struct TailLine {
     pub cmd: Option<Arc<str>>,
     /// The absolute path.
     pub path: Option<Arc<str>>,
+    /// The absolute path that something is moved or copied to.
+    pub to: Option<Arc<str>>,
 }
 
 /// Lines that follow each other, and where to go on.
@@ -175,6 +177,7 @@ mod tests {
             user: None,
             cmd: None,
             path: None,
+            to: None,
         });
     }
 

@@ -325,4 +325,15 @@ fn a_backup_that_is_not_whole_holds_no_accounts() {
     );
     assert!(message.contains("messages"), "{message}");
     assert!(!copy.join("haul.db").exists());
+    // Nobody gets the files of another by a new account of that name.
+    fs::write(copy.join("haul.db.unfinished"), "").expect("written");
+    let started = haul()
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(&copy)
+        .output()
+        .expect("it runs");
+    let said = text(&started.stderr);
+    assert_eq!(started.status.code(), Some(1), "{said}");
+    assert!(said.contains("is a backup that was cut off"), "{said}");
+    assert!(!copy.join("haul.db").exists());
 }

@@ -211,9 +211,9 @@ fn backs_up_to_a_full_disk() {
     };
     // No room for the accounts; then for these, but not for the file.
     back_up("copy", "disk is full");
-    let filled = File::options().write(true).open(&filler).expect("there");
-    let length = filled.metadata().expect("there").len();
-    filled.set_len(length - (4 << 20)).expect("shorter");
+    let shorter = File::options().write(true).open(&filler).expect("there");
+    let length = shorter.metadata().expect("there").len();
+    shorter.set_len(length - (4 << 20)).expect("shorter");
     back_up(
         "another",
         "homes/alice/a: No space left on device (os error 28)",

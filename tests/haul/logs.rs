@@ -113,6 +113,36 @@ async fn who_loses_the_admin_right_follows_no_longer() {
 }
 
 #[tokio::test]
+async fn followers_take_no_place_of_other_requests_and_end_with_their_session() {
+    let (_place, daemon) = daemon(&[("HAUL_LIMITS_REQUESTS", "1")]);
+    let mut root = log_in(&daemon, "root").await;
+    let follow = |id| json!({"id": id, "cmd": "logs", "follow": true, "event": "nothing"});
+    for id in 1..=4 {
+        root.send(follow(id)).await;
+        assert!(root.reply().await["begin"].is_object());
+    }
+    root.fails(follow(5), "limited").await;
+    root.fails(json!({"cmd": "hash", "path": "/"}), "is_a_directory")
+        .await;
+    root.send(json!({"id": 8, "cmd": "cancel", "target": 4}))
+        .await;
+    assert_eq!(root.final_reply(4).await["error"]["code"], "cancelled");
+    // Nobody tells these, and no line comes for them.
+    let mut gone = log_in(&daemon, "root").await;
+    gone.send(follow(1)).await;
+    assert!(gone.reply().await["begin"].is_object());
+    drop(gone);
+    crate::harness::soon("its session has ended", async || {
+        let reply = root.ok(json!({"cmd": "sessions"})).await;
+        let sessions = reply["sessions"].as_array().map(Vec::len);
+        (sessions == Some(1)).then_some(())
+    })
+    .await;
+    root.send(json!({"id": 9, "cmd": "quit"})).await;
+    assert_eq!(root.final_reply(9).await["ok"], json!({}));
+}
+
+#[tokio::test]
 async fn following_keeps_no_server_from_stopping() {
     let (_place, daemon) = daemon(&[]);
     let mut root = log_in(&daemon, "root").await;
@@ -133,13 +163,17 @@ async fn the_level_changes_for_a_while_and_is_checked() {
         .await;
     root.fails(json!({"cmd": "log_level", "seconds": 1}), "bad_request")
         .await;
-    let quiet = json!({"cmd": "log_level", "level": "error", "seconds": 1});
-    assert_eq!(root.ok(quiet).await["level"], "error");
+    let quiet = json!({"cmd": "log_level", "level": "off", "seconds": 1});
+    assert_eq!(root.ok(quiet).await["level"], "off");
     crate::harness::soon("the setting counts again", async || {
         let now = root.ok(json!({"cmd": "log_level"})).await;
         (now["level"] == "info").then_some(())
     })
     .await;
+    let (said, _) = lines(&mut root, json!({"id": 7, "cmd": "logs"})).await;
+    for event in ["log_level_changed", "log_level_back"] {
+        assert!(said.iter().any(|line| line["event"] == event), "{event}");
+    }
 }
 
 /// What stands in the only file whose name begins so.
@@ -271,19 +305,19 @@ async fn the_audit_file_also_has_what_is_changed_on_the_machine_while_the_server
     assert!(by_server.iter().any(|line| line["cmd"] == "login"));
     let acts = by_hand.iter().map(|line| {
         let text = |field: &str| line[field].as_str().unwrap_or("-").to_owned();
-        [text("cmd"), text("on_user"), text("on_folder")].join(" ")
+        [text("cmd"), text("on_user"), text("on_folder"), text("set")].join(" ")
     });
     assert_eq!(
         acts.collect::<Vec<_>>(),
         [
-            "user set alice -",
-            "folder add - team",
-            "folder grant alice team",
-            "folder revoke alice team",
-            "folder remove - team",
-            "token add alice -",
-            "token remove alice -",
-            "user remove alice -",
+            "user set alice - quota=1000000000",
+            "folder add - team -",
+            "folder grant alice team rw",
+            "folder revoke alice team -",
+            "folder remove - team -",
+            "token add alice - -",
+            "token remove alice - -",
+            "user remove alice - -",
         ]
     );
 }

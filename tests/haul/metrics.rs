@@ -258,7 +258,9 @@ async fn the_document_has_every_metric_and_no_other() {
     for alert in alerts {
         let words = alert.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let used: Vec<_> = words.filter(|word| word.starts_with("haul_")).collect();
-        assert!(!used.is_empty(), "{alert}");
+        // That of Prometheus itself, for who does not answer.
+        let is_up = alert.contains("up{job=\"haul\"}");
+        assert!(is_up || !used.is_empty(), "{alert}");
         for metric in used {
             let metric = metric.trim_end_matches("_bucket");
             assert!(documented.contains(metric), "{metric}");

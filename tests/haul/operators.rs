@@ -55,6 +55,47 @@ async fn an_operator_sees_the_sessions_and_how_far_their_transfers_are() {
 }
 
 #[tokio::test]
+async fn transfers_of_the_longest_paths_hide_no_session() {
+    let server = TestServer::start().await;
+    server.add_admin("root").await;
+    // Each quote is two characters of JSON.
+    let deep = format!("{}/", "\"".repeat(250)).repeat(16);
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let mut alice = server.log_in("alice").await;
+        for id in 1..=8 {
+            let path = format!("{deep}{id}");
+            alice
+                .send(json!({"id": id, "cmd": "put", "path": path, "parents": true, "size": 9_000_000}))
+                .await;
+            assert!(alice.reply().await["begin"].is_object());
+        }
+        others.push(alice);
+    }
+    let url = format!("haul+plain://root@{}", server.address);
+    let asking = tokio::task::spawn_blocking(move || {
+        let mut command = haul();
+        command.args(["admin", "sessions", "--json", "--server", &url]);
+        command
+            .env("HAUL_PASSWORD", PASSWORD)
+            .output()
+            .expect("it runs")
+    });
+    let output = asking.await.expect("no panic");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let sessions: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let users: Vec<_> = sessions
+        .iter()
+        .map(|session| session["user"].clone())
+        .collect();
+    assert_eq!(json!(users), json!(["alice", "alice", "root"]));
+    assert_eq!(sessions[0]["running"], 8);
+}
+
+#[tokio::test]
 async fn without_the_admin_right_nothing_is_told() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;

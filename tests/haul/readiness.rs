@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use haul::ops;
 use rustix::process::Signal;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,18 @@ fn is(status: &str, body: &str) -> (String, String) {
     (status.to_owned(), body.to_owned())
 }
 
+/// What is answered on a connection that stays open, in one piece.
+async fn asked_again(connection: &mut TcpStream, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    connection
+        .write_all(request.as_bytes())
+        .await
+        .expect("sent");
+    let mut answer = vec![0; 4096];
+    let length = connection.read(&mut answer).await.expect("an answer");
+    String::from_utf8(answer[..length].to_vec()).expect("text")
+}
+
 #[tokio::test]
 async fn before_there_is_a_server_it_is_alive_and_not_ready() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -37,6 +50,8 @@ async fn before_there_is_a_server_it_is_alive_and_not_ready() {
     let running = tokio::spawn(ops::run(listener, server, || 0, stop.clone()));
     assert_eq!(ask(ops, "/healthz").await, is("200", "ok\n"));
     assert_eq!(ask(ops, "/readyz").await, is("503", "starting\n"));
+    let mut kept = TcpStream::connect(ops).await.expect("it listens");
+    assert!(asked_again(&mut kept, "/readyz").await.contains("starting"));
     let server = TestServer::start().await;
     let handed_over = made.send(server.server.clone());
     assert!(handed_over.is_ok());
@@ -44,6 +59,8 @@ async fn before_there_is_a_server_it_is_alive_and_not_ready() {
         (ask(ops, "/readyz").await == is("200", "ready\n")).then_some(())
     })
     .await;
+    let answer = asked_again(&mut kept, "/readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(server.staged(), 0, "what was tried has left nothing");
     stop.cancel();
     running.await.expect("no panic");

@@ -14,6 +14,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use jiff::Timestamp;
@@ -21,6 +22,7 @@ use tracing::error;
 
 use self::families::Families;
 use self::process::Process;
+use super::host;
 use super::probe::Probe;
 use crate::protocol::{ErrorCode, SessionDialect};
 use crate::server::{CommandCounts, Figures, Server, Stage};
@@ -49,6 +51,7 @@ pub(super) fn routes(server: &Server, lost_lines: LostLines) -> Router {
     };
     Router::new()
         .route("/metrics", get(metrics))
+        .layer(from_fn(host::guard_from_browsers))
         .with_state(sources)
 }
 
@@ -77,8 +80,8 @@ impl Sources {
         let help =
             "Lines of the log that were lost, because nobody took them or the disk was full.";
         families.counter("haul_log_lines_lost_total", help, float(lost));
-        space(disk.flatten(), &mut families);
-        if let Some(process) = process {
+        space(disk.known().flatten(), &mut families);
+        if let Some(process) = process.known() {
             machine(&process, &mut families);
         }
         families

@@ -9,7 +9,7 @@ use super::Command;
 use crate::protocol::{BadRequest, LogLevelReply, SetLogLevel};
 use crate::server::CommandError;
 use crate::server::member::Member;
-use crate::telemetry::AUDIT;
+use crate::telemetry::{AUDIT, Level, TelemetryError};
 
 impl Command for SetLogLevel {
     async fn apply(self, member: &mut Member) -> Result<LogLevelReply, CommandError> {
@@ -22,9 +22,11 @@ impl Command for SetLogLevel {
             return Err(BadRequest::of_field(0, "log_level", "seconds", message).into());
         }
         if let Some(wanted) = &self.level {
-            let change = level.set(wanted).map_err(|error| {
+            let refused = |error: TelemetryError| {
                 BadRequest::of_field(0, "log_level", "level", error.to_string())
-            })?;
+            };
+            Level::check(wanted).map_err(refused)?;
+            // Said first: it may be that nothing is logged after it.
             info!(
                 name: "log_level_changed",
                 target: AUDIT,
@@ -32,14 +34,12 @@ impl Command for SetLogLevel {
                 seconds = self.seconds,
                 "log level changed"
             );
-            if let Some(seconds) = self.seconds {
-                let (level, shared) = (level.clone(), member.shared.clone());
-                let going_back = tokio::spawn(async move {
-                    sleep(Duration::from_secs(seconds.into())).await;
-                    level.set_unless_changed(&shared.config().log.level, change);
-                });
-                log.goes_back(&going_back);
-            }
+            let shared = member.shared.clone();
+            let back = self.seconds.map(|seconds| async move {
+                sleep(Duration::from_secs(seconds.into())).await;
+                shared.config().log.level.clone()
+            });
+            log.change(wanted, back).map_err(refused)?;
         }
         Ok(LogLevelReply {
             level: level.current(),

@@ -92,8 +92,13 @@ pub(in crate::server) async fn logs(
 /// The number of the first line to look at.
 fn first(tail: &Tail, logs: &Logs, filter: &Filter) -> u64 {
     if let Some(since) = logs.since {
+        let first = since.saturating_add(1);
         // One of the future was that of a server whose clock has gone back since.
-        return since.saturating_add(1).min(tail.next());
+        return if first > tail.next() {
+            tail.oldest()
+        } else {
+            first
+        };
     }
     let Some(last) = logs.last else {
         return tail.oldest();
@@ -188,8 +193,9 @@ impl Filter {
             && is(&self.event, Some(line.event))
             && is(&self.session, line.session.as_deref())
             && self.path.as_ref().is_none_or(|wanted| {
-                let path = line.path.as_deref().map(VirtualPath::parse);
-                path.is_some_and(|path| path.is_ok_and(|path| path.starts_with(wanted)))
+                let paths = [&line.path, &line.to].into_iter().flatten();
+                let mut paths = paths.filter_map(|path| VirtualPath::parse(path).ok());
+                paths.any(|path| path.starts_with(wanted))
             })
     }
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::Command;
-use crate::protocol::{BadRequest, MAX_CONTROL, Sessions, SessionsReply};
+use crate::protocol::{BadRequest, MAX_CONTROL, SessionEntry, Sessions, SessionsReply};
 use crate::server::CommandError;
 use crate::server::member::Member;
 
@@ -26,9 +26,15 @@ impl Command for Sessions {
         let mut room = MAX_CONTROL - ENVELOPE;
         let mut last = after;
         // One more than fits, to know whether there is one.
-        for (number, entry) in member.shared.sessions.entries(after, most + 1) {
+        for (number, mut entry) in member.shared.sessions.entries(after, most + 1) {
             // With the comma.
-            let needed = serde_json::to_vec(&entry).map_or(usize::MAX, |json| json.len() + 1);
+            let length =
+                |entry: &SessionEntry| serde_json::to_vec(entry).map_or(0, |json| json.len() + 1);
+            let mut needed = length(&entry);
+            // Even one with the longest of paths is told of; `running` says how many there are.
+            while needed > room && reply.sessions.is_empty() && entry.transfers.pop().is_some() {
+                needed = length(&entry);
+            }
             if needed > room || reply.sessions.len() == most {
                 reply.cursor = last.map(|last| last.to_string());
                 break;

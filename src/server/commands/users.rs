@@ -36,7 +36,7 @@ impl Command for Users {
         for user in rest {
             let name = user.name.as_str();
             let counted = member.shared.store.counted_home(name);
-            let entry = UserEntry {
+            let mut entry = UserEntry {
                 sessions: sessions.get(name).copied().unwrap_or_default(),
                 used: counted.map(|(bytes, _)| bytes),
                 files: counted.map(|(_, files)| files),
@@ -44,7 +44,13 @@ impl Command for Users {
                 ..entry(user)
             };
             // With the comma.
-            let needed = serde_json::to_vec(&entry).map_or(usize::MAX, |json| json.len() + 1);
+            let length =
+                |entry: &UserEntry| serde_json::to_vec(entry).map_or(0, |json| json.len() + 1);
+            let mut needed = length(&entry);
+            // Nobody is left out for seeing too many folders.
+            while needed > room && reply.users.is_empty() && entry.folders.pop().is_some() {
+                needed = length(&entry);
+            }
             if needed > room || reply.users.len() == most {
                 reply.cursor = reply.users.last().map(|last| last.user.clone());
                 break;
