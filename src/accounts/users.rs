@@ -162,15 +162,18 @@ impl Accounts {
             return Err(AccountsError::NoSuchUser(name.clone()));
         }
         transaction.commit().await.map_err(changing)?;
-        self.forget_first_password(name).await?;
+        let forgotten = self.forget_first_password(name).await;
         let there = "SELECT id FROM users WHERE name = ?";
-        self.set_removed_aside(there, storage::set_home_aside, name.as_str())
+        let had_files = self
+            .set_removed_aside(there, storage::set_home_aside, name.as_str())
             .await
             .map_err(|error| AccountsError::LeftBehind {
                 what: "user",
                 name: name.to_string(),
                 source: Box::new(error),
-            })
+            })?;
+        forgotten?;
+        Ok(had_files)
     }
 }
 

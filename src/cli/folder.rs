@@ -7,7 +7,7 @@ use super::audit::Changed;
 use super::data::{self, Data, NewLimits};
 use super::output::Output;
 use super::table::table;
-use crate::accounts::{self, Accounts, FolderName, UserName};
+use crate::accounts::{self, Accounts, AccountsError, FolderName, UserName};
 use crate::storage::Rights;
 
 /// Add, list, share and remove folders, whether the server runs or not.
@@ -123,8 +123,11 @@ impl Folder {
                 output.note(&format!("user {user} no longer sees /{folder}"));
             }
             Command::Remove(Named { folder }) => {
-                remove(&accounts, &folder, output).await?;
-                audit.note("folder remove", changed(&folder, None))?;
+                let removed = accounts.remove_folder(&folder).await;
+                if let Ok(_) | Err(AccountsError::LeftBehind { .. }) = removed {
+                    audit.note("folder remove", changed(&folder, None))?;
+                }
+                say_removed(&folder, removed?, output);
             }
         }
         Ok(())
@@ -172,13 +175,12 @@ impl From<&accounts::Folder> for Object {
     }
 }
 
-async fn remove(accounts: &Accounts, folder: &FolderName, output: Output) -> anyhow::Result<()> {
-    if accounts.remove_folder(folder).await? {
+fn say_removed(folder: &FolderName, had_files: bool, output: Output) {
+    if had_files {
         output.note(&format!(
             "removed folder {folder}; its files are in the data directory, under removed/"
         ));
     } else {
         output.note(&format!("removed folder {folder}, which had no files"));
     }
-    Ok(())
 }

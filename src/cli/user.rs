@@ -212,9 +212,11 @@ async fn passwd(data: &Data, name: &UserName, output: Output) -> anyhow::Result<
 
 async fn remove(data: &Data, name: &UserName, output: Output) -> anyhow::Result<()> {
     let (audit, accounts) = (data.audit(output)?, data.open().await?);
-    let had_files = accounts.remove_user(name).await?;
-    audit.note("user remove", changed(name))?;
-    if had_files {
+    let removed = accounts.remove_user(name).await;
+    if let Ok(_) | Err(AccountsError::LeftBehind { .. }) = removed {
+        audit.note("user remove", changed(name))?;
+    }
+    if removed? {
         output.note(&format!(
             "removed user {name}; its files are in the data directory, under removed/"
         ));
