@@ -171,9 +171,25 @@ mod tests {
         };
         assert_eq!(after(FRESH).await, Answer::Known(7), "it may only be busy");
         assert_eq!(after(HANGING).await, Answer::Hangs);
-        answer.send(8).expect("it is still being asked");
         tokio::time::advance(FRESH).await;
+        answer.send(8).expect("it is still being asked");
         assert_eq!(probe.answer().await, Answer::Known(8));
         assert_eq!(asked.load(Ordering::Relaxed), 2, "once, and once more");
+        // What it says late, when nobody listens, is old by the time that somebody does.
+        tokio::time::advance(FRESH).await;
+        let (late, ()) = tokio::join!(probe.answer(), tokio::time::advance(WAIT * 2));
+        assert_eq!(late, Answer::Known(8), "it may only be busy");
+        answer.send(9).expect("it is being asked");
+        let is_answered = async || {
+            let state = probe.state.lock().await;
+            let asking = state.asking.as_ref();
+            asking.is_some_and(|(_, asking)| asking.is_finished())
+        };
+        while !is_answered().await {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(FRESH).await;
+        answer.send(10).expect("it is asked again");
+        assert_eq!(probe.answer().await, Answer::Known(10));
     }
 }
