@@ -167,9 +167,10 @@ async fn migrate(
     connection: &mut SqliteConnection,
     migrations: &Migrator,
 ) -> Result<(), sqlx::Error> {
+    let table = &*migrations.table_name;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    transaction.ensure_migrations_table().await?;
-    let applied = transaction.list_applied_migrations().await?;
+    transaction.ensure_migrations_table(table).await?;
+    let applied = transaction.list_applied_migrations(table).await?;
     if applied
         .iter()
         .any(|applied| !migrations.version_exists(applied.version))
@@ -182,8 +183,28 @@ async fn migrate(
             .iter()
             .any(|applied| applied.version == migration.version)
         {
-            transaction.apply(migration).await?;
+            transaction.apply(table, migration).await?;
         }
     }
     transaction.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Older releases can lose what was committed while another connection checkpoints:
+    /// <https://sqlite.org/wal.html#the_wal_reset_bug>.
+    #[tokio::test]
+    async fn the_linked_sqlite_has_the_fix_for_the_wal_reset_bug() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:")
+            .await
+            .expect("opens");
+        let version: String = sqlx::query_scalar("SELECT sqlite_version()")
+            .fetch_one(&mut connection)
+            .await
+            .expect("answers");
+        let numbers: Vec<u32> = version.split('.').flat_map(str::parse).collect();
+        assert!(numbers >= vec![3, 51, 3], "{version}");
+    }
 }

@@ -296,7 +296,7 @@ pub(crate) mod tests {
             "CREATE TABLE needs (name TEXT REFERENCES {table} (name) DEFERRABLE INITIALLY DEFERRED); \
              INSERT INTO needs VALUES ('{name}')"
         );
-        sqlx::raw_sql(&statement)
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
             .execute(&mut *transaction)
             .await
             .expect("made");

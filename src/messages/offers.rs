@@ -150,7 +150,7 @@ impl Messages {
     async fn claim(&self, user: i64, offer: &str, by: &str) -> Result<Claim, MessagesError> {
         let hold = Hold::take(&self.shared, offer).ok_or(MessagesError::NoSuchOffer)?;
         let query = format!("{SELECT} WHERE offer = ?1 AND {by} AND expires > ?3");
-        let found: Option<Row> = sqlx::query_as(&query)
+        let found: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
             .bind(offer)
             .bind(user)
             .bind(Timestamp::now().as_microsecond())
@@ -241,7 +241,7 @@ pub(super) async fn open(
     let query = format!(
         "{SELECT} WHERE offered_to = ? AND event > ? AND expires > ? ORDER BY event LIMIT ?"
     );
-    let rows: Vec<Row> = sqlx::query_as(&query)
+    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
         .bind(user)
         .bind(integer(position))
         .bind(Timestamp::now().as_microsecond())

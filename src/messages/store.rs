@@ -230,7 +230,7 @@ impl Store {
                     "SELECT {COLUMNS} FROM events WHERE room = ? AND seq < ? \
                      ORDER BY seq DESC LIMIT ?"
                 );
-                let rows = sqlx::query_as(&query).bind(room.as_str());
+                let rows = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(room.as_str());
                 let rows = rows.bind(before).bind(integer(limit as u64));
                 rows.fetch_all(&self.readers).await.map_err(reading)?
             }
@@ -240,7 +240,7 @@ impl Store {
                      ((sender = ?1 AND receiver = ?2) OR (sender = ?2 AND receiver = ?1)) \
                      ORDER BY seq DESC LIMIT ?4"
                 );
-                let rows = sqlx::query_as(&query).bind(user.id);
+                let rows = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(user.id);
                 let rows = rows.bind(other.id).bind(before);
                 let rows = rows.bind(integer(limit as u64));
                 rows.fetch_all(&self.readers).await.map_err(reading)?
@@ -283,7 +283,7 @@ async fn missed(
         "SELECT {COLUMNS} FROM events \
          WHERE kind = 0 AND receiver = ? AND seq > ? ORDER BY seq LIMIT ?"
     );
-    let mut rows: Vec<Row> = sqlx::query_as(&query)
+    let mut rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
         .bind(user)
         .bind(integer(position))
         .bind(most_rows)
@@ -301,7 +301,7 @@ async fn missed(
             "SELECT {COLUMNS} FROM events WHERE room = ? AND seq > ? AND sender <> ? \
              ORDER BY seq LIMIT ?"
         );
-        let said: Vec<Row> = sqlx::query_as(&query)
+        let said: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
             .bind(room)
             .bind(since.max(integer(position)))
             .bind(user)
