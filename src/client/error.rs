@@ -260,6 +260,9 @@ pub enum Lost {
     /// Nobody read the events of this connection for too long.
     #[error("what the server had to tell was not read for too long")]
     Unheard,
+    /// The server sent what answers no request: it is broken, or a byte was damaged on the way.
+    #[error("the server sent {0}, for which this client has no request")]
+    Unexpected(String),
     /// The network failed, or the other side is gone.
     #[error("the connection broke: {0}")]
     Broken(String),

@@ -65,6 +65,15 @@ pub(super) enum Part {
     Chunk(Bytes),
 }
 
+impl Part {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Begin(_) => "a begin",
+            Self::Chunk(_) => "data",
+        }
+    }
+}
+
 impl Line {
     /// Starts the two tasks. They end when the line and all that came of it is dropped, or when
     /// the connection does.
@@ -100,7 +109,7 @@ impl Line {
 
     /// Sends a request that has no data.
     pub(super) async fn call<C: Call>(&self, request: &C) -> Result<Pending, ClientError> {
-        self.send(request, None, None).await
+        self.send(request, None, Parts::Nothing).await
     }
 
     /// Sends a request whose data flows this way. The first part that comes is its begin; what
@@ -111,7 +120,9 @@ impl Line {
     ) -> Result<(Pending, mpsc::Receiver<Part>), ClientError> {
         let transfer = permit(&self.transfers).await;
         let (sender, parts) = mpsc::channel(1);
-        let pending = self.send(request, Some(transfer), Some(sender)).await?;
+        let pending = self
+            .send(request, Some(transfer), Parts::Begin(sender))
+            .await?;
         Ok((pending, parts))
     }
 
@@ -122,7 +133,11 @@ impl Line {
     ) -> Result<(Pending, mpsc::Receiver<Part>), ClientError> {
         let transfer = permit(&self.transfers).await;
         let (sender, parts) = mpsc::channel(PARTS);
-        let pending = self.send(request, Some(transfer), Some(sender)).await?;
+        let parts_to = Parts::Data {
+            sender,
+            begun: false,
+        };
+        let pending = self.send(request, Some(transfer), parts_to).await?;
         Ok((pending, parts))
     }
 
@@ -142,7 +157,7 @@ impl Line {
                 most,
                 came: Came::default(),
             }),
-            parts: None,
+            parts: Parts::Nothing,
             _permits: None,
         })
     }
@@ -162,7 +177,7 @@ impl Line {
         &self,
         request: &C,
         transfer: Option<OwnedSemaphorePermit>,
-        parts: Option<mpsc::Sender<Part>>,
+        parts: Parts,
     ) -> Result<Pending, ClientError> {
         let permits = (permit(&self.requests).await, transfer);
         let (sender, mut reply) = oneshot::channel();
@@ -285,8 +300,40 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     reply: ReplyTo,
-    parts: Option<mpsc::Sender<Part>>,
+    parts: Parts,
     _permits: Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)>,
+}
+
+/// What may still come before the final reply of a request, and who takes it.
+#[derive(Debug)]
+enum Parts {
+    Nothing,
+    /// The begin of a put.
+    Begin(mpsc::Sender<Part>),
+    /// The begin of a get, and its data.
+    Data {
+        sender: mpsc::Sender<Part>,
+        begun: bool,
+    },
+}
+
+impl Parts {
+    /// Where `part` goes, if the request lets it come now.
+    fn sender_for(&mut self, part: &Part) -> Option<mpsc::Sender<Part>> {
+        match (&mut *self, part) {
+            (Self::Begin(sender), Part::Begin(_)) => {
+                let sender = sender.clone();
+                *self = Self::Nothing;
+                Some(sender)
+            }
+            (Self::Data { sender, begun }, Part::Begin(_)) if !*begun => {
+                *begun = true;
+                Some(sender.clone())
+            }
+            (Self::Data { sender, .. }, Part::Chunk(_)) => Some(sender.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// A final reply.
@@ -399,18 +446,18 @@ impl Table {
         self.lock().waiting.remove(&id)
     }
 
-    /// Gives a part to who takes them as they come, or says who waits for each.
-    fn take(&self, id: u32, part: Part) -> Option<(mpsc::Sender<Part>, Part)> {
+    /// Collects a part for who waits for many, or says where it goes.
+    fn take(&self, id: u32, part: Part) -> Result<Option<(mpsc::Sender<Part>, Part)>, Lost> {
         let mut state = self.lock();
-        match state.waiting.get_mut(&id)? {
-            Waiting {
-                reply: ReplyTo::Many(ticket),
-                ..
-            } => {
-                ticket.take(part);
-                None
-            }
-            Waiting { parts, .. } => Some((parts.clone()?, part)),
+        let waiting = state.waiting.get_mut(&id);
+        let waiting = waiting.ok_or_else(|| unexpected(part.kind(), id))?;
+        if let ReplyTo::Many(ticket) = &mut waiting.reply {
+            ticket.take(part);
+            return Ok(None);
+        }
+        match waiting.parts.sender_for(&part) {
+            Some(sender) => Ok(Some((sender, part))),
+            None => Err(unexpected(part.kind(), id)),
         }
     }
 
@@ -445,11 +492,13 @@ async fn read_until_lost<R: AsyncRead + Unpin>(
         };
         match frame {
             Ok(Some(Frame::Data { stream, chunk })) => {
-                deliver(table, stream, Part::Chunk(chunk)).await;
+                if let Err(lost) = deliver(table, stream, Part::Chunk(chunk)).await {
+                    break lost;
+                }
             }
             Ok(Some(Frame::Control(json))) => match ServerMessage::parse(&json) {
                 Ok(message) => {
-                    if let Some(lost) = hand_out(table, message, &mut goodbye).await {
+                    if let Err(lost) = hand_out(table, message, &mut goodbye).await {
                         break lost;
                     }
                 }
@@ -469,19 +518,24 @@ async fn read_until_lost<R: AsyncRead + Unpin>(
     goodbye.map_or(lost, Lost::Goodbye)
 }
 
-/// Gives one message to who waits for it. The connection is over if this returns why.
+/// Gives one message to who waits for it. An error ends the connection.
+///
+/// A reply that answers no request is such an error: a damaged byte may have made it from one that
+/// somebody waits for, who would wait for ever.
 async fn hand_out(
     table: &Table,
     message: ServerMessage,
     goodbye: &mut Option<GoodbyeReason>,
-) -> Option<Lost> {
+) -> Result<(), Lost> {
     match message {
-        ServerMessage::Reply(id, reply) => {
-            if let Some(waiting) = table.leave(id) {
-                waiting.reply.tell(reply);
+        ServerMessage::Reply(id, reply) => match (table.leave(id), reply) {
+            (Some(waiting), reply) => waiting.reply.tell(reply),
+            (None, Ok(_)) => return Err(unexpected("a reply", id)),
+            (None, Err(error)) => {
+                return Err(unexpected(&format!("an error ({error})"), id));
             }
-        }
-        ServerMessage::Begin(id, begin) => deliver(table, id, Part::Begin(begin)).await,
+        },
+        ServerMessage::Begin(id, begin) => deliver(table, id, Part::Begin(begin)).await?,
         ServerMessage::Event(Event::Goodbye { reason }) => *goodbye = Some(reason),
         // Newer servers may say more.
         ServerMessage::Event(Event::Unknown) => {}
@@ -490,20 +544,24 @@ async fn hand_out(
             if let Some(ears) = ears
                 && !ears.tell(event).await
             {
-                return Some(Lost::Unheard);
+                return Err(Lost::Unheard);
             }
         }
-        ServerMessage::Refusal(error) => return Some(Lost::Refused(error)),
+        ServerMessage::Refusal(error) => return Err(Lost::Refused(error)),
     }
-    None
+    Ok(())
 }
 
-/// Waits for room in the queue of a download. What nobody reads any more is thrown away, as is
-/// what comes for a request that has no data or is finished.
-async fn deliver(table: &Table, id: u32, part: Part) {
-    if let Some((parts, part)) = table.take(id, part) {
+/// Waits for room in the queue of a download. What nobody reads any more is thrown away.
+async fn deliver(table: &Table, id: u32, part: Part) -> Result<(), Lost> {
+    if let Some((parts, part)) = table.take(id, part)? {
         let _ = parts.send(part).await;
     }
+    Ok(())
+}
+
+fn unexpected(what: &str, id: u32) -> Lost {
+    Lost::Unexpected(format!("{what} with the id {id}"))
 }
 
 fn why_unwritable(end: Result<std::io::Result<()>, tokio::task::JoinError>) -> Lost {
