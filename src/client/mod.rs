@@ -34,6 +34,7 @@ mod file;
 mod line;
 mod live;
 mod logs;
+mod part_file;
 mod progress;
 mod reconnect;
 mod secure;
