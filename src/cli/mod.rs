@@ -9,6 +9,7 @@ mod backup;
 mod bench;
 mod chat;
 mod check_config;
+mod client_file;
 mod completions;
 mod connect;
 mod cp;
