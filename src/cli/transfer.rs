@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::exit::{Reported, line, usage};
+use super::exit::{Reported, line, unfinished, usage};
 use super::output::{count, print, print_json, safe, size};
 use super::progress::Bar;
 use super::remote::Remote;
@@ -106,7 +106,7 @@ where
         anyhow::Ok(())
     };
     let both = async { tokio::try_join!(work, listen) };
-    let (summary, ()) = bar.during(both).await?;
+    let (summary, ()) = bar.during(both).await.map_err(unfinished)?;
     let summary = match summary {
         Ok(summary) => summary,
         Err(error) => {

@@ -130,6 +130,67 @@ async fn connect_remembers_the_login_where_nobody_else_can_read_it() {
     assert_eq!(whoami["user"], "alice");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_connect_at_once_are_all_remembered() {
+    let server = TestServer::start().await;
+    let users = ["u0", "u1", "u2", "u3", "u4", "u5"];
+    for user in users {
+        server.add_user(user, Limits::default()).await;
+    }
+    let person = Person::of(&server);
+    let connecting = users.map(|user| {
+        let url = format!("haul+plain://{user}@{}", server.address);
+        let person = &person;
+        async move { person.type_with(&[&url], "connect", "").await }
+    });
+    for (output, _) in futures::future::join_all(connecting).await {
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    let file = person.place.path().join("config/haul/servers.toml");
+    let text = fs::read_to_string(file).expect("there");
+    for user in users {
+        assert!(text.contains(&format!("{user}@")), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_the_client_is_named_and_not_replaced() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    let file = person.place.path().join("config/haul/servers.toml");
+    fs::write(&file, "server = 1\nlogins = \"hunter2\"\n").expect("written");
+    let (output, _) = person
+        .type_with(&[&*person.url.clone()], "connect", "")
+        .await;
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let (_, listed) = person.types(&["ls"], 1).await;
+    for stderr in [stderr, listed] {
+        assert!(
+            stderr.contains("servers.toml is damaged in line") && !stderr.contains("hunter2"),
+            "{stderr}"
+        );
+    }
+    let text = fs::read_to_string(&file).expect("there");
+    assert!(text.contains("hunter2"), "{text}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_put_because_of_its_name_is_a_failure() {
+    use std::os::unix::ffi::OsStrExt;
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("d/a", "A");
+    let name = std::ffi::OsStr::from_bytes(b"bad\xff");
+    let directory = person.path("d").join(name);
+    fs::create_dir(&directory).expect("made");
+    fs::write(directory.join("within"), "").expect("written");
+    let (_, stderr) = person.types(&["put", "d"], 1).await;
+    assert!(stderr.contains("its name is not UTF-8"), "{stderr}");
+    assert!(stderr.contains("1 failed"), "{stderr}");
+    assert_eq!(person.types(&["ls", "d"], 0).await.0, "a\n");
+}
+
 #[tokio::test]
 async fn connect_with_ask_remembers_no_password() {
     let server = TestServer::start().await;
@@ -434,7 +495,8 @@ async fn a_transfer_ends_in_peace_when_nobody_reads_its_results_any_more() {
         let mut command = person.command(args);
         let mut process = command.stdout(writer).spawn().expect("started");
         let mut stderr = process.stderr.take().expect("piped");
-        assert_eq!(ends(process).await.code(), Some(0), "{args:?}");
+        // It has stopped in the middle, which is no success.
+        assert_eq!(ends(process).await.code(), Some(1), "{args:?}");
         let mut said = String::new();
         stderr.read_to_string(&mut said).expect("text");
         assert_eq!(said, "", "{args:?}");

@@ -298,7 +298,8 @@ impl Down {
                 level,
             };
             if level > LEVELS {
-                self.job.skipped(place.remote, "too many levels").await;
+                let error = ClientError::TooDeep(LEVELS);
+                self.job.failed(place.remote, error).await?;
                 continue;
             }
             self.found(place, kind, size);
