@@ -6,7 +6,7 @@
 //! not read hold it in the same way, but not for ever.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,14 +16,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::events::Hearing;
 use super::{ClientError, Lost, secure};
 use crate::connection::{Outbox, Outlet, ReceiveError, Receiver, write_frames};
 use crate::protocol::{
-    Call, Event, Frame, FrameCodec, FrameError, GoodbyeReason, MAX_CONTROL, ServerMessage,
+    Call, Event, Frame, FrameCodec, FrameError, GoodbyeReason, MAX_CONTROL, Ping, ServerMessage,
     WireError, encode_request,
 };
 
@@ -40,6 +40,12 @@ const PARTS: usize = 4;
 
 /// For one frame to arrive from its first byte to its last, and for one to be taken.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A server that sends nothing for so long while requests wait is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(240);
+
+/// For its answer, behind what is on its way, or for anything else that it sends.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// For the reason of a loss to be known once the loss is.
 const GRACE: Duration = Duration::from_secs(1);
@@ -77,7 +83,7 @@ impl Part {
 impl Line {
     /// Starts the two tasks. They end when the line and all that came of it is dropped, or when
     /// the connection does.
-    pub(super) fn start<R, W>(reader: R, writer: W) -> Self
+    pub(super) fn start<R, W>(reader: R, writer: W) -> Arc<Self>
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
@@ -87,24 +93,29 @@ impl Line {
         let writer = tokio::spawn(write_frames(Outlet::new(writer), queue, FRAME_TIMEOUT));
         let receiver = Receiver::new(reader, FrameCodec::new(), FRAME_TIMEOUT);
         let cut = CancellationToken::new();
-        tokio::spawn({
-            let (table, cut) = (Arc::clone(&table), cut.clone());
-            async move {
-                let abort = writer.abort_handle();
-                let reading = read_until_lost(receiver, writer, &table);
-                let lost = cut.run_until_cancelled_owned(reading).await;
-                abort.abort();
-                table.lose(lost.unwrap_or(Lost::HungUp));
+        Arc::new_cyclic(|line| {
+            tokio::spawn({
+                let (line, table, cut) = (line.clone(), Arc::clone(&table), cut.clone());
+                async move {
+                    let abort = writer.abort_handle();
+                    let lost = tokio::select! {
+                        lost = read_until_lost(receiver, writer, &table) => lost,
+                        lost = silent(line, &table) => lost,
+                        () = cut.cancelled() => Lost::HungUp,
+                    };
+                    abort.abort();
+                    table.lose(lost);
+                }
+            });
+            Self {
+                outbox,
+                table,
+                cut,
+                requests: Arc::new(Semaphore::new(REQUESTS)),
+                transfers: Arc::new(Semaphore::new(TRANSFERS)),
+                runtime: Handle::current(),
             }
-        });
-        Self {
-            outbox,
-            table,
-            cut,
-            requests: Arc::new(Semaphore::new(REQUESTS)),
-            transfers: Arc::new(Semaphore::new(TRANSFERS)),
-            runtime: Handle::current(),
-        }
+        })
     }
 
     /// Sends a request that has no data.
@@ -211,6 +222,30 @@ impl Line {
         })
     }
 
+    /// Asks whether the server is there. Nobody waits for the reply itself.
+    async fn probe(&self) -> Result<(), Lost> {
+        let (sender, _) = oneshot::channel();
+        let id = self.table.enter(Waiting {
+            reply: ReplyTo::One(sender),
+            parts: Parts::Nothing,
+            _permits: None,
+        })?;
+        let unsent = Unsent {
+            id,
+            table: &self.table,
+        };
+        let json = encode_request(id, &Ping {});
+        if self.outbox.send(json.into()).await.is_ok() {
+            std::mem::forget(unsent);
+        }
+        Ok(())
+    }
+
+    /// Notes that data of a put was sent, of which the server may say nothing for long.
+    pub(super) fn sent_data(&self) {
+        self.table.lock().moved += 1;
+    }
+
     /// Whether the request of this id still has its final reply to come.
     pub(super) fn is_unfinished(&self, id: u32) -> bool {
         self.table.lock().waiting.contains_key(&id)
@@ -292,6 +327,10 @@ struct Table(Mutex<State>);
 struct State {
     waiting: HashMap<u32, Waiting>,
     last_id: u32,
+    /// Frames that came from the server, and data that was sent.
+    moved: u64,
+    /// The reader waits for whoever reads a download or the events.
+    is_delivering: bool,
     lost: Option<Lost>,
     hearing: Hearing,
 }
@@ -442,6 +481,24 @@ impl Table {
         }
     }
 
+    fn moved(&self) -> u64 {
+        self.lock().moved
+    }
+
+    /// Whether requests wait for the server and nothing has moved since so much had.
+    fn waits_since(&self, moved: u64) -> bool {
+        let state = self.lock();
+        state.moved == moved && !state.is_delivering && !state.waiting.is_empty()
+    }
+
+    /// Waits for whoever reads what arrives. Meanwhile the server is not to blame for the silence.
+    async fn delivering<T>(&self, delivery: impl Future<Output = T>) -> T {
+        self.lock().is_delivering = true;
+        let delivered = delivery.await;
+        self.lock().is_delivering = false;
+        delivered
+    }
+
     fn leave(&self, id: u32) -> Option<Waiting> {
         self.lock().waiting.remove(&id)
     }
@@ -490,6 +547,7 @@ async fn read_until_lost<R: AsyncRead + Unpin>(
             frame = receiver.next() => frame,
             end = &mut writer => break why_unwritable(end),
         };
+        table.lock().moved += 1;
         match frame {
             Ok(Some(Frame::Data { stream, chunk })) => {
                 if let Err(lost) = deliver(table, stream, Part::Chunk(chunk)).await {
@@ -518,6 +576,26 @@ async fn read_until_lost<R: AsyncRead + Unpin>(
     goodbye.map_or(lost, Lost::Goodbye)
 }
 
+/// Resolves once requests wait and the server is silent although it was asked whether it is there:
+/// a process that was stopped keeps its connections, and would keep them waiting for ever.
+async fn silent(line: Weak<Line>, table: &Table) -> Lost {
+    loop {
+        let moved = table.moved();
+        sleep(SILENCE).await;
+        if !table.waits_since(moved) {
+            continue;
+        }
+        if let Some(line) = line.upgrade() {
+            // If it can not be sent, that is silence, too.
+            let _ = timeout(PROBE_TIMEOUT, line.probe()).await;
+        }
+        sleep(PROBE_TIMEOUT).await;
+        if table.waits_since(moved) {
+            return Lost::Broken("the server does not answer any more".into());
+        }
+    }
+}
+
 /// Gives one message to who waits for it. An error ends the connection.
 ///
 /// A reply that answers no request is such an error: a damaged byte may have made it from one that
@@ -542,7 +620,7 @@ async fn hand_out(
         ServerMessage::Event(event) => {
             let ears = table.lock().hearing.ears();
             if let Some(ears) = ears
-                && !ears.tell(event).await
+                && !table.delivering(ears.tell(event)).await
             {
                 return Err(Lost::Unheard);
             }
@@ -555,7 +633,7 @@ async fn hand_out(
 /// Waits for room in the queue of a download. What nobody reads any more is thrown away.
 async fn deliver(table: &Table, id: u32, part: Part) -> Result<(), Lost> {
     if let Some((parts, part)) = table.take(id, part)? {
-        let _ = parts.send(part).await;
+        let _ = table.delivering(parts.send(part)).await;
     }
     Ok(())
 }

@@ -287,6 +287,47 @@ async fn an_answer_to_no_request_ends_the_connection_and_every_wait() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_to_a_server_that_stops_answering_ends_and_one_that_takes_long_is_waited_for() {
+    let (client, mut peer) = pair();
+    let script = async {
+        let (id, _) = peer.request().await;
+        for _ in 0..10 {
+            let (ping, Request::Ping(_)) = peer.request().await else {
+                panic!("a ping was to come");
+            };
+            peer.say(encode_error(ping, &no(ErrorCode::Limited))).await;
+        }
+        peer.say(format!(r#"{{"id":{id},"ok":{{"cwd":"/"}}}}"#))
+            .await;
+    };
+    let (cwd, ()) = tokio::join!(client.pwd(), script);
+    assert_eq!(cwd.expect("answered"), "/");
+    let error = client.pwd().await.expect_err("nobody answers");
+    assert!(
+        matches!(&error, ClientError::Lost(Lost::Broken(_))),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_download_that_is_read_slowly_is_no_silence_of_the_server() {
+    let (client, mut peer) = pair();
+    let server = tokio::spawn(async move {
+        let (id, _) = peer.request().await;
+        let content = vec![7; 100_000];
+        peer.send_file(id, &content, blake3(&content)).await;
+        peer
+    });
+    let mut download = client.get("a", GetOptions::default()).await.expect("begun");
+    for _ in 0..3 {
+        download.chunk().await.expect("a chunk");
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+    download.finish().await.expect("whole");
+    drop(server.await.expect("no panic"));
+}
+
 #[tokio::test]
 async fn a_second_begin_ends_the_connection_instead_of_blocking_it() {
     let (client, mut peer) = pair();
