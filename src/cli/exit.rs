@@ -122,6 +122,16 @@ fn is_told(error: &anyhow::Error) -> bool {
     error.is::<Reported>() || is_broken_pipe(error)
 }
 
+/// The error of a command that does several things in turn. If nobody reads its output any more it has
+/// stopped in the middle, which is no success.
+pub(super) fn unfinished(error: anyhow::Error) -> anyhow::Error {
+    if is_broken_pipe(&error) {
+        Reported.into()
+    } else {
+        error
+    }
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let source = match error.downcast_ref::<ClientError>() {
         Some(ClientError::Local { source, .. }) => Some(source),
@@ -254,6 +264,15 @@ mod tests {
         ] {
             assert_eq!(code(&error), expected, "{error}");
         }
+    }
+
+    #[test]
+    fn a_reader_that_leaves_is_no_error_of_a_list_and_one_of_what_stops_in_the_middle() {
+        let broken = || anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(code(&broken()), 0);
+        let stopped = unfinished(broken());
+        assert!(is_told(&stopped));
+        assert_eq!(code(&stopped), 1);
     }
 
     #[test]

@@ -238,6 +238,10 @@ impl Sections {
                     "~/.config/haul/known_servers.toml",
                     "The certificates of servers that were trusted.",
                 ),
+                (
+                    "~/.local/state/haul/history",
+                    "The last lines that were typed in haul shell.",
+                ),
             ],
             Kind::Local => &[],
         }

@@ -9,6 +9,7 @@ mod backup;
 mod bench;
 mod chat;
 mod check_config;
+mod client_file;
 mod completions;
 mod connect;
 mod cp;
@@ -333,17 +334,17 @@ impl RemoteCommand {
         match self {
             Self::Ls(command) => command.run(remote).await,
             Self::Stat(command) => command.run(remote).await,
-            Self::Mkdir(command) => command.run(remote).await,
-            Self::Rm(command) => command.run(remote).await,
-            Self::Mv(command) => command.run(remote).await,
-            Self::Cp(command) => command.run(remote).await,
+            Self::Mkdir(command) => command.run(remote).await.map_err(exit::unfinished),
+            Self::Rm(command) => command.run(remote).await.map_err(exit::unfinished),
+            Self::Mv(command) => command.run(remote).await.map_err(exit::unfinished),
+            Self::Cp(command) => command.run(remote).await.map_err(exit::unfinished),
             Self::Hash(command) => command.run(remote).await,
             Self::Df(command) => command.run(remote).await,
             Self::Get(command) => command.run(remote).await,
             Self::Put(command) => command.run(remote).await,
             Self::Passwd(command) => command.run(remote).await,
             Self::Uploads(command) => command.run(remote).await,
-            Self::Discard(command) => command.run(remote).await,
+            Self::Discard(command) => command.run(remote).await.map_err(exit::unfinished),
             Self::Ping(command) => command.run(remote).await,
             Self::Whoami(command) => command.run(remote).await,
             Self::Who(command) => command.run(remote).await,

@@ -33,6 +33,7 @@ impl Rm {
         for path in &self.paths {
             let removed = match remote.client.rm(path, self.recursive).await {
                 Err(error) if self.force && error.code() == Some(ErrorCode::NotFound) => 0,
+                Ok(0) => anyhow::bail!("the server removed nothing at {path}"),
                 outcome => outcome?,
             };
             total += removed;
