@@ -7,7 +7,6 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{copy_file_range, ioctl_ficlone};
 use rustix::io::Errno;
 
-use super::digest;
 use super::error::{At, StorageError};
 use super::file::StoredFile;
 use super::jail::OpenDir;
@@ -20,7 +19,8 @@ use super::quota::{Count, Reservation};
 use super::rename::into_itself;
 use super::staging::Staged;
 use super::tree::open_child;
-use crate::protocol::{Algorithm, IfExists};
+use super::upload::keep_new_version;
+use crate::protocol::IfExists;
 
 /// Bytes copied at a time; whether to stop is asked once for each.
 const PIECE: u64 = 4 * 1024 * 1024;
@@ -29,7 +29,7 @@ const PIECE: u64 = 4 * 1024 * 1024;
 const BUFFER: usize = 256 * 1024;
 
 /// Copies the file or tree at `from` to `to` and says which path it got. The copy is as new as
-/// the call; kept digests come along.
+/// the call and has versions of its own; kept digests come along.
 ///
 /// Links to files are copied as the files. Links to directories, and all that a listing leaves
 /// out, are left out.
@@ -193,12 +193,9 @@ impl<'a> Copying<'a> {
         if meta.size != size {
             return Err(StorageError::changed(path));
         }
-        for algorithm in Algorithm::ALL {
-            if let Some(kept) = source.kept_digest(algorithm) {
-                digest::keep(target, &meta, &kept).at("write", &self.to.full)?;
-            }
-        }
-        Ok(())
+        keep_new_version(target, &meta, self.to, source.kept_digests())
+            .at("write", &self.to.full)
+            .map(drop)
     }
 
     /// Shares the blocks where the file system can, else lets the kernel copy, else copies.

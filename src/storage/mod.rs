@@ -17,6 +17,7 @@
 //! so that nothing changes unnoticed. Imports plain values of `protocol` and nothing else of
 //! the crate.
 
+mod attributes;
 mod backup;
 mod batch;
 mod changes;
