@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use super::data::Data;
-use super::exit::Reported;
+use super::exit::{NotAtRest, Reported};
 use super::output::{Output, count, size};
 use super::progress::Bar;
 use crate::accounts::{self, Owners, UNFINISHED};
@@ -29,6 +29,9 @@ use crate::storage::{self, Copied};
 /// Every file that was there when it began, and still is when it ends, is in it. Of what is changed
 /// meanwhile the old file or the new one is. It can only be read by whoever made it; keep it as you
 /// keep the server.
+///
+/// It ends with 0 if the backup is complete, with 1 if a file could not be read, and with 4 if files
+/// changed all the time, so that one that was moved in the end may be missing.
 #[derive(Debug, Args)]
 pub(super) struct Backup {
     #[command(flatten)]
@@ -48,6 +51,10 @@ struct Done {
     bytes: u64,
     /// What could not be read.
     left_out: u64,
+    /// Files that changed each time that they were copied.
+    changing: u64,
+    /// Whether nothing changed in the last pass: nothing that was moved can be missing.
+    at_rest: bool,
     ms: u64,
 }
 
@@ -55,6 +62,7 @@ struct Done {
 #[derive(Debug, Default)]
 struct Shared {
     left_out: AtomicU64,
+    changing: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -98,18 +106,17 @@ impl Backup {
             files: progress.files(),
             bytes: progress.bytes(),
             left_out: shared.left_out.load(Ordering::Relaxed),
+            changing: shared.changing.load(Ordering::Relaxed),
+            at_rest: copied == Copied::All,
             ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             path: to,
         };
         output.result(&done, text)?;
-        if copied == Copied::Restless {
-            output.note(
-                "files came or were moved all the time: what was moved as it ended may be missing; \
-                 have the next one made when it is quieter",
-            );
-        }
         if done.left_out > 0 {
             return Err(Reported.into());
+        }
+        if !done.at_rest {
+            return Err(NotAtRest.into());
         }
         Ok(())
     }
@@ -133,6 +140,11 @@ async fn copy(
                 storage::Step::LeftOut(path, error) => {
                     shared.left_out.fetch_add(1, Ordering::Relaxed);
                     bar.print(&format!("left out {}: {error}", path.display()));
+                }
+                storage::Step::Changing(path) => {
+                    shared.changing.fetch_add(1, Ordering::Relaxed);
+                    let path = path.display();
+                    bar.print(&format!("{path} changed each time that it was copied"));
                 }
             }
             !shared.stop.load(Ordering::Relaxed)

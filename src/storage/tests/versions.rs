@@ -1,6 +1,7 @@
 //! Versions: they name the content at a path, and survive what does not change it.
 
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -115,4 +116,23 @@ fn a_file_keeps_its_version_when_its_digest_is_kept() {
     let again = again.expect("that version");
     let kept = Algorithm::ALL.map(|algorithm| again.kept_digest(algorithm).is_some());
     assert_eq!(kept, [true; 3]);
+}
+
+#[test]
+fn a_backup_and_its_restore_keep_versions() {
+    let data = Data::new();
+    data.put("/put", b"content").expect("put");
+    data.write_by_hand("by-hand", "content");
+    let copy = data.dir.path().join("copy");
+    let backup = Backup::begin(&data.data(""), &copy).expect("begins");
+    let homes = [PathBuf::from("homes/alice")];
+    let copied = backup.copy(&homes, &mut |_| true).expect("copied");
+    assert_eq!(copied, Copied::All);
+    let store = Store::open(&copy).expect("a store");
+    let home = store.home("alice", Limits::default()).expect("a home");
+    let restored = View::new(&store, home, Vec::new());
+    for path in ["/put", "/by-hand"] {
+        let (before, after) = (data.view.stat(&at(path)), restored.stat(&at(path)));
+        assert_eq!(after.expect("there"), before.expect("there"), "{path}");
+    }
 }
