@@ -1,5 +1,6 @@
 //! `haul backup`: a copy of the data directory that a server can start on.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,7 +54,8 @@ struct Done {
     left_out: u64,
     /// Files that changed each time that they were copied.
     changing: u64,
-    /// Whether nothing changed in the last pass: nothing that was moved can be missing.
+    /// Whether nothing changed in the last pass and no user or folder was added: nothing that was
+    /// moved can be missing.
     at_rest: bool,
     ms: u64,
 }
@@ -91,8 +93,10 @@ impl Backup {
         let (backup, copied) = bar.during(copying).await.with_context(failed)?;
         // Whoever was removed meanwhile, and whose name another may have by now, takes the files along.
         let now = Owners::of(&data.join("haul.db")).await?;
+        // What was moved to whoever was added meanwhile is not in it.
+        let at_rest = copied == Copied::All && missing(&now, &owners).is_empty();
         let finishing = spawn_blocking(move || {
-            for space in gone(&owners, &now) {
+            for space in missing(&owners, &now) {
                 backup.leave_out(&space)?;
             }
             backup.finish(UNFINISHED, "haul.db")?;
@@ -107,7 +111,7 @@ impl Backup {
             bytes: progress.bytes(),
             left_out: shared.left_out.load(Ordering::Relaxed),
             changing: shared.changing.load(Ordering::Relaxed),
-            at_rest: copied == Copied::All,
+            at_rest,
             ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             path: to,
         };
@@ -176,23 +180,18 @@ fn spaces(owners: &Owners) -> impl Iterator<Item = PathBuf> {
     homes.chain(folders.map(|name| Path::new("folders").join(name)))
 }
 
-/// The files of those `before` who are not there `now`, even if others have their names.
-fn gone(before: &Owners, now: &Owners) -> Vec<PathBuf> {
-    let gone = Owners {
-        users: without(&before.users, &now.users),
-        folders: without(&before.folders, &now.folders),
+/// The files of those in `all` who are missing in `some`, even if others have their names there.
+fn missing(all: &Owners, some: &Owners) -> Vec<PathBuf> {
+    let missing = Owners {
+        users: without(&all.users, &some.users),
+        folders: without(&all.folders, &some.folders),
     };
-    spaces(&gone).collect()
+    spaces(&missing).collect()
 }
 
-fn without(
-    before: &std::collections::BTreeMap<String, i64>,
-    now: &std::collections::BTreeMap<String, i64>,
-) -> std::collections::BTreeMap<String, i64> {
-    let gone = before
-        .iter()
-        .filter(|(name, id)| now.get(*name) != Some(id));
-    gone.map(|(name, id)| (name.clone(), *id)).collect()
+fn without(all: &BTreeMap<String, i64>, some: &BTreeMap<String, i64>) -> BTreeMap<String, i64> {
+    let missing = all.iter().filter(|(name, id)| some.get(*name) != Some(id));
+    missing.map(|(name, id)| (name.clone(), *id)).collect()
 }
 
 fn text(done: &Done) -> String {
@@ -222,7 +221,9 @@ mod tests {
         };
         let before = owners(&[("alice", 1), ("bob", 2), ("carol", 3)]);
         let now = owners(&[("alice", 1), ("bob", 4), ("dave", 5)]);
-        let gone = gone(&before, &now);
+        let gone = missing(&before, &now);
         assert_eq!(gone, [Path::new("homes/bob"), Path::new("homes/carol")]);
+        let added = missing(&now, &before);
+        assert_eq!(added, [Path::new("homes/bob"), Path::new("homes/dave")]);
     }
 }

@@ -266,7 +266,8 @@ impl Copying<'_> {
         levels: usize,
     ) -> io::Result<()> {
         let Some(meta) = from.meta(name)? else {
-            return self.gone();
+            self.gone();
+            return Ok(());
         };
         let there = to.meta(name)?;
         if there.as_ref().is_some_and(|there| there.what != meta.what)
@@ -285,34 +286,32 @@ impl Copying<'_> {
                     Err(error) => self.leave_out(error),
                 }
             }
-            What::File if there.is_some() && self.is_copied(&meta) => Ok(()),
+            _ if there.is_some() && self.is_copied(&meta) => Ok(()),
             What::File => self.file(from, to, name),
-            What::Link if there.is_some() && self.is_copied(&meta) => Ok(()),
             What::Link => self.link(from, to, name, &meta),
             What::Special => Ok(()),
         }
     }
 
-    /// What was in its directory when that was read is not any more. It may be where this pass has been
+    /// Notes that an entry is gone since its directory was read. It may be where this pass has been
     /// already.
-    fn gone(&mut self) -> io::Result<()> {
+    fn gone(&mut self) {
         self.news = true;
-        Ok(())
     }
 
     fn link(&mut self, from: &OpenDir, to: &OpenDir, name: &CStr, meta: &Meta) -> io::Result<()> {
         match readlinkat(from, name, Vec::new()) {
             // It is another entry by now.
             Err(Errno::NOENT | Errno::INVAL) => self.gone(),
-            Err(error) => Err(error.into()),
+            Err(error) => return Err(error.into()),
             Ok(leads_to) => {
                 remove(to, name)?;
                 symlinkat(leads_to, to, name)?;
                 self.note(meta);
                 self.news = true;
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// Copies the file `name`, again if it was written to meanwhile.
@@ -320,7 +319,10 @@ impl Copying<'_> {
         for _ in 0..MAX_PASSES {
             let (source, meta) = match from.open_file(name) {
                 Ok((source, meta)) if meta.what == What::File => (source, meta),
-                Ok(_) => return self.gone(),
+                Ok(_) => {
+                    self.gone();
+                    return Ok(());
+                }
                 Err(error) => return self.leave_out(error),
             };
             remove(to, name)?;
@@ -375,7 +377,8 @@ impl Copying<'_> {
     /// Goes on without what can not be read. What can not be written ends the backup.
     fn leave_out(&mut self, error: io::Error) -> io::Result<()> {
         if error.kind() == io::ErrorKind::NotFound {
-            return self.gone();
+            self.gone();
+            return Ok(());
         }
         if !is_unreadable(&error) {
             return Err(error);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{copy_file_range, ioctl_ficlone};
@@ -50,7 +51,7 @@ pub(super) fn copy(
     let mut copying = Copying::begin(to, stop);
     let staged = if is_dir {
         from.require(from.rights.list)?;
-        copying.stage_tree(from)?
+        copying.stage_tree(from, &OwnedFd::from(file).into())?
     } else {
         copying.stage_file(&StoredFile::of(from, file, meta)?)?
     };
@@ -109,12 +110,10 @@ impl<'a> Copying<'a> {
         Ok(staged)
     }
 
-    fn stage_tree(&mut self, from: &Place) -> Result<Staged, StorageError> {
+    fn stage_tree(&mut self, from: &Place, source: &OpenDir) -> Result<Staged, StorageError> {
         let staging = &self.to.space.staging;
-        let source = from.space.jail.open_dir(&from.inner);
-        let source = source.at("open", &from.full)?;
         let (staged, target) = staging.directory().at("stage", &self.to.full)?;
-        self.copy_tree(from, &source, &self.to.full, &target)?;
+        self.copy_tree(from, source, &self.to.full, &target)?;
         staging.sync_all().at("sync", &self.to.full)?;
         Ok(staged)
     }

@@ -296,6 +296,7 @@ async fn a_start_that_is_refused_has_changed_nothing() {
     let before = all_files(&data);
     let message = line(&start(place.path(), &[], &[]), NOT_NOW);
     assert!(message.contains("a backup that was cut off"), "{message}");
+    refuse_to_add_a_user(&data, "a backup that was cut off");
     assert_eq!(all_files(&data), before);
     fs::remove_file(&unfinished).expect("removed");
 
@@ -307,15 +308,21 @@ async fn a_start_that_is_refused_has_changed_nothing() {
         assert_eq!(all_files(&data), before, "{name}");
     }
     let before = all_files(&data);
-    let output = haul()
-        .args(["user", "list", "--data"])
-        .arg(&data)
-        .output()
-        .expect("it runs");
+    refuse_to_add_a_user(&data, "a later version of haul");
+    assert_eq!(all_files(&data), before);
+}
+
+/// Expects that the commands of the machine do not change these accounts, either.
+fn refuse_to_add_a_user(data: &Path, expected: &str) {
+    let password = data.with_file_name("password");
+    fs::write(&password, PASSWORD).expect("written");
+    let mut command = haul();
+    command.args(["user", "add", "bob", "--data"]).arg(data);
+    command.stdin(fs::File::open(&password).expect("there"));
+    let output = command.output().expect("it runs");
     let said = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("a later version of haul"), "{said}");
-    assert_eq!(all_files(&data), before);
+    assert!(said.contains(expected), "{said}");
 }
 
 #[test]
