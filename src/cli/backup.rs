@@ -116,10 +116,16 @@ impl Backup {
             path: to,
         };
         output.result(&done, text)?;
-        if done.left_out > 0 {
+        done.check_complete()
+    }
+}
+
+impl Done {
+    fn check_complete(&self) -> anyhow::Result<()> {
+        if self.left_out > 0 {
             return Err(Reported.into());
         }
-        if !done.at_rest {
+        if !self.at_rest {
             return Err(NotAtRest.into());
         }
         Ok(())
@@ -209,6 +215,22 @@ fn text(done: &Done) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backup_that_lacks_something_does_not_end_as_one_that_is_complete() {
+        let done = |left_out, at_rest| Done {
+            left_out,
+            at_rest,
+            ..Done::default()
+        };
+        done(0, true).check_complete().expect("complete");
+        let error = done(0, false).check_complete().expect_err("not at rest");
+        assert!(error.is::<NotAtRest>(), "{error}");
+        for at_rest in [true, false] {
+            let error = done(1, at_rest).check_complete().expect_err("left out");
+            assert!(error.is::<Reported>(), "{error}");
+        }
+    }
 
     #[test]
     fn files_go_with_the_account_and_not_with_its_name() {

@@ -1,7 +1,6 @@
 //! Back up and restore: what was there is there again, on another place of the disk.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -229,39 +228,6 @@ fn an_open_offer_can_be_accepted_after_a_restore() {
         let (bytes, reply) = bob.get(path).expect("alive");
         assert_eq!(bytes, content.as_bytes(), "{reply}");
     }
-}
-
-#[test]
-fn a_file_that_is_written_to_all_the_time_is_told_by_the_exit_code() {
-    let team = Team::at_work();
-    let (data, copy) = (team.daemon.data().to_owned(), team.path("copy"));
-    let file = data.join("homes/alice/in-place");
-    fs::write(&file, vec![0; 20_000_000]).expect("written");
-    let stop = AtomicBool::new(false);
-    let output = thread::scope(|scope| {
-        scope.spawn(|| {
-            let file = fs::OpenOptions::new().write(true).open(&file);
-            let mut file = file.expect("there");
-            while !stop.load(Ordering::Relaxed) {
-                file.write_all(b"x").expect("written");
-            }
-        });
-        let output = back_up(&data, &copy, &["--json"]);
-        stop.store(true, Ordering::Relaxed);
-        output
-    });
-    let object: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(4), "{said}");
-    assert_eq!(
-        (&object["at_rest"], &object["changing"], &object["left_out"]),
-        (&json!(false), &json!(1), &json!(0))
-    );
-    assert!(
-        said.contains("homes/alice/in-place changed each time"),
-        "{said}"
-    );
-    assert!(copy.join("haul.db").exists());
 }
 
 #[test]
