@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::statvfs;
 use sqlx::Connection as _;
-use sqlx::migrate::{Migrate as _, Migrator};
+use sqlx::migrate::{AppliedMigration, Migrate as _, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use tokio::task::spawn_blocking;
 
@@ -70,6 +70,42 @@ pub(crate) async fn open(
             error.into()
         }),
     }
+}
+
+/// Makes sure that [`open`] will not refuse the database for its version. Changes nothing in it.
+pub(crate) async fn check(data: &Path, name: &str, migrations: &Migrator) -> Result<(), OpenError> {
+    let file = data.join(name);
+    let (database, log) = (file.clone(), data.join(format!("{name}-wal")));
+    let exist = spawn_blocking(move || (database.exists(), log.exists()));
+    let (is_there, has_log) = exist.await.map_err(|error| sqlx::Error::Io(error.into()))?;
+    if !is_there {
+        return Ok(());
+    }
+    // The last connection to be closed brings what is in the log into the database and removes the
+    // log, unless it only reads. Where there is no log, one that only reads would leave a new one.
+    let options = existing(&file).read_only(has_log);
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let applied = applied(&mut connection, &migrations.table_name).await;
+    // Whatever came of it: a connection that is dropped leaves files behind.
+    let closed = connection.close().await;
+    refuse_later_version(&applied?, migrations)?;
+    Ok(closed?)
+}
+
+/// The migrations that were applied to a database, which may be new.
+async fn applied(
+    connection: &mut SqliteConnection,
+    table: &str,
+) -> Result<Vec<AppliedMigration>, sqlx::Error> {
+    let query = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?)";
+    let is_there: bool = sqlx::query_scalar(query)
+        .bind(table)
+        .fetch_one(&mut *connection)
+        .await?;
+    if !is_there {
+        return Ok(Vec::new());
+    }
+    Ok(connection.list_applied_migrations(table).await?)
 }
 
 /// Whether the disk is full, which `SQLite` does not always tell from one that fails:
@@ -155,10 +191,13 @@ pub(crate) async fn copy(data: &Path, name: &str, to: &Path) -> Result<(), OpenE
 
 /// A connection to a database that is there, whichever version of haul it is of.
 pub(crate) async fn connect(file: &Path) -> Result<SqliteConnection, sqlx::Error> {
-    let options = SqliteConnectOptions::new()
+    SqliteConnection::connect_with(&existing(file)).await
+}
+
+fn existing(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
         .filename(file)
-        .busy_timeout(BUSY_TIMEOUT);
-    SqliteConnection::connect_with(&options).await
+        .busy_timeout(BUSY_TIMEOUT)
 }
 
 /// Brings the tables up to date within one transaction, so that of two processes that open a new
@@ -171,13 +210,7 @@ async fn migrate(
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     transaction.ensure_migrations_table(table).await?;
     let applied = transaction.list_applied_migrations(table).await?;
-    if applied
-        .iter()
-        .any(|applied| !migrations.version_exists(applied.version))
-    {
-        let message = "it was written by a later version of haul; start that one";
-        return Err(sqlx::Error::Configuration(message.into()));
-    }
+    refuse_later_version(&applied, migrations)?;
     for migration in migrations.iter() {
         if !applied
             .iter()
@@ -187,6 +220,18 @@ async fn migrate(
         }
     }
     transaction.commit().await
+}
+
+fn refuse_later_version(
+    applied: &[AppliedMigration],
+    migrations: &Migrator,
+) -> Result<(), sqlx::Error> {
+    let is_known = |applied: &AppliedMigration| migrations.version_exists(applied.version);
+    if applied.iter().all(is_known) {
+        return Ok(());
+    }
+    let message = "it was written by a later version of haul; start that one";
+    Err(sqlx::Error::Configuration(message.into()))
 }
 
 #[cfg(test)]

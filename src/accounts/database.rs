@@ -49,6 +49,10 @@ impl Database {
         })
     }
 
+    pub(super) async fn check(data: &Path) -> Result<(), AccountsError> {
+        Ok(database::check(data, "haul.db", &MIGRATIONS).await?)
+    }
+
     /// The data directory.
     pub(super) fn data(&self) -> &Path {
         &self.data

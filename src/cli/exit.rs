@@ -17,6 +17,8 @@ const REFUSED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 /// Could not connect or log in.
 const NO_SESSION: u8 = 3;
+/// A backup was made while files changed all the time.
+const NOT_AT_REST: u8 = 4;
 /// Interrupted, as shells count it.
 const INTERRUPTED: u8 = 130;
 
@@ -68,6 +70,14 @@ pub(super) struct Interrupted {
 #[derive(Debug, thiserror::Error)]
 #[error("not everything was done")]
 pub(super) struct Reported;
+
+/// A backup was made, and something changed in each of its passes.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "files changed all the time: a file that was moved in the end may be missing; make the next \
+     backup when there is less to do"
+)]
+pub(super) struct NotAtRest;
 
 /// Shorthand for [`Usage`].
 pub(super) fn usage(text: impl Into<String>) -> anyhow::Error {
@@ -148,6 +158,8 @@ fn code(error: &anyhow::Error) -> u8 {
         INTERRUPTED
     } else if error.is::<Usage>() || is_configuration(error) {
         USAGE
+    } else if error.is::<NotAtRest>() {
+        NOT_AT_REST
     } else if error.is::<NoSession>() {
         NO_SESSION
     } else if let Some(ClientError::NotBack { .. }) = error.downcast_ref() {
@@ -261,6 +273,7 @@ mod tests {
             (NoSession::from(login).into(), 3),
             (Interrupted { kept: false }.into(), 130),
             (Reported.into(), 1),
+            (NotAtRest.into(), 4),
         ] {
             assert_eq!(code(&error), expected, "{error}");
         }

@@ -184,6 +184,7 @@ impl Sections {
                 ("0", "It is done."),
                 ("1", "It could not be done."),
                 ("2", "The arguments or the configuration are wrong."),
+                ("4", "A backup was made, but files changed all the time."),
             ],
         }
     }

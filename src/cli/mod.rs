@@ -197,7 +197,7 @@ enum RemoteCommand {
 
 /// Does what the arguments of this process say, and says how that went: 0 it is done, 1 the server
 /// or the transfer said no, 2 the arguments or the configuration are wrong, 3 there was no connection or login,
-/// 130 interrupted.
+/// 4 a backup was made while files changed all the time, 130 interrupted.
 #[must_use]
 pub fn main() -> ExitCode {
     let (name, cli) = match parse() {

@@ -9,6 +9,7 @@ use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{field, info, warn};
 
@@ -131,11 +132,14 @@ impl Serve {
         if let Some(listener) = for_operators {
             tokio::spawn(show(listener, server_made, logs, stop));
         }
-        let store = Store::open(data)?;
+        check(&config).await?;
+        let locked = Store::lock(data)?;
         let accounts = Accounts::open(data)
             .await?
             .with_hashing_slots(config.auth.hashing_slots);
         let messages = Messages::open(data).await?;
+        // Last: a start that is refused has deleted nothing.
+        let store = locked.open()?;
         let server = Server::new(accounts.clone(), store, messages, config.clone());
         let (asking, asked) = mpsc::channel(1);
         let mut server = server.with_log(tail, level.clone()).with_reload(asking);
@@ -177,6 +181,15 @@ impl Serve {
         info!(name: "stopped", "stopped");
         Ok(())
     }
+}
+
+/// Refuses what the server could not start with, before anything in the data directory is changed.
+async fn check(config: &Config) -> anyhow::Result<()> {
+    let settings = config.clone();
+    spawn_blocking(move || server::check_certificate(&settings)).await??;
+    Accounts::check(&config.server.data).await?;
+    Messages::check(&config.server.data).await?;
+    Ok(())
 }
 
 /// Shows operators what there is to see, from before there is a server until `stop`.

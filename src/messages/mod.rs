@@ -140,6 +140,15 @@ impl Messages {
         })
     }
 
+    /// Makes sure that [`Self::open`] will not refuse the messages of the data directory `data` for
+    /// their version. Changes nothing in them.
+    ///
+    /// # Errors
+    /// [`MessagesError::Database`] if they cannot be read or if a later version of haul wrote them.
+    pub async fn check(data: &Path) -> Result<(), MessagesError> {
+        Store::check(data).await
+    }
+
     /// Takes a message. The first await puts it in its place among the others; what is returned
     /// then resolves once it is stored and those who hear at once were told.
     ///

@@ -170,6 +170,10 @@ impl From<OpenError> for MessagesError {
 }
 
 impl Store {
+    pub(super) async fn check(data: &Path) -> Result<(), MessagesError> {
+        Ok(database::check(data, "messages.db", &MIGRATIONS).await?)
+    }
+
     pub(super) async fn open(data: &Path) -> Result<(Self, Writer), MessagesError> {
         let (options, connection) = database::open(data, "messages.db", &MIGRATIONS).await?;
         let readers = SqlitePoolOptions::new()

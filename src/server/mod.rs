@@ -59,7 +59,7 @@ pub use self::error::CommandError;
 pub use self::metrics::{CommandCounts, Figures, Latency, LoginMethod, Queues, Stage};
 pub use self::peer::Peer;
 pub use self::sessions::Overview;
-pub use self::tls::{ServerCertificate, TlsError};
+pub use self::tls::{ServerCertificate, TlsError, check_certificate};
 
 use self::active::ActivePuts;
 use self::arrival::Refusals;

@@ -19,14 +19,13 @@ use bytes::Bytes;
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
 use super::landing::{self, Before, Landed, Parent, Source, land_in};
-use super::meta::Meta;
 use super::path::VirtualPath;
 use super::place::Place;
 use super::publish::take_back;
 use super::quota::{Count, Reservation};
 use super::space::Names;
 use super::staging::{Staged, Staging};
-use super::upload::{Committed, UploadOptions, Uploader, complete};
+use super::upload::{Committed, Sealed, UploadOptions, Uploader, complete};
 use super::view::View;
 use crate::protocol::{Algorithm, Digest, Hasher};
 
@@ -124,7 +123,7 @@ struct Ready {
     place: Place,
     options: UploadOptions,
     staged: Staged,
-    meta: Meta,
+    sealed: Sealed,
     digest: Digest,
     reservation: Reservation,
 }
@@ -135,7 +134,7 @@ struct Named {
     place: Place,
     options: UploadOptions,
     staged: Staged,
-    meta: Meta,
+    sealed: Sealed,
     digest: Digest,
     landed: Landed,
     /// What it has displaced, until that is gone.
@@ -183,13 +182,13 @@ impl Batch {
             file.write_all(piece).at("write", &place.full)?;
         }
         let modified = upload.options.modified;
-        let meta = complete(&file, &place, modified, &digest).at("write", &place.full)?;
+        let sealed = complete(&file, &place, modified, &digest).at("write", &place.full)?;
         self.files.push(file);
         self.staged.push(Ready {
             index,
             options: upload.options,
             staged,
-            meta,
+            sealed,
             digest,
             reservation,
             place,
@@ -348,7 +347,7 @@ impl Ready {
             place,
             options,
             mut staged,
-            meta,
+            sealed,
             digest,
             reservation,
         } = self;
@@ -373,7 +372,7 @@ impl Ready {
             place,
             options,
             staged,
-            meta,
+            sealed,
             digest,
             landed,
             held,
@@ -385,11 +384,12 @@ impl Named {
     /// It lasts: notes that, and deletes what it has replaced.
     fn last(self, by: &Uploader) -> SmallCommitted {
         let id = self.staged.name().to_owned();
+        let version = self.sealed.version(|| self.landed.meta());
         let committed = Committed {
             path: self.landed.path,
-            size: self.meta.size,
+            size: self.sealed.meta.size,
             digest: self.digest,
-            version: self.meta.version(),
+            version,
         };
         // What is in staging now is deleted, and only then its room is given back.
         drop(self.staged);
@@ -400,6 +400,11 @@ impl Named {
     }
 
     fn take_back(mut self) {
-        take_back(&mut self.staged, &self.meta, &self.landed, &self.place);
+        take_back(
+            &mut self.staged,
+            &self.sealed.meta,
+            &self.landed,
+            &self.place,
+        );
     }
 }

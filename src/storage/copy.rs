@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{copy_file_range, ioctl_ficlone};
 use rustix::io::Errno;
 
-use super::digest;
 use super::error::{At, StorageError};
 use super::file::StoredFile;
 use super::jail::OpenDir;
@@ -20,7 +20,8 @@ use super::quota::{Count, Reservation};
 use super::rename::into_itself;
 use super::staging::Staged;
 use super::tree::open_child;
-use crate::protocol::{Algorithm, IfExists};
+use super::upload::keep_new_version;
+use crate::protocol::IfExists;
 
 /// Bytes copied at a time; whether to stop is asked once for each.
 const PIECE: u64 = 4 * 1024 * 1024;
@@ -29,7 +30,7 @@ const PIECE: u64 = 4 * 1024 * 1024;
 const BUFFER: usize = 256 * 1024;
 
 /// Copies the file or tree at `from` to `to` and says which path it got. The copy is as new as
-/// the call; kept digests come along.
+/// the call and has versions of its own; kept digests come along.
 ///
 /// Links to files are copied as the files. Links to directories, and all that a listing leaves
 /// out, are left out.
@@ -50,7 +51,7 @@ pub(super) fn copy(
     let mut copying = Copying::begin(to, stop);
     let staged = if is_dir {
         from.require(from.rights.list)?;
-        copying.stage_tree(from)?
+        copying.stage_tree(from, &OwnedFd::from(file).into())?
     } else {
         copying.stage_file(&StoredFile::of(from, file, meta)?)?
     };
@@ -109,12 +110,10 @@ impl<'a> Copying<'a> {
         Ok(staged)
     }
 
-    fn stage_tree(&mut self, from: &Place) -> Result<Staged, StorageError> {
+    fn stage_tree(&mut self, from: &Place, source: &OpenDir) -> Result<Staged, StorageError> {
         let staging = &self.to.space.staging;
-        let source = from.space.jail.open_dir(&from.inner);
-        let source = source.at("open", &from.full)?;
         let (staged, target) = staging.directory().at("stage", &self.to.full)?;
-        self.copy_tree(from, &source, &self.to.full, &target)?;
+        self.copy_tree(from, source, &self.to.full, &target)?;
         staging.sync_all().at("sync", &self.to.full)?;
         Ok(staged)
     }
@@ -193,12 +192,9 @@ impl<'a> Copying<'a> {
         if meta.size != size {
             return Err(StorageError::changed(path));
         }
-        for algorithm in Algorithm::ALL {
-            if let Some(kept) = source.kept_digest(algorithm) {
-                digest::keep(target, &meta, &kept).at("write", &self.to.full)?;
-            }
-        }
-        Ok(())
+        keep_new_version(target, &meta, self.to, source.kept_digests())
+            .at("write", &self.to.full)
+            .map(drop)
     }
 
     /// Shares the blocks where the file system can, else lets the kernel copy, else copies.

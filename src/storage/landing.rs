@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::changes::{self, Noted};
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
-use super::meta::What;
+use super::meta::{Meta, What};
 use super::path::VirtualPath;
 use super::place::Place;
 use super::quota::Count;
@@ -107,6 +107,11 @@ impl Landed {
     pub(super) fn sync(&self, staging: &Staging) -> Result<(), StorageError> {
         let synced = self.dirs.iter().try_for_each(|dir| dir.sync());
         staging.synced(synced).at("sync", &self.path)
+    }
+
+    /// What is at the new name now.
+    pub(super) fn meta(&self) -> Option<Meta> {
+        self.dirs.last()?.meta(self.path.name()?).ok()?
     }
 }
 

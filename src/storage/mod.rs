@@ -17,6 +17,7 @@
 //! so that nothing changes unnoticed. Imports plain values of `protocol` and nothing else of
 //! the crate.
 
+mod attributes;
 mod backup;
 mod batch;
 mod changes;
@@ -66,7 +67,7 @@ pub use path::{InvalidPath, InvalidPathReason, VirtualPath};
 pub use resume::Checkpoint;
 pub use rights::{InvalidRights, Limits, Rights, Usage};
 pub use space::Space;
-pub use store::{Store, set_folder_aside, set_home_aside};
+pub use store::{Store, StoreLock, set_folder_aside, set_home_aside};
 pub use there::AlreadyThere;
 pub use upload::{Committed, Upload, UploadOptions};
 pub use verify::Verifier;

@@ -74,7 +74,7 @@ pub(super) fn take_back(staged: &mut Staged, own: &Meta, landed: &Landed, to: &P
         return;
     };
     let name = landed.path.name().unwrap_or_default();
-    let is_own = matches!(dir.meta(name), Ok(Some(there)) if there == *own);
+    let is_own = matches!(dir.meta(name), Ok(Some(there)) if there.is_same_content(own));
     if !is_own || own.what != What::File {
         return;
     }

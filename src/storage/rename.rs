@@ -1,5 +1,6 @@
 //! Moving: one rename, within a space or from one into another.
 
+use super::attributes::keep_derived_version;
 use super::changes::{self, Noted};
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
@@ -100,6 +101,7 @@ fn find<'a>(from: &'a Place, to: &Place) -> Result<(OpenDir, &'a str, Meta), Sto
         What::File | What::Link => {
             from.full.as_file()?;
             to.full.as_file()?;
+            keep_derived_version(&dir, name);
         }
         What::Special => return Err(StorageError::denied(&from.full)),
     }

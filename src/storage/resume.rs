@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::digest;
+use super::attributes;
 use super::error::{At, StorageError};
 use super::kept::Kept;
 use super::meta::{Meta, What};
@@ -314,6 +314,6 @@ fn open(kept: &Kept, place: &Place) -> Result<Option<File>, StorageError> {
     let ready = file.set_len(kept.offset);
     let ready = ready.and_then(|()| file.seek(SeekFrom::Start(kept.offset)));
     ready.at("open", &place.full)?;
-    digest::forget(&file);
+    attributes::forget(&file);
     Ok(Some(file))
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use jiff::Timestamp;
@@ -67,9 +67,18 @@ impl Store {
     /// uploads that can be gone on with.
     ///
     /// # Errors
+    /// As [`Store::lock`] and [`StoreLock::open`].
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
+        Self::lock(path)?.open()
+    }
+
+    /// Locks the data directory against other servers, making it if it is missing, and finds out
+    /// whether a server can work with it. Nothing that is in it is changed.
+    ///
+    /// # Errors
     /// [`StorageError::InUse`] if another server has it, [`StorageError::Unusable`] if no server can
     /// work with it.
-    pub fn open(path: &Path) -> Result<Self, StorageError> {
+    pub fn lock(path: &Path) -> Result<StoreLock, StorageError> {
         let unusable = |error| data::unusable(path, &error);
         let root = open_data(path, true).map_err(unusable)?;
         let area = |name| make_dir(&root, name).map_err(unusable);
@@ -81,15 +90,16 @@ impl Store {
         })?;
         let (homes, folders) = (area(HOMES)?, area(FOLDERS)?);
         data::try_out(&staging.dir, &[(HOMES, &homes), (FOLDERS, &folders)]).map_err(unusable)?;
-        let store = Self(Arc::new(Inner {
-            homes,
-            folders,
-            kept: Arc::new(KeptUploads::new(Arc::new(staging))),
-            changes: Arc::default(),
-            spaces: Mutex::default(),
-        }));
-        store.recover().map_err(unusable)?;
-        Ok(store)
+        Ok(StoreLock {
+            store: Self(Arc::new(Inner {
+                homes,
+                folders,
+                kept: Arc::new(KeptUploads::new(Arc::new(staging))),
+                changes: Arc::default(),
+                spaces: Mutex::default(),
+            })),
+            path: path.to_owned(),
+        })
     }
 
     /// Changes what can be set, from now on.
@@ -187,6 +197,27 @@ impl Store {
         };
         spaces.keep_open(&space);
         Ok(space)
+    }
+}
+
+/// A data directory that is locked, and in which nothing was changed.
+#[derive(Debug)]
+#[must_use = "the lock ends with it"]
+pub struct StoreLock {
+    store: Store,
+    path: PathBuf,
+}
+
+impl StoreLock {
+    /// Opens the store. Of what is staged it keeps the uploads that can be gone on with, and deletes
+    /// the rest: call this only once nothing else can refuse the start of the server.
+    ///
+    /// # Errors
+    /// [`StorageError::Unusable`] if what is staged cannot be read or deleted.
+    pub fn open(self) -> Result<Store, StorageError> {
+        let recovered = self.store.recover();
+        recovered.map_err(|error| data::unusable(&self.path, &error))?;
+        Ok(self.store)
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rustix::fs::{Timestamps, UTIME_OMIT, futimens};
 
+use super::attributes::Attributes;
 use super::digest;
 use super::error::{At, StorageError};
 use super::kept::KeptUploads;
@@ -203,14 +204,14 @@ impl Upload {
         if let Some(expected) = expected {
             self.check_digest(digest, expected)?;
         }
-        let meta = self.seal(&digest).at("write", &self.place.full)?;
+        let sealed = self.seal(&digest).at("write", &self.place.full)?;
         let (place, options, by) = (self.place.clone(), self.options, self.by.clone());
-        let size = self.written;
+        let (file, size) = (Arc::clone(&self.file), self.written);
         let committed = Committed {
             path: self.publish()?,
             size,
             digest,
-            version: meta.version(),
+            version: sealed.version(|| Meta::of(&file).ok()),
         };
         by.note(&place, options.if_exists, &committed);
         Ok(committed)
@@ -234,11 +235,11 @@ impl Upload {
     }
 
     /// Completes the staged file and brings it to the disk, with its time and its digest.
-    fn seal(&self, digest: &Digest) -> io::Result<Meta> {
-        let meta = complete(&self.file, &self.place, self.options.modified, digest)?;
+    fn seal(&self, digest: &Digest) -> io::Result<Sealed> {
+        let sealed = complete(&self.file, &self.place, self.options.modified, digest)?;
         let synced = self.file.sync_all();
         self.place.space.staging.synced(synced)?;
-        Ok(meta)
+        Ok(sealed)
     }
 
     fn publish(self) -> Result<VirtualPath, StorageError> {
@@ -281,13 +282,32 @@ impl Upload {
     }
 }
 
-/// Gives a file whose bytes are written its time and its digest, and says what it is then.
+/// A staged file that is complete.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    pub(super) meta: Meta,
+    /// Absent where the file system keeps no attributes.
+    version: Option<String>,
+}
+
+impl Sealed {
+    /// The version of the file once it has its name. Where none is kept it is derived from what `now`
+    /// says of it: the publication has changed its metadata.
+    pub(super) fn version(&self, now: impl FnOnce() -> Option<Meta>) -> String {
+        self.version.clone().unwrap_or_else(|| {
+            let now = now().filter(|now| now.is_same_content(&self.meta));
+            now.as_ref().unwrap_or(&self.meta).derived_version()
+        })
+    }
+}
+
+/// Gives a file whose bytes are written its time, and a version that it keeps with its digest.
 pub(super) fn complete(
     file: &File,
     place: &Place,
     modified: Option<Timestamp>,
     digest: &Digest,
-) -> io::Result<Meta> {
+) -> io::Result<Sealed> {
     if let Some(modified) = modified {
         let mut last_access = timespec(modified);
         last_access.tv_nsec = UTIME_OMIT;
@@ -298,13 +318,52 @@ pub(super) fn complete(
         futimens(file, &times)?;
     }
     let meta = Meta::of(file)?;
-    if let Err(error) = digest::keep(file, &meta, digest) {
-        tracing::debug!(
-            name: "digest_not_kept",
-            %error,
-            path = %place.full,
-            "a digest is not kept"
-        );
+    let version = keep_new_version(file, &meta, place, &[*digest])?;
+    Ok(Sealed { meta, version })
+}
+
+/// Draws a version for the new content of `file`, which `meta` describes, and keeps it with the
+/// digests. Returns it, unless the file system keeps no attributes.
+pub(super) fn keep_new_version(
+    file: &File,
+    meta: &Meta,
+    place: &Place,
+    digests: &[Digest],
+) -> io::Result<Option<String>> {
+    let attributes = Attributes::draw(digests)?;
+    match attributes.keep(file, meta) {
+        Ok(()) => Ok(Some(attributes.version().to_owned())),
+        Err(error) => {
+            tracing::debug!(
+                name: "digest_not_kept",
+                %error,
+                path = %place.full,
+                "a digest is not kept"
+            );
+            Ok(None)
+        }
     }
-    Ok(meta)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_attributes_the_version_is_that_of_the_file_under_its_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (staged, named) = (dir.path().join("staged"), dir.path().join("named"));
+        let file = File::create(&staged).expect("made");
+        let sealed = Sealed {
+            meta: Meta::of(&file).expect("its metadata"),
+            version: None,
+        };
+        std::fs::rename(&staged, &named).expect("moved");
+        let found = Meta::of(File::open(&named).expect("there")).expect("its metadata");
+        let version = sealed.version(|| Meta::of(&file).ok());
+        assert_eq!(version, found.derived_version());
+        // Another file may have the name by then.
+        let other = Meta::of(tempfile::tempfile().expect("a file")).ok();
+        assert_eq!(sealed.version(|| other), sealed.meta.derived_version());
+    }
 }

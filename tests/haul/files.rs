@@ -290,7 +290,12 @@ async fn hash_computes_every_digest_also_of_files_that_came_another_way() {
             );
         }
     }
+    let mut hash_of_version = json!({"cmd": "hash", "path": "a"});
+    let stat = client.ok(json!({"cmd": "stat", "path": "a"})).await;
+    hash_of_version["version"] = stat["version"].clone();
+    client.ok(hash_of_version.clone()).await;
     std::fs::write(server.home("alice").join("a"), b"abcd").expect("changed in place");
+    client.fails(hash_of_version, "changed").await;
     let hash = client
         .ok(json!({"cmd": "hash", "path": "a", "digest": "md5"}))
         .await;

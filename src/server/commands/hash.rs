@@ -13,7 +13,7 @@ impl Command for Hash {
         let algorithm = self.digest.unwrap_or_default();
         let (file, kept, verifier) = member
             .with_view(move |view| {
-                let file = view.open(&path, None)?;
+                let file = view.open(&path, self.version.as_deref())?;
                 let kept = file.kept_digest(algorithm);
                 let verifier = file.verifier(algorithm);
                 Ok((Opened::new(file), kept, verifier))

@@ -15,6 +15,7 @@ mod races;
 mod resume;
 mod rights;
 mod uploads;
+mod versions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
