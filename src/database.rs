@@ -60,15 +60,7 @@ pub(crate) async fn open(
     };
     match opened.await {
         Ok(connection) => Ok((options, connection)),
-        Err(error) => Err(if is_out_of_room(&error, data).await {
-            let advice = "the disk has no room left; free some";
-            OpenError::Make {
-                path: file,
-                source: io::Error::new(ErrorKind::StorageFull, advice),
-            }
-        } else {
-            error.into()
-        }),
+        Err(error) => Err(explain(error, file, data).await),
     }
 }
 
@@ -84,12 +76,29 @@ pub(crate) async fn check(data: &Path, name: &str, migrations: &Migrator) -> Res
     // The last connection to be closed brings what is in the log into the database and removes the
     // log, unless it only reads. Where there is no log, one that only reads would leave a new one.
     let options = existing(&file).read_only(has_log);
-    let mut connection = SqliteConnection::connect_with(&options).await?;
-    let applied = applied(&mut connection, &migrations.table_name).await;
-    // Whatever came of it: a connection that is dropped leaves files behind.
-    let closed = connection.close().await;
-    refuse_later_version(&applied?, migrations)?;
-    Ok(closed?)
+    let checked = async {
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        let applied = applied(&mut connection, &migrations.table_name).await;
+        // Whatever came of it: a connection that is dropped leaves files behind.
+        let closed = connection.close().await;
+        refuse_later_version(&applied?, migrations)?;
+        closed
+    };
+    match checked.await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(explain(error, file, data).await),
+    }
+}
+
+async fn explain(error: sqlx::Error, file: PathBuf, data: &Path) -> OpenError {
+    if is_out_of_room(&error, data).await {
+        let advice = "the disk has no room left; free some";
+        return OpenError::Make {
+            path: file,
+            source: io::Error::new(ErrorKind::StorageFull, advice),
+        };
+    }
+    error.into()
 }
 
 /// The migrations that were applied to a database, which may be new.

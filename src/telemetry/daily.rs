@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_goes_on_in_the_old_file_if_the_new_one_can_not_be_opened() {
+    fn a_log_goes_on_in_the_old_file_if_the_new_one_cannot_be_opened() {
         let (directory, mut file) = with_three_days();
         let yesterday = file.today;
         let name = directory.path().join(format!("haul.log.{FIRST}"));

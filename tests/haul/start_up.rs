@@ -249,7 +249,7 @@ fn all_files(directory: &Path) -> BTreeMap<PathBuf, (String, SystemTime)> {
         .collect()
 }
 
-/// Has a daemon on `data` keep an upload that was cut off, and one that can not be gone on with.
+/// Has a daemon on `data` keep an upload that was cut off, beside a file that a start would delete.
 fn with_a_kept_upload(data: &Path) {
     operate(data, "user add alice", &format!("{PASSWORD}\n"));
     let token = operate(data, "token add alice", "");
