@@ -96,7 +96,7 @@ fn parse<T: Default + DeserializeOwned>(path: &Path, text: Option<&str>) -> anyh
 
 /// Says where a file is damaged, and quotes nothing of it: it may hold a password.
 fn damaged(path: &Path, sound: &[u8]) -> anyhow::Error {
-    let line = sound.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line = sound.split(|byte| *byte == b'\n').count();
     anyhow::anyhow!(
         "{} is damaged in line {line}; correct that line, or remove the file",
         path.display()
@@ -115,9 +115,8 @@ fn lock_file(path: &Path, patience: Duration) -> anyhow::Result<File> {
     let deadline = Instant::now() + patience;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
             // Some file systems have no locks. There two processes are on their own.
-            Err(TryLockError::Error(_)) => return Ok(file),
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
             Err(TryLockError::WouldBlock) if Instant::now() >= deadline => bail!(
                 "another process holds the lock {} for more than {} s; end it and try again",
                 path.display(),

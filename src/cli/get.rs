@@ -109,6 +109,10 @@ impl Get {
     fn roots(&self, local: &str) -> anyhow::Result<Vec<(String, PathBuf)>> {
         let target = local_target(local, self.paths.len())?;
         if target == Target::Directory {
+            let name = local.trim_end_matches('/');
+            if Path::new(name).exists() && !Path::new(local).is_dir() {
+                bail!("{name} is not a directory");
+            }
             std::fs::create_dir_all(local)
                 .with_context(|| format!("could not make directory {local}"))?;
         } else if let Some(parent) = Path::new(local).parent()

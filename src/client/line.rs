@@ -39,13 +39,13 @@ const TRANSFERS: usize = 16;
 const PARTS: usize = 4;
 
 /// For one frame to arrive from its first byte to its last, and for one to be taken.
-const FRAME_TIMEOUT: Duration = Duration::from_secs(120);
+const FRAME_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// A server that sends nothing for so long while requests wait is asked whether it is there.
-const SILENCE: Duration = Duration::from_secs(240);
+const SILENCE: Duration = Duration::from_mins(4);
 
 /// For its answer, behind what is on its way, or for anything else that it sends.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(120);
+const PROBE_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// For the reason of a loss to be known once the loss is.
 const GRACE: Duration = Duration::from_secs(1);
