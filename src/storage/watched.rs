@@ -59,7 +59,7 @@ impl Store {
         uses
     }
 
-    /// Bytes and files in the home of that name, if they were counted lately. Asks no disk.
+    /// Bytes and entries in the home of that name, if they were counted lately. Asks no disk.
     #[must_use]
     pub fn counted_home(&self, name: &str) -> Option<(u64, u64)> {
         let spaces = self.open_spaces();
@@ -68,7 +68,7 @@ impl Store {
             id.area == Area::Homes && id.name == name
         })?;
         let used = home.ledger().used()?;
-        Some((used.bytes, used.files))
+        Some((used.bytes, used.entries))
     }
 
     /// Bytes of the disk that are free, and all that it has. May block on the disk.
@@ -76,7 +76,8 @@ impl Store {
     /// # Errors
     /// What the system says.
     pub fn disk_space(&self) -> io::Result<(u64, u64)> {
-        self.kept().staging.dir.space()
+        let disk = self.kept().staging.dir.disk()?;
+        Ok((disk.free_bytes, disk.bytes))
     }
 
     /// Finds out whether uploads are taken now, as an upload would: makes a small file in staging,

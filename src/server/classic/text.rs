@@ -65,7 +65,11 @@ pub(super) fn usage(reply: DfReply) -> String {
     if let Some(limit) = reply.files_limit {
         let _ = write!(text, " of {limit}");
     }
-    let _ = write!(text, " files; {} free on the disk", size(reply.free));
+    let _ = write!(
+        text,
+        " files and directories; {} free on the disk",
+        size(reply.free)
+    );
     text
 }
 
