@@ -189,8 +189,9 @@ impl<'a> Copying<'a> {
     }
 
     fn reserve_file(&mut self, source: &StoredFile) -> Result<(), StorageError> {
-        let count = Count::file(source.info().size);
-        self.reservation.grow(count, &self.to.full)
+        let (count, path) = (Count::file(source.info().size), &self.to.full);
+        self.to.space.staging.check_room(Count::entries(1), path)?;
+        self.reservation.grow_stored(count, path)
     }
 
     fn copy_file(&mut self, source: &StoredFile, target: &File) -> Result<(), StorageError> {
@@ -221,6 +222,8 @@ impl<'a> Copying<'a> {
         if ioctl_ficlone(target, source.handle()).is_ok() {
             return Ok(());
         }
+        self.reservation
+            .will_write(Count::bytes(size), &self.to.full)?;
         let (mut read, mut written) = (0, 0);
         while written < size {
             self.check_stop()?;

@@ -219,16 +219,16 @@ impl Reservation {
         }
     }
 
-    /// Makes sure that so many bytes more would fit, in the space and on the disk, without holding
-    /// them. What is kept of uploads that were cut off is not in the way. Not for a caller that has
+    /// Makes sure that so much more would fit, in the space and on the disk, without holding it.
+    /// What is kept of uploads that were cut off is not in the way. Not for a caller that has
     /// locked the space's names.
     ///
     /// # Errors
     /// [`StorageError::QuotaExceeded`], [`StorageError::NoSpace`].
-    pub(super) fn check_fits(&self, bytes: u64, path: &VirtualPath) -> Result<(), StorageError> {
-        self.space.staging.check_room(bytes, path)?;
+    pub(super) fn check_fits(&self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+        self.space.staging.check_room(more, path)?;
         loop {
-            let fits = self.space.ledger().check(Count::bytes(bytes));
+            let fits = self.space.ledger().check(more);
             match fits {
                 Err(Refused::Uncounted) => self.space.lock_names().count(path)?,
                 Err(Refused::Exceeded(Exceeded { missing, .. })) if self.can_free(missing) => {
@@ -251,31 +251,40 @@ impl Reservation {
     /// [`StorageError::QuotaExceeded`], [`StorageError::NoSpace`]; what was held before is held
     /// still.
     pub(super) fn grow(&mut self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
-        self.space.staging.reserve(more.bytes, path)?;
+        self.will_write(more, path)?;
         let grown = self.grow_stored(more, path);
-        self.reserved_on_disk(more.bytes, grown.is_ok());
+        if grown.is_err() {
+            self.written(more.bytes);
+        }
         grown
+    }
+
+    /// Holds room on the disk only, for what is held in the space already.
+    ///
+    /// # Errors
+    /// [`StorageError::NoSpace`].
+    pub(super) fn will_write(
+        &mut self,
+        more: Count,
+        path: &VirtualPath,
+    ) -> Result<(), StorageError> {
+        self.space.staging.reserve(more, path)?;
+        self.unwritten += more.bytes;
+        Ok(())
     }
 
     /// As [`Self::grow`], if there is room right now: nothing gives way and nothing is counted.
     pub(super) fn try_grow(&mut self, more: Count, path: &VirtualPath) -> bool {
-        if self.space.staging.reserve(more.bytes, path).is_err() {
+        if self.will_write(more, path).is_err() {
             return false;
         }
         let reserved = self.space.ledger().reserve(more).is_ok();
         if reserved {
             self.held += more;
-        }
-        self.reserved_on_disk(more.bytes, reserved);
-        reserved
-    }
-
-    fn reserved_on_disk(&mut self, bytes: u64, grown: bool) {
-        if grown {
-            self.unwritten += bytes;
         } else {
-            self.space.staging.release(bytes);
+            self.written(more.bytes);
         }
+        reserved
     }
 
     /// Holds more, which is on the disk already. Not for a caller that has locked the space's names.
@@ -305,7 +314,8 @@ impl Reservation {
             .map(|()| self.held += more)
     }
 
-    /// Notes that so many bytes of what is held are on the disk now, where they count by themselves.
+    /// Gives back so many bytes that are held on the disk: they are written now, and count there by
+    /// themselves.
     pub(super) fn written(&mut self, bytes: u64) {
         let bytes = bytes.min(self.unwritten);
         self.space.staging.release(bytes);

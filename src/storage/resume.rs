@@ -13,6 +13,7 @@ use super::error::{At, StorageError};
 use super::kept::Kept;
 use super::meta::{Meta, What};
 use super::place::Place;
+use super::quota::Count;
 use super::record::{Record, Recording};
 use super::space::SpaceId;
 use super::upload::{Upload, UploadOptions, Uploader};
@@ -21,8 +22,9 @@ use crate::protocol::{Digest, Hasher};
 /// Bytes that are brought to the disk together at the latest.
 const MANY: u64 = 32 * 1024 * 1024;
 
-/// Fewer are not worth a sync before the commit, and not worth keeping.
-const FEW: u64 = 64 * 1024;
+/// Fewer are not worth a sync before the commit, and not worth keeping. The file does not count
+/// before: whoever opens many and sends nothing would use up a limit of entries.
+pub(super) const FEW: u64 = 64 * 1024;
 
 /// For so long bytes may wait to be made safe.
 const A_WHILE: Duration = Duration::from_secs(1);
@@ -103,7 +105,7 @@ impl Checkpoint {
         let path = &self.place.full;
         let staging = &self.place.space.staging;
         self.save().at("sync", path)?;
-        staging.check_floor(path)
+        staging.check_floor(Count::default(), path)
     }
 
     fn save(&self) -> io::Result<()> {
@@ -212,7 +214,7 @@ impl Upload {
         let rest = options
             .size
             .map_or(0, |size| size.saturating_sub(kept.offset));
-        let fits = kept.reservation.check_fits(rest, &place.full);
+        let fits = kept.reservation.check_fits(Count::bytes(rest), &place.full);
         let opened = fits.and_then(|()| open(&kept, place));
         let file = match opened {
             Ok(Some(file)) => file,

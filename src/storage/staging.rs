@@ -17,6 +17,7 @@ use rustix::system::uname;
 use super::error::{At, Room, StorageError};
 use super::jail::{Mount, OpenDir};
 use super::path::VirtualPath;
+use super::quota::Count;
 use super::tree::{self, Deleted};
 
 /// What the disk keeps free for the server's own records, unless set otherwise.
@@ -168,22 +169,21 @@ impl Staging {
         Err(StorageError::OtherFileSystem { path: path.clone() })
     }
 
-    /// Reserves so many bytes of the disk, to be [given back](Self::release) as they are written.
-    /// What is free and not promised to others must leave the floor, or a hundredth of the disk if
+    /// Reserves bytes of the disk, to be [given back](Self::release) as they are written. What is free and not promised to others must leave the floor, or a hundredth of the disk if
     /// that is less.
     ///
     /// The sum is taken before the disk is asked, so that of two who race for the last bytes one
-    /// gets them. Inodes are not reserved: whoever asks makes one at once.
-    pub(super) fn reserve(&self, bytes: u64, path: &VirtualPath) -> Result<(), StorageError> {
+    /// gets them. Inodes are looked at and not reserved: whoever asks makes them at once.
+    pub(super) fn reserve(&self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
         let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
-        let add = |promised: u64| promised.checked_add(bytes);
+        let add = |promised: u64| promised.checked_add(more.bytes);
         let Ok(others) = self.promised.fetch_update(success, failure, add) else {
             let path = path.clone();
             return Err(StorageError::NoSpace { path, room: None });
         };
-        let reserved = self.check(others, bytes, path);
+        let reserved = self.check(others, more, path);
         if reserved.is_err() {
-            self.release(bytes);
+            self.release(more.bytes);
         }
         reserved
     }
@@ -193,27 +193,30 @@ impl Staging {
         self.promised.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Makes sure that so many bytes more would fit, without reserving them.
-    pub(super) fn check_room(&self, more: u64, path: &VirtualPath) -> Result<(), StorageError> {
+    /// Makes sure that so much more would fit, without reserving it.
+    pub(super) fn check_room(&self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
         self.check(self.promised.load(Ordering::Relaxed), more, path)
     }
 
-    /// Makes sure that the disk has its floor still, whatever is promised.
-    pub(super) fn check_floor(&self, path: &VirtualPath) -> Result<(), StorageError> {
-        self.check(0, 0, path)
+    /// Makes sure that so much more leaves the disk its floor, whatever is promised.
+    pub(super) fn check_floor(&self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+        self.check(0, more, path)
     }
 
-    fn check(&self, promised: u64, more: u64, path: &VirtualPath) -> Result<(), StorageError> {
+    fn check(&self, promised: u64, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
         let disk = self.dir.disk().at("ask for", path)?;
         let floor = self.floor.load(Ordering::Relaxed).min(disk.bytes / 100);
         let kept_free = floor.saturating_add(promised);
         let inode_floor = INODE_FLOOR.min(disk.inodes / 100);
-        let room = if more.saturating_add(kept_free) > disk.free_bytes {
+        let room = if more.bytes.saturating_add(kept_free) > disk.free_bytes {
             Room::Bytes {
                 free: disk.free_bytes,
                 kept_free,
             }
-        } else if disk.inodes > 0 && disk.free_inodes <= inode_floor {
+        } else if disk.inodes > 0
+            && more.entries > 0
+            && disk.free_inodes < inode_floor.saturating_add(more.entries)
+        {
             Room::Inodes {
                 free: disk.free_inodes,
                 kept_free: inode_floor,

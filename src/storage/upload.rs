@@ -17,7 +17,7 @@ use super::place::Place;
 use super::publish::Publishing;
 use super::quota::{Count, Reservation};
 use super::record::Recording;
-use super::resume::{Pace, RecordOf};
+use super::resume::{FEW, Pace, RecordOf};
 use super::space::SpaceId;
 use super::staging::Staged;
 use super::there::is_known_by_list;
@@ -105,9 +105,8 @@ impl Upload {
         by: Uploader,
     ) -> Result<Self, StorageError> {
         let staging = &place.space.staging;
-        let mut reservation = Reservation::new(&place.space);
-        reservation.check_fits(options.size.unwrap_or(0), &place.full)?;
-        reservation.grow(Count::entries(1), &place.full)?;
+        let reservation = Reservation::new(&place.space);
+        reservation.check_fits(Count::file(options.size.unwrap_or(0)), &place.full)?;
         let (staged, file) = staging.file().at("stage", &place.full)?;
         let recording = Recording::absent(staging, staged.name());
         Ok(Self {
@@ -189,11 +188,14 @@ impl Upload {
     /// that is to be had: who has sent half of a file can send the rest, and who has sent nothing
     /// holds nothing.
     fn reserve(&mut self, received: u64) -> Result<(), StorageError> {
-        let path = &self.place.full;
         let held = self.reservation.held().bytes;
         if received <= held {
             return Ok(());
         }
+        if received >= FEW {
+            self.reserve_entry()?;
+        }
+        let path = &self.place.full;
         let twice = received.saturating_mul(2);
         let ahead = self.options.size.map_or(received, |size| size.min(twice));
         let more = Count::bytes(ahead - held);
@@ -201,6 +203,15 @@ impl Upload {
             return Ok(());
         }
         self.reservation.grow(Count::bytes(received - held), path)
+    }
+
+    /// Counts the file itself, once something worth keeping has come of it or it is whole.
+    fn reserve_entry(&mut self) -> Result<(), StorageError> {
+        if self.reservation.held().entries > 0 {
+            return Ok(());
+        }
+        self.reservation
+            .grow_stored(Count::entries(1), &self.place.full)
     }
 
     /// Puts the file in its place, if it is what was declared and `expected`. Until this returns,
@@ -211,7 +222,7 @@ impl Upload {
     /// # Errors
     /// [`StorageError::SizeMismatch`], [`StorageError::DigestMismatch`], whatever the path has come
     /// to mean meanwhile, or what the system said. The upload is discarded.
-    pub fn commit(self, expected: Option<Digest>) -> Result<Committed, StorageError> {
+    pub fn commit(mut self, expected: Option<Digest>) -> Result<Committed, StorageError> {
         self.check_ready()?;
         if self.options.size.is_some_and(|size| size != self.written) {
             return Err(self.size_mismatch(self.written));
@@ -220,6 +231,7 @@ impl Upload {
         if let Some(expected) = expected {
             self.check_digest(digest, expected)?;
         }
+        self.reserve_entry()?;
         let meta = self.seal(&digest).at("write", &self.place.full)?;
         let (place, options, by) = (self.place.clone(), self.options, self.by.clone());
         let size = self.written;

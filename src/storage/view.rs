@@ -173,7 +173,10 @@ impl View {
         if place.is_root() {
             return Err(StorageError::exists(path));
         }
-        place.space.staging.check_room(DIR_BYTES, path)?;
+        place
+            .space
+            .staging
+            .check_room(Count::file(DIR_BYTES), path)?;
         // A first count takes its time: not while the names are locked.
         place.space.count_if_limited(path)?;
         let names = place.space.lock_names();

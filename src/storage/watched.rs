@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::error::StorageError;
 use super::path::VirtualPath;
+use super::quota::Count;
 use super::space::Area;
 use super::store::Store;
 
@@ -88,7 +89,7 @@ impl Store {
     /// has to be kept free.
     pub fn try_write(&self) -> io::Result<()> {
         let staging = &self.kept().staging;
-        let room = staging.check_room(PROBE.len() as u64, &VirtualPath::root());
+        let room = staging.check_floor(Count::file(PROBE.len() as u64), &VirtualPath::root());
         match room {
             Err(StorageError::NoSpace { .. }) => return Err(Errno::NOSPC.into()),
             Err(StorageError::Io { source, .. }) => return Err(source),
@@ -150,9 +151,7 @@ mod tests {
                 .lock_names()
                 .count(&VirtualPath::root())
                 .expect("counted");
-            space
-                .lock_names()
-                .restored(super::super::quota::Count::file(40));
+            space.lock_names().restored(Count::file(40));
         }
         let names = |most| -> Vec<_> {
             let fullest = store.fullest(most).into_iter();

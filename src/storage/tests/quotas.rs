@@ -42,7 +42,7 @@ fn an_upload_of_unknown_size_reserves_as_it_grows() {
         second.write(&[0; 5]),
         StorageError::QuotaExceeded { used: 6, .. }
     );
-    assert_eq!(data.used("/"), (6, 2));
+    assert_eq!(data.used("/"), (6, 0));
     drop(second);
     first.write(&[0; 4]).expect("room");
     assert_fails!(
@@ -160,10 +160,10 @@ fn what_is_declared_and_not_sent_is_in_nobodys_way() {
             .expect("it could fit")
     };
     let mut silent = begin("/silent");
-    assert_eq!(data.used("/"), (0, 1));
+    assert_eq!(data.used("/"), (0, 0));
     let mut half = begin("/half");
     half.write(&[0; 50]).expect("room");
-    assert_eq!(data.used("/"), (100, 2), "as much again is held");
+    assert_eq!(data.used("/"), (100, 0), "as much again is held");
     assert_fails!(
         data.put("/late", b"x"),
         StorageError::QuotaExceeded { used: 100, .. }
@@ -183,6 +183,33 @@ fn what_is_declared_and_not_sent_is_in_nobodys_way() {
         }
     );
     drop(silent);
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn files_that_are_open_count_once_something_has_come_of_them() {
+    let data = Data::with_limits(files(2));
+    let begin = |path: &str| {
+        data.view
+            .upload(&at(path), sized(100_000))
+            .expect("it could fit")
+    };
+    let open: Vec<_> = (0..9).map(|number| begin(&format!("/{number}"))).collect();
+    data.put("/a", b"").expect("room");
+    let mut last = begin("/b");
+    last.write(&vec![0; 70_000]).expect("room");
+    assert_eq!(data.used("/").1, 2);
+    for mut upload in open {
+        upload.write(&vec![0; 10_000]).expect("room");
+        assert_too_many(upload.write(&vec![0; 90_000]), 2, 2);
+    }
+    assert_too_many(data.view.upload(&at("/c"), sized(0)), 2, 2);
+    assert!(last.keep().expect("kept"));
+    let empty = data
+        .view
+        .upload(&at("/c"), sized(0))
+        .expect("a kept one gives way");
+    empty.commit(None).expect("room");
     data.assert_exact("/", "homes/alice");
 }
 
@@ -223,7 +250,7 @@ fn what_is_kept_of_uploads_gives_way_to_new_ones_the_oldest_first() {
     let bob = View::new(&data.store, bob, vec![mount]);
     for path in ["/team/1", "/team/2", "/team/3"] {
         let mut upload = bob.upload(&at(path), sized(PART + 1)).expect("room");
-        upload.write(&[0; PART]).expect("room");
+        upload.write(&vec![0; PART]).expect("room");
         assert!(upload.keep().expect("kept"));
     }
     let kept = || -> Vec<_> {
@@ -240,10 +267,10 @@ fn what_is_kept_of_uploads_gives_way_to_new_ones_the_oldest_first() {
         .upload(&at("/team/a"), sized(PART))
         .expect("it could fit");
     assert_eq!(kept().len(), 3, "a word costs nobody anything");
-    upload.write(&[0; PART]).expect("room");
+    upload.write(&vec![0; PART]).expect("room");
     assert_eq!(kept(), ["/team/3", "/team/2"]);
     upload.commit(None).expect("whole");
-    data.put("/b", &[0; 2 * PART]).expect("put");
+    data.put("/b", &vec![0; 2 * PART]).expect("put");
     data.mv("/b", "/team/b", IfExists::Fail).expect("room");
     assert_eq!(kept(), [""; 0]);
     data.assert_exact("/team", "folders/team");
