@@ -203,6 +203,39 @@ fn a_file_beyond_the_limit_of_file_sizes_is_refused_and_the_server_lives() {
 }
 
 #[test]
+fn a_mount_inside_a_home_is_warned_of_and_takes_no_files() {
+    on_a_small_disk("full::mounts_inside", "size=48m");
+}
+
+#[test]
+#[ignore = "wants a small disk: run by the test above"]
+fn mounts_inside() {
+    let full = Full::started(|data| {
+        let inside = data.join("homes/alice/disk");
+        fs::create_dir_all(&inside).expect("made");
+        let mount = ["-t", "tmpfs", "haul"];
+        let mounted = Command::new("mount").args(mount).arg(&inside).status();
+        assert!(mounted.expect("it runs").success());
+        Daemon::start_on(data)
+    });
+    let daemon = full.daemon.as_ref().expect("it runs");
+    let warned = daemon.started.iter();
+    let mut warned = warned.filter(|line| line["event"] == "mounted_inside");
+    let path = warned.next().expect("a warning")["path"].to_string();
+    assert!(path.contains("/homes/alice/disk"), "{path}");
+    assert!(warned.next().is_none());
+    let mut line = full.log_in();
+    for put in [
+        json!({"path": "disk/a", "size": 1}),
+        json!({"path": "disk/a"}),
+    ] {
+        let refused = line.put(put, b"x").expect("it lives");
+        assert_eq!(refused["error"]["code"], "unsupported", "{refused}");
+    }
+    full.assert_nothing_staged();
+}
+
+#[test]
 fn puts_that_together_want_more_than_the_disk_has_leave_its_floor() {
     on_a_small_disk("full::puts_at_once", "size=48m");
 }
