@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::Signal as SystemSignal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -33,7 +34,10 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn watch() -> anyhow::Result<Self> {
-        let watch = |kind, name| signal(kind).with_context(|| format!("can not watch for {name}"));
+        let watch = |kind, name| signal(kind).with_context(|| format!("cannot watch for {name}"));
+        // A write beyond the limit of file sizes (`LimitFSIZE`) ends the process unless the signal
+        // is caught; then the write fails. Once caught, it stays caught: nothing reads it.
+        let _ = watch(SignalKind::from_raw(SystemSignal::XFSZ.as_raw()), "SIGXFSZ")?;
         Ok(Self {
             terminate: watch(SignalKind::terminate(), "SIGTERM")?,
             interrupt: watch(SignalKind::interrupt(), "SIGINT")?,

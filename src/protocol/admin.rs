@@ -289,10 +289,10 @@ pub struct UserEntry {
     /// Most bytes; absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// Files in the home, if the server has counted them since its start.
+    /// Files, directories and links in the home, if the server has counted them since its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
-    /// Most files; absent means no limit.
+    /// Most of these; absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_limit: Option<u64>,
     /// When the account was made.

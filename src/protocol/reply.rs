@@ -73,7 +73,7 @@ pub struct QuotaReply {
     /// The most bytes; absent if there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// The most files; absent if there is no limit.
+    /// The most files and directories, if that was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_limit: Option<u64>,
 }
@@ -267,9 +267,9 @@ pub struct DfReply {
     /// The most bytes; absent if there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// Files in use.
+    /// Files, directories and links.
     pub files: u64,
-    /// The most files; absent if there is no limit.
+    /// The most of these; absent if there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_limit: Option<u64>,
     /// Bytes free on the server's disk.

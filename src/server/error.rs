@@ -223,6 +223,8 @@ impl From<&CommandError> for WireError {
                 S::OffsetOutOfRange { .. } | S::BadCursor { .. } => Code::BadRequest,
                 S::Cancelled { .. } => Code::Cancelled,
                 S::Io { source, .. } if is_out_of_descriptors(source) => Code::Limited,
+                S::OtherFileSystem { .. } => Code::Unsupported,
+                S::FileTooLarge { .. } => Code::TooLarge,
                 S::InUse { .. } | S::Unusable { .. } | S::Io { .. } => Code::Internal,
             },
         };

@@ -51,9 +51,6 @@ pub struct SmallCommitted {
     pub committed: Committed,
 }
 
-/// Bytes that the disk is asked for at once.
-const ROOM: u64 = 8 * 1024 * 1024;
-
 type Outcome = Result<SmallCommitted, StorageError>;
 
 /// What has become of each, by its place in the order.
@@ -111,8 +108,6 @@ struct Batch {
     files: Vec<File>,
     /// From before the first of them was written.
     witness: Option<OpenDir>,
-    /// Bytes more for which the disk has room, as far as it was asked.
-    room: u64,
     /// The directories that were looked into, to see at once what can not be.
     looked_at: HashMap<(Arc<str>, VirtualPath), OpenDir>,
 }
@@ -154,7 +149,6 @@ impl Batch {
         let size: u64 = upload.content.iter().map(|piece| piece.len() as u64).sum();
         let declared = upload.options.size.unwrap_or(size);
         let staging = &place.space.staging;
-        self.check_room(staging, declared, &place)?;
         let mut reservation = Reservation::new(&place.space);
         match reservation.grow(Count::file(declared), &place.full) {
             Err(StorageError::QuotaExceeded { .. }) if !self.staged.is_empty() => {
@@ -181,6 +175,7 @@ impl Batch {
         for piece in &upload.content {
             file.write_all(piece).at("write", &place.full)?;
         }
+        reservation.written(size);
         let modified = upload.options.modified;
         let sealed = complete(&file, &place, modified, &digest).at("write", &place.full)?;
         self.files.push(file);
@@ -194,24 +189,6 @@ impl Batch {
             place,
         });
         Ok(None)
-    }
-
-    /// Makes sure that the disk has room. It is asked for a whole batch at once, where there is.
-    fn check_room(
-        &mut self,
-        staging: &Staging,
-        bytes: u64,
-        place: &Place,
-    ) -> Result<(), StorageError> {
-        if self.room < bytes {
-            self.room = bytes.max(ROOM);
-            if staging.check_room(self.room, &place.full).is_err() {
-                self.room = 0;
-                return staging.check_room(bytes, &place.full);
-            }
-        }
-        self.room -= bytes;
-        Ok(())
     }
 
     /// Refuses at once what could not be committed as things are.
@@ -233,6 +210,7 @@ impl Batch {
                 Err(StorageError::NotFound { .. }) if parents => Ok(()),
                 Err(error) => Err(error),
                 Ok((dir, name)) => {
+                    place.space.staging.check_mount(&dir, &place.full)?;
                     landing::check_in(entry.insert(dir), name, place, false, if_exists)
                 }
             },
@@ -354,7 +332,7 @@ impl Ready {
         let above = place.inner.parent().unwrap_or_else(VirtualPath::root);
         let parent = match parents.entry((above, options.parents)) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Parent::of(&place, options.parents)?),
+            Entry::Vacant(entry) => entry.insert(Parent::of(names, &place, options.parents)?),
         };
         let source = Source {
             dir: staged.dir(),

@@ -104,6 +104,7 @@ impl<'a> Copying<'a> {
 
     fn stage_file(&mut self, source: &StoredFile) -> Result<Staged, StorageError> {
         let staging = &self.to.space.staging;
+        self.reserve_file(source)?;
         let (staged, file) = staging.file().at("stage", &self.to.full)?;
         self.copy_file(source, &file)?;
         staging.synced(file.sync_all()).at("sync", &self.to.full)?;
@@ -112,6 +113,7 @@ impl<'a> Copying<'a> {
 
     fn stage_tree(&mut self, from: &Place, source: &OpenDir) -> Result<Staged, StorageError> {
         let staging = &self.to.space.staging;
+        self.reservation.grow(Count::entries(1), &self.to.full)?;
         let (staged, target) = staging.directory().at("stage", &self.to.full)?;
         self.copy_tree(from, source, &self.to.full, &target)?;
         staging.sync_all().at("sync", &self.to.full)?;
@@ -142,6 +144,7 @@ impl<'a> Copying<'a> {
                 Some(What::Dir) => {
                     let opened = open_child(source, entry.file_name()).at("open", &child.full)?;
                     if let Some(opened) = opened {
+                        self.reservation.grow(Count::entries(1), &self.to.full)?;
                         target.make_dir(name).at("stage", &to)?;
                         let made = target.open_dir(name).at("stage", &to)?;
                         self.copy_tree(&child, &opened, &to, &made)?;
@@ -178,15 +181,23 @@ impl<'a> Copying<'a> {
             Err(error) => return Err(error),
         };
         let name = to.name().unwrap_or_default();
+        let source = StoredFile::of(child, file, meta)?;
+        self.reserve_file(&source)?;
         let made = target.create_file(name).at("stage", to)?;
-        self.copy_file(&StoredFile::of(child, file, meta)?, &made)
+        self.copy_file(&source, &made)
+    }
+
+    fn reserve_file(&mut self, source: &StoredFile) -> Result<(), StorageError> {
+        let (count, path) = (Count::file(source.info().size), &self.to.full);
+        self.to.space.staging.check_room(Count::entries(1), path)?;
+        self.reservation.grow_stored(count, path)
     }
 
     fn copy_file(&mut self, source: &StoredFile, target: &File) -> Result<(), StorageError> {
         let size = source.info().size;
         let path = source.path();
-        self.reservation.grow(Count::file(size), &self.to.full)?;
         self.copy_bytes(source, target, size)?;
+        self.reservation.written(u64::MAX);
         source.check_unchanged()?;
         let meta = Meta::of(target).at("look at", &self.to.full)?;
         if meta.size != size {
@@ -199,7 +210,7 @@ impl<'a> Copying<'a> {
 
     /// Shares the blocks where the file system can, else lets the kernel copy, else copies.
     fn copy_bytes(
-        &self,
+        &mut self,
         source: &StoredFile,
         target: &File,
         size: u64,
@@ -207,6 +218,8 @@ impl<'a> Copying<'a> {
         if ioctl_ficlone(target, source.handle()).is_ok() {
             return Ok(());
         }
+        self.reservation
+            .will_write(Count::bytes(size), &self.to.full)?;
         let (mut read, mut written) = (0, 0);
         while written < size {
             self.check_stop()?;
@@ -214,7 +227,8 @@ impl<'a> Copying<'a> {
             let (input, output) = (Some(&mut read), Some(&mut written));
             match copy_file_range(source.handle(), input, target, output, length) {
                 Ok(0) => return Err(StorageError::changed(source.path())),
-                Ok(_) | Err(Errno::INTR) => {}
+                Ok(copied) => self.reservation.written(copied as u64),
+                Err(Errno::INTR) => {}
                 Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
                     return self.copy_through_memory(source, target, written, size);
                 }
@@ -225,7 +239,7 @@ impl<'a> Copying<'a> {
     }
 
     fn copy_through_memory(
-        &self,
+        &mut self,
         source: &StoredFile,
         target: &File,
         mut offset: u64,
@@ -238,6 +252,7 @@ impl<'a> Copying<'a> {
             target
                 .write_all_at(&bytes, offset)
                 .at("copy", &self.to.full)?;
+            self.reservation.written(length as u64);
             offset += length as u64;
         }
         Ok(())

@@ -71,9 +71,9 @@ pub(super) struct Parent {
 
 impl Parent {
     /// Looks it up anew; with `parents` it makes what is missing.
-    pub(super) fn of(to: &Place, parents: bool) -> Result<Self, StorageError> {
+    pub(super) fn of(names: &Names<'_>, to: &Place, parents: bool) -> Result<Self, StorageError> {
         let (dir, touched) = if parents {
-            let (dir, _, touched) = to.make_parent()?;
+            let (dir, touched) = to.make_parent(names)?;
             (dir, touched.into_iter().map(Arc::new).collect())
         } else {
             (to.open_parent()?.0, Vec::new())
@@ -124,7 +124,7 @@ pub(super) fn land(
     if_exists: IfExists,
     parents: bool,
 ) -> Result<Landed, StorageError> {
-    let mut parent = Parent::of(to, parents)?;
+    let mut parent = Parent::of(names, to, parents)?;
     land_in(names, &mut parent, source, to, if_exists)
 }
 
@@ -164,9 +164,7 @@ pub(super) fn land_in(
         }
         (Some(there), IfExists::Replace) => {
             may_replace(there.what, source.is_dir, to)?;
-            if there.what == What::File {
-                landed.displaced = Count::file(there.size);
-            }
+            landed.displaced = Count::of(&there);
             replace(source, &dir, name).map(|before| landed.before = before)
         }
     };
@@ -204,6 +202,7 @@ pub(super) fn check(
         Err(StorageError::NotFound { .. }) if parents => return Ok(()),
         parent => parent?,
     };
+    to.space.staging.check_mount(&dir, &to.full)?;
     check_in(&dir, name, to, is_dir, if_exists)
 }
 

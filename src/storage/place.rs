@@ -6,8 +6,9 @@ use super::changes::Seen;
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
 use super::path::VirtualPath;
+use super::quota::{Count, Reservation};
 use super::rights::Rights;
-use super::space::Space;
+use super::space::{Names, Space};
 
 /// Where a path of a view leads.
 #[derive(Debug, Clone)]
@@ -52,12 +53,23 @@ impl Place {
         ))
     }
 
-    /// As [`Self::open_parent`], making directories that are missing; the others that something
-    /// was made in are for the caller to sync.
-    pub(super) fn make_parent(&self) -> Result<(OpenDir, &str, Vec<OpenDir>), StorageError> {
+    /// The directory that holds it, open, with those on the way that were missing made; see
+    /// [`make_dirs`].
+    pub(super) fn make_parent(
+        &self,
+        names: &Names<'_>,
+    ) -> Result<(OpenDir, Vec<OpenDir>), StorageError> {
         let (inner, full) = self.parents()?;
-        let (dir, touched) = self.space.jail.make_dirs(&inner).at("make", &full)?;
-        Ok((dir, self.name()?, touched))
+        make_dirs(&self.space, names, &inner, &full)
+    }
+
+    /// The directory itself, open; it is made, and those on the way, if they are missing. See
+    /// [`make_dirs`].
+    pub(super) fn make_dir(
+        &self,
+        names: &Names<'_>,
+    ) -> Result<(OpenDir, Vec<OpenDir>), StorageError> {
+        make_dirs(&self.space, names, &self.inner, &self.full)
     }
 
     /// What is seen here: a directory wherever links lead to it, else the name itself.
@@ -99,4 +111,26 @@ impl Place {
         let parents = self.inner.parent().zip(self.full.parent());
         parents.ok_or_else(|| StorageError::denied(&self.full))
     }
+}
+
+/// Makes the missing directories on the way to `inner`, which the ledger counts, and opens the
+/// last. Each other one in which one was made is for the caller to sync.
+fn make_dirs(
+    space: &Arc<Space>,
+    names: &Names<'_>,
+    inner: &VirtualPath,
+    full: &VirtualPath,
+) -> Result<(OpenDir, Vec<OpenDir>), StorageError> {
+    let missing = space.jail.missing_dirs(inner).at("make", full)?;
+    if missing == 0 {
+        let dir = space.jail.open_dir(inner).at("make", full)?;
+        return Ok((dir, Vec::new()));
+    }
+    let mut reservation = Reservation::new(space);
+    reservation.grow_locked(Count::entries(missing), names, full)?;
+    let mut touched = Vec::new();
+    let made = space.jail.make_dirs(inner, &mut touched);
+    // After a failure fewer were made, which stay.
+    reservation.settle_part(names, Count::entries(touched.len() as u64));
+    Ok((made.at("make", full)?, touched))
 }

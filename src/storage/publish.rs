@@ -93,6 +93,6 @@ pub(super) fn take_back(staged: &mut Staged, own: &Meta, landed: &Landed, to: &P
         return;
     }
     staged.set_back();
-    names.freed(Count::file(own.size));
+    names.freed(Count::of(own));
     names.restored(landed.displaced);
 }

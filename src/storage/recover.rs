@@ -48,7 +48,7 @@ impl Store {
         let mut reservation = Reservation::new(&space);
         // Nothing is limited before somebody has opened the space.
         reservation
-            .grow(Count::file(progress.offset), &VirtualPath::root())
+            .grow_stored(Count::file(progress.offset), &VirtualPath::root())
             .ok()?;
         let kept = Kept::new(
             id.to_owned(),

@@ -31,15 +31,14 @@ pub(super) fn remove(
     if meta.what != What::Dir {
         place.full.as_file()?;
         dir.remove_file(name).at("remove", &place.full)?;
-        if meta.what == What::File {
-            names.freed(Count::file(meta.size));
-        }
+        names.freed(Count::of(&meta));
         let noted = removed(place, &dir);
         drop(names);
         return last(&dir, place, noted).map(|()| 1);
     }
     if !recursive {
         dir.remove_dir(name).at("remove", &place.full)?;
+        names.freed(Count::of(&meta));
         let noted = removed(place, &dir);
         drop(names);
         return last(&dir, place, noted).map(|()| 1);

@@ -75,11 +75,10 @@ fn rename_across(
         is_dir: meta.what == What::Dir,
         place: Some(from),
     };
-    let count = match meta.what {
-        What::File => Count::file(meta.size),
-        What::Dir => count_tree(&dir, name, from)?,
-        What::Link | What::Special => Count::default(),
-    };
+    let mut count = Count::of(&meta);
+    if meta.what == What::Dir {
+        count += count_tree(&dir, name, from)?;
+    }
     let mut reservation = Reservation::new(&to.space);
     reservation.grow_locked(count, &to_names, &to.full)?;
     let landed = land(&to_names, source, to, if_exists, false)?;

@@ -22,14 +22,12 @@ use crate::protocol::{Digest, Hasher};
 /// Bytes that are brought to the disk together at the latest.
 const MANY: u64 = 32 * 1024 * 1024;
 
-/// Fewer are not worth a sync before the commit, and not worth keeping.
-const FEW: u64 = 64 * 1024;
+/// Fewer are not worth a sync before the commit, and not worth keeping. The file does not count
+/// before: whoever opens many and sends nothing would use up a limit of entries.
+pub(super) const FEW: u64 = 64 * 1024;
 
 /// For so long bytes may wait to be made safe.
 const A_WHILE: Duration = Duration::from_secs(1);
-
-/// Bytes of unknown number after which the disk is asked whether it has room for more.
-const ROOM_CHECK: u64 = 8 * 1024 * 1024;
 
 /// Bytes read at a time.
 const PIECE: usize = 256 * 1024;
@@ -41,7 +39,6 @@ pub(super) struct Pace {
     covered: u64,
     last: Instant,
     running: bool,
-    room_checked: u64,
 }
 
 impl Pace {
@@ -51,7 +48,6 @@ impl Pace {
             covered: offset,
             last: Instant::now(),
             running: false,
-            room_checked: offset,
         }
     }
 }
@@ -109,7 +105,7 @@ impl Checkpoint {
         let path = &self.place.full;
         let staging = &self.place.space.staging;
         self.save().at("sync", path)?;
-        staging.check_room(0, path)
+        staging.check_floor(Count::default(), path)
     }
 
     fn save(&self) -> io::Result<()> {
@@ -172,15 +168,6 @@ impl Upload {
         }
     }
 
-    /// Asks now and then whether the disk still has room for an upload of unknown size.
-    pub(super) fn check_room(&mut self) -> Result<(), StorageError> {
-        if self.options.size.is_some() || self.written - self.pace.room_checked < ROOM_CHECK {
-            return Ok(());
-        }
-        self.pace.room_checked = self.written;
-        self.place.space.staging.check_room(0, &self.place.full)
-    }
-
     /// Leaves the upload to be gone on with, if it has come far enough to be worth it; `false` if it
     /// was discarded instead. What it holds on the disk stays charged to its space.
     ///
@@ -193,8 +180,7 @@ impl Upload {
         let checkpoint = self.checkpoint();
         checkpoint.save().at("sync", &self.place.full)?;
         let record = self.record.record.get().cloned();
-        let held = self.reservation.held().bytes;
-        self.reservation.shrink(held.saturating_sub(self.written));
+        self.reservation.shrink_to(self.written);
         let Self {
             by,
             mut staged,
@@ -222,13 +208,14 @@ impl Upload {
         options: UploadOptions,
         by: &Uploader,
     ) -> Result<Option<Self>, StorageError> {
-        let Some(mut kept) = by.kept.take(&by.owner, place, options.size) else {
+        let Some(kept) = by.kept.take(&by.owner, place, options.size) else {
             return Ok(None);
         };
         let rest = options
             .size
             .map_or(0, |size| size.saturating_sub(kept.offset));
-        let opened = reserve(&mut kept, place, rest).and_then(|()| open(&kept, place));
+        let fits = kept.reservation.check_fits(Count::bytes(rest), &place.full);
+        let opened = fits.and_then(|()| open(&kept, place));
         let file = match opened {
             Ok(Some(file)) => file,
             Ok(None) => {
@@ -236,8 +223,6 @@ impl Upload {
                 return Ok(None);
             }
             Err(error) => {
-                let more = kept.reservation.held().bytes.saturating_sub(kept.offset);
-                kept.reservation.shrink(more);
                 by.kept.put_back(kept);
                 return Err(error);
             }
@@ -289,15 +274,6 @@ impl Upload {
     pub fn prefix(&self) -> Option<Digest> {
         (self.hashed > 0).then(|| self.hasher.clone().finish())
     }
-}
-
-fn reserve(kept: &mut Kept, place: &Place, rest: u64) -> Result<(), StorageError> {
-    place.space.staging.check_room(rest, &place.full)?;
-    let more = Count {
-        bytes: rest,
-        files: 0,
-    };
-    kept.reservation.grow(more, &place.full)
 }
 
 /// The bytes of `kept`, ready for more; `None` if they are not what was kept.

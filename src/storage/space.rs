@@ -1,13 +1,14 @@
 //! A space: one home or one shared folder, with its root, its ledger and the lock on its names.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 
 use super::changes::Changes;
 use super::error::{At, StorageError};
 use super::jail::{Jail, OpenDir};
+use super::kept::KeptUploads;
 use super::meta::{Birthmark, Identity};
 use super::path::VirtualPath;
 use super::quota::{Count, Ledger};
@@ -49,6 +50,8 @@ pub(super) enum Area {
 pub struct Space {
     pub(super) jail: Jail,
     pub(super) staging: Arc<Staging>,
+    /// Weak, because a kept upload holds its space.
+    kept: Weak<KeptUploads>,
     pub(super) changes: Arc<Changes>,
     /// Its identifier in one word, for those who hear of changes.
     pub(super) key: Arc<str>,
@@ -66,7 +69,7 @@ impl Space {
         area: Area,
         name: &str,
         root: OpenDir,
-        staging: Arc<Staging>,
+        kept: &Arc<KeptUploads>,
         changes: Arc<Changes>,
     ) -> std::io::Result<Self> {
         let meta = root.own_meta()?;
@@ -80,7 +83,8 @@ impl Space {
             id,
             identity: meta.identity,
             jail: Jail::new(root),
-            staging,
+            staging: Arc::clone(&kept.staging),
+            kept: Arc::downgrade(kept),
             changes,
             names: Mutex::default(),
             ledger: Mutex::default(),
@@ -103,6 +107,11 @@ impl Space {
 
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The uploads that are kept, of all spaces; absent once nobody serves them any more.
+    pub(super) fn kept(&self) -> Option<Arc<KeptUploads>> {
+        self.kept.upgrade()
     }
 
     /// Keeps every name in the space as it is, but for the caller.
@@ -135,7 +144,7 @@ impl Space {
     /// What is used and allowed here, and free on the disk.
     pub(super) fn usage(&self, path: &VirtualPath) -> Result<Usage, StorageError> {
         let root = self.jail.open_dir(&VirtualPath::root());
-        let (free, _) = root.and_then(|root| root.space()).at("ask for", path)?;
+        let disk = root.and_then(|root| root.disk()).at("ask for", path)?;
         let used = loop {
             if let Some(used) = self.ledger().used() {
                 break used;
@@ -144,9 +153,9 @@ impl Space {
         };
         Ok(Usage {
             used: used.bytes,
-            files: used.files,
+            files: used.entries,
             limits: self.ledger().limits,
-            free,
+            free: disk.free_bytes,
         })
     }
 }

@@ -175,8 +175,8 @@ impl Store {
 
     /// The one space whose root this is.
     pub(super) fn space_of(&self, area: Area, name: &str, root: OpenDir) -> io::Result<Arc<Space>> {
-        let staging = Arc::clone(&self.0.kept.staging);
-        let made = Space::new(area, name, root, staging, Arc::clone(&self.0.changes))?;
+        let changes = Arc::clone(&self.0.changes);
+        let made = Space::new(area, name, root, &self.0.kept, changes)?;
         let mut spaces = self.0.spaces.lock().unwrap_or_else(PoisonError::into_inner);
         spaces.open.retain(|_, space| space.strong_count() > 0);
         let space = match spaces.open.entry((area, name.to_owned())) {
@@ -215,6 +215,7 @@ impl StoreLock {
     /// # Errors
     /// [`StorageError::Unusable`] if what is staged cannot be read or deleted.
     pub fn open(self) -> Result<Store, StorageError> {
+        data::warn_of_mounts(&self.path);
         let recovered = self.store.recover();
         recovered.map_err(|error| data::unusable(&self.path, &error))?;
         Ok(self.store)

@@ -16,7 +16,7 @@ const MAX_LEVELS: usize = 128;
 /// Passes over a directory that others may be filling.
 const MAX_PASSES: usize = 3;
 
-/// What all regular files below `dir` take up.
+/// What all entries below `dir` take up.
 ///
 /// # Errors
 /// What the system says, or that the tree is too deep.
@@ -31,13 +31,15 @@ fn count_below(dir: &OpenDir, levels: usize, total: &mut Count) -> io::Result<()
     for_each(dir, |entry| {
         if is_dir(dir, entry)? {
             return match open_child(dir, entry.file_name())? {
-                Some(child) => count_below(&child, levels, total),
+                Some(child) => {
+                    *total += Count::entries(1);
+                    count_below(&child, levels, total)
+                }
                 None => Ok(()),
             };
         }
-        match dir.meta(entry.file_name())? {
-            Some(meta) if meta.what == What::File => *total += Count::file(meta.size),
-            _ => {}
+        if let Some(meta) = dir.meta(entry.file_name())? {
+            *total += Count::of(&meta);
         }
         Ok(())
     })
@@ -81,7 +83,7 @@ fn reach_below(dir: &OpenDir, levels: usize) -> io::Result<Reach> {
 pub(super) struct Deleted {
     /// Files, directories and all else that is gone.
     pub(super) entries: u64,
-    /// What the regular files among them took up.
+    /// What they took up.
     pub(super) freed: Count,
     /// The first thing that went wrong. The rest was deleted all the same.
     pub(super) failed: Option<io::Error>,
@@ -128,10 +130,8 @@ fn delete_entry(
         }
     } else {
         dir.remove_file(name)?;
-        if meta.what == What::File {
-            deleted.freed += Count::file(meta.size);
-        }
     }
+    deleted.freed += Count::of(&meta);
     deleted.entries += 1;
     Ok(())
 }

@@ -18,7 +18,7 @@ use super::place::Place;
 use super::publish::Publishing;
 use super::quota::{Count, Reservation};
 use super::record::Recording;
-use super::resume::{Pace, RecordOf};
+use super::resume::{FEW, Pace, RecordOf};
 use super::space::SpaceId;
 use super::staging::Staged;
 use super::there::is_known_by_list;
@@ -98,16 +98,16 @@ pub struct Committed {
 }
 
 impl Upload {
-    /// Reserves the room and stages an empty file. Nothing exists after an error.
+    /// Stages an empty file, if what is declared would fit now. Its bytes are reserved as they come.
+    /// Nothing exists after an error.
     pub(super) fn begin(
         place: Place,
         options: UploadOptions,
         by: Uploader,
     ) -> Result<Self, StorageError> {
         let staging = &place.space.staging;
-        staging.check_room(options.size.unwrap_or(0), &place.full)?;
-        let mut reservation = Reservation::new(&place.space);
-        reservation.grow(Count::file(options.size.unwrap_or(0)), &place.full)?;
+        let reservation = Reservation::new(&place.space);
+        reservation.check_fits(Count::file(options.size.unwrap_or(0)), &place.full)?;
         let (staged, file) = staging.file().at("stage", &place.full)?;
         let recording = Recording::absent(staging, staged.name());
         Ok(Self {
@@ -168,23 +168,51 @@ impl Upload {
         self.check_ready()?;
         let length = chunk.len() as u64;
         let received = self.written.saturating_add(length);
-        match self.options.size {
-            Some(declared) if received > declared => return Err(self.size_mismatch(received)),
-            Some(_) => {}
-            None => {
-                let more = Count {
-                    bytes: length,
-                    files: 0,
-                };
-                self.reservation.grow(more, &self.place.full)?;
-            }
+        if self
+            .options
+            .size
+            .is_some_and(|declared| received > declared)
+        {
+            return Err(self.size_mismatch(received));
         }
+        self.reserve(received)?;
         let written = (&*self.file).write_all(chunk);
         written.at("write", &self.place.full)?;
+        self.reservation.written(length);
         self.hasher.update(chunk);
         self.hashed = received;
         self.written = received;
-        self.check_room()
+        Ok(())
+    }
+
+    /// Holds room for so many bytes in all. Of a declared size it holds as much again, as long as
+    /// that is to be had: who has sent half of a file can send the rest, and who has sent nothing
+    /// holds nothing.
+    fn reserve(&mut self, received: u64) -> Result<(), StorageError> {
+        let held = self.reservation.held().bytes;
+        if received <= held {
+            return Ok(());
+        }
+        if received >= FEW {
+            self.reserve_entry()?;
+        }
+        let path = &self.place.full;
+        let twice = received.saturating_mul(2);
+        let ahead = self.options.size.map_or(received, |size| size.min(twice));
+        let more = Count::bytes(ahead - held);
+        if ahead > received && self.reservation.try_grow(more, path) {
+            return Ok(());
+        }
+        self.reservation.grow(Count::bytes(received - held), path)
+    }
+
+    /// Counts the file itself, once something worth keeping has come of it or it is whole.
+    fn reserve_entry(&mut self) -> Result<(), StorageError> {
+        if self.reservation.held().entries > 0 {
+            return Ok(());
+        }
+        self.reservation
+            .grow_stored(Count::entries(1), &self.place.full)
     }
 
     /// Puts the file in its place, if it is what was declared and `expected`. Until this returns,
@@ -195,7 +223,7 @@ impl Upload {
     /// # Errors
     /// [`StorageError::SizeMismatch`], [`StorageError::DigestMismatch`], whatever the path has come
     /// to mean meanwhile, or what the system said. The upload is discarded.
-    pub fn commit(self, expected: Option<Digest>) -> Result<Committed, StorageError> {
+    pub fn commit(mut self, expected: Option<Digest>) -> Result<Committed, StorageError> {
         self.check_ready()?;
         if self.options.size.is_some_and(|size| size != self.written) {
             return Err(self.size_mismatch(self.written));
@@ -204,6 +232,7 @@ impl Upload {
         if let Some(expected) = expected {
             self.check_digest(digest, expected)?;
         }
+        self.reserve_entry()?;
         let sealed = self.seal(&digest).at("write", &self.place.full)?;
         let (place, options, by) = (self.place.clone(), self.options, self.by.clone());
         let (file, size) = (Arc::clone(&self.file), self.written);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::quota::Count;
 use super::*;
 use crate::protocol::Hasher;
 
@@ -125,7 +126,7 @@ fn what_was_kept_is_gone_on_with_and_the_digest_is_of_the_whole() {
         };
         let mut upload = resume(&data, "/a", options);
         assert_eq!((upload.written(), upload.id()), (150_000, &*id));
-        assert_eq!(data.used("/"), (SIZE as u64, 1));
+        assert_eq!(data.used("/"), (150_000, 1));
         assert_eq!(
             upload.prefix(),
             Some(Digest::of(algorithm, &all[..150_000]))
@@ -770,7 +771,10 @@ fn the_floor_is_asked_for_while_an_upload_goes_on_and_the_message_says_how_full_
     for _ in 0..9 {
         unknown.write(&piece).expect("room");
     }
-    let more = data.home.staging.check_room(1 << 60, &at("/c"));
+    let more = data
+        .home
+        .staging
+        .check_room(Count::bytes(1 << 60), &at("/c"));
     let Err(error @ StorageError::NoSpace { room: Some(_), .. }) = more else {
         panic!("{more:?}");
     };
