@@ -21,7 +21,7 @@ use crate::accounts::Accounts;
 use crate::config::{self, Config, ConfigError, LogFormat};
 use crate::messages::Messages;
 use crate::ops;
-use crate::server::{self, Server, Shutdown};
+use crate::server::{self, SERVER_THREADS, Server, Shutdown};
 use crate::storage::{self, Store};
 use crate::telemetry::{self, Level, Tail};
 
@@ -87,11 +87,11 @@ impl Serve {
     }
 
     fn run_logged(self, config: Config, log: (Level, Tail), logs: &Logs) -> anyhow::Result<()> {
-        raise_descriptor_limit(config.limits.sessions);
+        raise_descriptor_limit();
         let service = Service::find()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
-            .max_blocking_threads(config.limits.disk_threads)
+            .max_blocking_threads(config.limits.disk_threads.saturating_add(SERVER_THREADS))
             .build()
             .context("can not start the threads of the server")?;
         let outcome = runtime.block_on(self.serve(config, log, logs.clone(), service.clone()));
@@ -234,19 +234,11 @@ fn obey_signals(
 
 /// Takes all the file descriptors that the system grants: each session needs one, and each file
 /// that it moves another. The soft limit that programs start with is made for other programs.
-fn raise_descriptor_limit(sessions: usize) {
+fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         warn!(name: "open_files_not_raised", %error, "can not raise the limit of open files");
-    }
-    if limit.maximum.is_some_and(|most| most < sessions as u64) {
-        warn!(
-            name: "open_files_few",
-            most = limit.maximum,
-            sessions,
-            "the system grants fewer open files than limits.sessions"
-        );
     }
 }
 

@@ -266,7 +266,7 @@ async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer>
     }
     let session = member.session.clone();
     let work = move || Ok(view.commit_all(going, &session));
-    match member.disk.run(work).await {
+    match member.disk.run_batch(staying.len(), work).await {
         Ok(outcomes) => {
             let each = staying.into_iter().zip(outcomes);
             answers

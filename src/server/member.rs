@@ -13,7 +13,7 @@ use super::session::End;
 use super::{CommandError, Shared};
 use crate::accounts::{Account, UserName};
 use crate::messages::{MessagesError, Party};
-use crate::storage::{Mount, StorageError, Store, View, VirtualPath};
+use crate::storage::{Mount, StorageError, View, VirtualPath};
 
 /// The user of a session, with what they see and where they are.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ impl Member {
         gone: CancellationToken,
     ) -> Result<Self, CommandError> {
         let disk = shared.disks.of(&account.name);
-        let view = view_of(&shared.store, &disk, &account).await?;
+        let view = view_of(&shared, &account).await?;
         let bandwidth = shared.bandwidths.of(&account.name);
         Ok(Self {
             disk,
@@ -104,7 +104,7 @@ impl Member {
         }
         // It is lost even if the files can not be looked at.
         self.account.admin = account.admin;
-        self.view = view_of(&self.shared.store, &self.disk, &account).await?;
+        self.view = view_of(&self.shared, &account).await?;
         self.account = account;
         Ok(Refreshed::Changed)
     }
@@ -168,7 +168,7 @@ impl Member {
         // Another account of the same name is another user.
         let account = account.filter(|account| account.id == from.id);
         let account = account.ok_or(MessagesError::NoSuchOffer)?;
-        view_of(&self.shared.store, &self.disk, &account).await
+        view_of(&self.shared, &account).await
     }
 
     /// Does `work` on the user's files, on a thread that may block.
@@ -182,9 +182,10 @@ impl Member {
     }
 }
 
-async fn view_of(store: &Store, disk: &Disk, account: &Account) -> Result<View, CommandError> {
-    let (store, account) = (store.clone(), account.clone());
-    disk.run(move || {
+/// What the user of `account` sees. It waits for no work of users.
+async fn view_of(shared: &Shared, account: &Account) -> Result<View, CommandError> {
+    let (store, account) = (shared.store.clone(), account.clone());
+    let opening = move || {
         let home = store.home(account.name.as_str(), account.limits)?;
         let mut mounts = Vec::with_capacity(account.folders.len());
         for grant in &account.folders {
@@ -195,6 +196,6 @@ async fn view_of(store: &Store, disk: &Disk, account: &Account) -> Result<View, 
             });
         }
         Ok(View::new(&store, home, mounts))
-    })
-    .await
+    };
+    shared.disks.run_for_server(opening).await
 }

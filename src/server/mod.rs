@@ -48,13 +48,14 @@ use jiff::Timestamp;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 pub use self::datagrams::bind;
+pub use self::disk::SERVER_THREADS;
 pub use self::error::CommandError;
 pub use self::metrics::{CommandCounts, Figures, Latency, LoginMethod, Queues, Stage};
 pub use self::peer::Peer;
@@ -66,7 +67,7 @@ use self::arrival::Refusals;
 use self::bandwidth::Bandwidths;
 use self::datagrams::Datagrams;
 use self::disk::Disks;
-use self::limits::{Chatter, Door, Guesses, LoginQueue, Seat};
+use self::limits::{Chatter, DescriptorBudget, Door, Guesses, LoginQueue, Seat};
 use self::metrics::Metrics;
 use self::progress::Traffic;
 use self::sessions::Sessions;
@@ -105,9 +106,9 @@ struct Shared {
     /// How much everyone says.
     chatter: Chatter,
     refusals: Refusals,
-    /// Turns for reading files only to hash them.
-    digests: Semaphore,
     disks: Disks,
+    /// Descriptors that connections may take.
+    sockets: usize,
     puts: Arc<ActivePuts>,
     sessions: Arc<Sessions>,
     traffic: Arc<Traffic>,
@@ -139,6 +140,11 @@ impl Shared {
     fn drain_timeout(&self) -> Duration {
         let told = self.drain_within.get().copied();
         told.unwrap_or_else(|| self.config().limits.drain_timeout)
+    }
+
+    /// Connections that there may be at once.
+    fn most_connections(&self) -> usize {
+        self.config().limits.sessions.min(self.sockets)
     }
 
     /// What a connection that begins now is encrypted with.
@@ -214,6 +220,16 @@ impl Server {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             most => most,
         };
+        let descriptors = DescriptorBudget::of_process(limits.sessions, limits.disk_threads);
+        if descriptors.sockets < limits.sessions {
+            warn!(
+                name: "open_files_few",
+                sessions = limits.sessions,
+                connections = descriptors.sockets,
+                "the system grants too few open files for limits.sessions; fewer connections are \
+                 taken at once"
+            );
+        }
         Self {
             shared: Arc::new(Shared {
                 accounts,
@@ -224,8 +240,8 @@ impl Server {
                 guesses: Guesses::default(),
                 chatter: Chatter::default(),
                 refusals: Refusals::default(),
-                digests: Semaphore::new(hashing),
-                disks: Disks::new(limits.disk_threads),
+                disks: Disks::new(limits.disk_threads, hashing, descriptors),
+                sockets: descriptors.sockets,
                 puts: Arc::default(),
                 sessions: Arc::default(),
                 traffic: Arc::default(),

@@ -262,6 +262,17 @@ fn queues(figures: &Figures, families: &mut Families) {
         "Those that work for a session now.",
         size(queues.disk_running),
     );
+    let (granted, descriptors) = queues.descriptors;
+    families.gauge(
+        "haul_file_descriptors",
+        "Descriptors that work on the files of users may hold.",
+        size(descriptors),
+    );
+    families.gauge(
+        "haul_file_descriptors_granted",
+        "Those of them that are granted to it now.",
+        size(granted),
+    );
     families.gauge(
         "haul_digest_turns_free",
         "Files that may be read at once only to be hashed, less those that are.",

@@ -7,6 +7,7 @@
 
 mod block;
 mod chatter;
+mod descriptors;
 mod door;
 mod guesses;
 mod idle;
@@ -17,6 +18,7 @@ mod queue;
 
 pub(super) use block::Block;
 pub(super) use chatter::Chatter;
+pub(super) use descriptors::DescriptorBudget;
 pub(super) use door::{Door, Seat, Unseated};
 pub(super) use guesses::{Guesses, Rules, Target};
 pub(super) use idle::Idle;

@@ -75,6 +75,8 @@ pub struct Queues {
     pub disk_waiting: usize,
     /// Files that may be read at once only to be hashed, less those that are.
     pub hashing_free: usize,
+    /// Descriptors for files that are granted to users' work, and those that there are for it.
+    pub descriptors: (usize, usize),
     /// Messages that wait to be stored.
     pub messages: usize,
     /// Requests in datagrams that are worked on.
@@ -118,13 +120,14 @@ impl Figures {
 
 impl Queues {
     fn of(shared: &Shared) -> Self {
-        let (disk_threads, disk_running, disk_waiting) = shared.disks.load();
+        let disk = shared.disks.load();
         Self {
             logins: shared.logins.waiting(),
-            disk_threads,
-            disk_running,
-            disk_waiting,
-            hashing_free: shared.digests.available_permits(),
+            disk_threads: disk.threads,
+            disk_running: disk.running,
+            disk_waiting: disk.waiting,
+            hashing_free: disk.digests_free,
+            descriptors: disk.descriptors,
             messages: shared.messages.waiting(),
             datagrams: shared.datagrams.under_way(),
         }
