@@ -23,7 +23,7 @@ use crate::messages::Messages;
 use crate::ops;
 use crate::server::{self, SERVER_THREADS, Server, Shutdown};
 use crate::storage::{self, Store};
-use crate::telemetry::{self, Level, Tail};
+use crate::telemetry::{self, AuditRoom, Level, Tail};
 
 /// Serves files until it is told to stop
 ///
@@ -68,8 +68,9 @@ impl Serve {
             telemetry::log_panics();
         }
         let (level, tail) = (telemetry.level(), telemetry.tail());
+        let audit = telemetry.audit_room();
         let logs = Logs::new(telemetry);
-        let outcome = self.run_logged(config, (level, tail), &logs);
+        let outcome = self.run_logged(config, (level, tail, audit), &logs);
         logs.finish();
         outcome
     }
@@ -86,7 +87,12 @@ impl Serve {
         Ok(config)
     }
 
-    fn run_logged(self, config: Config, log: (Level, Tail), logs: &Logs) -> anyhow::Result<()> {
+    fn run_logged(
+        self,
+        config: Config,
+        log: (Level, Tail, AuditRoom),
+        logs: &Logs,
+    ) -> anyhow::Result<()> {
         raise_descriptor_limit();
         let service = Service::find()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -105,7 +111,7 @@ impl Serve {
     async fn serve(
         self,
         config: Config,
-        (level, tail): (Level, Tail),
+        (level, tail, audit): (Level, Tail, AuditRoom),
         logs: Logs,
         service: Service,
     ) -> anyhow::Result<()> {
@@ -138,7 +144,9 @@ impl Serve {
         let messages = Messages::open(data).await?;
         let server = Server::new(accounts.clone(), store, messages, config.clone());
         let (asking, asked) = mpsc::channel(1);
-        let mut server = server.with_log(tail, level.clone()).with_reload(asking);
+        let mut server = server
+            .with_log(tail, level.clone(), audit)
+            .with_reload(asking);
         if let Some(socket) = datagrams {
             server = server.with_datagrams(socket);
         }
@@ -193,7 +201,7 @@ async fn show(
             Err(_) => std::future::pending().await,
         }
     };
-    let lost_lines = move || logs.lost_lines().unwrap_or_default() as u64;
+    let lost_lines = move || logs.lost_lines().unwrap_or_default();
     ops::run(listener, server, lost_lines, stop).await;
 }
 

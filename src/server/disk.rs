@@ -337,14 +337,37 @@ mod tests {
         assert!(disks.shares.is_idle());
     }
 
-    #[tokio::test]
-    async fn work_of_the_server_runs_while_every_thread_for_users_is_taken() {
+    #[test]
+    fn work_of_the_server_runs_while_every_thread_for_users_is_stuck() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(4 + SERVER_THREADS)
+            .build()
+            .expect("a runtime");
         let disks = disks(4, 1, 64);
-        let held: Vec<_> = (0..4)
-            .map(|number| take_all(&disk(&disks, number), Need::Thread))
-            .collect();
-        assert_eq!(held.iter().map(Vec::len).sum::<usize>(), 4);
-        assert!(disks.run_for_server(|| Ok(())).await.is_ok());
+        let (end, stuck) = std::sync::mpsc::channel::<()>();
+        let stuck = Arc::new(std::sync::Mutex::new(stuck));
+        runtime.block_on(async {
+            let mut tasks = Vec::new();
+            for number in 0..100 {
+                let (disk, stuck) = (disk(&disks, number % 10), Arc::clone(&stuck));
+                tasks.push(tokio::spawn(async move {
+                    disk.run(move || {
+                        let _ = stuck.lock().map(|stuck| stuck.recv());
+                        Ok(())
+                    })
+                    .await
+                }));
+            }
+            while disks.load().waiting < 96 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(disks.load().running, 4);
+            assert!(disks.run_for_server(|| Ok(())).await.is_ok());
+            drop(end);
+            for task in tasks {
+                assert!(task.await.expect("no panic").is_ok());
+            }
+        });
     }
 
     #[test]

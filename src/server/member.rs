@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bandwidth::Bandwidth;
 use super::disk::Disk;
-use super::limits::Block;
+use super::limits::{Block, LineBudget};
 use super::session::End;
 use super::{CommandError, Shared};
 use crate::accounts::{Account, UserName};
@@ -29,6 +29,8 @@ pub(super) struct Member {
     pub(super) gone: CancellationToken,
     /// The user's way to the disk.
     pub(super) disk: Disk,
+    /// What may be written in the log about the user's requests.
+    pub(super) lines: Arc<LineBudget>,
     /// The user's share of the network.
     bandwidth: Bandwidth,
     /// One file of a session is read only to be hashed at a time.
@@ -64,8 +66,10 @@ impl Member {
         let disk = shared.disks.of(&account.name);
         let view = view_of(&shared, &account).await?;
         let bandwidth = shared.bandwidths.of(&account.name);
+        let lines = shared.request_lines.of(account.id, account.name.as_str());
         Ok(Self {
             disk,
+            lines,
             bandwidth,
             hashing: Arc::new(Semaphore::new(1)),
             shared,

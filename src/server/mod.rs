@@ -67,7 +67,7 @@ use self::arrival::Refusals;
 use self::bandwidth::Bandwidths;
 use self::datagrams::Datagrams;
 use self::disk::Disks;
-use self::limits::{Chatter, DescriptorBudget, Door, Guesses, LoginQueue, Seat};
+use self::limits::{Chatter, DescriptorBudget, Door, Guesses, LoginQueue, RequestLines, Seat};
 use self::metrics::Metrics;
 use self::progress::Traffic;
 use self::sessions::Sessions;
@@ -76,7 +76,7 @@ use crate::config::{Config, Reload};
 use crate::messages::Messages;
 use crate::protocol::{ReloadReply, SessionEntry};
 use crate::storage::Store;
-use crate::telemetry::{AUDIT, Level, Tail, TelemetryError};
+use crate::telemetry::{AUDIT, AuditRoom, Level, Tail, TelemetryError};
 
 /// Name and version, as clients see it.
 pub const SERVER: &str = concat!("haul/", env!("CARGO_PKG_VERSION"));
@@ -106,6 +106,8 @@ struct Shared {
     /// How much everyone says.
     chatter: Chatter,
     refusals: Refusals,
+    /// How much is logged about requests.
+    request_lines: RequestLines,
     disks: Disks,
     /// Descriptors that connections may take.
     sockets: usize,
@@ -142,6 +144,13 @@ impl Shared {
         told.unwrap_or_else(|| self.config().limits.drain_timeout)
     }
 
+    /// Waits until the audit has room for what is about to be done.
+    async fn audit_room(&self) {
+        if let Some(log) = self.log.get() {
+            log.audit.wait().await;
+        }
+    }
+
     /// Connections that there may be at once.
     fn most_connections(&self) -> usize {
         self.config().limits.sessions.min(self.sockets)
@@ -159,6 +168,7 @@ impl Shared {
 struct Log {
     tail: Tail,
     level: Level,
+    audit: AuditRoom,
     /// What puts the level back; there is one at most.
     going_back: Mutex<Option<AbortHandle>>,
 }
@@ -226,8 +236,7 @@ impl Server {
                 name: "open_files_few",
                 sessions = limits.sessions,
                 connections = descriptors.sockets,
-                "the system grants too few open files for limits.sessions; fewer connections are \
-                 taken at once"
+                "too few open files for limits.sessions; fewer connections are taken at once"
             );
         }
         Self {
@@ -240,6 +249,7 @@ impl Server {
                 guesses: Guesses::default(),
                 chatter: Chatter::default(),
                 refusals: Refusals::default(),
+                request_lines: RequestLines::default(),
                 disks: Disks::new(limits.disk_threads, hashing, descriptors),
                 sockets: descriptors.sockets,
                 puts: Arc::default(),
@@ -265,12 +275,14 @@ impl Server {
         self
     }
 
-    /// Shows its log to operators, and lets them change how much is logged.
+    /// Shows its log to operators, and lets them change how much is logged. Nothing that belongs to the
+    /// audit is begun while that has no room for it.
     #[must_use]
-    pub fn with_log(self, tail: Tail, level: Level) -> Self {
+    pub fn with_log(self, tail: Tail, level: Level, audit: AuditRoom) -> Self {
         let _ = self.shared.log.set(Log {
             tail,
             level,
+            audit,
             going_back: Mutex::default(),
         });
         self

@@ -275,10 +275,10 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> 
         admitted.unwrap_or(Err(End::Evicted))
     };
     let admitted = stop.run_until_cancelled(admitting).await;
-    let mut is_member = false;
+    let mut lines = None;
     let end = match admitted.unwrap_or(Err(End::Goodbye(GoodbyeReason::ShuttingDown))) {
         Ok(admitted) => {
-            is_member = true;
+            lines = Some(Arc::clone(&admitted.member.lines));
             Dispatcher::new(&mut session, admitted).run().await
         }
         Err(end) => end,
@@ -288,7 +288,8 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> 
     session.tasks.close();
     session.tasks.wait().await;
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    if is_member {
+    if let Some(lines) = lines {
+        lines.settle();
         info!(name: "session_ended", target: AUDIT, reason = %end, ms, "session ended");
     } else if let Some(left_out) = session.shared.refusals.visitor.turn(Instant::now()) {
         info!(name: "session_ended", reason = %end, ms, left_out, "session ended");

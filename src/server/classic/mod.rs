@@ -268,8 +268,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     /// Makes an account, unless the session ends before.
     async fn register(&mut self, user: String, password: Secret) -> Result<String, Over> {
         self.count().await?;
-        let job = Job::new(&self.shared.metrics, 0, "register", None).with_user(Some(&user));
+        let lines = self.shared.request_lines.of_strangers();
+        let job = Job::new(&self.shared.metrics, lines, 0, "register", None);
+        let job = job.with_user(Some(&user));
         let work = async {
+            self.shared.audit_room().await;
             let registering = commands::register(&user, &password, &self.shared, &self.peer);
             registering.await.map(|()| encode_ok(0, &Nothing {}))
         };

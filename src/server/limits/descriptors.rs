@@ -29,12 +29,12 @@ impl DescriptorBudget {
         Self::of(granted.unwrap_or(usize::MAX), sessions, disk_threads)
     }
 
-    /// At least a quarter of what the server itself does not need is for files, whatever `sessions`
+    /// At least a third of what the server itself does not need is for files, whatever `sessions`
     /// says.
     fn of(granted: usize, sessions: usize, disk_threads: usize) -> Self {
         let own = OWN.saturating_add(disk_threads.saturating_mul(PER_THREAD));
         let rest = granted - own.min(granted / 2);
-        let files = rest.saturating_sub(sessions).max(rest / 4);
+        let files = rest.saturating_sub(sessions).max(rest / 3);
         Self {
             files,
             sockets: (rest - files).max(1),
@@ -53,9 +53,9 @@ mod tests {
             DescriptorBudget::of(20_000, 10_000, 64),
             budget(9232, 10_000)
         );
-        assert_eq!(DescriptorBudget::of(4096, 10_000, 64), budget(832, 2496));
+        assert_eq!(DescriptorBudget::of(4096, 10_000, 64), budget(1109, 2219));
         assert_eq!(DescriptorBudget::of(1024, 100, 64), budget(412, 100));
-        assert_eq!(DescriptorBudget::of(256, 10_000, 64), budget(32, 96));
+        assert_eq!(DescriptorBudget::of(256, 10_000, 64), budget(42, 86));
         let all = DescriptorBudget::of(usize::MAX, 10_000, 64);
         assert_eq!(all.sockets, 10_000);
     }

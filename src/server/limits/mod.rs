@@ -15,6 +15,7 @@ mod network;
 mod occasional;
 mod proxy;
 mod queue;
+mod request_lines;
 
 pub(super) use block::Block;
 pub(super) use chatter::Chatter;
@@ -26,6 +27,7 @@ pub(super) use network::{admits, is_within};
 pub(super) use occasional::Occasional;
 pub(super) use proxy::read_header;
 pub(super) use queue::LoginQueue;
+pub(super) use request_lines::{LineBudget, RequestLines};
 
 use std::collections::HashMap;
 use std::hash::Hash;

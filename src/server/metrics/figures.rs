@@ -60,6 +60,8 @@ pub struct Figures {
     pub delivered: u64,
     /// Datagrams that were dropped since the start.
     pub dropped_datagrams: u64,
+    /// Requests since the start that have no line in the log, because they came too fast.
+    pub lines_left_out: u64,
 }
 
 /// How much waits or is worked on at one moment.
@@ -114,6 +116,7 @@ impl Figures {
             said: metrics.said.load(Ordering::Relaxed),
             delivered: metrics.delivered.load(Ordering::Relaxed),
             dropped_datagrams: shared.datagrams.dropped(),
+            lines_left_out: shared.request_lines.left_out(),
         }
     }
 }
