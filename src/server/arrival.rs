@@ -29,6 +29,8 @@ pub(super) struct Refusals {
     pub(super) accept: Occasional,
     /// A connection that is gone before it was set up.
     pub(super) socket: Occasional,
+    /// A peer that takes no more of what is sent to it.
+    pub(super) unread: Occasional,
 }
 
 impl Default for Refusals {
@@ -43,6 +45,7 @@ impl Default for Refusals {
             visitor: Occasional::default(),
             accept: Occasional::of_a_state(),
             socket: Occasional::default(),
+            unread: Occasional::default(),
         }
     }
 }

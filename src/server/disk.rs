@@ -28,10 +28,12 @@ use crate::storage::{MAX_BATCH_DESCRIPTORS, StorageError, StoredFile};
 
 /// Threads of the runtime beside `limits.disk_threads`, on which no user's work runs: for logins,
 /// readiness, housekeeping and certificates.
-pub const SERVER_THREADS: usize = 8;
+pub const SERVER_THREADS: usize = 16;
 
-/// Pieces of the server's own work for sessions at once, which leaves threads for the rest.
-const SERVER_WORK: usize = SERVER_THREADS / 2;
+/// Pieces of the server's own work for sessions at once. The rest of its threads is for what asks for
+/// one or two by itself: the probes of the operators' address, housekeeping, the databases, certificates
+/// and settings.
+const SERVER_WORK: usize = 4;
 
 /// Descriptors that an open file or upload takes at most: its own, and that of its record.
 const PER_FILE: usize = 2;

@@ -233,7 +233,9 @@ impl Reception<'_> {
             };
             disk.run(work).await
         };
-        if let Err(error) = stopped {
+        if let Err(error) = stopped
+            && self.member.lines.allows(0)
+        {
             warn!(name: "upload_not_kept", %error, "an upload that was cut off could not be kept");
         }
         self.reason()

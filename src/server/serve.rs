@@ -222,7 +222,7 @@ impl Connection {
         };
         let (outbox, queue) = Outbox::of(&outlet);
         let writing = write_frames(outlet, queue, write_timeout);
-        let stop = self.shutdown.stop.clone();
+        let (shared, stop) = (self.shared.clone(), self.shutdown.stop.clone());
         // Whoever waits to send something is freed with the writer.
         let writing = async move { stop.run_until_cancelled(writing).await };
         let mut writing = tokio::spawn(writing.in_current_span());
@@ -246,11 +246,16 @@ impl Connection {
             written = timeout(LAST_WORD, &mut writing).await.ok();
         }
         match written {
-            Some(Ok(Some(Err(error)))) => info!(
-                name: "peer_stopped_reading",
-                %error,
-                "the peer stopped reading"
-            ),
+            Some(Ok(Some(Err(error)))) => {
+                if let Some(left_out) = shared.refusals.unread.turn(Instant::now()) {
+                    info!(
+                        name: "peer_stopped_reading",
+                        %error,
+                        left_out,
+                        "the peer stopped reading"
+                    );
+                }
+            }
             Some(_) => {}
             None => writing.abort(),
         }

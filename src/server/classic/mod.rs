@@ -138,7 +138,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     fn note(&self, over: &Over) {
         match over {
             Over::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-                info!(name: "peer_stopped_reading", %error, "the peer stopped reading");
+                if let Some(left_out) = self.shared.refusals.unread.turn(Instant::now()) {
+                    info!(
+                        name: "peer_stopped_reading",
+                        %error,
+                        left_out,
+                        "the peer stopped reading"
+                    );
+                }
             }
             Over::BadFrame(_) | Over::TimedOut(_) | Over::CutShort(_) if self.logged_in => {
                 info!(name: "classic_hung_up", reason = %over, "hung up on a classic client");
