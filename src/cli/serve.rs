@@ -97,7 +97,7 @@ impl Serve {
         let service = Service::find()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
-            .max_blocking_threads(config.limits.disk_threads.saturating_add(SERVER_THREADS))
+            .max_blocking_threads(SERVER_THREADS)
             .build()
             .context("can not start the threads of the server")?;
         let outcome = runtime.block_on(self.serve(config, log, logs.clone(), service.clone()));

@@ -5,29 +5,31 @@
 //! the server's own  ─►  a few at a time                                 ─►  SERVER_THREADS
 //! ```
 //!
-//! Work of the server itself (logins, readiness, housekeeping) has threads that no user's work runs
-//! on, so it never waits behind that.
+//! Users' work has threads of its own, and work of the server itself (logins, readiness, housekeeping)
+//! those of the runtime, so it never waits behind that.
 
 mod shares;
+mod threads;
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 
 pub(super) use self::shares::Turn;
 use self::shares::{Amounts, Need, Shares};
+use self::threads::DiskThreads;
 use super::CommandError;
 use super::limits::DescriptorBudget;
 use crate::accounts::UserName;
 use crate::connection::{MayBlock, Step};
 use crate::storage::{MAX_BATCH_DESCRIPTORS, StorageError, StoredFile};
 
-/// Threads of the runtime beside `limits.disk_threads`, on which no user's work runs: for logins,
-/// readiness, housekeeping and certificates.
+/// Threads of the runtime that may block, on which no user's work runs: for logins, readiness,
+/// housekeeping and certificates.
 pub const SERVER_THREADS: usize = 16;
 
 /// Pieces of the server's own work for sessions at once. The rest of its threads is for what asks for
@@ -42,6 +44,7 @@ const PER_FILE: usize = 2;
 #[derive(Debug)]
 pub(super) struct Disks {
     shares: Arc<Shares>,
+    threads: DiskThreads,
     /// Turns of the server's own work.
     server: Semaphore,
 }
@@ -72,6 +75,7 @@ impl Disks {
         };
         Self {
             shares: Arc::new(Shares::new(total)),
+            threads: DiskThreads::new(threads),
             server: Semaphore::new(SERVER_WORK),
         }
     }
@@ -92,6 +96,7 @@ impl Disks {
     pub(super) fn of(&self, user: &UserName) -> Disk {
         Disk {
             shares: Arc::clone(&self.shares),
+            threads: self.threads.clone(),
             user: Arc::new(user.clone()),
         }
     }
@@ -104,7 +109,11 @@ impl Disks {
         F: FnOnce() -> Result<T, StorageError> + Send + 'static,
     {
         let _turn = self.server.acquire().await;
-        ended(spawn_blocking(work).await)
+        match spawn_blocking(work).await {
+            Ok(result) => result.map_err(CommandError::Storage),
+            Err(error) if error.is_cancelled() => Err(CommandError::ShuttingDown),
+            Err(_) => Err(CommandError::Panicked),
+        }
     }
 }
 
@@ -112,6 +121,7 @@ impl Disks {
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     shares: Arc<Shares>,
+    threads: DiskThreads,
     user: Arc<UserName>,
 }
 
@@ -129,7 +139,7 @@ impl Disk {
     }
 
     /// Waits for a thread to compute one of the digests on that are computed at once, for
-    /// [`run_in`].
+    /// [`Self::run_in`].
     pub(super) async fn digest(&self) -> Result<Turn, CommandError> {
         self.turn(Need::Digest).await
     }
@@ -165,36 +175,32 @@ impl Disk {
         T: Send + 'static,
         F: FnOnce() -> Result<T, StorageError> + Send + 'static,
     {
-        run_in(self.turn(need).await?, work).await
+        self.run_in(self.turn(need).await?, work).await
+    }
+
+    /// As [`Self::run`], on the thread that was granted.
+    pub(super) async fn run_in<T, F>(&self, turn: Turn, work: F) -> Result<T, CommandError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, StorageError> + Send + 'static,
+    {
+        let (sender, result) = oneshot::channel();
+        let runtime = Handle::current();
+        let work = move || {
+            let _entered = runtime.enter();
+            let result = work();
+            drop(turn);
+            // What nobody waits for any more is dropped here.
+            let _ = sender.send(result);
+        };
+        self.threads.run(work).map_err(|_| CommandError::Panicked)?;
+        let result = result.await.map_err(|_| CommandError::Panicked)?;
+        result.map_err(CommandError::Storage)
     }
 
     async fn turn(&self, need: Need) -> Result<Turn, CommandError> {
         let turn = self.shares.acquire(&self.user, need).await;
         turn.ok_or(CommandError::ShuttingDown)
-    }
-}
-
-/// Runs `work` on the thread that was granted, as [`Disk::run`].
-pub(super) async fn run_in<T, F>(turn: Turn, work: F) -> Result<T, CommandError>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T, StorageError> + Send + 'static,
-{
-    let work = spawn_blocking(move || {
-        let result = work();
-        drop(turn);
-        result
-    });
-    ended(work.await)
-}
-
-fn ended<T>(
-    result: Result<Result<T, StorageError>, tokio::task::JoinError>,
-) -> Result<T, CommandError> {
-    match result {
-        Ok(result) => result.map_err(CommandError::Storage),
-        Err(error) if error.is_cancelled() => Err(CommandError::ShuttingDown),
-        Err(_) => Err(CommandError::Panicked),
     }
 }
 
@@ -295,7 +301,8 @@ mod tests {
         assert!(waiting.as_mut().now_or_never().is_none());
         assert_eq!(disks.load().digests_free, 1, "who waits holds nothing");
         assert!(
-            run_in(other.digest().await.expect("a turn"), || Ok(()))
+            other
+                .run_in(other.digest().await.expect("a turn"), || Ok(()))
                 .await
                 .is_ok()
         );
@@ -342,7 +349,7 @@ mod tests {
     #[test]
     fn work_of_the_server_runs_while_every_thread_for_users_is_stuck() {
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .max_blocking_threads(4 + SERVER_THREADS)
+            .max_blocking_threads(1)
             .build()
             .expect("a runtime");
         let disks = disks(4, 1, 64);

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::CommandError;
-use super::disk::{Opened, run_in};
+use super::disk::Opened;
 use super::member::Member;
 use crate::connection::CHUNK;
 use crate::storage::{StorageError, StoredFile, Verifier};
@@ -30,7 +30,7 @@ pub(super) async fn hash(
             feed(&file, &mut verifier, piece)?;
             Ok(verifier)
         };
-        verifier = run_in(turn, work).await?;
+        verifier = member.disk.run_in(turn, work).await?;
         rest.start = end;
     }
     Ok(verifier)

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::CommandError;
 use super::active::{ActivePut, SILENCE};
-use super::disk::{Disk, run_in};
+use super::disk::Disk;
 use super::hashing::TURN;
 use super::member::Member;
 use super::transfers::{PutPart, Underway};
@@ -71,7 +71,7 @@ impl Reception<'_> {
                 let all = upload.hash_prefix(TURN)?;
                 Ok((upload, all))
             };
-            (upload, all) = run_in(turn, work).await?;
+            (upload, all) = self.member.disk.run_in(turn, work).await?;
             self.active.sign_of_life();
         }
         Ok(upload)
