@@ -161,7 +161,7 @@ impl Disk {
         self.turn(Need::File).await
     }
 
-    /// As [`Self::file`], for who can not wait.
+    /// As [`Self::file`], for a caller that cannot wait.
     ///
     /// # Errors
     /// [`CommandError::TooManyFiles`] if the user has as many open as they may have now.

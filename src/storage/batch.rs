@@ -124,7 +124,7 @@ struct Batch {
     witness: Option<OpenDir>,
     /// Bytes more for which the disk has room, as far as it was asked.
     room: u64,
-    /// The directories that were looked into, to see at once what can not be; nothing of one that
+    /// The directories that were looked into, to see at once what cannot be; nothing of one that
     /// is missing.
     looked_at: HashMap<(Arc<str>, VirtualPath), Option<OpenDir>>,
 }

@@ -63,7 +63,7 @@ pub enum TelemetryError {
         setting: &'static str,
     },
     /// There is no thread to write the log on.
-    #[error("can not start the thread of the log: {0}")]
+    #[error("cannot start the thread of the log: {0}")]
     Thread(io::Error),
     /// This process logs already.
     #[error("the log was started already")]

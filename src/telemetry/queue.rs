@@ -162,7 +162,7 @@ impl Shared {
             let is_last = state.lines.is_empty();
             drop(state);
             let failures = writer.failures();
-            // It counts what it can not write.
+            // It counts what it cannot write.
             let _ = writer.write_all(&line.text);
             let failures = writer.failures() - failures;
             if is_last {
