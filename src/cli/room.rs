@@ -83,6 +83,7 @@ mod tests {
 
     fn whoami(cwd: &str) -> WhoamiReply {
         WhoamiReply {
+            more: false,
             user: "alice".into(),
             admin: false,
             cwd: cwd.into(),

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::server::Shutdown;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{LostLines, Telemetry};
 
 /// For all that comes after the time for running transfers: sessions that are cut off, threads that
 /// still write, the log.
@@ -88,7 +88,7 @@ impl Logs {
     }
 
     /// Lines that were lost since the start; nothing to tell once it has ended.
-    pub(super) fn lost_lines(&self) -> Option<usize> {
+    pub(super) fn lost_lines(&self) -> Option<LostLines> {
         let telemetry = self.0.try_lock().ok()?;
         telemetry.as_ref().map(Telemetry::lost_lines)
     }

@@ -213,6 +213,9 @@ pub struct ReloadReply {
     pub changed: Vec<SettingChange>,
     /// Settings that would have one after a restart.
     pub needs_restart: Vec<SettingChange>,
+    /// There are more of either, for which the frame has no room; absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
     /// What is wrong with the settings: then nothing has changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
@@ -299,4 +302,7 @@ pub struct UserEntry {
     pub created: Timestamp,
     /// The shared folders that the user sees.
     pub folders: Vec<FolderView>,
+    /// There are more of them, for which the frame has no room; absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }

@@ -192,7 +192,23 @@ impl WireError {
             offset: None,
         }
     }
+
+    /// The same, with texts that fit in a frame whatever is in them.
+    pub(super) fn shortened(&self) -> Self {
+        let cut = |text: &String| match text.char_indices().nth(LONGEST_TEXT) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text.clone(),
+        };
+        Self {
+            message: cut(&self.message),
+            field: self.field.as_ref().map(cut),
+            ..self.clone()
+        }
+    }
 }
+
+/// Characters of a text in an error that would be too long: of each, JSON makes six bytes at most.
+const LONGEST_TEXT: usize = 4096;
 
 #[cfg(test)]
 mod tests {

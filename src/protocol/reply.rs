@@ -52,6 +52,9 @@ pub struct WhoamiReply {
     pub cwd: String,
     /// The shared folders in the user's view.
     pub folders: Vec<FolderView>,
+    /// There are more, for which the frame has no room; absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
     /// What the user's home may hold.
     pub quota: QuotaReply,
     /// The session's identifier.

@@ -51,6 +51,9 @@ pub struct SmallCommitted {
     pub committed: Committed,
 }
 
+/// Descriptors that a batch holds at once. One more file may add the directories on its way.
+pub const MAX_BATCH_DESCRIPTORS: usize = 256;
+
 type Outcome = Result<SmallCommitted, StorageError>;
 
 /// What has become of each, by its place in the order.
@@ -81,6 +84,10 @@ impl View {
             let mut later = Vec::new();
             for item in waiting {
                 let index = item.index;
+                if batch.is_full() {
+                    later.push(item);
+                    continue;
+                }
                 match batch.add(item) {
                     Ok(None) => {}
                     Ok(Some(item)) => later.push(item),
@@ -105,11 +112,15 @@ struct Item {
 #[derive(Default)]
 struct Batch {
     staged: Vec<Ready>,
+    /// Those that are synced each by itself.
     files: Vec<File>,
+    /// Directories that will be open at once when the files get their names.
+    dirs: usize,
     /// From before the first of them was written.
     witness: Option<OpenDir>,
-    /// The directories that were looked into, to see at once what can not be.
-    looked_at: HashMap<(Arc<str>, VirtualPath), OpenDir>,
+    /// The directories that were looked into, to see at once what cannot be; nothing of one that
+    /// is missing.
+    looked_at: HashMap<(Arc<str>, VirtualPath), Option<OpenDir>>,
 }
 
 /// A file that is staged whole.
@@ -178,7 +189,10 @@ impl Batch {
         reservation.written(size);
         let modified = upload.options.modified;
         let sealed = complete(&file, &place, modified, &digest).at("write", &place.full)?;
-        self.files.push(file);
+        // One sync of all covers those that are closed, too.
+        if !staging.syncs_together(self.staged.len()) {
+            self.files.push(file);
+        }
         self.staged.push(Ready {
             index,
             options: upload.options,
@@ -189,6 +203,11 @@ impl Batch {
             place,
         });
         Ok(None)
+    }
+
+    /// Whether it holds as many descriptors as a batch may.
+    fn is_full(&self) -> bool {
+        self.files.len() + self.looked_at.len() + self.dirs >= MAX_BATCH_DESCRIPTORS
     }
 
     /// Refuses at once what could not be committed as things are.
@@ -202,16 +221,32 @@ impl Batch {
         };
         place.require(place.rights.write)?;
         place.full.as_file()?;
+        let depth = above.components().count();
         match self.looked_at.entry((Arc::clone(&place.space.key), above)) {
-            Entry::Occupied(dir) => {
-                landing::check_in(dir.get(), place.name()?, place, false, if_exists)
+            Entry::Occupied(dir) if dir.get().is_none() && parents => Ok(()),
+            Entry::Occupied(mut dir) => {
+                let found = match dir.get_mut() {
+                    Some(dir) => dir,
+                    missing => missing.insert(place.open_parent()?.0),
+                };
+                landing::check_in(found, place.name()?, place, false, if_exists)
             }
             Entry::Vacant(entry) => match place.open_parent() {
-                Err(StorageError::NotFound { .. }) if parents => Ok(()),
+                Err(StorageError::NotFound { .. }) if parents => {
+                    // All on the way to it may have to be made.
+                    self.dirs += depth + 1;
+                    entry.insert(None);
+                    Ok(())
+                }
                 Err(error) => Err(error),
                 Ok((dir, name)) => {
                     place.space.staging.check_mount(&dir, &place.full)?;
-                    landing::check_in(entry.insert(dir), name, place, false, if_exists)
+                    self.dirs += 1;
+                    let found = entry.insert(Some(dir));
+                    let found = found
+                        .as_ref()
+                        .ok_or_else(|| StorageError::denied(&place.full))?;
+                    landing::check_in(found, name, place, false, if_exists)
                 }
             },
         }

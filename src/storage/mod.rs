@@ -56,7 +56,7 @@ mod watched;
 mod tests;
 
 pub use backup::{Backup, Copied, Step};
-pub use batch::{SmallCommitted, SmallUpload};
+pub use batch::{MAX_BATCH_DESCRIPTORS, SmallCommitted, SmallUpload};
 pub use changes::{Change, Seen};
 pub use data::check_mounted;
 pub use error::{Room, StorageError};

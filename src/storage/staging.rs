@@ -254,6 +254,11 @@ impl Staging {
         self.dir.open_dir(c".")
     }
 
+    /// Whether one more file, beside so many, need not stay open until it is synced.
+    pub(super) fn syncs_together(&self, files: usize) -> bool {
+        files >= TOGETHER && self.tells_all
+    }
+
     /// Brings files to the disk: each by itself, or with all that the file system holds, where that
     /// fails if any of it does. The `witness` is from before they were written.
     pub(super) fn sync_files(&self, files: &[File], witness: &OpenDir) -> io::Result<()> {
