@@ -367,8 +367,8 @@ mod tests {
         let open = offer(&messages, Timestamp::MAX).await;
         let claimed = messages.claim_to_accept(2, &over).await;
         assert!(matches!(claimed, Err(MessagesError::NoSuchOffer)));
-        let missed = messages.shared.store.missed(2, 0, 10).await;
-        assert_eq!(missed.expect("read").len(), 1);
+        let backlog = messages.shared.store.backlog(2, 0, 10).await;
+        assert_eq!(backlog.expect("read").events.len(), 1);
         assert_eq!(rows(&messages).await, (2, 2));
         messages.expire_offers().await.expect("removed");
         assert_eq!(rows(&messages).await, (1, 1));

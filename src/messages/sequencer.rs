@@ -418,21 +418,20 @@ impl Sequencer {
                 Some(true) => {}
             }
         }
-        let missed = match self.writer.missed(user, position, PAGE).await {
-            Ok(missed) if missed.len() < PAGE => missed,
+        let backlog = match self.writer.backlog(user, position, PAGE).await {
+            Ok(backlog) if backlog.is_complete => backlog,
             _ => return Verdict::NotYet(position),
         };
-        if missed.is_empty() {
+        if backlog.events.is_empty() {
             // It was an offer that is no longer open.
             let mut presence = self.shared.presence();
-            presence.go_live(session, position, &mut go.changes);
+            presence.go_live(session, backlog.position, &mut go.changes);
             return Verdict::Hears;
         }
         let mut flight = self.flights.prepare();
-        let last = missed.last().map_or(position, |(seq, _)| *seq);
         let mut presence = self.shared.presence();
-        let all = presence.tell_missed(session, missed, &mut flight);
-        let told = presence.queued(session).unwrap_or(last);
+        let all = presence.tell_missed(session, backlog.events, &mut flight);
+        let told = presence.queued(session).unwrap_or(backlog.position);
         drop(presence);
         self.flights.start(flight, Instant::now());
         if all {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{Stream, TryStreamExt as _};
 use jiff::Timestamp;
 use sqlx::FromRow;
 use sqlx::migrate::Migrator;
@@ -18,8 +19,9 @@ use crate::protocol::{Event, HistoryReply, Message, Offer, encode_event};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/messages/migrations");
 
-/// Connections that read at once; each is a thread.
-const READERS: usize = 2;
+/// Connections that read at once; each is a thread. No read looks at more rows than it returns, but
+/// for a few that are filtered out.
+const READERS: usize = 4;
 
 /// Events that are dropped at a time: what comes meanwhile waits.
 const FORGOTTEN_AT_ONCE: i64 = 500;
@@ -27,7 +29,37 @@ const FORGOTTEN_AT_ONCE: i64 = 500;
 /// JSON of a message in `history` beside its texts, in bytes.
 const ENTRY: usize = 120;
 
-const COLUMNS: &str = "seq, sent_by, addressee, body, time";
+/// Events for a user after a place, in order: of direct messages and offers, and of each room that
+/// the user is in, at most as many as are wanted. One statement reads one state of the database, so
+/// that nothing is passed over which is stored while it runs.
+const BACKLOG: &str = "\
+    SELECT e.seq, e.kind, e.sender, e.sent_by, e.addressee, e.body, e.time, \
+           o.path, o.size, o.expires \
+    FROM (SELECT seq FROM ( \
+            SELECT seq FROM (SELECT seq FROM events WHERE receiver = ?1 AND seq > ?2 \
+                             ORDER BY seq LIMIT ?3) \
+            UNION ALL \
+            SELECT said.seq FROM members CROSS JOIN events AS said ON said.seq IN ( \
+                SELECT seq FROM events WHERE room = members.room AND seq > MAX(members.since, ?2) \
+                ORDER BY seq LIMIT ?3) \
+            WHERE members.user = ?1) \
+          ORDER BY seq LIMIT ?3) AS page \
+    CROSS JOIN events AS e ON e.seq = page.seq \
+    LEFT JOIN offers AS o ON o.event = e.seq";
+
+/// What was said in a room before a place, the latest first.
+const ROOM_HISTORY: &str = "\
+    SELECT seq, sent_by, addressee, body, time FROM events \
+    WHERE room = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
+
+/// What two users said to each other before a place, the latest first.
+const DIRECT_HISTORY: &str = "\
+    SELECT seq, sent_by, addressee, body, time FROM events \
+    WHERE sender = ?1 AND receiver = ?2 AND kind = 0 AND seq < ?3 \
+    UNION ALL \
+    SELECT seq, sent_by, addressee, body, time FROM events \
+    WHERE sender = ?2 AND receiver = ?1 AND ?1 <> ?2 AND kind = 0 AND seq < ?3 \
+    ORDER BY seq DESC LIMIT ?4";
 
 /// What reads.
 #[derive(Debug)]
@@ -160,6 +192,48 @@ impl Row {
     }
 }
 
+/// A row of the backlog: an event, and what is offered if it is an offer.
+#[derive(Debug, FromRow)]
+struct BacklogRow {
+    #[sqlx(flatten)]
+    row: Row,
+    kind: i64,
+    sender: i64,
+    path: Option<String>,
+    size: Option<i64>,
+    expires: Option<i64>,
+}
+
+impl BacklogRow {
+    /// The event, if `user` is told of it: nobody hears in a room what they said themselves.
+    fn into_event(self, user: i64, now: Timestamp) -> Option<Event> {
+        if self.kind == 0 {
+            let is_own = self.sender == user && RoomName::is_meant(&self.row.addressee);
+            return (!is_own).then(|| Event::Message(self.row.into_message()));
+        }
+        let expires = self.expires.filter(|time| *time > now.as_microsecond())?;
+        Some(Event::Offer(Offer {
+            seq: self.row.seq(),
+            path: offers::name_of(&self.path?),
+            size: unsigned(self.size?),
+            from: self.row.sent_by,
+            offer: self.row.body,
+            expires: time(expires),
+        }))
+    }
+}
+
+/// A part of what a user was not told yet.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    /// In order, as they go into a lane.
+    pub(super) events: Vec<(u64, Bytes)>,
+    /// All up to here has been read.
+    pub(super) position: u64,
+    /// There was nothing more when it was read.
+    pub(super) is_complete: bool,
+}
+
 impl From<OpenError> for MessagesError {
     fn from(error: OpenError) -> Self {
         match error {
@@ -182,36 +256,17 @@ impl Store {
         Ok((Self { readers }, writer))
     }
 
-    /// The next events for `user` after `position`, at most `most`, as they go into a lane.
-    pub(super) async fn missed(
+    /// The next events for `user` after `position`, from at most `limit` rows.
+    pub(super) async fn backlog(
         &self,
         user: i64,
         position: u64,
-        most: usize,
-    ) -> Result<Vec<(u64, Bytes)>, MessagesError> {
-        missed(&self.readers, user, position, most).await
+        limit: usize,
+    ) -> Result<Backlog, MessagesError> {
+        backlog(&self.readers, user, position, limit).await
     }
 
-    /// Makes sure that `user` is in `room`.
-    pub(super) async fn check_member(
-        &self,
-        user: &Party,
-        room: &RoomName,
-    ) -> Result<(), MessagesError> {
-        let mut transaction = self.readers.read().await.map_err(reading)?;
-        let members: Vec<i64> = sqlx::query_scalar("SELECT user FROM members WHERE room = ?")
-            .bind(room.as_str())
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(reading)?;
-        transaction.commit().await.map_err(reading)?;
-        match members {
-            members if members.contains(&user.id) => Ok(()),
-            members if members.is_empty() => Err(MessagesError::NoSuchRoom(room.clone())),
-            _ => Err(MessagesError::NotInRoom(room.clone())),
-        }
-    }
-
+    /// What was said between `user` and `with`, or in the room `with` if the user is in it.
     pub(super) async fn history(
         &self,
         user: &Party,
@@ -222,112 +277,99 @@ impl Store {
     ) -> Result<HistoryReply, MessagesError> {
         let before = integer(before.unwrap_or(i64::MAX as u64));
         // One more than asked for tells whether there is more.
-        let limit = limit.saturating_add(1);
+        let rows = integer(limit.saturating_add(1) as u64);
         let mut transaction = self.readers.read().await.map_err(reading)?;
-        let rows: Vec<Row> = match with {
+        let query = match with {
             To::Room(room) => {
-                let query = format!(
-                    "SELECT {COLUMNS} FROM events WHERE room = ? AND seq < ? \
-                     ORDER BY seq DESC LIMIT ?"
-                );
-                let rows = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(room.as_str());
-                let rows = rows.bind(before).bind(integer(limit as u64));
-                rows.fetch_all(&mut *transaction).await.map_err(reading)?
+                check_member(&mut transaction, user, room).await?;
+                sqlx::query_as(ROOM_HISTORY).bind(room.as_str())
             }
-            To::User(other) => {
-                let query = format!(
-                    "SELECT {COLUMNS} FROM events WHERE kind = 0 AND seq < ?3 AND \
-                     ((sender = ?1 AND receiver = ?2) OR (sender = ?2 AND receiver = ?1)) \
-                     ORDER BY seq DESC LIMIT ?4"
-                );
-                let rows = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(user.id);
-                let rows = rows.bind(other.id).bind(before);
-                let rows = rows.bind(integer(limit as u64));
-                rows.fetch_all(&mut *transaction).await.map_err(reading)?
-            }
+            To::User(other) => sqlx::query_as(DIRECT_HISTORY).bind(user.id).bind(other.id),
         };
+        let rows = query.bind(before).bind(rows).fetch(&mut *transaction);
+        let page = page(rows, limit, budget).await.map_err(reading)?;
         transaction.commit().await.map_err(reading)?;
-        Ok(page(rows, limit - 1, budget))
+        Ok(page)
     }
 }
 
-/// The latest of `rows`, which begin with the last, in the order of `seq`.
-fn page(rows: Vec<Row>, limit: usize, budget: usize) -> HistoryReply {
-    let found = rows.len();
+/// Makes sure that `user` is in `room`.
+async fn check_member(
+    connection: &mut SqliteConnection,
+    user: &Party,
+    room: &RoomName,
+) -> Result<(), MessagesError> {
+    let query = "SELECT EXISTS (SELECT 1 FROM members WHERE room = ?1 AND user = ?2), \
+                 EXISTS (SELECT 1 FROM members WHERE room = ?1)";
+    let found: (bool, bool) = sqlx::query_as(query)
+        .bind(room.as_str())
+        .bind(user.id)
+        .fetch_one(connection)
+        .await
+        .map_err(reading)?;
+    match found {
+        (true, _) => Ok(()),
+        (false, true) => Err(MessagesError::NotInRoom(room.clone())),
+        (false, false) => Err(MessagesError::NoSuchRoom(room.clone())),
+    }
+}
+
+/// The latest of `rows`, which begin with the last, in the order of `seq`. Reads no more of them
+/// than fit.
+async fn page(
+    mut rows: impl Stream<Item = Result<Row, sqlx::Error>> + Unpin,
+    limit: usize,
+    budget: usize,
+) -> Result<HistoryReply, sqlx::Error> {
     let mut left = budget;
     let mut messages = Vec::new();
-    for row in rows.into_iter().take(limit) {
+    let mut more = false;
+    while let Some(row) = rows.try_next().await? {
         let text = serde_json::to_string(&row.body).map_or(0, |text| text.len());
         let size = ENTRY + row.sent_by.len() + row.addressee.len() + text;
-        match left.checked_sub(size) {
-            Some(rest) => left = rest,
-            None if messages.is_empty() => left = 0,
-            None => break,
+        if messages.len() == limit || (size > left && !messages.is_empty()) {
+            more = true;
+            break;
         }
+        left = left.saturating_sub(size);
         messages.push(row.into_message());
     }
     messages.reverse();
-    HistoryReply {
-        more: messages.len() < found,
-        messages,
-    }
+    Ok(HistoryReply { more, messages })
 }
 
-async fn missed(
+async fn backlog(
     connections: &ConnectionPool,
     user: i64,
     position: u64,
-    most: usize,
-) -> Result<Vec<(u64, Bytes)>, MessagesError> {
+    limit: usize,
+) -> Result<Backlog, MessagesError> {
     let mut transaction = connections.read().await.map_err(reading)?;
-    let connection = &mut *transaction;
-    let most_rows = integer(most as u64);
-    let query = format!(
-        "SELECT {COLUMNS} FROM events \
-         WHERE kind = 0 AND receiver = ? AND seq > ? ORDER BY seq LIMIT ?"
-    );
-    let mut rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
+    let rows: Vec<BacklogRow> = sqlx::query_as(BACKLOG)
         .bind(user)
         .bind(integer(position))
-        .bind(most_rows)
-        .fetch_all(&mut *connection)
+        .bind(integer(limit as u64))
+        .fetch_all(&mut *transaction)
         .await
         .map_err(reading)?;
-    let rooms: Vec<(String, i64)> =
-        sqlx::query_as("SELECT room, since FROM members WHERE user = ?")
-            .bind(user)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(reading)?;
-    for (room, since) in rooms {
-        let query = format!(
-            "SELECT {COLUMNS} FROM events WHERE room = ? AND seq > ? AND sender <> ? \
-             ORDER BY seq LIMIT ?"
-        );
-        let said: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
-            .bind(room)
-            .bind(since.max(integer(position)))
-            .bind(user)
-            .bind(most_rows)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(reading)?;
-        rows.extend(said);
-    }
-    let messages = rows.into_iter().map(Row::into_message);
-    let messages = messages.map(|message| (message.seq, Event::Message(message)));
-    let offers = offers::open(connection, user, position, most).await?;
     transaction.commit().await.map_err(reading)?;
-    let offers = offers
-        .into_iter()
-        .map(|offer| (offer.seq, Event::Offer(offer)));
-    let mut events: Vec<_> = messages.chain(offers).collect();
-    events.sort_by_key(|(seq, _)| *seq);
-    events.truncate(most);
-    let events = events.into_iter();
-    Ok(events
-        .map(|(seq, event)| (seq, encode_event(&event)))
-        .collect())
+    let now = Timestamp::now();
+    let is_complete = rows.len() < limit;
+    let mut last = position;
+    let mut events = Vec::with_capacity(rows.len());
+    for row in rows {
+        let seq = row.row.seq();
+        last = last.max(seq);
+        if let Some(event) = row.into_event(user, now) {
+            events.push((seq, encode_event(&event)));
+        }
+    }
+    events.sort_unstable_by_key(|(seq, _)| *seq);
+    Ok(Backlog {
+        events,
+        position: last,
+        is_complete,
+    })
 }
 
 impl Writer {
@@ -381,14 +423,14 @@ impl Writer {
         })
     }
 
-    /// As [`Store::missed`].
-    pub(super) async fn missed(
+    /// As [`Store::backlog`].
+    pub(super) async fn backlog(
         &mut self,
         user: i64,
         position: u64,
-        most: usize,
-    ) -> Result<Vec<(u64, Bytes)>, MessagesError> {
-        missed(&self.connection, user, position, most).await
+        limit: usize,
+    ) -> Result<Backlog, MessagesError> {
+        backlog(&self.connection, user, position, limit).await
     }
 
     /// Drops some of the events from before `oldest`, and of the oldest that are more than `most`.
@@ -575,5 +617,13 @@ pub(super) fn unsigned(number: i64) -> u64 {
 }
 
 pub(super) fn time(microseconds: i64) -> Timestamp {
-    Timestamp::from_microsecond(microseconds).unwrap_or(Timestamp::UNIX_EPOCH)
+    let outermost = if microseconds < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    };
+    Timestamp::from_microsecond(microseconds).unwrap_or(outermost)
 }
+
+#[cfg(test)]
+mod tests;
