@@ -35,8 +35,8 @@ mod watching;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -44,6 +44,7 @@ use self::op::{Op, SessionOp};
 use self::presence::Presence;
 use self::sequencer::Sequencer;
 use self::store::Store;
+use crate::clock::Clock;
 use crate::connection::EventLane;
 use crate::protocol::{HistoryReply, MAX_TEXT, MembersReply, SayReply, WhoReply};
 
@@ -123,7 +124,11 @@ impl Messages {
     /// [`MessagesError::Make`] and [`MessagesError::Database`] if they can not be made, read or
     /// written, or if a later version of haul wrote them.
     pub async fn open(data: &Path) -> Result<Self, MessagesError> {
-        let (store, writer) = Store::open(data).await?;
+        Self::open_with(data, Clock::system()).await
+    }
+
+    async fn open_with(data: &Path, clock: Clock) -> Result<Self, MessagesError> {
+        let (store, writer) = Store::open(data, clock).await?;
         let (ops, waiting) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             store,
@@ -227,7 +232,10 @@ impl Messages {
         since: Option<u64>,
     ) -> Attendance {
         let hears = inbox && lane.is_some();
-        let session = self.shared.presence().enter(user, lane, Timestamp::now());
+        let session = self
+            .shared
+            .presence()
+            .enter(user, lane, self.shared.store.clock.wall());
         if hears {
             let op = Op::Session(
                 session,
@@ -251,17 +259,19 @@ impl Messages {
         self.observer.clone()
     }
 
-    /// Drops messages that were said before `oldest`, and the oldest of those that are more than
-    /// `most`, whether everyone has heard them or not. Says how many.
+    /// Drops messages and offers since which servers have run for longer than `keep`, whether
+    /// everyone has heard them or not. If more than `most` are left, drops the oldest of those who
+    /// have said the most, down to a share that is the same for all: nobody can displace what
+    /// others have said. Says how many.
     ///
     /// # Errors
     /// [`MessagesError::Database`].
-    pub async fn forget(&self, oldest: Timestamp, most: u64) -> Result<u64, MessagesError> {
+    pub async fn forget(&self, keep: Duration, most: u64) -> Result<u64, MessagesError> {
         let mut all = 0;
         loop {
             let dropped = self
                 .shared
-                .ask(|done| Op::Forget { oldest, most, done })
+                .ask(|done| Op::Forget { keep, most, done })
                 .await?;
             if dropped == 0 {
                 return Ok(all);

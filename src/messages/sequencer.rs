@@ -5,18 +5,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, warn};
 
 use super::catch_up::{self, PAGE, Verdict};
 use super::flight::{Ack, Flights, Landing};
-use super::offers::OfferedFile;
 use super::op::{Answer, Op, SessionOp, answer};
 use super::presence::{Changes, Inbox};
 use super::rooms::Rooms;
-use super::store::{Batch, Stored, Writer};
+use super::store::{Batch, Stored, StoredOffer, Writer};
 use super::watches::Change;
 use super::watching::{Ask, Observer, WAITING, Watching};
 use super::{MessagesError, Party, RoomName, Shared, To};
@@ -210,7 +209,7 @@ impl Sequencer {
                     To::User(_) => Ok(()),
                     To::Room(room) => self.rooms.check(&from, room),
                 };
-                let message = allowed.map(|()| self.event(from, to, text, None));
+                let message = allowed.map(|()| self.event(from, to, text));
                 go.store(message, done, permit);
             }
             Op::Offer {
@@ -218,11 +217,22 @@ impl Sequencer {
                 to,
                 offer,
                 file,
+                keep,
                 done,
                 permit,
             } => {
                 let allowed = self.check_offer(&from, &to, go).await;
-                let event = allowed.map(|()| self.event(from, To::User(to), offer, Some(file)));
+                let event = allowed.map(|()| {
+                    let mut event = self.event(from, To::User(to), offer);
+                    let expires = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
+                    let expires = event.time.saturating_add(expires);
+                    event.offer = Some(StoredOffer {
+                        file,
+                        expires: expires.unwrap_or(Timestamp::MAX),
+                        ends: event.uptime.saturating_add(keep),
+                    });
+                    event
+                });
                 go.store(event, done, permit);
             }
             Op::Close { offer, done } => {
@@ -230,8 +240,15 @@ impl Sequencer {
                 go.closing.push(done);
             }
             Op::Expire(done) => {
-                go.batch.expired = Some(Timestamp::now());
-                go.closing.push(done);
+                let uptime = self.writer.uptime();
+                match self.writer.has_expired(uptime).await {
+                    Ok(false) => answer(done, Ok(())),
+                    Ok(true) => {
+                        go.batch.expired = Some(uptime);
+                        go.closing.push(done);
+                    }
+                    Err(error) => answer(done, Err(error)),
+                }
             }
             Op::Join { user, room, done } => match self.rooms.join(&user, &room) {
                 Ok(members) => {
@@ -251,8 +268,8 @@ impl Sequencer {
                 }
                 Err(error) => answer(done, Err(error)),
             },
-            Op::Forget { oldest, most, done } => {
-                answer(done, self.writer.forget(oldest, most).await);
+            Op::Forget { keep, most, done } => {
+                answer(done, self.writer.forget(keep, most).await);
             }
             Op::Settle(settled) => go.settled.push(settled),
             Op::Session(session, op) => self.take_of(session, op, go).await,
@@ -293,14 +310,15 @@ impl Sequencer {
     }
 
     /// An event in the next place.
-    fn event(&mut self, from: Party, to: To, body: String, file: Option<OfferedFile>) -> Stored {
+    fn event(&mut self, from: Party, to: To, body: String) -> Stored {
         Stored {
             seq: self.next(),
             from,
             to,
             body,
-            time: Timestamp::now(),
-            file,
+            time: self.writer.clock.wall(),
+            uptime: self.writer.uptime(),
+            offer: None,
         }
     }
 
@@ -354,7 +372,7 @@ impl Sequencer {
             .batch
             .messages
             .iter()
-            .filter(|event| event.file.is_some())
+            .filter(|event| event.offer.is_some())
         {
             made += usize::from(event.from.id == from.id);
             open += usize::from(event.to == To::User(to.clone()));

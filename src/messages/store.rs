@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _};
@@ -14,6 +15,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::offers::{self, OfferedFile};
 use super::presence::Inbox;
 use super::{MessagesError, Party, RoomName, To};
+use crate::clock::Clock;
 use crate::database::{self, ConnectionPool, OpenError};
 use crate::protocol::{Event, HistoryReply, Message, Offer, encode_event};
 
@@ -24,7 +26,11 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/messages/migrations");
 const READERS: usize = 4;
 
 /// Events that are dropped at a time: what comes meanwhile waits.
-const FORGOTTEN_AT_ONCE: i64 = 500;
+const FORGOTTEN_AT_ONCE: u64 = 500;
+
+/// How often the uptime is kept where nothing else is. A server that is killed has run for so much
+/// less than it did.
+const UPTIME_KEPT_EVERY: Duration = Duration::from_secs(600);
 
 /// JSON of a message in `history` beside its texts, in bytes.
 const ENTRY: usize = 120;
@@ -61,18 +67,33 @@ const DIRECT_HISTORY: &str = "\
     WHERE sender = ?2 AND receiver = ?1 AND ?1 <> ?2 AND kind = 0 AND seq < ?3 \
     ORDER BY seq DESC LIMIT ?4";
 
+const DROP_OLD: &str = "\
+    DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq > 0 ORDER BY seq LIMIT ?1) \
+    AND uptime <= ?2 RETURNING sender";
+
+const DROP_OF_SENDER: &str = "\
+    DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE sender = ?1 ORDER BY seq LIMIT ?2) \
+    RETURNING sender";
+
 /// What reads.
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) readers: ConnectionPool,
+    pub(super) clock: Clock,
 }
 
 /// What writes: one connection, the sequencer's, which is opened anew after a failure.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) connection: ConnectionPool,
-    /// Events in the database.
-    kept: u64,
+    pub(super) clock: Clock,
+    /// When this server began, by the clock, and the uptime then.
+    started: Duration,
+    uptime_before: Duration,
+    /// The uptime that the database knows.
+    kept_uptime: Duration,
+    /// Events in the database, by sender.
+    kept: KeptCounts,
     /// The last event that an earlier server has kept.
     before: u64,
     /// The database knows that the earlier server is gone.
@@ -97,21 +118,33 @@ pub(super) struct Stored {
     /// The text of a message, the identifier of an offer.
     pub(super) body: String,
     pub(super) time: Timestamp,
+    /// The uptime at that time.
+    pub(super) uptime: Duration,
     /// What is offered, if it is an offer.
-    pub(super) file: Option<OfferedFile>,
+    pub(super) offer: Option<StoredOffer>,
+}
+
+/// What a stored offer has beside its event.
+#[derive(Debug, Clone)]
+pub(super) struct StoredOffer {
+    pub(super) file: OfferedFile,
+    /// When the offer ends.
+    pub(super) expires: Timestamp,
+    /// The uptime at which it is removed.
+    pub(super) ends: Duration,
 }
 
 impl Stored {
     /// The event as its receivers get it.
     pub(super) fn event(&self) -> Event {
-        if let Some(file) = &self.file {
+        if let Some(StoredOffer { file, expires, .. }) = &self.offer {
             return Event::Offer(Offer {
                 seq: self.seq,
                 from: self.from.name.to_string(),
                 path: offers::name_of(&file.path),
                 size: file.size,
                 offer: self.body.clone(),
-                expires: file.expires,
+                expires: *expires,
             });
         }
         Event::Message(Message {
@@ -141,8 +174,8 @@ pub(super) struct Batch {
     pub(super) left: Vec<(RoomName, i64)>,
     /// Offers that end.
     pub(super) closed: Vec<String>,
-    /// All offers end whose time is over by then.
-    pub(super) expired: Option<Timestamp>,
+    /// All offers end whose time is over by this uptime.
+    pub(super) expired: Option<Duration>,
     pub(super) inboxes: HashMap<i64, Inbox>,
     /// Places up to here are taken from now on.
     pub(super) reserved: Option<u64>,
@@ -244,16 +277,20 @@ impl From<OpenError> for MessagesError {
 }
 
 impl Store {
-    pub(super) async fn open(data: &Path) -> Result<(Self, Writer), MessagesError> {
+    pub(super) async fn open(data: &Path, clock: Clock) -> Result<(Self, Writer), MessagesError> {
         let (options, _) = database::open(data, "messages.db", &MIGRATIONS).await?;
         let readers = ConnectionPool::new(options.clone(), READERS);
         let writer = Writer {
             connection: ConnectionPool::new(options, 1),
-            kept: 0,
+            clock: clock.clone(),
+            started: Duration::ZERO,
+            uptime_before: Duration::ZERO,
+            kept_uptime: Duration::ZERO,
+            kept: KeptCounts::default(),
             before: 0,
             recovered: false,
         };
-        Ok((Self { readers }, writer))
+        Ok((Self { readers, clock }, writer))
     }
 
     /// The next events for `user` after `position`, from at most `limit` rows.
@@ -263,7 +300,8 @@ impl Store {
         position: u64,
         limit: usize,
     ) -> Result<Backlog, MessagesError> {
-        backlog(&self.readers, user, position, limit).await
+        let now = self.clock.wall();
+        backlog(&self.readers, user, position, limit, now).await
     }
 
     /// What was said between `user` and `with`, or in the room `with` if the user is in it.
@@ -343,6 +381,7 @@ async fn backlog(
     user: i64,
     position: u64,
     limit: usize,
+    now: Timestamp,
 ) -> Result<Backlog, MessagesError> {
     let mut transaction = connections.read().await.map_err(reading)?;
     let rows: Vec<BacklogRow> = sqlx::query_as(BACKLOG)
@@ -353,7 +392,6 @@ async fn backlog(
         .await
         .map_err(reading)?;
     transaction.commit().await.map_err(reading)?;
-    let now = Timestamp::now();
     let is_complete = rows.len() < limit;
     let mut last = position;
     let mut events = Vec::with_capacity(rows.len());
@@ -377,17 +415,32 @@ impl Writer {
     /// the disk may be full.
     pub(super) async fn look(&mut self) -> Result<u64, MessagesError> {
         let mut transaction = self.connection.read().await.map_err(reading)?;
-        let (reserved, kept, last): (i64, i64, i64) = sqlx::query_as(
-            "SELECT (SELECT reserved FROM counter), (SELECT COUNT(*) FROM events), \
-             (SELECT COALESCE(MAX(seq), 0) FROM events)",
+        let (reserved, uptime, last, last_uptime): (i64, i64, i64, i64) = sqlx::query_as(
+            "SELECT reserved, counter.uptime, COALESCE(seq, 0), COALESCE(events.uptime, 0) \
+             FROM counter LEFT JOIN events ON seq = (SELECT MAX(seq) FROM events)",
         )
         .fetch_one(&mut *transaction)
         .await
         .map_err(reading)?;
+        let kept: Vec<(i64, i64)> =
+            sqlx::query_as("SELECT sender, COUNT(*) FROM events GROUP BY sender")
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(reading)?;
         transaction.commit().await.map_err(reading)?;
-        self.kept = unsigned(kept);
+        for (sender, events) in kept {
+            self.kept.add(sender, unsigned(events));
+        }
         self.before = unsigned(last);
+        self.kept_uptime = Duration::from_millis(unsigned(uptime.max(last_uptime)));
+        self.uptime_before = self.kept_uptime;
+        self.started = self.clock.elapsed();
         Ok(unsigned(reserved))
+    }
+
+    /// How long servers have run on this database.
+    pub(super) fn uptime(&self) -> Duration {
+        self.uptime_before + self.clock.elapsed().saturating_sub(self.started)
     }
 
     /// Who is in which room.
@@ -430,60 +483,154 @@ impl Writer {
         position: u64,
         limit: usize,
     ) -> Result<Backlog, MessagesError> {
-        backlog(&self.connection, user, position, limit).await
+        let now = self.clock.wall();
+        backlog(&self.connection, user, position, limit, now).await
     }
 
-    /// Drops some of the events from before `oldest`, and of the oldest that are more than `most`.
-    /// Says how many, 0 if there are none.
-    pub(super) async fn forget(
-        &mut self,
-        oldest: Timestamp,
-        most: u64,
-    ) -> Result<u64, MessagesError> {
+    /// Drops some of the events that are older than `keep`, and of the oldest of those who have more
+    /// than their share of `most`. Says how many, 0 if there are none.
+    pub(super) async fn forget(&mut self, keep: Duration, most: u64) -> Result<u64, MessagesError> {
+        let uptime = self.uptime();
         let mut transaction = self.connection.write().await.map_err(storing)?;
-        // They came in the order of their places, so only the first ones are looked at.
-        let old: i64 = sqlx::query_scalar(
-            "SELECT COUNT(*) FROM (SELECT time FROM events ORDER BY seq LIMIT ?) WHERE time < ?",
-        )
-        .bind(FORGOTTEN_AT_ONCE)
-        .bind(oldest.as_microsecond())
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(reading)?;
-        if self.kept > most {
-            // Offers that have ended are among those that were counted.
-            let kept: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM events")
-                .fetch_one(&mut *transaction)
-                .await
-                .map_err(reading)?;
-            self.kept = unsigned(kept);
+        let mut dropped = match uptime.checked_sub(keep) {
+            Some(oldest) => drop_old(&mut transaction, oldest).await.map_err(storing)?,
+            None => Vec::new(),
+        };
+        if dropped.is_empty() {
+            for (sender, surplus) in self.kept.surplus(most) {
+                let left = FORGOTTEN_AT_ONCE - dropped.len() as u64;
+                let surplus = surplus.min(left);
+                let said = drop_of(&mut transaction, sender, surplus).await;
+                dropped.extend(said.map_err(storing)?);
+            }
         }
-        let surplus = integer(self.kept.saturating_sub(most));
-        let dropped = sqlx::query(
-            "DELETE FROM events WHERE seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?)",
-        )
-        .bind(old.max(surplus).min(FORGOTTEN_AT_ONCE))
-        .execute(&mut *transaction)
-        .await
-        .map_err(storing)?;
+        let is_due = uptime.saturating_sub(self.kept_uptime) >= UPTIME_KEPT_EVERY;
+        if is_due {
+            keep_uptime(&mut transaction, uptime)
+                .await
+                .map_err(storing)?;
+        }
         transaction.commit().await.map_err(storing)?;
-        self.kept -= dropped.rows_affected().min(self.kept);
-        Ok(dropped.rows_affected())
+        if is_due {
+            self.kept_uptime = uptime;
+        }
+        for sender in &dropped {
+            self.kept.remove(*sender);
+        }
+        Ok(dropped.len() as u64)
     }
 
     /// Keeps all of it or nothing; what is kept survives a power cut.
     pub(super) async fn commit(&mut self, batch: &Batch) -> Result<(), MessagesError> {
+        let uptime = self.uptime();
         let mut transaction = self.connection.write().await.map_err(storing)?;
         if !self.recovered {
             let ended = end_earlier_server(&mut transaction, self.before).await;
             ended.map_err(storing)?;
         }
-        write(&mut transaction, batch).await.map_err(storing)?;
+        let ended = write(&mut transaction, batch).await.map_err(storing)?;
+        if batch.reserved.is_some() {
+            keep_uptime(&mut transaction, uptime)
+                .await
+                .map_err(storing)?;
+        }
         transaction.commit().await.map_err(storing)?;
         self.recovered = true;
-        self.kept += batch.messages.len() as u64;
+        if batch.reserved.is_some() {
+            self.kept_uptime = uptime;
+        }
+        for message in &batch.messages {
+            self.kept.add(message.from.id, 1);
+        }
+        for sender in ended {
+            self.kept.remove(sender);
+        }
         Ok(())
     }
+}
+
+/// How many events of each sender are in the database.
+#[derive(Debug, Default)]
+struct KeptCounts {
+    of: HashMap<i64, u64>,
+    total: u64,
+}
+
+impl KeptCounts {
+    fn add(&mut self, sender: i64, events: u64) {
+        *self.of.entry(sender).or_default() += events;
+        self.total += events;
+    }
+
+    fn remove(&mut self, sender: i64) {
+        if let Some(events) = self.of.get_mut(&sender) {
+            *events -= 1;
+            self.total -= 1;
+            if *events == 0 {
+                self.of.remove(&sender);
+            }
+        }
+    }
+
+    /// Who has more than the share of `most` that is the same for all, and by how much: an event
+    /// goes only because of what its own sender has said.
+    fn surplus(&self, most: u64) -> Vec<(i64, u64)> {
+        if self.total <= most {
+            return Vec::new();
+        }
+        let mut counts: Vec<_> = self.of.values().copied().collect();
+        counts.sort_unstable();
+        let (mut left, mut share) = (most, 0);
+        for (number, count) in counts.iter().enumerate() {
+            let senders = (counts.len() - number) as u64;
+            share = left / senders;
+            if *count > share {
+                break;
+            }
+            left -= count;
+        }
+        let above = self.of.iter().filter(|(_, count)| **count > share);
+        above
+            .map(|(sender, count)| (*sender, count - share))
+            .collect()
+    }
+}
+
+/// Drops the first events, a bounded number, as far as they were stored by this uptime; returns their
+/// senders. Events are stored in the order of their places.
+async fn drop_old(
+    connection: &mut SqliteConnection,
+    oldest: Duration,
+) -> Result<Vec<i64>, sqlx::Error> {
+    sqlx::query_scalar(DROP_OLD)
+        .bind(integer(FORGOTTEN_AT_ONCE))
+        .bind(milliseconds(oldest))
+        .fetch_all(connection)
+        .await
+}
+
+/// Drops the first events of a sender, and returns the sender for each.
+async fn drop_of(
+    connection: &mut SqliteConnection,
+    sender: i64,
+    events: u64,
+) -> Result<Vec<i64>, sqlx::Error> {
+    sqlx::query_scalar(DROP_OF_SENDER)
+        .bind(sender)
+        .bind(integer(events))
+        .fetch_all(connection)
+        .await
+}
+
+async fn keep_uptime(
+    connection: &mut SqliteConnection,
+    uptime: Duration,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE counter SET uptime = ?")
+        .bind(milliseconds(uptime))
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Who was told everything as it was stored has been told all that a server that is gone has kept.
@@ -498,11 +645,12 @@ async fn end_earlier_server(
     Ok(())
 }
 
-async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
+/// Returns who has made the offers that ended.
+async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<Vec<i64>, sqlx::Error> {
     if !batch.messages.is_empty() {
         write_messages(connection, &batch.messages).await?;
     }
-    offers::write(connection, batch).await?;
+    let ended = offers::write(connection, batch).await?;
     for (room, user, since) in &batch.joined {
         sqlx::query("INSERT OR IGNORE INTO members VALUES (?, ?, ?, ?)")
             .bind(room.as_str())
@@ -533,7 +681,7 @@ async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), s
             .execute(&mut *connection)
             .await?;
     }
-    Ok(())
+    Ok(ended)
 }
 
 /// All in one statement: it is the statements that cost, not the rows.
@@ -551,6 +699,7 @@ async fn write_messages(
         &'a str,
         i64,
         u8,
+        i64,
     );
     let rows: Vec<Values<'_>> = messages
         .iter()
@@ -565,7 +714,8 @@ async fn write_messages(
                 to,
                 body,
                 time,
-                file,
+                uptime,
+                offer,
             } = message;
             let time = time.as_microsecond();
             (
@@ -577,14 +727,15 @@ async fn write_messages(
                 to.as_str(),
                 &**body,
                 time,
-                u8::from(file.is_some()),
+                u8::from(offer.is_some()),
+                milliseconds(*uptime),
             )
         })
         .collect();
     let json = serde_json::to_string(&rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query(
         "INSERT INTO events SELECT value ->> 0, value ->> 8, value ->> 1, value ->> 2, value ->> 3, \
-         value ->> 4, value ->> 5, value ->> 6, value ->> 7 FROM json_each(?)",
+         value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 9 FROM json_each(?)",
     )
     .bind(json)
     .execute(&mut *connection)
@@ -610,6 +761,10 @@ fn storing(source: sqlx::Error) -> MessagesError {
 /// A number as `SQLite` keeps it; there are no larger ones on the wire.
 pub(super) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 pub(super) fn unsigned(number: i64) -> u64 {

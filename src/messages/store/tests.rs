@@ -8,6 +8,25 @@ fn user(id: i64) -> Party {
     Party { id, name }
 }
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+async fn open(directory: &tempfile::TempDir, clock: &Clock) -> Messages {
+    let messages = Messages::open_with(directory.path(), clock.clone()).await;
+    messages.expect("messages")
+}
+
+/// The texts that are kept of what was said to a user, and the offers.
+async fn kept(messages: &Messages, id: i64) -> Vec<String> {
+    let backlog = messages.shared.store.backlog(id, 0, 1000).await;
+    let events = backlog.expect("readable").events.into_iter();
+    let events = events.map(|(_, json)| match serde_json::from_slice(&json) {
+        Ok(Event::Message(message)) => message.text,
+        Ok(Event::Offer(offer)) => offer.path,
+        other => panic!("{other:?}"),
+    });
+    events.collect()
+}
+
 async fn messages() -> (tempfile::TempDir, Messages) {
     let directory = tempfile::tempdir().expect("a directory");
     let messages = Messages::open(directory.path()).await.expect("messages");
@@ -35,7 +54,24 @@ async fn plan(messages: &Messages, query: &str) -> Vec<String> {
 async fn no_query_scans_a_table_or_sorts_a_conversation() {
     let (_directory, messages) = messages().await;
     let tables = ["events", "offers", "members", "inboxes", "said", "e", "o"];
-    for query in [ROOM_HISTORY, DIRECT_HISTORY, BACKLOG] {
+    let claim = format!("{} WHERE offer = ?1", offers::SELECT);
+    let open = format!(
+        "{} WHERE offered_to = ? AND expires > ? ORDER BY event",
+        offers::SELECT
+    );
+    for query in [
+        ROOM_HISTORY,
+        DIRECT_HISTORY,
+        BACKLOG,
+        DROP_OLD,
+        DROP_OF_SENDER,
+        offers::CLOSE,
+        offers::EXPIRE,
+        offers::HAS_EXPIRED,
+        offers::OPEN_OFFERS,
+        &claim,
+        &open,
+    ] {
         let plan = plan(&messages, query).await;
         for table in tables {
             let scan = format!("SCAN {table}");
@@ -132,4 +168,117 @@ async fn the_history_of_a_user_with_themselves_has_each_message_once() {
     assert_eq!(history(1).await, (vec!["note".to_owned()], false));
     let both = vec!["to you".to_owned(), "to me".to_owned()];
     assert_eq!(history(2).await, (both, false));
+}
+
+#[tokio::test]
+async fn nothing_is_dropped_because_the_wall_clock_is_wrong() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Clock::manual();
+    let messages = open(&directory, &clock).await;
+    let right = clock.wall();
+    for (number, wall) in ["1970-01-01T00:00:00Z", "2099-01-01T00:00:00Z"]
+        .into_iter()
+        .enumerate()
+    {
+        clock.set_wall(wall.parse().expect("a time"));
+        say(&messages, 2, To::User(user(1)), &format!("wrong {number}")).await;
+        assert_eq!(messages.forget(90 * DAY, 1000).await.expect("readable"), 0);
+        clock.set_wall(right);
+        say(&messages, 2, To::User(user(1)), &format!("right {number}")).await;
+        for _ in 0..3 {
+            clock.advance(DAY);
+            assert_eq!(messages.forget(90 * DAY, 1000).await.expect("readable"), 0);
+        }
+    }
+    let all = ["wrong 0", "right 0", "wrong 1", "right 1"];
+    assert_eq!(kept(&messages, 1).await, all);
+    clock.advance(85 * DAY);
+    assert_eq!(messages.forget(90 * DAY, 1000).await.expect("dropped"), 2);
+    assert_eq!(kept(&messages, 1).await, all[2..]);
+}
+
+#[tokio::test]
+async fn an_age_goes_on_where_an_earlier_server_ended() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Clock::manual();
+    let messages = open(&directory, &clock).await;
+    say(&messages, 2, To::User(user(1)), "old").await;
+    let offering = messages.offer(user(2), user(1), file(), 7 * DAY).await;
+    offering.expect("made").1.done().await.expect("stored");
+    clock.advance(6 * DAY);
+    assert_eq!(messages.forget(10 * DAY, 1000).await.expect("readable"), 0);
+    messages.expire_offers().await.expect("readable");
+    drop(messages);
+    // Another boot: the clock begins anew, and the time in between does not count.
+    let clock = Clock::manual();
+    clock.set_wall("2099-01-01T00:00:00Z".parse().expect("a time"));
+    let messages = open(&directory, &clock).await;
+    assert_eq!(messages.forget(10 * DAY, 1000).await.expect("readable"), 0);
+    messages.expire_offers().await.expect("readable");
+    clock.set_wall("2026-03-07T12:00:00Z".parse().expect("a time"));
+    assert_eq!(kept(&messages, 1).await, ["old", "a b"]);
+    clock.advance(DAY);
+    messages.expire_offers().await.expect("removed");
+    assert_eq!(kept(&messages, 1).await, ["old"]);
+    clock.advance(3 * DAY);
+    assert_eq!(messages.forget(10 * DAY, 1000).await.expect("dropped"), 1);
+}
+
+fn file() -> OfferedFile {
+    OfferedFile {
+        path: "/secret/a b".into(),
+        version: "1".into(),
+        size: 7,
+    }
+}
+
+#[tokio::test]
+async fn nobody_displaces_what_others_have_said() {
+    let (_directory, messages) = messages().await;
+    for text in ["one", "two", "three"] {
+        say(&messages, 2, To::User(user(1)), text).await;
+    }
+    for number in 0..50 {
+        say(&messages, 3, To::User(user(1)), &number.to_string()).await;
+    }
+    let dropped = messages.forget(DAY, 20).await.expect("dropped");
+    assert_eq!(dropped, 33);
+    let kept = kept(&messages, 1).await;
+    assert_eq!(kept[..4], ["one", "two", "three", "33"]);
+    assert_eq!(kept.len(), 20);
+}
+
+#[tokio::test]
+async fn an_offer_that_is_dropped_is_no_longer_open() {
+    let (_directory, messages) = messages().await;
+    let offering = messages.offer(user(2), user(1), file(), DAY).await;
+    let (offer, stored) = offering.expect("made");
+    stored.done().await.expect("stored");
+    for _ in 0..3 {
+        say(&messages, 2, To::User(user(1)), "later").await;
+    }
+    assert_eq!(messages.forget(DAY, 2).await.expect("dropped"), 2);
+    let claimed = messages.claim_to_accept(1, &offer).await;
+    assert!(matches!(claimed, Err(MessagesError::NoSuchOffer)));
+    let open = messages.offers(1, 1 << 16).await.expect("readable");
+    assert!(open.offers.is_empty());
+    assert_eq!(kept(&messages, 1).await, ["later", "later"]);
+}
+
+#[test]
+fn shares_are_equal_and_what_is_below_is_left_to_others() {
+    let mut counts = KeptCounts::default();
+    for (sender, events) in [(1, 10), (2, 50), (3, 100), (4, 3)] {
+        counts.add(sender, events);
+    }
+    let surplus = |most| {
+        let mut surplus = counts.surplus(most);
+        surplus.sort_unstable();
+        surplus
+    };
+    assert_eq!(surplus(163), []);
+    assert_eq!(surplus(162), [(3, 1)]);
+    assert_eq!(surplus(93), [(2, 10), (3, 60)]);
+    assert_eq!(surplus(13), [(1, 7), (2, 47), (3, 97)]);
+    assert_eq!(surplus(0), [(1, 10), (2, 50), (3, 100), (4, 3)]);
 }
