@@ -21,6 +21,7 @@
 //! path, and the last ones are remembered, but never kept.
 
 mod catch_up;
+mod epochs;
 mod flight;
 mod offers;
 mod op;
@@ -34,12 +35,14 @@ mod watching;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::epochs::Epochs;
 use self::op::{Op, SessionOp};
 use self::presence::Presence;
 use self::sequencer::Sequencer;
@@ -94,6 +97,9 @@ struct Shared {
     permits: Arc<Semaphore>,
     /// Offers that somebody is just answering.
     claimed: Mutex<HashSet<String>>,
+    /// The last attempt to store something has failed.
+    is_failing: AtomicBool,
+    epochs: Epochs,
 }
 
 impl Shared {
@@ -128,7 +134,8 @@ impl Messages {
     }
 
     async fn open_with(data: &Path, clock: Clock) -> Result<Self, MessagesError> {
-        let (store, writer) = Store::open(data, clock).await?;
+        let (store, mut writer) = Store::open(data, clock).await?;
+        let (last, begun) = writer.look().await?;
         let (ops, waiting) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             store,
@@ -136,8 +143,10 @@ impl Messages {
             ops,
             permits: Arc::new(Semaphore::new(WAITING)),
             claimed: Mutex::default(),
+            is_failing: AtomicBool::new(false),
+            epochs: Epochs::begin(begun, last)?,
         });
-        let (observer, sequencer) = Sequencer::start(&shared, writer, waiting).await?;
+        let (observer, sequencer) = Sequencer::start(&shared, writer, last, waiting).await?;
         Ok(Self {
             shared,
             observer,
@@ -222,7 +231,7 @@ impl Messages {
 
     /// Counts a session of `user` among those who are connected until the returned value is
     /// dropped. With a `lane` it may watch, and with `inbox` it is sent what the user has not been
-    /// told yet, then everything as it comes; `since` says what it has already.
+    /// told yet, then everything as it comes; `since` says what it has already, 0 for nothing.
     #[must_use]
     pub fn attend(
         &self,
@@ -278,6 +287,25 @@ impl Messages {
             }
             all += dropped;
         }
+    }
+
+    /// Whether nothing can be stored at the moment. The sequencer tries again each second.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.shared.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// The epoch of this server: a `seq` that a client brings back goes with the one it is of.
+    #[must_use]
+    pub fn epoch(&self) -> &str {
+        self.shared.epochs.current()
+    }
+
+    /// Whether the place `seq` of `epoch` was given out here, so that what comes after it is all
+    /// that a client lacks which has that.
+    #[must_use]
+    pub fn has_given(&self, seq: u64, epoch: Option<&str>) -> bool {
+        self.shared.epochs.has_given(seq, epoch)
     }
 
     /// Messages that wait to be stored.

@@ -12,8 +12,10 @@ use sqlx::FromRow;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnection;
 
+use super::epochs;
 use super::offers::{self, OfferedFile};
 use super::presence::Inbox;
+use super::rooms::Members;
 use super::{MessagesError, Party, RoomName, To};
 use crate::clock::Clock;
 use crate::database::{self, ConnectionPool, OpenError};
@@ -96,8 +98,16 @@ pub(super) struct Writer {
     kept: KeptCounts,
     /// The last event that an earlier server has kept.
     before: u64,
-    /// The database knows that the earlier server is gone.
-    recovered: bool,
+    /// What the database does not know yet: that another server has begun.
+    begins: Option<Beginning>,
+}
+
+/// A server begins.
+#[derive(Debug)]
+struct Beginning {
+    epoch: String,
+    /// The places up to here were given out before.
+    after: u64,
 }
 
 /// Copies the messages of the data directory `data`, as they are at one moment, into the new file
@@ -120,6 +130,8 @@ pub(super) struct Stored {
     pub(super) time: Timestamp,
     /// The uptime at that time.
     pub(super) uptime: Duration,
+    /// Who was in the room when it was said, if it was said in one.
+    pub(super) members: Option<Members>,
     /// What is offered, if it is an offer.
     pub(super) offer: Option<StoredOffer>,
 }
@@ -170,6 +182,7 @@ impl To {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) messages: Vec<Stored>,
+    /// After those who left: nobody leaves whom this has.
     pub(super) joined: Vec<(RoomName, Party, u64)>,
     pub(super) left: Vec<(RoomName, i64)>,
     /// Offers that end.
@@ -182,12 +195,6 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Whether something is said in `room`.
-    pub(super) fn speaks_in(&self, room: &RoomName) -> bool {
-        let mut said = self.messages.iter();
-        said.any(|message| matches!(&message.to, To::Room(to) if to == room))
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
             && self.joined.is_empty()
@@ -288,7 +295,7 @@ impl Store {
             kept_uptime: Duration::ZERO,
             kept: KeptCounts::default(),
             before: 0,
-            recovered: false,
+            begins: None,
         };
         Ok((Self { readers, clock }, writer))
     }
@@ -411,9 +418,9 @@ async fn backlog(
 }
 
 impl Writer {
-    /// Looks at what an earlier server has left; says which places are taken. Nothing is written:
-    /// the disk may be full.
-    pub(super) async fn look(&mut self) -> Result<u64, MessagesError> {
+    /// Looks at what an earlier server has left; says which places are taken, and which epochs have
+    /// begun after which places. Nothing is written: the disk may be full.
+    pub(super) async fn look(&mut self) -> Result<(u64, Vec<(String, u64)>), MessagesError> {
         let mut transaction = self.connection.read().await.map_err(reading)?;
         let (reserved, uptime, last, last_uptime): (i64, i64, i64, i64) = sqlx::query_as(
             "SELECT reserved, counter.uptime, COALESCE(seq, 0), COALESCE(events.uptime, 0) \
@@ -427,6 +434,11 @@ impl Writer {
                 .fetch_all(&mut *transaction)
                 .await
                 .map_err(reading)?;
+        let epochs: Vec<(String, i64)> =
+            sqlx::query_as("SELECT epoch, after FROM epochs ORDER BY number")
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(reading)?;
         transaction.commit().await.map_err(reading)?;
         for (sender, events) in kept {
             self.kept.add(sender, unsigned(events));
@@ -435,7 +447,15 @@ impl Writer {
         self.kept_uptime = Duration::from_millis(unsigned(uptime.max(last_uptime)));
         self.uptime_before = self.kept_uptime;
         self.started = self.clock.elapsed();
-        Ok(unsigned(reserved))
+        let epochs = epochs.into_iter();
+        let epochs = epochs.map(|(epoch, after)| (epoch, unsigned(after)));
+        Ok((unsigned(reserved), epochs.collect()))
+    }
+
+    /// Has the next commit begin an epoch.
+    pub(super) fn begin(&mut self, epoch: &str, after: u64) {
+        let epoch = epoch.to_owned();
+        self.begins = Some(Beginning { epoch, after });
     }
 
     /// How long servers have run on this database.
@@ -524,9 +544,9 @@ impl Writer {
     pub(super) async fn commit(&mut self, batch: &Batch) -> Result<(), MessagesError> {
         let uptime = self.uptime();
         let mut transaction = self.connection.write().await.map_err(storing)?;
-        if !self.recovered {
-            let ended = end_earlier_server(&mut transaction, self.before).await;
-            ended.map_err(storing)?;
+        if let Some(beginning) = &self.begins {
+            let begun = begin(&mut transaction, beginning, self.before).await;
+            begun.map_err(storing)?;
         }
         let ended = write(&mut transaction, batch).await.map_err(storing)?;
         if batch.reserved.is_some() {
@@ -535,7 +555,7 @@ impl Writer {
                 .map_err(storing)?;
         }
         transaction.commit().await.map_err(storing)?;
-        self.recovered = true;
+        self.begins = None;
         if batch.reserved.is_some() {
             self.kept_uptime = uptime;
         }
@@ -633,13 +653,24 @@ async fn keep_uptime(
     Ok(())
 }
 
-/// Who was told everything as it was stored has been told all that a server that is gone has kept.
-async fn end_earlier_server(
+/// Begins an epoch. Who was told everything as it was stored has been told all that a server that is
+/// gone has kept.
+async fn begin(
     connection: &mut SqliteConnection,
+    beginning: &Beginning,
     before: u64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE inboxes SET live = FALSE, told = MAX(told, ?) WHERE live")
         .bind(integer(before))
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("INSERT INTO epochs (epoch, after) VALUES (?, ?)")
+        .bind(&beginning.epoch)
+        .bind(integer(beginning.after))
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM epochs WHERE number <= (SELECT MAX(number) FROM epochs) - ?")
+        .bind(epochs::REMEMBERED)
         .execute(&mut *connection)
         .await?;
     Ok(())
@@ -651,19 +682,19 @@ async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<Vec<i
         write_messages(connection, &batch.messages).await?;
     }
     let ended = offers::write(connection, batch).await?;
+    for (room, user) in &batch.left {
+        sqlx::query("DELETE FROM members WHERE room = ? AND user = ?")
+            .bind(room.as_str())
+            .bind(user)
+            .execute(&mut *connection)
+            .await?;
+    }
     for (room, user, since) in &batch.joined {
         sqlx::query("INSERT OR IGNORE INTO members VALUES (?, ?, ?, ?)")
             .bind(room.as_str())
             .bind(user.id)
             .bind(&*user.name)
             .bind(integer(*since))
-            .execute(&mut *connection)
-            .await?;
-    }
-    for (room, user) in &batch.left {
-        sqlx::query("DELETE FROM members WHERE room = ? AND user = ?")
-            .bind(room.as_str())
-            .bind(user)
             .execute(&mut *connection)
             .await?;
     }
@@ -715,6 +746,7 @@ async fn write_messages(
                 body,
                 time,
                 uptime,
+                members: _,
                 offer,
             } = message;
             let time = time.as_microsecond();

@@ -282,3 +282,146 @@ fn shares_are_equal_and_what_is_below_is_left_to_others() {
     assert_eq!(surplus(13), [(1, 7), (2, 47), (3, 97)]);
     assert_eq!(surplus(0), [(1, 10), (2, 50), (3, 100), (4, 3)]);
 }
+
+/// Has every change of the database fail as on a full disk: SQLite rolls back by itself.
+async fn fill(directory: &tempfile::TempDir) {
+    execute(
+        directory,
+        "CREATE TRIGGER full_events BEFORE INSERT ON events \
+         BEGIN SELECT RAISE(ROLLBACK, 'the disk is full'); END; \
+         CREATE TRIGGER full_members BEFORE INSERT ON members \
+         BEGIN SELECT RAISE(ROLLBACK, 'the disk is full'); END; \
+         CREATE TRIGGER full_left BEFORE DELETE ON members \
+         BEGIN SELECT RAISE(ROLLBACK, 'the disk is full'); END; \
+         CREATE TRIGGER full_inboxes BEFORE INSERT ON inboxes \
+         BEGIN SELECT RAISE(ROLLBACK, 'the disk is full'); END; \
+         CREATE TRIGGER full_counter BEFORE UPDATE ON counter \
+         BEGIN SELECT RAISE(ROLLBACK, 'the disk is full'); END",
+    )
+    .await;
+}
+
+/// Makes room again.
+async fn empty(directory: &tempfile::TempDir) {
+    execute(
+        directory,
+        "DROP TRIGGER full_events; DROP TRIGGER full_members; DROP TRIGGER full_left; \
+         DROP TRIGGER full_inboxes; DROP TRIGGER full_counter",
+    )
+    .await;
+}
+
+async fn execute(directory: &tempfile::TempDir, statements: &'static str) {
+    let file = directory.path().join("messages.db");
+    let mut connection = database::connect(&file).await.expect("opens");
+    let done = sqlx::raw_sql(statements).execute(&mut connection).await;
+    done.expect("done");
+}
+
+#[tokio::test]
+async fn messages_go_on_after_a_disk_was_full_without_a_restart() {
+    let (directory, messages) = messages().await;
+    let room: RoomName = "#ops".parse().expect("a room");
+    for id in [1, 2] {
+        let joined = messages.join(user(id), room.clone()).await;
+        joined.expect("room for two");
+    }
+    fill(&directory).await;
+    for _ in 0..3 {
+        let said = messages
+            .say(user(1), To::User(user(2)), "lost".into())
+            .await;
+        said.expect("a text").done().await.expect_err("full");
+        let joined = messages.join(user(3), room.clone()).await;
+        joined.expect_err("full");
+        let left = messages.leave(user(2), room.clone()).await;
+        left.expect_err("full");
+        let offering = messages.offer(user(1), user(2), file(), DAY).await;
+        offering.expect("random").1.done().await.expect_err("full");
+        assert!(messages.is_failing());
+    }
+    // Who could not join is not in the room, and who could not leave still is.
+    let said = messages.say(user(3), To::Room(room.clone()), "hello".into());
+    let refused = said.await.expect("a text").done().await;
+    assert!(matches!(refused, Err(MessagesError::NotInRoom(_))));
+    empty(&directory).await;
+    say(&messages, 1, To::User(user(2)), "heard").await;
+    assert!(!messages.is_failing());
+    say(&messages, 1, To::Room(room.clone()), "heard too").await;
+    let joined = messages.join(user(3), room).await.expect("joined");
+    assert_eq!(joined.members, ["user1", "user2", "user3"]);
+    let offering = messages.offer(user(1), user(2), file(), DAY).await;
+    offering.expect("random").1.done().await.expect("stored");
+    assert_eq!(kept(&messages, 2).await, ["heard", "heard too", "a b"]);
+    assert_eq!(kept(&messages, 3).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn messages_that_cannot_be_stored_are_tried_again_though_nobody_says_more() {
+    let (directory, messages) = messages().await;
+    fill(&directory).await;
+    let said = messages
+        .say(user(1), To::User(user(2)), "lost".into())
+        .await;
+    said.expect("a text").done().await.expect_err("full");
+    assert!(messages.is_failing());
+    empty(&directory).await;
+    while messages.is_failing() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_and_joins_at_once_hears_nothing_that_was_said_in_between() {
+    let (_directory, messages) = messages().await;
+    let room: RoomName = "#ops".parse().expect("a room");
+    for id in [1, 2] {
+        let joined = messages.join(user(id), room.clone()).await;
+        joined.expect("room for two");
+    }
+    // All of it is stored in one batch.
+    let leaving = messages.leave(user(1), room.clone());
+    let saying = async {
+        let said = messages.say(user(2), To::Room(room.clone()), "gone?".into());
+        said.await.expect("a text").done().await.expect("stored")
+    };
+    let joining = messages.join(user(1), room.clone());
+    let later = async {
+        let said = messages.say(user(2), To::Room(room.clone()), "back!".into());
+        said.await.expect("a text").done().await.expect("stored")
+    };
+    let (left, _, joined, _) = tokio::join!(leaving, saying, joining, later);
+    left.expect("left");
+    joined.expect("joined");
+    assert_eq!(kept(&messages, 1).await, ["back!"]);
+}
+
+#[tokio::test]
+async fn a_place_that_a_restored_database_did_not_give_out_is_not_known_to_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Clock::manual();
+    let messages = open(&directory, &clock).await;
+    let first = messages.epoch().to_owned();
+    let early = say(&messages, 1, To::User(user(2)), "early").await;
+    let backup = tempfile::tempdir().expect("a directory");
+    let to = backup.path().join("messages.db");
+    copy(directory.path(), &to).await.expect("copied");
+    drop(messages);
+    let messages = open(&directory, &clock).await;
+    let second = messages.epoch().to_owned();
+    let late = say(&messages, 1, To::User(user(2)), "late").await;
+    for (seq, epoch) in [(early, &first), (early, &second), (late, &second)] {
+        assert!(messages.has_given(seq, Some(epoch)));
+    }
+    assert!(!messages.has_given(late, Some(&first)));
+    drop(messages);
+    let restored = open(&backup, &clock).await;
+    assert!(restored.has_given(early, Some(&first)));
+    for (seq, epoch) in [(late, &first), (late, &second), (early, &second)] {
+        assert!(!restored.has_given(seq, Some(epoch)));
+    }
+    // What it says itself comes after all that it may have given out before.
+    let again = say(&restored, 1, To::User(user(2)), "again").await;
+    assert!(restored.has_given(again, Some(restored.epoch())));
+    assert!(again > early);
+}
