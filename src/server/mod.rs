@@ -434,6 +434,11 @@ impl Server {
         &self.shared.store
     }
 
+    /// The messages that it serves.
+    pub(crate) fn messages(&self) -> &Messages {
+        &self.shared.messages
+    }
+
     /// Whether the disk has failed to keep something since the start. What was acknowledged is
     /// safe; the disk wants looking at.
     #[must_use]

@@ -83,17 +83,26 @@ pub(super) struct Kept {
 /// How long ago something was, by a clock that nobody sets.
 #[derive(Debug, Clone, Copy)]
 struct Age {
+    /// When an earlier server has kept it, until it is known how long ago that was.
+    at: Option<Timestamp>,
     before: Duration,
     since: Instant,
 }
 
 impl Age {
-    /// The clock on the wall is asked once, for what was there before this server.
-    fn of(at: Timestamp) -> Self {
-        let before = Timestamp::now().duration_since(at);
+    fn of(at: Option<Timestamp>) -> Self {
         Self {
-            before: Duration::try_from(before).unwrap_or_default(),
+            at,
+            before: Duration::ZERO,
             since: Instant::now(),
+        }
+    }
+
+    /// The time of day is known for sure.
+    fn know(&mut self, now: Timestamp) {
+        if let Some(at) = self.at.take() {
+            let all = Duration::try_from(now.duration_since(at)).unwrap_or_default();
+            self.before = all.saturating_sub(self.since.elapsed());
         }
     }
 
@@ -103,12 +112,12 @@ impl Age {
 }
 
 impl Kept {
-    /// `None` if the record has no sound paths.
+    /// `None` if the record has no sound paths. `at` says when an earlier server has kept it.
     pub(super) fn new(
         id: String,
         record: Record,
         offset: u64,
-        at: Timestamp,
+        at: Option<Timestamp>,
         reservation: Reservation,
     ) -> Option<Self> {
         let (inner, full) = record.paths()?;
@@ -239,8 +248,13 @@ impl KeptUploads {
         self.delete(dropped);
     }
 
-    /// Drops those that are too old, or too many, or whose owner `is_gone`. Says how many.
-    pub(super) fn expire(&self, is_gone: impl Fn(&SpaceId) -> bool) -> usize {
+    /// Drops those that are too old, or too many, or whose owner `is_gone`. Says how many. `now` is
+    /// the time of day if it is known for sure.
+    pub(super) fn expire(
+        &self,
+        now: Option<Timestamp>,
+        is_gone: impl Fn(&SpaceId) -> bool,
+    ) -> usize {
         let settings = self.settings();
         let mut owners: Vec<_> = self
             .lock()
@@ -252,6 +266,11 @@ impl KeptUploads {
         // The disk is asked without the lock.
         let (gone, present): (Vec<_>, Vec<_>) = owners.into_iter().partition(is_gone);
         let mut entries = self.lock();
+        if let Some(now) = now {
+            for kept in entries.values_mut() {
+                kept.age.know(now);
+            }
+        }
         let expired = entries.values().filter(|kept| {
             kept.age.now() >= settings.keep_uploads || gone.contains(&kept.record.owner)
         });

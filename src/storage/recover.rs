@@ -54,7 +54,7 @@ impl Store {
             id.to_owned(),
             record,
             progress.offset,
-            progress.at,
+            Some(progress.at),
             reservation,
         )?;
         Some((progress.at, kept))

@@ -6,8 +6,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-
 use super::attributes;
 use super::error::{At, StorageError};
 use super::kept::Kept;
@@ -190,8 +188,7 @@ impl Upload {
             ..
         } = self;
         let id = staged.name().to_owned();
-        let now = Timestamp::now();
-        let kept = record.and_then(|record| Kept::new(id, record, written, now, reservation));
+        let kept = record.and_then(|record| Kept::new(id, record, written, None, reservation));
         let Some(kept) = kept else {
             return Ok(false);
         };

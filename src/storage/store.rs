@@ -116,10 +116,11 @@ impl Store {
     }
 
     /// Drops kept uploads that are too old, or too many of one user, or of a user who is gone. Says
-    /// how many. A server does this every now and then.
+    /// how many. A server does this every now and then. The age of those that an earlier server has
+    /// kept counts once `now`, the time of day, is known for sure.
     #[must_use]
-    pub fn expire_uploads(&self) -> usize {
-        self.0.kept.expire(|owner| !self.is_there(owner))
+    pub fn expire_uploads(&self, now: Option<Timestamp>) -> usize {
+        self.0.kept.expire(now, |owner| !self.is_there(owner))
     }
 
     /// The home of `user`, made if it is missing; the same one for everyone who has it open. The
