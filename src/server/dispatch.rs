@@ -573,6 +573,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         self.wait_for_tasks().await;
         // Who is told that the session has ended can rely on it.
         self.session.shared.datagrams.end(&self.session.id);
+        // What was not written by now comes at the next login: nothing comes behind the reply.
+        self.session.outbox.events().close();
         let reply = job.close(Ok(encode_ok(id, &Nothing {})).into());
         self.session.outbox.send_after_data(reply).await?;
         Err(End::Quit)

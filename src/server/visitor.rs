@@ -19,7 +19,7 @@ pub(super) struct Admitted {
     pub(super) member: Member,
     /// Changes of any account since before this one was read.
     pub(super) changes: watch::Receiver<u64>,
-    /// The last event that the client says it has.
+    /// The last event of this server that the client says it has; 0 if it has none of them.
     pub(super) since: Option<u64>,
     /// The session is to be sent messages and offers.
     pub(super) inbox: bool,
@@ -97,7 +97,16 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
             .with_user(login.user.as_deref())
             .with_proof(how.as_str());
         let mut admitted = None;
-        let (since, inbox) = (login.since, login.inbox.unwrap_or(true));
+        let messages = &self.shared.messages;
+        let resumed = login
+            .since
+            .map(|since| messages.has_given(since, login.epoch.as_deref()));
+        // Who has what is not of this server has nothing.
+        let since = login.since.map(|since| match resumed {
+            Some(true) => since,
+            _ => 0,
+        });
+        let inbox = login.inbox.unwrap_or(true);
         // Watched from before the account is read, so that no change of it is missed.
         let changes = self.shared.accounts.changes();
         let work = async {
@@ -111,7 +120,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
             let (shared, block) = (self.shared.clone(), self.peer.block());
             let member = Member::admit(shared, account, session, block, gone).await?;
             self.seat.admit(user, most)?;
-            let reply = encode_ok(id, &commands::welcome(&member));
+            let reply = encode_ok(id, &commands::welcome(&member, resumed));
             admitted = Some(Admitted {
                 member,
                 changes,

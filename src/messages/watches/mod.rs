@@ -58,6 +58,17 @@ pub(super) struct Watches<S> {
     spaces: HashMap<Arc<str>, BTreeSet<S>>,
 }
 
+/// How far a session was told what it was behind with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CatchUp {
+    /// It is not behind any more.
+    Done,
+    /// There is more to tell, and no room for it.
+    NoRoom,
+    /// There may be more.
+    More,
+}
+
 #[derive(Debug, Default)]
 struct Session {
     watches: BTreeMap<u32, Watch>,
@@ -245,30 +256,39 @@ impl<S: Copy + Ord + Hash> Watches<S> {
         entry.is_some_and(|entry| entry.behind.is_some())
     }
 
-    /// Tells a session that is behind what it has not heard, until it has heard all or `send` has
-    /// no room; `true` if it is not behind any more.
-    pub(super) fn catch_up(&mut self, session: S, mut send: impl FnMut(Changed) -> bool) -> bool {
+    /// Tells a session that is behind what it has not heard, until it has heard all, `send` has no
+    /// room, or `limit` changes were looked at.
+    pub(super) fn catch_up(
+        &mut self,
+        session: S,
+        limit: usize,
+        mut send: impl FnMut(Changed) -> bool,
+    ) -> CatchUp {
         let Some(entry) = self.sessions.get_mut(&session) else {
-            return true;
+            return CatchUp::Done;
         };
         let Some(behind) = entry.behind else {
-            return true;
+            return CatchUp::Done;
         };
         if !entry.look_again(behind, self.ring.forgotten(), &mut send) {
-            return false;
+            return CatchUp::NoRoom;
         }
         let mut here = behind.max(self.ring.forgotten());
-        for (seq, change) in self.ring.after(here) {
+        for (number, (seq, change)) in self.ring.after(here).enumerate() {
+            if number == limit {
+                entry.behind = Some(here);
+                return CatchUp::More;
+            }
             if let Some(event) = entry.hear(*seq, change)
                 && !send(event)
             {
                 entry.behind = Some(here);
-                return false;
+                return CatchUp::NoRoom;
             }
             here = *seq;
         }
         entry.behind = None;
-        true
+        CatchUp::Done
     }
 
     /// Enters the session under the spaces that it watches, and no others.

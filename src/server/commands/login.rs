@@ -120,6 +120,7 @@ impl Claim {
                 password: None,
                 token: Some(token),
                 since: _,
+                epoch: _,
                 inbox: _,
             } => return Ok(Self::Secret(SecretClaim::Token(token))),
             Login {
@@ -127,6 +128,7 @@ impl Claim {
                 password: Some(password),
                 token: None,
                 since: _,
+                epoch: _,
                 inbox: _,
             } => return Ok(Self::Secret(SecretClaim::Password { user, password })),
             Login {
@@ -134,6 +136,7 @@ impl Claim {
                 password: None,
                 token: None,
                 since: _,
+                epoch: _,
                 inbox: _,
             } if peer.certificate().is_some() => {
                 let named = peer.certificate().filter(|named| {
@@ -152,12 +155,14 @@ impl Claim {
     }
 }
 
-/// What `ok` holds after a login.
-pub(in crate::server) fn welcome(member: &Member) -> LoginReply {
+/// What `ok` holds after a login; `resumed` says whether its `since` counts here, if it has one.
+pub(in crate::server) fn welcome(member: &Member, resumed: Option<bool>) -> LoginReply {
     LoginReply {
         user: member.account.name.to_string(),
         home: member.cwd.to_string(),
         server: SERVER.into(),
         session: member.session.to_string(),
+        epoch: Some(member.shared.messages.epoch().to_owned()),
+        resumed,
     }
 }

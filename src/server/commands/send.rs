@@ -1,9 +1,7 @@
 //! `send`: offer a file to another user.
 
-use tokio::time::Instant;
-
 use super::Command;
-use super::say::receiver;
+use super::say::{check_rate, receiver};
 use crate::messages::{OfferedFile, To};
 use crate::protocol::{BadRequest, SendReply, SendTo};
 use crate::server::CommandError;
@@ -13,14 +11,8 @@ use crate::storage::StorageError;
 impl Command for SendTo {
     async fn apply(self, member: &mut Member) -> Result<SendReply, CommandError> {
         let shared = member.shared.clone();
-        let (rate, keep) = {
-            let limits = &shared.config().limits;
-            (limits.messages_per_user, limits.keep_offers)
-        };
-        let allowed = shared
-            .chatter
-            .allow(member.account.id, rate, Instant::now());
-        allowed.map_err(CommandError::TooMuchSaid)?;
+        check_rate(member)?;
+        let keep = shared.config().limits.keep_offers;
         let path = member.resolve(&self.path)?;
         let To::User(to) = receiver(member, "send", "to", &self.to).await? else {
             let message = "a file is offered to one user, not to a room";

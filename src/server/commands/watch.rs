@@ -18,7 +18,13 @@ pub(in crate::server) async fn watch(
     let path = member.resolve(&watch.path)?;
     let text = path.to_string();
     let seen = member.with_view(move |view| view.watch(&path)).await?;
-    let reply = attendance.watch(text, scopes(seen), watch.since).await?;
+    let messages = &member.shared.messages;
+    let since = watch.since.map(|since| {
+        let is_known = messages.has_given(since, watch.epoch.as_deref());
+        // What is of another server counts as of the future: the session is to look again.
+        if is_known { since } else { u64::MAX }
+    });
+    let reply = attendance.watch(text, scopes(seen), since).await?;
     Ok(encode_ok(id, &reply))
 }
 
