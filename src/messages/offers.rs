@@ -8,8 +8,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
+use sqlx::FromRow;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{FromRow, Sqlite, Transaction};
 use tokio::sync::oneshot;
 
 use super::op::Op;
@@ -112,8 +112,9 @@ impl Messages {
     /// [`MessagesError::Database`].
     pub async fn offers(&self, user: i64, budget: usize) -> Result<OffersReply, MessagesError> {
         let readers = &self.shared.store.readers;
-        let mut connection = readers.acquire().await.map_err(reading)?;
-        let open = open(&mut connection, user, 0, usize::MAX).await?;
+        let mut transaction = readers.read().await.map_err(reading)?;
+        let open = open(&mut transaction, user, 0, usize::MAX).await?;
+        transaction.commit().await.map_err(reading)?;
         let (found, mut left) = (open.len(), budget);
         let mut offers = Vec::with_capacity(found);
         for offer in open {
@@ -150,13 +151,16 @@ impl Messages {
     async fn claim(&self, user: i64, offer: &str, by: &str) -> Result<Claim, MessagesError> {
         let hold = Hold::take(&self.shared, offer).ok_or(MessagesError::NoSuchOffer)?;
         let query = format!("{SELECT} WHERE offer = ?1 AND {by} AND expires > ?3");
+        let readers = &self.shared.store.readers;
+        let mut transaction = readers.read().await.map_err(reading)?;
         let found: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
             .bind(offer)
             .bind(user)
             .bind(Timestamp::now().as_microsecond())
-            .fetch_optional(&self.shared.store.readers)
+            .fetch_optional(&mut *transaction)
             .await
             .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
         let row = found.ok_or(MessagesError::NoSuchOffer)?;
         Ok(Claim {
             from: Party {
@@ -179,11 +183,14 @@ impl Messages {
     /// [`MessagesError::Database`].
     pub async fn expire_offers(&self) -> Result<(), MessagesError> {
         let query = "SELECT EXISTS (SELECT 1 FROM offers WHERE expires <= ?)";
+        let readers = &self.shared.store.readers;
+        let mut transaction = readers.read().await.map_err(reading)?;
         let over: bool = sqlx::query_scalar(query)
             .bind(Timestamp::now().as_microsecond())
-            .fetch_one(&self.shared.store.readers)
+            .fetch_one(&mut *transaction)
             .await
             .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
         if !over {
             return Ok(());
         }
@@ -269,13 +276,15 @@ impl Writer {
     ) -> Result<(usize, usize), MessagesError> {
         let query = "SELECT (SELECT COUNT(*) FROM offers WHERE offered_by = ?1 AND expires > ?3), \
                      (SELECT COUNT(*) FROM offers WHERE offered_to = ?2 AND expires > ?3)";
+        let mut transaction = self.connection.read().await.map_err(reading)?;
         let (made, open): (i64, i64) = sqlx::query_as(query)
             .bind(from)
             .bind(to)
             .bind(Timestamp::now().as_microsecond())
-            .fetch_one(&mut self.connection)
+            .fetch_one(&mut *transaction)
             .await
             .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
         let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
         Ok((count(made), count(open)))
     }
@@ -283,7 +292,7 @@ impl Writer {
 
 /// Keeps what a batch says about offers. Their events are kept with the messages.
 pub(super) async fn write(
-    transaction: &mut Transaction<'_, Sqlite>,
+    connection: &mut SqliteConnection,
     batch: &Batch,
 ) -> Result<(), sqlx::Error> {
     for event in &batch.messages {
@@ -299,19 +308,19 @@ pub(super) async fn write(
             .bind(&file.version)
             .bind(integer(file.size))
             .bind(file.expires.as_microsecond())
-            .execute(&mut **transaction)
+            .execute(&mut *connection)
             .await?;
     }
     for offer in &batch.closed {
         for query in CLOSE {
             let query = sqlx::query(query).bind(offer);
-            query.execute(&mut **transaction).await?;
+            query.execute(&mut *connection).await?;
         }
     }
     if let Some(now) = batch.expired {
         for query in EXPIRE {
             let query = sqlx::query(query).bind(now.as_microsecond());
-            query.execute(&mut **transaction).await?;
+            query.execute(&mut *connection).await?;
         }
     }
     Ok(())
@@ -337,7 +346,9 @@ mod tests {
 
     async fn rows(messages: &Messages) -> (i64, i64) {
         let query = "SELECT (SELECT COUNT(*) FROM offers), (SELECT COUNT(*) FROM events)";
-        let counted = sqlx::query_as(query).fetch_one(&messages.shared.store.readers);
+        let readers = &messages.shared.store.readers;
+        let mut transaction = readers.read().await.expect("readable");
+        let counted = sqlx::query_as(query).fetch_one(&mut *transaction);
         counted.await.expect("counted")
     }
 

@@ -6,20 +6,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use sqlx::FromRow;
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::{SqliteConnection, SqlitePool, SqlitePoolOptions};
-use sqlx::{Connection as _, FromRow, Sqlite, Transaction};
+use sqlx::sqlite::SqliteConnection;
 
 use super::offers::{self, OfferedFile};
 use super::presence::Inbox;
 use super::{MessagesError, Party, RoomName, To};
-use crate::database::{self, OpenError};
+use crate::database::{self, ConnectionPool, OpenError};
 use crate::protocol::{Event, HistoryReply, Message, Offer, encode_event};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/messages/migrations");
 
 /// Connections that read at once; each is a thread.
-const READERS: u32 = 2;
+const READERS: usize = 2;
 
 /// Events that are dropped at a time: what comes meanwhile waits.
 const FORGOTTEN_AT_ONCE: i64 = 500;
@@ -32,13 +32,13 @@ const COLUMNS: &str = "seq, sent_by, addressee, body, time";
 /// What reads.
 #[derive(Debug)]
 pub(super) struct Store {
-    pub(super) readers: SqlitePool,
+    pub(super) readers: ConnectionPool,
 }
 
-/// What writes: one connection, the sequencer's.
+/// What writes: one connection, the sequencer's, which is opened anew after a failure.
 #[derive(Debug)]
 pub(super) struct Writer {
-    pub(super) connection: SqliteConnection,
+    pub(super) connection: ConnectionPool,
     /// Events in the database.
     kept: u64,
     /// The last event that an earlier server has kept.
@@ -171,12 +171,10 @@ impl From<OpenError> for MessagesError {
 
 impl Store {
     pub(super) async fn open(data: &Path) -> Result<(Self, Writer), MessagesError> {
-        let (options, connection) = database::open(data, "messages.db", &MIGRATIONS).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_lazy_with(options);
+        let (options, _) = database::open(data, "messages.db", &MIGRATIONS).await?;
+        let readers = ConnectionPool::new(options.clone(), READERS);
         let writer = Writer {
-            connection,
+            connection: ConnectionPool::new(options, 1),
             kept: 0,
             before: 0,
             recovered: false,
@@ -191,8 +189,7 @@ impl Store {
         position: u64,
         most: usize,
     ) -> Result<Vec<(u64, Bytes)>, MessagesError> {
-        let mut connection = self.readers.acquire().await.map_err(reading)?;
-        missed(&mut connection, user, position, most).await
+        missed(&self.readers, user, position, most).await
     }
 
     /// Makes sure that `user` is in `room`.
@@ -201,11 +198,13 @@ impl Store {
         user: &Party,
         room: &RoomName,
     ) -> Result<(), MessagesError> {
+        let mut transaction = self.readers.read().await.map_err(reading)?;
         let members: Vec<i64> = sqlx::query_scalar("SELECT user FROM members WHERE room = ?")
             .bind(room.as_str())
-            .fetch_all(&self.readers)
+            .fetch_all(&mut *transaction)
             .await
             .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
         match members {
             members if members.contains(&user.id) => Ok(()),
             members if members.is_empty() => Err(MessagesError::NoSuchRoom(room.clone())),
@@ -224,6 +223,7 @@ impl Store {
         let before = integer(before.unwrap_or(i64::MAX as u64));
         // One more than asked for tells whether there is more.
         let limit = limit.saturating_add(1);
+        let mut transaction = self.readers.read().await.map_err(reading)?;
         let rows: Vec<Row> = match with {
             To::Room(room) => {
                 let query = format!(
@@ -232,7 +232,7 @@ impl Store {
                 );
                 let rows = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(room.as_str());
                 let rows = rows.bind(before).bind(integer(limit as u64));
-                rows.fetch_all(&self.readers).await.map_err(reading)?
+                rows.fetch_all(&mut *transaction).await.map_err(reading)?
             }
             To::User(other) => {
                 let query = format!(
@@ -243,9 +243,10 @@ impl Store {
                 let rows = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(user.id);
                 let rows = rows.bind(other.id).bind(before);
                 let rows = rows.bind(integer(limit as u64));
-                rows.fetch_all(&self.readers).await.map_err(reading)?
+                rows.fetch_all(&mut *transaction).await.map_err(reading)?
             }
         };
+        transaction.commit().await.map_err(reading)?;
         Ok(page(rows, limit - 1, budget))
     }
 }
@@ -273,11 +274,13 @@ fn page(rows: Vec<Row>, limit: usize, budget: usize) -> HistoryReply {
 }
 
 async fn missed(
-    connection: &mut SqliteConnection,
+    connections: &ConnectionPool,
     user: i64,
     position: u64,
     most: usize,
 ) -> Result<Vec<(u64, Bytes)>, MessagesError> {
+    let mut transaction = connections.read().await.map_err(reading)?;
+    let connection = &mut *transaction;
     let most_rows = integer(most as u64);
     let query = format!(
         "SELECT {COLUMNS} FROM events \
@@ -314,6 +317,7 @@ async fn missed(
     let messages = rows.into_iter().map(Row::into_message);
     let messages = messages.map(|message| (message.seq, Event::Message(message)));
     let offers = offers::open(connection, user, position, most).await?;
+    transaction.commit().await.map_err(reading)?;
     let offers = offers
         .into_iter()
         .map(|offer| (offer.seq, Event::Offer(offer)));
@@ -330,13 +334,15 @@ impl Writer {
     /// Looks at what an earlier server has left; says which places are taken. Nothing is written:
     /// the disk may be full.
     pub(super) async fn look(&mut self) -> Result<u64, MessagesError> {
+        let mut transaction = self.connection.read().await.map_err(reading)?;
         let (reserved, kept, last): (i64, i64, i64) = sqlx::query_as(
             "SELECT (SELECT reserved FROM counter), (SELECT COUNT(*) FROM events), \
              (SELECT COALESCE(MAX(seq), 0) FROM events)",
         )
-        .fetch_one(&mut self.connection)
+        .fetch_one(&mut *transaction)
         .await
         .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
         self.kept = unsigned(kept);
         self.before = unsigned(last);
         Ok(unsigned(reserved))
@@ -344,11 +350,13 @@ impl Writer {
 
     /// Who is in which room.
     pub(super) async fn rooms(&mut self) -> Result<Vec<(RoomName, Party)>, MessagesError> {
+        let mut transaction = self.connection.read().await.map_err(reading)?;
         let rows: Vec<(String, i64, String)> =
             sqlx::query_as("SELECT room, user, name FROM members")
-                .fetch_all(&mut self.connection)
+                .fetch_all(&mut *transaction)
                 .await
                 .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
         let members = rows.into_iter().filter_map(|(room, id, name)| {
             let name = name.into();
             Some((room.parse().ok()?, Party { id, name }))
@@ -358,12 +366,14 @@ impl Writer {
 
     /// Up to where a user was told who is not told as it is stored now.
     pub(super) async fn told(&mut self, user: i64) -> Result<u64, MessagesError> {
+        let mut transaction = self.connection.read().await.map_err(reading)?;
         let inbox: Option<(i64, bool)> =
             sqlx::query_as("SELECT told, live FROM inboxes WHERE user = ?")
                 .bind(user)
-                .fetch_optional(&mut self.connection)
+                .fetch_optional(&mut *transaction)
                 .await
                 .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
         Ok(match inbox {
             None => 0,
             Some((told, false)) => unsigned(told),
@@ -378,7 +388,7 @@ impl Writer {
         position: u64,
         most: usize,
     ) -> Result<Vec<(u64, Bytes)>, MessagesError> {
-        missed(&mut self.connection, user, position, most).await
+        missed(&self.connection, user, position, most).await
     }
 
     /// Drops some of the events from before `oldest`, and of the oldest that are more than `most`.
@@ -388,19 +398,20 @@ impl Writer {
         oldest: Timestamp,
         most: u64,
     ) -> Result<u64, MessagesError> {
+        let mut transaction = self.connection.write().await.map_err(storing)?;
         // They came in the order of their places, so only the first ones are looked at.
         let old: i64 = sqlx::query_scalar(
             "SELECT COUNT(*) FROM (SELECT time FROM events ORDER BY seq LIMIT ?) WHERE time < ?",
         )
         .bind(FORGOTTEN_AT_ONCE)
         .bind(oldest.as_microsecond())
-        .fetch_one(&mut self.connection)
+        .fetch_one(&mut *transaction)
         .await
         .map_err(reading)?;
         if self.kept > most {
             // Offers that have ended are among those that were counted.
             let kept: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM events")
-                .fetch_one(&mut self.connection)
+                .fetch_one(&mut *transaction)
                 .await
                 .map_err(reading)?;
             self.kept = unsigned(kept);
@@ -410,17 +421,17 @@ impl Writer {
             "DELETE FROM events WHERE seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?)",
         )
         .bind(old.max(surplus).min(FORGOTTEN_AT_ONCE))
-        .execute(&mut self.connection)
+        .execute(&mut *transaction)
         .await
         .map_err(storing)?;
+        transaction.commit().await.map_err(storing)?;
         self.kept -= dropped.rows_affected().min(self.kept);
         Ok(dropped.rows_affected())
     }
 
     /// Keeps all of it or nothing; what is kept survives a power cut.
     pub(super) async fn commit(&mut self, batch: &Batch) -> Result<(), MessagesError> {
-        let begun = self.connection.begin_with("BEGIN IMMEDIATE").await;
-        let mut transaction = begun.map_err(storing)?;
+        let mut transaction = self.connection.write().await.map_err(storing)?;
         if !self.recovered {
             let ended = end_earlier_server(&mut transaction, self.before).await;
             ended.map_err(storing)?;
@@ -435,38 +446,35 @@ impl Writer {
 
 /// Who was told everything as it was stored has been told all that a server that is gone has kept.
 async fn end_earlier_server(
-    transaction: &mut Transaction<'_, Sqlite>,
+    connection: &mut SqliteConnection,
     before: u64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE inboxes SET live = FALSE, told = MAX(told, ?) WHERE live")
         .bind(integer(before))
-        .execute(&mut **transaction)
+        .execute(&mut *connection)
         .await?;
     Ok(())
 }
 
-async fn write(
-    transaction: &mut Transaction<'_, Sqlite>,
-    batch: &Batch,
-) -> Result<(), sqlx::Error> {
+async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
     if !batch.messages.is_empty() {
-        write_messages(transaction, &batch.messages).await?;
+        write_messages(connection, &batch.messages).await?;
     }
-    offers::write(transaction, batch).await?;
+    offers::write(connection, batch).await?;
     for (room, user, since) in &batch.joined {
         sqlx::query("INSERT OR IGNORE INTO members VALUES (?, ?, ?, ?)")
             .bind(room.as_str())
             .bind(user.id)
             .bind(&*user.name)
             .bind(integer(*since))
-            .execute(&mut **transaction)
+            .execute(&mut *connection)
             .await?;
     }
     for (room, user) in &batch.left {
         sqlx::query("DELETE FROM members WHERE room = ? AND user = ?")
             .bind(room.as_str())
             .bind(user)
-            .execute(&mut **transaction)
+            .execute(&mut *connection)
             .await?;
     }
     for (user, inbox) in &batch.inboxes {
@@ -474,13 +482,13 @@ async fn write(
             .bind(user)
             .bind(integer(inbox.told))
             .bind(inbox.live)
-            .execute(&mut **transaction)
+            .execute(&mut *connection)
             .await?;
     }
     if let Some(reserved) = batch.reserved {
         sqlx::query("UPDATE counter SET reserved = ?")
             .bind(integer(reserved))
-            .execute(&mut **transaction)
+            .execute(&mut *connection)
             .await?;
     }
     Ok(())
@@ -488,7 +496,7 @@ async fn write(
 
 /// All in one statement: it is the statements that cost, not the rows.
 async fn write_messages(
-    transaction: &mut Transaction<'_, Sqlite>,
+    connection: &mut SqliteConnection,
     messages: &[Stored],
 ) -> Result<(), sqlx::Error> {
     type Values<'a> = (
@@ -537,7 +545,7 @@ async fn write_messages(
          value ->> 4, value ->> 5, value ->> 6, value ->> 7 FROM json_each(?)",
     )
     .bind(json)
-    .execute(&mut **transaction)
+    .execute(&mut *connection)
     .await?;
     Ok(())
 }
