@@ -69,16 +69,23 @@ impl View {
     /// [`Upload::commit`](super::Upload::commit); none of it is left then.
     #[must_use]
     pub fn commit_all(&self, uploads: Vec<SmallUpload>, session: &Arc<str>) -> Vec<Outcome> {
-        let by = self.uploader(session);
         let mut answers = Answers::with_capacity(uploads.len());
-        let items = uploads.into_iter().enumerate();
-        let mut waiting: Vec<_> = items
-            .map(|(index, upload)| Item {
-                index,
-                place: self.place(&upload.path),
-                upload,
-            })
-            .collect();
+        let mut waiting = Vec::with_capacity(uploads.len());
+        let mut by = None;
+        for (index, upload) in uploads.into_iter().enumerate() {
+            let place = self.place(&upload.path);
+            match place.and_then(|place| Ok((place, self.uploader(session, &upload.path)?))) {
+                Ok((place, uploader)) => {
+                    by = Some(uploader);
+                    waiting.push(Item {
+                        index,
+                        place,
+                        upload,
+                    });
+                }
+                Err(error) => answers.push((index, Err(error))),
+            }
+        }
         while !waiting.is_empty() {
             let mut batch = Batch::default();
             // In a full space a file may fit once another has taken the place of an older one.
@@ -92,7 +99,9 @@ impl View {
                 }
             }
             waiting = later;
-            batch.commit(&by, &mut answers);
+            if let Some(by) = &by {
+                batch.commit(by, &mut answers);
+            }
         }
         answers.sort_unstable_by_key(|(index, _)| *index);
         answers.into_iter().map(|(_, outcome)| outcome).collect()
@@ -165,7 +174,7 @@ impl Batch {
                     upload,
                 }));
             }
-            grown => grown?,
+            grown => grown.map_err(|error| place.conceal(error))?,
         }
         if declared != size {
             return Err(StorageError::SizeMismatch {
@@ -224,7 +233,7 @@ impl Batch {
         let Some(above) = place.inner.parent() else {
             return landing::check(place, false, if_exists, parents);
         };
-        place.require(place.rights.write)?;
+        place.require(|rights| rights.write)?;
         place.full.as_file()?;
         match self.looked_at.entry((Arc::clone(&place.space.key), above)) {
             Entry::Occupied(dir) => {
@@ -255,8 +264,18 @@ impl Batch {
         drop(self.files);
         let named = name_all(self.staged, answers);
         let Err(error) = sync_dirs(&staging, &named, &witness) else {
-            let lasting = named.into_iter().map(|named| (named.index, named.last(by)));
-            answers.extend(lasting.map(|(index, committed)| (index, Ok(committed))));
+            // Each space is looked up once.
+            let mut attached: Option<(Arc<str>, bool)> = None;
+            for named in named {
+                let index = named.index;
+                let key = &named.place.space.key;
+                let checked = match &attached {
+                    Some((known, true)) if known == key => Ok(()),
+                    _ => named.place.check_attached(),
+                };
+                attached = Some((Arc::clone(key), checked.is_ok()));
+                answers.push((index, checked.map(|()| named.last(by))));
+            }
             return;
         };
         // One may have replaced another: each finds what it left.

@@ -3,17 +3,20 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, pread};
 
+use super::access::Permission;
 use super::digest;
 use super::error::{At, StorageError};
 use super::meta::{Meta, What};
 use super::path::VirtualPath;
 use super::place::Place;
+use super::space::Space;
 use crate::protocol::{Algorithm, Digest, Kind};
 
 /// What is known of a file or directory.
@@ -51,7 +54,7 @@ impl Info {
                 info.kind = Kind::File;
                 info.size = meta.size;
                 info.version = Some(meta.version());
-                if place.rights.read {
+                if place.rights()?.read {
                     info.digest = digest::any_kept(file, meta);
                 }
             }
@@ -69,12 +72,14 @@ pub struct StoredFile {
     meta: Meta,
     info: Info,
     path: VirtualPath,
+    space: Arc<Space>,
+    permission: Permission,
 }
 
 impl StoredFile {
     /// Opens the file at `place`.
     pub(super) fn open(place: &Place) -> Result<Self, StorageError> {
-        place.require(place.rights.read)?;
+        place.require(|rights| rights.read)?;
         let opened = place.space.jail.open(&place.inner).at("open", &place.full);
         let (file, meta) = opened.map_err(|error| error.looking_for("file"))?;
         if meta.what == What::Dir {
@@ -90,7 +95,20 @@ impl StoredFile {
             file,
             meta,
             path: place.full.clone(),
+            space: Arc::clone(&place.space),
+            permission: place.permission.clone(),
         })
+    }
+
+    /// Makes sure that the member may read it still. No disk is asked.
+    ///
+    /// # Errors
+    /// [`StorageError::Denied`], [`StorageError::Suspended`].
+    pub fn check_access(&self) -> Result<(), StorageError> {
+        if self.permission.rights(&self.space, &self.path)?.read {
+            return Ok(());
+        }
+        Err(StorageError::denied(&self.path))
     }
 
     /// What was known when it was opened.
@@ -132,8 +150,10 @@ impl StoredFile {
     ///
     /// # Errors
     /// [`StorageError::OffsetOutOfRange`] if the range does not lie within the file,
-    /// [`StorageError::Changed`] if the file has become shorter, else what the system said.
+    /// [`StorageError::Changed`] if the file has become shorter, those of
+    /// [`check_access`](Self::check_access), else what the system said.
     pub fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, StorageError> {
+        self.check_access()?;
         let size = self.meta.size;
         let end = offset.checked_add(length as u64);
         if end.is_none_or(|end| end > size) {

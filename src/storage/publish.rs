@@ -57,6 +57,7 @@ impl Publishing<'_> {
         drop(staged);
         drop(held);
         synced?;
+        to.check_attached()?;
         landed.noted.tell();
         Ok(landed.path)
     }

@@ -271,6 +271,7 @@ impl Upload {
     /// # Errors
     /// What the system said. The upload can only be dropped after one.
     pub fn hash_prefix(&mut self, most: u64) -> Result<bool, StorageError> {
+        self.place.require(|rights| rights.write)?;
         let end = self.written.min(self.hashed.saturating_add(most));
         let mut piece = vec![0; PIECE];
         while self.hashed < end {
@@ -297,7 +298,8 @@ fn reserve(kept: &mut Kept, place: &Place, rest: u64) -> Result<(), StorageError
         bytes: rest,
         files: 0,
     };
-    kept.reservation.grow(more, &place.full)
+    let grown = kept.reservation.grow(more, &place.full);
+    grown.map_err(|error| place.conceal(error))
 }
 
 /// The bytes of `kept`, ready for more; `None` if they are not what was kept.

@@ -106,7 +106,8 @@ impl Upload {
         let staging = &place.space.staging;
         staging.check_room(options.size.unwrap_or(0), &place.full)?;
         let mut reservation = Reservation::new(&place.space);
-        reservation.grow(Count::file(options.size.unwrap_or(0)), &place.full)?;
+        let grown = reservation.grow(Count::file(options.size.unwrap_or(0)), &place.full);
+        grown.map_err(|error| place.conceal(error))?;
         let (staged, file) = staging.file().at("stage", &place.full)?;
         let recording = Recording::absent(staging, staged.name());
         Ok(Self {
@@ -156,11 +157,14 @@ impl Upload {
     /// # Errors
     /// [`StorageError::SizeMismatch`] if they are more than declared,
     /// [`StorageError::QuotaExceeded`] and [`StorageError::NoSpace`] if there is no room for them,
-    /// else what the system said. The upload can only be dropped after one.
+    /// else what the system said. The upload can only be dropped after one. Nothing was written after
+    /// [`StorageError::Denied`] and [`StorageError::Suspended`].
     pub fn write(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
+        // What came before is whole still, and may be kept.
+        self.place.require(|rights| rights.write)?;
         let taken = self.take(chunk);
         self.broken |= taken.is_err();
-        taken
+        taken.map_err(|error| self.place.conceal(error))
     }
 
     fn take(&mut self, chunk: &[u8]) -> Result<(), StorageError> {

@@ -4,6 +4,7 @@ use super::Command;
 use crate::protocol::{MAX_CONTROL, ResumableUpload, Uploads, UploadsReply};
 use crate::server::CommandError;
 use crate::server::member::Member;
+use crate::storage::View;
 
 /// Bytes of a reply beside the uploads in it.
 const ENVELOPE: usize = 256;
@@ -12,7 +13,7 @@ impl Command for Uploads {
     async fn apply(self, member: &mut Member) -> Result<UploadsReply, CommandError> {
         // Who was just cut off asks for what is being kept this moment.
         member.shared.puts.settle(member.account.id).await;
-        let kept = member.with_view(|view| Ok(view.uploads())).await?;
+        let kept = member.with_view(View::uploads).await?;
         let mut reply = UploadsReply {
             uploads: Vec::with_capacity(kept.len()),
             more: false,
