@@ -162,12 +162,13 @@ pub(super) async fn grants(
     connection: &mut SqliteConnection,
     user: i64,
 ) -> Result<Vec<Grant>, sqlx::Error> {
-    let select = "SELECT folders.name, grants.rights, folders.bytes, folders.files \
+    let select = "SELECT folders.id, folders.name, grants.rights, folders.bytes, folders.files \
                   FROM grants JOIN folders ON folders.id = grants.folder \
                   WHERE grants.user = ? ORDER BY folders.name";
     let grants = sqlx::query(select).bind(user).try_map(|row| {
-        let (name, rights, bytes, files) = <(String, String, _, _)>::from_row(&row)?;
+        let (folder, name, rights, bytes, files) = <(i64, String, String, _, _)>::from_row(&row)?;
         Ok(Grant {
+            folder,
             name: database::name(name)?,
             rights: database::rights(&rights)?,
             limits: database::limits(bytes, files)?,

@@ -3,6 +3,7 @@
 use data_encoding::BASE32_NOPAD;
 use jiff::Timestamp;
 use sqlx::FromRow as _;
+use sqlx::sqlite::SqliteConnection;
 
 use super::database::{self, changing, reading};
 use super::{Accounts, AccountsError, UserName, users};
@@ -97,6 +98,26 @@ impl Accounts {
         }
         transaction.commit().await.map_err(changing)
     }
+}
+
+/// When a token stops working, if ever; `None` if there is no such token of the user, or it has
+/// expired by `now`.
+pub(super) async fn expiry(
+    connection: &mut SqliteConnection,
+    user: i64,
+    token: i64,
+    now: Timestamp,
+) -> Result<Option<Option<Timestamp>>, sqlx::Error> {
+    let select = "SELECT expires FROM tokens \
+                  WHERE user = ? AND id = ? AND (expires IS NULL OR expires > ?)";
+    let found: Option<Option<i64>> = sqlx::query_scalar(select)
+        .bind(user)
+        .bind(token)
+        .bind(now.as_second())
+        .fetch_optional(connection)
+        .await?;
+    let expires = found.map(|expires| expires.map(database::time).transpose());
+    expires.transpose()
 }
 
 /// What is kept of a token.

@@ -63,6 +63,10 @@ impl Readiness {
             Stage::Serving => {}
             Stage::Draining => reasons.push("draining".to_owned()),
         }
+        if !self.server.is_access_known() {
+            // The log has it already.
+            reasons.push("the accounts cannot be read: what users ask for is refused".to_owned());
+        }
         let failure = match self.writes.answer().await {
             Answer::Known(Ok(())) => None,
             Answer::Known(Err(error)) => {

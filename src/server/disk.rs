@@ -11,7 +11,6 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::CommandError;
-use crate::accounts::UserName;
 use crate::connection::{MayBlock, Step};
 use crate::storage::{StorageError, StoredFile};
 
@@ -23,7 +22,7 @@ const SHARE: usize = 4;
 #[derive(Debug)]
 pub(super) struct Disks {
     threads: usize,
-    users: Mutex<HashMap<UserName, Weak<Semaphore>>>,
+    users: Mutex<HashMap<i64, Weak<Semaphore>>>,
     load: Arc<Load>,
 }
 
@@ -82,14 +81,14 @@ impl Disks {
         (self.threads, load(running), load(waiting))
     }
 
-    /// The part of `user`, the same for all of their sessions.
-    pub(super) fn of(&self, user: &UserName) -> Disk {
+    /// The part of the user of this number, the same for all of their sessions.
+    pub(super) fn of(&self, user: i64) -> Disk {
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         users.retain(|_, turns| turns.strong_count() > 0);
-        let known = users.get(user).and_then(Weak::upgrade);
+        let known = users.get(&user).and_then(Weak::upgrade);
         let turns = known.unwrap_or_else(|| {
             let turns = Arc::new(Semaphore::new((self.threads / SHARE).max(1)));
-            users.insert(user.clone(), Arc::downgrade(&turns));
+            users.insert(user, Arc::downgrade(&turns));
             turns
         });
         Disk {

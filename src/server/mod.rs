@@ -11,6 +11,7 @@
 
 mod active;
 mod arrival;
+mod authority;
 mod bandwidth;
 mod batching;
 mod changes;
@@ -63,6 +64,7 @@ pub use self::tls::{ServerCertificate, TlsError};
 
 use self::active::ActivePuts;
 use self::arrival::Refusals;
+use self::authority::Authorities;
 use self::bandwidth::Bandwidths;
 use self::datagrams::Datagrams;
 use self::disk::Disks;
@@ -93,6 +95,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Shared {
     accounts: Accounts,
+    authorities: Authorities,
     store: Store,
     messages: Messages,
     config: watch::Sender<Arc<Config>>,
@@ -217,6 +220,7 @@ impl Server {
         Self {
             shared: Arc::new(Shared {
                 accounts,
+                authorities: Authorities::default(),
                 store,
                 messages,
                 door: Arc::default(),
@@ -411,6 +415,23 @@ impl Server {
     #[must_use]
     pub fn is_degraded(&self) -> bool {
         self.shared.store.is_degraded()
+    }
+
+    /// Reads again what everybody who is connected may do, and resolves once that holds. It happens
+    /// by itself, within two seconds of any change to the accounts.
+    ///
+    /// # Errors
+    /// What the database or the disk says. Those who could not be read are refused everything until
+    /// they are.
+    pub async fn refresh_access(&self) -> Result<(), CommandError> {
+        self.shared.authorities.refresh(&self.shared).await
+    }
+
+    /// Whether it is known what everybody who is connected may do. While it is not, what they ask for
+    /// is refused.
+    #[must_use]
+    pub fn is_access_known(&self) -> bool {
+        self.shared.authorities.is_known()
     }
 
     /// The settings that are in force.

@@ -161,7 +161,7 @@ impl Upload {
     /// [`StorageError::Denied`] and [`StorageError::Suspended`].
     pub fn write(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
         // What came before is whole still, and may be kept.
-        self.place.require(|rights| rights.write)?;
+        self.check_access()?;
         let taken = self.take(chunk);
         self.broken |= taken.is_err();
         taken.map_err(|error| self.place.conceal(error))
@@ -188,6 +188,14 @@ impl Upload {
         self.hashed = received;
         self.written = received;
         self.check_room()
+    }
+
+    /// Makes sure that the member may commit it, as things are. No disk is asked.
+    ///
+    /// # Errors
+    /// [`StorageError::Denied`], [`StorageError::Suspended`].
+    pub fn check_access(&self) -> Result<(), StorageError> {
+        self.place.require(|rights| rights.write)
     }
 
     /// Puts the file in its place, if it is what was declared and `expected`. Until this returns,

@@ -95,17 +95,6 @@ impl View {
         self.0.access.revoke();
     }
 
-    /// The spaces that the member may list now, as changes in them name them.
-    #[must_use]
-    pub fn listed_spaces(&self) -> Vec<Arc<str>> {
-        let Ok((_, reach)) = self.0.access.reach(&VirtualPath::root()) else {
-            return Vec::new();
-        };
-        let mounts = reach.mounts.values().filter(|mount| mount.rights.list);
-        let spaces = mounts.map(|mount| &mount.space).chain([&reach.home]);
-        spaces.map(|space| Arc::clone(&space.key)).collect()
-    }
-
     pub(super) fn access(&self) -> &Access {
         &self.0.access
     }

@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::Command;
-use super::say::receiver;
-use crate::messages::{OfferedFile, To};
+use super::say::user;
+use crate::messages::{OfferedFile, RoomName};
 use crate::protocol::{BadRequest, SendReply, SendTo};
 use crate::server::CommandError;
 use crate::server::member::Member;
@@ -23,11 +23,12 @@ impl Command for SendTo {
             .allow(member.account.id, rate, Instant::now());
         allowed.map_err(CommandError::TooMuchSaid)?;
         let path = member.resolve(&self.path)?;
-        let To::User(to) = receiver(member, "send", "to", &self.to).await? else {
+        if RoomName::is_meant(&self.to) {
             let message = "a file is offered to one user, not to a room";
             // The reply has the request's own id.
             return Err(BadRequest::of_field(0, "send", "to", message).into());
-        };
+        }
+        let to = user(member, &self.to).await?;
         let file = path.clone();
         let info = member
             .with_view(move |view| view.open(&file, None).map(|file| file.info().clone()))
