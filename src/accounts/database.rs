@@ -25,7 +25,7 @@ const CONNECTIONS: usize = 4;
 const POLL: Duration = Duration::from_millis(500);
 
 /// How long it may take to answer that.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// An open database. Clones share its connections and the one task that watches it.
 #[derive(Debug, Clone)]
@@ -109,6 +109,11 @@ pub(super) fn changing(source: sqlx::Error) -> AccountsError {
 /// A number as `SQLite` keeps it. It has no larger ones; no disk holds as much.
 pub(super) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Numbers, for `json_each`.
+pub(super) fn json(numbers: &[i64]) -> Result<String, sqlx::Error> {
+    serde_json::to_string(numbers).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 /// A name that was kept, of a user or of a folder.
@@ -295,6 +300,50 @@ mod tests {
             .expect("disabled");
         let alice = accounts.account(&user("alice")).await.expect("readable");
         assert!(alice.is_none());
+    }
+
+    #[tokio::test]
+    async fn while_the_database_says_nothing_every_look_counts_as_a_change_and_then_it_is_seen_again()
+     {
+        let directory = tempfile::tempdir().expect("a directory");
+        // Without a write-ahead log, one who writes locks out those who read.
+        let options = SqliteConnectOptions::new()
+            .filename(directory.path().join("locked.db"))
+            .create_if_missing(true)
+            .busy_timeout(Duration::ZERO);
+        let mut other = SqliteConnection::connect_with(&options)
+            .await
+            .expect("opens");
+        let mut watching = SqliteConnection::connect_with(&options)
+            .await
+            .expect("opens");
+        let run = async |statement: &'static str, connection: &mut SqliteConnection| {
+            let done = sqlx::raw_sql(statement).execute(connection).await;
+            done.expect("done");
+        };
+        run("CREATE TABLE numbers (number INTEGER)", &mut other).await;
+        let version = data_version(&mut watching).await.expect("readable");
+        run("BEGIN EXCLUSIVE", &mut other).await;
+        let (sender, mut changes) = watch::channel(0);
+        let _watching = AbortOnDropHandle::new(tokio::spawn(watch_changes(
+            options, watching, version, sender,
+        )));
+        for _ in 0..2 {
+            changes.changed().await.expect("it looks on");
+        }
+        run("COMMIT", &mut other).await;
+        // The first may be seen because the look is by a new connection, the second only as a change.
+        for _ in 0..2 {
+            let insert = async |other: &mut SqliteConnection| {
+                let insert = sqlx::query("INSERT INTO numbers VALUES (1)");
+                insert.execute(other).await
+            };
+            // A look may be under way, which locks out those who write.
+            while insert(&mut other).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+            changes.changed().await.expect("it looks on");
+        }
     }
 
     #[tokio::test]

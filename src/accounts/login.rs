@@ -87,7 +87,7 @@ impl Accounts {
         }
         let hash = self.hashing.hash(new).await?;
         let mut transaction = self.database.write().await?;
-        let update = "UPDATE users SET password = ? WHERE id = ? AND password = ?";
+        let update = "UPDATE users SET password = ? WHERE id = ? AND password = ? AND NOT disabled";
         let updated = sqlx::query(update)
             .bind(hash)
             .bind(account.id)
@@ -154,35 +154,24 @@ impl Accounts {
         now: Timestamp,
     ) -> Result<Vec<Option<Current>>, AccountsError> {
         let mut transaction = self.database.read().await?;
-        let mut accounts = HashMap::new();
-        let mut all = Vec::with_capacity(credentials.len());
-        for credential in credentials {
-            let id = credential.account;
-            let known = if let Some(known) = accounts.get(&id) {
-                Option::clone(known)
-            } else {
-                let read = account_by_id(&mut transaction, id).await.map_err(reading)?;
-                let read = read.map(Arc::new);
-                accounts.insert(id, read.clone());
-                read
-            };
-            let expires = match credential.token {
-                None => Some(None),
-                Some(token) => tokens::expiry(&mut transaction, id, token, now)
-                    .await
-                    .map_err(reading)?,
-            };
-            all.push(
-                known
-                    .zip(expires)
-                    .map(|(account, expires)| Current { account, expires }),
-            );
-        }
-        // Without any credential, too, it is a look at the database.
-        let look = sqlx::query("SELECT 1 FROM users LIMIT 1").fetch_optional(&mut *transaction);
-        look.await.map_err(reading)?;
+        let users: Vec<_> = credentials.iter().map(|one| one.account).collect();
+        let tokens: Vec<_> = credentials.iter().filter_map(|one| one.token).collect();
+        let accounts = accounts_of(&mut transaction, &users)
+            .await
+            .map_err(reading)?;
+        let tokens = tokens::valid(&mut transaction, &tokens, now)
+            .await
+            .map_err(reading)?;
         transaction.commit().await.map_err(reading)?;
-        Ok(all)
+        let current = credentials.iter().map(|credential| {
+            let account = Arc::clone(accounts.get(&credential.account)?);
+            let expires = match credential.token {
+                None => None,
+                Some(token) => *tokens.get(&(credential.account, token))?,
+            };
+            Some(Current { account, expires })
+        });
+        Ok(current.collect())
     }
 
     async fn account_of(&self, id: i64, name: String) -> Result<Account, AccountsError> {
@@ -205,7 +194,11 @@ impl Accounts {
             .await
             .map_err(reading)?;
         let account = match found {
-            Some(id) => account_by_id(&mut transaction, id).await.map_err(reading)?,
+            Some(id) => accounts_of(&mut transaction, &[id])
+                .await
+                .map_err(reading)?
+                .remove(&id)
+                .map(Arc::unwrap_or_clone),
             None => None,
         };
         transaction.commit().await.map_err(reading)?;
@@ -213,26 +206,31 @@ impl Accounts {
     }
 }
 
-/// The account of this number, unless it is disabled.
-async fn account_by_id(
+/// The accounts of these numbers by number, but for those that are disabled.
+async fn accounts_of(
     connection: &mut SqliteConnection,
-    id: i64,
-) -> Result<Option<Account>, sqlx::Error> {
-    let select = "SELECT name, admin, bytes, files FROM users WHERE id = ? AND NOT disabled";
-    let found = sqlx::query_as::<_, (String, bool, Option<i64>, Option<i64>)>(select)
-        .bind(id)
-        .fetch_optional(&mut *connection)
+    ids: &[i64],
+) -> Result<HashMap<i64, Arc<Account>>, sqlx::Error> {
+    let ids = database::json(ids)?;
+    let select = "SELECT id, name, admin, bytes, files FROM users \
+                  WHERE NOT disabled AND id IN (SELECT value FROM json_each(?))";
+    let rows = sqlx::query_as::<_, (i64, String, bool, Option<i64>, Option<i64>)>(select)
+        .bind(&ids)
+        .fetch_all(&mut *connection)
         .await?;
-    let Some((name, admin, bytes, files)) = found else {
-        return Ok(None);
-    };
-    Ok(Some(Account {
-        id,
-        name: database::name(name)?,
-        admin,
-        limits: database::limits(bytes, files)?,
-        folders: folders::grants(connection, id).await?,
-    }))
+    let mut folders = folders::grants(connection, &ids).await?;
+    let mut accounts = HashMap::with_capacity(rows.len());
+    for (id, name, admin, bytes, files) in rows {
+        let account = Account {
+            id,
+            name: database::name(name)?,
+            admin,
+            limits: database::limits(bytes, files)?,
+            folders: folders.remove(&id).unwrap_or_default(),
+        };
+        accounts.insert(id, Arc::new(account));
+    }
+    Ok(accounts)
 }
 
 #[cfg(test)]

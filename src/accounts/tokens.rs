@@ -1,5 +1,7 @@
 //! Tokens: passwords made for one program, which can be taken back one by one.
 
+use std::collections::HashMap;
+
 use data_encoding::BASE32_NOPAD;
 use jiff::Timestamp;
 use sqlx::FromRow as _;
@@ -100,24 +102,26 @@ impl Accounts {
     }
 }
 
-/// When a token stops working, if ever; `None` if there is no such token of the user, or it has
-/// expired by `now`.
-pub(super) async fn expiry(
+/// When those of these tokens stop working that do not yet by `now`, by the numbers of the user and
+/// the token.
+pub(super) async fn valid(
     connection: &mut SqliteConnection,
-    user: i64,
-    token: i64,
+    tokens: &[i64],
     now: Timestamp,
-) -> Result<Option<Option<Timestamp>>, sqlx::Error> {
-    let select = "SELECT expires FROM tokens \
-                  WHERE user = ? AND id = ? AND (expires IS NULL OR expires > ?)";
-    let found: Option<Option<i64>> = sqlx::query_scalar(select)
-        .bind(user)
-        .bind(token)
+) -> Result<HashMap<(i64, i64), Option<Timestamp>>, sqlx::Error> {
+    let select = "SELECT user, id, expires FROM tokens \
+                  WHERE id IN (SELECT value FROM json_each(?)) \
+                  AND (expires IS NULL OR expires > ?)";
+    let rows: Vec<(i64, i64, Option<i64>)> = sqlx::query_as(select)
+        .bind(database::json(tokens)?)
         .bind(now.as_second())
-        .fetch_optional(connection)
+        .fetch_all(connection)
         .await?;
-    let expires = found.map(|expires| expires.map(database::time).transpose());
-    expires.transpose()
+    let valid = rows.into_iter().map(|(user, token, expires)| {
+        let expires = expires.map(database::time).transpose()?;
+        Ok(((user, token), expires))
+    });
+    valid.collect()
 }
 
 /// What is kept of a token.

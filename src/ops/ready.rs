@@ -63,7 +63,7 @@ impl Readiness {
             Stage::Serving => {}
             Stage::Draining => reasons.push("draining".to_owned()),
         }
-        if !self.server.is_access_known() {
+        if !self.server.can_read_accounts() {
             // The log has it already.
             reasons.push("the accounts cannot be read: what users ask for is refused".to_owned());
         }

@@ -36,7 +36,7 @@ use crate::messages::{Attendance, Party};
 use crate::storage::{Mount, Space, StorageError, Store, View};
 
 /// How long reading again may take before those who are not read are suspended.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Until it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -305,8 +305,10 @@ pub(super) struct Authorities {
     keeper: OnceLock<AbortOnDropHandle<()>>,
     /// The keeper's thread is busy.
     opening: Arc<AtomicBool>,
-    /// Not all could be read the last time.
+    /// Some are suspended, or could not be read the last time.
     failing: AtomicBool,
+    /// None could be read the last time.
+    unreadable: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -335,9 +337,10 @@ impl Authorities {
         // In the table before it is read: the keeper misses no change of it.
         let authority = self.get_or_insert(shared, credential, name);
         let own = [Arc::clone(&authority)];
-        let threads = Threads::OfUser(disk);
         let reading = self.begin_reading();
-        self.update(shared, &own, reading, threads).await?;
+        let changed = self.compare(shared, &own, reading).await?;
+        let threads = Threads::OfUser(disk);
+        self.change(shared, changed, reading, threads).await?;
         if authority.closed.is_cancelled() {
             return Err(AccountsError::LoginFailed.into());
         }
@@ -353,9 +356,9 @@ impl Authorities {
         found.account().is_ok().then(|| found.party.clone())
     }
 
-    /// Whether it is known what everybody may do who is connected.
-    pub(super) fn is_known(&self) -> bool {
-        !self.failing.load(Ordering::Relaxed)
+    /// Whether the accounts could be read the last time.
+    pub(super) fn are_readable(&self) -> bool {
+        !self.unreadable.load(Ordering::Relaxed)
     }
 
     /// Reads again what everybody may do. Resolves once it holds.
@@ -365,9 +368,17 @@ impl Authorities {
     pub(super) async fn refresh(&self, shared: &Shared) -> Result<(), CommandError> {
         let reading = self.begin_reading();
         let live = self.live();
-        let updating = self.update(shared, &live, reading, Threads::OfKeeper);
+        let is_read = AtomicBool::new(false);
+        let updating = async {
+            let changed = self.compare(shared, &live, reading).await?;
+            is_read.store(true, Ordering::Relaxed);
+            let threads = Threads::OfKeeper;
+            self.change(shared, changed, reading, threads).await
+        };
         let updated = timeout(PATIENCE, updating).await;
         let mut outcome = updated.unwrap_or(Err(CommandError::Suspended));
+        self.unreadable
+            .store(!is_read.load(Ordering::Relaxed), Ordering::Relaxed);
         for authority in live {
             if authority.reading() < reading && !authority.closed.is_cancelled() {
                 authority.suspend(reading);
@@ -378,34 +389,33 @@ impl Authorities {
         outcome
     }
 
-    /// Reads what `live` may do and changes what is not so any more.
-    async fn update(
+    /// Changes what is not so any more, once the spaces are open.
+    async fn change(
         &self,
         shared: &Shared,
-        live: &[Arc<Authority>],
+        mut changed: Vec<(Arc<Authority>, Current)>,
         reading: u64,
         threads: Threads<'_>,
     ) -> Result<(), CommandError> {
-        let mut changed = self.compare(shared, live, reading).await?;
         let mut failed = Ok(());
         for _ in 0..MAX_ATTEMPTS {
             if changed.is_empty() {
                 return failed;
             }
             let accounts = changed.iter().map(|(_, current)| current.account.clone());
-            let mut opened = self
+            let opened = self
                 .open(&shared.store, accounts.collect(), threads)
                 .await?;
-            opened.retain(|_, spaces| match spaces {
-                Ok(_) => true,
-                Err(_) => {
-                    if let Err(error) = std::mem::replace(spaces, Err(closed())) {
-                        failed = Err(error.into());
+            let mut spaces = HashMap::new();
+            for (id, outcome) in opened {
+                match outcome {
+                    Ok(open) => {
+                        spaces.insert(id, open);
                     }
-                    false
+                    Err(error) => failed = Err(error.into()),
                 }
-            });
-            changed.retain(|(authority, _)| opened.contains_key(&authority.id));
+            }
+            changed.retain(|(authority, _)| spaces.contains_key(&authority.id));
             // A name may have come to mean another account, or another folder, before it was opened.
             let read: Vec<_> = changed.iter().map(|(one, _)| Arc::clone(one)).collect();
             let again = self.compare(shared, &read, reading).await?;
@@ -413,8 +423,8 @@ impl Authorities {
             for (authority, current) in again {
                 let before = changed.iter().find(|(one, _)| Arc::ptr_eq(one, &authority));
                 let is_same = before.is_some_and(|(_, before)| before.account == current.account);
-                match opened.get(&authority.id) {
-                    Some(Ok(spaces)) if is_same => {
+                match spaces.get(&authority.id) {
+                    Some(spaces) if is_same => {
                         spaces.set_limits(reading, &current.account);
                         authority.apply(reading, current, spaces);
                     }
@@ -573,14 +583,6 @@ impl Drop for Busy {
     }
 }
 
-fn closed() -> StorageError {
-    StorageError::Io {
-        doing: "open",
-        path: String::new(),
-        source: io::ErrorKind::Other.into(),
-    }
-}
-
 fn cannot_spawn(source: io::Error) -> CommandError {
     CommandError::Storage(StorageError::Io {
         doing: "start a thread to open",
@@ -620,11 +622,11 @@ async fn keep(server: Weak<Shared>, wake: Arc<Notify>) {
         };
         let authorities = &shared.authorities;
         let expiry = authorities.expire(Timestamp::now());
-        let is_failing = !authorities.is_known();
+        let is_failing = authorities.failing.load(Ordering::Relaxed);
         drop(shared);
         let expires = expiry.map(|expiry| expiry.min(EXPIRY_CHECK));
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() {
+            noticed = changes.changed() => if noticed.is_err() {
                 return;
             },
             () = sleep(RETRY), if is_failing => {}

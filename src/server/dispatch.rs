@@ -135,7 +135,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                 None => tokio::select! {
                     biased;
                     () = closed.cancelled() => Turn::Closed,
-                    () = &mut following => continue,
+                    never = &mut following => match never {},
                     turn = self.turn() => turn,
                 },
             };
@@ -148,7 +148,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                 () = stop.cancelled() => Err(self.cut()),
                 () = closed.cancelled() => Err(End::Goodbye(GoodbyeReason::AccountClosed)),
                 () = outbox.closed() => Err(End::Disconnected),
-                () = &mut following => continue,
+                never = &mut following => match never {},
             };
             if let Err(end) = taken {
                 if let End::Goodbye(

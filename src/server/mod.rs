@@ -427,11 +427,10 @@ impl Server {
         self.shared.authorities.refresh(&self.shared).await
     }
 
-    /// Whether it is known what everybody who is connected may do. While it is not, what they ask for
-    /// is refused.
+    /// Whether the accounts can be read. While they cannot, what users ask for is refused.
     #[must_use]
-    pub fn is_access_known(&self) -> bool {
-        self.shared.authorities.is_known()
+    pub fn can_read_accounts(&self) -> bool {
+        self.shared.authorities.are_readable()
     }
 
     /// The settings that are in force.

@@ -173,11 +173,13 @@ impl StoredFile {
         Ok(Bytes::from(bytes))
     }
 
-    /// Makes sure that the content is still the one that was opened.
+    /// Makes sure that the content is still the one that was opened, and that the member may have it.
     ///
     /// # Errors
-    /// [`StorageError::Changed`] if it was written to, else what the system said.
+    /// [`StorageError::Changed`] if it was written to, those of [`check_access`](Self::check_access),
+    /// else what the system said.
     pub fn check_unchanged(&self) -> Result<(), StorageError> {
+        self.check_access()?;
         let now = Meta::of(&self.file).at("look at", &self.path)?;
         if now == self.meta {
             Ok(())

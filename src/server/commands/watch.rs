@@ -1,5 +1,6 @@
 //! `watch` and `unwatch`: hear of what changes at or below a path, or hear no more of it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -51,7 +52,10 @@ pub(in crate::server) async fn unwatch(
 ///
 /// What the member may not list any more is not told already: the watches are kept to that when it
 /// changes, before anyone hears of it.
-pub(in crate::server) async fn follow_access(member: Member, attendance: Arc<Attendance>) {
+pub(in crate::server) async fn follow_access(
+    member: Member,
+    attendance: Arc<Attendance>,
+) -> Infallible {
     let mut changes = member.account.changes();
     while changes.changed().await.is_ok() {
         // Boxed: a session that waits keeps no room for it.
