@@ -544,7 +544,7 @@ impl Authorities {
             };
             match Duration::try_from(expires.duration_since(now)) {
                 Ok(left) if !left.is_zero() => {
-                    next = Some(next.map_or(left, |next| next.min(left)))
+                    next = Some(next.map_or(left, |next| next.min(left)));
                 }
                 _ => self.close(&authority),
             }

@@ -130,14 +130,15 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             Arc::clone(&self.attendance),
         ));
         loop {
-            let turn = match self.frame_at_hand() {
-                Some(frame) => Turn::Frame(frame),
-                None => tokio::select! {
+            let turn = if let Some(frame) = self.frame_at_hand() {
+                Turn::Frame(frame)
+            } else {
+                tokio::select! {
                     biased;
                     () = closed.cancelled() => Turn::Closed,
                     never = &mut following => match never {},
                     turn = self.turn() => turn,
-                },
+                }
             };
             let is_frame = matches!(turn, Turn::Frame(_));
             // Whatever a frame waits for, it does not outlive the connection or the right to be here.

@@ -134,7 +134,7 @@ impl StoredFile {
     /// Keeps a digest for the next reader. It is to be of the content as it was opened; where the
     /// file system keeps no attributes, nothing happens.
     pub(super) fn keep_digest(&self, digest: Digest) {
-        if self.check_unchanged().is_ok()
+        if self.check_content().is_ok()
             && let Err(error) = digest::keep(&self.file, &self.meta, &digest)
         {
             tracing::debug!(
@@ -180,6 +180,11 @@ impl StoredFile {
     /// else what the system said.
     pub fn check_unchanged(&self) -> Result<(), StorageError> {
         self.check_access()?;
+        self.check_content()
+    }
+
+    /// As [`check_unchanged`](Self::check_unchanged), whoever asks.
+    pub(super) fn check_content(&self) -> Result<(), StorageError> {
         let now = Meta::of(&self.file).at("look at", &self.path)?;
         if now == self.meta {
             Ok(())

@@ -117,7 +117,7 @@ impl AlreadyThere {
             }
         }
         self.place.require(|rights| rights.write)?;
-        self.file.check_unchanged()?;
+        self.file.check_content()?;
         self.make_last()?;
         self.place.check_attached()?;
         let (dir, name) = self.place.open_parent()?;

@@ -248,7 +248,7 @@ async fn revoke_while(phase: Phase, loss: Loss) {
     }
     if phase == Phase::Refreshing {
         let server = scene.server.server.clone();
-        let (_, _) = tokio::join!(server.refresh_access(), scene.lose(loss));
+        let (_, ()) = tokio::join!(server.refresh_access(), scene.lose(loss));
     } else {
         scene.lose(loss).await;
     }
@@ -473,7 +473,8 @@ async fn a_folder_that_is_removed_added_and_granted_again_at_once_is_another_fol
     client
         .send(json!({"id": 1, "cmd": "put", "path": "/team/new", "size": 100_001}))
         .await;
-    client.send_bytes(&data(1, &[7; 100_000])).await;
+    let most = vec![7; 100_000];
+    client.send_bytes(&data(1, &most)).await;
     assert!(client.reply().await["begin"].is_object());
     let (team, alice) = names();
     let accounts = &scene.server.accounts;

@@ -26,11 +26,11 @@ fn grant(data: &Data, rights: Rights) {
     data.view.set(Arc::clone(&data.home), team(data, rights));
 }
 
-fn is_denied<T>(outcome: Result<T, StorageError>) -> bool {
+fn is_denied<T>(outcome: &Result<T, StorageError>) -> bool {
     matches!(outcome, Err(StorageError::Denied { .. }))
 }
 
-fn is_suspended<T>(outcome: Result<T, StorageError>) -> bool {
+fn is_suspended<T>(outcome: &Result<T, StorageError>) -> bool {
     matches!(outcome, Err(StorageError::Suspended { .. }))
 }
 
@@ -58,14 +58,17 @@ fn begin(data: &Data, path: &str, bytes: &[u8]) -> Upload {
     upload
 }
 
+/// A way to lose something, with its name.
+type Loss = (&'static str, fn(&Data));
+
 /// The ways to lose the folder, or the right to write and read there.
-fn losses() -> [(&'static str, fn(&Data)); 4] {
+fn losses() -> [Loss; 4] {
     [
         ("grant revoked", |data| {
             data.view.set(Arc::clone(&data.home), Vec::new());
         }),
         ("rights taken", |data| {
-            grant(data, "list".parse().expect("rights"))
+            grant(data, "list".parse().expect("rights"));
         }),
         ("account closed", |data| data.view.revoke()),
         ("folder removed and added again", |data| {
@@ -89,11 +92,11 @@ fn work_that_began_before_a_right_was_lost_ends_at_its_next_step() {
         let file = data.view.open(&at("/team/old"), None).expect("open");
         assert_eq!(file.read_at(0, 1).expect("read"), "o");
         lose(&data);
-        assert!(is_denied(half.write(b"2")), "{how}");
-        assert!(is_denied(whole.commit(None)), "{how}");
-        assert!(is_denied(replacing.commit(None)), "{how}");
-        assert!(is_denied(file.read_at(0, 1)), "{how}");
-        assert!(is_denied(file.check_access()), "{how}");
+        assert!(is_denied(&half.write(b"2")), "{how}");
+        assert!(is_denied(&whole.commit(None)), "{how}");
+        assert!(is_denied(&replacing.commit(None)), "{how}");
+        assert!(is_denied(&file.read_at(0, 1)), "{how}");
+        assert!(is_denied(&file.check_access()), "{how}");
         drop((half, file));
         let set_aside = data.data("removed").exists();
         let dir = if set_aside {
@@ -123,7 +126,7 @@ fn a_copy_and_a_removal_that_run_end_when_the_right_is_lost() {
                 false
             };
             let copied = data.view.copy(&at(from), &at(to), IfExists::Fail, &stop);
-            assert!(asked.get() && is_denied(copied), "{how}: {from}");
+            assert!(asked.get() && is_denied(&copied), "{how}: {from}");
             assert!(!data.on_disk("copy").exists(), "{how}");
             assert!(!data.data("folders/team/copy").exists(), "{how}");
             assert_eq!(data.staged(), 0, "{how}");
@@ -134,7 +137,7 @@ fn a_copy_and_a_removal_that_run_end_when_the_right_is_lost() {
             false
         };
         let removed = data.view.remove(&at("/team/old"), false, &stop);
-        assert!(is_denied(removed), "{how}");
+        assert!(is_denied(&removed), "{how}");
     }
 }
 
@@ -145,7 +148,7 @@ fn who_loses_the_right_to_overwrite_may_still_commit_under_a_free_name() {
     let replacing = begin(&data, "/team/old", b"new");
     grant(&data, "list,read,write".parse().expect("rights"));
     new.commit(None).expect("allowed");
-    assert!(is_denied(replacing.commit(None)));
+    assert!(is_denied(&replacing.commit(None)));
     assert_eq!(data.get("/team/old").expect("there"), b"old");
 }
 
@@ -155,12 +158,12 @@ fn while_a_view_is_suspended_everything_is_refused_and_what_began_goes_on_later(
     let mut upload = data.view.upload(&at("/team/new"), sized(2)).expect("begun");
     upload.write(b"1").expect("written");
     data.view.suspend();
-    assert!(is_suspended(upload.write(b"2")));
-    assert!(is_suspended(data.view.open(&at("/own"), None)));
-    assert!(is_suspended(data.view.stat(&at("/"))));
-    assert!(is_suspended(data.view.uploads()));
-    assert!(is_suspended(data.view.make_dir(&at("/d"), true)));
-    assert!(is_suspended(data.put("/small", b"x")));
+    assert!(is_suspended(&upload.write(b"2")));
+    assert!(is_suspended(&data.view.open(&at("/own"), None)));
+    assert!(is_suspended(&data.view.stat(&at("/"))));
+    assert!(is_suspended(&data.view.uploads()));
+    assert!(is_suspended(&data.view.make_dir(&at("/d"), true)));
+    assert!(is_suspended(&data.put("/small", b"x")));
     grant(&data, Rights::ALL);
     upload.write(b"2").expect("goes on");
     upload.commit(None).expect("goes on");
@@ -168,7 +171,7 @@ fn while_a_view_is_suspended_everything_is_refused_and_what_began_goes_on_later(
     data.view.revoke();
     grant(&data, Rights::ALL);
     assert!(
-        is_denied(data.view.open(&at("/own"), None)),
+        is_denied(&data.view.open(&at("/own"), None)),
         "revoked for good"
     );
 }
