@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::Timestamp;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{self, Notify, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -303,6 +303,8 @@ pub(super) struct Authorities {
     /// Those who may not be known to the keeper, or how long it may sleep, have changed.
     wake: Arc<Notify>,
     keeper: OnceLock<AbortOnDropHandle<()>>,
+    /// Held while all of them are read again.
+    refreshing: sync::Mutex<()>,
     /// The keeper's thread is busy.
     opening: Arc<AtomicBool>,
     /// Some are suspended, or could not be read the last time.
@@ -366,6 +368,8 @@ impl Authorities {
     /// # Errors
     /// What the database or the disk says. Those who could not be read are suspended then.
     pub(super) async fn refresh(&self, shared: &Shared) -> Result<(), CommandError> {
+        // One after the other: they share a thread.
+        let _refreshing = self.refreshing.lock().await;
         let reading = self.begin_reading();
         let live = self.live();
         let is_read = AtomicBool::new(false);

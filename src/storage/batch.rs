@@ -264,18 +264,7 @@ impl Batch {
         drop(self.files);
         let named = name_all(self.staged, answers);
         let Err(error) = sync_dirs(&staging, &named, &witness) else {
-            // Each space is looked up once.
-            let mut attached: Option<(Arc<str>, bool)> = None;
-            for named in named {
-                let index = named.index;
-                let key = &named.place.space.key;
-                let checked = match &attached {
-                    Some((known, true)) if known == key => Ok(()),
-                    _ => named.place.check_attached(),
-                };
-                attached = Some((Arc::clone(key), checked.is_ok()));
-                answers.push((index, checked.map(|()| named.last(by))));
-            }
+            confirm_all(named, by, answers);
             return;
         };
         // One may have replaced another: each finds what it left.
@@ -313,6 +302,29 @@ fn name_all(staged: Vec<Ready>, answers: &mut Answers) -> Vec<Named> {
         }
     }
     all
+}
+
+/// Acknowledges those whose space is still the one of its name, and takes back the others. Each space
+/// is looked up once.
+fn confirm_all(named: Vec<Named>, by: &Uploader, answers: &mut Answers) {
+    let mut attached: Option<Arc<str>> = None;
+    let mut detached = Vec::new();
+    for named in named {
+        let key = &named.place.space.key;
+        if attached.as_ref() != Some(key) {
+            if let Err(error) = named.place.check_attached() {
+                answers.push((named.index, Err(error)));
+                detached.push(named);
+                continue;
+            }
+            attached = Some(Arc::clone(key));
+        }
+        answers.push((named.index, Ok(named.last(by))));
+    }
+    // One may have replaced another: each finds what it left.
+    for named in detached.into_iter().rev() {
+        named.take_back();
+    }
 }
 
 /// Makes the new names survive a power cut: each directory is asked once.

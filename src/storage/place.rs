@@ -68,7 +68,8 @@ impl Place {
     /// Makes sure that the space is still the one of its name in the data directory: what is done in
     /// one that was set aside with its account is seen by nobody, and not to be acknowledged.
     pub(super) fn check_attached(&self) -> Result<(), StorageError> {
-        if self.permission.view.store().is_there(self.space.id()) {
+        let found = self.permission.view.store().look_for(self.space.id());
+        if found.at("look at", &self.full)? {
             return Ok(());
         }
         Err(StorageError::not_found(&self.full))
