@@ -54,6 +54,9 @@ pub(super) enum Ask {
     },
     /// Answered with the numbers and paths.
     Watched(oneshot::Sender<Result<Vec<(u32, String)>, MessagesError>>),
+    Restrict {
+        spaces: Vec<Arc<str>>,
+    },
     Rescope {
         watch: u32,
         scopes: Vec<Scope>,
@@ -97,6 +100,16 @@ impl Attendance {
     /// [`MessagesError::Ended`].
     pub async fn watched(&self) -> Result<Vec<(u32, String)>, MessagesError> {
         self.ask(Ask::Watched).await
+    }
+
+    /// The session's watches cover nothing in other spaces than these from now on.
+    ///
+    /// # Errors
+    /// [`MessagesError::Ended`].
+    pub fn restrict(&self, spaces: Vec<Arc<str>>) -> Result<(), MessagesError> {
+        let ask = Ask::Restrict { spaces };
+        self.shared
+            .tell_sequencer(Op::Session(self.session, SessionOp::Watching(ask)))
     }
 
     /// A watched path leads elsewhere from now on.
@@ -228,6 +241,7 @@ impl Watching {
             Ask::Watched(done) => {
                 let _ = done.send(Ok(self.watches.watched(session)));
             }
+            Ask::Restrict { spaces } => self.watches.restrict(session, &spaces, now),
             Ask::Rescope { watch, scopes } => {
                 self.watches.rescope(session, watch, scopes, now);
                 self.catch_up(shared, session);

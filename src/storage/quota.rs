@@ -73,6 +73,8 @@ impl SubAssign for Count {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) limits: Limits,
+    /// The reading of the accounts that they come from.
+    limits_reading: u64,
     /// Absent until somebody needs to know, and again once it may be wrong.
     counted: Option<Count>,
     /// Goes up with each count: who holds an older number knows of an older count.
@@ -121,6 +123,14 @@ impl Ledger {
         let mut used = self.counted?;
         used += self.reserved;
         Some(used)
+    }
+
+    /// Takes over limits, unless a later reading has set others.
+    pub(super) fn set_limits(&mut self, limits: Limits, reading: u64) {
+        if reading >= self.limits_reading {
+            self.limits = limits;
+            self.limits_reading = reading;
+        }
     }
 
     pub(super) fn is_counted(&self) -> bool {

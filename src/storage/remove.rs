@@ -18,13 +18,14 @@ pub(super) fn remove(
     recursive: bool,
     stop: &dyn Fn() -> bool,
 ) -> Result<u64, StorageError> {
-    place.require(place.rights.delete && !place.is_root())?;
+    place.require(|rights| rights.delete && !place.is_root())?;
     if stop() {
         let path = place.full.clone();
         return Err(StorageError::Cancelled { path });
     }
     let space = &place.space;
     let names = space.lock_names();
+    place.require(|rights| rights.delete)?;
     let (dir, name) = place.open_parent()?;
     let meta = dir.meta(name).at("look at", &place.full)?;
     let meta = meta.ok_or_else(|| StorageError::not_found(&place.full))?;

@@ -18,20 +18,21 @@ pub(super) fn rename(
     to: &Place,
     if_exists: IfExists,
 ) -> Result<VirtualPath, StorageError> {
-    from.require(from.rights.delete && !from.is_root())?;
-    to.require(to.rights.write && !to.is_root())?;
+    from.require(|rights| rights.delete && !from.is_root())?;
+    to.require(|rights| rights.write && !to.is_root())?;
     check_reach(from, to)?;
     let same_space = std::ptr::eq(&raw const *from.space, &raw const *to.space);
     let (landed, source) = if same_space {
         rename_within(from, to, if_exists)?
     } else {
         // Otherwise moving a file into one's home would be a way to read it.
-        from.require(from.rights.read)?;
+        from.require(|rights| rights.read)?;
         rename_across(from, to, if_exists)?
     };
     let staging = &to.space.staging;
     landed.sync(staging)?;
     staging.synced(source.sync()).at("sync", &from.full)?;
+    to.check_attached()?;
     landed.noted.tell();
     Ok(landed.path)
 }
@@ -68,6 +69,7 @@ fn rename_across(
     // A first count takes its time: not while both are locked.
     to.space.count_if_limited(&to.full)?;
     let (from_names, to_names) = from.space.lock_both(&to.space);
+    from.require(|rights| rights.read)?;
     let (dir, name, meta) = find(from, to)?;
     let source = Source {
         dir: &dir,
@@ -80,7 +82,8 @@ fn rename_across(
         count += count_tree(&dir, name, from)?;
     }
     let mut reservation = Reservation::new(&to.space);
-    reservation.grow_locked(count, &to_names, &to.full)?;
+    let grown = reservation.grow_locked(count, &to_names, &to.full);
+    grown.map_err(|error| to.conceal(error))?;
     let landed = land(&to_names, source, to, if_exists, false)?;
     drop(reservation.settle(&to_names, landed.displaced));
     from_names.freed(count);
@@ -89,6 +92,8 @@ fn rename_across(
 
 /// The source as it is now, with the names locked.
 fn find<'a>(from: &'a Place, to: &Place) -> Result<(OpenDir, &'a str, Meta), StorageError> {
+    from.require(|rights| rights.delete)?;
+    to.require(|rights| rights.write)?;
     let (dir, name) = from.open_parent()?;
     let meta = dir.meta(name).at("look at", &from.full)?;
     let meta = meta.ok_or_else(|| StorageError::not_found(&from.full))?;
@@ -130,7 +135,7 @@ fn land_on_itself(
     let mut displaced = Count::default();
     let mut noted = Noted::default();
     if !same_name {
-        to.require(to.rights.overwrite)?;
+        to.require(|rights| rights.overwrite)?;
         source.dir.remove_file(source.name).at("rename", &to.full)?;
         displaced = Count::file(meta.size);
         let moved = source.place.map(|place| (place, source.dir));

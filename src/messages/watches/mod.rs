@@ -203,6 +203,24 @@ impl<S: Copy + Ord + Hash> Watches<S> {
         self.enter(session);
     }
 
+    /// Takes away from the session's watches what lies in other spaces than these.
+    pub(super) fn restrict(&mut self, session: S, spaces: &[Arc<str>], now: u64) {
+        let Some(entry) = self.sessions.get(&session) else {
+            return;
+        };
+        let narrowed = entry.watches.iter().filter_map(|(number, watch)| {
+            let kept = watch
+                .scopes
+                .iter()
+                .filter(|scope| spaces.contains(&scope.space));
+            let kept: Vec<_> = kept.cloned().collect();
+            (kept.len() < watch.scopes.len()).then_some((*number, kept))
+        });
+        for (number, kept) in narrowed.collect::<Vec<_>>() {
+            self.rescope(session, number, kept, now);
+        }
+    }
+
     /// Remembers a change, with a `seq` greater than any before, and says which sessions are to be
     /// told what: one event each, however many of its watches hear it.
     ///

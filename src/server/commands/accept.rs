@@ -18,7 +18,7 @@ impl Command for Accept {
         let claim = messages
             .claim_to_accept(member.account.id, &self.offer)
             .await?;
-        let source = member.view_of(&claim.from).await?;
+        let source = member.authority_of(&claim.from).await?;
         let from = VirtualPath::parse(&claim.file.path).map_err(StorageError::from)?;
         let (to, if_exists) = if let Some(path) = given {
             (path, IfExists::Fail)
@@ -33,7 +33,7 @@ impl Command for Accept {
             .with_view(move |view| {
                 let version = &claim.file.version;
                 let stop = || gone.is_cancelled();
-                let path = view.receive(&source, &from, version, &to, if_exists, &stop)?;
+                let path = view.receive(source.view(), &from, version, &to, if_exists, &stop)?;
                 Ok((path, claim))
             })
             .await?;

@@ -35,9 +35,14 @@ pub(super) async fn receiver(
     if RoomName::is_meant(text) {
         return Ok(To::Room(room(cmd, field, text)?));
     }
-    if let Some(present) = member.shared.messages.present(text) {
-        return Ok(To::User(present));
+    if let Some(connected) = member.shared.authorities.connected(text) {
+        return Ok(To::User(connected));
     }
+    Ok(To::User(user(member, text).await?))
+}
+
+/// The user of that name.
+pub(super) async fn user(member: &Member, text: &str) -> Result<Party, CommandError> {
     let name: Option<UserName> = text.parse().ok();
     let account = match &name {
         Some(name) => member.shared.accounts.account(name).await?,
@@ -46,10 +51,10 @@ pub(super) async fn receiver(
     // No name is longer; what is no name is not repeated whole.
     let shown = || text.chars().take(64).collect();
     let account = account.ok_or_else(|| CommandError::NoSuchUser(shown()))?;
-    Ok(To::User(Party {
+    Ok(Party {
         id: account.id,
         name: account.name.as_str().into(),
-    }))
+    })
 }
 
 /// The room that stands in `field`.

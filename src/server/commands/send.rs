@@ -1,8 +1,8 @@
 //! `send`: offer a file to another user.
 
 use super::Command;
-use super::say::{check_rate, receiver};
-use crate::messages::{OfferedFile, To};
+use super::say::{check_rate, user};
+use crate::messages::{OfferedFile, RoomName};
 use crate::protocol::{BadRequest, SendReply, SendTo};
 use crate::server::CommandError;
 use crate::server::member::Member;
@@ -14,11 +14,12 @@ impl Command for SendTo {
         check_rate(member)?;
         let keep = shared.config().limits.keep_offers;
         let path = member.resolve(&self.path)?;
-        let To::User(to) = receiver(member, "send", "to", &self.to).await? else {
+        if RoomName::is_meant(&self.to) {
             let message = "a file is offered to one user, not to a room";
             // The reply has the request's own id.
             return Err(BadRequest::of_field(0, "send", "to", message).into());
-        };
+        }
+        let to = user(member, &self.to).await?;
         let file = path.clone();
         let info = member
             .with_view(move |view| view.open(&file, None).map(|file| file.info().clone()))
