@@ -222,6 +222,7 @@ impl From<&CommandError> for WireError {
                 S::DigestMismatch { .. } => Code::DigestMismatch,
                 S::OffsetOutOfRange { .. } | S::BadCursor { .. } => Code::BadRequest,
                 S::Cancelled { .. } => Code::Cancelled,
+                S::Counting { .. } => Code::Limited,
                 S::Io { source, .. } if is_out_of_descriptors(source) => Code::Limited,
                 S::InUse { .. } | S::Unusable { .. } | S::Io { .. } => Code::Internal,
             },

@@ -26,6 +26,8 @@ use super::publish::take_back;
 use super::quota::{Count, Reservation};
 use super::space::Names;
 use super::staging::{Staged, Staging};
+use super::tree::Reach;
+use super::unsynced::NewName;
 use super::upload::{Committed, UploadOptions, Uploader, complete};
 use super::view::View;
 use crate::protocol::{Algorithm, Digest, Hasher};
@@ -298,13 +300,22 @@ fn name_all(staged: Vec<Ready>, answers: &mut Answers) -> Vec<Named> {
 
 /// Makes the new names survive a power cut: each directory is asked once.
 fn sync_dirs(staging: &Staging, named: &[Named], witness: &OpenDir) -> std::io::Result<()> {
-    let mut dirs: Vec<_> = named.iter().flat_map(|named| &named.landed.dirs).collect();
+    let mut dirs: Vec<_> = named.iter().flat_map(|named| &named.landed.dir).collect();
     dirs.sort_unstable_by_key(|dir| Arc::as_ptr(dir));
     dirs.dedup_by(|a, b| Arc::ptr_eq(a, b));
-    if dirs.is_empty() {
-        return Ok(());
+    let unsynced = named.iter().flat_map(|named| &named.landed.unsynced);
+    let mut unsynced: Vec<&Arc<NewName>> = unsynced.collect();
+    unsynced.sort_unstable_by_key(|name| Arc::as_ptr(name));
+    unsynced.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    let synced = if dirs.is_empty() {
+        Ok(())
+    } else {
+        staging.sync_dirs(&dirs, &unsynced, witness)
+    };
+    for named in named {
+        named.place.space.unsynced.settle(&named.landed.unsynced);
     }
-    staging.sync_dirs(&dirs, witness)
+    synced
 }
 
 impl SmallUpload {
@@ -355,13 +366,14 @@ impl Ready {
         let above = place.inner.parent().unwrap_or_else(VirtualPath::root);
         let parent = match parents.entry((above, options.parents)) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Parent::of(&place, options.parents)?),
+            Entry::Vacant(entry) => entry.insert(Parent::of(names, &place, options.parents)?),
         };
         let source = Source {
             dir: staged.dir(),
             name: staged.name(),
             is_dir: false,
             place: None,
+            reach: Reach::default(),
         };
         let landed = land_in(names, parent, source, &place, options.if_exists)?;
         if landed.before != Before::Exchanged {

@@ -19,7 +19,7 @@ use super::publish::Publishing;
 use super::quota::{Count, Reservation};
 use super::rename::into_itself;
 use super::staging::Staged;
-use super::tree::open_child;
+use super::tree::{Reach, open_child};
 use crate::protocol::{Algorithm, IfExists};
 
 /// Bytes copied at a time; whether to stop is asked once for each.
@@ -80,6 +80,8 @@ pub(super) fn receive(
 struct Copying<'a> {
     to: &'a Place,
     reservation: Reservation,
+    /// How far what is copied reaches below its top.
+    reach: Reach,
     stop: &'a dyn Fn() -> bool,
 }
 
@@ -88,6 +90,7 @@ impl<'a> Copying<'a> {
         Self {
             to,
             reservation: Reservation::new(&to.space),
+            reach: Reach::default(),
             stop,
         }
     }
@@ -97,6 +100,7 @@ impl<'a> Copying<'a> {
             staged,
             reservation: self.reservation,
             to: self.to,
+            reach: self.reach,
         };
         publishing.publish(if_exists, false)
     }
@@ -138,6 +142,7 @@ impl<'a> Copying<'a> {
                 continue;
             };
             let to = to.join_name(name)?;
+            self.reach = self.reach.max(Reach::between(&self.to.full, &to));
             let there = source.meta(name).at("look at", &child.full)?;
             match there.map(|meta| meta.what) {
                 Some(What::Dir) => {

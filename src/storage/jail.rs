@@ -55,30 +55,31 @@ impl Jail {
         Ok(OpenDir { file })
     }
 
-    /// Makes the missing directories on the way to `path` and opens the last. The others that
-    /// something was made in are for the caller to sync.
-    pub(super) fn make_dirs(&self, path: &VirtualPath) -> io::Result<(OpenDir, Vec<OpenDir>)> {
+    /// Has `make` make the missing directories on the way to `path`, each in the one above it, and
+    /// opens the last.
+    pub(super) fn make_dirs(
+        &self,
+        path: &VirtualPath,
+        mut make: impl FnMut(&OpenDir, &str) -> io::Result<()>,
+    ) -> io::Result<OpenDir> {
         match self.open_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            opened => return Ok((opened?, Vec::new())),
+            opened => return opened,
         }
-        let mut touched = Vec::new();
         let mut here = VirtualPath::root();
         let mut dir = self.open_dir(&here)?;
         for name in path.components() {
             let next = here.join_name(name).map_err(io::Error::other)?;
             let opened = match self.open_dir(&next) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    dir.make_dir(name)?;
-                    let made = dir.open_dir(name)?;
-                    touched.push(dir);
-                    made
+                    make(&dir, name)?;
+                    dir.open_dir(name)?
                 }
                 opened => opened?,
             };
             (here, dir) = (next, opened);
         }
-        Ok((dir, touched))
+        Ok(dir)
     }
 
     /// The path of an open directory below the root, as long as it has one that can be told: by

@@ -7,7 +7,8 @@ use super::error::{At, StorageError};
 use super::jail::OpenDir;
 use super::path::VirtualPath;
 use super::rights::Rights;
-use super::space::Space;
+use super::space::{Names, Space};
+use super::unsynced::NewName;
 
 /// Where a path of a view leads.
 #[derive(Debug, Clone)]
@@ -52,12 +53,14 @@ impl Place {
         ))
     }
 
-    /// As [`Self::open_parent`], making directories that are missing; the others that something
-    /// was made in are for the caller to sync.
-    pub(super) fn make_parent(&self) -> Result<(OpenDir, &str, Vec<OpenDir>), StorageError> {
+    /// As [`Self::open_parent`], making directories that are missing, which are for the caller to
+    /// sync.
+    pub(super) fn make_parent(
+        &self,
+        names: &Names<'_>,
+    ) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
         let (inner, full) = self.parents()?;
-        let (dir, touched) = self.space.jail.make_dirs(&inner).at("make", &full)?;
-        Ok((dir, self.name()?, touched))
+        names.make_dirs(&inner).at("make", &full)
     }
 
     /// What is seen here: a directory wherever links lead to it, else the name itself.

@@ -50,7 +50,7 @@ impl SubAssign for Count {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) limits: Limits,
-    /// Absent until somebody needs to know, and again once it may be wrong.
+    /// Absent until somebody needs to know.
     counted: Option<Count>,
     /// Goes up with each count: who holds an older number knows of an older count.
     generation: u64,
@@ -97,6 +97,11 @@ impl Ledger {
         self.counted.is_some()
     }
 
+    /// Nothing can be reserved before the space is counted.
+    pub(super) fn needs_count(&self) -> bool {
+        self.limits != Limits::default() && self.counted.is_none()
+    }
+
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
@@ -108,6 +113,7 @@ impl Ledger {
     }
 
     /// Forgets the count, so that the next who needs it walks again.
+    #[cfg(test)]
     pub(super) fn forget_count(&mut self) {
         self.counted = None;
     }
@@ -168,24 +174,37 @@ impl Reservation {
     /// Holds more. Not for a caller that has locked the space's names.
     ///
     /// # Errors
-    /// [`StorageError::QuotaExceeded`]; what was held before is held still.
+    /// [`StorageError::QuotaExceeded`], or [`StorageError::Counting`] if the space is not counted
+    /// yet; what was held before is held still.
     pub(super) fn grow(&mut self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
-        self.grow_counting(more, path, || self.space.lock_names().count(path))
-            .map(|()| self.held += more)
+        loop {
+            let reserved = self.space.ledger().reserve(more);
+            match reserved {
+                Err(Refused::Uncounted) => self.space.require_count(path)?,
+                reserved => {
+                    reserved.map_err(|refused| refused.at(path))?;
+                    self.held += more;
+                    return Ok(());
+                }
+            }
+        }
     }
 
-    /// Holds more, for a caller that has locked the space's names.
+    /// Holds more, for a caller that has locked the space's names. Unless the space is counted where
+    /// it is limited, there is no room.
     ///
     /// # Errors
     /// As [`Self::grow`].
     pub(super) fn grow_locked(
         &mut self,
         more: Count,
-        names: &Names<'_>,
+        _names: &Names<'_>,
         path: &VirtualPath,
     ) -> Result<(), StorageError> {
-        self.grow_counting(more, path, || names.count(path))
-            .map(|()| self.held += more)
+        let reserved = self.space.ledger().reserve(more);
+        reserved.map_err(|refused| refused.at(path))?;
+        self.held += more;
+        Ok(())
     }
 
     /// Gives back so many bytes of what is held.
@@ -201,21 +220,6 @@ impl Reservation {
     /// What is held.
     pub(super) fn held(&self) -> Count {
         self.held
-    }
-
-    fn grow_counting(
-        &self,
-        more: Count,
-        path: &VirtualPath,
-        count: impl Fn() -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        loop {
-            let reserved = self.space.ledger().reserve(more);
-            match reserved {
-                Err(Refused::Uncounted) => count()?,
-                reserved => return reserved.map_err(|refused| refused.at(path)),
-            }
-        }
     }
 
     /// Turns what is held into what is counted, less what the new name has displaced, which is

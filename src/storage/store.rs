@@ -112,6 +112,26 @@ impl Store {
         self.0.kept.expire(|owner| !self.is_there(owner))
     }
 
+    /// Deletes a bounded part of one thing that an earlier server has left in staging, or that could
+    /// not be deleted since; whether it is worth going on with that at once. A server does this
+    /// from its start on.
+    #[must_use]
+    pub fn delete_left(&self) -> bool {
+        self.0.kept.staging.delete_left()
+    }
+
+    /// How many things are left in staging that nobody needs.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.0.kept.staging.left()
+    }
+
+    /// Has spaces counted by threads of their own: what needs a count ends with
+    /// [`StorageError::Counting`] until then, and waits for nothing.
+    pub fn count_in_background(&self) {
+        self.0.kept.staging.counts.set_in_background();
+    }
+
     /// The home of `user`, made if it is missing; the same one for everyone who has it open. The
     /// limits hold from now on.
     ///

@@ -21,6 +21,7 @@ use super::resume::{Pace, RecordOf};
 use super::space::SpaceId;
 use super::staging::Staged;
 use super::there::is_known_by_list;
+use super::tree::Reach;
 use crate::protocol::{Algorithm, Digest, Hasher, IfExists};
 
 /// How a file is to be uploaded.
@@ -254,6 +255,7 @@ impl Upload {
             staged,
             reservation,
             to: &place,
+            reach: Reach::default(),
         };
         let path = publishing.publish(options.if_exists, options.parents);
         // Until here the upload could have been gone on with after a kill.

@@ -14,7 +14,7 @@ use super::kept::KeptUpload;
 use super::listing::{Page, list};
 use super::path::VirtualPath;
 use super::place::Place;
-use super::remove::remove;
+use super::remove::{Removed, remove};
 use super::rename::rename;
 use super::rights::{Rights, Usage};
 use super::space::Space;
@@ -169,27 +169,33 @@ impl View {
             return Err(StorageError::exists(path));
         }
         let names = place.space.lock_names();
-        let (touched, noted) = if parents {
-            let made = place.space.jail.make_dirs(&place.inner).at("make", path);
-            let (dir, touched) = made?;
-            let noted = changes::made(&place, &dir, touched.len());
-            (touched, noted)
+        let (dir, made, noted) = if parents {
+            let (dir, made) = names.make_dirs(&place.inner).at("make", path)?;
+            let noted = changes::made(&place, &dir, made.len());
+            (dir, made, noted)
         } else {
             let (dir, name) = place.open_parent()?;
-            dir.make_dir(name).at("make", path)?;
+            let made = names.make_dir(&dir, name).at("make", path)?;
             let above = || changes::true_path(&place, &dir);
             let noted = changes::landed(&place, (above, name), 0, true, None);
-            (vec![dir], noted)
+            (dir, vec![made], noted)
         };
+        let mut unsynced = names.unsynced_above(&dir).at("open", path)?;
         drop(names);
-        let synced = touched.iter().try_for_each(super::jail::OpenDir::sync);
-        place.space.staging.synced(synced).at("sync", path)?;
+        unsynced.extend(made.iter().cloned());
+        let mut each = unsynced.iter();
+        let synced = each.try_for_each(|name| name.sync(&place.space.staging));
+        place.space.unsynced.settle(&unsynced);
+        if synced.is_err() {
+            place.space.lock_names().take_back_dirs(&made);
+        }
+        synced.at("sync", path)?;
         noted.tell();
         Ok(())
     }
 
-    /// Removes the file or, if it is empty or with `recursive`, the directory `path`. Says how
-    /// many entries went. A tree disappears at once; `stop` counts until then.
+    /// Removes the file or, if it is empty or with `recursive`, the directory `path`. Says what has
+    /// become of all in it. A tree disappears at once; `stop` counts until then.
     ///
     /// # Errors
     /// [`StorageError::NotFound`], [`StorageError::NotEmpty`], [`StorageError::Denied`],
@@ -199,7 +205,7 @@ impl View {
         path: &VirtualPath,
         recursive: bool,
         stop: &dyn Fn() -> bool,
-    ) -> Result<u64, StorageError> {
+    ) -> Result<Removed, StorageError> {
         remove(&self.place(path), recursive, stop)
     }
 
@@ -327,6 +333,20 @@ impl View {
         checked?;
         let upload = Upload::begin(place, options, by)?;
         Ok(Begun::Upload(Box::new(upload)))
+    }
+
+    /// Whether nothing can be reserved around `path` before that is counted. Asks no disk.
+    #[must_use]
+    pub fn needs_count(&self, path: &VirtualPath) -> bool {
+        self.place(path).space.ledger().needs_count()
+    }
+
+    /// Has what is around `path` counted, if something is to be reserved there.
+    ///
+    /// # Errors
+    /// [`StorageError::Counting`], or what the system said.
+    pub fn count(&self, path: &VirtualPath) -> Result<(), StorageError> {
+        self.place(path).space.count_if_limited(path)
     }
 
     /// The member's uploads that were cut off and can be gone on with, the latest first.

@@ -145,10 +145,7 @@ mod tests {
             store.folder("team", limited(50)).expect("a folder"),
         ];
         for space in &spaces {
-            space
-                .lock_names()
-                .count(&VirtualPath::root())
-                .expect("counted");
+            space.require_count(&VirtualPath::root()).expect("counted");
             space
                 .lock_names()
                 .restored(super::super::quota::Count::file(40));
