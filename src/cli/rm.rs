@@ -22,7 +22,7 @@ pub(super) struct Rm {
 }
 
 #[derive(Serialize)]
-struct Removed<'a> {
+struct Answer<'a> {
     path: &'a str,
     removed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,7 +43,7 @@ impl Rm {
             total += removed;
             if remote.output.is_json() {
                 let left = (left > 0).then_some(left);
-                print_json(&Removed {
+                print_json(&Answer {
                     path,
                     removed,
                     left,

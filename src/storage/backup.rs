@@ -6,7 +6,7 @@
 //! the copy or not.
 
 use std::collections::HashSet;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Read as _, Seek as _};
 use std::os::unix::ffi::OsStrExt;
@@ -21,16 +21,13 @@ use rustix::io::Errno;
 
 use super::jail::OpenDir;
 use super::meta::{Meta, What};
-use super::tree;
+use super::tree::{self, Descent};
 
 /// Bytes copied at a time; whether to go on is asked after each.
 const PIECE: u64 = 4 * 1024 * 1024;
 
 /// The most times that a tree is gone through, and that a file is copied which changes meanwhile.
 const MAX_PASSES: usize = 5;
-
-/// Deeper than any path that members can make.
-const MAX_LEVELS: usize = 128;
 
 /// Longer than any list of attributes, and than any attribute, that Linux keeps.
 const MAX_ATTRIBUTES: usize = 64 * 1024;
@@ -131,7 +128,7 @@ impl Backup {
                     continue;
                 };
                 path.clone_into(&mut copying.path);
-                match copying.tree(&from, &to, MAX_LEVELS) {
+                match copying.tree(&from, &to) {
                     Err(error) if is_stopped(&error) => return Ok(Copied::Stopped),
                     copied => copied.map_err(|error| copying.named(&error))?,
                 }
@@ -157,7 +154,7 @@ impl Backup {
             }
         }
         let name = name.unwrap_or_default().to_string_lossy().into_owned();
-        let name = std::ffi::CString::new(name)?;
+        let name = CString::new(name)?;
         match tree::delete(&dir, &name).failed {
             Some(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -206,32 +203,68 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    fn tree(&mut self, from: &OpenDir, to: &OpenDir, levels: usize) -> io::Result<()> {
-        let levels = levels.checked_sub(1).ok_or_else(|| {
-            io::Error::other(format!("it is deeper than {MAX_LEVELS} directories"))
-        })?;
+    /// Copies a tree, however deep it is.
+    fn tree(&mut self, from: &OpenDir, to: &OpenDir) -> io::Result<()> {
+        let (mut from, mut to) = (Descent::new(from)?, Descent::new(to)?);
+        let mut pending = vec![self.level(from.dir(), to.dir())?];
+        while let Some(names) = pending.last_mut() {
+            if let Some(name) = names.pop() {
+                self.path.push(OsStr::from_bytes(name.to_bytes()));
+                match from.enter(&name) {
+                    Ok(true) => {
+                        make_dir(to.dir(), &*name)?;
+                        if !to.enter(&name)? {
+                            return Err(Errno::NOTDIR.into());
+                        }
+                        pending.push(self.level(from.dir(), to.dir())?);
+                    }
+                    Ok(false) => _ = self.path.pop(),
+                    Err(error) => {
+                        self.leave_out(error)?;
+                        self.path.pop();
+                    }
+                }
+                continue;
+            }
+            // After what is in it, which changes it.
+            set_time(to.dir(), &from.dir().own_meta()?)?;
+            pending.pop();
+            match from.leave() {
+                // It has been moved meanwhile. The next pass finds it where it is then.
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::STALE) => {
+                    self.news = true;
+                    return Ok(());
+                }
+                left => left?,
+            };
+            if to.leave()? {
+                self.path.pop();
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what is in a directory, but for the directories, which it returns.
+    fn level(&mut self, from: &OpenDir, to: &OpenDir) -> io::Result<Vec<CString>> {
+        let mut dirs = Vec::new();
         tree::for_each(from, |entry| {
             let name = entry.file_name();
-            self.path.push(std::ffi::OsStr::from_bytes(name.to_bytes()));
-            self.entry(from, to, name, levels)?;
+            self.path.push(OsStr::from_bytes(name.to_bytes()));
+            if self.entry(from, to, name)? {
+                dirs.push(name.to_owned());
+            }
             // Where it fails the whole path is told.
             self.path.pop();
             Ok(())
         })?;
-        // After what is in it, which changes it.
-        set_time(to, &from.own_meta()?)
+        Ok(dirs)
     }
 
-    fn entry(
-        &mut self,
-        from: &OpenDir,
-        to: &OpenDir,
-        name: &CStr,
-        levels: usize,
-    ) -> io::Result<()> {
+    /// Copies an entry, unless it is a directory; whether it is.
+    fn entry(&mut self, from: &OpenDir, to: &OpenDir, name: &CStr) -> io::Result<bool> {
         // What is gone by now was there when its directory was read: as if it had not been.
         let Some(meta) = from.meta(name)? else {
-            return Ok(());
+            return Ok(false);
         };
         let there = to.meta(name)?;
         if there.as_ref().is_some_and(|there| there.what != meta.what)
@@ -240,20 +273,15 @@ impl Copying<'_> {
             return Err(error);
         }
         match meta.what {
-            What::Dir => match from.open_dir(name) {
-                Ok(child) => {
-                    self.news |= there.is_none();
-                    self.tree(&child, &make_dir(to, name)?, levels)
-                }
-                Err(error) => self.leave_out(error),
-            },
+            What::Dir => self.news |= there.is_none(),
             What::File => match there {
-                Some(there) if is_same(&there, &meta) => Ok(()),
-                _ => self.file(from, to, name),
+                Some(there) if is_same(&there, &meta) => {}
+                _ => self.file(from, to, name)?,
             },
-            What::Link if there.is_none() => copy_link(from, to, name),
-            What::Link | What::Special => Ok(()),
+            What::Link if there.is_none() => copy_link(from, to, name)?,
+            What::Link | What::Special => {}
         }
+        Ok(meta.what == What::Dir)
     }
 
     /// Copies the file `name`, again if it was written to meanwhile.
@@ -494,6 +522,23 @@ mod tests {
             fs::metadata(place.at("copy")).expect("there").mode() & 0o777,
             0o700
         );
+    }
+
+    #[test]
+    fn a_tree_of_any_depth_is_copied() {
+        const LEVELS: usize = 600;
+        let place = Place::new();
+        let mut dir = OpenDir::open_ambient(&place.at("data/homes/alice")).expect("there");
+        for _ in 0..LEVELS {
+            dir.make_dir("d").expect("made");
+            dir = dir.open_dir("d").expect("there");
+        }
+        dir.create_file("file").expect("made");
+        let backup = place.begin().expect("begins");
+        let done = backup.copy(&home(), &mut |_| true);
+        assert_eq!(done.expect("copied"), Copied::All);
+        let copied = format!("{}file", "d/".repeat(LEVELS));
+        assert_eq!(place.copied(&copied).as_deref(), Some(""));
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Counts {
                 let job = queue.waiting.pop();
                 drop(queue);
                 if let Some(job) = job {
-                    self.end(job, Err(error));
+                    self.end(&job, Err(error));
                 }
             }
         }
@@ -178,7 +178,7 @@ impl Counts {
             Err(error) => Err(error),
         };
         match result {
-            Ok(true) => self.end(job, Ok(())),
+            Ok(true) => self.end(&job, Ok(())),
             Ok(false) => self.lock().waiting.push(job),
             Err(error) if is_stale(&error) && job.tries < MAX_TRIES => {
                 job.tallied.end(&space);
@@ -188,14 +188,14 @@ impl Counts {
                         job.tries += 1;
                         self.lock().waiting.push(job);
                     }
-                    Err(error) => self.end(job, Err(error)),
+                    Err(error) => self.end(&job, Err(error)),
                 }
             }
-            Err(error) => self.end(job, Err(error)),
+            Err(error) => self.end(&job, Err(error)),
         }
     }
 
-    fn end(&self, job: Job, result: io::Result<()>) {
+    fn end(&self, job: &Job, result: io::Result<()>) {
         if let Some(space) = job.space.upgrade() {
             job.tallied.end(&space);
             space.set_counting(None);

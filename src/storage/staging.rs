@@ -60,6 +60,8 @@ struct Left {
     name: CString,
     /// Entries of it that are tried at a time.
     budget: u64,
+    /// The log has been told: each further try would tell it again.
+    is_told: bool,
 }
 
 /// When the log was told last that the disk fails: each upload would tell it again.
@@ -165,18 +167,18 @@ impl Staging {
         tree::for_each(&self.dir, |entry| {
             let name = entry.file_name();
             if !name.to_str().is_ok_and(&keep) {
-                self.leave(name.to_owned());
+                self.leave(name.to_owned(), false);
             }
             Ok(())
         })
     }
 
-    fn leave(&self, name: CString) {
-        let left = Left {
+    fn leave(&self, name: CString, is_told: bool) {
+        self.lock_left().push_back(Left {
             name,
             budget: MIN_BUDGET,
-        };
-        self.lock_left().push_back(left);
+            is_told,
+        });
     }
 
     /// Tries to delete a bounded part of one thing that is left here; whether it is worth going on
@@ -186,7 +188,10 @@ impl Staging {
             return false;
         };
         let deleted = tree::delete_within(&self.dir, &left.name, &mut left.budget.clone());
-        log_failure(&deleted);
+        if !left.is_told {
+            log_failure(&deleted);
+            left.is_told = deleted.failed.is_some();
+        }
         if deleted.is_cut_short && deleted.entries > 0 {
             self.lock_left().push_front(left);
             return true;
@@ -324,7 +329,7 @@ impl Staged {
         let deleted = tree::delete(&self.staging.dir, &self.c_name());
         log_failure(&deleted);
         if deleted.failed.is_some() {
-            self.staging.leave(self.c_name());
+            self.staging.leave(self.c_name(), true);
         }
         deleted
     }

@@ -1,7 +1,7 @@
 //! The data directory: homes, shared folders, staging.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -38,6 +38,8 @@ struct Inner {
     kept: Arc<KeptUploads>,
     changes: Arc<Changes>,
     spaces: Mutex<Spaces>,
+    /// The directories of spaces that are made and may not be on the disk yet.
+    making: Mutex<HashSet<(Area, String)>>,
 }
 
 /// One [`Space`], and so one ledger, for each directory that somebody uses.
@@ -87,6 +89,7 @@ impl Store {
             kept: Arc::new(KeptUploads::new(Arc::new(staging))),
             changes: Arc::default(),
             spaces: Mutex::default(),
+            making: Mutex::default(),
         }));
         store.recover().map_err(unusable)?;
         Ok(store)
@@ -177,10 +180,36 @@ impl Store {
     fn space(&self, area: Area, name: &str, limits: Limits) -> Result<Arc<Space>, StorageError> {
         let path = VirtualPath::root().join_name(name)?;
         let path = path.as_file()?;
-        let root = make_dir(self.area(area), name).at("open", path)?;
+        let root = self.open_root(area, name).at("open", path)?;
         let space = self.space_of(area, name, root).at("open", path)?;
         space.set_limits(limits);
         Ok(space)
+    }
+
+    /// Opens the directory of a space, made to last if it is missing. Another session may have made it
+    /// just now, and the disk may not have it yet.
+    fn open_root(&self, area: Area, name: &str) -> io::Result<OpenDir> {
+        let dir = self.area(area);
+        let making = || self.0.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (area, name.to_owned());
+        match dir.open_dir(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                making().insert(key.clone());
+                let made = make_dir(dir, name);
+                if made.is_ok() {
+                    making().remove(&key);
+                }
+                made
+            }
+            opened => {
+                let opened = opened?;
+                let is_new = making().contains(&key);
+                if is_new {
+                    dir.sync()?;
+                }
+                Ok(opened)
+            }
+        }
     }
 
     /// The one space whose root this is.

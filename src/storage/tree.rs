@@ -65,7 +65,7 @@ impl Reach {
 
 /// A way down a tree, to the directory that a walk is in.
 #[derive(Debug)]
-struct Descent {
+pub(super) struct Descent {
     dir: OpenDir,
     above: Vec<Above>,
 }
@@ -79,15 +79,20 @@ enum Above {
 }
 
 impl Descent {
-    fn new(top: &OpenDir) -> io::Result<Self> {
+    pub(super) fn new(top: &OpenDir) -> io::Result<Self> {
         Ok(Self {
             dir: top.open_dir(c".")?,
             above: Vec::new(),
         })
     }
 
+    /// The directory that the walk is in.
+    pub(super) fn dir(&self) -> &OpenDir {
+        &self.dir
+    }
+
     /// Goes down to `name`; `false` if it is no directory, or not any more.
-    fn enter(&mut self, name: &CStr) -> io::Result<bool> {
+    pub(super) fn enter(&mut self, name: &CStr) -> io::Result<bool> {
         let Some(child) = open_child(&self.dir, name)? else {
             return Ok(false);
         };
@@ -105,7 +110,7 @@ impl Descent {
     ///
     /// # Errors
     /// `STALE` if the directory has been moved away from the one above it.
-    fn leave(&mut self) -> io::Result<bool> {
+    pub(super) fn leave(&mut self) -> io::Result<bool> {
         self.dir = match self.above.pop() {
             None => return Ok(false),
             Some(Above::Open(dir)) => dir,
@@ -171,31 +176,28 @@ impl Walk {
         while *budget > 0 {
             *budget -= 1;
             if let Some(entries) = &mut self.reading {
-                match entries.read() {
-                    Some(entry) => self.entry(&entry?, visitor)?,
-                    None => {
-                        self.reading = None;
-                        visitor.end();
-                    }
+                if let Some(entry) = entries.read() {
+                    self.entry(&entry?, visitor)?;
+                } else {
+                    self.reading = None;
+                    visitor.end();
                 }
                 continue;
             }
-            match self.pending.last_mut().and_then(|(_, names)| names.pop()) {
-                Some(name) => {
-                    if self.descent.enter(&name)? {
-                        self.at = self.at.join(&name);
-                        self.begin(visitor)?;
-                    }
+            let next = self.pending.last_mut().and_then(|(_, names)| names.pop());
+            if let Some(name) = next {
+                if self.descent.enter(&name)? {
+                    self.at = self.at.join(&name);
+                    self.begin(visitor)?;
                 }
-                None => {
-                    self.pending.pop();
-                    if !self.descent.leave()? {
-                        return Ok(true);
-                    }
-                    if let Some((at, _)) = self.pending.last() {
-                        self.at = *at;
-                    }
-                }
+                continue;
+            }
+            self.pending.pop();
+            if !self.descent.leave()? {
+                return Ok(true);
+            }
+            if let Some((at, _)) = self.pending.last() {
+                self.at = *at;
             }
         }
         Ok(false)
