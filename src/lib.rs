@@ -11,7 +11,8 @@
 //! ```
 //!
 //! `tls` has the few values that server and client share when they encrypt a connection, `database`
-//! what `accounts` and `messages` share to open theirs, `ownership` whose the files are.
+//! what `accounts` and `messages` share to open theirs, `ownership` whose the files are, `clock` how
+//! the age of what may be deleted is measured.
 //!
 //! `protocol` imports nothing else of the crate, `storage` only the plain values of `protocol`;
 //! `server` and `client` never see each other.
@@ -19,6 +20,7 @@
 pub mod accounts;
 pub mod cli;
 pub mod client;
+mod clock;
 pub mod config;
 pub mod connection;
 mod database;

@@ -6,20 +6,19 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::{SqliteConnection, SqlitePool, SqlitePoolOptions};
-use sqlx::{Sqlite, Transaction};
+use sqlx::sqlite::SqliteConnection;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{AccountsError, InvalidName};
-use crate::database::{self, OpenError};
+use crate::database::{self, ConnectionPool, OpenError, Transaction};
 use crate::storage::{Limits, Rights};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/accounts/migrations");
 
 /// Connections at once; each is a thread.
-const CONNECTIONS: u32 = 4;
+const CONNECTIONS: usize = 4;
 
 /// How often the database is asked whether another process changed it.
 const POLL: Duration = Duration::from_secs(1);
@@ -27,7 +26,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// An open database. Clones share its connections and the one task that watches it.
 #[derive(Debug, Clone)]
 pub(super) struct Database {
-    pool: SqlitePool,
+    pool: ConnectionPool,
     data: Arc<Path>,
     changes: watch::Receiver<u64>,
     _watching: Arc<AbortOnDropHandle<()>>,
@@ -40,13 +39,15 @@ impl Database {
         let (sender, changes) = watch::channel(0);
         let watching = tokio::spawn(watch_changes(connection, version, sender));
         Ok(Self {
-            pool: SqlitePoolOptions::new()
-                .max_connections(CONNECTIONS)
-                .connect_lazy_with(options),
+            pool: ConnectionPool::new(options, CONNECTIONS),
             data: data.into(),
             changes,
             _watching: Arc::new(AbortOnDropHandle::new(watching)),
         })
+    }
+
+    pub(super) async fn check(data: &Path) -> Result<(), AccountsError> {
+        Ok(database::check(data, "haul.db", &MIGRATIONS).await?)
     }
 
     /// The data directory.
@@ -60,17 +61,14 @@ impl Database {
         changes
     }
 
-    /// A view of the database at one moment.
-    pub(super) async fn read(&self) -> Result<Transaction<'static, Sqlite>, AccountsError> {
-        self.pool.begin().await.map_err(reading)
+    /// A view of the database at one moment. Commit it once all is read.
+    pub(super) async fn read(&self) -> Result<Transaction, AccountsError> {
+        self.pool.read().await.map_err(reading)
     }
 
     /// The right to change it, once no other process has it. What is not committed is undone.
-    pub(super) async fn write(&self) -> Result<Transaction<'static, Sqlite>, AccountsError> {
-        self.pool
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(changing)
+    pub(super) async fn write(&self) -> Result<Transaction, AccountsError> {
+        self.pool.write().await.map_err(changing)
     }
 }
 
@@ -181,8 +179,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::accounts::Accounts;
-    use crate::accounts::tests::{accounts, add, reopen, user};
+    use crate::accounts::tests::{accounts, add, folder, reopen, user};
+    use crate::accounts::{Accounts, UserChange};
 
     #[tokio::test]
     async fn what_is_missing_is_made_and_only_its_owner_can_read_it() {
@@ -233,6 +231,39 @@ mod tests {
         let mut changes = accounts.changes();
         add(&accounts, "alice").await;
         changes.changed().await.expect("the accounts are open");
+    }
+
+    #[tokio::test]
+    async fn after_a_change_that_failed_nobody_is_let_in_who_is_disabled_later() {
+        let (directory, accounts) = accounts().await;
+        add(&accounts, "alice").await;
+        let mut transaction = accounts.database.write().await.expect("writable");
+        // SQLite rolls back by itself, as it does when the disk is full.
+        sqlx::raw_sql(
+            "CREATE TRIGGER full BEFORE INSERT ON folders \
+             BEGIN SELECT RAISE(ROLLBACK, 'the disk is full'); END",
+        )
+        .execute(&mut *transaction)
+        .await
+        .expect("made");
+        transaction.commit().await.expect("committed");
+        accounts
+            .add_folder(&folder("team"), Limits::default())
+            .await
+            .expect_err("full");
+        let alice = accounts.account(&user("alice")).await.expect("readable");
+        assert!(alice.is_some());
+        let other = reopen(&directory).await;
+        let disabled = UserChange {
+            disabled: Some(true),
+            ..UserChange::default()
+        };
+        other
+            .set_user(&user("alice"), disabled)
+            .await
+            .expect("disabled");
+        let alice = accounts.account(&user("alice")).await.expect("readable");
+        assert!(alice.is_none());
     }
 
     #[tokio::test]

@@ -76,6 +76,7 @@ impl Accounts {
                 members: members(&mut transaction, id).await.map_err(reading)?,
             });
         }
+        transaction.commit().await.map_err(reading)?;
         Ok(folders)
     }
 

@@ -1,12 +1,11 @@
-//! Password hashing: argon2id (RFC 9106), a bounded number at once, never on the runtime's threads.
+//! Password hashing: argon2id (RFC 9106), a bounded number at once, each on a thread of its own.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use argon2::password_hash::PasswordHasher;
 use argon2::password_hash::phc::{Output, PasswordHash};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::AccountsError;
 use crate::protocol::Secret;
@@ -135,8 +134,9 @@ impl Hashing {
         .await?
     }
 
-    /// Runs `work` on a blocking thread once a slot is free. The slot is held until `work` has
-    /// ended, even where nobody waits for it any more.
+    /// Runs `work` on a thread of its own once a slot is free: it waits for no disk, and what waits
+    /// for a disk does not wait for it. The slot is held until `work` has ended, even where nobody
+    /// waits for it any more.
     async fn in_slot<T: Send + 'static>(
         &self,
         work: impl FnOnce(Argon2<'static>) -> T + Send + 'static,
@@ -148,12 +148,16 @@ impl Hashing {
             .acquire_owned()
             .await
             .map_err(failed)?;
-        let hashing = spawn_blocking(move || {
+        let (sender, hashed) = oneshot::channel();
+        let hashing = move || {
             let result = work(argon2);
             drop(slot);
-            result
-        });
-        hashing.await.map_err(failed)
+            // Nobody may wait for it any more.
+            let _ = sender.send(result);
+        };
+        let thread = std::thread::Builder::new().name("argon2".into());
+        thread.spawn(hashing).map_err(failed)?;
+        hashed.await.map_err(failed)
     }
 }
 
@@ -343,10 +347,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_password_is_checked_while_every_blocking_thread_of_the_runtime_is_taken() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .expect("a runtime");
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let stuck = runtime.spawn_blocking(move || ended.recv());
+        let verified = runtime.block_on(quick().verify("hunter2", None));
+        assert!(!verified.expect("checked"));
+        assert!(!stuck.is_finished());
+        drop(end);
+    }
+
     #[tokio::test]
     async fn a_slot_is_held_until_the_hashing_ends_even_if_nobody_waits() {
         let hashing = quick().with_slots(1);
-        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (begun, has_begun) = oneshot::channel();
         let (end, ended) = std::sync::mpsc::channel::<()>();
         let task = tokio::spawn({
             let hashing = hashing.clone();

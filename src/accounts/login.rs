@@ -25,7 +25,7 @@ impl Accounts {
             .await
             .map_err(reading)?;
         // Hashing takes its time, and there are few connections.
-        drop(transaction);
+        transaction.commit().await.map_err(reading)?;
         let (user, hash) = match found {
             Some((id, name, hash)) => (Some((id, name)), Some(hash)),
             None => (None, None),
@@ -57,7 +57,7 @@ impl Accounts {
             .fetch_optional(&mut *transaction)
             .await
             .map_err(reading)?;
-        drop(transaction);
+        transaction.commit().await.map_err(reading)?;
         if !self.hashing.verify(old.expose(), found.clone()).await? {
             return Err(AccountsError::WrongPassword);
         }
@@ -105,7 +105,7 @@ impl Accounts {
             .fetch_optional(&mut *transaction)
             .await
             .map_err(reading)?;
-        drop(transaction);
+        transaction.commit().await.map_err(reading)?;
         match found {
             Some((id, name)) => self.account_of(id, name).await,
             None => Err(AccountsError::LoginFailed),
@@ -132,18 +132,20 @@ impl Accounts {
             .fetch_optional(&mut *transaction)
             .await
             .map_err(reading)?;
-        let Some((id, admin, bytes, files)) = found else {
-            return Ok(None);
+        let account = match found {
+            Some((id, admin, bytes, files)) => Some(Account {
+                id,
+                name: user.clone(),
+                admin,
+                limits: database::limits(bytes, files).map_err(reading)?,
+                folders: folders::grants(&mut transaction, id)
+                    .await
+                    .map_err(reading)?,
+            }),
+            None => None,
         };
-        Ok(Some(Account {
-            id,
-            name: user.clone(),
-            admin,
-            limits: database::limits(bytes, files).map_err(reading)?,
-            folders: folders::grants(&mut transaction, id)
-                .await
-                .map_err(reading)?,
-        }))
+        transaction.commit().await.map_err(reading)?;
+        Ok(account)
     }
 }
 

@@ -73,13 +73,22 @@ impl Accounts {
     /// [`AccountsError::Io`] and [`AccountsError::Database`] if they can not be made, read or
     /// written, or if a later version of haul wrote them; [`AccountsError::Unfinished`].
     pub async fn open(data: &Path) -> Result<Self, AccountsError> {
-        if data.join(UNFINISHED).exists() {
-            return Err(AccountsError::Unfinished(data.into()));
-        }
+        refuse_unfinished(data)?;
         Ok(Self {
             database: Database::open(data).await?,
             hashing: Hashing::default(),
         })
+    }
+
+    /// Makes sure that [`Self::open`] will not refuse the data directory `data` for what it is. Changes
+    /// nothing in it.
+    ///
+    /// # Errors
+    /// [`AccountsError::Unfinished`], and [`AccountsError::Database`] if the accounts cannot be read
+    /// or if a later version of haul wrote them.
+    pub async fn check(data: &Path) -> Result<(), AccountsError> {
+        refuse_unfinished(data)?;
+        Database::check(data).await
     }
 
     /// Hashes at most `slots` passwords at once, at least one.
@@ -149,6 +158,13 @@ impl Accounts {
         })?;
         Ok(moved?)
     }
+}
+
+fn refuse_unfinished(data: &Path) -> Result<(), AccountsError> {
+    if data.join(UNFINISHED).exists() {
+        return Err(AccountsError::Unfinished(data.into()));
+    }
+    Ok(())
 }
 
 /// Why accounts could not be read or changed. The text names the thing and what can be done.

@@ -71,7 +71,9 @@ impl Accounts {
                 expires: expires.map(database::time).transpose()?,
             })
         });
-        tokens.fetch_all(&mut *transaction).await.map_err(reading)
+        let tokens = tokens.fetch_all(&mut *transaction).await.map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
+        Ok(tokens)
     }
 
     /// Removes a token. Nobody can log in with it any more.

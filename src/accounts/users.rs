@@ -90,7 +90,9 @@ impl Accounts {
         let mut transaction = self.database.read().await?;
         let select = "SELECT name, admin, disabled, bytes, files, created FROM users ORDER BY name";
         let users = sqlx::query(select).try_map(|row| user_of_row(&row));
-        users.fetch_all(&mut *transaction).await.map_err(reading)
+        let users = users.fetch_all(&mut *transaction).await.map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
+        Ok(users)
     }
 
     /// Changes a user. Its sessions notice within a few seconds.

@@ -1,5 +1,6 @@
 //! `haul backup`: a copy of the data directory that a server can start on.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use super::data::Data;
-use super::exit::Reported;
+use super::exit::{NotAtRest, Reported};
 use super::output::{Output, count, size};
 use super::progress::Bar;
 use crate::accounts::{self, Owners, UNFINISHED};
@@ -29,6 +30,9 @@ use crate::storage::{self, Copied};
 /// Every file that was there when it began, and still is when it ends, is in it. Of what is changed
 /// meanwhile the old file or the new one is. It can only be read by whoever made it; keep it as you
 /// keep the server.
+///
+/// It ends with 0 if the backup is complete, with 1 if a file could not be read, and with 4 if files
+/// changed all the time, so that one that was moved in the end may be missing.
 #[derive(Debug, Args)]
 pub(super) struct Backup {
     #[command(flatten)]
@@ -48,6 +52,11 @@ struct Done {
     bytes: u64,
     /// What could not be read.
     left_out: u64,
+    /// Files that changed each time that they were copied.
+    changing: u64,
+    /// Whether nothing changed in the last pass and no user or folder was added: nothing that was
+    /// moved can be missing.
+    at_rest: bool,
     ms: u64,
 }
 
@@ -55,6 +64,7 @@ struct Done {
 #[derive(Debug, Default)]
 struct Shared {
     left_out: AtomicU64,
+    changing: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -83,8 +93,10 @@ impl Backup {
         let (backup, copied) = bar.during(copying).await.with_context(failed)?;
         // Whoever was removed meanwhile, and whose name another may have by now, takes the files along.
         let now = Owners::of(&data.join("haul.db")).await?;
+        // What was moved to whoever was added meanwhile is not in it.
+        let at_rest = copied == Copied::All && missing(&now, &owners).is_empty();
         let finishing = spawn_blocking(move || {
-            for space in gone(&owners, &now) {
+            for space in missing(&owners, &now) {
                 backup.leave_out(&space)?;
             }
             backup.finish(UNFINISHED, "haul.db")?;
@@ -98,18 +110,23 @@ impl Backup {
             files: progress.files(),
             bytes: progress.bytes(),
             left_out: shared.left_out.load(Ordering::Relaxed),
+            changing: shared.changing.load(Ordering::Relaxed),
+            at_rest,
             ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             path: to,
         };
         output.result(&done, text)?;
-        if copied == Copied::Restless {
-            output.note(
-                "files came or were moved all the time: what was moved as it ended may be missing; \
-                 have the next one made when it is quieter",
-            );
-        }
-        if done.left_out > 0 {
+        done.check_complete()
+    }
+}
+
+impl Done {
+    fn check_complete(&self) -> anyhow::Result<()> {
+        if self.left_out > 0 {
             return Err(Reported.into());
+        }
+        if !self.at_rest {
+            return Err(NotAtRest.into());
         }
         Ok(())
     }
@@ -133,6 +150,11 @@ async fn copy(
                 storage::Step::LeftOut(path, error) => {
                     shared.left_out.fetch_add(1, Ordering::Relaxed);
                     bar.print(&format!("left out {}: {error}", path.display()));
+                }
+                storage::Step::Changing(path) => {
+                    shared.changing.fetch_add(1, Ordering::Relaxed);
+                    let path = path.display();
+                    bar.print(&format!("{path} changed each time that it was copied"));
                 }
             }
             !shared.stop.load(Ordering::Relaxed)
@@ -164,23 +186,18 @@ fn spaces(owners: &Owners) -> impl Iterator<Item = PathBuf> {
     homes.chain(folders.map(|name| Path::new("folders").join(name)))
 }
 
-/// The files of those `before` who are not there `now`, even if others have their names.
-fn gone(before: &Owners, now: &Owners) -> Vec<PathBuf> {
-    let gone = Owners {
-        users: without(&before.users, &now.users),
-        folders: without(&before.folders, &now.folders),
+/// The files of those in `all` who are missing in `some`, even if others have their names there.
+fn missing(all: &Owners, some: &Owners) -> Vec<PathBuf> {
+    let missing = Owners {
+        users: without(&all.users, &some.users),
+        folders: without(&all.folders, &some.folders),
     };
-    spaces(&gone).collect()
+    spaces(&missing).collect()
 }
 
-fn without(
-    before: &std::collections::BTreeMap<String, i64>,
-    now: &std::collections::BTreeMap<String, i64>,
-) -> std::collections::BTreeMap<String, i64> {
-    let gone = before
-        .iter()
-        .filter(|(name, id)| now.get(*name) != Some(id));
-    gone.map(|(name, id)| (name.clone(), *id)).collect()
+fn without(all: &BTreeMap<String, i64>, some: &BTreeMap<String, i64>) -> BTreeMap<String, i64> {
+    let missing = all.iter().filter(|(name, id)| some.get(*name) != Some(id));
+    missing.map(|(name, id)| (name.clone(), *id)).collect()
 }
 
 fn text(done: &Done) -> String {
@@ -200,6 +217,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_backup_that_lacks_something_does_not_end_as_one_that_is_complete() {
+        let done = |left_out, at_rest| Done {
+            left_out,
+            at_rest,
+            ..Done::default()
+        };
+        done(0, true).check_complete().expect("complete");
+        let error = done(0, false).check_complete().expect_err("not at rest");
+        assert!(error.is::<NotAtRest>(), "{error}");
+        for at_rest in [true, false] {
+            let error = done(1, at_rest).check_complete().expect_err("left out");
+            assert!(error.is::<Reported>(), "{error}");
+        }
+    }
+
+    #[test]
     fn files_go_with_the_account_and_not_with_its_name() {
         let owners = |users: &[(&str, i64)]| Owners {
             users: users
@@ -210,7 +243,9 @@ mod tests {
         };
         let before = owners(&[("alice", 1), ("bob", 2), ("carol", 3)]);
         let now = owners(&[("alice", 1), ("bob", 4), ("dave", 5)]);
-        let gone = gone(&before, &now);
+        let gone = missing(&before, &now);
         assert_eq!(gone, [Path::new("homes/bob"), Path::new("homes/carol")]);
+        let added = missing(&now, &before);
+        assert_eq!(added, [Path::new("homes/bob"), Path::new("homes/dave")]);
     }
 }

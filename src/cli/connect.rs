@@ -43,7 +43,7 @@ impl Connect {
         leave(&opened.client).await;
         let fingerprint = opened.client.fingerprint();
         if let (Some(given), Some(_)) = (global.trust.fingerprint, fingerprint) {
-            KnownServers::remember(&opened.way.url.address(), given)?;
+            KnownServers::remember(&opened.way.url.address(), given).await?;
         }
         let login = (!self.ask).then_some(opened.way.login);
         let with_what = match &login {
@@ -52,7 +52,7 @@ impl Connect {
             Some(SavedLogin::Token(_)) => "with the token",
             Some(SavedLogin::Certificate(_)) => "with the path of your certificate",
         };
-        let path = Remembered::load()?.remember(&opened.way.url, login)?;
+        let path = Remembered::remember(&opened.way.url, login).await?;
         output.note(&format!(
             "logged in to {} ({}); remembered {} in {}",
             opened.way.url,

@@ -104,7 +104,7 @@ pub(super) struct NewLimits {
     /// Bytes it may hold, such as 500MB or 10GiB; without this, as many as the disk does.
     #[arg(long, value_name = "SIZE")]
     quota: Option<Limit>,
-    /// Files it may hold; without this, any number.
+    /// Files and directories it may hold; without this, 1000 and one for each 4 KiB of the quota.
     #[arg(long, value_name = "N", value_parser = files)]
     files: Option<Limit>,
 }
@@ -131,7 +131,7 @@ pub(super) fn files(text: &str) -> Result<Limit, String> {
     number.map_err(|_| "expected \"none\" or a whole number of files".to_owned())
 }
 
-/// The limits as the columns of a list: bytes and files.
+/// The limits as the columns of a list: bytes, and files with directories.
 pub(super) fn columns(limits: Limits) -> [String; 2] {
     let bytes = limits.bytes.map(|bytes| ByteSize(bytes).to_string());
     let files = limits.files.map(|files| files.to_string());

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::output::{count, size};
+use super::output::size;
 use super::remote::Remote;
 use crate::protocol::DfReply;
 
@@ -36,9 +36,16 @@ impl Df {
             "used:  {}{}, {}{}\nfree:  {} on the server's disk",
             bytes(df.used),
             of(df.limit.map(bytes)),
-            count(df.files, "file"),
+            entries(df.files),
             of(df.files_limit.map(|files| files.to_string())),
             bytes(df.free),
         )
+    }
+}
+
+fn entries(number: u64) -> String {
+    match number {
+        1 => "1 file or directory".into(),
+        number => format!("{number} files and directories"),
     }
 }

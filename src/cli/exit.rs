@@ -17,6 +17,8 @@ const REFUSED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
 /// Could not connect or log in.
 const NO_SESSION: u8 = 3;
+/// A backup was made while files changed all the time.
+const NOT_AT_REST: u8 = 4;
 /// Interrupted, as shells count it.
 const INTERRUPTED: u8 = 130;
 
@@ -68,6 +70,14 @@ pub(super) struct Interrupted {
 #[derive(Debug, thiserror::Error)]
 #[error("not everything was done")]
 pub(super) struct Reported;
+
+/// A backup was made, and something changed in each of its passes.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "files changed all the time: a file that was moved in the end may be missing; make the next \
+     backup when there is less to do"
+)]
+pub(super) struct NotAtRest;
 
 /// Shorthand for [`Usage`].
 pub(super) fn usage(text: impl Into<String>) -> anyhow::Error {
@@ -122,6 +132,16 @@ fn is_told(error: &anyhow::Error) -> bool {
     error.is::<Reported>() || is_broken_pipe(error)
 }
 
+/// The error of a command that does several things in turn. If nobody reads its output any more it has
+/// stopped in the middle, which is no success.
+pub(super) fn unfinished(error: anyhow::Error) -> anyhow::Error {
+    if is_broken_pipe(&error) {
+        Reported.into()
+    } else {
+        error
+    }
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let source = match error.downcast_ref::<ClientError>() {
         Some(ClientError::Local { source, .. }) => Some(source),
@@ -138,6 +158,8 @@ fn code(error: &anyhow::Error) -> u8 {
         INTERRUPTED
     } else if error.is::<Usage>() || is_configuration(error) {
         USAGE
+    } else if error.is::<NotAtRest>() {
+        NOT_AT_REST
     } else if error.is::<NoSession>() {
         NO_SESSION
     } else if let Some(ClientError::NotBack { .. }) = error.downcast_ref() {
@@ -251,9 +273,19 @@ mod tests {
             (NoSession::from(login).into(), 3),
             (Interrupted { kept: false }.into(), 130),
             (Reported.into(), 1),
+            (NotAtRest.into(), 4),
         ] {
             assert_eq!(code(&error), expected, "{error}");
         }
+    }
+
+    #[test]
+    fn a_reader_that_leaves_is_no_error_of_a_list_and_one_of_what_stops_in_the_middle() {
+        let broken = || anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(code(&broken()), 0);
+        let stopped = unfinished(broken());
+        assert!(is_told(&stopped));
+        assert_eq!(code(&stopped), 1);
     }
 
     #[test]

@@ -9,30 +9,44 @@ use super::exit::usage;
 use super::progress::Bar;
 use super::remote::Remote;
 use super::transfer::{
-    IfExistsChoice, Retries, Target, Telling, algorithm, all_differ, follow, local_target,
-    under_own_name,
+    IfExistsChoice, Retries, Target, Telling, algorithm, all_differ, follow, is_marked_remote,
+    local_target, named_directory, under_own_name, without_mark,
 };
 use crate::client::{FileOptions, Progress, RetryPolicy};
 use crate::protocol::Algorithm;
 
 /// Get files and whole directories
 ///
-/// One path is got into the current directory, under its own name. Of several, the last is LOCAL: if
-/// it is a directory that is there, or ends with a slash, the others go into it under their own names;
-/// otherwise it is the new name of the only other. So `get a b` gets a as b, and
-/// `get a b .` gets both. `-` as LOCAL writes one file to standard output.
+/// One path is got into the current directory, under its own name. `-t DIR` gets any number of paths
+/// into the local directory DIR, which is made if it is missing.
 ///
-/// A file appears under its name once it is whole and its digest is that of the server. If the
-/// connection is lost it is made anew, and what was under way goes on from there. Directories that are there are filled up. Modification times of files are kept.
+/// Without `-t`, the last of several paths is LOCAL. If it is a directory that exists, or ends with a
+/// slash, the others go into it under their own names. Otherwise there may be only one other, and
+/// LOCAL is its new name. So `get a b` gets a as b, and `get -t . a b` gets both. A colon marks a
+/// path on the server: `get :a :b` gets both into the current directory, too. If `b` is a file here and on
+/// the server, `get a b` is refused, because it does not say which one is meant; `get a ./b` replaces
+/// the local file. A name on the server that begins with a colon is written `./:name`.
+///
+/// `-` as LOCAL writes one file to standard output.
+///
+/// A file appears under its name once it is whole and its digest is that of the server. Until then it
+/// is a file `.haul-….part` beside it; what a get that was killed leaves of that kind, the next get
+/// into the same directory removes. If the
+/// connection is lost it is made anew, and what was under way goes on from there. Directories that are
+/// there are filled up. A local file that has the same name is replaced, unless `--if-exists` says
+/// otherwise. Modification times of files are kept.
 #[derive(Debug, Args)]
 #[command(override_usage = "haul get [OPTIONS] REMOTE… [LOCAL]")]
 pub(super) struct Get {
-    /// What to get, and where to, if there are several
+    /// What to get, and without `-t` where to, if there are several
     #[arg(required = true, value_name = "PATH", num_args = 1..)]
     paths: Vec<String>,
-    /// What to do if there is a file of that name here
-    #[arg(long, value_enum, default_value = "replace")]
-    if_exists: IfExistsChoice,
+    /// Get everything into this local directory, which is made if it is missing
+    #[arg(long, short = 't', value_name = "DIR")]
+    to: Option<String>,
+    /// What to do if there is a file of that name here; `replace` if absent
+    #[arg(long, value_enum)]
+    if_exists: Option<IfExistsChoice>,
     /// The digest to compare: blake3, sha256 or md5
     #[arg(long, default_value = "blake3", value_name = "NAME", value_parser = algorithm)]
     digest: Algorithm,
@@ -49,12 +63,10 @@ impl Get {
     }
 
     pub(super) async fn run(mut self, remote: &Remote) -> anyhow::Result<()> {
-        let local = match self.paths.len() {
-            0 | 1 => ".".to_owned(),
-            _ => self.paths.pop().context("there are several")?,
-        };
+        let local = self.take_target(remote).await?;
+        let if_exists = self.if_exists.unwrap_or(IfExistsChoice::Replace);
         let options = FileOptions {
-            if_exists: Some(self.if_exists.into()),
+            if_exists: Some(if_exists.into()),
             algorithm: self.digest,
             parents: false,
         };
@@ -64,7 +76,7 @@ impl Get {
         let roots = self.roots(&local)?;
         let telling = Telling {
             what: "get",
-            verbose: self.verbose || self.if_exists == IfExistsChoice::Rename,
+            verbose: self.verbose || if_exists == IfExistsChoice::Rename,
         };
         let session = &remote.session;
         follow(remote, telling, |progress, notes| async move {
@@ -73,10 +85,34 @@ impl Get {
         .await
     }
 
+    /// Removes the target from the paths, of which then all are on the server.
+    async fn take_target(&mut self, remote: &Remote) -> anyhow::Result<String> {
+        let target = match (&self.to, &*self.paths) {
+            (Some(directory), _) => named_directory(directory)?,
+            (None, [_]) => ".".to_owned(),
+            (None, [.., last]) if is_marked_remote(last) => ".".to_owned(),
+            (None, _) => {
+                let last = self.paths.pop().context("there are several")?;
+                if self.if_exists.is_none() {
+                    refuse_ambiguous_target(remote, &last).await?;
+                }
+                last
+            }
+        };
+        for path in &mut self.paths {
+            *path = without_mark(path).to_owned();
+        }
+        Ok(target)
+    }
+
     /// Each path with where it goes.
     fn roots(&self, local: &str) -> anyhow::Result<Vec<(String, PathBuf)>> {
         let target = local_target(local, self.paths.len())?;
         if target == Target::Directory {
+            let name = local.trim_end_matches('/');
+            if Path::new(name).exists() && !Path::new(local).is_dir() {
+                bail!("{name} is not a directory");
+            }
             std::fs::create_dir_all(local)
                 .with_context(|| format!("could not make directory {local}"))?;
         } else if let Some(parent) = Path::new(local).parent()
@@ -109,4 +145,18 @@ async fn to_pipe(remote: &Remote, paths: &[String], options: FileOptions) -> any
     bar.during(remote.session.get_into(path, stdout, options, &progress))
         .await?;
     Ok(())
+}
+
+/// Refuses to replace a local file by another one of the server if the server has a file of that
+/// name: it could be meant as one more thing to get.
+async fn refuse_ambiguous_target(remote: &Remote, target: &str) -> anyhow::Result<()> {
+    let is_local = ["./", "../"].iter().any(|start| target.starts_with(start));
+    if is_local || !Path::new(target).is_file() || remote.session.stat(target).await.is_err() {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "{target} exists on this machine and on the server; to get it too, name a local directory \
+         with `-t DIR` (`-t .` is the current one); to replace the local one, \
+         add `--if-exists replace` or write `./{target}`"
+    )))
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 
-use super::remembered::{directory, read, write_private};
+use super::client_file;
+use super::remembered::directory;
 use crate::client::{ServerUrl, Trust};
 use crate::tls::Fingerprint;
 
@@ -30,25 +31,23 @@ impl KnownServers {
     }
 
     /// Remembers the server at `address` by its certificate, in place of what was known of it.
-    pub(super) fn remember(address: &str, fingerprint: Fingerprint) -> anyhow::Result<()> {
-        Self::remember_in(&file()?, address, fingerprint)
+    pub(super) async fn remember(address: &str, fingerprint: Fingerprint) -> anyhow::Result<()> {
+        let (path, address) = (file()?, address.to_owned());
+        spawn_blocking(move || Self::remember_in(&path, address, fingerprint)).await?
     }
 
-    fn remember_in(path: &Path, address: &str, fingerprint: Fingerprint) -> anyhow::Result<()> {
-        let mut known = Self::load_from(path)?;
-        if known.servers.insert(address.to_owned(), fingerprint) == Some(fingerprint) {
+    fn remember_in(path: &Path, address: String, fingerprint: Fingerprint) -> anyhow::Result<()> {
+        // Nothing has to be written then, which may be impossible.
+        if Self::load_from(path)?.servers.get(&address) == Some(&fingerprint) {
             return Ok(());
         }
-        write_private(path, &toml::to_string(&known)?)
+        client_file::update_toml(path, |known: &mut Self| {
+            known.servers.insert(address, fingerprint);
+        })
     }
 
     fn load_from(path: &Path) -> anyhow::Result<Self> {
-        match read(path)? {
-            Some(text) => toml::from_str(&text)
-                .map_err(|error| anyhow::anyhow!("{}", error.message().to_owned()))
-                .with_context(|| format!("{} is damaged", path.display())),
-            None => Ok(Self::default()),
-        }
+        client_file::read_toml(path)
     }
 }
 
@@ -69,7 +68,7 @@ mod tests {
         let path = place.path().join("haul/known_servers.toml");
         let (old, new) = (Fingerprint::of(b"old"), Fingerprint::of(b"new"));
         for (address, fingerprint) in [("a:1", old), ("[::1]:2", old), ("a:1", new)] {
-            KnownServers::remember_in(&path, address, fingerprint).expect("saved");
+            KnownServers::remember_in(&path, address.into(), fingerprint).expect("saved");
         }
         let known = KnownServers::load_from(&path).expect("sound").servers;
         let expected = [("[::1]:2".to_owned(), old), ("a:1".to_owned(), new)];

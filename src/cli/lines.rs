@@ -12,7 +12,12 @@ use rustyline::history::DefaultHistory;
 use rustyline::{CompletionType, Config, Editor, ExternalPrinter, Helper};
 use tokio::sync::mpsc;
 
+use super::client_file;
+use super::exit::tell;
 use super::output::print;
+
+/// Lines that a history keeps.
+const HISTORY_ENTRIES: usize = 1000;
 
 /// What was typed at the prompt.
 #[derive(Debug)]
@@ -46,13 +51,16 @@ impl Lines {
             .completion_type(CompletionType::List)
             .history_ignore_space(true)
             .history_ignore_dups(true)?
+            .max_history_size(HISTORY_ENTRIES)?
             .build();
         let mut editor = Editor::<H, DefaultHistory>::with_config(config)?;
         editor.set_helper(Some(helper));
-        let history = name.and_then(history);
-        if let Some(path) = &history {
-            // The first time there is none.
-            let _ = editor.load_history(path);
+        let mut history = name.and_then(history);
+        if let Some(path) = &history
+            && let Err(error) = load_history(&mut editor, path)
+        {
+            tell("history", &error);
+            history = None;
         }
         // A terminal that can do nothing has nothing to print above.
         let printer = match editor.create_external_printer() {
@@ -61,7 +69,7 @@ impl Lines {
         };
         let terminal = tcgetattr(stdin()).ok();
         let mut lines = Self::start(printer, move |prompt| {
-            edit(&mut editor, &prompt, history.as_deref())
+            edit(&mut editor, &prompt, &mut history)
         })?;
         lines.terminal = terminal;
         Ok(lines)
@@ -186,13 +194,16 @@ impl Printer {
 fn edit<H: Helper>(
     editor: &mut Editor<H, DefaultHistory>,
     prompt: &str,
-    history: Option<&Path>,
+    history: &mut Option<PathBuf>,
 ) -> anyhow::Result<Typed> {
     match editor.readline(prompt) {
         Ok(line) => {
-            // A history that can not be kept is no reason to stop.
-            if let (Ok(true), Some(path)) = (editor.add_history_entry(&line), history) {
-                let _ = editor.append_history(path);
+            if let (Ok(true), Some(path)) = (editor.add_history_entry(&line), &*history)
+                && let Err(error) = append_to_history(path, &line)
+            {
+                // It is no reason to stop, and said once.
+                tell("history", &error);
+                *history = None;
             }
             Ok(Typed::Line(line))
         }
@@ -200,6 +211,34 @@ fn edit<H: Helper>(
         Err(ReadlineError::Eof) => Ok(Typed::End),
         Err(error) => Err(error).context("could not read from the terminal"),
     }
+}
+
+/// The first line of the editor's files: line feeds and backslashes are escaped in the others.
+const HISTORY_HEADER: &str = "#V2";
+
+fn load_history<H: Helper>(
+    editor: &mut Editor<H, DefaultHistory>,
+    path: &Path,
+) -> anyhow::Result<()> {
+    if client_file::read(path)?.is_some() {
+        let loaded = editor.load_history(path);
+        loaded.with_context(|| format!("could not read {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Adds a line, behind those that other shells have added meanwhile.
+fn append_to_history(path: &Path, line: &str) -> anyhow::Result<()> {
+    client_file::update(path, |old| {
+        let old: Vec<_> = old.unwrap_or_default().lines().collect();
+        let old = old.strip_prefix(&[HISTORY_HEADER]).unwrap_or(&old);
+        let line = line.replace('\\', r"\\").replace('\n', r"\n");
+        let kept = &old[old.len().saturating_sub(HISTORY_ENTRIES - 1)..];
+        let lines = [HISTORY_HEADER].into_iter().chain(kept.iter().copied());
+        let mut text = lines.chain([&*line]).collect::<Vec<_>>().join("\n");
+        text.push('\n');
+        Ok(text)
+    })
 }
 
 /// The file of a history, in a directory that is there.
@@ -211,4 +250,35 @@ fn history(name: &str) -> Option<PathBuf> {
         .join("haul");
     std::fs::create_dir_all(&directory).ok()?;
     Some(directory.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_two_shells_are_all_in_the_history_as_they_were_typed() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("history");
+        let typed = [r"put a\ b", "ls", "pasted\nlines", r"\n"];
+        for line in typed {
+            append_to_history(&path, line).expect("written");
+        }
+        let mut editor = Editor::<(), DefaultHistory>::new().expect("an editor");
+        load_history(&mut editor, &path).expect("read");
+        let entries: Vec<_> = editor.history().iter().map(String::as_str).collect();
+        assert_eq!(entries, typed);
+    }
+
+    #[test]
+    fn a_history_keeps_the_last_lines() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("history");
+        let many = "a line\n".repeat(2 * HISTORY_ENTRIES);
+        std::fs::write(&path, format!("{HISTORY_HEADER}\n{many}")).expect("written");
+        append_to_history(&path, "last").expect("written");
+        let text = client_file::read(&path).expect("sound").expect("there");
+        assert_eq!(text.lines().count(), 1 + HISTORY_ENTRIES);
+        assert!(text.ends_with("\na line\nlast\n"));
+    }
 }

@@ -184,6 +184,7 @@ impl Sections {
                 ("0", "It is done."),
                 ("1", "It could not be done."),
                 ("2", "The arguments or the configuration are wrong."),
+                ("4", "A backup was made, but files changed all the time."),
             ],
         }
     }
@@ -237,6 +238,10 @@ impl Sections {
                 (
                     "~/.config/haul/known_servers.toml",
                     "The certificates of servers that were trusted.",
+                ),
+                (
+                    "~/.local/state/haul/history",
+                    "The last lines that were typed in haul shell.",
                 ),
             ],
             Kind::Local => &[],

@@ -9,6 +9,7 @@ mod backup;
 mod bench;
 mod chat;
 mod check_config;
+mod client_file;
 mod completions;
 mod connect;
 mod cp;
@@ -196,7 +197,7 @@ enum RemoteCommand {
 
 /// Does what the arguments of this process say, and says how that went: 0 it is done, 1 the server
 /// or the transfer said no, 2 the arguments or the configuration are wrong, 3 there was no connection or login,
-/// 130 interrupted.
+/// 4 a backup was made while files changed all the time, 130 interrupted.
 #[must_use]
 pub fn main() -> ExitCode {
     let (name, cli) = match parse() {
@@ -333,17 +334,17 @@ impl RemoteCommand {
         match self {
             Self::Ls(command) => command.run(remote).await,
             Self::Stat(command) => command.run(remote).await,
-            Self::Mkdir(command) => command.run(remote).await,
-            Self::Rm(command) => command.run(remote).await,
-            Self::Mv(command) => command.run(remote).await,
-            Self::Cp(command) => command.run(remote).await,
+            Self::Mkdir(command) => command.run(remote).await.map_err(exit::unfinished),
+            Self::Rm(command) => command.run(remote).await.map_err(exit::unfinished),
+            Self::Mv(command) => command.run(remote).await.map_err(exit::unfinished),
+            Self::Cp(command) => command.run(remote).await.map_err(exit::unfinished),
             Self::Hash(command) => command.run(remote).await,
             Self::Df(command) => command.run(remote).await,
             Self::Get(command) => command.run(remote).await,
             Self::Put(command) => command.run(remote).await,
             Self::Passwd(command) => command.run(remote).await,
             Self::Uploads(command) => command.run(remote).await,
-            Self::Discard(command) => command.run(remote).await,
+            Self::Discard(command) => command.run(remote).await.map_err(exit::unfinished),
             Self::Ping(command) => command.run(remote).await,
             Self::Whoami(command) => command.run(remote).await,
             Self::Who(command) => command.run(remote).await,

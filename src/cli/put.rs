@@ -1,6 +1,6 @@
 //! `haul put`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -11,28 +11,40 @@ use super::progress::Bar;
 use super::remote::Remote;
 use super::room::with_room_explained;
 use super::transfer::{
-    IfExistsChoice, Retries, Target, Telling, algorithm, all_differ, follow, last_name,
-    remote_target, under_own_name,
+    IfExistsChoice, Retries, Target, Telling, algorithm, all_differ, follow, is_marked_remote,
+    last_name, named_directory, remote_target, under_own_name, without_mark,
 };
 use crate::client::{FileOptions, Progress, RetryPolicy};
 use crate::protocol::Algorithm;
 
 /// Put files and whole directories
 ///
-/// One path is put into the current directory on the server, under its own name. Of several, the
-/// last is REMOTE: if it is a directory that is there, or ends with a slash, the others go into it
-/// under their own names; otherwise it is the new name of the only other. `-` as LOCAL puts what comes
-/// from standard input, and needs a REMOTE.
+/// One path is put into the current directory on the server, under its own name. `-t DIR` puts any
+/// number of paths into the directory DIR on the server, which is made if it is missing.
+///
+/// Without `-t`, the last of several paths is REMOTE, a path on the server. If it is a directory that
+/// exists there, or ends with a slash, the others go into it under their own names. Otherwise there
+/// may be only one other, and REMOTE is its new name. A colon marks a path on the server:
+/// `put a.jpg :b.jpg` puts a.jpg as b.jpg. Without the colon, a REMOTE that also exists on this machine
+/// is refused: `put *.jpg` would otherwise put the first picture in the place of the last. To put
+/// all of them, type `put -t . *.jpg`. A local name that begins with a colon is written `./:name`.
+///
+/// `-` as LOCAL puts what comes from standard input, and needs a REMOTE.
 ///
 /// A file appears on the server once it is whole and safe. If the connection is lost it is made anew,
 /// and what was under way goes on from there; so does the same command, typed again after this one was
-/// stopped. Directories that are there are filled up. Links to files and directories are followed. Modification times of files are kept.
+/// stopped. Directories that are there are filled up. A file on the server that has the same name is
+/// replaced, unless `--if-exists` says otherwise. Links to files and directories are followed.
+/// Modification times of files are kept.
 #[derive(Debug, Args)]
 #[command(override_usage = "haul put [OPTIONS] LOCAL… [REMOTE]")]
 pub(super) struct Put {
-    /// What to put, and where to, if there are several
+    /// What to put, and without `-t` where to, if there are several
     #[arg(required = true, value_name = "PATH", num_args = 1..)]
     paths: Vec<String>,
+    /// Put everything into this directory on the server, which is made if it is missing
+    #[arg(long, short = 't', value_name = "DIR")]
+    to: Option<String>,
     /// What to do if there is a file of that name on the server
     #[arg(long, value_enum, default_value = "replace")]
     if_exists: IfExistsChoice,
@@ -55,10 +67,7 @@ impl Put {
     }
 
     pub(super) async fn run(mut self, remote: &Remote) -> anyhow::Result<()> {
-        let to = match self.paths.len() {
-            0 | 1 => ".".to_owned(),
-            _ => self.paths.pop().context("there are several")?,
-        };
+        let to = self.take_target()?;
         let options = FileOptions {
             if_exists: Some(self.if_exists.into()),
             algorithm: self.digest,
@@ -81,6 +90,29 @@ impl Put {
         match outcome {
             Err(error) => Err(with_room_explained(remote, error).await),
             Ok(()) => Ok(()),
+        }
+    }
+
+    /// Removes the target from the paths, of which then all are local.
+    fn take_target(&mut self) -> anyhow::Result<String> {
+        let target = match (&self.to, &*self.paths) {
+            (Some(directory), _) => named_directory(without_mark(directory))?,
+            (None, [_]) => ".".to_owned(),
+            (None, _) => {
+                let last = self.paths.pop().context("there are several")?;
+                // What a pipe gives has no name that could be meant.
+                if self.paths != ["-"] {
+                    refuse_local_target(&last)?;
+                }
+                without_mark(&last).to_owned()
+            }
+        };
+        match self.paths.iter().find(|path| is_marked_remote(path)) {
+            Some(path) => Err(usage(format!(
+                "{path} is marked as a path on the server and cannot be put; \
+                 a local file of that name is ./{path}"
+            ))),
+            None => Ok(target),
         }
     }
 
@@ -132,4 +164,18 @@ impl Put {
         }
         Ok(())
     }
+}
+
+/// Refuses a target on the server that could be meant as one more thing to put. `.` and the like
+/// cannot: the shell makes no such names of a pattern.
+fn refuse_local_target(target: &str) -> anyhow::Result<()> {
+    let is_local = Path::new(target).symlink_metadata().is_ok();
+    if is_marked_remote(target) || last_name(target).is_none() || !is_local {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "the last path names the target on the server, but {target} exists on this machine; \
+         to put it too, name a directory on the server with `-t DIR` (`-t .` is the current one); \
+         to use it as the target, write `:{target}`"
+    )))
 }

@@ -1,14 +1,14 @@
 //! What `haul connect` remembers: the last server and, per server and user, a password or token.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use etcetera::{BaseStrategy, choose_base_strategy};
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 
+use super::client_file;
 use super::trust::OwnCertificate;
 use crate::client::ServerUrl;
 use crate::protocol::Secret;
@@ -41,13 +41,7 @@ impl Remembered {
     }
 
     fn load_from(path: &Path) -> anyhow::Result<Self> {
-        match read(path)? {
-            Some(text) => toml::from_str(&text)
-                // Not the source, which would repeat a line that may hold a password.
-                .map_err(|error| anyhow::anyhow!("{}", error.message().to_owned()))
-                .with_context(|| format!("{} is damaged", path.display())),
-            None => Ok(Self::default()),
-        }
+        client_file::read_toml(path)
     }
 
     /// The server of commands that name none.
@@ -77,48 +71,27 @@ impl Remembered {
 
     /// Remembers a server with its user, and how to log in there unless that is to be asked.
     /// Returns the path of the file.
-    pub(super) fn remember(
-        mut self,
+    pub(super) async fn remember(
         url: &ServerUrl,
         login: Option<SavedLogin>,
     ) -> anyhow::Result<PathBuf> {
-        let path = file()?;
-        self.server = Some(url.to_string());
-        self.logins.remove(&url.to_string());
-        if let Some(login) = login {
-            self.logins.insert(url.to_string(), login);
-        }
-        self.save_to(&path)?;
-        Ok(path)
+        let (path, url) = (file()?, url.to_string());
+        spawn_blocking(move || {
+            Self::remember_in(&path, url, login)?;
+            Ok(path)
+        })
+        .await?
     }
 
-    fn save_to(&self, path: &Path) -> anyhow::Result<()> {
-        write_private(path, &toml::to_string(self)?)
+    fn remember_in(path: &Path, url: String, login: Option<SavedLogin>) -> anyhow::Result<()> {
+        client_file::update_toml(path, |remembered: &mut Self| {
+            match login {
+                Some(login) => remembered.logins.insert(url.clone(), login),
+                None => remembered.logins.remove(&url),
+            };
+            remembered.server = Some(url);
+        })
     }
-}
-
-/// The text of a file of this program, if there is one.
-pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("could not read {}", path.display())),
-    }
-}
-
-/// Writes a file of this program whole or not at all. Only the user may read it, from the moment
-/// that it exists.
-pub(super) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    let write = || {
-        let directory = path.parent().context("it is in no directory")?;
-        fs::create_dir_all(directory)?;
-        // Made with mode 0600.
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(text.as_bytes())?;
-        file.persist(path)?;
-        anyhow::Ok(())
-    };
-    write().with_context(|| format!("could not write {}", path.display()))
 }
 
 /// Where this program keeps its files among the user's settings.
@@ -133,6 +106,7 @@ fn file() -> anyhow::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -170,7 +144,13 @@ mod tests {
     fn what_is_saved_is_found_again_and_for_nobody_else_to_read() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("haul/servers.toml");
-        sample().save_to(&path).expect("saved");
+        let Remembered { server, logins } = sample();
+        for (url, login) in logins {
+            Remembered::remember_in(&path, url, Some(login)).expect("saved");
+        }
+        let last = server.expect("one");
+        let login = SavedLogin::Password(Secret::new("one \"two\"\n".into()));
+        Remembered::remember_in(&path, last, Some(login)).expect("saved");
         let mode = fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let found = Remembered::load_from(&path).expect("sound");
@@ -191,17 +171,5 @@ mod tests {
         assert_eq!(user("haul+plain://carol@host").as_deref(), Some("carol"));
         assert_eq!(user("haul://other").as_deref(), Some("bob"));
         assert_eq!(user("haul://host"), None);
-    }
-
-    #[test]
-    fn a_damaged_file_is_named_and_not_quoted() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("servers.toml");
-        fs::write(&path, "server = hunter2").expect("written");
-        let error = format!("{:#}", Remembered::load_from(&path).expect_err("damaged"));
-        assert!(
-            error.contains("servers.toml") && !error.contains("hunter2"),
-            "{error}"
-        );
     }
 }

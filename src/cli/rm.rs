@@ -37,6 +37,10 @@ impl Rm {
                 Err(error) if self.force && error.code() == Some(ErrorCode::NotFound) => {
                     RmReply::default()
                 }
+                Ok(RmReply {
+                    removed: 0,
+                    left: 0,
+                }) => anyhow::bail!("the server removed nothing at {path}"),
                 outcome => outcome?,
             };
             let RmReply { removed, left } = reply;

@@ -46,7 +46,10 @@ fn space(path: &str, whoami: &WhoamiReply) -> String {
 fn quota_full(space: &str, path: &str, needed: Option<u64>, refusal: &WireError) -> String {
     let (used, limit) = (refusal.used.unwrap_or(0), refusal.limit.unwrap_or(0));
     let (full, needs) = match refusal.unit {
-        Some(QuotaUnit::Files) => (format!("{used} of {limit} files"), String::new()),
+        Some(QuotaUnit::Files) => (
+            format!("{used} of {limit} files and directories"),
+            String::new(),
+        ),
         _ => (
             format!("{} of {} used", size(used), size(limit)),
             needed.map_or(String::new(), |needed| {
@@ -80,6 +83,7 @@ mod tests {
 
     fn whoami(cwd: &str) -> WhoamiReply {
         WhoamiReply {
+            more: false,
             user: "alice".into(),
             admin: false,
             cwd: cwd.into(),
@@ -119,7 +123,9 @@ mod tests {
         (refusal.used, refusal.limit) = (Some(7), Some(7));
         refusal.unit = Some(QuotaUnit::Files);
         let text = quota_full("your home", "a", Some(1), &refusal);
-        assert!(text.starts_with("the quota of your home leaves no room: 7 of 7 files; remove"));
+        assert!(text.starts_with(
+            "the quota of your home leaves no room: 7 of 7 files and directories; remove"
+        ));
     }
 
     #[test]

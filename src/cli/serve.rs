@@ -9,6 +9,7 @@ use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{field, info, warn};
 
@@ -21,9 +22,9 @@ use crate::accounts::Accounts;
 use crate::config::{self, Config, ConfigError, LogFormat};
 use crate::messages::Messages;
 use crate::ops;
-use crate::server::{self, Server, Shutdown};
+use crate::server::{self, SERVER_THREADS, Server, Shutdown};
 use crate::storage::{self, Store};
-use crate::telemetry::{self, Level, Tail};
+use crate::telemetry::{self, AuditRoom, Level, Tail};
 
 /// Serves files until it is told to stop
 ///
@@ -68,8 +69,9 @@ impl Serve {
             telemetry::log_panics();
         }
         let (level, tail) = (telemetry.level(), telemetry.tail());
+        let audit = telemetry.audit_room();
         let logs = Logs::new(telemetry);
-        let outcome = self.run_logged(config, (level, tail), &logs);
+        let outcome = self.run_logged(config, (level, tail, audit), &logs);
         logs.finish();
         outcome
     }
@@ -86,12 +88,17 @@ impl Serve {
         Ok(config)
     }
 
-    fn run_logged(self, config: Config, log: (Level, Tail), logs: &Logs) -> anyhow::Result<()> {
-        raise_descriptor_limit(config.limits.sessions);
+    fn run_logged(
+        self,
+        config: Config,
+        log: (Level, Tail, AuditRoom),
+        logs: &Logs,
+    ) -> anyhow::Result<()> {
+        raise_descriptor_limit();
         let service = Service::find()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
-            .max_blocking_threads(config.limits.disk_threads)
+            .max_blocking_threads(SERVER_THREADS)
             .build()
             .context("can not start the threads of the server")?;
         let outcome = runtime.block_on(self.serve(config, log, logs.clone(), service.clone()));
@@ -105,7 +112,7 @@ impl Serve {
     async fn serve(
         self,
         config: Config,
-        (level, tail): (Level, Tail),
+        (level, tail, audit): (Level, Tail, AuditRoom),
         logs: Logs,
         service: Service,
     ) -> anyhow::Result<()> {
@@ -131,14 +138,19 @@ impl Serve {
         if let Some(listener) = for_operators {
             tokio::spawn(show(listener, server_made, logs, stop));
         }
-        let store = Store::open(data)?;
+        check(&config).await?;
+        let locked = Store::lock(data)?;
         let accounts = Accounts::open(data)
             .await?
             .with_hashing_slots(config.auth.hashing_slots);
         let messages = Messages::open(data).await?;
+        // Last: a start that is refused has deleted nothing.
+        let store = locked.open()?;
         let server = Server::new(accounts.clone(), store, messages, config.clone());
         let (asking, asked) = mpsc::channel(1);
-        let mut server = server.with_log(tail, level.clone()).with_reload(asking);
+        let mut server = server
+            .with_log(tail, level.clone(), audit)
+            .with_reload(asking);
         if let Some(socket) = datagrams {
             server = server.with_datagrams(socket);
         }
@@ -179,6 +191,15 @@ impl Serve {
     }
 }
 
+/// Refuses what the server could not start with, before anything in the data directory is changed.
+async fn check(config: &Config) -> anyhow::Result<()> {
+    let settings = config.clone();
+    spawn_blocking(move || server::check_certificate(&settings)).await??;
+    Accounts::check(&config.server.data).await?;
+    Messages::check(&config.server.data).await?;
+    Ok(())
+}
+
 /// Shows operators what there is to see, from before there is a server until `stop`.
 async fn show(
     listener: TcpListener,
@@ -193,7 +214,7 @@ async fn show(
             Err(_) => std::future::pending().await,
         }
     };
-    let lost_lines = move || logs.lost_lines().unwrap_or_default() as u64;
+    let lost_lines = move || logs.lost_lines().unwrap_or_default();
     ops::run(listener, server, lost_lines, stop).await;
 }
 
@@ -234,19 +255,11 @@ fn obey_signals(
 
 /// Takes all the file descriptors that the system grants: each session needs one, and each file
 /// that it moves another. The soft limit that programs start with is made for other programs.
-fn raise_descriptor_limit(sessions: usize) {
+fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         warn!(name: "open_files_not_raised", %error, "can not raise the limit of open files");
-    }
-    if limit.maximum.is_some_and(|most| most < sessions as u64) {
-        warn!(
-            name: "open_files_few",
-            most = limit.maximum,
-            sessions,
-            "the system grants fewer open files than limits.sessions"
-        );
     }
 }
 

@@ -8,12 +8,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::Signal as SystemSignal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::server::Shutdown;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{LostLines, Telemetry};
 
 /// For all that comes after the time for running transfers: sessions that are cut off, threads that
 /// still write, the log.
@@ -33,7 +34,10 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn watch() -> anyhow::Result<Self> {
-        let watch = |kind, name| signal(kind).with_context(|| format!("can not watch for {name}"));
+        let watch = |kind, name| signal(kind).with_context(|| format!("cannot watch for {name}"));
+        // A write beyond the limit of file sizes (`LimitFSIZE`) ends the process unless the signal
+        // is caught; then the write fails. Once caught, it stays caught: nothing reads it.
+        let _ = watch(SignalKind::from_raw(SystemSignal::XFSZ.as_raw()), "SIGXFSZ")?;
         Ok(Self {
             terminate: watch(SignalKind::terminate(), "SIGTERM")?,
             interrupt: watch(SignalKind::interrupt(), "SIGINT")?,
@@ -84,7 +88,7 @@ impl Logs {
     }
 
     /// Lines that were lost since the start; nothing to tell once it has ended.
-    pub(super) fn lost_lines(&self) -> Option<usize> {
+    pub(super) fn lost_lines(&self) -> Option<LostLines> {
         let telemetry = self.0.try_lock().ok()?;
         telemetry.as_ref().map(Telemetry::lost_lines)
     }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::exit::{Reported, line, usage};
+use super::exit::{Reported, line, unfinished, usage};
 use super::output::{count, print, print_json, safe, size};
 use super::progress::Bar;
 use super::remote::Remote;
@@ -106,7 +106,7 @@ where
         anyhow::Ok(())
     };
     let both = async { tokio::try_join!(work, listen) };
-    let (summary, ()) = bar.during(both).await?;
+    let (summary, ()) = bar.during(both).await.map_err(unfinished)?;
     let summary = match summary {
         Ok(summary) => summary,
         Err(error) => {
@@ -189,6 +189,29 @@ fn sum_up(remote: &Remote, summary: &Summary, started: Instant) {
         }
     }
     remote.output.note(&text);
+}
+
+/// Whether a colon marks a path as one on the server.
+pub(super) fn is_marked_remote(path: &str) -> bool {
+    path.starts_with(':')
+}
+
+/// A path on the server without the colon that may mark it as one.
+pub(super) fn without_mark(path: &str) -> &str {
+    match path.strip_prefix(':') {
+        Some("") => ".",
+        Some(path) => path,
+        None => path,
+    }
+}
+
+/// The directory that `--to` names, written as one.
+pub(super) fn named_directory(path: &str) -> anyhow::Result<String> {
+    match path {
+        "" => Err(usage("`--to` needs the name of a directory")),
+        "-" => Err(usage("`--to` needs a directory, and `-` is a pipe")),
+        path => Ok(format!("{}/", path.trim_end_matches('/'))),
+    }
 }
 
 /// What the last argument of a command like cp means.
@@ -352,6 +375,22 @@ mod tests {
         ] {
             assert_eq!(last_name(path), name, "{path}");
         }
+    }
+
+    #[test]
+    fn a_colon_marks_a_path_on_the_server_and_is_no_part_of_it() {
+        for (path, remote) in [(":/a", "/a"), (":a:b", "a:b"), (":", "."), ("a:", "a:")] {
+            assert_eq!(without_mark(path), remote, "{path}");
+        }
+        assert!(is_marked_remote(":a") && !is_marked_remote("./:a"));
+    }
+
+    #[test]
+    fn the_directory_that_to_names_is_written_as_one() {
+        for (path, directory) in [("a", "a/"), ("a/b//", "a/b/"), ("/", "/"), (".", "./")] {
+            assert_eq!(named_directory(path).expect("a directory"), directory);
+        }
+        assert!(named_directory("").is_err() && named_directory("-").is_err());
     }
 
     #[test]

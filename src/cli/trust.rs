@@ -109,7 +109,7 @@ pub(super) async fn connect(
             if !spawn_blocking(move || is_agreed(&question)).await?? {
                 return Err(NoSession::NotTrusted(address).into());
             }
-            KnownServers::remember(&address, fingerprint)?;
+            KnownServers::remember(&address, fingerprint).await?;
             let trust = trust.with_known(address, fingerprint);
             let client = Client::connect(url, &trust).await;
             Ok((client.map_err(NoSession::from)?, trust))

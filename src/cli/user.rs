@@ -72,7 +72,7 @@ struct Set {
     /// Bytes its home may hold, such as 500MB or 10GiB, or "none" for no limit.
     #[arg(long, value_name = "SIZE")]
     quota: Option<Limit>,
-    /// Files its home may hold, or "none" for no limit.
+    /// Files and directories its home may hold, or "none" for what the quota implies.
     #[arg(long, value_name = "N", value_parser = data::files)]
     files: Option<Limit>,
 }

@@ -41,6 +41,9 @@ fn describe(whoami: &WhoamiReply) -> String {
             safe(&rights)
         ));
     }
+    if whoami.more {
+        lines.push("folder:  and more; `haul ls /` lists them all".to_owned());
+    }
     lines.push(format!("session: {}", safe(&whoami.session)));
     lines.join("\n")
 }

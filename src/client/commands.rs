@@ -208,8 +208,12 @@ impl Client {
 
     /// The digest of a file, computed by the server.
     pub async fn hash(&self, path: &str, algorithm: Algorithm) -> Result<HashReply, ClientError> {
-        let (path, digest) = (path.into(), Some(algorithm));
-        self.call(Hash { path, digest }).await
+        self.call(Hash {
+            path: path.into(),
+            digest: Some(algorithm),
+            version: None,
+        })
+        .await
     }
 
     /// The uploads that were cut off and can be resumed.

@@ -157,6 +157,9 @@ pub enum ClientError {
     /// A link to nothing can not be put.
     #[error("{}: a link to nothing", .0.display())]
     LocalDangling(PathBuf),
+    /// A name that cannot be sent.
+    #[error("its name is not UTF-8")]
+    NotUtf8,
     /// A file is there already and was to be kept.
     #[error("there is a file already: {}", .0.display())]
     LocalExists(PathBuf),
@@ -171,6 +174,9 @@ pub enum ClientError {
     /// A name in a listing that could lead out of the directory it is in.
     #[error("the server sent a name that is no file name: {0:?}")]
     UnsafeName(String),
+    /// Directories within directories, more than a server may have.
+    #[error("it is more than {0} levels deep")]
+    TooDeep(u32),
 }
 
 impl ClientError {
@@ -260,6 +266,9 @@ pub enum Lost {
     /// Nobody read the events of this connection for too long.
     #[error("what the server had to tell was not read for too long")]
     Unheard,
+    /// The server sent what answers no request: it is broken, or a byte was damaged on the way.
+    #[error("the server sent {0}, for which this client has no request")]
+    Unexpected(String),
     /// The network failed, or the other side is gone.
     #[error("the connection broke: {0}")]
     Broken(String),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::fetch::Place;
-use super::sink::Sink;
+use super::sink::{Sink, remove_stale_parts};
 use super::source::Source;
 use super::{Client, ClientError, Progress, Reconnecting};
 use crate::protocol::{Algorithm, Digest, IfExists, PutReply};
@@ -41,6 +41,9 @@ impl Reconnecting {
     /// modification time is kept. Nothing is synced to the disk: what was got shortly before the
     /// power fails may have to be got again. A file that becomes another meanwhile is got anew.
     ///
+    /// Until then it is a file `.haul-….part` in the same directory. What a process that was killed
+    /// left of that kind is removed when the next file is got into the directory.
+    ///
     /// # Errors
     /// What the server, the connection or the local disk says. Nothing is left behind then.
     pub async fn get_file(
@@ -53,6 +56,12 @@ impl Reconnecting {
         progress.found_file(0);
         progress.found_all();
         let local = local.to_owned();
+        let target = local.clone();
+        blocking(move || {
+            remove_stale_parts(std::iter::once(&*target));
+            Ok(())
+        })
+        .await?;
         self.get_found(remote, local, true, 0, options, progress)
             .await
     }

@@ -6,7 +6,7 @@
 //! not read hold it in the same way, but not for ever.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,14 +16,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::events::Hearing;
 use super::{ClientError, Lost, secure};
 use crate::connection::{Outbox, Outlet, ReceiveError, Receiver, write_frames};
 use crate::protocol::{
-    Call, Event, Frame, FrameCodec, FrameError, GoodbyeReason, MAX_CONTROL, ServerMessage,
+    Call, Event, Frame, FrameCodec, FrameError, GoodbyeReason, MAX_CONTROL, Ping, ServerMessage,
     WireError, encode_request,
 };
 
@@ -39,7 +39,13 @@ const TRANSFERS: usize = 16;
 const PARTS: usize = 4;
 
 /// For one frame to arrive from its first byte to its last, and for one to be taken.
-const FRAME_TIMEOUT: Duration = Duration::from_secs(120);
+const FRAME_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// A server that sends nothing for so long while requests wait is asked whether it is there.
+const SILENCE: Duration = Duration::from_mins(4);
+
+/// For its answer, behind what is on its way, or for anything else that it sends.
+const PROBE_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// For the reason of a loss to be known once the loss is.
 const GRACE: Duration = Duration::from_secs(1);
@@ -65,10 +71,19 @@ pub(super) enum Part {
     Chunk(Bytes),
 }
 
+impl Part {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Begin(_) => "a begin",
+            Self::Chunk(_) => "data",
+        }
+    }
+}
+
 impl Line {
     /// Starts the two tasks. They end when the line and all that came of it is dropped, or when
     /// the connection does.
-    pub(super) fn start<R, W>(reader: R, writer: W) -> Self
+    pub(super) fn start<R, W>(reader: R, writer: W) -> Arc<Self>
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
@@ -78,29 +93,34 @@ impl Line {
         let writer = tokio::spawn(write_frames(Outlet::new(writer), queue, FRAME_TIMEOUT));
         let receiver = Receiver::new(reader, FrameCodec::new(), FRAME_TIMEOUT);
         let cut = CancellationToken::new();
-        tokio::spawn({
-            let (table, cut) = (Arc::clone(&table), cut.clone());
-            async move {
-                let abort = writer.abort_handle();
-                let reading = read_until_lost(receiver, writer, &table);
-                let lost = cut.run_until_cancelled_owned(reading).await;
-                abort.abort();
-                table.lose(lost.unwrap_or(Lost::HungUp));
+        Arc::new_cyclic(|line| {
+            tokio::spawn({
+                let (line, table, cut) = (line.clone(), Arc::clone(&table), cut.clone());
+                async move {
+                    let abort = writer.abort_handle();
+                    let lost = tokio::select! {
+                        lost = read_until_lost(receiver, writer, &table) => lost,
+                        lost = silent(line, &table) => lost,
+                        () = cut.cancelled() => Lost::HungUp,
+                    };
+                    abort.abort();
+                    table.lose(lost);
+                }
+            });
+            Self {
+                outbox,
+                table,
+                cut,
+                requests: Arc::new(Semaphore::new(REQUESTS)),
+                transfers: Arc::new(Semaphore::new(TRANSFERS)),
+                runtime: Handle::current(),
             }
-        });
-        Self {
-            outbox,
-            table,
-            cut,
-            requests: Arc::new(Semaphore::new(REQUESTS)),
-            transfers: Arc::new(Semaphore::new(TRANSFERS)),
-            runtime: Handle::current(),
-        }
+        })
     }
 
     /// Sends a request that has no data.
     pub(super) async fn call<C: Call>(&self, request: &C) -> Result<Pending, ClientError> {
-        self.send(request, None, None).await
+        self.send(request, None, Parts::Nothing).await
     }
 
     /// Sends a request whose data flows this way. The first part that comes is its begin; what
@@ -111,7 +131,9 @@ impl Line {
     ) -> Result<(Pending, mpsc::Receiver<Part>), ClientError> {
         let transfer = permit(&self.transfers).await;
         let (sender, parts) = mpsc::channel(1);
-        let pending = self.send(request, Some(transfer), Some(sender)).await?;
+        let pending = self
+            .send(request, Some(transfer), Parts::Begin(sender))
+            .await?;
         Ok((pending, parts))
     }
 
@@ -122,7 +144,11 @@ impl Line {
     ) -> Result<(Pending, mpsc::Receiver<Part>), ClientError> {
         let transfer = permit(&self.transfers).await;
         let (sender, parts) = mpsc::channel(PARTS);
-        let pending = self.send(request, Some(transfer), Some(sender)).await?;
+        let parts_to = Parts::Data {
+            sender,
+            begun: false,
+        };
+        let pending = self.send(request, Some(transfer), parts_to).await?;
         Ok((pending, parts))
     }
 
@@ -142,7 +168,7 @@ impl Line {
                 most,
                 came: Came::default(),
             }),
-            parts: None,
+            parts: Parts::Nothing,
             _permits: None,
         })
     }
@@ -162,7 +188,7 @@ impl Line {
         &self,
         request: &C,
         transfer: Option<OwnedSemaphorePermit>,
-        parts: Option<mpsc::Sender<Part>>,
+        parts: Parts,
     ) -> Result<Pending, ClientError> {
         let permits = (permit(&self.requests).await, transfer);
         let (sender, mut reply) = oneshot::channel();
@@ -194,6 +220,30 @@ impl Line {
             reply,
             table: Arc::clone(&self.table),
         })
+    }
+
+    /// Asks whether the server is there. Nobody waits for the reply itself.
+    async fn probe(&self) -> Result<(), Lost> {
+        let (sender, _) = oneshot::channel();
+        let id = self.table.enter(Waiting {
+            reply: ReplyTo::One(sender),
+            parts: Parts::Nothing,
+            _permits: None,
+        })?;
+        let unsent = Unsent {
+            id,
+            table: &self.table,
+        };
+        let json = encode_request(id, &Ping {});
+        if self.outbox.send(json.into()).await.is_ok() {
+            std::mem::forget(unsent);
+        }
+        Ok(())
+    }
+
+    /// Notes that data of a put was sent, of which the server may say nothing for long.
+    pub(super) fn sent_data(&self) {
+        self.table.lock().moved += 1;
     }
 
     /// Whether the request of this id still has its final reply to come.
@@ -277,6 +327,10 @@ struct Table(Mutex<State>);
 struct State {
     waiting: HashMap<u32, Waiting>,
     last_id: u32,
+    /// Frames that came from the server, and data that was sent.
+    moved: u64,
+    /// The reader waits for whoever reads a download or the events.
+    is_delivering: bool,
     lost: Option<Lost>,
     hearing: Hearing,
 }
@@ -285,8 +339,40 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     reply: ReplyTo,
-    parts: Option<mpsc::Sender<Part>>,
+    parts: Parts,
     _permits: Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)>,
+}
+
+/// What may still come before the final reply of a request, and who takes it.
+#[derive(Debug)]
+enum Parts {
+    Nothing,
+    /// The begin of a put.
+    Begin(mpsc::Sender<Part>),
+    /// The begin of a get, and its data.
+    Data {
+        sender: mpsc::Sender<Part>,
+        begun: bool,
+    },
+}
+
+impl Parts {
+    /// Where `part` goes, if the request lets it come now.
+    fn sender_for(&mut self, part: &Part) -> Option<mpsc::Sender<Part>> {
+        match (&mut *self, part) {
+            (Self::Begin(sender), Part::Begin(_)) => {
+                let sender = sender.clone();
+                *self = Self::Nothing;
+                Some(sender)
+            }
+            (Self::Data { sender, begun }, Part::Begin(_)) if !*begun => {
+                *begun = true;
+                Some(sender.clone())
+            }
+            (Self::Data { sender, .. }, Part::Chunk(_)) => Some(sender.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// A final reply.
@@ -395,22 +481,40 @@ impl Table {
         }
     }
 
+    fn moved(&self) -> u64 {
+        self.lock().moved
+    }
+
+    /// Whether requests wait for the server and nothing has moved since so much had.
+    fn waits_since(&self, moved: u64) -> bool {
+        let state = self.lock();
+        state.moved == moved && !state.is_delivering && !state.waiting.is_empty()
+    }
+
+    /// Waits for whoever reads what arrives. Meanwhile the server is not to blame for the silence.
+    async fn delivering<T>(&self, delivery: impl Future<Output = T>) -> T {
+        self.lock().is_delivering = true;
+        let delivered = delivery.await;
+        self.lock().is_delivering = false;
+        delivered
+    }
+
     fn leave(&self, id: u32) -> Option<Waiting> {
         self.lock().waiting.remove(&id)
     }
 
-    /// Gives a part to who takes them as they come, or says who waits for each.
-    fn take(&self, id: u32, part: Part) -> Option<(mpsc::Sender<Part>, Part)> {
+    /// Collects a part for who waits for many, or says where it goes.
+    fn take(&self, id: u32, part: Part) -> Result<Option<(mpsc::Sender<Part>, Part)>, Lost> {
         let mut state = self.lock();
-        match state.waiting.get_mut(&id)? {
-            Waiting {
-                reply: ReplyTo::Many(ticket),
-                ..
-            } => {
-                ticket.take(part);
-                None
-            }
-            Waiting { parts, .. } => Some((parts.clone()?, part)),
+        let waiting = state.waiting.get_mut(&id);
+        let waiting = waiting.ok_or_else(|| unexpected(part.kind(), id))?;
+        if let ReplyTo::Many(ticket) = &mut waiting.reply {
+            ticket.take(part);
+            return Ok(None);
+        }
+        match waiting.parts.sender_for(&part) {
+            Some(sender) => Ok(Some((sender, part))),
+            None => Err(unexpected(part.kind(), id)),
         }
     }
 
@@ -443,13 +547,16 @@ async fn read_until_lost<R: AsyncRead + Unpin>(
             frame = receiver.next() => frame,
             end = &mut writer => break why_unwritable(end),
         };
+        table.lock().moved += 1;
         match frame {
             Ok(Some(Frame::Data { stream, chunk })) => {
-                deliver(table, stream, Part::Chunk(chunk)).await;
+                if let Err(lost) = deliver(table, stream, Part::Chunk(chunk)).await {
+                    break lost;
+                }
             }
             Ok(Some(Frame::Control(json))) => match ServerMessage::parse(&json) {
                 Ok(message) => {
-                    if let Some(lost) = hand_out(table, message, &mut goodbye).await {
+                    if let Err(lost) = hand_out(table, message, &mut goodbye).await {
                         break lost;
                     }
                 }
@@ -469,41 +576,70 @@ async fn read_until_lost<R: AsyncRead + Unpin>(
     goodbye.map_or(lost, Lost::Goodbye)
 }
 
-/// Gives one message to who waits for it. The connection is over if this returns why.
+/// Resolves once requests wait and the server is silent although it was asked whether it is there:
+/// a process that was stopped keeps its connections, and would keep them waiting for ever.
+async fn silent(line: Weak<Line>, table: &Table) -> Lost {
+    loop {
+        let moved = table.moved();
+        sleep(SILENCE).await;
+        if !table.waits_since(moved) {
+            continue;
+        }
+        if let Some(line) = line.upgrade() {
+            // If it can not be sent, that is silence, too.
+            let _ = timeout(PROBE_TIMEOUT, line.probe()).await;
+        }
+        sleep(PROBE_TIMEOUT).await;
+        if table.waits_since(moved) {
+            return Lost::Broken("the server does not answer any more".into());
+        }
+    }
+}
+
+/// Gives one message to who waits for it. An error ends the connection.
+///
+/// A reply that answers no request is such an error: a damaged byte may have made it from one that
+/// somebody waits for, who would wait for ever.
 async fn hand_out(
     table: &Table,
     message: ServerMessage,
     goodbye: &mut Option<GoodbyeReason>,
-) -> Option<Lost> {
+) -> Result<(), Lost> {
     match message {
-        ServerMessage::Reply(id, reply) => {
-            if let Some(waiting) = table.leave(id) {
-                waiting.reply.tell(reply);
+        ServerMessage::Reply(id, reply) => match (table.leave(id), reply) {
+            (Some(waiting), reply) => waiting.reply.tell(reply),
+            (None, Ok(_)) => return Err(unexpected("a reply", id)),
+            (None, Err(error)) => {
+                return Err(unexpected(&format!("an error ({error})"), id));
             }
-        }
-        ServerMessage::Begin(id, begin) => deliver(table, id, Part::Begin(begin)).await,
+        },
+        ServerMessage::Begin(id, begin) => deliver(table, id, Part::Begin(begin)).await?,
         ServerMessage::Event(Event::Goodbye { reason }) => *goodbye = Some(reason),
         // Newer servers may say more.
         ServerMessage::Event(Event::Unknown) => {}
         ServerMessage::Event(event) => {
             let ears = table.lock().hearing.ears();
             if let Some(ears) = ears
-                && !ears.tell(event).await
+                && !table.delivering(ears.tell(event)).await
             {
-                return Some(Lost::Unheard);
+                return Err(Lost::Unheard);
             }
         }
-        ServerMessage::Refusal(error) => return Some(Lost::Refused(error)),
+        ServerMessage::Refusal(error) => return Err(Lost::Refused(error)),
     }
-    None
+    Ok(())
 }
 
-/// Waits for room in the queue of a download. What nobody reads any more is thrown away, as is
-/// what comes for a request that has no data or is finished.
-async fn deliver(table: &Table, id: u32, part: Part) {
-    if let Some((parts, part)) = table.take(id, part) {
-        let _ = parts.send(part).await;
+/// Waits for room in the queue of a download. What nobody reads any more is thrown away.
+async fn deliver(table: &Table, id: u32, part: Part) -> Result<(), Lost> {
+    if let Some((parts, part)) = table.take(id, part)? {
+        let _ = table.delivering(parts.send(part)).await;
     }
+    Ok(())
+}
+
+fn unexpected(what: &str, id: u32) -> Lost {
+    Lost::Unexpected(format!("{what} with the id {id}"))
 }
 
 fn why_unwritable(end: Result<std::io::Result<()>, tokio::task::JoinError>) -> Lost {

@@ -34,6 +34,7 @@ mod file;
 mod line;
 mod live;
 mod logs;
+mod part_file;
 mod progress;
 mod reconnect;
 mod secure;
@@ -111,7 +112,7 @@ impl Client {
             let address = ip_of(&stream);
             let (reader, writer) = stream.into_split();
             return Ok(Self {
-                line: Arc::new(Line::start(reader, writer)),
+                line: Line::start(reader, writer),
                 fingerprint: None,
                 address,
             });
@@ -144,7 +145,7 @@ impl Client {
     {
         let (reader, writer) = tokio::io::split(stream);
         Self {
-            line: Arc::new(Line::start(reader, writer)),
+            line: Line::start(reader, writer),
             fingerprint: None,
             address: None,
         }

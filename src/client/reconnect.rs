@@ -364,7 +364,12 @@ impl Failure {
                 GoodbyeReason::AccountClosed | GoodbyeReason::Kicked,
             )) => Self::Final,
             ClientError::Lost(
-                Lost::Closed | Lost::Broken(_) | Lost::HungUp | Lost::Unheard | Lost::Goodbye(_),
+                Lost::Closed
+                | Lost::Broken(_)
+                | Lost::Unexpected(_)
+                | Lost::HungUp
+                | Lost::Unheard
+                | Lost::Goodbye(_),
             )
             | ClientError::Connect { .. }
             | ClientError::TimedOut(_) => Self::Connection,

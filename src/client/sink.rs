@@ -1,6 +1,7 @@
 //! Where the bytes of gets go on this machine: plain blocking I/O, run on blocking threads by
 //! [`super::file`].
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, Seek, Write};
@@ -11,7 +12,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use tempfile::NamedTempFile;
 
-use super::ClientError;
+use super::{ClientError, part_file};
 use crate::protocol::IfExists;
 
 /// Names tried by [`IfExists::Rename`] before it gives up.
@@ -32,10 +33,7 @@ pub(super) enum Sink {
 impl Sink {
     /// The place for a file that the user named: a link is followed, a device is written to.
     pub(super) fn named(target: &Path, if_exists: IfExists) -> Result<Self, ClientError> {
-        let target = match target.canonicalize() {
-            Ok(real) if target.is_symlink() => real,
-            _ => target.to_owned(),
-        };
+        let target = followed(target);
         match target.metadata() {
             Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
                 let device = File::options()
@@ -58,20 +56,7 @@ impl Sink {
         if there.is_some() && if_exists == IfExists::Fail {
             return Err(ClientError::LocalExists(target.into()));
         }
-        let directory = match target.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let file = tempfile::Builder::new()
-            .prefix(".haul-")
-            .suffix(".part")
-            .permissions(new_file_permissions())
-            .tempfile_in(directory)
-            // What it says of a name that is nobody's business is left out.
-            .map_err(|error| {
-                let errno = error.raw_os_error();
-                failed(errno.map_or(error, io::Error::from_raw_os_error))
-            })?;
+        let file = part_file::create(target).map_err(failed)?;
         if let Some(there) = there.filter(Metadata::is_file)
             && if_exists == IfExists::Replace
         {
@@ -134,6 +119,24 @@ impl Sink {
     }
 }
 
+/// Removes what downloads that were killed left where these files, which the user named, are to go.
+pub(super) fn remove_stale_parts<'a>(targets: impl Iterator<Item = &'a Path>) {
+    let directories: BTreeSet<_> = targets
+        .map(|target| part_file::directory_of(&followed(target)).to_owned())
+        .collect();
+    for directory in directories {
+        part_file::remove_stale(&directory);
+    }
+}
+
+/// What a link leads to.
+fn followed(target: &Path) -> PathBuf {
+    match target.canonicalize() {
+        Ok(real) if target.is_symlink() => real,
+        _ => target.to_owned(),
+    }
+}
+
 fn place(
     file: NamedTempFile,
     target: PathBuf,
@@ -174,11 +177,6 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
         name.push(extension);
     }
     path.with_file_name(name)
-}
-
-/// Temporary files are private by default; this one is to be like any other new file.
-fn new_file_permissions() -> Permissions {
-    Permissions::from_mode(0o666)
 }
 
 #[cfg(test)]

@@ -240,19 +240,133 @@ async fn what_speaks_another_protocol_is_recognised() {
 }
 
 #[tokio::test]
-async fn unknown_events_and_replies_that_nobody_asked_for_are_ignored() {
+async fn unknown_events_are_ignored() {
     let (client, mut peer) = pair();
     let script = async {
         let (id, _) = peer.request().await;
         peer.say(r#"{"event":"eclipse","seq":7}"#).await;
-        peer.say(r#"{"id":4000,"ok":{}}"#).await;
-        let chunk = Bytes::from_static(b"x");
-        peer.send(Frame::Data { stream: 9, chunk }).await;
         peer.say(format!(r#"{{"id":{id},"ok":{{"cwd":"/"}}}}"#))
             .await;
     };
     let (cwd, ()) = tokio::join!(client.pwd(), script);
     assert_eq!(cwd.expect("answered"), "/");
+}
+
+#[tokio::test]
+async fn an_answer_to_no_request_ends_the_connection_and_every_wait() {
+    let data = |stream| Frame::Data {
+        stream,
+        chunk: Bytes::from_static(b"x"),
+    };
+    let control = |json: &'static str| Frame::Control(Bytes::from_static(json.as_bytes()));
+    for (frame, says) in [
+        (control(r#"{"id":0,"ok":{}}"#), "a reply with the id 0"),
+        (
+            control(r#"{"id":4000,"ok":{}}"#),
+            "a reply with the id 4000",
+        ),
+        (
+            control(r#"{"id":0,"error":{"code":"bad_request","message":"no","retryable":false}}"#),
+            "an error (no) with the id 0",
+        ),
+        (control(r#"{"id":9,"begin":{}}"#), "a begin with the id 9"),
+        // Of the call itself, which has no data.
+        (control(r#"{"id":1,"begin":{}}"#), "a begin with the id 1"),
+        (data(9), "data with the id 9"),
+        (data(1), "data with the id 1"),
+    ] {
+        let (client, mut peer) = pair();
+        let script = async {
+            peer.request().await;
+            peer.send(frame).await;
+            assert!(peer.next_request().await.is_none());
+        };
+        let (outcome, ()) = tokio::join!(client.pwd(), script);
+        let error = outcome.expect_err("not answered").to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_to_a_server_that_stops_answering_ends_and_one_that_takes_long_is_waited_for() {
+    let (client, mut peer) = pair();
+    let script = async {
+        let (id, _) = peer.request().await;
+        for _ in 0..10 {
+            let (ping, Request::Ping(_)) = peer.request().await else {
+                panic!("a ping was to come");
+            };
+            peer.say(encode_error(ping, &no(ErrorCode::Limited))).await;
+        }
+        peer.say(format!(r#"{{"id":{id},"ok":{{"cwd":"/"}}}}"#))
+            .await;
+    };
+    let (cwd, ()) = tokio::join!(client.pwd(), script);
+    assert_eq!(cwd.expect("answered"), "/");
+    let error = client.pwd().await.expect_err("nobody answers");
+    assert!(
+        matches!(&error, ClientError::Lost(Lost::Broken(_))),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_download_that_is_read_slowly_is_no_silence_of_the_server() {
+    let (client, mut peer) = pair();
+    let server = tokio::spawn(async move {
+        let (id, _) = peer.request().await;
+        let content = vec![7; 100_000];
+        peer.send_file(id, &content, blake3(&content)).await;
+        peer
+    });
+    let mut download = client.get("a", GetOptions::default()).await.expect("begun");
+    for _ in 0..3 {
+        download.chunk().await.expect("a chunk");
+        tokio::time::sleep(Duration::from_hours(1)).await;
+    }
+    download.finish().await.expect("whole");
+    drop(server.await.expect("no panic"));
+}
+
+#[tokio::test]
+async fn a_second_begin_ends_the_connection_instead_of_blocking_it() {
+    let (client, mut peer) = pair();
+    let upload = client.put("a", PutOptions::default()).await.expect("sent");
+    let (id, _) = peer.request().await;
+    for _ in 0..2 {
+        peer.say(format!(
+            r#"{{"id":{id},"begin":{{"offset":0,"upload":"u"}}}}"#
+        ))
+        .await;
+    }
+    let error = upload.finish().await.expect_err("not stored");
+    assert!(
+        matches!(&error, ClientError::Lost(Lost::Unexpected(_))),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_damaged_byte_makes_a_call_wait_for_ever() {
+    let sound = br#"{"id":1,"ok":{"cwd":"/a"}}"#;
+    let mut frame = vec![0, 0, 0, 0];
+    frame[3] = u8::try_from(sound.len()).expect("short");
+    frame.extend_from_slice(sound);
+    for position in 0..frame.len() {
+        for byte in (0..=u8::MAX).filter(|byte| *byte != frame[position]) {
+            let (client, mut peer) = pair();
+            let mut damaged = frame.clone();
+            damaged[position] = byte;
+            let script = async {
+                peer.request().await;
+                // The client may have hung up in the middle.
+                let _ = peer.writer.write_all(&damaged).await;
+            };
+            let calling = timeout(Duration::from_mins(10), client.pwd());
+            let (outcome, ()) = tokio::join!(calling, script);
+            assert!(outcome.is_ok(), "byte {position} as {byte:#04x}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -35,6 +35,7 @@ impl Transfer {
             slot = self.client.line.outbox.data_slot() => match slot {
                 Ok(slot) => {
                     slot.send(self.pending.id, chunk);
+                    self.client.line.sent_data();
                     return Ok(());
                 }
                 // Nothing can be sent any more; the reply tells why.

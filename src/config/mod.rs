@@ -126,10 +126,11 @@ pub struct Limits {
     /// Messages and offers of one user a second, on the average of a few seconds; 0 is no limit.
     #[serde(deserialize_with = "value::count_or_zero")]
     pub messages_per_user: usize,
-    /// How long messages are kept, for `history` and for who is away.
+    /// How long messages are kept, for `history` and for who is away: a time in which the server
+    /// runs.
     #[serde(with = "value::duration")]
     pub keep_messages: Duration,
-    /// Messages that are kept at most; the oldest go first.
+    /// Messages that are kept at most; of more, the oldest go of those who have said the most.
     #[serde(deserialize_with = "value::count")]
     pub kept_messages: usize,
     /// How long a file that is offered can be accepted.

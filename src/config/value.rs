@@ -127,11 +127,17 @@ pub(super) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf
 /// filter would take a misspelt level for the name of a part, and log nothing.
 #[must_use]
 pub fn is_log_level(text: &str) -> bool {
+    if text.len() > LONGEST_LOG_LEVEL {
+        return false;
+    }
     let mut plain = text
         .split(',')
         .filter(|part| !part.contains(['=', '[', ']']));
     plain.all(|part| part.trim().parse::<LevelFilter>().is_ok()) && EnvFilter::try_new(text).is_ok()
 }
+
+/// The longest `log.level`, in bytes.
+const LONGEST_LOG_LEVEL: usize = 4096;
 
 /// What to log.
 pub(super) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

@@ -72,20 +72,19 @@ async fn step(
     position: u64,
     insists: bool,
 ) -> Result<Verdict, MessagesError> {
-    let missed = shared.store.missed(user, position, PAGE).await?;
-    if missed.is_empty() {
+    let backlog = shared.store.backlog(user, position, PAGE).await?;
+    if backlog.is_complete && backlog.events.is_empty() {
         let (answer, verdict) = oneshot::channel();
         let op = SessionOp::CaughtUp {
             user,
-            position,
+            position: backlog.position,
             insists,
             answer,
         };
         shared.tell_sequencer(Op::Session(session, op))?;
         return verdict.await.map_err(|_| MessagesError::Ended);
     }
-    let mut told = position;
-    for (seq, json) in missed {
+    for (seq, json) in backlog.events {
         let event = LaneEvent {
             inbox: Some(seq),
             json,
@@ -96,10 +95,9 @@ async fn step(
                 return Err(MessagesError::Ended);
             }
         }
-        told = seq;
     }
     if lane.drained().await {
         shared.tell_sequencer(Op::Session(session, SessionOp::Progress))?;
     }
-    Ok(Verdict::NotYet(told))
+    Ok(Verdict::NotYet(backlog.position))
 }

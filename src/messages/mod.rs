@@ -21,6 +21,7 @@
 //! path, and the last ones are remembered, but never kept.
 
 mod catch_up;
+mod epochs;
 mod flight;
 mod offers;
 mod op;
@@ -34,16 +35,19 @@ mod watching;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::epochs::Epochs;
 use self::op::{Op, SessionOp};
 use self::presence::Presence;
 use self::sequencer::Sequencer;
 use self::store::Store;
+use crate::clock::Clock;
 use crate::connection::EventLane;
 use crate::protocol::{HistoryReply, MAX_TEXT, MembersReply, SayReply, WhoReply};
 
@@ -93,6 +97,9 @@ struct Shared {
     permits: Arc<Semaphore>,
     /// Offers that somebody is just answering.
     claimed: Mutex<HashSet<String>>,
+    /// The last attempt to store something has failed.
+    is_failing: AtomicBool,
+    epochs: Epochs,
 }
 
 impl Shared {
@@ -123,7 +130,12 @@ impl Messages {
     /// [`MessagesError::Make`] and [`MessagesError::Database`] if they can not be made, read or
     /// written, or if a later version of haul wrote them.
     pub async fn open(data: &Path) -> Result<Self, MessagesError> {
-        let (store, writer) = Store::open(data).await?;
+        Self::open_with(data, Clock::system()).await
+    }
+
+    async fn open_with(data: &Path, clock: Clock) -> Result<Self, MessagesError> {
+        let (store, mut writer) = Store::open(data, clock).await?;
+        let (last, begun) = writer.look().await?;
         let (ops, waiting) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             store,
@@ -131,13 +143,24 @@ impl Messages {
             ops,
             permits: Arc::new(Semaphore::new(WAITING)),
             claimed: Mutex::default(),
+            is_failing: AtomicBool::new(false),
+            epochs: Epochs::begin(begun, last)?,
         });
-        let (observer, sequencer) = Sequencer::start(&shared, writer, waiting).await?;
+        let (observer, sequencer) = Sequencer::start(&shared, writer, last, waiting).await?;
         Ok(Self {
             shared,
             observer,
             _sequencer: Arc::new(AbortOnDropHandle::new(tokio::spawn(sequencer.run()))),
         })
+    }
+
+    /// Makes sure that [`Self::open`] will not refuse the messages of the data directory `data` for
+    /// their version. Changes nothing in them.
+    ///
+    /// # Errors
+    /// [`MessagesError::Database`] if they cannot be read or if a later version of haul wrote them.
+    pub async fn check(data: &Path) -> Result<(), MessagesError> {
+        Store::check(data).await
     }
 
     /// Takes a message. The first await puts it in its place among the others; what is returned
@@ -183,9 +206,6 @@ impl Messages {
         limit: usize,
         budget: usize,
     ) -> Result<HistoryReply, MessagesError> {
-        if let To::Room(room) = with {
-            self.shared.store.check_member(user, room).await?;
-        }
         let store = &self.shared.store;
         store.history(user, with, before, limit, budget).await
     }
@@ -220,7 +240,7 @@ impl Messages {
 
     /// Counts a session of `user` among those who are connected until the returned value is
     /// dropped. With a `lane` it may watch, and with `inbox` it is sent what the user has not been
-    /// told yet, then everything as it comes; `since` says what it has already.
+    /// told yet, then everything as it comes; `since` says what it has already, 0 for nothing.
     #[must_use]
     pub fn attend(
         &self,
@@ -230,7 +250,10 @@ impl Messages {
         since: Option<u64>,
     ) -> Attendance {
         let hears = inbox && lane.is_some();
-        let session = self.shared.presence().enter(user, lane, Timestamp::now());
+        let session = self
+            .shared
+            .presence()
+            .enter(user, lane, self.shared.store.clock.wall());
         if hears {
             let op = Op::Session(
                 session,
@@ -254,23 +277,44 @@ impl Messages {
         self.observer.clone()
     }
 
-    /// Drops messages that were said before `oldest`, and the oldest of those that are more than
-    /// `most`, whether everyone has heard them or not. Says how many.
+    /// Drops messages and offers since which servers have run for longer than `keep`, whether
+    /// everyone has heard them or not. If more than `most` are left, drops the oldest of those who
+    /// have said the most, down to a share that is the same for all: nobody can displace what
+    /// others have said. Says how many.
     ///
     /// # Errors
     /// [`MessagesError::Database`].
-    pub async fn forget(&self, oldest: Timestamp, most: u64) -> Result<u64, MessagesError> {
+    pub async fn forget(&self, keep: Duration, most: u64) -> Result<u64, MessagesError> {
         let mut all = 0;
         loop {
             let dropped = self
                 .shared
-                .ask(|done| Op::Forget { oldest, most, done })
+                .ask(|done| Op::Forget { keep, most, done })
                 .await?;
             if dropped == 0 {
                 return Ok(all);
             }
             all += dropped;
         }
+    }
+
+    /// Whether nothing can be stored at the moment. The sequencer tries again each second.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.shared.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// The epoch of this server: a `seq` that a client brings back goes with the one it is of.
+    #[must_use]
+    pub fn epoch(&self) -> &str {
+        self.shared.epochs.current()
+    }
+
+    /// Whether the place `seq` of `epoch` was given out here, so that what comes after it is all
+    /// that a client lacks which has that.
+    #[must_use]
+    pub fn has_given(&self, seq: u64, epoch: Option<&str>) -> bool {
+        self.shared.epochs.has_given(seq, epoch)
     }
 
     /// Messages that wait to be stored.

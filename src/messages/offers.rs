@@ -5,15 +5,16 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
+use sqlx::FromRow;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{FromRow, Sqlite, Transaction};
 use tokio::sync::oneshot;
 
 use super::op::Op;
-use super::store::{Batch, Writer, integer, reading, time, unsigned};
+use super::store::{Batch, Writer, integer, milliseconds, reading, time, unsigned};
 use super::{Messages, MessagesError, Party, Said, Shared, To};
 use crate::protocol::{Offer, OffersReply};
 
@@ -29,8 +30,6 @@ pub struct OfferedFile {
     pub version: String,
     /// Its bytes then.
     pub size: u64,
-    /// When the offer ends.
-    pub expires: Timestamp,
 }
 
 /// An open offer that nobody else can answer meanwhile. Dropping it leaves the offer open.
@@ -61,24 +60,27 @@ struct Row {
     expires: i64,
 }
 
-const SELECT: &str = "SELECT offer, event, offered_by, sent_by, path, version, size, expires \
+pub(super) const SELECT: &str = "SELECT offer, event, offered_by, sent_by, path, version, size, expires \
                       FROM offers JOIN events ON events.seq = offers.event";
 
-/// Ends the offer of this name, and what would be told of it.
-const CLOSE: [&str; 2] = [
-    "DELETE FROM events WHERE seq IN (SELECT event FROM offers WHERE offer = ?)",
-    "DELETE FROM offers WHERE offer = ?",
-];
+/// Ends the offer of this name: a trigger removes its row with the event.
+pub(super) const CLOSE: &str = "DELETE FROM events WHERE seq IN (SELECT event FROM offers WHERE offer = ?) \
+                     RETURNING sender";
 
-/// The same for those that end by then.
-const EXPIRE: [&str; 2] = [
-    "DELETE FROM events WHERE seq IN (SELECT event FROM offers WHERE expires <= ?)",
-    "DELETE FROM offers WHERE expires <= ?",
-];
+/// The same for those that end by this uptime.
+pub(super) const EXPIRE: &str = "DELETE FROM events WHERE seq IN (SELECT event FROM offers WHERE ends <= ?) \
+                      RETURNING sender";
+
+/// Whether there are any.
+pub(super) const HAS_EXPIRED: &str = "SELECT EXISTS (SELECT 1 FROM offers WHERE ends <= ?)";
+
+/// How many offers a user has made, and how many another one has been made, that are open.
+pub(super) const OPEN_OFFERS: &str = "SELECT (SELECT COUNT(*) FROM offers WHERE offered_by = ?1 AND expires > ?3), \
+     (SELECT COUNT(*) FROM offers WHERE offered_to = ?2 AND expires > ?3)";
 
 impl Messages {
-    /// Offers a file of `from` to `to`: the identifier, and what resolves once the offer is stored
-    /// and those who hear at once were told.
+    /// Offers a file of `from` to `to` for as long as `keep`: the identifier, and what resolves once
+    /// the offer is stored and those who hear at once were told.
     ///
     /// # Errors
     /// [`MessagesError::NoRandomness`]. What is returned: [`MessagesError::TooManyMade`],
@@ -88,6 +90,7 @@ impl Messages {
         from: Party,
         to: Party,
         file: OfferedFile,
+        keep: Duration,
     ) -> Result<(String, Said), MessagesError> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(MessagesError::NoRandomness)?;
@@ -100,6 +103,7 @@ impl Messages {
             to,
             offer: offer.clone(),
             file,
+            keep,
             done,
             permit,
         })?;
@@ -112,8 +116,10 @@ impl Messages {
     /// [`MessagesError::Database`].
     pub async fn offers(&self, user: i64, budget: usize) -> Result<OffersReply, MessagesError> {
         let readers = &self.shared.store.readers;
-        let mut connection = readers.acquire().await.map_err(reading)?;
-        let open = open(&mut connection, user, 0, usize::MAX).await?;
+        let mut transaction = readers.read().await.map_err(reading)?;
+        let now = self.shared.store.clock.wall();
+        let open = open(&mut transaction, user, now).await?;
+        transaction.commit().await.map_err(reading)?;
         let (found, mut left) = (open.len(), budget);
         let mut offers = Vec::with_capacity(found);
         for offer in open {
@@ -150,13 +156,16 @@ impl Messages {
     async fn claim(&self, user: i64, offer: &str, by: &str) -> Result<Claim, MessagesError> {
         let hold = Hold::take(&self.shared, offer).ok_or(MessagesError::NoSuchOffer)?;
         let query = format!("{SELECT} WHERE offer = ?1 AND {by} AND expires > ?3");
+        let readers = &self.shared.store.readers;
+        let mut transaction = readers.read().await.map_err(reading)?;
         let found: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
             .bind(offer)
             .bind(user)
-            .bind(Timestamp::now().as_microsecond())
-            .fetch_optional(&self.shared.store.readers)
+            .bind(self.shared.store.clock.wall().as_microsecond())
+            .fetch_optional(&mut *transaction)
             .await
             .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
         let row = found.ok_or(MessagesError::NoSuchOffer)?;
         Ok(Claim {
             from: Party {
@@ -167,26 +176,16 @@ impl Messages {
                 path: row.path,
                 version: row.version,
                 size: unsigned(row.size),
-                expires: time(row.expires),
             },
             hold,
         })
     }
 
-    /// Removes the offers whose time is over.
+    /// Removes the offers since which servers have run for as long as they were to be kept.
     ///
     /// # Errors
     /// [`MessagesError::Database`].
     pub async fn expire_offers(&self) -> Result<(), MessagesError> {
-        let query = "SELECT EXISTS (SELECT 1 FROM offers WHERE expires <= ?)";
-        let over: bool = sqlx::query_scalar(query)
-            .bind(Timestamp::now().as_microsecond())
-            .fetch_one(&self.shared.store.readers)
-            .await
-            .map_err(reading)?;
-        if !over {
-            return Ok(());
-        }
         self.shared.ask(Op::Expire).await
     }
 }
@@ -231,21 +230,16 @@ pub(super) fn name_of(path: &str) -> String {
     path.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
-/// The first `most` offers to `user` that are open and came after `position`.
-pub(super) async fn open(
+/// The offers to `user` that are open: a bounded number.
+async fn open(
     connection: &mut SqliteConnection,
     user: i64,
-    position: u64,
-    most: usize,
+    now: Timestamp,
 ) -> Result<Vec<Offer>, MessagesError> {
-    let query = format!(
-        "{SELECT} WHERE offered_to = ? AND event > ? AND expires > ? ORDER BY event LIMIT ?"
-    );
+    let query = format!("{SELECT} WHERE offered_to = ? AND expires > ? ORDER BY event");
     let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
         .bind(user)
-        .bind(integer(position))
-        .bind(Timestamp::now().as_microsecond())
-        .bind(integer(most as u64))
+        .bind(now.as_microsecond())
         .fetch_all(connection)
         .await
         .map_err(reading)?;
@@ -261,36 +255,50 @@ pub(super) async fn open(
 }
 
 impl Writer {
+    /// Whether the time of an offer is over by this uptime.
+    pub(super) async fn has_expired(&mut self, uptime: Duration) -> Result<bool, MessagesError> {
+        let mut transaction = self.connection.read().await.map_err(reading)?;
+        let expired: bool = sqlx::query_scalar(HAS_EXPIRED)
+            .bind(milliseconds(uptime))
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
+        Ok(expired)
+    }
+
     /// How many offers of `from`, and how many to `to`, are open.
     pub(super) async fn open_offers(
         &mut self,
         from: i64,
         to: i64,
     ) -> Result<(usize, usize), MessagesError> {
-        let query = "SELECT (SELECT COUNT(*) FROM offers WHERE offered_by = ?1 AND expires > ?3), \
-                     (SELECT COUNT(*) FROM offers WHERE offered_to = ?2 AND expires > ?3)";
-        let (made, open): (i64, i64) = sqlx::query_as(query)
+        let mut transaction = self.connection.read().await.map_err(reading)?;
+        let (made, open): (i64, i64) = sqlx::query_as(OPEN_OFFERS)
             .bind(from)
             .bind(to)
-            .bind(Timestamp::now().as_microsecond())
-            .fetch_one(&mut self.connection)
+            .bind(self.clock.wall().as_microsecond())
+            .fetch_one(&mut *transaction)
             .await
             .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
         let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
         Ok((count(made), count(open)))
     }
 }
 
-/// Keeps what a batch says about offers. Their events are kept with the messages.
+/// Keeps what a batch says about offers, and returns who has made those that ended. Their events
+/// are kept with the messages.
 pub(super) async fn write(
-    transaction: &mut Transaction<'_, Sqlite>,
+    connection: &mut SqliteConnection,
     batch: &Batch,
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<i64>, sqlx::Error> {
     for event in &batch.messages {
-        let (Some(file), To::User(receiver)) = (&event.file, &event.to) else {
+        let (Some(stored), To::User(receiver)) = (&event.offer, &event.to) else {
             continue;
         };
-        sqlx::query("INSERT INTO offers VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+        let file = &stored.file;
+        sqlx::query("INSERT INTO offers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
             .bind(&event.body)
             .bind(integer(event.seq))
             .bind(event.from.id)
@@ -298,23 +306,21 @@ pub(super) async fn write(
             .bind(&file.path)
             .bind(&file.version)
             .bind(integer(file.size))
-            .bind(file.expires.as_microsecond())
-            .execute(&mut **transaction)
+            .bind(stored.expires.as_microsecond())
+            .bind(milliseconds(stored.ends))
+            .execute(&mut *connection)
             .await?;
     }
+    let mut ended = Vec::new();
     for offer in &batch.closed {
-        for query in CLOSE {
-            let query = sqlx::query(query).bind(offer);
-            query.execute(&mut **transaction).await?;
-        }
+        let query = sqlx::query_scalar::<_, i64>(CLOSE).bind(offer);
+        ended.extend(query.fetch_all(&mut *connection).await?);
     }
-    if let Some(now) = batch.expired {
-        for query in EXPIRE {
-            let query = sqlx::query(query).bind(now.as_microsecond());
-            query.execute(&mut **transaction).await?;
-        }
+    if let Some(uptime) = batch.expired {
+        let query = sqlx::query_scalar::<_, i64>(EXPIRE).bind(milliseconds(uptime));
+        ended.extend(query.fetch_all(&mut *connection).await?);
     }
-    Ok(())
+    Ok(ended)
 }
 
 #[cfg(test)]
@@ -326,23 +332,24 @@ mod tests {
         Party { id, name }
     }
 
-    fn file(expires: Timestamp) -> OfferedFile {
+    fn file() -> OfferedFile {
         OfferedFile {
             path: "/secret/a b".into(),
             version: "1".into(),
             size: 7,
-            expires,
         }
     }
 
     async fn rows(messages: &Messages) -> (i64, i64) {
         let query = "SELECT (SELECT COUNT(*) FROM offers), (SELECT COUNT(*) FROM events)";
-        let counted = sqlx::query_as(query).fetch_one(&messages.shared.store.readers);
+        let readers = &messages.shared.store.readers;
+        let mut transaction = readers.read().await.expect("readable");
+        let counted = sqlx::query_as(query).fetch_one(&mut *transaction);
         counted.await.expect("counted")
     }
 
-    async fn offer(messages: &Messages, expires: Timestamp) -> String {
-        let begun = messages.offer(party(1), party(2), file(expires)).await;
+    async fn offer(messages: &Messages, keep: Duration) -> String {
+        let begun = messages.offer(party(1), party(2), file(), keep).await;
         let (offer, said) = begun.expect("begun");
         said.done().await.expect("stored");
         offer
@@ -352,12 +359,12 @@ mod tests {
     async fn what_has_expired_is_neither_told_nor_claimed_and_then_removed_with_its_event() {
         let directory = tempfile::tempdir().expect("a directory");
         let messages = Messages::open(directory.path()).await.expect("messages");
-        let over = offer(&messages, Timestamp::UNIX_EPOCH).await;
-        let open = offer(&messages, Timestamp::MAX).await;
+        let over = offer(&messages, Duration::ZERO).await;
+        let open = offer(&messages, Duration::MAX).await;
         let claimed = messages.claim_to_accept(2, &over).await;
         assert!(matches!(claimed, Err(MessagesError::NoSuchOffer)));
-        let missed = messages.shared.store.missed(2, 0, 10).await;
-        assert_eq!(missed.expect("read").len(), 1);
+        let backlog = messages.shared.store.backlog(2, 0, 10).await;
+        assert_eq!(backlog.expect("read").events.len(), 1);
         assert_eq!(rows(&messages).await, (2, 2));
         messages.expire_offers().await.expect("removed");
         assert_eq!(rows(&messages).await, (1, 1));
@@ -369,7 +376,7 @@ mod tests {
     async fn a_claim_keeps_others_away_until_it_is_dropped_and_closing_it_ends_the_offer() {
         let directory = tempfile::tempdir().expect("a directory");
         let messages = Messages::open(directory.path()).await.expect("messages");
-        let offer = offer(&messages, Timestamp::MAX).await;
+        let offer = offer(&messages, Duration::MAX).await;
         let claim = messages.claim_to_accept(2, &offer).await.expect("claimed");
         assert_eq!((claim.from.id, &*claim.file.path), (1, "/secret/a b"));
         for user in [1, 2] {
@@ -390,8 +397,8 @@ mod tests {
     async fn a_list_ends_where_its_frame_does_and_says_so() {
         let directory = tempfile::tempdir().expect("a directory");
         let messages = Messages::open(directory.path()).await.expect("messages");
-        let first = offer(&messages, Timestamp::MAX).await;
-        offer(&messages, Timestamp::MAX).await;
+        let first = offer(&messages, Duration::MAX).await;
+        offer(&messages, Duration::MAX).await;
         let reply = messages.offers(2, ENTRY + 100).await.expect("read");
         assert_eq!((&*reply.offers[0].offer, reply.offers.len()), (&*first, 1));
         assert!(reply.more);

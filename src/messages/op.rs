@@ -1,6 +1,7 @@
 //! What the sequencer is asked to do.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::catch_up::Verdict;
@@ -27,6 +28,7 @@ pub(super) enum Op {
         to: Party,
         offer: String,
         file: OfferedFile,
+        keep: Duration,
         done: Answer<SayReply>,
         permit: OwnedSemaphorePermit,
     },
@@ -48,9 +50,9 @@ pub(super) enum Op {
     Session(u64, SessionOp),
     /// All of a flight is written, or never will be.
     Landed(u64),
-    /// Some of what is too old is to be dropped, or too much.
+    /// Some of what is older than `keep` is to be dropped, or more than `most`.
     Forget {
-        oldest: Timestamp,
+        keep: Duration,
         most: u64,
         done: Answer<u64>,
     },

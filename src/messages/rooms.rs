@@ -12,30 +12,45 @@ const MEMBERS: usize = 1000;
 /// Rooms that a user is in.
 const ROOMS: usize = 100;
 
+/// Those who are in a room, by id. A message keeps those of the moment when it was said.
+pub(super) type Members = Arc<BTreeMap<i64, Arc<str>>>;
+
 /// All rooms that somebody is in, as the database has them.
 #[derive(Debug, Default)]
-pub(super) struct Rooms(HashMap<RoomName, BTreeMap<i64, Arc<str>>>);
+pub(super) struct Rooms {
+    members: HashMap<RoomName, Members>,
+    /// In how many rooms each user is.
+    rooms_of: HashMap<i64, usize>,
+}
+
+/// Something that was changed here and may have to be undone.
+#[derive(Debug)]
+pub(super) enum RoomChange {
+    Joined(RoomName, Party),
+    Left(RoomName, Party),
+}
 
 impl Rooms {
-    /// Makes sure that `user` is in `room`.
-    pub(super) fn check(&self, user: &Party, room: &RoomName) -> Result<(), MessagesError> {
-        match self.0.get(room) {
+    /// Those who are in `room`, for `user`, who has to be one of them.
+    pub(super) fn members_for(
+        &self,
+        user: &Party,
+        room: &RoomName,
+    ) -> Result<Members, MessagesError> {
+        match self.members.get(room) {
             None => Err(MessagesError::NoSuchRoom(room.clone())),
             Some(members) if !members.contains_key(&user.id) => {
                 Err(MessagesError::NotInRoom(room.clone()))
             }
-            Some(_) => Ok(()),
+            Some(members) => Ok(Arc::clone(members)),
         }
     }
 
-    pub(super) fn join(
-        &mut self,
-        user: &Party,
-        room: &RoomName,
-    ) -> Result<MembersReply, MessagesError> {
-        let members = self.0.get(room);
+    /// `false` if the user is in the room already.
+    pub(super) fn join(&mut self, user: &Party, room: &RoomName) -> Result<bool, MessagesError> {
+        let members = self.members.get(room);
         if members.is_some_and(|members| members.contains_key(&user.id)) {
-            return Ok(self.members(room));
+            return Ok(false);
         }
         if members.is_some_and(|members| members.len() >= MEMBERS) {
             return Err(MessagesError::RoomFull {
@@ -43,42 +58,60 @@ impl Rooms {
                 most: MEMBERS,
             });
         }
-        let joined = self.0.values();
-        let joined = joined.filter(|members| members.contains_key(&user.id));
-        if joined.count() >= ROOMS {
+        if self
+            .rooms_of
+            .get(&user.id)
+            .is_some_and(|rooms| *rooms >= ROOMS)
+        {
             return Err(MessagesError::TooManyRooms(ROOMS));
         }
-        let members = self.0.entry(room.clone()).or_default();
-        members.insert(user.id, Arc::clone(&user.name));
-        Ok(self.members(room))
+        self.enter(room.clone(), user.clone());
+        Ok(true)
     }
 
-    pub(super) fn leave(
-        &mut self,
-        user: &Party,
-        room: &RoomName,
-    ) -> Result<MembersReply, MessagesError> {
-        self.check(user, room)?;
-        if let Some(members) = self.0.get_mut(room) {
-            members.remove(&user.id);
-            if members.is_empty() {
-                self.0.remove(room);
-            }
+    pub(super) fn leave(&mut self, user: &Party, room: &RoomName) -> Result<(), MessagesError> {
+        self.members_for(user, room)?;
+        self.exit(room, user.id);
+        Ok(())
+    }
+
+    pub(super) fn undo(&mut self, change: RoomChange) {
+        match change {
+            RoomChange::Joined(room, user) => self.exit(&room, user.id),
+            RoomChange::Left(room, user) => self.enter(room, user),
         }
-        Ok(self.members(room))
     }
 
-    /// The users in `room`, but for one.
-    pub(super) fn others(&self, room: &RoomName, speaker: i64) -> impl Iterator<Item = i64> {
-        let members = self.0.get(room).into_iter().flat_map(BTreeMap::keys);
-        members.copied().filter(move |member| *member != speaker)
-    }
-
-    fn members(&self, room: &RoomName) -> MembersReply {
-        let names = self.0.get(room).into_iter().flat_map(BTreeMap::values);
+    /// The names of those who are in `room`.
+    pub(super) fn names(&self, room: &RoomName) -> MembersReply {
+        let members = self.members.get(room).into_iter();
+        let names = members.flat_map(|members| members.values());
         let mut members: Vec<_> = names.map(ToString::to_string).collect();
         members.sort();
         MembersReply { members }
+    }
+
+    fn enter(&mut self, room: RoomName, user: Party) {
+        let members = Arc::make_mut(self.members.entry(room).or_default());
+        if members.insert(user.id, user.name).is_none() {
+            *self.rooms_of.entry(user.id).or_default() += 1;
+        }
+    }
+
+    fn exit(&mut self, room: &RoomName, user: i64) {
+        if let Some(members) = self.members.get_mut(room) {
+            if Arc::make_mut(members).remove(&user).is_some()
+                && let Some(rooms) = self.rooms_of.get_mut(&user)
+            {
+                *rooms -= 1;
+                if *rooms == 0 {
+                    self.rooms_of.remove(&user);
+                }
+            }
+            if members.is_empty() {
+                self.members.remove(room);
+            }
+        }
     }
 }
 
@@ -86,7 +119,7 @@ impl FromIterator<(RoomName, Party)> for Rooms {
     fn from_iter<I: IntoIterator<Item = (RoomName, Party)>>(members: I) -> Self {
         let mut rooms = Self::default();
         for (room, user) in members {
-            rooms.0.entry(room).or_default().insert(user.id, user.name);
+            rooms.enter(room, user);
         }
         rooms
     }
@@ -111,17 +144,21 @@ mod tests {
     fn a_room_is_made_by_the_first_who_joins_and_gone_with_the_last_who_leaves() {
         let mut rooms = Rooms::default();
         let ops = room("#ops");
-        let none = rooms.check(&user(1), &ops).expect_err("nobody is in it");
+        let none = rooms
+            .members_for(&user(1), &ops)
+            .expect_err("nobody is in it");
         assert!(matches!(none, MessagesError::NoSuchRoom(_)), "{none}");
         rooms.join(&user(1), &ops).expect("room for one");
-        let reply = rooms.join(&user(2), &ops).expect("room for two");
-        assert_eq!(reply.members, ["user-1", "user-2"]);
-        assert_eq!(rooms.others(&ops, 1).collect::<Vec<_>>(), [2]);
-        let out = rooms.check(&user(3), &ops).expect_err("not in it");
+        assert!(rooms.join(&user(2), &ops).expect("room for two"));
+        assert_eq!(rooms.names(&ops).members, ["user-1", "user-2"]);
+        let then = rooms.members_for(&user(2), &ops).expect("in it");
+        let out = rooms.members_for(&user(3), &ops).expect_err("not in it");
         assert!(matches!(out, MessagesError::NotInRoom(_)), "{out}");
         for id in [1, 2] {
             rooms.leave(&user(id), &ops).expect("in it");
         }
+        assert_eq!(then.keys().collect::<Vec<_>>(), [&1, &2]);
+        assert!(rooms.rooms_of.is_empty());
         let gone = rooms.leave(&user(1), &ops).expect_err("nobody is in it");
         assert!(matches!(gone, MessagesError::NoSuchRoom(_)), "{gone}");
     }
@@ -143,6 +180,10 @@ mod tests {
         let most = rooms.join(&user(7), &room("#one-more"));
         let most = most.expect_err("too many");
         assert!(matches!(most, MessagesError::TooManyRooms(100)), "{most}");
-        rooms.join(&user(7), &ops).expect("in it already");
+        assert!(!rooms.join(&user(7), &ops).expect("in it already"));
+        rooms.undo(RoomChange::Joined(room("#room-1"), user(7)));
+        rooms.join(&user(7), &room("#one-more")).expect("room");
+        rooms.undo(RoomChange::Left(ops.clone(), user(1000)));
+        assert_eq!(rooms.names(&ops).members.len(), 1001);
     }
 }

@@ -3,23 +3,23 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::catch_up::{self, PAGE, Verdict};
 use super::flight::{Ack, Flights, Landing};
-use super::offers::OfferedFile;
 use super::op::{Answer, Op, SessionOp, answer};
 use super::presence::{Changes, Inbox};
-use super::rooms::Rooms;
-use super::store::{Batch, Stored, Writer};
+use super::rooms::{RoomChange, Rooms};
+use super::store::{Batch, Stored, StoredOffer, Writer};
 use super::watches::Change;
 use super::watching::{Ask, Observer, WAITING, Watching};
-use super::{MessagesError, Party, RoomName, Shared, To};
+use super::{MessagesError, Party, Shared, To};
 use crate::protocol::{MembersReply, SayReply, encode_event};
 
 /// Requests that are done in one go.
@@ -63,6 +63,8 @@ struct Go {
     /// Replies to what was told before, once this is kept.
     acks: Vec<Ack>,
     members: Vec<(Answer<MembersReply>, MembersReply)>,
+    /// What is to be undone if nothing is kept.
+    room_changes: Vec<RoomChange>,
     /// Who waits for offers to be ended.
     closing: Vec<Answer<()>>,
     settled: Vec<oneshot::Sender<()>>,
@@ -94,14 +96,15 @@ impl Sequencer {
     pub(super) async fn start(
         shared: &Arc<Shared>,
         mut writer: Writer,
+        last: u64,
         ops: mpsc::UnboundedReceiver<Op>,
     ) -> Result<(Observer, Self), MessagesError> {
-        let last = writer.look().await?;
+        writer.begin(shared.epochs.current(), last);
         let (observer, watching) = Watching::new(last);
         let mut sequencer = Self {
             flights: Flights::new(shared.ops.downgrade()),
             shared: Arc::clone(shared),
-            rooms: Rooms::default(),
+            rooms: writer.rooms().await?.into_iter().collect(),
             writer,
             ops,
             last,
@@ -111,7 +114,6 @@ impl Sequencer {
             watching,
             refused: None,
         };
-        sequencer.read_rooms().await?;
         let batch = Batch {
             reserved: Some(sequencer.reserved),
             ..Batch::default()
@@ -120,7 +122,7 @@ impl Sequencer {
             // The disk may be full: what is there can be read, and room be made.
             warn!(name: "messages_unwritable", %error, "nothing can be said for now");
             sequencer.reserved = last;
-            sequencer.refused = Some(Instant::now());
+            sequencer.refuse();
         }
         Ok((observer, sequencer))
     }
@@ -136,7 +138,7 @@ impl Sequencer {
                     return;
                 },
                 () = self.watching.receive(&mut changes, BATCH) => {}
-                () = sleep(PAUSE), if !self.held.is_empty() => {}
+                () = sleep(PAUSE), if self.wants_retry() => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
             // Who has lost a right by now does not hear of what happened later.
@@ -150,15 +152,20 @@ impl Sequencer {
         }
     }
 
+    /// Something is to be tried again that has failed, whether anything else happens or not.
+    fn wants_retry(&self) -> bool {
+        self.refused.is_some() || !self.held.is_empty() || self.watching.is_lost()
+    }
+
+    /// The database takes nothing.
+    fn refuse(&mut self) {
+        self.refused = Some(Instant::now());
+        self.shared.is_failing.store(true, Ordering::Relaxed);
+    }
+
     async fn go(&mut self, ops: &mut Vec<Op>, changes: &mut Vec<Change>) {
         let mut go = Go::default();
         for op in ops.drain(..) {
-            // Who is in a room hears what was said there before, and nothing else.
-            if let Op::Join { room, .. } | Op::Leave { room, .. } = &op
-                && go.batch.speaks_in(room)
-            {
-                self.conclude(std::mem::take(&mut go)).await;
-            }
             if matches!(op, Op::Session(_, SessionOp::Watching(Ask::Watch { .. }))) {
                 self.place_all(changes, &mut go).await;
             }
@@ -174,6 +181,7 @@ impl Sequencer {
     /// Keeps all that a go has to keep in one commit, then does the rest.
     async fn conclude(&mut self, mut go: Go) {
         self.absorb(&mut go.changes);
+        let was_refused = self.refused.is_some();
         let refused = self.refused.is_some_and(|at| at.elapsed() < PAUSE);
         if !(refused && go.batch.is_empty()) {
             go.batch.inboxes = std::mem::take(&mut self.inboxes);
@@ -183,18 +191,21 @@ impl Sequencer {
         } else {
             self.held.append(&mut go.acks);
         }
-        if self.places_left() < BLOCK / 2 && !(refused && go.batch.is_empty()) {
+        let wants_places = self.places_left() < BLOCK / 2 || was_refused;
+        if wants_places && !(refused && go.batch.is_empty()) {
             go.batch.reserved = Some(self.last + BLOCK);
         }
-        let kept = if go.batch.is_empty() {
-            Ok(())
-        } else {
-            self.writer.commit(&go.batch).await
-        };
-        match kept {
-            Ok(()) => self.finish(go),
-            Err(cause) => self.fail(go, cause).await,
+        if !go.batch.is_empty() {
+            if let Err(cause) = self.writer.commit(&go.batch).await {
+                self.fail(go, &cause);
+                return;
+            }
+            if self.refused.take().is_some() {
+                info!(name: "messages_stored_again", "messages can be stored again");
+            }
+            self.shared.is_failing.store(false, Ordering::Relaxed);
         }
+        self.finish(go);
     }
 
     async fn take(&mut self, op: Op, go: &mut Go) {
@@ -206,11 +217,15 @@ impl Sequencer {
                 done,
                 permit,
             } => {
-                let allowed = match &to {
-                    To::User(_) => Ok(()),
-                    To::Room(room) => self.rooms.check(&from, room),
+                let members = match &to {
+                    To::User(_) => Ok(None),
+                    To::Room(room) => self.rooms.members_for(&from, room).map(Some),
                 };
-                let message = allowed.map(|()| self.event(from, to, text, None));
+                let message = members.map(|members| {
+                    let mut message = self.event(from, to, text);
+                    message.members = members;
+                    message
+                });
                 go.store(message, done, permit);
             }
             Op::Offer {
@@ -218,11 +233,22 @@ impl Sequencer {
                 to,
                 offer,
                 file,
+                keep,
                 done,
                 permit,
             } => {
                 let allowed = self.check_offer(&from, &to, go).await;
-                let event = allowed.map(|()| self.event(from, To::User(to), offer, Some(file)));
+                let event = allowed.map(|()| {
+                    let mut event = self.event(from, To::User(to), offer);
+                    let expires = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
+                    let expires = event.time.saturating_add(expires);
+                    event.offer = Some(StoredOffer {
+                        file,
+                        expires: expires.unwrap_or(Timestamp::MAX),
+                        ends: event.uptime.saturating_add(keep),
+                    });
+                    event
+                });
                 go.store(event, done, permit);
             }
             Op::Close { offer, done } => {
@@ -230,29 +256,40 @@ impl Sequencer {
                 go.closing.push(done);
             }
             Op::Expire(done) => {
-                go.batch.expired = Some(Timestamp::now());
-                go.closing.push(done);
+                let uptime = self.writer.uptime();
+                match self.writer.has_expired(uptime).await {
+                    Ok(false) => answer(done, Ok(())),
+                    Ok(true) => {
+                        go.batch.expired = Some(uptime);
+                        go.closing.push(done);
+                    }
+                    Err(error) => answer(done, Err(error)),
+                }
             }
             Op::Join { user, room, done } => match self.rooms.join(&user, &room) {
-                Ok(members) => {
-                    let same = |left: &(RoomName, i64)| (&left.0, left.1) == (&room, user.id);
-                    go.batch.left.retain(|left| !same(left));
-                    go.batch.joined.push((room, user, self.last));
+                Ok(is_new) => {
+                    let members = self.rooms.names(&room);
+                    if is_new {
+                        let change = RoomChange::Joined(room.clone(), user.clone());
+                        go.room_changes.push(change);
+                        go.batch.joined.push((room, user, self.last));
+                    }
                     go.members.push((done, members));
                 }
                 Err(error) => answer(done, Err(error)),
             },
             Op::Leave { user, room, done } => match self.rooms.leave(&user, &room) {
-                Ok(members) => {
+                Ok(()) => {
                     let joined = &mut go.batch.joined;
                     joined.retain(|(joined, by, _)| (joined, by.id) != (&room, user.id));
-                    go.batch.left.push((room, user.id));
-                    go.members.push((done, members));
+                    go.members.push((done, self.rooms.names(&room)));
+                    go.batch.left.push((room.clone(), user.id));
+                    go.room_changes.push(RoomChange::Left(room, user));
                 }
                 Err(error) => answer(done, Err(error)),
             },
-            Op::Forget { oldest, most, done } => {
-                answer(done, self.writer.forget(oldest, most).await);
+            Op::Forget { keep, most, done } => {
+                answer(done, self.writer.forget(keep, most).await);
             }
             Op::Settle(settled) => go.settled.push(settled),
             Op::Session(session, op) => self.take_of(session, op, go).await,
@@ -293,14 +330,16 @@ impl Sequencer {
     }
 
     /// An event in the next place.
-    fn event(&mut self, from: Party, to: To, body: String, file: Option<OfferedFile>) -> Stored {
+    fn event(&mut self, from: Party, to: To, body: String) -> Stored {
         Stored {
             seq: self.next(),
             from,
             to,
             body,
-            time: Timestamp::now(),
-            file,
+            time: self.writer.clock.wall(),
+            uptime: self.writer.uptime(),
+            members: None,
+            offer: None,
         }
     }
 
@@ -309,7 +348,7 @@ impl Sequencer {
     }
 
     /// Gives changes their places. They are told even if nothing can be kept, but never in a place
-    /// that could be given out once more after a restart.
+    /// that could be given out once more after a restart: the last one tells that there are more.
     fn place(&mut self, changes: &mut Vec<Change>, go: &mut Go) {
         for change in changes.drain(..) {
             if self.places_left() > 1 {
@@ -318,7 +357,7 @@ impl Sequencer {
                 self.watching.note_lost();
             }
         }
-        if self.places_left() > 1 && self.watching.has_lost() {
+        if self.places_left() > 0 && self.watching.has_lost() {
             go.lost = Some(self.next());
         }
     }
@@ -339,6 +378,7 @@ impl Sequencer {
 
     fn next(&mut self) -> u64 {
         self.last += 1;
+        self.shared.epochs.note(self.last);
         self.last
     }
 
@@ -354,7 +394,7 @@ impl Sequencer {
             .batch
             .messages
             .iter()
-            .filter(|event| event.file.is_some())
+            .filter(|event| event.offer.is_some())
         {
             made += usize::from(event.from.id == from.id);
             open += usize::from(event.to == To::User(to.clone()));
@@ -418,21 +458,20 @@ impl Sequencer {
                 Some(true) => {}
             }
         }
-        let missed = match self.writer.missed(user, position, PAGE).await {
-            Ok(missed) if missed.len() < PAGE => missed,
+        let backlog = match self.writer.backlog(user, position, PAGE).await {
+            Ok(backlog) if backlog.is_complete => backlog,
             _ => return Verdict::NotYet(position),
         };
-        if missed.is_empty() {
+        if backlog.events.is_empty() {
             // It was an offer that is no longer open.
             let mut presence = self.shared.presence();
-            presence.go_live(session, position, &mut go.changes);
+            presence.go_live(session, backlog.position, &mut go.changes);
             return Verdict::Hears;
         }
         let mut flight = self.flights.prepare();
-        let last = missed.last().map_or(position, |(seq, _)| *seq);
         let mut presence = self.shared.presence();
-        let all = presence.tell_missed(session, missed, &mut flight);
-        let told = presence.queued(session).unwrap_or(last);
+        let all = presence.tell_missed(session, backlog.events, &mut flight);
+        let told = presence.queued(session).unwrap_or(backlog.position);
         drop(presence);
         self.flights.start(flight, Instant::now());
         if all {
@@ -462,7 +501,6 @@ impl Sequencer {
     fn finish(&mut self, go: Go) {
         if let Some(reserved) = go.batch.reserved {
             self.reserved = reserved;
-            self.refused = None;
         }
         for ack in go.acks {
             ack.send();
@@ -498,7 +536,11 @@ impl Sequencer {
             let mut tell = |user| presence.tell(user, seq, &json, &mut flight, &mut changes);
             let delivered = match &message.to {
                 To::User(user) => tell(user.id),
-                To::Room(room) => self.rooms.others(room, message.from.id).map(tell).sum(),
+                To::Room(_) => {
+                    let members = message.members.iter().flat_map(|members| members.keys());
+                    let others = members.filter(|member| **member != message.from.id);
+                    others.copied().map(tell).sum()
+                }
             };
             let reply = SayReply { seq, delivered };
             flight.acks.push(Ack {
@@ -513,11 +555,14 @@ impl Sequencer {
     }
 
     /// Nothing of it is kept.
-    async fn fail(&mut self, go: Go, cause: MessagesError) {
+    fn fail(&mut self, go: Go, cause: &MessagesError) {
         error!(name: "messages_not_stored", error = %cause, "can not store messages");
-        self.refused = Some(Instant::now());
+        self.refuse();
+        for change in go.room_changes.into_iter().rev() {
+            self.rooms.undo(change);
+        }
         self.watching.tell(&self.shared, go.changed, go.lost);
-        let MessagesError::Database { doing, source } = &cause else {
+        let MessagesError::Database { doing, source } = cause else {
             return;
         };
         let failed = || MessagesError::Database {
@@ -539,13 +584,5 @@ impl Sequencer {
         for (user, inbox) in go.batch.inboxes {
             self.inboxes.entry(user).or_insert(inbox);
         }
-        if let Err(error) = self.read_rooms().await {
-            warn!(name: "rooms_unreadable", %error, "can not read who is in which room");
-        }
-    }
-
-    async fn read_rooms(&mut self) -> Result<(), MessagesError> {
-        self.rooms = self.writer.rooms().await?.into_iter().collect();
-        Ok(())
     }
 }

@@ -3,48 +3,111 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::{Stream, TryStreamExt as _};
 use jiff::Timestamp;
+use sqlx::FromRow;
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::{SqliteConnection, SqlitePool, SqlitePoolOptions};
-use sqlx::{Connection as _, FromRow, Sqlite, Transaction};
+use sqlx::sqlite::SqliteConnection;
 
+use super::epochs;
 use super::offers::{self, OfferedFile};
 use super::presence::Inbox;
+use super::rooms::Members;
 use super::{MessagesError, Party, RoomName, To};
-use crate::database::{self, OpenError};
+use crate::clock::Clock;
+use crate::database::{self, ConnectionPool, OpenError};
 use crate::protocol::{Event, HistoryReply, Message, Offer, encode_event};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/messages/migrations");
 
-/// Connections that read at once; each is a thread.
-const READERS: u32 = 2;
+/// Connections that read at once; each is a thread. No read looks at more rows than it returns, but
+/// for a few that are filtered out.
+const READERS: usize = 4;
 
 /// Events that are dropped at a time: what comes meanwhile waits.
-const FORGOTTEN_AT_ONCE: i64 = 500;
+const FORGOTTEN_AT_ONCE: u64 = 500;
+
+/// How often the uptime is kept where nothing else is. A server that is killed has run for so much
+/// less than it did.
+const UPTIME_KEPT_EVERY: Duration = Duration::from_secs(600);
 
 /// JSON of a message in `history` beside its texts, in bytes.
 const ENTRY: usize = 120;
 
-const COLUMNS: &str = "seq, sent_by, addressee, body, time";
+/// Events for a user after a place, in order: of direct messages and offers, and of each room that
+/// the user is in, at most as many as are wanted. One statement reads one state of the database, so
+/// that nothing is passed over which is stored while it runs.
+const BACKLOG: &str = "\
+    SELECT e.seq, e.kind, e.sender, e.sent_by, e.addressee, e.body, e.time, \
+           o.path, o.size, o.expires \
+    FROM (SELECT seq FROM ( \
+            SELECT seq FROM (SELECT seq FROM events WHERE receiver = ?1 AND seq > ?2 \
+                             ORDER BY seq LIMIT ?3) \
+            UNION ALL \
+            SELECT said.seq FROM members CROSS JOIN events AS said ON said.seq IN ( \
+                SELECT seq FROM events WHERE room = members.room AND seq > MAX(members.since, ?2) \
+                ORDER BY seq LIMIT ?3) \
+            WHERE members.user = ?1) \
+          ORDER BY seq LIMIT ?3) AS page \
+    CROSS JOIN events AS e ON e.seq = page.seq \
+    LEFT JOIN offers AS o ON o.event = e.seq";
+
+/// What was said in a room before a place, the latest first.
+const ROOM_HISTORY: &str = "\
+    SELECT seq, sent_by, addressee, body, time FROM events \
+    WHERE room = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3";
+
+/// What two users said to each other before a place, the latest first.
+const DIRECT_HISTORY: &str = "\
+    SELECT seq, sent_by, addressee, body, time FROM events \
+    WHERE sender = ?1 AND receiver = ?2 AND kind = 0 AND seq < ?3 \
+    UNION ALL \
+    SELECT seq, sent_by, addressee, body, time FROM events \
+    WHERE sender = ?2 AND receiver = ?1 AND ?1 <> ?2 AND kind = 0 AND seq < ?3 \
+    ORDER BY seq DESC LIMIT ?4";
+
+const DROP_OLD: &str = "\
+    DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq > 0 ORDER BY seq LIMIT ?1) \
+    AND uptime <= ?2 RETURNING sender";
+
+const DROP_OF_SENDER: &str = "\
+    DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE sender = ?1 ORDER BY seq LIMIT ?2) \
+    RETURNING sender";
 
 /// What reads.
 #[derive(Debug)]
 pub(super) struct Store {
-    pub(super) readers: SqlitePool,
+    pub(super) readers: ConnectionPool,
+    pub(super) clock: Clock,
 }
 
-/// What writes: one connection, the sequencer's.
+/// What writes: one connection, the sequencer's, which is opened anew after a failure.
 #[derive(Debug)]
 pub(super) struct Writer {
-    pub(super) connection: SqliteConnection,
-    /// Events in the database.
-    kept: u64,
+    pub(super) connection: ConnectionPool,
+    pub(super) clock: Clock,
+    /// When this server began, by the clock, and the uptime then.
+    started: Duration,
+    uptime_before: Duration,
+    /// The uptime that the database knows.
+    kept_uptime: Duration,
+    /// Events in the database, by sender.
+    kept: KeptCounts,
     /// The last event that an earlier server has kept.
     before: u64,
-    /// The database knows that the earlier server is gone.
-    recovered: bool,
+    /// What the database does not know yet: that another server has begun.
+    begins: Option<Beginning>,
+}
+
+/// A server begins.
+#[derive(Debug)]
+struct Beginning {
+    epoch: String,
+    /// The places up to here were given out before.
+    after: u64,
 }
 
 /// Copies the messages of the data directory `data`, as they are at one moment, into the new file
@@ -65,21 +128,35 @@ pub(super) struct Stored {
     /// The text of a message, the identifier of an offer.
     pub(super) body: String,
     pub(super) time: Timestamp,
+    /// The uptime at that time.
+    pub(super) uptime: Duration,
+    /// Who was in the room when it was said, if it was said in one.
+    pub(super) members: Option<Members>,
     /// What is offered, if it is an offer.
-    pub(super) file: Option<OfferedFile>,
+    pub(super) offer: Option<StoredOffer>,
+}
+
+/// What a stored offer has beside its event.
+#[derive(Debug, Clone)]
+pub(super) struct StoredOffer {
+    pub(super) file: OfferedFile,
+    /// When the offer ends.
+    pub(super) expires: Timestamp,
+    /// The uptime at which it is removed.
+    pub(super) ends: Duration,
 }
 
 impl Stored {
     /// The event as its receivers get it.
     pub(super) fn event(&self) -> Event {
-        if let Some(file) = &self.file {
+        if let Some(StoredOffer { file, expires, .. }) = &self.offer {
             return Event::Offer(Offer {
                 seq: self.seq,
                 from: self.from.name.to_string(),
                 path: offers::name_of(&file.path),
                 size: file.size,
                 offer: self.body.clone(),
-                expires: file.expires,
+                expires: *expires,
             });
         }
         Event::Message(Message {
@@ -105,24 +182,19 @@ impl To {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) messages: Vec<Stored>,
+    /// After those who left: nobody leaves whom this has.
     pub(super) joined: Vec<(RoomName, Party, u64)>,
     pub(super) left: Vec<(RoomName, i64)>,
     /// Offers that end.
     pub(super) closed: Vec<String>,
-    /// All offers end whose time is over by then.
-    pub(super) expired: Option<Timestamp>,
+    /// All offers end whose time is over by this uptime.
+    pub(super) expired: Option<Duration>,
     pub(super) inboxes: HashMap<i64, Inbox>,
     /// Places up to here are taken from now on.
     pub(super) reserved: Option<u64>,
 }
 
 impl Batch {
-    /// Whether something is said in `room`.
-    pub(super) fn speaks_in(&self, room: &RoomName) -> bool {
-        let mut said = self.messages.iter();
-        said.any(|message| matches!(&message.to, To::Room(to) if to == room))
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
             && self.joined.is_empty()
@@ -160,6 +232,48 @@ impl Row {
     }
 }
 
+/// A row of the backlog: an event, and what is offered if it is an offer.
+#[derive(Debug, FromRow)]
+struct BacklogRow {
+    #[sqlx(flatten)]
+    row: Row,
+    kind: i64,
+    sender: i64,
+    path: Option<String>,
+    size: Option<i64>,
+    expires: Option<i64>,
+}
+
+impl BacklogRow {
+    /// The event, if `user` is told of it: nobody hears in a room what they said themselves.
+    fn into_event(self, user: i64, now: Timestamp) -> Option<Event> {
+        if self.kind == 0 {
+            let is_own = self.sender == user && RoomName::is_meant(&self.row.addressee);
+            return (!is_own).then(|| Event::Message(self.row.into_message()));
+        }
+        let expires = self.expires.filter(|time| *time > now.as_microsecond())?;
+        Some(Event::Offer(Offer {
+            seq: self.row.seq(),
+            path: offers::name_of(&self.path?),
+            size: unsigned(self.size?),
+            from: self.row.sent_by,
+            offer: self.row.body,
+            expires: time(expires),
+        }))
+    }
+}
+
+/// A part of what a user was not told yet.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    /// In order, as they go into a lane.
+    pub(super) events: Vec<(u64, Bytes)>,
+    /// All up to here has been read.
+    pub(super) position: u64,
+    /// There was nothing more when it was read.
+    pub(super) is_complete: bool,
+}
+
 impl From<OpenError> for MessagesError {
     fn from(error: OpenError) -> Self {
         match error {
@@ -170,49 +284,38 @@ impl From<OpenError> for MessagesError {
 }
 
 impl Store {
-    pub(super) async fn open(data: &Path) -> Result<(Self, Writer), MessagesError> {
-        let (options, connection) = database::open(data, "messages.db", &MIGRATIONS).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_lazy_with(options);
-        let writer = Writer {
-            connection,
-            kept: 0,
-            before: 0,
-            recovered: false,
-        };
-        Ok((Self { readers }, writer))
+    pub(super) async fn check(data: &Path) -> Result<(), MessagesError> {
+        Ok(database::check(data, "messages.db", &MIGRATIONS).await?)
     }
 
-    /// The next events for `user` after `position`, at most `most`, as they go into a lane.
-    pub(super) async fn missed(
+    pub(super) async fn open(data: &Path, clock: Clock) -> Result<(Self, Writer), MessagesError> {
+        let (options, _) = database::open(data, "messages.db", &MIGRATIONS).await?;
+        let readers = ConnectionPool::new(options.clone(), READERS);
+        let writer = Writer {
+            connection: ConnectionPool::new(options, 1),
+            clock: clock.clone(),
+            started: Duration::ZERO,
+            uptime_before: Duration::ZERO,
+            kept_uptime: Duration::ZERO,
+            kept: KeptCounts::default(),
+            before: 0,
+            begins: None,
+        };
+        Ok((Self { readers, clock }, writer))
+    }
+
+    /// The next events for `user` after `position`, from at most `limit` rows.
+    pub(super) async fn backlog(
         &self,
         user: i64,
         position: u64,
-        most: usize,
-    ) -> Result<Vec<(u64, Bytes)>, MessagesError> {
-        let mut connection = self.readers.acquire().await.map_err(reading)?;
-        missed(&mut connection, user, position, most).await
+        limit: usize,
+    ) -> Result<Backlog, MessagesError> {
+        let now = self.clock.wall();
+        backlog(&self.readers, user, position, limit, now).await
     }
 
-    /// Makes sure that `user` is in `room`.
-    pub(super) async fn check_member(
-        &self,
-        user: &Party,
-        room: &RoomName,
-    ) -> Result<(), MessagesError> {
-        let members: Vec<i64> = sqlx::query_scalar("SELECT user FROM members WHERE room = ?")
-            .bind(room.as_str())
-            .fetch_all(&self.readers)
-            .await
-            .map_err(reading)?;
-        match members {
-            members if members.contains(&user.id) => Ok(()),
-            members if members.is_empty() => Err(MessagesError::NoSuchRoom(room.clone())),
-            _ => Err(MessagesError::NotInRoom(room.clone())),
-        }
-    }
-
+    /// What was said between `user` and `with`, or in the room `with` if the user is in it.
     pub(super) async fn history(
         &self,
         user: &Party,
@@ -223,132 +326,156 @@ impl Store {
     ) -> Result<HistoryReply, MessagesError> {
         let before = integer(before.unwrap_or(i64::MAX as u64));
         // One more than asked for tells whether there is more.
-        let limit = limit.saturating_add(1);
-        let rows: Vec<Row> = match with {
+        let rows = integer(limit.saturating_add(1) as u64);
+        let mut transaction = self.readers.read().await.map_err(reading)?;
+        let query = match with {
             To::Room(room) => {
-                let query = format!(
-                    "SELECT {COLUMNS} FROM events WHERE room = ? AND seq < ? \
-                     ORDER BY seq DESC LIMIT ?"
-                );
-                let rows = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(room.as_str());
-                let rows = rows.bind(before).bind(integer(limit as u64));
-                rows.fetch_all(&self.readers).await.map_err(reading)?
+                check_member(&mut transaction, user, room).await?;
+                sqlx::query_as(ROOM_HISTORY).bind(room.as_str())
             }
-            To::User(other) => {
-                let query = format!(
-                    "SELECT {COLUMNS} FROM events WHERE kind = 0 AND seq < ?3 AND \
-                     ((sender = ?1 AND receiver = ?2) OR (sender = ?2 AND receiver = ?1)) \
-                     ORDER BY seq DESC LIMIT ?4"
-                );
-                let rows = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(user.id);
-                let rows = rows.bind(other.id).bind(before);
-                let rows = rows.bind(integer(limit as u64));
-                rows.fetch_all(&self.readers).await.map_err(reading)?
-            }
+            To::User(other) => sqlx::query_as(DIRECT_HISTORY).bind(user.id).bind(other.id),
         };
-        Ok(page(rows, limit - 1, budget))
+        let rows = query.bind(before).bind(rows).fetch(&mut *transaction);
+        let page = page(rows, limit, budget).await.map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
+        Ok(page)
     }
 }
 
-/// The latest of `rows`, which begin with the last, in the order of `seq`.
-fn page(rows: Vec<Row>, limit: usize, budget: usize) -> HistoryReply {
-    let found = rows.len();
+/// Makes sure that `user` is in `room`.
+async fn check_member(
+    connection: &mut SqliteConnection,
+    user: &Party,
+    room: &RoomName,
+) -> Result<(), MessagesError> {
+    let query = "SELECT EXISTS (SELECT 1 FROM members WHERE room = ?1 AND user = ?2), \
+                 EXISTS (SELECT 1 FROM members WHERE room = ?1)";
+    let found: (bool, bool) = sqlx::query_as(query)
+        .bind(room.as_str())
+        .bind(user.id)
+        .fetch_one(connection)
+        .await
+        .map_err(reading)?;
+    match found {
+        (true, _) => Ok(()),
+        (false, true) => Err(MessagesError::NotInRoom(room.clone())),
+        (false, false) => Err(MessagesError::NoSuchRoom(room.clone())),
+    }
+}
+
+/// The latest of `rows`, which begin with the last, in the order of `seq`. Reads no more of them
+/// than fit.
+async fn page(
+    mut rows: impl Stream<Item = Result<Row, sqlx::Error>> + Unpin,
+    limit: usize,
+    budget: usize,
+) -> Result<HistoryReply, sqlx::Error> {
     let mut left = budget;
     let mut messages = Vec::new();
-    for row in rows.into_iter().take(limit) {
+    let mut more = false;
+    while let Some(row) = rows.try_next().await? {
         let text = serde_json::to_string(&row.body).map_or(0, |text| text.len());
         let size = ENTRY + row.sent_by.len() + row.addressee.len() + text;
-        match left.checked_sub(size) {
-            Some(rest) => left = rest,
-            None if messages.is_empty() => left = 0,
-            None => break,
+        if messages.len() == limit || (size > left && !messages.is_empty()) {
+            more = true;
+            break;
         }
+        left = left.saturating_sub(size);
         messages.push(row.into_message());
     }
     messages.reverse();
-    HistoryReply {
-        more: messages.len() < found,
-        messages,
-    }
+    Ok(HistoryReply { more, messages })
 }
 
-async fn missed(
-    connection: &mut SqliteConnection,
+async fn backlog(
+    connections: &ConnectionPool,
     user: i64,
     position: u64,
-    most: usize,
-) -> Result<Vec<(u64, Bytes)>, MessagesError> {
-    let most_rows = integer(most as u64);
-    let query = format!(
-        "SELECT {COLUMNS} FROM events \
-         WHERE kind = 0 AND receiver = ? AND seq > ? ORDER BY seq LIMIT ?"
-    );
-    let mut rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
+    limit: usize,
+    now: Timestamp,
+) -> Result<Backlog, MessagesError> {
+    let mut transaction = connections.read().await.map_err(reading)?;
+    let rows: Vec<BacklogRow> = sqlx::query_as(BACKLOG)
         .bind(user)
         .bind(integer(position))
-        .bind(most_rows)
-        .fetch_all(&mut *connection)
+        .bind(integer(limit as u64))
+        .fetch_all(&mut *transaction)
         .await
         .map_err(reading)?;
-    let rooms: Vec<(String, i64)> =
-        sqlx::query_as("SELECT room, since FROM members WHERE user = ?")
-            .bind(user)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(reading)?;
-    for (room, since) in rooms {
-        let query = format!(
-            "SELECT {COLUMNS} FROM events WHERE room = ? AND seq > ? AND sender <> ? \
-             ORDER BY seq LIMIT ?"
-        );
-        let said: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
-            .bind(room)
-            .bind(since.max(integer(position)))
-            .bind(user)
-            .bind(most_rows)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(reading)?;
-        rows.extend(said);
+    transaction.commit().await.map_err(reading)?;
+    let is_complete = rows.len() < limit;
+    let mut last = position;
+    let mut events = Vec::with_capacity(rows.len());
+    for row in rows {
+        let seq = row.row.seq();
+        last = last.max(seq);
+        if let Some(event) = row.into_event(user, now) {
+            events.push((seq, encode_event(&event)));
+        }
     }
-    let messages = rows.into_iter().map(Row::into_message);
-    let messages = messages.map(|message| (message.seq, Event::Message(message)));
-    let offers = offers::open(connection, user, position, most).await?;
-    let offers = offers
-        .into_iter()
-        .map(|offer| (offer.seq, Event::Offer(offer)));
-    let mut events: Vec<_> = messages.chain(offers).collect();
-    events.sort_by_key(|(seq, _)| *seq);
-    events.truncate(most);
-    let events = events.into_iter();
-    Ok(events
-        .map(|(seq, event)| (seq, encode_event(&event)))
-        .collect())
+    events.sort_unstable_by_key(|(seq, _)| *seq);
+    Ok(Backlog {
+        events,
+        position: last,
+        is_complete,
+    })
 }
 
 impl Writer {
-    /// Looks at what an earlier server has left; says which places are taken. Nothing is written:
-    /// the disk may be full.
-    pub(super) async fn look(&mut self) -> Result<u64, MessagesError> {
-        let (reserved, kept, last): (i64, i64, i64) = sqlx::query_as(
-            "SELECT (SELECT reserved FROM counter), (SELECT COUNT(*) FROM events), \
-             (SELECT COALESCE(MAX(seq), 0) FROM events)",
+    /// Looks at what an earlier server has left; says which places are taken, and which epochs have
+    /// begun after which places. Nothing is written: the disk may be full.
+    pub(super) async fn look(&mut self) -> Result<(u64, Vec<(String, u64)>), MessagesError> {
+        let mut transaction = self.connection.read().await.map_err(reading)?;
+        let (reserved, uptime, last, last_uptime): (i64, i64, i64, i64) = sqlx::query_as(
+            "SELECT reserved, counter.uptime, COALESCE(seq, 0), COALESCE(events.uptime, 0) \
+             FROM counter LEFT JOIN events ON seq = (SELECT MAX(seq) FROM events)",
         )
-        .fetch_one(&mut self.connection)
+        .fetch_one(&mut *transaction)
         .await
         .map_err(reading)?;
-        self.kept = unsigned(kept);
+        let kept: Vec<(i64, i64)> =
+            sqlx::query_as("SELECT sender, COUNT(*) FROM events GROUP BY sender")
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(reading)?;
+        let epochs: Vec<(String, i64)> =
+            sqlx::query_as("SELECT epoch, after FROM epochs ORDER BY number")
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
+        for (sender, events) in kept {
+            self.kept.add(sender, unsigned(events));
+        }
         self.before = unsigned(last);
-        Ok(unsigned(reserved))
+        self.kept_uptime = Duration::from_millis(unsigned(uptime.max(last_uptime)));
+        self.uptime_before = self.kept_uptime;
+        self.started = self.clock.elapsed();
+        let epochs = epochs.into_iter();
+        let epochs = epochs.map(|(epoch, after)| (epoch, unsigned(after)));
+        Ok((unsigned(reserved), epochs.collect()))
+    }
+
+    /// Has the next commit begin an epoch.
+    pub(super) fn begin(&mut self, epoch: &str, after: u64) {
+        let epoch = epoch.to_owned();
+        self.begins = Some(Beginning { epoch, after });
+    }
+
+    /// How long servers have run on this database.
+    pub(super) fn uptime(&self) -> Duration {
+        self.uptime_before + self.clock.elapsed().saturating_sub(self.started)
     }
 
     /// Who is in which room.
     pub(super) async fn rooms(&mut self) -> Result<Vec<(RoomName, Party)>, MessagesError> {
+        let mut transaction = self.connection.read().await.map_err(reading)?;
         let rows: Vec<(String, i64, String)> =
             sqlx::query_as("SELECT room, user, name FROM members")
-                .fetch_all(&mut self.connection)
+                .fetch_all(&mut *transaction)
                 .await
                 .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
         let members = rows.into_iter().filter_map(|(room, id, name)| {
             let name = name.into();
             Some((room.parse().ok()?, Party { id, name }))
@@ -358,12 +485,14 @@ impl Writer {
 
     /// Up to where a user was told who is not told as it is stored now.
     pub(super) async fn told(&mut self, user: i64) -> Result<u64, MessagesError> {
+        let mut transaction = self.connection.read().await.map_err(reading)?;
         let inbox: Option<(i64, bool)> =
             sqlx::query_as("SELECT told, live FROM inboxes WHERE user = ?")
                 .bind(user)
-                .fetch_optional(&mut self.connection)
+                .fetch_optional(&mut *transaction)
                 .await
                 .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
         Ok(match inbox {
             None => 0,
             Some((told, false)) => unsigned(told),
@@ -371,102 +500,206 @@ impl Writer {
         })
     }
 
-    /// As [`Store::missed`].
-    pub(super) async fn missed(
+    /// As [`Store::backlog`].
+    pub(super) async fn backlog(
         &mut self,
         user: i64,
         position: u64,
-        most: usize,
-    ) -> Result<Vec<(u64, Bytes)>, MessagesError> {
-        missed(&mut self.connection, user, position, most).await
+        limit: usize,
+    ) -> Result<Backlog, MessagesError> {
+        let now = self.clock.wall();
+        backlog(&self.connection, user, position, limit, now).await
     }
 
-    /// Drops some of the events from before `oldest`, and of the oldest that are more than `most`.
-    /// Says how many, 0 if there are none.
-    pub(super) async fn forget(
-        &mut self,
-        oldest: Timestamp,
-        most: u64,
-    ) -> Result<u64, MessagesError> {
-        // They came in the order of their places, so only the first ones are looked at.
-        let old: i64 = sqlx::query_scalar(
-            "SELECT COUNT(*) FROM (SELECT time FROM events ORDER BY seq LIMIT ?) WHERE time < ?",
-        )
-        .bind(FORGOTTEN_AT_ONCE)
-        .bind(oldest.as_microsecond())
-        .fetch_one(&mut self.connection)
-        .await
-        .map_err(reading)?;
-        if self.kept > most {
-            // Offers that have ended are among those that were counted.
-            let kept: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM events")
-                .fetch_one(&mut self.connection)
-                .await
-                .map_err(reading)?;
-            self.kept = unsigned(kept);
+    /// Drops some of the events that are older than `keep`, and of the oldest of those who have more
+    /// than their share of `most`. Says how many, 0 if there are none.
+    pub(super) async fn forget(&mut self, keep: Duration, most: u64) -> Result<u64, MessagesError> {
+        let uptime = self.uptime();
+        let mut transaction = self.connection.write().await.map_err(storing)?;
+        let mut dropped = match uptime.checked_sub(keep) {
+            Some(oldest) => drop_old(&mut transaction, oldest).await.map_err(storing)?,
+            None => Vec::new(),
+        };
+        if dropped.is_empty() {
+            for (sender, surplus) in self.kept.surplus(most) {
+                let left = FORGOTTEN_AT_ONCE - dropped.len() as u64;
+                let surplus = surplus.min(left);
+                let said = drop_of(&mut transaction, sender, surplus).await;
+                dropped.extend(said.map_err(storing)?);
+            }
         }
-        let surplus = integer(self.kept.saturating_sub(most));
-        let dropped = sqlx::query(
-            "DELETE FROM events WHERE seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?)",
-        )
-        .bind(old.max(surplus).min(FORGOTTEN_AT_ONCE))
-        .execute(&mut self.connection)
-        .await
-        .map_err(storing)?;
-        self.kept -= dropped.rows_affected().min(self.kept);
-        Ok(dropped.rows_affected())
+        let is_due = uptime.saturating_sub(self.kept_uptime) >= UPTIME_KEPT_EVERY;
+        if is_due {
+            keep_uptime(&mut transaction, uptime)
+                .await
+                .map_err(storing)?;
+        }
+        transaction.commit().await.map_err(storing)?;
+        if is_due {
+            self.kept_uptime = uptime;
+        }
+        for sender in &dropped {
+            self.kept.remove(*sender);
+        }
+        Ok(dropped.len() as u64)
     }
 
     /// Keeps all of it or nothing; what is kept survives a power cut.
     pub(super) async fn commit(&mut self, batch: &Batch) -> Result<(), MessagesError> {
-        let begun = self.connection.begin_with("BEGIN IMMEDIATE").await;
-        let mut transaction = begun.map_err(storing)?;
-        if !self.recovered {
-            let ended = end_earlier_server(&mut transaction, self.before).await;
-            ended.map_err(storing)?;
+        let uptime = self.uptime();
+        let mut transaction = self.connection.write().await.map_err(storing)?;
+        if let Some(beginning) = &self.begins {
+            let begun = begin(&mut transaction, beginning, self.before).await;
+            begun.map_err(storing)?;
         }
-        write(&mut transaction, batch).await.map_err(storing)?;
+        let ended = write(&mut transaction, batch).await.map_err(storing)?;
+        if batch.reserved.is_some() {
+            keep_uptime(&mut transaction, uptime)
+                .await
+                .map_err(storing)?;
+        }
         transaction.commit().await.map_err(storing)?;
-        self.recovered = true;
-        self.kept += batch.messages.len() as u64;
+        self.begins = None;
+        if batch.reserved.is_some() {
+            self.kept_uptime = uptime;
+        }
+        for message in &batch.messages {
+            self.kept.add(message.from.id, 1);
+        }
+        for sender in ended {
+            self.kept.remove(sender);
+        }
         Ok(())
     }
 }
 
-/// Who was told everything as it was stored has been told all that a server that is gone has kept.
-async fn end_earlier_server(
-    transaction: &mut Transaction<'_, Sqlite>,
-    before: u64,
+/// How many events of each sender are in the database.
+#[derive(Debug, Default)]
+struct KeptCounts {
+    of: HashMap<i64, u64>,
+    total: u64,
+}
+
+impl KeptCounts {
+    fn add(&mut self, sender: i64, events: u64) {
+        *self.of.entry(sender).or_default() += events;
+        self.total += events;
+    }
+
+    fn remove(&mut self, sender: i64) {
+        if let Some(events) = self.of.get_mut(&sender) {
+            *events -= 1;
+            self.total -= 1;
+            if *events == 0 {
+                self.of.remove(&sender);
+            }
+        }
+    }
+
+    /// Who has more than the share of `most` that is the same for all, and by how much: an event
+    /// goes only because of what its own sender has said.
+    fn surplus(&self, most: u64) -> Vec<(i64, u64)> {
+        if self.total <= most {
+            return Vec::new();
+        }
+        let mut counts: Vec<_> = self.of.values().copied().collect();
+        counts.sort_unstable();
+        let (mut left, mut share) = (most, 0);
+        for (number, count) in counts.iter().enumerate() {
+            let senders = (counts.len() - number) as u64;
+            share = left / senders;
+            if *count > share {
+                break;
+            }
+            left -= count;
+        }
+        let above = self.of.iter().filter(|(_, count)| **count > share);
+        above
+            .map(|(sender, count)| (*sender, count - share))
+            .collect()
+    }
+}
+
+/// Drops the first events, a bounded number, as far as they were stored by this uptime; returns their
+/// senders. Events are stored in the order of their places.
+async fn drop_old(
+    connection: &mut SqliteConnection,
+    oldest: Duration,
+) -> Result<Vec<i64>, sqlx::Error> {
+    sqlx::query_scalar(DROP_OLD)
+        .bind(integer(FORGOTTEN_AT_ONCE))
+        .bind(milliseconds(oldest))
+        .fetch_all(connection)
+        .await
+}
+
+/// Drops the first events of a sender, and returns the sender for each.
+async fn drop_of(
+    connection: &mut SqliteConnection,
+    sender: i64,
+    events: u64,
+) -> Result<Vec<i64>, sqlx::Error> {
+    sqlx::query_scalar(DROP_OF_SENDER)
+        .bind(sender)
+        .bind(integer(events))
+        .fetch_all(connection)
+        .await
+}
+
+async fn keep_uptime(
+    connection: &mut SqliteConnection,
+    uptime: Duration,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE inboxes SET live = FALSE, told = MAX(told, ?) WHERE live")
-        .bind(integer(before))
-        .execute(&mut **transaction)
+    sqlx::query("UPDATE counter SET uptime = ?")
+        .bind(milliseconds(uptime))
+        .execute(connection)
         .await?;
     Ok(())
 }
 
-async fn write(
-    transaction: &mut Transaction<'_, Sqlite>,
-    batch: &Batch,
+/// Begins an epoch. Who was told everything as it was stored has been told all that a server that is
+/// gone has kept.
+async fn begin(
+    connection: &mut SqliteConnection,
+    beginning: &Beginning,
+    before: u64,
 ) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE inboxes SET live = FALSE, told = MAX(told, ?) WHERE live")
+        .bind(integer(before))
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("INSERT INTO epochs (epoch, after) VALUES (?, ?)")
+        .bind(&beginning.epoch)
+        .bind(integer(beginning.after))
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM epochs WHERE number <= (SELECT MAX(number) FROM epochs) - ?")
+        .bind(epochs::REMEMBERED)
+        .execute(&mut *connection)
+        .await?;
+    Ok(())
+}
+
+/// Returns who has made the offers that ended.
+async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<Vec<i64>, sqlx::Error> {
     if !batch.messages.is_empty() {
-        write_messages(transaction, &batch.messages).await?;
+        write_messages(connection, &batch.messages).await?;
     }
-    offers::write(transaction, batch).await?;
+    let ended = offers::write(connection, batch).await?;
+    for (room, user) in &batch.left {
+        sqlx::query("DELETE FROM members WHERE room = ? AND user = ?")
+            .bind(room.as_str())
+            .bind(user)
+            .execute(&mut *connection)
+            .await?;
+    }
     for (room, user, since) in &batch.joined {
         sqlx::query("INSERT OR IGNORE INTO members VALUES (?, ?, ?, ?)")
             .bind(room.as_str())
             .bind(user.id)
             .bind(&*user.name)
             .bind(integer(*since))
-            .execute(&mut **transaction)
-            .await?;
-    }
-    for (room, user) in &batch.left {
-        sqlx::query("DELETE FROM members WHERE room = ? AND user = ?")
-            .bind(room.as_str())
-            .bind(user)
-            .execute(&mut **transaction)
+            .execute(&mut *connection)
             .await?;
     }
     for (user, inbox) in &batch.inboxes {
@@ -474,21 +707,21 @@ async fn write(
             .bind(user)
             .bind(integer(inbox.told))
             .bind(inbox.live)
-            .execute(&mut **transaction)
+            .execute(&mut *connection)
             .await?;
     }
     if let Some(reserved) = batch.reserved {
         sqlx::query("UPDATE counter SET reserved = ?")
             .bind(integer(reserved))
-            .execute(&mut **transaction)
+            .execute(&mut *connection)
             .await?;
     }
-    Ok(())
+    Ok(ended)
 }
 
 /// All in one statement: it is the statements that cost, not the rows.
 async fn write_messages(
-    transaction: &mut Transaction<'_, Sqlite>,
+    connection: &mut SqliteConnection,
     messages: &[Stored],
 ) -> Result<(), sqlx::Error> {
     type Values<'a> = (
@@ -501,6 +734,7 @@ async fn write_messages(
         &'a str,
         i64,
         u8,
+        i64,
     );
     let rows: Vec<Values<'_>> = messages
         .iter()
@@ -515,7 +749,9 @@ async fn write_messages(
                 to,
                 body,
                 time,
-                file,
+                uptime,
+                members: _,
+                offer,
             } = message;
             let time = time.as_microsecond();
             (
@@ -527,17 +763,18 @@ async fn write_messages(
                 to.as_str(),
                 &**body,
                 time,
-                u8::from(file.is_some()),
+                u8::from(offer.is_some()),
+                milliseconds(*uptime),
             )
         })
         .collect();
     let json = serde_json::to_string(&rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query(
         "INSERT INTO events SELECT value ->> 0, value ->> 8, value ->> 1, value ->> 2, value ->> 3, \
-         value ->> 4, value ->> 5, value ->> 6, value ->> 7 FROM json_each(?)",
+         value ->> 4, value ->> 5, value ->> 6, value ->> 7, value ->> 9 FROM json_each(?)",
     )
     .bind(json)
-    .execute(&mut **transaction)
+    .execute(&mut *connection)
     .await?;
     Ok(())
 }
@@ -562,10 +799,22 @@ pub(super) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+pub(super) fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
 pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
 pub(super) fn time(microseconds: i64) -> Timestamp {
-    Timestamp::from_microsecond(microseconds).unwrap_or(Timestamp::UNIX_EPOCH)
+    let outermost = if microseconds < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    };
+    Timestamp::from_microsecond(microseconds).unwrap_or(outermost)
 }
+
+#[cfg(test)]
+mod tests;

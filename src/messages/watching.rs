@@ -167,6 +167,11 @@ impl Watching {
         self.lost.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether there is word of lost changes that nobody was told yet.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
     /// A change could not get a place.
     pub(super) fn note_lost(&self) {
         self.lost.store(true, Ordering::Release);
@@ -295,7 +300,7 @@ mod tests {
     use sqlx::{Connection as _, SqliteConnection};
 
     use super::*;
-    use crate::messages::{Messages, Party, RoomName};
+    use crate::messages::{Messages, Party};
     use crate::protocol::ChangeKind;
 
     /// Messages in a directory, and a session of alice that watches her home.
@@ -473,19 +478,26 @@ mod tests {
         scene.change(0..3000);
         scene.settle().await;
         let reserved: u64 = 2048;
-        for number in 0..reserved - 1 {
-            let expected = (number + 1, format!("made /{number}"));
-            assert_eq!(scene.next().await, expected);
+        // The last place tells at once that there are more, to who has not heard all as well.
+        let (mut number, mut told) = (0, scene.next().await);
+        while told != (reserved, "overflow /".to_owned()) {
+            assert_eq!(told, (number + 1, format!("made /{number}")));
+            number += 1;
+            told = scene.next().await;
         }
+        assert!(number < reserved, "{number}");
+        scene.settle().await;
+        assert!(scene.lane.try_next().is_none());
+        assert!(scene.messages.is_failing());
+        scene.change(3000..3001);
         scene.settle().await;
         assert!(scene.lane.try_next().is_none());
         execute(scene.directory.path(), "DROP TRIGGER failing").await;
-        let room: RoomName = "#ops".parse().expect("a room");
-        let joined = scene.messages.join(alice(), room).await;
-        joined.expect("joined");
-        scene.change(3000..3001);
-        assert_eq!(scene.next().await.1, "made /3000");
+        // Nothing else happens: what was lost meanwhile is told all the same.
         assert_eq!(scene.next().await.1, "overflow /");
+        assert!(!scene.messages.is_failing());
+        scene.change(3001..3002);
+        assert_eq!(scene.next().await.1, "made /3001");
     }
 
     #[tokio::test]

@@ -31,13 +31,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::board::Board;
 use crate::server::Server;
+use crate::telemetry::LostLines;
 
 /// Answers until `stop`: that the process is alive, and all else once there is a `server`.
 /// `lost_lines` tells how many lines of the log were lost.
 pub async fn run(
     listener: TcpListener,
     server: impl Future<Output = Server>,
-    lost_lines: impl Fn() -> u64 + Send + Sync + 'static,
+    lost_lines: impl Fn() -> LostLines + Send + Sync + 'static,
     stop: CancellationToken,
 ) {
     let made = Arc::new(OnceLock::new());
@@ -69,7 +70,7 @@ fn routes_at_start() -> Router {
         .route("/readyz", get(ready::starting))
 }
 
-fn routes(server: Server, lost_lines: metrics::LostLines) -> Router {
+fn routes(server: Server, lost_lines: metrics::TellLostLines) -> Router {
     let (ready, metrics) = (ready::routes(&server), metrics::routes(&server, lost_lines));
     Router::new()
         .route("/healthz", get(health::healthz))

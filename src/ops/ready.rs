@@ -63,6 +63,9 @@ impl Readiness {
             Stage::Serving => {}
             Stage::Draining => reasons.push("draining".to_owned()),
         }
+        if self.server.messages().is_failing() {
+            reasons.push("messages cannot be stored; the log says why".to_owned());
+        }
         let failure = match self.writes.answer().await {
             Answer::Known(Ok(())) => None,
             Answer::Known(Err(error)) => {

@@ -213,6 +213,9 @@ pub struct ReloadReply {
     pub changed: Vec<SettingChange>,
     /// Settings that would have one after a restart.
     pub needs_restart: Vec<SettingChange>,
+    /// There are more of either, for which the frame has no room; absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
     /// What is wrong with the settings: then nothing has changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
@@ -289,14 +292,17 @@ pub struct UserEntry {
     /// Most bytes; absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// Files in the home, if the server has counted them since its start.
+    /// Files, directories and links in the home, if the server has counted them since its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
-    /// Most files; absent means no limit.
+    /// Most of these; absent means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_limit: Option<u64>,
     /// When the account was made.
     pub created: Timestamp,
     /// The shared folders that the user sees.
     pub folders: Vec<FolderView>,
+    /// There are more of them, for which the frame has no room; absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
 }

@@ -39,7 +39,7 @@ pub enum ErrorCode {
     QuotaExceeded,
     /// The server's disk is full.
     NoSpace,
-    /// A value is larger than the server takes.
+    /// A value or a file is larger than the server takes.
     TooLarge,
     /// The bytes that came are not as many as were declared.
     SizeMismatch,
@@ -142,7 +142,7 @@ impl ErrorCode {
 pub enum QuotaUnit {
     /// Bytes in files.
     Bytes,
-    /// Files.
+    /// Files, directories and links.
     Files,
 }
 
@@ -159,10 +159,10 @@ pub struct WireError {
     /// The field of the request that is at fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// Bytes or files in use, with [`ErrorCode::QuotaExceeded`].
+    /// Bytes or entries in use, with [`ErrorCode::QuotaExceeded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<u64>,
-    /// Bytes or files allowed, with [`ErrorCode::QuotaExceeded`].
+    /// Bytes or entries allowed, with [`ErrorCode::QuotaExceeded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
     /// What `used` and `limit` count.
@@ -192,7 +192,23 @@ impl WireError {
             offset: None,
         }
     }
+
+    /// The same, with texts that fit in a frame whatever is in them.
+    pub(super) fn shortened(&self) -> Self {
+        let cut = |text: &String| match text.char_indices().nth(LONGEST_TEXT) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text.clone(),
+        };
+        Self {
+            message: cut(&self.message),
+            field: self.field.as_ref().map(cut),
+            ..self.clone()
+        }
+    }
 }
+
+/// Characters of a text in an error that would be too long: of each, JSON makes six bytes at most.
+const LONGEST_TEXT: usize = 4096;
 
 #[cfg(test)]
 mod tests {

@@ -36,7 +36,8 @@ pub fn encode_begin<T: Serialize>(id: u32, begin: &T) -> Bytes {
     bounded(id, serde_json::to_vec(&Begin { id, begin }))
 }
 
-/// The control payload of a final reply to a request that failed.
+/// The control payload of a final reply to a request that failed. A text in it that is too long is
+/// cut: what is wrong does not depend on how long it is.
 #[must_use]
 pub fn encode_error(id: u32, error: &WireError) -> Bytes {
     #[derive(Serialize)]
@@ -44,7 +45,54 @@ pub fn encode_error(id: u32, error: &WireError) -> Bytes {
         id: u32,
         error: &'a WireError,
     }
-    bounded(id, serde_json::to_vec(&Failed { id, error }))
+    match serde_json::to_vec(&Failed { id, error }) {
+        Ok(json) if json.len() <= MAX_CONTROL => json.into(),
+        _ => {
+            let error = &error.shortened();
+            bounded(id, serde_json::to_vec(&Failed { id, error }))
+        }
+    }
+}
+
+/// Bytes that a list in a reply may take, so that the reply fits in a frame.
+#[derive(Debug)]
+pub struct ReplyBudget(usize);
+
+/// What comes around a reply, and what is added to it once its list is known: `id`, `ok`, `more` or
+/// a `cursor`.
+const ENVELOPE: usize = 256;
+
+impl ReplyBudget {
+    /// What `reply` leaves, in which the list is empty.
+    #[must_use]
+    pub fn beside<T: Serialize>(reply: &T) -> Self {
+        Self(MAX_CONTROL.saturating_sub(ENVELOPE + length(reply)))
+    }
+
+    /// Whether there is room for one more entry; then it is taken.
+    pub fn take<T: Serialize>(&mut self, entry: &T) -> bool {
+        // With the comma.
+        let left = self.0.checked_sub(length(entry) + 1);
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
+
+    /// What there is room for, in the order of `entries`, and whether that is not all.
+    pub fn fill<T: Serialize>(&mut self, entries: impl IntoIterator<Item = T>) -> (Vec<T>, bool) {
+        let mut filled = Vec::new();
+        for entry in entries {
+            if !self.take(&entry) {
+                return (filled, true);
+            }
+            filled.push(entry);
+        }
+        (filled, false)
+    }
+}
+
+/// Bytes of `value` in JSON.
+fn length<T: Serialize>(value: &T) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX / 2, |json| json.len())
 }
 
 /// The control payload that comes before the server hangs up: an error without an id.

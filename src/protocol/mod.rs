@@ -42,7 +42,7 @@ pub use live::{
     Watch, WatchReply, Who, WhoReply,
 };
 pub use message::{
-    ServerMessage, encode_begin, encode_error, encode_event, encode_ok, encode_refusal,
+    ReplyBudget, ServerMessage, encode_begin, encode_error, encode_event, encode_ok, encode_refusal,
 };
 pub use parse::BadRequest;
 pub use reply::{

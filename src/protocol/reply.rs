@@ -52,6 +52,9 @@ pub struct WhoamiReply {
     pub cwd: String,
     /// The shared folders in the user's view.
     pub folders: Vec<FolderView>,
+    /// There are more, for which the frame has no room; absent if not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
     /// What the user's home may hold.
     pub quota: QuotaReply,
     /// The session's identifier.
@@ -73,7 +76,7 @@ pub struct QuotaReply {
     /// The most bytes; absent if there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// The most files; absent if there is no limit.
+    /// The most files and directories, if that was set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_limit: Option<u64>,
 }
@@ -275,9 +278,9 @@ pub struct DfReply {
     /// The most bytes; absent if there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// Files in use.
+    /// Files, directories and links.
     pub files: u64,
-    /// The most files; absent if there is no limit.
+    /// The most of these; absent if there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_limit: Option<u64>,
     /// Bytes free on the server's disk.

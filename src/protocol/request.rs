@@ -418,6 +418,9 @@ pub struct Hash {
     /// The algorithm; BLAKE3 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Algorithm>,
+    /// Which version of the file it has to be; any if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// `df`: use and limits of the space around the current directory.

@@ -13,7 +13,7 @@ use super::{Peer, Shared};
 
 /// Lines of the log about connections that are not let in or on which nobody logs in, of each kind
 /// in turns of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Refusals {
     network: Occasional,
     address: Occasional,
@@ -25,6 +25,29 @@ pub(super) struct Refusals {
     pub(super) handshake: Occasional,
     /// Sessions on which nobody logged in.
     pub(super) visitor: Occasional,
+    /// The system gives no connection, as while no descriptor is left.
+    pub(super) accept: Occasional,
+    /// A connection that is gone before it was set up.
+    pub(super) socket: Occasional,
+    /// A peer that takes no more of what is sent to it.
+    pub(super) unread: Occasional,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self {
+            network: Occasional::default(),
+            address: Occasional::default(),
+            header: Occasional::default(),
+            opening: Occasional::default(),
+            silent: Occasional::default(),
+            handshake: Occasional::default(),
+            visitor: Occasional::default(),
+            accept: Occasional::of_a_state(),
+            socket: Occasional::default(),
+            unread: Occasional::default(),
+        }
+    }
 }
 
 impl Refusals {
@@ -69,7 +92,7 @@ impl Arrival {
             };
             Some(claim)
         };
-        let seat = shared.door.enter(config.limits.sessions, claim).await;
+        let seat = shared.door.enter(shared.most_connections(), claim).await;
         Some(Self {
             address,
             proxied,

@@ -19,17 +19,21 @@ use crate::connection::{CHUNK, Outbox};
 use crate::protocol::{Digest, End, Put, PutBegin, encode_begin, encode_ok};
 use crate::storage::{SmallCommitted, SmallUpload, StorageError, View};
 
-/// Bytes that are sooner copied than kept where they came.
-const LITTLE: usize = 16 * 1024;
-
 /// A put that is small enough to be held in memory, and whose end has not come yet.
 pub(super) struct Held {
     pub(super) id: u32,
     pub(super) put: Put,
     pub(super) job: Job,
     pub(super) underway: Underway,
-    pub(super) content: Vec<Bytes>,
+    content: Content,
     received: usize,
+}
+
+/// What came of a put, in one piece however many it came in.
+enum Content {
+    Collected(Vec<u8>),
+    /// All of it, in the memory that it came in.
+    Whole(Bytes),
 }
 
 /// Whether all of a put can be held. What is resumed may need an answer first.
@@ -44,7 +48,7 @@ impl Held {
             put,
             job,
             underway,
-            content: Vec::new(),
+            content: Content::Collected(Vec::new()),
             received: 0,
         }
     }
@@ -56,14 +60,23 @@ impl Held {
             return Some(chunk);
         }
         self.received = received;
-        // Little is not to keep all in memory that came with it.
-        let is_little = chunk.len() <= LITTLE;
-        self.content.push(if is_little {
-            Bytes::copy_from_slice(&chunk)
-        } else {
-            chunk
-        });
+        match &mut self.content {
+            Content::Collected(collected) if !collected.is_empty() || chunk.len() < CHUNK => {
+                collected.extend_from_slice(&chunk);
+            }
+            // There is nothing before it, and nothing more than a chunk is small.
+            content => *content = Content::Whole(chunk),
+        }
         None
+    }
+
+    /// What came, which is taken out.
+    pub(super) fn take_content(&mut self) -> Vec<Bytes> {
+        match std::mem::replace(&mut self.content, Content::Collected(Vec::new())) {
+            Content::Collected(collected) if collected.is_empty() => Vec::new(),
+            Content::Collected(collected) => vec![collected.into_boxed_slice().into()],
+            Content::Whole(chunk) => vec![chunk],
+        }
     }
 
     /// Bytes that came.
@@ -86,12 +99,20 @@ pub(super) struct Whole {
     pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
-/// Bytes of the small puts of a session that may wait for the disk or be with it. It is more than
-/// other puts have: the more of them share a sync, the less each costs.
+/// Bytes of memory that the small puts of a session may take while they wait for the disk or are
+/// with it. It is more than other puts have: the more of them share a sync, the less each costs.
 const ROOM: usize = 2 * 1024 * 1024;
 
 /// So much each takes at least, which bounds their number.
 const LEAST: usize = 4 * 1024;
+
+/// What a put takes beside its content and its path.
+const OVERHEAD: usize = 2 * 1024;
+
+/// How often its path is in memory at once: in the request and its line of the log, in the table of
+/// transfers and that of puts, as the places in the view and in the space, as what has changed, and in
+/// the reply.
+const PATHS: usize = 12;
 
 /// The small puts of a session that wait for the disk.
 pub(super) struct Gathered {
@@ -117,21 +138,17 @@ struct State {
 }
 
 impl Gathered {
-    /// Room for one of so many bytes; absent if that would have to be waited for.
-    pub(super) fn try_room(&self, length: usize) -> Option<OwnedSemaphorePermit> {
-        self.room
-            .clone()
-            .try_acquire_many_owned(charge(length))
-            .ok()
+    /// Room for one of so many bytes, with a path of so many; absent if that would have to be waited
+    /// for.
+    pub(super) fn try_room(&self, content: usize, path: usize) -> Option<OwnedSemaphorePermit> {
+        let charge = charge(content, path);
+        self.room.clone().try_acquire_many_owned(charge).ok()
     }
 
     /// As [`Self::try_room`], once there is.
-    pub(super) async fn room(&self, length: usize) -> Option<OwnedSemaphorePermit> {
-        self.room
-            .clone()
-            .acquire_many_owned(charge(length))
-            .await
-            .ok()
+    pub(super) async fn room(&self, content: usize, path: usize) -> Option<OwnedSemaphorePermit> {
+        let charge = charge(content, path);
+        self.room.clone().acquire_many_owned(charge).await.ok()
     }
 
     /// Adds one, of a user who sees `view`.
@@ -180,9 +197,10 @@ impl Gathered {
     }
 }
 
-/// The room that so many bytes take.
-fn charge(length: usize) -> u32 {
-    u32::try_from(length.clamp(LEAST, ROOM)).unwrap_or(u32::MAX)
+/// The room that a put takes.
+fn charge(content: usize, path: usize) -> u32 {
+    let bytes = OVERHEAD + content + PATHS * path;
+    u32::try_from(bytes.clamp(LEAST, ROOM)).unwrap_or(u32::MAX)
 }
 
 /// What is said to one put: its begin, if it came to that, and its final reply.
@@ -284,7 +302,7 @@ async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer>
     wait_for_counts(&view, &going, member).await;
     let session = member.session.clone();
     let work = move || Ok(view.commit_all(going, &session));
-    match member.disk.run(work).await {
+    match member.disk.run_batch(staying.len(), work).await {
         Ok(outcomes) => {
             let each = staying.into_iter().zip(outcomes);
             answers
@@ -303,4 +321,64 @@ async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer>
         }
     }
     answers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::metrics::Metrics;
+    use super::super::progress::What;
+    use super::super::transfers::Transfers;
+    use super::*;
+
+    /// Puts that get room at once.
+    fn admitted(content: usize, path: usize) -> usize {
+        let gathered = Gathered::default();
+        let rooms = std::iter::from_fn(|| gathered.try_room(content, path));
+        rooms.collect::<Vec<_>>().len()
+    }
+
+    #[test]
+    fn what_small_puts_take_is_bounded_whatever_is_large_about_them() {
+        assert_eq!(admitted(10, 50), 512, "usual ones");
+        for (content, path) in [(10, 3800), (CHUNK, 50), (CHUNK, 4096), (0, 4096)] {
+            let all = admitted(content, path) * (content + PATHS * path);
+            assert!(all <= ROOM, "{content} and {path}: {all} bytes");
+        }
+        assert_eq!(admitted(CHUNK, 4096), 11);
+    }
+
+    fn held() -> Held {
+        let put = Put {
+            size: Some(CHUNK as u64),
+            ..Put::default()
+        };
+        let job = Job::new(&Metrics::default(), Arc::default(), 7, "put", None);
+        let transfers = Transfers::new(Arc::new(Semaphore::new(1)));
+        let gone = CancellationToken::new();
+        let underway = transfers.start(7, &gone, What::of_nothing());
+        Held::new(7, put, job, underway.expect("the id is free"))
+    }
+
+    #[test]
+    fn what_is_held_keeps_no_more_in_memory_than_came_for_it() {
+        let block = Bytes::from(vec![b'x'; 4 * CHUNK]);
+        let mut held = held();
+        for start in 0..CHUNK {
+            assert!(held.take(block.slice(start..=start)).is_none());
+        }
+        assert!(held.take(block.slice(..1)).is_some(), "more than declared");
+        let content = held.take_content();
+        assert_eq!(content.len(), 1, "one piece, not one for each that came");
+        assert_eq!(content[0], block[..CHUNK]);
+        assert!(!block.as_ptr_range().contains(&content[0].as_ptr()));
+        assert!(held.take_content().is_empty());
+    }
+
+    #[test]
+    fn a_put_that_is_one_chunk_is_not_copied() {
+        let chunk = Bytes::from(vec![b'x'; CHUNK]);
+        let mut held = held();
+        assert!(held.take(chunk.clone()).is_none());
+        assert_eq!(held.take_content()[0].as_ptr(), chunk.as_ptr());
+    }
 }

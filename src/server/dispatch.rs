@@ -248,6 +248,9 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             _ => self.settle_small().await?,
         }
         let job = self.job(id, &request);
+        if job.is_audited() {
+            self.session.shared.audit_room().await;
+        }
         match request {
             Request::End(end) => self.end(id, end).await,
             Request::Cancel(cancel) => self.cancel(job, id, &cancel).await,
@@ -586,7 +589,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             self.transfers.ignore_put(bad.id);
         }
         let Session { shared, outbox, .. } = &*self.session;
-        Ok(Job::refuse(&shared.metrics, outbox, bad).await?)
+        let lines = Arc::clone(&self.member.lines);
+        Ok(Job::refuse(&shared.metrics, lines, outbox, bad).await?)
     }
 
     /// Takes over what an operator changed.
@@ -627,7 +631,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         let path = request.path().map(|path| self.absolute(path));
         let to = request.to().map(|path| self.absolute(path));
         let metrics = &self.session.shared.metrics;
-        Job::new(metrics, id, request.cmd(), path).with_to(to)
+        let lines = Arc::clone(&self.member.lines);
+        Job::new(metrics, lines, id, request.cmd(), path).with_to(to)
     }
 
     /// A path for the log: absolute where it can be resolved, as it came where not.

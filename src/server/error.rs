@@ -73,6 +73,11 @@ pub enum CommandError {
     /// Too many puts wait for their data at once.
     #[error("{0} puts wait for their data on this connection; send it before opening more")]
     TooManyPuts(usize),
+    /// The user has as many files open as one may have now.
+    #[error(
+        "you have as many files open as one user may have now; finish some of the transfers first"
+    )]
+    TooManyFiles,
     /// Too many requests follow the log at once.
     #[error("{0} requests of this session follow the log; cancel one first")]
     TooManyFollowers(usize),
@@ -199,6 +204,7 @@ impl From<&CommandError> for WireError {
             E::TooManyAttempts(_) => Code::TooManyAttempts,
             E::TooMuchSaid(_)
             | E::TooManyPuts(_)
+            | E::TooManyFiles
             | E::TooManyFollowers(_)
             | E::TooManyLogins
             | E::TooManySessions(_)
@@ -224,6 +230,8 @@ impl From<&CommandError> for WireError {
                 S::Cancelled { .. } => Code::Cancelled,
                 S::Counting { .. } => Code::Limited,
                 S::Io { source, .. } if is_out_of_descriptors(source) => Code::Limited,
+                S::OtherFileSystem { .. } => Code::Unsupported,
+                S::FileTooLarge { .. } => Code::TooLarge,
                 S::InUse { .. } | S::Unusable { .. } | S::Io { .. } => Code::Internal,
             },
         };

@@ -23,15 +23,14 @@ pub(super) async fn hash(
     while !rest.is_empty() {
         let end = rest.end.min(rest.start + TURN);
         let piece = rest.start..end;
-        let waiting = member.shared.digests.acquire();
-        let turn = member.gone.run_until_cancelled(waiting).await;
-        let _turn = turn.ok_or(CommandError::Cancelled)?;
+        let turn = member.gone.run_until_cancelled(member.disk.digest()).await;
+        let turn = turn.ok_or(CommandError::Cancelled)??;
         let file = file.share();
         let work = move || {
             feed(&file, &mut verifier, piece)?;
             Ok(verifier)
         };
-        verifier = member.disk.run(work).await?;
+        verifier = member.disk.run_in(turn, work).await?;
         rest.start = end;
     }
     Ok(verifier)

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::Shared;
+use crate::clock::{Clock, ClockAgreement};
 use crate::config::Config;
 use crate::storage::StoreSettings;
 
@@ -17,15 +17,21 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// It does not look more often, for however short a time something is to be kept.
 const SHORTEST: Duration = Duration::from_millis(100);
 
+/// How long the clocks have to agree before the age of what an earlier server has left counts.
+const AGREEMENT: Duration = Duration::from_secs(3600);
+
 /// Tells the store its settings and has it and the messages drop what is kept for too long. Never ends.
 pub(super) async fn run(shared: &Shared) {
+    let clocks = ClockAgreement::new(Clock::system());
     let mut changes = shared.config.subscribe();
     loop {
         let config = changes.borrow_and_update().clone();
         let (store, settings) = (shared.store.clone(), settings(&config));
+        // What is kept for less is kept for so long at least.
+        let now = clocks.wall_after(settings.keep_uploads.min(AGREEMENT));
         let work = move || {
             store.set(settings);
-            store.expire_uploads()
+            store.expire_uploads(now)
         };
         if let Ok(dropped @ 1..) = spawn_blocking(work).await {
             info!(
@@ -68,10 +74,8 @@ pub(super) async fn delete_left(shared: &Shared) {
 
 async fn forget_messages(shared: &Shared, config: &Config) {
     let limits = &config.limits;
-    let keep = SignedDuration::try_from(limits.keep_messages).unwrap_or(SignedDuration::MAX);
-    let oldest = Timestamp::now().checked_sub(keep).unwrap_or(Timestamp::MIN);
     let most = limits.kept_messages as u64;
-    match shared.messages.forget(oldest, most).await {
+    match shared.messages.forget(limits.keep_messages, most).await {
         Ok(0) => {}
         Ok(dropped) => info!(
             name: "messages_dropped",

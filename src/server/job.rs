@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::CommandError;
+use super::limits::LineBudget;
 use super::metrics::{Counted, Metrics};
 use crate::accounts::UserName;
 use crate::connection::{Closed, Outbox};
@@ -27,6 +28,7 @@ pub(super) struct Job {
     with: Option<&'static str>,
     started: Instant,
     counted: Arc<Counted>,
+    lines: Arc<LineBudget>,
     is_closed: bool,
 }
 
@@ -70,7 +72,14 @@ impl From<Result<Bytes, CommandError>> for Outcome {
 }
 
 impl Job {
-    pub(super) fn new(metrics: &Metrics, id: u32, cmd: &'static str, path: Option<String>) -> Self {
+    /// `lines` is what may be written about requests like this.
+    pub(super) fn new(
+        metrics: &Metrics,
+        lines: Arc<LineBudget>,
+        id: u32,
+        cmd: &'static str,
+        path: Option<String>,
+    ) -> Self {
         Self {
             id,
             cmd,
@@ -80,8 +89,14 @@ impl Job {
             with: None,
             started: Instant::now(),
             counted: metrics.command(cmd),
+            lines,
             is_closed: false,
         }
+    }
+
+    /// Whether its line belongs to the audit: then there must be room for it before it is begun.
+    pub(super) fn is_audited(&self) -> bool {
+        AUDITED.contains(&self.cmd)
     }
 
     /// The path that the request is about, absolute where it can be resolved.
@@ -120,10 +135,11 @@ impl Job {
     /// Answers what is no request.
     pub(super) async fn refuse(
         metrics: &Metrics,
+        lines: Arc<LineBudget>,
         outbox: &Outbox,
         bad: BadRequest,
     ) -> Result<(), Closed> {
-        let job = Self::new(metrics, bad.id, bad.cmd.unwrap_or("unknown"), None);
+        let job = Self::new(metrics, lines, bad.id, bad.cmd.unwrap_or("unknown"), None);
         job.finish(outbox, Err(bad.into()).into()).await
     }
 
@@ -150,7 +166,7 @@ impl Job {
             Ok(reply) => reply,
             Err(cause) => {
                 let error = WireError::from(&cause);
-                if error.code == ErrorCode::Internal {
+                if error.code == ErrorCode::Internal && self.has_room_for_a_line() {
                     error!(
                         name: "internal_error",
                         cmd = self.cmd,
@@ -187,11 +203,16 @@ impl Job {
                 )
             };
         }
-        if AUDITED.contains(&self.cmd) {
+        if self.is_audited() {
             say!(AUDIT);
-        } else {
+        } else if self.has_room_for_a_line() {
             say!(module_path!());
         }
+    }
+
+    fn has_room_for_a_line(&self) -> bool {
+        let paths = [&self.path, &self.to].into_iter().flatten();
+        self.lines.allows(paths.map(String::len).sum())
     }
 }
 
@@ -212,7 +233,7 @@ mod tests {
     #[test]
     fn a_request_that_nobody_waits_for_any_more_is_counted_all_the_same() {
         let metrics = Metrics::default();
-        drop(Job::new(&metrics, 7, "mkdir", None));
+        drop(Job::new(&metrics, Arc::default(), 7, "mkdir", None));
         let counts = metrics.commands();
         let mkdir = counts.iter().find(|counts| counts.cmd == "mkdir");
         let errors = &mkdir.expect("counted").errors;
@@ -221,7 +242,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_a_command_becomes_an_error_of_that_request_alone() {
-        let job = Job::new(&Metrics::default(), 7, "ls", None);
+        let job = Job::new(&Metrics::default(), Arc::default(), 7, "ls", None);
         let work = async {
             assert!(job.id > 7, "a defect");
             Ok(Bytes::new())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -67,29 +67,40 @@ async fn accept_all(
 ) {
     loop {
         // Waiting for room before accepting leaves the others in the kernel's backlog.
-        let most = server.shared.config().limits.sessions;
-        server.shared.door.room(most).await;
+        let (shared, most) = (&server.shared, server.shared.most_connections());
+        shared.door.room(most).await;
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(name: "not_accepting", %error, "can not accept connections for now");
+                // Who has logged in on none of them gives descriptors back.
+                shared.door.make_room(most);
+                if let Some(left_out) = shared.refusals.accept.turn(Instant::now()) {
+                    warn!(
+                        name: "not_accepting",
+                        %error,
+                        left_out,
+                        "can not accept connections for now"
+                    );
+                }
                 sleep(ACCEPT_BACK_OFF).await;
                 continue;
             }
         };
-        let write_timeout = server.shared.config().limits.write_timeout;
-        if let Err(error) = tune(&stream, write_timeout) {
-            warn!(name: "socket_options", %error, "can not set the options of a socket");
+        let write_timeout = shared.config().limits.write_timeout;
+        if let Err(error) = tune(&stream, write_timeout)
+            && let Some(left_out) = shared.refusals.socket.turn(Instant::now())
+        {
+            warn!(
+                name: "socket_options",
+                %error,
+                left_out,
+                "can not set the options of a socket"
+            );
         }
-        let Some(arrival) = Arrival::enter(&server.shared, address).await else {
+        let Some(arrival) = Arrival::enter(shared, address).await else {
             continue;
         };
-        sessions.spawn(attend(
-            server.shared.clone(),
-            arrival,
-            stream,
-            shutdown.clone(),
-        ));
+        sessions.spawn(attend(shared.clone(), arrival, stream, shutdown.clone()));
     }
 }
 

@@ -8,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::bandwidth::Bandwidth;
 use super::disk::Disk;
-use super::limits::Block;
+use super::limits::{Block, LineBudget};
 use super::session::End;
 use super::{CommandError, Shared};
 use crate::accounts::{Account, UserName};
 use crate::messages::{MessagesError, Party};
-use crate::storage::{Mount, StorageError, Store, View, VirtualPath};
+use crate::storage::{Mount, StorageError, View, VirtualPath};
 
 /// The user of a session, with what they see and where they are.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub(super) struct Member {
     pub(super) gone: CancellationToken,
     /// The user's way to the disk.
     pub(super) disk: Disk,
+    /// What may be written in the log about the user's requests.
+    pub(super) lines: Arc<LineBudget>,
     /// The user's share of the network.
     bandwidth: Bandwidth,
     /// One file of a session is read only to be hashed at a time.
@@ -62,10 +64,12 @@ impl Member {
         gone: CancellationToken,
     ) -> Result<Self, CommandError> {
         let disk = shared.disks.of(&account.name);
-        let view = view_of(&shared.store, &disk, &account).await?;
+        let view = view_of(&shared, &account).await?;
         let bandwidth = shared.bandwidths.of(&account.name);
+        let lines = shared.request_lines.of(account.id, account.name.as_str());
         Ok(Self {
             disk,
+            lines,
             bandwidth,
             hashing: Arc::new(Semaphore::new(1)),
             shared,
@@ -104,7 +108,7 @@ impl Member {
         }
         // It is lost even if the files can not be looked at.
         self.account.admin = account.admin;
-        self.view = view_of(&self.shared.store, &self.disk, &account).await?;
+        self.view = view_of(&self.shared, &account).await?;
         self.account = account;
         Ok(Refreshed::Changed)
     }
@@ -168,7 +172,7 @@ impl Member {
         // Another account of the same name is another user.
         let account = account.filter(|account| account.id == from.id);
         let account = account.ok_or(MessagesError::NoSuchOffer)?;
-        view_of(&self.shared.store, &self.disk, &account).await
+        view_of(&self.shared, &account).await
     }
 
     /// Does `work` on the user's files, on a thread that may block.
@@ -199,9 +203,10 @@ impl Member {
     }
 }
 
-async fn view_of(store: &Store, disk: &Disk, account: &Account) -> Result<View, CommandError> {
-    let (store, account) = (store.clone(), account.clone());
-    disk.run(move || {
+/// What the user of `account` sees. It waits for no work of users.
+async fn view_of(shared: &Shared, account: &Account) -> Result<View, CommandError> {
+    let (store, account) = (shared.store.clone(), account.clone());
+    let opening = move || {
         let home = store.home(account.name.as_str(), account.limits)?;
         let mut mounts = Vec::with_capacity(account.folders.len());
         for grant in &account.folders {
@@ -212,6 +217,6 @@ async fn view_of(store: &Store, disk: &Disk, account: &Account) -> Result<View, 
             });
         }
         Ok(View::new(&store, home, mounts))
-    })
-    .await
+    };
+    shared.disks.run_for_server(opening).await
 }

@@ -48,25 +48,26 @@ use jiff::Timestamp;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 pub use self::datagrams::bind;
+pub use self::disk::SERVER_THREADS;
 pub use self::error::CommandError;
 pub use self::metrics::{CommandCounts, Figures, Latency, LoginMethod, Queues, Stage};
 pub use self::peer::Peer;
 pub use self::sessions::Overview;
-pub use self::tls::{ServerCertificate, TlsError};
+pub use self::tls::{ServerCertificate, TlsError, check_certificate};
 
 use self::active::ActivePuts;
 use self::arrival::Refusals;
 use self::bandwidth::Bandwidths;
 use self::datagrams::Datagrams;
 use self::disk::Disks;
-use self::limits::{Chatter, Door, Guesses, LoginQueue, Seat};
+use self::limits::{Chatter, DescriptorBudget, Door, Guesses, LoginQueue, RequestLines, Seat};
 use self::metrics::Metrics;
 use self::progress::Traffic;
 use self::sessions::Sessions;
@@ -75,7 +76,7 @@ use crate::config::{Config, Reload};
 use crate::messages::Messages;
 use crate::protocol::{ReloadReply, SessionEntry};
 use crate::storage::Store;
-use crate::telemetry::{AUDIT, Level, Tail, TelemetryError};
+use crate::telemetry::{AUDIT, AuditRoom, Level, Tail, TelemetryError};
 
 /// Name and version, as clients see it.
 pub const SERVER: &str = concat!("haul/", env!("CARGO_PKG_VERSION"));
@@ -105,9 +106,11 @@ struct Shared {
     /// How much everyone says.
     chatter: Chatter,
     refusals: Refusals,
-    /// Turns for reading files only to hash them.
-    digests: Semaphore,
+    /// How much is logged about requests.
+    request_lines: RequestLines,
     disks: Disks,
+    /// Descriptors that connections may take.
+    sockets: usize,
     puts: Arc<ActivePuts>,
     sessions: Arc<Sessions>,
     traffic: Arc<Traffic>,
@@ -141,6 +144,18 @@ impl Shared {
         told.unwrap_or_else(|| self.config().limits.drain_timeout)
     }
 
+    /// Waits until the audit has room for what is about to be done.
+    async fn audit_room(&self) {
+        if let Some(log) = self.log.get() {
+            log.audit.wait().await;
+        }
+    }
+
+    /// Connections that there may be at once.
+    fn most_connections(&self) -> usize {
+        self.config().limits.sessions.min(self.sockets)
+    }
+
     /// What a connection that begins now is encrypted with.
     fn tls_config(&self) -> Option<Arc<ServerConfig>> {
         let identity = self.tls.borrow();
@@ -153,6 +168,7 @@ impl Shared {
 struct Log {
     tail: Tail,
     level: Level,
+    audit: AuditRoom,
     /// What puts the level back; there is one at most.
     going_back: Mutex<Option<AbortHandle>>,
 }
@@ -215,6 +231,15 @@ impl Server {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             most => most,
         };
+        let descriptors = DescriptorBudget::of_process(limits.sessions, limits.disk_threads);
+        if descriptors.sockets < limits.sessions {
+            warn!(
+                name: "open_files_few",
+                sessions = limits.sessions,
+                connections = descriptors.sockets,
+                "too few open files for limits.sessions; fewer connections are taken at once"
+            );
+        }
         Self {
             shared: Arc::new(Shared {
                 accounts,
@@ -225,8 +250,9 @@ impl Server {
                 guesses: Guesses::default(),
                 chatter: Chatter::default(),
                 refusals: Refusals::default(),
-                digests: Semaphore::new(hashing),
-                disks: Disks::new(limits.disk_threads),
+                request_lines: RequestLines::default(),
+                disks: Disks::new(limits.disk_threads, hashing, descriptors),
+                sockets: descriptors.sockets,
                 puts: Arc::default(),
                 sessions: Arc::default(),
                 traffic: Arc::default(),
@@ -250,12 +276,14 @@ impl Server {
         self
     }
 
-    /// Shows its log to operators, and lets them change how much is logged.
+    /// Shows its log to operators, and lets them change how much is logged. Nothing that belongs to the
+    /// audit is begun while that has no room for it.
     #[must_use]
-    pub fn with_log(self, tail: Tail, level: Level) -> Self {
+    pub fn with_log(self, tail: Tail, level: Level, audit: AuditRoom) -> Self {
         let _ = self.shared.log.set(Log {
             tail,
             level,
+            audit,
             going_back: Mutex::default(),
         });
         self
@@ -406,6 +434,11 @@ impl Server {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.shared.store
+    }
+
+    /// The messages that it serves.
+    pub(crate) fn messages(&self) -> &Messages {
+        &self.shared.messages
     }
 
     /// Whether the disk has failed to keep something since the start. What was acknowledged is

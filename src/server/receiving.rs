@@ -56,14 +56,14 @@ impl Reception<'_> {
                 if alone.is_none() {
                     alone = hashing_now.acquire().await.ok();
                 }
-                self.member.shared.digests.acquire().await
+                self.member.disk.digest().await
             };
             let turn = tokio::select! {
                 biased;
                 () = self.stopped() => None,
                 turn = waiting => turn.ok(),
             };
-            let Some(_turn) = turn else {
+            let Some(turn) = turn else {
                 // What may have come for it can not be written yet.
                 return Err(self.stop(upload, Rest::default()).await);
             };
@@ -71,7 +71,7 @@ impl Reception<'_> {
                 let all = upload.hash_prefix(TURN)?;
                 Ok((upload, all))
             };
-            (upload, all) = self.member.disk.run(work).await?;
+            (upload, all) = self.member.disk.run_in(turn, work).await?;
             self.active.sign_of_life();
         }
         Ok(upload)
@@ -233,7 +233,9 @@ impl Reception<'_> {
             };
             disk.run(work).await
         };
-        if let Err(error) = stopped {
+        if let Err(error) = stopped
+            && self.member.lines.allows(0)
+        {
             warn!(name: "upload_not_kept", %error, "an upload that was cut off could not be kept");
         }
         self.reason()

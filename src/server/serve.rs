@@ -222,7 +222,7 @@ impl Connection {
         };
         let (outbox, queue) = Outbox::of(&outlet);
         let writing = write_frames(outlet, queue, write_timeout);
-        let stop = self.shutdown.stop.clone();
+        let (shared, stop) = (self.shared.clone(), self.shutdown.stop.clone());
         // Whoever waits to send something is freed with the writer.
         let writing = async move { stop.run_until_cancelled(writing).await };
         let mut writing = tokio::spawn(writing.in_current_span());
@@ -246,11 +246,16 @@ impl Connection {
             written = timeout(LAST_WORD, &mut writing).await.ok();
         }
         match written {
-            Some(Ok(Some(Err(error)))) => info!(
-                name: "peer_stopped_reading",
-                %error,
-                "the peer stopped reading"
-            ),
+            Some(Ok(Some(Err(error)))) => {
+                if let Some(left_out) = shared.refusals.unread.turn(Instant::now()) {
+                    info!(
+                        name: "peer_stopped_reading",
+                        %error,
+                        left_out,
+                        "the peer stopped reading"
+                    );
+                }
+            }
             Some(_) => {}
             None => writing.abort(),
         }
@@ -275,10 +280,10 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> 
         admitted.unwrap_or(Err(End::Evicted))
     };
     let admitted = stop.run_until_cancelled(admitting).await;
-    let mut is_member = false;
+    let mut lines = None;
     let end = match admitted.unwrap_or(Err(End::Goodbye(GoodbyeReason::ShuttingDown))) {
         Ok(admitted) => {
-            is_member = true;
+            lines = Some(Arc::clone(&admitted.member.lines));
             Dispatcher::new(&mut session, admitted).run().await
         }
         Err(end) => end,
@@ -288,7 +293,8 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> 
     session.tasks.close();
     session.tasks.wait().await;
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    if is_member {
+    if let Some(lines) = lines {
+        lines.settle();
         info!(name: "session_ended", target: AUDIT, reason = %end, ms, "session ended");
     } else if let Some(left_out) = session.shared.refusals.visitor.turn(Instant::now()) {
         info!(name: "session_ended", reason = %end, ms, left_out, "session ended");

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::CommandError;
 use super::progress::{Progress, What};
+use crate::connection::CHUNK;
 use crate::protocol::{End, TransferEntry};
 
 /// Bytes of all puts of a session that may wait for the disk. A chunk that is larger waits alone.
@@ -83,6 +84,16 @@ pub(super) enum StrayData {
     /// Its data could not be told from that of the other.
     #[error("a second put on stream {0}, on which one still waits for its end")]
     SecondPut(u32),
+}
+
+/// The same bytes, and not all of the memory in which they came, unless they are most of it: a quarter
+/// at least.
+pub(super) fn unpinned(chunk: Bytes) -> Bytes {
+    if chunk.len() < CHUNK {
+        Bytes::copy_from_slice(&chunk)
+    } else {
+        chunk
+    }
 }
 
 impl Transfers {
@@ -265,7 +276,7 @@ impl Transfers {
             return Ok(());
         };
         // A task that has answered already takes nothing more: the data is thrown away.
-        let _ = parts.send(PutPart::Chunk(chunk, room)).await;
+        let _ = parts.send(PutPart::Chunk(unpinned(chunk), room)).await;
         Ok(())
     }
 

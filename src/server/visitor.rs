@@ -72,7 +72,8 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                     }
                 }
                 Ok((id, request)) => {
-                    let job = Job::new(&self.shared.metrics, id, request.cmd(), None);
+                    let lines = self.shared.request_lines.of_strangers();
+                    let job = Job::new(&self.shared.metrics, lines, id, request.cmd(), None);
                     let quits = matches!(request, Request::Quit(_));
                     let reply = commands::visit(id, &request, &self.shared, &self.peer);
                     job.finish(&self.outbox, reply.into()).await?;
@@ -80,14 +81,19 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                         return Err(End::Quit);
                     }
                 }
-                Err(bad) => Job::refuse(&self.shared.metrics, &self.outbox, bad).await?,
+                Err(bad) => {
+                    let lines = self.shared.request_lines.of_strangers();
+                    Job::refuse(&self.shared.metrics, lines, &self.outbox, bad).await?;
+                }
             }
         }
     }
 
     async fn log_in(&mut self, id: u32, login: Login) -> Result<Attempt, End> {
         let how = LoginMethod::of(&login);
-        let job = Job::new(&self.shared.metrics, id, "login", None)
+        self.shared.audit_room().await;
+        let lines = self.shared.request_lines.of_strangers();
+        let job = Job::new(&self.shared.metrics, lines, id, "login", None)
             .with_user(login.user.as_deref())
             .with_proof(how.as_str());
         let mut admitted = None;

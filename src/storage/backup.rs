@@ -2,12 +2,19 @@
 //!
 //! Each file is copied from one open handle, so it is whole, whatever takes its name meanwhile. What
 //! is moved from a directory that was not copied yet into one that was would be in neither; so all
-//! trees are gone through again until there is nothing new in them. What is removed meanwhile may be in
+//! trees are gone through again until nothing has changed since the pass before. Then the copy holds
+//! the state of all trees at the moment between the two passes. What is removed meanwhile may be in
 //! the copy or not.
+//!
+//! A pass knows what the one before has copied by the state that it had: device, inode, change time,
+//! size and modification time. Size and modification time alone do not tell two files that have
+//! swapped their names.
 
-use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{DirBuilder, File, Permissions};
+use std::hash::BuildHasher as _;
 use std::io::{self, Read as _, Seek as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt as _, PermissionsExt};
@@ -19,6 +26,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::attributes::Attributes;
 use super::jail::OpenDir;
 use super::meta::{Meta, What};
 use super::tree::{self, Descent};
@@ -43,6 +51,9 @@ pub enum Step {
     Done,
     /// What is at this path can not be read, and is left out.
     LeftOut(PathBuf, io::Error),
+    /// The file at this path changed each time that it was copied: the copy may be no content that
+    /// it ever had.
+    Changing(PathBuf),
 }
 
 /// How it went.
@@ -50,7 +61,8 @@ pub enum Step {
 pub enum Copied {
     /// All that was there when it began, and still is.
     All,
-    /// The same, but for what was moved while it ended: something was new in every pass.
+    /// The same, but for what was moved while it ended, and for the files that were
+    /// [`Step::Changing`]: something changed in every pass.
     Restless,
     /// Nobody wanted to go on.
     Stopped,
@@ -119,10 +131,14 @@ impl Backup {
             watcher,
             path: PathBuf::new(),
             news: false,
+            copied: HashMap::new(),
+            keys: RandomState::new(),
             left_out: HashSet::new(),
+            changing: HashSet::new(),
         };
         for _ in 0..MAX_PASSES {
             copying.news = false;
+            copying.changing.clear();
             for path in paths {
                 let Some((from, to)) = self.open(path)? else {
                     continue;
@@ -136,6 +152,9 @@ impl Backup {
             if !copying.news {
                 return Ok(Copied::All);
             }
+        }
+        for path in std::mem::take(&mut copying.changing) {
+            copying.step(Step::Changing(path))?;
         }
         Ok(Copied::Restless)
     }
@@ -196,10 +215,15 @@ struct Copying<'a> {
     watcher: Watcher<'a>,
     /// Of what is copied now, in the data directory.
     path: PathBuf,
-    /// Something was copied in this pass.
+    /// Something has changed since the pass before.
     news: bool,
+    /// The state in which each file was copied and each directory was read, by a hash of its path.
+    copied: HashMap<u64, [u8; 16]>,
+    keys: RandomState,
     /// What could not be read, and was told.
     left_out: HashSet<PathBuf>,
+    /// Files that changed each time that they were copied.
+    changing: HashSet<PathBuf>,
 }
 
 impl Copying<'_> {
@@ -218,7 +242,10 @@ impl Copying<'_> {
                         }
                         pending.push(self.level(from.dir(), to.dir())?);
                     }
-                    Ok(false) => _ = self.path.pop(),
+                    Ok(false) => {
+                        self.gone();
+                        self.path.pop();
+                    }
                     Err(error) => {
                         self.leave_out(error)?;
                         self.path.pop();
@@ -247,6 +274,10 @@ impl Copying<'_> {
     /// Copies what is in a directory, but for the directories, which it returns.
     fn level(&mut self, from: &OpenDir, to: &OpenDir) -> io::Result<Vec<CString>> {
         let mut dirs = Vec::new();
+        // From before it is read: what changes in it from then on is news to the next pass.
+        let meta = from.own_meta()?;
+        let before = self.note(&meta);
+        self.news |= before != Some(meta.state());
         tree::for_each(from, |entry| {
             let name = entry.file_name();
             self.path.push(OsStr::from_bytes(name.to_bytes()));
@@ -260,10 +291,21 @@ impl Copying<'_> {
         Ok(dirs)
     }
 
+    /// Notes in which state the current path is copied. Returns what was noted before.
+    fn note(&mut self, meta: &Meta) -> Option<[u8; 16]> {
+        let key = self.keys.hash_one(&self.path);
+        self.copied.insert(key, meta.state())
+    }
+
+    fn is_copied(&self, meta: &Meta) -> bool {
+        let key = self.keys.hash_one(&self.path);
+        self.copied.get(&key) == Some(&meta.state())
+    }
+
     /// Copies an entry, unless it is a directory; whether it is.
     fn entry(&mut self, from: &OpenDir, to: &OpenDir, name: &CStr) -> io::Result<bool> {
-        // What is gone by now was there when its directory was read: as if it had not been.
         let Some(meta) = from.meta(name)? else {
+            self.gone();
             return Ok(false);
         };
         let there = to.meta(name)?;
@@ -273,15 +315,34 @@ impl Copying<'_> {
             return Err(error);
         }
         match meta.what {
-            What::Dir => self.news |= there.is_none(),
-            What::File => match there {
-                Some(there) if is_same(&there, &meta) => {}
-                _ => self.file(from, to, name)?,
-            },
-            What::Link if there.is_none() => copy_link(from, to, name)?,
-            What::Link | What::Special => {}
+            What::Dir => return Ok(true),
+            _ if there.is_some() && self.is_copied(&meta) => {}
+            What::File => self.file(from, to, name)?,
+            What::Link => self.link(from, to, name, &meta)?,
+            What::Special => {}
         }
-        Ok(meta.what == What::Dir)
+        Ok(false)
+    }
+
+    /// Notes that an entry is gone since its directory was read. It may be where this pass has been
+    /// already.
+    fn gone(&mut self) {
+        self.news = true;
+    }
+
+    fn link(&mut self, from: &OpenDir, to: &OpenDir, name: &CStr, meta: &Meta) -> io::Result<()> {
+        match readlinkat(from, name, Vec::new()) {
+            // It is another entry by now.
+            Err(Errno::NOENT | Errno::INVAL) => self.gone(),
+            Err(error) => return Err(error.into()),
+            Ok(leads_to) => {
+                remove(to, name)?;
+                symlinkat(leads_to, to, name)?;
+                self.note(meta);
+                self.news = true;
+            }
+        }
+        Ok(())
     }
 
     /// Copies the file `name`, again if it was written to meanwhile.
@@ -289,13 +350,13 @@ impl Copying<'_> {
         for _ in 0..MAX_PASSES {
             let (source, meta) = match from.open_file(name) {
                 Ok((source, meta)) if meta.what == What::File => (source, meta),
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.gone();
+                    return Ok(());
+                }
                 Err(error) => return self.leave_out(error),
             };
-            match to.remove_file(name) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove(to, name)?;
             let target = to.create_file(name)?;
             self.step(Step::File(meta.size))?;
             if let Err(error) = self.bytes(&source, &target, meta.size) {
@@ -305,12 +366,20 @@ impl Copying<'_> {
                 return self.leave_out(error);
             }
             copy_attributes(&source, &target)?;
+            if Attributes::read(&source, &meta).is_none() {
+                // Derived from what the copy does not have. Without attributes, the copy gets a
+                // version of its own.
+                let _ = Attributes::of(&source, &meta).keep(&target, &meta);
+            }
             set_time(&target, &meta)?;
             self.news = true;
-            if is_same(&Meta::of(&source)?, &meta) {
-                break;
+            self.note(&meta);
+            if Meta::of(&source)?.state() == meta.state() {
+                self.changing.remove(&self.path);
+                return self.step(Step::Done);
             }
         }
+        self.changing.insert(self.path.clone());
         self.step(Step::Done)
     }
 
@@ -339,11 +408,16 @@ impl Copying<'_> {
     /// Goes on without what can not be read. What can not be written ends the backup.
     fn leave_out(&mut self, error: io::Error) -> io::Result<()> {
         if error.kind() == io::ErrorKind::NotFound {
+            self.gone();
             return Ok(());
         }
         if !is_unreadable(&error) {
             return Err(error);
         }
+        self.tell_left_out(error)
+    }
+
+    fn tell_left_out(&mut self, error: io::Error) -> io::Result<()> {
         // Once is enough.
         if self.left_out.insert(self.path.clone()) {
             return self.step(Step::LeftOut(self.path.clone(), error));
@@ -356,8 +430,11 @@ impl Copying<'_> {
     }
 }
 
-fn is_same(one: &Meta, other: &Meta) -> bool {
-    (one.size, one.modified) == (other.size, other.modified)
+fn remove(dir: &OpenDir, name: &CStr) -> io::Result<()> {
+    match dir.remove_file(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// A disk that fails in one place, and what somebody else put there.
@@ -380,11 +457,6 @@ fn of_copying(error: io::Error, mut source: &File) -> io::Error {
 
 fn is_stopped(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::CANCELED)
-}
-
-fn copy_link(from: &OpenDir, to: &OpenDir, name: &CStr) -> io::Result<()> {
-    let leads_to = readlinkat(from, name, Vec::new())?;
-    Ok(symlinkat(leads_to, to, name)?)
 }
 
 /// The attributes that programs give to files: digests among them. Where the other file system
@@ -618,6 +690,68 @@ mod tests {
         });
         assert_eq!(done.expect("copied"), Copied::Restless);
         assert_eq!(moves, 2 * MAX_PASSES);
+    }
+
+    #[test]
+    fn two_files_of_one_size_and_time_that_swap_their_names_are_both_in_the_copy() {
+        let place = Place::new();
+        let paths = ["a/file", "b/file"].map(|path| place.at("data/homes/alice").join(path));
+        for (path, text) in [("a/file", "one"), ("b/file", "two")] {
+            place.write(path, text);
+            let open = File::open(place.at("data/homes/alice").join(path)).expect("there");
+            open.set_modified(std::time::UNIX_EPOCH).expect("set");
+        }
+        for (from, to) in [("one", "link-1"), ("two", "link-2")] {
+            let link = place.at("data/homes/alice").join(to);
+            std::os::unix::fs::symlink(from, link).expect("made");
+        }
+        let links = ["link-1", "link-2"].map(|path| place.at("data/homes/alice").join(path));
+        let backup = place.begin().expect("begins");
+        let mut swapped = false;
+        let done = backup.copy(&home(), &mut |step| {
+            if matches!(step, Step::Done) && !swapped {
+                swapped = true;
+                for [one, other] in [&paths, &links] {
+                    let aside = place.at("data/aside");
+                    fs::rename(one, &aside).expect("moved");
+                    fs::rename(other, one).expect("moved");
+                    fs::rename(&aside, other).expect("moved");
+                }
+            }
+            true
+        });
+        assert_eq!(done.expect("copied"), Copied::All);
+        assert_eq!(place.copied("a/file").as_deref(), Some("two"));
+        assert_eq!(place.copied("b/file").as_deref(), Some("one"));
+        for (link, leads_to) in [("link-1", "two"), ("link-2", "one")] {
+            let link = place.at("copy/homes/alice").join(link);
+            assert_eq!(fs::read_link(link).expect("a link"), Path::new(leads_to));
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_whenever_it_is_copied_is_named() {
+        let place = Place::new();
+        place.write("dir/log", "");
+        place.write("file", "at rest");
+        let log = place.at("data/homes/alice/dir/log");
+        let backup = place.begin().expect("begins");
+        let mut changing = Vec::new();
+        let done = backup.copy(&home(), &mut |step| {
+            match step {
+                Step::File(_) => {
+                    let mut text = fs::read_to_string(&log).expect("there");
+                    text.push_str("line\n");
+                    fs::write(&log, text).expect("written");
+                }
+                Step::Changing(path) => changing.push(path),
+                _ => {}
+            }
+            true
+        });
+        assert_eq!(done.expect("copied"), Copied::Restless);
+        assert_eq!(changing, [Path::new("homes/alice/dir/log")]);
+        assert_eq!(place.copied("file").as_deref(), Some("at rest"));
     }
 
     #[test]

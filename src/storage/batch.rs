@@ -19,7 +19,6 @@ use bytes::Bytes;
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
 use super::landing::{self, Before, Landed, Parent, Source, land_in};
-use super::meta::Meta;
 use super::path::VirtualPath;
 use super::place::Place;
 use super::publish::take_back;
@@ -28,7 +27,7 @@ use super::space::Names;
 use super::staging::{Staged, Staging};
 use super::tree::Reach;
 use super::unsynced::NewName;
-use super::upload::{Committed, UploadOptions, Uploader, complete};
+use super::upload::{Committed, Sealed, UploadOptions, Uploader, complete};
 use super::view::View;
 use crate::protocol::{Algorithm, Digest, Hasher};
 
@@ -54,8 +53,8 @@ pub struct SmallCommitted {
     pub committed: Committed,
 }
 
-/// Bytes that the disk is asked for at once.
-const ROOM: u64 = 8 * 1024 * 1024;
+/// Descriptors that a batch holds at once. One more file may add the directories on its way.
+pub const MAX_BATCH_DESCRIPTORS: usize = 256;
 
 type Outcome = Result<SmallCommitted, StorageError>;
 
@@ -87,6 +86,10 @@ impl View {
             let mut later = Vec::new();
             for item in waiting {
                 let index = item.index;
+                if batch.is_full() {
+                    later.push(item);
+                    continue;
+                }
                 match batch.add(item) {
                     Ok(None) => {}
                     Ok(Some(item)) => later.push(item),
@@ -111,13 +114,15 @@ struct Item {
 #[derive(Default)]
 struct Batch {
     staged: Vec<Ready>,
+    /// Those that are synced each by itself.
     files: Vec<File>,
+    /// Directories that will be open at once when the files get their names.
+    dirs: usize,
     /// From before the first of them was written.
     witness: Option<OpenDir>,
-    /// Bytes more for which the disk has room, as far as it was asked.
-    room: u64,
-    /// The directories that were looked into, to see at once what can not be.
-    looked_at: HashMap<(Arc<str>, VirtualPath), OpenDir>,
+    /// The directories that were looked into, to see at once what cannot be; nothing of one that
+    /// is missing.
+    looked_at: HashMap<(Arc<str>, VirtualPath), Option<OpenDir>>,
 }
 
 /// A file that is staged whole.
@@ -126,7 +131,7 @@ struct Ready {
     place: Place,
     options: UploadOptions,
     staged: Staged,
-    meta: Meta,
+    sealed: Sealed,
     digest: Digest,
     reservation: Reservation,
 }
@@ -137,7 +142,7 @@ struct Named {
     place: Place,
     options: UploadOptions,
     staged: Staged,
-    meta: Meta,
+    sealed: Sealed,
     digest: Digest,
     landed: Landed,
     /// What it has displaced, until that is gone.
@@ -157,7 +162,6 @@ impl Batch {
         let size: u64 = upload.content.iter().map(|piece| piece.len() as u64).sum();
         let declared = upload.options.size.unwrap_or(size);
         let staging = &place.space.staging;
-        self.check_room(staging, declared, &place)?;
         let mut reservation = Reservation::new(&place.space);
         match reservation.grow(Count::file(declared), &place.full) {
             Err(StorageError::QuotaExceeded { .. }) if !self.staged.is_empty() => {
@@ -184,14 +188,18 @@ impl Batch {
         for piece in &upload.content {
             file.write_all(piece).at("write", &place.full)?;
         }
+        reservation.written(size);
         let modified = upload.options.modified;
-        let meta = complete(&file, &place, modified, &digest).at("write", &place.full)?;
-        self.files.push(file);
+        let sealed = complete(&file, &place, modified, &digest).at("write", &place.full)?;
+        // One sync of all covers those that are closed, too.
+        if !staging.syncs_together(self.staged.len()) {
+            self.files.push(file);
+        }
         self.staged.push(Ready {
             index,
             options: upload.options,
             staged,
-            meta,
+            sealed,
             digest,
             reservation,
             place,
@@ -199,22 +207,9 @@ impl Batch {
         Ok(None)
     }
 
-    /// Makes sure that the disk has room. It is asked for a whole batch at once, where there is.
-    fn check_room(
-        &mut self,
-        staging: &Staging,
-        bytes: u64,
-        place: &Place,
-    ) -> Result<(), StorageError> {
-        if self.room < bytes {
-            self.room = bytes.max(ROOM);
-            if staging.check_room(self.room, &place.full).is_err() {
-                self.room = 0;
-                return staging.check_room(bytes, &place.full);
-            }
-        }
-        self.room -= bytes;
-        Ok(())
+    /// Whether it holds as many descriptors as a batch may.
+    fn is_full(&self) -> bool {
+        self.files.len() + self.looked_at.len() + self.dirs >= MAX_BATCH_DESCRIPTORS
     }
 
     /// Refuses at once what could not be committed as things are.
@@ -228,15 +223,32 @@ impl Batch {
         };
         place.require(place.rights.write)?;
         place.full.as_file()?;
+        let depth = above.components().count();
         match self.looked_at.entry((Arc::clone(&place.space.key), above)) {
-            Entry::Occupied(dir) => {
-                landing::check_in(dir.get(), place.name()?, place, false, if_exists)
+            Entry::Occupied(dir) if dir.get().is_none() && parents => Ok(()),
+            Entry::Occupied(mut dir) => {
+                let found = match dir.get_mut() {
+                    Some(dir) => dir,
+                    missing => missing.insert(place.open_parent()?.0),
+                };
+                landing::check_in(found, place.name()?, place, false, if_exists)
             }
             Entry::Vacant(entry) => match place.open_parent() {
-                Err(StorageError::NotFound { .. }) if parents => Ok(()),
+                Err(StorageError::NotFound { .. }) if parents => {
+                    // All on the way to it may have to be made.
+                    self.dirs += depth + 1;
+                    entry.insert(None);
+                    Ok(())
+                }
                 Err(error) => Err(error),
                 Ok((dir, name)) => {
-                    landing::check_in(entry.insert(dir), name, place, false, if_exists)
+                    place.space.staging.check_mount(&dir, &place.full)?;
+                    self.dirs += 1;
+                    let found = entry.insert(Some(dir));
+                    let found = found
+                        .as_ref()
+                        .ok_or_else(|| StorageError::denied(&place.full))?;
+                    landing::check_in(found, name, place, false, if_exists)
                 }
             },
         }
@@ -359,7 +371,7 @@ impl Ready {
             place,
             options,
             mut staged,
-            meta,
+            sealed,
             digest,
             reservation,
         } = self;
@@ -385,7 +397,7 @@ impl Ready {
             place,
             options,
             staged,
-            meta,
+            sealed,
             digest,
             landed,
             held,
@@ -397,11 +409,12 @@ impl Named {
     /// It lasts: notes that, and deletes what it has replaced.
     fn last(self, by: &Uploader) -> SmallCommitted {
         let id = self.staged.name().to_owned();
+        let version = self.sealed.version(|| self.landed.meta());
         let committed = Committed {
             path: self.landed.path,
-            size: self.meta.size,
+            size: self.sealed.meta.size,
             digest: self.digest,
-            version: self.meta.version(),
+            version,
         };
         // What is in staging now is deleted, and only then its room is given back.
         drop(self.staged);
@@ -412,6 +425,11 @@ impl Named {
     }
 
     fn take_back(mut self) {
-        take_back(&mut self.staged, &self.meta, &self.landed, &self.place);
+        take_back(
+            &mut self.staged,
+            &self.sealed.meta,
+            &self.landed,
+            &self.place,
+        );
     }
 }

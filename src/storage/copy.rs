@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{copy_file_range, ioctl_ficlone};
 use rustix::io::Errno;
 
-use super::digest;
 use super::error::{At, StorageError};
 use super::file::StoredFile;
 use super::jail::OpenDir;
@@ -20,7 +20,8 @@ use super::quota::{Count, Reservation};
 use super::rename::into_itself;
 use super::staging::Staged;
 use super::tree::{Reach, open_child};
-use crate::protocol::{Algorithm, IfExists};
+use super::upload::keep_new_version;
+use crate::protocol::IfExists;
 
 /// Bytes copied at a time; whether to stop is asked once for each.
 const PIECE: u64 = 4 * 1024 * 1024;
@@ -29,7 +30,7 @@ const PIECE: u64 = 4 * 1024 * 1024;
 const BUFFER: usize = 256 * 1024;
 
 /// Copies the file or tree at `from` to `to` and says which path it got. The copy is as new as
-/// the call; kept digests come along.
+/// the call and has versions of its own; kept digests come along.
 ///
 /// Links to files are copied as the files. Links to directories, and all that a listing leaves
 /// out, are left out.
@@ -50,7 +51,7 @@ pub(super) fn copy(
     let mut copying = Copying::begin(to, stop);
     let staged = if is_dir {
         from.require(from.rights.list)?;
-        copying.stage_tree(from)?
+        copying.stage_tree(from, &OwnedFd::from(file).into())?
     } else {
         copying.stage_file(&StoredFile::of(from, file, meta)?)?
     };
@@ -107,18 +108,18 @@ impl<'a> Copying<'a> {
 
     fn stage_file(&mut self, source: &StoredFile) -> Result<Staged, StorageError> {
         let staging = &self.to.space.staging;
+        self.reserve_file(source)?;
         let (staged, file) = staging.file().at("stage", &self.to.full)?;
         self.copy_file(source, &file)?;
         staging.synced(file.sync_all()).at("sync", &self.to.full)?;
         Ok(staged)
     }
 
-    fn stage_tree(&mut self, from: &Place) -> Result<Staged, StorageError> {
+    fn stage_tree(&mut self, from: &Place, source: &OpenDir) -> Result<Staged, StorageError> {
         let staging = &self.to.space.staging;
-        let source = from.space.jail.open_dir(&from.inner);
-        let source = source.at("open", &from.full)?;
+        self.reservation.grow(Count::entries(1), &self.to.full)?;
         let (staged, target) = staging.directory().at("stage", &self.to.full)?;
-        self.copy_tree(from, &source, &self.to.full, &target)?;
+        self.copy_tree(from, source, &self.to.full, &target)?;
         staging.sync_all().at("sync", &self.to.full)?;
         Ok(staged)
     }
@@ -148,6 +149,7 @@ impl<'a> Copying<'a> {
                 Some(What::Dir) => {
                     let opened = open_child(source, entry.file_name()).at("open", &child.full)?;
                     if let Some(opened) = opened {
+                        self.reservation.grow(Count::entries(1), &self.to.full)?;
                         target.make_dir(name).at("stage", &to)?;
                         let made = target.open_dir(name).at("stage", &to)?;
                         self.copy_tree(&child, &opened, &to, &made)?;
@@ -184,31 +186,36 @@ impl<'a> Copying<'a> {
             Err(error) => return Err(error),
         };
         let name = to.name().unwrap_or_default();
+        let source = StoredFile::of(child, file, meta)?;
+        self.reserve_file(&source)?;
         let made = target.create_file(name).at("stage", to)?;
-        self.copy_file(&StoredFile::of(child, file, meta)?, &made)
+        self.copy_file(&source, &made)
+    }
+
+    fn reserve_file(&mut self, source: &StoredFile) -> Result<(), StorageError> {
+        let (count, path) = (Count::file(source.info().size), &self.to.full);
+        self.to.space.staging.check_room(Count::entries(1), path)?;
+        self.reservation.grow_stored(count, path)
     }
 
     fn copy_file(&mut self, source: &StoredFile, target: &File) -> Result<(), StorageError> {
         let size = source.info().size;
         let path = source.path();
-        self.reservation.grow(Count::file(size), &self.to.full)?;
         self.copy_bytes(source, target, size)?;
+        self.reservation.written(u64::MAX);
         source.check_unchanged()?;
         let meta = Meta::of(target).at("look at", &self.to.full)?;
         if meta.size != size {
             return Err(StorageError::changed(path));
         }
-        for algorithm in Algorithm::ALL {
-            if let Some(kept) = source.kept_digest(algorithm) {
-                digest::keep(target, &meta, &kept).at("write", &self.to.full)?;
-            }
-        }
-        Ok(())
+        keep_new_version(target, &meta, self.to, source.kept_digests())
+            .at("write", &self.to.full)
+            .map(drop)
     }
 
     /// Shares the blocks where the file system can, else lets the kernel copy, else copies.
     fn copy_bytes(
-        &self,
+        &mut self,
         source: &StoredFile,
         target: &File,
         size: u64,
@@ -216,6 +223,8 @@ impl<'a> Copying<'a> {
         if ioctl_ficlone(target, source.handle()).is_ok() {
             return Ok(());
         }
+        self.reservation
+            .will_write(Count::bytes(size), &self.to.full)?;
         let (mut read, mut written) = (0, 0);
         while written < size {
             self.check_stop()?;
@@ -223,7 +232,8 @@ impl<'a> Copying<'a> {
             let (input, output) = (Some(&mut read), Some(&mut written));
             match copy_file_range(source.handle(), input, target, output, length) {
                 Ok(0) => return Err(StorageError::changed(source.path())),
-                Ok(_) | Err(Errno::INTR) => {}
+                Ok(copied) => self.reservation.written(copied as u64),
+                Err(Errno::INTR) => {}
                 Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
                     return self.copy_through_memory(source, target, written, size);
                 }
@@ -234,7 +244,7 @@ impl<'a> Copying<'a> {
     }
 
     fn copy_through_memory(
-        &self,
+        &mut self,
         source: &StoredFile,
         target: &File,
         mut offset: u64,
@@ -247,6 +257,7 @@ impl<'a> Copying<'a> {
             target
                 .write_all_at(&bytes, offset)
                 .at("copy", &self.to.full)?;
+            self.reservation.written(length as u64);
             offset += length as u64;
         }
         Ok(())

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::error::{At, StorageError};
 use super::path::VirtualPath;
-use super::space::Space;
+use super::space::{Names, Space};
 use super::tally::Tallied;
 
 /// Threads that count.
@@ -268,17 +268,22 @@ impl Space {
             return Ok(None);
         }
         let names = self.lock_names();
-        if let Some(end) = self.counting() {
-            return Ok(Some(end));
-        }
         if self.ledger().is_counted() {
             return Ok(None);
         }
-        let tallied = Tallied::whole(&names)?;
+        self.begin_count_locked(&names).map(Some)
+    }
+
+    /// What is to be waited for until the space is counted, which it is not, once its names are no
+    /// longer locked.
+    pub(super) fn begin_count_locked(self: &Arc<Self>, names: &Names<'_>) -> io::Result<CountEnd> {
+        if let Some(end) = self.counting() {
+            return Ok(end);
+        }
+        let tallied = Tallied::whole(names)?;
         let (outcome, end) = watch::channel(None);
         let end = CountEnd(end);
         self.set_counting(Some(end.clone()));
-        drop(names);
         self.staging.counts.add(Job {
             space: Arc::downgrade(self),
             tallied,
@@ -286,7 +291,7 @@ impl Space {
             tries: 1,
             outcome,
         });
-        Ok(Some(end))
+        Ok(end)
     }
 
     /// Takes over what a walk has found; `false` if there is more to walk.

@@ -1,9 +1,11 @@
 //! Whether a server can work with its data directory, found out before anybody relies on it.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
@@ -142,6 +144,64 @@ fn is_nameless(root: &str) -> bool {
     name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// Directories in which a mount is in the way of what is moved there.
+const MOVED_INTO: [&str; 3] = ["homes", "folders", "removed"];
+
+/// Mounts that the log is told of at most.
+const MAX_TOLD_MOUNTS: usize = 16;
+
+/// Warns of file systems that are mounted inside the data directory, where nothing can be put.
+pub(super) fn warn_of_mounts(data: &Path) {
+    let Ok(data) = data.canonicalize() else {
+        return;
+    };
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let inside = mount_points(&mounts).filter(|point| {
+        MOVED_INTO
+            .iter()
+            .any(|area| point.starts_with(data.join(area)))
+    });
+    for point in inside.take(MAX_TOLD_MOUNTS) {
+        tracing::warn!(
+            name: "mounted_inside",
+            path = %point.display(),
+            "a file system is mounted inside the data directory: nothing can be put there"
+        );
+    }
+}
+
+/// Where something is mounted: the fifth field of each line, see `proc_pid_mountinfo(5)`.
+fn mount_points(mounts: &str) -> impl Iterator<Item = PathBuf> {
+    mounts.lines().filter_map(|line| {
+        let field = line.split(' ').nth(4)?;
+        Some(OsString::from_vec(unescaped(field)).into())
+    })
+}
+
+/// Spaces, tabs, line breaks and backslashes are in such a field as a backslash and three octal
+/// digits.
+fn unescaped(field: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let digits = field
+            .get(field.len() - behind.len()..)
+            .and_then(|text| text.get(..3));
+        let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match escaped {
+            Some(byte) if *first == b'\\' => {
+                bytes.push(byte);
+                rest = &behind[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    bytes
+}
+
 /// What is wrong with the data directory, and what to do, for the person who starts the server.
 pub(super) fn unusable(data: &Path, error: &io::Error) -> StorageError {
     StorageError::Unusable {
@@ -210,6 +270,15 @@ mod tests {
         ] {
             assert_eq!(is_nameless(&root), nameless, "{root}");
         }
+    }
+
+    #[test]
+    fn a_mount_point_is_read_with_its_spaces() {
+        let mounts = "21 1 254:0 / / rw - ext4 /dev/vda rw\n\
+                      22 21 0:30 / /data/homes/a\\040b\\134c/ä rw - tmpfs haul rw\n\
+                      odd line\n";
+        let points: Vec<_> = mount_points(mounts).collect();
+        assert_eq!(points, [Path::new("/"), Path::new("/data/homes/a b\\c/ä")]);
     }
 
     #[test]

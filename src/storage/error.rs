@@ -67,15 +67,15 @@ pub enum StorageError {
         path: VirtualPath,
     },
     /// The quota around the path does not allow it.
-    #[error("the quota leaves no room ({used} of {limit} {} are used): {path}", if *.files { "files" } else { "bytes" })]
+    #[error("the quota leaves no room ({used} of {limit} {} are used): {path}", if *.files { "files and directories" } else { "bytes" })]
     QuotaExceeded {
         /// What was to be written.
         path: VirtualPath,
-        /// Bytes or files in use, with what is reserved.
+        /// Bytes or entries in use, with what is reserved.
         used: u64,
-        /// Bytes or files allowed.
+        /// Bytes or entries allowed.
         limit: u64,
-        /// Whether it is the number of files, not of bytes, that is exceeded.
+        /// Whether it is the number of files and directories, not of bytes, that is exceeded.
         files: bool,
     },
     /// The disk is full, or would be.
@@ -113,6 +113,25 @@ pub enum StorageError {
         path: VirtualPath,
         /// Bytes in the file.
         size: u64,
+    },
+    /// What is there is on another file system than the data directory, so that nothing finished
+    /// can be moved there.
+    #[error(
+        "{path} is on another file system than the server's data directory, so the server cannot \
+         move files there; its operator has to mount one file system over the whole data directory"
+    )]
+    OtherFileSystem {
+        /// What was to be moved or written.
+        path: VirtualPath,
+    },
+    /// The system does not let the server write a file of that size.
+    #[error(
+        "the file is larger than the server's system allows: {path}; its operator can raise the \
+         limit of file sizes (LimitFSIZE, ulimit -f) or use a file system without one"
+    )]
+    FileTooLarge {
+        /// What was to be written.
+        path: VirtualPath,
     },
     /// The caller's `stop` said so.
     #[error("cancelled: {path}")]
@@ -162,22 +181,36 @@ pub enum StorageError {
 
 /// How full the server's disk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    /// Bytes free on it.
-    pub free: u64,
-    /// Bytes of these that the server keeps free for its own records.
-    pub kept_free: u64,
+pub enum Room {
+    /// Its bytes are used up.
+    Bytes {
+        /// Bytes free on it.
+        free: u64,
+        /// Bytes of these that are not for new files: the server keeps them for its own records,
+        /// or has promised them to uploads under way.
+        kept_free: u64,
+    },
+    /// Its inodes are used up: it can hold no more files and directories.
+    Inodes {
+        /// Inodes free on it.
+        free: u64,
+        /// Inodes of these that the server keeps for its own records.
+        kept_free: u64,
+    },
 }
 
 fn room_text(room: Option<Room>) -> String {
-    let Some(Room { free, kept_free }) = room else {
-        return String::new();
+    let (free, kept_free) = match room {
+        None => return String::new(),
+        Some(Room::Bytes { free, kept_free }) => {
+            let [free, kept_free] = [free, kept_free].map(|bytes| ByteSize::b(bytes).to_string());
+            (free, kept_free)
+        }
+        Some(Room::Inodes { free, kept_free }) => (format!("{free} inodes"), kept_free.to_string()),
     };
     format!(
-        " ({} are free on its disk, {} of them are not for files; \
-         its operator has to make room, or users to remove files)",
-        ByteSize::b(free),
-        ByteSize::b(kept_free)
+        " ({free} are free on its disk, {kept_free} of them are reserved; \
+         its operator has to make room, or users to remove files)"
     )
 }
 
@@ -236,6 +269,8 @@ impl StorageError {
             // Opening a socket, or a device that is not there, says NXIO.
             Errno::ACCESS | Errno::PERM | Errno::NXIO | Errno::NODEV => Self::Denied { path },
             Errno::NOSPC | Errno::DQUOT => Self::NoSpace { path, room: None },
+            Errno::XDEV => Self::OtherFileSystem { path },
+            Errno::FBIG => Self::FileTooLarge { path },
             _ => Self::Io {
                 doing,
                 path: path.to_string(),
@@ -298,7 +333,8 @@ mod tests {
             limit: 4,
             files,
         };
-        assert!(exceeded(true).to_string().contains("3 of 4 files"));
+        let entries = exceeded(true).to_string();
+        assert!(entries.contains("3 of 4 files and directories"));
         assert!(exceeded(false).to_string().contains("3 of 4 bytes"));
     }
 }

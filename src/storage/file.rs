@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, pread};
 
-use super::digest;
+use super::attributes::Attributes;
 use super::error::{At, StorageError};
 use super::meta::{Meta, What};
 use super::path::VirtualPath;
@@ -25,7 +25,8 @@ pub struct Info {
     pub size: u64,
     /// When its contents last changed.
     pub modified: Timestamp,
-    /// Differs whenever the file is another one; opaque. Absent for directories.
+    /// Names the content: it differs whenever the content does, and stays when the file is moved or
+    /// restored from a backup. Opaque; absent for directories.
     pub version: Option<String>,
     /// The digest of the content, where one is kept and the member may read the content.
     pub digest: Option<Digest>,
@@ -37,6 +38,14 @@ impl Info {
     /// # Errors
     /// [`StorageError::Denied`] if it is neither a file nor a directory.
     pub(super) fn of(place: &Place, file: &File, meta: &Meta) -> Result<Self, StorageError> {
+        Self::with_attributes(place, file, meta).map(|(info, _)| info)
+    }
+
+    fn with_attributes(
+        place: &Place,
+        file: &File,
+        meta: &Meta,
+    ) -> Result<(Self, Option<Attributes>), StorageError> {
         let mut info = Self {
             kind: Kind::Dir,
             size: 0,
@@ -45,19 +54,20 @@ impl Info {
             digest: None,
         };
         match meta.what {
-            What::Dir => {}
+            What::Dir => Ok((info, None)),
             What::File => {
                 place.full.as_file()?;
+                let attributes = Attributes::of(file, meta);
                 info.kind = Kind::File;
                 info.size = meta.size;
-                info.version = Some(meta.version());
+                info.version = Some(attributes.version().to_owned());
                 if place.rights.read {
-                    info.digest = digest::any_kept(file, meta);
+                    info.digest = attributes.any_digest();
                 }
+                Ok((info, Some(attributes)))
             }
-            What::Link | What::Special => return Err(StorageError::denied(&place.full)),
+            What::Link | What::Special => Err(StorageError::denied(&place.full)),
         }
-        Ok(info)
     }
 }
 
@@ -68,6 +78,7 @@ pub struct StoredFile {
     file: File,
     meta: Meta,
     info: Info,
+    attributes: Attributes,
     path: VirtualPath,
 }
 
@@ -77,16 +88,16 @@ impl StoredFile {
         place.require(place.rights.read)?;
         let opened = place.space.jail.open(&place.inner).at("open", &place.full);
         let (file, meta) = opened.map_err(|error| error.looking_for("file"))?;
-        if meta.what == What::Dir {
-            return Err(StorageError::is_a_directory(&place.full));
-        }
         Self::of(place, file, meta)
     }
 
     /// Takes what was opened on the way to `place`.
     pub(super) fn of(place: &Place, file: File, meta: Meta) -> Result<Self, StorageError> {
+        let (info, attributes) = Info::with_attributes(place, &file, &meta)?;
+        let attributes = attributes.ok_or_else(|| StorageError::is_a_directory(&place.full))?;
         Ok(Self {
-            info: Info::of(place, &file, &meta)?,
+            info,
+            attributes,
             file,
             meta,
             path: place.full.clone(),
@@ -102,23 +113,31 @@ impl StoredFile {
     /// The digest that was kept when the content was written: what the bytes should hash to.
     #[must_use]
     pub fn kept_digest(&self, algorithm: Algorithm) -> Option<Digest> {
-        match self.info.digest {
-            Some(digest) if digest.algorithm() == algorithm => Some(digest),
-            _ => digest::kept(&self.file, &self.meta, algorithm),
-        }
+        self.attributes.digest(algorithm)
     }
 
     /// Any digest that was kept, the default algorithm's first.
     pub(super) fn any_kept_digest(&self) -> Option<Digest> {
-        digest::any_kept(&self.file, &self.meta)
+        self.attributes.any_digest()
+    }
+
+    /// The digests that were kept.
+    pub(super) fn kept_digests(&self) -> &[Digest] {
+        self.attributes.digests()
     }
 
     /// Keeps a digest for the next reader. It is to be of the content as it was opened; where the
     /// file system keeps no attributes, nothing happens.
+    ///
+    /// The version is kept with it: a change of the attributes would change a derived one.
     pub(super) fn keep_digest(&self, digest: Digest) {
-        if self.check_unchanged().is_ok()
-            && let Err(error) = digest::keep(&self.file, &self.meta, &digest)
-        {
+        if self.check_unchanged().is_err() {
+            return;
+        }
+        let kept = Attributes::read(&self.file, &self.meta);
+        let mut attributes = kept.unwrap_or_else(|| self.attributes.clone());
+        attributes.add(digest);
+        if let Err(error) = attributes.keep(&self.file, &self.meta) {
             tracing::debug!(
                 name: "digest_not_kept",
                 %error,
@@ -159,7 +178,7 @@ impl StoredFile {
     /// [`StorageError::Changed`] if it was written to, else what the system said.
     pub fn check_unchanged(&self) -> Result<(), StorageError> {
         let now = Meta::of(&self.file).at("look at", &self.path)?;
-        if now == self.meta {
+        if now.is_same_content(&self.meta) {
             Ok(())
         } else {
             Err(StorageError::changed(&self.path))
@@ -178,6 +197,11 @@ impl StoredFile {
     /// The open handle, to be copied from.
     pub(super) fn handle(&self) -> &File {
         &self.file
+    }
+
+    /// What the file system said when it was opened.
+    pub(super) fn meta(&self) -> &Meta {
+        &self.meta
     }
 
     pub(super) fn path(&self) -> &VirtualPath {

@@ -7,12 +7,13 @@
 
 use std::fs::File;
 use std::io;
+use std::iter;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use rustix::fs::{
-    AtFlags, CWD, Dir as Entries, Mode, OFlags, RenameFlags, fstatvfs, fsync, mkdirat, openat,
-    readlinkat, renameat, renameat_with, syncfs, unlinkat,
+    AtFlags, CWD, Dir as Entries, Mode, OFlags, RenameFlags, StatxFlags, fstatvfs, fsync, mkdirat,
+    openat, readlinkat, renameat, renameat_with, statx, syncfs, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::path::Arg;
@@ -55,6 +56,18 @@ impl Jail {
         Ok(OpenDir { file })
     }
 
+    /// How many directories on the way to `path`, itself included, are missing.
+    pub(super) fn missing_dirs(&self, path: &VirtualPath) -> io::Result<u64> {
+        let mut missing = 0;
+        for dir in iter::successors(Some(path.clone()), VirtualPath::parent) {
+            match self.open_dir(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => missing += 1,
+                opened => return opened.map(|_| missing),
+            }
+        }
+        Ok(missing)
+    }
+
     /// Has `make` make the missing directories on the way to `path`, each in the one above it, and
     /// opens the last.
     pub(super) fn make_dirs(
@@ -62,10 +75,6 @@ impl Jail {
         path: &VirtualPath,
         mut make: impl FnMut(&OpenDir, &str) -> io::Result<()>,
     ) -> io::Result<OpenDir> {
-        match self.open_dir(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            opened => return opened,
-        }
         let mut here = VirtualPath::root();
         let mut dir = self.open_dir(&here)?;
         for name in path.components() {
@@ -221,12 +230,47 @@ impl OpenDir {
         Ok(syncfs(&self.file)?)
     }
 
-    /// Bytes that may still be written to its disk, and the size of the disk.
-    pub(super) fn space(&self) -> io::Result<(u64, u64)> {
+    /// How full its disk is.
+    pub(super) fn disk(&self) -> io::Result<Disk> {
         let disk = fstatvfs(&self.file)?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
-        Ok((bytes(disk.f_bavail), bytes(disk.f_blocks)))
+        Ok(Disk {
+            free_bytes: bytes(disk.f_bavail),
+            bytes: bytes(disk.f_blocks),
+            free_inodes: disk.f_favail,
+            inodes: disk.f_files,
+        })
     }
+
+    /// Which mount it is on. No file can be renamed from one to another.
+    pub(super) fn mount(&self) -> io::Result<Mount> {
+        let flags = AtFlags::EMPTY_PATH;
+        let stat = statx(&self.file, c"", flags, StatxFlags::MNT_ID)?;
+        Ok(Mount {
+            id: stat.stx_mnt_id,
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+        })
+    }
+}
+
+/// How full a disk is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Disk {
+    /// Bytes that may still be written.
+    pub(super) free_bytes: u64,
+    pub(super) bytes: u64,
+    /// Inodes that may still be made.
+    pub(super) free_inodes: u64,
+    /// 0 if the file system has no fixed number of them.
+    pub(super) inodes: u64,
+}
+
+/// A mount. Two of one file system differ in their `id`, two subvolumes of one mount in their
+/// `device`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mount {
+    id: u64,
+    device: (u32, u32),
 }
 
 impl From<OwnedFd> for OpenDir {

@@ -1,8 +1,9 @@
 //! Kept uploads: cut off midway, with enough in them to go on from there.
 //!
-//! Each holds room in the quota of its space for exactly what it has on the disk. They are bounded
-//! in number for each user and in age, and belong to the home that they were sent from: a new
-//! account of an old name inherits none.
+//! Each holds room in the quota of its space for exactly what it has on the disk, and gives way, the
+//! one kept first before others, where something new needs that room: the members of a folder do
+//! not see what others left in it. They are bounded in number for each user and in age, and belong
+//! to the home that they were sent from: a new account of an old name inherits none.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,10 +14,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::path::VirtualPath;
 use super::place::Place;
-use super::quota::Reservation;
+use super::quota::{Count, Reservation};
 use super::recent::Recent;
 use super::record::{self, Record};
-use super::space::SpaceId;
+use super::space::{Space, SpaceId};
 use super::staging::{DEFAULT_FLOOR, Staging};
 
 /// What can be set of a store, at any time.
@@ -82,17 +83,26 @@ pub(super) struct Kept {
 /// How long ago something was, by a clock that nobody sets.
 #[derive(Debug, Clone, Copy)]
 struct Age {
+    /// When an earlier server has kept it, until it is known how long ago that was.
+    at: Option<Timestamp>,
     before: Duration,
     since: Instant,
 }
 
 impl Age {
-    /// The clock on the wall is asked once, for what was there before this server.
-    fn of(at: Timestamp) -> Self {
-        let before = Timestamp::now().duration_since(at);
+    fn of(at: Option<Timestamp>) -> Self {
         Self {
-            before: Duration::try_from(before).unwrap_or_default(),
+            at,
+            before: Duration::ZERO,
             since: Instant::now(),
+        }
+    }
+
+    /// The time of day is known for sure.
+    fn know(&mut self, now: Timestamp) {
+        if let Some(at) = self.at.take() {
+            let all = Duration::try_from(now.duration_since(at)).unwrap_or_default();
+            self.before = all.saturating_sub(self.since.elapsed());
         }
     }
 
@@ -102,12 +112,12 @@ impl Age {
 }
 
 impl Kept {
-    /// `None` if the record has no sound paths.
+    /// `None` if the record has no sound paths. `at` says when an earlier server has kept it.
     pub(super) fn new(
         id: String,
         record: Record,
         offset: u64,
-        at: Timestamp,
+        at: Option<Timestamp>,
         reservation: Reservation,
     ) -> Option<Self> {
         let (inner, full) = record.paths()?;
@@ -238,8 +248,13 @@ impl KeptUploads {
         self.delete(dropped);
     }
 
-    /// Drops those that are too old, or too many, or whose owner `is_gone`. Says how many.
-    pub(super) fn expire(&self, is_gone: impl Fn(&SpaceId) -> bool) -> usize {
+    /// Drops those that are too old, or too many, or whose owner `is_gone`. Says how many. `now` is
+    /// the time of day if it is known for sure.
+    pub(super) fn expire(
+        &self,
+        now: Option<Timestamp>,
+        is_gone: impl Fn(&SpaceId) -> bool,
+    ) -> usize {
         let settings = self.settings();
         let mut owners: Vec<_> = self
             .lock()
@@ -251,6 +266,11 @@ impl KeptUploads {
         // The disk is asked without the lock.
         let (gone, present): (Vec<_>, Vec<_>) = owners.into_iter().partition(is_gone);
         let mut entries = self.lock();
+        if let Some(now) = now {
+            for kept in entries.values_mut() {
+                kept.age.know(now);
+            }
+        }
         let expired = entries.values().filter(|kept| {
             kept.age.now() >= settings.keep_uploads || gone.contains(&kept.record.owner)
         });
@@ -264,6 +284,30 @@ impl KeptUploads {
         let count = dropped.len();
         self.delete(dropped);
         count
+    }
+
+    /// Whether those kept in `space` hold so much together.
+    pub(super) fn can_free(&self, space: &Arc<Space>, wanted: Count) -> bool {
+        first_kept(&self.lock(), space, wanted).is_some()
+    }
+
+    /// Drops those kept first in `space`, as many as hold so much; `false`, and nothing is dropped,
+    /// if all of them together hold less.
+    pub(super) fn free(&self, space: &Arc<Space>, wanted: Count) -> bool {
+        let mut entries = self.lock();
+        let Some(first) = first_kept(&entries, space, wanted) else {
+            return false;
+        };
+        let dropped = remove_all(&mut entries, &first);
+        drop(entries);
+        tracing::info!(
+            name: "uploads_gave_way",
+            uploads = dropped.len(),
+            space = &*space.key,
+            "dropped uploads that were cut off: the quota had no other room for a new one"
+        );
+        self.delete(dropped);
+        true
     }
 
     /// How many there are, and the bytes that came of them.
@@ -299,6 +343,25 @@ fn surplus(entries: &HashMap<String, Kept>, owner: &SpaceId, most: usize) -> Vec
     let surplus = own.len().saturating_sub(most);
     let first = own.into_iter().take(surplus);
     first.map(|(_, id)| id.clone()).collect()
+}
+
+/// Those kept first in `space`, as many as hold so much; absent if all of them hold less.
+fn first_kept(
+    entries: &HashMap<String, Kept>,
+    space: &Arc<Space>,
+    wanted: Count,
+) -> Option<Vec<String>> {
+    let kept_there = |kept: &&Kept| kept.reservation.is_in(space);
+    let mut kept: Vec<_> = entries.values().filter(kept_there).collect();
+    kept.sort_unstable_by_key(|kept| kept.order);
+    let (mut held, mut ids) = (Count::default(), Vec::new());
+    let mut kept = kept.into_iter();
+    while held.bytes < wanted.bytes || held.entries < wanted.entries {
+        let next = kept.next()?;
+        held += next.reservation.held();
+        ids.push(next.id.clone());
+    }
+    Some(ids)
 }
 
 fn remove_all(entries: &mut HashMap<String, Kept>, ids: &[String]) -> Vec<Kept> {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::changes::{self, Noted};
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
-use super::meta::What;
+use super::meta::{Meta, What};
 use super::path::VirtualPath;
 use super::place::Place;
 use super::quota::Count;
 use super::space::Names;
-use super::tree::Reach;
+use super::tree::{Reach, count_of};
 use super::unsynced::NewName;
 use crate::protocol::IfExists;
 
@@ -138,6 +138,11 @@ impl Landed {
     pub(super) fn take_back_dirs(&self, names: &Names<'_>) {
         names.take_back_dirs(&self.made);
     }
+
+    /// What is at the new name of a file now.
+    pub(super) fn meta(&self) -> Option<Meta> {
+        self.dir.as_ref()?.meta(self.path.name()?).ok()?
+    }
 }
 
 /// Gives `source` the name `to`, whose space's names are locked: the parent is looked up anew,
@@ -211,9 +216,7 @@ pub(super) fn land_in(
         }
         (Some(there), IfExists::Replace) => {
             may_replace(there.what, source.is_dir, to)?;
-            if there.what == What::File {
-                landed.displaced = Count::file(there.size);
-            }
+            landed.displaced = count_of(&there);
             change(name, &mut || {
                 landed.before = replace(source, &dir, name)?;
                 Ok(true)
@@ -259,6 +262,7 @@ pub(super) fn check(
         Err(StorageError::NotFound { .. }) if parents => return Ok(()),
         parent => parent?,
     };
+    to.space.staging.check_mount(&dir, &to.full)?;
     check_in(&dir, name, to, is_dir, if_exists)
 }
 

@@ -44,12 +44,14 @@ impl fmt::Display for Birthmark {
 }
 
 /// The metadata of an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Meta {
     pub(super) what: What,
     pub(super) size: u64,
     /// Seconds since 1970 and nanoseconds, as the file system has them.
     pub(super) modified: (i64, u32),
+    /// When content or metadata last changed. Nobody can set it back.
+    changed: (i64, u32),
     pub(super) identity: Identity,
     born: Option<(i64, u32)>,
 }
@@ -88,18 +90,42 @@ impl Meta {
         }
     }
 
-    /// Differs whenever the file is another one, or another content of the same one.
-    pub(super) fn version(&self) -> String {
-        let (born_seconds, born_nanoseconds) = self.born.unwrap_or_default();
+    /// Whether it is the same entry with the same content. Its name, its attributes and its mode may
+    /// have changed.
+    pub(super) fn is_same_content(&self, other: &Self) -> bool {
+        let fields = |meta: &Self| {
+            (
+                (meta.what, meta.identity, meta.born),
+                (meta.size, meta.modified),
+            )
+        };
+        fields(self) == fields(other)
+    }
+
+    /// The version of a file that keeps none.
+    pub(super) fn derived_version(&self) -> String {
+        HEXLOWER.encode(&self.state())
+    }
+
+    /// Tells one state of an entry from all others and from other entries. It differs after any
+    /// change: of the content or, for a directory, of the names in it, but also of the entry's own
+    /// name, mode or attributes.
+    pub(super) fn state(&self) -> [u8; 16] {
+        let (major, minor) = self.identity.device;
         let mut hasher = blake3::Hasher::new();
         hasher
+            .update(&major.to_le_bytes())
+            .update(&minor.to_le_bytes())
             .update(&self.identity.inode.to_le_bytes())
-            .update(&self.size.to_le_bytes())
-            .update(&self.modified.0.to_le_bytes())
-            .update(&self.modified.1.to_le_bytes())
-            .update(&born_seconds.to_le_bytes())
-            .update(&born_nanoseconds.to_le_bytes());
-        HEXLOWER.encode(&hasher.finalize().as_bytes()[..16])
+            .update(&self.size.to_le_bytes());
+        for (seconds, nanoseconds) in [self.modified, self.changed] {
+            hasher
+                .update(&seconds.to_le_bytes())
+                .update(&nanoseconds.to_le_bytes());
+        }
+        let mut state = [0; 16];
+        hasher.finalize_xof().fill(&mut state);
+        state
     }
 }
 
@@ -115,6 +141,7 @@ impl From<Statx> for Meta {
             },
             size: stat.stx_size,
             modified: time(stat.stx_mtime),
+            changed: time(stat.stx_ctime),
             identity: Identity {
                 device: (stat.stx_dev_major, stat.stx_dev_minor),
                 inode: stat.stx_ino,

@@ -17,6 +17,7 @@
 //! so that nothing changes unnoticed. Imports plain values of `protocol` and nothing else of
 //! the crate.
 
+mod attributes;
 mod backup;
 mod batch;
 mod changes;
@@ -58,7 +59,7 @@ mod watched;
 mod tests;
 
 pub use backup::{Backup, Copied, Step};
-pub use batch::{SmallCommitted, SmallUpload};
+pub use batch::{MAX_BATCH_DESCRIPTORS, SmallCommitted, SmallUpload};
 pub use changes::{Change, Seen};
 pub use count::CountEnd;
 pub use data::check_mounted;
@@ -71,7 +72,7 @@ pub use remove::Removed;
 pub use resume::Checkpoint;
 pub use rights::{InvalidRights, Limits, Rights, Usage};
 pub use space::Space;
-pub use store::{Store, set_folder_aside, set_home_aside};
+pub use store::{Store, StoreLock, set_folder_aside, set_home_aside};
 pub use there::AlreadyThere;
 pub use upload::{Committed, Upload, UploadOptions};
 pub use verify::Verifier;

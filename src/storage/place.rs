@@ -6,6 +6,7 @@ use super::changes::Seen;
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
 use super::path::VirtualPath;
+use super::quota::{Count, Reservation};
 use super::rights::Rights;
 use super::space::{Names, Space};
 use super::unsynced::NewName;
@@ -53,14 +54,23 @@ impl Place {
         ))
     }
 
-    /// As [`Self::open_parent`], making directories that are missing, which are for the caller to
-    /// sync.
+    /// The directory that holds it, open, with those on the way that were missing made; see
+    /// [`make_dirs`].
     pub(super) fn make_parent(
         &self,
         names: &Names<'_>,
     ) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
         let (inner, full) = self.parents()?;
-        names.make_dirs(&inner).at("make", &full)
+        make_dirs(&self.space, names, &inner, &full)
+    }
+
+    /// The directory itself, open; it is made, and those on the way, if they are missing. See
+    /// [`make_dirs`].
+    pub(super) fn make_dir(
+        &self,
+        names: &Names<'_>,
+    ) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
+        make_dirs(&self.space, names, &self.inner, &self.full)
     }
 
     /// What is seen here: a directory wherever links lead to it, else the name itself.
@@ -102,4 +112,28 @@ impl Place {
         let parents = self.inner.parent().zip(self.full.parent());
         parents.ok_or_else(|| StorageError::denied(&self.full))
     }
+}
+
+/// Makes the missing directories on the way to `inner`, which the ledger counts, and opens the
+/// last. Those that were made are for the caller to sync, the outermost first.
+fn make_dirs(
+    space: &Arc<Space>,
+    names: &Names<'_>,
+    inner: &VirtualPath,
+    full: &VirtualPath,
+) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
+    let missing = space.jail.missing_dirs(inner).at("make", full)?;
+    if missing == 0 {
+        let dir = space.jail.open_dir(inner).at("make", full)?;
+        return Ok((dir, Vec::new()));
+    }
+    let mut reservation = Reservation::new(space);
+    reservation.grow_locked(Count::entries(missing), names, full)?;
+    let mut made = Vec::new();
+    let opened = names.make_dirs(inner, &mut made);
+    reservation.settle_part(names, Count::entries(made.len() as u64));
+    if opened.is_err() {
+        names.take_back_dirs(&made);
+    }
+    Ok((opened.at("make", full)?, made))
 }

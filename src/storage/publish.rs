@@ -9,10 +9,10 @@ use super::landing::{Before, Landed, Source, land};
 use super::meta::{Meta, What};
 use super::path::VirtualPath;
 use super::place::Place;
-use super::quota::{Count, Reservation};
+use super::quota::Reservation;
 use super::space::Names;
 use super::staging::Staged;
-use super::tree::Reach;
+use super::tree::{Reach, count_of};
 use crate::protocol::IfExists;
 
 /// Something staged, with the room it takes up, and where it is to go.
@@ -91,7 +91,7 @@ fn take_back_entry(
         return;
     };
     let name = landed.path.name().unwrap_or_default();
-    let is_own = matches!(dir.meta(name), Ok(Some(there)) if there == *own);
+    let is_own = matches!(dir.meta(name), Ok(Some(there)) if there.is_same_content(own));
     if !is_own || own.what != What::File || landed.before == Before::Replaced {
         return;
     }
@@ -110,6 +110,6 @@ fn take_back_entry(
         return;
     }
     staged.set_back();
-    names.freed(Count::file(own.size));
+    names.freed(count_of(own));
     names.restored(landed.displaced);
 }

@@ -2,32 +2,46 @@
 //!
 //! Reserving checks and takes in one step, so that two uploads never share the last byte. What
 //! is reserved either becomes counted when the file gets its name, or is given back by `Drop`.
+//!
+//! Each entry counts: a file, a directory, a link. Bytes are those in files. A reservation of bytes
+//! that are still to be written holds room on the disk, too, which all spaces share. Nothing is
+//! reserved on the mere word of a client: an upload holds what has come of it, and as much again.
 
 use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
 
-use super::error::StorageError;
+use super::error::{At, StorageError};
 use super::path::VirtualPath;
 use super::rights::Limits;
 use super::space::{Names, Space};
 
-/// Bytes in regular files, and their number.
+/// Bytes in regular files, and the number of all entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Count {
     pub(super) bytes: u64,
-    pub(super) files: u64,
+    pub(super) entries: u64,
 }
 
 impl Count {
     /// One file of so many bytes.
     pub(super) fn file(bytes: u64) -> Self {
-        Self { bytes, files: 1 }
+        Self { bytes, entries: 1 }
+    }
+
+    /// So many directories, or other entries without bytes.
+    pub(super) fn entries(entries: u64) -> Self {
+        Self { bytes: 0, entries }
+    }
+
+    /// Bytes of a file that is counted already.
+    pub(super) fn bytes(bytes: u64) -> Self {
+        Self { bytes, entries: 0 }
     }
 
     fn checked_add(self, other: Self) -> Option<Self> {
         Some(Self {
             bytes: self.bytes.checked_add(other.bytes)?,
-            files: self.files.checked_add(other.files)?,
+            entries: self.entries.checked_add(other.entries)?,
         })
     }
 }
@@ -35,14 +49,14 @@ impl Count {
 impl AddAssign for Count {
     fn add_assign(&mut self, other: Self) {
         self.bytes = self.bytes.saturating_add(other.bytes);
-        self.files = self.files.saturating_add(other.files);
+        self.entries = self.entries.saturating_add(other.entries);
     }
 }
 
 impl SubAssign for Count {
     fn sub_assign(&mut self, other: Self) {
         self.bytes = self.bytes.saturating_sub(other.bytes);
-        self.files = self.files.saturating_sub(other.files);
+        self.entries = self.entries.saturating_sub(other.entries);
     }
 }
 
@@ -62,23 +76,30 @@ pub(super) struct Ledger {
 pub(super) enum Refused {
     /// The space must be counted first.
     Uncounted,
-    Exceeded {
-        used: u64,
-        limit: u64,
-        files: bool,
-    },
+    Exceeded(Exceeded),
     Overflow,
+}
+
+/// A limit that is in the way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Exceeded {
+    used: u64,
+    limit: u64,
+    /// It is the limit of entries, not of bytes.
+    entries: bool,
+    /// What would have to go first.
+    pub(super) missing: Count,
 }
 
 impl Refused {
     pub(super) fn at(self, path: &VirtualPath) -> StorageError {
         let path = path.clone();
         match self {
-            Self::Exceeded { used, limit, files } => StorageError::QuotaExceeded {
+            Self::Exceeded(exceeded) => StorageError::QuotaExceeded {
                 path,
-                used,
-                limit,
-                files,
+                used: exceeded.used,
+                limit: exceeded.limit,
+                files: exceeded.entries,
             },
             Self::Uncounted | Self::Overflow => StorageError::NoSpace { path, room: None },
         }
@@ -106,7 +127,7 @@ impl Ledger {
         self.generation
     }
 
-    /// Takes in what a walk has found. No name may have changed since the walk began.
+    /// Takes in what a walk has found, with what has changed since it began.
     pub(super) fn set_counted(&mut self, count: Count) {
         self.counted = Some(count);
         self.generation += 1;
@@ -132,13 +153,35 @@ impl Ledger {
 
     pub(super) fn reserve(&mut self, more: Count) -> Result<(), Refused> {
         let reserved = self.reserved.checked_add(more).ok_or(Refused::Overflow)?;
-        if self.limits != Limits::default() {
-            let used = self.used().ok_or(Refused::Uncounted)?;
-            check(used.bytes, more.bytes, self.limits.bytes, false)?;
-            check(used.files, more.files, self.limits.files, true)?;
-        }
+        self.check(more)?;
         self.reserved = reserved;
         Ok(())
+    }
+
+    /// Whether so much more would fit now.
+    fn check(&self, more: Count) -> Result<(), Refused> {
+        if self.limits == Limits::default() {
+            return Ok(());
+        }
+        let used = self.used().ok_or(Refused::Uncounted)?;
+        let (bytes, entries) = (self.limits.bytes, self.limits.entries());
+        let missing = Count {
+            bytes: missing(used.bytes, more.bytes, bytes),
+            entries: missing(used.entries, more.entries, entries),
+        };
+        let exceeded = |used, limit, entries| {
+            Err(Refused::Exceeded(Exceeded {
+                used,
+                limit,
+                entries,
+                missing,
+            }))
+        };
+        match (bytes, entries) {
+            (Some(limit), _) if missing.bytes > 0 => exceeded(used.bytes, limit, false),
+            (_, Some(limit)) if missing.entries > 0 => exceeded(used.entries, limit, true),
+            _ => Ok(()),
+        }
     }
 
     fn release(&mut self, count: Count) {
@@ -146,12 +189,11 @@ impl Ledger {
     }
 }
 
-fn check(used: u64, more: u64, limit: Option<u64>, files: bool) -> Result<(), Refused> {
+/// How much `more` would pass the limit by. Nothing more fits where the limit is passed already.
+fn missing(used: u64, more: u64, limit: Option<u64>) -> u64 {
     match limit {
-        Some(limit) if more > 0 && used.checked_add(more).is_none_or(|sum| sum > limit) => {
-            Err(Refused::Exceeded { used, limit, files })
-        }
-        _ => Ok(()),
+        Some(limit) if more > 0 => used.saturating_add(more).saturating_sub(limit),
+        _ => 0,
     }
 }
 
@@ -160,6 +202,8 @@ fn check(used: u64, more: u64, limit: Option<u64>, files: bool) -> Result<(), Re
 pub(super) struct Reservation {
     space: Arc<Space>,
     held: Count,
+    /// Bytes of these that are not on the disk yet, and held there as well.
+    unwritten: u64,
 }
 
 impl Reservation {
@@ -168,53 +212,131 @@ impl Reservation {
         Self {
             space: Arc::clone(space),
             held: Count::default(),
+            unwritten: 0,
         }
     }
 
-    /// Holds more. Not for a caller that has locked the space's names.
+    /// Makes sure that so much more would fit, in the space and on the disk, without holding it.
+    /// What is kept of uploads that were cut off is not in the way. Not for a caller that has
+    /// locked the space's names.
     ///
     /// # Errors
-    /// [`StorageError::QuotaExceeded`], or [`StorageError::Counting`] if the space is not counted
-    /// yet; what was held before is held still.
-    pub(super) fn grow(&mut self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+    /// [`StorageError::QuotaExceeded`], [`StorageError::NoSpace`], or [`StorageError::Counting`] if
+    /// the space is not counted yet.
+    pub(super) fn check_fits(&self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+        self.space.staging.check_room(more, path)?;
         loop {
-            let reserved = self.space.ledger().reserve(more);
-            match reserved {
+            let fits = self.space.ledger().check(more);
+            match fits {
                 Err(Refused::Uncounted) => self.space.require_count(path)?,
-                reserved => {
-                    reserved.map_err(|refused| refused.at(path))?;
-                    self.held += more;
+                Err(Refused::Exceeded(Exceeded { missing, .. })) if self.can_free(missing) => {
                     return Ok(());
                 }
+                fits => return fits.map_err(|refused| refused.at(path)),
             }
         }
     }
 
-    /// Holds more, for a caller that has locked the space's names. Unless the space is counted where
-    /// it is limited, there is no room.
+    fn can_free(&self, missing: Count) -> bool {
+        let kept = self.space.kept();
+        kept.is_some_and(|kept| kept.can_free(&self.space, missing))
+    }
+
+    /// Holds more, which is about to be written. What is kept of uploads that were cut off gives
+    /// way. Not for a caller that has locked the space's names.
     ///
     /// # Errors
-    /// As [`Self::grow`].
-    pub(super) fn grow_locked(
+    /// As [`Self::check_fits`]; what was held before is held still.
+    pub(super) fn grow(&mut self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+        self.will_write(more, path)?;
+        let grown = self.grow_stored(more, path);
+        if grown.is_err() {
+            self.written(more.bytes);
+        }
+        grown
+    }
+
+    /// Holds room on the disk only, for what is held in the space already.
+    ///
+    /// # Errors
+    /// [`StorageError::NoSpace`].
+    pub(super) fn will_write(
         &mut self,
         more: Count,
-        _names: &Names<'_>,
         path: &VirtualPath,
     ) -> Result<(), StorageError> {
-        let reserved = self.space.ledger().reserve(more);
-        reserved.map_err(|refused| refused.at(path))?;
-        self.held += more;
+        self.space.staging.reserve(more, path)?;
+        self.unwritten += more.bytes;
         Ok(())
     }
 
-    /// Gives back so many bytes of what is held.
-    pub(super) fn shrink(&mut self, bytes: u64) {
-        let less = Count {
-            bytes: bytes.min(self.held.bytes),
-            files: 0,
+    /// As [`Self::grow`], if there is room right now: nothing gives way and nothing is counted.
+    pub(super) fn try_grow(&mut self, more: Count, path: &VirtualPath) -> bool {
+        if self.will_write(more, path).is_err() {
+            return false;
+        }
+        let reserved = self.space.ledger().reserve(more).is_ok();
+        if reserved {
+            self.held += more;
+        } else {
+            self.written(more.bytes);
+        }
+        reserved
+    }
+
+    /// Holds more, which is on the disk already. Not for a caller that has locked the space's names.
+    ///
+    /// # Errors
+    /// [`StorageError::QuotaExceeded`], or [`StorageError::Counting`] if the space is not counted
+    /// yet; what was held before is held still.
+    pub(super) fn grow_stored(
+        &mut self,
+        more: Count,
+        path: &VirtualPath,
+    ) -> Result<(), StorageError> {
+        self.grow_counting(more, path, || self.space.require_count(path))
+            .map(|()| self.held += more)
+    }
+
+    /// As [`Self::grow_stored`], for a caller that has locked the space's names. It has to unlock
+    /// them to wait for a count.
+    ///
+    /// # Errors
+    /// As [`Self::grow_stored`].
+    pub(super) fn grow_locked(
+        &mut self,
+        more: Count,
+        names: &Names<'_>,
+        path: &VirtualPath,
+    ) -> Result<(), StorageError> {
+        let begin = || {
+            let end = self.space.begin_count_locked(names).at("count", path)?;
+            let path = path.clone();
+            Err(StorageError::Counting { path, end })
         };
+        self.grow_counting(more, path, begin)
+            .map(|()| self.held += more)
+    }
+
+    /// Gives back so many bytes that are held on the disk: they are written now, and count there by
+    /// themselves.
+    pub(super) fn written(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.unwritten);
+        self.space.staging.release(bytes);
+        self.unwritten -= bytes;
+    }
+
+    /// Gives back what is held beyond so many bytes, which are on the disk.
+    pub(super) fn shrink_to(&mut self, bytes: u64) {
+        let less = Count::bytes(self.held.bytes.saturating_sub(bytes));
         self.space.ledger().release(less);
         self.held -= less;
+        self.written(u64::MAX);
+    }
+
+    /// Whether it is in that space.
+    pub(super) fn is_in(&self, space: &Arc<Space>) -> bool {
+        Arc::ptr_eq(&self.space, space)
     }
 
     /// What is held.
@@ -222,11 +344,44 @@ impl Reservation {
         self.held
     }
 
+    fn grow_counting(
+        &self,
+        more: Count,
+        path: &VirtualPath,
+        count: impl Fn() -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        loop {
+            let reserved = self.space.ledger().reserve(more);
+            match reserved {
+                Err(Refused::Uncounted) => count()?,
+                Err(Refused::Exceeded(Exceeded { missing, .. })) if self.free(missing) => {}
+                reserved => return reserved.map_err(|refused| refused.at(path)),
+            }
+        }
+    }
+
+    /// Has kept uploads give way; `false` if all of them together are too little.
+    fn free(&self, missing: Count) -> bool {
+        let kept = self.space.kept();
+        kept.is_some_and(|kept| kept.free(&self.space, missing))
+    }
+
+    /// Turns so much of what is held into what is counted, and gives back the rest. The names have
+    /// been locked since before the change.
+    pub(super) fn settle_part(mut self, names: &Names<'_>, made: Count) {
+        let mut rest = self.held;
+        rest -= made;
+        self.space.ledger().release(rest);
+        self.held -= rest;
+        drop(self.settle(names, Count::default()));
+    }
+
     /// Turns what is held into what is counted, less what the new name has displaced, which is
     /// held in its stead until it is gone for good. The names have been locked since before the
     /// change.
     #[must_use = "what is displaced is held until this is dropped"]
     pub(super) fn settle(mut self, _names: &Names<'_>, displaced: Count) -> Self {
+        self.written(u64::MAX);
         let held = std::mem::replace(&mut self.held, displaced);
         let mut ledger = self.space.ledger();
         ledger.release(held);
@@ -241,6 +396,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        self.written(u64::MAX);
         self.space.ledger().release(self.held);
     }
 }

@@ -48,13 +48,13 @@ impl Store {
         let mut reservation = Reservation::new(&space);
         // Nothing is limited before somebody has opened the space.
         reservation
-            .grow(Count::file(progress.offset), &VirtualPath::root())
+            .grow_stored(Count::file(progress.offset), &VirtualPath::root())
             .ok()?;
         let kept = Kept::new(
             id.to_owned(),
             record,
             progress.offset,
-            progress.at,
+            Some(progress.at),
             reservation,
         )?;
         Some((progress.at, kept))

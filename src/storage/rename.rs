@@ -4,6 +4,7 @@ use std::io;
 
 use rustix::io::Errno;
 
+use super::attributes::keep_derived_version;
 use super::changes::{self, Noted};
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
@@ -138,10 +139,6 @@ fn rename_across(
         from_names.release_tree(&[&dir], &from.full)?;
         count += tree;
     }
-    if to.space.ledger().needs_count() {
-        // It has got its limits just now.
-        return Err(io::Error::from(Errno::STALE)).at("count", &to.full);
-    }
     let source = Source {
         dir: &dir,
         name,
@@ -172,6 +169,7 @@ fn find<'a>(from: &'a Place, to: &Place) -> Result<(OpenDir, &'a str, Meta), Sto
         What::File | What::Link => {
             from.full.as_file()?;
             to.full.as_file()?;
+            keep_derived_version(&dir, name);
         }
         What::Special => return Err(StorageError::denied(&from.full)),
     }
@@ -244,7 +242,7 @@ fn land_on_itself(
             source.dir.remove_file(source.name)
         });
         removed.at("rename", &to.full)?;
-        displaced = Count::file(meta.size);
+        displaced = tree::count_of(meta);
         let moved = source.place.map(|place| (place, source.dir));
         let above = || changes::true_path(to, &dir);
         noted = changes::landed(to, (above, name), 0, false, moved);

@@ -6,9 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-
-use super::digest;
+use super::attributes;
 use super::error::{At, StorageError};
 use super::kept::Kept;
 use super::meta::{Meta, What};
@@ -22,14 +20,12 @@ use crate::protocol::{Digest, Hasher};
 /// Bytes that are brought to the disk together at the latest.
 const MANY: u64 = 32 * 1024 * 1024;
 
-/// Fewer are not worth a sync before the commit, and not worth keeping.
-const FEW: u64 = 64 * 1024;
+/// Fewer are not worth a sync before the commit, and not worth keeping. The file does not count
+/// before: whoever opens many and sends nothing would use up a limit of entries.
+pub(super) const FEW: u64 = 64 * 1024;
 
 /// For so long bytes may wait to be made safe.
 const A_WHILE: Duration = Duration::from_secs(1);
-
-/// Bytes of unknown number after which the disk is asked whether it has room for more.
-const ROOM_CHECK: u64 = 8 * 1024 * 1024;
 
 /// Bytes read at a time.
 const PIECE: usize = 256 * 1024;
@@ -41,7 +37,6 @@ pub(super) struct Pace {
     covered: u64,
     last: Instant,
     running: bool,
-    room_checked: u64,
 }
 
 impl Pace {
@@ -51,7 +46,6 @@ impl Pace {
             covered: offset,
             last: Instant::now(),
             running: false,
-            room_checked: offset,
         }
     }
 }
@@ -109,7 +103,7 @@ impl Checkpoint {
         let path = &self.place.full;
         let staging = &self.place.space.staging;
         self.save().at("sync", path)?;
-        staging.check_room(0, path)
+        staging.check_floor(Count::default(), path)
     }
 
     fn save(&self) -> io::Result<()> {
@@ -172,15 +166,6 @@ impl Upload {
         }
     }
 
-    /// Asks now and then whether the disk still has room for an upload of unknown size.
-    pub(super) fn check_room(&mut self) -> Result<(), StorageError> {
-        if self.options.size.is_some() || self.written - self.pace.room_checked < ROOM_CHECK {
-            return Ok(());
-        }
-        self.pace.room_checked = self.written;
-        self.place.space.staging.check_room(0, &self.place.full)
-    }
-
     /// Leaves the upload to be gone on with, if it has come far enough to be worth it; `false` if it
     /// was discarded instead. What it holds on the disk stays charged to its space.
     ///
@@ -193,8 +178,7 @@ impl Upload {
         let checkpoint = self.checkpoint();
         checkpoint.save().at("sync", &self.place.full)?;
         let record = self.record.record.get().cloned();
-        let held = self.reservation.held().bytes;
-        self.reservation.shrink(held.saturating_sub(self.written));
+        self.reservation.shrink_to(self.written);
         let Self {
             by,
             mut staged,
@@ -204,8 +188,7 @@ impl Upload {
             ..
         } = self;
         let id = staged.name().to_owned();
-        let now = Timestamp::now();
-        let kept = record.and_then(|record| Kept::new(id, record, written, now, reservation));
+        let kept = record.and_then(|record| Kept::new(id, record, written, None, reservation));
         let Some(kept) = kept else {
             return Ok(false);
         };
@@ -222,13 +205,14 @@ impl Upload {
         options: UploadOptions,
         by: &Uploader,
     ) -> Result<Option<Self>, StorageError> {
-        let Some(mut kept) = by.kept.take(&by.owner, place, options.size) else {
+        let Some(kept) = by.kept.take(&by.owner, place, options.size) else {
             return Ok(None);
         };
         let rest = options
             .size
             .map_or(0, |size| size.saturating_sub(kept.offset));
-        let opened = reserve(&mut kept, place, rest).and_then(|()| open(&kept, place));
+        let fits = kept.reservation.check_fits(Count::bytes(rest), &place.full);
+        let opened = fits.and_then(|()| open(&kept, place));
         let file = match opened {
             Ok(Some(file)) => file,
             Ok(None) => {
@@ -236,8 +220,6 @@ impl Upload {
                 return Ok(None);
             }
             Err(error) => {
-                let more = kept.reservation.held().bytes.saturating_sub(kept.offset);
-                kept.reservation.shrink(more);
                 by.kept.put_back(kept);
                 return Err(error);
             }
@@ -291,15 +273,6 @@ impl Upload {
     }
 }
 
-fn reserve(kept: &mut Kept, place: &Place, rest: u64) -> Result<(), StorageError> {
-    place.space.staging.check_room(rest, &place.full)?;
-    let more = Count {
-        bytes: rest,
-        files: 0,
-    };
-    kept.reservation.grow(more, &place.full)
-}
-
 /// The bytes of `kept`, ready for more; `None` if they are not what was kept.
 fn open(kept: &Kept, place: &Place) -> Result<Option<File>, StorageError> {
     let opened = place.space.staging.dir.open_file_to_write(&*kept.id);
@@ -314,6 +287,6 @@ fn open(kept: &Kept, place: &Place) -> Result<Option<File>, StorageError> {
     let ready = file.set_len(kept.offset);
     let ready = ready.and_then(|()| file.seek(SeekFrom::Start(kept.offset)));
     ready.at("open", &place.full)?;
-    digest::forget(&file);
+    attributes::forget(&file);
     Ok(Some(file))
 }

@@ -120,8 +120,24 @@ pub struct InvalidRights;
 pub struct Limits {
     /// Bytes in files; no limit if absent.
     pub bytes: Option<u64>,
-    /// Regular files; no limit if absent. Directories are not counted.
+    /// Entries: files, directories and links. If absent, [`Self::entries`] says how many.
     pub files: Option<u64>,
+}
+
+/// Entries that a limit of bytes allows beside those that its bytes can fill.
+const FREE_ENTRIES: u64 = 1000;
+
+/// Bytes for which a limit of bytes allows one more entry: a block of most file systems.
+const BYTES_PER_ENTRY: u64 = 4096;
+
+impl Limits {
+    /// The most entries; no limit if absent. A limit of bytes implies one, because empty files and
+    /// directories take up the disk, too.
+    #[must_use]
+    pub fn entries(&self) -> Option<u64> {
+        let implied = |bytes: u64| (bytes / BYTES_PER_ENTRY).saturating_add(FREE_ENTRIES);
+        self.files.or_else(|| self.bytes.map(implied))
+    }
 }
 
 /// How much a home or a folder holds.
@@ -129,7 +145,7 @@ pub struct Limits {
 pub struct Usage {
     /// Bytes in files, with what is reserved for uploads and copies under way.
     pub used: u64,
-    /// Regular files, with those under way.
+    /// Files, directories and links, with those under way.
     pub files: u64,
     /// What is allowed.
     pub limits: Limits,

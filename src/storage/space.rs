@@ -1,7 +1,7 @@
 //! A space: one home or one shared folder, with its root, its ledger and the lock on its names.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,7 @@ use super::changes::Changes;
 use super::count::CountEnd;
 use super::error::{At, StorageError};
 use super::jail::{Jail, OpenDir};
+use super::kept::KeptUploads;
 use super::meta::{Birthmark, Identity};
 use super::path::VirtualPath;
 use super::quota::{Count, Ledger};
@@ -51,6 +52,8 @@ pub(super) enum Area {
 pub struct Space {
     pub(super) jail: Jail,
     pub(super) staging: Arc<Staging>,
+    /// Weak, because a kept upload holds its space.
+    kept: Weak<KeptUploads>,
     pub(super) changes: Arc<Changes>,
     /// Its identifier in one word, for those who hear of changes.
     pub(super) key: Arc<str>,
@@ -75,7 +78,7 @@ impl Space {
         area: Area,
         name: &str,
         root: OpenDir,
-        staging: Arc<Staging>,
+        kept: &Arc<KeptUploads>,
         changes: Arc<Changes>,
     ) -> std::io::Result<Self> {
         let meta = root.own_meta()?;
@@ -89,7 +92,8 @@ impl Space {
             id,
             identity: meta.identity,
             jail: Jail::new(root),
-            staging,
+            staging: Arc::clone(&kept.staging),
+            kept: Arc::downgrade(kept),
             changes,
             unsynced: Unsynced::default(),
             names: Mutex::default(),
@@ -115,6 +119,11 @@ impl Space {
 
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The uploads that are kept, of all spaces; absent once nobody serves them any more.
+    pub(super) fn kept(&self) -> Option<Arc<KeptUploads>> {
+        self.kept.upgrade()
     }
 
     /// Keeps every name in the space as it is, but for the caller.
@@ -170,7 +179,7 @@ impl Space {
     /// What is used and allowed here, and free on the disk.
     pub(super) fn usage(self: &Arc<Self>, path: &VirtualPath) -> Result<Usage, StorageError> {
         let root = self.jail.open_dir(&VirtualPath::root());
-        let (free, _) = root.and_then(|root| root.space()).at("ask for", path)?;
+        let disk = root.and_then(|root| root.disk()).at("ask for", path)?;
         let used = loop {
             if let Some(used) = self.ledger().used() {
                 break used;
@@ -179,9 +188,9 @@ impl Space {
         };
         Ok(Usage {
             used: used.bytes,
-            files: used.files,
+            files: used.entries,
             limits: self.ledger().limits,
-            free,
+            free: disk.free_bytes,
         })
     }
 }

@@ -18,7 +18,7 @@ use rustix::system::uname;
 
 use super::count::Counts;
 use super::error::{At, Room, StorageError};
-use super::jail::OpenDir;
+use super::jail::{Mount, OpenDir};
 use super::path::VirtualPath;
 use super::quota::Count;
 use super::tree::{self, Deleted};
@@ -33,6 +33,10 @@ const MIN_BUDGET: u64 = 10_000;
 /// The same where so many of them can not be deleted.
 const MAX_BUDGET: u64 = 1 << 40;
 
+/// Inodes that the disk keeps free for the server's own records, or a hundredth of all if that is
+/// less. It is more than all threads together can make between their checks and their use.
+const INODE_FLOOR: u64 = 10_000;
+
 /// From so many files on, one sync of the file system costs less than one of each.
 const TOGETHER: usize = 4;
 
@@ -40,8 +44,12 @@ const TOGETHER: usize = 4;
 #[derive(Debug)]
 pub(super) struct Staging {
     pub(super) dir: OpenDir,
+    /// The mount that it is on, and what is moved out of it has to be on as well.
+    mount: Mount,
     /// Bytes of the disk that no upload may fill.
     floor: AtomicU64,
+    /// Bytes that are reserved on the disk and not written yet, of everything under way.
+    promised: AtomicU64,
     degraded: AtomicBool,
     told: Told,
     /// A sync of the whole file system fails if any write to it has.
@@ -121,8 +129,10 @@ impl Staging {
     pub(super) fn take(dir: OpenDir) -> io::Result<Self> {
         flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self {
+            mount: dir.mount()?,
             dir,
             floor: AtomicU64::new(DEFAULT_FLOOR),
+            promised: AtomicU64::new(0),
             degraded: AtomicBool::new(false),
             told: Told::default(),
             tells_all: syncfs_tells_errors(uname().release().to_str().unwrap_or_default()),
@@ -217,17 +227,77 @@ impl Staging {
         self.floor.store(bytes, Ordering::Relaxed);
     }
 
-    /// Makes sure that so many bytes more leave the disk what is to be kept free of it: the floor,
-    /// or a hundredth if that is less.
-    pub(super) fn check_room(&self, more: u64, path: &VirtualPath) -> Result<(), StorageError> {
-        let (free, disk) = self.dir.space().at("ask for", path)?;
-        let kept_free = self.floor.load(Ordering::Relaxed).min(disk / 100);
-        if more.saturating_add(kept_free) <= free {
+    /// Makes sure that `path` is on the mount of staging, where `dir` is the directory that holds
+    /// it: what is staged could not be moved there otherwise.
+    pub(super) fn check_mount(
+        &self,
+        dir: &OpenDir,
+        path: &VirtualPath,
+    ) -> Result<(), StorageError> {
+        if dir.mount().at("look at", path)? == self.mount {
             return Ok(());
         }
+        Err(StorageError::OtherFileSystem { path: path.clone() })
+    }
+
+    /// Reserves bytes of the disk, to be [given back](Self::release) as they are written. What is free and not promised to others must leave the floor, or a hundredth of the disk if
+    /// that is less.
+    ///
+    /// The sum is taken before the disk is asked, so that of two who race for the last bytes one
+    /// gets them. Inodes are looked at and not reserved: whoever asks makes them at once.
+    pub(super) fn reserve(&self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        let add = |promised: u64| promised.checked_add(more.bytes);
+        let Ok(others) = self.promised.fetch_update(success, failure, add) else {
+            let path = path.clone();
+            return Err(StorageError::NoSpace { path, room: None });
+        };
+        let reserved = self.check(others, more, path);
+        if reserved.is_err() {
+            self.release(more.bytes);
+        }
+        reserved
+    }
+
+    /// Gives back what was reserved and is written now, or never will be.
+    pub(super) fn release(&self, bytes: u64) {
+        self.promised.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Makes sure that so much more would fit, without reserving it.
+    pub(super) fn check_room(&self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+        self.check(self.promised.load(Ordering::Relaxed), more, path)
+    }
+
+    /// Makes sure that so much more leaves the disk its floor, whatever is promised.
+    pub(super) fn check_floor(&self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+        self.check(0, more, path)
+    }
+
+    fn check(&self, promised: u64, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+        let disk = self.dir.disk().at("ask for", path)?;
+        let floor = self.floor.load(Ordering::Relaxed).min(disk.bytes / 100);
+        let kept_free = floor.saturating_add(promised);
+        let inode_floor = INODE_FLOOR.min(disk.inodes / 100);
+        let room = if more.bytes.saturating_add(kept_free) > disk.free_bytes {
+            Room::Bytes {
+                free: disk.free_bytes,
+                kept_free,
+            }
+        } else if disk.inodes > 0
+            && more.entries > 0
+            && disk.free_inodes < inode_floor.saturating_add(more.entries)
+        {
+            Room::Inodes {
+                free: disk.free_inodes,
+                kept_free: inode_floor,
+            }
+        } else {
+            return Ok(());
+        };
         Err(StorageError::NoSpace {
             path: path.clone(),
-            room: Some(Room { free, kept_free }),
+            room: Some(room),
         })
     }
 
@@ -253,6 +323,11 @@ impl Staging {
     /// of it: the kernel tells each open handle once.
     pub(super) fn witness(&self) -> io::Result<OpenDir> {
         self.dir.open_dir(c".")
+    }
+
+    /// Whether one more file, beside so many, need not stay open until it is synced.
+    pub(super) fn syncs_together(&self, files: usize) -> bool {
+        files >= TOGETHER && self.tells_all
     }
 
     /// Brings files to the disk: each by itself, or with all that the file system holds, where that

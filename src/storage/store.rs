@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use jiff::Timestamp;
@@ -69,9 +69,18 @@ impl Store {
     /// uploads that can be gone on with.
     ///
     /// # Errors
+    /// As [`Store::lock`] and [`StoreLock::open`].
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
+        Self::lock(path)?.open()
+    }
+
+    /// Locks the data directory against other servers, making it if it is missing, and finds out
+    /// whether a server can work with it. Nothing that is in it is changed.
+    ///
+    /// # Errors
     /// [`StorageError::InUse`] if another server has it, [`StorageError::Unusable`] if no server can
     /// work with it.
-    pub fn open(path: &Path) -> Result<Self, StorageError> {
+    pub fn lock(path: &Path) -> Result<StoreLock, StorageError> {
         let unusable = |error| data::unusable(path, &error);
         let root = open_data(path, true).map_err(unusable)?;
         let area = |name| make_dir(&root, name).map_err(unusable);
@@ -83,16 +92,17 @@ impl Store {
         })?;
         let (homes, folders) = (area(HOMES)?, area(FOLDERS)?);
         data::try_out(&staging.dir, &[(HOMES, &homes), (FOLDERS, &folders)]).map_err(unusable)?;
-        let store = Self(Arc::new(Inner {
-            homes,
-            folders,
-            kept: Arc::new(KeptUploads::new(Arc::new(staging))),
-            changes: Arc::default(),
-            spaces: Mutex::default(),
-            making: Mutex::default(),
-        }));
-        store.recover().map_err(unusable)?;
-        Ok(store)
+        Ok(StoreLock {
+            store: Self(Arc::new(Inner {
+                homes,
+                folders,
+                kept: Arc::new(KeptUploads::new(Arc::new(staging))),
+                changes: Arc::default(),
+                spaces: Mutex::default(),
+                making: Mutex::default(),
+            })),
+            path: path.to_owned(),
+        })
     }
 
     /// Changes what can be set, from now on.
@@ -109,10 +119,11 @@ impl Store {
     }
 
     /// Drops kept uploads that are too old, or too many of one user, or of a user who is gone. Says
-    /// how many. A server does this every now and then.
+    /// how many. A server does this every now and then. The age of those that an earlier server has
+    /// kept counts once `now`, the time of day, is known for sure.
     #[must_use]
-    pub fn expire_uploads(&self) -> usize {
-        self.0.kept.expire(|owner| !self.is_there(owner))
+    pub fn expire_uploads(&self, now: Option<Timestamp>) -> usize {
+        self.0.kept.expire(now, |owner| !self.is_there(owner))
     }
 
     /// Deletes a bounded part of one thing that an earlier server has left in staging, or that could
@@ -214,8 +225,8 @@ impl Store {
 
     /// The one space whose root this is.
     pub(super) fn space_of(&self, area: Area, name: &str, root: OpenDir) -> io::Result<Arc<Space>> {
-        let staging = Arc::clone(&self.0.kept.staging);
-        let made = Space::new(area, name, root, staging, Arc::clone(&self.0.changes))?;
+        let changes = Arc::clone(&self.0.changes);
+        let made = Space::new(area, name, root, &self.0.kept, changes)?;
         let mut spaces = self.0.spaces.lock().unwrap_or_else(PoisonError::into_inner);
         spaces.open.retain(|_, space| space.strong_count() > 0);
         let space = match spaces.open.entry((area, name.to_owned())) {
@@ -236,6 +247,29 @@ impl Store {
         };
         spaces.keep_open(&space);
         Ok(space)
+    }
+}
+
+/// A data directory that is locked, and in which nothing was changed.
+#[derive(Debug)]
+#[must_use = "the lock ends with it"]
+pub struct StoreLock {
+    store: Store,
+    path: PathBuf,
+}
+
+impl StoreLock {
+    /// Opens the store. Of what is staged it keeps the uploads that can be gone on with, and notes
+    /// the rest for [`Store::delete_left`]: call this only once nothing else can refuse the start of
+    /// the server.
+    ///
+    /// # Errors
+    /// [`StorageError::Unusable`] if what is staged cannot be read.
+    pub fn open(self) -> Result<Store, StorageError> {
+        data::warn_of_mounts(&self.path);
+        let recovered = self.store.recover();
+        recovered.map_err(|error| data::unusable(&self.path, &error))?;
+        Ok(self.store)
     }
 }
 

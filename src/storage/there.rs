@@ -120,7 +120,7 @@ impl AlreadyThere {
         self.make_last()?;
         let (dir, name) = self.place.open_parent()?;
         let there = dir.meta(name).at("look at", path)?;
-        let is_same = there.is_some_and(|meta| meta.version() == self.committed.version);
+        let is_same = there.is_some_and(|meta| meta.is_same_content(self.file.meta()));
         // A recent commit is answered again once: the next of the same kind is a new file.
         if !is_same || self.is_recent && !self.by.kept.recent.forget(&self.committed) {
             return Err(StorageError::changed(path));

@@ -21,11 +21,11 @@ const MAX_HANDLES: usize = 16;
 /// How often a deletion reads one directory that others may be filling.
 const MAX_PASSES: usize = 3;
 
-/// What one entry adds to the count of its space.
+/// What one entry adds to the count of its space: each counts, and bytes are those in files.
 pub(super) fn count_of(meta: &Meta) -> Count {
     match meta.what {
         What::File => Count::file(meta.size),
-        What::Dir | What::Link | What::Special => Count::default(),
+        What::Dir | What::Link | What::Special => Count::entries(1),
     }
 }
 

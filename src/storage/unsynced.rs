@@ -15,6 +15,7 @@ use super::meta::{Birthmark, Meta, What};
 use super::path::VirtualPath;
 use super::space::Names;
 use super::staging::Staging;
+use super::tree::count_of;
 
 /// Names that are kept in mind although the disk has failed to keep them.
 const MAX_FAILED: usize = 4096;
@@ -127,24 +128,28 @@ impl Names<'_> {
         Ok(new)
     }
 
-    /// Makes the missing directories on the way to `path` and opens the last. Those that were made
-    /// are for the caller to sync, the outermost first.
-    pub(super) fn make_dirs(&self, path: &VirtualPath) -> io::Result<(OpenDir, Vec<Arc<NewName>>)> {
-        let mut made = Vec::new();
-        let opened = self.space.jail.make_dirs(path, |dir, name| {
+    /// Makes the missing directories on the way to `path` and opens the last. Adds to `made` those
+    /// that were made, the outermost first; after an error, too.
+    pub(super) fn make_dirs(
+        &self,
+        path: &VirtualPath,
+        made: &mut Vec<Arc<NewName>>,
+    ) -> io::Result<OpenDir> {
+        self.space.jail.make_dirs(path, |dir, name| {
             made.push(self.make_dir(dir, name)?);
             Ok(())
-        });
-        if opened.is_err() {
-            self.take_back_dirs(&made);
-        }
-        Ok((opened?, made))
+        })
     }
 
-    /// Makes the directory `name`.
+    /// Makes the directory `name`, which is for the caller to count and to sync. Nothing is there
+    /// after an error.
     pub(super) fn make_dir(&self, dir: &OpenDir, name: &str) -> io::Result<Arc<NewName>> {
         self.change(&[(dir, name)], || dir.make_dir(name))?;
-        self.note_new(dir, name)
+        let noted = self.note_new(dir, name);
+        if noted.is_err() {
+            let _ = self.change(&[(dir, name)], || dir.remove_dir(name));
+        }
+        noted
     }
 
     /// The names on the way to `dir`, its own too, that may not last.
@@ -166,18 +171,19 @@ impl Names<'_> {
         Ok(found)
     }
 
-    /// Takes back directories that were made and may not last, the last one first, as far as nobody
-    /// has put anything into them.
+    /// Takes back directories that were made and counted and may not last, the last one first, as far
+    /// as nobody has put anything into them. What they took up is free again.
     pub(super) fn take_back_dirs(&self, made: &[Arc<NewName>]) {
         for new in made.iter().rev() {
             let (parent, name) = (&new.parent, &*new.name);
             let is_own = |meta: &Meta| meta.what == What::Dir && meta.birthmark() == new.dir;
-            let is_there = matches!(parent.meta(name), Ok(Some(meta)) if is_own(&meta));
-            let taken = is_there
-                && self
-                    .change(&[(parent, name)], || parent.remove_dir(name))
-                    .is_ok();
-            if taken {
+            let there = parent.meta(name).ok().flatten().filter(is_own);
+            let Some(meta) = there else {
+                continue;
+            };
+            let taken = self.change(&[(parent, name)], || parent.remove_dir(name));
+            if taken.is_ok() {
+                self.freed(count_of(&meta));
                 self.space.unsynced.forget(new);
             }
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rustix::fs::{Timestamps, UTIME_OMIT, futimens};
 
+use super::attributes::Attributes;
 use super::digest;
 use super::error::{At, StorageError};
 use super::kept::KeptUploads;
@@ -17,7 +18,7 @@ use super::place::Place;
 use super::publish::Publishing;
 use super::quota::{Count, Reservation};
 use super::record::Recording;
-use super::resume::{Pace, RecordOf};
+use super::resume::{FEW, Pace, RecordOf};
 use super::space::SpaceId;
 use super::staging::Staged;
 use super::there::is_known_by_list;
@@ -98,16 +99,16 @@ pub struct Committed {
 }
 
 impl Upload {
-    /// Reserves the room and stages an empty file. Nothing exists after an error.
+    /// Stages an empty file, if what is declared would fit now. Its bytes are reserved as they come.
+    /// Nothing exists after an error.
     pub(super) fn begin(
         place: Place,
         options: UploadOptions,
         by: Uploader,
     ) -> Result<Self, StorageError> {
         let staging = &place.space.staging;
-        staging.check_room(options.size.unwrap_or(0), &place.full)?;
-        let mut reservation = Reservation::new(&place.space);
-        reservation.grow(Count::file(options.size.unwrap_or(0)), &place.full)?;
+        let reservation = Reservation::new(&place.space);
+        reservation.check_fits(Count::file(options.size.unwrap_or(0)), &place.full)?;
         let (staged, file) = staging.file().at("stage", &place.full)?;
         let recording = Recording::absent(staging, staged.name());
         Ok(Self {
@@ -168,23 +169,51 @@ impl Upload {
         self.check_ready()?;
         let length = chunk.len() as u64;
         let received = self.written.saturating_add(length);
-        match self.options.size {
-            Some(declared) if received > declared => return Err(self.size_mismatch(received)),
-            Some(_) => {}
-            None => {
-                let more = Count {
-                    bytes: length,
-                    files: 0,
-                };
-                self.reservation.grow(more, &self.place.full)?;
-            }
+        if self
+            .options
+            .size
+            .is_some_and(|declared| received > declared)
+        {
+            return Err(self.size_mismatch(received));
         }
+        self.reserve(received)?;
         let written = (&*self.file).write_all(chunk);
         written.at("write", &self.place.full)?;
+        self.reservation.written(length);
         self.hasher.update(chunk);
         self.hashed = received;
         self.written = received;
-        self.check_room()
+        Ok(())
+    }
+
+    /// Holds room for so many bytes in all. Of a declared size it holds as much again, as long as
+    /// that is to be had: who has sent half of a file can send the rest, and who has sent nothing
+    /// holds nothing.
+    fn reserve(&mut self, received: u64) -> Result<(), StorageError> {
+        let held = self.reservation.held().bytes;
+        if received <= held {
+            return Ok(());
+        }
+        if received >= FEW {
+            self.reserve_entry()?;
+        }
+        let path = &self.place.full;
+        let twice = received.saturating_mul(2);
+        let ahead = self.options.size.map_or(received, |size| size.min(twice));
+        let more = Count::bytes(ahead - held);
+        if ahead > received && self.reservation.try_grow(more, path) {
+            return Ok(());
+        }
+        self.reservation.grow(Count::bytes(received - held), path)
+    }
+
+    /// Counts the file itself, once something worth keeping has come of it or it is whole.
+    fn reserve_entry(&mut self) -> Result<(), StorageError> {
+        if self.reservation.held().entries > 0 {
+            return Ok(());
+        }
+        self.reservation
+            .grow_stored(Count::entries(1), &self.place.full)
     }
 
     /// Puts the file in its place, if it is what was declared and `expected`. Until this returns,
@@ -195,7 +224,7 @@ impl Upload {
     /// # Errors
     /// [`StorageError::SizeMismatch`], [`StorageError::DigestMismatch`], whatever the path has come
     /// to mean meanwhile, or what the system said. The upload is discarded.
-    pub fn commit(self, expected: Option<Digest>) -> Result<Committed, StorageError> {
+    pub fn commit(mut self, expected: Option<Digest>) -> Result<Committed, StorageError> {
         self.check_ready()?;
         if self.options.size.is_some_and(|size| size != self.written) {
             return Err(self.size_mismatch(self.written));
@@ -204,14 +233,15 @@ impl Upload {
         if let Some(expected) = expected {
             self.check_digest(digest, expected)?;
         }
-        let meta = self.seal(&digest).at("write", &self.place.full)?;
+        self.reserve_entry()?;
+        let sealed = self.seal(&digest).at("write", &self.place.full)?;
         let (place, options, by) = (self.place.clone(), self.options, self.by.clone());
-        let size = self.written;
+        let (file, size) = (Arc::clone(&self.file), self.written);
         let committed = Committed {
             path: self.publish()?,
             size,
             digest,
-            version: meta.version(),
+            version: sealed.version(|| Meta::of(&file).ok()),
         };
         by.note(&place, options.if_exists, &committed);
         Ok(committed)
@@ -235,11 +265,11 @@ impl Upload {
     }
 
     /// Completes the staged file and brings it to the disk, with its time and its digest.
-    fn seal(&self, digest: &Digest) -> io::Result<Meta> {
-        let meta = complete(&self.file, &self.place, self.options.modified, digest)?;
+    fn seal(&self, digest: &Digest) -> io::Result<Sealed> {
+        let sealed = complete(&self.file, &self.place, self.options.modified, digest)?;
         let synced = self.file.sync_all();
         self.place.space.staging.synced(synced)?;
-        Ok(meta)
+        Ok(sealed)
     }
 
     fn publish(self) -> Result<VirtualPath, StorageError> {
@@ -283,13 +313,32 @@ impl Upload {
     }
 }
 
-/// Gives a file whose bytes are written its time and its digest, and says what it is then.
+/// A staged file that is complete.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    pub(super) meta: Meta,
+    /// Absent where the file system keeps no attributes.
+    version: Option<String>,
+}
+
+impl Sealed {
+    /// The version of the file once it has its name. Where none is kept it is derived from what `now`
+    /// says of it: the publication has changed its metadata.
+    pub(super) fn version(&self, now: impl FnOnce() -> Option<Meta>) -> String {
+        self.version.clone().unwrap_or_else(|| {
+            let now = now().filter(|now| now.is_same_content(&self.meta));
+            now.as_ref().unwrap_or(&self.meta).derived_version()
+        })
+    }
+}
+
+/// Gives a file whose bytes are written its time, and a version that it keeps with its digest.
 pub(super) fn complete(
     file: &File,
     place: &Place,
     modified: Option<Timestamp>,
     digest: &Digest,
-) -> io::Result<Meta> {
+) -> io::Result<Sealed> {
     if let Some(modified) = modified {
         let mut last_access = timespec(modified);
         last_access.tv_nsec = UTIME_OMIT;
@@ -300,13 +349,52 @@ pub(super) fn complete(
         futimens(file, &times)?;
     }
     let meta = Meta::of(file)?;
-    if let Err(error) = digest::keep(file, &meta, digest) {
-        tracing::debug!(
-            name: "digest_not_kept",
-            %error,
-            path = %place.full,
-            "a digest is not kept"
-        );
+    let version = keep_new_version(file, &meta, place, &[*digest])?;
+    Ok(Sealed { meta, version })
+}
+
+/// Draws a version for the new content of `file`, which `meta` describes, and keeps it with the
+/// digests. Returns it, unless the file system keeps no attributes.
+pub(super) fn keep_new_version(
+    file: &File,
+    meta: &Meta,
+    place: &Place,
+    digests: &[Digest],
+) -> io::Result<Option<String>> {
+    let attributes = Attributes::draw(digests)?;
+    match attributes.keep(file, meta) {
+        Ok(()) => Ok(Some(attributes.version().to_owned())),
+        Err(error) => {
+            tracing::debug!(
+                name: "digest_not_kept",
+                %error,
+                path = %place.full,
+                "a digest is not kept"
+            );
+            Ok(None)
+        }
     }
-    Ok(meta)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_attributes_the_version_is_that_of_the_file_under_its_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (staged, named) = (dir.path().join("staged"), dir.path().join("named"));
+        let file = File::create(&staged).expect("made");
+        let sealed = Sealed {
+            meta: Meta::of(&file).expect("its metadata"),
+            version: None,
+        };
+        std::fs::rename(&staged, &named).expect("moved");
+        let found = Meta::of(File::open(&named).expect("there")).expect("its metadata");
+        let version = sealed.version(|| Meta::of(&file).ok());
+        assert_eq!(version, found.derived_version());
+        // Another file may have the name by then.
+        let other = Meta::of(tempfile::tempfile().expect("a file")).ok();
+        assert_eq!(sealed.version(|| other), sealed.meta.derived_version());
+    }
 }

@@ -14,6 +14,7 @@ use super::kept::KeptUpload;
 use super::listing::{Page, list};
 use super::path::VirtualPath;
 use super::place::Place;
+use super::quota::{Count, Reservation};
 use super::remove::{Removed, remove};
 use super::rename::rename;
 use super::rights::{Rights, Usage};
@@ -33,6 +34,9 @@ pub struct Mount {
     /// What the member may do there.
     pub rights: Rights,
 }
+
+/// Bytes that a directory takes up on most disks.
+const DIR_BYTES: u64 = 4096;
 
 /// An upload that has begun.
 #[derive(Debug)]
@@ -158,7 +162,8 @@ impl View {
     ///
     /// # Errors
     /// [`StorageError::Exists`], [`StorageError::NotFound`] if the parent is missing,
-    /// [`StorageError::NotADirectory`], [`StorageError::Denied`].
+    /// [`StorageError::NotADirectory`], [`StorageError::Denied`], [`StorageError::QuotaExceeded`],
+    /// [`StorageError::NoSpace`].
     pub fn make_dir(&self, path: &VirtualPath, parents: bool) -> Result<(), StorageError> {
         let place = self.place(path);
         if place.is_root() && parents {
@@ -168,14 +173,26 @@ impl View {
         if place.is_root() {
             return Err(StorageError::exists(path));
         }
+        place
+            .space
+            .staging
+            .check_room(Count::file(DIR_BYTES), path)?;
+        // A first count takes its time: not while the names are locked.
+        place.space.count_if_limited(path)?;
         let names = place.space.lock_names();
         let (dir, made, noted) = if parents {
-            let (dir, made) = names.make_dirs(&place.inner).at("make", path)?;
+            let (dir, made) = place.make_dir(&names)?;
             let noted = changes::made(&place, &dir, made.len());
             (dir, made, noted)
         } else {
             let (dir, name) = place.open_parent()?;
+            if dir.meta(name).at("look at", path)?.is_some() {
+                return Err(StorageError::exists(path));
+            }
+            let mut reservation = Reservation::new(&place.space);
+            reservation.grow_locked(Count::entries(1), &names, path)?;
             let made = names.make_dir(&dir, name).at("make", path)?;
+            drop(reservation.settle(&names, Count::default()));
             let above = || changes::true_path(&place, &dir);
             let noted = changes::landed(&place, (above, name), 0, true, None);
             (dir, vec![made], noted)
@@ -287,7 +304,7 @@ impl View {
     ///
     /// # Errors
     /// [`StorageError::QuotaExceeded`] and [`StorageError::NoSpace`] if there is no room for the
-    /// declared size, and whatever makes it sure already that it could not be committed.
+    /// declared size now, and whatever makes it sure already that it could not be committed.
     pub fn upload(
         &self,
         path: &VirtualPath,

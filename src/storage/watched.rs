@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 use super::error::StorageError;
 use super::path::VirtualPath;
+use super::quota::Count;
 use super::space::Area;
 use super::store::Store;
 
@@ -59,7 +60,7 @@ impl Store {
         uses
     }
 
-    /// Bytes and files in the home of that name, if they were counted lately. Asks no disk.
+    /// Bytes and entries in the home of that name, if they were counted lately. Asks no disk.
     #[must_use]
     pub fn counted_home(&self, name: &str) -> Option<(u64, u64)> {
         let spaces = self.open_spaces();
@@ -68,7 +69,7 @@ impl Store {
             id.area == Area::Homes && id.name == name
         })?;
         let used = home.ledger().used()?;
-        Some((used.bytes, used.files))
+        Some((used.bytes, used.entries))
     }
 
     /// Bytes of the disk that are free, and all that it has. May block on the disk.
@@ -76,7 +77,8 @@ impl Store {
     /// # Errors
     /// What the system says.
     pub fn disk_space(&self) -> io::Result<(u64, u64)> {
-        self.kept().staging.dir.space()
+        let disk = self.kept().staging.dir.disk()?;
+        Ok((disk.free_bytes, disk.bytes))
     }
 
     /// Finds out whether uploads are taken now, as an upload would: makes a small file in staging,
@@ -87,7 +89,7 @@ impl Store {
     /// has to be kept free.
     pub fn try_write(&self) -> io::Result<()> {
         let staging = &self.kept().staging;
-        let room = staging.check_room(PROBE.len() as u64, &VirtualPath::root());
+        let room = staging.check_floor(Count::file(PROBE.len() as u64), &VirtualPath::root());
         match room {
             Err(StorageError::NoSpace { .. }) => return Err(Errno::NOSPC.into()),
             Err(StorageError::Io { source, .. }) => return Err(source),
@@ -146,9 +148,7 @@ mod tests {
         ];
         for space in &spaces {
             space.require_count(&VirtualPath::root()).expect("counted");
-            space
-                .lock_names()
-                .restored(super::super::quota::Count::file(40));
+            space.lock_names().restored(Count::file(40));
         }
         let names = |most| -> Vec<_> {
             let fullest = store.fullest(most).into_iter();

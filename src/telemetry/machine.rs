@@ -39,16 +39,9 @@ impl MachineAudit {
             return Ok(Self { file: None });
         };
         let owners = data.is_dir().then_some(data);
-        let failures = Arc::new(AtomicUsize::new(0));
-        let writer = Counted {
-            writer: file_of(
-                DailyFile::open_shared(path, log.keep_audit_files, owners),
-                path,
-                SETTING,
-            )?,
-            failures: Arc::clone(&failures),
-            is_torn: false,
-        };
+        let file = DailyFile::open_shared(path, log.keep_audit_files, owners);
+        let writer = Counted::new(file_of(file, path, SETTING)?);
+        let failures = Arc::clone(&writer.failures);
         let mut lines = Lines::default();
         lines.add(format_of(log.format, false), Mutex::new(writer));
         let file = AuditFile {

@@ -1,5 +1,6 @@
 //! The log: what it shows, in which shape, and where it goes. Logging never waits: lines that can
-//! not be written in time are dropped and counted.
+//! not be written in time are dropped and counted. Lines of the audit are kept; who is to cause one
+//! waits before that, see [`AuditRoom`].
 //!
 //! Spans are kept as they are entered, so that every line says which session it is about. A filter
 //! leaves out the spans below its level with the events: give a span the level `error` to have it
@@ -9,6 +10,7 @@ mod beside;
 mod daily;
 mod line;
 mod machine;
+mod queue;
 mod read;
 mod tail;
 
@@ -20,7 +22,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::{Metadata, Subscriber};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
@@ -32,16 +33,15 @@ use crate::config::{self, Log, LogFormat};
 pub use beside::{is_json_beside, log_panics, say_beside};
 use daily::DailyFile;
 use line::{Format, Lines};
+use queue::{LineQueue, MAX_WAITING_BYTES, QueueGuard};
 
 pub use machine::MachineAudit;
+pub use queue::AuditRoom;
 pub use read::for_people;
 pub use tail::{Stretch, Tail, TailLine};
 
 /// The target of events that are logins or change something: those of the audit.
 pub const AUDIT: &str = "haul::audit";
-
-/// Lines that may wait to be written to one place.
-const WAITING_LINES: usize = 16 * 1024;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,9 @@ pub enum TelemetryError {
         /// The setting that names it.
         setting: &'static str,
     },
+    /// There is no thread to write the log on.
+    #[error("cannot start the thread of the log: {0}")]
+    Thread(io::Error),
     /// This process logs already.
     #[error("the log was started already")]
     Started,
@@ -170,18 +173,21 @@ pub fn start(log: &Log) -> Result<Telemetry, TelemetryError> {
     let (filter, level) = reload::Layer::new(EnvFilter::try_new(&log.level)?);
     let mut outputs = Vec::new();
     let mut lines = Lines::default();
-    let mut add = |format, (writer, output)| {
-        lines.add(format, writer);
+    let mut add = |format, output: Output| {
+        lines.add(format, output.queue.clone());
         outputs.push(output);
     };
+    // One place keeps the audit: its own file, else that of the log, else standard output.
+    let keeps_audit = log.file.is_none() && log.audit_file.is_none();
     let is_terminal = io::stdout().is_terminal();
     add(
         format_of(log.format, is_terminal),
-        Output::new(io::stdout()),
+        Output::new(io::stdout(), keeps_audit)?,
     );
     if let Some(path) = &log.file {
         let file = daily(path, log.keep_files, "log.file")?;
-        add(format_of(log.format, false), Output::new(file));
+        let output = Output::new(file, log.audit_file.is_none())?;
+        add(format_of(log.format, false), output);
     }
     let tail = Tail::default();
     lines.feed(tail.clone());
@@ -206,10 +212,10 @@ where
     let Some(path) = &log.audit_file else {
         return Ok(None);
     };
-    let (writer, output) = Output::new(daily(path, log.keep_audit_files, "log.audit_file")?);
-    outputs.push(output);
+    let output = Output::new(daily(path, log.keep_audit_files, "log.audit_file")?, true)?;
     let mut lines = Lines::default();
-    lines.add(format_of(log.format, false), writer);
+    lines.add(format_of(log.format, false), output.queue.clone());
+    outputs.push(output);
     // The spans say whose session it is.
     let wanted = |metadata: &Metadata<'_>| metadata.is_span() || metadata.target() == AUDIT;
     Ok(Some(lines.with_filter(filter_fn(wanted))))
@@ -253,6 +259,17 @@ impl Telemetry {
         self.tail.clone()
     }
 
+    /// Whoever is to cause a line of the audit waits for this.
+    ///
+    /// # Panics
+    /// Never: something keeps the audit.
+    #[must_use]
+    pub fn audit_room(&self) -> AuditRoom {
+        // The last of them keeps it, see `start`.
+        let output = self.outputs.last().expect("there is standard output");
+        output.queue.audit_room()
+    }
+
     /// Writes what waits, but for no longer than `patience`: whoever should take it may be the one
     /// that hangs.
     pub fn finish(self, patience: Duration) {
@@ -264,19 +281,25 @@ impl Telemetry {
         let _ = finished.recv_timeout(patience);
     }
 
-    /// Lines that were dropped since the start, because nobody took them or the disk was full.
+    /// Lines that were dropped since the start.
     #[must_use]
-    pub fn lost_lines(&self) -> usize {
-        self.outputs.iter().map(Output::lost_lines).sum()
+    pub fn lost_lines(&self) -> LostLines {
+        let mut all = LostLines::default();
+        for output in &self.outputs {
+            let lost = output.queue.lost();
+            all.lines += lost.lines;
+            all.audit += lost.audit;
+        }
+        all
     }
 }
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
         for output in &mut self.outputs {
-            output.worker = None;
+            output.guard = None;
         }
-        let lost = self.lost_lines();
+        let lost = self.lost_lines().lines;
         if lost > 0 {
             // There is no other place left to say so, and none to report a failure to.
             let said = format!("{lost} lines of the log were lost");
@@ -289,42 +312,39 @@ impl Drop for Telemetry {
     }
 }
 
+/// Lines that were dropped since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LostLines {
+    /// All of them: nobody took them in time, or the disk refused them.
+    pub lines: usize,
+    /// Those of the audit, in the place that keeps it: the disk refused them, or the log had ended.
+    pub audit: usize,
+}
+
 /// One place that lines go to, through a thread of its own.
 #[derive(Debug)]
 struct Output {
+    queue: LineQueue,
     /// Dropping it writes what waits, within a second.
-    worker: Option<WorkerGuard>,
-    not_taken: ErrorCounter,
-    not_written: Arc<AtomicUsize>,
+    guard: Option<QueueGuard>,
 }
 
 impl Output {
-    fn new(writer: impl Write + Send + 'static) -> (NonBlocking, Self) {
-        Self::with_queue(writer, WAITING_LINES)
+    fn new(writer: impl Write + Send + 'static, keeps_audit: bool) -> Result<Self, TelemetryError> {
+        Self::with_queue(writer, MAX_WAITING_BYTES, keeps_audit)
     }
 
-    fn with_queue(writer: impl Write + Send + 'static, lines: usize) -> (NonBlocking, Self) {
-        let not_written = Arc::new(AtomicUsize::new(0));
-        let writer = Counted {
-            writer,
-            failures: Arc::clone(&not_written),
-            is_torn: false,
-        };
-        let (writer, worker) = NonBlockingBuilder::default()
-            .lossy(true)
-            .buffered_lines_limit(lines)
-            .thread_name("log")
-            .finish(writer);
-        let output = Self {
-            worker: Some(worker),
-            not_taken: writer.error_counter(),
-            not_written,
-        };
-        (writer, output)
-    }
-
-    fn lost_lines(&self) -> usize {
-        self.not_taken.dropped_lines() + self.not_written.load(Ordering::Relaxed)
+    fn with_queue(
+        writer: impl Write + Send + 'static,
+        bytes: usize,
+        keeps_audit: bool,
+    ) -> Result<Self, TelemetryError> {
+        let started = LineQueue::start(writer, bytes, keeps_audit);
+        let (queue, guard) = started.map_err(TelemetryError::Thread)?;
+        Ok(Self {
+            queue,
+            guard: Some(guard),
+        })
     }
 }
 
@@ -338,6 +358,18 @@ struct Counted<W> {
 }
 
 impl<W: Write> Counted<W> {
+    fn new(writer: W) -> Self {
+        Self {
+            writer,
+            failures: Arc::default(),
+            is_torn: false,
+        }
+    }
+
+    fn failures(&self) -> usize {
+        self.failures.load(Ordering::Relaxed)
+    }
+
     /// What a full disk has torn off is no part of the next line.
     fn try_write(&mut self, mut line: &[u8]) -> io::Result<()> {
         if self.is_torn {
@@ -381,6 +413,9 @@ impl<W: Write> Write for Counted<W> {
 mod tests {
     use std::sync::mpsc;
 
+    use tracing_subscriber::fmt::MakeWriter as _;
+
+    use super::queue::OVERHEAD;
     use super::*;
 
     /// Takes each line when told to.
@@ -404,7 +439,10 @@ mod tests {
     fn a_line_that_nobody_takes_or_the_disk_refuses_is_dropped_and_counted() {
         let (go_on, told) = mpsc::channel();
         let (at_work, working) = mpsc::channel();
-        let (mut writer, output) = Output::with_queue(Slow(told, at_work), 2);
+        let line = "second\n".len() + OVERHEAD;
+        let output = Output::with_queue(Slow(told, at_work), 3 * line, false).expect("a thread");
+        let queue = output.queue.clone();
+        let mut writer = queue.make_writer();
         let mut telemetry = Telemetry {
             outputs: vec![output],
             level: Level::new(reload::Layer::new(EnvFilter::default()).1, ""),
@@ -416,14 +454,14 @@ mod tests {
         for line in ["second\n", "third\n", "dropped\n", "dropped\n"] {
             writer.write_all(line.as_bytes()).expect("never fails");
         }
-        assert_eq!(telemetry.lost_lines(), 2);
+        assert_eq!(telemetry.lost_lines().lines, 2);
         go_on.send(Ok(())).expect("waiting");
         go_on
             .send(Err(io::ErrorKind::StorageFull.into()))
             .expect("waiting");
         go_on.send(Ok(())).expect("waiting");
-        telemetry.outputs[0].worker = None;
-        assert_eq!(telemetry.lost_lines(), 3);
+        telemetry.outputs[0].guard = None;
+        assert_eq!(telemetry.lost_lines().lines, 3);
     }
 
     #[test]
@@ -446,23 +484,21 @@ mod tests {
                 Ok(())
             }
         }
-        let mut counted = Counted {
-            writer: Small(9, Vec::new()),
-            failures: Arc::default(),
-            is_torn: false,
-        };
+        let mut counted = Counted::new(Small(9, Vec::new()));
         for line in ["first\n", "second\n", "third\n"] {
             counted.write_all(line.as_bytes()).expect("never fails");
         }
         assert_eq!(counted.writer.1, b"first\nsec\nthird\n");
-        assert_eq!(counted.failures.load(Ordering::Relaxed), 1);
+        assert_eq!(counted.failures(), 1);
     }
 
     #[test]
     fn an_end_does_not_wait_for_who_never_takes_a_line() {
         let (_go_on, told) = mpsc::channel();
         let (at_work, working) = mpsc::channel();
-        let (mut writer, output) = Output::with_queue(Slow(told, at_work), 2);
+        let output = Output::with_queue(Slow(told, at_work), 999, false).expect("a thread");
+        let queue = output.queue.clone();
+        let mut writer = queue.make_writer();
         let telemetry = Telemetry {
             outputs: vec![output],
             level: Level::new(reload::Layer::new(EnvFilter::default()).1, ""),

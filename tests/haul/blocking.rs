@@ -16,6 +16,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Line {
     reader: BufReader<TcpStream>,
     writer: TcpStream,
+    /// A put that goes on beside all else. It may be refused at any time, which nobody waits for.
+    pub(crate) beside: Option<u64>,
 }
 
 /// What a server has of an upload.
@@ -48,7 +50,11 @@ impl Line {
         writer.set_read_timeout(Some(PATIENCE))?;
         writer.set_write_timeout(Some(PATIENCE))?;
         let reader = BufReader::with_capacity(256 * 1024, writer.try_clone()?);
-        let mut line = Self { reader, writer };
+        let mut line = Self {
+            reader,
+            writer,
+            beside: None,
+        };
         let reply = line.call(login)?;
         assert!(reply["ok"].is_object(), "the login was answered {reply}");
         Ok(line)
@@ -69,11 +75,15 @@ impl Line {
         alive(self.writer.write_all(&data(stream, chunk)))
     }
 
-    /// The next frame that is no event.
+    /// The next frame that is no event, and no refusal of the put beside.
     pub(crate) fn receive(&mut self) -> io::Result<Frame> {
         loop {
             match self.receive_any()? {
                 Frame::Control(json) if json.get("event").is_some() => {}
+                Frame::Control(json)
+                    if self.beside.is_some()
+                        && json["id"].as_u64() == self.beside
+                        && json["error"]["code"] == "quota_exceeded" => {}
                 frame => return Ok(frame),
             }
         }

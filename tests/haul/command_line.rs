@@ -1,5 +1,7 @@
 //! The program as people and scripts use it, against a server.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -128,6 +130,67 @@ async fn connect_remembers_the_login_where_nobody_else_can_read_it() {
     assert_eq!(whoami["user"], "alice");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_connect_at_once_are_all_remembered() {
+    let server = TestServer::start().await;
+    let users = ["u0", "u1", "u2", "u3", "u4", "u5"];
+    for user in users {
+        server.add_user(user, Limits::default()).await;
+    }
+    let person = Person::of(&server);
+    let connecting = users.map(|user| {
+        let url = format!("haul+plain://{user}@{}", server.address);
+        let person = &person;
+        async move { person.type_with(&[&url], "connect", "").await }
+    });
+    for (output, _) in futures::future::join_all(connecting).await {
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    let file = person.place.path().join("config/haul/servers.toml");
+    let text = fs::read_to_string(file).expect("there");
+    for user in users {
+        assert!(text.contains(&format!("{user}@")), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_the_client_is_named_and_not_replaced() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    let file = person.place.path().join("config/haul/servers.toml");
+    fs::write(&file, "server = 1\nlogins = \"hunter2\"\n").expect("written");
+    let (output, _) = person
+        .type_with(&[&*person.url.clone()], "connect", "")
+        .await;
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let (_, listed) = person.types(&["ls"], 1).await;
+    for stderr in [stderr, listed] {
+        assert!(
+            stderr.contains("servers.toml is damaged in line") && !stderr.contains("hunter2"),
+            "{stderr}"
+        );
+    }
+    let text = fs::read_to_string(&file).expect("there");
+    assert!(text.contains("hunter2"), "{text}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_put_because_of_its_name_is_a_failure() {
+    use std::os::unix::ffi::OsStrExt;
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("d/a", "A");
+    let name = std::ffi::OsStr::from_bytes(b"bad\xff");
+    let directory = person.path("d").join(name);
+    fs::create_dir(&directory).expect("made");
+    fs::write(directory.join("within"), "").expect("written");
+    let (_, stderr) = person.types(&["put", "d"], 1).await;
+    assert!(stderr.contains("its name is not UTF-8"), "{stderr}");
+    assert!(stderr.contains("1 failed"), "{stderr}");
+    assert_eq!(person.types(&["ls", "d"], 0).await.0, "a\n");
+}
+
 #[tokio::test]
 async fn connect_with_ask_remembers_no_password() {
     let server = TestServer::start().await;
@@ -232,6 +295,98 @@ async fn the_last_argument_means_what_it_means_to_cp() {
 }
 
 #[tokio::test]
+async fn a_put_whose_last_path_is_a_local_one_is_refused_before_anything_is_sent() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    for name in ["a.jpg", "b.jpg", "c.jpg", "d/e.jpg"] {
+        person.write(name, name);
+    }
+    std::os::unix::fs::symlink("nowhere", person.path("link")).expect("linked");
+    for args in [
+        &["put", "a.jpg", "b.jpg"][..],
+        &["put", "a.jpg", "b.jpg", "c.jpg"],
+        &["put", "a.jpg", "d"],
+        &["put", "a.jpg", "d/"],
+        &["put", "a.jpg", "link"],
+    ] {
+        let last = args.last().expect("several");
+        let (_, stderr) = person.types(args, 2).await;
+        assert!(
+            stderr.contains("-t DIR") && stderr.contains(&format!("`:{last}`")),
+            "{stderr}"
+        );
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+    let script = "put a.jpg b.jpg\n";
+    let (output, _) = person.type_with(&[], "shell", script).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(person.types(&["ls"], 0).await.0, "");
+    person.types(&["put", "a.jpg", ":b.jpg"], 0).await;
+    assert_eq!(person.types(&["get", "b.jpg", "-"], 0).await.0, "a.jpg");
+    // The name of what comes from a pipe can be meant in one way only.
+    let (output, _) = person.type_with(&["-", "c.jpg"], "put", "piped").await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    person.types(&["put", ":a.jpg"], 2).await;
+    person.types(&["put", ":a.jpg", "b.jpg", ":d/"], 2).await;
+    assert_eq!(person.types(&["ls"], 0).await.0, "b.jpg\nc.jpg\n");
+}
+
+#[tokio::test]
+async fn to_names_the_directory_for_any_number_of_paths() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    for name in ["a", "b", "d/c"] {
+        person.write(name, name);
+    }
+    person.types(&["put", "-t", "one", "a"], 0).await;
+    person
+        .types(&["put", "a", "b", "d", "--to", ":two"], 0)
+        .await;
+    person.types(&["put", "-t", ".", "a", "b"], 0).await;
+    assert_eq!(person.types(&["ls"], 0).await.0, "a\nb\none/\ntwo/\n");
+    assert_eq!(person.types(&["ls", "one"], 0).await.0, "a\n");
+    assert_eq!(person.types(&["ls", "two"], 0).await.0, "a\nb\nd/\n");
+    person.types(&["put", "-t", "a", "b"], 1).await;
+    person.types(&["get", "-t", "back", "two/a"], 0).await;
+    person.types(&["get", "two/d", ":b", "-t", "back"], 0).await;
+    assert_eq!(person.read("back/a"), "a");
+    assert_eq!(person.read("back/b"), "b");
+    assert_eq!(person.read("back/d/c"), "d/c");
+    for args in [&["put", "-t", "-", "a"][..], &["get", "-t", "", "a"]] {
+        person.types(args, 2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_get_that_could_mean_one_more_file_replaces_no_local_one() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("a", "A");
+    person.write("b", "B");
+    person.types(&["put", "-t", ".", "a", "b"], 0).await;
+    person.write("b", "local");
+    let (_, stderr) = person.types(&["get", "a", "b"], 2).await;
+    assert!(
+        stderr.contains("-t DIR") && stderr.contains("`./b`"),
+        "{stderr}"
+    );
+    assert_eq!(person.read("b"), "local");
+    person.types(&["get", "a", "./b"], 0).await;
+    assert_eq!(person.read("b"), "A");
+    person.types(&["get", ":a", ":b"], 0).await;
+    assert_eq!(person.read("b"), "B");
+    person
+        .types(&["get", "a", "b", "--if-exists", "replace"], 0)
+        .await;
+    assert_eq!(person.read("b"), "A");
+    // What is on the server no more can not be meant.
+    person.types(&["rm", "b"], 0).await;
+    person.write("b", "local");
+    person.types(&["get", "a", "b"], 0).await;
+    assert_eq!(person.read("b"), "A");
+}
+
+#[tokio::test]
 async fn what_exists_is_replaced_kept_or_joined_as_asked() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
@@ -304,6 +459,14 @@ async fn ends(mut process: Child) -> ExitStatus {
     status.expect("no panic").expect("it ends")
 }
 
+/// The names in a directory.
+fn names(directory: &Path) -> BTreeSet<OsString> {
+    let entries = fs::read_dir(directory).expect("readable");
+    entries
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect()
+}
+
 /// Unfinished files at and below a directory.
 fn parts(directory: &Path) -> usize {
     walkdir::WalkDir::new(directory)
@@ -332,7 +495,8 @@ async fn a_transfer_ends_in_peace_when_nobody_reads_its_results_any_more() {
         let mut command = person.command(args);
         let mut process = command.stdout(writer).spawn().expect("started");
         let mut stderr = process.stderr.take().expect("piped");
-        assert_eq!(ends(process).await.code(), Some(0), "{args:?}");
+        // It has stopped in the middle, which is no success.
+        assert_eq!(ends(process).await.code(), Some(1), "{args:?}");
         let mut said = String::new();
         stderr.read_to_string(&mut said).expect("text");
         assert_eq!(said, "", "{args:?}");
@@ -398,6 +562,50 @@ async fn an_interrupted_get_of_a_directory_leaves_no_half_file_and_exits_with_13
         let left = fs::read_dir(person.path("large")).expect("there").count();
         assert_eq!(left, 0, "{args:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_get_leaves_is_removed_by_the_next_get_and_a_live_get_keeps_its_own() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    let home = server.home("alice");
+    fs::create_dir(home.join("large")).expect("made");
+    for name in ["large/a", "large/b", "alone"] {
+        let file = fs::File::create(home.join(name)).expect("made");
+        file.set_len(64 << 20).expect("a large file");
+    }
+    fs::write(home.join("small"), "content").expect("written");
+    let address = stalling_after(&server, 8 << 20).await;
+    let url = format!("haul+plain://alice@{address}");
+    let begin = |args: &[&str]| {
+        let mut command = person.command(args);
+        command
+            .env("HAUL_SERVER", &url)
+            .env("HAUL_PASSWORD", PASSWORD);
+        command.spawn().expect("started")
+    };
+    let mut killed = begin(&["get", "large", "alone", "."]);
+    while parts(person.place.path()) < 3 {
+        tokio::task::yield_now().await;
+    }
+    killed.kill().expect("it runs");
+    assert_eq!(ends(killed).await.code(), None);
+    assert_eq!(parts(person.place.path()), 3);
+    let stale = names(&person.path("large"));
+    let live = begin(&["get", "large/a", "large/live"]);
+    while names(&person.path("large")).is_subset(&stale) {
+        tokio::task::yield_now().await;
+    }
+    person
+        .types(&["get", "large/b", "small", "-t", "large"], 0)
+        .await;
+    assert_eq!(parts(&person.path("large")), 1);
+    person.types(&["get", "large", "alone", "."], 0).await;
+    assert_eq!(parts(person.place.path()), 1);
+    kill_process(Pid::from_child(&live), Signal::INT).expect("it runs");
+    assert_eq!(ends(live).await.code(), Some(130));
+    assert_eq!(parts(person.place.path()), 0);
+    assert_eq!(person.read("large/small"), "content");
 }
 
 #[tokio::test(flavor = "multi_thread")]

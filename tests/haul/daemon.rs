@@ -105,6 +105,12 @@ impl Daemon {
         Self::spawn(place, &data, Some(&password), &limit, &[])
     }
 
+    /// On a data directory of the test's own, with no file larger than so many blocks of 512 bytes.
+    pub(crate) fn start_with_file_size(data: &Path, blocks: u32) -> Self {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        Self::spawn(place, data, None, &format!("ulimit -f {blocks}"), &[])
+    }
+
     /// On a data directory of the test's own, with a password that the program makes up.
     pub(crate) fn start_on(data: &Path) -> Self {
         Self::start_on_with(data, &[])

@@ -202,7 +202,7 @@ async fn a_move_is_whole_and_replaces_only_where_asked() {
         .ok(json!({"cmd": "mv", "from": "d", "to": "moved"}))
         .await;
     assert_eq!(names(&mut client, "/").await, ["b", "moved"]);
-    assert_eq!(client.ok(json!({"cmd": "df"})).await["files"], 1);
+    assert_eq!(client.ok(json!({"cmd": "df"})).await["files"], 3);
 }
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn a_directory_is_copied_whole() {
             .0,
         b"deep"
     );
-    assert_eq!(client.ok(json!({"cmd": "df"})).await["files"], 2);
+    assert_eq!(client.ok(json!({"cmd": "df"})).await["files"], 6);
 }
 
 #[tokio::test]
@@ -290,7 +290,12 @@ async fn hash_computes_every_digest_also_of_files_that_came_another_way() {
             );
         }
     }
+    let mut hash_of_version = json!({"cmd": "hash", "path": "a"});
+    let stat = client.ok(json!({"cmd": "stat", "path": "a"})).await;
+    hash_of_version["version"] = stat["version"].clone();
+    client.ok(hash_of_version.clone()).await;
     std::fs::write(server.home("alice").join("a"), b"abcd").expect("changed in place");
+    client.fails(hash_of_version, "changed").await;
     let hash = client
         .ok(json!({"cmd": "hash", "path": "a", "digest": "md5"}))
         .await;

@@ -44,11 +44,15 @@ struct Full {
 
 impl Full {
     fn new() -> Self {
+        Self::started(Daemon::start_on)
+    }
+
+    fn started(start: impl FnOnce(&Path) -> Daemon) -> Self {
         let place = tempfile::tempdir().expect("a directory");
         let data = place.path().join("data");
         operate(&data, "user add alice", "hunter2\n");
         let token = operate(&data, "token add alice", "");
-        let daemon = Some(Daemon::start_on(&data));
+        let daemon = Some(start(&data));
         Self {
             place,
             token,
@@ -174,6 +178,114 @@ fn fills_the_disk() {
         (&df["used"], &df["files"]),
         (&json!(old.len() + 1000), &json!(2))
     );
+}
+
+#[test]
+fn a_file_beyond_the_limit_of_file_sizes_is_refused_and_the_server_lives() {
+    let full = Full::started(|data| Daemon::start_with_file_size(data, 8 * 1024));
+    let mut line = full.log_in();
+    let content = Chance::new(1).bytes(5 << 20);
+    for put in [
+        json!({"path": "a"}),
+        json!({"path": "a", "size": content.len()}),
+    ] {
+        let refusal = line.put(put, &content).expect("it lives");
+        let error = &refusal["error"];
+        assert_eq!(error["code"], "too_large", "{refusal}");
+        let message = error["message"].as_str().expect("text");
+        assert!(message.contains("LimitFSIZE"), "{message}");
+        full.assert_nothing_staged();
+    }
+    let small = &content[..4 << 20];
+    let stored = line.put(json!({"path": "a", "size": small.len()}), small);
+    assert!(stored.expect("it lives")["ok"].is_object());
+    assert!(line.get("a").expect("it lives").0 == small);
+}
+
+#[test]
+fn a_mount_inside_a_home_is_warned_of_and_takes_no_files() {
+    on_a_small_disk("full::mounts_inside", "size=48m");
+}
+
+#[test]
+#[ignore = "wants a small disk: run by the test above"]
+fn mounts_inside() {
+    let full = Full::started(|data| {
+        let inside = data.join("homes/alice/disk");
+        fs::create_dir_all(&inside).expect("made");
+        let mount = ["-t", "tmpfs", "haul"];
+        let mounted = Command::new("mount").args(mount).arg(&inside).status();
+        assert!(mounted.expect("it runs").success());
+        Daemon::start_on(data)
+    });
+    let daemon = full.daemon.as_ref().expect("it runs");
+    let warned = daemon.started.iter();
+    let mut warned = warned.filter(|line| line["event"] == "mounted_inside");
+    let path = warned.next().expect("a warning")["path"].to_string();
+    assert!(path.contains("/homes/alice/disk"), "{path}");
+    assert!(warned.next().is_none());
+    let mut line = full.log_in();
+    for put in [
+        json!({"path": "disk/a", "size": 1}),
+        json!({"path": "disk/a"}),
+    ] {
+        let refused = line.put(put, b"x").expect("it lives");
+        assert_eq!(refused["error"]["code"], "unsupported", "{refused}");
+    }
+    full.assert_nothing_staged();
+}
+
+#[test]
+fn puts_that_together_want_more_than_the_disk_has_leave_its_floor() {
+    on_a_small_disk("full::puts_at_once", "size=48m");
+}
+
+#[test]
+#[ignore = "wants a small disk: run by the test above"]
+fn puts_at_once() {
+    const PUTS: u32 = 12;
+    const SIZE: u64 = 8 << 20;
+    let full = Full::new();
+    let disk = || rustix::fs::statvfs(full.place.path()).expect("a disk");
+    let floor = disk().f_blocks / 100;
+    let content = Chance::new(1).bytes(SIZE);
+    let mut lines: Vec<_> = (0..PUTS).map(|_| full.log_in()).collect();
+    let begin = |line: &mut Line, path: String| {
+        line.send(&json!({"id": 5, "cmd": "put", "path": path, "size": SIZE}))
+            .expect("it reads");
+    };
+    for (number, line) in lines.iter_mut().enumerate() {
+        begin(line, format!("f{number}"));
+    }
+    for piece in content.chunks(500_000) {
+        for line in &mut lines {
+            line.send_data(5, piece).expect("it reads");
+        }
+        assert!(disk().f_bavail >= floor);
+    }
+    let mut stored = 0;
+    for line in &mut lines {
+        line.send(&json!({"id": 5, "cmd": "end"}))
+            .expect("it reads");
+        let reply = line.final_reply().expect("it answers");
+        assert!(disk().f_bavail >= floor);
+        if reply["ok"].is_object() {
+            stored += 1;
+        } else {
+            assert_eq!(reply["error"]["code"], "no_space", "{reply}");
+        }
+    }
+    assert!((1..PUTS).contains(&stored), "{stored}");
+    let mut line = full.log_in();
+    let said = line.ok(&json!({"cmd": "say", "to": "alice", "text": "there is room for this"}));
+    assert!(said["seq"].is_number(), "{said}");
+    let copies = (0..8).map(|number| json!({"cmd": "cp", "from": "old", "to": number.to_string()}));
+    let old = line.put(json!({"path": "old"}), &content[..1 << 20]);
+    if old.expect("it lives")["ok"].is_object() {
+        copies.for_each(|copy| drop(line.call(&copy).expect("it lives")));
+    }
+    assert!(disk().f_bavail >= floor);
+    full.assert_nothing_staged();
 }
 
 #[test]

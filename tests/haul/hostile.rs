@@ -57,7 +57,7 @@ async fn hostile_peers_leave_others_served_and_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes; the README says how to run it"]
+#[ignore = "takes minutes; docs/TESTING.md says how to run it"]
 async fn two_hundred_thousand_malformed_frames_leave_others_served_and_nothing_behind() {
     let daemon = Daemon::start();
     let token = daemon.token();

@@ -81,7 +81,7 @@ async fn forty_sessions_with_ten_transfers_each_neither_stall_nor_grow_without_b
 }
 
 #[tokio::test]
-#[ignore = "takes a minute; the README says how to run it"]
+#[ignore = "takes a minute; docs/TESTING.md says how to run it"]
 async fn a_thousand_sessions_with_ten_transfers_each_neither_stall_nor_grow_without_bound() {
     let daemon = Daemon::start();
     many_transfers(&daemon, 1000, 400_000).await;
@@ -161,7 +161,7 @@ async fn a_large_file_takes_no_more_memory_than_a_small_one() {
 }
 
 #[tokio::test]
-#[ignore = "moves 10 GiB; the README says how to run it"]
+#[ignore = "moves 10 GiB; docs/TESTING.md says how to run it"]
 async fn a_file_of_10_gib_takes_no_more_memory_than_one_of_10_mib() {
     let daemon = Daemon::start();
     let small = memory_to_get(&daemon, 10 * MIB).await;
@@ -175,7 +175,7 @@ async fn a_file_of_10_gib_takes_no_more_memory_than_one_of_10_mib() {
 }
 
 #[tokio::test]
-#[ignore = "makes a million files; the README says how to run it"]
+#[ignore = "makes a million files; docs/TESTING.md says how to run it"]
 async fn a_directory_of_a_million_entries_is_listed_whole_in_little_memory() {
     const ENTRIES: usize = 1_000_000;
     let daemon = Daemon::start();

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use haul::ops;
 use haul::storage::Limits;
+use haul::telemetry::LostLines;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,6 +18,9 @@ use crate::needs;
 
 const DOCUMENT: &str = include_str!("../../docs/OPERATIONS.md");
 const RULES: &str = include_str!("../../docs/haul.rules.yml");
+
+/// What the log of these tests has lost.
+pub(crate) const LOST: LostLines = LostLines { lines: 7, audit: 2 };
 
 /// A server whose operators' address is open.
 struct Watched {
@@ -37,7 +41,7 @@ impl Watched {
         let ops = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
         let made = std::future::ready(server.server.clone());
-        tokio::spawn(ops::run(listener, made, || 7, stop.clone()));
+        tokio::spawn(ops::run(listener, made, || LOST, stop.clone()));
         Self {
             server,
             ops,
@@ -161,6 +165,8 @@ async fn what_clients_do_is_counted() {
         ),
         ("haul_connections_total", "2"),
         ("haul_log_lines_lost_total", "7"),
+        ("haul_audit_lines_lost_total", "2"),
+        ("haul_log_lines_left_out_total", "0"),
         ("haul_draining", "0"),
         ("haul_degraded", "0"),
         ("haul_disk_answers", "1"),

@@ -36,7 +36,7 @@ const LATENCY: Duration = Duration::from_millis(120);
 const WINDOW: usize = 6;
 
 #[test]
-#[ignore = "its clock runs ahead on a busy machine; the README says how to run it"]
+#[ignore = "its clock runs ahead on a busy machine; docs/TESTING.md says how to run it"]
 fn a_file_goes_up_and_comes_down_the_same_over_a_network_that_delays_and_cuts() {
     for seed in 0..4 {
         let content: Bytes = (0..4_000_000_u32)

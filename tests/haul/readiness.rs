@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::daemon::Daemon;
 use crate::harness::{TestServer, soon};
-use crate::metrics::answer;
+use crate::metrics::{LOST, answer};
 use crate::needs;
 use crate::strace::Strace;
 
@@ -47,7 +47,7 @@ async fn before_there_is_a_server_it_is_alive_and_not_ready() {
     let (made, server) = oneshot::channel();
     let stop = CancellationToken::new();
     let server = async { server.await.expect("made") };
-    let running = tokio::spawn(ops::run(listener, server, || 0, stop.clone()));
+    let running = tokio::spawn(ops::run(listener, server, || LOST, stop.clone()));
     assert_eq!(ask(ops, "/healthz").await, is("200", "ok\n"));
     assert_eq!(ask(ops, "/readyz").await, is("503", "starting\n"));
     let mut kept = TcpStream::connect(ops).await.expect("it listens");

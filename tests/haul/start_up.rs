@@ -1,19 +1,22 @@
 //! A daemon that can not start: one line that says what and what to do, and the exit code that says
 //! whether a restart could mend it. One that can opens what it was told to, and no more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::SystemTime;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use crate::daemon::{Daemon, haul};
+use crate::blocking::Line;
+use crate::daemon::{Daemon, haul, operate};
+use crate::harness::PASSWORD;
 use crate::needs;
 
 /// The configuration is wrong: no restart mends it.
@@ -216,15 +219,7 @@ async fn a_database_that_a_later_version_wrote_is_left_alone_by_this_one() {
         let place = tempfile::tempdir().expect("a directory");
         let data = place.path().join("data");
         Daemon::start_on(&data).terminate();
-        let options = SqliteConnectOptions::new().filename(data.join(name));
-        let mut database = options.connect().await.expect("there");
-        let later = "INSERT INTO _sqlx_migrations \
-                     VALUES (9999, 'later', CURRENT_TIMESTAMP, TRUE, x'00', 0)";
-        sqlx::query(later)
-            .execute(&mut database)
-            .await
-            .expect("written");
-        sqlx::Connection::close(database).await.expect("closed");
+        set_later_version(&data.join(name)).await;
         let before = fs::read(data.join(name)).expect("there");
         let message = line(&start(place.path(), &[], &[]), NOT_NOW);
         assert!(message.contains(name), "{message}");
@@ -234,6 +229,139 @@ async fn a_database_that_a_later_version_wrote_is_left_alone_by_this_one() {
         );
         assert_eq!(fs::read(data.join(name)).expect("there"), before);
     }
+}
+
+/// All files below a directory, with the digest of their content and the time of their last change;
+/// but for the index of a database's log, in which `SQLite` has its locks.
+fn all_files(directory: &Path) -> BTreeMap<PathBuf, (String, SystemTime)> {
+    let entries = walkdir::WalkDir::new(directory).into_iter();
+    let files = entries.map(|entry| entry.expect("readable"));
+    files
+        .filter(|entry| entry.file_type().is_file())
+        .filter(|entry| !entry.path().to_string_lossy().ends_with("-shm"))
+        .map(|entry| {
+            let meta = entry.metadata().expect("there");
+            let content = fs::read(entry.path()).expect("readable");
+            let digest = blake3::hash(&content).to_hex().to_string();
+            let state = (digest, meta.modified().expect("known"));
+            (entry.path().to_owned(), state)
+        })
+        .collect()
+}
+
+/// Has a daemon on `data` keep an upload that was cut off, beside a file that a start would delete.
+fn with_a_kept_upload(data: &Path) {
+    operate(data, "user add alice", &format!("{PASSWORD}\n"));
+    let token = operate(data, "token add alice", "");
+    let daemon = Daemon::start_on(data);
+    let mut line = Line::log_in(&daemon.address, &token).expect("a session");
+    line.send(&json!({"id": 900, "cmd": "put", "path": "half", "size": 300_000}))
+        .expect("alive");
+    line.send_data(900, &vec![7; 200_000]).expect("alive");
+    line.ok(&json!({"cmd": "ping"}));
+    drop(line);
+    assert_eq!(daemon.terminate().code, Some(0));
+    let staged = fs::read_dir(data.join("staging")).expect("there").count();
+    assert_eq!(staged, 2, "the upload and its record");
+    fs::write(data.join("staging/of-a-later-version"), "kept").expect("written");
+}
+
+async fn set_later_version(database: &Path) {
+    let options = SqliteConnectOptions::new().filename(database);
+    let mut database = options.connect().await.expect("there");
+    let later = "INSERT INTO _sqlx_migrations \
+                 VALUES (9999, 'later', CURRENT_TIMESTAMP, TRUE, x'00', 0)";
+    let written = sqlx::query(later).execute(&mut database).await;
+    written.expect("written");
+    sqlx::Connection::close(database).await.expect("closed");
+}
+
+#[tokio::test]
+async fn a_start_that_is_refused_has_changed_nothing() {
+    let place = tempfile::tempdir().expect("a directory");
+    let data = place.path().join("data");
+    with_a_kept_upload(&data);
+    fs::write(place.path().join("no.pem"), "nothing of the kind").expect("written");
+    let before = all_files(&data);
+    let tls = [
+        ("HAUL_TLS_CERTIFICATE", "no.pem"),
+        ("HAUL_TLS_KEY", "no.pem"),
+    ];
+    let message = line(&start(place.path(), &[], &tls), NOT_NOW);
+    assert!(message.contains("no.pem"), "{message}");
+    assert_eq!(all_files(&data), before);
+
+    let unfinished = data.join("haul.db.unfinished");
+    fs::write(&unfinished, "").expect("written");
+    let before = all_files(&data);
+    let message = line(&start(place.path(), &[], &[]), NOT_NOW);
+    assert!(message.contains("a backup that was cut off"), "{message}");
+    refuse_to_add_a_user(&data, "a backup that was cut off");
+    assert_eq!(all_files(&data), before);
+    fs::remove_file(&unfinished).expect("removed");
+
+    for name in ["messages.db", "haul.db"] {
+        set_later_version(&data.join(name)).await;
+        let before = all_files(&data);
+        let message = line(&start(place.path(), &[], &[]), NOT_NOW);
+        assert!(message.contains("a later version of haul"), "{message}");
+        assert_eq!(all_files(&data), before, "{name}");
+    }
+    let before = all_files(&data);
+    refuse_to_add_a_user(&data, "a later version of haul");
+    assert_eq!(all_files(&data), before);
+}
+
+/// Expects that the commands of the machine do not change these accounts, either.
+fn refuse_to_add_a_user(data: &Path, expected: &str) {
+    let password = data.with_file_name("password");
+    fs::write(&password, PASSWORD).expect("written");
+    let mut command = haul();
+    command.args(["user", "add", "bob", "--data"]).arg(data);
+    command.stdin(fs::File::open(&password).expect("there"));
+    let output = command.output().expect("it runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(expected), "{said}");
+}
+
+#[test]
+fn a_start_beside_another_server_has_changed_nothing() {
+    let place = tempfile::tempdir().expect("a directory");
+    let data = place.path().join("data");
+    with_a_kept_upload(&data);
+    let staging = data.join("staging");
+    let _lock = {
+        let staging = fs::File::open(&staging).expect("there");
+        staging.lock().expect("locked");
+        staging
+    };
+    let before = all_files(&data);
+    let message = line(&start(place.path(), &[], &[]), NOT_NOW);
+    assert!(message.contains("another server is using"), "{message}");
+    assert_eq!(all_files(&data), before);
+}
+
+#[test]
+fn a_start_that_is_refused_removes_no_log_file() {
+    let place = tempfile::tempdir().expect("a directory");
+    let logs = place.path().join("logs");
+    fs::create_dir(&logs).expect("made");
+    for day in 1..9 {
+        fs::write(logs.join(format!("haul.log.2001-01-0{day}")), "old").expect("written");
+    }
+    let settings = [
+        ("HAUL_LOG_FILE", "logs/haul.log"),
+        ("HAUL_LOG_KEEP_FILES", "2"),
+        ("HAUL_SERVER_REQUIRE_MOUNT", "true"),
+    ];
+    line(&start(place.path(), &[], &settings), NOT_NOW);
+    let old = fs::read_dir(&logs).expect("there");
+    let old = old.filter(|entry| {
+        let name = entry.as_ref().expect("readable").file_name();
+        name.to_string_lossy().contains(".2001-")
+    });
+    assert_eq!(old.count(), 8);
 }
 
 /// What a process takes connections and datagrams at.

@@ -154,6 +154,7 @@ fn as_the_first_process_of_a_container_it_ends_by_sigterm_all_the_same() {
         .arg(haul().get_program())
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(place.path().join("data"))
+        .env("HAUL_OPS_LISTEN", "127.0.0.1:0")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

@@ -31,7 +31,10 @@ impl Users {
 fn row(user: &UserEntry) -> [String; 9] {
     let unknown = || "?".to_owned();
     let folder = |view: &FolderView| format!("{} ({})", view.name, view.rights.join(","));
-    let folders: Vec<_> = user.folders.iter().map(folder).collect();
+    let mut folders: Vec<_> = user.folders.iter().map(folder).collect();
+    if user.more {
+        folders.push("and more".to_owned());
+    }
     [
         safe(&user.user).into_owned(),
         if user.admin { "admin" } else { "user" }.into(),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio::fs::metadata;
 
 use crate::cli::output::safe;
+use crate::cli::transfer::{is_marked_remote, without_mark};
 use crate::client::{FileOptions, Progress, Reconnecting};
 use crate::protocol::{ErrorCode, IfExists};
 
@@ -17,9 +18,14 @@ pub(super) async fn hand_over(
     to: String,
     path: String,
 ) -> Result<String, String> {
-    let remote = match local_file(&path).await {
+    let local = if is_marked_remote(&path) {
+        None
+    } else {
+        local_file(&path).await
+    };
+    let remote = match local {
         Some(local) => put(&session, &local).await?,
-        None => there(&session, &path).await?,
+        None => there(&session, without_mark(&path)).await?,
     };
     let offered = session.client().send(&to, &remote).await;
     offered.map_err(|error| format!("{remote} is not offered: {error}"))?;

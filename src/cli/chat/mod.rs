@@ -39,7 +39,7 @@ const BEFORE: usize = 10_000;
 /// `@bob text` or `#ops text`. The name of a room begins with `#`, which many shells take for a comment: write '#ops'. A room is entered if need be,
 /// and not left at the end: `leave` does that.
 ///
-/// `/file PATH` hands over a file: a local one is put into `/sent` first. `/help` lists what else there is, `q` or Ctrl-D leaves. If standard
+/// `/file PATH` hands over a file: a local one is put into `/sent` first, and `:PATH` is one on the server. `/help` lists what else there is, `q` or Ctrl-D leaves. If standard
 /// input is no terminal its lines are said, and the exit code is 1 if one of them was not.
 #[derive(Debug, Args)]
 pub(super) struct Chat {

@@ -38,7 +38,7 @@ pub(super) const HISTORY: NonZeroU32 = NonZeroU32::new(50).expect("not 0");
 
 /// What is shown for `/help`.
 pub(super) const HELP: &str = "\
-/file PATH             hand over a file, of this machine or on the server
+/file PATH             hand over a file of this machine, or :PATH one on the server
 /offers                the files that are offered to you
 /accept [N] [PATH]     take a file that is offered, here the only one or number N
 /decline [N]           do not take it

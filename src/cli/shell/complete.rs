@@ -65,7 +65,17 @@ impl Completion {
             return commands(&ShellLine::command(), word);
         };
         let mut choices = Vec::new();
-        let side = side(command, arguments);
+        let mut side = side(command, arguments);
+        if let ("get" | "put", Some(path)) = (&**command, word.strip_prefix(':'))
+            && matches!(side, Some(Side::Remote | Side::Both))
+        {
+            // A colon marks a path on the server.
+            side = None;
+            choices.extend(self.remote(path).into_iter().map(|choice| Choice {
+                word: format!(":{}", choice.word),
+                ..choice
+            }));
+        }
         if matches!(side, Some(Side::Remote | Side::Both)) {
             choices.extend(self.remote(word));
         }
@@ -108,8 +118,21 @@ impl Completion {
 
 /// Which paths come next.
 fn side(command: &str, arguments: &[String]) -> Option<Side> {
-    let paths = arguments.iter().filter(|word| !word.starts_with("--"));
+    let is_to = |word: &String| matches!(&**word, "-t" | "--to");
+    if let ("get" | "put", Some(last)) = (command, arguments.last())
+        && is_to(last)
+    {
+        return Some(if command == "get" {
+            Side::Local
+        } else {
+            Side::Remote
+        });
+    }
+    let has_to = arguments.iter().any(is_to);
+    let paths = arguments.iter().filter(|word| !word.starts_with('-'));
     match (command, paths.count()) {
+        ("put", _) if has_to => Some(Side::Local),
+        ("get", _) if has_to => Some(Side::Remote),
         ("lcd" | "lls", _) | ("put", 0) => Some(Side::Local),
         ("get", 1..) | ("put", _) => Some(Side::Both),
         ("get" | "ls" | "stat" | "mkdir" | "rm" | "mv" | "cp" | "hash" | "cd" | "watch", _)
@@ -283,6 +306,11 @@ mod tests {
         assert_eq!(side("get", &[]), Some(Side::Remote));
         assert_eq!(side("put", &one[..1]), Some(Side::Local));
         assert_eq!(side("put", &one), Some(Side::Both));
+        let to = ["-t".to_owned(), "d".to_owned()];
+        assert_eq!(side("get", &to[..1]), Some(Side::Local));
+        assert_eq!(side("put", &to[..1]), Some(Side::Remote));
+        assert_eq!(side("get", &to), Some(Side::Remote));
+        assert_eq!(side("put", &to), Some(Side::Local));
         assert_eq!(side("whoami", &[]), None);
     }
 }

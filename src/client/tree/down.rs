@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 use super::small_down::{self, Landed, Small};
 use super::{IN_FLIGHT, Job, Note, Summary, join};
 use crate::client::file::blocking;
+use crate::client::part_file;
+use crate::client::sink::remove_stale_parts;
 use crate::client::{Client, ClientError, Fetched, FileOptions, Progress, Reconnecting};
 use crate::protocol::{Entry, ErrorCode, Kind, LsReply, StatReply};
 
@@ -42,6 +44,12 @@ impl Reconnecting {
         progress: &Progress,
         notes: mpsc::Sender<Note>,
     ) -> Result<Summary, ClientError> {
+        let targets: Vec<_> = roots.iter().map(|(_, local)| local.clone()).collect();
+        blocking(move || {
+            remove_stale_parts(targets.iter().map(PathBuf::as_path));
+            Ok(())
+        })
+        .await?;
         let mut down = Down {
             session: self.clone(),
             options,
@@ -290,7 +298,8 @@ impl Down {
                 level,
             };
             if level > LEVELS {
-                self.job.skipped(place.remote, "too many levels").await;
+                let error = ClientError::TooDeep(LEVELS);
+                self.job.failed(place.remote, error).await?;
                 continue;
             }
             self.found(place, kind, size);
@@ -314,7 +323,7 @@ fn is_one_name(name: &str) -> bool {
     matches!(only, (Some(Component::Normal(part)), None) if part == name) && !name.contains('\0')
 }
 
-/// Makes a directory, or finds one. The user may have named a link to one, the server may not.
+/// Makes a directory, or finds one and removes what downloads that were killed left in it. The user may have named a link to one, the server may not.
 fn make_directory(path: &Path, named_by_user: bool) -> Result<(), ClientError> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -324,6 +333,7 @@ fn make_directory(path: &Path, named_by_user: bool) -> Result<(), ClientError> {
                 fs::symlink_metadata(path)
             };
             if there.is_ok_and(|there| there.is_dir()) {
+                part_file::remove_stale(path);
                 return Ok(());
             }
             let source = io::ErrorKind::NotADirectory.into();

@@ -20,7 +20,7 @@ const AHEAD: usize = 8192;
 impl Reconnecting {
     /// Puts files and whole directories, each to the path on the server beside it. A directory
     /// that is there already is filled up. Links are followed, except back to where they are in;
-    /// what is neither file nor directory is skipped.
+    /// what is neither file nor directory is skipped. What has a name that is not UTF-8 fails.
     ///
     /// `notes` must be read while this runs, or closed.
     ///
@@ -232,7 +232,7 @@ fn walk_all(roots: Vec<(PathBuf, String)>, sender: &mpsc::Sender<Found>, progres
                 Ok(entry) => {
                     let found = look_at(&entry, &local, &remote, progress);
                     // What a directory holds can not be put if the directory can not.
-                    if entry.file_type().is_dir() && matches!(found, Some(Found::Skipped { .. })) {
+                    if entry.file_type().is_dir() && matches!(found, Some(Found::Failed { .. })) {
                         walk.skip_current_dir();
                     }
                     found
@@ -254,8 +254,8 @@ fn look_at(entry: &DirEntry, root: &Path, remote: &str, progress: &Progress) -> 
     let mut to = remote.to_owned();
     for component in local.strip_prefix(root).unwrap_or(&local) {
         let Some(name) = component.to_str() else {
-            let why = "its name is not UTF-8";
-            return Some(Found::Skipped { local, why });
+            let error = ClientError::NotUtf8;
+            return Some(Found::Failed { local, error });
         };
         to = join(&to, name);
     }

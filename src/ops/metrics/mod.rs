@@ -26,22 +26,23 @@ use super::host;
 use super::probe::Probe;
 use crate::protocol::{ErrorCode, SessionDialect};
 use crate::server::{CommandCounts, Figures, Server, Stage};
+use crate::telemetry::LostLines;
 
 /// Tells how many lines of the log were lost.
-pub(super) type LostLines = Arc<dyn Fn() -> u64 + Send + Sync>;
+pub(super) type TellLostLines = Arc<dyn Fn() -> LostLines + Send + Sync>;
 
 /// What the numbers come from.
 #[derive(Clone)]
 struct Sources {
     server: Server,
-    lost_lines: LostLines,
+    lost_lines: TellLostLines,
     /// Bytes of the disk that are free, and all of them.
     disk: Probe<Option<(u64, u64)>>,
     process: Probe<Process>,
 }
 
 /// `/metrics` of a server.
-pub(super) fn routes(server: &Server, lost_lines: LostLines) -> Router {
+pub(super) fn routes(server: &Server, lost_lines: TellLostLines) -> Router {
     let store = server.store().clone();
     let sources = Sources {
         server: server.clone(),
@@ -79,7 +80,17 @@ impl Sources {
         let lost = (self.lost_lines)();
         let help =
             "Lines of the log that were lost, because nobody took them or the disk was full.";
-        families.counter("haul_log_lines_lost_total", help, float(lost));
+        families.counter("haul_log_lines_lost_total", help, size(lost.lines));
+        families.counter(
+            "haul_audit_lines_lost_total",
+            "Lines of the audit that the disk refused in the place that keeps the audit.",
+            size(lost.audit),
+        );
+        families.counter(
+            "haul_log_lines_left_out_total",
+            "Requests that came too fast for a line of each in the log.",
+            float(figures.lines_left_out),
+        );
         space(disk.known().flatten(), &mut families);
         if let Some(process) = process.known() {
             machine(&process, &mut families);
@@ -261,6 +272,17 @@ fn queues(figures: &Figures, families: &mut Families) {
         "haul_disk_threads_busy",
         "Those that work for a session now.",
         size(queues.disk_running),
+    );
+    let (granted, descriptors) = queues.descriptors;
+    families.gauge(
+        "haul_file_descriptors",
+        "Descriptors that work on the files of users may hold.",
+        size(descriptors),
+    );
+    families.gauge(
+        "haul_file_descriptors_granted",
+        "Those of them that are granted to it now.",
+        size(granted),
     );
     families.gauge(
         "haul_digest_turns_free",

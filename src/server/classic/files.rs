@@ -113,6 +113,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     }
 
     /// Sends a file with the digest of these very bytes, unless it changes before the first is sent.
+    /// All three requests name one version, so no answer is about another file.
     async fn try_get(&mut self, download: &Download) -> Result<Answer<()>, Over> {
         let path = || download.path.clone();
         let stat = match self.ask(&Stat { path: path() }).await? {
@@ -122,6 +123,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         let hash = Hash {
             path: path(),
             digest: Some(Algorithm::Md5),
+            version: stat.version.clone(),
         };
         let HashReply { digest, size } = match self.ask(&hash).await? {
             Ok(hash) => hash,

@@ -138,7 +138,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     fn note(&self, over: &Over) {
         match over {
             Over::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-                info!(name: "peer_stopped_reading", %error, "the peer stopped reading");
+                if let Some(left_out) = self.shared.refusals.unread.turn(Instant::now()) {
+                    info!(
+                        name: "peer_stopped_reading",
+                        %error,
+                        left_out,
+                        "the peer stopped reading"
+                    );
+                }
             }
             Over::BadFrame(_) | Over::TimedOut(_) | Over::CutShort(_) if self.logged_in => {
                 info!(name: "classic_hung_up", reason = %over, "hung up on a classic client");
@@ -268,8 +275,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     /// Makes an account, unless the session ends before.
     async fn register(&mut self, user: String, password: Secret) -> Result<String, Over> {
         self.count().await?;
-        let job = Job::new(&self.shared.metrics, 0, "register", None).with_user(Some(&user));
+        let lines = self.shared.request_lines.of_strangers();
+        let job = Job::new(&self.shared.metrics, lines, 0, "register", None);
+        let job = job.with_user(Some(&user));
         let work = async {
+            self.shared.audit_room().await;
             let registering = commands::register(&user, &password, &self.shared, &self.peer);
             registering.await.map(|()| encode_ok(0, &Nothing {}))
         };

@@ -157,7 +157,11 @@ fn of_words(
         "put" => upload(words, request)?.map(Order::Put),
         "hash" => path().map(|path| {
             let digest = Some(Algorithm::Md5);
-            Order::Hash(Hash { path, digest })
+            Order::Hash(Hash {
+                path,
+                digest,
+                version: None,
+            })
         }),
         "df" => Some(Order::Df(Df {})),
         "who" => Some(Order::Who),
@@ -462,7 +466,13 @@ mod tests {
                     growth(&crate::protocol::Put { path, size, ..<_>::default() }, classic)
                 }
                 Ok(Order::Get(Download { path, .. })) => {
-                    growth(&Hash { path, digest: None }, classic)
+                    growth(
+                        &Hash {
+                            path,
+                            ..Hash::default()
+                        },
+                        classic,
+                    )
                 }
                 _ => 0,
             };

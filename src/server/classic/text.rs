@@ -72,7 +72,11 @@ pub(super) fn usage(reply: DfReply) -> String {
     if let Some(limit) = reply.files_limit {
         let _ = write!(text, " of {limit}");
     }
-    let _ = write!(text, " files; {} free on the disk", size(reply.free));
+    let _ = write!(
+        text,
+        " files and directories; {} free on the disk",
+        size(reply.free)
+    );
     text
 }
 
@@ -154,11 +158,14 @@ mod tests {
             files_limit: None,
             free: 5 << 30,
         };
-        assert_eq!(usage(df), "3.0 MiB used, 7 files; 5.0 GiB free on the disk");
+        assert_eq!(
+            usage(df),
+            "3.0 MiB used, 7 files and directories; 5.0 GiB free on the disk"
+        );
         (df.limit, df.files_limit) = (Some(1 << 30), Some(100));
         assert_eq!(
             usage(df),
-            "3.0 MiB of 1.0 GiB used, 7 of 100 files; 5.0 GiB free on the disk"
+            "3.0 MiB of 1.0 GiB used, 7 of 100 files and directories; 5.0 GiB free on the disk"
         );
     }
 

@@ -15,7 +15,7 @@ impl Command for Df {
             used: usage.used,
             limit: usage.limits.bytes,
             files: usage.files,
-            files_limit: usage.limits.files,
+            files_limit: usage.limits.entries(),
             free: usage.free,
         })
     }

@@ -171,9 +171,10 @@ pub(in crate::server) fn get_small(
 impl<'a> Sending<'a> {
     async fn open(get: Get, member: &'a Member) -> Result<Self, CommandError> {
         let path = member.resolve(&get.path)?;
+        let (descriptors, disk) = (member.disk.file().await?, member.disk.clone());
         let found = member.with_view(move |view| {
             let (file, rest, digest) = find(view, path, &get)?;
-            Ok((Opened::new(file), rest, digest))
+            Ok((Opened::new(file, disk, descriptors), rest, digest))
         });
         let (file, rest, digest) = found.await?;
         Ok(Self {

@@ -11,12 +11,15 @@ impl Command for Hash {
     async fn apply(self, member: &mut Member) -> Result<HashReply, CommandError> {
         let path = member.resolve(&self.path)?;
         let algorithm = self.digest.unwrap_or_default();
+        let waiting = member.gone.run_until_cancelled(member.disk.file());
+        let descriptors = waiting.await.ok_or(CommandError::Cancelled)??;
+        let disk = member.disk.clone();
         let (file, kept, verifier) = member
             .with_view(move |view| {
-                let file = view.open(&path, None)?;
+                let file = view.open(&path, self.version.as_deref())?;
                 let kept = file.kept_digest(algorithm);
                 let verifier = file.verifier(algorithm);
-                Ok((Opened::new(file), kept, verifier))
+                Ok((Opened::new(file, disk, descriptors), kept, verifier))
             })
             .await?;
         let size = file.info().size;

@@ -15,7 +15,7 @@ const PAGE: u32 = 100;
 const LARGEST_PAGE: u32 = 1000;
 
 /// What a page may take of a frame; the rest is for what is around it.
-const BUDGET: usize = MAX_CONTROL - 1024;
+pub(super) const BUDGET: usize = MAX_CONTROL - 1024;
 
 impl Command for History {
     async fn apply(self, member: &mut Member) -> Result<HistoryReply, CommandError> {

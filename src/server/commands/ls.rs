@@ -9,7 +9,7 @@ use crate::server::member::Member;
 const MAX_ENTRIES: u32 = 1000;
 
 /// Bytes of a reply that are not its entries.
-const ENVELOPE: usize = 1024;
+pub(super) const ENVELOPE: usize = 1024;
 
 impl Command for Ls {
     async fn apply(self, member: &mut Member) -> Result<LsReply, CommandError> {

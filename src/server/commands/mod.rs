@@ -92,3 +92,6 @@ pub(super) fn visit(
         other => Err(CommandError::NotLoggedIn(other.cmd())),
     }
 }
+
+#[cfg(test)]
+mod tests;

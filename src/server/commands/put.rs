@@ -40,6 +40,8 @@ pub(in crate::server) async fn put(
             return Err(CommandError::Cancelled);
         }
         let active = puts.enter(key, &member.session, &member.gone);
+        // Its data may be behind that of others on the connection, so it cannot wait for this.
+        let _descriptors = member.disk.try_file()?;
         let putting = Putting {
             id,
             outbox,

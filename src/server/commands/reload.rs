@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::Command;
-use crate::protocol::{ReloadReply, ReloadSettings};
+use crate::protocol::{ReloadReply, ReloadSettings, ReplyBudget, SettingChange};
 use crate::server::member::Member;
 use crate::server::{CommandError, ReloadAsked};
 
@@ -20,6 +20,38 @@ impl Command for ReloadSettings {
         let sent = asking.send(asked).await;
         // Whoever reads the settings has gone: the server ends.
         sent.map_err(|_| CommandError::ShuttingDown)?;
-        replied.await.map_err(|_| CommandError::ShuttingDown)
+        let reply = replied.await.map_err(|_| CommandError::ShuttingDown)?;
+        Ok(fitting(reply))
+    }
+}
+
+/// Characters of a value, or of what is wrong, that are told: a list of networks may be very long.
+const LONGEST_TEXT: usize = 1000;
+
+/// As much of `reply` as fits in a frame.
+pub(super) fn fitting(reply: ReloadReply) -> ReloadReply {
+    let mut fitting = ReloadReply {
+        refused: reply.refused.map(cut),
+        certificate_refused: reply.certificate_refused.map(cut),
+        ..ReloadReply::default()
+    };
+    let mut budget = ReplyBudget::beside(&fitting);
+    let cut = |change: SettingChange| SettingChange {
+        from: cut(change.from),
+        to: cut(change.to),
+        ..change
+    };
+    let (changed, more_changed) = budget.fill(reply.changed.into_iter().map(cut));
+    let (needs_restart, more) = budget.fill(reply.needs_restart.into_iter().map(cut));
+    fitting.changed = changed;
+    fitting.needs_restart = needs_restart;
+    fitting.more = more_changed || more;
+    fitting
+}
+
+fn cut(text: String) -> String {
+    match text.char_indices().nth(LONGEST_TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }

@@ -1,6 +1,5 @@
 //! `send`: offer a file to another user.
 
-use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::Command;
@@ -35,16 +34,13 @@ impl Command for SendTo {
         let version = info
             .version
             .ok_or_else(|| StorageError::IsADirectory { path: path.clone() })?;
-        let keep = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
         let file = OfferedFile {
             path: path.to_string(),
             version,
             size: info.size,
-            expires: Timestamp::now()
-                .saturating_add(keep)
-                .unwrap_or(Timestamp::MAX),
         };
-        let (offer, stored) = shared.messages.offer(member.party(), to, file).await?;
+        let offering = shared.messages.offer(member.party(), to, file, keep);
+        let (offer, stored) = offering.await?;
         stored.done().await?;
         Ok(SendReply { offer })
     }

@@ -3,15 +3,12 @@
 use std::num::NonZeroU32;
 
 use super::Command;
-use crate::protocol::{BadRequest, MAX_CONTROL, SessionEntry, Sessions, SessionsReply};
+use crate::protocol::{BadRequest, ReplyBudget, SessionEntry, Sessions, SessionsReply};
 use crate::server::CommandError;
 use crate::server::member::Member;
 
 /// The most sessions on a page; what they have under way may make it shorter.
 const MAX_SESSIONS: u32 = 500;
-
-/// Bytes of a reply beside the sessions in it.
-const ENVELOPE: usize = 256;
 
 impl Command for Sessions {
     async fn apply(self, member: &mut Member) -> Result<SessionsReply, CommandError> {
@@ -19,32 +16,39 @@ impl Command for Sessions {
         let after = self.cursor.as_deref().map(number).transpose()?;
         let most = self.limit.map_or(MAX_SESSIONS, NonZeroU32::get);
         let most = most.min(MAX_SESSIONS) as usize;
-        let mut reply = SessionsReply {
-            sessions: Vec::new(),
-            cursor: None,
-        };
-        let mut room = MAX_CONTROL - ENVELOPE;
-        let mut last = after;
         // One more than fits, to know whether there is one.
-        for (number, mut entry) in member.shared.sessions.entries(after, most + 1) {
-            // With the comma.
-            let length =
-                |entry: &SessionEntry| serde_json::to_vec(entry).map_or(0, |json| json.len() + 1);
-            let mut needed = length(&entry);
-            // Even one with the longest of paths is told of; `running` says how many there are.
-            while needed > room && reply.sessions.is_empty() && entry.transfers.pop().is_some() {
-                needed = length(&entry);
-            }
-            if needed > room || reply.sessions.len() == most {
-                reply.cursor = last.map(|last| last.to_string());
+        let entries = member.shared.sessions.entries(after, most + 1);
+        Ok(page(entries, most))
+    }
+}
+
+/// As many sessions as fit in a frame, and not more than `most`.
+pub(super) fn page(
+    entries: impl IntoIterator<Item = (u64, SessionEntry)>,
+    most: usize,
+) -> SessionsReply {
+    let mut reply = SessionsReply {
+        sessions: Vec::new(),
+        cursor: None,
+    };
+    let mut budget = ReplyBudget::beside(&reply);
+    let mut last = None;
+    for (number, mut entry) in entries {
+        let is_full = reply.sessions.len() == most;
+        if is_full || !budget.take(&entry) {
+            if let Some(last) = last {
+                reply.cursor = Some(u64::to_string(&last));
                 break;
             }
-            room -= needed;
-            last = Some(number);
-            reply.sessions.push(entry);
+            // Even one with the longest of paths is told of; `running` says how many there are.
+            let all = std::mem::take(&mut entry.transfers);
+            budget.take(&entry);
+            (entry.transfers, _) = budget.fill(all);
         }
-        Ok(reply)
+        last = Some(number);
+        reply.sessions.push(entry);
     }
+    reply
 }
 
 fn number(cursor: &str) -> Result<u64, BadRequest> {

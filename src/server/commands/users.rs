@@ -5,15 +5,12 @@ use std::num::NonZeroU32;
 
 use super::Command;
 use crate::accounts::{Folder, User};
-use crate::protocol::{FolderView, MAX_CONTROL, UserEntry, Users, UsersReply};
+use crate::protocol::{FolderView, ReplyBudget, UserEntry, Users, UsersReply};
 use crate::server::CommandError;
 use crate::server::member::Member;
 
 /// The most users on a page; their folders may make it shorter.
 const MAX_USERS: u32 = 500;
-
-/// Bytes of a reply beside the users in it.
-const ENVELOPE: usize = 256;
 
 impl Command for Users {
     async fn apply(self, member: &mut Member) -> Result<UsersReply, CommandError> {
@@ -24,42 +21,47 @@ impl Command for Users {
         let sessions = member.shared.sessions.count_by_user();
         let most = self.limit.map_or(MAX_USERS, NonZeroU32::get);
         let most = most.min(MAX_USERS) as usize;
-        let mut reply = UsersReply {
-            users: Vec::new(),
-            cursor: None,
-        };
-        let mut room = MAX_CONTROL - ENVELOPE;
         let after = self.cursor.as_deref();
         let rest = users
             .iter()
             .filter(|user| after.is_none_or(|after| user.name.as_str() > after));
-        for user in rest {
+        let entries = rest.map(|user| {
             let name = user.name.as_str();
             let counted = member.shared.store.counted_home(name);
-            let mut entry = UserEntry {
+            UserEntry {
                 sessions: sessions.get(name).copied().unwrap_or_default(),
                 used: counted.map(|(bytes, _)| bytes),
                 files: counted.map(|(_, files)| files),
                 folders: folders.remove(name).unwrap_or_default(),
                 ..entry(user)
-            };
-            // With the comma.
-            let length =
-                |entry: &UserEntry| serde_json::to_vec(entry).map_or(0, |json| json.len() + 1);
-            let mut needed = length(&entry);
-            // Nobody is left out for seeing too many folders.
-            while needed > room && reply.users.is_empty() && entry.folders.pop().is_some() {
-                needed = length(&entry);
             }
-            if needed > room || reply.users.len() == most {
-                reply.cursor = reply.users.last().map(|last| last.user.clone());
+        });
+        Ok(page(entries, most))
+    }
+}
+
+/// As many users as fit in a frame, and not more than `most`.
+pub(super) fn page(entries: impl Iterator<Item = UserEntry>, most: usize) -> UsersReply {
+    let mut reply = UsersReply {
+        users: Vec::new(),
+        cursor: None,
+    };
+    let mut budget = ReplyBudget::beside(&reply);
+    for mut entry in entries {
+        let is_full = reply.users.len() == most;
+        if is_full || !budget.take(&entry) {
+            if let Some(last) = reply.users.last() {
+                reply.cursor = Some(last.user.clone());
                 break;
             }
-            room -= needed;
-            reply.users.push(entry);
+            // Nobody is left out for seeing too many folders.
+            let all = std::mem::take(&mut entry.folders);
+            budget.take(&entry);
+            (entry.folders, entry.more) = budget.fill(all);
         }
-        Ok(reply)
+        reply.users.push(entry);
     }
+    reply
 }
 
 fn entry(user: &User) -> UserEntry {
@@ -74,6 +76,7 @@ fn entry(user: &User) -> UserEntry {
         files_limit: user.limits.files,
         created: user.created,
         folders: Vec::new(),
+        more: false,
     }
 }
 

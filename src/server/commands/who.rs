@@ -6,7 +6,7 @@ use crate::server::CommandError;
 use crate::server::member::Member;
 
 /// What the list may take of a frame; the rest is for what is around it.
-const BUDGET: usize = MAX_CONTROL - 1024;
+pub(super) const BUDGET: usize = MAX_CONTROL - 1024;
 
 impl Command for Who {
     async fn apply(self, member: &mut Member) -> Result<WhoReply, CommandError> {

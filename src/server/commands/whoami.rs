@@ -1,7 +1,7 @@
 //! `whoami`: who this session is.
 
 use super::Command;
-use crate::protocol::{FolderView, QuotaReply, Whoami, WhoamiReply};
+use crate::protocol::{FolderView, QuotaReply, ReplyBudget, Whoami, WhoamiReply};
 use crate::server::CommandError;
 use crate::server::member::Member;
 
@@ -12,16 +12,28 @@ impl Command for Whoami {
             name: grant.name.to_string(),
             rights: grant.rights.names(),
         });
-        Ok(WhoamiReply {
+        let reply = WhoamiReply {
             user: account.name.to_string(),
             admin: account.admin,
             cwd: member.cwd.to_string(),
-            folders: folders.collect(),
+            folders: Vec::new(),
+            more: false,
             quota: QuotaReply {
                 limit: account.limits.bytes,
                 files_limit: account.limits.files,
             },
             session: member.session.to_string(),
-        })
+        };
+        Ok(with_folders(reply, folders))
     }
+}
+
+/// As many of the folders as fit in a frame.
+pub(super) fn with_folders(
+    mut reply: WhoamiReply,
+    folders: impl Iterator<Item = FolderView>,
+) -> WhoamiReply {
+    let mut budget = ReplyBudget::beside(&reply);
+    (reply.folders, reply.more) = budget.fill(folders);
+    reply
 }

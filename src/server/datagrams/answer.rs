@@ -13,6 +13,7 @@ use crate::protocol::{
     encode_who_within,
 };
 use crate::server::job::Job;
+use crate::server::limits::LineBudget;
 use crate::server::{CommandError, commands};
 
 /// A request that was begun.
@@ -74,14 +75,14 @@ pub(super) fn take(
 impl Begun {
     fn who(&self) {
         let _span = self.span().entered();
-        let job = Job::new(&self.shared.metrics, self.id, "who", None);
+        let job = Job::new(&self.shared.metrics, self.lines(), self.id, "who", None);
         let who = commands::who(&self.ticket.member, self.room);
         let reply = encode_who_within(self.id, &who, self.room);
         self.reply(Some(job.close(Ok(reply).into())));
     }
 
     async fn say(&self, say: Say) {
-        let job = Job::new(&self.shared.metrics, self.id, "say", None);
+        let job = Job::new(&self.shared.metrics, self.lines(), self.id, "say", None);
         let work = async {
             let said = commands::say(say, &self.ticket.member).await?;
             let reply = said.done().await?;
@@ -95,6 +96,10 @@ impl Begun {
             Some(error) => encode_error_within(self.id, &error, self.room),
             None => Some(reply),
         });
+    }
+
+    fn lines(&self) -> Arc<LineBudget> {
+        Arc::clone(&self.ticket.member.lines)
     }
 
     /// Lines of the log tell whose session it is.

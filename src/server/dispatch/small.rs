@@ -66,16 +66,17 @@ impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
         let Some(small) = &mut self.small else {
             return Ok(());
         };
-        let (Some(held), gathered) = (small.held.take(), Arc::clone(&small.gathered)) else {
+        let (Some(mut held), gathered) = (small.held.take(), Arc::clone(&small.gathered)) else {
             return Ok(());
         };
         let length = held.received();
         held.underway.progress.moves(length as u64);
-        let mut room = gathered.try_room(length);
+        let path = held.job.path().map_or(0, str::len);
+        let mut room = gathered.try_room(length, path);
         if room.is_none() {
             // What has gathered is what has to go first.
             self.commit_gathered();
-            room = gathered.room(length).await;
+            room = gathered.room(length, path).await;
         }
         let path = match self.member.resolve(&held.put.path) {
             Ok(path) => path,
@@ -84,6 +85,7 @@ impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
                 return self.finish(held.job, Err(error)).await;
             }
         };
+        let content = held.take_content();
         let member = &self.member;
         let key = PutKey::new(member.account.id, &path, held.put.size);
         let puts = &member.shared.puts;
@@ -91,7 +93,7 @@ impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
             id: held.id,
             active: puts.enter(key, &member.session, &member.gone),
             any_digest: held.put.digest.is_none(),
-            upload: small_upload(path, &held.put, held.content, end.digest),
+            upload: small_upload(path, &held.put, content, end.digest),
             job: held.job,
             underway: held.underway,
             end,
@@ -119,12 +121,13 @@ impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
 
     /// Opens the put that is held like one that is large.
     pub(super) async fn open_held(&mut self) -> Result<(), End> {
-        let Some(held) = self.small.as_mut().and_then(|small| small.held.take()) else {
+        let Some(mut held) = self.small.as_mut().and_then(|small| small.held.take()) else {
             return Ok(());
         };
         let id = held.id;
+        let content = held.take_content();
         self.open_put(held.job, id, held.put, held.underway).await?;
-        for chunk in held.content {
+        for chunk in content {
             self.transfers.data(id, chunk).await?;
         }
         Ok(())

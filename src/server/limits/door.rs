@@ -104,14 +104,15 @@ impl Door {
                 if state.connections < most {
                     return state.seat(self.clone(), claim);
                 }
-                for _ in 0..=most / MADE_ROOM {
-                    if let Some((_, evicted)) = state.visitors.pop_first() {
-                        evicted.cancel();
-                    }
-                }
+                state.evict(most);
             }
             left.await;
         }
+    }
+
+    /// Has some go who have not logged in, of `most`: the system has no room for others.
+    pub(in crate::server) fn make_room(&self, most: usize) {
+        self.lock().evict(most);
     }
 
     /// Connections that are there, those of them on which nobody has logged in yet, and all that
@@ -127,6 +128,14 @@ impl Door {
 }
 
 impl State {
+    fn evict(&mut self, most: usize) {
+        for _ in 0..=most / MADE_ROOM {
+            if let Some((_, evicted)) = self.visitors.pop_first() {
+                evicted.cancel();
+            }
+        }
+    }
+
     fn seat(&mut self, door: Arc<Door>, claim: Option<Claim>) -> Seat {
         let (number, evicted) = (self.numbers, CancellationToken::new());
         self.numbers += 1;
@@ -255,6 +264,17 @@ mod tests {
         members.pop();
         room.await;
         door.enter(2, None).await;
+    }
+
+    #[tokio::test]
+    async fn where_the_system_has_no_room_the_oldest_who_have_not_logged_in_go() {
+        let door = Arc::new(Door::default());
+        let mut member = door.enter(9, None).await;
+        member.admit(7, 0).expect("room");
+        let (first, second) = (door.enter(9, None).await, door.enter(9, None).await);
+        door.make_room(9);
+        assert!(first.evicted.is_cancelled());
+        assert!(!member.evicted.is_cancelled() && !second.evicted.is_cancelled());
     }
 
     #[tokio::test]

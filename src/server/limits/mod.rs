@@ -7,6 +7,7 @@
 
 mod block;
 mod chatter;
+mod descriptors;
 mod door;
 mod guesses;
 mod idle;
@@ -14,9 +15,11 @@ mod network;
 mod occasional;
 mod proxy;
 mod queue;
+mod request_lines;
 
 pub(super) use block::Block;
 pub(super) use chatter::Chatter;
+pub(super) use descriptors::DescriptorBudget;
 pub(super) use door::{Door, Seat, Unseated};
 pub(super) use guesses::{Guesses, Rules, Target};
 pub(super) use idle::Idle;
@@ -24,6 +27,7 @@ pub(super) use network::{admits, is_within};
 pub(super) use occasional::Occasional;
 pub(super) use proxy::read_header;
 pub(super) use queue::LoginQueue;
+pub(super) use request_lines::{LineBudget, RequestLines};
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -60,6 +60,8 @@ pub struct Figures {
     pub delivered: u64,
     /// Datagrams that were dropped since the start.
     pub dropped_datagrams: u64,
+    /// Requests since the start that have no line in the log, because they came too fast.
+    pub lines_left_out: u64,
 }
 
 /// How much waits or is worked on at one moment.
@@ -75,6 +77,8 @@ pub struct Queues {
     pub disk_waiting: usize,
     /// Files that may be read at once only to be hashed, less those that are.
     pub hashing_free: usize,
+    /// Descriptors for files that are granted to users' work, and those that there are for it.
+    pub descriptors: (usize, usize),
     /// Messages that wait to be stored.
     pub messages: usize,
     /// Requests in datagrams that are worked on.
@@ -112,19 +116,21 @@ impl Figures {
             said: metrics.said.load(Ordering::Relaxed),
             delivered: metrics.delivered.load(Ordering::Relaxed),
             dropped_datagrams: shared.datagrams.dropped(),
+            lines_left_out: shared.request_lines.left_out(),
         }
     }
 }
 
 impl Queues {
     fn of(shared: &Shared) -> Self {
-        let (disk_threads, disk_running, disk_waiting) = shared.disks.load();
+        let disk = shared.disks.load();
         Self {
             logins: shared.logins.waiting(),
-            disk_threads,
-            disk_running,
-            disk_waiting,
-            hashing_free: shared.digests.available_permits(),
+            disk_threads: disk.threads,
+            disk_running: disk.running,
+            disk_waiting: disk.waiting,
+            hashing_free: disk.digests_free,
+            descriptors: disk.descriptors,
             messages: shared.messages.waiting(),
             datagrams: shared.datagrams.under_way(),
         }

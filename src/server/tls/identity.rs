@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -26,14 +27,26 @@ impl Identity {
     /// Reads what the settings name; where they name none, the certificate in the data directory,
     /// which is made if it is missing. Blocks.
     pub(in crate::server) fn load(settings: &config::Tls, data: &Path) -> Result<Self, TlsError> {
-        let files = match (&settings.certificate, &settings.key) {
-            (Some(certificate), Some(key)) => Files {
-                certificate: certificate.clone(),
-                key: key.clone(),
-            },
-            (None, None) => made::in_data(data)?,
-            _ => return Err(TlsError::HalfSet),
+        let files = match named(settings)? {
+            Some(files) => files,
+            None => made::in_data(data)?,
         };
+        Self::read(&files, settings)
+    }
+
+    /// Makes sure that [`Self::load`] will not refuse what is there, and makes nothing. Blocks.
+    pub(in crate::server) fn check(settings: &config::Tls, data: &Path) -> Result<(), TlsError> {
+        let files = match named(settings)? {
+            Some(files) => Some(files),
+            None => made::find(data)?,
+        };
+        match files {
+            Some(files) => Self::read(&files, settings).map(drop),
+            None => client_verifier(settings.client_ca.as_deref()).map(drop),
+        }
+    }
+
+    fn read(files: &Files, settings: &config::Tls) -> Result<Self, TlsError> {
         let chain = read(&files.certificate, tls::certificates)?;
         let key = read(&files.key, tls::private_key)?;
         let unusable = |reason: String| TlsError::Unusable {
@@ -72,6 +85,18 @@ impl Identity {
     }
 }
 
+/// The files that the settings name.
+fn named(settings: &config::Tls) -> Result<Option<Files>, TlsError> {
+    match (&settings.certificate, &settings.key) {
+        (Some(certificate), Some(key)) => Ok(Some(Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        })),
+        (None, None) => Ok(None),
+        _ => Err(TlsError::HalfSet),
+    }
+}
+
 fn read<T>(path: &Path, parse: fn(&[u8]) -> Result<T, PemError>) -> Result<T, TlsError> {
     let bytes = fs::read(path).map_err(|source| TlsError::Read {
         path: path.into(),
@@ -100,24 +125,9 @@ fn server_config(
         Ok(builder) => builder,
         Err(error) => return Ok(Err(error)),
     };
-    let builder = match client_ca {
+    let builder = match client_verifier(client_ca)? {
         None => builder.with_no_client_auth(),
-        Some(path) => {
-            let refuse = |reason: String| TlsError::ClientCa {
-                path: path.into(),
-                reason,
-            };
-            let mut roots = RootCertStore::empty();
-            for ca in read(path, tls::certificates)? {
-                roots.add(ca).map_err(|error| refuse(error.to_string()))?;
-            }
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider())
-                    .allow_unauthenticated()
-                    .build()
-                    .map_err(|error| refuse(error.to_string()))?;
-            builder.with_client_cert_verifier(verifier)
-        }
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
     Ok(builder.with_single_cert(chain, key).map(|mut config| {
         // A session lasts as long as its connection. What could be resumed would take memory, and
@@ -126,6 +136,28 @@ fn server_config(
         config.send_tls13_tickets = 0;
         config
     }))
+}
+
+/// What checks the certificates of clients, where the settings name a CA for them.
+fn client_verifier(
+    client_ca: Option<&Path>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    let Some(path) = client_ca else {
+        return Ok(None);
+    };
+    let refuse = |reason: String| TlsError::ClientCa {
+        path: path.into(),
+        reason,
+    };
+    let mut roots = RootCertStore::empty();
+    for ca in read(path, tls::certificates)? {
+        roots.add(ca).map_err(|error| refuse(error.to_string()))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider())
+        .allow_unauthenticated()
+        .build()
+        .map(Some)
+        .map_err(|error| refuse(error.to_string()))
 }
 
 #[cfg(test)]

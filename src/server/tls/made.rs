@@ -17,24 +17,39 @@ pub(super) struct Files {
     pub(super) key: PathBuf,
 }
 
+impl Files {
+    fn below(directory: &Path) -> Self {
+        Self {
+            certificate: directory.join("certificate.pem"),
+            key: directory.join("key.pem"),
+        }
+    }
+}
+
 /// The certificate in the data directory, made if there is none. Blocks.
 pub(super) fn in_data(data: &Path) -> Result<Files, TlsError> {
+    if let Some(files) = find(data)? {
+        return Ok(files);
+    }
     let directory = data.join("tls");
-    let files = Files {
-        certificate: directory.join("certificate.pem"),
-        key: directory.join("key.pem"),
-    };
+    let files = Files::below(&directory);
+    match make(&directory, &files) {
+        Ok(()) => Ok(files),
+        Err(reason) => Err(TlsError::Make { directory, reason }),
+    }
+}
+
+/// The certificate in the data directory, if there is one. Blocks.
+pub(super) fn find(data: &Path) -> Result<Option<Files>, TlsError> {
+    let files = Files::below(&data.join("tls"));
     // The certificate is written last: a key alone is what a crash left.
     match (files.certificate.exists(), files.key.exists()) {
-        (true, true) => Ok(files),
+        (true, true) => Ok(Some(files)),
         (true, false) => Err(TlsError::HalfThere {
             there: files.certificate,
             missing: files.key,
         }),
-        (false, _) => {
-            make(&directory, &files).map_err(|reason| TlsError::Make { directory, reason })?;
-            Ok(files)
-        }
+        (false, _) => Ok(None),
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
+use crate::config::Config;
 use crate::tls::{Fingerprint, PemError};
 
 pub(super) use handshake::handshake;
@@ -50,6 +51,15 @@ impl ServerCertificate {
             );
         }
     }
+}
+
+/// Makes sure that a server can start with the certificate that the settings name, or with the one in
+/// its data directory. Changes nothing. Blocks.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn check_certificate(config: &Config) -> Result<(), TlsError> {
+    Identity::check(&config.tls, &config.server.data)
 }
 
 /// Why a server has no certificate to show, or not another one.

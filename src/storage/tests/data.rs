@@ -111,6 +111,57 @@ fn is_in_two_parts() {
 }
 
 #[test]
+fn what_is_mounted_inside_a_home_takes_no_files_and_says_why() {
+    on_a_small_disk("storage::tests::data::has_a_mount_inside", "size=8m");
+}
+
+#[test]
+#[ignore = "wants a disk of its own: run by the test above"]
+fn has_a_mount_inside() {
+    let data = Data::new();
+    data.mkdir("/disk");
+    data.mkdir("/same");
+    mount(&["-t", "tmpfs", "haul"], &data.on_disk("disk"));
+    let same = data.on_disk("same");
+    mount(&["--bind", same.to_str().expect("UTF-8")], &same);
+    data.put("/file", b"x").expect("put");
+    for dir in ["/disk", "/same"] {
+        let path = format!("{dir}/a");
+        let refused = |result: Result<(), StorageError>| match result {
+            Err(error @ StorageError::OtherFileSystem { .. }) => {
+                let text = error.to_string();
+                assert!(text.contains("is on another file system"), "{text}");
+            }
+            other => panic!("{other:?}"),
+        };
+        // Before any byte is sent.
+        refused(data.view.upload(&at(&path), sized(1)).map(drop));
+        let small = SmallUpload {
+            path: at(&path),
+            options: sized(1),
+            content: vec![b"x"[..].into()],
+            expected: None,
+        };
+        let outcome = data.view.commit_all(vec![small], &"s".into()).remove(0);
+        refused(outcome.map(drop));
+        refused(data.cp("/file", &path, IfExists::Fail).map(drop));
+        refused(data.mv("/file", &path, IfExists::Fail).map(drop));
+        data.view.make_dir(&at(&path), false).expect("made there");
+        refused(data.remove(&path).map(drop));
+        data.view
+            .remove(&at(&path), false, &never)
+            .expect("removed there");
+        let options = UploadOptions {
+            parents: true,
+            ..sized(0)
+        };
+        let late = data.view.upload(&at(&format!("{dir}/b/c")), options);
+        refused(late.and_then(|upload| upload.commit(None)).map(drop));
+    }
+    assert_eq!(data.staged(), 0);
+}
+
+#[test]
 fn where_a_volume_is_required_a_new_directory_must_be_one() {
     on_a_small_disk("storage::tests::data::is_a_volume", "size=8m");
 }

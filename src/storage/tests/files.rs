@@ -111,6 +111,7 @@ fn a_digest_is_kept_until_the_content_changes() {
     let file = data.view.open(&at("/a"), None).expect("there");
     assert_eq!(file.kept_digest(Algorithm::Sha256), None);
     assert_eq!(sha256(&data).expect("computed"), expected);
+    let file = data.view.open(&at("/a"), None).expect("there");
     assert_eq!(file.kept_digest(Algorithm::Sha256), Some(expected));
     assert_eq!(sha256(&data).expect("kept"), expected);
     std::fs::write(data.on_disk("a"), b"abcd").expect("written");

@@ -29,7 +29,7 @@ fn a_directory_goes_only_when_it_is_empty_or_with_all_it_holds() {
     assert_fails!(remove("/a", false), StorageError::NotEmpty { .. });
     assert_eq!(remove("/a/b/c", false).expect("empty").entries, 1);
     assert_fails!(remove("/a/b/x/", true), StorageError::InvalidPath(_));
-    assert_eq!(data.used("/"), (5, 1));
+    assert_eq!(data.used("/"), (5, 3));
     assert_eq!(remove("/a", true).expect("removed").entries, 3);
     assert_fails!(remove("/a", true), StorageError::NotFound { .. });
     assert_fails!(remove("/", true), StorageError::Denied { .. });

@@ -1,6 +1,7 @@
 //! Quotas: exact, whatever happens.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -41,7 +42,7 @@ fn an_upload_of_unknown_size_reserves_as_it_grows() {
         second.write(&[0; 5]),
         StorageError::QuotaExceeded { used: 6, .. }
     );
-    assert_eq!(data.used("/"), (6, 2));
+    assert_eq!(data.used("/"), (6, 0));
     drop(second);
     first.write(&[0; 4]).expect("room");
     assert_fails!(
@@ -65,26 +66,214 @@ fn replacing_needs_room_for_the_new_file_beside_the_old() {
     data.assert_exact("/", "homes/alice");
 }
 
-#[test]
-fn files_are_counted_and_directories_are_not() {
-    let data = Data::with_limits(Limits {
+fn files(files: u64) -> Limits {
+    Limits {
         bytes: None,
-        files: Some(2),
-    });
-    data.mkdir("/a/b/c/d");
-    data.put("/a/1", b"").expect("room");
-    data.put("/a/2", b"").expect("room");
-    assert_fails!(
-        data.put("/3", b""),
-        StorageError::QuotaExceeded {
-            used: 2,
-            limit: 2,
+        files: Some(files),
+    }
+}
+
+/// Asserts that an operation would have passed a limit of entries.
+fn assert_too_many<T: std::fmt::Debug>(result: Result<T, StorageError>, used: u64, limit: u64) {
+    match result {
+        Err(StorageError::QuotaExceeded {
+            used: told,
+            limit: allowed,
             files: true,
+            ..
+        }) => assert_eq!((told, allowed), (used, limit)),
+        other => panic!("expected a limit of entries, got {other:?}"),
+    }
+}
+
+#[test]
+fn every_entry_counts_whatever_it_is_and_however_it_comes() {
+    let data = Data::with_limits(files(6)).mount("team", Rights::ALL, files(3));
+    symlink("a", data.on_disk("link")).expect("linked");
+    data.mkdir("/a/b");
+    assert_eq!(data.used("/"), (0, 3));
+    assert_too_many(data.view.make_dir(&at("/a/b/c/d/e/f"), true), 3, 6);
+    assert_eq!(data.names("/a/b"), [""; 0]);
+    let parents = |path: &str| {
+        let options = UploadOptions {
+            parents: true,
+            ..sized(0)
+        };
+        data.view.upload(&at(path), options)?.commit(None)
+    };
+    assert_too_many(parents("/a/b/c/d/e/f"), 4, 6);
+    assert_eq!(data.names("/a/b"), [""; 0]);
+    parents("/a/b/c/d").expect("room");
+    assert_too_many(data.cp("/a/b", "/copy", IfExists::Fail), 6, 6);
+    data.view.make_dir(&at("/last"), false).expect("room");
+    assert_too_many(data.view.make_dir(&at("/more"), false), 6, 6);
+    assert_fails!(
+        data.view.make_dir(&at("/last"), false),
+        StorageError::Exists { .. }
+    );
+    assert_too_many(data.put("/more", b""), 6, 6);
+    assert_too_many(data.mv("/a", "/team/a", IfExists::Fail), 0, 3);
+    data.mv("/a/b", "/team/b", IfExists::Fail).expect("room");
+    data.mv("/link", "/a/link", IfExists::Fail).expect("moved");
+    assert_eq!((data.used("/"), data.used("/team")), ((0, 3), (0, 3)));
+    data.mv("/a/link", "/team/b/c/d", IfExists::Replace)
+        .expect_err("the old one counts until the new one is there");
+    data.remove("/team/b/c").expect("removed");
+    data.mv("/a/link", "/team/link", IfExists::Fail)
+        .expect("room");
+    data.view
+        .remove(&at("/team/link"), false, &never)
+        .expect("removed");
+    data.view
+        .remove(&at("/last"), false, &never)
+        .expect("removed");
+    assert_eq!((data.used("/"), data.used("/team")), ((0, 1), (0, 1)));
+    data.assert_exact("/", "homes/alice");
+    data.assert_exact("/team", "folders/team");
+}
+
+#[test]
+fn a_limit_of_bytes_bounds_the_entries_too() {
+    let data = Data::with_bytes(3 * 4096);
+    for number in 0..1002 {
+        std::fs::write(data.on_disk(&number.to_string()), "").expect("written");
+    }
+    data.view
+        .make_dir(&at("/dir"), false)
+        .expect("the last one");
+    assert_too_many(data.view.make_dir(&at("/dir/more"), false), 1003, 1003);
+    assert_too_many(data.put("/dir/more", b""), 1003, 1003);
+    let own = Limits {
+        bytes: Some(3 * 4096),
+        files: Some(1004),
+    };
+    data.store.home("alice", own).expect("the same home");
+    data.put("/dir/more", b"").expect("room");
+}
+
+#[test]
+fn what_is_declared_and_not_sent_is_in_nobodys_way() {
+    let data = Data::with_bytes(100);
+    let begin = |path| {
+        data.view
+            .upload(&at(path), sized(100))
+            .expect("it could fit")
+    };
+    let mut silent = begin("/silent");
+    assert_eq!(data.used("/"), (0, 0));
+    let mut half = begin("/half");
+    half.write(&[0; 50]).expect("room");
+    assert_eq!(data.used("/"), (100, 0), "as much again is held");
+    assert_fails!(
+        data.put("/late", b"x"),
+        StorageError::QuotaExceeded { used: 100, .. }
+    );
+    assert_fails!(
+        silent.write(&[0; 1]),
+        StorageError::QuotaExceeded { used: 100, .. }
+    );
+    half.write(&[0; 50]).expect("held");
+    half.commit(None).expect("whole");
+    assert_fails!(
+        data.view.upload(&at("/never"), sized(101)),
+        StorageError::QuotaExceeded {
+            used: 100,
+            limit: 100,
             ..
         }
     );
-    data.remove("/a/1").expect("removed");
-    data.put("/3", b"").expect("room");
+    drop(silent);
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn files_that_are_open_count_once_something_has_come_of_them() {
+    let data = Data::with_limits(files(2));
+    let begin = |path: &str| {
+        data.view
+            .upload(&at(path), sized(100_000))
+            .expect("it could fit")
+    };
+    let open: Vec<_> = (0..9).map(|number| begin(&format!("/{number}"))).collect();
+    data.put("/a", b"").expect("room");
+    let mut last = begin("/b");
+    last.write(&vec![0; 70_000]).expect("room");
+    assert_eq!(data.used("/").1, 2);
+    for mut upload in open {
+        upload.write(&vec![0; 10_000]).expect("room");
+        assert_too_many(upload.write(&vec![0; 90_000]), 2, 2);
+    }
+    assert_too_many(data.view.upload(&at("/c"), sized(0)), 2, 2);
+    assert!(last.keep().expect("kept"));
+    let empty = data
+        .view
+        .upload(&at("/c"), sized(0))
+        .expect("a kept one gives way");
+    empty.commit(None).expect("room");
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn an_upload_takes_the_last_bytes_one_by_one_where_others_hold_the_rest() {
+    let data = Data::with_bytes(100);
+    data.put("/a", &[0; 60]).expect("room");
+    let mut upload = data.view.upload(&at("/b"), sized(40)).expect("room");
+    let mut other = data.view.upload(&at("/c"), unsized_upload()).expect("room");
+    other.write(&[0; 15]).expect("room");
+    upload
+        .write(&[0; 20])
+        .expect("room, but not for as much again");
+    assert_eq!(data.used("/").0, 95);
+    upload.write(&[0; 5]).expect("room");
+    assert_eq!(data.used("/").0, 100);
+    drop(other);
+    upload.write(&[0; 15]).expect("room");
+    upload.commit(None).expect("whole");
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn what_is_kept_of_uploads_gives_way_to_new_ones_the_oldest_first() {
+    const PART: usize = 100_000;
+    let limits = Limits {
+        bytes: Some(3 * PART as u64),
+        files: None,
+    };
+    let data = Data::new().mount("team", Rights::ALL, limits);
+    let folder = data.store.folder("team", limits).expect("a folder");
+    let bob = data.store.home("bob", Limits::default()).expect("a home");
+    let mount = Mount {
+        name: "team".to_owned(),
+        space: folder,
+        rights: Rights::DROP,
+    };
+    let bob = View::new(&data.store, bob, vec![mount]);
+    for path in ["/team/1", "/team/2", "/team/3"] {
+        let mut upload = bob.upload(&at(path), sized(PART + 1)).expect("room");
+        upload.write(&vec![0; PART]).expect("room");
+        assert!(upload.keep().expect("kept"));
+    }
+    let kept = || -> Vec<_> {
+        let kept = bob.uploads().into_iter();
+        kept.map(|upload| upload.path.to_string()).collect()
+    };
+    assert_eq!(data.used("/team"), (3 * PART as u64, 3));
+    assert_fails!(
+        data.view.upload(&at("/team/a"), sized(3 * PART + 1)),
+        StorageError::QuotaExceeded { .. }
+    );
+    let mut upload = data
+        .view
+        .upload(&at("/team/a"), sized(PART))
+        .expect("it could fit");
+    assert_eq!(kept().len(), 3, "a word costs nobody anything");
+    upload.write(&vec![0; PART]).expect("room");
+    assert_eq!(kept(), ["/team/3", "/team/2"]);
+    upload.commit(None).expect("whole");
+    data.put("/b", &vec![0; 2 * PART]).expect("put");
+    data.mv("/b", "/team/b", IfExists::Fail).expect("room");
+    assert_eq!(kept(), [""; 0]);
+    data.assert_exact("/team", "folders/team");
 }
 
 #[test]
@@ -97,7 +286,7 @@ fn what_was_there_before_the_start_is_counted() {
         StorageError::QuotaExceeded { used: 7, .. }
     );
     let usage = data.view.usage(&at("/dir")).expect("counted");
-    assert_eq!((usage.used, usage.files), (7, 1));
+    assert_eq!((usage.used, usage.files), (7, 2));
     assert_eq!(usage.limits.bytes, Some(10));
     assert!(usage.free > 0);
 }
@@ -146,7 +335,7 @@ fn a_folder_has_a_quota_of_its_own_for_all_that_comes_in() {
     }
     data.remove("/dir/b").expect("removed");
     data.mv("/dir", "/team/dir", IfExists::Fail).expect("fits");
-    assert_eq!(data.used("/team"), (6, 1));
+    assert_eq!(data.used("/team"), (6, 2));
     assert_eq!(data.used("/"), (11, 1));
     data.mv("/team/dir/a", "/c", IfExists::Replace)
         .expect("back");
@@ -228,7 +417,9 @@ pub(super) enum Ending {
     Dropped,
 }
 
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 12] = [
+    "/link",
+    "/team/link",
     "/a",
     "/b",
     "/dir",
@@ -329,9 +520,11 @@ fn snapshot(data: &Data) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
 fn limited() -> Data {
     let limits = Limits {
         bytes: Some(100),
-        files: Some(8),
+        files: Some(10),
     };
-    Data::with_limits(limits).mount("team", Rights::ALL, limits)
+    let data = Data::with_limits(limits).mount("team", Rights::ALL, limits);
+    symlink("a", data.on_disk("link")).expect("linked");
+    data
 }
 
 fn assert_kept_within_limits(data: &Data) {
@@ -339,7 +532,7 @@ fn assert_kept_within_limits(data: &Data) {
     data.assert_exact("/team", "folders/team");
     for path in ["/", "/team"] {
         let (bytes, files) = data.used(path);
-        assert!(bytes <= 100 && files <= 8);
+        assert!(bytes <= 100 && files <= 10);
     }
 }
 
@@ -355,6 +548,22 @@ proptest! {
                 prop_assert_eq!(&snapshot(&data), &before, "{:?}", step);
             }
             assert_kept_within_limits(&data);
+        }
+    }
+
+    #[test]
+    fn the_ledger_is_exact_whatever_the_disk_fails_to_keep(
+        steps in prop::collection::vec((steps(), 0..4usize), 1..8)
+    ) {
+        let data = limited();
+        for (steps, works) in &steps {
+            for _ in 0..*works {
+                data.home.staging.at_sync.then(|| Ok(()));
+            }
+            data.home.staging.at_sync.then(|| Err(rustix::io::Errno::IO.into()));
+            steps.iter().take(5).for_each(|step| drop(take(&data, step)));
+            data.assert_counted("/", "homes/alice");
+            data.assert_counted("/team", "folders/team");
         }
     }
 

@@ -30,14 +30,16 @@ fn make_deep(top: &Path, levels: usize) {
     io::Write::write_all(&mut file, b"content").expect("written");
 }
 
-/// What a fresh walk finds, of files.
+/// What a fresh walk finds.
 fn on_disk(root: &Path) -> Count {
     let mut count = Count::default();
-    for entry in walkdir::WalkDir::new(root) {
+    for entry in walkdir::WalkDir::new(root).min_depth(1) {
         let entry = entry.expect("readable");
-        if entry.file_type().is_file() {
-            count += Count::file(entry.metadata().expect("there").len());
-        }
+        count += if entry.file_type().is_file() {
+            Count::file(entry.metadata().expect("there").len())
+        } else {
+            Count::entries(1)
+        };
     }
     count
 }
@@ -54,9 +56,12 @@ fn counted(data: &Data, tallied: &mut Tallied) -> io::Result<Count> {
 #[test]
 fn a_tree_of_any_depth_is_counted_and_removed_and_moves_no_deeper() {
     const LEVELS: usize = 5000;
-    let data = Data::with_bytes(100);
+    let data = Data::with_limits(Limits {
+        bytes: Some(100),
+        files: Some(LEVELS as u64 + 3),
+    });
     make_deep(&data.on_disk("."), LEVELS);
-    assert_eq!(data.used("/"), (7, 1));
+    assert_eq!(data.used("/"), (7, LEVELS as u64 + 1));
     data.put("/d/d/file", b"x").expect("put");
     data.mv("/d", "/e", IfExists::Fail).expect("no deeper");
     data.mkdir("/dir");
@@ -111,11 +116,11 @@ fn each_turn_of_a_deletion_is_bounded_and_all_of_them_delete_all() {
         assert!(turns < 100);
     }
     assert!(turns > 2, "{turns}");
-    let files = Count {
+    let all = Count {
         bytes: 107,
-        files: 101,
+        entries: 151,
     };
-    assert_eq!((entries, freed), (151, files));
+    assert_eq!((entries, freed), (151, all));
     assert!(data.names("/").is_empty());
 }
 
@@ -177,7 +182,11 @@ fn a_tree_is_measured_as_it_is_when_it_moves() {
     let locked = measure.lock(|| data.home.lock_names(), |names| names);
     let (names, count, reach) = locked.expect("measured");
     drop(names);
-    assert_eq!((count, reach.levels), (Count { bytes: 8, files: 2 }, 4));
+    let all = Count {
+        bytes: 8,
+        entries: 5,
+    };
+    assert_eq!((count, reach.levels), (all, 4));
     assert_eq!(reach.bytes, "/a/b/c/file".len());
     data.mv("/tree/a", "/gone", IfExists::Fail).expect("moved");
     let locked = measure.lock(|| data.home.lock_names(), |names| names);
@@ -320,14 +329,20 @@ fn nothing_is_acknowledged_in_a_directory_whose_name_the_disk_does_not_keep() {
 }
 
 #[test]
-fn a_directory_that_the_disk_does_not_keep_is_taken_back() {
-    let data = Data::new();
-    data.home.staging.at_sync.then(|| Err(Errno::IO.into()));
-    assert_fails!(
-        data.view.make_dir(&at("/a/b"), true),
-        StorageError::Io { .. }
-    );
-    assert!(data.names("/").is_empty());
+fn a_directory_that_the_disk_does_not_keep_is_taken_back_and_its_entry_is_free() {
+    let data = Data::with_limits(Limits {
+        bytes: None,
+        files: Some(2),
+    });
+    for path in ["/a/b", "/a"] {
+        data.home.staging.at_sync.then(|| Err(Errno::IO.into()));
+        let made = data.view.make_dir(&at(path), path != "/a");
+        assert_fails!(made, StorageError::Io { .. });
+        assert!(data.names("/").is_empty());
+        data.assert_exact("/", "homes/alice");
+    }
+    data.mkdir("/a/b");
+    data.assert_exact("/", "homes/alice");
 }
 
 /// A change that a count goes on beside, and how far it goes before that.
@@ -402,8 +417,8 @@ proptest! {
             let _ = take(&data, &step);
             data.home.staging.at_sync.clear();
             for (path, root) in [("/", "homes/alice"), ("/team", "folders/team")] {
-                let Count { bytes, files } = on_disk(&data.data(root));
-                prop_assert_eq!(data.used(path), (bytes, files), "{:?}", step);
+                let Count { bytes, entries } = on_disk(&data.data(root));
+                prop_assert_eq!(data.used(path), (bytes, entries), "{:?}", step);
             }
         }
     }
@@ -435,10 +450,11 @@ fn a_deep_leftover_is_deleted_by_its_name() {
     make_deep(&data.data("staging"), 300);
     let staging = OpenDir::open_ambient(&data.data("staging")).expect("there");
     let name = CString::new("d").expect("a name");
-    assert_eq!(
-        tree::count(&staging, &name).expect("counted"),
-        Count::file(7)
-    );
+    let all = Count {
+        bytes: 7,
+        entries: 301,
+    };
+    assert_eq!(tree::count(&staging, &name).expect("counted"), all);
     let deleted = tree::delete(&staging, &name);
     assert_eq!((deleted.entries, deleted.left), (301, 0));
     assert_eq!(data.staged(), 0);

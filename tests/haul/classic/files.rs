@@ -1,9 +1,12 @@
 //! Files up and down, as raw bytes behind a frame.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use haul::accounts::{FolderName, UserName};
 use haul::storage::Limits;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
@@ -223,6 +226,42 @@ async fn bytes_and_hash_are_of_one_file_while_it_is_replaced_all_the_time() {
         () = replacing => unreachable!("it never ends"),
         () = getting => {}
     }
+}
+
+#[tokio::test]
+async fn bytes_and_hash_are_of_one_file_while_two_files_swap_their_names() {
+    let server = TestServer::start().await;
+    let mut framed = server.log_in("alice").await;
+    for (name, content) in [("f", vec![b'a'; 3000]), ("g", vec![b'b'; 2000])] {
+        framed.put(name, &content).await;
+    }
+    let [f, g] = ["f", "g"].map(|name| server.home("alice").join(name));
+    let mut client = server.log_in_classic("alice").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let swapping = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                let exchange = RenameFlags::EXCHANGE;
+                renameat_with(CWD, &f, CWD, &g, exchange).expect("swapped");
+            }
+        }
+    });
+    let mut got = 0;
+    while got < 50 {
+        client.send(&frame(&json!({"cmd": "get f"}))).await;
+        let head = client.next().await.expect("a reply");
+        if head.get("size").is_none() {
+            let res = head["res"].as_str().expect("a text");
+            assert!(res.contains("again and again"), "{res}");
+            continue;
+        }
+        let body = client.body(&head).await;
+        assert_eq!(head["file_hash"], md5(&body), "{head}");
+        got += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    swapping.join().expect("no panic");
 }
 
 #[tokio::test]

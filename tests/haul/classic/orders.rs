@@ -36,7 +36,10 @@ async fn a_session_uses_every_order_and_each_is_answered_by_a_line_for_a_person(
         assert_eq!(client.order(line).await, answer, "{line}");
     }
     let df = client.order("df").await;
-    assert!(df.starts_with("0 B used, 0 files; "), "{df}");
+    assert!(
+        df.starts_with("0 B used, 0 files and directories; "),
+        "{df}"
+    );
     let help = client.order("help").await;
     assert!(help.contains("\n  put LOCALPATH [DIR]\n"), "{help}");
     let unknown = client.order("frobnicate").await;
@@ -163,7 +166,7 @@ async fn what_is_used_is_told_with_the_quota() {
     client.put("a", &vec![7; 1 << 20]).await;
     let df = client.order("df").await;
     assert!(
-        df.starts_with("1.0 MiB of 2.0 MiB used, 1 of 5 files; "),
+        df.starts_with("1.0 MiB of 2.0 MiB used, 1 of 5 files and directories; "),
         "{df}"
     );
 }

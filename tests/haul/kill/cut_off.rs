@@ -122,6 +122,7 @@ impl Session {
         let reply = line.reply()?;
         if reply.get("begin").is_some() {
             self.endless = Some((put, 0));
+            line.beside = Some(8);
         } else {
             assert_eq!(reply["error"]["code"], "quota_exceeded", "{reply}");
         }

@@ -33,11 +33,6 @@ pub(crate) fn bytes(tree: &Tree) -> u64 {
     sizes.sum()
 }
 
-/// The number of files.
-pub(crate) fn files(tree: &Tree) -> usize {
-    tree.values().filter(|node| **node != Node::Dir).count()
-}
-
 /// How an upload ends that is not to become a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {

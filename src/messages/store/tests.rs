@@ -1,0 +1,427 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::messages::Messages;
+
+fn user(id: i64) -> Party {
+    let name = format!("user{id}").into();
+    Party { id, name }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+async fn open(directory: &tempfile::TempDir, clock: &Clock) -> Messages {
+    let messages = Messages::open_with(directory.path(), clock.clone()).await;
+    messages.expect("messages")
+}
+
+/// The texts that are kept of what was said to a user, and the offers.
+async fn kept(messages: &Messages, id: i64) -> Vec<String> {
+    let backlog = messages.shared.store.backlog(id, 0, 1000).await;
+    let events = backlog.expect("readable").events.into_iter();
+    let events = events.map(|(_, json)| match serde_json::from_slice(&json) {
+        Ok(Event::Message(message)) => message.text,
+        Ok(Event::Offer(offer)) => offer.path,
+        other => panic!("{other:?}"),
+    });
+    events.collect()
+}
+
+async fn messages() -> (tempfile::TempDir, Messages) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let messages = Messages::open(directory.path()).await.expect("messages");
+    (directory, messages)
+}
+
+async fn say(messages: &Messages, from: i64, to: To, text: &str) -> u64 {
+    let said = messages.say(user(from), to, text.into()).await;
+    said.expect("a text").done().await.expect("stored").seq
+}
+
+/// What SQLite does for a query, one step a line.
+async fn plan(messages: &Messages, query: &str) -> Vec<String> {
+    let readers = &messages.shared.store.readers;
+    let mut transaction = readers.read().await.expect("readable");
+    let query = format!("EXPLAIN QUERY PLAN {query}");
+    let steps: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(query))
+        .fetch_all(&mut *transaction)
+        .await
+        .expect("a plan");
+    steps.into_iter().map(|(_, _, _, step)| step).collect()
+}
+
+#[tokio::test]
+async fn no_query_scans_a_table_or_sorts_a_conversation() {
+    let (_directory, messages) = messages().await;
+    let tables = ["events", "offers", "members", "inboxes", "said", "e", "o"];
+    let claim = format!("{} WHERE offer = ?1", offers::SELECT);
+    let open = format!(
+        "{} WHERE offered_to = ? AND expires > ? ORDER BY event",
+        offers::SELECT
+    );
+    for query in [
+        ROOM_HISTORY,
+        DIRECT_HISTORY,
+        BACKLOG,
+        DROP_OLD,
+        DROP_OF_SENDER,
+        offers::CLOSE,
+        offers::EXPIRE,
+        offers::HAS_EXPIRED,
+        offers::OPEN_OFFERS,
+        &claim,
+        &open,
+    ] {
+        let plan = plan(&messages, query).await;
+        for table in tables {
+            let scan = format!("SCAN {table}");
+            let scans = |step: &String| step.split(" USING").next() == Some(scan.as_str());
+            assert!(!plan.iter().any(scans), "{query}\n{plan:#?}");
+        }
+        // The backlog sorts places, at most as many as it may return from each of its sources.
+        let sorts = plan.iter().any(|step| step.contains("TEMP B-TREE"));
+        assert!(!sorts || query == BACKLOG, "{query}\n{plan:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_that_is_read_while_messages_are_stored_passes_over_none() {
+    let (_directory, messages) = messages().await;
+    let rooms: Vec<RoomName> = ["#a", "#b", "#c"]
+        .into_iter()
+        .map(|room| room.parse().expect("a room"))
+        .collect();
+    for room in &rooms {
+        for id in [1, 2] {
+            let joined = messages.join(user(id), room.clone()).await;
+            joined.expect("room for two");
+        }
+    }
+    let speaker = tokio::spawn({
+        let messages = messages.clone();
+        async move {
+            let mut said = BTreeSet::new();
+            for number in 0..3000 {
+                let to = match number % 4 {
+                    0 => To::User(user(1)),
+                    room => To::Room(rooms[room - 1].clone()),
+                };
+                said.insert(say(&messages, 2, to, "hello").await);
+            }
+            said
+        }
+    });
+    let (mut told, mut position) = (BTreeSet::new(), 0);
+    loop {
+        let is_last = speaker.is_finished();
+        let backlog = messages.shared.store.backlog(1, position, 8).await;
+        let backlog = backlog.expect("readable");
+        told.extend(backlog.events.iter().map(|(seq, _)| *seq));
+        position = backlog.position;
+        if is_last && backlog.is_complete {
+            break;
+        }
+    }
+    let said = speaker.await.expect("no panic");
+    let missing: Vec<_> = said.difference(&told).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[tokio::test]
+async fn a_backlog_passes_over_own_messages_a_page_at_a_time() {
+    let (_directory, messages) = messages().await;
+    let room: RoomName = "#ops".parse().expect("a room");
+    for id in [1, 2] {
+        let joined = messages.join(user(id), room.clone()).await;
+        joined.expect("room for two");
+    }
+    for _ in 0..20 {
+        say(&messages, 1, To::Room(room.clone()), "mine").await;
+    }
+    let last = say(&messages, 2, To::Room(room.clone()), "yours").await;
+    let (mut position, mut pages) = (0, 0);
+    let told = loop {
+        let backlog = messages.shared.store.backlog(1, position, 8).await;
+        let backlog = backlog.expect("readable");
+        (position, pages) = (backlog.position, pages + 1);
+        if !backlog.events.is_empty() {
+            break backlog.events[0].0;
+        }
+        assert!(!backlog.is_complete);
+    };
+    assert_eq!((told, pages), (last, 3));
+}
+
+#[tokio::test]
+async fn the_history_of_a_user_with_themselves_has_each_message_once() {
+    let (_directory, messages) = messages().await;
+    say(&messages, 1, To::User(user(1)), "note").await;
+    say(&messages, 1, To::User(user(2)), "to you").await;
+    say(&messages, 2, To::User(user(1)), "to me").await;
+    let history = async |with| {
+        let (user, with) = (user(1), To::User(user(with)));
+        let page = messages.history(&user, &with, None, 10, 1 << 16);
+        let page = page.await.expect("readable");
+        let texts = page.messages.into_iter().map(|message| message.text);
+        (texts.collect::<Vec<_>>(), page.more)
+    };
+    assert_eq!(history(1).await, (vec!["note".to_owned()], false));
+    let both = vec!["to you".to_owned(), "to me".to_owned()];
+    assert_eq!(history(2).await, (both, false));
+}
+
+#[tokio::test]
+async fn nothing_is_dropped_because_the_wall_clock_is_wrong() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Clock::manual();
+    let messages = open(&directory, &clock).await;
+    let right = clock.wall();
+    for (number, wall) in ["1970-01-01T00:00:00Z", "2099-01-01T00:00:00Z"]
+        .into_iter()
+        .enumerate()
+    {
+        clock.set_wall(wall.parse().expect("a time"));
+        say(&messages, 2, To::User(user(1)), &format!("wrong {number}")).await;
+        assert_eq!(messages.forget(90 * DAY, 1000).await.expect("readable"), 0);
+        clock.set_wall(right);
+        say(&messages, 2, To::User(user(1)), &format!("right {number}")).await;
+        for _ in 0..3 {
+            clock.advance(DAY);
+            assert_eq!(messages.forget(90 * DAY, 1000).await.expect("readable"), 0);
+        }
+    }
+    let all = ["wrong 0", "right 0", "wrong 1", "right 1"];
+    assert_eq!(kept(&messages, 1).await, all);
+    clock.advance(85 * DAY);
+    assert_eq!(messages.forget(90 * DAY, 1000).await.expect("dropped"), 2);
+    assert_eq!(kept(&messages, 1).await, all[2..]);
+}
+
+#[tokio::test]
+async fn an_age_goes_on_where_an_earlier_server_ended() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Clock::manual();
+    let messages = open(&directory, &clock).await;
+    say(&messages, 2, To::User(user(1)), "old").await;
+    let offering = messages.offer(user(2), user(1), file(), 7 * DAY).await;
+    offering.expect("made").1.done().await.expect("stored");
+    clock.advance(6 * DAY);
+    assert_eq!(messages.forget(10 * DAY, 1000).await.expect("readable"), 0);
+    messages.expire_offers().await.expect("readable");
+    drop(messages);
+    // Another boot: the clock begins anew, and the time in between does not count.
+    let clock = Clock::manual();
+    clock.set_wall("2099-01-01T00:00:00Z".parse().expect("a time"));
+    let messages = open(&directory, &clock).await;
+    assert_eq!(messages.forget(10 * DAY, 1000).await.expect("readable"), 0);
+    messages.expire_offers().await.expect("readable");
+    clock.set_wall("2026-03-07T12:00:00Z".parse().expect("a time"));
+    assert_eq!(kept(&messages, 1).await, ["old", "a b"]);
+    clock.advance(DAY);
+    messages.expire_offers().await.expect("removed");
+    assert_eq!(kept(&messages, 1).await, ["old"]);
+    clock.advance(3 * DAY);
+    assert_eq!(messages.forget(10 * DAY, 1000).await.expect("dropped"), 1);
+}
+
+fn file() -> OfferedFile {
+    OfferedFile {
+        path: "/secret/a b".into(),
+        version: "1".into(),
+        size: 7,
+    }
+}
+
+#[tokio::test]
+async fn nobody_displaces_what_others_have_said() {
+    let (_directory, messages) = messages().await;
+    for text in ["one", "two", "three"] {
+        say(&messages, 2, To::User(user(1)), text).await;
+    }
+    for number in 0..50 {
+        say(&messages, 3, To::User(user(1)), &number.to_string()).await;
+    }
+    let dropped = messages.forget(DAY, 20).await.expect("dropped");
+    assert_eq!(dropped, 33);
+    let kept = kept(&messages, 1).await;
+    assert_eq!(kept[..4], ["one", "two", "three", "33"]);
+    assert_eq!(kept.len(), 20);
+}
+
+#[tokio::test]
+async fn an_offer_that_is_dropped_is_no_longer_open() {
+    let (_directory, messages) = messages().await;
+    let offering = messages.offer(user(2), user(1), file(), DAY).await;
+    let (offer, stored) = offering.expect("made");
+    stored.done().await.expect("stored");
+    for _ in 0..3 {
+        say(&messages, 2, To::User(user(1)), "later").await;
+    }
+    assert_eq!(messages.forget(DAY, 2).await.expect("dropped"), 2);
+    let claimed = messages.claim_to_accept(1, &offer).await;
+    assert!(matches!(claimed, Err(MessagesError::NoSuchOffer)));
+    let open = messages.offers(1, 1 << 16).await.expect("readable");
+    assert!(open.offers.is_empty());
+    assert_eq!(kept(&messages, 1).await, ["later", "later"]);
+}
+
+#[test]
+fn shares_are_equal_and_what_is_below_is_left_to_others() {
+    let mut counts = KeptCounts::default();
+    for (sender, events) in [(1, 10), (2, 50), (3, 100), (4, 3)] {
+        counts.add(sender, events);
+    }
+    let surplus = |most| {
+        let mut surplus = counts.surplus(most);
+        surplus.sort_unstable();
+        surplus
+    };
+    assert_eq!(surplus(163), []);
+    assert_eq!(surplus(162), [(3, 1)]);
+    assert_eq!(surplus(93), [(2, 10), (3, 60)]);
+    assert_eq!(surplus(13), [(1, 7), (2, 47), (3, 97)]);
+    assert_eq!(surplus(0), [(1, 10), (2, 50), (3, 100), (4, 3)]);
+}
+
+/// Has every change of the database fail as on a full disk: SQLite rolls back by itself.
+async fn fill(directory: &tempfile::TempDir) {
+    execute(
+        directory,
+        "CREATE TRIGGER full_events BEFORE INSERT ON events \
+         BEGIN SELECT RAISE(ROLLBACK, 'the disk is full'); END; \
+         CREATE TRIGGER full_members BEFORE INSERT ON members \
+         BEGIN SELECT RAISE(ROLLBACK, 'the disk is full'); END; \
+         CREATE TRIGGER full_left BEFORE DELETE ON members \
+         BEGIN SELECT RAISE(ROLLBACK, 'the disk is full'); END; \
+         CREATE TRIGGER full_inboxes BEFORE INSERT ON inboxes \
+         BEGIN SELECT RAISE(ROLLBACK, 'the disk is full'); END; \
+         CREATE TRIGGER full_counter BEFORE UPDATE ON counter \
+         BEGIN SELECT RAISE(ROLLBACK, 'the disk is full'); END",
+    )
+    .await;
+}
+
+/// Makes room again.
+async fn empty(directory: &tempfile::TempDir) {
+    execute(
+        directory,
+        "DROP TRIGGER full_events; DROP TRIGGER full_members; DROP TRIGGER full_left; \
+         DROP TRIGGER full_inboxes; DROP TRIGGER full_counter",
+    )
+    .await;
+}
+
+async fn execute(directory: &tempfile::TempDir, statements: &'static str) {
+    let file = directory.path().join("messages.db");
+    let mut connection = database::connect(&file).await.expect("opens");
+    let done = sqlx::raw_sql(statements).execute(&mut connection).await;
+    done.expect("done");
+}
+
+#[tokio::test]
+async fn messages_go_on_after_a_disk_was_full_without_a_restart() {
+    let (directory, messages) = messages().await;
+    let room: RoomName = "#ops".parse().expect("a room");
+    for id in [1, 2] {
+        let joined = messages.join(user(id), room.clone()).await;
+        joined.expect("room for two");
+    }
+    fill(&directory).await;
+    for _ in 0..3 {
+        let said = messages
+            .say(user(1), To::User(user(2)), "lost".into())
+            .await;
+        said.expect("a text").done().await.expect_err("full");
+        let joined = messages.join(user(3), room.clone()).await;
+        joined.expect_err("full");
+        let left = messages.leave(user(2), room.clone()).await;
+        left.expect_err("full");
+        let offering = messages.offer(user(1), user(2), file(), DAY).await;
+        offering.expect("random").1.done().await.expect_err("full");
+        assert!(messages.is_failing());
+    }
+    // Who could not join is not in the room, and who could not leave still is.
+    let said = messages.say(user(3), To::Room(room.clone()), "hello".into());
+    let refused = said.await.expect("a text").done().await;
+    assert!(matches!(refused, Err(MessagesError::NotInRoom(_))));
+    empty(&directory).await;
+    say(&messages, 1, To::User(user(2)), "heard").await;
+    assert!(!messages.is_failing());
+    say(&messages, 1, To::Room(room.clone()), "heard too").await;
+    let joined = messages.join(user(3), room).await.expect("joined");
+    assert_eq!(joined.members, ["user1", "user2", "user3"]);
+    let offering = messages.offer(user(1), user(2), file(), DAY).await;
+    offering.expect("random").1.done().await.expect("stored");
+    assert_eq!(kept(&messages, 2).await, ["heard", "heard too", "a b"]);
+    assert_eq!(kept(&messages, 3).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn messages_that_cannot_be_stored_are_tried_again_though_nobody_says_more() {
+    let (directory, messages) = messages().await;
+    fill(&directory).await;
+    let said = messages
+        .say(user(1), To::User(user(2)), "lost".into())
+        .await;
+    said.expect("a text").done().await.expect_err("full");
+    assert!(messages.is_failing());
+    empty(&directory).await;
+    while messages.is_failing() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_and_joins_at_once_hears_nothing_that_was_said_in_between() {
+    let (_directory, messages) = messages().await;
+    let room: RoomName = "#ops".parse().expect("a room");
+    for id in [1, 2] {
+        let joined = messages.join(user(id), room.clone()).await;
+        joined.expect("room for two");
+    }
+    // All of it is stored in one batch.
+    let leaving = messages.leave(user(1), room.clone());
+    let saying = async {
+        let said = messages.say(user(2), To::Room(room.clone()), "gone?".into());
+        said.await.expect("a text").done().await.expect("stored")
+    };
+    let joining = messages.join(user(1), room.clone());
+    let later = async {
+        let said = messages.say(user(2), To::Room(room.clone()), "back!".into());
+        said.await.expect("a text").done().await.expect("stored")
+    };
+    let (left, _, joined, _) = tokio::join!(leaving, saying, joining, later);
+    left.expect("left");
+    joined.expect("joined");
+    assert_eq!(kept(&messages, 1).await, ["back!"]);
+}
+
+#[tokio::test]
+async fn a_place_that_a_restored_database_did_not_give_out_is_not_known_to_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Clock::manual();
+    let messages = open(&directory, &clock).await;
+    let first = messages.epoch().to_owned();
+    let early = say(&messages, 1, To::User(user(2)), "early").await;
+    let backup = tempfile::tempdir().expect("a directory");
+    let to = backup.path().join("messages.db");
+    copy(directory.path(), &to).await.expect("copied");
+    drop(messages);
+    let messages = open(&directory, &clock).await;
+    let second = messages.epoch().to_owned();
+    let late = say(&messages, 1, To::User(user(2)), "late").await;
+    for (seq, epoch) in [(early, &first), (early, &second), (late, &second)] {
+        assert!(messages.has_given(seq, Some(epoch)));
+    }
+    assert!(!messages.has_given(late, Some(&first)));
+    drop(messages);
+    let restored = open(&backup, &clock).await;
+    assert!(restored.has_given(early, Some(&first)));
+    for (seq, epoch) in [(late, &first), (late, &second), (early, &second)] {
+        assert!(!restored.has_given(seq, Some(epoch)));
+    }
+    // What it says itself comes after all that it may have given out before.
+    let again = say(&restored, 1, To::User(user(2)), "again").await;
+    assert!(restored.has_given(again, Some(restored.epoch())));
+    assert!(again > early);
+}

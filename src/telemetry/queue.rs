@@ -1,0 +1,347 @@
+//! Lines on their way to one place that may be slow, such as a disk or a pipe: a thread writes them,
+//! and what waits for it is bounded in bytes.
+//!
+//! Ordinary lines never wait. Those for which there is no room are dropped and counted. Lines of the
+//! audit are never dropped where the queue is the one that keeps the audit: who is about to cause one
+//! waits for [`AuditRoom`] first.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::pin::pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tracing::Metadata;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::{AUDIT, Counted, LostLines};
+
+/// Bytes of ordinary lines that may wait for one place.
+pub(super) const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes of the audit that may wait before nothing more is begun that would add to it.
+const MAX_AUDIT_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a line takes beside its text.
+pub(super) const OVERHEAD: usize = 64;
+
+/// For what waits to be written at the end.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// The lines that wait for one place. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct LineQueue(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Bytes of ordinary lines that may wait.
+    most: usize,
+    keeps_audit: bool,
+    /// There is a line, or the end.
+    news: Condvar,
+    /// The thread has ended.
+    ended: Condvar,
+    /// There is room for the audit again.
+    room: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: VecDeque<QueuedLine>,
+    /// Bytes of ordinary lines that are not written yet.
+    bytes: usize,
+    /// Bytes of lines of the audit that are not written yet.
+    audit_bytes: usize,
+    lost: LostLines,
+    is_closed: bool,
+    has_ended: bool,
+}
+
+#[derive(Debug)]
+struct QueuedLine {
+    text: Box<[u8]>,
+    is_kept: bool,
+}
+
+impl QueuedLine {
+    fn cost(&self) -> usize {
+        self.text.len() + OVERHEAD
+    }
+}
+
+impl LostLines {
+    fn add(&mut self, line: &QueuedLine, times: usize) {
+        self.lines += times;
+        self.audit += if line.is_kept { times } else { 0 };
+    }
+}
+
+/// Writes what waits when it is dropped, unless that takes too long.
+#[derive(Debug)]
+pub(super) struct QueueGuard(Arc<Shared>);
+
+impl LineQueue {
+    /// Has a thread write to `writer` what comes, of which so many bytes may wait.
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub(super) fn start(
+        writer: impl Write + Send + 'static,
+        most: usize,
+        keeps_audit: bool,
+    ) -> io::Result<(Self, QueueGuard)> {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            most,
+            keeps_audit,
+            news: Condvar::new(),
+            ended: Condvar::new(),
+            room: Notify::new(),
+        });
+        let queue = Arc::clone(&shared);
+        let mut writer = Counted::new(writer);
+        let write = move || {
+            queue.write_all(&mut writer);
+            queue.lock().has_ended = true;
+            queue.ended.notify_all();
+        };
+        thread::Builder::new().name("log".into()).spawn(write)?;
+        Ok((Self(Arc::clone(&shared)), QueueGuard(shared)))
+    }
+
+    /// Lines that were dropped since the start.
+    pub(super) fn lost(&self) -> LostLines {
+        self.0.lock().lost
+    }
+
+    /// Whoever causes a line of the audit waits for this.
+    pub(super) fn audit_room(&self) -> AuditRoom {
+        AuditRoom(Arc::clone(&self.0))
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, line: QueuedLine) {
+        let mut state = self.lock();
+        let cost = line.cost();
+        if state.is_closed || !line.is_kept && state.bytes + cost > self.most {
+            state.lost.add(&line, 1);
+            return;
+        }
+        if line.is_kept {
+            state.audit_bytes += cost;
+        } else {
+            state.bytes += cost;
+        }
+        state.lines.push_back(line);
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// Until the end.
+    fn write_all(&self, writer: &mut Counted<impl Write>) {
+        let mut state = self.lock();
+        loop {
+            let Some(line) = state.lines.pop_front() else {
+                if state.is_closed {
+                    return;
+                }
+                state = self
+                    .news
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let is_last = state.lines.is_empty();
+            drop(state);
+            let failures = writer.failures();
+            // It counts what it cannot write.
+            let _ = writer.write_all(&line.text);
+            let failures = writer.failures() - failures;
+            if is_last {
+                let _ = writer.flush();
+            }
+            state = self.lock();
+            state.lost.add(&line, failures);
+            if line.is_kept {
+                state.audit_bytes -= line.cost();
+                if state.audit_bytes < MAX_AUDIT_BYTES {
+                    self.room.notify_waiters();
+                }
+            } else {
+                state.bytes -= line.cost();
+            }
+        }
+    }
+}
+
+impl Drop for QueueGuard {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.is_closed = true;
+        self.0.news.notify_one();
+        self.0.room.notify_waiters();
+        let _state = self
+            .0
+            .ended
+            .wait_timeout_while(state, FLUSH, |state| !state.has_ended);
+    }
+}
+
+/// Whether the audit can take more. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AuditRoom(Arc<Shared>);
+
+impl AuditRoom {
+    /// Waits until so little of the audit waits to be written that more may be caused.
+    pub async fn wait(&self) {
+        loop {
+            let mut room = pin!(self.0.room.notified());
+            room.as_mut().enable();
+            {
+                let state = self.0.lock();
+                if state.audit_bytes < MAX_AUDIT_BYTES || state.is_closed {
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+}
+
+/// Puts one line into the queue.
+#[derive(Debug)]
+pub(super) struct QueueWriter<'a> {
+    queue: &'a Shared,
+    is_kept: bool,
+}
+
+impl Write for QueueWriter<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.queue.push(QueuedLine {
+            text: line.into(),
+            is_kept: self.is_kept,
+        });
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LineQueue {
+    type Writer = QueueWriter<'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        QueueWriter {
+            queue: &self.0,
+            is_kept: false,
+        }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Self::Writer {
+        QueueWriter {
+            queue: &self.0,
+            is_kept: self.0.keeps_audit && metadata.target() == AUDIT,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    /// Takes nothing until the sender is dropped.
+    struct Stuck(mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Stuck {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            self.1.lock().expect("no panic").extend_from_slice(line);
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn push(queue: &LineQueue, length: usize, is_kept: bool) {
+        let text = vec![b'x'; length].into();
+        queue.0.push(QueuedLine { text, is_kept });
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_however_long_the_lines_are() {
+        let (go_on, stuck) = mpsc::channel();
+        let (queue, guard) =
+            LineQueue::start(Stuck(stuck, Arc::default()), 10_000, false).expect("a thread");
+        for _ in 0..100 {
+            push(&queue, 1000 - OVERHEAD, false);
+        }
+        assert_eq!(
+            queue.lost(),
+            LostLines {
+                lines: 90,
+                audit: 0
+            }
+        );
+        assert_eq!(queue.0.lock().bytes, 10_000);
+        drop(go_on);
+        drop(guard);
+        assert_eq!(queue.0.lock().bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn no_line_of_the_audit_is_dropped_and_who_would_cause_more_waits() {
+        let (go_on, stuck) = mpsc::channel();
+        let written = Arc::default();
+        let stuck = Stuck(stuck, Arc::clone(&written));
+        let (queue, guard) = LineQueue::start(stuck, 10_000, true).expect("a thread");
+        let room = queue.audit_room();
+        room.wait().now_or_never().expect("there is room");
+        let lines = MAX_AUDIT_BYTES / 1000 + 1;
+        for _ in 0..lines {
+            push(&queue, 1000 - OVERHEAD, true);
+        }
+        let mut waiting = Box::pin(room.wait());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        push(&queue, 1000 - OVERHEAD, true);
+        assert_eq!(
+            queue.lost(),
+            LostLines::default(),
+            "what was begun before ends"
+        );
+        drop(go_on);
+        waiting.await;
+        drop(guard);
+        let written = written.lock().expect("no panic").len();
+        assert_eq!(written, (lines + 1) * (1000 - OVERHEAD));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_audit_does_not_outwait_the_end_of_the_log() {
+        let (go_on, stuck) = mpsc::channel::<()>();
+        let (queue, guard) =
+            LineQueue::start(Stuck(stuck, Arc::default()), 10_000, true).expect("a thread");
+        push(&queue, MAX_AUDIT_BYTES, true);
+        let room = queue.audit_room();
+        let mut waiting = Box::pin(room.wait());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(go_on);
+        drop(guard);
+        waiting.await;
+    }
+}
