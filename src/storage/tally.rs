@@ -24,10 +24,13 @@ use super::meta::{Identity, Meta, What};
 use super::path::VirtualPath;
 use super::quota::Count;
 use super::space::{Names, Space};
-use super::tree::{Reach, Visitor, Walk, count_of};
+use super::tree::{Reach, Visitor, Walk, count_of, is_empty};
 
 /// How often the measure of a tree catches up with directories that are made in it meanwhile.
 const MAX_ROUNDS: usize = 100;
+
+/// Trees that come into a space while it is walked, and are kept open to be walked as well.
+const MAX_MORE: usize = 64;
 
 /// What the walks of a space have found.
 #[derive(Debug, Default)]
@@ -47,9 +50,9 @@ struct Tally {
     begun: HashMap<Identity, Reach>,
     /// The directory that is being read, and the names in it that are counted.
     reading: Option<(Identity, HashSet<u64>)>,
-    /// Directories that have come to be in some that were begun.
+    /// Directories, not empty, that have come to be in some that were begun.
     more: Vec<(OpenDir, Reach)>,
-    /// A directory that was begun has moved or gone.
+    /// A directory that was begun has moved or gone, or too many have come.
     is_void: bool,
 }
 
@@ -142,7 +145,15 @@ impl Tally {
             self.reach = self.reach.max(at);
             let was_there = before.as_ref().is_some_and(is_same);
             if after.what == What::Dir && !was_there {
-                self.more.push((dir.open_dir(name)?, at));
+                let new = dir.open_dir(name)?;
+                if is_empty(&new)? {
+                    // There is nothing to walk; what comes into it is a change like any other.
+                    self.begun.insert(after.identity, at);
+                } else if self.more.len() < MAX_MORE {
+                    self.more.push((new, at));
+                } else {
+                    self.is_void = true;
+                }
             }
         }
         Ok(())

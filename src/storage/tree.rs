@@ -15,8 +15,9 @@ use super::meta::{Identity, Meta, What};
 use super::path::VirtualPath;
 use super::quota::Count;
 
-/// How many of the directories on its way down a walk keeps open. It opens the others again.
-const MAX_HANDLES: usize = 16;
+/// How many of the directories on its way down a walk keeps open. It opens the others again. With
+/// those that it is in, a walk stays within the descriptors that a disk thread has.
+const MAX_HANDLES: usize = 4;
 
 /// How often a deletion reads one directory that others may be filling.
 const MAX_PASSES: usize = 3;
@@ -473,6 +474,16 @@ pub(super) fn open_child(dir: &OpenDir, name: &CStr) -> io::Result<Option<OpenDi
         },
         child => child.map(Some),
     }
+}
+
+/// Whether nothing is in a directory.
+pub(super) fn is_empty(dir: &OpenDir) -> io::Result<bool> {
+    for entry in dir.entries()? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn is_not_empty(error: &io::Error) -> bool {

@@ -265,6 +265,19 @@ fn while_a_space_is_counted_only_trees_wait_to_move_or_go() {
     data.remove("/tree").expect("removed");
 }
 
+#[test]
+fn directories_that_are_made_while_a_space_is_counted_need_no_walk() {
+    let data = Data::new();
+    fill(&data);
+    let mut tallied = Tallied::whole(&data.home.lock_names()).expect("begun");
+    while !tallied.go_on(&data.home, &mut 1000).expect("goes on") {}
+    data.mkdir("/new/deep/er");
+    data.put("/new/deep/file", b"content").expect("put");
+    let found = tallied.found(&data.home.lock_names()).expect("exact still");
+    let found = found.map(|(count, _)| count);
+    assert_eq!(found, Some(on_disk(&data.on_disk("."))));
+}
+
 #[tokio::test]
 async fn who_needs_a_count_is_told_what_to_wait_for() {
     let data = Data::with_bytes(100);
