@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sqlx::Connection as _;
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{AccountsError, InvalidName};
@@ -21,7 +22,10 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/accounts/migrations");
 const CONNECTIONS: usize = 4;
 
 /// How often the database is asked whether another process changed it.
-const POLL: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(500);
+
+/// How long it may take to answer that.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// An open database. Clones share its connections and the one task that watches it.
 #[derive(Debug, Clone)]
@@ -37,7 +41,7 @@ impl Database {
         let (options, mut connection) = database::open(data, "haul.db", &MIGRATIONS).await?;
         let version = data_version(&mut connection).await.map_err(opening)?;
         let (sender, changes) = watch::channel(0);
-        let watching = tokio::spawn(watch_changes(connection, version, sender));
+        let watching = tokio::spawn(watch_changes(options.clone(), connection, version, sender));
         Ok(Self {
             pool: ConnectionPool::new(options, CONNECTIONS),
             data: data.into(),
@@ -111,6 +115,11 @@ pub(super) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// Numbers, for `json_each`.
+pub(super) fn json(numbers: &[i64]) -> Result<String, sqlx::Error> {
+    serde_json::to_string(numbers).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
 /// A name that was kept, of a user or of a folder.
 pub(super) fn name<N: TryFrom<String, Error = InvalidName>>(
     text: String,
@@ -150,28 +159,59 @@ async fn data_version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Er
         .await
 }
 
+/// Counts the changes. While the database does not say whether it changed, each look counts as one,
+/// and each begins with a new connection: one that has failed may go on failing, and where it was
+/// between two connections nobody knows.
 async fn watch_changes(
-    mut connection: SqliteConnection,
-    mut version: i64,
+    options: SqliteConnectOptions,
+    connection: SqliteConnection,
+    version: i64,
     sender: watch::Sender<u64>,
 ) {
+    let mut known = Some((connection, version));
     let mut ticks = interval(POLL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match data_version(&mut connection).await {
-            Ok(now) if now == version => {}
-            Ok(now) => {
-                version = now;
-                sender.send_modify(|count| *count += 1);
+        let was_known = known.is_some();
+        match timeout(PATIENCE, look(&options, known.take())).await {
+            Ok(Ok((connection, version, changed))) => {
+                if !was_known {
+                    tracing::info!(name: "accounts_readable", "can read the accounts again");
+                }
+                known = Some((connection, version));
+                if !changed {
+                    continue;
+                }
             }
-            Err(error) => tracing::warn!(
-                name: "accounts_unreadable",
-                %error,
-                "can not see whether the accounts changed"
-            ),
+            Ok(Err(error)) if was_known => unreadable(&error),
+            Err(_) if was_known => unreadable(&"the database does not answer"),
+            Ok(Err(_)) | Err(_) => {}
         }
+        sender.send_modify(|count| *count += 1);
     }
+}
+
+/// Whether the database has changed since it was known, with what to ask it by the next time.
+async fn look(
+    options: &SqliteConnectOptions,
+    known: Option<(SqliteConnection, i64)>,
+) -> Result<(SqliteConnection, i64, bool), sqlx::Error> {
+    if let Some((mut connection, before)) = known {
+        let now = data_version(&mut connection).await?;
+        return Ok((connection, now, now != before));
+    }
+    let mut connection = SqliteConnection::connect_with(options).await?;
+    let now = data_version(&mut connection).await?;
+    Ok((connection, now, true))
+}
+
+fn unreadable(error: &dyn std::fmt::Display) {
+    tracing::warn!(
+        name: "accounts_unreadable",
+        %error,
+        "cannot see whether the accounts changed"
+    );
 }
 
 #[cfg(test)]
@@ -264,6 +304,50 @@ mod tests {
             .expect("disabled");
         let alice = accounts.account(&user("alice")).await.expect("readable");
         assert!(alice.is_none());
+    }
+
+    #[tokio::test]
+    async fn while_the_database_says_nothing_every_look_counts_as_a_change_and_then_it_is_seen_again()
+     {
+        let directory = tempfile::tempdir().expect("a directory");
+        // Without a write-ahead log, one who writes locks out those who read.
+        let options = SqliteConnectOptions::new()
+            .filename(directory.path().join("locked.db"))
+            .create_if_missing(true)
+            .busy_timeout(Duration::ZERO);
+        let mut other = SqliteConnection::connect_with(&options)
+            .await
+            .expect("opens");
+        let mut watching = SqliteConnection::connect_with(&options)
+            .await
+            .expect("opens");
+        let run = async |statement: &'static str, connection: &mut SqliteConnection| {
+            let done = sqlx::raw_sql(statement).execute(connection).await;
+            done.expect("done");
+        };
+        run("CREATE TABLE numbers (number INTEGER)", &mut other).await;
+        let version = data_version(&mut watching).await.expect("readable");
+        run("BEGIN EXCLUSIVE", &mut other).await;
+        let (sender, mut changes) = watch::channel(0);
+        let _watching = AbortOnDropHandle::new(tokio::spawn(watch_changes(
+            options, watching, version, sender,
+        )));
+        for _ in 0..2 {
+            changes.changed().await.expect("it looks on");
+        }
+        run("COMMIT", &mut other).await;
+        // The first may be seen because the look is by a new connection, the second only as a change.
+        for _ in 0..2 {
+            let insert = async |other: &mut SqliteConnection| {
+                let insert = sqlx::query("INSERT INTO numbers VALUES (1)");
+                insert.execute(other).await
+            };
+            // A look may be under way, which locks out those who write.
+            while insert(&mut other).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+            changes.changed().await.expect("it looks on");
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,7 @@
 //! Shared folders, and who may do what in them.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use sqlx::FromRow as _;
 use sqlx::sqlite::SqliteConnection;
@@ -157,23 +159,32 @@ impl Accounts {
     }
 }
 
-/// The folders that the user of this number sees, by name.
+/// The folders that users see, by name, for each of the users whose numbers are in `users`, a list
+/// in JSON.
 pub(super) async fn grants(
     connection: &mut SqliteConnection,
-    user: i64,
-) -> Result<Vec<Grant>, sqlx::Error> {
-    let select = "SELECT folders.name, grants.rights, folders.bytes, folders.files \
+    users: &str,
+) -> Result<HashMap<i64, Vec<Grant>>, sqlx::Error> {
+    let select = "SELECT grants.user, folders.id, folders.name, grants.rights, \
+                  folders.bytes, folders.files \
                   FROM grants JOIN folders ON folders.id = grants.folder \
-                  WHERE grants.user = ? ORDER BY folders.name";
-    let grants = sqlx::query(select).bind(user).try_map(|row| {
-        let (name, rights, bytes, files) = <(String, String, _, _)>::from_row(&row)?;
-        Ok(Grant {
+                  WHERE grants.user IN (SELECT value FROM json_each(?)) ORDER BY folders.name";
+    let rows = sqlx::query(select)
+        .bind(users)
+        .fetch_all(connection)
+        .await?;
+    let mut grants = HashMap::<_, Vec<_>>::new();
+    for row in &rows {
+        let (user, folder, name, rights, bytes, files) =
+            <(i64, i64, String, String, _, _)>::from_row(row)?;
+        grants.entry(user).or_default().push(Grant {
+            folder,
             name: database::name(name)?,
             rights: database::rights(&rights)?,
             limits: database::limits(bytes, files)?,
-        })
-    });
-    grants.fetch_all(connection).await
+        });
+    }
+    Ok(grants)
 }
 
 async fn members(

@@ -1,11 +1,35 @@
 //! Logging in. Who may not is told nothing about why, and waits as long to be told.
+//!
+//! What a login was good for is asked again by its credential, for as long as a session lasts.
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use sqlx::sqlite::SqliteConnection;
 use tracing::warn;
 
 use super::database::{self, changing, reading};
 use super::{Account, Accounts, AccountsError, UserName, folders, hashing, tokens};
 use crate::protocol::Secret;
+
+/// What a session was opened by, and lasts no longer than.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Credential {
+    /// The account's number.
+    pub account: i64,
+    /// The token's number; absent for a password or a certificate.
+    pub token: Option<i64>,
+}
+
+/// What a credential is good for now.
+#[derive(Debug, Clone)]
+pub struct Current {
+    /// The account as it is now.
+    pub account: Arc<Account>,
+    /// When the token stops working, if ever.
+    pub expires: Option<Timestamp>,
+}
 
 impl Accounts {
     /// The account of a user who knows the password.
@@ -63,7 +87,7 @@ impl Accounts {
         }
         let hash = self.hashing.hash(new).await?;
         let mut transaction = self.database.write().await?;
-        let update = "UPDATE users SET password = ? WHERE id = ? AND password = ?";
+        let update = "UPDATE users SET password = ? WHERE id = ? AND password = ? AND NOT disabled";
         let updated = sqlx::query(update)
             .bind(hash)
             .bind(account.id)
@@ -82,11 +106,11 @@ impl Accounts {
         Ok(())
     }
 
-    /// The account of the user whom a token was made for.
+    /// The account of the user whom a token was made for, and the token's number.
     ///
     /// # Errors
     /// [`AccountsError::LoginFailed`], or what the database says.
-    pub async fn log_in_with_token(&self, token: &str) -> Result<Account, AccountsError> {
+    pub async fn log_in_with_token(&self, token: &str) -> Result<(Account, i64), AccountsError> {
         self.log_in_with_token_at(token, Timestamp::now()).await
     }
 
@@ -94,12 +118,12 @@ impl Accounts {
         &self,
         token: &str,
         now: Timestamp,
-    ) -> Result<Account, AccountsError> {
+    ) -> Result<(Account, i64), AccountsError> {
         let mut transaction = self.database.read().await?;
-        let select = "SELECT users.id, users.name \
+        let select = "SELECT users.id, users.name, tokens.id \
                       FROM tokens JOIN users ON users.id = tokens.user \
                       WHERE tokens.hash = ? AND (tokens.expires IS NULL OR tokens.expires > ?)";
-        let found = sqlx::query_as::<_, (i64, String)>(select)
+        let found = sqlx::query_as::<_, (i64, String, i64)>(select)
             .bind(tokens::hash(token))
             .bind(now.as_second())
             .fetch_optional(&mut *transaction)
@@ -107,9 +131,47 @@ impl Accounts {
             .map_err(reading)?;
         transaction.commit().await.map_err(reading)?;
         match found {
-            Some((id, name)) => self.account_of(id, name).await,
+            Some((id, name, token)) => Ok((self.account_of(id, name).await?, token)),
             None => Err(AccountsError::LoginFailed),
         }
+    }
+
+    /// What the credentials are good for now, each in its place and all as of one moment; `None` for
+    /// those that are good for nothing any more.
+    ///
+    /// # Errors
+    /// [`AccountsError::Database`].
+    pub async fn current(
+        &self,
+        credentials: &[Credential],
+    ) -> Result<Vec<Option<Current>>, AccountsError> {
+        self.current_at(credentials, Timestamp::now()).await
+    }
+
+    async fn current_at(
+        &self,
+        credentials: &[Credential],
+        now: Timestamp,
+    ) -> Result<Vec<Option<Current>>, AccountsError> {
+        let mut transaction = self.database.read().await?;
+        let users: Vec<_> = credentials.iter().map(|one| one.account).collect();
+        let tokens: Vec<_> = credentials.iter().filter_map(|one| one.token).collect();
+        let accounts = accounts_of(&mut transaction, &users)
+            .await
+            .map_err(reading)?;
+        let tokens = tokens::valid(&mut transaction, &tokens, now)
+            .await
+            .map_err(reading)?;
+        transaction.commit().await.map_err(reading)?;
+        let current = credentials.iter().map(|credential| {
+            let account = Arc::clone(accounts.get(&credential.account)?);
+            let expires = match credential.token {
+                None => None,
+                Some(token) => *tokens.get(&(credential.account, token))?,
+            };
+            Some(Current { account, expires })
+        });
+        Ok(current.collect())
     }
 
     async fn account_of(&self, id: i64, name: String) -> Result<Account, AccountsError> {
@@ -126,27 +188,49 @@ impl Accounts {
     /// [`AccountsError::Database`].
     pub async fn account(&self, user: &UserName) -> Result<Option<Account>, AccountsError> {
         let mut transaction = self.database.read().await?;
-        let select = "SELECT id, admin, bytes, files FROM users WHERE name = ? AND NOT disabled";
-        let found = sqlx::query_as::<_, (i64, bool, Option<i64>, Option<i64>)>(select)
+        let found: Option<i64> = sqlx::query_scalar("SELECT id FROM users WHERE name = ?")
             .bind(user.as_str())
             .fetch_optional(&mut *transaction)
             .await
             .map_err(reading)?;
         let account = match found {
-            Some((id, admin, bytes, files)) => Some(Account {
-                id,
-                name: user.clone(),
-                admin,
-                limits: database::limits(bytes, files).map_err(reading)?,
-                folders: folders::grants(&mut transaction, id)
-                    .await
-                    .map_err(reading)?,
-            }),
+            Some(id) => accounts_of(&mut transaction, &[id])
+                .await
+                .map_err(reading)?
+                .remove(&id)
+                .map(Arc::unwrap_or_clone),
             None => None,
         };
         transaction.commit().await.map_err(reading)?;
         Ok(account)
     }
+}
+
+/// The accounts of these numbers by number, but for those that are disabled.
+async fn accounts_of(
+    connection: &mut SqliteConnection,
+    ids: &[i64],
+) -> Result<HashMap<i64, Arc<Account>>, sqlx::Error> {
+    let ids = database::json(ids)?;
+    let select = "SELECT id, name, admin, bytes, files FROM users \
+                  WHERE NOT disabled AND id IN (SELECT value FROM json_each(?))";
+    let rows = sqlx::query_as::<_, (i64, String, bool, Option<i64>, Option<i64>)>(select)
+        .bind(&ids)
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut folders = folders::grants(connection, &ids).await?;
+    let mut accounts = HashMap::with_capacity(rows.len());
+    for (id, name, admin, bytes, files) in rows {
+        let account = Account {
+            id,
+            name: database::name(name)?,
+            admin,
+            limits: database::limits(bytes, files)?,
+            folders: folders.remove(&id).unwrap_or_default(),
+        };
+        accounts.insert(id, Arc::new(account));
+    }
+    Ok(accounts)
 }
 
 #[cfg(test)]
@@ -274,7 +358,7 @@ mod tests {
         let account = accounts
             .log_in_with_token_at(token.expose(), expires - second)
             .await;
-        assert_eq!(account.expect("not yet").name, alice);
+        assert_eq!(account.expect("not yet").0.name, alice);
         let error = accounts.log_in_with_token_at(token.expose(), expires).await;
         assert!(matches!(error, Err(AccountsError::LoginFailed)));
 
@@ -293,5 +377,48 @@ mod tests {
             .await
             .expect("removed");
         assert!(accounts.log_in_with_token(token.expose()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_credential_is_good_as_long_as_its_account_and_its_token_are() {
+        let (_directory, accounts) = accounts().await;
+        let alice = user("alice");
+        add(&accounts, "alice").await;
+        let expires = Timestamp::from_second(2_000_000_000).expect("a time");
+        for expires in [None, Some(expires)] {
+            accounts.add_token(&alice, "", expires).await.expect("made");
+        }
+        let account = accounts
+            .account(&alice)
+            .await
+            .expect("readable")
+            .expect("there");
+        let tokens = accounts.tokens(&alice).await.expect("readable");
+        let of = |token| Credential {
+            account: account.id,
+            token,
+        };
+        let credentials = [of(None), of(Some(tokens[0].id)), of(Some(tokens[1].id))];
+        let good_at = async |now| {
+            let current = accounts
+                .current_at(&credentials, now)
+                .await
+                .expect("readable");
+            current.iter().map(Option::is_some).collect::<Vec<_>>()
+        };
+        let second = jiff::SignedDuration::from_secs(1);
+        assert_eq!(good_at(expires - second).await, [true, true, true]);
+        assert_eq!(good_at(expires).await, [true, true, false]);
+        let current = accounts.current(&credentials).await.expect("readable");
+        let last = current[2].as_ref().expect("good");
+        assert_eq!((&*last.account, last.expires), (&account, Some(expires)));
+        accounts
+            .remove_token(&alice, tokens[0].id)
+            .await
+            .expect("removed");
+        assert_eq!(good_at(expires - second).await, [true, false, true]);
+        accounts.remove_user(&alice).await.expect("removed");
+        add(&accounts, "alice").await;
+        assert_eq!(good_at(expires - second).await, [false, false, false]);
     }
 }

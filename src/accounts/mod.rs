@@ -28,6 +28,7 @@ pub use first::{FIRST_USER, first_password_file};
 pub use folders::{Folder, Member};
 pub use hashing::HashingCost;
 pub use limit::Limit;
+pub use login::{Credential, Current};
 pub use name::{FolderName, InvalidName, UserName};
 pub use tokens::Token;
 pub use users::{NewUser, User, UserChange};
@@ -57,6 +58,8 @@ pub struct Account {
 /// A shared folder that a user sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
+    /// Never given to another folder, not even to a later one of the same name.
+    pub folder: i64,
     /// The folder's name, and the name it is mounted under.
     pub name: FolderName,
     /// What the user may do in it.
@@ -109,9 +112,9 @@ impl Accounts {
         }
     }
 
-    /// A number that changes within about a second of any change to the accounts, whichever
-    /// process made it. Take it before reading what it is to keep up to date. It ends with the
-    /// last clone.
+    /// A number that changes within about half a second of any change to the accounts, whichever
+    /// process made it, and as often while nobody can tell whether they changed: read them then, to
+    /// find out. Take it before reading what it is to keep up to date. It ends with the last clone.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.database.changes()

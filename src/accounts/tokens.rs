@@ -1,8 +1,11 @@
 //! Tokens: passwords made for one program, which can be taken back one by one.
 
+use std::collections::HashMap;
+
 use data_encoding::BASE32_NOPAD;
 use jiff::Timestamp;
 use sqlx::FromRow as _;
+use sqlx::sqlite::SqliteConnection;
 
 use super::database::{self, changing, reading};
 use super::{Accounts, AccountsError, UserName, users};
@@ -97,6 +100,28 @@ impl Accounts {
         }
         transaction.commit().await.map_err(changing)
     }
+}
+
+/// When those of these tokens stop working that do not yet by `now`, by the numbers of the user and
+/// the token.
+pub(super) async fn valid(
+    connection: &mut SqliteConnection,
+    tokens: &[i64],
+    now: Timestamp,
+) -> Result<HashMap<(i64, i64), Option<Timestamp>>, sqlx::Error> {
+    let select = "SELECT user, id, expires FROM tokens \
+                  WHERE id IN (SELECT value FROM json_each(?)) \
+                  AND (expires IS NULL OR expires > ?)";
+    let rows: Vec<(i64, i64, Option<i64>)> = sqlx::query_as(select)
+        .bind(database::json(tokens)?)
+        .bind(now.as_second())
+        .fetch_all(connection)
+        .await?;
+    let valid = rows.into_iter().map(|(user, token, expires)| {
+        let expires = expires.map(database::time).transpose()?;
+        Ok(((user, token), expires))
+    });
+    valid.collect()
 }
 
 /// What is kept of a token.

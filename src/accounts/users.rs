@@ -95,7 +95,7 @@ impl Accounts {
         Ok(users)
     }
 
-    /// Changes a user. Its sessions notice within a few seconds.
+    /// Changes a user. It holds for its sessions within two seconds.
     ///
     /// # Errors
     /// [`AccountsError::NoSuchUser`] or [`AccountsError::Database`].

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::lines::Printer;
 use super::said::Style;
-use crate::client::{Client, Events};
+use crate::client::{Client, EventPosition, Events};
 use crate::protocol::Event;
 
 /// Lines that are held until they may be printed. Who wants to read more has `history`.
@@ -27,7 +27,7 @@ pub(super) enum Hears {
 impl Hears {
     /// Listens to a connection from before its login on. After which message or offer that is to
     /// go on, if that is known here.
-    pub(super) fn begin(&self, client: &Client) -> Option<u64> {
+    pub(super) fn begin(&self, client: &Client) -> Option<EventPosition> {
         match self {
             Self::Nothing => None,
             Self::Changes | Self::Everything => {
@@ -36,7 +36,20 @@ impl Hears {
             }
             Self::Aside(aside) => {
                 tokio::spawn(aside.clone().listen(client.events()));
-                aside.lock().heard
+                let mut state = aside.lock();
+                state.logs_in = true;
+                state.heard.clone()
+            }
+        }
+    }
+
+    /// The login has succeeded: it is known what the places of events are worth.
+    pub(super) async fn logged_in(&self, client: &Client) {
+        if let Self::Aside(aside) = self {
+            let now = aside.lock().logged_in(client);
+            for (printer, line) in now {
+                // Who can not be told any more has left.
+                let _ = printer.print(line).await;
             }
         }
     }
@@ -61,7 +74,11 @@ struct State {
     /// What was heard meanwhile, each with its `seq`.
     held: VecDeque<(u64, String)>,
     dropped: usize,
-    heard: Option<u64>,
+    heard: Option<EventPosition>,
+    /// Of the connection that is heard now.
+    epoch: Option<String>,
+    /// Its login is under way.
+    logs_in: bool,
 }
 
 impl Aside {
@@ -69,9 +86,7 @@ impl Aside {
     pub(super) fn begin(&self, style: Style) {
         let mut state = self.lock();
         state.style = Some(style);
-        for event in std::mem::take(&mut state.early) {
-            state.take(event);
-        }
+        state.take_early();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -98,11 +113,14 @@ impl Aside {
         self.lock().printer = None;
     }
 
-    /// Another session has shown what there was up to `seq`.
-    pub(super) fn forget(&self, seq: u64) {
+    /// Another session has shown what there was up to there.
+    pub(super) fn forget(&self, shown: EventPosition) {
         let mut state = self.lock();
-        state.heard = state.heard.max(Some(seq));
-        state.held.retain(|(held, _)| *held > seq);
+        state.held.retain(|(held, _)| *held > shown.seq);
+        let is_behind = |heard: &EventPosition| heard.seq < shown.seq;
+        if state.heard.as_ref().is_none_or(is_behind) {
+            state.heard = Some(shown);
+        }
     }
 
     /// Until the connection ends.
@@ -118,9 +136,25 @@ impl Aside {
 }
 
 impl State {
+    fn logged_in(&mut self, client: &Client) -> Vec<(Printer, String)> {
+        self.logs_in = false;
+        self.epoch = client.position(0).epoch;
+        if client.begins_anew() {
+            self.heard = None;
+        }
+        self.take_early()
+    }
+
+    /// Takes what came early, unless it is early still; what to print now.
+    fn take_early(&mut self) -> Vec<(Printer, String)> {
+        let early = std::mem::take(&mut self.early);
+        let taken = early.into_iter().filter_map(|event| self.take(event));
+        taken.collect()
+    }
+
     /// Takes what was heard; where to print it, if that may be now.
     fn take(&mut self, event: Event) -> Option<(Printer, String)> {
-        let Some(style) = &self.style else {
+        let Some(style) = self.style.as_ref().filter(|_| !self.logs_in) else {
             if self.early.len() == HELD {
                 self.early.pop_front();
                 self.dropped += 1;
@@ -133,10 +167,11 @@ impl State {
             Event::Offer(offer) => (offer.seq, style.offer(offer, "accept", "decline")),
             _ => return None,
         };
-        if self.heard.is_some_and(|heard| seq <= heard) {
+        if self.heard.as_ref().is_some_and(|heard| seq <= heard.seq) {
             return None;
         }
-        self.heard = Some(seq);
+        let epoch = self.epoch.clone();
+        self.heard = Some(EventPosition { seq, epoch });
         let Some(printer) = self.printer.clone() else {
             self.hold(seq, line);
             return None;

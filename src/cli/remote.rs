@@ -16,7 +16,9 @@ use super::hearing::Hears;
 use super::output::{Output, safe};
 use super::remembered::{Remembered, SavedLogin};
 use super::trust;
-use crate::client::{Client, ClientError, Reconnecting, RetryPolicy, ServerUrl, Trust};
+use crate::client::{
+    Client, ClientError, EventPosition, Reconnecting, RetryPolicy, ServerUrl, Trust,
+};
 use crate::protocol::{Login, LoginReply, Secret};
 
 /// For the server's goodbye.
@@ -98,7 +100,7 @@ pub(super) struct Way {
 
 impl Way {
     /// Goes it, asking nobody. Who hears messages and offers has had those up to `since`.
-    pub(super) async fn go(&self, since: Option<u64>) -> Result<Client, ClientError> {
+    pub(super) async fn go(&self, since: Option<EventPosition>) -> Result<Client, ClientError> {
         let client = Client::connect(&self.url, &self.trust).await?;
         log_in(&client, &self.url, &self.login, (&self.hears, since)).await?;
         Ok(client)
@@ -182,12 +184,13 @@ async fn log_in(
     client: &Client,
     url: &ServerUrl,
     login: &SavedLogin,
-    (hears, since): (&Hears, Option<u64>),
+    (hears, since): (&Hears, Option<EventPosition>),
 ) -> Result<LoginReply, ClientError> {
-    let since = hears.begin(client).or(since);
+    let (since, epoch) = EventPosition::fields(hears.begin(client).or(since));
     let inbox = (!hears.has_inbox()).then_some(false);
     let mut request = Login {
         since,
+        epoch,
         inbox,
         ..Login::default()
     };
@@ -199,7 +202,9 @@ async fn log_in(
             request.password = Some(password.clone());
         }
     }
-    client.log_in(request).await
+    let reply = client.log_in(request).await?;
+    hears.logged_in(client).await;
+    Ok(reply)
 }
 
 /// Ends the session, so that the server knows that nothing broke. Whether it answers or not, this

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use futures::Stream;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::{Client, ClientError};
+use super::{Client, ClientError, EventPosition};
 use crate::protocol::{
     Accept, Algorithm, Cd, Cp, Decline, Df, DfReply, Discard, Entry, Hash, HashReply, Hello,
     HelloReply, Help, HelpReply, History, HistoryReply, IfExists, Join, Leave, Ls, LsReply, Mkdir,
@@ -303,9 +303,14 @@ impl Client {
 
     /// Has [`events`](Self::events) tell of changes at and below a path, from those after the one
     /// with the `seq` `since` on.
-    pub async fn watch(&self, path: &str, since: Option<u64>) -> Result<WatchReply, ClientError> {
+    pub async fn watch(
+        &self,
+        path: &str,
+        since: Option<EventPosition>,
+    ) -> Result<WatchReply, ClientError> {
         let path = path.into();
-        self.call(Watch { path, since }).await
+        let (since, epoch) = EventPosition::fields(since);
+        self.call(Watch { path, since, epoch }).await
     }
 
     /// Ends what [`watch`](Self::watch) began, by the number that it returned.

@@ -32,7 +32,43 @@ impl Events {
     }
 }
 
+/// The place of an event, and the epoch in which it was given out, if the server says so. With both
+/// a server can tell whether it was given out there, or after a moment to which it was restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventPosition {
+    /// Its place among all events.
+    pub seq: u64,
+    /// What the reply to the login said.
+    pub epoch: Option<String>,
+}
+
+impl EventPosition {
+    /// A position to go on after, as the two fields of a request.
+    #[must_use]
+    pub fn fields(position: Option<Self>) -> (Option<u64>, Option<String>) {
+        position.map_or((None, None), |position| {
+            (Some(position.seq), position.epoch)
+        })
+    }
+}
+
 impl Client {
+    /// The position of an event of this connection.
+    #[must_use]
+    pub fn position(&self, seq: u64) -> EventPosition {
+        let login = self.line.login.get();
+        let epoch = login.and_then(|login| login.epoch.clone());
+        EventPosition { seq, epoch }
+    }
+
+    /// Whether the server does not know what this client had: it was restored to an earlier state,
+    /// or is another one. Then it sends all that it has.
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        let login = self.line.login.get();
+        login.is_some_and(|login| login.resumed == Some(false))
+    }
+
     /// The events from now on, or since [`keep_events`](Self::keep_events). What was not sent to
     /// any session of the user before comes with the login: who wants to hear that calls this
     /// before it. There is one who hears: an earlier stream ends. This does not keep the

@@ -6,7 +6,7 @@
 //! not read hold it in the same way, but not for ever.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,8 +23,8 @@ use super::events::Hearing;
 use super::{ClientError, Lost, secure};
 use crate::connection::{Outbox, Outlet, ReceiveError, Receiver, write_frames};
 use crate::protocol::{
-    Call, Event, Frame, FrameCodec, FrameError, GoodbyeReason, MAX_CONTROL, Ping, ServerMessage,
-    WireError, encode_request,
+    Call, Event, Frame, FrameCodec, FrameError, GoodbyeReason, LoginReply, MAX_CONTROL, Ping,
+    ServerMessage, WireError, encode_request,
 };
 
 /// Requests that may be unfinished on one connection; more wait here. Below what a server takes
@@ -54,6 +54,8 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) outbox: Outbox,
+    /// The reply to the login.
+    pub(super) login: OnceLock<LoginReply>,
     table: Arc<Table>,
     requests: Arc<Semaphore>,
     transfers: Arc<Semaphore>,
@@ -109,6 +111,7 @@ impl Line {
             });
             Self {
                 outbox,
+                login: OnceLock::new(),
                 table,
                 cut,
                 requests: Arc::new(Semaphore::new(REQUESTS)),

@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use super::reconnect::Current;
-use super::{Client, ClientError, Events, Lost, Progress, Reconnecting};
-use crate::protocol::{Event, WatchReply};
+use super::{Client, ClientError, EventPosition, Events, Lost, Progress, Reconnecting};
+use crate::protocol::{ChangeKind, Event, WatchReply};
 
 /// A connection that lasted for so long was a good one, whatever was heard on it.
 const LASTED: Duration = Duration::from_secs(60);
@@ -35,7 +35,7 @@ pub struct Live {
 struct Watched {
     path: String,
     /// Up to where its changes are known, once that is known.
-    seen: Option<u64>,
+    seen: Option<EventPosition>,
 }
 
 /// A connection that is listened to.
@@ -84,7 +84,7 @@ impl Live {
     pub fn watching(self, path: &str, since: Option<u64>) -> Self {
         let watched = Some(Watched {
             path: path.into(),
-            seen: since,
+            seen: since.map(|seq| EventPosition { seq, epoch: None }),
         });
         Self { watched, ..self }
     }
@@ -109,14 +109,16 @@ impl Live {
             };
             match on.next().await {
                 Next::Event(event) => {
-                    if self.is_new(&event) {
+                    let client = on.current.client.clone();
+                    if self.is_new(&event, &client) {
                         self.session.gets_on();
                         return Ok(event);
                     }
                 }
                 Next::Watching(Ok(reply)) => {
                     if let Some(watched) = &mut self.watched {
-                        watched.seen.get_or_insert(reply.seq);
+                        let position = on.current.client.position(reply.seq);
+                        watched.seen.get_or_insert(position);
                     }
                 }
                 // What came before the loss is still to be heard.
@@ -154,15 +156,20 @@ impl Live {
         Ok(())
     }
 
-    fn is_new(&mut self, event: &Event) -> bool {
+    fn is_new(&mut self, event: &Event, client: &Client) -> bool {
         match event {
-            Event::Message(message) => self.session.hears(message.seq),
-            Event::Offer(offer) => self.session.hears(offer.seq),
+            Event::Message(message) => self.session.hears(client.position(message.seq)),
+            Event::Offer(offer) => self.session.hears(client.position(offer.seq)),
             Event::Changed(changed) => match &mut self.watched {
                 Some(watched) => {
-                    let is_new = watched.seen.is_none_or(|seen| seen < changed.seq);
+                    // After an overflow it goes on from there, also where it was farther before.
+                    let is_new = changed.kind == ChangeKind::Overflow
+                        || watched
+                            .seen
+                            .as_ref()
+                            .is_none_or(|seen| seen.seq < changed.seq);
                     if is_new {
-                        watched.seen = Some(changed.seq);
+                        watched.seen = Some(client.position(changed.seq));
                     }
                     is_new
                 }
@@ -191,7 +198,7 @@ impl On {
     fn watch(&mut self, watched: Option<&Watched>) {
         self.watching = watched.map(|watched| {
             let client: Client = self.current.client.clone();
-            let (path, since) = (watched.path.clone(), watched.seen);
+            let (path, since) = (watched.path.clone(), watched.seen.clone());
             let asking: BoxFuture<_> = Box::pin(async move { client.watch(&path, since).await });
             asking
         });
@@ -245,8 +252,8 @@ mod tests {
     use crate::client::RetryPolicy;
     use crate::client::tests::{Peer, no, pair};
     use crate::protocol::{
-        ChangeKind, Changed, ErrorCode, Login, LoginReply, Message, Request, Watch, encode_error,
-        encode_event, encode_ok,
+        Changed, ErrorCode, Login, LoginReply, Message, Request, Watch, encode_error, encode_event,
+        encode_ok,
     };
 
     /// What is heard over `connections` that are made one after the other, and their other ends.
@@ -256,13 +263,15 @@ mod tests {
         let first = clients.pop_front().expect("at least one");
         first.keep_events();
         let rest = Arc::new(Mutex::new(clients));
-        let connect = move |since| {
+        let connect = move |position| {
             let client = rest.lock().expect("no panic").pop_front();
             async move {
                 let client = client.ok_or(ClientError::Lost(Lost::Closed))?;
                 client.keep_events();
+                let (since, epoch) = EventPosition::fields(position);
                 let login = Login {
                     since,
+                    epoch,
                     ..Login::default()
                 };
                 client.log_in(login).await?;
@@ -301,6 +310,16 @@ mod tests {
 
     /// Takes a login; its `since`.
     async fn login(peer: &mut Peer) -> Option<u64> {
+        let (since, _) = login_of(peer, None, None).await;
+        since
+    }
+
+    /// Takes a login, and answers with this epoch; its `since` and `epoch`.
+    async fn login_of(
+        peer: &mut Peer,
+        epoch: Option<&str>,
+        resumed: Option<bool>,
+    ) -> (Option<u64>, Option<String>) {
         let (id, Request::Login(login)) = peer.request().await else {
             panic!("a login was to come");
         };
@@ -309,9 +328,11 @@ mod tests {
             home: "/".into(),
             server: "s".into(),
             session: "1".into(),
+            epoch: epoch.map(Into::into),
+            resumed,
         };
         peer.say(encode_ok(id, &reply)).await;
-        login.since
+        (login.since, login.epoch)
     }
 
     async fn watch_request(peer: &mut Peer) -> (u32, Watch) {
@@ -369,6 +390,59 @@ mod tests {
         };
         let expected = [change(5), message(8), message(10), change(6), change(11)];
         tokio::join!(hears(&mut live, &expected), script);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_restore_smaller_places_are_heard_and_those_of_old_not_given_back() {
+        let (live, mut peers) = live(4);
+        let mut live = live.watching("/team", None);
+        let script = async {
+            let mut next = || peers.pop_front().expect("a connection");
+            drop(next());
+            let mut second = next();
+            assert_eq!(login_of(&mut second, Some("a"), None).await, (None, None));
+            let (id, _) = watch_request(&mut second).await;
+            second
+                .say(format!(r#"{{"id":{id},"ok":{{"watch":1,"seq":3}}}}"#))
+                .await;
+            tell(&mut second, &[message(900), change(901)]).await;
+            drop(second);
+            let mut third = next();
+            let had = (Some(900), Some("a".to_owned()));
+            assert_eq!(login_of(&mut third, Some("b"), Some(false)).await, had);
+            let (_, watch) = watch_request(&mut third).await;
+            assert_eq!(
+                (watch.since, watch.epoch.as_deref()),
+                (Some(901), Some("a"))
+            );
+            tell(&mut third, &[message(7), overflow(5), change(8)]).await;
+            drop(third);
+            let mut fourth = next();
+            let had = (Some(7), Some("b".to_owned()));
+            assert_eq!(login_of(&mut fourth, Some("c"), Some(true)).await, had);
+            let (_, watch) = watch_request(&mut fourth).await;
+            assert_eq!((watch.since, watch.epoch.as_deref()), (Some(8), Some("b")));
+            tell(&mut fourth, &[message(7), message(9)]).await;
+        };
+        let expected = [
+            message(900),
+            change(901),
+            message(7),
+            overflow(5),
+            change(8),
+            message(9),
+        ];
+        tokio::join!(hears(&mut live, &expected), script);
+    }
+
+    fn overflow(seq: u64) -> Event {
+        Event::Changed(Changed {
+            seq,
+            path: "/team".into(),
+            kind: ChangeKind::Overflow,
+            from: None,
+            by: None,
+        })
     }
 
     #[tokio::test(start_paused = true)]

@@ -67,7 +67,7 @@ pub use self::datagram::Datagrams;
 pub use self::discover::{Found, discover, neighbourhood};
 pub use self::download::{Download, GetOptions};
 pub use self::error::{ClientError, Lost};
-pub use self::events::Events;
+pub use self::events::{EventPosition, Events};
 pub use self::file::{Fetched, FileOptions};
 pub use self::live::Live;
 pub use self::logs::LogLines;
@@ -221,8 +221,13 @@ impl Client {
             });
         }
         match self.call_promptly(login).await {
+            Ok(reply) => {
+                // There is one login on a connection.
+                let _ = self.line.login.set(reply.clone());
+                Ok(reply)
+            }
             Err(ClientError::Server(error)) => Err(ClientError::Login(error)),
-            reply => reply,
+            Err(error) => Err(error),
         }
     }
 

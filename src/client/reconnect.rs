@@ -1,7 +1,7 @@
 //! A session that outlives its connections: what was lost is made anew, once for all who lost it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Backoff;
 use super::progress::StopWaiting;
-use super::{Client, ClientError, Lost, Progress, RetryPolicy, Waiting};
+use super::{Client, ClientError, EventPosition, Lost, Progress, RetryPolicy, Waiting};
 use crate::protocol::{ErrorCode, GoodbyeReason, StatReply, WireError};
 
 /// A session that connects and logs in anew when its connection is lost. Cheap to clone; clones
@@ -35,12 +35,20 @@ struct Shared {
     got_on: AtomicBool,
     /// Uploads under way that the server keeps if they are cut off.
     resumable: AtomicUsize,
-    /// The `seq` of the last message or offer that was heard; 0 if none was.
-    heard: AtomicU64,
+    heard: Mutex<Heard>,
 }
 
-/// Makes a connection that is logged in with this `since`.
-type Connect = dyn Fn(Option<u64>) -> BoxFuture<'static, Result<Client, ClientError>> + Send + Sync;
+/// What was heard of messages and offers.
+#[derive(Debug, Default)]
+struct Heard {
+    last: Option<EventPosition>,
+    /// How often a server did not know what was heard before.
+    anew: u64,
+}
+
+/// Makes a connection that is logged in to go on after this.
+type Connect =
+    dyn Fn(Option<EventPosition>) -> BoxFuture<'static, Result<Client, ClientError>> + Send + Sync;
 
 /// A connection, and how many there were before it.
 #[derive(Clone)]
@@ -93,12 +101,12 @@ impl Reconnecting {
         Self::hearing(client, policy, move |_| connect())
     }
 
-    /// A session for who hears events: [`new`](Self::new), but `connect` is given the `since` to
-    /// log in with, and calls [`Client::keep_events`] before it logs in; so it was with `client`.
+    /// A session for who hears events: [`new`](Self::new), but `connect` is given the `since` and
+    /// `epoch` to log in with, and calls [`Client::keep_events`] before it logs in; so it was with `client`.
     pub fn hearing<F>(
         client: Client,
         policy: RetryPolicy,
-        connect: impl Fn(Option<u64>) -> F + Send + Sync + 'static,
+        connect: impl Fn(Option<EventPosition>) -> F + Send + Sync + 'static,
     ) -> Self
     where
         F: Future<Output = Result<Client, ClientError>> + Send + 'static,
@@ -115,7 +123,7 @@ impl Reconnecting {
                 hung_up: AtomicBool::new(false),
                 got_on: AtomicBool::new(false),
                 resumable: AtomicUsize::new(0),
-                heard: AtomicU64::new(0),
+                heard: Mutex::default(),
             }),
         }
     }
@@ -164,17 +172,34 @@ impl Reconnecting {
 
     /// Notes that a message or offer was heard, after which the next connection goes on. Whether
     /// it is a new one.
-    pub(super) fn hears(&self, seq: u64) -> bool {
-        self.shared.heard.fetch_max(seq, Ordering::Relaxed) < seq
+    pub(super) fn hears(&self, position: EventPosition) -> bool {
+        let mut heard = self.lock_heard();
+        let is_new = heard
+            .last
+            .as_ref()
+            .is_none_or(|last| last.seq < position.seq);
+        if is_new {
+            heard.last = Some(position);
+        }
+        is_new
     }
 
-    /// The `seq` of the last message or offer that a [`Live`](super::Live) has heard.
+    /// The last message or offer that a [`Live`](super::Live) has heard.
     #[must_use]
-    pub fn heard(&self) -> Option<u64> {
-        match self.shared.heard.load(Ordering::Relaxed) {
-            0 => None,
-            seq => Some(seq),
-        }
+    pub fn heard(&self) -> Option<EventPosition> {
+        self.lock_heard().last.clone()
+    }
+
+    /// How often a server did not know what was heard before: it was restored to an earlier state.
+    /// What it tells then may have been heard already, and has other places.
+    #[must_use]
+    pub fn began_anew(&self) -> u64 {
+        self.lock_heard().anew
+    }
+
+    fn lock_heard(&self) -> MutexGuard<'_, Heard> {
+        let heard = self.shared.heard.lock();
+        heard.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts an upload that the server would keep until the returned value is dropped.
@@ -255,6 +280,11 @@ impl Reconnecting {
             let _said = wait_for(wait, why, true, &recovery.backoff, progress).await;
             match (self.shared.connect)(self.heard()).await {
                 Ok(client) => {
+                    if client.begins_anew() {
+                        let mut heard = self.lock_heard();
+                        heard.last = None;
+                        heard.anew += 1;
+                    }
                     let mut current = self.lock();
                     current.client = client;
                     current.number += 1;

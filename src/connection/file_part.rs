@@ -27,6 +27,15 @@ use crate::protocol::put_data_head;
 /// Bytes copied at a time where `sendfile` does not work.
 const COPIED: usize = 64 * 1024;
 
+/// A file whose bytes are sent, for as long as they may be.
+pub trait FileSource: AsFd + Send + Sync {
+    /// Asked before each piece is sent.
+    ///
+    /// # Errors
+    /// If no more of it may be sent. The frame is filled up then.
+    fn check(&self) -> io::Result<()>;
+}
+
 /// Runs what may wait for a disk on threads that may wait.
 pub trait MayBlock: Send + Sync {
     /// Runs `work`; `None` if it is not run to its end.
@@ -40,7 +49,7 @@ pub type Sent = oneshot::Receiver<io::Result<()>>;
 pub struct FilePart {
     /// What is not sent yet of what comes before the bytes.
     head: Bytes,
-    file: Arc<dyn AsFd + Send + Sync>,
+    file: Arc<dyn FileSource>,
     /// The bytes that are not sent yet.
     rest: Range<u64>,
     threads: Arc<dyn MayBlock>,
@@ -60,7 +69,7 @@ impl FilePart {
     /// If they are more than [`MAX_CHUNK`](crate::protocol::MAX_CHUNK).
     pub fn new(
         stream: u32,
-        file: Arc<dyn AsFd + Send + Sync>,
+        file: Arc<dyn FileSource>,
         start: u64,
         length: usize,
         threads: Arc<dyn MayBlock>,
@@ -91,6 +100,7 @@ impl FilePart {
             }
         }
         while !self.rest.is_empty() {
+            self.file.check()?;
             match self.send_file(socket) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) | Err(Errno::INTR) => {}
@@ -231,6 +241,12 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
     const MUCH: usize = 64 << 20;
+
+    impl FileSource for File {
+        fn check(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     /// Threads that may wait, as many as are asked for.
     struct Threads;

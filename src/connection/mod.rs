@@ -16,7 +16,7 @@ mod receiver;
 
 pub use self::chunk::{CHUNK, ChunkLength, LONG_CHUNK};
 pub use self::events::{EventLane, EventTap, LaneEvent, LaneFull, Receipt};
-pub use self::file_part::{FilePart, MayBlock, Sent, Step};
+pub use self::file_part::{FilePart, FileSource, MayBlock, Sent, Step};
 pub use self::outbox::{Closed, DataSlot, Outbox, OutboxQueue, write_frames};
 pub use self::outlet::Outlet;
 pub use self::read_ahead::ReadAhead;

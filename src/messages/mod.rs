@@ -23,6 +23,8 @@
 mod catch_up;
 mod epochs;
 mod flight;
+#[cfg(test)]
+mod inbox_model;
 mod offers;
 mod op;
 mod presence;
@@ -134,8 +136,9 @@ impl Messages {
     }
 
     async fn open_with(data: &Path, clock: Clock) -> Result<Self, MessagesError> {
-        let (store, mut writer) = Store::open(data, clock).await?;
+        let (mut store, mut writer) = Store::open(data, clock).await?;
         let (last, begun) = writer.look().await?;
+        store.uptime = writer.uptime.clone();
         let (ops, waiting) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             store,
@@ -250,10 +253,10 @@ impl Messages {
         since: Option<u64>,
     ) -> Attendance {
         let hears = inbox && lane.is_some();
-        let session = self
-            .shared
-            .presence()
-            .enter(user, lane, self.shared.store.clock.wall());
+        let session =
+            self.shared
+                .presence()
+                .enter(user, lane, self.shared.store.uptime.clock.wall());
         if hears {
             let op = Op::Session(
                 session,

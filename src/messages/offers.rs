@@ -1,6 +1,7 @@
 //! Offers: files that users hand to each other, by reference, until they are answered.
 //!
-//! An offer is open as long as it is in the database. Who answers it *claims* it first, so that it
+//! An offer is open as long as it is in the database, which is for so long as servers run on that;
+//! when it expires by the clock on the wall is what its receiver is told. Who answers it *claims* it first, so that it
 //! is answered once; a claim that is dropped leaves it open.
 
 use std::collections::HashSet;
@@ -8,7 +9,6 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use jiff::Timestamp;
 use sqlx::FromRow;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::oneshot;
@@ -75,8 +75,8 @@ pub(super) const EXPIRE: &str = "DELETE FROM events WHERE seq IN (SELECT event F
 pub(super) const HAS_EXPIRED: &str = "SELECT EXISTS (SELECT 1 FROM offers WHERE ends <= ?)";
 
 /// How many offers a user has made, and how many another one has been made, that are open.
-pub(super) const OPEN_OFFERS: &str = "SELECT (SELECT COUNT(*) FROM offers WHERE offered_by = ?1 AND expires > ?3), \
-     (SELECT COUNT(*) FROM offers WHERE offered_to = ?2 AND expires > ?3)";
+pub(super) const OPEN_OFFERS: &str = "SELECT (SELECT COUNT(*) FROM offers WHERE offered_by = ?1 AND ends > ?3), \
+     (SELECT COUNT(*) FROM offers WHERE offered_to = ?2 AND ends > ?3)";
 
 impl Messages {
     /// Offers a file of `from` to `to` for as long as `keep`: the identifier, and what resolves once
@@ -117,8 +117,8 @@ impl Messages {
     pub async fn offers(&self, user: i64, budget: usize) -> Result<OffersReply, MessagesError> {
         let readers = &self.shared.store.readers;
         let mut transaction = readers.read().await.map_err(reading)?;
-        let now = self.shared.store.clock.wall();
-        let open = open(&mut transaction, user, now).await?;
+        let uptime = self.shared.store.uptime.now();
+        let open = open(&mut transaction, user, uptime).await?;
         transaction.commit().await.map_err(reading)?;
         let (found, mut left) = (open.len(), budget);
         let mut offers = Vec::with_capacity(found);
@@ -155,13 +155,13 @@ impl Messages {
 
     async fn claim(&self, user: i64, offer: &str, by: &str) -> Result<Claim, MessagesError> {
         let hold = Hold::take(&self.shared, offer).ok_or(MessagesError::NoSuchOffer)?;
-        let query = format!("{SELECT} WHERE offer = ?1 AND {by} AND expires > ?3");
+        let query = format!("{SELECT} WHERE offer = ?1 AND {by} AND ends > ?3");
         let readers = &self.shared.store.readers;
         let mut transaction = readers.read().await.map_err(reading)?;
         let found: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
             .bind(offer)
             .bind(user)
-            .bind(self.shared.store.clock.wall().as_microsecond())
+            .bind(milliseconds(self.shared.store.uptime.now()))
             .fetch_optional(&mut *transaction)
             .await
             .map_err(reading)?;
@@ -234,12 +234,12 @@ pub(super) fn name_of(path: &str) -> String {
 async fn open(
     connection: &mut SqliteConnection,
     user: i64,
-    now: Timestamp,
+    uptime: Duration,
 ) -> Result<Vec<Offer>, MessagesError> {
-    let query = format!("{SELECT} WHERE offered_to = ? AND expires > ? ORDER BY event");
+    let query = format!("{SELECT} WHERE offered_to = ? AND ends > ? ORDER BY event");
     let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
         .bind(user)
-        .bind(now.as_microsecond())
+        .bind(milliseconds(uptime))
         .fetch_all(connection)
         .await
         .map_err(reading)?;
@@ -277,7 +277,7 @@ impl Writer {
         let (made, open): (i64, i64) = sqlx::query_as(OPEN_OFFERS)
             .bind(from)
             .bind(to)
-            .bind(self.clock.wall().as_microsecond())
+            .bind(milliseconds(self.uptime.now()))
             .fetch_one(&mut *transaction)
             .await
             .map_err(reading)?;

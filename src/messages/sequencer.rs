@@ -256,7 +256,7 @@ impl Sequencer {
                 go.closing.push(done);
             }
             Op::Expire(done) => {
-                let uptime = self.writer.uptime();
+                let uptime = self.writer.uptime.now();
                 match self.writer.has_expired(uptime).await {
                     Ok(false) => answer(done, Ok(())),
                     Ok(true) => {
@@ -336,8 +336,8 @@ impl Sequencer {
             from,
             to,
             body,
-            time: self.writer.clock.wall(),
-            uptime: self.writer.uptime(),
+            time: self.writer.uptime.clock.wall(),
+            uptime: self.writer.uptime.now(),
             members: None,
             offer: None,
         }

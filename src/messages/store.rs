@@ -42,7 +42,7 @@ const ENTRY: usize = 120;
 /// that nothing is passed over which is stored while it runs.
 const BACKLOG: &str = "\
     SELECT e.seq, e.kind, e.sender, e.sent_by, e.addressee, e.body, e.time, \
-           o.path, o.size, o.expires \
+           o.path, o.size, o.expires, o.ends \
     FROM (SELECT seq FROM ( \
             SELECT seq FROM (SELECT seq FROM events WHERE receiver = ?1 AND seq > ?2 \
                              ORDER BY seq LIMIT ?3) \
@@ -81,17 +81,30 @@ const DROP_OF_SENDER: &str = "\
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) readers: ConnectionPool,
+    pub(super) uptime: Uptime,
+}
+
+/// How long servers have run on the database, all of them together. Nobody sets it.
+#[derive(Debug, Clone)]
+pub(super) struct Uptime {
     pub(super) clock: Clock,
+    /// When this server began, by the clock.
+    started: Duration,
+    /// The uptime then.
+    before: Duration,
+}
+
+impl Uptime {
+    pub(super) fn now(&self) -> Duration {
+        self.before + self.clock.elapsed().saturating_sub(self.started)
+    }
 }
 
 /// What writes: one connection, the sequencer's, which is opened anew after a failure.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) connection: ConnectionPool,
-    pub(super) clock: Clock,
-    /// When this server began, by the clock, and the uptime then.
-    started: Duration,
-    uptime_before: Duration,
+    pub(super) uptime: Uptime,
     /// The uptime that the database knows.
     kept_uptime: Duration,
     /// Events in the database, by sender.
@@ -242,23 +255,24 @@ struct BacklogRow {
     path: Option<String>,
     size: Option<i64>,
     expires: Option<i64>,
+    ends: Option<i64>,
 }
 
 impl BacklogRow {
     /// The event, if `user` is told of it: nobody hears in a room what they said themselves.
-    fn into_event(self, user: i64, now: Timestamp) -> Option<Event> {
+    fn into_event(self, user: i64, uptime: Duration) -> Option<Event> {
         if self.kind == 0 {
             let is_own = self.sender == user && RoomName::is_meant(&self.row.addressee);
             return (!is_own).then(|| Event::Message(self.row.into_message()));
         }
-        let expires = self.expires.filter(|time| *time > now.as_microsecond())?;
+        self.ends.filter(|ends| *ends > milliseconds(uptime))?;
         Some(Event::Offer(Offer {
             seq: self.row.seq(),
             path: offers::name_of(&self.path?),
             size: unsigned(self.size?),
             from: self.row.sent_by,
             offer: self.row.body,
-            expires: time(expires),
+            expires: time(self.expires?),
         }))
     }
 }
@@ -291,17 +305,20 @@ impl Store {
     pub(super) async fn open(data: &Path, clock: Clock) -> Result<(Self, Writer), MessagesError> {
         let (options, _) = database::open(data, "messages.db", &MIGRATIONS).await?;
         let readers = ConnectionPool::new(options.clone(), READERS);
+        let uptime = Uptime {
+            started: clock.elapsed(),
+            before: Duration::ZERO,
+            clock,
+        };
         let writer = Writer {
             connection: ConnectionPool::new(options, 1),
-            clock: clock.clone(),
-            started: Duration::ZERO,
-            uptime_before: Duration::ZERO,
+            uptime: uptime.clone(),
             kept_uptime: Duration::ZERO,
             kept: KeptCounts::default(),
             before: 0,
             begins: None,
         };
-        Ok((Self { readers, clock }, writer))
+        Ok((Self { readers, uptime }, writer))
     }
 
     /// The next events for `user` after `position`, from at most `limit` rows.
@@ -311,7 +328,7 @@ impl Store {
         position: u64,
         limit: usize,
     ) -> Result<Backlog, MessagesError> {
-        let now = self.clock.wall();
+        let now = self.uptime.now();
         backlog(&self.readers, user, position, limit, now).await
     }
 
@@ -384,7 +401,7 @@ async fn page(
         messages.push(row.into_message());
     }
     messages.reverse();
-    Ok(HistoryReply { more, messages })
+    Ok(HistoryReply { messages, more })
 }
 
 async fn backlog(
@@ -392,7 +409,7 @@ async fn backlog(
     user: i64,
     position: u64,
     limit: usize,
-    now: Timestamp,
+    uptime: Duration,
 ) -> Result<Backlog, MessagesError> {
     let mut transaction = connections.read().await.map_err(reading)?;
     let rows: Vec<BacklogRow> = sqlx::query_as(BACKLOG)
@@ -409,7 +426,7 @@ async fn backlog(
     for row in rows {
         let seq = row.row.seq();
         last = last.max(seq);
-        if let Some(event) = row.into_event(user, now) {
+        if let Some(event) = row.into_event(user, uptime) {
             events.push((seq, encode_event(&event)));
         }
     }
@@ -449,8 +466,7 @@ impl Writer {
         }
         self.before = unsigned(last);
         self.kept_uptime = Duration::from_millis(unsigned(uptime.max(last_uptime)));
-        self.uptime_before = self.kept_uptime;
-        self.started = self.clock.elapsed();
+        self.uptime.before = self.kept_uptime;
         let epochs = epochs.into_iter();
         let epochs = epochs.map(|(epoch, after)| (epoch, unsigned(after)));
         Ok((unsigned(reserved), epochs.collect()))
@@ -460,11 +476,6 @@ impl Writer {
     pub(super) fn begin(&mut self, epoch: &str, after: u64) {
         let epoch = epoch.to_owned();
         self.begins = Some(Beginning { epoch, after });
-    }
-
-    /// How long servers have run on this database.
-    pub(super) fn uptime(&self) -> Duration {
-        self.uptime_before + self.clock.elapsed().saturating_sub(self.started)
     }
 
     /// Who is in which room.
@@ -507,14 +518,14 @@ impl Writer {
         position: u64,
         limit: usize,
     ) -> Result<Backlog, MessagesError> {
-        let now = self.clock.wall();
+        let now = self.uptime.now();
         backlog(&self.connection, user, position, limit, now).await
     }
 
     /// Drops some of the events that are older than `keep`, and of the oldest of those who have more
     /// than their share of `most`. Says how many, 0 if there are none.
     pub(super) async fn forget(&mut self, keep: Duration, most: u64) -> Result<u64, MessagesError> {
-        let uptime = self.uptime();
+        let uptime = self.uptime.now();
         let mut transaction = self.connection.write().await.map_err(storing)?;
         let mut dropped = match uptime.checked_sub(keep) {
             Some(oldest) => drop_old(&mut transaction, oldest).await.map_err(storing)?,
@@ -546,7 +557,7 @@ impl Writer {
 
     /// Keeps all of it or nothing; what is kept survives a power cut.
     pub(super) async fn commit(&mut self, batch: &Batch) -> Result<(), MessagesError> {
-        let uptime = self.uptime();
+        let uptime = self.uptime.now();
         let mut transaction = self.connection.write().await.map_err(storing)?;
         if let Some(beginning) = &self.begins {
             let begun = begin(&mut transaction, beginning, self.before).await;

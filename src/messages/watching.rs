@@ -11,14 +11,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use super::op::{Op, SessionOp};
-use super::presence::Presence;
-use super::watches::{Change, Scope, Watches};
+use super::watches::{CatchUp, Change, Scope, Watches};
 use super::{Attendance, MessagesError, Shared};
 use crate::connection::{EventLane, LaneEvent};
 use crate::protocol::{Changed, Event, WatchReply, encode_event};
 
 /// Changes that may wait for their places.
 pub(super) const WAITING: usize = 4096;
+
+/// Remembered changes that are looked at for a session at a time.
+const LOOKED_AT: usize = 256;
 
 /// Where changes are told. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -52,6 +54,9 @@ pub(super) enum Ask {
     },
     /// Answered with the numbers and paths.
     Watched(oneshot::Sender<Result<Vec<(u32, String)>, MessagesError>>),
+    Restrict {
+        spaces: Vec<Arc<str>>,
+    },
     Rescope {
         watch: u32,
         scopes: Vec<Scope>,
@@ -95,6 +100,16 @@ impl Attendance {
     /// [`MessagesError::Ended`].
     pub async fn watched(&self) -> Result<Vec<(u32, String)>, MessagesError> {
         self.ask(Ask::Watched).await
+    }
+
+    /// The session's watches cover nothing in other spaces than these from now on.
+    ///
+    /// # Errors
+    /// [`MessagesError::Ended`].
+    pub fn restrict(&self, spaces: Vec<Arc<str>>) -> Result<(), MessagesError> {
+        let ask = Ask::Restrict { spaces };
+        self.shared
+            .tell_sequencer(Op::Session(self.session, SessionOp::Watching(ask)))
     }
 
     /// A watched path leads elsewhere from now on.
@@ -189,7 +204,7 @@ impl Watching {
         let presence = shared.presence();
         for (seq, change) in changes {
             for (session, event) in self.watches.changed(seq, change) {
-                if !push(&presence, session, event) {
+                if !push(presence.lane(session).as_ref(), event) {
                     self.watches.fell_behind(session, seq);
                     full.push(session);
                 }
@@ -226,6 +241,7 @@ impl Watching {
             Ask::Watched(done) => {
                 let _ = done.send(Ok(self.watches.watched(session)));
             }
+            Ask::Restrict { spaces } => self.watches.restrict(session, &spaces, now),
             Ask::Rescope { watch, scopes } => {
                 self.watches.rescope(session, watch, scopes, now);
                 self.catch_up(shared, session);
@@ -247,12 +263,17 @@ impl Watching {
         if self.waiting.contains(&session) || !self.watches.is_behind(session) {
             return;
         }
-        let presence = shared.presence();
-        let send = |event| push(&presence, session, event);
-        let is_done = self.watches.catch_up(session, send);
-        drop(presence);
-        if !is_done {
-            self.wait_for(shared, session);
+        let lane = shared.presence().lane(session);
+        let send = |event| push(lane.as_ref(), event);
+        match self.watches.catch_up(session, LOOKED_AT, send) {
+            CatchUp::Done => {}
+            CatchUp::NoRoom => self.wait_for(shared, session),
+            CatchUp::More => {
+                self.waiting.insert(session);
+                // Behind all that others have asked meanwhile. The sequencer itself is asked.
+                let op = SessionOp::Watching(Ask::CatchUp);
+                let _ = shared.tell_sequencer(Op::Session(session, op));
+            }
         }
     }
 
@@ -279,8 +300,9 @@ impl Watching {
 }
 
 /// Puts an event into the lane of a session; `false` if it has no room.
-fn push(presence: &Presence, session: u64, event: Changed) -> bool {
-    let push = |lane: EventLane| {
+fn push(lane: Option<&EventLane>, event: Changed) -> bool {
+    // Who has gone away is told nothing.
+    lane.is_none_or(|lane| {
         let json = encode_event(&Event::Changed(event));
         let event = LaneEvent {
             inbox: None,
@@ -288,9 +310,7 @@ fn push(presence: &Presence, session: u64, event: Changed) -> bool {
             receipt: None,
         };
         lane.push(event).is_ok()
-    };
-    // Who has gone away is told nothing.
-    presence.lane(session).is_none_or(push)
+    })
 }
 
 #[cfg(test)]

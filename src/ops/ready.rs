@@ -66,6 +66,10 @@ impl Readiness {
         if self.server.messages().is_failing() {
             reasons.push("messages cannot be stored; the log says why".to_owned());
         }
+        if !self.server.can_read_accounts() {
+            // The log has it already.
+            reasons.push("the accounts cannot be read: what users ask for is refused".to_owned());
+        }
         let failure = match self.writes.answer().await {
             Answer::Known(Ok(())) => None,
             Answer::Known(Err(error)) => {

@@ -105,6 +105,9 @@ pub struct Watch {
         deserialize_with = "number"
     )]
     pub since: Option<u64>,
+    /// The epoch of `since`: what the reply to the login said with which the client got it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
 }
 
 /// `unwatch`: hear no more of it.

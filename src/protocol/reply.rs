@@ -39,6 +39,13 @@ pub struct LoginReply {
     pub server: String,
     /// The session's identifier, as it stands in the server's log.
     pub session: String,
+    /// The epoch of each `seq` that comes with this session; absent from older servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
+    /// With `since`: whether that was given out by this server, so that what came after it is sent.
+    /// If not, all that is kept is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<bool>,
 }
 
 /// Answers `whoami`.

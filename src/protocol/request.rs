@@ -120,7 +120,7 @@ requests! {
     "offers"  Offers  -> OffersReply,  "",                      "the files that are offered to this user";
     "accept"  Accept  -> PathReply,    "offer [path]",          "take a file that was offered";
     "decline" Decline -> Nothing,      "offer",                 "do not take a file that was offered";
-    "watch"   Watch   -> WatchReply,   "path [since]",          "hear of what changes at or below a path";
+    "watch"   Watch   -> WatchReply,   "path [since epoch]",    "hear of what changes at or below a path";
     "unwatch" Unwatch -> Nothing,      "watch",                 "hear no more of it";
     "ticket"  Ticket  -> TicketReply,  "",                      "the right to speak by datagram for this session";
     "sessions" Sessions -> SessionsReply, "[limit cursor]",     "who is there and what each has under way; for admins";
@@ -195,6 +195,9 @@ pub struct Login {
         deserialize_with = "number"
     )]
     pub since: Option<u64>,
+    /// The epoch of `since`: what the reply to the login said with which the client got it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
     /// Whether messages and offers are sent to this session; they are if absent. A program that
     /// comes for something else leaves them to the sessions of people.
     #[serde(default, skip_serializing_if = "Option::is_none")]

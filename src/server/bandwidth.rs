@@ -11,22 +11,20 @@ use std::time::Duration;
 use tokio::sync;
 use tokio::time::{Instant, sleep_until};
 
-use crate::accounts::UserName;
-
 /// What a timer that wakes late, or a short silence, may be made up for.
 const SLACK: Duration = Duration::from_millis(100);
 
 /// The users with sessions, or with something still to be paid for.
 #[derive(Debug, Default)]
-pub(super) struct Bandwidths(Mutex<HashMap<UserName, Arc<Lanes>>>);
+pub(super) struct Bandwidths(Mutex<HashMap<i64, Arc<Lanes>>>);
 
 impl Bandwidths {
-    /// That of `user`, the same for all of their sessions.
-    pub(super) fn of(&self, user: &UserName) -> Bandwidth {
+    /// That of the user of this number, the same for all of their sessions.
+    pub(super) fn of(&self, user: i64) -> Bandwidth {
         let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Who comes back at once finds what they left to be paid.
         users.retain(|_, lanes| Arc::strong_count(lanes) > 1 || !lanes.are_free());
-        let lanes = users.entry(user.clone()).or_default();
+        let lanes = users.entry(user).or_default();
         Bandwidth(Arc::clone(lanes))
     }
 }
@@ -106,10 +104,6 @@ mod tests {
     const CHUNK: usize = 128 * 1024;
     const RATE: Option<u64> = Some(1 << 20);
 
-    fn user(name: &str) -> UserName {
-        name.parse().expect("a user name")
-    }
-
     /// Sends chunks without end, and counts their bytes.
     fn transfer(bandwidth: &Bandwidth) -> Arc<AtomicUsize> {
         let (sent, bandwidth) = (Arc::new(AtomicUsize::new(0)), bandwidth.clone());
@@ -126,7 +120,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn all_transfers_of_a_user_have_the_rate_together_and_equal_parts_of_it() {
         let users = Bandwidths::default();
-        let sessions = [users.of(&user("alice")), users.of(&user("alice"))];
+        let sessions = [users.of(1), users.of(1)];
         let sent: Vec<_> = (0..4).map(|n| transfer(&sessions[n % 2])).collect();
         sleep(Duration::from_secs(60)).await;
         let sent: Vec<_> = sent
@@ -145,7 +139,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_direction_and_each_user_has_a_rate_of_its_own() {
         let users = Bandwidths::default();
-        let (alice, bob) = (users.of(&user("alice")), users.of(&user("bob")));
+        let (alice, bob) = (users.of(1), users.of(2));
         let start = Instant::now();
         alice.down(60 << 20, RATE).await;
         alice.up(60 << 20, RATE).await;
@@ -158,7 +152,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_gives_up_while_waiting_has_taken_nothing() {
-        let alice = Bandwidths::default().of(&user("alice"));
+        let alice = Bandwidths::default().of(1);
         let start = Instant::now();
         alice.up(10 << 20, RATE).await;
         let waiting = timeout(Duration::from_secs(5), alice.up(100 << 20, RATE));
@@ -171,19 +165,19 @@ mod tests {
     async fn a_new_session_does_not_wipe_out_what_the_last_one_left_to_be_paid() {
         let users = Bandwidths::default();
         let start = Instant::now();
-        users.of(&user("alice")).down(10 << 20, RATE).await;
-        users.of(&user("bob"));
-        users.of(&user("alice")).down(1, RATE).await;
+        users.of(1).down(10 << 20, RATE).await;
+        users.of(2);
+        users.of(1).down(1, RATE).await;
         assert_eq!(start.elapsed().as_secs(), 10);
         sleep(Duration::from_secs(1)).await;
-        users.of(&user("bob"));
+        users.of(2);
         let there = users.0.lock().expect("no panic").len();
         assert_eq!(there, 1, "who has nothing to pay is forgotten");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silence_earns_no_more_than_a_moment() {
-        let alice = Bandwidths::default().of(&user("alice"));
+        let alice = Bandwidths::default().of(1);
         sleep(Duration::from_secs(3600)).await;
         let start = Instant::now();
         for _ in 0..80 {

@@ -24,7 +24,6 @@ use self::shares::{Amounts, Need, Shares};
 use self::threads::DiskThreads;
 use super::CommandError;
 use super::limits::DescriptorBudget;
-use crate::accounts::UserName;
 use crate::connection::{MayBlock, Step};
 use crate::storage::{MAX_BATCH_DESCRIPTORS, StorageError, StoredFile};
 
@@ -92,12 +91,12 @@ impl Disks {
         }
     }
 
-    /// The part of `user`, the same for all of their sessions.
-    pub(super) fn of(&self, user: &UserName) -> Disk {
+    /// The part of the user of this number, the same for all of their sessions.
+    pub(super) fn of(&self, user: i64) -> Disk {
         Disk {
             shares: Arc::clone(&self.shares),
             threads: self.threads.clone(),
-            user: Arc::new(user.clone()),
+            user,
         }
     }
 
@@ -122,7 +121,8 @@ impl Disks {
 pub(super) struct Disk {
     shares: Arc<Shares>,
     threads: DiskThreads,
-    user: Arc<UserName>,
+    /// The number of the account.
+    user: i64,
 }
 
 impl Disk {
@@ -166,7 +166,7 @@ impl Disk {
     /// # Errors
     /// [`CommandError::TooManyFiles`] if the user has as many open as they may have now.
     pub(super) fn try_file(&self) -> Result<Turn, CommandError> {
-        let turn = self.shares.try_acquire(&self.user, Need::File);
+        let turn = self.shares.try_acquire(self.user, Need::File);
         turn.ok_or(CommandError::TooManyFiles)
     }
 
@@ -199,7 +199,7 @@ impl Disk {
     }
 
     async fn turn(&self, need: Need) -> Result<Turn, CommandError> {
-        let turn = self.shares.acquire(&self.user, need).await;
+        let turn = self.shares.acquire(self.user, need).await;
         turn.ok_or(CommandError::ShuttingDown)
     }
 }
@@ -268,13 +268,13 @@ mod tests {
         Disks::new(threads, digests, DescriptorBudget { files, sockets: 0 })
     }
 
-    fn disk(disks: &Disks, number: usize) -> Disk {
-        disks.of(&format!("user{number}").parse().expect("a name"))
+    fn disk(disks: &Disks, number: i64) -> Disk {
+        disks.of(number)
     }
 
     /// As many turns as the user gets without waiting.
     fn take_all(disk: &Disk, need: Need) -> Vec<Turn> {
-        std::iter::from_fn(|| disk.shares.try_acquire(&disk.user, need)).collect()
+        std::iter::from_fn(|| disk.shares.try_acquire(disk.user, need)).collect()
     }
 
     #[test]
@@ -297,7 +297,7 @@ mod tests {
         let disks = disks(8, 1, 64);
         let (busy, other) = (disk(&disks, 0), disk(&disks, 1));
         let taken = take_all(&busy, Need::Thread);
-        let mut waiting = Box::pin(busy.shares.acquire(&busy.user, Need::Digest));
+        let mut waiting = Box::pin(busy.shares.acquire(busy.user, Need::Digest));
         assert!(waiting.as_mut().now_or_never().is_none());
         assert_eq!(disks.load().digests_free, 1, "who waits holds nothing");
         assert!(
@@ -314,14 +314,14 @@ mod tests {
     async fn users_are_served_in_turns_however_much_one_of_them_asks_for() {
         let disks = disks(1, 1, 64);
         let (many, one) = (disk(&disks, 0), disk(&disks, 1));
-        let running = many.shares.try_acquire(&many.user, Need::Thread);
+        let running = many.shares.try_acquire(many.user, Need::Thread);
         let mut queued: Vec<_> = (0..100)
-            .map(|_| Box::pin(many.shares.acquire(&many.user, Need::Thread)))
+            .map(|_| Box::pin(many.shares.acquire(many.user, Need::Thread)))
             .collect();
         for waiting in &mut queued {
             assert!(waiting.as_mut().now_or_never().is_none());
         }
-        let mut other = Box::pin(one.shares.acquire(&one.user, Need::Thread));
+        let mut other = Box::pin(one.shares.acquire(one.user, Need::Thread));
         assert!(other.as_mut().now_or_never().is_none());
         assert_eq!(disks.load().waiting, 101);
         drop(running);
@@ -334,12 +334,12 @@ mod tests {
     async fn who_gives_up_while_waiting_leaves_nothing_behind() {
         let disks = disks(1, 1, 64);
         let disk = disk(&disks, 0);
-        let running = disk.shares.try_acquire(&disk.user, Need::Thread);
+        let running = disk.shares.try_acquire(disk.user, Need::Thread);
         for _ in 0..10_000 {
-            let waiting = disk.shares.acquire(&disk.user, Need::Thread);
+            let waiting = disk.shares.acquire(disk.user, Need::Thread);
             assert!(waiting.now_or_never().is_none());
         }
-        let kept = disk.shares.kept_waiters(&disk.user);
+        let kept = disk.shares.kept_waiters(disk.user);
         assert!(kept <= 4, "{kept} that are gone are kept");
         drop(running);
         assert_eq!(disks.load().running, 0);
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(files.len(), 25, "a quarter of a hundred");
         assert!(matches!(greedy.try_file(), Err(CommandError::TooManyFiles)));
         assert!(disk(&disks, 1).try_file().is_ok());
-        let batch = greedy.shares.try_acquire(&greedy.user, Need::Batch(200));
+        let batch = greedy.shares.try_acquire(greedy.user, Need::Batch(200));
         assert!(
             batch.is_some(),
             "what ends by itself waits for no open file"

@@ -7,6 +7,7 @@
 mod small;
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,16 +17,17 @@ use tokio::io::AsyncRead;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, warn};
+use tracing::Instrument;
 
 use self::small::Small;
 use super::CommandError;
+use super::authority::State;
 use super::batching;
 use super::commands::{self, Command};
 use super::getting::{Asked, Gets, WayOut, Where};
 use super::job::Job;
 use super::limits::Idle;
-use super::member::{Member, Refreshed};
+use super::member::Member;
 use super::progress::{Direction, What};
 use super::session::{Dialect, End, Session};
 use super::sessions::Registered;
@@ -61,11 +63,12 @@ pub(super) struct Dispatcher<'a, R> {
     unfinished: Arc<Semaphore>,
     /// Bounds the gets that send at once.
     sending: Arc<Semaphore>,
-    changes: watch::Receiver<u64>,
+    /// Changes of what its user may do.
+    changes: watch::Receiver<State>,
     draining: bool,
     idle: Idle,
     /// Its user is connected as long as it lasts.
-    attendance: Attendance,
+    attendance: Arc<Attendance>,
 }
 
 /// What a session waits for.
@@ -73,11 +76,12 @@ enum Turn {
     Frame(Result<Option<Frame>, ReceiveError>),
     /// Nothing has come of another frame.
     Pause,
-    AccountsChanged,
     Drain,
     Drained,
     Idle,
     Stop,
+    /// The user may not be here any more.
+    Closed,
     Disconnected,
 }
 
@@ -85,7 +89,6 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     pub(super) fn new(session: &'a mut Session<R>, admitted: Admitted) -> Self {
         let Admitted {
             member,
-            changes,
             since,
             inbox,
         } = admitted;
@@ -93,6 +96,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         let lane = framed.then(|| session.outbox.events().clone());
         let messages = &session.shared.messages;
         let attendance = messages.attend(&member.party(), lane, inbox, since);
+        let attendance = Arc::new(attendance);
+        member.account.attend(&attendance);
         let config = session.shared.config();
         let limits = &config.limits;
         let unfinished = Arc::new(Semaphore::new(limits.requests));
@@ -106,7 +111,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             asked: false,
             unfinished,
             sending: Arc::new(Semaphore::new(limits.transfers)),
-            changes,
+            changes: member.account.changes(),
             draining: false,
             attendance,
             idle: Idle::new(limits.idle_timeout),
@@ -118,22 +123,42 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     /// Runs until the session ends, and says why it did.
     pub(super) async fn run(mut self) -> End {
         let stop = self.present.stop().clone();
+        let closed = self.member.account.closed.clone();
         let outbox = self.session.outbox.clone();
+        let mut following = pin!(commands::follow_access(
+            self.member.clone(),
+            Arc::clone(&self.attendance),
+        ));
         loop {
-            let turn = self.turn().await;
+            let turn = if let Some(frame) = self.frame_at_hand() {
+                Turn::Frame(frame)
+            } else {
+                tokio::select! {
+                    biased;
+                    () = closed.cancelled() => Turn::Closed,
+                    never = &mut following => match never {},
+                    turn = self.turn() => turn,
+                }
+            };
             let is_frame = matches!(turn, Turn::Frame(_));
-            // Whatever a frame waits for, it does not outlive the connection. Most wait for nothing,
-            // and are spared the queues of those who wait for the end.
+            // Whatever a frame waits for, it does not outlive the connection or the right to be here.
+            // Most wait for nothing, and are spared the queues of those who wait for the end.
             let taken = tokio::select! {
                 biased;
                 taken = self.take(turn) => taken,
                 () = stop.cancelled() => Err(self.cut()),
+                () = closed.cancelled() => Err(End::Goodbye(GoodbyeReason::AccountClosed)),
                 () = outbox.closed() => Err(End::Disconnected),
+                never = &mut following => match never {},
             };
             if let Err(end) = taken {
-                if let End::Goodbye(GoodbyeReason::Kicked) = end {
+                if let End::Goodbye(
+                    reason @ (GoodbyeReason::Kicked | GoodbyeReason::AccountClosed),
+                ) = end
+                {
+                    self.session.cut.cancel();
                     // Who reads nothing is not told.
-                    let goodbye = self.session.say_goodbye(GoodbyeReason::Kicked);
+                    let goodbye = self.session.say_goodbye(reason);
                     // Boxed: a session that idles for hours does not keep the room for it.
                     let _ = Box::pin(timeout(LAST_WORD, goodbye)).await;
                 }
@@ -155,9 +180,6 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     async fn turn(&mut self) -> Turn {
-        if let Some(frame) = self.frame_at_hand() {
-            return Turn::Frame(frame);
-        }
         let is_gathering = self.is_gathering();
         let Session {
             receiver,
@@ -180,7 +202,6 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             () = outbox.closed() => Turn::Disconnected,
             () = shutdown.drain.cancelled(), if !self.draining => Turn::Drain,
             () = tasks.wait(), if self.draining => Turn::Drained,
-            Ok(()) = self.changes.changed() => Turn::AccountsChanged,
             turn = received => turn,
             () = self.idle.is_over(|| !tasks.is_empty()) => Turn::Idle,
         }
@@ -191,8 +212,13 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     fn frame_at_hand(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
         let is_due = self.present.stop().is_cancelled()
             || self.session.shutdown.drain.is_cancelled()
-            || self.changes.has_changed().is_ok_and(|changed| changed);
-        if is_due {
+            || self.member.account.closed.is_cancelled();
+        // What follows the change is looked at once before the next frame.
+        let has_changed = self.changes.has_changed().is_ok_and(|changed| changed);
+        if has_changed {
+            self.changes.mark_unchanged();
+        }
+        if is_due || has_changed {
             return None;
         }
         self.session.receiver.next().now_or_never()
@@ -218,7 +244,6 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                 },
             },
             Turn::Pause => Box::pin(self.settle_small()).await,
-            Turn::AccountsChanged => self.refresh().await,
             Turn::Drain => {
                 Box::pin(self.settle_small()).await?;
                 self.draining = true;
@@ -235,6 +260,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             }
             Turn::Drained => Err(End::Goodbye(GoodbyeReason::ShuttingDown)),
             Turn::Stop => Err(self.cut()),
+            Turn::Closed => Err(End::Goodbye(GoodbyeReason::AccountClosed)),
             Turn::Disconnected => Err(End::Disconnected),
         }
     }
@@ -319,7 +345,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                 self.finish(job, reply).await
             }
             Request::Login(_) => {
-                let user = self.member.account.name.to_string();
+                let user = self.member.account.name().to_owned();
                 self.finish(job, Err(CommandError::LoggedIn(user))).await
             }
         }
@@ -573,6 +599,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         self.wait_for_tasks().await;
         // Who is told that the session has ended can rely on it.
         self.session.shared.datagrams.end(&self.session.id);
+        // What was not written by now comes at the next login: nothing comes behind the reply.
+        self.session.outbox.events().close();
         let reply = job.close(Ok(encode_ok(id, &Nothing {})).into());
         self.session.outbox.send_after_data(reply).await?;
         Err(End::Quit)
@@ -591,40 +619,6 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         let Session { shared, outbox, .. } = &*self.session;
         let lines = Arc::clone(&self.member.lines);
         Ok(Job::refuse(&shared.metrics, lines, outbox, bad).await?)
-    }
-
-    /// Takes over what an operator changed.
-    async fn refresh(&mut self) -> Result<(), End> {
-        match self.member.refresh().await {
-            Ok(Refreshed::Same) => Ok(()),
-            Ok(Refreshed::Changed) => {
-                if !self.member.account.admin {
-                    self.transfers.deny_logs();
-                }
-                let rescoped = commands::rescope(&self.member, &self.attendance).await;
-                if let Err(error) = rescoped {
-                    warn!(
-                        name: "watch_unreadable",
-                        %error,
-                        "can not tell what the session may watch now"
-                    );
-                }
-                Ok(())
-            }
-            Ok(Refreshed::Gone) => {
-                let reason = GoodbyeReason::AccountClosed;
-                self.session.say_goodbye(reason).await?;
-                Err(End::Goodbye(reason))
-            }
-            Err(error) => {
-                warn!(
-                    name: "account_unreadable",
-                    %error,
-                    "can not read the account; going on with what is known of it"
-                );
-                Ok(())
-            }
-        }
     }
 
     fn job(&self, id: u32, request: &Request) -> Job {

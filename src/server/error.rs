@@ -93,6 +93,15 @@ pub enum CommandError {
     /// The connection has to go for others.
     #[error("too many are connected; try again in a moment")]
     Evicted,
+    /// Nobody knows what the user may do now.
+    #[error(
+        "the server cannot read the accounts, so it does not know what you may do; \
+         try again in a moment"
+    )]
+    Suspended,
+    /// The account, or the token that the session was opened by, is closed.
+    #[error("the account is closed")]
+    AccountClosed,
     /// The client cancelled it.
     #[error("cancelled")]
     Cancelled,
@@ -136,6 +145,8 @@ fn retry_after(error: &CommandError, code: ErrorCode) -> Option<Duration> {
         CommandError::TooManyLogins
         | CommandError::TooManySessions(_)
         | CommandError::Evicted
+        | CommandError::Suspended
+        | CommandError::Storage(StorageError::Suspended { .. })
         | CommandError::Messages(
             MessagesError::TooManyMade(_) | MessagesError::TooManyOpen { .. },
         ) => Some(RETRY_LATER),
@@ -190,6 +201,7 @@ impl From<&CommandError> for WireError {
             E::NotLoggedIn(_) => Code::NotLoggedIn,
             E::Accounts(AccountsError::LoginFailed) => Code::LoginFailed,
             E::AdminsOnly(_)
+            | E::AccountClosed
             | E::Accounts(AccountsError::WrongPassword)
             | E::PlaintextLogin
             | E::PlaintextTicket
@@ -208,6 +220,7 @@ impl From<&CommandError> for WireError {
             | E::TooManyFollowers(_)
             | E::TooManyLogins
             | E::TooManySessions(_)
+            | E::Suspended
             | E::Evicted => Code::Limited,
             E::Cancelled | E::TakenOver | E::Closed(_) => Code::Cancelled,
             E::SilentPut(_) => Code::TimedOut,
@@ -222,13 +235,13 @@ impl From<&CommandError> for WireError {
                 S::Denied { .. } => Code::Denied,
                 S::InvalidPath(_) => Code::InvalidPath,
                 S::Changed { .. } => Code::Changed,
-                S::QuotaExceeded { .. } => Code::QuotaExceeded,
+                S::QuotaExceeded { .. } | S::QuotaReached { .. } => Code::QuotaExceeded,
                 S::NoSpace { .. } => Code::NoSpace,
                 S::SizeMismatch { .. } => Code::SizeMismatch,
                 S::DigestMismatch { .. } => Code::DigestMismatch,
                 S::OffsetOutOfRange { .. } | S::BadCursor { .. } => Code::BadRequest,
                 S::Cancelled { .. } => Code::Cancelled,
-                S::Counting { .. } => Code::Limited,
+                S::Counting { .. } | S::Suspended { .. } => Code::Limited,
                 S::Io { source, .. } if is_out_of_descriptors(source) => Code::Limited,
                 S::OtherFileSystem { .. } => Code::Unsupported,
                 S::FileTooLarge { .. } => Code::TooLarge,

@@ -6,20 +6,22 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::authority::Authority;
 use super::bandwidth::Bandwidth;
 use super::disk::Disk;
 use super::limits::{Block, LineBudget};
 use super::session::End;
 use super::{CommandError, Shared};
-use crate::accounts::{Account, UserName};
+use crate::accounts::{AccountsError, Credential};
 use crate::messages::{MessagesError, Party};
-use crate::storage::{Mount, StorageError, View, VirtualPath};
+use crate::storage::{StorageError, View, VirtualPath};
 
 /// The user of a session, with what they see and where they are.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     pub(super) shared: Arc<Shared>,
-    pub(super) account: Account,
+    /// What the user may do now.
+    pub(super) account: Arc<Authority>,
     pub(super) cwd: VirtualPath,
     /// The session's identifier.
     pub(super) session: Arc<str>,
@@ -37,18 +39,6 @@ pub(super) struct Member {
     pub(super) hashing: Arc<Semaphore>,
     /// How often this session was wrong about the password that it wants to change.
     pub(super) wrong_passwords: u32,
-    view: View,
-}
-
-/// What an operator has done to an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refreshed {
-    /// Nothing.
-    Same,
-    /// It may see or take something else now.
-    Changed,
-    /// It is disabled or removed.
-    Gone,
 }
 
 /// A session that is wrong about its own password so often is somebody else's.
@@ -58,15 +48,17 @@ impl Member {
     /// Lets a user in, at the root of their view.
     pub(super) async fn admit(
         shared: Arc<Shared>,
-        account: Account,
+        credential: Credential,
+        name: &str,
         session: Arc<str>,
         block: Block,
         gone: CancellationToken,
     ) -> Result<Self, CommandError> {
-        let disk = shared.disks.of(&account.name);
-        let view = view_of(&shared, &account).await?;
-        let bandwidth = shared.bandwidths.of(&account.name);
-        let lines = shared.request_lines.of(account.id, account.name.as_str());
+        let disk = shared.disks.of(credential.account);
+        let authorities = &shared.authorities;
+        let account = authorities.enter(&shared, credential, name).await?;
+        let bandwidth = shared.bandwidths.of(credential.account);
+        let lines = shared.request_lines.of(credential.account, name);
         Ok(Self {
             disk,
             lines,
@@ -79,7 +71,6 @@ impl Member {
             block,
             gone,
             wrong_passwords: 0,
-            view,
         })
     }
 
@@ -88,29 +79,15 @@ impl Member {
     /// # Errors
     /// [`CommandError::AdminsOnly`] without the admin right.
     pub(super) fn check_admin(&self, cmd: &'static str) -> Result<(), CommandError> {
-        if self.account.admin {
-            return Ok(());
-        }
-        Err(CommandError::AdminsOnly(cmd))
+        self.account.check_admin(cmd)
     }
 
-    /// Takes over what an operator changed.
-    pub(super) async fn refresh(&mut self) -> Result<Refreshed, CommandError> {
-        let Some(account) = self.shared.accounts.account(&self.account.name).await? else {
-            return Ok(Refreshed::Gone);
-        };
-        // Another account of the same name is another user.
-        if account.id != self.account.id {
-            return Ok(Refreshed::Gone);
-        }
-        if account == self.account {
-            return Ok(Refreshed::Same);
-        }
-        // It is lost even if the files can not be looked at.
-        self.account.admin = account.admin;
-        self.view = view_of(&self.shared, &account).await?;
-        self.account = account;
-        Ok(Refreshed::Changed)
+    /// Makes sure that it is known what the user may do.
+    ///
+    /// # Errors
+    /// [`CommandError::Suspended`], [`CommandError::AccountClosed`].
+    pub(super) fn check(&self) -> Result<(), CommandError> {
+        self.account.account().map(drop)
     }
 
     /// Ends the session of who guesses a password.
@@ -138,15 +115,12 @@ impl Member {
 
     /// What the user sees now.
     pub(super) fn view(&self) -> View {
-        self.view.clone()
+        self.account.view().clone()
     }
 
     /// The user, as messages know them.
     pub(super) fn party(&self) -> Party {
-        Party {
-            id: self.account.id,
-            name: self.account.name.as_str().into(),
-        }
+        self.account.party.clone()
     }
 
     fn rate(&self) -> Option<u64> {
@@ -159,20 +133,21 @@ impl Member {
         Ok(path)
     }
 
-    /// What the user `from` sees now.
+    /// What the user `from` may do, now and for as long as it is used.
     ///
     /// # Errors
     /// [`MessagesError::NoSuchOffer`] if the account is gone or disabled.
-    pub(super) async fn view_of(&self, from: &Party) -> Result<View, CommandError> {
-        let name: Option<UserName> = from.name.parse().ok();
-        let account = match &name {
-            Some(name) => self.shared.accounts.account(name).await?,
-            None => None,
+    pub(super) async fn authority_of(&self, from: &Party) -> Result<Arc<Authority>, CommandError> {
+        let credential = Credential {
+            account: from.id,
+            token: None,
         };
-        // Another account of the same name is another user.
-        let account = account.filter(|account| account.id == from.id);
-        let account = account.ok_or(MessagesError::NoSuchOffer)?;
-        view_of(&self.shared, &account).await
+        let authorities = &self.shared.authorities;
+        let entered = authorities.enter(&self.shared, credential, &from.name);
+        entered.await.map_err(|error| match error {
+            CommandError::Accounts(AccountsError::LoginFailed) => MessagesError::NoSuchOffer.into(),
+            error => error,
+        })
     }
 
     /// Does `work` on the user's files, on a thread that may block.
@@ -181,7 +156,7 @@ impl Member {
         T: Send + 'static,
         F: FnOnce(&View) -> Result<T, StorageError> + Send + 'static,
     {
-        let view = self.view.clone();
+        let view = self.view();
         self.disk.run(move || work(&view)).await
     }
 
@@ -201,22 +176,4 @@ impl Member {
             }
         }
     }
-}
-
-/// What the user of `account` sees. It waits for no work of users.
-async fn view_of(shared: &Shared, account: &Account) -> Result<View, CommandError> {
-    let (store, account) = (shared.store.clone(), account.clone());
-    let opening = move || {
-        let home = store.home(account.name.as_str(), account.limits)?;
-        let mut mounts = Vec::with_capacity(account.folders.len());
-        for grant in &account.folders {
-            mounts.push(Mount {
-                name: grant.name.to_string(),
-                space: store.folder(grant.name.as_str(), grant.limits)?,
-                rights: grant.rights,
-            });
-        }
-        Ok(View::new(&store, home, mounts))
-    };
-    shared.disks.run_for_server(opening).await
 }

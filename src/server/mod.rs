@@ -11,6 +11,7 @@
 
 mod active;
 mod arrival;
+mod authority;
 mod bandwidth;
 mod batching;
 mod changes;
@@ -64,6 +65,7 @@ pub use self::tls::{ServerCertificate, TlsError, check_certificate};
 
 use self::active::ActivePuts;
 use self::arrival::Refusals;
+use self::authority::Authorities;
 use self::bandwidth::Bandwidths;
 use self::datagrams::Datagrams;
 use self::disk::Disks;
@@ -94,6 +96,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Shared {
     accounts: Accounts,
+    authorities: Authorities,
     store: Store,
     messages: Messages,
     config: watch::Sender<Arc<Config>>,
@@ -243,6 +246,7 @@ impl Server {
         Self {
             shared: Arc::new(Shared {
                 accounts,
+                authorities: Authorities::default(),
                 store,
                 messages,
                 door: Arc::default(),
@@ -446,6 +450,22 @@ impl Server {
     #[must_use]
     pub fn is_degraded(&self) -> bool {
         self.shared.store.is_degraded()
+    }
+
+    /// Reads again what everybody who is connected may do, and resolves once that holds. It happens
+    /// by itself, within two seconds of any change to the accounts.
+    ///
+    /// # Errors
+    /// What the database or the disk says. Those who could not be read are refused everything until
+    /// they are.
+    pub async fn refresh_access(&self) -> Result<(), CommandError> {
+        self.shared.authorities.refresh(&self.shared).await
+    }
+
+    /// Whether the accounts can be read. While they cannot, what users ask for is refused.
+    #[must_use]
+    pub fn can_read_accounts(&self) -> bool {
+        self.shared.authorities.are_readable()
     }
 
     /// The settings that are in force.

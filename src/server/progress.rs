@@ -68,8 +68,6 @@ pub(super) struct Progress {
     moved: AtomicU64,
     /// Nothing is to be kept of it.
     unwanted: AtomicBool,
-    /// Its user may no longer have it.
-    denied: AtomicBool,
     pace: Mutex<Pace>,
     traffic: Arc<Traffic>,
 }
@@ -86,7 +84,6 @@ impl Progress {
             start: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             unwanted: AtomicBool::new(false),
-            denied: AtomicBool::new(false),
             pace: Mutex::new(Pace::new(Instant::now())),
             traffic: what.traffic,
         }
@@ -123,16 +120,6 @@ impl Progress {
     /// Whether it shows the log, and no file.
     pub(super) fn is_of_log(&self) -> bool {
         self.direction == Direction::Logs
-    }
-
-    /// Notes that its user may no longer have it.
-    pub(super) fn deny(&self) {
-        self.denied.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether its user may no longer have it.
-    pub(super) fn is_denied(&self) -> bool {
-        self.denied.load(Ordering::Relaxed)
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {

@@ -145,7 +145,8 @@ impl Reception<'_> {
                         discard(upload, disk).await?;
                         return Err(error);
                     }
-                    let committed = disk.run(move || upload.commit(end.digest)).await?;
+                    let work = move || unless_suspended(upload)?.commit(end.digest);
+                    let committed = disk.run(work).await?;
                     return Ok((committed, end.digest));
                 }
                 Turn::Stopped => {
@@ -287,6 +288,7 @@ fn write(
     let end = upload.written() + most;
     let next = loop {
         let (chunk, room) = part;
+        upload = unless_suspended(upload)?;
         upload.write(&chunk)?;
         drop((chunk, room));
         if upload.written() >= end {
@@ -303,6 +305,17 @@ fn write(
         parts,
         next,
     })
+}
+
+/// Keeps what came, to be gone on with, while it is not known what the user may do.
+fn unless_suspended(upload: Box<Upload>) -> Result<Box<Upload>, StorageError> {
+    match upload.check_access() {
+        Err(suspended @ StorageError::Suspended { .. }) => {
+            upload.keep()?;
+            Err(suspended)
+        }
+        _ => Ok(upload),
+    }
 }
 
 /// Dropping an upload removes its file: not on an async thread.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +27,9 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// The same for one whose place is waited for.
 const LAST_WORD: Duration = Duration::from_millis(50);
+
+/// For what a session that was cut off has said, to be written.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// What a connection has, whatever is spoken on it.
 struct Connection {
@@ -223,8 +226,17 @@ impl Connection {
         let (outbox, queue) = Outbox::of(&outlet);
         let writing = write_frames(outlet, queue, write_timeout);
         let (shared, stop) = (self.shared.clone(), self.shutdown.stop.clone());
+        let cut = CancellationToken::new();
+        let is_cut = cut.clone();
         // Whoever waits to send something is freed with the writer.
-        let writing = async move { stop.run_until_cancelled(writing).await };
+        let writing = async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => None,
+                () = cut_off(&is_cut) => None,
+                written = writing => Some(written),
+            }
+        };
         let mut writing = tokio::spawn(writing.in_current_span());
         let session = Session {
             shared: self.shared,
@@ -237,6 +249,7 @@ impl Connection {
             seat: self.seat,
             login_deadline: self.login_deadline,
             gone: CancellationToken::new(),
+            cut,
             tasks: TaskTracker::new(),
         };
         // Until all is written the connection is there, and counts.
@@ -261,6 +274,12 @@ impl Connection {
         }
         seat
     }
+}
+
+/// Resolves once a session that was cut off has had the time to say so.
+async fn cut_off(cut: &CancellationToken) {
+    cut.cancelled().await;
+    sleep(LAST_WORDS).await;
 }
 
 fn not_spoken(shared: &Shared, opening: Opening) {

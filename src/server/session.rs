@@ -30,6 +30,8 @@ pub(super) struct Session<R> {
     pub(super) login_deadline: Instant,
     /// Cancelled once the session has ended.
     pub(super) gone: CancellationToken,
+    /// Cancelled once nothing more may be sent but what was said already.
+    pub(super) cut: CancellationToken,
     /// The requests that run beside the reading of later ones.
     pub(super) tasks: TaskTracker,
 }
@@ -39,7 +41,7 @@ impl<R> Session<R> {
     pub(super) fn register(&self, member: &Member, running: Running) -> Registered {
         self.shared.sessions.enter(Present {
             session: Arc::clone(&self.id),
-            user: member.account.name.as_str().into(),
+            user: member.account.name().into(),
             peer: self.peer.to_string().into(),
             secure: self.peer.is_secured(),
             dialect: self.dialect,

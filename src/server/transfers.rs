@@ -149,16 +149,6 @@ impl Transfers {
         }
     }
 
-    /// Ends what shows the log, which the user may no longer see.
-    pub(super) fn deny_logs(&self) {
-        for handle in self.running.lock().values() {
-            if handle.progress.is_of_log() {
-                handle.progress.deny();
-                handle.cancel.cancel();
-            }
-        }
-    }
-
     /// Ends what shows the log, which may not end by itself.
     pub(super) fn end_logs(&self) {
         for handle in self.running.lock().values() {

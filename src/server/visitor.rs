@@ -1,7 +1,6 @@
 //! A session before its login: what a visitor may ask, and how one becomes a [`Member`].
 
 use tokio::io::AsyncRead;
-use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::Span;
 
@@ -17,9 +16,7 @@ use crate::protocol::{Frame, GoodbyeReason, Login, Request, WireError, encode_ok
 /// A member who has just logged in.
 pub(super) struct Admitted {
     pub(super) member: Member,
-    /// Changes of any account since before this one was read.
-    pub(super) changes: watch::Receiver<u64>,
-    /// The last event that the client says it has.
+    /// The last event of this server that the client says it has; 0 if it has none of them.
     pub(super) since: Option<u64>,
     /// The session is to be sent messages and offers.
     pub(super) inbox: bool,
@@ -97,24 +94,31 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
             .with_user(login.user.as_deref())
             .with_proof(how.as_str());
         let mut admitted = None;
-        let (since, inbox) = (login.since, login.inbox.unwrap_or(true));
-        // Watched from before the account is read, so that no change of it is missed.
-        let changes = self.shared.accounts.changes();
+        let messages = &self.shared.messages;
+        let resumed = login
+            .since
+            .map(|since| messages.has_given(since, login.epoch.as_deref()));
+        // Who has what is not of this server has nothing.
+        let since = login.since.map(|since| match resumed {
+            Some(true) => since,
+            _ => 0,
+        });
+        let inbox = login.inbox.unwrap_or(true);
         let work = async {
             // Boxed: it is the larger part of what a login needs.
             let logging_in = commands::log_in(id, login, &self.shared, &self.peer);
-            let account = Box::pin(logging_in).await?;
+            let (account, credential) = Box::pin(logging_in).await?;
             Span::current().record("user", account.name.as_str());
             let most = self.shared.config().limits.sessions_per_user;
             let user = account.id;
             let (session, gone) = (self.id.clone(), self.gone.child_token());
             let (shared, block) = (self.shared.clone(), self.peer.block());
-            let member = Member::admit(shared, account, session, block, gone).await?;
+            let name = account.name.as_str();
+            let member = Member::admit(shared, credential, name, session, block, gone).await?;
             self.seat.admit(user, most)?;
-            let reply = encode_ok(id, &commands::welcome(&member));
+            let reply = encode_ok(id, &commands::welcome(&member, resumed));
             admitted = Some(Admitted {
                 member,
-                changes,
                 since,
                 inbox,
             });

@@ -70,16 +70,23 @@ impl View {
     /// [`Upload::commit`](super::Upload::commit); none of it is left then.
     #[must_use]
     pub fn commit_all(&self, uploads: Vec<SmallUpload>, session: &Arc<str>) -> Vec<Outcome> {
-        let by = self.uploader(session);
         let mut answers = Answers::with_capacity(uploads.len());
-        let items = uploads.into_iter().enumerate();
-        let mut waiting: Vec<_> = items
-            .map(|(index, upload)| Item {
-                index,
-                place: self.place(&upload.path),
-                upload,
-            })
-            .collect();
+        let mut waiting = Vec::with_capacity(uploads.len());
+        let mut by = None;
+        for (index, upload) in uploads.into_iter().enumerate() {
+            let place = self.place(&upload.path);
+            match place.and_then(|place| Ok((place, self.uploader(session, &upload.path)?))) {
+                Ok((place, uploader)) => {
+                    by = Some(uploader);
+                    waiting.push(Item {
+                        index,
+                        place,
+                        upload,
+                    });
+                }
+                Err(error) => answers.push((index, Err(error))),
+            }
+        }
         while !waiting.is_empty() {
             let mut batch = Batch::default();
             // In a full space a file may fit once another has taken the place of an older one.
@@ -97,7 +104,9 @@ impl View {
                 }
             }
             waiting = later;
-            batch.commit(&by, &mut answers);
+            if let Some(by) = &by {
+                batch.commit(by, &mut answers);
+            }
         }
         answers.sort_unstable_by_key(|(index, _)| *index);
         answers.into_iter().map(|(_, outcome)| outcome).collect()
@@ -171,7 +180,7 @@ impl Batch {
                     upload,
                 }));
             }
-            grown => grown?,
+            grown => grown.map_err(|error| place.conceal(error))?,
         }
         if declared != size {
             return Err(StorageError::SizeMismatch {
@@ -221,7 +230,7 @@ impl Batch {
         let Some(above) = place.inner.parent() else {
             return landing::check(place, false, if_exists, parents);
         };
-        place.require(place.rights.write)?;
+        place.require(|rights| rights.write)?;
         place.full.as_file()?;
         let depth = above.components().count();
         match self.looked_at.entry((Arc::clone(&place.space.key), above)) {
@@ -269,8 +278,7 @@ impl Batch {
         drop(self.files);
         let named = name_all(self.staged, answers);
         let Err(error) = sync_dirs(&staging, &named, &witness) else {
-            let lasting = named.into_iter().map(|named| (named.index, named.last(by)));
-            answers.extend(lasting.map(|(index, committed)| (index, Ok(committed))));
+            confirm_all(named, by, answers);
             return;
         };
         // One may have replaced another: each finds what it left.
@@ -308,6 +316,29 @@ fn name_all(staged: Vec<Ready>, answers: &mut Answers) -> Vec<Named> {
         }
     }
     all
+}
+
+/// Acknowledges those whose space is still the one of its name, and takes back the others. Each space
+/// is looked up once.
+fn confirm_all(named: Vec<Named>, by: &Uploader, answers: &mut Answers) {
+    let mut attached: Option<Arc<str>> = None;
+    let mut detached = Vec::new();
+    for named in named {
+        let key = &named.place.space.key;
+        if attached.as_ref() != Some(key) {
+            if let Err(error) = named.place.check_attached() {
+                answers.push((named.index, Err(error)));
+                detached.push(named);
+                continue;
+            }
+            attached = Some(Arc::clone(key));
+        }
+        answers.push((named.index, Ok(named.last(by))));
+    }
+    // One may have replaced another: each finds what it left.
+    for named in detached.into_iter().rev() {
+        named.take_back();
+    }
 }
 
 /// Makes the new names survive a power cut: each directory is asked once.

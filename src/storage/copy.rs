@@ -40,17 +40,17 @@ pub(super) fn copy(
     if_exists: IfExists,
     stop: &dyn Fn() -> bool,
 ) -> Result<VirtualPath, StorageError> {
-    from.require(from.rights.read)?;
-    to.require(to.rights.write && !to.is_root())?;
+    from.require(|rights| rights.read)?;
+    to.require(|rights| rights.write && !to.is_root())?;
     let (file, meta) = from.space.jail.open(&from.inner).at("open", &from.full)?;
     let is_dir = meta.what == What::Dir;
     if is_dir && to.full.starts_with(&from.full) && to.full != from.full {
         return Err(into_itself(to));
     }
     check(to, is_dir, if_exists, false)?;
-    let mut copying = Copying::begin(to, stop);
+    let mut copying = Copying::begin(from, to, stop);
     let staged = if is_dir {
-        from.require(from.rights.list)?;
+        from.require(|rights| rights.list)?;
         copying.stage_tree(from, &OwnedFd::from(file).into())?
     } else {
         copying.stage_file(&StoredFile::of(from, file, meta)?)?
@@ -67,18 +67,19 @@ pub(super) fn receive(
     if_exists: IfExists,
     stop: &dyn Fn() -> bool,
 ) -> Result<VirtualPath, StorageError> {
-    to.require(to.rights.write && !to.is_root())?;
+    to.require(|rights| rights.write && !to.is_root())?;
     let source = StoredFile::open(from)?;
     if source.info().version.as_deref() != Some(version) {
         return Err(StorageError::changed(&from.full));
     }
     check(to, false, if_exists, false)?;
-    let mut copying = Copying::begin(to, stop);
+    let mut copying = Copying::begin(from, to, stop);
     let staged = copying.stage_file(&source)?;
     copying.publish(staged, if_exists)
 }
 
 struct Copying<'a> {
+    from: &'a Place,
     to: &'a Place,
     reservation: Reservation,
     /// How far what is copied reaches below its top.
@@ -87,8 +88,9 @@ struct Copying<'a> {
 }
 
 impl<'a> Copying<'a> {
-    fn begin(to: &'a Place, stop: &'a dyn Fn() -> bool) -> Self {
+    fn begin(from: &'a Place, to: &'a Place, stop: &'a dyn Fn() -> bool) -> Self {
         Self {
+            from,
             to,
             reservation: Reservation::new(&to.space),
             reach: Reach::default(),
@@ -97,6 +99,7 @@ impl<'a> Copying<'a> {
     }
 
     fn publish(self, staged: Staged, if_exists: IfExists) -> Result<VirtualPath, StorageError> {
+        self.check_stop()?;
         let publishing = Publishing {
             staged,
             reservation: self.reservation,
@@ -268,7 +271,8 @@ impl<'a> Copying<'a> {
             let path = self.to.full.clone();
             return Err(StorageError::Cancelled { path });
         }
-        Ok(())
+        self.from.require(|rights| rights.read)?;
+        self.to.require(|rights| rights.write)
     }
 }
 

@@ -51,6 +51,15 @@ pub enum StorageError {
         /// What it was to be done to.
         path: VirtualPath,
     },
+    /// What the member may do is not known at the moment.
+    #[error(
+        "the server cannot read the accounts, so it does not know what you may do; \
+         try again in a moment: {path}"
+    )]
+    Suspended {
+        /// What it was to be done to.
+        path: VirtualPath,
+    },
     /// The path can not be, or can not be that of such a thing.
     #[error(transparent)]
     InvalidPath(#[from] InvalidPath),
@@ -77,6 +86,12 @@ pub enum StorageError {
         limit: u64,
         /// Whether it is the number of files and directories, not of bytes, that is exceeded.
         files: bool,
+    },
+    /// The same for who may not know how much is in use.
+    #[error("the quota leaves no room: {path}")]
+    QuotaReached {
+        /// What was to be written.
+        path: VirtualPath,
     },
     /// The disk is full, or would be.
     #[error("no space left on the server{}: {path}", room_text(*.room))]

@@ -3,17 +3,20 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, pread};
 
+use super::access::Permission;
 use super::attributes::Attributes;
 use super::error::{At, StorageError};
 use super::meta::{Meta, What};
 use super::path::VirtualPath;
 use super::place::Place;
+use super::space::Space;
 use crate::protocol::{Algorithm, Digest, Kind};
 
 /// What is known of a file or directory.
@@ -61,7 +64,7 @@ impl Info {
                 info.kind = Kind::File;
                 info.size = meta.size;
                 info.version = Some(attributes.version().to_owned());
-                if place.rights.read {
+                if place.rights()?.read {
                     info.digest = attributes.any_digest();
                 }
                 Ok((info, Some(attributes)))
@@ -80,12 +83,14 @@ pub struct StoredFile {
     info: Info,
     attributes: Attributes,
     path: VirtualPath,
+    space: Arc<Space>,
+    permission: Permission,
 }
 
 impl StoredFile {
     /// Opens the file at `place`.
     pub(super) fn open(place: &Place) -> Result<Self, StorageError> {
-        place.require(place.rights.read)?;
+        place.require(|rights| rights.read)?;
         let opened = place.space.jail.open(&place.inner).at("open", &place.full);
         let (file, meta) = opened.map_err(|error| error.looking_for("file"))?;
         Self::of(place, file, meta)
@@ -101,7 +106,20 @@ impl StoredFile {
             file,
             meta,
             path: place.full.clone(),
+            space: Arc::clone(&place.space),
+            permission: place.permission.clone(),
         })
+    }
+
+    /// Makes sure that the member may read it still. No disk is asked.
+    ///
+    /// # Errors
+    /// [`StorageError::Denied`], [`StorageError::Suspended`].
+    pub fn check_access(&self) -> Result<(), StorageError> {
+        if self.permission.rights(&self.space, &self.path)?.read {
+            return Ok(());
+        }
+        Err(StorageError::denied(&self.path))
     }
 
     /// What was known when it was opened.
@@ -131,7 +149,7 @@ impl StoredFile {
     ///
     /// The version is kept with it: a change of the attributes would change a derived one.
     pub(super) fn keep_digest(&self, digest: Digest) {
-        if self.check_unchanged().is_err() {
+        if self.check_content().is_err() {
             return;
         }
         let kept = Attributes::read(&self.file, &self.meta);
@@ -151,8 +169,10 @@ impl StoredFile {
     ///
     /// # Errors
     /// [`StorageError::OffsetOutOfRange`] if the range does not lie within the file,
-    /// [`StorageError::Changed`] if the file has become shorter, else what the system said.
+    /// [`StorageError::Changed`] if the file has become shorter, those of
+    /// [`check_access`](Self::check_access), else what the system said.
     pub fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, StorageError> {
+        self.check_access()?;
         let size = self.meta.size;
         let end = offset.checked_add(length as u64);
         if end.is_none_or(|end| end > size) {
@@ -172,11 +192,18 @@ impl StoredFile {
         Ok(Bytes::from(bytes))
     }
 
-    /// Makes sure that the content is still the one that was opened.
+    /// Makes sure that the content is still the one that was opened, and that the member may have it.
     ///
     /// # Errors
-    /// [`StorageError::Changed`] if it was written to, else what the system said.
+    /// [`StorageError::Changed`] if it was written to, those of [`check_access`](Self::check_access),
+    /// else what the system said.
     pub fn check_unchanged(&self) -> Result<(), StorageError> {
+        self.check_access()?;
+        self.check_content()
+    }
+
+    /// As [`check_unchanged`](Self::check_unchanged), whoever asks.
+    pub(super) fn check_content(&self) -> Result<(), StorageError> {
         let now = Meta::of(&self.file).at("look at", &self.path)?;
         if now.is_same_content(&self.meta) {
             Ok(())

@@ -154,6 +154,7 @@ pub(super) fn land(
     if_exists: IfExists,
     parents: bool,
 ) -> Result<Landed, StorageError> {
+    to.require(|rights| rights.write)?;
     let mut parent = Parent::of(names, to, parents)?;
     land_in(names, &mut parent, source, to, if_exists)
 }
@@ -166,6 +167,8 @@ pub(super) fn land_in(
     to: &Place,
     if_exists: IfExists,
 ) -> Result<Landed, StorageError> {
+    // Since the work began the member may have lost the right to it.
+    to.require(|rights| rights.write)?;
     let dir = Arc::clone(&parent.dir);
     let name = to.name()?;
     let mut landed = Landed {
@@ -254,7 +257,7 @@ pub(super) fn check(
     if_exists: IfExists,
     parents: bool,
 ) -> Result<(), StorageError> {
-    to.require(to.rights.write)?;
+    to.require(|rights| rights.write)?;
     if !is_dir {
         to.full.as_file()?;
     }
@@ -289,7 +292,7 @@ fn may_replace(there: What, is_dir: bool, to: &Place) -> Result<(), StorageError
         (_, true) => Err(StorageError::NotADirectory {
             path: to.full.clone(),
         }),
-        (_, false) => to.require(to.rights.overwrite),
+        (_, false) => to.require(|rights| rights.overwrite),
     }
 }
 

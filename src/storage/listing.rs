@@ -5,11 +5,11 @@
 
 use rustix::fs::DirEntry;
 
+use super::access::Mounts;
 use super::error::{At, StorageError};
 use super::meta::{Meta, What};
 use super::path::{VirtualPath, is_valid_name};
 use super::place::Place;
-use super::view::Mounts;
 use crate::protocol::{Entry, Kind};
 
 /// JSON around the name of an entry, at most.

@@ -6,6 +6,9 @@
 //!                  Space: lock on names + ledger         Staging: everything unfinished
 //! ```
 //!
+//! What a member may do is live: a view holds one object that can be changed, suspended and revoked
+//! at any time, and work that goes on asks it again (see `access`).
+//!
 //! A [`Store`] is the data directory; a [`Space`] is a home or a shared folder in it, with a
 //! quota; a [`View`] is what one member sees. An [`Upload`] and a [`StoredFile`] are values: what
 //! is not committed never was in anybody's view, what is open stays readable. An upload that is cut
@@ -17,6 +20,7 @@
 //! so that nothing changes unnoticed. Imports plain values of `protocol` and nothing else of
 //! the crate.
 
+mod access;
 mod attributes;
 mod backup;
 mod batch;

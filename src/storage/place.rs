@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::access::Permission;
 use super::changes::Seen;
 use super::error::{At, StorageError};
 use super::jail::OpenDir;
@@ -19,7 +20,7 @@ pub(super) struct Place {
     pub(super) inner: VirtualPath,
     /// Within the view: what the member is told.
     pub(super) full: VirtualPath,
-    pub(super) rights: Rights,
+    pub(super) permission: Permission,
     /// The home of the member, who is told to have done what is done here.
     pub(super) by: Arc<Space>,
 }
@@ -30,18 +31,50 @@ impl Place {
         self.inner.name().is_none()
     }
 
-    /// Refuses what the member has no right to.
-    pub(super) fn require(&self, allowed: bool) -> Result<(), StorageError> {
-        if allowed {
+    /// What the member may do here now.
+    pub(super) fn rights(&self) -> Result<Rights, StorageError> {
+        self.permission.rights(&self.space, &self.full)
+    }
+
+    /// Refuses what the member has no right to now. Work that lasts asks again before each step that
+    /// shows something, and under the lock on the names before it changes one.
+    pub(super) fn require(
+        &self,
+        is_allowed: impl FnOnce(Rights) -> bool,
+    ) -> Result<(), StorageError> {
+        if is_allowed(self.rights()?) {
             Ok(())
         } else {
             Err(StorageError::denied(&self.full))
         }
     }
 
+    /// Leaves out of an error what the member may not know: how much is in use, and allowed, where
+    /// they may not list.
+    pub(super) fn conceal(&self, error: StorageError) -> StorageError {
+        match error {
+            StorageError::QuotaExceeded { path, .. }
+                if !self.rights().is_ok_and(|rights| rights.list) =>
+            {
+                StorageError::QuotaReached { path }
+            }
+            error => error,
+        }
+    }
+
     /// Refuses to look below a mount that may not be listed. The mount itself is no secret.
     pub(super) fn require_list(&self) -> Result<(), StorageError> {
-        self.require(self.rights.list || self.is_root())
+        self.require(|rights| rights.list || self.is_root())
+    }
+
+    /// Makes sure that the space is still the one of its name in the data directory: what is done in
+    /// one that was set aside with its account is seen by nobody, and not to be acknowledged.
+    pub(super) fn check_attached(&self) -> Result<(), StorageError> {
+        let found = self.permission.view.store().look_for(self.space.id());
+        if found.at("look at", &self.full)? {
+            return Ok(());
+        }
+        Err(StorageError::not_found(&self.full))
     }
 
     /// The directory that holds it, open, and its name there.
@@ -61,7 +94,8 @@ impl Place {
         names: &Names<'_>,
     ) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
         let (inner, full) = self.parents()?;
-        make_dirs(&self.space, names, &inner, &full)
+        let made = make_dirs(&self.space, names, &inner, &full);
+        made.map_err(|error| self.conceal(error))
     }
 
     /// The directory itself, open; it is made, and those on the way, if they are missing. See
@@ -70,7 +104,8 @@ impl Place {
         &self,
         names: &Names<'_>,
     ) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
-        make_dirs(&self.space, names, &self.inner, &self.full)
+        let made = make_dirs(&self.space, names, &self.inner, &self.full);
+        made.map_err(|error| self.conceal(error))
     }
 
     /// What is seen here: a directory wherever links lead to it, else the name itself.
@@ -98,7 +133,7 @@ impl Place {
             space: Arc::clone(&self.space),
             inner: parent.join_name(name)?,
             full: full.clone(),
-            rights: self.rights,
+            permission: self.permission.clone(),
             by: Arc::clone(&self.by),
         })
     }

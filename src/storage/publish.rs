@@ -56,13 +56,14 @@ impl Publishing<'_> {
         let held = reservation.settle(&names, landed.displaced);
         drop(names);
         let synced = landed.sync(to);
-        if synced.is_err() {
+        let lasts = synced.and_then(|()| to.check_attached());
+        if lasts.is_err() {
             take_back(&mut staged, &own, &landed, to);
         }
         // Deletes what is in staging now, and only then gives its room back.
         drop(staged);
         drop(held);
-        synced?;
+        lasts?;
         landed.noted.tell();
         Ok(landed.path)
     }

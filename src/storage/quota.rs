@@ -64,6 +64,8 @@ impl SubAssign for Count {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) limits: Limits,
+    /// The reading of the accounts that they come from.
+    limits_reading: u64,
     /// Absent until somebody needs to know.
     counted: Option<Count>,
     /// Goes up with each count: who holds an older number knows of an older count.
@@ -112,6 +114,14 @@ impl Ledger {
         let mut used = self.counted?;
         used += self.reserved;
         Some(used)
+    }
+
+    /// Takes over limits, unless a later reading has set others.
+    pub(super) fn set_limits(&mut self, limits: Limits, reading: u64) {
+        if reading >= self.limits_reading {
+            self.limits = limits;
+            self.limits_reading = reading;
+        }
     }
 
     pub(super) fn is_counted(&self) -> bool {

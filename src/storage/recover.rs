@@ -72,11 +72,16 @@ impl Store {
 
     /// Whether the space is still there, and no other under its name.
     pub(super) fn is_there(&self, space: &SpaceId) -> bool {
+        self.look_for(space).unwrap_or(false)
+    }
+
+    /// As [`Self::is_there`], with what the system says if nobody can tell.
+    pub(super) fn look_for(&self, space: &SpaceId) -> io::Result<bool> {
         let path = VirtualPath::root().join_name(&space.name);
         if path.is_err() || space.name.is_empty() {
-            return false;
+            return Ok(false);
         }
-        let meta = self.area(space.area).meta(space.name.as_str());
-        matches!(meta, Ok(Some(meta)) if meta.what == What::Dir && meta.birthmark() == space.mark)
+        let meta = self.area(space.area).meta(space.name.as_str())?;
+        Ok(meta.is_some_and(|meta| meta.what == What::Dir && meta.birthmark() == space.mark))
     }
 }

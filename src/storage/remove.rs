@@ -28,7 +28,7 @@ pub(super) fn remove(
     recursive: bool,
     stop: &dyn Fn() -> bool,
 ) -> Result<Removed, StorageError> {
-    place.require(place.rights.delete && !place.is_root())?;
+    place.require(|rights| rights.delete && !place.is_root())?;
     loop {
         if stop() {
             let path = place.full.clone();
@@ -44,6 +44,7 @@ pub(super) fn remove(
 fn remove_now(place: &Place, recursive: bool) -> Result<Removed, StorageError> {
     let space = &place.space;
     let names = space.lock_names();
+    place.require(|rights| rights.delete)?;
     let (dir, name) = place.open_parent()?;
     let meta = dir.meta(name).at("look at", &place.full)?;
     let meta = meta.ok_or_else(|| StorageError::not_found(&place.full))?;

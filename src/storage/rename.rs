@@ -33,12 +33,12 @@ pub(super) fn rename(
     to: &Place,
     if_exists: IfExists,
 ) -> Result<VirtualPath, StorageError> {
-    from.require(from.rights.delete && !from.is_root())?;
-    to.require(to.rights.write && !to.is_root())?;
+    from.require(|rights| rights.delete && !from.is_root())?;
+    to.require(|rights| rights.write && !to.is_root())?;
     let same_space = std::ptr::eq(&raw const *from.space, &raw const *to.space);
     if !same_space {
         // Otherwise moving a file into one's home would be a way to read it.
-        from.require(from.rights.read)?;
+        from.require(|rights| rights.read)?;
     }
     let mut tries = 1..=MAX_TRIES;
     let (landed, source) = loop {
@@ -67,6 +67,7 @@ pub(super) fn rename(
     let synced = landed.sync(to);
     let staging = &to.space.staging;
     synced.and_then(|()| staging.synced(source.sync()).at("sync", &from.full))?;
+    to.check_attached()?;
     landed.noted.tell();
     Ok(landed.path)
 }
@@ -131,6 +132,7 @@ fn rename_across(
             .at("measure", &from.full)?,
         None => (lock(), Count::default(), Reach::default()),
     };
+    from.require(|rights| rights.read)?;
     let (dir, name, meta) = find(from, to)?;
     let is_dir = meta.what == What::Dir;
     let mut count = tree::count_of(&meta);
@@ -147,7 +149,8 @@ fn rename_across(
         reach,
     };
     let mut reservation = Reservation::new(&to.space);
-    reservation.grow_locked(count, &to_names, &to.full)?;
+    let grown = reservation.grow_locked(count, &to_names, &to.full);
+    grown.map_err(|error| to.conceal(error))?;
     let landed = from_names.change(&[(&dir, name)], || {
         land(&to_names, source, to, if_exists, false)
     })?;
@@ -158,6 +161,8 @@ fn rename_across(
 
 /// The source as it is now, with the names locked.
 fn find<'a>(from: &'a Place, to: &Place) -> Result<(OpenDir, &'a str, Meta), StorageError> {
+    from.require(|rights| rights.delete)?;
+    to.require(|rights| rights.write)?;
     let (dir, name) = from.open_parent()?;
     let meta = dir.meta(name).at("look at", &from.full)?;
     let meta = meta.ok_or_else(|| StorageError::not_found(&from.full))?;
@@ -237,7 +242,7 @@ fn land_on_itself(
     let mut displaced = Count::default();
     let mut noted = Noted::default();
     if !same_name {
-        to.require(to.rights.overwrite)?;
+        to.require(|rights| rights.overwrite)?;
         let removed = names.change(&[(source.dir, source.name)], || {
             source.dir.remove_file(source.name)
         });

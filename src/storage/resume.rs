@@ -253,6 +253,7 @@ impl Upload {
     /// # Errors
     /// What the system said. The upload can only be dropped after one.
     pub fn hash_prefix(&mut self, most: u64) -> Result<bool, StorageError> {
+        self.place.require(|rights| rights.write)?;
         let end = self.written.min(self.hashed.saturating_add(most));
         let mut piece = vec![0; PIECE];
         while self.hashed < end {

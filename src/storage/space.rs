@@ -108,13 +108,21 @@ impl Space {
         &self.id
     }
 
+    /// Its identifier in one word, as changes name it.
+    #[must_use]
+    pub fn key(&self) -> &Arc<str> {
+        &self.key
+    }
+
     /// Which directory it is: a new account of an old name gets a new one.
     pub(super) fn identity(&self) -> Identity {
         self.identity
     }
 
-    pub(super) fn set_limits(&self, limits: Limits) {
-        self.ledger().limits = limits;
+    /// Limits that hold from now on, unless a later reading of the accounts has set others: readings
+    /// are numbered in the order in which they begin.
+    pub fn set_limits(&self, limits: Limits, reading: u64) {
+        self.ledger().set_limits(limits, reading);
     }
 
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {

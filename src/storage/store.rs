@@ -152,7 +152,17 @@ impl Store {
     /// # Errors
     /// [`StorageError::InvalidPath`] if `user` is no single name, else what the system said.
     pub fn home(&self, user: &str, limits: Limits) -> Result<Arc<Space>, StorageError> {
-        self.space(Area::Homes, user, limits)
+        let home = self.open_home(user)?;
+        home.ledger().limits = limits;
+        Ok(home)
+    }
+
+    /// The home of `user`, as [`Self::home`], with the limits that it has.
+    ///
+    /// # Errors
+    /// As [`Self::home`].
+    pub fn open_home(&self, user: &str) -> Result<Arc<Space>, StorageError> {
+        self.space(Area::Homes, user)
     }
 
     /// The shared folder `name`, as [`Self::home`].
@@ -160,7 +170,17 @@ impl Store {
     /// # Errors
     /// As [`Self::home`].
     pub fn folder(&self, name: &str, limits: Limits) -> Result<Arc<Space>, StorageError> {
-        self.space(Area::Folders, name, limits)
+        let folder = self.open_folder(name)?;
+        folder.ledger().limits = limits;
+        Ok(folder)
+    }
+
+    /// The shared folder `name`, as [`Self::open_home`].
+    ///
+    /// # Errors
+    /// As [`Self::home`].
+    pub fn open_folder(&self, name: &str) -> Result<Arc<Space>, StorageError> {
+        self.space(Area::Folders, name)
     }
 
     /// Whether the disk has failed to keep something since the start. What was acknowledged is
@@ -188,13 +208,11 @@ impl Store {
         }
     }
 
-    fn space(&self, area: Area, name: &str, limits: Limits) -> Result<Arc<Space>, StorageError> {
+    fn space(&self, area: Area, name: &str) -> Result<Arc<Space>, StorageError> {
         let path = VirtualPath::root().join_name(name)?;
         let path = path.as_file()?;
         let root = self.open_root(area, name).at("open", path)?;
-        let space = self.space_of(area, name, root).at("open", path)?;
-        space.set_limits(limits);
-        Ok(space)
+        self.space_of(area, name, root).at("open", path)
     }
 
     /// Opens the directory of a space, made to last if it is missing. Another session may have made it

@@ -116,8 +116,10 @@ impl AlreadyThere {
                 });
             }
         }
-        self.file.check_unchanged()?;
+        self.place.require(|rights| rights.write)?;
+        self.file.check_content()?;
         self.make_last()?;
+        self.place.check_attached()?;
         let (dir, name) = self.place.open_parent()?;
         let there = dir.meta(name).at("look at", path)?;
         let is_same = there.is_some_and(|meta| meta.is_same_content(self.file.meta()));
@@ -150,7 +152,8 @@ impl AlreadyThere {
 /// Whether only the list of recent commits tells whose file it is that an upload finds: it went to
 /// another path, or whoever asks may not know what others have there, or not have it replaced.
 pub(super) fn is_known_by_list(place: &Place, if_exists: IfExists) -> bool {
-    let rights = place.rights;
+    // Whose rights are not known learns nothing of what is there.
+    let rights = place.rights().unwrap_or_default();
     match if_exists {
         IfExists::Rename => true,
         IfExists::Replace => !rights.read || !rights.overwrite,

@@ -108,7 +108,8 @@ impl Upload {
     ) -> Result<Self, StorageError> {
         let staging = &place.space.staging;
         let reservation = Reservation::new(&place.space);
-        reservation.check_fits(Count::file(options.size.unwrap_or(0)), &place.full)?;
+        let fits = reservation.check_fits(Count::file(options.size.unwrap_or(0)), &place.full);
+        fits.map_err(|error| place.conceal(error))?;
         let (staged, file) = staging.file().at("stage", &place.full)?;
         let recording = Recording::absent(staging, staged.name());
         Ok(Self {
@@ -158,11 +159,14 @@ impl Upload {
     /// # Errors
     /// [`StorageError::SizeMismatch`] if they are more than declared,
     /// [`StorageError::QuotaExceeded`] and [`StorageError::NoSpace`] if there is no room for them,
-    /// else what the system said. The upload can only be dropped after one.
+    /// else what the system said. The upload can only be dropped after one. Nothing was written after
+    /// [`StorageError::Denied`] and [`StorageError::Suspended`].
     pub fn write(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
+        // What came before is whole still, and may be kept.
+        self.check_access()?;
         let taken = self.take(chunk);
         self.broken |= taken.is_err();
-        taken
+        taken.map_err(|error| self.place.conceal(error))
     }
 
     fn take(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
@@ -216,6 +220,14 @@ impl Upload {
             .grow_stored(Count::entries(1), &self.place.full)
     }
 
+    /// Makes sure that the member may commit it, as things are. No disk is asked.
+    ///
+    /// # Errors
+    /// [`StorageError::Denied`], [`StorageError::Suspended`].
+    pub fn check_access(&self) -> Result<(), StorageError> {
+        self.place.require(|rights| rights.write)
+    }
+
     /// Puts the file in its place, if it is what was declared and `expected`. Until this returns,
     /// what was there before is there still; after it has returned, a power cut does not matter.
     ///
@@ -233,7 +245,8 @@ impl Upload {
         if let Some(expected) = expected {
             self.check_digest(digest, expected)?;
         }
-        self.reserve_entry()?;
+        let counted = self.reserve_entry();
+        counted.map_err(|error| self.place.conceal(error))?;
         let sealed = self.seal(&digest).at("write", &self.place.full)?;
         let (place, options, by) = (self.place.clone(), self.options, self.by.clone());
         let (file, size) = (Arc::clone(&self.file), self.written);

@@ -3,9 +3,9 @@
 //! Every path of a member enters here, is taken apart into a place, and meets the rights there
 //! before anything is touched.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::access::{Access, Mounts, Permission, Reach};
 use super::changes::{self, Seen};
 use super::copy::{copy, receive};
 use super::error::{At, StorageError};
@@ -47,10 +47,9 @@ pub enum Begun {
     AlreadyThere(Box<AlreadyThere>),
 }
 
-/// The mounts of a view, by name.
-pub(super) type Mounts = BTreeMap<String, Mount>;
-
-/// What one member sees. Cheap to clone. Every call may block on the disk.
+/// What one member sees. Cheap to clone; clones see the same, also once that is changed. Every call
+/// that has a path may block on the disk, and fails with [`StorageError::Suspended`] while it is
+/// suspended and with [`StorageError::Denied`] once it is revoked.
 #[derive(Debug, Clone)]
 pub struct View(Arc<Inner>);
 
@@ -58,8 +57,7 @@ pub struct View(Arc<Inner>);
 struct Inner {
     /// The data directory is this server's for as long as anyone looks at it.
     store: Store,
-    home: Arc<Space>,
-    mounts: Mounts,
+    access: Access,
     /// What is mounted anywhere but in the root.
     no_mounts: Mounts,
 }
@@ -68,13 +66,45 @@ impl View {
     /// The view of a member who has this home and these folders.
     #[must_use]
     pub fn new(store: &Store, home: Arc<Space>, folders: Vec<Mount>) -> Self {
-        let mounts = folders.into_iter();
+        Self::with(store, Access::open(Reach::new(home, folders)))
+    }
+
+    /// The view of a member of whom nothing is known yet.
+    #[must_use]
+    pub fn suspended(store: &Store) -> Self {
+        Self::with(store, Access::suspended())
+    }
+
+    fn with(store: &Store, access: Access) -> Self {
         Self(Arc::new(Inner {
             store: store.clone(),
-            home,
-            mounts: mounts.map(|mount| (mount.name.clone(), mount)).collect(),
+            access,
             no_mounts: Mounts::new(),
         }))
+    }
+
+    /// From now on the member has this home and these folders, unless the view was revoked. Work
+    /// that is under way goes on only where it still may.
+    pub fn set(&self, home: Arc<Space>, folders: Vec<Mount>) {
+        self.0.access.set(Reach::new(home, folders));
+    }
+
+    /// Refuses everything until [`set`](Self::set) is called.
+    pub fn suspend(&self) {
+        self.0.access.suspend();
+    }
+
+    /// Refuses everything from now on.
+    pub fn revoke(&self) {
+        self.0.access.revoke();
+    }
+
+    pub(super) fn access(&self) -> &Access {
+        &self.0.access
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.0.store
     }
 
     /// Makes sure that `path` is a directory that the member may be in.
@@ -82,7 +112,7 @@ impl View {
     /// # Errors
     /// [`StorageError::NotFound`], [`StorageError::NotADirectory`], [`StorageError::Denied`].
     pub fn enter(&self, path: &VirtualPath) -> Result<(), StorageError> {
-        let place = self.place(path);
+        let place = self.place(path)?;
         place.require_list()?;
         let opened = place.space.jail.open_dir(&place.inner).at("enter", path);
         opened
@@ -103,11 +133,12 @@ impl View {
         limit: usize,
         budget: usize,
     ) -> Result<Page, StorageError> {
-        let place = self.place(path);
-        place.require(place.rights.list)?;
+        let place = self.place(path)?;
+        place.require(|rights| rights.list)?;
+        let (_, reach) = self.0.access.reach(path)?;
         let in_root = path.name().is_none();
         let mounts = if in_root {
-            &self.0.mounts
+            &reach.mounts
         } else {
             &self.0.no_mounts
         };
@@ -120,7 +151,7 @@ impl View {
     /// [`StorageError::NotFound`], or [`StorageError::Denied`] where the member may not look or it
     /// is neither file nor directory.
     pub fn stat(&self, path: &VirtualPath) -> Result<Info, StorageError> {
-        let place = self.place(path);
+        let place = self.place(path)?;
         place.require_list()?;
         let (file, meta) = place.space.jail.open(&place.inner).at("open", path)?;
         Info::of(&place, &file, &meta)
@@ -142,14 +173,15 @@ impl View {
     /// # Errors
     /// [`StorageError::Denied`].
     pub fn seen(&self, path: &VirtualPath) -> Result<Vec<Seen>, StorageError> {
-        let place = self.place(path);
-        place.require(place.rights.list)?;
+        let place = self.place(path)?;
+        place.require(|rights| rights.list)?;
         let mut all = vec![place.seen()];
         if path.name().is_none() {
-            all[0].hidden = self.0.mounts.keys().cloned().collect();
-            for name in self.0.mounts.keys() {
-                let mount = self.place(&path.join_name(name)?);
-                if mount.rights.list {
+            let (_, reach) = self.0.access.reach(path)?;
+            all[0].hidden = reach.mounts.keys().cloned().collect();
+            for name in reach.mounts.keys() {
+                let mount = self.place(&path.join_name(name)?)?;
+                if mount.rights()?.list {
                     all.push(mount.seen());
                 }
             }
@@ -165,11 +197,11 @@ impl View {
     /// [`StorageError::NotADirectory`], [`StorageError::Denied`], [`StorageError::QuotaExceeded`],
     /// [`StorageError::NoSpace`].
     pub fn make_dir(&self, path: &VirtualPath, parents: bool) -> Result<(), StorageError> {
-        let place = self.place(path);
+        let place = self.place(path)?;
         if place.is_root() && parents {
             return Ok(());
         }
-        place.require(place.rights.write)?;
+        place.require(|rights| rights.write)?;
         if place.is_root() {
             return Err(StorageError::exists(path));
         }
@@ -180,6 +212,7 @@ impl View {
         // A first count takes its time: not while the names are locked.
         place.space.count_if_limited(path)?;
         let names = place.space.lock_names();
+        place.require(|rights| rights.write)?;
         let (dir, made, noted) = if parents {
             let (dir, made) = place.make_dir(&names)?;
             let noted = changes::made(&place, &dir, made.len());
@@ -190,7 +223,8 @@ impl View {
                 return Err(StorageError::exists(path));
             }
             let mut reservation = Reservation::new(&place.space);
-            reservation.grow_locked(Count::entries(1), &names, path)?;
+            let grown = reservation.grow_locked(Count::entries(1), &names, path);
+            grown.map_err(|error| place.conceal(error))?;
             let made = names.make_dir(&dir, name).at("make", path)?;
             drop(reservation.settle(&names, Count::default()));
             let above = || changes::true_path(&place, &dir);
@@ -207,6 +241,7 @@ impl View {
             place.space.lock_names().take_back_dirs(&made);
         }
         synced.at("sync", path)?;
+        place.check_attached()?;
         noted.tell();
         Ok(())
     }
@@ -223,7 +258,7 @@ impl View {
         recursive: bool,
         stop: &dyn Fn() -> bool,
     ) -> Result<Removed, StorageError> {
-        remove(&self.place(path), recursive, stop)
+        remove(&self.place(path)?, recursive, stop)
     }
 
     /// Moves a file or a directory, at once, and says which path it got. Within a folder this
@@ -240,7 +275,7 @@ impl View {
         to: &VirtualPath,
         if_exists: IfExists,
     ) -> Result<VirtualPath, StorageError> {
-        rename(&self.place(from), &self.place(to), if_exists)
+        rename(&self.place(from)?, &self.place(to)?, if_exists)
     }
 
     /// Copies a file or a directory, which appears at once, and says which path it got.
@@ -255,7 +290,9 @@ impl View {
         if_exists: IfExists,
         stop: &dyn Fn() -> bool,
     ) -> Result<VirtualPath, StorageError> {
-        copy(&self.place(from), &self.place(to), if_exists, stop)
+        let (from, to) = (self.place(from)?, self.place(to)?);
+        let copied = copy(&from, &to, if_exists, stop);
+        copied.map_err(|error| to.conceal(error))
     }
 
     /// Copies the file that is `from` in the view `source` of another member, if it is that
@@ -278,9 +315,11 @@ impl View {
         let name = from.name().unwrap_or_default();
         let from = Place {
             full: VirtualPath::root().join_name(name)?,
-            ..source.place(from)
+            ..source.place(from)?
         };
-        receive(&from, version, &self.place(to), if_exists, stop)
+        let to = self.place(to)?;
+        let received = receive(&from, version, &to, if_exists, stop);
+        received.map_err(|error| to.conceal(error))
     }
 
     /// Opens the file `path` for reading, if it is that `version`.
@@ -293,7 +332,7 @@ impl View {
         path: &VirtualPath,
         version: Option<&str>,
     ) -> Result<StoredFile, StorageError> {
-        let file = StoredFile::open(&self.place(path))?;
+        let file = StoredFile::open(&self.place(path)?)?;
         if version.is_some() && version != file.info().version.as_deref() {
             return Err(StorageError::changed(path));
         }
@@ -310,9 +349,10 @@ impl View {
         path: &VirtualPath,
         options: UploadOptions,
     ) -> Result<Upload, StorageError> {
-        let place = self.place(path);
+        let place = self.place(path)?;
         Upload::check(&place, &options)?;
-        Upload::begin(place, options, self.uploader(&"".into()))
+        let by = self.uploader(&"".into(), path)?;
+        Upload::begin(place, options, by)
     }
 
     /// Begins an upload to `path`, for `session`. To `resume` is to go on with what was kept of an
@@ -328,8 +368,8 @@ impl View {
         session: &Arc<str>,
         resume: bool,
     ) -> Result<Begun, StorageError> {
-        let place = self.place(path);
-        let by = self.uploader(session);
+        let place = self.place(path)?;
+        let by = self.uploader(session, path)?;
         let checked = Upload::check(&place, &options);
         if resume {
             if checked.is_ok()
@@ -340,7 +380,7 @@ impl View {
             // What may not be replaced could be what this very upload has made.
             let may_be_there = match &checked {
                 Ok(()) | Err(StorageError::Exists { .. }) => true,
-                Err(StorageError::Denied { .. }) => place.rights.write,
+                Err(StorageError::Denied { .. }) => place.rights()?.write,
                 Err(_) => false,
             };
             if may_be_there && let Some(there) = AlreadyThere::find(&place, options, &by)? {
@@ -355,7 +395,8 @@ impl View {
     /// Whether nothing can be reserved around `path` before that is counted. Asks no disk.
     #[must_use]
     pub fn needs_count(&self, path: &VirtualPath) -> bool {
-        self.place(path).space.ledger().needs_count()
+        let place = self.place(path);
+        place.is_ok_and(|place| place.space.ledger().needs_count())
     }
 
     /// Has what is around `path` counted, if something is to be reserved there.
@@ -363,27 +404,38 @@ impl View {
     /// # Errors
     /// [`StorageError::Counting`], or what the system said.
     pub fn count(&self, path: &VirtualPath) -> Result<(), StorageError> {
-        self.place(path).space.count_if_limited(path)
+        self.place(path)?.space.count_if_limited(path)
     }
 
     /// The member's uploads that were cut off and can be gone on with, the latest first.
-    #[must_use]
-    pub fn uploads(&self) -> Vec<KeptUpload> {
-        self.0.store.kept().list(self.0.home.id())
+    ///
+    /// # Errors
+    /// [`StorageError::Suspended`], [`StorageError::Denied`].
+    pub fn uploads(&self) -> Result<Vec<KeptUpload>, StorageError> {
+        let (_, reach) = self.0.access.reach(&VirtualPath::root())?;
+        Ok(self.0.store.kept().list(reach.home.id()))
     }
 
     /// Drops one of them; `false` if there is none of that name.
-    #[must_use]
-    pub fn discard(&self, upload: &str) -> bool {
-        self.0.store.kept().discard(self.0.home.id(), upload)
+    ///
+    /// # Errors
+    /// As [`Self::uploads`].
+    pub fn discard(&self, upload: &str) -> Result<bool, StorageError> {
+        let (_, reach) = self.0.access.reach(&VirtualPath::root())?;
+        Ok(self.0.store.kept().discard(reach.home.id(), upload))
     }
 
-    pub(super) fn uploader(&self, session: &Arc<str>) -> Uploader {
-        Uploader {
-            owner: self.0.home.id().clone(),
+    pub(super) fn uploader(
+        &self,
+        session: &Arc<str>,
+        path: &VirtualPath,
+    ) -> Result<Uploader, StorageError> {
+        let (_, reach) = self.0.access.reach(path)?;
+        Ok(Uploader {
+            owner: reach.home.id().clone(),
             session: Arc::clone(session),
             kept: Arc::clone(self.0.store.kept()),
-        }
+        })
     }
 
     /// What is used and allowed in the home or folder around `path`.
@@ -392,30 +444,31 @@ impl View {
     /// [`StorageError::Denied`] in a folder that the member may not list: how much is in it, and
     /// how that changes, says what the others do there. Else what the system said.
     pub fn usage(&self, path: &VirtualPath) -> Result<Usage, StorageError> {
-        let place = self.place(path);
-        place.require(place.rights.list)?;
+        let place = self.place(path)?;
+        place.require(|rights| rights.list)?;
         place.space.usage(path)
     }
 
-    pub(super) fn place(&self, path: &VirtualPath) -> Place {
-        let full = path.clone();
-        if let Some((first, inner)) = path.split_first()
-            && let Some(mount) = self.0.mounts.get(first)
-        {
-            return Place {
-                space: Arc::clone(&mount.space),
-                inner,
-                full,
-                rights: mount.rights,
-                by: Arc::clone(&self.0.home),
-            };
-        }
-        Place {
-            space: Arc::clone(&self.0.home),
-            inner: path.clone(),
-            full,
-            rights: Rights::ALL,
-            by: Arc::clone(&self.0.home),
-        }
+    pub(super) fn place(&self, path: &VirtualPath) -> Result<Place, StorageError> {
+        let (epoch, reach) = self.0.access.reach(path)?;
+        let mount = path.split_first().and_then(|(first, inner)| {
+            let mount = reach.mounts.get(first)?;
+            Some((mount, inner))
+        });
+        let (space, inner, rights) = match mount {
+            Some((mount, inner)) => (&mount.space, inner, mount.rights),
+            None => (&reach.home, path.clone(), Rights::ALL),
+        };
+        Ok(Place {
+            space: Arc::clone(space),
+            inner,
+            full: path.clone(),
+            permission: Permission {
+                view: self.clone(),
+                epoch,
+                rights,
+            },
+            by: Arc::clone(&reach.home),
+        })
     }
 }

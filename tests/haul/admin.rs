@@ -168,7 +168,7 @@ async fn a_new_token_is_the_last_word_on_standard_output_and_logs_in() {
     let printed = place.ok("token add alice --label backup --expires 90d", "");
     let token = printed.split_whitespace().last().expect("a word");
     let accounts = place.accounts().await;
-    let account = accounts.log_in_with_token(token).await.expect("logs in");
+    let (account, _) = accounts.log_in_with_token(token).await.expect("logs in");
     assert_eq!(account.name.as_str(), "alice");
     let list = place.ok("token list alice", "");
     assert!(list.contains("backup") && !list.contains(token), "{list}");

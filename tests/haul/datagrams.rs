@@ -22,7 +22,7 @@ use crate::needs;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A client that knows nothing of haul's code.
-struct RawDatagrams {
+pub(crate) struct RawDatagrams {
     socket: UdpSocket,
     server: SocketAddr,
     ticket: String,
@@ -42,7 +42,7 @@ impl RawDatagrams {
     }
 
     /// The holder of a ticket for a session.
-    async fn of(session: &mut RawClient, server: SocketAddr) -> Self {
+    pub(crate) async fn of(session: &mut RawClient, server: SocketAddr) -> Self {
         let ticket = session.ok(json!({"cmd": "ticket"})).await;
         assert_eq!(ticket["port"], server.port());
         let text = |member: &str| ticket[member].as_str().expect(member).to_owned();
@@ -56,7 +56,7 @@ impl RawDatagrams {
     }
 
     /// The datagram of a request, padded to `length`.
-    fn datagram(&self, mut request: Value, length: usize) -> Vec<u8> {
+    pub(crate) fn datagram(&self, mut request: Value, length: usize) -> Vec<u8> {
         request["ticket"] = self.ticket.clone().into();
         let missing = length.checked_sub(self.sign(&request).len() + r#","pad":"""#.len());
         if let Some(missing) = missing {
@@ -79,7 +79,7 @@ impl RawDatagrams {
         hmac.finalize().into_bytes().to_vec()
     }
 
-    async fn send(&self, datagram: &[u8]) {
+    pub(crate) async fn send(&self, datagram: &[u8]) {
         let sent = self.socket.send_to(datagram, self.server).await;
         assert_eq!(sent.expect("the system takes it"), datagram.len());
     }
@@ -104,7 +104,7 @@ impl RawDatagrams {
     }
 
     /// Sends a request and takes the reply to it, which is not longer.
-    async fn call(&self, request: Value) -> Value {
+    pub(crate) async fn call(&self, request: Value) -> Value {
         let datagram = self.datagram(request, 600);
         self.send(&datagram).await;
         let reply = self.receive().await;

@@ -46,6 +46,7 @@ mod races;
 mod readiness;
 mod reloading;
 mod resume;
+mod revoking;
 mod service;
 mod serving;
 mod sessions;

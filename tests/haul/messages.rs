@@ -438,3 +438,139 @@ async fn who_does_not_want_the_inbox_leaves_it_to_a_session_that_does() {
     assert_eq!(bob.events, Vec::<Value>::new());
     assert_eq!(texts(&told(&server, "bob", None).await), ["for your eyes"]);
 }
+
+#[tokio::test]
+async fn what_a_client_brings_back_of_another_epoch_is_not_taken_for_what_it_has() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    for text in ["one", "two"] {
+        say(&mut alice, "bob", text).await;
+    }
+    let (last, _) = say(&mut alice, "bob", "three").await;
+    let told_after = async |since: Value, epoch: Value| {
+        let mut bob = server.connect().await;
+        let mut login = json!({"cmd": "login", "user": "bob", "password": PASSWORD});
+        for (field, value) in [("since", since), ("epoch", epoch)] {
+            if !value.is_null() {
+                login[field] = value;
+            }
+        }
+        let reply = bob.ok(login).await;
+        hears(&mut bob, "bob").await;
+        bob.ok(json!({"cmd": "quit"})).await;
+        let texts: Vec<_> = texts(&bob.events).into_iter().map(str::to_owned).collect();
+        (reply, texts)
+    };
+    let all = ["one", "two", "three"];
+    let (reply, told) = told_after(Value::Null, Value::Null).await;
+    assert_eq!(told, all);
+    assert_eq!(reply["resumed"], Value::Null);
+    let epoch = reply["epoch"].clone();
+    assert!(epoch.is_string());
+    for (since, epoch) in [(json!(last), epoch.clone()), (json!(last), Value::Null)] {
+        let (reply, told) = told_after(since, epoch).await;
+        assert_eq!((told.len(), &reply["resumed"]), (0, &json!(true)));
+    }
+    let future = json!(last + 1_000_000);
+    for (since, epoch) in [
+        (json!(last), json!("of another server")),
+        (future.clone(), epoch.clone()),
+        (future, Value::Null),
+    ] {
+        let (reply, told) = told_after(since, epoch).await;
+        assert_eq!(told[..3], all);
+        assert_eq!(reply["resumed"], json!(false));
+    }
+    // A server that goes on has the epochs before.
+    let server = server.restart().await;
+    let mut bob = server.connect().await;
+    let mut login = json!({"cmd": "login", "user": "bob", "password": PASSWORD});
+    login["since"] = json!(last);
+    login["epoch"] = epoch.clone();
+    let reply = bob.ok(login).await;
+    assert_eq!(reply["resumed"], json!(true));
+    assert_ne!(reply["epoch"], epoch);
+    let watch = json!({"cmd": "watch", "path": "/", "since": 1, "epoch": "of another server"});
+    bob.ok(watch).await;
+    let event = bob.event().await;
+    assert_eq!(
+        (&event["kind"], &event["path"]),
+        (&json!("overflow"), &json!("/"))
+    );
+}
+
+#[tokio::test]
+async fn nothing_comes_behind_the_reply_to_quit_nor_counts_as_told() {
+    let server = TestServer::start_with(|config| config.limits.messages_per_user = 0).await;
+    let mut alice = server.log_in("alice").await;
+    let mut heard: Vec<String> = Vec::new();
+    let mut number = 0;
+    for _ in 0..20 {
+        let mut bob = server.log_in("bob").await;
+        let first = number;
+        for _ in 0..50 {
+            number += 1;
+            alice
+                .send(json!({"id": number, "cmd": "say", "to": "bob", "text": number.to_string()}))
+                .await;
+        }
+        // While the server tells, its session ends.
+        bob.send(json!({"id": 9, "cmd": "quit"})).await;
+        let early = texts(&bob.events).into_iter().map(str::to_owned);
+        heard.extend(early.collect::<Vec<_>>());
+        let mut has_quit = false;
+        loop {
+            let json = match bob.receive().await {
+                Received::Control(json) => json,
+                Received::Closed => break,
+                data @ Received::Data { .. } => panic!("{data:?}"),
+            };
+            assert!(!has_quit, "{json} behind the reply to quit");
+            if json["id"] == 9 {
+                has_quit = true;
+            } else {
+                heard.push(json["text"].as_str().expect("a message").to_owned());
+            }
+        }
+        assert!(has_quit);
+        for _ in first..number {
+            alice.receive().await;
+        }
+    }
+    heard.extend(
+        texts(&told(&server, "bob", None).await)
+            .into_iter()
+            .map(str::to_owned),
+    );
+    let all: Vec<_> = (1..=number).map(|number| number.to_string()).collect();
+    assert_eq!(heard, all);
+}
+
+#[tokio::test]
+async fn to_join_and_leave_counts_as_much_as_to_speak() {
+    let server = TestServer::start_with(|config| config.limits.messages_per_user = 1).await;
+    let mut alice = server.log_in("alice").await;
+    let mut limited = false;
+    for _ in 0..20 {
+        for cmd in ["join", "leave"] {
+            let reply = alice.call(json!({"cmd": cmd, "room": "#ops"})).await;
+            limited |= reply["error"]["code"] == "limited";
+        }
+    }
+    assert!(limited);
+}
+
+#[tokio::test]
+async fn a_receiver_whose_name_is_long_and_strange_is_not_found() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    alice.put("a", b"x").await;
+    let strange = "\u{200b}".repeat(20_000);
+    for request in [
+        json!({"cmd": "say", "to": &strange, "text": "x"}),
+        json!({"cmd": "history", "with": &strange}),
+        json!({"cmd": "send", "to": &strange, "path": "a"}),
+    ] {
+        alice.fails(request, "not_found").await;
+    }
+}

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use haul::client::{Client, Live, Reconnecting, RetryPolicy};
+use haul::client::{Client, EventPosition, Live, Reconnecting, RetryPolicy};
 use haul::protocol::{Event, Login, Secret};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -481,8 +481,9 @@ async fn a_live_session_hears_every_message_once_however_often_it_is_cut_off() {
     let server = TestServer::start().await;
     let (cut, cuts) = watch::channel(0);
     let address = cut_when_told(&server, cuts).await;
-    let connect = move |since| {
+    let connect = move |position| {
         let url = format!("haul+plain://{address}").parse();
+        let (since, epoch) = EventPosition::fields(position);
         async move {
             let client =
                 Client::connect(&url.expect("an address"), &haul::client::Trust::default()).await?;
@@ -492,6 +493,7 @@ async fn a_live_session_hears_every_message_once_however_often_it_is_cut_off() {
                     user: Some("bob".into()),
                     password: Some(Secret::new(PASSWORD.into())),
                     since,
+                    epoch,
                     ..Login::default()
                 })
                 .await?;

@@ -66,6 +66,7 @@ impl Chat {
             early: Some(Vec::new()),
             shown: HashSet::new(),
             told_up_to: 0,
+            began_anew: 0,
             older: false,
             jobs: JoinSet::new(),
             at_terminal,
@@ -97,6 +98,8 @@ struct Talk<'a> {
     shown: HashSet<u64>,
     /// The last message of the conversation that was shown on entry.
     told_up_to: u64,
+    /// How often the server did not know what was heard before.
+    began_anew: u64,
     /// There were messages before those shown on entry that nobody had read.
     older: bool,
     /// Files on their way.
@@ -319,6 +322,13 @@ impl Talk<'_> {
     }
 
     async fn show(&mut self, heard: Heard) -> anyhow::Result<()> {
+        let anew = self.remote.session.began_anew();
+        if anew > self.began_anew {
+            // Other events have those places now.
+            self.began_anew = anew;
+            self.shown.clear();
+            self.told_up_to = 0;
+        }
         match heard {
             Heard::Event(Event::Message(message)) => self.show_message(message).await,
             Heard::Event(Event::Offer(offer)) if !self.shown.contains(&offer.seq) => {

@@ -38,7 +38,7 @@ async fn say(messages: &Messages, from: i64, to: To, text: &str) -> u64 {
     said.expect("a text").done().await.expect("stored").seq
 }
 
-/// What SQLite does for a query, one step a line.
+/// What `SQLite` does for a query, one step a line.
 async fn plan(messages: &Messages, query: &str) -> Vec<String> {
     let readers = &messages.shared.store.readers;
     let mut transaction = readers.read().await.expect("readable");
@@ -56,7 +56,7 @@ async fn no_query_scans_a_table_or_sorts_a_conversation() {
     let tables = ["events", "offers", "members", "inboxes", "said", "e", "o"];
     let claim = format!("{} WHERE offer = ?1", offers::SELECT);
     let open = format!(
-        "{} WHERE offered_to = ? AND expires > ? ORDER BY event",
+        "{} WHERE offered_to = ? AND ends > ? ORDER BY event",
         offers::SELECT
     );
     for query in [
@@ -283,7 +283,7 @@ fn shares_are_equal_and_what_is_below_is_left_to_others() {
     assert_eq!(surplus(0), [(1, 10), (2, 50), (3, 100), (4, 3)]);
 }
 
-/// Has every change of the database fail as on a full disk: SQLite rolls back by itself.
+/// Has every change of the database fail as on a full disk: `SQLite` rolls back by itself.
 async fn fill(directory: &tempfile::TempDir) {
     execute(
         directory,

@@ -58,6 +58,17 @@ pub(super) struct Watches<S> {
     spaces: HashMap<Arc<str>, BTreeSet<S>>,
 }
 
+/// How far a session was told what it was behind with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CatchUp {
+    /// It is not behind any more.
+    Done,
+    /// There is more to tell, and no room for it.
+    NoRoom,
+    /// There may be more.
+    More,
+}
+
 #[derive(Debug, Default)]
 struct Session {
     watches: BTreeMap<u32, Watch>,
@@ -192,6 +203,24 @@ impl<S: Copy + Ord + Hash> Watches<S> {
         self.enter(session);
     }
 
+    /// Takes away from the session's watches what lies in other spaces than these.
+    pub(super) fn restrict(&mut self, session: S, spaces: &[Arc<str>], now: u64) {
+        let Some(entry) = self.sessions.get(&session) else {
+            return;
+        };
+        let narrowed = entry.watches.iter().filter_map(|(number, watch)| {
+            let kept = watch
+                .scopes
+                .iter()
+                .filter(|scope| spaces.contains(&scope.space));
+            let kept: Vec<_> = kept.cloned().collect();
+            (kept.len() < watch.scopes.len()).then_some((*number, kept))
+        });
+        for (number, kept) in narrowed.collect::<Vec<_>>() {
+            self.rescope(session, number, kept, now);
+        }
+    }
+
     /// Remembers a change, with a `seq` greater than any before, and says which sessions are to be
     /// told what: one event each, however many of its watches hear it.
     ///
@@ -245,30 +274,39 @@ impl<S: Copy + Ord + Hash> Watches<S> {
         entry.is_some_and(|entry| entry.behind.is_some())
     }
 
-    /// Tells a session that is behind what it has not heard, until it has heard all or `send` has
-    /// no room; `true` if it is not behind any more.
-    pub(super) fn catch_up(&mut self, session: S, mut send: impl FnMut(Changed) -> bool) -> bool {
+    /// Tells a session that is behind what it has not heard, until it has heard all, `send` has no
+    /// room, or `limit` changes were looked at.
+    pub(super) fn catch_up(
+        &mut self,
+        session: S,
+        limit: usize,
+        mut send: impl FnMut(Changed) -> bool,
+    ) -> CatchUp {
         let Some(entry) = self.sessions.get_mut(&session) else {
-            return true;
+            return CatchUp::Done;
         };
         let Some(behind) = entry.behind else {
-            return true;
+            return CatchUp::Done;
         };
         if !entry.look_again(behind, self.ring.forgotten(), &mut send) {
-            return false;
+            return CatchUp::NoRoom;
         }
         let mut here = behind.max(self.ring.forgotten());
-        for (seq, change) in self.ring.after(here) {
+        for (number, (seq, change)) in self.ring.after(here).enumerate() {
+            if number == limit {
+                entry.behind = Some(here);
+                return CatchUp::More;
+            }
             if let Some(event) = entry.hear(*seq, change)
                 && !send(event)
             {
                 entry.behind = Some(here);
-                return false;
+                return CatchUp::NoRoom;
             }
             here = *seq;
         }
         entry.behind = None;
-        true
+        CatchUp::Done
     }
 
     /// Enters the session under the spaces that it watches, and no others.

@@ -68,14 +68,14 @@ fn watch(watches: &mut Watches<u8>, path: &str, scopes: Vec<Scope>, since: Optio
 /// What session 1 is told when it has room for so many.
 fn catch_up(watches: &mut Watches<u8>, room: usize) -> (Vec<String>, bool) {
     let mut events = Vec::new();
-    let done = watches.catch_up(1, |event| {
+    let done = watches.catch_up(1, usize::MAX, |event| {
         let fits = events.len() < room;
         if fits {
             events.push(line(&event));
         }
         fits
     });
-    (events, done)
+    (events, done == CatchUp::Done)
 }
 
 #[test]
@@ -411,11 +411,11 @@ fn catch_all_up(watches: &mut Watches<u8>, model: &mut Model, only: Option<u8>) 
         if only.is_some_and(|only| only != session) {
             continue;
         }
-        let done = watches.catch_up(session, |event| {
+        let done = watches.catch_up(session, usize::MAX, |event| {
             model.hear(session, &event);
             true
         });
-        assert!(done && !watches.is_behind(session));
+        assert!(done == CatchUp::Done && !watches.is_behind(session));
         model.assert_complete(session);
     }
 }
@@ -496,4 +496,34 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_session_that_is_far_behind_is_caught_up_a_bounded_number_of_changes_at_a_time() {
+    let mut watches = Watches::new(0);
+    for seq in 1..=10 {
+        tell(&mut watches, seq, written(HOME, &format!("/{seq}")));
+    }
+    watch(
+        &mut watches,
+        "/9",
+        vec![scope(HOME, "/9", "/9")],
+        Some(0),
+        10,
+    );
+    let mut told = Vec::new();
+    let mut steps = Vec::new();
+    while steps.last() != Some(&CatchUp::Done) {
+        let step = watches.catch_up(1, 4, |event| {
+            told.push(line(&event));
+            true
+        });
+        steps.push(step);
+    }
+    assert_eq!(told, ["9 written /9"]);
+    assert_eq!(steps, [CatchUp::More, CatchUp::More, CatchUp::Done]);
+    watch(&mut watches, "/", vec![scope(HOME, "/", "/")], Some(8), 10);
+    assert_eq!(watches.catch_up(1, 1, |_| true), CatchUp::More);
+    let (told, done) = catch_up(&mut watches, 9);
+    assert_eq!((told, done), (vec!["10 written /10".to_owned()], true));
 }

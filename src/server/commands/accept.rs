@@ -20,7 +20,7 @@ impl Command for Accept {
         let claim = messages
             .claim_to_accept(member.account.id, &self.offer)
             .await?;
-        let source = member.view_of(&claim.from).await?;
+        let source = member.authority_of(&claim.from).await?;
         let from = VirtualPath::parse(&claim.file.path).map_err(StorageError::from)?;
         let (to, if_exists) = if let Some(path) = given {
             (path, IfExists::Fail)
@@ -37,7 +37,7 @@ impl Command for Accept {
             .with_counted_view(move |view| {
                 let version = &claimed.file.version;
                 let stop = || gone.is_cancelled();
-                view.receive(&source, &from, version, &to, if_exists, &stop)
+                view.receive(source.view(), &from, version, &to, if_exists, &stop)
             })
             .await?;
         if let Some(claim) = Arc::into_inner(claim)

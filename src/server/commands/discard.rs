@@ -9,7 +9,7 @@ impl Command for Discard {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
         member.shared.puts.settle(member.account.id).await;
         let discarded = member
-            .with_view(move |view| Ok(view.discard(&self.upload)))
+            .with_view(move |view| view.discard(&self.upload))
             .await?;
         if discarded {
             Ok(Nothing {})

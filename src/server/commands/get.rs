@@ -1,6 +1,7 @@
 //! `get`: a file to the client, as data frames with its digest behind them.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::connection::{CHUNK, ChunkLength, Closed, FilePart, MayBlock, Outbox, Sent};
+use crate::connection::{CHUNK, ChunkLength, Closed, FilePart, FileSource, MayBlock, Outbox, Sent};
 use crate::protocol::{
     Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, Hasher, encode_begin, encode_ok,
 };
@@ -64,6 +65,12 @@ struct Sending<'a> {
     offset: u64,
     rest: Range<u64>,
     digest: Wanted,
+}
+
+impl FileSource for StoredFile {
+    fn check(&self) -> io::Result<()> {
+        self.check_access().map_err(io::Error::other)
+    }
 }
 
 /// Where the digest of the final reply comes from.
@@ -222,6 +229,7 @@ impl<'a> Sending<'a> {
             if !self.member.is_paced() {
                 chunk_length.took(asked.elapsed());
             }
+            self.file.check_access()?;
             if by_kernel {
                 let (file, start) = (self.file.share(), self.rest.start);
                 let (part, left) = FilePart::new(id, file, start, length, Arc::clone(&threads));
@@ -247,7 +255,11 @@ impl<'a> Sending<'a> {
     /// Waits until a part has left.
     async fn left(&self, part: Sent) -> Result<(), CommandError> {
         match part.await {
-            Ok(sent) => sent.map_err(|error| self.file.unreadable(error).into()),
+            Ok(Err(error)) => {
+                self.file.check_access()?;
+                Err(self.file.unreadable(error).into())
+            }
+            Ok(Ok(())) => Ok(()),
             Err(_) => Err(Closed.into()),
         }
     }

@@ -1,13 +1,14 @@
 //! `leave`: hear no more of a room.
 
 use super::Command;
-use super::say::room;
+use super::say::{check_rate, room};
 use crate::protocol::{Leave, MembersReply};
 use crate::server::CommandError;
 use crate::server::member::Member;
 
 impl Command for Leave {
     async fn apply(self, member: &mut Member) -> Result<MembersReply, CommandError> {
+        check_rate(member)?;
         let room = room("leave", "room", &self.room)?;
         Ok(member.shared.messages.leave(member.party(), room).await?)
     }

@@ -2,19 +2,19 @@
 
 use tokio::time::{Instant, sleep};
 
-use crate::accounts::{Account, AccountsError, UserName};
+use crate::accounts::{Account, AccountsError, Credential, UserName};
 use crate::protocol::{BadRequest, Login, LoginReply, Secret};
 use crate::server::limits::{Block, Rules, Target};
 use crate::server::member::Member;
 use crate::server::{CommandError, Peer, SERVER, Shared};
 
-/// The account that the login is for.
+/// The account that the login is for, and what its session lasts no longer than.
 pub(in crate::server) async fn log_in(
     id: u32,
     login: Login,
     shared: &Shared,
     peer: &Peer,
-) -> Result<Account, CommandError> {
+) -> Result<(Account, Credential), CommandError> {
     is_private_enough(shared, peer)?;
     match Claim::of(id, login, peer)? {
         Claim::Secret(claim) => by_secret(&claim, shared, peer.block()).await,
@@ -23,7 +23,10 @@ pub(in crate::server) async fn log_in(
                 Some(named) => shared.accounts.account(&named).await?,
                 None => None,
             };
-            Ok(account.ok_or(AccountsError::LoginFailed)?)
+            Ok(with_credential(
+                account.ok_or(AccountsError::LoginFailed)?,
+                None,
+            ))
         }
     }
 }
@@ -41,20 +44,31 @@ async fn by_secret(
     claim: &SecretClaim,
     shared: &Shared,
     block: Block,
-) -> Result<Account, CommandError> {
+) -> Result<(Account, Credential), CommandError> {
     let (accounts, guesses) = (&shared.accounts, &shared.guesses);
     match claim {
         SecretClaim::Password { user, password } => {
             let work = accounts.log_in_with_password(user, password.expose());
             let work = queued(shared, block, work);
-            not_too_fast(shared, guesses.of_user(user), block, work).await
+            let account = not_too_fast(shared, guesses.of_user(user), block, work).await?;
+            Ok(with_credential(account, None))
         }
         SecretClaim::Token(token) => {
             let token = token.expose();
             let work = async { Ok(accounts.log_in_with_token(token).await?) };
-            not_too_fast(shared, guesses.of_token(token), block, work).await
+            let logged_in = not_too_fast(shared, guesses.of_token(token), block, work);
+            let (account, token) = logged_in.await?;
+            Ok(with_credential(account, Some(token)))
         }
     }
+}
+
+fn with_credential(account: Account, token: Option<i64>) -> (Account, Credential) {
+    let credential = Credential {
+        account: account.id,
+        token,
+    };
+    (account, credential)
 }
 
 /// Does `work`, which finds out whether a secret is that of `target`, as far as `block` does not
@@ -120,6 +134,7 @@ impl Claim {
                 password: None,
                 token: Some(token),
                 since: _,
+                epoch: _,
                 inbox: _,
             } => return Ok(Self::Secret(SecretClaim::Token(token))),
             Login {
@@ -127,6 +142,7 @@ impl Claim {
                 password: Some(password),
                 token: None,
                 since: _,
+                epoch: _,
                 inbox: _,
             } => return Ok(Self::Secret(SecretClaim::Password { user, password })),
             Login {
@@ -134,6 +150,7 @@ impl Claim {
                 password: None,
                 token: None,
                 since: _,
+                epoch: _,
                 inbox: _,
             } if peer.certificate().is_some() => {
                 let named = peer.certificate().filter(|named| {
@@ -152,12 +169,14 @@ impl Claim {
     }
 }
 
-/// What `ok` holds after a login.
-pub(in crate::server) fn welcome(member: &Member) -> LoginReply {
+/// What `ok` holds after a login; `resumed` says whether its `since` counts here, if it has one.
+pub(in crate::server) fn welcome(member: &Member, resumed: Option<bool>) -> LoginReply {
     LoginReply {
-        user: member.account.name.to_string(),
+        user: member.account.name().to_owned(),
         home: member.cwd.to_string(),
         server: SERVER.into(),
         session: member.session.to_string(),
+        epoch: Some(member.shared.messages.epoch().to_owned()),
+        resumed,
     }
 }

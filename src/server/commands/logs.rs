@@ -37,7 +37,6 @@ pub(in crate::server) async fn logs(
 ) -> Outcome {
     let mut sent = 0;
     let work = async {
-        member.check_admin("logs")?;
         let tail = member.shared.log.get();
         let tail = tail.map(|log| log.tail.clone());
         let tail = tail.ok_or(CommandError::NotOffered("logs"))?;
@@ -75,15 +74,14 @@ pub(in crate::server) async fn logs(
             }
         }
     };
-    let reply = underway.cancel.run_until_cancelled(work).await;
+    let reply = tokio::select! {
+        biased;
+        error = member.account.not_admin("logs") => Err(error),
+        () = underway.cancel.cancelled() => Err(CommandError::Cancelled),
+        reply = work => reply,
+    };
     Outcome {
-        reply: reply.unwrap_or_else(|| {
-            Err(if underway.progress.is_denied() {
-                CommandError::AdminsOnly("logs")
-            } else {
-                CommandError::Cancelled
-            })
-        }),
+        reply,
         bytes: sent,
         upload: None,
     }

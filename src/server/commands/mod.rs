@@ -52,12 +52,12 @@ pub(super) use put::{put, put_reply, small_upload};
 pub(super) use register::register;
 pub(super) use say::say;
 pub(super) use ticket::ticket;
-pub(super) use watch::{rescope, unwatch, watch};
+pub(super) use watch::{follow_access, unwatch, watch};
 pub(super) use who::who;
 
 use super::member::Member;
 use super::{CommandError, Peer, Shared};
-use crate::protocol::{Call, Nothing, Request, encode_ok};
+use crate::protocol::{Call, Nothing, Ping, Request, encode_ok};
 
 /// A member's command that one value answers.
 pub(super) trait Command: Call {
@@ -74,6 +74,10 @@ pub(super) async fn run<C: Command>(
     command: C,
     member: &mut Member,
 ) -> Result<Bytes, CommandError> {
+    // A ping asks for nothing.
+    if C::CMD != Ping::CMD {
+        member.check()?;
+    }
     let reply = command.apply(member).await?;
     Ok(encode_ok(id, &reply))
 }

@@ -10,13 +10,19 @@ use crate::server::member::Member;
 
 /// Puts a message in its place among the others; what is returned resolves once it is stored.
 pub(in crate::server) async fn say(say: Say, member: &Member) -> Result<Said, CommandError> {
+    check_rate(member)?;
+    let to = receiver(member, "say", "to", &say.to).await?;
+    let messages = &member.shared.messages;
+    Ok(messages.say(member.party(), to, say.text).await?)
+}
+
+/// Counts something that the messages have to store: messages, offers, and to join or leave.
+pub(super) fn check_rate(member: &Member) -> Result<(), CommandError> {
     let shared = &member.shared;
     let rate = shared.config().limits.messages_per_user;
     let user = member.account.id;
     let allowed = shared.chatter.allow(user, rate, Instant::now());
-    allowed.map_err(CommandError::TooMuchSaid)?;
-    let to = receiver(member, "say", "to", &say.to).await?;
-    Ok(shared.messages.say(member.party(), to, say.text).await?)
+    allowed.map_err(CommandError::TooMuchSaid)
 }
 
 /// The user or room that stands in `field`.
@@ -29,19 +35,26 @@ pub(super) async fn receiver(
     if RoomName::is_meant(text) {
         return Ok(To::Room(room(cmd, field, text)?));
     }
-    if let Some(present) = member.shared.messages.present(text) {
-        return Ok(To::User(present));
+    if let Some(connected) = member.shared.authorities.connected(text) {
+        return Ok(To::User(connected));
     }
+    Ok(To::User(user(member, text).await?))
+}
+
+/// The user of that name.
+pub(super) async fn user(member: &Member, text: &str) -> Result<Party, CommandError> {
     let name: Option<UserName> = text.parse().ok();
     let account = match &name {
         Some(name) => member.shared.accounts.account(name).await?,
         None => None,
     };
-    let account = account.ok_or_else(|| CommandError::NoSuchUser(text.into()))?;
-    Ok(To::User(Party {
+    // No name is longer; what is no name is not repeated whole.
+    let shown = || text.chars().take(64).collect();
+    let account = account.ok_or_else(|| CommandError::NoSuchUser(shown()))?;
+    Ok(Party {
         id: account.id,
         name: account.name.as_str().into(),
-    }))
+    })
 }
 
 /// The room that stands in `field`.

@@ -1,10 +1,8 @@
 //! `send`: offer a file to another user.
 
-use tokio::time::Instant;
-
 use super::Command;
-use super::say::receiver;
-use crate::messages::{OfferedFile, To};
+use super::say::{check_rate, user};
+use crate::messages::{OfferedFile, RoomName};
 use crate::protocol::{BadRequest, SendReply, SendTo};
 use crate::server::CommandError;
 use crate::server::member::Member;
@@ -13,20 +11,15 @@ use crate::storage::StorageError;
 impl Command for SendTo {
     async fn apply(self, member: &mut Member) -> Result<SendReply, CommandError> {
         let shared = member.shared.clone();
-        let (rate, keep) = {
-            let limits = &shared.config().limits;
-            (limits.messages_per_user, limits.keep_offers)
-        };
-        let allowed = shared
-            .chatter
-            .allow(member.account.id, rate, Instant::now());
-        allowed.map_err(CommandError::TooMuchSaid)?;
+        check_rate(member)?;
+        let keep = shared.config().limits.keep_offers;
         let path = member.resolve(&self.path)?;
-        let To::User(to) = receiver(member, "send", "to", &self.to).await? else {
+        if RoomName::is_meant(&self.to) {
             let message = "a file is offered to one user, not to a room";
             // The reply has the request's own id.
             return Err(BadRequest::of_field(0, "send", "to", message).into());
-        };
+        }
+        let to = user(member, &self.to).await?;
         let file = path.clone();
         let info = member
             .with_view(move |view| view.open(&file, None).map(|file| file.info().clone()))

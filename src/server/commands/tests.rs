@@ -185,6 +185,8 @@ fn of_sessions(cmd: &str) -> Option<Vec<Bytes>> {
             home: path(),
             server: "x".repeat(64),
             session: hex(16),
+            epoch: Some(hex(16)),
+            resumed: Some(false),
         }),
         "whoami" => reply(&whoami::with_folders(whoami(), many(folder()))),
         "passwd" | "quit" | "end" | "cancel" | "discard" | "decline" | "unwatch" => {

@@ -4,12 +4,13 @@ use super::Command;
 use crate::protocol::{ReplyBudget, ResumableUpload, Uploads, UploadsReply};
 use crate::server::CommandError;
 use crate::server::member::Member;
+use crate::storage::View;
 
 impl Command for Uploads {
     async fn apply(self, member: &mut Member) -> Result<UploadsReply, CommandError> {
         // Who was just cut off asks for what is being kept this moment.
         member.shared.puts.settle(member.account.id).await;
-        let kept = member.with_view(|view| Ok(view.uploads())).await?;
+        let kept = member.with_view(View::uploads).await?;
         Ok(reply(kept.into_iter().map(|upload| ResumableUpload {
             upload: upload.id,
             path: upload.path.to_string(),

@@ -1,10 +1,16 @@
 //! `watch` and `unwatch`: hear of what changes at or below a path, or hear no more of it.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+
 use bytes::Bytes;
+use tokio::sync::watch::Receiver;
+use tracing::warn;
 
 use crate::messages::{Attendance, Scope};
 use crate::protocol::{Nothing, Unwatch, Watch, encode_ok};
 use crate::server::CommandError;
+use crate::server::authority::State;
 use crate::server::member::Member;
 use crate::storage::{Seen, StorageError, View, VirtualPath};
 
@@ -15,10 +21,23 @@ pub(in crate::server) async fn watch(
     member: &Member,
     attendance: &Attendance,
 ) -> Result<Bytes, CommandError> {
+    member.check()?;
     let path = member.resolve(&watch.path)?;
     let text = path.to_string();
+    let changes = member.account.changes();
     let seen = member.with_view(move |view| view.watch(&path)).await?;
-    let reply = attendance.watch(text, scopes(seen), watch.since).await?;
+    let messages = &member.shared.messages;
+    let since = watch.since.map(|since| {
+        let is_known = messages.has_given(since, watch.epoch.as_deref());
+        // What is of another server counts as of the future: the session is to look again.
+        if is_known { since } else { u64::MAX }
+    });
+    let reply = attendance.watch(text, scopes(seen), since).await?;
+    if changes.has_changed().is_ok_and(|changed| changed) {
+        // The watches were kept to what the member may list before this one was among them.
+        attendance.restrict(Vec::new())?;
+        rescope(member, attendance, &member.account.changes()).await?;
+    }
     Ok(encode_ok(id, &reply))
 }
 
@@ -34,17 +53,43 @@ pub(in crate::server) async fn unwatch(
     Ok(encode_ok(id, &Nothing {}))
 }
 
-/// Has the session's watches cover what the member may see now. What is not known to be allowed is
-/// not told.
-pub(in crate::server) async fn rescope(
+/// Looks up again what the session's watches cover whenever the member may see something else. Never
+/// ends.
+///
+/// What the member may not list any more is not told already: the watches are kept to that when it
+/// changes, before anyone hears of it.
+pub(in crate::server) async fn follow_access(
+    member: Member,
+    attendance: Arc<Attendance>,
+) -> Infallible {
+    let mut changes = member.account.changes();
+    while changes.changed().await.is_ok() {
+        // Boxed: a session that waits keeps no room for it.
+        let followed = Box::pin(rescope(&member, &attendance, &changes)).await;
+        if let Err(error) = followed {
+            warn!(
+                name: "watch_unreadable",
+                %error,
+                "cannot tell what the session may watch now"
+            );
+        }
+    }
+    std::future::pending().await
+}
+
+/// Has the watches cover what the member may see now, unless that changes meanwhile.
+async fn rescope(
     member: &Member,
     attendance: &Attendance,
+    changes: &Receiver<State>,
 ) -> Result<(), CommandError> {
+    if member.check().is_err() {
+        return Ok(());
+    }
     let watched = attendance.watched().await?;
     if watched.is_empty() {
         return Ok(());
     }
-    let numbers: Vec<_> = watched.iter().map(|(number, _)| *number).collect();
     let look = |view: &View| {
         let seen = |(number, path): (u32, String)| {
             let path = VirtualPath::parse(&path).map_err(StorageError::from);
@@ -53,18 +98,13 @@ pub(in crate::server) async fn rescope(
         };
         Ok(watched.into_iter().map(seen).collect::<Vec<_>>())
     };
-    let looked = member.with_view(look).await;
-    let (scopes, outcome) = match looked {
-        Ok(scopes) => (scopes, Ok(())),
-        Err(error) => {
-            let nothing = numbers.into_iter().map(|number| (number, Vec::new()));
-            (nothing.collect(), Err(error))
+    for (number, scopes) in member.with_view(look).await? {
+        if changes.has_changed().is_ok_and(|changed| changed) {
+            break;
         }
-    };
-    for (number, scopes) in scopes {
         attendance.rescope(number, scopes)?;
     }
-    outcome
+    Ok(())
 }
 
 /// What a watch covers.

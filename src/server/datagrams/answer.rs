@@ -59,7 +59,10 @@ pub(super) fn take(
             begun.reply(Some(encode_ok(begun.id, &Nothing {})));
         }
         Ok(_) if shutdown.drain.is_cancelled() => begun.refuse(&CommandError::ShuttingDown),
-        Ok(DatagramRequest::Who) => begun.who(),
+        Ok(DatagramRequest::Who) => match begun.ticket.member.check() {
+            Ok(()) => begun.who(),
+            Err(error) => begun.refuse(&error),
+        },
         Ok(DatagramRequest::Say(say)) => {
             let gone = begun.ticket.member.gone.clone();
             let span = begun.span();
@@ -84,6 +87,7 @@ impl Begun {
     async fn say(&self, say: Say) {
         let job = Job::new(&self.shared.metrics, self.lines(), self.id, "say", None);
         let work = async {
+            self.ticket.member.check()?;
             let said = commands::say(say, &self.ticket.member).await?;
             let reply = said.done().await?;
             self.shared.metrics.said(&reply);
@@ -105,7 +109,7 @@ impl Begun {
     /// Lines of the log tell whose session it is.
     fn span(&self) -> Span {
         let member = &self.ticket.member;
-        let (session, user) = (&member.session, &member.account.name);
+        let (session, user) = (&member.session, member.account.name());
         error_span!("datagram", session = %session, peer = %self.from, user = %user)
     }
 

@@ -54,7 +54,8 @@ impl Ticket {
 
     /// Whether it has not ended.
     pub(super) fn is_good(&self, now: Instant) -> bool {
-        now < self.expires && !self.member.gone.is_cancelled()
+        let Member { account, gone, .. } = &self.member;
+        now < self.expires && !gone.is_cancelled() && !account.closed.is_cancelled()
     }
 
     /// Looks whether a request is to be done, and notes where it came from if it is the latest.

@@ -12,8 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::accounts::UserName;
-
 /// A user who holds some of a resource gets more of it while they hold less than one in so many of
 /// those that are free.
 const SHARE: usize = 3;
@@ -109,9 +107,9 @@ pub(super) struct Shares {
 #[derive(Debug)]
 struct State {
     free: Amounts,
-    users: HashMap<Arc<UserName>, UserShare>,
+    users: HashMap<i64, UserShare>,
     /// Users who wait, the one who is looked at next first.
-    ring: VecDeque<Arc<UserName>>,
+    ring: VecDeque<i64>,
     numbers: u64,
 }
 
@@ -136,7 +134,7 @@ struct Waiter {
 pub(in crate::server) struct Turn {
     /// Absent if nobody was there to take it.
     shares: Option<Arc<Shares>>,
-    user: Arc<UserName>,
+    user: i64,
     need: Need,
 }
 
@@ -144,7 +142,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(shares) = self.shares.take() {
             let mut state = shares.lock();
-            state.give_back(&self.user, self.need);
+            state.give_back(self.user, self.need);
             state.grant(&shares);
         }
     }
@@ -183,16 +181,12 @@ impl Shares {
     }
 
     /// What is needed, if it is free and the user may have it now.
-    pub(super) fn try_acquire(self: &Arc<Self>, user: &Arc<UserName>, need: Need) -> Option<Turn> {
+    pub(super) fn try_acquire(self: &Arc<Self>, user: i64, need: Need) -> Option<Turn> {
         self.lock().try_take(self, user, need)
     }
 
     /// Waits for all that is needed, and holds nothing meanwhile. Cancel-safe.
-    pub(super) async fn acquire(
-        self: &Arc<Self>,
-        user: &Arc<UserName>,
-        need: Need,
-    ) -> Option<Turn> {
+    pub(super) async fn acquire(self: &Arc<Self>, user: i64, need: Need) -> Option<Turn> {
         let granted = {
             let mut state = self.lock();
             if let Some(turn) = state.try_take(self, user, need) {
@@ -207,15 +201,15 @@ impl Shares {
 
 impl State {
     /// Takes it if it is free, the user may have it, and none of their own work waits for the same.
-    fn try_take(&mut self, shares: &Arc<Shares>, user: &Arc<UserName>, need: Need) -> Option<Turn> {
-        let own = self.users.entry(Arc::clone(user)).or_default();
+    fn try_take(&mut self, shares: &Arc<Shares>, user: i64, need: Need) -> Option<Turn> {
+        let own = self.users.entry(user).or_default();
         let is_next = own.waiting[need.kind()].iter().all(Waiter::is_gone);
         if is_next && need.amounts().fit(own.held, self.free) {
             own.held.add(need.amounts());
             self.free.remove(need.amounts());
             return Some(Turn {
                 shares: Some(Arc::clone(shares)),
-                user: Arc::clone(user),
+                user: user,
                 need,
             });
         }
@@ -223,9 +217,9 @@ impl State {
         None
     }
 
-    fn wait(&mut self, user: &Arc<UserName>, need: Need) -> oneshot::Receiver<Turn> {
+    fn wait(&mut self, user: i64, need: Need) -> oneshot::Receiver<Turn> {
         let (granted, receiver) = oneshot::channel();
-        let own = self.users.entry(Arc::clone(user)).or_default();
+        let own = self.users.entry(user).or_default();
         let waiting = &mut own.waiting[need.kind()];
         if waiting.len() == waiting.capacity() {
             waiting.retain(|waiter| !waiter.is_gone());
@@ -237,14 +231,14 @@ impl State {
         });
         self.numbers += 1;
         if !std::mem::replace(&mut own.in_ring, true) {
-            self.ring.push_back(Arc::clone(user));
+            self.ring.push_back(user);
         }
         receiver
     }
 
-    fn give_back(&mut self, user: &Arc<UserName>, need: Need) {
+    fn give_back(&mut self, user: i64, need: Need) {
         self.free.add(need.amounts());
-        if let Some(own) = self.users.get_mut(user) {
+        if let Some(own) = self.users.get_mut(&user) {
             own.held.remove(need.amounts());
         }
         self.forget_idle(user);
@@ -263,28 +257,28 @@ impl State {
                     if let Some(own) = self.users.get_mut(&user) {
                         own.in_ring = false;
                     }
-                    self.forget_idle(&user);
+                    self.forget_idle(user);
                     continue;
                 }
                 Next::Blocked => passed += 1,
                 Next::Fits(waiter) => {
                     passed = 0;
-                    self.give(shares, &user, waiter);
+                    self.give(shares, user, waiter);
                 }
             }
             self.ring.push_back(user);
         }
     }
 
-    fn give(&mut self, shares: &Arc<Shares>, user: &Arc<UserName>, waiter: Waiter) {
+    fn give(&mut self, shares: &Arc<Shares>, user: i64, waiter: Waiter) {
         let need = waiter.need;
-        if let Some(own) = self.users.get_mut(user) {
+        if let Some(own) = self.users.get_mut(&user) {
             own.held.add(need.amounts());
         }
         self.free.remove(need.amounts());
         let turn = Turn {
             shares: Some(Arc::clone(shares)),
-            user: Arc::clone(user),
+            user: user,
             need,
         };
         if let Err(mut turn) = waiter.granted.send(turn) {
@@ -294,10 +288,10 @@ impl State {
         }
     }
 
-    fn forget_idle(&mut self, user: &Arc<UserName>) {
+    fn forget_idle(&mut self, user: i64) {
         let is_idle = |own: &UserShare| !own.in_ring && own.held == Amounts::default();
-        if self.users.get(user).is_some_and(is_idle) {
-            self.users.remove(user);
+        if self.users.get(&user).is_some_and(is_idle) {
+            self.users.remove(&user);
         }
     }
 }
@@ -368,7 +362,7 @@ impl Shares {
     }
 
     /// What is remembered of a user's work that waits, or waited, for a thread.
-    pub(super) fn kept_waiters(&self, user: &Arc<UserName>) -> usize {
-        self.lock().users[user].waiting[Need::Thread.kind()].len()
+    pub(super) fn kept_waiters(&self, user: i64) -> usize {
+        self.lock().users[&user].waiting[Need::Thread.kind()].len()
     }
 }

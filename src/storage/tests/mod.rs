@@ -1,5 +1,6 @@
 //! Storage as its callers meet it: a data directory, members, and what can go wrong.
 
+mod access;
 mod batches;
 mod changes;
 mod copies;

@@ -254,7 +254,7 @@ fn what_is_kept_of_uploads_gives_way_to_new_ones_the_oldest_first() {
         assert!(upload.keep().expect("kept"));
     }
     let kept = || -> Vec<_> {
-        let kept = bob.uploads().into_iter();
+        let kept = bob.uploads().expect("known").into_iter();
         kept.map(|upload| upload.path.to_string()).collect()
     };
     assert_eq!(data.used("/team"), (3 * PART as u64, 3));

@@ -1,0 +1,575 @@
+//! Access ends when it is revoked, whatever a session is doing: nothing begins by a right that is
+//! gone, and what runs by it ends at its next step.
+
+use std::time::Duration;
+
+use haul::accounts::UserChange;
+use haul::config::Config;
+use haul::protocol::Secret;
+use haul::storage::{Limits, Rights};
+use serde_json::{Value, json};
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use tokio::io::AsyncWriteExt;
+
+use crate::datagrams::RawDatagrams;
+use crate::harness::{PASSWORD, RawClient, Received, TestServer, control, data, soon};
+
+/// Bytes of a file that no socket takes at once.
+const LARGE: usize = 24 << 20;
+
+/// How a user loses what they may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    GrantRevoked,
+    Disabled,
+    RemovedAndAdded,
+    TokenRemoved,
+    AccountsUnreadable,
+}
+
+const LOSSES: [Loss; 5] = [
+    Loss::GrantRevoked,
+    Loss::Disabled,
+    Loss::RemovedAndAdded,
+    Loss::TokenRemoved,
+    Loss::AccountsUnreadable,
+];
+
+impl Loss {
+    /// Whether it ends the session.
+    fn closes(self) -> bool {
+        matches!(
+            self,
+            Self::Disabled | Self::RemovedAndAdded | Self::TokenRemoved
+        )
+    }
+
+    /// The codes by which an open session is refused what it asks for in the folder.
+    fn codes(self) -> &'static [&'static str] {
+        if self == Self::GrantRevoked {
+            // What begins afterwards finds no such folder.
+            &["denied", "not_found"]
+        } else {
+            &["limited"]
+        }
+    }
+}
+
+/// What the session is doing meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It waits for a request.
+    Reading,
+    /// As many requests are unfinished as may be, and one more waits.
+    WaitingForPermit,
+    /// What it may do is just being read again.
+    Refreshing,
+    /// It has asked to quit, and a request is unfinished.
+    Quitting,
+    /// It sends nothing more, and a request is unfinished.
+    HalfClosed,
+    /// A request waits for its turn behind another one.
+    Queued,
+}
+
+const PHASES: [Phase; 6] = [
+    Phase::Reading,
+    Phase::WaitingForPermit,
+    Phase::Refreshing,
+    Phase::Quitting,
+    Phase::HalfClosed,
+    Phase::Queued,
+];
+
+/// A server with the folder `team`, which alice may use, and a token of hers.
+struct Scene {
+    server: TestServer,
+    token: Secret,
+}
+
+impl Scene {
+    async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        let server = TestServer::start_with(change).await;
+        let (team, alice) = names();
+        let accounts = &server.accounts;
+        accounts
+            .add_folder(&team, Limits::default())
+            .await
+            .expect("added");
+        accounts
+            .grant(&team, &alice, Rights::ALL)
+            .await
+            .expect("granted");
+        let token = accounts
+            .add_token(&alice, "test", None)
+            .await
+            .expect("made");
+        let folder = server.data().join("folders/team");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join("victim"), b"victim").expect("written");
+        let large = std::fs::File::create(folder.join("large")).expect("made");
+        large.set_len(LARGE as u64).expect("sparse");
+        Self { server, token }
+    }
+
+    async fn log_in(&self) -> RawClient {
+        let mut client = self.server.connect().await;
+        let login = json!({"cmd": "login", "token": self.token.expose()});
+        client.ok(login).await;
+        client
+    }
+
+    async fn lose(&self, loss: Loss) {
+        let accounts = &self.server.accounts;
+        let (team, alice) = names();
+        match loss {
+            Loss::GrantRevoked => accounts.revoke(&team, &alice).await.expect("revoked"),
+            Loss::Disabled => {
+                let change = UserChange {
+                    disabled: Some(true),
+                    ..UserChange::default()
+                };
+                accounts.set_user(&alice, change).await.expect("disabled");
+            }
+            Loss::RemovedAndAdded => {
+                accounts.remove_user(&alice).await.expect("removed");
+                self.server.add_user("alice", Limits::default()).await;
+                accounts
+                    .grant(&team, &alice, Rights::ALL)
+                    .await
+                    .expect("granted");
+            }
+            Loss::TokenRemoved => {
+                let tokens = accounts.tokens(&alice).await.expect("readable");
+                accounts
+                    .remove_token(&alice, tokens[0].id)
+                    .await
+                    .expect("removed");
+            }
+            Loss::AccountsUnreadable => {
+                self.rename_table("grants", "grants_away").await;
+                assert!(self.server.server.refresh_access().await.is_err());
+                assert!(!self.server.server.can_read_accounts());
+                return;
+            }
+        }
+        let refreshed = self.server.server.refresh_access().await;
+        refreshed.expect("readable");
+    }
+
+    async fn rename_table(&self, from: &str, to: &str) {
+        let options = SqliteConnectOptions::new().filename(self.server.data().join("haul.db"));
+        let mut database = SqliteConnection::connect_with(&options)
+            .await
+            .expect("opens");
+        let rename = format!("PRAGMA legacy_alter_table = ON; ALTER TABLE {from} RENAME TO {to}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(rename))
+            .execute(&mut database)
+            .await
+            .expect("renamed");
+        database.close().await.expect("closes");
+    }
+
+    /// What is in the folder.
+    fn folder(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.server.data().join("folders/team"));
+        let mut names: Vec<_> = entries
+            .expect("a folder")
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .file_name()
+                    .into_string()
+                    .expect("text")
+            })
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn names() -> (haul::accounts::FolderName, haul::accounts::UserName) {
+    (
+        "team".parse().expect("a name"),
+        "alice".parse().expect("a name"),
+    )
+}
+
+/// All that comes until the server closes or request `last` is answered: bytes of files, replies by
+/// id, and events.
+async fn drain(client: &mut RawClient, last: Option<u64>) -> (usize, Vec<Value>, Vec<Value>) {
+    let (mut bytes, mut replies, mut events) = (0, Vec::new(), Vec::new());
+    loop {
+        match client.receive().await {
+            Received::Data { chunk, .. } => bytes += chunk.len(),
+            Received::Control(json) if json.get("event").is_some() => events.push(json),
+            Received::Control(json) => {
+                let is_last = json.get("begin").is_none() && json["id"].as_u64() == last;
+                replies.push(json);
+                if is_last && last.is_some() {
+                    return (bytes, replies, events);
+                }
+            }
+            Received::Closed => return (bytes, replies, events),
+        }
+    }
+}
+
+fn get_large(id: u32) -> Value {
+    // Its digest would take a while, and the kernel is to send it.
+    json!({"id": id, "cmd": "get", "path": "/team/large", "digest": "none"})
+}
+
+async fn revoke_while(phase: Phase, loss: Loss) {
+    let scene = Scene::start(|config| {
+        config.limits.requests = if phase == Phase::WaitingForPermit {
+            1
+        } else {
+            64
+        };
+        config.limits.transfers = 1;
+    })
+    .await;
+    let mut client = scene.log_in().await;
+    // The first get fills the socket, and everything else waits behind it.
+    let begun = phase != Phase::Reading && phase != Phase::Refreshing;
+    if begun {
+        client.send(get_large(1)).await;
+        assert!(client.reply().await["begin"].is_object());
+    }
+    let removal = json!({"id": 2, "cmd": "rm", "path": "/team/victim"});
+    match phase {
+        Phase::Reading | Phase::Refreshing => {}
+        Phase::WaitingForPermit => client.send(removal.clone()).await,
+        Phase::Queued => client.send(get_large(2)).await,
+        Phase::Quitting => client.send(json!({"id": 2, "cmd": "quit"})).await,
+        Phase::HalfClosed => client.stream.shutdown().await.expect("half-closed"),
+    }
+    if phase == Phase::Refreshing {
+        let server = scene.server.server.clone();
+        let (_, ()) = tokio::join!(server.refresh_access(), scene.lose(loss));
+    } else {
+        scene.lose(loss).await;
+    }
+    let asks = matches!(phase, Phase::Reading | Phase::Refreshing);
+    if asks {
+        // The session may have ended already.
+        let _ = client.stream.write_all(&control(&removal)).await;
+    }
+    let ends = loss.closes() || matches!(phase, Phase::Quitting | Phase::HalfClosed);
+    let last = if ends { None } else { Some(2) };
+    let (bytes, replies, events) = drain(&mut client, last).await;
+    let context = format!("{phase:?}, {loss:?}: {replies:?} {events:?}");
+    assert!(bytes < LARGE, "{context}");
+    assert_eq!(scene.folder(), ["large", "victim"], "{context}");
+    for reply in &replies {
+        let is_quit = phase == Phase::Quitting && reply["id"] == 2;
+        assert!(reply.get("ok").is_none() || is_quit, "{context}");
+    }
+    if loss.closes() {
+        let goodbye = json!({"event": "goodbye", "reason": "account_closed"});
+        assert_eq!(events, [goodbye], "{context}");
+    } else if !ends {
+        let reply = replies
+            .iter()
+            .find(|reply| reply["id"] == 2 && reply.get("begin").is_none());
+        let error = &reply.expect("a reply")["error"];
+        let code = error["code"].as_str().unwrap_or_default();
+        assert!(loss.codes().contains(&code), "{context}");
+        if loss == Loss::AccountsUnreadable {
+            assert!(error["retry_after_ms"].is_u64(), "{context}");
+            scene.rename_table("grants_away", "grants").await;
+            scene
+                .server
+                .server
+                .refresh_access()
+                .await
+                .expect("readable");
+            let mut again = removal;
+            again["id"] = 3.into();
+            client.send(again).await;
+            drain(&mut client, Some(3)).await;
+            assert_eq!(scene.folder(), ["large"], "{context}");
+        }
+    }
+    scene.server.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_begins_by_a_right_that_is_gone_and_what_runs_by_it_ends() {
+    for phase in PHASES {
+        for loss in LOSSES {
+            revoke_while(phase, loss).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_is_good_no_longer_than_the_right_of_its_session() {
+    for loss in LOSSES {
+        let scene = Scene::start(|_| {}).await;
+        let mut client = scene.log_in().await;
+        let datagrams = RawDatagrams::of(&mut client, scene.server.address).await;
+        let said = json!({"id": 1, "cmd": "say", "to": "bob", "text": "before"});
+        assert!(datagrams.call(said).await["ok"].is_object(), "{loss:?}");
+        scene.lose(loss).await;
+        let say = json!({"id": 2, "cmd": "say", "to": "bob", "text": "after"});
+        match loss {
+            Loss::GrantRevoked => {
+                assert!(datagrams.call(say).await["ok"].is_object(), "{loss:?}");
+            }
+            Loss::AccountsUnreadable => {
+                let reply = datagrams.call(say).await;
+                assert_eq!(reply["error"]["code"], "limited", "{loss:?}");
+            }
+            _ => {
+                let before = scene.server.server.dropped_datagrams();
+                datagrams.send(&datagrams.datagram(say, 600)).await;
+                let dropped =
+                    async || (scene.server.server.dropped_datagrams() > before).then_some(());
+                soon("a datagram that is dropped", dropped).await;
+            }
+        }
+        if loss != Loss::AccountsUnreadable {
+            let mut bob = scene.server.log_in("bob").await;
+            let kept = bob.event().await;
+            assert_eq!(kept["text"], "before");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_runs_while_nobody_knows_the_rights_is_kept_and_gone_on_with() {
+    let scene = Scene::start(|_| {}).await;
+    let mut client = scene.log_in().await;
+    let content = vec![7; 300_000];
+    let put = json!({"id": 1, "cmd": "put", "path": "/team/new", "size": content.len()});
+    client.send(put).await;
+    client.send_bytes(&data(1, &content[..200_000])).await;
+    assert!(client.reply().await["begin"].is_object());
+    let whole = scene.server.data().join("staging");
+    let written = async || {
+        let mut entries = std::fs::read_dir(&whole).ok()?.flatten();
+        entries.find(|entry| entry.metadata().is_ok_and(|meta| meta.len() == 200_000))
+    };
+    soon("the bytes on the disk", written).await;
+    scene.lose(Loss::AccountsUnreadable).await;
+    client.send_bytes(&data(1, &content[200_000..])).await;
+    client.send(json!({"id": 1, "cmd": "end"})).await;
+    let refused = client.final_reply(1).await;
+    assert_eq!(refused["error"]["code"], "limited", "{refused}");
+    assert_eq!(refused["error"]["retryable"], true, "{refused}");
+    scene.rename_table("grants_away", "grants").await;
+    scene
+        .server
+        .server
+        .refresh_access()
+        .await
+        .expect("readable");
+    client
+        .send(json!({
+            "id": 2, "cmd": "put", "path": "/team/new", "size": content.len(), "resume": true,
+        }))
+        .await;
+    let begin = client.reply().await;
+    assert_eq!(begin["begin"]["offset"], 200_000, "{begin}");
+    client.send_bytes(&data(2, &content[200_000..])).await;
+    client.send(json!({"id": 2, "cmd": "end"})).await;
+    let done = client.final_reply(2).await;
+    assert_eq!(done["ok"]["size"], content.len(), "{done}");
+}
+
+/// The events until one that speaks of `mark`, as one text.
+async fn events_until(client: &mut RawClient, mark: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(mark) {
+        text += &client.event().await.to_string();
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_watch_hears_of_a_folder_only_while_its_user_may_see_it() {
+    let scene = Scene::start(|_| {}).await;
+    let accounts = &scene.server.accounts;
+    let (team, alice) = names();
+    let bobs = "bob".parse().expect("a name");
+    accounts
+        .grant(&team, &bobs, Rights::ALL)
+        .await
+        .expect("granted");
+    let mut bob = scene.server.log_in("bob").await;
+    let mut client = scene.log_in().await;
+    client.ok(json!({"cmd": "watch", "path": "/"})).await;
+    scene.lose(Loss::GrantRevoked).await;
+    bob.ok(json!({"cmd": "mkdir", "path": "/team/secret"}))
+        .await;
+    client.ok(json!({"cmd": "mkdir", "path": "/first"})).await;
+    let text = events_until(&mut client, "/first").await;
+    assert!(!text.contains("secret"), "{text}");
+    accounts
+        .grant(&team, &alice, Rights::ALL)
+        .await
+        .expect("granted");
+    scene
+        .server
+        .server
+        .refresh_access()
+        .await
+        .expect("readable");
+    scene.lose(Loss::AccountsUnreadable).await;
+    client
+        .fails(json!({"cmd": "watch", "path": "/team"}), "limited")
+        .await;
+    scene.rename_table("grants_away", "grants").await;
+    scene
+        .server
+        .server
+        .refresh_access()
+        .await
+        .expect("readable");
+    // What the watch covers is looked up beside the requests; what it misses meanwhile it says.
+    client.ok(json!({"cmd": "mkdir", "path": "/second"})).await;
+    let text = events_until(&mut client, "overflow").await;
+    assert!(!text.contains("secret"), "{text}");
+    let heard = async || {
+        bob.call(json!({"cmd": "mkdir", "path": "/team/shown", "parents": true}))
+            .await;
+        bob.call(json!({"cmd": "rm", "path": "/team/shown"})).await;
+        client.ok(json!({"cmd": "ping"})).await;
+        let events = std::mem::take(&mut client.events);
+        events
+            .iter()
+            .any(|event| event.to_string().contains("shown"))
+            .then_some(())
+    };
+    soon("an event of the folder", heard).await;
+}
+
+#[tokio::test]
+async fn a_token_that_expires_ends_the_sessions_that_it_opened_and_no_others() {
+    let scene = Scene::start(|_| {}).await;
+    let (_, alice) = names();
+    let expires = jiff::Timestamp::now() + Duration::from_secs(2);
+    let token = scene
+        .server
+        .accounts
+        .add_token(&alice, "short", Some(expires))
+        .await;
+    let mut short = scene.server.connect().await;
+    let login = json!({"cmd": "login", "token": token.expect("made").expose()});
+    short.ok(login).await;
+    let mut long = scene.server.log_in("alice").await;
+    let (_, _, events) = drain(&mut short, None).await;
+    assert_eq!(events[0]["reason"], "account_closed");
+    long.ok(json!({"cmd": "pwd"})).await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_removed_added_and_granted_again_at_once_is_another_folder() {
+    let scene = Scene::start(|_| {}).await;
+    let mut client = scene.log_in().await;
+    client
+        .send(json!({"id": 1, "cmd": "put", "path": "/team/new", "size": 100_001}))
+        .await;
+    let most = vec![7; 100_000];
+    client.send_bytes(&data(1, &most)).await;
+    assert!(client.reply().await["begin"].is_object());
+    let (team, alice) = names();
+    let accounts = &scene.server.accounts;
+    accounts.remove_folder(&team).await.expect("removed");
+    accounts
+        .add_folder(&team, Limits::default())
+        .await
+        .expect("added");
+    accounts
+        .grant(&team, &alice, Rights::ALL)
+        .await
+        .expect("granted");
+    // Whether the server has noticed yet or not.
+    client.send_bytes(&data(1, &[7])).await;
+    client.send(json!({"id": 1, "cmd": "end"})).await;
+    let reply = client.final_reply(1).await;
+    let code = reply["error"]["code"].as_str().unwrap_or_default();
+    assert!(["denied", "not_found"].contains(&code), "{reply}");
+    scene
+        .server
+        .server
+        .refresh_access()
+        .await
+        .expect("readable");
+    client.ok(json!({"cmd": "mkdir", "path": "/team/d"})).await;
+    assert_eq!(scene.folder(), ["d"]);
+}
+
+#[tokio::test]
+async fn an_acceptance_leaves_the_limits_of_the_sender_as_the_operator_has_set_them() {
+    let scene = Scene::start(|_| {}).await;
+    let mut alice = scene.log_in().await;
+    alice.put("/gift", b"gift").await;
+    alice
+        .ok(json!({"cmd": "send", "to": "bob", "path": "/gift"}))
+        .await;
+    let (_, name) = names();
+    let limited = UserChange {
+        bytes: Some(haul::accounts::Limit::AtMost(5)),
+        ..UserChange::default()
+    };
+    let mut bob = scene.server.log_in("bob").await;
+    let offers = bob.ok(json!({"cmd": "offers"})).await;
+    let offer = offers["offers"][0]["offer"].clone();
+    scene
+        .server
+        .accounts
+        .set_user(&name, limited)
+        .await
+        .expect("set");
+    scene
+        .server
+        .server
+        .refresh_access()
+        .await
+        .expect("readable");
+    bob.ok(json!({"cmd": "accept", "offer": offer})).await;
+    assert_eq!(alice.ok(json!({"cmd": "df"})).await["limit"], 5);
+    let reply = alice.put("/more", b"more").await;
+    assert_eq!(reply["error"]["code"], "quota_exceeded");
+}
+
+#[tokio::test]
+async fn a_message_for_a_new_account_does_not_reach_the_session_of_the_old_one() {
+    let scene = Scene::start(|_| {}).await;
+    let mut old = scene.server.log_in("alice").await;
+    let mut bob = scene.server.log_in("bob").await;
+    scene.lose(Loss::RemovedAndAdded).await;
+    bob.ok(json!({"cmd": "say", "to": "alice", "text": "for the new one"}))
+        .await;
+    let mut new = scene.server.connect().await;
+    new.ok(json!({"cmd": "login", "user": "alice", "password": PASSWORD}))
+        .await;
+    assert_eq!(new.event().await["text"], "for the new one");
+    let (_, _, events) = drain(&mut old, None).await;
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0]["reason"], "account_closed");
+}
+
+#[tokio::test]
+async fn the_server_recovers_by_itself_once_the_accounts_can_be_read() {
+    let scene = Scene::start(|_| {}).await;
+    let mut client = scene.log_in().await;
+    scene.rename_table("grants", "grants_away").await;
+    let server = scene.server.server.clone();
+    soon("the suspension", async || {
+        (!server.can_read_accounts()).then_some(())
+    })
+    .await;
+    client.fails(json!({"cmd": "ls"}), "limited").await;
+    client.ok(json!({"cmd": "ping"})).await;
+    scene.rename_table("grants_away", "grants").await;
+    soon("the end of it", async || {
+        server.can_read_accounts().then_some(())
+    })
+    .await;
+    client.ok(json!({"cmd": "ls"})).await;
+}
