@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::output::print_json;
 use super::remote::Remote;
-use crate::protocol::ErrorCode;
+use crate::protocol::{ErrorCode, RmReply};
 
 /// Remove files and directories
 #[derive(Debug, Args)]
@@ -22,24 +22,42 @@ pub(super) struct Rm {
 }
 
 #[derive(Serialize)]
-struct Removed<'a> {
+struct Answer<'a> {
     path: &'a str,
     removed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<u64>,
 }
 
 impl Rm {
     pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
         let mut total = 0;
         for path in &self.paths {
-            let removed = match remote.client.rm(path, self.recursive).await {
-                Err(error) if self.force && error.code() == Some(ErrorCode::NotFound) => 0,
-                Ok(0) => anyhow::bail!("the server removed nothing at {path}"),
+            let reply = match remote.client.rm(path, self.recursive).await {
+                Err(error) if self.force && error.code() == Some(ErrorCode::NotFound) => {
+                    RmReply::default()
+                }
+                Ok(RmReply {
+                    removed: 0,
+                    left: 0,
+                }) => anyhow::bail!("the server removed nothing at {path}"),
                 outcome => outcome?,
             };
+            let RmReply { removed, left } = reply;
             total += removed;
             if remote.output.is_json() {
-                let removed = Removed { path, removed };
-                print_json(&removed)?;
+                let left = (left > 0).then_some(left);
+                print_json(&Answer {
+                    path,
+                    removed,
+                    left,
+                })?;
+            } else if left > 0 {
+                let entries = if left == 1 { "entry" } else { "entries" };
+                remote.output.note(&format!(
+                    "{path} is out of sight, but the server could not delete {left} {entries} of \
+                     it; it tries again from time to time"
+                ));
             }
         }
         if total > 1 && !remote.output.is_json() {

@@ -9,9 +9,9 @@ use super::{Client, ClientError, EventPosition};
 use crate::protocol::{
     Accept, Algorithm, Cd, Cp, Decline, Df, DfReply, Discard, Entry, Hash, HashReply, Hello,
     HelloReply, Help, HelpReply, History, HistoryReply, IfExists, Join, Leave, Ls, LsReply, Mkdir,
-    Mv, Offers, OffersReply, Passwd, Ping, Pwd, Quit, ResumableUpload, Rm, Say, SayReply, Secret,
-    SendTo, SessionEntry, Sessions, Stat, StatReply, TimeReply, Unwatch, Uploads, UserEntry, Users,
-    Watch, WatchReply, Who, WhoReply, Whoami, WhoamiReply,
+    Mv, Offers, OffersReply, Passwd, Ping, Pwd, Quit, ResumableUpload, Rm, RmReply, Say, SayReply,
+    Secret, SendTo, SessionEntry, Sessions, Stat, StatReply, TimeReply, Unwatch, Uploads,
+    UserEntry, Users, Watch, WatchReply, Who, WhoReply, Whoami, WhoamiReply,
 };
 
 /// Each asks the server once and fails as [`Client::call`] does.
@@ -165,12 +165,11 @@ impl Client {
             .map(|reply| reply.path)
     }
 
-    /// Removes a file or directory and returns how many entries are gone.
-    pub async fn rm(&self, path: &str, recursive: bool) -> Result<u64, ClientError> {
+    /// Removes a file or directory and returns how many entries are deleted, and how many the
+    /// server could not delete.
+    pub async fn rm(&self, path: &str, recursive: bool) -> Result<RmReply, ClientError> {
         let path = path.into();
-        self.call(Rm { path, recursive })
-            .await
-            .map(|reply| reply.removed)
+        self.call(Rm { path, recursive }).await
     }
 
     /// Moves or renames, and returns the new path.

@@ -177,10 +177,18 @@ pub struct PathReply {
 }
 
 /// Answers `rm`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RmReply {
-    /// How many files and directories are gone.
+    /// How many files and directories are deleted.
     pub removed: u64,
+    /// How many are out of sight, but could not be deleted: the server tries again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Begins the data of a `get`.

@@ -471,7 +471,9 @@ impl Authorities {
         match threads {
             Threads::OfServer(disks) => {
                 let store = store.clone();
-                disks.run_for_server(move || Ok(open_all(&store, &accounts))).await
+                disks
+                    .run_for_server(move || Ok(open_all(&store, &accounts)))
+                    .await
             }
             Threads::OfKeeper => self.open_apart(store, accounts).await,
         }

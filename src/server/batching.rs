@@ -17,7 +17,7 @@ use super::member::Member;
 use super::transfers::Underway;
 use crate::connection::{CHUNK, Outbox};
 use crate::protocol::{Digest, End, Put, PutBegin, encode_begin, encode_ok};
-use crate::storage::{SmallCommitted, SmallUpload, View};
+use crate::storage::{SmallCommitted, SmallUpload, StorageError, View};
 
 /// A put that is small enough to be held in memory, and whose end has not come yet.
 pub(super) struct Held {
@@ -256,6 +256,23 @@ impl Ticket {
     }
 }
 
+/// Waits, on no thread, until all is counted that the uploads need room in. What is wrong with it
+/// the commit says of each.
+async fn wait_for_counts(view: &View, uploads: &[SmallUpload], member: &Member) {
+    for upload in uploads {
+        while view.needs_count(&upload.path) {
+            let (counting, path) = (view.clone(), upload.path.clone());
+            let counted = member.disk.run(move || counting.count(&path)).await;
+            let Err(CommandError::Storage(StorageError::Counting { path, end })) = counted else {
+                break;
+            };
+            if end.wait(&path).await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
 async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer> {
     let mut tickets = Vec::with_capacity(waiting.len());
     let mut uploads = Vec::with_capacity(waiting.len());
@@ -282,6 +299,7 @@ async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer>
             staying.push(ticket);
         }
     }
+    wait_for_counts(&view, &going, member).await;
     let session = member.session.clone();
     let work = move || Ok(view.commit_all(going, &session));
     match member.disk.run_batch(staying.len(), work).await {

@@ -241,7 +241,7 @@ impl From<&CommandError> for WireError {
                 S::DigestMismatch { .. } => Code::DigestMismatch,
                 S::OffsetOutOfRange { .. } | S::BadCursor { .. } => Code::BadRequest,
                 S::Cancelled { .. } => Code::Cancelled,
-                S::Suspended { .. } => Code::Limited,
+                S::Counting { .. } | S::Suspended { .. } => Code::Limited,
                 S::Io { source, .. } if is_out_of_descriptors(source) => Code::Limited,
                 S::OtherFileSystem { .. } => Code::Unsupported,
                 S::FileTooLarge { .. } => Code::TooLarge,

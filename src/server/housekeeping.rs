@@ -56,6 +56,22 @@ pub(super) async fn run(shared: &Shared) {
     }
 }
 
+/// Has the store delete what is left in staging, from the start on and now and then. Never ends.
+pub(super) async fn delete_left(shared: &Shared) {
+    loop {
+        // Each is tried once: what can not be deleted now may be later.
+        let mut untried = shared.store.left();
+        while untried > 0 {
+            let store = shared.store.clone();
+            let goes_on = spawn_blocking(move || store.delete_left()).await;
+            if !goes_on.unwrap_or(false) {
+                untried -= 1;
+            }
+        }
+        sleep(INTERVAL).await;
+    }
+}
+
 async fn forget_messages(shared: &Shared, config: &Config) {
     let limits = &config.limits;
     let most = limits.kept_messages as u64;

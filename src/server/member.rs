@@ -159,4 +159,21 @@ impl Member {
         let view = self.view();
         self.disk.run(move || work(&view)).await
     }
+
+    /// As [`Self::with_view`], for work that may need to know what a home or folder holds: while
+    /// that is counted it waits here, on no thread, and is done anew.
+    pub(super) async fn with_counted_view<T, F>(&self, work: F) -> Result<T, CommandError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&View) -> Result<T, StorageError> + Clone + Send + 'static,
+    {
+        loop {
+            match self.with_view(work.clone()).await {
+                Err(CommandError::Storage(StorageError::Counting { path, end })) => {
+                    end.wait(&path).await?;
+                }
+                done => return done,
+            }
+        }
+    }
 }

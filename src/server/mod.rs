@@ -227,6 +227,7 @@ impl Server {
     #[must_use]
     pub fn new(accounts: Accounts, store: Store, messages: Messages, config: Config) -> Self {
         store.set(housekeeping::settings(&config));
+        store.count_in_background();
         changes::tell(&store, &messages);
         let limits = &config.limits;
         let hashing = match limits.hashing {
@@ -347,6 +348,7 @@ impl Server {
             () = datagrams::run(&self.shared, &shutdown) => {}
             () = listener::run(self, listener, shutdown.clone()) => {}
             () = housekeeping::run(&self.shared) => {}
+            () = housekeeping::delete_left(&self.shared) => {}
         }
         // What the sessions that have ended left to be kept.
         let _ = timeout(LAST_WORDS, self.shared.messages.settle()).await;

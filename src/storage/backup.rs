@@ -12,7 +12,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::{DirBuilder, File, Permissions};
 use std::hash::BuildHasher as _;
 use std::io::{self, Read as _, Seek as _};
@@ -29,16 +29,13 @@ use rustix::io::Errno;
 use super::attributes::Attributes;
 use super::jail::OpenDir;
 use super::meta::{Meta, What};
-use super::tree;
+use super::tree::{self, Descent};
 
 /// Bytes copied at a time; whether to go on is asked after each.
 const PIECE: u64 = 4 * 1024 * 1024;
 
 /// The most times that a tree is gone through, and that a file is copied which changes meanwhile.
 const MAX_PASSES: usize = 5;
-
-/// Deeper than any path that members can make.
-const MAX_LEVELS: usize = 128;
 
 /// Longer than any list of attributes, and than any attribute, that Linux keeps.
 const MAX_ATTRIBUTES: usize = 64 * 1024;
@@ -147,7 +144,7 @@ impl Backup {
                     continue;
                 };
                 path.clone_into(&mut copying.path);
-                match copying.tree(&from, &to, MAX_LEVELS) {
+                match copying.tree(&from, &to) {
                     Err(error) if is_stopped(&error) => return Ok(Copied::Stopped),
                     copied => copied.map_err(|error| copying.named(&error))?,
                 }
@@ -176,7 +173,7 @@ impl Backup {
             }
         }
         let name = name.unwrap_or_default().to_string_lossy().into_owned();
-        let name = std::ffi::CString::new(name)?;
+        let name = CString::new(name)?;
         match tree::delete(&dir, &name).failed {
             Some(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -230,21 +227,68 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    fn tree(&mut self, from: &OpenDir, to: &OpenDir, levels: usize) -> io::Result<()> {
+    /// Copies a tree, however deep it is.
+    fn tree(&mut self, from: &OpenDir, to: &OpenDir) -> io::Result<()> {
+        let (mut from, mut to) = (Descent::new(from)?, Descent::new(to)?);
+        let mut pending = vec![self.level(from.dir(), to.dir())?];
+        while let Some(names) = pending.last_mut() {
+            if let Some(name) = names.pop() {
+                self.path.push(OsStr::from_bytes(name.to_bytes()));
+                match from.enter(&name) {
+                    Ok(true) => {
+                        make_dir(to.dir(), &*name)?;
+                        if !to.enter(&name)? {
+                            return Err(Errno::NOTDIR.into());
+                        }
+                        pending.push(self.level(from.dir(), to.dir())?);
+                    }
+                    Ok(false) => {
+                        self.gone();
+                        self.path.pop();
+                    }
+                    Err(error) => {
+                        self.leave_out(error)?;
+                        self.path.pop();
+                    }
+                }
+                continue;
+            }
+            // After what is in it, which changes it.
+            set_time(to.dir(), &from.dir().own_meta()?)?;
+            pending.pop();
+            match from.leave() {
+                // It has been moved meanwhile. The next pass finds it where it is then.
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::STALE) => {
+                    self.news = true;
+                    return Ok(());
+                }
+                left => left?,
+            };
+            if to.leave()? {
+                self.path.pop();
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what is in a directory, but for the directories, which it returns.
+    fn level(&mut self, from: &OpenDir, to: &OpenDir) -> io::Result<Vec<CString>> {
+        let mut dirs = Vec::new();
         // From before it is read: what changes in it from then on is news to the next pass.
         let meta = from.own_meta()?;
         let before = self.note(&meta);
         self.news |= before != Some(meta.state());
         tree::for_each(from, |entry| {
             let name = entry.file_name();
-            self.path.push(std::ffi::OsStr::from_bytes(name.to_bytes()));
-            self.entry(from, to, name, levels)?;
+            self.path.push(OsStr::from_bytes(name.to_bytes()));
+            if self.entry(from, to, name)? {
+                dirs.push(name.to_owned());
+            }
             // Where it fails the whole path is told.
             self.path.pop();
             Ok(())
         })?;
-        // After what is in it, which changes it.
-        set_time(to, &from.own_meta()?)
+        Ok(dirs)
     }
 
     /// Notes in which state the current path is copied. Returns what was noted before.
@@ -258,16 +302,11 @@ impl Copying<'_> {
         self.copied.get(&key) == Some(&meta.state())
     }
 
-    fn entry(
-        &mut self,
-        from: &OpenDir,
-        to: &OpenDir,
-        name: &CStr,
-        levels: usize,
-    ) -> io::Result<()> {
+    /// Copies an entry, unless it is a directory; whether it is.
+    fn entry(&mut self, from: &OpenDir, to: &OpenDir, name: &CStr) -> io::Result<bool> {
         let Some(meta) = from.meta(name)? else {
             self.gone();
-            return Ok(());
+            return Ok(false);
         };
         let there = to.meta(name)?;
         if there.as_ref().is_some_and(|there| there.what != meta.what)
@@ -276,21 +315,13 @@ impl Copying<'_> {
             return Err(error);
         }
         match meta.what {
-            What::Dir => {
-                let Some(levels) = levels.checked_sub(1) else {
-                    let reason = format!("it is below {MAX_LEVELS} directories");
-                    return self.tell_left_out(io::Error::other(reason));
-                };
-                match from.open_dir(name) {
-                    Ok(child) => self.tree(&child, &make_dir(to, name)?, levels),
-                    Err(error) => self.leave_out(error),
-                }
-            }
-            _ if there.is_some() && self.is_copied(&meta) => Ok(()),
-            What::File => self.file(from, to, name),
-            What::Link => self.link(from, to, name, &meta),
-            What::Special => Ok(()),
+            What::Dir => return Ok(true),
+            _ if there.is_some() && self.is_copied(&meta) => {}
+            What::File => self.file(from, to, name)?,
+            What::Link => self.link(from, to, name, &meta)?,
+            What::Special => {}
         }
+        Ok(false)
     }
 
     /// Notes that an entry is gone since its directory was read. It may be where this pass has been
@@ -566,6 +597,23 @@ mod tests {
     }
 
     #[test]
+    fn a_tree_of_any_depth_is_copied() {
+        const LEVELS: usize = 600;
+        let place = Place::new();
+        let mut dir = OpenDir::open_ambient(&place.at("data/homes/alice")).expect("there");
+        for _ in 0..LEVELS {
+            dir.make_dir("d").expect("made");
+            dir = dir.open_dir("d").expect("there");
+        }
+        dir.create_file("file").expect("made");
+        let backup = place.begin().expect("begins");
+        let done = backup.copy(&home(), &mut |_| true);
+        assert_eq!(done.expect("copied"), Copied::All);
+        let copied = format!("{}file", "d/".repeat(LEVELS));
+        assert_eq!(place.copied(&copied).as_deref(), Some(""));
+    }
+
+    #[test]
     fn what_is_moved_and_made_meanwhile_is_in_the_copy_and_each_file_is_whole() {
         let place = Place::new();
         place.write("a/moved", "the same");
@@ -704,25 +752,6 @@ mod tests {
         assert_eq!(done.expect("copied"), Copied::Restless);
         assert_eq!(changing, [Path::new("homes/alice/dir/log")]);
         assert_eq!(place.copied("file").as_deref(), Some("at rest"));
-    }
-
-    #[test]
-    fn what_is_too_deep_is_left_out_and_named() {
-        let place = Place::new();
-        place.write("file", "x");
-        let deep = "d/".repeat(MAX_LEVELS + 1);
-        place.write(&format!("{deep}file"), "x");
-        let backup = place.begin().expect("begins");
-        let mut left_out = Vec::new();
-        let done = backup.copy(&home(), &mut |step| {
-            if let Step::LeftOut(path, _) = step {
-                left_out.push(path);
-            }
-            true
-        });
-        assert_eq!(done.expect("copied"), Copied::All);
-        assert_eq!(left_out.len(), 1, "{left_out:?}");
-        assert_eq!(place.copied("file").as_deref(), Some("x"));
     }
 
     #[test]

@@ -25,6 +25,8 @@ use super::publish::take_back;
 use super::quota::{Count, Reservation};
 use super::space::Names;
 use super::staging::{Staged, Staging};
+use super::tree::Reach;
+use super::unsynced::NewName;
 use super::upload::{Committed, Sealed, UploadOptions, Uploader, complete};
 use super::view::View;
 use crate::protocol::{Algorithm, Digest, Hasher};
@@ -341,13 +343,22 @@ fn confirm_all(named: Vec<Named>, by: &Uploader, answers: &mut Answers) {
 
 /// Makes the new names survive a power cut: each directory is asked once.
 fn sync_dirs(staging: &Staging, named: &[Named], witness: &OpenDir) -> std::io::Result<()> {
-    let mut dirs: Vec<_> = named.iter().flat_map(|named| &named.landed.dirs).collect();
+    let mut dirs: Vec<_> = named.iter().flat_map(|named| &named.landed.dir).collect();
     dirs.sort_unstable_by_key(|dir| Arc::as_ptr(dir));
     dirs.dedup_by(|a, b| Arc::ptr_eq(a, b));
-    if dirs.is_empty() {
-        return Ok(());
+    let unsynced = named.iter().flat_map(|named| &named.landed.unsynced);
+    let mut unsynced: Vec<&Arc<NewName>> = unsynced.collect();
+    unsynced.sort_unstable_by_key(|name| Arc::as_ptr(name));
+    unsynced.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    let synced = if dirs.is_empty() {
+        Ok(())
+    } else {
+        staging.sync_dirs(&dirs, &unsynced, witness)
+    };
+    for named in named {
+        named.place.space.unsynced.settle(&named.landed.unsynced);
     }
-    staging.sync_dirs(&dirs, witness)
+    synced
 }
 
 impl SmallUpload {
@@ -405,6 +416,7 @@ impl Ready {
             name: staged.name(),
             is_dir: false,
             place: None,
+            reach: Reach::default(),
         };
         let landed = land_in(names, parent, source, &place, options.if_exists)?;
         if landed.before != Before::Exchanged {

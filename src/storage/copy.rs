@@ -19,7 +19,7 @@ use super::publish::Publishing;
 use super::quota::{Count, Reservation};
 use super::rename::into_itself;
 use super::staging::Staged;
-use super::tree::open_child;
+use super::tree::{Reach, open_child};
 use super::upload::keep_new_version;
 use crate::protocol::IfExists;
 
@@ -82,6 +82,8 @@ struct Copying<'a> {
     from: &'a Place,
     to: &'a Place,
     reservation: Reservation,
+    /// How far what is copied reaches below its top.
+    reach: Reach,
     stop: &'a dyn Fn() -> bool,
 }
 
@@ -91,6 +93,7 @@ impl<'a> Copying<'a> {
             from,
             to,
             reservation: Reservation::new(&to.space),
+            reach: Reach::default(),
             stop,
         }
     }
@@ -101,6 +104,7 @@ impl<'a> Copying<'a> {
             staged,
             reservation: self.reservation,
             to: self.to,
+            reach: self.reach,
         };
         publishing.publish(if_exists, false)
     }
@@ -142,6 +146,7 @@ impl<'a> Copying<'a> {
                 continue;
             };
             let to = to.join_name(name)?;
+            self.reach = self.reach.max(Reach::between(&self.to.full, &to));
             let there = source.meta(name).at("look at", &child.full)?;
             match there.map(|meta| meta.what) {
                 Some(What::Dir) => {

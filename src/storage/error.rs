@@ -5,6 +5,7 @@ use std::io;
 use bytesize::ByteSize;
 use rustix::io::Errno;
 
+use super::count::CountEnd;
 use super::path::{InvalidPath, VirtualPath};
 use crate::protocol::Digest;
 
@@ -152,6 +153,17 @@ pub enum StorageError {
     Cancelled {
         /// What it was to be done to.
         path: VirtualPath,
+    },
+    /// The home or folder is being counted, and this needs the count, or would disturb it.
+    #[error(
+        "the server is still counting what this home or folder holds; \
+         try again in a moment: {path}"
+    )]
+    Counting {
+        /// What it was to be done to.
+        path: VirtualPath,
+        /// When to try again.
+        end: CountEnd,
     },
     /// Another process serves this data directory.
     #[error(

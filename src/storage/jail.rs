@@ -68,12 +68,12 @@ impl Jail {
         Ok(missing)
     }
 
-    /// Makes the missing directories on the way to `path` and opens the last. Adds to `touched`
-    /// each directory in which one was made, for the caller to sync; after an error, too.
+    /// Has `make` make the missing directories on the way to `path`, each in the one above it, and
+    /// opens the last.
     pub(super) fn make_dirs(
         &self,
         path: &VirtualPath,
-        touched: &mut Vec<OpenDir>,
+        mut make: impl FnMut(&OpenDir, &str) -> io::Result<()>,
     ) -> io::Result<OpenDir> {
         let mut here = VirtualPath::root();
         let mut dir = self.open_dir(&here)?;
@@ -81,10 +81,8 @@ impl Jail {
             let next = here.join_name(name).map_err(io::Error::other)?;
             let opened = match self.open_dir(&next) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    dir.make_dir(name)?;
-                    let made = dir.open_dir(name);
-                    touched.push(dir);
-                    made?
+                    make(&dir, name)?;
+                    dir.open_dir(name)?
                 }
                 opened => opened?,
             };

@@ -12,7 +12,8 @@ use super::path::VirtualPath;
 use super::place::Place;
 use super::quota::Count;
 use super::space::Names;
-use super::staging::Staging;
+use super::tree::{Reach, count_of};
+use super::unsynced::NewName;
 use crate::protocol::IfExists;
 
 /// How many names are tried before `rename` gives up.
@@ -30,6 +31,15 @@ pub(super) struct Source<'a> {
     /// The place that it is; nothing if it is in staging, where what it displaces may be kept for a
     /// while under its name.
     pub(super) place: Option<&'a Place>,
+    /// How far it reaches below itself, if it could come to lie too deep.
+    pub(super) reach: Reach,
+}
+
+impl Source<'_> {
+    /// Refuses to give it a path below which parts of it could not be named.
+    fn check_reach(&self, path: &VirtualPath) -> Result<(), StorageError> {
+        Ok(path.check_room(self.reach.levels, self.reach.bytes)?)
+    }
 }
 
 /// What has become of what had the name before.
@@ -55,8 +65,12 @@ pub(super) struct Landed {
     pub(super) before: Before,
     /// To be told once it lasts.
     pub(super) noted: Noted,
-    /// Those to be synced for it.
-    pub(super) dirs: Vec<Arc<OpenDir>>,
+    /// The directory that holds the name, to be synced for it.
+    pub(super) dir: Option<Arc<OpenDir>>,
+    /// Directories whose names are to be synced for it: its own if it is one, and those on the way.
+    pub(super) unsynced: Vec<Arc<NewName>>,
+    /// Those among them that were made for it.
+    made: Vec<Arc<NewName>>,
 }
 
 /// The directory that something lands in. It can be kept for what lands there next, for as long as
@@ -64,23 +78,25 @@ pub(super) struct Landed {
 #[derive(Debug)]
 pub(super) struct Parent {
     dir: Arc<OpenDir>,
-    /// The others that something was made in, on the way there.
-    touched: Vec<Arc<OpenDir>>,
+    /// Directories on the way there that were made for what lands there first.
+    made: Vec<Arc<NewName>>,
+    /// Directories on the way there whose names may not last.
+    unsynced: Vec<Arc<NewName>>,
     true_path: OnceCell<VirtualPath>,
 }
 
 impl Parent {
     /// Looks it up anew; with `parents` it makes what is missing.
     pub(super) fn of(names: &Names<'_>, to: &Place, parents: bool) -> Result<Self, StorageError> {
-        let (dir, touched) = if parents {
-            let (dir, touched) = to.make_parent(names)?;
-            (dir, touched.into_iter().map(Arc::new).collect())
+        let (dir, made) = if parents {
+            to.make_parent(names)?
         } else {
             (to.open_parent()?.0, Vec::new())
         };
         Ok(Self {
+            unsynced: names.unsynced_above(&dir).at("open", &to.full)?,
             dir: Arc::new(dir),
-            touched,
+            made,
             true_path: OnceCell::new(),
         })
     }
@@ -99,19 +115,33 @@ impl Landed {
             displaced,
             before: Before::Replaced,
             noted,
-            dirs: Vec::new(),
+            dir: None,
+            unsynced: Vec::new(),
+            made: Vec::new(),
         }
     }
 
     /// Makes the new name survive a power cut. No lock is needed for this.
-    pub(super) fn sync(&self, staging: &Staging) -> Result<(), StorageError> {
-        let synced = self.dirs.iter().try_for_each(|dir| dir.sync());
-        staging.synced(synced).at("sync", &self.path)
+    pub(super) fn sync(&self, to: &Place) -> Result<(), StorageError> {
+        let staging = &to.space.staging;
+        let mut unsynced = self.unsynced.iter();
+        let synced = unsynced.try_for_each(|name| name.sync(staging));
+        let synced = synced.and_then(|()| match &self.dir {
+            Some(dir) => staging.synced(dir.sync()),
+            None => Ok(()),
+        });
+        to.space.unsynced.settle(&self.unsynced);
+        synced.at("sync", &self.path)
     }
 
-    /// What is at the new name now.
+    /// Takes back what was made for it on the way, once it is taken back itself.
+    pub(super) fn take_back_dirs(&self, names: &Names<'_>) {
+        names.take_back_dirs(&self.made);
+    }
+
+    /// What is at the new name of a file now.
     pub(super) fn meta(&self) -> Option<Meta> {
-        self.dirs.last()?.meta(self.path.name()?).ok()?
+        self.dir.as_ref()?.meta(self.path.name()?).ok()?
     }
 }
 
@@ -131,7 +161,7 @@ pub(super) fn land(
 
 /// As [`land`], in a directory that was opened since the names were locked.
 pub(super) fn land_in(
-    _names: &Names<'_>,
+    names: &Names<'_>,
     parent: &mut Parent,
     source: Source<'_>,
     to: &Place,
@@ -146,10 +176,25 @@ pub(super) fn land_in(
         displaced: Count::default(),
         before: Before::Nothing,
         noted: Noted::default(),
-        dirs: Vec::new(),
+        dir: None,
+        unsynced: parent.unsynced.clone(),
+        made: Vec::new(),
     };
+    let from = source.place.filter(|place| names.is_of(&place.space));
+    let change = |name: &str, rename: &mut dyn FnMut() -> io::Result<bool>| {
+        let entries = [(&*dir, name), (source.dir, source.name)];
+        let entries = if from.is_some() {
+            &entries[..]
+        } else {
+            &entries[..1]
+        };
+        names.change(entries, rename)
+    };
+    source.check_reach(&landed.path)?;
     // Most often nothing is there, and the file system can tell while it renames.
-    let is_new = source.dir.rename_if_free(source.name, &dir, name);
+    let is_new = change(name, &mut || {
+        source.dir.rename_if_free(source.name, &dir, name)
+    });
     let is_new = is_new.at("rename", &to.full)?;
     let there = if is_new {
         None
@@ -157,28 +202,43 @@ pub(super) fn land_in(
         dir.meta(name).at("look at", &to.full)?
     };
     let done = match (there, if_exists) {
-        (None, _) if is_new => Ok(()),
-        (None, _) => source.dir.rename_new(source.name, &dir, name),
+        (None, _) if is_new => Ok(true),
+        (None, _) => change(name, &mut || {
+            source.dir.rename_new(source.name, &dir, name)?;
+            Ok(true)
+        }),
         (Some(_), IfExists::Fail) => return Err(StorageError::exists(&to.full)),
         (Some(_), IfExists::Rename) => {
             let free = free_name(&dir, name, source.is_dir, &to.full)?;
             landed.path = beside(&to.full, &free)?;
-            source.dir.rename_new(source.name, &dir, &free)
+            source.check_reach(&landed.path)?;
+            change(&free, &mut || {
+                source.dir.rename_new(source.name, &dir, &free)?;
+                Ok(true)
+            })
         }
         (Some(there), IfExists::Replace) => {
             may_replace(there.what, source.is_dir, to)?;
-            landed.displaced = Count::of(&there);
-            replace(source, &dir, name).map(|before| landed.before = before)
+            landed.displaced = count_of(&there);
+            change(name, &mut || {
+                landed.before = replace(source, &dir, name)?;
+                Ok(true)
+            })
         }
     };
     done.at("rename", &to.full)?;
     let name = landed.path.name().unwrap_or(name);
     let moved = source.place.map(|place| (place, source.dir));
-    landed.dirs = std::mem::take(&mut parent.touched);
-    let (made, is_dir) = (landed.dirs.len(), source.is_dir);
+    landed.made = std::mem::take(&mut parent.made);
+    let (made, is_dir) = (landed.made.len(), source.is_dir);
     let above = || parent.true_path(to);
     landed.noted = changes::landed(to, (above, name), made, is_dir, moved);
-    landed.dirs.push(dir);
+    // What others put into a directory lasts no longer than its name.
+    let own = is_dir.then(|| names.note_new(&dir, name));
+    match own.transpose() {
+        Ok(Some(own)) => landed.unsynced.push(own),
+        Ok(None) | Err(_) => landed.dir = Some(dir),
+    }
     Ok(landed)
 }
 

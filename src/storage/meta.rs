@@ -21,7 +21,7 @@ pub(super) enum What {
 }
 
 /// A file on the disk, whatever its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     device: (u32, u32),
     inode: u64,

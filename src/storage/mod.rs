@@ -16,7 +16,7 @@
 //! on the disk, so a server calls it where blocking is allowed.
 //!
 //! Changes of names happen under the lock of their space and are accounted for before it is let
-//! go; no lock is held while bytes move. A [`Change`] is told where names change, and nowhere else,
+//! go; no lock is held while bytes move or while a tree is walked. A [`Change`] is told where names change, and nowhere else,
 //! so that nothing changes unnoticed. Imports plain values of `protocol` and nothing else of
 //! the crate.
 
@@ -26,6 +26,7 @@ mod backup;
 mod batch;
 mod changes;
 mod copy;
+mod count;
 mod data;
 mod digest;
 mod error;
@@ -49,8 +50,10 @@ mod rights;
 mod space;
 mod staging;
 mod store;
+mod tally;
 mod there;
 mod tree;
+mod unsynced;
 mod upload;
 mod verify;
 mod view;
@@ -62,12 +65,14 @@ mod tests;
 pub use backup::{Backup, Copied, Step};
 pub use batch::{MAX_BATCH_DESCRIPTORS, SmallCommitted, SmallUpload};
 pub use changes::{Change, Seen};
+pub use count::CountEnd;
 pub use data::check_mounted;
 pub use error::{Room, StorageError};
 pub use file::{Info, StoredFile};
 pub use kept::{KeptUpload, StoreSettings};
 pub use listing::Page;
 pub use path::{InvalidPath, InvalidPathReason, VirtualPath};
+pub use remove::Removed;
 pub use resume::Checkpoint;
 pub use rights::{InvalidRights, Limits, Rights, Usage};
 pub use space::Space;

@@ -10,6 +10,7 @@ use super::path::VirtualPath;
 use super::quota::{Count, Reservation};
 use super::rights::Rights;
 use super::space::{Names, Space};
+use super::unsynced::NewName;
 
 /// Where a path of a view leads.
 #[derive(Debug, Clone)]
@@ -91,9 +92,10 @@ impl Place {
     pub(super) fn make_parent(
         &self,
         names: &Names<'_>,
-    ) -> Result<(OpenDir, Vec<OpenDir>), StorageError> {
+    ) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
         let (inner, full) = self.parents()?;
-        make_dirs(&self.space, names, &inner, &full)
+        let made = make_dirs(&self.space, names, &inner, &full);
+        made.map_err(|error| self.conceal(error))
     }
 
     /// The directory itself, open; it is made, and those on the way, if they are missing. See
@@ -101,8 +103,9 @@ impl Place {
     pub(super) fn make_dir(
         &self,
         names: &Names<'_>,
-    ) -> Result<(OpenDir, Vec<OpenDir>), StorageError> {
-        make_dirs(&self.space, names, &self.inner, &self.full)
+    ) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
+        let made = make_dirs(&self.space, names, &self.inner, &self.full);
+        made.map_err(|error| self.conceal(error))
     }
 
     /// What is seen here: a directory wherever links lead to it, else the name itself.
@@ -147,13 +150,13 @@ impl Place {
 }
 
 /// Makes the missing directories on the way to `inner`, which the ledger counts, and opens the
-/// last. Each other one in which one was made is for the caller to sync.
+/// last. Those that were made are for the caller to sync, the outermost first.
 fn make_dirs(
     space: &Arc<Space>,
     names: &Names<'_>,
     inner: &VirtualPath,
     full: &VirtualPath,
-) -> Result<(OpenDir, Vec<OpenDir>), StorageError> {
+) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
     let missing = space.jail.missing_dirs(inner).at("make", full)?;
     if missing == 0 {
         let dir = space.jail.open_dir(inner).at("make", full)?;
@@ -161,9 +164,11 @@ fn make_dirs(
     }
     let mut reservation = Reservation::new(space);
     reservation.grow_locked(Count::entries(missing), names, full)?;
-    let mut touched = Vec::new();
-    let made = space.jail.make_dirs(inner, &mut touched);
-    // After a failure fewer were made, which stay.
-    reservation.settle_part(names, Count::entries(touched.len() as u64));
-    Ok((made.at("make", full)?, touched))
+    let mut made = Vec::new();
+    let opened = names.make_dirs(inner, &mut made);
+    reservation.settle_part(names, Count::entries(made.len() as u64));
+    if opened.is_err() {
+        names.take_back_dirs(&made);
+    }
+    Ok((opened.at("make", full)?, made))
 }

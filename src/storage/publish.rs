@@ -9,8 +9,10 @@ use super::landing::{Before, Landed, Source, land};
 use super::meta::{Meta, What};
 use super::path::VirtualPath;
 use super::place::Place;
-use super::quota::{Count, Reservation};
+use super::quota::Reservation;
+use super::space::Names;
 use super::staging::Staged;
+use super::tree::{Reach, count_of};
 use crate::protocol::IfExists;
 
 /// Something staged, with the room it takes up, and where it is to go.
@@ -19,6 +21,8 @@ pub(super) struct Publishing<'a> {
     pub(super) staged: Staged,
     pub(super) reservation: Reservation,
     pub(super) to: &'a Place,
+    /// How far it reaches below itself.
+    pub(super) reach: Reach,
 }
 
 impl Publishing<'_> {
@@ -32,6 +36,7 @@ impl Publishing<'_> {
             mut staged,
             reservation,
             to,
+            reach,
         } = self;
         let space = &to.space;
         let names = space.lock_names();
@@ -42,6 +47,7 @@ impl Publishing<'_> {
             name: staged.name(),
             is_dir: own.what == What::Dir,
             place: None,
+            reach,
         };
         let landed = land(&names, source, to, if_exists, parents)?;
         if landed.before != Before::Exchanged {
@@ -49,7 +55,7 @@ impl Publishing<'_> {
         }
         let held = reservation.settle(&names, landed.displaced);
         drop(names);
-        let synced = landed.sync(&space.staging);
+        let synced = landed.sync(to);
         let lasts = synced.and_then(|()| to.check_attached());
         if lasts.is_err() {
             take_back(&mut staged, &own, &landed, to);
@@ -71,19 +77,30 @@ impl Publishing<'_> {
 /// replaced by it all the same. A directory stays, since others may have put files into it.
 pub(super) fn take_back(staged: &mut Staged, own: &Meta, landed: &Landed, to: &Place) {
     let names = to.space.lock_names();
+    take_back_entry(&names, staged, own, landed, to);
+    landed.take_back_dirs(&names);
+}
+
+fn take_back_entry(
+    names: &Names<'_>,
+    staged: &mut Staged,
+    own: &Meta,
+    landed: &Landed,
+    to: &Place,
+) {
     let Ok((dir, _)) = to.open_parent() else {
         return;
     };
     let name = landed.path.name().unwrap_or_default();
     let is_own = matches!(dir.meta(name), Ok(Some(there)) if there.is_same_content(own));
-    if !is_own || own.what != What::File {
+    if !is_own || own.what != What::File || landed.before == Before::Replaced {
         return;
     }
-    let taken = match landed.before {
+    let taken = names.change(&[(&dir, name)], || match landed.before {
         Before::Nothing => dir.rename_new(name, staged.dir(), staged.name()),
         Before::Exchanged => dir.exchange(name, staged.dir(), staged.name()).map(|_| ()),
-        Before::Replaced => return,
-    };
+        Before::Replaced => Ok(()),
+    });
     if let Err(error) = taken {
         tracing::warn!(
             name: "file_may_not_last",
@@ -94,6 +111,6 @@ pub(super) fn take_back(staged: &mut Staged, own: &Meta, landed: &Landed, to: &P
         return;
     }
     staged.set_back();
-    names.freed(Count::of(own));
+    names.freed(count_of(own));
     names.restored(landed.displaced);
 }

@@ -15,8 +15,8 @@ use super::store::Store;
 use super::tree::for_each;
 
 impl Store {
-    /// Keeps the uploads that have a record, as far as it says that they are safe, and deletes all
-    /// else that is staged.
+    /// Keeps the uploads that have a record, as far as it says that they are safe, and leaves all
+    /// else that is staged to be deleted behind the start.
     pub(super) fn recover(&self) -> io::Result<()> {
         let kept = self.kept();
         let mut found = Vec::new();
@@ -30,7 +30,7 @@ impl Store {
             kept.restore(upload);
         }
         let is_kept = |name: &str| kept.contains(record::upload_of(name).unwrap_or(name));
-        kept.staging.delete_others(is_kept)
+        kept.staging.leave_others(is_kept)
     }
 
     /// The upload with that name, if all that its record says is true.

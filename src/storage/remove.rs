@@ -7,9 +7,19 @@ use super::jail::OpenDir;
 use super::meta::What;
 use super::place::Place;
 use super::quota::Count;
-use super::staging::Staged;
+use super::tree::count_of;
 
-/// Removes what is at `place` and says how many entries went.
+/// What has become of what was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    /// Files, directories and all else that is deleted.
+    pub entries: u64,
+    /// Those that are in nobody's view any more and that the disk does not give up. They are tried
+    /// again from time to time.
+    pub left: u64,
+}
+
+/// Removes what is at `place` and says what has become of it.
 ///
 /// A tree disappears as a whole before its first file is deleted; from then on it is beyond
 /// `stop`, and its room is given back when all of it is gone.
@@ -17,36 +27,54 @@ pub(super) fn remove(
     place: &Place,
     recursive: bool,
     stop: &dyn Fn() -> bool,
-) -> Result<u64, StorageError> {
+) -> Result<Removed, StorageError> {
     place.require(|rights| rights.delete && !place.is_root())?;
-    if stop() {
-        let path = place.full.clone();
-        return Err(StorageError::Cancelled { path });
+    loop {
+        if stop() {
+            let path = place.full.clone();
+            return Err(StorageError::Cancelled { path });
+        }
+        match remove_now(place, recursive) {
+            Err(StorageError::Counting { end, path }) => place.space.wait(end, &path)?,
+            removed => return removed,
+        }
     }
+}
+
+fn remove_now(place: &Place, recursive: bool) -> Result<Removed, StorageError> {
     let space = &place.space;
     let names = space.lock_names();
     place.require(|rights| rights.delete)?;
     let (dir, name) = place.open_parent()?;
     let meta = dir.meta(name).at("look at", &place.full)?;
     let meta = meta.ok_or_else(|| StorageError::not_found(&place.full))?;
+    let one = Removed {
+        entries: 1,
+        left: 0,
+    };
     if meta.what != What::Dir {
         place.full.as_file()?;
-        dir.remove_file(name).at("remove", &place.full)?;
-        names.freed(Count::of(&meta));
+        let gone = names.change(&[(&dir, name)], || dir.remove_file(name));
+        gone.at("remove", &place.full)?;
+        names.freed(count_of(&meta));
         let noted = removed(place, &dir);
         drop(names);
-        return last(&dir, place, noted).map(|()| 1);
+        return last(&dir, place, noted).map(|()| one);
     }
     if !recursive {
-        dir.remove_dir(name).at("remove", &place.full)?;
-        names.freed(Count::of(&meta));
+        let gone = names.change(&[(&dir, name)], || dir.remove_dir(name));
+        gone.at("remove", &place.full)?;
+        names.freed(count_of(&meta));
         let noted = removed(place, &dir);
         drop(names);
-        return last(&dir, place, noted).map(|()| 1);
+        return last(&dir, place, noted).map(|()| one);
     }
+    names.release_tree(&[&dir], &place.full)?;
     let mut staged = space.staging.reserve_name().at("remove", &place.full)?;
-    dir.rename_new(name, staged.dir(), staged.name())
-        .at("remove", &place.full)?;
+    let gone = names.change(&[(&dir, name)], || {
+        dir.rename_new(name, staged.dir(), staged.name())
+    });
+    gone.at("remove", &place.full)?;
     let generation = space.ledger().generation();
     let noted = removed(place, &dir);
     drop(names);
@@ -54,13 +82,19 @@ pub(super) fn remove(
     if let Err(error) = last(&dir, place, noted) {
         // A power cut may yet bring it back, whole; if not, the next start deletes it.
         staged.set_left();
-        let mut ledger = space.ledger();
-        if ledger.generation() == generation {
-            ledger.forget_count();
-        }
+        uncharge(place, generation, staged.count());
         return Err(error);
     }
-    Ok(delete(&mut staged, place, generation))
+    let deleted = staged.delete();
+    uncharge(place, generation, deleted.freed);
+    if deleted.left > 0 {
+        // It is in nobody's view, so it counts for nobody.
+        uncharge(place, generation, staged.count());
+    }
+    Ok(Removed {
+        entries: deleted.entries,
+        left: deleted.left,
+    })
 }
 
 /// Brings to the disk that the name is gone, and tells it.
@@ -71,16 +105,11 @@ fn last(parent: &OpenDir, place: &Place, noted: Noted) -> Result<(), StorageErro
     Ok(())
 }
 
-/// Deletes a tree that was in the space when its count had that generation.
-fn delete(staged: &mut Staged, place: &Place, generation: u64) -> u64 {
-    let deleted = staged.delete();
+/// Gives back the room of what was in the space when its count had that generation. A later count
+/// has not seen it.
+fn uncharge(place: &Place, generation: u64, count: Count) {
     let mut ledger = place.space.ledger();
-    if ledger.generation() != generation {
-        // A later count has not seen the tree.
-    } else if deleted.failed.is_some() {
-        ledger.forget_count();
-    } else {
-        ledger.remove(deleted.freed);
+    if ledger.generation() == generation {
+        ledger.remove(count);
     }
-    deleted.entries
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use serde::{Deserialize, Serialize};
 
 use super::changes::Changes;
+use super::count::CountEnd;
 use super::error::{At, StorageError};
 use super::jail::{Jail, OpenDir};
 use super::kept::KeptUploads;
@@ -14,7 +15,8 @@ use super::path::VirtualPath;
 use super::quota::{Count, Ledger};
 use super::rights::{Limits, Usage};
 use super::staging::Staging;
-use super::tree;
+use super::tally::Tallies;
+use super::unsynced::Unsynced;
 
 /// What tells a space from every other, one that gets its name later too.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -55,10 +57,17 @@ pub struct Space {
     pub(super) changes: Arc<Changes>,
     /// Its identifier in one word, for those who hear of changes.
     pub(super) key: Arc<str>,
+    /// Its directories whose names may not be on the disk.
+    pub(super) unsynced: Unsynced,
     id: SpaceId,
     identity: Identity,
-    /// Held while a name changes and the ledger with it, and never while bytes move.
+    /// Held while a name changes and the ledger with it, for a bounded number of system calls: never
+    /// while bytes move, and never while a tree is walked.
     names: Mutex<()>,
+    /// What is found by the walks under way. Taken after `names`, if both are needed.
+    tallies: Mutex<Tallies>,
+    /// The count of the space, while it is under way.
+    counting: Mutex<Option<CountEnd>>,
     /// Taken after `names`, if both are needed, and held for a moment only.
     ledger: Mutex<Ledger>,
 }
@@ -86,7 +95,10 @@ impl Space {
             staging: Arc::clone(&kept.staging),
             kept: Arc::downgrade(kept),
             changes,
+            unsynced: Unsynced::default(),
             names: Mutex::default(),
+            tallies: Mutex::default(),
+            counting: Mutex::default(),
             ledger: Mutex::default(),
         })
     }
@@ -141,23 +153,46 @@ impl Space {
         }
     }
 
-    /// Walks the space if a reservation would have to.
-    pub(super) fn count_if_limited(&self, path: &VirtualPath) -> Result<(), StorageError> {
-        if self.ledger().limits == Limits::default() {
-            return Ok(());
+    pub(super) fn tallies(&self) -> MutexGuard<'_, Tallies> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The count that is under way.
+    pub(super) fn counting(&self) -> Option<CountEnd> {
+        let counting = self.counting.lock();
+        let counting = counting.unwrap_or_else(PoisonError::into_inner);
+        counting.clone().filter(|end| !end.is_given_up())
+    }
+
+    pub(super) fn set_counting(&self, end: Option<CountEnd>) {
+        let counting = self.counting.lock();
+        *counting.unwrap_or_else(PoisonError::into_inner) = end;
+    }
+
+    /// Makes sure that the space is counted if a reservation needs that. Not for a caller that has
+    /// locked its names.
+    ///
+    /// # Errors
+    /// As [`Self::require_count`].
+    pub(super) fn count_if_limited(
+        self: &Arc<Self>,
+        path: &VirtualPath,
+    ) -> Result<(), StorageError> {
+        if self.ledger().needs_count() {
+            self.require_count(path)?;
         }
-        self.lock_names().count(path)
+        Ok(())
     }
 
     /// What is used and allowed here, and free on the disk.
-    pub(super) fn usage(&self, path: &VirtualPath) -> Result<Usage, StorageError> {
+    pub(super) fn usage(self: &Arc<Self>, path: &VirtualPath) -> Result<Usage, StorageError> {
         let root = self.jail.open_dir(&VirtualPath::root());
         let disk = root.and_then(|root| root.disk()).at("ask for", path)?;
         let used = loop {
             if let Some(used) = self.ledger().used() {
                 break used;
             }
-            self.lock_names().count(path)?;
+            self.require_count(path)?;
         };
         Ok(Usage {
             used: used.bytes,
@@ -171,20 +206,14 @@ impl Space {
 /// The lock on the names of a space, in hand.
 #[derive(Debug)]
 pub(super) struct Names<'a> {
-    space: &'a Space,
+    pub(super) space: &'a Space,
     _guard: MutexGuard<'a, ()>,
 }
 
 impl Names<'_> {
-    /// Walks the space unless it is counted. Only those wait who want to change names in this
-    /// very space, or to know what it holds.
-    pub(super) fn count(&self, path: &VirtualPath) -> Result<(), StorageError> {
-        if !self.space.ledger().is_counted() {
-            let root = self.space.jail.open_dir(&VirtualPath::root());
-            let count = root.and_then(|root| tree::count(&root)).at("count", path)?;
-            self.space.ledger().set_counted(count);
-        }
-        Ok(())
+    /// Whether it is this space whose names are locked.
+    pub(super) fn is_of(&self, space: &Space) -> bool {
+        std::ptr::eq(self.space, space)
     }
 
     /// Notes that files have got their names back.

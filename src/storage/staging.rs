@@ -1,27 +1,37 @@
 //! Staging: where everything unfinished is, on the same file system as the homes and outside all.
 //!
 //! What is here belongs to nobody's view. It leaves by one rename or is deleted, at the latest
-//! when the next server starts, unless it is an upload that can be gone on with.
+//! behind the start of the next server, unless it is an upload that can be gone on with. What can
+//! not be deleted is tried again from time to time.
 
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use rustix::fs::{FlockOperation, flock};
 use rustix::system::uname;
 
+use super::count::Counts;
 use super::error::{At, Room, StorageError};
 use super::jail::{Mount, OpenDir};
 use super::path::VirtualPath;
 use super::quota::Count;
 use super::tree::{self, Deleted};
+use super::unsynced::NewName;
 
 /// What the disk keeps free for the server's own records, unless set otherwise.
 pub(super) const DEFAULT_FLOOR: u64 = 64 * 1024 * 1024;
+
+/// Entries of something left that are tried before it is looked whether the server stops.
+const MIN_BUDGET: u64 = 10_000;
+
+/// The same where so many of them can not be deleted.
+const MAX_BUDGET: u64 = 1 << 40;
 
 /// Inodes that the disk keeps free for the server's own records, or a hundredth of all if that is
 /// less. It is more than all threads together can make between their checks and their use.
@@ -44,8 +54,22 @@ pub(super) struct Staging {
     told: Told,
     /// A sync of the whole file system fails if any write to it has.
     tells_all: bool,
+    /// What is to be deleted behind the work of the server.
+    left: Mutex<VecDeque<Left>>,
+    /// The counts under way.
+    pub(super) counts: Arc<Counts>,
     #[cfg(test)]
     pub(super) at_sync: AtSync,
+}
+
+/// Something in staging that could not be deleted yet.
+#[derive(Debug)]
+struct Left {
+    name: CString,
+    /// Entries of it that are tried at a time.
+    budget: u64,
+    /// The log has been told: each further try would tell it again.
+    is_told: bool,
 }
 
 /// When the log was told last that the disk fails: each upload would tell it again.
@@ -69,7 +93,7 @@ impl Told {
 /// What tests have happen at the next syncs, one after the other: no test can make a disk fail.
 #[cfg(test)]
 #[derive(Default)]
-pub(super) struct AtSync(Mutex<std::collections::VecDeque<Event>>);
+pub(super) struct AtSync(Mutex<VecDeque<Event>>);
 
 #[cfg(test)]
 type Event = Box<dyn FnOnce() -> io::Result<()> + Send>;
@@ -80,6 +104,11 @@ impl AtSync {
         let mut events = self.0.lock().expect("no panic");
         events.push_back(Box::new(event));
         self
+    }
+
+    /// Nothing more happens.
+    pub(super) fn clear(&self) {
+        self.0.lock().expect("no panic").clear();
     }
 
     fn happen(&self) -> io::Result<()> {
@@ -107,6 +136,8 @@ impl Staging {
             degraded: AtomicBool::new(false),
             told: Told::default(),
             tells_all: syncfs_tells_errors(uname().release().to_str().unwrap_or_default()),
+            left: Mutex::default(),
+            counts: Arc::default(),
             #[cfg(test)]
             at_sync: AtSync::default(),
         })
@@ -141,15 +172,55 @@ impl Staging {
         }
     }
 
-    /// Deletes everything that `keep` does not want, by its name.
-    pub(super) fn delete_others(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
+    /// Notes what is in staging, but for what `keep` wants by its name, to be deleted later.
+    pub(super) fn leave_others(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
         tree::for_each(&self.dir, |entry| {
             let name = entry.file_name();
             if !name.to_str().is_ok_and(&keep) {
-                log_failure(&tree::delete(&self.dir, name));
+                self.leave(name.to_owned(), false);
             }
             Ok(())
         })
+    }
+
+    fn leave(&self, name: CString, is_told: bool) {
+        self.lock_left().push_back(Left {
+            name,
+            budget: MIN_BUDGET,
+            is_told,
+        });
+    }
+
+    /// Tries to delete a bounded part of one thing that is left here; whether it is worth going on
+    /// with that at once.
+    pub(super) fn delete_left(&self) -> bool {
+        let Some(mut left) = self.lock_left().pop_front() else {
+            return false;
+        };
+        let deleted = tree::delete_within(&self.dir, &left.name, &mut left.budget.clone());
+        if !left.is_told {
+            log_failure(&deleted);
+            left.is_told = deleted.failed.is_some();
+        }
+        if deleted.is_cut_short && deleted.entries > 0 {
+            self.lock_left().push_front(left);
+            return true;
+        }
+        if deleted.is_cut_short || deleted.failed.is_some() {
+            // What can not be deleted must not use up the budget of what can.
+            left.budget = left.budget.saturating_mul(2).min(MAX_BUDGET);
+            self.lock_left().push_back(left);
+        }
+        false
+    }
+
+    /// How many things are left here to be deleted.
+    pub(super) fn left(&self) -> usize {
+        self.lock_left().len()
+    }
+
+    fn lock_left(&self) -> MutexGuard<'_, VecDeque<Left>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set_floor(&self, bytes: u64) {
@@ -269,10 +340,19 @@ impl Staging {
     }
 
     /// Makes the names in directories survive a power cut, as [`Self::sync_files`] does with content.
-    pub(super) fn sync_dirs(&self, dirs: &[&Arc<OpenDir>], witness: &OpenDir) -> io::Result<()> {
-        if dirs.len() >= TOGETHER && self.tells_all {
-            return self.synced(witness.sync_disk());
+    pub(super) fn sync_dirs(
+        &self,
+        dirs: &[&Arc<OpenDir>],
+        unsynced: &[&Arc<NewName>],
+        witness: &OpenDir,
+    ) -> io::Result<()> {
+        if dirs.len() + unsynced.len() >= TOGETHER && self.tells_all {
+            let synced = self.synced(witness.sync_disk());
+            let mut names = unsynced.iter();
+            let noted = names.try_for_each(|name| name.set_synced(synced.is_ok()));
+            return synced.and(noted);
         }
+        unsynced.iter().try_for_each(|name| name.sync(self))?;
         self.synced(dirs.iter().try_for_each(|dir| dir.sync()))
     }
 
@@ -318,13 +398,25 @@ impl Staged {
         &self.staging.dir
     }
 
-    /// Deletes it now, and says how that went.
+    /// Deletes it now, and says how that went. What can not be deleted is tried again later.
     pub(super) fn delete(&mut self) -> Deleted {
         self.left = true;
-        let name = CString::new(self.name.as_str()).unwrap_or_default();
-        let deleted = tree::delete(&self.staging.dir, &name);
+        let deleted = tree::delete(&self.staging.dir, &self.c_name());
         log_failure(&deleted);
+        if deleted.failed.is_some() {
+            self.staging.leave(self.c_name(), true);
+        }
         deleted
+    }
+
+    /// What it takes up, as far as that can be found out.
+    pub(super) fn count(&self) -> Count {
+        let count = tree::count(&self.staging.dir, &self.c_name());
+        count.unwrap_or_default()
+    }
+
+    fn c_name(&self) -> CString {
+        CString::new(self.name.as_str()).unwrap_or_default()
     }
 
     /// Notes that it is no longer in staging.
@@ -346,12 +438,13 @@ impl Drop for Staged {
     }
 }
 
-/// What stays behind is in nobody's view, and the next start tries again.
+/// What stays behind is in nobody's view, and is tried again.
 fn log_failure(deleted: &Deleted) {
     if let Some(error) = &deleted.failed {
         tracing::warn!(
             name: "staging_not_deleted",
             %error,
+            left = deleted.left,
             "something could not be deleted from staging"
         );
     }

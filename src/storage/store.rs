@@ -1,7 +1,7 @@
 //! The data directory: homes, shared folders, staging.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -38,6 +38,8 @@ struct Inner {
     kept: Arc<KeptUploads>,
     changes: Arc<Changes>,
     spaces: Mutex<Spaces>,
+    /// The directories of spaces that are made and may not be on the disk yet.
+    making: Mutex<HashSet<(Area, String)>>,
 }
 
 /// One [`Space`], and so one ledger, for each directory that somebody uses.
@@ -97,6 +99,7 @@ impl Store {
                 kept: Arc::new(KeptUploads::new(Arc::new(staging))),
                 changes: Arc::default(),
                 spaces: Mutex::default(),
+                making: Mutex::default(),
             })),
             path: path.to_owned(),
         })
@@ -121,6 +124,26 @@ impl Store {
     #[must_use]
     pub fn expire_uploads(&self, now: Option<Timestamp>) -> usize {
         self.0.kept.expire(now, |owner| !self.is_there(owner))
+    }
+
+    /// Deletes a bounded part of one thing that an earlier server has left in staging, or that could
+    /// not be deleted since; whether it is worth going on with that at once. A server does this
+    /// from its start on.
+    #[must_use]
+    pub fn delete_left(&self) -> bool {
+        self.0.kept.staging.delete_left()
+    }
+
+    /// How many things are left in staging that nobody needs.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.0.kept.staging.left()
+    }
+
+    /// Has spaces counted by threads of their own: what needs a count ends with
+    /// [`StorageError::Counting`] until then, and waits for nothing.
+    pub fn count_in_background(&self) {
+        self.0.kept.staging.counts.set_in_background();
     }
 
     /// The home of `user`, made if it is missing; the same one for everyone who has it open. The
@@ -188,8 +211,34 @@ impl Store {
     fn space(&self, area: Area, name: &str) -> Result<Arc<Space>, StorageError> {
         let path = VirtualPath::root().join_name(name)?;
         let path = path.as_file()?;
-        let root = make_dir(self.area(area), name).at("open", path)?;
+        let root = self.open_root(area, name).at("open", path)?;
         self.space_of(area, name, root).at("open", path)
+    }
+
+    /// Opens the directory of a space, made to last if it is missing. Another session may have made it
+    /// just now, and the disk may not have it yet.
+    fn open_root(&self, area: Area, name: &str) -> io::Result<OpenDir> {
+        let dir = self.area(area);
+        let making = || self.0.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (area, name.to_owned());
+        match dir.open_dir(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                making().insert(key.clone());
+                let made = make_dir(dir, name);
+                if made.is_ok() {
+                    making().remove(&key);
+                }
+                made
+            }
+            opened => {
+                let opened = opened?;
+                let is_new = making().contains(&key);
+                if is_new {
+                    dir.sync()?;
+                }
+                Ok(opened)
+            }
+        }
     }
 
     /// The one space whose root this is.
@@ -228,11 +277,12 @@ pub struct StoreLock {
 }
 
 impl StoreLock {
-    /// Opens the store. Of what is staged it keeps the uploads that can be gone on with, and deletes
-    /// the rest: call this only once nothing else can refuse the start of the server.
+    /// Opens the store. Of what is staged it keeps the uploads that can be gone on with, and notes
+    /// the rest for [`Store::delete_left`]: call this only once nothing else can refuse the start of
+    /// the server.
     ///
     /// # Errors
-    /// [`StorageError::Unusable`] if what is staged cannot be read or deleted.
+    /// [`StorageError::Unusable`] if what is staged cannot be read.
     pub fn open(self) -> Result<Store, StorageError> {
         data::warn_of_mounts(&self.path);
         let recovered = self.store.recover();

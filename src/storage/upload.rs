@@ -22,6 +22,7 @@ use super::resume::{FEW, Pace, RecordOf};
 use super::space::SpaceId;
 use super::staging::Staged;
 use super::there::is_known_by_list;
+use super::tree::Reach;
 use crate::protocol::{Algorithm, Digest, Hasher, IfExists};
 
 /// How a file is to be uploaded.
@@ -244,7 +245,8 @@ impl Upload {
         if let Some(expected) = expected {
             self.check_digest(digest, expected)?;
         }
-        self.reserve_entry()?;
+        let counted = self.reserve_entry();
+        counted.map_err(|error| self.place.conceal(error))?;
         let sealed = self.seal(&digest).at("write", &self.place.full)?;
         let (place, options, by) = (self.place.clone(), self.options, self.by.clone());
         let (file, size) = (Arc::clone(&self.file), self.written);
@@ -296,6 +298,7 @@ impl Upload {
             staged,
             reservation,
             to: &place,
+            reach: Reach::default(),
         };
         let path = publishing.publish(options.if_exists, options.parents);
         // Until here the upload could have been gone on with after a kill.

@@ -15,7 +15,7 @@ use super::listing::{Page, list};
 use super::path::VirtualPath;
 use super::place::Place;
 use super::quota::{Count, Reservation};
-use super::remove::remove;
+use super::remove::{Removed, remove};
 use super::rename::rename;
 use super::rights::{Rights, Usage};
 use super::space::Space;
@@ -213,33 +213,41 @@ impl View {
         place.space.count_if_limited(path)?;
         let names = place.space.lock_names();
         place.require(|rights| rights.write)?;
-        let (touched, noted) = if parents {
-            let (dir, touched) = place.make_dir(&names)?;
-            let noted = changes::made(&place, &dir, touched.len());
-            (touched, noted)
+        let (dir, made, noted) = if parents {
+            let (dir, made) = place.make_dir(&names)?;
+            let noted = changes::made(&place, &dir, made.len());
+            (dir, made, noted)
         } else {
             let (dir, name) = place.open_parent()?;
             if dir.meta(name).at("look at", path)?.is_some() {
                 return Err(StorageError::exists(path));
             }
             let mut reservation = Reservation::new(&place.space);
-            reservation.grow_locked(Count::entries(1), &names, path)?;
-            dir.make_dir(name).at("make", path)?;
+            let grown = reservation.grow_locked(Count::entries(1), &names, path);
+            grown.map_err(|error| place.conceal(error))?;
+            let made = names.make_dir(&dir, name).at("make", path)?;
             drop(reservation.settle(&names, Count::default()));
             let above = || changes::true_path(&place, &dir);
             let noted = changes::landed(&place, (above, name), 0, true, None);
-            (vec![dir], noted)
+            (dir, vec![made], noted)
         };
+        let mut unsynced = names.unsynced_above(&dir).at("open", path)?;
         drop(names);
-        let synced = touched.iter().try_for_each(super::jail::OpenDir::sync);
-        place.space.staging.synced(synced).at("sync", path)?;
+        unsynced.extend(made.iter().cloned());
+        let mut each = unsynced.iter();
+        let synced = each.try_for_each(|name| name.sync(&place.space.staging));
+        place.space.unsynced.settle(&unsynced);
+        if synced.is_err() {
+            place.space.lock_names().take_back_dirs(&made);
+        }
+        synced.at("sync", path)?;
         place.check_attached()?;
         noted.tell();
         Ok(())
     }
 
-    /// Removes the file or, if it is empty or with `recursive`, the directory `path`. Says how
-    /// many entries went. A tree disappears at once; `stop` counts until then.
+    /// Removes the file or, if it is empty or with `recursive`, the directory `path`. Says what has
+    /// become of all in it. A tree disappears at once; `stop` counts until then.
     ///
     /// # Errors
     /// [`StorageError::NotFound`], [`StorageError::NotEmpty`], [`StorageError::Denied`],
@@ -249,7 +257,7 @@ impl View {
         path: &VirtualPath,
         recursive: bool,
         stop: &dyn Fn() -> bool,
-    ) -> Result<u64, StorageError> {
+    ) -> Result<Removed, StorageError> {
         remove(&self.place(path)?, recursive, stop)
     }
 
@@ -282,7 +290,9 @@ impl View {
         if_exists: IfExists,
         stop: &dyn Fn() -> bool,
     ) -> Result<VirtualPath, StorageError> {
-        copy(&self.place(from)?, &self.place(to)?, if_exists, stop)
+        let (from, to) = (self.place(from)?, self.place(to)?);
+        let copied = copy(&from, &to, if_exists, stop);
+        copied.map_err(|error| to.conceal(error))
     }
 
     /// Copies the file that is `from` in the view `source` of another member, if it is that
@@ -307,7 +317,9 @@ impl View {
             full: VirtualPath::root().join_name(name)?,
             ..source.place(from)?
         };
-        receive(&from, version, &self.place(to)?, if_exists, stop)
+        let to = self.place(to)?;
+        let received = receive(&from, version, &to, if_exists, stop);
+        received.map_err(|error| to.conceal(error))
     }
 
     /// Opens the file `path` for reading, if it is that `version`.
@@ -378,6 +390,21 @@ impl View {
         checked?;
         let upload = Upload::begin(place, options, by)?;
         Ok(Begun::Upload(Box::new(upload)))
+    }
+
+    /// Whether nothing can be reserved around `path` before that is counted. Asks no disk.
+    #[must_use]
+    pub fn needs_count(&self, path: &VirtualPath) -> bool {
+        let place = self.place(path);
+        place.is_ok_and(|place| place.space.ledger().needs_count())
+    }
+
+    /// Has what is around `path` counted, if something is to be reserved there.
+    ///
+    /// # Errors
+    /// [`StorageError::Counting`], or what the system said.
+    pub fn count(&self, path: &VirtualPath) -> Result<(), StorageError> {
+        self.place(path)?.space.count_if_limited(path)
     }
 
     /// The member's uploads that were cut off and can be gone on with, the latest first.

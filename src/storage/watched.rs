@@ -147,10 +147,7 @@ mod tests {
             store.folder("team", limited(50)).expect("a folder"),
         ];
         for space in &spaces {
-            space
-                .lock_names()
-                .count(&VirtualPath::root())
-                .expect("counted");
+            space.require_count(&VirtualPath::root()).expect("counted");
             space.lock_names().restored(Count::file(40));
         }
         let names = |most| -> Vec<_> {

@@ -17,6 +17,15 @@ use crate::harness::{PASSWORD, RawClient};
 /// No test waits longer than this for what a process does.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Waits until no more than so many entries are staged: a server deletes what a killed one has left
+/// behind its start.
+pub(crate) fn wait_until_tidy(data: &Path, entries: usize) {
+    patiently("a tidy staging directory", || {
+        let staged = std::fs::read_dir(data.join("staging")).expect("staging");
+        (staged.count() <= entries).then_some(())
+    });
+}
+
 /// A running `haul serve`; it is killed when dropped.
 pub(crate) struct Daemon {
     pub(crate) address: String,

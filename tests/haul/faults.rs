@@ -17,7 +17,7 @@ use walkdir::WalkDir;
 
 use crate::blocking::{Line, PATIENCE};
 use crate::chance::Chance;
-use crate::daemon::{Daemon, operate};
+use crate::daemon::{Daemon, operate, wait_until_tidy};
 use crate::strace::{Call, Strace, assert_lasts, calls};
 
 /// What is done to a system call.
@@ -172,11 +172,12 @@ impl Bench {
         assert_eq!(used, (&json!(bytes), &json!(entries)));
     }
 
-    /// As [`Self::assert_holds`], and that staging holds what is kept and nothing else.
+    /// As [`Self::assert_holds`], and that staging comes to hold what is kept and nothing else.
     fn assert_clean(&self, line: &mut Line, expected: &Files) {
         self.assert_holds(line, expected);
         let kept = line.ok(&json!({"cmd": "uploads"}));
         let kept = kept["uploads"].as_array().expect("a list").len();
+        wait_until_tidy(&self.data(), 2 * kept);
         assert_eq!(self.staged(), 2 * kept, "bytes and a record of each");
     }
 

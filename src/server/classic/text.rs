@@ -49,9 +49,16 @@ pub(super) fn not_stored(error: &WireError) -> String {
 }
 
 pub(super) fn removed(reply: RmReply) -> String {
-    match reply.removed {
-        1 => "removed".into(),
-        count => format!("removed {count} files and directories"),
+    match reply {
+        RmReply {
+            removed: 1,
+            left: 0,
+        } => "removed".into(),
+        RmReply { removed, left: 0 } => format!("removed {removed} files and directories"),
+        RmReply { removed, left } => format!(
+            "removed {removed} files and directories; the server could not delete {left} more, \
+             which are out of sight"
+        ),
     }
 }
 

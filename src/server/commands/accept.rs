@@ -1,5 +1,7 @@
 //! `accept`: take a file that was offered; nothing crosses the network.
 
+use std::sync::Arc;
+
 use tracing::warn;
 
 use super::Command;
@@ -28,16 +30,19 @@ impl Command for Accept {
             (path, IfExists::Rename)
         };
         let gone = member.gone.clone();
+        let claim = Arc::new(claim);
         // The claim goes along: work that has begun is not cut off, whoever waits for it.
-        let (path, claim) = member
-            .with_view(move |view| {
-                let version = &claim.file.version;
+        let claimed = Arc::clone(&claim);
+        let path = member
+            .with_counted_view(move |view| {
+                let version = &claimed.file.version;
                 let stop = || gone.is_cancelled();
-                let path = view.receive(source.view(), &from, version, &to, if_exists, &stop)?;
-                Ok((path, claim))
+                view.receive(source.view(), &from, version, &to, if_exists, &stop)
             })
             .await?;
-        if let Err(error) = claim.close().await {
+        if let Some(claim) = Arc::into_inner(claim)
+            && let Err(error) = claim.close().await
+        {
             warn!(name: "offer_stays_open", %error, "an offer that was accepted stays open");
         }
         Ok(PathReply {

@@ -12,7 +12,9 @@ impl Command for Cp {
         let if_exists = self.if_exists.unwrap_or(IfExists::Fail);
         let gone = member.gone.clone();
         let path = member
-            .with_view(move |view| view.copy(&from, &to, if_exists, &|| gone.is_cancelled()))
+            .with_counted_view(move |view| {
+                view.copy(&from, &to, if_exists, &|| gone.is_cancelled())
+            })
             .await?;
         Ok(PathReply {
             path: path.to_string(),

@@ -8,7 +8,9 @@ use crate::server::member::Member;
 impl Command for Df {
     async fn apply(self, member: &mut Member) -> Result<DfReply, CommandError> {
         let cwd = member.cwd.clone();
-        let usage = member.with_view(move |view| view.usage(&cwd)).await?;
+        let usage = member
+            .with_counted_view(move |view| view.usage(&cwd))
+            .await?;
         Ok(DfReply {
             used: usage.used,
             limit: usage.limits.bytes,

@@ -11,7 +11,7 @@ impl Command for Mv {
         let to = member.resolve(&self.to)?;
         let if_exists = self.if_exists.unwrap_or(IfExists::Fail);
         let path = member
-            .with_view(move |view| view.rename(&from, &to, if_exists))
+            .with_counted_view(move |view| view.rename(&from, &to, if_exists))
             .await?;
         Ok(PathReply {
             path: path.to_string(),

@@ -157,7 +157,7 @@ async fn open(
     let options = options(put);
     let session = member.session.clone();
     member
-        .with_view(move |view| view.begin(&path, options, &session, resume))
+        .with_counted_view(move |view| view.begin(&path, options, &session, resume))
         .await
 }
 

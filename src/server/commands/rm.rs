@@ -10,8 +10,13 @@ impl Command for Rm {
         let path = member.resolve(&self.path)?;
         let gone = member.gone.clone();
         let removed = member
-            .with_view(move |view| view.remove(&path, self.recursive, &|| gone.is_cancelled()))
+            .with_counted_view(move |view| {
+                view.remove(&path, self.recursive, &|| gone.is_cancelled())
+            })
             .await?;
-        Ok(RmReply { removed })
+        Ok(RmReply {
+            removed: removed.entries,
+            left: removed.left,
+        })
     }
 }

@@ -217,6 +217,7 @@ fn of_files(cmd: &str) -> Option<Vec<Bytes>> {
         "mkdir" | "mv" | "cp" | "accept" => reply(&PathReply { path: path() }),
         "rm" => reply(&RmReply {
             removed: MAX_NUMBER,
+            left: MAX_NUMBER,
         }),
         "get" => reply(&GetReply {
             size: MAX_NUMBER,

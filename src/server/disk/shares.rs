@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-
 /// A user who holds some of a resource gets more of it while they hold less than one in so many of
 /// those that are free.
 const SHARE: usize = 3;
@@ -187,11 +186,7 @@ impl Shares {
     }
 
     /// Waits for all that is needed, and holds nothing meanwhile. Cancel-safe.
-    pub(super) async fn acquire(
-        self: &Arc<Self>,
-        user: i64,
-        need: Need,
-    ) -> Option<Turn> {
+    pub(super) async fn acquire(self: &Arc<Self>, user: i64, need: Need) -> Option<Turn> {
         let granted = {
             let mut state = self.lock();
             if let Some(turn) = state.try_take(self, user, need) {

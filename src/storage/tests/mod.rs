@@ -17,6 +17,7 @@ mod resume;
 mod rights;
 mod uploads;
 mod versions;
+mod walks;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -119,7 +120,8 @@ impl Data {
     }
 
     fn remove(&self, path: &str) -> Result<u64, StorageError> {
-        self.view.remove(&at(path), true, &never)
+        let removed = self.view.remove(&at(path), true, &never);
+        removed.map(|removed| removed.entries)
     }
 
     fn mv(&self, from: &str, to: &str, if_exists: IfExists) -> Result<String, StorageError> {
@@ -167,6 +169,15 @@ impl Data {
         }
         assert_eq!(self.used(path), (bytes, entries));
     }
+}
+
+/// A store of what is there, with what a server does behind its start done.
+fn open_and_tidy(data: &std::path::Path) -> Store {
+    let store = Store::open(data).expect("a store");
+    for _ in 0..store.left() {
+        assert!(!store.delete_left(), "more than one turn");
+    }
+    store
 }
 
 fn at(path: &str) -> VirtualPath {

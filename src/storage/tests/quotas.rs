@@ -387,7 +387,7 @@ fn eight_uploads_that_race_for_the_quota_never_exceed_it() {
 
 /// What happens in the property below.
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Put(usize, usize, IfExists, Ending),
     Mkdir(usize),
     Remove(usize, bool),
@@ -396,9 +396,19 @@ enum Step {
     Recount,
 }
 
+impl Step {
+    /// What it moves or removes.
+    pub(super) fn source(&self) -> Option<&'static str> {
+        match self {
+            Self::Remove(path, true) | Self::Move(path, ..) => Some(PATHS[*path]),
+            _ => None,
+        }
+    }
+}
+
 /// How an upload ends.
 #[derive(Debug, Clone, Copy)]
-enum Ending {
+pub(super) enum Ending {
     Whole,
     Unsized,
     Short,
@@ -422,7 +432,7 @@ const PATHS: [&str; 12] = [
     "/team",
 ];
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let path = 0..PATHS.len();
     let if_exists = prop::sample::select(&[IfExists::Replace, IfExists::Fail, IfExists::Rename]);
     let ending = prop::sample::select(&[
@@ -448,7 +458,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
-fn take(data: &Data, step: &Step) -> Result<(), StorageError> {
+pub(super) fn take(data: &Data, step: &Step) -> Result<(), StorageError> {
     let path = |index: usize| at(PATHS[index]);
     match *step {
         Step::Put(to, size, if_exists, ending) => {

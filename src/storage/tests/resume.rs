@@ -77,7 +77,7 @@ fn crash(data: Data, uploads: impl IntoIterator<Item = Upload>) -> Data {
 }
 
 fn reopen(dir: TempDir) -> Data {
-    let store = Store::open(&dir.path().join("data")).expect("a store");
+    let store = open_and_tidy(&dir.path().join("data"));
     let home = store.home("alice", Limits::default()).expect("a home");
     let view = View::new(&store, Arc::clone(&home), Vec::new());
     Data {

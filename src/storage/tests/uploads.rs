@@ -240,7 +240,7 @@ fn an_upload_whose_directory_is_gone_fails_and_leaves_nothing() {
 }
 
 #[test]
-fn staging_is_emptied_when_the_next_server_starts_and_no_two_share_it() {
+fn staging_is_emptied_behind_the_start_of_the_next_server_and_no_two_share_it() {
     let data = Data::new();
     assert_fails!(Store::open(&data.data("")), StorageError::InUse { .. });
     let Data {
@@ -261,7 +261,7 @@ fn staging_is_emptied_when_the_next_server_starts_and_no_two_share_it() {
         StorageError::InUse { .. }
     );
     drop(upload);
-    let store = Store::open(&dir.path().join("data")).expect("free again");
+    let store = open_and_tidy(&dir.path().join("data"));
     let staging = std::fs::read_dir(dir.path().join("data/staging"));
     assert_eq!(staging.expect("there").count(), 0);
     assert!(!store.is_degraded());

@@ -12,6 +12,7 @@ use super::model::{Node, Tree, bytes};
 use super::register::Registers;
 use super::session::{Session, Tally, count};
 use crate::blocking::Line;
+use crate::daemon::wait_until_tidy;
 
 /// A user, with what a checker needs to look at its files.
 pub(crate) struct User {
@@ -119,8 +120,9 @@ fn assert_charged(line: &mut Line, user: Option<&str>, tree: &Tree, kept: &[Kept
     }
 }
 
-/// Asserts that staging holds what is kept, to the byte, and nothing else.
+/// Asserts that staging comes to hold what is kept, to the byte, and nothing else.
 fn assert_staged(data: &Path, kept: &[Kept]) {
+    wait_until_tidy(data, 2 * kept.len());
     let staging = data.join("staging");
     let staged = fs::read_dir(&staging).expect("staging");
     let staged = staged.map(|entry| entry.expect("readable").file_name());

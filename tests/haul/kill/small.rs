@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::blocking::Line;
 use crate::chance::{Chance, times};
-use crate::daemon::{Daemon, operate};
+use crate::daemon::{Daemon, operate, wait_until_tidy};
 
 /// Files in one burst.
 const BURST: u32 = 300;
@@ -120,8 +120,7 @@ fn of_a_burst_of_small_files_what_was_acknowledged_outlives_a_kill_and_all_that_
             }
         }
         assert_eq!(there.len(), known.len(), "nothing else is there");
-        let staged = std::fs::read_dir(data.join("staging")).expect("staging");
-        assert_eq!(staged.count(), 0);
+        wait_until_tidy(&data, 0);
         let mut line = Line::log_in(&daemon.address, &token).expect("the server lives");
         let df = line.ok(&json!({"cmd": "df"}));
         let bytes: usize = there.values().map(Vec::len).sum();
