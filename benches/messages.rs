@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const ROOM: &str = "#bench";
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 
 /// What a round has shown.
 struct Round {

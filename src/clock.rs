@@ -134,8 +134,8 @@ fn ahead(wall: Timestamp, elapsed: Duration) -> SignedDuration {
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
-    const HOUR: Duration = Duration::from_secs(3600);
+    const MINUTE: Duration = Duration::from_mins(1);
+    const HOUR: Duration = Duration::from_hours(1);
 
     /// Asks once a minute for an hour, and says how often the wall clock was believed.
     fn believed_in_an_hour(clock: &Clock, agreement: &ClockAgreement) -> usize {

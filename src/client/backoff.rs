@@ -37,7 +37,7 @@ impl RetryPolicy {
         attempts: u32::MAX,
         first: Duration::from_secs(1),
         longest: Duration::from_secs(30),
-        limit: Duration::from_secs(10 * 365 * 86400),
+        limit: Duration::from_hours(87600),
     };
 }
 
@@ -48,7 +48,7 @@ impl Default for RetryPolicy {
             attempts: 10,
             first: Duration::from_secs(1),
             longest: Duration::from_secs(30),
-            limit: Duration::from_secs(600),
+            limit: Duration::from_mins(10),
         }
     }
 }

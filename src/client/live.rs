@@ -12,11 +12,11 @@ use super::{Client, ClientError, EventPosition, Events, Lost, Progress, Reconnec
 use crate::protocol::{ChangeKind, Event, WatchReply};
 
 /// A connection that lasted for so long was a good one, whatever was heard on it.
-const LASTED: Duration = Duration::from_secs(60);
+const LASTED: Duration = Duration::from_mins(1);
 
 /// A server is asked this often whether it is there: it hangs up on who asks nothing for long, and
 /// one that is gone without a word tells nothing either.
-const STILL_THERE: Duration = Duration::from_secs(120);
+const STILL_THERE: Duration = Duration::from_mins(2);
 
 /// What a session hears: messages and offers, and changes below a path if it watches one.
 ///

@@ -25,7 +25,7 @@ pub(super) fn pair() -> (Client, Peer) {
 fn pair_with_buffer(bytes: usize) -> (Client, Peer) {
     let (near, far) = duplex(bytes);
     let (reader, writer) = split(far);
-    let receiver = Receiver::new(reader, FrameCodec::new(), Duration::from_secs(60));
+    let receiver = Receiver::new(reader, FrameCodec::new(), Duration::from_mins(1));
     (Client::over(near), Peer { receiver, writer })
 }
 

@@ -16,7 +16,7 @@ use tracing_subscriber::filter::LevelFilter;
 const MOST: i64 = 1_000_000;
 
 /// The longest duration. Adding it to a point in time never overflows.
-const LONGEST: Duration = Duration::from_secs(8760 * 3600);
+const LONGEST: Duration = Duration::from_hours(8760);
 
 /// A number of things of which there must be some.
 pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {

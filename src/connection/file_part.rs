@@ -239,7 +239,7 @@ mod tests {
     use crate::connection::{LONG_CHUNK, Outbox, Receiver, write_frames};
     use crate::protocol::{Frame, FrameCodec};
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
     const MUCH: usize = 64 << 20;
 
     impl FileSource for File {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::protocol::{Frame, FrameCodec};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 fn control(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
@@ -82,7 +82,7 @@ async fn a_trickled_frame_ends_at_a_deadline_that_no_byte_resets() {
 async fn a_silent_connection_between_frames_has_no_frame_deadline() {
     let (mut near, far) = duplex(64);
     let mut receiver = Receiver::new(far, FrameCodec::new(), Duration::from_secs(10));
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     assert!(timeout(hour, receiver.next()).await.is_err());
     near.write_all(b"\0\0\0\x02{}").await.expect("open");
     assert!(matches!(receiver.next().await, Ok(Some(Frame::Control(_)))));

@@ -13,7 +13,7 @@ use crate::connection::EventLane;
 use crate::database;
 use crate::protocol::Event;
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: Duration = Duration::from_hours(24);
 const USERS: usize = 3;
 const ROOMS: usize = 2;
 

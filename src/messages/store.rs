@@ -32,7 +32,7 @@ const FORGOTTEN_AT_ONCE: u64 = 500;
 
 /// How often the uptime is kept where nothing else is. A server that is killed has run for so much
 /// less than it did.
-const UPTIME_KEPT_EVERY: Duration = Duration::from_secs(600);
+const UPTIME_KEPT_EVERY: Duration = Duration::from_mins(10);
 
 /// JSON of a message in `history` beside its texts, in bytes.
 const ENTRY: usize = 120;

@@ -39,7 +39,7 @@ const LAST_ANSWER: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Between two lines of the log that say so.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+const TELL_AGAIN: Duration = Duration::from_mins(1);
 
 /// Answers what `routes` has until `stop`; what is being answered then may end, if it does at once.
 pub(super) async fn serve(listener: &TcpListener, routes: Router, stop: CancellationToken) {

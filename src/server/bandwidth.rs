@@ -122,7 +122,7 @@ mod tests {
         let users = Bandwidths::default();
         let sessions = [users.of(1), users.of(1)];
         let sent: Vec<_> = (0..4).map(|n| transfer(&sessions[n % 2])).collect();
-        sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_mins(1)).await;
         let sent: Vec<_> = sent
             .iter()
             .map(|sent| sent.load(Ordering::Relaxed))
@@ -178,7 +178,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silence_earns_no_more_than_a_moment() {
         let alice = Bandwidths::default().of(1);
-        sleep(Duration::from_secs(3600)).await;
+        sleep(Duration::from_hours(1)).await;
         let start = Instant::now();
         for _ in 0..80 {
             alice.down(CHUNK, RATE).await;

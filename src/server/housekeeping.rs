@@ -12,13 +12,13 @@ use crate::config::Config;
 use crate::storage::StoreSettings;
 
 /// How often it looks, unless something is to be kept for less.
-const INTERVAL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_mins(1);
 
 /// It does not look more often, for however short a time something is to be kept.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 /// How long the clocks have to agree before the age of what an earlier server has left counts.
-const AGREEMENT: Duration = Duration::from_secs(3600);
+const AGREEMENT: Duration = Duration::from_hours(1);
 
 /// Tells the store its settings and has it and the messages drop what is kept for too long. Never ends.
 pub(super) async fn run(shared: &Shared) {

@@ -26,14 +26,14 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const UNSENT_LIMIT: u32 = 256 * 1024;
 
 /// After this much silence the kernel asks whether the peer is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
 /// Between two such questions, of which six go unanswered before the peer is given up.
 const PROBES: Duration = Duration::from_secs(10);
 
 /// A peer whose kernel acknowledges nothing for this long is given up, whatever it was sent. Without
 /// this, what is on its way would keep a dead peer's connection for a quarter of an hour.
-const UNANSWERED: Duration = Duration::from_secs(120);
+const UNANSWERED: Duration = Duration::from_mins(2);
 
 pub(super) async fn run(server: &Server, listener: TcpListener, shutdown: Shutdown) {
     let sessions = TaskTracker::new();

@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(Attributes::read(&file, &longer), None);
         assert_eq!(Attributes::of(&file, &longer).any_digest(), None);
         file.set_len(0).expect("written");
-        let later = SystemTime::now() + Duration::from_secs(60);
+        let later = SystemTime::now() + Duration::from_mins(1);
         file.set_modified(later).expect("set");
         let later = Meta::of(&file).expect("its metadata");
         assert_eq!(Attributes::read(&file, &later), None);

@@ -35,7 +35,7 @@ impl Default for StoreSettings {
     fn default() -> Self {
         Self {
             free_space_floor: DEFAULT_FLOOR,
-            keep_uploads: Duration::from_secs(24 * 3600),
+            keep_uploads: Duration::from_hours(24),
             kept_uploads: 100,
         }
     }

@@ -14,7 +14,7 @@ use super::upload::Committed;
 const MOST: usize = 1024;
 
 /// For how long a commit is known.
-const KNOWN_FOR: Duration = Duration::from_secs(600);
+const KNOWN_FOR: Duration = Duration::from_mins(10);
 
 /// The last commits, the oldest first.
 #[derive(Debug, Default)]

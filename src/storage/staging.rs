@@ -77,7 +77,7 @@ struct Left {
 struct Told(Mutex<Option<Instant>>);
 
 impl Told {
-    const AGAIN_AFTER: Duration = Duration::from_secs(60);
+    const AGAIN_AFTER: Duration = Duration::from_mins(1);
 
     /// Whether it is to be told at `now`; if so, it counts as told.
     fn is_due(&self, now: Instant) -> bool {

@@ -23,7 +23,7 @@ use crate::ownership::hand_over;
 const MODE: u32 = 0o640;
 
 /// How long a day must have lasted before files are removed for it.
-const SETTLED_AFTER: Duration = Duration::from_secs(60);
+const SETTLED_AFTER: Duration = Duration::from_mins(1);
 
 /// Appends to `<path>.<date>`, whoever else does.
 #[derive(Debug)]

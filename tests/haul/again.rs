@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use crate::daemon::{Daemon, Watchdog, haul};
 use crate::harness::{PASSWORD, TestServer};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const MB: usize = 1_000_000;
 
 /// Where and how a connection ends: after so many bytes, whole and in order.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::{control, data};
 
 /// No test waits longer than this for an answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A session on a blocking socket.
 pub(crate) struct Line {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::needs;
 
 /// No test waits longer than this for what a page does.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What keeps a browser from anything but what it is told.
 const SWITCHES: [&str; 12] = [

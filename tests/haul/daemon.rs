@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::harness::{PASSWORD, RawClient};
 
 /// No test waits longer than this for what a process does.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until no more than so many entries are staged: a server deletes what a killed one has left
 /// behind its start.

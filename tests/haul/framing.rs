@@ -108,8 +108,8 @@ async fn who_never_logs_in_is_told_and_closed_at_the_login_deadline() {
 #[tokio::test]
 async fn who_says_nothing_at_all_does_not_hold_up_a_stopping_server() {
     let server = TestServer::start_with(|config| {
-        config.limits.login_timeout = Duration::from_secs(3600);
-        config.limits.drain_timeout = Duration::from_secs(3600);
+        config.limits.login_timeout = Duration::from_hours(1);
+        config.limits.drain_timeout = Duration::from_hours(1);
     })
     .await;
     let mut silent = server.connect().await;
@@ -122,8 +122,8 @@ async fn who_says_nothing_at_all_does_not_hold_up_a_stopping_server() {
 #[tokio::test]
 async fn who_reads_nothing_does_not_hold_up_a_stopping_server() {
     let server = TestServer::start_with(|config| {
-        config.limits.login_timeout = Duration::from_secs(3600);
-        config.limits.write_timeout = Duration::from_secs(3600);
+        config.limits.login_timeout = Duration::from_hours(1);
+        config.limits.write_timeout = Duration::from_hours(1);
         config.limits.drain_timeout = Duration::from_millis(100);
         config.limits.frames_before_login = 1_000_000;
     })

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const PASSWORD: &str = "correct horse";
 
 /// No test waits longer than this for anything; a hang is a failure that names its place.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits for something that comes soon, if it ever does.
 pub(crate) async fn soon<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {

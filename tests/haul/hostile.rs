@@ -103,7 +103,7 @@ const IDLE: usize = 60;
 
 /// How many descriptors are open, once they are no more than `most`.
 async fn descriptors_once_at_most(daemon: &Daemon, most: usize) -> usize {
-    let give_up = Instant::now() + Duration::from_secs(60);
+    let give_up = Instant::now() + Duration::from_mins(1);
     loop {
         let open = daemon.descriptors();
         if open <= most {

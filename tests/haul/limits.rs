@@ -81,7 +81,7 @@ async fn one_address_has_no_more_connections_than_it_may_until_one_of_them_ends(
 async fn where_the_silent_hold_every_place_a_member_comes_in_and_who_was_silent_longest_goes() {
     let server = TestServer::start_with(|config| {
         config.limits.sessions = 4;
-        config.limits.login_timeout = Duration::from_secs(3600);
+        config.limits.login_timeout = Duration::from_hours(1);
     })
     .await;
     let mut first = server.log_in("alice").await;
@@ -112,7 +112,7 @@ async fn a_hundred_times_as_many_silent_connections_as_there_are_places_shut_nob
     let server = TestServer::start_with(|config| {
         config.limits.sessions = 8;
         config.limits.sessions_per_address = 0;
-        config.limits.login_timeout = Duration::from_secs(3600);
+        config.limits.login_timeout = Duration::from_hours(1);
     })
     .await;
     let mut member = server.log_in("alice").await;
@@ -131,8 +131,8 @@ async fn who_reads_nothing_has_to_go_as_fast_as_who_says_nothing() {
     let server = TestServer::start_with(|config| {
         config.limits.sessions = 2;
         config.limits.frames_before_login = 1_000_000;
-        config.limits.login_timeout = Duration::from_secs(3600);
-        config.limits.write_timeout = Duration::from_secs(3600);
+        config.limits.login_timeout = Duration::from_hours(1);
+        config.limits.write_timeout = Duration::from_hours(1);
     })
     .await;
     let help = control(&json!({"cmd": "help"})).repeat(1000);
@@ -258,7 +258,7 @@ async fn who_waits_as_long_as_they_are_told_may_try_again_and_is_in_with_the_rig
         config.auth.back_off = Duration::from_millis(50);
         config.auth.attempts_per_connection = 1000;
         config.limits.frames_before_login = 1000;
-        config.limits.login_timeout = Duration::from_secs(3600);
+        config.limits.login_timeout = Duration::from_hours(1);
     })
     .await;
     let mut client = server.connect().await;

@@ -133,7 +133,7 @@ impl Crossing {
         let mut builder = Builder::new();
         builder
             .rng_seed(self.seed)
-            .simulation_duration(Duration::from_secs(24 * 3600))
+            .simulation_duration(Duration::from_hours(24))
             .tick_duration(Duration::from_millis(5))
             .max_message_latency(LATENCY)
             .tcp_capacity(WINDOW);
@@ -191,7 +191,7 @@ async fn serve(data: PathBuf) -> turmoil::Result {
     accounts.add_user(&"alice".parse()?, &password, new).await?;
     let mut config = Config::default();
     // The clock of the network runs ahead while the database works on a thread of its own.
-    config.limits.login_timeout = Duration::from_secs(3600);
+    config.limits.login_timeout = Duration::from_hours(1);
     let server = Server::new(
         accounts,
         Store::open(&data)?,

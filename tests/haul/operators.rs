@@ -257,7 +257,7 @@ async fn an_operator_stops_a_server_and_what_runs_may_end() {
 #[tokio::test]
 async fn an_operator_says_how_long_what_runs_may_go_on() {
     let server = TestServer::start_with(|config| {
-        config.limits.drain_timeout = Duration::from_secs(3600);
+        config.limits.drain_timeout = Duration::from_hours(1);
     })
     .await;
     server.add_admin("root").await;

@@ -21,7 +21,7 @@ const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
 /// The one place that knows all codes: an enum can not be asked.
 const CODES: &str = include_str!("../../src/protocol/error.rs");
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A line of the example session.
 struct Line {

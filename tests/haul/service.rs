@@ -22,7 +22,7 @@ impl Manager {
         let place = tempfile::tempdir().expect("a temporary directory");
         let socket = UnixDatagram::bind(place.path().join("notify")).expect("a socket");
         // No test waits longer for what never comes.
-        let patience = Some(Duration::from_secs(60));
+        let patience = Some(Duration::from_mins(1));
         socket.set_read_timeout(patience).expect("a time");
         Self { place, socket }
     }

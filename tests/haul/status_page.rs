@@ -214,7 +214,7 @@ async fn a_page_that_lost_its_server_says_so_and_goes_on_with_the_next_one() {
 /// A request, of which the answer has not been read.
 fn ask(daemon: &Daemon, path: &str, headers: &str) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(&daemon.ops).expect("it listens");
-    let patience = Some(Duration::from_secs(60));
+    let patience = Some(Duration::from_mins(1));
     stream.set_read_timeout(patience).expect("set");
     let request = format!("GET {path} HTTP/1.1\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).expect("sent");

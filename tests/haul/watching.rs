@@ -290,7 +290,7 @@ async fn what_happened_before_the_server_started_is_an_overflow() {
 
 #[tokio::test]
 async fn who_does_not_read_for_too_long_is_told_that_there_was_more() {
-    let patient = Duration::from_secs(600);
+    let patient = Duration::from_mins(10);
     let server = TestServer::start_with(|config| config.limits.write_timeout = patient).await;
     let mut alice = server.log_in("alice").await;
     // Long paths, so that few of them are more than is remembered.

@@ -81,7 +81,7 @@ impl Play {
         let (reader, writer) = tokio::io::split(stream);
         let (received, incoming) = mpsc::unbounded_channel();
         let reading = tokio::spawn(async move {
-            let hour = Duration::from_secs(3600);
+            let hour = Duration::from_hours(1);
             let mut frames = Receiver::new(reader, FrameCodec::new(), hour);
             // Sound frames, until it is closed.
             while let Some(frame) = frames.next().await.expect("sound frames") {

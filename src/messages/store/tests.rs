@@ -8,7 +8,7 @@ fn user(id: i64) -> Party {
     Party { id, name }
 }
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: Duration = Duration::from_hours(24);
 
 async fn open(directory: &tempfile::TempDir, clock: &Clock) -> Messages {
     let messages = Messages::open_with(directory.path(), clock.clone()).await;

@@ -15,7 +15,7 @@ use crate::protocol::{Call, Event, Frame, FrameCodec, ServerMessage, WireError, 
 use crate::server::session::reason_text;
 
 /// The session has deadlines of its own for what it writes.
-const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+const NEVER: Duration = Duration::from_hours(24);
 
 /// A framed session within this process.
 #[derive(Debug)]

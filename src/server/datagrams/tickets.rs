@@ -15,7 +15,7 @@ use crate::protocol::{DatagramKey, MAX_DATAGRAM, SIGNATURE, Verified};
 use crate::server::member::Member;
 
 /// How long a ticket is good for.
-pub(super) const LIFETIME: Duration = Duration::from_secs(5 * 60);
+pub(super) const LIFETIME: Duration = Duration::from_mins(5);
 
 /// Tickets of one session; for a further one the oldest ends.
 const MOST_OF_SESSION: usize = 4;

@@ -209,7 +209,7 @@ impl State {
             self.free.remove(need.amounts());
             return Some(Turn {
                 shares: Some(Arc::clone(shares)),
-                user: user,
+                user,
                 need,
             });
         }
@@ -278,7 +278,7 @@ impl State {
         self.free.remove(need.amounts());
         let turn = Turn {
             shares: Some(Arc::clone(shares)),
-            user: user,
+            user,
             need,
         };
         if let Err(mut turn) = waiter.granted.send(turn) {

@@ -48,10 +48,10 @@ const FIRST: Duration = Duration::from_secs(1);
 const SLOWEST: Duration = Duration::from_secs(3);
 
 /// Failures are forgotten so long after the last back-off.
-const FORGOTTEN: Duration = Duration::from_secs(15 * 60);
+const FORGOTTEN: Duration = Duration::from_mins(15);
 
 /// A login from an address vouches for it for so long.
-const TRUSTED: Duration = Duration::from_secs(24 * 60 * 60);
+const TRUSTED: Duration = Duration::from_hours(24);
 
 /// The settings.
 #[derive(Debug, Clone, Copy)]
@@ -239,7 +239,7 @@ mod tests {
 
     const RULES: Rules = Rules {
         attempts: 5,
-        back_off: Duration::from_secs(60),
+        back_off: Duration::from_mins(1),
     };
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Between two lines about something that lasts.
-const LONG_PAUSE: Duration = Duration::from_secs(60);
+const LONG_PAUSE: Duration = Duration::from_mins(1);
 
 /// Whose turn it is to be written.
 #[derive(Debug)]

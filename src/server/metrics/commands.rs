@@ -154,7 +154,7 @@ mod tests {
         let ping = commands.of("ping");
         ping.closed(None, Duration::from_micros(100));
         ping.closed(None, Duration::from_micros(101));
-        ping.closed(Some(ErrorCode::Internal), Duration::from_secs(3600));
+        ping.closed(Some(ErrorCode::Internal), Duration::from_hours(1));
         let counts = commands.counts();
         let ping = counts.iter().find(|one| one.cmd == "ping").expect("ping");
         assert_eq!(ping.ok, 2);

@@ -215,7 +215,7 @@ async fn nobody_hashes_for_a_client_that_is_gone() {
 fn one_session_at_a_time(config: &mut Config) {
     config.limits.sessions_per_user = 1;
     config.limits.frames_before_login = 1_000_000;
-    config.limits.login_timeout = Duration::from_secs(60);
+    config.limits.login_timeout = Duration::from_mins(1);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use crate::harness::{PASSWORD, TestServer};
 
 /// No test waits longer than this for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A client of the classic dialect that knows nothing of haul's code.
 struct Classic<S = TcpStream> {

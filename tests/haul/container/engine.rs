@@ -14,7 +14,7 @@ use crate::daemon::haul;
 use crate::harness::PASSWORD;
 
 /// No test waits longer than this for what a container does.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// As everything here is run, which is as OPERATIONS says it should be.
 const CONFINED: [&str; 6] = [

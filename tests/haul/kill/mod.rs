@@ -120,7 +120,7 @@ fn run_until_killed(daemon: Daemon, sessions: &mut [Session], chance: &mut Chanc
             let (address, fuse) = (&daemon.address, &fuse);
             scope.spawn(move || session.run(address, fuse));
         }
-        let burnt = fuse_burnt.recv_timeout(Duration::from_secs(120));
+        let burnt = fuse_burnt.recv_timeout(Duration::from_mins(2));
         // The moment falls between two frames too: where the disk is written to, say.
         let now = Instant::now();
         while now.elapsed() < spin {

@@ -102,7 +102,7 @@ async fn garbage_for_a_handshake_is_closed_and_others_go_on() {
 async fn a_silent_hello_is_closed_at_the_deadline_and_nobody_waits_for_it() {
     let server = TestServer::start_with(|config| {
         config.limits.handshake_timeout = Duration::from_millis(300);
-        config.limits.login_timeout = Duration::from_secs(3600);
+        config.limits.login_timeout = Duration::from_hours(1);
     })
     .await;
     let mut silent = server.connect().await;
