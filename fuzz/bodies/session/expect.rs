@@ -37,7 +37,7 @@ pub(crate) struct Expect {
     pub(crate) may: Vec<ErrorCode>,
     pub(crate) then: Then,
     pub(crate) touches: Vec<Touch>,
-    /// Bytes and files that it may hold of the quota until it is answered.
+    /// Bytes and entries that it may hold of the quota until it is answered.
     pub(crate) holds: (u64, u64),
     pub(crate) stream: Stream,
 }
@@ -81,7 +81,7 @@ pub(crate) enum Then {
         digest: Option<Algorithm>,
     },
     Put(VirtualPath, Arc<Vec<u8>>, Algorithm),
-    /// At most so many bytes and files, and if `exact` just so many.
+    /// At most so many bytes and entries, and if `exact` just so many.
     Df {
         used: (u64, u64),
         exact: bool,

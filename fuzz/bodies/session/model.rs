@@ -76,10 +76,17 @@ impl Tree {
         })
     }
 
-    /// Bytes and number of all files.
+    /// Bytes in all files, and the number of files and directories.
     pub(crate) fn usage(&self) -> (u64, u64) {
         let sizes = self.files().map(|content| content.len() as u64);
-        sizes.fold((0, 0), |(bytes, files), size| (bytes + size, files + 1))
+        (sizes.sum(), self.0.len() as u64)
+    }
+
+    /// How many directories are missing on the way to `path`, itself included.
+    pub(crate) fn missing(&self, path: &VirtualPath) -> u64 {
+        let way = std::iter::successors(Some(path.clone()), VirtualPath::parent);
+        let missing = way.filter(|dir| dir.name().is_some() && !self.0.contains_key(dir));
+        missing.count() as u64
     }
 
     pub(crate) fn look(&self, path: &VirtualPath) -> Result<Node, ErrorCode> {

@@ -135,8 +135,11 @@ impl Predict<'_> {
         } else {
             Touch::writes(&path)
         };
+        let missing = self.tree.missing(&path);
+        let holds = (0, if parents { missing } else { missing.min(1) });
         let expect = Expect::new("mkdir", Then::Mkdir(path)).fails(errors);
-        (request, expect.touching([touch]))
+        let expect = expect.touching([touch]);
+        (request, Expect { holds, ..expect })
     }
 
     fn rm(&self, text: &str, recursive: bool) -> (Value, Expect) {

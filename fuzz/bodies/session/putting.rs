@@ -27,7 +27,7 @@ impl Putting {
     pub(crate) fn expect_begin(&self, tree: &Tree) -> Expect {
         let touches = self.path.as_ref().ok().map(Touch::reads);
         Expect {
-            holds: (self.size.unwrap_or(0), 1),
+            holds: self.holds(tree),
             stream: Stream::Opening,
             ..Expect::new("put", Then::Anything)
         }
@@ -59,7 +59,7 @@ impl Putting {
         // What was wrong at the beginning may have been answered already.
         let may = [before.may, before.must].concat();
         let expect = Expect {
-            holds: before.holds,
+            holds: (before.holds.0, self.holds(tree).1),
             stream: Stream::Ended,
             ..Expect::new("put", then)
         };
@@ -67,6 +67,14 @@ impl Putting {
             .touching(self.landing_touch(tree))
             .fails(errors)
             .may_fail(may)
+    }
+
+    /// Bytes and entries that it may hold of the quota.
+    fn holds(&self, tree: &Tree) -> (u64, u64) {
+        let parent = self.path.as_ref().ok().and_then(VirtualPath::parent);
+        let made = parent.filter(|_| self.parents);
+        let made = made.map_or(0, |parent| tree.missing(&parent));
+        (self.size.unwrap_or(0), 1 + made)
     }
 
     pub(crate) fn landing_touch(&self, tree: &Tree) -> Option<Touch> {
