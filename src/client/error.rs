@@ -171,8 +171,9 @@ pub enum ClientError {
         /// What this side computed.
         local: Digest,
     },
-    /// A name in a listing that could lead out of the directory it is in.
-    #[error("the server sent a name that is no file name: {0:?}")]
+    /// A name from the server that could lead out of its directory, drive a terminal, or be taken for
+    /// the part file of a download.
+    #[error("no file is saved under a name like {0:?}, which the server has; name another one")]
     UnsafeName(String),
     /// Directories within directories, more than a server may have.
     #[error("it is more than {0} levels deep")]

@@ -80,7 +80,9 @@ fn file_name(target: &OsStr, owner: u32) -> String {
     }
 }
 
-fn is_part(name: &OsStr) -> bool {
+/// Whether `name` has the form of a part file's. No download gets such a name: who chose it on the
+/// server could otherwise write to the part file of another download, or have the file removed.
+pub(super) fn is_part(name: &OsStr) -> bool {
     let middle = name
         .to_str()
         .and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));

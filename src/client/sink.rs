@@ -49,6 +49,10 @@ impl Sink {
     /// The place for a file that the server named: whatever is there is at most replaced.
     pub(super) fn beside(target: &Path, if_exists: IfExists) -> Result<Self, ClientError> {
         let failed = |source| ClientError::local("write", target, source);
+        let name = target.file_name().unwrap_or_default();
+        if part_file::is_part(name) {
+            return Err(ClientError::UnsafeName(name.to_string_lossy().into()));
+        }
         let there = target.symlink_metadata().ok();
         if there.as_ref().is_some_and(Metadata::is_dir) {
             return Err(failed(io::ErrorKind::IsADirectory.into()));

@@ -37,7 +37,7 @@ mod watching;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -61,6 +61,9 @@ pub use self::watching::Observer;
 
 /// Messages that may wait to be stored; who has another one waits.
 const WAITING: usize = 1024;
+
+/// What an event takes in the database beside its text, at most.
+const EVENT_BYTES: u64 = 1024;
 
 /// A user, as the accounts know them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -102,12 +105,24 @@ struct Shared {
     /// The last attempt to store something has failed.
     is_failing: AtomicBool,
     epochs: Epochs,
+    /// Bytes that events may still take of the disk.
+    disk_budget: AtomicU64,
 }
 
 impl Shared {
     fn presence(&self) -> MutexGuard<'_, Presence> {
         let presence = self.presence.lock();
         presence.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what an event with a text of so many bytes may need of the disk: in the log of the
+    /// database, in its tables and in their indexes.
+    fn charge_disk(&self, text_bytes: usize) -> Result<(), MessagesError> {
+        let bytes = 3 * (text_bytes as u64 + EVENT_BYTES);
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        let charge = |left: u64| left.checked_sub(bytes);
+        let charged = self.disk_budget.fetch_update(success, failure, charge);
+        charged.map(drop).map_err(|_| MessagesError::NoSpace)
     }
 
     fn tell_sequencer(&self, op: Op) -> Result<(), MessagesError> {
@@ -148,6 +163,7 @@ impl Messages {
             claimed: Mutex::default(),
             is_failing: AtomicBool::new(false),
             epochs: Epochs::begin(begun, last)?,
+            disk_budget: AtomicU64::new(u64::MAX),
         });
         let (observer, sequencer) = Sequencer::start(&shared, writer, last, waiting).await?;
         Ok(Self {
@@ -183,6 +199,7 @@ impl Messages {
         if text.contains('\0') {
             return Err(MessagesError::TextWithNul);
         }
+        self.shared.charge_disk(text.len())?;
         let permit = Arc::clone(&self.shared.permits).acquire_owned().await;
         let permit = permit.map_err(|_| MessagesError::Ended)?;
         let (done, said) = oneshot::channel();
@@ -218,6 +235,7 @@ impl Messages {
     /// # Errors
     /// [`MessagesError::RoomFull`], [`MessagesError::TooManyRooms`], [`MessagesError::Database`].
     pub async fn join(&self, user: Party, room: RoomName) -> Result<MembersReply, MessagesError> {
+        self.shared.charge_disk(0)?;
         self.shared.ask(|done| Op::Join { user, room, done }).await
     }
 
@@ -320,6 +338,11 @@ impl Messages {
         self.shared.epochs.has_given(seq, epoch)
     }
 
+    /// Says how many bytes of the disk events may take from now on. Without a word they may take all.
+    pub fn set_disk_budget(&self, bytes: u64) {
+        self.shared.disk_budget.store(bytes, Ordering::Relaxed);
+    }
+
     /// Messages that wait to be stored.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -413,6 +436,11 @@ pub enum MessagesError {
         /// The most that can be open.
         most: usize,
     },
+    /// The disk is so full that the rest is kept for the accounts.
+    #[error(
+        "the server's disk is nearly full: no messages are stored until its operator makes room"
+    )]
+    NoSpace,
     /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     NoRandomness(getrandom::Error),
@@ -448,5 +476,33 @@ impl MessagesError {
         };
         let error = source.as_database_error();
         error.is_some_and(|error| error.code().as_deref() == Some(FULL))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn messages_and_joins_are_refused_where_the_disk_has_room_for_accounts_only() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let messages = Messages::open(directory.path()).await.expect("messages");
+        let user = |id: i64| Party {
+            id,
+            name: format!("user{id}").into(),
+        };
+        let say = || messages.say(user(1), To::User(user(2)), "x".repeat(1000));
+        messages.set_disk_budget(10_000);
+        say().await.expect("room").done().await.expect("stored");
+        assert!(matches!(say().await, Err(MessagesError::NoSpace)));
+        let room: RoomName = "#ops".parse().expect("a room");
+        messages
+            .join(user(1), room.clone())
+            .await
+            .expect("there is as much as that needs");
+        let refused = messages.join(user(2), room).await;
+        assert!(matches!(refused, Err(MessagesError::NoSpace)));
+        messages.set_disk_budget(u64::MAX);
+        say().await.expect("room").done().await.expect("stored");
     }
 }

@@ -95,6 +95,7 @@ impl Messages {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(MessagesError::NoRandomness)?;
         let offer = HEXLOWER.encode(&random);
+        self.shared.charge_disk(file.path.len())?;
         let permit = Arc::clone(&self.shared.permits).acquire_owned().await;
         let permit = permit.map_err(|_| MessagesError::Ended)?;
         let (done, said) = oneshot::channel();

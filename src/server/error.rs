@@ -181,6 +181,7 @@ fn code_of(error: &MessagesError) -> ErrorCode {
         | MessagesError::TooManyWatches(_)
         | MessagesError::TooManyMade(_)
         | MessagesError::TooManyOpen { .. } => ErrorCode::Limited,
+        MessagesError::NoSpace => ErrorCode::NoSpace,
         error if error.is_full_disk() => ErrorCode::NoSpace,
         MessagesError::Make { .. }
         | MessagesError::Database { .. }

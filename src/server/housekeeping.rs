@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
 use super::Shared;
@@ -16,6 +16,9 @@ const INTERVAL: Duration = Duration::from_mins(1);
 
 /// It does not look more often, for however short a time something is to be kept.
 const SHORTEST: Duration = Duration::from_millis(100);
+
+/// How often the free space of the disk is looked at.
+const DISK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the clocks have to agree before the age of what an earlier server has left counts.
 const AGREEMENT: Duration = Duration::from_hours(1);
@@ -52,6 +55,20 @@ pub(super) async fn run(shared: &Shared) {
             () = sleep(pause(settings)) => {}
             // The sender is in `shared`, so it is there.
             _ = changes.changed() => {}
+        }
+    }
+}
+
+/// Tells the messages how much of the disk they may take, every second. Never ends.
+pub(super) async fn watch_disk(shared: &Shared) {
+    let mut ticks = interval(DISK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let store = shared.store.clone();
+        // A disk that does not answer has the budget run out.
+        if let Ok(Ok(bytes)) = spawn_blocking(move || store.room_for_messages()).await {
+            shared.messages.set_disk_budget(bytes);
         }
     }
 }

@@ -349,6 +349,7 @@ impl Server {
             () = listener::run(self, listener, shutdown.clone()) => {}
             () = housekeeping::run(&self.shared) => {}
             () = housekeeping::delete_left(&self.shared) => {}
+            () = housekeeping::watch_disk(&self.shared) => {}
         }
         // What the sessions that have ended left to be kept.
         let _ = timeout(LAST_WORDS, self.shared.messages.settle()).await;

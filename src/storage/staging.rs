@@ -274,6 +274,14 @@ impl Staging {
         self.check(0, more, path)
     }
 
+    /// Bytes that are free on the disk beyond half of the floor: what files leave free is for the
+    /// server's records, and the second half of it for the accounts alone.
+    pub(super) fn room_for_messages(&self) -> io::Result<u64> {
+        let disk = self.dir.disk()?;
+        let floor = self.floor.load(Ordering::Relaxed).min(disk.bytes / 100);
+        Ok(disk.free_bytes.saturating_sub(floor / 2))
+    }
+
     fn check(&self, promised: u64, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
         let disk = self.dir.disk().at("ask for", path)?;
         let floor = self.floor.load(Ordering::Relaxed).min(disk.bytes / 100);

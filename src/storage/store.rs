@@ -105,6 +105,15 @@ impl Store {
         })
     }
 
+    /// Bytes of the disk that messages may take, so that accounts can be changed when nothing else
+    /// can be stored. May block on the disk.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn room_for_messages(&self) -> io::Result<u64> {
+        self.0.kept.staging.room_for_messages()
+    }
+
     /// Changes what can be set, from now on.
     pub fn set(&self, settings: StoreSettings) {
         self.0.kept.set(settings);

@@ -1,6 +1,7 @@
 //! From the server to here.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -316,11 +317,19 @@ fn is_closed(place: &Place, error: &ClientError) -> bool {
     place.level == 1 && names.count() == 1 && error.code() == Some(ErrorCode::Denied)
 }
 
-/// Whether a name from the server names something within its directory and nothing else.
+/// Whether a name from the server names something within its directory and nothing else, drives no
+/// terminal, and is not that of a part file.
 fn is_one_name(name: &str) -> bool {
+    let is_unsafe = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    if name.contains(is_unsafe) || part_file::is_part(OsStr::new(name)) {
+        return false;
+    }
     let mut components = Path::new(name).components();
     let only = (components.next(), components.next());
-    matches!(only, (Some(Component::Normal(part)), None) if part == name) && !name.contains('\0')
+    matches!(only, (Some(Component::Normal(part)), None) if part == name)
 }
 
 /// Makes a directory, or finds one and removes what downloads that were killed left in it. The user may have named a link to one, the server may not.
@@ -354,7 +363,22 @@ mod tests {
             assert!(is_one_name(name), "{name}");
         }
         for name in [
-            "", ".", "..", "/", "a/", "a/b", "/a", "./a", "a/.", "../a", "a\0",
+            "",
+            ".",
+            "..",
+            "/",
+            "a/",
+            "a/b",
+            "/a",
+            "./a",
+            "a/.",
+            "../a",
+            "a\0",
+            "a\nb",
+            "\u{1b}]0;title\u{7}",
+            "a\u{202e}txt.exe",
+            ".haul-0123456789abcdef.part",
+            ".haul-0123456789abcdef-1.part",
         ] {
             assert!(!is_one_name(name), "{name}");
         }

@@ -152,7 +152,8 @@ async fn a_hostile_server_can_not_write_outside_the_target() {
             digest: None,
         };
         peer.say(encode_ok(id, &stat)).await;
-        let hostile = ["..", "../up", "/etc/haul", "a/b", "", "."];
+        let part = ".haul-0123456789abcdef.part";
+        let hostile = ["..", "../up", "/etc/haul", "a/b", "", ".", part, "a\nb"];
         let mut entries: Vec<_> = hostile.map(|name| entry(name, Kind::File, 1)).into();
         entries.push(entry("link", Kind::Dir, 0));
         let (id, _) = peer.request().await;
@@ -183,7 +184,7 @@ async fn a_hostile_server_can_not_write_outside_the_target() {
     };
     let (outcome, ()) = tokio::join!(get, script);
     let summary = outcome.expect("the rest went on");
-    assert_eq!((summary.files, summary.failed), (0, 7));
+    assert_eq!((summary.files, summary.failed), (0, 9));
     assert_eq!(outside.path().read_dir().expect("there").count(), 0);
 }
 
