@@ -21,6 +21,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/accounts/migrations");
 /// Connections at once; each is a thread.
 const CONNECTIONS: usize = 4;
 
+/// Connections for what must not wait for those: they may all wait for the right to change the database.
+const CONNECTIONS_APART: usize = 2;
+
 /// How often the database is asked whether another process changed it.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -31,6 +34,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub(super) struct Database {
     pool: ConnectionPool,
+    /// For reads that keep up to date what users may do.
+    apart: ConnectionPool,
     data: Arc<Path>,
     changes: watch::Receiver<u64>,
     _watching: Arc<AbortOnDropHandle<()>>,
@@ -43,7 +48,8 @@ impl Database {
         let (sender, changes) = watch::channel(0);
         let watching = tokio::spawn(watch_changes(options.clone(), connection, version, sender));
         Ok(Self {
-            pool: ConnectionPool::new(options, CONNECTIONS),
+            pool: ConnectionPool::new(options.clone(), CONNECTIONS),
+            apart: ConnectionPool::new(options, CONNECTIONS_APART),
             data: data.into(),
             changes,
             _watching: Arc::new(AbortOnDropHandle::new(watching)),
@@ -68,6 +74,11 @@ impl Database {
     /// A view of the database at one moment. Commit it once all is read.
     pub(super) async fn read(&self) -> Result<Transaction, AccountsError> {
         self.pool.read().await.map_err(reading)
+    }
+
+    /// As [`Self::read`], on connections that no change takes.
+    pub(super) async fn read_apart(&self) -> Result<Transaction, AccountsError> {
+        self.apart.read().await.map_err(reading)
     }
 
     /// The right to change it, once no other process has it. What is not committed is undone.
@@ -220,7 +231,7 @@ mod tests {
 
     use super::*;
     use crate::accounts::tests::{accounts, add, folder, reopen, user};
-    use crate::accounts::{Accounts, UserChange};
+    use crate::accounts::{Accounts, Credential, UserChange};
 
     #[tokio::test]
     async fn what_is_missing_is_made_and_only_its_owner_can_read_it() {
@@ -263,6 +274,23 @@ mod tests {
         changes.changed().await.expect("the accounts are open");
         let account = accounts.account(&user("alice")).await.expect("readable");
         assert!(account.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_users_may_do_is_read_while_every_connection_for_all_else_is_taken() {
+        let (_directory, accounts) = accounts().await;
+        add(&accounts, "alice").await;
+        let alice = accounts.account(&user("alice")).await.expect("readable");
+        let mut taken = Vec::new();
+        for _ in 0..CONNECTIONS {
+            taken.push(accounts.database.read().await.expect("readable"));
+        }
+        let credential = Credential {
+            account: alice.expect("added").id,
+            token: None,
+        };
+        let current = accounts.current(&[credential]).await.expect("readable");
+        assert!(current[0].is_some());
     }
 
     #[tokio::test]

@@ -153,7 +153,7 @@ impl Accounts {
         credentials: &[Credential],
         now: Timestamp,
     ) -> Result<Vec<Option<Current>>, AccountsError> {
-        let mut transaction = self.database.read().await?;
+        let mut transaction = self.database.read_apart().await?;
         let users: Vec<_> = credentials.iter().map(|one| one.account).collect();
         let tokens: Vec<_> = credentials.iter().filter_map(|one| one.token).collect();
         let accounts = accounts_of(&mut transaction, &users)

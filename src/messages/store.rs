@@ -533,7 +533,10 @@ impl Writer {
         };
         if dropped.is_empty() {
             for (sender, surplus) in self.kept.surplus(most) {
-                let left = FORGOTTEN_AT_ONCE - dropped.len() as u64;
+                let left = FORGOTTEN_AT_ONCE.saturating_sub(dropped.len() as u64);
+                if left == 0 {
+                    break;
+                }
                 let surplus = surplus.min(left);
                 let said = drop_of(&mut transaction, sender, surplus).await;
                 dropped.extend(said.map_err(storing)?);

@@ -4,38 +4,42 @@
 //! by all of them and by everything that works for them. One task, the keeper, hears of changes to
 //! the accounts, reads what all of them may do at one moment, and changes each in place; no session
 //! takes part in that or is waited for. The spaces of who may reach other ones than before are
-//! opened on a thread of the keeper's own.
+//! opened on threads of the keeper's own, and each account changes once its own are open. What is
+//! opened too late is kept for the next try.
 //!
-//! Whoever could not be read again within [`PATIENCE`] is suspended: what they ask for is refused as
-//! a passing fault until it is known again what they may do. Whose account or token has ended is
-//! closed for good, and their sessions end.
+//! Whoever could not be read again within [`PATIENCE`], or whose spaces could not be opened within as
+//! long, is suspended: what they ask for is refused as a passing fault until it is known again what
+//! they may do. They keep their spaces meanwhile, and what these count. Whose account or token has
+//! ended is closed for good, and their sessions end.
 //!
 //! Identity is a number. A name leads to directories only as long as the account and the folders of
 //! these numbers have it: they are read again once the directories are open.
 
+mod opener;
+
 use std::collections::HashMap;
-use std::io;
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::thread;
 use std::time::Duration;
 
 use futures::FutureExt;
 use jiff::Timestamp;
-use tokio::sync::{self, Notify, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{self, Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::disk::Disks;
+use self::opener::{Opener, Place, Places};
 use super::{CommandError, Shared};
 use crate::accounts::{Account, AccountsError, Credential, Current};
 use crate::messages::{Attendance, Party};
-use crate::storage::{Mount, Space, StorageError, Store, View};
+use crate::storage::{Mount, Space, Store, View};
 
-/// How long reading again may take before those who are not read are suspended.
+/// How long reading again may take before those who are not read are suspended, and how long their
+/// spaces may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Until it is tried again.
@@ -70,6 +74,29 @@ pub(super) struct State {
     reading: u64,
     /// Absent while it is suspended.
     current: Option<Current>,
+    /// The spaces that it has, or had when it was suspended: as long as they are open their counts hold.
+    open: Places,
+    /// Why it is suspended.
+    cause: Cause,
+}
+
+/// Why nobody knows what a user may do.
+#[derive(Debug, Clone, Default)]
+pub enum Cause {
+    /// The accounts cannot be read.
+    #[default]
+    Unread,
+    /// A home or a folder cannot be opened, and why.
+    Unopened(Arc<str>),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unread => to.write_str("the server cannot read the accounts"),
+            Self::Unopened(why) => write!(to, "the server cannot open a home or folder ({why})"),
+        }
+    }
 }
 
 impl Authority {
@@ -97,7 +124,9 @@ impl Authority {
             return Err(CommandError::AccountClosed);
         }
         let state = self.state.borrow();
-        let current = state.current.as_ref().ok_or(CommandError::Suspended)?;
+        let Some(current) = &state.current else {
+            return Err(CommandError::Suspended(state.cause.clone()));
+        };
         Ok(Arc::clone(&current.account))
     }
 
@@ -199,7 +228,7 @@ impl Authority {
         });
     }
 
-    fn apply(&self, reading: u64, current: Current, spaces: &Spaces) {
+    fn apply(&self, reading: u64, current: Current, open: Places, spaces: &Spaces) {
         self.state.send_if_modified(|state| {
             let is_later = reading > state.reading;
             if is_later {
@@ -207,12 +236,18 @@ impl Authority {
                 self.view.set(spaces.home.clone(), spaces.mounts.clone());
                 state.reading = reading;
                 state.current = Some(current);
+                state.open = open;
             }
             is_later
         });
     }
 
-    fn suspend(&self, reading: u64) {
+    /// The spaces that it has, or had last.
+    fn open(&self) -> Places {
+        self.state.borrow().open.clone()
+    }
+
+    fn suspend(&self, reading: u64, cause: Cause) {
         self.state.send_if_modified(|state| {
             let is_later = reading > state.reading;
             if is_later {
@@ -220,6 +255,7 @@ impl Authority {
                 self.view.suspend();
                 state.reading = reading;
                 state.current = None;
+                state.cause = cause;
             }
             is_later
         });
@@ -229,6 +265,10 @@ impl Authority {
         self.restrict(&[]);
         self.view.revoke();
         self.closed.cancel();
+        self.state.send_if_modified(|state| {
+            state.open.clear();
+            false
+        });
     }
 }
 
@@ -240,20 +280,18 @@ struct Spaces {
 }
 
 impl Spaces {
-    /// May block on the disk.
-    fn open(store: &Store, account: &Account) -> Result<Self, StorageError> {
-        let home = store.open_home(account.name.as_str())?;
+    /// Those of `account`, of those that are open; `None` if one is missing.
+    fn of(account: &Account, open: &Places) -> Option<Self> {
+        let home = Arc::clone(open.get(&Place::home(account))?);
         let mounts = account.folders.iter().map(|grant| {
-            Ok(Mount {
+            Some(Mount {
                 name: grant.name.to_string(),
-                space: store.open_folder(grant.name.as_str())?,
+                space: Arc::clone(open.get(&Place::folder(grant))?),
                 rights: grant.rights,
             })
         });
-        Ok(Self {
-            home,
-            mounts: mounts.collect::<Result<_, StorageError>>()?,
-        })
+        let mounts = mounts.collect::<Option<_>>()?;
+        Some(Self { home, mounts })
     }
 
     /// Those that the user may list, as changes name them.
@@ -272,27 +310,8 @@ impl Spaces {
     }
 }
 
-/// What was opened, or why not, by the number of the account.
-type Opened = HashMap<i64, Result<Spaces, StorageError>>;
-
-/// To be run where blocking is allowed.
-fn open_all(store: &Store, accounts: &[Arc<Account>]) -> Opened {
-    let mut opened = Opened::new();
-    for account in accounts {
-        let open = || Spaces::open(store, account);
-        opened.entry(account.id).or_insert_with(open);
-    }
-    opened
-}
-
-/// Where spaces are opened.
-#[derive(Debug, Clone, Copy)]
-enum Threads<'a> {
-    /// Among those of the server, for a user who logs in.
-    OfServer(&'a Disks),
-    /// Apart from everything that users do.
-    OfKeeper,
-}
+/// An authority that allows something else than it should, and what it should allow.
+type Changed = (Arc<Authority>, Current);
 
 /// All authorities that are in use.
 #[derive(Debug, Default)]
@@ -305,8 +324,7 @@ pub(super) struct Authorities {
     keeper: OnceLock<AbortOnDropHandle<()>>,
     /// Held while all of them are read again.
     refreshing: sync::Mutex<()>,
-    /// The keeper's thread is busy.
-    opening: Arc<AtomicBool>,
+    opener: Arc<Opener>,
     /// Some are suspended, or could not be read the last time.
     failing: AtomicBool,
     /// None could be read the last time.
@@ -316,7 +334,17 @@ pub(super) struct Authorities {
 #[derive(Debug, Default)]
 struct Table {
     by_credential: HashMap<Credential, Weak<Authority>>,
-    by_name: HashMap<Arc<str>, Weak<Authority>>,
+    /// A user may have several, by different credentials.
+    by_name: HashMap<Arc<str>, Vec<Weak<Authority>>>,
+}
+
+impl Table {
+    fn forget_names(&mut self, is_gone: impl Fn(&Weak<Authority>) -> bool) {
+        self.by_name.retain(|_, all| {
+            all.retain(|one| !is_gone(one));
+            !all.is_empty()
+        });
+    }
 }
 
 impl Authorities {
@@ -332,16 +360,24 @@ impl Authorities {
         name: &str,
     ) -> Result<Arc<Authority>, CommandError> {
         self.keeper.get_or_init(|| {
-            let keeper = tokio::spawn(supervise(Arc::downgrade(shared), Arc::clone(&self.wake)));
+            // It hears of what changes from now on, whenever it is begun.
+            let changes = shared.accounts.changes();
+            let server = Arc::downgrade(shared);
+            let keeper = tokio::spawn(supervise(server, changes, Arc::clone(&self.wake)));
             AbortOnDropHandle::new(keeper)
         });
         // In the table before it is read: the keeper misses no change of it.
-        let authority = self.get_or_insert(shared, credential, name);
+        let authority = self.get_or_insert(&shared.store, credential, name);
         let own = [Arc::clone(&authority)];
         let reading = self.begin_reading();
-        let changed = self.compare(shared, &own, reading).await?;
-        let threads = Threads::OfServer(&shared.disks);
-        self.change(shared, changed, reading, threads).await?;
+        let changed = self.compare(shared, &own, reading).await;
+        if let Err(error) = &changed {
+            // The keeper finds out when that ends.
+            self.unreadable.store(true, Ordering::Relaxed);
+            self.tell(Some(error));
+            self.wake.notify_one();
+        }
+        self.change(shared, changed?, reading).await?;
         if authority.closed.is_cancelled() {
             return Err(AccountsError::LoginFailed.into());
         }
@@ -353,8 +389,10 @@ impl Authorities {
 
     /// The user of that name who is connected.
     pub(super) fn connected(&self, name: &str) -> Option<Party> {
-        let found = self.lock().by_name.get(name).and_then(Weak::upgrade)?;
-        found.account().is_ok().then(|| found.party.clone())
+        let table = self.lock();
+        let mut live = table.by_name.get(name)?.iter().filter_map(Weak::upgrade);
+        let found = live.find(|one| one.account().is_ok())?;
+        Some(found.party.clone())
     }
 
     /// Whether the accounts could be read the last time.
@@ -372,71 +410,106 @@ impl Authorities {
         let reading = self.begin_reading();
         let live = self.live();
         let is_read = AtomicBool::new(false);
-        let updating = async {
-            let changed = self.compare(shared, &live, reading).await?;
-            is_read.store(true, Ordering::Relaxed);
-            let threads = Threads::OfKeeper;
-            self.change(shared, changed, reading, threads).await
-        };
-        let updated = timeout(PATIENCE, updating).await;
-        let mut outcome = updated.unwrap_or(Err(CommandError::Suspended));
+        let mut outcome = self.update(shared, &live, reading, &is_read).await;
         self.unreadable
             .store(!is_read.load(Ordering::Relaxed), Ordering::Relaxed);
         for authority in live {
             if authority.reading() < reading && !authority.closed.is_cancelled() {
-                authority.suspend(reading);
-                outcome = outcome.and(Err(CommandError::Suspended));
+                authority.suspend(reading, Cause::Unread);
+                outcome = outcome.and(Err(CommandError::Suspended(Cause::Unread)));
             }
         }
         self.tell(outcome.as_ref().err());
         outcome
     }
 
-    /// Changes what is not so any more, once the spaces are open.
+    /// Changes each of `live` once its own spaces are open, and suspends those whose spaces are not in
+    /// time.
+    async fn update(
+        &self,
+        shared: &Shared,
+        live: &[Arc<Authority>],
+        reading: u64,
+        is_read: &AtomicBool,
+    ) -> Result<(), CommandError> {
+        let mut waiting = self.compare_in_time(shared, live, reading).await?;
+        is_read.store(true, Ordering::Relaxed);
+        let open = opener::open_in(&shared.store);
+        let mut outcome = Ok(());
+        let mut patience = PATIENCE;
+        loop {
+            self.opener.want(&open, wanted(&waiting))?;
+            if waiting.is_empty() {
+                return outcome;
+            }
+            // Only what opening takes counts.
+            let begun = Instant::now();
+            let opened = timeout(patience, self.opener.opened(&mut waiting)).await;
+            patience = patience.saturating_sub(begun.elapsed());
+            let is_late = opened.is_err();
+            let opened = opened.unwrap_or_default();
+            let suspend = |authority: &Authority, why: Arc<str>| {
+                let cause = Cause::Unopened(why);
+                authority.suspend(reading, cause.clone());
+                Err(CommandError::Suspended(cause))
+            };
+            for (authority, why) in &opened.failed {
+                outcome = outcome.and(suspend(authority, Arc::clone(why)));
+            }
+            if is_late {
+                for (authority, current) in &waiting {
+                    let late = self.opener.late(&current.account);
+                    let why = format!("the disk does not answer for {late}").into();
+                    outcome = outcome.and(suspend(authority, why));
+                }
+                return outcome;
+            }
+            let read: Vec<_> = opened
+                .done
+                .iter()
+                .map(|((one, _), _)| one.clone())
+                .collect();
+            // A name may have come to mean another account, or another folder, before it was opened.
+            let again = self.compare_in_time(shared, &read, reading).await?;
+            waiting.extend(apply_all(again, &opened.done, reading));
+        }
+    }
+
+    /// Changes who logs in, on the threads of the server.
     async fn change(
         &self,
         shared: &Shared,
-        mut changed: Vec<(Arc<Authority>, Current)>,
+        mut changed: Vec<Changed>,
         reading: u64,
-        threads: Threads<'_>,
     ) -> Result<(), CommandError> {
-        let mut failed = Ok(());
         for _ in 0..MAX_ATTEMPTS {
-            if changed.is_empty() {
-                return failed;
+            let mut opened = Vec::new();
+            for (authority, current) in changed {
+                let (store, account) = (shared.store.clone(), Arc::clone(&current.account));
+                let open = move || opener::open_all(&store, &account);
+                let places = shared.disks.run_for_server(open).await?;
+                opened.push(((authority, current), places));
             }
-            let accounts = changed.iter().map(|(_, current)| current.account.clone());
-            let opened = self
-                .open(&shared.store, accounts.collect(), threads)
-                .await?;
-            let mut spaces = HashMap::new();
-            for (id, outcome) in opened {
-                match outcome {
-                    Ok(open) => {
-                        spaces.insert(id, open);
-                    }
-                    Err(error) => failed = Err(error.into()),
-                }
+            let read: Vec<_> = opened.iter().map(|((one, _), _)| one.clone()).collect();
+            if read.is_empty() {
+                return Ok(());
             }
-            changed.retain(|(authority, _)| spaces.contains_key(&authority.id));
             // A name may have come to mean another account, or another folder, before it was opened.
-            let read: Vec<_> = changed.iter().map(|(one, _)| Arc::clone(one)).collect();
             let again = self.compare(shared, &read, reading).await?;
-            let mut rest = Vec::new();
-            for (authority, current) in again {
-                let before = changed.iter().find(|(one, _)| Arc::ptr_eq(one, &authority));
-                let is_same = before.is_some_and(|(_, before)| before.account == current.account);
-                match spaces.get(&authority.id) {
-                    Some(spaces) if is_same => {
-                        spaces.set_limits(reading, &current.account);
-                        authority.apply(reading, current, spaces);
-                    }
-                    _ => rest.push((authority, current)),
-                }
-            }
-            changed = rest;
+            changed = apply_all(again, &opened, reading);
         }
-        Err(CommandError::Suspended)
+        Err(CommandError::Suspended(Cause::Unread))
+    }
+
+    /// As [`Self::compare`], if the accounts can be read in time.
+    async fn compare_in_time(
+        &self,
+        shared: &Shared,
+        live: &[Arc<Authority>],
+        reading: u64,
+    ) -> Result<Vec<Changed>, CommandError> {
+        let compared = timeout(PATIENCE, self.compare(shared, live, reading)).await;
+        compared.unwrap_or(Err(CommandError::Suspended(Cause::Unread)))
     }
 
     /// Closes those that are good for nothing any more, and returns those that allow something else
@@ -446,7 +519,7 @@ impl Authorities {
         shared: &Shared,
         live: &[Arc<Authority>],
         reading: u64,
-    ) -> Result<Vec<(Arc<Authority>, Current)>, CommandError> {
+    ) -> Result<Vec<Changed>, CommandError> {
         let credentials: Vec<_> = live.iter().map(|one| one.credential()).collect();
         let current = shared.accounts.current(&credentials).await?;
         let mut changed = Vec::new();
@@ -462,73 +535,32 @@ impl Authorities {
         Ok(changed)
     }
 
-    async fn open(
-        &self,
-        store: &Store,
-        accounts: Vec<Arc<Account>>,
-        threads: Threads<'_>,
-    ) -> Result<Opened, CommandError> {
-        match threads {
-            Threads::OfServer(disks) => {
-                let store = store.clone();
-                disks
-                    .run_for_server(move || Ok(open_all(&store, &accounts)))
-                    .await
-            }
-            Threads::OfKeeper => self.open_apart(store, accounts).await,
-        }
-    }
-
-    /// Opens spaces on a thread that nothing else waits for, one at a time.
-    async fn open_apart(
-        &self,
-        store: &Store,
-        accounts: Vec<Arc<Account>>,
-    ) -> Result<Opened, CommandError> {
-        let is_busy = self.opening.swap(true, Ordering::AcqRel);
-        if is_busy {
-            // The disk has not answered since the last time.
-            return Err(CommandError::Suspended);
-        }
-        let busy = Busy(Arc::clone(&self.opening));
-        let (sender, opened) = oneshot::channel();
-        let store = store.clone();
-        let work = move || {
-            let opened = open_all(&store, &accounts);
-            drop(busy);
-            // Nobody waits for it any more if that took too long.
-            let _ = sender.send(opened);
-        };
-        let thread = thread::Builder::new().name("haul-authority".into());
-        thread.spawn(work).map_err(cannot_spawn)?;
-        opened.await.map_err(|_| CommandError::Panicked)
-    }
-
     fn begin_reading(&self) -> u64 {
         self.readings.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    fn get_or_insert(&self, shared: &Shared, credential: Credential, name: &str) -> Arc<Authority> {
+    fn get_or_insert(&self, store: &Store, credential: Credential, name: &str) -> Arc<Authority> {
         let mut table = self.lock();
         table.by_credential.retain(|_, one| one.strong_count() > 0);
-        table.by_name.retain(|_, one| one.strong_count() > 0);
+        table.forget_names(|one| one.strong_count() == 0);
         let known = table.by_credential.get(&credential).and_then(Weak::upgrade);
         if let Some(known) = known.filter(|known| !known.closed.is_cancelled()) {
             return known;
         }
-        let new = Arc::new(Authority::new(&shared.store, credential, name));
+        let new = Arc::new(Authority::new(store, credential, name));
         let name = Arc::clone(&new.party.name);
         table.by_credential.insert(credential, Arc::downgrade(&new));
-        table.by_name.insert(name, Arc::downgrade(&new));
+        let of_name = table.by_name.entry(name).or_default();
+        of_name.push(Arc::downgrade(&new));
         new
     }
 
     fn close(&self, authority: &Arc<Authority>) {
         authority.close();
         let mut table = self.lock();
-        let is_it = |one: &mut Weak<Authority>| one.as_ptr() == Arc::as_ptr(authority);
+        let is_it = |one: &Weak<Authority>| one.as_ptr() == Arc::as_ptr(authority);
         table.by_credential.retain(|_, one| !is_it(one));
-        table.by_name.retain(|_, one| !is_it(one));
+        table.forget_names(is_it);
     }
 
     fn live(&self) -> Vec<Arc<Authority>> {
@@ -579,27 +611,43 @@ impl Authorities {
     }
 }
 
-/// The keeper's thread works until this is dropped.
-struct Busy(Arc<AtomicBool>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+/// What has to be open for those who have changed, with what they have open of it.
+fn wanted(changed: &[Changed]) -> HashMap<Place, Option<Arc<Space>>> {
+    let mut wanted = HashMap::new();
+    for (authority, current) in changed {
+        let open = authority.open();
+        for place in Place::all_of(&current.account) {
+            let known = open.get(&place).cloned();
+            wanted.entry(place).or_insert(known);
+        }
     }
+    wanted
 }
 
-fn cannot_spawn(source: io::Error) -> CommandError {
-    CommandError::Storage(StorageError::Io {
-        doing: "start a thread to open",
-        path: "the homes and folders".into(),
-        source,
-    })
+/// Changes those whose account is still the one that was opened for, and returns the others.
+fn apply_all(again: Vec<Changed>, opened: &[(Changed, Places)], reading: u64) -> Vec<Changed> {
+    let mut rest = Vec::new();
+    for (authority, current) in again {
+        let is_same = |((one, before), _): &&(Changed, Places)| {
+            Arc::ptr_eq(one, &authority) && before.account == current.account
+        };
+        let open = opened.iter().find(is_same).map(|(_, open)| open);
+        let spaces = open.and_then(|open| Spaces::of(&current.account, open));
+        match (open, spaces) {
+            (Some(open), Some(spaces)) => {
+                spaces.set_limits(reading, &current.account);
+                authority.apply(reading, current, open.clone(), &spaces);
+            }
+            _ => rest.push((authority, current)),
+        }
+    }
+    rest
 }
 
 /// Runs the keeper until the server is gone. One that panics is begun anew, and meanwhile nobody may
 /// do anything.
-async fn supervise(server: Weak<Shared>, wake: Arc<Notify>) {
-    while AssertUnwindSafe(keep(server.clone(), Arc::clone(&wake)))
+async fn supervise(server: Weak<Shared>, mut changes: watch::Receiver<u64>, wake: Arc<Notify>) {
+    while AssertUnwindSafe(keep(server.clone(), &mut changes, &wake))
         .catch_unwind()
         .await
         .is_err()
@@ -609,7 +657,7 @@ async fn supervise(server: Weak<Shared>, wake: Arc<Notify>) {
             let authorities = &shared.authorities;
             let reading = authorities.begin_reading();
             for authority in authorities.live() {
-                authority.suspend(reading);
+                authority.suspend(reading, Cause::Unread);
             }
             authorities.failing.store(true, Ordering::Relaxed);
         }
@@ -617,10 +665,7 @@ async fn supervise(server: Weak<Shared>, wake: Arc<Notify>) {
     }
 }
 
-async fn keep(server: Weak<Shared>, wake: Arc<Notify>) {
-    let Some(mut changes) = server.upgrade().map(|shared| shared.accounts.changes()) else {
-        return;
-    };
+async fn keep(server: Weak<Shared>, changes: &mut watch::Receiver<u64>, wake: &Notify) {
     loop {
         let Some(shared) = server.upgrade() else {
             return;
@@ -644,3 +689,6 @@ async fn keep(server: Weak<Shared>, wake: Arc<Notify>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,7 @@ pub(super) struct Disks {
     shares: Arc<Shares>,
     threads: DiskThreads,
     /// Turns of the server's own work.
-    server: Semaphore,
+    server: Arc<Semaphore>,
 }
 
 /// What the disk threads do at one moment.
@@ -75,7 +75,7 @@ impl Disks {
         Self {
             shares: Arc::new(Shares::new(total)),
             threads: DiskThreads::new(threads),
-            server: Semaphore::new(SERVER_WORK),
+            server: Arc::new(Semaphore::new(SERVER_WORK)),
         }
     }
 
@@ -107,7 +107,14 @@ impl Disks {
         T: Send + 'static,
         F: FnOnce() -> Result<T, StorageError> + Send + 'static,
     {
-        let _turn = self.server.acquire().await;
+        let turn = Arc::clone(&self.server).acquire_owned().await;
+        let turn = turn.map_err(|_| CommandError::ShuttingDown)?;
+        // The turn ends with the work, not with who waits for it: that may be given up before.
+        let work = move || {
+            let result = work();
+            drop(turn);
+            result
+        };
         match spawn_blocking(work).await {
             Ok(result) => result.map_err(CommandError::Storage),
             Err(error) if error.is_cancelled() => Err(CommandError::ShuttingDown),
@@ -377,6 +384,27 @@ mod tests {
                 assert!(task.await.expect("no panic").is_ok());
             }
         });
+    }
+
+    #[tokio::test]
+    async fn work_of_the_server_that_nobody_waits_for_any_more_keeps_its_turn_until_it_ends() {
+        let disks = disks(4, 1, 64);
+        let (end, stuck) = std::sync::mpsc::channel::<()>();
+        let stuck = Arc::new(std::sync::Mutex::new(stuck));
+        for _ in 0..SERVER_WORK {
+            let stuck = Arc::clone(&stuck);
+            let work = move || {
+                let _ = stuck.lock().map(|stuck| stuck.recv());
+                Ok(())
+            };
+            let given_up = disks.run_for_server(work).now_or_never();
+            assert!(given_up.is_none());
+        }
+        let mut next = Box::pin(disks.run_for_server(|| Ok(())));
+        assert!(next.as_mut().now_or_never().is_none());
+        assert_eq!(disks.server.available_permits(), 0);
+        drop(end);
+        next.await.expect("a turn");
     }
 
     #[test]

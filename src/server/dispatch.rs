@@ -277,6 +277,15 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         if job.is_audited() {
             self.session.shared.audit_room().await;
         }
+        if !asks_for_nothing(&request)
+            && let Err(error) = self.member.check()
+        {
+            if matches!(request, Request::Put(_)) {
+                self.transfers.check_put(id)?;
+                self.transfers.ignore_put(id);
+            }
+            return self.finish(job, Err(error)).await;
+        }
         match request {
             Request::End(end) => self.end(id, end).await,
             Request::Cancel(cancel) => self.cancel(job, id, &cancel).await,
@@ -677,6 +686,20 @@ async fn send_alone(asked: Asked, member: Member, out: WayOut) {
     gone.run_until_cancelled(outbox.send_after_data(reply))
         .await;
     drop(permit);
+}
+
+/// Whether a request is answered although nobody knows what its user may do.
+fn asks_for_nothing(request: &Request) -> bool {
+    matches!(
+        request,
+        // The data of a put was let in when it began; what becomes of it is decided there.
+        Request::End(_)
+            | Request::Ping(_)
+            | Request::Cancel(_)
+            | Request::Help(_)
+            | Request::Hello(_)
+            | Request::Quit(_)
+    )
 }
 
 fn id_taken(id: u32, cmd: &'static str) -> BadRequest {

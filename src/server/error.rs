@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::authority::Cause;
 use super::limits::Unseated;
 use crate::accounts::{AccountsError, UserName};
 use crate::connection::Closed;
@@ -94,11 +95,8 @@ pub enum CommandError {
     #[error("too many are connected; try again in a moment")]
     Evicted,
     /// Nobody knows what the user may do now.
-    #[error(
-        "the server cannot read the accounts, so it does not know what you may do; \
-         try again in a moment"
-    )]
-    Suspended,
+    #[error("{0}, so it does not know what you may do; try again in a moment")]
+    Suspended(Cause),
     /// The account, or the token that the session was opened by, is closed.
     #[error("the account is closed")]
     AccountClosed,
@@ -145,7 +143,7 @@ fn retry_after(error: &CommandError, code: ErrorCode) -> Option<Duration> {
         CommandError::TooManyLogins
         | CommandError::TooManySessions(_)
         | CommandError::Evicted
-        | CommandError::Suspended
+        | CommandError::Suspended(_)
         | CommandError::Storage(StorageError::Suspended { .. })
         | CommandError::Messages(
             MessagesError::TooManyMade(_) | MessagesError::TooManyOpen { .. },
@@ -221,7 +219,7 @@ impl From<&CommandError> for WireError {
             | E::TooManyFollowers(_)
             | E::TooManyLogins
             | E::TooManySessions(_)
-            | E::Suspended
+            | E::Suspended(_)
             | E::Evicted => Code::Limited,
             E::Cancelled | E::TakenOver | E::Closed(_) => Code::Cancelled,
             E::SilentPut(_) => Code::TimedOut,

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -72,8 +73,14 @@ async fn accept_all(
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Who has logged in on none of them gives descriptors back.
-                shared.door.make_room(most);
+                let refusal = Refusal::of(&error);
+                if refusal == Refusal::OfOne {
+                    continue;
+                }
+                if refusal == Refusal::Descriptors {
+                    // Who has logged in on none of them gives descriptors back.
+                    shared.door.make_room(most);
+                }
                 if let Some(left_out) = shared.refusals.accept.turn(Instant::now()) {
                     warn!(
                         name: "not_accepting",
@@ -104,6 +111,43 @@ async fn accept_all(
     }
 }
 
+/// Why the system hands out no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// No descriptors are left. Closing connections gives some back.
+    Descriptors,
+    /// Something else is wrong with the system, which no closed connection mends.
+    System,
+    /// Only this connection has failed, before it was accepted. The next one may be good.
+    OfOne,
+}
+
+impl Refusal {
+    /// What `accept` says on Linux: <https://man7.org/linux/man-pages/man2/accept.2.html>.
+    fn of(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE | Errno::NFILE) => Self::Descriptors,
+            Some(
+                Errno::CONNABORTED
+                | Errno::INTR
+                | Errno::AGAIN
+                | Errno::PERM
+                | Errno::PROTO
+                | Errno::NETDOWN
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+                | Errno::CONNRESET
+                | Errno::TIMEDOUT,
+            ) => Self::OfOne,
+            _ => Self::System,
+        }
+    }
+}
+
 async fn attend(shared: Arc<Shared>, mut arrival: Arrival, stream: TcpStream, shutdown: Shutdown) {
     let (mut reader, writer) = stream.into_split();
     // Boxed: the session does not keep the room for the header.
@@ -122,4 +166,23 @@ fn tune(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(UNANSWERED.max(write_timeout)))?;
     let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE);
     socket.set_tcp_keepalive(&keep_alive.with_interval(PROBES).with_retries(6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_lack_of_descriptors_costs_visitors_their_connections() {
+        let refusal = |errno: Errno| Refusal::of(&errno.into());
+        for errno in [Errno::MFILE, Errno::NFILE] {
+            assert_eq!(refusal(errno), Refusal::Descriptors);
+        }
+        for errno in [Errno::NOBUFS, Errno::NOMEM, Errno::INVAL] {
+            assert_eq!(refusal(errno), Refusal::System);
+        }
+        for errno in [Errno::CONNABORTED, Errno::PERM, Errno::HOSTUNREACH] {
+            assert_eq!(refusal(errno), Refusal::OfOne);
+        }
+    }
 }

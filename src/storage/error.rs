@@ -53,8 +53,8 @@ pub enum StorageError {
     },
     /// What the member may do is not known at the moment.
     #[error(
-        "the server cannot read the accounts, so it does not know what you may do; \
-         try again in a moment: {path}"
+        "the server cannot read the accounts, or cannot open a home or folder of yours, so it does not \
+         know what you may do; try again in a moment: {path}"
     )]
     Suspended {
         /// What it was to be done to.

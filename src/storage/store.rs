@@ -192,6 +192,15 @@ impl Store {
         self.space(Area::Folders, name)
     }
 
+    /// Whether the directory of the name of `space` is still the one that is open. May block on the
+    /// disk.
+    #[must_use]
+    pub fn is_in_place(&self, space: &Space) -> bool {
+        let id = space.id();
+        let meta = self.area(id.area).meta(id.name.as_str());
+        meta.is_ok_and(|meta| meta.is_some_and(|meta| meta.identity == space.identity()))
+    }
+
     /// Whether the disk has failed to keep something since the start. What was acknowledged is
     /// safe; the disk wants looking at.
     #[must_use]

@@ -565,6 +565,8 @@ async fn the_server_recovers_by_itself_once_the_accounts_can_be_read() {
     })
     .await;
     client.fails(json!({"cmd": "ls"}), "limited").await;
+    let say = json!({"cmd": "say", "to": "alice", "text": "unheard"});
+    client.fails(say, "limited").await;
     client.ok(json!({"cmd": "ping"})).await;
     scene.rename_table("grants_away", "grants").await;
     soon("the end of it", async || {

@@ -16,7 +16,6 @@ pub(in crate::server) fn ticket(
     peer: &Peer,
     events: &EventLane,
 ) -> Result<Bytes, CommandError> {
-    member.check()?;
     let datagrams = &member.shared.datagrams;
     let Some(port) = datagrams.port() else {
         let message = "this server takes no datagrams";

@@ -21,7 +21,6 @@ pub(in crate::server) async fn watch(
     member: &Member,
     attendance: &Attendance,
 ) -> Result<Bytes, CommandError> {
-    member.check()?;
     let path = member.resolve(&watch.path)?;
     let text = path.to_string();
     let changes = member.account.changes();
