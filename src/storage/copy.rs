@@ -106,7 +106,8 @@ impl<'a> Copying<'a> {
             to: self.to,
             reach: self.reach,
         };
-        publishing.publish(if_exists, false)
+        let published = publishing.publish(if_exists, false);
+        published.map_err(|unpublished| unpublished.error)
     }
 
     fn stage_file(&mut self, source: &StoredFile) -> Result<Staged, StorageError> {
