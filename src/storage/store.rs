@@ -123,7 +123,7 @@ impl Store {
     /// kept counts once `now`, the time of day, is known for sure.
     #[must_use]
     pub fn expire_uploads(&self, now: Option<Timestamp>) -> usize {
-        self.0.kept.expire(now, |owner| !self.is_there(owner))
+        self.0.kept.expire(now, |owner| self.is_gone(owner))
     }
 
     /// Deletes a bounded part of one thing that an earlier server has left in staging, or that could
