@@ -30,7 +30,7 @@ pub(super) struct Publishing<'a> {
 pub(super) struct Unpublished {
     pub(super) error: StorageError,
     /// What was staged, with its room, if nothing has changed: a caller that drops it discards it.
-    pub(super) staged: Option<(Staged, Reservation)>,
+    pub(super) staged: Option<Box<(Staged, Reservation)>>,
 }
 
 impl From<StorageError> for Unpublished {
@@ -70,7 +70,7 @@ impl Publishing<'_> {
             Ok(landed) => landed,
             Err(error) => {
                 drop(names);
-                let staged = Some((staged, reservation));
+                let staged = Some(Box::new((staged, reservation)));
                 return Err(Unpublished { error, staged });
             }
         };

@@ -298,10 +298,10 @@ impl Upload {
         match published {
             Err(Unpublished {
                 error: error @ StorageError::Suspended { .. },
-                staged: Some((staged, reservation)),
+                staged: Some(whole),
             }) => {
                 // It is whole, and only nobody knows now what the member may do.
-                (self.staged, self.reservation) = (staged, reservation);
+                (self.staged, self.reservation) = *whole;
                 self.keep()?;
                 Err(error)
             }

@@ -246,7 +246,7 @@ fn who_may_not_list_and_resumes_is_not_told_how_much_is_in_use() {
         .view
         .upload(&at("/inbox/a"), sized(200_000))
         .expect("begun");
-    upload.write(&[0; 100_000]).expect("room");
+    upload.write(&vec![0; 100_000]).expect("room");
     assert!(upload.keep().expect("kept"));
     let bytes = Some(100_000);
     let limits = Limits { bytes, files: None };

@@ -613,7 +613,7 @@ fn count_now(data: &Data) {
 fn the_first_limit_of_a_space_does_not_end_an_upload_that_is_under_way() {
     let (data, mut upload, _counts) = limited_midway(1_000_000);
     assert_fails!(data.put("/new", b"x"), StorageError::Counting { .. });
-    upload.write(&[0; 190_000]).expect("goes on uncounted");
+    upload.write(&vec![0; 190_000]).expect("goes on uncounted");
     upload.commit(None).expect("goes on uncounted");
     data.home.set_counting(None);
     count_now(&data);
@@ -623,11 +623,11 @@ fn the_first_limit_of_a_space_does_not_end_an_upload_that_is_under_way() {
 #[test]
 fn an_upload_that_went_on_uncounted_is_checked_once_its_space_is_counted() {
     let (data, mut upload, _counts) = limited_midway(150_000);
-    upload.write(&[0; 90_000]).expect("goes on uncounted");
+    upload.write(&vec![0; 90_000]).expect("goes on uncounted");
     data.home.set_counting(None);
     count_now(&data);
     assert_fails!(
-        upload.write(&[0; 100_000]),
+        upload.write(&vec![0; 100_000]),
         StorageError::QuotaExceeded { limit: 150_000, .. }
     );
     drop(upload);
@@ -639,7 +639,7 @@ fn a_kept_upload_counts_as_an_entry_however_its_bytes_came() {
     let data = Data::with_limits(files(10));
     let mut upload = data.view.upload(&at("/a"), sized(200_000)).expect("room");
     for _ in 0..2 {
-        upload.write(&[0; 60_000]).expect("room");
+        upload.write(&vec![0; 60_000]).expect("room");
     }
     assert!(upload.keep().expect("kept"));
     assert_eq!(data.used("/"), (120_000, 1));
