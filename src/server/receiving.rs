@@ -67,9 +67,12 @@ impl Reception<'_> {
                 // What may have come for it can not be written yet.
                 return Err(self.stop(upload, Rest::default()).await);
             };
-            let work = move || {
-                let all = upload.hash_prefix(TURN)?;
-                Ok((upload, all))
+            let work = move || match upload.hash_prefix(TURN) {
+                Err(suspended @ StorageError::Suspended { .. }) => {
+                    upload.keep()?;
+                    Err(suspended)
+                }
+                all => Ok((upload, all?)),
             };
             (upload, all) = self.member.disk.run_in(turn, work).await?;
             self.active.sign_of_life();
@@ -134,6 +137,9 @@ impl Reception<'_> {
                     let work = move || write(upload, (chunk, room), parts, most);
                     let wrote = disk.run(work).await?;
                     (upload, parts, next) = (wrote.upload, wrote.parts, wrote.next);
+                    if let Some(suspended) = wrote.suspended {
+                        return Err(self.keep_suspended(upload, syncing, suspended).await);
+                    }
                     let came = upload.written() - before;
                     *received += came;
                     self.underway.progress.moves(came);
@@ -207,6 +213,22 @@ impl Reception<'_> {
         }
     }
 
+    /// Keeps what came, to be gone on with, while it is not known what the user may do; once no
+    /// checkpoint is under way.
+    async fn keep_suspended(
+        self,
+        upload: Box<Upload>,
+        mut syncing: Syncing,
+        suspended: StorageError,
+    ) -> CommandError {
+        let disk = &self.member.disk;
+        let kept = match syncing.wait().await {
+            Ok(()) => disk.run(move || upload.keep().map(drop)).await,
+            Err(error) => discard(upload, disk).await.and(Err(error)),
+        };
+        kept.err().unwrap_or_else(|| suspended.into())
+    }
+
     /// As [`Self::stop`], once no checkpoint is under way.
     async fn stop_synced(
         self,
@@ -229,8 +251,11 @@ impl Reception<'_> {
         } else {
             self.underway.progress.moves(rest.length());
             let work = move || {
-                rest.0.iter().try_for_each(|chunk| upload.write(chunk))?;
-                upload.keep().map(drop)
+                match rest.0.iter().try_for_each(|chunk| upload.write(chunk)) {
+                    // What came before is whole.
+                    Ok(()) | Err(StorageError::Suspended { .. }) => upload.keep().map(drop),
+                    Err(error) => Err(error),
+                }
             };
             disk.run(work).await
         };
@@ -276,6 +301,8 @@ struct Wrote {
     upload: Box<Upload>,
     parts: mpsc::Receiver<PutPart>,
     next: Option<PutPart>,
+    /// Why the last chunk was not written, where that says nothing against those before it.
+    suspended: Option<StorageError>,
 }
 
 /// Writes a chunk, and up to so many bytes of others that are there already.
@@ -286,10 +313,16 @@ fn write(
     most: u64,
 ) -> Result<Wrote, StorageError> {
     let end = upload.written() + most;
+    let mut suspended = None;
     let next = loop {
         let (chunk, room) = part;
-        upload = unless_suspended(upload)?;
-        upload.write(&chunk)?;
+        match upload.write(&chunk) {
+            Err(why @ StorageError::Suspended { .. }) => {
+                suspended = Some(why);
+                break None;
+            }
+            written => written?,
+        }
         drop((chunk, room));
         if upload.written() >= end {
             break None;
@@ -304,6 +337,7 @@ fn write(
         upload,
         parts,
         next,
+        suspended,
     })
 }
 

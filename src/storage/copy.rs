@@ -84,6 +84,8 @@ struct Copying<'a> {
     reservation: Reservation,
     /// How far what is copied reaches below its top.
     reach: Reach,
+    /// Each part of a tree is brought to the disk by itself.
+    syncs_each: bool,
     stop: &'a dyn Fn() -> bool,
 }
 
@@ -94,6 +96,7 @@ impl<'a> Copying<'a> {
             to,
             reservation: Reservation::new(&to.space),
             reach: Reach::default(),
+            syncs_each: false,
             stop,
         }
     }
@@ -106,7 +109,8 @@ impl<'a> Copying<'a> {
             to: self.to,
             reach: self.reach,
         };
-        publishing.publish(if_exists, false)
+        let published = publishing.publish(if_exists, false);
+        published.map_err(|unpublished| unpublished.error)
     }
 
     fn stage_file(&mut self, source: &StoredFile) -> Result<Staged, StorageError> {
@@ -121,9 +125,14 @@ impl<'a> Copying<'a> {
     fn stage_tree(&mut self, from: &Place, source: &OpenDir) -> Result<Staged, StorageError> {
         let staging = &self.to.space.staging;
         self.reservation.grow(Count::entries(1), &self.to.full)?;
+        let witness = staging.tree_witness().at("stage", &self.to.full)?;
+        self.syncs_each = witness.is_none();
         let (staged, target) = staging.directory().at("stage", &self.to.full)?;
         self.copy_tree(from, source, &self.to.full, &target)?;
-        staging.sync_all().at("sync", &self.to.full)?;
+        if let Some(witness) = witness {
+            let synced = staging.synced(witness.sync_disk());
+            synced.at("sync", &self.to.full)?;
+        }
         Ok(staged)
     }
 
@@ -171,7 +180,19 @@ impl<'a> Copying<'a> {
                 Some(What::Special) | None => {}
             }
         }
-        Ok(())
+        self.sync_each(to, || target.sync())
+    }
+
+    /// Brings one of a tree to the disk, where one sync of all would not tell that it failed.
+    fn sync_each(
+        &self,
+        path: &VirtualPath,
+        sync: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), StorageError> {
+        if !self.syncs_each {
+            return Ok(());
+        }
+        self.to.space.staging.synced(sync()).at("sync", path)
     }
 
     /// Copies what was opened, if it is a file still. One that may not be opened fails the copy,
@@ -192,7 +213,8 @@ impl<'a> Copying<'a> {
         let source = StoredFile::of(child, file, meta)?;
         self.reserve_file(&source)?;
         let made = target.create_file(name).at("stage", to)?;
-        self.copy_file(&source, &made)
+        self.copy_file(&source, &made)?;
+        self.sync_each(to, || made.sync_all())
     }
 
     fn reserve_file(&mut self, source: &StoredFile) -> Result<(), StorageError> {

@@ -94,7 +94,9 @@ impl Place {
         names: &Names<'_>,
     ) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
         let (inner, full) = self.parents()?;
-        let made = make_dirs(&self.space, names, &inner, &full);
+        // What lands there has come already.
+        let reservation = Reservation::under_way(&self.space);
+        let made = make_dirs(reservation, names, &inner, &full);
         made.map_err(|error| self.conceal(error))
     }
 
@@ -104,7 +106,8 @@ impl Place {
         &self,
         names: &Names<'_>,
     ) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
-        let made = make_dirs(&self.space, names, &self.inner, &self.full);
+        let reservation = Reservation::new(&self.space);
+        let made = make_dirs(reservation, names, &self.inner, &self.full);
         made.map_err(|error| self.conceal(error))
     }
 
@@ -149,20 +152,20 @@ impl Place {
     }
 }
 
-/// Makes the missing directories on the way to `inner`, which the ledger counts, and opens the
-/// last. Those that were made are for the caller to sync, the outermost first.
+/// Makes the missing directories on the way to `inner`, which the `reservation` counts, and opens
+/// the last. Those that were made are for the caller to sync, the outermost first.
 fn make_dirs(
-    space: &Arc<Space>,
+    mut reservation: Reservation,
     names: &Names<'_>,
     inner: &VirtualPath,
     full: &VirtualPath,
 ) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
+    let space = names.space;
     let missing = space.jail.missing_dirs(inner).at("make", full)?;
     if missing == 0 {
         let dir = space.jail.open_dir(inner).at("make", full)?;
         return Ok((dir, Vec::new()));
     }
-    let mut reservation = Reservation::new(space);
     reservation.grow_locked(Count::entries(missing), names, full)?;
     let mut made = Vec::new();
     let opened = names.make_dirs(inner, &mut made);

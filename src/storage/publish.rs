@@ -25,13 +25,30 @@ pub(super) struct Publishing<'a> {
     pub(super) reach: Reach,
 }
 
+/// What could not be published, and why.
+#[derive(Debug)]
+pub(super) struct Unpublished {
+    pub(super) error: StorageError,
+    /// What was staged, with its room, if nothing has changed: a caller that drops it discards it.
+    pub(super) staged: Option<Box<(Staged, Reservation)>>,
+}
+
+impl From<StorageError> for Unpublished {
+    fn from(error: StorageError) -> Self {
+        Self {
+            error,
+            staged: None,
+        }
+    }
+}
+
 impl Publishing<'_> {
     /// Gives it its name and says which path it got.
     pub(super) fn publish(
         self,
         if_exists: IfExists,
         parents: bool,
-    ) -> Result<VirtualPath, StorageError> {
+    ) -> Result<VirtualPath, Unpublished> {
         let Self {
             mut staged,
             reservation,
@@ -49,7 +66,14 @@ impl Publishing<'_> {
             place: None,
             reach,
         };
-        let landed = land(&names, source, to, if_exists, parents)?;
+        let landed = match land(&names, source, to, if_exists, parents) {
+            Ok(landed) => landed,
+            Err(error) => {
+                drop(names);
+                let staged = Some(Box::new((staged, reservation)));
+                return Err(Unpublished { error, staged });
+            }
+        };
         if landed.before != Before::Exchanged {
             staged.set_left();
         }

@@ -168,6 +168,15 @@ impl Ledger {
         Ok(())
     }
 
+    /// Reserves for what is under way while nobody knows what is in use; `false` if it is counted.
+    fn reserve_uncounted(&mut self, more: Count) -> bool {
+        if self.counted.is_some() {
+            return false;
+        }
+        self.reserved += more;
+        true
+    }
+
     /// Whether so much more would fit now.
     fn check(&self, more: Count) -> Result<(), Refused> {
         if self.limits == Limits::default() {
@@ -214,6 +223,8 @@ pub(super) struct Reservation {
     held: Count,
     /// Bytes of these that are not on the disk yet, and held there as well.
     unwritten: u64,
+    /// It is for what a client has sent already, which a count under way must not cost.
+    is_under_way: bool,
 }
 
 impl Reservation {
@@ -223,7 +234,16 @@ impl Reservation {
             space: Arc::clone(space),
             held: Count::default(),
             unwritten: 0,
+            is_under_way: false,
         }
+    }
+
+    /// As [`Self::new`], for an upload, which may be under way when the space gets its first limit.
+    /// It grows without a check until the space is counted, and has it counted.
+    pub(super) fn under_way(space: &Arc<Space>) -> Self {
+        let mut reservation = Self::new(space);
+        reservation.is_under_way = true;
+        reservation
     }
 
     /// Makes sure that so much more would fit, in the space and on the disk, without holding it.
@@ -363,7 +383,14 @@ impl Reservation {
         loop {
             let reserved = self.space.ledger().reserve(more);
             match reserved {
-                Err(Refused::Uncounted) => count()?,
+                Err(Refused::Uncounted) => match count() {
+                    Err(StorageError::Counting { .. }) if self.is_under_way => {
+                        if self.space.ledger().reserve_uncounted(more) {
+                            return Ok(());
+                        }
+                    }
+                    counted => counted?,
+                },
                 Err(Refused::Exceeded(Exceeded { missing, .. })) if self.free(missing) => {}
                 reserved => return reserved.map_err(|refused| refused.at(path)),
             }

@@ -125,6 +125,11 @@ pub(super) fn upload_of(name: &str) -> Option<&str> {
     name.strip_suffix(SUFFIX)
 }
 
+/// The upload whose record with this name is not in its place yet.
+pub(super) fn upload_of_new(name: &str) -> Option<&str> {
+    name.strip_suffix(NEW_SUFFIX)
+}
+
 /// Reads the record of upload `id`.
 pub(super) fn read(staging: &Staging, id: &str) -> Option<(Record, Progress)> {
     let (file, _) = staging.dir.open_file(format!("{id}{SUFFIX}")).ok()?;
@@ -200,7 +205,14 @@ impl Recording {
     fn replace(&self, text: &[u8]) -> io::Result<File> {
         let dir = &self.staging.dir;
         let new = format!("{}{NEW_SUFFIX}", self.id);
-        let mut file = dir.create_file(&*new)?;
+        let mut file = match dir.create_file(&*new) {
+            // A server was killed while it wrote this, or could not remove it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                dir.remove_file(&*new)?;
+                dir.create_file(&*new)?
+            }
+            created => created?,
+        };
         let written = file.write_all(text);
         let synced = written.and_then(|()| self.staging.synced(file.sync_all()));
         let name = format!("{}{SUFFIX}", self.id);
@@ -229,7 +241,16 @@ impl Recording {
 
 /// Removes the record of upload `id`.
 pub(super) fn remove(staging: &Staging, id: &str) {
-    match staging.dir.remove_file(format!("{id}{SUFFIX}")) {
+    remove_file(staging, &format!("{id}{SUFFIX}"));
+}
+
+/// Removes what a killed server may have left of a record that was not in its place yet.
+pub(super) fn remove_new(staging: &Staging, id: &str) {
+    remove_file(staging, &format!("{id}{NEW_SUFFIX}"));
+}
+
+fn remove_file(staging: &Staging, name: &str) {
+    match staging.dir.remove_file(name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(
                 name: "record_not_removed",

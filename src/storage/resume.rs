@@ -212,6 +212,7 @@ impl Upload {
             .size
             .map_or(0, |size| size.saturating_sub(kept.offset));
         let fits = kept.reservation.check_fits(Count::bytes(rest), &place.full);
+        let fits = fits.map_err(|error| place.conceal(error));
         let opened = fits.and_then(|()| open(&kept, place));
         let file = match opened {
             Ok(Some(file)) => file,

@@ -364,9 +364,10 @@ impl Staging {
         self.synced(dirs.iter().try_for_each(|dir| dir.sync()))
     }
 
-    /// Waits until everything written to the file system so far is on the disk.
-    pub(super) fn sync_all(&self) -> io::Result<()> {
-        self.synced(self.dir.sync_disk())
+    /// What is told whether a tree that is written from now on is on the disk; absent where each part
+    /// of it has to be asked for, since a sync of the whole file system does not tell.
+    pub(super) fn tree_witness(&self) -> io::Result<Option<OpenDir>> {
+        self.tells_all.then(|| self.witness()).transpose()
     }
 
     pub(super) fn is_degraded(&self) -> bool {

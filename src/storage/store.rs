@@ -38,8 +38,9 @@ struct Inner {
     kept: Arc<KeptUploads>,
     changes: Arc<Changes>,
     spaces: Mutex<Spaces>,
-    /// The directories of spaces that are made and may not be on the disk yet.
-    making: Mutex<HashSet<(Area, String)>>,
+    /// The directories of spaces that are made and that the disk failed to keep. Locked while one is
+    /// made.
+    failed: Mutex<HashSet<(Area, String)>>,
 }
 
 /// One [`Space`], and so one ledger, for each directory that somebody uses.
@@ -99,7 +100,7 @@ impl Store {
                 kept: Arc::new(KeptUploads::new(Arc::new(staging))),
                 changes: Arc::default(),
                 spaces: Mutex::default(),
-                making: Mutex::default(),
+                failed: Mutex::default(),
             })),
             path: path.to_owned(),
         })
@@ -132,7 +133,7 @@ impl Store {
     /// kept counts once `now`, the time of day, is known for sure.
     #[must_use]
     pub fn expire_uploads(&self, now: Option<Timestamp>) -> usize {
-        self.0.kept.expire(now, |owner| !self.is_there(owner))
+        self.0.kept.expire(now, |owner| self.is_gone(owner))
     }
 
     /// Deletes a bounded part of one thing that an earlier server has left in staging, or that could
@@ -233,30 +234,31 @@ impl Store {
         self.space_of(area, name, root).at("open", path)
     }
 
-    /// Opens the directory of a space, made to last if it is missing. Another session may have made it
-    /// just now, and the disk may not have it yet.
+    /// Opens the directory of a space, made to last if it is missing. Another session may be making it
+    /// now, which is waited for. One that the disk failed to keep is refused until the next start:
+    /// a second sync would not tell.
     fn open_root(&self, area: Area, name: &str) -> io::Result<OpenDir> {
         let dir = self.area(area);
-        let making = || self.0.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.0.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (area, name.to_owned());
-        match dir.open_dir(name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                making().insert(key.clone());
-                let made = make_dir(dir, name);
-                if made.is_ok() {
-                    making().remove(&key);
-                }
-                made
-            }
-            opened => {
-                let opened = opened?;
-                let is_new = making().contains(&key);
-                if is_new {
-                    dir.sync()?;
-                }
-                Ok(opened)
-            }
+        if failed.contains(&key) {
+            return Err(io::Error::other(
+                "the disk failed to keep this directory: see to the disk and restart the server",
+            ));
         }
+        match dir.open_dir(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        make_name(dir, name)?;
+        // Before anything else can fail: who comes next takes what is there to last.
+        if let Err(error) = self.0.kept.staging.synced(dir.sync()) {
+            failed.insert(key);
+            return Err(error);
+        }
+        let made = dir.open_dir(name)?;
+        hand_over(&made, dir);
+        Ok(made)
     }
 
     /// The one space whose root this is.
@@ -354,15 +356,20 @@ fn open_data(data: &Path, make: bool) -> io::Result<OpenDir> {
 fn make_dir(parent: &OpenDir, name: &str) -> io::Result<OpenDir> {
     match parent.open_dir(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match parent.make_dir(name) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => made?,
-            }
+            make_name(parent, name)?;
             let made = parent.open_dir(name)?;
             hand_over(&made, parent);
             parent.sync()?;
             Ok(made)
         }
         opened => opened,
+    }
+}
+
+/// Makes the directory `name`, unless another has made it just now. It may not last yet.
+fn make_name(parent: &OpenDir, name: &str) -> io::Result<()> {
+    match parent.make_dir(name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
     }
 }

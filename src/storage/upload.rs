@@ -15,7 +15,7 @@ use super::landing::check;
 use super::meta::{Meta, timespec};
 use super::path::VirtualPath;
 use super::place::Place;
-use super::publish::Publishing;
+use super::publish::{Publishing, Unpublished};
 use super::quota::{Count, Reservation};
 use super::record::Recording;
 use super::resume::{FEW, Pace, RecordOf};
@@ -107,7 +107,7 @@ impl Upload {
         by: Uploader,
     ) -> Result<Self, StorageError> {
         let staging = &place.space.staging;
-        let reservation = Reservation::new(&place.space);
+        let reservation = Reservation::under_way(&place.space);
         let fits = reservation.check_fits(Count::file(options.size.unwrap_or(0)), &place.full);
         fits.map_err(|error| place.conceal(error))?;
         let (staged, file) = staging.file().at("stage", &place.full)?;
@@ -194,12 +194,12 @@ impl Upload {
     /// that is to be had: who has sent half of a file can send the rest, and who has sent nothing
     /// holds nothing.
     fn reserve(&mut self, received: u64) -> Result<(), StorageError> {
+        if received >= FEW {
+            self.reserve_entry()?;
+        }
         let held = self.reservation.held().bytes;
         if received <= held {
             return Ok(());
-        }
-        if received >= FEW {
-            self.reserve_entry()?;
         }
         let path = &self.place.full;
         let twice = received.saturating_mul(2);
@@ -235,7 +235,8 @@ impl Upload {
     ///
     /// # Errors
     /// [`StorageError::SizeMismatch`], [`StorageError::DigestMismatch`], whatever the path has come
-    /// to mean meanwhile, or what the system said. The upload is discarded.
+    /// to mean meanwhile, or what the system said. The upload is discarded, but for
+    /// [`StorageError::Suspended`]: then it is [kept](Self::keep).
     pub fn commit(mut self, expected: Option<Digest>) -> Result<Committed, StorageError> {
         self.check_ready()?;
         if self.options.size.is_some_and(|size| size != self.written) {
@@ -285,25 +286,27 @@ impl Upload {
         Ok(sealed)
     }
 
-    fn publish(self) -> Result<VirtualPath, StorageError> {
-        let Self {
-            place,
-            options,
-            staged,
-            reservation,
-            record,
-            ..
-        } = self;
+    fn publish(mut self) -> Result<VirtualPath, StorageError> {
         let publishing = Publishing {
-            staged,
-            reservation,
-            to: &place,
+            staged: self.staged,
+            reservation: self.reservation,
+            to: &self.place,
             reach: Reach::default(),
         };
-        let path = publishing.publish(options.if_exists, options.parents);
+        let published = publishing.publish(self.options.if_exists, self.options.parents);
         // Until here the upload could have been gone on with after a kill.
-        drop(record);
-        path
+        match published {
+            Err(Unpublished {
+                error: error @ StorageError::Suspended { .. },
+                staged: Some(whole),
+            }) => {
+                // It is whole, and only nobody knows now what the member may do.
+                (self.staged, self.reservation) = *whole;
+                self.keep()?;
+                Err(error)
+            }
+            published => published.map_err(|unpublished| unpublished.error),
+        }
     }
 
     fn check_ready(&self) -> Result<(), StorageError> {

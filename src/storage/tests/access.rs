@@ -238,3 +238,21 @@ fn who_may_not_list_is_not_told_how_much_is_in_use() {
         );
     }
 }
+
+#[test]
+fn who_may_not_list_and_resumes_is_not_told_how_much_is_in_use() {
+    let data = Data::new().mount("inbox", Rights::DROP, Limits::default());
+    let mut upload = data
+        .view
+        .upload(&at("/inbox/a"), sized(200_000))
+        .expect("begun");
+    upload.write(&vec![0; 100_000]).expect("room");
+    assert!(upload.keep().expect("kept"));
+    let bytes = Some(100_000);
+    let limits = Limits { bytes, files: None };
+    let _inbox = data.store.folder("inbox", limits).expect("a folder");
+    let begun = data
+        .view
+        .begin(&at("/inbox/a"), sized(200_000), &"later".into(), true);
+    assert_fails!(begun, StorageError::QuotaReached { .. });
+}

@@ -8,6 +8,7 @@ use std::thread;
 
 use proptest::prelude::*;
 
+use super::count::CountEnd;
 use super::*;
 
 #[test]
@@ -580,4 +581,66 @@ proptest! {
         });
         assert_kept_within_limits(&data);
     }
+}
+
+/// An upload that is under way when its space gets its first limit, which is being counted then.
+fn limited_midway(limit: u64) -> (Data, Upload, impl Sized) {
+    let data = Data::new();
+    data.store.count_in_background();
+    let options = UploadOptions {
+        parents: true,
+        ..sized(200_000)
+    };
+    let mut upload = data.view.upload(&at("/d/a"), options).expect("no limit");
+    upload.write(&[0; 10_000]).expect("no limit");
+    data.home.ledger().limits = Limits {
+        bytes: Some(limit),
+        files: None,
+    };
+    let (counts, end) = CountEnd::pending();
+    data.home.set_counting(Some(end));
+    (data, upload, counts)
+}
+
+fn count_now(data: &Data) {
+    while let Err(error) = data.view.usage(&at("/")) {
+        assert_fails!(Err::<(), _>(error), StorageError::Counting { .. });
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn the_first_limit_of_a_space_does_not_end_an_upload_that_is_under_way() {
+    let (data, mut upload, _counts) = limited_midway(1_000_000);
+    assert_fails!(data.put("/new", b"x"), StorageError::Counting { .. });
+    upload.write(&vec![0; 190_000]).expect("goes on uncounted");
+    upload.commit(None).expect("goes on uncounted");
+    data.home.set_counting(None);
+    count_now(&data);
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn an_upload_that_went_on_uncounted_is_checked_once_its_space_is_counted() {
+    let (data, mut upload, _counts) = limited_midway(150_000);
+    upload.write(&vec![0; 90_000]).expect("goes on uncounted");
+    data.home.set_counting(None);
+    count_now(&data);
+    assert_fails!(
+        upload.write(&vec![0; 100_000]),
+        StorageError::QuotaExceeded { limit: 150_000, .. }
+    );
+    drop(upload);
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
+fn a_kept_upload_counts_as_an_entry_however_its_bytes_came() {
+    let data = Data::with_limits(files(10));
+    let mut upload = data.view.upload(&at("/a"), sized(200_000)).expect("room");
+    for _ in 0..2 {
+        upload.write(&vec![0; 60_000]).expect("room");
+    }
+    assert!(upload.keep().expect("kept"));
+    assert_eq!(data.used("/"), (120_000, 1));
 }

@@ -799,3 +799,51 @@ fn the_floor_is_asked_for_while_an_upload_goes_on_and_the_message_says_how_full_
         "{text}"
     );
 }
+
+#[test]
+fn an_upload_that_is_suspended_while_it_is_committed_is_kept() {
+    let data = Data::with_bytes(1_000_000);
+    let all = content(0);
+    let upload = partly(&data, "/a", &all, SIZE);
+    let view = data.view.clone();
+    data.home.staging.at_sync.then(move || {
+        view.suspend();
+        Ok(())
+    });
+    assert_fails!(upload.commit(None), StorageError::Suspended { .. });
+    data.view.set(Arc::clone(&data.home), Vec::new());
+    assert_eq!(offsets(&data), [SIZE as u64]);
+    assert!(data.names("/").is_empty());
+    let upload = resume(&data, "/a", sized(SIZE));
+    upload.commit(None).expect("whole");
+    assert!(data.get("/a").expect("there") == all);
+    assert_nothing_kept(&data);
+}
+
+#[test]
+fn a_record_that_was_being_written_when_the_server_was_killed_is_in_nobodys_way() {
+    let data = Data::new();
+    let all = content(0);
+    let mut upload = partly(&data, "/a", &all, 100_000);
+    checkpoint(&mut upload);
+    let new = data.data(&format!("staging/{}.record.new", upload.id()));
+    fs::write(&new, b"{").expect("written");
+    let data = crash(data, [upload]);
+    assert!(!new.exists());
+    let mut upload = resume(&data, "/a", sized(SIZE));
+    // One that could not be removed then.
+    fs::write(&new, b"{").expect("written");
+    upload.write(&all[100_000..]).expect("room");
+    checkpoint(&mut upload);
+    assert!(!new.exists());
+    let data = crash(data, [upload]);
+    assert_eq!(offsets(&data), [SIZE as u64]);
+}
+
+#[test]
+fn only_a_home_that_is_gone_for_sure_is_gone() {
+    let data = Data::new();
+    assert!(!data.store.is_gone(data.home.id()));
+    fs::remove_dir(data.on_disk("")).expect("removed");
+    assert!(data.store.is_gone(data.home.id()));
+}
