@@ -445,14 +445,29 @@ fn is_unreadable(error: &io::Error) -> bool {
     )
 }
 
+/// Blocks of 128 KiB that are read after a failure, to find out whether the source is at fault.
+const PROBED_BLOCKS: usize = 1024;
+
 /// Tells what can not be written from what can not be read: the kernel says the same of both.
 fn of_copying(error: io::Error, mut source: &File) -> io::Error {
     // It is where the copy has come to.
     let next = source.stream_position();
-    match next.and_then(|next| source.read_at(&mut [0; 4096], next)) {
-        Ok(_) if is_unreadable(&error) => io::Error::other(format!("can not write it: {error}")),
+    match next.and_then(|next| read_through(source, next)) {
+        Ok(()) if is_unreadable(&error) => io::Error::other(format!("can not write it: {error}")),
         _ => error,
     }
+}
+
+/// Reads what one step of a copy may have tried to read.
+fn read_through(source: &File, mut offset: u64) -> io::Result<()> {
+    let mut block = vec![0; 128 * 1024];
+    for _ in 0..PROBED_BLOCKS {
+        match source.read_at(&mut block, offset)? {
+            0 => break,
+            read => offset += read as u64,
+        }
+    }
+    Ok(())
 }
 
 fn is_stopped(error: &io::Error) -> bool {

@@ -151,9 +151,8 @@ impl<'a> Copying<'a> {
             let Some(name) = name.filter(|name| is_valid_name(name)) else {
                 continue;
             };
-            let Some(child) = child(from, name) else {
-                continue;
-            };
+            // What is deeper than a path can be has no name here, and a copy would be missing it.
+            let child = child(from, name)?;
             let to = to.join_name(name)?;
             self.reach = self.reach.max(Reach::between(&self.to.full, &to));
             let there = source.meta(name).at("look at", &child.full)?;
@@ -299,10 +298,10 @@ impl<'a> Copying<'a> {
 }
 
 /// The place of `name` in a directory, unless it is too deep to be named.
-fn child(dir: &Place, name: &str) -> Option<Place> {
-    Some(Place {
-        inner: dir.inner.join_name(name).ok()?,
-        full: dir.full.join_name(name).ok()?,
+fn child(dir: &Place, name: &str) -> Result<Place, StorageError> {
+    Ok(Place {
+        inner: dir.inner.join_name(name)?,
+        full: dir.full.join_name(name)?,
         ..dir.clone()
     })
 }

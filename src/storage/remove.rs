@@ -97,12 +97,12 @@ fn remove_now(place: &Place, recursive: bool) -> Result<Removed, StorageError> {
     })
 }
 
-/// Brings to the disk that the name is gone, and tells it.
+/// Brings to the disk that the name is gone, and tells it. Everyone sees that it is gone: it is told
+/// also if it may not last.
 fn last(parent: &OpenDir, place: &Place, noted: Noted) -> Result<(), StorageError> {
     let synced = place.space.staging.synced(parent.sync());
-    synced.at("sync", &place.full)?;
     noted.tell();
-    Ok(())
+    synced.at("sync", &place.full)
 }
 
 /// Gives back the room of what was in the space when its count had that generation. A later count

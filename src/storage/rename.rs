@@ -66,9 +66,11 @@ pub(super) fn rename(
     };
     let synced = landed.sync(to);
     let staging = &to.space.staging;
-    synced.and_then(|()| staging.synced(source.sync()).at("sync", &from.full))?;
-    to.check_attached()?;
+    let synced = synced.and_then(|()| staging.synced(source.sync()).at("sync", &from.full));
+    // Everyone sees that it has moved, also if that may not last.
     landed.noted.tell();
+    synced?;
+    to.check_attached()?;
     Ok(landed.path)
 }
 

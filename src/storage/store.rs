@@ -121,7 +121,8 @@ impl Store {
     }
 
     /// Tells `observer` of every change from now on, in the order in which they happened, each
-    /// once a power cut would not undo it. What failed is not told. It is called where files are
+    /// once a power cut would not undo it. What failed is not told, but for a move or a removal that the
+    /// disk may not keep: it stays visible, so whoever watches has to know. It is called where files are
     /// changed, under a lock that all of them share, so it must be quick, never wait and not come
     /// back here. Only the first observer counts; `false` for any other.
     pub fn observe(&self, observer: impl Fn(Change) + Send + Sync + 'static) -> bool {

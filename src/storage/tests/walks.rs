@@ -76,6 +76,18 @@ fn a_tree_of_any_depth_is_counted_and_removed_and_moves_no_deeper() {
 }
 
 #[test]
+fn a_tree_that_is_too_deep_to_be_named_is_not_copied_in_part() {
+    let data = Data::new();
+    make_deep(&data.on_disk("."), 70);
+    assert_fails!(
+        data.cp("/d", "/e", IfExists::Fail),
+        StorageError::InvalidPath(_)
+    );
+    assert!(!data.on_disk("e").exists());
+    data.assert_exact("/", "homes/alice");
+}
+
+#[test]
 fn a_start_leaves_what_is_to_be_deleted_until_after_it() {
     let data = Data::new();
     make_deep(&data.data("staging"), 3000);
