@@ -287,7 +287,10 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             return self.finish(job, Err(error)).await;
         }
         match request {
-            Request::End(end) => self.end(id, end).await,
+            Request::End(end) => {
+                job.withdraw();
+                self.end(id, end).await
+            }
             Request::Cancel(cancel) => self.cancel(job, id, &cancel).await,
             Request::Quit(_) => self.quit(job, id).await,
             Request::Put(_) if self.draining => {

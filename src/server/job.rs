@@ -94,6 +94,11 @@ impl Job {
         }
     }
 
+    /// Writes no line and counts nothing: the request is answered with another one.
+    pub(super) fn withdraw(mut self) {
+        self.is_closed = true;
+    }
+
     /// Whether its line belongs to the audit: then there must be room for it before it is begun.
     pub(super) fn is_audited(&self) -> bool {
         AUDITED.contains(&self.cmd)
@@ -238,6 +243,15 @@ mod tests {
         let mkdir = counts.iter().find(|counts| counts.cmd == "mkdir");
         let errors = &mkdir.expect("counted").errors;
         assert!(errors.contains(&(ErrorCode::Cancelled, 1)), "{errors:?}");
+    }
+
+    #[test]
+    fn a_request_that_is_answered_with_another_one_is_not_counted() {
+        let metrics = Metrics::default();
+        Job::new(&metrics, Arc::default(), 7, "end", None).withdraw();
+        let counts = metrics.commands();
+        let end = counts.iter().find(|counts| counts.cmd == "end");
+        assert!(end.is_none_or(|counts| counts.errors.iter().all(|(_, count)| *count == 0)));
     }
 
     #[tokio::test]
