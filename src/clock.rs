@@ -12,9 +12,31 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::sleep;
 
 /// The clocks may differ by so much from one comparison to the next: the wall clock is slewed.
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
+
+/// Steps in which [`timeout_while_running`] waits.
+const STEPS: u32 = 100;
+
+/// As [`tokio::time::timeout`], but a time in which this process does not run hardly counts. A process
+/// that was stopped for a while finds all its timers over, though what it waits for had no chance.
+pub(crate) async fn timeout_while_running<T>(
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let waiting = async {
+        for _ in 0..STEPS {
+            sleep(limit / STEPS).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = waiting => None,
+    }
+}
 
 /// Two clocks: one that shows the time of day, and one that only goes on. Clones are the same.
 #[derive(Debug, Clone)]
@@ -145,6 +167,18 @@ mod tests {
             believed += usize::from(agreement.wall_after(HOUR).is_some());
         }
         believed
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_was_stopped_has_not_waited() {
+        let limit = Duration::from_secs(1);
+        let resumed = async {
+            tokio::time::advance(limit * 60).await;
+            tokio::task::yield_now().await;
+        };
+        assert!(timeout_while_running(limit, resumed).await.is_some());
+        let never = std::future::pending::<()>();
+        assert!(timeout_while_running(limit, never).await.is_none());
     }
 
     #[test]

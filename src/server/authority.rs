@@ -27,7 +27,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::{self, Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -35,6 +35,7 @@ use tracing::{error, info, warn};
 use self::opener::{Opener, Place, Places};
 use super::{CommandError, Shared};
 use crate::accounts::{Account, AccountsError, Credential, Current};
+use crate::clock::timeout_while_running;
 use crate::messages::{Attendance, Party};
 use crate::storage::{Mount, Space, Store, View};
 
@@ -444,9 +445,9 @@ impl Authorities {
             }
             // Only what opening takes counts.
             let begun = Instant::now();
-            let opened = timeout(patience, self.opener.opened(&mut waiting)).await;
+            let opened = timeout_while_running(patience, self.opener.opened(&mut waiting)).await;
             patience = patience.saturating_sub(begun.elapsed());
-            let is_late = opened.is_err();
+            let is_late = opened.is_none();
             let opened = opened.unwrap_or_default();
             let suspend = |authority: &Authority, why: Arc<str>| {
                 let cause = Cause::Unopened(why);
@@ -508,7 +509,8 @@ impl Authorities {
         live: &[Arc<Authority>],
         reading: u64,
     ) -> Result<Vec<Changed>, CommandError> {
-        let compared = timeout(PATIENCE, self.compare(shared, live, reading)).await;
+        let comparing = self.compare(shared, live, reading);
+        let compared = timeout_while_running(PATIENCE, comparing).await;
         compared.unwrap_or(Err(CommandError::Suspended(Cause::Unread)))
     }
 
