@@ -406,7 +406,7 @@ impl Authorities {
     /// # Errors
     /// What the database or the disk says. Those who could not be read are suspended then.
     pub(super) async fn refresh(&self, shared: &Shared) -> Result<(), CommandError> {
-        // One after the other: they share a thread.
+        // One after the other: an older reading must not suspend whom a newer one has read.
         let _refreshing = self.refreshing.lock().await;
         let reading = self.begin_reading();
         let live = self.live();

@@ -240,8 +240,8 @@ impl Staging {
         Err(StorageError::OtherFileSystem { path: path.clone() })
     }
 
-    /// Reserves bytes of the disk, to be [given back](Self::release) as they are written. What is free and not promised to others must leave the floor, or a hundredth of the disk if
-    /// that is less.
+    /// Reserves bytes of the disk, to be [given back](Self::release) as they are written. What is free
+    /// and not promised to others must leave the floor, or a hundredth of the disk if that is less.
     ///
     /// The sum is taken before the disk is asked, so that of two who race for the last bytes one
     /// gets them. Inodes are looked at and not reserved: whoever asks makes them at once.
