@@ -5,11 +5,11 @@ use std::path::Path;
 
 use sqlx::sqlite::SqliteConnection;
 
-use super::AccountsError;
-use super::database::reading;
+use crate::accounts::AccountsError;
+use crate::accounts::database::reading;
 use crate::database;
 
-/// The name of the accounts in a backup that is not whole yet. [`Accounts::open`](super::Accounts)
+/// The name of the accounts in a backup that is not whole yet. [`Accounts::open`](crate::accounts::Accounts)
 /// opens none beside it: a new user would get the files of an old one.
 pub const UNFINISHED: &str = "haul.db.unfinished";
 

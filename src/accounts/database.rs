@@ -12,8 +12,9 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{AccountsError, InvalidName};
-use crate::database::{self, ConnectionPool, OpenError, Transaction};
+use crate::accounts::{AccountsError, InvalidName};
+use crate::database;
+use crate::database::{ConnectionPool, OpenError, Transaction};
 use crate::storage::{Limits, Rights};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/accounts/migrations");

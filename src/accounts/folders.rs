@@ -6,9 +6,11 @@ use jiff::Timestamp;
 use sqlx::FromRow as _;
 use sqlx::sqlite::SqliteConnection;
 
-use super::database::{self, changing, reading};
-use super::{Accounts, AccountsError, FolderName, Grant, UserName, users};
-use crate::storage::{self, Limits, Rights};
+use crate::accounts::database;
+use crate::accounts::database::{changing, reading};
+use crate::accounts::{Accounts, AccountsError, FolderName, Grant, UserName, users};
+use crate::storage;
+use crate::storage::{Limits, Rights};
 
 /// A shared folder as those who run the server see it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use argon2::password_hash::phc::{Output, PasswordHash};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::AccountsError;
+use crate::accounts::AccountsError;
 use crate::protocol::Secret;
 
 /// The longest password, in bytes. Longer ones cost nothing but the time to refuse them.

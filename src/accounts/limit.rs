@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::database;
+use crate::accounts::database;
 
 /// A limit to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 use tracing::warn;
 
-use super::database::{self, changing, reading};
-use super::{Account, Accounts, AccountsError, UserName, folders, hashing, tokens};
+use crate::accounts::database;
+use crate::accounts::database::{changing, reading};
+use crate::accounts::{Account, Accounts, AccountsError, UserName, folders, hashing, tokens};
 use crate::protocol::Secret;
 
 /// What a session was opened by, and lasts no longer than.

@@ -5,7 +5,7 @@
 
 mod backup;
 mod database;
-mod first;
+mod first_admin;
 mod folders;
 mod hashing;
 mod limit;
@@ -19,19 +19,19 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
+use crate::accounts::database::Database;
+use crate::accounts::hashing::Hashing;
 use crate::storage::{Limits, Rights, StorageError};
-use database::Database;
-use hashing::Hashing;
 
-pub use backup::{Owners, UNFINISHED, copy};
-pub use first::{FIRST_USER, first_password_file};
-pub use folders::{Folder, Member};
-pub use hashing::HashingCost;
-pub use limit::Limit;
-pub use login::{Credential, Current};
-pub use name::{FolderName, InvalidName, UserName};
-pub use tokens::Token;
-pub use users::{NewUser, User, UserChange};
+pub use crate::accounts::backup::{Owners, UNFINISHED, copy};
+pub use crate::accounts::first_admin::{FIRST_USER, first_password_file};
+pub use crate::accounts::folders::{Folder, Member};
+pub use crate::accounts::hashing::HashingCost;
+pub use crate::accounts::limit::Limit;
+pub use crate::accounts::login::{Credential, Current};
+pub use crate::accounts::name::{FolderName, InvalidName, UserName};
+pub use crate::accounts::tokens::Token;
+pub use crate::accounts::users::{NewUser, User, UserChange};
 
 /// The accounts of one data directory. Cheap to clone; clones share everything.
 #[derive(Debug, Clone)]

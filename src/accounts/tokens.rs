@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use sqlx::FromRow as _;
 use sqlx::sqlite::SqliteConnection;
 
-use super::database::{self, changing, reading};
-use super::{Accounts, AccountsError, UserName, users};
+use crate::accounts::database;
+use crate::accounts::database::{changing, reading};
+use crate::accounts::{Accounts, AccountsError, UserName, users};
 use crate::protocol::Secret;
 
 /// A token as its owner and those who run the server see it.

@@ -4,10 +4,12 @@ use jiff::Timestamp;
 use sqlx::FromRow as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::database::{self, changing, reading};
-use super::{Accounts, AccountsError, Limit, UserName};
+use crate::accounts::database;
+use crate::accounts::database::{changing, reading};
+use crate::accounts::{Accounts, AccountsError, Limit, UserName};
 use crate::protocol::Secret;
-use crate::storage::{self, Limits};
+use crate::storage;
+use crate::storage::Limits;
 
 /// What a new user may do and take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

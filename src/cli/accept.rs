@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::offers::offered;
-use super::output::{print, safe};
-use super::remote::Remote;
+use crate::cli::offers::offered;
+use crate::cli::output::{print, safe};
+use crate::cli::remote_session::Remote;
 use crate::client::Client;
 use crate::protocol::{Offer, PathReply};
 

@@ -11,14 +11,16 @@ use clap::Args;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
-use super::data::Data;
-use super::exit::{NotAtRest, Reported};
-use super::output::{Output, count, size};
-use super::progress::Bar;
-use crate::accounts::{self, Owners, UNFINISHED};
+use crate::accounts;
+use crate::accounts::{Owners, UNFINISHED};
+use crate::cli::data::Data;
+use crate::cli::exit::{NotAtRest, Reported};
+use crate::cli::output::{Output, count, size};
+use crate::cli::progress::Bar;
 use crate::client::Progress;
 use crate::messages;
-use crate::storage::{self, Copied};
+use crate::storage;
+use crate::storage::Copied;
 
 /// Copy everything that the server keeps into a new directory, while it runs or not.
 ///

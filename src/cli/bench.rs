@@ -9,13 +9,14 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::exit::Interrupted;
-use super::hearing::Hears;
-use super::output::{Output, safe, size};
-use super::progress::Bar;
-use super::remote::{self, Way};
-use super::table::table;
-use super::{Global, interruption, unless_interrupted};
+use crate::cli::events::Hears;
+use crate::cli::exit::Interrupted;
+use crate::cli::output::{Output, safe, size};
+use crate::cli::progress::Bar;
+use crate::cli::remote_session;
+use crate::cli::remote_session::Way;
+use crate::cli::table::table;
+use crate::cli::{Global, interruption, unless_interrupted};
 use crate::client::{Client, ClientError, FileOptions, Progress};
 use crate::protocol::{DfReply, ErrorCode, IfExists};
 
@@ -88,7 +89,7 @@ struct Measuring<'a> {
 
 impl Bench {
     pub(super) async fn run(self, global: &Global, output: Output) -> anyhow::Result<()> {
-        let opened = unless_interrupted(remote::open(global, Hears::Nothing)).await?;
+        let opened = unless_interrupted(remote_session::open(global, Hears::Nothing)).await?;
         let path = fresh_path()?;
         let (client, way) = (opened.client, opened.way);
         let measured = tokio::select! {
@@ -100,11 +101,11 @@ impl Bench {
         };
         if measured.is_err() {
             // The file may be on its way: once the session has ended it is there or it is not.
-            remote::leave(&client).await;
+            remote_session::leave(&client).await;
             clean_up(&way, &path, output).await;
         }
         let measured = measured?;
-        remote::leave(&client).await;
+        remote_session::leave(&client).await;
         output.result(&measured, describe)
     }
 
@@ -274,7 +275,7 @@ async fn clean_up(way: &Way, path: &str, output: Output) {
                 client.discard(&upload.upload).await?;
             }
         }
-        remote::leave(&client).await;
+        remote_session::leave(&client).await;
         Ok::<_, ClientError>(())
     };
     if !matches!(timeout(FAREWELL, removing).await, Ok(Ok(()))) {

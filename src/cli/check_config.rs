@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::output::Output;
-use crate::config::{self, Config};
+use crate::cli::output::Output;
+use crate::config;
+use crate::config::Config;
 
 /// Check a configuration file together with the environment, and print every setting as it comes
 /// out.

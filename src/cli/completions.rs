@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::Cli;
+use crate::cli::Cli;
 
 /// Print a script that completes haul's commands and options in a shell.
 ///

@@ -1,12 +1,12 @@
 //! `haul connect`
 
-use super::Global;
-use super::exit::usage;
-use super::hearing::Hears;
-use super::known::KnownServers;
-use super::output::{Output, print_json};
-use super::remembered::{Remembered, SavedLogin};
-use super::remote::{leave, open_with, parse};
+use crate::cli::Global;
+use crate::cli::events::Hears;
+use crate::cli::exit::usage;
+use crate::cli::known_servers::KnownServers;
+use crate::cli::output::{Output, print_json};
+use crate::cli::remote_session::{leave, open_with, parse};
+use crate::cli::saved_login::{Remembered, SavedLogin};
 use clap::Args;
 
 /// Check and remember a server and a login

@@ -6,10 +6,11 @@ use anyhow::bail;
 use bytesize::ByteSize;
 use clap::Args;
 
-use super::audit::Audit;
-use super::output::Output;
 use crate::accounts::{Accounts, Limit};
-use crate::config::{self, Config, Log};
+use crate::cli::audit::Audit;
+use crate::cli::output::Output;
+use crate::config;
+use crate::config::{Config, Log};
 use crate::storage::Limits;
 use crate::telemetry::MachineAudit;
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::remote::Remote;
+use crate::cli::remote_session::Remote;
 
 /// Do not take a file that another user offers
 #[derive(Debug, Args)]

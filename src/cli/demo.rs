@@ -14,9 +14,9 @@ use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use walkdir::WalkDir;
 
-use super::output::{Output, count, size};
-use super::progress::Bar;
 use crate::accounts::{Accounts, NewUser, UserName};
+use crate::cli::output::{Output, count, size};
+use crate::cli::progress::Bar;
 use crate::client::{Client, FileOptions, Note, Progress, ServerUrl, Trust};
 use crate::config::Config;
 use crate::messages::Messages;
@@ -193,7 +193,7 @@ impl Visit {
         let (sender, notes) = mpsc::channel(16);
         let roots = vec![(remote.clone(), self.back.clone())];
         let down = client.get_trees(roots, options, &self.progress, sender);
-        let (down, failures) = tokio::join!(down, self::failures(notes));
+        let (down, failures) = tokio::join!(down, crate::cli::demo::failures(notes));
         let down = down?;
         if let Some(failure) = failures {
             bail!("{user} could not get everything: {failure}");

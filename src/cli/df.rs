@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::output::size;
-use super::remote::Remote;
+use crate::cli::output::size;
+use crate::cli::remote_session::Remote;
 use crate::protocol::DfReply;
 
 /// Show what is used and what may be used

@@ -3,8 +3,8 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::output::print_json;
-use super::remote::Remote;
+use crate::cli::output::print_json;
+use crate::cli::remote_session::Remote;
 
 /// Drop uploads that were cut off
 #[derive(Debug, Args)]

@@ -7,9 +7,9 @@ use anyhow::Context;
 use clap::Args;
 use tokio::net::lookup_host;
 
-use super::exit::{Reported, usage};
-use super::output::{Output, safe};
-use super::table::table;
+use crate::cli::exit::{Reported, usage};
+use crate::cli::output::{Output, safe};
+use crate::cli::table::table;
 use crate::client::{Found, discover, neighbourhood};
 use crate::protocol::DEFAULT_PORT;
 

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::output::safe;
-use super::trust;
+use crate::cli::output::safe;
+use crate::cli::trust;
 use crate::client::{ClientError, Lost};
 use crate::config::ConfigError;
 use crate::protocol::ErrorCode;

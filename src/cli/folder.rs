@@ -3,11 +3,13 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::audit::Changed;
-use super::data::{self, Data, NewLimits};
-use super::output::Output;
-use super::table::table;
-use crate::accounts::{self, Accounts, AccountsError, FolderName, UserName};
+use crate::accounts;
+use crate::accounts::{Accounts, AccountsError, FolderName, UserName};
+use crate::cli::audit::Changed;
+use crate::cli::data;
+use crate::cli::data::{Data, NewLimits};
+use crate::cli::output::Output;
+use crate::cli::table::table;
 use crate::storage::Rights;
 
 /// Add, list, share and remove folders, whether the server runs or not.

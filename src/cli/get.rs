@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::exit::usage;
-use super::progress::Bar;
-use super::remote::Remote;
-use super::transfer::{
+use crate::cli::exit::usage;
+use crate::cli::progress::Bar;
+use crate::cli::remote_session::Remote;
+use crate::cli::transfer::{
     IfExistsChoice, Retries, Target, Telling, algorithm, all_differ, follow, is_marked_remote,
     local_target, named_directory, under_own_name, without_mark,
 };

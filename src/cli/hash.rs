@@ -3,9 +3,9 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::output::safe;
-use super::remote::Remote;
-use super::transfer::algorithm;
+use crate::cli::output::safe;
+use crate::cli::remote_session::Remote;
+use crate::cli::transfer::algorithm;
 use crate::protocol::{Algorithm, Digest};
 
 /// Print the digests of files, computed by the server

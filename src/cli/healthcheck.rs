@@ -14,10 +14,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::first_start::reachable;
-use super::output::Output;
+use crate::cli::first_start::reachable;
+use crate::cli::output::Output;
 use crate::client::{Client, ServerUrl, Trust};
-use crate::config::{self, Config};
+use crate::config;
+use crate::config::Config;
 
 /// For all of it. Those who ask have a deadline of their own, mostly of five seconds.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 
 use clap::Args;
 
-use super::output::safe;
-use super::remote::Remote;
-use super::said::Style;
+use crate::cli::message_format::Style;
+use crate::cli::output::safe;
+use crate::cli::remote_session::Remote;
 use crate::client::{Client, ClientError};
 use crate::protocol::Message;
 

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::output::safe;
-use super::remote::Remote;
+use crate::cli::output::safe;
+use crate::cli::remote_session::Remote;
 use crate::protocol::MembersReply;
 
 /// Enter a room: hear what is said in it from now on

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::join::members_of;
-use super::remote::Remote;
+use crate::cli::join::members_of;
+use crate::cli::remote_session::Remote;
 use crate::protocol::MembersReply;
 
 /// Leave a room: hear no more of it

@@ -3,8 +3,8 @@
 use clap::Args;
 use futures::stream::{StreamExt, TryStreamExt};
 
-use super::output::{local_time, safe, size};
-use super::remote::Remote;
+use crate::cli::output::{local_time, safe, size};
+use crate::cli::remote_session::Remote;
 use crate::protocol::{Entry, ErrorCode, Kind};
 
 /// Names that are printed together, where nothing is sorted.

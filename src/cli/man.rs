@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{Arg, Args, Command};
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 
-use super::output::{Output, count};
+use crate::cli::output::{Output, count};
 
 /// Write a manual page for haul and for each of its commands into a directory.
 ///
@@ -25,7 +25,7 @@ impl Man {
     pub(super) fn run(self, output: Output) -> anyhow::Result<()> {
         let directory = &self.directory;
         let pages = fs::create_dir_all(directory)
-            .and_then(|()| write_pages(super::arguments(), None, directory))
+            .and_then(|()| write_pages(crate::cli::arguments(), None, directory))
             .with_context(|| format!("can not write pages into {}", directory.display()))?;
         output.note(&format!(
             "{} in {}",

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::remote::Remote;
+use crate::cli::remote_session::Remote;
 
 /// Make directories
 #[derive(Debug, Args)]

@@ -19,20 +19,21 @@ mod demo;
 mod df;
 mod discard;
 mod discover;
+mod events;
 mod exit;
 mod first_start;
 mod folder;
 mod get;
 mod hash;
 mod healthcheck;
-mod hearing;
 mod history;
 mod join;
-mod known;
+mod known_servers;
 mod leave;
-mod lines;
+mod line_editor;
 mod ls;
 mod man;
+mod message_format;
 mod mkdir;
 mod mv;
 mod offers;
@@ -42,18 +43,18 @@ mod password;
 mod ping;
 mod progress;
 mod put;
+mod reconnect_notice;
 mod reload;
-mod remembered;
-mod remote;
+mod remote_session;
 mod rm;
-mod room;
-mod said;
+mod saved_login;
 mod say;
 mod send;
 mod serve;
 mod service;
 mod shell;
 mod signals;
+mod space_message;
 mod stat;
 mod table;
 mod token;
@@ -61,7 +62,6 @@ mod transfer;
 mod trust;
 mod uploads;
 mod user;
-mod waits;
 mod watch;
 mod who;
 mod whoami;
@@ -74,11 +74,11 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use self::exit::Interrupted;
-use self::hearing::Hears;
-use self::output::Output;
-use self::remote::Remote;
-use self::trust::TrustOptions;
+use crate::cli::events::Hears;
+use crate::cli::exit::Interrupted;
+use crate::cli::output::Output;
+use crate::cli::remote_session::Remote;
+use crate::cli::trust::TrustOptions;
 use crate::client::RetryPolicy;
 
 /// For threads that still hold a file when everything else is done.
@@ -295,11 +295,12 @@ impl ClientCommand {
             Self::Shell(command) => command.run(global, output).await,
             Self::Demo(command) => unless_interrupted(command.run(output)).await,
             Self::Remote(command) => {
-                let opened = unless_interrupted(remote::open(global, command.hears())).await?;
+                let opened =
+                    unless_interrupted(remote_session::open(global, command.hears())).await?;
                 let remote = Remote::new(opened, output, command.retry_policy());
                 let work = async {
                     let outcome = command.run(&remote).await;
-                    remote::leave(&remote.session.client()).await;
+                    remote_session::leave(&remote.session.client()).await;
                     outcome
                 };
                 unless_cut_off(Box::pin(work), &remote).await

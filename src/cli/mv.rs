@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::remote::Remote;
-use super::transfer::{IfExistsChoice, into_directory, must_differ, why_not};
+use crate::cli::remote_session::Remote;
+use crate::cli::transfer::{IfExistsChoice, into_directory, must_differ, why_not};
 
 /// Move or rename files and directories
 ///

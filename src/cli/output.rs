@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::Global;
+use crate::cli::Global;
 use crate::protocol::PathReply;
 
 /// How to print.

@@ -3,8 +3,8 @@
 use clap::Args;
 use tokio::task::spawn_blocking;
 
-use super::password::changed_password;
-use super::remote::Remote;
+use crate::cli::password::changed_password;
+use crate::cli::remote_session::Remote;
 
 /// Change your password on the server
 ///

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::{Context, bail};
 
-use super::exit::Interrupted;
+use crate::cli::exit::Interrupted;
 use crate::protocol::Secret;
 
 /// No password is as long; reading stops there.

@@ -5,8 +5,8 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
-use super::output::count;
-use super::remote::Remote;
+use crate::cli::output::count;
+use crate::cli::remote_session::Remote;
 
 /// Check that the server answers, and how fast
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use tokio::time::{Instant, interval_at};
 
-use super::output::{Output, count, safe, size};
+use crate::cli::output::{Output, count, safe, size};
 use crate::client::{Progress, Waiting};
 
 /// How often the counters are looked at.

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 
-use super::exit::usage;
-use super::output::print_json;
-use super::progress::Bar;
-use super::remote::Remote;
-use super::room::with_room_explained;
-use super::transfer::{
+use crate::cli::exit::usage;
+use crate::cli::output::print_json;
+use crate::cli::progress::Bar;
+use crate::cli::remote_session::Remote;
+use crate::cli::space_message::with_room_explained;
+use crate::cli::transfer::{
     IfExistsChoice, Retries, Target, Telling, algorithm, all_differ, follow, is_marked_remote,
     last_name, named_directory, remote_target, under_own_name, without_mark,
 };

@@ -6,8 +6,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use super::serve::Serve;
-use super::service::Service;
+use crate::cli::serve::Serve;
+use crate::cli::service::Service;
 use crate::config::{Config, Reload};
 use crate::protocol::{ReloadReply, SettingChange};
 use crate::server::{ReloadAsked, Server};

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::output::{print_json, safe};
-use super::remote::Remote;
+use crate::cli::output::{print_json, safe};
+use crate::cli::remote_session::Remote;
 use crate::protocol::SayReply;
 
 /// Say something to a user, or in a room

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::output::safe;
-use super::remote::Remote;
+use crate::cli::output::safe;
+use crate::cli::remote_session::Remote;
 use crate::client::ClientError;
 use crate::protocol::{ErrorCode, SendReply};
 

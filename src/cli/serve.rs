@@ -13,18 +13,23 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{field, info, warn};
 
-use super::exit;
-use super::first_start::{first_admin, is_watched, say_what_to_do_next};
-use super::reload::{Reloading, warn_if_degraded};
-use super::service::Service;
-use super::signals::{self, Logs, Signals};
 use crate::accounts::Accounts;
-use crate::config::{self, Config, ConfigError, LogFormat};
+use crate::cli::exit;
+use crate::cli::first_start::{first_admin, is_watched, say_what_to_do_next};
+use crate::cli::reload::{Reloading, warn_if_degraded};
+use crate::cli::service::Service;
+use crate::cli::signals;
+use crate::cli::signals::{Logs, Signals};
+use crate::config;
+use crate::config::{Config, ConfigError, LogFormat};
 use crate::messages::Messages;
 use crate::ops;
-use crate::server::{self, SERVER_THREADS, Server, Shutdown};
-use crate::storage::{self, Store};
-use crate::telemetry::{self, AuditRoom, Level, Tail};
+use crate::server;
+use crate::server::{SERVER_THREADS, Server, Shutdown};
+use crate::storage;
+use crate::storage::Store;
+use crate::telemetry;
+use crate::telemetry::{AuditRoom, Level, Tail};
 
 /// Serves files until it is told to stop
 ///

@@ -112,7 +112,7 @@ impl Service {
 
     /// It stops, which may take as long as transfers may go on, and a little more.
     fn stopping(&self, patience: Duration) {
-        let most = (patience + super::signals::LAST_WORDS).as_micros();
+        let most = (patience + crate::cli::signals::LAST_WORDS).as_micros();
         let most = u32::try_from(most).unwrap_or(u32::MAX);
         self.send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(most)]);
     }
@@ -120,7 +120,7 @@ impl Service {
     /// Has everything told, and that it ends and why, if that can be done in a moment.
     pub(super) fn finish(&self, outcome: &anyhow::Result<()>) {
         let failure = outcome.as_ref().err();
-        let why = failure.map(|error| super::exit::line("serve", error));
+        let why = failure.map(|error| crate::cli::exit::line("serve", error));
         let mut states = vec![NotifyState::Stopping];
         states.extend(why.as_deref().map(NotifyState::Status));
         self.send(&states);

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::output::{local_time, safe, size};
-use super::remote::Remote;
+use crate::cli::output::{local_time, safe, size};
+use crate::cli::remote_session::Remote;
 use crate::protocol::{Kind, StatReply};
 
 /// Show size, time, version and known digest of files and directories

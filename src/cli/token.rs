@@ -7,11 +7,12 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use serde::Serialize;
 
-use super::audit::Changed;
-use super::data::Data;
-use super::output::Output;
-use super::table::table;
-use crate::accounts::{self, Accounts, UserName};
+use crate::accounts;
+use crate::accounts::{Accounts, UserName};
+use crate::cli::audit::Changed;
+use crate::cli::data::Data;
+use crate::cli::output::Output;
+use crate::cli::table::table;
 
 /// Make, list and remove the tokens of users, whether the server runs or not.
 ///

@@ -7,10 +7,10 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::exit::{Reported, line, unfinished, usage};
-use super::output::{count, print, print_json, safe, size};
-use super::progress::Bar;
-use super::remote::Remote;
+use crate::cli::exit::{Reported, line, unfinished, usage};
+use crate::cli::output::{count, print, print_json, safe, size};
+use crate::cli::progress::Bar;
+use crate::cli::remote_session::Remote;
 use crate::client::{ClientError, Note, Progress, RetryPolicy, Summary, join};
 use crate::protocol::{Algorithm, Digest, ErrorCode, IfExists, Kind};
 

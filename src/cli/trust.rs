@@ -9,9 +9,9 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use super::exit::{NoSession, usage};
-use super::known::KnownServers;
-use super::remote::is_terminal;
+use crate::cli::exit::{NoSession, usage};
+use crate::cli::known_servers::KnownServers;
+use crate::cli::remote_session::is_terminal;
 use crate::client::{Client, ClientError, ServerUrl, Trust};
 use crate::tls::{Fingerprint, PemError};
 

@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::output::{local_time, safe, size};
-use super::remote::Remote;
-use super::table::table;
+use crate::cli::output::{local_time, safe, size};
+use crate::cli::remote_session::Remote;
+use crate::cli::table::table;
 use crate::protocol::ResumableUpload;
 
 /// List uploads that were cut off and can go on

@@ -4,12 +4,14 @@ use anyhow::bail;
 use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
-use super::audit::Changed;
-use super::data::{self, Data, NewLimits};
-use super::output::Output;
-use super::password::new_password;
-use super::table::table;
-use crate::accounts::{self, Accounts, AccountsError, Limit, NewUser, UserChange, UserName};
+use crate::accounts;
+use crate::accounts::{Accounts, AccountsError, Limit, NewUser, UserChange, UserName};
+use crate::cli::audit::Changed;
+use crate::cli::data;
+use crate::cli::data::{Data, NewLimits};
+use crate::cli::output::Output;
+use crate::cli::password::new_password;
+use crate::cli::table::table;
 
 /// Add, list, change and remove users, whether the server runs or not.
 #[derive(Debug, Args)]

@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use super::output::{print, print_json};
-use super::remote::Remote;
-use super::said::Style;
-use super::waits::Waits;
+use crate::cli::message_format::Style;
+use crate::cli::output::{print, print_json};
+use crate::cli::reconnect_notice::Waits;
+use crate::cli::remote_session::Remote;
 use crate::client::Live;
 use crate::protocol::Event;
 

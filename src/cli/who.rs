@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use super::output::{local_time, safe};
-use super::remote::Remote;
-use super::table::table;
+use crate::cli::output::{local_time, safe};
+use crate::cli::remote_session::Remote;
+use crate::cli::table::table;
 use crate::protocol::Present;
 
 /// List who is connected

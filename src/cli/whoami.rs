@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::output::{safe, size};
-use super::remote::Remote;
+use crate::cli::output::{safe, size};
+use crate::cli::remote_session::Remote;
 use crate::protocol::WhoamiReply;
 
 /// Show who you are on the server, with your folders and limits

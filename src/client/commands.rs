@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use futures::Stream;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::{Client, ClientError, EventPosition};
+use crate::client::{Client, ClientError, EventPosition};
 use crate::protocol::{
     Accept, Algorithm, Cd, Cp, Decline, Df, DfReply, Discard, Entry, Hash, HashReply, Hello,
     HelloReply, Help, HelpReply, History, HistoryReply, IfExists, Join, Leave, Ls, LsReply, Mkdir,

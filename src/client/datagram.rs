@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Client, ClientError};
+use crate::client::{Client, ClientError};
 use crate::protocol::{
     Call, DatagramKey, MAX_DATAGRAM, Say, SayReply, ServerMessage, Ticket, TicketReply, Who,
     WhoReply, encode_datagram,

@@ -151,7 +151,7 @@ pub enum ClientError {
     #[error("{} changed while it was read", .0.display())]
     LocalChanged(PathBuf),
     /// What is neither file nor directory can not be put. A pipe can, with
-    /// [`put_from`](super::Client::put_from).
+    /// [`put_from`](crate::client::Client::put_from).
     #[error("{}: neither file nor directory", .0.display())]
     LocalNeither(PathBuf),
     /// A link to nothing can not be put.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::Client;
+use crate::client::Client;
 use crate::protocol::Event;
 
 /// Events that may wait for who hears them: a few megabytes, if each is as large as can be.
@@ -19,7 +19,7 @@ const UNHEARD: Duration = Duration::from_secs(30);
 /// They must be read on, or dropped. A few hundred wait; while there are more, whatever else the
 /// server sends on this connection waits behind them. So whoever hears them and calls commands
 /// does both at once. A connection whose events nobody reads for half a minute is given up with
-/// [`Lost::Unheard`](super::Lost::Unheard), so that no call waits for ever and nothing is missing
+/// [`Lost::Unheard`](crate::client::Lost::Unheard), so that no call waits for ever and nothing is missing
 /// without a word: who logs in again with `since` gets what came after.
 #[derive(Debug)]
 pub struct Events(mpsc::Receiver<Event>);

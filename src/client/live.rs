@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
-use super::reconnect::Current;
-use super::{Client, ClientError, EventPosition, Events, Lost, Progress, Reconnecting};
+use crate::client::session::Current;
+use crate::client::{Client, ClientError, EventPosition, Events, Lost, Progress, Reconnecting};
 use crate::protocol::{ChangeKind, Event, WatchReply};
 
 /// A connection that lasted for so long was a good one, whatever was heard on it.

@@ -6,10 +6,10 @@ use bytes::{Buf, BytesMut};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::line::{Part, parse};
-use super::reconnect::Current;
-use super::transfer::Transfer;
-use super::{Client, ClientError, Lost, Progress, Reconnecting};
+use crate::client::connection::{Part, parse};
+use crate::client::session::Current;
+use crate::client::transfer::request::Transfer;
+use crate::client::{Client, ClientError, Lost, Progress, Reconnecting};
 use crate::protocol::{GoodbyeReason, Logs, LogsBegin, LogsReply};
 
 /// The longest line that is taken.

@@ -22,29 +22,19 @@
 //! [`Client::events`] are what the server says without being asked; [`Live`] has them over all
 //! connections of a session, each once.
 
-mod backoff;
 mod commands;
+mod connection;
 mod datagram;
 mod discover;
-mod download;
 mod error;
 mod events;
-mod fetch;
-mod file;
-mod line;
 mod live;
 mod logs;
-mod part_file;
-mod progress;
-mod reconnect;
-mod secure;
-mod send;
-mod sink;
-mod source;
+mod session;
+mod tls;
 mod transfer;
 mod tree;
 mod trust;
-mod upload;
 mod url;
 
 use std::net::IpAddr;
@@ -56,28 +46,28 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use self::line::Line;
-use self::secure::System;
+use crate::client::connection::Line;
+use crate::client::tls::System;
 use crate::connection::ReadAhead;
 use crate::protocol::{Call, Login, LoginReply, MAX_CONTROL_BEFORE_LOGIN, Secret};
 use crate::tls::Fingerprint;
 
-pub use self::backoff::RetryPolicy;
-pub use self::datagram::Datagrams;
-pub use self::discover::{Found, discover, neighbourhood};
-pub use self::download::{Download, GetOptions};
-pub use self::error::{ClientError, Lost};
-pub use self::events::{EventPosition, Events};
-pub use self::file::{Fetched, FileOptions};
-pub use self::live::Live;
-pub use self::logs::LogLines;
-pub use self::progress::{Progress, Waiting};
-pub use self::reconnect::Reconnecting;
-pub(crate) use self::tree::join;
-pub use self::tree::{Note, Summary};
-pub use self::trust::Trust;
-pub use self::upload::{PutOptions, Upload};
-pub use self::url::{InvalidUrl, ServerUrl};
+pub use crate::client::datagram::Datagrams;
+pub use crate::client::discover::{Found, discover, neighbourhood};
+pub use crate::client::error::{ClientError, Lost};
+pub use crate::client::events::{EventPosition, Events};
+pub use crate::client::live::Live;
+pub use crate::client::logs::LogLines;
+pub use crate::client::session::Reconnecting;
+pub use crate::client::session::backoff::RetryPolicy;
+pub use crate::client::transfer::download::{Download, GetOptions};
+pub use crate::client::transfer::file::{Fetched, FileOptions};
+pub use crate::client::transfer::progress::{Progress, Waiting};
+pub use crate::client::transfer::upload::{PutOptions, Upload};
+pub(crate) use crate::client::tree::join;
+pub use crate::client::tree::{Note, Summary};
+pub use crate::client::trust::Trust;
+pub use crate::client::url::{InvalidUrl, ServerUrl};
 
 /// For a connection to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -305,7 +295,7 @@ async fn reach_securely(
     let (reader, writer) = stream.into_split();
     let stream = tokio::io::join(ReadAhead::new(reader), writer);
     // Boxed: it takes room that is free again soon.
-    let handshake = Box::pin(secure::handshake(stream, url, trust, system));
+    let handshake = Box::pin(tls::handshake(stream, url, trust, system));
     let (stream, fingerprint) = timeout(CONNECT_TIMEOUT, handshake)
         .await
         .unwrap_or_else(|_| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 
-use super::*;
+use crate::client::*;
 use crate::connection::{CHUNK, ReceiveError, Receiver};
 use crate::protocol::{
     Algorithm, Digest, End, ErrorCode, Frame, FrameCodec, GetBegin, GetReply, Nothing, Put,

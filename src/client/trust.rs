@@ -12,7 +12,8 @@ use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
 };
 
-use crate::tls::{self, Fingerprint, PemError};
+use crate::tls;
+use crate::tls::{Fingerprint, PemError};
 
 /// What a client believes about certificates, and the one that it shows itself.
 ///

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Spanned, Table, Value};
 
-use super::Config;
+use crate::config::Config;
 
 /// The configuration can not be used as it is. One line, for the person who wrote it.
 #[derive(Debug, thiserror::Error)]

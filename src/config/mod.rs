@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::DEFAULT_PORT;
 
-pub use load::{ConfigError, Origin, environment};
-pub use reload::Reload;
-pub use value::is_log_level;
+pub use crate::config::load::{ConfigError, Origin, environment};
+pub use crate::config::reload::Reload;
+pub use crate::config::value::is_log_level;
 
 /// The port of health, metrics and the status page unless told otherwise.
 const DEFAULT_OPS_PORT: u16 = DEFAULT_PORT + 1;

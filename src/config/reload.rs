@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-use super::Config;
+use crate::config::Config;
 use crate::protocol::SettingChange;
 
 /// Settings that hold from the moment that they are read again, or from the next connection.

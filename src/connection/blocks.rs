@@ -5,7 +5,7 @@
 
 use bytes::BytesMut;
 
-use super::LONG_CHUNK;
+use crate::connection::LONG_CHUNK;
 
 /// Bytes of a block: one of the longest frames that haul itself sends, or four short ones.
 pub(super) const BLOCK: usize = LONG_CHUNK + 256;

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::Outlet;
+use crate::connection::Outlet;
 use crate::protocol::put_data_head;
 
 /// Bytes copied at a time where `sendfile` does not work.
@@ -136,7 +136,7 @@ impl FilePart {
     /// Sends the frame.
     ///
     /// # Errors
-    /// As for [`write_frames`](super::write_frames). What goes wrong with the file is told to who
+    /// As for [`write_frames`](crate::connection::write_frames). What goes wrong with the file is told to who
     /// waits for the part, and the frame is filled up.
     pub(super) async fn send<W: AsyncWrite + Unpin>(
         mut self: Box<Self>,

@@ -9,18 +9,18 @@ mod blocks;
 mod chunk;
 mod events;
 mod file_part;
+mod frame_sink;
 mod outbox;
-mod outlet;
 mod read_ahead;
 mod receiver;
 
-pub use self::chunk::{CHUNK, ChunkLength, LONG_CHUNK};
-pub use self::events::{EventLane, EventTap, LaneEvent, LaneFull, Receipt};
-pub use self::file_part::{FilePart, FileSource, MayBlock, Sent, Step};
-pub use self::outbox::{Closed, DataSlot, Outbox, OutboxQueue, write_frames};
-pub use self::outlet::Outlet;
-pub use self::read_ahead::ReadAhead;
-pub use self::receiver::{ReceiveError, Receiver};
+pub use crate::connection::chunk::{CHUNK, ChunkLength, LONG_CHUNK};
+pub use crate::connection::events::{EventLane, EventTap, LaneEvent, LaneFull, Receipt};
+pub use crate::connection::file_part::{FilePart, FileSource, MayBlock, Sent, Step};
+pub use crate::connection::frame_sink::Outlet;
+pub use crate::connection::outbox::{Closed, DataSlot, Outbox, OutboxQueue, write_frames};
+pub use crate::connection::read_ahead::ReadAhead;
+pub use crate::connection::receiver::{ReceiveError, Receiver};
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{EventLane, FilePart, LaneEvent, Outlet};
+use crate::connection::{EventLane, FilePart, LaneEvent, Outlet};
 use crate::protocol::Frame;
 
 /// Small replies that may wait for the writer.
@@ -16,7 +16,7 @@ const CONTROL_QUEUE: usize = 64;
 /// Bytes of small replies that are copied together into one write; larger ones are not copied.
 const GATHERED: usize = 8 * 1024;
 
-/// Data frames that may wait for the writer. With [`CHUNK`](super::CHUNK) it bounds the memory of a
+/// Data frames that may wait for the writer. With [`CHUNK`](crate::connection::CHUNK) it bounds the memory of a
 /// session that sends: a chunk is read only once it has its place here.
 const DATA_QUEUE: usize = 2;
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::codec::Decoder;
 use tokio_util::io::poll_read_buf;
 
-use super::blocks::{BLOCK, Blocks, LARGE};
+use crate::connection::blocks::{BLOCK, Blocks, LARGE};
 use crate::protocol::{Frame, FrameCodec, FrameError, MAX_CHUNK, MAX_PAYLOAD};
 
 /// Bytes that a silent connection keeps for what comes next.

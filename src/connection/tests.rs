@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncWriteExt, duplex};
 use tokio::time::timeout;
 
-use super::*;
+use crate::connection::*;
 use std::time::Duration;
 
 use tokio::time::Instant;

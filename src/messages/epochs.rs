@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use data_encoding::HEXLOWER;
 
-use super::MessagesError;
+use crate::messages::MessagesError;
 
 /// Epochs that are remembered: so many starts.
 pub(super) const REMEMBERED: i64 = 4096;

@@ -7,10 +7,12 @@ use proptest::prelude::*;
 use sqlx::Connection as _;
 use tempfile::TempDir;
 
-use super::{Attendance, Messages, MessagesError, OfferedFile, Party, RoomName, To, copy};
 use crate::clock::Clock;
 use crate::connection::EventLane;
 use crate::database;
+use crate::messages::{
+    Attendance, Messages, MessagesError, OfferedFile, Party, RoomName, To, copy,
+};
 use crate::protocol::Event;
 
 const DAY: Duration = Duration::from_hours(24);

@@ -20,13 +20,13 @@
 //! Changes of files get their places from the sequencer too. They are told to those who *watch* the
 //! path, and the last ones are remembered, but never kept.
 
-mod catch_up;
+mod backlog;
+mod delivery;
 mod epochs;
-mod flight;
 #[cfg(test)]
 mod inbox_model;
 mod offers;
-mod op;
+mod operation;
 mod presence;
 mod room;
 mod rooms;
@@ -44,20 +44,20 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::epochs::Epochs;
-use self::op::{Op, SessionOp};
-use self::presence::Presence;
-use self::sequencer::Sequencer;
-use self::store::Store;
 use crate::clock::Clock;
 use crate::connection::EventLane;
+use crate::messages::epochs::Epochs;
+use crate::messages::operation::{Op, SessionOp};
+use crate::messages::presence::Presence;
+use crate::messages::sequencer::Sequencer;
+use crate::messages::store::Store;
 use crate::protocol::{HistoryReply, MAX_TEXT, MembersReply, SayReply, WhoReply};
 
-pub use self::offers::{Claim, OfferedFile};
-pub use self::room::{InvalidRoom, RoomName};
-pub use self::store::copy;
-pub use self::watches::{Change, MAX_WATCHES, Scope, TooManyWatches};
-pub use self::watching::Observer;
+pub use crate::messages::offers::{Claim, OfferedFile};
+pub use crate::messages::room::{InvalidRoom, RoomName};
+pub use crate::messages::store::copy;
+pub use crate::messages::watches::{Change, MAX_WATCHES, Scope, TooManyWatches};
+pub use crate::messages::watching::Observer;
 
 /// Messages that may wait to be stored; who has another one waits.
 const WAITING: usize = 1024;

@@ -13,9 +13,9 @@ use sqlx::FromRow;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::oneshot;
 
-use super::op::Op;
-use super::store::{Batch, Writer, integer, milliseconds, reading, time, unsigned};
-use super::{Messages, MessagesError, Party, Said, Shared, To};
+use crate::messages::operation::Op;
+use crate::messages::store::{Batch, Writer, integer, milliseconds, reading, time, unsigned};
+use crate::messages::{Messages, MessagesError, Party, Said, Shared, To};
 use crate::protocol::{Offer, OffersReply};
 
 /// JSON of an offer in `offers` beside its file's name, in bytes.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::Party;
-use super::flight::Flight;
 use crate::connection::{EventLane, LaneEvent};
+use crate::messages::Party;
+use crate::messages::delivery::Flight;
 use crate::protocol::{Present, WhoReply};
 
 /// The users with sessions.
@@ -378,8 +378,8 @@ impl Session {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::flight::Flights;
     use super::*;
+    use crate::messages::delivery::Flights;
 
     fn party(id: i64, name: &str) -> Party {
         let name = name.into();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{MessagesError, Party, RoomName};
+use crate::messages::{MessagesError, Party, RoomName};
 use crate::protocol::MembersReply;
 
 /// Members of a room.

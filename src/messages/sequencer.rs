@@ -11,15 +11,16 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
-use super::catch_up::{self, PAGE, Verdict};
-use super::flight::{Ack, Flights, Landing};
-use super::op::{Answer, Op, SessionOp, answer};
-use super::presence::{Changes, Inbox};
-use super::rooms::{RoomChange, Rooms};
-use super::store::{Batch, Stored, StoredOffer, Writer};
-use super::watches::Change;
-use super::watching::{Ask, Observer, WAITING, Watching};
-use super::{MessagesError, Party, Shared, To};
+use crate::messages::backlog;
+use crate::messages::backlog::{PAGE, Verdict};
+use crate::messages::delivery::{Ack, Flights, Landing};
+use crate::messages::operation::{Answer, Op, SessionOp, answer};
+use crate::messages::presence::{Changes, Inbox};
+use crate::messages::rooms::{RoomChange, Rooms};
+use crate::messages::store::{Batch, Stored, StoredOffer, Writer};
+use crate::messages::watches::Change;
+use crate::messages::watching::{Ask, Observer, WAITING, Watching};
+use crate::messages::{MessagesError, Party, Shared, To};
 use crate::protocol::{MembersReply, SayReply, encode_event};
 
 /// Requests that are done in one go.
@@ -493,7 +494,7 @@ impl Sequencer {
     fn absorb(&mut self, changes: &mut Changes) {
         self.inboxes.extend(changes.inboxes.drain());
         for behind in changes.behind.drain(..) {
-            catch_up::begin(&self.shared, behind);
+            backlog::begin(&self.shared, behind);
         }
     }
 

@@ -12,13 +12,15 @@ use sqlx::FromRow;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnection;
 
-use super::epochs;
-use super::offers::{self, OfferedFile};
-use super::presence::Inbox;
-use super::rooms::Members;
-use super::{MessagesError, Party, RoomName, To};
 use crate::clock::Clock;
-use crate::database::{self, ConnectionPool, OpenError};
+use crate::database;
+use crate::database::{ConnectionPool, OpenError};
+use crate::messages::epochs;
+use crate::messages::offers;
+use crate::messages::offers::OfferedFile;
+use crate::messages::presence::Inbox;
+use crate::messages::rooms::Members;
+use crate::messages::{MessagesError, Party, RoomName, To};
 use crate::protocol::{Event, HistoryReply, Message, Offer, encode_event};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/messages/migrations");

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::op::{Op, SessionOp};
-use super::watches::{CatchUp, Change, Scope, Watches};
-use super::{Attendance, MessagesError, Shared};
 use crate::connection::{EventLane, LaneEvent};
+use crate::messages::operation::{Op, SessionOp};
+use crate::messages::watches::{CatchUp, Change, Scope, Watches};
+use crate::messages::{Attendance, MessagesError, Shared};
 use crate::protocol::{Changed, Event, WatchReply, encode_event};
 
 /// Changes that may wait for their places.

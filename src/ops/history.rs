@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::quantiles::Quantiles;
+use crate::ops::quantiles::Quantiles;
 use crate::server::Latency;
 
 /// Between two samples.

@@ -3,19 +3,19 @@
 //! It only shows, and changes nothing. Whoever can connect may look, which is why it is on the
 //! machine itself unless the settings say otherwise.
 
-mod board;
 mod health;
 mod history;
 mod host;
 mod http;
-mod lines;
-mod live;
+mod log_lines;
 mod metrics;
 mod page;
 mod probe;
 mod quantiles;
 mod ready;
-mod room;
+mod room_limit;
+mod server_sent_events;
+mod snapshot;
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
@@ -29,7 +29,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::board::Board;
+use crate::ops::snapshot::Board;
 use crate::server::Server;
 use crate::telemetry::LostLines;
 
@@ -83,7 +83,7 @@ fn routes(server: Server, lost_lines: metrics::TellLostLines) -> Router {
 fn page_routes(board: Board) -> Router {
     Router::new()
         .route("/", get(page::page))
-        .route("/live", get(live::live))
+        .route("/live", get(server_sent_events::live))
         .layer(from_fn(host::guard))
         .with_state(board)
 }

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tracing::{info, warn};
 
-use super::probe::{Answer, Probe};
+use crate::ops::probe::{Answer, Probe};
 use crate::server::{Server, Stage};
 
 /// What is asked before a server counts as ready.

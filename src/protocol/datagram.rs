@@ -21,9 +21,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use super::message::{encode_error, encode_ok};
-use super::parse::fields;
-use super::{BadRequest, Call, Nothing, Say, Secret, VERSION, WhoReply, WireError};
+use crate::protocol::message::{encode_error, encode_ok};
+use crate::protocol::parse::fields;
+use crate::protocol::{BadRequest, Call, Nothing, Say, Secret, VERSION, WhoReply, WireError};
 
 /// The longest datagram, in bytes: it passes every common network in one piece.
 pub const MAX_DATAGRAM: usize = 1200;
@@ -198,7 +198,7 @@ impl Verified<'_> {
         let own = |key: &str| !["ticket", "id", "cmd", "pad"].contains(&key);
         match &*self.0.head.cmd {
             "who" => {
-                let super::Who {} = fields(id, "who", json, own)?;
+                let crate::protocol::Who {} = fields(id, "who", json, own)?;
                 Ok(DatagramRequest::Who)
             }
             "say" => Ok(DatagramRequest::Say(fields(id, "say", json, own)?)),
@@ -392,8 +392,8 @@ fn digits(text: &[u8]) -> Option<[u8; TAG]> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{ErrorCode, Present, ServerMessage, Who};
     use super::*;
+    use crate::protocol::{ErrorCode, Present, ServerMessage, Who};
 
     fn key() -> DatagramKey {
         DatagramKey::new([7; TAG])
@@ -497,8 +497,8 @@ mod tests {
     #[test]
     fn the_reply_to_a_say_that_was_done_always_has_room() {
         for id in [0, 7, u32::MAX] {
-            let reply = super::super::SayReply {
-                seq: super::super::MAX_NUMBER - 1,
+            let reply = crate::protocol::SayReply {
+                seq: crate::protocol::MAX_NUMBER - 1,
                 delivered: u32::MAX,
             };
             let request = Say {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Message, Offer};
+use crate::protocol::{Message, Offer};
 
 /// A frame without an `id`, sent to a logged-in session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use std::io;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
 
-use super::{MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_PAYLOAD};
+use crate::protocol::{MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_PAYLOAD};
 
 /// Bytes of a data payload before its chunk: the mark and the stream.
 pub(super) const DATA_HEAD: usize = 1 + size_of::<u32>();
@@ -30,7 +30,7 @@ pub enum Frame {
     Data {
         /// The `id` of the `get` or `put`.
         stream: u32,
-        /// 0 to [`MAX_CHUNK`](super::MAX_CHUNK) bytes; on a `put`, none means the end.
+        /// 0 to [`MAX_CHUNK`](crate::protocol::MAX_CHUNK) bytes; on a `put`, none means the end.
         chunk: Bytes,
     },
 }
@@ -368,7 +368,7 @@ mod tests {
     fn the_largest_chunk_fits_and_decodes_without_a_copy_left_behind() {
         let frame = Frame::Data {
             stream: 7,
-            chunk: vec![b'x'; super::super::MAX_CHUNK].into(),
+            chunk: vec![b'x'; crate::protocol::MAX_CHUNK].into(),
         };
         let mut wire = encoded(std::slice::from_ref(&frame));
         assert_eq!(wire.len(), LENGTH + MAX_PAYLOAD);

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::request::number;
+use crate::protocol::request::number;
 
 /// The longest text of a message, in bytes.
 pub const MAX_TEXT: usize = 8 * 1024;
@@ -233,7 +233,7 @@ pub struct TicketReply {
     /// Names the ticket in each datagram.
     pub ticket: String,
     /// The key of the datagrams' HMAC, 32 bytes in hex.
-    pub secret: super::Secret,
+    pub secret: crate::protocol::Secret,
     /// When the ticket ends, unless its session does before.
     pub expires: Timestamp,
     /// The port that takes datagrams.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ErrorCode, Event, MAX_CONTROL, WireError};
+use crate::protocol::{ErrorCode, Event, MAX_CONTROL, WireError};
 
 /// The control payload of a final reply.
 #[must_use]
@@ -176,8 +176,8 @@ impl ServerMessage {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CwdReply, Nothing};
     use super::*;
+    use crate::protocol::{CwdReply, Nothing};
 
     fn text(json: &Bytes) -> &str {
         std::str::from_utf8(json).expect("JSON is UTF-8")

@@ -23,39 +23,39 @@ mod reply;
 mod request;
 mod secret;
 
-pub use admin::{
+pub use crate::protocol::admin::{
     Drain, DrainReply, Kick, KickReply, LogLevel, LogLevelReply, Logs, LogsBegin, LogsReply,
     ReloadReply, ReloadSettings, SessionDialect, SessionEntry, Sessions, SessionsReply,
     SetLogLevel, SettingChange, TransferEntry, UserEntry, Users, UsersReply,
 };
-pub use datagram::{
+pub use crate::protocol::datagram::{
     Ack, Datagram, DatagramKey, DatagramRequest, Discovered, MAX_DATAGRAM, SIGNATURE, Signed,
     Verified, encode_datagram, encode_error_within, encode_hello, encode_who_within,
 };
-pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
-pub use error::{ErrorCode, QuotaUnit, WireError};
-pub use event::{ChangeKind, Changed, Event, GoodbyeReason};
-pub use frame::{Frame, FrameCodec, FrameError, put_control, put_data_head};
-pub use live::{
+pub use crate::protocol::digest::{Algorithm, Digest, Hasher, InvalidDigest};
+pub use crate::protocol::error::{ErrorCode, QuotaUnit, WireError};
+pub use crate::protocol::event::{ChangeKind, Changed, Event, GoodbyeReason};
+pub use crate::protocol::frame::{Frame, FrameCodec, FrameError, put_control, put_data_head};
+pub use crate::protocol::live::{
     Accept, Decline, History, HistoryReply, Join, Leave, MAX_TEXT, MembersReply, Message, Offer,
     Offers, OffersReply, Present, Say, SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch,
     Watch, WatchReply, Who, WhoReply,
 };
-pub use message::{
+pub use crate::protocol::message::{
     ReplyBudget, ServerMessage, encode_begin, encode_error, encode_event, encode_ok, encode_refusal,
 };
-pub use parse::BadRequest;
-pub use reply::{
+pub use crate::protocol::parse::BadRequest;
+pub use crate::protocol::reply::{
     CommandHelp, CwdReply, DfReply, Entry, FolderView, GetBegin, GetReply, HashReply, HelloReply,
     HelpReply, Kind, LoginReply, LsReply, Nothing, PathReply, PutBegin, PutReply, QuotaReply,
     ResumableUpload, RmReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
 };
-pub use request::{
+pub use crate::protocol::request::{
     Call, Cancel, Cd, Cp, Df, DigestChoice, Discard, End, Get, Hash, Hello, Help, IfExists, Login,
     Ls, Mkdir, Mv, Passwd, Ping, Put, Pwd, Quit, Request, Rm, Stat, Uploads, Whoami,
     encode_request,
 };
-pub use secret::Secret;
+pub use crate::protocol::secret::Secret;
 
 /// The version of the wire that this crate speaks.
 pub const VERSION: u32 = 1;

@@ -224,8 +224,8 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Noting<'_, 'de, A> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Algorithm, Cd, DigestChoice, MAX_NUMBER, Put, Request, encode_request};
     use super::*;
+    use crate::protocol::{Algorithm, Cd, DigestChoice, MAX_NUMBER, Put, Request, encode_request};
 
     fn refused(json: &str) -> BadRequest {
         Request::parse(json.as_bytes()).expect_err(json)

@@ -10,20 +10,20 @@ use jiff::Timestamp;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::admin::{
+use crate::protocol::admin::{
     Drain, DrainReply, Kick, KickReply, LogLevelReply, Logs, LogsReply, ReloadReply,
     ReloadSettings, Sessions, SessionsReply, SetLogLevel, Users, UsersReply,
 };
-use super::live::{
+use crate::protocol::live::{
     Accept, Decline, History, HistoryReply, Join, Leave, MembersReply, Offers, OffersReply, Say,
     SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch, Watch, WatchReply, Who, WhoReply,
 };
-use super::parse::{BadRequest, Head};
-use super::reply::{
+use crate::protocol::parse::{BadRequest, Head};
+use crate::protocol::reply::{
     CwdReply, DfReply, GetReply, HashReply, HelloReply, HelpReply, LoginReply, LsReply, Nothing,
     PathReply, PutReply, RmReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
 };
-use super::{Algorithm, CommandHelp, Digest, MAX_NUMBER, Secret};
+use crate::protocol::{Algorithm, CommandHelp, Digest, MAX_NUMBER, Secret};
 
 /// A request that has a reply of its own type: one line checks both ends.
 pub trait Call: Serialize + DeserializeOwned + Send + 'static {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::authority::Cause;
-use super::limits::Unseated;
 use crate::accounts::{AccountsError, UserName};
 use crate::connection::Closed;
 use crate::messages::MessagesError;
 use crate::protocol::{BadRequest, ErrorCode, QuotaUnit, WireError};
+use crate::server::accept::connection_limiter::Unseated;
+use crate::server::authority::Cause;
 use crate::storage::StorageError;
 
 /// Why a command failed.

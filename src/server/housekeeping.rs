@@ -6,9 +6,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
-use super::Shared;
 use crate::clock::{Clock, ClockAgreement};
 use crate::config::Config;
+use crate::server::state::Shared;
 use crate::storage::StoreSettings;
 
 /// How often it looks, unless something is to be kept for less.
@@ -24,7 +24,7 @@ const DISK_INTERVAL: Duration = Duration::from_secs(1);
 const AGREEMENT: Duration = Duration::from_hours(1);
 
 /// Tells the store its settings and has it and the messages drop what is kept for too long. Never ends.
-pub(super) async fn run(shared: &Shared) {
+pub(crate) async fn run(shared: &Shared) {
     let clocks = ClockAgreement::new(Clock::system());
     let mut changes = shared.config.subscribe();
     loop {
@@ -60,7 +60,7 @@ pub(super) async fn run(shared: &Shared) {
 }
 
 /// Tells the messages how much of the disk they may take, every second. Never ends.
-pub(super) async fn watch_disk(shared: &Shared) {
+pub(crate) async fn watch_disk(shared: &Shared) {
     let mut ticks = interval(DISK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -74,7 +74,7 @@ pub(super) async fn watch_disk(shared: &Shared) {
 }
 
 /// Has the store delete what is left in staging, from the start on and now and then. Never ends.
-pub(super) async fn delete_left(shared: &Shared) {
+pub(crate) async fn delete_left(shared: &Shared) {
     loop {
         // Each is tried once: what can not be deleted now may be later.
         let mut untried = shared.store.left();
@@ -104,7 +104,7 @@ async fn forget_messages(shared: &Shared, config: &Config) {
 }
 
 /// The settings of the store.
-pub(super) fn settings(config: &Config) -> StoreSettings {
+pub(crate) fn settings(config: &Config) -> StoreSettings {
     let limits = &config.limits;
     StoreSettings {
         free_space_floor: limits.free_space_floor,

@@ -10,25 +10,25 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use super::error::StorageError;
-use super::path::VirtualPath;
-use super::rights::Rights;
-use super::space::Space;
-use super::view::{Mount, View};
+use crate::storage::error::StorageError;
+use crate::storage::local::space::Space;
+use crate::storage::local::view::{Mount, View};
+use crate::storage::path::VirtualPath;
+use crate::storage::rights::Rights;
 
 /// The mounts of a view, by name.
-pub(super) type Mounts = BTreeMap<String, Mount>;
+pub(crate) type Mounts = BTreeMap<String, Mount>;
 
 /// The spaces that a member may reach.
 #[derive(Debug)]
-pub(super) struct Reach {
-    pub(super) home: Arc<Space>,
-    pub(super) mounts: Mounts,
+pub(crate) struct Reach {
+    pub(crate) home: Arc<Space>,
+    pub(crate) mounts: Mounts,
 }
 
 impl Reach {
     /// The home, and folders that are mounted into it.
-    pub(super) fn new(home: Arc<Space>, folders: Vec<Mount>) -> Arc<Self> {
+    pub(crate) fn new(home: Arc<Space>, folders: Vec<Mount>) -> Arc<Self> {
         let mounts = folders.into_iter();
         Arc::new(Self {
             home,
@@ -49,7 +49,7 @@ impl Reach {
 
 /// What one member may reach, for as long as nothing changes it.
 #[derive(Debug)]
-pub(super) struct Access {
+pub(crate) struct Access {
     /// Another one after each change. It is written while the state is locked.
     epoch: AtomicU64,
     state: RwLock<State>,
@@ -65,11 +65,11 @@ enum State {
 }
 
 impl Access {
-    pub(super) fn open(reach: Arc<Reach>) -> Self {
+    pub(crate) fn open(reach: Arc<Reach>) -> Self {
         Self::new(State::Open(reach))
     }
 
-    pub(super) fn suspended() -> Self {
+    pub(crate) fn suspended() -> Self {
         Self::new(State::Suspended)
     }
 
@@ -81,15 +81,15 @@ impl Access {
     }
 
     /// From now on the member may reach this and nothing else, unless it was revoked.
-    pub(super) fn set(&self, reach: Arc<Reach>) {
+    pub(crate) fn set(&self, reach: Arc<Reach>) {
         self.change(State::Open(reach));
     }
 
-    pub(super) fn suspend(&self) {
+    pub(crate) fn suspend(&self) {
         self.change(State::Suspended);
     }
 
-    pub(super) fn revoke(&self) {
+    pub(crate) fn revoke(&self) {
         self.change(State::Revoked);
     }
 
@@ -105,7 +105,7 @@ impl Access {
     ///
     /// # Errors
     /// [`StorageError::Suspended`], [`StorageError::Denied`] if it was revoked.
-    pub(super) fn reach(&self, path: &VirtualPath) -> Result<(u64, Arc<Reach>), StorageError> {
+    pub(crate) fn reach(&self, path: &VirtualPath) -> Result<(u64, Arc<Reach>), StorageError> {
         let state = self.state();
         let reach = state.reach(path)?;
         Ok((self.epoch.load(Ordering::Acquire), Arc::clone(reach)))
@@ -128,11 +128,11 @@ impl State {
 
 /// What a member may do in a space, as it was when it was looked up.
 #[derive(Debug, Clone)]
-pub(super) struct Permission {
+pub(crate) struct Permission {
     /// Whose access it comes from.
-    pub(super) view: View,
-    pub(super) epoch: u64,
-    pub(super) rights: Rights,
+    pub(crate) view: View,
+    pub(crate) epoch: u64,
+    pub(crate) rights: Rights,
 }
 
 impl Permission {
@@ -141,7 +141,7 @@ impl Permission {
     /// # Errors
     /// [`StorageError::Suspended`], [`StorageError::Denied`] if the space is none of the member's
     /// any more.
-    pub(super) fn rights(
+    pub(crate) fn rights(
         &self,
         space: &Arc<Space>,
         path: &VirtualPath,

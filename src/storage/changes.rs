@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::jail::OpenDir;
-use super::path::VirtualPath;
-use super::place::Place;
 use crate::protocol::ChangeKind;
+use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::local::fs::sandbox::OpenDir;
+use crate::storage::path::VirtualPath;
 
 /// Turns that may wait for one that is not over. If the disk keeps a caller waiting for longer than
 /// that, what came after it is told first.
@@ -32,7 +32,7 @@ pub struct Change {
     pub by: Arc<str>,
 }
 
-/// What a [`View`](super::View) shows at and below a path of one of its spaces.
+/// What a [`View`](crate::storage::local::view::View) shows at and below a path of one of its spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// Names the home or folder, as in [`Change::space`].
@@ -47,7 +47,7 @@ pub struct Seen {
 
 /// Where changes are told, and those that wait for their turn.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     observer: OnceLock<Observer>,
     turns: Mutex<Turns>,
 }
@@ -90,7 +90,7 @@ impl Turns {
 
 impl Changes {
     /// Tells `observer` from now on. Only the first one counts; `false` for any other.
-    pub(super) fn observe(&self, observer: Box<dyn Fn(Change) + Send + Sync>) -> bool {
+    pub(crate) fn observe(&self, observer: Box<dyn Fn(Change) + Send + Sync>) -> bool {
         self.observer.set(Observer(observer)).is_ok()
     }
 
@@ -145,7 +145,7 @@ impl Changes {
 /// What has happened and is not yet known to last. Dropped, it is never told.
 #[derive(Debug, Default)]
 #[must_use]
-pub(super) struct Noted(Option<Box<Taken>>);
+pub(crate) struct Noted(Option<Box<Taken>>);
 
 #[derive(Debug)]
 struct Taken {
@@ -156,7 +156,7 @@ struct Taken {
 
 impl Noted {
     /// Tells it, now that it lasts.
-    pub(super) fn tell(mut self) {
+    pub(crate) fn tell(mut self) {
         if let Some(mut taken) = self.0.take() {
             let what = std::mem::take(&mut taken.what);
             taken.changes.end(taken.number, what);
@@ -175,7 +175,7 @@ impl Drop for Noted {
 /// `name` has come to be in the directory that is `above` it, or is another thing now; it was
 /// `moved` from there if it was in a space before. The last so many directories down to it are new
 /// too.
-pub(super) fn landed(
+pub(crate) fn landed(
     to: &Place,
     (above, name): (impl FnOnce() -> VirtualPath, &str),
     made: usize,
@@ -204,7 +204,7 @@ pub(super) fn landed(
 }
 
 /// The last so many directories down to `dir` are new, and `place` is the last one.
-pub(super) fn made(place: &Place, dir: &OpenDir, made: usize) -> Noted {
+pub(crate) fn made(place: &Place, dir: &OpenDir, made: usize) -> Noted {
     place.space.changes.note(|| {
         let path = place.space.jail.path_of(dir);
         made_dirs(place, &path.unwrap_or_else(|| place.inner.clone()), made)
@@ -212,7 +212,7 @@ pub(super) fn made(place: &Place, dir: &OpenDir, made: usize) -> Noted {
 }
 
 /// What `place` named, in `dir`, is gone.
-pub(super) fn removed(place: &Place, dir: &OpenDir) -> Noted {
+pub(crate) fn removed(place: &Place, dir: &OpenDir) -> Noted {
     place.space.changes.note(|| {
         let path = place.inner.name().map(|name| {
             let parent = true_path(place, dir);
@@ -237,7 +237,7 @@ fn made_dirs(place: &Place, last: &VirtualPath, made: usize) -> Vec<Change> {
 
 /// Where `dir`, that holds what `place` names, is in the space: the text of a path can lead
 /// through links.
-pub(super) fn true_path(place: &Place, dir: &OpenDir) -> VirtualPath {
+pub(crate) fn true_path(place: &Place, dir: &OpenDir) -> VirtualPath {
     let path = place.space.jail.path_of(dir);
     path.or_else(|| place.inner.parent())
         .unwrap_or_else(VirtualPath::root)

@@ -5,9 +5,9 @@ use std::io;
 use bytesize::ByteSize;
 use rustix::io::Errno;
 
-use super::count::CountEnd;
-use super::path::{InvalidPath, VirtualPath};
 use crate::protocol::Digest;
+use crate::storage::local::count::CountEnd;
+use crate::storage::path::{InvalidPath, VirtualPath};
 
 /// Why a file operation was not done. Each variant is one code on the wire.
 #[derive(Debug, thiserror::Error)]
@@ -230,7 +230,7 @@ fn room_text(room: Option<Room>) -> String {
 }
 
 impl StorageError {
-    pub(super) fn not_found(path: &VirtualPath) -> Self {
+    pub(crate) fn not_found(path: &VirtualPath) -> Self {
         Self::NotFound {
             what: "file or directory",
             path: path.clone(),
@@ -238,30 +238,30 @@ impl StorageError {
     }
 
     /// Says that a directory, or a file, was looked for.
-    pub(super) fn looking_for(self, what: &'static str) -> Self {
+    pub(crate) fn looking_for(self, what: &'static str) -> Self {
         match self {
             Self::NotFound { path, .. } => Self::NotFound { what, path },
             other => other,
         }
     }
 
-    pub(super) fn denied(path: &VirtualPath) -> Self {
+    pub(crate) fn denied(path: &VirtualPath) -> Self {
         Self::Denied { path: path.clone() }
     }
 
-    pub(super) fn exists(path: &VirtualPath) -> Self {
+    pub(crate) fn exists(path: &VirtualPath) -> Self {
         Self::Exists { path: path.clone() }
     }
 
-    pub(super) fn is_a_directory(path: &VirtualPath) -> Self {
+    pub(crate) fn is_a_directory(path: &VirtualPath) -> Self {
         Self::IsADirectory { path: path.clone() }
     }
 
-    pub(super) fn changed(path: &VirtualPath) -> Self {
+    pub(crate) fn changed(path: &VirtualPath) -> Self {
         Self::Changed { path: path.clone() }
     }
 
-    pub(super) fn from_io(source: io::Error, doing: &'static str, at: &VirtualPath) -> Self {
+    pub(crate) fn from_io(source: io::Error, doing: &'static str, at: &VirtualPath) -> Self {
         let path = at.clone();
         let Some(errno) = Errno::from_io_error(&source) else {
             // The resolver's own word for a path that leads out, which is as if absent.
@@ -296,7 +296,7 @@ impl StorageError {
 }
 
 /// Turns what the system said into what the member is told.
-pub(super) trait At<T> {
+pub(crate) trait At<T> {
     /// Says what was being done, and to which virtual path.
     fn at(self, doing: &'static str, path: &VirtualPath) -> Result<T, StorageError>;
 }

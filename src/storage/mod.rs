@@ -20,65 +20,35 @@
 //! so that nothing changes unnoticed. Imports plain values of `protocol` and nothing else of
 //! the crate.
 
-mod access;
-mod attributes;
-mod backup;
-mod batch;
-mod changes;
-mod copy;
-mod count;
-mod data;
-mod digest;
-mod error;
-mod file;
-mod jail;
-mod kept;
-mod landing;
-mod listing;
-mod meta;
-mod path;
-mod place;
-mod publish;
-mod quota;
-mod recent;
-mod record;
-mod recover;
-mod remove;
-mod rename;
-mod resume;
-mod rights;
-mod space;
-mod staging;
-mod store;
-mod tally;
-mod there;
-mod tree;
-mod unsynced;
-mod upload;
-mod verify;
-mod view;
-mod watched;
+pub(crate) mod access;
+pub(crate) mod changes;
+pub(crate) mod error;
+pub(crate) mod local;
+pub(crate) mod path;
+pub(crate) mod rights;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub use backup::{Backup, Copied, Step};
-pub use batch::{MAX_BATCH_DESCRIPTORS, SmallCommitted, SmallUpload};
-pub use changes::{Change, Seen};
-pub use count::CountEnd;
-pub use data::check_mounted;
-pub use error::{Room, StorageError};
-pub use file::{Info, StoredFile};
-pub use kept::{KeptUpload, StoreSettings};
-pub use listing::Page;
-pub use path::{InvalidPath, InvalidPathReason, VirtualPath};
-pub use remove::Removed;
-pub use resume::Checkpoint;
-pub use rights::{InvalidRights, Limits, Rights, Usage};
-pub use space::Space;
-pub use store::{Store, StoreLock, set_folder_aside, set_home_aside};
-pub use there::AlreadyThere;
-pub use upload::{Committed, Upload, UploadOptions};
-pub use verify::Verifier;
-pub use view::{Begun, Mount, View};
-pub use watched::SpaceUse;
+pub use crate::storage::changes::{Change, Seen};
+pub use crate::storage::error::{Room, StorageError};
+pub use crate::storage::local::backup::{Backup, Copied, Step};
+pub use crate::storage::local::count::CountEnd;
+pub use crate::storage::local::data::check_mounted;
+pub use crate::storage::local::file::{Info, StoredFile};
+pub use crate::storage::local::fs::verify::Verifier;
+pub use crate::storage::local::listing::Page;
+pub use crate::storage::local::remove::Removed;
+pub use crate::storage::local::space::Space;
+pub use crate::storage::local::space_use::SpaceUse;
+pub use crate::storage::local::store::{Store, StoreLock, set_folder_aside, set_home_aside};
+pub use crate::storage::local::upload::already_committed::AlreadyThere;
+pub use crate::storage::local::upload::batch::{
+    MAX_BATCH_DESCRIPTORS, SmallCommitted, SmallUpload,
+};
+pub use crate::storage::local::upload::checkpoint::Checkpoint;
+pub use crate::storage::local::upload::partial::{KeptUpload, StoreSettings};
+pub use crate::storage::local::upload::single::{Committed, Upload, UploadOptions};
+pub use crate::storage::local::view::{Begun, Mount, View};
+pub use crate::storage::path::{InvalidPath, InvalidPathReason, VirtualPath};
+pub use crate::storage::rights::{InvalidRights, Limits, Rights, Usage};

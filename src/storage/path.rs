@@ -71,7 +71,7 @@ impl VirtualPath {
     }
 
     /// Refuses it if something that lies so many levels and bytes below could not be named.
-    pub(super) fn check_room(&self, levels: usize, bytes: usize) -> Result<(), InvalidPath> {
+    pub(crate) fn check_room(&self, levels: usize, bytes: usize) -> Result<(), InvalidPath> {
         let reason = if self.components().count() + levels > MAX_LEVELS {
             InvalidPathReason::TooDeep
         } else if self.text.len() + bytes > MAX_PATH {
@@ -168,7 +168,7 @@ impl VirtualPath {
     }
 
     /// The same place seen from its first component, and that component; `None` at the root.
-    pub(super) fn split_first(&self) -> Option<(&str, Self)> {
+    pub(crate) fn split_first(&self) -> Option<(&str, Self)> {
         let rest = &self.text[1..];
         let end = rest.find('/').unwrap_or(rest.len());
         let inner = Self {
@@ -179,7 +179,7 @@ impl VirtualPath {
     }
 
     /// How to name it in a system call, relative to an open root.
-    pub(super) fn relative(&self) -> &str {
+    pub(crate) fn relative(&self) -> &str {
         match &self.text[1..] {
             "" => ".",
             relative => relative,
@@ -188,7 +188,7 @@ impl VirtualPath {
 }
 
 /// Whether a name that stands on the disk can be named by a path, and so may be shown.
-pub(super) fn is_valid_name(name: &str) -> bool {
+pub(crate) fn is_valid_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains('/') && check_component(name).is_ok()
 }
 
@@ -286,7 +286,7 @@ pub enum InvalidPathReason {
 }
 
 impl InvalidPath {
-    pub(super) fn new(text: &str, reason: InvalidPathReason) -> Self {
+    pub(crate) fn new(text: &str, reason: InvalidPathReason) -> Self {
         const SHOWN: usize = 80;
         let mut shown: String = text.chars().take(SHOWN).flat_map(escape).collect();
         if text.chars().nth(SHOWN).is_some() {

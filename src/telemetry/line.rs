@@ -14,8 +14,8 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::AUDIT;
-use super::tail::{Tail, TailLine};
+use crate::telemetry::AUDIT;
+use crate::telemetry::tail::{Tail, TailLine};
 
 /// The shape of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,12 +6,12 @@
 //! leaves out the spans below its level with the events: give a span the level `error` to have it
 //! on every line.
 
-mod beside;
-mod daily;
+mod daily_file;
 mod line;
-mod machine;
+mod machine_audit;
+mod parsed_line;
 mod queue;
-mod read;
+mod stderr_log;
 mod tail;
 
 use std::io::{self, IsTerminal, Write};
@@ -28,17 +28,18 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
-use crate::config::{self, Log, LogFormat};
+use crate::config;
+use crate::config::{Log, LogFormat};
 
-pub use beside::{is_json_beside, log_panics, say_beside};
-use daily::DailyFile;
-use line::{Format, Lines};
-use queue::{LineQueue, MAX_WAITING_BYTES, QueueGuard};
+use crate::telemetry::daily_file::DailyFile;
+use crate::telemetry::line::{Format, Lines};
+use crate::telemetry::queue::{LineQueue, MAX_WAITING_BYTES, QueueGuard};
+pub use crate::telemetry::stderr_log::{is_json_beside, log_panics, say_beside};
 
-pub use machine::MachineAudit;
-pub use queue::AuditRoom;
-pub use read::for_people;
-pub use tail::{Stretch, Tail, TailLine};
+pub use crate::telemetry::machine_audit::MachineAudit;
+pub use crate::telemetry::parsed_line::for_people;
+pub use crate::telemetry::queue::AuditRoom;
+pub use crate::telemetry::tail::{Stretch, Tail, TailLine};
 
 /// The target of events that are logins or change something: those of the audit.
 pub const AUDIT: &str = "haul::audit";

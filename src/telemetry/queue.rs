@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::{AUDIT, Counted, LostLines};
+use crate::telemetry::{AUDIT, Counted, LostLines};
 
 /// Bytes of ordinary lines that may wait for one place.
 pub(super) const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::output::count;
-use crate::cli::remote::Remote;
-use crate::protocol::{self, DrainReply};
+use crate::cli::remote_session::Remote;
+use crate::protocol;
+use crate::protocol::DrainReply;
 
 /// Stop the server once what runs has ended
 ///

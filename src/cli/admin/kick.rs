@@ -3,8 +3,9 @@
 use clap::Args;
 
 use crate::cli::output::count;
-use crate::cli::remote::Remote;
-use crate::protocol::{self, KickReply};
+use crate::cli::remote_session::Remote;
+use crate::protocol;
+use crate::protocol::KickReply;
 
 /// End a session, or all of a user
 ///

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::output::safe;
-use crate::cli::remote::Remote;
+use crate::cli::remote_session::Remote;
 use crate::protocol::{LogLevelReply, SetLogLevel};
 
 /// Show what the server logs, or have it log something else for a while

@@ -2,10 +2,10 @@
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::message_format::in_colour;
 use crate::cli::output::{print, safe_json};
-use crate::cli::remote::Remote;
-use crate::cli::said::in_colour;
-use crate::cli::waits::Waits;
+use crate::cli::reconnect_notice::Waits;
+use crate::cli::remote_session::Remote;
 use crate::protocol::{LogLevel, Logs};
 use crate::telemetry::for_people;
 

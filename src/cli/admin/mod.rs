@@ -10,7 +10,7 @@ mod users;
 
 use clap::{Args, Subcommand};
 
-use super::remote::Remote;
+use crate::cli::remote_session::Remote;
 use crate::client::RetryPolicy;
 
 /// Look at a server and run it, as a user with the admin right

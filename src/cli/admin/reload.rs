@@ -4,7 +4,7 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::cli::output::safe;
-use crate::cli::remote::Remote;
+use crate::cli::remote_session::Remote;
 use crate::protocol::{ReloadReply, ReloadSettings, SettingChange};
 
 /// Have the server read its settings and its certificate again

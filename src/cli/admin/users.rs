@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::output::{local_time, safe, size};
-use crate::cli::remote::Remote;
+use crate::cli::remote_session::Remote;
 use crate::cli::table::table;
 use crate::protocol::{FolderView, UserEntry};
 

@@ -1,8 +1,8 @@
 //! `haul chat`
 
+mod events;
 mod file;
-mod heard;
-mod typed;
+mod input;
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, stderr, stdin};
@@ -11,18 +11,18 @@ use std::num::NonZeroU32;
 use clap::Args;
 use tokio::task::JoinSet;
 
-use self::heard::{Heard, Hearing};
-use self::typed::{HELP, Order};
-use super::accept::{Choice, only};
-use super::exit::{Reported, line};
-use super::history::last;
-use super::join::members_of;
-use super::lines::{Lines, Printer, Typed};
-use super::output::{print_json, safe};
-use super::remote::Remote;
-use super::said::Style;
-use super::say::unheard;
-use super::who::present;
+use crate::cli::accept::{Choice, only};
+use crate::cli::chat::events::{Heard, Hearing};
+use crate::cli::chat::input::{HELP, Order};
+use crate::cli::exit::{Reported, line};
+use crate::cli::history::last;
+use crate::cli::join::members_of;
+use crate::cli::line_editor::{Lines, Printer, Typed};
+use crate::cli::message_format::Style;
+use crate::cli::output::{print_json, safe};
+use crate::cli::remote_session::Remote;
+use crate::cli::say::unheard;
+use crate::cli::who::present;
 use crate::client::ClientError;
 use crate::protocol::{Event, Message, Offer};
 

@@ -14,9 +14,9 @@ use rustyline::{Context, Helper};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::ShellLine;
-use super::words::{escaped, quoted, words};
 use crate::cli::output::safe;
+use crate::cli::shell::ShellLine;
+use crate::cli::shell::tokens::{escaped, quoted, words};
 use crate::client::Client;
 use crate::protocol::Kind;
 

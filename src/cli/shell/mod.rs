@@ -1,7 +1,7 @@
 //! `haul shell`
 
 mod complete;
-mod words;
+mod tokens;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use self::complete::Completion;
-use super::exit::{Interrupted, Reported, tell, usage};
-use super::hearing::{Aside, Hears};
-use super::lines::{Lines, Typed};
-use super::output::{Output, print, safe};
-use super::remote::{self, Opened, Remote, Way};
-use super::said::Style;
-use super::{Global, RemoteCommand, unless_cut_off, unless_interrupted};
+use crate::cli::events::{Aside, Hears};
+use crate::cli::exit::{Interrupted, Reported, tell, usage};
+use crate::cli::line_editor::{Lines, Typed};
+use crate::cli::message_format::Style;
+use crate::cli::output::{Output, print, safe};
+use crate::cli::remote_session;
+use crate::cli::remote_session::{Opened, Remote, Way};
+use crate::cli::shell::complete::Completion;
+use crate::cli::{Global, RemoteCommand, unless_cut_off, unless_interrupted};
 use crate::client::{Client, ServerUrl};
 
 /// Work on a server interactively, with history and completion
@@ -98,7 +99,7 @@ impl Shell {
         } else {
             Hears::Nothing
         };
-        let opened = unless_interrupted(remote::open(global, hears)).await?;
+        let opened = unless_interrupted(remote_session::open(global, hears)).await?;
         aside.begin(Style::new(output, &opened.reply.user));
         let mut session = Session::new(global, output, opened, aside);
         let mut lines = if at_terminal {
@@ -131,7 +132,7 @@ impl Shell {
                 }
             }
         }
-        remote::leave(&session.client()).await;
+        remote_session::leave(&session.client()).await;
         if failed && !at_terminal {
             return Err(Reported.into());
         }
@@ -177,7 +178,7 @@ impl<'a> Session<'a> {
 
     /// Runs one line. Ctrl-C ends what it does, with an error.
     async fn run(&mut self, line: &str) -> anyhow::Result<Next> {
-        let words = words::split(line).map_err(usage)?;
+        let words = tokens::split(line).map_err(usage)?;
         if words.is_empty() {
             return Ok(Next::Line);
         }
@@ -248,7 +249,7 @@ impl<'a> Session<'a> {
         let remote = unless_interrupted(opening).await?;
         let outcome = unless_cut_off(Box::pin(command.run(&remote)), &remote).await;
         let session = &remote.session;
-        remote::leave(&session.client()).await;
+        remote_session::leave(&session.client()).await;
         if let Some(heard) = session.heard() {
             self.aside.forget(heard);
         }
@@ -264,7 +265,7 @@ impl<'a> Session<'a> {
         let Way {
             url, login, hears, ..
         } = self.way.clone();
-        let opening = remote::open_with(self.global, url, Some(login), hears);
+        let opening = remote_session::open_with(self.global, url, Some(login), hears);
         let opened = unless_interrupted(opening)
             .await?
             .of(Some(self.user.clone()))

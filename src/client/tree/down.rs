@@ -9,11 +9,12 @@ use std::path::{Component, Path, PathBuf};
 use futures::stream::StreamExt;
 use tokio::sync::mpsc;
 
-use super::small_down::{self, Landed, Small};
-use super::{IN_FLIGHT, Job, Note, Summary, join};
-use crate::client::file::blocking;
-use crate::client::part_file;
-use crate::client::sink::remove_stale_parts;
+use crate::client::transfer::file::blocking;
+use crate::client::transfer::part_file;
+use crate::client::transfer::sink::remove_stale_parts;
+use crate::client::tree::small_down;
+use crate::client::tree::small_down::{Landed, Small};
+use crate::client::tree::{IN_FLIGHT, Job, Note, Summary, join};
 use crate::client::{Client, ClientError, Fetched, FileOptions, Progress, Reconnecting};
 use crate::protocol::{Entry, ErrorCode, Kind, LsReply, StatReply};
 

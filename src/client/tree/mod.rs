@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::{ClientError, Progress};
+use crate::client::{ClientError, Progress};
 use crate::protocol::Digest;
 
 /// Files that are opened, moved and finished at the same time.

@@ -11,11 +11,11 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use super::down::Place;
-use crate::client::file::blocking;
-use crate::client::line::{Answer, Came, parse};
-use crate::client::reconnect::Current;
-use crate::client::sink::Sink;
+use crate::client::connection::{Answer, Came, parse};
+use crate::client::session::Current;
+use crate::client::transfer::file::blocking;
+use crate::client::transfer::sink::Sink;
+use crate::client::tree::down::Place;
 use crate::client::{Client, ClientError, Fetched, FileOptions, Progress, Reconnecting};
 use crate::connection::CHUNK;
 use crate::protocol::{

@@ -10,13 +10,13 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 
-use crate::client::file::blocking;
-use crate::client::line::{Answer, parse};
-use crate::client::progress::FileProgress;
-use crate::client::reconnect::Current;
-use crate::client::send::why_refused;
-use crate::client::source::SmallSource;
-use crate::client::upload::check_reply;
+use crate::client::connection::{Answer, parse};
+use crate::client::session::Current;
+use crate::client::transfer::file::blocking;
+use crate::client::transfer::progress::FileProgress;
+use crate::client::transfer::send::why_refused;
+use crate::client::transfer::source::SmallSource;
+use crate::client::transfer::upload::check_reply;
 use crate::client::{Client, ClientError, FileOptions, Progress, Reconnecting};
 use crate::connection::CHUNK;
 use crate::protocol::{

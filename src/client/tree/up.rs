@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use walkdir::{DirEntry, WalkDir};
 
-use super::small_up::{self, Landed, Small, SmallFile};
-use super::{IN_FLIGHT, Job, Note, Summary, join};
+use crate::client::tree::small_up;
+use crate::client::tree::small_up::{Landed, Small, SmallFile};
+use crate::client::tree::{IN_FLIGHT, Job, Note, Summary, join};
 use crate::client::{Client, ClientError, FileOptions, Progress, Reconnecting};
 use crate::protocol::PutReply;
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
-use super::*;
 use crate::messages::Messages;
+use crate::messages::store::*;
 
 fn user(id: i64) -> Party {
     let name = format!("user{id}").into();

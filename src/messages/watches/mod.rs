@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use self::ring::Ring;
-pub use self::scope::Scope;
+use crate::messages::watches::ring::Ring;
+pub use crate::messages::watches::scope::Scope;
 use crate::protocol::{ChangeKind, Changed};
 
 /// The most watches of a session.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Change;
+use crate::messages::watches::Change;
 
 /// A bounded number of changes, the last ones.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::*;
+use crate::messages::watches::*;
 
 const HOME: &str = "homes/alice";
 const TEAM: &str = "folders/team";

@@ -20,10 +20,10 @@ use axum::routing::get;
 use jiff::Timestamp;
 use tracing::error;
 
-use self::families::Families;
-use self::process::Process;
-use super::host;
-use super::probe::Probe;
+use crate::ops::host;
+use crate::ops::metrics::families::Families;
+use crate::ops::metrics::process::Process;
+use crate::ops::probe::Probe;
 use crate::protocol::{ErrorCode, SessionDialect};
 use crate::server::{CommandCounts, Figures, Server, Stage};
 use crate::telemetry::LostLines;

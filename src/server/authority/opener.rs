@@ -12,9 +12,9 @@ use std::thread;
 
 use tokio::sync::Notify;
 
-use super::{Authority, Changed};
 use crate::accounts::{Account, Grant};
-use crate::server::CommandError;
+use crate::server::authority::{Authority, Changed};
+use crate::server::error::CommandError;
 use crate::storage::{Space, StorageError, Store};
 
 /// Threads at once.
@@ -23,25 +23,25 @@ const MAX_THREADS: usize = 4;
 /// A home or a folder. Numbers and names never change, so the directory of that name is its own as
 /// long as the account or folder is there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Home(i64, Arc<str>),
     Folder(i64, Arc<str>),
 }
 
 /// Spaces that are open.
-pub(super) type Places = HashMap<Place, Arc<Space>>;
+pub(crate) type Places = HashMap<Place, Arc<Space>>;
 
 impl Place {
-    pub(super) fn home(account: &Account) -> Self {
+    pub(crate) fn home(account: &Account) -> Self {
         Self::Home(account.id, account.name.as_str().into())
     }
 
-    pub(super) fn folder(grant: &Grant) -> Self {
+    pub(crate) fn folder(grant: &Grant) -> Self {
         Self::Folder(grant.folder, grant.name.as_str().into())
     }
 
     /// All that `account` may reach.
-    pub(super) fn all_of(account: &Account) -> impl Iterator<Item = Self> {
+    pub(crate) fn all_of(account: &Account) -> impl Iterator<Item = Self> {
         let folders = account.folders.iter().map(Self::folder);
         folders.chain([Self::home(account)])
     }
@@ -68,23 +68,23 @@ impl fmt::Display for Place {
 }
 
 /// How a place is opened, of which it may be known what is open. May block.
-pub(super) type Open =
+pub(crate) type Open =
     Arc<dyn Fn(&Place, Option<Arc<Space>>) -> Result<Arc<Space>, StorageError> + Send + Sync>;
 
 /// Opens what lies in `store`.
-pub(super) fn open_in(store: &Store) -> Open {
+pub(crate) fn open_in(store: &Store) -> Open {
     let store = store.clone();
     Arc::new(move |place, known| place.open(&store, known))
 }
 
 /// Opens all that `account` may reach. May block on the disk.
-pub(super) fn open_all(store: &Store, account: &Account) -> Result<Places, StorageError> {
+pub(crate) fn open_all(store: &Store, account: &Account) -> Result<Places, StorageError> {
     let open = |place: Place| Ok((place.clone(), place.open(store, None)?));
     Place::all_of(account).map(open).collect()
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Opener {
+pub(crate) struct Opener {
     state: Mutex<State>,
     /// Something was opened, or failed.
     news: Notify,
@@ -101,9 +101,9 @@ struct State {
 
 /// What has come of some.
 #[derive(Debug, Default)]
-pub(super) struct Opened {
-    pub(super) done: Vec<(Changed, Places)>,
-    pub(super) failed: Vec<(Arc<Authority>, Arc<str>)>,
+pub(crate) struct Opened {
+    pub(crate) done: Vec<(Changed, Places)>,
+    pub(crate) failed: Vec<(Arc<Authority>, Arc<str>)>,
 }
 
 impl Opener {
@@ -111,7 +111,7 @@ impl Opener {
     ///
     /// # Errors
     /// If there is no thread for it.
-    pub(super) fn want(
+    pub(crate) fn want(
         self: &Arc<Self>,
         open: &Open,
         wanted: HashMap<Place, Option<Arc<Space>>>,
@@ -141,7 +141,7 @@ impl Opener {
     }
 
     /// Takes those out of `waiting` of whom all is open or something has failed, once there are any.
-    pub(super) async fn opened(&self, waiting: &mut Vec<Changed>) -> Opened {
+    pub(crate) async fn opened(&self, waiting: &mut Vec<Changed>) -> Opened {
         loop {
             let news = self.news.notified();
             let opened = self.take(waiting);
@@ -153,7 +153,7 @@ impl Opener {
     }
 
     /// What of `account` is not open yet.
-    pub(super) fn late(&self, account: &Account) -> String {
+    pub(crate) fn late(&self, account: &Account) -> String {
         let state = self.lock();
         let mut late = Place::all_of(account).filter(|place| !state.ended.contains_key(place));
         late.next()

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::sync::mpsc;
 
-use super::*;
+use crate::server::authority::*;
 use crate::storage::{Limits, StorageError, set_home_aside};
 
 fn credential(account: i64, token: Option<i64>) -> Credential {

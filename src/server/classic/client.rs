@@ -7,7 +7,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::frame::{self, BadFrame};
+use crate::server::classic::frame;
+use crate::server::classic::frame::BadFrame;
 
 /// Bytes that one look at the socket takes where a frame is expected.
 const LOOK: usize = 1024;
@@ -23,7 +24,7 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// The other end of a connection on which the classic dialect is spoken.
 #[derive(Debug)]
-pub(super) struct Client<R, W> {
+pub(crate) struct Client<R, W> {
     reader: R,
     writer: W,
     /// What has come and is not used yet.
@@ -34,7 +35,7 @@ pub(super) struct Client<R, W> {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
-    pub(super) fn new(reader: R, writer: W, write_timeout: Duration) -> Self {
+    pub(crate) fn new(reader: R, writer: W, write_timeout: Duration) -> Self {
         Self {
             reader,
             writer,
@@ -45,17 +46,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     }
 
     /// Whether it has closed its sending half, and nothing of what it sent is left.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended && self.buffer.is_empty()
     }
 
     /// Whether a frame was begun, and its rest is still to come.
-    pub(super) fn is_within_frame(&self) -> bool {
+    pub(crate) fn is_within_frame(&self) -> bool {
         !self.buffer.is_empty()
     }
 
     /// The JSON of the next frame, if it is here.
-    pub(super) fn take_frame(&mut self, limit: usize) -> Result<Option<Bytes>, BadFrame> {
+    pub(crate) fn take_frame(&mut self, limit: usize) -> Result<Option<Bytes>, BadFrame> {
         let json = frame::take(&mut self.buffer, limit)?;
         if self.buffer.is_empty() {
             // A silent client keeps no memory.
@@ -65,12 +66,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     }
 
     /// Waits for more of a frame. Cancel-safe.
-    pub(super) async fn read_frame(&mut self) -> io::Result<()> {
+    pub(crate) async fn read_frame(&mut self) -> io::Result<()> {
         self.read(LOOK).await
     }
 
     /// Waits for more of a body, unless some is here. Cancel-safe.
-    pub(super) async fn read_body(&mut self) -> io::Result<()> {
+    pub(crate) async fn read_body(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
             self.read(BODY).await?;
         }
@@ -81,7 +82,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     }
 
     /// Takes at most `most` bytes of a body from what is here.
-    pub(super) fn take_body(&mut self, most: u64) -> Bytes {
+    pub(crate) fn take_body(&mut self, most: u64) -> Bytes {
         let here = self.buffer.len();
         let length = usize::try_from(most).map_or(here, |most| most.min(here));
         self.buffer.split_to(length).freeze()
@@ -89,7 +90,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
 
     /// Reads on while an order is worked on. Resolves only once the client has closed its sending
     /// half and nothing that is left asks for anything. Cancel-safe.
-    pub(super) async fn closes(&mut self, limit: usize) -> io::Result<()> {
+    pub(crate) async fn closes(&mut self, limit: usize) -> io::Result<()> {
         while !self.ended && self.buffer.len() < READ_AHEAD {
             self.read(LOOK).await?;
             if self.ended && !frame::is_whole(&self.buffer, limit) {
@@ -112,7 +113,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     }
 
     /// Sends a frame or raw bytes, and waits until the client's system has taken them.
-    pub(super) async fn send(&mut self, mut bytes: impl Buf) -> io::Result<()> {
+    pub(crate) async fn send(&mut self, mut bytes: impl Buf) -> io::Result<()> {
         let sending = async {
             self.writer.write_all_buf(&mut bytes).await?;
             self.writer.flush().await
@@ -121,12 +122,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     }
 
     /// Ends the connection soundly.
-    pub(super) async fn close(&mut self) {
+    pub(crate) async fn close(&mut self) {
         let _ = timeout(self.write_timeout, self.writer.shutdown()).await;
     }
 
     /// Reads on for a moment: closing on unread bytes would take the last word back.
-    pub(super) async fn linger(&mut self) {
+    pub(crate) async fn linger(&mut self) {
         let mut bytes = [0; 1024];
         let reading = async { while let Ok(1..) = self.reader.read(&mut bytes).await {} };
         let _ = timeout(LINGER, reading).await;

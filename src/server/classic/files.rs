@@ -5,13 +5,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::time::Instant;
 
-use super::frame::File;
-use super::inside::Said;
-use super::orders::{Download, Upload};
-use super::{Answer, Conversation, Over, text};
 use crate::protocol::{
     Algorithm, DigestChoice, End, ErrorCode, Get, Hash, HashReply, Ping, Put, Stat, WireError,
 };
+use crate::server::classic::commands::{Download, Upload};
+use crate::server::classic::frame::File;
+use crate::server::classic::in_process_session::Said;
+use crate::server::classic::{Answer, Conversation, Over, text};
 
 /// A file that changes again and again between its digest and its bytes is given up after so many
 /// tries.
@@ -19,7 +19,7 @@ const TRIES: usize = 5;
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     /// Takes an upload to its end, whether the session wants it or not; what to tell the client.
-    pub(super) async fn put(&mut self, upload: Upload, size: u64) -> Result<String, Over> {
+    pub(crate) async fn put(&mut self, upload: Upload, size: u64) -> Result<String, Over> {
         let id = self
             .session
             .ask(&Put {
@@ -43,10 +43,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
             self.discard(size).await?;
             answer
         };
-        Ok(match answer.and_then(|json| super::read(&json)) {
-            Ok(stored) => text::stored(&stored),
-            Err(error) => text::not_stored(&error),
-        })
+        Ok(
+            match answer.and_then(|json| crate::server::classic::read(&json)) {
+                Ok(stored) => text::stored(&stored),
+                Err(error) => text::not_stored(&error),
+            },
+        )
     }
 
     /// Passes a body on as the data of put `id`. The answer to it, if it has come before the last
@@ -76,7 +78,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     }
 
     /// Reads a body to its end and throws it away.
-    pub(super) async fn discard(&mut self, size: u64) -> Result<(), Over> {
+    pub(crate) async fn discard(&mut self, size: u64) -> Result<(), Over> {
         let idle_timeout = self.shared.config().limits.idle_timeout;
         let (mut left, mut told) = (size, Instant::now());
         while left > 0 {
@@ -100,7 +102,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     }
 
     /// Sends a file, or says why not.
-    pub(super) async fn get(&mut self, download: Download) -> Result<(), Over> {
+    pub(crate) async fn get(&mut self, download: Download) -> Result<(), Over> {
         for _ in 0..TRIES {
             match self.try_get(&download).await? {
                 Ok(()) => return Ok(()),
@@ -139,7 +141,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         match self.hear(id).await? {
             Said::Begin => {}
             Said::Reply(Err(error)) => return Ok(Err(error)),
-            Said::Reply(Ok(_)) | Said::Data(_) => return Ok(Err(super::unreadable())),
+            Said::Reply(Ok(_)) | Said::Data(_) => {
+                return Ok(Err(crate::server::classic::unreadable()));
+            }
         }
         self.announce(File {
             filename: stat.entry.name,

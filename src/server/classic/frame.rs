@@ -15,17 +15,17 @@ use crate::protocol::{MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_NUMBER};
 const LENGTH: usize = size_of::<i32>();
 
 /// By so much a framed request may be longer than the classic one that it is made of.
-pub(super) const ROOM: usize = 256;
+pub(crate) const ROOM: usize = 256;
 
 /// The longest JSON of a request.
-pub(super) const LONGEST: usize = MAX_CONTROL - ROOM;
+pub(crate) const LONGEST: usize = MAX_CONTROL - ROOM;
 
 /// The same before login.
-pub(super) const LONGEST_BEFORE_LOGIN: usize = MAX_CONTROL_BEFORE_LOGIN - ROOM;
+pub(crate) const LONGEST_BEFORE_LOGIN: usize = MAX_CONTROL_BEFORE_LOGIN - ROOM;
 
 /// What came can not be gone on from: it does not say where the next frame begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadFrame {
+pub(crate) enum BadFrame {
     /// No JSON has this length.
     #[error("a frame of length {0}")]
     Length(i32),
@@ -39,7 +39,7 @@ pub(super) enum BadFrame {
 }
 
 /// Takes the JSON of the next frame from what has come; `None` until it is there.
-pub(super) fn take(buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, BadFrame> {
+pub(crate) fn take(buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, BadFrame> {
     let Some(length) = next_length(buffer, limit)? else {
         return Ok(None);
     };
@@ -51,7 +51,7 @@ pub(super) fn take(buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>,
 }
 
 /// Whether the bytes that have come hold a frame that is whole, or wrong already.
-pub(super) fn is_whole(bytes: &[u8], limit: usize) -> bool {
+pub(crate) fn is_whole(bytes: &[u8], limit: usize) -> bool {
     match next_length(bytes, limit) {
         Ok(Some(length)) => bytes.len() >= LENGTH + length,
         Ok(None) => false,
@@ -73,16 +73,16 @@ fn next_length(bytes: &[u8], limit: usize) -> Result<Option<usize>, BadFrame> {
 
 /// What a client asks; a text that is missing, null or no text is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Request {
+pub(crate) struct Request {
     /// The line that the user typed.
-    pub(super) cmd: String,
-    pub(super) user: String,
-    pub(super) psd: String,
-    pub(super) filename: String,
-    pub(super) dst_dir: String,
+    pub(crate) cmd: String,
+    pub(crate) user: String,
+    pub(crate) psd: String,
+    pub(crate) filename: String,
+    pub(crate) dst_dir: String,
     /// So many raw bytes follow.
-    pub(super) size: u64,
-    pub(super) file_hash: String,
+    pub(crate) size: u64,
+    pub(crate) file_hash: String,
 }
 
 impl Request {
@@ -90,7 +90,7 @@ impl Request {
     ///
     /// # Errors
     /// [`BadFrame::NotJson`] and [`BadFrame::Size`].
-    pub(super) fn parse(json: &[u8]) -> Result<Self, BadFrame> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, BadFrame> {
         #[derive(Deserialize)]
         struct Fields<'a> {
             #[serde(borrow, default)]
@@ -165,23 +165,23 @@ fn whole(number: f64) -> u64 {
 
 /// What the server answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Reply {
+pub(crate) struct Reply {
     /// A line for a person, or several.
-    pub(super) res: String,
+    pub(crate) res: String,
     /// The file that follows.
     #[serde(flatten)]
-    pub(super) file: Option<File>,
+    pub(crate) file: Option<File>,
 }
 
 /// What is said of a file whose raw bytes follow.
 #[expect(clippy::struct_field_names, reason = "they are the names on the wire")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct File {
-    pub(super) filename: String,
-    pub(super) size: u64,
-    pub(super) dst_dir: String,
+pub(crate) struct File {
+    pub(crate) filename: String,
+    pub(crate) size: u64,
+    pub(crate) dst_dir: String,
     /// The hex MD5.
-    pub(super) file_hash: String,
+    pub(crate) file_hash: String,
 }
 
 impl Reply {
@@ -189,7 +189,7 @@ impl Reply {
     ///
     /// # Panics
     /// If it is longer than a length can say; no caller says so much.
-    pub(super) fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let json = serde_json::to_vec(self).expect("a reply is a struct of plain values");
         let length = i32::try_from(json.len()).expect("a reply is of bounded length");
         let mut frame = BytesMut::with_capacity(LENGTH + json.len());

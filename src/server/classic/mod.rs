@@ -8,14 +8,14 @@
 //! rights and lines of the log; here is only what the dialect has of its own: how a frame looks,
 //! what a typed line means, and that the bytes of a file stand between frames.
 
-mod client;
-mod files;
-mod frame;
-mod inside;
-mod orders;
-mod pipe;
-mod text;
-mod words;
+pub(crate) mod client;
+pub(crate) mod commands;
+pub(crate) mod files;
+pub(crate) mod frame;
+pub(crate) mod in_process_session;
+pub(crate) mod pipe;
+pub(crate) mod text;
+pub(crate) mod tokens;
 
 use std::future::pending;
 use std::io;
@@ -30,21 +30,23 @@ use tokio::select;
 use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
-use self::client::Client;
-use self::frame::{BadFrame, File, Reply, Request};
-use self::inside::{Inside, Said};
-use self::orders::Order;
-use super::job::Job;
-use super::{Peer, Shared, commands};
 use crate::protocol::{
     Call, ErrorCode, Hello, Login, Ls, Nothing, Secret, ServerMessage, WireError, encode_ok,
 };
+use crate::server::classic::client::Client;
+use crate::server::classic::commands::Order;
+use crate::server::classic::frame::{BadFrame, File, Reply, Request};
+use crate::server::classic::in_process_session::{Inside, Said};
+use crate::server::commands::register::register;
+use crate::server::session::peer::Peer;
+use crate::server::session::request_log::Job;
+use crate::server::state::Shared;
 
 /// Bytes of a listing; of a larger directory the rest is left out.
 const LONGEST_LISTING: usize = 1024 * 1024;
 
 /// A client that speaks the classic dialect, and the session that it has.
-pub(super) struct Conversation<R, W> {
+pub(crate) struct Conversation<R, W> {
     client: Client<R, W>,
     session: Inside,
     shared: Arc<Shared>,
@@ -54,7 +56,7 @@ pub(super) struct Conversation<R, W> {
 
 /// Why a conversation is over.
 #[derive(Debug, thiserror::Error)]
-enum Over {
+pub(crate) enum Over {
     #[error("the client closed the connection")]
     Left,
     #[error("the connection failed: {0}")]
@@ -82,7 +84,7 @@ type Answer<T> = Result<T, WireError>;
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     /// A conversation, and what its session reads from and writes to.
-    pub(super) fn new(
+    pub(crate) fn new(
         reader: R,
         writer: W,
         shared: Arc<Shared>,
@@ -105,7 +107,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     }
 
     /// Takes order after order until either side ends it.
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let over = loop {
             let request = match self.request().await {
                 Ok(request) => request,
@@ -257,7 +259,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
             }
             Order::Help => {
                 self.count().await?;
-                orders::help()
+                commands::help()
             }
             Order::Quit(quit) => told(self.ask(&quit).await?, |_| "goodbye".into()),
             Order::Get(_) | Order::Put(_) => "files are moved by their own ways".into(),
@@ -280,7 +282,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         let job = job.with_user(Some(&user));
         let work = async {
             self.shared.audit_room().await;
-            let registering = commands::register(&user, &password, &self.shared, &self.peer);
+            let registering = register(&user, &password, &self.shared, &self.peer);
             registering.await.map(|()| encode_ok(0, &Nothing {}))
         };
         let outcome = select! {

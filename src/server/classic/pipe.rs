@@ -18,7 +18,7 @@ const PIECES: usize = 4;
 
 /// The pieces of one direction, as they arrive.
 #[derive(Debug)]
-pub(super) struct Pieces(mpsc::Receiver<Bytes>);
+pub(crate) struct Pieces(mpsc::Receiver<Bytes>);
 
 impl Stream for Pieces {
     type Item = io::Result<Bytes>;
@@ -29,13 +29,13 @@ impl Stream for Pieces {
 }
 
 /// One direction, into which whole pieces are put.
-pub(super) fn of_pieces() -> (mpsc::Sender<Bytes>, StreamReader<Pieces, Bytes>) {
+pub(crate) fn of_pieces() -> (mpsc::Sender<Bytes>, StreamReader<Pieces, Bytes>) {
     let (sender, pieces) = mpsc::channel(PIECES);
     (sender, StreamReader::new(Pieces(pieces)))
 }
 
 /// One direction, into which bytes are written.
-pub(super) fn of_bytes() -> (
+pub(crate) fn of_bytes() -> (
     impl AsyncWrite + Unpin + Send + 'static,
     StreamReader<Pieces, Bytes>,
 ) {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::protocol::{DfReply, Digest, Entry, ErrorCode, Kind, PutReply, RmReply, WireError};
 
 /// `text` with everything escaped that could drive a terminal: classic clients print what they get.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if is_unsafe(c) {
@@ -27,7 +27,7 @@ fn is_unsafe(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-pub(super) fn failure(error: &WireError) -> String {
+pub(crate) fn failure(error: &WireError) -> String {
     match error.code {
         ErrorCode::NotLoggedIn => "log in first: login USER PASSWORD".into(),
         ErrorCode::Unsupported => "this server does not offer that".into(),
@@ -35,12 +35,12 @@ pub(super) fn failure(error: &WireError) -> String {
     }
 }
 
-pub(super) fn stored(reply: &PutReply) -> String {
+pub(crate) fn stored(reply: &PutReply) -> String {
     let (path, hash) = (shown(&reply.path), hex(&reply.digest));
     format!("stored {path}, {} bytes, MD5 {hash}", reply.size)
 }
 
-pub(super) fn not_stored(error: &WireError) -> String {
+pub(crate) fn not_stored(error: &WireError) -> String {
     match error.code {
         // What the session keeps for others can not be resumed here.
         ErrorCode::TimedOut => "not stored: nothing came for too long".into(),
@@ -48,7 +48,7 @@ pub(super) fn not_stored(error: &WireError) -> String {
     }
 }
 
-pub(super) fn removed(reply: RmReply) -> String {
+pub(crate) fn removed(reply: RmReply) -> String {
     match reply {
         RmReply {
             removed: 1,
@@ -62,7 +62,7 @@ pub(super) fn removed(reply: RmReply) -> String {
     }
 }
 
-pub(super) fn usage(reply: DfReply) -> String {
+pub(crate) fn usage(reply: DfReply) -> String {
     let size = |bytes| ByteSize::b(bytes).to_string();
     let mut text = size(reply.used);
     if let Some(limit) = reply.limit {
@@ -81,12 +81,12 @@ pub(super) fn usage(reply: DfReply) -> String {
 }
 
 /// The hex digits of a digest, without its algorithm.
-pub(super) fn hex(digest: &Digest) -> String {
+pub(crate) fn hex(digest: &Digest) -> String {
     HEXLOWER.encode(digest.as_bytes())
 }
 
 /// Adds a line: the size, or that it is a directory, and the name.
-pub(super) fn add_entry(listing: &mut String, entry: &Entry) {
+pub(crate) fn add_entry(listing: &mut String, entry: &Entry) {
     let name = shown(&entry.name);
     let _ = match entry.kind {
         Kind::Dir => writeln!(listing, "{:>14}  {name}/", "<dir>"),
@@ -95,7 +95,7 @@ pub(super) fn add_entry(listing: &mut String, entry: &Entry) {
 }
 
 /// A listing that is whole.
-pub(super) fn listed(mut listing: String) -> String {
+pub(crate) fn listed(mut listing: String) -> String {
     match listing.pop() {
         Some(_) => listing,
         None => "the directory is empty".into(),
@@ -103,7 +103,7 @@ pub(super) fn listed(mut listing: String) -> String {
 }
 
 /// Who is there.
-pub(super) fn users(reply: &Value) -> String {
+pub(crate) fn users(reply: &Value) -> String {
     let users = reply["users"].as_array().map_or(&[][..], Vec::as_slice);
     let lines: Vec<_> = users
         .iter()
@@ -126,7 +126,7 @@ pub(super) fn users(reply: &Value) -> String {
 }
 
 /// What has become of a message.
-pub(super) fn said(reply: &Value) -> String {
+pub(crate) fn said(reply: &Value) -> String {
     match reply["delivered"].as_u64() {
         Some(0) => "kept until they log in".into(),
         _ => "delivered".into(),

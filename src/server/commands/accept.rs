@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::Command;
 use crate::protocol::{Accept, IfExists, PathReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 use crate::storage::{StorageError, VirtualPath};
 
 impl Command for Accept {

@@ -1,9 +1,9 @@
 //! `cp`: copy on the server; nothing crosses the network.
 
-use super::Command;
 use crate::protocol::{Cp, IfExists, PathReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 impl Command for Cp {
     async fn apply(self, member: &mut Member) -> Result<PathReply, CommandError> {

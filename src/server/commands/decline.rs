@@ -1,9 +1,9 @@
 //! `decline`: do not take a file that was offered, or no longer offer it.
 
-use super::Command;
 use crate::protocol::{Decline, Nothing};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 impl Command for Decline {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {

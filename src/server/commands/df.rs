@@ -1,9 +1,9 @@
 //! `df`: use and limits of the home or shared folder around the current directory.
 
-use super::Command;
 use crate::protocol::{Df, DfReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 impl Command for Df {
     async fn apply(self, member: &mut Member) -> Result<DfReply, CommandError> {

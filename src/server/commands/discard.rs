@@ -1,9 +1,9 @@
 //! `discard`: drop what was kept of a put that was cut off.
 
-use super::Command;
 use crate::protocol::{Discard, Nothing};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 impl Command for Discard {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {

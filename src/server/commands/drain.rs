@@ -6,12 +6,13 @@ use bytes::Bytes;
 use tracing::info;
 
 use crate::protocol::{Drain, DrainReply, encode_ok};
-use crate::server::member::Member;
-use crate::server::{CommandError, Shutdown};
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
+use crate::server::shutdown::Shutdown;
 use crate::telemetry::AUDIT;
 
 /// Begins it. Its reply leaves before the session is told goodbye.
-pub(in crate::server) fn drain(
+pub(crate) fn drain(
     id: u32,
     drain: &Drain,
     member: &Member,

@@ -13,19 +13,19 @@ use crate::connection::{CHUNK, ChunkLength, Closed, FilePart, FileSource, MayBlo
 use crate::protocol::{
     Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, Hasher, encode_begin, encode_ok,
 };
-use crate::server::CommandError;
 use crate::server::disk::Opened;
-use crate::server::hashing;
-use crate::server::job::Outcome;
-use crate::server::member::Member;
-use crate::server::transfers::Underway;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
+use crate::server::session::request_log::Outcome;
+use crate::server::transfer::hashing;
+use crate::server::transfer::registry::Underway;
 use crate::storage::{StorageError, StoredFile, Verifier, View, VirtualPath};
 
 /// Parts that may be under way: one that leaves, and those that wait behind it.
 const PARTS: usize = 3;
 
 /// Sends what `get` asks for on stream `id`, once `sending` has a turn for it.
-pub(in crate::server) async fn get(
+pub(crate) async fn get(
     id: u32,
     get: Get,
     member: &Member,
@@ -134,15 +134,15 @@ fn begin(file: &StoredFile, range: &Range<u64>) -> GetBegin {
 }
 
 /// All that a small file is answered with.
-pub(in crate::server) struct SmallFile {
-    pub(in crate::server) begin: GetBegin,
-    pub(in crate::server) content: Bytes,
-    pub(in crate::server) reply: GetReply,
+pub(crate) struct SmallFile {
+    pub(crate) begin: GetBegin,
+    pub(crate) content: Bytes,
+    pub(crate) reply: GetReply,
 }
 
 /// Reads all that `get` asks for, on a thread that may block; `None` if it is more than one chunk,
 /// or what comes before it is needed for the digest.
-pub(in crate::server) fn get_small(
+pub(crate) fn get_small(
     view: &View,
     path: VirtualPath,
     get: &Get,

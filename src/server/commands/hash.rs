@@ -1,11 +1,11 @@
 //! `hash`: the digest of a file, read only for that where the server does not have it.
 
-use super::Command;
 use crate::protocol::{Hash, HashReply};
-use crate::server::CommandError;
+use crate::server::commands::Command;
 use crate::server::disk::Opened;
-use crate::server::hashing;
-use crate::server::member::Member;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
+use crate::server::transfer::hashing;
 
 impl Command for Hash {
     async fn apply(self, member: &mut Member) -> Result<HashReply, CommandError> {

@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 
 use crate::protocol::{HelloReply, MAX_CHUNK, MAX_CONTROL, VERSION};
-use crate::server::{Peer, SERVER, Shared};
+use crate::server::session::peer::Peer;
+use crate::server::state::{SERVER, Shared};
 
-pub(super) fn answer(shared: &Shared, peer: &Peer) -> HelloReply {
+pub(crate) fn answer(shared: &Shared, peer: &Peer) -> HelloReply {
     let mut logins = vec!["password".into(), "token".into()];
     if peer.certificate().is_some() {
         logins.push("certificate".into());

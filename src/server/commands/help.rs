@@ -1,9 +1,9 @@
 //! `help`: what can be asked, for a person with a bare framed client.
 
 use crate::protocol::{BadRequest, Help, HelpReply, Request};
-use crate::server::CommandError;
+use crate::server::error::CommandError;
 
-pub(super) fn answer(id: u32, help: &Help) -> Result<HelpReply, CommandError> {
+pub(crate) fn answer(id: u32, help: &Help) -> Result<HelpReply, CommandError> {
     let mut commands = Request::help();
     if let Some(about) = &help.about {
         commands.retain(|command| command.name == *about);

@@ -2,11 +2,11 @@
 
 use std::num::NonZeroU32;
 
-use super::Command;
-use super::say::receiver;
 use crate::protocol::{History, HistoryReply, MAX_CONTROL};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::commands::say::receiver;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 /// Messages in a page, unless the request says otherwise.
 const PAGE: u32 = 100;
@@ -15,7 +15,7 @@ const PAGE: u32 = 100;
 const LARGEST_PAGE: u32 = 1000;
 
 /// What a page may take of a frame; the rest is for what is around it.
-pub(super) const BUDGET: usize = MAX_CONTROL - 1024;
+pub(crate) const BUDGET: usize = MAX_CONTROL - 1024;
 
 impl Command for History {
     async fn apply(self, member: &mut Member) -> Result<HistoryReply, CommandError> {

@@ -2,10 +2,10 @@
 
 use tracing::info;
 
-use super::Command;
 use crate::protocol::{BadRequest, Kick, KickReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 use crate::telemetry::AUDIT;
 
 impl Command for Kick {

@@ -1,10 +1,10 @@
 //! `leave`: hear no more of a room.
 
-use super::Command;
-use super::say::{check_rate, room};
 use crate::protocol::{Leave, MembersReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::commands::say::{check_rate, room};
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 impl Command for Leave {
     async fn apply(self, member: &mut Member) -> Result<MembersReply, CommandError> {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::info;
 
-use super::Command;
 use crate::protocol::{BadRequest, LogLevelReply, SetLogLevel};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 use crate::telemetry::{AUDIT, Level, TelemetryError};
 
 impl Command for SetLogLevel {

@@ -4,12 +4,15 @@ use tokio::time::{Instant, sleep};
 
 use crate::accounts::{Account, AccountsError, Credential, UserName};
 use crate::protocol::{BadRequest, Login, LoginReply, Secret};
-use crate::server::limits::{Block, Rules, Target};
-use crate::server::member::Member;
-use crate::server::{CommandError, Peer, SERVER, Shared};
+use crate::server::accept::address_block::Block;
+use crate::server::error::CommandError;
+use crate::server::limits::login_throttle::{Rules, Target};
+use crate::server::session::member::Member;
+use crate::server::session::peer::Peer;
+use crate::server::state::{SERVER, Shared};
 
 /// The account that the login is for, and what its session lasts no longer than.
-pub(in crate::server) async fn log_in(
+pub(crate) async fn log_in(
     id: u32,
     login: Login,
     shared: &Shared,
@@ -32,7 +35,7 @@ pub(in crate::server) async fn log_in(
 }
 
 /// Whether a password may come from this peer.
-pub(super) fn is_private_enough(shared: &Shared, peer: &Peer) -> Result<(), CommandError> {
+pub(crate) fn is_private_enough(shared: &Shared, peer: &Peer) -> Result<(), CommandError> {
     if !peer.is_private() && !shared.config().auth.plaintext_logins {
         return Err(CommandError::PlaintextLogin);
     }
@@ -73,7 +76,7 @@ fn with_credential(account: Account, token: Option<i64>) -> (Account, Credential
 
 /// Does `work`, which finds out whether a secret is that of `target`, as far as `block` does not
 /// guess too fast.
-pub(super) async fn not_too_fast<T>(
+pub(crate) async fn not_too_fast<T>(
     shared: &Shared,
     target: Target,
     block: Block,
@@ -94,7 +97,7 @@ pub(super) async fn not_too_fast<T>(
 }
 
 /// How fast secrets may be guessed.
-pub(super) fn rules(shared: &Shared) -> Rules {
+pub(crate) fn rules(shared: &Shared) -> Rules {
     let auth = &shared.config().auth;
     let attempts = u32::try_from(auth.attempts).unwrap_or(u32::MAX);
     let back_off = auth.back_off;
@@ -102,7 +105,7 @@ pub(super) fn rules(shared: &Shared) -> Rules {
 }
 
 /// Does `work`, which hashes a password, if the queue for that has a place.
-pub(super) async fn queued<T>(
+pub(crate) async fn queued<T>(
     shared: &Shared,
     block: Block,
     work: impl Future<Output = Result<T, AccountsError>>,
@@ -170,7 +173,7 @@ impl Claim {
 }
 
 /// What `ok` holds after a login; `resumed` says whether its `since` counts here, if it has one.
-pub(in crate::server) fn welcome(member: &Member, resumed: Option<bool>) -> LoginReply {
+pub(crate) fn welcome(member: &Member, resumed: Option<bool>) -> LoginReply {
     LoginReply {
         user: member.account.name().to_owned(),
         home: member.cwd.to_string(),

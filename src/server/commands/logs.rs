@@ -12,10 +12,10 @@ use tracing::Level;
 
 use crate::connection::{CHUNK, Outbox};
 use crate::protocol::{LogLevel, Logs, LogsBegin, LogsReply, encode_begin, encode_ok};
-use crate::server::CommandError;
-use crate::server::job::Outcome;
-use crate::server::member::Member;
-use crate::server::transfers::Underway;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
+use crate::server::session::request_log::Outcome;
+use crate::server::transfer::registry::Underway;
 use crate::storage::VirtualPath;
 use crate::telemetry::{Tail, TailLine};
 
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Sends the lines that `logs` asks for on stream `id`. It ends when it is cancelled, the user
 /// loses the admin right, or the server drains.
-pub(in crate::server) async fn logs(
+pub(crate) async fn logs(
     id: u32,
     logs: Logs,
     member: &Member,

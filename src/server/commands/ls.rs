@@ -1,15 +1,15 @@
 //! `ls`: list a directory, a page at a time.
 
-use super::Command;
 use crate::protocol::{Ls, LsReply, MAX_CONTROL};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 /// The most entries on a page; their names may make it shorter.
 const MAX_ENTRIES: u32 = 1000;
 
 /// Bytes of a reply that are not its entries.
-pub(super) const ENVELOPE: usize = 1024;
+pub(crate) const ENVELOPE: usize = 1024;
 
 impl Command for Ls {
     async fn apply(self, member: &mut Member) -> Result<LsReply, CommandError> {

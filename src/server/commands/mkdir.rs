@@ -1,9 +1,9 @@
 //! `mkdir`: make a directory.
 
-use super::Command;
 use crate::protocol::{Mkdir, PathReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 impl Command for Mkdir {
     async fn apply(self, member: &mut Member) -> Result<PathReply, CommandError> {

@@ -1,66 +1,67 @@
 //! The commands, one file each, and the one place that leads from a request to its command.
 
-mod accept;
-mod cd;
-mod cp;
-mod decline;
-mod df;
-mod discard;
-mod drain;
-mod get;
-mod hash;
-mod hello;
-mod help;
-mod history;
-mod join;
-mod kick;
-mod leave;
-mod log_level;
-mod login;
-mod logs;
-mod ls;
-mod mkdir;
-mod mv;
-mod offers;
-mod passwd;
-mod ping;
-mod put;
-mod pwd;
-mod register;
-mod reload;
-mod rm;
-mod say;
-mod send;
-mod sessions;
-mod stat;
-mod ticket;
-mod uploads;
-mod users;
-mod watch;
-mod who;
-mod whoami;
+pub(crate) mod accept;
+pub(crate) mod cd;
+pub(crate) mod cp;
+pub(crate) mod decline;
+pub(crate) mod df;
+pub(crate) mod discard;
+pub(crate) mod drain;
+pub(crate) mod get;
+pub(crate) mod hash;
+pub(crate) mod hello;
+pub(crate) mod help;
+pub(crate) mod history;
+pub(crate) mod join;
+pub(crate) mod kick;
+pub(crate) mod leave;
+pub(crate) mod log_level;
+pub(crate) mod login;
+pub(crate) mod logs;
+pub(crate) mod ls;
+pub(crate) mod mkdir;
+pub(crate) mod mv;
+pub(crate) mod offers;
+pub(crate) mod passwd;
+pub(crate) mod ping;
+pub(crate) mod put;
+pub(crate) mod pwd;
+pub(crate) mod register;
+pub(crate) mod reload;
+pub(crate) mod rm;
+pub(crate) mod say;
+pub(crate) mod send;
+pub(crate) mod sessions;
+pub(crate) mod stat;
+pub(crate) mod ticket;
+pub(crate) mod uploads;
+pub(crate) mod users;
+pub(crate) mod watch;
+pub(crate) mod who;
+pub(crate) mod whoami;
 
 use std::future::Future;
 
 use bytes::Bytes;
 
-pub(super) use drain::drain;
-pub(super) use get::{SmallFile, get, get_small};
-pub(super) use login::{log_in, welcome};
-pub(super) use logs::logs;
-pub(super) use put::{put, put_reply, small_upload};
-pub(super) use register::register;
-pub(super) use say::say;
-pub(super) use ticket::ticket;
-pub(super) use watch::{follow_access, unwatch, watch};
-pub(super) use who::who;
+pub(crate) use crate::server::commands::drain::drain;
+pub(crate) use crate::server::commands::get::{get, get_small};
+pub(crate) use crate::server::commands::login::{log_in, welcome};
+pub(crate) use crate::server::commands::logs::logs;
+pub(crate) use crate::server::commands::put::put;
+pub(crate) use crate::server::commands::say::say;
+pub(crate) use crate::server::commands::ticket::ticket;
+pub(crate) use crate::server::commands::watch::{follow_access, unwatch, watch};
+pub(crate) use crate::server::commands::who::who;
 
-use super::member::Member;
-use super::{CommandError, Peer, Shared};
 use crate::protocol::{Call, Nothing, Ping, Request, encode_ok};
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
+use crate::server::session::peer::Peer;
+use crate::server::state::Shared;
 
 /// A member's command that one value answers.
-pub(super) trait Command: Call {
+pub(crate) trait Command: Call {
     /// Does it, for `member`.
     fn apply(
         self,
@@ -69,7 +70,7 @@ pub(super) trait Command: Call {
 }
 
 /// Applies a command and makes its reply.
-pub(super) async fn run<C: Command>(
+pub(crate) async fn run<C: Command>(
     id: u32,
     command: C,
     member: &mut Member,
@@ -83,7 +84,7 @@ pub(super) async fn run<C: Command>(
 }
 
 /// Answers what needs no login.
-pub(super) fn visit(
+pub(crate) fn visit(
     id: u32,
     request: &Request,
     shared: &Shared,
@@ -98,4 +99,4 @@ pub(super) fn visit(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,9 +1,9 @@
 //! `mv`: move or rename.
 
-use super::Command;
 use crate::protocol::{IfExists, Mv, PathReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 impl Command for Mv {
     async fn apply(self, member: &mut Member) -> Result<PathReply, CommandError> {

@@ -1,11 +1,11 @@
 //! `passwd`: another password for the user of this session.
 
-use super::Command;
-use super::login::{not_too_fast, queued};
 use crate::accounts::AccountsError;
 use crate::protocol::{BadRequest, Nothing, Passwd};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::commands::login::{not_too_fast, queued};
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 impl Command for Passwd {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {

@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::Command;
 use crate::protocol::{Ping, TimeReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 impl Command for Ping {
     async fn apply(self, _: &mut Member) -> Result<TimeReply, CommandError> {

@@ -7,16 +7,16 @@ use tokio::time::Instant;
 
 use crate::connection::Outbox;
 use crate::protocol::{Digest, IfExists, Put, PutBegin, PutReply, encode_begin, encode_ok};
-use crate::server::CommandError;
-use crate::server::active::PutKey;
-use crate::server::job::Outcome;
-use crate::server::member::Member;
-use crate::server::receiving::{Reception, Rest};
-use crate::server::transfers::{Incoming, PutPart, Underway};
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
+use crate::server::session::request_log::Outcome;
+use crate::server::transfer::registry::{Incoming, PutPart, Underway};
+use crate::server::transfer::upload::{Reception, Rest};
+use crate::server::transfer::upload_registry::PutKey;
 use crate::storage::{AlreadyThere, Begun, Committed, SmallUpload, UploadOptions, VirtualPath};
 
 /// Takes the data of put `id` until its end.
-pub(in crate::server) async fn put(
+pub(crate) async fn put(
     id: u32,
     put: Put,
     member: &Member,
@@ -172,7 +172,7 @@ fn options(put: &Put) -> UploadOptions {
 }
 
 /// A put whose data is all there.
-pub(in crate::server) fn small_upload(
+pub(crate) fn small_upload(
     path: VirtualPath,
     put: &Put,
     content: Vec<Bytes>,
@@ -187,7 +187,7 @@ pub(in crate::server) fn small_upload(
 }
 
 /// What a put is answered once its file is in its place.
-pub(in crate::server) fn put_reply(committed: Committed) -> PutReply {
+pub(crate) fn put_reply(committed: Committed) -> PutReply {
     PutReply {
         path: committed.path.to_string(),
         size: committed.size,

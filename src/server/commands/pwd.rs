@@ -1,9 +1,9 @@
 //! `pwd`: the current directory.
 
-use super::Command;
 use crate::protocol::{CwdReply, Pwd};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 impl Command for Pwd {
     async fn apply(self, member: &mut Member) -> Result<CwdReply, CommandError> {

@@ -3,17 +3,19 @@
 
 use tokio::time::{Instant, sleep};
 
-use super::login::{is_private_enough, queued, rules};
 use crate::accounts::{AccountsError, NewUser, UserName};
 use crate::protocol::{BadRequest, Secret};
-use crate::server::{CommandError, Peer, Shared};
+use crate::server::commands::login::{is_private_enough, queued, rules};
+use crate::server::error::CommandError;
+use crate::server::session::peer::Peer;
+use crate::server::state::Shared;
 use crate::storage::Limits;
 
 /// Makes the account `user`.
 ///
 /// Each try counts as a wrong guess of its address, the ones that succeed, too: so nobody makes
 /// accounts, or finds out which there are, any faster than passwords can be guessed.
-pub(in crate::server) async fn register(
+pub(crate) async fn register(
     user: &str,
     password: &Secret,
     shared: &Shared,

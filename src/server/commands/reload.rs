@@ -2,10 +2,11 @@
 
 use tokio::sync::oneshot;
 
-use super::Command;
 use crate::protocol::{ReloadReply, ReloadSettings, ReplyBudget, SettingChange};
-use crate::server::member::Member;
-use crate::server::{CommandError, ReloadAsked};
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
+use crate::server::state::ReloadAsked;
 
 impl Command for ReloadSettings {
     async fn apply(self, member: &mut Member) -> Result<ReloadReply, CommandError> {
@@ -29,7 +30,7 @@ impl Command for ReloadSettings {
 const LONGEST_TEXT: usize = 1000;
 
 /// As much of `reply` as fits in a frame.
-pub(super) fn fitting(reply: ReloadReply) -> ReloadReply {
+pub(crate) fn fitting(reply: ReloadReply) -> ReloadReply {
     let mut fitting = ReloadReply {
         refused: reply.refused.map(cut),
         certificate_refused: reply.certificate_refused.map(cut),

@@ -1,9 +1,9 @@
 //! `rm`: remove a file or a directory.
 
-use super::Command;
 use crate::protocol::{Rm, RmReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 impl Command for Rm {
     async fn apply(self, member: &mut Member) -> Result<RmReply, CommandError> {

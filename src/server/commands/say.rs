@@ -5,11 +5,11 @@ use tokio::time::Instant;
 use crate::accounts::UserName;
 use crate::messages::{Party, RoomName, Said, To};
 use crate::protocol::{BadRequest, Say};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 /// Puts a message in its place among the others; what is returned resolves once it is stored.
-pub(in crate::server) async fn say(say: Say, member: &Member) -> Result<Said, CommandError> {
+pub(crate) async fn say(say: Say, member: &Member) -> Result<Said, CommandError> {
     check_rate(member)?;
     let to = receiver(member, "say", "to", &say.to).await?;
     let messages = &member.shared.messages;
@@ -17,7 +17,7 @@ pub(in crate::server) async fn say(say: Say, member: &Member) -> Result<Said, Co
 }
 
 /// Counts something that the messages have to store: messages, offers, and to join or leave.
-pub(super) fn check_rate(member: &Member) -> Result<(), CommandError> {
+pub(crate) fn check_rate(member: &Member) -> Result<(), CommandError> {
     let shared = &member.shared;
     let rate = shared.config().limits.messages_per_user;
     let user = member.account.id;
@@ -26,7 +26,7 @@ pub(super) fn check_rate(member: &Member) -> Result<(), CommandError> {
 }
 
 /// The user or room that stands in `field`.
-pub(super) async fn receiver(
+pub(crate) async fn receiver(
     member: &Member,
     cmd: &'static str,
     field: &str,
@@ -42,7 +42,7 @@ pub(super) async fn receiver(
 }
 
 /// The user of that name.
-pub(super) async fn user(member: &Member, text: &str) -> Result<Party, CommandError> {
+pub(crate) async fn user(member: &Member, text: &str) -> Result<Party, CommandError> {
     let name: Option<UserName> = text.parse().ok();
     let account = match &name {
         Some(name) => member.shared.accounts.account(name).await?,
@@ -58,7 +58,7 @@ pub(super) async fn user(member: &Member, text: &str) -> Result<Party, CommandEr
 }
 
 /// The room that stands in `field`.
-pub(super) fn room(cmd: &'static str, field: &str, text: &str) -> Result<RoomName, CommandError> {
+pub(crate) fn room(cmd: &'static str, field: &str, text: &str) -> Result<RoomName, CommandError> {
     let room = text.parse::<RoomName>();
     // The reply has the request's own id.
     room.map_err(|error| BadRequest::of_field(0, cmd, field, error.to_string()).into())

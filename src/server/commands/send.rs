@@ -1,11 +1,11 @@
 //! `send`: offer a file to another user.
 
-use super::Command;
-use super::say::{check_rate, user};
 use crate::messages::{OfferedFile, RoomName};
 use crate::protocol::{BadRequest, SendReply, SendTo};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::commands::say::{check_rate, user};
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 use crate::storage::StorageError;
 
 impl Command for SendTo {

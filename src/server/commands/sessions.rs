@@ -2,10 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use super::Command;
 use crate::protocol::{BadRequest, ReplyBudget, SessionEntry, Sessions, SessionsReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 /// The most sessions on a page; what they have under way may make it shorter.
 const MAX_SESSIONS: u32 = 500;
@@ -23,7 +23,7 @@ impl Command for Sessions {
 }
 
 /// As many sessions as fit in a frame, and not more than `most`.
-pub(super) fn page(
+pub(crate) fn page(
     entries: impl IntoIterator<Item = (u64, SessionEntry)>,
     most: usize,
 ) -> SessionsReply {

@@ -1,9 +1,9 @@
 //! `stat`: what is known of a file or directory.
 
-use super::Command;
 use crate::protocol::{Entry, Stat, StatReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 impl Command for Stat {
     async fn apply(self, member: &mut Member) -> Result<StatReply, CommandError> {

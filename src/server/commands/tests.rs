@@ -3,7 +3,6 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::*;
 use crate::protocol::{
     Algorithm, BadRequest, CwdReply, DfReply, Digest, DrainReply, Entry, ErrorCode, Event,
     FolderView, GetReply, HashReply, Hasher, HelloReply, HelpReply, HistoryReply, KickReply, Kind,
@@ -13,6 +12,7 @@ use crate::protocol::{
     SettingChange, StatReply, TicketReply, TimeReply, TransferEntry, UserEntry, WatchReply,
     WhoReply, WhoamiReply, WireError, encode_error, encode_event,
 };
+use crate::server::commands::*;
 
 /// A name of a user, a room or a folder that is as long as it may be.
 fn name() -> String {

@@ -5,12 +5,13 @@ use tracing::error;
 
 use crate::connection::EventLane;
 use crate::protocol::{BadRequest, TicketReply, encode_ok};
-use crate::server::datagrams::Copies;
-use crate::server::member::Member;
-use crate::server::{CommandError, Peer};
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
+use crate::server::session::peer::Peer;
+use crate::server::udp::Copies;
 
 /// Makes a ticket; the messages that come to this session go to its holder, too.
-pub(in crate::server) fn ticket(
+pub(crate) fn ticket(
     id: u32,
     member: &Member,
     peer: &Peer,

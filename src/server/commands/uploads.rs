@@ -1,9 +1,9 @@
 //! `uploads`: what was cut off and can be resumed.
 
-use super::Command;
 use crate::protocol::{ReplyBudget, ResumableUpload, Uploads, UploadsReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 use crate::storage::View;
 
 impl Command for Uploads {
@@ -22,7 +22,7 @@ impl Command for Uploads {
 }
 
 /// As many uploads as fit in a frame.
-pub(super) fn reply(uploads: impl Iterator<Item = ResumableUpload>) -> UploadsReply {
+pub(crate) fn reply(uploads: impl Iterator<Item = ResumableUpload>) -> UploadsReply {
     let mut reply = UploadsReply {
         uploads: Vec::new(),
         more: false,

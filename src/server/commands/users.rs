@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 
-use super::Command;
 use crate::accounts::{Folder, User};
 use crate::protocol::{FolderView, ReplyBudget, UserEntry, Users, UsersReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 /// The most users on a page; their folders may make it shorter.
 const MAX_USERS: u32 = 500;
@@ -41,7 +41,7 @@ impl Command for Users {
 }
 
 /// As many users as fit in a frame, and not more than `most`.
-pub(super) fn page(entries: impl Iterator<Item = UserEntry>, most: usize) -> UsersReply {
+pub(crate) fn page(entries: impl Iterator<Item = UserEntry>, most: usize) -> UsersReply {
     let mut reply = UsersReply {
         users: Vec::new(),
         cursor: None,

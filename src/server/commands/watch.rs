@@ -9,13 +9,13 @@ use tracing::warn;
 
 use crate::messages::{Attendance, Scope};
 use crate::protocol::{Nothing, Unwatch, Watch, encode_ok};
-use crate::server::CommandError;
 use crate::server::authority::State;
-use crate::server::member::Member;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 use crate::storage::{Seen, StorageError, View, VirtualPath};
 
 /// Begins a watch. It belongs to the session, and ends with it.
-pub(in crate::server) async fn watch(
+pub(crate) async fn watch(
     id: u32,
     watch: Watch,
     member: &Member,
@@ -41,7 +41,7 @@ pub(in crate::server) async fn watch(
 }
 
 /// Ends a watch.
-pub(in crate::server) async fn unwatch(
+pub(crate) async fn unwatch(
     id: u32,
     unwatch: &Unwatch,
     attendance: &Attendance,
@@ -57,10 +57,7 @@ pub(in crate::server) async fn unwatch(
 ///
 /// What the member may not list any more is not told already: the watches are kept to that when it
 /// changes, before anyone hears of it.
-pub(in crate::server) async fn follow_access(
-    member: Member,
-    attendance: Arc<Attendance>,
-) -> Infallible {
+pub(crate) async fn follow_access(member: Member, attendance: Arc<Attendance>) -> Infallible {
     let mut changes = member.account.changes();
     while changes.changed().await.is_ok() {
         // Boxed: a session that waits keeps no room for it.

@@ -1,12 +1,12 @@
 //! `who`: who is connected.
 
-use super::Command;
 use crate::protocol::{MAX_CONTROL, Who, WhoReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 /// What the list may take of a frame; the rest is for what is around it.
-pub(super) const BUDGET: usize = MAX_CONTROL - 1024;
+pub(crate) const BUDGET: usize = MAX_CONTROL - 1024;
 
 impl Command for Who {
     async fn apply(self, member: &mut Member) -> Result<WhoReply, CommandError> {
@@ -15,6 +15,6 @@ impl Command for Who {
 }
 
 /// Who is connected, as many as `budget` bytes of JSON hold.
-pub(in crate::server) fn who(member: &Member, budget: usize) -> WhoReply {
+pub(crate) fn who(member: &Member, budget: usize) -> WhoReply {
     member.shared.messages.who(budget)
 }

@@ -1,9 +1,9 @@
 //! `whoami`: who this session is.
 
-use super::Command;
 use crate::protocol::{FolderView, QuotaReply, ReplyBudget, Whoami, WhoamiReply};
-use crate::server::CommandError;
-use crate::server::member::Member;
+use crate::server::commands::Command;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
 
 impl Command for Whoami {
     async fn apply(self, member: &mut Member) -> Result<WhoamiReply, CommandError> {
@@ -29,7 +29,7 @@ impl Command for Whoami {
 }
 
 /// As many of the folders as fit in a frame.
-pub(super) fn with_folders(
+pub(crate) fn with_folders(
     mut reply: WhoamiReply,
     folders: impl Iterator<Item = FolderView>,
 ) -> WhoamiReply {

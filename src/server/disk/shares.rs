@@ -18,7 +18,7 @@ const SHARE: usize = 3;
 
 /// What one piece of work needs at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Need {
+pub(crate) enum Need {
     /// A thread.
     Thread,
     /// A thread and one of the digests that are computed at once.
@@ -60,11 +60,11 @@ impl Need {
 
 /// So much of each resource.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Amounts {
-    pub(super) threads: usize,
-    pub(super) digests: usize,
-    pub(super) descriptors: usize,
-    pub(super) files: usize,
+pub(crate) struct Amounts {
+    pub(crate) threads: usize,
+    pub(crate) digests: usize,
+    pub(crate) descriptors: usize,
+    pub(crate) files: usize,
 }
 
 impl Amounts {
@@ -98,7 +98,7 @@ fn fits(wanted: usize, held: usize, free: usize) -> bool {
 
 /// What there is for all users, and who has it.
 #[derive(Debug)]
-pub(super) struct Shares {
+pub(crate) struct Shares {
     total: Amounts,
     state: Mutex<State>,
     waiting: AtomicUsize,
@@ -131,7 +131,7 @@ struct Waiter {
 
 /// What was granted to a piece of work, until it is dropped.
 #[derive(Debug)]
-pub(in crate::server) struct Turn {
+pub(crate) struct Turn {
     /// Absent if nobody was there to take it.
     shares: Option<Arc<Shares>>,
     user: i64,
@@ -149,7 +149,7 @@ impl Drop for Turn {
 }
 
 impl Shares {
-    pub(super) fn new(total: Amounts) -> Self {
+    pub(crate) fn new(total: Amounts) -> Self {
         let state = State {
             free: total,
             users: HashMap::new(),
@@ -163,16 +163,16 @@ impl Shares {
         }
     }
 
-    pub(super) fn total(&self) -> Amounts {
+    pub(crate) fn total(&self) -> Amounts {
         self.total
     }
 
-    pub(super) fn free(&self) -> Amounts {
+    pub(crate) fn free(&self) -> Amounts {
         self.lock().free
     }
 
     /// Pieces of work that wait.
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
@@ -181,12 +181,12 @@ impl Shares {
     }
 
     /// What is needed, if it is free and the user may have it now.
-    pub(super) fn try_acquire(self: &Arc<Self>, user: i64, need: Need) -> Option<Turn> {
+    pub(crate) fn try_acquire(self: &Arc<Self>, user: i64, need: Need) -> Option<Turn> {
         self.lock().try_take(self, user, need)
     }
 
     /// Waits for all that is needed, and holds nothing meanwhile. Cancel-safe.
-    pub(super) async fn acquire(self: &Arc<Self>, user: i64, need: Need) -> Option<Turn> {
+    pub(crate) async fn acquire(self: &Arc<Self>, user: i64, need: Need) -> Option<Turn> {
         let granted = {
             let mut state = self.lock();
             if let Some(turn) = state.try_take(self, user, need) {
@@ -356,13 +356,13 @@ impl Drop for Counted<'_> {
 #[cfg(test)]
 impl Shares {
     /// Whether nobody holds or waits for anything, and nobody is remembered.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
         state.free == self.total && state.users.is_empty() && state.ring.is_empty()
     }
 
     /// What is remembered of a user's work that waits, or waited, for a thread.
-    pub(super) fn kept_waiters(&self, user: i64) -> usize {
+    pub(crate) fn kept_waiters(&self, user: i64) -> usize {
         self.lock().users[&user].waiting[Need::Thread.kind()].len()
     }
 }

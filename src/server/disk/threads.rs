@@ -15,7 +15,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct DiskThreads(Arc<Pool>);
+pub(crate) struct DiskThreads(Arc<Pool>);
 
 #[derive(Debug)]
 struct Pool {
@@ -44,7 +44,7 @@ impl std::fmt::Debug for State {
 
 impl DiskThreads {
     /// So many at most.
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self(Arc::new(Pool {
             most,
             state: Mutex::default(),
@@ -56,7 +56,7 @@ impl DiskThreads {
     ///
     /// # Errors
     /// If there is no thread, and none can be made.
-    pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut state = self.0.lock();
         state.jobs.push_back(Box::new(job));
         if state.jobs.len() <= state.idle {

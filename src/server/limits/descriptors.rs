@@ -14,16 +14,16 @@ const PER_THREAD: usize = 8;
 
 /// What the descriptors are used for. The rest is the server's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) struct DescriptorBudget {
+pub(crate) struct DescriptorBudget {
     /// Those for files of users that are open, and for batches of small files.
-    pub(in crate::server) files: usize,
+    pub(crate) files: usize,
     /// Those for connections.
-    pub(in crate::server) sockets: usize,
+    pub(crate) sockets: usize,
 }
 
 impl DescriptorBudget {
     /// Divides what the system grants, for a server with these settings.
-    pub(in crate::server) fn of_process(sessions: usize, disk_threads: usize) -> Self {
+    pub(crate) fn of_process(sessions: usize, disk_threads: usize) -> Self {
         let granted = getrlimit(Resource::Nofile).current;
         let granted = granted.and_then(|granted| usize::try_from(granted).ok());
         Self::of(granted.unwrap_or(usize::MAX), sessions, disk_threads)

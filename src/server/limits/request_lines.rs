@@ -25,7 +25,7 @@ const LINE: usize = 320;
 
 /// The budgets of all users.
 #[derive(Debug, Default)]
-pub(in crate::server) struct RequestLines {
+pub(crate) struct RequestLines {
     users: Mutex<HashMap<i64, Arc<LineBudget>>>,
     strangers: Arc<LineBudget>,
     left_out: Arc<AtomicU64>,
@@ -33,7 +33,7 @@ pub(in crate::server) struct RequestLines {
 
 /// What may be written of requests of one user, or of all strangers.
 #[derive(Debug)]
-pub(in crate::server) struct LineBudget {
+pub(crate) struct LineBudget {
     user: Option<String>,
     /// Of all users.
     all_left_out: Arc<AtomicU64>,
@@ -55,7 +55,7 @@ impl Default for LineBudget {
 
 impl RequestLines {
     /// The budget of a user, the same in all of their sessions, and in those that come soon.
-    pub(in crate::server) fn of(&self, user: i64, name: &str) -> Arc<LineBudget> {
+    pub(crate) fn of(&self, user: i64, name: &str) -> Arc<LineBudget> {
         let now = Instant::now();
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         users.retain(|_, budget| Arc::strong_count(budget) > 1 || !budget.is_full(now));
@@ -67,12 +67,12 @@ impl RequestLines {
     }
 
     /// The budget of those who have not logged in.
-    pub(in crate::server) fn of_strangers(&self) -> Arc<LineBudget> {
+    pub(crate) fn of_strangers(&self) -> Arc<LineBudget> {
         Arc::clone(&self.strangers)
     }
 
     /// Lines that were left out since the start.
-    pub(in crate::server) fn left_out(&self) -> u64 {
+    pub(crate) fn left_out(&self) -> u64 {
         let strangers = self.strangers.all_left_out.load(Ordering::Relaxed);
         self.left_out.load(Ordering::Relaxed) + strangers
     }
@@ -93,7 +93,7 @@ impl LineBudget {
 
     /// Whether a line may be written that has so many bytes of paths. Before the first one after some
     /// were left out, it says how many those were.
-    pub(in crate::server) fn allows(&self, paths: usize) -> bool {
+    pub(crate) fn allows(&self, paths: usize) -> bool {
         match self.take(paths, Instant::now()) {
             None => false,
             Some(0) => true,
@@ -105,7 +105,7 @@ impl LineBudget {
     }
 
     /// Says how many lines were left out, if nobody may come who would.
-    pub(in crate::server) fn settle(&self) {
+    pub(crate) fn settle(&self) {
         let left_out = std::mem::take(&mut self.lock().left_out);
         if left_out > 0 {
             self.tell(left_out);

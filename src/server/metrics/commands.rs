@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::protocol::{ErrorCode, Request};
 
 /// Upper bounds of the times that are told apart, in seconds. What took longer is in one more.
-pub(super) const BOUNDS: [f64; 17] = [
+pub(crate) const BOUNDS: [f64; 17] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 60.0,
 ];
@@ -29,11 +29,11 @@ const UNKNOWN: &str = "unknown";
 
 /// All commands, in the order of their names.
 #[derive(Debug)]
-pub(super) struct Commands(Vec<Arc<Counted>>);
+pub(crate) struct Commands(Vec<Arc<Counted>>);
 
 /// What is counted of one command.
 #[derive(Debug)]
-pub(in crate::server) struct Counted {
+pub(crate) struct Counted {
     name: &'static str,
     ok: AtomicU64,
     errors: [AtomicU64; ErrorCode::ALL.len()],
@@ -51,19 +51,19 @@ impl Default for Commands {
 
 impl Commands {
     /// Where the command of that name is counted.
-    pub(super) fn of(&self, cmd: &str) -> Arc<Counted> {
+    pub(crate) fn of(&self, cmd: &str) -> Arc<Counted> {
         let found = self.0.binary_search_by_key(&cmd, |command| command.name);
         let found = found.or_else(|_| self.0.binary_search_by_key(&UNKNOWN, |one| one.name));
         Arc::clone(&self.0[found.unwrap_or_default()])
     }
 
     /// What was counted of each command, in the order of their names.
-    pub(super) fn counts(&self) -> Vec<CommandCounts> {
+    pub(crate) fn counts(&self) -> Vec<CommandCounts> {
         self.0.iter().map(|command| command.counts()).collect()
     }
 
     /// See [`Server::latency`](crate::server::Server::latency).
-    pub(super) fn latency(&self) -> Latency {
+    pub(crate) fn latency(&self) -> Latency {
         let mut counts = vec![0; BUCKETS];
         let answered = |one: &&Arc<Counted>| !OF_THEIR_OWN_LENGTH.contains(&one.name);
         for command in self.0.iter().filter(answered) {
@@ -90,7 +90,7 @@ impl Counted {
     }
 
     /// One was closed, with that code unless it succeeded.
-    pub(in crate::server) fn closed(&self, code: Option<ErrorCode>, took: Duration) {
+    pub(crate) fn closed(&self, code: Option<ErrorCode>, took: Duration) {
         let outcome = code.map_or(Some(&self.ok), |code| self.errors.get(code as usize));
         if let Some(outcome) = outcome {
             outcome.fetch_add(1, Ordering::Relaxed);

@@ -4,10 +4,12 @@ use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 
-use super::{CommandCounts, LoginMethod, Stage};
 use crate::protocol::{ErrorCode, SessionDialect};
-use crate::server::Shared;
-use crate::server::session::Dialect;
+use crate::server::metrics::Stage;
+use crate::server::metrics::commands::CommandCounts;
+use crate::server::metrics::logins::LoginMethod;
+use crate::server::session::state::Dialect;
+use crate::server::state::Shared;
 use crate::storage::SpaceUse;
 
 /// Spaces with a limit that are told of at most.
@@ -86,7 +88,7 @@ pub struct Queues {
 }
 
 impl Figures {
-    pub(in crate::server) fn of(shared: &Shared) -> Self {
+    pub(crate) fn of(shared: &Shared) -> Self {
         let metrics = &shared.metrics;
         let (connections, visitors, all_connections) = shared.door.counts();
         let (kept_uploads, kept_bytes) = shared.store.kept_uploads();

@@ -19,7 +19,7 @@ impl LoginMethod {
     const ALL: [Self; 3] = [Self::Password, Self::Token, Self::Certificate];
 
     /// How `login` is meant.
-    pub(in crate::server) fn of(login: &Login) -> Self {
+    pub(crate) fn of(login: &Login) -> Self {
         match login {
             Login { token: Some(_), .. } => Self::Token,
             Login {
@@ -42,7 +42,7 @@ impl LoginMethod {
 
 /// What was counted of logins.
 #[derive(Debug, Default)]
-pub(super) struct Logins([Counted; LoginMethod::ALL.len()]);
+pub(crate) struct Logins([Counted; LoginMethod::ALL.len()]);
 
 #[derive(Debug, Default)]
 struct Counted {
@@ -52,7 +52,7 @@ struct Counted {
 
 impl Logins {
     /// One has ended, with that code unless it succeeded.
-    pub(super) fn ended(&self, how: LoginMethod, code: Option<ErrorCode>) {
+    pub(crate) fn ended(&self, how: LoginMethod, code: Option<ErrorCode>) {
         let counted = &self.0[how as usize];
         let outcome = code.map_or(Some(&counted.ok), |code| counted.errors.get(code as usize));
         if let Some(outcome) = outcome {
@@ -61,7 +61,7 @@ impl Logins {
     }
 
     /// How many ended how, and with which code if they failed.
-    pub(super) fn counts(&self) -> Vec<(LoginMethod, Option<ErrorCode>, u64)> {
+    pub(crate) fn counts(&self) -> Vec<(LoginMethod, Option<ErrorCode>, u64)> {
         let mut counts = Vec::new();
         for (how, counted) in LoginMethod::ALL.into_iter().zip(&self.0) {
             counts.push((how, None, counted.ok.load(Ordering::Relaxed)));

@@ -3,27 +3,26 @@
 //! Counting is adding to numbers that are there from the start: nothing that clients send makes
 //! more of them.
 
-mod commands;
-mod figures;
-mod logins;
+pub(crate) mod commands;
+pub(crate) mod figures;
+pub(crate) mod logins;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 
-use self::commands::Commands;
-pub(super) use self::commands::Counted;
-pub use self::commands::{CommandCounts, Latency};
-pub use self::figures::{Figures, Queues};
-pub use self::logins::LoginMethod;
-use self::logins::Logins;
-use super::Shutdown;
 use crate::protocol::{ErrorCode, SayReply};
+use crate::server::metrics::commands::Commands;
+pub(crate) use crate::server::metrics::commands::Counted;
+pub(crate) use crate::server::metrics::commands::{CommandCounts, Latency};
+pub(crate) use crate::server::metrics::logins::LoginMethod;
+use crate::server::metrics::logins::Logins;
+use crate::server::shutdown::Shutdown;
 
 /// What a server counts of itself.
 #[derive(Debug)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     started: Timestamp,
     commands: Commands,
     logins: Logins,
@@ -61,39 +60,39 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Where the command of that name is counted.
-    pub(super) fn command(&self, cmd: &str) -> Arc<Counted> {
+    pub(crate) fn command(&self, cmd: &str) -> Arc<Counted> {
         self.commands.of(cmd)
     }
 
     /// What was counted of each command, in the order of their names.
-    pub(super) fn commands(&self) -> Vec<CommandCounts> {
+    pub(crate) fn commands(&self) -> Vec<CommandCounts> {
         self.commands.counts()
     }
 
-    /// See [`Server::latency`](super::Server::latency).
-    pub(super) fn latency(&self) -> Latency {
+    /// See [`Server::latency`](crate::server::Server::latency).
+    pub(crate) fn latency(&self) -> Latency {
         self.commands.latency()
     }
 
     /// A login has ended, with that code unless it succeeded.
-    pub(super) fn login_ended(&self, how: LoginMethod, code: Option<ErrorCode>) {
+    pub(crate) fn login_ended(&self, how: LoginMethod, code: Option<ErrorCode>) {
         self.logins.ended(how, code);
     }
 
     /// A message was stored.
-    pub(super) fn said(&self, reply: &SayReply) {
+    pub(crate) fn said(&self, reply: &SayReply) {
         self.said.fetch_add(1, Ordering::Relaxed);
         let delivered = u64::from(reply.delivered);
         self.delivered.fetch_add(delivered, Ordering::Relaxed);
     }
 
     /// Connections are taken from now on, until `shutdown`.
-    pub(super) fn serves_until(&self, shutdown: &Shutdown) {
+    pub(crate) fn serves_until(&self, shutdown: &Shutdown) {
         let _ = self.shutdown.set(shutdown.clone());
     }
 
     /// How far the server is.
-    pub(super) fn stage(&self) -> Stage {
+    pub(crate) fn stage(&self) -> Stage {
         match self.shutdown.get() {
             None => Stage::Starting,
             Some(shutdown) if shutdown.drain.is_cancelled() => Stage::Draining,

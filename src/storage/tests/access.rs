@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use super::*;
+use crate::storage::tests::*;
 
 /// Alice with her home, the folder `team` with all rights, and a file in each.
 fn with_team() -> Data {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use rustix::io::Errno;
 
-use super::*;
+use crate::storage::tests::*;
 
 fn small(path: &str, content: &[u8]) -> SmallUpload {
     SmallUpload {

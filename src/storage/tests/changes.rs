@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use rustix::io::Errno;
 
-use super::*;
 use crate::protocol::ChangeKind;
+use crate::storage::tests::*;
 
 /// What was told, in short.
 #[derive(Clone, Default)]

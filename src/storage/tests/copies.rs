@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::os::unix::fs::symlink;
 
-use super::*;
+use crate::storage::tests::*;
 
 #[test]
 fn a_copied_file_is_another_file_with_the_same_content() {

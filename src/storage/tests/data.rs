@@ -5,8 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use super::disks::{on_a_small_disk, without_privileges};
-use super::*;
+use crate::storage::tests::disks::{on_a_small_disk, without_privileges};
+use crate::storage::tests::*;
 
 /// Asserts that the directory is refused in one line that says why.
 fn assert_unusable(data: &Path, why: &str) {

@@ -5,10 +5,10 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 
-use super::*;
+use crate::storage::tests::*;
 
 /// Runs the ignored test `name` with its temporary files on a tmpfs of these options.
-pub(super) fn on_a_small_disk(name: &str, options: &str) {
+pub(crate) fn on_a_small_disk(name: &str, options: &str) {
     if !namespaces_are_granted(&["-Urm", "mount", "-t", "tmpfs", "haul", "/tmp"], name) {
         return;
     }
@@ -20,7 +20,7 @@ pub(super) fn on_a_small_disk(name: &str, options: &str) {
 }
 
 /// Runs the ignored test `name` as one to whom permissions apply, root or not.
-pub(super) fn without_privileges(name: &str) {
+pub(crate) fn without_privileges(name: &str) {
     if namespaces_are_granted(&["-U", "true"], name) {
         run_again(Command::new("unshare").arg("-U"), name);
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use super::*;
+use crate::storage::tests::*;
 
 #[expect(clippy::unnecessary_wraps, reason = "one of the outcomes of a sync")]
 fn works() -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use super::*;
+use crate::storage::tests::*;
 
 #[test]
 fn a_file_that_is_open_keeps_its_content_whatever_becomes_of_its_name() {

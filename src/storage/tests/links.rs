@@ -7,10 +7,10 @@ use std::thread;
 
 use rustix::fs::{CWD, Mode, mkfifoat};
 
-use super::*;
+use crate::storage::tests::*;
 
 /// A home, and beside it what must never be reached.
-pub(super) fn with_secret() -> (Data, PathBuf) {
+pub(crate) fn with_secret() -> (Data, PathBuf) {
     let data = Data::new();
     let outside = data.dir.path().join("outside");
     fs::create_dir(&outside).expect("made");
@@ -18,7 +18,7 @@ pub(super) fn with_secret() -> (Data, PathBuf) {
     (data, outside)
 }
 
-pub(super) fn assert_untouched(outside: &std::path::Path) {
+pub(crate) fn assert_untouched(outside: &std::path::Path) {
     let entries = fs::read_dir(outside).expect("there").count();
     assert_eq!(entries, 1, "something came or went outside");
     let canary = fs::read(outside.join("canary")).expect("there");

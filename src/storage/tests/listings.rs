@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 
-use super::*;
 use crate::protocol::Kind;
+use crate::storage::tests::*;
 
 /// Every name of a directory, gathered page by page; each page within its bounds.
 fn pages(data: &Data, path: &str, limit: usize, budget: usize) -> Vec<String> {

@@ -1,34 +1,34 @@
 //! Storage as its callers meet it: a data directory, members, and what can go wrong.
 
-mod access;
-mod batches;
-mod changes;
-mod copies;
-mod data;
-mod disks;
-mod failing;
-mod files;
-mod links;
-mod listings;
-mod names;
-mod quotas;
-mod races;
-mod resume;
-mod rights;
-mod uploads;
-mod versions;
-mod walks;
+pub(crate) mod access;
+pub(crate) mod batches;
+pub(crate) mod changes;
+pub(crate) mod copies;
+pub(crate) mod data;
+pub(crate) mod disks;
+pub(crate) mod failing;
+pub(crate) mod files;
+pub(crate) mod links;
+pub(crate) mod listings;
+pub(crate) mod names;
+pub(crate) mod quotas;
+pub(crate) mod races;
+pub(crate) mod resume;
+pub(crate) mod rights;
+pub(crate) mod uploads;
+pub(crate) mod versions;
+pub(crate) mod walks;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::*;
 use crate::protocol::{Algorithm, Digest, IfExists};
+use crate::storage::*;
 
 /// A data directory with the home of alice in view.
-struct Data {
+pub(crate) struct Data {
     dir: TempDir,
     store: Store,
     home: Arc<Space>,

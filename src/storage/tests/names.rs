@@ -1,6 +1,6 @@
 //! Names: directories made, things moved and removed, always whole.
 
-use super::*;
+use crate::storage::tests::*;
 
 #[test]
 fn directories_are_made_one_by_one_or_with_their_parents() {

@@ -8,8 +8,8 @@ use std::thread;
 
 use proptest::prelude::*;
 
-use super::count::CountEnd;
-use super::*;
+use crate::storage::CountEnd;
+use crate::storage::tests::*;
 
 #[test]
 fn exactly_the_quota_fits_and_one_byte_more_does_not() {
@@ -388,7 +388,7 @@ fn eight_uploads_that_race_for_the_quota_never_exceed_it() {
 
 /// What happens in the property below.
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Put(usize, usize, IfExists, Ending),
     Mkdir(usize),
     Remove(usize, bool),
@@ -399,7 +399,7 @@ pub(super) enum Step {
 
 impl Step {
     /// What it moves or removes.
-    pub(super) fn source(&self) -> Option<&'static str> {
+    pub(crate) fn source(&self) -> Option<&'static str> {
         match self {
             Self::Remove(path, true) | Self::Move(path, ..) => Some(PATHS[*path]),
             _ => None,
@@ -409,7 +409,7 @@ impl Step {
 
 /// How an upload ends.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     Whole,
     Unsized,
     Short,
@@ -433,7 +433,7 @@ const PATHS: [&str; 12] = [
     "/team",
 ];
 
-pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let path = 0..PATHS.len();
     let if_exists = prop::sample::select(&[IfExists::Replace, IfExists::Fail, IfExists::Rename]);
     let ending = prop::sample::select(&[
@@ -459,7 +459,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
-pub(super) fn take(data: &Data, step: &Step) -> Result<(), StorageError> {
+pub(crate) fn take(data: &Data, step: &Step) -> Result<(), StorageError> {
     let path = |index: usize| at(PATHS[index]);
     match *step {
         Step::Put(to, size, if_exists, ending) => {

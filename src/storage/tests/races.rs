@@ -10,8 +10,8 @@ use std::thread;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::links::{assert_untouched, with_secret};
-use super::*;
+use crate::storage::tests::links::{assert_untouched, with_secret};
+use crate::storage::tests::*;
 
 /// What each member does at least.
 const ROUNDS: u64 = 50;

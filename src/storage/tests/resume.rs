@@ -7,9 +7,10 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::quota::Count;
-use super::*;
 use crate::protocol::Hasher;
+use crate::storage::local::quota::Count;
+use crate::storage::local::upload::record;
+use crate::storage::tests::*;
 
 const SIZE: usize = 200_000;
 

@@ -1,6 +1,6 @@
 //! Rights: what a mount allows, and no more.
 
-use super::*;
+use crate::storage::tests::*;
 
 /// A view with `/team` mounted with `rights`, and `/team/dir/a` in it.
 fn team(rights: &str) -> Data {

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use super::*;
+use crate::storage::tests::*;
 
 #[test]
 fn an_upload_appears_when_it_is_committed_and_not_before() {

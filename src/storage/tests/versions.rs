@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::*;
+use crate::storage::tests::*;
 
 impl Data {
     fn version(&self, path: &str) -> String {

@@ -11,13 +11,13 @@ use std::thread;
 use proptest::prelude::*;
 use rustix::io::Errno;
 
-use super::disks::on_a_small_disk;
-use super::quotas::{Step, steps, take};
-use super::*;
-use crate::storage::jail::OpenDir;
-use crate::storage::quota::Count;
-use crate::storage::tally::{Measure, Tallied};
-use crate::storage::tree;
+use crate::storage::local::fs::sandbox::OpenDir;
+use crate::storage::local::fs::tree;
+use crate::storage::local::quota::Count;
+use crate::storage::local::tally::{Measure, Tallied};
+use crate::storage::tests::disks::on_a_small_disk;
+use crate::storage::tests::quotas::{Step, steps, take};
+use crate::storage::tests::*;
 
 /// Makes so many directories, each in the one before, and a file of 7 bytes in the last.
 fn make_deep(top: &Path, levels: usize) {

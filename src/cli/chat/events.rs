@@ -1,0 +1,72 @@
+//! What comes to a chat from the server, on a task of its own: waiting for another connection must
+//! not begin anew whenever someone types.
+
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::cli::reconnect_notice::Waits;
+use crate::cli::remote_session::Remote;
+use crate::client::{ClientError, Live};
+use crate::protocol::Event;
+
+/// Events that may wait to be shown.
+const WAITING: usize = 64;
+
+/// What is to be shown.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    Event(Event),
+    /// What became of the connection.
+    Note(String),
+    /// Nothing will come any more.
+    End(ClientError),
+}
+
+/// The way from the task.
+pub(crate) struct Hearing {
+    heard: mpsc::Receiver<Heard>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Hearing {
+    pub(crate) fn start(remote: &Remote) -> Self {
+        let live = Live::new(remote.session.clone());
+        let waits = Waits::of(remote, live.progress());
+        let (sender, heard) = mpsc::channel(WAITING);
+        Self {
+            heard,
+            _task: AbortOnDropHandle::new(tokio::spawn(hear(live, waits, sender))),
+        }
+    }
+
+    /// Cancel-safe. Pending once nothing comes any more.
+    pub(crate) async fn next(&mut self) -> Heard {
+        match self.heard.recv().await {
+            Some(heard) => heard,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn hear(mut live: Live, mut waits: Waits, sender: mpsc::Sender<Heard>) {
+    loop {
+        let mut next = std::pin::pin!(live.next());
+        let heard = loop {
+            let note = tokio::select! {
+                biased;
+                note = waits.next() => note,
+                event = &mut next => break event,
+            };
+            if sender.send(Heard::Note(note)).await.is_err() {
+                return;
+            }
+        };
+        let (heard, is_last) = match heard {
+            Ok(event) => (Heard::Event(event), false),
+            Err(error) => (Heard::End(error), true),
+        };
+        if sender.send(heard).await.is_err() || is_last {
+            return;
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What a line means that was typed in a chat.
+
+use std::num::NonZeroU32;
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Order {
+    Nothing,
+    Leave,
+    Say {
+        to: String,
+        text: String,
+    },
+    File {
+        to: String,
+        path: String,
+    },
+    Accept {
+        offer: Option<String>,
+        path: Option<String>,
+    },
+    Decline {
+        offer: Option<String>,
+    },
+    Offers,
+    Who,
+    History {
+        with: String,
+        limit: NonZeroU32,
+    },
+    Help,
+    /// It can not be meant like this; says what would be right.
+    Wrong(String),
+}
+
+/// Messages that `/history` shows unless it is told how many.
+pub(crate) const HISTORY: NonZeroU32 = NonZeroU32::new(50).expect("not 0");
+
+/// What is shown for `/help`.
+pub(crate) const HELP: &str = "\
+/file PATH             hand over a file of this machine, or :PATH one on the server
+/offers                the files that are offered to you
+/accept [N] [PATH]     take a file that is offered, here the only one or number N
+/decline [N]           do not take it
+/who                   who is connected
+/history [COUNT]       what was said before
+q, /quit or Ctrl-D     leave; //text says what begins with a slash";
+
+impl Order {
+    /// Of a chat `with` someone, or with nobody in particular: then a line says whom it is for.
+    pub(crate) fn parse(line: &str, with: Option<&str>) -> Self {
+        let line = line.trim();
+        if line.is_empty() {
+            return Self::Nothing;
+        }
+        if line == "q" {
+            return Self::Leave;
+        }
+        if let Some(text) = line.strip_prefix('/').filter(|text| text.starts_with('/')) {
+            return Self::say(text, with);
+        }
+        match line.strip_prefix('/') {
+            Some(command) => Self::command(command, with),
+            None => Self::say(line, with),
+        }
+    }
+
+    fn say(line: &str, with: Option<&str>) -> Self {
+        match addressed(line, with) {
+            Some((to, text)) if !text.is_empty() => Self::Say {
+                to,
+                text: text.to_owned(),
+            },
+            Some((to, _)) => Self::Wrong(format!("what shall be said to {to}?")),
+            None => Self::Wrong("to whom? write `@bob text` or `#ops text`".into()),
+        }
+    }
+
+    fn command(command: &str, with: Option<&str>) -> Self {
+        let (name, rest) = cut(command);
+        let word = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        match name {
+            "q" | "quit" | "exit" | "bye" => Self::Leave,
+            "help" | "h" | "?" => Self::Help,
+            "who" => Self::Who,
+            "offers" => Self::Offers,
+            "accept" => {
+                let (offer, path) = cut(rest);
+                Self::Accept {
+                    offer: word(offer),
+                    path: word(path),
+                }
+            }
+            "decline" => Self::Decline { offer: word(rest) },
+            "file" => match addressed(rest, with) {
+                Some((to, _)) if to.starts_with('#') => {
+                    Self::Wrong("a file is handed to one user, not to a room".into())
+                }
+                Some((to, path)) if !path.is_empty() => Self::File {
+                    to,
+                    path: path.to_owned(),
+                },
+                Some(_) => Self::Wrong("which file? `/file PATH`".into()),
+                None => Self::Wrong("to whom? `/file @bob PATH`".into()),
+            },
+            "history" => match addressed(rest, with) {
+                None => Self::Wrong("of what? `/history @bob` or `/history #ops`".into()),
+                Some((with, "")) => Self::History {
+                    with,
+                    limit: HISTORY,
+                },
+                Some((with, count)) => match count.parse() {
+                    Ok(limit) => Self::History { with, limit },
+                    Err(_) => Self::Wrong(format!("how many messages are {count}?")),
+                },
+            },
+            _ => Self::Wrong(format!(
+                "there is no /{name}; `/help` lists what there is, `//` begins a text with a slash"
+            )),
+        }
+    }
+}
+
+/// Whom something is for, and the rest.
+fn addressed<'a>(text: &'a str, with: Option<&str>) -> Option<(String, &'a str)> {
+    if let Some(with) = with {
+        return Some((with.to_owned(), text));
+    }
+    let (to, rest) = cut(text);
+    let to = match to.strip_prefix('@') {
+        Some(user) => user,
+        None if to.starts_with('#') => to,
+        None => return None,
+    };
+    (to.len() > usize::from(to.starts_with('#'))).then(|| (to.to_owned(), rest))
+}
+
+/// The first word, and what follows.
+fn cut(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    match text.split_once(char::is_whitespace) {
+        Some((first, rest)) => (first, rest.trim_start()),
+        None => (text, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn say(to: &str, text: &str) -> Order {
+        Order::Say {
+            to: to.into(),
+            text: text.into(),
+        }
+    }
+
+    #[test]
+    fn a_line_is_said_unless_it_begins_with_a_slash() {
+        let parse = |line| Order::parse(line, Some("bob"));
+        assert_eq!(parse(" it's  fine \n"), say("bob", "it's  fine"));
+        assert_eq!(parse("@carol #ops q"), say("bob", "@carol #ops q"));
+        assert_eq!(
+            parse("//etc is a directory"),
+            say("bob", "/etc is a directory")
+        );
+        assert_eq!(parse("  \n"), Order::Nothing);
+        for leave in ["q\n", "/q", "/quit"] {
+            assert_eq!(parse(leave), Order::Leave);
+        }
+        assert!(matches!(parse("/etc is"), Order::Wrong(_)));
+    }
+
+    #[test]
+    fn without_anyone_a_line_says_whom_it_is_for() {
+        let parse = |line| Order::parse(line, None);
+        assert_eq!(parse("@bob hi there"), say("bob", "hi there"));
+        assert_eq!(parse("#ops hi"), say("#ops", "hi"));
+        for line in [
+            "hi",
+            "@",
+            "@ hi",
+            "# hi",
+            "@bob",
+            "/file a",
+            "/history",
+            "/file #ops a",
+        ] {
+            assert!(matches!(parse(line), Order::Wrong(_)), "{line}");
+        }
+        let file = Order::File {
+            to: "bob".into(),
+            path: "my file".into(),
+        };
+        assert_eq!(parse("/file @bob  my file "), file);
+        let history = Order::History {
+            with: "#ops".into(),
+            limit: NonZeroU32::new(7).expect("7"),
+        };
+        assert_eq!(parse("/history #ops 7"), history);
+    }
+
+    #[test]
+    fn files_go_to_users_and_not_to_rooms() {
+        assert!(matches!(
+            Order::parse("/file a", Some("#ops")),
+            Order::Wrong(_)
+        ));
+        assert!(matches!(
+            Order::parse("/file", Some("bob")),
+            Order::Wrong(_)
+        ));
+        let accept = Order::Accept {
+            offer: Some("7".into()),
+            path: Some("my file".into()),
+        };
+        assert_eq!(Order::parse("/accept 7 my file", Some("#ops")), accept);
+        let decline = Order::Decline { offer: None };
+        assert_eq!(Order::parse("/decline", None), decline);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_line_means_something(line: String, alone: bool) {
+            Order::parse(&line, (!alone).then_some("bob"));
+        }
+    }
+}

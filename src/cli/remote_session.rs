@@ -1,0 +1,318 @@
+//! From the options to a logged-in client.
+
+use std::fs;
+use std::io::{IsTerminal, Write, stderr, stdin};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use crate::cli::Global;
+use crate::cli::events::Hears;
+use crate::cli::exit::{GivenBy, NoSession, usage};
+use crate::cli::output::{Output, safe};
+use crate::cli::saved_login::{Remembered, SavedLogin};
+use crate::cli::trust;
+use crate::client::{
+    Client, ClientError, EventPosition, Reconnecting, RetryPolicy, ServerUrl, Trust,
+};
+use crate::protocol::{Login, LoginReply, Secret};
+
+/// For the server's goodbye.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What a command needs: a session, and somewhere to print.
+#[derive(Debug, Clone)]
+pub(crate) struct Remote {
+    /// The connection that the command begins with.
+    pub(crate) client: Client,
+    /// What goes on over others.
+    pub(crate) session: Reconnecting,
+    pub(crate) output: Output,
+}
+
+impl Remote {
+    /// For a session in the user's home.
+    pub(crate) fn new(opened: Opened, output: Output, policy: RetryPolicy) -> Self {
+        let Opened { client, way, .. } = opened;
+        Self::within(client, (way, None), output, policy)
+    }
+
+    /// For a session of its own beside another, in this directory.
+    pub(crate) async fn beside(
+        way: Way,
+        cwd: String,
+        output: Output,
+        policy: RetryPolicy,
+    ) -> anyhow::Result<Self> {
+        let client = way.go(None).await.map_err(NoSession::from)?;
+        client.cd(&cwd).await?;
+        Ok(Self::within(client, (way, Some(cwd)), output, policy))
+    }
+
+    /// For a session whose connections are all made in this way, each in this directory.
+    pub(crate) fn within(
+        client: Client,
+        again: (Way, Option<String>),
+        output: Output,
+        policy: RetryPolicy,
+    ) -> Self {
+        let again = Arc::new(again);
+        let connect = move |since| {
+            let again = Arc::clone(&again);
+            async move {
+                let (way, cwd) = &*again;
+                let client = way.go(since).await?;
+                if let Some(cwd) = cwd {
+                    client.cd(cwd).await?;
+                }
+                Ok(client)
+            }
+        };
+        Self {
+            session: Reconnecting::hearing(client.clone(), policy, connect),
+            client,
+            output,
+        }
+    }
+}
+
+/// A session, and how it came about.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) client: Client,
+    pub(crate) way: Way,
+    pub(crate) reply: LoginReply,
+}
+
+/// How to come to a session.
+#[derive(Debug, Clone)]
+pub(crate) struct Way {
+    /// Where, and as whom.
+    pub(crate) url: ServerUrl,
+    pub(crate) login: SavedLogin,
+    pub(crate) trust: Trust,
+    pub(crate) hears: Hears,
+}
+
+impl Way {
+    /// Goes it, asking nobody. Who hears messages and offers has had those up to `since`.
+    pub(crate) async fn go(&self, since: Option<EventPosition>) -> Result<Client, ClientError> {
+        let client = Client::connect(&self.url, &self.trust).await?;
+        log_in(&client, &self.url, &self.login, (&self.hears, since)).await?;
+        Ok(client)
+    }
+}
+
+impl Opened {
+    /// Refuses the session of another user than the one asked for, if one was.
+    pub(crate) async fn of(self, asked: Option<String>) -> anyhow::Result<Self> {
+        match asked {
+            Some(asked) if asked != self.reply.user => {
+                leave(&self.client).await;
+                let whose = self.reply.user;
+                Err(NoSession::AnotherUser { whose, asked }.into())
+            }
+            _ => Ok(self),
+        }
+    }
+}
+
+/// Connects and logs in as the options, the environment and what is remembered say.
+pub(crate) async fn open(global: &Global, hears: Hears) -> anyhow::Result<Opened> {
+    let remembered = Remembered::load()?;
+    let url = match &global.server {
+        Some(text) => {
+            let url = parse(text)?;
+            let asked = url.user.clone();
+            let url = remembered.with_user(url);
+            let saved = remembered.login(&url).cloned();
+            return open_with(global, url, saved, hears).await?.of(asked).await;
+        }
+        None => remembered.server().ok_or_else(|| {
+            usage("no server is known: give `--server haul://USER@HOST:9000`, set HAUL_SERVER, or type `haul connect haul://USER@HOST:9000` once")
+        })?,
+    };
+    let saved = remembered.login(&url).cloned();
+    open_with(global, url, saved, hears).await
+}
+
+/// Connects to `url`; `saved` is used where no option says how to log in.
+pub(crate) async fn open_with(
+    global: &Global,
+    mut url: ServerUrl,
+    saved: Option<SavedLogin>,
+    hears: Hears,
+) -> anyhow::Result<Opened> {
+    let own = global.trust.own_certificate()?;
+    let certificate = own.clone().filter(|_| url.tls);
+    let certificate = certificate.map(|own| (SavedLogin::Certificate(own), GivenBy::Certificate));
+    let saved = saved.map(|login| (login, GivenBy::Remembered));
+    let (login, given_by) = match given(global)?.or(certificate).or(saved) {
+        // They say who the user is.
+        Some(login @ (SavedLogin::Token(_) | SavedLogin::Certificate(_), _)) => login,
+        password => ask_for_missing(global, &mut url, password).await?,
+    };
+    let own = match &login {
+        SavedLogin::Certificate(own) => Some(own),
+        _ => own.as_ref(),
+    };
+    let (client, trust) = trust::connect(&global.trust, &url, own).await?;
+    let reply = log_in(&client, &url, &login, (&hears, None))
+        .await
+        .map_err(|error| match error {
+            ClientError::Login(_) => NoSession::Refused { error, given_by },
+            _ => error.into(),
+        })?;
+    url.user = Some(reply.user.clone());
+    Ok(Opened {
+        client,
+        way: Way {
+            url,
+            login,
+            trust,
+            hears,
+        },
+        reply,
+    })
+}
+
+async fn log_in(
+    client: &Client,
+    url: &ServerUrl,
+    login: &SavedLogin,
+    (hears, since): (&Hears, Option<EventPosition>),
+) -> Result<LoginReply, ClientError> {
+    let (since, epoch) = EventPosition::fields(hears.begin(client).or(since));
+    let inbox = (!hears.has_inbox()).then_some(false);
+    let mut request = Login {
+        since,
+        epoch,
+        inbox,
+        ..Login::default()
+    };
+    match login {
+        SavedLogin::Certificate(_) => request.user.clone_from(&url.user),
+        SavedLogin::Token(token) => request.token = Some(token.clone()),
+        SavedLogin::Password(password) => {
+            request.user = Some(url.user.clone().unwrap_or_default());
+            request.password = Some(password.clone());
+        }
+    }
+    let reply = client.log_in(request).await?;
+    hears.logged_in(client).await;
+    Ok(reply)
+}
+
+/// Ends the session, so that the server knows that nothing broke. Whether it answers or not, this
+/// is the end.
+pub(crate) async fn leave(client: &Client) {
+    let _ = timeout(FAREWELL, client.quit()).await;
+}
+
+/// Asks for the user, if `url` names none, and for the password, if there is none.
+async fn ask_for_missing(
+    global: &Global,
+    url: &mut ServerUrl,
+    password: Option<(SavedLogin, GivenBy)>,
+) -> anyhow::Result<(SavedLogin, GivenBy)> {
+    if url.user.is_none() || password.is_none() {
+        // Nobody types a password for a server that is not there. The connection is not kept: a
+        // server does not wait for people.
+        let own = global.trust.own_certificate()?;
+        trust::connect(&global.trust, url, own.as_ref()).await?;
+    }
+    let user = if let Some(user) = &url.user {
+        user.clone()
+    } else {
+        let otherwise = "write the user into the address: haul://USER@HOST:9000";
+        ask("user", otherwise, ask_user).await?
+    };
+    let prompt = format!("Password for {} at {}: ", safe(&user), url.address());
+    url.user = Some(user);
+    if let Some(password) = password {
+        return Ok(password);
+    }
+    let otherwise = "set HAUL_PASSWORD or give `--password-file FILE`";
+    let password = ask("password", otherwise, move || ask_password(&prompt)).await?;
+    Ok((SavedLogin::Password(password), GivenBy::Prompt))
+}
+
+/// An address that the user typed.
+pub(crate) fn parse(text: &str) -> anyhow::Result<ServerUrl> {
+    text.parse().map_err(|error| usage(format!("{error}")))
+}
+
+/// The way to log in that the options or the environment give.
+fn given(global: &Global) -> anyhow::Result<Option<(SavedLogin, GivenBy)>> {
+    if let Some(path) = &global.token_file {
+        let token = SavedLogin::Token(first_line(path)?);
+        return Ok(Some((token, GivenBy::TokenFile)));
+    }
+    if let Some(path) = &global.password_file {
+        let password = SavedLogin::Password(first_line(path)?);
+        return Ok(Some((password, GivenBy::PasswordFile)));
+    }
+    match std::env::var("HAUL_PASSWORD") {
+        Ok(password) => {
+            let password = SavedLogin::Password(Secret::new(password));
+            Ok(Some((password, GivenBy::Environment)))
+        }
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(_)) => Err(usage("HAUL_PASSWORD is not UTF-8")),
+    }
+}
+
+fn first_line(path: &Path) -> anyhow::Result<Secret> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| usage(format!("could not read {}: {error}", path.display())))?;
+    match text.lines().next() {
+        Some(line) if !line.is_empty() => Ok(Secret::new(line.to_owned())),
+        _ => Err(usage(format!(
+            "the first line of {} is empty",
+            path.display()
+        ))),
+    }
+}
+
+/// Whether there is a person who can be asked.
+pub(crate) fn is_terminal() -> bool {
+    stdin().is_terminal() && stderr().is_terminal()
+}
+
+/// Asks the person at the terminal, if there is one.
+async fn ask<T: Send + 'static>(
+    what: &str,
+    otherwise: &str,
+    question: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    if !is_terminal() {
+        return Err(usage(format!(
+            "no {what} and no terminal to ask for it; {otherwise}"
+        )));
+    }
+    spawn_blocking(question)
+        .await?
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::Interrupted => crate::cli::Interrupted { kept: false }.into(),
+            _ => anyhow::Error::new(error),
+        })
+        .with_context(|| format!("no {what}"))
+}
+
+fn ask_user() -> std::io::Result<String> {
+    write!(stderr(), "User: ")?;
+    let mut line = String::new();
+    stdin().read_line(&mut line)?;
+    match line.trim() {
+        "" => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        user => Ok(user.to_owned()),
+    }
+}
+
+fn ask_password(prompt: &str) -> std::io::Result<Secret> {
+    rpassword::prompt_password(prompt).map(Secret::new)
+}

@@ -1,0 +1,231 @@
+//! Whole files: disk and digest on a blocking thread while the network moves the next bytes.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use tokio::task::{JoinError, spawn_blocking};
+
+use crate::client::transfer::receive::Place;
+use crate::client::transfer::sink::{Sink, remove_stale_parts};
+use crate::client::transfer::source::Source;
+use crate::client::{Client, ClientError, Progress, Reconnecting};
+use crate::protocol::{Algorithm, Digest, IfExists, PutReply};
+
+/// Chunks between the disk and the network.
+pub(crate) const BETWEEN: usize = 2;
+
+/// How files are moved.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FileOptions {
+    /// What to do if there is a file of that name on the receiving side; replace it if absent.
+    pub if_exists: Option<IfExists>,
+    /// The digest that both sides compute and compare.
+    pub algorithm: Algorithm,
+    /// Make missing directories on the server.
+    pub parents: bool,
+}
+
+/// A file that was got, whole and checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub size: u64,
+    /// The digest that both sides agree on.
+    pub digest: Option<Digest>,
+}
+
+impl Reconnecting {
+    /// Gets a file into the path `local`, which names it only once it is whole and checked. Its
+    /// modification time is kept. Nothing is synced to the disk: what was got shortly before the
+    /// power fails may have to be got again. A file that becomes another meanwhile is got anew.
+    ///
+    /// Until then it is a file `.haul-….part` in the same directory. What a process that was killed
+    /// left of that kind is removed when the next file is got into the directory.
+    ///
+    /// # Errors
+    /// What the server, the connection or the local disk says. Nothing is left behind then.
+    pub async fn get_file(
+        &self,
+        remote: &str,
+        local: &Path,
+        options: FileOptions,
+        progress: &Progress,
+    ) -> Result<Fetched, ClientError> {
+        progress.found_file(0);
+        progress.found_all();
+        let local = local.to_owned();
+        let target = local.clone();
+        blocking(move || {
+            remove_stale_parts(std::iter::once(&*target));
+            Ok(())
+        })
+        .await?;
+        self.get_found(remote, local, true, 0, options, progress)
+            .await
+    }
+
+    /// Gets a file into a pipe, checked at the end only.
+    ///
+    /// # Errors
+    /// What the server, the connection or the pipe says, or that the file became another: what is
+    /// in the pipe can not be taken back.
+    pub async fn get_into(
+        &self,
+        remote: &str,
+        writer: impl Write + Send + 'static,
+        options: FileOptions,
+        progress: &Progress,
+    ) -> Result<Fetched, ClientError> {
+        progress.found_file(0);
+        progress.found_all();
+        let sink = Sink::Stream(Box::new(writer), "standard output".into());
+        let (place, file) = (Place::of(sink), progress.file(0));
+        self.fetch(remote, place, options, file, progress).await
+    }
+
+    /// Puts the file `local`. Its modification time is kept. If the server kept a part of it when
+    /// an earlier attempt was cut off, and the file replaces whatever has its name, it goes on
+    /// from there.
+    ///
+    /// # Errors
+    /// What the server, the connection or the local disk says.
+    pub async fn put_file(
+        &self,
+        local: &Path,
+        remote: &str,
+        options: FileOptions,
+        progress: &Progress,
+    ) -> Result<PutReply, ClientError> {
+        let local = local.to_owned();
+        let source = blocking(move || Source::open(&local)).await?;
+        progress.found_file(source.size.unwrap_or(0));
+        progress.found_all();
+        self.send(source, remote, options, progress).await
+    }
+
+    /// Puts what comes from a pipe.
+    ///
+    /// # Errors
+    /// What the server, the connection or the pipe says. It ends with the connection: nobody has
+    /// what came from the pipe before.
+    pub async fn put_from(
+        &self,
+        reader: impl Read + Send + 'static,
+        remote: &str,
+        options: FileOptions,
+        progress: &Progress,
+    ) -> Result<PutReply, ClientError> {
+        let source = Source::pipe("standard input", reader);
+        progress.found_file(0);
+        self.send(source, remote, options, progress).await
+    }
+
+    /// [`get_file`](Self::get_file) of what was counted already, as so many bytes, to a name that
+    /// the user chose or that the server did.
+    pub(crate) async fn get_found(
+        &self,
+        remote: &str,
+        local: PathBuf,
+        named_by_user: bool,
+        found: u64,
+        options: FileOptions,
+        progress: &Progress,
+    ) -> Result<Fetched, ClientError> {
+        let if_exists = options.if_exists.unwrap_or(IfExists::Replace);
+        let sink = if named_by_user {
+            Sink::named
+        } else {
+            Sink::beside
+        };
+        let place = Place::made(move || sink(&local, if_exists)).await?;
+        let file = progress.file(found);
+        self.fetch(remote, place, options, file, progress).await
+    }
+
+    /// [`put_file`](Self::put_file) of what was counted already; `again` if it was sent before and
+    /// nobody knows whether it arrived.
+    pub(crate) async fn put_found(
+        &self,
+        local: PathBuf,
+        remote: &str,
+        options: FileOptions,
+        progress: &Progress,
+        again: bool,
+    ) -> Result<PutReply, ClientError> {
+        let source = blocking(move || Source::open(&local)).await?;
+        self.send_again(source, remote, options, progress, again)
+            .await
+    }
+}
+
+/// The same over one connection: each fails when that is lost.
+#[expect(clippy::missing_errors_doc, reason = "those of the namesakes")]
+impl Client {
+    /// See [`Reconnecting::get_file`].
+    pub async fn get_file(
+        &self,
+        remote: &str,
+        local: &Path,
+        options: FileOptions,
+        progress: &Progress,
+    ) -> Result<Fetched, ClientError> {
+        let session = Reconnecting::from(self.clone());
+        session.get_file(remote, local, options, progress).await
+    }
+
+    /// See [`Reconnecting::get_into`].
+    pub async fn get_into(
+        &self,
+        remote: &str,
+        writer: impl Write + Send + 'static,
+        options: FileOptions,
+        progress: &Progress,
+    ) -> Result<Fetched, ClientError> {
+        let session = Reconnecting::from(self.clone());
+        session.get_into(remote, writer, options, progress).await
+    }
+
+    /// See [`Reconnecting::put_file`].
+    pub async fn put_file(
+        &self,
+        local: &Path,
+        remote: &str,
+        options: FileOptions,
+        progress: &Progress,
+    ) -> Result<PutReply, ClientError> {
+        let session = Reconnecting::from(self.clone());
+        session.put_file(local, remote, options, progress).await
+    }
+
+    /// See [`Reconnecting::put_from`].
+    pub async fn put_from(
+        &self,
+        reader: impl Read + Send + 'static,
+        remote: &str,
+        options: FileOptions,
+        progress: &Progress,
+    ) -> Result<PutReply, ClientError> {
+        let session = Reconnecting::from(self.clone());
+        session.put_from(reader, remote, options, progress).await
+    }
+}
+
+/// Runs what may wait for a disk on a thread that may wait.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
+) -> Result<T, ClientError> {
+    joined(spawn_blocking(work).await)
+}
+
+pub(crate) fn joined<T>(
+    outcome: Result<Result<T, ClientError>, JoinError>,
+) -> Result<T, ClientError> {
+    match outcome.map_err(JoinError::try_into_panic) {
+        Ok(outcome) => outcome,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime is shutting down.
+        Err(Err(_)) => Err(ClientError::Over),
+    }
+}

@@ -1,0 +1,256 @@
+//! Where the bytes of gets go on this machine: plain blocking I/O, run on blocking threads by
+//! [`crate::client::transfer::file`].
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{File, Metadata, Permissions};
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use tempfile::NamedTempFile;
+
+use crate::client::ClientError;
+use crate::client::transfer::part_file;
+use crate::protocol::IfExists;
+
+/// Names tried by [`IfExists::Rename`] before it gives up.
+const RENAMES: u32 = 10_000;
+
+/// Where the bytes of a get go.
+pub(crate) enum Sink {
+    /// A new file beside `target`, which takes its place once it is whole and checked.
+    Beside {
+        file: NamedTempFile,
+        target: PathBuf,
+        if_exists: IfExists,
+    },
+    /// Something that can only be written to, and what messages call it.
+    Stream(Box<dyn Write + Send>, PathBuf),
+}
+
+impl Sink {
+    /// The place for a file that the user named: a link is followed, a device is written to.
+    pub(crate) fn named(target: &Path, if_exists: IfExists) -> Result<Self, ClientError> {
+        let target = followed(target);
+        match target.metadata() {
+            Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
+                let device = File::options()
+                    .write(true)
+                    .open(&target)
+                    .map_err(|source| ClientError::local("write", &target, source))?;
+                Ok(Self::Stream(Box::new(device), target))
+            }
+            _ => Self::beside(&target, if_exists),
+        }
+    }
+
+    /// The place for a file that the server named: whatever is there is at most replaced.
+    pub(crate) fn beside(target: &Path, if_exists: IfExists) -> Result<Self, ClientError> {
+        let failed = |source| ClientError::local("write", target, source);
+        let name = target.file_name().unwrap_or_default();
+        if part_file::is_part(name) {
+            return Err(ClientError::UnsafeName(name.to_string_lossy().into()));
+        }
+        let there = target.symlink_metadata().ok();
+        if there.as_ref().is_some_and(Metadata::is_dir) {
+            return Err(failed(io::ErrorKind::IsADirectory.into()));
+        }
+        if there.is_some() && if_exists == IfExists::Fail {
+            return Err(ClientError::LocalExists(target.into()));
+        }
+        let file = part_file::create(target).map_err(failed)?;
+        if let Some(there) = there.filter(Metadata::is_file)
+            && if_exists == IfExists::Replace
+        {
+            // Other content is not to run with the rights that the old was trusted with.
+            let mode = there.permissions().mode() & 0o777;
+            file.as_file()
+                .set_permissions(Permissions::from_mode(mode))
+                .map_err(failed)?;
+        }
+        Ok(Self::Beside {
+            file,
+            target: target.into(),
+            if_exists,
+        })
+    }
+
+    pub(crate) fn write(&mut self, chunk: &[u8]) -> Result<(), ClientError> {
+        let (outcome, path) = match self {
+            Self::Beside { file, target, .. } => (file.as_file_mut().write_all(chunk), target),
+            Self::Stream(stream, name) => (stream.write_all(chunk), name),
+        };
+        outcome.map_err(|source| ClientError::local("write", &*path, source))
+    }
+
+    /// Whether what was written can be taken back.
+    pub(crate) fn can_restart(&self) -> bool {
+        matches!(self, Self::Beside { .. })
+    }
+
+    /// Takes back all that was written.
+    pub(crate) fn restart(&mut self) -> Result<(), ClientError> {
+        let (outcome, path) = match self {
+            Self::Beside { file, target, .. } => {
+                let file = file.as_file_mut();
+                (file.set_len(0).and_then(|()| file.rewind()), target)
+            }
+            Self::Stream(_, name) => (Err(io::ErrorKind::NotSeekable.into()), name),
+        };
+        outcome.map_err(|source| ClientError::local("write", &*path, source))
+    }
+
+    /// Puts the file in its place and returns its path. It is not synced: whoever loses power gets
+    /// the file again.
+    pub(crate) fn commit(self, modified: Timestamp) -> Result<PathBuf, ClientError> {
+        match self {
+            Self::Beside {
+                file,
+                target,
+                if_exists,
+            } => {
+                // Not every file system keeps every time; the content is what matters.
+                let _ = file.as_file().set_modified(SystemTime::from(modified));
+                place(file, target, if_exists)
+            }
+            Self::Stream(mut stream, name) => match stream.flush() {
+                Ok(()) => Ok(name),
+                Err(source) => Err(ClientError::local("write", name, source)),
+            },
+        }
+    }
+}
+
+/// Removes what downloads that were killed left where these files, which the user named, are to go.
+pub(crate) fn remove_stale_parts<'a>(targets: impl Iterator<Item = &'a Path>) {
+    let directories: BTreeSet<_> = targets
+        .map(|target| part_file::directory_of(&followed(target)).to_owned())
+        .collect();
+    for directory in directories {
+        part_file::remove_stale(&directory);
+    }
+}
+
+/// What a link leads to.
+fn followed(target: &Path) -> PathBuf {
+    match target.canonicalize() {
+        Ok(real) if target.is_symlink() => real,
+        _ => target.to_owned(),
+    }
+}
+
+fn place(
+    file: NamedTempFile,
+    target: PathBuf,
+    if_exists: IfExists,
+) -> Result<PathBuf, ClientError> {
+    if if_exists == IfExists::Replace {
+        return match file.persist(&target) {
+            Ok(_) => Ok(target),
+            Err(error) => Err(ClientError::local("write", target, error.error)),
+        };
+    }
+    let tries = if if_exists == IfExists::Rename {
+        RENAMES
+    } else {
+        0
+    };
+    let mut file = file;
+    for number in 0..=tries {
+        let candidate = numbered(&target, number);
+        match file.persist_noclobber(&candidate) {
+            Ok(_) => return Ok(candidate),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => file = error.file,
+            Err(error) => return Err(ClientError::local("write", candidate, error.error)),
+        }
+    }
+    Err(ClientError::LocalExists(target))
+}
+
+/// `name.ext`, `name (1).ext`, `name (2).ext` and so on.
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    if number == 0 {
+        return path.into();
+    }
+    let mut name: OsString = path.file_stem().unwrap_or_default().into();
+    name.push(format!(" ({number})"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_goes_before_the_extension() {
+        let name = |text: &str| numbered(Path::new(text), 2).display().to_string();
+        assert_eq!(name("/a/b.tar"), "/a/b (2).tar");
+        assert_eq!(name("b"), "b (2)");
+        assert_eq!(name(".profile"), ".profile (2)");
+    }
+
+    #[test]
+    fn a_file_that_is_not_committed_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let target = directory.path().join("a");
+        let mut sink = Sink::named(&target, IfExists::Replace).expect("a place");
+        sink.write(b"half").expect("written");
+        drop(sink);
+        let left = directory.path().read_dir().expect("readable").count();
+        assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn what_is_there_is_replaced_kept_or_joined_by_a_numbered_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let target = directory.path().join("a.txt");
+        let put = |text: &str, if_exists| {
+            let mut sink = Sink::named(&target, if_exists)?;
+            sink.write(text.as_bytes())?;
+            sink.commit(Timestamp::UNIX_EPOCH)
+        };
+        assert_eq!(put("1", IfExists::Fail).expect("free"), target);
+        assert_eq!(put("2", IfExists::Replace).expect("replaced"), target);
+        assert!(matches!(
+            put("3", IfExists::Fail),
+            Err(ClientError::LocalExists(_))
+        ));
+        let beside = put("4", IfExists::Rename).expect("another name");
+        assert_eq!(beside, directory.path().join("a (1).txt"));
+        assert_eq!(std::fs::read_to_string(&target).expect("there"), "2");
+        assert_eq!(std::fs::read_to_string(&beside).expect("there"), "4");
+    }
+
+    #[test]
+    fn what_replaces_a_file_is_as_open_as_it_was_and_runs_as_nobody_else() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let target = directory.path().join("tool");
+        std::fs::write(&target, "old").expect("written");
+        std::fs::set_permissions(&target, Permissions::from_mode(0o6751)).expect("set");
+        let sink = Sink::named(&target, IfExists::Replace).expect("a place");
+        sink.commit(Timestamp::UNIX_EPOCH).expect("placed");
+        let mode = target.metadata().expect("there").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o751);
+    }
+
+    #[test]
+    fn a_link_that_the_user_named_is_followed_and_one_that_the_server_named_is_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (real, link) = (directory.path().join("real"), directory.path().join("link"));
+        std::fs::write(&real, "old").expect("written");
+        std::os::unix::fs::symlink(&real, &link).expect("linked");
+        let sink = Sink::named(&link, IfExists::Replace).expect("a place");
+        assert_eq!(sink.commit(Timestamp::UNIX_EPOCH).expect("placed"), real);
+        std::fs::write(&real, "kept").expect("written");
+        let sink = Sink::beside(&link, IfExists::Replace).expect("a place");
+        assert_eq!(sink.commit(Timestamp::UNIX_EPOCH).expect("placed"), link);
+        assert_eq!(std::fs::read_to_string(&real).expect("there"), "kept");
+    }
+}

@@ -1,0 +1,65 @@
+//! How much room is on the disk, asked in a way that a disk that hangs holds nobody up.
+
+use std::path::Path;
+
+use futures::FutureExt;
+use rustix::fs::statvfs;
+use serde::Serialize;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+/// Bytes of the file system of the data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Room {
+    /// What can still be written by who is not root.
+    free: u64,
+    total: u64,
+}
+
+/// What is known of the room, and the one look at it that is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Rooms {
+    known: Option<Room>,
+    looking: Option<JoinHandle<Option<Room>>>,
+}
+
+impl Rooms {
+    /// What the last look has found that has ended; begins another one if none is under way.
+    pub(crate) fn look(&mut self, data: &Path) -> Option<Room> {
+        if let Some(found) = self.looking.as_mut().and_then(FutureExt::now_or_never) {
+            self.known = found.ok().flatten();
+            self.looking = None;
+        }
+        self.looking.get_or_insert_with(|| {
+            let data = data.to_owned();
+            spawn_blocking(move || room(&data))
+        });
+        self.known
+    }
+}
+
+fn room(data: &Path) -> Option<Room> {
+    let found = statvfs(data).ok()?;
+    Some(Room {
+        free: found.f_bavail.saturating_mul(found.f_frsize),
+        total: found.f_blocks.saturating_mul(found.f_frsize),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_look_has_found_is_known_from_the_next_one_on() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let mut rooms = Rooms::default();
+        assert_eq!(rooms.look(place.path()), None);
+        let found = loop {
+            tokio::task::yield_now().await;
+            if let Some(found) = rooms.look(place.path()) {
+                break found;
+            }
+        };
+        assert!(found.total > 0 && found.free <= found.total, "{found:?}");
+    }
+}

@@ -1,0 +1,79 @@
+//! The first four bytes of a connection decide what is spoken on it.
+
+use std::io::Cursor;
+
+use tokio::io::{AsyncRead, AsyncReadExt, Chain};
+
+/// What the first four bytes announce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// A TLS `ClientHello`.
+    Tls,
+    /// Framed, version 1: a big-endian length under 64 KiB.
+    Framed,
+    /// The classic dialect: a little-endian length under 64 KiB.
+    Classic,
+    /// Nothing that haul speaks.
+    Junk,
+}
+
+impl Opening {
+    fn of(bytes: [u8; 4]) -> Self {
+        match bytes {
+            [0, 0, _, _] => Self::Framed,
+            // Before TLS: a classic frame of 22 bytes begins with 0x16, too, and a `ClientHello`
+            // has the version of its record in the third byte.
+            [_, _, 0, 0] => Self::Classic,
+            [0x16, ..] => Self::Tls,
+            _ => Self::Junk,
+        }
+    }
+}
+
+/// A stream whose first bytes were looked at and are read again.
+pub(crate) type Sniffed<R> = Chain<Cursor<[u8; 4]>, R>;
+
+/// Looks at the first four bytes; `None` if the peer closes before it has sent them.
+pub(crate) async fn sniff<R: AsyncRead + Unpin>(
+    mut reader: R,
+) -> std::io::Result<Option<(Opening, Sniffed<R>)>> {
+    let mut first = [0; 4];
+    match reader.read_exact(&mut first).await {
+        Ok(_) => Ok(Some((Opening::of(first), Cursor::new(first).chain(reader)))),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_four_bytes_decide_what_is_spoken() {
+        for (bytes, opening) in [
+            ([0x16, 3, 1, 2], Opening::Tls),
+            ([0, 0, 0, 0], Opening::Framed),
+            ([0, 0, 0, 40], Opening::Framed),
+            ([0, 0, 0xff, 0xff], Opening::Framed),
+            ([40, 0, 0, 0], Opening::Classic),
+            ([1, 1, 0, 0], Opening::Classic),
+            ([0x16, 0, 0, 0], Opening::Classic),
+            ([0x16, 3, 0, 0], Opening::Classic),
+            (*b"GET ", Opening::Junk),
+            ([0xff; 4], Opening::Junk),
+            ([0, 1, 0, 1], Opening::Junk),
+        ] {
+            assert_eq!(Opening::of(bytes), opening, "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_bytes_that_were_looked_at_are_read_again() {
+        let stream = &b"\0\0\0\x02{}"[..];
+        let (opening, mut again) = sniff(stream).await.expect("no error").expect("four bytes");
+        let mut bytes = Vec::new();
+        again.read_to_end(&mut bytes).await.expect("no error");
+        assert_eq!((opening, &bytes[..]), (Opening::Framed, stream));
+    }
+}

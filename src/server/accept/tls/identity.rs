@@ -1,0 +1,281 @@
+//! A certificate with its key, and what it is used for: read whole, or not at all.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::config;
+use crate::server::accept::tls::self_signed;
+use crate::server::accept::tls::self_signed::Files;
+use crate::server::accept::tls::{ServerCertificate, TlsError};
+use crate::tls;
+use crate::tls::{Fingerprint, PemError};
+
+/// What the server shows, and what it asks of clients.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    config: Arc<ServerConfig>,
+    pub(crate) certificate: ServerCertificate,
+}
+
+impl Identity {
+    /// Reads what the settings name; where they name none, the certificate in the data directory,
+    /// which is made if it is missing. Blocks.
+    pub(crate) fn load(settings: &config::Tls, data: &Path) -> Result<Self, TlsError> {
+        let files = match named(settings)? {
+            Some(files) => files,
+            None => self_signed::in_data(data)?,
+        };
+        Self::read(&files, settings)
+    }
+
+    /// Makes sure that [`Self::load`] will not refuse what is there, and makes nothing. Blocks.
+    pub(crate) fn check(settings: &config::Tls, data: &Path) -> Result<(), TlsError> {
+        let files = match named(settings)? {
+            Some(files) => Some(files),
+            None => self_signed::find(data)?,
+        };
+        match files {
+            Some(files) => Self::read(&files, settings).map(drop),
+            None => client_verifier(settings.client_ca.as_deref()).map(drop),
+        }
+    }
+
+    fn read(files: &Files, settings: &config::Tls) -> Result<Self, TlsError> {
+        let chain = read(&files.certificate, tls::certificates)?;
+        let key = read(&files.key, tls::private_key)?;
+        let unusable = |reason: String| TlsError::Unusable {
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            reason,
+        };
+        let certificate = ServerCertificate {
+            fingerprint: Fingerprint::of(&chain[0]),
+            expires: expiry(&chain[0]).ok_or_else(|| unusable("it does not parse".into()))?,
+            path: files.certificate.clone(),
+        };
+        let config = server_config(chain, key, settings.client_ca.as_deref())?
+            .map_err(|error| unusable(error.to_string()))?;
+        Ok(Self {
+            config: Arc::new(config),
+            certificate,
+        })
+    }
+
+    /// What connections are encrypted with.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        self.config.clone()
+    }
+
+    /// Refuses what is no longer valid.
+    pub(crate) fn unexpired(self, now: Timestamp) -> Result<Self, TlsError> {
+        let ServerCertificate { path, expires, .. } = &self.certificate;
+        if *expires <= now {
+            return Err(TlsError::Expired {
+                path: path.clone(),
+                expires: *expires,
+            });
+        }
+        Ok(self)
+    }
+}
+
+/// The files that the settings name.
+fn named(settings: &config::Tls) -> Result<Option<Files>, TlsError> {
+    match (&settings.certificate, &settings.key) {
+        (Some(certificate), Some(key)) => Ok(Some(Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        })),
+        (None, None) => Ok(None),
+        _ => Err(TlsError::HalfSet),
+    }
+}
+
+fn read<T>(path: &Path, parse: fn(&[u8]) -> Result<T, PemError>) -> Result<T, TlsError> {
+    let bytes = fs::read(path).map_err(|source| TlsError::Read {
+        path: path.into(),
+        source,
+    })?;
+    parse(&bytes).map_err(|source| TlsError::Pem {
+        path: path.into(),
+        source,
+    })
+}
+
+fn expiry(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+}
+
+/// The outer error is about the clients' CA, the inner one about the certificate.
+fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    client_ca: Option<&Path>,
+) -> Result<Result<ServerConfig, rustls::Error>, TlsError> {
+    let builder =
+        ServerConfig::builder_with_provider(tls::provider()).with_protocol_versions(tls::VERSIONS);
+    let builder = match builder {
+        Ok(builder) => builder,
+        Err(error) => return Ok(Err(error)),
+    };
+    let builder = match client_verifier(client_ca)? {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+    };
+    Ok(builder.with_single_cert(chain, key).map(|mut config| {
+        // A session lasts as long as its connection. What could be resumed would take memory, and
+        // outlive the trust in a client's certificate.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config
+    }))
+}
+
+/// What checks the certificates of clients, where the settings name a CA for them.
+fn client_verifier(
+    client_ca: Option<&Path>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    let Some(path) = client_ca else {
+        return Ok(None);
+    };
+    let refuse = |reason: String| TlsError::ClientCa {
+        path: path.into(),
+        reason,
+    };
+    let mut roots = RootCertStore::empty();
+    for ca in read(path, tls::certificates)? {
+        roots.add(ca).map_err(|error| refuse(error.to_string()))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider())
+        .allow_unauthenticated()
+        .build()
+        .map(Some)
+        .map_err(|error| refuse(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            Self(tempfile::tempdir().expect("a directory"))
+        }
+
+        fn write(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.0.path().join(name);
+            fs::write(&path, text).expect("written");
+            path
+        }
+
+        fn load(
+            &self,
+            certificate: Option<PathBuf>,
+            key: Option<PathBuf>,
+        ) -> Result<Identity, TlsError> {
+            let settings = config::Tls {
+                certificate,
+                key,
+                client_ca: None,
+            };
+            Identity::load(&settings, self.0.path())
+        }
+    }
+
+    fn certificate(year: i32) -> (String, String) {
+        let mut params = CertificateParams::new(vec!["files.example.org".into()]).expect("a name");
+        params.not_after = date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("signed");
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn a_certificate_of_ones_own_tells_its_fingerprint_and_expiry() {
+        let place = Place::new();
+        let (certificate, key) = certificate(2040);
+        let (certificate, key) = (place.write("c", &certificate), place.write("k", &key));
+        let loaded = place
+            .load(Some(certificate.clone()), Some(key))
+            .expect("sound")
+            .certificate;
+        let der = tls::certificates(&fs::read(&certificate).expect("there")).expect("one");
+        assert_eq!(loaded.fingerprint, Fingerprint::of(&der[0]));
+        assert_eq!(loaded.expires.to_string(), "2040-01-01T00:00:00Z");
+        assert_eq!(loaded.path, certificate);
+    }
+
+    #[test]
+    fn what_can_not_be_used_is_refused_and_named() {
+        let place = Place::new();
+        let (one, key) = certificate(2040);
+        let (_, other) = certificate(2040);
+        let (one, key) = (place.write("one", &one), place.write("key", &key));
+        let other = place.write("other", &other);
+        let garbage = place.write(
+            "garbage",
+            "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n",
+        );
+        let empty = place.write("empty", "");
+        let missing = place.0.path().join("missing");
+        for (certificate, key, says) in [
+            (Some(&one), None, "need each other"),
+            (Some(&one), Some(&other), "other: "),
+            (Some(&garbage), Some(&key), "garbage can not be used"),
+            (Some(&empty), Some(&key), "empty: there is no certificate"),
+            (
+                Some(&one),
+                Some(&one),
+                "one: there is no unencrypted private key",
+            ),
+            (Some(&missing), Some(&key), "can not read"),
+        ] {
+            let error = place
+                .load(certificate.cloned(), key.cloned())
+                .expect_err(says)
+                .to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_expired_certificate_can_be_told() {
+        let place = Place::new();
+        let (certificate, key) = certificate(2001);
+        let (certificate, key) = (place.write("c", &certificate), place.write("k", &key));
+        let loaded = place.load(Some(certificate), Some(key)).expect("sound");
+        let error = loaded
+            .unexpired(Timestamp::now())
+            .expect_err("old")
+            .to_string();
+        assert!(error.contains("expired at 2001-01-01T00:00:00Z"), "{error}");
+    }
+
+    #[test]
+    fn an_authority_of_clients_without_a_certificate_is_refused_and_named() {
+        let place = Place::new();
+        let settings = config::Tls {
+            client_ca: Some(place.write("ca", "nothing")),
+            ..config::Tls::default()
+        };
+        let error = Identity::load(&settings, place.0.path())
+            .expect_err("no CA")
+            .to_string();
+        assert!(error.contains("ca: there is no certificate"), "{error}");
+    }
+}

@@ -1,0 +1,482 @@
+//! Orders of the classic dialect: from the line that a person typed to what is asked of the
+//! session. Pure.
+
+use std::fmt::Write as _;
+
+use crate::protocol::{
+    Algorithm, Cd, Df, Digest, Hash, Login, Ls, Mkdir, Mv, Pwd, Quit, Rm, Secret,
+};
+use crate::server::classic::frame::Request;
+use crate::server::classic::tokens::{OpenQuote, split, word};
+
+/// Every order, as a person types it.
+const ORDERS: &[(&str, &str)] = &[
+    ("login", "login USER PASSWORD"),
+    ("register", "register USER PASSWORD"),
+    ("pwd", "pwd"),
+    ("ls", "ls [PATH]"),
+    ("cd", "cd [PATH]"),
+    ("mkdir", "mkdir PATH"),
+    ("rm", "rm [-r] PATH"),
+    ("mv", "mv FROM TO"),
+    ("get", "get PATH [LOCALDIR]"),
+    ("put", "put LOCALPATH [DIR]"),
+    ("hash", "hash PATH"),
+    ("df", "df"),
+    ("who", "who"),
+    ("say", "say TO TEXT"),
+    ("help", "help"),
+    ("quit", "quit"),
+];
+
+/// What a client wants.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Order {
+    Login(Login),
+    Register { user: String, password: Secret },
+    Pwd(Pwd),
+    Ls(Ls),
+    Cd(Cd),
+    Mkdir(Mkdir),
+    Rm(Rm),
+    Mv(Mv),
+    Get(Download),
+    Put(Upload),
+    Hash(Hash),
+    Df(Df),
+    Who,
+    Say { to: String, text: String },
+    Help,
+    Quit(Quit),
+}
+
+/// A file for the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Download {
+    pub(crate) path: String,
+    /// Where the client wants it; it is told so again.
+    pub(crate) dst_dir: String,
+}
+
+/// A file from the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Upload {
+    pub(crate) path: String,
+    /// The MD5 that the client says it has.
+    pub(crate) digest: Option<Digest>,
+}
+
+/// Why a request is no order.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Misunderstood {
+    #[error("there is no order in `cmd`; \"help\" lists them")]
+    NoOrder,
+    #[error("unknown order \"{0}\"; \"help\" lists them")]
+    Unknown(String),
+    #[error(transparent)]
+    OpenQuote(#[from] OpenQuote),
+    #[error("usage: {0}; put names with spaces in double quotes")]
+    Usage(&'static str),
+    #[error("\"{0}\" names no file")]
+    NoName(String),
+    #[error("`file_hash` is no MD5: expected 32 hex digits")]
+    NoHash,
+}
+
+impl Order {
+    pub(crate) fn parse(request: &Request) -> Result<Self, Misunderstood> {
+        let (name, rest) = word(&request.cmd)?.ok_or(Misunderstood::NoOrder)?;
+        let name = name.to_ascii_lowercase();
+        let known = ORDERS.iter().find(|(order, _)| *order == name);
+        let &(_, usage) = known.ok_or_else(|| {
+            // Not the whole line: there may be a password in it.
+            Misunderstood::Unknown(name.chars().take(32).collect())
+        })?;
+        let order = if name == "say" {
+            said(rest)?
+        } else {
+            of_words(&name, &split(rest)?, request)?
+        };
+        order.ok_or(Misunderstood::Usage(usage))
+    }
+}
+
+fn of_words(
+    name: &str,
+    words: &[String],
+    request: &Request,
+) -> Result<Option<Order>, Misunderstood> {
+    let path = || match words {
+        [path] => Some(path.clone()),
+        _ => None,
+    };
+    Ok(match name {
+        "login" => login(words, request).map(Order::Login),
+        "register" => match login(words, request) {
+            Some(Login {
+                user: Some(user),
+                password: Some(password),
+                ..
+            }) => Some(Order::Register { user, password }),
+            _ => None,
+        },
+        "pwd" => Some(Order::Pwd(Pwd {})),
+        "ls" if words.is_empty() => Some(Order::Ls(Ls::default())),
+        "ls" => path().map(|path| {
+            Order::Ls(Ls {
+                path: Some(path),
+                ..Ls::default()
+            })
+        }),
+        "cd" if words.is_empty() => Some(Order::Cd(Cd { path: "/".into() })),
+        "cd" => path().map(|path| Order::Cd(Cd { path })),
+        "mkdir" => path().map(|path| {
+            Order::Mkdir(Mkdir {
+                path,
+                parents: false,
+            })
+        }),
+        "rm" => match words {
+            [path] => Some((path, false)),
+            [option, path] if option == "-r" => Some((path, true)),
+            _ => None,
+        }
+        .map(|(path, recursive)| {
+            let path = path.clone();
+            Order::Rm(Rm { path, recursive })
+        }),
+        "mv" => match words {
+            [from, to] => Some(Order::Mv(Mv {
+                from: from.clone(),
+                to: to.clone(),
+                if_exists: None,
+            })),
+            _ => None,
+        },
+        "get" => download(words, request).map(Order::Get),
+        "put" => upload(words, request)?.map(Order::Put),
+        "hash" => path().map(|path| {
+            let digest = Some(Algorithm::Md5);
+            Order::Hash(Hash {
+                path,
+                digest,
+                version: None,
+            })
+        }),
+        "df" => Some(Order::Df(Df {})),
+        "who" => Some(Order::Who),
+        "help" => Some(Order::Help),
+        "quit" => Some(Order::Quit(Quit {})),
+        _ => None,
+    })
+}
+
+/// Who logs in: the fields say so, or the words. Without any, a certificate may.
+fn login(words: &[String], request: &Request) -> Option<Login> {
+    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let (user, password) = match words {
+        _ if !request.psd.is_empty() => {
+            let user = given(&request.user).or_else(|| words.first().cloned());
+            (user, given(&request.psd))
+        }
+        [user, password] => (given(user), given(password)),
+        [user] => (given(user), None),
+        [] => (given(&request.user), None),
+        _ => return None,
+    };
+    Some(Login {
+        user,
+        password: password.map(Secret::new),
+        ..Login::default()
+    })
+}
+
+fn download(words: &[String], request: &Request) -> Option<Download> {
+    let (path, typed) = match words {
+        [] if !request.filename.is_empty() => (&request.filename, ""),
+        [path] => (path, ""),
+        [path, local] => (path, local.as_str()),
+        _ => return None,
+    };
+    Some(Download {
+        path: path.clone(),
+        dst_dir: first_of(&request.dst_dir, typed).to_owned(),
+    })
+}
+
+fn upload(words: &[String], request: &Request) -> Result<Option<Upload>, Misunderstood> {
+    let (local, typed) = match words {
+        [local] => (local.as_str(), ""),
+        [local, directory] => (local.as_str(), directory.as_str()),
+        // None, or a path with spaces and without quotes: the fields have to say it all.
+        _ => ("", ""),
+    };
+    if request.filename.is_empty() && local.is_empty() {
+        return Ok(None);
+    }
+    let name = if request.filename.is_empty() {
+        // A path of the client's system, whichever that is.
+        last_component(local, &['/', '\\'])
+    } else {
+        last_component(&request.filename, &['/'])
+    };
+    if matches!(name, "" | "." | "..") {
+        let given = first_of(&request.filename, local);
+        return Err(Misunderstood::NoName(given.chars().take(200).collect()));
+    }
+    Ok(Some(Upload {
+        path: within(first_of(&request.dst_dir, typed), name),
+        digest: md5(&request.file_hash)?,
+    }))
+}
+
+/// The path of `name` in `directory`; none is the current one.
+fn within(directory: &str, name: &str) -> String {
+    match directory.trim_end_matches('/') {
+        "" if directory.is_empty() => name.into(),
+        directory => format!("{directory}/{name}"),
+    }
+}
+
+fn first_of<'a>(field: &'a str, typed: &'a str) -> &'a str {
+    if field.is_empty() { typed } else { field }
+}
+
+fn last_component<'a>(path: &'a str, separators: &[char]) -> &'a str {
+    path.rsplit(separators).next().unwrap_or(path)
+}
+
+fn md5(hex: &str) -> Result<Option<Digest>, Misunderstood> {
+    let hex = hex.trim();
+    if hex.is_empty() {
+        return Ok(None);
+    }
+    let digest = format!("md5:{}", hex.to_ascii_lowercase()).parse();
+    digest.map(Some).map_err(|_| Misunderstood::NoHash)
+}
+
+/// A message: all that stands behind the name, as it was typed.
+fn said(line: &str) -> Result<Option<Order>, Misunderstood> {
+    let Some((to, text)) = word(line)? else {
+        return Ok(None);
+    };
+    let text = text.trim_ascii();
+    let inner = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'));
+    let text = match inner {
+        Some(inner) if !inner.contains('"') => inner,
+        _ => text,
+    };
+    let text = text.to_owned();
+    Ok((!text.is_empty()).then_some(Order::Say { to, text }))
+}
+
+/// All orders, a line each.
+pub(crate) fn help() -> String {
+    let mut text = "Put names with spaces in double quotes. The orders:".to_owned();
+    for (_, usage) in ORDERS {
+        let _ = write!(text, "\n  {usage}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::protocol::{Call, encode_request};
+    use crate::server::classic::frame::ROOM;
+
+    fn typed(cmd: &str) -> Result<Order, Misunderstood> {
+        Order::parse(&Request {
+            cmd: cmd.into(),
+            ..Request::default()
+        })
+    }
+
+    fn put(cmd: &str, filename: &str, dst_dir: &str) -> Result<String, Misunderstood> {
+        let request = Request {
+            cmd: cmd.into(),
+            filename: filename.into(),
+            dst_dir: dst_dir.into(),
+            ..Request::default()
+        };
+        match Order::parse(&request)? {
+            Order::Put(upload) => Ok(upload.path),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_order_that_is_unknown_or_has_too_few_words_says_what_helps() {
+        let says = |cmd| typed(cmd).expect_err(cmd).to_string();
+        assert!(says("").contains("\"help\""));
+        assert!(says("frobnicate secret").contains("\"frobnicate\"; \"help\""));
+        assert!(says("mv a").contains("mv FROM TO"));
+        assert!(says("cd a b").contains("double quotes"));
+        assert!(says("say bob").contains("say TO TEXT"));
+        assert!(says("register bob").contains("register USER PASSWORD"));
+        assert!(says("cd \"a b").contains("not closed"));
+        assert!(matches!(typed("HELP"), Ok(Order::Help)));
+    }
+
+    #[test]
+    fn a_login_is_in_the_fields_or_in_the_words() {
+        let login = |cmd: &str, user: &str, psd: &str| {
+            let request = Request {
+                cmd: cmd.into(),
+                user: user.into(),
+                psd: psd.into(),
+                ..Request::default()
+            };
+            match Order::parse(&request) {
+                Ok(Order::Login(login)) => (
+                    login.user.unwrap_or_default(),
+                    login.password.map_or(String::new(), |p| p.expose().into()),
+                ),
+                other => panic!("{other:?}"),
+            }
+        };
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(login("login", "bob", "pw"), pair("bob", "pw"));
+        assert_eq!(login("login bob \"p w\"", "", ""), pair("bob", "p w"));
+        assert_eq!(login("login bob pw", "", "other"), pair("bob", "other"));
+        assert_eq!(login("login bob pw", "eve", ""), pair("bob", "pw"));
+        assert_eq!(login("login", "", ""), pair("", ""));
+    }
+
+    #[test]
+    fn an_upload_goes_by_its_plain_name_to_where_the_field_or_the_second_word_says() {
+        for (cmd, filename, dst_dir, path) in [
+            ("put a.txt", "", "", "a.txt"),
+            ("put /home/eve/a.txt", "", "", "a.txt"),
+            ("put \"C:\\my docs\\a b.txt\"", "", "", "a b.txt"),
+            ("put x sub", "", "", "sub/x"),
+            ("put x sub", "y", "", "sub/y"),
+            ("put x sub", "y", "/other/", "/other/y"),
+            ("put", "年 报.txt", "", "年 报.txt"),
+            ("put", "../../etc/passwd", "", "passwd"),
+            ("put", "a\\b", "", "a\\b"),
+            ("put C:\\my docs\\a.txt now", "a.txt", "", "a.txt"),
+            ("put x /", "", "", "/x"),
+        ] {
+            assert_eq!(put(cmd, filename, dst_dir).as_deref(), Ok(path), "{cmd}");
+        }
+        assert!(put("put", "", "").is_err());
+        for name in ["/", "..", "a/", "a/.."] {
+            let error = put("put", name, "").expect_err(name);
+            assert!(matches!(error, Misunderstood::NoName(_)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_download_says_again_where_the_client_wants_it() {
+        let get = |cmd: &str, dst_dir: &str| {
+            let request = Request {
+                cmd: cmd.into(),
+                filename: "field".into(),
+                dst_dir: dst_dir.into(),
+                ..Request::default()
+            };
+            match Order::parse(&request) {
+                Ok(Order::Get(get)) => (get.path, get.dst_dir),
+                other => panic!("{other:?}"),
+            }
+        };
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(get("get a", ""), pair("a", ""));
+        assert_eq!(get("get a there", ""), pair("a", "there"));
+        assert_eq!(get("get a there", "field"), pair("a", "field"));
+        assert_eq!(get("get", ""), pair("field", ""));
+    }
+
+    #[test]
+    fn an_md5_may_be_of_any_case_empty_or_missing_and_nothing_else() {
+        let digest = "md5:d41d8cd98f00b204e9800998ecf8427e".parse().ok();
+        for hex in [
+            "D41D8CD98F00B204E9800998ECF8427E",
+            " d41d8cd98f00b204e9800998ecf8427e\n",
+        ] {
+            assert_eq!(md5(hex), Ok(digest), "{hex}");
+        }
+        assert_eq!(md5(" "), Ok(None));
+        assert_eq!(md5("d41d"), Err(Misunderstood::NoHash));
+        assert_eq!(md5(&"g".repeat(32)), Err(Misunderstood::NoHash));
+    }
+
+    #[test]
+    fn a_message_is_all_that_stands_behind_the_name() {
+        for (cmd, text) in [
+            ("say bob hello  there", "hello  there"),
+            ("say bob \"hello  there\"", "hello  there"),
+            ("say bob a 5\" disk", "a 5\" disk"),
+            ("say bob \"a\" and \"b\"", "\"a\" and \"b\""),
+        ] {
+            let expected = Order::Say {
+                to: "bob".into(),
+                text: text.into(),
+            };
+            assert_eq!(typed(cmd), Ok(expected), "{cmd}");
+        }
+    }
+
+    #[test]
+    fn every_order_that_help_lists_is_understood() {
+        for (name, usage) in ORDERS {
+            assert!(help().contains(usage), "{name}");
+            let line = usage.replace(['[', ']'], "");
+            assert!(typed(&line).is_ok(), "{line}");
+        }
+    }
+
+    /// How much longer the framed request is.
+    fn growth<C: Call>(request: &C, classic: usize) -> usize {
+        let framed = encode_request(u32::MAX, request).len();
+        framed.saturating_sub(classic)
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_the_parser_panic(line: String, order in 0..ORDERS.len()) {
+            let _ = typed(&line);
+            let _ = typed(&format!("{} {line}", ORDERS[order].0));
+        }
+
+        #[test]
+        fn a_framed_request_is_hardly_longer_than_the_classic_one(
+            a in "\\PC{0,40}|[\u{0}-\u{20}]{0,40}", b: String, order in 0_usize..4,
+        ) {
+            let quoted = |text: &str| text.replace('"', "");
+            let (a, b) = (quoted(&a), quoted(&b));
+            let cmd = match order {
+                0 => format!("login \"{a}\" \"{b}\""),
+                1 => format!("mv \"{a}\" \"{b}\""),
+                2 => format!("put \"{a}\" \"{b}\""),
+                _ => format!("get \"{a}\""),
+            };
+            let classic = json!({"cmd": cmd}).to_string().len();
+            let grown = match typed(&cmd) {
+                Ok(Order::Login(login)) => growth(&login, classic),
+                Ok(Order::Mv(mv)) => growth(&mv, classic),
+                Ok(Order::Put(Upload { path, .. })) => {
+                    let size = Some((1 << 53) - 1);
+                    growth(&crate::protocol::Put { path, size, ..<_>::default() }, classic)
+                }
+                Ok(Order::Get(Download { path, .. })) => {
+                    growth(
+                        &Hash {
+                            path,
+                            ..Hash::default()
+                        },
+                        classic,
+                    )
+                }
+                _ => 0,
+            };
+            prop_assert!(grown <= ROOM - 100, "{grown}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The ordinary session behind a classic connection, seen as its one client sees it.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use serde_json::value::RawValue;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio_util::io::StreamReader;
+
+use crate::connection::Receiver;
+use crate::protocol::{Call, Event, Frame, FrameCodec, ServerMessage, WireError, encode_request};
+use crate::server::classic::Over;
+use crate::server::classic::pipe;
+use crate::server::classic::pipe::Pieces;
+use crate::server::session::state::reason_text;
+
+/// The session has deadlines of its own for what it writes.
+const NEVER: Duration = Duration::from_hours(24);
+
+/// A framed session within this process.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    receiver: Receiver<StreamReader<Pieces, Bytes>>,
+    /// None once nothing more will be asked.
+    sender: Option<mpsc::Sender<Bytes>>,
+    /// The id of the last request.
+    id: u32,
+    /// Why it is about to end, if it has said so.
+    ending: Option<Over>,
+}
+
+/// What the session says.
+#[derive(Debug)]
+pub(crate) enum Said {
+    Begin,
+    Data(Bytes),
+    Reply(Result<Box<RawValue>, WireError>),
+}
+
+impl Inside {
+    /// The client's side of a session, and what the session reads from and writes to.
+    pub(crate) fn new() -> (
+        Self,
+        impl AsyncRead + Unpin + Send + 'static,
+        impl AsyncWrite + Unpin + Send + 'static,
+    ) {
+        let (sender, reader) = pipe::of_pieces();
+        let (writer, said) = pipe::of_bytes();
+        let inside = Self {
+            receiver: Receiver::new(said, FrameCodec::new(), NEVER),
+            sender: Some(sender),
+            id: 0,
+            ending: None,
+        };
+        (inside, reader, writer)
+    }
+
+    /// Sends a request; its id.
+    pub(crate) async fn ask<C: Call>(&mut self, request: &C) -> Result<u32, Over> {
+        self.id = self.id.wrapping_add(1);
+        let json = encode_request(self.id, request);
+        self.send(Frame::Control(json.into())).await?;
+        Ok(self.id)
+    }
+
+    /// Sends a request that is no type of the protocol; its id.
+    pub(crate) async fn ask_json(&mut self, mut request: serde_json::Value) -> Result<u32, Over> {
+        self.id = self.id.wrapping_add(1);
+        request["id"] = self.id.into();
+        let json = request.to_string();
+        self.send(Frame::Control(json.into())).await?;
+        Ok(self.id)
+    }
+
+    /// Sends a request that belongs to the one with this id.
+    pub(crate) async fn ask_again<C: Call>(&mut self, id: u32, request: &C) -> Result<(), Over> {
+        let json = encode_request(id, request);
+        self.send(Frame::Control(json.into())).await
+    }
+
+    /// Sends file bytes on a stream. Waits while the session takes no more.
+    pub(crate) async fn data(&mut self, stream: u32, chunk: Bytes) -> Result<(), Over> {
+        self.send(Frame::Data { stream, chunk }).await
+    }
+
+    /// Nothing more will be asked, and nobody may be waiting for an answer.
+    pub(crate) fn close_input(&mut self) {
+        self.sender = None;
+    }
+
+    /// The next that the session says, and of which request. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<(u32, Said), Over> {
+        loop {
+            let json = match self.receiver.next().await {
+                Ok(Some(Frame::Data { stream, chunk })) => return Ok((stream, Said::Data(chunk))),
+                Ok(Some(Frame::Control(json))) => json,
+                Ok(None) | Err(_) => return Err(self.ending.take().unwrap_or(Over::Gone)),
+            };
+            match ServerMessage::parse(&json) {
+                Ok(ServerMessage::Reply(id, answer)) => return Ok((id, Said::Reply(answer))),
+                Ok(ServerMessage::Begin(id, _)) => return Ok((id, Said::Begin)),
+                Ok(ServerMessage::Refusal(error)) => {
+                    self.ending = Some(Over::Refused(error.message));
+                }
+                Ok(ServerMessage::Event(Event::Goodbye { reason })) => {
+                    self.ending = Some(Over::Goodbye(reason_text(reason)));
+                }
+                // There are no events in this dialect.
+                Ok(ServerMessage::Event(_)) | Err(_) => {}
+            }
+        }
+    }
+
+    /// Says nothing more of the requests until the session has ended, and why it did.
+    async fn end(&mut self) -> Over {
+        loop {
+            if let Err(over) = self.next().await {
+                return over;
+            }
+        }
+    }
+
+    async fn send(&mut self, frame: Frame) -> Result<(), Over> {
+        let mut head = BytesMut::new();
+        frame.put_head(&mut head);
+        for piece in [head.freeze(), frame.body().clone()] {
+            let sent = match &self.sender {
+                Some(sender) => sender.send(piece).await.is_ok(),
+                None => false,
+            };
+            if !sent {
+                return Err(self.end().await);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,38 @@
+//! Counts per key, for keys that have any.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// Counts things by what they belong to, and remembers only what has some.
+#[derive(Debug)]
+pub(crate) struct Tally<K>(pub(crate) HashMap<K, usize>);
+
+impl<K> Default for Tally<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Tally<K> {
+    pub(crate) fn of(&self, key: &K) -> usize {
+        self.0.get(key).copied().unwrap_or(0)
+    }
+
+    /// Counts one more, unless there are `most` already; 0 is no limit.
+    pub(crate) fn add(&mut self, key: K, most: usize) -> bool {
+        if most > 0 && self.of(&key) >= most {
+            return false;
+        }
+        *self.0.entry(key).or_default() += 1;
+        true
+    }
+
+    pub(crate) fn remove(&mut self, key: &K) {
+        if let Some(count) = self.0.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! A logged-in user within a session. Only a login makes one, so a command that takes a `Member`
+//! can not run without.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::accounts::{AccountsError, Credential};
+use crate::messages::{MessagesError, Party};
+use crate::server::accept::address_block::Block;
+use crate::server::authority::Authority;
+use crate::server::disk::Disk;
+use crate::server::error::CommandError;
+use crate::server::limits::request_lines::LineBudget;
+use crate::server::session::state::End;
+use crate::server::state::Shared;
+use crate::server::transfer::bandwidth::Bandwidth;
+use crate::storage::{StorageError, View, VirtualPath};
+
+/// The user of a session, with what they see and where they are.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub(crate) shared: Arc<Shared>,
+    /// What the user may do now.
+    pub(crate) account: Arc<Authority>,
+    pub(crate) cwd: VirtualPath,
+    /// The session's identifier.
+    pub(crate) session: Arc<str>,
+    /// The address that the session comes from.
+    pub(crate) block: Block,
+    /// Cancelled once the peer may no longer be waiting for an answer.
+    pub(crate) gone: CancellationToken,
+    /// The user's way to the disk.
+    pub(crate) disk: Disk,
+    /// What may be written in the log about the user's requests.
+    pub(crate) lines: Arc<LineBudget>,
+    /// The user's share of the network.
+    bandwidth: Bandwidth,
+    /// One file of a session is read only to be hashed at a time.
+    pub(crate) hashing: Arc<Semaphore>,
+    /// How often this session was wrong about the password that it wants to change.
+    pub(crate) wrong_passwords: u32,
+}
+
+/// A session that is wrong about its own password so often is somebody else's.
+const MOST_WRONG_PASSWORDS: u32 = 3;
+
+impl Member {
+    /// Lets a user in, at the root of their view.
+    pub(crate) async fn admit(
+        shared: Arc<Shared>,
+        credential: Credential,
+        name: &str,
+        session: Arc<str>,
+        block: Block,
+        gone: CancellationToken,
+    ) -> Result<Self, CommandError> {
+        let disk = shared.disks.of(credential.account);
+        let authorities = &shared.authorities;
+        let account = authorities.enter(&shared, credential, name).await?;
+        let bandwidth = shared.bandwidths.of(credential.account);
+        let lines = shared.request_lines.of(credential.account, name);
+        Ok(Self {
+            disk,
+            lines,
+            bandwidth,
+            hashing: Arc::new(Semaphore::new(1)),
+            shared,
+            account,
+            cwd: VirtualPath::root(),
+            session,
+            block,
+            gone,
+            wrong_passwords: 0,
+        })
+    }
+
+    /// Whether the user may do what `cmd` does.
+    ///
+    /// # Errors
+    /// [`CommandError::AdminsOnly`] without the admin right.
+    pub(crate) fn check_admin(&self, cmd: &'static str) -> Result<(), CommandError> {
+        self.account.check_admin(cmd)
+    }
+
+    /// Makes sure that it is known what the user may do.
+    ///
+    /// # Errors
+    /// [`CommandError::Suspended`], [`CommandError::AccountClosed`].
+    pub(crate) fn check(&self) -> Result<(), CommandError> {
+        self.account.account().map(drop)
+    }
+
+    /// Ends the session of who guesses a password.
+    pub(crate) fn stop_guessing(&self) -> Result<(), End> {
+        if self.wrong_passwords < MOST_WRONG_PASSWORDS {
+            return Ok(());
+        }
+        Err(End::Guessing)
+    }
+
+    /// Whether what the user moves is bounded in its pace.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.rate().is_some()
+    }
+
+    /// Waits until `bytes` of a file may come from the user.
+    pub(crate) async fn pace_up(&self, bytes: usize) {
+        self.bandwidth.up(bytes, self.rate()).await;
+    }
+
+    /// Waits until `bytes` of a file may go to the user.
+    pub(crate) async fn pace_down(&self, bytes: usize) {
+        self.bandwidth.down(bytes, self.rate()).await;
+    }
+
+    /// What the user sees now.
+    pub(crate) fn view(&self) -> View {
+        self.account.view().clone()
+    }
+
+    /// The user, as messages know them.
+    pub(crate) fn party(&self) -> Party {
+        self.account.party.clone()
+    }
+
+    fn rate(&self) -> Option<u64> {
+        self.shared.config().limits.bandwidth_per_user
+    }
+
+    /// A path as the user wrote it, seen from the current directory.
+    pub(crate) fn resolve(&self, text: &str) -> Result<VirtualPath, CommandError> {
+        let path = self.cwd.resolve(text).map_err(StorageError::from)?;
+        Ok(path)
+    }
+
+    /// What the user `from` may do, now and for as long as it is used.
+    ///
+    /// # Errors
+    /// [`MessagesError::NoSuchOffer`] if the account is gone or disabled.
+    pub(crate) async fn authority_of(&self, from: &Party) -> Result<Arc<Authority>, CommandError> {
+        let credential = Credential {
+            account: from.id,
+            token: None,
+        };
+        let authorities = &self.shared.authorities;
+        let entered = authorities.enter(&self.shared, credential, &from.name);
+        entered.await.map_err(|error| match error {
+            CommandError::Accounts(AccountsError::LoginFailed) => MessagesError::NoSuchOffer.into(),
+            error => error,
+        })
+    }
+
+    /// Does `work` on the user's files, on a thread that may block.
+    pub(crate) async fn with_view<T, F>(&self, work: F) -> Result<T, CommandError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&View) -> Result<T, StorageError> + Send + 'static,
+    {
+        let view = self.view();
+        self.disk.run(move || work(&view)).await
+    }
+
+    /// As [`Self::with_view`], for work that may need to know what a home or folder holds: while
+    /// that is counted it waits here, on no thread, and is done anew.
+    pub(crate) async fn with_counted_view<T, F>(&self, work: F) -> Result<T, CommandError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&View) -> Result<T, StorageError> + Clone + Send + 'static,
+    {
+        loop {
+            match self.with_view(work.clone()).await {
+                Err(CommandError::Storage(StorageError::Counting { path, end })) => {
+                    end.wait(&path).await?;
+                }
+                done => return done,
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! One request on its way to its one final reply and its one line in the log.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use crate::accounts::UserName;
+use crate::connection::{Closed, Outbox};
+use crate::protocol::{BadRequest, ErrorCode, WireError, encode_error};
+use crate::server::error::CommandError;
+use crate::server::limits::request_lines::LineBudget;
+use crate::server::metrics::Metrics;
+use crate::server::metrics::commands::Counted;
+use crate::telemetry::AUDIT;
+
+/// A request that is not answered yet.
+#[derive(Debug)]
+pub(crate) struct Job {
+    id: u32,
+    cmd: &'static str,
+    path: Option<String>,
+    to: Option<String>,
+    user: Option<String>,
+    with: Option<&'static str>,
+    started: Instant,
+    counted: Arc<Counted>,
+    lines: Arc<LineBudget>,
+    is_closed: bool,
+}
+
+/// Commands that let somebody in or change something.
+const AUDITED: &[&str] = &[
+    "login",
+    "register",
+    "passwd",
+    "put",
+    "mkdir",
+    "rm",
+    "mv",
+    "cp",
+    "accept",
+    "discard",
+    "kick",
+    "reload",
+    "drain",
+    "log_level",
+];
+
+/// What a finished command leaves behind.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// The control payload of the final reply, or why there is none.
+    pub(crate) reply: Result<Bytes, CommandError>,
+    /// Bytes of file moved.
+    pub(crate) bytes: u64,
+    /// The upload's identifier, of a put.
+    pub(crate) upload: Option<String>,
+}
+
+impl From<Result<Bytes, CommandError>> for Outcome {
+    fn from(reply: Result<Bytes, CommandError>) -> Self {
+        Self {
+            reply,
+            bytes: 0,
+            upload: None,
+        }
+    }
+}
+
+impl Job {
+    /// `lines` is what may be written about requests like this.
+    pub(crate) fn new(
+        metrics: &Metrics,
+        lines: Arc<LineBudget>,
+        id: u32,
+        cmd: &'static str,
+        path: Option<String>,
+    ) -> Self {
+        Self {
+            id,
+            cmd,
+            path,
+            to: None,
+            user: None,
+            with: None,
+            started: Instant::now(),
+            counted: metrics.command(cmd),
+            lines,
+            is_closed: false,
+        }
+    }
+
+    /// Writes no line and counts nothing: the request is answered with another one.
+    pub(crate) fn withdraw(mut self) {
+        self.is_closed = true;
+    }
+
+    /// Whether its line belongs to the audit: then there must be room for it before it is begun.
+    pub(crate) fn is_audited(&self) -> bool {
+        AUDITED.contains(&self.cmd)
+    }
+
+    /// The path that the request is about, absolute where it can be resolved.
+    pub(crate) fn path(&self) -> Option<&str> {
+        self.path.as_deref()
+    }
+
+    /// Names the path that something is moved or copied to.
+    pub(crate) fn with_to(mut self, to: Option<String>) -> Self {
+        self.to = to;
+        self
+    }
+
+    /// Says by what somebody wants to log in.
+    pub(crate) fn with_proof(mut self, with: &'static str) -> Self {
+        self.with = Some(with);
+        self
+    }
+
+    /// Names who wants to log in, if it can be a user's name: what else stands there is not repeated
+    /// in the log, it may be a password in the wrong place.
+    pub(crate) fn with_user(mut self, user: Option<&str>) -> Self {
+        let name = user.and_then(|user| user.parse::<UserName>().ok());
+        self.user = name.map(|name| name.to_string());
+        self
+    }
+
+    /// Awaits `work`. A panic in it becomes an error of this request and of no other.
+    pub(crate) async fn guard<T: Into<Outcome>>(&self, work: impl Future<Output = T>) -> Outcome {
+        match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(outcome) => outcome.into(),
+            Err(_) => Err(CommandError::Panicked).into(),
+        }
+    }
+
+    /// Answers what is no request.
+    pub(crate) async fn refuse(
+        metrics: &Metrics,
+        lines: Arc<LineBudget>,
+        outbox: &Outbox,
+        bad: BadRequest,
+    ) -> Result<(), Closed> {
+        let job = Self::new(metrics, lines, bad.id, bad.cmd.unwrap_or("unknown"), None);
+        job.finish(outbox, Err(bad.into()).into()).await
+    }
+
+    /// Replies ahead of all data that waits.
+    pub(crate) async fn finish(self, outbox: &Outbox, outcome: Outcome) -> Result<(), Closed> {
+        outbox.send(self.close(outcome)).await
+    }
+
+    /// Counts it, writes the line in the log and makes the reply.
+    pub(crate) fn close(mut self, outcome: Outcome) -> Bytes {
+        self.is_closed = true;
+        let Outcome {
+            reply,
+            bytes,
+            upload,
+        } = outcome;
+        let code = reply
+            .as_ref()
+            .err()
+            .map(|cause| WireError::from(cause).code);
+        let outcome = if code.is_some() { "error" } else { "ok" };
+        self.log(outcome, code, bytes, upload.as_deref());
+        match reply {
+            Ok(reply) => reply,
+            Err(cause) => {
+                let error = WireError::from(&cause);
+                if error.code == ErrorCode::Internal && self.has_room_for_a_line() {
+                    error!(
+                        name: "internal_error",
+                        cmd = self.cmd,
+                        path = self.path,
+                        ?cause,
+                        "internal error"
+                    );
+                }
+                encode_error(self.id, &error)
+            }
+        }
+    }
+
+    fn log(&self, outcome: &str, code: Option<ErrorCode>, bytes: u64, upload: Option<&str>) {
+        let took = self.started.elapsed();
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.counted.closed(code, took);
+        macro_rules! say {
+            ($target:expr) => {
+                info!(
+                    name: "command",
+                    target: $target,
+                    cmd = self.cmd,
+                    path = self.path,
+                    to = self.to,
+                    user = self.user,
+                    with = self.with,
+                    bytes,
+                    ms,
+                    outcome,
+                    code = code.map(ErrorCode::as_str),
+                    upload,
+                    "command"
+                )
+            };
+        }
+        if self.is_audited() {
+            say!(AUDIT);
+        } else if self.has_room_for_a_line() {
+            say!(module_path!());
+        }
+    }
+
+    fn has_room_for_a_line(&self) -> bool {
+        let paths = [&self.path, &self.to].into_iter().flatten();
+        self.lines.allows(paths.map(String::len).sum())
+    }
+}
+
+impl Drop for Job {
+    /// Whoever asked has gone before it was answered. What the disk has begun it ends all the same.
+    fn drop(&mut self) {
+        if !self.is_closed {
+            self.log("unanswered", Some(ErrorCode::Cancelled), 0, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ServerMessage;
+
+    #[test]
+    fn a_request_that_nobody_waits_for_any_more_is_counted_all_the_same() {
+        let metrics = Metrics::default();
+        drop(Job::new(&metrics, Arc::default(), 7, "mkdir", None));
+        let counts = metrics.commands();
+        let mkdir = counts.iter().find(|counts| counts.cmd == "mkdir");
+        let errors = &mkdir.expect("counted").errors;
+        assert!(errors.contains(&(ErrorCode::Cancelled, 1)), "{errors:?}");
+    }
+
+    #[test]
+    fn a_request_that_is_answered_with_another_one_is_not_counted() {
+        let metrics = Metrics::default();
+        Job::new(&metrics, Arc::default(), 7, "end", None).withdraw();
+        let counts = metrics.commands();
+        let end = counts.iter().find(|counts| counts.cmd == "end");
+        assert!(end.is_none_or(|counts| counts.errors.iter().all(|(_, count)| *count == 0)));
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_command_becomes_an_error_of_that_request_alone() {
+        let job = Job::new(&Metrics::default(), Arc::default(), 7, "ls", None);
+        let work = async {
+            assert!(job.id > 7, "a defect");
+            Ok(Bytes::new())
+        };
+        let outcome = job.guard(work).await;
+        let reply = ServerMessage::parse(&job.close(outcome)).expect("a reply");
+        let ServerMessage::Reply(7, Err(error)) = reply else {
+            panic!("{reply:?}");
+        };
+        assert_eq!(error.code, ErrorCode::Internal);
+        assert!(!error.message.contains("defect"), "{}", error.message);
+    }
+}

@@ -1,0 +1,384 @@
+//! Small puts that have come whole: while the disk works on some, the next gather, and all that
+//! have gathered by then are brought to it together.
+//!
+//! Nothing waits for more to come. The slower the disk, the more gather, and the less each costs.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::{CHUNK, Outbox};
+use crate::protocol::{Digest, End, Put, PutBegin, encode_begin, encode_ok};
+use crate::server::commands::put::put_reply;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
+use crate::server::session::request_log::{Job, Outcome};
+use crate::server::transfer::registry::Underway;
+use crate::server::transfer::upload_registry::ActivePut;
+use crate::storage::{SmallCommitted, SmallUpload, StorageError, View};
+
+/// A put that is small enough to be held in memory, and whose end has not come yet.
+pub(crate) struct Held {
+    pub(crate) id: u32,
+    pub(crate) put: Put,
+    pub(crate) job: Job,
+    pub(crate) underway: Underway,
+    content: Content,
+    received: usize,
+}
+
+/// What came of a put, in one piece however many it came in.
+enum Content {
+    Collected(Vec<u8>),
+    /// All of it, in the memory that it came in.
+    Whole(Bytes),
+}
+
+/// Whether all of a put can be held. What is resumed may need an answer first.
+pub(crate) fn is_small(put: &Put) -> bool {
+    !put.resume && put.size.is_some_and(|size| size <= CHUNK as u64)
+}
+
+impl Held {
+    pub(crate) fn new(id: u32, put: Put, job: Job, underway: Underway) -> Self {
+        Self {
+            id,
+            put,
+            job,
+            underway,
+            content: Content::Collected(Vec::new()),
+            received: 0,
+        }
+    }
+
+    /// Takes a chunk; gives it back if it is more than declared.
+    pub(crate) fn take(&mut self, chunk: Bytes) -> Option<Bytes> {
+        let received = self.received + chunk.len();
+        if self.put.size.is_none_or(|size| received as u64 > size) {
+            return Some(chunk);
+        }
+        self.received = received;
+        match &mut self.content {
+            Content::Collected(collected) if !collected.is_empty() || chunk.len() < CHUNK => {
+                collected.extend_from_slice(&chunk);
+            }
+            // There is nothing before it, and nothing more than a chunk is small.
+            content => *content = Content::Whole(chunk),
+        }
+        None
+    }
+
+    /// What came, which is taken out.
+    pub(crate) fn take_content(&mut self) -> Vec<Bytes> {
+        match std::mem::replace(&mut self.content, Content::Collected(Vec::new())) {
+            Content::Collected(collected) if collected.is_empty() => Vec::new(),
+            Content::Collected(collected) => vec![collected.into_boxed_slice().into()],
+            Content::Whole(chunk) => vec![chunk],
+        }
+    }
+
+    /// Bytes that came.
+    pub(crate) fn received(&self) -> usize {
+        self.received
+    }
+}
+
+/// A small put whose end has come.
+pub(crate) struct Whole {
+    pub(crate) id: u32,
+    pub(crate) job: Job,
+    pub(crate) underway: Underway,
+    pub(crate) active: ActivePut,
+    pub(crate) upload: SmallUpload,
+    pub(crate) end: End,
+    /// The digest that is to be answered was not chosen: it is that of the end.
+    pub(crate) any_digest: bool,
+    /// The room that it takes up.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+/// Bytes of memory that the small puts of a session may take while they wait for the disk or are
+/// with it. It is more than other puts have: the more of them share a sync, the less each costs.
+const ROOM: usize = 2 * 1024 * 1024;
+
+/// So much each takes at least, which bounds their number.
+const LEAST: usize = 4 * 1024;
+
+/// What a put takes beside its content and its path.
+const OVERHEAD: usize = 2 * 1024;
+
+/// How often its path is in memory at once: in the request and its line of the log, in the table of
+/// transfers and that of puts, as the places in the view and in the space, as what has changed, and in
+/// the reply.
+const PATHS: usize = 12;
+
+/// The small puts of a session that wait for the disk.
+pub(crate) struct Gathered {
+    state: Mutex<State>,
+    room: Arc<Semaphore>,
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            room: Arc::new(Semaphore::new(ROOM)),
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<Whole>,
+    /// What the user sees since the last of them.
+    view: Option<View>,
+    working: bool,
+}
+
+impl Gathered {
+    /// Room for one of so many bytes, with a path of so many; absent if that would have to be waited
+    /// for.
+    pub(crate) fn try_room(&self, content: usize, path: usize) -> Option<OwnedSemaphorePermit> {
+        let charge = charge(content, path);
+        self.room.clone().try_acquire_many_owned(charge).ok()
+    }
+
+    /// As [`Self::try_room`], once there is.
+    pub(crate) async fn room(&self, content: usize, path: usize) -> Option<OwnedSemaphorePermit> {
+        let charge = charge(content, path);
+        self.room.clone().acquire_many_owned(charge).await.ok()
+    }
+
+    /// Adds one, of a user who sees `view`.
+    pub(crate) fn add(&self, whole: Whole, view: &View) {
+        let mut state = self.lock();
+        state.view = Some(view.clone());
+        state.waiting.push(whole);
+    }
+
+    /// Whether some wait and nobody works on them; whoever asks is to do so then.
+    pub(crate) fn wants_worker(&self) -> bool {
+        let mut state = self.lock();
+        let wanted = !state.working && !state.waiting.is_empty();
+        state.working |= wanted;
+        wanted
+    }
+
+    /// All that wait, for the one who works on them; none if that is over.
+    fn take(&self) -> Option<(Vec<Whole>, View)> {
+        let mut state = self.lock();
+        let view = state.view.take();
+        state.working = view.is_some();
+        Some((std::mem::take(&mut state.waiting), view?))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits and answers until none wait.
+    pub(crate) async fn work(&self, member: Member, outbox: Outbox, gone: CancellationToken) {
+        while let Some((waiting, view)) = self.take() {
+            let answers = commit(waiting, view, &member).await;
+            let sending = async {
+                for answer in answers {
+                    let Answer(begin, reply) = answer;
+                    if let Some(begin) = begin {
+                        outbox.send(begin).await?;
+                    }
+                    outbox.send(reply).await?;
+                }
+                Ok::<_, crate::connection::Closed>(())
+            };
+            gone.run_until_cancelled(sending).await;
+        }
+    }
+}
+
+/// The room that a put takes.
+fn charge(content: usize, path: usize) -> u32 {
+    let bytes = OVERHEAD + content + PATHS * path;
+    u32::try_from(bytes.clamp(LEAST, ROOM)).unwrap_or(u32::MAX)
+}
+
+/// What is said to one put: its begin, if it came to that, and its final reply.
+struct Answer(Option<Bytes>, Bytes);
+
+/// A put while its file is with the disk.
+struct Ticket {
+    id: u32,
+    job: Job,
+    underway: Underway,
+    active: ActivePut,
+    received: u64,
+    given: Option<Digest>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Ticket {
+    fn answer(self, outcome: Result<SmallCommitted, CommandError>) -> Answer {
+        let (id, bytes, given) = (self.id, self.received, self.given);
+        let upload = outcome.as_ref().ok().map(|done| done.id.clone());
+        let begin = outcome.as_ref().ok().map(|done| {
+            let begin = PutBegin {
+                offset: 0,
+                upload: done.id.clone(),
+                prefix: None,
+            };
+            encode_begin(id, &begin)
+        });
+        let reply = outcome.map(|done| {
+            let mut reply = put_reply(done.committed);
+            reply.digest = given.unwrap_or(reply.digest);
+            encode_ok(id, &reply)
+        });
+        let reply = self.job.close(Outcome {
+            reply,
+            bytes,
+            upload,
+        });
+        // The client may use the id again as soon as it has the reply.
+        drop(self.underway);
+        Answer(begin, reply)
+    }
+
+    /// Why nothing more is to happen to it, if so.
+    fn stopped(&self) -> Option<CommandError> {
+        if self.active.is_taken() {
+            Some(CommandError::TakenOver)
+        } else if self.underway.cancel.is_cancelled() {
+            Some(CommandError::Cancelled)
+        } else {
+            None
+        }
+    }
+}
+
+/// Waits, on no thread, until all is counted that the uploads need room in. What is wrong with it
+/// the commit says of each.
+async fn wait_for_counts(view: &View, uploads: &[SmallUpload], member: &Member) {
+    for upload in uploads {
+        while view.needs_count(&upload.path) {
+            let (counting, path) = (view.clone(), upload.path.clone());
+            let counted = member.disk.run(move || counting.count(&path)).await;
+            let Err(CommandError::Storage(StorageError::Counting { path, end })) = counted else {
+                break;
+            };
+            if end.wait(&path).await.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer> {
+    let mut tickets = Vec::with_capacity(waiting.len());
+    let mut uploads = Vec::with_capacity(waiting.len());
+    for whole in waiting {
+        let received = whole.upload.content.iter().map(|piece| piece.len() as u64);
+        tickets.push(Ticket {
+            id: whole.id,
+            job: whole.job,
+            underway: whole.underway,
+            active: whole.active,
+            received: received.sum(),
+            given: whole.end.digest.filter(|_| whole.any_digest),
+            _room: whole.room,
+        });
+        uploads.push(whole.upload);
+    }
+    let mut answers = Vec::with_capacity(tickets.len());
+    let (mut going, mut staying) = (Vec::new(), Vec::new());
+    for (ticket, upload) in tickets.into_iter().zip(uploads) {
+        if let Some(why) = ticket.stopped() {
+            answers.push(ticket.answer(Err(why)));
+        } else {
+            going.push(upload);
+            staying.push(ticket);
+        }
+    }
+    wait_for_counts(&view, &going, member).await;
+    let session = member.session.clone();
+    let work = move || Ok(view.commit_all(going, &session));
+    match member.disk.run_batch(staying.len(), work).await {
+        Ok(outcomes) => {
+            let each = staying.into_iter().zip(outcomes);
+            answers
+                .extend(each.map(|(ticket, outcome)| ticket.answer(outcome.map_err(Into::into))));
+        }
+        Err(error) => {
+            let is_shutdown = matches!(error, CommandError::ShuttingDown);
+            let why = || {
+                if is_shutdown {
+                    CommandError::ShuttingDown
+                } else {
+                    CommandError::Panicked
+                }
+            };
+            answers.extend(staying.into_iter().map(|ticket| ticket.answer(Err(why()))));
+        }
+    }
+    answers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::metrics::Metrics;
+    use crate::server::transfer::progress::What;
+    use crate::server::transfer::registry::Transfers;
+
+    /// Puts that get room at once.
+    fn admitted(content: usize, path: usize) -> usize {
+        let gathered = Gathered::default();
+        let rooms = std::iter::from_fn(|| gathered.try_room(content, path));
+        rooms.collect::<Vec<_>>().len()
+    }
+
+    #[test]
+    fn what_small_puts_take_is_bounded_whatever_is_large_about_them() {
+        assert_eq!(admitted(10, 50), 512, "usual ones");
+        for (content, path) in [(10, 3800), (CHUNK, 50), (CHUNK, 4096), (0, 4096)] {
+            let all = admitted(content, path) * (content + PATHS * path);
+            assert!(all <= ROOM, "{content} and {path}: {all} bytes");
+        }
+        assert_eq!(admitted(CHUNK, 4096), 11);
+    }
+
+    fn held() -> Held {
+        let put = Put {
+            size: Some(CHUNK as u64),
+            ..Put::default()
+        };
+        let job = Job::new(&Metrics::default(), Arc::default(), 7, "put", None);
+        let transfers = Transfers::new(Arc::new(Semaphore::new(1)));
+        let gone = CancellationToken::new();
+        let underway = transfers.start(7, &gone, What::of_nothing());
+        Held::new(7, put, job, underway.expect("the id is free"))
+    }
+
+    #[test]
+    fn what_is_held_keeps_no_more_in_memory_than_came_for_it() {
+        let block = Bytes::from(vec![b'x'; 4 * CHUNK]);
+        let mut held = held();
+        for start in 0..CHUNK {
+            assert!(held.take(block.slice(start..=start)).is_none());
+        }
+        assert!(held.take(block.slice(..1)).is_some(), "more than declared");
+        let content = held.take_content();
+        assert_eq!(content.len(), 1, "one piece, not one for each that came");
+        assert_eq!(content[0], block[..CHUNK]);
+        assert!(!block.as_ptr_range().contains(&content[0].as_ptr()));
+        assert!(held.take_content().is_empty());
+    }
+
+    #[test]
+    fn a_put_that_is_one_chunk_is_not_copied() {
+        let chunk = Bytes::from(vec![b'x'; CHUNK]);
+        let mut held = held();
+        assert!(held.take(chunk.clone()).is_none());
+        assert_eq!(held.take_content()[0].as_ptr(), chunk.as_ptr());
+    }
+}

@@ -1,0 +1,47 @@
+//! Reading a file only to hash it, in turns: who has a small file does not wait for another's
+//! large one.
+
+use std::ops::Range;
+
+use crate::connection::CHUNK;
+use crate::server::disk::Opened;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
+use crate::storage::{StorageError, StoredFile, Verifier};
+
+/// Bytes of one turn.
+pub(crate) const TURN: u64 = 16 * 1024 * 1024;
+
+/// Feeds `range` of the file to `verifier`, unless nobody waits for it any more.
+pub(crate) async fn hash(
+    member: &Member,
+    file: &Opened,
+    mut verifier: Verifier,
+    range: Range<u64>,
+) -> Result<Verifier, CommandError> {
+    let mut rest = range;
+    while !rest.is_empty() {
+        let end = rest.end.min(rest.start + TURN);
+        let piece = rest.start..end;
+        let turn = member.gone.run_until_cancelled(member.disk.digest()).await;
+        let turn = turn.ok_or(CommandError::Cancelled)??;
+        let file = file.share();
+        let work = move || {
+            feed(&file, &mut verifier, piece)?;
+            Ok(verifier)
+        };
+        verifier = member.disk.run_in(turn, work).await?;
+        rest.start = end;
+    }
+    Ok(verifier)
+}
+
+fn feed(file: &StoredFile, verifier: &mut Verifier, range: Range<u64>) -> Result<(), StorageError> {
+    let mut rest = range;
+    while !rest.is_empty() {
+        let length = usize::try_from(rest.end - rest.start).map_or(CHUNK, |rest| rest.min(CHUNK));
+        verifier.update(&file.read_at(rest.start, length)?);
+        rest.start += length as u64;
+    }
+    Ok(())
+}

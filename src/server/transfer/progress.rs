@@ -1,0 +1,246 @@
+//! How far a get or put is, and what all of them move.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::protocol::TransferEntry;
+
+/// Stands for a size that nobody knows yet.
+const UNKNOWN: u64 = u64::MAX;
+
+/// Bytes of files that a server has moved since its start, finished or not, and what moves them.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// From clients.
+    pub(crate) received: AtomicU64,
+    /// To clients.
+    pub(crate) sent: AtomicU64,
+    /// Gets that are not answered yet.
+    pub(crate) gets: AtomicUsize,
+    /// Puts that are not answered yet.
+    pub(crate) puts: AtomicUsize,
+    /// Those who read the log.
+    pub(crate) logs: AtomicUsize,
+}
+
+impl Traffic {
+    fn running(&self, direction: Direction) -> &AtomicUsize {
+        match direction {
+            Direction::Get => &self.gets,
+            Direction::Put => &self.puts,
+            Direction::Logs => &self.logs,
+        }
+    }
+}
+
+/// Which way a transfer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Get,
+    Put,
+    /// Lines of the log, to the client.
+    Logs,
+}
+
+/// What a transfer is about.
+#[derive(Debug)]
+pub(crate) struct What {
+    pub(crate) direction: Direction,
+    /// Absolute.
+    pub(crate) path: String,
+    /// Bytes of the whole file, if they were declared.
+    pub(crate) size: Option<u64>,
+    pub(crate) traffic: Arc<Traffic>,
+}
+
+/// A get or put that is not answered yet, as far as others can see it.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    direction: Direction,
+    path: Box<str>,
+    since: Timestamp,
+    size: AtomicU64,
+    /// Where in the file it began.
+    start: AtomicU64,
+    moved: AtomicU64,
+    /// Nothing is to be kept of it.
+    unwanted: AtomicBool,
+    pace: Mutex<Pace>,
+    traffic: Arc<Traffic>,
+}
+
+impl Progress {
+    pub(crate) fn of(what: What) -> Self {
+        let running = what.traffic.running(what.direction);
+        running.fetch_add(1, Ordering::Relaxed);
+        Self {
+            direction: what.direction,
+            path: what.path.into(),
+            since: Timestamp::now(),
+            size: AtomicU64::new(what.size.unwrap_or(UNKNOWN)),
+            start: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
+            unwanted: AtomicBool::new(false),
+            pace: Mutex::new(Pace::new(Instant::now())),
+            traffic: what.traffic,
+        }
+    }
+
+    /// Its file turned out to have `size` bytes, of which those before `start` need not be moved.
+    pub(crate) fn begins(&self, size: Option<u64>, start: u64) {
+        self.size.store(size.unwrap_or(UNKNOWN), Ordering::Relaxed);
+        self.start.store(start, Ordering::Relaxed);
+    }
+
+    /// So many bytes more were moved.
+    pub(crate) fn moves(&self, bytes: u64) {
+        let before = self.moved.fetch_add(bytes, Ordering::Relaxed);
+        self.pace().moves(before + bytes, Instant::now());
+        let all = match self.direction {
+            Direction::Get => &self.traffic.sent,
+            Direction::Put => &self.traffic.received,
+            Direction::Logs => return,
+        };
+        all.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes that nothing is to be kept of it.
+    pub(crate) fn reject(&self) {
+        self.unwanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is to be kept of it.
+    pub(crate) fn is_unwanted(&self) -> bool {
+        self.unwanted.load(Ordering::Relaxed)
+    }
+
+    /// Whether it shows the log, and no file.
+    pub(crate) fn is_of_log(&self) -> bool {
+        self.direction == Direction::Logs
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far it is now.
+    pub(crate) fn entry(&self, id: u32) -> TransferEntry {
+        let size = self.size.load(Ordering::Relaxed);
+        let moved = self.moved.load(Ordering::Relaxed);
+        TransferEntry {
+            id,
+            cmd: match self.direction {
+                Direction::Get => "get",
+                Direction::Put => "put",
+                Direction::Logs => "logs",
+            }
+            .into(),
+            path: self.path.to_string(),
+            size: (size != UNKNOWN).then_some(size),
+            offset: self.start.load(Ordering::Relaxed).saturating_add(moved),
+            moved,
+            rate: self.pace().rate(moved, Instant::now()),
+            since: self.since,
+        }
+    }
+}
+
+/// A rate is that of this time at least, and of twice as much at most.
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// When how much was moved: all that is needed to say how fast it goes.
+#[derive(Debug)]
+struct Pace {
+    /// Where the rate is measured from.
+    from: (Instant, u64),
+    /// Where it will be measured from, once it is a window away.
+    then: (Instant, u64),
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self {
+            from: (now, 0),
+            then: (now, 0),
+        }
+    }
+
+    fn moves(&mut self, moved: u64, now: Instant) {
+        if now - self.then.0 >= WINDOW {
+            self.from = self.then;
+            self.then = (now, moved);
+        }
+    }
+
+    /// Bytes in a second lately, with `moved` in all. What stalls gets slower and slower.
+    fn rate(&self, moved: u64, now: Instant) -> u64 {
+        let (since, before) = self.from;
+        let ms = (now - since).as_millis().max(1);
+        let rate = u128::from(moved.saturating_sub(before)) * 1000 / ms;
+        u64::try_from(rate).unwrap_or(u64::MAX)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let running = self.traffic.running(self.direction);
+        running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+impl What {
+    /// A get of no file, for tests of what is not about files.
+    pub(crate) fn of_nothing() -> Self {
+        Self {
+            direction: Direction::Get,
+            path: "/".into(),
+            size: None,
+            traffic: Arc::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_that_of_the_last_seconds() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut pace = Pace::new(start);
+        let mut moved = 0;
+        for ms in (100..=10_000).step_by(100) {
+            moved += if ms <= 5000 { 1000 } else { 100 };
+            pace.moves(moved, at(ms));
+            if ms == 5000 {
+                assert_eq!(pace.rate(moved, at(ms)), 10_000);
+            }
+        }
+        assert_eq!(pace.rate(moved, at(10_000)), 1000);
+        assert!(pace.rate(moved, at(100_000)) < 100, "it stalls");
+    }
+
+    #[test]
+    fn what_was_there_before_counts_for_the_offset_and_not_for_the_traffic() {
+        let what = What::of_nothing();
+        let traffic = Arc::clone(&what.traffic);
+        let progress = Progress::of(what);
+        assert_eq!(progress.entry(7).size, None);
+        progress.begins(Some(100), 30);
+        progress.moves(20);
+        progress.moves(5);
+        let entry = progress.entry(7);
+        assert_eq!((entry.size, entry.offset, entry.moved), (Some(100), 55, 25));
+        assert_eq!(traffic.sent.load(Ordering::Relaxed), 25);
+        assert_eq!(traffic.received.load(Ordering::Relaxed), 0);
+        let gets = || traffic.gets.load(Ordering::Relaxed);
+        assert_eq!(gets(), 1);
+        drop(progress);
+        assert_eq!(gets(), 0);
+    }
+}

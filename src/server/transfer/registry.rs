@@ -1,0 +1,425 @@
+//! What a session has under way: the gets and puts that can be cancelled, and where the data of
+//! each put goes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::CHUNK;
+use crate::protocol::{End, TransferEntry};
+use crate::server::error::CommandError;
+use crate::server::transfer::progress::{Progress, What};
+
+/// Bytes of all puts of a session that may wait for the disk. A chunk that is larger waits alone.
+const INPUT_BUDGET: u32 = 3 * 512 * 1024;
+
+/// Parts of one put that may wait for the disk; the budget binds first unless they are tiny.
+const INPUT_QUEUE: usize = 16;
+
+/// Puts that may wait for their data at once. Their data is behind them in the stream, so the
+/// session can not stop reading for them; it has to refuse.
+const MAX_OPEN_PUTS: usize = 64;
+
+/// Puts that were answered before their `end` came and whose data is still thrown away.
+const MAX_ANSWERED_PUTS: usize = 1024;
+
+/// The gets and puts of a session.
+#[derive(Debug)]
+pub(crate) struct Transfers {
+    running: Running,
+    inputs: HashMap<u32, Input>,
+    budget: Arc<Semaphore>,
+    unfinished: Arc<Semaphore>,
+}
+
+/// Where the data of a put goes.
+#[derive(Debug)]
+enum Input {
+    /// To the task that writes it.
+    Open {
+        parts: mpsc::Sender<PutPart>,
+        declared: Option<u64>,
+        received: u64,
+        /// Bytes that the server had before, told by the task before it asks for more.
+        offset: Arc<AtomicU64>,
+    },
+    /// Nowhere: the put was refused, and the client could not know yet.
+    Answered,
+}
+
+impl Input {
+    /// Whether a task still takes what comes.
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Open { parts, .. } if !parts.is_closed())
+    }
+}
+
+/// Where a put's task receives its data, and tells how much of it the server had before.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) parts: mpsc::Receiver<PutPart>,
+    pub(crate) offset: Arc<AtomicU64>,
+}
+
+/// What a put's task receives.
+#[derive(Debug)]
+pub(crate) enum PutPart {
+    /// The next bytes, and the room they take until they are written.
+    Chunk(Bytes, OwnedSemaphorePermit),
+    /// That was all; the put counts among the unfinished requests from now on.
+    End(End, Option<OwnedSemaphorePermit>),
+}
+
+/// Data that no put on this connection can take: the frame is bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StrayData {
+    #[error("data on stream {0}, which no put opened")]
+    NoPut(u32),
+    #[error("more than the declared {declared} bytes on stream {stream}")]
+    TooMuch { stream: u32, declared: u64 },
+    /// Its data could not be told from that of the other.
+    #[error("a second put on stream {0}, on which one still waits for its end")]
+    SecondPut(u32),
+}
+
+/// The same bytes, and not all of the memory in which they came, unless they are most of it: a quarter
+/// at least.
+pub(crate) fn unpinned(chunk: Bytes) -> Bytes {
+    if chunk.len() < CHUNK {
+        Bytes::copy_from_slice(&chunk)
+    } else {
+        chunk
+    }
+}
+
+impl Transfers {
+    /// `unfinished` bounds the requests of the session that are begun and not answered. A put
+    /// counts among them once its end has come: before, it may need what is still to be read.
+    pub(crate) fn new(unfinished: Arc<Semaphore>) -> Self {
+        Self {
+            unfinished,
+            running: Running::default(),
+            inputs: HashMap::new(),
+            budget: Arc::new(Semaphore::new(INPUT_BUDGET as usize)),
+        }
+    }
+
+    /// Enters a get or put; `None` if its id is taken by an unfinished one.
+    ///
+    /// The entry is there until what is returned is dropped, so drop it before the final reply is
+    /// sent: the client may use the id again as soon as it has that.
+    pub(crate) fn start(&self, id: u32, gone: &CancellationToken, what: What) -> Option<Underway> {
+        let cancel = gone.child_token();
+        let mut running = self.running.lock();
+        if running.contains_key(&id) {
+            return None;
+        }
+        let progress = Arc::new(Progress::of(what));
+        let handle = Handle {
+            cancel: cancel.clone(),
+            progress: progress.clone(),
+        };
+        running.insert(id, handle);
+        Some(Underway {
+            running: self.running.clone(),
+            id,
+            cancel,
+            progress,
+        })
+    }
+
+    /// What is under way, for others to look at.
+    pub(crate) fn running(&self) -> Running {
+        self.running.clone()
+    }
+
+    /// Ends a get or put, of which nothing is to be kept; `false` if none has that id.
+    pub(crate) fn cancel(&self, id: u32) -> bool {
+        self.reject(id);
+        match self.running.lock().get(&id) {
+            Some(handle) => {
+                handle.cancel.cancel();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Ends what shows the log, which may not end by itself.
+    pub(crate) fn end_logs(&self) {
+        for handle in self.running.lock().values() {
+            if handle.progress.is_of_log() {
+                handle.cancel.cancel();
+            }
+        }
+    }
+
+    /// How many requests show the log.
+    pub(crate) fn followers(&self) -> usize {
+        let running = self.running.lock();
+        let of_log = |handle: &&Handle| handle.progress.is_of_log();
+        running.values().filter(of_log).count()
+    }
+
+    /// Notes that nothing is to be kept of a put, however it ends.
+    pub(crate) fn reject(&self, id: u32) {
+        if let Some(handle) = self.running.lock().get(&id) {
+            handle.progress.reject();
+        }
+    }
+
+    /// Makes sure that data on stream `id` can be no other put's.
+    pub(crate) fn check_put(&self, id: u32) -> Result<(), StrayData> {
+        match self.inputs.get(&id) {
+            Some(input) if input.is_open() => {
+                self.reject(id);
+                Err(StrayData::SecondPut(id))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the way for the data of put `id`.
+    pub(crate) fn open_put(
+        &mut self,
+        id: u32,
+        declared: Option<u64>,
+    ) -> Result<Incoming, CommandError> {
+        self.forget_answered();
+        if self.inputs.values().filter(|input| input.is_open()).count() >= MAX_OPEN_PUTS {
+            self.ignore_put(id);
+            return Err(CommandError::TooManyPuts(MAX_OPEN_PUTS));
+        }
+        let (parts, receiver) = mpsc::channel(INPUT_QUEUE);
+        let offset = Arc::new(AtomicU64::new(0));
+        self.inputs.insert(
+            id,
+            Input::Open {
+                parts,
+                declared,
+                received: 0,
+                offset: offset.clone(),
+            },
+        );
+        Ok(Incoming {
+            parts: receiver,
+            offset,
+        })
+    }
+
+    /// Makes sure that nothing of an older put `id` is remembered.
+    pub(crate) fn forget_put(&mut self, id: u32) {
+        self.inputs.remove(&id);
+    }
+
+    /// From now on throws away what comes for put `id`: it was answered with an error.
+    pub(crate) fn ignore_put(&mut self, id: u32) {
+        self.forget_answered();
+        self.inputs.insert(id, Input::Answered);
+    }
+
+    /// Keeps the memory of answered puts within bounds.
+    fn forget_answered(&mut self) {
+        if self.inputs.len() >= MAX_ANSWERED_PUTS {
+            self.inputs.retain(|_, input| input.is_open());
+        }
+    }
+
+    /// Passes on the data of a put. Waits while the disk is slower than the network.
+    pub(crate) async fn data(&mut self, stream: u32, chunk: Bytes) -> Result<(), StrayData> {
+        if chunk.is_empty() {
+            let known = self.end(stream, End::default()).await;
+            return if known {
+                Ok(())
+            } else {
+                Err(StrayData::NoPut(stream))
+            };
+        }
+        let (parts, declared, received) = match self.inputs.get_mut(&stream) {
+            None => return Err(StrayData::NoPut(stream)),
+            Some(Input::Answered) => return Ok(()),
+            Some(Input::Open { parts, .. }) if parts.is_closed() => return Ok(()),
+            Some(Input::Open {
+                parts,
+                declared,
+                received,
+                offset,
+            }) => {
+                *received = received.saturating_add(chunk.len() as u64);
+                let before = offset.load(Ordering::Relaxed);
+                (parts, *declared, received.saturating_add(before))
+            }
+        };
+        if let Some(declared) = declared
+            && received > declared
+        {
+            self.reject(stream);
+            return Err(StrayData::TooMuch { stream, declared });
+        }
+        let room =
+            u32::try_from(chunk.len()).map_or(INPUT_BUDGET, |length| length.min(INPUT_BUDGET));
+        let Ok(room) = self.budget.clone().acquire_many_owned(room).await else {
+            return Ok(());
+        };
+        // A task that has answered already takes nothing more: the data is thrown away.
+        let _ = parts.send(PutPart::Chunk(unpinned(chunk), room)).await;
+        Ok(())
+    }
+
+    /// Passes on the end of a put; `false` if no put has that id.
+    pub(crate) async fn end(&mut self, id: u32, end: End) -> bool {
+        match self.inputs.remove(&id) {
+            None => false,
+            Some(Input::Answered) => true,
+            Some(Input::Open { parts, .. }) => {
+                let permit = self.unfinished.clone().acquire_owned().await.ok();
+                let _ = parts.send(PutPart::End(end, permit)).await;
+                true
+            }
+        }
+    }
+
+    /// Ends all puts whose `end` has not come: nothing more will.
+    pub(crate) fn close_inputs(&mut self) {
+        self.inputs.clear();
+    }
+}
+
+/// The gets and puts that are not answered yet, by id.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Running(Arc<Mutex<HashMap<u32, Handle>>>);
+
+/// What can be done to a get or put from outside.
+#[derive(Debug)]
+struct Handle {
+    cancel: CancellationToken,
+    progress: Arc<Progress>,
+}
+
+/// Transfers of a session that are shown at most.
+const SHOWN: usize = 8;
+
+impl Running {
+    /// How many there are.
+    pub(crate) fn count(&self) -> u32 {
+        u32::try_from(self.lock().len()).unwrap_or(u32::MAX)
+    }
+
+    /// How far those are that are under way for the longest time.
+    pub(crate) fn oldest(&self) -> Vec<TransferEntry> {
+        let all: Vec<_> = {
+            let running = self.lock();
+            let each = running.iter();
+            each.map(|(id, handle)| (*id, Arc::clone(&handle.progress)))
+                .collect()
+        };
+        let mut entries: Vec<_> = all.iter().map(|(id, one)| one.entry(*id)).collect();
+        entries.sort_unstable_by_key(|entry| (entry.since, entry.id));
+        entries.truncate(SHOWN);
+        entries
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Handle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A get or put that is not answered yet.
+#[derive(Debug)]
+pub(crate) struct Underway {
+    running: Running,
+    id: u32,
+    /// Cancelled by `cancel`, and at the end of the session.
+    pub(crate) cancel: CancellationToken,
+    /// How far it is.
+    pub(crate) progress: Arc<Progress>,
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.running.lock().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn test_transfers() -> Transfers {
+        Transfers::new(Arc::new(Semaphore::new(8)))
+    }
+
+    #[tokio::test]
+    async fn data_for_no_put_is_stray_and_data_for_an_answered_one_is_thrown_away() {
+        let mut transfers = test_transfers();
+        let chunk = Bytes::from_static(b"x");
+        assert_eq!(
+            transfers.data(7, chunk.clone()).await,
+            Err(StrayData::NoPut(7))
+        );
+        transfers.ignore_put(7);
+        assert_eq!(transfers.data(7, chunk.clone()).await, Ok(()));
+        assert!(transfers.end(7, End::default()).await);
+        assert_eq!(transfers.data(7, chunk).await, Err(StrayData::NoPut(7)));
+    }
+
+    #[tokio::test]
+    async fn more_than_was_declared_is_stray() {
+        let mut transfers = test_transfers();
+        let _parts = transfers.open_put(7, Some(3)).expect("room");
+        assert_eq!(transfers.data(7, Bytes::from_static(b"abc")).await, Ok(()));
+        let stray = StrayData::TooMuch {
+            stream: 7,
+            declared: 3,
+        };
+        assert_eq!(
+            transfers.data(7, Bytes::from_static(b"d")).await,
+            Err(stray)
+        );
+    }
+
+    #[tokio::test]
+    async fn an_id_is_taken_until_its_transfer_is_answered() {
+        let transfers = test_transfers();
+        let gone = CancellationToken::new();
+        let first = transfers.start(7, &gone, What::of_nothing()).expect("free");
+        assert!(transfers.start(7, &gone, What::of_nothing()).is_none());
+        assert!(transfers.cancel(7) && first.cancel.is_cancelled());
+        drop(first);
+        assert!(!transfers.cancel(7));
+        assert!(transfers.start(7, &gone, What::of_nothing()).is_some());
+    }
+
+    #[tokio::test]
+    async fn puts_without_end_are_refused_before_they_are_too_many_and_remembered_within_bounds() {
+        let mut transfers = test_transfers();
+        let mut open = Vec::new();
+        for id in 0..64 {
+            open.push(transfers.open_put(id, None).expect("room"));
+        }
+        for id in 64..10_000 {
+            let refused = transfers.open_put(id, None);
+            assert!(matches!(refused, Err(CommandError::TooManyPuts(64))));
+        }
+        assert!(transfers.inputs.len() <= MAX_ANSWERED_PUTS + 1);
+        drop(open);
+        for id in 10_000..20_000 {
+            // The task gives up at once, and no `end` comes.
+            drop(transfers.open_put(id, None).expect("room"));
+        }
+        assert!(transfers.inputs.len() <= MAX_ANSWERED_PUTS + 1);
+    }
+
+    #[tokio::test]
+    async fn a_second_put_on_a_stream_that_waits_for_data_is_stray() {
+        let mut transfers = test_transfers();
+        let parts = transfers.open_put(7, None).expect("room");
+        assert_eq!(transfers.check_put(7), Err(StrayData::SecondPut(7)));
+        drop(parts);
+        assert_eq!(transfers.check_put(7), Ok(()));
+    }
+}

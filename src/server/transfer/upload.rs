@@ -1,0 +1,391 @@
+//! An upload as its bytes come: written, made safe now and then, kept if it is cut off.
+
+use std::iter;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::warn;
+
+use crate::protocol::Digest;
+use crate::server::disk::Disk;
+use crate::server::error::CommandError;
+use crate::server::session::member::Member;
+use crate::server::transfer::hashing::TURN;
+use crate::server::transfer::registry::{PutPart, Underway};
+use crate::server::transfer::upload_registry::{ActivePut, SILENCE};
+use crate::storage::{Checkpoint, Committed, StorageError, Upload};
+
+/// How a put receives.
+#[derive(Clone, Copy)]
+pub(crate) struct Reception<'a> {
+    pub(crate) member: &'a Member,
+    pub(crate) underway: &'a Underway,
+    pub(crate) active: &'a ActivePut,
+}
+
+/// Bytes that are written in one go at most, if they come as fast as that.
+const TOGETHER: u64 = 2 * 1024 * 1024;
+
+/// What a put waits for.
+enum Turn {
+    Part(PutPart),
+    CheckpointDue,
+    Synced(Result<(), CommandError>),
+    /// Nothing more will come.
+    Stopped,
+    /// Nothing has come for too long.
+    Silent(Duration),
+}
+
+impl Reception<'_> {
+    /// Reads back what was kept, so that the hash can go on from there.
+    pub(crate) async fn read_back(
+        self,
+        mut upload: Box<Upload>,
+    ) -> Result<Box<Upload>, CommandError> {
+        let mut all = upload.written() == 0;
+        // One at a time in each session; the turns are among sessions.
+        let hashing_now = self.member.hashing.clone();
+        let mut alone = None;
+        while !all {
+            let waiting = async {
+                if alone.is_none() {
+                    alone = hashing_now.acquire().await.ok();
+                }
+                self.member.disk.digest().await
+            };
+            let turn = tokio::select! {
+                biased;
+                () = self.stopped() => None,
+                turn = waiting => turn.ok(),
+            };
+            let Some(turn) = turn else {
+                // What may have come for it can not be written yet.
+                return Err(self.stop(upload, Rest::default()).await);
+            };
+            let work = move || match upload.hash_prefix(TURN) {
+                Err(suspended @ StorageError::Suspended { .. }) => {
+                    upload.keep()?;
+                    Err(suspended)
+                }
+                all => Ok((upload, all?)),
+            };
+            (upload, all) = self.member.disk.run_in(turn, work).await?;
+            self.active.sign_of_life();
+        }
+        Ok(upload)
+    }
+
+    /// Waits until the user's bandwidth has room for what has come; `false` if the put is to end
+    /// first. What waits here takes up the session's room for data, so that in the end the server
+    /// reads no more.
+    async fn paced(&self, length: usize) -> bool {
+        let mut pace = pin!(self.member.pace_up(length));
+        loop {
+            self.active.sign_of_life();
+            tokio::select! {
+                biased;
+                () = self.stopped() => return false,
+                () = &mut pace => return true,
+                // As long as it waits for this, it is alive.
+                () = sleep(SILENCE / 2) => {}
+            }
+        }
+    }
+
+    /// Takes the data of the upload until its end, and commits it. Answers with the digest that the
+    /// client gave, too, and counts in `received` what came.
+    pub(crate) async fn receive(
+        self,
+        mut upload: Box<Upload>,
+        mut parts: mpsc::Receiver<PutPart>,
+        received: &mut u64,
+    ) -> Result<(Committed, Option<Digest>), CommandError> {
+        let disk = &self.member.disk;
+        let mut syncing = Syncing(None);
+        let mut heard = Instant::now();
+        let mut next = None;
+        loop {
+            let turn = match next.take() {
+                Some(part) if !self.is_stopped() => Turn::Part(part),
+                _ => self.turn(&upload, &mut parts, &mut syncing, heard).await,
+            };
+            match turn {
+                Turn::CheckpointDue => {
+                    if let Some(checkpoint) = upload.begin_checkpoint() {
+                        syncing.begin(checkpoint, disk);
+                    }
+                }
+                Turn::Synced(Ok(())) => upload.checkpointed(),
+                // What the disk did not keep once can not be trusted any more.
+                Turn::Synced(Err(error)) => {
+                    discard(upload, disk).await?;
+                    return Err(error);
+                }
+                Turn::Part(PutPart::Chunk(chunk, room)) => {
+                    if !self.paced(chunk.len()).await {
+                        let rest = Rest::of(Some(chunk), parts);
+                        *received += rest.length();
+                        return Err(self.stop_synced(upload, rest, syncing).await);
+                    }
+                    let most = if self.member.is_paced() { 0 } else { TOGETHER };
+                    let before = upload.written();
+                    let work = move || write(upload, (chunk, room), parts, most);
+                    let wrote = disk.run(work).await?;
+                    (upload, parts, next) = (wrote.upload, wrote.parts, wrote.next);
+                    if let Some(suspended) = wrote.suspended {
+                        return Err(self.keep_suspended(upload, syncing, suspended).await);
+                    }
+                    let came = upload.written() - before;
+                    *received += came;
+                    self.underway.progress.moves(came);
+                    self.active.sign_of_life();
+                    heard = Instant::now();
+                }
+                Turn::Part(PutPart::End(end, _permit)) => {
+                    if let Err(error) = syncing.wait().await {
+                        discard(upload, disk).await?;
+                        return Err(error);
+                    }
+                    let work = move || unless_suspended(upload)?.commit(end.digest);
+                    let committed = disk.run(work).await?;
+                    return Ok((committed, end.digest));
+                }
+                Turn::Stopped => {
+                    let rest = Rest::of(None, parts);
+                    *received += rest.length();
+                    return Err(self.stop_synced(upload, rest, syncing).await);
+                }
+                Turn::Silent(patience) => {
+                    self.stop_synced(upload, Rest::default(), syncing).await;
+                    return Err(CommandError::SilentPut(patience));
+                }
+            }
+        }
+    }
+
+    /// Cancel-safe: what is not returned comes at the next turn.
+    async fn turn(
+        self,
+        upload: &Upload,
+        parts: &mut mpsc::Receiver<PutPart>,
+        syncing: &mut Syncing,
+        heard: Instant,
+    ) -> Turn {
+        let due = upload.checkpoint_due();
+        if due == Some(Duration::ZERO) {
+            return Turn::CheckpointDue;
+        }
+        tokio::select! {
+            biased;
+            () = self.stopped() => Turn::Stopped,
+            done = syncing.done() => Turn::Synced(done),
+            part = parts.recv() => part.map_or(Turn::Stopped, Turn::Part),
+            () = sleep(due.unwrap_or_default()), if due.is_some() => Turn::CheckpointDue,
+            patience = self.silent_since(heard) => Turn::Silent(patience),
+        }
+    }
+
+    /// Resolves once nothing was heard for as long as a put may be open without.
+    pub(crate) async fn silent_since(self, heard: Instant) -> Duration {
+        match self.member.shared.config().limits.idle_timeout {
+            Some(patience) => {
+                sleep_until(heard + patience).await;
+                patience
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    fn is_stopped(self) -> bool {
+        self.underway.cancel.is_cancelled() || self.active.is_taken()
+    }
+
+    /// Resolves once nobody waits for this put any more.
+    pub(crate) async fn stopped(self) {
+        tokio::select! {
+            () = self.underway.cancel.cancelled() => {}
+            () = self.active.taken() => {}
+        }
+    }
+
+    /// Keeps what came, to be gone on with, while it is not known what the user may do; once no
+    /// checkpoint is under way.
+    async fn keep_suspended(
+        self,
+        upload: Box<Upload>,
+        mut syncing: Syncing,
+        suspended: StorageError,
+    ) -> CommandError {
+        let disk = &self.member.disk;
+        let kept = match syncing.wait().await {
+            Ok(()) => disk.run(move || upload.keep().map(drop)).await,
+            Err(error) => discard(upload, disk).await.and(Err(error)),
+        };
+        kept.err().unwrap_or_else(|| suspended.into())
+    }
+
+    /// As [`Self::stop`], once no checkpoint is under way.
+    async fn stop_synced(
+        self,
+        upload: Box<Upload>,
+        rest: Rest,
+        mut syncing: Syncing,
+    ) -> CommandError {
+        if let Err(error) = syncing.wait().await {
+            let discarded = discard(upload, &self.member.disk).await;
+            return discarded.err().unwrap_or(error);
+        }
+        self.stop(upload, rest).await
+    }
+
+    /// Keeps what came, unless it is unwanted, and says why the put ends.
+    pub(crate) async fn stop(self, mut upload: Box<Upload>, rest: Rest) -> CommandError {
+        let disk = &self.member.disk;
+        let stopped = if self.underway.progress.is_unwanted() {
+            discard(upload, disk).await
+        } else {
+            self.underway.progress.moves(rest.length());
+            let work = move || {
+                match rest.0.iter().try_for_each(|chunk| upload.write(chunk)) {
+                    // What came before is whole.
+                    Ok(()) | Err(StorageError::Suspended { .. }) => upload.keep().map(drop),
+                    Err(error) => Err(error),
+                }
+            };
+            disk.run(work).await
+        };
+        if let Err(error) = stopped
+            && self.member.lines.allows(0)
+        {
+            warn!(name: "upload_not_kept", %error, "an upload that was cut off could not be kept");
+        }
+        self.reason()
+    }
+
+    /// Why a put ends that was stopped.
+    pub(crate) fn reason(self) -> CommandError {
+        if self.active.is_taken() {
+            CommandError::TakenOver
+        } else {
+            CommandError::Cancelled
+        }
+    }
+}
+
+/// What came of a put whose connection has ended, and is not written yet. It need not be sent again.
+#[derive(Debug, Default)]
+pub(crate) struct Rest(Vec<Bytes>);
+
+impl Rest {
+    /// The chunk that was taken last, if it was not written, and those that wait behind it.
+    pub(crate) fn of(taken: Option<Bytes>, mut parts: mpsc::Receiver<PutPart>) -> Self {
+        let waiting = iter::from_fn(|| match parts.try_recv() {
+            Ok(PutPart::Chunk(chunk, _room)) => Some(chunk),
+            _ => None,
+        });
+        Self(taken.into_iter().chain(waiting).collect())
+    }
+
+    fn length(&self) -> u64 {
+        self.0.iter().map(|chunk| chunk.len() as u64).sum()
+    }
+}
+
+/// What was lent to the thread that writes; and a part that is left to be taken.
+struct Wrote {
+    upload: Box<Upload>,
+    parts: mpsc::Receiver<PutPart>,
+    next: Option<PutPart>,
+    /// Why the last chunk was not written, where that says nothing against those before it.
+    suspended: Option<StorageError>,
+}
+
+/// Writes a chunk, and up to so many bytes of others that are there already.
+fn write(
+    mut upload: Box<Upload>,
+    mut part: (Bytes, OwnedSemaphorePermit),
+    mut parts: mpsc::Receiver<PutPart>,
+    most: u64,
+) -> Result<Wrote, StorageError> {
+    let end = upload.written() + most;
+    let mut suspended = None;
+    let next = loop {
+        let (chunk, room) = part;
+        match upload.write(&chunk) {
+            Err(why @ StorageError::Suspended { .. }) => {
+                suspended = Some(why);
+                break None;
+            }
+            written => written?,
+        }
+        drop((chunk, room));
+        if upload.written() >= end {
+            break None;
+        }
+        part = match parts.try_recv() {
+            Ok(PutPart::Chunk(chunk, room)) => (chunk, room),
+            Ok(end) => break Some(end),
+            Err(_) => break None,
+        };
+    };
+    Ok(Wrote {
+        upload,
+        parts,
+        next,
+        suspended,
+    })
+}
+
+/// Keeps what came, to be gone on with, while it is not known what the user may do.
+fn unless_suspended(upload: Box<Upload>) -> Result<Box<Upload>, StorageError> {
+    match upload.check_access() {
+        Err(suspended @ StorageError::Suspended { .. }) => {
+            upload.keep()?;
+            Err(suspended)
+        }
+        _ => Ok(upload),
+    }
+}
+
+/// Dropping an upload removes its file: not on an async thread.
+async fn discard(upload: Box<Upload>, disk: &Disk) -> Result<(), CommandError> {
+    let work = move || {
+        drop(upload);
+        Ok(())
+    };
+    disk.run(work).await
+}
+
+/// The checkpoint that is being made, if one is, while the upload goes on.
+struct Syncing(Option<JoinHandle<Result<(), CommandError>>>);
+
+impl Syncing {
+    fn begin(&mut self, checkpoint: Checkpoint, disk: &Disk) {
+        let disk = disk.clone();
+        let work = async move { disk.run(move || checkpoint.run()).await };
+        self.0 = Some(tokio::spawn(work));
+    }
+
+    /// Resolves once it is made; never if none is.
+    async fn done(&mut self) -> Result<(), CommandError> {
+        let Some(task) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        let done = task.await;
+        self.0 = None;
+        done.unwrap_or(Err(CommandError::Panicked))
+    }
+
+    /// Waits for the one that is being made.
+    async fn wait(&mut self) -> Result<(), CommandError> {
+        match self.0 {
+            Some(_) => self.done().await,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! A stored file, open for reading.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, pread};
+
+use crate::protocol::{Algorithm, Digest, Kind};
+use crate::storage::access::Permission;
+use crate::storage::error::{At, StorageError};
+use crate::storage::local::fs::attributes::Attributes;
+use crate::storage::local::fs::metadata::{Meta, What};
+use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::local::space::Space;
+use crate::storage::path::VirtualPath;
+
+/// What is known of a file or directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes of a file; 0 for a directory.
+    pub size: u64,
+    /// When its contents last changed.
+    pub modified: Timestamp,
+    /// Names the content: it differs whenever the content does, and stays when the file is moved or
+    /// restored from a backup. Opaque; absent for directories.
+    pub version: Option<String>,
+    /// The digest of the content, where one is kept and the member may read the content.
+    pub digest: Option<Digest>,
+}
+
+impl Info {
+    /// Of what is open at `place`.
+    ///
+    /// # Errors
+    /// [`StorageError::Denied`] if it is neither a file nor a directory.
+    pub(crate) fn of(place: &Place, file: &File, meta: &Meta) -> Result<Self, StorageError> {
+        Self::with_attributes(place, file, meta).map(|(info, _)| info)
+    }
+
+    fn with_attributes(
+        place: &Place,
+        file: &File,
+        meta: &Meta,
+    ) -> Result<(Self, Option<Attributes>), StorageError> {
+        let mut info = Self {
+            kind: Kind::Dir,
+            size: 0,
+            modified: meta.timestamp(),
+            version: None,
+            digest: None,
+        };
+        match meta.what {
+            What::Dir => Ok((info, None)),
+            What::File => {
+                place.full.as_file()?;
+                let attributes = Attributes::of(file, meta);
+                info.kind = Kind::File;
+                info.size = meta.size;
+                info.version = Some(attributes.version().to_owned());
+                if place.rights()?.read {
+                    info.digest = attributes.any_digest();
+                }
+                Ok((info, Some(attributes)))
+            }
+            What::Link | What::Special => Err(StorageError::denied(&place.full)),
+        }
+    }
+}
+
+/// A file that is open for reading. It goes on holding the same content when its name is given to
+/// another file, moved or removed. Every call may block on the disk.
+#[derive(Debug)]
+pub struct StoredFile {
+    file: File,
+    meta: Meta,
+    info: Info,
+    attributes: Attributes,
+    path: VirtualPath,
+    space: Arc<Space>,
+    permission: Permission,
+}
+
+impl StoredFile {
+    /// Opens the file at `place`.
+    pub(crate) fn open(place: &Place) -> Result<Self, StorageError> {
+        place.require(|rights| rights.read)?;
+        let opened = place.space.jail.open(&place.inner).at("open", &place.full);
+        let (file, meta) = opened.map_err(|error| error.looking_for("file"))?;
+        Self::of(place, file, meta)
+    }
+
+    /// Takes what was opened on the way to `place`.
+    pub(crate) fn of(place: &Place, file: File, meta: Meta) -> Result<Self, StorageError> {
+        let (info, attributes) = Info::with_attributes(place, &file, &meta)?;
+        let attributes = attributes.ok_or_else(|| StorageError::is_a_directory(&place.full))?;
+        Ok(Self {
+            info,
+            attributes,
+            file,
+            meta,
+            path: place.full.clone(),
+            space: Arc::clone(&place.space),
+            permission: place.permission.clone(),
+        })
+    }
+
+    /// Makes sure that the member may read it still. No disk is asked.
+    ///
+    /// # Errors
+    /// [`StorageError::Denied`], [`StorageError::Suspended`].
+    pub fn check_access(&self) -> Result<(), StorageError> {
+        if self.permission.rights(&self.space, &self.path)?.read {
+            return Ok(());
+        }
+        Err(StorageError::denied(&self.path))
+    }
+
+    /// What was known when it was opened.
+    #[must_use]
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// The digest that was kept when the content was written: what the bytes should hash to.
+    #[must_use]
+    pub fn kept_digest(&self, algorithm: Algorithm) -> Option<Digest> {
+        self.attributes.digest(algorithm)
+    }
+
+    /// Any digest that was kept, the default algorithm's first.
+    pub(crate) fn any_kept_digest(&self) -> Option<Digest> {
+        self.attributes.any_digest()
+    }
+
+    /// The digests that were kept.
+    pub(crate) fn kept_digests(&self) -> &[Digest] {
+        self.attributes.digests()
+    }
+
+    /// Keeps a digest for the next reader. It is to be of the content as it was opened; where the
+    /// file system keeps no attributes, nothing happens.
+    ///
+    /// The version is kept with it: a change of the attributes would change a derived one.
+    pub(crate) fn keep_digest(&self, digest: Digest) {
+        if self.check_content().is_err() {
+            return;
+        }
+        let kept = Attributes::read(&self.file, &self.meta);
+        let mut attributes = kept.unwrap_or_else(|| self.attributes.clone());
+        attributes.add(digest);
+        if let Err(error) = attributes.keep(&self.file, &self.meta) {
+            tracing::debug!(
+                name: "digest_not_kept",
+                %error,
+                path = %self.path,
+                "a digest is not kept"
+            );
+        }
+    }
+
+    /// Reads exactly `length` bytes from `offset` on, into memory of their own.
+    ///
+    /// # Errors
+    /// [`StorageError::OffsetOutOfRange`] if the range does not lie within the file,
+    /// [`StorageError::Changed`] if the file has become shorter, those of
+    /// [`check_access`](Self::check_access), else what the system said.
+    pub fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, StorageError> {
+        self.check_access()?;
+        let size = self.meta.size;
+        let end = offset.checked_add(length as u64);
+        if end.is_none_or(|end| end > size) {
+            let path = self.path.clone();
+            return Err(StorageError::OffsetOutOfRange { path, size });
+        }
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let position = offset + bytes.len() as u64;
+            match pread(&self.file, spare_capacity(&mut bytes), position) {
+                Ok(0) => return Err(StorageError::changed(&self.path)),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(io::Error::from(error)).at("read", &self.path),
+            }
+        }
+        bytes.truncate(length);
+        Ok(Bytes::from(bytes))
+    }
+
+    /// Makes sure that the content is still the one that was opened, and that the member may have it.
+    ///
+    /// # Errors
+    /// [`StorageError::Changed`] if it was written to, those of [`check_access`](Self::check_access),
+    /// else what the system said.
+    pub fn check_unchanged(&self) -> Result<(), StorageError> {
+        self.check_access()?;
+        self.check_content()
+    }
+
+    /// As [`check_unchanged`](Self::check_unchanged), whoever asks.
+    pub(crate) fn check_content(&self) -> Result<(), StorageError> {
+        let now = Meta::of(&self.file).at("look at", &self.path)?;
+        if now.is_same_content(&self.meta) {
+            Ok(())
+        } else {
+            Err(StorageError::changed(&self.path))
+        }
+    }
+
+    /// What is wrong if the kernel could not read the file.
+    #[must_use]
+    pub fn unreadable(&self, error: io::Error) -> StorageError {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => StorageError::changed(&self.path),
+            _ => StorageError::from_io(error, "read", &self.path),
+        }
+    }
+
+    /// The open handle, to be copied from.
+    pub(crate) fn handle(&self) -> &File {
+        &self.file
+    }
+
+    /// What the file system said when it was opened.
+    pub(crate) fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    pub(crate) fn path(&self) -> &VirtualPath {
+        &self.path
+    }
+}
+
+/// For the kernel to read from; whoever does finds out with
+/// [`check_unchanged`](StoredFile::check_unchanged) whether it was one content.
+impl AsFd for StoredFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

@@ -1,0 +1,261 @@
+//! Attributes: the version and the digests of a content, kept with the file in one extended
+//! attribute.
+//!
+//! ```text
+//! user.haul.content = size ' ' seconds '.' nanoseconds ' ' version { ' ' alg:hex }
+//! ```
+//!
+//! Every publication draws a random version. Size and modification time bind the attribute to its
+//! content: it is stale where they differ from the file's. A backup restores both, so versions and
+//! digests survive one. The attribute does not hold the inode or the change time, which a restore
+//! does not keep.
+//!
+//! A file without a valid attribute has a version that is derived from its metadata, see
+//! [`Meta::derived_version`].
+//!
+//! Earlier releases kept each digest in its own attribute `user.haul.<algorithm>`, without a version.
+//! Those are read from files that have no newer one.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io;
+
+use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
+
+use crate::protocol::{Algorithm, Digest};
+use crate::storage::local::fs::metadata::{Meta, What};
+use crate::storage::local::fs::sandbox::OpenDir;
+use crate::storage::local::fs::staging::random_name;
+
+/// The name of the attribute.
+const NAME: &str = "user.haul.content";
+
+/// Longer than a version with a digest of every algorithm.
+const MAX_VALUE_BYTES: usize = 512;
+
+/// Hex digits of a version.
+const VERSION_DIGITS: usize = 32;
+
+/// The version and the digests of one content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    version: String,
+    digests: Vec<Digest>,
+}
+
+impl Attributes {
+    /// Draws the version of a new content.
+    pub(crate) fn draw(digests: &[Digest]) -> io::Result<Self> {
+        Ok(Self {
+            version: random_name()?,
+            digests: digests.to_vec(),
+        })
+    }
+
+    /// The attributes of the content of `file` that `meta` describes.
+    pub(crate) fn of(file: &File, meta: &Meta) -> Self {
+        Self::read(file, meta).unwrap_or_else(|| Self {
+            version: meta.derived_version(),
+            digests: Algorithm::ALL
+                .into_iter()
+                .filter_map(|algorithm| read_old_digest(file, meta, algorithm))
+                .collect(),
+        })
+    }
+
+    /// The attributes that are kept for the content of `file` that `meta` describes.
+    pub(crate) fn read(file: &File, meta: &Meta) -> Option<Self> {
+        let mut value = [0; MAX_VALUE_BYTES];
+        let mut words = read_value(file, meta, NAME, &mut value)?.split(' ');
+        let version = words.next().filter(|word| is_version(word))?.to_owned();
+        let digests = words.map(str::parse).collect::<Result<_, _>>().ok()?;
+        Some(Self { version, digests })
+    }
+
+    /// Keeps the attributes for the content of `file` that `meta` describes.
+    ///
+    /// # Errors
+    /// What the system says; some file systems keep no attributes.
+    pub(crate) fn keep(&self, file: &File, meta: &Meta) -> io::Result<()> {
+        let mut value = format!("{}{}", stamp(meta), self.version);
+        for digest in &self.digests {
+            // A `String` takes all.
+            let _ = write!(value, " {digest}");
+        }
+        let value = value.as_bytes();
+        Ok(fsetxattr(file, NAME, value, XattrFlags::empty())?)
+    }
+
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
+    pub(crate) fn digests(&self) -> &[Digest] {
+        &self.digests
+    }
+
+    /// The digest by `algorithm`, if it is kept.
+    pub(crate) fn digest(&self, algorithm: Algorithm) -> Option<Digest> {
+        let mut digests = self.digests.iter();
+        digests
+            .find(|digest| digest.algorithm() == algorithm)
+            .copied()
+    }
+
+    /// Any digest that is kept, the default algorithm's first.
+    pub(crate) fn any_digest(&self) -> Option<Digest> {
+        Algorithm::ALL
+            .into_iter()
+            .find_map(|algorithm| self.digest(algorithm))
+    }
+
+    /// Adds a digest of the content.
+    pub(crate) fn add(&mut self, digest: Digest) {
+        self.digests
+            .retain(|kept| kept.algorithm() != digest.algorithm());
+        self.digests.push(digest);
+    }
+}
+
+/// Removes the attributes of a file whose content will change.
+pub(crate) fn forget(file: &File) {
+    // Most files have none, and some file systems keep none.
+    let _ = fremovexattr(file, NAME);
+    for algorithm in Algorithm::ALL {
+        let _ = fremovexattr(file, old_name(algorithm));
+    }
+}
+
+/// Keeps the derived version of the file `name`. The caller is about to move the file, which changes
+/// the metadata that the version is derived from.
+pub(crate) fn keep_derived_version(dir: &OpenDir, name: &str) {
+    if let Ok((file, meta)) = dir.open_file(name)
+        && meta.what == What::File
+        && Attributes::read(&file, &meta).is_none()
+    {
+        // Without attributes, the file gets a new version by the move.
+        let _ = Attributes::of(&file, &meta).keep(&file, &meta);
+    }
+}
+
+fn is_version(word: &str) -> bool {
+    word.len() == VERSION_DIGITS && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn read_old_digest(file: &File, meta: &Meta, algorithm: Algorithm) -> Option<Digest> {
+    let mut value = [0; MAX_VALUE_BYTES];
+    let text = read_value(file, meta, old_name(algorithm), &mut value)?;
+    let digest: Digest = text.parse().ok()?;
+    (digest.algorithm() == algorithm).then_some(digest)
+}
+
+/// The text behind the stamp, if the attribute is there and not stale.
+fn read_value<'a>(
+    file: &File,
+    meta: &Meta,
+    name: &str,
+    value: &'a mut [u8; MAX_VALUE_BYTES],
+) -> Option<&'a str> {
+    let length = fgetxattr(file, name, &mut *value).ok()?;
+    let text = str::from_utf8(value.get(..length)?).ok()?;
+    text.strip_prefix(&stamp(meta))
+}
+
+fn old_name(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::Blake3 => "user.haul.blake3",
+        Algorithm::Sha256 => "user.haul.sha256",
+        Algorithm::Md5 => "user.haul.md5",
+    }
+}
+
+fn stamp(meta: &Meta) -> String {
+    let (seconds, nanoseconds) = meta.modified;
+    format!("{} {seconds}.{nanoseconds:09} ", meta.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::protocol::Hasher;
+
+    fn file() -> (File, Meta) {
+        let file = tempfile::tempfile().expect("a file");
+        let meta = Meta::of(&file).expect("its metadata");
+        (file, meta)
+    }
+
+    fn digest(algorithm: Algorithm) -> Digest {
+        Hasher::new(algorithm).finish()
+    }
+
+    #[test]
+    fn version_and_digests_are_read_as_they_were_kept() {
+        let (file, meta) = file();
+        let all = Algorithm::ALL.map(digest);
+        let mut kept = Attributes::draw(&all[..1]).expect("random bytes");
+        kept.keep(&file, &meta).expect("kept");
+        assert_eq!(Attributes::read(&file, &meta), Some(kept.clone()));
+        for digest in all {
+            kept.add(digest);
+        }
+        kept.keep(&file, &meta).expect("kept");
+        let read = Attributes::of(&file, &meta);
+        assert_eq!(read, kept);
+        assert_eq!(Algorithm::ALL.map(|one| read.digest(one)), all.map(Some));
+        assert_eq!(read.any_digest(), Some(all[0]));
+        assert_ne!(
+            read.version,
+            Attributes::draw(&[]).expect("random bytes").version
+        );
+    }
+
+    #[test]
+    fn attributes_of_another_size_or_time_are_stale() {
+        let (file, meta) = file();
+        let kept = Attributes::draw(&[digest(Algorithm::Md5)]).expect("random bytes");
+        kept.keep(&file, &meta).expect("kept");
+        file.set_len(1).expect("written");
+        let longer = Meta::of(&file).expect("its metadata");
+        assert_eq!(Attributes::read(&file, &longer), None);
+        assert_eq!(Attributes::of(&file, &longer).any_digest(), None);
+        file.set_len(0).expect("written");
+        let later = SystemTime::now() + Duration::from_mins(1);
+        file.set_modified(later).expect("set");
+        let later = Meta::of(&file).expect("its metadata");
+        assert_eq!(Attributes::read(&file, &later), None);
+        forget(&file);
+        assert_eq!(Attributes::read(&file, &meta), None);
+    }
+
+    #[test]
+    fn digests_of_earlier_releases_are_read() {
+        let (file, meta) = file();
+        let md5 = digest(Algorithm::Md5);
+        let value = format!("{}{md5}", stamp(&meta));
+        let name = old_name(Algorithm::Md5);
+        fsetxattr(&file, name, value.as_bytes(), XattrFlags::empty()).expect("kept");
+        let read = Attributes::of(&file, &meta);
+        assert_eq!(read.digests, [md5]);
+        assert_eq!(read.version, meta.derived_version());
+    }
+
+    #[test]
+    fn an_attribute_of_another_form_is_ignored() {
+        let (file, meta) = file();
+        let version = "0".repeat(VERSION_DIGITS);
+        for value in [
+            String::new(),
+            stamp(&meta),
+            format!("{}short", stamp(&meta)),
+            format!("{}{version} md5:short", stamp(&meta)),
+            format!("{}{}", stamp(&meta), "x".repeat(1000)),
+            version,
+        ] {
+            fsetxattr(&file, NAME, value.as_bytes(), XattrFlags::empty()).expect("kept");
+            assert_eq!(Attributes::read(&file, &meta), None, "{value}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What the file system says of one entry, in one system call.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+
+use data_encoding::HEXLOWER;
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, Timespec, statx};
+use rustix::path::Arg;
+use serde::{Deserialize, Serialize};
+
+/// What an entry is to haul.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    File,
+    Dir,
+    Link,
+    /// A FIFO, a socket or a device: never touched.
+    Special,
+}
+
+/// A file on the disk, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    device: (u32, u32),
+    inode: u64,
+}
+
+/// Tells a file or directory, after a restart too, from any other that ever gets its inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Birthmark {
+    inode: u64,
+    /// Where the file system knows it.
+    born: Option<(i64, u32)>,
+}
+
+impl fmt::Display for Birthmark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, nanoseconds) = self.born.unwrap_or_default();
+        write!(f, "{}@{seconds}.{nanoseconds}", self.inode)
+    }
+}
+
+/// The metadata of an entry.
+#[derive(Debug, Clone)]
+pub(crate) struct Meta {
+    pub(crate) what: What,
+    pub(crate) size: u64,
+    /// Seconds since 1970 and nanoseconds, as the file system has them.
+    pub(crate) modified: (i64, u32),
+    /// When content or metadata last changed. Nobody can set it back.
+    changed: (i64, u32),
+    pub(crate) identity: Identity,
+    born: Option<(i64, u32)>,
+}
+
+impl Meta {
+    /// Of an open file or directory.
+    pub(crate) fn of(file: impl AsFd) -> io::Result<Self> {
+        Self::query(file, c"", AtFlags::EMPTY_PATH)
+    }
+
+    /// Of `name` in an open directory, without following it.
+    pub(crate) fn at(dir: impl AsFd, name: impl Arg) -> io::Result<Self> {
+        Self::query(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn query(dir: impl AsFd, name: impl Arg, flags: AtFlags) -> io::Result<Self> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        Ok(Self::from(statx(dir, name, flags, wanted)?))
+    }
+
+    /// The time of the last change, as near as a timestamp can say.
+    pub(crate) fn timestamp(&self) -> Timestamp {
+        let (seconds, nanoseconds) = self.modified;
+        Timestamp::new(seconds, nanoseconds.cast_signed()).unwrap_or(if seconds < 0 {
+            Timestamp::MIN
+        } else {
+            Timestamp::MAX
+        })
+    }
+
+    /// What stays the same for as long as the file exists, and is no other's.
+    pub(crate) fn birthmark(&self) -> Birthmark {
+        Birthmark {
+            inode: self.identity.inode,
+            born: self.born,
+        }
+    }
+
+    /// Whether it is the same entry with the same content. Its name, its attributes and its mode may
+    /// have changed.
+    pub(crate) fn is_same_content(&self, other: &Self) -> bool {
+        let fields = |meta: &Self| {
+            (
+                (meta.what, meta.identity, meta.born),
+                (meta.size, meta.modified),
+            )
+        };
+        fields(self) == fields(other)
+    }
+
+    /// The version of a file that keeps none.
+    pub(crate) fn derived_version(&self) -> String {
+        HEXLOWER.encode(&self.state())
+    }
+
+    /// Tells one state of an entry from all others and from other entries. It differs after any
+    /// change: of the content or, for a directory, of the names in it, but also of the entry's own
+    /// name, mode or attributes.
+    pub(crate) fn state(&self) -> [u8; 16] {
+        let (major, minor) = self.identity.device;
+        let mut hasher = blake3::Hasher::new();
+        hasher
+            .update(&major.to_le_bytes())
+            .update(&minor.to_le_bytes())
+            .update(&self.identity.inode.to_le_bytes())
+            .update(&self.size.to_le_bytes());
+        for (seconds, nanoseconds) in [self.modified, self.changed] {
+            hasher
+                .update(&seconds.to_le_bytes())
+                .update(&nanoseconds.to_le_bytes());
+        }
+        let mut state = [0; 16];
+        hasher.finalize_xof().fill(&mut state);
+        state
+    }
+}
+
+impl From<Statx> for Meta {
+    fn from(stat: Statx) -> Self {
+        let time = |time: StatxTimestamp| (time.tv_sec, time.tv_nsec);
+        Self {
+            what: match FileType::from_raw_mode(stat.stx_mode.into()) {
+                FileType::RegularFile => What::File,
+                FileType::Directory => What::Dir,
+                FileType::Symlink => What::Link,
+                _ => What::Special,
+            },
+            size: stat.stx_size,
+            modified: time(stat.stx_mtime),
+            changed: time(stat.stx_ctime),
+            identity: Identity {
+                device: (stat.stx_dev_major, stat.stx_dev_minor),
+                inode: stat.stx_ino,
+            },
+            born: (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| time(stat.stx_btime)),
+        }
+    }
+}
+
+/// A timestamp as the file system takes it: nanoseconds count forwards, before 1970 too.
+pub(crate) fn timespec(time: Timestamp) -> Timespec {
+    let (mut seconds, mut nanoseconds) = (time.as_second(), time.subsec_nanosecond());
+    if nanoseconds < 0 {
+        seconds -= 1;
+        nanoseconds += 1_000_000_000;
+    }
+    Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds.into(),
+    }
+}

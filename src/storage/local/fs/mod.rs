@@ -1,0 +1,14 @@
+//! The file system of the embedded engine: path resolution, staging, directories, metadata, and the
+//! attributes that hold versions and digests.
+
+pub(crate) mod attributes;
+pub(crate) mod digest;
+pub(crate) mod install;
+pub(crate) mod metadata;
+pub(crate) mod publish;
+pub(crate) mod resolved_path;
+pub(crate) mod sandbox;
+pub(crate) mod staging;
+pub(crate) mod tree;
+pub(crate) mod unsynced;
+pub(crate) mod verify;

@@ -1,0 +1,193 @@
+//! Listings: a directory page by page, in constant memory and with nothing kept between pages.
+//!
+//! A cursor is a place in the directory as the file system itself numbers it, so that entries
+//! that come or go meanwhile neither repeat nor hide the others. Mounts come first.
+
+use rustix::fs::DirEntry;
+
+use crate::protocol::{Entry, Kind};
+use crate::storage::access::Mounts;
+use crate::storage::error::{At, StorageError};
+use crate::storage::local::fs::metadata::{Meta, What};
+use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::path::{VirtualPath, is_valid_name};
+
+/// JSON around the name of an entry, at most.
+const ENTRY_JSON: usize = 128;
+
+/// A part of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Sorted by name, within the page.
+    pub entries: Vec<Entry>,
+    /// Where the next page begins; absent on the last.
+    pub cursor: Option<String>,
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cursor {
+    /// With the mounts after this one.
+    Mounts(String),
+    /// At this offset of the directory.
+    Entries(i64),
+}
+
+impl Cursor {
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':')? {
+            ("m", name) if is_valid_name(name) => Some(Self::Mounts(name.to_owned())),
+            ("e", hex) if hex.len() <= 16 && !hex.starts_with('+') => {
+                let offset = u64::from_str_radix(hex, 16).ok()?;
+                Some(Self::Entries(offset.cast_signed()))
+            }
+            _ => None,
+        }
+    }
+
+    fn to_text(&self) -> String {
+        match self {
+            Self::Mounts(name) => format!("m:{name}"),
+            Self::Entries(offset) => format!("e:{offset:x}"),
+        }
+    }
+}
+
+/// A page being filled: at least one entry, then as many as there is room for.
+#[derive(Debug)]
+struct Filling {
+    entries: Vec<Entry>,
+    limit: usize,
+    budget: usize,
+}
+
+impl Filling {
+    /// Takes the entry if there is room.
+    fn take(&mut self, entry: Entry) -> bool {
+        let escapes = entry.name.matches(['"', '\\']).count();
+        let cost = entry.name.len() + escapes + ENTRY_JSON;
+        let full = self.entries.len() >= self.limit || cost > self.budget;
+        if full && !self.entries.is_empty() {
+            return false;
+        }
+        self.budget = self.budget.saturating_sub(cost);
+        self.entries.push(entry);
+        true
+    }
+
+    fn end(mut self, next: Option<&Cursor>) -> Page {
+        self.entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Page {
+            entries: self.entries,
+            cursor: next.map(Cursor::to_text),
+        }
+    }
+}
+
+/// A page of the directory at `place`, into which `mounts` are mounted.
+pub(crate) fn list(
+    place: &Place,
+    mounts: &Mounts,
+    cursor: Option<&str>,
+    limit: usize,
+    budget: usize,
+) -> Result<Page, StorageError> {
+    let bad_cursor = || StorageError::BadCursor {
+        path: place.full.clone(),
+    };
+    let cursor = cursor.map(|text| Cursor::parse(text).ok_or_else(bad_cursor));
+    let cursor = cursor.transpose()?;
+    let dir = place.space.jail.open_dir(&place.inner);
+    let dir = dir.at("open", &place.full);
+    let dir = dir.map_err(|error| error.looking_for("directory"))?;
+    let mut page = Filling {
+        entries: Vec::new(),
+        limit,
+        budget,
+    };
+    let mut entries = dir.entries().at("list", &place.full)?;
+    let mut next = 0;
+    if let Some(Cursor::Entries(offset)) = cursor {
+        entries.seek(offset).map_err(|_| bad_cursor())?;
+        next = offset;
+    } else {
+        let after = match &cursor {
+            Some(Cursor::Mounts(name)) => name,
+            _ => "",
+        };
+        if let Some(last) = take_mounts(&mut page, mounts, after)? {
+            return Ok(page.end(Some(&Cursor::Mounts(last))));
+        }
+    }
+    while let Some(entry) = entries.read() {
+        let entry = entry.at("list", &place.full)?;
+        if let Some(shown) = visible(place, &dir, mounts, &entry)?
+            && !page.take(shown)
+        {
+            return Ok(page.end(Some(&Cursor::Entries(next))));
+        }
+        next = entry.offset();
+    }
+    Ok(page.end(None))
+}
+
+/// Takes the mounts after `after`; if there is no room for all, says which was the last.
+fn take_mounts(
+    page: &mut Filling,
+    mounts: &Mounts,
+    after: &str,
+) -> Result<Option<String>, StorageError> {
+    let mut last = after;
+    for (name, mount) in mounts.iter().filter(|(name, _)| name.as_str() > after) {
+        let path = VirtualPath::root().join_name(name)?;
+        let meta = mount.space.jail.look(&VirtualPath::root());
+        let entry = to_entry(name, &meta.at("look at", &path)?);
+        if let Some(entry) = entry
+            && !page.take(entry)
+        {
+            return Ok(Some(last.to_owned()));
+        }
+        last = name;
+    }
+    Ok(None)
+}
+
+/// What the member sees of an entry. Nothing of names that no path can name, of links that lead
+/// nowhere or out, and of what is neither file nor directory.
+fn visible(
+    place: &Place,
+    dir: &crate::storage::local::fs::sandbox::OpenDir,
+    mounts: &Mounts,
+    entry: &DirEntry,
+) -> Result<Option<Entry>, StorageError> {
+    let Some(name) = entry
+        .file_name()
+        .to_str()
+        .ok()
+        .filter(|name| is_valid_name(name) && !mounts.contains_key(*name))
+    else {
+        return Ok(None);
+    };
+    let Ok(inner) = place.inner.join_name(name) else {
+        return Ok(None);
+    };
+    let meta = match dir.meta(entry.file_name()).at("look at", &place.full)? {
+        Some(meta) if meta.what == What::Link => place.space.jail.look(&inner).ok(),
+        meta => meta,
+    };
+    Ok(meta.and_then(|meta| to_entry(name, &meta)))
+}
+
+fn to_entry(name: &str, meta: &Meta) -> Option<Entry> {
+    let (kind, size) = match meta.what {
+        What::File => (Kind::File, meta.size),
+        What::Dir => (Kind::Dir, 0),
+        What::Link | What::Special => return None,
+    };
+    Some(Entry {
+        name: name.to_owned(),
+        kind,
+        size,
+        modified: meta.timestamp(),
+    })
+}
