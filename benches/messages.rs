@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use haul::accounts::{Accounts, HashingCost, NewUser, UserName};
 use haul::config::Config;
-use haul::connection::{Outbox, Outlet};
+use haul::connection::{FrameSink, Outbox};
 use haul::connection::{Receiver, write_frames};
 use haul::messages::Messages;
 use haul::protocol::{
@@ -291,7 +291,7 @@ async fn bare_loop(members: u64, time: Duration) -> Outcome<f64> {
         let (far, _) = listener.accept().await?;
         let (outbox, queue) = Outbox::new();
         outboxes.push(outbox);
-        tokio::spawn(write_frames(Outlet::new(far), queue, LONG));
+        tokio::spawn(write_frames(FrameSink::new(far), queue, LONG));
         work.spawn(async move {
             let mut buffer = vec![0; 64 * 1024];
             while matches!(near.read(&mut buffer).await, Ok(1..)) {}

@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::accounts::{AccountsError, InvalidName};
 use crate::database;
 use crate::database::{ConnectionPool, OpenError, Transaction};
-use crate::storage::{Limits, Rights};
+use crate::storage::{Rights, SpaceLimits};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/accounts/migrations");
 
@@ -140,9 +140,9 @@ pub(super) fn name<N: TryFrom<String, Error = InvalidName>>(
 }
 
 /// Limits that were kept.
-pub(super) fn limits(bytes: Option<i64>, files: Option<i64>) -> Result<Limits, sqlx::Error> {
+pub(super) fn limits(bytes: Option<i64>, files: Option<i64>) -> Result<SpaceLimits, sqlx::Error> {
     let limit = |number: Option<i64>| number.map(u64::try_from).transpose().map_err(damaged);
-    Ok(Limits {
+    Ok(SpaceLimits {
         bytes: limit(bytes)?,
         files: limit(files)?,
     })
@@ -317,7 +317,7 @@ mod tests {
         .expect("made");
         transaction.commit().await.expect("committed");
         accounts
-            .add_folder(&folder("team"), Limits::default())
+            .add_folder(&folder("team"), SpaceLimits::default())
             .await
             .expect_err("full");
         let alice = accounts.account(&user("alice")).await.expect("readable");

@@ -10,7 +10,7 @@ use crate::accounts::database;
 use crate::accounts::database::{changing, reading};
 use crate::accounts::{Accounts, AccountsError, FolderName, Grant, UserName, users};
 use crate::storage;
-use crate::storage::{Limits, Rights};
+use crate::storage::{Rights, SpaceLimits};
 
 /// A shared folder as those who run the server see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,16 +18,16 @@ pub struct Folder {
     /// The folder's name, and the name it is mounted under.
     pub name: FolderName,
     /// Limits of the folder, shared by all who write to it.
-    pub limits: Limits,
+    pub limits: SpaceLimits,
     /// When it was added.
     pub created: Timestamp,
     /// Who sees it, by name.
-    pub members: Vec<Member>,
+    pub members: Vec<FolderMember>,
 }
 
 /// A user who sees a shared folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
+pub struct FolderMember {
     /// The user's name.
     pub user: UserName,
     /// What the user may do in the folder.
@@ -40,7 +40,11 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountsError::FolderExists`], or what the disk says.
-    pub async fn add_folder(&self, name: &FolderName, limits: Limits) -> Result<(), AccountsError> {
+    pub async fn add_folder(
+        &self,
+        name: &FolderName,
+        limits: SpaceLimits,
+    ) -> Result<(), AccountsError> {
         let mut transaction = self.database.write().await?;
         let insert = "INSERT INTO folders (name, bytes, files, created) \
                       VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING";
@@ -192,13 +196,13 @@ pub(super) async fn grants(
 async fn members(
     connection: &mut SqliteConnection,
     folder: i64,
-) -> Result<Vec<Member>, sqlx::Error> {
+) -> Result<Vec<FolderMember>, sqlx::Error> {
     let select = "SELECT users.name, grants.rights \
                   FROM grants JOIN users ON users.id = grants.user \
                   WHERE grants.folder = ? ORDER BY users.name";
     let members = sqlx::query(select).bind(folder).try_map(|row| {
         let (user, rights) = <(String, String)>::from_row(&row)?;
-        Ok(Member {
+        Ok(FolderMember {
             user: database::name(user)?,
             rights: database::rights(&rights)?,
         })
@@ -238,7 +242,7 @@ mod tests {
         let (_directory, accounts) = accounts().await;
         add(&accounts, "alice").await;
         add(&accounts, "bob").await;
-        let limits = Limits {
+        let limits = SpaceLimits {
             bytes: Some(7),
             files: None,
         };
@@ -247,7 +251,7 @@ mod tests {
             .await
             .expect("added");
         accounts
-            .add_folder(&folder("inbox"), Limits::default())
+            .add_folder(&folder("inbox"), SpaceLimits::default())
             .await
             .expect("added");
         assert_eq!(sees(&accounts, "alice").await, pairs(&[]));
@@ -287,7 +291,7 @@ mod tests {
         add(&accounts, "bob").await;
         add(&accounts, "alice").await;
         accounts
-            .add_folder(&folder("team"), Limits::default())
+            .add_folder(&folder("team"), SpaceLimits::default())
             .await
             .expect("added");
         for (name, rights) in [("bob", Rights::READ), ("alice", Rights::ALL)] {
@@ -297,7 +301,7 @@ mod tests {
                 .expect("granted");
         }
         accounts
-            .add_folder(&folder("empty"), Limits::default())
+            .add_folder(&folder("empty"), SpaceLimits::default())
             .await
             .expect("added");
         let folders = accounts.folders().await.expect("readable");
@@ -308,11 +312,11 @@ mod tests {
         );
         assert_eq!(folders[1].name.as_str(), "team");
         let members = [
-            Member {
+            FolderMember {
                 user: user("alice"),
                 rights: Rights::ALL,
             },
-            Member {
+            FolderMember {
                 user: user("bob"),
                 rights: Rights::READ,
             },
@@ -330,12 +334,12 @@ mod tests {
         add(&accounts, "alice").await;
         let (team, gone) = (folder("team"), folder("gone"));
         accounts
-            .add_folder(&team, Limits::default())
+            .add_folder(&team, SpaceLimits::default())
             .await
             .expect("added");
         for (result, message) in [
             (
-                accounts.add_folder(&team, Limits::default()).await,
+                accounts.add_folder(&team, SpaceLimits::default()).await,
                 "there is a folder team already; choose another name",
             ),
             (
@@ -365,7 +369,7 @@ mod tests {
         add(&accounts, "alice").await;
         let team = folder("team");
         accounts
-            .add_folder(&team, Limits::default())
+            .add_folder(&team, SpaceLimits::default())
             .await
             .expect("added");
         accounts
@@ -386,7 +390,7 @@ mod tests {
     async fn a_removal_that_can_not_be_committed_leaves_the_folder_its_files() {
         let (directory, accounts) = accounts().await;
         let team = folder("team");
-        let added = accounts.add_folder(&team, Limits::default()).await;
+        let added = accounts.add_folder(&team, SpaceLimits::default()).await;
         added.expect("added");
         let files = directory.path().join("folders/team");
         std::fs::create_dir_all(files.join("x")).expect("made");

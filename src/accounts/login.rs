@@ -25,7 +25,7 @@ pub struct Credential {
 
 /// What a credential is good for now.
 #[derive(Debug, Clone)]
-pub struct Current {
+pub struct CredentialStatus {
     /// The account as it is now.
     pub account: Arc<Account>,
     /// When the token stops working, if ever.
@@ -145,7 +145,7 @@ impl Accounts {
     pub async fn current(
         &self,
         credentials: &[Credential],
-    ) -> Result<Vec<Option<Current>>, AccountsError> {
+    ) -> Result<Vec<Option<CredentialStatus>>, AccountsError> {
         self.current_at(credentials, Timestamp::now()).await
     }
 
@@ -153,7 +153,7 @@ impl Accounts {
         &self,
         credentials: &[Credential],
         now: Timestamp,
-    ) -> Result<Vec<Option<Current>>, AccountsError> {
+    ) -> Result<Vec<Option<CredentialStatus>>, AccountsError> {
         let mut transaction = self.database.read_apart().await?;
         let users: Vec<_> = credentials.iter().map(|one| one.account).collect();
         let tokens: Vec<_> = credentials.iter().filter_map(|one| one.token).collect();
@@ -170,7 +170,7 @@ impl Accounts {
                 None => None,
                 Some(token) => *tokens.get(&(credential.account, token))?,
             };
-            Some(Current { account, expires })
+            Some(CredentialStatus { account, expires })
         });
         Ok(current.collect())
     }

@@ -21,14 +21,14 @@ use tokio::task::spawn_blocking;
 
 use crate::accounts::database::Database;
 use crate::accounts::hashing::Hashing;
-use crate::storage::{Limits, Rights, StorageError};
+use crate::storage::{Rights, SpaceLimits, StorageError};
 
 pub use crate::accounts::backup::{Owners, UNFINISHED, copy};
 pub use crate::accounts::first_admin::{FIRST_USER, first_password_file};
-pub use crate::accounts::folders::{Folder, Member};
+pub use crate::accounts::folders::{Folder, FolderMember};
 pub use crate::accounts::hashing::HashingCost;
 pub use crate::accounts::limit::Limit;
-pub use crate::accounts::login::{Credential, Current};
+pub use crate::accounts::login::{Credential, CredentialStatus};
 pub use crate::accounts::name::{FolderName, InvalidName, UserName};
 pub use crate::accounts::tokens::Token;
 pub use crate::accounts::users::{NewUser, User, UserChange};
@@ -50,7 +50,7 @@ pub struct Account {
     /// Whether it may do what only admins may.
     pub admin: bool,
     /// Limits of its home.
-    pub limits: Limits,
+    pub limits: SpaceLimits,
     /// The shared folders that it sees, by name.
     pub folders: Vec<Grant>,
 }
@@ -65,7 +65,7 @@ pub struct Grant {
     /// What the user may do in it.
     pub rights: Rights,
     /// Limits of the folder, shared by all who write to it.
-    pub limits: Limits,
+    pub limits: SpaceLimits,
 }
 
 impl Accounts {

@@ -9,7 +9,7 @@ use crate::accounts::database::{changing, reading};
 use crate::accounts::{Accounts, AccountsError, Limit, UserName};
 use crate::protocol::Secret;
 use crate::storage;
-use crate::storage::Limits;
+use crate::storage::SpaceLimits;
 
 /// What a new user may do and take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,7 +17,7 @@ pub struct NewUser {
     /// Whether it may do what only admins may.
     pub admin: bool,
     /// Limits of its home.
-    pub limits: Limits,
+    pub limits: SpaceLimits,
 }
 
 /// A user as those who run the server see it.
@@ -30,7 +30,7 @@ pub struct User {
     /// Whether it is kept from logging in.
     pub disabled: bool,
     /// Limits of its home.
-    pub limits: Limits,
+    pub limits: SpaceLimits,
     /// When it was added.
     pub created: Timestamp,
 }
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::accounts::tests::{accounts, add, refuse_commits_without, secret, user};
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: SpaceLimits = SpaceLimits {
         bytes: Some(10),
         files: Some(20),
     };
@@ -283,7 +283,7 @@ mod tests {
         assert!(!users[0].admin && users[0].disabled);
         assert_eq!(
             users[0].limits,
-            Limits {
+            SpaceLimits {
                 bytes: None,
                 files: Some(0)
             }

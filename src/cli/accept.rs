@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::cli::offers::offered;
 use crate::cli::output::{print, safe};
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::client::Client;
 use crate::protocol::{Offer, PathReply};
 
@@ -13,15 +13,15 @@ use crate::protocol::{Offer, PathReply};
 /// The copy is made on the server, and its path is printed. If several files are offered they are
 /// listed, and nothing is taken until one is named.
 #[derive(Debug, Args)]
-pub(super) struct Accept {
+pub(super) struct AcceptArgs {
     /// The offer, if there is more than one; `offers` lists them
     offer: Option<String>,
     /// The path of the copy; if absent a free name in the current directory
     path: Option<String>,
 }
 
-impl Accept {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl AcceptArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let client = &remote.client;
         let offer = match self.offer {
             Some(offer) => offer,

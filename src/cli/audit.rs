@@ -18,9 +18,9 @@ pub(super) struct Changed<'a> {
 
 /// The audit of the server that a command works for.
 #[derive(Debug)]
-pub(super) struct Audit(pub(super) MachineAudit);
+pub(super) struct AuditArgs(pub(super) MachineAudit);
 
-impl Audit {
+impl AuditArgs {
     /// Notes that the user of this process has done `cmd`.
     pub(super) fn note(&self, cmd: &str, changed: Changed<'_>) -> Result<(), TelemetryError> {
         self.0.write(|| {

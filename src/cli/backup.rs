@@ -13,14 +13,14 @@ use tokio::task::spawn_blocking;
 
 use crate::accounts;
 use crate::accounts::{Owners, UNFINISHED};
-use crate::cli::data::Data;
+use crate::cli::data::DataDirArgs;
 use crate::cli::exit::{NotAtRest, Reported};
 use crate::cli::output::{Output, count, size};
 use crate::cli::progress::Bar;
 use crate::client::Progress;
 use crate::messages;
 use crate::storage;
-use crate::storage::Copied;
+use crate::storage::BackupCounts;
 
 /// Copy everything that the server keeps into a new directory, while it runs or not.
 ///
@@ -36,9 +36,9 @@ use crate::storage::Copied;
 /// It ends with 0 if the backup is complete, with 1 if a file could not be read, and with 4 if files
 /// changed all the time, so that one that was moved in the end may be missing.
 #[derive(Debug, Args)]
-pub(super) struct Backup {
+pub(super) struct BackupArgs {
     #[command(flatten)]
-    data: Data,
+    data: DataDirArgs,
     /// The directory for it: a new one each time, or an empty one.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
@@ -70,7 +70,7 @@ struct Shared {
     stop: AtomicBool,
 }
 
-impl Backup {
+impl BackupArgs {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
         let started = Instant::now();
         let data = self.data.with_accounts()?;
@@ -96,7 +96,7 @@ impl Backup {
         // Whoever was removed meanwhile, and whose name another may have by now, takes the files along.
         let now = Owners::of(&data.join("haul.db")).await?;
         // What was moved to whoever was added meanwhile is not in it.
-        let at_rest = copied == Copied::All && missing(&now, &owners).is_empty();
+        let at_rest = copied == BackupCounts::All && missing(&now, &owners).is_empty();
         let finishing = spawn_blocking(move || {
             for space in missing(&owners, &now) {
                 backup.leave_out(&space)?;
@@ -141,19 +141,19 @@ async fn copy(
     bar: &Bar,
     progress: &Progress,
     shared: Arc<Shared>,
-) -> anyhow::Result<(storage::Backup, Copied)> {
+) -> anyhow::Result<(storage::Backup, BackupCounts)> {
     let (bar, progress) = (bar.clone(), progress.clone());
     let copying = spawn_blocking(move || {
-        let mut watcher = |step: storage::Step| {
+        let mut watcher = |step: storage::BackupStep| {
             match step {
-                storage::Step::File(bytes) => progress.found_file(bytes),
-                storage::Step::Bytes(bytes) => progress.moved(bytes),
-                storage::Step::Done => progress.finished_file(),
-                storage::Step::LeftOut(path, error) => {
+                storage::BackupStep::File(bytes) => progress.found_file(bytes),
+                storage::BackupStep::Bytes(bytes) => progress.moved(bytes),
+                storage::BackupStep::Done => progress.finished_file(),
+                storage::BackupStep::LeftOut(path, error) => {
                     shared.left_out.fetch_add(1, Ordering::Relaxed);
                     bar.print(&format!("left out {}: {error}", path.display()));
                 }
-                storage::Step::Changing(path) => {
+                storage::BackupStep::Changing(path) => {
                     shared.changing.fetch_add(1, Ordering::Relaxed);
                     let path = path.display();
                     bar.print(&format!("{path} changed each time that it was copied"));

@@ -9,14 +9,14 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use crate::cli::events::Hears;
+use crate::cli::events::EventDisplay;
 use crate::cli::exit::Interrupted;
 use crate::cli::output::{Output, safe, size};
 use crate::cli::progress::Bar;
 use crate::cli::remote_session;
-use crate::cli::remote_session::Way;
+use crate::cli::remote_session::ConnectMethod;
 use crate::cli::table::table;
-use crate::cli::{Global, interruption, unless_interrupted};
+use crate::cli::{GlobalOptions, interruption, unless_interrupted};
 use crate::client::{Client, ClientError, FileOptions, Progress};
 use crate::protocol::{DfReply, ErrorCode, IfExists};
 
@@ -45,7 +45,7 @@ const BLOCK: usize = 1 << 20;
 /// file is of random bytes, has a name of its own in your home that nothing else has, is as large as
 /// the line is fast and as there is room, 1 GiB at most, and is removed again.
 #[derive(Debug, Args)]
-pub(super) struct Bench {
+pub(super) struct BenchArgs {
     /// About how long to measure each way
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
@@ -87,9 +87,10 @@ struct Measuring<'a> {
     most: u64,
 }
 
-impl Bench {
-    pub(super) async fn run(self, global: &Global, output: Output) -> anyhow::Result<()> {
-        let opened = unless_interrupted(remote_session::open(global, Hears::Nothing)).await?;
+impl BenchArgs {
+    pub(super) async fn run(self, global: &GlobalOptions, output: Output) -> anyhow::Result<()> {
+        let opened =
+            unless_interrupted(remote_session::open(global, EventDisplay::Nothing)).await?;
         let path = fresh_path()?;
         let (client, way) = (opened.client, opened.way);
         let measured = tokio::select! {
@@ -263,7 +264,7 @@ fn describe(measured: &Measured) -> String {
 }
 
 /// Removes what a measurement that did not end has left, over a connection of its own.
-async fn clean_up(way: &Way, path: &str, output: Output) {
+async fn clean_up(way: &ConnectMethod, path: &str, output: Output) {
     let removing = async {
         let client = way.go(None).await?;
         match client.rm(path, false).await {

@@ -11,12 +11,12 @@ use crate::config::Config;
 /// Check a configuration file together with the environment, and print every setting as it comes
 /// out.
 #[derive(Debug, Args)]
-pub(super) struct CheckConfig {
+pub(super) struct CheckConfigArgs {
     /// The file; without one, only the environment is checked.
     file: Option<PathBuf>,
 }
 
-impl CheckConfig {
+impl CheckConfigArgs {
     pub(super) fn run(self, output: Output) -> anyhow::Result<()> {
         let config = Config::load(self.file.as_deref(), config::environment())?;
         output.result(&config, ToString::to_string)?;

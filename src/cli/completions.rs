@@ -11,12 +11,12 @@ use crate::cli::Cli;
 ///
 /// For bash: haul completions bash > ~/.local/share/bash-completion/completions/haul
 #[derive(Debug, Args)]
-pub(super) struct Completions {
+pub(super) struct CompletionsArgs {
     /// The shell.
     shell: Shell,
 }
 
-impl Completions {
+impl CompletionsArgs {
     pub(super) fn run(self) -> anyhow::Result<()> {
         // Generated as a whole first: a pipe that closes early is an error here, not a panic.
         let mut script = Vec::new();

@@ -1,7 +1,7 @@
 //! `haul connect`
 
-use crate::cli::Global;
-use crate::cli::events::Hears;
+use crate::cli::GlobalOptions;
+use crate::cli::events::EventDisplay;
 use crate::cli::exit::usage;
 use crate::cli::known_servers::KnownServers;
 use crate::cli::output::{Output, print_json};
@@ -18,7 +18,7 @@ use clap::Args;
 /// A server that is not known is trusted if you say so, and from then on known by its certificate.
 /// `--fingerprint` says so without being asked, also of a server whose certificate has changed.
 #[derive(Debug, Args)]
-pub(super) struct Connect {
+pub(super) struct ConnectArgs {
     /// The server and the user, such as `haul://alice@host:9000`
     url: Option<String>,
     /// Do not remember the password; every command asks for it
@@ -26,8 +26,8 @@ pub(super) struct Connect {
     ask: bool,
 }
 
-impl Connect {
-    pub(super) async fn run(self, global: &Global, output: &Output) -> anyhow::Result<()> {
+impl ConnectArgs {
+    pub(super) async fn run(self, global: &GlobalOptions, output: &Output) -> anyhow::Result<()> {
         let url = self
             .url
             .as_ref()
@@ -36,7 +36,7 @@ impl Connect {
         let url = parse(url)?;
         // A remembered password is not used: whoever connects anew may have a new one.
         let asked = url.user.clone();
-        let opened = open_with(global, url, None, Hears::Nothing)
+        let opened = open_with(global, url, None, EventDisplay::Nothing)
             .await?
             .of(asked)
             .await?;

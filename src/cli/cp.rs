@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::cli::transfer::{IfExistsChoice, into_directory, must_differ, why_not};
 
 /// Copy on the server
@@ -10,7 +10,7 @@ use crate::cli::transfer::{IfExistsChoice, into_directory, must_differ, why_not}
 /// If the last path is a directory that is there, or ends with a slash, the others go into it under
 /// their own names; otherwise it is the new name of the only other.
 #[derive(Debug, Args)]
-pub(super) struct Cp {
+pub(super) struct CpArgs {
     /// What to copy
     #[arg(required = true, value_name = "FROM")]
     from: Vec<String>,
@@ -22,8 +22,8 @@ pub(super) struct Cp {
     if_exists: IfExistsChoice,
 }
 
-impl Cp {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl CpArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let pairs = into_directory(remote, self.from, &self.to).await?;
         for (from, to) in &pairs {
             must_differ(remote, from, to).await?;

@@ -7,16 +7,16 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use crate::accounts::{Accounts, Limit};
-use crate::cli::audit::Audit;
+use crate::cli::audit::AuditArgs;
 use crate::cli::output::Output;
 use crate::config;
 use crate::config::{Config, Log};
-use crate::storage::Limits;
+use crate::storage::SpaceLimits;
 use crate::telemetry::MachineAudit;
 
 /// Which data directory.
 #[derive(Debug, Args)]
-pub(super) struct Data {
+pub(super) struct DataDirArgs {
     /// The data directory; by default that of the configuration, ./haul-data if it names none.
     #[arg(
         long,
@@ -37,7 +37,7 @@ pub(super) struct Data {
     config: Option<PathBuf>,
 }
 
-impl Data {
+impl DataDirArgs {
     /// The path of the directory, whether it is there or not.
     pub(super) fn path(&self) -> anyhow::Result<PathBuf> {
         let given = self.data.as_ref();
@@ -50,7 +50,7 @@ impl Data {
 
     /// The audit of the server whose directory it is: to be opened before anything is changed.
     /// Settings of another server are none of this one.
-    pub(super) fn audit(&self, output: Output) -> anyhow::Result<Audit> {
+    pub(super) fn audit(&self, output: Output) -> anyhow::Result<AuditArgs> {
         let data = self.path()?;
         let log = match Config::load(self.config.as_deref(), config::environment()) {
             Ok(config) => {
@@ -67,7 +67,7 @@ impl Data {
                 Log::default()
             }
         };
-        Ok(Audit(MachineAudit::open(&log, &data)?))
+        Ok(AuditArgs(MachineAudit::open(&log, &data)?))
     }
 
     /// The path of the directory, which holds accounts.
@@ -110,7 +110,7 @@ pub(super) struct NewLimits {
     files: Option<Limit>,
 }
 
-impl From<NewLimits> for Limits {
+impl From<NewLimits> for SpaceLimits {
     fn from(new: NewLimits) -> Self {
         let number = |limit| match limit {
             Some(Limit::AtMost(number)) => Some(number),
@@ -133,7 +133,7 @@ pub(super) fn files(text: &str) -> Result<Limit, String> {
 }
 
 /// The limits as the columns of a list: bytes, and files with directories.
-pub(super) fn columns(limits: Limits) -> [String; 2] {
+pub(super) fn columns(limits: SpaceLimits) -> [String; 2] {
     let bytes = limits.bytes.map(|bytes| ByteSize(bytes).to_string());
     let files = limits.files.map(|files| files.to_string());
     [bytes, files].map(|limit| limit.unwrap_or_else(|| "-".into()))

@@ -2,17 +2,17 @@
 
 use clap::Args;
 
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 
 /// Do not take a file that another user offers
 #[derive(Debug, Args)]
-pub(super) struct Decline {
+pub(super) struct DeclineArgs {
     /// The offer; `offers` lists them
     offer: String,
 }
 
-impl Decline {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl DeclineArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         remote.client.decline(&self.offer).await?;
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::messages::Messages;
 use crate::protocol::{Algorithm, Digest, Secret};
 use crate::server::Server;
-use crate::storage::{Limits, Store};
+use crate::storage::{SpaceLimits, Store};
 
 const USERS: [&str; 2] = ["alice", "bob"];
 
@@ -31,7 +31,7 @@ const USERS: [&str; 2] = ["alice", "bob"];
 /// Starts a server on a free port, lets two users put a directory and get it back in several
 /// sessions at the same time, and compares every file. Needs nothing and leaves nothing behind.
 #[derive(Debug, Args)]
-pub(super) struct Demo {
+pub(super) struct DemoArgs {
     /// A directory of your own to move; without it, one is made up
     directory: Option<PathBuf>,
     /// Sessions of each user
@@ -39,7 +39,7 @@ pub(super) struct Demo {
     sessions: u32,
 }
 
-impl Demo {
+impl DemoArgs {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
         let place = tempfile::tempdir().context("could not make a temporary directory")?;
         let original = if let Some(directory) = self.directory {
@@ -120,7 +120,7 @@ impl DemoServer {
             let name: UserName = user.parse()?;
             let new = NewUser {
                 admin: false,
-                limits: Limits::default(),
+                limits: SpaceLimits::default(),
             };
             accounts.add_user(&name, &password, new).await?;
         }

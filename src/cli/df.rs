@@ -3,21 +3,21 @@
 use clap::Args;
 
 use crate::cli::output::size;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::protocol::DfReply;
 
 /// Show what is used and what may be used
 ///
 /// Of your home; in the shell, of the shared folder that you are in.
 #[derive(Debug, Args)]
-pub(super) struct Df {
+pub(super) struct DfArgs {
     /// Print sizes as exact numbers of bytes
     #[arg(long, short)]
     bytes: bool,
 }
 
-impl Df {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl DfArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let df = remote.client.df().await?;
         remote.output.result(&df, |df| self.describe(df))
     }

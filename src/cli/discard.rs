@@ -4,11 +4,11 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::output::print_json;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 
 /// Drop uploads that were cut off
 #[derive(Debug, Args)]
-pub(super) struct Discard {
+pub(super) struct DiscardArgs {
     /// Which, as `uploads` lists them
     #[arg(required = true, value_name = "UPLOAD")]
     uploads: Vec<String>,
@@ -19,8 +19,8 @@ struct Discarded<'a> {
     upload: &'a str,
 }
 
-impl Discard {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl DiscardArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         for upload in &self.uploads {
             remote.client.discard(upload).await?;
             if remote.output.is_json() {

@@ -18,7 +18,7 @@ use crate::protocol::DEFAULT_PORT;
 /// Asks this machine and everyone in its networks, or only the addresses that are given. Whoever
 /// answers may be anybody: `haul connect` checks whom it speaks to, as ever.
 #[derive(Debug, Args)]
-pub(super) struct Discover {
+pub(super) struct DiscoverArgs {
     /// The port that servers are asked on
     #[arg(long, default_value_t = DEFAULT_PORT)]
     port: u16,
@@ -30,7 +30,7 @@ pub(super) struct Discover {
     addresses: Vec<String>,
 }
 
-impl Discover {
+impl DiscoverArgs {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
         let mut addresses = Vec::new();
         for text in &self.addresses {

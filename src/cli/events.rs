@@ -13,7 +13,7 @@ const HELD: usize = 200;
 
 /// What is heard on the connections of a session.
 #[derive(Debug, Clone)]
-pub(crate) enum Hears {
+pub(crate) enum EventDisplay {
     /// Nothing: it leaves messages and offers to sessions that show them.
     Nothing,
     /// Changes, for who takes the events of each connection.
@@ -21,10 +21,10 @@ pub(crate) enum Hears {
     /// Messages, offers and changes, for who takes the events of each connection.
     Everything,
     /// Messages and offers, which are printed beside the work.
-    Aside(Aside),
+    Aside(BackgroundPrinter),
 }
 
-impl Hears {
+impl EventDisplay {
     /// Listens to a connection from before its login on. After which message or offer that is to
     /// go on, if that is known here.
     pub(crate) fn begin(&self, client: &Client) -> Option<EventPosition> {
@@ -61,7 +61,7 @@ impl Hears {
 
 /// Prints messages and offers while a line is being typed, and holds them while a command runs.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Aside(Arc<Mutex<State>>);
+pub(crate) struct BackgroundPrinter(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -81,7 +81,7 @@ struct State {
     logs_in: bool,
 }
 
-impl Aside {
+impl BackgroundPrinter {
     /// Knows how to show what was heard and will be.
     pub(crate) fn begin(&self, style: Style) {
         let mut state = self.lock();

@@ -92,7 +92,7 @@ pub(super) fn report(what: &str, error: &anyhow::Error) -> ExitCode {
 
 /// The same, as a line of the log that programs know by `event`.
 pub(super) fn report_in_log(event: &str, error: &anyhow::Error) -> ExitCode {
-    telemetry::say_beside(event, &whole(error));
+    telemetry::log_to_stderr(event, &whole(error));
     ExitCode::from(code(error))
 }
 

@@ -17,7 +17,7 @@ use tracing::info;
 
 use crate::accounts::{Accounts, FIRST_USER, NewUser, UserName, first_password_file};
 use crate::protocol::Secret;
-use crate::storage::Limits;
+use crate::storage::SpaceLimits;
 use crate::telemetry::AUDIT;
 use crate::tls::Fingerprint;
 
@@ -68,7 +68,7 @@ pub(super) async fn first_admin(
     let admin: UserName = FIRST_USER.parse().context("`admin` is a user name")?;
     let new = NewUser {
         admin: true,
-        limits: Limits::default(),
+        limits: SpaceLimits::default(),
     };
     accounts.add_user(&admin, &password, new).await?;
     Ok(Some(first))

@@ -7,34 +7,34 @@ use crate::accounts;
 use crate::accounts::{Accounts, AccountsError, FolderName, UserName};
 use crate::cli::audit::Changed;
 use crate::cli::data;
-use crate::cli::data::{Data, NewLimits};
+use crate::cli::data::{DataDirArgs, NewLimits};
 use crate::cli::output::Output;
 use crate::cli::table::table;
 use crate::storage::Rights;
 
 /// Add, list, share and remove folders, whether the server runs or not.
 #[derive(Debug, Args)]
-pub(super) struct Folder {
+pub(super) struct FolderArgs {
     #[command(flatten)]
-    data: Data,
+    data: DataDirArgs,
     #[command(subcommand)]
-    command: Command,
+    command: FolderCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    Add(Add),
+enum FolderCommand {
+    Add(FolderAddArgs),
     /// List the folders with their limits and who sees them.
     List,
-    Grant(Grant),
-    Revoke(Revoke),
+    Grant(FolderGrantArgs),
+    Revoke(FolderRevokeArgs),
     /// Remove a folder. Its files are set aside in the data directory, under removed/.
-    Remove(Named),
+    Remove(FolderNamedArgs),
 }
 
 /// Add a folder. Nobody sees it until it is granted.
 #[derive(Debug, Args)]
-struct Add {
+struct FolderAddArgs {
     /// 1 to 32 lower-case letters, digits, ".", "_" or "-".
     folder: FolderName,
     #[command(flatten)]
@@ -43,7 +43,7 @@ struct Add {
 
 /// Let a user see a folder, as /FOLDER. Rights that it had there are replaced.
 #[derive(Debug, Args)]
-struct Grant {
+struct FolderGrantArgs {
     /// The folder.
     folder: FolderName,
     /// The user.
@@ -55,7 +55,7 @@ struct Grant {
 
 /// Take a folder out of a user's sight.
 #[derive(Debug, Args)]
-struct Revoke {
+struct FolderRevokeArgs {
     /// The folder.
     folder: FolderName,
     /// The user.
@@ -63,14 +63,14 @@ struct Revoke {
 }
 
 #[derive(Debug, Args)]
-struct Named {
+struct FolderNamedArgs {
     /// The folder.
     folder: FolderName,
 }
 
 /// A folder as `--json` shows it.
 #[derive(Debug, Serialize)]
-struct Object {
+struct FolderObject {
     name: FolderName,
     quota: Option<u64>,
     files: Option<u64>,
@@ -85,18 +85,18 @@ struct MemberObject {
     rights: Vec<String>,
 }
 
-impl Folder {
+impl FolderArgs {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
-        if let Command::List = self.command {
+        if let FolderCommand::List = self.command {
             return list(&self.data.open().await?, output).await;
         }
         let audit = self.data.audit(output)?;
         let accounts = match self.command {
-            Command::Add(_) => self.data.open_or_make(output).await?,
+            FolderCommand::Add(_) => self.data.open_or_make(output).await?,
             _ => self.data.open().await?,
         };
         match self.command {
-            Command::Add(add) => {
+            FolderCommand::Add(add) => {
                 accounts.add_folder(&add.folder, add.limits.into()).await?;
                 audit.note("folder add", changed(&add.folder, None))?;
                 output.note(&format!(
@@ -104,8 +104,8 @@ impl Folder {
                     add.folder
                 ));
             }
-            Command::List => {}
-            Command::Grant(Grant {
+            FolderCommand::List => {}
+            FolderCommand::Grant(FolderGrantArgs {
                 folder,
                 user,
                 rights,
@@ -119,12 +119,12 @@ impl Folder {
                 audit.note("folder grant", granted)?;
                 output.note(&format!("user {user} has the rights {rights} in /{folder}"));
             }
-            Command::Revoke(Revoke { folder, user }) => {
+            FolderCommand::Revoke(FolderRevokeArgs { folder, user }) => {
                 accounts.revoke(&folder, &user).await?;
                 audit.note("folder revoke", changed(&folder, Some(&user)))?;
                 output.note(&format!("user {user} no longer sees /{folder}"));
             }
-            Command::Remove(Named { folder }) => {
+            FolderCommand::Remove(FolderNamedArgs { folder }) => {
                 let removed = accounts.remove_folder(&folder).await;
                 if let Ok(_) | Err(AccountsError::LeftBehind { .. }) = removed {
                     audit.note("folder remove", changed(&folder, None))?;
@@ -146,7 +146,7 @@ fn changed<'a>(folder: &'a FolderName, user: Option<&'a UserName>) -> Changed<'a
 
 async fn list(accounts: &Accounts, output: Output) -> anyhow::Result<()> {
     let folders = accounts.folders().await?;
-    let objects: Vec<_> = folders.iter().map(Object::from).collect();
+    let objects: Vec<_> = folders.iter().map(FolderObject::from).collect();
     output.list(&objects, || {
         let rows: Vec<_> = folders.iter().map(row).collect();
         table(["NAME", "QUOTA", "FILES", "MEMBERS"], &rows)
@@ -156,14 +156,14 @@ async fn list(accounts: &Accounts, output: Output) -> anyhow::Result<()> {
 
 fn row(folder: &accounts::Folder) -> [String; 4] {
     let [quota, files] = data::columns(folder.limits);
-    let member = |member: &accounts::Member| format!("{}={}", member.user, member.rights);
+    let member = |member: &accounts::FolderMember| format!("{}={}", member.user, member.rights);
     let members: Vec<_> = folder.members.iter().map(member).collect();
     [folder.name.to_string(), quota, files, members.join(" ")]
 }
 
-impl From<&accounts::Folder> for Object {
+impl From<&accounts::Folder> for FolderObject {
     fn from(folder: &accounts::Folder) -> Self {
-        let member = |member: &accounts::Member| MemberObject {
+        let member = |member: &accounts::FolderMember| MemberObject {
             user: member.user.clone(),
             rights: member.rights.names(),
         };

@@ -7,10 +7,10 @@ use clap::Args;
 
 use crate::cli::exit::usage;
 use crate::cli::progress::Bar;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::cli::transfer::{
-    IfExistsChoice, Retries, Target, Telling, algorithm, all_differ, follow, is_marked_remote,
-    local_target, named_directory, under_own_name, without_mark,
+    IfExistsChoice, ReportOptions, RetryOptions, Target, algorithm, all_differ, follow,
+    is_marked_remote, local_target, named_directory, under_own_name, without_mark,
 };
 use crate::client::{FileOptions, Progress, RetryPolicy};
 use crate::protocol::Algorithm;
@@ -37,7 +37,7 @@ use crate::protocol::Algorithm;
 /// otherwise. Modification times of files are kept.
 #[derive(Debug, Args)]
 #[command(override_usage = "haul get [OPTIONS] REMOTE… [LOCAL]")]
-pub(super) struct Get {
+pub(super) struct GetArgs {
     /// What to get, and without `-t` where to, if there are several
     #[arg(required = true, value_name = "PATH", num_args = 1..)]
     paths: Vec<String>,
@@ -54,15 +54,15 @@ pub(super) struct Get {
     #[arg(long, short)]
     verbose: bool,
     #[command(flatten)]
-    retries: Retries,
+    retries: RetryOptions,
 }
 
-impl Get {
+impl GetArgs {
     pub(super) fn retry_policy(&self) -> RetryPolicy {
         self.retries.policy()
     }
 
-    pub(super) async fn run(mut self, remote: &Remote) -> anyhow::Result<()> {
+    pub(super) async fn run(mut self, remote: &RemoteSession) -> anyhow::Result<()> {
         let local = self.take_target(remote).await?;
         let if_exists = self.if_exists.unwrap_or(IfExistsChoice::Replace);
         let options = FileOptions {
@@ -74,7 +74,7 @@ impl Get {
             return to_pipe(remote, &self.paths, options).await;
         }
         let roots = self.roots(&local)?;
-        let telling = Telling {
+        let telling = ReportOptions {
             what: "get",
             verbose: self.verbose || if_exists == IfExistsChoice::Rename,
         };
@@ -86,7 +86,7 @@ impl Get {
     }
 
     /// Removes the target from the paths, of which then all are on the server.
-    async fn take_target(&mut self, remote: &Remote) -> anyhow::Result<String> {
+    async fn take_target(&mut self, remote: &RemoteSession) -> anyhow::Result<String> {
         let target = match (&self.to, &*self.paths) {
             (Some(directory), _) => named_directory(directory)?,
             (None, [_]) => ".".to_owned(),
@@ -135,7 +135,11 @@ impl Get {
     }
 }
 
-async fn to_pipe(remote: &Remote, paths: &[String], options: FileOptions) -> anyhow::Result<()> {
+async fn to_pipe(
+    remote: &RemoteSession,
+    paths: &[String],
+    options: FileOptions,
+) -> anyhow::Result<()> {
     let [path] = paths else {
         return Err(usage("only one file at a time goes to standard output"));
     };
@@ -149,7 +153,7 @@ async fn to_pipe(remote: &Remote, paths: &[String], options: FileOptions) -> any
 
 /// Refuses to replace a local file by another one of the server if the server has a file of that
 /// name: it could be meant as one more thing to get.
-async fn refuse_ambiguous_target(remote: &Remote, target: &str) -> anyhow::Result<()> {
+async fn refuse_ambiguous_target(remote: &RemoteSession, target: &str) -> anyhow::Result<()> {
     let is_local = ["./", "../"].iter().any(|start| target.starts_with(start));
     if is_local || !Path::new(target).is_file() || remote.session.stat(target).await.is_err() {
         return Ok(());

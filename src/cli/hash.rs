@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::output::safe;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::cli::transfer::algorithm;
 use crate::protocol::{Algorithm, Digest};
 
@@ -13,7 +13,7 @@ use crate::protocol::{Algorithm, Digest};
 /// With `--digest sha256` or `md5` and `--check-format`, `sha256sum -c` and `md5sum -c` can
 /// check a copy.
 #[derive(Debug, Args)]
-pub(super) struct Hash {
+pub(super) struct HashArgs {
     /// The files
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
@@ -32,8 +32,8 @@ struct Hashed<'a> {
     size: u64,
 }
 
-impl Hash {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl HashArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         for path in &self.paths {
             let reply = remote.client.hash(path, self.digest).await?;
             let hashed = Hashed {

@@ -29,13 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// it on the address for operators, or on its own port where `ops.listen` is "". Ends with 0 if it
 /// answers as it should and with 1 if not, within three seconds.
 #[derive(Debug, Args)]
-pub(super) struct Healthcheck {
+pub(super) struct HealthcheckArgs {
     /// The server's configuration file
     #[arg(long, value_name = "FILE", env = "HAUL_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 }
 
-impl Healthcheck {
+impl HealthcheckArgs {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
         // Engines know 0 and 1 only, so it is not said by a code of its own.
         let config = Config::load(self.config.as_deref(), config::environment())

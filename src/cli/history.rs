@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::message_format::Style;
 use crate::cli::output::safe;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::client::{Client, ClientError};
 use crate::protocol::Message;
 
@@ -15,7 +15,7 @@ use crate::protocol::Message;
 /// The name of a room begins with `#`, which many shells take for a comment: write '#ops'. One has to
 /// be in a room to read it, see `join`.
 #[derive(Debug, Args)]
-pub(super) struct History {
+pub(super) struct HistoryArgs {
     /// A user, or a room such as '#ops'
     with: String,
     /// How many messages to read, the latest
@@ -26,8 +26,8 @@ pub(super) struct History {
     before: Option<u64>,
 }
 
-impl History {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl HistoryArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let client = &remote.client;
         let me = client.whoami().await?.user;
         let said = last(client, &self.with, self.before, self.limit).await?;

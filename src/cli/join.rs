@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::output::safe;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::protocol::MembersReply;
 
 /// Enter a room: hear what is said in it from now on
@@ -11,13 +11,13 @@ use crate::protocol::MembersReply;
 /// The first one to enter makes the room. One stays in it, connected or not, until one leaves it. Its
 /// name begins with `#`, which many shells take for a comment: write '#ops'.
 #[derive(Debug, Args)]
-pub(super) struct Join {
+pub(super) struct JoinArgs {
     /// The room, such as '#ops'
     room: String,
 }
 
-impl Join {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl JoinArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let members = remote.client.join(&self.room).await?;
         remote.output.result(&MembersReply { members }, |reply| {
             members_of(&self.room, &reply.members)

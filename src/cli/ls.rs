@@ -4,7 +4,7 @@ use clap::Args;
 use futures::stream::{StreamExt, TryStreamExt};
 
 use crate::cli::output::{local_time, safe, size};
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{Entry, ErrorCode, Kind};
 
 /// Names that are printed together, where nothing is sorted.
@@ -18,7 +18,7 @@ const BATCH: usize = 1000;
     clippy::struct_excessive_bools,
     reason = "four flags of a command line"
 )]
-pub(super) struct Ls {
+pub(super) struct LsArgs {
     /// Directories and files; the current directory if none is given
     #[arg(value_name = "PATH")]
     paths: Vec<String>,
@@ -37,8 +37,8 @@ pub(super) struct Ls {
     unsorted: bool,
 }
 
-impl Ls {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl LsArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let paths = match &*self.paths {
             [] => &[String::from(".")],
             paths => paths,
@@ -55,7 +55,7 @@ impl Ls {
         Ok(())
     }
 
-    async fn list(&self, remote: &Remote, path: &str) -> anyhow::Result<()> {
+    async fn list(&self, remote: &RemoteSession, path: &str) -> anyhow::Result<()> {
         if self.unsorted {
             let batches = remote.client.entries(path).try_chunks(BATCH);
             let mut batches = std::pin::pin!(batches);
@@ -80,7 +80,7 @@ impl Ls {
     }
 
     /// A file that was named stands for itself, under the path by which it was named.
-    async fn print_file(&self, remote: &Remote, path: &str) -> anyhow::Result<()> {
+    async fn print_file(&self, remote: &RemoteSession, path: &str) -> anyhow::Result<()> {
         let stat = remote.client.stat(path).await?;
         let entry = Entry {
             name: path.into(),
@@ -89,7 +89,7 @@ impl Ls {
         self.print(remote, &[entry])
     }
 
-    fn print(&self, remote: &Remote, entries: &[Entry]) -> anyhow::Result<()> {
+    fn print(&self, remote: &RemoteSession, entries: &[Entry]) -> anyhow::Result<()> {
         let long = self.long || (remote.output.terminal && !self.names);
         if !long {
             return remote.output.results(entries, named);

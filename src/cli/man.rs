@@ -15,13 +15,13 @@ use crate::cli::output::{Output, count};
 ///
 /// For `man` to find them: haul man ~/.local/share/man/man1
 #[derive(Debug, Args)]
-pub(super) struct Man {
+pub(super) struct ManArgs {
     /// The directory, made if it is missing; its pages are replaced.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }
 
-impl Man {
+impl ManArgs {
     pub(super) fn run(self, output: Output) -> anyhow::Result<()> {
         let directory = &self.directory;
         let pages = fs::create_dir_all(directory)

@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 
 /// Make directories
 #[derive(Debug, Args)]
-pub(super) struct Mkdir {
+pub(super) struct MkdirArgs {
     /// The directories to make
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
@@ -15,8 +15,8 @@ pub(super) struct Mkdir {
     parents: bool,
 }
 
-impl Mkdir {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl MkdirArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         for path in &self.paths {
             let path = remote.client.mkdir(path, self.parents).await?;
             remote.output.done(&path)?;

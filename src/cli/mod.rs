@@ -74,10 +74,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::cli::events::Hears;
+use crate::cli::events::EventDisplay;
 use crate::cli::exit::Interrupted;
 use crate::cli::output::Output;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::cli::trust::TrustOptions;
 use crate::client::RetryPolicy;
 
@@ -94,14 +94,14 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 )]
 struct Cli {
     #[command(flatten)]
-    global: Global,
+    global: GlobalOptions,
     #[command(subcommand)]
     command: Command,
 }
 
 /// What every subcommand takes.
 #[derive(Debug, Clone, Args)]
-struct Global {
+struct GlobalOptions {
     /// The server, such as `haul://alice@host:9000`. Without it, the one that `haul connect`
     /// remembers.
     #[arg(
@@ -138,7 +138,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::Serve),
+    Serve(serve::ServeArgs),
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -146,53 +146,53 @@ enum Command {
 /// What is done and over, unlike the daemon.
 #[derive(Debug, Subcommand)]
 enum ClientCommand {
-    User(user::User),
-    Folder(folder::Folder),
-    Token(token::Token),
-    Backup(backup::Backup),
-    CheckConfig(check_config::CheckConfig),
-    Healthcheck(healthcheck::Healthcheck),
-    Connect(connect::Connect),
-    Discover(discover::Discover),
+    User(user::UserArgs),
+    Folder(folder::FolderArgs),
+    Token(token::TokenArgs),
+    Backup(backup::BackupArgs),
+    CheckConfig(check_config::CheckConfigArgs),
+    Healthcheck(healthcheck::HealthcheckArgs),
+    Connect(connect::ConnectArgs),
+    Discover(discover::DiscoverArgs),
     #[command(flatten)]
     Remote(RemoteCommand),
-    Bench(bench::Bench),
-    Shell(shell::Shell),
-    Demo(demo::Demo),
-    Completions(completions::Completions),
-    Man(man::Man),
+    Bench(bench::BenchArgs),
+    Shell(shell::ShellArgs),
+    Demo(demo::DemoArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// What is asked of a server, from the command line and in the shell alike.
 #[derive(Debug, Subcommand)]
 enum RemoteCommand {
-    Ls(ls::Ls),
-    Stat(stat::Stat),
-    Mkdir(mkdir::Mkdir),
-    Rm(rm::Rm),
-    Mv(mv::Mv),
-    Cp(cp::Cp),
-    Hash(hash::Hash),
-    Df(df::Df),
-    Get(get::Get),
-    Put(put::Put),
-    Passwd(passwd::Passwd),
-    Uploads(uploads::Uploads),
-    Discard(discard::Discard),
-    Ping(ping::Ping),
-    Whoami(whoami::Whoami),
-    Who(who::Who),
-    Say(say::Say),
-    History(history::History),
-    Join(join::Join),
-    Leave(leave::Leave),
-    Chat(chat::Chat),
-    Send(send::Send),
-    Offers(offers::Offers),
-    Accept(accept::Accept),
-    Decline(decline::Decline),
-    Watch(watch::Watch),
-    Admin(admin::Admin),
+    Ls(ls::LsArgs),
+    Stat(stat::StatArgs),
+    Mkdir(mkdir::MkdirArgs),
+    Rm(rm::RmArgs),
+    Mv(mv::MvArgs),
+    Cp(cp::CpArgs),
+    Hash(hash::HashArgs),
+    Df(df::DfArgs),
+    Get(get::GetArgs),
+    Put(put::PutArgs),
+    Passwd(passwd::PasswdArgs),
+    Uploads(uploads::UploadsArgs),
+    Discard(discard::DiscardArgs),
+    Ping(ping::PingArgs),
+    Whoami(whoami::WhoamiArgs),
+    Who(who::WhoArgs),
+    Say(say::SayArgs),
+    History(history::HistoryArgs),
+    Join(join::JoinArgs),
+    Leave(leave::LeaveArgs),
+    Chat(chat::ChatArgs),
+    Send(send::SendArgs),
+    Offers(offers::OffersArgs),
+    Accept(accept::AcceptArgs),
+    Decline(decline::DeclineArgs),
+    Watch(watch::WatchArgs),
+    Admin(admin::AdminArgs),
 }
 
 /// Does what the arguments of this process say, and says how that went: 0 it is done, 1 the server
@@ -267,7 +267,7 @@ fn without_server(command: clap::Command) -> clap::Command {
         .mut_subcommands(without_server)
 }
 
-fn run(command: ClientCommand, global: &Global) -> anyhow::Result<()> {
+fn run(command: ClientCommand, global: &GlobalOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -278,7 +278,7 @@ fn run(command: ClientCommand, global: &Global) -> anyhow::Result<()> {
 }
 
 impl ClientCommand {
-    async fn run(self, global: &Global) -> anyhow::Result<()> {
+    async fn run(self, global: &GlobalOptions) -> anyhow::Result<()> {
         let output = Output::new(global);
         match self {
             Self::User(command) => command.run(output).await,
@@ -297,7 +297,7 @@ impl ClientCommand {
             Self::Remote(command) => {
                 let opened =
                     unless_interrupted(remote_session::open(global, command.hears())).await?;
-                let remote = Remote::new(opened, output, command.retry_policy());
+                let remote = RemoteSession::new(opened, output, command.retry_policy());
                 let work = async {
                     let outcome = command.run(&remote).await;
                     remote_session::leave(&remote.session.client()).await;
@@ -311,11 +311,11 @@ impl ClientCommand {
 
 impl RemoteCommand {
     /// What it wants to hear of what the server says without being asked.
-    fn hears(&self) -> Hears {
+    fn hears(&self) -> EventDisplay {
         match self {
-            Self::Chat(_) => Hears::Everything,
-            Self::Watch(_) => Hears::Changes,
-            _ => Hears::Nothing,
+            Self::Chat(_) => EventDisplay::Everything,
+            Self::Watch(_) => EventDisplay::Changes,
+            _ => EventDisplay::Nothing,
         }
     }
 
@@ -331,7 +331,7 @@ impl RemoteCommand {
         }
     }
 
-    async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+    async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         match self {
             Self::Ls(command) => command.run(remote).await,
             Self::Stat(command) => command.run(remote).await,
@@ -379,7 +379,7 @@ async fn unless_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) ->
 /// uploads that could go on: the server keeps those if the connection goes away first.
 async fn unless_cut_off<T>(
     work: impl Future<Output = anyhow::Result<T>>,
-    remote: &Remote,
+    remote: &RemoteSession,
 ) -> anyhow::Result<T> {
     let mut work = std::pin::pin!(work);
     tokio::select! {

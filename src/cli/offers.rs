@@ -3,16 +3,16 @@
 use clap::Args;
 
 use crate::cli::output::{local_time, safe, size};
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::cli::table::table;
 use crate::protocol::Offer;
 
 /// List the files that others offer you
 #[derive(Debug, Args)]
-pub(super) struct Offers {}
+pub(super) struct OffersArgs {}
 
-impl Offers {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl OffersArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let reply = remote.client.offers().await?;
         if reply.offers.is_empty() {
             // No headline over nothing, and no object for a program.

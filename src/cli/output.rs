@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::cli::Global;
+use crate::cli::GlobalOptions;
 use crate::protocol::PathReply;
 
 /// How to print.
@@ -30,7 +30,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(global: &Global) -> Self {
+    pub(super) fn new(global: &GlobalOptions) -> Self {
         Self {
             json: global.json,
             quiet: global.quiet,

@@ -4,7 +4,7 @@ use clap::Args;
 use tokio::task::spawn_blocking;
 
 use crate::cli::password::changed_password;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 
 /// Change your password on the server
 ///
@@ -12,10 +12,10 @@ use crate::cli::remote_session::Remote;
 /// standard input is the old one and the second the new one. Sessions that are open and tokens stay
 /// as they are.
 #[derive(Debug, Args)]
-pub(super) struct Passwd {}
+pub(super) struct PasswdArgs {}
 
-impl Passwd {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl PasswdArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let (old, new) = spawn_blocking(changed_password).await??;
         remote.client.passwd(&old, &new).await?;
         remote.output.note(

@@ -6,11 +6,11 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::output::count;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 
 /// Check that the server answers, and how fast
 #[derive(Debug, Args)]
-pub(super) struct Ping {
+pub(super) struct PingArgs {
     /// How often to ask
     #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     count: u32,
@@ -22,8 +22,8 @@ struct Answer {
     ms: f64,
 }
 
-impl Ping {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl PingArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let mut fastest = f64::INFINITY;
         for _ in 0..self.count {
             let asked = Instant::now();

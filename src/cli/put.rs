@@ -8,11 +8,11 @@ use clap::Args;
 use crate::cli::exit::usage;
 use crate::cli::output::print_json;
 use crate::cli::progress::Bar;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::cli::space_message::with_room_explained;
 use crate::cli::transfer::{
-    IfExistsChoice, Retries, Target, Telling, algorithm, all_differ, follow, is_marked_remote,
-    last_name, named_directory, remote_target, under_own_name, without_mark,
+    IfExistsChoice, ReportOptions, RetryOptions, Target, algorithm, all_differ, follow,
+    is_marked_remote, last_name, named_directory, remote_target, under_own_name, without_mark,
 };
 use crate::client::{FileOptions, Progress, RetryPolicy};
 use crate::protocol::Algorithm;
@@ -38,7 +38,7 @@ use crate::protocol::Algorithm;
 /// Modification times of files are kept.
 #[derive(Debug, Args)]
 #[command(override_usage = "haul put [OPTIONS] LOCAL… [REMOTE]")]
-pub(super) struct Put {
+pub(super) struct PutArgs {
     /// What to put, and without `-t` where to, if there are several
     #[arg(required = true, value_name = "PATH", num_args = 1..)]
     paths: Vec<String>,
@@ -58,15 +58,15 @@ pub(super) struct Put {
     #[arg(long, short)]
     verbose: bool,
     #[command(flatten)]
-    retries: Retries,
+    retries: RetryOptions,
 }
 
-impl Put {
+impl PutArgs {
     pub(super) fn retry_policy(&self) -> RetryPolicy {
         self.retries.policy()
     }
 
-    pub(super) async fn run(mut self, remote: &Remote) -> anyhow::Result<()> {
+    pub(super) async fn run(mut self, remote: &RemoteSession) -> anyhow::Result<()> {
         let to = self.take_target()?;
         let options = FileOptions {
             if_exists: Some(self.if_exists.into()),
@@ -78,7 +78,7 @@ impl Put {
             return self.put_pipe(remote, &to, options).await;
         }
         let roots = self.roots(remote, &to).await?;
-        let telling = Telling {
+        let telling = ReportOptions {
             what: "put",
             verbose: self.verbose || self.if_exists == IfExistsChoice::Rename,
         };
@@ -122,7 +122,11 @@ impl Put {
     }
 
     /// Each path with where it goes.
-    async fn roots(&self, remote: &Remote, to: &str) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    async fn roots(
+        &self,
+        remote: &RemoteSession,
+        to: &str,
+    ) -> anyhow::Result<Vec<(PathBuf, String)>> {
         let target = match &*self.paths {
             _ if to == "." => Target::Directory,
             paths => remote_target(remote, to, paths.len()).await?,
@@ -142,7 +146,7 @@ impl Put {
 
     async fn put_pipe(
         &self,
-        remote: &Remote,
+        remote: &RemoteSession,
         to: &str,
         options: FileOptions,
     ) -> anyhow::Result<()> {

@@ -2,18 +2,18 @@
 
 use tokio::sync::watch;
 
-use crate::cli::remote_session::Remote;
-use crate::client::{Progress, Reconnecting, Waiting};
+use crate::cli::remote_session::RemoteSession;
+use crate::client::{Progress, Session, Waiting};
 
 /// One line when the connection is lost, one when it is back.
 pub(crate) struct Waits {
-    session: Reconnecting,
+    session: Session,
     waiting: watch::Receiver<Option<Waiting>>,
     lost: bool,
 }
 
 impl Waits {
-    pub(crate) fn of(remote: &Remote, progress: &Progress) -> Self {
+    pub(crate) fn of(remote: &RemoteSession, progress: &Progress) -> Self {
         Self {
             session: remote.session.clone(),
             waiting: progress.waiting(),

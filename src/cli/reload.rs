@@ -6,21 +6,21 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use crate::cli::serve::Serve;
-use crate::cli::service::Service;
+use crate::cli::serve::ServeArgs;
+use crate::cli::service::ServiceArgs;
 use crate::config::{Config, Reload};
 use crate::protocol::{ReloadReply, SettingChange};
-use crate::server::{ReloadAsked, Server};
+use crate::server::{ReloadRequest, Server};
 use crate::telemetry::{AUDIT, Level};
 
 /// What SIGHUP reads, and what it changes.
 #[derive(Debug)]
 pub(super) struct Reloading {
     /// Where the settings come from.
-    pub(super) serve: Serve,
+    pub(super) serve: ServeArgs,
     pub(super) server: Server,
     pub(super) level: Level,
-    pub(super) service: Service,
+    pub(super) service: ServiceArgs,
 }
 
 impl Reloading {
@@ -28,14 +28,14 @@ impl Reloading {
     pub(super) async fn whenever(
         self,
         signalled: Arc<Notify>,
-        mut asked: mpsc::Receiver<ReloadAsked>,
+        mut asked: mpsc::Receiver<ReloadRequest>,
     ) {
         loop {
             tokio::select! {
                 () = signalled.notified() => {
                     self.run().await;
                 }
-                Some(ReloadAsked { dry_run, reply }) = asked.recv() => {
+                Some(ReloadRequest { dry_run, reply }) = asked.recv() => {
                     let outcome = if dry_run { self.look().await } else { self.run().await };
                     // Whoever asked may have gone.
                     let _ = reply.send(outcome);

@@ -10,15 +10,13 @@ use anyhow::Context;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::cli::Global;
-use crate::cli::events::Hears;
+use crate::cli::GlobalOptions;
+use crate::cli::events::EventDisplay;
 use crate::cli::exit::{GivenBy, NoSession, usage};
 use crate::cli::output::{Output, safe};
 use crate::cli::saved_login::{Remembered, SavedLogin};
 use crate::cli::trust;
-use crate::client::{
-    Client, ClientError, EventPosition, Reconnecting, RetryPolicy, ServerUrl, Trust,
-};
+use crate::client::{Client, ClientError, EventPosition, RetryPolicy, ServerUrl, Session, Trust};
 use crate::protocol::{Login, LoginReply, Secret};
 
 /// For the server's goodbye.
@@ -26,24 +24,24 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a command needs: a session, and somewhere to print.
 #[derive(Debug, Clone)]
-pub(crate) struct Remote {
+pub(crate) struct RemoteSession {
     /// The connection that the command begins with.
     pub(crate) client: Client,
     /// What goes on over others.
-    pub(crate) session: Reconnecting,
+    pub(crate) session: Session,
     pub(crate) output: Output,
 }
 
-impl Remote {
+impl RemoteSession {
     /// For a session in the user's home.
-    pub(crate) fn new(opened: Opened, output: Output, policy: RetryPolicy) -> Self {
-        let Opened { client, way, .. } = opened;
+    pub(crate) fn new(opened: OpenedSession, output: Output, policy: RetryPolicy) -> Self {
+        let OpenedSession { client, way, .. } = opened;
         Self::within(client, (way, None), output, policy)
     }
 
     /// For a session of its own beside another, in this directory.
     pub(crate) async fn beside(
-        way: Way,
+        way: ConnectMethod,
         cwd: String,
         output: Output,
         policy: RetryPolicy,
@@ -56,7 +54,7 @@ impl Remote {
     /// For a session whose connections are all made in this way, each in this directory.
     pub(crate) fn within(
         client: Client,
-        again: (Way, Option<String>),
+        again: (ConnectMethod, Option<String>),
         output: Output,
         policy: RetryPolicy,
     ) -> Self {
@@ -73,7 +71,7 @@ impl Remote {
             }
         };
         Self {
-            session: Reconnecting::hearing(client.clone(), policy, connect),
+            session: Session::hearing(client.clone(), policy, connect),
             client,
             output,
         }
@@ -82,23 +80,23 @@ impl Remote {
 
 /// A session, and how it came about.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct OpenedSession {
     pub(crate) client: Client,
-    pub(crate) way: Way,
+    pub(crate) way: ConnectMethod,
     pub(crate) reply: LoginReply,
 }
 
 /// How to come to a session.
 #[derive(Debug, Clone)]
-pub(crate) struct Way {
+pub(crate) struct ConnectMethod {
     /// Where, and as whom.
     pub(crate) url: ServerUrl,
     pub(crate) login: SavedLogin,
     pub(crate) trust: Trust,
-    pub(crate) hears: Hears,
+    pub(crate) hears: EventDisplay,
 }
 
-impl Way {
+impl ConnectMethod {
     /// Goes it, asking nobody. Who hears messages and offers has had those up to `since`.
     pub(crate) async fn go(&self, since: Option<EventPosition>) -> Result<Client, ClientError> {
         let client = Client::connect(&self.url, &self.trust).await?;
@@ -107,7 +105,7 @@ impl Way {
     }
 }
 
-impl Opened {
+impl OpenedSession {
     /// Refuses the session of another user than the one asked for, if one was.
     pub(crate) async fn of(self, asked: Option<String>) -> anyhow::Result<Self> {
         match asked {
@@ -122,7 +120,10 @@ impl Opened {
 }
 
 /// Connects and logs in as the options, the environment and what is remembered say.
-pub(crate) async fn open(global: &Global, hears: Hears) -> anyhow::Result<Opened> {
+pub(crate) async fn open(
+    global: &GlobalOptions,
+    hears: EventDisplay,
+) -> anyhow::Result<OpenedSession> {
     let remembered = Remembered::load()?;
     let url = match &global.server {
         Some(text) => {
@@ -142,11 +143,11 @@ pub(crate) async fn open(global: &Global, hears: Hears) -> anyhow::Result<Opened
 
 /// Connects to `url`; `saved` is used where no option says how to log in.
 pub(crate) async fn open_with(
-    global: &Global,
+    global: &GlobalOptions,
     mut url: ServerUrl,
     saved: Option<SavedLogin>,
-    hears: Hears,
-) -> anyhow::Result<Opened> {
+    hears: EventDisplay,
+) -> anyhow::Result<OpenedSession> {
     let own = global.trust.own_certificate()?;
     let certificate = own.clone().filter(|_| url.tls);
     let certificate = certificate.map(|own| (SavedLogin::Certificate(own), GivenBy::Certificate));
@@ -168,9 +169,9 @@ pub(crate) async fn open_with(
             _ => error.into(),
         })?;
     url.user = Some(reply.user.clone());
-    Ok(Opened {
+    Ok(OpenedSession {
         client,
-        way: Way {
+        way: ConnectMethod {
             url,
             login,
             trust,
@@ -184,7 +185,7 @@ async fn log_in(
     client: &Client,
     url: &ServerUrl,
     login: &SavedLogin,
-    (hears, since): (&Hears, Option<EventPosition>),
+    (hears, since): (&EventDisplay, Option<EventPosition>),
 ) -> Result<LoginReply, ClientError> {
     let (since, epoch) = EventPosition::fields(hears.begin(client).or(since));
     let inbox = (!hears.has_inbox()).then_some(false);
@@ -215,7 +216,7 @@ pub(crate) async fn leave(client: &Client) {
 
 /// Asks for the user, if `url` names none, and for the password, if there is none.
 async fn ask_for_missing(
-    global: &Global,
+    global: &GlobalOptions,
     url: &mut ServerUrl,
     password: Option<(SavedLogin, GivenBy)>,
 ) -> anyhow::Result<(SavedLogin, GivenBy)> {
@@ -247,7 +248,7 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<ServerUrl> {
 }
 
 /// The way to log in that the options or the environment give.
-fn given(global: &Global) -> anyhow::Result<Option<(SavedLogin, GivenBy)>> {
+fn given(global: &GlobalOptions) -> anyhow::Result<Option<(SavedLogin, GivenBy)>> {
     if let Some(path) = &global.token_file {
         let token = SavedLogin::Token(first_line(path)?);
         return Ok(Some((token, GivenBy::TokenFile)));

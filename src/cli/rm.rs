@@ -4,12 +4,12 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::output::print_json;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{ErrorCode, RmReply};
 
 /// Remove files and directories
 #[derive(Debug, Args)]
-pub(super) struct Rm {
+pub(super) struct RmArgs {
     /// What to remove
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
@@ -29,8 +29,8 @@ struct Answer<'a> {
     left: Option<u64>,
 }
 
-impl Rm {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl RmArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let mut total = 0;
         for path in &self.paths {
             let reply = match remote.client.rm(path, self.recursive).await {

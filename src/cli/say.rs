@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::output::{print_json, safe};
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::protocol::SayReply;
 
 /// Say something to a user, or in a room
@@ -13,7 +13,7 @@ use crate::protocol::SayReply;
 /// a room begins with `#`, which many shells take for a comment: write '#ops'. To be heard in a room
 /// one has to be in it, see `join`.
 #[derive(Debug, Args)]
-pub(super) struct Say {
+pub(super) struct SayArgs {
     /// Say it by datagram; it has to be short
     #[arg(long)]
     udp: bool,
@@ -24,8 +24,8 @@ pub(super) struct Say {
     text: Vec<String>,
 }
 
-impl Say {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl SayArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let text = self.text.join(" ");
         let said = if self.udp {
             remote

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use crate::cli::output::safe;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::client::ClientError;
 use crate::protocol::{ErrorCode, SendReply};
 
@@ -14,15 +14,15 @@ use crate::protocol::{ErrorCode, SendReply};
 /// They get a copy of it once they accept it, and nothing is put twice. The offer's name is printed.
 /// Of a file on this machine `put` makes one on the server first.
 #[derive(Debug, Args)]
-pub(super) struct Send {
+pub(super) struct SendArgs {
     /// Who is to have it
     user: String,
     /// The file, on the server
     path: String,
 }
 
-impl Send {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl SendArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         match remote.client.send(&self.user, &self.path).await {
             Ok(offer) => remote.output.result(&SendReply { offer }, |reply| {
                 safe(&reply.offer).into_owned()
@@ -32,7 +32,7 @@ impl Send {
     }
 
     /// It is a common mistake to name a file of this machine.
-    async fn explained(&self, remote: &Remote, error: ClientError) -> anyhow::Error {
+    async fn explained(&self, remote: &RemoteSession, error: ClientError) -> anyhow::Error {
         let is_local = Path::new(&self.path).is_file();
         if error.code() == Some(ErrorCode::NotFound) && is_local {
             let there = remote.client.stat(&self.path).await;

@@ -17,7 +17,7 @@ use crate::accounts::Accounts;
 use crate::cli::exit;
 use crate::cli::first_start::{first_admin, is_watched, say_what_to_do_next};
 use crate::cli::reload::{Reloading, warn_if_degraded};
-use crate::cli::service::Service;
+use crate::cli::service::ServiceArgs;
 use crate::cli::signals;
 use crate::cli::signals::{Logs, Signals};
 use crate::config;
@@ -29,7 +29,7 @@ use crate::server::{SERVER_THREADS, Server, Shutdown};
 use crate::storage;
 use crate::storage::Store;
 use crate::telemetry;
-use crate::telemetry::{AuditRoom, Level, Tail};
+use crate::telemetry::{AuditPermits, Level, Tail};
 
 /// Serves files until it is told to stop
 ///
@@ -37,7 +37,7 @@ use crate::telemetry::{AuditRoom, Level, Tail};
 /// account, and says the password and what to type next. Where standard error is no terminal, the
 /// password is in the file `admin-password` of the data directory instead.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct Serve {
+pub(super) struct ServeArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "HAUL_CONFIG")]
     config: Option<PathBuf>,
@@ -49,7 +49,7 @@ pub(super) struct Serve {
     listen: Option<SocketAddr>,
 }
 
-impl Serve {
+impl ServeArgs {
     /// Runs the daemon on a runtime of its own, whose threads the configuration bounds. If it can
     /// not start, one line says what is wrong and what to do, in the shape of the log where it may
     /// be mixed with it.
@@ -58,7 +58,7 @@ impl Serve {
         let format = config
             .as_ref()
             .map_or(LogFormat::Auto, |config| config.log.format);
-        let in_json = telemetry::is_json_beside(format);
+        let in_json = telemetry::stderr_is_json(format);
         let outcome = config
             .map_err(anyhow::Error::from)
             .and_then(|config| self.run_with_log(config, in_json));
@@ -96,11 +96,11 @@ impl Serve {
     fn run_logged(
         self,
         config: Config,
-        log: (Level, Tail, AuditRoom),
+        log: (Level, Tail, AuditPermits),
         logs: &Logs,
     ) -> anyhow::Result<()> {
         raise_descriptor_limit();
-        let service = Service::find()?;
+        let service = ServiceArgs::find()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(SERVER_THREADS)
@@ -117,9 +117,9 @@ impl Serve {
     async fn serve(
         self,
         config: Config,
-        (level, tail, audit): (Level, Tail, AuditRoom),
+        (level, tail, audit): (Level, Tail, AuditPermits),
         logs: Logs,
-        service: Service,
+        service: ServiceArgs,
     ) -> anyhow::Result<()> {
         let shutdown = Shutdown::default();
         let running = Arc::new(OnceLock::new());
@@ -226,7 +226,7 @@ async fn show(
 /// Says why it does not start, before anything of the configuration is known, and returns the exit
 /// code for it.
 pub(super) fn refuse(error: &anyhow::Error) -> ExitCode {
-    refuse_in(telemetry::is_json_beside(LogFormat::Auto), error)
+    refuse_in(telemetry::stderr_is_json(LogFormat::Auto), error)
 }
 
 fn refuse_in(json: bool, error: &anyhow::Error) -> ExitCode {

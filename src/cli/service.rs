@@ -30,7 +30,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// The way to the service manager that started the daemon, if one did and wants to hear of it.
 #[derive(Debug, Clone)]
-pub(super) struct Service(Option<SyncSender<Message>>);
+pub(super) struct ServiceArgs(Option<SyncSender<Message>>);
 
 #[derive(Debug)]
 enum Message {
@@ -40,7 +40,7 @@ enum Message {
     Told(Sender<()>),
 }
 
-impl Service {
+impl ServiceArgs {
     /// Finds it in the environment. Telling may wait, so a thread of its own does.
     ///
     /// # Errors

@@ -1,13 +1,16 @@
 //! What to say when there is no room for a file: whose space is full, how full, and what to do.
 
 use crate::cli::output::size;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::cli::transfer::absolute;
 use crate::client::ClientError;
 use crate::protocol::{ErrorCode, QuotaUnit, WhoamiReply, WireError};
 
 /// `error` as a person needs it, if it is about room; otherwise as it is.
-pub(crate) async fn with_room_explained(remote: &Remote, error: anyhow::Error) -> anyhow::Error {
+pub(crate) async fn with_room_explained(
+    remote: &RemoteSession,
+    error: anyhow::Error,
+) -> anyhow::Error {
     let Some(ClientError::NoRoom {
         path,
         size: needed,

@@ -3,19 +3,19 @@
 use clap::Args;
 
 use crate::cli::output::{local_time, safe, size};
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{Kind, StatReply};
 
 /// Show size, time, version and known digest of files and directories
 #[derive(Debug, Args)]
-pub(super) struct Stat {
+pub(super) struct StatArgs {
     /// Files and directories
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
 }
 
-impl Stat {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl StatArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         for path in &self.paths {
             let stat = remote.client.stat(path).await?;
             remote.output.result(&stat, describe)?;

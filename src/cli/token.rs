@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::accounts;
 use crate::accounts::{Accounts, UserName};
 use crate::cli::audit::Changed;
-use crate::cli::data::Data;
+use crate::cli::data::DataDirArgs;
 use crate::cli::output::Output;
 use crate::cli::table::table;
 
@@ -18,23 +18,23 @@ use crate::cli::table::table;
 ///
 /// A token logs in in place of a user and its password; it is meant for programs.
 #[derive(Debug, Args)]
-pub(super) struct Token {
+pub(super) struct TokenArgs {
     #[command(flatten)]
-    data: Data,
+    data: DataDirArgs,
     #[command(subcommand)]
-    command: Command,
+    command: TokenCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    Add(Add),
-    List(List),
-    Remove(Remove),
+enum TokenCommand {
+    Add(TokenAddArgs),
+    List(TokenListArgs),
+    Remove(TokenRemoveArgs),
 }
 
 /// Make a token. It is printed once, as the last word on standard output, and kept nowhere.
 #[derive(Debug, Args)]
-struct Add {
+struct TokenAddArgs {
     /// The user that it logs in as.
     name: UserName,
     /// What it is for, to tell it from others by.
@@ -48,14 +48,14 @@ struct Add {
 
 /// List a user's tokens: number and label, but not what they are.
 #[derive(Debug, Args)]
-struct List {
+struct TokenListArgs {
     /// The user.
     name: UserName,
 }
 
 /// Remove a token. Nobody can log in with it any more.
 #[derive(Debug, Args)]
-struct Remove {
+struct TokenRemoveArgs {
     /// The user.
     name: UserName,
     /// Its number, as `haul token list` shows it.
@@ -64,7 +64,7 @@ struct Remove {
 
 /// A token as `--json` shows it.
 #[derive(Debug, Serialize)]
-struct Object {
+struct TokenObject {
     id: i64,
     label: String,
     created: Timestamp,
@@ -115,12 +115,14 @@ impl FromStr for Expiry {
     }
 }
 
-impl Token {
+impl TokenArgs {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
         match self.command {
-            Command::Add(add) => add.run(&self.data, output).await,
-            Command::List(List { name }) => list(&self.data.open().await?, &name, output).await,
-            Command::Remove(Remove { name, id }) => {
+            TokenCommand::Add(add) => add.run(&self.data, output).await,
+            TokenCommand::List(TokenListArgs { name }) => {
+                list(&self.data.open().await?, &name, output).await
+            }
+            TokenCommand::Remove(TokenRemoveArgs { name, id }) => {
                 let (audit, accounts) = (self.data.audit(output)?, self.data.open().await?);
                 accounts.remove_token(&name, id).await?;
                 audit.note("token remove", changed(&name, Some(id)))?;
@@ -131,8 +133,8 @@ impl Token {
     }
 }
 
-impl Add {
-    async fn run(self, data: &Data, output: Output) -> anyhow::Result<()> {
+impl TokenAddArgs {
+    async fn run(self, data: &DataDirArgs, output: Output) -> anyhow::Result<()> {
         let (audit, accounts) = (data.audit(output)?, data.open().await?);
         let expires = self.expires.map(|Expiry(time)| time);
         let token = accounts
@@ -159,7 +161,7 @@ fn changed(name: &UserName, token: Option<i64>) -> Changed<'_> {
 
 async fn list(accounts: &Accounts, name: &UserName, output: Output) -> anyhow::Result<()> {
     let tokens = accounts.tokens(name).await?;
-    let objects: Vec<_> = tokens.iter().map(Object::from).collect();
+    let objects: Vec<_> = tokens.iter().map(TokenObject::from).collect();
     output.list(&objects, || {
         let rows: Vec<_> = tokens.iter().map(row).collect();
         table(["ID", "CREATED", "EXPIRES", "LABEL"], &rows)
@@ -177,7 +179,7 @@ fn row(token: &accounts::Token) -> [String; 4] {
     [id, created, expires, token.label.clone()]
 }
 
-impl From<&accounts::Token> for Object {
+impl From<&accounts::Token> for TokenObject {
     fn from(token: &accounts::Token) -> Self {
         Self {
             id: token.id,

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::cli::exit::{Reported, line, unfinished, usage};
 use crate::cli::output::{count, print, print_json, safe, size};
 use crate::cli::progress::Bar;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::client::{ClientError, Note, Progress, RetryPolicy, Summary, join};
 use crate::protocol::{Algorithm, Digest, ErrorCode, IfExists, Kind};
 
@@ -19,14 +19,14 @@ const NOTES: usize = 256;
 
 /// What `get` and `put` do if the connection is lost.
 #[derive(Debug, Clone, Copy, Args)]
-pub(super) struct Retries {
+pub(super) struct RetryOptions {
     /// How often to connect again, in a row and without getting on, if the connection is lost; for
     /// at most ten minutes
     #[arg(long, default_value_t = RetryPolicy::default().attempts, value_name = "N")]
     retries: u32,
 }
 
-impl Retries {
+impl RetryOptions {
     pub(super) fn policy(self) -> RetryPolicy {
         RetryPolicy {
             attempts: self.retries,
@@ -74,7 +74,7 @@ struct Moved<'a> {
 
 /// How much is told of each file.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Telling {
+pub(super) struct ReportOptions {
     /// `get` or `put`.
     pub(super) what: &'static str,
     /// Name every file.
@@ -84,8 +84,8 @@ pub(super) struct Telling {
 /// Runs a job with a progress bar, and tells what becomes of each file and of all. Once nobody can
 /// be told any more, the job is dropped.
 pub(super) async fn follow<F>(
-    remote: &Remote,
-    telling: Telling,
+    remote: &RemoteSession,
+    telling: ReportOptions,
     job: impl FnOnce(Progress, mpsc::Sender<Note>) -> F,
 ) -> anyhow::Result<()>
 where
@@ -128,7 +128,12 @@ where
     Ok(())
 }
 
-fn tell(remote: &Remote, telling: Telling, bar: &Bar, note: Note) -> anyhow::Result<()> {
+fn tell(
+    remote: &RemoteSession,
+    telling: ReportOptions,
+    bar: &Bar,
+    note: Note,
+) -> anyhow::Result<()> {
     match note {
         Note::Moved {
             remote: path,
@@ -168,7 +173,7 @@ fn tell(remote: &Remote, telling: Telling, bar: &Bar, note: Note) -> anyhow::Res
     Ok(())
 }
 
-fn sum_up(remote: &Remote, summary: &Summary, started: Instant) {
+fn sum_up(remote: &RemoteSession, summary: &Summary, started: Instant) {
     let seconds = started.elapsed().as_secs_f64();
     #[expect(
         clippy::cast_possible_truncation,
@@ -225,7 +230,7 @@ pub(super) enum Target {
 
 /// What a path on the server means as the target of `sources` things.
 pub(super) async fn remote_target(
-    remote: &Remote,
+    remote: &RemoteSession,
     path: &str,
     sources: usize,
 ) -> anyhow::Result<Target> {
@@ -263,7 +268,7 @@ fn several_need_directory(path: &str, sources: usize) -> anyhow::Result<Target> 
 
 /// Each of `from` with its new path on the server.
 pub(super) async fn into_directory(
-    remote: &Remote,
+    remote: &RemoteSession,
     from: Vec<String>,
     to: &str,
 ) -> anyhow::Result<Vec<(String, String)>> {
@@ -283,7 +288,11 @@ pub(super) async fn into_directory(
 }
 
 /// Refuses to move or copy something to where it is.
-pub(super) async fn must_differ(remote: &Remote, from: &str, to: &str) -> anyhow::Result<()> {
+pub(super) async fn must_differ(
+    remote: &RemoteSession,
+    from: &str,
+    to: &str,
+) -> anyhow::Result<()> {
     if last_name(from) != last_name(to) {
         return Ok(());
     }
@@ -317,7 +326,7 @@ pub(super) fn absolute<'a>(cwd: &'a str, path: &'a str) -> Vec<&'a str> {
 /// Why `from` did not become `to`. The hint at `--if-exists` is kept where it helps: a directory
 /// neither replaces anything nor is replaced.
 pub(super) async fn why_not(
-    remote: &Remote,
+    remote: &RemoteSession,
     from: &str,
     to: &str,
     error: ClientError,

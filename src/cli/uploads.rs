@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::output::{local_time, safe, size};
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::cli::table::table;
 use crate::protocol::ResumableUpload;
 
@@ -12,10 +12,10 @@ use crate::protocol::ResumableUpload;
 /// The same `put` goes on with one; the server drops it when its time is over. What it holds
 /// counts against the quota until then.
 #[derive(Debug, Args)]
-pub(super) struct Uploads {}
+pub(super) struct UploadsArgs {}
 
-impl Uploads {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl UploadsArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let uploads = remote.client.uploads().await?;
         if uploads.is_empty() {
             // No headline over nothing, and no object for a program.

@@ -8,37 +8,37 @@ use crate::accounts;
 use crate::accounts::{Accounts, AccountsError, Limit, NewUser, UserChange, UserName};
 use crate::cli::audit::Changed;
 use crate::cli::data;
-use crate::cli::data::{Data, NewLimits};
+use crate::cli::data::{DataDirArgs, NewLimits};
 use crate::cli::output::Output;
 use crate::cli::password::new_password;
 use crate::cli::table::table;
 
 /// Add, list, change and remove users, whether the server runs or not.
 #[derive(Debug, Args)]
-pub(super) struct User {
+pub(super) struct UserArgs {
     #[command(flatten)]
-    data: Data,
+    data: DataDirArgs,
     #[command(subcommand)]
-    command: Command,
+    command: UserCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    Add(Add),
+enum UserCommand {
+    Add(UserAddArgs),
     /// List the users with their limits.
     List,
-    Set(Set),
+    Set(UserSetArgs),
     /// Give a user another password, asked for like a new user's.
-    Passwd(Named),
+    Passwd(UserNamedArgs),
     /// Remove a user. Its files are set aside in the data directory, under removed/.
-    Remove(Named),
+    Remove(UserNamedArgs),
 }
 
 /// Add a user.
 ///
 /// The password is asked for on a terminal; otherwise it is the first line of standard input.
 #[derive(Debug, Args)]
-struct Add {
+struct UserAddArgs {
     /// 1 to 32 lower-case letters, digits, ".", "_" or "-".
     name: UserName,
     /// Let the user do what only admins may.
@@ -56,7 +56,7 @@ struct Add {
     clippy::struct_excessive_bools,
     reason = "four flags of a command line"
 )]
-struct Set {
+struct UserSetArgs {
     /// The user.
     name: UserName,
     /// Let the user do what only admins may.
@@ -80,14 +80,14 @@ struct Set {
 }
 
 #[derive(Debug, Args)]
-struct Named {
+struct UserNamedArgs {
     /// The user.
     name: UserName,
 }
 
 /// A user as `--json` shows it.
 #[derive(Debug, Serialize)]
-struct Object {
+struct UserObject {
     name: UserName,
     admin: bool,
     disabled: bool,
@@ -96,20 +96,20 @@ struct Object {
     created: jiff::Timestamp,
 }
 
-impl User {
+impl UserArgs {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
         match self.command {
-            Command::Add(add) => add.run(&self.data, output).await,
-            Command::List => list(&self.data.open().await?, output).await,
-            Command::Set(set) => set.run(&self.data, output).await,
-            Command::Passwd(user) => passwd(&self.data, &user.name, output).await,
-            Command::Remove(user) => remove(&self.data, &user.name, output).await,
+            UserCommand::Add(add) => add.run(&self.data, output).await,
+            UserCommand::List => list(&self.data.open().await?, output).await,
+            UserCommand::Set(set) => set.run(&self.data, output).await,
+            UserCommand::Passwd(user) => passwd(&self.data, &user.name, output).await,
+            UserCommand::Remove(user) => remove(&self.data, &user.name, output).await,
         }
     }
 }
 
-impl Add {
-    async fn run(self, data: &Data, output: Output) -> anyhow::Result<()> {
+impl UserAddArgs {
+    async fn run(self, data: &DataDirArgs, output: Output) -> anyhow::Result<()> {
         let (audit, accounts) = (data.audit(output)?, data.open_or_make(output).await?);
         // Nobody likes to choose a password for nothing.
         if is_there(&accounts, &self.name).await? {
@@ -127,7 +127,7 @@ impl Add {
     }
 }
 
-impl Set {
+impl UserSetArgs {
     /// The options, as they were given.
     fn in_words(&self) -> String {
         let switches = [
@@ -148,7 +148,7 @@ impl Set {
         words.join(" ")
     }
 
-    async fn run(self, data: &Data, output: Output) -> anyhow::Result<()> {
+    async fn run(self, data: &DataDirArgs, output: Output) -> anyhow::Result<()> {
         let (audit, accounts) = (data.audit(output)?, data.open().await?);
         let switch = |on: bool, off: bool| (on || off).then_some(on);
         let change = UserChange {
@@ -171,7 +171,7 @@ impl Set {
 
 async fn list(accounts: &Accounts, output: Output) -> anyhow::Result<()> {
     let users = accounts.users().await?;
-    let objects: Vec<_> = users.iter().map(Object::from).collect();
+    let objects: Vec<_> = users.iter().map(UserObject::from).collect();
     output.list(&objects, || {
         let rows: Vec<_> = users.iter().map(row).collect();
         table(["NAME", "ROLE", "QUOTA", "FILES", "STATE"], &rows)
@@ -187,7 +187,7 @@ fn row(user: &accounts::User) -> [String; 5] {
     [name, role.into(), quota, files, state.into()]
 }
 
-impl From<&accounts::User> for Object {
+impl From<&accounts::User> for UserObject {
     fn from(user: &accounts::User) -> Self {
         Self {
             name: user.name.clone(),
@@ -200,7 +200,7 @@ impl From<&accounts::User> for Object {
     }
 }
 
-async fn passwd(data: &Data, name: &UserName, output: Output) -> anyhow::Result<()> {
+async fn passwd(data: &DataDirArgs, name: &UserName, output: Output) -> anyhow::Result<()> {
     let (audit, accounts) = (data.audit(output)?, data.open().await?);
     if !is_there(&accounts, name).await? {
         bail!(AccountsError::NoSuchUser(name.clone()));
@@ -212,7 +212,7 @@ async fn passwd(data: &Data, name: &UserName, output: Output) -> anyhow::Result<
     Ok(())
 }
 
-async fn remove(data: &Data, name: &UserName, output: Output) -> anyhow::Result<()> {
+async fn remove(data: &DataDirArgs, name: &UserName, output: Output) -> anyhow::Result<()> {
     let (audit, accounts) = (data.audit(output)?, data.open().await?);
     let removed = accounts.remove_user(name).await;
     if let Ok(_) | Err(AccountsError::LeftBehind { .. }) = removed {

@@ -5,8 +5,8 @@ use clap::Args;
 use crate::cli::message_format::Style;
 use crate::cli::output::{print, print_json};
 use crate::cli::reconnect_notice::Waits;
-use crate::cli::remote_session::Remote;
-use crate::client::Live;
+use crate::cli::remote_session::RemoteSession;
+use crate::client::EventSubscription;
 use crate::protocol::Event;
 
 /// Show what changes below a path, as it changes
@@ -16,7 +16,7 @@ use crate::protocol::Event;
 /// line with `overflow` says so: look again then. If the connection is lost it is made anew, and
 /// nothing is missed meanwhile. Ctrl-C ends it.
 #[derive(Debug, Args)]
-pub(super) struct Watch {
+pub(super) struct WatchArgs {
     /// A file or directory on the server
     #[arg(default_value = ".")]
     path: String,
@@ -25,10 +25,11 @@ pub(super) struct Watch {
     since: Option<u64>,
 }
 
-impl Watch {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl WatchArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let style = Style::new(remote.output, "");
-        let mut live = Live::new(remote.session.clone()).watching(&self.path, self.since);
+        let mut live =
+            EventSubscription::new(remote.session.clone()).watching(&self.path, self.since);
         let mut waits = Waits::of(remote, live.progress());
         loop {
             // Kept while a line is said: what it waits for is not to begin anew.

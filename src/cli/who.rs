@@ -3,16 +3,16 @@
 use clap::Args;
 
 use crate::cli::output::{local_time, safe};
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::cli::table::table;
 use crate::protocol::Present;
 
 /// List who is connected
 #[derive(Debug, Args)]
-pub(super) struct Who {}
+pub(super) struct WhoArgs {}
 
-impl Who {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl WhoArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let who = remote.client.who().await?;
         remote.output.list(&who.users, || present(&who.users))?;
         if who.more {

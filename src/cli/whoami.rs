@@ -3,15 +3,15 @@
 use clap::Args;
 
 use crate::cli::output::{safe, size};
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::protocol::WhoamiReply;
 
 /// Show who you are on the server, with your folders and limits
 #[derive(Debug, Args)]
-pub(super) struct Whoami {}
+pub(super) struct WhoamiArgs {}
 
-impl Whoami {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl WhoamiArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let whoami = remote.client.whoami().await?;
         remote.output.result(&whoami, describe)
     }

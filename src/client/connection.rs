@@ -19,9 +19,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::events::Hearing;
+use crate::client::events::EventReceiver;
 use crate::client::{ClientError, Lost};
-use crate::connection::{Outbox, Outlet, ReceiveError, Receiver, write_frames};
+use crate::connection::{FrameSink, Outbox, ReceiveError, Receiver, write_frames};
 use crate::protocol::{
     Call, Event, Frame, FrameCodec, FrameError, GoodbyeReason, LoginReply, MAX_CONTROL, Ping,
     ServerMessage, WireError, encode_request,
@@ -52,7 +52,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// The sending side of a connection and the table of what is unfinished on it.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct Connection {
     pub(crate) outbox: Outbox,
     /// The reply to the login.
     pub(crate) login: OnceLock<LoginReply>,
@@ -82,7 +82,7 @@ impl Part {
     }
 }
 
-impl Line {
+impl Connection {
     /// Starts the two tasks. They end when the line and all that came of it is dropped, or when
     /// the connection does.
     pub(crate) fn start<R, W>(reader: R, writer: W) -> Arc<Self>
@@ -92,7 +92,7 @@ impl Line {
     {
         let (outbox, queue) = Outbox::new();
         let table = Arc::new(Table::default());
-        let writer = tokio::spawn(write_frames(Outlet::new(writer), queue, FRAME_TIMEOUT));
+        let writer = tokio::spawn(write_frames(FrameSink::new(writer), queue, FRAME_TIMEOUT));
         let receiver = Receiver::new(reader, FrameCodec::new(), FRAME_TIMEOUT);
         let cut = CancellationToken::new();
         Arc::new_cyclic(|line| {
@@ -261,7 +261,7 @@ impl Line {
     }
 
     /// Changes where events go. Of a connection that is lost none will come.
-    pub(crate) fn hear<T>(&self, change: impl FnOnce(&mut Hearing) -> T) -> T {
+    pub(crate) fn hear<T>(&self, change: impl FnOnce(&mut EventReceiver) -> T) -> T {
         let mut state = self.table.lock();
         let changed = change(&mut state.hearing);
         if state.lost.is_some() {
@@ -335,7 +335,7 @@ struct State {
     /// The reader waits for whoever reads a download or the events.
     is_delivering: bool,
     lost: Option<Lost>,
-    hearing: Hearing,
+    hearing: EventReceiver,
 }
 
 /// A request without its final reply. It keeps its permits until then, wanted or not.
@@ -581,7 +581,7 @@ async fn read_until_lost<R: AsyncRead + Unpin>(
 
 /// Resolves once requests wait and the server is silent although it was asked whether it is there:
 /// a process that was stopped keeps its connections, and would keep them waiting for ever.
-async fn silent(line: Weak<Line>, table: &Table) -> Lost {
+async fn silent(line: Weak<Connection>, table: &Table) -> Lost {
     loop {
         let moved = table.moved();
         sleep(SILENCE).await;

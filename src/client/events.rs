@@ -75,24 +75,24 @@ impl Client {
     /// connection open.
     #[must_use]
     pub fn events(&self) -> Events {
-        self.line.hear(Hearing::events)
+        self.line.hear(EventReceiver::events)
     }
 
     /// Keeps events from now on for who calls [`events`](Self::events) soon. Without either they
     /// are thrown away.
     pub fn keep_events(&self) {
-        self.line.hear(Hearing::keep);
+        self.line.hear(EventReceiver::keep);
     }
 }
 
 /// Where the events of a connection go.
 #[derive(Debug, Default)]
-pub(super) struct Hearing {
+pub(super) struct EventReceiver {
     ears: Option<mpsc::Sender<Event>>,
     kept: Option<mpsc::Receiver<Event>>,
 }
 
-impl Hearing {
+impl EventReceiver {
     fn keep(&mut self) {
         let (ears, kept) = mpsc::channel(EVENTS);
         *self = Self {

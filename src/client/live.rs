@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use crate::client::session::Current;
-use crate::client::{Client, ClientError, EventPosition, Events, Lost, Progress, Reconnecting};
+use crate::client::{Client, ClientError, EventPosition, Events, Lost, Progress, Session};
 use crate::protocol::{ChangeKind, Event, WatchReply};
 
 /// A connection that lasted for so long was a good one, whatever was heard on it.
@@ -23,16 +23,16 @@ const STILL_THERE: Duration = Duration::from_mins(2);
 /// A lost connection is made anew, with a login and a watch that go on after what was heard last;
 /// what comes twice nevertheless is dropped. [`progress`](Self::progress) tells of the waits. Like
 /// [`Events`] these are to be read on; while they are not, nothing is made anew either.
-pub struct Live {
-    session: Reconnecting,
-    watched: Option<Watched>,
+pub struct EventSubscription {
+    session: Session,
+    watched: Option<WatchedPath>,
     on: Option<On>,
     progress: Progress,
 }
 
 /// A path that is watched over all connections.
 #[derive(Debug)]
-struct Watched {
+struct WatchedPath {
     path: String,
     /// Up to where its changes are known, once that is known.
     seen: Option<EventPosition>,
@@ -57,7 +57,7 @@ enum Next {
     Lost,
 }
 
-impl fmt::Debug for Live {
+impl fmt::Debug for EventSubscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("Live");
         fields.field("session", &self.session);
@@ -66,10 +66,10 @@ impl fmt::Debug for Live {
     }
 }
 
-impl Live {
+impl EventSubscription {
     /// Hears the messages and offers of a session that was made by [`Reconnecting::hearing`].
     #[must_use]
-    pub fn new(session: Reconnecting) -> Self {
+    pub fn new(session: Session) -> Self {
         Self {
             session,
             watched: None,
@@ -82,7 +82,7 @@ impl Live {
     /// on. A session watches one path.
     #[must_use]
     pub fn watching(self, path: &str, since: Option<u64>) -> Self {
-        let watched = Some(Watched {
+        let watched = Some(WatchedPath {
             path: path.into(),
             seen: since.map(|seq| EventPosition { seq, epoch: None }),
         });
@@ -181,7 +181,7 @@ impl Live {
 }
 
 impl On {
-    fn begin(session: &Reconnecting, watched: Option<&Watched>) -> Self {
+    fn begin(session: &Session, watched: Option<&WatchedPath>) -> Self {
         let current = session.current();
         let mut on = Self {
             events: current.client.events(),
@@ -195,7 +195,7 @@ impl On {
     }
 
     /// Asks the server, which may have events to tell before it answers.
-    fn watch(&mut self, watched: Option<&Watched>) {
+    fn watch(&mut self, watched: Option<&WatchedPath>) {
         self.watching = watched.map(|watched| {
             let client: Client = self.current.client.clone();
             let (path, since) = (watched.path.clone(), watched.seen.clone());
@@ -257,7 +257,7 @@ mod tests {
     };
 
     /// What is heard over `connections` that are made one after the other, and their other ends.
-    fn live(connections: usize) -> (Live, VecDeque<Peer>) {
+    fn live(connections: usize) -> (EventSubscription, VecDeque<Peer>) {
         let (mut clients, peers): (VecDeque<_>, VecDeque<_>) =
             (0..connections).map(|_| pair()).unzip();
         let first = clients.pop_front().expect("at least one");
@@ -278,8 +278,8 @@ mod tests {
                 Ok(client)
             }
         };
-        let session = Reconnecting::hearing(first, RetryPolicy::default(), connect);
-        (Live::new(session), peers)
+        let session = Session::hearing(first, RetryPolicy::default(), connect);
+        (EventSubscription::new(session), peers)
     }
 
     fn message(seq: u64) -> Event {
@@ -342,7 +342,7 @@ mod tests {
         }
     }
 
-    async fn hears(live: &mut Live, expected: &[Event]) {
+    async fn hears(live: &mut EventSubscription, expected: &[Event]) {
         for event in expected {
             assert_eq!(&live.next().await.expect("heard"), event);
         }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::client::connection::{Part, parse};
 use crate::client::session::Current;
 use crate::client::transfer::request::Transfer;
-use crate::client::{Client, ClientError, Lost, Progress, Reconnecting};
+use crate::client::{Client, ClientError, Lost, Progress, Session};
 use crate::protocol::{GoodbyeReason, Logs, LogsBegin, LogsReply};
 
 /// The longest line that is taken.
@@ -18,7 +18,7 @@ const MAX_LINE: usize = 1024 * 1024;
 /// Lines of the server's log. If a connection is lost it goes on over the next one, after the line
 /// that came last.
 pub struct LogLines {
-    session: Reconnecting,
+    session: Session,
     request: Logs,
     on: Option<On>,
     progress: Progress,
@@ -42,7 +42,7 @@ impl fmt::Debug for LogLines {
     }
 }
 
-impl Reconnecting {
+impl Session {
     /// The lines of the log that `request` asks for. Only a user with the admin right may ask.
     #[must_use]
     pub fn logs(&self, request: Logs) -> LogLines {

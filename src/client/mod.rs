@@ -46,7 +46,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::client::connection::Line;
+use crate::client::connection::Connection;
 use crate::client::tls::System;
 use crate::connection::ReadAhead;
 use crate::protocol::{Call, Login, LoginReply, MAX_CONTROL_BEFORE_LOGIN, Secret};
@@ -56,9 +56,9 @@ pub use crate::client::datagram::Datagrams;
 pub use crate::client::discover::{Found, discover, neighbourhood};
 pub use crate::client::error::{ClientError, Lost};
 pub use crate::client::events::{EventPosition, Events};
-pub use crate::client::live::Live;
+pub use crate::client::live::EventSubscription;
 pub use crate::client::logs::LogLines;
-pub use crate::client::session::Reconnecting;
+pub use crate::client::session::Session;
 pub use crate::client::session::backoff::RetryPolicy;
 pub use crate::client::transfer::download::{Download, GetOptions};
 pub use crate::client::transfer::file::{Fetched, FileOptions};
@@ -82,7 +82,7 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// dropped.
 #[derive(Debug, Clone)]
 pub struct Client {
-    line: Arc<Line>,
+    line: Arc<Connection>,
     fingerprint: Option<Fingerprint>,
     /// Where the server is, if that is known.
     address: Option<IpAddr>,
@@ -102,7 +102,7 @@ impl Client {
             let address = ip_of(&stream);
             let (reader, writer) = stream.into_split();
             return Ok(Self {
-                line: Line::start(reader, writer),
+                line: Connection::start(reader, writer),
                 fingerprint: None,
                 address,
             });
@@ -135,7 +135,7 @@ impl Client {
     {
         let (reader, writer) = tokio::io::split(stream);
         Self {
-            line: Line::start(reader, writer),
+            line: Connection::start(reader, writer),
             fingerprint: None,
             address: None,
         }

@@ -17,7 +17,7 @@ const MOST_BYTES: usize = 256 * 1024;
 /// The events that wait to be written on one connection. Cheap to clone; while none wait it takes
 /// next to no memory.
 #[derive(Debug, Clone, Default)]
-pub struct EventLane(Arc<Inner>);
+pub struct EventQueue(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -30,47 +30,47 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Queue {
-    events: VecDeque<LaneEvent>,
+    events: VecDeque<QueuedEvent>,
     bytes: usize,
     /// The writer has taken events that it has not written yet.
     writing: bool,
     /// The place in the inbox up to which all is written.
     written: u64,
     closed: bool,
-    tap: Option<Arc<dyn EventTap>>,
+    tap: Option<Arc<dyn EventObserver>>,
 }
 
 /// Something that gets a copy of every event that is put into a lane.
-pub trait EventTap: Send + Sync + fmt::Debug {
+pub trait EventObserver: Send + Sync + fmt::Debug {
     /// Takes a copy, without waiting. Nothing is lost with it: the event itself is in the lane.
     fn event(&self, json: &Bytes);
 }
 
 /// An event in a lane.
 #[derive(Debug, Clone)]
-pub struct LaneEvent {
+pub struct QueuedEvent {
     /// Its place in the inbox of its receiver, if it is kept there.
     pub inbox: Option<u64>,
     /// The control payload.
     pub json: Bytes,
     /// Dropped once the event is written, or never will be.
-    pub receipt: Option<Receipt>,
+    pub receipt: Option<DeliveryReceipt>,
 }
 
 /// Something to be dropped once an event is written.
 #[derive(Clone)]
-pub struct Receipt(
+pub struct DeliveryReceipt(
     #[expect(dead_code, reason = "it is there to be dropped")] Arc<dyn Any + Send + Sync>,
 );
 
-impl Receipt {
+impl DeliveryReceipt {
     /// One that drops `what` with its last clone.
     pub fn new(what: Arc<dyn Any + Send + Sync>) -> Self {
         Self(what)
     }
 }
 
-impl fmt::Debug for Receipt {
+impl fmt::Debug for DeliveryReceipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Receipt")
     }
@@ -79,18 +79,18 @@ impl fmt::Debug for Receipt {
 /// The lane has no room: its peer reads too slowly, or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many events wait for this connection")]
-pub struct LaneFull;
+pub struct EventQueueFull;
 
-impl EventLane {
+impl EventQueue {
     /// Puts an event at the end, without waiting.
     ///
     /// # Errors
     /// [`LaneFull`] if too much waits already, or the connection is gone.
-    pub fn push(&self, event: LaneEvent) -> Result<(), LaneFull> {
+    pub fn push(&self, event: QueuedEvent) -> Result<(), EventQueueFull> {
         let mut queue = self.lock();
         let full = queue.events.len() >= MOST_EVENTS || queue.bytes >= MOST_BYTES;
         if full || queue.closed {
-            return Err(LaneFull);
+            return Err(EventQueueFull);
         }
         queue.bytes += event.json.len();
         let tap = queue.tap.clone();
@@ -105,7 +105,7 @@ impl EventLane {
     }
 
     /// From now on gives `tap` a copy of what is put here, in place of the one before.
-    pub fn tap(&self, tap: Arc<dyn EventTap>) {
+    pub fn tap(&self, tap: Arc<dyn EventObserver>) {
         let mut queue = self.lock();
         if !queue.closed {
             queue.tap = Some(tap);
@@ -136,7 +136,7 @@ impl EventLane {
     }
 
     /// Takes the next event, once there is one. Cancel-safe.
-    pub async fn next(&self) -> LaneEvent {
+    pub async fn next(&self) -> QueuedEvent {
         loop {
             if let Some(event) = self.try_next() {
                 return event;
@@ -147,7 +147,7 @@ impl EventLane {
 
     /// Takes the next event, if there is one.
     #[must_use]
-    pub fn try_next(&self) -> Option<LaneEvent> {
+    pub fn try_next(&self) -> Option<QueuedEvent> {
         let mut queue = self.lock();
         let event = queue.events.pop_front()?;
         queue.bytes -= event.json.len();
@@ -194,8 +194,8 @@ mod tests {
 
     use super::*;
 
-    fn event(seq: u64) -> LaneEvent {
-        LaneEvent {
+    fn event(seq: u64) -> QueuedEvent {
+        QueuedEvent {
             inbox: Some(seq),
             json: Bytes::from_static(b"{}"),
             receipt: None,
@@ -204,7 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn events_come_out_in_order_and_count_as_written_once_they_are() {
-        let lane = EventLane::default();
+        let lane = EventQueue::default();
         for seq in 1..=3 {
             lane.push(event(seq)).expect("room");
         }
@@ -219,11 +219,11 @@ mod tests {
 
     #[test]
     fn a_lane_that_nobody_empties_takes_no_more_than_its_bounds() {
-        let lane = EventLane::default();
+        let lane = EventQueue::default();
         let most = MOST_EVENTS as u64;
         let full = (0..=most).find(|seq| lane.push(event(*seq)).is_err());
         assert_eq!(full, Some(most));
-        let lane = EventLane::default();
+        let lane = EventQueue::default();
         let mut large = event(1);
         large.json = vec![b' '; MOST_BYTES / 4].into();
         let full = (0..9).find(|_| lane.push(large.clone()).is_err());
@@ -240,9 +240,9 @@ mod tests {
         }
         for close in [false, true] {
             let dropped = Arc::new(AtomicBool::new(false));
-            let lane = EventLane::default();
+            let lane = EventQueue::default();
             let mut event = event(1);
-            event.receipt = Some(Receipt::new(Arc::new(Flag(dropped.clone()))));
+            event.receipt = Some(DeliveryReceipt::new(Arc::new(Flag(dropped.clone()))));
             lane.push(event).expect("room");
             assert!(!dropped.load(Ordering::Relaxed));
             if close {
@@ -258,26 +258,26 @@ mod tests {
     fn a_tap_gets_a_copy_of_what_goes_in_until_the_lane_closes() {
         #[derive(Debug, Default)]
         struct Copies(Mutex<Vec<Bytes>>);
-        impl EventTap for Copies {
+        impl EventObserver for Copies {
             fn event(&self, json: &Bytes) {
                 self.0.lock().expect("no panic").push(json.clone());
             }
         }
-        let (lane, copies) = (EventLane::default(), Arc::new(Copies::default()));
+        let (lane, copies) = (EventQueue::default(), Arc::new(Copies::default()));
         lane.push(event(1)).expect("room");
         lane.tap(copies.clone());
         lane.push(event(2)).expect("room");
         assert_eq!(lane.try_next().and_then(|event| event.inbox), Some(1));
         assert_eq!(lane.try_next().and_then(|event| event.inbox), Some(2));
         lane.close();
-        assert_eq!(lane.push(event(3)), Err(LaneFull));
+        assert_eq!(lane.push(event(3)), Err(EventQueueFull));
         assert_eq!(*copies.0.lock().expect("no panic"), ["{}"]);
         assert_eq!(Arc::strong_count(&copies), 1, "nothing holds it any more");
     }
 
     #[tokio::test]
     async fn a_lane_is_drained_once_the_last_event_is_written_and_never_once_it_is_closed() {
-        let lane = EventLane::default();
+        let lane = EventQueue::default();
         assert!(lane.drained().await);
         lane.push(event(1)).expect("room");
         let waiting = tokio::spawn({
@@ -291,6 +291,6 @@ mod tests {
         assert!(waiting.await.expect("no panic"));
         lane.close();
         assert!(!lane.drained().await);
-        assert_eq!(lane.push(event(2)), Err(LaneFull));
+        assert_eq!(lane.push(event(2)), Err(EventQueueFull));
     }
 }

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::connection::Outlet;
+use crate::connection::FrameSink;
 use crate::protocol::put_data_head;
 
 /// Bytes copied at a time where `sendfile` does not work.
@@ -37,13 +37,16 @@ pub trait FileSource: AsFd + Send + Sync {
 }
 
 /// Runs what may wait for a disk on threads that may wait.
-pub trait MayBlock: Send + Sync {
+pub trait BlockingPool: Send + Sync {
     /// Runs `work`; `None` if it is not run to its end.
-    fn run(&self, work: Box<dyn FnOnce() -> Step + Send>) -> BoxFuture<'static, Option<Step>>;
+    fn run(
+        &self,
+        work: Box<dyn FnOnce() -> ReadProgress + Send>,
+    ) -> BoxFuture<'static, Option<ReadProgress>>;
 }
 
 /// What has become of a part, told once it has left or never will.
-pub type Sent = oneshot::Receiver<io::Result<()>>;
+pub type SendOutcome = oneshot::Receiver<io::Result<()>>;
 
 /// A part of a file on its way, as one data frame.
 pub struct FilePart {
@@ -52,12 +55,12 @@ pub struct FilePart {
     file: Arc<dyn FileSource>,
     /// The bytes that are not sent yet.
     rest: Range<u64>,
-    threads: Arc<dyn MayBlock>,
+    threads: Arc<dyn BlockingPool>,
     sent: oneshot::Sender<io::Result<()>>,
 }
 
 /// How far one go came.
-pub struct Step {
+pub struct ReadProgress {
     part: Box<FilePart>,
     outcome: io::Result<()>,
 }
@@ -72,8 +75,8 @@ impl FilePart {
         file: Arc<dyn FileSource>,
         start: u64,
         length: usize,
-        threads: Arc<dyn MayBlock>,
-    ) -> (Box<Self>, Sent) {
+        threads: Arc<dyn BlockingPool>,
+    ) -> (Box<Self>, SendOutcome) {
         let (sent, receiver) = oneshot::channel();
         let mut head = BytesMut::new();
         put_data_head(&mut head, stream, length);
@@ -140,7 +143,7 @@ impl FilePart {
     /// waits for the part, and the frame is filled up.
     pub(super) async fn send<W: AsyncWrite + Unpin>(
         mut self: Box<Self>,
-        outlet: &mut Outlet<W>,
+        outlet: &mut FrameSink<W>,
         write_timeout: Duration,
     ) -> io::Result<()> {
         let deadline = Instant::now() + write_timeout;
@@ -165,12 +168,12 @@ impl FilePart {
         Ok(())
     }
 
-    fn go(self: Box<Self>, socket: OwnedFd) -> BoxFuture<'static, Option<Step>> {
+    fn go(self: Box<Self>, socket: OwnedFd) -> BoxFuture<'static, Option<ReadProgress>> {
         let threads = Arc::clone(&self.threads);
         let mut part = self;
         threads.run(Box::new(move || {
             let outcome = part.send_some(socket.as_fd());
-            Step { part, outcome }
+            ReadProgress { part, outcome }
         }))
     }
 }
@@ -183,7 +186,7 @@ impl std::fmt::Debug for FilePart {
     }
 }
 
-fn of<W>(outlet: &Outlet<W>) -> io::Result<&TcpStream> {
+fn of<W>(outlet: &FrameSink<W>) -> io::Result<&TcpStream> {
     outlet.tcp().ok_or(io::ErrorKind::Unsupported.into())
 }
 
@@ -251,8 +254,11 @@ mod tests {
     /// Threads that may wait, as many as are asked for.
     struct Threads;
 
-    impl MayBlock for Threads {
-        fn run(&self, work: Box<dyn FnOnce() -> Step + Send>) -> BoxFuture<'static, Option<Step>> {
+    impl BlockingPool for Threads {
+        fn run(
+            &self,
+            work: Box<dyn FnOnce() -> ReadProgress + Send>,
+        ) -> BoxFuture<'static, Option<ReadProgress>> {
             Box::pin(async move { spawn_blocking(work).await.ok() })
         }
     }
@@ -263,7 +269,7 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let (near, far) = tokio::join!(listener.accept(), TcpStream::connect(address));
         let (reader, writer) = near.expect("accepted").0.into_split();
-        let outlet = Outlet::tcp_stream(writer);
+        let outlet = FrameSink::tcp_stream(writer);
         let (outbox, queue) = Outbox::of(&outlet);
         assert!(outbox.takes_files());
         tokio::spawn(async move {
@@ -280,7 +286,7 @@ mod tests {
         Arc::new(file)
     }
 
-    async fn send(outbox: &Outbox, file: &Arc<File>, start: usize, length: usize) -> Sent {
+    async fn send(outbox: &Outbox, file: &Arc<File>, start: usize, length: usize) -> SendOutcome {
         let slot = outbox.data_slot().await.expect("open");
         let threads = Arc::new(Threads);
         let (part, sent) = FilePart::new(7, file.clone(), start as u64, length, threads);
@@ -289,7 +295,7 @@ mod tests {
     }
 
     /// Sends 64 MiB of nothing, as long as anything is sent.
-    fn send_much(outbox: &Outbox) -> tokio::task::JoinHandle<Option<Sent>> {
+    fn send_much(outbox: &Outbox) -> tokio::task::JoinHandle<Option<SendOutcome>> {
         let outbox = outbox.clone();
         let file = file(&[]);
         file.set_len(MUCH as u64).expect("sparse");
@@ -391,7 +397,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (near, far) = tokio::join!(listener.accept(), TcpStream::connect(address));
-        let outlet = Outlet::tcp_stream(near.expect("accepted").0.into_split().1);
+        let outlet = FrameSink::tcp_stream(near.expect("accepted").0.into_split().1);
         let (outbox, queue) = Outbox::of(&outlet);
         let sending = send_much(&outbox);
         let error = write_frames(outlet, queue, Duration::from_millis(50)).await;

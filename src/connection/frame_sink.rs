@@ -6,12 +6,12 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
 /// Where frames are written to.
-pub struct Outlet<W> {
+pub struct FrameSink<W> {
     pub(crate) writer: W,
     tcp: fn(&W) -> Option<&TcpStream>,
 }
 
-impl<W> Outlet<W> {
+impl<W> FrameSink<W> {
     /// Any byte stream.
     pub fn new(writer: W) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl<W> Outlet<W> {
     }
 }
 
-impl Outlet<OwnedWriteHalf> {
+impl FrameSink<OwnedWriteHalf> {
     /// A TCP connection on which nothing is encrypted.
     #[must_use]
     pub fn tcp_stream(writer: OwnedWriteHalf) -> Self {
@@ -46,13 +46,13 @@ impl Outlet<OwnedWriteHalf> {
     }
 }
 
-impl<W> From<W> for Outlet<W> {
+impl<W> From<W> for FrameSink<W> {
     fn from(writer: W) -> Self {
         Self::new(writer)
     }
 }
 
-impl<W> fmt::Debug for Outlet<W> {
+impl<W> fmt::Debug for FrameSink<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Outlet")
             .field("takes_files", &self.takes_files())

@@ -15,9 +15,13 @@ mod read_ahead;
 mod receiver;
 
 pub use crate::connection::chunk::{CHUNK, ChunkLength, LONG_CHUNK};
-pub use crate::connection::events::{EventLane, EventTap, LaneEvent, LaneFull, Receipt};
-pub use crate::connection::file_part::{FilePart, FileSource, MayBlock, Sent, Step};
-pub use crate::connection::frame_sink::Outlet;
+pub use crate::connection::events::{
+    DeliveryReceipt, EventObserver, EventQueue, EventQueueFull, QueuedEvent,
+};
+pub use crate::connection::file_part::{
+    BlockingPool, FilePart, FileSource, ReadProgress, SendOutcome,
+};
+pub use crate::connection::frame_sink::FrameSink;
 pub use crate::connection::outbox::{Closed, DataSlot, Outbox, OutboxQueue, write_frames};
 pub use crate::connection::read_ahead::ReadAhead;
 pub use crate::connection::receiver::{ReceiveError, Receiver};

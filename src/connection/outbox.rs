@@ -7,7 +7,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::connection::{EventLane, FilePart, LaneEvent, Outlet};
+use crate::connection::{EventQueue, FilePart, FrameSink, QueuedEvent};
 use crate::protocol::Frame;
 
 /// Small replies that may wait for the writer.
@@ -24,7 +24,7 @@ const DATA_QUEUE: usize = 2;
 #[derive(Debug, Clone)]
 pub struct Outbox {
     control: mpsc::Sender<Bytes>,
-    events: EventLane,
+    events: EventQueue,
     data: mpsc::Sender<Box<Data>>,
     takes_files: bool,
 }
@@ -33,7 +33,7 @@ pub struct Outbox {
 #[derive(Debug)]
 pub struct OutboxQueue {
     control: mpsc::Receiver<Bytes>,
-    events: EventLane,
+    events: EventQueue,
     data: mpsc::Receiver<Box<Data>>,
     /// Taken out of its lane while something that was sent before it was not yet there.
     next_data: Option<Box<Data>>,
@@ -86,14 +86,14 @@ impl Outbox {
 
     /// An outbox for what is written to `outlet`.
     #[must_use]
-    pub fn of<W>(outlet: &Outlet<W>) -> (Self, OutboxQueue) {
+    pub fn of<W>(outlet: &FrameSink<W>) -> (Self, OutboxQueue) {
         Self::with(outlet.takes_files())
     }
 
     fn with(takes_files: bool) -> (Self, OutboxQueue) {
         let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
         let (data, data_queue) = mpsc::channel(DATA_QUEUE);
-        let events = EventLane::default();
+        let events = EventQueue::default();
         let queue = OutboxQueue {
             control: control_queue,
             events: events.clone(),
@@ -111,7 +111,7 @@ impl Outbox {
 
     /// Where events go that nobody waits for.
     #[must_use]
-    pub fn events(&self) -> &EventLane {
+    pub fn events(&self) -> &EventQueue {
         &self.events
     }
 
@@ -168,7 +168,7 @@ impl Outbox {
 /// What the stream says, or [`std::io::ErrorKind::TimedOut`] if the peer does not take a frame
 /// within `write_timeout`.
 pub async fn write_frames<W: AsyncWrite + Unpin>(
-    mut outlet: Outlet<W>,
+    mut outlet: FrameSink<W>,
     mut queue: OutboxQueue,
     write_timeout: Duration,
 ) -> std::io::Result<()> {
@@ -216,7 +216,7 @@ enum Next {
     Frame(Frame),
     Part(Box<FilePart>),
     Encoded(Bytes),
-    Event(LaneEvent),
+    Event(QueuedEvent),
 }
 
 /// Adds a frame whole.
@@ -279,7 +279,7 @@ impl OutboxQueue {
     }
 
     /// Adds the small frames that wait already, so that a burst of them is one write.
-    fn gather(&mut self, buffer: &mut BytesMut, events: &mut Vec<LaneEvent>) {
+    fn gather(&mut self, buffer: &mut BytesMut, events: &mut Vec<QueuedEvent>) {
         while buffer.len() < GATHERED {
             if let Ok(json) = self.control.try_recv() {
                 put(buffer, json);

@@ -21,7 +21,7 @@ fn control(text: &str) -> Bytes {
 async fn frames_pass_a_pipe_of_eight_bytes_unharmed() {
     let (near, far) = duplex(8);
     let (outbox, queue) = Outbox::new();
-    let writer = tokio::spawn(write_frames(Outlet::new(near), queue, LONG));
+    let writer = tokio::spawn(write_frames(FrameSink::new(near), queue, LONG));
     let sender = tokio::spawn(async move {
         outbox.send(control(r#"{"id":1}"#)).await?;
         let slot = outbox.data_slot().await?;
@@ -54,7 +54,7 @@ async fn a_small_reply_overtakes_data_that_waits() {
     outbox.send(control("{}")).await.expect("open");
     drop(outbox);
     let mut wire = Vec::new();
-    write_frames(Outlet::new(&mut wire), queue, LONG)
+    write_frames(FrameSink::new(&mut wire), queue, LONG)
         .await
         .expect("written");
     assert!(wire.starts_with(b"\0\0\0\x02{}\0\0\0\x09\x01"), "{wire:?}");
@@ -121,7 +121,7 @@ async fn a_peer_that_does_not_read_is_given_up_after_the_write_deadline() {
         .send(control(&format!("{{{}}}", " ".repeat(100))))
         .await
         .expect("open");
-    let error = write_frames(Outlet::new(near), queue, Duration::from_secs(30)).await;
+    let error = write_frames(FrameSink::new(near), queue, Duration::from_secs(30)).await;
     assert_eq!(
         error.expect_err("stuck").kind(),
         std::io::ErrorKind::TimedOut
@@ -133,7 +133,7 @@ async fn a_peer_that_does_not_read_is_given_up_after_the_write_deadline() {
 async fn a_large_frame_leaves_no_memory_behind() {
     let (near, far) = duplex(64 * 1024);
     let (outbox, queue) = Outbox::new();
-    let writer = tokio::spawn(write_frames(Outlet::new(near), queue, LONG));
+    let writer = tokio::spawn(write_frames(FrameSink::new(near), queue, LONG));
     let mut receiver = Receiver::new(far, FrameCodec::new(), LONG);
     outbox
         .data_slot()
@@ -156,7 +156,7 @@ async fn an_event_comes_after_the_replies_that_wait_and_ahead_of_data() {
     let (outbox, queue) = Outbox::new();
     let slot = outbox.data_slot().await.expect("open");
     slot.send(7, Bytes::from_static(b"data"));
-    let event = LaneEvent {
+    let event = QueuedEvent {
         inbox: Some(3),
         json: control("{3}"),
         receipt: None,
@@ -166,7 +166,7 @@ async fn an_event_comes_after_the_replies_that_wait_and_ahead_of_data() {
     let events = outbox.events().clone();
     // The outbox stays: events are written while there is somebody to say them.
     let mut wire = Vec::new();
-    let writing = write_frames(Outlet::new(&mut wire), queue, LONG);
+    let writing = write_frames(FrameSink::new(&mut wire), queue, LONG);
     tokio::select! {
         biased;
         end = writing => panic!("{end:?}"),

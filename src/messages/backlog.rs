@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::connection::{EventLane, LaneEvent};
-use crate::messages::operation::{Op, SessionOp};
-use crate::messages::presence::Behind;
-use crate::messages::{MessagesError, Shared};
+use crate::connection::{EventQueue, QueuedEvent};
+use crate::messages::operation::{Operation, SessionOperation};
+use crate::messages::presence::LaggingSession;
+use crate::messages::{MessagesError, MessagesState};
 
 /// Events that are read at a time.
 pub(crate) const PAGE: usize = 128;
@@ -33,10 +33,10 @@ pub(crate) enum Verdict {
 }
 
 /// Catches a session up. Ends with the session, at the latest.
-pub(crate) fn begin(shared: &Arc<Shared>, behind: Behind) {
+pub(crate) fn begin(shared: &Arc<MessagesState>, behind: LaggingSession) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let Behind {
+        let LaggingSession {
             session,
             user,
             lane,
@@ -65,27 +65,27 @@ pub(crate) fn begin(shared: &Arc<Shared>, behind: Behind) {
 }
 
 async fn step(
-    shared: &Shared,
+    shared: &MessagesState,
     session: u64,
     user: i64,
-    lane: &EventLane,
+    lane: &EventQueue,
     position: u64,
     insists: bool,
 ) -> Result<Verdict, MessagesError> {
     let backlog = shared.store.backlog(user, position, PAGE).await?;
     if backlog.is_complete && backlog.events.is_empty() {
         let (answer, verdict) = oneshot::channel();
-        let op = SessionOp::CaughtUp {
+        let op = SessionOperation::CaughtUp {
             user,
             position: backlog.position,
             insists,
             answer,
         };
-        shared.tell_sequencer(Op::Session(session, op))?;
+        shared.tell_sequencer(Operation::Session(session, op))?;
         return verdict.await.map_err(|_| MessagesError::Ended);
     }
     for (seq, json) in backlog.events {
-        let event = LaneEvent {
+        let event = QueuedEvent {
             inbox: Some(seq),
             json,
             receipt: None,
@@ -97,7 +97,7 @@ async fn step(
         }
     }
     if lane.drained().await {
-        shared.tell_sequencer(Op::Session(session, SessionOp::Progress))?;
+        shared.tell_sequencer(Operation::Session(session, SessionOperation::Progress))?;
     }
     Ok(Verdict::NotYet(backlog.position))
 }

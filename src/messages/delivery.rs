@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::connection::Receipt;
+use crate::connection::DeliveryReceipt;
 use crate::messages::MessagesError;
-use crate::messages::operation::Op;
+use crate::messages::operation::Operation;
 use crate::protocol::SayReply;
 
 /// How long the reply to a message waits for sessions to take it. Who takes longer is told from the
@@ -35,17 +35,17 @@ impl Ack {
 
 /// Events on their way to be written.
 #[derive(Debug)]
-pub(crate) struct Flight {
+pub(crate) struct DeliveryBatch {
     number: u64,
-    receipt: Receipt,
+    receipt: DeliveryReceipt,
     /// The sessions, and the last event for each.
     sessions: HashMap<u64, u64>,
     pub(crate) acks: Vec<Ack>,
 }
 
-impl Flight {
+impl DeliveryBatch {
     /// A receipt for an event that goes to a session.
-    pub(crate) fn board(&mut self, session: u64, seq: u64) -> Receipt {
+    pub(crate) fn board(&mut self, session: u64, seq: u64) -> DeliveryReceipt {
         self.sessions.insert(session, seq);
         self.receipt.clone()
     }
@@ -53,11 +53,11 @@ impl Flight {
 
 /// The flights that have not landed.
 #[derive(Debug)]
-pub(crate) struct Flights {
+pub(crate) struct DeliveryBatches {
     last: u64,
     flying: HashMap<u64, Landing>,
     deadlines: VecDeque<(Instant, u64)>,
-    ops: mpsc::WeakUnboundedSender<Op>,
+    ops: mpsc::WeakUnboundedSender<Operation>,
 }
 
 /// A flight that has landed, in time or not.
@@ -67,8 +67,8 @@ pub(crate) struct Landing {
     pub(crate) acks: Vec<Ack>,
 }
 
-impl Flights {
-    pub(crate) fn new(ops: mpsc::WeakUnboundedSender<Op>) -> Self {
+impl DeliveryBatches {
+    pub(crate) fn new(ops: mpsc::WeakUnboundedSender<Operation>) -> Self {
         Self {
             last: 0,
             flying: HashMap::new(),
@@ -78,22 +78,22 @@ impl Flights {
     }
 
     /// The next flight.
-    pub(crate) fn prepare(&mut self) -> Flight {
+    pub(crate) fn prepare(&mut self) -> DeliveryBatch {
         self.last += 1;
         let landed = Landed {
             flight: self.last,
             ops: self.ops.clone(),
         };
-        Flight {
+        DeliveryBatch {
             number: self.last,
-            receipt: Receipt::new(Arc::new(landed)),
+            receipt: DeliveryReceipt::new(Arc::new(landed)),
             sessions: HashMap::new(),
             acks: Vec::new(),
         }
     }
 
     /// Lets it go. Once its last receipt is dropped, the sequencer hears of it.
-    pub(crate) fn start(&mut self, flight: Flight, now: Instant) {
+    pub(crate) fn start(&mut self, flight: DeliveryBatch, now: Instant) {
         let landing = Landing {
             sessions: flight.sessions,
             acks: flight.acks,
@@ -133,14 +133,14 @@ impl Flights {
 /// Tells the sequencer once the last receipt is dropped.
 struct Landed {
     flight: u64,
-    ops: mpsc::WeakUnboundedSender<Op>,
+    ops: mpsc::WeakUnboundedSender<Operation>,
 }
 
 impl Drop for Landed {
     fn drop(&mut self) {
         if let Some(ops) = self.ops.upgrade() {
             // Without a sequencer nobody waits.
-            let _ = ops.send(Op::Landed(self.flight));
+            let _ = ops.send(Operation::Landed(self.flight));
         }
     }
 }

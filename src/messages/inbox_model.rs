@@ -8,10 +8,10 @@ use sqlx::Connection as _;
 use tempfile::TempDir;
 
 use crate::clock::Clock;
-use crate::connection::EventLane;
+use crate::connection::EventQueue;
 use crate::database;
 use crate::messages::{
-    Attendance, Messages, MessagesError, OfferedFile, Party, RoomName, To, copy,
+    Messages, MessagesError, OfferedFile, Recipient, RoomName, Subscription, UserRef, copy,
 };
 use crate::protocol::Event;
 
@@ -124,7 +124,7 @@ struct Model {
     directory: TempDir,
     clock: Clock,
     messages: Messages,
-    users: Vec<Party>,
+    users: Vec<UserRef>,
     last_id: i64,
     said: u64,
     state: State,
@@ -170,8 +170,14 @@ impl Model {
             Step::Say { from, to } => {
                 let to = self.users[to].clone();
                 let text = self.text();
-                self.say(from, To::User(to.clone()), &text, None, [to.id].into())
-                    .await;
+                self.say(
+                    from,
+                    Recipient::User(to.clone()),
+                    &text,
+                    None,
+                    [to.id].into(),
+                )
+                .await;
             }
             Step::SayInRoom { from, room } => {
                 let id = self.users[from].id;
@@ -181,7 +187,7 @@ impl Model {
                 let to = to.collect();
                 let text = self.text();
                 let stored = self
-                    .say(from, To::Room(name(room)), &text, Some(room), to)
+                    .say(from, Recipient::Room(name(room)), &text, Some(room), to)
                     .await;
                 assert!(is_member || !stored);
             }
@@ -211,7 +217,7 @@ impl Model {
                 brings_position,
             } => self.hear(user, brings_position).await,
             Step::HearNothing { user } => {
-                let lane = EventLane::default();
+                let lane = EventQueue::default();
                 let attendance = self.attend(user, &lane, None);
                 self.messages.settle().await;
                 lane.close();
@@ -271,7 +277,7 @@ impl Model {
     async fn say(
         &mut self,
         from: usize,
-        to: To,
+        to: Recipient,
         text: &str,
         room: Option<usize>,
         hear: BTreeSet<i64>,
@@ -343,7 +349,7 @@ impl Model {
         }
     }
 
-    fn attend(&self, user: usize, lane: &EventLane, since: Option<u64>) -> Attendance {
+    fn attend(&self, user: usize, lane: &EventQueue, since: Option<u64>) -> Subscription {
         let user = &self.users[user];
         self.messages.attend(user, Some(lane.clone()), true, since)
     }
@@ -360,10 +366,10 @@ impl Model {
             let is_known = self.messages.has_given(*seq, Some(epoch));
             if is_known { *seq } else { 0 }
         });
-        let lane = EventLane::default();
+        let lane = EventQueue::default();
         let attendance = self.attend(user, &lane, since);
         let mark = self.text();
-        let to = To::User(self.users[user].clone());
+        let to = Recipient::User(self.users[user].clone());
         assert!(self.say_later(user, to, &mark).await);
         loop {
             let event = lane.next().await;
@@ -391,7 +397,7 @@ impl Model {
     }
 
     /// Says something without waiting for those who hear it, of whom one is this test.
-    async fn say_later(&mut self, from: usize, to: To, text: &str) -> bool {
+    async fn say_later(&mut self, from: usize, to: Recipient, text: &str) -> bool {
         let from = self.users[from].clone();
         let said = self.messages.say(from.clone(), to, text.to_owned()).await;
         let said = said.expect("a text");
@@ -533,9 +539,9 @@ async fn open(directory: &TempDir, clock: &Clock) -> Messages {
     messages.expect("messages")
 }
 
-fn party(id: i64, slot: usize) -> Party {
+fn party(id: i64, slot: usize) -> UserRef {
     let name = format!("user{slot}").into();
-    Party { id, name }
+    UserRef { id, name }
 }
 
 fn name(room: usize) -> RoomName {

@@ -45,19 +45,19 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock::Clock;
-use crate::connection::EventLane;
+use crate::connection::EventQueue;
 use crate::messages::epochs::Epochs;
-use crate::messages::operation::{Op, SessionOp};
+use crate::messages::operation::{Operation, SessionOperation};
 use crate::messages::presence::Presence;
 use crate::messages::sequencer::Sequencer;
-use crate::messages::store::Store;
+use crate::messages::store::MessageStore;
 use crate::protocol::{HistoryReply, MAX_TEXT, MembersReply, SayReply, WhoReply};
 
 pub use crate::messages::offers::{Claim, OfferedFile};
 pub use crate::messages::room::{InvalidRoom, RoomName};
 pub use crate::messages::store::copy;
-pub use crate::messages::watches::{Change, MAX_WATCHES, Scope, TooManyWatches};
-pub use crate::messages::watching::Observer;
+pub use crate::messages::watches::{MAX_WATCHES, TooManyWatches, WatchScope, WatchedChange};
+pub use crate::messages::watching::ChangeFeed;
 
 /// Messages that may wait to be stored; who has another one waits.
 const WAITING: usize = 1024;
@@ -67,7 +67,7 @@ const EVENT_BYTES: u64 = 1024;
 
 /// A user, as the accounts know them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Party {
+pub struct UserRef {
     /// Never given to another user.
     pub id: i64,
     /// The user's name.
@@ -76,9 +76,9 @@ pub struct Party {
 
 /// Whom a message is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum To {
+pub enum Recipient {
     /// One user.
-    User(Party),
+    User(UserRef),
     /// All who are in a room.
     Room(RoomName),
 }
@@ -86,19 +86,19 @@ pub enum To {
 /// The messages of one data directory. Cheap to clone; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Messages {
-    shared: Arc<Shared>,
-    observer: Observer,
+    shared: Arc<MessagesState>,
+    observer: ChangeFeed,
     _sequencer: Arc<AbortOnDropHandle<()>>,
 }
 
 /// What the sequencer and all others share.
 #[derive(Debug)]
-struct Shared {
-    store: Store,
+struct MessagesState {
+    store: MessageStore,
     presence: Mutex<Presence>,
     /// What the sequencer is to do. Unbounded, but a session has few of these, and messages need a
     /// permit.
-    ops: mpsc::UnboundedSender<Op>,
+    ops: mpsc::UnboundedSender<Operation>,
     permits: Arc<Semaphore>,
     /// Offers that somebody is just answering.
     claimed: Mutex<HashSet<String>>,
@@ -109,7 +109,7 @@ struct Shared {
     disk_budget: AtomicU64,
 }
 
-impl Shared {
+impl MessagesState {
     fn presence(&self) -> MutexGuard<'_, Presence> {
         let presence = self.presence.lock();
         presence.unwrap_or_else(PoisonError::into_inner)
@@ -125,13 +125,13 @@ impl Shared {
         charged.map(drop).map_err(|_| MessagesError::NoSpace)
     }
 
-    fn tell_sequencer(&self, op: Op) -> Result<(), MessagesError> {
+    fn tell_sequencer(&self, op: Operation) -> Result<(), MessagesError> {
         self.ops.send(op).map_err(|_| MessagesError::Ended)
     }
 
     async fn ask<T>(
         &self,
-        op: impl FnOnce(oneshot::Sender<Result<T, MessagesError>>) -> Op,
+        op: impl FnOnce(oneshot::Sender<Result<T, MessagesError>>) -> Operation,
     ) -> Result<T, MessagesError> {
         let (done, answer) = oneshot::channel();
         self.tell_sequencer(op(done))?;
@@ -151,11 +151,11 @@ impl Messages {
     }
 
     async fn open_with(data: &Path, clock: Clock) -> Result<Self, MessagesError> {
-        let (mut store, mut writer) = Store::open(data, clock).await?;
+        let (mut store, mut writer) = MessageStore::open(data, clock).await?;
         let (last, begun) = writer.look().await?;
         store.uptime = writer.uptime.clone();
         let (ops, waiting) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(MessagesState {
             store,
             presence: Mutex::default(),
             ops,
@@ -179,7 +179,7 @@ impl Messages {
     /// # Errors
     /// [`MessagesError::Database`] if they cannot be read or if a later version of haul wrote them.
     pub async fn check(data: &Path) -> Result<(), MessagesError> {
-        Store::check(data).await
+        MessageStore::check(data).await
     }
 
     /// Takes a message. The first await puts it in its place among the others; what is returned
@@ -189,7 +189,12 @@ impl Messages {
     /// [`MessagesError::EmptyText`], [`MessagesError::TextTooLong`], [`MessagesError::TextWithNul`].
     /// What is returned: [`MessagesError::NoSuchRoom`], [`MessagesError::NotInRoom`],
     /// [`MessagesError::Database`].
-    pub async fn say(&self, from: Party, to: To, text: String) -> Result<Said, MessagesError> {
+    pub async fn say(
+        &self,
+        from: UserRef,
+        to: Recipient,
+        text: String,
+    ) -> Result<PendingMessage, MessagesError> {
         if text.is_empty() {
             return Err(MessagesError::EmptyText);
         }
@@ -203,14 +208,14 @@ impl Messages {
         let permit = Arc::clone(&self.shared.permits).acquire_owned().await;
         let permit = permit.map_err(|_| MessagesError::Ended)?;
         let (done, said) = oneshot::channel();
-        self.shared.tell_sequencer(Op::Say {
+        self.shared.tell_sequencer(Operation::Say {
             from,
             to,
             text,
             done,
             permit,
         })?;
-        Ok(Said(said))
+        Ok(PendingMessage(said))
     }
 
     /// What was said between `user` and `with`, or in the room `with`: the last `limit` messages
@@ -220,8 +225,8 @@ impl Messages {
     /// [`MessagesError::NoSuchRoom`], [`MessagesError::NotInRoom`], [`MessagesError::Database`].
     pub async fn history(
         &self,
-        user: &Party,
-        with: &To,
+        user: &UserRef,
+        with: &Recipient,
         before: Option<u64>,
         limit: usize,
         budget: usize,
@@ -234,17 +239,25 @@ impl Messages {
     ///
     /// # Errors
     /// [`MessagesError::RoomFull`], [`MessagesError::TooManyRooms`], [`MessagesError::Database`].
-    pub async fn join(&self, user: Party, room: RoomName) -> Result<MembersReply, MessagesError> {
+    pub async fn join(&self, user: UserRef, room: RoomName) -> Result<MembersReply, MessagesError> {
         self.shared.charge_disk(0)?;
-        self.shared.ask(|done| Op::Join { user, room, done }).await
+        self.shared
+            .ask(|done| Operation::Join { user, room, done })
+            .await
     }
 
     /// Has `user` hear no more of `room`, and says who is left in it.
     ///
     /// # Errors
     /// [`MessagesError::NoSuchRoom`], [`MessagesError::NotInRoom`], [`MessagesError::Database`].
-    pub async fn leave(&self, user: Party, room: RoomName) -> Result<MembersReply, MessagesError> {
-        self.shared.ask(|done| Op::Leave { user, room, done }).await
+    pub async fn leave(
+        &self,
+        user: UserRef,
+        room: RoomName,
+    ) -> Result<MembersReply, MessagesError> {
+        self.shared
+            .ask(|done| Operation::Leave { user, room, done })
+            .await
     }
 
     /// Who is connected, by name, as many as `budget` bytes of JSON hold.
@@ -255,7 +268,7 @@ impl Messages {
 
     /// The user of that name, if they are connected.
     #[must_use]
-    pub fn present(&self, name: &str) -> Option<Party> {
+    pub fn present(&self, name: &str) -> Option<UserRef> {
         self.shared.presence().find(name)
     }
 
@@ -265,20 +278,20 @@ impl Messages {
     #[must_use]
     pub fn attend(
         &self,
-        user: &Party,
-        lane: Option<EventLane>,
+        user: &UserRef,
+        lane: Option<EventQueue>,
         inbox: bool,
         since: Option<u64>,
-    ) -> Attendance {
+    ) -> Subscription {
         let hears = inbox && lane.is_some();
         let session =
             self.shared
                 .presence()
                 .enter(user, lane, self.shared.store.uptime.clock.wall());
         if hears {
-            let op = Op::Session(
+            let op = Operation::Session(
                 session,
-                SessionOp::Hear {
+                SessionOperation::Hear {
                     user: user.id,
                     since,
                 },
@@ -286,7 +299,7 @@ impl Messages {
             // Without a sequencer there is nothing to hear.
             let _ = self.shared.tell_sequencer(op);
         }
-        Attendance {
+        Subscription {
             shared: Arc::clone(&self.shared),
             session,
         }
@@ -294,7 +307,7 @@ impl Messages {
 
     /// Where changes of files are told.
     #[must_use]
-    pub fn observer(&self) -> Observer {
+    pub fn observer(&self) -> ChangeFeed {
         self.observer.clone()
     }
 
@@ -310,7 +323,7 @@ impl Messages {
         loop {
             let dropped = self
                 .shared
-                .ask(|done| Op::Forget { keep, most, done })
+                .ask(|done| Operation::Forget { keep, most, done })
                 .await?;
             if dropped == 0 {
                 return Ok(all);
@@ -352,7 +365,11 @@ impl Messages {
     /// Waits until all that was asked before is kept.
     pub async fn settle(&self) {
         let (settled, done) = oneshot::channel();
-        if self.shared.tell_sequencer(Op::Settle(settled)).is_ok() {
+        if self
+            .shared
+            .tell_sequencer(Operation::Settle(settled))
+            .is_ok()
+        {
             // If the sequencer is gone, nothing more will be kept.
             let _ = done.await;
         }
@@ -361,9 +378,9 @@ impl Messages {
 
 /// A message on its way to be stored.
 #[derive(Debug)]
-pub struct Said(oneshot::Receiver<Result<SayReply, MessagesError>>);
+pub struct PendingMessage(oneshot::Receiver<Result<SayReply, MessagesError>>);
 
-impl Said {
+impl PendingMessage {
     /// Waits until the message is stored and those who hear at once were told.
     ///
     /// # Errors
@@ -375,17 +392,17 @@ impl Said {
 
 /// A session that is there. Dropping it ends that.
 #[derive(Debug)]
-pub struct Attendance {
-    shared: Arc<Shared>,
+pub struct Subscription {
+    shared: Arc<MessagesState>,
     session: u64,
 }
 
-impl Drop for Attendance {
+impl Drop for Subscription {
     fn drop(&mut self) {
         // The sequencer has to know up to where it was told. If there is none, nothing is to know.
         let _ = self
             .shared
-            .tell_sequencer(Op::Session(self.session, SessionOp::Exit));
+            .tell_sequencer(Operation::Session(self.session, SessionOperation::Exit));
     }
 }
 
@@ -487,11 +504,11 @@ mod tests {
     async fn messages_and_joins_are_refused_where_the_disk_has_room_for_accounts_only() {
         let directory = tempfile::tempdir().expect("a directory");
         let messages = Messages::open(directory.path()).await.expect("messages");
-        let user = |id: i64| Party {
+        let user = |id: i64| UserRef {
             id,
             name: format!("user{id}").into(),
         };
-        let say = || messages.say(user(1), To::User(user(2)), "x".repeat(1000));
+        let say = || messages.say(user(1), Recipient::User(user(2)), "x".repeat(1000));
         messages.set_disk_budget(10_000);
         say().await.expect("room").done().await.expect("stored");
         assert!(matches!(say().await, Err(MessagesError::NoSpace)));

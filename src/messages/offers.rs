@@ -13,9 +13,9 @@ use sqlx::FromRow;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::oneshot;
 
-use crate::messages::operation::Op;
-use crate::messages::store::{Batch, Writer, integer, milliseconds, reading, time, unsigned};
-use crate::messages::{Messages, MessagesError, Party, Said, Shared, To};
+use crate::messages::operation::Operation;
+use crate::messages::store::{CommitBatch, Writer, integer, milliseconds, reading, time, unsigned};
+use crate::messages::{Messages, MessagesError, MessagesState, PendingMessage, Recipient, UserRef};
 use crate::protocol::{Offer, OffersReply};
 
 /// JSON of an offer in `offers` beside its file's name, in bytes.
@@ -36,7 +36,7 @@ pub struct OfferedFile {
 #[derive(Debug)]
 pub struct Claim {
     /// Who offers it.
-    pub from: Party,
+    pub from: UserRef,
     /// What is offered.
     pub file: OfferedFile,
     hold: Hold,
@@ -44,7 +44,7 @@ pub struct Claim {
 
 #[derive(Debug)]
 struct Hold {
-    shared: Arc<Shared>,
+    shared: Arc<MessagesState>,
     offer: String,
 }
 
@@ -87,11 +87,11 @@ impl Messages {
     /// [`MessagesError::TooManyOpen`], [`MessagesError::Database`].
     pub async fn offer(
         &self,
-        from: Party,
-        to: Party,
+        from: UserRef,
+        to: UserRef,
         file: OfferedFile,
         keep: Duration,
-    ) -> Result<(String, Said), MessagesError> {
+    ) -> Result<(String, PendingMessage), MessagesError> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(MessagesError::NoRandomness)?;
         let offer = HEXLOWER.encode(&random);
@@ -99,7 +99,7 @@ impl Messages {
         let permit = Arc::clone(&self.shared.permits).acquire_owned().await;
         let permit = permit.map_err(|_| MessagesError::Ended)?;
         let (done, said) = oneshot::channel();
-        self.shared.tell_sequencer(Op::Offer {
+        self.shared.tell_sequencer(Operation::Offer {
             from,
             to,
             offer: offer.clone(),
@@ -108,7 +108,7 @@ impl Messages {
             done,
             permit,
         })?;
-        Ok((offer, Said(said)))
+        Ok((offer, PendingMessage(said)))
     }
 
     /// The open offers to `user`, the oldest first, as many as `budget` bytes of JSON hold.
@@ -169,7 +169,7 @@ impl Messages {
         transaction.commit().await.map_err(reading)?;
         let row = found.ok_or(MessagesError::NoSuchOffer)?;
         Ok(Claim {
-            from: Party {
+            from: UserRef {
                 id: row.offered_by,
                 name: row.sent_by.into(),
             },
@@ -187,7 +187,7 @@ impl Messages {
     /// # Errors
     /// [`MessagesError::Database`].
     pub async fn expire_offers(&self) -> Result<(), MessagesError> {
-        self.shared.ask(Op::Expire).await
+        self.shared.ask(Operation::Expire).await
     }
 }
 
@@ -199,14 +199,14 @@ impl Claim {
     pub async fn close(self) -> Result<(), MessagesError> {
         let (done, closed) = oneshot::channel();
         let offer = self.hold.offer.clone();
-        let op = Op::Close { offer, done };
+        let op = Operation::Close { offer, done };
         self.hold.shared.tell_sequencer(op)?;
         closed.await.unwrap_or(Err(MessagesError::Ended))
     }
 }
 
 impl Hold {
-    fn take(shared: &Arc<Shared>, offer: &str) -> Option<Self> {
+    fn take(shared: &Arc<MessagesState>, offer: &str) -> Option<Self> {
         let is_first = claimed(shared).insert(offer.to_owned());
         is_first.then(|| Self {
             shared: Arc::clone(shared),
@@ -221,7 +221,7 @@ impl Drop for Hold {
     }
 }
 
-fn claimed(shared: &Shared) -> MutexGuard<'_, HashSet<String>> {
+fn claimed(shared: &MessagesState) -> MutexGuard<'_, HashSet<String>> {
     let claimed = shared.claimed.lock();
     claimed.unwrap_or_else(PoisonError::into_inner)
 }
@@ -292,10 +292,10 @@ impl Writer {
 /// are kept with the messages.
 pub(super) async fn write(
     connection: &mut SqliteConnection,
-    batch: &Batch,
+    batch: &CommitBatch,
 ) -> Result<Vec<i64>, sqlx::Error> {
     for event in &batch.messages {
-        let (Some(stored), To::User(receiver)) = (&event.offer, &event.to) else {
+        let (Some(stored), Recipient::User(receiver)) = (&event.offer, &event.to) else {
             continue;
         };
         let file = &stored.file;
@@ -328,9 +328,9 @@ pub(super) async fn write(
 mod tests {
     use super::*;
 
-    fn party(id: i64) -> Party {
+    fn party(id: i64) -> UserRef {
         let name = format!("user{id}").into();
-        Party { id, name }
+        UserRef { id, name }
     }
 
     fn file() -> OfferedFile {

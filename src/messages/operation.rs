@@ -6,8 +6,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::messages::backlog::Verdict;
 use crate::messages::offers::OfferedFile;
-use crate::messages::watching::Ask;
-use crate::messages::{MessagesError, Party, RoomName, To};
+use crate::messages::watching::WatchRequest;
+use crate::messages::{MessagesError, Recipient, RoomName, UserRef};
 use crate::protocol::{MembersReply, SayReply};
 
 /// Who waits for an answer.
@@ -15,17 +15,17 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, MessagesError>>;
 
 /// What the sequencer is asked to do.
 #[derive(Debug)]
-pub(crate) enum Op {
+pub(crate) enum Operation {
     Say {
-        from: Party,
-        to: To,
+        from: UserRef,
+        to: Recipient,
         text: String,
         done: Answer<SayReply>,
         permit: OwnedSemaphorePermit,
     },
     Offer {
-        from: Party,
-        to: Party,
+        from: UserRef,
+        to: UserRef,
         offer: String,
         file: OfferedFile,
         keep: Duration,
@@ -37,17 +37,17 @@ pub(crate) enum Op {
     /// All offers end whose time is over.
     Expire(Answer<()>),
     Join {
-        user: Party,
+        user: UserRef,
         room: RoomName,
         done: Answer<MembersReply>,
     },
     Leave {
-        user: Party,
+        user: UserRef,
         room: RoomName,
         done: Answer<MembersReply>,
     },
     /// A session asks something for itself.
-    Session(u64, SessionOp),
+    Session(u64, SessionOperation),
     /// All of a flight is written, or never will be.
     Landed(u64),
     /// Some of what is older than `keep` is to be dropped, or more than `most`.
@@ -62,7 +62,7 @@ pub(crate) enum Op {
 
 /// What a session asks for itself.
 #[derive(Debug)]
-pub(crate) enum SessionOp {
+pub(crate) enum SessionOperation {
     /// It wants to be told what comes.
     Hear { user: i64, since: Option<u64> },
     /// It was told all that was there up to `position`. If it insists it is told the rest.
@@ -75,7 +75,7 @@ pub(crate) enum SessionOp {
     /// It catches up, and got on.
     Progress,
     /// It asks for what it watches.
-    Watching(Ask),
+    Watching(WatchRequest),
     /// It has ended.
     Exit,
 }

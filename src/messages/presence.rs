@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::connection::{EventLane, LaneEvent};
-use crate::messages::Party;
-use crate::messages::delivery::Flight;
+use crate::connection::{EventQueue, QueuedEvent};
+use crate::messages::UserRef;
+use crate::messages::delivery::DeliveryBatch;
 use crate::protocol::{Present, WhoReply};
 
 /// The users with sessions.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
-    users: HashMap<i64, Here>,
+    users: HashMap<i64, ConnectedUser>,
     sessions: HashMap<u64, Session>,
     /// The number of the last session.
     last: u64,
@@ -21,7 +21,7 @@ pub(super) struct Presence {
 
 /// A user who is connected.
 #[derive(Debug)]
-struct Here {
+struct ConnectedUser {
     name: Arc<str>,
     sessions: Vec<u64>,
     /// The `seq` of the last event for this user that was stored while they were here.
@@ -36,15 +36,15 @@ struct Here {
 struct Session {
     user: i64,
     since: Timestamp,
-    lane: Option<EventLane>,
-    hearing: Hearing,
+    lane: Option<EventQueue>,
+    hearing: EventStream,
     /// The last event that was put into the lane.
     queued: u64,
 }
 
 /// How a session comes to its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hearing {
+enum EventStream {
     /// By a catch-up, or not at all.
     Behind,
     /// As they come, once it has been told what was stored up to here.
@@ -62,10 +62,10 @@ pub(super) struct Inbox {
 
 /// A session that has to be caught up.
 #[derive(Debug)]
-pub(super) struct Behind {
+pub(super) struct LaggingSession {
     pub(super) session: u64,
     pub(super) user: i64,
-    pub(super) lane: EventLane,
+    pub(super) lane: EventQueue,
     /// What it was told already.
     pub(super) position: u64,
 }
@@ -74,14 +74,19 @@ pub(super) struct Behind {
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) inboxes: HashMap<i64, Inbox>,
-    pub(super) behind: Vec<Behind>,
+    pub(super) behind: Vec<LaggingSession>,
 }
 
 impl Presence {
-    pub(super) fn enter(&mut self, user: &Party, lane: Option<EventLane>, since: Timestamp) -> u64 {
+    pub(super) fn enter(
+        &mut self,
+        user: &UserRef,
+        lane: Option<EventQueue>,
+        since: Timestamp,
+    ) -> u64 {
         self.last += 1;
         let number = self.last;
-        let here = self.users.entry(user.id).or_insert_with(|| Here {
+        let here = self.users.entry(user.id).or_insert_with(|| ConnectedUser {
             name: Arc::clone(&user.name),
             sessions: Vec::new(),
             last: 0,
@@ -93,7 +98,7 @@ impl Presence {
             user: user.id,
             since,
             lane,
-            hearing: Hearing::Behind,
+            hearing: EventStream::Behind,
             queued: 0,
         };
         self.sessions.insert(number, session);
@@ -146,16 +151,16 @@ impl Presence {
         }
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<Party> {
+    pub(super) fn find(&self, name: &str) -> Option<UserRef> {
         let found = self.users.iter().find(|(_, here)| &*here.name == name);
-        found.map(|(id, here)| Party {
+        found.map(|(id, here)| UserRef {
             id: *id,
             name: Arc::clone(&here.name),
         })
     }
 
     /// Where a session is told what comes, if it is.
-    pub(super) fn lane(&self, number: u64) -> Option<EventLane> {
+    pub(super) fn lane(&self, number: u64) -> Option<EventQueue> {
         self.sessions.get(&number)?.lane.clone()
     }
 
@@ -164,18 +169,23 @@ impl Presence {
     pub(super) fn told_live(&self, user: i64) -> Option<u64> {
         let here = self.users.get(&user)?;
         let live = self.live_sessions(user);
-        let written = live.filter_map(|session| session.lane.as_ref().map(EventLane::written));
+        let written = live.filter_map(|session| session.lane.as_ref().map(EventQueue::written));
         // A session to which nothing was written yet has its user's place all the same.
         written.max().map(|written| written.max(here.told))
     }
 
     /// Begins to catch up with a session: it and its user were told up to there.
-    pub(super) fn begin(&mut self, number: u64, position: u64, told: u64) -> Option<Behind> {
+    pub(super) fn begin(
+        &mut self,
+        number: u64,
+        position: u64,
+        told: u64,
+    ) -> Option<LaggingSession> {
         let session = self.sessions.get_mut(&number)?;
         session.queued = position;
         let here = self.users.get_mut(&session.user)?;
         here.told = here.told.max(told);
-        Some(Behind {
+        Some(LaggingSession {
             session: number,
             user: session.user,
             lane: session.lane.clone()?,
@@ -189,7 +199,7 @@ impl Presence {
             return;
         };
         let others_live = self.is_live(session.user);
-        let written = session.lane.as_ref().map_or(0, EventLane::written);
+        let written = session.lane.as_ref().map_or(0, EventQueue::written);
         if let Some(here) = self.users.get_mut(&session.user)
             && !here.live
         {
@@ -209,7 +219,7 @@ impl Presence {
     pub(super) fn go_live(&mut self, number: u64, position: u64, changes: &mut Changes) {
         if let Some(session) = self.sessions.get_mut(&number) {
             session.queued = position;
-            session.hearing = Hearing::Live;
+            session.hearing = EventStream::Live;
             let user = session.user;
             self.note_live(user, changes);
         }
@@ -221,7 +231,7 @@ impl Presence {
         &mut self,
         number: u64,
         missed: Vec<(u64, bytes::Bytes)>,
-        flight: &mut Flight,
+        flight: &mut DeliveryBatch,
     ) -> bool {
         let Some(session) = self.sessions.get_mut(&number) else {
             return true;
@@ -231,7 +241,7 @@ impl Presence {
                 return false;
             }
         }
-        session.hearing = Hearing::From(session.queued);
+        session.hearing = EventStream::From(session.queued);
         true
     }
 
@@ -246,7 +256,7 @@ impl Presence {
         user: i64,
         seq: u64,
         json: &bytes::Bytes,
-        flight: &mut Flight,
+        flight: &mut DeliveryBatch,
         changes: &mut Changes,
     ) -> u32 {
         let Some(here) = self.users.get_mut(&user) else {
@@ -259,7 +269,7 @@ impl Presence {
             let Some(session) = self.sessions.get_mut(number) else {
                 continue;
             };
-            if session.hearing == Hearing::Behind {
+            if session.hearing == EventStream::Behind {
                 continue;
             }
             if session.push(*number, seq, json.clone(), flight) {
@@ -279,16 +289,16 @@ impl Presence {
         let Some(session) = self.sessions.get_mut(&number) else {
             return;
         };
-        let written = session.lane.as_ref().map_or(0, EventLane::written);
+        let written = session.lane.as_ref().map_or(0, EventQueue::written);
         match session.hearing {
-            Hearing::Behind => {}
+            EventStream::Behind => {}
             _ if written < seq => self.fall_behind(number, changes),
-            Hearing::From(from) if written >= from => {
-                session.hearing = Hearing::Live;
+            EventStream::From(from) if written >= from => {
+                session.hearing = EventStream::Live;
                 let user = session.user;
                 self.note_live(user, changes);
             }
-            Hearing::From(_) | Hearing::Live => {}
+            EventStream::From(_) | EventStream::Live => {}
         }
     }
 
@@ -296,17 +306,17 @@ impl Presence {
         let Some(session) = self.sessions.get_mut(&number) else {
             return;
         };
-        session.hearing = Hearing::Behind;
+        session.hearing = EventStream::Behind;
         let user = session.user;
         if let Some(lane) = &session.lane {
-            changes.behind.push(Behind {
+            changes.behind.push(LaggingSession {
                 session: number,
                 user,
                 lane: lane.clone(),
                 position: session.queued,
             });
         }
-        let written = session.lane.as_ref().map_or(0, EventLane::written);
+        let written = session.lane.as_ref().map_or(0, EventQueue::written);
         let others_live = self.is_live(user);
         if let Some(here) = self.users.get_mut(&user) {
             here.leave_off(user, written, others_live, changes);
@@ -334,11 +344,11 @@ impl Presence {
         let here = self.users.get(&user).into_iter();
         here.flat_map(|here| &here.sessions)
             .filter_map(|number| self.sessions.get(number))
-            .filter(|session| session.hearing == Hearing::Live)
+            .filter(|session| session.hearing == EventStream::Live)
     }
 }
 
-impl Here {
+impl ConnectedUser {
     /// A session of the user is told no more as it comes; it was told up to `written`.
     fn leave_off(&mut self, user: i64, written: u64, others_live: bool, changes: &mut Changes) {
         let got_on = written > self.told;
@@ -357,11 +367,17 @@ impl Here {
 
 impl Session {
     /// Puts an event into the lane; `false` if it has no room.
-    fn push(&mut self, number: u64, seq: u64, json: bytes::Bytes, flight: &mut Flight) -> bool {
+    fn push(
+        &mut self,
+        number: u64,
+        seq: u64,
+        json: bytes::Bytes,
+        flight: &mut DeliveryBatch,
+    ) -> bool {
         let Some(lane) = &self.lane else {
             return false;
         };
-        let event = LaneEvent {
+        let event = QueuedEvent {
             inbox: Some(seq),
             json,
             receipt: Some(flight.board(number, seq)),
@@ -379,21 +395,21 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::messages::delivery::Flights;
+    use crate::messages::delivery::DeliveryBatches;
 
-    fn party(id: i64, name: &str) -> Party {
+    fn party(id: i64, name: &str) -> UserRef {
         let name = name.into();
-        Party { id, name }
+        UserRef { id, name }
     }
 
-    fn flight() -> Flight {
+    fn flight() -> DeliveryBatch {
         let (ops, _waiting) = tokio::sync::mpsc::unbounded_channel();
-        Flights::new(ops.downgrade()).prepare()
+        DeliveryBatches::new(ops.downgrade()).prepare()
     }
 
     /// A session of user 1 that hears as it comes, after it was told up to 10.
-    fn live(presence: &mut Presence) -> (u64, EventLane) {
-        let lane = EventLane::default();
+    fn live(presence: &mut Presence) -> (u64, EventQueue) {
+        let lane = EventQueue::default();
         let (user, now) = (party(1, "alice"), Timestamp::now());
         let session = presence.enter(&user, Some(lane.clone()), now);
         presence.begin(session, 10, 10).expect("it is there");
@@ -405,7 +421,7 @@ mod tests {
         presence.tell(1, seq, &Bytes::from_static(b"{}"), &mut flight(), changes)
     }
 
-    fn write_all(lane: &EventLane) {
+    fn write_all(lane: &EventQueue) {
         let mut last = None;
         while let Some(event) = lane.try_next() {
             last = event.inbox;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::messages::{MessagesError, Party, RoomName};
+use crate::messages::{MessagesError, RoomName, UserRef};
 use crate::protocol::MembersReply;
 
 /// Members of a room.
@@ -26,15 +26,15 @@ pub(super) struct Rooms {
 /// Something that was changed here and may have to be undone.
 #[derive(Debug)]
 pub(super) enum RoomChange {
-    Joined(RoomName, Party),
-    Left(RoomName, Party),
+    Joined(RoomName, UserRef),
+    Left(RoomName, UserRef),
 }
 
 impl Rooms {
     /// Those who are in `room`, for `user`, who has to be one of them.
     pub(super) fn members_for(
         &self,
-        user: &Party,
+        user: &UserRef,
         room: &RoomName,
     ) -> Result<Members, MessagesError> {
         match self.members.get(room) {
@@ -47,7 +47,7 @@ impl Rooms {
     }
 
     /// `false` if the user is in the room already.
-    pub(super) fn join(&mut self, user: &Party, room: &RoomName) -> Result<bool, MessagesError> {
+    pub(super) fn join(&mut self, user: &UserRef, room: &RoomName) -> Result<bool, MessagesError> {
         let members = self.members.get(room);
         if members.is_some_and(|members| members.contains_key(&user.id)) {
             return Ok(false);
@@ -69,7 +69,7 @@ impl Rooms {
         Ok(true)
     }
 
-    pub(super) fn leave(&mut self, user: &Party, room: &RoomName) -> Result<(), MessagesError> {
+    pub(super) fn leave(&mut self, user: &UserRef, room: &RoomName) -> Result<(), MessagesError> {
         self.members_for(user, room)?;
         self.exit(room, user.id);
         Ok(())
@@ -91,7 +91,7 @@ impl Rooms {
         MembersReply { members }
     }
 
-    fn enter(&mut self, room: RoomName, user: Party) {
+    fn enter(&mut self, room: RoomName, user: UserRef) {
         let members = Arc::make_mut(self.members.entry(room).or_default());
         if members.insert(user.id, user.name).is_none() {
             *self.rooms_of.entry(user.id).or_default() += 1;
@@ -115,8 +115,8 @@ impl Rooms {
     }
 }
 
-impl FromIterator<(RoomName, Party)> for Rooms {
-    fn from_iter<I: IntoIterator<Item = (RoomName, Party)>>(members: I) -> Self {
+impl FromIterator<(RoomName, UserRef)> for Rooms {
+    fn from_iter<I: IntoIterator<Item = (RoomName, UserRef)>>(members: I) -> Self {
         let mut rooms = Self::default();
         for (room, user) in members {
             rooms.enter(room, user);
@@ -129,8 +129,8 @@ impl FromIterator<(RoomName, Party)> for Rooms {
 mod tests {
     use super::*;
 
-    fn user(id: i64) -> Party {
-        Party {
+    fn user(id: i64) -> UserRef {
+        UserRef {
             id,
             name: format!("user-{id}").into(),
         }

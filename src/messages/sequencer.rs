@@ -13,14 +13,14 @@ use tracing::{error, info, warn};
 
 use crate::messages::backlog;
 use crate::messages::backlog::{PAGE, Verdict};
-use crate::messages::delivery::{Ack, Flights, Landing};
-use crate::messages::operation::{Answer, Op, SessionOp, answer};
+use crate::messages::delivery::{Ack, DeliveryBatches, Landing};
+use crate::messages::operation::{Answer, Operation, SessionOperation, answer};
 use crate::messages::presence::{Changes, Inbox};
 use crate::messages::rooms::{RoomChange, Rooms};
-use crate::messages::store::{Batch, Stored, StoredOffer, Writer};
-use crate::messages::watches::Change;
-use crate::messages::watching::{Ask, Observer, WAITING, Watching};
-use crate::messages::{MessagesError, Party, Shared, To};
+use crate::messages::store::{CommitBatch, Stored, StoredOffer, Writer};
+use crate::messages::watches::WatchedChange;
+use crate::messages::watching::{ChangeFeed, WAITING, WatchRequest, Watching};
+use crate::messages::{MessagesError, MessagesState, Recipient, UserRef};
 use crate::protocol::{MembersReply, SayReply, encode_event};
 
 /// Requests that are done in one go.
@@ -37,10 +37,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The one task that writes.
 pub(super) struct Sequencer {
-    shared: Arc<Shared>,
+    shared: Arc<MessagesState>,
     writer: Writer,
-    ops: mpsc::UnboundedReceiver<Op>,
-    flights: Flights,
+    ops: mpsc::UnboundedReceiver<Operation>,
+    flights: DeliveryBatches,
     rooms: Rooms,
     /// The last place that was given out.
     last: u64,
@@ -57,7 +57,7 @@ pub(super) struct Sequencer {
 /// What one go does.
 #[derive(Default)]
 struct Go {
-    batch: Batch,
+    batch: CommitBatch,
     /// Who waits for the messages of the batch, in their order.
     waiting: Vec<(Answer<SayReply>, OwnedSemaphorePermit)>,
     changes: Changes,
@@ -70,7 +70,7 @@ struct Go {
     closing: Vec<Answer<()>>,
     settled: Vec<oneshot::Sender<()>>,
     /// Changes of files, with their places.
-    changed: Vec<(u64, Change)>,
+    changed: Vec<(u64, WatchedChange)>,
     /// Up to there changes may have been lost.
     lost: Option<u64>,
 }
@@ -95,15 +95,15 @@ impl Go {
 
 impl Sequencer {
     pub(super) async fn start(
-        shared: &Arc<Shared>,
+        shared: &Arc<MessagesState>,
         mut writer: Writer,
         last: u64,
-        ops: mpsc::UnboundedReceiver<Op>,
-    ) -> Result<(Observer, Self), MessagesError> {
+        ops: mpsc::UnboundedReceiver<Operation>,
+    ) -> Result<(ChangeFeed, Self), MessagesError> {
         writer.begin(shared.epochs.current(), last);
         let (observer, watching) = Watching::new(last);
         let mut sequencer = Self {
-            flights: Flights::new(shared.ops.downgrade()),
+            flights: DeliveryBatches::new(shared.ops.downgrade()),
             shared: Arc::clone(shared),
             rooms: writer.rooms().await?.into_iter().collect(),
             writer,
@@ -115,9 +115,9 @@ impl Sequencer {
             watching,
             refused: None,
         };
-        let batch = Batch {
+        let batch = CommitBatch {
             reserved: Some(sequencer.reserved),
-            ..Batch::default()
+            ..CommitBatch::default()
         };
         if let Err(error) = sequencer.writer.commit(&batch).await {
             // The disk may be full: what is there can be read, and room be made.
@@ -164,10 +164,13 @@ impl Sequencer {
         self.shared.is_failing.store(true, Ordering::Relaxed);
     }
 
-    async fn go(&mut self, ops: &mut Vec<Op>, changes: &mut Vec<Change>) {
+    async fn go(&mut self, ops: &mut Vec<Operation>, changes: &mut Vec<WatchedChange>) {
         let mut go = Go::default();
         for op in ops.drain(..) {
-            if matches!(op, Op::Session(_, SessionOp::Watching(Ask::Watch { .. }))) {
+            if matches!(
+                op,
+                Operation::Session(_, SessionOperation::Watching(WatchRequest::Watch { .. }))
+            ) {
                 self.place_all(changes, &mut go).await;
             }
             self.take(op, &mut go).await;
@@ -209,9 +212,9 @@ impl Sequencer {
         self.finish(go);
     }
 
-    async fn take(&mut self, op: Op, go: &mut Go) {
+    async fn take(&mut self, op: Operation, go: &mut Go) {
         match op {
-            Op::Say {
+            Operation::Say {
                 from,
                 to,
                 text,
@@ -219,8 +222,8 @@ impl Sequencer {
                 permit,
             } => {
                 let members = match &to {
-                    To::User(_) => Ok(None),
-                    To::Room(room) => self.rooms.members_for(&from, room).map(Some),
+                    Recipient::User(_) => Ok(None),
+                    Recipient::Room(room) => self.rooms.members_for(&from, room).map(Some),
                 };
                 let message = members.map(|members| {
                     let mut message = self.event(from, to, text);
@@ -229,7 +232,7 @@ impl Sequencer {
                 });
                 go.store(message, done, permit);
             }
-            Op::Offer {
+            Operation::Offer {
                 from,
                 to,
                 offer,
@@ -240,7 +243,7 @@ impl Sequencer {
             } => {
                 let allowed = self.check_offer(&from, &to, go).await;
                 let event = allowed.map(|()| {
-                    let mut event = self.event(from, To::User(to), offer);
+                    let mut event = self.event(from, Recipient::User(to), offer);
                     let expires = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
                     let expires = event.time.saturating_add(expires);
                     event.offer = Some(StoredOffer {
@@ -252,11 +255,11 @@ impl Sequencer {
                 });
                 go.store(event, done, permit);
             }
-            Op::Close { offer, done } => {
+            Operation::Close { offer, done } => {
                 go.batch.closed.push(offer);
                 go.closing.push(done);
             }
-            Op::Expire(done) => {
+            Operation::Expire(done) => {
                 let uptime = self.writer.uptime.now();
                 match self.writer.has_expired(uptime).await {
                     Ok(false) => answer(done, Ok(())),
@@ -267,7 +270,7 @@ impl Sequencer {
                     Err(error) => answer(done, Err(error)),
                 }
             }
-            Op::Join { user, room, done } => match self.rooms.join(&user, &room) {
+            Operation::Join { user, room, done } => match self.rooms.join(&user, &room) {
                 Ok(is_new) => {
                     let members = self.rooms.names(&room);
                     if is_new {
@@ -279,7 +282,7 @@ impl Sequencer {
                 }
                 Err(error) => answer(done, Err(error)),
             },
-            Op::Leave { user, room, done } => match self.rooms.leave(&user, &room) {
+            Operation::Leave { user, room, done } => match self.rooms.leave(&user, &room) {
                 Ok(()) => {
                     let joined = &mut go.batch.joined;
                     joined.retain(|(joined, by, _)| (joined, by.id) != (&room, user.id));
@@ -289,12 +292,12 @@ impl Sequencer {
                 }
                 Err(error) => answer(done, Err(error)),
             },
-            Op::Forget { keep, most, done } => {
+            Operation::Forget { keep, most, done } => {
                 answer(done, self.writer.forget(keep, most).await);
             }
-            Op::Settle(settled) => go.settled.push(settled),
-            Op::Session(session, op) => self.take_of(session, op, go).await,
-            Op::Landed(flight) => {
+            Operation::Settle(settled) => go.settled.push(settled),
+            Operation::Session(session, op) => self.take_of(session, op, go).await,
+            Operation::Landed(flight) => {
                 if let Some(landing) = self.flights.land(flight) {
                     self.land(landing, go);
                 }
@@ -303,10 +306,10 @@ impl Sequencer {
     }
 
     /// Takes what a session asks for itself.
-    async fn take_of(&mut self, session: u64, op: SessionOp, go: &mut Go) {
+    async fn take_of(&mut self, session: u64, op: SessionOperation, go: &mut Go) {
         match op {
-            SessionOp::Hear { user, since } => self.hear(user, session, since, go).await,
-            SessionOp::CaughtUp {
+            SessionOperation::Hear { user, since } => self.hear(user, session, since, go).await,
+            SessionOperation::CaughtUp {
                 user,
                 position,
                 insists,
@@ -316,14 +319,14 @@ impl Sequencer {
                 // The session may have ended.
                 let _ = answer.send(verdict);
             }
-            SessionOp::Progress => {
+            SessionOperation::Progress => {
                 let mut presence = self.shared.presence();
                 presence.progress(session, &mut go.changes);
             }
-            SessionOp::Watching(ask) => {
+            SessionOperation::Watching(ask) => {
                 self.watching.take(&self.shared, session, ask, self.last);
             }
-            SessionOp::Exit => {
+            SessionOperation::Exit => {
                 self.watching.forget(session);
                 self.shared.presence().exit(session, &mut go.changes);
             }
@@ -331,7 +334,7 @@ impl Sequencer {
     }
 
     /// An event in the next place.
-    fn event(&mut self, from: Party, to: To, body: String) -> Stored {
+    fn event(&mut self, from: UserRef, to: Recipient, body: String) -> Stored {
         Stored {
             seq: self.next(),
             from,
@@ -350,7 +353,7 @@ impl Sequencer {
 
     /// Gives changes their places. They are told even if nothing can be kept, but never in a place
     /// that could be given out once more after a restart: the last one tells that there are more.
-    fn place(&mut self, changes: &mut Vec<Change>, go: &mut Go) {
+    fn place(&mut self, changes: &mut Vec<WatchedChange>, go: &mut Go) {
         for change in changes.drain(..) {
             if self.places_left() > 1 {
                 go.changed.push((self.next(), change));
@@ -364,7 +367,7 @@ impl Sequencer {
     }
 
     /// Who begins to watch does not hear of what happened before they asked.
-    async fn place_all(&mut self, changes: &mut Vec<Change>, go: &mut Go) {
+    async fn place_all(&mut self, changes: &mut Vec<WatchedChange>, go: &mut Go) {
         for _ in 0..=WAITING / BATCH {
             if changes.is_empty() {
                 self.watching.try_receive(changes, BATCH);
@@ -386,8 +389,8 @@ impl Sequencer {
     /// Refuses an offer where too many of either user are open, with those of this go.
     async fn check_offer(
         &mut self,
-        from: &Party,
-        to: &Party,
+        from: &UserRef,
+        to: &UserRef,
         go: &Go,
     ) -> Result<(), MessagesError> {
         let (mut made, mut open) = self.writer.open_offers(from.id, to.id).await?;
@@ -398,7 +401,7 @@ impl Sequencer {
             .filter(|event| event.offer.is_some())
         {
             made += usize::from(event.from.id == from.id);
-            open += usize::from(event.to == To::User(to.clone()));
+            open += usize::from(event.to == Recipient::User(to.clone()));
         }
         if made >= OFFERS {
             return Err(MessagesError::TooManyMade(OFFERS));
@@ -536,8 +539,8 @@ impl Sequencer {
             let seq = message.seq;
             let mut tell = |user| presence.tell(user, seq, &json, &mut flight, &mut changes);
             let delivered = match &message.to {
-                To::User(user) => tell(user.id),
-                To::Room(_) => {
+                Recipient::User(user) => tell(user.id),
+                Recipient::Room(_) => {
                     let members = message.members.iter().flat_map(|members| members.keys());
                     let others = members.filter(|member| **member != message.from.id);
                     others.copied().map(tell).sum()

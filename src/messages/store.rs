@@ -20,7 +20,7 @@ use crate::messages::offers;
 use crate::messages::offers::OfferedFile;
 use crate::messages::presence::Inbox;
 use crate::messages::rooms::Members;
-use crate::messages::{MessagesError, Party, RoomName, To};
+use crate::messages::{MessagesError, Recipient, RoomName, UserRef};
 use crate::protocol::{Event, HistoryReply, Message, Offer, encode_event};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/messages/migrations");
@@ -81,14 +81,14 @@ const DROP_OF_SENDER: &str = "\
 
 /// What reads.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct MessageStore {
     pub(super) readers: ConnectionPool,
-    pub(super) uptime: Uptime,
+    pub(super) uptime: RunTime,
 }
 
 /// How long servers have run on the database, all of them together. Nobody sets it.
 #[derive(Debug, Clone)]
-pub(super) struct Uptime {
+pub(super) struct RunTime {
     pub(super) clock: Clock,
     /// When this server began, by the clock.
     started: Duration,
@@ -96,7 +96,7 @@ pub(super) struct Uptime {
     before: Duration,
 }
 
-impl Uptime {
+impl RunTime {
     pub(super) fn now(&self) -> Duration {
         self.before + self.clock.elapsed().saturating_sub(self.started)
     }
@@ -106,7 +106,7 @@ impl Uptime {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) connection: ConnectionPool,
-    pub(super) uptime: Uptime,
+    pub(super) uptime: RunTime,
     /// The uptime that the database knows.
     kept_uptime: Duration,
     /// Events in the database, by sender.
@@ -138,8 +138,8 @@ pub async fn copy(data: &Path, to: &Path) -> Result<(), MessagesError> {
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
     pub(super) seq: u64,
-    pub(super) from: Party,
-    pub(super) to: To,
+    pub(super) from: UserRef,
+    pub(super) to: Recipient,
     /// The text of a message, the identifier of an offer.
     pub(super) body: String,
     pub(super) time: Timestamp,
@@ -184,7 +184,7 @@ impl Stored {
     }
 }
 
-impl To {
+impl Recipient {
     fn as_str(&self) -> &str {
         match self {
             Self::User(user) => &user.name,
@@ -195,10 +195,10 @@ impl To {
 
 /// All that one commit keeps.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct CommitBatch {
     pub(super) messages: Vec<Stored>,
     /// After those who left: nobody leaves whom this has.
-    pub(super) joined: Vec<(RoomName, Party, u64)>,
+    pub(super) joined: Vec<(RoomName, UserRef, u64)>,
     pub(super) left: Vec<(RoomName, i64)>,
     /// Offers that end.
     pub(super) closed: Vec<String>,
@@ -209,7 +209,7 @@ pub(super) struct Batch {
     pub(super) reserved: Option<u64>,
 }
 
-impl Batch {
+impl CommitBatch {
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
             && self.joined.is_empty()
@@ -299,7 +299,7 @@ impl From<OpenError> for MessagesError {
     }
 }
 
-impl Store {
+impl MessageStore {
     pub(super) async fn check(data: &Path) -> Result<(), MessagesError> {
         Ok(database::check(data, "messages.db", &MIGRATIONS).await?)
     }
@@ -307,7 +307,7 @@ impl Store {
     pub(super) async fn open(data: &Path, clock: Clock) -> Result<(Self, Writer), MessagesError> {
         let (options, _) = database::open(data, "messages.db", &MIGRATIONS).await?;
         let readers = ConnectionPool::new(options.clone(), READERS);
-        let uptime = Uptime {
+        let uptime = RunTime {
             started: clock.elapsed(),
             before: Duration::ZERO,
             clock,
@@ -337,8 +337,8 @@ impl Store {
     /// What was said between `user` and `with`, or in the room `with` if the user is in it.
     pub(super) async fn history(
         &self,
-        user: &Party,
-        with: &To,
+        user: &UserRef,
+        with: &Recipient,
         before: Option<u64>,
         limit: usize,
         budget: usize,
@@ -348,11 +348,11 @@ impl Store {
         let rows = integer(limit.saturating_add(1) as u64);
         let mut transaction = self.readers.read().await.map_err(reading)?;
         let query = match with {
-            To::Room(room) => {
+            Recipient::Room(room) => {
                 check_member(&mut transaction, user, room).await?;
                 sqlx::query_as(ROOM_HISTORY).bind(room.as_str())
             }
-            To::User(other) => sqlx::query_as(DIRECT_HISTORY).bind(user.id).bind(other.id),
+            Recipient::User(other) => sqlx::query_as(DIRECT_HISTORY).bind(user.id).bind(other.id),
         };
         let rows = query.bind(before).bind(rows).fetch(&mut *transaction);
         let page = page(rows, limit, budget).await.map_err(reading)?;
@@ -364,7 +364,7 @@ impl Store {
 /// Makes sure that `user` is in `room`.
 async fn check_member(
     connection: &mut SqliteConnection,
-    user: &Party,
+    user: &UserRef,
     room: &RoomName,
 ) -> Result<(), MessagesError> {
     let query = "SELECT EXISTS (SELECT 1 FROM members WHERE room = ?1 AND user = ?2), \
@@ -481,7 +481,7 @@ impl Writer {
     }
 
     /// Who is in which room.
-    pub(super) async fn rooms(&mut self) -> Result<Vec<(RoomName, Party)>, MessagesError> {
+    pub(super) async fn rooms(&mut self) -> Result<Vec<(RoomName, UserRef)>, MessagesError> {
         let mut transaction = self.connection.read().await.map_err(reading)?;
         let rows: Vec<(String, i64, String)> =
             sqlx::query_as("SELECT room, user, name FROM members")
@@ -491,7 +491,7 @@ impl Writer {
         transaction.commit().await.map_err(reading)?;
         let members = rows.into_iter().filter_map(|(room, id, name)| {
             let name = name.into();
-            Some((room.parse().ok()?, Party { id, name }))
+            Some((room.parse().ok()?, UserRef { id, name }))
         });
         Ok(members.collect())
     }
@@ -561,7 +561,7 @@ impl Writer {
     }
 
     /// Keeps all of it or nothing; what is kept survives a power cut.
-    pub(super) async fn commit(&mut self, batch: &Batch) -> Result<(), MessagesError> {
+    pub(super) async fn commit(&mut self, batch: &CommitBatch) -> Result<(), MessagesError> {
         let uptime = self.uptime.now();
         let mut transaction = self.connection.write().await.map_err(storing)?;
         if let Some(beginning) = &self.begins {
@@ -697,7 +697,10 @@ async fn begin(
 }
 
 /// Returns who has made the offers that ended.
-async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<Vec<i64>, sqlx::Error> {
+async fn write(
+    connection: &mut SqliteConnection,
+    batch: &CommitBatch,
+) -> Result<Vec<i64>, sqlx::Error> {
     if !batch.messages.is_empty() {
         write_messages(connection, &batch.messages).await?;
     }
@@ -756,8 +759,8 @@ async fn write_messages(
         .iter()
         .map(|message| {
             let (receiver, room) = match &message.to {
-                To::User(user) => (Some(user.id), None),
-                To::Room(room) => (None, Some(room.as_str())),
+                Recipient::User(user) => (Some(user.id), None),
+                Recipient::Room(room) => (None, Some(room.as_str())),
             };
             let Stored {
                 seq,

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::connection::{EventLane, LaneEvent};
-use crate::messages::operation::{Op, SessionOp};
-use crate::messages::watches::{CatchUp, Change, Scope, Watches};
-use crate::messages::{Attendance, MessagesError, Shared};
+use crate::connection::{EventQueue, QueuedEvent};
+use crate::messages::operation::{Operation, SessionOperation};
+use crate::messages::watches::{CatchUp, WatchScope, WatchedChange, Watches};
+use crate::messages::{MessagesError, MessagesState, Subscription};
 use crate::protocol::{Changed, Event, WatchReply, encode_event};
 
 /// Changes that may wait for their places.
@@ -24,15 +24,15 @@ const LOOKED_AT: usize = 256;
 
 /// Where changes are told. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Observer {
-    queue: mpsc::Sender<Change>,
+pub struct ChangeFeed {
+    queue: mpsc::Sender<WatchedChange>,
     lost: Arc<AtomicBool>,
 }
 
-impl Observer {
+impl ChangeFeed {
     /// Tells a change, without waiting. If there is no room for it, all who watch anything are told
     /// that there were changes which nobody knows.
-    pub fn tell(&self, change: Change) {
+    pub fn tell(&self, change: WatchedChange) {
         if self.queue.try_send(change).is_err() {
             self.lost.store(true, Ordering::Release);
         }
@@ -41,10 +41,10 @@ impl Observer {
 
 /// What is asked about the watches of a session.
 #[derive(Debug)]
-pub(super) enum Ask {
+pub(super) enum WatchRequest {
     Watch {
         path: String,
-        scopes: Vec<Scope>,
+        scopes: Vec<WatchScope>,
         since: Option<u64>,
         done: oneshot::Sender<Result<WatchReply, MessagesError>>,
     },
@@ -59,13 +59,13 @@ pub(super) enum Ask {
     },
     Rescope {
         watch: u32,
-        scopes: Vec<Scope>,
+        scopes: Vec<WatchScope>,
     },
     /// The lane of a session that is behind has been written.
     CatchUp,
 }
 
-impl Attendance {
+impl Subscription {
     /// Has the session hear what happens at `path`, which leads to `scopes`, and with `since` what
     /// has happened there after that.
     ///
@@ -74,10 +74,10 @@ impl Attendance {
     pub async fn watch(
         &self,
         path: String,
-        scopes: Vec<Scope>,
+        scopes: Vec<WatchScope>,
         since: Option<u64>,
     ) -> Result<WatchReply, MessagesError> {
-        self.ask(|done| Ask::Watch {
+        self.ask(|done| WatchRequest::Watch {
             path,
             scopes,
             since,
@@ -91,7 +91,7 @@ impl Attendance {
     /// # Errors
     /// [`MessagesError::Ended`].
     pub async fn unwatch(&self, watch: u32) -> Result<bool, MessagesError> {
-        self.ask(|done| Ask::Unwatch { watch, done }).await
+        self.ask(|done| WatchRequest::Unwatch { watch, done }).await
     }
 
     /// The session's watches, as numbers and paths.
@@ -99,7 +99,7 @@ impl Attendance {
     /// # Errors
     /// [`MessagesError::Ended`].
     pub async fn watched(&self) -> Result<Vec<(u32, String)>, MessagesError> {
-        self.ask(Ask::Watched).await
+        self.ask(WatchRequest::Watched).await
     }
 
     /// The session's watches cover nothing in other spaces than these from now on.
@@ -107,27 +107,31 @@ impl Attendance {
     /// # Errors
     /// [`MessagesError::Ended`].
     pub fn restrict(&self, spaces: Vec<Arc<str>>) -> Result<(), MessagesError> {
-        let ask = Ask::Restrict { spaces };
-        self.shared
-            .tell_sequencer(Op::Session(self.session, SessionOp::Watching(ask)))
+        let ask = WatchRequest::Restrict { spaces };
+        self.shared.tell_sequencer(Operation::Session(
+            self.session,
+            SessionOperation::Watching(ask),
+        ))
     }
 
     /// A watched path leads elsewhere from now on.
     ///
     /// # Errors
     /// [`MessagesError::Ended`].
-    pub fn rescope(&self, watch: u32, scopes: Vec<Scope>) -> Result<(), MessagesError> {
-        let ask = Ask::Rescope { watch, scopes };
-        self.shared
-            .tell_sequencer(Op::Session(self.session, SessionOp::Watching(ask)))
+    pub fn rescope(&self, watch: u32, scopes: Vec<WatchScope>) -> Result<(), MessagesError> {
+        let ask = WatchRequest::Rescope { watch, scopes };
+        self.shared.tell_sequencer(Operation::Session(
+            self.session,
+            SessionOperation::Watching(ask),
+        ))
     }
 
     async fn ask<T>(
         &self,
-        ask: impl FnOnce(oneshot::Sender<Result<T, MessagesError>>) -> Ask,
+        ask: impl FnOnce(oneshot::Sender<Result<T, MessagesError>>) -> WatchRequest,
     ) -> Result<T, MessagesError> {
         let session = self.session;
-        let op = |done| Op::Session(session, SessionOp::Watching(ask(done)));
+        let op = |done| Operation::Session(session, SessionOperation::Watching(ask(done)));
         self.shared.ask(op).await
     }
 }
@@ -136,7 +140,7 @@ impl Attendance {
 #[derive(Debug)]
 pub(super) struct Watching {
     watches: Watches<u64>,
-    queue: mpsc::Receiver<Change>,
+    queue: mpsc::Receiver<WatchedChange>,
     lost: Arc<AtomicBool>,
     /// Sessions that are behind and whose lanes are waited for.
     waiting: HashSet<u64>,
@@ -144,10 +148,10 @@ pub(super) struct Watching {
 
 impl Watching {
     /// Where changes are to be told, and what hears of them. What happened up to `seq` is unknown.
-    pub(super) fn new(seq: u64) -> (Observer, Self) {
+    pub(super) fn new(seq: u64) -> (ChangeFeed, Self) {
         let (sender, queue) = mpsc::channel(WAITING);
         let lost = Arc::new(AtomicBool::new(false));
-        let observer = Observer {
+        let observer = ChangeFeed {
             queue: sender,
             lost: Arc::clone(&lost),
         };
@@ -161,7 +165,7 @@ impl Watching {
     }
 
     /// Waits for changes, and takes at most so many. Cancel-safe.
-    pub(super) async fn receive(&mut self, changes: &mut Vec<Change>, most: usize) {
+    pub(super) async fn receive(&mut self, changes: &mut Vec<WatchedChange>, most: usize) {
         if self.queue.recv_many(changes, most).await == 0 {
             // There will never be any.
             std::future::pending::<()>().await;
@@ -169,7 +173,7 @@ impl Watching {
     }
 
     /// Takes at most so many changes of those that wait.
-    pub(super) fn try_receive(&mut self, changes: &mut Vec<Change>, most: usize) {
+    pub(super) fn try_receive(&mut self, changes: &mut Vec<WatchedChange>, most: usize) {
         while changes.len() < most
             && let Ok(change) = self.queue.try_recv()
         {
@@ -196,8 +200,8 @@ impl Watching {
     /// there.
     pub(super) fn tell(
         &mut self,
-        shared: &Arc<Shared>,
-        changes: Vec<(u64, Change)>,
+        shared: &Arc<MessagesState>,
+        changes: Vec<(u64, WatchedChange)>,
         lost: Option<u64>,
     ) {
         let mut full = Vec::new();
@@ -221,10 +225,16 @@ impl Watching {
     }
 
     /// Does what is asked when `now` is the last place that was given.
-    pub(super) fn take(&mut self, shared: &Arc<Shared>, session: u64, ask: Ask, now: u64) {
+    pub(super) fn take(
+        &mut self,
+        shared: &Arc<MessagesState>,
+        session: u64,
+        ask: WatchRequest,
+        now: u64,
+    ) {
         // Whoever asked may have gone away.
         match ask {
-            Ask::Watch {
+            WatchRequest::Watch {
                 path,
                 scopes,
                 since,
@@ -235,18 +245,18 @@ impl Watching {
                 let _ = done.send(reply.map_err(MessagesError::from));
                 self.catch_up(shared, session);
             }
-            Ask::Unwatch { watch, done } => {
+            WatchRequest::Unwatch { watch, done } => {
                 let _ = done.send(Ok(self.watches.unwatch(session, watch)));
             }
-            Ask::Watched(done) => {
+            WatchRequest::Watched(done) => {
                 let _ = done.send(Ok(self.watches.watched(session)));
             }
-            Ask::Restrict { spaces } => self.watches.restrict(session, &spaces, now),
-            Ask::Rescope { watch, scopes } => {
+            WatchRequest::Restrict { spaces } => self.watches.restrict(session, &spaces, now),
+            WatchRequest::Rescope { watch, scopes } => {
                 self.watches.rescope(session, watch, scopes, now);
                 self.catch_up(shared, session);
             }
-            Ask::CatchUp => {
+            WatchRequest::CatchUp => {
                 self.waiting.remove(&session);
                 self.catch_up(shared, session);
             }
@@ -259,7 +269,7 @@ impl Watching {
         self.waiting.remove(&session);
     }
 
-    fn catch_up(&mut self, shared: &Arc<Shared>, session: u64) {
+    fn catch_up(&mut self, shared: &Arc<MessagesState>, session: u64) {
         if self.waiting.contains(&session) || !self.watches.is_behind(session) {
             return;
         }
@@ -271,14 +281,14 @@ impl Watching {
             CatchUp::More => {
                 self.waiting.insert(session);
                 // Behind all that others have asked meanwhile. The sequencer itself is asked.
-                let op = SessionOp::Watching(Ask::CatchUp);
-                let _ = shared.tell_sequencer(Op::Session(session, op));
+                let op = SessionOperation::Watching(WatchRequest::CatchUp);
+                let _ = shared.tell_sequencer(Operation::Session(session, op));
             }
         }
     }
 
     /// Has the session catch up once its lane is written.
-    fn wait_for(&mut self, shared: &Arc<Shared>, session: u64) {
+    fn wait_for(&mut self, shared: &Arc<MessagesState>, session: u64) {
         let lane = shared.presence().lane(session);
         let Some(lane) = lane else {
             return;
@@ -292,19 +302,21 @@ impl Watching {
                 && let Some(shared) = shared.upgrade()
             {
                 // Without a sequencer nobody is told anything.
-                let _ =
-                    shared.tell_sequencer(Op::Session(session, SessionOp::Watching(Ask::CatchUp)));
+                let _ = shared.tell_sequencer(Operation::Session(
+                    session,
+                    SessionOperation::Watching(WatchRequest::CatchUp),
+                ));
             }
         });
     }
 }
 
 /// Puts an event into the lane of a session; `false` if it has no room.
-fn push(lane: Option<&EventLane>, event: Changed) -> bool {
+fn push(lane: Option<&EventQueue>, event: Changed) -> bool {
     // Who has gone away is told nothing.
     lane.is_none_or(|lane| {
         let json = encode_event(&Event::Changed(event));
-        let event = LaneEvent {
+        let event = QueuedEvent {
             inbox: None,
             json,
             receipt: None,
@@ -320,22 +332,22 @@ mod tests {
     use sqlx::{Connection as _, SqliteConnection};
 
     use super::*;
-    use crate::messages::{Messages, Party};
+    use crate::messages::{Messages, UserRef};
     use crate::protocol::ChangeKind;
 
     /// Messages in a directory, and a session of alice that watches her home.
     struct Scene {
         directory: tempfile::TempDir,
         messages: Messages,
-        attendance: Attendance,
-        lane: EventLane,
+        attendance: Subscription,
+        lane: EventQueue,
     }
 
     impl Scene {
         async fn new() -> Self {
             let directory = tempfile::tempdir().expect("a directory");
             let messages = Messages::open(directory.path()).await.expect("opened");
-            let lane = EventLane::default();
+            let lane = EventQueue::default();
             let attendance = messages.attend(&alice(), Some(lane.clone()), true, None);
             let begun = attendance.watch("/".into(), vec![scope()], None);
             begun.await.expect("few");
@@ -351,7 +363,7 @@ mod tests {
         fn change(&self, numbers: std::ops::Range<u64>) {
             let observer = self.messages.observer();
             for number in numbers {
-                observer.tell(Change {
+                observer.tell(WatchedChange {
                     space: "homes/alice".into(),
                     path: format!("/{number}"),
                     kind: ChangeKind::Made,
@@ -382,8 +394,8 @@ mod tests {
         }
     }
 
-    fn scope() -> Scope {
-        Scope {
+    fn scope() -> WatchScope {
+        WatchScope {
             space: "homes/alice".into(),
             inner: "/".into(),
             path: "/".into(),
@@ -391,8 +403,8 @@ mod tests {
         }
     }
 
-    fn alice() -> Party {
-        Party {
+    fn alice() -> UserRef {
+        UserRef {
             id: 1,
             name: "alice".into(),
         }
@@ -427,7 +439,7 @@ mod tests {
         for round in 0..20 {
             let before = round * 1000..round * 1000 + 900;
             scene.change(before.clone());
-            let lane = EventLane::default();
+            let lane = EventQueue::default();
             let later = scene
                 .messages
                 .attend(&alice(), Some(lane.clone()), true, None);

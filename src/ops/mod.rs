@@ -29,7 +29,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::ops::snapshot::Board;
+use crate::ops::snapshot::SnapshotFeed;
 use crate::server::Server;
 use crate::telemetry::LostLines;
 
@@ -44,7 +44,7 @@ pub async fn run(
     let made = Arc::new(OnceLock::new());
     let making = async {
         let server = server.await;
-        let board = Board::new(server.clone());
+        let board = SnapshotFeed::new(server.clone());
         let routes = routes(server, Arc::new(lost_lines)).merge(page_routes(board.clone()));
         let _ = made.set(routes);
         board.keep().await;
@@ -80,7 +80,7 @@ fn routes(server: Server, lost_lines: metrics::TellLostLines) -> Router {
 }
 
 /// What people look at. It names users and files, so no other site may read it in their browsers.
-fn page_routes(board: Board) -> Router {
+fn page_routes(board: SnapshotFeed) -> Router {
     Router::new()
         .route("/", get(page::page))
         .route("/live", get(server_sent_events::live))

@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Bytes of the file system of the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) struct Room {
+pub(crate) struct DiskSpace {
     /// What can still be written by who is not root.
     free: u64,
     total: u64,
@@ -17,14 +17,14 @@ pub(crate) struct Room {
 
 /// What is known of the room, and the one look at it that is under way.
 #[derive(Debug, Default)]
-pub(crate) struct Rooms {
-    known: Option<Room>,
-    looking: Option<JoinHandle<Option<Room>>>,
+pub(crate) struct DiskSpaces {
+    known: Option<DiskSpace>,
+    looking: Option<JoinHandle<Option<DiskSpace>>>,
 }
 
-impl Rooms {
+impl DiskSpaces {
     /// What the last look has found that has ended; begins another one if none is under way.
-    pub(crate) fn look(&mut self, data: &Path) -> Option<Room> {
+    pub(crate) fn look(&mut self, data: &Path) -> Option<DiskSpace> {
         if let Some(found) = self.looking.as_mut().and_then(FutureExt::now_or_never) {
             self.known = found.ok().flatten();
             self.looking = None;
@@ -37,9 +37,9 @@ impl Rooms {
     }
 }
 
-fn room(data: &Path) -> Option<Room> {
+fn room(data: &Path) -> Option<DiskSpace> {
     let found = statvfs(data).ok()?;
-    Some(Room {
+    Some(DiskSpace {
         free: found.f_bavail.saturating_mul(found.f_frsize),
         total: found.f_blocks.saturating_mul(found.f_frsize),
     })
@@ -52,7 +52,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_look_has_found_is_known_from_the_next_one_on() {
         let place = tempfile::tempdir().expect("a temporary directory");
-        let mut rooms = Rooms::default();
+        let mut rooms = DiskSpaces::default();
         assert_eq!(rooms.look(place.path()), None);
         let found = loop {
             tokio::task::yield_now().await;

@@ -11,11 +11,11 @@ use futures::stream::{Stream, iter, once, unfold};
 use futures::{StreamExt, future};
 
 use crate::ops::log_lines::Lines;
-use crate::ops::snapshot::{Board, VIEWERS, Viewer};
+use crate::ops::snapshot::{SnapshotFeed, VIEWERS, Viewer};
 
 /// `history` first: the last hour in samples. Then, once a second, `now`: what there is; and `log`:
 /// the lines since then.
-pub(crate) async fn live(State(board): State<Board>) -> Response {
+pub(crate) async fn live(State(board): State<SnapshotFeed>) -> Response {
     let Some(viewer) = board.viewer() else {
         let why = format!("{VIEWERS} are looking already: close one of these pages\n");
         return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "10")], why).into_response();

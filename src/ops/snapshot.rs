@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::ops::history::{Counts, History, STEP, Sample};
 use crate::ops::log_lines::Lines;
 use crate::ops::quantiles::Quantiles;
-use crate::ops::room_limit::{Room, Rooms};
+use crate::ops::room_limit::{DiskSpace, DiskSpaces};
 use crate::protocol::SessionEntry;
 use crate::server::{Server, Stage};
 
@@ -27,7 +27,7 @@ const SESSIONS: usize = 200;
 
 /// Where viewers come to look. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Board(Arc<Shared>);
+pub(crate) struct SnapshotFeed(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -56,7 +56,7 @@ struct Snapshot<'a> {
     /// Bytes of files since the start.
     received: u64,
     sent: u64,
-    disk: Option<Room>,
+    disk: Option<DiskSpace>,
     /// Of the last minute.
     latency: Option<Quantiles>,
     /// The last sample: of what is past, the viewer knows the rest.
@@ -86,7 +86,7 @@ pub(crate) struct Viewer {
     _place: OwnedSemaphorePermit,
 }
 
-impl Board {
+impl SnapshotFeed {
     pub(crate) fn new(server: Server) -> Self {
         Self(Arc::new(Shared {
             server,
@@ -114,7 +114,7 @@ impl Board {
     /// Takes samples, and snapshots while somebody looks. Never ends.
     pub(crate) async fn keep(&self) {
         let shared = &*self.0;
-        let mut rooms = Rooms::default();
+        let mut rooms = DiskSpaces::default();
         let mut sampling = interval(STEP);
         let mut ticking = interval(TICK);
         for interval in [&mut sampling, &mut ticking] {
@@ -146,7 +146,7 @@ impl Shared {
         self.history().take(counts, sessions);
     }
 
-    fn show(&self, rooms: &mut Rooms) {
+    fn show(&self, rooms: &mut DiskSpaces) {
         let overview = self.server.overview(SESSIONS);
         let figures = self.server.figures();
         let (received, sent) = self.server.traffic();

@@ -2,7 +2,7 @@
 
 use tracing::warn;
 
-use crate::messages::{Change, Messages};
+use crate::messages::{Messages, WatchedChange};
 use crate::storage;
 use crate::storage::Store;
 
@@ -18,15 +18,15 @@ pub(crate) fn tell(store: &Store, messages: &Messages) {
     }
 }
 
-fn of(change: storage::Change) -> Change {
-    let storage::Change {
+fn of(change: storage::FileChange) -> WatchedChange {
+    let storage::FileChange {
         space,
         path,
         kind,
         from,
         by,
     } = change;
-    Change {
+    WatchedChange {
         space,
         path: path.to_string(),
         kind,

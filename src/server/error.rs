@@ -8,7 +8,7 @@ use crate::accounts::{AccountsError, UserName};
 use crate::connection::Closed;
 use crate::messages::MessagesError;
 use crate::protocol::{BadRequest, ErrorCode, QuotaUnit, WireError};
-use crate::server::accept::connection_limiter::Unseated;
+use crate::server::accept::connection_limiter::UserLimitError;
 use crate::server::authority::Cause;
 use crate::storage::StorageError;
 
@@ -152,11 +152,11 @@ fn retry_after(error: &CommandError, code: ErrorCode) -> Option<Duration> {
     }
 }
 
-impl From<Unseated> for CommandError {
-    fn from(unseated: Unseated) -> Self {
+impl From<UserLimitError> for CommandError {
+    fn from(unseated: UserLimitError) -> Self {
         match unseated {
-            Unseated::Evicted => Self::Evicted,
-            Unseated::TooMany(most) => Self::TooManySessions(most),
+            UserLimitError::Evicted => Self::Evicted,
+            UserLimitError::TooMany(most) => Self::TooManySessions(most),
         }
     }
 }

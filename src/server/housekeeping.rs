@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use crate::clock::{Clock, ClockAgreement};
 use crate::config::Config;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 use crate::storage::StoreSettings;
 
 /// How often it looks, unless something is to be kept for less.
@@ -24,7 +24,7 @@ const DISK_INTERVAL: Duration = Duration::from_secs(1);
 const AGREEMENT: Duration = Duration::from_hours(1);
 
 /// Tells the store its settings and has it and the messages drop what is kept for too long. Never ends.
-pub(crate) async fn run(shared: &Shared) {
+pub(crate) async fn run(shared: &ServerState) {
     let clocks = ClockAgreement::new(Clock::system());
     let mut changes = shared.config.subscribe();
     loop {
@@ -60,7 +60,7 @@ pub(crate) async fn run(shared: &Shared) {
 }
 
 /// Tells the messages how much of the disk they may take, every second. Never ends.
-pub(crate) async fn watch_disk(shared: &Shared) {
+pub(crate) async fn watch_disk(shared: &ServerState) {
     let mut ticks = interval(DISK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -74,7 +74,7 @@ pub(crate) async fn watch_disk(shared: &Shared) {
 }
 
 /// Has the store delete what is left in staging, from the start on and now and then. Never ends.
-pub(crate) async fn delete_left(shared: &Shared) {
+pub(crate) async fn delete_left(shared: &ServerState) {
     loop {
         // Each is tried once: what can not be deleted now may be later.
         let mut untried = shared.store.left();
@@ -89,7 +89,7 @@ pub(crate) async fn delete_left(shared: &Shared) {
     }
 }
 
-async fn forget_messages(shared: &Shared, config: &Config) {
+async fn forget_messages(shared: &ServerState, config: &Config) {
     let limits = &config.limits;
     let most = limits.kept_messages as u64;
     match shared.messages.forget(limits.keep_messages, most).await {

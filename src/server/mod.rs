@@ -43,35 +43,35 @@ pub use crate::server::disk::SERVER_THREADS;
 pub use crate::server::error::CommandError;
 pub use crate::server::metrics::Stage;
 pub use crate::server::metrics::commands::{CommandCounts, Latency};
-pub use crate::server::metrics::figures::{Figures, Queues};
+pub use crate::server::metrics::figures::{Queues, ServerFigures};
 pub use crate::server::metrics::logins::LoginMethod;
 pub use crate::server::session::peer::Peer;
-pub use crate::server::session::registry::Overview;
+pub use crate::server::session::registry::SessionOverview;
 pub use crate::server::shutdown::Shutdown;
-pub use crate::server::state::{ReloadAsked, SERVER};
+pub use crate::server::state::{ReloadRequest, SERVER};
 pub use crate::server::udp::bind;
 
-use crate::server::state::{Log, Shared};
+use crate::server::state::{ServerLog, ServerState};
 
 use crate::accounts::Accounts;
 use crate::config::{Config, Reload};
 use crate::messages::Messages;
 use crate::protocol::SessionEntry;
-use crate::server::accept::admission::Refusals;
-use crate::server::accept::connection_limiter::Seat;
+use crate::server::accept::admission::RefusalLogs;
+use crate::server::accept::connection_limiter::ConnectionPermit;
 use crate::server::authority::Authorities;
-use crate::server::disk::Disks;
+use crate::server::disk::DiskScheduler;
 use crate::server::limits::descriptors::DescriptorBudget;
 use crate::server::limits::login_queue::LoginQueue;
-use crate::server::limits::login_throttle::Guesses;
-use crate::server::limits::message_rate::Chatter;
+use crate::server::limits::login_throttle::LoginThrottle;
+use crate::server::limits::message_rate::MessageRateLimiter;
 use crate::server::limits::request_lines::RequestLines;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::ServerMetrics;
 use crate::server::transfer::bandwidth::Bandwidths;
-use crate::server::transfer::progress::Traffic;
-use crate::server::udp::Datagrams;
+use crate::server::transfer::progress::TrafficCounters;
+use crate::server::udp::DatagramService;
 use crate::storage::Store;
-use crate::telemetry::{AuditRoom, Level, Tail};
+use crate::telemetry::{AuditPermits, Level, Tail};
 
 /// For what is to be kept when all sessions have ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A server, ready to run. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Server {
-    state: Arc<Shared>,
+    state: Arc<ServerState>,
 }
 
 impl Server {
@@ -104,27 +104,27 @@ impl Server {
             );
         }
         Self {
-            state: Arc::new(Shared {
+            state: Arc::new(ServerState {
                 accounts,
                 authorities: Authorities::default(),
                 store,
                 messages,
-                door: Arc::default(),
+                connection_limiter: Arc::default(),
                 logins: LoginQueue::default(),
-                guesses: Guesses::default(),
-                chatter: Chatter::default(),
-                refusals: Refusals::default(),
+                login_throttle: LoginThrottle::default(),
+                message_rate: MessageRateLimiter::default(),
+                refusals: RefusalLogs::default(),
                 request_lines: RequestLines::default(),
-                disks: Disks::new(limits.disk_threads, hashing, descriptors),
+                disks: DiskScheduler::new(limits.disk_threads, hashing, descriptors),
                 sockets: descriptors.sockets,
-                puts: Arc::default(),
+                uploads: Arc::default(),
                 sessions: Arc::default(),
                 traffic: Arc::default(),
                 log: OnceLock::new(),
                 reload: OnceLock::new(),
-                metrics: Metrics::default(),
+                metrics: ServerMetrics::default(),
                 bandwidths: Bandwidths::default(),
-                datagrams: Datagrams::default(),
+                datagrams: DatagramService::default(),
                 drain_within: OnceLock::new(),
                 config: watch::Sender::new(Arc::new(config)),
                 tls: watch::Sender::new(None),
@@ -143,8 +143,8 @@ impl Server {
     /// Shows its log to operators, and lets them change how much is logged. Nothing that belongs to the
     /// audit is begun while that has no room for it.
     #[must_use]
-    pub fn with_log(self, tail: Tail, level: Level, audit: AuditRoom) -> Self {
-        let _ = self.state.log.set(Log {
+    pub fn with_log(self, tail: Tail, level: Level, audit: AuditPermits) -> Self {
+        let _ = self.state.log.set(ServerLog {
             tail,
             level,
             audit,
@@ -155,7 +155,7 @@ impl Server {
 
     /// Lets operators ask for the settings to be read again, of whoever listens to `asking`.
     #[must_use]
-    pub fn with_reload(self, asking: mpsc::Sender<ReloadAsked>) -> Self {
+    pub fn with_reload(self, asking: mpsc::Sender<ReloadRequest>) -> Self {
         let _ = self.state.reload.set(asking);
         self
     }
@@ -248,7 +248,7 @@ impl Server {
 
     /// All sessions at a glance, with up to `most` of them: first those that move something.
     #[must_use]
-    pub fn overview(&self, most: usize) -> Overview {
+    pub fn overview(&self, most: usize) -> SessionOverview {
         self.state.sessions.overview(most)
     }
 
@@ -262,7 +262,7 @@ impl Server {
     /// way counts.
     #[must_use]
     pub fn traffic(&self) -> (u64, u64) {
-        let Traffic { received, sent, .. } = &*self.state.traffic;
+        let TrafficCounters { received, sent, .. } = &*self.state.traffic;
         (
             received.load(Ordering::Relaxed),
             sent.load(Ordering::Relaxed),
@@ -286,8 +286,8 @@ impl Server {
     /// All that the server knows of itself now, without asking a disk or a database: it waits for
     /// nothing, and nothing waits for it.
     #[must_use]
-    pub fn figures(&self) -> Figures {
-        Figures::of(&self.state)
+    pub fn figures(&self) -> ServerFigures {
+        ServerFigures::of(&self.state)
     }
 
     /// How far the server is.
@@ -342,7 +342,7 @@ impl Server {
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
-        let seat = Box::new(Seat::apart());
+        let seat = Box::new(ConnectionPermit::apart());
         accept::connection::serve(&self.state, reader, writer.into(), peer, seat, shutdown).await;
     }
 }

@@ -13,65 +13,65 @@ use crate::accounts::Accounts;
 use crate::config::Config;
 use crate::messages::Messages;
 use crate::protocol::ReloadReply;
-use crate::server::accept::admission::Refusals;
-use crate::server::accept::connection_limiter::Door;
+use crate::server::accept::admission::RefusalLogs;
+use crate::server::accept::connection_limiter::ConnectionLimiter;
 use crate::server::authority::Authorities;
-use crate::server::disk::Disks;
+use crate::server::disk::DiskScheduler;
 use crate::server::limits::login_queue::LoginQueue;
-use crate::server::limits::login_throttle::Guesses;
-use crate::server::limits::message_rate::Chatter;
+use crate::server::limits::login_throttle::LoginThrottle;
+use crate::server::limits::message_rate::MessageRateLimiter;
 use crate::server::limits::request_lines::RequestLines;
-use crate::server::metrics::Metrics;
-use crate::server::session::registry::Sessions;
+use crate::server::metrics::ServerMetrics;
+use crate::server::session::registry::SessionRegistry;
 use crate::server::transfer::bandwidth::Bandwidths;
-use crate::server::transfer::progress::Traffic;
-use crate::server::transfer::upload_registry::ActivePuts;
-use crate::server::udp::Datagrams;
+use crate::server::transfer::progress::TrafficCounters;
+use crate::server::transfer::upload_registry::UploadRegistry;
+use crate::server::udp::DatagramService;
 use crate::storage::Store;
-use crate::telemetry::{AUDIT, AuditRoom, Level, Tail, TelemetryError};
+use crate::telemetry::{AUDIT, AuditPermits, Level, Tail, TelemetryError};
 
 /// Name and version, as clients see it.
 pub const SERVER: &str = concat!("haul/", env!("CARGO_PKG_VERSION"));
 
 /// What all sessions share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct ServerState {
     pub(crate) accounts: Accounts,
     pub(crate) authorities: Authorities,
     pub(crate) store: Store,
     pub(crate) messages: Messages,
     pub(crate) config: watch::Sender<Arc<Config>>,
     /// Who is in.
-    pub(crate) door: Arc<Door>,
+    pub(crate) connection_limiter: Arc<ConnectionLimiter>,
     /// Logins that wait for their password to be hashed.
     pub(crate) logins: LoginQueue,
     /// Logins that failed.
-    pub(crate) guesses: Guesses,
+    pub(crate) login_throttle: LoginThrottle,
     /// How much everyone says.
-    pub(crate) chatter: Chatter,
-    pub(crate) refusals: Refusals,
+    pub(crate) message_rate: MessageRateLimiter,
+    pub(crate) refusals: RefusalLogs,
     /// How much is logged about requests.
     pub(crate) request_lines: RequestLines,
-    pub(crate) disks: Disks,
+    pub(crate) disks: DiskScheduler,
     /// Descriptors that connections may take.
     pub(crate) sockets: usize,
-    pub(crate) puts: Arc<ActivePuts>,
-    pub(crate) sessions: Arc<Sessions>,
-    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) uploads: Arc<UploadRegistry>,
+    pub(crate) sessions: Arc<SessionRegistry>,
+    pub(crate) traffic: Arc<TrafficCounters>,
     /// Absent where another program has the log.
-    pub(crate) log: OnceLock<Log>,
+    pub(crate) log: OnceLock<ServerLog>,
     /// Absent where another program has the settings.
-    pub(crate) reload: OnceLock<mpsc::Sender<ReloadAsked>>,
-    pub(crate) metrics: Metrics,
+    pub(crate) reload: OnceLock<mpsc::Sender<ReloadRequest>>,
+    pub(crate) metrics: ServerMetrics,
     pub(crate) bandwidths: Bandwidths,
-    pub(crate) datagrams: Datagrams,
+    pub(crate) datagrams: DatagramService,
     /// How long an operator lets run what runs when the server stops, rather than the setting.
     pub(crate) drain_within: OnceLock<Duration>,
     /// What new connections are encrypted with; nothing until it was loaded.
     pub(crate) tls: watch::Sender<Option<crate::server::accept::tls::Identity>>,
 }
 
-impl Shared {
+impl ServerState {
     /// The settings as they are now: not to be kept for longer than one step of the work.
     pub(crate) fn config(&self) -> Arc<Config> {
         self.config.borrow().clone()
@@ -111,15 +111,15 @@ impl Shared {
 
 /// The log of the process.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct ServerLog {
     pub(crate) tail: Tail,
     pub(crate) level: Level,
-    pub(crate) audit: AuditRoom,
+    pub(crate) audit: AuditPermits,
     /// What puts the level back; there is one at most.
     pub(crate) going_back: Mutex<Option<AbortHandle>>,
 }
 
-impl Log {
+impl ServerLog {
     /// Logs what `level` says, until `back` says what to log instead; what an earlier change was to
     /// go back to is forgotten.
     pub(crate) fn change(
@@ -149,7 +149,7 @@ impl Log {
 
 /// An operator wants the settings to be read again.
 #[derive(Debug)]
-pub struct ReloadAsked {
+pub struct ReloadRequest {
     /// Only to know what would change.
     pub dry_run: bool,
     /// Where the answer goes.

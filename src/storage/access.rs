@@ -17,16 +17,16 @@ use crate::storage::path::VirtualPath;
 use crate::storage::rights::Rights;
 
 /// The mounts of a view, by name.
-pub(crate) type Mounts = BTreeMap<String, Mount>;
+pub(crate) type AccessMounts = BTreeMap<String, Mount>;
 
 /// The spaces that a member may reach.
 #[derive(Debug)]
-pub(crate) struct Reach {
+pub(crate) struct AccessSpaces {
     pub(crate) home: Arc<Space>,
-    pub(crate) mounts: Mounts,
+    pub(crate) mounts: AccessMounts,
 }
 
-impl Reach {
+impl AccessSpaces {
     /// The home, and folders that are mounted into it.
     pub(crate) fn new(home: Arc<Space>, folders: Vec<Mount>) -> Arc<Self> {
         let mounts = folders.into_iter();
@@ -57,7 +57,7 @@ pub(crate) struct Access {
 
 #[derive(Debug)]
 enum State {
-    Open(Arc<Reach>),
+    Open(Arc<AccessSpaces>),
     /// Nobody knows what the member may do now, so they may do nothing.
     Suspended,
     /// The member may do nothing any more.
@@ -65,7 +65,7 @@ enum State {
 }
 
 impl Access {
-    pub(crate) fn open(reach: Arc<Reach>) -> Self {
+    pub(crate) fn open(reach: Arc<AccessSpaces>) -> Self {
         Self::new(State::Open(reach))
     }
 
@@ -81,7 +81,7 @@ impl Access {
     }
 
     /// From now on the member may reach this and nothing else, unless it was revoked.
-    pub(crate) fn set(&self, reach: Arc<Reach>) {
+    pub(crate) fn set(&self, reach: Arc<AccessSpaces>) {
         self.change(State::Open(reach));
     }
 
@@ -105,7 +105,10 @@ impl Access {
     ///
     /// # Errors
     /// [`StorageError::Suspended`], [`StorageError::Denied`] if it was revoked.
-    pub(crate) fn reach(&self, path: &VirtualPath) -> Result<(u64, Arc<Reach>), StorageError> {
+    pub(crate) fn reach(
+        &self,
+        path: &VirtualPath,
+    ) -> Result<(u64, Arc<AccessSpaces>), StorageError> {
         let state = self.state();
         let reach = state.reach(path)?;
         Ok((self.epoch.load(Ordering::Acquire), Arc::clone(reach)))
@@ -117,7 +120,7 @@ impl Access {
 }
 
 impl State {
-    fn reach(&self, path: &VirtualPath) -> Result<&Arc<Reach>, StorageError> {
+    fn reach(&self, path: &VirtualPath) -> Result<&Arc<AccessSpaces>, StorageError> {
         match self {
             Self::Open(reach) => Ok(reach),
             Self::Suspended => Err(StorageError::Suspended { path: path.clone() }),

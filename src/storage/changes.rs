@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::protocol::ChangeKind;
-use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::path::VirtualPath;
 
@@ -19,7 +19,7 @@ const MOST_WAITING: usize = 10_000;
 
 /// Something that happened to a name in a home or a shared folder, and that lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct FileChange {
     /// Names the home or folder, and no later one that gets its name.
     pub space: Arc<str>,
     /// The path within it, with no link on the way.
@@ -34,7 +34,7 @@ pub struct Change {
 
 /// What a [`View`](crate::storage::local::view::View) shows at and below a path of one of its spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct VisiblePath {
     /// Names the home or folder, as in [`Change::space`].
     pub space: Arc<str>,
     /// The path within it, with no link on the way.
@@ -47,14 +47,14 @@ pub struct Seen {
 
 /// Where changes are told, and those that wait for their turn.
 #[derive(Debug, Default)]
-pub(crate) struct Changes {
-    observer: OnceLock<Observer>,
+pub(crate) struct ChangeLog {
+    observer: OnceLock<ChangeObserver>,
     turns: Mutex<Turns>,
 }
 
-struct Observer(Box<dyn Fn(Change) + Send + Sync>);
+struct ChangeObserver(Box<dyn Fn(FileChange) + Send + Sync>);
 
-impl fmt::Debug for Observer {
+impl fmt::Debug for ChangeObserver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Observer").finish_non_exhaustive()
     }
@@ -73,7 +73,7 @@ enum Turn {
     /// The disk has not answered yet.
     Open,
     /// It lasts; what failed has nothing to tell.
-    Over(Vec<Change>),
+    Over(Vec<FileChange>),
 }
 
 impl Turns {
@@ -88,27 +88,27 @@ impl Turns {
     }
 }
 
-impl Changes {
+impl ChangeLog {
     /// Tells `observer` from now on. Only the first one counts; `false` for any other.
-    pub(crate) fn observe(&self, observer: Box<dyn Fn(Change) + Send + Sync>) -> bool {
-        self.observer.set(Observer(observer)).is_ok()
+    pub(crate) fn observe(&self, observer: Box<dyn Fn(FileChange) + Send + Sync>) -> bool {
+        self.observer.set(ChangeObserver(observer)).is_ok()
     }
 
     /// Takes a turn for what has happened just now, while the names are locked. Costs nothing if
     /// nobody is told.
-    fn note(self: &Arc<Self>, what: impl FnOnce() -> Vec<Change>) -> Noted {
+    fn note(self: &Arc<Self>, what: impl FnOnce() -> Vec<FileChange>) -> PendingChange {
         if self.observer.get().is_none() {
-            return Noted(None);
+            return PendingChange(None);
         }
         let what = what();
         if what.is_empty() {
-            return Noted(None);
+            return PendingChange(None);
         }
         let mut turns = self.turns();
         turns.waiting.push_back(Turn::Open);
         let number = turns.first + turns.waiting.len() as u64 - 1;
         drop(turns);
-        Noted(Some(Box::new(Taken {
+        PendingChange(Some(Box::new(Taken {
             changes: Arc::clone(self),
             number,
             what,
@@ -116,7 +116,7 @@ impl Changes {
     }
 
     /// Ends a turn, and tells what waited for it alone.
-    fn end(&self, number: u64, what: Vec<Change>) {
+    fn end(&self, number: u64, what: Vec<FileChange>) {
         let mut turns = self.turns();
         let index = number.checked_sub(turns.first);
         let index = index.and_then(|index| usize::try_from(index).ok());
@@ -131,7 +131,7 @@ impl Changes {
         }
     }
 
-    fn tell(&self, what: Vec<Change>) {
+    fn tell(&self, what: Vec<FileChange>) {
         if let Some(observer) = self.observer.get() {
             what.into_iter().for_each(&observer.0);
         }
@@ -145,16 +145,16 @@ impl Changes {
 /// What has happened and is not yet known to last. Dropped, it is never told.
 #[derive(Debug, Default)]
 #[must_use]
-pub(crate) struct Noted(Option<Box<Taken>>);
+pub(crate) struct PendingChange(Option<Box<Taken>>);
 
 #[derive(Debug)]
 struct Taken {
-    changes: Arc<Changes>,
+    changes: Arc<ChangeLog>,
     number: u64,
-    what: Vec<Change>,
+    what: Vec<FileChange>,
 }
 
-impl Noted {
+impl PendingChange {
     /// Tells it, now that it lasts.
     pub(crate) fn tell(mut self) {
         if let Some(mut taken) = self.0.take() {
@@ -164,7 +164,7 @@ impl Noted {
     }
 }
 
-impl Drop for Noted {
+impl Drop for PendingChange {
     fn drop(&mut self) {
         if let Some(taken) = self.0.take() {
             taken.changes.end(taken.number, Vec::new());
@@ -176,12 +176,12 @@ impl Drop for Noted {
 /// `moved` from there if it was in a space before. The last so many directories down to it are new
 /// too.
 pub(crate) fn landed(
-    to: &Place,
+    to: &ResolvedPath,
     (above, name): (impl FnOnce() -> VirtualPath, &str),
     made: usize,
     is_dir: bool,
-    moved: Option<(&Place, &OpenDir)>,
-) -> Noted {
+    moved: Option<(&ResolvedPath, &OpenDir)>,
+) -> PendingChange {
     to.space.changes.note(|| {
         let parent = above();
         let mut what = made_dirs(to, &parent, made);
@@ -204,7 +204,7 @@ pub(crate) fn landed(
 }
 
 /// The last so many directories down to `dir` are new, and `place` is the last one.
-pub(crate) fn made(place: &Place, dir: &OpenDir, made: usize) -> Noted {
+pub(crate) fn made(place: &ResolvedPath, dir: &OpenDir, made: usize) -> PendingChange {
     place.space.changes.note(|| {
         let path = place.space.jail.path_of(dir);
         made_dirs(place, &path.unwrap_or_else(|| place.inner.clone()), made)
@@ -212,7 +212,7 @@ pub(crate) fn made(place: &Place, dir: &OpenDir, made: usize) -> Noted {
 }
 
 /// What `place` named, in `dir`, is gone.
-pub(crate) fn removed(place: &Place, dir: &OpenDir) -> Noted {
+pub(crate) fn removed(place: &ResolvedPath, dir: &OpenDir) -> PendingChange {
     place.space.changes.note(|| {
         let path = place.inner.name().map(|name| {
             let parent = true_path(place, dir);
@@ -225,7 +225,7 @@ pub(crate) fn removed(place: &Place, dir: &OpenDir) -> Noted {
 }
 
 /// The new directories, the outermost first.
-fn made_dirs(place: &Place, last: &VirtualPath, made: usize) -> Vec<Change> {
+fn made_dirs(place: &ResolvedPath, last: &VirtualPath, made: usize) -> Vec<FileChange> {
     let upwards = std::iter::successors(Some(last.clone()), VirtualPath::parent);
     let mut dirs: Vec<_> = upwards
         .take(made)
@@ -237,19 +237,19 @@ fn made_dirs(place: &Place, last: &VirtualPath, made: usize) -> Vec<Change> {
 
 /// Where `dir`, that holds what `place` names, is in the space: the text of a path can lead
 /// through links.
-pub(crate) fn true_path(place: &Place, dir: &OpenDir) -> VirtualPath {
+pub(crate) fn true_path(place: &ResolvedPath, dir: &OpenDir) -> VirtualPath {
     let path = place.space.jail.path_of(dir);
     path.or_else(|| place.inner.parent())
         .unwrap_or_else(VirtualPath::root)
 }
 
 fn change(
-    place: &Place,
+    place: &ResolvedPath,
     path: VirtualPath,
     kind: ChangeKind,
     from: Option<(Arc<str>, VirtualPath)>,
-) -> Change {
-    Change {
+) -> FileChange {
+    FileChange {
         space: Arc::clone(&place.space.key),
         path,
         kind,
@@ -262,8 +262,8 @@ fn change(
 mod tests {
     use super::*;
 
-    fn numbered(number: usize) -> Vec<Change> {
-        vec![Change {
+    fn numbered(number: usize) -> Vec<FileChange> {
+        vec![FileChange {
             space: "homes/alice".into(),
             path: VirtualPath::parse(&format!("/{number}")).expect("a path"),
             kind: ChangeKind::Made,
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn a_turn_that_does_not_end_holds_up_a_bounded_number_of_others() {
         let told = Arc::new(Mutex::new(Vec::new()));
-        let changes = Arc::new(Changes::default());
+        let changes = Arc::new(ChangeLog::default());
         let sink = told.clone();
         changes.observe(Box::new(move |change| {
             sink.lock().expect("no panic").push(change.path.to_string());

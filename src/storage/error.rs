@@ -99,7 +99,7 @@ pub enum StorageError {
         /// What was to be written.
         path: VirtualPath,
         /// How full the disk is, where that was looked at.
-        room: Option<Room>,
+        room: Option<DiskUse>,
     },
     /// The bytes that came are not as many as were declared.
     #[error("{received} bytes came where {declared} were declared: {path}")]
@@ -196,7 +196,7 @@ pub enum StorageError {
 
 /// How full the server's disk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
+pub enum DiskUse {
     /// Its bytes are used up.
     Bytes {
         /// Bytes free on it.
@@ -214,14 +214,16 @@ pub enum Room {
     },
 }
 
-fn room_text(room: Option<Room>) -> String {
+fn room_text(room: Option<DiskUse>) -> String {
     let (free, kept_free) = match room {
         None => return String::new(),
-        Some(Room::Bytes { free, kept_free }) => {
+        Some(DiskUse::Bytes { free, kept_free }) => {
             let [free, kept_free] = [free, kept_free].map(|bytes| ByteSize::b(bytes).to_string());
             (free, kept_free)
         }
-        Some(Room::Inodes { free, kept_free }) => (format!("{free} inodes"), kept_free.to_string()),
+        Some(DiskUse::Inodes { free, kept_free }) => {
+            (format!("{free} inodes"), kept_free.to_string())
+        }
     };
     format!(
         " ({free} are free on its disk, {kept_free} of them are reserved; \
@@ -296,12 +298,12 @@ impl StorageError {
 }
 
 /// Turns what the system said into what the member is told.
-pub(crate) trait At<T> {
+pub(crate) trait ErrorContext<T> {
     /// Says what was being done, and to which virtual path.
     fn at(self, doing: &'static str, path: &VirtualPath) -> Result<T, StorageError>;
 }
 
-impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
+impl<T, E: Into<io::Error>> ErrorContext<T> for Result<T, E> {
     fn at(self, doing: &'static str, path: &VirtualPath) -> Result<T, StorageError> {
         self.map_err(|error| StorageError::from_io(error.into(), doing, path))
     }

@@ -30,25 +30,25 @@ pub(crate) mod rights;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use crate::storage::changes::{Change, Seen};
-pub use crate::storage::error::{Room, StorageError};
-pub use crate::storage::local::backup::{Backup, Copied, Step};
+pub use crate::storage::changes::{FileChange, VisiblePath};
+pub use crate::storage::error::{DiskUse, StorageError};
+pub use crate::storage::local::backup::{Backup, BackupCounts, BackupStep};
 pub use crate::storage::local::count::CountEnd;
 pub use crate::storage::local::data::check_mounted;
-pub use crate::storage::local::file::{Info, StoredFile};
+pub use crate::storage::local::file::{FileInfo, StoredFile};
 pub use crate::storage::local::fs::verify::Verifier;
-pub use crate::storage::local::listing::Page;
+pub use crate::storage::local::listing::ListingPage;
 pub use crate::storage::local::remove::Removed;
 pub use crate::storage::local::space::Space;
 pub use crate::storage::local::space_use::SpaceUse;
 pub use crate::storage::local::store::{Store, StoreLock, set_folder_aside, set_home_aside};
-pub use crate::storage::local::upload::already_committed::AlreadyThere;
+pub use crate::storage::local::upload::already_committed::AlreadyCommitted;
 pub use crate::storage::local::upload::batch::{
     MAX_BATCH_DESCRIPTORS, SmallCommitted, SmallUpload,
 };
 pub use crate::storage::local::upload::checkpoint::Checkpoint;
-pub use crate::storage::local::upload::partial::{KeptUpload, StoreSettings};
+pub use crate::storage::local::upload::partial::{PartialUploadInfo, StoreSettings};
 pub use crate::storage::local::upload::single::{Committed, Upload, UploadOptions};
-pub use crate::storage::local::view::{Begun, Mount, View};
+pub use crate::storage::local::view::{BegunUpload, Mount, View};
 pub use crate::storage::path::{InvalidPath, InvalidPathReason, VirtualPath};
-pub use crate::storage::rights::{InvalidRights, Limits, Rights, Usage};
+pub use crate::storage::rights::{InvalidRights, Rights, SpaceLimits, SpaceUsage};

@@ -117,7 +117,7 @@ pub struct InvalidRights;
 
 /// How much a home or a folder may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limits {
+pub struct SpaceLimits {
     /// Bytes in files; no limit if absent.
     pub bytes: Option<u64>,
     /// Entries: files, directories and links. If absent, [`Self::entries`] says how many.
@@ -130,7 +130,7 @@ const FREE_ENTRIES: u64 = 1000;
 /// Bytes for which a limit of bytes allows one more entry: a block of most file systems.
 const BYTES_PER_ENTRY: u64 = 4096;
 
-impl Limits {
+impl SpaceLimits {
     /// The most entries; no limit if absent. A limit of bytes implies one, because empty files and
     /// directories take up the disk, too.
     #[must_use]
@@ -142,13 +142,13 @@ impl Limits {
 
 /// How much a home or a folder holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
+pub struct SpaceUsage {
     /// Bytes in files, with what is reserved for uploads and copies under way.
     pub used: u64,
     /// Files, directories and links, with those under way.
     pub files: u64,
     /// What is allowed.
-    pub limits: Limits,
+    pub limits: SpaceLimits,
     /// Bytes free on the disk, for everyone together.
     pub free: u64,
 }

@@ -34,11 +34,11 @@ use crate::config::{Log, LogFormat};
 use crate::telemetry::daily_file::DailyFile;
 use crate::telemetry::line::{Format, Lines};
 use crate::telemetry::queue::{LineQueue, MAX_WAITING_BYTES, QueueGuard};
-pub use crate::telemetry::stderr_log::{is_json_beside, log_panics, say_beside};
+pub use crate::telemetry::stderr_log::{log_panics, log_to_stderr, stderr_is_json};
 
 pub use crate::telemetry::machine_audit::MachineAudit;
 pub use crate::telemetry::parsed_line::for_people;
-pub use crate::telemetry::queue::AuditRoom;
+pub use crate::telemetry::queue::AuditPermits;
 pub use crate::telemetry::tail::{Stretch, Tail, TailLine};
 
 /// The target of events that are logins or change something: those of the audit.
@@ -89,25 +89,25 @@ pub struct Telemetry {
 #[derive(Debug, Clone)]
 pub struct Level {
     filter: reload::Handle<EnvFilter, Registry>,
-    current: Arc<Mutex<Current>>,
+    current: Arc<Mutex<ActiveFilter>>,
 }
 
 /// What is logged now.
 #[derive(Debug)]
-struct Current {
+struct ActiveFilter {
     level: String,
-    change: Change,
+    change: LevelChange,
 }
 
 /// A change of the level, told from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change(u64);
+pub struct LevelChange(u64);
 
 impl Level {
     fn new(filter: reload::Handle<EnvFilter, Registry>, level: &str) -> Self {
-        let current = Current {
+        let current = ActiveFilter {
             level: level.into(),
-            change: Change(0),
+            change: LevelChange(0),
         };
         Self {
             filter,
@@ -120,13 +120,13 @@ impl Level {
     /// # Errors
     /// [`TelemetryError::Level`] if it makes no sense, [`TelemetryError::Ended`] once the log has
     /// ended.
-    pub fn set(&self, level: &str) -> Result<Change, TelemetryError> {
+    pub fn set(&self, level: &str) -> Result<LevelChange, TelemetryError> {
         self.replace(level, &mut self.lock())
     }
 
     /// Logs what `level` says from now on, if that was not changed since `change`; whether it does.
     #[must_use]
-    pub fn set_unless_changed(&self, level: &str, change: Change) -> bool {
+    pub fn set_unless_changed(&self, level: &str, change: LevelChange) -> bool {
         let mut current = self.lock();
         // It made sense before, or the log has ended.
         current.change == change && self.replace(level, &mut current).is_ok()
@@ -146,7 +146,11 @@ impl Level {
         self.lock().level.clone()
     }
 
-    fn replace(&self, level: &str, current: &mut Current) -> Result<Change, TelemetryError> {
+    fn replace(
+        &self,
+        level: &str,
+        current: &mut ActiveFilter,
+    ) -> Result<LevelChange, TelemetryError> {
         let replaced = self.filter.reload(filter_of(level)?);
         replaced.map_err(|_| TelemetryError::Ended)?;
         level.clone_into(&mut current.level);
@@ -154,7 +158,7 @@ impl Level {
         Ok(current.change)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Current> {
+    fn lock(&self) -> MutexGuard<'_, ActiveFilter> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -201,7 +205,7 @@ pub fn start(log: &Log) -> Result<Telemetry, TelemetryError> {
         outputs,
         level: Level::new(level, &log.level),
         tail,
-        in_json: is_json_beside(log.format),
+        in_json: stderr_is_json(log.format),
     })
 }
 
@@ -265,7 +269,7 @@ impl Telemetry {
     /// # Panics
     /// Never: something keeps the audit.
     #[must_use]
-    pub fn audit_room(&self) -> AuditRoom {
+    pub fn audit_room(&self) -> AuditPermits {
         // The last of them keeps it, see `start`.
         let output = self.outputs.last().expect("there is standard output");
         output.queue.audit_room()
@@ -305,7 +309,7 @@ impl Drop for Telemetry {
             // There is no other place left to say so, and none to report a failure to.
             let said = format!("{lost} lines of the log were lost");
             if self.in_json {
-                say_beside("lines_lost", &said);
+                log_to_stderr("lines_lost", &said);
             } else {
                 let _ = writeln!(io::stderr(), "haul: {said}");
             }

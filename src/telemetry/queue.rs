@@ -118,8 +118,8 @@ impl LineQueue {
     }
 
     /// Whoever causes a line of the audit waits for this.
-    pub(super) fn audit_room(&self) -> AuditRoom {
-        AuditRoom(Arc::clone(&self.0))
+    pub(super) fn audit_room(&self) -> AuditPermits {
+        AuditPermits(Arc::clone(&self.0))
     }
 }
 
@@ -197,9 +197,9 @@ impl Drop for QueueGuard {
 
 /// Whether the audit can take more. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct AuditRoom(Arc<Shared>);
+pub struct AuditPermits(Arc<Shared>);
 
-impl AuditRoom {
+impl AuditPermits {
     /// Waits until so little of the audit waits to be written that more may be caused.
     pub async fn wait(&self) {
         loop {

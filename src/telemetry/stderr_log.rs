@@ -21,13 +21,13 @@ struct Line<'a> {
 
 /// Whether standard error takes JSON, with a log of this format: a terminal never does.
 #[must_use]
-pub fn is_json_beside(log: LogFormat) -> bool {
+pub fn stderr_is_json(log: LogFormat) -> bool {
     let on_terminal = io::stdout().is_terminal();
     !io::stderr().is_terminal() && format_of(log, on_terminal) == Format::Json
 }
 
 /// Says an error on standard error as a line of the log; `event` is what programs know it by.
-pub fn say_beside(event: &str, message: &str) {
+pub fn log_to_stderr(event: &str, message: &str) {
     let line = Line {
         time: crate::telemetry::line::time(Timestamp::now()).to_string(),
         level: "error",

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use haul::client::{Client, ClientError, FileOptions, Progress, Reconnecting, RetryPolicy, Trust};
+use haul::client::{Client, ClientError, FileOptions, Progress, RetryPolicy, Session, Trust};
 use haul::protocol::{Algorithm, Digest, Secret};
-use haul::storage::Limits;
+use haul::storage::SpaceLimits;
 use proptest::prelude::*;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -193,18 +193,18 @@ async fn log_in_at(url: String, trust: Trust) -> Result<Client, ClientError> {
 }
 
 /// A session of alice's that does not wait long.
-async fn session(address: SocketAddr) -> Reconnecting {
+async fn session(address: SocketAddr) -> Session {
     session_at(format!("haul+plain://{address}"), Trust::default()).await
 }
 
-async fn session_at(url: String, trust: Trust) -> Reconnecting {
+async fn session_at(url: String, trust: Trust) -> Session {
     let policy = RetryPolicy {
         first: Duration::from_millis(1),
         ..RetryPolicy::default()
     };
     let client = log_in_at(url.clone(), trust.clone()).await;
     let connect = move || log_in_at(url.clone(), trust.clone());
-    Reconnecting::new(client.expect("logged in"), policy, connect)
+    Session::new(client.expect("logged in"), policy, connect)
 }
 
 /// Goes on over TLS after each of `cuts`, of which all but the first are in a handshake.
@@ -261,7 +261,7 @@ async fn a_server_that_is_gone_without_a_word_has_closed_the_connection_over_tls
     let proxy = Proxy::start(&server.address.to_string(), &[Cut::Up(3_000_000)]).await;
     let trust = Trust::default().with_only(server.fingerprint());
     let client = log_in_at(format!("haul://{}", proxy.address), trust).await;
-    let session = Reconnecting::from(client.expect("logged in"));
+    let session = Session::from(client.expect("logged in"));
     let place = tempfile::tempdir().expect("a directory");
     let path = place.path().join("file");
     fs::write(&path, content(5 * MB)).expect("written");
@@ -432,7 +432,7 @@ async fn an_upload_outlives_a_server_that_is_killed_and_started_again() {
         ..RetryPolicy::default()
     };
     let client = connect().await.expect("logged in");
-    let session = Reconnecting::new(client, policy, connect);
+    let session = Session::new(client, policy, connect);
     let progress = Progress::new();
     let put = session.put_file(&path, "file", FileOptions::default(), &progress);
     let kill = async {
@@ -712,7 +712,7 @@ async fn an_upload_that_nobody_wants_any_more_is_discarded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_quota_is_explained_to_who_puts() {
     let server = TestServer::start().await;
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(MB as u64),
         files: None,
     };

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use haul::storage::Limits;
+use haul::storage::SpaceLimits;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -68,7 +68,7 @@ async fn for_a_person_it_is_a_short_table() {
 async fn a_small_quota_makes_the_file_small_and_one_that_is_full_is_said() {
     let person = person();
     let server = TestServer::start().await;
-    let limits = |bytes| Limits {
+    let limits = |bytes| SpaceLimits {
         bytes: Some(bytes),
         files: None,
     };

@@ -8,7 +8,7 @@ use haul::client::{
 };
 use haul::connection::CHUNK;
 use haul::protocol::{ErrorCode, Secret};
-use haul::storage::Limits;
+use haul::storage::SpaceLimits;
 use tokio::sync::mpsc;
 
 use crate::harness::{PASSWORD, TestServer};
@@ -149,7 +149,7 @@ async fn the_rest_of_a_download_is_checked_against_the_whole_file() {
 #[tokio::test]
 async fn an_upload_over_the_quota_ends_with_the_reason_and_the_session_lives() {
     let server = TestServer::start().await;
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(CHUNK as u64),
         files: None,
     };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use haul::storage::Limits;
+use haul::storage::SpaceLimits;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -135,7 +135,7 @@ async fn clients_that_connect_at_once_are_all_remembered() {
     let server = TestServer::start().await;
     let users = ["u0", "u1", "u2", "u3", "u4", "u5"];
     for user in users {
-        server.add_user(user, Limits::default()).await;
+        server.add_user(user, SpaceLimits::default()).await;
     }
     let person = Person::of(&server);
     let connecting = users.map(|user| {
@@ -784,7 +784,7 @@ async fn a_folder_that_may_not_be_listed_is_skipped_when_everything_is_got() {
     let inbox = "inbox".parse().expect("a folder name");
     let alice = "alice".parse().expect("a user name");
     let accounts = &server.accounts;
-    let made = accounts.add_folder(&inbox, Limits::default()).await;
+    let made = accounts.add_folder(&inbox, SpaceLimits::default()).await;
     made.expect("a folder");
     let rights = "drop".parse().expect("rights");
     let granted = accounts.grant(&inbox, &alice, rights).await;

@@ -1,7 +1,7 @@
 //! Nobody pays for another: what one client takes of the server, others still have.
 
 use haul::ops;
-use haul::storage::{Limits, Rights};
+use haul::storage::{Rights, SpaceLimits};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -150,7 +150,7 @@ async fn a_member_of_720_folders_asks_who_they_are_and_an_admin_who_sees_what() 
         let folder = format!("a-folder-with-a-long-name-{number:04}");
         let folder = folder.parse().expect("a name");
         accounts
-            .add_folder(&folder, Limits::default())
+            .add_folder(&folder, SpaceLimits::default())
             .await
             .expect("added");
         accounts

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use haul::storage::Limits;
+use haul::storage::SpaceLimits;
 use serde_json::{Value, json};
 
 use crate::harness::{RawClient, TestServer};
@@ -211,7 +211,7 @@ async fn a_copy_is_made_on_the_server_and_counted() {
     server
         .add_user(
             "carol",
-            Limits {
+            SpaceLimits {
                 bytes: Some(100),
                 files: None,
             },
@@ -368,7 +368,7 @@ async fn with_team(alice: &str, bob: Option<&str>) -> (TestServer, RawClient, Ra
     let team = "team".parse().expect("a name");
     server
         .accounts
-        .add_folder(&team, Limits::default())
+        .add_folder(&team, SpaceLimits::default())
         .await
         .expect("a folder");
     for (user, rights) in [("alice", Some(alice)), ("bob", bob)] {

@@ -9,7 +9,7 @@ use haul::config::Config;
 use haul::messages::Messages;
 use haul::protocol::Secret;
 use haul::server::{self, Server};
-use haul::storage::{Limits, Store};
+use haul::storage::{SpaceLimits, Store};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -59,8 +59,8 @@ impl TestServer {
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
         let server = Self::start_on(data, change).await;
-        server.add_user("alice", Limits::default()).await;
-        server.add_user("bob", Limits::default()).await;
+        server.add_user("alice", SpaceLimits::default()).await;
+        server.add_user("bob", SpaceLimits::default()).await;
         server
     }
 
@@ -106,7 +106,7 @@ impl TestServer {
         }
     }
 
-    pub(crate) async fn add_user(&self, name: &str, limits: Limits) {
+    pub(crate) async fn add_user(&self, name: &str, limits: SpaceLimits) {
         let name: UserName = name.parse().expect("a user name");
         let password = Secret::new(PASSWORD.into());
         let new = NewUser {
@@ -122,7 +122,7 @@ impl TestServer {
     /// Where the files of `user` lie on the server's disk.
     /// Makes a user with the admin right.
     pub(crate) async fn add_admin(&self, name: &str) {
-        self.add_user(name, Limits::default()).await;
+        self.add_user(name, SpaceLimits::default()).await;
         let name: UserName = name.parse().expect("a user name");
         let change = UserChange {
             admin: Some(true),

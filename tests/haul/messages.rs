@@ -283,7 +283,7 @@ async fn history_reads_back_by_pages_what_both_have_said() {
         say(&mut bob, "alice", &format!("b{number}")).await;
     }
     server
-        .add_user("carol", haul::storage::Limits::default())
+        .add_user("carol", haul::storage::SpaceLimits::default())
         .await;
     say(&mut alice, "carol", "a secret").await;
     let mut before = json!(null);

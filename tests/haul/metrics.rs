@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use haul::ops;
-use haul::storage::Limits;
+use haul::storage::SpaceLimits;
 use haul::telemetry::LostLines;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -90,7 +90,7 @@ fn names(text: &str) -> BTreeSet<&str> {
 
 /// Does something of every kind.
 async fn use_all(watched: &Watched) {
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(1 << 20),
         files: None,
     };

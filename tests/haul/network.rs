@@ -14,7 +14,7 @@ use haul::config::Config;
 use haul::messages::Messages;
 use haul::protocol::{Algorithm, Hasher, Secret};
 use haul::server::{Peer, Server, Shutdown};
-use haul::storage::{Limits, Store};
+use haul::storage::{SpaceLimits, Store};
 use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::sync::Notify;
@@ -185,7 +185,7 @@ async fn serve(data: PathBuf) -> turmoil::Result {
     let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
     let new = NewUser {
         admin: false,
-        limits: Limits::default(),
+        limits: SpaceLimits::default(),
     };
     let password = Secret::new(PASSWORD.into());
     accounts.add_user(&"alice".parse()?, &password, new).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use haul::accounts::UserChange;
-use haul::storage::{Limits, Rights};
+use haul::storage::{Rights, SpaceLimits};
 use serde_json::{Value, json};
 
 use crate::harness::{RawClient, TestServer, control, soon};
@@ -139,7 +139,7 @@ async fn whose_only_news_was_withdrawn_hears_what_comes_then() {
 #[tokio::test]
 async fn an_offer_can_be_declined_by_its_receiver_and_withdrawn_by_its_sender_and_nobody_else() {
     let server = TestServer::start().await;
-    server.add_user("carol", Limits::default()).await;
+    server.add_user("carol", SpaceLimits::default()).await;
     let (mut alice, mut bob) = two(&server, "a").await;
     let mut carol = server.log_in("carol").await;
     let declined = send(&mut alice, "bob", "a").await;
@@ -206,7 +206,7 @@ async fn a_file_that_is_another_or_gone_is_not_accepted_and_no_error_says_where_
 #[tokio::test]
 async fn both_quotas_hold() {
     let server = TestServer::start().await;
-    let bytes = |bytes| Limits {
+    let bytes = |bytes| SpaceLimits {
         bytes: Some(bytes),
         files: None,
     };
@@ -231,7 +231,7 @@ async fn only_a_file_that_one_may_read_is_offered_and_only_to_a_user() {
     let name = "alice".parse().expect("a name");
     server
         .accounts
-        .add_folder(&folder, Limits::default())
+        .add_folder(&folder, SpaceLimits::default())
         .await
         .expect("a folder");
     let blind = Rights {
@@ -264,7 +264,7 @@ async fn a_sender_who_lost_the_right_or_the_account_has_nothing_to_give() {
     let name = "alice".parse().expect("a name");
     let bob_name = "bob".parse().expect("a name");
     let accounts = &server.accounts;
-    let added = accounts.add_folder(&folder, Limits::default()).await;
+    let added = accounts.add_folder(&folder, SpaceLimits::default()).await;
     added.expect("a folder");
     for user in [&name, &bob_name] {
         let granted = accounts.grant(&folder, user, Rights::ALL).await;
@@ -296,7 +296,7 @@ async fn a_sender_who_lost_the_right_or_the_account_has_nothing_to_give() {
     let mut alice = server.log_in("alice").await;
     let mine = send(&mut alice, "bob", "mine").await;
     accounts.remove_user(&name).await.expect("removed");
-    server.add_user("alice", Limits::default()).await;
+    server.add_user("alice", SpaceLimits::default()).await;
     let mut another = server.log_in("alice").await;
     another.put("mine", b"content").await;
     bob.fails(accept(&mine), "not_found").await;
@@ -367,7 +367,7 @@ async fn offers_are_counted_with_the_messages_and_bounded_each_way() {
     }
     assert!(wait.is_some());
     let server = TestServer::start_with(|config| config.limits.messages_per_user = 0).await;
-    server.add_user("carol", Limits::default()).await;
+    server.add_user("carol", SpaceLimits::default()).await;
     let (mut alice, _) = two(&server, "a").await;
     let mut offers = Vec::new();
     for _ in 0..100 {

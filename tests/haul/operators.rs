@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use haul::storage::Limits;
+use haul::storage::SpaceLimits;
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, haul, operate};
@@ -278,7 +278,7 @@ async fn an_operator_says_how_long_what_runs_may_go_on() {
 async fn an_operator_sees_who_has_an_account_page_by_page() {
     let server = TestServer::start().await;
     server.add_admin("root").await;
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(1 << 20),
         files: None,
     };

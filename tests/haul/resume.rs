@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use haul::protocol::{Algorithm, Digest};
-use haul::storage::Limits;
+use haul::storage::SpaceLimits;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
@@ -160,7 +160,7 @@ async fn as_many_uploads_are_listed_as_fit_a_frame_and_the_reply_says_if_there_a
 #[tokio::test]
 async fn what_is_kept_gives_way_to_a_new_upload() {
     let server = TestServer::start().await;
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(1_500_000),
         files: None,
     };
@@ -180,7 +180,7 @@ async fn what_is_kept_gives_way_to_a_new_upload() {
 #[tokio::test]
 async fn what_is_kept_is_listed_charged_and_dropped() {
     let server = TestServer::start().await;
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(1_500_000),
         files: None,
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use haul::accounts::UserChange;
 use haul::config::Config;
 use haul::protocol::Secret;
-use haul::storage::{Limits, Rights};
+use haul::storage::{Rights, SpaceLimits};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -94,7 +94,7 @@ impl Scene {
         let (team, alice) = names();
         let accounts = &server.accounts;
         accounts
-            .add_folder(&team, Limits::default())
+            .add_folder(&team, SpaceLimits::default())
             .await
             .expect("added");
         accounts
@@ -134,7 +134,7 @@ impl Scene {
             }
             Loss::RemovedAndAdded => {
                 accounts.remove_user(&alice).await.expect("removed");
-                self.server.add_user("alice", Limits::default()).await;
+                self.server.add_user("alice", SpaceLimits::default()).await;
                 accounts
                     .grant(&team, &alice, Rights::ALL)
                     .await
@@ -480,7 +480,7 @@ async fn a_folder_that_is_removed_added_and_granted_again_at_once_is_another_fol
     let accounts = &scene.server.accounts;
     accounts.remove_folder(&team).await.expect("removed");
     accounts
-        .add_folder(&team, Limits::default())
+        .add_folder(&team, SpaceLimits::default())
         .await
         .expect("added");
     accounts

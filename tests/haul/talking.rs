@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use haul::client::{Client, EventPosition, Live, Reconnecting, RetryPolicy};
+use haul::client::{Client, EventPosition, EventSubscription, RetryPolicy, Session};
 use haul::protocol::{Event, Login, Secret};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -505,7 +505,7 @@ async fn a_live_session_hears_every_message_once_however_often_it_is_cut_off() {
         ..RetryPolicy::FOR_EVER
     };
     let first = connect(None).await.expect("connected");
-    let mut live = Live::new(Reconnecting::hearing(first, policy, connect));
+    let mut live = EventSubscription::new(Session::hearing(first, policy, connect));
     let mut alice = server.log_in("alice").await;
     // From here on it knows what it has heard.
     say(&mut alice, "bob", "begin").await;

@@ -1,7 +1,7 @@
 //! RELIABILITY, Transfers: what arrives is whole, and what does not arrive harms nothing.
 
 use haul::protocol::{Algorithm, Digest};
-use haul::storage::Limits;
+use haul::storage::SpaceLimits;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
@@ -703,7 +703,7 @@ async fn of_two_puts_to_the_same_path_the_last_to_commit_wins_whole() {
 #[tokio::test]
 async fn a_put_within_the_quota_exactly_succeeds_and_one_byte_more_is_refused_with_the_figures() {
     let server = TestServer::start().await;
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(1000),
         files: Some(3),
     };
@@ -730,7 +730,7 @@ async fn a_put_within_the_quota_exactly_succeeds_and_one_byte_more_is_refused_wi
 #[tokio::test]
 async fn eight_sessions_that_race_for_a_quota_never_pass_it() {
     let server = TestServer::start().await;
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(1_000_000),
         files: None,
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use haul::storage::Limits;
+use haul::storage::SpaceLimits;
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
@@ -12,7 +12,10 @@ use crate::harness::{PASSWORD, RawClient, Received, TestServer, soon};
 async fn with_team(alice: &str, bob: &str) -> (TestServer, RawClient, RawClient) {
     let server = TestServer::start().await;
     let team = "team".parse().expect("a name");
-    let added = server.accounts.add_folder(&team, Limits::default()).await;
+    let added = server
+        .accounts
+        .add_folder(&team, SpaceLimits::default())
+        .await;
     added.expect("a folder");
     grant(&server, "alice", alice).await;
     grant(&server, "bob", bob).await;

@@ -19,7 +19,7 @@ use haul::accounts::{Accounts, HashingCost, NewUser, UserName};
 use haul::config::Config;
 use haul::protocol::Secret;
 use haul::server::{Peer, Server, Shutdown};
-use haul::storage::{Limits, Store};
+use haul::storage::{SpaceLimits, Store};
 use tempfile::TempDir;
 use tokio::io::{DuplexStream, duplex};
 use tokio::runtime::{Builder, Runtime};
@@ -79,11 +79,11 @@ impl World {
         let accounts = runtime.block_on(async {
             let accounts = Accounts::open(place.path()).await.expect("accounts");
             let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
-            let tight = Limits {
+            let tight = SpaceLimits {
                 bytes: Some(TIGHT.0),
                 files: Some(TIGHT.1),
             };
-            add_user(&accounts, "free", Limits::default()).await;
+            add_user(&accounts, "free", SpaceLimits::default()).await;
             add_user(&accounts, "tight", tight).await;
             accounts
         });
@@ -129,7 +129,7 @@ fn place() -> TempDir {
         .expect("a temporary directory")
 }
 
-async fn add_user(accounts: &Accounts, name: &str, limits: Limits) {
+async fn add_user(accounts: &Accounts, name: &str, limits: SpaceLimits) {
     let name: UserName = name.parse().expect("a user name");
     let new = NewUser {
         admin: false,

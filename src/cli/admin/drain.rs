@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::output::count;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::protocol;
 use crate::protocol::DrainReply;
 
@@ -15,14 +15,14 @@ use crate::protocol::DrainReply;
 /// `limits.drain_timeout` or `--seconds`, then the rest is cut off and the server ends with 0.
 /// Whoever manages it may start it again.
 #[derive(Debug, Args)]
-pub(super) struct Drain {
+pub(super) struct AdminDrainArgs {
     /// For so long what runs may go on, rather than for `limits.drain_timeout`
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u32>,
 }
 
-impl Drain {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl AdminDrainArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let reply = remote
             .client
             .call(protocol::Drain {

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::output::count;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::protocol;
 use crate::protocol::KickReply;
 
@@ -16,7 +16,7 @@ use crate::protocol::KickReply;
 #[command(after_long_help = "Examples:\n  \
     haul admin kick --user alice\n  \
     haul admin kick 3f2a9c0d11e4b7a6")]
-pub(super) struct Kick {
+pub(super) struct AdminKickArgs {
     /// The session, as `haul admin sessions` shows it
     session: Option<String>,
     /// The user, of whose sessions only the one that asks is left
@@ -24,8 +24,8 @@ pub(super) struct Kick {
     user: Option<String>,
 }
 
-impl Kick {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl AdminKickArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let request = protocol::Kick {
             session: self.session,
             user: self.user,

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::output::safe;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{LogLevelReply, SetLogLevel};
 
 /// Show what the server logs, or have it log something else for a while
@@ -14,7 +14,7 @@ use crate::protocol::{LogLevelReply, SetLogLevel};
     haul admin log-level\n  \
     haul admin log-level debug --seconds 600\n  \
     haul admin log-level info,haul::server=debug")]
-pub(super) struct LogLevel {
+pub(super) struct AdminLogLevelArgs {
     /// As the setting `log.level`: error, warn, info, debug or trace, or more after commas
     level: Option<String>,
     /// Back to the setting after so long
@@ -22,8 +22,8 @@ pub(super) struct LogLevel {
     seconds: Option<u32>,
 }
 
-impl LogLevel {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl AdminLogLevelArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let request = SetLogLevel {
             level: self.level,
             seconds: self.seconds,

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use crate::cli::message_format::in_colour;
 use crate::cli::output::{print, safe_json};
 use crate::cli::reconnect_notice::Waits;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{LogLevel, Logs};
 use crate::telemetry::for_people;
 
@@ -19,7 +19,7 @@ use crate::telemetry::for_people;
     haul admin logs -f --level warn\n  \
     haul admin logs -n 100 --user alice --cmd put\n  \
     haul admin logs -f --path /team/reports --json | jq .bytes")]
-pub(in crate::cli) struct AdminLogs {
+pub(in crate::cli) struct AdminLogsArgs {
     /// Go on with the lines that come
     #[arg(long, short)]
     follow: bool,
@@ -55,12 +55,12 @@ enum Level {
     Trace,
 }
 
-impl AdminLogs {
+impl AdminLogsArgs {
     pub(in crate::cli) fn is_following(&self) -> bool {
         self.follow
     }
 
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let colour = in_colour(remote.output);
         let mut lines = remote.session.logs(self.request());
         let mut waits = Waits::of(remote, lines.progress());

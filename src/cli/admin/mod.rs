@@ -10,28 +10,28 @@ mod users;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::client::RetryPolicy;
 
 /// Look at a server and run it, as a user with the admin right
 #[derive(Debug, Args)]
-pub(super) struct Admin {
+pub(super) struct AdminArgs {
     #[command(subcommand)]
     command: AdminCommand,
 }
 
 #[derive(Debug, Subcommand)]
 enum AdminCommand {
-    Sessions(sessions::Sessions),
-    Users(users::Users),
-    Kick(kick::Kick),
-    Reload(reload::Reload),
-    Drain(drain::Drain),
-    Logs(logs::AdminLogs),
-    LogLevel(log_level::LogLevel),
+    Sessions(sessions::AdminSessionsArgs),
+    Users(users::AdminUsersArgs),
+    Kick(kick::AdminKickArgs),
+    Reload(reload::AdminReloadArgs),
+    Drain(drain::AdminDrainArgs),
+    Logs(logs::AdminLogsArgs),
+    LogLevel(log_level::AdminLogLevelArgs),
 }
 
-impl Admin {
+impl AdminArgs {
     /// What is done if the connection is lost.
     pub(super) fn retry_policy(&self) -> RetryPolicy {
         match &self.command {
@@ -40,7 +40,7 @@ impl Admin {
         }
     }
 
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         match self.command {
             AdminCommand::Sessions(command) => command.run(remote).await,
             AdminCommand::Users(command) => command.run(remote).await,

@@ -4,21 +4,21 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::cli::output::safe;
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{ReloadReply, ReloadSettings, SettingChange};
 
 /// Have the server read its settings and its certificate again
 ///
 /// As SIGHUP does. What is wrong changes nothing. Without a change nothing is said.
 #[derive(Debug, Args)]
-pub(super) struct Reload {
+pub(super) struct AdminReloadArgs {
     /// Only show what would change
     #[arg(long)]
     dry_run: bool,
 }
 
-impl Reload {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl AdminReloadArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let dry_run = self.dry_run;
         let reply = remote.client.call(ReloadSettings { dry_run }).await?;
         if let Some(refused) = &reply.refused {

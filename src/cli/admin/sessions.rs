@@ -3,20 +3,20 @@
 use clap::Args;
 
 use crate::cli::output::{local_time, safe, size};
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::cli::table::table;
 use crate::protocol::{SessionEntry, TransferEntry};
 
 /// List who is logged in, and what each session has under way
 #[derive(Debug, Args)]
-pub(super) struct Sessions {
+pub(super) struct AdminSessionsArgs {
     /// Only those of this user
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
 }
 
-impl Sessions {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl AdminSessionsArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let mut sessions = remote.client.sessions().await?;
         if let Some(user) = &self.user {
             sessions.retain(|session| session.user == *user);

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::cli::output::{local_time, safe, size};
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::cli::table::table;
 use crate::protocol::{FolderView, UserEntry};
 
@@ -11,10 +11,10 @@ use crate::protocol::{FolderView, UserEntry};
 ///
 /// What a home holds is known once it was used since the server started.
 #[derive(Debug, Args)]
-pub(super) struct Users {}
+pub(super) struct AdminUsersArgs {}
 
-impl Users {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl AdminUsersArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let users = remote.client.users().await?;
         remote.output.list(&users, || {
             let rows: Vec<_> = users.iter().map(row).collect();

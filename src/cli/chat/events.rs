@@ -5,8 +5,8 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cli::reconnect_notice::Waits;
-use crate::cli::remote_session::Remote;
-use crate::client::{ClientError, Live};
+use crate::cli::remote_session::RemoteSession;
+use crate::client::{ClientError, EventSubscription};
 use crate::protocol::Event;
 
 /// Events that may wait to be shown.
@@ -29,8 +29,8 @@ pub(crate) struct Hearing {
 }
 
 impl Hearing {
-    pub(crate) fn start(remote: &Remote) -> Self {
-        let live = Live::new(remote.session.clone());
+    pub(crate) fn start(remote: &RemoteSession) -> Self {
+        let live = EventSubscription::new(remote.session.clone());
         let waits = Waits::of(remote, live.progress());
         let (sender, heard) = mpsc::channel(WAITING);
         Self {
@@ -48,7 +48,7 @@ impl Hearing {
     }
 }
 
-async fn hear(mut live: Live, mut waits: Waits, sender: mpsc::Sender<Heard>) {
+async fn hear(mut live: EventSubscription, mut waits: Waits, sender: mpsc::Sender<Heard>) {
     loop {
         let mut next = std::pin::pin!(live.next());
         let heard = loop {

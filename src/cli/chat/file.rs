@@ -6,7 +6,7 @@ use tokio::fs::metadata;
 
 use crate::cli::output::safe;
 use crate::cli::transfer::{is_marked_remote, without_mark};
-use crate::client::{FileOptions, Progress, Reconnecting};
+use crate::client::{FileOptions, Progress, Session};
 use crate::protocol::{ErrorCode, IfExists};
 
 /// Where files of this machine lie on the server once they are handed over.
@@ -14,7 +14,7 @@ const SENT: &str = "/sent";
 
 /// Offers a file to `to`; what became of it, for a person.
 pub(super) async fn hand_over(
-    session: Reconnecting,
+    session: Session,
     to: String,
     path: String,
 ) -> Result<String, String> {
@@ -42,7 +42,7 @@ async fn local_file(path: &str) -> Option<PathBuf> {
     is_file.then_some(local)
 }
 
-async fn put(session: &Reconnecting, local: &Path) -> Result<String, String> {
+async fn put(session: &Session, local: &Path) -> Result<String, String> {
     let name = local.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| "its name is not UTF-8".to_owned())?;
     let options = FileOptions {
@@ -58,7 +58,7 @@ async fn put(session: &Reconnecting, local: &Path) -> Result<String, String> {
     }
 }
 
-async fn there(session: &Reconnecting, path: &str) -> Result<String, String> {
+async fn there(session: &Session, path: &str) -> Result<String, String> {
     match session.stat(path).await {
         Ok(stat) => Ok(stat.path),
         Err(error) if error.code() == Some(ErrorCode::NotFound) => Err(format!(

@@ -20,7 +20,7 @@ use crate::cli::join::members_of;
 use crate::cli::line_editor::{Lines, Printer, Typed};
 use crate::cli::message_format::Style;
 use crate::cli::output::{print_json, safe};
-use crate::cli::remote_session::Remote;
+use crate::cli::remote_session::RemoteSession;
 use crate::cli::say::unheard;
 use crate::cli::who::present;
 use crate::client::ClientError;
@@ -42,13 +42,13 @@ const BEFORE: usize = 10_000;
 /// `/file PATH` hands over a file: a local one is put into `/sent` first, and `:PATH` is one on the server. `/help` lists what else there is, `q` or Ctrl-D leaves. If standard
 /// input is no terminal its lines are said, and the exit code is 1 if one of them was not.
 #[derive(Debug, Args)]
-pub(super) struct Chat {
+pub(super) struct ChatArgs {
     /// A user, or a room such as '#ops'
     with: Option<String>,
 }
 
-impl Chat {
-    pub(super) async fn run(self, remote: &Remote) -> anyhow::Result<()> {
+impl ChatArgs {
+    pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let hearing = Hearing::start(remote);
         let at_terminal = stdin().is_terminal();
         let mut lines = if at_terminal {
@@ -85,7 +85,7 @@ impl Chat {
 
 /// A chat that goes on.
 struct Talk<'a> {
-    remote: &'a Remote,
+    remote: &'a RemoteSession,
     style: Style,
     me: String,
     /// Whom it is with; everybody if absent.

@@ -10,15 +10,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::cli::events::{Aside, Hears};
+use crate::cli::events::{BackgroundPrinter, EventDisplay};
 use crate::cli::exit::{Interrupted, Reported, tell, usage};
 use crate::cli::line_editor::{Lines, Typed};
 use crate::cli::message_format::Style;
 use crate::cli::output::{Output, print, safe};
 use crate::cli::remote_session;
-use crate::cli::remote_session::{Opened, Remote, Way};
+use crate::cli::remote_session::{ConnectMethod, OpenedSession, RemoteSession};
 use crate::cli::shell::complete::Completion;
-use crate::cli::{Global, RemoteCommand, unless_cut_off, unless_interrupted};
+use crate::cli::{GlobalOptions, RemoteCommand, unless_cut_off, unless_interrupted};
 use crate::client::{Client, ServerUrl};
 
 /// Work on a server interactively, with history and completion
@@ -27,7 +27,7 @@ use crate::client::{Client, ServerUrl};
 /// standard input is no terminal its lines are run as a script, and the exit code is 1 if one of
 /// them failed.
 #[derive(Debug, Args)]
-pub(super) struct Shell {}
+pub(super) struct ShellArgs {}
 
 /// A line of the shell.
 #[derive(Debug, Parser)]
@@ -78,26 +78,26 @@ enum ShellCommand {
 
 /// A session that goes on from line to line.
 struct Session<'a> {
-    global: &'a Global,
+    global: &'a GlobalOptions,
     output: Output,
-    way: Way,
+    way: ConnectMethod,
     /// For the completion too, which sees a new connection at once.
     client: Arc<Mutex<Client>>,
     cwd: String,
     /// Whose session it is, whatever a token file says later.
     user: String,
     /// Shows messages and offers that come while a person types.
-    aside: Aside,
+    aside: BackgroundPrinter,
 }
 
-impl Shell {
-    pub(super) async fn run(self, global: &Global, output: Output) -> anyhow::Result<()> {
+impl ShellArgs {
+    pub(super) async fn run(self, global: &GlobalOptions, output: Output) -> anyhow::Result<()> {
         let at_terminal = std::io::stdin().is_terminal();
-        let aside = Aside::default();
+        let aside = BackgroundPrinter::default();
         let hears = if at_terminal && !output.is_json() {
-            Hears::Aside(aside.clone())
+            EventDisplay::Aside(aside.clone())
         } else {
-            Hears::Nothing
+            EventDisplay::Nothing
         };
         let opened = unless_interrupted(remote_session::open(global, hears)).await?;
         aside.begin(Style::new(output, &opened.reply.user));
@@ -147,7 +147,12 @@ enum Next {
 }
 
 impl<'a> Session<'a> {
-    fn new(global: &'a Global, output: Output, opened: Opened, aside: Aside) -> Self {
+    fn new(
+        global: &'a GlobalOptions,
+        output: Output,
+        opened: OpenedSession,
+        aside: BackgroundPrinter,
+    ) -> Self {
         Self {
             global,
             output,
@@ -229,7 +234,7 @@ impl<'a> Session<'a> {
                 self.connected_again().await?;
                 let again = (self.way.clone(), Some(self.cwd.clone()));
                 let policy = command.retry_policy();
-                let remote = Remote::within(self.client(), again, self.output, policy);
+                let remote = RemoteSession::within(self.client(), again, self.output, policy);
                 let outcome = unless_cut_off(Box::pin(command.run(&remote)), &remote).await;
                 self.go_on_with(remote.session.client());
                 outcome?;
@@ -240,12 +245,12 @@ impl<'a> Session<'a> {
 
     /// Runs what goes on until it is told to end, in a session of its own that hears everything.
     async fn stay(&self, command: RemoteCommand) -> anyhow::Result<()> {
-        let way = Way {
+        let way = ConnectMethod {
             hears: command.hears(),
             ..self.way.clone()
         };
         let (cwd, policy) = (self.cwd.clone(), command.retry_policy());
-        let opening = Remote::beside(way, cwd, self.output, policy);
+        let opening = RemoteSession::beside(way, cwd, self.output, policy);
         let remote = unless_interrupted(opening).await?;
         let outcome = unless_cut_off(Box::pin(command.run(&remote)), &remote).await;
         let session = &remote.session;
@@ -262,7 +267,7 @@ impl<'a> Session<'a> {
             return Ok(());
         };
         self.output.note(&format!("{lost}; connecting again"));
-        let Way {
+        let ConnectMethod {
             url, login, hears, ..
         } = self.way.clone();
         let opening = remote_session::open_with(self.global, url, Some(login), hears);

@@ -22,7 +22,7 @@ use crate::protocol::{ErrorCode, GoodbyeReason, StatReply, WireError};
 /// after what arrived, onto the same version of the file. While they wait they say so in their
 /// [`Progress`].
 #[derive(Clone)]
-pub struct Reconnecting {
+pub struct Session {
     shared: Arc<Shared>,
 }
 
@@ -73,7 +73,7 @@ struct NotBack {
     cause: Option<Arc<ClientError>>,
 }
 
-impl fmt::Debug for Reconnecting {
+impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("Reconnecting");
         fields.field("client", &self.client());
@@ -81,7 +81,7 @@ impl fmt::Debug for Reconnecting {
     }
 }
 
-impl From<Client> for Reconnecting {
+impl From<Client> for Session {
     /// A session that ends with this connection.
     fn from(client: Client) -> Self {
         let never = || async { Err(ClientError::Lost(Lost::Closed)) };
@@ -89,7 +89,7 @@ impl From<Client> for Reconnecting {
     }
 }
 
-impl Reconnecting {
+impl Session {
     /// A session that begins with `client`, which is logged in, and makes others like it with
     /// `connect`.
     pub fn new<F>(
@@ -327,7 +327,7 @@ impl Drop for Resumable {
 
 /// What one piece of work has left to try.
 pub(crate) struct Patience<'a> {
-    session: &'a Reconnecting,
+    session: &'a Session,
     progress: &'a Progress,
     backoff: Backoff,
 }

@@ -21,7 +21,7 @@ const LARGE: usize = 3_000_000;
 
 /// A session, the server's end of its first connection and of `more` that it will make; any that
 /// it makes after those are refused. And how many it has tried to make.
-fn session(more: usize) -> (Reconnecting, VecDeque<Peer>, Arc<AtomicU32>) {
+fn session(more: usize) -> (Session, VecDeque<Peer>, Arc<AtomicU32>) {
     let (mut clients, mut peers): (VecDeque<_>, VecDeque<_>) = (0..=more).map(|_| pair()).unzip();
     let first = clients.pop_front().expect("at least one");
     let dials = Arc::new(AtomicU32::new(0));
@@ -32,7 +32,7 @@ fn session(more: usize) -> (Reconnecting, VecDeque<Peer>, Arc<AtomicU32>) {
         async move { client.ok_or_else(refused) }
     };
     peers.make_contiguous();
-    let session = Reconnecting::new(first, RetryPolicy::default(), connect);
+    let session = Session::new(first, RetryPolicy::default(), connect);
     (session, peers, dials)
 }
 
@@ -188,7 +188,7 @@ async fn what_would_fail_again_is_not_tried_again() {
     drop(peer);
     let dials = Arc::new(AtomicU32::new(0));
     let counter = Arc::clone(&dials);
-    let session = Reconnecting::new(client, RetryPolicy::default(), move || {
+    let session = Session::new(client, RetryPolicy::default(), move || {
         counter.fetch_add(1, Ordering::Relaxed);
         async { Err(ClientError::Login(no(ErrorCode::LoginFailed))) }
     });

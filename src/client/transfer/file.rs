@@ -8,7 +8,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use crate::client::transfer::receive::Place;
 use crate::client::transfer::sink::{Sink, remove_stale_parts};
 use crate::client::transfer::source::Source;
-use crate::client::{Client, ClientError, Progress, Reconnecting};
+use crate::client::{Client, ClientError, Progress, Session};
 use crate::protocol::{Algorithm, Digest, IfExists, PutReply};
 
 /// Chunks between the disk and the network.
@@ -36,7 +36,7 @@ pub struct Fetched {
     pub digest: Option<Digest>,
 }
 
-impl Reconnecting {
+impl Session {
     /// Gets a file into the path `local`, which names it only once it is whole and checked. Its
     /// modification time is kept. Nothing is synced to the disk: what was got shortly before the
     /// power fails may have to be got again. A file that becomes another meanwhile is got anew.
@@ -171,7 +171,7 @@ impl Client {
         options: FileOptions,
         progress: &Progress,
     ) -> Result<Fetched, ClientError> {
-        let session = Reconnecting::from(self.clone());
+        let session = Session::from(self.clone());
         session.get_file(remote, local, options, progress).await
     }
 
@@ -183,7 +183,7 @@ impl Client {
         options: FileOptions,
         progress: &Progress,
     ) -> Result<Fetched, ClientError> {
-        let session = Reconnecting::from(self.clone());
+        let session = Session::from(self.clone());
         session.get_into(remote, writer, options, progress).await
     }
 
@@ -195,7 +195,7 @@ impl Client {
         options: FileOptions,
         progress: &Progress,
     ) -> Result<PutReply, ClientError> {
-        let session = Reconnecting::from(self.clone());
+        let session = Session::from(self.clone());
         session.put_file(local, remote, options, progress).await
     }
 
@@ -207,7 +207,7 @@ impl Client {
         options: FileOptions,
         progress: &Progress,
     ) -> Result<PutReply, ClientError> {
-        let session = Reconnecting::from(self.clone());
+        let session = Session::from(self.clone());
         session.put_from(reader, remote, options, progress).await
     }
 }

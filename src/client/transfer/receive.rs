@@ -9,7 +9,7 @@ use crate::client::session::Current;
 use crate::client::transfer::file::{BETWEEN, FileOptions, blocking, joined};
 use crate::client::transfer::progress::FileProgress;
 use crate::client::transfer::sink::Sink;
-use crate::client::{ClientError, Fetched, GetOptions, Progress, Reconnecting};
+use crate::client::{ClientError, Fetched, GetOptions, Progress, Session};
 use crate::protocol::{Algorithm, Digest, ErrorCode, GetBegin, Hasher};
 
 /// How often a file may become another while it is got.
@@ -17,7 +17,7 @@ const RESTARTS: u32 = 5;
 
 /// A file, and what is here of it.
 struct Fetching<'a> {
-    session: &'a Reconnecting,
+    session: &'a Session,
     remote: &'a str,
     options: FileOptions,
     /// Elsewhere while it is written, and gone once it failed.
@@ -31,7 +31,7 @@ struct Fetching<'a> {
     progress: FileProgress,
 }
 
-impl Reconnecting {
+impl Session {
     /// Gets a file into `place`, of which `progress` is counted.
     pub(crate) async fn fetch(
         &self,

@@ -8,7 +8,7 @@ use crate::client::session::Current;
 use crate::client::transfer::file::{BETWEEN, FileOptions, blocking, joined};
 use crate::client::transfer::progress::FileProgress;
 use crate::client::transfer::source::Source;
-use crate::client::{Client, ClientError, Progress, PutOptions, Reconnecting, Upload};
+use crate::client::{Client, ClientError, Progress, PutOptions, Session, Upload};
 use crate::connection::CHUNK;
 use crate::protocol::{Digest, ErrorCode, Hasher, IfExists, PutReply, WireError};
 
@@ -17,7 +17,7 @@ const WORTH_ASKING: u64 = 1024 * 1024;
 
 /// A file, and what is known of the server's part of it.
 struct Sending<'a> {
-    session: &'a Reconnecting,
+    session: &'a Session,
     remote: &'a str,
     options: FileOptions,
     /// Elsewhere while it is read.
@@ -29,7 +29,7 @@ struct Sending<'a> {
     progress: FileProgress,
 }
 
-impl Reconnecting {
+impl Session {
     /// Puts `source`, of which so many bytes were counted as found.
     pub(crate) async fn send(
         &self,

@@ -15,7 +15,7 @@ use crate::client::transfer::sink::remove_stale_parts;
 use crate::client::tree::small_down;
 use crate::client::tree::small_down::{Landed, Small};
 use crate::client::tree::{IN_FLIGHT, Job, Note, Summary, join};
-use crate::client::{Client, ClientError, Fetched, FileOptions, Progress, Reconnecting};
+use crate::client::{Client, ClientError, Fetched, FileOptions, Progress, Session};
 use crate::protocol::{Entry, ErrorCode, Kind, LsReply, StatReply};
 
 /// Pages of listings asked for at the same time.
@@ -27,7 +27,7 @@ const WAITING: usize = 4096;
 /// Levels below what was asked for. A server has fewer; one that invents them has an end here.
 const LEVELS: u32 = 100;
 
-impl Reconnecting {
+impl Session {
     /// Gets files and whole directories, each to the local path beside it, whose parent exists.
     /// A directory that is there already is filled up. A folder at the root that may not be listed
     /// is skipped, unless it is what was asked for. Links below a local path are not followed,
@@ -89,13 +89,13 @@ impl Client {
         progress: &Progress,
         notes: mpsc::Sender<Note>,
     ) -> Result<Summary, ClientError> {
-        let session = Reconnecting::from(self.clone());
+        let session = Session::from(self.clone());
         session.get_trees(roots, options, progress, notes).await
     }
 }
 
 struct Down {
-    session: Reconnecting,
+    session: Session,
     options: FileOptions,
     job: Job<Step>,
     /// Requests for a root or a listing that run.

@@ -16,7 +16,7 @@ use crate::client::session::Current;
 use crate::client::transfer::file::blocking;
 use crate::client::transfer::sink::Sink;
 use crate::client::tree::down::Place;
-use crate::client::{Client, ClientError, Fetched, FileOptions, Progress, Reconnecting};
+use crate::client::{Client, ClientError, Fetched, FileOptions, Progress, Session};
 use crate::connection::CHUNK;
 use crate::protocol::{
     Digest, DigestChoice, Get, GetBegin, GetReply, Hasher, IfExists, MAX_CONTROL, encode_request,
@@ -119,7 +119,7 @@ impl Small {
     }
 
     /// Asks for what has gathered. What can not be asked for is returned.
-    pub(super) fn ask(&mut self, session: &Reconnecting) -> Vec<Landed> {
+    pub(super) fn ask(&mut self, session: &Session) -> Vec<Landed> {
         let mut unasked = Vec::new();
         if self.gathered.is_empty() {
             return unasked;

@@ -17,7 +17,7 @@ use crate::client::transfer::progress::FileProgress;
 use crate::client::transfer::send::why_refused;
 use crate::client::transfer::source::SmallSource;
 use crate::client::transfer::upload::check_reply;
-use crate::client::{Client, ClientError, FileOptions, Progress, Reconnecting};
+use crate::client::{Client, ClientError, FileOptions, Progress, Session};
 use crate::connection::CHUNK;
 use crate::protocol::{
     Digest, End, MAX_CONTROL, Put, PutReply, encode_request, put_control, put_data_head,
@@ -141,7 +141,7 @@ impl Small {
     }
 
     /// Begins to read what has gathered.
-    pub(super) fn read(&mut self, session: &Reconnecting) {
+    pub(super) fn read(&mut self, session: &Session) {
         let files = std::mem::take(&mut self.gathered);
         self.gathered_bytes = 0;
         let first = self.next_ticket;

@@ -12,13 +12,13 @@ use walkdir::{DirEntry, WalkDir};
 use crate::client::tree::small_up;
 use crate::client::tree::small_up::{Landed, Small, SmallFile};
 use crate::client::tree::{IN_FLIGHT, Job, Note, Summary, join};
-use crate::client::{Client, ClientError, FileOptions, Progress, Reconnecting};
+use crate::client::{Client, ClientError, FileOptions, Progress, Session};
 use crate::protocol::PutReply;
 
 /// How far the walk may run ahead. It is what the totals are known from.
 const AHEAD: usize = 8192;
 
-impl Reconnecting {
+impl Session {
     /// Puts files and whole directories, each to the path on the server beside it. A directory
     /// that is there already is filled up. Links are followed, except back to where they are in;
     /// what is neither file nor directory is skipped. What has a name that is not UTF-8 fails.
@@ -79,13 +79,13 @@ impl Client {
         progress: &Progress,
         notes: mpsc::Sender<Note>,
     ) -> Result<Summary, ClientError> {
-        let session = Reconnecting::from(self.clone());
+        let session = Session::from(self.clone());
         session.put_trees(roots, options, progress, notes).await
     }
 }
 
 struct Up {
-    session: Reconnecting,
+    session: Session,
     options: FileOptions,
     job: Job<Step>,
     small: Small,

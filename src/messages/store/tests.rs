@@ -3,9 +3,9 @@ use std::collections::BTreeSet;
 use crate::messages::Messages;
 use crate::messages::store::*;
 
-fn user(id: i64) -> Party {
+fn user(id: i64) -> UserRef {
     let name = format!("user{id}").into();
-    Party { id, name }
+    UserRef { id, name }
 }
 
 const DAY: Duration = Duration::from_hours(24);
@@ -33,7 +33,7 @@ async fn messages() -> (tempfile::TempDir, Messages) {
     (directory, messages)
 }
 
-async fn say(messages: &Messages, from: i64, to: To, text: &str) -> u64 {
+async fn say(messages: &Messages, from: i64, to: Recipient, text: &str) -> u64 {
     let said = messages.say(user(from), to, text.into()).await;
     said.expect("a text").done().await.expect("stored").seq
 }
@@ -103,8 +103,8 @@ async fn a_backlog_that_is_read_while_messages_are_stored_passes_over_none() {
             let mut said = BTreeSet::new();
             for number in 0..3000 {
                 let to = match number % 4 {
-                    0 => To::User(user(1)),
-                    room => To::Room(rooms[room - 1].clone()),
+                    0 => Recipient::User(user(1)),
+                    room => Recipient::Room(rooms[room - 1].clone()),
                 };
                 said.insert(say(&messages, 2, to, "hello").await);
             }
@@ -136,9 +136,9 @@ async fn a_backlog_passes_over_own_messages_a_page_at_a_time() {
         joined.expect("room for two");
     }
     for _ in 0..20 {
-        say(&messages, 1, To::Room(room.clone()), "mine").await;
+        say(&messages, 1, Recipient::Room(room.clone()), "mine").await;
     }
-    let last = say(&messages, 2, To::Room(room.clone()), "yours").await;
+    let last = say(&messages, 2, Recipient::Room(room.clone()), "yours").await;
     let (mut position, mut pages) = (0, 0);
     let told = loop {
         let backlog = messages.shared.store.backlog(1, position, 8).await;
@@ -155,11 +155,11 @@ async fn a_backlog_passes_over_own_messages_a_page_at_a_time() {
 #[tokio::test]
 async fn the_history_of_a_user_with_themselves_has_each_message_once() {
     let (_directory, messages) = messages().await;
-    say(&messages, 1, To::User(user(1)), "note").await;
-    say(&messages, 1, To::User(user(2)), "to you").await;
-    say(&messages, 2, To::User(user(1)), "to me").await;
+    say(&messages, 1, Recipient::User(user(1)), "note").await;
+    say(&messages, 1, Recipient::User(user(2)), "to you").await;
+    say(&messages, 2, Recipient::User(user(1)), "to me").await;
     let history = async |with| {
-        let (user, with) = (user(1), To::User(user(with)));
+        let (user, with) = (user(1), Recipient::User(user(with)));
         let page = messages.history(&user, &with, None, 10, 1 << 16);
         let page = page.await.expect("readable");
         let texts = page.messages.into_iter().map(|message| message.text);
@@ -181,10 +181,22 @@ async fn nothing_is_dropped_because_the_wall_clock_is_wrong() {
         .enumerate()
     {
         clock.set_wall(wall.parse().expect("a time"));
-        say(&messages, 2, To::User(user(1)), &format!("wrong {number}")).await;
+        say(
+            &messages,
+            2,
+            Recipient::User(user(1)),
+            &format!("wrong {number}"),
+        )
+        .await;
         assert_eq!(messages.forget(90 * DAY, 1000).await.expect("readable"), 0);
         clock.set_wall(right);
-        say(&messages, 2, To::User(user(1)), &format!("right {number}")).await;
+        say(
+            &messages,
+            2,
+            Recipient::User(user(1)),
+            &format!("right {number}"),
+        )
+        .await;
         for _ in 0..3 {
             clock.advance(DAY);
             assert_eq!(messages.forget(90 * DAY, 1000).await.expect("readable"), 0);
@@ -202,7 +214,7 @@ async fn an_age_goes_on_where_an_earlier_server_ended() {
     let directory = tempfile::tempdir().expect("a directory");
     let clock = Clock::manual();
     let messages = open(&directory, &clock).await;
-    say(&messages, 2, To::User(user(1)), "old").await;
+    say(&messages, 2, Recipient::User(user(1)), "old").await;
     let offering = messages.offer(user(2), user(1), file(), 7 * DAY).await;
     offering.expect("made").1.done().await.expect("stored");
     clock.advance(6 * DAY);
@@ -236,10 +248,10 @@ fn file() -> OfferedFile {
 async fn nobody_displaces_what_others_have_said() {
     let (_directory, messages) = messages().await;
     for text in ["one", "two", "three"] {
-        say(&messages, 2, To::User(user(1)), text).await;
+        say(&messages, 2, Recipient::User(user(1)), text).await;
     }
     for number in 0..50 {
-        say(&messages, 3, To::User(user(1)), &number.to_string()).await;
+        say(&messages, 3, Recipient::User(user(1)), &number.to_string()).await;
     }
     let dropped = messages.forget(DAY, 20).await.expect("dropped");
     assert_eq!(dropped, 33);
@@ -255,7 +267,7 @@ async fn an_offer_that_is_dropped_is_no_longer_open() {
     let (offer, stored) = offering.expect("made");
     stored.done().await.expect("stored");
     for _ in 0..3 {
-        say(&messages, 2, To::User(user(1)), "later").await;
+        say(&messages, 2, Recipient::User(user(1)), "later").await;
     }
     assert_eq!(messages.forget(DAY, 2).await.expect("dropped"), 2);
     let claimed = messages.claim_to_accept(1, &offer).await;
@@ -329,7 +341,7 @@ async fn messages_go_on_after_a_disk_was_full_without_a_restart() {
     fill(&directory).await;
     for _ in 0..3 {
         let said = messages
-            .say(user(1), To::User(user(2)), "lost".into())
+            .say(user(1), Recipient::User(user(2)), "lost".into())
             .await;
         said.expect("a text").done().await.expect_err("full");
         let joined = messages.join(user(3), room.clone()).await;
@@ -341,13 +353,13 @@ async fn messages_go_on_after_a_disk_was_full_without_a_restart() {
         assert!(messages.is_failing());
     }
     // Who could not join is not in the room, and who could not leave still is.
-    let said = messages.say(user(3), To::Room(room.clone()), "hello".into());
+    let said = messages.say(user(3), Recipient::Room(room.clone()), "hello".into());
     let refused = said.await.expect("a text").done().await;
     assert!(matches!(refused, Err(MessagesError::NotInRoom(_))));
     empty(&directory).await;
-    say(&messages, 1, To::User(user(2)), "heard").await;
+    say(&messages, 1, Recipient::User(user(2)), "heard").await;
     assert!(!messages.is_failing());
-    say(&messages, 1, To::Room(room.clone()), "heard too").await;
+    say(&messages, 1, Recipient::Room(room.clone()), "heard too").await;
     let joined = messages.join(user(3), room).await.expect("joined");
     assert_eq!(joined.members, ["user1", "user2", "user3"]);
     let offering = messages.offer(user(1), user(2), file(), DAY).await;
@@ -361,7 +373,7 @@ async fn messages_that_cannot_be_stored_are_tried_again_though_nobody_says_more(
     let (directory, messages) = messages().await;
     fill(&directory).await;
     let said = messages
-        .say(user(1), To::User(user(2)), "lost".into())
+        .say(user(1), Recipient::User(user(2)), "lost".into())
         .await;
     said.expect("a text").done().await.expect_err("full");
     assert!(messages.is_failing());
@@ -382,12 +394,12 @@ async fn who_leaves_and_joins_at_once_hears_nothing_that_was_said_in_between() {
     // All of it is stored in one batch.
     let leaving = messages.leave(user(1), room.clone());
     let saying = async {
-        let said = messages.say(user(2), To::Room(room.clone()), "gone?".into());
+        let said = messages.say(user(2), Recipient::Room(room.clone()), "gone?".into());
         said.await.expect("a text").done().await.expect("stored")
     };
     let joining = messages.join(user(1), room.clone());
     let later = async {
-        let said = messages.say(user(2), To::Room(room.clone()), "back!".into());
+        let said = messages.say(user(2), Recipient::Room(room.clone()), "back!".into());
         said.await.expect("a text").done().await.expect("stored")
     };
     let (left, _, joined, _) = tokio::join!(leaving, saying, joining, later);
@@ -402,14 +414,14 @@ async fn a_place_that_a_restored_database_did_not_give_out_is_not_known_to_it() 
     let clock = Clock::manual();
     let messages = open(&directory, &clock).await;
     let first = messages.epoch().to_owned();
-    let early = say(&messages, 1, To::User(user(2)), "early").await;
+    let early = say(&messages, 1, Recipient::User(user(2)), "early").await;
     let backup = tempfile::tempdir().expect("a directory");
     let to = backup.path().join("messages.db");
     copy(directory.path(), &to).await.expect("copied");
     drop(messages);
     let messages = open(&directory, &clock).await;
     let second = messages.epoch().to_owned();
-    let late = say(&messages, 1, To::User(user(2)), "late").await;
+    let late = say(&messages, 1, Recipient::User(user(2)), "late").await;
     for (seq, epoch) in [(early, &first), (early, &second), (late, &second)] {
         assert!(messages.has_given(seq, Some(epoch)));
     }
@@ -421,7 +433,7 @@ async fn a_place_that_a_restored_database_did_not_give_out_is_not_known_to_it() 
         assert!(!restored.has_given(seq, Some(epoch)));
     }
     // What it says itself comes after all that it may have given out before.
-    let again = say(&restored, 1, To::User(user(2)), "again").await;
+    let again = say(&restored, 1, Recipient::User(user(2)), "again").await;
     assert!(restored.has_given(again, Some(restored.epoch())));
     assert!(again > early);
 }

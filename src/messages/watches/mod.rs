@@ -16,7 +16,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::messages::watches::ring::Ring;
-pub use crate::messages::watches::scope::Scope;
+pub use crate::messages::watches::scope::WatchScope;
 use crate::protocol::{ChangeKind, Changed};
 
 /// The most watches of a session.
@@ -31,7 +31,7 @@ const REMEMBERED_BYTES: usize = 4 * 1024 * 1024;
 /// Something that happened to a name in one of the spaces that files are in: a home or a shared
 /// folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct WatchedChange {
     /// The space.
     pub space: Arc<str>,
     /// The absolute path within it; never its root.
@@ -84,7 +84,7 @@ struct Session {
 struct Watch {
     /// What is watched, as the session sees it.
     path: String,
-    scopes: Vec<Scope>,
+    scopes: Vec<WatchScope>,
     /// It hears what happened after this.
     since: u64,
     /// It has heard what happened up to this, though others in the session may have not.
@@ -117,7 +117,7 @@ impl<S: Copy + Ord + Hash> Watches<S> {
         &mut self,
         session: S,
         path: String,
-        scopes: Vec<Scope>,
+        scopes: Vec<WatchScope>,
         since: Option<u64>,
         now: u64,
     ) -> Result<u32, TooManyWatches> {
@@ -185,7 +185,7 @@ impl<S: Copy + Ord + Hash> Watches<S> {
 
     /// A watch leads elsewhere now, since what the session may see has changed. If that makes a
     /// difference, the session is behind: it is to be told to look again.
-    pub(super) fn rescope(&mut self, session: S, number: u32, scopes: Vec<Scope>, now: u64) {
+    pub(super) fn rescope(&mut self, session: S, number: u32, scopes: Vec<WatchScope>, now: u64) {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
@@ -225,7 +225,7 @@ impl<S: Copy + Ord + Hash> Watches<S> {
     /// told what: one event each, however many of its watches hear it.
     ///
     /// Those that are behind are not among them.
-    pub(super) fn changed(&mut self, seq: u64, change: Change) -> Vec<(S, Changed)> {
+    pub(super) fn changed(&mut self, seq: u64, change: WatchedChange) -> Vec<(S, Changed)> {
         let from = change.from.as_ref().map(|(space, _)| space);
         let spaces = [Some(&change.space), from];
         let watching = spaces.into_iter().flatten();
@@ -340,7 +340,7 @@ impl<S: Copy + Ord + Hash> Watches<S> {
 impl Session {
     /// What the session is to be told of a change, if one of its watches hears it that has not
     /// heard it yet.
-    fn hear(&self, seq: u64, change: &Change) -> Option<Changed> {
+    fn hear(&self, seq: u64, change: &WatchedChange) -> Option<Changed> {
         let (mut to, mut from) = (None, None);
         for watch in self.watches.values().filter(|watch| seq > watch.since) {
             let new_place = watch.sees(&change.space, &change.path);

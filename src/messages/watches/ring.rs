@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use crate::messages::watches::Change;
+use crate::messages::watches::WatchedChange;
 
 /// A bounded number of changes, the last ones.
 #[derive(Debug)]
 pub(super) struct Ring {
-    changes: VecDeque<(u64, Change)>,
+    changes: VecDeque<(u64, WatchedChange)>,
     bytes: usize,
     most: usize,
     most_bytes: usize,
@@ -26,7 +26,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn push(&mut self, seq: u64, change: Change) {
+    pub(super) fn push(&mut self, seq: u64, change: WatchedChange) {
         self.bytes += cost(&change);
         self.changes.push_back((seq, change));
         while self.changes.len() > self.most || self.bytes > self.most_bytes {
@@ -50,16 +50,16 @@ impl Ring {
     }
 
     /// What is known to have happened after `seq`.
-    pub(super) fn after(&self, seq: u64) -> impl Iterator<Item = &(u64, Change)> {
+    pub(super) fn after(&self, seq: u64) -> impl Iterator<Item = &(u64, WatchedChange)> {
         let first = self.changes.partition_point(|(known, _)| *known <= seq);
         self.changes.range(first..)
     }
 }
 
 /// Bytes that a change takes up. The names of spaces are shared.
-fn cost(change: &Change) -> usize {
+fn cost(change: &WatchedChange) -> usize {
     let from = change.from.as_ref().map_or(0, |(_, path)| path.len());
-    size_of::<(u64, Change)>() + change.path.len() + from + change.by.len()
+    size_of::<(u64, WatchedChange)>() + change.path.len() + from + change.by.len()
 }
 
 #[cfg(test)]
@@ -67,8 +67,8 @@ mod tests {
     use super::*;
     use crate::protocol::ChangeKind;
 
-    fn change(path: &str) -> Change {
-        Change {
+    fn change(path: &str) -> WatchedChange {
+        WatchedChange {
             space: "homes/alice".into(),
             path: path.to_owned(),
             kind: ChangeKind::Written,

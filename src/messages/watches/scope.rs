@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 /// A part of a space that a watch covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scope {
+pub struct WatchScope {
     /// The space.
     pub space: Arc<str>,
     /// The absolute path within it.
@@ -15,7 +15,7 @@ pub struct Scope {
     pub hidden: Vec<String>,
 }
 
-impl Scope {
+impl WatchScope {
     /// The path at which the session sees a path of the space, if that is the watched one, below
     /// it, or above it: what happens to a directory happens to all that it holds.
     pub(super) fn sees(&self, path: &str) -> Option<String> {
@@ -45,8 +45,8 @@ fn below<'a>(path: &'a str, dir: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn scope(inner: &str, path: &str) -> Scope {
-        Scope {
+    fn scope(inner: &str, path: &str) -> WatchScope {
+        WatchScope {
             space: "homes/alice".into(),
             inner: inner.to_owned(),
             path: path.to_owned(),

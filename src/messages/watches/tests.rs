@@ -9,8 +9,8 @@ use crate::messages::watches::*;
 const HOME: &str = "homes/alice";
 const TEAM: &str = "folders/team";
 
-fn scope(space: &str, inner: &str, path: &str) -> Scope {
-    Scope {
+fn scope(space: &str, inner: &str, path: &str) -> WatchScope {
+    WatchScope {
         space: space.into(),
         inner: inner.to_owned(),
         path: path.to_owned(),
@@ -19,14 +19,14 @@ fn scope(space: &str, inner: &str, path: &str) -> Scope {
 }
 
 /// What the root shows of a member who sees the folder.
-fn root() -> Vec<Scope> {
+fn root() -> Vec<WatchScope> {
     let mut home = scope(HOME, "/", "/");
     home.hidden = vec!["team".into()];
     vec![home, scope(TEAM, "/", "/team")]
 }
 
-fn change(space: &str, path: &str, kind: ChangeKind) -> Change {
-    Change {
+fn change(space: &str, path: &str, kind: ChangeKind) -> WatchedChange {
+    WatchedChange {
         space: space.into(),
         path: path.to_owned(),
         kind,
@@ -35,12 +35,12 @@ fn change(space: &str, path: &str, kind: ChangeKind) -> Change {
     }
 }
 
-fn written(space: &str, path: &str) -> Change {
+fn written(space: &str, path: &str) -> WatchedChange {
     change(space, path, ChangeKind::Written)
 }
 
-fn moved(from: (&str, &str), to: (&str, &str)) -> Change {
-    Change {
+fn moved(from: (&str, &str), to: (&str, &str)) -> WatchedChange {
+    WatchedChange {
         from: Some((from.0.into(), from.1.to_owned())),
         ..change(to.0, to.1, ChangeKind::Moved)
     }
@@ -54,13 +54,19 @@ fn line(event: &Changed) -> String {
 }
 
 /// Tells a change to sessions that have room, and returns what each is told.
-fn tell(watches: &mut Watches<u8>, seq: u64, change: Change) -> Vec<(u8, String)> {
+fn tell(watches: &mut Watches<u8>, seq: u64, change: WatchedChange) -> Vec<(u8, String)> {
     let told = watches.changed(seq, change);
     let told = told.iter().map(|(session, event)| (*session, line(event)));
     told.collect()
 }
 
-fn watch(watches: &mut Watches<u8>, path: &str, scopes: Vec<Scope>, since: Option<u64>, now: u64) {
+fn watch(
+    watches: &mut Watches<u8>,
+    path: &str,
+    scopes: Vec<WatchScope>,
+    since: Option<u64>,
+    now: u64,
+) {
     let begun = watches.watch(1, path.to_owned(), scopes, since, now);
     begun.expect("few");
 }
@@ -271,11 +277,11 @@ fn a_session_has_so_many_watches_and_no_more() {
 /// What can happen.
 #[derive(Debug, Clone)]
 enum Step {
-    Change(Change),
+    Change(WatchedChange),
     Lose,
-    Watch(u8, Vec<Scope>, Option<u64>),
+    Watch(u8, Vec<WatchScope>, Option<u64>),
     Unwatch(u8, usize),
-    Rescope(u8, usize, Vec<Scope>),
+    Rescope(u8, usize, Vec<WatchScope>),
     /// From now on the session has room, or has none.
     Room(u8, bool),
 }
@@ -289,11 +295,11 @@ fn a_place() -> impl Strategy<Value = (Arc<str>, String)> {
     (space.prop_map(Into::into), a_path())
 }
 
-fn a_change() -> impl Strategy<Value = Change> {
+fn a_change() -> impl Strategy<Value = WatchedChange> {
     use ChangeKind::{Made, Moved, Removed, Written};
     let kind = prop_oneof![Just(Written), Just(Removed), Just(Made)];
     (a_place(), kind, proptest::option::of(a_place())).prop_map(|((space, path), kind, from)| {
-        Change {
+        WatchedChange {
             kind: if from.is_some() { Moved } else { kind },
             from,
             ..written(&space, &path)
@@ -301,7 +307,7 @@ fn a_change() -> impl Strategy<Value = Change> {
     })
 }
 
-fn scopes() -> impl Strategy<Value = Vec<Scope>> {
+fn scopes() -> impl Strategy<Value = Vec<WatchScope>> {
     prop_oneof![
         Just(root()),
         Just(Vec::new()),
@@ -324,7 +330,7 @@ fn a_step() -> impl Strategy<Value = Step> {
 }
 
 /// Whether the scope shows the path or a part of it: by names, one after the other.
-fn naive(scopes: &[Scope], (space, path): (&str, &str)) -> bool {
+fn naive(scopes: &[WatchScope], (space, path): (&str, &str)) -> bool {
     let names = |path: &str| -> Vec<String> {
         let names = path.split('/').filter(|name| !name.is_empty());
         names.map(str::to_owned).collect()
@@ -337,7 +343,7 @@ fn naive(scopes: &[Scope], (space, path): (&str, &str)) -> bool {
     })
 }
 
-fn naive_hears(scopes: &[Scope], change: &Change) -> bool {
+fn naive_hears(scopes: &[WatchScope], change: &WatchedChange) -> bool {
     let from = change.from.as_ref();
     naive(scopes, (&change.space, &change.path))
         || from.is_some_and(|(space, path)| naive(scopes, (space, path)))
@@ -347,10 +353,10 @@ fn naive_hears(scopes: &[Scope], change: &Change) -> bool {
 #[derive(Default)]
 struct Model {
     now: u64,
-    history: Vec<(u64, Change)>,
+    history: Vec<(u64, WatchedChange)>,
     has_room: BTreeMap<u8, bool>,
     /// By session and number: the scopes, and after which `seq` they hold.
-    watches: BTreeMap<(u8, u32), (Vec<Scope>, u64)>,
+    watches: BTreeMap<(u8, u32), (Vec<WatchScope>, u64)>,
     told: BTreeMap<u8, BTreeSet<u64>>,
     /// What was told for the sake of a watch that is not there any more.
     may_repeat: BTreeSet<(u8, u64)>,

@@ -25,7 +25,7 @@ use crate::ops::metrics::families::Families;
 use crate::ops::metrics::process::Process;
 use crate::ops::probe::Probe;
 use crate::protocol::{ErrorCode, SessionDialect};
-use crate::server::{CommandCounts, Figures, Server, Stage};
+use crate::server::{CommandCounts, Server, ServerFigures, Stage};
 use crate::telemetry::LostLines;
 
 /// Tells how many lines of the log were lost.
@@ -99,7 +99,7 @@ impl Sources {
     }
 }
 
-fn state(figures: &Figures, families: &mut Families) {
+fn state(figures: &ServerFigures, families: &mut Families) {
     let version = env!("CARGO_PKG_VERSION");
     families.gauges(
         "haul_build_info",
@@ -129,7 +129,7 @@ fn state(figures: &Figures, families: &mut Families) {
     );
 }
 
-fn connections(figures: &Figures, families: &mut Families) {
+fn connections(figures: &ServerFigures, families: &mut Families) {
     let sessions = figures.sessions.iter().map(|(dialect, secure, count)| {
         let dialect = match dialect {
             SessionDialect::Classic => "classic",
@@ -203,7 +203,7 @@ fn commands(commands: &[CommandCounts], families: &mut Families) {
     );
 }
 
-fn files(figures: &Figures, families: &mut Families) {
+fn files(figures: &ServerFigures, families: &mut Families) {
     let bytes = [
         ([("direction", "received")], float(figures.received)),
         ([("direction", "sent")], float(figures.sent)),
@@ -249,7 +249,7 @@ fn files(figures: &Figures, families: &mut Families) {
     );
 }
 
-fn queues(figures: &Figures, families: &mut Families) {
+fn queues(figures: &ServerFigures, families: &mut Families) {
     let queues = &figures.queues;
     let depths = [
         ("logins", queues.logins),
@@ -291,7 +291,7 @@ fn queues(figures: &Figures, families: &mut Families) {
     );
 }
 
-fn messages(figures: &Figures, families: &mut Families) {
+fn messages(figures: &ServerFigures, families: &mut Families) {
     families.counter(
         "haul_messages_total",
         "Messages that were stored.",

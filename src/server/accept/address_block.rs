@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// An IPv4 address, or the /64 of an IPv6 address: one line is given that much, and could use a new
 /// address of it for every connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Block {
+pub(crate) enum AddressBlock {
     V4(Ipv4Addr),
     /// The first 64 bits, and nothing behind them.
     V6(Ipv6Addr),
@@ -14,7 +14,7 @@ pub(crate) enum Block {
     Here,
 }
 
-impl From<IpAddr> for Block {
+impl From<IpAddr> for AddressBlock {
     /// IPv4 that came as IPv6 is IPv4.
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
@@ -27,7 +27,7 @@ impl From<IpAddr> for Block {
     }
 }
 
-impl fmt::Display for Block {
+impl fmt::Display for AddressBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::V4(address) => address.fmt(f),
@@ -41,7 +41,7 @@ impl fmt::Display for Block {
 mod tests {
     use super::*;
 
-    fn block(text: &str) -> Block {
+    fn block(text: &str) -> AddressBlock {
         text.parse::<IpAddr>().expect("an address").into()
     }
 

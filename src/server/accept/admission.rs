@@ -8,54 +8,54 @@ use tokio::io::AsyncRead;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::server::accept::address_block::Block;
-use crate::server::accept::connection_limiter::Seat;
+use crate::server::accept::address_block::AddressBlock;
+use crate::server::accept::connection_limiter::ConnectionPermit;
 use crate::server::accept::network::{admits, is_within};
 use crate::server::accept::proxy::read_header;
-use crate::server::limits::log_throttle::Occasional;
+use crate::server::limits::log_throttle::LogThrottle;
 use crate::server::session::peer::Peer;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 
 /// Lines of the log about connections that are not let in or on which nobody logs in, of each kind
 /// in turns of its own.
 #[derive(Debug)]
-pub(crate) struct Refusals {
-    network: Occasional,
-    address: Occasional,
-    header: Occasional,
+pub(crate) struct RefusalLogs {
+    network: LogThrottle,
+    address: LogThrottle,
+    header: LogThrottle,
     /// What is not spoken here.
-    pub(crate) opening: Occasional,
+    pub(crate) opening: LogThrottle,
     /// Connections that fail or are silent before their session.
-    pub(crate) silent: Occasional,
-    pub(crate) handshake: Occasional,
+    pub(crate) silent: LogThrottle,
+    pub(crate) handshake: LogThrottle,
     /// Sessions on which nobody logged in.
-    pub(crate) visitor: Occasional,
+    pub(crate) visitor: LogThrottle,
     /// The system gives no connection, as while no descriptor is left.
-    pub(crate) accept: Occasional,
+    pub(crate) accept: LogThrottle,
     /// A connection that is gone before it was set up.
-    pub(crate) socket: Occasional,
+    pub(crate) socket: LogThrottle,
     /// A peer that takes no more of what is sent to it.
-    pub(crate) unread: Occasional,
+    pub(crate) unread: LogThrottle,
 }
 
-impl Default for Refusals {
+impl Default for RefusalLogs {
     fn default() -> Self {
         Self {
-            network: Occasional::default(),
-            address: Occasional::default(),
-            header: Occasional::default(),
-            opening: Occasional::default(),
-            silent: Occasional::default(),
-            handshake: Occasional::default(),
-            visitor: Occasional::default(),
-            accept: Occasional::of_a_state(),
-            socket: Occasional::default(),
-            unread: Occasional::default(),
+            network: LogThrottle::default(),
+            address: LogThrottle::default(),
+            header: LogThrottle::default(),
+            opening: LogThrottle::default(),
+            silent: LogThrottle::default(),
+            handshake: LogThrottle::default(),
+            visitor: LogThrottle::default(),
+            accept: LogThrottle::of_a_state(),
+            socket: LogThrottle::default(),
+            unread: LogThrottle::default(),
         }
     }
 }
 
-impl Refusals {
+impl RefusalLogs {
     /// Connections since the start that were closed before their session, by why.
     pub(crate) fn counts(&self) -> [(&'static str, u64); 6] {
         [
@@ -71,17 +71,17 @@ impl Refusals {
 
 /// A connection that has a seat.
 #[derive(Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct Admission {
     address: SocketAddr,
     /// It comes from a balancer, which has to say for whom.
     proxied: bool,
     /// Boxed: it is handed on and on while the session lasts.
-    pub(crate) seat: Box<Seat>,
+    pub(crate) seat: Box<ConnectionPermit>,
 }
 
-impl Arrival {
+impl Admission {
     /// Lets a connection in, or refuses it for its address. Waits while there is no room.
-    pub(crate) async fn enter(shared: &Arc<Shared>, address: SocketAddr) -> Option<Self> {
+    pub(crate) async fn enter(shared: &Arc<ServerState>, address: SocketAddr) -> Option<Self> {
         let config = shared.config();
         let proxied = is_within(&config.network.proxies, address.ip());
         let claim = if proxied {
@@ -91,13 +91,16 @@ impl Arrival {
                 return None;
             }
             let most = config.limits.sessions_per_address;
-            let Some(claim) = shared.door.claim(address.ip().into(), most) else {
+            let Some(claim) = shared.connection_limiter.claim(address.ip().into(), most) else {
                 refuse_address(shared, address.ip());
                 return None;
             };
             Some(claim)
         };
-        let seat = shared.door.enter(shared.most_connections(), claim).await;
+        let seat = shared
+            .connection_limiter
+            .enter(shared.most_connections(), claim)
+            .await;
         Some(Self {
             address,
             proxied,
@@ -108,7 +111,7 @@ impl Arrival {
     /// Who it is: whom a balancer names, or else the other end itself. `None` if that is refused.
     pub(crate) async fn peer<R: AsyncRead + Unpin>(
         &mut self,
-        shared: &Arc<Shared>,
+        shared: &Arc<ServerState>,
         reader: &mut R,
     ) -> Option<Peer> {
         if !self.proxied {
@@ -161,7 +164,7 @@ impl Arrival {
     }
 }
 
-fn is_welcome(shared: &Shared, address: IpAddr) -> bool {
+fn is_welcome(shared: &ServerState, address: IpAddr) -> bool {
     let welcome = admits(&shared.config().network, address);
     if !welcome && let Some(left_out) = shared.refusals.network.turn(Instant::now()) {
         info!(name: "network_refused", %address, left_out, "refused: its network may not connect");
@@ -169,9 +172,9 @@ fn is_welcome(shared: &Shared, address: IpAddr) -> bool {
     welcome
 }
 
-fn refuse_address(shared: &Shared, address: IpAddr) {
+fn refuse_address(shared: &ServerState, address: IpAddr) {
     if let Some(left_out) = shared.refusals.address.turn(Instant::now()) {
-        let address = Block::from(address);
+        let address = AddressBlock::from(address);
         warn!(
             name: "address_full",
             %address,

@@ -12,17 +12,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, error_span, field, info};
 
-use crate::connection::{Outbox, Outlet, ReadAhead, Receiver, write_frames};
+use crate::connection::{FrameSink, Outbox, ReadAhead, Receiver, write_frames};
 use crate::protocol::{FrameCodec, GoodbyeReason, encode_refusal};
-use crate::server::accept::connection_limiter::Seat;
-use crate::server::accept::sniff::{Opening, Sniffed, sniff};
+use crate::server::accept::connection_limiter::ConnectionPermit;
+use crate::server::accept::sniff::{Sniffed, SniffedProtocol, sniff};
 use crate::server::accept::tls;
 use crate::server::classic::Conversation;
 use crate::server::session::peer::Peer;
-use crate::server::session::request_loop::Dispatcher;
-use crate::server::session::state::{Dialect, End, Session};
+use crate::server::session::request_loop::RequestLoop;
+use crate::server::session::state::{CloseReason, Dialect, SessionState};
 use crate::server::shutdown::Shutdown;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 use crate::telemetry::AUDIT;
 
 /// How long a peer that is hung up on may take to read why.
@@ -36,21 +36,21 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// What a connection has, whatever is spoken on it.
 struct Connection {
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     peer: Peer,
     id: Arc<str>,
-    seat: Box<Seat>,
+    seat: Box<ConnectionPermit>,
     shutdown: Shutdown,
     login_deadline: Instant,
 }
 
 /// Serves one connection until either side ends it.
 pub(crate) async fn serve<R, W>(
-    shared: &Arc<Shared>,
+    shared: &Arc<ServerState>,
     reader: R,
-    outlet: Outlet<W>,
+    outlet: FrameSink<W>,
     peer: Peer,
-    seat: Box<Seat>,
+    seat: Box<ConnectionPermit>,
     shutdown: Shutdown,
 ) where
     R: AsyncRead + Unpin + Send + 'static,
@@ -69,15 +69,15 @@ pub(crate) async fn serve<R, W>(
     };
     async {
         match connection.first_bytes(reader).await {
-            Some((Opening::Framed, reader)) => {
+            Some((SniffedProtocol::Framed, reader)) => {
                 connection.converse(reader, outlet, Dialect::Framed).await;
             }
             // Boxed: a framed session does not keep the room that the translator needs.
-            Some((Opening::Classic, reader)) => {
+            Some((SniffedProtocol::Classic, reader)) => {
                 Box::pin(connection.translate(reader, outlet.into_inner())).await;
             }
             // Boxed: who speaks without TLS does not keep the room that it needs.
-            Some((Opening::Tls, reader)) => {
+            Some((SniffedProtocol::Tls, reader)) => {
                 let stream = tokio::io::join(ReadAhead::new(reader), outlet.into_inner());
                 Box::pin(connection.encrypt(stream)).await;
             }
@@ -91,7 +91,10 @@ pub(crate) async fn serve<R, W>(
 
 impl Connection {
     /// Looks at what the peer begins with, if it does in time.
-    async fn first_bytes<R: AsyncRead + Unpin>(&self, reader: R) -> Option<(Opening, Sniffed<R>)> {
+    async fn first_bytes<R: AsyncRead + Unpin>(
+        &self,
+        reader: R,
+    ) -> Option<(SniffedProtocol, Sniffed<R>)> {
         let silent = &self.shared.refusals.silent;
         let sniffing = timeout_at(self.login_deadline, sniff(reader));
         match self.unless_told_to_go(sniffing).await? {
@@ -131,7 +134,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let Some(config) = self.shared.tls_config() else {
-            not_spoken(&self.shared, Opening::Tls);
+            not_spoken(&self.shared, SniffedProtocol::Tls);
             return None;
         };
         let patience = self.shared.config().limits.handshake_timeout;
@@ -173,12 +176,12 @@ impl Connection {
         let (reader, writer) = tokio::io::split(stream);
         let shared = connection.shared.clone();
         match connection.first_bytes(reader).await {
-            Some((Opening::Framed, reader)) => {
+            Some((SniffedProtocol::Framed, reader)) => {
                 connection
                     .converse(reader, writer.into(), Dialect::Framed)
                     .await;
             }
-            Some((Opening::Classic, reader)) => {
+            Some((SniffedProtocol::Classic, reader)) => {
                 Box::pin(connection.translate(reader, writer)).await;
             }
             Some((opening, _)) => not_spoken(&shared, opening),
@@ -217,7 +220,12 @@ impl Connection {
     }
 
     /// Speaks in frames until the session ends. Until its seat is dropped, the connection counts.
-    async fn converse<R, W>(self, reader: R, outlet: Outlet<W>, dialect: Dialect) -> Box<Seat>
+    async fn converse<R, W>(
+        self,
+        reader: R,
+        outlet: FrameSink<W>,
+        dialect: Dialect,
+    ) -> Box<ConnectionPermit>
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
@@ -241,7 +249,7 @@ impl Connection {
             }
         };
         let mut writing = tokio::spawn(writing.in_current_span());
-        let session = Session {
+        let session = SessionState {
             shared: self.shared,
             receiver: Receiver::new(reader, FrameCodec::before_login(), first_timeout),
             outbox,
@@ -285,13 +293,13 @@ async fn cut_off(cut: &CancellationToken) {
     sleep(LAST_WORDS).await;
 }
 
-fn not_spoken(shared: &Shared, opening: Opening) {
+fn not_spoken(shared: &ServerState, opening: SniffedProtocol) {
     if let Some(left_out) = shared.refusals.opening.turn(Instant::now()) {
         info!(name: "opening_unknown", ?opening, left_out, "closed: that is not spoken here");
     }
 }
 
-async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> {
+async fn run<R: AsyncRead + Unpin + Send>(mut session: SessionState<R>) -> Box<ConnectionPermit> {
     let started = Instant::now();
     let stop = session.shutdown.stop.clone();
     let evicted = session.seat.evicted.clone();
@@ -299,14 +307,14 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> 
     let admitting = Box::pin(session.admit());
     let admitting = async move {
         let admitted = evicted.run_until_cancelled(admitting).await;
-        admitted.unwrap_or(Err(End::Evicted))
+        admitted.unwrap_or(Err(CloseReason::Evicted))
     };
     let admitted = stop.run_until_cancelled(admitting).await;
     let mut lines = None;
-    let end = match admitted.unwrap_or(Err(End::Goodbye(GoodbyeReason::ShuttingDown))) {
+    let end = match admitted.unwrap_or(Err(CloseReason::Goodbye(GoodbyeReason::ShuttingDown))) {
         Ok(admitted) => {
             lines = Some(Arc::clone(&admitted.member.lines));
-            Dispatcher::new(&mut session, admitted).run().await
+            RequestLoop::new(&mut session, admitted).run().await
         }
         Err(end) => end,
     };
@@ -325,8 +333,11 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: Session<R>) -> Box<Seat> 
 }
 
 /// Says why, and reads on for a moment: closing on unread bytes would take the reason back.
-async fn hang_up<R: AsyncRead + Unpin>(session: Session<R>, end: &End) -> Box<Seat> {
-    let Session {
+async fn hang_up<R: AsyncRead + Unpin>(
+    session: SessionState<R>,
+    end: &CloseReason,
+) -> Box<ConnectionPermit> {
+    let SessionState {
         outbox,
         mut receiver,
         seat,
@@ -342,7 +353,7 @@ async fn hang_up<R: AsyncRead + Unpin>(session: Session<R>, end: &End) -> Box<Se
             receiver.discard_rest().await;
         }
     };
-    if let End::Evicted = end {
+    if let CloseReason::Evicted = end {
         let _ = timeout(LAST_WORD, farewell).await;
     } else {
         let farewell = timeout(LINGER, farewell);

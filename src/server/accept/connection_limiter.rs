@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::accept::address_block::Block;
-use crate::server::limits::key_counter::Tally;
+use crate::server::accept::address_block::AddressBlock;
+use crate::server::limits::key_counter::KeyCounter;
 
 /// Once there is no room, one in so many has to go at once: whoever comes next need not wait until
 /// they have.
@@ -21,17 +21,17 @@ const MADE_ROOM: usize = 100;
 
 /// The connections of a server.
 #[derive(Debug, Default)]
-pub(crate) struct Door {
-    state: Mutex<State>,
+pub(crate) struct ConnectionLimiter {
+    state: Mutex<LimiterState>,
     /// Somebody has left.
     left: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LimiterState {
     connections: usize,
-    blocks: Tally<Block>,
-    users: Tally<i64>,
+    blocks: KeyCounter<AddressBlock>,
+    users: KeyCounter<i64>,
     /// Who has not logged in and was not told to go, the first one first.
     visitors: BTreeMap<u64, CancellationToken>,
     numbers: u64,
@@ -39,18 +39,18 @@ struct State {
 
 /// A connection that counts for its address, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Claim {
-    door: Arc<Door>,
-    block: Block,
+pub(crate) struct AddressClaim {
+    door: Arc<ConnectionLimiter>,
+    block: AddressBlock,
 }
 
 /// A connection that is in, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat {
-    door: Arc<Door>,
+pub(crate) struct ConnectionPermit {
+    door: Arc<ConnectionLimiter>,
     number: u64,
     user: Option<i64>,
-    claim: Option<Claim>,
+    claim: Option<AddressClaim>,
     /// When it came in.
     pub(crate) since: Instant,
     /// Cancelled if it has to go for others before it has logged in.
@@ -59,18 +59,22 @@ pub(crate) struct Seat {
 
 /// Why a user can not stay who has just logged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unseated {
+pub(crate) enum UserLimitError {
     /// The connection had to go before.
     Evicted,
     /// The user has as many sessions as one may have.
     TooMany(usize),
 }
 
-impl Door {
+impl ConnectionLimiter {
     /// Counts one more connection from `block`, if there are fewer than `most`; 0 is no limit.
-    pub(crate) fn claim(self: &Arc<Self>, block: Block, most: usize) -> Option<Claim> {
+    pub(crate) fn claim(
+        self: &Arc<Self>,
+        block: AddressBlock,
+        most: usize,
+    ) -> Option<AddressClaim> {
         let counted = self.lock().blocks.add(block, most);
-        counted.then(|| Claim {
+        counted.then(|| AddressClaim {
             door: self.clone(),
             block,
         })
@@ -92,7 +96,11 @@ impl Door {
     }
 
     /// Lets one in. Where there are `most`, some who have not logged in have to go for it.
-    pub(crate) async fn enter(self: &Arc<Self>, most: usize, claim: Option<Claim>) -> Seat {
+    pub(crate) async fn enter(
+        self: &Arc<Self>,
+        most: usize,
+        claim: Option<AddressClaim>,
+    ) -> ConnectionPermit {
         loop {
             let mut left = pin!(self.left.notified());
             left.as_mut().enable();
@@ -119,12 +127,12 @@ impl Door {
         (state.connections, state.visitors.len(), state.numbers)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LimiterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl LimiterState {
     fn evict(&mut self, most: usize) {
         for _ in 0..=most / MADE_ROOM {
             if let Some((_, evicted)) = self.visitors.pop_first() {
@@ -133,12 +141,16 @@ impl State {
         }
     }
 
-    fn seat(&mut self, door: Arc<Door>, claim: Option<Claim>) -> Seat {
+    fn seat(
+        &mut self,
+        door: Arc<ConnectionLimiter>,
+        claim: Option<AddressClaim>,
+    ) -> ConnectionPermit {
         let (number, evicted) = (self.numbers, CancellationToken::new());
         self.numbers += 1;
         self.connections += 1;
         self.visitors.insert(number, evicted.clone());
-        Seat {
+        ConnectionPermit {
             door,
             number,
             user: None,
@@ -149,16 +161,16 @@ impl State {
     }
 }
 
-impl Seat {
+impl ConnectionPermit {
     /// The seat of a connection that came through no door: it counts for nobody.
     pub(crate) fn apart() -> Self {
-        let door = Arc::new(Door::default());
+        let door = Arc::new(ConnectionLimiter::default());
         let mut state = door.lock();
         state.seat(door.clone(), None)
     }
 
     /// Counts the connection for an address that was not known when it came in.
-    pub(crate) fn claim(&mut self, block: Block, most: usize) -> bool {
+    pub(crate) fn claim(&mut self, block: AddressBlock, most: usize) -> bool {
         self.claim = self.door.claim(block, most);
         self.claim.is_some()
     }
@@ -168,13 +180,13 @@ impl Seat {
     ///
     /// # Errors
     /// [`Unseated`]; nothing is changed then.
-    pub(crate) fn admit(&mut self, user: i64, most: usize) -> Result<(), Unseated> {
+    pub(crate) fn admit(&mut self, user: i64, most: usize) -> Result<(), UserLimitError> {
         let mut state = self.door.lock();
         if !state.visitors.contains_key(&self.number) {
-            return Err(Unseated::Evicted);
+            return Err(UserLimitError::Evicted);
         }
         if !state.users.add(user, most) {
-            return Err(Unseated::TooMany(most));
+            return Err(UserLimitError::TooMany(most));
         }
         state.visitors.remove(&self.number);
         self.user = Some(user);
@@ -182,7 +194,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut state = self.door.lock();
         state.connections -= 1;
@@ -195,7 +207,7 @@ impl Drop for Seat {
     }
 }
 
-impl Drop for Claim {
+impl Drop for AddressClaim {
     fn drop(&mut self) {
         self.door.lock().blocks.remove(&self.block);
     }
@@ -209,15 +221,18 @@ mod tests {
 
     use super::*;
 
-    const HERE: Block = Block::Here;
+    const HERE: AddressBlock = AddressBlock::Here;
 
     #[tokio::test]
     async fn one_address_has_as_many_connections_as_it_may_and_others_are_not_counted() {
-        let door = Arc::new(Door::default());
+        let door = Arc::new(ConnectionLimiter::default());
         let claims: Vec<_> = (0..3).filter_map(|_| door.claim(HERE, 3)).collect();
         assert_eq!(claims.len(), 3);
         assert!(door.claim(HERE, 3).is_none());
-        assert!(door.claim(Block::V6(Ipv6Addr::LOCALHOST), 3).is_some());
+        assert!(
+            door.claim(AddressBlock::V6(Ipv6Addr::LOCALHOST), 3)
+                .is_some()
+        );
         assert!(door.claim(HERE, 0).is_some(), "0 is no limit");
         drop(claims);
         assert!(door.claim(HERE, 1).is_some());
@@ -229,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_been_in_longest_without_logging_in_goes_first_and_members_stay() {
-        let door = Arc::new(Door::default());
+        let door = Arc::new(ConnectionLimiter::default());
         let mut member = door.enter(3, None).await;
         let first = door.enter(3, None).await;
         let second = door.enter(3, None).await;
@@ -249,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_all_have_logged_in_new_ones_wait_until_one_leaves() {
-        let door = Arc::new(Door::default());
+        let door = Arc::new(ConnectionLimiter::default());
         let mut members = Vec::new();
         for _ in 0..2 {
             let mut seat = door.enter(2, None).await;
@@ -265,7 +280,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_the_system_has_no_room_the_oldest_who_have_not_logged_in_go() {
-        let door = Arc::new(Door::default());
+        let door = Arc::new(ConnectionLimiter::default());
         let mut member = door.enter(9, None).await;
         member.admit(7, 0).expect("room");
         let (first, second) = (door.enter(9, None).await, door.enter(9, None).await);
@@ -276,23 +291,23 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_told_to_go_can_not_log_in_any_more() {
-        let door = Arc::new(Door::default());
+        let door = Arc::new(ConnectionLimiter::default());
         let mut visitor = door.enter(1, None).await;
         let next = door.enter(1, None);
         assert!(next.now_or_never().is_none());
-        assert_eq!(visitor.admit(7, 0), Err(Unseated::Evicted));
+        assert_eq!(visitor.admit(7, 0), Err(UserLimitError::Evicted));
     }
 
     #[tokio::test]
     async fn a_user_has_as_many_sessions_as_one_may_until_one_ends() {
-        let door = Arc::new(Door::default());
+        let door = Arc::new(ConnectionLimiter::default());
         let mut seats = Vec::new();
         for _ in 0..3 {
             seats.push(door.enter(9, None).await);
         }
         seats[0].admit(7, 2).expect("the first");
         seats[1].admit(7, 2).expect("the second");
-        assert_eq!(seats[2].admit(7, 2), Err(Unseated::TooMany(2)));
+        assert_eq!(seats[2].admit(7, 2), Err(UserLimitError::TooMany(2)));
         seats[2].admit(8, 2).expect("another user");
         seats.remove(0);
         let mut seat = door.enter(9, None).await;

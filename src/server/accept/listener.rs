@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::connection::Outlet;
-use crate::server::accept::admission::Arrival;
+use crate::connection::FrameSink;
+use crate::server::accept::admission::Admission;
 use crate::server::accept::connection::serve;
 use crate::server::shutdown::Shutdown;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 
 /// How long to wait before accepting again after the system refused, as it does while no file
 /// descriptors are left.
@@ -37,7 +37,7 @@ const PROBES: Duration = Duration::from_secs(10);
 /// this, what is on its way would keep a dead peer's connection for a quarter of an hour.
 const UNANSWERED: Duration = Duration::from_mins(2);
 
-pub(crate) async fn run(shared: &Arc<Shared>, listener: TcpListener, shutdown: Shutdown) {
+pub(crate) async fn run(shared: &Arc<ServerState>, listener: TcpListener, shutdown: Shutdown) {
     let sessions = TaskTracker::new();
     tokio::select! {
         () = shutdown.drain.cancelled() => {}
@@ -62,7 +62,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, listener: TcpListener, shutdown: S
 }
 
 async fn accept_all(
-    shared: &Arc<Shared>,
+    shared: &Arc<ServerState>,
     listener: &TcpListener,
     sessions: &TaskTracker,
     shutdown: &Shutdown,
@@ -70,7 +70,7 @@ async fn accept_all(
     loop {
         // Waiting for room before accepting leaves the others in the kernel's backlog.
         let most = shared.most_connections();
-        shared.door.room(most).await;
+        shared.connection_limiter.room(most).await;
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -80,7 +80,7 @@ async fn accept_all(
                 }
                 if refusal == Refusal::Descriptors {
                     // Who has logged in on none of them gives descriptors back.
-                    shared.door.make_room(most);
+                    shared.connection_limiter.make_room(most);
                 }
                 if let Some(left_out) = shared.refusals.accept.turn(Instant::now()) {
                     warn!(
@@ -105,7 +105,7 @@ async fn accept_all(
                 "can not set the options of a socket"
             );
         }
-        let Some(arrival) = Arrival::enter(shared, address).await else {
+        let Some(arrival) = Admission::enter(shared, address).await else {
             continue;
         };
         sessions.spawn(attend(shared.clone(), arrival, stream, shutdown.clone()));
@@ -149,12 +149,17 @@ impl Refusal {
     }
 }
 
-async fn attend(shared: Arc<Shared>, mut arrival: Arrival, stream: TcpStream, shutdown: Shutdown) {
+async fn attend(
+    shared: Arc<ServerState>,
+    mut arrival: Admission,
+    stream: TcpStream,
+    shutdown: Shutdown,
+) {
     let (mut reader, writer) = stream.into_split();
     // Boxed: the session does not keep the room for the header.
     let named = Box::pin(arrival.peer(&shared, &mut reader));
     if let Some(Some(peer)) = shutdown.drain.run_until_cancelled(named).await {
-        let outlet = Outlet::tcp_stream(writer);
+        let outlet = FrameSink::tcp_stream(writer);
         serve(&shared, reader, outlet, peer, arrival.seat, shutdown).await;
     }
 }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, Chain};
 
 /// What the first four bytes announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Opening {
+pub(crate) enum SniffedProtocol {
     /// A TLS `ClientHello`.
     Tls,
     /// Framed, version 1: a big-endian length under 64 KiB.
@@ -17,7 +17,7 @@ pub(crate) enum Opening {
     Junk,
 }
 
-impl Opening {
+impl SniffedProtocol {
     fn of(bytes: [u8; 4]) -> Self {
         match bytes {
             [0, 0, _, _] => Self::Framed,
@@ -36,10 +36,13 @@ pub(crate) type Sniffed<R> = Chain<Cursor<[u8; 4]>, R>;
 /// Looks at the first four bytes; `None` if the peer closes before it has sent them.
 pub(crate) async fn sniff<R: AsyncRead + Unpin>(
     mut reader: R,
-) -> std::io::Result<Option<(Opening, Sniffed<R>)>> {
+) -> std::io::Result<Option<(SniffedProtocol, Sniffed<R>)>> {
     let mut first = [0; 4];
     match reader.read_exact(&mut first).await {
-        Ok(_) => Ok(Some((Opening::of(first), Cursor::new(first).chain(reader)))),
+        Ok(_) => Ok(Some((
+            SniffedProtocol::of(first),
+            Cursor::new(first).chain(reader),
+        ))),
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }
@@ -52,19 +55,19 @@ mod tests {
     #[test]
     fn the_first_four_bytes_decide_what_is_spoken() {
         for (bytes, opening) in [
-            ([0x16, 3, 1, 2], Opening::Tls),
-            ([0, 0, 0, 0], Opening::Framed),
-            ([0, 0, 0, 40], Opening::Framed),
-            ([0, 0, 0xff, 0xff], Opening::Framed),
-            ([40, 0, 0, 0], Opening::Classic),
-            ([1, 1, 0, 0], Opening::Classic),
-            ([0x16, 0, 0, 0], Opening::Classic),
-            ([0x16, 3, 0, 0], Opening::Classic),
-            (*b"GET ", Opening::Junk),
-            ([0xff; 4], Opening::Junk),
-            ([0, 1, 0, 1], Opening::Junk),
+            ([0x16, 3, 1, 2], SniffedProtocol::Tls),
+            ([0, 0, 0, 0], SniffedProtocol::Framed),
+            ([0, 0, 0, 40], SniffedProtocol::Framed),
+            ([0, 0, 0xff, 0xff], SniffedProtocol::Framed),
+            ([40, 0, 0, 0], SniffedProtocol::Classic),
+            ([1, 1, 0, 0], SniffedProtocol::Classic),
+            ([0x16, 0, 0, 0], SniffedProtocol::Classic),
+            ([0x16, 3, 0, 0], SniffedProtocol::Classic),
+            (*b"GET ", SniffedProtocol::Junk),
+            ([0xff; 4], SniffedProtocol::Junk),
+            ([0, 1, 0, 1], SniffedProtocol::Junk),
         ] {
-            assert_eq!(Opening::of(bytes), opening, "{bytes:?}");
+            assert_eq!(SniffedProtocol::of(bytes), opening, "{bytes:?}");
         }
     }
 
@@ -74,6 +77,6 @@ mod tests {
         let (opening, mut again) = sniff(stream).await.expect("no error").expect("four bytes");
         let mut bytes = Vec::new();
         again.read_to_end(&mut bytes).await.expect("no error");
-        assert_eq!((opening, &bytes[..]), (Opening::Framed, stream));
+        assert_eq!((opening, &bytes[..]), (SniffedProtocol::Framed, stream));
     }
 }

@@ -32,12 +32,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use crate::accounts::{Account, AccountsError, Credential, Current};
+use crate::accounts::{Account, AccountsError, Credential, CredentialStatus};
 use crate::clock::timeout_while_running;
-use crate::messages::{Attendance, Party};
+use crate::messages::{Subscription, UserRef};
 use crate::server::authority::opener::{Opener, Place, Places};
 use crate::server::error::CommandError;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 use crate::storage::{Mount, Space, Store, View};
 
 /// How long reading again may take before those who are not read are suspended, and how long their
@@ -59,12 +59,12 @@ pub(crate) struct Authority {
     /// The account's number.
     pub(crate) id: i64,
     /// The user, as messages know them.
-    pub(crate) party: Party,
+    pub(crate) party: UserRef,
     token: Option<i64>,
     view: View,
     state: watch::Sender<State>,
     /// Its sessions, as those that watch.
-    attendances: Mutex<Vec<Weak<Attendance>>>,
+    attendances: Mutex<Vec<Weak<Subscription>>>,
     /// Cancelled once it is good for nothing any more.
     pub(crate) closed: CancellationToken,
 }
@@ -75,7 +75,7 @@ pub(crate) struct State {
     /// The reading that it comes from. A later one is not overruled by an earlier one.
     reading: u64,
     /// Absent while it is suspended.
-    current: Option<Current>,
+    current: Option<CredentialStatus>,
     /// The spaces that it has, or had when it was suspended: as long as they are open their counts hold.
     open: Places,
     /// Why it is suspended.
@@ -105,7 +105,7 @@ impl Authority {
     fn new(store: &Store, credential: Credential, name: &str) -> Self {
         Self {
             id: credential.account,
-            party: Party {
+            party: UserRef {
                 id: credential.account,
                 name: name.into(),
             },
@@ -175,7 +175,7 @@ impl Authority {
     }
 
     /// From now on the watches of a session are kept to what the user may list.
-    pub(crate) fn attend(&self, attendance: &Arc<Attendance>) {
+    pub(crate) fn attend(&self, attendance: &Arc<Subscription>) {
         let mut attendances = self.attendances();
         attendances.retain(|one| one.strong_count() > 0);
         attendances.push(Arc::downgrade(attendance));
@@ -189,7 +189,7 @@ impl Authority {
         }
     }
 
-    fn attendances(&self) -> MutexGuard<'_, Vec<Weak<Attendance>>> {
+    fn attendances(&self) -> MutexGuard<'_, Vec<Weak<Subscription>>> {
         self.attendances
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -218,7 +218,7 @@ impl Authority {
     }
 
     /// It allows what it allowed before; only when it ends may have changed.
-    fn confirm(&self, reading: u64, current: &Current) {
+    fn confirm(&self, reading: u64, current: &CredentialStatus) {
         self.state.send_if_modified(|state| {
             if reading > state.reading {
                 state.reading = reading;
@@ -230,7 +230,7 @@ impl Authority {
         });
     }
 
-    fn apply(&self, reading: u64, current: Current, open: Places, spaces: &Spaces) {
+    fn apply(&self, reading: u64, current: CredentialStatus, open: Places, spaces: &Spaces) {
         self.state.send_if_modified(|state| {
             let is_later = reading > state.reading;
             if is_later {
@@ -313,7 +313,7 @@ impl Spaces {
 }
 
 /// An authority that allows something else than it should, and what it should allow.
-type Changed = (Arc<Authority>, Current);
+type Changed = (Arc<Authority>, CredentialStatus);
 
 /// All authorities that are in use.
 #[derive(Debug, Default)]
@@ -357,7 +357,7 @@ impl Authorities {
     /// database or the disk says.
     pub(crate) async fn enter(
         &self,
-        shared: &Arc<Shared>,
+        shared: &Arc<ServerState>,
         credential: Credential,
         name: &str,
     ) -> Result<Arc<Authority>, CommandError> {
@@ -390,7 +390,7 @@ impl Authorities {
     }
 
     /// The user of that name who is connected.
-    pub(crate) fn connected(&self, name: &str) -> Option<Party> {
+    pub(crate) fn connected(&self, name: &str) -> Option<UserRef> {
         let table = self.lock();
         let mut live = table.by_name.get(name)?.iter().filter_map(Weak::upgrade);
         let found = live.find(|one| one.account().is_ok())?;
@@ -406,7 +406,7 @@ impl Authorities {
     ///
     /// # Errors
     /// What the database or the disk says. Those who could not be read are suspended then.
-    pub(crate) async fn refresh(&self, shared: &Shared) -> Result<(), CommandError> {
+    pub(crate) async fn refresh(&self, shared: &ServerState) -> Result<(), CommandError> {
         // One after the other: an older reading must not suspend whom a newer one has read.
         let _refreshing = self.refreshing.lock().await;
         let reading = self.begin_reading();
@@ -429,7 +429,7 @@ impl Authorities {
     /// time.
     async fn update(
         &self,
-        shared: &Shared,
+        shared: &ServerState,
         live: &[Arc<Authority>],
         reading: u64,
         is_read: &AtomicBool,
@@ -480,7 +480,7 @@ impl Authorities {
     /// Changes who logs in, on the threads of the server.
     async fn change(
         &self,
-        shared: &Shared,
+        shared: &ServerState,
         mut changed: Vec<Changed>,
         reading: u64,
     ) -> Result<(), CommandError> {
@@ -506,7 +506,7 @@ impl Authorities {
     /// As [`Self::compare`], if the accounts can be read in time.
     async fn compare_in_time(
         &self,
-        shared: &Shared,
+        shared: &ServerState,
         live: &[Arc<Authority>],
         reading: u64,
     ) -> Result<Vec<Changed>, CommandError> {
@@ -519,7 +519,7 @@ impl Authorities {
     /// than they should.
     async fn compare(
         &self,
-        shared: &Shared,
+        shared: &ServerState,
         live: &[Arc<Authority>],
         reading: u64,
     ) -> Result<Vec<Changed>, CommandError> {
@@ -649,7 +649,11 @@ fn apply_all(again: Vec<Changed>, opened: &[(Changed, Places)], reading: u64) ->
 
 /// Runs the keeper until the server is gone. One that panics is begun anew, and meanwhile nobody may
 /// do anything.
-async fn supervise(server: Weak<Shared>, mut changes: watch::Receiver<u64>, wake: Arc<Notify>) {
+async fn supervise(
+    server: Weak<ServerState>,
+    mut changes: watch::Receiver<u64>,
+    wake: Arc<Notify>,
+) {
     while AssertUnwindSafe(keep(server.clone(), &mut changes, &wake))
         .catch_unwind()
         .await
@@ -668,7 +672,7 @@ async fn supervise(server: Weak<Shared>, mut changes: watch::Receiver<u64>, wake
     }
 }
 
-async fn keep(server: Weak<Shared>, changes: &mut watch::Receiver<u64>, wake: &Notify) {
+async fn keep(server: Weak<ServerState>, changes: &mut watch::Receiver<u64>, wake: &Notify) {
     loop {
         let Some(shared) = server.upgrade() else {
             return;

@@ -2,21 +2,21 @@ use std::path::Path;
 use std::sync::mpsc;
 
 use crate::server::authority::*;
-use crate::storage::{Limits, StorageError, set_home_aside};
+use crate::storage::{SpaceLimits, StorageError, set_home_aside};
 
 fn credential(account: i64, token: Option<i64>) -> Credential {
     Credential { account, token }
 }
 
-fn current(id: i64, name: &str) -> Current {
+fn current(id: i64, name: &str) -> CredentialStatus {
     let account = Account {
         id,
         name: name.parse().expect("a name"),
         admin: false,
-        limits: Limits::default(),
+        limits: SpaceLimits::default(),
         folders: Vec::new(),
     };
-    Current {
+    CredentialStatus {
         account: Arc::new(account),
         expires: None,
     }

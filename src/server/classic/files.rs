@@ -10,8 +10,8 @@ use crate::protocol::{
 };
 use crate::server::classic::commands::{Download, Upload};
 use crate::server::classic::frame::File;
-use crate::server::classic::in_process_session::Said;
-use crate::server::classic::{Answer, Conversation, Over, text};
+use crate::server::classic::in_process_session::InProcessMessage;
+use crate::server::classic::{Answer, Conversation, ConversationEnd, text};
 
 /// A file that changes again and again between its digest and its bytes is given up after so many
 /// tries.
@@ -19,7 +19,11 @@ const TRIES: usize = 5;
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     /// Takes an upload to its end, whether the session wants it or not; what to tell the client.
-    pub(crate) async fn put(&mut self, upload: Upload, size: u64) -> Result<String, Over> {
+    pub(crate) async fn put(
+        &mut self,
+        upload: Upload,
+        size: u64,
+    ) -> Result<String, ConversationEnd> {
         let id = self
             .session
             .ask(&Put {
@@ -57,13 +61,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         &mut self,
         id: u32,
         size: u64,
-    ) -> Result<Option<Answer<Box<serde_json::value::RawValue>>>, Over> {
+    ) -> Result<Option<Answer<Box<serde_json::value::RawValue>>>, ConversationEnd> {
         let (mut left, mut early) = (size, None);
         while left > 0 {
             select! {
                 biased;
                 said = self.session.next() => {
-                    if let (of, Said::Reply(answer)) = said? && of == id {
+                    if let (of, InProcessMessage::Reply(answer)) = said? && of == id {
                         early = Some(answer);
                     }
                     continue;
@@ -78,7 +82,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     }
 
     /// Reads a body to its end and throws it away.
-    pub(crate) async fn discard(&mut self, size: u64) -> Result<(), Over> {
+    pub(crate) async fn discard(&mut self, size: u64) -> Result<(), ConversationEnd> {
         let idle_timeout = self.shared.config().limits.idle_timeout;
         let (mut left, mut told) = (size, Instant::now());
         while left > 0 {
@@ -102,7 +106,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     }
 
     /// Sends a file, or says why not.
-    pub(crate) async fn get(&mut self, download: Download) -> Result<(), Over> {
+    pub(crate) async fn get(&mut self, download: Download) -> Result<(), ConversationEnd> {
         for _ in 0..TRIES {
             match self.try_get(&download).await? {
                 Ok(()) => return Ok(()),
@@ -116,7 +120,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
 
     /// Sends a file with the digest of these very bytes, unless it changes before the first is sent.
     /// All three requests name one version, so no answer is about another file.
-    async fn try_get(&mut self, download: &Download) -> Result<Answer<()>, Over> {
+    async fn try_get(&mut self, download: &Download) -> Result<Answer<()>, ConversationEnd> {
         let path = || download.path.clone();
         let stat = match self.ask(&Stat { path: path() }).await? {
             Ok(stat) => stat,
@@ -139,9 +143,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         };
         let id = self.session.ask(&get).await?;
         match self.hear(id).await? {
-            Said::Begin => {}
-            Said::Reply(Err(error)) => return Ok(Err(error)),
-            Said::Reply(Ok(_)) | Said::Data(_) => {
+            InProcessMessage::Begin => {}
+            InProcessMessage::Reply(Err(error)) => return Ok(Err(error)),
+            InProcessMessage::Reply(Ok(_)) | InProcessMessage::Data(_) => {
                 return Ok(Err(crate::server::classic::unreadable()));
             }
         }
@@ -158,14 +162,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
 
     /// Passes the data of get `id` on as raw bytes. The last chunk waits until the session has said
     /// that all are right: a file that is not is never there whole.
-    async fn send_body(&mut self, id: u32) -> Result<(), Over> {
+    async fn send_body(&mut self, id: u32) -> Result<(), ConversationEnd> {
         let mut held = Bytes::new();
         loop {
             let next = match self.hear(id).await? {
-                Said::Begin => continue,
-                Said::Data(chunk) => Some(chunk),
-                Said::Reply(Ok(_)) => None,
-                Said::Reply(Err(WireError { message, .. })) => return Err(Over::CutShort(message)),
+                InProcessMessage::Begin => continue,
+                InProcessMessage::Data(chunk) => Some(chunk),
+                InProcessMessage::Reply(Ok(_)) => None,
+                InProcessMessage::Reply(Err(WireError { message, .. })) => {
+                    return Err(ConversationEnd::CutShort(message));
+                }
             };
             let last = next.is_none();
             let ready = std::mem::replace(&mut held, next.unwrap_or_default());
@@ -178,9 +184,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
 }
 
 /// Nothing can be said where raw bytes are expected.
-fn cut_short(over: Over) -> Over {
+fn cut_short(over: ConversationEnd) -> ConversationEnd {
     match over {
-        Over::Refused(_) | Over::Goodbye(_) | Over::Gone => Over::CutShort(over.to_string()),
+        ConversationEnd::Refused(_) | ConversationEnd::Goodbye(_) | ConversationEnd::Gone => {
+            ConversationEnd::CutShort(over.to_string())
+        }
         over => over,
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::io::StreamReader;
 
 use crate::connection::Receiver;
 use crate::protocol::{Call, Event, Frame, FrameCodec, ServerMessage, WireError, encode_request};
-use crate::server::classic::Over;
+use crate::server::classic::ConversationEnd;
 use crate::server::classic::pipe;
 use crate::server::classic::pipe::Pieces;
 use crate::server::session::state::reason_text;
@@ -20,25 +20,25 @@ const NEVER: Duration = Duration::from_hours(24);
 
 /// A framed session within this process.
 #[derive(Debug)]
-pub(crate) struct Inside {
+pub(crate) struct InProcessSession {
     receiver: Receiver<StreamReader<Pieces, Bytes>>,
     /// None once nothing more will be asked.
     sender: Option<mpsc::Sender<Bytes>>,
     /// The id of the last request.
     id: u32,
     /// Why it is about to end, if it has said so.
-    ending: Option<Over>,
+    ending: Option<ConversationEnd>,
 }
 
 /// What the session says.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum InProcessMessage {
     Begin,
     Data(Bytes),
     Reply(Result<Box<RawValue>, WireError>),
 }
 
-impl Inside {
+impl InProcessSession {
     /// The client's side of a session, and what the session reads from and writes to.
     pub(crate) fn new() -> (
         Self,
@@ -57,7 +57,7 @@ impl Inside {
     }
 
     /// Sends a request; its id.
-    pub(crate) async fn ask<C: Call>(&mut self, request: &C) -> Result<u32, Over> {
+    pub(crate) async fn ask<C: Call>(&mut self, request: &C) -> Result<u32, ConversationEnd> {
         self.id = self.id.wrapping_add(1);
         let json = encode_request(self.id, request);
         self.send(Frame::Control(json.into())).await?;
@@ -65,7 +65,10 @@ impl Inside {
     }
 
     /// Sends a request that is no type of the protocol; its id.
-    pub(crate) async fn ask_json(&mut self, mut request: serde_json::Value) -> Result<u32, Over> {
+    pub(crate) async fn ask_json(
+        &mut self,
+        mut request: serde_json::Value,
+    ) -> Result<u32, ConversationEnd> {
         self.id = self.id.wrapping_add(1);
         request["id"] = self.id.into();
         let json = request.to_string();
@@ -74,13 +77,17 @@ impl Inside {
     }
 
     /// Sends a request that belongs to the one with this id.
-    pub(crate) async fn ask_again<C: Call>(&mut self, id: u32, request: &C) -> Result<(), Over> {
+    pub(crate) async fn ask_again<C: Call>(
+        &mut self,
+        id: u32,
+        request: &C,
+    ) -> Result<(), ConversationEnd> {
         let json = encode_request(id, request);
         self.send(Frame::Control(json.into())).await
     }
 
     /// Sends file bytes on a stream. Waits while the session takes no more.
-    pub(crate) async fn data(&mut self, stream: u32, chunk: Bytes) -> Result<(), Over> {
+    pub(crate) async fn data(&mut self, stream: u32, chunk: Bytes) -> Result<(), ConversationEnd> {
         self.send(Frame::Data { stream, chunk }).await
     }
 
@@ -90,21 +97,27 @@ impl Inside {
     }
 
     /// The next that the session says, and of which request. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Result<(u32, Said), Over> {
+    pub(crate) async fn next(&mut self) -> Result<(u32, InProcessMessage), ConversationEnd> {
         loop {
             let json = match self.receiver.next().await {
-                Ok(Some(Frame::Data { stream, chunk })) => return Ok((stream, Said::Data(chunk))),
+                Ok(Some(Frame::Data { stream, chunk })) => {
+                    return Ok((stream, InProcessMessage::Data(chunk)));
+                }
                 Ok(Some(Frame::Control(json))) => json,
-                Ok(None) | Err(_) => return Err(self.ending.take().unwrap_or(Over::Gone)),
+                Ok(None) | Err(_) => {
+                    return Err(self.ending.take().unwrap_or(ConversationEnd::Gone));
+                }
             };
             match ServerMessage::parse(&json) {
-                Ok(ServerMessage::Reply(id, answer)) => return Ok((id, Said::Reply(answer))),
-                Ok(ServerMessage::Begin(id, _)) => return Ok((id, Said::Begin)),
+                Ok(ServerMessage::Reply(id, answer)) => {
+                    return Ok((id, InProcessMessage::Reply(answer)));
+                }
+                Ok(ServerMessage::Begin(id, _)) => return Ok((id, InProcessMessage::Begin)),
                 Ok(ServerMessage::Refusal(error)) => {
-                    self.ending = Some(Over::Refused(error.message));
+                    self.ending = Some(ConversationEnd::Refused(error.message));
                 }
                 Ok(ServerMessage::Event(Event::Goodbye { reason })) => {
-                    self.ending = Some(Over::Goodbye(reason_text(reason)));
+                    self.ending = Some(ConversationEnd::Goodbye(reason_text(reason)));
                 }
                 // There are no events in this dialect.
                 Ok(ServerMessage::Event(_)) | Err(_) => {}
@@ -113,7 +126,7 @@ impl Inside {
     }
 
     /// Says nothing more of the requests until the session has ended, and why it did.
-    async fn end(&mut self) -> Over {
+    async fn end(&mut self) -> ConversationEnd {
         loop {
             if let Err(over) = self.next().await {
                 return over;
@@ -121,7 +134,7 @@ impl Inside {
         }
     }
 
-    async fn send(&mut self, frame: Frame) -> Result<(), Over> {
+    async fn send(&mut self, frame: Frame) -> Result<(), ConversationEnd> {
         let mut head = BytesMut::new();
         frame.put_head(&mut head);
         for piece in [head.freeze(), frame.body().clone()] {

@@ -36,11 +36,11 @@ use crate::protocol::{
 use crate::server::classic::client::Client;
 use crate::server::classic::commands::Order;
 use crate::server::classic::frame::{BadFrame, File, Reply, Request};
-use crate::server::classic::in_process_session::{Inside, Said};
+use crate::server::classic::in_process_session::{InProcessMessage, InProcessSession};
 use crate::server::commands::register::register;
 use crate::server::session::peer::Peer;
-use crate::server::session::request_log::Job;
-use crate::server::state::Shared;
+use crate::server::session::request_log::RequestLog;
+use crate::server::state::ServerState;
 
 /// Bytes of a listing; of a larger directory the rest is left out.
 const LONGEST_LISTING: usize = 1024 * 1024;
@@ -48,15 +48,15 @@ const LONGEST_LISTING: usize = 1024 * 1024;
 /// A client that speaks the classic dialect, and the session that it has.
 pub(crate) struct Conversation<R, W> {
     client: Client<R, W>,
-    session: Inside,
-    shared: Arc<Shared>,
+    session: InProcessSession,
+    shared: Arc<ServerState>,
     peer: Peer,
     logged_in: bool,
 }
 
 /// Why a conversation is over.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Over {
+pub(crate) enum ConversationEnd {
     #[error("the client closed the connection")]
     Left,
     #[error("the connection failed: {0}")]
@@ -87,7 +87,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     pub(crate) fn new(
         reader: R,
         writer: W,
-        shared: Arc<Shared>,
+        shared: Arc<ServerState>,
         peer: Peer,
     ) -> (
         Self,
@@ -95,7 +95,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         impl AsyncWrite + Unpin + Send + use<R, W> + 'static,
     ) {
         let write_timeout = shared.config().limits.write_timeout;
-        let (session, its_reader, its_writer) = Inside::new();
+        let (session, its_reader, its_writer) = InProcessSession::new();
         let conversation = Self {
             client: Client::new(reader, writer, write_timeout),
             session,
@@ -121,13 +121,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         self.note(&over);
         match over {
             // What was promised is not whole: no sound end, either.
-            Over::CutShort(_) | Over::Io(_) => {}
-            Over::Left | Over::Gone => self.client.close().await,
-            Over::Goodbye(_) => {
+            ConversationEnd::CutShort(_) | ConversationEnd::Io(_) => {}
+            ConversationEnd::Left | ConversationEnd::Gone => self.client.close().await,
+            ConversationEnd::Goodbye(_) => {
                 let _ = self.say(over.to_string()).await;
                 self.client.close().await;
             }
-            Over::BadFrame(_) | Over::TimedOut(_) | Over::Refused(_) => {
+            ConversationEnd::BadFrame(_)
+            | ConversationEnd::TimedOut(_)
+            | ConversationEnd::Refused(_) => {
                 if self.say(over.to_string()).await.is_ok() {
                     self.client.close().await;
                     self.client.linger().await;
@@ -137,9 +139,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     }
 
     /// Writes to the log what the session can not know.
-    fn note(&self, over: &Over) {
+    fn note(&self, over: &ConversationEnd) {
         match over {
-            Over::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
+            ConversationEnd::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
                 if let Some(left_out) = self.shared.refusals.unread.turn(Instant::now()) {
                     info!(
                         name: "peer_stopped_reading",
@@ -149,10 +151,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
                     );
                 }
             }
-            Over::BadFrame(_) | Over::TimedOut(_) | Over::CutShort(_) if self.logged_in => {
+            ConversationEnd::BadFrame(_)
+            | ConversationEnd::TimedOut(_)
+            | ConversationEnd::CutShort(_)
+                if self.logged_in =>
+            {
                 info!(name: "classic_hung_up", reason = %over, "hung up on a classic client");
             }
-            Over::BadFrame(_) | Over::TimedOut(_) | Over::CutShort(_) => {
+            ConversationEnd::BadFrame(_)
+            | ConversationEnd::TimedOut(_)
+            | ConversationEnd::CutShort(_) => {
                 if let Some(left_out) = self.shared.refusals.visitor.turn(Instant::now()) {
                     info!(
                         name: "classic_hung_up",
@@ -166,7 +174,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         }
     }
 
-    async fn take(&mut self, request: Request) -> Result<(), Over> {
+    async fn take(&mut self, request: Request) -> Result<(), ConversationEnd> {
         let order = Order::parse(&request);
         if let Ok(Order::Put(upload)) = order {
             let text = self.put(upload, request.size).await?;
@@ -195,7 +203,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     }
 
     /// Waits for the next request.
-    async fn request(&mut self) -> Result<Request, Over> {
+    async fn request(&mut self) -> Result<Request, ConversationEnd> {
         let patience = {
             let limits = &self.shared.config().limits;
             if self.logged_in {
@@ -211,7 +219,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
                 return Ok(Request::parse(&json)?);
             }
             if self.client.has_ended() {
-                return Err(Over::Left);
+                return Err(ConversationEnd::Left);
             }
             if self.client.is_within_frame() {
                 deadline.get_or_insert_with(|| Instant::now() + patience);
@@ -226,14 +234,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
                 biased;
                 // Late answers, and why it ends.
                 said = self.session.next() => drop(said?),
-                () = late => return Err(Over::TimedOut(patience)),
+                () = late => return Err(ConversationEnd::TimedOut(patience)),
                 read = self.client.read_frame() => read?,
             }
         }
     }
 
     /// Does what one value or line answers.
-    async fn obey(&mut self, order: Order) -> Result<String, Over> {
+    async fn obey(&mut self, order: Order) -> Result<String, ConversationEnd> {
         Ok(match order {
             Order::Login(login) => self.log_in(login).await?,
             Order::Register { user, password } => self.register(user, password).await?,
@@ -266,7 +274,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         })
     }
 
-    async fn log_in(&mut self, login: Login) -> Result<String, Over> {
+    async fn log_in(&mut self, login: Login) -> Result<String, ConversationEnd> {
         let answer = self.ask(&login).await?;
         self.logged_in |= answer.is_ok();
         Ok(told(answer, |reply| {
@@ -275,10 +283,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     }
 
     /// Makes an account, unless the session ends before.
-    async fn register(&mut self, user: String, password: Secret) -> Result<String, Over> {
+    async fn register(
+        &mut self,
+        user: String,
+        password: Secret,
+    ) -> Result<String, ConversationEnd> {
         self.count().await?;
         let lines = self.shared.request_lines.of_strangers();
-        let job = Job::new(&self.shared.metrics, lines, 0, "register", None);
+        let job = RequestLog::new(&self.shared.metrics, lines, 0, "register", None);
         let job = job.with_user(Some(&user));
         let work = async {
             self.shared.audit_room().await;
@@ -300,7 +312,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     }
 
     /// Lists a directory, page after page.
-    async fn list(&mut self, mut ls: Ls) -> Result<String, Over> {
+    async fn list(&mut self, mut ls: Ls) -> Result<String, ConversationEnd> {
         let mut listing = String::new();
         loop {
             let page = match self.ask(&ls).await? {
@@ -322,26 +334,26 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     }
 
     /// Lets the session know that something was asked: it counts, and is a sign of life.
-    async fn count(&mut self) -> Result<(), Over> {
+    async fn count(&mut self) -> Result<(), ConversationEnd> {
         let _ = self.ask(&Hello {}).await?;
         Ok(())
     }
 
     /// Asks the session, and waits for its answer.
-    async fn ask<C: Call>(&mut self, request: &C) -> Result<Answer<C::Reply>, Over> {
+    async fn ask<C: Call>(&mut self, request: &C) -> Result<Answer<C::Reply>, ConversationEnd> {
         let id = self.session.ask(request).await?;
         Ok(self.answer(id).await?.and_then(|json| read(&json)))
     }
 
-    async fn ask_json(&mut self, request: Value) -> Result<Answer<Value>, Over> {
+    async fn ask_json(&mut self, request: Value) -> Result<Answer<Value>, ConversationEnd> {
         let id = self.session.ask_json(request).await?;
         Ok(self.answer(id).await?.and_then(|json| read(&json)))
     }
 
     /// Waits for the final reply to a request.
-    async fn answer(&mut self, id: u32) -> Result<Answer<Box<RawValue>>, Over> {
+    async fn answer(&mut self, id: u32) -> Result<Answer<Box<RawValue>>, ConversationEnd> {
         loop {
-            if let Said::Reply(answer) = self.hear(id).await? {
+            if let InProcessMessage::Reply(answer) = self.hear(id).await? {
                 return Ok(answer);
             }
         }
@@ -349,7 +361,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
 
     /// Waits for what the session says of a request. If the client stops waiting, the session is
     /// told.
-    async fn hear(&mut self, id: u32) -> Result<Said, Over> {
+    async fn hear(&mut self, id: u32) -> Result<InProcessMessage, ConversationEnd> {
         let longest = self.longest();
         loop {
             select! {
@@ -367,13 +379,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
     }
 
     /// Answers the client.
-    async fn say(&mut self, res: String) -> Result<(), Over> {
+    async fn say(&mut self, res: String) -> Result<(), ConversationEnd> {
         let reply = Reply { res, file: None };
         Ok(self.client.send(reply.encode()).await?)
     }
 
     /// Announces a file to the client.
-    async fn announce(&mut self, file: File) -> Result<(), Over> {
+    async fn announce(&mut self, file: File) -> Result<(), ConversationEnd> {
         let res = format!("{}, {} bytes", text::shown(&file.filename), file.size);
         let reply = Reply {
             res,
@@ -384,7 +396,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
 }
 
 /// Resolves once the session has ended.
-async fn ended(session: &mut Inside) -> Over {
+async fn ended(session: &mut InProcessSession) -> ConversationEnd {
     loop {
         if let Err(over) = session.next().await {
             return over;

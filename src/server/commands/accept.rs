@@ -18,7 +18,7 @@ impl Command for Accept {
         };
         let messages = member.shared.messages.clone();
         let claim = messages
-            .claim_to_accept(member.account.id, &self.offer)
+            .claim_to_accept(member.authority.id, &self.offer)
             .await?;
         let source = member.authority_of(&claim.from).await?;
         let from = VirtualPath::parse(&claim.file.path).map_err(StorageError::from)?;

@@ -8,7 +8,7 @@ use crate::server::session::member::Member;
 impl Command for Decline {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
         let messages = &member.shared.messages;
-        let claim = messages.claim_to_decline(member.account.id, &self.offer);
+        let claim = messages.claim_to_decline(member.authority.id, &self.offer);
         claim.await?.close().await?;
         Ok(Nothing {})
     }

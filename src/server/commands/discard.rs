@@ -7,7 +7,7 @@ use crate::server::session::member::Member;
 
 impl Command for Discard {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
-        member.shared.puts.settle(member.account.id).await;
+        member.shared.uploads.settle(member.authority.id).await;
         let discarded = member
             .with_view(move |view| view.discard(&self.upload))
             .await?;

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::connection::{CHUNK, ChunkLength, Closed, FilePart, FileSource, MayBlock, Outbox, Sent};
+use crate::connection::{
+    BlockingPool, CHUNK, ChunkLength, Closed, FilePart, FileSource, Outbox, SendOutcome,
+};
 use crate::protocol::{
     Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, Hasher, encode_begin, encode_ok,
 };
@@ -18,7 +20,7 @@ use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::session::request_log::Outcome;
 use crate::server::transfer::hashing;
-use crate::server::transfer::registry::Underway;
+use crate::server::transfer::registry::TransferGuard;
 use crate::storage::{StorageError, StoredFile, Verifier, View, VirtualPath};
 
 /// Parts that may be under way: one that leaves, and those that wait behind it.
@@ -31,7 +33,7 @@ pub(crate) async fn get(
     member: &Member,
     outbox: &Outbox,
     sending: &Semaphore,
-    underway: &Underway,
+    underway: &TransferGuard,
 ) -> Outcome {
     let progress = &underway.progress;
     let mut sent = 0;
@@ -218,7 +220,7 @@ impl<'a> Sending<'a> {
         mut sent: impl FnMut(u64),
     ) -> Result<(), CommandError> {
         let by_kernel = outbox.takes_files() && !self.is_hashed_here();
-        let threads: Arc<dyn MayBlock> = Arc::new(self.member.disk.clone());
+        let threads: Arc<dyn BlockingPool> = Arc::new(self.member.disk.clone());
         let mut chunk_length = ChunkLength::default();
         let mut under_way = VecDeque::new();
         while !self.rest.is_empty() {
@@ -253,7 +255,7 @@ impl<'a> Sending<'a> {
     }
 
     /// Waits until a part has left.
-    async fn left(&self, part: Sent) -> Result<(), CommandError> {
+    async fn left(&self, part: SendOutcome) -> Result<(), CommandError> {
         match part.await {
             Ok(Err(error)) => {
                 self.file.check_access()?;

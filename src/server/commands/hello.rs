@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use crate::protocol::{HelloReply, MAX_CHUNK, MAX_CONTROL, VERSION};
 use crate::server::session::peer::Peer;
-use crate::server::state::{SERVER, Shared};
+use crate::server::state::{SERVER, ServerState};
 
-pub(crate) fn answer(shared: &Shared, peer: &Peer) -> HelloReply {
+pub(crate) fn answer(shared: &ServerState, peer: &Peer) -> HelloReply {
     let mut logins = vec!["password".into(), "token".into()];
     if peer.certificate().is_some() {
         logins.push("certificate".into());

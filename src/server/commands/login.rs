@@ -4,18 +4,18 @@ use tokio::time::{Instant, sleep};
 
 use crate::accounts::{Account, AccountsError, Credential, UserName};
 use crate::protocol::{BadRequest, Login, LoginReply, Secret};
-use crate::server::accept::address_block::Block;
+use crate::server::accept::address_block::AddressBlock;
 use crate::server::error::CommandError;
 use crate::server::limits::login_throttle::{Rules, Target};
 use crate::server::session::member::Member;
 use crate::server::session::peer::Peer;
-use crate::server::state::{SERVER, Shared};
+use crate::server::state::{SERVER, ServerState};
 
 /// The account that the login is for, and what its session lasts no longer than.
 pub(crate) async fn log_in(
     id: u32,
     login: Login,
-    shared: &Shared,
+    shared: &ServerState,
     peer: &Peer,
 ) -> Result<(Account, Credential), CommandError> {
     is_private_enough(shared, peer)?;
@@ -35,7 +35,7 @@ pub(crate) async fn log_in(
 }
 
 /// Whether a password may come from this peer.
-pub(crate) fn is_private_enough(shared: &Shared, peer: &Peer) -> Result<(), CommandError> {
+pub(crate) fn is_private_enough(shared: &ServerState, peer: &Peer) -> Result<(), CommandError> {
     if !peer.is_private() && !shared.config().auth.plaintext_logins {
         return Err(CommandError::PlaintextLogin);
     }
@@ -45,10 +45,10 @@ pub(crate) fn is_private_enough(shared: &Shared, peer: &Peer) -> Result<(), Comm
 /// Checks a password or a token, as far as it is not guessed too fast.
 async fn by_secret(
     claim: &SecretClaim,
-    shared: &Shared,
-    block: Block,
+    shared: &ServerState,
+    block: AddressBlock,
 ) -> Result<(Account, Credential), CommandError> {
-    let (accounts, guesses) = (&shared.accounts, &shared.guesses);
+    let (accounts, guesses) = (&shared.accounts, &shared.login_throttle);
     match claim {
         SecretClaim::Password { user, password } => {
             let work = accounts.log_in_with_password(user, password.expose());
@@ -77,12 +77,12 @@ fn with_credential(account: Account, token: Option<i64>) -> (Account, Credential
 /// Does `work`, which finds out whether a secret is that of `target`, as far as `block` does not
 /// guess too fast.
 pub(crate) async fn not_too_fast<T>(
-    shared: &Shared,
+    shared: &ServerState,
     target: Target,
-    block: Block,
+    block: AddressBlock,
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
-    let (rules, guesses) = (rules(shared), &shared.guesses);
+    let (rules, guesses) = (rules(shared), &shared.login_throttle);
     let slower = guesses.check(target, block, rules, Instant::now());
     sleep(slower.map_err(CommandError::TooManyAttempts)?).await;
     let outcome = work.await;
@@ -97,7 +97,7 @@ pub(crate) async fn not_too_fast<T>(
 }
 
 /// How fast secrets may be guessed.
-pub(crate) fn rules(shared: &Shared) -> Rules {
+pub(crate) fn rules(shared: &ServerState) -> Rules {
     let auth = &shared.config().auth;
     let attempts = u32::try_from(auth.attempts).unwrap_or(u32::MAX);
     let back_off = auth.back_off;
@@ -106,8 +106,8 @@ pub(crate) fn rules(shared: &Shared) -> Rules {
 
 /// Does `work`, which hashes a password, if the queue for that has a place.
 pub(crate) async fn queued<T>(
-    shared: &Shared,
-    block: Block,
+    shared: &ServerState,
+    block: AddressBlock,
     work: impl Future<Output = Result<T, AccountsError>>,
 ) -> Result<T, CommandError> {
     let waiting = shared.config().auth.waiting_logins;
@@ -175,7 +175,7 @@ impl Claim {
 /// What `ok` holds after a login; `resumed` says whether its `since` counts here, if it has one.
 pub(crate) fn welcome(member: &Member, resumed: Option<bool>) -> LoginReply {
     LoginReply {
-        user: member.account.name().to_owned(),
+        user: member.authority.name().to_owned(),
         home: member.cwd.to_string(),
         server: SERVER.into(),
         session: member.session.to_string(),

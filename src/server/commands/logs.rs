@@ -15,7 +15,7 @@ use crate::protocol::{LogLevel, Logs, LogsBegin, LogsReply, encode_begin, encode
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::session::request_log::Outcome;
-use crate::server::transfer::registry::Underway;
+use crate::server::transfer::registry::TransferGuard;
 use crate::storage::VirtualPath;
 use crate::telemetry::{Tail, TailLine};
 
@@ -32,7 +32,7 @@ pub(crate) async fn logs(
     logs: Logs,
     member: &Member,
     outbox: &Outbox,
-    underway: &Underway,
+    underway: &TransferGuard,
     drain: &CancellationToken,
 ) -> Outcome {
     let mut sent = 0;
@@ -76,7 +76,7 @@ pub(crate) async fn logs(
     };
     let reply = tokio::select! {
         biased;
-        error = member.account.not_admin("logs") => Err(error),
+        error = member.authority.not_admin("logs") => Err(error),
         () = underway.cancel.cancelled() => Err(CommandError::Cancelled),
         reply = work => reply,
     };

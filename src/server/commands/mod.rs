@@ -58,7 +58,7 @@ use crate::protocol::{Call, Nothing, Ping, Request, encode_ok};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::session::peer::Peer;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 
 /// A member's command that one value answers.
 pub(crate) trait Command: Call {
@@ -87,7 +87,7 @@ pub(crate) async fn run<C: Command>(
 pub(crate) fn visit(
     id: u32,
     request: &Request,
-    shared: &Shared,
+    shared: &ServerState,
     peer: &Peer,
 ) -> Result<Bytes, CommandError> {
     match request {

@@ -11,6 +11,6 @@ pub(crate) const BUDGET: usize = MAX_CONTROL - 1024;
 impl Command for Offers {
     async fn apply(self, member: &mut Member) -> Result<OffersReply, CommandError> {
         let messages = &member.shared.messages;
-        Ok(messages.offers(member.account.id, BUDGET).await?)
+        Ok(messages.offers(member.authority.id, BUDGET).await?)
     }
 }

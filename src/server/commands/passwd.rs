@@ -10,12 +10,12 @@ use crate::server::session::member::Member;
 impl Command for Passwd {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
         let (shared, block) = (member.shared.clone(), member.block);
-        let account = member.account.account()?;
+        let account = member.authority.account()?;
         let change = shared
             .accounts
             .change_password(&account, &self.old, &self.new);
         let change = queued(&shared, block, change);
-        let target = shared.guesses.of_user(account.name.as_str());
+        let target = shared.login_throttle.of_user(account.name.as_str());
         let changed = not_too_fast(&shared, target, block, change).await;
         let unfit = match changed {
             Ok(()) => return Ok(Nothing {}),

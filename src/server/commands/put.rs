@@ -10,10 +10,12 @@ use crate::protocol::{Digest, IfExists, Put, PutBegin, PutReply, encode_begin, e
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::session::request_log::Outcome;
-use crate::server::transfer::registry::{Incoming, PutPart, Underway};
-use crate::server::transfer::upload::{Reception, Rest};
+use crate::server::transfer::registry::{Incoming, PutPart, TransferGuard};
+use crate::server::transfer::upload::{UnwrittenChunks, UploadReceiver};
 use crate::server::transfer::upload_registry::PutKey;
-use crate::storage::{AlreadyThere, Begun, Committed, SmallUpload, UploadOptions, VirtualPath};
+use crate::storage::{
+    AlreadyCommitted, BegunUpload, Committed, SmallUpload, UploadOptions, VirtualPath,
+};
 
 /// Takes the data of put `id` until its end.
 pub(crate) async fn put(
@@ -22,13 +24,13 @@ pub(crate) async fn put(
     member: &Member,
     outbox: &Outbox,
     incoming: Incoming,
-    underway: &Underway,
+    underway: &TransferGuard,
 ) -> Outcome {
     let (mut received, mut named) = (0, None);
     let work = async {
         let path = member.resolve(&put.path)?;
-        let key = PutKey::new(member.account.id, &path, put.size);
-        let puts = &member.shared.puts;
+        let key = PutKey::new(member.authority.id, &path, put.size);
+        let puts = &member.shared.uploads;
         let taking = async { put.resume && puts.take_over(&key, &member.session).await };
         // Who has hung up need not wait for anything, but what they sent is worth keeping.
         let resume = tokio::select! {
@@ -45,21 +47,21 @@ pub(crate) async fn put(
         let putting = Putting {
             id,
             outbox,
-            reception: Reception {
+            reception: UploadReceiver {
                 member,
                 underway,
                 active: &active,
             },
         };
         let (committed, given) = match open(path, &put, member, resume).await? {
-            Begun::Upload(upload) => {
+            BegunUpload::Upload(upload) => {
                 named = Some(upload.id().to_owned());
                 let upload = putting.reception.read_back(upload).await?;
                 let (offset, prefix) = (upload.written(), upload.prefix());
                 underway.progress.begins(put.size, offset);
                 let begun = putting.begin(&incoming, upload.id(), offset, prefix);
                 if let Err(closed) = begun.await {
-                    let rest = Rest::of(None, incoming.parts);
+                    let rest = UnwrittenChunks::of(None, incoming.parts);
                     putting.reception.stop(upload, rest).await;
                     return Err(closed);
                 }
@@ -68,7 +70,7 @@ pub(crate) async fn put(
                     .receive(upload, incoming.parts, &mut received)
                     .await?
             }
-            Begun::AlreadyThere(there) => {
+            BegunUpload::AlreadyThere(there) => {
                 named = Some(there.id().to_owned());
                 putting.confirm(there, incoming).await?
             }
@@ -92,7 +94,7 @@ pub(crate) async fn put(
 struct Putting<'a> {
     id: u32,
     outbox: &'a Outbox,
-    reception: Reception<'a>,
+    reception: UploadReceiver<'a>,
 }
 
 impl Putting<'_> {
@@ -116,7 +118,7 @@ impl Putting<'_> {
     /// Waits for the end of a put whose file is there already, and answers it as the first was.
     async fn confirm(
         &self,
-        there: Box<AlreadyThere>,
+        there: Box<AlreadyCommitted>,
         mut incoming: Incoming,
     ) -> Result<(Committed, Option<Digest>), CommandError> {
         let disk = &self.reception.member.disk;
@@ -153,7 +155,7 @@ async fn open(
     put: &Put,
     member: &Member,
     resume: bool,
-) -> Result<Begun, CommandError> {
+) -> Result<BegunUpload, CommandError> {
     let options = options(put);
     let session = member.session.clone();
     member

@@ -8,8 +8,8 @@ use crate::protocol::{BadRequest, Secret};
 use crate::server::commands::login::{is_private_enough, queued, rules};
 use crate::server::error::CommandError;
 use crate::server::session::peer::Peer;
-use crate::server::state::Shared;
-use crate::storage::Limits;
+use crate::server::state::ServerState;
+use crate::storage::SpaceLimits;
 
 /// Makes the account `user`.
 ///
@@ -18,7 +18,7 @@ use crate::storage::Limits;
 pub(crate) async fn register(
     user: &str,
     password: &Secret,
-    shared: &Shared,
+    shared: &ServerState,
     peer: &Peer,
 ) -> Result<(), CommandError> {
     let (is_open, quota) = {
@@ -30,11 +30,11 @@ pub(crate) async fn register(
     }
     is_private_enough(shared, peer)?;
     let name: UserName = user.parse().map_err(|invalid| unfit("user", &invalid))?;
-    let (guesses, target) = (&shared.guesses, shared.guesses.of_user(user));
+    let (guesses, target) = (&shared.login_throttle, shared.login_throttle.of_user(user));
     let (block, rules) = (peer.block(), rules(shared));
     let slower = guesses.check(target, block, rules, Instant::now());
     sleep(slower.map_err(CommandError::TooManyAttempts)?).await;
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: (quota > 0).then_some(quota),
         files: None,
     };

@@ -6,7 +6,7 @@ use crate::protocol::{ReloadReply, ReloadSettings, ReplyBudget, SettingChange};
 use crate::server::commands::Command;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
-use crate::server::state::ReloadAsked;
+use crate::server::state::ReloadRequest;
 
 impl Command for ReloadSettings {
     async fn apply(self, member: &mut Member) -> Result<ReloadReply, CommandError> {
@@ -14,7 +14,7 @@ impl Command for ReloadSettings {
         let unsupported = CommandError::NotOffered("reload");
         let asking = member.shared.reload.get().ok_or(unsupported)?;
         let (reply, replied) = oneshot::channel();
-        let asked = ReloadAsked {
+        let asked = ReloadRequest {
             dry_run: self.dry_run,
             reply,
         };

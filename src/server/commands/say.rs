@@ -3,13 +3,13 @@
 use tokio::time::Instant;
 
 use crate::accounts::UserName;
-use crate::messages::{Party, RoomName, Said, To};
+use crate::messages::{PendingMessage, Recipient, RoomName, UserRef};
 use crate::protocol::{BadRequest, Say};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 
 /// Puts a message in its place among the others; what is returned resolves once it is stored.
-pub(crate) async fn say(say: Say, member: &Member) -> Result<Said, CommandError> {
+pub(crate) async fn say(say: Say, member: &Member) -> Result<PendingMessage, CommandError> {
     check_rate(member)?;
     let to = receiver(member, "say", "to", &say.to).await?;
     let messages = &member.shared.messages;
@@ -20,8 +20,8 @@ pub(crate) async fn say(say: Say, member: &Member) -> Result<Said, CommandError>
 pub(crate) fn check_rate(member: &Member) -> Result<(), CommandError> {
     let shared = &member.shared;
     let rate = shared.config().limits.messages_per_user;
-    let user = member.account.id;
-    let allowed = shared.chatter.allow(user, rate, Instant::now());
+    let user = member.authority.id;
+    let allowed = shared.message_rate.allow(user, rate, Instant::now());
     allowed.map_err(CommandError::TooMuchSaid)
 }
 
@@ -31,18 +31,18 @@ pub(crate) async fn receiver(
     cmd: &'static str,
     field: &str,
     text: &str,
-) -> Result<To, CommandError> {
+) -> Result<Recipient, CommandError> {
     if RoomName::is_meant(text) {
-        return Ok(To::Room(room(cmd, field, text)?));
+        return Ok(Recipient::Room(room(cmd, field, text)?));
     }
     if let Some(connected) = member.shared.authorities.connected(text) {
-        return Ok(To::User(connected));
+        return Ok(Recipient::User(connected));
     }
-    Ok(To::User(user(member, text).await?))
+    Ok(Recipient::User(user(member, text).await?))
 }
 
 /// The user of that name.
-pub(crate) async fn user(member: &Member, text: &str) -> Result<Party, CommandError> {
+pub(crate) async fn user(member: &Member, text: &str) -> Result<UserRef, CommandError> {
     let name: Option<UserName> = text.parse().ok();
     let account = match &name {
         Some(name) => member.shared.accounts.account(name).await?,
@@ -51,7 +51,7 @@ pub(crate) async fn user(member: &Member, text: &str) -> Result<Party, CommandEr
     // No name is longer; what is no name is not repeated whole.
     let shown = || text.chars().take(64).collect();
     let account = account.ok_or_else(|| CommandError::NoSuchUser(shown()))?;
-    Ok(Party {
+    Ok(UserRef {
         id: account.id,
         name: account.name.as_str().into(),
     })

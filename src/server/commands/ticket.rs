@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tracing::error;
 
-use crate::connection::EventLane;
+use crate::connection::EventQueue;
 use crate::protocol::{BadRequest, TicketReply, encode_ok};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
@@ -15,7 +15,7 @@ pub(crate) fn ticket(
     id: u32,
     member: &Member,
     peer: &Peer,
-    events: &EventLane,
+    events: &EventQueue,
 ) -> Result<Bytes, CommandError> {
     let datagrams = &member.shared.datagrams;
     let Some(port) = datagrams.port() else {

@@ -9,7 +9,7 @@ use crate::storage::View;
 impl Command for Uploads {
     async fn apply(self, member: &mut Member) -> Result<UploadsReply, CommandError> {
         // Who was just cut off asks for what is being kept this moment.
-        member.shared.puts.settle(member.account.id).await;
+        member.shared.uploads.settle(member.authority.id).await;
         let kept = member.with_view(View::uploads).await?;
         Ok(reply(kept.into_iter().map(|upload| ResumableUpload {
             upload: upload.id,

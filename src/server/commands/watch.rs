@@ -7,23 +7,23 @@ use bytes::Bytes;
 use tokio::sync::watch::Receiver;
 use tracing::warn;
 
-use crate::messages::{Attendance, Scope};
+use crate::messages::{Subscription, WatchScope};
 use crate::protocol::{Nothing, Unwatch, Watch, encode_ok};
 use crate::server::authority::State;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
-use crate::storage::{Seen, StorageError, View, VirtualPath};
+use crate::storage::{StorageError, View, VirtualPath, VisiblePath};
 
 /// Begins a watch. It belongs to the session, and ends with it.
 pub(crate) async fn watch(
     id: u32,
     watch: Watch,
     member: &Member,
-    attendance: &Attendance,
+    attendance: &Subscription,
 ) -> Result<Bytes, CommandError> {
     let path = member.resolve(&watch.path)?;
     let text = path.to_string();
-    let changes = member.account.changes();
+    let changes = member.authority.changes();
     let seen = member.with_view(move |view| view.watch(&path)).await?;
     let messages = &member.shared.messages;
     let since = watch.since.map(|since| {
@@ -35,7 +35,7 @@ pub(crate) async fn watch(
     if changes.has_changed().is_ok_and(|changed| changed) {
         // The watches were kept to what the member may list before this one was among them.
         attendance.restrict(Vec::new())?;
-        rescope(member, attendance, &member.account.changes()).await?;
+        rescope(member, attendance, &member.authority.changes()).await?;
     }
     Ok(encode_ok(id, &reply))
 }
@@ -44,7 +44,7 @@ pub(crate) async fn watch(
 pub(crate) async fn unwatch(
     id: u32,
     unwatch: &Unwatch,
-    attendance: &Attendance,
+    attendance: &Subscription,
 ) -> Result<Bytes, CommandError> {
     if !attendance.unwatch(unwatch.watch).await? {
         return Err(CommandError::NoWatch(unwatch.watch));
@@ -57,8 +57,8 @@ pub(crate) async fn unwatch(
 ///
 /// What the member may not list any more is not told already: the watches are kept to that when it
 /// changes, before anyone hears of it.
-pub(crate) async fn follow_access(member: Member, attendance: Arc<Attendance>) -> Infallible {
-    let mut changes = member.account.changes();
+pub(crate) async fn follow_access(member: Member, attendance: Arc<Subscription>) -> Infallible {
+    let mut changes = member.authority.changes();
     while changes.changed().await.is_ok() {
         // Boxed: a session that waits keeps no room for it.
         let followed = Box::pin(rescope(&member, &attendance, &changes)).await;
@@ -76,7 +76,7 @@ pub(crate) async fn follow_access(member: Member, attendance: Arc<Attendance>) -
 /// Has the watches cover what the member may see now, unless that changes meanwhile.
 async fn rescope(
     member: &Member,
-    attendance: &Attendance,
+    attendance: &Subscription,
     changes: &Receiver<State>,
 ) -> Result<(), CommandError> {
     if member.check().is_err() {
@@ -104,8 +104,8 @@ async fn rescope(
 }
 
 /// What a watch covers.
-fn scopes(seen: Vec<Seen>) -> Vec<Scope> {
-    let scopes = seen.into_iter().map(|seen| Scope {
+fn scopes(seen: Vec<VisiblePath>) -> Vec<WatchScope> {
+    let scopes = seen.into_iter().map(|seen| WatchScope {
         space: seen.space,
         inner: seen.inner.to_string(),
         path: seen.path.to_string(),

@@ -7,7 +7,7 @@ use crate::server::session::member::Member;
 
 impl Command for Whoami {
     async fn apply(self, member: &mut Member) -> Result<WhoamiReply, CommandError> {
-        let account = member.account.account()?;
+        let account = member.authority.account()?;
         let folders = account.folders.iter().map(|grant| FolderView {
             name: grant.name.to_string(),
             rights: grant.rights.names(),

@@ -19,9 +19,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 
-use crate::connection::{MayBlock, Step};
-pub(crate) use crate::server::disk::shares::Turn;
-use crate::server::disk::shares::{Amounts, Need, Shares};
+use crate::connection::{BlockingPool, ReadProgress};
+pub(crate) use crate::server::disk::shares::ResourceGrant;
+use crate::server::disk::shares::{ResourceAmounts, ResourceRequest, Shares};
 use crate::server::disk::threads::DiskThreads;
 use crate::server::error::CommandError;
 use crate::server::limits::descriptors::DescriptorBudget;
@@ -41,7 +41,7 @@ const PER_FILE: usize = 2;
 
 /// The threads that may wait for the disk and the descriptors for files, divided among the users.
 #[derive(Debug)]
-pub(crate) struct Disks {
+pub(crate) struct DiskScheduler {
     shares: Arc<Shares>,
     threads: DiskThreads,
     /// Turns of the server's own work.
@@ -63,10 +63,10 @@ pub(crate) struct DiskLoad {
     pub(crate) descriptors: (usize, usize),
 }
 
-impl Disks {
+impl DiskScheduler {
     /// For so many threads for users' work, so many digests at once, and the descriptors of `budget`.
     pub(crate) fn new(threads: usize, digests: usize, budget: DescriptorBudget) -> Self {
-        let total = Amounts {
+        let total = ResourceAmounts {
             threads,
             digests,
             descriptors: (budget.files / 2).max(1),
@@ -81,7 +81,7 @@ impl Disks {
 
     pub(crate) fn load(&self) -> DiskLoad {
         let (total, free) = (self.shares.total(), self.shares.free());
-        let of = |amounts: Amounts| amounts.descriptors + amounts.files * PER_FILE;
+        let of = |amounts: ResourceAmounts| amounts.descriptors + amounts.files * PER_FILE;
         DiskLoad {
             threads: total.threads,
             running: total.threads - free.threads,
@@ -92,8 +92,8 @@ impl Disks {
     }
 
     /// The part of the user of this number, the same for all of their sessions.
-    pub(crate) fn of(&self, user: i64) -> Disk {
-        Disk {
+    pub(crate) fn for_user(&self, user: i64) -> UserDisk {
+        UserDisk {
             shares: Arc::clone(&self.shares),
             threads: self.threads.clone(),
             user,
@@ -125,14 +125,14 @@ impl Disks {
 
 /// One user's way to the disk. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Disk {
+pub(crate) struct UserDisk {
     shares: Arc<Shares>,
     threads: DiskThreads,
     /// The number of the account.
     user: i64,
 }
 
-impl Disk {
+impl UserDisk {
     /// Runs `work` on a thread that may block.
     ///
     /// If the future is dropped, work that has begun still runs to its end; what it returns is then
@@ -142,13 +142,13 @@ impl Disk {
         T: Send + 'static,
         F: FnOnce() -> Result<T, StorageError> + Send + 'static,
     {
-        self.run_with(Need::Thread, work).await
+        self.run_with(ResourceRequest::Thread, work).await
     }
 
     /// Waits for a thread to compute one of the digests on that are computed at once, for
     /// [`Self::run_in`].
-    pub(crate) async fn digest(&self) -> Result<Turn, CommandError> {
-        self.turn(Need::Digest).await
+    pub(crate) async fn digest(&self) -> Result<ResourceGrant, CommandError> {
+        self.turn(ResourceRequest::Digest).await
     }
 
     /// As [`Self::run`], for so many files that come to the disk together.
@@ -160,24 +160,24 @@ impl Disk {
         // Each has two directories and itself, but for what the batch bounds by itself.
         let needed = (files * 3 + 4).min(MAX_BATCH_DESCRIPTORS);
         let needed = needed.min(self.shares.total().descriptors);
-        self.run_with(Need::Batch(needed), work).await
+        self.run_with(ResourceRequest::Batch(needed), work).await
     }
 
     /// Waits until one more file of the user may be open for long.
-    pub(crate) async fn file(&self) -> Result<Turn, CommandError> {
-        self.turn(Need::File).await
+    pub(crate) async fn file(&self) -> Result<ResourceGrant, CommandError> {
+        self.turn(ResourceRequest::File).await
     }
 
     /// As [`Self::file`], for a caller that cannot wait.
     ///
     /// # Errors
     /// [`CommandError::TooManyFiles`] if the user has as many open as they may have now.
-    pub(crate) fn try_file(&self) -> Result<Turn, CommandError> {
-        let turn = self.shares.try_acquire(self.user, Need::File);
+    pub(crate) fn try_file(&self) -> Result<ResourceGrant, CommandError> {
+        let turn = self.shares.try_acquire(self.user, ResourceRequest::File);
         turn.ok_or(CommandError::TooManyFiles)
     }
 
-    async fn run_with<T, F>(&self, need: Need, work: F) -> Result<T, CommandError>
+    async fn run_with<T, F>(&self, need: ResourceRequest, work: F) -> Result<T, CommandError>
     where
         T: Send + 'static,
         F: FnOnce() -> Result<T, StorageError> + Send + 'static,
@@ -186,7 +186,7 @@ impl Disk {
     }
 
     /// As [`Self::run`], on the thread that was granted.
-    pub(crate) async fn run_in<T, F>(&self, turn: Turn, work: F) -> Result<T, CommandError>
+    pub(crate) async fn run_in<T, F>(&self, turn: ResourceGrant, work: F) -> Result<T, CommandError>
     where
         T: Send + 'static,
         F: FnOnce() -> Result<T, StorageError> + Send + 'static,
@@ -205,14 +205,17 @@ impl Disk {
         result.map_err(CommandError::Storage)
     }
 
-    async fn turn(&self, need: Need) -> Result<Turn, CommandError> {
+    async fn turn(&self, need: ResourceRequest) -> Result<ResourceGrant, CommandError> {
         let turn = self.shares.acquire(self.user, need).await;
         turn.ok_or(CommandError::ShuttingDown)
     }
 }
 
-impl MayBlock for Disk {
-    fn run(&self, work: Box<dyn FnOnce() -> Step + Send>) -> BoxFuture<'static, Option<Step>> {
+impl BlockingPool for UserDisk {
+    fn run(
+        &self,
+        work: Box<dyn FnOnce() -> ReadProgress + Send>,
+    ) -> BoxFuture<'static, Option<ReadProgress>> {
         let disk = self.clone();
         Box::pin(async move { disk.run(move || Ok(work())).await.ok() })
     }
@@ -222,14 +225,14 @@ impl MayBlock for Disk {
 #[derive(Debug)]
 pub(crate) struct Opened {
     file: Arc<StoredFile>,
-    disk: Disk,
+    disk: UserDisk,
     /// Its descriptors, until it is closed.
-    descriptors: Option<Turn>,
+    descriptors: Option<ResourceGrant>,
 }
 
 impl Opened {
     /// `descriptors` are those that it was opened with.
-    pub(crate) fn new(file: StoredFile, disk: Disk, descriptors: Turn) -> Self {
+    pub(crate) fn new(file: StoredFile, disk: UserDisk, descriptors: ResourceGrant) -> Self {
         Self {
             file: Arc::new(file),
             disk,
@@ -271,16 +274,16 @@ mod tests {
 
     use super::*;
 
-    fn disks(threads: usize, digests: usize, files: usize) -> Disks {
-        Disks::new(threads, digests, DescriptorBudget { files, sockets: 0 })
+    fn disks(threads: usize, digests: usize, files: usize) -> DiskScheduler {
+        DiskScheduler::new(threads, digests, DescriptorBudget { files, sockets: 0 })
     }
 
-    fn disk(disks: &Disks, number: i64) -> Disk {
-        disks.of(number)
+    fn disk(disks: &DiskScheduler, number: i64) -> UserDisk {
+        disks.for_user(number)
     }
 
     /// As many turns as the user gets without waiting.
-    fn take_all(disk: &Disk, need: Need) -> Vec<Turn> {
+    fn take_all(disk: &UserDisk, need: ResourceRequest) -> Vec<ResourceGrant> {
         std::iter::from_fn(|| disk.shares.try_acquire(disk.user, need)).collect()
     }
 
@@ -288,11 +291,11 @@ mod tests {
     fn one_user_holds_a_quarter_of_the_threads_and_many_users_leave_some_for_the_next() {
         let disks = disks(64, 2, 64);
         let held: Vec<_> = (0..8)
-            .map(|number| take_all(&disk(&disks, number), Need::Thread))
+            .map(|number| take_all(&disk(&disks, number), ResourceRequest::Thread))
             .collect();
         assert_eq!(held[0].len(), 16);
         assert!(held.iter().all(|turns| !turns.is_empty()));
-        let last = take_all(&disk(&disks, 8), Need::Thread);
+        let last = take_all(&disk(&disks, 8), ResourceRequest::Thread);
         assert!(!last.is_empty(), "{} are free", disks.load().threads);
         drop((held, last));
         assert_eq!(disks.load().running, 0);
@@ -303,8 +306,8 @@ mod tests {
     async fn a_hash_proceeds_while_all_turns_of_another_user_are_taken_and_their_hashes_wait() {
         let disks = disks(8, 1, 64);
         let (busy, other) = (disk(&disks, 0), disk(&disks, 1));
-        let taken = take_all(&busy, Need::Thread);
-        let mut waiting = Box::pin(busy.shares.acquire(busy.user, Need::Digest));
+        let taken = take_all(&busy, ResourceRequest::Thread);
+        let mut waiting = Box::pin(busy.shares.acquire(busy.user, ResourceRequest::Digest));
         assert!(waiting.as_mut().now_or_never().is_none());
         assert_eq!(disks.load().digests_free, 1, "who waits holds nothing");
         assert!(
@@ -321,14 +324,14 @@ mod tests {
     async fn users_are_served_in_turns_however_much_one_of_them_asks_for() {
         let disks = disks(1, 1, 64);
         let (many, one) = (disk(&disks, 0), disk(&disks, 1));
-        let running = many.shares.try_acquire(many.user, Need::Thread);
+        let running = many.shares.try_acquire(many.user, ResourceRequest::Thread);
         let mut queued: Vec<_> = (0..100)
-            .map(|_| Box::pin(many.shares.acquire(many.user, Need::Thread)))
+            .map(|_| Box::pin(many.shares.acquire(many.user, ResourceRequest::Thread)))
             .collect();
         for waiting in &mut queued {
             assert!(waiting.as_mut().now_or_never().is_none());
         }
-        let mut other = Box::pin(one.shares.acquire(one.user, Need::Thread));
+        let mut other = Box::pin(one.shares.acquire(one.user, ResourceRequest::Thread));
         assert!(other.as_mut().now_or_never().is_none());
         assert_eq!(disks.load().waiting, 101);
         drop(running);
@@ -341,9 +344,9 @@ mod tests {
     async fn who_gives_up_while_waiting_leaves_nothing_behind() {
         let disks = disks(1, 1, 64);
         let disk = disk(&disks, 0);
-        let running = disk.shares.try_acquire(disk.user, Need::Thread);
+        let running = disk.shares.try_acquire(disk.user, ResourceRequest::Thread);
         for _ in 0..10_000 {
-            let waiting = disk.shares.acquire(disk.user, Need::Thread);
+            let waiting = disk.shares.acquire(disk.user, ResourceRequest::Thread);
             assert!(waiting.now_or_never().is_none());
         }
         let kept = disk.shares.kept_waiters(disk.user);
@@ -411,11 +414,13 @@ mod tests {
     fn a_user_with_as_many_open_files_as_they_may_have_leaves_some_for_others() {
         let disks = disks(8, 1, 400);
         let greedy = disk(&disks, 0);
-        let files = take_all(&greedy, Need::File);
+        let files = take_all(&greedy, ResourceRequest::File);
         assert_eq!(files.len(), 25, "a quarter of a hundred");
         assert!(matches!(greedy.try_file(), Err(CommandError::TooManyFiles)));
         assert!(disk(&disks, 1).try_file().is_ok());
-        let batch = greedy.shares.try_acquire(greedy.user, Need::Batch(200));
+        let batch = greedy
+            .shares
+            .try_acquire(greedy.user, ResourceRequest::Batch(200));
         assert!(
             batch.is_some(),
             "what ends by itself waits for no open file"

@@ -18,7 +18,7 @@ const SHARE: usize = 3;
 
 /// What one piece of work needs at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Need {
+pub(crate) enum ResourceRequest {
     /// A thread.
     Thread,
     /// A thread and one of the digests that are computed at once.
@@ -29,7 +29,7 @@ pub(crate) enum Need {
     File,
 }
 
-impl Need {
+impl ResourceRequest {
     const KINDS: usize = 4;
 
     fn kind(self) -> usize {
@@ -42,14 +42,14 @@ impl Need {
     }
 
     /// What is taken of each resource.
-    fn amounts(self) -> Amounts {
+    fn amounts(self) -> ResourceAmounts {
         let [threads, digests, descriptors, files] = match self {
             Self::Thread => [1, 0, 0, 0],
             Self::Digest => [1, 1, 0, 0],
             Self::Batch(descriptors) => [1, 0, descriptors, 0],
             Self::File => [0, 0, 0, 1],
         };
-        Amounts {
+        ResourceAmounts {
             threads,
             digests,
             descriptors,
@@ -60,14 +60,14 @@ impl Need {
 
 /// So much of each resource.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Amounts {
+pub(crate) struct ResourceAmounts {
     pub(crate) threads: usize,
     pub(crate) digests: usize,
     pub(crate) descriptors: usize,
     pub(crate) files: usize,
 }
 
-impl Amounts {
+impl ResourceAmounts {
     fn add(&mut self, other: Self) {
         self.threads += other.threads;
         self.digests += other.digests;
@@ -99,14 +99,14 @@ fn fits(wanted: usize, held: usize, free: usize) -> bool {
 /// What there is for all users, and who has it.
 #[derive(Debug)]
 pub(crate) struct Shares {
-    total: Amounts,
+    total: ResourceAmounts,
     state: Mutex<State>,
     waiting: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct State {
-    free: Amounts,
+    free: ResourceAmounts,
     users: HashMap<i64, UserShare>,
     /// Users who wait, the one who is looked at next first.
     ring: VecDeque<i64>,
@@ -116,29 +116,29 @@ struct State {
 /// What one user holds and waits for, in all of their sessions. Absent if that is nothing.
 #[derive(Debug, Default)]
 struct UserShare {
-    held: Amounts,
+    held: ResourceAmounts,
     /// By kind, so that who waits for something rare holds up nothing else.
-    waiting: [VecDeque<Waiter>; Need::KINDS],
+    waiting: [VecDeque<Waiter>; ResourceRequest::KINDS],
     in_ring: bool,
 }
 
 #[derive(Debug)]
 struct Waiter {
     number: u64,
-    need: Need,
-    granted: oneshot::Sender<Turn>,
+    need: ResourceRequest,
+    granted: oneshot::Sender<ResourceGrant>,
 }
 
 /// What was granted to a piece of work, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct ResourceGrant {
     /// Absent if nobody was there to take it.
     shares: Option<Arc<Shares>>,
     user: i64,
-    need: Need,
+    need: ResourceRequest,
 }
 
-impl Drop for Turn {
+impl Drop for ResourceGrant {
     fn drop(&mut self) {
         if let Some(shares) = self.shares.take() {
             let mut state = shares.lock();
@@ -149,7 +149,7 @@ impl Drop for Turn {
 }
 
 impl Shares {
-    pub(crate) fn new(total: Amounts) -> Self {
+    pub(crate) fn new(total: ResourceAmounts) -> Self {
         let state = State {
             free: total,
             users: HashMap::new(),
@@ -163,11 +163,11 @@ impl Shares {
         }
     }
 
-    pub(crate) fn total(&self) -> Amounts {
+    pub(crate) fn total(&self) -> ResourceAmounts {
         self.total
     }
 
-    pub(crate) fn free(&self) -> Amounts {
+    pub(crate) fn free(&self) -> ResourceAmounts {
         self.lock().free
     }
 
@@ -181,12 +181,20 @@ impl Shares {
     }
 
     /// What is needed, if it is free and the user may have it now.
-    pub(crate) fn try_acquire(self: &Arc<Self>, user: i64, need: Need) -> Option<Turn> {
+    pub(crate) fn try_acquire(
+        self: &Arc<Self>,
+        user: i64,
+        need: ResourceRequest,
+    ) -> Option<ResourceGrant> {
         self.lock().try_take(self, user, need)
     }
 
     /// Waits for all that is needed, and holds nothing meanwhile. Cancel-safe.
-    pub(crate) async fn acquire(self: &Arc<Self>, user: i64, need: Need) -> Option<Turn> {
+    pub(crate) async fn acquire(
+        self: &Arc<Self>,
+        user: i64,
+        need: ResourceRequest,
+    ) -> Option<ResourceGrant> {
         let granted = {
             let mut state = self.lock();
             if let Some(turn) = state.try_take(self, user, need) {
@@ -201,13 +209,18 @@ impl Shares {
 
 impl State {
     /// Takes it if it is free, the user may have it, and none of their own work waits for the same.
-    fn try_take(&mut self, shares: &Arc<Shares>, user: i64, need: Need) -> Option<Turn> {
+    fn try_take(
+        &mut self,
+        shares: &Arc<Shares>,
+        user: i64,
+        need: ResourceRequest,
+    ) -> Option<ResourceGrant> {
         let own = self.users.entry(user).or_default();
         let is_next = own.waiting[need.kind()].iter().all(Waiter::is_gone);
         if is_next && need.amounts().fit(own.held, self.free) {
             own.held.add(need.amounts());
             self.free.remove(need.amounts());
-            return Some(Turn {
+            return Some(ResourceGrant {
                 shares: Some(Arc::clone(shares)),
                 user,
                 need,
@@ -217,7 +230,7 @@ impl State {
         None
     }
 
-    fn wait(&mut self, user: i64, need: Need) -> oneshot::Receiver<Turn> {
+    fn wait(&mut self, user: i64, need: ResourceRequest) -> oneshot::Receiver<ResourceGrant> {
         let (granted, receiver) = oneshot::channel();
         let own = self.users.entry(user).or_default();
         let waiting = &mut own.waiting[need.kind()];
@@ -236,7 +249,7 @@ impl State {
         receiver
     }
 
-    fn give_back(&mut self, user: i64, need: Need) {
+    fn give_back(&mut self, user: i64, need: ResourceRequest) {
         self.free.add(need.amounts());
         if let Some(own) = self.users.get_mut(&user) {
             own.held.remove(need.amounts());
@@ -276,7 +289,7 @@ impl State {
             own.held.add(need.amounts());
         }
         self.free.remove(need.amounts());
-        let turn = Turn {
+        let turn = ResourceGrant {
             shares: Some(Arc::clone(shares)),
             user,
             need,
@@ -289,7 +302,7 @@ impl State {
     }
 
     fn forget_idle(&mut self, user: i64) {
-        let is_idle = |own: &UserShare| !own.in_ring && own.held == Amounts::default();
+        let is_idle = |own: &UserShare| !own.in_ring && own.held == ResourceAmounts::default();
         if self.users.get(&user).is_some_and(is_idle) {
             self.users.remove(&user);
         }
@@ -306,7 +319,7 @@ enum Next {
 
 impl UserShare {
     /// What has waited longest of what may run now.
-    fn next(&mut self, free: Amounts) -> Next {
+    fn next(&mut self, free: ResourceAmounts) -> Next {
         let held = self.held;
         let mut oldest = None;
         let mut is_waiting = false;
@@ -363,6 +376,6 @@ impl Shares {
 
     /// What is remembered of a user's work that waits, or waited, for a thread.
     pub(crate) fn kept_waiters(&self, user: i64) -> usize {
-        self.lock().users[&user].waiting[Need::Thread.kind()].len()
+        self.lock().users[&user].waiting[ResourceRequest::Thread.kind()].len()
     }
 }

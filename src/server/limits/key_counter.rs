@@ -5,15 +5,15 @@ use std::hash::Hash;
 
 /// Counts things by what they belong to, and remembers only what has some.
 #[derive(Debug)]
-pub(crate) struct Tally<K>(pub(crate) HashMap<K, usize>);
+pub(crate) struct KeyCounter<K>(pub(crate) HashMap<K, usize>);
 
-impl<K> Default for Tally<K> {
+impl<K> Default for KeyCounter<K> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<K: Eq + Hash> Tally<K> {
+impl<K: Eq + Hash> KeyCounter<K> {
     pub(crate) fn of(&self, key: &K) -> usize {
         self.0.get(key).copied().unwrap_or(0)
     }

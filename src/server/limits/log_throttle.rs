@@ -13,7 +13,7 @@ const LONG_PAUSE: Duration = Duration::from_mins(1);
 
 /// Whose turn it is to be written.
 #[derive(Debug)]
-pub(crate) struct Occasional {
+pub(crate) struct LogThrottle {
     pause: Duration,
     state: Mutex<State>,
 }
@@ -25,14 +25,14 @@ struct State {
     turns: u64,
 }
 
-impl Default for Occasional {
+impl Default for LogThrottle {
     /// One a second.
     fn default() -> Self {
         Self::every(PAUSE)
     }
 }
 
-impl Occasional {
+impl LogThrottle {
     /// One a minute: of what is tried again and again until somebody does something about it.
     pub(crate) fn of_a_state() -> Self {
         Self::every(LONG_PAUSE)
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_a_line_a_second_that_counts_the_others() {
-        let (lines, start) = (Occasional::default(), Instant::now());
+        let (lines, start) = (LogThrottle::default(), Instant::now());
         assert_eq!(lines.turn(start), Some(0));
         for _ in 0..1000 {
             assert_eq!(lines.turn(start + PAUSE / 2), None);
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_fails_ten_times_a_second_for_a_minute_is_one_line() {
-        let (lines, start) = (Occasional::of_a_state(), Instant::now());
+        let (lines, start) = (LogThrottle::of_a_state(), Instant::now());
         let tries = (0..600).map(|tenth| start + tenth * Duration::from_millis(100));
         let written = tries.filter_map(|now| lines.turn(now));
         assert_eq!(written.collect::<Vec<_>>(), [0]);

@@ -3,8 +3,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::server::accept::address_block::Block;
-use crate::server::limits::key_counter::Tally;
+use crate::server::accept::address_block::AddressBlock;
+use crate::server::limits::key_counter::KeyCounter;
 
 /// One address takes at most one in so many of the places.
 const SHARE: usize = 4;
@@ -16,19 +16,19 @@ pub(crate) struct LoginQueue(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     waiting: usize,
-    blocks: Tally<Block>,
+    blocks: KeyCounter<AddressBlock>,
 }
 
 /// A place in the queue, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
     queue: &'a LoginQueue,
-    block: Block,
+    block: AddressBlock,
 }
 
 impl LoginQueue {
     /// A place for a login from `block`, if fewer than `most` are taken.
-    pub(crate) fn enter(&self, block: Block, most: usize) -> Option<Place<'_>> {
+    pub(crate) fn enter(&self, block: AddressBlock, most: usize) -> Option<Place<'_>> {
         let mut state = self.lock();
         if state.waiting >= most || !state.blocks.add(block, (most / SHARE).max(1)) {
             return None;
@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    fn block(last: u8) -> Block {
+    fn block(last: u8) -> AddressBlock {
         IpAddr::from(Ipv4Addr::new(192, 0, 2, last)).into()
     }
 

@@ -30,7 +30,7 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use crate::server::accept::address_block::Block;
+use crate::server::accept::address_block::AddressBlock;
 
 /// Entries of each table.
 const ENTRIES: usize = 10_000;
@@ -76,7 +76,7 @@ pub(crate) struct Target(u64);
 
 /// What is remembered of failed logins.
 #[derive(Debug, Default)]
-pub(crate) struct Guesses {
+pub(crate) struct LoginThrottle {
     tables: Mutex<Tables>,
     /// With a secret of its own, so that nobody can choose names that fall together.
     hasher: RandomState,
@@ -84,10 +84,10 @@ pub(crate) struct Guesses {
 
 #[derive(Debug)]
 struct Tables {
-    pairs: Table<(Target, Block)>,
-    blocks: Table<Block>,
+    pairs: Table<(Target, AddressBlock)>,
+    blocks: Table<AddressBlock>,
     accounts: Table<Target>,
-    trusted: LruCache<(Target, Block), Instant>,
+    trusted: LruCache<(Target, AddressBlock), Instant>,
 }
 
 impl Default for Tables {
@@ -101,7 +101,7 @@ impl Default for Tables {
     }
 }
 
-impl Guesses {
+impl LoginThrottle {
     pub(crate) fn of_user(&self, name: &str) -> Target {
         Target(self.hasher.hash_one(("user", name)))
     }
@@ -117,7 +117,7 @@ impl Guesses {
     pub(crate) fn check(
         &self,
         target: Target,
-        block: Block,
+        block: AddressBlock,
         rules: Rules,
         now: Instant,
     ) -> Result<Duration, Duration> {
@@ -144,7 +144,7 @@ impl Guesses {
     }
 
     /// An attempt that was let through was wrong.
-    pub(crate) fn failed(&self, target: Target, block: Block, rules: Rules, now: Instant) {
+    pub(crate) fn failed(&self, target: Target, block: AddressBlock, rules: Rules, now: Instant) {
         let mut tables = self.lock();
         tables.pairs.failed((target, block), rules, 1, now);
         tables.blocks.failed(block, rules, BLOCK_FACTOR, now);
@@ -152,7 +152,7 @@ impl Guesses {
     }
 
     /// An attempt was right.
-    pub(crate) fn succeeded(&self, target: Target, block: Block, now: Instant) {
+    pub(crate) fn succeeded(&self, target: Target, block: AddressBlock, now: Instant) {
         let mut tables = self.lock();
         tables.pairs.0.pop(&(target, block));
         let before = tables.trusted.put((target, block), now);
@@ -238,20 +238,20 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn block(number: u32) -> Block {
+    fn block(number: u32) -> AddressBlock {
         IpAddr::from(Ipv4Addr::from_bits(number)).into()
     }
 
     /// Guesses, with a clock that is told.
     struct Attack {
-        guesses: Guesses,
+        guesses: LoginThrottle,
         now: Instant,
     }
 
     impl Attack {
         fn begin() -> Self {
             Self {
-                guesses: Guesses::default(),
+                guesses: LoginThrottle::default(),
                 now: Instant::now(),
             }
         }

@@ -15,9 +15,9 @@ const REMEMBERED: usize = 1024;
 /// When each user will have made up for what they said, if they say no more: a leaky bucket as
 /// time, known as the generic cell rate algorithm (ITU-T I.371).
 #[derive(Debug, Default)]
-pub(crate) struct Chatter(Mutex<HashMap<i64, Instant>>);
+pub(crate) struct MessageRateLimiter(Mutex<HashMap<i64, Instant>>);
 
-impl Chatter {
+impl MessageRateLimiter {
     /// Lets the user say one more, at `rate` a second; 0 is no limit.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_user_may_say_a_burst_and_then_so_many_a_second_whatever_others_say() {
-        let (chatter, start) = (Chatter::default(), Instant::now());
+        let (chatter, start) = (MessageRateLimiter::default(), Instant::now());
         for _ in 0..50 {
             assert_eq!(chatter.allow(1, 10, start), Ok(()));
         }
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn those_who_are_silent_are_forgotten() {
-        let (chatter, start) = (Chatter::default(), Instant::now());
+        let (chatter, start) = (MessageRateLimiter::default(), Instant::now());
         for user in 0..10_000 {
             let now = start + Duration::from_secs(1) * u32::try_from(user).expect("small");
             assert_eq!(chatter.allow(user, 10, now), Ok(()));

@@ -9,7 +9,7 @@ use crate::server::metrics::Stage;
 use crate::server::metrics::commands::CommandCounts;
 use crate::server::metrics::logins::LoginMethod;
 use crate::server::session::state::Dialect;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 use crate::storage::SpaceUse;
 
 /// Spaces with a limit that are told of at most.
@@ -17,7 +17,7 @@ const SPACES: usize = 100;
 
 /// What a server is and has, and what it has counted since its start.
 #[derive(Debug, Clone)]
-pub struct Figures {
+pub struct ServerFigures {
     /// When the server was made.
     pub started: Timestamp,
     /// How far it is.
@@ -87,10 +87,10 @@ pub struct Queues {
     pub datagrams: usize,
 }
 
-impl Figures {
-    pub(crate) fn of(shared: &Shared) -> Self {
+impl ServerFigures {
+    pub(crate) fn of(shared: &ServerState) -> Self {
         let metrics = &shared.metrics;
-        let (connections, visitors, all_connections) = shared.door.counts();
+        let (connections, visitors, all_connections) = shared.connection_limiter.counts();
         let (kept_uploads, kept_bytes) = shared.store.kept_uploads();
         let certificate = shared.tls.borrow();
         let certificate = certificate.as_ref().map(|tls| tls.certificate.expires);
@@ -124,7 +124,7 @@ impl Figures {
 }
 
 impl Queues {
-    fn of(shared: &Shared) -> Self {
+    fn of(shared: &ServerState) -> Self {
         let disk = shared.disks.load();
         Self {
             logins: shared.logins.waiting(),

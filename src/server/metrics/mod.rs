@@ -22,7 +22,7 @@ use crate::server::shutdown::Shutdown;
 
 /// What a server counts of itself.
 #[derive(Debug)]
-pub(crate) struct Metrics {
+pub(crate) struct ServerMetrics {
     started: Timestamp,
     commands: Commands,
     logins: Logins,
@@ -45,7 +45,7 @@ pub enum Stage {
     Draining,
 }
 
-impl Default for Metrics {
+impl Default for ServerMetrics {
     fn default() -> Self {
         Self {
             started: Timestamp::now(),
@@ -58,7 +58,7 @@ impl Default for Metrics {
     }
 }
 
-impl Metrics {
+impl ServerMetrics {
     /// Where the command of that name is counted.
     pub(crate) fn command(&self, cmd: &str) -> Arc<Counted> {
         self.commands.of(cmd)

@@ -7,32 +7,32 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::{AccountsError, Credential};
-use crate::messages::{MessagesError, Party};
-use crate::server::accept::address_block::Block;
+use crate::messages::{MessagesError, UserRef};
+use crate::server::accept::address_block::AddressBlock;
 use crate::server::authority::Authority;
-use crate::server::disk::Disk;
+use crate::server::disk::UserDisk;
 use crate::server::error::CommandError;
 use crate::server::limits::request_lines::LineBudget;
-use crate::server::session::state::End;
-use crate::server::state::Shared;
+use crate::server::session::state::CloseReason;
+use crate::server::state::ServerState;
 use crate::server::transfer::bandwidth::Bandwidth;
 use crate::storage::{StorageError, View, VirtualPath};
 
 /// The user of a session, with what they see and where they are.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<ServerState>,
     /// What the user may do now.
-    pub(crate) account: Arc<Authority>,
+    pub(crate) authority: Arc<Authority>,
     pub(crate) cwd: VirtualPath,
     /// The session's identifier.
     pub(crate) session: Arc<str>,
     /// The address that the session comes from.
-    pub(crate) block: Block,
+    pub(crate) block: AddressBlock,
     /// Cancelled once the peer may no longer be waiting for an answer.
     pub(crate) gone: CancellationToken,
     /// The user's way to the disk.
-    pub(crate) disk: Disk,
+    pub(crate) disk: UserDisk,
     /// What may be written in the log about the user's requests.
     pub(crate) lines: Arc<LineBudget>,
     /// The user's share of the network.
@@ -49,14 +49,14 @@ const MOST_WRONG_PASSWORDS: u32 = 3;
 impl Member {
     /// Lets a user in, at the root of their view.
     pub(crate) async fn admit(
-        shared: Arc<Shared>,
+        shared: Arc<ServerState>,
         credential: Credential,
         name: &str,
         session: Arc<str>,
-        block: Block,
+        block: AddressBlock,
         gone: CancellationToken,
     ) -> Result<Self, CommandError> {
-        let disk = shared.disks.of(credential.account);
+        let disk = shared.disks.for_user(credential.account);
         let authorities = &shared.authorities;
         let account = authorities.enter(&shared, credential, name).await?;
         let bandwidth = shared.bandwidths.of(credential.account);
@@ -67,7 +67,7 @@ impl Member {
             bandwidth,
             hashing: Arc::new(Semaphore::new(1)),
             shared,
-            account,
+            authority: account,
             cwd: VirtualPath::root(),
             session,
             block,
@@ -81,7 +81,7 @@ impl Member {
     /// # Errors
     /// [`CommandError::AdminsOnly`] without the admin right.
     pub(crate) fn check_admin(&self, cmd: &'static str) -> Result<(), CommandError> {
-        self.account.check_admin(cmd)
+        self.authority.check_admin(cmd)
     }
 
     /// Makes sure that it is known what the user may do.
@@ -89,15 +89,15 @@ impl Member {
     /// # Errors
     /// [`CommandError::Suspended`], [`CommandError::AccountClosed`].
     pub(crate) fn check(&self) -> Result<(), CommandError> {
-        self.account.account().map(drop)
+        self.authority.account().map(drop)
     }
 
     /// Ends the session of who guesses a password.
-    pub(crate) fn stop_guessing(&self) -> Result<(), End> {
+    pub(crate) fn stop_guessing(&self) -> Result<(), CloseReason> {
         if self.wrong_passwords < MOST_WRONG_PASSWORDS {
             return Ok(());
         }
-        Err(End::Guessing)
+        Err(CloseReason::Guessing)
     }
 
     /// Whether what the user moves is bounded in its pace.
@@ -117,12 +117,12 @@ impl Member {
 
     /// What the user sees now.
     pub(crate) fn view(&self) -> View {
-        self.account.view().clone()
+        self.authority.view().clone()
     }
 
     /// The user, as messages know them.
-    pub(crate) fn party(&self) -> Party {
-        self.account.party.clone()
+    pub(crate) fn party(&self) -> UserRef {
+        self.authority.party.clone()
     }
 
     fn rate(&self) -> Option<u64> {
@@ -139,7 +139,10 @@ impl Member {
     ///
     /// # Errors
     /// [`MessagesError::NoSuchOffer`] if the account is gone or disabled.
-    pub(crate) async fn authority_of(&self, from: &Party) -> Result<Arc<Authority>, CommandError> {
+    pub(crate) async fn authority_of(
+        &self,
+        from: &UserRef,
+    ) -> Result<Arc<Authority>, CommandError> {
         let credential = Credential {
             account: from.id,
             token: None,

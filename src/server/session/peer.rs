@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::accounts::UserName;
-use crate::server::accept::address_block::Block;
+use crate::server::accept::address_block::AddressBlock;
 
 /// The other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +51,9 @@ impl Peer {
     }
 
     /// What counts as its address.
-    pub(crate) fn block(&self) -> Block {
+    pub(crate) fn block(&self) -> AddressBlock {
         self.address
-            .map_or(Block::Here, |address| address.ip().into())
+            .map_or(AddressBlock::Here, |address| address.ip().into())
     }
 
     /// The same peer, to whom the connection is now encrypted; with the user whom its certificate

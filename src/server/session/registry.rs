@@ -13,11 +13,11 @@ use crate::server::transfer::registry::Running;
 
 /// The sessions of a server whose users are known, in the order in which they logged in.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions(Mutex<State>);
+pub(crate) struct SessionRegistry(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    present: BTreeMap<u64, Arc<Present>>,
+    present: BTreeMap<u64, Arc<RegisteredSession>>,
     numbers: u64,
     kinds: [usize; 4],
 }
@@ -29,7 +29,7 @@ fn kind(dialect: Dialect, secure: bool) -> usize {
 
 /// All sessions at a glance.
 #[derive(Debug, Clone)]
-pub struct Overview {
+pub struct SessionOverview {
     /// How many there are of users who have logged in.
     pub sessions: usize,
     /// Some of the sessions.
@@ -38,7 +38,7 @@ pub struct Overview {
 
 /// A session that is there.
 #[derive(Debug)]
-pub(crate) struct Present {
+pub(crate) struct RegisteredSession {
     pub(crate) session: Arc<str>,
     pub(crate) user: Box<str>,
     pub(crate) peer: Box<str>,
@@ -52,7 +52,7 @@ pub(crate) struct Present {
     pub(crate) kicked: AtomicBool,
 }
 
-impl Present {
+impl RegisteredSession {
     /// What it is and has under way now.
     fn entry(&self) -> SessionEntry {
         SessionEntry {
@@ -77,16 +77,16 @@ impl Present {
     }
 }
 
-impl Sessions {
+impl SessionRegistry {
     /// Enters one; it is there until what is returned is dropped.
-    pub(crate) fn enter(self: &Arc<Self>, present: Present) -> Registered {
+    pub(crate) fn enter(self: &Arc<Self>, present: RegisteredSession) -> Registration {
         let present = Arc::new(present);
         let mut state = self.lock();
         let number = state.numbers;
         state.numbers += 1;
         state.kinds[kind(present.dialect, present.secure)] += 1;
         state.present.insert(number, Arc::clone(&present));
-        Registered {
+        Registration {
             sessions: Arc::clone(self),
             number,
             present,
@@ -110,7 +110,7 @@ impl Sessions {
 
     /// How many there are, and up to `most` of them: first those that move something,
     /// then the others, each in the order in which they logged in.
-    pub(crate) fn overview(&self, most: usize) -> Overview {
+    pub(crate) fn overview(&self, most: usize) -> SessionOverview {
         let all: Vec<_> = self.lock().present.values().cloned().collect();
         // Outside the lock: what is under way has a lock of its own.
         let running: Vec<_> = all.iter().map(|one| one.running.count()).collect();
@@ -119,7 +119,7 @@ impl Sessions {
             each.filter(move |(_, running)| (**running > 0) == is_busy)
         };
         let some = of(true).chain(of(false)).take(most);
-        Overview {
+        SessionOverview {
             sessions: all.len(),
             list: some.map(|(one, _)| one.entry()).collect(),
         }
@@ -155,7 +155,8 @@ impl Sessions {
     pub(crate) fn kick(&self, wanted: impl Fn(&str, &str) -> bool) -> usize {
         let some: Vec<_> = {
             let state = self.lock();
-            let wanted = |present: &&Arc<Present>| wanted(&present.session, &present.user);
+            let wanted =
+                |present: &&Arc<RegisteredSession>| wanted(&present.session, &present.user);
             state.present.values().filter(wanted).cloned().collect()
         };
         for present in &some {
@@ -171,13 +172,13 @@ impl Sessions {
 
 /// A session's place among those that are there.
 #[derive(Debug)]
-pub(crate) struct Registered {
-    sessions: Arc<Sessions>,
+pub(crate) struct Registration {
+    sessions: Arc<SessionRegistry>,
     number: u64,
-    present: Arc<Present>,
+    present: Arc<RegisteredSession>,
 }
 
-impl Registered {
+impl Registration {
     /// Cancelled once the session has to end at once.
     pub(crate) fn stop(&self) -> &CancellationToken {
         &self.present.stop
@@ -189,7 +190,7 @@ impl Registered {
     }
 }
 
-impl Drop for Registered {
+impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = self.sessions.lock();
         state.present.remove(&self.number);
@@ -202,11 +203,11 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::server::transfer::progress::What;
-    use crate::server::transfer::registry::Transfers;
+    use crate::server::transfer::progress::TransferSubject;
+    use crate::server::transfer::registry::TransferRegistry;
 
-    fn present(session: &str, user: &str) -> Present {
-        Present {
+    fn present(session: &str, user: &str) -> RegisteredSession {
+        RegisteredSession {
             session: session.into(),
             user: user.into(),
             peer: "192.0.2.7:4711".into(),
@@ -219,13 +220,13 @@ mod tests {
         }
     }
 
-    fn enter(sessions: &Arc<Sessions>, session: &str, user: &str) -> Registered {
+    fn enter(sessions: &Arc<SessionRegistry>, session: &str, user: &str) -> Registration {
         sessions.enter(present(session, user))
     }
 
     #[test]
     fn a_session_is_listed_until_it_is_gone_page_by_page() {
-        let sessions = Arc::new(Sessions::default());
+        let sessions = Arc::new(SessionRegistry::default());
         let places: Vec<_> = ["a", "b", "c"]
             .map(|name| enter(&sessions, name, "alice"))
             .into();
@@ -247,8 +248,8 @@ mod tests {
 
     #[test]
     fn at_a_glance_those_that_move_something_come_first() {
-        let sessions = Arc::new(Sessions::default());
-        let transfers = Transfers::new(Arc::new(Semaphore::new(1)));
+        let sessions = Arc::new(SessionRegistry::default());
+        let transfers = TransferRegistry::new(Arc::new(Semaphore::new(1)));
         let gone = CancellationToken::new();
         let _places = ["a", "b", "c"].map(|name| {
             let mut present = present(name, "alice");
@@ -257,7 +258,9 @@ mod tests {
             }
             sessions.enter(present)
         });
-        let _get = transfers.start(7, &gone, What::of_nothing()).expect("free");
+        let _get = transfers
+            .start(7, &gone, TransferSubject::of_nothing())
+            .expect("free");
         let overview = sessions.overview(2);
         assert_eq!(overview.sessions, 3);
         let names: Vec<_> = overview.list.iter().map(|one| &*one.session).collect();
@@ -266,7 +269,7 @@ mod tests {
 
     #[test]
     fn only_those_that_are_meant_are_kicked() {
-        let sessions = Arc::new(Sessions::default());
+        let sessions = Arc::new(SessionRegistry::default());
         let alice = enter(&sessions, "a", "alice");
         let bob = enter(&sessions, "b", "bob");
         assert_eq!(sessions.kick(|_, user| user == "bob"), 1);

@@ -14,13 +14,13 @@ use crate::connection::{Closed, Outbox};
 use crate::protocol::{BadRequest, ErrorCode, WireError, encode_error};
 use crate::server::error::CommandError;
 use crate::server::limits::request_lines::LineBudget;
-use crate::server::metrics::Metrics;
+use crate::server::metrics::ServerMetrics;
 use crate::server::metrics::commands::Counted;
 use crate::telemetry::AUDIT;
 
 /// A request that is not answered yet.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct RequestLog {
     id: u32,
     cmd: &'static str,
     path: Option<String>,
@@ -72,10 +72,10 @@ impl From<Result<Bytes, CommandError>> for Outcome {
     }
 }
 
-impl Job {
+impl RequestLog {
     /// `lines` is what may be written about requests like this.
     pub(crate) fn new(
-        metrics: &Metrics,
+        metrics: &ServerMetrics,
         lines: Arc<LineBudget>,
         id: u32,
         cmd: &'static str,
@@ -140,7 +140,7 @@ impl Job {
 
     /// Answers what is no request.
     pub(crate) async fn refuse(
-        metrics: &Metrics,
+        metrics: &ServerMetrics,
         lines: Arc<LineBudget>,
         outbox: &Outbox,
         bad: BadRequest,
@@ -222,7 +222,7 @@ impl Job {
     }
 }
 
-impl Drop for Job {
+impl Drop for RequestLog {
     /// Whoever asked has gone before it was answered. What the disk has begun it ends all the same.
     fn drop(&mut self) {
         if !self.is_closed {
@@ -238,8 +238,8 @@ mod tests {
 
     #[test]
     fn a_request_that_nobody_waits_for_any_more_is_counted_all_the_same() {
-        let metrics = Metrics::default();
-        drop(Job::new(&metrics, Arc::default(), 7, "mkdir", None));
+        let metrics = ServerMetrics::default();
+        drop(RequestLog::new(&metrics, Arc::default(), 7, "mkdir", None));
         let counts = metrics.commands();
         let mkdir = counts.iter().find(|counts| counts.cmd == "mkdir");
         let errors = &mkdir.expect("counted").errors;
@@ -248,8 +248,8 @@ mod tests {
 
     #[test]
     fn a_request_that_is_answered_with_another_one_is_not_counted() {
-        let metrics = Metrics::default();
-        Job::new(&metrics, Arc::default(), 7, "end", None).withdraw();
+        let metrics = ServerMetrics::default();
+        RequestLog::new(&metrics, Arc::default(), 7, "end", None).withdraw();
         let counts = metrics.commands();
         let end = counts.iter().find(|counts| counts.cmd == "end");
         assert!(end.is_none_or(|counts| counts.errors.iter().all(|(_, count)| *count == 0)));
@@ -257,7 +257,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_a_command_becomes_an_error_of_that_request_alone() {
-        let job = Job::new(&Metrics::default(), Arc::default(), 7, "ls", None);
+        let job = RequestLog::new(&ServerMetrics::default(), Arc::default(), 7, "ls", None);
         let work = async {
             assert!(job.id > 7, "a defect");
             Ok(Bytes::new())

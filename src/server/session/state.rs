@@ -10,17 +10,17 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::{Closed, Outbox, ReceiveError, Receiver};
 use crate::protocol::{ErrorCode, Event, FrameError, GoodbyeReason, WireError, encode_event};
-use crate::server::accept::connection_limiter::Seat;
+use crate::server::accept::connection_limiter::ConnectionPermit;
 use crate::server::session::member::Member;
 use crate::server::session::peer::Peer;
-use crate::server::session::registry::{Present, Registered};
+use crate::server::session::registry::{RegisteredSession, Registration};
 use crate::server::shutdown::Shutdown;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 use crate::server::transfer::registry::{Running, StrayData};
 
 /// What a session has from its first frame to its last.
-pub(crate) struct Session<R> {
-    pub(crate) shared: Arc<Shared>,
+pub(crate) struct SessionState<R> {
+    pub(crate) shared: Arc<ServerState>,
     pub(crate) receiver: Receiver<R>,
     pub(crate) outbox: Outbox,
     pub(crate) dialect: Dialect,
@@ -28,7 +28,7 @@ pub(crate) struct Session<R> {
     pub(crate) id: Arc<str>,
     pub(crate) shutdown: Shutdown,
     /// Its place among the connections.
-    pub(crate) seat: Box<Seat>,
+    pub(crate) seat: Box<ConnectionPermit>,
     pub(crate) login_deadline: Instant,
     /// Cancelled once the session has ended.
     pub(crate) gone: CancellationToken,
@@ -38,12 +38,12 @@ pub(crate) struct Session<R> {
     pub(crate) tasks: TaskTracker,
 }
 
-impl<R> Session<R> {
+impl<R> SessionState<R> {
     /// Shows the session, whose user is `member`, to operators.
-    pub(crate) fn register(&self, member: &Member, running: Running) -> Registered {
-        self.shared.sessions.enter(Present {
+    pub(crate) fn register(&self, member: &Member, running: Running) -> Registration {
+        self.shared.sessions.enter(RegisteredSession {
             session: Arc::clone(&self.id),
-            user: member.account.name().into(),
+            user: member.authority.name().into(),
             peer: self.peer.to_string().into(),
             secure: self.peer.is_secured(),
             dialect: self.dialect,
@@ -73,7 +73,7 @@ pub(crate) enum Dialect {
 
 /// Why a session ends.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum End {
+pub(crate) enum CloseReason {
     #[error("the peer closed the connection")]
     Disconnected,
     #[error("the client quit")]
@@ -110,7 +110,7 @@ pub(crate) fn reason_text(reason: GoodbyeReason) -> &'static str {
     }
 }
 
-impl End {
+impl CloseReason {
     /// What the peer is told before it is hung up on; nothing if it went by itself or knows.
     pub(crate) fn refusal(&self) -> Option<WireError> {
         let code = match self {
@@ -131,19 +131,19 @@ impl End {
     }
 }
 
-impl From<Closed> for End {
+impl From<Closed> for CloseReason {
     fn from(_: Closed) -> Self {
         Self::Disconnected
     }
 }
 
-impl From<StrayData> for End {
+impl From<StrayData> for CloseReason {
     fn from(stray: StrayData) -> Self {
         Self::Stray(stray)
     }
 }
 
-impl From<ReceiveError> for End {
+impl From<ReceiveError> for CloseReason {
     fn from(error: ReceiveError) -> Self {
         match error {
             ReceiveError::Frame(error) => Self::BadFrame(error),

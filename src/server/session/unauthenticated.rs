@@ -10,8 +10,8 @@ use crate::server::commands;
 use crate::server::error::CommandError;
 use crate::server::metrics::logins::LoginMethod;
 use crate::server::session::member::Member;
-use crate::server::session::request_log::Job;
-use crate::server::session::state::{End, Session};
+use crate::server::session::request_log::RequestLog;
+use crate::server::session::state::{CloseReason, SessionState};
 use crate::server::transfer::registry::StrayData;
 
 /// A member who has just logged in.
@@ -23,9 +23,9 @@ pub(crate) struct Admitted {
     pub(crate) inbox: bool,
 }
 
-impl<R: AsyncRead + Unpin + Send> Session<R> {
+impl<R: AsyncRead + Unpin + Send> SessionState<R> {
     /// Answers requests until one of them is a login that succeeds.
-    pub(crate) async fn admit(&mut self) -> Result<Admitted, End> {
+    pub(crate) async fn admit(&mut self) -> Result<Admitted, CloseReason> {
         let most = {
             let config = self.shared.config();
             let (limits, auth) = (&config.limits, &config.auth);
@@ -38,7 +38,7 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                 biased;
                 () = drain.cancelled() => {
                     self.say_goodbye(GoodbyeReason::ShuttingDown).await?;
-                    return Err(End::Goodbye(GoodbyeReason::ShuttingDown));
+                    return Err(CloseReason::Goodbye(GoodbyeReason::ShuttingDown));
                 }
                 () = sleep_until(self.login_deadline) => {
                     return Err(too_late());
@@ -46,13 +46,13 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                 frame = self.receiver.next() => frame,
             };
             let json = match frame? {
-                None => return Err(End::Disconnected),
+                None => return Err(CloseReason::Disconnected),
                 Some(Frame::Data { stream, .. }) => return Err(StrayData::NoPut(stream).into()),
                 Some(Frame::Control(json)) => json,
             };
             frames += 1;
             if frames > most.0 {
-                return Err(End::TooManyFrames(most.0));
+                return Err(CloseReason::TooManyFrames(most.0));
             }
             match Request::parse(&json) {
                 Ok((id, Request::Login(login))) => {
@@ -66,32 +66,32 @@ impl<R: AsyncRead + Unpin + Send> Session<R> {
                         Err(_) => return Err(too_late()),
                     }
                     if failures >= most.1 {
-                        return Err(End::TooManyFailures(failures));
+                        return Err(CloseReason::TooManyFailures(failures));
                     }
                 }
                 Ok((id, request)) => {
                     let lines = self.shared.request_lines.of_strangers();
-                    let job = Job::new(&self.shared.metrics, lines, id, request.cmd(), None);
+                    let job = RequestLog::new(&self.shared.metrics, lines, id, request.cmd(), None);
                     let quits = matches!(request, Request::Quit(_));
                     let reply = commands::visit(id, &request, &self.shared, &self.peer);
                     job.finish(&self.outbox, reply.into()).await?;
                     if quits {
-                        return Err(End::Quit);
+                        return Err(CloseReason::Quit);
                     }
                 }
                 Err(bad) => {
                     let lines = self.shared.request_lines.of_strangers();
-                    Job::refuse(&self.shared.metrics, lines, &self.outbox, bad).await?;
+                    RequestLog::refuse(&self.shared.metrics, lines, &self.outbox, bad).await?;
                 }
             }
         }
     }
 
-    async fn log_in(&mut self, id: u32, login: Login) -> Result<Attempt, End> {
+    async fn log_in(&mut self, id: u32, login: Login) -> Result<Attempt, CloseReason> {
         let how = LoginMethod::of(&login);
         self.shared.audit_room().await;
         let lines = self.shared.request_lines.of_strangers();
-        let job = Job::new(&self.shared.metrics, lines, id, "login", None)
+        let job = RequestLog::new(&self.shared.metrics, lines, id, "login", None)
             .with_user(login.user.as_deref())
             .with_proof(how.as_str());
         let mut admitted = None;
@@ -156,6 +156,6 @@ enum Attempt {
     Unknown,
 }
 
-fn too_late() -> End {
-    End::TimedOut("no login within the time for it".into())
+fn too_late() -> CloseReason {
+    CloseReason::TimedOut("no login within the time for it".into())
 }

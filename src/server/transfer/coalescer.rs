@@ -14,17 +14,17 @@ use crate::protocol::{Digest, End, Put, PutBegin, encode_begin, encode_ok};
 use crate::server::commands::put::put_reply;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
-use crate::server::session::request_log::{Job, Outcome};
-use crate::server::transfer::registry::Underway;
-use crate::server::transfer::upload_registry::ActivePut;
+use crate::server::session::request_log::{Outcome, RequestLog};
+use crate::server::transfer::registry::TransferGuard;
+use crate::server::transfer::upload_registry::ActiveUpload;
 use crate::storage::{SmallCommitted, SmallUpload, StorageError, View};
 
 /// A put that is small enough to be held in memory, and whose end has not come yet.
-pub(crate) struct Held {
+pub(crate) struct PendingUpload {
     pub(crate) id: u32,
     pub(crate) put: Put,
-    pub(crate) job: Job,
-    pub(crate) underway: Underway,
+    pub(crate) job: RequestLog,
+    pub(crate) underway: TransferGuard,
     content: Content,
     received: usize,
 }
@@ -41,8 +41,8 @@ pub(crate) fn is_small(put: &Put) -> bool {
     !put.resume && put.size.is_some_and(|size| size <= CHUNK as u64)
 }
 
-impl Held {
-    pub(crate) fn new(id: u32, put: Put, job: Job, underway: Underway) -> Self {
+impl PendingUpload {
+    pub(crate) fn new(id: u32, put: Put, job: RequestLog, underway: TransferGuard) -> Self {
         Self {
             id,
             put,
@@ -86,11 +86,11 @@ impl Held {
 }
 
 /// A small put whose end has come.
-pub(crate) struct Whole {
+pub(crate) struct ReceivedUpload {
     pub(crate) id: u32,
-    pub(crate) job: Job,
-    pub(crate) underway: Underway,
-    pub(crate) active: ActivePut,
+    pub(crate) job: RequestLog,
+    pub(crate) underway: TransferGuard,
+    pub(crate) active: ActiveUpload,
     pub(crate) upload: SmallUpload,
     pub(crate) end: End,
     /// The digest that is to be answered was not chosen: it is that of the end.
@@ -115,12 +115,12 @@ const OVERHEAD: usize = 2 * 1024;
 const PATHS: usize = 12;
 
 /// The small puts of a session that wait for the disk.
-pub(crate) struct Gathered {
+pub(crate) struct UploadCoalescer {
     state: Mutex<State>,
     room: Arc<Semaphore>,
 }
 
-impl Default for Gathered {
+impl Default for UploadCoalescer {
     fn default() -> Self {
         Self {
             state: Mutex::default(),
@@ -131,13 +131,13 @@ impl Default for Gathered {
 
 #[derive(Default)]
 struct State {
-    waiting: Vec<Whole>,
+    waiting: Vec<ReceivedUpload>,
     /// What the user sees since the last of them.
     view: Option<View>,
     working: bool,
 }
 
-impl Gathered {
+impl UploadCoalescer {
     /// Room for one of so many bytes, with a path of so many; absent if that would have to be waited
     /// for.
     pub(crate) fn try_room(&self, content: usize, path: usize) -> Option<OwnedSemaphorePermit> {
@@ -152,7 +152,7 @@ impl Gathered {
     }
 
     /// Adds one, of a user who sees `view`.
-    pub(crate) fn add(&self, whole: Whole, view: &View) {
+    pub(crate) fn add(&self, whole: ReceivedUpload, view: &View) {
         let mut state = self.lock();
         state.view = Some(view.clone());
         state.waiting.push(whole);
@@ -167,7 +167,7 @@ impl Gathered {
     }
 
     /// All that wait, for the one who works on them; none if that is over.
-    fn take(&self) -> Option<(Vec<Whole>, View)> {
+    fn take(&self) -> Option<(Vec<ReceivedUpload>, View)> {
         let mut state = self.lock();
         let view = state.view.take();
         state.working = view.is_some();
@@ -207,17 +207,17 @@ fn charge(content: usize, path: usize) -> u32 {
 struct Answer(Option<Bytes>, Bytes);
 
 /// A put while its file is with the disk.
-struct Ticket {
+struct UploadTicket {
     id: u32,
-    job: Job,
-    underway: Underway,
-    active: ActivePut,
+    job: RequestLog,
+    underway: TransferGuard,
+    active: ActiveUpload,
     received: u64,
     given: Option<Digest>,
     _room: Option<OwnedSemaphorePermit>,
 }
 
-impl Ticket {
+impl UploadTicket {
     fn answer(self, outcome: Result<SmallCommitted, CommandError>) -> Answer {
         let (id, bytes, given) = (self.id, self.received, self.given);
         let upload = outcome.as_ref().ok().map(|done| done.id.clone());
@@ -273,12 +273,12 @@ async fn wait_for_counts(view: &View, uploads: &[SmallUpload], member: &Member) 
     }
 }
 
-async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer> {
+async fn commit(waiting: Vec<ReceivedUpload>, view: View, member: &Member) -> Vec<Answer> {
     let mut tickets = Vec::with_capacity(waiting.len());
     let mut uploads = Vec::with_capacity(waiting.len());
     for whole in waiting {
         let received = whole.upload.content.iter().map(|piece| piece.len() as u64);
-        tickets.push(Ticket {
+        tickets.push(UploadTicket {
             id: whole.id,
             job: whole.job,
             underway: whole.underway,
@@ -326,13 +326,13 @@ async fn commit(waiting: Vec<Whole>, view: View, member: &Member) -> Vec<Answer>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::metrics::Metrics;
-    use crate::server::transfer::progress::What;
-    use crate::server::transfer::registry::Transfers;
+    use crate::server::metrics::ServerMetrics;
+    use crate::server::transfer::progress::TransferSubject;
+    use crate::server::transfer::registry::TransferRegistry;
 
     /// Puts that get room at once.
     fn admitted(content: usize, path: usize) -> usize {
-        let gathered = Gathered::default();
+        let gathered = UploadCoalescer::default();
         let rooms = std::iter::from_fn(|| gathered.try_room(content, path));
         rooms.collect::<Vec<_>>().len()
     }
@@ -347,16 +347,16 @@ mod tests {
         assert_eq!(admitted(CHUNK, 4096), 11);
     }
 
-    fn held() -> Held {
+    fn held() -> PendingUpload {
         let put = Put {
             size: Some(CHUNK as u64),
             ..Put::default()
         };
-        let job = Job::new(&Metrics::default(), Arc::default(), 7, "put", None);
-        let transfers = Transfers::new(Arc::new(Semaphore::new(1)));
+        let job = RequestLog::new(&ServerMetrics::default(), Arc::default(), 7, "put", None);
+        let transfers = TransferRegistry::new(Arc::new(Semaphore::new(1)));
         let gone = CancellationToken::new();
-        let underway = transfers.start(7, &gone, What::of_nothing());
-        Held::new(7, put, job, underway.expect("the id is free"))
+        let underway = transfers.start(7, &gone, TransferSubject::of_nothing());
+        PendingUpload::new(7, put, job, underway.expect("the id is free"))
     }
 
     #[test]

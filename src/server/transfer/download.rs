@@ -15,31 +15,31 @@ use crate::server::commands;
 use crate::server::commands::get::SmallFile;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
-use crate::server::session::request_log::{Job, Outcome};
-use crate::server::transfer::registry::Underway;
+use crate::server::session::request_log::{Outcome, RequestLog};
+use crate::server::transfer::registry::TransferGuard;
 use crate::storage::{View, VirtualPath};
 
 /// Bytes that are read before something is sent. What comes then goes its own way.
 const TOGETHER: usize = 1024 * 1024;
 
 /// A get that is not answered yet.
-pub(crate) struct Asked {
+pub(crate) struct PendingDownload {
     pub(crate) id: u32,
     pub(crate) get: Get,
-    pub(crate) job: Job,
-    pub(crate) underway: Underway,
+    pub(crate) job: RequestLog,
+    pub(crate) underway: TransferGuard,
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Where a get finds its file.
-pub(crate) struct Where {
+pub(crate) struct DownloadSource {
     pub(crate) view: View,
     pub(crate) path: VirtualPath,
 }
 
 /// Where answers go, and until when. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct WayOut {
+pub(crate) struct Responder {
     pub(crate) outbox: Outbox,
     pub(crate) gone: CancellationToken,
     /// Bounds the gets that send bit by bit at once.
@@ -48,16 +48,16 @@ pub(crate) struct WayOut {
 
 /// The gets of a session that nobody works on yet.
 #[derive(Default)]
-pub(crate) struct Gets(Mutex<State>);
+pub(crate) struct DownloadCoalescer(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    waiting: Vec<(Asked, Where)>,
+    waiting: Vec<(PendingDownload, DownloadSource)>,
     working: bool,
 }
 
-impl Gets {
-    pub(crate) fn add(&self, asked: Asked, place: Where) {
+impl DownloadCoalescer {
+    pub(crate) fn add(&self, asked: PendingDownload, place: DownloadSource) {
         self.lock().waiting.push((asked, place));
     }
 
@@ -70,7 +70,7 @@ impl Gets {
     }
 
     /// All that wait, for the one who works on them; none if that is over.
-    fn take(&self) -> Vec<(Asked, Where)> {
+    fn take(&self) -> Vec<(PendingDownload, DownloadSource)> {
         let mut state = self.lock();
         state.working = !state.waiting.is_empty();
         std::mem::take(&mut state.waiting)
@@ -84,7 +84,12 @@ impl Gets {
     ///
     /// It takes no turn among the gets that send at once: there is one such worker in a session,
     /// and what is small does not wait for what is large.
-    pub(crate) async fn work(&self, member: Member, out: WayOut, alone: impl Fn(Asked)) {
+    pub(crate) async fn work(
+        &self,
+        member: Member,
+        out: Responder,
+        alone: impl Fn(PendingDownload),
+    ) {
         loop {
             let waiting = self.take();
             if waiting.is_empty() {
@@ -110,9 +115,9 @@ type Read = Result<Option<SmallFile>, CommandError>;
 
 /// The answers, encoded, and what the requests hold until those have left.
 async fn read(
-    waiting: Vec<(Asked, Where)>,
+    waiting: Vec<(PendingDownload, DownloadSource)>,
     member: &Member,
-    alone: &impl Fn(Asked),
+    alone: &impl Fn(PendingDownload),
 ) -> (Bytes, Vec<Option<OwnedSemaphorePermit>>) {
     let (mut asked, mut wanted) = (Vec::new(), Vec::new());
     for (one, place) in waiting {
@@ -138,7 +143,7 @@ async fn read(
 }
 
 /// To be run where blocking is allowed.
-fn read_all(wanted: Vec<(Get, Where, CancellationToken)>) -> Vec<Read> {
+fn read_all(wanted: Vec<(Get, DownloadSource, CancellationToken)>) -> Vec<Read> {
     let mut bytes = 0;
     let read = wanted.into_iter().map(|(get, place, cancel)| {
         if cancel.is_cancelled() {
@@ -156,7 +161,7 @@ fn read_all(wanted: Vec<(Get, Where, CancellationToken)>) -> Vec<Read> {
 
 /// Writes the line in the log and adds the frames of the answer.
 fn answer(
-    asked: Asked,
+    asked: PendingDownload,
     outcome: Result<SmallFile, CommandError>,
     frames: &mut Vec<u8>,
 ) -> Option<OwnedSemaphorePermit> {

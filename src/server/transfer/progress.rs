@@ -13,7 +13,7 @@ const UNKNOWN: u64 = u64::MAX;
 
 /// Bytes of files that a server has moved since its start, finished or not, and what moves them.
 #[derive(Debug, Default)]
-pub(crate) struct Traffic {
+pub(crate) struct TrafficCounters {
     /// From clients.
     pub(crate) received: AtomicU64,
     /// To clients.
@@ -26,7 +26,7 @@ pub(crate) struct Traffic {
     pub(crate) logs: AtomicUsize,
 }
 
-impl Traffic {
+impl TrafficCounters {
     fn running(&self, direction: Direction) -> &AtomicUsize {
         match direction {
             Direction::Get => &self.gets,
@@ -47,13 +47,13 @@ pub(crate) enum Direction {
 
 /// What a transfer is about.
 #[derive(Debug)]
-pub(crate) struct What {
+pub(crate) struct TransferSubject {
     pub(crate) direction: Direction,
     /// Absolute.
     pub(crate) path: String,
     /// Bytes of the whole file, if they were declared.
     pub(crate) size: Option<u64>,
-    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) traffic: Arc<TrafficCounters>,
 }
 
 /// A get or put that is not answered yet, as far as others can see it.
@@ -69,11 +69,11 @@ pub(crate) struct Progress {
     /// Nothing is to be kept of it.
     unwanted: AtomicBool,
     pace: Mutex<Pace>,
-    traffic: Arc<Traffic>,
+    traffic: Arc<TrafficCounters>,
 }
 
 impl Progress {
-    pub(crate) fn of(what: What) -> Self {
+    pub(crate) fn of(what: TransferSubject) -> Self {
         let running = what.traffic.running(what.direction);
         running.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -192,7 +192,7 @@ impl Drop for Progress {
 }
 
 #[cfg(test)]
-impl What {
+impl TransferSubject {
     /// A get of no file, for tests of what is not about files.
     pub(crate) fn of_nothing() -> Self {
         Self {
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn what_was_there_before_counts_for_the_offset_and_not_for_the_traffic() {
-        let what = What::of_nothing();
+        let what = TransferSubject::of_nothing();
         let traffic = Arc::clone(&what.traffic);
         let progress = Progress::of(what);
         assert_eq!(progress.entry(7).size, None);

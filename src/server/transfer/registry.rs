@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::CHUNK;
 use crate::protocol::{End, TransferEntry};
 use crate::server::error::CommandError;
-use crate::server::transfer::progress::{Progress, What};
+use crate::server::transfer::progress::{Progress, TransferSubject};
 
 /// Bytes of all puts of a session that may wait for the disk. A chunk that is larger waits alone.
 const INPUT_BUDGET: u32 = 3 * 512 * 1024;
@@ -29,7 +29,7 @@ const MAX_ANSWERED_PUTS: usize = 1024;
 
 /// The gets and puts of a session.
 #[derive(Debug)]
-pub(crate) struct Transfers {
+pub(crate) struct TransferRegistry {
     running: Running,
     inputs: HashMap<u32, Input>,
     budget: Arc<Semaphore>,
@@ -96,7 +96,7 @@ pub(crate) fn unpinned(chunk: Bytes) -> Bytes {
     }
 }
 
-impl Transfers {
+impl TransferRegistry {
     /// `unfinished` bounds the requests of the session that are begun and not answered. A put
     /// counts among them once its end has come: before, it may need what is still to be read.
     pub(crate) fn new(unfinished: Arc<Semaphore>) -> Self {
@@ -112,7 +112,12 @@ impl Transfers {
     ///
     /// The entry is there until what is returned is dropped, so drop it before the final reply is
     /// sent: the client may use the id again as soon as it has that.
-    pub(crate) fn start(&self, id: u32, gone: &CancellationToken, what: What) -> Option<Underway> {
+    pub(crate) fn start(
+        &self,
+        id: u32,
+        gone: &CancellationToken,
+        what: TransferSubject,
+    ) -> Option<TransferGuard> {
         let cancel = gone.child_token();
         let mut running = self.running.lock();
         if running.contains_key(&id) {
@@ -124,7 +129,7 @@ impl Transfers {
             progress: progress.clone(),
         };
         running.insert(id, handle);
-        Some(Underway {
+        Some(TransferGuard {
             running: self.running.clone(),
             id,
             cancel,
@@ -330,7 +335,7 @@ impl Running {
 
 /// A get or put that is not answered yet.
 #[derive(Debug)]
-pub(crate) struct Underway {
+pub(crate) struct TransferGuard {
     running: Running,
     id: u32,
     /// Cancelled by `cancel`, and at the end of the session.
@@ -339,7 +344,7 @@ pub(crate) struct Underway {
     pub(crate) progress: Arc<Progress>,
 }
 
-impl Drop for Underway {
+impl Drop for TransferGuard {
     fn drop(&mut self) {
         self.running.lock().remove(&self.id);
     }
@@ -349,8 +354,8 @@ impl Drop for Underway {
 mod tests {
     use super::*;
 
-    fn test_transfers() -> Transfers {
-        Transfers::new(Arc::new(Semaphore::new(8)))
+    fn test_transfers() -> TransferRegistry {
+        TransferRegistry::new(Arc::new(Semaphore::new(8)))
     }
 
     #[tokio::test]
@@ -386,12 +391,22 @@ mod tests {
     async fn an_id_is_taken_until_its_transfer_is_answered() {
         let transfers = test_transfers();
         let gone = CancellationToken::new();
-        let first = transfers.start(7, &gone, What::of_nothing()).expect("free");
-        assert!(transfers.start(7, &gone, What::of_nothing()).is_none());
+        let first = transfers
+            .start(7, &gone, TransferSubject::of_nothing())
+            .expect("free");
+        assert!(
+            transfers
+                .start(7, &gone, TransferSubject::of_nothing())
+                .is_none()
+        );
         assert!(transfers.cancel(7) && first.cancel.is_cancelled());
         drop(first);
         assert!(!transfers.cancel(7));
-        assert!(transfers.start(7, &gone, What::of_nothing()).is_some());
+        assert!(
+            transfers
+                .start(7, &gone, TransferSubject::of_nothing())
+                .is_some()
+        );
     }
 
     #[tokio::test]

@@ -11,20 +11,20 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
 use crate::protocol::Digest;
-use crate::server::disk::Disk;
+use crate::server::disk::UserDisk;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::transfer::hashing::TURN;
-use crate::server::transfer::registry::{PutPart, Underway};
-use crate::server::transfer::upload_registry::{ActivePut, SILENCE};
+use crate::server::transfer::registry::{PutPart, TransferGuard};
+use crate::server::transfer::upload_registry::{ActiveUpload, SILENCE};
 use crate::storage::{Checkpoint, Committed, StorageError, Upload};
 
 /// How a put receives.
 #[derive(Clone, Copy)]
-pub(crate) struct Reception<'a> {
+pub(crate) struct UploadReceiver<'a> {
     pub(crate) member: &'a Member,
-    pub(crate) underway: &'a Underway,
-    pub(crate) active: &'a ActivePut,
+    pub(crate) underway: &'a TransferGuard,
+    pub(crate) active: &'a ActiveUpload,
 }
 
 /// Bytes that are written in one go at most, if they come as fast as that.
@@ -41,7 +41,7 @@ enum Turn {
     Silent(Duration),
 }
 
-impl Reception<'_> {
+impl UploadReceiver<'_> {
     /// Reads back what was kept, so that the hash can go on from there.
     pub(crate) async fn read_back(
         self,
@@ -65,7 +65,7 @@ impl Reception<'_> {
             };
             let Some(turn) = turn else {
                 // What may have come for it can not be written yet.
-                return Err(self.stop(upload, Rest::default()).await);
+                return Err(self.stop(upload, UnwrittenChunks::default()).await);
             };
             let work = move || match upload.hash_prefix(TURN) {
                 Err(suspended @ StorageError::Suspended { .. }) => {
@@ -128,7 +128,7 @@ impl Reception<'_> {
                 }
                 Turn::Part(PutPart::Chunk(chunk, room)) => {
                     if !self.paced(chunk.len()).await {
-                        let rest = Rest::of(Some(chunk), parts);
+                        let rest = UnwrittenChunks::of(Some(chunk), parts);
                         *received += rest.length();
                         return Err(self.stop_synced(upload, rest, syncing).await);
                     }
@@ -156,12 +156,13 @@ impl Reception<'_> {
                     return Ok((committed, end.digest));
                 }
                 Turn::Stopped => {
-                    let rest = Rest::of(None, parts);
+                    let rest = UnwrittenChunks::of(None, parts);
                     *received += rest.length();
                     return Err(self.stop_synced(upload, rest, syncing).await);
                 }
                 Turn::Silent(patience) => {
-                    self.stop_synced(upload, Rest::default(), syncing).await;
+                    self.stop_synced(upload, UnwrittenChunks::default(), syncing)
+                        .await;
                     return Err(CommandError::SilentPut(patience));
                 }
             }
@@ -233,7 +234,7 @@ impl Reception<'_> {
     async fn stop_synced(
         self,
         upload: Box<Upload>,
-        rest: Rest,
+        rest: UnwrittenChunks,
         mut syncing: Syncing,
     ) -> CommandError {
         if let Err(error) = syncing.wait().await {
@@ -244,7 +245,7 @@ impl Reception<'_> {
     }
 
     /// Keeps what came, unless it is unwanted, and says why the put ends.
-    pub(crate) async fn stop(self, mut upload: Box<Upload>, rest: Rest) -> CommandError {
+    pub(crate) async fn stop(self, mut upload: Box<Upload>, rest: UnwrittenChunks) -> CommandError {
         let disk = &self.member.disk;
         let stopped = if self.underway.progress.is_unwanted() {
             discard(upload, disk).await
@@ -279,9 +280,9 @@ impl Reception<'_> {
 
 /// What came of a put whose connection has ended, and is not written yet. It need not be sent again.
 #[derive(Debug, Default)]
-pub(crate) struct Rest(Vec<Bytes>);
+pub(crate) struct UnwrittenChunks(Vec<Bytes>);
 
-impl Rest {
+impl UnwrittenChunks {
     /// The chunk that was taken last, if it was not written, and those that wait behind it.
     pub(crate) fn of(taken: Option<Bytes>, mut parts: mpsc::Receiver<PutPart>) -> Self {
         let waiting = iter::from_fn(|| match parts.try_recv() {
@@ -353,7 +354,7 @@ fn unless_suspended(upload: Box<Upload>) -> Result<Box<Upload>, StorageError> {
 }
 
 /// Dropping an upload removes its file: not on an async thread.
-async fn discard(upload: Box<Upload>, disk: &Disk) -> Result<(), CommandError> {
+async fn discard(upload: Box<Upload>, disk: &UserDisk) -> Result<(), CommandError> {
     let work = move || {
         drop(upload);
         Ok(())
@@ -365,7 +366,7 @@ async fn discard(upload: Box<Upload>, disk: &Disk) -> Result<(), CommandError> {
 struct Syncing(Option<JoinHandle<Result<(), CommandError>>>);
 
 impl Syncing {
-    fn begin(&mut self, checkpoint: Checkpoint, disk: &Disk) {
+    fn begin(&mut self, checkpoint: Checkpoint, disk: &UserDisk) {
         let disk = disk.clone();
         let work = async move { disk.run(move || checkpoint.run()).await };
         self.0 = Some(tokio::spawn(work));

@@ -41,7 +41,7 @@ impl PutKey {
 
 /// The puts that are under way.
 #[derive(Debug, Default)]
-pub(crate) struct ActivePuts(Mutex<HashMap<PutKey, Vec<Arc<State>>>>);
+pub(crate) struct UploadRegistry(Mutex<HashMap<PutKey, Vec<Arc<State>>>>);
 
 #[derive(Debug)]
 struct State {
@@ -67,14 +67,14 @@ impl State {
     }
 }
 
-impl ActivePuts {
+impl UploadRegistry {
     /// Enters a put of `session`; it stays until what is returned is dropped.
     pub(crate) fn enter(
         self: &Arc<Self>,
         key: PutKey,
         session: &Arc<str>,
         ending: &CancellationToken,
-    ) -> ActivePut {
+    ) -> ActiveUpload {
         let state = Arc::new(State {
             session: Arc::clone(session),
             ending: ending.clone(),
@@ -84,7 +84,7 @@ impl ActivePuts {
         });
         let mut puts = self.lock();
         puts.entry(key.clone()).or_default().push(state.clone());
-        ActivePut {
+        ActiveUpload {
             puts: Arc::clone(self),
             key,
             state,
@@ -142,13 +142,13 @@ impl ActivePuts {
 
 /// A put that is under way.
 #[derive(Debug)]
-pub(crate) struct ActivePut {
-    puts: Arc<ActivePuts>,
+pub(crate) struct ActiveUpload {
+    puts: Arc<UploadRegistry>,
     key: PutKey,
     state: Arc<State>,
 }
 
-impl ActivePut {
+impl ActiveUpload {
     /// Notes that its client is alive.
     pub(crate) fn sign_of_life(&self) {
         self.state.signs.fetch_add(1, Ordering::Relaxed);
@@ -164,7 +164,7 @@ impl ActivePut {
     }
 }
 
-impl Drop for ActivePut {
+impl Drop for ActiveUpload {
     fn drop(&mut self) {
         let mut puts = self.puts.lock();
         if let Some(same) = puts.get_mut(&self.key) {
@@ -187,13 +187,13 @@ mod tests {
         PutKey::new(1, &path, Some(9))
     }
 
-    fn enter(puts: &Arc<ActivePuts>, session: &str) -> ActivePut {
+    fn enter(puts: &Arc<UploadRegistry>, session: &str) -> ActiveUpload {
         puts.enter(key(), &session.into(), &CancellationToken::new())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_put_of_another_session_is_taken_once_it_is_over() {
-        let puts = Arc::new(ActivePuts::default());
+        let puts = Arc::new(UploadRegistry::default());
         let old = enter(&puts, "old");
         let taker = tokio::spawn({
             let puts = puts.clone();
@@ -208,7 +208,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_put_that_shows_a_sign_of_life_is_left_alone() {
-        let puts = Arc::new(ActivePuts::default());
+        let puts = Arc::new(UploadRegistry::default());
         let old = enter(&puts, "old");
         let new = "new".into();
         let signs = async {
@@ -227,7 +227,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_put_for_which_something_came_for_a_while_is_taken_when_nothing_more_does() {
-        let puts = Arc::new(ActivePuts::default());
+        let puts = Arc::new(UploadRegistry::default());
         let old = enter(&puts, "old");
         let (key, new) = (key(), "new".into());
         let buffered = async move {
@@ -243,7 +243,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_put_whose_session_ends_is_not_alive_whatever_it_still_does() {
-        let puts = Arc::new(ActivePuts::default());
+        let puts = Arc::new(UploadRegistry::default());
         let ending = CancellationToken::new();
         let old = puts.enter(key(), &"old".into(), &ending);
         ending.cancel();
@@ -263,7 +263,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_put_that_ends_by_itself_is_not_waited_for_any_longer() {
-        let puts = Arc::new(ActivePuts::default());
+        let puts = Arc::new(UploadRegistry::default());
         let old = enter(&puts, "old");
         let started = tokio::time::Instant::now();
         let (key, new) = (key(), "new".into());
@@ -273,7 +273,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn puts_of_the_same_session_of_other_users_and_of_other_sizes_are_others() {
-        let puts = Arc::new(ActivePuts::default());
+        let puts = Arc::new(UploadRegistry::default());
         let own = enter(&puts, "own");
         let path = VirtualPath::parse("/a").expect("a path");
         let others = [(1, None), (1, Some(8)), (2, Some(9))];

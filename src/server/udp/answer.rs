@@ -13,16 +13,16 @@ use crate::protocol::{
 use crate::server::commands;
 use crate::server::error::CommandError;
 use crate::server::limits::request_lines::LineBudget;
-use crate::server::session::request_log::Job;
+use crate::server::session::request_log::RequestLog;
 use crate::server::shutdown::Shutdown;
-use crate::server::state::Shared;
+use crate::server::state::ServerState;
 use crate::server::udp::replay::Verdict;
-use crate::server::udp::tickets::Ticket;
+use crate::server::udp::tickets::DatagramTicket;
 
 /// A request that was begun.
 struct Begun {
-    shared: Arc<Shared>,
-    ticket: Arc<Ticket>,
+    shared: Arc<ServerState>,
+    ticket: Arc<DatagramTicket>,
     from: SocketAddr,
     id: u32,
     /// How long the JSON of the reply may be.
@@ -31,9 +31,9 @@ struct Begun {
 
 /// Does what is asked, unless that was done before.
 pub(crate) fn take(
-    shared: &Arc<Shared>,
+    shared: &Arc<ServerState>,
     shutdown: &Shutdown,
-    ticket: Arc<Ticket>,
+    ticket: Arc<DatagramTicket>,
     request: &Verified<'_>,
     from: SocketAddr,
 ) {
@@ -81,14 +81,14 @@ pub(crate) fn take(
 impl Begun {
     fn who(&self) {
         let _span = self.span().entered();
-        let job = Job::new(&self.shared.metrics, self.lines(), self.id, "who", None);
+        let job = RequestLog::new(&self.shared.metrics, self.lines(), self.id, "who", None);
         let who = commands::who(&self.ticket.member, self.room);
         let reply = encode_who_within(self.id, &who, self.room);
         self.reply(Some(job.close(Ok(reply).into())));
     }
 
     async fn say(&self, say: Say) {
-        let job = Job::new(&self.shared.metrics, self.lines(), self.id, "say", None);
+        let job = RequestLog::new(&self.shared.metrics, self.lines(), self.id, "say", None);
         let work = async {
             self.ticket.member.check()?;
             let said = commands::say(say, &self.ticket.member).await?;
@@ -112,7 +112,7 @@ impl Begun {
     /// Lines of the log tell whose session it is.
     fn span(&self) -> Span {
         let member = &self.ticket.member;
-        let (session, user) = (&member.session, member.account.name());
+        let (session, user) = (&member.session, member.authority.name());
         error_span!("datagram", session = %session, peer = %self.from, user = %user)
     }
 

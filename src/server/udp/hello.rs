@@ -8,7 +8,7 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use crate::server::accept::address_block::Block;
+use crate::server::accept::address_block::AddressBlock;
 
 /// Addresses that are remembered.
 const ADDRESSES: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not 0");
@@ -46,7 +46,7 @@ pub(crate) struct Greetings(Mutex<State>);
 #[derive(Debug)]
 struct State {
     all: Option<Instant>,
-    each: LruCache<Block, Instant>,
+    each: LruCache<AddressBlock, Instant>,
 }
 
 impl Default for Greetings {
@@ -60,7 +60,7 @@ impl Default for Greetings {
 
 impl Greetings {
     /// Whether to answer one more from `block`.
-    pub(crate) fn admit(&self, block: Block, now: Instant) -> bool {
+    pub(crate) fn admit(&self, block: AddressBlock, now: Instant) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let all = state.all.unwrap_or(now);
         let each = state.each.get(&block).copied().unwrap_or(now);
@@ -85,7 +85,7 @@ mod tests {
         let admitted = |after: u64, times: usize| {
             let now = start + Duration::from_millis(after);
             (0..times)
-                .filter(|_| greetings.admit(Block::Here, now))
+                .filter(|_| greetings.admit(AddressBlock::Here, now))
                 .count()
         };
         assert_eq!(admitted(0, 1000), 20);
@@ -98,7 +98,7 @@ mod tests {
     fn many_addresses_together_are_answered_slowly_too() {
         let (greetings, start) = (Greetings::default(), Instant::now());
         let admitted = |now| {
-            let blocks = (0..5000).map(|n| Block::V4(Ipv4Addr::from_bits(n)));
+            let blocks = (0..5000).map(|n| AddressBlock::V4(Ipv4Addr::from_bits(n)));
             blocks.filter(|block| greetings.admit(*block, now)).count()
         };
         assert_eq!(admitted(start), 100);

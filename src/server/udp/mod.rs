@@ -31,15 +31,15 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 pub use crate::server::udp::bind::bind;
-pub(crate) use crate::server::udp::tickets::Ticket;
+pub(crate) use crate::server::udp::tickets::DatagramTicket;
 
-use crate::connection::EventTap;
+use crate::connection::EventObserver;
 use crate::protocol::{Datagram, Discovered, MAX_DATAGRAM};
 use crate::server::accept::network::admits;
-use crate::server::limits::log_throttle::Occasional;
+use crate::server::limits::log_throttle::LogThrottle;
 use crate::server::session::member::Member;
 use crate::server::shutdown::Shutdown;
-use crate::server::state::{SERVER, Shared};
+use crate::server::state::{SERVER, ServerState};
 use crate::server::udp::hello::Greetings;
 use crate::server::udp::outgoing::Schedule;
 use crate::server::udp::tickets::{LIFETIME, Tickets};
@@ -58,20 +58,20 @@ const MESSAGE: &[u8] = br#"{"event":"message","#;
 
 /// What a server has for its datagrams.
 #[derive(Debug)]
-pub(crate) struct Datagrams {
+pub(crate) struct DatagramService {
     socket: OnceLock<UdpSocket>,
     tickets: Tickets,
     greetings: Greetings,
-    schedule: Mutex<Schedule<Weak<Ticket>>>,
+    schedule: Mutex<Schedule<Weak<DatagramTicket>>>,
     /// The schedule has an entry that is due earlier than all before.
     earlier: Notify,
     under_way: Arc<Semaphore>,
     dropped: AtomicU64,
-    drops: Occasional,
-    failures: Occasional,
+    drops: LogThrottle,
+    failures: LogThrottle,
 }
 
-impl Default for Datagrams {
+impl Default for DatagramService {
     fn default() -> Self {
         Self {
             socket: OnceLock::new(),
@@ -81,13 +81,13 @@ impl Default for Datagrams {
             earlier: Notify::new(),
             under_way: Arc::new(Semaphore::new(UNDER_WAY)),
             dropped: AtomicU64::new(0),
-            drops: Occasional::default(),
-            failures: Occasional::default(),
+            drops: LogThrottle::default(),
+            failures: LogThrottle::default(),
         }
     }
 }
 
-impl Datagrams {
+impl DatagramService {
     /// Speaks through `socket` from now on; the first one stays.
     pub(crate) fn speak_through(&self, socket: UdpSocket) {
         let _ = self.socket.set(socket);
@@ -103,7 +103,7 @@ impl Datagrams {
     pub(crate) fn issue(
         &self,
         member: Member,
-    ) -> Result<(Arc<Ticket>, Timestamp), getrandom::Error> {
+    ) -> Result<(Arc<DatagramTicket>, Timestamp), getrandom::Error> {
         let ticket = self.tickets.issue(member, Instant::now())?;
         Ok((ticket, Timestamp::now() + LIFETIME))
     }
@@ -150,7 +150,7 @@ impl Datagrams {
         }
     }
 
-    fn schedule(&self, at: Instant, ticket: &Arc<Ticket>, seq: u64) {
+    fn schedule(&self, at: Instant, ticket: &Arc<DatagramTicket>, seq: u64) {
         let mut schedule = self.lock();
         let earlier = schedule.next().is_none_or(|next| at < next);
         let added = schedule.add(at, Arc::downgrade(ticket), seq);
@@ -184,7 +184,7 @@ impl Datagrams {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Schedule<Weak<Ticket>>> {
+    fn lock(&self) -> MutexGuard<'_, Schedule<Weak<DatagramTicket>>> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -192,7 +192,7 @@ impl Datagrams {
 /// Gives the messages of a session to the holders of its tickets too.
 #[derive(Debug)]
 pub(crate) struct Copies {
-    shared: Weak<Shared>,
+    shared: Weak<ServerState>,
     session: Arc<str>,
 }
 
@@ -205,7 +205,7 @@ impl Copies {
     }
 }
 
-impl EventTap for Copies {
+impl EventObserver for Copies {
     fn event(&self, json: &Bytes) {
         #[derive(Deserialize)]
         struct Place {
@@ -221,7 +221,7 @@ impl EventTap for Copies {
 }
 
 /// Takes datagrams, if there is a socket for them. Never ends.
-pub(crate) async fn run(shared: &Arc<Shared>, shutdown: &Shutdown) {
+pub(crate) async fn run(shared: &Arc<ServerState>, shutdown: &Shutdown) {
     let datagrams = &shared.datagrams;
     let Some(socket) = datagrams.socket.get() else {
         return std::future::pending().await;
@@ -263,7 +263,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, shutdown: &Shutdown) {
 }
 
 /// Takes one datagram: answers it, has it answered, or drops it.
-fn take(shared: &Arc<Shared>, shutdown: &Shutdown, datagram: &[u8], from: SocketAddr) {
+fn take(shared: &Arc<ServerState>, shutdown: &Shutdown, datagram: &[u8], from: SocketAddr) {
     let datagrams = &shared.datagrams;
     if !admits(&shared.config().network, from.ip()) {
         return datagrams.drop(from, "its network may not connect");
@@ -285,7 +285,7 @@ fn take(shared: &Arc<Shared>, shutdown: &Shutdown, datagram: &[u8], from: Socket
 }
 
 /// Tells somebody that this server is here, in no more bytes than they asked in.
-fn greet(datagrams: &Datagrams, length: usize, from: SocketAddr) {
+fn greet(datagrams: &DatagramService, length: usize, from: SocketAddr) {
     if !datagrams.greetings.admit(from.ip().into(), Instant::now()) {
         return datagrams.drop(from, "too many look for servers");
     }

@@ -22,7 +22,7 @@ const MOST_OF_SESSION: usize = 4;
 
 /// The right to speak by datagram for one session.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct DatagramTicket {
     /// What each datagram names it by.
     pub(crate) name: String,
     pub(crate) key: DatagramKey,
@@ -38,7 +38,7 @@ struct State {
     outgoing: Outgoing,
 }
 
-impl Ticket {
+impl DatagramTicket {
     fn new(member: Member, now: Instant) -> Result<Self, getrandom::Error> {
         let (mut name, mut key) = ([0; 8], [0; 32]);
         getrandom::fill(&mut name)?;
@@ -54,7 +54,11 @@ impl Ticket {
 
     /// Whether it has not ended.
     pub(crate) fn is_good(&self, now: Instant) -> bool {
-        let Member { account, gone, .. } = &self.member;
+        let Member {
+            authority: account,
+            gone,
+            ..
+        } = &self.member;
         now < self.expires && !gone.is_cancelled() && !account.closed.is_cancelled()
     }
 
@@ -108,9 +112,9 @@ pub(crate) struct Tickets(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    by_name: HashMap<String, Arc<Ticket>>,
+    by_name: HashMap<String, Arc<DatagramTicket>>,
     /// The oldest first.
-    by_session: HashMap<Arc<str>, VecDeque<Arc<Ticket>>>,
+    by_session: HashMap<Arc<str>, VecDeque<Arc<DatagramTicket>>>,
 }
 
 impl Tickets {
@@ -122,8 +126,8 @@ impl Tickets {
         &self,
         member: Member,
         now: Instant,
-    ) -> Result<Arc<Ticket>, getrandom::Error> {
-        let ticket = Arc::new(Ticket::new(member, now)?);
+    ) -> Result<Arc<DatagramTicket>, getrandom::Error> {
+        let ticket = Arc::new(DatagramTicket::new(member, now)?);
         let mut table = self.lock();
         let Table {
             by_name,
@@ -142,13 +146,13 @@ impl Tickets {
     }
 
     /// The ticket of this name, if there is one that is good.
-    pub(crate) fn find(&self, name: &str, now: Instant) -> Option<Arc<Ticket>> {
+    pub(crate) fn find(&self, name: &str, now: Instant) -> Option<Arc<DatagramTicket>> {
         let ticket = self.lock().by_name.get(name).cloned();
         ticket.filter(|ticket| ticket.is_good(now))
     }
 
     /// The tickets of a session.
-    pub(crate) fn of(&self, session: &str, now: Instant) -> Vec<Arc<Ticket>> {
+    pub(crate) fn of(&self, session: &str, now: Instant) -> Vec<Arc<DatagramTicket>> {
         let table = self.lock();
         let own = table.by_session.get(session).into_iter().flatten();
         own.filter(|ticket| ticket.is_good(now)).cloned().collect()

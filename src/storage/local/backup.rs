@@ -27,7 +27,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::storage::local::fs::attributes::Attributes;
-use crate::storage::local::fs::metadata::{Meta, What};
+use crate::storage::local::fs::metadata::{EntryKind, Metadata};
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::tree;
 use crate::storage::local::fs::tree::Descent;
@@ -43,7 +43,7 @@ const MAX_ATTRIBUTES: usize = 64 * 1024;
 
 /// How far a backup is.
 #[derive(Debug)]
-pub enum Step {
+pub enum BackupStep {
     /// A file of so many bytes is being copied.
     File(u64),
     /// So many bytes more are copied.
@@ -59,7 +59,7 @@ pub enum Step {
 
 /// How it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Copied {
+pub enum BackupCounts {
     /// All that was there when it began, and still is.
     All,
     /// The same, but for what was moved while it ended, and for the files that were
@@ -70,7 +70,7 @@ pub enum Copied {
 }
 
 /// What hears how far it is, and says whether to go on.
-type Watcher<'a> = &'a mut dyn FnMut(Step) -> bool;
+type Watcher<'a> = &'a mut dyn FnMut(BackupStep) -> bool;
 
 /// A backup that is being made. It counts as one once [`Self::finish`] has returned.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl Backup {
     ///
     /// # Errors
     /// What the system says. What can not be read is no error: see [`Step::LeftOut`].
-    pub fn copy(&self, paths: &[PathBuf], watcher: Watcher<'_>) -> io::Result<Copied> {
+    pub fn copy(&self, paths: &[PathBuf], watcher: Watcher<'_>) -> io::Result<BackupCounts> {
         let mut copying = Copying {
             watcher,
             path: PathBuf::new(),
@@ -146,18 +146,18 @@ impl Backup {
                 };
                 path.clone_into(&mut copying.path);
                 match copying.tree(&from, &to) {
-                    Err(error) if is_stopped(&error) => return Ok(Copied::Stopped),
+                    Err(error) if is_stopped(&error) => return Ok(BackupCounts::Stopped),
                     copied => copied.map_err(|error| copying.named(&error))?,
                 }
             }
             if !copying.news {
-                return Ok(Copied::All);
+                return Ok(BackupCounts::All);
             }
         }
         for path in std::mem::take(&mut copying.changing) {
-            copying.step(Step::Changing(path))?;
+            copying.step(BackupStep::Changing(path))?;
         }
-        Ok(Copied::Restless)
+        Ok(BackupCounts::Restless)
     }
 
     /// Takes what was copied from `path` out again, if anything was.
@@ -293,12 +293,12 @@ impl Copying<'_> {
     }
 
     /// Notes in which state the current path is copied. Returns what was noted before.
-    fn note(&mut self, meta: &Meta) -> Option<[u8; 16]> {
+    fn note(&mut self, meta: &Metadata) -> Option<[u8; 16]> {
         let key = self.keys.hash_one(&self.path);
         self.copied.insert(key, meta.state())
     }
 
-    fn is_copied(&self, meta: &Meta) -> bool {
+    fn is_copied(&self, meta: &Metadata) -> bool {
         let key = self.keys.hash_one(&self.path);
         self.copied.get(&key) == Some(&meta.state())
     }
@@ -316,11 +316,11 @@ impl Copying<'_> {
             return Err(error);
         }
         match meta.what {
-            What::Dir => return Ok(true),
+            EntryKind::Dir => return Ok(true),
             _ if there.is_some() && self.is_copied(&meta) => {}
-            What::File => self.file(from, to, name)?,
-            What::Link => self.link(from, to, name, &meta)?,
-            What::Special => {}
+            EntryKind::File => self.file(from, to, name)?,
+            EntryKind::Link => self.link(from, to, name, &meta)?,
+            EntryKind::Special => {}
         }
         Ok(false)
     }
@@ -331,7 +331,13 @@ impl Copying<'_> {
         self.news = true;
     }
 
-    fn link(&mut self, from: &OpenDir, to: &OpenDir, name: &CStr, meta: &Meta) -> io::Result<()> {
+    fn link(
+        &mut self,
+        from: &OpenDir,
+        to: &OpenDir,
+        name: &CStr,
+        meta: &Metadata,
+    ) -> io::Result<()> {
         match readlinkat(from, name, Vec::new()) {
             // It is another entry by now.
             Err(Errno::NOENT | Errno::INVAL) => self.gone(),
@@ -350,7 +356,7 @@ impl Copying<'_> {
     fn file(&mut self, from: &OpenDir, to: &OpenDir, name: &CStr) -> io::Result<()> {
         for _ in 0..MAX_PASSES {
             let (source, meta) = match from.open_file(name) {
-                Ok((source, meta)) if meta.what == What::File => (source, meta),
+                Ok((source, meta)) if meta.what == EntryKind::File => (source, meta),
                 Ok(_) => {
                     self.gone();
                     return Ok(());
@@ -359,7 +365,7 @@ impl Copying<'_> {
             };
             remove(to, name)?;
             let target = to.create_file(name)?;
-            self.step(Step::File(meta.size))?;
+            self.step(BackupStep::File(meta.size))?;
             if let Err(error) = self.bytes(&source, &target, meta.size) {
                 if is_unreadable(&error) {
                     to.remove_file(name)?;
@@ -375,30 +381,30 @@ impl Copying<'_> {
             set_time(&target, &meta)?;
             self.news = true;
             self.note(&meta);
-            if Meta::of(&source)?.state() == meta.state() {
+            if Metadata::of(&source)?.state() == meta.state() {
                 self.changing.remove(&self.path);
-                return self.step(Step::Done);
+                return self.step(BackupStep::Done);
             }
         }
         self.changing.insert(self.path.clone());
-        self.step(Step::Done)
+        self.step(BackupStep::Done)
     }
 
     /// Shares the blocks where the file system can, else has the kernel copy.
     fn bytes(&mut self, mut source: &File, mut target: &File, size: u64) -> io::Result<()> {
         if ioctl_ficlone(target, source).is_ok() {
-            return self.step(Step::Bytes(size));
+            return self.step(BackupStep::Bytes(size));
         }
         loop {
             match io::copy(&mut source.by_ref().take(PIECE), &mut target) {
                 Ok(0) => return Ok(()),
-                Ok(copied) => self.step(Step::Bytes(copied))?,
+                Ok(copied) => self.step(BackupStep::Bytes(copied))?,
                 Err(error) => return Err(of_copying(error, source)),
             }
         }
     }
 
-    fn step(&mut self, step: Step) -> io::Result<()> {
+    fn step(&mut self, step: BackupStep) -> io::Result<()> {
         if (self.watcher)(step) {
             Ok(())
         } else {
@@ -421,7 +427,7 @@ impl Copying<'_> {
     fn tell_left_out(&mut self, error: io::Error) -> io::Result<()> {
         // Once is enough.
         if self.left_out.insert(self.path.clone()) {
-            return self.step(Step::LeftOut(self.path.clone(), error));
+            return self.step(BackupStep::LeftOut(self.path.clone(), error));
         }
         Ok(())
     }
@@ -506,7 +512,7 @@ fn copy_attributes(source: &File, target: &File) -> io::Result<()> {
 }
 
 /// Gives what is open the time of the last change that `meta` has.
-fn set_time(open: impl std::os::fd::AsFd, meta: &Meta) -> io::Result<()> {
+fn set_time(open: impl std::os::fd::AsFd, meta: &Metadata) -> io::Result<()> {
     let (seconds, nanoseconds) = meta.modified;
     let times = Timestamps {
         last_access: Timespec {
@@ -577,12 +583,12 @@ mod tests {
         let backup = place.begin().expect("begins");
         let mut bytes = 0;
         let done = backup.copy(&home(), &mut |step| {
-            if let Step::Bytes(copied) = step {
+            if let BackupStep::Bytes(copied) = step {
                 bytes += copied;
             }
             true
         });
-        assert_eq!(done.expect("copied"), Copied::All);
+        assert_eq!(done.expect("copied"), BackupCounts::All);
         assert_eq!(bytes, 7);
         assert_eq!(place.copied("a/b/file").as_deref(), Some("content"));
         assert_eq!(place.copied("empty").as_deref(), Some(""));
@@ -624,7 +630,7 @@ mod tests {
         dir.create_file("file").expect("made");
         let backup = place.begin().expect("begins");
         let done = backup.copy(&home(), &mut |_| true);
-        assert_eq!(done.expect("copied"), Copied::All);
+        assert_eq!(done.expect("copied"), BackupCounts::All);
         let copied = format!("{}file", "d/".repeat(LEVELS));
         assert_eq!(place.copied(&copied).as_deref(), Some(""));
     }
@@ -638,7 +644,7 @@ mod tests {
         let backup = place.begin().expect("begins");
         let mut steps = 0;
         let done = backup.copy(&home(), &mut |step| {
-            if matches!(step, Step::Done) {
+            if matches!(step, BackupStep::Done) {
                 steps += 1;
             }
             // Whichever of the two directories was first, one file is moved into it behind it.
@@ -655,7 +661,7 @@ mod tests {
             }
             true
         });
-        assert_eq!(done.expect("copied"), Copied::All);
+        assert_eq!(done.expect("copied"), BackupCounts::All);
         for (path, text) in [
             ("a/from-1", "the same"),
             ("b/from-1", "the same"),
@@ -676,12 +682,12 @@ mod tests {
         let backup = place.begin().expect("begins");
         let spaces = ["homes/alice".into(), "folders/team".into()];
         let done = backup.copy(&spaces, &mut |step| {
-            if matches!(step, Step::Done) {
+            if matches!(step, BackupStep::Done) {
                 let _ = fs::rename(&shared, place.at("data/homes/alice/report"));
             }
             true
         });
-        assert_eq!(done.expect("copied"), Copied::All);
+        assert_eq!(done.expect("copied"), BackupCounts::All);
         assert_eq!(place.copied("report").as_deref(), Some("moved"));
     }
 
@@ -694,7 +700,7 @@ mod tests {
         let backup = place.begin().expect("begins");
         let mut moves = 0;
         let done = backup.copy(&spaces, &mut |step| {
-            if matches!(step, Step::Done) {
+            if matches!(step, BackupStep::Done) {
                 let at = |n: usize| {
                     let space: &Path = &spaces[n % 2];
                     place.at("data").join(space).join(format!("moved-{n}"))
@@ -704,7 +710,7 @@ mod tests {
             }
             true
         });
-        assert_eq!(done.expect("copied"), Copied::Restless);
+        assert_eq!(done.expect("copied"), BackupCounts::Restless);
         assert_eq!(moves, 2 * MAX_PASSES);
     }
 
@@ -725,7 +731,7 @@ mod tests {
         let backup = place.begin().expect("begins");
         let mut swapped = false;
         let done = backup.copy(&home(), &mut |step| {
-            if matches!(step, Step::Done) && !swapped {
+            if matches!(step, BackupStep::Done) && !swapped {
                 swapped = true;
                 for [one, other] in [&paths, &links] {
                     let aside = place.at("data/aside");
@@ -736,7 +742,7 @@ mod tests {
             }
             true
         });
-        assert_eq!(done.expect("copied"), Copied::All);
+        assert_eq!(done.expect("copied"), BackupCounts::All);
         assert_eq!(place.copied("a/file").as_deref(), Some("two"));
         assert_eq!(place.copied("b/file").as_deref(), Some("one"));
         for (link, leads_to) in [("link-1", "two"), ("link-2", "one")] {
@@ -755,17 +761,17 @@ mod tests {
         let mut changing = Vec::new();
         let done = backup.copy(&home(), &mut |step| {
             match step {
-                Step::File(_) => {
+                BackupStep::File(_) => {
                     let mut text = fs::read_to_string(&log).expect("there");
                     text.push_str("line\n");
                     fs::write(&log, text).expect("written");
                 }
-                Step::Changing(path) => changing.push(path),
+                BackupStep::Changing(path) => changing.push(path),
                 _ => {}
             }
             true
         });
-        assert_eq!(done.expect("copied"), Copied::Restless);
+        assert_eq!(done.expect("copied"), BackupCounts::Restless);
         assert_eq!(changing, [Path::new("homes/alice/dir/log")]);
         assert_eq!(place.copied("file").as_deref(), Some("at rest"));
     }
@@ -785,14 +791,14 @@ mod tests {
             }
             true
         });
-        assert_eq!(done.expect("copied"), Copied::All);
+        assert_eq!(done.expect("copied"), BackupCounts::All);
         backup.leave_out(&home()[0]).expect("removed");
         backup
             .leave_out(Path::new("homes/nobody"))
             .expect("nothing to do");
         assert!(!place.at("copy/homes/alice").exists());
         let nothing = backup.copy(&home(), &mut |_| true);
-        assert_eq!(nothing.expect("nothing to do"), Copied::All);
+        assert_eq!(nothing.expect("nothing to do"), BackupCounts::All);
     }
 
     #[test]
@@ -803,7 +809,7 @@ mod tests {
         fs::create_dir(place.at("copy/lost+found")).expect("made");
         let backup = place.begin().expect("as good as empty");
         let stopped = backup.copy(&home(), &mut |_| false);
-        assert_eq!(stopped.expect("stopped"), Copied::Stopped);
+        assert_eq!(stopped.expect("stopped"), BackupCounts::Stopped);
         let error = place.begin().expect_err("a second time");
         assert!(error.to_string().contains("not empty"), "{error}");
         let inside = Backup::begin(&place.at("data"), &place.at("data/homes/alice/copy"));

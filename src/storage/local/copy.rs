@@ -9,16 +9,16 @@ use rustix::fs::{copy_file_range, ioctl_ficlone};
 use rustix::io::Errno;
 
 use crate::protocol::IfExists;
-use crate::storage::error::{At, StorageError};
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::file::StoredFile;
 use crate::storage::local::fs::install::check;
-use crate::storage::local::fs::metadata::{Meta, What};
+use crate::storage::local::fs::metadata::{EntryKind, Metadata};
 use crate::storage::local::fs::publish::Publishing;
-use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::staging::Staged;
 use crate::storage::local::fs::tree::{Reach, open_child};
-use crate::storage::local::quota::{Count, Reservation};
+use crate::storage::local::quota::{Reservation, SpaceCount};
 use crate::storage::local::rename::into_itself;
 use crate::storage::local::upload::single::keep_new_version;
 use crate::storage::path::{VirtualPath, is_valid_name};
@@ -35,15 +35,15 @@ const BUFFER: usize = 256 * 1024;
 /// Links to files are copied as the files. Links to directories, and all that a listing leaves
 /// out, are left out.
 pub(crate) fn copy(
-    from: &Place,
-    to: &Place,
+    from: &ResolvedPath,
+    to: &ResolvedPath,
     if_exists: IfExists,
     stop: &dyn Fn() -> bool,
 ) -> Result<VirtualPath, StorageError> {
     from.require(|rights| rights.read)?;
     to.require(|rights| rights.write && !to.is_root())?;
     let (file, meta) = from.space.jail.open(&from.inner).at("open", &from.full)?;
-    let is_dir = meta.what == What::Dir;
+    let is_dir = meta.what == EntryKind::Dir;
     if is_dir && to.full.starts_with(&from.full) && to.full != from.full {
         return Err(into_itself(to));
     }
@@ -61,9 +61,9 @@ pub(crate) fn copy(
 /// Copies the file at `from`, which is to be that `version`, from another member's view to `to`.
 /// Never by a second name of the same file: what one of them does to it is not the other's.
 pub(crate) fn receive(
-    from: &Place,
+    from: &ResolvedPath,
     version: &str,
-    to: &Place,
+    to: &ResolvedPath,
     if_exists: IfExists,
     stop: &dyn Fn() -> bool,
 ) -> Result<VirtualPath, StorageError> {
@@ -79,8 +79,8 @@ pub(crate) fn receive(
 }
 
 struct Copying<'a> {
-    from: &'a Place,
-    to: &'a Place,
+    from: &'a ResolvedPath,
+    to: &'a ResolvedPath,
     reservation: Reservation,
     /// How far what is copied reaches below its top.
     reach: Reach,
@@ -90,7 +90,7 @@ struct Copying<'a> {
 }
 
 impl<'a> Copying<'a> {
-    fn begin(from: &'a Place, to: &'a Place, stop: &'a dyn Fn() -> bool) -> Self {
+    fn begin(from: &'a ResolvedPath, to: &'a ResolvedPath, stop: &'a dyn Fn() -> bool) -> Self {
         Self {
             from,
             to,
@@ -122,9 +122,14 @@ impl<'a> Copying<'a> {
         Ok(staged)
     }
 
-    fn stage_tree(&mut self, from: &Place, source: &OpenDir) -> Result<Staged, StorageError> {
+    fn stage_tree(
+        &mut self,
+        from: &ResolvedPath,
+        source: &OpenDir,
+    ) -> Result<Staged, StorageError> {
         let staging = &self.to.space.staging;
-        self.reservation.grow(Count::entries(1), &self.to.full)?;
+        self.reservation
+            .grow(SpaceCount::entries(1), &self.to.full)?;
         let witness = staging.tree_witness().at("stage", &self.to.full)?;
         self.syncs_each = witness.is_none();
         let (staged, target) = staging.directory().at("stage", &self.to.full)?;
@@ -138,7 +143,7 @@ impl<'a> Copying<'a> {
 
     fn copy_tree(
         &mut self,
-        from: &Place,
+        from: &ResolvedPath,
         source: &OpenDir,
         to: &VirtualPath,
         target: &OpenDir,
@@ -157,26 +162,29 @@ impl<'a> Copying<'a> {
             self.reach = self.reach.max(Reach::between(&self.to.full, &to));
             let there = source.meta(name).at("look at", &child.full)?;
             match there.map(|meta| meta.what) {
-                Some(What::Dir) => {
+                Some(EntryKind::Dir) => {
                     let opened = open_child(source, entry.file_name()).at("open", &child.full)?;
                     if let Some(opened) = opened {
-                        self.reservation.grow(Count::entries(1), &self.to.full)?;
+                        self.reservation
+                            .grow(SpaceCount::entries(1), &self.to.full)?;
                         target.make_dir(name).at("stage", &to)?;
                         let made = target.open_dir(name).at("stage", &to)?;
                         self.copy_tree(&child, &opened, &to, &made)?;
                     }
                 }
-                Some(What::File) => self.copy_child(&child, source.open_file(name), &to, target)?,
+                Some(EntryKind::File) => {
+                    self.copy_child(&child, source.open_file(name), &to, target)?
+                }
                 // Looked at first: opening what is no file may be refused, and it is left out.
-                Some(What::Link) => match child.space.jail.look(&child.inner) {
-                    Ok(meta) if meta.what != What::File => {}
+                Some(EntryKind::Link) => match child.space.jail.look(&child.inner) {
+                    Ok(meta) if meta.what != EntryKind::File => {}
                     Ok(_) => {
                         let opened = child.space.jail.open(&child.inner);
                         self.copy_child(&child, opened, &to, target)?;
                     }
                     Err(error) => self.copy_child(&child, Err(error), &to, target)?,
                 },
-                Some(What::Special) | None => {}
+                Some(EntryKind::Special) | None => {}
             }
         }
         self.sync_each(to, || target.sync())
@@ -198,13 +206,13 @@ impl<'a> Copying<'a> {
     /// which would be missing it without a word.
     fn copy_child(
         &mut self,
-        child: &Place,
-        opened: io::Result<(File, Meta)>,
+        child: &ResolvedPath,
+        opened: io::Result<(File, Metadata)>,
         to: &VirtualPath,
         target: &OpenDir,
     ) -> Result<(), StorageError> {
         let (file, meta) = match opened.at("open", &child.full) {
-            Ok((file, meta)) if meta.what == What::File => (file, meta),
+            Ok((file, meta)) if meta.what == EntryKind::File => (file, meta),
             Ok(_) | Err(StorageError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
@@ -217,8 +225,11 @@ impl<'a> Copying<'a> {
     }
 
     fn reserve_file(&mut self, source: &StoredFile) -> Result<(), StorageError> {
-        let (count, path) = (Count::file(source.info().size), &self.to.full);
-        self.to.space.staging.check_room(Count::entries(1), path)?;
+        let (count, path) = (SpaceCount::file(source.info().size), &self.to.full);
+        self.to
+            .space
+            .staging
+            .check_room(SpaceCount::entries(1), path)?;
         self.reservation.grow_stored(count, path)
     }
 
@@ -228,7 +239,7 @@ impl<'a> Copying<'a> {
         self.copy_bytes(source, target, size)?;
         self.reservation.written(u64::MAX);
         source.check_unchanged()?;
-        let meta = Meta::of(target).at("look at", &self.to.full)?;
+        let meta = Metadata::of(target).at("look at", &self.to.full)?;
         if meta.size != size {
             return Err(StorageError::changed(path));
         }
@@ -248,7 +259,7 @@ impl<'a> Copying<'a> {
             return Ok(());
         }
         self.reservation
-            .will_write(Count::bytes(size), &self.to.full)?;
+            .will_write(SpaceCount::bytes(size), &self.to.full)?;
         let (mut read, mut written) = (0, 0);
         while written < size {
             self.check_stop()?;
@@ -298,8 +309,8 @@ impl<'a> Copying<'a> {
 }
 
 /// The place of `name` in a directory, unless it is too deep to be named.
-fn child(dir: &Place, name: &str) -> Result<Place, StorageError> {
-    Ok(Place {
+fn child(dir: &ResolvedPath, name: &str) -> Result<ResolvedPath, StorageError> {
+    Ok(ResolvedPath {
         inner: dir.inner.join_name(name)?,
         full: dir.full.join_name(name)?,
         ..dir.clone()

@@ -12,7 +12,7 @@ use std::thread;
 use rustix::io::Errno;
 use tokio::sync::watch;
 
-use crate::storage::error::{At, StorageError};
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::space::{Names, Space};
 use crate::storage::local::tally::Tallied;
 use crate::storage::path::VirtualPath;

@@ -12,16 +12,16 @@ use rustix::io::{Errno, pread};
 
 use crate::protocol::{Algorithm, Digest, Kind};
 use crate::storage::access::Permission;
-use crate::storage::error::{At, StorageError};
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::fs::attributes::Attributes;
-use crate::storage::local::fs::metadata::{Meta, What};
-use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::local::fs::metadata::{EntryKind, Metadata};
+use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::space::Space;
 use crate::storage::path::VirtualPath;
 
 /// What is known of a file or directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Info {
+pub struct FileInfo {
     /// What it is.
     pub kind: Kind,
     /// Bytes of a file; 0 for a directory.
@@ -35,19 +35,23 @@ pub struct Info {
     pub digest: Option<Digest>,
 }
 
-impl Info {
+impl FileInfo {
     /// Of what is open at `place`.
     ///
     /// # Errors
     /// [`StorageError::Denied`] if it is neither a file nor a directory.
-    pub(crate) fn of(place: &Place, file: &File, meta: &Meta) -> Result<Self, StorageError> {
+    pub(crate) fn of(
+        place: &ResolvedPath,
+        file: &File,
+        meta: &Metadata,
+    ) -> Result<Self, StorageError> {
         Self::with_attributes(place, file, meta).map(|(info, _)| info)
     }
 
     fn with_attributes(
-        place: &Place,
+        place: &ResolvedPath,
         file: &File,
-        meta: &Meta,
+        meta: &Metadata,
     ) -> Result<(Self, Option<Attributes>), StorageError> {
         let mut info = Self {
             kind: Kind::Dir,
@@ -57,8 +61,8 @@ impl Info {
             digest: None,
         };
         match meta.what {
-            What::Dir => Ok((info, None)),
-            What::File => {
+            EntryKind::Dir => Ok((info, None)),
+            EntryKind::File => {
                 place.full.as_file()?;
                 let attributes = Attributes::of(file, meta);
                 info.kind = Kind::File;
@@ -69,7 +73,7 @@ impl Info {
                 }
                 Ok((info, Some(attributes)))
             }
-            What::Link | What::Special => Err(StorageError::denied(&place.full)),
+            EntryKind::Link | EntryKind::Special => Err(StorageError::denied(&place.full)),
         }
     }
 }
@@ -79,8 +83,8 @@ impl Info {
 #[derive(Debug)]
 pub struct StoredFile {
     file: File,
-    meta: Meta,
-    info: Info,
+    meta: Metadata,
+    info: FileInfo,
     attributes: Attributes,
     path: VirtualPath,
     space: Arc<Space>,
@@ -89,7 +93,7 @@ pub struct StoredFile {
 
 impl StoredFile {
     /// Opens the file at `place`.
-    pub(crate) fn open(place: &Place) -> Result<Self, StorageError> {
+    pub(crate) fn open(place: &ResolvedPath) -> Result<Self, StorageError> {
         place.require(|rights| rights.read)?;
         let opened = place.space.jail.open(&place.inner).at("open", &place.full);
         let (file, meta) = opened.map_err(|error| error.looking_for("file"))?;
@@ -97,8 +101,12 @@ impl StoredFile {
     }
 
     /// Takes what was opened on the way to `place`.
-    pub(crate) fn of(place: &Place, file: File, meta: Meta) -> Result<Self, StorageError> {
-        let (info, attributes) = Info::with_attributes(place, &file, &meta)?;
+    pub(crate) fn of(
+        place: &ResolvedPath,
+        file: File,
+        meta: Metadata,
+    ) -> Result<Self, StorageError> {
+        let (info, attributes) = FileInfo::with_attributes(place, &file, &meta)?;
         let attributes = attributes.ok_or_else(|| StorageError::is_a_directory(&place.full))?;
         Ok(Self {
             info,
@@ -124,7 +132,7 @@ impl StoredFile {
 
     /// What was known when it was opened.
     #[must_use]
-    pub fn info(&self) -> &Info {
+    pub fn info(&self) -> &FileInfo {
         &self.info
     }
 
@@ -204,7 +212,7 @@ impl StoredFile {
 
     /// As [`check_unchanged`](Self::check_unchanged), whoever asks.
     pub(crate) fn check_content(&self) -> Result<(), StorageError> {
-        let now = Meta::of(&self.file).at("look at", &self.path)?;
+        let now = Metadata::of(&self.file).at("look at", &self.path)?;
         if now.is_same_content(&self.meta) {
             Ok(())
         } else {
@@ -227,7 +235,7 @@ impl StoredFile {
     }
 
     /// What the file system said when it was opened.
-    pub(crate) fn meta(&self) -> &Meta {
+    pub(crate) fn meta(&self) -> &Metadata {
         &self.meta
     }
 

@@ -6,10 +6,10 @@
 use rustix::fs::DirEntry;
 
 use crate::protocol::{Entry, Kind};
-use crate::storage::access::Mounts;
-use crate::storage::error::{At, StorageError};
-use crate::storage::local::fs::metadata::{Meta, What};
-use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::access::AccessMounts;
+use crate::storage::error::{ErrorContext, StorageError};
+use crate::storage::local::fs::metadata::{EntryKind, Metadata};
+use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::path::{VirtualPath, is_valid_name};
 
 /// JSON around the name of an entry, at most.
@@ -17,7 +17,7 @@ const ENTRY_JSON: usize = 128;
 
 /// A part of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
+pub struct ListingPage {
     /// Sorted by name, within the page.
     pub entries: Vec<Entry>,
     /// Where the next page begins; absent on the last.
@@ -26,14 +26,14 @@ pub struct Page {
 
 /// Where a page begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Cursor {
+enum ListingCursor {
     /// With the mounts after this one.
     Mounts(String),
     /// At this offset of the directory.
     Entries(i64),
 }
 
-impl Cursor {
+impl ListingCursor {
     fn parse(text: &str) -> Option<Self> {
         match text.split_once(':')? {
             ("m", name) if is_valid_name(name) => Some(Self::Mounts(name.to_owned())),
@@ -75,27 +75,27 @@ impl Filling {
         true
     }
 
-    fn end(mut self, next: Option<&Cursor>) -> Page {
+    fn end(mut self, next: Option<&ListingCursor>) -> ListingPage {
         self.entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Page {
+        ListingPage {
             entries: self.entries,
-            cursor: next.map(Cursor::to_text),
+            cursor: next.map(ListingCursor::to_text),
         }
     }
 }
 
 /// A page of the directory at `place`, into which `mounts` are mounted.
 pub(crate) fn list(
-    place: &Place,
-    mounts: &Mounts,
+    place: &ResolvedPath,
+    mounts: &AccessMounts,
     cursor: Option<&str>,
     limit: usize,
     budget: usize,
-) -> Result<Page, StorageError> {
+) -> Result<ListingPage, StorageError> {
     let bad_cursor = || StorageError::BadCursor {
         path: place.full.clone(),
     };
-    let cursor = cursor.map(|text| Cursor::parse(text).ok_or_else(bad_cursor));
+    let cursor = cursor.map(|text| ListingCursor::parse(text).ok_or_else(bad_cursor));
     let cursor = cursor.transpose()?;
     let dir = place.space.jail.open_dir(&place.inner);
     let dir = dir.at("open", &place.full);
@@ -107,16 +107,16 @@ pub(crate) fn list(
     };
     let mut entries = dir.entries().at("list", &place.full)?;
     let mut next = 0;
-    if let Some(Cursor::Entries(offset)) = cursor {
+    if let Some(ListingCursor::Entries(offset)) = cursor {
         entries.seek(offset).map_err(|_| bad_cursor())?;
         next = offset;
     } else {
         let after = match &cursor {
-            Some(Cursor::Mounts(name)) => name,
+            Some(ListingCursor::Mounts(name)) => name,
             _ => "",
         };
         if let Some(last) = take_mounts(&mut page, mounts, after)? {
-            return Ok(page.end(Some(&Cursor::Mounts(last))));
+            return Ok(page.end(Some(&ListingCursor::Mounts(last))));
         }
     }
     while let Some(entry) = entries.read() {
@@ -124,7 +124,7 @@ pub(crate) fn list(
         if let Some(shown) = visible(place, &dir, mounts, &entry)?
             && !page.take(shown)
         {
-            return Ok(page.end(Some(&Cursor::Entries(next))));
+            return Ok(page.end(Some(&ListingCursor::Entries(next))));
         }
         next = entry.offset();
     }
@@ -134,7 +134,7 @@ pub(crate) fn list(
 /// Takes the mounts after `after`; if there is no room for all, says which was the last.
 fn take_mounts(
     page: &mut Filling,
-    mounts: &Mounts,
+    mounts: &AccessMounts,
     after: &str,
 ) -> Result<Option<String>, StorageError> {
     let mut last = after;
@@ -155,9 +155,9 @@ fn take_mounts(
 /// What the member sees of an entry. Nothing of names that no path can name, of links that lead
 /// nowhere or out, and of what is neither file nor directory.
 fn visible(
-    place: &Place,
+    place: &ResolvedPath,
     dir: &crate::storage::local::fs::sandbox::OpenDir,
-    mounts: &Mounts,
+    mounts: &AccessMounts,
     entry: &DirEntry,
 ) -> Result<Option<Entry>, StorageError> {
     let Some(name) = entry
@@ -172,17 +172,17 @@ fn visible(
         return Ok(None);
     };
     let meta = match dir.meta(entry.file_name()).at("look at", &place.full)? {
-        Some(meta) if meta.what == What::Link => place.space.jail.look(&inner).ok(),
+        Some(meta) if meta.what == EntryKind::Link => place.space.jail.look(&inner).ok(),
         meta => meta,
     };
     Ok(meta.and_then(|meta| to_entry(name, &meta)))
 }
 
-fn to_entry(name: &str, meta: &Meta) -> Option<Entry> {
+fn to_entry(name: &str, meta: &Metadata) -> Option<Entry> {
     let (kind, size) = match meta.what {
-        What::File => (Kind::File, meta.size),
-        What::Dir => (Kind::Dir, 0),
-        What::Link | What::Special => return None,
+        EntryKind::File => (Kind::File, meta.size),
+        EntryKind::Dir => (Kind::Dir, 0),
+        EntryKind::Link | EntryKind::Special => return None,
     };
     Some(Entry {
         name: name.to_owned(),

@@ -10,19 +10,19 @@
 use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
 
-use crate::storage::error::{At, StorageError};
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::space::{Names, Space};
 use crate::storage::path::VirtualPath;
-use crate::storage::rights::Limits;
+use crate::storage::rights::SpaceLimits;
 
 /// Bytes in regular files, and the number of all entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Count {
+pub(crate) struct SpaceCount {
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
 }
 
-impl Count {
+impl SpaceCount {
     /// One file of so many bytes.
     pub(crate) fn file(bytes: u64) -> Self {
         Self { bytes, entries: 1 }
@@ -46,14 +46,14 @@ impl Count {
     }
 }
 
-impl AddAssign for Count {
+impl AddAssign for SpaceCount {
     fn add_assign(&mut self, other: Self) {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.entries = self.entries.saturating_add(other.entries);
     }
 }
 
-impl SubAssign for Count {
+impl SubAssign for SpaceCount {
     fn sub_assign(&mut self, other: Self) {
         self.bytes = self.bytes.saturating_sub(other.bytes);
         self.entries = self.entries.saturating_sub(other.entries);
@@ -62,15 +62,15 @@ impl SubAssign for Count {
 
 /// What a space holds and may hold.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    pub(crate) limits: Limits,
+pub(crate) struct QuotaLedger {
+    pub(crate) limits: SpaceLimits,
     /// The reading of the accounts that they come from.
     limits_reading: u64,
     /// Absent until somebody needs to know.
-    counted: Option<Count>,
+    counted: Option<SpaceCount>,
     /// Goes up with each count: who holds an older number knows of an older count.
     generation: u64,
-    reserved: Count,
+    reserved: SpaceCount,
 }
 
 /// Why a reservation is refused.
@@ -90,7 +90,7 @@ pub(crate) struct Exceeded {
     /// It is the limit of entries, not of bytes.
     entries: bool,
     /// What would have to go first.
-    pub(crate) missing: Count,
+    pub(crate) missing: SpaceCount,
 }
 
 impl Refused {
@@ -108,16 +108,16 @@ impl Refused {
     }
 }
 
-impl Ledger {
+impl QuotaLedger {
     /// What is in use: counted and reserved. Absent while not counted.
-    pub(crate) fn used(&self) -> Option<Count> {
+    pub(crate) fn used(&self) -> Option<SpaceCount> {
         let mut used = self.counted?;
         used += self.reserved;
         Some(used)
     }
 
     /// Takes over limits, unless a later reading has set others.
-    pub(crate) fn set_limits(&mut self, limits: Limits, reading: u64) {
+    pub(crate) fn set_limits(&mut self, limits: SpaceLimits, reading: u64) {
         if reading >= self.limits_reading {
             self.limits = limits;
             self.limits_reading = reading;
@@ -130,7 +130,7 @@ impl Ledger {
 
     /// Nothing can be reserved before the space is counted.
     pub(crate) fn needs_count(&self) -> bool {
-        self.limits != Limits::default() && self.counted.is_none()
+        self.limits != SpaceLimits::default() && self.counted.is_none()
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -138,7 +138,7 @@ impl Ledger {
     }
 
     /// Takes in what a walk has found, with what has changed since it began.
-    pub(crate) fn set_counted(&mut self, count: Count) {
+    pub(crate) fn set_counted(&mut self, count: SpaceCount) {
         self.counted = Some(count);
         self.generation += 1;
     }
@@ -149,19 +149,19 @@ impl Ledger {
         self.counted = None;
     }
 
-    pub(crate) fn add(&mut self, count: Count) {
+    pub(crate) fn add(&mut self, count: SpaceCount) {
         if let Some(counted) = &mut self.counted {
             *counted += count;
         }
     }
 
-    pub(crate) fn remove(&mut self, count: Count) {
+    pub(crate) fn remove(&mut self, count: SpaceCount) {
         if let Some(counted) = &mut self.counted {
             *counted -= count;
         }
     }
 
-    pub(crate) fn reserve(&mut self, more: Count) -> Result<(), Refused> {
+    pub(crate) fn reserve(&mut self, more: SpaceCount) -> Result<(), Refused> {
         let reserved = self.reserved.checked_add(more).ok_or(Refused::Overflow)?;
         self.check(more)?;
         self.reserved = reserved;
@@ -169,7 +169,7 @@ impl Ledger {
     }
 
     /// Reserves for what is under way while nobody knows what is in use; `false` if it is counted.
-    fn reserve_uncounted(&mut self, more: Count) -> bool {
+    fn reserve_uncounted(&mut self, more: SpaceCount) -> bool {
         if self.counted.is_some() {
             return false;
         }
@@ -178,13 +178,13 @@ impl Ledger {
     }
 
     /// Whether so much more would fit now.
-    fn check(&self, more: Count) -> Result<(), Refused> {
-        if self.limits == Limits::default() {
+    fn check(&self, more: SpaceCount) -> Result<(), Refused> {
+        if self.limits == SpaceLimits::default() {
             return Ok(());
         }
         let used = self.used().ok_or(Refused::Uncounted)?;
         let (bytes, entries) = (self.limits.bytes, self.limits.entries());
-        let missing = Count {
+        let missing = SpaceCount {
             bytes: missing(used.bytes, more.bytes, bytes),
             entries: missing(used.entries, more.entries, entries),
         };
@@ -203,7 +203,7 @@ impl Ledger {
         }
     }
 
-    fn release(&mut self, count: Count) {
+    fn release(&mut self, count: SpaceCount) {
         self.reserved -= count;
     }
 }
@@ -220,7 +220,7 @@ fn missing(used: u64, more: u64, limit: Option<u64>) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Reservation {
     space: Arc<Space>,
-    held: Count,
+    held: SpaceCount,
     /// Bytes of these that are not on the disk yet, and held there as well.
     unwritten: u64,
     /// It is for what a client has sent already, which a count under way must not cost.
@@ -232,7 +232,7 @@ impl Reservation {
     pub(crate) fn new(space: &Arc<Space>) -> Self {
         Self {
             space: Arc::clone(space),
-            held: Count::default(),
+            held: SpaceCount::default(),
             unwritten: 0,
             is_under_way: false,
         }
@@ -253,7 +253,11 @@ impl Reservation {
     /// # Errors
     /// [`StorageError::QuotaExceeded`], [`StorageError::NoSpace`], or [`StorageError::Counting`] if
     /// the space is not counted yet.
-    pub(crate) fn check_fits(&self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+    pub(crate) fn check_fits(
+        &self,
+        more: SpaceCount,
+        path: &VirtualPath,
+    ) -> Result<(), StorageError> {
         self.space.staging.check_room(more, path)?;
         loop {
             let fits = self.space.ledger().check(more);
@@ -267,7 +271,7 @@ impl Reservation {
         }
     }
 
-    fn can_free(&self, missing: Count) -> bool {
+    fn can_free(&self, missing: SpaceCount) -> bool {
         let kept = self.space.kept();
         kept.is_some_and(|kept| kept.can_free(&self.space, missing))
     }
@@ -277,7 +281,11 @@ impl Reservation {
     ///
     /// # Errors
     /// As [`Self::check_fits`]; what was held before is held still.
-    pub(crate) fn grow(&mut self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+    pub(crate) fn grow(
+        &mut self,
+        more: SpaceCount,
+        path: &VirtualPath,
+    ) -> Result<(), StorageError> {
         self.will_write(more, path)?;
         let grown = self.grow_stored(more, path);
         if grown.is_err() {
@@ -292,7 +300,7 @@ impl Reservation {
     /// [`StorageError::NoSpace`].
     pub(crate) fn will_write(
         &mut self,
-        more: Count,
+        more: SpaceCount,
         path: &VirtualPath,
     ) -> Result<(), StorageError> {
         self.space.staging.reserve(more, path)?;
@@ -301,7 +309,7 @@ impl Reservation {
     }
 
     /// As [`Self::grow`], if there is room right now: nothing gives way and nothing is counted.
-    pub(crate) fn try_grow(&mut self, more: Count, path: &VirtualPath) -> bool {
+    pub(crate) fn try_grow(&mut self, more: SpaceCount, path: &VirtualPath) -> bool {
         if self.will_write(more, path).is_err() {
             return false;
         }
@@ -321,7 +329,7 @@ impl Reservation {
     /// yet; what was held before is held still.
     pub(crate) fn grow_stored(
         &mut self,
-        more: Count,
+        more: SpaceCount,
         path: &VirtualPath,
     ) -> Result<(), StorageError> {
         self.grow_counting(more, path, || self.space.require_count(path))
@@ -335,7 +343,7 @@ impl Reservation {
     /// As [`Self::grow_stored`].
     pub(crate) fn grow_locked(
         &mut self,
-        more: Count,
+        more: SpaceCount,
         names: &Names<'_>,
         path: &VirtualPath,
     ) -> Result<(), StorageError> {
@@ -358,7 +366,7 @@ impl Reservation {
 
     /// Gives back what is held beyond so many bytes, which are on the disk.
     pub(crate) fn shrink_to(&mut self, bytes: u64) {
-        let less = Count::bytes(self.held.bytes.saturating_sub(bytes));
+        let less = SpaceCount::bytes(self.held.bytes.saturating_sub(bytes));
         self.space.ledger().release(less);
         self.held -= less;
         self.written(u64::MAX);
@@ -370,13 +378,13 @@ impl Reservation {
     }
 
     /// What is held.
-    pub(crate) fn held(&self) -> Count {
+    pub(crate) fn held(&self) -> SpaceCount {
         self.held
     }
 
     fn grow_counting(
         &self,
-        more: Count,
+        more: SpaceCount,
         path: &VirtualPath,
         count: impl Fn() -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
@@ -398,26 +406,26 @@ impl Reservation {
     }
 
     /// Has kept uploads give way; `false` if all of them together are too little.
-    fn free(&self, missing: Count) -> bool {
+    fn free(&self, missing: SpaceCount) -> bool {
         let kept = self.space.kept();
         kept.is_some_and(|kept| kept.free(&self.space, missing))
     }
 
     /// Turns so much of what is held into what is counted, and gives back the rest. The names have
     /// been locked since before the change.
-    pub(crate) fn settle_part(mut self, names: &Names<'_>, made: Count) {
+    pub(crate) fn settle_part(mut self, names: &Names<'_>, made: SpaceCount) {
         let mut rest = self.held;
         rest -= made;
         self.space.ledger().release(rest);
         self.held -= rest;
-        drop(self.settle(names, Count::default()));
+        drop(self.settle(names, SpaceCount::default()));
     }
 
     /// Turns what is held into what is counted, less what the new name has displaced, which is
     /// held in its stead until it is gone for good. The names have been locked since before the
     /// change.
     #[must_use = "what is displaced is held until this is dropped"]
-    pub(crate) fn settle(mut self, _names: &Names<'_>, displaced: Count) -> Self {
+    pub(crate) fn settle(mut self, _names: &Names<'_>, displaced: SpaceCount) -> Self {
         self.written(u64::MAX);
         let held = std::mem::replace(&mut self.held, displaced);
         let mut ledger = self.space.ledger();

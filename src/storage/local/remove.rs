@@ -1,13 +1,13 @@
 //! Removing: a file by its name, a tree by moving it out of sight at once and deleting it there.
 //! Either way the answer waits until a power cut would not bring it back.
 
-use crate::storage::changes::{Noted, removed};
-use crate::storage::error::{At, StorageError};
-use crate::storage::local::fs::metadata::What;
-use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::changes::{PendingChange, removed};
+use crate::storage::error::{ErrorContext, StorageError};
+use crate::storage::local::fs::metadata::EntryKind;
+use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::tree::count_of;
-use crate::storage::local::quota::Count;
+use crate::storage::local::quota::SpaceCount;
 
 /// What has become of what was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Removed {
 /// A tree disappears as a whole before its first file is deleted; from then on it is beyond
 /// `stop`, and its room is given back when all of it is gone.
 pub(crate) fn remove(
-    place: &Place,
+    place: &ResolvedPath,
     recursive: bool,
     stop: &dyn Fn() -> bool,
 ) -> Result<Removed, StorageError> {
@@ -41,7 +41,7 @@ pub(crate) fn remove(
     }
 }
 
-fn remove_now(place: &Place, recursive: bool) -> Result<Removed, StorageError> {
+fn remove_now(place: &ResolvedPath, recursive: bool) -> Result<Removed, StorageError> {
     let space = &place.space;
     let names = space.lock_names();
     place.require(|rights| rights.delete)?;
@@ -52,7 +52,7 @@ fn remove_now(place: &Place, recursive: bool) -> Result<Removed, StorageError> {
         entries: 1,
         left: 0,
     };
-    if meta.what != What::Dir {
+    if meta.what != EntryKind::Dir {
         place.full.as_file()?;
         let gone = names.change(&[(&dir, name)], || dir.remove_file(name));
         gone.at("remove", &place.full)?;
@@ -99,7 +99,7 @@ fn remove_now(place: &Place, recursive: bool) -> Result<Removed, StorageError> {
 
 /// Brings to the disk that the name is gone, and tells it. Everyone sees that it is gone: it is told
 /// also if it may not last.
-fn last(parent: &OpenDir, place: &Place, noted: Noted) -> Result<(), StorageError> {
+fn last(parent: &OpenDir, place: &ResolvedPath, noted: PendingChange) -> Result<(), StorageError> {
     let synced = place.space.staging.synced(parent.sync());
     noted.tell();
     synced.at("sync", &place.full)
@@ -107,7 +107,7 @@ fn last(parent: &OpenDir, place: &Place, noted: Noted) -> Result<(), StorageErro
 
 /// Gives back the room of what was in the space when its count had that generation. A later count
 /// has not seen it.
-fn uncharge(place: &Place, generation: u64, count: Count) {
+fn uncharge(place: &ResolvedPath, generation: u64, count: SpaceCount) {
     let mut ledger = place.space.ledger();
     if ledger.generation() == generation {
         ledger.remove(count);

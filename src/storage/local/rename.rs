@@ -6,16 +6,16 @@ use rustix::io::Errno;
 
 use crate::protocol::IfExists;
 use crate::storage::changes;
-use crate::storage::changes::Noted;
-use crate::storage::error::{At, StorageError};
+use crate::storage::changes::PendingChange;
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::fs::attributes::keep_derived_version;
-use crate::storage::local::fs::install::{Landed, Source, land};
-use crate::storage::local::fs::metadata::{Meta, What};
-use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::local::fs::install::{Published, Source, land};
+use crate::storage::local::fs::metadata::{EntryKind, Metadata};
+use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::tree;
 use crate::storage::local::fs::tree::Reach;
-use crate::storage::local::quota::{Count, Reservation};
+use crate::storage::local::quota::{Reservation, SpaceCount};
 use crate::storage::local::space::Names;
 use crate::storage::local::tally::Measure;
 use crate::storage::path::{InvalidPath, InvalidPathReason, VirtualPath};
@@ -31,8 +31,8 @@ const NUMBER: usize = " (1000)".len();
 /// A tree is measured with nothing locked, as far as it has to be. The measure holds when the tree
 /// moves, or the tree does not move.
 pub(crate) fn rename(
-    from: &Place,
-    to: &Place,
+    from: &ResolvedPath,
+    to: &ResolvedPath,
     if_exists: IfExists,
 ) -> Result<VirtualPath, StorageError> {
     from.require(|rights| rights.delete && !from.is_root())?;
@@ -77,10 +77,10 @@ pub(crate) fn rename(
 }
 
 fn rename_within(
-    from: &Place,
-    to: &Place,
+    from: &ResolvedPath,
+    to: &ResolvedPath,
     if_exists: IfExists,
-) -> Result<(Landed, OpenDir), StorageError> {
+) -> Result<(Published, OpenDir), StorageError> {
     let mut measure = None;
     if may_be_too_deep(from, to, if_exists) {
         measure = measure_source(from)?;
@@ -96,7 +96,7 @@ fn rename_within(
         None => (lock(), Reach::default()),
     };
     let (dir, name, meta) = find(from, to)?;
-    let is_dir = meta.what == What::Dir;
+    let is_dir = meta.what == EntryKind::Dir;
     if is_dir && may_be_too_deep(from, to, if_exists) {
         check_measured(measure.as_ref(), &meta, from)?;
     }
@@ -123,10 +123,10 @@ fn rename_within(
 }
 
 fn rename_across(
-    from: &Place,
-    to: &Place,
+    from: &ResolvedPath,
+    to: &ResolvedPath,
     if_exists: IfExists,
-) -> Result<(Landed, OpenDir), StorageError> {
+) -> Result<(Published, OpenDir), StorageError> {
     to.space.count_if_limited(&to.full)?;
     let mut measure = measure_source(from)?;
     let lock = || from.space.lock_both(&to.space);
@@ -134,11 +134,11 @@ fn rename_across(
         Some(measure) => measure
             .lock(lock, |(from_names, _)| from_names)
             .at("measure", &from.full)?,
-        None => (lock(), Count::default(), Reach::default()),
+        None => (lock(), SpaceCount::default(), Reach::default()),
     };
     from.require(|rights| rights.read)?;
     let (dir, name, meta) = find(from, to)?;
-    let is_dir = meta.what == What::Dir;
+    let is_dir = meta.what == EntryKind::Dir;
     let mut count = tree::count_of(&meta);
     if is_dir {
         check_measured(measure.as_ref(), &meta, from)?;
@@ -164,29 +164,32 @@ fn rename_across(
 }
 
 /// The source as it is now, with the names locked.
-fn find<'a>(from: &'a Place, to: &Place) -> Result<(OpenDir, &'a str, Meta), StorageError> {
+fn find<'a>(
+    from: &'a ResolvedPath,
+    to: &ResolvedPath,
+) -> Result<(OpenDir, &'a str, Metadata), StorageError> {
     from.require(|rights| rights.delete)?;
     to.require(|rights| rights.write)?;
     let (dir, name) = from.open_parent()?;
     let meta = dir.meta(name).at("look at", &from.full)?;
     let meta = meta.ok_or_else(|| StorageError::not_found(&from.full))?;
     match meta.what {
-        What::Dir if from.full != to.full && to.full.starts_with(&from.full) => {
+        EntryKind::Dir if from.full != to.full && to.full.starts_with(&from.full) => {
             return Err(into_itself(to));
         }
-        What::Dir => {}
-        What::File | What::Link => {
+        EntryKind::Dir => {}
+        EntryKind::File | EntryKind::Link => {
             from.full.as_file()?;
             to.full.as_file()?;
             keep_derived_version(&dir, name);
         }
-        What::Special => return Err(StorageError::denied(&from.full)),
+        EntryKind::Special => return Err(StorageError::denied(&from.full)),
     }
     Ok((dir, name, meta))
 }
 
 /// Whether parts of a tree that moves could come to lie too deep to be named.
-fn may_be_too_deep(from: &Place, to: &Place, if_exists: IfExists) -> bool {
+fn may_be_too_deep(from: &ResolvedPath, to: &ResolvedPath, if_exists: IfExists) -> bool {
     let (old, new) = (&from.full, &to.full);
     let number = if if_exists == IfExists::Rename {
         NUMBER
@@ -198,7 +201,7 @@ fn may_be_too_deep(from: &Place, to: &Place, if_exists: IfExists) -> bool {
 }
 
 /// Measures the source, if it is a directory. What else is wrong with it shows soon enough.
-fn measure_source(from: &Place) -> Result<Option<Measure<'_>>, StorageError> {
+fn measure_source(from: &ResolvedPath) -> Result<Option<Measure<'_>>, StorageError> {
     let Ok((dir, name)) = from.open_parent() else {
         return Ok(None);
     };
@@ -213,8 +216,8 @@ fn measure_source(from: &Place) -> Result<Option<Measure<'_>>, StorageError> {
 /// Makes sure that the tree with that `meta` is the one that was measured.
 fn check_measured(
     measure: Option<&Measure<'_>>,
-    meta: &Meta,
-    from: &Place,
+    meta: &Metadata,
+    from: &ResolvedPath,
 ) -> Result<(), StorageError> {
     if measure.is_some_and(|measure| measure.is_of(meta)) {
         return Ok(());
@@ -233,9 +236,9 @@ fn is_stale(error: &StorageError) -> bool {
 fn land_on_itself(
     names: &Names<'_>,
     source: Source<'_>,
-    meta: &Meta,
-    to: &Place,
-) -> Result<Option<Landed>, StorageError> {
+    meta: &Metadata,
+    to: &ResolvedPath,
+) -> Result<Option<Published>, StorageError> {
     let (dir, name) = to.open_parent()?;
     let there = dir.meta(name).at("look at", &to.full)?;
     if there.is_none_or(|there| there.identity != meta.identity) {
@@ -243,8 +246,8 @@ fn land_on_itself(
     }
     let own = |dir: &OpenDir| dir.own_meta().at("look at", &to.full);
     let same_name = source.name == name && own(source.dir)?.identity == own(&dir)?.identity;
-    let mut displaced = Count::default();
-    let mut noted = Noted::default();
+    let mut displaced = SpaceCount::default();
+    let mut noted = PendingChange::default();
     if !same_name {
         to.require(|rights| rights.overwrite)?;
         let removed = names.change(&[(source.dir, source.name)], || {
@@ -256,11 +259,11 @@ fn land_on_itself(
         let above = || changes::true_path(to, &dir);
         noted = changes::landed(to, (above, name), 0, false, moved);
     }
-    Ok(Some(Landed::in_place(to.full.clone(), displaced, noted)))
+    Ok(Some(Published::in_place(to.full.clone(), displaced, noted)))
 }
 
 /// A path through a link can lead into the tree that is to be moved; the system notices.
-fn loops(error: StorageError, to: &Place) -> StorageError {
+fn loops(error: StorageError, to: &ResolvedPath) -> StorageError {
     match error {
         StorageError::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
             into_itself(to)
@@ -269,6 +272,6 @@ fn loops(error: StorageError, to: &Place) -> StorageError {
     }
 }
 
-pub(crate) fn into_itself(to: &Place) -> StorageError {
+pub(crate) fn into_itself(to: &ResolvedPath) -> StorageError {
     InvalidPath::new(to.full.as_str(), InvalidPathReason::IntoItself).into()
 }

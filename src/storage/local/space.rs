@@ -5,18 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 
-use crate::storage::changes::Changes;
-use crate::storage::error::{At, StorageError};
+use crate::storage::changes::ChangeLog;
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::count::CountEnd;
-use crate::storage::local::fs::metadata::{Birthmark, Identity};
-use crate::storage::local::fs::sandbox::{Jail, OpenDir};
+use crate::storage::local::fs::metadata::{FileId, Identity};
+use crate::storage::local::fs::sandbox::{OpenDir, Sandbox};
 use crate::storage::local::fs::staging::Staging;
 use crate::storage::local::fs::unsynced::Unsynced;
-use crate::storage::local::quota::{Count, Ledger};
+use crate::storage::local::quota::{QuotaLedger, SpaceCount};
 use crate::storage::local::tally::Tallies;
-use crate::storage::local::upload::partial::KeptUploads;
+use crate::storage::local::upload::partial::PartialUploads;
 use crate::storage::path::VirtualPath;
-use crate::storage::rights::{Limits, Usage};
+use crate::storage::rights::{SpaceLimits, SpaceUsage};
 
 /// What tells a space from every other, one that gets its name later too.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ use crate::storage::rights::{Limits, Usage};
 pub(crate) struct SpaceId {
     pub(crate) area: Area,
     pub(crate) name: String,
-    pub(crate) mark: Birthmark,
+    pub(crate) mark: FileId,
 }
 
 impl fmt::Display for SpaceId {
@@ -50,11 +50,11 @@ pub(crate) enum Area {
 /// A home or a shared folder: a tree that no path leads out of, with a quota of its own.
 #[derive(Debug)]
 pub struct Space {
-    pub(crate) jail: Jail,
+    pub(crate) jail: Sandbox,
     pub(crate) staging: Arc<Staging>,
     /// Weak, because a kept upload holds its space.
-    kept: Weak<KeptUploads>,
-    pub(crate) changes: Arc<Changes>,
+    kept: Weak<PartialUploads>,
+    pub(crate) changes: Arc<ChangeLog>,
     /// Its identifier in one word, for those who hear of changes.
     pub(crate) key: Arc<str>,
     /// Its directories whose names may not be on the disk.
@@ -69,7 +69,7 @@ pub struct Space {
     /// The count of the space, while it is under way.
     counting: Mutex<Option<CountEnd>>,
     /// Taken after `names`, if both are needed, and held for a moment only.
-    ledger: Mutex<Ledger>,
+    ledger: Mutex<QuotaLedger>,
 }
 
 impl Space {
@@ -78,8 +78,8 @@ impl Space {
         area: Area,
         name: &str,
         root: OpenDir,
-        kept: &Arc<KeptUploads>,
-        changes: Arc<Changes>,
+        kept: &Arc<PartialUploads>,
+        changes: Arc<ChangeLog>,
     ) -> std::io::Result<Self> {
         let meta = root.own_meta()?;
         let id = SpaceId {
@@ -91,7 +91,7 @@ impl Space {
             key: id.to_string().into(),
             id,
             identity: meta.identity,
-            jail: Jail::new(root),
+            jail: Sandbox::new(root),
             staging: Arc::clone(&kept.staging),
             kept: Arc::downgrade(kept),
             changes,
@@ -121,16 +121,16 @@ impl Space {
 
     /// Limits that hold from now on, unless a later reading of the accounts has set others: readings
     /// are numbered in the order in which they begin.
-    pub fn set_limits(&self, limits: Limits, reading: u64) {
+    pub fn set_limits(&self, limits: SpaceLimits, reading: u64) {
         self.ledger().set_limits(limits, reading);
     }
 
-    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, QuotaLedger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The uploads that are kept, of all spaces; absent once nobody serves them any more.
-    pub(crate) fn kept(&self) -> Option<Arc<KeptUploads>> {
+    pub(crate) fn kept(&self) -> Option<Arc<PartialUploads>> {
         self.kept.upgrade()
     }
 
@@ -185,7 +185,7 @@ impl Space {
     }
 
     /// What is used and allowed here, and free on the disk.
-    pub(crate) fn usage(self: &Arc<Self>, path: &VirtualPath) -> Result<Usage, StorageError> {
+    pub(crate) fn usage(self: &Arc<Self>, path: &VirtualPath) -> Result<SpaceUsage, StorageError> {
         let root = self.jail.open_dir(&VirtualPath::root());
         let disk = root.and_then(|root| root.disk()).at("ask for", path)?;
         let used = loop {
@@ -194,7 +194,7 @@ impl Space {
             }
             self.require_count(path)?;
         };
-        Ok(Usage {
+        Ok(SpaceUsage {
             used: used.bytes,
             files: used.entries,
             limits: self.ledger().limits,
@@ -217,12 +217,12 @@ impl Names<'_> {
     }
 
     /// Notes that files have got their names back.
-    pub(crate) fn restored(&self, count: Count) {
+    pub(crate) fn restored(&self, count: SpaceCount) {
         self.space.ledger().add(count);
     }
 
     /// Notes that files have lost their names here.
-    pub(crate) fn freed(&self, count: Count) {
+    pub(crate) fn freed(&self, count: SpaceCount) {
         self.space.ledger().remove(count);
     }
 }

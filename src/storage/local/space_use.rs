@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use rustix::io::Errno;
 
 use crate::storage::error::StorageError;
-use crate::storage::local::quota::Count;
+use crate::storage::local::quota::SpaceCount;
 use crate::storage::local::space::Area;
 use crate::storage::local::store::Store;
 use crate::storage::path::VirtualPath;
@@ -89,7 +89,7 @@ impl Store {
     /// has to be kept free.
     pub fn try_write(&self) -> io::Result<()> {
         let staging = &self.kept().staging;
-        let room = staging.check_floor(Count::file(PROBE.len() as u64), &VirtualPath::root());
+        let room = staging.check_floor(SpaceCount::file(PROBE.len() as u64), &VirtualPath::root());
         match room {
             Err(StorageError::NoSpace { .. }) => return Err(Errno::NOSPC.into()),
             Err(StorageError::Io { source, .. }) => return Err(source),
@@ -109,7 +109,7 @@ impl Store {
 mod tests {
     use super::*;
     use crate::storage::local::upload::partial::StoreSettings;
-    use crate::storage::rights::Limits;
+    use crate::storage::rights::SpaceLimits;
 
     fn test_store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().expect("a directory");
@@ -138,18 +138,18 @@ mod tests {
     fn the_fullest_spaces_come_first_and_those_without_a_limit_do_not() {
         let (_dir, store) = test_store();
         store.set(StoreSettings::default());
-        let limited = |bytes| Limits {
+        let limited = |bytes| SpaceLimits {
             bytes: Some(bytes),
             files: None,
         };
         let spaces = [
             store.home("alice", limited(100)).expect("a home"),
-            store.home("bob", Limits::default()).expect("a home"),
+            store.home("bob", SpaceLimits::default()).expect("a home"),
             store.folder("team", limited(50)).expect("a folder"),
         ];
         for space in &spaces {
             space.require_count(&VirtualPath::root()).expect("counted");
-            space.lock_names().restored(Count::file(40));
+            space.lock_names().restored(SpaceCount::file(40));
         }
         let names = |most| -> Vec<_> {
             let fullest = store.fullest(most).into_iter();

@@ -11,15 +11,15 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use jiff::Timestamp;
 
 use crate::ownership::hand_over;
-use crate::storage::changes::{Change, Changes};
-use crate::storage::error::{At, StorageError};
+use crate::storage::changes::{ChangeLog, FileChange};
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::data;
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::staging::Staging;
 use crate::storage::local::space::{Area, Space};
-use crate::storage::local::upload::partial::{KeptUploads, StoreSettings};
+use crate::storage::local::upload::partial::{PartialUploads, StoreSettings};
 use crate::storage::path::VirtualPath;
-use crate::storage::rights::Limits;
+use crate::storage::rights::SpaceLimits;
 
 const HOMES: &str = "homes";
 const FOLDERS: &str = "folders";
@@ -35,8 +35,8 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     homes: OpenDir,
     folders: OpenDir,
-    kept: Arc<KeptUploads>,
-    changes: Arc<Changes>,
+    kept: Arc<PartialUploads>,
+    changes: Arc<ChangeLog>,
     spaces: Mutex<Spaces>,
     /// The directories of spaces that are made and that the disk failed to keep. Locked while one is
     /// made.
@@ -97,7 +97,7 @@ impl Store {
             store: Self(Arc::new(Inner {
                 homes,
                 folders,
-                kept: Arc::new(KeptUploads::new(Arc::new(staging))),
+                kept: Arc::new(PartialUploads::new(Arc::new(staging))),
                 changes: Arc::default(),
                 spaces: Mutex::default(),
                 failed: Mutex::default(),
@@ -125,7 +125,7 @@ impl Store {
     /// disk may not keep: it stays visible, so whoever watches has to know. It is called where files are
     /// changed, under a lock that all of them share, so it must be quick, never wait and not come
     /// back here. Only the first observer counts; `false` for any other.
-    pub fn observe(&self, observer: impl Fn(Change) + Send + Sync + 'static) -> bool {
+    pub fn observe(&self, observer: impl Fn(FileChange) + Send + Sync + 'static) -> bool {
         self.0.changes.observe(Box::new(observer))
     }
 
@@ -162,7 +162,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StorageError::InvalidPath`] if `user` is no single name, else what the system said.
-    pub fn home(&self, user: &str, limits: Limits) -> Result<Arc<Space>, StorageError> {
+    pub fn home(&self, user: &str, limits: SpaceLimits) -> Result<Arc<Space>, StorageError> {
         let home = self.open_home(user)?;
         home.ledger().limits = limits;
         Ok(home)
@@ -180,7 +180,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Self::home`].
-    pub fn folder(&self, name: &str, limits: Limits) -> Result<Arc<Space>, StorageError> {
+    pub fn folder(&self, name: &str, limits: SpaceLimits) -> Result<Arc<Space>, StorageError> {
         let folder = self.open_folder(name)?;
         folder.ledger().limits = limits;
         Ok(folder)
@@ -216,7 +216,7 @@ impl Store {
         spaces.open.values().filter_map(Weak::upgrade).collect()
     }
 
-    pub(crate) fn kept(&self) -> &Arc<KeptUploads> {
+    pub(crate) fn kept(&self) -> &Arc<PartialUploads> {
         &self.0.kept
     }
 

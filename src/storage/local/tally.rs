@@ -19,10 +19,10 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::storage::error::StorageError;
-use crate::storage::local::fs::metadata::{Identity, Meta, What};
+use crate::storage::local::fs::metadata::{EntryKind, Identity, Metadata};
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::tree::{Reach, Visitor, Walk, count_of, is_empty};
-use crate::storage::local::quota::Count;
+use crate::storage::local::quota::SpaceCount;
 use crate::storage::local::space::{Names, Space};
 use crate::storage::path::VirtualPath;
 
@@ -44,7 +44,7 @@ pub(crate) struct Tallies {
 #[derive(Debug)]
 struct Tally {
     number: u64,
-    count: Count,
+    count: SpaceCount,
     reach: Reach,
     /// The directories that the walk has begun, and how far below its top they are.
     begun: HashMap<Identity, Reach>,
@@ -59,7 +59,7 @@ struct Tally {
 /// An entry that is about to change.
 struct Touched {
     dir: Identity,
-    before: Option<Meta>,
+    before: Option<Metadata>,
 }
 
 impl Tallies {
@@ -68,7 +68,7 @@ impl Tallies {
         self.next += 1;
         self.active.push(Tally {
             number: self.next,
-            count: Count::default(),
+            count: SpaceCount::default(),
             reach: Reach::default(),
             begun: HashMap::new(),
             reading: None,
@@ -112,7 +112,7 @@ impl Tallies {
 
 impl Tally {
     /// Counts a name of the directory that is being read, if that is `dir`, unless it is counted.
-    fn count_once(&mut self, dir: Identity, hash: u64, meta: Option<&Meta>) -> bool {
+    fn count_once(&mut self, dir: Identity, hash: u64, meta: Option<&Metadata>) -> bool {
         let is_new = match &mut self.reading {
             Some((reading, counted)) if *reading == dir => counted.insert(hash),
             _ => false,
@@ -128,15 +128,15 @@ impl Tally {
         dir: &OpenDir,
         name: &CStr,
         Touched { dir: id, before }: &Touched,
-        after: Option<&Meta>,
+        after: Option<&Metadata>,
     ) -> io::Result<()> {
         let Some(at) = self.begun.get(id).map(|at| at.join(name)) else {
             return Ok(());
         };
-        let is_same = |one: &Meta| after.is_some_and(|after| after.identity == one.identity);
+        let is_same = |one: &Metadata| after.is_some_and(|after| after.identity == one.identity);
         if let Some(before) = before {
             self.count -= count_of(before);
-            if before.what == What::Dir && !is_same(before) {
+            if before.what == EntryKind::Dir && !is_same(before) {
                 self.begun.remove(&before.identity);
             }
         }
@@ -144,7 +144,7 @@ impl Tally {
             self.count += count_of(after);
             self.reach = self.reach.max(at);
             let was_there = before.as_ref().is_some_and(is_same);
-            if after.what == What::Dir && !was_there {
+            if after.what == EntryKind::Dir && !was_there {
                 let new = dir.open_dir(name)?;
                 if is_empty(&new)? {
                     // There is nothing to walk; what comes into it is a change like any other.
@@ -244,7 +244,7 @@ impl Tallied {
     }
 
     /// What has been found; nothing if there is more to walk. The names are locked.
-    pub(crate) fn found(&self, names: &Names<'_>) -> io::Result<Option<(Count, Reach)>> {
+    pub(crate) fn found(&self, names: &Names<'_>) -> io::Result<Option<(SpaceCount, Reach)>> {
         let mut tallies = names.space.tallies();
         let tally = tallies.get(self.number)?;
         let is_all = tally.more.is_empty();
@@ -277,7 +277,7 @@ impl Visitor for Teller<'_> {
         Ok(true)
     }
 
-    fn entry(&mut self, name: &CStr, meta: &Meta, at: Reach) {
+    fn entry(&mut self, name: &CStr, meta: &Metadata, at: Reach) {
         let mut tallies = self.space.tallies();
         let hash = tallies.hasher.hash_one(name.to_bytes());
         if let Ok(tally) = tallies.get(self.number)
@@ -327,7 +327,7 @@ impl<'a> Measure<'a> {
         &mut self,
         lock: impl Fn() -> L,
         names: impl Fn(&L) -> &Names<'_>,
-    ) -> io::Result<(L, Count, Reach)> {
+    ) -> io::Result<(L, SpaceCount, Reach)> {
         for _ in 0..MAX_ROUNDS {
             let locked = lock();
             if let Some((count, reach)) = self.tallied.found(names(&locked))? {
@@ -339,7 +339,7 @@ impl<'a> Measure<'a> {
         Err(Errno::STALE.into())
     }
 
-    pub(crate) fn is_of(&self, meta: &Meta) -> bool {
+    pub(crate) fn is_of(&self, meta: &Metadata) -> bool {
         self.top == meta.identity
     }
 }

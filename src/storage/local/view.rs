@@ -6,24 +6,24 @@
 use std::sync::Arc;
 
 use crate::protocol::IfExists;
-use crate::storage::access::{Access, Mounts, Permission, Reach};
+use crate::storage::access::{Access, AccessMounts, AccessSpaces, Permission};
 use crate::storage::changes;
-use crate::storage::changes::Seen;
-use crate::storage::error::{At, StorageError};
+use crate::storage::changes::VisiblePath;
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::copy::{copy, receive};
-use crate::storage::local::file::{Info, StoredFile};
-use crate::storage::local::fs::resolved_path::Place;
-use crate::storage::local::listing::{Page, list};
-use crate::storage::local::quota::{Count, Reservation};
+use crate::storage::local::file::{FileInfo, StoredFile};
+use crate::storage::local::fs::resolved_path::ResolvedPath;
+use crate::storage::local::listing::{ListingPage, list};
+use crate::storage::local::quota::{Reservation, SpaceCount};
 use crate::storage::local::remove::{Removed, remove};
 use crate::storage::local::rename::rename;
 use crate::storage::local::space::Space;
 use crate::storage::local::store::Store;
-use crate::storage::local::upload::already_committed::AlreadyThere;
-use crate::storage::local::upload::partial::KeptUpload;
+use crate::storage::local::upload::already_committed::AlreadyCommitted;
+use crate::storage::local::upload::partial::PartialUploadInfo;
 use crate::storage::local::upload::single::{Upload, UploadOptions, Uploader};
 use crate::storage::path::VirtualPath;
-use crate::storage::rights::{Rights, Usage};
+use crate::storage::rights::{Rights, SpaceUsage};
 
 /// A shared folder in a view.
 #[derive(Debug, Clone)]
@@ -41,11 +41,11 @@ const DIR_BYTES: u64 = 4096;
 
 /// An upload that has begun.
 #[derive(Debug)]
-pub enum Begun {
+pub enum BegunUpload {
     /// Its bytes can come, from [`Upload::written`] on.
     Upload(Box<Upload>),
     /// All of them came before.
-    AlreadyThere(Box<AlreadyThere>),
+    AlreadyThere(Box<AlreadyCommitted>),
 }
 
 /// What one member sees. Cheap to clone; clones see the same, also once that is changed. Every call
@@ -60,14 +60,14 @@ struct Inner {
     store: Store,
     access: Access,
     /// What is mounted anywhere but in the root.
-    no_mounts: Mounts,
+    no_mounts: AccessMounts,
 }
 
 impl View {
     /// The view of a member who has this home and these folders.
     #[must_use]
     pub fn new(store: &Store, home: Arc<Space>, folders: Vec<Mount>) -> Self {
-        Self::with(store, Access::open(Reach::new(home, folders)))
+        Self::with(store, Access::open(AccessSpaces::new(home, folders)))
     }
 
     /// The view of a member of whom nothing is known yet.
@@ -80,14 +80,14 @@ impl View {
         Self(Arc::new(Inner {
             store: store.clone(),
             access,
-            no_mounts: Mounts::new(),
+            no_mounts: AccessMounts::new(),
         }))
     }
 
     /// From now on the member has this home and these folders, unless the view was revoked. Work
     /// that is under way goes on only where it still may.
     pub fn set(&self, home: Arc<Space>, folders: Vec<Mount>) {
-        self.0.access.set(Reach::new(home, folders));
+        self.0.access.set(AccessSpaces::new(home, folders));
     }
 
     /// Refuses everything until [`set`](Self::set) is called.
@@ -133,7 +133,7 @@ impl View {
         cursor: Option<&str>,
         limit: usize,
         budget: usize,
-    ) -> Result<Page, StorageError> {
+    ) -> Result<ListingPage, StorageError> {
         let place = self.place(path)?;
         place.require(|rights| rights.list)?;
         let (_, reach) = self.0.access.reach(path)?;
@@ -151,11 +151,11 @@ impl View {
     /// # Errors
     /// [`StorageError::NotFound`], or [`StorageError::Denied`] where the member may not look or it
     /// is neither file nor directory.
-    pub fn stat(&self, path: &VirtualPath) -> Result<Info, StorageError> {
+    pub fn stat(&self, path: &VirtualPath) -> Result<FileInfo, StorageError> {
         let place = self.place(path)?;
         place.require_list()?;
         let (file, meta) = place.space.jail.open(&place.inner).at("open", path)?;
-        Info::of(&place, &file, &meta)
+        FileInfo::of(&place, &file, &meta)
     }
 
     /// What there is to watch at and below `path`, which the member may list: one part of a space,
@@ -163,7 +163,7 @@ impl View {
     ///
     /// # Errors
     /// As [`Self::list`] and [`Self::stat`].
-    pub fn watch(&self, path: &VirtualPath) -> Result<Vec<Seen>, StorageError> {
+    pub fn watch(&self, path: &VirtualPath) -> Result<Vec<VisiblePath>, StorageError> {
         let seen = self.seen(path)?;
         self.stat(path)?;
         Ok(seen)
@@ -173,7 +173,7 @@ impl View {
     ///
     /// # Errors
     /// [`StorageError::Denied`].
-    pub fn seen(&self, path: &VirtualPath) -> Result<Vec<Seen>, StorageError> {
+    pub fn seen(&self, path: &VirtualPath) -> Result<Vec<VisiblePath>, StorageError> {
         let place = self.place(path)?;
         place.require(|rights| rights.list)?;
         let mut all = vec![place.seen()];
@@ -209,7 +209,7 @@ impl View {
         place
             .space
             .staging
-            .check_room(Count::file(DIR_BYTES), path)?;
+            .check_room(SpaceCount::file(DIR_BYTES), path)?;
         // A first count takes its time: not while the names are locked.
         place.space.count_if_limited(path)?;
         let names = place.space.lock_names();
@@ -224,10 +224,10 @@ impl View {
                 return Err(StorageError::exists(path));
             }
             let mut reservation = Reservation::new(&place.space);
-            let grown = reservation.grow_locked(Count::entries(1), &names, path);
+            let grown = reservation.grow_locked(SpaceCount::entries(1), &names, path);
             grown.map_err(|error| place.conceal(error))?;
             let made = names.make_dir(&dir, name).at("make", path)?;
-            drop(reservation.settle(&names, Count::default()));
+            drop(reservation.settle(&names, SpaceCount::default()));
             let above = || changes::true_path(&place, &dir);
             let noted = changes::landed(&place, (above, name), 0, true, None);
             (dir, vec![made], noted)
@@ -314,7 +314,7 @@ impl View {
         stop: &dyn Fn() -> bool,
     ) -> Result<VirtualPath, StorageError> {
         let name = from.name().unwrap_or_default();
-        let from = Place {
+        let from = ResolvedPath {
             full: VirtualPath::root().join_name(name)?,
             ..source.place(from)?
         };
@@ -368,7 +368,7 @@ impl View {
         options: UploadOptions,
         session: &Arc<str>,
         resume: bool,
-    ) -> Result<Begun, StorageError> {
+    ) -> Result<BegunUpload, StorageError> {
         let place = self.place(path)?;
         let by = self.uploader(session, path)?;
         let checked = Upload::check(&place, &options);
@@ -376,7 +376,7 @@ impl View {
             if checked.is_ok()
                 && let Some(upload) = Upload::resume(&place, options, &by)?
             {
-                return Ok(Begun::Upload(Box::new(upload)));
+                return Ok(BegunUpload::Upload(Box::new(upload)));
             }
             // What may not be replaced could be what this very upload has made.
             let may_be_there = match &checked {
@@ -384,13 +384,13 @@ impl View {
                 Err(StorageError::Denied { .. }) => place.rights()?.write,
                 Err(_) => false,
             };
-            if may_be_there && let Some(there) = AlreadyThere::find(&place, options, &by)? {
-                return Ok(Begun::AlreadyThere(Box::new(there)));
+            if may_be_there && let Some(there) = AlreadyCommitted::find(&place, options, &by)? {
+                return Ok(BegunUpload::AlreadyThere(Box::new(there)));
             }
         }
         checked?;
         let upload = Upload::begin(place, options, by)?;
-        Ok(Begun::Upload(Box::new(upload)))
+        Ok(BegunUpload::Upload(Box::new(upload)))
     }
 
     /// Whether nothing can be reserved around `path` before that is counted. Asks no disk.
@@ -412,7 +412,7 @@ impl View {
     ///
     /// # Errors
     /// [`StorageError::Suspended`], [`StorageError::Denied`].
-    pub fn uploads(&self) -> Result<Vec<KeptUpload>, StorageError> {
+    pub fn uploads(&self) -> Result<Vec<PartialUploadInfo>, StorageError> {
         let (_, reach) = self.0.access.reach(&VirtualPath::root())?;
         Ok(self.0.store.kept().list(reach.home.id()))
     }
@@ -444,13 +444,13 @@ impl View {
     /// # Errors
     /// [`StorageError::Denied`] in a folder that the member may not list: how much is in it, and
     /// how that changes, says what the others do there. Else what the system said.
-    pub fn usage(&self, path: &VirtualPath) -> Result<Usage, StorageError> {
+    pub fn usage(&self, path: &VirtualPath) -> Result<SpaceUsage, StorageError> {
         let place = self.place(path)?;
         place.require(|rights| rights.list)?;
         place.space.usage(path)
     }
 
-    pub(crate) fn place(&self, path: &VirtualPath) -> Result<Place, StorageError> {
+    pub(crate) fn place(&self, path: &VirtualPath) -> Result<ResolvedPath, StorageError> {
         let (epoch, reach) = self.0.access.reach(path)?;
         let mount = path.split_first().and_then(|(first, inner)| {
             let mount = reach.mounts.get(first)?;
@@ -460,7 +460,7 @@ impl View {
             Some((mount, inner)) => (&mount.space, inner, mount.rights),
             None => (&reach.home, path.clone(), Rights::ALL),
         };
-        Ok(Place {
+        Ok(ResolvedPath {
             space: Arc::clone(space),
             inner,
             full: path.clone(),

@@ -7,7 +7,7 @@ use crate::storage::tests::*;
 
 /// Alice with her home, the folder `team` with all rights, and a file in each.
 fn with_team() -> Data {
-    let data = Data::new().mount("team", Rights::ALL, Limits::default());
+    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
     data.put("/own", b"own").expect("put");
     data.put("/team/old", b"old").expect("put");
     data
@@ -16,7 +16,10 @@ fn with_team() -> Data {
 fn team(data: &Data, rights: Rights) -> Vec<Mount> {
     vec![Mount {
         name: "team".into(),
-        space: data.store.folder("team", Limits::default()).expect("there"),
+        space: data
+            .store
+            .folder("team", SpaceLimits::default())
+            .expect("there"),
         rights,
     }]
 }
@@ -206,7 +209,7 @@ fn nothing_is_acknowledged_in_a_folder_that_was_set_aside() {
 
 #[test]
 fn who_may_not_list_is_not_told_how_much_is_in_use() {
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(1),
         files: None,
     };
@@ -241,7 +244,7 @@ fn who_may_not_list_is_not_told_how_much_is_in_use() {
 
 #[test]
 fn who_may_not_list_and_resumes_is_not_told_how_much_is_in_use() {
-    let data = Data::new().mount("inbox", Rights::DROP, Limits::default());
+    let data = Data::new().mount("inbox", Rights::DROP, SpaceLimits::default());
     let mut upload = data
         .view
         .upload(&at("/inbox/a"), sized(200_000))
@@ -249,7 +252,7 @@ fn who_may_not_list_and_resumes_is_not_told_how_much_is_in_use() {
     upload.write(&vec![0; 100_000]).expect("room");
     assert!(upload.keep().expect("kept"));
     let bytes = Some(100_000);
-    let limits = Limits { bytes, files: None };
+    let limits = SpaceLimits { bytes, files: None };
     let _inbox = data.store.folder("inbox", limits).expect("a folder");
     let begun = data
         .view

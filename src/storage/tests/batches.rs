@@ -237,7 +237,7 @@ fn many_files_of_an_almost_full_space_can_be_replaced_together() {
 
 #[test]
 fn files_for_several_spaces_go_together_each_counted_where_it_is() {
-    let data = Data::new().mount("team", Rights::ALL, Limits::default());
+    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
     let done = data.put_all([
         small("/own", b"1"),
         small("/team/theirs", b"22"),

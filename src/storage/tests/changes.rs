@@ -11,7 +11,7 @@ use crate::storage::tests::*;
 
 /// What was told, in short.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<Change>>>);
+struct Told(Arc<Mutex<Vec<FileChange>>>);
 
 impl Told {
     fn of(store: &Store) -> Self {
@@ -22,7 +22,7 @@ impl Told {
         told
     }
 
-    fn take(&self) -> Vec<Change> {
+    fn take(&self) -> Vec<FileChange> {
         std::mem::take(&mut *self.0.lock().expect("no panic"))
     }
 
@@ -32,7 +32,7 @@ impl Told {
     }
 }
 
-fn line(change: &Change) -> String {
+fn line(change: &FileChange) -> String {
     let place = |space: &str, path: &VirtualPath| {
         let name = space.split('/').nth(1).expect("an area and a name");
         format!("{name}{path}")
@@ -150,7 +150,7 @@ fn a_path_through_a_link_is_told_as_the_place_that_it_leads_to() {
 
 #[test]
 fn a_move_into_another_space_is_one_change_with_both_of_them() {
-    let data = Data::new().mount("team", Rights::ALL, Limits::default());
+    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
     data.put("/a", b"a").expect("put");
     let told = Told::of(&data.store);
     data.mv("/a", "/team/b", IfExists::Fail).expect("moved");
@@ -186,11 +186,17 @@ fn a_move_that_replaces_a_file_or_finds_itself_there_is_told_as_what_it_did() {
 
 #[test]
 fn a_change_says_which_space_and_who_did_it() {
-    let data = Data::new().mount("team", Rights::ALL, Limits::default());
-    let bobs = data.store.home("bob", Limits::default()).expect("a home");
+    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
+    let bobs = data
+        .store
+        .home("bob", SpaceLimits::default())
+        .expect("a home");
     let mount = Mount {
         name: "team".into(),
-        space: data.store.folder("team", Limits::default()).expect("there"),
+        space: data
+            .store
+            .folder("team", SpaceLimits::default())
+            .expect("there"),
         rights: Rights::ALL,
     };
     let bob = View::new(&data.store, bobs, vec![mount]);
@@ -212,7 +218,10 @@ fn a_later_space_of_the_same_name_is_another_one() {
     let told = Told::of(&data.store);
     data.put("/a", b"a").expect("put");
     set_home_aside(&data.data(""), "alice").expect("set aside");
-    let home = data.store.home("alice", Limits::default()).expect("new");
+    let home = data
+        .store
+        .home("alice", SpaceLimits::default())
+        .expect("new");
     let view = View::new(&data.store, home, Vec::new());
     view.make_dir(&at("/a"), false).expect("made");
     let changes = told.take();
@@ -221,7 +230,7 @@ fn a_later_space_of_the_same_name_is_another_one() {
 
 #[test]
 fn what_failed_is_not_told() {
-    let data = Data::with_bytes(100).mount("drop", Rights::READ, Limits::default());
+    let data = Data::with_bytes(100).mount("drop", Rights::READ, SpaceLimits::default());
     data.put("/a", b"old").expect("put");
     data.mkdir("/tree/sub");
     let told = Told::of(&data.store);
@@ -318,7 +327,7 @@ fn what_was_there_already_is_no_change() {
     data.put("/a", b"same").expect("put");
     let told = Told::of(&data.store);
     let begun = data.view.begin(&at("/a"), sized(4), &"s".into(), true);
-    let Begun::AlreadyThere(there) = begun.expect("begun") else {
+    let BegunUpload::AlreadyThere(there) = begun.expect("begun") else {
         panic!("it is there");
     };
     there.confirm(None).expect("the same");
@@ -337,7 +346,7 @@ fn only_the_first_observer_is_told() {
 /// As `space/inner at path`, and what is hidden.
 fn seen(data: &Data, path: &str) -> Vec<String> {
     let all = data.view.watch(&at(path)).expect("may be watched");
-    let line = |seen: &Seen| {
+    let line = |seen: &VisiblePath| {
         let space = seen.space.split('/').nth(1).expect("a name");
         let hidden = seen.hidden.join(",");
         format!("{space}{} at {} {hidden}", seen.inner, seen.path)
@@ -347,14 +356,14 @@ fn seen(data: &Data, path: &str) -> Vec<String> {
 
 #[test]
 fn a_watch_on_the_root_sees_the_home_and_the_folders_that_may_be_listed() {
-    let data = Data::new().mount("team", Rights::ALL, Limits::default());
+    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
     assert_eq!(seen(&data, "/"), ["alice/ at / team", "team/ at /team "]);
     assert_eq!(seen(&data, "/team"), ["team/ at /team "]);
     data.mkdir("/team/a");
     assert_eq!(seen(&data, "/team/a"), ["team/a at /team/a "]);
     data.put("/b", b"b").expect("put");
     assert_eq!(seen(&data, "/b"), ["alice/b at /b "]);
-    let data = Data::new().mount("box", Rights::DROP, Limits::default());
+    let data = Data::new().mount("box", Rights::DROP, SpaceLimits::default());
     assert_eq!(seen(&data, "/"), ["alice/ at / box"]);
     assert_fails!(data.view.watch(&at("/box")), StorageError::Denied { .. });
     assert_fails!(data.view.watch(&at("/box/a")), StorageError::Denied { .. });

@@ -125,7 +125,7 @@ fn a_copy_too_deep_to_be_named_is_refused_whole() {
 }
 
 /// The view of bob, beside alice's.
-fn bob(data: &Data, limits: Limits) -> View {
+fn bob(data: &Data, limits: SpaceLimits) -> View {
     let home = data.store.home("bob", limits).expect("a home");
     View::new(&data.store, home, Vec::new())
 }
@@ -136,7 +136,7 @@ fn a_received_file_is_another_file_with_the_same_content_and_digest() {
     let data = Data::new();
     data.mkdir("/secret");
     let original = data.put("/secret/a", &[7; 3000]).expect("put");
-    let bob = bob(&data, Limits::default());
+    let bob = bob(&data, SpaceLimits::default());
     let receive = |if_exists| {
         let (from, to) = (at("/secret/a"), at("/b"));
         bob.receive(&data.view, &from, &original.version, &to, if_exists, &never)
@@ -162,7 +162,7 @@ fn what_can_not_be_received_leaves_nothing_and_does_not_say_where_it_was() {
     data.mkdir("/secret/dir");
     let old = data.put("/secret/a", b"old").expect("put").version;
     let new = data.put("/secret/a", &[0; 100]).expect("put").version;
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(99),
         files: None,
     };

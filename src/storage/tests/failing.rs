@@ -133,12 +133,12 @@ fn a_removal_is_acknowledged_only_once_the_disk_keeps_it() {
 #[test]
 fn a_new_home_that_the_disk_does_not_keep_is_refused_until_the_next_start() {
     let data = Data::new();
-    let home = || data.store.home("bob", Limits::default()).map(drop);
+    let home = || data.store.home("bob", SpaceLimits::default()).map(drop);
     data.home.staging.at_sync.then(fails);
     assert_failed(&data, home());
     // The disk has said so once, and would not again.
     assert_failed(&data, home());
     data.store
-        .home("carol", Limits::default())
+        .home("carol", SpaceLimits::default())
         .expect("another home");
 }

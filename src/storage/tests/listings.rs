@@ -170,7 +170,7 @@ fn mounts_come_first_hide_what_has_their_name_and_are_paged_too() {
         name: format!("folder-{n}"),
         space: data
             .store
-            .folder(&format!("folder-{n}"), Limits::default())
+            .folder(&format!("folder-{n}"), SpaceLimits::default())
             .expect("a folder"),
         rights: Rights::ALL,
     });

@@ -37,10 +37,10 @@ pub(crate) struct Data {
 
 impl Data {
     fn new() -> Self {
-        Self::with_limits(Limits::default())
+        Self::with_limits(SpaceLimits::default())
     }
 
-    fn with_limits(limits: Limits) -> Self {
+    fn with_limits(limits: SpaceLimits) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(&dir.path().join("data")).expect("a store");
         let home = store.home("alice", limits).expect("a home");
@@ -54,14 +54,14 @@ impl Data {
     }
 
     fn with_bytes(bytes: u64) -> Self {
-        Self::with_limits(Limits {
+        Self::with_limits(SpaceLimits {
             bytes: Some(bytes),
             files: None,
         })
     }
 
     /// Mounts the folder `name` as well.
-    fn mount(mut self, name: &str, rights: Rights, limits: Limits) -> Self {
+    fn mount(mut self, name: &str, rights: Rights, limits: SpaceLimits) -> Self {
         let mount = Mount {
             name: name.to_owned(),
             space: self.store.folder(name, limits).expect("a folder"),

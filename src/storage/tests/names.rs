@@ -194,7 +194,10 @@ fn a_removed_account_leaves_nothing_to_the_next_of_its_name() {
     assert!(!set_home_aside(&root, "alice").expect("gone already"));
     assert!(!set_folder_aside(&root, "none").expect("never was"));
     assert_fails!(set_home_aside(&root, ".."), StorageError::InvalidPath(_));
-    let home = data.store.home("alice", Limits::default()).expect("anew");
+    let home = data
+        .store
+        .home("alice", SpaceLimits::default())
+        .expect("anew");
     let view = View::new(&data.store, home, Vec::new());
     let page = view.list(&at("/"), None, 10, usize::MAX).expect("empty");
     assert!(page.entries.is_empty());
@@ -211,14 +214,17 @@ fn a_name_that_leads_elsewhere_is_no_home() {
     let data = Data::new();
     for name in ["../x", "..", ".", "", "a/b", "/", "a/", "x\0", "x\n"] {
         assert_fails!(
-            data.store.home(name, Limits::default()),
+            data.store.home(name, SpaceLimits::default()),
             StorageError::InvalidPath(_)
         );
         assert_fails!(
-            data.store.folder(name, Limits::default()),
+            data.store.folder(name, SpaceLimits::default()),
             StorageError::InvalidPath(_)
         );
     }
-    let again = data.store.home("alice", Limits::default()).expect("there");
+    let again = data
+        .store
+        .home("alice", SpaceLimits::default())
+        .expect("there");
     assert!(Arc::ptr_eq(&again, &data.home));
 }

@@ -67,8 +67,8 @@ fn replacing_needs_room_for_the_new_file_beside_the_old() {
     data.assert_exact("/", "homes/alice");
 }
 
-fn files(files: u64) -> Limits {
-    Limits {
+fn files(files: u64) -> SpaceLimits {
+    SpaceLimits {
         bytes: None,
         files: Some(files),
     }
@@ -144,7 +144,7 @@ fn a_limit_of_bytes_bounds_the_entries_too() {
         .expect("the last one");
     assert_too_many(data.view.make_dir(&at("/dir/more"), false), 1003, 1003);
     assert_too_many(data.put("/dir/more", b""), 1003, 1003);
-    let own = Limits {
+    let own = SpaceLimits {
         bytes: Some(3 * 4096),
         files: Some(1004),
     };
@@ -236,13 +236,16 @@ fn an_upload_takes_the_last_bytes_one_by_one_where_others_hold_the_rest() {
 #[test]
 fn what_is_kept_of_uploads_gives_way_to_new_ones_the_oldest_first() {
     const PART: usize = 100_000;
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(3 * PART as u64),
         files: None,
     };
     let data = Data::new().mount("team", Rights::ALL, limits);
     let folder = data.store.folder("team", limits).expect("a folder");
-    let bob = data.store.home("bob", Limits::default()).expect("a home");
+    let bob = data
+        .store
+        .home("bob", SpaceLimits::default())
+        .expect("a home");
     let mount = Mount {
         name: "team".to_owned(),
         space: folder,
@@ -296,7 +299,7 @@ fn what_was_there_before_the_start_is_counted() {
 fn new_limits_hold_for_those_who_are_there_already() {
     let data = Data::with_bytes(10);
     data.put("/a", &[0; 8]).expect("room");
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(5),
         files: None,
     };
@@ -315,7 +318,7 @@ fn new_limits_hold_for_those_who_are_there_already() {
 
 #[test]
 fn a_folder_has_a_quota_of_its_own_for_all_that_comes_in() {
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(10),
         files: None,
     };
@@ -519,7 +522,7 @@ fn snapshot(data: &Data) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
 }
 
 fn limited() -> Data {
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(100),
         files: Some(10),
     };
@@ -593,7 +596,7 @@ fn limited_midway(limit: u64) -> (Data, Upload, impl Sized) {
     };
     let mut upload = data.view.upload(&at("/d/a"), options).expect("no limit");
     upload.write(&[0; 10_000]).expect("no limit");
-    data.home.ledger().limits = Limits {
+    data.home.ledger().limits = SpaceLimits {
         bytes: Some(limit),
         files: None,
     };

@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::protocol::Hasher;
-use crate::storage::local::quota::Count;
+use crate::storage::local::quota::SpaceCount;
 use crate::storage::local::upload::record;
 use crate::storage::tests::*;
 
@@ -34,13 +34,13 @@ fn partly(data: &Data, path: &str, content: &[u8], length: usize) -> Upload {
     upload
 }
 
-fn begin(data: &Data, path: &str, options: UploadOptions) -> Result<Begun, StorageError> {
+fn begin(data: &Data, path: &str, options: UploadOptions) -> Result<BegunUpload, StorageError> {
     data.view.begin(&at(path), options, &session("later"), true)
 }
 
 fn resume(data: &Data, path: &str, options: UploadOptions) -> Upload {
     match begin(data, path, options) {
-        Ok(Begun::Upload(mut upload)) => {
+        Ok(BegunUpload::Upload(mut upload)) => {
             while !upload.hash_prefix(70_000).expect("readable") {}
             *upload
         }
@@ -79,7 +79,7 @@ fn crash(data: Data, uploads: impl IntoIterator<Item = Upload>) -> Data {
 
 fn reopen(dir: TempDir) -> Data {
     let store = open_and_tidy(&dir.path().join("data"));
-    let home = store.home("alice", Limits::default()).expect("a home");
+    let home = store.home("alice", SpaceLimits::default()).expect("a home");
     let view = View::new(&store, Arc::clone(&home), Vec::new());
     Data {
         dir,
@@ -212,7 +212,10 @@ fn an_upload_that_is_killed_is_found_at_its_last_checkpoint() {
 #[test]
 fn what_is_kept_survives_an_orderly_restart_and_a_home_that_is_not_there_is_not_made() {
     let data = Data::new();
-    let bob = data.store.home("bob", Limits::default()).expect("a home");
+    let bob = data
+        .store
+        .home("bob", SpaceLimits::default())
+        .expect("a home");
     let bobs = View::new(&data.store, bob, Vec::new());
     let mut upload = bobs.upload(&at("/b"), sized(SIZE)).expect("room");
     upload.write(&content(1)).expect("room");
@@ -322,7 +325,7 @@ fn a_file_that_was_replaced_is_never_taken_for_the_upload() {
 
 #[test]
 fn one_is_kept_for_each_home_path_and_size_and_found_by_nobody_else() {
-    let data = Data::new().mount("team", Rights::ALL, Limits::default());
+    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
     data.mkdir("/team");
     let all = content(0);
     assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
@@ -336,12 +339,15 @@ fn one_is_kept_for_each_home_path_and_size_and_found_by_nobody_else() {
     assert_eq!(other("/b", sized(SIZE)), 0);
     assert_eq!(other("/a", sized(SIZE + 1)), 0);
     assert_eq!(other("/a", unsized_upload()), 0);
-    let bob = data.store.home("bob", Limits::default()).expect("a home");
+    let bob = data
+        .store
+        .home("bob", SpaceLimits::default())
+        .expect("a home");
     let mount = Mount {
         name: "team".to_owned(),
         space: data
             .store
-            .folder("team", Limits::default())
+            .folder("team", SpaceLimits::default())
             .expect("a folder"),
         rights: Rights::ALL,
     };
@@ -349,7 +355,7 @@ fn one_is_kept_for_each_home_path_and_size_and_found_by_nobody_else() {
     assert!(bobs.uploads().expect("open").is_empty());
     for path in ["/a", "/team/a"] {
         let begun = bobs.begin(&at(path), sized(SIZE), &session("bob"), true);
-        assert!(matches!(begun, Ok(Begun::Upload(upload)) if upload.written() == 0));
+        assert!(matches!(begun, Ok(BegunUpload::Upload(upload)) if upload.written() == 0));
     }
     let id = &data.view.uploads().expect("open")[0].id;
     assert!(
@@ -378,7 +384,10 @@ fn a_new_account_of_an_old_name_inherits_nothing() {
         let data = if restarted {
             restart(data)
         } else {
-            let home = data.store.home("alice", Limits::default()).expect("a home");
+            let home = data
+                .store
+                .home("alice", SpaceLimits::default())
+                .expect("a home");
             let view = View::new(&data.store, Arc::clone(&home), Vec::new());
             Data { home, view, ..data }
         };
@@ -557,10 +566,10 @@ fn many_checkpoints_keep_the_record_short() {
     }
 }
 
-fn already(data: &Data, path: &str, options: UploadOptions, who: &str) -> Option<AlreadyThere> {
+fn already(data: &Data, path: &str, options: UploadOptions, who: &str) -> Option<AlreadyCommitted> {
     match data.view.begin(&at(path), options, &session(who), true) {
-        Ok(Begun::AlreadyThere(there)) => Some(*there),
-        Ok(Begun::Upload(upload)) => {
+        Ok(BegunUpload::AlreadyThere(there)) => Some(*there),
+        Ok(BegunUpload::Upload(upload)) => {
             assert_eq!(upload.written(), 0);
             None
         }
@@ -638,7 +647,7 @@ fn a_renamed_commit_is_answered_again_once_and_to_another_session() {
     let begun = data
         .view
         .begin(&at("/a.txt"), options, &session("one"), true);
-    let Ok(Begun::Upload(mut upload)) = begun else {
+    let Ok(BegunUpload::Upload(mut upload)) = begun else {
         panic!("{begun:?}");
     };
     upload.write(&content(0)).expect("room");
@@ -660,7 +669,7 @@ fn a_renamed_commit_is_answered_again_once_and_to_another_session() {
 
 #[test]
 fn one_who_may_not_read_learns_of_no_file_but_of_their_own_commit() {
-    let data = Data::new().mount("drop", Rights::DROP, Limits::default());
+    let data = Data::new().mount("drop", Rights::DROP, SpaceLimits::default());
     let options = UploadOptions {
         if_exists: IfExists::Fail,
         ..sized(SIZE)
@@ -669,7 +678,7 @@ fn one_who_may_not_read_learns_of_no_file_but_of_their_own_commit() {
     let begun = data
         .view
         .begin(&at("/drop/a"), options, &session("one"), true);
-    let Ok(Begun::Upload(mut upload)) = begun else {
+    let Ok(BegunUpload::Upload(mut upload)) = begun else {
         panic!("{begun:?}");
     };
     upload.write(&content(0)).expect("room");
@@ -686,13 +695,13 @@ fn one_who_may_not_read_learns_of_no_file_but_of_their_own_commit() {
 fn one_who_may_write_but_not_overwrite_is_answered_their_own_commit_and_no_others() {
     let writing = "list,read,write".parse().expect("rights");
     for rights in [Rights::DROP, writing] {
-        let data = Data::new().mount("in", rights, Limits::default());
+        let data = Data::new().mount("in", rights, SpaceLimits::default());
         fs::create_dir_all(data.data("folders/in")).expect("made");
         fs::write(data.data("folders/in/theirs"), content(0)).expect("written");
         assert_eq!(sized(SIZE).if_exists, IfExists::Replace);
         let begin = |path, who| data.view.begin(&at(path), sized(SIZE), &session(who), true);
         assert_fails!(begin("/in/theirs", "one"), StorageError::Denied { .. });
-        let Ok(Begun::Upload(mut upload)) = begin("/in/a", "one") else {
+        let Ok(BegunUpload::Upload(mut upload)) = begin("/in/a", "one") else {
             panic!("not begun");
         };
         upload.write(&content(0)).expect("room");
@@ -754,7 +763,7 @@ fn an_upload_takes_no_bytes_before_what_was_kept_is_read_back() {
     let all = content(0);
     assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
     let begun = begin(&data, "/a", sized(SIZE));
-    let Ok(Begun::Upload(upload)) = begun else {
+    let Ok(BegunUpload::Upload(upload)) = begun else {
         panic!("{begun:?}");
     };
     let mut early = *upload;
@@ -763,7 +772,7 @@ fn an_upload_takes_no_bytes_before_what_was_kept_is_read_back() {
     // Cut off once more in the middle of that, it is kept as it was.
     assert!(early.keep().expect("kept"));
     let begun = begin(&data, "/a", sized(SIZE));
-    let Ok(Begun::Upload(mut early)) = begun else {
+    let Ok(BegunUpload::Upload(mut early)) = begun else {
         panic!("{begun:?}");
     };
     assert_eq!(early.written(), 100_000);
@@ -790,7 +799,7 @@ fn the_floor_is_asked_for_while_an_upload_goes_on_and_the_message_says_how_full_
     let more = data
         .home
         .staging
-        .check_room(Count::bytes(1 << 60), &at("/c"));
+        .check_room(SpaceCount::bytes(1 << 60), &at("/c"));
     let Err(error @ StorageError::NoSpace { room: Some(_), .. }) = more else {
         panic!("{more:?}");
     };

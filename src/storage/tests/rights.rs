@@ -4,11 +4,15 @@ use crate::storage::tests::*;
 
 /// A view with `/team` mounted with `rights`, and `/team/dir/a` in it.
 fn team(rights: &str) -> Data {
-    let data = Data::new().mount("team", Rights::ALL, Limits::default());
+    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
     data.mkdir("/team/dir");
     data.put("/team/dir/a", b"abc").expect("put");
     data.put("/mine", b"m").expect("put");
-    data.mount("team", rights.parse().expect("rights"), Limits::default())
+    data.mount(
+        "team",
+        rights.parse().expect("rights"),
+        SpaceLimits::default(),
+    )
 }
 
 #[test]
@@ -82,7 +86,7 @@ fn a_dropper_puts_new_files_and_sees_nothing() {
     for path in ["/team", "/team/dir/a"] {
         assert_fails!(data.view.usage(&at(path)), StorageError::Denied { .. });
     }
-    let data = data.mount("team", Rights::ALL, Limits::default());
+    let data = data.mount("team", Rights::ALL, SpaceLimits::default());
     data.assert_exact("/team", "folders/team");
 }
 

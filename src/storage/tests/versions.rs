@@ -72,7 +72,7 @@ fn every_publication_has_a_version_of_its_own() {
 
 #[test]
 fn a_file_that_is_moved_keeps_its_version() {
-    let data = Data::new().mount("team", Rights::ALL, Limits::default());
+    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
     data.put("/put", b"content").expect("put");
     data.write_by_hand("by-hand", "content");
     for path in ["/put", "/by-hand"] {
@@ -127,9 +127,9 @@ fn a_backup_and_its_restore_keep_versions() {
     let backup = Backup::begin(&data.data(""), &copy).expect("begins");
     let homes = [PathBuf::from("homes/alice")];
     let copied = backup.copy(&homes, &mut |_| true).expect("copied");
-    assert_eq!(copied, Copied::All);
+    assert_eq!(copied, BackupCounts::All);
     let store = Store::open(&copy).expect("a store");
-    let home = store.home("alice", Limits::default()).expect("a home");
+    let home = store.home("alice", SpaceLimits::default()).expect("a home");
     let restored = View::new(&store, home, Vec::new());
     for path in ["/put", "/by-hand"] {
         let (before, after) = (data.view.stat(&at(path)), restored.stat(&at(path)));

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::tree;
-use crate::storage::local::quota::Count;
+use crate::storage::local::quota::SpaceCount;
 use crate::storage::local::tally::{Measure, Tallied};
 use crate::storage::tests::disks::on_a_small_disk;
 use crate::storage::tests::quotas::{Step, steps, take};
@@ -31,20 +31,20 @@ fn make_deep(top: &Path, levels: usize) {
 }
 
 /// What a fresh walk finds.
-fn on_disk(root: &Path) -> Count {
-    let mut count = Count::default();
+fn on_disk(root: &Path) -> SpaceCount {
+    let mut count = SpaceCount::default();
     for entry in walkdir::WalkDir::new(root).min_depth(1) {
         let entry = entry.expect("readable");
         count += if entry.file_type().is_file() {
-            Count::file(entry.metadata().expect("there").len())
+            SpaceCount::file(entry.metadata().expect("there").len())
         } else {
-            Count::entries(1)
+            SpaceCount::entries(1)
         };
     }
     count
 }
 
-fn counted(data: &Data, tallied: &mut Tallied) -> io::Result<Count> {
+fn counted(data: &Data, tallied: &mut Tallied) -> io::Result<SpaceCount> {
     loop {
         while !tallied.go_on(&data.home, &mut 1000)? {}
         if let Some((count, _)) = tallied.found(&data.home.lock_names())? {
@@ -56,7 +56,7 @@ fn counted(data: &Data, tallied: &mut Tallied) -> io::Result<Count> {
 #[test]
 fn a_tree_of_any_depth_is_counted_and_removed_and_moves_no_deeper() {
     const LEVELS: usize = 5000;
-    let data = Data::with_limits(Limits {
+    let data = Data::with_limits(SpaceLimits {
         bytes: Some(100),
         files: Some(LEVELS as u64 + 3),
     });
@@ -114,7 +114,7 @@ fn each_turn_of_a_deletion_is_bounded_and_all_of_them_delete_all() {
         fs::write(top.join(format!("d/d/{number}")), b"x").expect("written");
     }
     let dir = OpenDir::open_ambient(&top).expect("there");
-    let (mut turns, mut entries, mut freed) = (0, 0, Count::default());
+    let (mut turns, mut entries, mut freed) = (0, 0, SpaceCount::default());
     loop {
         let mut budget = 60;
         let deleted = tree::delete_within(&dir, c"d", &mut budget);
@@ -128,7 +128,7 @@ fn each_turn_of_a_deletion_is_bounded_and_all_of_them_delete_all() {
         assert!(turns < 100);
     }
     assert!(turns > 2, "{turns}");
-    let all = Count {
+    let all = SpaceCount {
         bytes: 107,
         entries: 151,
     };
@@ -194,7 +194,7 @@ fn a_tree_is_measured_as_it_is_when_it_moves() {
     let locked = measure.lock(|| data.home.lock_names(), |names| names);
     let (names, count, reach) = locked.expect("measured");
     drop(names);
-    let all = Count {
+    let all = SpaceCount {
         bytes: 8,
         entries: 5,
     };
@@ -355,7 +355,7 @@ fn nothing_is_acknowledged_in_a_directory_whose_name_the_disk_does_not_keep() {
 
 #[test]
 fn a_directory_that_the_disk_does_not_keep_is_taken_back_and_its_entry_is_free() {
-    let data = Data::with_limits(Limits {
+    let data = Data::with_limits(SpaceLimits {
         bytes: None,
         files: Some(2),
     });
@@ -407,7 +407,7 @@ proptest! {
     /// Nobody waits for the walk, and it finds what is there when it ends.
     #[test]
     fn a_count_is_exact_whatever_changes_meanwhile(changes in changes()) {
-        let data = Data::new().mount("team", Rights::ALL, Limits::default());
+        let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
         fill(&data);
         let mut tallied = Tallied::whole(&data.home.lock_names()).expect("begun");
         for (mut budget, fails, step) in changes {
@@ -429,7 +429,7 @@ proptest! {
     /// The ledger agrees with a walk after syncs that fail, in both spaces.
     #[test]
     fn the_ledger_is_exact_after_syncs_that_fail(changes in changes()) {
-        let limits = Limits { bytes: Some(1000), files: Some(100) };
+        let limits = SpaceLimits { bytes: Some(1000), files: Some(100) };
         let data = Data::with_limits(limits).mount("team", Rights::ALL, limits);
         fill(&data);
         for (works, fails, step) in changes {
@@ -442,7 +442,7 @@ proptest! {
             let _ = take(&data, &step);
             data.home.staging.at_sync.clear();
             for (path, root) in [("/", "homes/alice"), ("/team", "folders/team")] {
-                let Count { bytes, entries } = on_disk(&data.data(root));
+                let SpaceCount { bytes, entries } = on_disk(&data.data(root));
                 prop_assert_eq!(data.used(path), (bytes, entries), "{:?}", step);
             }
         }
@@ -453,7 +453,7 @@ proptest! {
     fn the_ledger_is_exact_after_a_count_beside_many_who_work(
         workers in prop::collection::vec(steps(), 3)
     ) {
-        let limits = Limits { bytes: Some(1000), files: Some(100) };
+        let limits = SpaceLimits { bytes: Some(1000), files: Some(100) };
         let data = Data::new().mount("team", Rights::ALL, limits);
         fill(&data);
         data.store.home("alice", limits).expect("the same home");
@@ -475,7 +475,7 @@ fn a_deep_leftover_is_deleted_by_its_name() {
     make_deep(&data.data("staging"), 300);
     let staging = OpenDir::open_ambient(&data.data("staging")).expect("there");
     let name = CString::new("d").expect("a name");
-    let all = Count {
+    let all = SpaceCount {
         bytes: 7,
         entries: 301,
     };

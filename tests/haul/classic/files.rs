@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use haul::accounts::{FolderName, UserName};
-use haul::storage::Limits;
+use haul::storage::SpaceLimits;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
@@ -106,13 +106,16 @@ async fn refused(client: &mut Classic, put: Value, content: &[u8], why: &str) {
 #[tokio::test]
 async fn a_refused_upload_is_read_to_its_end_and_the_next_order_is_understood() {
     let server = TestServer::start().await;
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(1_000_000),
         files: None,
     };
     server.add_user("carol", limits).await;
     let team: FolderName = "team".parse().expect("a name");
-    let added = server.accounts.add_folder(&team, Limits::default()).await;
+    let added = server
+        .accounts
+        .add_folder(&team, SpaceLimits::default())
+        .await;
     added.expect("added");
     let carol: UserName = "carol".parse().expect("a name");
     let rights = "r".parse().expect("rights");

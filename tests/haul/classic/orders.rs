@@ -1,7 +1,7 @@
 //! What a person types, and what is answered.
 
 use haul::server::Peer;
-use haul::storage::Limits;
+use haul::storage::SpaceLimits;
 use serde_json::json;
 
 use super::{frame, md5};
@@ -157,7 +157,7 @@ async fn a_listing_goes_on_over_pages() {
 #[tokio::test]
 async fn what_is_used_is_told_with_the_quota() {
     let server = TestServer::start().await;
-    let limits = Limits {
+    let limits = SpaceLimits {
         bytes: Some(2 << 20),
         files: Some(5),
     };

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use haul::storage::Limits;
+use haul::storage::SpaceLimits;
 
 use crate::harness::{PASSWORD, TestServer};
 use crate::needs;
@@ -54,7 +54,7 @@ async fn a_python_program_in_circulation_does_all_that_it_can() {
     let login = format!("login carol \"{PASSWORD}\"");
     for torn in [false, true] {
         let server = TestServer::start().await;
-        let limits = Limits {
+        let limits = SpaceLimits {
             bytes: Some(6_000_000),
             files: None,
         };

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::connection::{Outbox, ReceiveError};
-use crate::messages::Attendance;
+use crate::messages::Subscription;
 use crate::protocol::{
     BadRequest, Cancel, End as PutEnd, Frame, Get, GoodbyeReason, Logs, Nothing, Put, Request, Say,
     encode_ok,
@@ -31,15 +31,17 @@ use crate::server::commands::Command;
 use crate::server::error::CommandError;
 use crate::server::session::idle::Idle;
 use crate::server::session::member::Member;
-use crate::server::session::registry::Registered;
-use crate::server::session::request_log::Job;
+use crate::server::session::registry::Registration;
+use crate::server::session::request_log::RequestLog;
 use crate::server::session::request_loop::pending_uploads::Small;
-use crate::server::session::state::{Dialect, End, Session};
+use crate::server::session::state::{CloseReason, Dialect, SessionState};
 use crate::server::session::unauthenticated::Admitted;
 use crate::server::transfer::coalescer;
-use crate::server::transfer::download::{Asked, Gets, WayOut, Where};
-use crate::server::transfer::progress::{Direction, What};
-use crate::server::transfer::registry::{Transfers, Underway};
+use crate::server::transfer::download::{
+    DownloadCoalescer, DownloadSource, PendingDownload, Responder,
+};
+use crate::server::transfer::progress::{Direction, TransferSubject};
+use crate::server::transfer::registry::{TransferGuard, TransferRegistry};
 
 /// Requests of a session at once that follow the log.
 const MAX_FOLLOWERS: usize = 4;
@@ -48,16 +50,16 @@ const MAX_FOLLOWERS: usize = 4;
 const LAST_WORD: Duration = Duration::from_millis(50);
 
 /// The loop of a session whose user is known.
-pub(crate) struct Dispatcher<'a, R> {
-    session: &'a mut Session<R>,
+pub(crate) struct RequestLoop<'a, R> {
+    session: &'a mut SessionState<R>,
     member: Member,
     /// Operators see it as long as it lasts.
-    present: Registered,
-    transfers: Transfers,
+    present: Registration,
+    transfers: TransferRegistry,
     /// Made when the first small put comes.
     small: Option<Box<Small>>,
     /// Made when the first get comes.
-    gets: Option<Arc<Gets>>,
+    gets: Option<Arc<DownloadCoalescer>>,
     /// Some may have gathered there of which nobody has told a worker.
     asked: bool,
     /// Bounds the requests that are begun and not answered.
@@ -69,11 +71,11 @@ pub(crate) struct Dispatcher<'a, R> {
     draining: bool,
     idle: Idle,
     /// Its user is connected as long as it lasts.
-    attendance: Arc<Attendance>,
+    attendance: Arc<Subscription>,
 }
 
 /// What a session waits for.
-enum Turn {
+enum LoopEvent {
     Frame(Result<Option<Frame>, ReceiveError>),
     /// Nothing has come of another frame.
     Pause,
@@ -86,8 +88,8 @@ enum Turn {
     Disconnected,
 }
 
-impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
-    pub(crate) fn new(session: &'a mut Session<R>, admitted: Admitted) -> Self {
+impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
+    pub(crate) fn new(session: &'a mut SessionState<R>, admitted: Admitted) -> Self {
         let Admitted {
             member,
             since,
@@ -98,11 +100,11 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         let messages = &session.shared.messages;
         let attendance = messages.attend(&member.party(), lane, inbox, since);
         let attendance = Arc::new(attendance);
-        member.account.attend(&attendance);
+        member.authority.attend(&attendance);
         let config = session.shared.config();
         let limits = &config.limits;
         let unfinished = Arc::new(Semaphore::new(limits.requests));
-        let transfers = Transfers::new(unfinished.clone());
+        let transfers = TransferRegistry::new(unfinished.clone());
         let present = session.register(&member, transfers.running());
         Self {
             present,
@@ -112,7 +114,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             asked: false,
             unfinished,
             sending: Arc::new(Semaphore::new(limits.transfers)),
-            changes: member.account.changes(),
+            changes: member.authority.changes(),
             draining: false,
             attendance,
             idle: Idle::new(limits.idle_timeout),
@@ -122,9 +124,9 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     /// Runs until the session ends, and says why it did.
-    pub(crate) async fn run(mut self) -> End {
+    pub(crate) async fn run(mut self) -> CloseReason {
         let stop = self.present.stop().clone();
-        let closed = self.member.account.closed.clone();
+        let closed = self.member.authority.closed.clone();
         let outbox = self.session.outbox.clone();
         let mut following = pin!(commands::follow_access(
             self.member.clone(),
@@ -132,28 +134,28 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         ));
         loop {
             let turn = if let Some(frame) = self.frame_at_hand() {
-                Turn::Frame(frame)
+                LoopEvent::Frame(frame)
             } else {
                 tokio::select! {
                     biased;
-                    () = closed.cancelled() => Turn::Closed,
+                    () = closed.cancelled() => LoopEvent::Closed,
                     never = &mut following => match never {},
                     turn = self.turn() => turn,
                 }
             };
-            let is_frame = matches!(turn, Turn::Frame(_));
+            let is_frame = matches!(turn, LoopEvent::Frame(_));
             // Whatever a frame waits for, it does not outlive the connection or the right to be here.
             // Most wait for nothing, and are spared the queues of those who wait for the end.
             let taken = tokio::select! {
                 biased;
                 taken = self.take(turn) => taken,
                 () = stop.cancelled() => Err(self.cut()),
-                () = closed.cancelled() => Err(End::Goodbye(GoodbyeReason::AccountClosed)),
-                () = outbox.closed() => Err(End::Disconnected),
+                () = closed.cancelled() => Err(CloseReason::Goodbye(GoodbyeReason::AccountClosed)),
+                () = outbox.closed() => Err(CloseReason::Disconnected),
                 never = &mut following => match never {},
             };
             if let Err(end) = taken {
-                if let End::Goodbye(
+                if let CloseReason::Goodbye(
                     reason @ (GoodbyeReason::Kicked | GoodbyeReason::AccountClosed),
                 ) = end
                 {
@@ -172,17 +174,17 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     /// Why the session is to end at once.
-    fn cut(&self) -> End {
-        End::Goodbye(if self.present.is_kicked() {
+    fn cut(&self) -> CloseReason {
+        CloseReason::Goodbye(if self.present.is_kicked() {
             GoodbyeReason::Kicked
         } else {
             GoodbyeReason::ShuttingDown
         })
     }
 
-    async fn turn(&mut self) -> Turn {
+    async fn turn(&mut self) -> LoopEvent {
         let is_gathering = self.is_gathering();
-        let Session {
+        let SessionState {
             receiver,
             outbox,
             tasks,
@@ -192,19 +194,19 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         let received = async {
             if is_gathering {
                 let frame = receiver.next_begun().await;
-                frame.map_or(Turn::Pause, Turn::Frame)
+                frame.map_or(LoopEvent::Pause, LoopEvent::Frame)
             } else {
-                Turn::Frame(receiver.next().await)
+                LoopEvent::Frame(receiver.next().await)
             }
         };
         tokio::select! {
             biased;
-            () = self.present.stop().cancelled() => Turn::Stop,
-            () = outbox.closed() => Turn::Disconnected,
-            () = shutdown.drain.cancelled(), if !self.draining => Turn::Drain,
-            () = tasks.wait(), if self.draining => Turn::Drained,
+            () = self.present.stop().cancelled() => LoopEvent::Stop,
+            () = outbox.closed() => LoopEvent::Disconnected,
+            () = shutdown.drain.cancelled(), if !self.draining => LoopEvent::Drain,
+            () = tasks.wait(), if self.draining => LoopEvent::Drained,
             turn = received => turn,
-            () = self.idle.is_over(|| !tasks.is_empty()) => Turn::Idle,
+            () = self.idle.is_over(|| !tasks.is_empty()) => LoopEvent::Idle,
         }
     }
 
@@ -213,7 +215,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     fn frame_at_hand(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
         let is_due = self.present.stop().is_cancelled()
             || self.session.shutdown.drain.is_cancelled()
-            || self.member.account.closed.is_cancelled();
+            || self.member.authority.closed.is_cancelled();
         // What follows the change is looked at once before the next frame.
         let has_changed = self.changes.has_changed().is_ok_and(|changed| changed);
         if has_changed {
@@ -225,9 +227,9 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         self.session.receiver.next().now_or_never()
     }
 
-    async fn take(&mut self, turn: Turn) -> Result<(), End> {
+    async fn take(&mut self, turn: LoopEvent) -> Result<(), CloseReason> {
         match turn {
-            Turn::Frame(frame) => match frame? {
+            LoopEvent::Frame(frame) => match frame? {
                 None => self.disconnected().await,
                 Some(Frame::Data { stream, chunk }) if self.holds(stream) => {
                     Box::pin(self.hold_data(chunk)).await
@@ -244,8 +246,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                     Err(bad) => self.refuse(bad).await,
                 },
             },
-            Turn::Pause => Box::pin(self.settle_small()).await,
-            Turn::Drain => {
+            LoopEvent::Pause => Box::pin(self.settle_small()).await,
+            LoopEvent::Drain => {
                 Box::pin(self.settle_small()).await?;
                 self.draining = true;
                 self.session.tasks.close();
@@ -254,19 +256,19 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                     .say_goodbye(GoodbyeReason::ShuttingDown)
                     .await?)
             }
-            Turn::Idle => {
+            LoopEvent::Idle => {
                 let reason = GoodbyeReason::Idle;
                 self.session.say_goodbye(reason).await?;
-                Err(End::Goodbye(reason))
+                Err(CloseReason::Goodbye(reason))
             }
-            Turn::Drained => Err(End::Goodbye(GoodbyeReason::ShuttingDown)),
-            Turn::Stop => Err(self.cut()),
-            Turn::Closed => Err(End::Goodbye(GoodbyeReason::AccountClosed)),
-            Turn::Disconnected => Err(End::Disconnected),
+            LoopEvent::Drained => Err(CloseReason::Goodbye(GoodbyeReason::ShuttingDown)),
+            LoopEvent::Stop => Err(self.cut()),
+            LoopEvent::Closed => Err(CloseReason::Goodbye(GoodbyeReason::AccountClosed)),
+            LoopEvent::Disconnected => Err(CloseReason::Disconnected),
         }
     }
 
-    async fn begin(&mut self, id: u32, request: Request) -> Result<(), End> {
+    async fn begin(&mut self, id: u32, request: Request) -> Result<(), CloseReason> {
         match &request {
             Request::End(end) if self.holds(id) => return self.complete(end.clone()).await,
             // What has gathered may gather on.
@@ -358,14 +360,19 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
                 self.finish(job, reply).await
             }
             Request::Login(_) => {
-                let user = self.member.account.name().to_owned();
+                let user = self.member.authority.name().to_owned();
                 self.finish(job, Err(CommandError::LoggedIn(user))).await
             }
         }
     }
 
     /// Answers a command before the next frame is looked at.
-    async fn in_order<C: Command>(&mut self, job: Job, id: u32, command: C) -> Result<(), End> {
+    async fn in_order<C: Command>(
+        &mut self,
+        job: RequestLog,
+        id: u32,
+        command: C,
+    ) -> Result<(), CloseReason> {
         let outcome = job
             .guard(commands::run(id, command, &mut self.member))
             .await;
@@ -373,7 +380,12 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     /// Runs a command beside the later ones.
-    async fn beside<C: Command>(&mut self, job: Job, id: u32, command: C) -> Result<(), End> {
+    async fn beside<C: Command>(
+        &mut self,
+        job: RequestLog,
+        id: u32,
+        command: C,
+    ) -> Result<(), CloseReason> {
         let permit = self.permit().await;
         let mut member = self.member.clone();
         let (outbox, gone) = self.way_out();
@@ -387,7 +399,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     /// Messages of a session keep their order, but do not wait for each other to be stored.
-    async fn say(&mut self, job: Job, id: u32, say: Say) -> Result<(), End> {
+    async fn say(&mut self, job: RequestLog, id: u32, say: Say) -> Result<(), CloseReason> {
         let permit = self.permit().await;
         let begun = commands::say(say, &self.member).await;
         let (outbox, gone) = self.way_out();
@@ -410,7 +422,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         Ok(())
     }
 
-    async fn get(&mut self, job: Job, id: u32, get: Get) -> Result<(), End> {
+    async fn get(&mut self, job: RequestLog, id: u32, get: Get) -> Result<(), CloseReason> {
         let Some(underway) = self.start(&job, id, Direction::Get, None) else {
             return self.finish(job, Err(id_taken(id, "get").into())).await;
         };
@@ -428,7 +440,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             self.begin_gets();
             self.permit().await
         };
-        let asked = Asked {
+        let asked = PendingDownload {
             id,
             get,
             job,
@@ -441,7 +453,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         }
         let view = self.member.view();
         let gets = self.gets.get_or_insert_default();
-        gets.add(asked, Where { view, path });
+        gets.add(asked, DownloadSource { view, path });
         self.asked = true;
         Ok(())
     }
@@ -472,10 +484,10 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         });
     }
 
-    fn get_out(&self) -> WayOut {
+    fn get_out(&self) -> Responder {
         let (outbox, gone) = self.way_out();
         let sending = self.sending.clone();
-        WayOut {
+        Responder {
             outbox,
             gone,
             sending,
@@ -483,7 +495,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     /// Sends lines of the log beside all else, for as long as they are wanted.
-    async fn logs(&mut self, job: Job, id: u32, logs: Logs) -> Result<(), End> {
+    async fn logs(&mut self, job: RequestLog, id: u32, logs: Logs) -> Result<(), CloseReason> {
         if logs.follow && self.transfers.followers() >= MAX_FOLLOWERS {
             let refused = CommandError::TooManyFollowers(MAX_FOLLOWERS);
             return self.finish(job, Err(refused)).await;
@@ -512,7 +524,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         Ok(())
     }
 
-    async fn put(&mut self, job: Job, id: u32, put: Put) -> Result<(), End> {
+    async fn put(&mut self, job: RequestLog, id: u32, put: Put) -> Result<(), CloseReason> {
         self.transfers.check_put(id)?;
         let Some(underway) = self.start(&job, id, Direction::Put, put.size) else {
             self.transfers.ignore_put(id);
@@ -531,12 +543,12 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     /// Enters a transfer; `None` if its id is taken.
     fn start(
         &self,
-        job: &Job,
+        job: &RequestLog,
         id: u32,
         direction: Direction,
         size: Option<u64>,
-    ) -> Option<Underway> {
-        let what = What {
+    ) -> Option<TransferGuard> {
+        let what = TransferSubject {
             direction,
             path: job.path().unwrap_or_default().to_owned(),
             size,
@@ -548,11 +560,11 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     /// Has a task take the data of a put as it comes.
     async fn open_put(
         &mut self,
-        job: Job,
+        job: RequestLog,
         id: u32,
         put: Put,
-        underway: Underway,
-    ) -> Result<(), End> {
+        underway: TransferGuard,
+    ) -> Result<(), CloseReason> {
         let incoming = match self.transfers.open_put(id, put.size) {
             Ok(incoming) => incoming,
             Err(error) => {
@@ -572,7 +584,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         Ok(())
     }
 
-    async fn end(&mut self, id: u32, end: PutEnd) -> Result<(), End> {
+    async fn end(&mut self, id: u32, end: PutEnd) -> Result<(), CloseReason> {
         if self.transfers.end(id, end).await {
             return Ok(());
         }
@@ -581,7 +593,12 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
             .await
     }
 
-    async fn cancel(&mut self, job: Job, id: u32, cancel: &Cancel) -> Result<(), End> {
+    async fn cancel(
+        &mut self,
+        job: RequestLog,
+        id: u32,
+        cancel: &Cancel,
+    ) -> Result<(), CloseReason> {
         let reply = if self.transfers.cancel(cancel.target) {
             Ok(encode_ok(id, &Nothing {}))
         } else {
@@ -592,11 +609,11 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
 
     /// The peer sends nothing more, but may still read: transfers whose bytes are all here or go
     /// its way may end. What nobody may be waiting for any more is given up.
-    async fn disconnected(&mut self) -> Result<(), End> {
+    async fn disconnected(&mut self) -> Result<(), CloseReason> {
         self.member.gone.cancel();
         Box::pin(self.settle_small()).await?;
         self.wait_for_tasks().await;
-        Err(End::Disconnected)
+        Err(CloseReason::Disconnected)
     }
 
     /// Waits until all that was asked before is answered.
@@ -608,7 +625,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
     }
 
     /// Answers once all that was asked before is answered.
-    async fn quit(&mut self, job: Job, id: u32) -> Result<(), End> {
+    async fn quit(&mut self, job: RequestLog, id: u32) -> Result<(), CloseReason> {
         self.wait_for_tasks().await;
         // Who is told that the session has ended can rely on it.
         self.session.shared.datagrams.end(&self.session.id);
@@ -616,30 +633,34 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
         self.session.outbox.events().close();
         let reply = job.close(Ok(encode_ok(id, &Nothing {})).into());
         self.session.outbox.send_after_data(reply).await?;
-        Err(End::Quit)
+        Err(CloseReason::Quit)
     }
 
-    async fn finish(&self, job: Job, reply: Result<Bytes, CommandError>) -> Result<(), End> {
+    async fn finish(
+        &self,
+        job: RequestLog,
+        reply: Result<Bytes, CommandError>,
+    ) -> Result<(), CloseReason> {
         Ok(job.finish(&self.session.outbox, reply.into()).await?)
     }
 
-    async fn refuse(&mut self, bad: BadRequest) -> Result<(), End> {
+    async fn refuse(&mut self, bad: BadRequest) -> Result<(), CloseReason> {
         Box::pin(self.settle_small()).await?;
         if bad.cmd == Some("put") {
             self.transfers.check_put(bad.id)?;
             self.transfers.ignore_put(bad.id);
         }
-        let Session { shared, outbox, .. } = &*self.session;
+        let SessionState { shared, outbox, .. } = &*self.session;
         let lines = Arc::clone(&self.member.lines);
-        Ok(Job::refuse(&shared.metrics, lines, outbox, bad).await?)
+        Ok(RequestLog::refuse(&shared.metrics, lines, outbox, bad).await?)
     }
 
-    fn job(&self, id: u32, request: &Request) -> Job {
+    fn job(&self, id: u32, request: &Request) -> RequestLog {
         let path = request.path().map(|path| self.absolute(path));
         let to = request.to().map(|path| self.absolute(path));
         let metrics = &self.session.shared.metrics;
         let lines = Arc::clone(&self.member.lines);
-        Job::new(metrics, lines, id, request.cmd(), path).with_to(to)
+        RequestLog::new(metrics, lines, id, request.cmd(), path).with_to(to)
     }
 
     /// A path for the log: absolute where it can be resolved, as it came where not.
@@ -670,15 +691,15 @@ impl<'a, R: AsyncRead + Unpin + Send> Dispatcher<'a, R> {
 }
 
 /// Sends one file bit by bit.
-async fn send_alone(asked: Asked, member: Member, out: WayOut) {
-    let Asked {
+async fn send_alone(asked: PendingDownload, member: Member, out: Responder) {
+    let PendingDownload {
         id,
         get,
         job,
         underway,
         permit,
     } = asked;
-    let WayOut {
+    let Responder {
         outbox,
         gone,
         sending,

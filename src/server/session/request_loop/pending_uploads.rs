@@ -10,23 +10,23 @@ use tokio::io::AsyncRead;
 
 use crate::protocol::{End as PutEnd, Put};
 use crate::server::commands::put::small_upload;
-use crate::server::session::request_log::Job;
-use crate::server::session::request_loop::Dispatcher;
-use crate::server::session::state::End;
-use crate::server::transfer::coalescer::{Gathered, Held, Whole};
-use crate::server::transfer::registry::Underway;
+use crate::server::session::request_log::RequestLog;
+use crate::server::session::request_loop::RequestLoop;
+use crate::server::session::state::CloseReason;
+use crate::server::transfer::coalescer::{PendingUpload, ReceivedUpload, UploadCoalescer};
+use crate::server::transfer::registry::TransferGuard;
 use crate::server::transfer::upload_registry::PutKey;
 
 /// The small puts of a session that has had one.
 #[derive(Default)]
 pub(crate) struct Small {
-    held: Option<Held>,
-    gathered: Arc<Gathered>,
+    held: Option<PendingUpload>,
+    gathered: Arc<UploadCoalescer>,
     /// Some may have gathered of which nobody has told the worker.
     fresh: bool,
 }
 
-impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
+impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
     /// Whether something is to be done once the peer pauses.
     pub(crate) fn is_gathering(&self) -> bool {
         let small = self.small.as_ref();
@@ -40,14 +40,14 @@ impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
     }
 
     /// Holds a put until its end.
-    pub(crate) fn hold(&mut self, job: Job, id: u32, put: Put, underway: Underway) {
+    pub(crate) fn hold(&mut self, job: RequestLog, id: u32, put: Put, underway: TransferGuard) {
         self.transfers.forget_put(id);
         let small = self.small.get_or_insert_default();
-        small.held = Some(Held::new(id, put, job, underway));
+        small.held = Some(PendingUpload::new(id, put, job, underway));
     }
 
     /// Takes the data of the put that is held.
-    pub(crate) async fn hold_data(&mut self, chunk: Bytes) -> Result<(), End> {
+    pub(crate) async fn hold_data(&mut self, chunk: Bytes) -> Result<(), CloseReason> {
         let Some(held) = self.small.as_mut().and_then(|small| small.held.as_mut()) else {
             return Ok(());
         };
@@ -63,7 +63,7 @@ impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
     }
 
     /// Ends the put that is held.
-    pub(crate) async fn complete(&mut self, end: PutEnd) -> Result<(), End> {
+    pub(crate) async fn complete(&mut self, end: PutEnd) -> Result<(), CloseReason> {
         let Some(small) = &mut self.small else {
             return Ok(());
         };
@@ -88,9 +88,9 @@ impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
         };
         let content = held.take_content();
         let member = &self.member;
-        let key = PutKey::new(member.account.id, &path, held.put.size);
-        let puts = &member.shared.puts;
-        let whole = Whole {
+        let key = PutKey::new(member.authority.id, &path, held.put.size);
+        let puts = &member.shared.uploads;
+        let whole = ReceivedUpload {
             id: held.id,
             active: puts.enter(key, &member.session, &member.gone),
             any_digest: held.put.digest.is_none(),
@@ -108,20 +108,20 @@ impl<R: AsyncRead + Unpin + Send> Dispatcher<'_, R> {
     }
 
     /// The peer pauses, or wants something else.
-    pub(crate) async fn settle_small(&mut self) -> Result<(), End> {
+    pub(crate) async fn settle_small(&mut self) -> Result<(), CloseReason> {
         self.begin_gets();
         self.settle_puts().await
     }
 
     /// The peer wants something else than to put.
-    pub(crate) async fn settle_puts(&mut self) -> Result<(), End> {
+    pub(crate) async fn settle_puts(&mut self) -> Result<(), CloseReason> {
         self.open_held().await?;
         self.commit_gathered();
         Ok(())
     }
 
     /// Opens the put that is held like one that is large.
-    pub(crate) async fn open_held(&mut self) -> Result<(), End> {
+    pub(crate) async fn open_held(&mut self) -> Result<(), CloseReason> {
         let Some(mut held) = self.small.as_mut().and_then(|small| small.held.take()) else {
             return Ok(());
         };

@@ -23,7 +23,7 @@ use std::io;
 use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 
 use crate::protocol::{Algorithm, Digest};
-use crate::storage::local::fs::metadata::{Meta, What};
+use crate::storage::local::fs::metadata::{EntryKind, Metadata};
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::staging::random_name;
 
@@ -53,7 +53,7 @@ impl Attributes {
     }
 
     /// The attributes of the content of `file` that `meta` describes.
-    pub(crate) fn of(file: &File, meta: &Meta) -> Self {
+    pub(crate) fn of(file: &File, meta: &Metadata) -> Self {
         Self::read(file, meta).unwrap_or_else(|| Self {
             version: meta.derived_version(),
             digests: Algorithm::ALL
@@ -64,7 +64,7 @@ impl Attributes {
     }
 
     /// The attributes that are kept for the content of `file` that `meta` describes.
-    pub(crate) fn read(file: &File, meta: &Meta) -> Option<Self> {
+    pub(crate) fn read(file: &File, meta: &Metadata) -> Option<Self> {
         let mut value = [0; MAX_VALUE_BYTES];
         let mut words = read_value(file, meta, NAME, &mut value)?.split(' ');
         let version = words.next().filter(|word| is_version(word))?.to_owned();
@@ -76,7 +76,7 @@ impl Attributes {
     ///
     /// # Errors
     /// What the system says; some file systems keep no attributes.
-    pub(crate) fn keep(&self, file: &File, meta: &Meta) -> io::Result<()> {
+    pub(crate) fn keep(&self, file: &File, meta: &Metadata) -> io::Result<()> {
         let mut value = format!("{}{}", stamp(meta), self.version);
         for digest in &self.digests {
             // A `String` takes all.
@@ -130,7 +130,7 @@ pub(crate) fn forget(file: &File) {
 /// the metadata that the version is derived from.
 pub(crate) fn keep_derived_version(dir: &OpenDir, name: &str) {
     if let Ok((file, meta)) = dir.open_file(name)
-        && meta.what == What::File
+        && meta.what == EntryKind::File
         && Attributes::read(&file, &meta).is_none()
     {
         // Without attributes, the file gets a new version by the move.
@@ -142,7 +142,7 @@ fn is_version(word: &str) -> bool {
     word.len() == VERSION_DIGITS && word.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn read_old_digest(file: &File, meta: &Meta, algorithm: Algorithm) -> Option<Digest> {
+fn read_old_digest(file: &File, meta: &Metadata, algorithm: Algorithm) -> Option<Digest> {
     let mut value = [0; MAX_VALUE_BYTES];
     let text = read_value(file, meta, old_name(algorithm), &mut value)?;
     let digest: Digest = text.parse().ok()?;
@@ -152,7 +152,7 @@ fn read_old_digest(file: &File, meta: &Meta, algorithm: Algorithm) -> Option<Dig
 /// The text behind the stamp, if the attribute is there and not stale.
 fn read_value<'a>(
     file: &File,
-    meta: &Meta,
+    meta: &Metadata,
     name: &str,
     value: &'a mut [u8; MAX_VALUE_BYTES],
 ) -> Option<&'a str> {
@@ -169,7 +169,7 @@ fn old_name(algorithm: Algorithm) -> &'static str {
     }
 }
 
-fn stamp(meta: &Meta) -> String {
+fn stamp(meta: &Metadata) -> String {
     let (seconds, nanoseconds) = meta.modified;
     format!("{} {seconds}.{nanoseconds:09} ", meta.size)
 }
@@ -181,9 +181,9 @@ mod tests {
     use super::*;
     use crate::protocol::Hasher;
 
-    fn file() -> (File, Meta) {
+    fn file() -> (File, Metadata) {
         let file = tempfile::tempfile().expect("a file");
-        let meta = Meta::of(&file).expect("its metadata");
+        let meta = Metadata::of(&file).expect("its metadata");
         (file, meta)
     }
 
@@ -218,13 +218,13 @@ mod tests {
         let kept = Attributes::draw(&[digest(Algorithm::Md5)]).expect("random bytes");
         kept.keep(&file, &meta).expect("kept");
         file.set_len(1).expect("written");
-        let longer = Meta::of(&file).expect("its metadata");
+        let longer = Metadata::of(&file).expect("its metadata");
         assert_eq!(Attributes::read(&file, &longer), None);
         assert_eq!(Attributes::of(&file, &longer).any_digest(), None);
         file.set_len(0).expect("written");
         let later = SystemTime::now() + Duration::from_mins(1);
         file.set_modified(later).expect("set");
-        let later = Meta::of(&file).expect("its metadata");
+        let later = Metadata::of(&file).expect("its metadata");
         assert_eq!(Attributes::read(&file, &later), None);
         forget(&file);
         assert_eq!(Attributes::read(&file, &meta), None);

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::protocol::{Algorithm, Digest, Hasher};
-use crate::storage::error::{At, StorageError};
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::path::VirtualPath;
 
 /// Bytes read at a time.

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use crate::protocol::IfExists;
 use crate::storage::changes;
-use crate::storage::changes::Noted;
-use crate::storage::error::{At, StorageError};
-use crate::storage::local::fs::metadata::{Meta, What};
-use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::changes::PendingChange;
+use crate::storage::error::{ErrorContext, StorageError};
+use crate::storage::local::fs::metadata::{EntryKind, Metadata};
+use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::tree::{Reach, count_of};
 use crate::storage::local::fs::unsynced::NewName;
-use crate::storage::local::quota::Count;
+use crate::storage::local::quota::SpaceCount;
 use crate::storage::local::space::Names;
 use crate::storage::path::VirtualPath;
 
@@ -31,7 +31,7 @@ pub(crate) struct Source<'a> {
     pub(crate) is_dir: bool,
     /// The place that it is; nothing if it is in staging, where what it displaces may be kept for a
     /// while under its name.
-    pub(crate) place: Option<&'a Place>,
+    pub(crate) place: Option<&'a ResolvedPath>,
     /// How far it reaches below itself, if it could come to lie too deep.
     pub(crate) reach: Reach,
 }
@@ -57,15 +57,15 @@ pub(crate) enum Before {
 /// What has landed. It is visible, and lasts once [`Landed::sync`] is done.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Landed {
+pub(crate) struct Published {
     /// The path it got.
     pub(crate) path: VirtualPath,
     /// What the file in whose place it came had taken up.
-    pub(crate) displaced: Count,
+    pub(crate) displaced: SpaceCount,
     /// Where that file is now.
     pub(crate) before: Before,
     /// To be told once it lasts.
-    pub(crate) noted: Noted,
+    pub(crate) noted: PendingChange,
     /// The directory that holds the name, to be synced for it.
     pub(crate) dir: Option<Arc<OpenDir>>,
     /// Directories whose names are to be synced for it: its own if it is one, and those on the way.
@@ -88,7 +88,11 @@ pub(crate) struct Parent {
 
 impl Parent {
     /// Looks it up anew; with `parents` it makes what is missing.
-    pub(crate) fn of(names: &Names<'_>, to: &Place, parents: bool) -> Result<Self, StorageError> {
+    pub(crate) fn of(
+        names: &Names<'_>,
+        to: &ResolvedPath,
+        parents: bool,
+    ) -> Result<Self, StorageError> {
         let (dir, made) = if parents {
             to.make_parent(names)?
         } else {
@@ -102,15 +106,15 @@ impl Parent {
         })
     }
 
-    fn true_path(&self, to: &Place) -> VirtualPath {
+    fn true_path(&self, to: &ResolvedPath) -> VirtualPath {
         let path = || changes::true_path(to, &self.dir);
         self.true_path.get_or_init(path).clone()
     }
 }
 
-impl Landed {
+impl Published {
     /// It is where it should be already, but for a second name that it has lost.
-    pub(crate) fn in_place(path: VirtualPath, displaced: Count, noted: Noted) -> Self {
+    pub(crate) fn in_place(path: VirtualPath, displaced: SpaceCount, noted: PendingChange) -> Self {
         Self {
             path,
             displaced,
@@ -123,7 +127,7 @@ impl Landed {
     }
 
     /// Makes the new name survive a power cut. No lock is needed for this.
-    pub(crate) fn sync(&self, to: &Place) -> Result<(), StorageError> {
+    pub(crate) fn sync(&self, to: &ResolvedPath) -> Result<(), StorageError> {
         let staging = &to.space.staging;
         let mut unsynced = self.unsynced.iter();
         let synced = unsynced.try_for_each(|name| name.sync(staging));
@@ -141,7 +145,7 @@ impl Landed {
     }
 
     /// What is at the new name of a file now.
-    pub(crate) fn meta(&self) -> Option<Meta> {
+    pub(crate) fn meta(&self) -> Option<Metadata> {
         self.dir.as_ref()?.meta(self.path.name()?).ok()?
     }
 }
@@ -151,10 +155,10 @@ impl Landed {
 pub(crate) fn land(
     names: &Names<'_>,
     source: Source<'_>,
-    to: &Place,
+    to: &ResolvedPath,
     if_exists: IfExists,
     parents: bool,
-) -> Result<Landed, StorageError> {
+) -> Result<Published, StorageError> {
     to.require(|rights| rights.write)?;
     let mut parent = Parent::of(names, to, parents)?;
     land_in(names, &mut parent, source, to, if_exists)
@@ -165,18 +169,18 @@ pub(crate) fn land_in(
     names: &Names<'_>,
     parent: &mut Parent,
     source: Source<'_>,
-    to: &Place,
+    to: &ResolvedPath,
     if_exists: IfExists,
-) -> Result<Landed, StorageError> {
+) -> Result<Published, StorageError> {
     // Since the work began the member may have lost the right to it.
     to.require(|rights| rights.write)?;
     let dir = Arc::clone(&parent.dir);
     let name = to.name()?;
-    let mut landed = Landed {
+    let mut landed = Published {
         path: to.full.clone(),
-        displaced: Count::default(),
+        displaced: SpaceCount::default(),
         before: Before::Nothing,
-        noted: Noted::default(),
+        noted: PendingChange::default(),
         dir: None,
         unsynced: parent.unsynced.clone(),
         made: Vec::new(),
@@ -253,7 +257,7 @@ fn replace(source: Source<'_>, dir: &OpenDir, name: &str) -> io::Result<Before> 
 
 /// Refuses at once what could not land as things are.
 pub(crate) fn check(
-    to: &Place,
+    to: &ResolvedPath,
     is_dir: bool,
     if_exists: IfExists,
     parents: bool,
@@ -274,7 +278,7 @@ pub(crate) fn check(
 pub(crate) fn check_in(
     dir: &OpenDir,
     name: &str,
-    to: &Place,
+    to: &ResolvedPath,
     is_dir: bool,
     if_exists: IfExists,
 ) -> Result<(), StorageError> {
@@ -286,10 +290,10 @@ pub(crate) fn check_in(
 }
 
 /// A file comes in the place of anything but a directory, a directory in the place of nothing.
-fn may_replace(there: What, is_dir: bool, to: &Place) -> Result<(), StorageError> {
+fn may_replace(there: EntryKind, is_dir: bool, to: &ResolvedPath) -> Result<(), StorageError> {
     match (there, is_dir) {
-        (What::Dir, false) => Err(StorageError::is_a_directory(&to.full)),
-        (What::Dir, true) => Err(StorageError::exists(&to.full)),
+        (EntryKind::Dir, false) => Err(StorageError::is_a_directory(&to.full)),
+        (EntryKind::Dir, true) => Err(StorageError::exists(&to.full)),
         (_, true) => Err(StorageError::NotADirectory {
             path: to.full.clone(),
         }),

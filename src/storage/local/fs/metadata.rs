@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// What an entry is to haul.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum EntryKind {
     File,
     Dir,
     Link,
@@ -30,13 +30,13 @@ pub(crate) struct Identity {
 /// Tells a file or directory, after a restart too, from any other that ever gets its inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Birthmark {
+pub(crate) struct FileId {
     inode: u64,
     /// Where the file system knows it.
     born: Option<(i64, u32)>,
 }
 
-impl fmt::Display for Birthmark {
+impl fmt::Display for FileId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (seconds, nanoseconds) = self.born.unwrap_or_default();
         write!(f, "{}@{seconds}.{nanoseconds}", self.inode)
@@ -45,8 +45,8 @@ impl fmt::Display for Birthmark {
 
 /// The metadata of an entry.
 #[derive(Debug, Clone)]
-pub(crate) struct Meta {
-    pub(crate) what: What,
+pub(crate) struct Metadata {
+    pub(crate) what: EntryKind,
     pub(crate) size: u64,
     /// Seconds since 1970 and nanoseconds, as the file system has them.
     pub(crate) modified: (i64, u32),
@@ -56,7 +56,7 @@ pub(crate) struct Meta {
     born: Option<(i64, u32)>,
 }
 
-impl Meta {
+impl Metadata {
     /// Of an open file or directory.
     pub(crate) fn of(file: impl AsFd) -> io::Result<Self> {
         Self::query(file, c"", AtFlags::EMPTY_PATH)
@@ -83,8 +83,8 @@ impl Meta {
     }
 
     /// What stays the same for as long as the file exists, and is no other's.
-    pub(crate) fn birthmark(&self) -> Birthmark {
-        Birthmark {
+    pub(crate) fn birthmark(&self) -> FileId {
+        FileId {
             inode: self.identity.inode,
             born: self.born,
         }
@@ -129,15 +129,15 @@ impl Meta {
     }
 }
 
-impl From<Statx> for Meta {
+impl From<Statx> for Metadata {
     fn from(stat: Statx) -> Self {
         let time = |time: StatxTimestamp| (time.tv_sec, time.tv_nsec);
         Self {
             what: match FileType::from_raw_mode(stat.stx_mode.into()) {
-                FileType::RegularFile => What::File,
-                FileType::Directory => What::Dir,
-                FileType::Symlink => What::Link,
-                _ => What::Special,
+                FileType::RegularFile => EntryKind::File,
+                FileType::Directory => EntryKind::Dir,
+                FileType::Symlink => EntryKind::Link,
+                _ => EntryKind::Special,
             },
             size: stat.stx_size,
             modified: time(stat.stx_mtime),

@@ -5,10 +5,10 @@
 //! lasts.
 
 use crate::protocol::IfExists;
-use crate::storage::error::{At, StorageError};
-use crate::storage::local::fs::install::{Before, Landed, Source, land};
-use crate::storage::local::fs::metadata::{Meta, What};
-use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::error::{ErrorContext, StorageError};
+use crate::storage::local::fs::install::{Before, Published, Source, land};
+use crate::storage::local::fs::metadata::{EntryKind, Metadata};
+use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::staging::Staged;
 use crate::storage::local::fs::tree::{Reach, count_of};
 use crate::storage::local::quota::Reservation;
@@ -20,7 +20,7 @@ use crate::storage::path::VirtualPath;
 pub(crate) struct Publishing<'a> {
     pub(crate) staged: Staged,
     pub(crate) reservation: Reservation,
-    pub(crate) to: &'a Place,
+    pub(crate) to: &'a ResolvedPath,
     /// How far it reaches below itself.
     pub(crate) reach: Reach,
 }
@@ -62,7 +62,7 @@ impl Publishing<'_> {
         let source = Source {
             dir: staged.dir(),
             name: staged.name(),
-            is_dir: own.what == What::Dir,
+            is_dir: own.what == EntryKind::Dir,
             place: None,
             reach,
         };
@@ -99,7 +99,12 @@ impl Publishing<'_> {
 /// While the disk was asked, no lock was held. If the name has come to mean something else
 /// meanwhile, that is somebody's later will and stays: what had been here before would have been
 /// replaced by it all the same. A directory stays, since others may have put files into it.
-pub(crate) fn take_back(staged: &mut Staged, own: &Meta, landed: &Landed, to: &Place) {
+pub(crate) fn take_back(
+    staged: &mut Staged,
+    own: &Metadata,
+    landed: &Published,
+    to: &ResolvedPath,
+) {
     let names = to.space.lock_names();
     take_back_entry(&names, staged, own, landed, to);
     landed.take_back_dirs(&names);
@@ -108,16 +113,16 @@ pub(crate) fn take_back(staged: &mut Staged, own: &Meta, landed: &Landed, to: &P
 fn take_back_entry(
     names: &Names<'_>,
     staged: &mut Staged,
-    own: &Meta,
-    landed: &Landed,
-    to: &Place,
+    own: &Metadata,
+    landed: &Published,
+    to: &ResolvedPath,
 ) {
     let Ok((dir, _)) = to.open_parent() else {
         return;
     };
     let name = landed.path.name().unwrap_or_default();
     let is_own = matches!(dir.meta(name), Ok(Some(there)) if there.is_same_content(own));
-    if !is_own || own.what != What::File || landed.before == Before::Replaced {
+    if !is_own || own.what != EntryKind::File || landed.before == Before::Replaced {
         return;
     }
     let taken = names.change(&[(&dir, name)], || match landed.before {

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use crate::storage::access::Permission;
-use crate::storage::changes::Seen;
-use crate::storage::error::{At, StorageError};
+use crate::storage::changes::VisiblePath;
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::unsynced::NewName;
-use crate::storage::local::quota::{Count, Reservation};
+use crate::storage::local::quota::{Reservation, SpaceCount};
 use crate::storage::local::space::{Names, Space};
 use crate::storage::path::VirtualPath;
 use crate::storage::rights::Rights;
 
 /// Where a path of a view leads.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct ResolvedPath {
     pub(crate) space: Arc<Space>,
     /// Within the space.
     pub(crate) inner: VirtualPath,
@@ -25,7 +25,7 @@ pub(crate) struct Place {
     pub(crate) by: Arc<Space>,
 }
 
-impl Place {
+impl ResolvedPath {
     /// The root of a home or of a folder: it has no name that could be changed.
     pub(crate) fn is_root(&self) -> bool {
         self.inner.name().is_none()
@@ -112,7 +112,7 @@ impl Place {
     }
 
     /// What is seen here: a directory wherever links lead to it, else the name itself.
-    pub(crate) fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> VisiblePath {
         let jail = &self.space.jail;
         let dir = jail.open_dir(&self.inner).ok();
         let inner = dir.and_then(|dir| jail.path_of(&dir)).or_else(|| {
@@ -120,7 +120,7 @@ impl Place {
             let parent = jail.path_of(&dir)?;
             parent.join_name(self.inner.name()?).ok()
         });
-        Seen {
+        VisiblePath {
             space: Arc::clone(&self.space.key),
             inner: inner.unwrap_or_else(|| self.inner.clone()),
             path: self.full.clone(),
@@ -166,10 +166,10 @@ fn make_dirs(
         let dir = space.jail.open_dir(inner).at("make", full)?;
         return Ok((dir, Vec::new()));
     }
-    reservation.grow_locked(Count::entries(missing), names, full)?;
+    reservation.grow_locked(SpaceCount::entries(missing), names, full)?;
     let mut made = Vec::new();
     let opened = names.make_dirs(inner, &mut made);
-    reservation.settle_part(names, Count::entries(made.len() as u64));
+    reservation.settle_part(names, SpaceCount::entries(made.len() as u64));
     if opened.is_err() {
         names.take_back_dirs(&made);
     }

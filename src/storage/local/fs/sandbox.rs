@@ -18,7 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-use crate::storage::local::fs::metadata::Meta;
+use crate::storage::local::fs::metadata::Metadata;
 use crate::storage::path::VirtualPath;
 
 /// Nobody but the server may read what members store.
@@ -27,11 +27,11 @@ const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// A root that no path leads out of.
 #[derive(Debug)]
-pub(crate) struct Jail {
+pub(crate) struct Sandbox {
     root: Dir,
 }
 
-impl Jail {
+impl Sandbox {
     pub(crate) fn new(root: OpenDir) -> Self {
         Self {
             root: Dir::from_std_file(root.file),
@@ -40,15 +40,15 @@ impl Jail {
 
     /// Opens whatever is at `path` for reading, following links that stay inside. Never blocks,
     /// whatever it is.
-    pub(crate) fn open(&self, path: &VirtualPath) -> io::Result<(File, Meta)> {
+    pub(crate) fn open(&self, path: &VirtualPath) -> io::Result<(File, Metadata)> {
         let file = self.open_with(path, OFlags::NONBLOCK | OFlags::NOCTTY)?;
-        let meta = Meta::of(&file)?;
+        let meta = Metadata::of(&file)?;
         Ok((file, meta))
     }
 
     /// What is at `path`, following links that stay inside.
-    pub(crate) fn look(&self, path: &VirtualPath) -> io::Result<Meta> {
-        Meta::of(self.open_with(path, OFlags::PATH)?)
+    pub(crate) fn look(&self, path: &VirtualPath) -> io::Result<Metadata> {
+        Metadata::of(self.open_with(path, OFlags::PATH)?)
     }
 
     pub(crate) fn open_dir(&self, path: &VirtualPath) -> io::Result<OpenDir> {
@@ -133,20 +133,20 @@ impl OpenDir {
     }
 
     /// Opens the file `name` for reading; a link is refused, and nothing blocks.
-    pub(crate) fn open_file(&self, name: impl Arg) -> io::Result<(File, Meta)> {
+    pub(crate) fn open_file(&self, name: impl Arg) -> io::Result<(File, Metadata)> {
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = File::from(openat(&self.file, name, flags, Mode::empty())?);
-        let meta = Meta::of(&file)?;
+        let meta = Metadata::of(&file)?;
         Ok((file, meta))
     }
 
     /// Opens the file `name` for writing and for reading it back; a link is refused.
-    pub(crate) fn open_file_to_write(&self, name: impl Arg) -> io::Result<(File, Meta)> {
+    pub(crate) fn open_file_to_write(&self, name: impl Arg) -> io::Result<(File, Metadata)> {
         let flags =
             OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = File::from(openat(&self.file, name, flags, Mode::empty())?);
-        let meta = Meta::of(&file)?;
+        let meta = Metadata::of(&file)?;
         Ok((file, meta))
     }
 
@@ -161,16 +161,16 @@ impl OpenDir {
     }
 
     /// What is at `name`, if anything is.
-    pub(crate) fn meta(&self, name: impl Arg) -> io::Result<Option<Meta>> {
-        match Meta::at(&self.file, name) {
+    pub(crate) fn meta(&self, name: impl Arg) -> io::Result<Option<Metadata>> {
+        match Metadata::at(&self.file, name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             meta => meta.map(Some),
         }
     }
 
     /// Of the directory itself.
-    pub(crate) fn own_meta(&self) -> io::Result<Meta> {
-        Meta::of(&self.file)
+    pub(crate) fn own_meta(&self) -> io::Result<Metadata> {
+        Metadata::of(&self.file)
     }
 
     /// Removes `name`, unless it is a directory.
@@ -231,10 +231,10 @@ impl OpenDir {
     }
 
     /// How full its disk is.
-    pub(crate) fn disk(&self) -> io::Result<Disk> {
+    pub(crate) fn disk(&self) -> io::Result<DiskUsage> {
         let disk = fstatvfs(&self.file)?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
-        Ok(Disk {
+        Ok(DiskUsage {
             free_bytes: bytes(disk.f_bavail),
             bytes: bytes(disk.f_blocks),
             free_inodes: disk.f_favail,
@@ -243,10 +243,10 @@ impl OpenDir {
     }
 
     /// Which mount it is on. No file can be renamed from one to another.
-    pub(crate) fn mount(&self) -> io::Result<Mount> {
+    pub(crate) fn mount(&self) -> io::Result<MountInfo> {
         let flags = AtFlags::EMPTY_PATH;
         let stat = statx(&self.file, c"", flags, StatxFlags::MNT_ID)?;
-        Ok(Mount {
+        Ok(MountInfo {
             id: stat.stx_mnt_id,
             device: (stat.stx_dev_major, stat.stx_dev_minor),
         })
@@ -255,7 +255,7 @@ impl OpenDir {
 
 /// How full a disk is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Disk {
+pub(crate) struct DiskUsage {
     /// Bytes that may still be written.
     pub(crate) free_bytes: u64,
     pub(crate) bytes: u64,
@@ -268,7 +268,7 @@ pub(crate) struct Disk {
 /// A mount. Two of one file system differ in their `id`, two subvolumes of one mount in their
 /// `device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mount {
+pub(crate) struct MountInfo {
     id: u64,
     device: (u32, u32),
 }

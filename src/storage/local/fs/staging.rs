@@ -16,13 +16,13 @@ use data_encoding::HEXLOWER;
 use rustix::fs::{FlockOperation, flock};
 use rustix::system::uname;
 
-use crate::storage::error::{At, Room, StorageError};
+use crate::storage::error::{DiskUse, ErrorContext, StorageError};
 use crate::storage::local::count::Counts;
-use crate::storage::local::fs::sandbox::{Mount, OpenDir};
+use crate::storage::local::fs::sandbox::{MountInfo, OpenDir};
 use crate::storage::local::fs::tree;
 use crate::storage::local::fs::tree::Deleted;
 use crate::storage::local::fs::unsynced::NewName;
-use crate::storage::local::quota::Count;
+use crate::storage::local::quota::SpaceCount;
 use crate::storage::path::VirtualPath;
 
 /// What the disk keeps free for the server's own records, unless set otherwise.
@@ -46,7 +46,7 @@ const TOGETHER: usize = 4;
 pub(crate) struct Staging {
     pub(crate) dir: OpenDir,
     /// The mount that it is on, and what is moved out of it has to be on as well.
-    mount: Mount,
+    mount: MountInfo,
     /// Bytes of the disk that no upload may fill.
     floor: AtomicU64,
     /// Bytes that are reserved on the disk and not written yet, of everything under way.
@@ -246,7 +246,7 @@ impl Staging {
     ///
     /// The sum is taken before the disk is asked, so that of two who race for the last bytes one
     /// gets them. Inodes are looked at and not reserved: whoever asks makes them at once.
-    pub(crate) fn reserve(&self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+    pub(crate) fn reserve(&self, more: SpaceCount, path: &VirtualPath) -> Result<(), StorageError> {
         let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
         let add = |promised: u64| promised.checked_add(more.bytes);
         let Ok(others) = self.promised.fetch_update(success, failure, add) else {
@@ -266,12 +266,20 @@ impl Staging {
     }
 
     /// Makes sure that so much more would fit, without reserving it.
-    pub(crate) fn check_room(&self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+    pub(crate) fn check_room(
+        &self,
+        more: SpaceCount,
+        path: &VirtualPath,
+    ) -> Result<(), StorageError> {
         self.check(self.promised.load(Ordering::Relaxed), more, path)
     }
 
     /// Makes sure that so much more leaves the disk its floor, whatever is promised.
-    pub(crate) fn check_floor(&self, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+    pub(crate) fn check_floor(
+        &self,
+        more: SpaceCount,
+        path: &VirtualPath,
+    ) -> Result<(), StorageError> {
         self.check(0, more, path)
     }
 
@@ -283,13 +291,18 @@ impl Staging {
         Ok(disk.free_bytes.saturating_sub(floor / 2))
     }
 
-    fn check(&self, promised: u64, more: Count, path: &VirtualPath) -> Result<(), StorageError> {
+    fn check(
+        &self,
+        promised: u64,
+        more: SpaceCount,
+        path: &VirtualPath,
+    ) -> Result<(), StorageError> {
         let disk = self.dir.disk().at("ask for", path)?;
         let floor = self.floor.load(Ordering::Relaxed).min(disk.bytes / 100);
         let kept_free = floor.saturating_add(promised);
         let inode_floor = INODE_FLOOR.min(disk.inodes / 100);
         let room = if more.bytes.saturating_add(kept_free) > disk.free_bytes {
-            Room::Bytes {
+            DiskUse::Bytes {
                 free: disk.free_bytes,
                 kept_free,
             }
@@ -297,7 +310,7 @@ impl Staging {
             && more.entries > 0
             && disk.free_inodes < inode_floor.saturating_add(more.entries)
         {
-            Room::Inodes {
+            DiskUse::Inodes {
                 free: disk.free_inodes,
                 kept_free: inode_floor,
             }
@@ -420,7 +433,7 @@ impl Staged {
     }
 
     /// What it takes up, as far as that can be found out.
-    pub(crate) fn count(&self) -> Count {
+    pub(crate) fn count(&self) -> SpaceCount {
         let count = tree::count(&self.staging.dir, &self.c_name());
         count.unwrap_or_default()
     }

@@ -10,9 +10,9 @@ use std::io;
 use rustix::fs::{Dir as Entries, DirEntry, FileType};
 use rustix::io::Errno;
 
-use crate::storage::local::fs::metadata::{Identity, Meta, What};
+use crate::storage::local::fs::metadata::{EntryKind, Identity, Metadata};
 use crate::storage::local::fs::sandbox::OpenDir;
-use crate::storage::local::quota::Count;
+use crate::storage::local::quota::SpaceCount;
 use crate::storage::path::VirtualPath;
 
 /// How many of the directories on its way down a walk keeps open. It opens the others again. With
@@ -23,10 +23,10 @@ const MAX_HANDLES: usize = 4;
 const MAX_PASSES: usize = 3;
 
 /// What one entry adds to the count of its space: each counts, and bytes are those in files.
-pub(crate) fn count_of(meta: &Meta) -> Count {
+pub(crate) fn count_of(meta: &Metadata) -> SpaceCount {
     match meta.what {
-        What::File => Count::file(meta.size),
-        What::Dir | What::Link | What::Special => Count::entries(1),
+        EntryKind::File => SpaceCount::file(meta.size),
+        EntryKind::Dir | EntryKind::Link | EntryKind::Special => SpaceCount::entries(1),
     }
 }
 
@@ -133,7 +133,7 @@ pub(crate) trait Visitor {
     fn begin(&mut self, dir: &OpenDir, at: Reach) -> io::Result<bool>;
 
     /// An entry of the directory that was begun last.
-    fn entry(&mut self, name: &CStr, meta: &Meta, at: Reach);
+    fn entry(&mut self, name: &CStr, meta: &Metadata, at: Reach);
 
     /// The directory that was begun last has been read.
     fn end(&mut self);
@@ -221,7 +221,7 @@ impl Walk {
             return Ok(());
         };
         visitor.entry(name, &meta, self.at);
-        if meta.what == What::Dir
+        if meta.what == EntryKind::Dir
             && let Some((_, names)) = self.pending.last_mut()
         {
             names.push(name.to_owned());
@@ -232,14 +232,14 @@ impl Walk {
 
 /// What a tree that nobody changes takes up.
 #[derive(Debug, Default)]
-struct Total(Count);
+struct Total(SpaceCount);
 
 impl Visitor for Total {
     fn begin(&mut self, _: &OpenDir, _: Reach) -> io::Result<bool> {
         Ok(true)
     }
 
-    fn entry(&mut self, _: &CStr, meta: &Meta, _: Reach) {
+    fn entry(&mut self, _: &CStr, meta: &Metadata, _: Reach) {
         self.0 += count_of(meta);
     }
 
@@ -250,12 +250,12 @@ impl Visitor for Total {
 ///
 /// # Errors
 /// What the system says.
-pub(crate) fn count(dir: &OpenDir, name: &CStr) -> io::Result<Count> {
+pub(crate) fn count(dir: &OpenDir, name: &CStr) -> io::Result<SpaceCount> {
     let Some(meta) = dir.meta(name)? else {
-        return Ok(Count::default());
+        return Ok(SpaceCount::default());
     };
     let mut total = Total(count_of(&meta));
-    if meta.what == What::Dir {
+    if meta.what == EntryKind::Dir {
         let mut walk = Walk::new(&dir.open_dir(name)?, Reach::default())?;
         while !walk.go_on(&mut total, &mut u64::MAX.clone())? {}
     }
@@ -268,7 +268,7 @@ pub(crate) struct Deleted {
     /// Files, directories and all else that is gone.
     pub(crate) entries: u64,
     /// What they took up.
-    pub(crate) freed: Count,
+    pub(crate) freed: SpaceCount,
     /// Entries that could not be deleted, with the directories that hold them.
     pub(crate) left: u64,
     /// The first thing that went wrong. The rest was deleted all the same.
@@ -278,7 +278,7 @@ pub(crate) struct Deleted {
 }
 
 impl Deleted {
-    fn gone(&mut self, meta: &Meta) {
+    fn gone(&mut self, meta: &Metadata) {
         self.entries += 1;
         self.freed += count_of(meta);
     }
@@ -313,7 +313,7 @@ fn delete_entry(
     let Some(meta) = dir.meta(name)? else {
         return Ok(());
     };
-    if meta.what == What::Dir {
+    if meta.what == EntryKind::Dir {
         return delete_tree(dir, name, budget, deleted);
     }
     dir.remove_file(name)?;
@@ -459,7 +459,7 @@ fn is_dir(dir: &OpenDir, entry: &DirEntry) -> io::Result<bool> {
         FileType::Directory => Ok(true),
         FileType::Unknown => {
             let meta = dir.meta(entry.file_name())?;
-            Ok(meta.is_some_and(|meta| meta.what == What::Dir))
+            Ok(meta.is_some_and(|meta| meta.what == EntryKind::Dir))
         }
         _ => Ok(false),
     }

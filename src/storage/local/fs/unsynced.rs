@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use crate::storage::local::fs::metadata::{Birthmark, Meta, What};
+use crate::storage::local::fs::metadata::{EntryKind, FileId, Metadata};
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::staging::Staging;
 use crate::storage::local::fs::tree::count_of;
@@ -25,12 +25,12 @@ const MAX_LEVELS: usize = 1000;
 
 /// The directories of a space whose names may not last.
 #[derive(Debug, Default)]
-pub(crate) struct Unsynced(Mutex<HashMap<Birthmark, Arc<NewName>>>);
+pub(crate) struct Unsynced(Mutex<HashMap<FileId, Arc<NewName>>>);
 
 /// The name of a directory, since it was made or moved.
 #[derive(Debug)]
 pub(crate) struct NewName {
-    dir: Birthmark,
+    dir: FileId,
     name: String,
     pub(crate) parent: OpenDir,
     /// Held while the disk is asked: who waits for it needs the answer.
@@ -87,7 +87,7 @@ impl NewName {
 }
 
 impl Unsynced {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Birthmark, Arc<NewName>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<FileId, Arc<NewName>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -166,7 +166,7 @@ impl Names<'_> {
             }
             found.extend(self.space.unsynced.lock().get(&meta.birthmark()).cloned());
             way.push_str("../");
-            meta = Meta::at(dir, &*way)?;
+            meta = Metadata::at(dir, &*way)?;
         }
         Ok(found)
     }
@@ -176,7 +176,8 @@ impl Names<'_> {
     pub(crate) fn take_back_dirs(&self, made: &[Arc<NewName>]) {
         for new in made.iter().rev() {
             let (parent, name) = (&new.parent, &*new.name);
-            let is_own = |meta: &Meta| meta.what == What::Dir && meta.birthmark() == new.dir;
+            let is_own =
+                |meta: &Metadata| meta.what == EntryKind::Dir && meta.birthmark() == new.dir;
             let there = parent.meta(name).ok().flatten().filter(is_own);
             let Some(meta) = there else {
                 continue;

@@ -3,19 +3,19 @@
 use std::io;
 
 use crate::protocol::{Digest, IfExists};
-use crate::storage::error::{At, StorageError};
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::file::StoredFile;
 use crate::storage::local::fs::digest;
-use crate::storage::local::fs::metadata::What;
-use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::local::fs::metadata::EntryKind;
+use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::staging::random_name;
 use crate::storage::local::upload::single::{Committed, UploadOptions, Uploader};
 
 /// A file that is what an upload would make it. Every call may block on the disk.
 #[derive(Debug)]
-pub struct AlreadyThere {
+pub struct AlreadyCommitted {
     id: String,
-    place: Place,
+    place: ResolvedPath,
     file: StoredFile,
     committed: Committed,
     by: Uploader,
@@ -23,11 +23,11 @@ pub struct AlreadyThere {
     is_recent: bool,
 }
 
-impl AlreadyThere {
+impl AlreadyCommitted {
     /// Looks for the file where it went: at the path, where that says whose it is, else where the
     /// recent commits say.
     pub(crate) fn find(
-        place: &Place,
+        place: &ResolvedPath,
         options: UploadOptions,
         by: &Uploader,
     ) -> Result<Option<Self>, StorageError> {
@@ -131,7 +131,7 @@ impl AlreadyThere {
     }
 }
 
-impl AlreadyThere {
+impl AlreadyCommitted {
     /// The server may have been killed between the commit and its syncs.
     fn make_last(&self) -> Result<(), StorageError> {
         let path = &self.place.full;
@@ -151,7 +151,7 @@ impl AlreadyThere {
 
 /// Whether only the list of recent commits tells whose file it is that an upload finds: it went to
 /// another path, or whoever asks may not know what others have there, or not have it replaced.
-pub(crate) fn is_known_by_list(place: &Place, if_exists: IfExists) -> bool {
+pub(crate) fn is_known_by_list(place: &ResolvedPath, if_exists: IfExists) -> bool {
     // Whose rights are not known learns nothing of what is there.
     let rights = place.rights().unwrap_or_default();
     match if_exists {
@@ -163,7 +163,7 @@ pub(crate) fn is_known_by_list(place: &Place, if_exists: IfExists) -> bool {
 
 /// The file at `place`, if it is of that size and time and its digest is known.
 fn open(
-    place: &Place,
+    place: &ResolvedPath,
     options: &UploadOptions,
     size: u64,
 ) -> Result<Option<(StoredFile, Digest)>, StorageError> {
@@ -186,7 +186,7 @@ fn open(
         }
         Err(_) => return Ok(None),
     };
-    let is_it = meta.what == What::File
+    let is_it = meta.what == EntryKind::File
         && meta.size == size
         && options.modified.is_none_or(|time| time == meta.timestamp());
     if !is_it {

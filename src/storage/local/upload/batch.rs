@@ -17,16 +17,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::protocol::{Algorithm, Digest, Hasher};
-use crate::storage::error::{At, StorageError};
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::fs::install;
-use crate::storage::local::fs::install::{Before, Landed, Parent, Source, land_in};
+use crate::storage::local::fs::install::{Before, Parent, Published, Source, land_in};
 use crate::storage::local::fs::publish::take_back;
-use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::staging::{Staged, Staging};
 use crate::storage::local::fs::tree::Reach;
 use crate::storage::local::fs::unsynced::NewName;
-use crate::storage::local::quota::{Count, Reservation};
+use crate::storage::local::quota::{Reservation, SpaceCount};
 use crate::storage::local::space::Names;
 use crate::storage::local::upload::single::{Committed, Sealed, UploadOptions, Uploader, complete};
 use crate::storage::local::view::View;
@@ -116,7 +116,7 @@ impl View {
 
 struct Item {
     index: usize,
-    place: Place,
+    place: ResolvedPath,
     upload: SmallUpload,
 }
 
@@ -138,7 +138,7 @@ struct Batch {
 /// A file that is staged whole.
 struct Ready {
     index: usize,
-    place: Place,
+    place: ResolvedPath,
     options: UploadOptions,
     staged: Staged,
     sealed: Sealed,
@@ -149,12 +149,12 @@ struct Ready {
 /// A file that has its name.
 struct Named {
     index: usize,
-    place: Place,
+    place: ResolvedPath,
     options: UploadOptions,
     staged: Staged,
     sealed: Sealed,
     digest: Digest,
-    landed: Landed,
+    landed: Published,
     /// What it has displaced, until that is gone.
     held: Reservation,
 }
@@ -173,7 +173,7 @@ impl Batch {
         let declared = upload.options.size.unwrap_or(size);
         let staging = &place.space.staging;
         let mut reservation = Reservation::new(&place.space);
-        match reservation.grow(Count::file(declared), &place.full) {
+        match reservation.grow(SpaceCount::file(declared), &place.full) {
             Err(StorageError::QuotaExceeded { .. }) if !self.staged.is_empty() => {
                 return Ok(Some(Item {
                     index,
@@ -223,7 +223,7 @@ impl Batch {
     }
 
     /// Refuses at once what could not be committed as things are.
-    fn check(&mut self, place: &Place, options: &UploadOptions) -> Result<(), StorageError> {
+    fn check(&mut self, place: &ResolvedPath, options: &UploadOptions) -> Result<(), StorageError> {
         if place.is_root() {
             return Err(StorageError::is_a_directory(&place.full));
         }

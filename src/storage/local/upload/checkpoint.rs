@@ -7,13 +7,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::protocol::{Digest, Hasher};
-use crate::storage::error::{At, StorageError};
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::fs::attributes;
-use crate::storage::local::fs::metadata::{Meta, What};
-use crate::storage::local::fs::resolved_path::Place;
-use crate::storage::local::quota::Count;
+use crate::storage::local::fs::metadata::{EntryKind, Metadata};
+use crate::storage::local::fs::resolved_path::ResolvedPath;
+use crate::storage::local::quota::SpaceCount;
 use crate::storage::local::space::SpaceId;
-use crate::storage::local::upload::partial::Kept;
+use crate::storage::local::upload::partial::PartialUpload;
 use crate::storage::local::upload::record::{Record, Recording};
 use crate::storage::local::upload::single::{Upload, UploadOptions, Uploader};
 
@@ -86,7 +86,7 @@ pub struct Checkpoint {
     recording: Arc<Recording>,
     record: Arc<OnceLock<Record>>,
     owner: SpaceId,
-    place: Place,
+    place: ResolvedPath,
     size: Option<u64>,
     offset: u64,
 }
@@ -103,7 +103,7 @@ impl Checkpoint {
         let path = &self.place.full;
         let staging = &self.place.space.staging;
         self.save().at("sync", path)?;
-        staging.check_floor(Count::default(), path)
+        staging.check_floor(SpaceCount::default(), path)
     }
 
     fn save(&self) -> io::Result<()> {
@@ -113,8 +113,8 @@ impl Checkpoint {
             record
         } else {
             staging.synced(self.file.sync_all())?;
-            let data = Meta::of(&self.file)?.birthmark();
-            let Place {
+            let data = Metadata::of(&self.file)?.birthmark();
+            let ResolvedPath {
                 space, inner, full, ..
             } = &self.place;
             let record = Record::new(&self.owner, space.id(), inner, full, self.size, data);
@@ -188,7 +188,8 @@ impl Upload {
             ..
         } = self;
         let id = staged.name().to_owned();
-        let kept = record.and_then(|record| Kept::new(id, record, written, None, reservation));
+        let kept =
+            record.and_then(|record| PartialUpload::new(id, record, written, None, reservation));
         let Some(kept) = kept else {
             return Ok(false);
         };
@@ -201,7 +202,7 @@ impl Upload {
     /// Takes up what was kept of an earlier attempt, if anything was. Its bytes are to be read
     /// back by [`hash_prefix`](Self::hash_prefix) before more can come.
     pub(crate) fn resume(
-        place: &Place,
+        place: &ResolvedPath,
         options: UploadOptions,
         by: &Uploader,
     ) -> Result<Option<Self>, StorageError> {
@@ -211,7 +212,9 @@ impl Upload {
         let rest = options
             .size
             .map_or(0, |size| size.saturating_sub(kept.offset));
-        let fits = kept.reservation.check_fits(Count::bytes(rest), &place.full);
+        let fits = kept
+            .reservation
+            .check_fits(SpaceCount::bytes(rest), &place.full);
         let fits = fits.map_err(|error| place.conceal(error));
         let opened = fits.and_then(|()| open(&kept, place));
         let file = match opened {
@@ -225,7 +228,7 @@ impl Upload {
                 return Err(error);
             }
         };
-        let Kept {
+        let PartialUpload {
             id,
             offset,
             reservation,
@@ -276,13 +279,13 @@ impl Upload {
 }
 
 /// The bytes of `kept`, ready for more; `None` if they are not what was kept.
-fn open(kept: &Kept, place: &Place) -> Result<Option<File>, StorageError> {
+fn open(kept: &PartialUpload, place: &ResolvedPath) -> Result<Option<File>, StorageError> {
     let opened = place.space.staging.dir.open_file_to_write(&*kept.id);
     let (mut file, meta) = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.at("open", &place.full)?,
     };
-    let is_it = meta.what == What::File && meta.birthmark() == kept.record.data;
+    let is_it = meta.what == EntryKind::File && meta.birthmark() == kept.record.data;
     if !is_it || meta.size < kept.offset {
         return Ok(None);
     }

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::staging::{DEFAULT_FLOOR, Staging};
-use crate::storage::local::quota::{Count, Reservation};
+use crate::storage::local::quota::{Reservation, SpaceCount};
 use crate::storage::local::space::{Space, SpaceId};
 use crate::storage::local::upload::recent_commits::Recent;
 use crate::storage::local::upload::record;
@@ -44,7 +44,7 @@ impl Default for StoreSettings {
 
 /// An upload that was cut off and can be gone on with, as its owner sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptUpload {
+pub struct PartialUploadInfo {
     /// Its name: random, hex.
     pub id: String,
     /// The path that it is for, as it was when it was begun.
@@ -59,18 +59,18 @@ pub struct KeptUpload {
 
 /// The kept uploads of all users.
 #[derive(Debug)]
-pub(crate) struct KeptUploads {
+pub(crate) struct PartialUploads {
     pub(crate) staging: Arc<Staging>,
     pub(crate) recent: Recent,
     settings: Mutex<StoreSettings>,
-    entries: Mutex<HashMap<String, Kept>>,
+    entries: Mutex<HashMap<String, PartialUpload>>,
     /// Goes up with each that is kept, to tell which was first.
     next: AtomicU64,
 }
 
 /// One of them. Nothing happens to its files when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct PartialUpload {
     pub(crate) id: String,
     pub(crate) record: Record,
     pub(crate) inner: VirtualPath,
@@ -112,7 +112,7 @@ impl Age {
     }
 }
 
-impl Kept {
+impl PartialUpload {
     /// `None` if the record has no sound paths. `at` says when an earlier server has kept it.
     pub(crate) fn new(
         id: String,
@@ -138,11 +138,11 @@ impl Kept {
         self.record.owner == *owner && self.record.space == *space && self.inner == *inner
     }
 
-    fn describe(&self, keep: Duration) -> KeptUpload {
+    fn describe(&self, keep: Duration) -> PartialUploadInfo {
         let left = keep.saturating_sub(self.age.now());
         let left = SignedDuration::try_from(left).unwrap_or(SignedDuration::MAX);
         let now = Timestamp::now();
-        KeptUpload {
+        PartialUploadInfo {
             id: self.id.clone(),
             path: self.full.clone(),
             size: self.record.size,
@@ -152,7 +152,7 @@ impl Kept {
     }
 }
 
-impl KeptUploads {
+impl PartialUploads {
     pub(crate) fn new(staging: Arc<Staging>) -> Self {
         Self {
             staging,
@@ -173,7 +173,7 @@ impl KeptUploads {
     }
 
     /// Keeps one more, and drops those of its owner that are too many then.
-    pub(crate) fn keep(&self, mut kept: Kept) {
+    pub(crate) fn keep(&self, mut kept: PartialUpload) {
         kept.order = self.next.fetch_add(1, Ordering::Relaxed);
         let owner = kept.record.owner.clone();
         let mut entries = self.lock();
@@ -185,7 +185,12 @@ impl KeptUploads {
     }
 
     /// Takes out the one that was kept last of those that `owner` sent to `place` with that size.
-    pub(crate) fn take(&self, owner: &SpaceId, place: &Place, size: Option<u64>) -> Option<Kept> {
+    pub(crate) fn take(
+        &self,
+        owner: &SpaceId,
+        place: &ResolvedPath,
+        size: Option<u64>,
+    ) -> Option<PartialUpload> {
         let keep = self.settings().keep_uploads;
         let mut entries = self.lock();
         let matching = entries.values().filter(|kept| {
@@ -198,18 +203,18 @@ impl KeptUploads {
     }
 
     /// Keeps one that was found at the start; those kept first are to come first.
-    pub(crate) fn restore(&self, mut kept: Kept) {
+    pub(crate) fn restore(&self, mut kept: PartialUpload) {
         kept.order = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(kept.id.clone(), kept);
     }
 
     /// Takes one back that was taken out in vain.
-    pub(crate) fn put_back(&self, kept: Kept) {
+    pub(crate) fn put_back(&self, kept: PartialUpload) {
         self.lock().insert(kept.id.clone(), kept);
     }
 
     /// Those of `owner`, the one kept last first.
-    pub(crate) fn list(&self, owner: &SpaceId) -> Vec<KeptUpload> {
+    pub(crate) fn list(&self, owner: &SpaceId) -> Vec<PartialUploadInfo> {
         let keep = self.settings().keep_uploads;
         let entries = self.lock();
         let mut own: Vec<_> = entries
@@ -237,7 +242,7 @@ impl KeptUploads {
 
     /// Drops what `owner` need not go on with, now that `place` has its file: with a `size`, only
     /// what was of that size.
-    pub(crate) fn supersede(&self, owner: &SpaceId, place: &Place, size: Option<u64>) {
+    pub(crate) fn supersede(&self, owner: &SpaceId, place: &ResolvedPath, size: Option<u64>) {
         let mut entries = self.lock();
         let superseded = entries.values().filter(|kept| {
             kept.is_for(owner, place.space.id(), &place.inner)
@@ -288,13 +293,13 @@ impl KeptUploads {
     }
 
     /// Whether those kept in `space` hold so much together.
-    pub(crate) fn can_free(&self, space: &Arc<Space>, wanted: Count) -> bool {
+    pub(crate) fn can_free(&self, space: &Arc<Space>, wanted: SpaceCount) -> bool {
         first_kept(&self.lock(), space, wanted).is_some()
     }
 
     /// Drops those kept first in `space`, as many as hold so much; `false`, and nothing is dropped,
     /// if all of them together hold less.
-    pub(crate) fn free(&self, space: &Arc<Space>, wanted: Count) -> bool {
+    pub(crate) fn free(&self, space: &Arc<Space>, wanted: SpaceCount) -> bool {
         let mut entries = self.lock();
         let Some(first) = first_kept(&entries, space, wanted) else {
             return false;
@@ -323,7 +328,7 @@ impl KeptUploads {
     }
 
     /// Deletes their files; not while the lock is held.
-    pub(crate) fn delete(&self, dropped: impl IntoIterator<Item = Kept>) {
+    pub(crate) fn delete(&self, dropped: impl IntoIterator<Item = PartialUpload>) {
         for kept in dropped {
             record::remove(&self.staging, &kept.id);
             // Only now its room is given back.
@@ -331,13 +336,13 @@ impl KeptUploads {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, PartialUpload>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Those of `owner` that were kept first, as far as they are more than `most`.
-fn surplus(entries: &HashMap<String, Kept>, owner: &SpaceId, most: usize) -> Vec<String> {
+fn surplus(entries: &HashMap<String, PartialUpload>, owner: &SpaceId, most: usize) -> Vec<String> {
     let own = entries.values().filter(|kept| kept.record.owner == *owner);
     let mut own: Vec<_> = own.map(|kept| (kept.order, &kept.id)).collect();
     own.sort_unstable();
@@ -348,14 +353,14 @@ fn surplus(entries: &HashMap<String, Kept>, owner: &SpaceId, most: usize) -> Vec
 
 /// Those kept first in `space`, as many as hold so much; absent if all of them hold less.
 fn first_kept(
-    entries: &HashMap<String, Kept>,
+    entries: &HashMap<String, PartialUpload>,
     space: &Arc<Space>,
-    wanted: Count,
+    wanted: SpaceCount,
 ) -> Option<Vec<String>> {
-    let kept_there = |kept: &&Kept| kept.reservation.is_in(space);
+    let kept_there = |kept: &&PartialUpload| kept.reservation.is_in(space);
     let mut kept: Vec<_> = entries.values().filter(kept_there).collect();
     kept.sort_unstable_by_key(|kept| kept.order);
-    let (mut held, mut ids) = (Count::default(), Vec::new());
+    let (mut held, mut ids) = (SpaceCount::default(), Vec::new());
     let mut kept = kept.into_iter();
     while held.bytes < wanted.bytes || held.entries < wanted.entries {
         let next = kept.next()?;
@@ -365,6 +370,6 @@ fn first_kept(
     Some(ids)
 }
 
-fn remove_all(entries: &mut HashMap<String, Kept>, ids: &[String]) -> Vec<Kept> {
+fn remove_all(entries: &mut HashMap<String, PartialUpload>, ids: &[String]) -> Vec<PartialUpload> {
     ids.iter().filter_map(|id| entries.remove(id)).collect()
 }

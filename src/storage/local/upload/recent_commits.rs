@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::space::SpaceId;
 use crate::storage::local::upload::single::Committed;
 use crate::storage::path::VirtualPath;
@@ -36,7 +36,7 @@ impl Recent {
     pub(crate) fn note(
         &self,
         owner: &SpaceId,
-        place: &Place,
+        place: &ResolvedPath,
         session: &Arc<str>,
         committed: &Committed,
     ) {
@@ -58,7 +58,7 @@ impl Recent {
     pub(crate) fn find(
         &self,
         owner: &SpaceId,
-        place: &Place,
+        place: &ResolvedPath,
         session: &Arc<str>,
         size: u64,
     ) -> Option<Committed> {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::storage::local::fs::metadata::Birthmark;
+use crate::storage::local::fs::metadata::FileId;
 use crate::storage::local::fs::staging::Staging;
 use crate::storage::local::space::SpaceId;
 use crate::storage::path::VirtualPath;
@@ -50,7 +50,7 @@ pub(crate) struct Record {
     full: String,
     pub(crate) size: Option<u64>,
     /// Of the file with the bytes.
-    pub(crate) data: Birthmark,
+    pub(crate) data: FileId,
 }
 
 /// How far an upload is safe.
@@ -70,7 +70,7 @@ impl Record {
         inner: &VirtualPath,
         full: &VirtualPath,
         size: Option<u64>,
-        data: Birthmark,
+        data: FileId,
     ) -> Self {
         Self {
             format: FORMAT,
@@ -270,7 +270,7 @@ mod tests {
     use crate::storage::local::space::Area;
 
     fn record() -> Record {
-        let mark: Birthmark =
+        let mark: FileId =
             serde_json::from_str(r#"{"inode":7,"born":[1,2]}"#).expect("a birthmark");
         let space = |area, name: &str| SpaceId {
             area,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::storage::local::fs::metadata::What;
+use crate::storage::local::fs::metadata::EntryKind;
 use crate::storage::local::fs::tree::for_each;
-use crate::storage::local::quota::{Count, Reservation};
+use crate::storage::local::quota::{Reservation, SpaceCount};
 use crate::storage::local::space::{Space, SpaceId};
 use crate::storage::local::store::Store;
-use crate::storage::local::upload::partial::Kept;
+use crate::storage::local::upload::partial::PartialUpload;
 use crate::storage::local::upload::record;
 use crate::storage::local::upload::record::{Progress, Record};
 use crate::storage::path::VirtualPath;
@@ -53,7 +53,7 @@ impl Store {
     }
 
     /// The upload with that name, if all that its record says is true. An error if nobody can tell.
-    fn recovered(&self, id: &str) -> io::Result<Option<(Timestamp, Kept)>> {
+    fn recovered(&self, id: &str) -> io::Result<Option<(Timestamp, PartialUpload)>> {
         let staging = &self.kept().staging;
         let Some((record, progress)) = record::read(staging, id) else {
             return Ok(None);
@@ -61,7 +61,7 @@ impl Store {
         let Ok((data, meta)) = staging.dir.open_file_to_write(id) else {
             return Ok(None);
         };
-        let is_it = meta.what == What::File && meta.birthmark() == record.data;
+        let is_it = meta.what == EntryKind::File && meta.birthmark() == record.data;
         if !is_it || meta.size < progress.offset || !self.look_for(&record.owner)? {
             return Ok(None);
         }
@@ -96,7 +96,7 @@ impl Store {
             return Ok(false);
         }
         let meta = self.area(space.area).meta(space.name.as_str())?;
-        Ok(meta.is_some_and(|meta| meta.what == What::Dir && meta.birthmark() == space.mark))
+        Ok(meta.is_some_and(|meta| meta.what == EntryKind::Dir && meta.birthmark() == space.mark))
     }
 }
 
@@ -106,12 +106,12 @@ fn restored(
     record: Record,
     progress: Progress,
     space: &Arc<Space>,
-) -> Option<(Timestamp, Kept)> {
+) -> Option<(Timestamp, PartialUpload)> {
     let mut reservation = Reservation::under_way(space);
     // Nothing is limited before somebody has opened the space.
-    let grown = reservation.grow_stored(Count::file(progress.offset), &VirtualPath::root());
+    let grown = reservation.grow_stored(SpaceCount::file(progress.offset), &VirtualPath::root());
     grown.ok()?;
     let (offset, at) = (progress.offset, progress.at);
-    let kept = Kept::new(id.to_owned(), record, offset, Some(at), reservation)?;
+    let kept = PartialUpload::new(id.to_owned(), record, offset, Some(at), reservation)?;
     Some((at, kept))
 }

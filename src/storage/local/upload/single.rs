@@ -8,20 +8,20 @@ use jiff::Timestamp;
 use rustix::fs::{Timestamps, UTIME_OMIT, futimens};
 
 use crate::protocol::{Algorithm, Digest, Hasher, IfExists};
-use crate::storage::error::{At, StorageError};
+use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::fs::attributes::Attributes;
 use crate::storage::local::fs::digest;
 use crate::storage::local::fs::install::check;
-use crate::storage::local::fs::metadata::{Meta, timespec};
+use crate::storage::local::fs::metadata::{Metadata, timespec};
 use crate::storage::local::fs::publish::{Publishing, Unpublished};
-use crate::storage::local::fs::resolved_path::Place;
+use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::staging::Staged;
 use crate::storage::local::fs::tree::Reach;
-use crate::storage::local::quota::{Count, Reservation};
+use crate::storage::local::quota::{Reservation, SpaceCount};
 use crate::storage::local::space::SpaceId;
 use crate::storage::local::upload::already_committed::is_known_by_list;
 use crate::storage::local::upload::checkpoint::{FEW, Pace, RecordOf};
-use crate::storage::local::upload::partial::KeptUploads;
+use crate::storage::local::upload::partial::PartialUploads;
 use crate::storage::local::upload::record::Recording;
 use crate::storage::path::VirtualPath;
 
@@ -47,13 +47,13 @@ pub(crate) struct Uploader {
     pub(crate) owner: SpaceId,
     /// Tells one session of the user from another.
     pub(crate) session: Arc<str>,
-    pub(crate) kept: Arc<KeptUploads>,
+    pub(crate) kept: Arc<PartialUploads>,
 }
 
 impl Uploader {
     /// Notes a commit: what was kept of earlier attempts is not gone on with any more, and who
     /// retries it is known again.
-    pub(crate) fn note(&self, place: &Place, if_exists: IfExists, committed: &Committed) {
+    pub(crate) fn note(&self, place: &ResolvedPath, if_exists: IfExists, committed: &Committed) {
         let renames = if_exists == IfExists::Rename;
         self.kept
             .supersede(&self.owner, place, renames.then_some(committed.size));
@@ -69,7 +69,7 @@ impl Uploader {
 /// [`keep`](Self::keep) leaves it to be gone on with. Every call may block on the disk.
 #[derive(Debug)]
 pub struct Upload {
-    pub(crate) place: Place,
+    pub(crate) place: ResolvedPath,
     pub(crate) options: UploadOptions,
     pub(crate) by: Uploader,
     pub(crate) staged: Staged,
@@ -102,13 +102,13 @@ impl Upload {
     /// Stages an empty file, if what is declared would fit now. Its bytes are reserved as they come.
     /// Nothing exists after an error.
     pub(crate) fn begin(
-        place: Place,
+        place: ResolvedPath,
         options: UploadOptions,
         by: Uploader,
     ) -> Result<Self, StorageError> {
         let staging = &place.space.staging;
         let reservation = Reservation::under_way(&place.space);
-        let fits = reservation.check_fits(Count::file(options.size.unwrap_or(0)), &place.full);
+        let fits = reservation.check_fits(SpaceCount::file(options.size.unwrap_or(0)), &place.full);
         fits.map_err(|error| place.conceal(error))?;
         let (staged, file) = staging.file().at("stage", &place.full)?;
         let recording = Recording::absent(staging, staged.name());
@@ -129,7 +129,7 @@ impl Upload {
     }
 
     /// Refuses at once what could not be committed as things are.
-    pub(crate) fn check(place: &Place, options: &UploadOptions) -> Result<(), StorageError> {
+    pub(crate) fn check(place: &ResolvedPath, options: &UploadOptions) -> Result<(), StorageError> {
         if place.is_root() {
             return Err(StorageError::is_a_directory(&place.full));
         }
@@ -204,11 +204,12 @@ impl Upload {
         let path = &self.place.full;
         let twice = received.saturating_mul(2);
         let ahead = self.options.size.map_or(received, |size| size.min(twice));
-        let more = Count::bytes(ahead - held);
+        let more = SpaceCount::bytes(ahead - held);
         if ahead > received && self.reservation.try_grow(more, path) {
             return Ok(());
         }
-        self.reservation.grow(Count::bytes(received - held), path)
+        self.reservation
+            .grow(SpaceCount::bytes(received - held), path)
     }
 
     /// Counts the file itself, once something worth keeping has come of it or it is whole.
@@ -217,7 +218,7 @@ impl Upload {
             return Ok(());
         }
         self.reservation
-            .grow_stored(Count::entries(1), &self.place.full)
+            .grow_stored(SpaceCount::entries(1), &self.place.full)
     }
 
     /// Makes sure that the member may commit it, as things are. No disk is asked.
@@ -255,7 +256,7 @@ impl Upload {
             path: self.publish()?,
             size,
             digest,
-            version: sealed.version(|| Meta::of(&file).ok()),
+            version: sealed.version(|| Metadata::of(&file).ok()),
         };
         by.note(&place, options.if_exists, &committed);
         Ok(committed)
@@ -332,7 +333,7 @@ impl Upload {
 /// A staged file that is complete.
 #[derive(Debug)]
 pub(crate) struct Sealed {
-    pub(crate) meta: Meta,
+    pub(crate) meta: Metadata,
     /// Absent where the file system keeps no attributes.
     version: Option<String>,
 }
@@ -340,7 +341,7 @@ pub(crate) struct Sealed {
 impl Sealed {
     /// The version of the file once it has its name. Where none is kept it is derived from what `now`
     /// says of it: the publication has changed its metadata.
-    pub(crate) fn version(&self, now: impl FnOnce() -> Option<Meta>) -> String {
+    pub(crate) fn version(&self, now: impl FnOnce() -> Option<Metadata>) -> String {
         self.version.clone().unwrap_or_else(|| {
             let now = now().filter(|now| now.is_same_content(&self.meta));
             now.as_ref().unwrap_or(&self.meta).derived_version()
@@ -351,7 +352,7 @@ impl Sealed {
 /// Gives a file whose bytes are written its time, and a version that it keeps with its digest.
 pub(crate) fn complete(
     file: &File,
-    place: &Place,
+    place: &ResolvedPath,
     modified: Option<Timestamp>,
     digest: &Digest,
 ) -> io::Result<Sealed> {
@@ -364,7 +365,7 @@ pub(crate) fn complete(
         };
         futimens(file, &times)?;
     }
-    let meta = Meta::of(file)?;
+    let meta = Metadata::of(file)?;
     let version = keep_new_version(file, &meta, place, &[*digest])?;
     Ok(Sealed { meta, version })
 }
@@ -373,8 +374,8 @@ pub(crate) fn complete(
 /// digests. Returns it, unless the file system keeps no attributes.
 pub(crate) fn keep_new_version(
     file: &File,
-    meta: &Meta,
-    place: &Place,
+    meta: &Metadata,
+    place: &ResolvedPath,
     digests: &[Digest],
 ) -> io::Result<Option<String>> {
     let attributes = Attributes::draw(digests)?;
@@ -402,15 +403,15 @@ mod tests {
         let (staged, named) = (dir.path().join("staged"), dir.path().join("named"));
         let file = File::create(&staged).expect("made");
         let sealed = Sealed {
-            meta: Meta::of(&file).expect("its metadata"),
+            meta: Metadata::of(&file).expect("its metadata"),
             version: None,
         };
         std::fs::rename(&staged, &named).expect("moved");
-        let found = Meta::of(File::open(&named).expect("there")).expect("its metadata");
-        let version = sealed.version(|| Meta::of(&file).ok());
+        let found = Metadata::of(File::open(&named).expect("there")).expect("its metadata");
+        let version = sealed.version(|| Metadata::of(&file).ok());
         assert_eq!(version, found.derived_version());
         // Another file may have the name by then.
-        let other = Meta::of(tempfile::tempfile().expect("a file")).ok();
+        let other = Metadata::of(tempfile::tempfile().expect("a file")).ok();
         assert_eq!(sealed.version(|| other), sealed.meta.derived_version());
     }
 }
