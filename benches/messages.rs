@@ -31,7 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+type MessageBenchResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const ROOM: &str = "#bench";
 const LONG: Duration = Duration::from_mins(10);
@@ -45,7 +45,7 @@ struct Round {
     latencies: Vec<Duration>,
 }
 
-fn main() -> Outcome<()> {
+fn main() -> MessageBenchResult<()> {
     let members = number("HAUL_MEMBERS", 100)?;
     let mut rate = number("HAUL_RATE", 1000)?;
     let seconds = number("HAUL_SECONDS", 5)?;
@@ -85,7 +85,7 @@ fn main() -> Outcome<()> {
     }
 }
 
-fn number(variable: &str, usual: u64) -> Outcome<u64> {
+fn number(variable: &str, usual: u64) -> MessageBenchResult<u64> {
     match std::env::var(variable) {
         Ok(text) => Ok(text.parse()?),
         Err(_) => Ok(usual),
@@ -93,12 +93,12 @@ fn number(variable: &str, usual: u64) -> Outcome<u64> {
 }
 
 /// A member of the room.
-struct Member {
+struct BenchMember {
     receiver: Receiver<OwnedReadHalf>,
     writer: OwnedWriteHalf,
 }
 
-async fn round(members: u64, rate: u64, seconds: u64) -> Outcome<Round> {
+async fn round(members: u64, rate: u64, seconds: u64) -> MessageBenchResult<Round> {
     let place = tempfile::tempdir()?;
     let accounts = Accounts::open(place.path()).await?;
     let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
@@ -123,13 +123,13 @@ async fn round(members: u64, rate: u64, seconds: u64) -> Outcome<Round> {
         accounts
             .add_user(&name, &password, NewUser::default())
             .await?;
-        joined.push(Member::join(&address.to_string(), &name, &password).await?);
+        joined.push(BenchMember::join(&address.to_string(), &name, &password).await?);
     }
     let total = rate * seconds;
     let start = Instant::now();
     let mut work = JoinSet::new();
     for (number, member) in (0u32..).zip(joined) {
-        let Member { receiver, writer } = member;
+        let BenchMember { receiver, writer } = member;
         let own = share(total, members, number.into());
         work.spawn(talk(
             writer,
@@ -163,8 +163,8 @@ fn share(total: u64, members: u64, number: u64) -> u64 {
     total / members + u64::from(number < total % members)
 }
 
-impl Member {
-    async fn join(address: &str, name: &UserName, password: &Secret) -> Outcome<Self> {
+impl BenchMember {
+    async fn join(address: &str, name: &UserName, password: &Secret) -> MessageBenchResult<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (reader, writer) = stream.into_split();
@@ -196,7 +196,7 @@ impl Member {
     }
 
     /// What a request was answered.
-    async fn answered(&mut self, id: u32) -> Outcome<String> {
+    async fn answered(&mut self, id: u32) -> MessageBenchResult<String> {
         loop {
             let frame = self.receiver.next().await?.ok_or("closed")?;
             let Frame::Control(json) = frame else {
@@ -211,7 +211,7 @@ impl Member {
     }
 }
 
-async fn send(writer: &mut OwnedWriteHalf, json: Vec<u8>) -> Outcome<()> {
+async fn send(writer: &mut OwnedWriteHalf, json: Vec<u8>) -> MessageBenchResult<()> {
     let length = u32::try_from(json.len())?;
     writer
         .write_all(&[&length.to_be_bytes()[..], &json].concat())
@@ -226,7 +226,7 @@ async fn talk(
     number: u32,
     time: Duration,
     start: Instant,
-) -> Outcome<Vec<Duration>> {
+) -> MessageBenchResult<Vec<Duration>> {
     if own > 0 {
         let mut ticks = interval(time / u32::try_from(own)?);
         // Not all at the same moment.
@@ -251,7 +251,7 @@ async fn listen(
     replies: u64,
     messages: u64,
     start: Instant,
-) -> Outcome<Vec<Duration>> {
+) -> MessageBenchResult<Vec<Duration>> {
     let mut latencies = Vec::with_capacity(usize::try_from(messages)?);
     let (mut answered, mut last) = (0, 0);
     while answered < replies || (latencies.len() as u64) < messages {
@@ -275,7 +275,7 @@ async fn listen(
 }
 
 /// Deliveries a second of a loop that writes one message to each of so many sockets, which are read.
-async fn bare_loop(members: u64, time: Duration) -> Outcome<f64> {
+async fn bare_loop(members: u64, time: Duration) -> MessageBenchResult<f64> {
     let json = encode_event(&Event::Message(Message {
         seq: 1,
         from: "user-1".into(),

@@ -214,7 +214,7 @@ mod digest {
 
 /// Commands through a whole session, from the bytes of the request to those of the reply.
 mod dispatch {
-    use super::{Bencher, ItemsCount, Ls, Ping, Session, Stat, encode_request};
+    use super::{Bencher, ItemsCount, Ls, MicroSession, Ping, Stat, encode_request};
 
     /// So many are under way at once: 1 is the time of a single command.
     const PIPELINED: [usize; 2] = [1, 32];
@@ -240,7 +240,7 @@ mod dispatch {
     }
 
     fn ask(bencher: Bencher, request: &[u8], pipelined: usize) {
-        let mut session = Session::start();
+        let mut session = MicroSession::start();
         bencher
             .counter(ItemsCount::new(pipelined))
             .bench_local(|| session.ask(request, pipelined));
@@ -285,13 +285,13 @@ fn write(home: &Path, file: &str) {
 }
 
 /// A session with a server in this process, over memory.
-struct Session {
+struct MicroSession {
     runtime: Runtime,
     stream: DuplexStream,
     _place: TempDir,
 }
 
-impl Session {
+impl MicroSession {
     fn start() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()

@@ -4,14 +4,14 @@ use std::fmt::Write;
 use std::fs;
 use std::process::Command;
 
-use crate::Outcome;
+use crate::PeersResult;
 use crate::rows::Task;
 
 /// Moves an item to or from below `url`, which ends in a slash.
 ///
 /// Of many files it takes a list and moves sixteen at a time over connections that stay open:
 /// on two cores that was faster than one at a time, four or fifty.
-pub(crate) fn command(task: &Task, url: &str) -> Outcome<Command> {
+pub(crate) fn command(task: &Task, url: &str) -> PeersResult<Command> {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--fail", "--no-progress-meter"]);
     let name = task.name();

@@ -13,11 +13,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::Outcome;
-use crate::peer::Peer;
-use crate::place::Place;
+use crate::PeersResult;
+use crate::directories::BenchDirectories;
+use crate::peer::BenchPeer;
 use crate::process::free_port;
-use crate::rows::{Item, Row, Task};
+use crate::rows::{BenchLoad, BenchRow, Task};
 
 const PASSWORD: &str = "side by side on one machine";
 /// Where uploads go.
@@ -29,7 +29,7 @@ struct Haul {
     fingerprint: String,
 }
 
-pub(crate) fn prepare(place: &Place) -> Outcome<Box<dyn Peer>> {
+pub(crate) fn prepare(place: &BenchDirectories) -> PeersResult<Box<dyn BenchPeer>> {
     let room = place.room("haul")?;
     let mut haul = Haul {
         room,
@@ -83,7 +83,7 @@ impl Haul {
     }
 
     /// The fingerprint of the certificate, as the server writes it into its log when it starts.
-    fn certificate(&self) -> Outcome<String> {
+    fn certificate(&self) -> PeersResult<String> {
         let mut process = self
             .command(&["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(self.data())
@@ -119,7 +119,7 @@ impl Haul {
     }
 }
 
-impl Peer for Haul {
+impl BenchPeer for Haul {
     fn name(&self) -> &'static str {
         "haul"
     }
@@ -153,11 +153,11 @@ impl Peer for Haul {
         b"\x00\x00\x00\x16{\"id\":1,\"cmd\":\"hello\"}"
     }
 
-    fn takes_part(&self, _row: &Row) -> bool {
+    fn takes_part(&self, _row: &BenchRow) -> bool {
         true
     }
 
-    fn client(&self, task: &Task) -> Outcome<Command> {
+    fn client(&self, task: &Task) -> PeersResult<Command> {
         let encrypted = task.row.haul_encrypts();
         let mut command = if task.down() {
             let from = format!("/{}", task.name());
@@ -173,7 +173,7 @@ impl Peer for Haul {
         Ok(command)
     }
 
-    fn stock(&self, item: Item, place: &Place) -> Option<Command> {
+    fn stock(&self, item: BenchLoad, place: &BenchDirectories) -> Option<Command> {
         let mut command = self.client_of(false, Ipv4Addr::LOCALHOST.into(), &["put", "--quiet"]);
         command
             .arg(place.source(item))
@@ -181,11 +181,11 @@ impl Peer for Haul {
         Some(command)
     }
 
-    fn arrives(&self, _item: Item, _place: &Place) -> PathBuf {
+    fn arrives(&self, _item: BenchLoad, _place: &BenchDirectories) -> PathBuf {
         self.data().join("homes/bench").join(&ARRIVED[1..])
     }
 
-    fn forget(&self, _item: Item) -> Option<Command> {
+    fn forget(&self, _item: BenchLoad) -> Option<Command> {
         let arguments = ["rm", "--recursive", "--quiet", ARRIVED];
         Some(self.client_of(false, Ipv4Addr::LOCALHOST.into(), &arguments))
     }

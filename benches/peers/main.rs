@@ -12,20 +12,20 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::directories::BenchDirectories;
 use crate::measuring::{Figures, Ground, measure};
-use crate::options::Options;
-use crate::peer::{KINDS, Kind, Running};
-use crate::place::Place;
-use crate::rows::{Medium, Row};
+use crate::options::BenchOptions;
+use crate::peer::{KINDS, PeerKind, RunningPeer};
+use crate::rows::{BenchRow, Medium};
 
 mod curl;
+mod directories;
 mod haul;
 mod measuring;
 mod nginx;
 mod openssh;
 mod options;
 mod peer;
-mod place;
 mod process;
 mod proxy;
 mod rest;
@@ -35,10 +35,10 @@ mod summary;
 mod table;
 mod vsftpd;
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+type PeersResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = BenchOptions::parse();
     let ended = tokio::runtime::Runtime::new()
         .map_err(Into::into)
         .and_then(|runtime| runtime.block_on(until_stopped(&options)));
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 }
 
 /// Whatever ends it, what was started is ended and what was written is removed, by dropping it.
-async fn until_stopped(options: &Options) -> Outcome<()> {
+async fn until_stopped(options: &BenchOptions) -> PeersResult<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -60,10 +60,10 @@ async fn until_stopped(options: &Options) -> Outcome<()> {
     }
 }
 
-async fn run(options: &Options) -> Outcome<()> {
+async fn run(options: &BenchOptions) -> PeersResult<()> {
     let rows = options.rows()?;
     let kinds = kinds(options)?;
-    let memory = Place::new(&options.dir)?;
+    let memory = BenchDirectories::new(&options.dir)?;
     let (on_disk, in_memory): (Vec<_>, Vec<_>) =
         rows.into_iter().partition(|row| row.medium == Medium::Disk);
     let mut results = Vec::new();
@@ -78,12 +78,12 @@ async fn run(options: &Options) -> Outcome<()> {
         std::fs::create_dir_all(&options.disk)?;
         let ground = Ground {
             source: &memory,
-            place: &Place::new(&options.disk)?,
+            place: &BenchDirectories::new(&options.disk)?,
         };
         results.extend(all(&on_disk, &ground, &kinds, options).await?);
     }
     if options.rest() {
-        rest::measure(&kinds, &Place::new(&options.dir)?, options).await?;
+        rest::measure(&kinds, &BenchDirectories::new(&options.dir)?, options).await?;
     }
     if results.len() > 1 && !options.json {
         summary::print(&results, options);
@@ -93,11 +93,11 @@ async fn run(options: &Options) -> Outcome<()> {
 
 /// Measures rows that share their servers.
 async fn all(
-    rows: &[&'static Row],
+    rows: &[&'static BenchRow],
     ground: &Ground<'_>,
-    kinds: &[&Kind],
-    options: &Options,
-) -> Outcome<Vec<(&'static Row, Vec<Figures>)>> {
+    kinds: &[&PeerKind],
+    options: &BenchOptions,
+) -> PeersResult<Vec<(&'static BenchRow, Vec<Figures>)>> {
     let peers = start(kinds, ground.place).await?;
     let mut results = Vec::new();
     for row in rows {
@@ -110,13 +110,13 @@ async fn all(
 }
 
 /// The peers that are wanted and there; of those that are not there it says what is missing.
-fn kinds(options: &Options) -> Outcome<Vec<&'static Kind>> {
+fn kinds(options: &BenchOptions) -> PeersResult<Vec<&'static PeerKind>> {
     for name in &options.peers {
         if !KINDS.iter().any(|kind| kind.name == name) {
             return Err(format!("there is no peer {name}; see --help").into());
         }
     }
-    let wanted = |kind: &&Kind| {
+    let wanted = |kind: &&PeerKind| {
         options.peers.is_empty()
             || kind.name == "haul"
             || options.peers.iter().any(|n| n == kind.name)
@@ -131,7 +131,7 @@ fn kinds(options: &Options) -> Outcome<Vec<&'static Kind>> {
     Ok(kinds)
 }
 
-async fn start(kinds: &[&Kind], place: &Place) -> Outcome<Vec<Running>> {
+async fn start(kinds: &[&PeerKind], place: &BenchDirectories) -> PeersResult<Vec<RunningPeer>> {
     let mut peers = Vec::new();
     for kind in kinds {
         match kind.start(place).await {

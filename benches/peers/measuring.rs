@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use crate::Outcome;
-use crate::options::Options;
-use crate::peer::Running;
-use crate::place::{Place, arrived, compare, remove};
-use crate::process::{Process, clients_seconds, finish, server_seconds};
-use crate::proxy::{FAR, Proxy};
-use crate::rows::{Direction, Extent, Medium, Row, Task};
+use crate::PeersResult;
+use crate::directories::{BenchDirectories, arrived, compare, remove};
+use crate::options::BenchOptions;
+use crate::peer::RunningPeer;
+use crate::process::{BenchProcess, clients_seconds, finish, server_seconds};
+use crate::proxy::{DelayProxy, FAR};
+use crate::rows::{BenchDirection, BenchRow, Extent, Medium, Task};
 
 /// What one run took, in seconds.
 #[derive(Clone, Copy, serde::Serialize)]
@@ -74,12 +74,12 @@ impl Figures {
 
 /// Where a row is measured: the files to send, and where servers and clients write to.
 pub(crate) struct Ground<'a> {
-    pub(crate) source: &'a Place,
-    pub(crate) place: &'a Place,
+    pub(crate) source: &'a BenchDirectories,
+    pub(crate) place: &'a BenchDirectories,
 }
 
 struct Contender<'a> {
-    running: &'a Running,
+    running: &'a RunningPeer,
     host: IpAddr,
     figures: Figures,
 }
@@ -90,11 +90,11 @@ struct Contender<'a> {
 /// If the files cannot be made, or the line cannot be set up; what goes wrong with one peer is
 /// noted in its figures.
 pub(crate) async fn measure(
-    row: &Row,
+    row: &BenchRow,
     ground: &Ground<'_>,
-    peers: &[Running],
-    options: &Options,
-) -> Outcome<Vec<Figures>> {
+    peers: &[RunningPeer],
+    options: &BenchOptions,
+) -> PeersResult<Vec<Figures>> {
     let extent = row.item.extent(options);
     ground.source.fill(row.item, extent)?;
     let mut lines = Vec::new();
@@ -103,7 +103,7 @@ pub(crate) async fn measure(
         let mut host = Ipv4Addr::LOCALHOST;
         if row.medium == Medium::Line {
             host = FAR;
-            lines.push(Proxy::start(&running.peer.ports(), options.one_way()).await?);
+            lines.push(DelayProxy::start(&running.peer.ports(), options.one_way()).await?);
         }
         contenders.push(Contender::new(running, host, false));
         if row.medium == Medium::Disk && !running.peer.syncs() {
@@ -138,8 +138,8 @@ pub(crate) async fn measure(
 }
 
 /// Brings the item to a server that has to be given it.
-async fn stock(row: &Row, ground: &Ground<'_>, running: &Running) -> Outcome<()> {
-    if row.direction == Direction::Up {
+async fn stock(row: &BenchRow, ground: &Ground<'_>, running: &RunningPeer) -> PeersResult<()> {
+    if row.direction == BenchDirection::Up {
         return Ok(());
     }
     if let Some(command) = running.peer.stock(row.item, ground.source) {
@@ -149,7 +149,7 @@ async fn stock(row: &Row, ground: &Ground<'_>, running: &Running) -> Outcome<()>
 }
 
 impl<'a> Contender<'a> {
-    fn new(running: &'a Running, host: Ipv4Addr, synced_after: bool) -> Self {
+    fn new(running: &'a RunningPeer, host: Ipv4Addr, synced_after: bool) -> Self {
         let peer = &running.peer;
         Self {
             running,
@@ -168,12 +168,12 @@ impl<'a> Contender<'a> {
     /// One run; nothing if it had to be given up, which is then noted.
     async fn run(
         &mut self,
-        row: &Row,
+        row: &BenchRow,
         extent: Extent,
         ground: &Ground<'_>,
-        options: &Options,
+        options: &BenchOptions,
         check: bool,
-    ) -> Outcome<Option<Run>> {
+    ) -> PeersResult<Option<Run>> {
         let task = Task {
             row,
             extent,
@@ -185,15 +185,15 @@ impl<'a> Contender<'a> {
         self.clear(row, ground).await?;
         let command = self.running.peer.client(&task)?;
         let got = match row.direction {
-            Direction::Down => task.target.clone(),
-            Direction::Up => self.running.peer.arrives(row.item, ground.place),
+            BenchDirection::Down => task.target.clone(),
+            BenchDirection::Up => self.running.peer.arrives(row.item, ground.place),
         };
         let server = self.running.process.id();
         let server_before = server_seconds(server, self.running.at_rest).await;
         let client_before = clients_seconds();
         let log = ground.place.root().join("client.log");
         let begun = Instant::now();
-        let mut client = Process::start(command, &log)?;
+        let mut client = BenchProcess::start(command, &log)?;
         let Ok(status) = timeout(options.patience(), client.wait()).await else {
             let there = arrived(extent, &got);
             self.figures.trouble = Some(given_up(extent, there, begun.elapsed()));
@@ -221,7 +221,7 @@ impl<'a> Contender<'a> {
     }
 
     /// Removes what a run has left, so that the next one begins like the first.
-    async fn clear(&self, row: &Row, ground: &Ground<'_>) -> Outcome<()> {
+    async fn clear(&self, row: &BenchRow, ground: &Ground<'_>) -> PeersResult<()> {
         remove(&ground.place.target(row.item))?;
         let arrives = self.running.peer.arrives(row.item, ground.place);
         let log = ground.place.root().join("clear.log");

@@ -9,11 +9,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::peer::Peer;
-use crate::place::Place;
+use crate::directories::BenchDirectories;
+use crate::peer::BenchPeer;
 use crate::process::{free_port, program};
-use crate::rows::{Row, Task};
-use crate::{Outcome, curl};
+use crate::rows::{BenchRow, Task};
+use crate::{PeersResult, curl};
 
 struct Nginx {
     room: PathBuf,
@@ -21,7 +21,7 @@ struct Nginx {
     tls: u16,
 }
 
-pub(crate) fn prepare(place: &Place) -> Outcome<Box<dyn Peer>> {
+pub(crate) fn prepare(place: &BenchDirectories) -> PeersResult<Box<dyn BenchPeer>> {
     let room = place.room("nginx")?;
     let names = ["127.0.0.1", "127.0.0.2"].map(str::to_owned);
     let made = rcgen::generate_simple_self_signed(names)?;
@@ -37,7 +37,7 @@ pub(crate) fn prepare(place: &Place) -> Outcome<Box<dyn Peer>> {
 }
 
 impl Nginx {
-    fn configuration(&self, place: &Place) -> String {
+    fn configuration(&self, place: &BenchDirectories) -> String {
         // Started by root it would make its workers nobody's, who may not read these files.
         let user = if rustix::process::geteuid().is_root() {
             "user root;"
@@ -86,7 +86,7 @@ http {{
     }
 }
 
-impl Peer for Nginx {
+impl BenchPeer for Nginx {
     fn name(&self) -> &'static str {
         "nginx"
     }
@@ -119,11 +119,11 @@ impl Peer for Nginx {
         b"HEAD / HTTP/1.0\r\n\r\n"
     }
 
-    fn takes_part(&self, _row: &Row) -> bool {
+    fn takes_part(&self, _row: &BenchRow) -> bool {
         true
     }
 
-    fn client(&self, task: &Task) -> Outcome<Command> {
+    fn client(&self, task: &Task) -> PeersResult<Command> {
         let below = if task.down() { "files" } else { "incoming" };
         let (scheme, port) = if task.row.tls {
             ("https", self.tls)

@@ -8,12 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::Outcome;
-use crate::peer::Peer;
-use crate::place::Place;
+use crate::PeersResult;
+use crate::directories::BenchDirectories;
+use crate::peer::BenchPeer;
 use crate::process::{free_port, program};
 use crate::proxy::FAR;
-use crate::rows::{Row, Task};
+use crate::rows::{BenchRow, Task};
 
 /// Where an sshd that root starts wants an empty directory, whatever its configuration says.
 const PRIVILEGE_SEPARATION: &str = "/run/sshd";
@@ -26,7 +26,7 @@ struct OpenSsh {
     made_directory: bool,
 }
 
-pub(crate) fn prepare(place: &Place) -> Outcome<Box<dyn Peer>> {
+pub(crate) fn prepare(place: &BenchDirectories) -> PeersResult<Box<dyn BenchPeer>> {
     let room = place.room("sftp")?;
     for name in ["host-key", "user-key"] {
         let made = Command::new("ssh-keygen")
@@ -72,7 +72,7 @@ fn configuration(room: &Path, port: u16) -> String {
     )
 }
 
-impl Peer for OpenSsh {
+impl BenchPeer for OpenSsh {
     fn name(&self) -> &'static str {
         "sftp"
     }
@@ -97,11 +97,11 @@ impl Peer for OpenSsh {
         vec![self.port]
     }
 
-    fn takes_part(&self, row: &Row) -> bool {
+    fn takes_part(&self, row: &BenchRow) -> bool {
         row.with_sftp()
     }
 
-    fn client(&self, task: &Task) -> Outcome<Command> {
+    fn client(&self, task: &Task) -> PeersResult<Command> {
         let recursive = if task.extent.is_tree() { "-r " } else { "" };
         let source = task.source.display();
         let batch = if task.down() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Parser;
 
-use crate::Outcome;
-use crate::rows::{ROWS, Row};
+use crate::PeersResult;
+use crate::rows::{BenchRow, ROWS};
 
 /// haul beside nginx, vsftpd, rsync and OpenSSH: the same work, on this machine, in turns.
 ///
@@ -15,7 +15,7 @@ use crate::rows::{ROWS, Row};
 /// temporary directory, and all of it is gone afterwards. Peers that are not installed are named
 /// and left out.
 #[derive(Parser)]
-pub(crate) struct Options {
+pub(crate) struct BenchOptions {
     /// Only these rows: down, up, tls-down, tls-up, many-down, many-up, tls-many-down, tls-many-up
     /// (in memory); disk-up, disk-tls-up, disk-many-up (onto a disk, with syncs); line-down,
     /// line-up, line-many-down, line-many-up (through a delayed line); rest (start, memory at rest,
@@ -72,18 +72,19 @@ pub(crate) struct Options {
     bench: bool,
 }
 
-impl Options {
+impl BenchOptions {
     /// The rows to run, in the order of the tables.
     ///
     /// # Errors
     /// If one is named that there is not.
-    pub(crate) fn rows(&self) -> Outcome<Vec<&'static Row>> {
+    pub(crate) fn rows(&self) -> PeersResult<Vec<&'static BenchRow>> {
         for name in &self.rows {
             if name != REST && !ROWS.iter().any(|row| row.name == name) {
                 return Err(format!("there is no row {name}; see --help").into());
             }
         }
-        let wanted = |row: &&Row| self.rows.is_empty() || self.rows.iter().any(|n| n == row.name);
+        let wanted =
+            |row: &&BenchRow| self.rows.is_empty() || self.rows.iter().any(|n| n == row.name);
         Ok(ROWS.iter().filter(wanted).collect())
     }
 

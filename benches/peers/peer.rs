@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use crate::Outcome;
-use crate::place::Place;
-use crate::process::{Process, processes, program};
-use crate::rows::{Item, Row, Task};
+use crate::PeersResult;
+use crate::directories::BenchDirectories;
+use crate::process::{BenchProcess, processes, program};
+use crate::rows::{BenchLoad, BenchRow, Task};
 use crate::{haul, nginx, openssh, rsync, vsftpd};
 
 /// No server takes longer to start.
 const START: Duration = Duration::from_secs(20);
 
 /// A server with its client, prepared for one [`Place`].
-pub(crate) trait Peer {
+pub(crate) trait BenchPeer {
     fn name(&self) -> &'static str;
 
     /// Who compares what has arrived with what was sent.
@@ -43,57 +43,57 @@ pub(crate) trait Peer {
     }
 
     /// Whether it does the work of a row.
-    fn takes_part(&self, row: &Row) -> bool;
+    fn takes_part(&self, row: &BenchRow) -> bool;
 
     /// The client that does a piece of work.
-    fn client(&self, task: &Task) -> Outcome<Command>;
+    fn client(&self, task: &Task) -> PeersResult<Command>;
 
     /// What brings an item to the server before it can be downloaded, for a server that does not
     /// serve any directory as it is.
-    fn stock(&self, _item: Item, _place: &Place) -> Option<Command> {
+    fn stock(&self, _item: BenchLoad, _place: &BenchDirectories) -> Option<Command> {
         None
     }
 
     /// Where the server keeps an upload.
-    fn arrives(&self, item: Item, place: &Place) -> PathBuf {
+    fn arrives(&self, item: BenchLoad, place: &BenchDirectories) -> PathBuf {
         place.incoming(item)
     }
 
     /// What removes an upload, for a server that keeps books on its files.
-    fn forget(&self, _item: Item) -> Option<Command> {
+    fn forget(&self, _item: BenchLoad) -> Option<Command> {
         None
     }
 }
 
 /// What a peer is made by, and what it needs: programs, each with the Debian package that brings it.
-pub(crate) struct Kind {
+pub(crate) struct PeerKind {
     pub(crate) name: &'static str,
     needs: &'static [(&'static str, &'static str)],
-    prepare: fn(&Place) -> Outcome<Box<dyn Peer>>,
+    prepare: fn(&BenchDirectories) -> PeersResult<Box<dyn BenchPeer>>,
 }
 
-pub(crate) const KINDS: &[Kind] = &[
-    Kind {
+pub(crate) const KINDS: &[PeerKind] = &[
+    PeerKind {
         name: "haul",
         needs: &[],
         prepare: haul::prepare,
     },
-    Kind {
+    PeerKind {
         name: "nginx",
         needs: &[("nginx", "nginx-light"), ("curl", "curl")],
         prepare: nginx::prepare,
     },
-    Kind {
+    PeerKind {
         name: "vsftpd",
         needs: &[("vsftpd", "vsftpd"), ("lftp", "lftp"), ("curl", "curl")],
         prepare: vsftpd::prepare,
     },
-    Kind {
+    PeerKind {
         name: "rsync",
         needs: &[("rsync", "rsync")],
         prepare: rsync::prepare,
     },
-    Kind {
+    PeerKind {
         name: "sftp",
         needs: &[
             ("sshd", "openssh-server"),
@@ -104,7 +104,7 @@ pub(crate) const KINDS: &[Kind] = &[
     },
 ];
 
-impl Kind {
+impl PeerKind {
     /// What is missing on this machine, as a sentence; nothing if it can be measured.
     pub(crate) fn missing(&self) -> Option<String> {
         let missing = |(name, _): &&(&str, &str)| program(name).is_none();
@@ -118,15 +118,16 @@ impl Kind {
     }
 
     /// Writes the server's configuration into a place.
-    pub(crate) fn prepare(&self, place: &Place) -> Outcome<Box<dyn Peer>> {
+    pub(crate) fn prepare(&self, place: &BenchDirectories) -> PeersResult<Box<dyn BenchPeer>> {
         (self.prepare)(place)
     }
 
     /// Starts the server in a place.
-    pub(crate) async fn start(&self, place: &Place) -> Outcome<Running> {
+    pub(crate) async fn start(&self, place: &BenchDirectories) -> PeersResult<RunningPeer> {
         let peer = self.prepare(place)?;
-        let process = Process::start(peer.server(), &place.room(self.name)?.join("server.log"))?;
-        let mut running = Running {
+        let process =
+            BenchProcess::start(peer.server(), &place.room(self.name)?.join("server.log"))?;
+        let mut running = RunningPeer {
             peer,
             process,
             at_rest: 1,
@@ -147,9 +148,9 @@ impl Kind {
 }
 
 /// A peer whose server runs, until this is dropped.
-pub(crate) struct Running {
-    pub(crate) peer: Box<dyn Peer>,
-    pub(crate) process: Process,
+pub(crate) struct RunningPeer {
+    pub(crate) peer: Box<dyn BenchPeer>,
+    pub(crate) process: BenchProcess,
     /// How many processes the server has without sessions.
     pub(crate) at_rest: usize,
 }

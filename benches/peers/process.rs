@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use crate::Outcome;
+use crate::PeersResult;
 
 /// Linux counts the time of processes in hundredths of a second, whatever its clock does.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -38,15 +38,15 @@ pub(crate) fn free_port() -> io::Result<u16> {
 }
 
 /// A process in a group of its own; what is left of the group is ended when this is dropped.
-pub(crate) struct Process {
+pub(crate) struct BenchProcess {
     child: Child,
     log: PathBuf,
     ended: bool,
 }
 
-impl Process {
+impl BenchProcess {
     /// Starts it, with what it says going to a file.
-    pub(crate) fn start(mut command: Command, log: &Path) -> Outcome<Self> {
+    pub(crate) fn start(mut command: Command, log: &Path) -> PeersResult<Self> {
         let file = File::create(log)?;
         let child = command
             .process_group(0)
@@ -93,7 +93,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for BenchProcess {
     fn drop(&mut self) {
         if self.ended {
             return;
@@ -113,9 +113,9 @@ impl Drop for Process {
 }
 
 /// Runs a command of the preparation to its end.
-pub(crate) async fn finish(command: Command, log: &Path) -> Outcome<()> {
+pub(crate) async fn finish(command: Command, log: &Path) -> PeersResult<()> {
     let name = command.get_program().display().to_string();
-    let mut process = Process::start(command, log)?;
+    let mut process = BenchProcess::start(command, log)?;
     let status = process.wait().await?;
     if !status.success() {
         return Err(format!("{name}: {status}: {}", process.last_words()).into());

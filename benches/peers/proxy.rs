@@ -25,11 +25,11 @@ const UNDER_WAY: u32 = 64 << 20;
 const PIECE: usize = 256 << 10;
 
 /// The line to one server; it is cut, at the latest, when this is dropped.
-pub(crate) struct Proxy {
+pub(crate) struct DelayProxy {
     listening: JoinSet<()>,
 }
 
-impl Proxy {
+impl DelayProxy {
     /// Takes connections on these ports of [`FAR`], for the same ports of this machine.
     ///
     /// # Errors
@@ -83,11 +83,11 @@ async fn carry(near: TcpStream, port: u16, one_way: Duration) {
 }
 
 /// What is under way: when it arrives, and what it is; nothing is the end.
-type Piece = (Instant, Vec<u8>);
+type DelayedChunk = (Instant, Vec<u8>);
 
 async fn read(
     mut from: OwnedReadHalf,
-    to: mpsc::UnboundedSender<Piece>,
+    to: mpsc::UnboundedSender<DelayedChunk>,
     room: Arc<Semaphore>,
     one_way: Duration,
     earliest: Instant,
@@ -108,7 +108,7 @@ async fn read(
 
 async fn write(
     mut to: OwnedWriteHalf,
-    mut from: mpsc::UnboundedReceiver<Piece>,
+    mut from: mpsc::UnboundedReceiver<DelayedChunk>,
     room: Arc<Semaphore>,
 ) {
     while let Some((arrives, bytes)) = from.recv().await {

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::Outcome;
-use crate::options::Options;
-use crate::peer::Kind;
-use crate::place::Place;
-use crate::process::{Process, memory};
+use crate::PeersResult;
+use crate::directories::BenchDirectories;
+use crate::options::BenchOptions;
+use crate::peer::PeerKind;
+use crate::process::{BenchProcess, memory};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// After its start a server is left alone for so long before its memory is looked at.
@@ -31,7 +31,11 @@ struct Rest {
 }
 
 /// Measures and writes it for all.
-pub(crate) async fn measure(kinds: &[&Kind], place: &Place, options: &Options) -> Outcome<()> {
+pub(crate) async fn measure(
+    kinds: &[&PeerKind],
+    place: &BenchDirectories,
+    options: &BenchOptions,
+) -> PeersResult<()> {
     if !options.json {
         println!("\nAt rest [rest]");
         println!("Start: from the start of a server that has run before to its first answer.");
@@ -49,14 +53,18 @@ pub(crate) async fn measure(kinds: &[&Kind], place: &Place, options: &Options) -
     Ok(())
 }
 
-async fn one(kind: &Kind, place: &Place, options: &Options) -> Outcome<Rest> {
+async fn one(
+    kind: &PeerKind,
+    place: &BenchDirectories,
+    options: &BenchOptions,
+) -> PeersResult<Rest> {
     let peer = kind.prepare(place)?;
     let log = place.room(kind.name)?.join("rest.log");
     let mut starts = Vec::new();
     let mut used = (0, 0);
     for run in 0..options.runs {
         let begun = Instant::now();
-        let mut process = Process::start(peer.server(), &log)?;
+        let mut process = BenchProcess::start(peer.server(), &log)?;
         while !answers(peer.ports()[0], peer.hello()) {
             if begun.elapsed() > PATIENCE || !process.runs() {
                 return Err(format!("it does not start: {}", process.last_words()).into());
@@ -91,7 +99,7 @@ fn answers(port: u16, hello: &[u8]) -> bool {
 }
 
 impl Rest {
-    fn print(&self, options: &Options) {
+    fn print(&self, options: &BenchOptions) {
         if options.json {
             let line = json!({
                 "row": "rest",

@@ -3,17 +3,17 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::options::Options;
+use crate::options::BenchOptions;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
+pub(crate) enum BenchDirection {
     Down,
     Up,
 }
 
 /// What moves: one large file, or a tree of small ones.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Item {
+pub(crate) enum BenchLoad {
     Large,
     Many,
     LineLarge,
@@ -31,10 +31,10 @@ pub(crate) enum Medium {
 }
 
 /// One table.
-pub(crate) struct Row {
+pub(crate) struct BenchRow {
     pub(crate) name: &'static str,
-    pub(crate) item: Item,
-    pub(crate) direction: Direction,
+    pub(crate) item: BenchLoad,
+    pub(crate) direction: BenchDirection,
     /// Whether the line must be encrypted. sftp, which always encrypts, also takes part in those rows
     /// of many files and of the delayed line where others do not.
     pub(crate) tls: bool,
@@ -43,12 +43,12 @@ pub(crate) struct Row {
 
 const fn row(
     name: &'static str,
-    item: Item,
-    direction: Direction,
+    item: BenchLoad,
+    direction: BenchDirection,
     tls: bool,
     medium: Medium,
-) -> Row {
-    Row {
+) -> BenchRow {
+    BenchRow {
         name,
         item,
         direction,
@@ -57,9 +57,9 @@ const fn row(
     }
 }
 
-pub(crate) const ROWS: &[Row] = {
-    use Direction::{Down, Up};
-    use Item::{Large, LineLarge, LineMany, Many};
+pub(crate) const ROWS: &[BenchRow] = {
+    use BenchDirection::{Down, Up};
+    use BenchLoad::{Large, LineLarge, LineMany, Many};
     use Medium::{Disk, Line, Memory};
     const PLAIN: bool = false;
     const TLS: bool = true;
@@ -82,16 +82,16 @@ pub(crate) const ROWS: &[Row] = {
     ]
 };
 
-impl Row {
+impl BenchRow {
     /// What a person calls it.
-    pub(crate) fn title(&self, options: &Options) -> String {
+    pub(crate) fn title(&self, options: &BenchOptions) -> String {
         let what = match self.item.extent(options) {
             Extent::File(size) => bytesize::ByteSize(size).display().iec().to_string(),
             Extent::Tree(files) => format!("{files} files of 4 KiB"),
         };
         let direction = match self.direction {
-            Direction::Down => "down",
-            Direction::Up => "up",
+            BenchDirection::Down => "down",
+            BenchDirection::Up => "up",
         };
         let how = match (self.medium, self.tls) {
             (Medium::Memory, false) => "plain, in memory",
@@ -110,7 +110,7 @@ impl Row {
 
     /// Whether sftp, which always encrypts, is compared in this row.
     pub(crate) fn with_sftp(&self) -> bool {
-        self.tls || self.medium == Medium::Line || self.item == Item::Many
+        self.tls || self.medium == Medium::Line || self.item == BenchLoad::Many
     }
 }
 
@@ -123,7 +123,7 @@ pub(crate) enum Extent {
     Tree(u32),
 }
 
-impl Item {
+impl BenchLoad {
     /// Its name where it is served, and the name that it gets where it arrives.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -134,7 +134,7 @@ impl Item {
         }
     }
 
-    pub(crate) fn extent(self, options: &Options) -> Extent {
+    pub(crate) fn extent(self, options: &BenchOptions) -> Extent {
         match self {
             Self::Large => Extent::File(options.size.0),
             Self::Many => Extent::Tree(options.files),
@@ -161,7 +161,7 @@ impl Extent {
 
 /// One piece of work for a client.
 pub(crate) struct Task<'a> {
-    pub(crate) row: &'a Row,
+    pub(crate) row: &'a BenchRow,
     pub(crate) extent: Extent,
     /// What there is to upload, which is also what those servers serve that serve any directory.
     pub(crate) source: PathBuf,
@@ -179,6 +179,6 @@ impl Task<'_> {
     }
 
     pub(crate) fn down(&self) -> bool {
-        self.row.direction == Direction::Down
+        self.row.direction == BenchDirection::Down
     }
 }

@@ -9,18 +9,18 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::Outcome;
-use crate::peer::Peer;
-use crate::place::Place;
+use crate::PeersResult;
+use crate::directories::BenchDirectories;
+use crate::peer::BenchPeer;
 use crate::process::{free_port, program};
-use crate::rows::{Row, Task};
+use crate::rows::{BenchRow, Task};
 
 struct Rsync {
     configuration: PathBuf,
     port: u16,
 }
 
-pub(crate) fn prepare(place: &Place) -> Outcome<Box<dyn Peer>> {
+pub(crate) fn prepare(place: &BenchDirectories) -> PeersResult<Box<dyn BenchPeer>> {
     let configuration = place.room("rsync")?.join("rsyncd.conf");
     // Started by root it would become nobody, who may not read these files.
     let user = if rustix::process::geteuid().is_root() {
@@ -40,7 +40,7 @@ pub(crate) fn prepare(place: &Place) -> Outcome<Box<dyn Peer>> {
     }))
 }
 
-impl Peer for Rsync {
+impl BenchPeer for Rsync {
     fn name(&self) -> &'static str {
         "rsync"
     }
@@ -66,11 +66,11 @@ impl Peer for Rsync {
         vec![self.port]
     }
 
-    fn takes_part(&self, row: &Row) -> bool {
+    fn takes_part(&self, row: &BenchRow) -> bool {
         !row.tls
     }
 
-    fn client(&self, task: &Task) -> Outcome<Command> {
+    fn client(&self, task: &Task) -> PeersResult<Command> {
         let mut command = Command::new("rsync");
         let site = format!("rsync://{}:{}/site", task.host, self.port);
         command.arg("-r");

@@ -1,13 +1,13 @@
 //! All rows at a glance: haul's place in each, and what a server spends on a GiB.
 
 use crate::measuring::Figures;
-use crate::options::Options;
+use crate::options::BenchOptions;
 use crate::peer::KINDS;
-use crate::rows::{Extent, Medium, Row};
+use crate::rows::{BenchRow, Extent, Medium};
 
-type Result<'a> = (&'a Row, Vec<Figures>);
+type Result<'a> = (&'a BenchRow, Vec<Figures>);
 
-pub(crate) fn print(results: &[Result], options: &Options) {
+pub(crate) fn print(results: &[Result], options: &BenchOptions) {
     println!("\nhaul's place");
     println!(
         "    {:<15} {:>8}  {:<14} {:>8}  {:>9}  place",
@@ -19,7 +19,7 @@ pub(crate) fn print(results: &[Result], options: &Options) {
     cost(results, options);
 }
 
-fn place(row: &Row, figures: &[Figures]) {
+fn place(row: &BenchRow, figures: &[Figures]) {
     let is_haul = |each: &&Figures| each.peer == "haul";
     let Some(haul) = figures.iter().find(is_haul).map(Figures::median) else {
         return;
@@ -42,7 +42,7 @@ fn place(row: &Row, figures: &[Figures]) {
 }
 
 /// Only of large files in memory: elsewhere it is waiting and names that cost.
-fn cost(results: &[Result], options: &Options) {
+fn cost(results: &[Result], options: &BenchOptions) {
     let rows: Vec<_> = results
         .iter()
         .filter(|(row, _)| row.medium == Medium::Memory)

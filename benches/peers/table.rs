@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use crate::measuring::Figures;
-use crate::options::Options;
-use crate::rows::{Extent, Medium, Row};
+use crate::options::BenchOptions;
+use crate::rows::{BenchRow, Extent, Medium};
 
 /// Writes what a row has shown.
-pub(crate) fn print(row: &Row, figures: &[Figures], options: &Options) {
+pub(crate) fn print(row: &BenchRow, figures: &[Figures], options: &BenchOptions) {
     if options.json {
         for figures in figures {
             println!("{}", as_json(row, figures, options));
@@ -60,7 +60,7 @@ fn line(place: usize, figures: &Figures, haul: f64) {
     );
 }
 
-fn as_json(row: &Row, figures: &Figures, options: &Options) -> serde_json::Value {
+fn as_json(row: &BenchRow, figures: &Figures, options: &BenchOptions) -> serde_json::Value {
     let (bytes, files) = match row.item.extent(options) {
         Extent::File(size) => (size, 1),
         Extent::Tree(files) => (u64::from(files) * 4096, u64::from(files)),

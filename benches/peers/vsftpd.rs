@@ -10,11 +10,11 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::peer::Peer;
-use crate::place::Place;
+use crate::directories::BenchDirectories;
+use crate::peer::BenchPeer;
 use crate::process::{free_port, program};
-use crate::rows::{Row, Task};
-use crate::{Outcome, curl};
+use crate::rows::{BenchRow, Task};
+use crate::{PeersResult, curl};
 
 /// Every transfer has a connection of its own, to one of so many ports.
 const DATA_PORTS: u16 = 64;
@@ -25,7 +25,7 @@ struct Vsftpd {
     data: u16,
 }
 
-pub(crate) fn prepare(place: &Place) -> Outcome<Box<dyn Peer>> {
+pub(crate) fn prepare(place: &BenchDirectories) -> PeersResult<Box<dyn BenchPeer>> {
     let vsftpd = Vsftpd {
         room: place.room("vsftpd")?,
         port: free_port()?,
@@ -37,7 +37,7 @@ pub(crate) fn prepare(place: &Place) -> Outcome<Box<dyn Peer>> {
 
 /// The first of [`DATA_PORTS`] ports in a row that nobody uses. They lie below those that the system
 /// gives to clients, of which there is hardly a row free after thousands of transfers.
-fn free_ports() -> Outcome<u16> {
+fn free_ports() -> PeersResult<u16> {
     (10_000..32_000)
         .step_by(usize::from(DATA_PORTS))
         .find(|&first| {
@@ -48,7 +48,7 @@ fn free_ports() -> Outcome<u16> {
 }
 
 impl Vsftpd {
-    fn configuration(&self, place: &Place) -> String {
+    fn configuration(&self, place: &BenchDirectories) -> String {
         format!(
             "listen=YES\n\
              listen_address=127.0.0.1\n\
@@ -78,7 +78,7 @@ impl Vsftpd {
     }
 }
 
-impl Peer for Vsftpd {
+impl BenchPeer for Vsftpd {
     fn name(&self) -> &'static str {
         "vsftpd"
     }
@@ -103,11 +103,11 @@ impl Peer for Vsftpd {
         ports
     }
 
-    fn takes_part(&self, row: &Row) -> bool {
+    fn takes_part(&self, row: &BenchRow) -> bool {
         !row.tls
     }
 
-    fn client(&self, task: &Task) -> Outcome<Command> {
+    fn client(&self, task: &Task) -> PeersResult<Command> {
         let name = task.name();
         let (host, port) = (task.host, self.port);
         if !task.extent.is_tree() {

@@ -7,9 +7,9 @@ use haul::protocol::{Frame, Ls, Ping, Stat};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
-use crate::Outcome;
+use crate::SessionsResult;
 use crate::daemon::Daemon;
-use crate::line::{Line, check, framed};
+use crate::line::{BenchSession, check, framed};
 
 /// Requests that a client hands to its system at once.
 const BURST: usize = 32;
@@ -20,7 +20,7 @@ const WINDOW: usize = 128;
 /// Entries of the directory that is listed.
 const ENTRIES: usize = 5;
 
-pub(crate) async fn measure(connections: usize, time: Duration) -> Outcome<()> {
+pub(crate) async fn measure(connections: usize, time: Duration) -> SessionsResult<()> {
     let daemon = Daemon::start(10_000)?;
     let directory = daemon.home().join("small");
     fs::create_dir_all(&directory)?;
@@ -69,10 +69,10 @@ async fn storm(
     connections: usize,
     request: &[u8],
     time: Duration,
-) -> Outcome<u64> {
+) -> SessionsResult<u64> {
     let mut lines = Vec::with_capacity(connections);
     for _ in 0..connections {
-        lines.push(Line::log_in(daemon).await?);
+        lines.push(BenchSession::log_in(daemon).await?);
     }
     let until = Instant::now() + time;
     let mut work = JoinSet::new();
@@ -86,8 +86,8 @@ async fn storm(
     Ok(answers)
 }
 
-async fn one(line: Line, burst: Vec<u8>, until: Instant) -> Outcome<u64> {
-    let Line {
+async fn one(line: BenchSession, burst: Vec<u8>, until: Instant) -> SessionsResult<u64> {
+    let BenchSession {
         mut receiver,
         mut writer,
     } = line;

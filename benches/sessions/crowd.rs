@@ -11,9 +11,9 @@ use haul::protocol::{End, Frame, Get, Ls, Ping, Put};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
-use crate::Outcome;
+use crate::SessionsResult;
 use crate::daemon::Daemon;
-use crate::line::{Line, check, framed, login};
+use crate::line::{BenchSession, check, framed, login};
 
 /// Bytes that a download takes from its socket at once.
 const READ: usize = 256 * 1024;
@@ -23,9 +23,9 @@ const CHUNK: usize = 128 * 1024;
 
 const ENTRIES: usize = 100;
 
-pub(crate) async fn measure(downloads: u64, size: u64, time: Duration) -> Outcome<()> {
+pub(crate) async fn measure(downloads: u64, size: u64, time: Duration) -> SessionsResult<()> {
     let daemon = Daemon::start(10_000)?;
-    let mut line = Line::log_in(&daemon).await?;
+    let mut line = BenchSession::log_in(&daemon).await?;
     upload(&mut line, size).await?;
     let directory = daemon.home().join("entries");
     fs::create_dir(&directory)?;
@@ -66,14 +66,14 @@ pub(crate) async fn measure(downloads: u64, size: u64, time: Duration) -> Outcom
 }
 
 /// Has a thread of its own, so that it waits for no other client in this process.
-async fn probe(daemon: &Daemon, beside: u64, time: Duration) -> Outcome<()> {
+async fn probe(daemon: &Daemon, beside: u64, time: Duration) -> SessionsResult<()> {
     let (address, token) = (daemon.address.clone(), daemon.token.clone());
     let ls = Ls {
         path: Some("entries".into()),
         ..Ls::default()
     };
     let commands = [("ping", framed(2, &Ping {})), ("ls", framed(2, &ls))];
-    let probing = std::thread::spawn(move || -> Outcome<[Vec<Duration>; 2]> {
+    let probing = std::thread::spawn(move || -> SessionsResult<[Vec<Duration>; 2]> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         ask(&mut stream, &login(&token))?;
@@ -108,7 +108,7 @@ async fn probe(daemon: &Daemon, beside: u64, time: Duration) -> Outcome<()> {
 }
 
 /// Asks for what one frame answers.
-fn ask(stream: &mut TcpStream, request: &[u8]) -> Outcome<()> {
+fn ask(stream: &mut TcpStream, request: &[u8]) -> SessionsResult<()> {
     stream.write_all(request)?;
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
@@ -118,7 +118,7 @@ fn ask(stream: &mut TcpStream, request: &[u8]) -> Outcome<()> {
 }
 
 /// Gets the file again and again, and throws it away.
-async fn download(address: String, token: String, moved: Arc<AtomicU64>) -> Outcome<()> {
+async fn download(address: String, token: String, moved: Arc<AtomicU64>) -> SessionsResult<()> {
     let mut stream = tokio::net::TcpStream::connect(address).await?;
     let get = Get {
         path: "large".into(),
@@ -154,7 +154,7 @@ async fn download(address: String, token: String, moved: Arc<AtomicU64>) -> Outc
     }
 }
 
-async fn upload(line: &mut Line, size: u64) -> Outcome<()> {
+async fn upload(line: &mut BenchSession, size: u64) -> SessionsResult<()> {
     let put = Put {
         path: "large".into(),
         size: Some(size),

@@ -10,7 +10,7 @@ use haul::protocol::Secret;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::Outcome;
+use crate::SessionsResult;
 
 /// A running `haul serve`; it is killed when dropped.
 pub(crate) struct Daemon {
@@ -53,7 +53,7 @@ fn haul() -> Command {
 
 impl Daemon {
     /// Starts one in an empty directory, for so many sessions.
-    pub(crate) fn start(sessions: usize) -> Outcome<Self> {
+    pub(crate) fn start(sessions: usize) -> SessionsResult<Self> {
         let place = tempfile::tempdir()?;
         let data = place.path().join("data");
         let mut process = haul()
@@ -84,7 +84,7 @@ impl Daemon {
     }
 
     /// Makes so many users; the token of each.
-    pub(crate) async fn users(&self, number: usize) -> Outcome<Vec<String>> {
+    pub(crate) async fn users(&self, number: usize) -> SessionsResult<Vec<String>> {
         let accounts = Accounts::open(&self.place.path().join("data")).await?;
         let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
         let password = Secret::new("correct horse".into());
@@ -105,7 +105,7 @@ impl Daemon {
     }
 
     /// Seconds of processor that it has used.
-    pub(crate) fn cpu(&self) -> Outcome<f64> {
+    pub(crate) fn cpu(&self) -> SessionsResult<f64> {
         let stat = self.proc("stat")?;
         // The name of the program is in brackets, and may hold anything.
         let (_, fields) = stat.rsplit_once(") ").ok_or("no fields")?;
@@ -118,7 +118,7 @@ impl Daemon {
         Ok(f64::from(ticks) / TICKS)
     }
 
-    pub(crate) fn memory(&self) -> Outcome<Memory> {
+    pub(crate) fn memory(&self) -> SessionsResult<Memory> {
         let rollup = self.proc("smaps_rollup")?;
         let sockets = fs::read_to_string("/proc/net/sockstat")?;
         let pages = sockets
@@ -132,7 +132,7 @@ impl Daemon {
         })
     }
 
-    fn proc(&self, file: &str) -> Outcome<String> {
+    fn proc(&self, file: &str) -> SessionsResult<String> {
         Ok(fs::read_to_string(format!(
             "/proc/{}/{file}",
             self.process.id()
@@ -155,7 +155,7 @@ fn kib(text: &str, name: &str) -> u64 {
 }
 
 /// Where it listens, which the log says.
-fn address(log: &mut impl BufRead) -> Outcome<String> {
+fn address(log: &mut impl BufRead) -> SessionsResult<String> {
     for line in log.lines() {
         let event: Value = serde_json::from_str(&line?)?;
         if event["message"] == "listening" {

@@ -6,9 +6,9 @@ use haul::protocol::Ping;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::Outcome;
+use crate::SessionsResult;
 use crate::daemon::{Daemon, Memory};
-use crate::line::{Line, framed};
+use crate::line::{BenchSession, framed};
 
 /// Logins that are under way at once.
 const AT_ONCE: usize = 64;
@@ -22,7 +22,7 @@ const FIRST: usize = 100;
 /// No session is silent for so long that this is too soon, and none is as idle as it will be sooner.
 const SETTLED: Duration = Duration::from_secs(2);
 
-pub(crate) async fn measure(sessions: usize, time: Duration) -> Outcome<()> {
+pub(crate) async fn measure(sessions: usize, time: Duration) -> SessionsResult<()> {
     // Idle sessions are measured for longer: what they cost is little.
     let time = 2 * time;
     let daemon = Daemon::start(sessions + FIRST)?;
@@ -88,7 +88,11 @@ fn tell(sessions: usize, before: Memory, after: Memory) {
 }
 
 /// Logs one user in after the other, and the first again after the last.
-async fn log_in(daemon: &Daemon, sessions: usize, users: &[String]) -> Outcome<Vec<Line>> {
+async fn log_in(
+    daemon: &Daemon,
+    sessions: usize,
+    users: &[String],
+) -> SessionsResult<Vec<BenchSession>> {
     let mut lines = Vec::with_capacity(sessions);
     let mut work = JoinSet::new();
     for token in users.iter().cycle().take(sessions) {
@@ -98,7 +102,7 @@ async fn log_in(daemon: &Daemon, sessions: usize, users: &[String]) -> Outcome<V
             lines.push(line??);
         }
         let (address, token) = (daemon.address.clone(), token.clone());
-        work.spawn(async move { Line::log_in_at(&address, &token).await });
+        work.spawn(async move { BenchSession::log_in_at(&address, &token).await });
     }
     while let Some(line) = work.join_next().await {
         lines.push(line??);

@@ -8,13 +8,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::Outcome;
+use crate::SessionsResult;
 use crate::daemon::Daemon;
 
 const PATIENCE: Duration = Duration::from_mins(10);
 
 /// A session that is logged in.
-pub(crate) struct Line {
+pub(crate) struct BenchSession {
     pub(crate) receiver: Receiver<OwnedReadHalf>,
     pub(crate) writer: OwnedWriteHalf,
 }
@@ -39,7 +39,7 @@ pub(crate) fn login(token: &str) -> Vec<u8> {
 }
 
 /// Fails for what is not a good reply.
-pub(crate) fn check(reply: &[u8]) -> Outcome<()> {
+pub(crate) fn check(reply: &[u8]) -> SessionsResult<()> {
     let text = String::from_utf8_lossy(reply);
     if text.contains("\"ok\":") || text.contains("\"begin\":") {
         return Ok(());
@@ -47,12 +47,12 @@ pub(crate) fn check(reply: &[u8]) -> Outcome<()> {
     Err(text.into_owned().into())
 }
 
-impl Line {
-    pub(crate) async fn log_in(daemon: &Daemon) -> Outcome<Self> {
+impl BenchSession {
+    pub(crate) async fn log_in(daemon: &Daemon) -> SessionsResult<Self> {
         Self::log_in_at(&daemon.address, &daemon.token).await
     }
 
-    pub(crate) async fn log_in_at(address: &str, token: &str) -> Outcome<Self> {
+    pub(crate) async fn log_in_at(address: &str, token: &str) -> SessionsResult<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (reader, writer) = stream.into_split();
@@ -65,7 +65,7 @@ impl Line {
     }
 
     /// Sends a request that one frame answers, and waits for that.
-    pub(crate) async fn ask(&mut self, request: &[u8]) -> Outcome<()> {
+    pub(crate) async fn ask(&mut self, request: &[u8]) -> SessionsResult<()> {
         self.writer.write_all(request).await?;
         let frame = self.receiver.next().await?.ok_or("closed")?;
         let Frame::Control(json) = frame else {

@@ -22,11 +22,11 @@ mod line;
 use std::error::Error;
 use std::time::Duration;
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+type SessionsResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const PARTS: [&str; 3] = ["idle", "crowd", "commands"];
 
-fn main() -> Outcome<()> {
+fn main() -> SessionsResult<()> {
     // Cargo adds `--bench`.
     let words: Vec<_> = std::env::args().skip(1).collect();
     let chosen: Vec<_> = words.iter().filter(|word| *word != "--bench").collect();
@@ -61,7 +61,7 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-fn number(variable: &str, usual: u64) -> Outcome<u64> {
+fn number(variable: &str, usual: u64) -> SessionsResult<u64> {
     match std::env::var(variable) {
         Ok(text) => Ok(text.parse()?),
         Err(_) => Ok(usual),

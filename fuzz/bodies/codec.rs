@@ -14,7 +14,7 @@ pub(crate) fn check(input: &[u8]) {
     let [switches, count, rest @ ..] = input else {
         return;
     };
-    let login = Login::of(*switches);
+    let login = LoginMoment::of(*switches);
     let (cuts, wire) = rest.split_at(rest.len().min(usize::from(count % 16)));
     let whole = decode(wire, login, &[]);
     let pieces = decode(wire, login, cuts);
@@ -25,13 +25,13 @@ pub(crate) fn check(input: &[u8]) {
 
 /// When the peer logs in, which lifts the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Login {
+enum LoginMoment {
     Before,
     AfterOneFrame,
     Never,
 }
 
-impl Login {
+impl LoginMoment {
     fn of(switches: u8) -> Self {
         match switches % 3 {
             0 => Self::Before,
@@ -58,10 +58,10 @@ struct Decoded {
 }
 
 /// Decodes `wire` in pieces as long as `cuts` say in turn, or whole.
-fn decode(wire: &[u8], login: Login, cuts: &[u8]) -> Decoded {
+fn decode(wire: &[u8], login: LoginMoment, cuts: &[u8]) -> Decoded {
     let mut codec = match login {
-        Login::Before => FrameCodec::new(),
-        Login::AfterOneFrame | Login::Never => FrameCodec::before_login(),
+        LoginMoment::Before => FrameCodec::new(),
+        LoginMoment::AfterOneFrame | LoginMoment::Never => FrameCodec::before_login(),
     };
     let mut lengths = cuts.iter().map(|cut| usize::from(*cut).max(1)).cycle();
     let mut received = BytesMut::new();
@@ -86,7 +86,7 @@ fn decode(wire: &[u8], login: Login, cuts: &[u8]) -> Decoded {
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             }
-            if login == Login::AfterOneFrame {
+            if login == LoginMoment::AfterOneFrame {
                 codec.lift_limits();
             }
         };
@@ -105,7 +105,7 @@ fn decode(wire: &[u8], login: Login, cuts: &[u8]) -> Decoded {
     Decoded { frames, error }
 }
 
-fn check_limits(frames: &[Frame], login: Login) {
+fn check_limits(frames: &[Frame], login: LoginMoment) {
     for (number, frame) in frames.iter().enumerate() {
         let (control, payload) = login.limits(number);
         match frame {

@@ -10,16 +10,16 @@ use tempfile::TempDir;
 
 use crate::harness::{PASSWORD, TestServer};
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug, PartialEq)]
-struct Done {
+struct CommandResult {
     code: i32,
     stdout: String,
     stderr: String,
 }
 
 /// Runs haul in `directory`, where nothing but its arguments and `env` tells it anything.
-fn haul(directory: &Path, env: &[(&str, &str)], args: &[&str], input: &str) -> Done {
+fn haul(directory: &Path, env: &[(&str, &str)], args: &[&str], input: &str) -> CommandResult {
     let mut command = Command::new(env!("CARGO_BIN_EXE_haul"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("HAUL_") {
@@ -40,7 +40,7 @@ fn haul(directory: &Path, env: &[(&str, &str)], args: &[&str], input: &str) -> D
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     let output = child.wait_with_output().expect("haul ends");
-    Done {
+    CommandResult {
         code: output.status.code().expect("no signal"),
         stdout: String::from_utf8(output.stdout).expect("UTF-8"),
         stderr: String::from_utf8(output.stderr).expect("UTF-8"),
@@ -69,7 +69,7 @@ impl Place {
         done.stderr
     }
 
-    fn run(&self, line: &str, input: &str) -> Done {
+    fn run(&self, line: &str, input: &str) -> CommandResult {
         let args: Vec<_> = line.split(' ').collect();
         haul(self.0.path(), &[], &args, input)
     }
@@ -99,7 +99,7 @@ async fn users_are_added_changed_listed_and_removed_before_the_first_start() {
     let done = place.run("user add alice --admin --quota 10GiB", "correct horse\n");
     assert_eq!(
         done,
-        Done {
+        CommandResult {
             code: 0,
             stdout: String::new(),
             stderr: "making the data directory haul-data\nadded user alice\n".into()

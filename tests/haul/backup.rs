@@ -9,10 +9,10 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::blocking::Line;
-use crate::daemon::{Daemon, haul, operate};
+use crate::blocking_client::BlockingSession;
+use crate::daemon::{ServerProcess, haul, operate};
 use crate::harness::PASSWORD;
-use crate::needs;
+use crate::requirements;
 
 fn back_up(data: &Path, to: &Path, more: &[&str]) -> Output {
     let mut command = haul();
@@ -25,7 +25,7 @@ fn back_up(data: &Path, to: &Path, more: &[&str]) -> Output {
     command.output().expect("it runs")
 }
 
-/// What the one line says that a backup ends with.
+/// The line that a backup ends with.
 fn done(output: &Output) -> String {
     let (out, errors) = (text(&output.stdout), text(&output.stderr));
     assert_eq!((output.status.code(), &*errors), (Some(0), ""));
@@ -55,7 +55,7 @@ struct Team {
     place: tempfile::TempDir,
     alice: String,
     bob: String,
-    daemon: Daemon,
+    daemon: ServerProcess,
 }
 
 impl Team {
@@ -73,7 +73,7 @@ impl Team {
         operate(&data, "folder grant team alice read,list,write", "");
         let [alice, bob] =
             ["alice", "bob"].map(|user| operate(&data, &format!("token add {user}"), ""));
-        let daemon = Daemon::start_on(&data);
+        let daemon = ServerProcess::start_on(&data);
         let team = Self {
             place,
             alice,
@@ -101,12 +101,12 @@ impl Team {
         self.place.path().join(name)
     }
 
-    fn log_in(daemon: &Daemon, token: &str) -> Line {
-        Line::log_in(&daemon.address, token).expect("a session")
+    fn log_in(daemon: &ServerProcess, token: &str) -> BlockingSession {
+        BlockingSession::log_in(&daemon.address, token).expect("a session")
     }
 
-    /// What a restored server must tell alice as this one does.
-    fn seen_by_alice(&self, daemon: &Daemon) -> Vec<Value> {
+    /// The state of alice's account and files, which a restored server must show as this one does.
+    fn seen_by_alice(&self, daemon: &ServerProcess) -> Vec<Value> {
         let mut line = Self::log_in(daemon, &self.alice);
         let mut seen: Vec<_> = [
             json!({"cmd": "stat", "path": "deep/er/file"}),
@@ -177,19 +177,19 @@ fn what_is_backed_up_while_people_work_is_there_when_it_is_restored() {
         assert_eq!(found.mode() & 0o777, mode, "{name}");
     }
 
-    // What was under way is none of the backup's business, and goes on.
+    // The backup does not touch uploads that are under way; they continue.
     open.send_data(900, &vec![7; 200_000]).expect("alive");
     open.send_end(900, &vec![7; 300_000]).expect("alive");
     let reply = open.final_reply().expect("alive");
     assert_eq!(reply["ok"]["size"], 300_000, "{reply}");
 
-    let restored = Daemon::start_on(&copy);
+    let restored = ServerProcess::start_on(&copy);
     assert_eq!(restored.fingerprint(), team.daemon.fingerprint());
     let mut started = restored.started.iter();
     assert!(started.all(|line| line["event"] != "admin_made"));
     assert_eq!(team.seen_by_alice(&restored), before);
     let login = json!({"cmd": "login", "user": "bob", "password": PASSWORD});
-    let mut bob = Line::log_in_with(&restored.address, &login).expect("a session");
+    let mut bob = BlockingSession::log_in_with(&restored.address, &login).expect("a session");
     let home = bob.ok(&json!({"cmd": "ls"}));
     for entry in home["entries"].as_array().expect("a list") {
         let name = entry["name"].as_str().expect("a name");
@@ -220,7 +220,7 @@ fn an_open_offer_can_be_accepted_after_a_restore() {
         sent["offer"].as_str().expect("an identifier").to_owned()
     });
     done(&back_up(&data, &copy, &[]));
-    let restored = Daemon::start_on(&copy);
+    let restored = ServerProcess::start_on(&copy);
     let mut bob = Team::log_in(&restored, &team.bob);
     for (offer, content) in offers.iter().zip(["its content", "of the operator"]) {
         let accepted = bob.ok(&json!({"cmd": "accept", "offer": offer}));
@@ -283,7 +283,7 @@ fn a_server_that_is_stopped_can_be_backed_up_too_and_each_time_to_a_new_place() 
     assert!(message.contains("there are no accounts in"), "{message}");
     assert!(!place.join("other").exists());
 
-    let daemon = Daemon::start_on(&copy);
+    let daemon = ServerProcess::start_on(&copy);
     let restored = Team {
         place: kept,
         alice,
@@ -307,7 +307,7 @@ fn back_up_failing(calls: &str, file: &Path, data: &Path, to: &Path) -> (Option<
 
 #[test]
 fn a_disk_that_fails_to_write_ends_a_backup_and_one_that_fails_to_read_leaves_a_file_out() {
-    if !needs::program("strace", "-V", "backup::a_disk_that_fails") {
+    if !requirements::program("strace", "-V", "backup::a_disk_that_fails") {
         return;
     }
     let team = Team::at_work();

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::harness::{Received, TestServer, control, data};
 
-/// So little that no transfer of a test ends by itself.
+/// A rate so low that no transfer of a test ends.
 fn least(config: &mut Config) {
     config.limits.bandwidth_per_user = Some(1024);
 }

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::needs;
+use crate::requirements;
 
 /// No test waits longer than this for what a page does.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What keeps a browser from anything but what it is told.
+/// The headers that restrict a browser to the page's own resources.
 const SWITCHES: [&str; 12] = [
     "--headless=new",
     "--no-sandbox",
@@ -48,8 +48,8 @@ impl Browser {
     /// Nothing where there is no Chromium, which is then said for `test`.
     pub(crate) fn start(test: &str) -> Option<Self> {
         let test = format!("status_page::{test}");
-        if !needs::program("chromium", "--version", &test)
-            || !needs::program("chromedriver", "--version", &test)
+        if !requirements::program("chromium", "--version", &test)
+            || !requirements::program("chromedriver", "--version", &test)
         {
             return None;
         }
@@ -87,7 +87,7 @@ impl Browser {
         self.post("/url", &json!({"url": url}));
     }
 
-    /// What the body of a function returns that runs in the page.
+    /// The value that a function with this body returns in the page.
     pub(crate) fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({"script": script, "args": []}))
     }
@@ -104,7 +104,7 @@ impl Browser {
         }
     }
 
-    /// A screen so many pixels wide.
+    /// Sets the width of the screen, in pixels.
     pub(crate) fn resize(&self, width: u32) {
         let size =
             json!({"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width < 600});
@@ -117,7 +117,7 @@ impl Browser {
         self.tool("Emulation.setEmulatedMedia", &json!({"features": features}));
     }
 
-    /// What it has complained about since the last time it was asked.
+    /// The errors on the console since the last call.
     pub(crate) fn complaints(&self) -> Vec<Value> {
         let log = self.post("/se/log", &json!({"type": "browser"}));
         log.as_array().expect("a list").clone()

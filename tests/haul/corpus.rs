@@ -1,4 +1,4 @@
-//! What the fuzz targets check, on every input of their corpus and on some that nobody has seen.
+//! The checks of the fuzz targets, on every input of their corpus and on new random inputs.
 
 #[path = "../../fuzz/bodies/codec.rs"]
 mod codec;

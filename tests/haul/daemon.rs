@@ -27,16 +27,16 @@ pub(crate) fn wait_until_tidy(data: &Path, entries: usize) {
 }
 
 /// A running `haul serve`; it is killed when dropped.
-pub(crate) struct Daemon {
+pub(crate) struct ServerProcess {
     pub(crate) address: String,
     /// Where operators look.
     pub(crate) ops: String,
-    /// What it said on standard error before it listened.
+    /// Its output on standard error before it listened.
     pub(crate) greeting: String,
     process: Child,
-    /// What it had logged before.
+    /// Its log before that.
     pub(crate) started: Vec<Value>,
-    /// What it has logged since it listened.
+    /// Its log since it listened.
     logged: Arc<Mutex<String>>,
     logging: Option<JoinHandle<()>>,
     place: TempDir,
@@ -89,7 +89,7 @@ pub(crate) fn operate(data: &Path, command: &str, input: &str) -> String {
         .to_owned()
 }
 
-impl Daemon {
+impl ServerProcess {
     /// With default settings, the user `admin` and a free port.
     pub(crate) fn start() -> Self {
         Self::start_with(&[])
@@ -114,7 +114,7 @@ impl Daemon {
         Self::spawn(place, &data, Some(&password), &limit, &[])
     }
 
-    /// On a data directory of the test's own, with no file larger than so many blocks of 512 bytes.
+    /// On a data directory of the test's own, with files of at most `blocks` blocks of 512 bytes.
     pub(crate) fn start_with_file_size(data: &Path, blocks: u32) -> Self {
         let place = tempfile::tempdir().expect("a temporary directory");
         Self::spawn(place, data, None, &format!("ulimit -f {blocks}"), &[])
@@ -332,7 +332,7 @@ fn patiently<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-impl Drop for Daemon {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();

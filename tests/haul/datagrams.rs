@@ -15,9 +15,9 @@ use tokio::time::timeout;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::Daemon;
+use crate::daemon::ServerProcess;
 use crate::harness::{PASSWORD, RawClient, Received, TestServer, soon};
-use crate::needs;
+use crate::requirements;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -117,7 +117,7 @@ fn ack(id: u32, seq: u64) -> Value {
     json!({"id": id, "cmd": "ack", "seq": seq})
 }
 
-/// Waits until the server has dropped so many datagrams.
+/// Waits until the server has dropped `number` datagrams.
 async fn dropped(server: &TestServer, number: u64) {
     let look = async || (server.server.dropped_datagrams() >= number).then_some(());
     soon("a datagram that is dropped", look).await;
@@ -327,9 +327,9 @@ async fn a_repeated_request_gets_the_same_reply_and_an_old_or_changed_one_none()
     dropped(&server, 1).await;
     client.send(&client.datagram(ack(36, 1), 0)).await;
     dropped(&server, 2).await;
-    // What was overtaken is done.
+    // The server has carried out the request that was overtaken.
     assert_eq!(client.call(ack(37, 1)).await["id"], 37);
-    // What was seen on the way is answered again to whoever sends it, in no more bytes.
+    // A datagram that was seen on the way is answered again to any sender, in no more bytes.
     let thief = RawDatagrams::stranger(server.address).await;
     thief.send(&first).await;
     assert_eq!(thief.receive().await, reply);
@@ -451,7 +451,7 @@ async fn a_say_that_is_refused_is_refused_as_over_the_connection() {
     assert_eq!(nobody["error"]["code"], "not_found");
     let elsewhere = client.call(say(2, "#ops", "hello")).await;
     assert_eq!(elsewhere["error"]["code"], "not_found");
-    // What a user says by datagram and over connections counts together.
+    // The rate counts a user's messages by datagram and over connections together.
     let mut id = 2;
     let limited = loop {
         id += 1;
@@ -523,7 +523,7 @@ async fn a_message_comes_to_where_the_holder_spoke_from_until_it_is_acknowledged
     );
     let request = client.datagram(ack(5, seq), 600);
     client.send(&request).await;
-    // What was sent before the acknowledgement came may come behind it.
+    // Copies that were sent before the acknowledgement arrived may follow it.
     while client.receive().await == first {}
     let more = json!({"cmd": "say", "to": "alice", "text": "more"});
     bob.ok(more).await;
@@ -725,7 +725,7 @@ async fn a_ticket_ends_after_its_time() {
 #[tokio::test]
 async fn the_example_of_the_document_says_something_by_datagram() {
     let test = "datagrams::the_example_of_the_document_says_something_by_datagram";
-    if !needs::program("python3", "--version", test) {
+    if !requirements::program("python3", "--version", test) {
         return;
     }
     let document = include_str!("../../docs/PROTOCOL.md");
@@ -781,7 +781,7 @@ async fn the_client_says_and_asks_by_datagram_over_tls_and_without() {
 
 #[tokio::test]
 async fn the_daemon_takes_datagrams_and_a_flood_of_junk_does_not_fill_its_log() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let address = daemon.address.parse().expect("an address");
     let client = RawDatagrams::stranger(address).await;
     for _ in 0..500 {

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::{Daemon, operate};
+use crate::daemon::{ServerProcess, operate};
 use crate::harness::{PASSWORD, Received, TestServer, control, data};
 use crate::metrics::{LOST, answer};
 
@@ -36,7 +36,7 @@ async fn connections_that_send_half_a_head_keep_nobody_from_the_health_check() {
 #[tokio::test]
 async fn a_flood_of_requests_is_few_lines_of_the_log_that_say_how_many_are_left_out() {
     const PINGS: usize = 20_000;
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let mut client = daemon.log_in(&daemon.token()).await;
     let ping = control(&json!({"id": 7, "cmd": "ping"}));
     let mut sent = 0;
@@ -64,7 +64,7 @@ async fn a_flood_of_requests_is_few_lines_of_the_log_that_say_how_many_are_left_
 
 #[tokio::test]
 async fn one_member_with_all_the_open_uploads_there_are_leaves_others_their_descriptors() {
-    let daemon = Daemon::start_with_descriptors(1024);
+    let daemon = ServerProcess::start_with_descriptors(1024);
     operate(daemon.data(), "user add bob", &format!("{PASSWORD}\n"));
     let of_bob = operate(daemon.data(), "token add bob", "");
     let token = daemon.token();
@@ -95,7 +95,7 @@ async fn one_member_with_all_the_open_uploads_there_are_leaves_others_their_desc
 async fn small_files_with_the_longest_of_paths_cost_a_session_no_more_than_others() {
     const SESSIONS: usize = 8;
     const FILES: u32 = 600;
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let token = daemon.token();
     let directory = ["x".repeat(200).as_str(); 18].join("/");
     let mut clients = Vec::new();

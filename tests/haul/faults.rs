@@ -15,33 +15,33 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use walkdir::WalkDir;
 
-use crate::blocking::{Line, PATIENCE};
-use crate::chance::Chance;
-use crate::daemon::{Daemon, operate, wait_until_tidy};
-use crate::strace::{Call, Strace, assert_lasts, calls};
+use crate::blocking_client::{BlockingSession, PATIENCE};
+use crate::daemon::{ServerProcess, operate, wait_until_tidy};
+use crate::random::Chance;
+use crate::strace::{Strace, SystemCall, assert_lasts, calls};
 
 /// What is done to a system call.
-struct Fault {
+struct InjectedFault {
     /// As `strace` says it.
     how: &'static str,
     /// Of the error that is answered, if there is an answer.
     code: Option<&'static str>,
 }
 
-const FAULTS: [Fault; 4] = [
-    Fault {
+const FAULTS: [InjectedFault; 4] = [
+    InjectedFault {
         how: "error=EIO",
         code: Some("internal"),
     },
-    Fault {
+    InjectedFault {
         how: "error=ENOSPC",
         code: Some("no_space"),
     },
-    Fault {
+    InjectedFault {
         how: "error=EDQUOT",
         code: Some("no_space"),
     },
-    Fault {
+    InjectedFault {
         how: "signal=KILL",
         code: None,
     },
@@ -51,7 +51,7 @@ const FAULTS: [Fault; 4] = [
 const TRIES: usize = 40;
 
 /// The content of all files of a user.
-type Files = BTreeMap<String, Vec<u8>>;
+type UserFiles = BTreeMap<String, Vec<u8>>;
 
 /// An upload, and what is there before and after it.
 struct Scenario {
@@ -59,12 +59,12 @@ struct Scenario {
     request: Value,
     /// So many bytes are there of an earlier attempt.
     cut_off_at: usize,
-    before: Files,
-    after: Files,
+    before: UserFiles,
+    after: UserFiles,
 }
 
 impl Scenario {
-    fn upload(&self, line: &mut Line) -> io::Result<Value> {
+    fn upload(&self, line: &mut BlockingSession) -> io::Result<Value> {
         if self.cut_off_at > 0 {
             return line.go_on(self.request.clone(), self.content());
         }
@@ -79,8 +79,8 @@ impl Scenario {
 fn scenarios() -> [Scenario; 3] {
     let mut chance = Chance::new(1);
     let (old, new) = (chance.bytes(250_000), chance.bytes(260_000));
-    let before = Files::from([("/old.bin".into(), old.clone())]);
-    let replaced = Files::from([("/old.bin".into(), new.clone())]);
+    let before = UserFiles::from([("/old.bin".into(), old.clone())]);
+    let replaced = UserFiles::from([("/old.bin".into(), new.clone())]);
     let mut beside = before.clone();
     beside.insert("/a/b/new.bin".into(), new);
     [
@@ -128,15 +128,15 @@ impl Bench {
     }
 
     /// With a single thread that works on the disk, the one to trace.
-    fn start(&self) -> (Daemon, Line) {
+    fn start(&self) -> (ServerProcess, BlockingSession) {
         let settings = [("HAUL_LIMITS_DISK_THREADS", "1")];
-        let daemon = Daemon::start_on_with(&self.data(), &settings);
-        let line = Line::log_in(&daemon.address, &self.token).expect("it listens");
+        let daemon = ServerProcess::start_on_with(&self.data(), &settings);
+        let line = BlockingSession::log_in(&daemon.address, &self.token).expect("it listens");
         (daemon, line)
     }
 
     /// All files on the disk.
-    fn files(&self) -> Files {
+    fn files(&self) -> UserFiles {
         let home = self.data().join("homes/alice");
         let entries = WalkDir::new(&home).into_iter();
         let files = entries.map(|entry| entry.expect("readable"));
@@ -151,9 +151,9 @@ impl Bench {
     }
 
     /// Asserts that exactly `expected` is there, and that it is charged to the byte.
-    fn assert_holds(&self, line: &mut Line, expected: &Files) {
+    fn assert_holds(&self, line: &mut BlockingSession, expected: &UserFiles) {
         let found = self.files();
-        let names = |files: &Files| files.keys().cloned().collect::<Vec<_>>();
+        let names = |files: &UserFiles| files.keys().cloned().collect::<Vec<_>>();
         assert_eq!(names(&found), names(expected));
         assert!(found == *expected, "a file is torn");
         for (path, content) in expected {
@@ -173,7 +173,7 @@ impl Bench {
     }
 
     /// As [`Self::assert_holds`], and that staging comes to hold what is kept and nothing else.
-    fn assert_clean(&self, line: &mut Line, expected: &Files) {
+    fn assert_clean(&self, line: &mut BlockingSession, expected: &UserFiles) {
         self.assert_holds(line, expected);
         let kept = line.ok(&json!({"cmd": "uploads"}));
         let kept = kept["uploads"].as_array().expect("a list").len();
@@ -187,7 +187,7 @@ impl Bench {
             .count()
     }
 
-    fn prepare(&self, line: &mut Line, scenario: &Scenario) {
+    fn prepare(&self, line: &mut BlockingSession, scenario: &Scenario) {
         let _ = line.call(&json!({"cmd": "rm", "path": "/a", "recursive": true}));
         let kept = line.ok(&json!({"cmd": "uploads"}));
         for kept in kept["uploads"].as_array().expect("a list") {
@@ -204,8 +204,8 @@ impl Bench {
     }
 
     /// Begins the upload in a session that ends, and waits until the server has seen that.
-    fn cut_off(&self, line: &mut Line, scenario: &Scenario) {
-        let mut other = Line::log_in(&line.peer(), &self.token).expect("it listens");
+    fn cut_off(&self, line: &mut BlockingSession, scenario: &Scenario) {
+        let mut other = BlockingSession::log_in(&line.peer(), &self.token).expect("it listens");
         let mut request = scenario.request.clone();
         request["id"] = json!(1);
         request["cmd"] = json!("put");
@@ -216,7 +216,8 @@ impl Bench {
         let part = &scenario.content()[..scenario.cut_off_at];
         other.send_data(1, part).expect("it reads");
         drop(other);
-        let listed = |line: &mut Line| line.ok(&json!({"cmd": "uploads"}))["uploads"].take();
+        let listed =
+            |line: &mut BlockingSession| line.ok(&json!({"cmd": "uploads"}))["uploads"].take();
         let started = Instant::now();
         while listed(line) == json!([]) {
             assert!(started.elapsed() < PATIENCE, "what was cut off is not kept");
@@ -242,7 +243,7 @@ impl Bench {
     }
 
     /// The thread of the server that works on the disk: it is the one that is seen to.
-    fn disk_thread(&self, process: Pid, line: &mut Line) -> io::Result<Pid> {
+    fn disk_thread(&self, process: Pid, line: &mut BlockingSession) -> io::Result<Pid> {
         let strace = Strace::attach(process, &["-f"], self.place.path())?;
         line.ok(&json!({"cmd": "stat", "path": "/old.bin"}));
         let trace = strace.detach(false);
@@ -257,7 +258,13 @@ impl Bench {
 
     /// Has the `nth` call of this name go wrong; what came of it, or nothing if that was not the
     /// call that was aimed at.
-    fn strike(&self, scenario: &Scenario, aim: &Call, nth: usize, fault: &Fault) -> Option<Came> {
+    fn strike(
+        &self,
+        scenario: &Scenario,
+        aim: &SystemCall,
+        nth: usize,
+        fault: &InjectedFault,
+    ) -> Option<UploadResult> {
         let inject = format!("{}:{}:when={nth}", aim.name, fault.how);
         let traced = self.traced(scenario, Some(&inject));
         let Traced {
@@ -266,25 +273,25 @@ impl Bench {
             answer,
             calls,
         } = traced.expect("strace works");
-        let is_aim = |call: &Call| (&call.name, call.ordinal) == (&aim.name, aim.ordinal);
+        let is_aim = |call: &SystemCall| (&call.name, call.ordinal) == (&aim.name, aim.ordinal);
         if !calls.iter().any(|call| call.is_hit && is_aim(call)) {
             return None;
         }
         let came = match (answer, fault.code) {
-            (Ok(reply), _) if reply["ok"].is_object() => Came::Acknowledged,
+            (Ok(reply), _) if reply["ok"].is_object() => UploadResult::Acknowledged,
             (Ok(reply), Some(code)) => {
                 assert_eq!(reply["error"]["code"], code, "{reply}");
-                Came::Refused
+                UploadResult::Refused
             }
-            (Err(_), None) => Came::Killed,
+            (Err(_), None) => UploadResult::Killed,
             (answer, _) => panic!("{answer:?}"),
         };
         let expected = match came {
-            Came::Acknowledged => &scenario.after,
-            Came::Killed if self.files() == scenario.after => &scenario.after,
-            Came::Killed | Came::Refused => &scenario.before,
+            UploadResult::Acknowledged => &scenario.after,
+            UploadResult::Killed if self.files() == scenario.after => &scenario.after,
+            UploadResult::Killed | UploadResult::Refused => &scenario.before,
         };
-        if came != Came::Killed {
+        if came != UploadResult::Killed {
             self.assert_holds(&mut line, expected);
             let later = line.put(json!({"path": "/later.bin"}), b"later");
             let later = later.expect("it lives");
@@ -303,15 +310,15 @@ impl Bench {
 
 /// An upload that was traced.
 struct Traced {
-    daemon: Daemon,
-    line: Line,
+    daemon: ServerProcess,
+    line: BlockingSession,
     answer: io::Result<Value>,
-    calls: Vec<Call>,
+    calls: Vec<SystemCall>,
 }
 
-/// What came of an upload.
+/// The result of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Came {
+enum UploadResult {
     Acknowledged,
     Refused,
     Killed,

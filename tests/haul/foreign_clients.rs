@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::harness::{PASSWORD, TestServer};
-use crate::needs;
+use crate::requirements;
 
 #[tokio::test]
 async fn a_python_client_of_eighty_lines_puts_and_gets_files_of_every_kind() {
@@ -63,7 +63,7 @@ fn the_clients_stay_short_enough_to_be_read() {
 
 /// Whether there is an interpreter.
 fn is_installed(interpreter: &str, test: &str) -> bool {
-    needs::program(
+    requirements::program(
         interpreter,
         "--version",
         &format!("foreign_clients::{test}"),
@@ -120,7 +120,7 @@ async fn the_clients_fail_where_the_server_refuses() {
     }
 }
 
-/// Runs a client to its end; one that speaks TLS gets the fingerprint first.
+/// Runs a client until it ends; one that speaks TLS gets the fingerprint first.
 async fn run(
     interpreter: &'static str,
     client: &str,

@@ -184,7 +184,7 @@ impl TestServer {
     }
 }
 
-/// What a server sends.
+/// A frame from the server.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Received {
     Control(Value),

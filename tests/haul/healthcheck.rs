@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-use crate::daemon::{Daemon, haul};
+use crate::daemon::{ServerProcess, haul};
 
 /// The exit code, and the line that it says.
 fn checked(settings: &[(&str, &str)]) -> (Option<i32>, String) {
@@ -21,7 +21,7 @@ fn checked(settings: &[(&str, &str)]) -> (Option<i32>, String) {
 
 #[test]
 fn a_server_that_answers_is_healthy_on_either_of_its_addresses() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let for_operators = [("HAUL_OPS_LISTEN", &*daemon.ops)];
     let as_client = [
         ("HAUL_OPS_LISTEN", ""),

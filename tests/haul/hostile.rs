@@ -12,12 +12,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::Daemon;
+use crate::daemon::ServerProcess;
 use crate::harness::{RawClient, control, data, frame, soon};
 
 const MIB: u64 = 1 << 20;
 
-/// What a round of attacks consists of.
+/// The parts of a round of attacks.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
     /// Connections that end with a frame that is none, after others that hold no request.
@@ -49,7 +49,7 @@ const LARGE: Scale = Scale {
 
 #[tokio::test]
 async fn hostile_peers_leave_others_served_and_nothing_behind() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let token = daemon.token();
     let mut calm = Calm::log_in(&daemon, &token).await;
     calm.keep_on(&daemon, &token, SMALL).await;
@@ -59,7 +59,7 @@ async fn hostile_peers_leave_others_served_and_nothing_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes; docs/TESTING.md says how to run it"]
 async fn two_hundred_thousand_malformed_frames_leave_others_served_and_nothing_behind() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let token = daemon.token();
     let mut calm = Calm::log_in(&daemon, &token).await;
     for _ in 0..200 {
@@ -73,7 +73,7 @@ async fn two_hundred_thousand_malformed_frames_leave_others_served_and_nothing_b
 }
 
 /// A second round like the first takes no more memory and leaves no descriptor open.
-async fn assert_flat(daemon: &Daemon, token: &str, calm: &mut Calm, scale: Scale) {
+async fn assert_flat(daemon: &ServerProcess, token: &str, calm: &mut Calm, scale: Scale) {
     let descriptors = descriptors_once_at_most(daemon, IDLE).await;
     let before = daemon.resident();
     calm.keep_on(daemon, token, scale).await;
@@ -95,14 +95,14 @@ async fn assert_flat(daemon: &Daemon, token: &str, calm: &mut Calm, scale: Scale
     assert_eq!(staged.count(), 0, "uploads are left behind");
 }
 
-/// What the connections to the database may have open or not.
+/// Descriptors that the connections to the database may hold or not.
 const DATABASE: usize = 12;
 
 /// More than a server needs for one session, and less than for all that were held.
 const IDLE: usize = 60;
 
 /// How many descriptors are open, once they are no more than `most`.
-async fn descriptors_once_at_most(daemon: &Daemon, most: usize) -> usize {
+async fn descriptors_once_at_most(daemon: &ServerProcess, most: usize) -> usize {
     let give_up = Instant::now() + Duration::from_mins(1);
     loop {
         let open = daemon.descriptors();
@@ -124,7 +124,7 @@ struct Calm {
 }
 
 impl Calm {
-    async fn log_in(daemon: &Daemon, token: &str) -> Self {
+    async fn log_in(daemon: &ServerProcess, token: &str) -> Self {
         let mut client = daemon.log_in(token).await;
         let put = client.put("large", &vec![b'l'; 4 << 20]).await;
         assert_eq!(put["ok"]["path"], "/large", "{put}");
@@ -135,7 +135,7 @@ impl Calm {
     }
 
     /// Works until a round of attacks is over.
-    async fn keep_on(&mut self, daemon: &Daemon, token: &str, scale: Scale) {
+    async fn keep_on(&mut self, daemon: &ServerProcess, token: &str, scale: Scale) {
         let over = CancellationToken::new();
         let attacks = async {
             attack(&daemon.address, token, scale).await;
@@ -347,7 +347,7 @@ fn no_request(number: usize) -> Vec<u8> {
     frame(texts[number % texts.len()])
 }
 
-/// What ends a connection.
+/// Bytes that are no frame and end a connection.
 fn no_frame(number: usize) -> Vec<u8> {
     match number % 12 {
         0 => vec![0; 4],

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::Daemon;
+use crate::daemon::ServerProcess;
 use crate::harness::{PASSWORD, RawClient, Received, TestServer, control, data, soon};
 
 /// A connection from another address of this machine.
@@ -297,7 +297,7 @@ async fn a_connection_on_which_ten_logins_failed_is_closed() {
 
 #[tokio::test]
 async fn a_flood_of_logins_is_answered_whole_and_members_come_in_meanwhile() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let address = daemon.address.parse().expect("an address");
     let mut flood = JoinSet::new();
     for number in 0..100 {
@@ -497,7 +497,7 @@ async fn a_slow_reader_is_given_up_after_the_write_deadline_while_others_are_ser
     slow.send(json!({"id": 7, "cmd": "get", "path": "large"}))
         .await;
     let mut other = server.log_in("alice").await;
-    // As long as the slow one lives, bob can not log in again.
+    // While the slow session lives, bob cannot log in again.
     soon("the end of the slow one", async || {
         other.ok(json!({"cmd": "ping"})).await;
         let reply = server.connect().await.call(login("bob", PASSWORD)).await;
@@ -512,7 +512,7 @@ async fn a_slow_reader_is_given_up_after_the_write_deadline_while_others_are_ser
 
 #[tokio::test]
 async fn with_all_descriptors_used_up_the_oldest_without_a_login_go_and_a_member_gets_in() {
-    let daemon = Daemon::start_with_descriptors(60);
+    let daemon = ServerProcess::start_with_descriptors(60);
     let token = daemon.token();
     let mut member = daemon.log_in(&token).await;
     let mut strangers = Vec::new();

@@ -8,13 +8,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use crate::daemon::Daemon;
+use crate::daemon::ServerProcess;
 use crate::harness::{RawClient, Received, control, data};
 
 const MIB: u64 = 1 << 20;
 
 /// `sessions` at once, each with five puts and five gets at once, in interleaved frames.
-async fn many_transfers(daemon: &Daemon, sessions: usize, size: usize) {
+async fn many_transfers(daemon: &ServerProcess, sessions: usize, size: usize) {
     let token = daemon.token();
     let everyone = Arc::new(Barrier::new(sessions));
     let mut running = JoinSet::new();
@@ -74,7 +74,7 @@ async fn five_puts_and_five_gets(mut client: RawClient, size: usize) {
 
 #[tokio::test]
 async fn forty_sessions_with_ten_transfers_each_neither_stall_nor_grow_without_bound() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     many_transfers(&daemon, 40, 400_000).await;
     let peak = daemon.peak();
     assert!(peak < 256 * MIB, "{} MiB", peak / MIB);
@@ -83,7 +83,7 @@ async fn forty_sessions_with_ten_transfers_each_neither_stall_nor_grow_without_b
 #[tokio::test]
 #[ignore = "takes a minute; docs/TESTING.md says how to run it"]
 async fn a_thousand_sessions_with_ten_transfers_each_neither_stall_nor_grow_without_bound() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     many_transfers(&daemon, 1000, 400_000).await;
     let peak = daemon.peak();
     eprintln!("at most {} MiB", peak / MIB);
@@ -92,7 +92,7 @@ async fn a_thousand_sessions_with_ten_transfers_each_neither_stall_nor_grow_with
 
 #[tokio::test]
 async fn an_idle_session_costs_less_than_16_kib() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let token = daemon.token();
     let mut sessions = vec![daemon.log_in(&token).await];
     let directory = daemon.data().join("homes/admin/many");
@@ -120,7 +120,7 @@ async fn an_idle_session_costs_less_than_16_kib() {
     assert!(each < 16 * 1024, "{each} bytes for an idle session");
 }
 
-async fn memory_to_get(daemon: &Daemon, size: u64) -> u64 {
+async fn memory_to_get(daemon: &ServerProcess, size: u64) -> u64 {
     let mut client = daemon.log_in(&daemon.token()).await;
     let path = daemon.data().join("homes/admin/large");
     let file = std::fs::File::create(path).expect("a file");
@@ -149,7 +149,7 @@ async fn memory_to_get(daemon: &Daemon, size: u64) -> u64 {
 
 #[tokio::test]
 async fn a_large_file_takes_no_more_memory_than_a_small_one() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let small = memory_to_get(&daemon, 10 * MIB).await;
     let large = memory_to_get(&daemon, 300 * MIB).await;
     assert!(
@@ -163,7 +163,7 @@ async fn a_large_file_takes_no_more_memory_than_a_small_one() {
 #[tokio::test]
 #[ignore = "moves 10 GiB; docs/TESTING.md says how to run it"]
 async fn a_file_of_10_gib_takes_no_more_memory_than_one_of_10_mib() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let small = memory_to_get(&daemon, 10 * MIB).await;
     let large = memory_to_get(&daemon, 10 * 1024 * MIB).await;
     eprintln!(
@@ -178,7 +178,7 @@ async fn a_file_of_10_gib_takes_no_more_memory_than_one_of_10_mib() {
 #[ignore = "makes a million files; docs/TESTING.md says how to run it"]
 async fn a_directory_of_a_million_entries_is_listed_whole_in_little_memory() {
     const ENTRIES: usize = 1_000_000;
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let mut client = daemon.log_in(&daemon.token()).await;
     let directory = daemon.data().join("homes/admin/many");
     std::fs::create_dir(&directory).expect("a directory");

@@ -6,21 +6,21 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, haul, operate};
+use crate::daemon::{ServerProcess, haul, operate};
 use crate::harness::{PASSWORD, RawClient, Received, TestServer};
 
 /// A daemon with the admin `root` and the user `alice`, who have the password of all tests.
-fn daemon(settings: &[(&str, &str)]) -> (tempfile::TempDir, Daemon) {
+fn daemon(settings: &[(&str, &str)]) -> (tempfile::TempDir, ServerProcess) {
     let place = tempfile::tempdir().expect("a directory");
     let data = place.path().join("data");
-    let daemon = Daemon::start_on_with(&data, settings);
+    let daemon = ServerProcess::start_on_with(&data, settings);
     let password = format!("{PASSWORD}\n");
     operate(&data, "user add root --admin", &password);
     operate(&data, "user add alice", &password);
     (place, daemon)
 }
 
-async fn log_in(daemon: &Daemon, user: &str) -> RawClient {
+async fn log_in(daemon: &ServerProcess, user: &str) -> RawClient {
     let mut client = RawClient::connect(&*daemon.address).await;
     client
         .ok(json!({"cmd": "login", "user": user, "password": PASSWORD}))
@@ -176,7 +176,7 @@ async fn the_level_changes_for_a_while_and_is_checked() {
     }
 }
 
-/// What stands in the only file whose name begins so.
+/// The contents of the only file whose name begins with `name`.
 fn daily(directory: &Path, name: &str) -> String {
     let entries = directory.read_dir().expect("readable");
     let mut paths = entries.map(|entry| entry.expect("an entry").path());

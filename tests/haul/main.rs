@@ -1,14 +1,13 @@
 //! Everything that needs a running server: the specification, as sentences.
 
-mod blocking;
+mod blocking_client;
 mod browser;
-mod chance;
 mod daemon;
 mod harness;
-mod needs;
+mod random;
+mod requirements;
 
 mod admin;
-mod again;
 mod backup;
 mod bandwidth;
 mod bench;
@@ -23,7 +22,7 @@ mod faults;
 mod files;
 mod foreign_clients;
 mod framing;
-mod full;
+mod full_disk;
 mod healthcheck;
 mod hostile;
 mod json;
@@ -44,6 +43,7 @@ mod paths;
 mod protocol_document;
 mod races;
 mod readiness;
+mod reconnecting;
 mod reloading;
 mod resume;
 mod revoking;

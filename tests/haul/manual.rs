@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::daemon::haul;
-use crate::needs;
+use crate::requirements;
 
 /// The commands that the help of `words` lists.
 fn commands(words: &[&str]) -> Vec<String> {
@@ -86,7 +86,7 @@ fn the_pages_of_the_daemon_and_of_the_client_name_what_they_read() {
 #[test]
 fn groff_has_nothing_to_say_against_any_page() {
     let test = "groff_has_nothing_to_say_against_any_page";
-    if !needs::program("groff", "--version", test) {
+    if !requirements::program("groff", "--version", test) {
         return;
     }
     let place = pages();
@@ -119,7 +119,7 @@ fn each_shell_can_read_its_completions() {
     let place = tempfile::tempdir().expect("a directory");
     for (shell, check) in [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")] {
         let test = format!("each_shell_can_read_its_completions ({shell})");
-        if !needs::program(shell, "--version", &test) {
+        if !requirements::program(shell, "--version", &test) {
             continue;
         }
         let script = completions(shell, place.path());
@@ -133,7 +133,7 @@ fn each_shell_can_read_its_completions() {
 #[test]
 fn bash_completes_commands_their_options_and_commands_of_theirs() {
     let test = "bash_completes_commands_their_options_and_commands_of_theirs";
-    if !needs::program("bash", "--version", test) {
+    if !requirements::program("bash", "--version", test) {
         return;
     }
     let place = tempfile::tempdir().expect("a directory");

@@ -111,7 +111,7 @@ async fn what_a_client_says_it_lacks_is_sent_again() {
     assert_eq!(texts(&again)[..2], ["two", "three"]);
     say(&mut alice, "bob", "four").await;
     say(&mut alice, "bob", "five").await;
-    // Who has it already by another way is not sent it.
+    // A receiver that has the message already by another way is not sent it.
     let (seq, _) = say(&mut alice, "bob", "six").await;
     assert_eq!(told(&server, "bob", Some(seq)).await, Vec::<Value>::new());
     assert_eq!(told(&server, "bob", None).await, Vec::<Value>::new());
@@ -311,7 +311,7 @@ async fn history_reads_back_by_pages_what_both_have_said() {
 async fn a_page_of_history_fits_a_frame_whatever_was_said() {
     let server = TestServer::start().await;
     let (mut alice, mut bob) = (server.log_in("alice").await, server.log_in("bob").await);
-    // What has to be escaped takes six times its room.
+    // Characters that must be escaped take six times their length.
     let text = "\u{1}".repeat(8192);
     for _ in 0..5 {
         say(&mut alice, "bob", &text).await;

@@ -14,12 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::harness::{PASSWORD, TestServer, control, data};
-use crate::needs;
+use crate::requirements;
 
 const DOCUMENT: &str = include_str!("../../docs/OPERATIONS.md");
 const RULES: &str = include_str!("../../docs/haul.rules.yml");
 
-/// What the log of these tests has lost.
+/// The lines that the log of these tests has lost.
 pub(crate) const LOST: LostLines = LostLines { lines: 7, audit: 2 };
 
 /// A server whose operators' address is open.
@@ -294,7 +294,7 @@ fn promtool(words: &[&str], input: &str) {
 #[tokio::test]
 async fn promtool_finds_nothing_wrong_with_the_metrics_and_the_rules() {
     let test = "metrics::promtool_finds_nothing_wrong_with_the_metrics_and_the_rules";
-    if !needs::program("promtool", "--version", test) {
+    if !requirements::program("promtool", "--version", test) {
         return;
     }
     let watched = Watched::start().await;

@@ -46,7 +46,7 @@ fn a_file_goes_up_and_comes_down_the_same_over_a_network_that_delays_and_cuts() 
             while let Err(error) = put(&content).await {
                 may_happen(&error);
             }
-            let mut down = Down::default();
+            let mut down = PartialDownload::default();
             while let Err(error) = down.get().await {
                 may_happen(&error);
             }
@@ -76,14 +76,14 @@ async fn put(content: &Bytes) -> Result<(), ClientError> {
     upload.finish().await.map(drop)
 }
 
-/// What has come of a file so far.
+/// The part of a file that has arrived.
 #[derive(Default)]
-struct Down {
+struct PartialDownload {
     bytes: Vec<u8>,
     version: Option<String>,
 }
 
-impl Down {
+impl PartialDownload {
     /// Goes on with what is here of the file.
     async fn get(&mut self) -> Result<(), ClientError> {
         let client = connect().await?;

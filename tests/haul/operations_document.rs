@@ -5,7 +5,7 @@ use std::path::Path;
 
 const DOCUMENT: &str = include_str!("../../docs/OPERATIONS.md");
 
-/// What stands in backquotes.
+/// The texts in backquotes.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }

@@ -1,4 +1,4 @@
-//! What operators see and do over the wire, as users with the admin right.
+//! The commands of operators over the wire, as users with the admin right.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use haul::storage::SpaceLimits;
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, haul, operate};
+use crate::daemon::{ServerProcess, haul, operate};
 use crate::harness::{PASSWORD, RawClient, TestServer, control, data as data_frame, soon};
 
 #[tokio::test]
@@ -187,7 +187,7 @@ async fn an_operator_has_the_settings_read_again_and_sees_before_what_would_chan
     let (data, file) = (place.path().join("data"), place.path().join("haul.toml"));
     std::fs::write(&file, "").expect("written");
     let config = file.display().to_string();
-    let daemon = Daemon::start_on_with(&data, &[("HAUL_CONFIG", &config)]);
+    let daemon = ServerProcess::start_on_with(&data, &[("HAUL_CONFIG", &config)]);
     operate(&data, "user add root --admin", "correct horse\n");
     let mut root = RawClient::connect(&*daemon.address).await;
     root.ok(json!({"cmd": "login", "user": "root", "password": PASSWORD}))
@@ -234,7 +234,7 @@ async fn an_operator_has_the_settings_read_again_and_sees_before_what_would_chan
 async fn an_operator_stops_a_server_and_what_runs_may_end() {
     let place = tempfile::tempdir().expect("a directory");
     let data = place.path().join("data");
-    let daemon = Daemon::start_on(&data);
+    let daemon = ServerProcess::start_on(&data);
     operate(&data, "user add root --admin", "correct horse\n");
     let mut root = RawClient::connect(&*daemon.address).await;
     root.ok(json!({"cmd": "login", "user": "root", "password": PASSWORD}))
@@ -309,7 +309,7 @@ async fn an_operator_sees_who_has_an_account_page_by_page() {
 async fn the_admin_right_comes_and_goes_while_a_session_is_open() {
     let place = tempfile::tempdir().expect("a directory");
     let data = place.path().join("data");
-    let daemon = Daemon::start_on(&data);
+    let daemon = ServerProcess::start_on(&data);
     operate(&data, "user add alice", "correct horse\n");
     let mut alice = RawClient::connect(&*daemon.address).await;
     alice

@@ -3,10 +3,10 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::daemon::Daemon;
+use crate::daemon::ServerProcess;
 
 /// The status, the headers and the body of what is at `path`.
-pub(crate) fn ask(daemon: &Daemon, path: &str) -> (u16, String, String) {
+pub(crate) fn ask(daemon: &ServerProcess, path: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(&daemon.ops).expect("it listens");
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("sent");
@@ -24,7 +24,7 @@ pub(crate) fn ask(daemon: &Daemon, path: &str) -> (u16, String, String) {
 
 #[test]
 fn a_server_that_runs_is_healthy() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let (status, _, body) = ask(&daemon, "/healthz");
     assert_eq!((status, &*body), (200, "ok\n"));
     assert_eq!(ask(&daemon, "/nothing").0, 404);

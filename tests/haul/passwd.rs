@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use crate::daemon::{Daemon, haul};
+use crate::daemon::{ServerProcess, haul};
 use crate::harness::{PASSWORD, RawClient, TestServer};
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn before_login_there_is_no_password_to_change() {
 async fn the_file_with_the_first_password_goes_when_it_is_changed() {
     let place = tempfile::tempdir().expect("a directory");
     let data = place.path().join("data");
-    let daemon = Daemon::start_on(&data);
+    let daemon = ServerProcess::start_on(&data);
     let file = data.join("admin-password");
     let password = std::fs::read_to_string(&file).expect("made up");
     let password = password.trim_end();
@@ -122,7 +122,7 @@ async fn the_file_with_the_first_password_goes_when_it_is_changed() {
 
 #[test]
 fn the_command_line_takes_the_old_and_the_new_password_as_two_lines() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let url = format!("haul+plain://admin@{}", daemon.address);
     let passwd = |now: &str, input: &str| {
         let place = tempfile::tempdir().expect("a directory");
@@ -136,7 +136,7 @@ fn the_command_line_takes_the_old_and_the_new_password_as_two_lines() {
             .spawn()
             .expect("it starts");
         let mut stdin = child.stdin.take().expect("piped");
-        // Who can not log in reads nothing.
+        // A user who cannot log in reads nothing.
         let _ = stdin.write_all(input.as_bytes());
         drop(stdin);
         let done = child.wait_with_output().expect("it ends");

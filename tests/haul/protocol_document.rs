@@ -18,20 +18,20 @@ use crate::harness::{PASSWORD, TestServer, frame};
 
 const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
 
-/// The one place that knows all codes: an enum can not be asked.
+/// All codes. An enum cannot be asked for its variants, so this is the one list of them.
 const CODES: &str = include_str!("../../src/protocol/error.rs");
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A line of the example session.
-struct Line {
+struct ExampleLine {
     text: &'static str,
     from_client: bool,
     length: [u8; 4],
     payload: Vec<u8>,
 }
 
-impl Line {
+impl ExampleLine {
     fn parse(text: &'static str) -> Self {
         let (side, rest) = text.split_once(' ').expect("an arrow, then a space");
         let (length, payload) = rest.split_once("  ").expect("two spaces after the length");
@@ -63,10 +63,10 @@ fn bytes_of_hex(text: &str) -> Vec<u8> {
     bytes.collect::<Result<_, _>>().expect(text)
 }
 
-fn session() -> Vec<Line> {
+fn session() -> Vec<ExampleLine> {
     let (_, rest) = DOCUMENT.split_once("```session\n").expect("a session");
     let (session, _) = rest.split_once("```").expect("an end of the session");
-    let lines: Vec<_> = session.lines().map(Line::parse).collect();
+    let lines: Vec<_> = session.lines().map(ExampleLine::parse).collect();
     assert!(lines.len() > 15, "the session is read whole");
     lines
 }
@@ -90,7 +90,7 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
     rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect())
 }
 
-/// What stands under the heading that begins so.
+/// The section under the heading that begins with `heading`.
 fn section(heading: &str) -> &'static str {
     let (_, rest) = DOCUMENT
         .split_once(&format!("\n{heading}"))
@@ -160,8 +160,8 @@ async fn the_session_happens_byte_for_byte_as_the_document_shows_it() {
     timeout(PATIENCE, play).await.expect("the server answers");
 }
 
-/// What the server sent, with the document's values where they vary.
-fn with_values_of(line: &Line, sent: Vec<u8>) -> Vec<u8> {
+/// The server's frame, with the document's values where they vary.
+fn with_values_of(line: &ExampleLine, sent: Vec<u8>) -> Vec<u8> {
     if !sent.starts_with(b"{") {
         return sent;
     }

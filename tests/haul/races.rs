@@ -10,9 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use walkdir::WalkDir;
 
-use crate::blocking::Line;
-use crate::chance::{Chance, times};
-use crate::daemon::{Daemon, operate};
+use crate::blocking_client::BlockingSession;
+use crate::daemon::{ServerProcess, operate};
+use crate::random::{Chance, times};
 
 const SESSIONS: u64 = 8;
 const LIMIT: u64 = 1_000_000;
@@ -46,7 +46,7 @@ impl Drop for StandStill {
     }
 }
 
-/// Bytes and number of the files below these directories, each of which is counted once.
+/// The size and number of the files below these directories; each file counts once.
 fn on_disk(dirs: &[&Path]) -> (u64, u64) {
     let mut seen = std::collections::HashSet::new();
     let (mut bytes, mut files) = (0, 0);
@@ -61,8 +61,8 @@ fn on_disk(dirs: &[&Path]) -> (u64, u64) {
     (bytes, files)
 }
 
-/// What one session does once: it puts a file, or makes room.
-fn act(line: &mut Line, chance: &mut Chance) -> bool {
+/// One operation of a session: it puts a file, or makes room.
+fn act(line: &mut BlockingSession, chance: &mut Chance) -> bool {
     let path = format!("f{}.bin", chance.below(FILES_LIMIT + 5));
     let reply = match chance.below(10) {
         0 => line.call(&json!({"cmd": "rm", "path": path})),
@@ -107,16 +107,16 @@ fn eight_sessions_that_race_for_a_quota_never_take_a_byte_more() {
     let limits = format!("--quota {LIMIT} --files {FILES_LIMIT}");
     operate(&data, &format!("user add alice {limits}"), "hunter2\n");
     let token = operate(&data, "token add alice", "");
-    let daemon = Daemon::start_on(&data);
-    drop(Line::log_in(&daemon.address, &token).expect("it listens"));
+    let daemon = ServerProcess::start_on(&data);
+    drop(BlockingSession::log_in(&daemon.address, &token).expect("it listens"));
     let (home, staging) = (data.join("homes/alice"), data.join("staging"));
     let mut chance = Chance::new(seed);
-    let mut pacing = Line::log_in(&daemon.address, &token).expect("it listens");
+    let mut pacing = BlockingSession::log_in(&daemon.address, &token).expect("it listens");
     let (mut looks, mut highest) = (0_u64, (0, 0));
     let refused = AtomicU64::new(0);
     for _ in 0..rounds {
         let work = |mut chance: Chance| {
-            let mut line = Line::log_in(&daemon.address, &token).expect("it listens");
+            let mut line = BlockingSession::log_in(&daemon.address, &token).expect("it listens");
             for _ in 0..40 {
                 let full = act(&mut line, &mut chance);
                 refused.fetch_add(full.into(), Ordering::Relaxed);
@@ -152,8 +152,8 @@ fn eight_sessions_that_race_for_a_quota_never_take_a_byte_more() {
 }
 
 /// What is used is what is there, and all that is left can be used.
-fn fill_to_the_last_byte(daemon: &Daemon, token: &str, home: &Path) {
-    let mut line = Line::log_in(&daemon.address, token).expect("it listens");
+fn fill_to_the_last_byte(daemon: &ServerProcess, token: &str, home: &Path) {
+    let mut line = BlockingSession::log_in(&daemon.address, token).expect("it listens");
     let mut is_suspended = || {
         let reply = line.call(&json!({"cmd": "df"})).expect("it lives");
         reply["error"]["code"] == "limited"

@@ -11,10 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::daemon::Daemon;
+use crate::daemon::ServerProcess;
 use crate::harness::{TestServer, soon};
 use crate::metrics::{LOST, answer};
-use crate::needs;
+use crate::requirements;
 use crate::strace::Strace;
 
 /// The status and the body of what is at `path`.
@@ -69,10 +69,10 @@ async fn before_there_is_a_server_it_is_alive_and_not_ready() {
 #[tokio::test]
 async fn a_disk_that_hangs_makes_it_not_ready_and_holds_nothing_else_up() {
     let test = "readiness::a_disk_that_hangs_makes_it_not_ready";
-    if !needs::program("strace", "-V", test) {
+    if !requirements::program("strace", "-V", test) {
         return;
     }
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let ops = daemon.ops.parse().expect("an address");
     let mut client = daemon.log_in(&daemon.token()).await;
     assert_eq!(ask(ops, "/readyz").await, is("200", "ready\n"));
@@ -98,7 +98,7 @@ async fn a_server_that_drains_is_alive_and_not_ready_until_its_process_ends() {
         ("HAUL_LIMITS_BANDWIDTH_PER_USER", "64KiB"),
         ("HAUL_LIMITS_DRAIN_TIMEOUT", "1h"),
     ];
-    let daemon = Daemon::start_with(&env);
+    let daemon = ServerProcess::start_with(&env);
     let ops = daemon.ops.parse().expect("an address");
     let mut client = daemon.log_in(&daemon.token()).await;
     let file = File::create(daemon.data().join("homes/admin/large")).expect("made");

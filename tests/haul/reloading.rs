@@ -3,18 +3,18 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::daemon::Daemon;
+use crate::daemon::ServerProcess;
 use crate::harness::RawClient;
 
 const SOME: &str = "configuration read again; some settings need a restart";
 const WRONG: &str = "the configuration is wrong; what was in force stays";
 
 /// A daemon with a configuration file of this text, and the file.
-fn daemon(text: &str) -> (Daemon, tempfile::NamedTempFile) {
+fn daemon(text: &str) -> (ServerProcess, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(&file, text).expect("written");
     let path = file.path().to_str().expect("UTF-8").to_owned();
-    (Daemon::start_with(&[("HAUL_CONFIG", &path)]), file)
+    (ServerProcess::start_with(&[("HAUL_CONFIG", &path)]), file)
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn a_file_that_is_wrong_changes_nothing_and_is_told_of_in_one_line() {
 
 #[test]
 fn without_a_file_nothing_changes() {
-    let daemon = Daemon::start_with(&[("HAUL_LIMITS_TRANSFERS", "2")]);
+    let daemon = ServerProcess::start_with(&[("HAUL_LIMITS_TRANSFERS", "2")]);
     daemon.signal(Signal::HUP);
     daemon.line("configuration read again; nothing changed");
     assert_eq!(daemon.terminate().code, Some(0));

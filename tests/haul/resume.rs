@@ -1,4 +1,4 @@
-//! RELIABILITY, Transfers: what was cut off is gone on with, and a lost answer is given again.
+//! RELIABILITY, Transfers: interrupted transfers are resumed, and a lost answer is given again.
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
 
-use crate::daemon::Daemon;
+use crate::daemon::ServerProcess;
 use crate::harness::{RawClient, Received, TestServer, data, soon};
 
 const SIZE: usize = 1_000_000;
@@ -71,7 +71,7 @@ async fn finish(client: &mut RawClient, path: &str, content: &[u8]) -> (usize, V
     (offset, end(client, &digest(content)).await)
 }
 
-/// Waits until the server has written so many bytes of upload `id` to its disk.
+/// Waits until the server has written `bytes` bytes of upload `id` to its disk.
 async fn written(data: &Path, upload: &Value, bytes: usize) -> PathBuf {
     let staged = data.join("staging").join(upload.as_str().expect("a name"));
     soon("bytes on the disk", async || {
@@ -82,7 +82,7 @@ async fn written(data: &Path, upload: &Value, bytes: usize) -> PathBuf {
     staged
 }
 
-/// The list of `uploads`, once there are so many.
+/// The list of `uploads`, once it has `count` entries.
 async fn uploads(client: &mut RawClient, count: usize) -> Vec<Value> {
     soon("uploads", async || {
         let mut reply = client.ok(json!({"cmd": "uploads"})).await;
@@ -220,7 +220,7 @@ async fn changed_content_shows_in_the_prefix_and_is_begun_anew() {
     let mut client = server.log_in("alice").await;
     let begun = begin(&mut client, put("a", true)).await;
     assert_ne!(begun["prefix"], digest(&new[..PART]));
-    // Who does not look is told at the end.
+    // A client that does not read learns it at the end.
     send(&mut client, &new[PART..]).await;
     let reply = end(&mut client, &digest(&new)).await;
     assert_eq!(reply["error"]["code"], "digest_mismatch", "{reply}");
@@ -339,7 +339,7 @@ async fn a_put_on_a_connection_that_seems_open_still_is_taken_over() {
     assert_eq!(cancelled["error"]["code"], "cancelled");
     let message = cancelled["error"]["message"].as_str().expect("text");
     assert!(message.contains("another session goes on"), "{message}");
-    // What the old client sends meanwhile is thrown away.
+    // Data that the old client sends meanwhile is discarded.
     old.send_bytes(&data(7, b"late")).await;
     old.ok(json!({"cmd": "pwd"})).await;
     assert_eq!(server.staged(), 0);
@@ -432,7 +432,7 @@ async fn what_nobody_resumes_in_time_is_dropped() {
 async fn a_put_survives_a_server_that_is_killed() {
     let place = tempfile::tempdir().expect("a temporary directory");
     let all = content();
-    let daemon = Daemon::start_on(place.path());
+    let daemon = ServerProcess::start_on(place.path());
     let token = daemon.token();
     let mut client = daemon.log_in(&token).await;
     let begun = begin(&mut client, put("a", false)).await;
@@ -447,7 +447,7 @@ async fn a_put_survives_a_server_that_is_killed() {
     })
     .await;
     daemon.kill();
-    let daemon = Daemon::start_on(place.path());
+    let daemon = ServerProcess::start_on(place.path());
     let mut client = daemon.log_in(&token).await;
     let df = client.ok(json!({"cmd": "df"})).await;
     assert_eq!((&df["used"], &df["files"]), (&json!(PART), &json!(1)));
@@ -455,7 +455,7 @@ async fn a_put_survives_a_server_that_is_killed() {
     assert_eq!((offset, &reply["ok"]["digest"]), (PART, &digest(&all)));
     // The answer to that is lost, and the server is killed once more.
     daemon.kill();
-    let daemon = Daemon::start_on(place.path());
+    let daemon = ServerProcess::start_on(place.path());
     let mut client = daemon.log_in(&token).await;
     let begun = begin(&mut client, put("a", true)).await;
     assert_eq!(

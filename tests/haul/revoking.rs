@@ -20,7 +20,7 @@ const LARGE: usize = 24 << 20;
 
 /// How a user loses what they may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Loss {
+enum AccessLoss {
     GrantRevoked,
     Disabled,
     RemovedAndAdded,
@@ -28,15 +28,15 @@ enum Loss {
     AccountsUnreadable,
 }
 
-const LOSSES: [Loss; 5] = [
-    Loss::GrantRevoked,
-    Loss::Disabled,
-    Loss::RemovedAndAdded,
-    Loss::TokenRemoved,
-    Loss::AccountsUnreadable,
+const LOSSES: [AccessLoss; 5] = [
+    AccessLoss::GrantRevoked,
+    AccessLoss::Disabled,
+    AccessLoss::RemovedAndAdded,
+    AccessLoss::TokenRemoved,
+    AccessLoss::AccountsUnreadable,
 ];
 
-impl Loss {
+impl AccessLoss {
     /// Whether it ends the session.
     fn closes(self) -> bool {
         matches!(
@@ -48,7 +48,7 @@ impl Loss {
     /// The codes by which an open session is refused what it asks for in the folder.
     fn codes(self) -> &'static [&'static str] {
         if self == Self::GrantRevoked {
-            // What begins afterwards finds no such folder.
+            // Requests that begin afterwards find no such folder.
             &["denied", "not_found"]
         } else {
             &["limited"]
@@ -56,14 +56,14 @@ impl Loss {
     }
 }
 
-/// What the session is doing meanwhile.
+/// The session's activity meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// It waits for a request.
     Reading,
     /// As many requests are unfinished as may be, and one more waits.
     WaitingForPermit,
-    /// What it may do is just being read again.
+    /// Its access is being read again.
     Refreshing,
     /// It has asked to quit, and a request is unfinished.
     Quitting,
@@ -83,12 +83,12 @@ const PHASES: [Phase; 6] = [
 ];
 
 /// A server with the folder `team`, which alice may use, and a token of hers.
-struct Scene {
+struct SharedFolderServer {
     server: TestServer,
     token: Secret,
 }
 
-impl Scene {
+impl SharedFolderServer {
     async fn start(change: impl FnOnce(&mut Config)) -> Self {
         let server = TestServer::start_with(change).await;
         let (team, alice) = names();
@@ -120,19 +120,19 @@ impl Scene {
         client
     }
 
-    async fn lose(&self, loss: Loss) {
+    async fn lose(&self, loss: AccessLoss) {
         let accounts = &self.server.accounts;
         let (team, alice) = names();
         match loss {
-            Loss::GrantRevoked => accounts.revoke(&team, &alice).await.expect("revoked"),
-            Loss::Disabled => {
+            AccessLoss::GrantRevoked => accounts.revoke(&team, &alice).await.expect("revoked"),
+            AccessLoss::Disabled => {
                 let change = UserChange {
                     disabled: Some(true),
                     ..UserChange::default()
                 };
                 accounts.set_user(&alice, change).await.expect("disabled");
             }
-            Loss::RemovedAndAdded => {
+            AccessLoss::RemovedAndAdded => {
                 accounts.remove_user(&alice).await.expect("removed");
                 self.server.add_user("alice", SpaceLimits::default()).await;
                 accounts
@@ -140,14 +140,14 @@ impl Scene {
                     .await
                     .expect("granted");
             }
-            Loss::TokenRemoved => {
+            AccessLoss::TokenRemoved => {
                 let tokens = accounts.tokens(&alice).await.expect("readable");
                 accounts
                     .remove_token(&alice, tokens[0].id)
                     .await
                     .expect("removed");
             }
-            Loss::AccountsUnreadable => {
+            AccessLoss::AccountsUnreadable => {
                 self.rename_table("grants", "grants_away").await;
                 assert!(self.server.server.refresh_access().await.is_err());
                 assert!(!self.server.server.can_read_accounts());
@@ -221,8 +221,8 @@ fn get_large(id: u32) -> Value {
     json!({"id": id, "cmd": "get", "path": "/team/large", "digest": "none"})
 }
 
-async fn revoke_while(phase: Phase, loss: Loss) {
-    let scene = Scene::start(|config| {
+async fn revoke_while(phase: Phase, loss: AccessLoss) {
+    let scene = SharedFolderServer::start(|config| {
         config.limits.requests = if phase == Phase::WaitingForPermit {
             1
         } else {
@@ -277,7 +277,7 @@ async fn revoke_while(phase: Phase, loss: Loss) {
         let error = &reply.expect("a reply")["error"];
         let code = error["code"].as_str().unwrap_or_default();
         assert!(loss.codes().contains(&code), "{context}");
-        if loss == Loss::AccountsUnreadable {
+        if loss == AccessLoss::AccountsUnreadable {
             assert!(error["retry_after_ms"].is_u64(), "{context}");
             scene.rename_table("grants_away", "grants").await;
             scene
@@ -308,7 +308,7 @@ async fn nothing_begins_by_a_right_that_is_gone_and_what_runs_by_it_ends() {
 #[tokio::test]
 async fn a_ticket_is_good_no_longer_than_the_right_of_its_session() {
     for loss in LOSSES {
-        let scene = Scene::start(|_| {}).await;
+        let scene = SharedFolderServer::start(|_| {}).await;
         let mut client = scene.log_in().await;
         let datagrams = RawDatagrams::of(&mut client, scene.server.address).await;
         let said = json!({"id": 1, "cmd": "say", "to": "bob", "text": "before"});
@@ -316,10 +316,10 @@ async fn a_ticket_is_good_no_longer_than_the_right_of_its_session() {
         scene.lose(loss).await;
         let say = json!({"id": 2, "cmd": "say", "to": "bob", "text": "after"});
         match loss {
-            Loss::GrantRevoked => {
+            AccessLoss::GrantRevoked => {
                 assert!(datagrams.call(say).await["ok"].is_object(), "{loss:?}");
             }
-            Loss::AccountsUnreadable => {
+            AccessLoss::AccountsUnreadable => {
                 let reply = datagrams.call(say).await;
                 assert_eq!(reply["error"]["code"], "limited", "{loss:?}");
             }
@@ -331,7 +331,7 @@ async fn a_ticket_is_good_no_longer_than_the_right_of_its_session() {
                 soon("a datagram that is dropped", dropped).await;
             }
         }
-        if loss != Loss::AccountsUnreadable {
+        if loss != AccessLoss::AccountsUnreadable {
             let mut bob = scene.server.log_in("bob").await;
             let kept = bob.event().await;
             assert_eq!(kept["text"], "before");
@@ -341,7 +341,7 @@ async fn a_ticket_is_good_no_longer_than_the_right_of_its_session() {
 
 #[tokio::test]
 async fn an_upload_that_runs_while_nobody_knows_the_rights_is_kept_and_gone_on_with() {
-    let scene = Scene::start(|_| {}).await;
+    let scene = SharedFolderServer::start(|_| {}).await;
     let mut client = scene.log_in().await;
     let content = vec![7; 300_000];
     let put = json!({"id": 1, "cmd": "put", "path": "/team/new", "size": content.len()});
@@ -354,7 +354,7 @@ async fn an_upload_that_runs_while_nobody_knows_the_rights_is_kept_and_gone_on_w
         entries.find(|entry| entry.metadata().is_ok_and(|meta| meta.len() == 200_000))
     };
     soon("the bytes on the disk", written).await;
-    scene.lose(Loss::AccountsUnreadable).await;
+    scene.lose(AccessLoss::AccountsUnreadable).await;
     client.send_bytes(&data(1, &content[200_000..])).await;
     client.send(json!({"id": 1, "cmd": "end"})).await;
     let refused = client.final_reply(1).await;
@@ -391,7 +391,7 @@ async fn events_until(client: &mut RawClient, mark: &str) -> String {
 
 #[tokio::test]
 async fn a_watch_hears_of_a_folder_only_while_its_user_may_see_it() {
-    let scene = Scene::start(|_| {}).await;
+    let scene = SharedFolderServer::start(|_| {}).await;
     let accounts = &scene.server.accounts;
     let (team, alice) = names();
     let bobs = "bob".parse().expect("a name");
@@ -402,7 +402,7 @@ async fn a_watch_hears_of_a_folder_only_while_its_user_may_see_it() {
     let mut bob = scene.server.log_in("bob").await;
     let mut client = scene.log_in().await;
     client.ok(json!({"cmd": "watch", "path": "/"})).await;
-    scene.lose(Loss::GrantRevoked).await;
+    scene.lose(AccessLoss::GrantRevoked).await;
     bob.ok(json!({"cmd": "mkdir", "path": "/team/secret"}))
         .await;
     client.ok(json!({"cmd": "mkdir", "path": "/first"})).await;
@@ -418,7 +418,7 @@ async fn a_watch_hears_of_a_folder_only_while_its_user_may_see_it() {
         .refresh_access()
         .await
         .expect("readable");
-    scene.lose(Loss::AccountsUnreadable).await;
+    scene.lose(AccessLoss::AccountsUnreadable).await;
     client
         .fails(json!({"cmd": "watch", "path": "/team"}), "limited")
         .await;
@@ -429,7 +429,7 @@ async fn a_watch_hears_of_a_folder_only_while_its_user_may_see_it() {
         .refresh_access()
         .await
         .expect("readable");
-    // What the watch covers is looked up beside the requests; what it misses meanwhile it says.
+    // The scope of the watch is resolved beside the requests. Missed changes are reported.
     client.ok(json!({"cmd": "mkdir", "path": "/second"})).await;
     let text = events_until(&mut client, "overflow").await;
     assert!(!text.contains("secret"), "{text}");
@@ -449,7 +449,7 @@ async fn a_watch_hears_of_a_folder_only_while_its_user_may_see_it() {
 
 #[tokio::test]
 async fn a_token_that_expires_ends_the_sessions_that_it_opened_and_no_others() {
-    let scene = Scene::start(|_| {}).await;
+    let scene = SharedFolderServer::start(|_| {}).await;
     let (_, alice) = names();
     let expires = jiff::Timestamp::now() + Duration::from_secs(2);
     let token = scene
@@ -468,7 +468,7 @@ async fn a_token_that_expires_ends_the_sessions_that_it_opened_and_no_others() {
 
 #[tokio::test]
 async fn a_folder_that_is_removed_added_and_granted_again_at_once_is_another_folder() {
-    let scene = Scene::start(|_| {}).await;
+    let scene = SharedFolderServer::start(|_| {}).await;
     let mut client = scene.log_in().await;
     client
         .send(json!({"id": 1, "cmd": "put", "path": "/team/new", "size": 100_001}))
@@ -505,7 +505,7 @@ async fn a_folder_that_is_removed_added_and_granted_again_at_once_is_another_fol
 
 #[tokio::test]
 async fn an_acceptance_leaves_the_limits_of_the_sender_as_the_operator_has_set_them() {
-    let scene = Scene::start(|_| {}).await;
+    let scene = SharedFolderServer::start(|_| {}).await;
     let mut alice = scene.log_in().await;
     alice.put("/gift", b"gift").await;
     alice
@@ -539,10 +539,10 @@ async fn an_acceptance_leaves_the_limits_of_the_sender_as_the_operator_has_set_t
 
 #[tokio::test]
 async fn a_message_for_a_new_account_does_not_reach_the_session_of_the_old_one() {
-    let scene = Scene::start(|_| {}).await;
+    let scene = SharedFolderServer::start(|_| {}).await;
     let mut old = scene.server.log_in("alice").await;
     let mut bob = scene.server.log_in("bob").await;
-    scene.lose(Loss::RemovedAndAdded).await;
+    scene.lose(AccessLoss::RemovedAndAdded).await;
     bob.ok(json!({"cmd": "say", "to": "alice", "text": "for the new one"}))
         .await;
     let mut new = scene.server.connect().await;
@@ -556,7 +556,7 @@ async fn a_message_for_a_new_account_does_not_reach_the_session_of_the_old_one()
 
 #[tokio::test]
 async fn the_server_recovers_by_itself_once_the_accounts_can_be_read() {
-    let scene = Scene::start(|_| {}).await;
+    let scene = SharedFolderServer::start(|_| {}).await;
     let mut client = scene.log_in().await;
     scene.rename_table("grants", "grants_away").await;
     let server = scene.server.server.clone();

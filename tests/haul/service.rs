@@ -8,8 +8,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::daemon::{Daemon, ended, haul};
-use crate::needs;
+use crate::daemon::{ServerProcess, ended, haul};
+use crate::requirements;
 
 /// The other end of `NOTIFY_SOCKET`.
 struct Manager {
@@ -51,9 +51,9 @@ impl Manager {
         }
     }
 
-    fn start(&self, settings: &[(&str, &str)]) -> Daemon {
+    fn start(&self, settings: &[(&str, &str)]) -> ServerProcess {
         let path = self.path();
-        Daemon::start_with(&[&[("NOTIFY_SOCKET", &*path)], settings].concat())
+        ServerProcess::start_with(&[&[("NOTIFY_SOCKET", &*path)], settings].concat())
     }
 }
 
@@ -150,7 +150,7 @@ fn unit(place: &Path) -> PathBuf {
 #[test]
 fn systemd_takes_the_unit_without_a_word_and_finds_little_exposed() {
     let test = "systemd_takes_the_unit_without_a_word_and_finds_little_exposed";
-    if !needs::program("systemd-analyze", "--version", test) {
+    if !requirements::program("systemd-analyze", "--version", test) {
         return;
     }
     let place = tempfile::tempdir().expect("a temporary directory");
@@ -176,7 +176,7 @@ fn systemd_takes_the_unit_without_a_word_and_finds_little_exposed() {
 #[test]
 fn the_unit_starts_haul_as_the_user_that_systemd_makes_for_it() {
     let test = "the_unit_starts_haul_as_the_user_that_systemd_makes_for_it";
-    if !needs::program("systemd-sysusers", "--version", test) {
+    if !requirements::program("systemd-sysusers", "--version", test) {
         return;
     }
     let root = tempfile::tempdir().expect("a temporary directory");

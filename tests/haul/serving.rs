@@ -6,13 +6,13 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, haul, operate};
+use crate::daemon::{ServerProcess, haul, operate};
 use crate::harness::{PASSWORD, RawClient, Received};
 use crate::tls::terminal::at_terminal;
 
 #[tokio::test]
 async fn sigterm_says_goodbye_and_ends_with_exit_code_0() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let mut client = daemon.log_in(&daemon.token()).await;
     let stopped = daemon.terminate();
     assert_eq!(stopped.code, Some(0));
@@ -25,7 +25,7 @@ async fn sigterm_says_goodbye_and_ends_with_exit_code_0() {
 
 #[tokio::test]
 async fn every_finished_command_is_one_line_of_json_with_its_session_peer_and_user() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let mut client = RawClient::connect(&daemon.address).await;
     let wrong = json!({"cmd": "login", "user": "admin", "password": "guess"});
     client.fails(wrong, "login_failed").await;
@@ -94,7 +94,7 @@ async fn every_finished_command_is_one_line_of_json_with_its_session_peer_and_us
 
 #[tokio::test]
 async fn junk_is_one_line_of_the_log_and_so_is_a_command_that_nobody_knows_without_its_text() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let mut junk = RawClient::connect(&daemon.address).await;
     junk.send_bytes(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert_eq!(junk.receive().await, Received::Closed);
@@ -112,7 +112,7 @@ async fn junk_is_one_line_of_the_log_and_so_is_a_command_that_nobody_knows_witho
 
 #[tokio::test]
 async fn strangers_do_not_fill_the_log_and_members_are_all_in_it() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let token = daemon.token();
     for _ in 0..50 {
         let mut junk = RawClient::connect(&daemon.address).await;
@@ -142,7 +142,7 @@ async fn strangers_do_not_fill_the_log_and_members_are_all_in_it() {
 
 #[tokio::test]
 async fn a_second_server_on_the_same_data_is_refused_with_one_line() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let second = haul()
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(daemon.data())
@@ -204,7 +204,7 @@ async fn a_terminal_shows_the_password_of_the_first_admin_once_and_no_file_has_i
     assert!(!shown.contains("password"), "{shown}");
 }
 
-/// What a terminal shows of a server that is stopped as soon as it listens.
+/// The terminal's output of a server that is stopped as soon as it listens.
 async fn started_at_a_terminal(place: &Path) -> String {
     const STOPPED_ONCE_IT_LISTENS: &str = r#"
         "$0" serve --listen 127.0.0.1:0 --data data >log & server=$!
@@ -229,7 +229,7 @@ async fn started_at_a_terminal(place: &Path) -> String {
 async fn where_no_terminal_is_the_first_password_is_in_a_file_that_others_can_not_read() {
     let place = tempfile::tempdir().expect("a temporary directory");
     let data = place.path().join("data");
-    let daemon = Daemon::start_on(&data);
+    let daemon = ServerProcess::start_on(&data);
     assert_eq!(daemon.greeting, "", "all that is said is in the log");
     let line = daemon.started.iter().find(|line| line["user"] == "admin");
     let line = line.expect("a line about it");

@@ -31,7 +31,7 @@ fn put(id: u32, path: &str, content: &[u8], more: &Value) -> Vec<u8> {
     bytes
 }
 
-/// The final replies of so many requests, whose begins came before them.
+/// The final replies of `count` requests, whose begins came before them.
 async fn replies(client: &mut RawClient, count: usize) -> BTreeMap<u64, Value> {
     let (mut begun, mut done) = (Vec::new(), BTreeMap::new());
     while done.len() < count {

@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use crate::blocking::Line;
-use crate::daemon::{Daemon, haul, operate};
+use crate::blocking_client::BlockingSession;
+use crate::daemon::{ServerProcess, haul, operate};
 use crate::harness::PASSWORD;
-use crate::needs;
+use crate::requirements;
 
 /// The configuration is wrong: no restart mends it.
 const WRONG: i32 = 2;
@@ -25,7 +25,7 @@ const WRONG: i32 = 2;
 /// It may be better the next time.
 const NOT_NOW: i32 = 1;
 
-/// What a start that failed said, which is one line.
+/// The message of a start that failed, which is one line.
 fn line(output: &Output, code: i32) -> String {
     let message = String::from_utf8(output.stderr.clone()).expect("text");
     assert_eq!(output.status.code(), Some(code), "{message}");
@@ -180,7 +180,7 @@ fn a_data_directory_of_somebody_else_is_told_with_both_users() {
 fn start_on(options: &str, test: &str) -> Option<Output> {
     let place = tempfile::tempdir().expect("a directory");
     let probe = ["mount", "-t", "tmpfs", "haul", "/tmp"];
-    if !needs::namespaces(&["-Urm"], &probe, test) {
+    if !requirements::namespaces(&["-Urm"], &probe, test) {
         return None;
     }
     let script = "mount -t tmpfs -o \"$1\" haul \"$2\" || exit 77; shift; \
@@ -218,7 +218,7 @@ async fn a_database_that_a_later_version_wrote_is_left_alone_by_this_one() {
     for name in ["haul.db", "messages.db"] {
         let place = tempfile::tempdir().expect("a directory");
         let data = place.path().join("data");
-        Daemon::start_on(&data).terminate();
+        ServerProcess::start_on(&data).terminate();
         set_later_version(&data.join(name)).await;
         let before = fs::read(data.join(name)).expect("there");
         let message = line(&start(place.path(), &[], &[]), NOT_NOW);
@@ -253,8 +253,8 @@ fn all_files(directory: &Path) -> BTreeMap<PathBuf, (String, SystemTime)> {
 fn with_a_kept_upload(data: &Path) {
     operate(data, "user add alice", &format!("{PASSWORD}\n"));
     let token = operate(data, "token add alice", "");
-    let daemon = Daemon::start_on(data);
-    let mut line = Line::log_in(&daemon.address, &token).expect("a session");
+    let daemon = ServerProcess::start_on(data);
+    let mut line = BlockingSession::log_in(&daemon.address, &token).expect("a session");
     line.send(&json!({"id": 900, "cmd": "put", "path": "half", "size": 300_000}))
         .expect("alive");
     line.send_data(900, &vec![7; 200_000]).expect("alive");
@@ -364,7 +364,7 @@ fn a_start_that_is_refused_removes_no_log_file() {
     assert_eq!(old.count(), 8);
 }
 
-/// What a process takes connections and datagrams at.
+/// The sockets on which a process accepts connections and datagrams.
 fn open_to(process: i32) -> BTreeSet<(&'static str, SocketAddr)> {
     let open = fs::read_dir(format!("/proc/{process}/fd")).expect("it runs");
     let links = open.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
@@ -403,7 +403,7 @@ fn address(text: &str) -> SocketAddr {
 
 #[test]
 fn it_listens_where_it_was_told_to_and_nowhere_else() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let id = daemon.id().as_raw_nonzero().get();
     let [at, ops] = [&daemon.address, &daemon.ops].map(|text| text.parse().expect("an address"));
     let expected: BTreeSet<(_, SocketAddr)> = [("tcp", at), ("udp", at), ("tcp", ops)].into();
@@ -411,7 +411,7 @@ fn it_listens_where_it_was_told_to_and_nowhere_else() {
     daemon.terminate();
 
     let less = [("HAUL_OPS_LISTEN", ""), ("HAUL_SERVER_DATAGRAMS", "false")];
-    let daemon = Daemon::start_with(&less);
+    let daemon = ServerProcess::start_with(&less);
     let at = daemon.address.parse().expect("an address");
     let id = daemon.id().as_raw_nonzero().get();
     assert_eq!(open_to(id), [("tcp", at)].into());

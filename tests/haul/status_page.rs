@@ -8,10 +8,10 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::browser::Browser;
-use crate::daemon::Daemon;
+use crate::daemon::ServerProcess;
 use crate::harness::{RawClient, data};
 
-/// What a name could be that somebody hopes an operator's browser runs.
+/// A hostile name, which would run a script if the page did not escape it.
 const HOSTILE: &str = "/<img src=x onerror=document.title='ran'><b>&amp;.bin";
 
 /// Scripts that look at a page. The contrast is that of WCAG: of texts and what lies behind them.
@@ -60,7 +60,7 @@ async fn put(client: &mut RawClient, path: &str, size: usize) {
         .await;
 }
 
-fn url(daemon: &Daemon) -> String {
+fn url(daemon: &ServerProcess) -> String {
     format!("http://{}/", daemon.ops)
 }
 
@@ -70,7 +70,7 @@ async fn who_is_there_and_what_they_move_is_shown_as_it_happens() {
     else {
         return;
     };
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let token = daemon.token();
     browser.open(&url(&daemon));
     browser.see("document.querySelector('#state').dataset.state === 'ready'");
@@ -122,7 +122,7 @@ async fn it_is_readable_on_a_phone_and_in_the_dark() {
     let Some(browser) = Browser::start("it_is_readable_on_a_phone_and_in_the_dark") else {
         return;
     };
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let mut client = daemon.log_in(&daemon.token()).await;
     put(&mut client, &format!("/{}", "x".repeat(250)), 400_000).await;
     client.send_bytes(&data(7, &vec![0; 100_000])).await;
@@ -157,7 +157,7 @@ fn the_log_is_shown_and_filtered_and_no_script_but_its_own_runs() {
     let Some(browser) = Browser::start(test) else {
         return;
     };
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     browser.open(&url(&daemon));
     browser.see("document.querySelector('#log').innerText.includes('listening')");
     let filter = |text: &str| {
@@ -192,7 +192,7 @@ async fn a_page_that_lost_its_server_says_so_and_goes_on_with_the_next_one() {
         return;
     };
     let place = tempfile::tempdir().expect("a temporary directory");
-    let daemon = Daemon::start_on(place.path());
+    let daemon = ServerProcess::start_on(place.path());
     let ops = daemon.ops.clone();
     browser.open(&url(&daemon));
     browser.see("document.querySelector('#state').dataset.state === 'ready'");
@@ -206,13 +206,13 @@ async fn a_page_that_lost_its_server_says_so_and_goes_on_with_the_next_one() {
     assert_eq!(daemon.stopped().code, Some(0));
     browser.see("document.querySelector('#state').dataset.state === 'lost'");
     browser.see("document.querySelector('#lost').checkVisibility()");
-    let _next = Daemon::start_on_with(place.path(), &[("HAUL_OPS_LISTEN", &ops)]);
+    let _next = ServerProcess::start_on_with(place.path(), &[("HAUL_OPS_LISTEN", &ops)]);
     browser.see("document.querySelector('#state').dataset.state === 'ready'");
     browser.see("!document.querySelector('#lost').checkVisibility()");
 }
 
-/// A request, of which the answer has not been read.
-fn ask(daemon: &Daemon, path: &str, headers: &str) -> BufReader<TcpStream> {
+/// A request whose answer has not been read.
+fn ask(daemon: &ServerProcess, path: &str, headers: &str) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(&daemon.ops).expect("it listens");
     let patience = Some(Duration::from_mins(1));
     stream.set_read_timeout(patience).expect("set");
@@ -235,7 +235,7 @@ fn line(answer: &mut BufReader<TcpStream>, start: &str) -> String {
 
 #[test]
 fn a_page_that_has_its_own_name_lead_here_reads_nothing() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     for path in ["/", "/live"] {
         let headers = "Host: evil.example\r\nConnection: close\r\n";
         let mut text = String::new();
@@ -269,7 +269,7 @@ fn a_page_that_has_its_own_name_lead_here_reads_nothing() {
 
 #[test]
 fn so_many_may_look_and_one_who_leaves_makes_room() {
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let look = || ask(&daemon, "/live", "Host: localhost\r\n");
     let mut viewers: Vec<_> = (0..16)
         .map(|_| {

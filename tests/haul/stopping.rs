@@ -7,21 +7,21 @@ use std::process::{Child, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::daemon::{Daemon, Stopped, ended, haul, read_to_listening};
+use crate::daemon::{ServerProcess, Stopped, ended, haul, read_to_listening};
 use crate::harness::{RawClient, Received};
-use crate::needs;
+use crate::requirements;
 
 fn goodbye() -> Value {
     json!({"event": "goodbye", "reason": "shutting_down"})
 }
 
 /// A daemon that sends the admin a file for hours.
-async fn busy(drain_timeout: &str) -> (Daemon, RawClient) {
+async fn busy(drain_timeout: &str) -> (ServerProcess, RawClient) {
     let env = [
         ("HAUL_LIMITS_BANDWIDTH_PER_USER", "64KiB"),
         ("HAUL_LIMITS_DRAIN_TIMEOUT", drain_timeout),
     ];
-    let daemon = Daemon::start_with(&env);
+    let daemon = ServerProcess::start_with(&env);
     let mut client = daemon.log_in(&daemon.token()).await;
     let file = File::create(daemon.data().join("homes/admin/large")).expect("made");
     file.set_len(1 << 30).expect("sparse");
@@ -57,7 +57,7 @@ fn a_daemon_without_sessions_ends_with_exit_code_0_by_either_signal() {
         (Signal::TERM, "told to stop by SIGTERM"),
         (Signal::INT, "told to stop by SIGINT"),
     ] {
-        let daemon = Daemon::start_with(&[]);
+        let daemon = ServerProcess::start_with(&[]);
         daemon.signal(signal);
         let stopped = daemon.stopped();
         assert_eq!(stopped.code, Some(0));
@@ -67,7 +67,7 @@ fn a_daemon_without_sessions_ends_with_exit_code_0_by_either_signal() {
 
 #[tokio::test]
 async fn idle_sessions_and_visitors_hear_goodbye_and_hold_nothing_up() {
-    let daemon = Daemon::start_with(&[("HAUL_LIMITS_DRAIN_TIMEOUT", "1h")]);
+    let daemon = ServerProcess::start_with(&[("HAUL_LIMITS_DRAIN_TIMEOUT", "1h")]);
     let mut member = daemon.log_in(&daemon.token()).await;
     let mut visitor = RawClient::connect(&daemon.address).await;
     visitor.ok(json!({"cmd": "hello"})).await;
@@ -145,7 +145,7 @@ impl Drop for KilledAtLast {
 fn as_the_first_process_of_a_container_it_ends_by_sigterm_all_the_same() {
     let test = "as_the_first_process_of_a_container_it_ends_by_sigterm_all_the_same";
     let kinds = ["--fork", "--pid", "--mount-proc", "-r", "--kill-child"];
-    if !needs::namespaces(&kinds, &["true"], &format!("stopping::{test}")) {
+    if !requirements::namespaces(&kinds, &["true"], &format!("stopping::{test}")) {
         return;
     }
     let place = tempfile::tempdir().expect("a directory");

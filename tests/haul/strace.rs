@@ -1,4 +1,4 @@
-//! What a thread of the server asks of the system, as `strace` tells it.
+//! The system calls of the server's threads, as `strace` reports them.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// A system call on something in the data directory.
 #[derive(Debug, Clone)]
-pub(crate) struct Call {
+pub(crate) struct SystemCall {
     pub(crate) name: String,
     /// The first of its name is 1.
     pub(crate) ordinal: usize,
@@ -18,7 +18,7 @@ pub(crate) struct Call {
     line: String,
 }
 
-impl Call {
+impl SystemCall {
     /// The open files and directories that it is about, in their order.
     fn files(&self) -> Vec<&str> {
         let mut parts = self.line.split('<').skip(1);
@@ -52,7 +52,7 @@ impl Call {
 }
 
 /// Asserts that what gets a name has been brought to the disk before and, after it, the name.
-pub(crate) fn assert_lasts(calls: &[Call]) {
+pub(crate) fn assert_lasts(calls: &[SystemCall]) {
     let mut names = 0;
     for (n, call) in calls.iter().enumerate() {
         let files = call.files();
@@ -79,11 +79,11 @@ pub(crate) fn assert_lasts(calls: &[Call]) {
 }
 
 /// The calls in a trace that are on something in `data`.
-pub(crate) fn calls(trace: &str, data: &Path) -> Vec<Call> {
+pub(crate) fn calls(trace: &str, data: &Path) -> Vec<SystemCall> {
     let data = data.to_str().expect("text");
     // Of an open file in `data` whose path is asked for, a call that fails does not show it.
     let is_on_data = |line: &str| line.contains(data) || line.contains("\"/proc/self/fd/");
-    let mut calls: Vec<Call> = Vec::new();
+    let mut calls: Vec<SystemCall> = Vec::new();
     let mut before = "";
     for line in trace.lines() {
         if line.starts_with("+++ killed by SIGKILL")
@@ -99,7 +99,7 @@ pub(crate) fn calls(trace: &str, data: &Path) -> Vec<Call> {
         if matches!(name, "close" | "fcntl") {
             continue;
         }
-        calls.push(Call {
+        calls.push(SystemCall {
             ordinal: 1 + calls.iter().filter(|call| call.name == name).count(),
             name: name.to_owned(),
             is_hit: line.contains("(INJECTED)"),

@@ -40,7 +40,7 @@ impl Talker {
         command
     }
 
-    /// What a run that ends with `code` prints, without times, and what it says.
+    /// The output of a run that ends with `code`, without times.
     async fn types(&self, args: &[&str], code: i32) -> (String, String) {
         self.types_into(args, "", code).await
     }
@@ -53,9 +53,9 @@ impl Talker {
     }
 
     /// A run that goes on, with pipes.
-    fn starts(&self, args: &[&str]) -> Running {
+    fn starts(&self, args: &[&str]) -> RunningShell {
         let mut child = self.command(args).spawn().expect("started");
-        Running {
+        RunningShell {
             seen: gathered(child.stdout.take().expect("piped")),
             said: gathered(child.stderr.take().expect("piped")),
             keys: child.stdin.take(),
@@ -120,7 +120,7 @@ async fn comes(text: &Arc<Mutex<String>>, behind: &str, part: &str) -> String {
     .await
 }
 
-struct Running {
+struct RunningShell {
     child: Child,
     keys: Option<ChildStdin>,
     seen: Arc<Mutex<String>>,
@@ -128,7 +128,7 @@ struct Running {
     _watchdog: Watchdog,
 }
 
-impl Running {
+impl RunningShell {
     async fn prints(&self, part: &str) -> String {
         timeless(&comes(&self.seen, "", part).await)
     }
@@ -397,7 +397,7 @@ async fn a_message_stands_above_the_line_that_someone_types_in_a_chat_and_in_the
         assert!(message.contains(from), "{message:?}");
         let redrawn = message.rsplit_once("above 日本").expect("shown").1;
         assert!(redrawn.contains(prompt), "{redrawn:?}");
-        // What was typed is what is sent.
+        // The line that was typed is the line that is sent.
         terminal.types("\u{15}quit\u{15}");
         terminal.types(if args[0] == "chat" { "q\r" } else { "quit\r" });
         assert_eq!(ended(terminal.child).await, Some(0));

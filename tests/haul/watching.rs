@@ -1,4 +1,4 @@
-//! Watching: who hears of which changes, in order, and what happens to who can not keep up.
+//! Watching: the receivers of each change, the order of changes, and receivers that are too slow.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ fn line(event: &Value) -> String {
     format!("{} {}{from}{by}", text("kind"), text("path"))
 }
 
-/// The events up to the one of which this is the beginning, which is left out.
+/// The events before the one that begins with `start`.
 async fn events_until(client: &mut RawClient, last: &str) -> Vec<Value> {
     let mut events: Vec<Value> = Vec::new();
     loop {
@@ -321,7 +321,7 @@ async fn who_does_not_read_for_too_long_is_told_that_there_was_more() {
         .collect();
     assert!(!overflows.is_empty(), "{} were told", events.len());
     assert!(overflows.iter().all(|event| event["path"] == "/"));
-    // What was told is whole but where an overflow says that it is not.
+    // The reported changes are complete, except where an overflow says that they are not.
     let places: Vec<_> = events
         .iter()
         .map(|event| (event["seq"].as_u64().expect("a number"), event))

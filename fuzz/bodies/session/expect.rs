@@ -6,7 +6,7 @@ use haul::protocol::{Algorithm, Digest, ErrorCode, WireError};
 use haul::storage::VirtualPath;
 use serde_json::{Value, json};
 
-use super::model::{Node, Touch, Tree};
+use super::model::{FileModel, ModelNode, Touch};
 
 /// What errors a session may see that nobody has broken.
 pub(crate) const ORDINARY: &[ErrorCode] = &[
@@ -67,8 +67,8 @@ pub(crate) enum Then {
     /// A whole file, of which any content is right that somebody put.
     GetWhole,
     Cd(VirtualPath),
-    List(Vec<(String, Node)>),
-    Stat(VirtualPath, Node),
+    List(Vec<(String, ModelNode)>),
+    Stat(VirtualPath, ModelNode),
     Mkdir(VirtualPath),
     Rm(VirtualPath),
     Mv(VirtualPath, VirtualPath),
@@ -179,7 +179,7 @@ impl Expect {
     }
 
     /// Checks what `ok` holds, and does to the model what was done to the files.
-    pub(crate) fn succeed(self, ok: &Value, tree: &mut Tree, cwd: &mut VirtualPath) {
+    pub(crate) fn succeed(self, ok: &Value, tree: &mut FileModel, cwd: &mut VirtualPath) {
         assert!(self.must.is_empty(), "{ok} for {self:?}");
         let context = format!("{ok} for {self:?}");
         match self.then {
@@ -204,7 +204,7 @@ impl Expect {
                 let actual = json!({"name": ok["name"], "kind": ok["kind"], "size": ok["size"]});
                 assert_eq!(actual, entry(name, &node), "{context}");
                 assert_eq!(ok["path"], path.as_str(), "{context}");
-                if let (Some(digest), Node::File(content)) = (ok["digest"].as_str(), node) {
+                if let (Some(digest), ModelNode::File(content)) = (ok["digest"].as_str(), node) {
                     check_digest(digest, &content);
                 }
             }
@@ -284,10 +284,10 @@ fn check_digest(digest: &str, content: &[u8]) {
 }
 
 /// An entry of a listing, as the model knows it.
-fn entry(name: &str, node: &Node) -> Value {
+fn entry(name: &str, node: &ModelNode) -> Value {
     match node {
-        Node::Dir => json!({"name": name, "kind": "dir", "size": 0}),
-        Node::File(content) => json!({"name": name, "kind": "file", "size": content.len()}),
+        ModelNode::Dir => json!({"name": name, "kind": "dir", "size": 0}),
+        ModelNode::File(content) => json!({"name": name, "kind": "file", "size": content.len()}),
     }
 }
 

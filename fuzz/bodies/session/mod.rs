@@ -26,7 +26,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::model::Tree;
+use self::model::FileModel;
 use self::play::Play;
 use self::script::Script;
 
@@ -117,7 +117,7 @@ impl World {
         let home = data.path().join("homes").join(user);
         let last = connect(&server, 64 * 1024);
         check_rest(&home, &data.path().join("staging"), last, user, script).await;
-        known.check(&Tree::read(&home));
+        known.check(&FileModel::read(&home));
     }
 }
 
@@ -169,7 +169,7 @@ async fn check_rest(
         last.discard_kept().await;
         let staging_now = staged(staging);
         let in_use = last.usage().await;
-        let held = Tree::read(home).usage();
+        let held = FileModel::read(home).usage();
         if (staging_now, in_use) == (0, held) {
             break;
         }
@@ -179,7 +179,7 @@ async fn check_rest(
         );
         sleep(Duration::from_millis(2)).await;
     }
-    let bytes = Tree::read(home).usage();
+    let bytes = FileModel::read(home).usage();
     assert!(
         !script.tight || bytes.0 <= TIGHT.0 && bytes.1 <= TIGHT.1,
         "{bytes:?}"

@@ -9,14 +9,14 @@ use haul::storage::VirtualPath;
 
 /// What a path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Node {
+pub(crate) enum ModelNode {
     Dir,
     File(Arc<Vec<u8>>),
 }
 
 /// Files and directories by path; the root is always there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Tree(BTreeMap<VirtualPath, Node>);
+pub(crate) struct FileModel(BTreeMap<VirtualPath, ModelNode>);
 
 /// What a request reads or changes: the path and all below it.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ impl Touch {
     }
 }
 
-impl Tree {
+impl FileModel {
     /// What really lies below `root` on the disk.
     pub(crate) fn read(root: &Path) -> Self {
         let mut tree = Self::default();
@@ -60,19 +60,19 @@ impl Tree {
             let name = entry.file_name().into_string().expect("a sound name");
             let path = path.join_name(&name).expect("a sound name");
             if entry.file_type().expect("a type").is_dir() {
-                self.0.insert(path.clone(), Node::Dir);
+                self.0.insert(path.clone(), ModelNode::Dir);
                 self.read_below(&entry.path(), &path);
             } else {
                 let content = std::fs::read(entry.path()).expect("a file");
-                self.0.insert(path, Node::File(content.into()));
+                self.0.insert(path, ModelNode::File(content.into()));
             }
         }
     }
 
     pub(crate) fn files(&self) -> impl Iterator<Item = &Vec<u8>> {
         self.0.values().filter_map(|node| match node {
-            Node::File(content) => Some(&**content),
-            Node::Dir => None,
+            ModelNode::File(content) => Some(&**content),
+            ModelNode::Dir => None,
         })
     }
 
@@ -89,18 +89,18 @@ impl Tree {
         missing.count() as u64
     }
 
-    pub(crate) fn look(&self, path: &VirtualPath) -> Result<Node, ErrorCode> {
+    pub(crate) fn look(&self, path: &VirtualPath) -> Result<ModelNode, ErrorCode> {
         let Some(parent) = path.parent() else {
-            return Ok(Node::Dir);
+            return Ok(ModelNode::Dir);
         };
         match self.look(&parent)? {
-            Node::File(_) => Err(ErrorCode::NotADirectory),
-            Node::Dir => self.0.get(path).cloned().ok_or(ErrorCode::NotFound),
+            ModelNode::File(_) => Err(ErrorCode::NotADirectory),
+            ModelNode::Dir => self.0.get(path).cloned().ok_or(ErrorCode::NotFound),
         }
     }
 
     /// Names and kinds in a directory.
-    pub(crate) fn list(&self, path: &VirtualPath) -> Vec<(String, Node)> {
+    pub(crate) fn list(&self, path: &VirtualPath) -> Vec<(String, ModelNode)> {
         let children = self
             .0
             .iter()
@@ -144,15 +144,15 @@ impl Tree {
             return vec![ErrorCode::IsADirectory];
         };
         match self.look(&parent) {
-            Ok(Node::Dir) => {}
-            Ok(Node::File(_)) => errors.push(ErrorCode::NotADirectory),
+            Ok(ModelNode::Dir) => {}
+            Ok(ModelNode::File(_)) => errors.push(ErrorCode::NotADirectory),
             Err(ErrorCode::NotFound) if parents => {}
             Err(code) => errors.push(code),
         }
         match (self.look(to), if_exists) {
             (Ok(_), IfExists::Fail) => errors.push(ErrorCode::Exists),
-            (Ok(Node::Dir), IfExists::Replace) if is_dir => errors.push(ErrorCode::Exists),
-            (Ok(Node::Dir), IfExists::Replace) => errors.push(ErrorCode::IsADirectory),
+            (Ok(ModelNode::Dir), IfExists::Replace) if is_dir => errors.push(ErrorCode::Exists),
+            (Ok(ModelNode::Dir), IfExists::Replace) => errors.push(ErrorCode::IsADirectory),
             (Ok(_), IfExists::Replace) if is_dir => errors.push(ErrorCode::NotADirectory),
             _ => {}
         }
@@ -209,13 +209,13 @@ impl Tree {
     pub(crate) fn make_dirs(&mut self, path: &VirtualPath) {
         if let Some(parent) = path.parent() {
             self.make_dirs(&parent);
-            self.0.entry(path.clone()).or_insert(Node::Dir);
+            self.0.entry(path.clone()).or_insert(ModelNode::Dir);
         }
     }
 
     pub(crate) fn put(&mut self, path: &VirtualPath, content: Arc<Vec<u8>>) {
         self.make_dirs(&path.parent().expect("not the root"));
-        self.0.insert(path.clone(), Node::File(content));
+        self.0.insert(path.clone(), ModelNode::File(content));
     }
 
     /// How many entries are gone.

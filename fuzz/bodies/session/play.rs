@@ -16,10 +16,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::expect::{Expect, Stream, Then};
-use super::model::{Touch, Tree};
+use super::model::{FileModel, Touch};
 use super::predict::Predict;
-use super::putting::{Putting, control, data, frame};
-use super::script::{Ask, Bad, EndDigest, Ending, PutStep, Script, Slot, Step, Target};
+use super::putting::{OpenPut, control, data, frame};
+use super::script::{
+    Ask, Bad, CancelTarget, EndDigest, PutStep, Script, ScriptStep, SessionEnding, Slot,
+};
 use super::{PASSWORD, TIGHT};
 
 /// An `id` that no request of a script has.
@@ -37,8 +39,8 @@ pub(crate) struct Play {
     limit: Option<(u64, u64)>,
     last_id: u32,
     waiting: BTreeMap<u32, Expect>,
-    slots: [Option<Putting>; Slot::COUNT],
-    tree: Tree,
+    slots: [Option<OpenPut>; Slot::COUNT],
+    tree: FileModel,
     cwd: VirtualPath,
     /// All that any put has sent to its end.
     contents: HashSet<Arc<Vec<u8>>>,
@@ -61,12 +63,12 @@ enum Fate {
 
 /// What is known of the files in the end.
 pub(crate) struct Known {
-    tree: Option<Tree>,
+    tree: Option<FileModel>,
     contents: HashSet<Arc<Vec<u8>>>,
 }
 
 impl Known {
-    pub(crate) fn check(&self, disk: &Tree) {
+    pub(crate) fn check(&self, disk: &FileModel) {
         if let Some(tree) = &self.tree {
             assert_eq!(disk, tree);
         }
@@ -97,7 +99,7 @@ impl Play {
             last_id: 0,
             waiting: BTreeMap::new(),
             slots: [const { None }; Slot::COUNT],
-            tree: Tree::default(),
+            tree: FileModel::default(),
             cwd: VirtualPath::root(),
             contents: HashSet::new(),
             fate: Fate::Lives,
@@ -111,7 +113,7 @@ impl Play {
         play
     }
 
-    pub(crate) async fn step(&mut self, step: &Step) {
+    pub(crate) async fn step(&mut self, step: &ScriptStep) {
         self.take_what_came();
         if self.fate == Fate::Ended {
             return;
@@ -120,16 +122,16 @@ impl Play {
             self.settle().await;
         }
         match step {
-            Step::Ask(ask) => self.command(ask).await,
-            Step::Put(put) => self.put(put).await,
-            Step::Data {
+            ScriptStep::Ask(ask) => self.command(ask).await,
+            ScriptStep::Put(put) => self.put(put).await,
+            ScriptStep::Data {
                 slot,
                 length,
                 fill,
                 over,
             } => self.data(*slot, *length, *fill, *over).await,
-            Step::End { slot, digest } => self.end_put(*slot, *digest).await,
-            Step::Get {
+            ScriptStep::End { slot, digest } => self.end_put(*slot, *digest).await,
+            ScriptStep::Get {
                 path,
                 offset,
                 length,
@@ -139,21 +141,21 @@ impl Play {
                 let part = (offset.map(u64::from), length.map(u64::from));
                 self.get(&path.text(), part, digest).await;
             }
-            Step::Cancel(target) => self.cancel(*target).await,
-            Step::Settle => self.settle().await,
-            Step::Cut(0) => self.piece = usize::MAX,
-            Step::Cut(piece) => self.piece = usize::from(*piece),
-            Step::Bad(bad) => self.bad_frame(bad).await,
+            ScriptStep::Cancel(target) => self.cancel(*target).await,
+            ScriptStep::Settle => self.settle().await,
+            ScriptStep::Cut(0) => self.piece = usize::MAX,
+            ScriptStep::Cut(piece) => self.piece = usize::from(*piece),
+            ScriptStep::Bad(bad) => self.bad_frame(bad).await,
         }
     }
 
     /// Ends the session; what is known of the files then.
-    pub(crate) async fn end(mut self, ending: Ending) -> Known {
+    pub(crate) async fn end(mut self, ending: SessionEnding) -> Known {
         match (self.fate, ending) {
-            (Fate::Lives, Ending::Quit) => self.quit_session().await,
-            (Fate::Lives, Ending::HalfClose) => self.close_half(&[]).await,
-            (Fate::Lives, Ending::Truncate) => self.close_half(&[0, 0, 0, 9, b'{']).await,
-            (Fate::Lives, Ending::Vanish) => self.reading.abort(),
+            (Fate::Lives, SessionEnding::Quit) => self.quit_session().await,
+            (Fate::Lives, SessionEnding::HalfClose) => self.close_half(&[]).await,
+            (Fate::Lives, SessionEnding::Truncate) => self.close_half(&[0, 0, 0, 9, b'{']).await,
+            (Fate::Lives, SessionEnding::Vanish) => self.reading.abort(),
             _ => {}
         }
         let changing = self.waiting.values().any(Expect::changes_files);
@@ -342,7 +344,7 @@ impl Play {
         if let Some(digest) = digest {
             request["digest"] = digest.name().into();
         }
-        let putting = Putting {
+        let putting = OpenPut {
             id,
             path: self.predict().resolve(text),
             size: step.size.map(u64::from),
@@ -408,11 +410,11 @@ impl Play {
         self.write(&frame).await;
     }
 
-    async fn cancel(&mut self, target: Target) {
+    async fn cancel(&mut self, target: CancelTarget) {
         let id = match target {
-            Target::Slot(slot) => self.slots[slot.index()].as_ref().map(|putting| putting.id),
-            Target::LastRequest => Some(self.last_id),
-            Target::Nothing => Some(NOBODY),
+            CancelTarget::Slot(slot) => self.slots[slot.index()].as_ref().map(|putting| putting.id),
+            CancelTarget::LastRequest => Some(self.last_id),
+            CancelTarget::Nothing => Some(NOBODY),
         };
         let Some(id) = id else {
             return;

@@ -5,7 +5,7 @@ use haul::storage::VirtualPath;
 use serde_json::{Value, json};
 
 use super::expect::{Expect, Then};
-use super::model::{Node, Touch, Tree};
+use super::model::{FileModel, ModelNode, Touch};
 use super::script::{Ask, PathText, There};
 
 /// More levels than a path may have.
@@ -13,7 +13,7 @@ const TOO_DEEP: usize = 65;
 
 /// Where a session is, and what it sees.
 pub(crate) struct Predict<'a> {
-    pub(crate) tree: &'a Tree,
+    pub(crate) tree: &'a FileModel,
     pub(crate) cwd: &'a VirtualPath,
 }
 
@@ -59,7 +59,7 @@ impl Predict<'_> {
         self.cwd.resolve(text).map_err(|_| ErrorCode::InvalidPath)
     }
 
-    fn look(&self, text: &str) -> Result<(VirtualPath, Node), ErrorCode> {
+    fn look(&self, text: &str) -> Result<(VirtualPath, ModelNode), ErrorCode> {
         let path = self.resolve(text)?;
         let node = self.tree.look(&path)?;
         Ok((path, node))
@@ -75,7 +75,7 @@ impl Predict<'_> {
         let then = self.resolve(text).map_or(Then::Anything, Then::Cd);
         let expect = self.reading("cd", text, then);
         let expect = match self.look(text) {
-            Ok((_, Node::Dir)) => expect,
+            Ok((_, ModelNode::Dir)) => expect,
             Ok(_) => expect.fails([ErrorCode::NotADirectory]),
             Err(code) => expect.fails([code]),
         };
@@ -89,7 +89,7 @@ impl Predict<'_> {
         };
         let text = text.unwrap_or(".");
         let expect = match self.look(text) {
-            Ok((path, Node::Dir)) => {
+            Ok((path, ModelNode::Dir)) => {
                 let then = Then::List(self.tree.list(&path));
                 self.reading("ls", text, then)
             }
@@ -105,7 +105,7 @@ impl Predict<'_> {
     fn stat(&self, text: &str) -> (Value, Expect) {
         let expect = match self.look(text) {
             Ok((path, node)) => {
-                let slash = matches!(node, Node::File(_)) && path.as_file().is_err();
+                let slash = matches!(node, ModelNode::File(_)) && path.as_file().is_err();
                 let expect = self.reading("stat", text, Then::Stat(path, node));
                 expect.may_fail(slash.then_some(ErrorCode::InvalidPath))
             }
@@ -121,9 +121,9 @@ impl Predict<'_> {
             Err(code) => return (request, Expect::new("mkdir", Then::Anything).fails([code])),
         };
         let errors = match (self.tree.look(&path), parents) {
-            (Ok(Node::File(_)), true) => vec![ErrorCode::Exists, ErrorCode::NotADirectory],
+            (Ok(ModelNode::File(_)), true) => vec![ErrorCode::Exists, ErrorCode::NotADirectory],
             (Ok(_), false) => vec![ErrorCode::Exists],
-            (Ok(Node::Dir) | Err(ErrorCode::NotFound), true) => vec![],
+            (Ok(ModelNode::Dir) | Err(ErrorCode::NotFound), true) => vec![],
             (Err(ErrorCode::NotFound), false) => {
                 let parent = path.parent().map(|parent| self.tree.look(&parent));
                 parent.and_then(Result::err).into_iter().collect()
@@ -154,7 +154,7 @@ impl Predict<'_> {
             Ok((path, node)) => {
                 let expect =
                     Expect::new("rm", Then::Rm(path.clone())).touching([Touch::writes(&path)]);
-                let is_file = matches!(node, Node::File(_));
+                let is_file = matches!(node, ModelNode::File(_));
                 if path.name().is_none() {
                     expect.fails([ErrorCode::Denied])
                 } else if is_file && path.as_file().is_err() {
@@ -183,7 +183,7 @@ impl Predict<'_> {
                 );
             }
         };
-        let is_dir = source == Node::Dir;
+        let is_dir = source == ModelNode::Dir;
         let in_place = from == to && if_exists == IfExists::Replace;
         let mut errors = Vec::new();
         if from.name().is_none() || to.name().is_none() {
@@ -218,7 +218,7 @@ impl Predict<'_> {
                 );
             }
         };
-        let is_dir = source == Node::Dir;
+        let is_dir = source == ModelNode::Dir;
         let mut errors = self.arrival_errors(&from, &to, is_dir, if_exists);
         if to.name().is_none() {
             errors.push(ErrorCode::Denied);
@@ -240,7 +240,7 @@ impl Predict<'_> {
         &self,
         from: &str,
         to: &str,
-    ) -> Result<(VirtualPath, VirtualPath, Node), Box<Expect>> {
+    ) -> Result<(VirtualPath, VirtualPath, ModelNode), Box<Expect>> {
         let (source, target) = (self.resolve(from), self.resolve(to));
         let mut errors: Vec<_> = [source.as_ref().err(), target.as_ref().err()]
             .into_iter()
@@ -285,7 +285,7 @@ impl Predict<'_> {
             request["digest"] = algorithm.name().into();
         }
         let expect = match self.look(text) {
-            Ok((path, Node::File(content))) => {
+            Ok((path, ModelNode::File(content))) => {
                 let then = Then::Hash(content, algorithm.unwrap_or_default());
                 let slash = path.as_file().is_err().then_some(ErrorCode::InvalidPath);
                 self.reading("hash", text, then).may_fail(slash)
@@ -317,7 +317,7 @@ impl Predict<'_> {
         }
         let offset = offset.unwrap_or(0);
         let expect = match self.look(text) {
-            Ok((path, Node::File(content))) => {
+            Ok((path, ModelNode::File(content))) => {
                 let slash = path.as_file().is_err().then_some(ErrorCode::InvalidPath);
                 let past = offset > content.len() as u64;
                 let then = Then::Get {

@@ -7,12 +7,12 @@ use haul::storage::VirtualPath;
 use serde_json::{Value, json};
 
 use super::expect::{Expect, Stream, Then};
-use super::model::{Touch, Tree};
+use super::model::{FileModel, Touch};
 use super::script::EndDigest;
 
 /// A put whose end was not sent.
 #[derive(Debug, Clone)]
-pub(crate) struct Putting {
+pub(crate) struct OpenPut {
     pub(crate) id: u32,
     pub(crate) path: Result<VirtualPath, ErrorCode>,
     pub(crate) size: Option<u64>,
@@ -22,9 +22,9 @@ pub(crate) struct Putting {
     pub(crate) sent: Vec<u8>,
 }
 
-impl Putting {
+impl OpenPut {
     /// What is expected of it before its end.
-    pub(crate) fn expect_begin(&self, tree: &Tree) -> Expect {
+    pub(crate) fn expect_begin(&self, tree: &FileModel) -> Expect {
         let touches = self.path.as_ref().ok().map(Touch::reads);
         Expect {
             holds: self.holds(tree),
@@ -36,7 +36,7 @@ impl Putting {
     }
 
     /// What is expected of it after its end, if it is not answered yet; `before` is what was.
-    pub(crate) fn expect_end(&self, tree: &Tree, end: EndDigest, before: Expect) -> Expect {
+    pub(crate) fn expect_end(&self, tree: &FileModel, end: EndDigest, before: Expect) -> Expect {
         let mut errors = self.errors(tree);
         if self.size.is_some_and(|size| size != self.sent.len() as u64) {
             errors.push(ErrorCode::SizeMismatch);
@@ -70,19 +70,19 @@ impl Putting {
     }
 
     /// Bytes and entries that it may hold of the quota.
-    fn holds(&self, tree: &Tree) -> (u64, u64) {
+    fn holds(&self, tree: &FileModel) -> (u64, u64) {
         let parent = self.path.as_ref().ok().and_then(VirtualPath::parent);
         let made = parent.filter(|_| self.parents);
         let made = made.map_or(0, |parent| tree.missing(&parent));
         (self.size.unwrap_or(0), 1 + made)
     }
 
-    pub(crate) fn landing_touch(&self, tree: &Tree) -> Option<Touch> {
+    pub(crate) fn landing_touch(&self, tree: &FileModel) -> Option<Touch> {
         let path = self.path.as_ref().ok()?;
         Some(tree.landing_touch(path, self.if_exists, self.parents))
     }
 
-    fn errors(&self, tree: &Tree) -> Vec<ErrorCode> {
+    fn errors(&self, tree: &FileModel) -> Vec<ErrorCode> {
         match &self.path {
             Ok(path) => tree.landing_errors(path, false, self.if_exists, self.parents),
             Err(code) => vec![*code],

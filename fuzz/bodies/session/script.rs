@@ -12,8 +12,8 @@ pub(crate) struct Script {
     pub(crate) racy: bool,
     /// Bytes that the pipe holds, as a power of two from 8 on.
     pub(crate) pipe: u8,
-    pub(crate) ending: Ending,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) ending: SessionEnding,
+    pub(crate) steps: Vec<ScriptStep>,
 }
 
 impl Script {
@@ -28,10 +28,10 @@ impl Script {
             racy: bytes.flag(),
             pipe: bytes.next(),
             ending: match bytes.next() % 8 {
-                0..=4 => Ending::Quit,
-                5 => Ending::HalfClose,
-                6 => Ending::Truncate,
-                _ => Ending::Vanish,
+                0..=4 => SessionEnding::Quit,
+                5 => SessionEnding::HalfClose,
+                6 => SessionEnding::Truncate,
+                _ => SessionEnding::Vanish,
             },
             steps: Vec::new(),
         };
@@ -44,7 +44,7 @@ impl Script {
 
 /// How the session ends, if none of its steps ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum SessionEnding {
     /// With `quit`.
     Quit,
     /// The client sends no more, but reads to the end.
@@ -56,7 +56,7 @@ pub(crate) enum Ending {
 }
 
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum ScriptStep {
     Ask(Ask),
     Put(PutStep),
     Data {
@@ -74,9 +74,9 @@ pub(crate) enum Step {
         path: PathText,
         offset: Option<u16>,
         length: Option<u16>,
-        digest: Option<Wanted>,
+        digest: Option<WantedDigest>,
     },
-    Cancel(Target),
+    Cancel(CancelTarget),
     /// Waits for all replies that can come.
     Settle,
     /// From now on writes so many bytes at a time.
@@ -95,7 +95,7 @@ pub(crate) enum Ask {
     Rm(PathText, bool),
     Mv(PathText, PathText, Option<There>),
     Cp(PathText, PathText, Option<There>),
-    Hash(PathText, Option<Hash>),
+    Hash(PathText, Option<HashAlgorithm>),
     Df,
     Ping,
     Whoami,
@@ -115,7 +115,7 @@ pub(crate) struct PutStep {
     pub(crate) size: Option<u16>,
     pub(crate) if_exists: Option<There>,
     pub(crate) parents: bool,
-    pub(crate) digest: Option<Hash>,
+    pub(crate) digest: Option<HashAlgorithm>,
     /// Even while the one before, with the same `id`, waits for its end.
     pub(crate) second: bool,
 }
@@ -125,12 +125,12 @@ pub(crate) enum EndDigest {
     /// An empty data frame in place of `end`.
     EmptyFrame,
     None,
-    Right(Hash),
-    Wrong(Hash),
+    Right(HashAlgorithm),
+    Wrong(HashAlgorithm),
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Target {
+pub(crate) enum CancelTarget {
     Slot(Slot),
     LastRequest,
     Nothing,
@@ -246,11 +246,11 @@ impl Bytes<'_> {
         }
     }
 
-    fn hash(&mut self) -> Hash {
+    fn hash(&mut self) -> HashAlgorithm {
         match self.next() % 3 {
-            0 => Hash::Blake3,
-            1 => Hash::Sha256,
-            _ => Hash::Md5,
+            0 => HashAlgorithm::Blake3,
+            1 => HashAlgorithm::Sha256,
+            _ => HashAlgorithm::Md5,
         }
     }
 
@@ -317,52 +317,52 @@ impl Bytes<'_> {
     }
 
     /// A put with all its data and its end.
-    fn whole_put(&mut self) -> [Step; 3] {
+    fn whole_put(&mut self) -> [ScriptStep; 3] {
         let put = self.put();
         let slot = put.slot;
         let length = put.size.unwrap_or(u16::from(self.next()) * 16);
-        let data = Step::Data {
+        let data = ScriptStep::Data {
             slot,
             length,
             fill: self.next(),
             over: false,
         };
         let digest = self.end_digest();
-        [Step::Put(put), data, Step::End { slot, digest }]
+        [ScriptStep::Put(put), data, ScriptStep::End { slot, digest }]
     }
 
-    fn steps(&mut self) -> Vec<Step> {
+    fn steps(&mut self) -> Vec<ScriptStep> {
         match self.next() % 32 {
             0..=6 => self.whole_put().into(),
-            7..=8 => vec![Step::Put(self.put())],
-            9..=12 => vec![Step::Data {
+            7..=8 => vec![ScriptStep::Put(self.put())],
+            9..=12 => vec![ScriptStep::Data {
                 slot: self.slot(),
                 length: self.number(),
                 fill: self.next(),
                 over: self.next() == 255,
             }],
-            13..=14 => vec![Step::End {
+            13..=14 => vec![ScriptStep::End {
                 slot: self.slot(),
                 digest: self.end_digest(),
             }],
-            15..=17 => vec![Step::Get {
+            15..=17 => vec![ScriptStep::Get {
                 path: self.path(),
                 offset: self.maybe(Self::number),
                 length: self.maybe(Self::number),
                 digest: self.maybe(|bytes| match bytes.maybe(Self::hash) {
-                    Some(hash) => Wanted::Of(hash),
-                    None => Wanted::None,
+                    Some(hash) => WantedDigest::Of(hash),
+                    None => WantedDigest::None,
                 }),
             }],
-            18 => vec![Step::Cancel(match self.next() % 4 {
-                0..=1 => Target::Slot(self.slot()),
-                2 => Target::LastRequest,
-                _ => Target::Nothing,
+            18 => vec![ScriptStep::Cancel(match self.next() % 4 {
+                0..=1 => CancelTarget::Slot(self.slot()),
+                2 => CancelTarget::LastRequest,
+                _ => CancelTarget::Nothing,
             })],
-            19 => vec![Step::Settle],
-            20 => vec![Step::Cut(self.next())],
-            21 if self.next() > 240 => vec![Step::Bad(self.bad())],
-            _ => vec![Step::Ask(self.ask())],
+            19 => vec![ScriptStep::Settle],
+            20 => vec![ScriptStep::Cut(self.next())],
+            21 if self.next() > 240 => vec![ScriptStep::Bad(self.bad())],
+            _ => vec![ScriptStep::Ask(self.ask())],
         }
     }
 }
@@ -387,33 +387,33 @@ impl From<There> for IfExists {
 
 /// The digest that a get asks for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Wanted {
+pub(crate) enum WantedDigest {
     None,
-    Of(Hash),
+    Of(HashAlgorithm),
 }
 
-impl From<Wanted> for DigestChoice {
-    fn from(wanted: Wanted) -> Self {
+impl From<WantedDigest> for DigestChoice {
+    fn from(wanted: WantedDigest) -> Self {
         match wanted {
-            Wanted::None => Self::NONE,
-            Wanted::Of(hash) => Self::Of(hash.into()),
+            WantedDigest::None => Self::NONE,
+            WantedDigest::Of(hash) => Self::Of(hash.into()),
         }
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Hash {
+pub(crate) enum HashAlgorithm {
     Blake3,
     Sha256,
     Md5,
 }
 
-impl From<Hash> for Algorithm {
-    fn from(hash: Hash) -> Self {
+impl From<HashAlgorithm> for Algorithm {
+    fn from(hash: HashAlgorithm) -> Self {
         match hash {
-            Hash::Blake3 => Self::Blake3,
-            Hash::Sha256 => Self::Sha256,
-            Hash::Md5 => Self::Md5,
+            HashAlgorithm::Blake3 => Self::Blake3,
+            HashAlgorithm::Sha256 => Self::Sha256,
+            HashAlgorithm::Md5 => Self::Md5,
         }
     }
 }

@@ -7,11 +7,11 @@ use tokio::io::AsyncReadExt;
 
 use super::frame;
 use crate::harness::TestServer;
-use crate::needs;
+use crate::requirements;
 
 const DOCUMENT: &str = include_str!("../../../docs/PROTOCOL.md");
 
-/// What stands in the block of this language within the section.
+/// The block of this language in the section.
 fn block(language: &str) -> &'static str {
     let (_, section) = DOCUMENT
         .split_once("\n## 16. The classic dialect\n")
@@ -58,7 +58,7 @@ async fn its_session_happens_byte_for_byte() {
 
 #[tokio::test]
 async fn its_example_in_python_runs() {
-    if !needs::program(
+    if !requirements::program(
         "python3",
         "--version",
         "classic::document::its_example_in_python_runs",

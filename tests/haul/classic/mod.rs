@@ -55,7 +55,7 @@ impl TestServer {
         client
     }
 
-    /// A connection without a socket, through a pipe that holds so many bytes.
+    /// A connection without a socket, through a pipe that holds `bytes` bytes.
     fn pipe_classic(&self, bytes: usize, peer: Peer) -> Classic<DuplexStream> {
         let (near, far) = duplex(bytes);
         let server = self.server.clone();

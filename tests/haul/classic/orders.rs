@@ -1,4 +1,4 @@
-//! What a person types, and what is answered.
+//! Lines that a person types, and their answers.
 
 use haul::server::Peer;
 use haul::storage::SpaceLimits;

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use haul::storage::SpaceLimits;
 
 use crate::harness::{PASSWORD, TestServer};
-use crate::needs;
+use crate::requirements;
 
 /// Runs the client in a directory, with these orders.
 async fn run(server: &TestServer, directory: &Path, torn: bool, orders: &[&str]) -> Output {
@@ -40,7 +40,7 @@ async fn run(server: &TestServer, directory: &Path, torn: bool, orders: &[&str])
 }
 
 fn is_installed(test: &str) -> bool {
-    needs::program("python3", "--version", &format!("classic::program::{test}"))
+    requirements::program("python3", "--version", &format!("classic::program::{test}"))
 }
 
 #[tokio::test]

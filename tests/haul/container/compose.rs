@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::engine::{client, free_port, inspect, lines_of_log, patiently, printed};
 use super::image;
-use crate::needs;
+use crate::requirements;
 
 /// A project with the compose files of this repository; it is taken down when dropped.
 struct Project {
@@ -86,7 +86,8 @@ impl Drop for Project {
 #[ignore = "needs an engine and the image"]
 fn one_command_brings_a_confined_server_up_and_its_data_outlives_the_container() {
     let test = "compose::one_command";
-    let Some(image) = image(test).filter(|_| needs::program("docker-compose", "version", test))
+    let Some(image) =
+        image(test).filter(|_| requirements::program("docker-compose", "version", test))
     else {
         return;
     };
@@ -122,7 +123,8 @@ fn one_command_brings_a_confined_server_up_and_its_data_outlives_the_container()
 #[ignore = "needs an engine and the image"]
 fn the_first_password_can_come_from_a_file_of_the_operators() {
     let test = "compose::the_first_password";
-    let Some(image) = image(test).filter(|_| needs::program("docker-compose", "version", test))
+    let Some(image) =
+        image(test).filter(|_| requirements::program("docker-compose", "version", test))
     else {
         return;
     };

@@ -26,9 +26,9 @@ const CONFINED: [&str; 6] = [
     "--health-interval=2s",
 ];
 
-/// What a container is run with, beside what all are.
+/// The options of a container beside those that all have.
 #[derive(Default)]
-pub(super) struct Options<'a> {
+pub(super) struct RunOptions<'a> {
     /// Further words for `docker run`.
     pub(super) run: &'a [&'a str],
     /// Without: the password is in a file of the operator's.
@@ -45,7 +45,7 @@ pub(super) struct Container {
 
 impl Container {
     /// Runs the image and waits until it listens.
-    pub(super) fn run(image: &str, options: &Options<'_>) -> Self {
+    pub(super) fn run(image: &str, options: &RunOptions<'_>) -> Self {
         let place = tempfile::tempdir().expect("a directory");
         let random = place.path().file_name().expect("a name");
         let name = format!("haul-{}", random.to_string_lossy().trim_matches('.')).to_lowercase();
@@ -118,7 +118,7 @@ impl Container {
         printed(&mut self.client(args))
     }
 
-    /// What the engine says about the container, by a template of Go's.
+    /// A value of the engine about the container, by a Go template.
     pub(super) fn inspect(&self, template: &str) -> String {
         inspect(&self.name, template)
     }

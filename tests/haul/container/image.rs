@@ -1,12 +1,12 @@
-//! What the image holds and says about itself, and the client in it.
+//! The contents of the image, its labels, and the client in it.
 
 use std::fs;
 use std::process::Command;
 
 use super::engine::{free_port, patiently};
-use super::{Container, Options, docker, docker_fails, image};
+use super::{Container, RunOptions, docker, docker_fails, image};
 use crate::harness::PASSWORD;
-use crate::tls::authority::Authority;
+use crate::tls::authority::CertificateAuthority;
 
 #[test]
 #[ignore = "needs an engine and the image"]
@@ -33,7 +33,7 @@ fn the_image_is_under_30_mb_and_holds_the_program_the_authorities_and_nothing_el
         String::from_utf8(output.expect("it runs").stdout).expect("text")
     };
     let listed = tarred(&["--list"]);
-    // What the engine itself puts into every container.
+    // The engine puts these into every container.
     let of_the_engine = [
         ".dockerenv",
         "dev/",
@@ -94,12 +94,12 @@ fn nothing_secret_is_in_the_image_or_in_what_the_engine_keeps_of_a_container() {
     let Some(image) = image("image::nothing_secret") else {
         return;
     };
-    let options = Options {
+    let options = RunOptions {
         makes_up_password: true,
-        ..Options::default()
+        ..RunOptions::default()
     };
     for (container, is_given) in [
-        (Container::run(&image, &Options::default()), true),
+        (Container::run(&image, &RunOptions::default()), true),
         (Container::run(&image, &options), false),
     ] {
         let password = if is_given {
@@ -155,8 +155,8 @@ fn the_client_in_the_image_finds_servers_by_name_and_trusts_the_authorities_of_t
     let Some(image) = image("image::the_client_in_the_image") else {
         return;
     };
-    let authority = Authority::new();
-    let network = Network::new();
+    let authority = CertificateAuthority::new();
+    let network = ContainerNetwork::new();
     let place = tempfile::tempdir().expect("a directory");
     let (certificate, key) = authority.certify(&["files.test", "files"]);
     let mounted = |name: &str, content: &str, at: &str| {
@@ -166,7 +166,7 @@ fn the_client_in_the_image_finds_servers_by_name_and_trusts_the_authorities_of_t
     };
     let server = Container::run(
         &image,
-        &Options {
+        &RunOptions {
             run: &[
                 &format!("--network={}", network.0),
                 "--network-alias=files",
@@ -175,7 +175,7 @@ fn the_client_in_the_image_finds_servers_by_name_and_trusts_the_authorities_of_t
                 "--env=HAUL_TLS_CERTIFICATE=/tls/cert.pem",
                 "--env=HAUL_TLS_KEY=/tls/key.pem",
             ],
-            ..Options::default()
+            ..RunOptions::default()
         },
     );
     let address = server.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
@@ -214,9 +214,9 @@ fn the_client_in_the_image_finds_servers_by_name_and_trusts_the_authorities_of_t
 }
 
 /// A network of containers; removed when dropped.
-struct Network(String);
+struct ContainerNetwork(String);
 
-impl Network {
+impl ContainerNetwork {
     fn new() -> Self {
         let name = format!("haul-test-{}", free_port());
         docker(&["network", "create", &name]);
@@ -224,7 +224,7 @@ impl Network {
     }
 }
 
-impl Drop for Network {
+impl Drop for ContainerNetwork {
     fn drop(&mut self) {
         let _ = Command::new("docker")
             .args(["network", "rm", &self.0])

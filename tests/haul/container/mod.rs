@@ -8,10 +8,10 @@ mod image;
 mod running;
 mod volumes;
 
-use crate::needs;
-use engine::{Container, Options, docker, docker_fails};
+use crate::requirements;
+use engine::{Container, RunOptions, docker, docker_fails};
 
 /// The image under test, or a reason to leave.
 fn image(test: &str) -> Option<String> {
-    needs::image(&format!("container::{test}"))
+    requirements::image(&format!("container::{test}"))
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Stdio;
 
 use super::engine::patiently;
-use super::{Container, Options, docker, image};
+use super::{Container, RunOptions, docker, image};
 use crate::daemon::ended;
 
 #[test]
@@ -13,7 +13,7 @@ fn a_tree_goes_there_and_back_over_tls_while_the_container_can_write_nothing_but
     let Some(image) = image("running::a_tree_goes_there_and_back") else {
         return;
     };
-    let container = Container::run(&image, &Options::default());
+    let container = Container::run(&image, &RunOptions::default());
     let tree = container.place.path().join("tree");
     for number in 0..50 {
         let directory = tree.join(format!("d{}", number % 5));
@@ -53,7 +53,7 @@ fn docker_stop_ends_it_with_0_and_not_by_force_while_sessions_are_open() {
     let Some(image) = image("running::docker_stop") else {
         return;
     };
-    let container = Container::run(&image, &Options::default());
+    let container = Container::run(&image, &RunOptions::default());
     let mut watching = container.client(&["watch", "/"]);
     watching.stdout(Stdio::null()).stderr(Stdio::null());
     let mut watching = watching.spawn().expect("it runs");
@@ -79,9 +79,9 @@ fn every_line_that_docker_logs_shows_is_json_with_a_time_in_utc() {
     let zone = "--env=TZ=Asia/Tokyo";
     let container = Container::run(
         &image,
-        &Options {
+        &RunOptions {
             run: &[zone],
-            ..Options::default()
+            ..RunOptions::default()
         },
     );
     container.succeeds(&["ls", "/"]);
@@ -109,7 +109,7 @@ fn health_goes_from_starting_to_healthy() {
     let Some(image) = image("running::health") else {
         return;
     };
-    let container = Container::run(&image, &Options::default());
+    let container = Container::run(&image, &RunOptions::default());
     let mut seen = Vec::new();
     patiently("healthy", || {
         let status = container.inspect("{{.State.Health.Status}}");

@@ -1,4 +1,4 @@
-//! What becomes of the data: the right volume, a forgotten one, and one that is somebody else's.
+//! Volumes: the right one, a forgotten one, and one of another user.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use serde_json::Value;
 
 use super::engine::{free_port, lines_of_log, patiently};
-use super::{Container, Options, docker, docker_fails, image};
+use super::{Container, RunOptions, docker, docker_fails, image};
 use crate::daemon::ended;
 
 #[test]
@@ -24,9 +24,9 @@ fn a_forgotten_volume_is_refused_and_what_to_do_is_said_in_one_line() {
     let told = "--env=HAUL_SERVER_REQUIRE_MOUNT=false";
     let container = Container::run(
         &image,
-        &Options {
+        &RunOptions {
             run: &[told],
-            ..Options::default()
+            ..RunOptions::default()
         },
     );
     container.line("listening");
@@ -92,9 +92,9 @@ fn an_upload_goes_on_where_it_was_when_the_container_restarts_in_the_middle_of_i
         "--env=HAUL_LIMITS_BANDWIDTH_PER_USER=8MiB",
         "--env=HAUL_LIMITS_DRAIN_TIMEOUT=1s",
     ];
-    let options = Options {
+    let options = RunOptions {
         run: &slow,
-        ..Options::default()
+        ..RunOptions::default()
     };
     let container = Container::run(&image, &options);
     let content: Vec<_> = (0..=250_u8).cycle().take(SIZE).collect();

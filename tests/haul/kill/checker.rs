@@ -8,30 +8,30 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use walkdir::WalkDir;
 
-use super::model::{Node, Tree, bytes};
+use super::model::{ModelTree, TreeNode, bytes};
 use super::register::Registers;
-use super::session::{Session, Tally, count};
-use crate::blocking::Line;
+use super::session::{ModelSession, RunCounts, count};
+use crate::blocking_client::BlockingSession;
 use crate::daemon::wait_until_tidy;
 
 /// A user, with what a checker needs to look at its files.
-pub(crate) struct User {
+pub(crate) struct CheckedUser {
     pub(crate) name: &'static str,
     pub(crate) token: String,
 }
 
 /// Everything below a directory of the server's disk, under the names that members see.
-pub(crate) fn on_disk(root: &Path, prefix: &str) -> Tree {
-    let mut tree = Tree::new();
+pub(crate) fn on_disk(root: &Path, prefix: &str) -> ModelTree {
+    let mut tree = ModelTree::new();
     for entry in WalkDir::new(root).min_depth(1) {
         let entry = entry.expect("readable");
         let inner = entry.path().strip_prefix(root).expect("below");
         let path = format!("{prefix}/{}", inner.to_str().expect("a name of ours"));
         let node = if entry.file_type().is_dir() {
-            Node::Dir
+            TreeNode::Dir
         } else {
             assert!(entry.file_type().is_file(), "{path} is no file");
-            Node::file(&fs::read(entry.path()).expect("readable"))
+            TreeNode::file(&fs::read(entry.path()).expect("readable"))
         };
         tree.insert(path, node);
     }
@@ -39,8 +39,8 @@ pub(crate) fn on_disk(root: &Path, prefix: &str) -> Tree {
 }
 
 /// Everything that a user sees, read to the last byte.
-pub(crate) fn through_server(line: &mut Line) -> Tree {
-    let mut tree = Tree::new();
+pub(crate) fn through_server(line: &mut BlockingSession) -> ModelTree {
+    let mut tree = ModelTree::new();
     let mut dirs = vec![String::new()];
     while let Some(dir) = dirs.pop() {
         let mut request = json!({"cmd": "ls", "path": format!("{dir}/"), "limit": 7});
@@ -50,11 +50,11 @@ pub(crate) fn through_server(line: &mut Line) -> Tree {
                 let path = format!("{dir}/{}", entry["name"].as_str().expect("a name"));
                 if entry["kind"] == "dir" {
                     dirs.push(path.clone());
-                    tree.insert(path, Node::Dir);
+                    tree.insert(path, TreeNode::Dir);
                     continue;
                 }
                 let (content, reply) = line.get(&path).expect("the server lives");
-                let node = Node::file(&content);
+                let node = TreeNode::file(&content);
                 let digest = format!("blake3:{}", blake3::hash(&content).to_hex());
                 assert_eq!(reply["ok"]["digest"], digest, "{path}: {reply}");
                 assert_eq!(entry["size"], content.len(), "{path}");
@@ -69,7 +69,7 @@ pub(crate) fn through_server(line: &mut Line) -> Tree {
     tree
 }
 
-/// An upload that was cut off and can be gone on with.
+/// An upload that was cut off and can be resumed.
 struct Kept {
     owner: &'static str,
     id: String,
@@ -79,7 +79,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn list(user: &User, line: &mut Line) -> Vec<Self> {
+    fn list(user: &CheckedUser, line: &mut BlockingSession) -> Vec<Self> {
         let listed = line.ok(&json!({"cmd": "uploads"}));
         let text = |value: &Value| value.as_str().expect("text").to_owned();
         let kept = listed["uploads"].as_array().expect("a list").iter();
@@ -101,7 +101,7 @@ impl Kept {
 }
 
 /// Asserts that `df` counts exactly what `tree` holds and what is kept for it.
-fn assert_charged(line: &mut Line, user: Option<&str>, tree: &Tree, kept: &[Kept]) {
+fn assert_charged(line: &mut BlockingSession, user: Option<&str>, tree: &ModelTree, kept: &[Kept]) {
     let dir = user.map_or("/team", |_| "/");
     line.ok(&json!({"cmd": "cd", "path": dir}));
     let df = line.ok(&json!({"cmd": "df"}));
@@ -139,7 +139,12 @@ fn assert_staged(data: &Path, kept: &[Kept]) {
 }
 
 /// Discards some of what is kept of `user`.
-fn discard_some(user: &User, line: &mut Line, kept: &mut Vec<Kept>, tally: &Tally) {
+fn discard_some(
+    user: &CheckedUser,
+    line: &mut BlockingSession,
+    kept: &mut Vec<Kept>,
+    tally: &RunCounts,
+) {
     kept.retain(|kept| {
         let goes = kept.owner == user.name && kept.id.ends_with(['0', '1', '2', '3', '4', '5']);
         if goes {
@@ -154,12 +159,14 @@ fn discard_some(user: &User, line: &mut Line, kept: &mut Vec<Kept>, tally: &Tall
 pub(crate) fn check(
     data: &Path,
     address: &str,
-    users: &[User],
-    sessions: &mut [Session],
+    users: &[CheckedUser],
+    sessions: &mut [ModelSession],
     registers: &[(String, Arc<Registers>)],
 ) {
     let tally = Arc::clone(&sessions[0].tally);
-    let log_in = |user: &User| Line::log_in(address, &user.token).expect("the server lives");
+    let log_in = |user: &CheckedUser| {
+        BlockingSession::log_in(address, &user.token).expect("the server lives")
+    };
     let mut lines: Vec<_> = users.iter().map(log_in).collect();
     let mut kept = Vec::new();
     for (user, line) in users.iter().zip(&mut lines) {
@@ -170,7 +177,7 @@ pub(crate) fn check(
     for (user, line) in users.iter().zip(&mut lines) {
         let home = on_disk(&data.join("homes").join(user.name), "");
         let mut seen = through_server(line);
-        assert_eq!(seen.remove("/team"), Some(Node::Dir));
+        assert_eq!(seen.remove("/team"), Some(TreeNode::Dir));
         let mut there = home.clone();
         there.extend(folder.clone());
         assert!(seen == there, "the server and its disk disagree");
@@ -220,8 +227,8 @@ fn is_within(path: &str, root: &str) -> bool {
     below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
-/// What was acknowledged is exactly so; what was under way is done or not.
-fn settle(session: &mut Session, found: Tree) {
+/// Acknowledged changes are exactly in place; changes that were under way are complete or absent.
+fn settle(session: &mut ModelSession, found: ModelTree) {
     let mut possible = vec![session.tree.clone()];
     for change in session.unfinished.drain(..) {
         possible = possible
@@ -230,7 +237,7 @@ fn settle(session: &mut Session, found: Tree) {
             .collect();
     }
     if !possible.contains(&found) {
-        let differ = |from: &Tree, to: &Tree| {
+        let differ = |from: &ModelTree, to: &ModelTree| {
             let lines = from
                 .iter()
                 .filter(|(path, node)| to.get(*path) != Some(*node));
@@ -251,8 +258,8 @@ fn settle(session: &mut Session, found: Tree) {
     session.tree = found;
 }
 
-fn check_registers(registers: &Registers, prefix: &str, rest: &mut Tree) {
-    assert_eq!(rest.remove(prefix), Some(Node::Dir));
+fn check_registers(registers: &Registers, prefix: &str, rest: &mut ModelTree) {
+    assert_eq!(rest.remove(prefix), Some(TreeNode::Dir));
     for path in registers.paths() {
         registers.check(&path, rest.remove(&path).as_ref());
     }

@@ -1,57 +1,57 @@
-//! What a session does next.
+//! The next operation of a session.
 
-use super::model::{Change, Content, Ending, Node, Put};
-use super::session::Session;
-use crate::chance::Chance;
+use super::model::{Change, PlannedUpload, TreeNode, UploadContent, UploadEnding};
+use super::session::ModelSession;
+use crate::random::Chance;
 
-impl Session {
-    pub(super) fn put(&mut self) -> Put {
+impl ModelSession {
+    pub(super) fn put(&mut self) -> PlannedUpload {
         let parents = self.chance.one_in(8);
         let mut dir = self.some_dir();
         if parents {
             let (a, b) = (self.chance.below(3), self.chance.below(2));
             dir = format!("{dir}/p{a}/q{b}");
         }
-        Put {
+        PlannedUpload {
             path: format!("{dir}/f{}.bin", self.chance.below(6)),
             content: self.content(),
             if_exists: self.if_exists(),
             parents: parents || self.chance.one_in(10),
             ending: match self.chance.below(20) {
-                0 => Ending::WrongDigest,
-                1 => Ending::TooShort,
-                2 => Ending::Cancel,
-                _ => Ending::Right,
+                0 => UploadEnding::WrongDigest,
+                1 => UploadEnding::TooShort,
+                2 => UploadEnding::Cancel,
+                _ => UploadEnding::Right,
             },
             resume: false,
         }
     }
 
     /// To different files at once.
-    pub(super) fn two_puts(&mut self) -> [Put; 2] {
+    pub(super) fn two_puts(&mut self) -> [PlannedUpload; 2] {
         let dir = self.some_dir();
         ["left", "right"].map(|name| self.plain_put(format!("{dir}/{name}.bin")))
     }
 
-    /// One that is to be gone on with when it has been cut off.
-    pub(super) fn put_to_abandon(&mut self, name: &str) -> Put {
+    /// An upload to be resumed when it has been cut off.
+    pub(super) fn put_to_abandon(&mut self, name: &str) -> PlannedUpload {
         let path = format!("{}/{name}.bin", self.some_dir());
         // Of few lengths, so that there often is something of the same path and length.
         let length = *self.chance.pick(&[70_000, 200_000, 470_000]);
-        Put {
+        PlannedUpload {
             resume: true,
             content: self.content_of(length),
             ..self.plain_put(path)
         }
     }
 
-    fn plain_put(&mut self, path: String) -> Put {
-        Put {
+    fn plain_put(&mut self, path: String) -> PlannedUpload {
+        PlannedUpload {
             path,
             content: self.content(),
             if_exists: "replace",
             parents: false,
-            ending: Ending::Right,
+            ending: UploadEnding::Right,
             resume: false,
         }
     }
@@ -122,7 +122,7 @@ impl Session {
         }
     }
 
-    pub(super) fn content(&mut self) -> Content {
+    pub(super) fn content(&mut self) -> UploadContent {
         let length = match self.chance.below(40) {
             0..3 => 0,
             3..15 => self.chance.below(100),
@@ -134,17 +134,17 @@ impl Session {
         self.content_of(length)
     }
 
-    fn content_of(&mut self, length: u64) -> Content {
-        Content::new(self.chance.bytes(length))
+    fn content_of(&mut self, length: u64) -> UploadContent {
+        UploadContent::new(self.chance.bytes(length))
     }
 
     pub(super) fn files(&self) -> Vec<String> {
-        let files = self.tree.iter().filter(|(_, node)| **node != Node::Dir);
+        let files = self.tree.iter().filter(|(_, node)| **node != TreeNode::Dir);
         files.map(|(path, _)| path.clone()).collect()
     }
 
     fn dirs(&self) -> Vec<String> {
-        let dirs = self.tree.iter().filter(|(_, node)| **node == Node::Dir);
+        let dirs = self.tree.iter().filter(|(_, node)| **node == TreeNode::Dir);
         dirs.map(|(path, _)| path.clone()).collect()
     }
 

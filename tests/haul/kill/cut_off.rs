@@ -5,13 +5,13 @@ use std::io;
 
 use serde_json::{Value, json};
 
-use super::model::{Change, Content, Ending, Node, Put};
-use super::session::{Fuse, Session, count};
-use crate::blocking::{Frame, Line, Offer};
+use super::model::{Change, PlannedUpload, TreeNode, UploadContent, UploadEnding};
+use super::session::{Fuse, ModelSession, count};
+use crate::blocking_client::{BlockingSession, ReceivedFrame, UploadOffer};
 
-impl Session {
+impl ModelSession {
     /// Remembers what is sent, to know it again when it is offered.
-    pub(super) fn remember(&mut self, path: &str, size: &Value, content: &Content) {
+    pub(super) fn remember(&mut self, path: &str, size: &Value, content: &UploadContent) {
         if let Some(size) = size.as_u64() {
             let sent = self.sent.entry((path.to_owned(), size)).or_default();
             sent.push(content.clone());
@@ -36,7 +36,12 @@ impl Session {
 
     /// Goes on with an upload that was cut off. As a client does that finds other bytes in their
     /// place, it begins anew then.
-    pub(super) fn go_on(&mut self, line: &mut Line, fuse: &Fuse, put: Put) -> io::Result<()> {
+    pub(super) fn go_on(
+        &mut self,
+        line: &mut BlockingSession,
+        fuse: &Fuse,
+        put: PlannedUpload,
+    ) -> io::Result<()> {
         let mut request = put.request();
         request["id"] = json!(1);
         request["size"] = json!(put.content.bytes().len());
@@ -62,7 +67,7 @@ impl Session {
 
     /// Whether the beginning of `put` is offered. If not, it must be that of something else that
     /// was sent to the same path with the same length, never a mixture.
-    fn is_of(&self, offer: &Offer, put: &Put) -> bool {
+    fn is_of(&self, offer: &UploadOffer, put: &PlannedUpload) -> bool {
         let (path, size) = (put.path.clone(), put.content.bytes().len());
         if let Some((of, bytes)) = self.kept.get(&offer.upload) {
             assert_eq!((&path, offer.offset), (of, *bytes), "not what was listed");
@@ -71,7 +76,7 @@ impl Session {
             assert_eq!(offer.offset, 0, "no digest of {path}");
             return true;
         };
-        let is_of = |content: &Content| {
+        let is_of = |content: &UploadContent| {
             let beginning = content.bytes().get(..offer.offset);
             beginning.is_some_and(|bytes| *prefix == digest(blake3::hash(bytes)))
         };
@@ -80,7 +85,7 @@ impl Session {
             return true;
         }
         let is_there = match self.tree.get(&path) {
-            Some(Node::File {
+            Some(TreeNode::File {
                 size: there,
                 digest: hash,
             }) => size == offer.offset && *there == size as u64 && *prefix == digest(*hash),
@@ -96,7 +101,12 @@ impl Session {
     }
 
     /// Has what is offered discarded, and sends all.
-    fn begin_anew(&mut self, line: &mut Line, fuse: &Fuse, put: Put) -> io::Result<()> {
+    fn begin_anew(
+        &mut self,
+        line: &mut BlockingSession,
+        fuse: &Fuse,
+        put: PlannedUpload,
+    ) -> io::Result<()> {
         line.send(&json!({"id": 99, "cmd": "cancel", "target": 1}))?;
         for _ in 0..2 {
             let reply = line.final_reply()?;
@@ -106,7 +116,7 @@ impl Session {
             };
             assert!(expected, "{reply}");
         }
-        let anew = Put {
+        let anew = PlannedUpload {
             resume: false,
             ..put
         };
@@ -114,7 +124,7 @@ impl Session {
     }
 
     /// Begins an upload that goes on beside all else and is cut off in the end.
-    pub(super) fn begin_endless(&mut self, line: &mut Line) -> io::Result<()> {
+    pub(super) fn begin_endless(&mut self, line: &mut BlockingSession) -> io::Result<()> {
         let put = self.put_to_abandon("endless");
         let size = json!(put.content.bytes().len());
         self.remember(&put.path, &size, &put.content);
@@ -130,7 +140,7 @@ impl Session {
     }
 
     /// Sends a little more of the upload that never ends.
-    pub(super) fn feed_endless(&mut self, line: &mut Line) -> io::Result<()> {
+    pub(super) fn feed_endless(&mut self, line: &mut BlockingSession) -> io::Result<()> {
         if let Some((put, sent)) = &mut self.endless {
             let rest = &put.content.bytes()[*sent..];
             let piece = &rest[..rest.len().saturating_sub(1).min(30_000)];
@@ -143,7 +153,7 @@ impl Session {
     }
 
     /// Sends a part of an upload; then this session ends.
-    pub(super) fn abandon(&mut self, line: &mut Line) -> io::Result<()> {
+    pub(super) fn abandon(&mut self, line: &mut BlockingSession) -> io::Result<()> {
         let put = self.put_to_abandon("abandoned");
         let content = put.content.clone();
         let size = json!(content.bytes().len());
@@ -156,21 +166,21 @@ impl Session {
             line.send_data(7, chunk)?;
         }
         if self.chance.one_in(2)
-            && let Frame::Data(_) = line.receive()?
+            && let ReceivedFrame::Data(_) = line.receive()?
         {
             panic!("data that nobody asked for");
         }
         Ok(())
     }
 
-    /// Notes what the server's death has cut off, to go on with it.
+    /// Records the upload that the server's death has cut off, to resume it.
     pub(super) fn note_cut_off(&mut self) {
         for change in &self.unfinished {
             count(&self.tally.unfinished);
             if let Change::Put(put) = change
-                && put.ending == Ending::Right
+                && put.ending == UploadEnding::Right
             {
-                self.cut.push(Put {
+                self.cut.push(PlannedUpload {
                     resume: true,
                     ..put.clone()
                 });
@@ -180,7 +190,12 @@ impl Session {
 }
 
 /// Sends what is behind that which is offered.
-fn send_rest(line: &mut Line, fuse: &Fuse, offer: &Offer, content: &[u8]) -> io::Result<Value> {
+fn send_rest(
+    line: &mut BlockingSession,
+    fuse: &Fuse,
+    offer: &UploadOffer,
+    content: &[u8],
+) -> io::Result<Value> {
     for chunk in content[offer.offset..].chunks(65_536.max(content.len() / 16)) {
         line.send_data(1, chunk)?;
         fuse.burn();

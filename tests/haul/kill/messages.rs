@@ -11,16 +11,16 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::blocking::{Frame, Line};
-use crate::chance::{Chance, times};
-use crate::daemon::{Daemon, operate};
+use crate::blocking_client::{BlockingSession, ReceivedFrame};
+use crate::daemon::{ServerProcess, operate};
+use crate::random::{Chance, times};
 
 const ROOM: &str = "#ops";
 
 /// Messages that a sender does not wait for.
 const PIPELINED: usize = 16;
 
-/// Who speaks.
+/// The sender.
 struct Sender {
     name: &'static str,
     token: String,
@@ -39,7 +39,7 @@ struct Listener {
     away: bool,
 }
 
-/// What was acknowledged.
+/// The acknowledged messages.
 #[derive(Default)]
 struct Acknowledged {
     in_room: Mutex<Vec<String>>,
@@ -110,17 +110,17 @@ fn add_user(data: &Path, name: &str) -> String {
     operate(data, &format!("token add {name}"), "")
 }
 
-fn start(data: &Path) -> Daemon {
-    Daemon::start_on_with(data, &[("HAUL_LIMITS_MESSAGES_PER_USER", "0")])
+fn start(data: &Path) -> ServerProcess {
+    ServerProcess::start_on_with(data, &[("HAUL_LIMITS_MESSAGES_PER_USER", "0")])
 }
 
-fn join(daemon: &Daemon, token: &str) {
-    let mut line = Line::log_in(&daemon.address, token).expect("the server lives");
+fn join(daemon: &ServerProcess, token: &str) {
+    let mut line = BlockingSession::log_in(&daemon.address, token).expect("the server lives");
     line.ok(&json!({"cmd": "join", "room": ROOM}));
 }
 
 fn talk_until_killed(
-    daemon: Daemon,
+    daemon: ServerProcess,
     senders: &mut [Sender],
     listeners: &mut [Listener],
     acknowledged: &Acknowledged,
@@ -137,7 +137,7 @@ fn talk_until_killed(
             let (address, listening) = (&address, listening.clone());
             scope.spawn(move || listener.listen(address, &listening));
         }
-        // Who can not say what it has must hear as it is said before the server may die.
+        // A receiver that cannot say what it has must hear events live before the server may be killed.
         hears.recv().expect("a listener that hears");
         for sender in senders {
             let (address, killed) = (&address, &killed);
@@ -153,7 +153,7 @@ fn talk_until_killed(
 impl Sender {
     /// Talks until the server is gone.
     fn talk(&mut self, address: &str, killed: &AtomicBool, acknowledged: &Acknowledged) {
-        let Ok(mut line) = Line::log_in(address, &self.token) else {
+        let Ok(mut line) = BlockingSession::log_in(address, &self.token) else {
             return;
         };
         let mut waiting = Vec::new();
@@ -187,12 +187,12 @@ impl Sender {
 }
 
 impl Listener {
-    fn log_in(&self, address: &str) -> std::io::Result<Line> {
+    fn log_in(&self, address: &str) -> std::io::Result<BlockingSession> {
         let mut login = json!({"cmd": "login", "token": self.token});
         if self.says_since {
             login["since"] = self.last.into();
         }
-        Line::log_in_with(address, &login)
+        BlockingSession::log_in_with(address, &login)
     }
 
     /// Listens until the server is gone, and says when it hears as it is said.
@@ -223,7 +223,7 @@ impl Listener {
     }
 
     /// Speaks to itself until it hears that at once.
-    fn until_live(&mut self, line: &mut Line) {
+    fn until_live(&mut self, line: &mut BlockingSession) {
         loop {
             let request = json!({"id": 7, "cmd": "say", "to": self.name, "text": "do I hear?"});
             line.send(&request).expect("the server lives");
@@ -240,8 +240,8 @@ impl Listener {
     }
 
     /// Notes a message; any other frame is returned.
-    fn take<'a>(&mut self, frame: &'a Frame) -> Option<&'a Value> {
-        let Frame::Control(json) = frame else {
+    fn take<'a>(&mut self, frame: &'a ReceivedFrame) -> Option<&'a Value> {
+        let ReceivedFrame::Control(json) = frame else {
             panic!("bytes that nobody asked for");
         };
         if json["event"] != "message" {

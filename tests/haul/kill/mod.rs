@@ -25,17 +25,17 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-use crate::blocking::Line;
-use crate::chance::{Chance, times};
-use crate::daemon::{Daemon, operate};
-use checker::{User, check};
-use model::{Node, Tree};
-use session::{Fuse, Session, Tally};
+use crate::blocking_client::BlockingSession;
+use crate::daemon::{ServerProcess, operate};
+use crate::random::{Chance, times};
+use checker::{CheckedUser, check};
+use model::{ModelTree, TreeNode};
+use session::{Fuse, ModelSession, RunCounts};
 
 /// Sessions of each user.
 const SESSIONS: usize = 3;
 
-fn users(data: &Path) -> [User; 2] {
+fn users(data: &Path) -> [CheckedUser; 2] {
     operate(data, "user add free", "correct horse\n");
     operate(
         data,
@@ -45,7 +45,7 @@ fn users(data: &Path) -> [User; 2] {
     operate(data, "folder add team --quota 30MiB", "");
     operate(data, "folder grant team free rw", "");
     operate(data, "folder grant team tight rw", "");
-    ["free", "tight"].map(|name| User {
+    ["free", "tight"].map(|name| CheckedUser {
         name,
         token: operate(data, &format!("token add {name}"), ""),
     })
@@ -59,12 +59,13 @@ fn what_was_acknowledged_outlives_a_kill_and_what_was_not_is_whole_or_absent() {
     let place = tempfile::tempdir().expect("a directory");
     let data = place.path().join("data");
     let users = users(&data);
-    let tally = Arc::new(Tally::default());
+    let tally = Arc::new(RunCounts::default());
     let registers = ["free", "tight", "team"].map(|dir| (dir.to_owned(), Arc::default()));
     let mut sessions = Vec::new();
-    let daemon = Daemon::start_on(&data);
+    let daemon = ServerProcess::start_on(&data);
     for (u, user) in users.iter().enumerate() {
-        let mut line = Line::log_in(&daemon.address, &user.token).expect("the server lives");
+        let mut line =
+            BlockingSession::log_in(&daemon.address, &user.token).expect("the server lives");
         for dir in ["/shared", "/team/shared"] {
             line.ok(&json!({"cmd": "mkdir", "path": dir, "parents": true}));
         }
@@ -73,11 +74,11 @@ fn what_was_acknowledged_outlives_a_kill_and_what_was_not_is_whole_or_absent() {
             for dir in &roots {
                 line.ok(&json!({"cmd": "mkdir", "path": dir}));
             }
-            sessions.push(Session {
+            sessions.push(ModelSession {
                 tree: roots
                     .iter()
-                    .map(|dir| (dir.clone(), Node::Dir))
-                    .collect::<Tree>(),
+                    .map(|dir| (dir.clone(), TreeNode::Dir))
+                    .collect::<ModelTree>(),
                 roots,
                 unfinished: Vec::new(),
                 cut: Vec::new(),
@@ -99,7 +100,7 @@ fn what_was_acknowledged_outlives_a_kill_and_what_was_not_is_whole_or_absent() {
         if chance.one_in(2) {
             leave_torn_ends(&data.join("staging"), &mut chance);
         }
-        running = Daemon::start_on(&data);
+        running = ServerProcess::start_on(&data);
         check(&data, &running.address, &users, &mut sessions, &registers);
         if kill % 100 == 0 {
             eprintln!("{kill} kills in {:?}: {tally:?}", started.elapsed());
@@ -110,7 +111,7 @@ fn what_was_acknowledged_outlives_a_kill_and_what_was_not_is_whole_or_absent() {
     assert!(tally.resumed.load(Ordering::Relaxed) > kills / 10);
 }
 
-fn run_until_killed(daemon: Daemon, sessions: &mut [Session], chance: &mut Chance) {
+fn run_until_killed(daemon: ServerProcess, sessions: &mut [ModelSession], chance: &mut Chance) {
     let (burnt, fuse_burnt) = sync_channel(1);
     let fuse = Fuse::new(1 + chance.below(3000), chance.one_in(2), burnt);
     let longest = 1 << (4 + chance.below(11));

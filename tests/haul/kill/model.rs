@@ -1,4 +1,4 @@
-//! What a session's directories must hold, given what was acknowledged and what was under way.
+//! The expected contents of a session's directories, given the acknowledged and the pending operations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 /// A file or a directory, by what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Node {
+pub(crate) enum TreeNode {
     Dir,
     File { size: u64, digest: blake3::Hash },
 }
 
-impl Node {
+impl TreeNode {
     pub(crate) fn file(bytes: &[u8]) -> Self {
         Self::File {
             size: bytes.len() as u64,
@@ -22,31 +22,31 @@ impl Node {
 }
 
 /// Everything below some directories, by absolute path.
-pub(crate) type Tree = BTreeMap<String, Node>;
+pub(crate) type ModelTree = BTreeMap<String, TreeNode>;
 
 /// Bytes in all files.
-pub(crate) fn bytes(tree: &Tree) -> u64 {
+pub(crate) fn bytes(tree: &ModelTree) -> u64 {
     let sizes = tree.values().map(|node| match node {
-        Node::Dir => 0,
-        Node::File { size, .. } => *size,
+        TreeNode::Dir => 0,
+        TreeNode::File { size, .. } => *size,
     });
     sizes.sum()
 }
 
 /// How an upload ends that is not to become a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum UploadEnding {
     Right,
     WrongDigest,
     TooShort,
     Cancel,
 }
 
-/// What an upload brings.
+/// The bytes of an upload.
 #[derive(Clone)]
-pub(crate) struct Content(Arc<Vec<u8>>);
+pub(crate) struct UploadContent(Arc<Vec<u8>>);
 
-impl Content {
+impl UploadContent {
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
         Self(Arc::new(bytes))
     }
@@ -55,12 +55,12 @@ impl Content {
         &self.0
     }
 
-    pub(crate) fn node(&self) -> Node {
-        Node::file(&self.0)
+    pub(crate) fn node(&self) -> TreeNode {
+        TreeNode::file(&self.0)
     }
 }
 
-impl std::fmt::Debug for Content {
+impl std::fmt::Debug for UploadContent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.node().fmt(f)
     }
@@ -68,20 +68,20 @@ impl std::fmt::Debug for Content {
 
 /// An upload of a session.
 #[derive(Debug, Clone)]
-pub(crate) struct Put {
+pub(crate) struct PlannedUpload {
     pub(crate) path: String,
-    pub(crate) content: Content,
+    pub(crate) content: UploadContent,
     pub(crate) if_exists: &'static str,
     pub(crate) parents: bool,
-    pub(crate) ending: Ending,
-    /// What an earlier attempt brought is gone on with.
+    pub(crate) ending: UploadEnding,
+    /// It resumes an earlier attempt.
     pub(crate) resume: bool,
 }
 
 /// A change that a session asks for.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
-    Put(Put),
+    Put(PlannedUpload),
     MakeDir {
         path: String,
         parents: bool,
@@ -101,8 +101,8 @@ pub(crate) enum Change {
     },
 }
 
-/// What comes of a change: the tree after it and the path that is answered, or the error's code.
-pub(crate) type Outcome = Result<(Tree, Option<String>), &'static str>;
+/// The result of a change: the tree after it and the path in the reply, or the error's code.
+pub(crate) type ChangeResult = Result<(ModelTree, Option<String>), &'static str>;
 
 impl Change {
     /// The request, but for an upload's size and data.
@@ -126,20 +126,20 @@ impl Change {
         }
     }
 
-    /// What must come of it, if no quota is in the way.
-    pub(crate) fn outcome(&self, tree: &Tree) -> Outcome {
+    /// The expected result, if no quota prevents it.
+    pub(crate) fn outcome(&self, tree: &ModelTree) -> ChangeResult {
         let mut after = tree.clone();
         let path = match self {
             Self::Put(put) => Some(put.outcome(&mut after)?),
             Self::MakeDir { path, parents } => {
                 if *parents {
                     for dir in missing_parents(tree, path) {
-                        after.insert(dir, Node::Dir);
+                        after.insert(dir, TreeNode::Dir);
                     }
                 } else if tree.contains_key(path) {
                     return Err("exists");
                 }
-                after.insert(path.clone(), Node::Dir);
+                after.insert(path.clone(), TreeNode::Dir);
                 Some(path.clone())
             }
             Self::Remove { path } => {
@@ -174,19 +174,21 @@ impl Change {
 
     /// What may be there if the server is killed while it does this: all of it or nothing. Only
     /// of directories on the way may there be some.
-    pub(crate) fn states(&self, tree: &Tree) -> Vec<Tree> {
+    pub(crate) fn states(&self, tree: &ModelTree) -> Vec<ModelTree> {
         let mut states = vec![tree.clone()];
         let Ok((after, _)) = self.outcome(tree) else {
             return states;
         };
-        let (Self::Put(Put { path, parents, .. }) | Self::MakeDir { path, parents }) = self else {
+        let (Self::Put(PlannedUpload { path, parents, .. }) | Self::MakeDir { path, parents }) =
+            self
+        else {
             states.push(after);
             return states;
         };
         if *parents {
             let mut partly = tree.clone();
             for dir in missing_parents(tree, path) {
-                partly.insert(dir, Node::Dir);
+                partly.insert(dir, TreeNode::Dir);
                 states.push(partly.clone());
             }
         }
@@ -195,7 +197,7 @@ impl Change {
     }
 }
 
-impl Put {
+impl PlannedUpload {
     /// The request, but for its size.
     pub(crate) fn request(&self) -> Value {
         json!({
@@ -205,7 +207,7 @@ impl Put {
     }
 
     /// Changes the tree; the path that is answered.
-    fn outcome(&self, tree: &mut Tree) -> Result<String, &'static str> {
+    fn outcome(&self, tree: &mut ModelTree) -> Result<String, &'static str> {
         let node = self.content.node();
         if self.resume && self.if_exists != "rename" && tree.get(&self.path) == Some(&node) {
             // An earlier attempt has been answered, and the answer was lost.
@@ -217,14 +219,14 @@ impl Put {
         }
         let to = target(tree, &self.path, self.if_exists)?;
         match self.ending {
-            Ending::Right => {}
-            Ending::WrongDigest => return Err("digest_mismatch"),
-            Ending::TooShort => return Err("size_mismatch"),
-            Ending::Cancel => return Err("cancelled"),
+            UploadEnding::Right => {}
+            UploadEnding::WrongDigest => return Err("digest_mismatch"),
+            UploadEnding::TooShort => return Err("size_mismatch"),
+            UploadEnding::Cancel => return Err("cancelled"),
         }
         if self.parents {
             for dir in missing_parents(tree, &self.path) {
-                tree.insert(dir, Node::Dir);
+                tree.insert(dir, TreeNode::Dir);
             }
         }
         tree.insert(to.clone(), node);
@@ -233,7 +235,7 @@ impl Put {
 }
 
 /// The directories on the way to `path` that are not there, the first one first.
-fn missing_parents(tree: &Tree, path: &str) -> BTreeSet<String> {
+fn missing_parents(tree: &ModelTree, path: &str) -> BTreeSet<String> {
     let ends = path.match_indices('/').map(|(at, _)| &path[..at]);
     let dirs = ends.filter(|dir| !matches!(*dir, "" | "/team"));
     let missing = dirs.filter(|dir| !tree.contains_key(*dir));
@@ -241,9 +243,9 @@ fn missing_parents(tree: &Tree, path: &str) -> BTreeSet<String> {
 }
 
 /// Where something lands that was to get the name `path`.
-fn target(tree: &Tree, path: &str, if_exists: &str) -> Result<String, &'static str> {
+fn target(tree: &ModelTree, path: &str, if_exists: &str) -> Result<String, &'static str> {
     match (tree.get(path), if_exists) {
-        (None, _) | (Some(Node::File { .. }), "replace") => Ok(path.to_owned()),
+        (None, _) | (Some(TreeNode::File { .. }), "replace") => Ok(path.to_owned()),
         (Some(_), "fail" | "replace") => Err("exists"),
         (Some(_), _) => {
             let (stem, extension) = path
@@ -258,7 +260,7 @@ fn target(tree: &Tree, path: &str, if_exists: &str) -> Result<String, &'static s
 }
 
 /// Takes out what is at `path` and below it.
-fn take(tree: &mut Tree, path: &str) -> Tree {
+fn take(tree: &mut ModelTree, path: &str) -> ModelTree {
     let below = format!("{path}/");
     let (taken, left) = std::mem::take(tree)
         .into_iter()

@@ -3,50 +3,50 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::model::Node;
+use super::model::TreeNode;
 
 /// A write of a shared file; no node is a removal.
 #[derive(Debug, Clone)]
 struct Write {
-    node: Option<Node>,
+    node: Option<TreeNode>,
     begun: u64,
     /// When it was acknowledged, if it was.
     ended: Option<u64>,
 }
 
 #[derive(Debug, Default)]
-struct History {
+struct RegisterHistory {
     clock: u64,
     writes: HashMap<String, Vec<Write>>,
 }
 
-impl History {
+impl RegisterHistory {
     fn now(&mut self) -> u64 {
         self.clock += 1;
         self.clock
     }
 }
 
-/// What was written to the files that all sessions share, and when.
+/// The writes to the files that all sessions share, with their times.
 #[derive(Debug, Default)]
-pub(crate) struct Registers(Mutex<History>);
+pub(crate) struct Registers(Mutex<RegisterHistory>);
 
 /// A write or a read that has begun.
 #[derive(Debug)]
-pub(crate) struct Begun {
+pub(crate) struct StartedOperation {
     path: String,
     at: u64,
 }
 
 impl Registers {
-    fn lock(&self) -> std::sync::MutexGuard<'_, History> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, RegisterHistory> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets all but what is there now, while nobody writes.
-    pub(crate) fn reset(&self, there: impl IntoIterator<Item = (String, Node)>) {
+    pub(crate) fn reset(&self, there: impl IntoIterator<Item = (String, TreeNode)>) {
         let mut history = self.lock();
-        *history = History::default();
+        *history = RegisterHistory::default();
         for (path, node) in there {
             let write = Write {
                 node: Some(node),
@@ -57,7 +57,7 @@ impl Registers {
         }
     }
 
-    pub(crate) fn begin_write(&self, path: &str, node: Option<Node>) -> Begun {
+    pub(crate) fn begin_write(&self, path: &str, node: Option<TreeNode>) -> StartedOperation {
         let mut history = self.lock();
         let at = history.now();
         let absent = Write {
@@ -71,14 +71,14 @@ impl Registers {
             begun: at,
             ended: None,
         });
-        Begun {
+        StartedOperation {
             path: path.to_owned(),
             at,
         }
     }
 
     /// Notes that a write was acknowledged or, if not, that it has changed nothing.
-    pub(crate) fn end_write(&self, begun: &Begun, acknowledged: bool) {
+    pub(crate) fn end_write(&self, begun: &StartedOperation, acknowledged: bool) {
         let mut history = self.lock();
         let now = history.now();
         let writes = history.writes.get_mut(&begun.path).expect("begun");
@@ -90,15 +90,15 @@ impl Registers {
         }
     }
 
-    pub(crate) fn begin_read(&self, path: &str) -> Begun {
-        Begun {
+    pub(crate) fn begin_read(&self, path: &str) -> StartedOperation {
+        StartedOperation {
             path: path.to_owned(),
             at: self.lock().now(),
         }
     }
 
-    /// Panics if what was read can not have been there at any time since the read began.
-    pub(crate) fn end_read(&self, begun: &Begun, found: Option<&Node>) {
+    /// Panics if no write since the read began explains the value that was read.
+    pub(crate) fn end_read(&self, begun: &StartedOperation, found: Option<&TreeNode>) {
         let history = self.lock();
         let none = Vec::new();
         let writes = history.writes.get(&begun.path).unwrap_or(&none);
@@ -122,7 +122,7 @@ impl Registers {
     }
 
     /// As [`Self::end_read`], when everything has come to an end.
-    pub(crate) fn check(&self, path: &str, found: Option<&Node>) {
+    pub(crate) fn check(&self, path: &str, found: Option<&TreeNode>) {
         self.end_read(&self.begin_read(path), found);
     }
 

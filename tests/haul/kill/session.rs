@@ -8,10 +8,12 @@ use std::sync::mpsc::SyncSender;
 
 use serde_json::{Value, json};
 
-use super::model::{Change, Content, Ending, Node, Put, Tree, bytes};
-use super::register::{Begun, Registers};
-use crate::blocking::Line;
-use crate::chance::Chance;
+use super::model::{
+    Change, ModelTree, PlannedUpload, TreeNode, UploadContent, UploadEnding, bytes,
+};
+use super::register::{Registers, StartedOperation};
+use crate::blocking_client::BlockingSession;
+use crate::random::Chance;
 
 /// A session removes something when its files come to more bytes than this.
 const PLENTY: u64 = 2 << 20;
@@ -44,7 +46,7 @@ impl Fuse {
     }
 
     /// The answer to a change. Where it is lost in the end, the change may be done or not.
-    pub(super) fn answer(&self, line: &mut Line) -> io::Result<Value> {
+    pub(super) fn answer(&self, line: &mut BlockingSession) -> io::Result<Value> {
         let reply = line.final_reply()?;
         while self.deafens && self.left.load(Ordering::Relaxed) <= 0 {
             line.receive()?;
@@ -61,16 +63,16 @@ impl Fuse {
     }
 }
 
-/// What was done, in all sessions and rounds.
+/// Counts over all sessions and rounds.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct RunCounts {
     pub(crate) acknowledged: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) read: AtomicU64,
     pub(crate) unfinished: AtomicU64,
     pub(crate) unfinished_and_done: AtomicU64,
     pub(crate) resumed: AtomicU64,
-    /// What was offered to be gone on with was something else.
+    /// Offers to resume that were of another upload.
     pub(crate) others: AtomicU64,
     pub(crate) discarded: AtomicU64,
 }
@@ -80,17 +82,17 @@ pub(crate) fn count(counter: &AtomicU64) {
 }
 
 /// A session and what it knows: its directories are changed by nobody else.
-pub(crate) struct Session {
+pub(crate) struct ModelSession {
     pub(crate) roots: [String; 2],
-    pub(crate) tree: Tree,
+    pub(crate) tree: ModelTree,
     /// Changes of the tree that were asked for and not answered.
     pub(crate) unfinished: Vec<Change>,
-    /// Uploads that were cut off, to be gone on with.
-    pub(crate) cut: Vec<Put>,
+    /// Uploads that were cut off, to be resumed.
+    pub(crate) cut: Vec<PlannedUpload>,
     /// An upload that never ends, and how much of it was sent.
-    pub(crate) endless: Option<(Put, usize)>,
-    /// What was sent to a path with that declared length and may be kept of it.
-    pub(crate) sent: HashMap<(String, u64), Vec<Content>>,
+    pub(crate) endless: Option<(PlannedUpload, usize)>,
+    /// Contents sent to a path with a declared length, any of which may be kept.
+    pub(crate) sent: HashMap<(String, u64), Vec<UploadContent>>,
     /// The path and the length of what was kept when the server had started.
     pub(crate) kept: HashMap<String, (String, usize)>,
     pub(crate) token: String,
@@ -99,14 +101,14 @@ pub(crate) struct Session {
     /// The same of the folder, which all sessions write.
     pub(crate) team: Arc<Registers>,
     pub(crate) chance: Chance,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) tally: Arc<RunCounts>,
 }
 
-impl Session {
+impl ModelSession {
     /// Works until the server is gone.
     pub(crate) fn run(&mut self, address: &str, fuse: &Fuse) {
         let error = loop {
-            let Ok(mut line) = Line::log_in(address, &self.token) else {
+            let Ok(mut line) = BlockingSession::log_in(address, &self.token) else {
                 return;
             };
             let end = self.work(&mut line, fuse);
@@ -126,7 +128,7 @@ impl Session {
     }
 
     /// Does this and that; returns to begin another session.
-    fn work(&mut self, line: &mut Line, fuse: &Fuse) -> io::Result<()> {
+    fn work(&mut self, line: &mut BlockingSession, fuse: &Fuse) -> io::Result<()> {
         while let Some(put) = self.cut.pop() {
             if !self.chance.one_in(4) {
                 self.go_on(line, fuse, put)?;
@@ -166,7 +168,12 @@ impl Session {
     }
 
     /// Sends the data of puts in turns, and takes their replies.
-    pub(super) fn upload(&mut self, line: &mut Line, fuse: &Fuse, puts: &[Put]) -> io::Result<()> {
+    pub(super) fn upload(
+        &mut self,
+        line: &mut BlockingSession,
+        fuse: &Fuse,
+        puts: &[PlannedUpload],
+    ) -> io::Result<()> {
         let mut changes: Vec<_> = puts.iter().cloned().map(Change::Put).map(Some).collect();
         self.unfinished = changes.iter().flatten().cloned().collect();
         let chunk = *self.chance.pick(&[700, 4096, 65_536, 131_072, 1 << 20]);
@@ -176,7 +183,7 @@ impl Session {
             let mut request = put.request();
             request["id"] = json!(id);
             match put.ending {
-                Ending::TooShort => request["size"] = json!(content.len() + 1),
+                UploadEnding::TooShort => request["size"] = json!(content.len() + 1),
                 _ if self.chance.one_in(3) => {}
                 _ => request["size"] = json!(content.len()),
             }
@@ -194,14 +201,14 @@ impl Session {
             }
             let mut hex = digest.to_hex().to_string();
             match ending {
-                Ending::Cancel => {
+                UploadEnding::Cancel => {
                     line.send(&json!({"id": 99, "cmd": "cancel", "target": id}))?;
                     // It comes too late, whatever the server is doing.
                     line.send(&json!({"id": id, "cmd": "end"}))?;
                     continue;
                 }
-                Ending::WrongDigest => hex.replace_range(..8, "00000000"),
-                Ending::Right | Ending::TooShort => {}
+                UploadEnding::WrongDigest => hex.replace_range(..8, "00000000"),
+                UploadEnding::Right | UploadEnding::TooShort => {}
             }
             let digest = format!("blake3:{hex}");
             line.send(&json!({"id": id, "cmd": "end", "digest": digest}))?;
@@ -212,7 +219,7 @@ impl Session {
 
     fn take_replies(
         &mut self,
-        line: &mut Line,
+        line: &mut BlockingSession,
         fuse: &Fuse,
         changes: &mut [Option<Change>],
     ) -> io::Result<()> {
@@ -233,7 +240,12 @@ impl Session {
         Ok(())
     }
 
-    fn change(&mut self, line: &mut Line, fuse: &Fuse, change: &Change) -> io::Result<()> {
+    fn change(
+        &mut self,
+        line: &mut BlockingSession,
+        fuse: &Fuse,
+        change: &Change,
+    ) -> io::Result<()> {
         self.unfinished = vec![change.clone()];
         let mut request = change.request();
         request["id"] = json!(1);
@@ -268,7 +280,7 @@ impl Session {
         }
     }
 
-    fn read(&mut self, line: &mut Line, fuse: &Fuse) -> io::Result<()> {
+    fn read(&mut self, line: &mut BlockingSession, fuse: &Fuse) -> io::Result<()> {
         let files = self.files();
         if files.is_empty() {
             return Ok(());
@@ -277,12 +289,16 @@ impl Session {
         let (content, reply) = line.get(path)?;
         fuse.burn();
         assert!(reply["ok"].is_object(), "{path}: {reply}");
-        assert_eq!(Some(&Node::file(&content)), self.tree.get(path), "{path}");
+        assert_eq!(
+            Some(&TreeNode::file(&content)),
+            self.tree.get(path),
+            "{path}"
+        );
         count(&self.tally.read);
         Ok(())
     }
 
-    fn use_register(&mut self, line: &mut Line, fuse: &Fuse) -> io::Result<()> {
+    fn use_register(&mut self, line: &mut BlockingSession, fuse: &Fuse) -> io::Result<()> {
         let (dir, registers) = if self.chance.one_in(2) {
             ("/team/shared", Arc::clone(&self.team))
         } else {
@@ -295,7 +311,7 @@ impl Session {
                 let (content, reply) = line.get(&path)?;
                 fuse.burn();
                 let found = match reply["error"]["code"].as_str() {
-                    None => Some(Node::file(&content)),
+                    None => Some(TreeNode::file(&content)),
                     Some("not_found") => None,
                     Some(_) => panic!("{path}: {reply}"),
                 };
@@ -320,7 +336,13 @@ impl Session {
         Ok(())
     }
 
-    fn end_write(&self, registers: &Registers, begun: &Begun, reply: &Value, may_fail: &str) {
+    fn end_write(
+        &self,
+        registers: &Registers,
+        begun: &StartedOperation,
+        reply: &Value,
+        may_fail: &str,
+    ) {
         let code = reply["error"]["code"].as_str();
         assert!(code.is_none_or(|code| code == may_fail), "{reply}");
         registers.end_write(begun, code.is_none());
@@ -334,11 +356,11 @@ impl Session {
 
 /// Whether it is a put that is cancelled before its end, whatever else is wrong with it.
 fn is_cancelled(change: &Change) -> bool {
-    matches!(change, Change::Put(put) if put.ending == Ending::Cancel)
+    matches!(change, Change::Put(put) if put.ending == UploadEnding::Cancel)
 }
 
-fn assert_is(node: &Node, reply: &Value) {
-    let Node::File { size, digest } = node else {
+fn assert_is(node: &TreeNode, reply: &Value) {
+    let TreeNode::File { size, digest } = node else {
         panic!("no file");
     };
     assert_eq!(reply["size"], *size);

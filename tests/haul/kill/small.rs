@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-use crate::blocking::Line;
-use crate::chance::{Chance, times};
-use crate::daemon::{Daemon, operate, wait_until_tidy};
+use crate::blocking_client::BlockingSession;
+use crate::daemon::{ServerProcess, operate, wait_until_tidy};
+use crate::random::{Chance, times};
 
 /// Files in one burst.
 const BURST: u32 = 300;
@@ -29,7 +29,7 @@ fn path(kill: u64, number: u32) -> String {
 
 /// Puts a burst and tells the number of each that is acknowledged, until the server is gone.
 fn put_burst(address: &str, token: &str, kill: u64, acknowledged: &Sender<u32>) {
-    let Ok(mut line) = Line::log_in(address, token) else {
+    let Ok(mut line) = BlockingSession::log_in(address, token) else {
         return;
     };
     for number in 1..=BURST {
@@ -83,7 +83,7 @@ fn of_a_burst_of_small_files_what_was_acknowledged_outlives_a_kill_and_all_that_
     let home = data.join("homes/free");
     let mut known = BTreeMap::new();
     for kill in 1..=kills {
-        let daemon = Daemon::start_on(&data);
+        let daemon = ServerProcess::start_on(&data);
         let (sender, acknowledged) = channel();
         let mut safe = Vec::new();
         let until = chance.below(u64::from(BURST));
@@ -100,14 +100,14 @@ fn of_a_burst_of_small_files_what_was_acknowledged_outlives_a_kill_and_all_that_
                 std::hint::spin_loop();
             }
             kill_process(daemon.id(), Signal::KILL).expect("it runs");
-            // What it had sent before it died was acknowledged.
+            // Everything that it had sent before it died was acknowledged.
             safe.extend(acknowledged.iter());
         });
         drop(daemon);
         for number in safe {
             known.insert(path(kill, number), content(kill, number));
         }
-        let daemon = Daemon::start_on(&data);
+        let daemon = ServerProcess::start_on(&data);
         let there = files(&home);
         for (path, content) in &known {
             assert_eq!(there.get(path), Some(content), "{path} was acknowledged");
@@ -121,7 +121,7 @@ fn of_a_burst_of_small_files_what_was_acknowledged_outlives_a_kill_and_all_that_
         }
         assert_eq!(there.len(), known.len(), "nothing else is there");
         wait_until_tidy(&data, 0);
-        let mut line = Line::log_in(&daemon.address, &token).expect("the server lives");
+        let mut line = BlockingSession::log_in(&daemon.address, &token).expect("the server lives");
         let df = line.ok(&json!({"cmd": "df"}));
         let bytes: usize = there.values().map(Vec::len).sum();
         let entries = walkdir::WalkDir::new(&home).min_depth(1);

@@ -6,11 +6,11 @@ use haul::accounts::UserChange;
 use serde_json::json;
 use tokio::io::AsyncReadExt;
 
-use super::authority::Authority;
+use super::authority::CertificateAuthority;
 use super::{TlsClient, showing};
 use crate::harness::{PASSWORD, RawClient, TestServer};
 
-async fn start(authority: &Authority) -> TestServer {
+async fn start(authority: &CertificateAuthority) -> TestServer {
     let pem = authority.pem.clone();
     TestServer::start_with(|config| {
         let path = config.server.data.join("clients.pem");
@@ -27,7 +27,7 @@ async fn connect(server: &TestServer, (certificate, key): &(String, String)) -> 
 
 #[tokio::test]
 async fn a_certificate_logs_in_the_user_whom_it_names_with_or_without_the_name() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::new();
     let server = start(&authority).await;
     let certificate = authority.certify_user("alice");
     for login in [
@@ -44,7 +44,7 @@ async fn a_certificate_logs_in_the_user_whom_it_names_with_or_without_the_name()
 
 #[tokio::test]
 async fn a_certificate_of_another_or_unknown_or_disabled_user_fails_as_a_wrong_password_does() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::new();
     let server = start(&authority).await;
     let alice = authority.certify_user("alice");
     let mut client = connect(&server, &alice).await;
@@ -65,7 +65,7 @@ async fn a_certificate_of_another_or_unknown_or_disabled_user_fails_as_a_wrong_p
 
 #[tokio::test]
 async fn who_shows_a_certificate_may_still_log_in_by_password_as_someone_else() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::new();
     let server = start(&authority).await;
     let mut client = connect(&server, &authority.certify_user("alice")).await;
     let login = json!({"cmd": "login", "user": "bob", "password": PASSWORD});
@@ -74,7 +74,7 @@ async fn who_shows_a_certificate_may_still_log_in_by_password_as_someone_else() 
 
 #[tokio::test]
 async fn a_certificate_that_names_no_user_logs_nobody_in() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::new();
     let server = start(&authority).await;
     let mut client = connect(&server, &authority.certify_user("../alice")).await;
     let hello = client.ok(json!({"cmd": "hello"})).await;
@@ -84,8 +84,8 @@ async fn a_certificate_that_names_no_user_logs_nobody_in() {
 
 #[tokio::test]
 async fn a_certificate_of_an_unknown_authority_ends_the_handshake() {
-    let server = start(&Authority::new()).await;
-    let (certificate, key) = Authority::new().certify_user("alice");
+    let server = start(&CertificateAuthority::new()).await;
+    let (certificate, key) = CertificateAuthority::new().certify_user("alice");
     let config = showing(&server.own_certificate(), &certificate, &key);
     // In TLS 1.3 the client is done before the server has seen its certificate.
     let refused = match server.handshake(config).await {
@@ -98,7 +98,7 @@ async fn a_certificate_of_an_unknown_authority_ends_the_handshake() {
 #[tokio::test]
 async fn without_an_authority_certificates_are_not_asked_for() {
     let server = TestServer::start().await;
-    let mut client = connect(&server, &Authority::new().certify_user("alice")).await;
+    let mut client = connect(&server, &CertificateAuthority::new().certify_user("alice")).await;
     client.fails(json!({"cmd": "login"}), "bad_request").await;
     client
         .ok(json!({"cmd": "login", "user": "alice", "password": PASSWORD}))

@@ -1,4 +1,4 @@
-//! What the server does with what comes on its port.
+//! The server's handling of TLS and plain connections on its port.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,11 +9,11 @@ use haul::config::Config;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::authority::Authority;
+use super::authority::CertificateAuthority;
 use super::trusting;
-use crate::daemon::Daemon;
+use crate::daemon::ServerProcess;
 use crate::harness::{PASSWORD, RawClient, Received, TestServer, control, data, soon};
-use crate::needs;
+use crate::requirements;
 
 /// The head of a record that holds a `ClientHello` of 512 bytes.
 const HELLO: [u8; 9] = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc];
@@ -125,7 +125,7 @@ async fn a_silence_after_the_handshake_ends_at_the_login_deadline() {
 
 /// Whether there is an `openssl`; on CI there has to be.
 fn openssl_is_installed(test: &str) -> bool {
-    needs::program("openssl", "version", &format!("tls::server::{test}"))
+    requirements::program("openssl", "version", &format!("tls::server::{test}"))
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn tls_1_2_is_refused_with_an_alert_and_one_line_of_the_log() {
     if !openssl_is_installed("tls_1_2_is_refused_with_an_alert_and_one_line_of_the_log") {
         return;
     }
-    let daemon = Daemon::start();
+    let daemon = ServerProcess::start();
     let old = Command::new("openssl")
         .args(["s_client", "-tls1_2", "-connect", &daemon.address])
         .stdin(Stdio::null())
@@ -208,9 +208,10 @@ fn files(data: &std::path::Path) -> (std::path::PathBuf, std::path::PathBuf) {
 
 #[tokio::test]
 async fn a_new_certificate_is_for_new_connections_and_open_sessions_live_on() {
-    let (old, new) = (Authority::new(), Authority::new());
+    let (old, new) = (CertificateAuthority::new(), CertificateAuthority::new());
     let server = with_files(&old.certify(&["localhost"])).await;
-    let trusts = |authority: &Authority| trusting(authority.pem.as_bytes()).with_no_client_auth();
+    let trusts =
+        |authority: &CertificateAuthority| trusting(authority.pem.as_bytes()).with_no_client_auth();
     let stream = server.handshake(trusts(&old)).await.expect("known");
     let mut open = RawClient::over(stream);
     let (certificate, key) = new.certify(&["localhost"]);
@@ -228,7 +229,7 @@ async fn a_new_certificate_is_for_new_connections_and_open_sessions_live_on() {
 
 #[tokio::test]
 async fn a_bad_new_certificate_is_refused_and_the_old_one_stays() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::new();
     let server = with_files(&authority.certify(&["localhost"])).await;
     let (first, second) = files(server.data());
     let good = (
@@ -265,10 +266,10 @@ async fn a_bad_new_certificate_is_refused_and_the_old_one_stays() {
 async fn a_server_that_starts_again_shows_the_same_certificate() {
     let place = tempfile::tempdir().expect("a directory");
     let data = place.path().join("data");
-    let first = Daemon::start_on(&data);
+    let first = ServerProcess::start_on(&data);
     let shown = first.fingerprint().to_owned();
     first.terminate();
-    let second = Daemon::start_on(&data);
+    let second = ServerProcess::start_on(&data);
     assert_eq!(second.fingerprint(), shown);
     second.terminate();
 }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::authority::Authority;
+use super::authority::CertificateAuthority;
 use super::terminal::at_terminal;
 use crate::command_line::{Person, run};
 use crate::harness::{PASSWORD, TestServer};
@@ -34,12 +34,12 @@ impl TestServer {
         self.server.reload_tls().await.expect("made anew");
     }
 
-    /// Who knows nothing of the server but its address.
+    /// A client that knows only the server's address.
     fn stranger(&self) -> Person {
         Person::at(format!("haul://alice@{}", self.address))
     }
 
-    async fn certified(authority: &Authority, names: &[&str]) -> Self {
+    async fn certified(authority: &CertificateAuthority, names: &[&str]) -> Self {
         let (certificate, key) = authority.certify(names);
         Self::start_with(|config| {
             let directory = config.server.data.clone();
@@ -192,12 +192,12 @@ async fn a_fingerprint_that_is_given_is_trusted_alone_and_only_for_this_once() {
 
 #[tokio::test]
 async fn an_authority_vouches_for_a_server_under_its_name_and_under_no_other() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::new();
     let server = TestServer::certified(&authority, &["localhost"]).await;
     let port = server.address.port();
     let person = Person::at(format!("haul://alice@localhost:{port}"));
     person.write("ca.pem", &authority.pem);
-    person.write("other.pem", &Authority::new().pem);
+    person.write("other.pem", &CertificateAuthority::new().pem);
     let numbered = format!("haul://alice@127.0.0.1:{port}");
     for (url, ca, code, says) in [
         (&person.url, "ca.pem", 0, ""),
@@ -221,7 +221,7 @@ async fn an_authority_vouches_for_a_server_under_its_name_and_under_no_other() {
 
 #[tokio::test]
 async fn who_was_known_by_another_certificate_may_be_vouched_for_now() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::new();
     let server = TestServer::certified(&authority, &["localhost"]).await;
     let url = format!("haul://localhost:{}", server.address.port());
     let url = url.parse().expect("an address");
@@ -242,7 +242,7 @@ async fn who_was_known_by_another_certificate_may_be_vouched_for_now() {
 
 #[tokio::test]
 async fn a_certificate_that_has_expired_is_said_to_have() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::new();
     let server = TestServer::certified(&authority, &["localhost"]).await;
     let mut params = rcgen::CertificateParams::new(vec!["localhost".into()]).expect("a name");
     params.not_after = rcgen::date_time_ymd(2001, 1, 1);
@@ -357,7 +357,7 @@ async fn files_go_up_and_come_back_the_same_over_tls() {
 
 #[tokio::test]
 async fn a_certificate_of_ones_own_logs_in_and_is_remembered_by_its_path() {
-    let authority = Authority::new();
+    let authority = CertificateAuthority::new();
     let pem = authority.pem.clone();
     let server = TestServer::start_with(|config| {
         let path = config.server.data.join("clients.pem");
@@ -368,7 +368,7 @@ async fn a_certificate_of_ones_own_logs_in_and_is_remembered_by_its_path() {
     let person = server.stranger();
     let (certificate, key) = authority.certify_user("alice");
     person.write("me.pem", &format!("{certificate}{key}"));
-    let (certificate, key) = Authority::new().certify_user("alice");
+    let (certificate, key) = CertificateAuthority::new().certify_user("alice");
     person.write("other.pem", &certificate);
     person.write("other.key", &key);
     let fingerprint = server.fingerprint().to_string();

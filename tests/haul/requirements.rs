@@ -1,4 +1,4 @@
-//! What some tests need of the machine. Where it is missing they say so where it is seen.
+//! Requirements of some tests on the machine. If one is missing, the test says so in its output.
 
 use std::io::Write;
 use std::process::Command;

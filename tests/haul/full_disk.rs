@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::blocking::{Line, PATIENCE};
-use crate::chance::Chance;
-use crate::daemon::{Daemon, haul, operate};
-use crate::{needs, ops};
+use crate::blocking_client::{BlockingSession, PATIENCE};
+use crate::daemon::{ServerProcess, haul, operate};
+use crate::random::Chance;
+use crate::{ops, requirements};
 
 /// Runs the ignored test `name` with its temporary files on a tmpfs of these options.
 fn on_a_small_disk(name: &str, options: &str) {
     let dir = tempfile::tempdir().expect("a directory");
     let probe = ["mount", "-t", "tmpfs", "haul", "/tmp"];
-    if !needs::namespaces(&["-Urm"], &probe, name) {
+    if !requirements::namespaces(&["-Urm"], &probe, name) {
         return;
     }
     let script = "mount -t tmpfs -o \"$1\" haul \"$TMPDIR\" || exit 77; shift; exec \"$@\"";
@@ -39,15 +39,15 @@ fn on_a_small_disk(name: &str, options: &str) {
 struct Full {
     place: tempfile::TempDir,
     token: String,
-    daemon: Option<Daemon>,
+    daemon: Option<ServerProcess>,
 }
 
 impl Full {
     fn new() -> Self {
-        Self::started(Daemon::start_on)
+        Self::started(ServerProcess::start_on)
     }
 
-    fn started(start: impl FnOnce(&Path) -> Daemon) -> Self {
+    fn started(start: impl FnOnce(&Path) -> ServerProcess) -> Self {
         let place = tempfile::tempdir().expect("a directory");
         let data = place.path().join("data");
         operate(&data, "user add alice", "hunter2\n");
@@ -64,14 +64,14 @@ impl Full {
         self.place.path().join("data")
     }
 
-    fn log_in(&self) -> Line {
+    fn log_in(&self) -> BlockingSession {
         let daemon = self.daemon.as_ref().expect("it runs");
-        Line::log_in(&daemon.address, &self.token).expect("it lives")
+        BlockingSession::log_in(&daemon.address, &self.token).expect("it lives")
     }
 
     fn restart(&mut self) {
         self.daemon = None;
-        self.daemon = Some(Daemon::start_on(&self.data()));
+        self.daemon = Some(ServerProcess::start_on(&self.data()));
     }
 
     /// Asks for `path` of the operators' address until the answer begins so.
@@ -96,7 +96,7 @@ impl Full {
 }
 
 /// Sends an upload of unknown size that has no end, until it is refused; the refusal.
-fn put_without_end(line: &mut Line, path: &str) -> serde_json::Value {
+fn put_without_end(line: &mut BlockingSession, path: &str) -> serde_json::Value {
     let piece = vec![b'x'; 500_000];
     line.send(&json!({"id": 5, "cmd": "put", "path": path}))
         .expect("it reads");
@@ -121,7 +121,7 @@ fn fill(path: &Path) {
 
 #[test]
 fn on_a_full_disk_the_server_lives_keeps_what_it_has_and_goes_on_when_there_is_room() {
-    on_a_small_disk("full::fills_the_disk", "size=24m");
+    on_a_small_disk("full_disk::fills_the_disk", "size=24m");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn fills_the_disk() {
 
 #[test]
 fn a_file_beyond_the_limit_of_file_sizes_is_refused_and_the_server_lives() {
-    let full = Full::started(|data| Daemon::start_with_file_size(data, 8 * 1024));
+    let full = Full::started(|data| ServerProcess::start_with_file_size(data, 8 * 1024));
     let mut line = full.log_in();
     let content = Chance::new(1).bytes(5 << 20);
     for put in [
@@ -204,7 +204,7 @@ fn a_file_beyond_the_limit_of_file_sizes_is_refused_and_the_server_lives() {
 
 #[test]
 fn a_mount_inside_a_home_is_warned_of_and_takes_no_files() {
-    on_a_small_disk("full::mounts_inside", "size=48m");
+    on_a_small_disk("full_disk::mounts_inside", "size=48m");
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn mounts_inside() {
         let mount = ["-t", "tmpfs", "haul"];
         let mounted = Command::new("mount").args(mount).arg(&inside).status();
         assert!(mounted.expect("it runs").success());
-        Daemon::start_on(data)
+        ServerProcess::start_on(data)
     });
     let daemon = full.daemon.as_ref().expect("it runs");
     let warned = daemon.started.iter();
@@ -237,7 +237,7 @@ fn mounts_inside() {
 
 #[test]
 fn puts_that_together_want_more_than_the_disk_has_leave_its_floor() {
-    on_a_small_disk("full::puts_at_once", "size=48m");
+    on_a_small_disk("full_disk::puts_at_once", "size=48m");
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn puts_at_once() {
     let floor = disk().f_blocks / 100;
     let content = Chance::new(1).bytes(SIZE);
     let mut lines: Vec<_> = (0..PUTS).map(|_| full.log_in()).collect();
-    let begin = |line: &mut Line, path: String| {
+    let begin = |line: &mut BlockingSession, path: String| {
         line.send(&json!({"id": 5, "cmd": "put", "path": path, "size": SIZE}))
             .expect("it reads");
     };
@@ -290,7 +290,7 @@ fn puts_at_once() {
 
 #[test]
 fn a_backup_that_finds_no_room_says_so_and_is_none() {
-    on_a_small_disk("full::backs_up_to_a_full_disk", "size=24m");
+    on_a_small_disk("full_disk::backs_up_to_a_full_disk", "size=24m");
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn backs_up_to_a_full_disk() {
 
 #[test]
 fn without_inodes_the_server_lives_and_goes_on_when_there_are_some() {
-    on_a_small_disk("full::uses_up_the_inodes", "size=24m,nr_inodes=60");
+    on_a_small_disk("full_disk::uses_up_the_inodes", "size=24m,nr_inodes=60");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::timeout;
 
-use crate::daemon::{Daemon, Watchdog, haul};
+use crate::daemon::{ServerProcess, Watchdog, haul};
 use crate::harness::{PASSWORD, TestServer};
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -43,7 +43,7 @@ enum Cut {
 
 /// A proxy that cuts its connections, the first at the first of `cuts` and so on; what comes after
 /// the last is let through.
-struct Proxy {
+struct CuttingProxy {
     address: SocketAddr,
     /// The server behind it, which may move.
     target: Arc<Mutex<String>>,
@@ -52,7 +52,7 @@ struct Proxy {
     accepting: AbortHandle,
 }
 
-impl Proxy {
+impl CuttingProxy {
     async fn start(target: &str, cuts: &[Cut]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -89,7 +89,7 @@ impl Proxy {
         self.down.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many bytes went from clients to servers.
+    /// Waits until `bytes` bytes went from clients to servers.
     async fn reaches(&self, bytes: u64) {
         let poll = async {
             while self.up() < bytes {
@@ -100,7 +100,7 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
+impl Drop for CuttingProxy {
     fn drop(&mut self) {
         self.accepting.abort();
     }
@@ -207,14 +207,14 @@ async fn session_at(url: String, trust: Trust) -> Session {
     Session::new(client.expect("logged in"), policy, connect)
 }
 
-/// Goes on over TLS after each of `cuts`, of which all but the first are in a handshake.
+/// Resumes over TLS after each of `cuts`; all but the first are in a handshake.
 async fn transfers_over_tls(cuts: &[Cut], is_upload: bool) {
     let server = TestServer::start().await;
     let place = tempfile::tempdir().expect("a directory");
     let (path, back) = (place.path().join("file"), place.path().join("back"));
     let content = content(5 * MB);
     fs::write(&path, &content).expect("written");
-    let proxy = Proxy::start(&server.address.to_string(), cuts).await;
+    let proxy = CuttingProxy::start(&server.address.to_string(), cuts).await;
     let trust = Trust::default().with_only(server.fingerprint());
     let session = session_at(format!("haul://{}", proxy.address), trust).await;
     let (options, progress) = (FileOptions::default(), Progress::new());
@@ -258,7 +258,7 @@ async fn a_download_over_tls_outlives_connections_that_end_in_the_handshake() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_gone_without_a_word_has_closed_the_connection_over_tls_too() {
     let server = TestServer::start().await;
-    let proxy = Proxy::start(&server.address.to_string(), &[Cut::Up(3_000_000)]).await;
+    let proxy = CuttingProxy::start(&server.address.to_string(), &[Cut::Up(3_000_000)]).await;
     let trust = Trust::default().with_only(server.fingerprint());
     let client = log_in_at(format!("haul://{}", proxy.address), trust).await;
     let session = Session::from(client.expect("logged in"));
@@ -282,7 +282,7 @@ async fn an_upload_that_is_cut_again_and_again_arrives_and_is_sent_once() {
         Cut::Up(70_000),
         Cut::ResetUp(5_123_457),
     ];
-    let proxy = Proxy::start(&server.address.to_string(), &cuts).await;
+    let proxy = CuttingProxy::start(&server.address.to_string(), &cuts).await;
     let place = tempfile::tempdir().expect("a directory");
     let path = place.path().join("file");
     let content = content(20 * MB);
@@ -313,7 +313,7 @@ async fn a_download_that_is_cut_again_and_again_arrives_and_is_sent_once() {
         Cut::Up(250),
         Cut::ResetDown(5_123_457),
     ];
-    let proxy = Proxy::start(&server.address.to_string(), &cuts).await;
+    let proxy = CuttingProxy::start(&server.address.to_string(), &cuts).await;
     let content = content(20 * MB);
     let place = tempfile::tempdir().expect("a directory");
     let path = place.path().join("file");
@@ -367,7 +367,7 @@ async fn a_tree_that_is_cut_in_its_middle_goes_up_and_comes_down_the_same() {
         Cut::Down(3_000),
         Cut::Up(1_500_000),
     ];
-    let proxy = Proxy::start(&target, &cuts).await;
+    let proxy = CuttingProxy::start(&target, &cuts).await;
     let (progress, options) = (Progress::new(), FileOptions::default());
     let (sender, notes) = mpsc::channel(1);
     drop(notes);
@@ -386,7 +386,7 @@ async fn a_tree_that_is_cut_in_its_middle_goes_up_and_comes_down_the_same() {
         Cut::Up(2_000),
         Cut::Down(900_000),
     ];
-    let proxy = Proxy::start(&target, &cuts).await;
+    let proxy = CuttingProxy::start(&target, &cuts).await;
     let progress = Progress::new();
     let back = place.path().join("back");
     let roots = vec![("/copy".to_owned(), back.clone())];
@@ -404,12 +404,12 @@ async fn an_upload_outlives_a_server_that_is_killed_and_started_again() {
     let data = data.path().join("data");
     let daemon = {
         let data = data.clone();
-        spawn_blocking(move || Daemon::start_on(&data))
+        spawn_blocking(move || ServerProcess::start_on(&data))
             .await
             .expect("started")
     };
     let token = daemon.token();
-    let proxy = Proxy::start(&daemon.address, &[Cut::Stall(12_000_000)]).await;
+    let proxy = CuttingProxy::start(&daemon.address, &[Cut::Stall(12_000_000)]).await;
     let place = tempfile::tempdir().expect("a directory");
     let path = place.path().join("file");
     let content = content(20 * MB);
@@ -440,7 +440,7 @@ async fn an_upload_outlives_a_server_that_is_killed_and_started_again() {
         // The stalled connection knows nothing of it, so it is cut too.
         let again = spawn_blocking(move || {
             drop(daemon);
-            Daemon::start_on(&data)
+            ServerProcess::start_on(&data)
         });
         let again = again.await.expect("started");
         *proxy.target.lock().expect("no panic") = again.address.clone();
@@ -480,13 +480,13 @@ fn however_a_connection_is_cut_the_file_is_the_same_in_the_end() {
         runtime.block_on(async {
             let target = server.address.to_string();
             let options = FileOptions::default();
-            let proxy = Proxy::start(&target, &up).await;
+            let proxy = CuttingProxy::start(&target, &up).await;
             let progress = Progress::new();
             let put = session(proxy.address).await;
             let put = put.put_file(&path, "file", options, &progress).await.expect("stored");
             assert_eq!(put.digest, Digest::of(Algorithm::Blake3, &content));
             assert_eq!(progress.bytes(), content.len() as u64);
-            let proxy = Proxy::start(&target, &down).await;
+            let proxy = CuttingProxy::start(&target, &down).await;
             let progress = Progress::new();
             let get = session(proxy.address).await;
             get.get_file("file", &back, options, &progress).await.expect("got");
@@ -536,7 +536,7 @@ async fn the_program_says_that_it_waits_and_why_and_goes_on() {
     let content = content(4 * MB);
     fs::write(place.path().join("file"), &content).expect("written");
     let target = server.address.to_string();
-    let proxy = Proxy::start(&target, &[Cut::Up(3_000_000)]).await;
+    let proxy = CuttingProxy::start(&target, &[Cut::Up(3_000_000)]).await;
     let output = run(command(
         proxy.address,
         place.path(),
@@ -554,7 +554,7 @@ async fn the_program_says_that_it_waits_and_why_and_goes_on() {
     }
     assert!(fs::read(server.home("alice").join("file")).expect("there") == content);
 
-    let proxy = Proxy::start(&target, &[Cut::Down(3_000_000)]).await;
+    let proxy = CuttingProxy::start(&target, &[Cut::Down(3_000_000)]).await;
     let get = ["--quiet", "get", "file", "back"];
     let output = run(command(proxy.address, place.path(), &get)).await;
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
@@ -566,7 +566,7 @@ async fn a_person_who_wants_no_retries_gets_none_and_who_wants_one_gets_one() {
     let server = TestServer::start().await;
     let place = tempfile::tempdir().expect("a directory");
     fs::write(place.path().join("file"), content(4 * MB)).expect("written");
-    let proxy = Proxy::start(&server.address.to_string(), &[Cut::Up(3_000_000)]).await;
+    let proxy = CuttingProxy::start(&server.address.to_string(), &[Cut::Up(3_000_000)]).await;
     let put = ["put", "--retries", "0", "file"];
     let output = run(command(proxy.address, place.path(), &put)).await;
     assert_eq!(output.status.code(), Some(1));
@@ -576,7 +576,7 @@ async fn a_person_who_wants_no_retries_gets_none_and_who_wants_one_gets_one() {
          the same command goes on where this one stopped\n"
     );
 
-    let proxy = Proxy::start(&server.address.to_string(), &[Cut::Up(500_000)]).await;
+    let proxy = CuttingProxy::start(&server.address.to_string(), &[Cut::Up(500_000)]).await;
     let gone = async {
         proxy.reaches(500_000).await;
         "127.0.0.1:1".clone_into(&mut proxy.target.lock().expect("no panic"));
@@ -603,7 +603,7 @@ async fn a_put_that_was_interrupted_goes_on_when_it_is_typed_again() {
     let content = content(6 * MB);
     fs::write(place.path().join("file"), &content).expect("written");
     let target = server.address.to_string();
-    let proxy = Proxy::start(&target, &[Cut::Stall(4_000_000)]).await;
+    let proxy = CuttingProxy::start(&target, &[Cut::Stall(4_000_000)]).await;
     let mut process = command(proxy.address, place.path(), &["put", "file"])
         .spawn()
         .expect("it starts");
@@ -649,7 +649,7 @@ async fn a_put_that_was_interrupted_goes_on_when_it_is_typed_again() {
     let table = run(command(server.address, place.path(), &["uploads"])).await;
     assert!(text(&table.stdout).starts_with("UPLOAD"), "{table:?}");
 
-    let proxy = Proxy::start(&target, &[]).await;
+    let proxy = CuttingProxy::start(&target, &[]).await;
     let output = run(command(proxy.address, place.path(), &["put", "file"])).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(
@@ -668,7 +668,7 @@ async fn the_shell_goes_on_in_the_directory_that_it_was_in() {
     let content = content(4 * MB);
     fs::write(place.path().join("file"), &content).expect("written");
     let target = server.address.to_string();
-    let proxy = Proxy::start(&target, &[Cut::Up(3_000_000), Cut::Down(2_000_000)]).await;
+    let proxy = CuttingProxy::start(&target, &[Cut::Up(3_000_000), Cut::Down(2_000_000)]).await;
     let script = place.path().join("script");
     let lines = "mkdir sub\ncd sub\nput file\nget file back\npwd\nuploads\n";
     fs::write(&script, lines).expect("written");
@@ -688,7 +688,7 @@ async fn an_upload_that_nobody_wants_any_more_is_discarded() {
     let server = TestServer::start().await;
     let place = tempfile::tempdir().expect("a directory");
     fs::write(place.path().join("file"), content(2 * MB)).expect("written");
-    let proxy = Proxy::start(&server.address.to_string(), &[Cut::Up(MB as u64)]).await;
+    let proxy = CuttingProxy::start(&server.address.to_string(), &[Cut::Up(MB as u64)]).await;
     let put = ["put", "--retries", "0", "file"];
     run(command(proxy.address, place.path(), &put)).await;
     let client = log_in(server.address).await.expect("logged in");

@@ -34,7 +34,7 @@ impl Chance {
         self.next() % end
     }
 
-    /// True once in so many times.
+    /// True once in `times` times, on average.
     pub(crate) fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

@@ -13,16 +13,16 @@ use crate::harness::{control, data};
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A session on a blocking socket.
-pub(crate) struct Line {
+pub(crate) struct BlockingSession {
     reader: BufReader<TcpStream>,
     writer: TcpStream,
     /// A put that goes on beside all else. It may be refused at any time, which nobody waits for.
     pub(crate) beside: Option<u64>,
 }
 
-/// What a server has of an upload.
+/// The part of an upload that the server has.
 #[derive(Debug)]
-pub(crate) struct Offer {
+pub(crate) struct UploadOffer {
     pub(crate) upload: String,
     /// So many bytes.
     pub(crate) offset: usize,
@@ -30,14 +30,14 @@ pub(crate) struct Offer {
     pub(crate) prefix: Option<String>,
 }
 
-/// What a server sends.
+/// A frame from the server.
 #[derive(Debug)]
-pub(crate) enum Frame {
+pub(crate) enum ReceivedFrame {
     Control(Value),
     Data(Vec<u8>),
 }
 
-impl Line {
+impl BlockingSession {
     /// Connects and logs in.
     pub(crate) fn log_in(address: &str, token: &str) -> io::Result<Self> {
         Self::log_in_with(address, &json!({"cmd": "login", "token": token}))
@@ -76,11 +76,11 @@ impl Line {
     }
 
     /// The next frame that is no event, and no refusal of the put beside.
-    pub(crate) fn receive(&mut self) -> io::Result<Frame> {
+    pub(crate) fn receive(&mut self) -> io::Result<ReceivedFrame> {
         loop {
             match self.receive_any()? {
-                Frame::Control(json) if json.get("event").is_some() => {}
-                Frame::Control(json)
+                ReceivedFrame::Control(json) if json.get("event").is_some() => {}
+                ReceivedFrame::Control(json)
                     if self.beside.is_some()
                         && json["id"].as_u64() == self.beside
                         && json["error"]["code"] == "quota_exceeded" => {}
@@ -90,15 +90,15 @@ impl Line {
     }
 
     /// The next frame.
-    pub(crate) fn receive_any(&mut self) -> io::Result<Frame> {
+    pub(crate) fn receive_any(&mut self) -> io::Result<ReceivedFrame> {
         let mut length = [0; 4];
         alive(self.reader.read_exact(&mut length))?;
         let mut payload = vec![0; u32::from_be_bytes(length) as usize];
         alive(self.reader.read_exact(&mut payload))?;
         if payload.first() == Some(&1) {
-            return Ok(Frame::Data(payload.split_off(5)));
+            return Ok(ReceivedFrame::Data(payload.split_off(5)));
         }
-        Ok(Frame::Control(
+        Ok(ReceivedFrame::Control(
             serde_json::from_slice(&payload).expect("JSON"),
         ))
     }
@@ -106,8 +106,8 @@ impl Line {
     /// The next control frame.
     pub(crate) fn reply(&mut self) -> io::Result<Value> {
         match self.receive()? {
-            Frame::Control(json) => Ok(json),
-            Frame::Data(chunk) => panic!("{} bytes that nobody asked for", chunk.len()),
+            ReceivedFrame::Control(json) => Ok(json),
+            ReceivedFrame::Data(chunk) => panic!("{} bytes that nobody asked for", chunk.len()),
         }
     }
 
@@ -173,14 +173,14 @@ impl Line {
         self.final_reply()
     }
 
-    /// What the server has of an upload that was asked for, or its refusal.
-    pub(crate) fn offer(&mut self) -> io::Result<Result<Offer, Value>> {
+    /// The server's state of a requested upload, or its refusal.
+    pub(crate) fn offer(&mut self) -> io::Result<Result<UploadOffer, Value>> {
         let reply = self.reply()?;
         let begin = &reply["begin"];
         let Some(offset) = begin["offset"].as_u64() else {
             return Ok(Err(reply));
         };
-        Ok(Ok(Offer {
+        Ok(Ok(UploadOffer {
             upload: begin["upload"].as_str().expect("a name").to_owned(),
             offset: usize::try_from(offset).expect("small"),
             prefix: begin["prefix"].as_str().map(str::to_owned),
@@ -193,9 +193,9 @@ impl Line {
         let mut content = Vec::new();
         loop {
             match self.receive()? {
-                Frame::Data(chunk) => content.extend(chunk),
-                Frame::Control(reply) if reply.get("begin").is_some() => {}
-                Frame::Control(reply) => return Ok((content, reply)),
+                ReceivedFrame::Data(chunk) => content.extend(chunk),
+                ReceivedFrame::Control(reply) if reply.get("begin").is_some() => {}
+                ReceivedFrame::Control(reply) => return Ok((content, reply)),
             }
         }
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::Outcome;
-use crate::rows::{Extent, Item};
+use crate::PeersResult;
+use crate::rows::{BenchLoad, Extent};
 
 const SMALL: usize = 4096;
 const PIECE: usize = 1 << 20;
@@ -16,12 +16,12 @@ const PIECE: usize = 1 << 20;
 ///
 /// `files` is what they serve and upload, `incoming` is where uploads arrive (except haul's),
 /// `got` is where downloads arrive, and every peer keeps its configuration in a directory of its own.
-pub(crate) struct Place {
+pub(crate) struct BenchDirectories {
     root: TempDir,
 }
 
-impl Place {
-    pub(crate) fn new(within: &Path) -> Outcome<Self> {
+impl BenchDirectories {
+    pub(crate) fn new(within: &Path) -> PeersResult<Self> {
         let root = tempfile::Builder::new()
             .prefix("haul-peers-")
             .tempdir_in(within)?;
@@ -35,27 +35,27 @@ impl Place {
         self.root.path()
     }
 
-    pub(crate) fn source(&self, item: Item) -> PathBuf {
+    pub(crate) fn source(&self, item: BenchLoad) -> PathBuf {
         self.root().join("files").join(item.name())
     }
 
-    pub(crate) fn incoming(&self, item: Item) -> PathBuf {
+    pub(crate) fn incoming(&self, item: BenchLoad) -> PathBuf {
         self.root().join("incoming").join(item.name())
     }
 
-    pub(crate) fn target(&self, item: Item) -> PathBuf {
+    pub(crate) fn target(&self, item: BenchLoad) -> PathBuf {
         self.root().join("got").join(item.name())
     }
 
     /// A directory for one peer.
-    pub(crate) fn room(&self, peer: &str) -> Outcome<PathBuf> {
+    pub(crate) fn room(&self, peer: &str) -> PeersResult<PathBuf> {
         let room = self.root().join(peer);
         fs::create_dir_all(&room)?;
         Ok(room)
     }
 
     /// Makes an item of bytes that nothing can compress, unless it is there.
-    pub(crate) fn fill(&self, item: Item, extent: Extent) -> io::Result<()> {
+    pub(crate) fn fill(&self, item: BenchLoad, extent: Extent) -> io::Result<()> {
         let path = self.source(item);
         if path.exists() {
             return Ok(());
@@ -107,7 +107,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// Which file is missing or differs.
-pub(crate) fn compare(extent: Extent, wanted: &Path, got: &Path) -> Outcome<()> {
+pub(crate) fn compare(extent: Extent, wanted: &Path, got: &Path) -> PeersResult<()> {
     match extent {
         Extent::File(_) => compare_files(wanted, got),
         Extent::Tree(_) => extent
@@ -116,7 +116,7 @@ pub(crate) fn compare(extent: Extent, wanted: &Path, got: &Path) -> Outcome<()> 
     }
 }
 
-fn compare_files(wanted: &Path, got: &Path) -> Outcome<()> {
+fn compare_files(wanted: &Path, got: &Path) -> PeersResult<()> {
     let differs = || format!("{} is not what was sent", got.display());
     let open =
         |path: &Path| File::open(path).map_err(|error| format!("{}: {error}", path.display()));
