@@ -15,9 +15,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::statvfs;
-use sqlx::Connection as _;
-use sqlx::migrate::{AppliedMigration, Migrate as _, Migrator};
+use sqlx::migrate::{AppliedMigration, Migrate as _, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Connection as _, SqlSafeStr as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -142,6 +142,22 @@ impl DerefMut for Transaction {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
         &mut self.connection
     }
+}
+
+/// The migrations of a database, embedded in the program: their version, description and SQL. A
+/// database records the checksum of each SQL text, so a text that was released must never change.
+pub(crate) fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
+    let migrations = migrations.iter().map(|&(version, description, sql)| {
+        let sql = sqlx::AssertSqlSafe(sql).into_sql_str();
+        Migration::new(
+            version,
+            description.into(),
+            MigrationType::Simple,
+            sql,
+            false,
+        )
+    });
+    Migrator::with_migrations(migrations.collect())
 }
 
 /// Opens the database `name` in the directory `data`, both made where they are missing, with its
@@ -350,8 +366,16 @@ fn refuse_later_version(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// The SHA-384 checksums that databases record for these migrations, as hexadecimal text.
+    pub(crate) fn checksums(migrations: &Migrator) -> Vec<String> {
+        let migrations = migrations.iter();
+        migrations
+            .map(|migration| data_encoding::HEXLOWER.encode(&migration.checksum))
+            .collect()
+    }
 
     static NO_MIGRATIONS: Migrator = Migrator::DEFAULT;
 

@@ -1,7 +1,7 @@
 //! The database: opened and brought up to date, its transactions, and word of what changed in it.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,7 +17,9 @@ use crate::database;
 use crate::database::{ConnectionPool, OpenError, Transaction};
 use crate::storage::{Rights, SpaceLimits};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("src/accounts/migrations");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    database::migrator(&[(1, "accounts", include_str!("migrations/0001_accounts.sql"))])
+});
 
 /// Connections at once; each is a thread.
 const CONNECTIONS: usize = 4;
@@ -233,6 +235,16 @@ mod tests {
     use super::*;
     use crate::accounts::tests::{accounts, add, folder, reopen, user};
     use crate::accounts::{Accounts, Credential, UserChange};
+
+    #[test]
+    fn released_migrations_keep_the_checksums_that_databases_have_recorded() {
+        assert_eq!(
+            crate::database::tests::checksums(&MIGRATIONS),
+            [
+                "bfe6b158f32835975c3615989dee8ecfea3fe28eae5ece674e0c4d4b0c33ef91d2f6837ab05504b9f805d8cd39897129"
+            ]
+        );
+    }
 
     #[tokio::test]
     async fn what_is_missing_is_made_and_only_its_owner_can_read_it() {

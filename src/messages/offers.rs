@@ -9,8 +9,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use sqlx::FromRow;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{FromRow, Row as _};
 use tokio::sync::oneshot;
 
 use crate::messages::operation::Operation;
@@ -48,7 +48,7 @@ struct Hold {
     offer: String,
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct Row {
     offer: String,
     event: i64,
@@ -58,6 +58,21 @@ struct Row {
     version: String,
     size: i64,
     expires: i64,
+}
+
+impl FromRow<'_, SqliteRow> for Row {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            offer: row.try_get("offer")?,
+            event: row.try_get("event")?,
+            offered_by: row.try_get("offered_by")?,
+            sent_by: row.try_get("sent_by")?,
+            path: row.try_get("path")?,
+            version: row.try_get("version")?,
+            size: row.try_get("size")?,
+            expires: row.try_get("expires")?,
+        })
+    }
 }
 
 pub(super) const SELECT: &str = "SELECT offer, event, offered_by, sent_by, path, version, size, expires \

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _};
 use jiff::Timestamp;
-use sqlx::FromRow;
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{FromRow, Row as _};
 
 use crate::clock::Clock;
 use crate::database;
@@ -23,7 +23,16 @@ use crate::messages::rooms::Members;
 use crate::messages::{MessagesError, Recipient, RoomName, UserRef};
 use crate::protocol::{Event, HistoryReply, Message, Offer, encode_event};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("src/messages/migrations");
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    database::migrator(&[
+        (1, "messages", include_str!("migrations/0001_messages.sql")),
+        (
+            2,
+            "retention",
+            include_str!("migrations/0002_retention.sql"),
+        ),
+    ])
+});
 
 /// Connections that read at once; each is a thread. No read looks at more rows than it returns, but
 /// for a few that are filtered out.
@@ -222,13 +231,25 @@ impl CommitBatch {
 }
 
 /// A row of `events`.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct Row {
     seq: i64,
     sent_by: String,
     addressee: String,
     body: String,
     time: i64,
+}
+
+impl FromRow<'_, SqliteRow> for Row {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            seq: row.try_get("seq")?,
+            sent_by: row.try_get("sent_by")?,
+            addressee: row.try_get("addressee")?,
+            body: row.try_get("body")?,
+            time: row.try_get("time")?,
+        })
+    }
 }
 
 impl Row {
@@ -248,9 +269,8 @@ impl Row {
 }
 
 /// A row of the backlog: an event, and what is offered if it is an offer.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct BacklogRow {
-    #[sqlx(flatten)]
     row: Row,
     kind: i64,
     sender: i64,
@@ -258,6 +278,20 @@ struct BacklogRow {
     size: Option<i64>,
     expires: Option<i64>,
     ends: Option<i64>,
+}
+
+impl FromRow<'_, SqliteRow> for BacklogRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            row: Row::from_row(row)?,
+            kind: row.try_get("kind")?,
+            sender: row.try_get("sender")?,
+            path: row.try_get("path")?,
+            size: row.try_get("size")?,
+            expires: row.try_get("expires")?,
+            ends: row.try_get("ends")?,
+        })
+    }
 }
 
 impl BacklogRow {
