@@ -36,7 +36,7 @@ type MessageBenchResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
 const ROOM: &str = "#bench";
 const LONG: Duration = Duration::from_mins(10);
 
-/// What a round has shown.
+/// The measurements of a round.
 struct Round {
     offered: u64,
     took: Duration,
@@ -195,7 +195,7 @@ impl BenchMember {
         }
     }
 
-    /// What a request was answered.
+    /// The reply to a request.
     async fn answered(&mut self, id: u32) -> MessageBenchResult<String> {
         loop {
             let frame = self.receiver.next().await?.ok_or("closed")?;
@@ -219,7 +219,7 @@ async fn send(writer: &mut OwnedWriteHalf, json: Vec<u8>) -> MessageBenchResult<
     Ok(())
 }
 
-/// Says so many messages, evenly, whatever becomes of them: each has the time at which it was sent.
+/// Sends `count` messages at an even rate; each holds the time at which it was sent.
 async fn talk(
     mut writer: OwnedWriteHalf,
     own: u64,
@@ -245,7 +245,7 @@ async fn talk(
     Ok(Vec::new())
 }
 
-/// Hears so many messages, and reads so many replies.
+/// Reads the given numbers of messages and of replies.
 async fn listen(
     mut receiver: Receiver<OwnedReadHalf>,
     replies: u64,
@@ -274,7 +274,7 @@ async fn listen(
     Ok(latencies)
 }
 
-/// Deliveries a second of a loop that writes one message to each of so many sockets, which are read.
+/// Deliveries a second of a loop that writes one message to each of a number of sockets, which are read.
 async fn bare_loop(members: u64, time: Duration) -> MessageBenchResult<f64> {
     let json = encode_event(&Event::Message(Message {
         seq: 1,

@@ -315,7 +315,7 @@ impl MicroSession {
         session
     }
 
-    /// Sends a request so many times, and reads as many replies.
+    /// Sends a request a number of times, and reads as many replies.
     fn ask(&mut self, request: &[u8], times: usize) {
         let json = Bytes::copy_from_slice(request);
         let bytes = encoded(&Frame::Control(json)).repeat(times);

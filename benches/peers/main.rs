@@ -4,7 +4,7 @@
 //! Server and client are processes of this machine that talk over loopback, files are in memory,
 //! and caches are warm. In each row everybody has a turn, then everybody again, so that what else
 //! the machine does meets all alike; only what is in one row can be compared. A run is a client's
-//! whole life, from its start to its end, with connecting and logging in.
+//! whole life, from its start until it ends, with connecting and logging in.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -21,6 +21,7 @@ use crate::rows::{BenchRow, Medium};
 mod curl;
 mod directories;
 mod haul;
+mod idle_cost;
 mod measuring;
 mod nginx;
 mod openssh;
@@ -28,7 +29,6 @@ mod options;
 mod peer;
 mod process;
 mod proxy;
-mod rest;
 mod rows;
 mod rsync;
 mod summary;
@@ -83,7 +83,7 @@ async fn run(options: &BenchOptions) -> PeersResult<()> {
         results.extend(all(&on_disk, &ground, &kinds, options).await?);
     }
     if options.rest() {
-        rest::measure(&kinds, &BenchDirectories::new(&options.dir)?, options).await?;
+        idle_cost::measure(&kinds, &BenchDirectories::new(&options.dir)?, options).await?;
     }
     if results.len() > 1 && !options.json {
         summary::print(&results, options);

@@ -15,7 +15,7 @@ use crate::process::{BenchProcess, clients_seconds, finish, server_seconds};
 use crate::proxy::{DelayProxy, FAR};
 use crate::rows::{BenchDirection, BenchRow, Extent, Medium, Task};
 
-/// What one run took, in seconds.
+/// The seconds that one run took.
 #[derive(Clone, Copy, serde::Serialize)]
 pub(crate) struct Run {
     pub(crate) wall: f64,
@@ -25,7 +25,7 @@ pub(crate) struct Run {
     pub(crate) client: f64,
 }
 
-/// What one peer showed in one row.
+/// The measurements of one peer in one row.
 #[derive(serde::Serialize)]
 pub(crate) struct Figures {
     pub(crate) peer: &'static str,
@@ -205,7 +205,7 @@ impl<'a> Contender<'a> {
         }
         let wall = begun.elapsed().as_secs_f64();
         if !status.success() {
-            return Err(format!("{status}: {}", client.last_words()).into());
+            return Err(format!("{status}: {}", client.stderr_tail()).into());
         }
         let client = clients_seconds() - client_before;
         let server = server_seconds(server, self.running.at_rest).await - server_before;

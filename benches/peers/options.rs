@@ -1,4 +1,4 @@
-//! What may be chosen on the command line.
+//! The options of the command line.
 
 use std::path::PathBuf;
 use std::time::Duration;

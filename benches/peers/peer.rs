@@ -1,4 +1,4 @@
-//! What every peer tells about itself, and a peer whose server runs.
+//! The description of a peer, and a peer whose server runs.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ const START: Duration = Duration::from_secs(20);
 pub(crate) trait BenchPeer {
     fn name(&self) -> &'static str;
 
-    /// Who compares what has arrived with what was sent.
+    /// The end that compares the received bytes with the sent ones.
     fn verifies(&self) -> &'static str;
 
     /// Whether what was acknowledged survives a power cut.
@@ -59,13 +59,13 @@ pub(crate) trait BenchPeer {
         place.incoming(item)
     }
 
-    /// What removes an upload, for a server that keeps books on its files.
+    /// Removes an upload, for a server that keeps an account of its files.
     fn forget(&self, _item: BenchLoad) -> Option<Command> {
         None
     }
 }
 
-/// What a peer is made by, and what it needs: programs, each with the Debian package that brings it.
+/// The constructor of a peer and the programs that it needs, each with its Debian package.
 pub(crate) struct PeerKind {
     pub(crate) name: &'static str,
     needs: &'static [(&'static str, &'static str)],
@@ -135,7 +135,7 @@ impl PeerKind {
         let begun = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, running.peer.ports()[0])).is_err() {
             if !running.process.runs() || begun.elapsed() > START {
-                let why = running.process.last_words();
+                let why = running.process.stderr_tail();
                 return Err(format!("{} does not start: {why}", self.name).into());
             }
             sleep(Duration::from_millis(10)).await;

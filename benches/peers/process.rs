@@ -85,7 +85,7 @@ impl BenchProcess {
     }
 
     /// The end of what it said.
-    pub(crate) fn last_words(&self) -> String {
+    pub(crate) fn stderr_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> = text.lines().collect();
@@ -112,13 +112,13 @@ impl Drop for BenchProcess {
     }
 }
 
-/// Runs a command of the preparation to its end.
+/// Runs a command of the preparation until it ends.
 pub(crate) async fn finish(command: Command, log: &Path) -> PeersResult<()> {
     let name = command.get_program().display().to_string();
     let mut process = BenchProcess::start(command, log)?;
     let status = process.wait().await?;
     if !status.success() {
-        return Err(format!("{name}: {status}: {}", process.last_words()).into());
+        return Err(format!("{name}: {status}: {}", process.stderr_tail()).into());
     }
     Ok(())
 }
@@ -188,7 +188,7 @@ pub(crate) fn processes(root: u32) -> usize {
     tree(root).len()
 }
 
-/// What all clients that were waited for have used.
+/// The resources that all waited-for clients have used.
 pub(crate) fn clients_seconds() -> f64 {
     stat(std::process::id()).map_or(0.0, |(_, [_, waited_for])| waited_for)
 }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 /// Bytes under way in one direction of one connection: at 100 ms this is 640 MB/s, and a bound.
-const UNDER_WAY: u32 = 64 << 20;
+const MAX_BYTES_IN_FLIGHT: u32 = 64 << 20;
 const PIECE: usize = 256 << 10;
 
 /// The line to one server; it is cut, at the latest, when this is dropped.
@@ -62,7 +62,7 @@ async fn carry(near: TcpStream, port: u16, one_way: Duration) {
     let _ = near.set_nodelay(true);
     let (near_reader, near_writer) = near.into_split();
     let (to_far, from_near) = mpsc::unbounded_channel();
-    let room = Arc::new(Semaphore::new(UNDER_WAY as usize));
+    let room = Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT as usize));
     let reading = read(near_reader, to_far, Arc::clone(&room), one_way, known);
     let far = async {
         sleep_until(known).await;
@@ -72,7 +72,7 @@ async fn carry(near: TcpStream, port: u16, one_way: Duration) {
         let _ = far.set_nodelay(true);
         let (far_reader, far_writer) = far.into_split();
         let (to_near, from_far) = mpsc::unbounded_channel();
-        let back = Arc::new(Semaphore::new(UNDER_WAY as usize));
+        let back = Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT as usize));
         tokio::join!(
             write(far_writer, from_near, room),
             read(far_reader, to_near, Arc::clone(&back), one_way, known),

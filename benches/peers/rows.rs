@@ -11,7 +11,7 @@ pub(crate) enum BenchDirection {
     Up,
 }
 
-/// What moves: one large file, or a tree of small ones.
+/// The load: one large file, or a tree of small ones.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BenchLoad {
     Large,
@@ -83,7 +83,7 @@ pub(crate) const ROWS: &[BenchRow] = {
 };
 
 impl BenchRow {
-    /// What a person calls it.
+    /// Its title for people.
     pub(crate) fn title(&self, options: &BenchOptions) -> String {
         let what = match self.item.extent(options) {
             Extent::File(size) => bytesize::ByteSize(size).display().iec().to_string(),
@@ -163,9 +163,9 @@ impl Extent {
 pub(crate) struct Task<'a> {
     pub(crate) row: &'a BenchRow,
     pub(crate) extent: Extent,
-    /// What there is to upload, which is also what those servers serve that serve any directory.
+    /// The files to upload, which servers of any directory also serve.
     pub(crate) source: PathBuf,
-    /// What a download is to become.
+    /// The path of a download.
     pub(crate) target: PathBuf,
     /// Where the server, or the line to it, is reached.
     pub(crate) host: IpAddr,

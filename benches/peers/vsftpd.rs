@@ -16,7 +16,7 @@ use crate::process::{free_port, program};
 use crate::rows::{BenchRow, Task};
 use crate::{PeersResult, curl};
 
-/// Every transfer has a connection of its own, to one of so many ports.
+/// The number of ports; every transfer has a connection of its own to one of them.
 const DATA_PORTS: u16 = 64;
 
 struct Vsftpd {

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::SessionsResult;
 use crate::daemon::Daemon;
-use crate::line::{BenchSession, check, framed};
+use crate::session_client::{BenchSession, check, framed};
 
 /// Requests that a client hands to its system at once.
 const BURST: usize = 32;
@@ -63,7 +63,7 @@ pub(crate) async fn measure(connections: usize, time: Duration) -> SessionsResul
     Ok(())
 }
 
-/// Sends a request for some time on so many connections; how often it was answered.
+/// Sends a request for some time on a number of connections; returns the number of replies.
 async fn storm(
     daemon: &Daemon,
     connections: usize,

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::SessionsResult;
 use crate::daemon::Daemon;
-use crate::line::{BenchSession, check, framed, login};
+use crate::session_client::{BenchSession, check, framed, login};
 
 /// Bytes that a download takes from its socket at once.
 const READ: usize = 256 * 1024;

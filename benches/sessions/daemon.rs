@@ -24,13 +24,13 @@ pub(crate) struct Daemon {
 /// Of a process and of the system around it, at one moment; in bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Memory {
-    /// What the process has in memory.
+    /// The resident memory of the process.
     pub(crate) resident: u64,
     /// The same, of pages that are shared only its share.
     pub(crate) proportional: u64,
-    /// What the kernel keeps in small objects, sockets among them, for all processes.
+    /// The kernel's memory for small objects of all processes, sockets among them.
     pub(crate) slab: u64,
-    /// What waits in the buffers of all TCP sockets.
+    /// Bytes in the buffers of all TCP sockets.
     pub(crate) buffers: u64,
 }
 
@@ -52,7 +52,7 @@ fn haul() -> Command {
 }
 
 impl Daemon {
-    /// Starts one in an empty directory, for so many sessions.
+    /// Starts one in an empty directory, for `sessions` sessions.
     pub(crate) fn start(sessions: usize) -> SessionsResult<Self> {
         let place = tempfile::tempdir()?;
         let data = place.path().join("data");
@@ -83,7 +83,7 @@ impl Daemon {
         })
     }
 
-    /// Makes so many users; the token of each.
+    /// Makes users; returns the token of each.
     pub(crate) async fn users(&self, number: usize) -> SessionsResult<Vec<String>> {
         let accounts = Accounts::open(&self.place.path().join("data")).await?;
         let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
@@ -147,7 +147,7 @@ impl Drop for Daemon {
     }
 }
 
-/// What a file of `/proc` says of `name`.
+/// The value of `name` in a file of `/proc`.
 fn kib(text: &str, name: &str) -> u64 {
     let value = text.lines().find_map(|line| line.strip_prefix(name));
     let number = value.and_then(|value| value.trim().strip_suffix(" kB"));

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::SessionsResult;
 use crate::daemon::{Daemon, Memory};
-use crate::line::{BenchSession, framed};
+use crate::session_client::{BenchSession, framed};
 
 /// Logins that are under way at once.
 const AT_ONCE: usize = 64;
@@ -43,7 +43,7 @@ pub(crate) async fn measure(sessions: usize, time: Duration) -> SessionsResult<(
     );
     sleep(SETTLED).await;
     let after = daemon.memory()?;
-    tell(sessions, before, after);
+    print_memory(sessions, before, after);
     let used = daemon.cpu()?;
     sleep(time).await;
     let idle = daemon.cpu()? - used;
@@ -69,7 +69,7 @@ pub(crate) async fn measure(sessions: usize, time: Duration) -> SessionsResult<(
     Ok(())
 }
 
-fn tell(sessions: usize, before: Memory, after: Memory) {
+fn print_memory(sessions: usize, before: Memory, after: Memory) {
     let each = |of: fn(&Memory) -> u64| {
         let more = of(&after).saturating_sub(of(&before));
         more / sessions as u64

@@ -1,4 +1,4 @@
-//! What many sessions cost a server that is a process of its own: `cargo bench --bench sessions`.
+//! The cost of many sessions for a server in a process of its own: `cargo bench --bench sessions`.
 //!
 //! Three parts, of which words on the command line choose some: `cargo bench --bench sessions -- idle`.
 //!
@@ -17,7 +17,7 @@ mod commands;
 mod crowd;
 mod daemon;
 mod idle;
-mod line;
+mod session_client;
 
 use std::error::Error;
 use std::time::Duration;

@@ -14,7 +14,7 @@ pub(crate) fn check(input: &[u8]) {
     let [switches, count, rest @ ..] = input else {
         return;
     };
-    let login = LoginMoment::of(*switches);
+    let login = LoginMoment::from_switches(*switches);
     let (cuts, wire) = rest.split_at(rest.len().min(usize::from(count % 16)));
     let whole = decode(wire, login, &[]);
     let pieces = decode(wire, login, cuts);
@@ -32,7 +32,7 @@ enum LoginMoment {
 }
 
 impl LoginMoment {
-    fn of(switches: u8) -> Self {
+    fn from_switches(switches: u8) -> Self {
         match switches % 3 {
             0 => Self::Before,
             1 => Self::AfterOneFrame,
@@ -118,7 +118,7 @@ fn check_limits(frames: &[Frame], login: LoginMoment) {
     }
 }
 
-/// What was decoded is encoded to the very bytes that it was decoded from.
+/// A decoded frame is encoded to the very bytes that it was decoded from.
 fn check_encoding(decoded: &Decoded, wire: &[u8]) {
     let mut encoded = BytesMut::new();
     let mut codec = FrameCodec::new();

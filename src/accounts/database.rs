@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn released_migrations_keep_the_checksums_that_databases_have_recorded() {
         assert_eq!(
-            crate::database::tests::checksums(&MIGRATIONS),
+            database::tests::checksums(&MIGRATIONS),
             [
                 "bfe6b158f32835975c3615989dee8ecfea3fe28eae5ece674e0c4d4b0c33ef91d2f6837ab05504b9f805d8cd39897129"
             ]

@@ -26,8 +26,8 @@ impl AcceptArgs {
         let offer = match self.offer {
             Some(offer) => offer,
             None => match only(client).await? {
-                Choice::Only(offer) => offer.offer,
-                Choice::Several(offers) => {
+                OfferChoice::Only(offer) => offer.offer,
+                OfferChoice::Several(offers) => {
                     if !remote.output.is_json() {
                         print(&offered(&offers))?;
                     }
@@ -44,20 +44,20 @@ impl AcceptArgs {
 }
 
 /// What may be taken without being named.
-pub(super) enum Choice {
+pub(super) enum OfferChoice {
     Only(Offer),
     Several(Vec<Offer>),
 }
 
 /// The only offer, if it is one.
-pub(super) async fn only(client: &Client) -> anyhow::Result<Choice> {
+pub(super) async fn only(client: &Client) -> anyhow::Result<OfferChoice> {
     let mut offers = client.offers().await?.offers;
     match offers.pop() {
         None => anyhow::bail!("nobody offers you a file"),
-        Some(only) if offers.is_empty() => Ok(Choice::Only(only)),
+        Some(only) if offers.is_empty() => Ok(OfferChoice::Only(only)),
         Some(last) => {
             offers.push(last);
-            Ok(Choice::Several(offers))
+            Ok(OfferChoice::Several(offers))
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::telemetry::{AUDIT, MachineAudit, TelemetryError};
 
 /// Who or what was changed.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Changed<'a> {
+pub(super) struct AuditedChange<'a> {
     pub(super) user: Option<&'a str>,
     pub(super) folder: Option<&'a str>,
     /// The number of a token.
@@ -22,7 +22,7 @@ pub(super) struct AuditArgs(pub(super) MachineAudit);
 
 impl AuditArgs {
     /// Notes that the user of this process has done `cmd`.
-    pub(super) fn note(&self, cmd: &str, changed: Changed<'_>) -> Result<(), TelemetryError> {
+    pub(super) fn note(&self, cmd: &str, changed: AuditedChange<'_>) -> Result<(), TelemetryError> {
         self.0.write(|| {
             info!(
                 name: "changed_on_machine",

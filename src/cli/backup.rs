@@ -46,7 +46,7 @@ pub(super) struct BackupArgs {
 
 /// What a backup came to, as `--json` shows it.
 #[derive(Debug, Default, Serialize)]
-struct Done {
+struct BackupResult {
     path: PathBuf,
     users: usize,
     folders: usize,
@@ -64,7 +64,7 @@ struct Done {
 
 /// What the thread that copies and the one that shows it share.
 #[derive(Debug, Default)]
-struct Shared {
+struct BackupProgress {
     left_out: AtomicU64,
     changing: AtomicU64,
     stop: AtomicBool,
@@ -89,7 +89,7 @@ impl BackupArgs {
         let owners = owners.with_context(failed)?;
         let progress = Progress::new();
         let bar = Bar::new(output, &progress);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(BackupProgress::default());
         let stop = StopAtEnd(Arc::clone(&shared));
         let copying = copy(backup, owners.clone(), &bar, &progress, shared.clone());
         let (backup, copied) = bar.during(copying).await.with_context(failed)?;
@@ -106,7 +106,7 @@ impl BackupArgs {
         });
         let owners = finishing.await?.with_context(failed)?;
         drop(stop);
-        let done = Done {
+        let done = BackupResult {
             users: owners.users.len(),
             folders: owners.folders.len(),
             files: progress.files(),
@@ -122,7 +122,7 @@ impl BackupArgs {
     }
 }
 
-impl Done {
+impl BackupResult {
     fn check_complete(&self) -> anyhow::Result<()> {
         if self.left_out > 0 {
             return Err(Reported.into());
@@ -140,7 +140,7 @@ async fn copy(
     owners: Owners,
     bar: &Bar,
     progress: &Progress,
-    shared: Arc<Shared>,
+    shared: Arc<BackupProgress>,
 ) -> anyhow::Result<(storage::Backup, BackupCounts)> {
     let (bar, progress) = (bar.clone(), progress.clone());
     let copying = spawn_blocking(move || {
@@ -170,7 +170,7 @@ async fn copy(
 }
 
 /// Ends the thread that copies when it is dropped: with the command, when that is interrupted.
-struct StopAtEnd(Arc<Shared>);
+struct StopAtEnd(Arc<BackupProgress>);
 
 impl Drop for StopAtEnd {
     fn drop(&mut self) {
@@ -202,7 +202,7 @@ fn without(all: &BTreeMap<String, i64>, some: &BTreeMap<String, i64>) -> BTreeMa
     missing.map(|(name, id)| (name.clone(), *id)).collect()
 }
 
-fn text(done: &Done) -> String {
+fn text(done: &BackupResult) -> String {
     let counted = |number: usize, noun| count(number as u64, noun);
     format!(
         "backed up {}, {} and {} ({}) to {}",
@@ -220,10 +220,10 @@ mod tests {
 
     #[test]
     fn a_backup_that_lacks_something_does_not_end_as_one_that_is_complete() {
-        let done = |left_out, at_rest| Done {
+        let done = |left_out, at_rest| BackupResult {
             left_out,
             at_rest,
-            ..Done::default()
+            ..BackupResult::default()
         };
         done(0, true).check_complete().expect("complete");
         let error = done(0, false).check_complete().expect_err("not at rest");

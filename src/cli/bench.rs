@@ -21,10 +21,10 @@ use crate::client::{Client, ClientError, FileOptions, Progress};
 use crate::protocol::{DfReply, ErrorCode, IfExists};
 
 /// The first file that is moved, and the smallest that is worth it.
-const LEAST: u64 = 256 * 1024;
+const MIN_BYTES: u64 = 256 * 1024;
 
 /// The largest, whatever room there is: it is there to be measured with, not to fill a disk.
-const MOST: u64 = 1 << 30;
+const MAX_BYTES: u64 = 1 << 30;
 
 /// Each file is larger than the one before by this factor, until it takes long enough.
 const GROWTH: u64 = 4;
@@ -33,7 +33,7 @@ const GROWTH: u64 = 4;
 const PINGS: usize = 500;
 
 /// For what is left on the server to be removed.
-const FAREWELL: Duration = Duration::from_secs(5);
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Random bytes, over and over.
 const BLOCK: usize = 1 << 20;
@@ -54,14 +54,14 @@ pub(super) struct BenchArgs {
 /// What was measured, as programs read it.
 #[derive(Serialize)]
 struct Measured {
-    latency: Latency,
+    latency: PingLatency,
     up: Rate,
     down: Rate,
 }
 
 /// From a request to its answer.
 #[derive(Serialize)]
-struct Latency {
+struct PingLatency {
     answers: usize,
     p50_ms: f64,
     p99_ms: f64,
@@ -117,13 +117,13 @@ impl BenchArgs {
         output: Output,
     ) -> anyhow::Result<Measured> {
         let df = client.df().await?;
-        let most = room(&df).min(MOST);
-        if most < LEAST {
+        let most = free_space(&df).min(MAX_BYTES);
+        if most < MIN_BYTES {
             bail!(
                 "there is room for {} in your home, and it takes {} to measure; \
                  `haul df` shows what is used",
                 size(most),
-                size(LEAST)
+                size(MIN_BYTES)
             );
         }
         let measuring = Measuring {
@@ -138,7 +138,7 @@ impl BenchArgs {
         let up = measuring.up().await?;
         let down = measuring.down(up.bytes).await?;
         client.rm(path, false).await?;
-        if up.bytes == most && most < MOST {
+        if up.bytes == most && most < MAX_BYTES {
             let most = size(most);
             output.note(&format!("there was room for a file of {most} and no more"));
         }
@@ -154,7 +154,7 @@ fn fresh_path() -> anyhow::Result<String> {
 }
 
 /// Bytes that may be stored. Of the disk only half is taken: others want to write, too.
-fn room(df: &DfReply) -> u64 {
+fn free_space(df: &DfReply) -> u64 {
     if df.files_limit.is_some_and(|limit| df.files >= limit) {
         return 0;
     }
@@ -163,7 +163,7 @@ fn room(df: &DfReply) -> u64 {
 }
 
 impl Measuring<'_> {
-    async fn latency(&self) -> Result<Latency, ClientError> {
+    async fn latency(&self) -> Result<PingLatency, ClientError> {
         let (start, mut took) = (Instant::now(), Vec::new());
         while took.len() < PINGS && (took.is_empty() || start.elapsed() < self.time) {
             let asked = Instant::now();
@@ -175,7 +175,7 @@ impl Measuring<'_> {
             let index = (took.len() - 1) * hundredth / 100;
             took[index].as_secs_f64() * 1000.0
         };
-        Ok(Latency {
+        Ok(PingLatency {
             answers: took.len(),
             p50_ms: ms(50),
             p99_ms: ms(99),
@@ -184,7 +184,7 @@ impl Measuring<'_> {
 
     /// Puts larger and larger files, of which the last stays, until one takes long enough.
     async fn up(&self) -> anyhow::Result<Rate> {
-        let mut bytes = LEAST;
+        let mut bytes = MIN_BYTES;
         loop {
             let progress = Progress::new();
             let options = FileOptions {
@@ -195,7 +195,7 @@ impl Measuring<'_> {
             let start = Instant::now();
             let put = self.client.put_from(source, self.path, options, &progress);
             Bar::new(self.output, &progress).during(put).await?;
-            let rate = Rate::of(bytes, start.elapsed());
+            let rate = Rate::from_transfer(bytes, start.elapsed());
             if self.is_enough(start.elapsed()) || bytes == self.most {
                 return Ok(rate);
             }
@@ -218,7 +218,7 @@ impl Measuring<'_> {
             moved += bytes;
             took += start.elapsed();
             if self.is_enough(took) {
-                return Ok(Rate::of(moved, took));
+                return Ok(Rate::from_transfer(moved, took));
             }
         }
     }
@@ -231,7 +231,7 @@ impl Measuring<'_> {
 
 impl Rate {
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
-    fn of(bytes: u64, took: Duration) -> Self {
+    fn from_transfer(bytes: u64, took: Duration) -> Self {
         let seconds = took.as_secs_f64();
         Self {
             bytes,
@@ -266,7 +266,7 @@ fn describe(measured: &Measured) -> String {
 /// Removes what a measurement that did not end has left, over a connection of its own.
 async fn clean_up(way: &ConnectMethod, path: &str, output: Output) {
     let removing = async {
-        let client = way.go(None).await?;
+        let client = way.connect(None).await?;
         match client.rm(path, false).await {
             Err(error) if error.code() == Some(ErrorCode::NotFound) => {}
             removed => drop(removed?),
@@ -279,7 +279,7 @@ async fn clean_up(way: &ConnectMethod, path: &str, output: Output) {
         remote_session::leave(&client).await;
         Ok::<_, ClientError>(())
     };
-    if !matches!(timeout(FAREWELL, removing).await, Ok(Ok(()))) {
+    if !matches!(timeout(CLEANUP_TIMEOUT, removing).await, Ok(Ok(()))) {
         let path = safe(path);
         output.note(&format!("{path} may be left on the server; remove it"));
     }
@@ -325,14 +325,14 @@ mod tests {
 
     #[test]
     fn room_is_what_quota_and_disk_leave() {
-        assert_eq!(room(&df(10, None, 1000)), 500);
-        assert_eq!(room(&df(10, Some(100), 1000)), 90);
-        assert_eq!(room(&df(200, Some(100), 1000)), 0);
+        assert_eq!(free_space(&df(10, None, 1000)), 500);
+        assert_eq!(free_space(&df(10, Some(100), 1000)), 90);
+        assert_eq!(free_space(&df(200, Some(100), 1000)), 0);
         let full = DfReply {
             files_limit: Some(3),
             ..df(10, None, 1000)
         };
-        assert_eq!(room(&full), 0);
+        assert_eq!(free_space(&full), 0);
     }
 
     #[test]

@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_damaged_file_is_named_with_its_line_and_neither_quoted_nor_replaced() {
-        type Table = std::collections::BTreeMap<String, u32>;
+        type TomlTable = std::collections::BTreeMap<String, u32>;
         let place = tempfile::tempdir().expect("a directory");
         let path = place.path().join("table.toml");
         for text in [
@@ -235,8 +235,8 @@ mod tests {
             b"a = 1\n\xffhunter2",
         ] {
             fs::write(&path, text).expect("written");
-            let read = read_toml::<Table>(&path).map(drop);
-            let written = update_toml::<Table>(&path, |table| {
+            let read = read_toml::<TomlTable>(&path).map(drop);
+            let written = update_toml::<TomlTable>(&path, |table| {
                 table.insert("c".into(), 3);
             });
             for error in [read, written].map(|outcome| outcome.expect_err("damaged")) {

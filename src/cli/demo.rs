@@ -17,7 +17,7 @@ use walkdir::WalkDir;
 use crate::accounts::{Accounts, NewUser, UserName};
 use crate::cli::output::{Output, count, size};
 use crate::cli::progress::Bar;
-use crate::client::{Client, FileOptions, Note, Progress, ServerUrl, Trust};
+use crate::client::{Client, FileOptions, Progress, ServerUrl, TreeEvent, Trust};
 use crate::config::Config;
 use crate::messages::Messages;
 use crate::protocol::{Algorithm, Digest, Secret};
@@ -222,10 +222,10 @@ impl Visit {
 }
 
 /// Listens until the end, and returns the first thing that went wrong.
-async fn failures(mut notes: mpsc::Receiver<Note>) -> Option<String> {
+async fn failures(mut notes: mpsc::Receiver<TreeEvent>) -> Option<String> {
     let mut first = None;
     while let Some(note) = notes.recv().await {
-        if let Note::Failed { path, error } = note {
+        if let TreeEvent::Failed { path, error } = note {
             first.get_or_insert(format!("{path}: {error}"));
         }
     }
@@ -247,7 +247,7 @@ async fn digests(directory: &Path) -> anyhow::Result<BTreeMap<String, (u64, Dige
             if entry.file_type().is_file() {
                 let content = fs::read(entry.path())?;
                 let path = entry.path().strip_prefix(&directory)?.display().to_string();
-                let digest = Digest::of(Algorithm::Blake3, &content);
+                let digest = Digest::compute(Algorithm::Blake3, &content);
                 found.insert(path, (content.len() as u64, digest));
             }
         }

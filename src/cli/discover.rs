@@ -10,7 +10,7 @@ use tokio::net::lookup_host;
 use crate::cli::exit::{Reported, usage};
 use crate::cli::output::{Output, safe};
 use crate::cli::table::table;
-use crate::client::{Found, discover, neighbourhood};
+use crate::client::{DiscoveredServer, discover, neighbourhood};
 use crate::protocol::DEFAULT_PORT;
 
 /// Find the servers near by
@@ -49,7 +49,7 @@ impl DiscoverArgs {
     }
 }
 
-fn listing(found: &[Found]) -> String {
+fn listing(found: &[DiscoveredServer]) -> String {
     let rows: Vec<_> = found
         .iter()
         .map(|found| {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn names_from_the_network_can_not_drive_the_terminal() {
-        let found = Found {
+        let found = DiscoveredServer {
             address: "192.0.2.1:9000".parse().expect("an address"),
             name: "a\x1b[31mb".into(),
             server: "haul/0\n".into(),

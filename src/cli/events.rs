@@ -9,7 +9,7 @@ use crate::client::{Client, EventPosition, Events};
 use crate::protocol::Event;
 
 /// Lines that are held until they may be printed. Who wants to read more has `history`.
-const HELD: usize = 200;
+const MAX_DEFERRED_LINES: usize = 200;
 
 /// What is heard on the connections of a session.
 #[derive(Debug, Clone)]
@@ -61,10 +61,10 @@ impl EventDisplay {
 
 /// Prints messages and offers while a line is being typed, and holds them while a command runs.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct BackgroundPrinter(Arc<Mutex<State>>);
+pub(crate) struct BackgroundPrinter(Arc<Mutex<DisplayState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct DisplayState {
     /// How to show it; absent until the user is known.
     style: Option<Style>,
     /// What came before.
@@ -89,7 +89,7 @@ impl BackgroundPrinter {
         state.take_early();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DisplayState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -135,7 +135,7 @@ impl BackgroundPrinter {
     }
 }
 
-impl State {
+impl DisplayState {
     fn logged_in(&mut self, client: &Client) -> Vec<(Printer, String)> {
         self.logs_in = false;
         self.epoch = client.position(0).epoch;
@@ -155,7 +155,7 @@ impl State {
     /// Takes what was heard; where to print it, if that may be now.
     fn take(&mut self, event: Event) -> Option<(Printer, String)> {
         let Some(style) = self.style.as_ref().filter(|_| !self.logs_in) else {
-            if self.early.len() == HELD {
+            if self.early.len() == MAX_DEFERRED_LINES {
                 self.early.pop_front();
                 self.dropped += 1;
             }
@@ -180,7 +180,7 @@ impl State {
     }
 
     fn hold(&mut self, seq: u64, line: String) {
-        if self.held.len() == HELD {
+        if self.held.len() == MAX_DEFERRED_LINES {
             self.held.pop_front();
             self.dropped += 1;
         }

@@ -86,37 +86,37 @@ pub(super) fn usage(text: impl Into<String>) -> anyhow::Error {
 
 /// Says on standard error what went wrong with `what`, and returns the exit code for it.
 pub(super) fn report(what: &str, error: &anyhow::Error) -> ExitCode {
-    tell(what, error);
+    print_error(what, error);
     ExitCode::from(code(error))
 }
 
 /// The same, as a line of the log that programs know by `event`.
 pub(super) fn report_in_log(event: &str, error: &anyhow::Error) -> ExitCode {
-    telemetry::log_to_stderr(event, &whole(error));
+    telemetry::log_to_stderr(event, &error_chain(error));
     ExitCode::from(code(error))
 }
 
 /// Says on standard error what went wrong with `what`, in one line.
-pub(super) fn tell(what: &str, error: &anyhow::Error) {
+pub(super) fn print_error(what: &str, error: &anyhow::Error) {
     if !is_told(error) {
         // Where nobody can read it, the exit code still tells.
-        let _ = writeln!(io::stderr(), "{}", line(what, error));
+        let _ = writeln!(io::stderr(), "{}", error_line(what, error));
     }
 }
 
 /// `haul: what: why, what to try next`, harmless to the terminal.
-pub(super) fn line(what: &str, error: &anyhow::Error) -> String {
+pub(super) fn error_line(what: &str, error: &anyhow::Error) -> String {
     let hint = match error.downcast_ref() {
         Some(NoSession::Client(error)) => trust::hint(error),
         _ => error.downcast_ref().and_then(trust::hint),
     }
     .or_else(|| hint(what, error).map(str::to_owned))
     .map_or(String::new(), |hint| format!("; {hint}"));
-    safe(&format!("haul: {what}: {}{hint}", whole(error))).into_owned()
+    safe(&format!("haul: {what}: {}{hint}", error_chain(error))).into_owned()
 }
 
 /// The error and its causes, but for what an outer one has said already.
-fn whole(error: &anyhow::Error) -> String {
+fn error_chain(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {
@@ -304,7 +304,7 @@ mod tests {
             let error = ClientError::Login(WireError::new(ErrorCode::LoginFailed, "no"));
             let error = NoSession::Refused { error, given_by }.into();
             assert_eq!(
-                line("ls", &error),
+                error_line("ls", &error),
                 format!("haul: ls: login refused: no{hint}")
             );
         }
@@ -315,12 +315,12 @@ mod tests {
         let cause = || anyhow::anyhow!("the disk fails");
         let error = cause().context("can not read it: the disk fails");
         assert_eq!(
-            line("df", &error),
+            error_line("df", &error),
             "haul: df: can not read it: the disk fails"
         );
         let error = cause().context("can not read it");
         assert_eq!(
-            line("df", &error),
+            error_line("df", &error),
             "haul: df: can not read it: the disk fails"
         );
     }
@@ -328,15 +328,17 @@ mod tests {
     #[test]
     fn only_what_takes_if_exists_is_told_of_it() {
         let error = refused(ErrorCode::Exists, "there").into();
-        assert!(line("put a", &error).contains("--if-exists"));
-        assert!(line("mkdir", &error).ends_with("`-p` is content with a directory that is there"));
+        assert!(error_line("put a", &error).contains("--if-exists"));
+        assert!(
+            error_line("mkdir", &error).ends_with("`-p` is content with a directory that is there")
+        );
     }
 
     #[test]
     fn a_message_of_the_server_can_not_drive_the_terminal() {
         let error = refused(ErrorCode::NotFound, "no such file: \x1b[2J\u{202e}\n").into();
         assert_eq!(
-            line("stat", &error),
+            error_line("stat", &error),
             "haul: stat: no such file: \\u{1b}[2J\\u{202e}\\n"
         );
     }

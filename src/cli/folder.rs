@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::accounts;
 use crate::accounts::{Accounts, AccountsError, FolderName, UserName};
-use crate::cli::audit::Changed;
+use crate::cli::audit::AuditedChange;
 use crate::cli::data;
 use crate::cli::data::{DataDirArgs, NewLimits};
 use crate::cli::output::Output;
@@ -112,7 +112,7 @@ impl FolderArgs {
             }) => {
                 accounts.grant(&folder, &user, rights).await?;
                 let to = rights.to_string();
-                let granted = Changed {
+                let granted = AuditedChange {
                     to: Some(&to),
                     ..changed(&folder, Some(&user))
                 };
@@ -136,11 +136,11 @@ impl FolderArgs {
     }
 }
 
-fn changed<'a>(folder: &'a FolderName, user: Option<&'a UserName>) -> Changed<'a> {
-    Changed {
+fn changed<'a>(folder: &'a FolderName, user: Option<&'a UserName>) -> AuditedChange<'a> {
+    AuditedChange {
         folder: Some(folder.as_str()),
         user: user.map(UserName::as_str),
-        ..Changed::default()
+        ..AuditedChange::default()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::cli::exit::usage;
 use crate::cli::progress::Bar;
 use crate::cli::remote_session::RemoteSession;
 use crate::cli::transfer::{
-    IfExistsChoice, ReportOptions, RetryOptions, Target, algorithm, all_differ, follow,
+    IfExistsChoice, ReportOptions, RetryOptions, TransferTarget, algorithm, all_differ, follow,
     is_marked_remote, local_target, named_directory, under_own_name, without_mark,
 };
 use crate::client::{FileOptions, Progress, RetryPolicy};
@@ -108,7 +108,7 @@ impl GetArgs {
     /// Each path with where it goes.
     fn roots(&self, local: &str) -> anyhow::Result<Vec<(String, PathBuf)>> {
         let target = local_target(local, self.paths.len())?;
-        if target == Target::Directory {
+        if target == TransferTarget::Directory {
             let name = local.trim_end_matches('/');
             if Path::new(name).exists() && !Path::new(local).is_dir() {
                 bail!("{name} is not a directory");
@@ -125,8 +125,8 @@ impl GetArgs {
             .paths
             .iter()
             .map(|path| match target {
-                Target::Directory => under_own_name(local, path),
-                Target::Name => local.to_owned(),
+                TransferTarget::Directory => under_own_name(local, path),
+                TransferTarget::Name => local.to_owned(),
             })
             .collect();
         all_differ(places.iter().map(String::as_str))?;

@@ -13,7 +13,7 @@ use rustyline::{CompletionType, Config, Editor, ExternalPrinter, Helper};
 use tokio::sync::mpsc;
 
 use crate::cli::client_file;
-use crate::cli::exit::tell;
+use crate::cli::exit::print_error;
 use crate::cli::output::print;
 
 /// Lines that a history keeps.
@@ -21,7 +21,7 @@ const HISTORY_ENTRIES: usize = 1000;
 
 /// What was typed at the prompt.
 #[derive(Debug)]
-pub(crate) enum Typed {
+pub(crate) enum TypedLine {
     Line(String),
     /// Ctrl-C: the line is given up.
     Nothing,
@@ -31,9 +31,9 @@ pub(crate) enum Typed {
 
 /// Reads on a thread of its own, so that the wait for a person keeps nobody else waiting.
 #[derive(Debug)]
-pub(crate) struct Lines {
+pub(crate) struct LineEditor {
     prompts: std::sync::mpsc::Sender<String>,
-    typed: mpsc::Receiver<anyhow::Result<Typed>>,
+    typed: mpsc::Receiver<anyhow::Result<TypedLine>>,
     printer: Printer,
     /// A line was asked for and did not come yet.
     asked: bool,
@@ -41,7 +41,7 @@ pub(crate) struct Lines {
     terminal: Option<Termios>,
 }
 
-impl Lines {
+impl LineEditor {
     /// An editor with what `helper` completes, and with a history that is kept if it has a `name`.
     pub(crate) fn edited<H: Helper + Send + 'static>(
         helper: H,
@@ -59,7 +59,7 @@ impl Lines {
         if let Some(path) = &history
             && let Err(error) = load_history(&mut editor, path)
         {
-            tell("history", &error);
+            print_error("history", &error);
             history = None;
         }
         // A terminal that can do nothing has nothing to print above.
@@ -80,8 +80,8 @@ impl Lines {
         Self::start(Printer::Plain, |_| {
             let mut line = String::new();
             match stdin().lock().read_line(&mut line) {
-                Ok(0) => Ok(Typed::End),
-                Ok(_) => Ok(Typed::Line(line)),
+                Ok(0) => Ok(TypedLine::End),
+                Ok(_) => Ok(TypedLine::Line(line)),
                 Err(error) => Err(error).context("could not read standard input"),
             }
         })
@@ -89,7 +89,7 @@ impl Lines {
 
     fn start(
         printer: Printer,
-        mut read: impl FnMut(String) -> anyhow::Result<Typed> + Send + 'static,
+        mut read: impl FnMut(String) -> anyhow::Result<TypedLine> + Send + 'static,
     ) -> anyhow::Result<Self> {
         let (prompts, prompted) = std::sync::mpsc::channel();
         let (sender, typed) = mpsc::channel(1);
@@ -112,7 +112,7 @@ impl Lines {
     }
 
     /// The next line.
-    pub(crate) async fn next(&mut self, prompt: String) -> anyhow::Result<Typed> {
+    pub(crate) async fn next(&mut self, prompt: String) -> anyhow::Result<TypedLine> {
         self.ask(prompt)?;
         self.typed().await
     }
@@ -120,14 +120,14 @@ impl Lines {
     /// Asks for a line, which [`typed`](Self::typed) then returns.
     pub(crate) fn ask(&mut self, prompt: String) -> anyhow::Result<()> {
         self.asked = true;
-        self.prompts.send(prompt).context(GONE)
+        self.prompts.send(prompt).context(EDITOR_ENDED)
     }
 
     /// The line that was asked for. Cancel-safe.
-    pub(crate) async fn typed(&mut self) -> anyhow::Result<Typed> {
+    pub(crate) async fn typed(&mut self) -> anyhow::Result<TypedLine> {
         let typed = self.typed.recv().await;
         self.asked = false;
-        typed.context(GONE)?
+        typed.context(EDITOR_ENDED)?
     }
 
     /// Prints while someone may be typing.
@@ -136,7 +136,7 @@ impl Lines {
     }
 }
 
-impl Drop for Lines {
+impl Drop for LineEditor {
     /// Who is stopped by a signal leaves a line that will never be typed to an editor that goes on.
     fn drop(&mut self) {
         if let Some(terminal) = self.terminal.take()
@@ -149,10 +149,10 @@ impl Drop for Lines {
     }
 }
 
-const GONE: &str = "the thread that reads lines has ended";
+const EDITOR_ENDED: &str = "the thread that reads lines has ended";
 
 /// Lines that may wait to be printed.
-const UNPRINTED: usize = 64;
+const MAX_UNPRINTED_LINES: usize = 64;
 
 /// The way to the terminal while a line is being typed: what is printed stands above it.
 #[derive(Debug, Clone)]
@@ -165,7 +165,7 @@ pub(crate) enum Printer {
 
 impl Printer {
     fn above(mut printer: impl ExternalPrinter + Send + 'static) -> anyhow::Result<Self> {
-        let (sender, mut lines) = mpsc::channel::<String>(UNPRINTED);
+        let (sender, mut lines) = mpsc::channel::<String>(MAX_UNPRINTED_LINES);
         std::thread::Builder::new()
             .name("printer".into())
             .spawn(move || {
@@ -195,20 +195,20 @@ fn edit<H: Helper>(
     editor: &mut Editor<H, DefaultHistory>,
     prompt: &str,
     history: &mut Option<PathBuf>,
-) -> anyhow::Result<Typed> {
+) -> anyhow::Result<TypedLine> {
     match editor.readline(prompt) {
         Ok(line) => {
             if let (Ok(true), Some(path)) = (editor.add_history_entry(&line), &*history)
                 && let Err(error) = append_to_history(path, &line)
             {
                 // It is no reason to stop, and said once.
-                tell("history", &error);
+                print_error("history", &error);
                 *history = None;
             }
-            Ok(Typed::Line(line))
+            Ok(TypedLine::Line(line))
         }
-        Err(ReadlineError::Interrupted) => Ok(Typed::Nothing),
-        Err(ReadlineError::Eof) => Ok(Typed::End),
+        Err(ReadlineError::Interrupted) => Ok(TypedLine::Nothing),
+        Err(ReadlineError::Eof) => Ok(TypedLine::End),
         Err(error) => Err(error).context("could not read from the terminal"),
     }
 }

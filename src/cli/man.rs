@@ -61,7 +61,7 @@ fn page(command: &Command) -> String {
 }
 
 fn render(command: Command, parent: Option<&str>) -> io::Result<Vec<u8>> {
-    let sections = Sections::of(&command, parent);
+    let sections = Sections::for_command(&command, parent);
     // What is under its own heading here.
     let command = command.disable_help_subcommand(true);
     let page = clap_mangen::Man::new(command)
@@ -97,20 +97,20 @@ fn escaped(text: &str) -> Vec<u8> {
 struct Sections {
     has_commands: bool,
     /// What it does in the end: it runs for long, asks a server, or works on this machine.
-    kind: Kind,
+    kind: PageKind,
     environment: Vec<(String, String)>,
     see_also: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum PageKind {
     Daemon,
     Client,
     Local,
 }
 
 impl Sections {
-    fn of(command: &Command, parent: Option<&str>) -> Self {
+    fn for_command(command: &Command, parent: Option<&str>) -> Self {
         let name = page(command);
         let asks = command
             .get_arguments()
@@ -120,9 +120,9 @@ impl Sections {
         Self {
             has_commands: shown(command).next().is_some(),
             kind: match &*name {
-                "haul-serve" => Kind::Daemon,
-                _ if asks => Kind::Client,
-                _ => Kind::Local,
+                "haul-serve" => PageKind::Daemon,
+                _ if asks => PageKind::Client,
+                _ => PageKind::Local,
             },
             environment: environment(command),
             see_also,
@@ -161,7 +161,7 @@ impl Sections {
 
     fn exit_codes(&self) -> &'static [(&'static str, &'static str)] {
         match self.kind {
-            Kind::Daemon => &[
+            PageKind::Daemon => &[
                 ("0", "It was told to stop, and has."),
                 (
                     "1",
@@ -173,14 +173,14 @@ impl Sections {
                     "The arguments or the configuration are wrong: it starts once they are corrected.",
                 ),
             ],
-            Kind::Client => &[
+            PageKind::Client => &[
                 ("0", "It is done."),
                 ("1", "The server or the transfer said no."),
                 ("2", "The arguments are wrong."),
                 ("3", "There was no connection, or no login."),
                 ("130", "It was interrupted."),
             ],
-            Kind::Local => &[
+            PageKind::Local => &[
                 ("0", "It is done."),
                 ("1", "It could not be done."),
                 ("2", "The arguments or the configuration are wrong."),
@@ -191,7 +191,7 @@ impl Sections {
 
     fn more_environment(&self) -> &'static [(&'static str, &'static str)] {
         match self.kind {
-            Kind::Daemon => &[
+            PageKind::Daemon => &[
                 (
                     "HAUL_SECTION_NAME",
                     "Any setting of the configuration: limits.sessions is HAUL_LIMITS_SESSIONS. It \
@@ -208,14 +208,14 @@ impl Sections {
                      stops, and that it lives.",
                 ),
             ],
-            Kind::Client => &[("HAUL_PASSWORD", "The password.")],
-            Kind::Local => &[],
+            PageKind::Client => &[("HAUL_PASSWORD", "The password.")],
+            PageKind::Local => &[],
         }
     }
 
     fn files(&self) -> &'static [(&'static str, &'static str)] {
         match self.kind {
-            Kind::Daemon => &[
+            PageKind::Daemon => &[
                 (
                     "./haul-data",
                     "The data directory, unless another is named.",
@@ -230,7 +230,7 @@ impl Sections {
                 ),
                 ("DATA/tls", "The certificate that haul made for itself."),
             ],
-            Kind::Client => &[
+            PageKind::Client => &[
                 (
                     "~/.config/haul/servers.toml",
                     "The logins that haul connect remembers.",
@@ -244,7 +244,7 @@ impl Sections {
                     "The last lines that were typed in haul shell.",
                 ),
             ],
-            Kind::Local => &[],
+            PageKind::Local => &[],
         }
     }
 }

@@ -82,7 +82,7 @@ use crate::cli::trust::TrustOptions;
 use crate::client::RetryPolicy;
 
 /// For threads that still hold a file when everything else is done.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// haul: a file server for teams and their programs.
 #[derive(Debug, Parser)]
@@ -96,7 +96,7 @@ struct Cli {
     #[command(flatten)]
     global: GlobalOptions,
     #[command(subcommand)]
-    command: Command,
+    command: TopLevelCommand,
 }
 
 /// What every subcommand takes.
@@ -137,7 +137,7 @@ struct GlobalOptions {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum TopLevelCommand {
     Serve(serve::ServeArgs),
     #[command(flatten)]
     Client(ClientCommand),
@@ -213,8 +213,8 @@ pub fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         // Its threads are bounded by its configuration.
-        Command::Serve(serve) => return serve.run(),
-        Command::Client(command) => run(command, &cli.global),
+        TopLevelCommand::Serve(serve) => return serve.run(),
+        TopLevelCommand::Client(command) => run(command, &cli.global),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -273,7 +273,7 @@ fn run(command: ClientCommand, global: &GlobalOptions) -> anyhow::Result<()> {
         .build()
         .context("can not start its threads")?;
     let outcome = runtime.block_on(Box::pin(command.run(global)));
-    runtime.shutdown_timeout(LAST_WORDS);
+    runtime.shutdown_timeout(GOODBYE_TIMEOUT);
     outcome
 }
 

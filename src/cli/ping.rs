@@ -17,7 +17,7 @@ pub(super) struct PingArgs {
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct PingAnswer {
     time: jiff::Timestamp,
     ms: f64,
 }
@@ -30,7 +30,7 @@ impl PingArgs {
             let time = remote.client.ping().await?.time;
             let ms = asked.elapsed().as_secs_f64() * 1000.0;
             fastest = fastest.min(ms);
-            let answer = Answer { time, ms };
+            let answer = PingAnswer { time, ms };
             remote
                 .output
                 .result(&answer, |answer| format!("answered in {:.2} ms", answer.ms))?;

@@ -11,7 +11,7 @@ use crate::cli::progress::Bar;
 use crate::cli::remote_session::RemoteSession;
 use crate::cli::space_message::with_room_explained;
 use crate::cli::transfer::{
-    IfExistsChoice, ReportOptions, RetryOptions, Target, algorithm, all_differ, follow,
+    IfExistsChoice, ReportOptions, RetryOptions, TransferTarget, algorithm, all_differ, follow,
     is_marked_remote, last_name, named_directory, remote_target, under_own_name, without_mark,
 };
 use crate::client::{FileOptions, Progress, RetryPolicy};
@@ -128,15 +128,15 @@ impl PutArgs {
         to: &str,
     ) -> anyhow::Result<Vec<(PathBuf, String)>> {
         let target = match &*self.paths {
-            _ if to == "." => Target::Directory,
+            _ if to == "." => TransferTarget::Directory,
             paths => remote_target(remote, to, paths.len()).await?,
         };
         let places: Vec<_> = self
             .paths
             .iter()
             .map(|path| match target {
-                Target::Directory => under_own_name(to, path),
-                Target::Name => to.to_owned(),
+                TransferTarget::Directory => under_own_name(to, path),
+                TransferTarget::Name => to.to_owned(),
             })
             .collect();
         all_differ(places.iter().map(String::as_str))?;

@@ -6,14 +6,14 @@ use crate::cli::remote_session::RemoteSession;
 use crate::client::{Progress, Session, Waiting};
 
 /// One line when the connection is lost, one when it is back.
-pub(crate) struct Waits {
+pub(crate) struct ReconnectNotice {
     session: Session,
     waiting: watch::Receiver<Option<Waiting>>,
     lost: bool,
 }
 
-impl Waits {
-    pub(crate) fn of(remote: &RemoteSession, progress: &Progress) -> Self {
+impl ReconnectNotice {
+    pub(crate) fn for_session(remote: &RemoteSession, progress: &Progress) -> Self {
         Self {
             session: remote.session.clone(),
             waiting: progress.waiting(),

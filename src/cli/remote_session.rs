@@ -20,7 +20,7 @@ use crate::client::{Client, ClientError, EventPosition, RetryPolicy, ServerUrl, 
 use crate::protocol::{Login, LoginReply, Secret};
 
 /// For the server's goodbye.
-const FAREWELL: Duration = Duration::from_secs(1);
+const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a command needs: a session, and somewhere to print.
 #[derive(Debug, Clone)]
@@ -40,13 +40,13 @@ impl RemoteSession {
     }
 
     /// For a session of its own beside another, in this directory.
-    pub(crate) async fn beside(
+    pub(crate) async fn open_second(
         way: ConnectMethod,
         cwd: String,
         output: Output,
         policy: RetryPolicy,
     ) -> anyhow::Result<Self> {
-        let client = way.go(None).await.map_err(NoSession::from)?;
+        let client = way.connect(None).await.map_err(NoSession::from)?;
         client.cd(&cwd).await?;
         Ok(Self::within(client, (way, Some(cwd)), output, policy))
     }
@@ -63,7 +63,7 @@ impl RemoteSession {
             let again = Arc::clone(&again);
             async move {
                 let (way, cwd) = &*again;
-                let client = way.go(since).await?;
+                let client = way.connect(since).await?;
                 if let Some(cwd) = cwd {
                     client.cd(cwd).await?;
                 }
@@ -98,7 +98,10 @@ pub(crate) struct ConnectMethod {
 
 impl ConnectMethod {
     /// Goes it, asking nobody. Who hears messages and offers has had those up to `since`.
-    pub(crate) async fn go(&self, since: Option<EventPosition>) -> Result<Client, ClientError> {
+    pub(crate) async fn connect(
+        &self,
+        since: Option<EventPosition>,
+    ) -> Result<Client, ClientError> {
         let client = Client::connect(&self.url, &self.trust).await?;
         log_in(&client, &self.url, &self.login, (&self.hears, since)).await?;
         Ok(client)
@@ -211,7 +214,7 @@ async fn log_in(
 /// Ends the session, so that the server knows that nothing broke. Whether it answers or not, this
 /// is the end.
 pub(crate) async fn leave(client: &Client) {
-    let _ = timeout(FAREWELL, client.quit()).await;
+    let _ = timeout(QUIT_TIMEOUT, client.quit()).await;
 }
 
 /// Asks for the user, if `url` names none, and for the password, if there is none.

@@ -22,7 +22,7 @@ pub(super) struct RmArgs {
 }
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct RemovedPath<'a> {
     path: &'a str,
     removed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,7 @@ impl RmArgs {
             total += removed;
             if remote.output.is_json() {
                 let left = (left > 0).then_some(left);
-                print_json(&Answer {
+                print_json(&RemovedPath {
                     path,
                     removed,
                     left,

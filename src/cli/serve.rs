@@ -19,7 +19,7 @@ use crate::cli::first_start::{first_admin, is_watched, say_what_to_do_next};
 use crate::cli::reload::{Reloading, warn_if_degraded};
 use crate::cli::service::ServiceArgs;
 use crate::cli::signals;
-use crate::cli::signals::{Logs, Signals};
+use crate::cli::signals::{SignalLogs, Signals};
 use crate::config;
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::messages::Messages;
@@ -75,7 +75,7 @@ impl ServeArgs {
         }
         let (level, tail) = (telemetry.level(), telemetry.tail());
         let audit = telemetry.audit_room();
-        let logs = Logs::new(telemetry);
+        let logs = SignalLogs::new(telemetry);
         let outcome = self.run_logged(config, (level, tail, audit), &logs);
         logs.finish();
         outcome
@@ -97,7 +97,7 @@ impl ServeArgs {
         self,
         config: Config,
         log: (Level, Tail, AuditPermits),
-        logs: &Logs,
+        logs: &SignalLogs,
     ) -> anyhow::Result<()> {
         raise_descriptor_limit();
         let service = ServiceArgs::find()?;
@@ -118,7 +118,7 @@ impl ServeArgs {
         self,
         config: Config,
         (level, tail, audit): (Level, Tail, AuditPermits),
-        logs: Logs,
+        logs: SignalLogs,
         service: ServiceArgs,
     ) -> anyhow::Result<()> {
         let shutdown = Shutdown::default();
@@ -209,7 +209,7 @@ async fn check(config: &Config) -> anyhow::Result<()> {
 async fn show(
     listener: TcpListener,
     made: oneshot::Receiver<Server>,
-    logs: Logs,
+    logs: SignalLogs,
     stop: CancellationToken,
 ) {
     let server = async {
@@ -241,7 +241,7 @@ fn refuse_in(json: bool, error: &anyhow::Error) -> ExitCode {
 /// again, also before there is anybody to listen.
 fn obey_signals(
     config: &Config,
-    logs: Logs,
+    logs: SignalLogs,
     shutdown: &Shutdown,
     running: &Arc<OnceLock<Server>>,
 ) -> anyhow::Result<Arc<Notify>> {

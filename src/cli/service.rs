@@ -26,14 +26,14 @@ const EXTENSION: u32 = 30_000_000;
 const WAITING: usize = 16;
 
 /// For what waits to be told at the end.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const FINAL_NOTIFY_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The way to the service manager that started the daemon, if one did and wants to hear of it.
 #[derive(Debug, Clone)]
-pub(super) struct ServiceArgs(Option<SyncSender<Message>>);
+pub(super) struct ServiceArgs(Option<SyncSender<ServiceMessage>>);
 
 #[derive(Debug)]
-enum Message {
+enum ServiceMessage {
     /// Lines of the protocol.
     Tell(String),
     /// All before it was told.
@@ -52,7 +52,7 @@ impl ServiceArgs {
         let (sender, messages) = sync_channel(WAITING);
         let teller = thread::Builder::new().name("service".into());
         teller
-            .spawn(move || tell(&messages))
+            .spawn(move || notify_loop(&messages))
             .context("can not start the thread that tells the service manager")?;
         Ok(Self(Some(sender)))
     }
@@ -112,7 +112,7 @@ impl ServiceArgs {
 
     /// It stops, which may take as long as transfers may go on, and a little more.
     fn stopping(&self, patience: Duration) {
-        let most = (patience + crate::cli::signals::LAST_WORDS).as_micros();
+        let most = (patience + crate::cli::signals::EXIT_TIMEOUT).as_micros();
         let most = u32::try_from(most).unwrap_or(u32::MAX);
         self.send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(most)]);
     }
@@ -120,36 +120,36 @@ impl ServiceArgs {
     /// Has everything told, and that it ends and why, if that can be done in a moment.
     pub(super) fn finish(&self, outcome: &anyhow::Result<()>) {
         let failure = outcome.as_ref().err();
-        let why = failure.map(|error| crate::cli::exit::line("serve", error));
+        let why = failure.map(|error| crate::cli::exit::error_line("serve", error));
         let mut states = vec![NotifyState::Stopping];
         states.extend(why.as_deref().map(NotifyState::Status));
         self.send(&states);
         let (told, wait) = channel();
         if let Some(sender) = &self.0
-            && sender.try_send(Message::Told(told)).is_ok()
+            && sender.try_send(ServiceMessage::Told(told)).is_ok()
         {
-            let _ = wait.recv_timeout(LAST_WORDS);
+            let _ = wait.recv_timeout(FINAL_NOTIFY_TIMEOUT);
         }
     }
 
     fn send(&self, states: &[NotifyState<'_>]) {
         if let Some(sender) = &self.0 {
             // Full if the manager hangs; it hears the next one.
-            let _ = sender.try_send(Message::Tell(lines(states)));
+            let _ = sender.try_send(ServiceMessage::Tell(lines(states)));
         }
     }
 }
 
-fn tell(messages: &Receiver<Message>) {
+fn notify_loop(messages: &Receiver<ServiceMessage>) {
     while let Ok(message) = messages.recv() {
         match message {
-            Message::Tell(lines) => {
+            ServiceMessage::Tell(lines) => {
                 let told: io::Result<()> = sd_notify::notify(&[NotifyState::Custom(&lines)]);
                 if let Err(error) = told {
                     tracing::debug!(name: "manager_not_told", %error, "the service manager can not be told");
                 }
             }
-            Message::Told(told) => {
+            ServiceMessage::Told(told) => {
                 let _ = told.send(());
             }
         }

@@ -18,7 +18,7 @@ use crate::telemetry::{LostLines, Telemetry};
 
 /// For all that comes after the time for running transfers: sessions that are cut off, threads that
 /// still write, the log.
-pub(super) const LAST_WORDS: Duration = Duration::from_millis(1500);
+pub(super) const EXIT_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// For the log to be written at the end.
 const FLUSH: Duration = Duration::from_millis(400);
@@ -47,16 +47,16 @@ impl Signals {
     }
 
     /// The next signal that is not lost for good.
-    async fn next(&mut self) -> Told {
+    async fn next(&mut self) -> SignalNotice {
         tokio::select! {
-            _ = self.terminate.recv() => Told::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Told::Stop("SIGINT"),
+            _ = self.terminate.recv() => SignalNotice::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => SignalNotice::Stop("SIGINT"),
             _ = self.hang_up.recv() => {
                 // A terminal that is closed says so by the same signal; nobody is left to serve.
                 if self.at_terminal && !std::io::stderr().is_terminal() {
-                    Told::Stop("the end of its terminal")
+                    SignalNotice::Stop("the end of its terminal")
                 } else {
-                    Told::Reload
+                    SignalNotice::Reload
                 }
             }
         }
@@ -64,16 +64,16 @@ impl Signals {
 }
 
 /// What a signal asks for.
-enum Told {
+enum SignalNotice {
     Stop(&'static str),
     Reload,
 }
 
 /// The log, for whoever ends the process.
 #[derive(Debug, Clone)]
-pub(super) struct Logs(Arc<Mutex<Option<Telemetry>>>);
+pub(super) struct SignalLogs(Arc<Mutex<Option<Telemetry>>>);
 
-impl Logs {
+impl SignalLogs {
     pub(super) fn new(telemetry: Telemetry) -> Self {
         Self(Arc::new(Mutex::new(Some(telemetry))))
     }
@@ -115,7 +115,7 @@ impl Logs {
 pub(super) async fn obey(
     mut signals: Signals,
     shutdown: Shutdown,
-    logs: Logs,
+    logs: SignalLogs,
     patience: impl Fn() -> Duration,
     reload: Arc<Notify>,
 ) {
@@ -126,23 +126,23 @@ pub(super) async fn obey(
             // Whoever began it: from now on the end is near.
             () = shutdown.drain.cancelled(), if !is_ending => {
                 is_ending = true;
-                logs.end_within(patience() + LAST_WORDS);
+                logs.end_within(patience() + EXIT_TIMEOUT);
                 continue;
             }
             told = signals.next() => told,
         };
         match told {
-            Told::Reload => reload.notify_one(),
-            Told::Stop(by) if !shutdown.drain.is_cancelled() => {
+            SignalNotice::Reload => reload.notify_one(),
+            SignalNotice::Stop(by) if !shutdown.drain.is_cancelled() => {
                 info!(name: "stop_asked", "told to stop by {by}");
                 shutdown.drain.cancel();
             }
-            Told::Stop(by) if !shutdown.stop.is_cancelled() => {
+            SignalNotice::Stop(by) if !shutdown.stop.is_cancelled() => {
                 warn!(name: "stop_asked_again", "told to stop again by {by}");
-                logs.end_within(LAST_WORDS);
+                logs.end_within(EXIT_TIMEOUT);
                 shutdown.stop.cancel();
             }
-            Told::Stop(_) => logs.end_within(Duration::ZERO),
+            SignalNotice::Stop(_) => logs.end_within(Duration::ZERO),
         }
     }
 }

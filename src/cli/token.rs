@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::accounts;
 use crate::accounts::{Accounts, UserName};
-use crate::cli::audit::Changed;
+use crate::cli::audit::AuditedChange;
 use crate::cli::data::DataDirArgs;
 use crate::cli::output::Output;
 use crate::cli::table::table;
@@ -151,11 +151,11 @@ impl TokenAddArgs {
     }
 }
 
-fn changed(name: &UserName, token: Option<i64>) -> Changed<'_> {
-    Changed {
+fn changed(name: &UserName, token: Option<i64>) -> AuditedChange<'_> {
+    AuditedChange {
         user: Some(name.as_str()),
         token,
-        ..Changed::default()
+        ..AuditedChange::default()
     }
 }
 

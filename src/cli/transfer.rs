@@ -7,11 +7,11 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::cli::exit::{Reported, line, unfinished, usage};
+use crate::cli::exit::{Reported, error_line, unfinished, usage};
 use crate::cli::output::{count, print, print_json, safe, size};
 use crate::cli::progress::Bar;
 use crate::cli::remote_session::RemoteSession;
-use crate::client::{ClientError, Note, Progress, RetryPolicy, Summary, join};
+use crate::client::{ClientError, Progress, RetryPolicy, TreeEvent, TreeSummary, join};
 use crate::protocol::{Algorithm, Digest, ErrorCode, IfExists, Kind};
 
 /// What became of files that is not printed yet.
@@ -86,10 +86,10 @@ pub(super) struct ReportOptions {
 pub(super) async fn follow<F>(
     remote: &RemoteSession,
     telling: ReportOptions,
-    job: impl FnOnce(Progress, mpsc::Sender<Note>) -> F,
+    job: impl FnOnce(Progress, mpsc::Sender<TreeEvent>) -> F,
 ) -> anyhow::Result<()>
 where
-    F: Future<Output = Result<Summary, ClientError>>,
+    F: Future<Output = Result<TreeSummary, ClientError>>,
 {
     let progress = Progress::new();
     let bar = Bar::new(remote.output, &progress);
@@ -132,10 +132,10 @@ fn tell(
     remote: &RemoteSession,
     telling: ReportOptions,
     bar: &Bar,
-    note: Note,
+    note: TreeEvent,
 ) -> anyhow::Result<()> {
     match note {
-        Note::Moved {
+        TreeEvent::Moved {
             remote: path,
             local,
             size,
@@ -159,21 +159,21 @@ fn tell(
                 print(&safe(to))?;
             }
         }
-        Note::Skipped { path, why } => bar.print(&format!("haul: {path}: skipped: {why}")),
-        Note::Failed { path, error } => {
+        TreeEvent::Skipped { path, why } => bar.print(&format!("haul: {path}: skipped: {why}")),
+        TreeEvent::Failed { path, error } => {
             // Once is enough.
             let what = if error.local_path() == Some(Path::new(&path)) {
                 telling.what.to_owned()
             } else {
                 format!("{} {path}", telling.what)
             };
-            bar.print(&line(&what, &error.into()));
+            bar.print(&error_line(&what, &error.into()));
         }
     }
     Ok(())
 }
 
-fn sum_up(remote: &RemoteSession, summary: &Summary, started: Instant) {
+fn sum_up(remote: &RemoteSession, summary: &TreeSummary, started: Instant) {
     let seconds = started.elapsed().as_secs_f64();
     #[expect(
         clippy::cast_possible_truncation,
@@ -221,7 +221,7 @@ pub(super) fn named_directory(path: &str) -> anyhow::Result<String> {
 
 /// What the last argument of a command like cp means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum TransferTarget {
     /// What goes there keeps its own name.
     Directory,
     /// The new name of the only thing that goes there.
@@ -233,12 +233,12 @@ pub(super) async fn remote_target(
     remote: &RemoteSession,
     path: &str,
     sources: usize,
-) -> anyhow::Result<Target> {
+) -> anyhow::Result<TransferTarget> {
     if path.ends_with('/') || last_name(path).is_none() {
-        return Ok(Target::Directory);
+        return Ok(TransferTarget::Directory);
     }
     match remote.session.stat(path).await {
-        Ok(stat) if stat.entry.kind == Kind::Dir => Ok(Target::Directory),
+        Ok(stat) if stat.entry.kind == Kind::Dir => Ok(TransferTarget::Directory),
         // Where one may write and not look, a path is taken for a new name.
         Ok(_) => several_need_directory(path, sources),
         Err(error) if matches!(error.code(), Some(ErrorCode::NotFound | ErrorCode::Denied)) => {
@@ -249,21 +249,21 @@ pub(super) async fn remote_target(
 }
 
 /// What a local path means as the target of `sources` things.
-pub(super) fn local_target(path: &str, sources: usize) -> anyhow::Result<Target> {
+pub(super) fn local_target(path: &str, sources: usize) -> anyhow::Result<TransferTarget> {
     if path.ends_with('/') || last_name(path).is_none() || Path::new(path).is_dir() {
-        return Ok(Target::Directory);
+        return Ok(TransferTarget::Directory);
     }
     several_need_directory(path, sources)
 }
 
-fn several_need_directory(path: &str, sources: usize) -> anyhow::Result<Target> {
+fn several_need_directory(path: &str, sources: usize) -> anyhow::Result<TransferTarget> {
     if sources > 1 {
         return Err(usage(format!(
             "several things can not all become {path}, which is no directory; \
              end it with a slash, or make it first"
         )));
     }
-    Ok(Target::Name)
+    Ok(TransferTarget::Name)
 }
 
 /// Each of `from` with its new path on the server.
@@ -276,8 +276,8 @@ pub(super) async fn into_directory(
     let pairs: Vec<_> = from
         .into_iter()
         .map(|from| match target {
-            Target::Name => (from, to.to_owned()),
-            Target::Directory => {
+            TransferTarget::Name => (from, to.to_owned()),
+            TransferTarget::Directory => {
                 let to = under_own_name(to, &from);
                 (from, to)
             }
@@ -425,9 +425,18 @@ mod tests {
 
     #[test]
     fn several_things_need_a_directory() {
-        assert_eq!(local_target(".", 3).expect("there"), Target::Directory);
-        assert_eq!(local_target("new/", 3).expect("named"), Target::Directory);
-        assert_eq!(local_target("new", 1).expect("a name"), Target::Name);
+        assert_eq!(
+            local_target(".", 3).expect("there"),
+            TransferTarget::Directory
+        );
+        assert_eq!(
+            local_target("new/", 3).expect("named"),
+            TransferTarget::Directory
+        );
+        assert_eq!(
+            local_target("new", 1).expect("a name"),
+            TransferTarget::Name
+        );
         assert!(local_target("new", 2).is_err());
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::accounts;
 use crate::accounts::{Accounts, AccountsError, Limit, NewUser, UserChange, UserName};
-use crate::cli::audit::Changed;
+use crate::cli::audit::AuditedChange;
 use crate::cli::data;
 use crate::cli::data::{DataDirArgs, NewLimits};
 use crate::cli::output::Output;
@@ -159,7 +159,7 @@ impl UserSetArgs {
         };
         accounts.set_user(&self.name, change).await?;
         let to = self.in_words();
-        let set = Changed {
+        let set = AuditedChange {
             to: Some(&to),
             ..changed(&self.name)
         };
@@ -228,10 +228,10 @@ async fn remove(data: &DataDirArgs, name: &UserName, output: Output) -> anyhow::
     Ok(())
 }
 
-fn changed(name: &UserName) -> Changed<'_> {
-    Changed {
+fn changed(name: &UserName) -> AuditedChange<'_> {
+    AuditedChange {
         user: Some(name.as_str()),
-        ..Changed::default()
+        ..AuditedChange::default()
     }
 }
 

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::cli::message_format::Style;
 use crate::cli::output::{print, print_json};
-use crate::cli::reconnect_notice::Waits;
+use crate::cli::reconnect_notice::ReconnectNotice;
 use crate::cli::remote_session::RemoteSession;
 use crate::client::EventSubscription;
 use crate::protocol::Event;
@@ -30,7 +30,7 @@ impl WatchArgs {
         let style = Style::new(remote.output, "");
         let mut live =
             EventSubscription::new(remote.session.clone()).watching(&self.path, self.since);
-        let mut waits = Waits::of(remote, live.progress());
+        let mut waits = ReconnectNotice::for_session(remote, live.progress());
         loop {
             // Kept while a line is said: what it waits for is not to begin anew.
             let mut next = std::pin::pin!(live.next());

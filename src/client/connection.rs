@@ -36,7 +36,7 @@ const REQUESTS: usize = 48;
 const TRANSFERS: usize = 16;
 
 /// Data frames of one download that may wait for their reader.
-const PARTS: usize = 4;
+const MAX_QUEUED_PARTS: usize = 4;
 
 /// For one frame to arrive from its first byte to its last, and for one to be taken.
 const FRAME_TIMEOUT: Duration = Duration::from_mins(2);
@@ -56,7 +56,7 @@ pub(crate) struct Connection {
     pub(crate) outbox: Outbox,
     /// The reply to the login.
     pub(crate) login: OnceLock<LoginReply>,
-    table: Arc<Table>,
+    table: Arc<RequestTable>,
     requests: Arc<Semaphore>,
     transfers: Arc<Semaphore>,
     /// For what a dropped transfer still has to say.
@@ -66,14 +66,14 @@ pub(crate) struct Connection {
 
 /// What arrives on the stream of a download.
 #[derive(Debug)]
-pub(crate) enum Part {
+pub(crate) enum TransferPart {
     /// The reply that comes before the data.
     Begin(Box<RawValue>),
     /// The next bytes.
     Chunk(Bytes),
 }
 
-impl Part {
+impl TransferPart {
     fn kind(&self) -> &'static str {
         match self {
             Self::Begin(_) => "a begin",
@@ -91,7 +91,7 @@ impl Connection {
         W: AsyncWrite + Send + Unpin + 'static,
     {
         let (outbox, queue) = Outbox::new();
-        let table = Arc::new(Table::default());
+        let table = Arc::new(RequestTable::default());
         let writer = tokio::spawn(write_frames(FrameSink::new(writer), queue, FRAME_TIMEOUT));
         let receiver = Receiver::new(reader, FrameCodec::new(), FRAME_TIMEOUT);
         let cut = CancellationToken::new();
@@ -122,8 +122,8 @@ impl Connection {
     }
 
     /// Sends a request that has no data.
-    pub(crate) async fn call<C: Call>(&self, request: &C) -> Result<Pending, ClientError> {
-        self.send(request, None, Parts::Nothing).await
+    pub(crate) async fn call<C: Call>(&self, request: &C) -> Result<PendingReply, ClientError> {
+        self.send(request, None, TransferParts::Nothing).await
     }
 
     /// Sends a request whose data flows this way. The first part that comes is its begin; what
@@ -131,11 +131,11 @@ impl Connection {
     pub(crate) async fn put<C: Call>(
         &self,
         request: &C,
-    ) -> Result<(Pending, mpsc::Receiver<Part>), ClientError> {
+    ) -> Result<(PendingReply, mpsc::Receiver<TransferPart>), ClientError> {
         let transfer = permit(&self.transfers).await;
         let (sender, parts) = mpsc::channel(1);
         let pending = self
-            .send(request, Some(transfer), Parts::Begin(sender))
+            .send(request, Some(transfer), TransferParts::Begin(sender))
             .await?;
         Ok((pending, parts))
     }
@@ -144,10 +144,10 @@ impl Connection {
     pub(crate) async fn get<C: Call>(
         &self,
         request: &C,
-    ) -> Result<(Pending, mpsc::Receiver<Part>), ClientError> {
+    ) -> Result<(PendingReply, mpsc::Receiver<TransferPart>), ClientError> {
         let transfer = permit(&self.transfers).await;
-        let (sender, parts) = mpsc::channel(PARTS);
-        let parts_to = Parts::Data {
+        let (sender, parts) = mpsc::channel(MAX_QUEUED_PARTS);
+        let parts_to = TransferParts::Data {
             sender,
             begun: false,
         };
@@ -158,27 +158,27 @@ impl Connection {
     /// Enters a request that whoever calls this encodes and sends. Its final reply goes to
     /// `answers` under the number `ticket`, with up to `most` bytes of the file that came before it.
     /// Bounded by who sends it, not here.
-    pub(crate) fn enter(
+    pub(crate) fn register(
         &self,
         ticket: u64,
-        answers: &mpsc::UnboundedSender<Answer>,
+        answers: &mpsc::UnboundedSender<RequestAnswer>,
         most: usize,
     ) -> Result<u32, Lost> {
-        self.table.enter(Waiting {
-            reply: ReplyTo::Many(Ticket {
+        self.table.enter(WaitingRequest {
+            reply: ReplyTo::Many(RequestGuard {
                 number: ticket,
                 answers: Some(answers.clone()),
                 most,
-                came: Came::default(),
+                came: ReceivedPart::default(),
             }),
-            parts: Parts::Nothing,
+            parts: TransferParts::Nothing,
             _permits: None,
         })
     }
 
     /// Takes out a request that was entered and will not be sent.
     pub(crate) fn withdraw(&self, id: u32) {
-        if let Some(Waiting {
+        if let Some(WaitingRequest {
             reply: ReplyTo::Many(mut ticket),
             ..
         }) = self.table.leave(id)
@@ -191,11 +191,11 @@ impl Connection {
         &self,
         request: &C,
         transfer: Option<OwnedSemaphorePermit>,
-        parts: Parts,
-    ) -> Result<Pending, ClientError> {
+        parts: TransferParts,
+    ) -> Result<PendingReply, ClientError> {
         let permits = (permit(&self.requests).await, transfer);
         let (sender, mut reply) = oneshot::channel();
-        let id = self.table.enter(Waiting {
+        let id = self.table.enter(WaitingRequest {
             reply: ReplyTo::One(sender),
             parts,
             _permits: Some(permits),
@@ -218,7 +218,7 @@ impl Connection {
         }
         // It is sent: from here on the reader takes it out.
         std::mem::forget(unsent);
-        Ok(Pending {
+        Ok(PendingReply {
             id,
             reply,
             table: Arc::clone(&self.table),
@@ -228,9 +228,9 @@ impl Connection {
     /// Asks whether the server is there. Nobody waits for the reply itself.
     async fn probe(&self) -> Result<(), Lost> {
         let (sender, _) = oneshot::channel();
-        let id = self.table.enter(Waiting {
+        let id = self.table.enter(WaitingRequest {
             reply: ReplyTo::One(sender),
-            parts: Parts::Nothing,
+            parts: TransferParts::Nothing,
             _permits: None,
         })?;
         let unsent = Unsent {
@@ -261,7 +261,7 @@ impl Connection {
     }
 
     /// Changes where events go. Of a connection that is lost none will come.
-    pub(crate) fn hear<T>(&self, change: impl FnOnce(&mut EventReceiver) -> T) -> T {
+    pub(crate) fn with_events<T>(&self, change: impl FnOnce(&mut EventReceiver) -> T) -> T {
         let mut state = self.table.lock();
         let changed = change(&mut state.hearing);
         if state.lost.is_some() {
@@ -285,13 +285,13 @@ async fn permit(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 
 /// A request whose final reply is to come.
 #[derive(Debug)]
-pub(crate) struct Pending {
+pub(crate) struct PendingReply {
     pub(crate) id: u32,
-    reply: oneshot::Receiver<Reply>,
-    table: Arc<Table>,
+    reply: oneshot::Receiver<RequestReply>,
+    table: Arc<RequestTable>,
 }
 
-impl Pending {
+impl PendingReply {
     /// The final reply. Cancel-safe.
     pub(crate) async fn reply<T: DeserializeOwned>(&mut self) -> Result<T, ClientError> {
         if self.reply.is_terminated() {
@@ -313,7 +313,7 @@ pub(crate) fn parse<T: DeserializeOwned>(json: &RawValue) -> Result<T, ClientErr
 /// Takes a request out of the table unless it was sent.
 struct Unsent<'a> {
     id: u32,
-    table: &'a Table,
+    table: &'a RequestTable,
 }
 
 impl Drop for Unsent<'_> {
@@ -324,11 +324,11 @@ impl Drop for Unsent<'_> {
 
 /// Who waits for what.
 #[derive(Debug, Default)]
-struct Table(Mutex<State>);
+struct RequestTable(Mutex<ConnectionState>);
 
 #[derive(Debug, Default)]
-struct State {
-    waiting: HashMap<u32, Waiting>,
+struct ConnectionState {
+    waiting: HashMap<u32, WaitingRequest>,
     last_id: u32,
     /// Frames that came from the server, and data that was sent.
     moved: u64,
@@ -340,58 +340,58 @@ struct State {
 
 /// A request without its final reply. It keeps its permits until then, wanted or not.
 #[derive(Debug)]
-struct Waiting {
+struct WaitingRequest {
     reply: ReplyTo,
-    parts: Parts,
+    parts: TransferParts,
     _permits: Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)>,
 }
 
 /// What may still come before the final reply of a request, and who takes it.
 #[derive(Debug)]
-enum Parts {
+enum TransferParts {
     Nothing,
     /// The begin of a put.
-    Begin(mpsc::Sender<Part>),
+    Begin(mpsc::Sender<TransferPart>),
     /// The begin of a get, and its data.
     Data {
-        sender: mpsc::Sender<Part>,
+        sender: mpsc::Sender<TransferPart>,
         begun: bool,
     },
 }
 
-impl Parts {
+impl TransferParts {
     /// Where `part` goes, if the request lets it come now.
-    fn sender_for(&mut self, part: &Part) -> Option<mpsc::Sender<Part>> {
+    fn sender_for(&mut self, part: &TransferPart) -> Option<mpsc::Sender<TransferPart>> {
         match (&mut *self, part) {
-            (Self::Begin(sender), Part::Begin(_)) => {
+            (Self::Begin(sender), TransferPart::Begin(_)) => {
                 let sender = sender.clone();
                 *self = Self::Nothing;
                 Some(sender)
             }
-            (Self::Data { sender, begun }, Part::Begin(_)) if !*begun => {
+            (Self::Data { sender, begun }, TransferPart::Begin(_)) if !*begun => {
                 *begun = true;
                 Some(sender.clone())
             }
-            (Self::Data { sender, .. }, Part::Chunk(_)) => Some(sender.clone()),
+            (Self::Data { sender, .. }, TransferPart::Chunk(_)) => Some(sender.clone()),
             _ => None,
         }
     }
 }
 
 /// A final reply.
-type Reply = Result<Box<RawValue>, WireError>;
+type RequestReply = Result<Box<RawValue>, WireError>;
 
 /// What has become of a request that was entered under a ticket; no reply if the connection is lost.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct RequestAnswer {
     pub(crate) ticket: u64,
-    pub(crate) reply: Option<Reply>,
-    pub(crate) came: Came,
+    pub(crate) reply: Option<RequestReply>,
+    pub(crate) came: ReceivedPart,
 }
 
 /// What came before a final reply.
 #[derive(Debug, Default)]
-pub(crate) struct Came {
+pub(crate) struct ReceivedPart {
     pub(crate) begin: Option<Box<RawValue>>,
     /// The bytes of the file, unless there were too many.
     pub(crate) chunks: Vec<Bytes>,
@@ -401,14 +401,14 @@ pub(crate) struct Came {
 /// Who waits for a final reply.
 #[derive(Debug)]
 enum ReplyTo {
-    One(oneshot::Sender<Reply>),
+    One(oneshot::Sender<RequestReply>),
     /// One who waits for many.
-    Many(Ticket),
+    Many(RequestGuard),
 }
 
 impl ReplyTo {
     /// Whoever asked may have gone away.
-    fn tell(self, reply: Reply) {
+    fn tell(self, reply: RequestReply) {
         match self {
             Self::One(sender) => {
                 let _ = sender.send(reply);
@@ -420,19 +420,19 @@ impl ReplyTo {
 
 /// What tells one answer from another for who waits for many.
 #[derive(Debug)]
-struct Ticket {
+struct RequestGuard {
     number: u64,
-    answers: Option<mpsc::UnboundedSender<Answer>>,
+    answers: Option<mpsc::UnboundedSender<RequestAnswer>>,
     /// Bytes of a file that are kept for who asked.
     most: usize,
-    came: Came,
+    came: ReceivedPart,
 }
 
-impl Ticket {
-    fn take(&mut self, part: Part) {
+impl RequestGuard {
+    fn take(&mut self, part: TransferPart) {
         match part {
-            Part::Begin(begin) => self.came.begin = Some(begin),
-            Part::Chunk(chunk) => {
+            TransferPart::Begin(begin) => self.came.begin = Some(begin),
+            TransferPart::Chunk(chunk) => {
                 self.came.bytes = self.came.bytes.saturating_add(chunk.len());
                 if self.came.bytes <= self.most {
                     self.came.chunks.push(chunk);
@@ -443,11 +443,11 @@ impl Ticket {
         }
     }
 
-    fn answer(&mut self, reply: Option<Reply>) {
+    fn answer(&mut self, reply: Option<RequestReply>) {
         let ticket = self.number;
         if let Some(answers) = self.answers.take() {
             let came = std::mem::take(&mut self.came);
-            let answer = Answer {
+            let answer = RequestAnswer {
                 ticket,
                 reply,
                 came,
@@ -457,19 +457,19 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for RequestGuard {
     /// The connection is lost.
     fn drop(&mut self) {
         self.answer(None);
     }
 }
 
-impl Table {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl RequestTable {
+    fn lock(&self) -> MutexGuard<'_, ConnectionState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, waiting: Waiting) -> Result<u32, Lost> {
+    fn enter(&self, waiting: WaitingRequest) -> Result<u32, Lost> {
         let mut state = self.lock();
         if let Some(lost) = &state.lost {
             return Err(lost.clone());
@@ -502,12 +502,16 @@ impl Table {
         delivered
     }
 
-    fn leave(&self, id: u32) -> Option<Waiting> {
+    fn leave(&self, id: u32) -> Option<WaitingRequest> {
         self.lock().waiting.remove(&id)
     }
 
     /// Collects a part for who waits for many, or says where it goes.
-    fn take(&self, id: u32, part: Part) -> Result<Option<(mpsc::Sender<Part>, Part)>, Lost> {
+    fn take(
+        &self,
+        id: u32,
+        part: TransferPart,
+    ) -> Result<Option<(mpsc::Sender<TransferPart>, TransferPart)>, Lost> {
         let mut state = self.lock();
         let waiting = state.waiting.get_mut(&id);
         let waiting = waiting.ok_or_else(|| unexpected(part.kind(), id))?;
@@ -541,7 +545,7 @@ impl Table {
 async fn read_until_lost<R: AsyncRead + Unpin>(
     mut receiver: Receiver<R>,
     mut writer: JoinHandle<std::io::Result<()>>,
-    table: &Table,
+    table: &RequestTable,
 ) -> Lost {
     let mut goodbye = None;
     let lost = loop {
@@ -553,7 +557,7 @@ async fn read_until_lost<R: AsyncRead + Unpin>(
         table.lock().moved += 1;
         match frame {
             Ok(Some(Frame::Data { stream, chunk })) => {
-                if let Err(lost) = deliver(table, stream, Part::Chunk(chunk)).await {
+                if let Err(lost) = deliver(table, stream, TransferPart::Chunk(chunk)).await {
                     break lost;
                 }
             }
@@ -581,7 +585,7 @@ async fn read_until_lost<R: AsyncRead + Unpin>(
 
 /// Resolves once requests wait and the server is silent although it was asked whether it is there:
 /// a process that was stopped keeps its connections, and would keep them waiting for ever.
-async fn silent(line: Weak<Connection>, table: &Table) -> Lost {
+async fn silent(line: Weak<Connection>, table: &RequestTable) -> Lost {
     loop {
         let moved = table.moved();
         sleep(SILENCE).await;
@@ -604,7 +608,7 @@ async fn silent(line: Weak<Connection>, table: &Table) -> Lost {
 /// A reply that answers no request is such an error: a damaged byte may have made it from one that
 /// somebody waits for, who would wait for ever.
 async fn hand_out(
-    table: &Table,
+    table: &RequestTable,
     message: ServerMessage,
     goodbye: &mut Option<GoodbyeReason>,
 ) -> Result<(), Lost> {
@@ -616,7 +620,7 @@ async fn hand_out(
                 return Err(unexpected(&format!("an error ({error})"), id));
             }
         },
-        ServerMessage::Begin(id, begin) => deliver(table, id, Part::Begin(begin)).await?,
+        ServerMessage::Begin(id, begin) => deliver(table, id, TransferPart::Begin(begin)).await?,
         ServerMessage::Event(Event::Goodbye { reason }) => *goodbye = Some(reason),
         // Newer servers may say more.
         ServerMessage::Event(Event::Unknown) => {}
@@ -634,7 +638,7 @@ async fn hand_out(
 }
 
 /// Waits for room in the queue of a download. What nobody reads any more is thrown away.
-async fn deliver(table: &Table, id: u32, part: Part) -> Result<(), Lost> {
+async fn deliver(table: &RequestTable, id: u32, part: TransferPart) -> Result<(), Lost> {
     if let Some((parts, part)) = table.take(id, part)? {
         let _ = table.delivering(parts.send(part)).await;
     }

@@ -51,7 +51,7 @@ impl Client {
 
 impl Datagrams {
     async fn with(ticket: TicketReply, ip: IpAddr) -> Result<Self, ClientError> {
-        let key = DatagramKey::of(&ticket.secret)
+        let key = DatagramKey::from_secret(&ticket.secret)
             .ok_or_else(|| ClientError::Nonsense("a ticket without its secret".into()))?;
         let server = SocketAddr::new(ip, ticket.port);
         let any: IpAddr = match ip {
@@ -111,7 +111,7 @@ impl Datagrams {
     }
 
     /// The reply to request `id`; all else that comes is passed over.
-    async fn reply(&self, id: u32) -> io::Result<Result<Reply, ClientError>> {
+    async fn reply(&self, id: u32) -> io::Result<Result<DatagramReply, ClientError>> {
         let mut buffer = [0; MAX_DATAGRAM + 1];
         loop {
             // Its signature says who sent it; the address could be another of the server's.
@@ -122,7 +122,7 @@ impl Datagrams {
             if let Ok(ServerMessage::Reply(of, reply)) = ServerMessage::parse(json)
                 && of == id
             {
-                let reply = reply.map(|ok| Reply(ok.get().into()));
+                let reply = reply.map(|ok| DatagramReply(ok.get().into()));
                 return Ok(reply.map_err(ClientError::Server));
             }
         }
@@ -130,9 +130,9 @@ impl Datagrams {
 }
 
 /// What `ok` holds.
-struct Reply(String);
+struct DatagramReply(String);
 
-impl Reply {
+impl DatagramReply {
     fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, ClientError> {
         serde_json::from_str(&self.0).map_err(|error| ClientError::Nonsense(error.to_string()))
     }

@@ -16,7 +16,7 @@ const MOST: usize = 1000;
 
 /// A server that has answered. Nothing of it is proven: whoever answers may be anybody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Found {
+pub struct DiscoveredServer {
     /// Where it takes connections.
     pub address: SocketAddr,
     /// What its machine is called, as it says.
@@ -53,7 +53,10 @@ pub fn neighbourhood(port: u16) -> Vec<SocketAddr> {
 ///
 /// # Errors
 /// What the system says, if not even one of them could be asked.
-pub async fn discover(addresses: &[SocketAddr], wait: Duration) -> io::Result<Vec<Found>> {
+pub async fn discover(
+    addresses: &[SocketAddr],
+    wait: Duration,
+) -> io::Result<Vec<DiscoveredServer>> {
     let of = |is_wanted: fn(&SocketAddr) -> bool| {
         let addresses = addresses.iter().copied();
         addresses.filter(is_wanted).collect::<Vec<_>>()
@@ -83,7 +86,7 @@ async fn ask(
     any: IpAddr,
     addresses: &[SocketAddr],
     until: Instant,
-) -> io::Result<BTreeMap<SocketAddr, Found>> {
+) -> io::Result<BTreeMap<SocketAddr, DiscoveredServer>> {
     let nobody = || io::Error::new(io::ErrorKind::NotFound, "there is nobody to ask");
     if addresses.is_empty() {
         return Err(nobody());
@@ -113,7 +116,7 @@ async fn ask(
 }
 
 /// Collects answers for ever.
-async fn listen(socket: &UdpSocket, found: &mut BTreeMap<SocketAddr, Found>) {
+async fn listen(socket: &UdpSocket, found: &mut BTreeMap<SocketAddr, DiscoveredServer>) {
     let mut buffer = [0; MAX_DATAGRAM];
     loop {
         // Somebody has no server: that is no reason to stop.
@@ -135,7 +138,7 @@ async fn listen(socket: &UdpSocket, found: &mut BTreeMap<SocketAddr, Found>) {
             } = answer;
             found.insert(
                 address,
-                Found {
+                DiscoveredServer {
                     address,
                     name,
                     server,
@@ -148,7 +151,7 @@ async fn listen(socket: &UdpSocket, found: &mut BTreeMap<SocketAddr, Found>) {
 
 /// A server on this machine answers on each of its addresses: of those, one that others can use is
 /// kept.
-fn drop_own_copies(found: &mut BTreeMap<SocketAddr, Found>, own: &[IpAddr]) {
+fn drop_own_copies(found: &mut BTreeMap<SocketAddr, DiscoveredServer>, own: &[IpAddr]) {
     let is_here = |address: &SocketAddr| own.contains(&address.ip());
     let rank = |address: &SocketAddr| (address.ip().is_loopback(), address.is_ipv6(), *address);
     let mut best = BTreeMap::new();
@@ -163,10 +166,10 @@ fn drop_own_copies(found: &mut BTreeMap<SocketAddr, Found>, own: &[IpAddr]) {
 mod tests {
     use super::*;
 
-    fn found(addresses: &[&str]) -> BTreeMap<SocketAddr, Found> {
+    fn found(addresses: &[&str]) -> BTreeMap<SocketAddr, DiscoveredServer> {
         let one = |address: &&str| {
             let address = address.parse().expect("an address");
-            let found = Found {
+            let found = DiscoveredServer {
                 address,
                 name: "attic".into(),
                 server: "haul/0".into(),

@@ -75,13 +75,13 @@ impl Client {
     /// connection open.
     #[must_use]
     pub fn events(&self) -> Events {
-        self.line.hear(EventReceiver::events)
+        self.line.with_events(EventReceiver::events)
     }
 
     /// Keeps events from now on for who calls [`events`](Self::events) soon. Without either they
     /// are thrown away.
     pub fn keep_events(&self) {
-        self.line.hear(EventReceiver::keep);
+        self.line.with_events(EventReceiver::keep);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
-use crate::client::session::Current;
+use crate::client::session::CurrentConnection;
 use crate::client::{Client, ClientError, EventPosition, Events, Lost, Progress, Session};
 use crate::protocol::{ChangeKind, Event, WatchReply};
 
@@ -26,7 +26,7 @@ const STILL_THERE: Duration = Duration::from_mins(2);
 pub struct EventSubscription {
     session: Session,
     watched: Option<WatchedPath>,
-    on: Option<On>,
+    on: Option<ConnectedEvents>,
     progress: Progress,
 }
 
@@ -39,8 +39,8 @@ struct WatchedPath {
 }
 
 /// A connection that is listened to.
-struct On {
-    current: Current,
+struct ConnectedEvents {
+    current: CurrentConnection,
     events: Events,
     began: Instant,
     /// Until the server has answered it.
@@ -50,7 +50,7 @@ struct On {
 }
 
 /// What comes next on a connection.
-enum Next {
+enum NextEvent {
     Event(Event),
     Watching(Result<WatchReply, ClientError>),
     Silent(ClientError),
@@ -105,36 +105,36 @@ impl EventSubscription {
                 Some(on) => on,
                 None => self
                     .on
-                    .insert(On::begin(&self.session, self.watched.as_ref())),
+                    .insert(ConnectedEvents::begin(&self.session, self.watched.as_ref())),
             };
             match on.next().await {
-                Next::Event(event) => {
+                NextEvent::Event(event) => {
                     let client = on.current.client.clone();
                     if self.is_new(&event, &client) {
                         self.session.gets_on();
                         return Ok(event);
                     }
                 }
-                Next::Watching(Ok(reply)) => {
+                NextEvent::Watching(Ok(reply)) => {
                     if let Some(watched) = &mut self.watched {
                         let position = on.current.client.position(reply.seq);
                         watched.seen.get_or_insert(position);
                     }
                 }
                 // What came before the loss is still to be heard.
-                Next::Watching(Err(ClientError::Lost(_))) => {}
-                Next::Watching(Err(error)) => {
+                NextEvent::Watching(Err(ClientError::Lost(_))) => {}
+                NextEvent::Watching(Err(error)) => {
                     let used = on.current.clone();
                     self.wait(&used, error).await?;
                     if let Some(on) = &mut self.on {
                         on.watch(self.watched.as_ref());
                     }
                 }
-                Next::Silent(error) => {
+                NextEvent::Silent(error) => {
                     let used = on.current.clone();
                     self.wait(&used, error).await?;
                 }
-                Next::Lost => {
+                NextEvent::Lost => {
                     let used = on.current.clone();
                     if on.began.elapsed() >= LASTED {
                         self.session.gets_on();
@@ -147,7 +147,11 @@ impl EventSubscription {
     }
 
     /// Waits until there is another connection, or until this one may do better.
-    async fn wait(&mut self, used: &Current, error: ClientError) -> Result<(), ClientError> {
+    async fn wait(
+        &mut self,
+        used: &CurrentConnection,
+        error: ClientError,
+    ) -> Result<(), ClientError> {
         let mut patience = self.session.patience(&self.progress);
         patience.after(used, error).await?;
         if self.session.current().number != used.number {
@@ -180,7 +184,7 @@ impl EventSubscription {
     }
 }
 
-impl On {
+impl ConnectedEvents {
     fn begin(session: &Session, watched: Option<&WatchedPath>) -> Self {
         let current = session.current();
         let mut on = Self {
@@ -204,7 +208,7 @@ impl On {
         });
     }
 
-    async fn next(&mut self) -> Next {
+    async fn next(&mut self) -> NextEvent {
         let Self {
             events,
             watching,
@@ -222,10 +226,10 @@ impl On {
             biased;
             answer = answer => {
                 *watching = None;
-                Next::Watching(answer)
+                NextEvent::Watching(answer)
             }
-            event = events.next() => event.map_or(Next::Lost, Next::Event),
-            error = silent => Next::Silent(error),
+            event = events.next() => event.map_or(NextEvent::Lost, NextEvent::Event),
+            error = silent => NextEvent::Silent(error),
         }
     }
 }
@@ -250,14 +254,14 @@ mod tests {
 
     use super::*;
     use crate::client::RetryPolicy;
-    use crate::client::tests::{Peer, no, pair};
+    use crate::client::tests::{ScriptedServer, no, pair};
     use crate::protocol::{
         Changed, ErrorCode, Login, LoginReply, Message, Request, Watch, encode_error, encode_event,
         encode_ok,
     };
 
     /// What is heard over `connections` that are made one after the other, and their other ends.
-    fn live(connections: usize) -> (EventSubscription, VecDeque<Peer>) {
+    fn live(connections: usize) -> (EventSubscription, VecDeque<ScriptedServer>) {
         let (mut clients, peers): (VecDeque<_>, VecDeque<_>) =
             (0..connections).map(|_| pair()).unzip();
         let first = clients.pop_front().expect("at least one");
@@ -302,21 +306,21 @@ mod tests {
         })
     }
 
-    async fn tell(peer: &mut Peer, events: &[Event]) {
+    async fn tell(peer: &mut ScriptedServer, events: &[Event]) {
         for event in events {
             peer.say(encode_event(event)).await;
         }
     }
 
     /// Takes a login; its `since`.
-    async fn login(peer: &mut Peer) -> Option<u64> {
+    async fn login(peer: &mut ScriptedServer) -> Option<u64> {
         let (since, _) = login_of(peer, None, None).await;
         since
     }
 
     /// Takes a login, and answers with this epoch; its `since` and `epoch`.
     async fn login_of(
-        peer: &mut Peer,
+        peer: &mut ScriptedServer,
         epoch: Option<&str>,
         resumed: Option<bool>,
     ) -> (Option<u64>, Option<String>) {
@@ -335,7 +339,7 @@ mod tests {
         (login.since, login.epoch)
     }
 
-    async fn watch_request(peer: &mut Peer) -> (u32, Watch) {
+    async fn watch_request(peer: &mut ScriptedServer) -> (u32, Watch) {
         match peer.request().await {
             (id, Request::Watch(watch)) => (id, watch),
             other => panic!("a watch was to come, not {other:?}"),

@@ -6,8 +6,8 @@ use bytes::{Buf, BytesMut};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::client::connection::{Part, parse};
-use crate::client::session::Current;
+use crate::client::connection::{TransferPart, parse};
+use crate::client::session::CurrentConnection;
 use crate::client::transfer::request::Transfer;
 use crate::client::{Client, ClientError, Lost, Progress, Session};
 use crate::protocol::{GoodbyeReason, Logs, LogsBegin, LogsReply};
@@ -20,15 +20,15 @@ const MAX_LINE: usize = 1024 * 1024;
 pub struct LogLines {
     session: Session,
     request: Logs,
-    on: Option<On>,
+    on: Option<ConnectedLogs>,
     progress: Progress,
 }
 
 /// The lines that come over one connection.
-struct On {
-    current: Current,
+struct ConnectedLogs {
+    current: CurrentConnection,
     transfer: Transfer,
-    parts: mpsc::Receiver<Part>,
+    parts: mpsc::Receiver<TransferPart>,
     /// What came of the next line.
     rest: BytesMut,
 }
@@ -73,7 +73,7 @@ impl LogLines {
                 on
             } else {
                 let current = self.session.current();
-                match On::begin(current.clone(), &mut self.request).await {
+                match ConnectedLogs::begin(current.clone(), &mut self.request).await {
                     Ok(on) => self.on.insert(on),
                     Err(error) => {
                         self.wait(&current, error).await?;
@@ -104,25 +104,29 @@ impl LogLines {
         }
     }
 
-    async fn wait(&mut self, used: &Current, error: ClientError) -> Result<(), ClientError> {
+    async fn wait(
+        &mut self,
+        used: &CurrentConnection,
+        error: ClientError,
+    ) -> Result<(), ClientError> {
         self.on = None;
         let mut patience = self.session.patience(&self.progress);
         patience.after(used, error).await
     }
 }
 
-impl On {
+impl ConnectedLogs {
     /// Notes in `request` where it begins, to go on there over another connection.
-    async fn begin(current: Current, request: &mut Logs) -> Result<Self, ClientError> {
+    async fn begin(current: CurrentConnection, request: &mut Logs) -> Result<Self, ClientError> {
         let client: &Client = &current.client;
         let (pending, mut parts) = client.line.get(&*request).await?;
         let mut transfer = Transfer::new(client, pending);
         match parts.recv().await {
-            Some(Part::Begin(begin)) => {
+            Some(TransferPart::Begin(begin)) => {
                 let begin = parse::<LogsBegin>(&begin)?;
                 request.since = Some(begin.line.saturating_sub(1));
             }
-            Some(Part::Chunk(_)) => {
+            Some(TransferPart::Chunk(_)) => {
                 return Err(ClientError::Nonsense("data before its begin".into()));
             }
             None => {
@@ -151,8 +155,8 @@ impl On {
                 ));
             }
             match self.parts.recv().await {
-                Some(Part::Chunk(chunk)) => self.rest.extend_from_slice(&chunk),
-                Some(Part::Begin(_)) => {}
+                Some(TransferPart::Chunk(chunk)) => self.rest.extend_from_slice(&chunk),
+                Some(TransferPart::Begin(_)) => {}
                 None => {
                     self.transfer.reply::<LogsReply>().await?;
                     return Ok(None);

@@ -53,7 +53,7 @@ use crate::protocol::{Call, Login, LoginReply, MAX_CONTROL_BEFORE_LOGIN, Secret}
 use crate::tls::Fingerprint;
 
 pub use crate::client::datagram::Datagrams;
-pub use crate::client::discover::{Found, discover, neighbourhood};
+pub use crate::client::discover::{DiscoveredServer, discover, neighbourhood};
 pub use crate::client::error::{ClientError, Lost};
 pub use crate::client::events::{EventPosition, Events};
 pub use crate::client::live::EventSubscription;
@@ -61,11 +61,11 @@ pub use crate::client::logs::LogLines;
 pub use crate::client::session::Session;
 pub use crate::client::session::backoff::RetryPolicy;
 pub use crate::client::transfer::download::{Download, GetOptions};
-pub use crate::client::transfer::file::{Fetched, FileOptions};
+pub use crate::client::transfer::file::{FetchedFile, FileOptions};
 pub use crate::client::transfer::progress::{Progress, Waiting};
 pub use crate::client::transfer::upload::{PutOptions, Upload};
 pub(crate) use crate::client::tree::join;
-pub use crate::client::tree::{Note, Summary};
+pub use crate::client::tree::{TreeEvent, TreeSummary};
 pub use crate::client::trust::Trust;
 pub use crate::client::url::{InvalidUrl, ServerUrl};
 
@@ -121,7 +121,7 @@ impl Client {
         Ok(Self {
             fingerprint: Some(fingerprint),
             address,
-            ..Self::over(stream)
+            ..Self::from_stream(stream)
         })
     }
 
@@ -129,7 +129,7 @@ impl Client {
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
-    pub fn over<S>(stream: S) -> Self
+    pub fn from_stream<S>(stream: S) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {

@@ -13,23 +13,26 @@ use crate::protocol::{
 };
 
 /// The other end of a client: what it receives, and words put into its mouth.
-pub(super) struct Peer {
+pub(super) struct ScriptedServer {
     receiver: Receiver<ReadHalf<DuplexStream>>,
     writer: WriteHalf<DuplexStream>,
 }
 
-pub(super) fn pair() -> (Client, Peer) {
+pub(super) fn pair() -> (Client, ScriptedServer) {
     pair_with_buffer(64 * 1024)
 }
 
-fn pair_with_buffer(bytes: usize) -> (Client, Peer) {
+fn pair_with_buffer(bytes: usize) -> (Client, ScriptedServer) {
     let (near, far) = duplex(bytes);
     let (reader, writer) = split(far);
     let receiver = Receiver::new(reader, FrameCodec::new(), Duration::from_mins(1));
-    (Client::over(near), Peer { receiver, writer })
+    (
+        Client::from_stream(near),
+        ScriptedServer { receiver, writer },
+    )
 }
 
-impl Peer {
+impl ScriptedServer {
     pub(super) async fn frame(&mut self) -> Frame {
         let frame = self.next_frame().await;
         frame.expect("the client is still there")
@@ -129,7 +132,7 @@ impl Peer {
 }
 
 pub(super) fn blake3(content: &[u8]) -> Digest {
-    Digest::of(Algorithm::Blake3, content)
+    Digest::compute(Algorithm::Blake3, content)
 }
 
 pub(super) fn no(code: ErrorCode) -> WireError {

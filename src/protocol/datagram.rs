@@ -50,7 +50,7 @@ impl DatagramKey {
 
     /// Reads what [`Self::secret`] wrote.
     #[must_use]
-    pub fn of(secret: &Secret) -> Option<Self> {
+    pub fn from_secret(secret: &Secret) -> Option<Self> {
         digits(secret.expose().as_bytes()).map(Self)
     }
 
@@ -116,7 +116,7 @@ impl<'a> Datagram<'a> {
             return None;
         }
         if let Some((json, tag)) = split(datagram) {
-            let head: Head = serde_json::from_slice(json).ok()?;
+            let head: DatagramHead = serde_json::from_slice(json).ok()?;
             let named = (1..=MAX_TICKET).contains(&head.ticket.len());
             return named.then_some(Self::Signed(Signed { head, json, tag }));
         }
@@ -135,7 +135,7 @@ struct HelloForm {
 
 /// What every signed datagram of a client has.
 #[derive(Debug, Deserialize)]
-struct Head {
+struct DatagramHead {
     ticket: String,
     id: u32,
     cmd: String,
@@ -146,7 +146,7 @@ struct Head {
 /// A signed datagram whose signature nobody has looked at.
 #[derive(Debug)]
 pub struct Signed<'a> {
-    head: Head,
+    head: DatagramHead,
     json: &'a [u8],
     tag: [u8; TAG],
 }
@@ -295,14 +295,14 @@ pub fn encode_datagram<C: Call>(
     length: usize,
 ) -> Result<Vec<u8>, usize> {
     #[derive(Serialize)]
-    struct Envelope<'a, C> {
+    struct DatagramEnvelope<'a, C> {
         ticket: &'a str,
         id: u32,
         cmd: &'static str,
         #[serde(flatten)]
         request: &'a C,
     }
-    let json = serde_json::to_vec(&Envelope {
+    let json = serde_json::to_vec(&DatagramEnvelope {
         ticket,
         id,
         cmd: C::CMD,
@@ -513,10 +513,10 @@ mod tests {
 
     #[test]
     fn a_secret_reads_back_and_does_not_show() {
-        let back = DatagramKey::of(&key().secret());
+        let back = DatagramKey::from_secret(&key().secret());
         assert_eq!(back, Some(key()));
         assert_eq!(format!("{:?}", key()), "***");
-        assert_eq!(DatagramKey::of(&Secret::new("07".into())), None);
+        assert_eq!(DatagramKey::from_secret(&Secret::new("07".into())), None);
     }
 
     fn people() -> impl Strategy<Value = WhoReply> {

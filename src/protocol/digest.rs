@@ -71,7 +71,7 @@ pub enum Digest {
 impl Digest {
     /// The digest of `bytes`, in one go.
     #[must_use]
-    pub fn of(algorithm: Algorithm, bytes: &[u8]) -> Self {
+    pub fn compute(algorithm: Algorithm, bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new(algorithm);
         hasher.update(bytes);
         hasher.finish()
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_published_digests_of_nothing_are_met() {
-        let empty = Algorithm::ALL.map(|algorithm| Digest::of(algorithm, b"").to_string());
+        let empty = Algorithm::ALL.map(|algorithm| Digest::compute(algorithm, b"").to_string());
         assert_eq!(
             empty,
             [
@@ -224,7 +224,7 @@ mod tests {
         #[test]
         fn a_digest_reads_back_as_it_was_written(bytes: Vec<u8>) {
             for algorithm in Algorithm::ALL {
-                let digest = Digest::of(algorithm, &bytes);
+                let digest = Digest::compute(algorithm, &bytes);
                 prop_assert_eq!(digest.to_string().parse(), Ok(digest));
             }
         }
@@ -236,7 +236,7 @@ mod tests {
                 for piece in &pieces {
                     hasher.update(piece);
                 }
-                prop_assert_eq!(hasher.finish(), Digest::of(algorithm, &pieces.concat()));
+                prop_assert_eq!(hasher.finish(), Digest::compute(algorithm, &pieces.concat()));
             }
         }
     }

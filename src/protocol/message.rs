@@ -65,12 +65,12 @@ const ENVELOPE: usize = 256;
 impl ReplyBudget {
     /// What `reply` leaves, in which the list is empty.
     #[must_use]
-    pub fn beside<T: Serialize>(reply: &T) -> Self {
+    pub fn after<T: Serialize>(reply: &T) -> Self {
         Self(MAX_CONTROL.saturating_sub(ENVELOPE + length(reply)))
     }
 
     /// Whether there is room for one more entry; then it is taken.
-    pub fn take<T: Serialize>(&mut self, entry: &T) -> bool {
+    pub fn try_add<T: Serialize>(&mut self, entry: &T) -> bool {
         // With the comma.
         let left = self.0.checked_sub(length(entry) + 1);
         self.0 = left.unwrap_or(self.0);
@@ -81,7 +81,7 @@ impl ReplyBudget {
     pub fn fill<T: Serialize>(&mut self, entries: impl IntoIterator<Item = T>) -> (Vec<T>, bool) {
         let mut filled = Vec::new();
         for entry in entries {
-            if !self.take(&entry) {
+            if !self.try_add(&entry) {
                 return (filled, true);
             }
             filled.push(entry);
@@ -99,10 +99,10 @@ fn length<T: Serialize>(value: &T) -> usize {
 #[must_use]
 pub fn encode_refusal(error: &WireError) -> Bytes {
     #[derive(Serialize)]
-    struct Refusal<'a> {
+    struct RefusalMessage<'a> {
         error: &'a WireError,
     }
-    bounded(0, serde_json::to_vec(&Refusal { error }))
+    bounded(0, serde_json::to_vec(&RefusalMessage { error }))
 }
 
 /// The control payload of an event.
@@ -143,30 +143,30 @@ impl ServerMessage {
     /// say more.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
-        struct Envelope {
+        struct MessageEnvelope {
             id: Option<u32>,
             ok: Option<Box<RawValue>>,
             error: Option<WireError>,
             begin: Option<Box<RawValue>>,
         }
-        let envelope: Envelope = serde_json::from_slice(json)?;
+        let envelope: MessageEnvelope = serde_json::from_slice(json)?;
         Ok(match envelope {
-            Envelope {
+            MessageEnvelope {
                 id: Some(id),
                 ok: Some(ok),
                 ..
             } => Self::Reply(id, Ok(ok)),
-            Envelope {
+            MessageEnvelope {
                 id: Some(id),
                 error: Some(error),
                 ..
             } => Self::Reply(id, Err(error)),
-            Envelope {
+            MessageEnvelope {
                 id: Some(id),
                 begin: Some(begin),
                 ..
             } => Self::Begin(id, begin),
-            Envelope {
+            MessageEnvelope {
                 error: Some(error), ..
             } => Self::Refusal(error),
             _ => Self::Event(serde_json::from_slice(json)?),

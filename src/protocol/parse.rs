@@ -44,13 +44,13 @@ const MAX_QUOTED: usize = 200;
 
 /// The two fields that every request has; the others are looked at once `cmd` is known.
 #[derive(Deserialize)]
-pub(super) struct Head {
+pub(super) struct RequestHead {
     #[serde(default)]
     pub(super) id: u32,
     pub(super) cmd: String,
 }
 
-impl Head {
+impl RequestHead {
     /// Reads `id` and `cmd` wherever they stand in the object.
     pub(super) fn parse(json: &[u8]) -> Result<Self, BadRequest> {
         // An array also fits a derived struct; the codec lets only objects through, a caller may not.
@@ -63,7 +63,7 @@ impl Head {
                 unsupported: false,
             });
         }
-        let mut fault = Fault::default();
+        let mut fault = ParseFault::default();
         parse_noting(json, &mut fault, |_| true)
             .map_err(|error| fault.into_bad_request(0, None, &error))
     }
@@ -97,7 +97,7 @@ pub(super) fn fields<T: DeserializeOwned>(
     json: &[u8],
     wanted: fn(&str) -> bool,
 ) -> Result<T, BadRequest> {
-    let mut fault = Fault::default();
+    let mut fault = ParseFault::default();
     parse_noting(json, &mut fault, wanted)
         .map_err(|error| fault.into_bad_request(id, Some(cmd), &error))
 }
@@ -114,11 +114,11 @@ fn quoted(text: &str) -> String {
 /// `fault` the key at which it failed.
 fn parse_noting<'de, T: DeserializeOwned>(
     json: &'de [u8],
-    fault: &mut Fault<'de>,
+    fault: &mut ParseFault<'de>,
     wanted: fn(&str) -> bool,
 ) -> Result<T, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let value = deserializer.deserialize_map(Members {
+    let value = deserializer.deserialize_map(JsonMembers {
         fault,
         wanted,
         value: PhantomData,
@@ -129,11 +129,11 @@ fn parse_noting<'de, T: DeserializeOwned>(
 
 /// The member of the object that was being read.
 #[derive(Default)]
-struct Fault<'de> {
+struct ParseFault<'de> {
     field: Option<Cow<'de, str>>,
 }
 
-impl Fault<'_> {
+impl ParseFault<'_> {
     fn into_bad_request(
         self,
         id: u32,
@@ -164,13 +164,13 @@ impl Fault<'_> {
     }
 }
 
-struct Members<'a, 'de, T> {
-    fault: &'a mut Fault<'de>,
+struct JsonMembers<'a, 'de, T> {
+    fault: &'a mut ParseFault<'de>,
     wanted: fn(&str) -> bool,
     value: PhantomData<T>,
 }
 
-impl<'de, T: DeserializeOwned> Visitor<'de> for Members<'_, 'de, T> {
+impl<'de, T: DeserializeOwned> Visitor<'de> for JsonMembers<'_, 'de, T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -193,7 +193,7 @@ struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 /// A map that hides the unwanted members and remembers the last key it gave out.
 struct Noting<'a, 'de, A> {
     map: A,
-    fault: &'a mut Fault<'de>,
+    fault: &'a mut ParseFault<'de>,
     wanted: fn(&str) -> bool,
 }
 

@@ -18,7 +18,7 @@ use crate::protocol::live::{
     Accept, Decline, History, HistoryReply, Join, Leave, MembersReply, Offers, OffersReply, Say,
     SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch, Watch, WatchReply, Who, WhoReply,
 };
-use crate::protocol::parse::{BadRequest, Head};
+use crate::protocol::parse::{BadRequest, RequestHead};
 use crate::protocol::reply::{
     CwdReply, DfReply, GetReply, HashReply, HelloReply, HelpReply, LoginReply, LsReply, Nothing,
     PathReply, PutReply, RmReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
@@ -50,7 +50,7 @@ macro_rules! requests {
             /// [`BadRequest`], with the request's id where it could be read, if the payload is not
             /// one JSON object with a known `cmd` and exactly its fields, each within its range.
             pub fn parse(json: &[u8]) -> Result<(u32, Self), BadRequest> {
-                let head = Head::parse(json)?;
+                let head = RequestHead::parse(json)?;
                 let request = match &*head.cmd {
                     $($cmd => Self::$request(head.fields($cmd, json)?),)*
                     _ => return Err(head.unknown()),
@@ -473,13 +473,13 @@ impl DigestChoice {
 #[must_use]
 pub fn encode_request<C: Call>(id: u32, request: &C) -> Vec<u8> {
     #[derive(Serialize)]
-    struct Envelope<'a, C> {
+    struct RequestEnvelope<'a, C> {
         id: u32,
         cmd: &'static str,
         #[serde(flatten)]
         request: &'a C,
     }
-    serde_json::to_vec(&Envelope {
+    serde_json::to_vec(&RequestEnvelope {
         id,
         cmd: C::CMD,
         request,

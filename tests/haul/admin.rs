@@ -48,9 +48,9 @@ fn haul(directory: &Path, env: &[(&str, &str)], args: &[&str], input: &str) -> C
 }
 
 /// A directory to run commands in, whose data directory is ./haul-data.
-struct Place(TempDir);
+struct DataDirectory(TempDir);
 
-impl Place {
+impl DataDirectory {
     fn new() -> Self {
         Self(tempfile::tempdir().expect("a temporary directory"))
     }
@@ -95,7 +95,7 @@ fn objects(lines: &str) -> Vec<Value> {
 
 #[tokio::test]
 async fn users_are_added_changed_listed_and_removed_before_the_first_start() {
-    let place = Place::new();
+    let place = DataDirectory::new();
     let done = place.run("user add alice --admin --quota 10GiB", "correct horse\n");
     assert_eq!(
         done,
@@ -140,7 +140,7 @@ async fn users_are_added_changed_listed_and_removed_before_the_first_start() {
 
 #[test]
 fn folders_are_added_granted_listed_revoked_and_removed() {
-    let place = Place::new();
+    let place = DataDirectory::new();
     place.ok("user add alice", "hunter2\n");
     place.ok("user add bob", "hunter2\n");
     place.ok("folder add team --quota 1MiB", "");
@@ -163,7 +163,7 @@ fn folders_are_added_granted_listed_revoked_and_removed() {
 
 #[tokio::test]
 async fn a_new_token_is_the_last_word_on_standard_output_and_logs_in() {
-    let place = Place::new();
+    let place = DataDirectory::new();
     place.ok("user add alice", "hunter2\n");
     let printed = place.ok("token add alice --label backup --expires 90d", "");
     let token = printed.split_whitespace().last().expect("a word");
@@ -183,7 +183,7 @@ async fn a_new_token_is_the_last_word_on_standard_output_and_logs_in() {
 
 #[test]
 fn what_can_not_be_done_is_said_on_one_line_with_what_to_try_next() {
-    let place = Place::new();
+    let place = DataDirectory::new();
     assert_eq!(
         place.no("user list"),
         "haul: user: there are no accounts in haul-data; name the data directory with --data, \
@@ -220,7 +220,7 @@ fn what_can_not_be_done_is_said_on_one_line_with_what_to_try_next() {
 
 #[test]
 fn wrong_arguments_end_with_2_and_change_nothing() {
-    let place = Place::new();
+    let place = DataDirectory::new();
     for line in [
         "user",
         "user add ../x",
@@ -241,7 +241,7 @@ fn wrong_arguments_end_with_2_and_change_nothing() {
 
 #[test]
 fn the_data_directory_is_that_of_the_flag_then_the_environment_then_the_configuration() {
-    let place = Place::new();
+    let place = DataDirectory::new();
     let directory = place.0.path();
     std::fs::write(
         directory.join("haul.toml"),
@@ -301,7 +301,7 @@ async fn a_running_server_sees_what_the_commands_change() {
 
 #[test]
 fn check_config_accepts_every_file_that_comes_with_haul_and_prints_what_it_says() {
-    let place = Place::new();
+    let place = DataDirectory::new();
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     for file in config.read_dir().expect("a directory") {
         let file = file.expect("an entry").path();
@@ -331,7 +331,7 @@ fn check_config_accepts_every_file_that_comes_with_haul_and_prints_what_it_says(
 
 #[test]
 fn check_config_says_what_is_wrong_and_where() {
-    let place = Place::new();
+    let place = DataDirectory::new();
     std::fs::write(place.0.path().join("haul.toml"), "[limits]\nsesions = 7\n").expect("written");
     let wrong = |line: &str| {
         let done = place.run(line, "");
@@ -354,7 +354,7 @@ fn check_config_says_what_is_wrong_and_where() {
 
 #[test]
 fn there_are_completions_for_every_common_shell() {
-    let place = Place::new();
+    let place = DataDirectory::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = place.ok(&format!("completions {shell}"), "");
         assert!(script.contains("check-config"), "{shell}");
@@ -363,7 +363,7 @@ fn there_are_completions_for_every_common_shell() {
 
 #[test]
 fn a_number_of_files_is_a_whole_number_and_no_size() {
-    let place = Place::new();
+    let place = DataDirectory::new();
     place.ok("user add bob --files none", "hunter2\n");
     for files in ["10GiB", "1k", "1.5", "-1"] {
         for line in [

@@ -6,13 +6,13 @@ use serde_json::json;
 use crate::harness::{Received, TestServer, control, data};
 
 /// A rate so low that no transfer of a test ends.
-fn least(config: &mut Config) {
+fn lowest_rate(config: &mut Config) {
     config.limits.bandwidth_per_user = Some(1024);
 }
 
 #[tokio::test]
 async fn a_download_that_waits_keeps_nothing_else_waiting_and_can_be_cancelled() {
-    let server = TestServer::start_with(least).await;
+    let server = TestServer::start_with(lowest_rate).await;
     let mut alice = server.log_in("alice").await;
     std::fs::write(server.home("alice").join("a"), vec![b'a'; 8 << 20]).expect("written");
     let mut bytes = control(&json!({"id": 1, "cmd": "get", "path": "a"}));
@@ -47,7 +47,7 @@ async fn a_download_that_waits_keeps_nothing_else_waiting_and_can_be_cancelled()
 
 #[tokio::test]
 async fn an_upload_that_waits_in_one_session_waits_for_the_other_and_can_be_cancelled() {
-    let server = TestServer::start_with(least).await;
+    let server = TestServer::start_with(lowest_rate).await;
     let mut first = server.log_in("alice").await;
     let mut second = server.log_in("alice").await;
     let whole = first.put("whole", &vec![b'w'; 100_000]).await;

@@ -24,7 +24,7 @@ fn measuring(server: &TestServer, person: &Person, args: &[&str]) -> std::proces
 }
 
 fn person() -> Person {
-    Person::at("haul+plain://nobody@127.0.0.1:1".into())
+    Person::for_url("haul+plain://nobody@127.0.0.1:1".into())
 }
 
 fn entries(directory: &Path) -> usize {

@@ -30,11 +30,11 @@ pub(crate) struct Person {
 }
 
 impl Person {
-    fn of(server: &TestServer) -> Self {
-        Self::at(format!("haul+plain://alice@{}", server.address))
+    fn for_server(server: &TestServer) -> Self {
+        Self::for_url(format!("haul+plain://alice@{}", server.address))
     }
 
-    pub(crate) fn at(url: String) -> Self {
+    pub(crate) fn for_url(url: String) -> Self {
         Self {
             place: tempfile::tempdir().expect("a directory"),
             url,
@@ -43,7 +43,7 @@ impl Person {
 
     /// Someone whom `haul connect` has logged in.
     async fn connected(server: &TestServer) -> Self {
-        let person = Self::of(server);
+        let person = Self::for_server(server);
         let (output, _) = person
             .type_with(&[&*person.url.clone()], "connect", "")
             .await;
@@ -106,7 +106,7 @@ pub(crate) async fn run(mut command: std::process::Command, input: &str) -> (Out
     let input = input.to_owned();
     tokio::task::spawn_blocking(move || {
         let mut process = command.spawn().expect("the program starts");
-        let _watchdog = Watchdog::over(&process);
+        let _watchdog = Watchdog::of_process(&process);
         let mut stdin = process.stdin.take().expect("piped");
         stdin.write_all(input.as_bytes()).expect("read");
         drop(stdin);
@@ -137,7 +137,7 @@ async fn clients_that_connect_at_once_are_all_remembered() {
     for user in users {
         server.add_user(user, SpaceLimits::default()).await;
     }
-    let person = Person::of(&server);
+    let person = Person::for_server(&server);
     let connecting = users.map(|user| {
         let url = format!("haul+plain://{user}@{}", server.address);
         let person = &person;
@@ -194,7 +194,7 @@ async fn what_cannot_be_put_because_of_its_name_is_a_failure() {
 #[tokio::test]
 async fn connect_with_ask_remembers_no_password() {
     let server = TestServer::start().await;
-    let person = Person::of(&server);
+    let person = Person::for_server(&server);
     let (output, _) = person
         .type_with(&["--ask", &person.url.clone()], "connect", "")
         .await;
@@ -662,7 +662,7 @@ async fn the_shell_explains_its_commands_as_they_are_typed_there() {
 #[tokio::test]
 async fn connect_with_a_wrong_password_says_so_and_no_more() {
     let server = TestServer::start().await;
-    let person = Person::of(&server);
+    let person = Person::for_server(&server);
     person.write("password", "wrong\n");
     let args = ["connect", &*person.url, "--password-file", "password"];
     let (_, stderr) = person.types(&args, 3).await;
@@ -803,7 +803,7 @@ async fn a_folder_that_may_not_be_listed_is_skipped_when_everything_is_got() {
 #[tokio::test]
 async fn discover_lists_the_servers_that_answer_and_fails_if_there_is_none() {
     let server = TestServer::start().await;
-    let person = Person::of(&server);
+    let person = Person::for_server(&server);
     let address = server.address.to_string();
     let (out, _) = person
         .types(&["discover", "--wait", "0.5", &address], 0)

@@ -287,7 +287,7 @@ impl ServerProcess {
     }
 
     /// Waits for a line of the log with this message, and returns the last one.
-    pub(crate) fn line(&self, message: &str) -> Value {
+    pub(crate) fn wait_for_log_line(&self, message: &str) -> Value {
         patiently(message, || {
             let logged = self.logged.lock().expect("no panic").clone();
             let lines = logged.lines().rev();
@@ -308,7 +308,7 @@ pub(crate) struct Watchdog(
 );
 
 impl Watchdog {
-    pub(crate) fn over(process: &Child) -> Self {
+    pub(crate) fn of_process(process: &Child) -> Self {
         let id = Pid::from_child(process);
         let (sender, called_off) = channel();
         std::thread::spawn(move || {

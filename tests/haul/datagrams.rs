@@ -42,7 +42,7 @@ impl RawDatagrams {
     }
 
     /// The holder of a ticket for a session.
-    pub(crate) async fn of(session: &mut RawClient, server: SocketAddr) -> Self {
+    pub(crate) async fn new(session: &mut RawClient, server: SocketAddr) -> Self {
         let ticket = session.ok(json!({"cmd": "ticket"})).await;
         assert_eq!(ticket["port"], server.port());
         let text = |member: &str| ticket[member].as_str().expect(member).to_owned();
@@ -226,7 +226,7 @@ async fn hello_offers_datagrams_and_a_server_without_them_says_so() {
 async fn a_request_is_answered_with_its_id_by_who_holds_the_secret() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
-    let client = RawDatagrams::of(&mut session, server.address).await;
+    let client = RawDatagrams::new(&mut session, server.address).await;
     let reply = client.call(ack(7, 1)).await;
     assert_eq!(reply, json!({"id": 7, "ok": {}}));
     let reply = client
@@ -244,7 +244,7 @@ async fn a_request_is_answered_with_its_id_by_who_holds_the_secret() {
 async fn no_reply_is_longer_than_its_request_whatever_its_length() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
-    let client = RawDatagrams::of(&mut session, server.address).await;
+    let client = RawDatagrams::new(&mut session, server.address).await;
     let mut lengths = vec![0];
     for length in (0..=1200).step_by(7) {
         for mut request in [
@@ -277,7 +277,7 @@ async fn no_reply_is_longer_than_its_request_whatever_its_length() {
 async fn what_is_forged_or_of_no_ticket_gets_no_answer_and_is_counted() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
-    let client = RawDatagrams::of(&mut session, server.address).await;
+    let client = RawDatagrams::new(&mut session, server.address).await;
     let sound = client.datagram(ack(1, 1), 0);
     let stranger = RawDatagrams::stranger(server.address).await;
     let mut forged = vec![
@@ -314,7 +314,7 @@ async fn what_is_forged_or_of_no_ticket_gets_no_answer_and_is_counted() {
 async fn a_repeated_request_gets_the_same_reply_and_an_old_or_changed_one_none() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
-    let client = RawDatagrams::of(&mut session, server.address).await;
+    let client = RawDatagrams::new(&mut session, server.address).await;
     let first = client.datagram(ack(100, 1), 0);
     client.send(&first).await;
     let reply = client.receive().await;
@@ -340,7 +340,7 @@ async fn a_repeated_request_gets_the_same_reply_and_an_old_or_changed_one_none()
 async fn a_ticket_ends_with_its_session() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
-    let client = RawDatagrams::of(&mut session, server.address).await;
+    let client = RawDatagrams::new(&mut session, server.address).await;
     assert!(client.call(ack(1, 1)).await["ok"].is_object());
     session.ok(json!({"cmd": "quit"})).await;
     client.send(&client.datagram(ack(2, 1), 0)).await;
@@ -355,7 +355,7 @@ async fn a_ticket_ends_with_its_session() {
 async fn a_ticket_ends_when_the_connection_is_cut() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
-    let client = RawDatagrams::of(&mut session, server.address).await;
+    let client = RawDatagrams::new(&mut session, server.address).await;
     drop(session);
     let mut id = 0;
     soon("the end of the session", async || {
@@ -373,7 +373,7 @@ async fn of_more_tickets_than_a_session_may_have_the_oldest_ends() {
     let mut session = server.log_in("alice").await;
     let mut holders = Vec::new();
     for _ in 0..5 {
-        holders.push(RawDatagrams::of(&mut session, server.address).await);
+        holders.push(RawDatagrams::new(&mut session, server.address).await);
     }
     let oldest = holders.remove(0);
     oldest.send(&oldest.datagram(ack(1, 1), 0)).await;
@@ -402,7 +402,7 @@ fn say(id: u32, to: &str, text: &str) -> Value {
 }
 
 /// The next message that a session is told.
-async fn heard(session: &mut RawClient) -> Value {
+async fn next_event(session: &mut RawClient) -> Value {
     if !session.events.is_empty() {
         return session.events.remove(0);
     }
@@ -417,7 +417,7 @@ async fn what_is_said_by_datagram_is_delivered_once_however_often_it_is_sent() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
-    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let client = RawDatagrams::new(&mut alice, server.address).await;
     let datagram = client.datagram(say(1, "bob", "hello"), 0);
     for _ in 0..10 {
         client.send(&datagram).await;
@@ -430,7 +430,7 @@ async fn what_is_said_by_datagram_is_delivered_once_however_often_it_is_sent() {
     let second = client.call(say(2, "bob", "again")).await;
     assert!(second["ok"]["seq"].as_u64() > said["ok"]["seq"].as_u64());
     for (text, reply) in [("hello", said), ("again", second)] {
-        let event = heard(&mut bob).await;
+        let event = next_event(&mut bob).await;
         assert_eq!(
             (&event["from"], &event["text"]),
             (&json!("alice"), &json!(text))
@@ -446,7 +446,7 @@ async fn what_is_said_by_datagram_is_delivered_once_however_often_it_is_sent() {
 async fn a_say_that_is_refused_is_refused_as_over_the_connection() {
     let server = TestServer::start_with(|config| config.limits.messages_per_user = 1).await;
     let mut alice = server.log_in("alice").await;
-    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let client = RawDatagrams::new(&mut alice, server.address).await;
     let nobody = client.call(say(1, "nobody", "hello")).await;
     assert_eq!(nobody["error"]["code"], "not_found");
     let elsewhere = client.call(say(2, "#ops", "hello")).await;
@@ -472,7 +472,7 @@ async fn who_lists_as_many_as_its_request_has_room_for() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let _bob = server.log_in("bob").await;
-    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let client = RawDatagrams::new(&mut alice, server.address).await;
     let all = client.call(json!({"id": 1, "cmd": "who"})).await;
     let names: Vec<_> = all["ok"]["users"]
         .as_array()
@@ -495,11 +495,11 @@ async fn a_message_comes_to_where_the_holder_spoke_from_until_it_is_acknowledged
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
-    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let client = RawDatagrams::new(&mut alice, server.address).await;
     // Nobody knows where the holder is before they have said something.
     bob.ok(json!({"cmd": "say", "to": "alice", "text": "too early"}))
         .await;
-    assert_eq!(heard(&mut alice).await["text"], "too early");
+    assert_eq!(next_event(&mut alice).await["text"], "too early");
     for id in 1..=4 {
         assert!(client.call(ack(id, 1)).await["ok"].is_object());
     }
@@ -517,7 +517,7 @@ async fn a_message_comes_to_where_the_holder_spoke_from_until_it_is_acknowledged
     );
     assert_eq!(client.receive().await, first, "it was not acknowledged");
     assert_eq!(
-        heard(&mut alice).await["text"],
+        next_event(&mut alice).await["text"],
         "hello",
         "the session has it, too"
     );
@@ -537,7 +537,7 @@ async fn messages_follow_the_holder_and_not_who_repeats_what_they_said() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
-    let home = RawDatagrams::of(&mut alice, server.address).await;
+    let home = RawDatagrams::new(&mut alice, server.address).await;
     let mut away = RawDatagrams::stranger(server.address).await;
     away.ticket.clone_from(&home.ticket);
     away.secret.clone_from(&home.secret);
@@ -565,7 +565,7 @@ async fn nobody_is_sent_more_bytes_than_they_sent() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
-    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let client = RawDatagrams::new(&mut alice, server.address).await;
     let request = client.datagram(ack(1, 1), 500);
     client.send(&request).await;
     let mut received = client.receive().await.len();
@@ -594,14 +594,14 @@ async fn a_message_that_fits_no_datagram_comes_over_the_connection_alone() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
-    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let client = RawDatagrams::new(&mut alice, server.address).await;
     for id in 1..=3 {
         client.call(ack(id, 1)).await;
     }
     for text in ["x".repeat(1200), "short".into()] {
         bob.ok(json!({"cmd": "say", "to": "alice", "text": text}))
             .await;
-        assert_eq!(heard(&mut alice).await["text"], text);
+        assert_eq!(next_event(&mut alice).await["text"], text);
     }
     assert_eq!(client.open(&client.receive().await)["text"], "short");
     server.stop().await;
@@ -637,7 +637,7 @@ async fn an_error_of_the_network_does_not_end_the_loop() {
 async fn a_flood_of_junk_leaves_sessions_and_tickets_unharmed() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
-    let client = RawDatagrams::of(&mut alice, server.address).await;
+    let client = RawDatagrams::new(&mut alice, server.address).await;
     let stop = CancellationToken::new();
     let mut junk = vec![vec![b'{'; 1200], Vec::new(), vec![0xff; 1201]];
     let stranger = RawDatagrams::stranger(server.address).await;
@@ -710,14 +710,14 @@ async fn no_ticket_goes_to_another_machine_in_the_clear() {
 async fn a_ticket_ends_after_its_time() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
-    let client = RawDatagrams::of(&mut session, server.address).await;
+    let client = RawDatagrams::new(&mut session, server.address).await;
     assert!(client.call(ack(1, 1)).await["ok"].is_object());
     tokio::time::pause();
     tokio::time::advance(Duration::from_mins(5)).await;
     tokio::time::resume();
     client.send(&client.datagram(ack(2, 1), 0)).await;
     dropped(&server, 1).await;
-    let next = RawDatagrams::of(&mut session, server.address).await;
+    let next = RawDatagrams::new(&mut session, server.address).await;
     assert!(next.call(ack(1, 1)).await["ok"].is_object());
     server.stop().await;
 }
@@ -745,7 +745,7 @@ async fn the_example_of_the_document_says_something_by_datagram() {
     let output = output.expect("no panic").expect("python runs");
     let errors = String::from_utf8_lossy(&output.stderr);
     let reply: Value = serde_json::from_slice(&output.stdout).expect(&errors);
-    let event = heard(&mut bob).await;
+    let event = next_event(&mut bob).await;
     assert_eq!(
         (&event["from"], &event["text"]),
         (&json!("alice"), &json!("hello"))
@@ -768,7 +768,7 @@ async fn the_client_says_and_asks_by_datagram_over_tls_and_without() {
         client.login("alice", &password).await.expect("let in");
         let mut datagrams = client.datagrams().await.expect("a ticket");
         let said = datagrams.say("bob", "hello").await.expect("said");
-        assert_eq!(heard(&mut bob).await["seq"], said.seq);
+        assert_eq!(next_event(&mut bob).await["seq"], said.seq);
         let users = datagrams.who().await.expect("told").users;
         assert_eq!(users.len(), 2);
         let error = datagrams.say("nobody", "hello").await;

@@ -204,12 +204,12 @@ fn a_file_beyond_the_limit_of_file_sizes_is_refused_and_the_server_lives() {
 
 #[test]
 fn a_mount_inside_a_home_is_warned_of_and_takes_no_files() {
-    on_a_small_disk("full_disk::mounts_inside", "size=48m");
+    on_a_small_disk("full_disk::mount_in_folder", "size=48m");
 }
 
 #[test]
 #[ignore = "wants a small disk: run by the test above"]
-fn mounts_inside() {
+fn mount_in_folder() {
     let full = Full::started(|data| {
         let inside = data.join("homes/alice/disk");
         fs::create_dir_all(&inside).expect("made");

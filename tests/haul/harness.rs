@@ -254,7 +254,7 @@ impl RawClient {
             .await
             .expect("the server listens");
         stream.set_nodelay(true).expect("a socket option");
-        Self::over(stream)
+        Self::new(stream)
     }
 
     /// The two directions, for who sends and receives at once.
@@ -265,7 +265,7 @@ impl RawClient {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
-    pub(crate) fn over(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         Self {
             stream,
             events: Vec::new(),

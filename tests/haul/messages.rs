@@ -44,7 +44,7 @@ async fn hears(client: &mut RawClient, user: &str) {
 }
 
 /// All that a session of `user` is sent, up to a message that it sends itself.
-async fn told(server: &TestServer, user: &str, since: Option<u64>) -> Vec<Value> {
+async fn backlog_of(server: &TestServer, user: &str, since: Option<u64>) -> Vec<Value> {
     let mut client = server.connect().await;
     let mut login = json!({"cmd": "login", "user": user, "password": PASSWORD});
     if let Some(since) = since {
@@ -88,11 +88,11 @@ async fn who_is_away_is_told_at_the_next_login_once_and_in_order() {
         let (_, delivered) = say(&mut alice, "bob", &format!("{number}")).await;
         assert_eq!(delivered, 0);
     }
-    let heard = told(&server, "bob", None).await;
+    let heard = backlog_of(&server, "bob", None).await;
     let expected: Vec<_> = (0..300).map(|number| number.to_string()).collect();
     assert_eq!(texts(&heard), expected);
     assert!(heard.is_sorted_by_key(|event| event["seq"].as_u64()));
-    assert_eq!(told(&server, "bob", None).await, Vec::<Value>::new());
+    assert_eq!(backlog_of(&server, "bob", None).await, Vec::<Value>::new());
 }
 
 #[tokio::test]
@@ -104,17 +104,20 @@ async fn what_a_client_says_it_lacks_is_sent_again() {
         places.push(say(&mut alice, "bob", text).await.0);
     }
     assert_eq!(
-        texts(&told(&server, "bob", None).await),
+        texts(&backlog_of(&server, "bob", None).await),
         ["one", "two", "three"]
     );
-    let again = told(&server, "bob", Some(places[0])).await;
+    let again = backlog_of(&server, "bob", Some(places[0])).await;
     assert_eq!(texts(&again)[..2], ["two", "three"]);
     say(&mut alice, "bob", "four").await;
     say(&mut alice, "bob", "five").await;
     // A receiver that has the message already by another way is not sent it.
     let (seq, _) = say(&mut alice, "bob", "six").await;
-    assert_eq!(told(&server, "bob", Some(seq)).await, Vec::<Value>::new());
-    assert_eq!(told(&server, "bob", None).await, Vec::<Value>::new());
+    assert_eq!(
+        backlog_of(&server, "bob", Some(seq)).await,
+        Vec::<Value>::new()
+    );
+    assert_eq!(backlog_of(&server, "bob", None).await, Vec::<Value>::new());
 }
 
 #[tokio::test]
@@ -161,10 +164,10 @@ async fn members_who_are_away_are_told_what_was_said_in_their_rooms_while_they_w
         say(&mut alice, "#b", text).await;
     }
     say(&mut alice, "bob", "4").await;
-    let heard = told(&server, "bob", None).await;
+    let heard = backlog_of(&server, "bob", None).await;
     assert_eq!(texts(&heard), ["1", "1", "2", "2", "3", "3", "4"]);
     assert!(heard.is_sorted_by_key(|event| event["seq"].as_u64()));
-    assert_eq!(told(&server, "bob", None).await, Vec::<Value>::new());
+    assert_eq!(backlog_of(&server, "bob", None).await, Vec::<Value>::new());
 }
 
 #[tokio::test]
@@ -383,14 +386,14 @@ async fn what_was_said_and_joined_outlasts_the_server() {
     let heard = bob.events.len();
     assert_eq!(heard, 0);
     let server = server.restart().await;
-    let heard = told(&server, "bob", None).await;
+    let heard = backlog_of(&server, "bob", None).await;
     let heard = texts(&heard);
     assert_eq!(heard.first(), Some(&"later"));
     assert_eq!(heard.last(), Some(&"in the room"));
     let mut alice = server.log_in("alice").await;
     let (later, _) = say(&mut alice, "#ops", "again").await;
     assert!(later > first);
-    assert_eq!(texts(&told(&server, "bob", None).await), ["again"]);
+    assert_eq!(texts(&backlog_of(&server, "bob", None).await), ["again"]);
 }
 
 #[tokio::test]
@@ -422,7 +425,7 @@ async fn messages_that_are_too_many_or_too_old_are_dropped_the_oldest_first() {
             .then_some(())
     })
     .await;
-    assert_eq!(told(&server, "bob", None).await, Vec::<Value>::new());
+    assert_eq!(backlog_of(&server, "bob", None).await, Vec::<Value>::new());
 }
 
 #[tokio::test]
@@ -436,7 +439,10 @@ async fn who_does_not_want_the_inbox_leaves_it_to_a_session_that_does() {
     assert_eq!(delivered, 0);
     bob.ok(json!({"cmd": "quit"})).await;
     assert_eq!(bob.events, Vec::<Value>::new());
-    assert_eq!(texts(&told(&server, "bob", None).await), ["for your eyes"]);
+    assert_eq!(
+        texts(&backlog_of(&server, "bob", None).await),
+        ["for your eyes"]
+    );
 }
 
 #[tokio::test]
@@ -538,7 +544,7 @@ async fn nothing_comes_behind_the_reply_to_quit_nor_counts_as_told() {
         }
     }
     heard.extend(
-        texts(&told(&server, "bob", None).await)
+        texts(&backlog_of(&server, "bob", None).await)
             .into_iter()
             .map(str::to_owned),
     );

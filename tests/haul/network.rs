@@ -233,7 +233,7 @@ async fn connect() -> Result<Client, ClientError> {
         server: "relay".into(),
         source,
     })?;
-    let client = Client::over(stream);
+    let client = Client::from_stream(stream);
     let password = Secret::new(PASSWORD.into());
     client.login("alice", &password).await?;
     Ok(client)

@@ -121,18 +121,18 @@ fn every_request_of_the_session_is_written_as_haul_would_write_it() {
 }
 
 fn encode(id: u32, request: &Request) -> Vec<u8> {
-    fn of(id: u32, request: &impl Call) -> Vec<u8> {
+    fn encode(id: u32, request: &impl Call) -> Vec<u8> {
         encode_request(id, request)
     }
     match request {
-        Request::Hello(request) => of(id, request),
-        Request::Login(request) => of(id, request),
-        Request::Mkdir(request) => of(id, request),
-        Request::Cd(request) => of(id, request),
-        Request::Put(request) => of(id, request),
-        Request::End(request) => of(id, request),
-        Request::Get(request) => of(id, request),
-        Request::Quit(request) => of(id, request),
+        Request::Hello(request) => encode(id, request),
+        Request::Login(request) => encode(id, request),
+        Request::Mkdir(request) => encode(id, request),
+        Request::Cd(request) => encode(id, request),
+        Request::Put(request) => encode(id, request),
+        Request::End(request) => encode(id, request),
+        Request::Get(request) => encode(id, request),
+        Request::Quit(request) => encode(id, request),
         other => panic!("the session has a {} now: add it here", other.cmd()),
     }
 }

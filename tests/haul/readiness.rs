@@ -29,7 +29,7 @@ fn is(status: &str, body: &str) -> (String, String) {
 }
 
 /// What is answered on a connection that stays open, in one piece.
-async fn asked_again(connection: &mut TcpStream, path: &str) -> String {
+async fn request(connection: &mut TcpStream, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     connection
         .write_all(request.as_bytes())
@@ -51,7 +51,7 @@ async fn before_there_is_a_server_it_is_alive_and_not_ready() {
     assert_eq!(ask(ops, "/healthz").await, is("200", "ok\n"));
     assert_eq!(ask(ops, "/readyz").await, is("503", "starting\n"));
     let mut kept = TcpStream::connect(ops).await.expect("it listens");
-    assert!(asked_again(&mut kept, "/readyz").await.contains("starting"));
+    assert!(request(&mut kept, "/readyz").await.contains("starting"));
     let server = TestServer::start().await;
     let handed_over = made.send(server.server.clone());
     assert!(handed_over.is_ok());
@@ -59,7 +59,7 @@ async fn before_there_is_a_server_it_is_alive_and_not_ready() {
         (ask(ops, "/readyz").await == is("200", "ready\n")).then_some(())
     })
     .await;
-    let answer = asked_again(&mut kept, "/readyz").await;
+    let answer = request(&mut kept, "/readyz").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(server.staged(), 0, "what was tried has left nothing");
     stop.cancel();
@@ -108,7 +108,7 @@ async fn a_server_that_drains_is_alive_and_not_ready_until_its_process_ends() {
     assert_eq!(client.reply().await["begin"]["size"], 1 << 30);
     assert_eq!(ask(ops, "/readyz").await, is("200", "ready\n"));
     daemon.signal(Signal::TERM);
-    daemon.line("draining");
+    daemon.wait_for_log_line("draining");
     assert_eq!(ask(ops, "/readyz").await, is("503", "draining\n"));
     assert_eq!(ask(ops, "/healthz").await, is("200", "ok\n"));
     let (_, metrics) = answer(ops, "/metrics").await;

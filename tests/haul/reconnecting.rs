@@ -221,7 +221,7 @@ async fn transfers_over_tls(cuts: &[Cut], is_upload: bool) {
     if is_upload {
         let put = session.put_file(&path, "file", options, &progress).await;
         let digest = put.expect("stored").digest;
-        assert_eq!(digest, Digest::of(Algorithm::Blake3, &content));
+        assert_eq!(digest, Digest::compute(Algorithm::Blake3, &content));
     } else {
         fs::copy(&path, server.home("alice").join("file")).expect("copied");
         let get = session.get_file("file", &back, options, &progress).await;
@@ -292,7 +292,7 @@ async fn an_upload_that_is_cut_again_and_again_arrives_and_is_sent_once() {
     let options = FileOptions::default();
     let reply = session.put_file(&path, "file", options, &progress).await;
     let reply = reply.expect("stored");
-    assert_eq!(reply.digest, Digest::of(Algorithm::Blake3, &content));
+    assert_eq!(reply.digest, Digest::compute(Algorithm::Blake3, &content));
     assert!(fs::read(server.home("alice").join("file")).expect("there") == content);
     assert_eq!(progress.bytes(), content.len() as u64);
     assert!(
@@ -449,7 +449,7 @@ async fn an_upload_outlives_a_server_that_is_killed_and_started_again() {
     };
     let (reply, again) = tokio::join!(put, kill);
     let reply = reply.expect("stored");
-    assert_eq!(reply.digest, Digest::of(Algorithm::Blake3, &content));
+    assert_eq!(reply.digest, Digest::compute(Algorithm::Blake3, &content));
     let stored = again.data().join("homes/admin/file");
     assert!(fs::read(stored).expect("there") == content);
 }
@@ -484,7 +484,7 @@ fn however_a_connection_is_cut_the_file_is_the_same_in_the_end() {
             let progress = Progress::new();
             let put = session(proxy.address).await;
             let put = put.put_file(&path, "file", options, &progress).await.expect("stored");
-            assert_eq!(put.digest, Digest::of(Algorithm::Blake3, &content));
+            assert_eq!(put.digest, Digest::compute(Algorithm::Blake3, &content));
             assert_eq!(progress.bytes(), content.len() as u64);
             let proxy = CuttingProxy::start(&target, &down).await;
             let progress = Progress::new();
@@ -519,7 +519,7 @@ async fn run(mut command: Command) -> Output {
     let run = spawn_blocking(move || {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let process = command.spawn().expect("the program starts");
-        let _watchdog = Watchdog::over(&process);
+        let _watchdog = Watchdog::of_process(&process);
         process.wait_with_output().expect("it ends")
     });
     run.await.expect("no panic")

@@ -25,12 +25,12 @@ async fn what_can_change_does_and_what_can_not_is_named() {
                 [log]\nlevel = \"debug\"\n[server]\nlisten = \"127.0.0.1:1\"\n";
     std::fs::write(&file, text).expect("written");
     daemon.signal(Signal::HUP);
-    let line = daemon.line(SOME);
+    let line = daemon.wait_for_log_line(SOME);
     assert_eq!(line["changed"], "limits.bandwidth_per_user log.level");
     // The flag --listen still beats the file.
     assert_eq!(line["needs_restart"], "limits.disk_threads");
     drop(RawClient::connect(&daemon.address).await);
-    daemon.line("closed by the peer before it said anything");
+    daemon.wait_for_log_line("closed by the peer before it said anything");
     session.ok(json!({"cmd": "ping"})).await;
     assert_eq!(daemon.terminate().code, Some(0));
 }
@@ -40,7 +40,7 @@ async fn a_file_that_is_wrong_changes_nothing_and_is_told_of_in_one_line() {
     let (daemon, file) = daemon("[limits]\ntransfers = 2\n");
     std::fs::write(&file, "[limits]\ntransfers = 3\nsesions = 1\n").expect("written");
     daemon.signal(Signal::HUP);
-    let line = daemon.line(WRONG);
+    let line = daemon.wait_for_log_line(WRONG);
     let error = line["error"].as_str().expect("a reason");
     assert!(
         error.contains("line 3: there is no setting limits.sesions"),
@@ -49,10 +49,10 @@ async fn a_file_that_is_wrong_changes_nothing_and_is_told_of_in_one_line() {
     assert_eq!(line["level"], "error");
     std::fs::write(&file, "[limits]\ntransfers = 2\n").expect("written");
     daemon.signal(Signal::HUP);
-    daemon.line("configuration read again; nothing changed");
+    daemon.wait_for_log_line("configuration read again; nothing changed");
     std::fs::write(&file, "[limits]\ntransfers = 3\n").expect("written");
     daemon.signal(Signal::HUP);
-    let line = daemon.line("configuration read again");
+    let line = daemon.wait_for_log_line("configuration read again");
     assert_eq!(line["changed"], "limits.transfers");
     daemon.log_in(&daemon.token()).await;
 }
@@ -61,6 +61,6 @@ async fn a_file_that_is_wrong_changes_nothing_and_is_told_of_in_one_line() {
 fn without_a_file_nothing_changes() {
     let daemon = ServerProcess::start_with(&[("HAUL_LIMITS_TRANSFERS", "2")]);
     daemon.signal(Signal::HUP);
-    daemon.line("configuration read again; nothing changed");
+    daemon.wait_for_log_line("configuration read again; nothing changed");
     assert_eq!(daemon.terminate().code, Some(0));
 }

@@ -24,7 +24,7 @@ fn content() -> Vec<u8> {
 }
 
 fn digest(bytes: &[u8]) -> Value {
-    json!(Digest::of(Algorithm::Blake3, bytes))
+    json!(Digest::compute(Algorithm::Blake3, bytes))
 }
 
 fn put(path: &str, resume: bool) -> Value {

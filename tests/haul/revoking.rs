@@ -310,7 +310,7 @@ async fn a_ticket_is_good_no_longer_than_the_right_of_its_session() {
     for loss in LOSSES {
         let scene = SharedFolderServer::start(|_| {}).await;
         let mut client = scene.log_in().await;
-        let datagrams = RawDatagrams::of(&mut client, scene.server.address).await;
+        let datagrams = RawDatagrams::new(&mut client, scene.server.address).await;
         let said = json!({"id": 1, "cmd": "say", "to": "bob", "text": "before"});
         assert!(datagrams.call(said).await["ok"].is_object(), "{loss:?}");
         scene.lose(loss).await;

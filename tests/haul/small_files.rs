@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use haul::client::{Client, FileOptions, Note, Progress};
+use haul::client::{Client, FileOptions, Progress, TreeEvent};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -195,7 +195,7 @@ async fn put_tree(
     client: &Client,
     from: &Path,
     options: FileOptions,
-) -> (haul::client::Summary, Vec<String>) {
+) -> (haul::client::TreeSummary, Vec<String>) {
     let (notes, mut told) = mpsc::channel(16);
     let roots = vec![(from.to_owned(), "/up".to_owned())];
     let progress = Progress::new();
@@ -203,7 +203,7 @@ async fn put_tree(
     let listening = async {
         let mut failed = Vec::new();
         while let Some(note) = told.recv().await {
-            if let Note::Failed { error, .. } = note {
+            if let TreeEvent::Failed { error, .. } = note {
                 failed.push(error.to_string());
             }
         }

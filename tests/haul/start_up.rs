@@ -26,7 +26,7 @@ const WRONG: i32 = 2;
 const NOT_NOW: i32 = 1;
 
 /// The message of a start that failed, which is one line.
-fn line(output: &Output, code: i32) -> String {
+fn error_line(output: &Output, code: i32) -> String {
     let message = String::from_utf8(output.stderr.clone()).expect("text");
     assert_eq!(output.status.code(), Some(code), "{message}");
     assert_eq!(message.lines().count(), 1, "{message}");
@@ -76,7 +76,7 @@ fn a_configuration_that_is_wrong_ends_it_with_2_before_anything_is_made() {
         (&["twice"], &[], "'twice'"),
     ] {
         let output = start(place.path(), arguments, settings);
-        let message = line(&output, WRONG);
+        let message = error_line(&output, WRONG);
         assert!(message.contains(expected), "{message}");
         assert!(!place.path().join("data").exists(), "{message}");
     }
@@ -102,7 +102,7 @@ fn a_port_that_is_taken_ends_it_with_1_and_the_line_names_the_setting() {
         (&[], &[("HAUL_OPS_LISTEN", &*tcp)], &tcp, "ops.listen"),
     ] {
         let output = start(place.path(), arguments, settings);
-        let message = line(&output, NOT_NOW);
+        let message = error_line(&output, NOT_NOW);
         assert!(
             message.contains(&format!("can not listen on {address}")),
             "{message}"
@@ -139,7 +139,7 @@ fn a_certificate_that_can_not_be_used_is_named() {
             "tls.certificate and tls.key need each other",
         ),
     ] {
-        let message = line(&start(place.path(), &[], settings), code);
+        let message = error_line(&start(place.path(), &[], settings), code);
         assert!(message.contains(expected), "{message}");
     }
 }
@@ -172,7 +172,7 @@ fn a_data_directory_of_somebody_else_is_told_with_both_users() {
         open(&data, 0o500).expect("set");
         "may not write there; allow it with chmod"
     };
-    let message = line(&command.output().expect("it runs"), NOT_NOW);
+    let message = error_line(&command.output().expect("it runs"), NOT_NOW);
     assert!(message.contains(expected), "{message}");
 }
 
@@ -208,7 +208,7 @@ fn a_disk_that_is_read_only_or_full_is_told_with_what_to_do() {
         let Some(output) = start_on(options, test) else {
             return;
         };
-        let message = line(&output, NOT_NOW);
+        let message = error_line(&output, NOT_NOW);
         assert!(message.contains(expected), "{options}: {message}");
     }
 }
@@ -221,7 +221,7 @@ async fn a_database_that_a_later_version_wrote_is_left_alone_by_this_one() {
         ServerProcess::start_on(&data).terminate();
         set_later_version(&data.join(name)).await;
         let before = fs::read(data.join(name)).expect("there");
-        let message = line(&start(place.path(), &[], &[]), NOT_NOW);
+        let message = error_line(&start(place.path(), &[], &[]), NOT_NOW);
         assert!(message.contains(name), "{message}");
         assert!(
             message.contains("written by a later version of haul"),
@@ -287,14 +287,14 @@ async fn a_start_that_is_refused_has_changed_nothing() {
         ("HAUL_TLS_CERTIFICATE", "no.pem"),
         ("HAUL_TLS_KEY", "no.pem"),
     ];
-    let message = line(&start(place.path(), &[], &tls), NOT_NOW);
+    let message = error_line(&start(place.path(), &[], &tls), NOT_NOW);
     assert!(message.contains("no.pem"), "{message}");
     assert_eq!(all_files(&data), before);
 
     let unfinished = data.join("haul.db.unfinished");
     fs::write(&unfinished, "").expect("written");
     let before = all_files(&data);
-    let message = line(&start(place.path(), &[], &[]), NOT_NOW);
+    let message = error_line(&start(place.path(), &[], &[]), NOT_NOW);
     assert!(message.contains("a backup that was cut off"), "{message}");
     refuse_to_add_a_user(&data, "a backup that was cut off");
     assert_eq!(all_files(&data), before);
@@ -303,7 +303,7 @@ async fn a_start_that_is_refused_has_changed_nothing() {
     for name in ["messages.db", "haul.db"] {
         set_later_version(&data.join(name)).await;
         let before = all_files(&data);
-        let message = line(&start(place.path(), &[], &[]), NOT_NOW);
+        let message = error_line(&start(place.path(), &[], &[]), NOT_NOW);
         assert!(message.contains("a later version of haul"), "{message}");
         assert_eq!(all_files(&data), before, "{name}");
     }
@@ -337,7 +337,7 @@ fn a_start_beside_another_server_has_changed_nothing() {
         staging
     };
     let before = all_files(&data);
-    let message = line(&start(place.path(), &[], &[]), NOT_NOW);
+    let message = error_line(&start(place.path(), &[], &[]), NOT_NOW);
     assert!(message.contains("another server is using"), "{message}");
     assert_eq!(all_files(&data), before);
 }
@@ -355,7 +355,7 @@ fn a_start_that_is_refused_removes_no_log_file() {
         ("HAUL_LOG_KEEP_FILES", "2"),
         ("HAUL_SERVER_REQUIRE_MOUNT", "true"),
     ];
-    line(&start(place.path(), &[], &settings), NOT_NOW);
+    error_line(&start(place.path(), &[], &settings), NOT_NOW);
     let old = fs::read_dir(&logs).expect("there");
     let old = old.filter(|entry| {
         let name = entry.as_ref().expect("readable").file_name();

@@ -15,7 +15,7 @@ use crate::harness::{RawClient, data};
 const HOSTILE: &str = "/<img src=x onerror=document.title='ran'><b>&amp;.bin";
 
 /// Scripts that look at a page. The contrast is that of WCAG: of texts and what lies behind them.
-const LEAST_CONTRAST: &str = "
+const MIN_CONTRAST: &str = "
     const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
     const light = (color) => {
         const [r, g, b] = numbers(color).slice(0, 3).map((one) => {
@@ -142,7 +142,7 @@ async fn it_is_readable_on_a_phone_and_in_the_dark() {
         assert_eq!(found["page"], found["screen"], "{width} {scheme}: {found}");
         assert_eq!(found["wide"], json!([]), "{width} {scheme}: {found}");
         browser.see("document.querySelector('.path').getBoundingClientRect().width > 150");
-        let least = browser.run(LEAST_CONTRAST);
+        let least = browser.run(MIN_CONTRAST);
         let contrast = least["contrast"].as_f64().expect("a number");
         assert!(contrast >= 4.5, "{width} {scheme}: {least}");
         assert!(least["seen"].as_u64() > Some(30), "{least}");
@@ -222,7 +222,7 @@ fn ask(daemon: &ServerProcess, path: &str, headers: &str) -> BufReader<TcpStream
 }
 
 /// The next line that begins so.
-fn line(answer: &mut BufReader<TcpStream>, start: &str) -> String {
+fn read_line(answer: &mut BufReader<TcpStream>, start: &str) -> String {
     let mut line = String::new();
     while answer.read_line(&mut line).expect("text") > 0 {
         if line.starts_with(start) {
@@ -247,7 +247,7 @@ fn a_page_that_has_its_own_name_lead_here_reads_nothing() {
             "{text}"
         );
         let headers = "Host: localhost\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: cors\r\n";
-        let refused = line(&mut ask(&daemon, path, headers), "HTTP/");
+        let refused = read_line(&mut ask(&daemon, path, headers), "HTTP/");
         assert_eq!(refused, "HTTP/1.1 403 Forbidden");
     }
     let mut text = String::new();
@@ -274,24 +274,24 @@ fn so_many_may_look_and_one_who_leaves_makes_room() {
     let mut viewers: Vec<_> = (0..16)
         .map(|_| {
             let mut viewer = look();
-            assert_eq!(line(&mut viewer, "event:"), "event: history");
-            assert_eq!(line(&mut viewer, "event:"), "event: now");
+            assert_eq!(read_line(&mut viewer, "event:"), "event: history");
+            assert_eq!(read_line(&mut viewer, "event:"), "event: now");
             viewer
         })
         .collect();
     let mut refused = look();
     assert_eq!(
-        line(&mut refused, "HTTP/"),
+        read_line(&mut refused, "HTTP/"),
         "HTTP/1.1 503 Service Unavailable"
     );
     // All of them go on being told.
     for viewer in &mut viewers {
-        let told = line(viewer, "data: {\"version\"");
+        let told = read_line(viewer, "data: {\"version\"");
         assert!(told.contains("\"state\":\"ready\""), "{told}");
     }
     viewers.pop();
     loop {
-        let status = line(&mut look(), "HTTP/");
+        let status = read_line(&mut look(), "HTTP/");
         if status == "HTTP/1.1 200 OK" {
             break;
         }

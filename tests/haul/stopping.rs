@@ -95,7 +95,7 @@ async fn a_transfer_that_does_not_end_in_time_is_cut_off() {
 async fn a_second_signal_ends_at_once_what_the_first_lets_run() {
     let (daemon, mut client) = busy("1h").await;
     daemon.signal(Signal::TERM);
-    daemon.line("draining");
+    daemon.wait_for_log_line("draining");
     daemon.signal(Signal::INT);
     assert_eq!(events(&mut client).await, [goodbye()]);
     let stopped = daemon.stopped();

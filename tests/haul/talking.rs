@@ -23,11 +23,11 @@ struct Talker(Person);
 
 impl Talker {
     fn new(server: &TestServer, user: &str) -> Self {
-        Self::at(&server.address.to_string(), user)
+        Self::for_user(&server.address.to_string(), user)
     }
 
-    fn at(address: &str, user: &str) -> Self {
-        Self(Person::at(format!("haul+plain://{user}@{address}")))
+    fn for_user(address: &str, user: &str) -> Self {
+        Self(Person::for_url(format!("haul+plain://{user}@{address}")))
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -56,10 +56,10 @@ impl Talker {
     fn starts(&self, args: &[&str]) -> RunningShell {
         let mut child = self.command(args).spawn().expect("started");
         RunningShell {
-            seen: gathered(child.stdout.take().expect("piped")),
-            said: gathered(child.stderr.take().expect("piped")),
+            seen: collect_output(child.stdout.take().expect("piped")),
+            said: collect_output(child.stderr.take().expect("piped")),
             keys: child.stdin.take(),
-            _watchdog: Watchdog::over(&child),
+            _watchdog: Watchdog::of_process(&child),
             child,
         }
     }
@@ -86,17 +86,17 @@ impl Talker {
         let child = command.spawn().expect("started");
         let master = File::from(master);
         Terminal {
-            screen: gathered(master.try_clone().expect("another")),
+            screen: collect_output(master.try_clone().expect("another")),
             keys: master,
             slave,
-            _watchdog: Watchdog::over(&child),
+            _watchdog: Watchdog::of_process(&child),
             child,
         }
     }
 }
 
 /// All that comes, as it comes.
-fn gathered(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+fn collect_output(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
     let text = Arc::new(Mutex::new(String::new()));
     let gathering = Arc::clone(&text);
     std::thread::spawn(move || {
@@ -211,7 +211,7 @@ async fn say_to_one_who_hears(client: &mut RawClient, to: &str, text: &str) {
 }
 
 /// Waits until a session of `to` is told what is said as it is said.
-async fn until_heard(client: &mut RawClient, to: &str) {
+async fn wait_for_message(client: &mut RawClient, to: &str) {
     soon("someone who hears", async || {
         let said = client
             .ok(json!({"cmd": "say", "to": to, "text": "knock"}))
@@ -355,7 +355,7 @@ async fn a_chat_of_a_script_says_its_lines_and_shows_what_comes() {
     say(&mut alice, "bob", "before").await;
     let mut chat = bob.starts(&["chat", "alice"]);
     chat.prints("before").await;
-    until_heard(&mut alice, "bob").await;
+    wait_for_message(&mut alice, "bob").await;
     chat.types("answer");
     let event = alice.event().await;
     assert_eq!(
@@ -388,7 +388,7 @@ async fn a_message_stands_above_the_line_that_someone_types_in_a_chat_and_in_the
     ] {
         let mut terminal = bob.starts_at_terminal(args);
         terminal.shows("", prompt).await;
-        until_heard(&mut alice, "bob").await;
+        wait_for_message(&mut alice, "bob").await;
         terminal.types("half a li");
         terminal.shows(prompt, "half a li").await;
         say_to_one_who_hears(&mut alice, "bob", "above 日本").await;
@@ -453,16 +453,16 @@ async fn a_chat_goes_on_when_its_connection_is_lost_and_shows_each_message_once(
     let server = TestServer::start().await;
     let (cut, cuts) = watch::channel(0);
     let address = cut_when_told(&server, cuts).await;
-    let chat = Talker::at(&address, "bob").starts(&["chat", "alice"]);
+    let chat = Talker::for_user(&address, "bob").starts(&["chat", "alice"]);
     let mut alice = server.log_in("alice").await;
-    until_heard(&mut alice, "bob").await;
+    wait_for_message(&mut alice, "bob").await;
     say_to_one_who_hears(&mut alice, "bob", "one").await;
     chat.prints("one").await;
     cut.send(1).expect("someone waits for it");
     chat.says("connection lost").await;
     say(&mut alice, "bob", "two").await;
     chat.says("connected again").await;
-    until_heard(&mut alice, "bob").await;
+    wait_for_message(&mut alice, "bob").await;
     say_to_one_who_hears(&mut alice, "bob", "three").await;
     chat.prints("three").await;
     let (code, seen) = chat.ends().await;
@@ -545,7 +545,7 @@ async fn scripted(answer: impl Fn(usize, &Value) -> Vec<Value> + Send + 'static)
     tokio::spawn(async move {
         for connection in 0.. {
             let (stream, _) = listener.accept().await.expect("a connection");
-            let mut peer = RawClient::over(stream);
+            let mut peer = RawClient::new(stream);
             'connection: while let Received::Control(request) = peer.receive().await {
                 let frames = match request["cmd"].as_str() {
                     Some("login") => vec![login.clone()],
@@ -610,7 +610,7 @@ async fn watch_prints_changes_as_they_come_and_goes_on_after_a_loss() {
         }
     })
     .await;
-    let bob = Talker::at(&address, "bob");
+    let bob = Talker::for_user(&address, "bob");
     let watch = bob.starts(&["watch", "/team"]);
     let seen = watch.prints("overflow").await;
     assert_eq!(
@@ -636,7 +636,7 @@ async fn what_watch_tells_programs_is_an_object_a_line_until_nobody_reads() {
         _ => Vec::new(),
     })
     .await;
-    let bob = Talker::at(&address, "bob");
+    let bob = Talker::for_user(&address, "bob");
     let watch = bob.starts(&["--json", "watch", "/"]);
     let line = watch.prints("/b").await;
     assert_eq!(
@@ -650,8 +650,8 @@ async fn what_watch_tells_programs_is_an_object_a_line_until_nobody_reads() {
     drop(reader);
     let mut unread = bob.command(&["--json", "watch", "/"]);
     let mut child = unread.stdout(writer).spawn().expect("started");
-    let _watchdog = Watchdog::over(&child);
-    let said = gathered(child.stderr.take().expect("piped"));
+    let _watchdog = Watchdog::of_process(&child);
+    let said = collect_output(child.stderr.take().expect("piped"));
     assert_eq!(ended(child).await, Some(0));
     assert_eq!(*said.lock().expect("no panic"), "");
 }
@@ -671,7 +671,7 @@ async fn offers_are_listed_and_the_only_one_needs_no_name() {
         }
     })
     .await;
-    let bob = Talker::at(&address, "bob");
+    let bob = Talker::for_user(&address, "bob");
     let (_, why) = bob.types(&["accept"], 1).await;
     assert_eq!(why, "haul: accept: nobody offers you a file\n");
     let (path, _) = bob.types(&["accept"], 0).await;
@@ -699,7 +699,7 @@ async fn watch_follows_a_directory_over_a_lost_connection_and_leaves_messages_al
     let server = TestServer::start().await;
     let (cut, cuts) = watch::channel(0);
     let address = cut_when_told(&server, cuts).await;
-    let bob = Talker::at(&address, "bob");
+    let bob = Talker::for_user(&address, "bob");
     let mut other = server.log_in("bob").await;
     other.ok(json!({"cmd": "mkdir", "path": "/team"})).await;
     let mut alice = server.log_in("alice").await;

@@ -14,7 +14,7 @@ fn content(length: usize) -> Vec<u8> {
 }
 
 fn digest(algorithm: Algorithm, bytes: &[u8]) -> Value {
-    json!(Digest::of(algorithm, bytes))
+    json!(Digest::compute(algorithm, bytes))
 }
 
 async fn begin_put(client: &mut RawClient, id: u32, request: Value) {

@@ -63,7 +63,7 @@ async fn rm(client: &mut RawClient, path: &str) {
 }
 
 /// An event in short: what, where, from where, by whom.
-fn line(event: &Value) -> String {
+fn format_event(event: &Value) -> String {
     assert_eq!(event["event"], "changed", "{event}");
     let text = |field: &str| event[field].as_str().unwrap_or_default();
     let part = |word: &str, field: &str| match event.get(field) {
@@ -79,7 +79,7 @@ async fn events_until(client: &mut RawClient, last: &str) -> Vec<Value> {
     let mut events: Vec<Value> = Vec::new();
     loop {
         let event = client.event().await;
-        if line(&event).starts_with(last) {
+        if format_event(&event).starts_with(last) {
             assert!(events.is_sorted_by_key(|event| event["seq"].as_u64()));
             return events;
         }
@@ -88,11 +88,15 @@ async fn events_until(client: &mut RawClient, last: &str) -> Vec<Value> {
 }
 
 async fn until(client: &mut RawClient, last: &str) -> Vec<String> {
-    events_until(client, last).await.iter().map(line).collect()
+    events_until(client, last)
+        .await
+        .iter()
+        .map(format_event)
+        .collect()
 }
 
 /// All that the client hears up to now, which it must be able to hear in its home.
-async fn heard(client: &mut RawClient) -> Vec<String> {
+async fn events(client: &mut RawClient) -> Vec<String> {
     mkdir(client, "/marker").await;
     rm(client, "/marker").await;
     let heard = until(client, "made /marker").await;
@@ -106,18 +110,18 @@ async fn every_way_to_change_files_is_heard_with_who_did_it() {
     let mut alice = server.log_in("alice").await;
     watch(&mut alice, "/").await;
     put(&mut alice, "/a").await;
-    assert_eq!(heard(&mut alice).await, ["written /a by alice"]);
+    assert_eq!(events(&mut alice).await, ["written /a by alice"]);
     alice
         .ok(json!({"cmd": "mkdir", "path": "/d/e", "parents": true}))
         .await;
     let made = ["made /d by alice", "made /d/e by alice"];
-    assert_eq!(heard(&mut alice).await, made);
+    assert_eq!(events(&mut alice).await, made);
     let into = json!({"id": 7, "cmd": "put", "path": "/f/g", "size": 0, "parents": true});
     alice.send(into).await;
     alice.send(json!({"id": 7, "cmd": "end"})).await;
     alice.final_reply(7).await;
     let made = ["made /f by alice", "written /f/g by alice"];
-    assert_eq!(heard(&mut alice).await, made);
+    assert_eq!(events(&mut alice).await, made);
     for (cmd, to, line) in [
         ("cp", "/d/b", "written /d/b by alice"),
         ("cp", "/a", "written /a (1) by alice"),
@@ -125,22 +129,22 @@ async fn every_way_to_change_files_is_heard_with_who_did_it() {
     ] {
         let request = json!({"cmd": cmd, "from": "/a", "to": to, "if_exists": "rename"});
         alice.ok(request).await;
-        assert_eq!(heard(&mut alice).await, [line]);
+        assert_eq!(events(&mut alice).await, [line]);
     }
     alice
         .ok(json!({"cmd": "cp", "from": "/d", "to": "/h"}))
         .await;
-    assert_eq!(heard(&mut alice).await, ["made /h by alice"]);
+    assert_eq!(events(&mut alice).await, ["made /h by alice"]);
     mv(&mut alice, "/h", "/d/h").await;
-    assert_eq!(heard(&mut alice).await, ["moved /d/h < /h by alice"]);
+    assert_eq!(events(&mut alice).await, ["moved /d/h < /h by alice"]);
     alice.ok(json!({"cmd": "rm", "path": "/c"})).await;
     rm(&mut alice, "/d").await;
     let removed = ["removed /c by alice", "removed /d by alice"];
-    assert_eq!(heard(&mut alice).await, removed);
+    assert_eq!(events(&mut alice).await, removed);
     alice
         .fails(json!({"cmd": "rm", "path": "/none"}), "not_found")
         .await;
-    assert!(heard(&mut alice).await.is_empty());
+    assert!(events(&mut alice).await.is_empty());
 }
 
 #[tokio::test]
@@ -178,7 +182,7 @@ async fn what_others_do_in_a_shared_folder_is_heard_by_those_who_watch_there() {
         "removed /team/sub/b by bob",
         "removed /team/sub/c by alice",
     ];
-    assert_eq!(heard(&mut alice).await, lines);
+    assert_eq!(events(&mut alice).await, lines);
     put(&mut alice, "/team/sub/last").await;
     let heard = until(&mut bob, "written /team/sub/last").await;
     assert_eq!(heard, lines[1..], "of itself too, and by its own watch");
@@ -200,7 +204,7 @@ async fn nothing_is_heard_from_where_one_may_not_look() {
         "written /gift by bob",
         "removed /gift by bob",
     ];
-    assert_eq!(heard(&mut bob).await, lines);
+    assert_eq!(events(&mut bob).await, lines);
     let watch = |path: &str| json!({"cmd": "watch", "path": path});
     bob.fails(watch("/team"), "denied").await;
     bob.fails(watch("/team/dropped"), "denied").await;
@@ -215,7 +219,7 @@ async fn a_right_that_is_lost_or_won_while_watching_counts_from_then_on() {
     watch(&mut bob, "/").await;
     watch(&mut bob, "/team").await;
     put(&mut alice, "/team/a").await;
-    assert_eq!(heard(&mut bob).await, ["written /team/a by alice"]);
+    assert_eq!(events(&mut bob).await, ["written /team/a by alice"]);
     let team = "team".parse().expect("a name");
     let bobs = "bob".parse().expect("a name");
     let revoked = server.accounts.revoke(&team, &bobs).await;
@@ -228,12 +232,12 @@ async fn a_right_that_is_lost_or_won_while_watching_counts_from_then_on() {
     put(&mut alice, "/team/b").await;
     mv(&mut alice, "/team/b", "/team/c").await;
     // Once as it is lost, and again once it is known what the paths lead to now.
-    let mut heard_then = heard(&mut bob).await;
+    let mut heard_then = events(&mut bob).await;
     heard_then.sort();
     heard_then.dedup();
     assert_eq!(heard_then, ["overflow /", "overflow /team"]);
     put(&mut alice, "/team/d").await;
-    assert!(heard(&mut bob).await.is_empty());
+    assert!(events(&mut bob).await.is_empty());
     grant(&server, "bob", "r").await;
     let is_back = async || {
         let reply = bob.call(json!({"cmd": "ls", "path": "/team"})).await;
@@ -242,7 +246,7 @@ async fn a_right_that_is_lost_or_won_while_watching_counts_from_then_on() {
     soon("the right to be back", is_back).await;
     put(&mut alice, "/team/e").await;
     let lines = ["overflow /", "overflow /team", "written /team/e by alice"];
-    assert_eq!(heard(&mut bob).await, lines);
+    assert_eq!(events(&mut bob).await, lines);
 }
 
 #[tokio::test]
@@ -261,13 +265,16 @@ async fn who_comes_back_hears_what_happened_meanwhile_once_and_in_order() {
     watch_since(&mut bob, "/", since).await;
     put(&mut alice, "/team/last").await;
     expected.push("written /team/last by alice".into());
-    assert_eq!(heard(&mut bob).await, expected);
+    assert_eq!(events(&mut bob).await, expected);
     // From the place that a watch began at, too.
     let (_, seq) = watch(&mut alice, "/team").await;
     put(&mut bob, "/team/more").await;
     let mut again = server.log_in("bob").await;
     watch_since(&mut again, "/team", seq).await;
-    assert_eq!(line(&again.event().await), "written /team/more by bob");
+    assert_eq!(
+        format_event(&again.event().await),
+        "written /team/more by bob"
+    );
 }
 
 #[tokio::test]
@@ -282,11 +289,11 @@ async fn what_happened_before_the_server_started_is_an_overflow() {
         let mut alice = server.log_in("alice").await;
         watch_since(&mut alice, "/", since).await;
         let event = alice.event().await;
-        assert_eq!(line(&event), "overflow /", "{since}");
+        assert_eq!(format_event(&event), "overflow /", "{since}");
         let now = event["seq"].as_u64().expect("a number");
         put(&mut alice, "/b").await;
         let event = alice.event().await;
-        assert_eq!(line(&event), "written /b by alice");
+        assert_eq!(format_event(&event), "written /b by alice");
         assert!(event["seq"].as_u64() > Some(now.max(seen)));
     }
 }
@@ -305,7 +312,7 @@ async fn who_does_not_read_for_too_long_is_told_that_there_was_more() {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
     let stream = socket.connect(server.address).await.expect("connects");
-    let mut slow = RawClient::over(stream);
+    let mut slow = RawClient::new(stream);
     let login = json!({"cmd": "login", "user": "alice", "password": PASSWORD});
     slow.ok(login).await;
     watch(&mut slow, "/").await;
@@ -331,7 +338,7 @@ async fn who_does_not_read_for_too_long_is_told_that_there_was_more() {
         assert!(follows || pair[1].1["kind"] == "overflow", "{pair:?}");
     }
     mkdir(&mut alice, "/more").await;
-    assert_eq!(line(&slow.event().await), "made /more by alice");
+    assert_eq!(format_event(&slow.event().await), "made /more by alice");
 }
 
 #[tokio::test]
@@ -373,7 +380,7 @@ async fn a_watch_ends_when_it_is_told_to_and_no_other_with_it() {
     alice.fails(unwatch, "not_found").await;
     put(&mut alice, "/a/x").await;
     put(&mut alice, "/b/x").await;
-    assert_eq!(line(&alice.event().await), "written /b/x by alice");
+    assert_eq!(format_event(&alice.event().await), "written /b/x by alice");
     // Another session's watch is not this one's to end.
     let mut other = server.log_in("alice").await;
     let unwatch = json!({"cmd": "unwatch", "watch": second});
@@ -391,7 +398,7 @@ async fn a_session_has_at_most_32_watches() {
     alice.fails(watch.clone(), "limited").await;
     put(&mut alice, "/a").await;
     assert_eq!(
-        heard(&mut alice).await,
+        events(&mut alice).await,
         ["written /a by alice"],
         "once for all"
     );
@@ -445,8 +452,14 @@ async fn a_single_file_can_be_watched() {
     put(&mut alice, "b").await;
     put(&mut alice, "a").await;
     mv(&mut alice, "a", "c").await;
-    assert_eq!(line(&alice.event().await), "written /dir/a by alice");
-    assert_eq!(line(&alice.event().await), "removed /dir/a by alice");
+    assert_eq!(
+        format_event(&alice.event().await),
+        "written /dir/a by alice"
+    );
+    assert_eq!(
+        format_event(&alice.event().await),
+        "removed /dir/a by alice"
+    );
     assert!(alice.events.is_empty());
 }
 

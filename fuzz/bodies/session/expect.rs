@@ -1,4 +1,4 @@
-//! What the model expects of one request, and what a reply then changes.
+//! The model's expectations of one request, and the changes that its reply then makes.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::model::{FileModel, ModelNode, Touch};
 
-/// What errors a session may see that nobody has broken.
+/// Errors that a session may see although nobody has broken a rule.
 pub(crate) const ORDINARY: &[ErrorCode] = &[
     ErrorCode::BadRequest,
     ErrorCode::Denied,
@@ -57,14 +57,14 @@ pub(crate) enum Stream {
     Receiving { length: u64, content: Vec<u8> },
 }
 
-/// What success means.
+/// The meaning of success.
 #[derive(Debug, Clone)]
 pub(crate) enum Then {
     /// Nothing that the model knows.
     Anything,
     /// `ok` has exactly this.
     Is(Value),
-    /// A whole file, of which any content is right that somebody put.
+    /// A complete file with any of the contents that were put.
     GetWhole,
     Cd(VirtualPath),
     List(Vec<(String, ModelNode)>),
@@ -81,7 +81,7 @@ pub(crate) enum Then {
         digest: Option<Algorithm>,
     },
     Put(VirtualPath, Arc<Vec<u8>>, Algorithm),
-    /// At most so many bytes and entries, and if `exact` just so many.
+    /// At most these bytes and entries; exactly these if `exact`.
     Df {
         used: (u64, u64),
         exact: bool,
@@ -222,7 +222,7 @@ impl Expect {
                 tree.copy(&from, &to);
             }
             Then::Hash(bytes, algorithm) => {
-                let digest = Digest::of(algorithm, &bytes).to_string();
+                let digest = Digest::compute(algorithm, &bytes).to_string();
                 assert_eq!(
                     *ok,
                     json!({"digest": digest, "size": bytes.len()}),
@@ -237,7 +237,7 @@ impl Expect {
             } => check_get(ok, &self.stream, &content, (offset, length), digest),
             Then::Put(path, bytes, algorithm) => {
                 assert_eq!(self.stream, Stream::Ended, "{context}");
-                let digest = Digest::of(algorithm, &bytes).to_string();
+                let digest = Digest::compute(algorithm, &bytes).to_string();
                 assert_eq!(ok["path"], path.as_str(), "{context}");
                 assert_eq!(ok["size"], bytes.len(), "{context}");
                 assert_eq!(ok["digest"], digest, "{context}");
@@ -271,7 +271,7 @@ fn check_get(
     assert_eq!(ok["size"], whole.len());
     // A part that was asked for has a digest of its own.
     let digested = if length.is_some() { content } else { whole };
-    let expected = digest.map(|algorithm| Digest::of(algorithm, digested).to_string());
+    let expected = digest.map(|algorithm| Digest::compute(algorithm, digested).to_string());
     assert_eq!(
         ok.get("digest").and_then(Value::as_str),
         expected.as_deref()
@@ -280,7 +280,7 @@ fn check_get(
 
 fn check_digest(digest: &str, content: &[u8]) {
     let digest: Digest = digest.parse().expect("a digest");
-    assert_eq!(digest, Digest::of(digest.algorithm(), content));
+    assert_eq!(digest, Digest::compute(digest.algorithm(), content));
 }
 
 /// An entry of a listing, as the model knows it.

@@ -75,7 +75,7 @@ impl World {
     fn new() -> Self {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let place = place();
+        let place = temporary_directory();
         let accounts = runtime.block_on(async {
             let accounts = Accounts::open(place.path()).await.expect("accounts");
             let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
@@ -95,7 +95,7 @@ impl World {
     }
 
     async fn play(&self, script: &Script) {
-        let data = place();
+        let data = temporary_directory();
         let store = Store::open(data.path()).expect("a store");
         let messages = haul::messages::Messages::open(data.path());
         let messages = messages.await.expect("messages");
@@ -116,13 +116,13 @@ impl World {
         session.await.expect("the session does not panic");
         let home = data.path().join("homes").join(user);
         let last = connect(&server, 64 * 1024);
-        check_rest(&home, &data.path().join("staging"), last, user, script).await;
+        check_leftovers(&home, &data.path().join("staging"), last, user, script).await;
         known.check(&FileModel::read(&home));
     }
 }
 
 /// In memory where there is such a place: what a disk does is not what is tested here.
-fn place() -> TempDir {
+fn temporary_directory() -> TempDir {
     let in_memory = tempfile::tempdir_in("/dev/shm");
     in_memory
         .or_else(|_| tempfile::tempdir())
@@ -155,7 +155,7 @@ fn connect(server: &Server, pipe: usize) -> (DuplexStream, JoinHandle<()>) {
 
 /// Once the disk has done what the session left behind, nothing is staged and the quota is what
 /// the disk holds.
-async fn check_rest(
+async fn check_leftovers(
     home: &Path,
     staging: &Path,
     (near, session): (DuplexStream, JoinHandle<()>),
@@ -165,8 +165,8 @@ async fn check_rest(
     let mut last = Play::log_in(near, user, script).await;
     let give_up = Instant::now() + Duration::from_secs(10);
     loop {
-        // A put that was cut off late is kept, to be gone on with.
-        last.discard_kept().await;
+        // An upload that was cut off late is kept, to be resumed.
+        last.discard_partial_uploads().await;
         let staging_now = staged(staging);
         let in_use = last.usage().await;
         let held = FileModel::read(home).usage();

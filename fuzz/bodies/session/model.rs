@@ -7,7 +7,7 @@ use std::sync::Arc;
 use haul::protocol::{ErrorCode, IfExists};
 use haul::storage::VirtualPath;
 
-/// What a path names.
+/// The entry that a path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ModelNode {
     Dir,
@@ -18,7 +18,7 @@ pub(crate) enum ModelNode {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FileModel(BTreeMap<VirtualPath, ModelNode>);
 
-/// What a request reads or changes: the path and all below it.
+/// The part that a request reads or changes: the path and everything below it.
 #[derive(Debug, Clone)]
 pub(crate) struct Touch {
     path: VirtualPath,
@@ -47,7 +47,7 @@ impl Touch {
 }
 
 impl FileModel {
-    /// What really lies below `root` on the disk.
+    /// The entries below `root` on the disk.
     pub(crate) fn read(root: &Path) -> Self {
         let mut tree = Self::default();
         tree.read_below(root, &VirtualPath::root());
@@ -128,8 +128,8 @@ impl FileModel {
         levels.max().unwrap_or(0)
     }
 
-    /// Why something can not get the name `to` by any of the rules for that.
-    pub(crate) fn landing_errors(
+    /// The errors that the rules for names allow when something gets the name `to`.
+    pub(crate) fn publish_errors(
         &self,
         to: &VirtualPath,
         is_dir: bool,
@@ -160,7 +160,7 @@ impl FileModel {
     }
 
     /// The path that something gets which may come to `to`.
-    pub(crate) fn landing(
+    pub(crate) fn publish(
         &self,
         to: &VirtualPath,
         is_dir: bool,
@@ -181,8 +181,8 @@ impl FileModel {
         free.expect("some number is free")
     }
 
-    /// What changes when something comes to `to`.
-    pub(crate) fn landing_touch(
+    /// The paths that change when something gets the name `to`.
+    pub(crate) fn publish_touch(
         &self,
         to: &VirtualPath,
         if_exists: IfExists,

@@ -42,7 +42,7 @@ pub(crate) struct Play {
     slots: [Option<OpenPut>; Slot::COUNT],
     tree: FileModel,
     cwd: VirtualPath,
-    /// All that any put has sent to its end.
+    /// The complete contents of all puts.
     contents: HashSet<Arc<Vec<u8>>>,
     fate: Fate,
     /// The server has said why it hangs up.
@@ -208,7 +208,7 @@ impl Play {
     }
 
     /// Discards what is kept of puts that were cut off after enough of them had come.
-    pub(crate) async fn discard_kept(&mut self) {
+    pub(crate) async fn discard_partial_uploads(&mut self) {
         self.settle().await;
         let ok = self.ok("uploads", json!({"cmd": "uploads"})).await;
         for upload in ok["uploads"].as_array().expect("a list") {
@@ -218,7 +218,7 @@ impl Play {
         }
     }
 
-    /// What a request is answered with that can not fail.
+    /// The reply to a request that cannot fail.
     async fn ok(&mut self, cmd: &'static str, request: Value) -> Value {
         let expect = Expect::new(cmd, Then::Anything);
         let id = self.send_request(request, expect).await;
@@ -227,7 +227,7 @@ impl Play {
                 panic!("no reply to {cmd}");
             };
             let mut reply: Value = serde_json::from_slice(&json).expect("JSON");
-            self.take(Frame::Control(json));
+            self.record(Frame::Control(json));
             if reply["id"] == id {
                 return reply["ok"].take();
             }
@@ -248,7 +248,7 @@ impl Play {
                 };
                 self.send_request(request, expect).await;
                 if matches!(ask, Ask::Cd(_)) && !self.racy {
-                    // What later paths are relative to.
+                    // Later paths are relative to this one.
                     self.settle().await;
                 }
             }
@@ -538,7 +538,7 @@ impl Play {
     async fn settle(&mut self) {
         while self.waiting.values().any(Expect::is_running) {
             match self.incoming.recv().await {
-                Some(frame) => self.take(frame),
+                Some(frame) => self.record(frame),
                 None => panic!("it hung up before {:?}", self.waiting),
             }
         }
@@ -546,7 +546,7 @@ impl Play {
 
     async fn read_to_the_end(&mut self) {
         while let Some(frame) = self.incoming.recv().await {
-            self.take(frame);
+            self.record(frame);
         }
         assert_eq!(self.refused, self.fate == Fate::Breaks);
         self.fate = Fate::Ended;
@@ -554,11 +554,11 @@ impl Play {
 
     fn take_what_came(&mut self) {
         while let Ok(frame) = self.incoming.try_recv() {
-            self.take(frame);
+            self.record(frame);
         }
     }
 
-    fn take(&mut self, frame: Frame) {
+    fn record(&mut self, frame: Frame) {
         match frame {
             Frame::Data { stream, chunk } => {
                 let expect = self.waiting.get_mut(&stream);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::expect::{Expect, Then};
 use super::model::{FileModel, ModelNode, Touch};
-use super::script::{Ask, PathText, There};
+use super::script::{Ask, PathText, Presence};
 
 /// More levels than a path may have.
 const TOO_DEEP: usize = 65;
@@ -65,7 +65,7 @@ impl Predict<'_> {
         Ok((path, node))
     }
 
-    /// What a request of `cmd` about `text` reads.
+    /// The part that a request of `cmd` about `text` reads.
     fn reading(&self, cmd: &'static str, text: &str, then: Then) -> Expect {
         let path = self.resolve(text).ok();
         Expect::new(cmd, then).touching(path.as_ref().map(Touch::reads))
@@ -169,7 +169,7 @@ impl Predict<'_> {
         (request, expect)
     }
 
-    fn mv(&self, from: &str, to: &str, there: Option<There>) -> (Value, Expect) {
+    fn mv(&self, from: &str, to: &str, there: Option<Presence>) -> (Value, Expect) {
         let (request, if_exists) = transfer("mv", from, to, there);
         let (from, to, source) = match self.source_and_target(from, to) {
             Ok(found) => found,
@@ -193,18 +193,18 @@ impl Predict<'_> {
             errors.push(ErrorCode::InvalidPath);
         }
         if !in_place {
-            errors.extend(self.arrival_errors(&from, &to, is_dir, if_exists));
+            errors.extend(self.move_errors(&from, &to, is_dir, if_exists));
         }
-        let landing = self.tree.landing(&to, is_dir, if_exists);
+        let landing = self.tree.publish(&to, is_dir, if_exists);
         let touches = [
             Touch::writes(&from),
-            self.tree.landing_touch(&to, if_exists, false),
+            self.tree.publish_touch(&to, if_exists, false),
         ];
         let expect = Expect::new("mv", Then::Mv(from, landing));
         (request, expect.touching(touches).fails(errors))
     }
 
-    fn cp(&self, from: &str, to: &str, there: Option<There>) -> (Value, Expect) {
+    fn cp(&self, from: &str, to: &str, there: Option<Presence>) -> (Value, Expect) {
         let (request, if_exists) = transfer("cp", from, to, there);
         let (from, to, source) = match self.source_and_target(from, to) {
             Ok(found) => found,
@@ -219,15 +219,15 @@ impl Predict<'_> {
             }
         };
         let is_dir = source == ModelNode::Dir;
-        let mut errors = self.arrival_errors(&from, &to, is_dir, if_exists);
+        let mut errors = self.move_errors(&from, &to, is_dir, if_exists);
         if to.name().is_none() {
             errors.push(ErrorCode::Denied);
         }
         let slash = (!is_dir && from.as_file().is_err()).then_some(ErrorCode::InvalidPath);
-        let landing = self.tree.landing(&to, is_dir, if_exists);
+        let landing = self.tree.publish(&to, is_dir, if_exists);
         let touches = [
             Touch::reads(&from),
-            self.tree.landing_touch(&to, if_exists, false),
+            self.tree.publish_touch(&to, if_exists, false),
         ];
         let holds = self.tree.below(&from).usage();
         let expect = Expect::new("cp", Then::Cp(from, landing));
@@ -261,15 +261,15 @@ impl Predict<'_> {
         Err(Box::new(expect.touching(touches).fails(errors)))
     }
 
-    /// Why what is at `from` can not come to `to`.
-    fn arrival_errors(
+    /// The errors that may prevent a move from `from` to `to`.
+    fn move_errors(
         &self,
         from: &VirtualPath,
         to: &VirtualPath,
         is_dir: bool,
         if_exists: IfExists,
     ) -> Vec<ErrorCode> {
-        let mut errors = self.tree.landing_errors(to, is_dir, if_exists, false);
+        let mut errors = self.tree.publish_errors(to, is_dir, if_exists, false);
         let levels = |path: &VirtualPath| path.components().count();
         let deepest = self.tree.below(from).deepest();
         let too_deep = deepest.saturating_sub(levels(from)) + levels(to) >= TOO_DEEP;
@@ -343,7 +343,7 @@ impl Predict<'_> {
     }
 }
 
-fn transfer(cmd: &str, from: &str, to: &str, there: Option<There>) -> (Value, IfExists) {
+fn transfer(cmd: &str, from: &str, to: &str, there: Option<Presence>) -> (Value, IfExists) {
     let mut request = json!({"cmd": cmd, "from": from, "to": to});
     if let Some(there) = there {
         request["if_exists"] = json!(IfExists::from(there));

@@ -47,7 +47,7 @@ impl OpenPut {
         let then = match &self.path {
             Err(_) => Then::Anything,
             Ok(path) => {
-                let path = tree.landing(path, false, self.if_exists);
+                let path = tree.publish(path, false, self.if_exists);
                 let of_end = match end {
                     EndDigest::Right(hash) => Some(Algorithm::from(hash)),
                     _ => None,
@@ -56,7 +56,7 @@ impl OpenPut {
                 Then::Put(path, Arc::new(self.sent.clone()), algorithm)
             }
         };
-        // What was wrong at the beginning may have been answered already.
+        // A mistake in the request may have been answered already.
         let may = [before.may, before.must].concat();
         let expect = Expect {
             holds: (before.holds.0, self.holds(tree).1),
@@ -79,12 +79,12 @@ impl OpenPut {
 
     pub(crate) fn landing_touch(&self, tree: &FileModel) -> Option<Touch> {
         let path = self.path.as_ref().ok()?;
-        Some(tree.landing_touch(path, self.if_exists, self.parents))
+        Some(tree.publish_touch(path, self.if_exists, self.parents))
     }
 
     fn errors(&self, tree: &FileModel) -> Vec<ErrorCode> {
         match &self.path {
-            Ok(path) => tree.landing_errors(path, false, self.if_exists, self.parents),
+            Ok(path) => tree.publish_errors(path, false, self.if_exists, self.parents),
             Err(code) => vec![*code],
         }
     }
@@ -93,8 +93,8 @@ impl OpenPut {
         let digest = match end {
             EndDigest::EmptyFrame => return data(self.id, &[]),
             EndDigest::None => None,
-            EndDigest::Right(hash) => Some(Digest::of(hash.into(), &self.sent)),
-            EndDigest::Wrong(hash) => Some(Digest::of(hash.into(), b"others")),
+            EndDigest::Right(hash) => Some(Digest::compute(hash.into(), &self.sent)),
+            EndDigest::Wrong(hash) => Some(Digest::compute(hash.into(), b"others")),
         };
         let mut request = json!({"id": self.id, "cmd": "end"});
         if let Some(digest) = digest {

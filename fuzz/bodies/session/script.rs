@@ -79,7 +79,7 @@ pub(crate) enum ScriptStep {
     Cancel(CancelTarget),
     /// Waits for all replies that can come.
     Settle,
-    /// From now on writes so many bytes at a time.
+    /// From now on writes at most this many bytes at a time.
     Cut(u8),
     Bad(Bad),
 }
@@ -93,8 +93,8 @@ pub(crate) enum Ask {
     Stat(PathText),
     Mkdir(PathText, bool),
     Rm(PathText, bool),
-    Mv(PathText, PathText, Option<There>),
-    Cp(PathText, PathText, Option<There>),
+    Mv(PathText, PathText, Option<Presence>),
+    Cp(PathText, PathText, Option<Presence>),
     Hash(PathText, Option<HashAlgorithm>),
     Df,
     Ping,
@@ -113,7 +113,7 @@ pub(crate) struct PutStep {
     pub(crate) slot: Slot,
     pub(crate) path: PathText,
     pub(crate) size: Option<u16>,
-    pub(crate) if_exists: Option<There>,
+    pub(crate) if_exists: Option<Presence>,
     pub(crate) parents: bool,
     pub(crate) digest: Option<HashAlgorithm>,
     /// Even while the one before, with the same `id`, waits for its end.
@@ -136,7 +136,7 @@ pub(crate) enum CancelTarget {
     Nothing,
 }
 
-/// What no session survives.
+/// Bytes that end any session.
 #[derive(Debug)]
 pub(crate) enum Bad {
     Empty,
@@ -237,12 +237,12 @@ impl Bytes<'_> {
         PathText(self.next())
     }
 
-    fn there(&mut self) -> Option<There> {
+    fn there(&mut self) -> Option<Presence> {
         match self.next() % 4 {
             0 => None,
-            1 => Some(There::Replace),
-            2 => Some(There::Fail),
-            _ => Some(There::Rename),
+            1 => Some(Presence::Replace),
+            2 => Some(Presence::Fail),
+            _ => Some(Presence::Rename),
         }
     }
 
@@ -317,7 +317,7 @@ impl Bytes<'_> {
     }
 
     /// A put with all its data and its end.
-    fn whole_put(&mut self) -> [ScriptStep; 3] {
+    fn complete_put(&mut self) -> [ScriptStep; 3] {
         let put = self.put();
         let slot = put.slot;
         let length = put.size.unwrap_or(u16::from(self.next()) * 16);
@@ -333,7 +333,7 @@ impl Bytes<'_> {
 
     fn steps(&mut self) -> Vec<ScriptStep> {
         match self.next() % 32 {
-            0..=6 => self.whole_put().into(),
+            0..=6 => self.complete_put().into(),
             7..=8 => vec![ScriptStep::Put(self.put())],
             9..=12 => vec![ScriptStep::Data {
                 slot: self.slot(),
@@ -369,18 +369,18 @@ impl Bytes<'_> {
 
 /// What is to happen if something is there.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum There {
+pub(crate) enum Presence {
     Replace,
     Fail,
     Rename,
 }
 
-impl From<There> for IfExists {
-    fn from(there: There) -> Self {
+impl From<Presence> for IfExists {
+    fn from(there: Presence) -> Self {
         match there {
-            There::Replace => Self::Replace,
-            There::Fail => Self::Fail,
-            There::Rename => Self::Rename,
+            Presence::Replace => Self::Replace,
+            Presence::Fail => Self::Fail,
+            Presence::Rename => Self::Rename,
         }
     }
 }

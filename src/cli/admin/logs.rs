@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::message_format::in_colour;
 use crate::cli::output::{print, safe_json};
-use crate::cli::reconnect_notice::Waits;
+use crate::cli::reconnect_notice::ReconnectNotice;
 use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{LogLevel, Logs};
 use crate::telemetry::for_people;
@@ -37,7 +37,7 @@ pub(in crate::cli) struct AdminLogsArgs {
     path: Option<String>,
     /// Only lines that are so grave, or more so
     #[arg(long)]
-    level: Option<Level>,
+    level: Option<MinimumLevel>,
     /// Only lines with this code in `event`
     #[arg(long, value_name = "CODE")]
     event: Option<String>,
@@ -47,7 +47,7 @@ pub(in crate::cli) struct AdminLogsArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Level {
+enum MinimumLevel {
     Error,
     Warn,
     Info,
@@ -63,7 +63,7 @@ impl AdminLogsArgs {
     pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let colour = in_colour(remote.output);
         let mut lines = remote.session.logs(self.request());
-        let mut waits = Waits::of(remote, lines.progress());
+        let mut waits = ReconnectNotice::for_session(remote, lines.progress());
         loop {
             // Kept while a line is said: what it waits for is not to begin anew.
             let mut next = std::pin::pin!(lines.next());
@@ -93,11 +93,11 @@ impl AdminLogsArgs {
             command: self.cmd,
             path: self.path,
             level: self.level.map(|level| match level {
-                Level::Error => LogLevel::Error,
-                Level::Warn => LogLevel::Warn,
-                Level::Info => LogLevel::Info,
-                Level::Debug => LogLevel::Debug,
-                Level::Trace => LogLevel::Trace,
+                MinimumLevel::Error => LogLevel::Error,
+                MinimumLevel::Warn => LogLevel::Warn,
+                MinimumLevel::Info => LogLevel::Info,
+                MinimumLevel::Debug => LogLevel::Debug,
+                MinimumLevel::Trace => LogLevel::Trace,
             }),
             event: self.event,
             session: self.session,

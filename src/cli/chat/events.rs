@@ -4,7 +4,7 @@
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::cli::reconnect_notice::Waits;
+use crate::cli::reconnect_notice::ReconnectNotice;
 use crate::cli::remote_session::RemoteSession;
 use crate::client::{ClientError, EventSubscription};
 use crate::protocol::Event;
@@ -14,7 +14,7 @@ const WAITING: usize = 64;
 
 /// What is to be shown.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub(crate) enum ChatEvent {
     Event(Event),
     /// What became of the connection.
     Note(String),
@@ -23,15 +23,15 @@ pub(crate) enum Heard {
 }
 
 /// The way from the task.
-pub(crate) struct Hearing {
-    heard: mpsc::Receiver<Heard>,
+pub(crate) struct ChatEvents {
+    heard: mpsc::Receiver<ChatEvent>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Hearing {
+impl ChatEvents {
     pub(crate) fn start(remote: &RemoteSession) -> Self {
         let live = EventSubscription::new(remote.session.clone());
-        let waits = Waits::of(remote, live.progress());
+        let waits = ReconnectNotice::for_session(remote, live.progress());
         let (sender, heard) = mpsc::channel(WAITING);
         Self {
             heard,
@@ -40,7 +40,7 @@ impl Hearing {
     }
 
     /// Cancel-safe. Pending once nothing comes any more.
-    pub(crate) async fn next(&mut self) -> Heard {
+    pub(crate) async fn next(&mut self) -> ChatEvent {
         match self.heard.recv().await {
             Some(heard) => heard,
             None => std::future::pending().await,
@@ -48,7 +48,11 @@ impl Hearing {
     }
 }
 
-async fn hear(mut live: EventSubscription, mut waits: Waits, sender: mpsc::Sender<Heard>) {
+async fn hear(
+    mut live: EventSubscription,
+    mut waits: ReconnectNotice,
+    sender: mpsc::Sender<ChatEvent>,
+) {
     loop {
         let mut next = std::pin::pin!(live.next());
         let heard = loop {
@@ -57,13 +61,13 @@ async fn hear(mut live: EventSubscription, mut waits: Waits, sender: mpsc::Sende
                 note = waits.next() => note,
                 event = &mut next => break event,
             };
-            if sender.send(Heard::Note(note)).await.is_err() {
+            if sender.send(ChatEvent::Note(note)).await.is_err() {
                 return;
             }
         };
         let (heard, is_last) = match heard {
-            Ok(event) => (Heard::Event(event), false),
-            Err(error) => (Heard::End(error), true),
+            Ok(event) => (ChatEvent::Event(event), false),
+            Err(error) => (ChatEvent::End(error), true),
         };
         if sender.send(heard).await.is_err() || is_last {
             return;

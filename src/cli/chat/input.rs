@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum ChatCommand {
     Nothing,
     Leave,
     Say {
@@ -46,7 +46,7 @@ pub(crate) const HELP: &str = "\
 /history [COUNT]       what was said before
 q, /quit or Ctrl-D     leave; //text says what begins with a slash";
 
-impl Order {
+impl ChatCommand {
     /// Of a chat `with` someone, or with nobody in particular: then a line says whom it is for.
     pub(crate) fn parse(line: &str, with: Option<&str>) -> Self {
         let line = line.trim();
@@ -148,8 +148,8 @@ fn cut(text: &str) -> (&str, &str) {
 mod tests {
     use super::*;
 
-    fn say(to: &str, text: &str) -> Order {
-        Order::Say {
+    fn say(to: &str, text: &str) -> ChatCommand {
+        ChatCommand::Say {
             to: to.into(),
             text: text.into(),
         }
@@ -157,23 +157,23 @@ mod tests {
 
     #[test]
     fn a_line_is_said_unless_it_begins_with_a_slash() {
-        let parse = |line| Order::parse(line, Some("bob"));
+        let parse = |line| ChatCommand::parse(line, Some("bob"));
         assert_eq!(parse(" it's  fine \n"), say("bob", "it's  fine"));
         assert_eq!(parse("@carol #ops q"), say("bob", "@carol #ops q"));
         assert_eq!(
             parse("//etc is a directory"),
             say("bob", "/etc is a directory")
         );
-        assert_eq!(parse("  \n"), Order::Nothing);
+        assert_eq!(parse("  \n"), ChatCommand::Nothing);
         for leave in ["q\n", "/q", "/quit"] {
-            assert_eq!(parse(leave), Order::Leave);
+            assert_eq!(parse(leave), ChatCommand::Leave);
         }
-        assert!(matches!(parse("/etc is"), Order::Wrong(_)));
+        assert!(matches!(parse("/etc is"), ChatCommand::Wrong(_)));
     }
 
     #[test]
     fn without_anyone_a_line_says_whom_it_is_for() {
-        let parse = |line| Order::parse(line, None);
+        let parse = |line| ChatCommand::parse(line, None);
         assert_eq!(parse("@bob hi there"), say("bob", "hi there"));
         assert_eq!(parse("#ops hi"), say("#ops", "hi"));
         for line in [
@@ -186,14 +186,14 @@ mod tests {
             "/history",
             "/file #ops a",
         ] {
-            assert!(matches!(parse(line), Order::Wrong(_)), "{line}");
+            assert!(matches!(parse(line), ChatCommand::Wrong(_)), "{line}");
         }
-        let file = Order::File {
+        let file = ChatCommand::File {
             to: "bob".into(),
             path: "my file".into(),
         };
         assert_eq!(parse("/file @bob  my file "), file);
-        let history = Order::History {
+        let history = ChatCommand::History {
             with: "#ops".into(),
             limit: NonZeroU32::new(7).expect("7"),
         };
@@ -203,26 +203,29 @@ mod tests {
     #[test]
     fn files_go_to_users_and_not_to_rooms() {
         assert!(matches!(
-            Order::parse("/file a", Some("#ops")),
-            Order::Wrong(_)
+            ChatCommand::parse("/file a", Some("#ops")),
+            ChatCommand::Wrong(_)
         ));
         assert!(matches!(
-            Order::parse("/file", Some("bob")),
-            Order::Wrong(_)
+            ChatCommand::parse("/file", Some("bob")),
+            ChatCommand::Wrong(_)
         ));
-        let accept = Order::Accept {
+        let accept = ChatCommand::Accept {
             offer: Some("7".into()),
             path: Some("my file".into()),
         };
-        assert_eq!(Order::parse("/accept 7 my file", Some("#ops")), accept);
-        let decline = Order::Decline { offer: None };
-        assert_eq!(Order::parse("/decline", None), decline);
+        assert_eq!(
+            ChatCommand::parse("/accept 7 my file", Some("#ops")),
+            accept
+        );
+        let decline = ChatCommand::Decline { offer: None };
+        assert_eq!(ChatCommand::parse("/decline", None), decline);
     }
 
     proptest::proptest! {
         #[test]
         fn any_line_means_something(line: String, alone: bool) {
-            Order::parse(&line, (!alone).then_some("bob"));
+            ChatCommand::parse(&line, (!alone).then_some("bob"));
         }
     }
 }

@@ -11,13 +11,13 @@ use std::num::NonZeroU32;
 use clap::Args;
 use tokio::task::JoinSet;
 
-use crate::cli::accept::{Choice, only};
-use crate::cli::chat::events::{Heard, Hearing};
-use crate::cli::chat::input::{HELP, Order};
-use crate::cli::exit::{Reported, line};
+use crate::cli::accept::{OfferChoice, only};
+use crate::cli::chat::events::{ChatEvent, ChatEvents};
+use crate::cli::chat::input::{ChatCommand, HELP};
+use crate::cli::exit::{Reported, error_line};
 use crate::cli::history::last;
 use crate::cli::join::members_of;
-use crate::cli::line_editor::{Lines, Printer, Typed};
+use crate::cli::line_editor::{LineEditor, Printer, TypedLine};
 use crate::cli::message_format::Style;
 use crate::cli::output::{print_json, safe};
 use crate::cli::remote_session::RemoteSession;
@@ -49,14 +49,14 @@ pub(super) struct ChatArgs {
 
 impl ChatArgs {
     pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
-        let hearing = Hearing::start(remote);
+        let hearing = ChatEvents::start(remote);
         let at_terminal = stdin().is_terminal();
         let mut lines = if at_terminal {
-            Lines::edited((), None)?
+            LineEditor::edited((), None)?
         } else {
-            Lines::script()?
+            LineEditor::script()?
         };
-        let mut talk = Talk {
+        let mut talk = ChatSession {
             remote,
             style: Style::new(remote.output, ""),
             me: String::new(),
@@ -84,16 +84,16 @@ impl ChatArgs {
 }
 
 /// A chat that goes on.
-struct Talk<'a> {
+struct ChatSession<'a> {
     remote: &'a RemoteSession,
     style: Style,
     me: String,
     /// Whom it is with; everybody if absent.
     with: Option<String>,
     printer: Printer,
-    hearing: Hearing,
+    hearing: ChatEvents,
     /// What was heard before the entry was done.
-    early: Option<Vec<Heard>>,
+    early: Option<Vec<ChatEvent>>,
     /// What was shown on entry, by `seq`; it may be told as well.
     shown: HashSet<u64>,
     /// The last message of the conversation that was shown on entry.
@@ -108,7 +108,7 @@ struct Talk<'a> {
     failed: bool,
 }
 
-impl Talk<'_> {
+impl ChatSession<'_> {
     /// Shows what was before.
     async fn enter(&mut self) -> anyhow::Result<()> {
         let client = self.remote.session.client();
@@ -144,17 +144,17 @@ impl Talk<'_> {
         Ok(())
     }
 
-    async fn go_on(&mut self, lines: &mut Lines) -> anyhow::Result<()> {
+    async fn go_on(&mut self, lines: &mut LineEditor) -> anyhow::Result<()> {
         lines.ask(self.prompt())?;
         loop {
             tokio::select! {
                 typed = lines.typed() => {
                     match typed? {
-                        Typed::End => return Ok(()),
-                        Typed::Nothing => self.note("`q` or Ctrl-D leaves").await?,
-                        Typed::Line(line) => {
-                            let order = Order::parse(&line, self.with.as_deref());
-                            if order == Order::Leave {
+                        TypedLine::End => return Ok(()),
+                        TypedLine::Nothing => self.note("`q` or Ctrl-D leaves").await?,
+                        TypedLine::Line(line) => {
+                            let order = ChatCommand::parse(&line, self.with.as_deref());
+                            if order == ChatCommand::Leave {
                                 return Ok(());
                             }
                             self.obey(order).await?;
@@ -178,30 +178,30 @@ impl Talk<'_> {
     }
 
     /// The terminal is the editor's until the line is typed.
-    async fn give_up(&mut self, error: &anyhow::Error, lines: &mut Lines) {
+    async fn give_up(&mut self, error: &anyhow::Error, lines: &mut LineEditor) {
         if self.at_terminal {
-            let why = line("chat", error);
+            let why = error_line("chat", error);
             // Where nobody can read it, the exit code still tells.
             let _ = self.note(&format!("{why}; Enter leaves")).await;
             let _ = lines.typed().await;
         }
     }
 
-    async fn obey(&mut self, order: Order) -> anyhow::Result<()> {
+    async fn obey(&mut self, order: ChatCommand) -> anyhow::Result<()> {
         let client = self.remote.session.client();
         match order {
-            Order::Nothing | Order::Leave => {}
-            Order::Wrong(why) => {
+            ChatCommand::Nothing | ChatCommand::Leave => {}
+            ChatCommand::Wrong(why) => {
                 self.failed = true;
                 self.note(&why).await?;
             }
-            Order::Help => self.print(HELP.to_owned()).await?,
-            Order::Say { to, text } => self.say(&to, &text).await?,
-            Order::File { to, path } => {
+            ChatCommand::Help => self.print(HELP.to_owned()).await?,
+            ChatCommand::Say { to, text } => self.say(&to, &text).await?,
+            ChatCommand::File { to, path } => {
                 let session = self.remote.session.clone();
                 self.jobs.spawn(file::hand_over(session, to, path));
             }
-            Order::Offers => {
+            ChatCommand::Offers => {
                 if let Some(reply) = self.tried(client.offers()).await? {
                     if reply.offers.is_empty() {
                         self.note("nobody offers you a file").await?;
@@ -211,20 +211,20 @@ impl Talk<'_> {
                     }
                 }
             }
-            Order::Accept { offer, path } => self.accept(offer, path).await?,
-            Order::Decline { offer } => {
+            ChatCommand::Accept { offer, path } => self.accept(offer, path).await?,
+            ChatCommand::Decline { offer } => {
                 if let Some(offer) = self.which(offer).await?
                     && self.tried(client.decline(&offer)).await?.is_some()
                 {
                     self.note(&format!("{offer} is declined")).await?;
                 }
             }
-            Order::Who => {
+            ChatCommand::Who => {
                 if let Some(who) = self.tried(client.who()).await? {
                     self.print(present(&who.users)).await?;
                 }
             }
-            Order::History { with, limit } => {
+            ChatCommand::History { with, limit } => {
                 let reading = last(&client, &with, None, limit);
                 if let Some(said) = self.tried(reading).await? {
                     self.show_history(&said.messages).await?;
@@ -276,8 +276,8 @@ impl Talk<'_> {
         }
         let client = self.remote.session.client();
         match self.during(only(&client)).await? {
-            Ok(Choice::Only(offer)) => Ok(Some(offer.offer)),
-            Ok(Choice::Several(offers)) => {
+            Ok(OfferChoice::Only(offer)) => Ok(Some(offer.offer)),
+            Ok(OfferChoice::Several(offers)) => {
                 for offer in offers {
                     self.show_offer(offer).await?;
                 }
@@ -321,7 +321,7 @@ impl Talk<'_> {
         }
     }
 
-    async fn show(&mut self, heard: Heard) -> anyhow::Result<()> {
+    async fn show(&mut self, heard: ChatEvent) -> anyhow::Result<()> {
         let anew = self.remote.session.began_anew();
         if anew > self.began_anew {
             // Other events have those places now.
@@ -330,13 +330,13 @@ impl Talk<'_> {
             self.told_up_to = 0;
         }
         match heard {
-            Heard::Event(Event::Message(message)) => self.show_message(message).await,
-            Heard::Event(Event::Offer(offer)) if !self.shown.contains(&offer.seq) => {
+            ChatEvent::Event(Event::Message(message)) => self.show_message(message).await,
+            ChatEvent::Event(Event::Offer(offer)) if !self.shown.contains(&offer.seq) => {
                 self.show_offer(offer).await
             }
-            Heard::Event(_) => Ok(()),
-            Heard::Note(note) => self.note(&note).await,
-            Heard::End(error) => Err(error.into()),
+            ChatEvent::Event(_) => Ok(()),
+            ChatEvent::Note(note) => self.note(&note).await,
+            ChatEvent::End(error) => Err(error.into()),
         }
     }
 

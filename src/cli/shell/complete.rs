@@ -35,7 +35,7 @@ pub(super) struct Completion {
 
 /// Something that a word can become.
 #[derive(Debug, PartialEq, Eq)]
-struct Choice {
+struct CompletionCandidate {
     /// The whole word.
     word: String,
     /// The part of it that is shown in a list.
@@ -46,7 +46,7 @@ struct Choice {
 
 /// What the paths of a command are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+enum PathSide {
     Local,
     Remote,
     Both,
@@ -60,26 +60,30 @@ impl Completion {
         }
     }
 
-    fn choices(&self, before: &[String], word: &str) -> Vec<Choice> {
+    fn choices(&self, before: &[String], word: &str) -> Vec<CompletionCandidate> {
         let [command, arguments @ ..] = before else {
             return commands(&ShellLine::command(), word);
         };
         let mut choices = Vec::new();
         let mut side = side(command, arguments);
         if let ("get" | "put", Some(path)) = (&**command, word.strip_prefix(':'))
-            && matches!(side, Some(Side::Remote | Side::Both))
+            && matches!(side, Some(PathSide::Remote | PathSide::Both))
         {
             // A colon marks a path on the server.
             side = None;
-            choices.extend(self.remote(path).into_iter().map(|choice| Choice {
-                word: format!(":{}", choice.word),
-                ..choice
-            }));
+            choices.extend(
+                self.remote(path)
+                    .into_iter()
+                    .map(|choice| CompletionCandidate {
+                        word: format!(":{}", choice.word),
+                        ..choice
+                    }),
+            );
         }
-        if matches!(side, Some(Side::Remote | Side::Both)) {
+        if matches!(side, Some(PathSide::Remote | PathSide::Both)) {
             choices.extend(self.remote(word));
         }
-        if matches!(side, Some(Side::Local | Side::Both)) {
+        if matches!(side, Some(PathSide::Local | PathSide::Both)) {
             choices.extend(local(word));
         }
         if command == "help" {
@@ -94,7 +98,7 @@ impl Completion {
         choices
     }
 
-    fn remote(&self, word: &str) -> Vec<Choice> {
+    fn remote(&self, word: &str) -> Vec<CompletionCandidate> {
         let (directory, stem) = cut(word);
         let path = if directory.is_empty() { "." } else { directory };
         let client = self
@@ -117,37 +121,37 @@ impl Completion {
 }
 
 /// Which paths come next.
-fn side(command: &str, arguments: &[String]) -> Option<Side> {
+fn side(command: &str, arguments: &[String]) -> Option<PathSide> {
     let is_to = |word: &String| matches!(&**word, "-t" | "--to");
     if let ("get" | "put", Some(last)) = (command, arguments.last())
         && is_to(last)
     {
         return Some(if command == "get" {
-            Side::Local
+            PathSide::Local
         } else {
-            Side::Remote
+            PathSide::Remote
         });
     }
     let has_to = arguments.iter().any(is_to);
     let paths = arguments.iter().filter(|word| !word.starts_with('-'));
     match (command, paths.count()) {
-        ("put", _) if has_to => Some(Side::Local),
-        ("get", _) if has_to => Some(Side::Remote),
-        ("lcd" | "lls", _) | ("put", 0) => Some(Side::Local),
-        ("get", 1..) | ("put", _) => Some(Side::Both),
+        ("put", _) if has_to => Some(PathSide::Local),
+        ("get", _) if has_to => Some(PathSide::Remote),
+        ("lcd" | "lls", _) | ("put", 0) => Some(PathSide::Local),
+        ("get", 1..) | ("put", _) => Some(PathSide::Both),
         ("get" | "ls" | "stat" | "mkdir" | "rm" | "mv" | "cp" | "hash" | "cd" | "watch", _)
-        | ("send" | "accept", 1) => Some(Side::Remote),
+        | ("send" | "accept", 1) => Some(PathSide::Remote),
         _ => None,
     }
 }
 
 /// The subcommands of a command.
-fn commands(command: &clap::Command, word: &str) -> Vec<Choice> {
+fn commands(command: &clap::Command, word: &str) -> Vec<CompletionCandidate> {
     command
         .get_subcommands()
         .map(clap::Command::get_name)
         .filter(|name| name.starts_with(word))
-        .map(|name| Choice {
+        .map(|name| CompletionCandidate {
             word: name.to_owned(),
             shown: name.to_owned(),
             is_whole: true,
@@ -155,7 +159,7 @@ fn commands(command: &clap::Command, word: &str) -> Vec<Choice> {
         .collect()
 }
 
-fn local(word: &str) -> Vec<Choice> {
+fn local(word: &str) -> Vec<CompletionCandidate> {
     let (directory, stem) = cut(word);
     let path = if directory.is_empty() { "." } else { directory };
     let Ok(entries) = Path::new(path).read_dir() else {
@@ -173,13 +177,18 @@ fn local(word: &str) -> Vec<Choice> {
 
 /// What a name makes of the word, if it fits. Hidden ones show once the dot is typed, and names
 /// that could drive the terminal never.
-fn choice(directory: &str, stem: &str, name: &str, is_directory: bool) -> Option<Choice> {
+fn choice(
+    directory: &str,
+    stem: &str,
+    name: &str,
+    is_directory: bool,
+) -> Option<CompletionCandidate> {
     let is_hidden = name.starts_with('.') && !stem.starts_with('.');
     if !name.starts_with(stem) || is_hidden || safe(name) != name {
         return None;
     }
     let slash = if is_directory { "/" } else { "" };
-    Some(Choice {
+    Some(CompletionCandidate {
         word: format!("{directory}{name}{slash}"),
         shown: format!("{name}{slash}"),
         is_whole: !is_directory,
@@ -192,7 +201,7 @@ fn cut(word: &str) -> (&str, &str) {
 }
 
 /// The choices as they are to be typed, in quotes if the word began with one.
-fn typed(choices: Vec<Choice>, in_quotes: bool) -> Vec<Pair> {
+fn typed(choices: Vec<CompletionCandidate>, in_quotes: bool) -> Vec<Pair> {
     choices
         .into_iter()
         .map(|choice| {
@@ -258,7 +267,7 @@ mod tests {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let _inside = runtime.enter();
         let (near, _far) = duplex(64);
-        let completion = Completion::new(Arc::new(Mutex::new(Client::over(near))));
+        let completion = Completion::new(Arc::new(Mutex::new(Client::from_stream(near))));
         let history = DefaultHistory::new();
         let (start, pairs) = completion
             .complete(line, line.len(), &Context::new(&history))
@@ -303,14 +312,14 @@ mod tests {
     #[test]
     fn get_and_put_know_their_sides() {
         let one = [String::from("--verbose"), String::from("a")];
-        assert_eq!(side("get", &[]), Some(Side::Remote));
-        assert_eq!(side("put", &one[..1]), Some(Side::Local));
-        assert_eq!(side("put", &one), Some(Side::Both));
+        assert_eq!(side("get", &[]), Some(PathSide::Remote));
+        assert_eq!(side("put", &one[..1]), Some(PathSide::Local));
+        assert_eq!(side("put", &one), Some(PathSide::Both));
         let to = ["-t".to_owned(), "d".to_owned()];
-        assert_eq!(side("get", &to[..1]), Some(Side::Local));
-        assert_eq!(side("put", &to[..1]), Some(Side::Remote));
-        assert_eq!(side("get", &to), Some(Side::Remote));
-        assert_eq!(side("put", &to), Some(Side::Local));
+        assert_eq!(side("get", &to[..1]), Some(PathSide::Local));
+        assert_eq!(side("put", &to[..1]), Some(PathSide::Remote));
+        assert_eq!(side("get", &to), Some(PathSide::Remote));
+        assert_eq!(side("put", &to), Some(PathSide::Local));
         assert_eq!(side("whoami", &[]), None);
     }
 }

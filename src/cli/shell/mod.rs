@@ -11,8 +11,8 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::events::{BackgroundPrinter, EventDisplay};
-use crate::cli::exit::{Interrupted, Reported, tell, usage};
-use crate::cli::line_editor::{Lines, Typed};
+use crate::cli::exit::{Interrupted, Reported, print_error, usage};
+use crate::cli::line_editor::{LineEditor, TypedLine};
 use crate::cli::message_format::Style;
 use crate::cli::output::{Output, print, safe};
 use crate::cli::remote_session;
@@ -77,7 +77,7 @@ enum ShellCommand {
 }
 
 /// A session that goes on from line to line.
-struct Session<'a> {
+struct ShellSession<'a> {
     global: &'a GlobalOptions,
     output: Output,
     way: ConnectMethod,
@@ -101,13 +101,13 @@ impl ShellArgs {
         };
         let opened = unless_interrupted(remote_session::open(global, hears)).await?;
         aside.begin(Style::new(output, &opened.reply.user));
-        let mut session = Session::new(global, output, opened, aside);
+        let mut session = ShellSession::new(global, output, opened, aside);
         let mut lines = if at_terminal {
             output.note("type `help` for the commands");
             let completion = Completion::new(session.client.clone());
-            Lines::edited(completion, Some("history"))?
+            LineEditor::edited(completion, Some("history"))?
         } else {
-            Lines::script()?
+            LineEditor::script()?
         };
         let mut failed = false;
         loop {
@@ -117,18 +117,18 @@ impl ShellArgs {
             let typed = unless_interrupted(lines.next(session.prompt())).await?;
             session.aside.hold();
             let line = match typed {
-                Typed::Line(line) => line,
-                Typed::Nothing => continue,
-                Typed::End => break,
+                TypedLine::Line(line) => line,
+                TypedLine::Nothing => continue,
+                TypedLine::End => break,
             };
             match session.run(&line).await {
-                Ok(Next::Line) => {}
-                Ok(Next::Leave) => break,
+                Ok(ShellStep::Line) => {}
+                Ok(ShellStep::Leave) => break,
                 Err(error) if !at_terminal && error.is::<Interrupted>() => return Err(error),
                 Err(error) => {
                     failed = true;
                     let what = line.split_whitespace().next().unwrap_or("shell");
-                    tell(what, &error);
+                    print_error(what, &error);
                 }
             }
         }
@@ -141,12 +141,12 @@ impl ShellArgs {
 }
 
 /// What comes after a line.
-enum Next {
+enum ShellStep {
     Line,
     Leave,
 }
 
-impl<'a> Session<'a> {
+impl<'a> ShellSession<'a> {
     fn new(
         global: &'a GlobalOptions,
         output: Output,
@@ -182,16 +182,16 @@ impl<'a> Session<'a> {
     }
 
     /// Runs one line. Ctrl-C ends what it does, with an error.
-    async fn run(&mut self, line: &str) -> anyhow::Result<Next> {
+    async fn run(&mut self, line: &str) -> anyhow::Result<ShellStep> {
         let words = tokens::split(line).map_err(usage)?;
         if words.is_empty() {
-            return Ok(Next::Line);
+            return Ok(ShellStep::Line);
         }
         let command = match parse(words) {
             Ok(command) => command,
             Err(error) if !error.use_stderr() => {
                 print(error.to_string().trim_end())?;
-                return Ok(Next::Line);
+                return Ok(ShellStep::Line);
             }
             Err(error) if error.kind() == clap::error::ErrorKind::InvalidSubcommand => {
                 return Err(usage("no such command; `help` lists them"));
@@ -212,7 +212,7 @@ impl<'a> Session<'a> {
             return Err(usage("standard input is where the commands come from"));
         }
         match command {
-            ShellCommand::Quit => return Ok(Next::Leave),
+            ShellCommand::Quit => return Ok(ShellStep::Leave),
             ShellCommand::Help { command } => help(command.as_deref())?,
             ShellCommand::Lcd { path } => change_local_directory(path)?,
             ShellCommand::Lls { path } => self.list_local(path.as_deref())?,
@@ -240,7 +240,7 @@ impl<'a> Session<'a> {
                 outcome?;
             }
         }
-        Ok(Next::Line)
+        Ok(ShellStep::Line)
     }
 
     /// Runs what goes on until it is told to end, in a session of its own that hears everything.
@@ -250,7 +250,7 @@ impl<'a> Session<'a> {
             ..self.way.clone()
         };
         let (cwd, policy) = (self.cwd.clone(), command.retry_policy());
-        let opening = RemoteSession::beside(way, cwd, self.output, policy);
+        let opening = RemoteSession::open_second(way, cwd, self.output, policy);
         let remote = unless_interrupted(opening).await?;
         let outcome = unless_cut_off(Box::pin(command.run(&remote)), &remote).await;
         let session = &remote.session;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Nobody is asked again sooner than this, however the dice fall.
-const LEAST: Duration = Duration::from_millis(100);
+const MIN_DELAY: Duration = Duration::from_millis(100);
 
 /// How often, and how patiently, a lost connection is made anew.
 ///
@@ -82,7 +82,7 @@ impl Backoff {
         // Anywhere up to there, so that clients that lost a server together do not come back
         // together ("full jitter").
         let wait = doubled.min(self.policy.longest).mul_f64(dice());
-        let wait = wait.max(LEAST.min(self.policy.first));
+        let wait = wait.max(MIN_DELAY.min(self.policy.first));
         // Who was told the same time by a server is not to come back at the same moment either.
         let wait = asked.map_or(wait, |asked| {
             wait.max(asked + self.policy.first.mul_f64(dice()))
@@ -131,7 +131,10 @@ mod tests {
             let mut sum = Duration::ZERO;
             for longest in longest {
                 let wait = backoff.after_failure(None).expect("an attempt is left");
-                assert!(wait >= LEAST && wait <= longest, "{wait:?} of {longest:?}");
+                assert!(
+                    wait >= MIN_DELAY && wait <= longest,
+                    "{wait:?} of {longest:?}"
+                );
                 sum += wait;
             }
             assert_eq!(backoff.after_failure(None), None);

@@ -23,13 +23,13 @@ use crate::protocol::{ErrorCode, GoodbyeReason, StatReply, WireError};
 /// [`Progress`].
 #[derive(Clone)]
 pub struct Session {
-    shared: Arc<Shared>,
+    shared: Arc<SessionShared>,
 }
 
-struct Shared {
+struct SessionShared {
     connect: Box<Connect>,
     policy: RetryPolicy,
-    current: Mutex<Current>,
+    current: Mutex<CurrentConnection>,
     /// Whoever lost the connection first makes the next one; the others wait for it here.
     recovery: tokio::sync::Mutex<Recovery>,
     hung_up: AtomicBool,
@@ -37,12 +37,12 @@ struct Shared {
     got_on: AtomicBool,
     /// Uploads under way that the server keeps if they are cut off.
     resumable: AtomicUsize,
-    heard: Mutex<Heard>,
+    heard: Mutex<HeardPosition>,
 }
 
 /// What was heard of messages and offers.
 #[derive(Debug, Default)]
-struct Heard {
+struct HeardPosition {
     last: Option<EventPosition>,
     /// How often a server did not know what was heard before.
     anew: u64,
@@ -54,7 +54,7 @@ type Connect =
 
 /// A connection, and how many there were before it.
 #[derive(Clone)]
-pub(crate) struct Current {
+pub(crate) struct CurrentConnection {
     pub(crate) client: Client,
     pub(crate) number: u64,
 }
@@ -62,12 +62,12 @@ pub(crate) struct Current {
 struct Recovery {
     backoff: Backoff,
     /// Why nobody is to try again.
-    over: Option<NotBack>,
+    over: Option<ReconnectError>,
 }
 
 /// Why a lost connection did not come back.
 #[derive(Debug, Clone)]
-struct NotBack {
+struct ReconnectError {
     lost: String,
     attempts: u32,
     cause: Option<Arc<ClientError>>,
@@ -114,10 +114,10 @@ impl Session {
         F: Future<Output = Result<Client, ClientError>> + Send + 'static,
     {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SessionShared {
                 connect: Box::new(move |since| Box::pin(connect(since))),
                 policy,
-                current: Mutex::new(Current { client, number: 0 }),
+                current: Mutex::new(CurrentConnection { client, number: 0 }),
                 recovery: tokio::sync::Mutex::new(Recovery {
                     backoff: Backoff::new(policy),
                     over: None,
@@ -158,11 +158,11 @@ impl Session {
         self.retry(&Progress::new(), look).await
     }
 
-    pub(crate) fn current(&self) -> Current {
+    pub(crate) fn current(&self) -> CurrentConnection {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Current> {
+    fn lock(&self) -> MutexGuard<'_, CurrentConnection> {
         let current = self.shared.current.lock();
         current.unwrap_or_else(PoisonError::into_inner)
     }
@@ -199,7 +199,7 @@ impl Session {
         self.lock_heard().anew
     }
 
-    fn lock_heard(&self) -> MutexGuard<'_, Heard> {
+    fn lock_heard(&self) -> MutexGuard<'_, HeardPosition> {
         let heard = self.shared.heard.lock();
         heard.unwrap_or_else(PoisonError::into_inner)
     }
@@ -232,8 +232,8 @@ impl Session {
         }
     }
 
-    pub(crate) fn patience<'a>(&'a self, progress: &'a Progress) -> Patience<'a> {
-        Patience {
+    pub(crate) fn patience<'a>(&'a self, progress: &'a Progress) -> RetryBudget<'a> {
+        RetryBudget {
             session: self,
             progress,
             backoff: Backoff::new(self.shared.policy),
@@ -243,7 +243,7 @@ impl Session {
     /// Waits until there is another connection than `used`, which was lost because of `loss`.
     async fn recover(
         &self,
-        used: &Current,
+        used: &CurrentConnection,
         loss: ClientError,
         progress: &Progress,
     ) -> Result<(), ClientError> {
@@ -269,7 +269,7 @@ impl Session {
                 recovery.backoff.after_failure(asked)
             };
             let Some(wait) = wait else {
-                let over = NotBack {
+                let over = ReconnectError {
                     lost: why_lost,
                     attempts: recovery.backoff.failures(),
                     cause,
@@ -293,7 +293,7 @@ impl Session {
                     return Ok(());
                 }
                 Err(error) => {
-                    is_final = Failure::of(&error) == Failure::Final;
+                    is_final = ConnectFailure::classify(&error) == ConnectFailure::Final;
                     cause = Some(Arc::new(error));
                 }
             }
@@ -301,7 +301,7 @@ impl Session {
     }
 }
 
-impl NotBack {
+impl ReconnectError {
     /// For who lost the connection because of `loss`.
     fn error(&self, loss: ClientError) -> ClientError {
         match &self.cause {
@@ -317,7 +317,7 @@ impl NotBack {
 }
 
 /// An upload under way, see [`Reconnecting::has_resumable_upload`].
-pub(crate) struct Resumable(Arc<Shared>);
+pub(crate) struct Resumable(Arc<SessionShared>);
 
 impl Drop for Resumable {
     fn drop(&mut self) {
@@ -326,27 +326,27 @@ impl Drop for Resumable {
 }
 
 /// What one piece of work has left to try.
-pub(crate) struct Patience<'a> {
+pub(crate) struct RetryBudget<'a> {
     session: &'a Session,
     progress: &'a Progress,
     backoff: Backoff,
 }
 
-impl Patience<'_> {
+impl RetryBudget<'_> {
     /// Waits until what failed with `error` on the connection `used` may be tried again.
     ///
     /// # Errors
     /// `error`, or why there is no connection any more, if it is not to be tried again.
     pub(crate) async fn after(
         &mut self,
-        used: &Current,
+        used: &CurrentConnection,
         error: ClientError,
     ) -> Result<(), ClientError> {
-        match Failure::of(&error) {
-            Failure::Final => Err(error),
+        match ConnectFailure::classify(&error) {
+            ConnectFailure::Final => Err(error),
             _ if self.session.shared.hung_up.load(Ordering::Relaxed) => Err(error),
-            Failure::Connection => self.session.recover(used, error, self.progress).await,
-            Failure::ForNow => {
+            ConnectFailure::Connection => self.session.recover(used, error, self.progress).await,
+            ConnectFailure::ForNow => {
                 let Some(wait) = self.backoff.after_failure(retry_after(&error)) else {
                     return Err(error);
                 };
@@ -380,7 +380,7 @@ async fn wait_for<'a>(
 
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
+enum ConnectFailure {
     /// It would fail again.
     Final,
     /// Another connection may do better.
@@ -389,8 +389,8 @@ enum Failure {
     ForNow,
 }
 
-impl Failure {
-    fn of(error: &ClientError) -> Self {
+impl ConnectFailure {
+    fn classify(error: &ClientError) -> Self {
         match error {
             ClientError::Lost(Lost::Goodbye(
                 GoodbyeReason::AccountClosed | GoodbyeReason::Kicked,
@@ -430,7 +430,7 @@ impl Failure {
 impl ClientError {
     /// Whether the same may succeed later, or on another connection.
     pub(crate) fn may_pass(&self) -> bool {
-        Failure::of(self) != Failure::Final
+        ConnectFailure::classify(self) != ConnectFailure::Final
     }
 }
 

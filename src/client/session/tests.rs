@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use crate::client::session::*;
-use crate::client::tests::{Peer, blake3, no, pair};
+use crate::client::tests::{ScriptedServer, blake3, no, pair};
 use crate::client::{FileOptions, RetryPolicy};
 use crate::protocol::{
     End, Entry, Frame, Get, GetBegin, GetReply, IfExists, Kind, Nothing, PathReply, Put, PutBegin,
@@ -21,7 +21,7 @@ const LARGE: usize = 3_000_000;
 
 /// A session, the server's end of its first connection and of `more` that it will make; any that
 /// it makes after those are refused. And how many it has tried to make.
-fn session(more: usize) -> (Session, VecDeque<Peer>, Arc<AtomicU32>) {
+fn session(more: usize) -> (Session, VecDeque<ScriptedServer>, Arc<AtomicU32>) {
     let (mut clients, mut peers): (VecDeque<_>, VecDeque<_>) = (0..=more).map(|_| pair()).unzip();
     let first = clients.pop_front().expect("at least one");
     let dials = Arc::new(AtomicU32::new(0));
@@ -69,14 +69,14 @@ fn file(size: usize) -> (TempDir, PathBuf, Vec<u8>) {
     (place, path, content)
 }
 
-async fn put_request(peer: &mut Peer) -> (u32, Put) {
+async fn put_request(peer: &mut ScriptedServer) -> (u32, Put) {
     match peer.request().await {
         (id, Request::Put(put)) => (id, put),
         other => panic!("a put was to come, not {other:?}"),
     }
 }
 
-async fn get_request(peer: &mut Peer) -> (u32, Get) {
+async fn get_request(peer: &mut ScriptedServer) -> (u32, Get) {
     match peer.request().await {
         (id, Request::Get(get)) => (id, get),
         other => panic!("a get was to come, not {other:?}"),
@@ -84,7 +84,7 @@ async fn get_request(peer: &mut Peer) -> (u32, Get) {
 }
 
 /// Says that it has `kept`.
-async fn begin_put(peer: &mut Peer, id: u32, kept: &[u8]) {
+async fn begin_put(peer: &mut ScriptedServer, id: u32, kept: &[u8]) {
     let begin = PutBegin {
         offset: kept.len() as u64,
         upload: "u".into(),
@@ -94,7 +94,7 @@ async fn begin_put(peer: &mut Peer, id: u32, kept: &[u8]) {
 }
 
 /// Takes the data of a put until its end.
-async fn rest_of_put(peer: &mut Peer, id: u32) -> (Vec<u8>, End) {
+async fn rest_of_put(peer: &mut ScriptedServer, id: u32) -> (Vec<u8>, End) {
     let mut content = Vec::new();
     loop {
         match peer.frame().await {
@@ -109,7 +109,12 @@ async fn rest_of_put(peer: &mut Peer, id: u32) -> (Vec<u8>, End) {
 }
 
 /// Sends the bytes from `offset` on, of a file of `size`, and no reply.
-async fn begin_get(peer: &mut Peer, id: u32, (offset, size): (usize, usize), version: &str) {
+async fn begin_get(
+    peer: &mut ScriptedServer,
+    id: u32,
+    (offset, size): (usize, usize),
+    version: &str,
+) {
     let begin = GetBegin {
         size: size as u64,
         offset: offset as u64,
@@ -120,14 +125,14 @@ async fn begin_get(peer: &mut Peer, id: u32, (offset, size): (usize, usize), ver
     peer.say(encode_begin(id, &begin)).await;
 }
 
-async fn send_data(peer: &mut Peer, id: u32, content: &[u8]) {
+async fn send_data(peer: &mut ScriptedServer, id: u32, content: &[u8]) {
     for chunk in content.chunks(100_000) {
         let chunk = Bytes::copy_from_slice(chunk);
         peer.send(Frame::Data { stream: id, chunk }).await;
     }
 }
 
-async fn end_get(peer: &mut Peer, id: u32, content: &[u8]) {
+async fn end_get(peer: &mut ScriptedServer, id: u32, content: &[u8]) {
     let reply = GetReply {
         size: content.len() as u64,
         digest: Some(blake3(content)),

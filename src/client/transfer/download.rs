@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::client::connection::{Part, parse};
+use crate::client::connection::{TransferPart, parse};
 use crate::client::transfer::request::Transfer;
 use crate::client::{Client, ClientError};
 use crate::protocol::{Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, Hasher};
@@ -31,7 +31,7 @@ pub struct GetOptions {
 #[derive(Debug)]
 pub struct Download {
     transfer: Transfer,
-    parts: mpsc::Receiver<Part>,
+    parts: mpsc::Receiver<TransferPart>,
     begin: GetBegin,
     /// Towards the digest that the server will send, if it can be compared.
     hasher: Option<Hasher>,
@@ -68,8 +68,8 @@ impl Client {
         let (pending, mut parts) = self.line.get(&request).await?;
         let mut transfer = Transfer::new(self, pending);
         let begin: GetBegin = match parts.recv().await {
-            Some(Part::Begin(begin)) => parse(&begin)?,
-            Some(Part::Chunk(_)) => return Err(nonsense("data before its begin")),
+            Some(TransferPart::Begin(begin)) => parse(&begin)?,
+            Some(TransferPart::Chunk(_)) => return Err(nonsense("data before its begin")),
             None => {
                 transfer.reply::<GetReply>().await?;
                 return Err(nonsense("a get that ended before it began"));
@@ -104,7 +104,7 @@ impl Download {
 
     /// A [`chunk`](Self::chunk) for who hashes elsewhere.
     pub(crate) async fn raw_chunk(&mut self) -> Option<Bytes> {
-        let Some(Part::Chunk(chunk)) = self.parts.recv().await else {
+        let Some(TransferPart::Chunk(chunk)) = self.parts.recv().await else {
             return None;
         };
         self.received += chunk.len() as u64;

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use tokio::task::{JoinError, spawn_blocking};
 
-use crate::client::transfer::receive::Place;
-use crate::client::transfer::sink::{Sink, remove_stale_parts};
-use crate::client::transfer::source::Source;
+use crate::client::transfer::receive::DownloadTarget;
+use crate::client::transfer::sink::{LocalSink, remove_stale_parts};
+use crate::client::transfer::source::LocalFile;
 use crate::client::{Client, ClientError, Progress, Session};
 use crate::protocol::{Algorithm, Digest, IfExists, PutReply};
 
 /// Chunks between the disk and the network.
-pub(crate) const BETWEEN: usize = 2;
+pub(crate) const QUEUED_CHUNKS: usize = 2;
 
 /// How files are moved.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,7 +27,7 @@ pub struct FileOptions {
 
 /// A file that was got, whole and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fetched {
+pub struct FetchedFile {
     /// Where it is now.
     pub path: PathBuf,
     /// Its bytes.
@@ -52,7 +52,7 @@ impl Session {
         local: &Path,
         options: FileOptions,
         progress: &Progress,
-    ) -> Result<Fetched, ClientError> {
+    ) -> Result<FetchedFile, ClientError> {
         progress.found_file(0);
         progress.found_all();
         let local = local.to_owned();
@@ -77,11 +77,11 @@ impl Session {
         writer: impl Write + Send + 'static,
         options: FileOptions,
         progress: &Progress,
-    ) -> Result<Fetched, ClientError> {
+    ) -> Result<FetchedFile, ClientError> {
         progress.found_file(0);
         progress.found_all();
-        let sink = Sink::Stream(Box::new(writer), "standard output".into());
-        let (place, file) = (Place::of(sink), progress.file(0));
+        let sink = LocalSink::Stream(Box::new(writer), "standard output".into());
+        let (place, file) = (DownloadTarget::of(sink), progress.file(0));
         self.fetch(remote, place, options, file, progress).await
     }
 
@@ -99,7 +99,7 @@ impl Session {
         progress: &Progress,
     ) -> Result<PutReply, ClientError> {
         let local = local.to_owned();
-        let source = blocking(move || Source::open(&local)).await?;
+        let source = blocking(move || LocalFile::open(&local)).await?;
         progress.found_file(source.size.unwrap_or(0));
         progress.found_all();
         self.send(source, remote, options, progress).await
@@ -117,7 +117,7 @@ impl Session {
         options: FileOptions,
         progress: &Progress,
     ) -> Result<PutReply, ClientError> {
-        let source = Source::pipe("standard input", reader);
+        let source = LocalFile::pipe("standard input", reader);
         progress.found_file(0);
         self.send(source, remote, options, progress).await
     }
@@ -132,14 +132,14 @@ impl Session {
         found: u64,
         options: FileOptions,
         progress: &Progress,
-    ) -> Result<Fetched, ClientError> {
+    ) -> Result<FetchedFile, ClientError> {
         let if_exists = options.if_exists.unwrap_or(IfExists::Replace);
         let sink = if named_by_user {
-            Sink::named
+            LocalSink::named
         } else {
-            Sink::beside
+            LocalSink::create
         };
-        let place = Place::made(move || sink(&local, if_exists)).await?;
+        let place = DownloadTarget::made(move || sink(&local, if_exists)).await?;
         let file = progress.file(found);
         self.fetch(remote, place, options, file, progress).await
     }
@@ -154,7 +154,7 @@ impl Session {
         progress: &Progress,
         again: bool,
     ) -> Result<PutReply, ClientError> {
-        let source = blocking(move || Source::open(&local)).await?;
+        let source = blocking(move || LocalFile::open(&local)).await?;
         self.send_again(source, remote, options, progress, again)
             .await
     }
@@ -170,7 +170,7 @@ impl Client {
         local: &Path,
         options: FileOptions,
         progress: &Progress,
-    ) -> Result<Fetched, ClientError> {
+    ) -> Result<FetchedFile, ClientError> {
         let session = Session::from(self.clone());
         session.get_file(remote, local, options, progress).await
     }
@@ -182,7 +182,7 @@ impl Client {
         writer: impl Write + Send + 'static,
         options: FileOptions,
         progress: &Progress,
-    ) -> Result<Fetched, ClientError> {
+    ) -> Result<FetchedFile, ClientError> {
         let session = Session::from(self.clone());
         session.get_into(remote, writer, options, progress).await
     }

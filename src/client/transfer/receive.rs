@@ -5,23 +5,23 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use crate::client::session::Current;
-use crate::client::transfer::file::{BETWEEN, FileOptions, blocking, joined};
+use crate::client::session::CurrentConnection;
+use crate::client::transfer::file::{FileOptions, QUEUED_CHUNKS, blocking, joined};
 use crate::client::transfer::progress::FileProgress;
-use crate::client::transfer::sink::Sink;
-use crate::client::{ClientError, Fetched, GetOptions, Progress, Session};
+use crate::client::transfer::sink::LocalSink;
+use crate::client::{ClientError, FetchedFile, GetOptions, Progress, Session};
 use crate::protocol::{Algorithm, Digest, ErrorCode, GetBegin, Hasher};
 
 /// How often a file may become another while it is got.
-const RESTARTS: u32 = 5;
+const MAX_RESTARTS: u32 = 5;
 
 /// A file, and what is here of it.
-struct Fetching<'a> {
+struct FileDownload<'a> {
     session: &'a Session,
     remote: &'a str,
     options: FileOptions,
     /// Elsewhere while it is written, and gone once it failed.
-    place: Option<Place>,
+    place: Option<DownloadTarget>,
     /// Has seen the bytes that are here.
     hasher: Hasher,
     /// How many are.
@@ -36,12 +36,12 @@ impl Session {
     pub(crate) async fn fetch(
         &self,
         remote: &str,
-        place: Place,
+        place: DownloadTarget,
         options: FileOptions,
         file: FileProgress,
         progress: &Progress,
-    ) -> Result<Fetched, ClientError> {
-        let mut fetching = Fetching {
+    ) -> Result<FetchedFile, ClientError> {
+        let mut fetching = FileDownload {
             session: self,
             remote,
             options,
@@ -78,9 +78,9 @@ impl Session {
     }
 }
 
-impl Fetching<'_> {
+impl FileDownload<'_> {
     /// Gets what is not here yet, over this connection.
-    async fn attempt(&mut self, current: &Current) -> Result<Fetched, ClientError> {
+    async fn attempt(&mut self, current: &CurrentConnection) -> Result<FetchedFile, ClientError> {
         let resumed = (self.offset > 0).then_some(self.begin.as_ref()).flatten();
         let options = GetOptions {
             offset: self.offset,
@@ -108,7 +108,7 @@ impl Fetching<'_> {
             download.take_hasher()
         };
         let place = self.place.take().ok_or(ClientError::Over)?;
-        let (sender, chunks) = mpsc::channel(BETWEEN);
+        let (sender, chunks) = mpsc::channel(QUEUED_CHUNKS);
         let writing = spawn_blocking(move || write_and_hash(place, hasher, chunks));
         let mut offset = self.offset;
         while let Some(chunk) = download.chunk().await {
@@ -131,7 +131,7 @@ impl Fetching<'_> {
         let reply = download.finish_with(digest).await?;
         let place = self.place.take().ok_or(ClientError::Over)?;
         let path = blocking(move || place.into_sink().commit(modified)).await?;
-        Ok(Fetched {
+        Ok(FetchedFile {
             path,
             size: reply.size,
             digest: reply.digest,
@@ -142,9 +142,9 @@ impl Fetching<'_> {
     /// away.
     fn is_outdated(&self, error: &ClientError) -> bool {
         self.offset > 0
-            && self.restarts < RESTARTS
+            && self.restarts < MAX_RESTARTS
             && error.code() == Some(ErrorCode::Changed)
-            && self.place.as_ref().is_some_and(Place::can_restart)
+            && self.place.as_ref().is_some_and(DownloadTarget::can_restart)
     }
 
     async fn start_again(&mut self) -> Result<(), ClientError> {
@@ -153,7 +153,7 @@ impl Fetching<'_> {
         let place = blocking(move || {
             let mut sink = place.into_sink();
             sink.restart()?;
-            Ok(Place::of(sink))
+            Ok(DownloadTarget::of(sink))
         })
         .await?;
         self.place = Some(place);
@@ -165,10 +165,10 @@ impl Fetching<'_> {
 }
 
 fn write_and_hash(
-    place: Place,
+    place: DownloadTarget,
     mut hasher: Option<Hasher>,
     mut chunks: mpsc::Receiver<Bytes>,
-) -> Result<(Place, Option<Hasher>), ClientError> {
+) -> Result<(DownloadTarget, Option<Hasher>), ClientError> {
     let mut sink = place.into_sink();
     while let Some(chunk) = chunks.blocking_recv() {
         sink.write(&chunk)?;
@@ -176,31 +176,31 @@ fn write_and_hash(
             hasher.update(&chunk);
         }
     }
-    Ok((Place::of(sink), hasher))
+    Ok((DownloadTarget::of(sink), hasher))
 }
 
 /// A [`Sink`] in the hands of a task. To give one up is work for a disk, and is done on a thread
 /// that may wait for it, even if the task is dropped.
-pub(crate) struct Place(Option<Sink>);
+pub(crate) struct DownloadTarget(Option<LocalSink>);
 
-impl Place {
-    pub(crate) fn of(sink: Sink) -> Self {
+impl DownloadTarget {
+    pub(crate) fn of(sink: LocalSink) -> Self {
         Self(Some(sink))
     }
 
     pub(crate) async fn made(
-        make: impl FnOnce() -> Result<Sink, ClientError> + Send + 'static,
+        make: impl FnOnce() -> Result<LocalSink, ClientError> + Send + 'static,
     ) -> Result<Self, ClientError> {
         blocking(move || make().map(Self::of)).await
     }
 
     /// For who is on a thread that may wait.
-    fn into_sink(mut self) -> Sink {
+    fn into_sink(mut self) -> LocalSink {
         self.0.take().expect("it is there until self is gone")
     }
 
     fn can_restart(&self) -> bool {
-        self.0.as_ref().is_some_and(Sink::can_restart)
+        self.0.as_ref().is_some_and(LocalSink::can_restart)
     }
 
     /// Passes `error` on once nothing is left behind.
@@ -212,7 +212,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for DownloadTarget {
     fn drop(&mut self) {
         if let (Some(sink), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn_blocking(move || drop(sink));

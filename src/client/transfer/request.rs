@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::client::connection::Pending;
+use crate::client::connection::PendingReply;
 use crate::client::{Client, ClientError};
 use crate::protocol::{Cancel, End, encode_request};
 
@@ -11,11 +11,11 @@ use crate::protocol::{Cancel, End, encode_request};
 #[derive(Debug)]
 pub(crate) struct Transfer {
     client: Client,
-    pending: Pending,
+    pending: PendingReply,
 }
 
 impl Transfer {
-    pub(crate) fn new(client: &Client, pending: Pending) -> Self {
+    pub(crate) fn new(client: &Client, pending: PendingReply) -> Self {
         Self {
             client: client.clone(),
             pending,

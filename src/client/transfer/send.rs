@@ -4,24 +4,24 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use crate::client::session::Current;
-use crate::client::transfer::file::{BETWEEN, FileOptions, blocking, joined};
+use crate::client::session::CurrentConnection;
+use crate::client::transfer::file::{FileOptions, QUEUED_CHUNKS, blocking, joined};
 use crate::client::transfer::progress::FileProgress;
-use crate::client::transfer::source::Source;
+use crate::client::transfer::source::LocalFile;
 use crate::client::{Client, ClientError, Progress, PutOptions, Session, Upload};
 use crate::connection::CHUNK;
 use crate::protocol::{Digest, ErrorCode, Hasher, IfExists, PutReply, WireError};
 
 /// From here on a file is worth a question before it is sent: what did an earlier attempt leave?
-const WORTH_ASKING: u64 = 1024 * 1024;
+const MIN_RESUME_BYTES: u64 = 1024 * 1024;
 
 /// A file, and what is known of the server's part of it.
-struct Sending<'a> {
+struct FileUpload<'a> {
     session: &'a Session,
     remote: &'a str,
     options: FileOptions,
     /// Elsewhere while it is read.
-    source: Option<Source>,
+    source: Option<LocalFile>,
     /// Ask what the server has of it, and go on from there.
     resume: bool,
     /// How much of the file was compared with the server's, and what has seen so much.
@@ -33,7 +33,7 @@ impl Session {
     /// Puts `source`, of which so many bytes were counted as found.
     pub(crate) async fn send(
         &self,
-        source: Source,
+        source: LocalFile,
         remote: &str,
         options: FileOptions,
         progress: &Progress,
@@ -45,7 +45,7 @@ impl Session {
     /// As [`send`](Self::send); `again` if it was sent before and nobody knows whether it arrived.
     pub(crate) async fn send_again(
         &self,
-        source: Source,
+        source: LocalFile,
         remote: &str,
         options: FileOptions,
         progress: &Progress,
@@ -54,10 +54,10 @@ impl Session {
         let size = source.size;
         // A file that may be there already is no sign of an earlier attempt's success.
         let replaces = options.if_exists.unwrap_or(IfExists::Replace) == IfExists::Replace;
-        let is_worth_it = replaces && size.is_some_and(|size| size >= WORTH_ASKING);
+        let is_worth_it = replaces && size.is_some_and(|size| size >= MIN_RESUME_BYTES);
         let resume = is_worth_it || again && size.is_some();
         let pipe = (!source.is_file()).then(|| source.path().to_owned());
-        let mut sending = Sending {
+        let mut sending = FileUpload {
             session: self,
             remote,
             options,
@@ -104,9 +104,9 @@ pub(crate) fn why_refused(error: WireError, remote: &str, size: Option<u64>) -> 
     ClientError::Server(error)
 }
 
-impl Sending<'_> {
+impl FileUpload<'_> {
     /// Sends what the server lacks, over this connection.
-    async fn attempt(&mut self, current: &Current) -> Result<PutReply, ClientError> {
+    async fn attempt(&mut self, current: &CurrentConnection) -> Result<PutReply, ClientError> {
         let mut upload = self.begin(&current.client).await?;
         let mut hasher = Hasher::new(self.options.algorithm);
         let mut offset = 0;
@@ -193,7 +193,7 @@ impl Sending<'_> {
     ) -> Result<Digest, ClientError> {
         let mut source = self.source.take().ok_or(ClientError::Over)?;
         let is_file = source.is_file();
-        let (sender, mut chunks) = mpsc::channel(BETWEEN);
+        let (sender, mut chunks) = mpsc::channel(QUEUED_CHUNKS);
         let reading = spawn_blocking(move || {
             if is_file {
                 source.go_to(offset)?;
@@ -226,7 +226,7 @@ impl Sending<'_> {
 
 /// Reads on to `offset` from where `hasher` is.
 fn hash_between(
-    source: &mut Source,
+    source: &mut LocalFile,
     (mut at, mut hasher): (u64, Hasher),
     offset: u64,
 ) -> Result<Hasher, ClientError> {
@@ -244,7 +244,7 @@ fn hash_between(
 }
 
 fn read_and_hash(
-    source: &mut Source,
+    source: &mut LocalFile,
     mut hasher: Hasher,
     chunks: &mpsc::Sender<Bytes>,
 ) -> Result<Digest, ClientError> {

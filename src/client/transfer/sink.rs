@@ -20,7 +20,7 @@ use crate::protocol::IfExists;
 const RENAMES: u32 = 10_000;
 
 /// Where the bytes of a get go.
-pub(crate) enum Sink {
+pub(crate) enum LocalSink {
     /// A new file beside `target`, which takes its place once it is whole and checked.
     Beside {
         file: NamedTempFile,
@@ -31,7 +31,7 @@ pub(crate) enum Sink {
     Stream(Box<dyn Write + Send>, PathBuf),
 }
 
-impl Sink {
+impl LocalSink {
     /// The place for a file that the user named: a link is followed, a device is written to.
     pub(crate) fn named(target: &Path, if_exists: IfExists) -> Result<Self, ClientError> {
         let target = followed(target);
@@ -43,12 +43,12 @@ impl Sink {
                     .map_err(|source| ClientError::local("write", &target, source))?;
                 Ok(Self::Stream(Box::new(device), target))
             }
-            _ => Self::beside(&target, if_exists),
+            _ => Self::create(&target, if_exists),
         }
     }
 
     /// The place for a file that the server named: whatever is there is at most replaced.
-    pub(crate) fn beside(target: &Path, if_exists: IfExists) -> Result<Self, ClientError> {
+    pub(crate) fn create(target: &Path, if_exists: IfExists) -> Result<Self, ClientError> {
         let failed = |source| ClientError::local("write", target, source);
         let name = target.file_name().unwrap_or_default();
         if part_file::is_part(name) {
@@ -200,7 +200,7 @@ mod tests {
     fn a_file_that_is_not_committed_leaves_nothing_behind() {
         let directory = tempfile::tempdir().expect("a directory");
         let target = directory.path().join("a");
-        let mut sink = Sink::named(&target, IfExists::Replace).expect("a place");
+        let mut sink = LocalSink::named(&target, IfExists::Replace).expect("a place");
         sink.write(b"half").expect("written");
         drop(sink);
         let left = directory.path().read_dir().expect("readable").count();
@@ -212,7 +212,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let target = directory.path().join("a.txt");
         let put = |text: &str, if_exists| {
-            let mut sink = Sink::named(&target, if_exists)?;
+            let mut sink = LocalSink::named(&target, if_exists)?;
             sink.write(text.as_bytes())?;
             sink.commit(Timestamp::UNIX_EPOCH)
         };
@@ -234,7 +234,7 @@ mod tests {
         let target = directory.path().join("tool");
         std::fs::write(&target, "old").expect("written");
         std::fs::set_permissions(&target, Permissions::from_mode(0o6751)).expect("set");
-        let sink = Sink::named(&target, IfExists::Replace).expect("a place");
+        let sink = LocalSink::named(&target, IfExists::Replace).expect("a place");
         sink.commit(Timestamp::UNIX_EPOCH).expect("placed");
         let mode = target.metadata().expect("there").permissions().mode();
         assert_eq!(mode & 0o7777, 0o751);
@@ -246,10 +246,10 @@ mod tests {
         let (real, link) = (directory.path().join("real"), directory.path().join("link"));
         std::fs::write(&real, "old").expect("written");
         std::os::unix::fs::symlink(&real, &link).expect("linked");
-        let sink = Sink::named(&link, IfExists::Replace).expect("a place");
+        let sink = LocalSink::named(&link, IfExists::Replace).expect("a place");
         assert_eq!(sink.commit(Timestamp::UNIX_EPOCH).expect("placed"), real);
         std::fs::write(&real, "kept").expect("written");
-        let sink = Sink::beside(&link, IfExists::Replace).expect("a place");
+        let sink = LocalSink::create(&link, IfExists::Replace).expect("a place");
         assert_eq!(sink.commit(Timestamp::UNIX_EPOCH).expect("placed"), link);
         assert_eq!(std::fs::read_to_string(&real).expect("there"), "kept");
     }

@@ -15,7 +15,7 @@ use crate::client::ClientError;
 use crate::connection::LONG_CHUNK;
 
 /// Where the bytes of a put come from.
-pub(crate) struct Source {
+pub(crate) struct LocalFile {
     reader: Reader,
     path: PathBuf,
     pub(crate) size: Option<u64>,
@@ -49,7 +49,7 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-impl Source {
+impl LocalFile {
     /// A file. A pipe is refused, not waited for.
     pub(crate) fn open(path: &Path) -> Result<Self, ClientError> {
         let failed = |source| ClientError::local("read", path, source);
@@ -252,7 +252,7 @@ mod tests {
         let path = directory.path().join("log");
         for (before, after) in [("12345", "123456"), ("12345", "1234")] {
             std::fs::write(&path, before).expect("written");
-            let mut source = Source::open(&path).expect("opened");
+            let mut source = LocalFile::open(&path).expect("opened");
             std::fs::write(&path, after).expect("written");
             let outcome = source.next_chunk().and_then(|_| source.next_chunk());
             assert!(matches!(outcome, Err(ClientError::LocalChanged(_))));
@@ -268,7 +268,7 @@ mod tests {
         let changed = || Stamp::from(&file.metadata().expect("there")).changed;
         let modified = file.metadata().and_then(|there| there.modified());
         let (modified, before) = (modified.expect("a time"), changed());
-        let mut source = Source::open(&path).expect("opened");
+        let mut source = LocalFile::open(&path).expect("opened");
         let first = source.next_chunk().expect("readable");
         assert_eq!(first.as_deref(), Some(&b"1 1"[..]));
         // Clocks of file systems are coarse.

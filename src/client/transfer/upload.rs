@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::client::connection::{Part, parse};
+use crate::client::connection::{TransferPart, parse};
 use crate::client::transfer::request::Transfer;
 use crate::client::{Client, ClientError};
 use crate::connection::ChunkLength;
@@ -33,7 +33,7 @@ pub struct PutOptions {
 #[derive(Debug)]
 pub struct Upload {
     transfer: Transfer,
-    parts: mpsc::Receiver<Part>,
+    parts: mpsc::Receiver<TransferPart>,
     hasher: Hasher,
     sent: u64,
     chunk: ChunkLength,
@@ -78,8 +78,8 @@ impl Upload {
     /// What the server says, if it refuses the file, or [`ClientError::Lost`].
     pub async fn begun(&mut self) -> Result<PutBegin, ClientError> {
         match self.parts.recv().await {
-            Some(Part::Begin(begin)) => parse(&begin),
-            Some(Part::Chunk(_)) => Err(nonsense("data in answer to a put")),
+            Some(TransferPart::Begin(begin)) => parse(&begin),
+            Some(TransferPart::Chunk(_)) => Err(nonsense("data in answer to a put")),
             None => {
                 self.transfer.reply::<PutReply>().await?;
                 Err(nonsense("a put that ended before it began"))

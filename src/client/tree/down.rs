@@ -13,19 +13,19 @@ use crate::client::transfer::file::blocking;
 use crate::client::transfer::part_file;
 use crate::client::transfer::sink::remove_stale_parts;
 use crate::client::tree::small_down;
-use crate::client::tree::small_down::{Landed, Small};
-use crate::client::tree::{IN_FLIGHT, Job, Note, Summary, join};
-use crate::client::{Client, ClientError, Fetched, FileOptions, Progress, Session};
+use crate::client::tree::small_down::{ReceivedFile, SmallDownloads};
+use crate::client::tree::{IN_FLIGHT, TreeEvent, TreeJob, TreeSummary, join};
+use crate::client::{Client, ClientError, FetchedFile, FileOptions, Progress, Session};
 use crate::protocol::{Entry, ErrorCode, Kind, LsReply, StatReply};
 
 /// Pages of listings asked for at the same time.
-const LISTINGS: usize = 8;
+const MAX_CONCURRENT_LISTINGS: usize = 8;
 
 /// Files that may be known and not begun before no further page is asked for.
-const WAITING: usize = 4096;
+const MAX_WAITING_FILES: usize = 4096;
 
 /// Levels below what was asked for. A server has fewer; one that invents them has an end here.
-const LEVELS: u32 = 100;
+const MAX_DEPTH: u32 = 100;
 
 impl Session {
     /// Gets files and whole directories, each to the local path beside it, whose parent exists.
@@ -44,23 +44,23 @@ impl Session {
         roots: Vec<(String, PathBuf)>,
         options: FileOptions,
         progress: &Progress,
-        notes: mpsc::Sender<Note>,
-    ) -> Result<Summary, ClientError> {
+        notes: mpsc::Sender<TreeEvent>,
+    ) -> Result<TreeSummary, ClientError> {
         let targets: Vec<_> = roots.iter().map(|(_, local)| local.clone()).collect();
         blocking(move || {
             remove_stale_parts(targets.iter().map(PathBuf::as_path));
             Ok(())
         })
         .await?;
-        let mut down = Down {
+        let mut down = TreeDownload {
             session: self.clone(),
             options,
-            job: Job::new(progress, notes),
+            job: TreeJob::new(progress, notes),
             looking: 0,
             roots: roots.into(),
             directories: Vec::new(),
             files: VecDeque::new(),
-            small: Small::new(options),
+            small: SmallDownloads::new(options),
         };
         loop {
             down.begin_more();
@@ -70,7 +70,7 @@ impl Session {
                 landed = down.small.next(progress), if !down.small.is_idle() => {
                     down.take_small(landed?).await?;
                 }
-                Some(step) = down.job.running.next() => down.take(step).await?,
+                Some(step) = down.job.running.next() => down.handle(step).await?,
                 else => return Ok(down.job.summary),
             }
         }
@@ -87,54 +87,54 @@ impl Client {
         roots: Vec<(String, PathBuf)>,
         options: FileOptions,
         progress: &Progress,
-        notes: mpsc::Sender<Note>,
-    ) -> Result<Summary, ClientError> {
+        notes: mpsc::Sender<TreeEvent>,
+    ) -> Result<TreeSummary, ClientError> {
         let session = Session::from(self.clone());
         session.get_trees(roots, options, progress, notes).await
     }
 }
 
-struct Down {
+struct TreeDownload {
     session: Session,
     options: FileOptions,
-    job: Job<Step>,
+    job: TreeJob<DownloadStep>,
     /// Requests for a root or a listing that run.
     looking: usize,
     roots: VecDeque<(String, PathBuf)>,
     /// The last is looked into first, which keeps the heap small.
-    directories: Vec<Directory>,
+    directories: Vec<PendingDirectory>,
     /// With their sizes.
-    files: VecDeque<(Place, u64)>,
-    small: Small,
+    files: VecDeque<(LocalTarget, u64)>,
+    small: SmallDownloads,
 }
 
 /// The same place on both sides.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(super) struct LocalTarget {
     pub(super) remote: String,
     pub(super) local: PathBuf,
     /// Below what was asked for; 0 is what was asked for, which the user named.
     pub(super) level: u32,
 }
 
-struct Directory {
-    place: Place,
+struct PendingDirectory {
+    place: LocalTarget,
     cursor: Option<String>,
 }
 
-enum Step {
-    Looked(Place, Result<StatReply, ClientError>),
-    Listed(Directory, Result<LsReply, ClientError>),
-    Got(Place, Result<Fetched, ClientError>),
+enum DownloadStep {
+    Looked(LocalTarget, Result<StatReply, ClientError>),
+    Listed(PendingDirectory, Result<LsReply, ClientError>),
+    Got(LocalTarget, Result<FetchedFile, ClientError>),
 }
 
-impl Down {
+impl TreeDownload {
     fn begin_more(&mut self) {
-        while self.looking < LISTINGS && self.files.len() < WAITING {
+        while self.looking < MAX_CONCURRENT_LISTINGS && self.files.len() < MAX_WAITING_FILES {
             if let Some(directory) = self.directories.pop() {
                 self.list(directory);
             } else if let Some((remote, local)) = self.roots.pop_front() {
-                self.look(Place {
+                self.look(LocalTarget {
                     remote,
                     local,
                     level: 0,
@@ -170,33 +170,35 @@ impl Down {
         }
     }
 
-    async fn take_small(&mut self, landed: Vec<Landed>) -> Result<(), ClientError> {
+    async fn take_small(&mut self, landed: Vec<ReceivedFile>) -> Result<(), ClientError> {
         for landed in landed {
             match landed {
-                Landed::Got(place, fetched) => {
+                ReceivedFile::Got(place, fetched) => {
                     self.session.gets_on();
                     self.job.progress.finished_file();
-                    self.take(Step::Got(place, Ok(fetched))).await?;
+                    self.handle(DownloadStep::Got(place, Ok(fetched))).await?;
                 }
-                Landed::Failed(place, error) => self.take(Step::Got(place, Err(error))).await?,
+                ReceivedFile::Failed(place, error) => {
+                    self.handle(DownloadStep::Got(place, Err(error))).await?
+                }
                 // It waits for the line like any other, and is asked for again there.
-                Landed::Alone(place, size) => self.get(place, size),
+                ReceivedFile::Alone(place, size) => self.get(place, size),
             }
         }
         Ok(())
     }
 
-    fn look(&self, place: Place) {
+    fn look(&self, place: LocalTarget) {
         let (session, progress) = (self.session.clone(), self.job.progress.clone());
         self.job.running.push(Box::pin(async move {
             let remote = place.remote.as_str();
             let look = |client: Client| async move { client.stat(remote).await };
             let reply = session.retry(&progress, look).await;
-            Step::Looked(place, reply)
+            DownloadStep::Looked(place, reply)
         }));
     }
 
-    fn list(&self, mut directory: Directory) {
+    fn list(&self, mut directory: PendingDirectory) {
         let (session, progress) = (self.session.clone(), self.job.progress.clone());
         self.job.running.push(Box::pin(async move {
             let cursor = directory.cursor.take();
@@ -213,11 +215,11 @@ impl Down {
                     page = Err(error);
                 }
             }
-            Step::Listed(directory, page)
+            DownloadStep::Listed(directory, page)
         }));
     }
 
-    fn get(&self, place: Place, size: u64) {
+    fn get(&self, place: LocalTarget, size: u64) {
         let (session, options) = (self.session.clone(), self.options);
         let progress = self.job.progress.clone();
         self.job.running.push(Box::pin(async move {
@@ -225,40 +227,43 @@ impl Down {
             let got = session
                 .get_found(&place.remote, local, named, size, options, &progress)
                 .await;
-            Step::Got(place, got)
+            DownloadStep::Got(place, got)
         }));
     }
 
-    async fn take(&mut self, step: Step) -> Result<(), ClientError> {
+    async fn handle(&mut self, step: DownloadStep) -> Result<(), ClientError> {
         match step {
-            Step::Looked(place, Ok(stat)) => {
+            DownloadStep::Looked(place, Ok(stat)) => {
                 self.looking -= 1;
                 self.found(place, stat.entry.kind, stat.entry.size);
                 Ok(())
             }
-            Step::Listed(directory, Ok(page)) => {
+            DownloadStep::Listed(directory, Ok(page)) => {
                 self.looking -= 1;
                 self.listed(directory, page).await
             }
-            Step::Got(place, Ok(Fetched { path, size, digest })) => {
+            DownloadStep::Got(place, Ok(FetchedFile { path, size, digest })) => {
                 self.job.moved(place.remote, path, size, digest).await;
                 Ok(())
             }
-            Step::Listed(Directory { place, .. }, Err(error)) if is_closed(&place, &error) => {
+            DownloadStep::Listed(PendingDirectory { place, .. }, Err(error))
+                if is_closed(&place, &error) =>
+            {
                 self.looking -= 1;
                 self.job.summary.directories -= 1;
                 self.job.skipped(place.remote, "it may not be listed").await;
                 Ok(())
             }
-            Step::Looked(place, Err(error)) | Step::Listed(Directory { place, .. }, Err(error)) => {
+            DownloadStep::Looked(place, Err(error))
+            | DownloadStep::Listed(PendingDirectory { place, .. }, Err(error)) => {
                 self.looking -= 1;
                 self.job.failed(place.remote, error).await
             }
-            Step::Got(place, Err(error)) => self.job.failed(place.remote, error).await,
+            DownloadStep::Got(place, Err(error)) => self.job.failed(place.remote, error).await,
         }
     }
 
-    fn found(&mut self, place: Place, kind: Kind, size: u64) {
+    fn found(&mut self, place: LocalTarget, kind: Kind, size: u64) {
         match kind {
             Kind::File => {
                 self.job.progress.found_file(size);
@@ -266,7 +271,7 @@ impl Down {
             }
             Kind::Dir => {
                 self.job.summary.directories += 1;
-                self.directories.push(Directory {
+                self.directories.push(PendingDirectory {
                     place,
                     cursor: None,
                 });
@@ -274,12 +279,16 @@ impl Down {
         }
     }
 
-    async fn listed(&mut self, directory: Directory, page: LsReply) -> Result<(), ClientError> {
+    async fn listed(
+        &mut self,
+        directory: PendingDirectory,
+        page: LsReply,
+    ) -> Result<(), ClientError> {
         let within = directory.place;
         if page.cursor.is_some() {
             // Below what this page has found, or a directory of directories is read to its end
             // before the first of them is.
-            self.directories.push(Directory {
+            self.directories.push(PendingDirectory {
                 place: within.clone(),
                 cursor: page.cursor,
             });
@@ -294,13 +303,13 @@ impl Down {
                 self.job.failed(within.remote.clone(), error).await?;
                 continue;
             }
-            let place = Place {
+            let place = LocalTarget {
                 remote: join(&within.remote, &name),
                 local: within.local.join(&name),
                 level,
             };
-            if level > LEVELS {
-                let error = ClientError::TooDeep(LEVELS);
+            if level > MAX_DEPTH {
+                let error = ClientError::TooDeep(MAX_DEPTH);
                 self.job.failed(place.remote, error).await?;
                 continue;
             }
@@ -312,7 +321,7 @@ impl Down {
 
 /// Whether this is a folder at the root that the user may not look into. Nobody who gets all that
 /// there is means those.
-fn is_closed(place: &Place, error: &ClientError) -> bool {
+fn is_closed(place: &LocalTarget, error: &ClientError) -> bool {
     let is_name = |component: &Component| matches!(component, Component::Normal(_));
     let names = Path::new(&place.remote).components().filter(is_name);
     place.level == 1 && names.count() == 1 && error.code() == Some(ErrorCode::Denied)

@@ -24,7 +24,7 @@ const IN_FLIGHT: usize = 32;
 /// What became of one file or directory, told as it happens.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Note {
+pub enum TreeEvent {
     /// A file was moved, and both sides agree on it.
     Moved {
         /// Its path on the server.
@@ -54,7 +54,7 @@ pub enum Note {
 
 /// What became of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Summary {
+pub struct TreeSummary {
     /// Files moved.
     pub files: u64,
     /// Directories made or found on the receiving side.
@@ -68,19 +68,19 @@ pub struct Summary {
 }
 
 /// What both ways keep while they run.
-struct Job<Step> {
+struct TreeJob<Step> {
     progress: Progress,
-    notes: mpsc::Sender<Note>,
-    summary: Summary,
+    notes: mpsc::Sender<TreeEvent>,
+    summary: TreeSummary,
     running: FuturesUnordered<BoxFuture<'static, Step>>,
 }
 
-impl<Step> Job<Step> {
-    fn new(progress: &Progress, notes: mpsc::Sender<Note>) -> Self {
+impl<Step> TreeJob<Step> {
+    fn new(progress: &Progress, notes: mpsc::Sender<TreeEvent>) -> Self {
         Self {
             progress: progress.clone(),
             notes,
-            summary: Summary::default(),
+            summary: TreeSummary::default(),
             running: FuturesUnordered::new(),
         }
     }
@@ -88,7 +88,7 @@ impl<Step> Job<Step> {
     async fn moved(&mut self, remote: String, local: PathBuf, size: u64, digest: Option<Digest>) {
         self.summary.files += 1;
         self.summary.bytes += size;
-        self.tell(Note::Moved {
+        self.report(TreeEvent::Moved {
             remote,
             local,
             size,
@@ -99,7 +99,7 @@ impl<Step> Job<Step> {
 
     async fn skipped(&mut self, path: String, why: &'static str) {
         self.summary.skipped += 1;
-        self.tell(Note::Skipped { path, why }).await;
+        self.report(TreeEvent::Skipped { path, why }).await;
     }
 
     /// Notes the failure, or returns it if it ends the job.
@@ -108,12 +108,12 @@ impl<Step> Job<Step> {
             return Err(error);
         }
         self.summary.failed += 1;
-        self.tell(Note::Failed { path, error }).await;
+        self.report(TreeEvent::Failed { path, error }).await;
         Ok(())
     }
 
     /// Not by a shared reference: what runs is no `Sync`, and the whole job is to be `Send`.
-    async fn tell(&mut self, note: Note) {
+    async fn report(&mut self, note: TreeEvent) {
         // Nobody has to listen.
         let _ = self.notes.send(note).await;
     }

@@ -11,12 +11,12 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use crate::client::connection::{Answer, Came, parse};
-use crate::client::session::Current;
+use crate::client::connection::{ReceivedPart, RequestAnswer, parse};
+use crate::client::session::CurrentConnection;
 use crate::client::transfer::file::blocking;
-use crate::client::transfer::sink::Sink;
-use crate::client::tree::down::Place;
-use crate::client::{Client, ClientError, Fetched, FileOptions, Progress, Session};
+use crate::client::transfer::sink::LocalSink;
+use crate::client::tree::down::LocalTarget;
+use crate::client::{Client, ClientError, FetchedFile, FileOptions, Progress, Session};
 use crate::connection::CHUNK;
 use crate::protocol::{
     Digest, DigestChoice, Get, GetBegin, GetReply, Hasher, IfExists, MAX_CONTROL, encode_request,
@@ -31,7 +31,7 @@ const IN_FLIGHT: usize = 1000;
 const BYTES_IN_FLIGHT: u64 = 8 * 1024 * 1024;
 
 /// Files that are asked for, or written, in one piece.
-const TOGETHER: usize = 64;
+const MAX_BATCH_FILES: usize = 64;
 
 /// Whether a file of so many bytes goes with others.
 pub(super) fn is_small(size: u64) -> bool {
@@ -39,52 +39,52 @@ pub(super) fn is_small(size: u64) -> bool {
 }
 
 /// What has become of a file.
-pub(super) enum Landed {
+pub(super) enum ReceivedFile {
     /// It is here.
-    Got(Place, Fetched),
+    Got(LocalTarget, FetchedFile),
     /// It can not be got.
-    Failed(Place, ClientError),
+    Failed(LocalTarget, ClientError),
     /// It is to be got by itself.
-    Alone(Place, u64),
+    Alone(LocalTarget, u64),
 }
 
 /// A file that is asked for.
-struct Flying {
-    place: Place,
+struct RequestedFile {
+    place: LocalTarget,
     size: u64,
 }
 
 /// A file that has come, and nothing of it is checked.
-struct Arrived {
-    flying: Flying,
+struct CompleteFile {
+    flying: RequestedFile,
     reply: Box<RawValue>,
-    came: Came,
+    came: ReceivedPart,
 }
 
 /// What has become of a file that had come, and how many bytes it was found with.
-struct Written {
-    landed: Landed,
+struct WrittenFile {
+    landed: ReceivedFile,
     size: u64,
 }
 
 /// The small files of one job.
-pub(super) struct Small {
+pub(super) struct SmallDownloads {
     options: FileOptions,
-    gathered: Vec<Flying>,
-    flying: HashMap<u64, Flying>,
+    gathered: Vec<RequestedFile>,
+    flying: HashMap<u64, RequestedFile>,
     asking: FuturesUnordered<BoxFuture<'static, ()>>,
-    arrived: Vec<Arrived>,
-    writing: FuturesUnordered<BoxFuture<'static, Result<Vec<Written>, ClientError>>>,
+    arrived: Vec<CompleteFile>,
+    writing: FuturesUnordered<BoxFuture<'static, Result<Vec<WrittenFile>, ClientError>>>,
     writers: usize,
     /// Files and bytes that are somewhere in here.
     count: usize,
     bytes: u64,
     next_ticket: u64,
-    answers: mpsc::UnboundedReceiver<Answer>,
-    answer_to: mpsc::UnboundedSender<Answer>,
+    answers: mpsc::UnboundedReceiver<RequestAnswer>,
+    answer_to: mpsc::UnboundedSender<RequestAnswer>,
 }
 
-impl Small {
+impl SmallDownloads {
     pub(super) fn new(options: FileOptions) -> Self {
         let (answer_to, answers) = mpsc::unbounded_channel();
         Self {
@@ -112,19 +112,19 @@ impl Small {
         self.count == 0
     }
 
-    pub(super) fn add(&mut self, place: Place, size: u64) {
+    pub(super) fn add(&mut self, place: LocalTarget, size: u64) {
         self.count += 1;
         self.bytes += size;
-        self.gathered.push(Flying { place, size });
+        self.gathered.push(RequestedFile { place, size });
     }
 
     /// Asks for what has gathered. What can not be asked for is returned.
-    pub(super) fn ask(&mut self, session: &Session) -> Vec<Landed> {
+    pub(super) fn ask(&mut self, session: &Session) -> Vec<ReceivedFile> {
         let mut unasked = Vec::new();
         if self.gathered.is_empty() {
             return unasked;
         }
-        let Current { client, .. } = session.current();
+        let CurrentConnection { client, .. } = session.current();
         let mut frames = Vec::new();
         for flying in std::mem::take(&mut self.gathered) {
             let ticket = self.next_ticket;
@@ -134,7 +134,7 @@ impl Small {
                 self.flying.insert(ticket, flying);
             } else {
                 self.left(flying.size);
-                unasked.push(Landed::Alone(flying.place, flying.size));
+                unasked.push(ReceivedFile::Alone(flying.place, flying.size));
             }
         }
         if !frames.is_empty() {
@@ -150,7 +150,7 @@ impl Small {
         &self,
         client: &Client,
         ticket: u64,
-        flying: &Flying,
+        flying: &RequestedFile,
         frames: &mut Vec<u8>,
     ) -> Option<()> {
         let get = Get {
@@ -160,7 +160,7 @@ impl Small {
             digest: Some(DigestChoice::Of(self.options.algorithm)),
             version: None,
         };
-        let id = client.line.enter(ticket, &self.answer_to, CHUNK).ok()?;
+        let id = client.line.register(ticket, &self.answer_to, CHUNK).ok()?;
         let request = encode_request(id, &get);
         if request.len() > MAX_CONTROL {
             client.line.withdraw(id);
@@ -171,7 +171,10 @@ impl Small {
     }
 
     /// Resolves once something has become of some files; never while there are none.
-    pub(super) async fn next(&mut self, progress: &Progress) -> Result<Vec<Landed>, ClientError> {
+    pub(super) async fn next(
+        &mut self,
+        progress: &Progress,
+    ) -> Result<Vec<ReceivedFile>, ClientError> {
         loop {
             if !self.arrived.is_empty() && self.writing.len() < self.writers {
                 self.write();
@@ -184,9 +187,9 @@ impl Small {
                 Some(()) = self.asking.next() => {}
                 Some(answer) = self.answers.recv() => {
                     let mut landed = Vec::new();
-                    landed.extend(self.land(answer));
+                    landed.extend(self.finish(answer));
                     while let Ok(answer) = self.answers.try_recv() {
-                        landed.extend(self.land(answer));
+                        landed.extend(self.finish(answer));
                     }
                     if !landed.is_empty() {
                         return Ok(landed);
@@ -196,11 +199,11 @@ impl Small {
         }
     }
 
-    fn land(&mut self, answer: Answer) -> Option<Landed> {
+    fn finish(&mut self, answer: RequestAnswer) -> Option<ReceivedFile> {
         let flying = self.flying.remove(&answer.ticket)?;
         let landed = match answer.reply {
             Some(Ok(reply)) => {
-                self.arrived.push(Arrived {
+                self.arrived.push(CompleteFile {
                     flying,
                     reply,
                     came: answer.came,
@@ -210,12 +213,12 @@ impl Small {
             Some(Err(error)) => {
                 let error = ClientError::Server(error);
                 if error.may_pass() {
-                    Landed::Alone(flying.place, flying.size)
+                    ReceivedFile::Alone(flying.place, flying.size)
                 } else {
-                    Landed::Failed(flying.place, error)
+                    ReceivedFile::Failed(flying.place, error)
                 }
             }
-            None => Landed::Alone(flying.place, flying.size),
+            None => ReceivedFile::Alone(flying.place, flying.size),
         };
         self.left(flying.size);
         Some(landed)
@@ -223,24 +226,24 @@ impl Small {
 
     /// Has some of what has arrived checked and written.
     fn write(&mut self) {
-        let rest = self.arrived.len().saturating_sub(TOGETHER);
+        let rest = self.arrived.len().saturating_sub(MAX_BATCH_FILES);
         let arrived = self.arrived.split_off(rest);
         let options = self.options;
         let writing = blocking(move || {
             let written = arrived.into_iter().map(|arrived| {
                 let size = arrived.flying.size;
                 let landed = write(arrived, options);
-                Written { landed, size }
+                WrittenFile { landed, size }
             });
             Ok(written.collect())
         });
         self.writing.push(Box::pin(writing));
     }
 
-    fn written(&mut self, written: Vec<Written>, progress: &Progress) -> Vec<Landed> {
-        let landed = written.into_iter().map(|Written { landed, size }| {
+    fn written(&mut self, written: Vec<WrittenFile>, progress: &Progress) -> Vec<ReceivedFile> {
+        let landed = written.into_iter().map(|WrittenFile { landed, size }| {
             self.left(size);
-            if let Landed::Got(_, fetched) = &landed {
+            if let ReceivedFile::Got(_, fetched) = &landed {
                 let mut file = progress.file(size);
                 file.expect(fetched.size);
                 file.go_to(fetched.size);
@@ -258,30 +261,30 @@ impl Small {
 }
 
 /// Checks a file and gives it its name.
-fn write(arrived: Arrived, options: FileOptions) -> Landed {
-    let Arrived {
-        flying: Flying { place, size },
+fn write(arrived: CompleteFile, options: FileOptions) -> ReceivedFile {
+    let CompleteFile {
+        flying: RequestedFile { place, size },
         reply,
         came,
     } = arrived;
     match check(&reply, &came, options) {
         // It has grown since it was listed.
-        Ok(None) => Landed::Alone(place, size),
+        Ok(None) => ReceivedFile::Alone(place, size),
         Ok(Some((begin, reply))) => match keep(&place, &came.chunks, &begin, options) {
             Ok(path) => {
                 let (size, digest) = (reply.size, reply.digest);
-                Landed::Got(place, Fetched { path, size, digest })
+                ReceivedFile::Got(place, FetchedFile { path, size, digest })
             }
-            Err(error) => Landed::Failed(place, error),
+            Err(error) => ReceivedFile::Failed(place, error),
         },
-        Err(error) => Landed::Failed(place, error),
+        Err(error) => ReceivedFile::Failed(place, error),
     }
 }
 
 /// `None` if more came than was collected.
 fn check(
     reply: &RawValue,
-    came: &Came,
+    came: &ReceivedPart,
     options: FileOptions,
 ) -> Result<Option<(GetBegin, GetReply)>, ClientError> {
     let nonsense = |what: &str| ClientError::Nonsense(what.into());
@@ -314,16 +317,16 @@ fn digest_of(chunks: &[Bytes], options: FileOptions) -> Digest {
 }
 
 fn keep(
-    place: &Place,
+    place: &LocalTarget,
     chunks: &[Bytes],
     begin: &GetBegin,
     options: FileOptions,
 ) -> Result<PathBuf, ClientError> {
     let if_exists = options.if_exists.unwrap_or(IfExists::Replace);
     let mut sink = if place.level == 0 {
-        Sink::named(&place.local, if_exists)?
+        LocalSink::named(&place.local, if_exists)?
     } else {
-        Sink::beside(&place.local, if_exists)?
+        LocalSink::create(&place.local, if_exists)?
     };
     for chunk in chunks {
         sink.write(chunk)?;

@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 
-use crate::client::connection::{Answer, parse};
-use crate::client::session::Current;
+use crate::client::connection::{RequestAnswer, parse};
+use crate::client::session::CurrentConnection;
 use crate::client::transfer::file::blocking;
 use crate::client::transfer::progress::FileProgress;
 use crate::client::transfer::send::why_refused;
@@ -31,10 +31,10 @@ const IN_FLIGHT: usize = 1000;
 const BYTES_IN_FLIGHT: u64 = 4 * 1024 * 1024;
 
 /// Files that are read and sent in one piece.
-const TOGETHER: usize = 64;
+const MAX_BATCH_FILES: usize = 64;
 
 /// Bytes that are read and sent in one piece; one file may be more.
-const BYTES_TOGETHER: u64 = 256 * 1024;
+const MAX_BATCH_BYTES: u64 = 256 * 1024;
 
 /// Whether a file of so many bytes goes with others.
 pub(super) fn is_small(size: u64) -> bool {
@@ -43,7 +43,7 @@ pub(super) fn is_small(size: u64) -> bool {
 
 /// A file to be put.
 #[derive(Debug)]
-pub(super) struct SmallFile {
+pub(super) struct SmallLocalFile {
     pub(super) local: PathBuf,
     pub(super) remote: String,
     pub(super) options: FileOptions,
@@ -52,54 +52,54 @@ pub(super) struct SmallFile {
 }
 
 /// A file that is sent, as far as anyone here knows.
-struct Flying {
-    file: SmallFile,
+struct SentFile {
+    file: SmallLocalFile,
     size: u64,
     digest: Digest,
     progress: FileProgress,
 }
 
 /// What has become of a file.
-pub(super) enum Landed {
+pub(super) enum AnsweredFile {
     /// It is on the server.
-    Put(SmallFile, PutReply),
+    Put(SmallLocalFile, PutReply),
     /// It can not be put.
-    Failed(SmallFile, ClientError),
+    Failed(SmallLocalFile, ClientError),
     /// It is to be put by itself; it may be there already if `again`.
-    Alone { file: SmallFile, again: bool },
+    Alone { file: SmallLocalFile, again: bool },
 }
 
 /// The small files of one job.
-pub(super) struct Small {
-    gathered: Vec<SmallFile>,
+pub(super) struct SmallUploads {
+    gathered: Vec<SmallLocalFile>,
     gathered_bytes: u64,
-    reading: FuturesUnordered<BoxFuture<'static, Result<Piece, ClientError>>>,
+    reading: FuturesUnordered<BoxFuture<'static, Result<EncodedBatch, ClientError>>>,
     sending: FuturesUnordered<BoxFuture<'static, ()>>,
-    flying: HashMap<u64, Flying>,
+    flying: HashMap<u64, SentFile>,
     bytes: u64,
     /// Files that are read or flying.
     count: usize,
     next_ticket: u64,
-    answers: mpsc::UnboundedReceiver<Answer>,
-    answer_to: mpsc::UnboundedSender<Answer>,
+    answers: mpsc::UnboundedReceiver<RequestAnswer>,
+    answer_to: mpsc::UnboundedSender<RequestAnswer>,
     readers: usize,
 }
 
 /// Files that were read, encoded.
-struct Piece {
+struct EncodedBatch {
     client: Client,
     frames: Bytes,
-    sent: Vec<(u64, SmallFile, Prepared)>,
-    unsent: Vec<Landed>,
+    sent: Vec<(u64, SmallLocalFile, PreparedFile)>,
+    unsent: Vec<AnsweredFile>,
 }
 
 /// What is known of a file that was encoded.
-struct Prepared {
+struct PreparedFile {
     size: u64,
     digest: Digest,
 }
 
-impl Small {
+impl SmallUploads {
     pub(super) fn new() -> Self {
         let (answer_to, answers) = mpsc::unbounded_channel();
         Self {
@@ -119,7 +119,8 @@ impl Small {
 
     /// Whether another file may come.
     pub(super) fn has_room(&self) -> bool {
-        let is_full = self.gathered.len() >= TOGETHER || self.gathered_bytes >= BYTES_TOGETHER;
+        let is_full =
+            self.gathered.len() >= MAX_BATCH_FILES || self.gathered_bytes >= MAX_BATCH_BYTES;
         !is_full && self.count < IN_FLIGHT && self.bytes < BYTES_IN_FLIGHT
     }
 
@@ -127,7 +128,7 @@ impl Small {
         self.count == 0
     }
 
-    pub(super) fn add(&mut self, file: SmallFile) {
+    pub(super) fn add(&mut self, file: SmallLocalFile) {
         self.count += 1;
         self.bytes += file.size;
         self.gathered_bytes += file.size;
@@ -146,14 +147,17 @@ impl Small {
         self.gathered_bytes = 0;
         let first = self.next_ticket;
         self.next_ticket += files.len() as u64;
-        let Current { client, .. } = session.current();
+        let CurrentConnection { client, .. } = session.current();
         let answers = self.answer_to.clone();
         let encoding = blocking(move || Ok(encode(client, files, first, &answers)));
         self.reading.push(Box::pin(encoding));
     }
 
     /// Resolves once something has become of some files; never while there are none.
-    pub(super) async fn next(&mut self, progress: &Progress) -> Result<Vec<Landed>, ClientError> {
+    pub(super) async fn next(
+        &mut self,
+        progress: &Progress,
+    ) -> Result<Vec<AnsweredFile>, ClientError> {
         loop {
             tokio::select! {
                 Some(piece) = self.reading.next() => {
@@ -165,9 +169,9 @@ impl Small {
                 Some(()) = self.sending.next() => return Ok(Vec::new()),
                 Some(answer) = self.answers.recv() => {
                     let mut landed = Vec::new();
-                    landed.extend(self.land(answer));
+                    landed.extend(self.finish(answer));
                     while let Ok(answer) = self.answers.try_recv() {
-                        landed.extend(self.land(answer));
+                        landed.extend(self.finish(answer));
                     }
                     return Ok(landed);
                 }
@@ -176,13 +180,13 @@ impl Small {
     }
 
     /// Sends what was read. What could not be is returned.
-    fn send(&mut self, piece: Piece, progress: &Progress) -> Vec<Landed> {
-        for (ticket, file, Prepared { size, digest }) in piece.sent {
+    fn send(&mut self, piece: EncodedBatch, progress: &Progress) -> Vec<AnsweredFile> {
+        for (ticket, file, PreparedFile { size, digest }) in piece.sent {
             let mut progress = progress.file(file.size);
             progress.expect(size);
             self.flying.insert(
                 ticket,
-                Flying {
+                SentFile {
                     file,
                     size,
                     digest,
@@ -191,8 +195,9 @@ impl Small {
             );
         }
         for landed in &piece.unsent {
-            let (Landed::Put(file, _) | Landed::Failed(file, _) | Landed::Alone { file, .. }) =
-                landed;
+            let (AnsweredFile::Put(file, _)
+            | AnsweredFile::Failed(file, _)
+            | AnsweredFile::Alone { file, .. }) = landed;
             self.count -= 1;
             self.bytes -= file.size;
         }
@@ -205,8 +210,8 @@ impl Small {
         piece.unsent
     }
 
-    fn land(&mut self, answer: Answer) -> Option<Landed> {
-        let Flying {
+    fn finish(&mut self, answer: RequestAnswer) -> Option<AnsweredFile> {
+        let SentFile {
             file,
             size,
             digest,
@@ -217,15 +222,15 @@ impl Small {
         let checked = match answer.reply {
             Some(Ok(reply)) => parse(&reply).and_then(|reply| check_reply(reply, size, digest)),
             Some(Err(error)) => Err(why_refused(error, &file.remote, Some(size))),
-            None => return Some(Landed::Alone { file, again: true }),
+            None => return Some(AnsweredFile::Alone { file, again: true }),
         };
         Some(match checked {
             Ok(reply) => {
                 progress.go_to(size);
-                Landed::Put(file, reply)
+                AnsweredFile::Put(file, reply)
             }
-            Err(error) if error.may_pass() => Landed::Alone { file, again: true },
-            Err(error) => Landed::Failed(file, error),
+            Err(error) if error.may_pass() => AnsweredFile::Alone { file, again: true },
+            Err(error) => AnsweredFile::Failed(file, error),
         })
     }
 }
@@ -233,15 +238,15 @@ impl Small {
 /// Reads and encodes the files: each its `put`, its data and its `end`.
 fn encode(
     client: Client,
-    files: Vec<SmallFile>,
+    files: Vec<SmallLocalFile>,
     first: u64,
-    answers: &mpsc::UnboundedSender<Answer>,
-) -> Piece {
+    answers: &mpsc::UnboundedSender<RequestAnswer>,
+) -> EncodedBatch {
     let mut frames = Vec::new();
     let (mut sent, mut unsent) = (Vec::with_capacity(files.len()), Vec::new());
     for (ticket, file) in (first..).zip(files) {
-        let Ok(id) = client.line.enter(ticket, answers, 0) else {
-            unsent.push(Landed::Alone { file, again: false });
+        let Ok(id) = client.line.register(ticket, answers, 0) else {
+            unsent.push(AnsweredFile::Alone { file, again: false });
             continue;
         };
         let before = frames.len();
@@ -251,13 +256,13 @@ fn encode(
                 frames.truncate(before);
                 client.line.withdraw(id);
                 unsent.push(match refused {
-                    Err(error) => Landed::Failed(file, error),
-                    Ok(_) => Landed::Alone { file, again: false },
+                    Err(error) => AnsweredFile::Failed(file, error),
+                    Ok(_) => AnsweredFile::Alone { file, again: false },
                 });
             }
         }
     }
-    Piece {
+    EncodedBatch {
         client,
         frames: frames.into(),
         sent,
@@ -267,10 +272,10 @@ fn encode(
 
 /// `None` if the file is none that goes with others.
 fn encode_file(
-    file: &SmallFile,
+    file: &SmallLocalFile,
     id: u32,
     frames: &mut Vec<u8>,
-) -> Result<Option<Prepared>, ClientError> {
+) -> Result<Option<PreparedFile>, ClientError> {
     let Some(source) = SmallSource::open(&file.local, CHUNK)? else {
         return Ok(None);
     };
@@ -289,14 +294,14 @@ fn encode_file(
     }
     put_control(frames, &request);
     let size = source.size;
-    let mut digest = Digest::of(file.options.algorithm, &[]);
+    let mut digest = Digest::compute(file.options.algorithm, &[]);
     if size > 0 {
         put_data_head(frames, id, size);
         let start = frames.len();
         if !source.read_to(frames)? {
             return Ok(None);
         }
-        digest = Digest::of(file.options.algorithm, &frames[start..]);
+        digest = Digest::compute(file.options.algorithm, &frames[start..]);
     } else if !source.read_to(frames)? {
         return Ok(None);
     }
@@ -304,7 +309,7 @@ fn encode_file(
         digest: Some(digest),
     };
     put_control(frames, &encode_request(id, &end));
-    Ok(Some(Prepared {
+    Ok(Some(PreparedFile {
         size: size as u64,
         digest,
     }))

@@ -7,8 +7,8 @@ use std::path::Path;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use crate::client::tests::{Peer, blake3, pair};
-use crate::client::{ClientError, FileOptions, Note, Progress, Summary};
+use crate::client::tests::{ScriptedServer, blake3, pair};
+use crate::client::{ClientError, FileOptions, Progress, TreeEvent, TreeSummary};
 use crate::protocol::{
     Entry, ErrorCode, Frame, IfExists, Kind, LsReply, PathReply, Request, StatReply, WireError,
     encode_error, encode_ok,
@@ -25,7 +25,7 @@ fn entry(name: &str, kind: Kind, size: u64) -> Entry {
 
 /// Answers for a server with these files, until the client hangs up. A path that ends with a slash
 /// is a directory.
-async fn serve(mut peer: Peer, files: BTreeMap<&'static str, &'static str>) {
+async fn serve(mut peer: ScriptedServer, files: BTreeMap<&'static str, &'static str>) {
     while let Some((id, request)) = peer.next_request().await {
         let json = match request {
             Request::Stat(stat) => {
@@ -81,7 +81,7 @@ fn page(files: &BTreeMap<&'static str, &'static str>, path: &str) -> LsReply {
 async fn get_all(
     files: &[(&'static str, &'static str)],
     local: &Path,
-) -> (Result<Summary, ClientError>, Vec<Note>) {
+) -> (Result<TreeSummary, ClientError>, Vec<TreeEvent>) {
     let (client, peer) = pair();
     tokio::spawn(serve(peer, files.iter().copied().collect()));
     let (sender, mut notes) = mpsc::channel(1000);
@@ -300,7 +300,7 @@ async fn a_tree_is_put_with_links_followed_and_loops_and_pipes_left_out() {
     assert!(progress.totals_are_final());
     let mut skipped = 0;
     while let Some(note) = notes.recv().await {
-        skipped += u32::from(matches!(note, Note::Skipped { .. }));
+        skipped += u32::from(matches!(note, TreeEvent::Skipped { .. }));
     }
     assert_eq!(skipped, 3);
 }

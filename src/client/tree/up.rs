@@ -10,13 +10,13 @@ use tokio::task::spawn_blocking;
 use walkdir::{DirEntry, WalkDir};
 
 use crate::client::tree::small_up;
-use crate::client::tree::small_up::{Landed, Small, SmallFile};
-use crate::client::tree::{IN_FLIGHT, Job, Note, Summary, join};
+use crate::client::tree::small_up::{AnsweredFile, SmallLocalFile, SmallUploads};
+use crate::client::tree::{IN_FLIGHT, TreeEvent, TreeJob, TreeSummary, join};
 use crate::client::{Client, ClientError, FileOptions, Progress, Session};
 use crate::protocol::PutReply;
 
 /// How far the walk may run ahead. It is what the totals are known from.
-const AHEAD: usize = 8192;
+const MAX_ENTRIES_AHEAD: usize = 8192;
 
 impl Session {
     /// Puts files and whole directories, each to the path on the server beside it. A directory
@@ -34,16 +34,16 @@ impl Session {
         roots: Vec<(PathBuf, String)>,
         options: FileOptions,
         progress: &Progress,
-        notes: mpsc::Sender<Note>,
-    ) -> Result<Summary, ClientError> {
-        let (sender, mut walk) = mpsc::channel(AHEAD);
+        notes: mpsc::Sender<TreeEvent>,
+    ) -> Result<TreeSummary, ClientError> {
+        let (sender, mut walk) = mpsc::channel(MAX_ENTRIES_AHEAD);
         let counters = progress.clone();
         spawn_blocking(move || walk_all(roots, &sender, &counters));
-        let mut up = Up {
+        let mut up = TreeUpload {
             session: self.clone(),
             options,
-            job: Job::new(progress, notes),
-            small: Small::new(),
+            job: TreeJob::new(progress, notes),
+            small: SmallUploads::new(),
             alone: VecDeque::new(),
         };
         let mut walking = true;
@@ -55,10 +55,10 @@ impl Session {
                     up.take_small(landed?).await?;
                 }
                 found = walk.recv(), if walking && up.has_room() => match found {
-                    Some(found) => up.begin(found).await?,
+                    Some(found) => up.start(found).await?,
                     None => walking = false,
                 },
-                Some(step) = up.job.running.next() => up.take(step).await?,
+                Some(step) = up.job.running.next() => up.handle(step).await?,
                 // The walk has nothing more for now, or enough has gathered.
                 () = ready(()), if up.small.can_read() => up.small.read(self),
             }
@@ -77,24 +77,24 @@ impl Client {
         roots: Vec<(PathBuf, String)>,
         options: FileOptions,
         progress: &Progress,
-        notes: mpsc::Sender<Note>,
-    ) -> Result<Summary, ClientError> {
+        notes: mpsc::Sender<TreeEvent>,
+    ) -> Result<TreeSummary, ClientError> {
         let session = Session::from(self.clone());
         session.put_trees(roots, options, progress, notes).await
     }
 }
 
-struct Up {
+struct TreeUpload {
     session: Session,
     options: FileOptions,
-    job: Job<Step>,
-    small: Small,
+    job: TreeJob<UploadStep>,
+    small: SmallUploads,
     /// Small files that did not get through with others, and whether they may have arrived.
-    alone: VecDeque<(SmallFile, bool)>,
+    alone: VecDeque<(SmallLocalFile, bool)>,
 }
 
 /// What the walk finds.
-enum Found {
+enum FoundEntry {
     Directory {
         local: PathBuf,
         remote: String,
@@ -115,12 +115,12 @@ enum Found {
     },
 }
 
-enum Step {
+enum UploadStep {
     Made(PathBuf, Result<String, ClientError>),
     Put(PathBuf, Result<PutReply, ClientError>),
 }
 
-impl Up {
+impl TreeUpload {
     fn is_idle(&self) -> bool {
         self.job.running.is_empty() && self.small.is_idle() && self.alone.is_empty()
     }
@@ -144,37 +144,39 @@ impl Up {
         self.job.running.push(Box::pin(async move {
             let put = session.put_found(local.clone(), &remote, options, &progress, again);
             let put = put.await;
-            Step::Put(local, put)
+            UploadStep::Put(local, put)
         }));
     }
 
-    async fn take_small(&mut self, landed: Vec<Landed>) -> Result<(), ClientError> {
+    async fn take_small(&mut self, landed: Vec<AnsweredFile>) -> Result<(), ClientError> {
         for landed in landed {
             match landed {
-                Landed::Put(file, reply) => {
+                AnsweredFile::Put(file, reply) => {
                     self.session.gets_on();
                     self.job.progress.finished_file();
-                    self.take(Step::Put(file.local, Ok(reply))).await?;
+                    self.handle(UploadStep::Put(file.local, Ok(reply))).await?;
                 }
-                Landed::Failed(file, error) => self.take(Step::Put(file.local, Err(error))).await?,
-                Landed::Alone { file, again } => self.alone.push_back((file, again)),
+                AnsweredFile::Failed(file, error) => {
+                    self.handle(UploadStep::Put(file.local, Err(error))).await?
+                }
+                AnsweredFile::Alone { file, again } => self.alone.push_back((file, again)),
             }
         }
         Ok(())
     }
 
-    async fn begin(&mut self, found: Found) -> Result<(), ClientError> {
+    async fn start(&mut self, found: FoundEntry) -> Result<(), ClientError> {
         match found {
-            Found::Directory { local, remote } => {
+            FoundEntry::Directory { local, remote } => {
                 let (session, progress) = (self.session.clone(), self.job.progress.clone());
                 self.job.running.push(Box::pin(async move {
                     let remote = remote.as_str();
                     let mkdir = |client: Client| async move { client.mkdir(remote, true).await };
                     let made = session.retry(&progress, mkdir).await;
-                    Step::Made(local, made)
+                    UploadStep::Made(local, made)
                 }));
             }
-            Found::File {
+            FoundEntry::File {
                 local,
                 remote,
                 size,
@@ -186,7 +188,7 @@ impl Up {
                     ..self.options
                 };
                 if small_up::is_small(size) {
-                    self.small.add(SmallFile {
+                    self.small.add(SmallLocalFile {
                         local,
                         remote,
                         options,
@@ -196,28 +198,28 @@ impl Up {
                     self.put(local, remote, options, false);
                 }
             }
-            Found::Skipped { local, why } => {
+            FoundEntry::Skipped { local, why } => {
                 self.job.skipped(local.display().to_string(), why).await;
             }
-            Found::Failed { local, error } => {
+            FoundEntry::Failed { local, error } => {
                 self.job.failed(local.display().to_string(), error).await?;
             }
         }
         Ok(())
     }
 
-    async fn take(&mut self, step: Step) -> Result<(), ClientError> {
+    async fn handle(&mut self, step: UploadStep) -> Result<(), ClientError> {
         match step {
-            Step::Made(_, Ok(_)) => {
+            UploadStep::Made(_, Ok(_)) => {
                 self.job.summary.directories += 1;
                 Ok(())
             }
-            Step::Put(local, Ok(reply)) => {
+            UploadStep::Put(local, Ok(reply)) => {
                 let digest = Some(reply.digest);
                 self.job.moved(reply.path, local, reply.size, digest).await;
                 Ok(())
             }
-            Step::Made(local, Err(error)) | Step::Put(local, Err(error)) => {
+            UploadStep::Made(local, Err(error)) | UploadStep::Put(local, Err(error)) => {
                 self.job.failed(local.display().to_string(), error).await
             }
         }
@@ -225,7 +227,7 @@ impl Up {
 }
 
 /// Sends all that is at and below the roots, until nobody listens.
-fn walk_all(roots: Vec<(PathBuf, String)>, sender: &mpsc::Sender<Found>, progress: &Progress) {
+fn walk_all(roots: Vec<(PathBuf, String)>, sender: &mpsc::Sender<FoundEntry>, progress: &Progress) {
     for (local, remote) in roots {
         let mut walk = WalkDir::new(&local).follow_links(true).into_iter();
         while let Some(entry) = walk.next() {
@@ -233,7 +235,9 @@ fn walk_all(roots: Vec<(PathBuf, String)>, sender: &mpsc::Sender<Found>, progres
                 Ok(entry) => {
                     let found = look_at(&entry, &local, &remote, progress);
                     // What a directory holds can not be put if the directory can not.
-                    if entry.file_type().is_dir() && matches!(found, Some(Found::Failed { .. })) {
+                    if entry.file_type().is_dir()
+                        && matches!(found, Some(FoundEntry::Failed { .. }))
+                    {
                         walk.skip_current_dir();
                     }
                     found
@@ -250,13 +254,13 @@ fn walk_all(roots: Vec<(PathBuf, String)>, sender: &mpsc::Sender<Found>, progres
     progress.found_all();
 }
 
-fn look_at(entry: &DirEntry, root: &Path, remote: &str, progress: &Progress) -> Option<Found> {
+fn look_at(entry: &DirEntry, root: &Path, remote: &str, progress: &Progress) -> Option<FoundEntry> {
     let local = entry.path().to_owned();
     let mut to = remote.to_owned();
     for component in local.strip_prefix(root).unwrap_or(&local) {
         let Some(name) = component.to_str() else {
             let error = ClientError::NotUtf8;
-            return Some(Found::Failed { local, error });
+            return Some(FoundEntry::Failed { local, error });
         };
         to = join(&to, name);
     }
@@ -264,19 +268,19 @@ fn look_at(entry: &DirEntry, root: &Path, remote: &str, progress: &Progress) -> 
     if kind.is_dir() {
         // What a remote path already is need not be made.
         let is_there = matches!(to.trim_end_matches('/'), "" | "." | "..");
-        return (!is_there).then_some(Found::Directory { local, remote: to });
+        return (!is_there).then_some(FoundEntry::Directory { local, remote: to });
     }
     if !kind.is_file() && entry.depth() == 0 {
         let error = ClientError::LocalNeither(local.clone());
-        return Some(Found::Failed { local, error });
+        return Some(FoundEntry::Failed { local, error });
     }
     if !kind.is_file() {
         let why = "neither file nor directory";
-        return Some(Found::Skipped { local, why });
+        return Some(FoundEntry::Skipped { local, why });
     }
     let size = entry.metadata().map_or(0, |metadata| metadata.len());
     progress.found_file(size);
-    Some(Found::File {
+    Some(FoundEntry::File {
         local,
         remote: to,
         size,
@@ -284,23 +288,23 @@ fn look_at(entry: &DirEntry, root: &Path, remote: &str, progress: &Progress) -> 
     })
 }
 
-fn why_not(error: walkdir::Error, root: &Path) -> Found {
+fn why_not(error: walkdir::Error, root: &Path) -> FoundEntry {
     let (local, depth) = (error.path().unwrap_or(root).to_owned(), error.depth());
     if error.loop_ancestor().is_some() {
         let why = "a link back to a directory that it is in";
-        return Found::Skipped { local, why };
+        return FoundEntry::Skipped { local, why };
     }
     let error = error
         .into_io_error()
         .unwrap_or_else(|| std::io::ErrorKind::Other.into());
     if error.kind() == std::io::ErrorKind::NotFound && depth > 0 {
         let why = "a link to nothing";
-        return Found::Skipped { local, why };
+        return FoundEntry::Skipped { local, why };
     }
     if error.kind() == std::io::ErrorKind::NotFound && local.is_symlink() {
         let error = ClientError::LocalDangling(local.clone());
-        return Found::Failed { local, error };
+        return FoundEntry::Failed { local, error };
     }
     let error = ClientError::local("read", &*local, error);
-    Found::Failed { local, error }
+    FoundEntry::Failed { local, error }
 }

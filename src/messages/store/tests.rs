@@ -441,7 +441,7 @@ async fn a_place_that_a_restored_database_did_not_give_out_is_not_known_to_it() 
 #[test]
 fn released_migrations_keep_the_checksums_that_databases_have_recorded() {
     assert_eq!(
-        crate::database::tests::checksums(&MIGRATIONS),
+        database::tests::checksums(&MIGRATIONS),
         [
             "b3cc899987a87f3036ad9ff7f4d42dbffe609dd716c7087dcd0011e9f4544f56d35d4b697ade4b0fe5e6e76b6b58973f",
             "2846c32f8bba36faace47e0f43ea893982f8493326b750a3944472af9d482b40596a95fe96718eaeedcd28bde9ef5269"

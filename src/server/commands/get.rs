@@ -18,13 +18,13 @@ use crate::protocol::{
 use crate::server::disk::Opened;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
-use crate::server::session::request_log::Outcome;
+use crate::server::session::request_log::RequestOutcome;
 use crate::server::transfer::hashing;
 use crate::server::transfer::registry::TransferGuard;
 use crate::storage::{StorageError, StoredFile, Verifier, View, VirtualPath};
 
 /// Parts that may be under way: one that leaves, and those that wait behind it.
-const PARTS: usize = 3;
+const MAX_QUEUED_PARTS: usize = 3;
 
 /// Sends what `get` asks for on stream `id`, once `sending` has a turn for it.
 pub(crate) async fn get(
@@ -34,12 +34,12 @@ pub(crate) async fn get(
     outbox: &Outbox,
     sending: &Semaphore,
     underway: &TransferGuard,
-) -> Outcome {
+) -> RequestOutcome {
     let progress = &underway.progress;
     let mut sent = 0;
     let work = async {
         let _turn = sending.acquire().await;
-        let mut transfer = Sending::open(get, member).await?;
+        let mut transfer = FileSender::open(get, member).await?;
         let begin = begin(&transfer.file, &transfer.rest);
         progress.begins(Some(begin.size), begin.offset);
         outbox.send(encode_begin(id, &begin)).await?;
@@ -53,7 +53,7 @@ pub(crate) async fn get(
         Ok(encode_ok(id, &reply))
     };
     let reply = underway.cancel.run_until_cancelled(work).await;
-    Outcome {
+    RequestOutcome {
         reply: reply.unwrap_or(Err(CommandError::Cancelled)),
         bytes: sent,
         upload: None,
@@ -61,12 +61,12 @@ pub(crate) async fn get(
 }
 
 /// A file on its way out.
-struct Sending<'a> {
+struct FileSender<'a> {
     member: &'a Member,
     file: Opened,
     offset: u64,
     rest: Range<u64>,
-    digest: Wanted,
+    digest: RequestedDigest,
 }
 
 impl FileSource for StoredFile {
@@ -76,7 +76,7 @@ impl FileSource for StoredFile {
 }
 
 /// Where the digest of the final reply comes from.
-enum Wanted {
+enum RequestedDigest {
     /// No digest.
     None,
     /// It was kept with the file, and is compared by who gets it.
@@ -87,7 +87,7 @@ enum Wanted {
     Part(Hasher),
 }
 
-impl Wanted {
+impl RequestedDigest {
     fn of(file: &StoredFile, get: &Get) -> Self {
         let algorithm = match get.digest {
             Some(DigestChoice::None(_)) => return Self::None,
@@ -112,7 +112,7 @@ fn find(
     view: &View,
     path: VirtualPath,
     get: &Get,
-) -> Result<(StoredFile, Range<u64>, Wanted), StorageError> {
+) -> Result<(StoredFile, Range<u64>, RequestedDigest), StorageError> {
     let file = view.open(&path, get.version.as_deref())?;
     let offset = get.offset.unwrap_or(0);
     let size = file.info().size;
@@ -120,7 +120,7 @@ fn find(
         return Err(StorageError::OffsetOutOfRange { path, size });
     }
     let length = get.length.unwrap_or(u64::MAX).min(size - offset);
-    let digest = Wanted::of(&file, get);
+    let digest = RequestedDigest::of(&file, get);
     Ok((file, offset..offset + length, digest))
 }
 
@@ -136,7 +136,7 @@ fn begin(file: &StoredFile, range: &Range<u64>) -> GetBegin {
 }
 
 /// All that a small file is answered with.
-pub(crate) struct SmallFile {
+pub(crate) struct SmallFileReply {
     pub(crate) begin: GetBegin,
     pub(crate) content: Bytes,
     pub(crate) reply: GetReply,
@@ -148,36 +148,36 @@ pub(crate) fn get_small(
     view: &View,
     path: VirtualPath,
     get: &Get,
-) -> Result<Option<SmallFile>, StorageError> {
+) -> Result<Option<SmallFileReply>, StorageError> {
     let (file, range, digest) = find(view, path, get)?;
     let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-    let needs_prefix = range.start > 0 && matches!(digest, Wanted::Whole(_));
+    let needs_prefix = range.start > 0 && matches!(digest, RequestedDigest::Whole(_));
     if length > CHUNK || needs_prefix {
         return Ok(None);
     }
     let content = file.read_at(range.start, length)?;
     file.check_unchanged()?;
     let digest = match digest {
-        Wanted::None => None,
-        Wanted::Kept(digest) => Some(digest),
-        Wanted::Whole(mut verifier) => {
+        RequestedDigest::None => None,
+        RequestedDigest::Kept(digest) => Some(digest),
+        RequestedDigest::Whole(mut verifier) => {
             verifier.update(&content);
             Some(verifier.finish(&file)?)
         }
-        Wanted::Part(mut hasher) => {
+        RequestedDigest::Part(mut hasher) => {
             hasher.update(&content);
             Some(hasher.finish())
         }
     };
     let size = file.info().size;
-    Ok(Some(SmallFile {
+    Ok(Some(SmallFileReply {
         begin: begin(&file, &range),
         content,
         reply: GetReply { size, digest },
     }))
 }
 
-impl<'a> Sending<'a> {
+impl<'a> FileSender<'a> {
     async fn open(get: Get, member: &'a Member) -> Result<Self, CommandError> {
         let path = member.resolve(&get.path)?;
         let (descriptors, disk) = (member.disk.file().await?, member.disk.clone());
@@ -197,7 +197,7 @@ impl<'a> Sending<'a> {
 
     /// Reads the bytes before the offset, where the digest needs them.
     async fn hash_prefix(&mut self) -> Result<(), CommandError> {
-        if let Wanted::Whole(verifier) = &mut self.digest
+        if let RequestedDigest::Whole(verifier) = &mut self.digest
             && self.offset > 0
         {
             let begun = verifier.clone();
@@ -208,7 +208,10 @@ impl<'a> Sending<'a> {
 
     /// Whether the bytes that are sent are needed for the digest.
     fn is_hashed_here(&self) -> bool {
-        matches!(self.digest, Wanted::Whole(_) | Wanted::Part(_))
+        matches!(
+            self.digest,
+            RequestedDigest::Whole(_) | RequestedDigest::Part(_)
+        )
     }
 
     /// Sends the bytes: through this process, where they are hashed or encrypted, else the kernel
@@ -242,7 +245,7 @@ impl<'a> Sending<'a> {
                 slot.send(id, self.next_chunk(length).await?);
             }
             sent(length as u64);
-            if under_way.len() > PARTS
+            if under_way.len() > MAX_QUEUED_PARTS
                 && let Some(part) = under_way.pop_front()
             {
                 self.left(part).await?;
@@ -276,13 +279,13 @@ impl<'a> Sending<'a> {
     async fn next_chunk(&mut self, length: usize) -> Result<Bytes, CommandError> {
         let file = self.file.share();
         let start = self.rest.start;
-        let mut digest = std::mem::replace(&mut self.digest, Wanted::None);
+        let mut digest = std::mem::replace(&mut self.digest, RequestedDigest::None);
         let work = move || {
             let chunk = file.read_at(start, length)?;
             match &mut digest {
-                Wanted::Whole(verifier) => verifier.update(&chunk),
-                Wanted::Part(hasher) => hasher.update(&chunk),
-                Wanted::None | Wanted::Kept(_) => {}
+                RequestedDigest::Whole(verifier) => verifier.update(&chunk),
+                RequestedDigest::Part(hasher) => hasher.update(&chunk),
+                RequestedDigest::None | RequestedDigest::Kept(_) => {}
             }
             Ok((chunk, digest))
         };
@@ -298,10 +301,10 @@ impl<'a> Sending<'a> {
         let work = move || {
             file.check_unchanged()?;
             let digest = match self.digest {
-                Wanted::None => None,
-                Wanted::Kept(digest) => Some(digest),
-                Wanted::Whole(verifier) => Some(verifier.finish(&file)?),
-                Wanted::Part(hasher) => Some(hasher.finish()),
+                RequestedDigest::None => None,
+                RequestedDigest::Kept(digest) => Some(digest),
+                RequestedDigest::Whole(verifier) => Some(verifier.finish(&file)?),
+                RequestedDigest::Part(hasher) => Some(hasher.finish()),
             };
             let size = file.info().size;
             Ok(GetReply { size, digest })

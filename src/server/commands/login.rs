@@ -19,9 +19,9 @@ pub(crate) async fn log_in(
     peer: &Peer,
 ) -> Result<(Account, Credential), CommandError> {
     is_private_enough(shared, peer)?;
-    match Claim::of(id, login, peer)? {
-        Claim::Secret(claim) => by_secret(&claim, shared, peer.block()).await,
-        Claim::Certificate(named) => {
+    match LoginClaim::of(id, login, peer)? {
+        LoginClaim::Secret(claim) => by_secret(&claim, shared, peer.block()).await,
+        LoginClaim::Certificate(named) => {
             let account = match named {
                 Some(named) => shared.accounts.account(&named).await?,
                 None => None,
@@ -117,7 +117,7 @@ pub(crate) async fn queued<T>(
 }
 
 /// Who somebody claims to be.
-enum Claim {
+enum LoginClaim {
     Secret(SecretClaim),
     /// The user of the client's certificate, unless another one is asked for.
     Certificate(Option<UserName>),
@@ -129,7 +129,7 @@ enum SecretClaim {
     Token(Secret),
 }
 
-impl Claim {
+impl LoginClaim {
     fn of(id: u32, login: Login, peer: &Peer) -> Result<Self, BadRequest> {
         let field = match login {
             Login {

@@ -14,13 +14,13 @@ use crate::connection::{CHUNK, Outbox};
 use crate::protocol::{LogLevel, Logs, LogsBegin, LogsReply, encode_begin, encode_ok};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
-use crate::server::session::request_log::Outcome;
+use crate::server::session::request_log::RequestOutcome;
 use crate::server::transfer::registry::TransferGuard;
 use crate::storage::VirtualPath;
 use crate::telemetry::{Tail, TailLine};
 
 /// Lines that are looked at in one go.
-const AT_ONCE: usize = 1000;
+const MAX_LINES_PER_READ: usize = 1000;
 
 /// How often a follower looks.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -34,13 +34,13 @@ pub(crate) async fn logs(
     outbox: &Outbox,
     underway: &TransferGuard,
     drain: &CancellationToken,
-) -> Outcome {
+) -> RequestOutcome {
     let mut sent = 0;
     let work = async {
         let tail = member.shared.log.get();
         let tail = tail.map(|log| log.tail.clone());
         let tail = tail.ok_or(CommandError::NotOffered("logs"))?;
-        let filter = Filter::of(&logs)?;
+        let filter = Filter::from_request(&logs)?;
         let first = first(&tail, &logs, &filter);
         outbox
             .send(encode_begin(id, &LogsBegin { line: first }))
@@ -80,7 +80,7 @@ pub(crate) async fn logs(
         () = underway.cancel.cancelled() => Err(CommandError::Cancelled),
         reply = work => reply,
     };
-    Outcome {
+    RequestOutcome {
         reply,
         bytes: sent,
         upload: None,
@@ -123,7 +123,7 @@ struct Following {
 impl Following {
     /// The next lines that are wanted, and whether they are the last for now.
     fn stretch(&mut self) -> (Bytes, bool) {
-        let stretch = self.tail.from(self.next, AT_ONCE);
+        let stretch = self.tail.from(self.next, MAX_LINES_PER_READ);
         let mut text = String::new();
         if stretch.missed > 0 {
             self.reply.missed += stretch.missed;
@@ -136,7 +136,7 @@ impl Following {
             }
         }
         self.next = stretch.next;
-        (text.into(), stretch.lines.len() < AT_ONCE)
+        (text.into(), stretch.lines.len() < MAX_LINES_PER_READ)
     }
 }
 
@@ -163,7 +163,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn of(logs: &Logs) -> Result<Self, CommandError> {
+    fn from_request(logs: &Logs) -> Result<Self, CommandError> {
         let path = logs.path.as_deref().map(VirtualPath::parse).transpose();
         Ok(Self {
             user: logs.user.clone(),

@@ -9,10 +9,10 @@ use crate::connection::Outbox;
 use crate::protocol::{Digest, IfExists, Put, PutBegin, PutReply, encode_begin, encode_ok};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
-use crate::server::session::request_log::Outcome;
-use crate::server::transfer::registry::{Incoming, PutPart, TransferGuard};
+use crate::server::session::request_log::RequestOutcome;
+use crate::server::transfer::registry::{PutPart, PutReceiver, TransferGuard};
 use crate::server::transfer::upload::{UnwrittenChunks, UploadReceiver};
-use crate::server::transfer::upload_registry::PutKey;
+use crate::server::transfer::upload_registry::UploadKey;
 use crate::storage::{
     AlreadyCommitted, BegunUpload, Committed, SmallUpload, UploadOptions, VirtualPath,
 };
@@ -23,13 +23,13 @@ pub(crate) async fn put(
     put: Put,
     member: &Member,
     outbox: &Outbox,
-    incoming: Incoming,
+    incoming: PutReceiver,
     underway: &TransferGuard,
-) -> Outcome {
+) -> RequestOutcome {
     let (mut received, mut named) = (0, None);
     let work = async {
         let path = member.resolve(&put.path)?;
-        let key = PutKey::new(member.authority.id, &path, put.size);
+        let key = UploadKey::new(member.authority.id, &path, put.size);
         let puts = &member.shared.uploads;
         let taking = async { put.resume && puts.take_over(&key, &member.session).await };
         // Who has hung up need not wait for anything, but what they sent is worth keeping.
@@ -41,10 +41,10 @@ pub(crate) async fn put(
         if underway.cancel.is_cancelled() && underway.progress.is_unwanted() {
             return Err(CommandError::Cancelled);
         }
-        let active = puts.enter(key, &member.session, &member.gone);
+        let active = puts.register(key, &member.session, &member.gone);
         // Its data may be behind that of others on the connection, so it cannot wait for this.
         let _descriptors = member.disk.try_file()?;
-        let putting = Putting {
+        let putting = PutInProgress {
             id,
             outbox,
             reception: UploadReceiver {
@@ -83,7 +83,7 @@ pub(crate) async fn put(
         Ok(encode_ok(id, &reply))
     };
     let reply = Box::pin(work).await;
-    Outcome {
+    RequestOutcome {
         reply,
         bytes: received,
         upload: named,
@@ -91,17 +91,17 @@ pub(crate) async fn put(
 }
 
 /// A put that has a place in the table of those under way.
-struct Putting<'a> {
+struct PutInProgress<'a> {
     id: u32,
     outbox: &'a Outbox,
     reception: UploadReceiver<'a>,
 }
 
-impl Putting<'_> {
+impl PutInProgress<'_> {
     /// Says what the client need not send.
     async fn begin(
         &self,
-        incoming: &Incoming,
+        incoming: &PutReceiver,
         upload: &str,
         offset: u64,
         prefix: Option<Digest>,
@@ -119,7 +119,7 @@ impl Putting<'_> {
     async fn confirm(
         &self,
         there: Box<AlreadyCommitted>,
-        mut incoming: Incoming,
+        mut incoming: PutReceiver,
     ) -> Result<(Committed, Option<Digest>), CommandError> {
         let disk = &self.reception.member.disk;
         let prefix = Some(there.digest());

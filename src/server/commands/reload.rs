@@ -36,7 +36,7 @@ pub(crate) fn fitting(reply: ReloadReply) -> ReloadReply {
         certificate_refused: reply.certificate_refused.map(cut),
         ..ReloadReply::default()
     };
-    let mut budget = ReplyBudget::beside(&fitting);
+    let mut budget = ReplyBudget::after(&fitting);
     let cut = |change: SettingChange| SettingChange {
         from: cut(change.from),
         to: cut(change.to),

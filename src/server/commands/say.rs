@@ -33,7 +33,7 @@ pub(crate) async fn receiver(
     text: &str,
 ) -> Result<Recipient, CommandError> {
     if RoomName::is_meant(text) {
-        return Ok(Recipient::Room(room(cmd, field, text)?));
+        return Ok(Recipient::Room(parse_room(cmd, field, text)?));
     }
     if let Some(connected) = member.shared.authorities.connected(text) {
         return Ok(Recipient::User(connected));
@@ -58,7 +58,11 @@ pub(crate) async fn user(member: &Member, text: &str) -> Result<UserRef, Command
 }
 
 /// The room that stands in `field`.
-pub(crate) fn room(cmd: &'static str, field: &str, text: &str) -> Result<RoomName, CommandError> {
+pub(crate) fn parse_room(
+    cmd: &'static str,
+    field: &str,
+    text: &str,
+) -> Result<RoomName, CommandError> {
     let room = text.parse::<RoomName>();
     // The reply has the request's own id.
     room.map_err(|error| BadRequest::of_field(0, cmd, field, error.to_string()).into())

@@ -31,18 +31,18 @@ pub(crate) fn page(
         sessions: Vec::new(),
         cursor: None,
     };
-    let mut budget = ReplyBudget::beside(&reply);
+    let mut budget = ReplyBudget::after(&reply);
     let mut last = None;
     for (number, mut entry) in entries {
         let is_full = reply.sessions.len() == most;
-        if is_full || !budget.take(&entry) {
+        if is_full || !budget.try_add(&entry) {
             if let Some(last) = last {
                 reply.cursor = Some(u64::to_string(&last));
                 break;
             }
             // Even one with the longest of paths is told of; `running` says how many there are.
             let all = std::mem::take(&mut entry.transfers);
-            budget.take(&entry);
+            budget.try_add(&entry);
             (entry.transfers, _) = budget.fill(all);
         }
         last = Some(number);

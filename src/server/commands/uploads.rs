@@ -27,7 +27,7 @@ pub(crate) fn reply(uploads: impl Iterator<Item = ResumableUpload>) -> UploadsRe
         uploads: Vec::new(),
         more: false,
     };
-    let mut budget = ReplyBudget::beside(&reply);
+    let mut budget = ReplyBudget::after(&reply);
     (reply.uploads, reply.more) = budget.fill(uploads);
     reply
 }

@@ -46,17 +46,17 @@ pub(crate) fn page(entries: impl Iterator<Item = UserEntry>, most: usize) -> Use
         users: Vec::new(),
         cursor: None,
     };
-    let mut budget = ReplyBudget::beside(&reply);
+    let mut budget = ReplyBudget::after(&reply);
     for mut entry in entries {
         let is_full = reply.users.len() == most;
-        if is_full || !budget.take(&entry) {
+        if is_full || !budget.try_add(&entry) {
             if let Some(last) = reply.users.last() {
                 reply.cursor = Some(last.user.clone());
                 break;
             }
             // Nobody is left out for seeing too many folders.
             let all = std::mem::take(&mut entry.folders);
-            budget.take(&entry);
+            budget.try_add(&entry);
             (entry.folders, entry.more) = budget.fill(all);
         }
         reply.users.push(entry);

@@ -33,7 +33,7 @@ pub(crate) fn with_folders(
     mut reply: WhoamiReply,
     folders: impl Iterator<Item = FolderView>,
 ) -> WhoamiReply {
-    let mut budget = ReplyBudget::beside(&reply);
+    let mut budget = ReplyBudget::after(&reply);
     (reply.folders, reply.more) = budget.fill(folders);
     reply
 }

@@ -44,7 +44,7 @@ pub(crate) struct Member {
 }
 
 /// A session that is wrong about its own password so often is somebody else's.
-const MOST_WRONG_PASSWORDS: u32 = 3;
+const MAX_WRONG_PASSWORDS: u32 = 3;
 
 impl Member {
     /// Lets a user in, at the root of their view.
@@ -59,7 +59,7 @@ impl Member {
         let disk = shared.disks.for_user(credential.account);
         let authorities = &shared.authorities;
         let account = authorities.enter(&shared, credential, name).await?;
-        let bandwidth = shared.bandwidths.of(credential.account);
+        let bandwidth = shared.bandwidths.for_user(credential.account);
         let lines = shared.request_lines.of(credential.account, name);
         Ok(Self {
             disk,
@@ -94,7 +94,7 @@ impl Member {
 
     /// Ends the session of who guesses a password.
     pub(crate) fn stop_guessing(&self) -> Result<(), CloseReason> {
-        if self.wrong_passwords < MOST_WRONG_PASSWORDS {
+        if self.wrong_passwords < MAX_WRONG_PASSWORDS {
             return Ok(());
         }
         Err(CloseReason::Guessing)

@@ -9,14 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::protocol::{SessionDialect, SessionEntry};
 use crate::server::session::state::Dialect;
-use crate::server::transfer::registry::Running;
+use crate::server::transfer::registry::RunningTransfers;
 
 /// The sessions of a server whose users are known, in the order in which they logged in.
 #[derive(Debug, Default)]
-pub(crate) struct SessionRegistry(Mutex<State>);
+pub(crate) struct SessionRegistry(Mutex<RegistryState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct RegistryState {
     present: BTreeMap<u64, Arc<RegisteredSession>>,
     numbers: u64,
     kinds: [usize; 4],
@@ -45,7 +45,7 @@ pub(crate) struct RegisteredSession {
     pub(crate) secure: bool,
     pub(crate) dialect: Dialect,
     pub(crate) since: Timestamp,
-    pub(crate) running: Running,
+    pub(crate) running: RunningTransfers,
     /// Ends it.
     pub(crate) stop: CancellationToken,
     /// An operator has ended it.
@@ -79,7 +79,7 @@ impl RegisteredSession {
 
 impl SessionRegistry {
     /// Enters one; it is there until what is returned is dropped.
-    pub(crate) fn enter(self: &Arc<Self>, present: RegisteredSession) -> Registration {
+    pub(crate) fn register(self: &Arc<Self>, present: RegisteredSession) -> Registration {
         let present = Arc::new(present);
         let mut state = self.lock();
         let number = state.numbers;
@@ -165,7 +165,7 @@ impl SessionRegistry {
         some.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RegistryState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -214,14 +214,14 @@ mod tests {
             secure: true,
             dialect: Dialect::Framed,
             since: Timestamp::UNIX_EPOCH,
-            running: Running::default(),
+            running: RunningTransfers::default(),
             stop: CancellationToken::new(),
             kicked: AtomicBool::new(false),
         }
     }
 
     fn enter(sessions: &Arc<SessionRegistry>, session: &str, user: &str) -> Registration {
-        sessions.enter(present(session, user))
+        sessions.register(present(session, user))
     }
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
             if name == "b" {
                 present.running = transfers.running();
             }
-            sessions.enter(present)
+            sessions.register(present)
         });
         let _get = transfers
             .start(7, &gone, TransferSubject::of_nothing())

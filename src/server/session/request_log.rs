@@ -53,7 +53,7 @@ const AUDITED: &[&str] = &[
 
 /// What a finished command leaves behind.
 #[derive(Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct RequestOutcome {
     /// The control payload of the final reply, or why there is none.
     pub(crate) reply: Result<Bytes, CommandError>,
     /// Bytes of file moved.
@@ -62,7 +62,7 @@ pub(crate) struct Outcome {
     pub(crate) upload: Option<String>,
 }
 
-impl From<Result<Bytes, CommandError>> for Outcome {
+impl From<Result<Bytes, CommandError>> for RequestOutcome {
     fn from(reply: Result<Bytes, CommandError>) -> Self {
         Self {
             reply,
@@ -131,7 +131,10 @@ impl RequestLog {
     }
 
     /// Awaits `work`. A panic in it becomes an error of this request and of no other.
-    pub(crate) async fn guard<T: Into<Outcome>>(&self, work: impl Future<Output = T>) -> Outcome {
+    pub(crate) async fn guard<T: Into<RequestOutcome>>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> RequestOutcome {
         match AssertUnwindSafe(work).catch_unwind().await {
             Ok(outcome) => outcome.into(),
             Err(_) => Err(CommandError::Panicked).into(),
@@ -150,14 +153,18 @@ impl RequestLog {
     }
 
     /// Replies ahead of all data that waits.
-    pub(crate) async fn finish(self, outbox: &Outbox, outcome: Outcome) -> Result<(), Closed> {
+    pub(crate) async fn finish(
+        self,
+        outbox: &Outbox,
+        outcome: RequestOutcome,
+    ) -> Result<(), Closed> {
         outbox.send(self.close(outcome)).await
     }
 
     /// Counts it, writes the line in the log and makes the reply.
-    pub(crate) fn close(mut self, outcome: Outcome) -> Bytes {
+    pub(crate) fn close(mut self, outcome: RequestOutcome) -> Bytes {
         self.is_closed = true;
-        let Outcome {
+        let RequestOutcome {
             reply,
             bytes,
             upload,

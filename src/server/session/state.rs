@@ -16,7 +16,7 @@ use crate::server::session::peer::Peer;
 use crate::server::session::registry::{RegisteredSession, Registration};
 use crate::server::shutdown::Shutdown;
 use crate::server::state::ServerState;
-use crate::server::transfer::registry::{Running, StrayData};
+use crate::server::transfer::registry::{RunningTransfers, StrayData};
 
 /// What a session has from its first frame to its last.
 pub(crate) struct SessionState<R> {
@@ -40,8 +40,8 @@ pub(crate) struct SessionState<R> {
 
 impl<R> SessionState<R> {
     /// Shows the session, whose user is `member`, to operators.
-    pub(crate) fn register(&self, member: &Member, running: Running) -> Registration {
-        self.shared.sessions.enter(RegisteredSession {
+    pub(crate) fn register(&self, member: &Member, running: RunningTransfers) -> Registration {
+        self.shared.sessions.register(RegisteredSession {
             session: Arc::clone(&self.id),
             user: member.authority.name().into(),
             peer: self.peer.to_string().into(),

@@ -16,11 +16,11 @@ const SLACK: Duration = Duration::from_millis(100);
 
 /// The users with sessions, or with something still to be paid for.
 #[derive(Debug, Default)]
-pub(crate) struct Bandwidths(Mutex<HashMap<i64, Arc<Lanes>>>);
+pub(crate) struct Bandwidths(Mutex<HashMap<i64, Arc<BandwidthQueues>>>);
 
 impl Bandwidths {
     /// That of the user of this number, the same for all of their sessions.
-    pub(crate) fn of(&self, user: i64) -> Bandwidth {
+    pub(crate) fn for_user(&self, user: i64) -> Bandwidth {
         let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Who comes back at once finds what they left to be paid.
         users.retain(|_, lanes| Arc::strong_count(lanes) > 1 || !lanes.are_free());
@@ -31,15 +31,15 @@ impl Bandwidths {
 
 /// One user's share of the network. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Bandwidth(Arc<Lanes>);
+pub(crate) struct Bandwidth(Arc<BandwidthQueues>);
 
 #[derive(Debug, Default)]
-struct Lanes {
-    up: Lane,
-    down: Lane,
+struct BandwidthQueues {
+    up: BandwidthQueue,
+    down: BandwidthQueue,
 }
 
-impl Lanes {
+impl BandwidthQueues {
     fn are_free(&self) -> bool {
         self.up.is_free() && self.down.is_free()
     }
@@ -60,15 +60,15 @@ impl Bandwidth {
 /// One direction: when all that passed is paid for. The lock is taken in the order it was asked
 /// for, and held while waiting.
 #[derive(Debug)]
-struct Lane(sync::Mutex<Instant>);
+struct BandwidthQueue(sync::Mutex<Instant>);
 
-impl Default for Lane {
+impl Default for BandwidthQueue {
     fn default() -> Self {
         Self(sync::Mutex::new(Instant::now()))
     }
 }
 
-impl Lane {
+impl BandwidthQueue {
     async fn pass(&self, bytes: usize, rate: Option<u64>) {
         let Some(rate) = rate else {
             return;
@@ -120,7 +120,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn all_transfers_of_a_user_have_the_rate_together_and_equal_parts_of_it() {
         let users = Bandwidths::default();
-        let sessions = [users.of(1), users.of(1)];
+        let sessions = [users.for_user(1), users.for_user(1)];
         let sent: Vec<_> = (0..4).map(|n| transfer(&sessions[n % 2])).collect();
         sleep(Duration::from_mins(1)).await;
         let sent: Vec<_> = sent
@@ -139,7 +139,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_direction_and_each_user_has_a_rate_of_its_own() {
         let users = Bandwidths::default();
-        let (alice, bob) = (users.of(1), users.of(2));
+        let (alice, bob) = (users.for_user(1), users.for_user(2));
         let start = Instant::now();
         alice.down(60 << 20, RATE).await;
         alice.up(60 << 20, RATE).await;
@@ -152,7 +152,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_gives_up_while_waiting_has_taken_nothing() {
-        let alice = Bandwidths::default().of(1);
+        let alice = Bandwidths::default().for_user(1);
         let start = Instant::now();
         alice.up(10 << 20, RATE).await;
         let waiting = timeout(Duration::from_secs(5), alice.up(100 << 20, RATE));
@@ -165,19 +165,19 @@ mod tests {
     async fn a_new_session_does_not_wipe_out_what_the_last_one_left_to_be_paid() {
         let users = Bandwidths::default();
         let start = Instant::now();
-        users.of(1).down(10 << 20, RATE).await;
-        users.of(2);
-        users.of(1).down(1, RATE).await;
+        users.for_user(1).down(10 << 20, RATE).await;
+        users.for_user(2);
+        users.for_user(1).down(1, RATE).await;
         assert_eq!(start.elapsed().as_secs(), 10);
         sleep(Duration::from_secs(1)).await;
-        users.of(2);
+        users.for_user(2);
         let there = users.0.lock().expect("no panic").len();
         assert_eq!(there, 1, "who has nothing to pay is forgotten");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silence_earns_no_more_than_a_moment() {
-        let alice = Bandwidths::default().of(1);
+        let alice = Bandwidths::default().for_user(1);
         sleep(Duration::from_hours(1)).await;
         let start = Instant::now();
         for _ in 0..80 {

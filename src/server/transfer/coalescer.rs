@@ -14,7 +14,7 @@ use crate::protocol::{Digest, End, Put, PutBegin, encode_begin, encode_ok};
 use crate::server::commands::put::put_reply;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
-use crate::server::session::request_log::{Outcome, RequestLog};
+use crate::server::session::request_log::{RequestLog, RequestOutcome};
 use crate::server::transfer::registry::TransferGuard;
 use crate::server::transfer::upload_registry::ActiveUpload;
 use crate::storage::{SmallCommitted, SmallUpload, StorageError, View};
@@ -25,12 +25,12 @@ pub(crate) struct PendingUpload {
     pub(crate) put: Put,
     pub(crate) job: RequestLog,
     pub(crate) underway: TransferGuard,
-    content: Content,
+    content: UploadContent,
     received: usize,
 }
 
 /// What came of a put, in one piece however many it came in.
-enum Content {
+enum UploadContent {
     Collected(Vec<u8>),
     /// All of it, in the memory that it came in.
     Whole(Bytes),
@@ -48,7 +48,7 @@ impl PendingUpload {
             put,
             job,
             underway,
-            content: Content::Collected(Vec::new()),
+            content: UploadContent::Collected(Vec::new()),
             received: 0,
         }
     }
@@ -61,21 +61,21 @@ impl PendingUpload {
         }
         self.received = received;
         match &mut self.content {
-            Content::Collected(collected) if !collected.is_empty() || chunk.len() < CHUNK => {
+            UploadContent::Collected(collected) if !collected.is_empty() || chunk.len() < CHUNK => {
                 collected.extend_from_slice(&chunk);
             }
             // There is nothing before it, and nothing more than a chunk is small.
-            content => *content = Content::Whole(chunk),
+            content => *content = UploadContent::Whole(chunk),
         }
         None
     }
 
     /// What came, which is taken out.
     pub(crate) fn take_content(&mut self) -> Vec<Bytes> {
-        match std::mem::replace(&mut self.content, Content::Collected(Vec::new())) {
-            Content::Collected(collected) if collected.is_empty() => Vec::new(),
-            Content::Collected(collected) => vec![collected.into_boxed_slice().into()],
-            Content::Whole(chunk) => vec![chunk],
+        match std::mem::replace(&mut self.content, UploadContent::Collected(Vec::new())) {
+            UploadContent::Collected(collected) if collected.is_empty() => Vec::new(),
+            UploadContent::Collected(collected) => vec![collected.into_boxed_slice().into()],
+            UploadContent::Whole(chunk) => vec![chunk],
         }
     }
 
@@ -101,22 +101,22 @@ pub(crate) struct ReceivedUpload {
 
 /// Bytes of memory that the small puts of a session may take while they wait for the disk or are
 /// with it. It is more than other puts have: the more of them share a sync, the less each costs.
-const ROOM: usize = 2 * 1024 * 1024;
+const MAX_QUEUED_BYTES: usize = 2 * 1024 * 1024;
 
 /// So much each takes at least, which bounds their number.
-const LEAST: usize = 4 * 1024;
+const MIN_UPLOAD_COST: usize = 4 * 1024;
 
 /// What a put takes beside its content and its path.
-const OVERHEAD: usize = 2 * 1024;
+const UPLOAD_OVERHEAD_BYTES: usize = 2 * 1024;
 
 /// How often its path is in memory at once: in the request and its line of the log, in the table of
 /// transfers and that of puts, as the places in the view and in the space, as what has changed, and in
 /// the reply.
-const PATHS: usize = 12;
+const PATH_COPIES: usize = 12;
 
 /// The small puts of a session that wait for the disk.
 pub(crate) struct UploadCoalescer {
-    state: Mutex<State>,
+    state: Mutex<CoalescerState>,
     room: Arc<Semaphore>,
 }
 
@@ -124,13 +124,13 @@ impl Default for UploadCoalescer {
     fn default() -> Self {
         Self {
             state: Mutex::default(),
-            room: Arc::new(Semaphore::new(ROOM)),
+            room: Arc::new(Semaphore::new(MAX_QUEUED_BYTES)),
         }
     }
 }
 
 #[derive(Default)]
-struct State {
+struct CoalescerState {
     waiting: Vec<ReceivedUpload>,
     /// What the user sees since the last of them.
     view: Option<View>,
@@ -174,7 +174,7 @@ impl UploadCoalescer {
         Some((std::mem::take(&mut state.waiting), view?))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CoalescerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -184,7 +184,7 @@ impl UploadCoalescer {
             let answers = commit(waiting, view, &member).await;
             let sending = async {
                 for answer in answers {
-                    let Answer(begin, reply) = answer;
+                    let UploadAnswers(begin, reply) = answer;
                     if let Some(begin) = begin {
                         outbox.send(begin).await?;
                     }
@@ -199,12 +199,12 @@ impl UploadCoalescer {
 
 /// The room that a put takes.
 fn charge(content: usize, path: usize) -> u32 {
-    let bytes = OVERHEAD + content + PATHS * path;
-    u32::try_from(bytes.clamp(LEAST, ROOM)).unwrap_or(u32::MAX)
+    let bytes = UPLOAD_OVERHEAD_BYTES + content + PATH_COPIES * path;
+    u32::try_from(bytes.clamp(MIN_UPLOAD_COST, MAX_QUEUED_BYTES)).unwrap_or(u32::MAX)
 }
 
 /// What is said to one put: its begin, if it came to that, and its final reply.
-struct Answer(Option<Bytes>, Bytes);
+struct UploadAnswers(Option<Bytes>, Bytes);
 
 /// A put while its file is with the disk.
 struct UploadTicket {
@@ -218,7 +218,7 @@ struct UploadTicket {
 }
 
 impl UploadTicket {
-    fn answer(self, outcome: Result<SmallCommitted, CommandError>) -> Answer {
+    fn answer(self, outcome: Result<SmallCommitted, CommandError>) -> UploadAnswers {
         let (id, bytes, given) = (self.id, self.received, self.given);
         let upload = outcome.as_ref().ok().map(|done| done.id.clone());
         let begin = outcome.as_ref().ok().map(|done| {
@@ -234,14 +234,14 @@ impl UploadTicket {
             reply.digest = given.unwrap_or(reply.digest);
             encode_ok(id, &reply)
         });
-        let reply = self.job.close(Outcome {
+        let reply = self.job.close(RequestOutcome {
             reply,
             bytes,
             upload,
         });
         // The client may use the id again as soon as it has the reply.
         drop(self.underway);
-        Answer(begin, reply)
+        UploadAnswers(begin, reply)
     }
 
     /// Why nothing more is to happen to it, if so.
@@ -273,7 +273,7 @@ async fn wait_for_counts(view: &View, uploads: &[SmallUpload], member: &Member) 
     }
 }
 
-async fn commit(waiting: Vec<ReceivedUpload>, view: View, member: &Member) -> Vec<Answer> {
+async fn commit(waiting: Vec<ReceivedUpload>, view: View, member: &Member) -> Vec<UploadAnswers> {
     let mut tickets = Vec::with_capacity(waiting.len());
     let mut uploads = Vec::with_capacity(waiting.len());
     for whole in waiting {
@@ -341,8 +341,8 @@ mod tests {
     fn what_small_puts_take_is_bounded_whatever_is_large_about_them() {
         assert_eq!(admitted(10, 50), 512, "usual ones");
         for (content, path) in [(10, 3800), (CHUNK, 50), (CHUNK, 4096), (0, 4096)] {
-            let all = admitted(content, path) * (content + PATHS * path);
-            assert!(all <= ROOM, "{content} and {path}: {all} bytes");
+            let all = admitted(content, path) * (content + PATH_COPIES * path);
+            assert!(all <= MAX_QUEUED_BYTES, "{content} and {path}: {all} bytes");
         }
         assert_eq!(admitted(CHUNK, 4096), 11);
     }

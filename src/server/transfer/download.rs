@@ -12,15 +12,15 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::Outbox;
 use crate::protocol::{Get, encode_begin, encode_ok, put_control, put_data_head};
 use crate::server::commands;
-use crate::server::commands::get::SmallFile;
+use crate::server::commands::get::SmallFileReply;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
-use crate::server::session::request_log::{Outcome, RequestLog};
+use crate::server::session::request_log::{RequestLog, RequestOutcome};
 use crate::server::transfer::registry::TransferGuard;
 use crate::storage::{View, VirtualPath};
 
 /// Bytes that are read before something is sent. What comes then goes its own way.
-const TOGETHER: usize = 1024 * 1024;
+const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
 /// A get that is not answered yet.
 pub(crate) struct PendingDownload {
@@ -48,10 +48,10 @@ pub(crate) struct Responder {
 
 /// The gets of a session that nobody works on yet.
 #[derive(Default)]
-pub(crate) struct DownloadCoalescer(Mutex<State>);
+pub(crate) struct DownloadCoalescer(Mutex<DownloadQueueState>);
 
 #[derive(Default)]
-struct State {
+struct DownloadQueueState {
     waiting: Vec<(PendingDownload, DownloadSource)>,
     working: bool,
 }
@@ -76,7 +76,7 @@ impl DownloadCoalescer {
         std::mem::take(&mut state.waiting)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DownloadQueueState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -111,7 +111,7 @@ impl DownloadCoalescer {
 }
 
 /// What has become of a get: its file, or nothing if it is to go its own way.
-type Read = Result<Option<SmallFile>, CommandError>;
+type Read = Result<Option<SmallFileReply>, CommandError>;
 
 /// The answers, encoded, and what the requests hold until those have left.
 async fn read(
@@ -149,7 +149,7 @@ fn read_all(wanted: Vec<(Get, DownloadSource, CancellationToken)>) -> Vec<Read> 
         if cancel.is_cancelled() {
             return Err(CommandError::Cancelled);
         }
-        if bytes >= TOGETHER {
+        if bytes >= MAX_BATCH_BYTES {
             return Ok(None);
         }
         let file = commands::get_small(&place.view, place.path, &get)?;
@@ -162,7 +162,7 @@ fn read_all(wanted: Vec<(Get, DownloadSource, CancellationToken)>) -> Vec<Read> 
 /// Writes the line in the log and adds the frames of the answer.
 fn answer(
     asked: PendingDownload,
-    outcome: Result<SmallFile, CommandError>,
+    outcome: Result<SmallFileReply, CommandError>,
     frames: &mut Vec<u8>,
 ) -> Option<OwnedSemaphorePermit> {
     let id = asked.id;
@@ -179,7 +179,7 @@ fn answer(
     });
     put_control(
         frames,
-        &asked.job.close(Outcome {
+        &asked.job.close(RequestOutcome {
             reply,
             bytes,
             upload: None,

@@ -10,7 +10,7 @@ use crate::server::session::member::Member;
 use crate::storage::{StorageError, StoredFile, Verifier};
 
 /// Bytes of one turn.
-pub(crate) const TURN: u64 = 16 * 1024 * 1024;
+pub(crate) const MAX_HASH_TURN_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Feeds `range` of the file to `verifier`, unless nobody waits for it any more.
 pub(crate) async fn hash(
@@ -21,7 +21,7 @@ pub(crate) async fn hash(
 ) -> Result<Verifier, CommandError> {
     let mut rest = range;
     while !rest.is_empty() {
-        let end = rest.end.min(rest.start + TURN);
+        let end = rest.end.min(rest.start + MAX_HASH_TURN_BYTES);
         let piece = rest.start..end;
         let turn = member.gone.run_until_cancelled(member.disk.digest()).await;
         let turn = turn.ok_or(CommandError::Cancelled)??;

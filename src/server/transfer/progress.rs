@@ -58,7 +58,7 @@ pub(crate) struct TransferSubject {
 
 /// A get or put that is not answered yet, as far as others can see it.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct TransferProgress {
     direction: Direction,
     path: Box<str>,
     since: Timestamp,
@@ -68,12 +68,12 @@ pub(crate) struct Progress {
     moved: AtomicU64,
     /// Nothing is to be kept of it.
     unwanted: AtomicBool,
-    pace: Mutex<Pace>,
+    pace: Mutex<TransferRate>,
     traffic: Arc<TrafficCounters>,
 }
 
-impl Progress {
-    pub(crate) fn of(what: TransferSubject) -> Self {
+impl TransferProgress {
+    pub(crate) fn new(what: TransferSubject) -> Self {
         let running = what.traffic.running(what.direction);
         running.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -84,7 +84,7 @@ impl Progress {
             start: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             unwanted: AtomicBool::new(false),
-            pace: Mutex::new(Pace::new(Instant::now())),
+            pace: Mutex::new(TransferRate::new(Instant::now())),
             traffic: what.traffic,
         }
     }
@@ -122,7 +122,7 @@ impl Progress {
         self.direction == Direction::Logs
     }
 
-    fn pace(&self) -> MutexGuard<'_, Pace> {
+    fn pace(&self) -> MutexGuard<'_, TransferRate> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -153,14 +153,14 @@ const WINDOW: Duration = Duration::from_secs(2);
 
 /// When how much was moved: all that is needed to say how fast it goes.
 #[derive(Debug)]
-struct Pace {
+struct TransferRate {
     /// Where the rate is measured from.
     from: (Instant, u64),
     /// Where it will be measured from, once it is a window away.
     then: (Instant, u64),
 }
 
-impl Pace {
+impl TransferRate {
     fn new(now: Instant) -> Self {
         Self {
             from: (now, 0),
@@ -184,7 +184,7 @@ impl Pace {
     }
 }
 
-impl Drop for Progress {
+impl Drop for TransferProgress {
     fn drop(&mut self) {
         let running = self.traffic.running(self.direction);
         running.fetch_sub(1, Ordering::Relaxed);
@@ -212,7 +212,7 @@ mod tests {
     fn a_rate_is_that_of_the_last_seconds() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut pace = Pace::new(start);
+        let mut pace = TransferRate::new(start);
         let mut moved = 0;
         for ms in (100..=10_000).step_by(100) {
             moved += if ms <= 5000 { 1000 } else { 100 };
@@ -229,7 +229,7 @@ mod tests {
     fn what_was_there_before_counts_for_the_offset_and_not_for_the_traffic() {
         let what = TransferSubject::of_nothing();
         let traffic = Arc::clone(&what.traffic);
-        let progress = Progress::of(what);
+        let progress = TransferProgress::new(what);
         assert_eq!(progress.entry(7).size, None);
         progress.begins(Some(100), 30);
         progress.moves(20);

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::CHUNK;
 use crate::protocol::{End, TransferEntry};
 use crate::server::error::CommandError;
-use crate::server::transfer::progress::{Progress, TransferSubject};
+use crate::server::transfer::progress::{TransferProgress, TransferSubject};
 
 /// Bytes of all puts of a session that may wait for the disk. A chunk that is larger waits alone.
 const INPUT_BUDGET: u32 = 3 * 512 * 1024;
@@ -30,15 +30,15 @@ const MAX_ANSWERED_PUTS: usize = 1024;
 /// The gets and puts of a session.
 #[derive(Debug)]
 pub(crate) struct TransferRegistry {
-    running: Running,
-    inputs: HashMap<u32, Input>,
+    running: RunningTransfers,
+    inputs: HashMap<u32, PutInput>,
     budget: Arc<Semaphore>,
     unfinished: Arc<Semaphore>,
 }
 
 /// Where the data of a put goes.
 #[derive(Debug)]
-enum Input {
+enum PutInput {
     /// To the task that writes it.
     Open {
         parts: mpsc::Sender<PutPart>,
@@ -51,7 +51,7 @@ enum Input {
     Answered,
 }
 
-impl Input {
+impl PutInput {
     /// Whether a task still takes what comes.
     fn is_open(&self) -> bool {
         matches!(self, Self::Open { parts, .. } if !parts.is_closed())
@@ -60,7 +60,7 @@ impl Input {
 
 /// Where a put's task receives its data, and tells how much of it the server had before.
 #[derive(Debug)]
-pub(crate) struct Incoming {
+pub(crate) struct PutReceiver {
     pub(crate) parts: mpsc::Receiver<PutPart>,
     pub(crate) offset: Arc<AtomicU64>,
 }
@@ -102,7 +102,7 @@ impl TransferRegistry {
     pub(crate) fn new(unfinished: Arc<Semaphore>) -> Self {
         Self {
             unfinished,
-            running: Running::default(),
+            running: RunningTransfers::default(),
             inputs: HashMap::new(),
             budget: Arc::new(Semaphore::new(INPUT_BUDGET as usize)),
         }
@@ -123,8 +123,8 @@ impl TransferRegistry {
         if running.contains_key(&id) {
             return None;
         }
-        let progress = Arc::new(Progress::of(what));
-        let handle = Handle {
+        let progress = Arc::new(TransferProgress::new(what));
+        let handle = TransferHandle {
             cancel: cancel.clone(),
             progress: progress.clone(),
         };
@@ -138,7 +138,7 @@ impl TransferRegistry {
     }
 
     /// What is under way, for others to look at.
-    pub(crate) fn running(&self) -> Running {
+    pub(crate) fn running(&self) -> RunningTransfers {
         self.running.clone()
     }
 
@@ -166,7 +166,7 @@ impl TransferRegistry {
     /// How many requests show the log.
     pub(crate) fn followers(&self) -> usize {
         let running = self.running.lock();
-        let of_log = |handle: &&Handle| handle.progress.is_of_log();
+        let of_log = |handle: &&TransferHandle| handle.progress.is_of_log();
         running.values().filter(of_log).count()
     }
 
@@ -193,7 +193,7 @@ impl TransferRegistry {
         &mut self,
         id: u32,
         declared: Option<u64>,
-    ) -> Result<Incoming, CommandError> {
+    ) -> Result<PutReceiver, CommandError> {
         self.forget_answered();
         if self.inputs.values().filter(|input| input.is_open()).count() >= MAX_OPEN_PUTS {
             self.ignore_put(id);
@@ -203,14 +203,14 @@ impl TransferRegistry {
         let offset = Arc::new(AtomicU64::new(0));
         self.inputs.insert(
             id,
-            Input::Open {
+            PutInput::Open {
                 parts,
                 declared,
                 received: 0,
                 offset: offset.clone(),
             },
         );
-        Ok(Incoming {
+        Ok(PutReceiver {
             parts: receiver,
             offset,
         })
@@ -224,7 +224,7 @@ impl TransferRegistry {
     /// From now on throws away what comes for put `id`: it was answered with an error.
     pub(crate) fn ignore_put(&mut self, id: u32) {
         self.forget_answered();
-        self.inputs.insert(id, Input::Answered);
+        self.inputs.insert(id, PutInput::Answered);
     }
 
     /// Keeps the memory of answered puts within bounds.
@@ -246,9 +246,9 @@ impl TransferRegistry {
         }
         let (parts, declared, received) = match self.inputs.get_mut(&stream) {
             None => return Err(StrayData::NoPut(stream)),
-            Some(Input::Answered) => return Ok(()),
-            Some(Input::Open { parts, .. }) if parts.is_closed() => return Ok(()),
-            Some(Input::Open {
+            Some(PutInput::Answered) => return Ok(()),
+            Some(PutInput::Open { parts, .. }) if parts.is_closed() => return Ok(()),
+            Some(PutInput::Open {
                 parts,
                 declared,
                 received,
@@ -279,8 +279,8 @@ impl TransferRegistry {
     pub(crate) async fn end(&mut self, id: u32, end: End) -> bool {
         match self.inputs.remove(&id) {
             None => false,
-            Some(Input::Answered) => true,
-            Some(Input::Open { parts, .. }) => {
+            Some(PutInput::Answered) => true,
+            Some(PutInput::Open { parts, .. }) => {
                 let permit = self.unfinished.clone().acquire_owned().await.ok();
                 let _ = parts.send(PutPart::End(end, permit)).await;
                 true
@@ -296,19 +296,19 @@ impl TransferRegistry {
 
 /// The gets and puts that are not answered yet, by id.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Running(Arc<Mutex<HashMap<u32, Handle>>>);
+pub(crate) struct RunningTransfers(Arc<Mutex<HashMap<u32, TransferHandle>>>);
 
 /// What can be done to a get or put from outside.
 #[derive(Debug)]
-struct Handle {
+struct TransferHandle {
     cancel: CancellationToken,
-    progress: Arc<Progress>,
+    progress: Arc<TransferProgress>,
 }
 
 /// Transfers of a session that are shown at most.
-const SHOWN: usize = 8;
+const MAX_LISTED_TRANSFERS: usize = 8;
 
-impl Running {
+impl RunningTransfers {
     /// How many there are.
     pub(crate) fn count(&self) -> u32 {
         u32::try_from(self.lock().len()).unwrap_or(u32::MAX)
@@ -324,11 +324,11 @@ impl Running {
         };
         let mut entries: Vec<_> = all.iter().map(|(id, one)| one.entry(*id)).collect();
         entries.sort_unstable_by_key(|entry| (entry.since, entry.id));
-        entries.truncate(SHOWN);
+        entries.truncate(MAX_LISTED_TRANSFERS);
         entries
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Handle>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, TransferHandle>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -336,12 +336,12 @@ impl Running {
 /// A get or put that is not answered yet.
 #[derive(Debug)]
 pub(crate) struct TransferGuard {
-    running: Running,
+    running: RunningTransfers,
     id: u32,
     /// Cancelled by `cancel`, and at the end of the session.
     pub(crate) cancel: CancellationToken,
     /// How far it is.
-    pub(crate) progress: Arc<Progress>,
+    pub(crate) progress: Arc<TransferProgress>,
 }
 
 impl Drop for TransferGuard {

@@ -14,7 +14,7 @@ use crate::protocol::Digest;
 use crate::server::disk::UserDisk;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
-use crate::server::transfer::hashing::TURN;
+use crate::server::transfer::hashing::MAX_HASH_TURN_BYTES;
 use crate::server::transfer::registry::{PutPart, TransferGuard};
 use crate::server::transfer::upload_registry::{ActiveUpload, SILENCE};
 use crate::storage::{Checkpoint, Committed, StorageError, Upload};
@@ -28,10 +28,10 @@ pub(crate) struct UploadReceiver<'a> {
 }
 
 /// Bytes that are written in one go at most, if they come as fast as that.
-const TOGETHER: u64 = 2 * 1024 * 1024;
+const MAX_WRITE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// What a put waits for.
-enum Turn {
+enum ReceiveStep {
     Part(PutPart),
     CheckpointDue,
     Synced(Result<(), CommandError>),
@@ -67,7 +67,7 @@ impl UploadReceiver<'_> {
                 // What may have come for it can not be written yet.
                 return Err(self.stop(upload, UnwrittenChunks::default()).await);
             };
-            let work = move || match upload.hash_prefix(TURN) {
+            let work = move || match upload.hash_prefix(MAX_HASH_TURN_BYTES) {
                 Err(suspended @ StorageError::Suspended { .. }) => {
                     upload.keep()?;
                     Err(suspended)
@@ -106,33 +106,37 @@ impl UploadReceiver<'_> {
         received: &mut u64,
     ) -> Result<(Committed, Option<Digest>), CommandError> {
         let disk = &self.member.disk;
-        let mut syncing = Syncing(None);
+        let mut syncing = PendingSync(None);
         let mut heard = Instant::now();
         let mut next = None;
         loop {
             let turn = match next.take() {
-                Some(part) if !self.is_stopped() => Turn::Part(part),
+                Some(part) if !self.is_stopped() => ReceiveStep::Part(part),
                 _ => self.turn(&upload, &mut parts, &mut syncing, heard).await,
             };
             match turn {
-                Turn::CheckpointDue => {
+                ReceiveStep::CheckpointDue => {
                     if let Some(checkpoint) = upload.begin_checkpoint() {
                         syncing.begin(checkpoint, disk);
                     }
                 }
-                Turn::Synced(Ok(())) => upload.checkpointed(),
+                ReceiveStep::Synced(Ok(())) => upload.checkpointed(),
                 // What the disk did not keep once can not be trusted any more.
-                Turn::Synced(Err(error)) => {
+                ReceiveStep::Synced(Err(error)) => {
                     discard(upload, disk).await?;
                     return Err(error);
                 }
-                Turn::Part(PutPart::Chunk(chunk, room)) => {
+                ReceiveStep::Part(PutPart::Chunk(chunk, room)) => {
                     if !self.paced(chunk.len()).await {
                         let rest = UnwrittenChunks::of(Some(chunk), parts);
                         *received += rest.length();
                         return Err(self.stop_synced(upload, rest, syncing).await);
                     }
-                    let most = if self.member.is_paced() { 0 } else { TOGETHER };
+                    let most = if self.member.is_paced() {
+                        0
+                    } else {
+                        MAX_WRITE_BYTES
+                    };
                     let before = upload.written();
                     let work = move || write(upload, (chunk, room), parts, most);
                     let wrote = disk.run(work).await?;
@@ -146,7 +150,7 @@ impl UploadReceiver<'_> {
                     self.active.sign_of_life();
                     heard = Instant::now();
                 }
-                Turn::Part(PutPart::End(end, _permit)) => {
+                ReceiveStep::Part(PutPart::End(end, _permit)) => {
                     if let Err(error) = syncing.wait().await {
                         discard(upload, disk).await?;
                         return Err(error);
@@ -155,12 +159,12 @@ impl UploadReceiver<'_> {
                     let committed = disk.run(work).await?;
                     return Ok((committed, end.digest));
                 }
-                Turn::Stopped => {
+                ReceiveStep::Stopped => {
                     let rest = UnwrittenChunks::of(None, parts);
                     *received += rest.length();
                     return Err(self.stop_synced(upload, rest, syncing).await);
                 }
-                Turn::Silent(patience) => {
+                ReceiveStep::Silent(patience) => {
                     self.stop_synced(upload, UnwrittenChunks::default(), syncing)
                         .await;
                     return Err(CommandError::SilentPut(patience));
@@ -174,20 +178,20 @@ impl UploadReceiver<'_> {
         self,
         upload: &Upload,
         parts: &mut mpsc::Receiver<PutPart>,
-        syncing: &mut Syncing,
+        syncing: &mut PendingSync,
         heard: Instant,
-    ) -> Turn {
+    ) -> ReceiveStep {
         let due = upload.checkpoint_due();
         if due == Some(Duration::ZERO) {
-            return Turn::CheckpointDue;
+            return ReceiveStep::CheckpointDue;
         }
         tokio::select! {
             biased;
-            () = self.stopped() => Turn::Stopped,
-            done = syncing.done() => Turn::Synced(done),
-            part = parts.recv() => part.map_or(Turn::Stopped, Turn::Part),
-            () = sleep(due.unwrap_or_default()), if due.is_some() => Turn::CheckpointDue,
-            patience = self.silent_since(heard) => Turn::Silent(patience),
+            () = self.stopped() => ReceiveStep::Stopped,
+            done = syncing.done() => ReceiveStep::Synced(done),
+            part = parts.recv() => part.map_or(ReceiveStep::Stopped, ReceiveStep::Part),
+            () = sleep(due.unwrap_or_default()), if due.is_some() => ReceiveStep::CheckpointDue,
+            patience = self.silent_since(heard) => ReceiveStep::Silent(patience),
         }
     }
 
@@ -219,7 +223,7 @@ impl UploadReceiver<'_> {
     async fn keep_suspended(
         self,
         upload: Box<Upload>,
-        mut syncing: Syncing,
+        mut syncing: PendingSync,
         suspended: StorageError,
     ) -> CommandError {
         let disk = &self.member.disk;
@@ -235,7 +239,7 @@ impl UploadReceiver<'_> {
         self,
         upload: Box<Upload>,
         rest: UnwrittenChunks,
-        mut syncing: Syncing,
+        mut syncing: PendingSync,
     ) -> CommandError {
         if let Err(error) = syncing.wait().await {
             let discarded = discard(upload, &self.member.disk).await;
@@ -298,7 +302,7 @@ impl UnwrittenChunks {
 }
 
 /// What was lent to the thread that writes; and a part that is left to be taken.
-struct Wrote {
+struct WriteResult {
     upload: Box<Upload>,
     parts: mpsc::Receiver<PutPart>,
     next: Option<PutPart>,
@@ -312,7 +316,7 @@ fn write(
     mut part: (Bytes, OwnedSemaphorePermit),
     mut parts: mpsc::Receiver<PutPart>,
     most: u64,
-) -> Result<Wrote, StorageError> {
+) -> Result<WriteResult, StorageError> {
     let end = upload.written() + most;
     let mut suspended = None;
     let next = loop {
@@ -334,7 +338,7 @@ fn write(
             Err(_) => break None,
         };
     };
-    Ok(Wrote {
+    Ok(WriteResult {
         upload,
         parts,
         next,
@@ -363,9 +367,9 @@ async fn discard(upload: Box<Upload>, disk: &UserDisk) -> Result<(), CommandErro
 }
 
 /// The checkpoint that is being made, if one is, while the upload goes on.
-struct Syncing(Option<JoinHandle<Result<(), CommandError>>>);
+struct PendingSync(Option<JoinHandle<Result<(), CommandError>>>);
 
-impl Syncing {
+impl PendingSync {
     fn begin(&mut self, checkpoint: Checkpoint, disk: &UserDisk) {
         let disk = disk.clone();
         let work = async move { disk.run(move || checkpoint.run()).await };

@@ -23,13 +23,13 @@ const WATCHED: u32 = 10;
 
 /// What makes two puts the same one, tried twice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct PutKey {
+pub(crate) struct UploadKey {
     account: i64,
     path: String,
     size: Option<u64>,
 }
 
-impl PutKey {
+impl UploadKey {
     pub(crate) fn new(account: i64, path: &VirtualPath, size: Option<u64>) -> Self {
         Self {
             account,
@@ -41,10 +41,10 @@ impl PutKey {
 
 /// The puts that are under way.
 #[derive(Debug, Default)]
-pub(crate) struct UploadRegistry(Mutex<HashMap<PutKey, Vec<Arc<State>>>>);
+pub(crate) struct UploadRegistry(Mutex<HashMap<UploadKey, Vec<Arc<UploadRegistryState>>>>);
 
 #[derive(Debug)]
-struct State {
+struct UploadRegistryState {
     session: Arc<str>,
     /// Cancelled once the session of the put is ending.
     ending: CancellationToken,
@@ -56,7 +56,7 @@ struct State {
     over: CancellationToken,
 }
 
-impl State {
+impl UploadRegistryState {
     fn signs(&self) -> u64 {
         self.signs.load(Ordering::Relaxed)
     }
@@ -69,13 +69,13 @@ impl State {
 
 impl UploadRegistry {
     /// Enters a put of `session`; it stays until what is returned is dropped.
-    pub(crate) fn enter(
+    pub(crate) fn register(
         self: &Arc<Self>,
-        key: PutKey,
+        key: UploadKey,
         session: &Arc<str>,
         ending: &CancellationToken,
     ) -> ActiveUpload {
-        let state = Arc::new(State {
+        let state = Arc::new(UploadRegistryState {
             session: Arc::clone(session),
             ending: ending.clone(),
             signs: AtomicU64::new(0),
@@ -96,7 +96,7 @@ impl UploadRegistry {
     ///
     /// What a lost connection has left in buffers may go on coming for a while, slowly where the
     /// bandwidth is limited. It is waited for: what arrives need not be sent again.
-    pub(crate) async fn take_over(&self, key: &PutKey, session: &Arc<str>) -> bool {
+    pub(crate) async fn take_over(&self, key: &UploadKey, session: &Arc<str>) -> bool {
         let others: Vec<_> = match self.lock().get(key) {
             Some(puts) => {
                 let others = puts.iter().filter(|put| put.session != *session);
@@ -135,7 +135,7 @@ impl UploadRegistry {
         let _ = timeout(SILENCE, all_over).await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<PutKey, Vec<Arc<State>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<UploadKey, Vec<Arc<UploadRegistryState>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -144,8 +144,8 @@ impl UploadRegistry {
 #[derive(Debug)]
 pub(crate) struct ActiveUpload {
     puts: Arc<UploadRegistry>,
-    key: PutKey,
-    state: Arc<State>,
+    key: UploadKey,
+    state: Arc<UploadRegistryState>,
 }
 
 impl ActiveUpload {
@@ -182,13 +182,13 @@ impl Drop for ActiveUpload {
 mod tests {
     use super::*;
 
-    fn key() -> PutKey {
+    fn key() -> UploadKey {
         let path = VirtualPath::parse("/a").expect("a path");
-        PutKey::new(1, &path, Some(9))
+        UploadKey::new(1, &path, Some(9))
     }
 
     fn enter(puts: &Arc<UploadRegistry>, session: &str) -> ActiveUpload {
-        puts.enter(key(), &session.into(), &CancellationToken::new())
+        puts.register(key(), &session.into(), &CancellationToken::new())
     }
 
     #[tokio::test(start_paused = true)]
@@ -245,7 +245,7 @@ mod tests {
     async fn a_put_whose_session_ends_is_not_alive_whatever_it_still_does() {
         let puts = Arc::new(UploadRegistry::default());
         let ending = CancellationToken::new();
-        let old = puts.enter(key(), &"old".into(), &ending);
+        let old = puts.register(key(), &"old".into(), &ending);
         ending.cancel();
         let (key, new) = (key(), "new".into());
         let started = tokio::time::Instant::now();
@@ -278,7 +278,7 @@ mod tests {
         let path = VirtualPath::parse("/a").expect("a path");
         let others = [(1, None), (1, Some(8)), (2, Some(9))];
         for (account, size) in others {
-            let key = PutKey::new(account, &path, size);
+            let key = UploadKey::new(account, &path, size);
             assert!(puts.take_over(&key, &"new".into()).await);
         }
         assert!(puts.take_over(&key(), &"own".into()).await);

@@ -13,7 +13,7 @@ fn small(path: &str, content: &[u8]) -> SmallUpload {
         path: at(path),
         options: sized(content.len()),
         content: vec![Bytes::copy_from_slice(content)],
-        expected: Some(Digest::of(Algorithm::Blake3, content)),
+        expected: Some(Digest::compute(Algorithm::Blake3, content)),
     }
 }
 

@@ -135,14 +135,14 @@ fn what_was_kept_is_gone_on_with_and_the_digest_is_of_the_whole() {
         assert_eq!(data.used("/"), (150_000, 1));
         assert_eq!(
             upload.prefix(),
-            Some(Digest::of(algorithm, &all[..150_000]))
+            Some(Digest::compute(algorithm, &all[..150_000]))
         );
         if algorithm == Algorithm::Md5 {
             upload.write(&all[150_000..]).expect("room");
-            let committed = upload.commit(Some(Digest::of(algorithm, &all)));
+            let committed = upload.commit(Some(Digest::compute(algorithm, &all)));
             assert_eq!(
                 committed.expect("whole").digest,
-                Digest::of(algorithm, &all)
+                Digest::compute(algorithm, &all)
             );
         } else {
             assert!(upload.keep().expect("kept"));
@@ -192,7 +192,7 @@ fn an_upload_that_is_killed_is_found_at_its_last_checkpoint() {
         let mut upload = resume(&data, "/a", sized(SIZE));
         assert_eq!(
             upload.prefix(),
-            Some(Digest::of(Algorithm::Blake3, &all[..sent]))
+            Some(Digest::compute(Algorithm::Blake3, &all[..sent]))
         );
         upload.write(&all[sent..]).expect("room");
         // And killed again: the old record holds until there is a new one.
@@ -201,7 +201,7 @@ fn an_upload_that_is_killed_is_found_at_its_last_checkpoint() {
         let mut upload = resume(&data, "/a", sized(SIZE));
         upload.write(&all[sent..]).expect("room");
         upload
-            .commit(Some(Digest::of(Algorithm::Blake3, &all)))
+            .commit(Some(Digest::compute(Algorithm::Blake3, &all)))
             .expect("whole");
         assert!(data.get("/a").expect("there") == all);
         assert_nothing_kept(&data);
@@ -591,7 +591,7 @@ fn a_commit_whose_answer_was_lost_is_answered_as_the_first() {
         assert_eq!((there.size(), there.digest()), (SIZE as u64, first.digest));
         assert_eq!(there.confirm(Some(first.digest)).expect("the same"), first);
         let there = already(&data, "/a", options, "later").expect("there");
-        let other = Digest::of(Algorithm::Sha256, b"another file");
+        let other = Digest::compute(Algorithm::Sha256, b"another file");
         assert_fails!(
             there.confirm(Some(other)),
             StorageError::DigestMismatch { .. }

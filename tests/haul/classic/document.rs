@@ -95,7 +95,7 @@ async fn its_longest_frames_are_taken_and_no_longer_ones() {
     client.log_in("alice").await;
     assert!(client.ask(of_length(65_280)).await.contains("login"));
     client.send(&frame(&of_length(65_281))).await;
-    let last = client.last_words().await.expect("a reason");
+    let last = client.final_message().await.expect("a reason");
     assert!(last.contains("over the limit"), "{last}");
 }
 

@@ -35,12 +35,12 @@ async fn what_is_no_frame_is_refused_with_a_reason_and_the_connection_closes() {
     ] {
         let mut client = server.log_in_classic("alice").await;
         client.send(&bytes).await;
-        let last = client.last_words().await.expect("a reason");
+        let last = client.final_message().await.expect("a reason");
         assert!(last.contains(why), "{why}: {last}");
     }
     let mut stranger = server.connect_classic().await;
     stranger.send(&4000_i32.to_le_bytes()).await;
-    let last = stranger.last_words().await.expect("a reason");
+    let last = stranger.final_message().await.expect("a reason");
     assert!(last.contains("over the limit of 3840"), "{last}");
 }
 
@@ -53,11 +53,11 @@ async fn a_frame_that_was_begun_ends_in_time_or_the_connection_does() {
     .await;
     let mut stranger = server.connect_classic().await;
     stranger.send(&frame(&json!({"cmd": "help"}))[..9]).await;
-    let last = stranger.last_words().await.expect("a reason");
+    let last = stranger.final_message().await.expect("a reason");
     assert!(last.contains("not finished within"), "{last}");
     let mut member = server.log_in_classic("alice").await;
     member.send(&frame(&json!({"cmd": "ls"}))[..2]).await;
-    let last = member.last_words().await.expect("a reason");
+    let last = member.final_message().await.expect("a reason");
     assert!(last.contains("not finished within"), "{last}");
 }
 
@@ -105,7 +105,7 @@ async fn a_body_that_stalls_is_silence_and_one_that_moves_is_not() {
     }
     assert_eq!(slow.res().await, "the directory is empty");
     for mut client in stalled {
-        let last = client.last_words().await.expect("a reason");
+        let last = client.final_message().await.expect("a reason");
         assert_eq!(last, "goodbye, the session was idle for too long");
     }
     assert_eq!(server.staged(), 0);
@@ -122,7 +122,7 @@ async fn wrong_passwords_count_as_everywhere_and_end_the_connection() {
         let res = client.order("login alice wrong").await;
         assert!(res.starts_with("the login is not right"), "{res}");
     }
-    let last = client.last_words().await.expect("a reason");
+    let last = client.final_message().await.expect("a reason");
     assert_eq!(last, "3 logins failed on this connection");
 }
 
@@ -135,7 +135,7 @@ async fn a_stranger_who_asks_too_much_is_hung_up_on_whatever_it_is() {
             assert!(!client.order(line).await.is_empty());
         }
         client.send(&frame(&json!({"cmd": line}))).await;
-        let last = client.last_words().await.expect("a reason");
+        let last = client.final_message().await.expect("a reason");
         assert!(last.starts_with("more than 4 frames"), "{line}: {last}");
     }
 }
@@ -151,7 +151,7 @@ async fn a_disabled_account_ends_its_session() {
     };
     let changed = server.accounts.set_user(&alice, disabled).await;
     changed.expect("changed");
-    let last = client.last_words().await.expect("a reason");
+    let last = client.final_message().await.expect("a reason");
     assert_eq!(last, "goodbye, the account is closed");
 }
 
@@ -172,11 +172,11 @@ async fn a_server_that_stops_lets_what_runs_end_and_says_why_it_closes() {
     .await;
     server.begin_shutdown();
     let goodbye = Some("goodbye, the server is stopping".to_owned());
-    assert_eq!(idle.last_words().await, goodbye);
-    assert_eq!(stranger.last_words().await, goodbye);
+    assert_eq!(idle.final_message().await, goodbye);
+    assert_eq!(stranger.final_message().await, goodbye);
     busy.send(&content[200_000..]).await;
     assert!(busy.res().await.starts_with("stored /a, 400000"));
-    assert_eq!(busy.last_words().await, goodbye);
+    assert_eq!(busy.final_message().await, goodbye);
     server.stop().await;
 }
 
@@ -206,7 +206,7 @@ async fn nobody_hashes_for_a_client_that_is_gone() {
     client.send(&frame(&json!({"cmd": "hash large"}))).await;
     client.stream.shutdown().await.expect("half closed");
     // It would take an hour.
-    assert_eq!(client.last_words().await.as_deref(), Some("cancelled"));
+    assert_eq!(client.final_message().await.as_deref(), Some("cancelled"));
     let mut client = server.log_in_classic("alice").await;
     assert_eq!(client.order("hash a").await, super::md5(b"abc"));
 }

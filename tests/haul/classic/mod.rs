@@ -36,7 +36,7 @@ fn frame(json: &Value) -> Vec<u8> {
 
 /// The hex MD5 of some bytes.
 fn md5(bytes: &[u8]) -> String {
-    let digest = Digest::of(Algorithm::Md5, bytes).to_string();
+    let digest = Digest::compute(Algorithm::Md5, bytes).to_string();
     digest.strip_prefix("md5:").expect("an MD5").to_owned()
 }
 
@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Classic<S> {
     }
 
     /// The last words of a server that closes.
-    async fn last_words(&mut self) -> Option<String> {
+    async fn final_message(&mut self) -> Option<String> {
         let last = self.next().await?;
         assert_eq!(self.next().await, None, "it closes");
         Some(last["res"].as_str().expect("a text").to_owned())

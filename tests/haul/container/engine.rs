@@ -72,7 +72,7 @@ impl Container {
         args.extend(options.run);
         args.push(image);
         docker(&args);
-        container.line("listening");
+        container.wait_for_log_line("listening");
         container
     }
 
@@ -90,7 +90,7 @@ impl Container {
     }
 
     /// Waits for a line of the log with this message.
-    pub(super) fn line(&self, message: &str) -> Value {
+    pub(super) fn wait_for_log_line(&self, message: &str) -> Value {
         patiently(message, || {
             let mut lines = self.log().into_iter().rev();
             lines.find(|line| line["message"] == message)
@@ -98,7 +98,7 @@ impl Container {
     }
 
     pub(super) fn fingerprint(&self) -> String {
-        let line = self.line("certificate");
+        let line = self.wait_for_log_line("certificate");
         line["fingerprint"].as_str().expect("text").to_owned()
     }
 

@@ -106,7 +106,7 @@ fn nothing_secret_is_in_the_image_or_in_what_the_engine_keeps_of_a_container() {
             container.succeeds(&["mkdir", "d"]);
             PASSWORD.to_owned()
         } else {
-            let made = container.line("the first account was made");
+            let made = container.wait_for_log_line("the first account was made");
             let file = made["password_file"].as_str().expect("a path");
             assert_eq!(file, "/data/admin-password");
             let copy = container.place.path().join("copy");

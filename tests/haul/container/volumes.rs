@@ -29,7 +29,7 @@ fn a_forgotten_volume_is_refused_and_what_to_do_is_said_in_one_line() {
             ..RunOptions::default()
         },
     );
-    container.line("listening");
+    container.wait_for_log_line("listening");
 }
 
 #[test]

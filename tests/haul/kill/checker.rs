@@ -70,7 +70,7 @@ pub(crate) fn through_server(line: &mut BlockingSession) -> ModelTree {
 }
 
 /// An upload that was cut off and can be resumed.
-struct Kept {
+struct KeptUpload {
     owner: &'static str,
     id: String,
     path: String,
@@ -78,7 +78,7 @@ struct Kept {
     bytes: u64,
 }
 
-impl Kept {
+impl KeptUpload {
     fn list(user: &CheckedUser, line: &mut BlockingSession) -> Vec<Self> {
         let listed = line.ok(&json!({"cmd": "uploads"}));
         let text = |value: &Value| value.as_str().expect("text").to_owned();
@@ -101,7 +101,12 @@ impl Kept {
 }
 
 /// Asserts that `df` counts exactly what `tree` holds and what is kept for it.
-fn assert_charged(line: &mut BlockingSession, user: Option<&str>, tree: &ModelTree, kept: &[Kept]) {
+fn assert_charged(
+    line: &mut BlockingSession,
+    user: Option<&str>,
+    tree: &ModelTree,
+    kept: &[KeptUpload],
+) {
     let dir = user.map_or("/team", |_| "/");
     line.ok(&json!({"cmd": "cd", "path": dir}));
     let df = line.ok(&json!({"cmd": "df"}));
@@ -121,7 +126,7 @@ fn assert_charged(line: &mut BlockingSession, user: Option<&str>, tree: &ModelTr
 }
 
 /// Asserts that staging comes to hold what is kept, to the byte, and nothing else.
-fn assert_staged(data: &Path, kept: &[Kept]) {
+fn assert_staged(data: &Path, kept: &[KeptUpload]) {
     wait_until_tidy(data, 2 * kept.len());
     let staging = data.join("staging");
     let staged = fs::read_dir(&staging).expect("staging");
@@ -142,7 +147,7 @@ fn assert_staged(data: &Path, kept: &[Kept]) {
 fn discard_some(
     user: &CheckedUser,
     line: &mut BlockingSession,
-    kept: &mut Vec<Kept>,
+    kept: &mut Vec<KeptUpload>,
     tally: &RunCounts,
 ) {
     kept.retain(|kept| {
@@ -170,7 +175,7 @@ pub(crate) fn check(
     let mut lines: Vec<_> = users.iter().map(log_in).collect();
     let mut kept = Vec::new();
     for (user, line) in users.iter().zip(&mut lines) {
-        kept.extend(Kept::list(user, line));
+        kept.extend(KeptUpload::list(user, line));
     }
     assert_staged(data, &kept);
     let folder = on_disk(&data.join("folders/team"), "/team");

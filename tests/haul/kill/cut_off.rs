@@ -52,7 +52,7 @@ impl ModelSession {
         let reply = match line.offer()? {
             Err(refused) => refused,
             Ok(offer) if self.is_of(&offer, &put) => {
-                send_rest(line, fuse, &offer, put.content.bytes())?
+                send_remaining(line, fuse, &offer, put.content.bytes())?
             }
             Ok(_) => {
                 count(&self.tally.others);
@@ -190,7 +190,7 @@ impl ModelSession {
 }
 
 /// Sends what is behind that which is offered.
-fn send_rest(
+fn send_remaining(
     line: &mut BlockingSession,
     fuse: &Fuse,
     offer: &UploadOffer,

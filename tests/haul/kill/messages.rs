@@ -203,7 +203,7 @@ impl Listener {
                 return;
             };
             while let Ok(frame) = line.receive_any() {
-                self.take(&frame);
+                self.record(&frame);
             }
             return;
         }
@@ -211,7 +211,7 @@ impl Listener {
         self.until_live(&mut line);
         listening.send(()).expect("somebody waits");
         while let Ok(frame) = line.receive_any() {
-            self.take(&frame);
+            self.record(&frame);
         }
     }
 
@@ -229,7 +229,7 @@ impl Listener {
             line.send(&request).expect("the server lives");
             let reply = loop {
                 let frame = line.receive_any().expect("the server lives");
-                if let Some(reply) = self.take(&frame) {
+                if let Some(reply) = self.record(&frame) {
                     break reply.clone();
                 }
             };
@@ -240,7 +240,7 @@ impl Listener {
     }
 
     /// Notes a message; any other frame is returned.
-    fn take<'a>(&mut self, frame: &'a ReceivedFrame) -> Option<&'a Value> {
+    fn record<'a>(&mut self, frame: &'a ReceivedFrame) -> Option<&'a Value> {
         let ReceivedFrame::Control(json) = frame else {
             panic!("bytes that nobody asked for");
         };

@@ -143,7 +143,7 @@ impl Change {
                 Some(path.clone())
             }
             Self::Remove { path } => {
-                take(&mut after, path);
+                remove_subtree(&mut after, path);
                 None
             }
             Self::Move {
@@ -152,7 +152,7 @@ impl Change {
                 if_exists,
             } => {
                 let to = target(tree, to, if_exists)?;
-                for (path, node) in take(&mut after, from) {
+                for (path, node) in remove_subtree(&mut after, from) {
                     after.insert(format!("{to}{}", &path[from.len()..]), node);
                 }
                 Some(to)
@@ -163,7 +163,7 @@ impl Change {
                 if_exists,
             } => {
                 let to = target(tree, to, if_exists)?;
-                for (path, node) in take(&mut tree.clone(), from) {
+                for (path, node) in remove_subtree(&mut tree.clone(), from) {
                     after.insert(format!("{to}{}", &path[from.len()..]), node);
                 }
                 Some(to)
@@ -260,7 +260,7 @@ fn target(tree: &ModelTree, path: &str, if_exists: &str) -> Result<String, &'sta
 }
 
 /// Takes out what is at `path` and below it.
-fn take(tree: &mut ModelTree, path: &str) -> ModelTree {
+fn remove_subtree(tree: &mut ModelTree, path: &str) -> ModelTree {
     let below = format!("{path}/");
     let (taken, left) = std::mem::take(tree)
         .into_iter()

@@ -22,7 +22,7 @@ async fn start(authority: &CertificateAuthority) -> TestServer {
 
 async fn connect(server: &TestServer, (certificate, key): &(String, String)) -> TlsClient {
     let config = showing(&server.own_certificate(), certificate, key);
-    RawClient::over(server.handshake(config).await.expect("a handshake"))
+    RawClient::new(server.handshake(config).await.expect("a handshake"))
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ impl TestServer {
     /// A connection inside of TLS that has said nothing yet.
     pub(crate) async fn connect_tls(&self) -> TlsClient {
         let config = trusting(&self.own_certificate()).with_no_client_auth();
-        RawClient::over(self.handshake(config).await.expect("a handshake"))
+        RawClient::new(self.handshake(config).await.expect("a handshake"))
     }
 
     /// A session of `user` inside of TLS.

@@ -213,7 +213,7 @@ async fn a_new_certificate_is_for_new_connections_and_open_sessions_live_on() {
     let trusts =
         |authority: &CertificateAuthority| trusting(authority.pem.as_bytes()).with_no_client_auth();
     let stream = server.handshake(trusts(&old)).await.expect("known");
-    let mut open = RawClient::over(stream);
+    let mut open = RawClient::new(stream);
     let (certificate, key) = new.certify(&["localhost"]);
     let (first, second) = files(server.data());
     fs::write(first, certificate).expect("written");

@@ -26,7 +26,7 @@ pub(crate) async fn at_terminal(mut command: Command, answer: &str) -> (Option<i
         command.stdin(far()).stderr(far()).stdout(Stdio::null());
         near.write_all(answer.as_bytes()).expect("typed");
         let mut process = command.spawn().expect("it starts");
-        let _watchdog = Watchdog::over(&process);
+        let _watchdog = Watchdog::of_process(&process);
         // It holds the other side, too.
         drop(command);
         let mut shown = Vec::new();

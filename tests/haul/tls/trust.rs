@@ -36,7 +36,7 @@ impl TestServer {
 
     /// A client that knows only the server's address.
     fn stranger(&self) -> Person {
-        Person::at(format!("haul://alice@{}", self.address))
+        Person::for_url(format!("haul://alice@{}", self.address))
     }
 
     async fn certified(authority: &CertificateAuthority, names: &[&str]) -> Self {
@@ -195,7 +195,7 @@ async fn an_authority_vouches_for_a_server_under_its_name_and_under_no_other() {
     let authority = CertificateAuthority::new();
     let server = TestServer::certified(&authority, &["localhost"]).await;
     let port = server.address.port();
-    let person = Person::at(format!("haul://alice@localhost:{port}"));
+    let person = Person::for_url(format!("haul://alice@localhost:{port}"));
     person.write("ca.pem", &authority.pem);
     person.write("other.pem", &CertificateAuthority::new().pem);
     let numbered = format!("haul://alice@127.0.0.1:{port}");

@@ -33,7 +33,7 @@ use crate::server::session::idle::Idle;
 use crate::server::session::member::Member;
 use crate::server::session::registry::Registration;
 use crate::server::session::request_log::RequestLog;
-use crate::server::session::request_loop::pending_uploads::Small;
+use crate::server::session::request_loop::pending_uploads::SmallPut;
 use crate::server::session::state::{CloseReason, Dialect, SessionState};
 use crate::server::session::unauthenticated::Admitted;
 use crate::server::transfer::coalescer;
@@ -47,7 +47,7 @@ use crate::server::transfer::registry::{TransferGuard, TransferRegistry};
 const MAX_FOLLOWERS: usize = 4;
 
 /// For a session that is cut off to be told why.
-const LAST_WORD: Duration = Duration::from_millis(50);
+const GOODBYE_REPLY_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The loop of a session whose user is known.
 pub(crate) struct RequestLoop<'a, R> {
@@ -57,7 +57,7 @@ pub(crate) struct RequestLoop<'a, R> {
     present: Registration,
     transfers: TransferRegistry,
     /// Made when the first small put comes.
-    small: Option<Box<Small>>,
+    small: Option<Box<SmallPut>>,
     /// Made when the first get comes.
     gets: Option<Arc<DownloadCoalescer>>,
     /// Some may have gathered there of which nobody has told a worker.
@@ -140,7 +140,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
                     biased;
                     () = closed.cancelled() => LoopEvent::Closed,
                     never = &mut following => match never {},
-                    turn = self.turn() => turn,
+                    turn = self.next_event() => turn,
                 }
             };
             let is_frame = matches!(turn, LoopEvent::Frame(_));
@@ -148,7 +148,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             // Most wait for nothing, and are spared the queues of those who wait for the end.
             let taken = tokio::select! {
                 biased;
-                taken = self.take(turn) => taken,
+                taken = self.handle(turn) => taken,
                 () = stop.cancelled() => Err(self.cut()),
                 () = closed.cancelled() => Err(CloseReason::Goodbye(GoodbyeReason::AccountClosed)),
                 () = outbox.closed() => Err(CloseReason::Disconnected),
@@ -163,7 +163,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
                     // Who reads nothing is not told.
                     let goodbye = self.session.say_goodbye(reason);
                     // Boxed: a session that idles for hours does not keep the room for it.
-                    let _ = Box::pin(timeout(LAST_WORD, goodbye)).await;
+                    let _ = Box::pin(timeout(GOODBYE_REPLY_TIMEOUT, goodbye)).await;
                 }
                 return end;
             }
@@ -182,7 +182,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         })
     }
 
-    async fn turn(&mut self) -> LoopEvent {
+    async fn next_event(&mut self) -> LoopEvent {
         let is_gathering = self.is_gathering();
         let SessionState {
             receiver,
@@ -227,7 +227,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         self.session.receiver.next().now_or_never()
     }
 
-    async fn take(&mut self, turn: LoopEvent) -> Result<(), CloseReason> {
+    async fn handle(&mut self, turn: LoopEvent) -> Result<(), CloseReason> {
         match turn {
             LoopEvent::Frame(frame) => match frame? {
                 None => self.disconnected().await,
@@ -242,7 +242,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
                 }
                 Some(Frame::Control(json)) => match Request::parse(&json) {
                     // Boxed: only while it works does a session need room for that.
-                    Ok((id, request)) => Box::pin(self.begin(id, request)).await,
+                    Ok((id, request)) => Box::pin(self.start_request(id, request)).await,
                     Err(bad) => self.refuse(bad).await,
                 },
             },
@@ -268,7 +268,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         }
     }
 
-    async fn begin(&mut self, id: u32, request: Request) -> Result<(), CloseReason> {
+    async fn start_request(&mut self, id: u32, request: Request) -> Result<(), CloseReason> {
         match &request {
             Request::End(end) if self.holds(id) => return self.complete(end.clone()).await,
             // What has gathered may gather on.
@@ -304,9 +304,9 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             _ if self.draining => self.finish(job, Err(CommandError::ShuttingDown)).await,
             Request::Put(put) => self.put(job, id, put).await,
             Request::Get(get) => self.get(job, id, get).await,
-            Request::Hash(command) => self.beside(job, id, command).await,
-            Request::Cp(command) => self.beside(job, id, command).await,
-            Request::Rm(command) => self.beside(job, id, command).await,
+            Request::Hash(command) => self.spawn_command(job, id, command).await,
+            Request::Cp(command) => self.spawn_command(job, id, command).await,
+            Request::Rm(command) => self.spawn_command(job, id, command).await,
             Request::Whoami(command) => self.in_order(job, id, command).await,
             Request::Ping(command) => self.in_order(job, id, command).await,
             Request::Passwd(command) => {
@@ -322,7 +322,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             Request::Uploads(command) => self.in_order(job, id, command).await,
             Request::Discard(command) => self.in_order(job, id, command).await,
             Request::Df(command) => self.in_order(job, id, command).await,
-            Request::Say(say) => self.say(job, id, say).await,
+            Request::Say(say) => self.send_message(job, id, say).await,
             Request::Watch(watch) => {
                 let work = commands::watch(id, watch, &self.member, &self.attendance);
                 let outcome = job.guard(work).await;
@@ -336,9 +336,9 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             Request::History(command) => self.in_order(job, id, command).await,
             Request::Join(command) => self.in_order(job, id, command).await,
             Request::Leave(command) => self.in_order(job, id, command).await,
-            Request::SendTo(command) => self.beside(job, id, command).await,
+            Request::SendTo(command) => self.spawn_command(job, id, command).await,
             Request::Offers(command) => self.in_order(job, id, command).await,
-            Request::Accept(command) => self.beside(job, id, command).await,
+            Request::Accept(command) => self.spawn_command(job, id, command).await,
             Request::Decline(command) => self.in_order(job, id, command).await,
             Request::Users(command) => self.in_order(job, id, command).await,
             Request::Kick(command) => self.in_order(job, id, command).await,
@@ -380,7 +380,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
     }
 
     /// Runs a command beside the later ones.
-    async fn beside<C: Command>(
+    async fn spawn_command<C: Command>(
         &mut self,
         job: RequestLog,
         id: u32,
@@ -399,7 +399,12 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
     }
 
     /// Messages of a session keep their order, but do not wait for each other to be stored.
-    async fn say(&mut self, job: RequestLog, id: u32, say: Say) -> Result<(), CloseReason> {
+    async fn send_message(
+        &mut self,
+        job: RequestLog,
+        id: u32,
+        say: Say,
+    ) -> Result<(), CloseReason> {
         let permit = self.permit().await;
         let begun = commands::say(say, &self.member).await;
         let (outbox, gone) = self.way_out();

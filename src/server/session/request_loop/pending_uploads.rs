@@ -15,11 +15,11 @@ use crate::server::session::request_loop::RequestLoop;
 use crate::server::session::state::CloseReason;
 use crate::server::transfer::coalescer::{PendingUpload, ReceivedUpload, UploadCoalescer};
 use crate::server::transfer::registry::TransferGuard;
-use crate::server::transfer::upload_registry::PutKey;
+use crate::server::transfer::upload_registry::UploadKey;
 
 /// The small puts of a session that has had one.
 #[derive(Default)]
-pub(crate) struct Small {
+pub(crate) struct SmallPut {
     held: Option<PendingUpload>,
     gathered: Arc<UploadCoalescer>,
     /// Some may have gathered of which nobody has told the worker.
@@ -88,11 +88,11 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         };
         let content = held.take_content();
         let member = &self.member;
-        let key = PutKey::new(member.authority.id, &path, held.put.size);
+        let key = UploadKey::new(member.authority.id, &path, held.put.size);
         let puts = &member.shared.uploads;
         let whole = ReceivedUpload {
             id: held.id,
-            active: puts.enter(key, &member.session, &member.gone),
+            active: puts.register(key, &member.session, &member.gone),
             any_digest: held.put.digest.is_none(),
             upload: small_upload(path, &held.put, content, end.digest),
             job: held.job,

@@ -1,4 +1,4 @@
-//! What a server costs while it does nothing: its start, its memory at rest, the size of its program.
+//! The cost of an idle server: its start, its memory, the size of its program.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -67,7 +67,7 @@ async fn one(
         let mut process = BenchProcess::start(peer.server(), &log)?;
         while !answers(peer.ports()[0], peer.hello()) {
             if begun.elapsed() > PATIENCE || !process.runs() {
-                return Err(format!("it does not start: {}", process.last_words()).into());
+                return Err(format!("it does not start: {}", process.stderr_tail()).into());
             }
             std::thread::sleep(Duration::from_micros(200));
         }
