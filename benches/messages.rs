@@ -101,7 +101,7 @@ struct BenchMember {
 async fn round(members: u64, rate: u64, seconds: u64) -> MessageBenchResult<Round> {
     let place = tempfile::tempdir()?;
     let accounts = Accounts::open(place.path()).await?;
-    let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
+    let accounts = accounts.with_hashing_cost(HashingCost::MIN);
     let mut config = Config::default();
     config.server.data = place.path().to_owned();
     config.limits.sessions_per_address = 0;

@@ -16,7 +16,7 @@ use haul::protocol::{
     Secret, Stat, TimeReply, encode_ok, encode_request,
 };
 use haul::server::{Peer, Server, Shutdown};
-use haul::storage::{SpaceLimits, Store, View, VirtualPath};
+use haul::storage::{Store, View, VirtualPath};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::runtime::Runtime;
@@ -266,7 +266,7 @@ impl Home {
     fn with<S: AsRef<str>>(files: &[S]) -> Self {
         let place = tempfile::tempdir().expect("a directory");
         let store = Store::open(place.path()).expect("a store");
-        let home = store.home("alice", SpaceLimits::default()).expect("a home");
+        let home = store.open_home("alice").expect("a home");
         for file in files {
             write(&place.path().join("homes/alice"), file.as_ref());
         }

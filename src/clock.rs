@@ -1,34 +1,35 @@
-//! The clocks of this machine, and what may be deleted on their word.
+//! The clocks of this machine, and when the wall clock can be trusted.
 //!
-//! The wall clock can be wrong: ahead for some seconds, in 1970 until the network is there, set by
-//! hand. Nothing is deleted on the word of one reading of it. The age of what a server has stored
-//! itself is measured by [`Clock::elapsed`], which nobody sets. An age that only the wall clock
-//! knows counts once both clocks have [agreed](ClockAgreement) for some time.
+//! The wall clock can be wrong: ahead by seconds, in 1970 until the network is up, or set by hand.
+//! Nothing is deleted because of a single reading of it. The age of what a server stores itself is
+//! measured by [`Clock::elapsed`], which nobody can set. An age that only the wall clock knows counts
+//! once both clocks have [agreed](ClockAgreement) for some time.
 
 #[cfg(test)]
 use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::sleep;
 
-/// The clocks may differ by so much from one comparison to the next: the wall clock is slewed.
-const TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
+/// The most that the difference of the clocks may change between two comparisons, because the wall
+/// clock is slewed.
+const MAX_SLEW: SignedDuration = SignedDuration::from_secs(2);
 
-/// Steps in which [`timeout_while_running`] waits.
-const STEPS: u32 = 100;
+/// The number of sleeps of [`timeout_while_running`].
+const TIMEOUT_STEPS: u32 = 100;
 
-/// As [`tokio::time::timeout`], but a time in which this process does not run hardly counts. A process
-/// that was stopped for a while finds all its timers over, though what it waits for had no chance.
+/// As [`tokio::time::timeout`], but time in which this process does not run hardly counts. When a
+/// stopped process continues, all its timers are over, although the awaited work had no time to run.
 pub(crate) async fn timeout_while_running<T>(
     limit: Duration,
     work: impl Future<Output = T>,
 ) -> Option<T> {
     let waiting = async {
-        for _ in 0..STEPS {
-            sleep(limit / STEPS).await;
+        for _ in 0..TIMEOUT_STEPS {
+            sleep(limit / TIMEOUT_STEPS).await;
         }
     };
     tokio::select! {
@@ -38,12 +39,12 @@ pub(crate) async fn timeout_while_running<T>(
     }
 }
 
-/// Two clocks: one that shows the time of day, and one that only goes on. Clones are the same.
+/// A wall clock and a monotonic clock. Clones share both.
 #[derive(Debug, Clone)]
-pub(crate) struct Clock(Source);
+pub(crate) struct Clock(ClockSource);
 
 #[derive(Debug, Clone)]
-enum Source {
+enum ClockSource {
     System,
     #[cfg(test)]
     Manual(Arc<Mutex<(Timestamp, Duration)>>),
@@ -52,77 +53,80 @@ enum Source {
 impl Clock {
     /// The clocks of the system.
     pub(crate) fn system() -> Self {
-        Self(Source::System)
+        Self(ClockSource::System)
     }
 
-    /// The time of day, as far as it is known.
+    /// The time of the wall clock, which may be wrong.
     pub(crate) fn wall(&self) -> Timestamp {
         match &self.0 {
-            Source::System => Timestamp::now(),
+            ClockSource::System => Timestamp::now(),
             #[cfg(test)]
-            Source::Manual(readings) => readings.lock().expect("no panic").0,
+            ClockSource::Manual(readings) => readings.lock().0,
         }
     }
 
-    /// The time since some moment in the past, also while the machine slept. Nobody sets it.
+    /// The time since an arbitrary moment, including suspension. Nobody can set it.
     pub(crate) fn elapsed(&self) -> Duration {
         match &self.0 {
-            Source::System => clock_gettime(ClockId::Boottime)
+            ClockSource::System => clock_gettime(ClockId::Boottime)
                 .try_into()
                 .unwrap_or_default(),
             #[cfg(test)]
-            Source::Manual(readings) => readings.lock().expect("no panic").1,
+            ClockSource::Manual(readings) => readings.lock().1,
         }
     }
 }
 
 #[cfg(test)]
 impl Clock {
-    /// Clocks that a test moves.
+    /// Clocks that a test controls.
     pub(crate) fn manual() -> Self {
         let wall = "2026-03-01T12:00:00Z".parse().expect("a time");
-        Self(Source::Manual(Arc::new(Mutex::new((wall, Duration::ZERO)))))
+        Self(ClockSource::Manual(Arc::new(Mutex::new((
+            wall,
+            Duration::ZERO,
+        )))))
     }
 
-    /// Time goes by.
+    /// Advances both clocks.
     pub(crate) fn advance(&self, by: Duration) {
-        let Source::Manual(readings) = &self.0 else {
+        let ClockSource::Manual(readings) = &self.0 else {
             panic!("the clocks of the system");
         };
-        let mut readings = readings.lock().expect("no panic");
+        let mut readings = readings.lock();
         readings.0 += by;
         readings.1 += by;
     }
 
-    /// Somebody sets the wall clock.
+    /// Sets the wall clock.
     pub(crate) fn set_wall(&self, to: Timestamp) {
-        let Source::Manual(readings) = &self.0 else {
+        let ClockSource::Manual(readings) = &self.0 else {
             panic!("the clocks of the system");
         };
-        readings.lock().expect("no panic").0 = to;
+        readings.lock().0 = to;
     }
 }
 
-/// How long the wall clock has gone as the other one does.
+/// A comparison of both clocks over time.
 #[derive(Debug)]
 pub(crate) struct ClockAgreement {
     clock: Clock,
-    last: Mutex<Comparison>,
+    last: Mutex<ClockComparison>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Comparison {
-    /// By how much the wall clock is ahead of the other one.
+struct ClockComparison {
+    /// The lead of the wall clock over the monotonic clock.
     ahead: SignedDuration,
-    /// Since when it has not been set.
+    /// The monotonic time since which the wall clock was not set.
     since: Duration,
 }
 
 impl ClockAgreement {
-    /// Begins to compare.
+    /// Starts to compare the clocks.
     pub(crate) fn new(clock: Clock) -> Self {
         let elapsed = clock.elapsed();
-        let first = Comparison {
+        let first = ClockComparison {
             ahead: ahead(clock.wall(), elapsed),
             since: elapsed,
         };
@@ -132,13 +136,13 @@ impl ClockAgreement {
         }
     }
 
-    /// The wall clock, if both have agreed for `time`. It should be asked at least once a minute:
-    /// what is set and set back in between is not noticed, but not relied on either.
+    /// The wall-clock time, if both clocks have agreed for `time`. Call it at least once a minute: it
+    /// does not notice a clock that is set and set back between two calls.
     pub(crate) fn wall_after(&self, time: Duration) -> Option<Timestamp> {
         let (wall, elapsed) = (self.clock.wall(), self.clock.elapsed());
         let ahead = ahead(wall, elapsed);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if ahead.saturating_sub(last.ahead).abs() > TOLERANCE {
+        let mut last = self.last.lock();
+        if ahead.saturating_sub(last.ahead).abs() > MAX_SLEW {
             last.since = elapsed;
         }
         last.ahead = ahead;

@@ -2,20 +2,21 @@
 //!
 //! ```text
 //! cli ──► client ──► connection ──► protocol
-//!  ├────► ops ────► server             ▲
-//!  ├────► server ──► connection        │
-//!  │        ├──────► accounts ──► storage (plain values of protocol only)
-//!  │        ├──────► messages ──► connection (the lanes of events)
-//!  │        └──────► storage
-//!  └────► config (settings, typed), telemetry (the log)
+//!  ├────► ops ────► server
+//!  ├────► server ──► accounts ──► storage ──► protocol (plain values only)
+//!  │        ├──────► messages ──► connection (event queues)
+//!  │        ├──────► storage
+//!  │        └──────► connection ──► protocol
+//!  └────► config (typed settings), telemetry (the log)
 //! ```
 //!
-//! `tls` has the few values that server and client share when they encrypt a connection, `database`
-//! what `accounts` and `messages` share to open theirs, `ownership` whose the files are, `clock` how
-//! the age of what may be deleted is measured.
+//! Smaller modules serve several of these: `tls` holds the TLS values that server and client share,
+//! `database` opens the databases of `accounts` and `messages`, `ownership` sets the owner of new files,
+//! and `clock` measures the age of files that may be deleted.
 //!
-//! `protocol` imports nothing else of the crate, `storage` only the plain values of `protocol`;
-//! `server` and `client` never see each other.
+//! `protocol` imports nothing else of the crate, and `storage` only the plain values of `protocol`.
+//! `server` and `client` do not import each other. No two files import each other, directly or
+//! indirectly.
 
 pub mod accounts;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! What both ends of TLS need: fingerprints, PEM files, and the one version that is spoken.
+//! TLS parts that server and client share: fingerprints, PEM files and the supported version.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,29 +12,29 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The versions that are spoken: TLS 1.3, nothing older.
+/// The supported versions: only TLS 1.3.
 pub(crate) const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
-/// The cryptography, named here so that nothing depends on what else a process has installed.
+/// The cryptography provider. It is explicit, so that it does not depend on a process-wide default.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// The SHA-256 of a certificate, by which people and programs tell one server from another.
-/// Written as every digest is: `sha256:` and 64 hexadecimal digits.
+/// The SHA-256 of a certificate, which identifies a server. Its text form is that of all digests:
+/// `sha256:` and 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint([u8; 32]);
 
-/// The text is no fingerprint.
+/// The text is not a fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a fingerprint; expected \"sha256:\" and 64 hexadecimal digits")]
 pub struct InvalidFingerprint;
 
 impl Fingerprint {
-    /// Of a certificate, as it is sent: DER, not PEM.
+    /// The fingerprint of a certificate in DER form.
     #[must_use]
-    pub fn of(certificate: &[u8]) -> Self {
+    pub fn of_certificate(certificate: &[u8]) -> Self {
         Self(Sha256::digest(certificate).into())
     }
 }
@@ -48,8 +48,8 @@ impl fmt::Display for Fingerprint {
 impl FromStr for Fingerprint {
     type Err = InvalidFingerprint;
 
-    /// Parses what [`Display`](fmt::Display) writes, and also the colons and upper-case letters
-    /// that other tools print.
+    /// Parses the form of [`Display`](fmt::Display). Also accepts the colons and upper-case letters of
+    /// other tools.
     fn from_str(text: &str) -> Result<Self, InvalidFingerprint> {
         let text = text.trim();
         let hex = match text.get(..7) {
@@ -77,24 +77,24 @@ impl From<Fingerprint> for String {
     }
 }
 
-/// A PEM file does not hold what is looked for. Says nothing of its contents, which may be a key.
+/// A PEM file is not usable. The error reveals no content, which may be a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
-    /// There is no certificate.
-    #[error("there is no certificate in it (\"-----BEGIN CERTIFICATE-----\")")]
+    /// The file contains no certificate.
+    #[error("it contains no certificate (\"-----BEGIN CERTIFICATE-----\")")]
     NoCertificate,
-    /// There is no private key.
-    #[error("there is no unencrypted private key in it (\"-----BEGIN PRIVATE KEY-----\")")]
+    /// The file contains no unencrypted private key.
+    #[error("it contains no unencrypted private key (\"-----BEGIN PRIVATE KEY-----\")")]
     NoKey,
-    /// The key is not that of the certificate, or neither can be used.
-    #[error("the certificate and the key do not belong together")]
+    /// The key does not match the certificate, or one of them is not usable.
+    #[error("the certificate and the key do not match")]
     WrongKey,
-    /// It is not PEM.
-    #[error("it is damaged: not PEM")]
+    /// The file is not valid PEM.
+    #[error("it is not a valid PEM file")]
     Damaged,
 }
 
-/// All certificates of a PEM file, at least one.
+/// The certificates of a PEM file, at least one.
 pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match found {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_fingerprint_is_read_as_it_is_written_and_as_other_tools_write_it() {
-        let fingerprint = Fingerprint::of(b"a certificate");
+        let fingerprint = Fingerprint::of_certificate(b"a certificate");
         let written = fingerprint.to_string();
         assert_eq!(written.len(), 71);
         let hex = written.strip_prefix("sha256:").expect("an algorithm");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_short_or_no_hexadecimal_is_no_fingerprint() {
+    fn a_short_or_non_hexadecimal_text_is_not_a_fingerprint() {
         let short = "sha256:abcd".to_owned();
         for text in [
             "",
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pem_file_without_what_is_needed_is_told_from_a_damaged_one() {
+    fn a_pem_file_without_the_item_differs_from_a_damaged_one() {
         assert_eq!(certificates(b"hello"), Err(PemError::NoCertificate));
         assert_eq!(private_key(b"hello").err(), Some(PemError::NoKey));
         let cut = b"-----BEGIN CERTIFICATE-----\nAAAA\n";

@@ -86,7 +86,7 @@ impl Daemon {
     /// Makes users; returns the token of each.
     pub(crate) async fn users(&self, number: usize) -> SessionsResult<Vec<String>> {
         let accounts = Accounts::open(&self.place.path().join("data")).await?;
-        let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
+        let accounts = accounts.with_hashing_cost(HashingCost::MIN);
         let password = Secret::new("correct horse".into());
         let mut tokens = Vec::with_capacity(number);
         for number in 0..number {

@@ -1,20 +1,16 @@
-//! Copies of the accounts for a backup, and whose homes and folders go with them.
+//! Copies of the accounts for a backup.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use sqlx::sqlite::SqliteConnection;
 
-use crate::accounts::AccountsError;
-use crate::accounts::database::reading;
+use crate::accounts::database::read_error;
+use crate::accounts::error::AccountsError;
 use crate::database;
 
-/// The name of the accounts in a backup that is not whole yet. [`Accounts::open`](crate::accounts::Accounts)
-/// opens none beside it: a new user would get the files of an old one.
-pub const UNFINISHED: &str = "haul.db.unfinished";
-
-/// Whose homes and which folders there are at one moment: numbers that are never given twice, by
-/// name.
+/// The numbers of all users and shared folders by name. A backup uses them to detect that a name
+/// has got a new owner. Numbers are never reused.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owners {
     /// Users.
@@ -24,12 +20,12 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// Those in the database `file`, which may be of another version of haul.
+    /// Reads them from the database `file`, which may be of another version of haul.
     ///
     /// # Errors
-    /// [`AccountsError::Database`] if it can not be read.
-    pub async fn of(file: &Path) -> Result<Self, AccountsError> {
-        let mut connection = database::connect(file).await.map_err(reading)?;
+    /// [`AccountsError::Database`] if it cannot be read.
+    pub async fn read(file: &Path) -> Result<Self, AccountsError> {
+        let mut connection = database::connect(file).await.map_err(read_error)?;
         Ok(Self {
             users: names(&mut connection, "SELECT name, id FROM users").await?,
             folders: names(&mut connection, "SELECT name, id FROM folders").await?,
@@ -42,14 +38,14 @@ async fn names(
     query: &'static str,
 ) -> Result<BTreeMap<String, i64>, AccountsError> {
     let rows = sqlx::query_as(query).fetch_all(connection).await;
-    Ok(rows.map_err(reading)?.into_iter().collect())
+    Ok(rows.map_err(read_error)?.into_iter().collect())
 }
 
-/// Copies the accounts of the data directory `data`, as they are at one moment, into the new file
+/// Copies the accounts of the data directory `data`, as they are at one moment, to the new file
 /// `to`.
 ///
 /// # Errors
-/// [`AccountsError::Io`] and [`AccountsError::Database`] if they can not be read or written.
+/// [`AccountsError::Io`] and [`AccountsError::Database`] if they cannot be read or written.
 pub async fn copy(data: &Path, to: &Path) -> Result<(), AccountsError> {
     Ok(database::copy(data, "haul.db", to).await?)
 }

@@ -1,4 +1,4 @@
-//! Limits as they are set and changed.
+//! Limits as administrators write them.
 
 use std::str::FromStr;
 
@@ -7,17 +7,17 @@ use crate::accounts::database;
 /// A limit to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// None.
+    /// No limit.
     Unlimited,
-    /// This many.
+    /// At most this many.
     AtMost(u64),
 }
 
 impl Limit {
-    pub(super) fn integer(self) -> Option<i64> {
+    pub(crate) fn to_column(self) -> Option<i64> {
         match self {
             Self::Unlimited => None,
-            Self::AtMost(number) => Some(database::integer(number)),
+            Self::AtMost(number) => Some(database::to_column(number)),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Logging in. Who may not is told nothing about why, and waits as long to be told.
+//! Logins by password and by token, and the status of credentials while a session lasts.
 //!
-//! What a login was good for is asked again by its credential, for as long as a session lasts.
+//! A failed login does not reveal its cause, neither by its error nor by the time it takes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,34 +9,37 @@ use jiff::Timestamp;
 use sqlx::sqlite::SqliteConnection;
 use tracing::warn;
 
+use crate::accounts::account::{Account, Accounts};
 use crate::accounts::database;
-use crate::accounts::database::{changing, reading};
-use crate::accounts::{Account, Accounts, AccountsError, UserName, folders, hashing, tokens};
+use crate::accounts::database::{read_error, write_error};
+use crate::accounts::error::AccountsError;
+use crate::accounts::name::UserName;
+use crate::accounts::{folders, hashing, tokens};
 use crate::protocol::Secret;
 
-/// What a session was opened by, and lasts no longer than.
+/// The credential that a session was opened with. The session ends when it becomes invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Credential {
-    /// The account's number.
+    /// The number of the account.
     pub account: i64,
-    /// The token's number; absent for a password or a certificate.
+    /// The number of the token; `None` for a password or a certificate.
     pub token: Option<i64>,
 }
 
-/// What a credential is good for now.
+/// The present status of a valid credential.
 #[derive(Debug, Clone)]
 pub struct CredentialStatus {
-    /// The account as it is now.
+    /// The present account.
     pub account: Arc<Account>,
-    /// When the token stops working, if ever.
+    /// When the token expires, if ever.
     pub expires: Option<Timestamp>,
 }
 
 impl Accounts {
-    /// The account of a user who knows the password.
+    /// Logs a user in with a password.
     ///
     /// # Errors
-    /// [`AccountsError::LoginFailed`], or what the database says.
+    /// [`AccountsError::LoginFailed`], or [`AccountsError::Database`].
     pub async fn log_in_with_password(
         &self,
         user: &str,
@@ -48,41 +51,41 @@ impl Accounts {
         let found = found
             .fetch_optional(&mut *transaction)
             .await
-            .map_err(reading)?;
-        // Hashing takes its time, and there are few connections.
-        transaction.commit().await.map_err(reading)?;
+            .map_err(read_error)?;
+        // Hashing is slow, and must not hold one of the few connections.
+        transaction.commit().await.map_err(read_error)?;
         let (user, hash) = match found {
             Some((id, name, hash)) => (Some((id, name)), Some(hash)),
             None => (None, None),
         };
-        let right = self.hashing.verify(password, hash).await?;
+        let is_valid = self.hashing.verify(password, hash).await?;
         match user {
-            Some((id, name)) if right => self.account_of(id, name).await,
+            Some((id, name)) if is_valid => self.account_of(id, name).await,
             _ => Err(AccountsError::LoginFailed),
         }
     }
 
-    /// Gives a user another password, if `old` is the one so far. Its tokens and sessions stay.
+    /// Changes the password of a user who knows the old one. Tokens and sessions stay valid.
     ///
     /// # Errors
-    /// [`AccountsError::WrongPassword`], also where it was changed or the user removed meanwhile;
-    /// [`AccountsError::EmptyPassword`] and [`AccountsError::PasswordTooLong`] for `new`; or what
-    /// the database says.
+    /// [`AccountsError::WrongPassword`], also if the password changed or the user was removed
+    /// meanwhile; [`AccountsError::EmptyPassword`] and [`AccountsError::PasswordTooLong`] for `new`;
+    /// or [`AccountsError::Database`].
     pub async fn change_password(
         &self,
         account: &Account,
         old: &Secret,
         new: &Secret,
     ) -> Result<(), AccountsError> {
-        hashing::check(new)?;
+        hashing::check_new_password(new)?;
         let mut transaction = self.database.read().await?;
         let select = "SELECT password FROM users WHERE id = ? AND NOT disabled";
         let found: Option<String> = sqlx::query_scalar(select)
             .bind(account.id)
             .fetch_optional(&mut *transaction)
             .await
-            .map_err(reading)?;
-        transaction.commit().await.map_err(reading)?;
+            .map_err(read_error)?;
+        transaction.commit().await.map_err(read_error)?;
         if !self.hashing.verify(old.expose(), found.clone()).await? {
             return Err(AccountsError::WrongPassword);
         }
@@ -95,22 +98,22 @@ impl Accounts {
             .bind(found)
             .execute(&mut *transaction)
             .await
-            .map_err(changing)?;
+            .map_err(write_error)?;
         if updated.rows_affected() == 0 {
             return Err(AccountsError::WrongPassword);
         }
-        transaction.commit().await.map_err(changing)?;
+        transaction.commit().await.map_err(write_error)?;
         if let Err(error) = self.forget_first_password(&account.name).await {
-            // Who changed it can not help it.
-            warn!(name: "first_password_stays", %error, "a password that is no longer right stays in its file");
+            // The user who changed the password cannot fix this; an operator can.
+            warn!(name: "first_password_stays", %error, "cannot remove the file of a password that is no longer valid");
         }
         Ok(())
     }
 
-    /// The account of the user whom a token was made for, and the token's number.
+    /// Logs a user in with a token. Returns the account and the token's number.
     ///
     /// # Errors
-    /// [`AccountsError::LoginFailed`], or what the database says.
+    /// [`AccountsError::LoginFailed`], or [`AccountsError::Database`].
     pub async fn log_in_with_token(&self, token: &str) -> Result<(Account, i64), AccountsError> {
         self.log_in_with_token_at(token, Timestamp::now()).await
     }
@@ -125,45 +128,46 @@ impl Accounts {
                       FROM tokens JOIN users ON users.id = tokens.user \
                       WHERE tokens.hash = ? AND (tokens.expires IS NULL OR tokens.expires > ?)";
         let found = sqlx::query_as::<_, (i64, String, i64)>(select)
-            .bind(tokens::hash(token))
+            .bind(tokens::token_hash(token))
             .bind(now.as_second())
             .fetch_optional(&mut *transaction)
             .await
-            .map_err(reading)?;
-        transaction.commit().await.map_err(reading)?;
+            .map_err(read_error)?;
+        transaction.commit().await.map_err(read_error)?;
         match found {
             Some((id, name, token)) => Ok((self.account_of(id, name).await?, token)),
             None => Err(AccountsError::LoginFailed),
         }
     }
 
-    /// What the credentials are good for now, each in its place and all as of one moment; `None` for
-    /// those that are good for nothing any more.
+    /// The present status of credentials, in their order and all at one moment; `None` for those that
+    /// are no longer valid.
     ///
     /// # Errors
     /// [`AccountsError::Database`].
-    pub async fn current(
+    pub async fn credential_statuses(
         &self,
         credentials: &[Credential],
     ) -> Result<Vec<Option<CredentialStatus>>, AccountsError> {
-        self.current_at(credentials, Timestamp::now()).await
+        self.credential_statuses_at(credentials, Timestamp::now())
+            .await
     }
 
-    async fn current_at(
+    async fn credential_statuses_at(
         &self,
         credentials: &[Credential],
         now: Timestamp,
     ) -> Result<Vec<Option<CredentialStatus>>, AccountsError> {
-        let mut transaction = self.database.read_apart().await?;
+        let mut transaction = self.database.read_reserved().await?;
         let users: Vec<_> = credentials.iter().map(|one| one.account).collect();
         let tokens: Vec<_> = credentials.iter().filter_map(|one| one.token).collect();
         let accounts = accounts_of(&mut transaction, &users)
             .await
-            .map_err(reading)?;
-        let tokens = tokens::valid(&mut transaction, &tokens, now)
+            .map_err(read_error)?;
+        let tokens = tokens::valid_tokens(&mut transaction, &tokens, now)
             .await
-            .map_err(reading)?;
-        transaction.commit().await.map_err(reading)?;
+            .map_err(read_error)?;
+        transaction.commit().await.map_err(read_error)?;
         let current = credentials.iter().map(|credential| {
             let account = Arc::clone(accounts.get(&credential.account)?);
             let expires = match credential.token {
@@ -176,14 +180,14 @@ impl Accounts {
     }
 
     async fn account_of(&self, id: i64, name: String) -> Result<Account, AccountsError> {
-        let name = database::name(name).map_err(reading)?;
+        let name = database::parse_name(name).map_err(read_error)?;
         let account = self.account(&name).await?;
         let same = account.filter(|account| account.id == id);
         same.ok_or(AccountsError::LoginFailed)
     }
 
-    /// The account of a user as it is now; `None` if it was removed or disabled. A session goes
-    /// on only while the `id` is still the one it logged in with.
+    /// The present account of a user; `None` if it was removed or disabled. A session may continue
+    /// only while the `id` is the one that it logged in with.
     ///
     /// # Errors
     /// [`AccountsError::Database`].
@@ -193,26 +197,26 @@ impl Accounts {
             .bind(user.as_str())
             .fetch_optional(&mut *transaction)
             .await
-            .map_err(reading)?;
+            .map_err(read_error)?;
         let account = match found {
             Some(id) => accounts_of(&mut transaction, &[id])
                 .await
-                .map_err(reading)?
+                .map_err(read_error)?
                 .remove(&id)
                 .map(Arc::unwrap_or_clone),
             None => None,
         };
-        transaction.commit().await.map_err(reading)?;
+        transaction.commit().await.map_err(read_error)?;
         Ok(account)
     }
 }
 
-/// The accounts of these numbers by number, but for those that are disabled.
+/// The enabled accounts with these numbers, by number.
 async fn accounts_of(
     connection: &mut SqliteConnection,
     ids: &[i64],
 ) -> Result<HashMap<i64, Arc<Account>>, sqlx::Error> {
-    let ids = database::json(ids)?;
+    let ids = database::json_list(ids)?;
     let select = "SELECT id, name, admin, bytes, files FROM users \
                   WHERE NOT disabled AND id IN (SELECT value FROM json_each(?))";
     let rows = sqlx::query_as::<_, (i64, String, bool, Option<i64>, Option<i64>)>(select)
@@ -224,9 +228,9 @@ async fn accounts_of(
     for (id, name, admin, bytes, files) in rows {
         let account = Account {
             id,
-            name: database::name(name)?,
+            name: database::parse_name(name)?,
             admin,
-            limits: database::limits(bytes, files)?,
+            limits: database::to_limits(bytes, files)?,
             folders: folders.remove(&id).unwrap_or_default(),
         };
         accounts.insert(id, Arc::new(account));
@@ -235,191 +239,4 @@ async fn accounts_of(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::accounts::UserChange;
-    use crate::accounts::tests::{accounts, add, reopen, secret, user};
-
-    async fn refusal(accounts: &Accounts, user: &str, password: &str) -> String {
-        let error = accounts.log_in_with_password(user, password).await;
-        error.expect_err("refused").to_string()
-    }
-
-    #[tokio::test]
-    async fn the_right_password_logs_in_and_every_other_fails_alike() {
-        let (_directory, accounts) = accounts().await;
-        add(&accounts, "alice").await;
-        let account = accounts
-            .log_in_with_password("alice", "hunter2")
-            .await
-            .expect("right");
-        assert_eq!(account.name, user("alice"));
-        let wrong = refusal(&accounts, "alice", "hunter3").await;
-        for name in ["bob", "Alice", "", "../alice", "alice\0", "alice' OR ''='"] {
-            assert_eq!(refusal(&accounts, name, "hunter2").await, wrong, "{name:?}");
-        }
-        assert_eq!(refusal(&accounts, "alice", "").await, wrong);
-    }
-
-    #[tokio::test]
-    async fn an_unknown_user_costs_a_hash_like_a_wrong_password() {
-        let (_directory, accounts) = accounts().await;
-        add(&accounts, "alice").await;
-        accounts.hashing.close();
-        for (name, password) in [
-            ("alice", "hunter3"),
-            ("bob", "hunter3"),
-            ("../x", "hunter3"),
-        ] {
-            let message = refusal(&accounts, name, password).await;
-            assert!(
-                message.starts_with("can not check passwords"),
-                "{name}: {message}"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn a_password_over_1024_bytes_is_refused_before_any_hashing() {
-        let (_directory, accounts) = accounts().await;
-        add(&accounts, "alice").await;
-        let wrong = refusal(&accounts, "alice", "hunter3").await;
-        accounts.hashing.close();
-        let long = "x".repeat(1025);
-        for name in ["alice", "bob"] {
-            assert_eq!(refusal(&accounts, name, &long).await, wrong);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_new_password_replaces_the_old_one_and_tokens_stay() {
-        let (_directory, accounts) = accounts().await;
-        add(&accounts, "alice").await;
-        let token = accounts
-            .add_token(&user("alice"), "", None)
-            .await
-            .expect("made");
-        accounts
-            .set_password(&user("alice"), &secret("other"))
-            .await
-            .expect("set");
-        refusal(&accounts, "alice", "hunter2").await;
-        accounts
-            .log_in_with_password("alice", "other")
-            .await
-            .expect("right");
-        accounts
-            .log_in_with_token(token.expose())
-            .await
-            .expect("stays");
-    }
-
-    #[tokio::test]
-    async fn a_removed_or_disabled_user_can_not_log_in() {
-        let (directory, accounts) = accounts().await;
-        let alice = user("alice");
-        add(&accounts, "alice").await;
-        let token = accounts.add_token(&alice, "", None).await.expect("made");
-        let wrong = refusal(&accounts, "alice", "hunter3").await;
-        let disable = |disabled| UserChange {
-            disabled: Some(disabled),
-            ..UserChange::default()
-        };
-        accounts.set_user(&alice, disable(true)).await.expect("set");
-        assert_eq!(refusal(&accounts, "alice", "hunter2").await, wrong);
-        assert!(accounts.log_in_with_token(token.expose()).await.is_err());
-        assert_eq!(accounts.account(&alice).await.expect("readable"), None);
-
-        accounts
-            .set_user(&alice, disable(false))
-            .await
-            .expect("set");
-        accounts
-            .log_in_with_token(token.expose())
-            .await
-            .expect("enabled again");
-        let other = reopen(&directory).await;
-        other.remove_user(&alice).await.expect("removed");
-        assert_eq!(refusal(&accounts, "alice", "hunter2").await, wrong);
-        add(&accounts, "alice").await;
-        assert!(accounts.log_in_with_token(token.expose()).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_token_logs_in_until_it_expires_or_is_removed() {
-        let (_directory, accounts) = accounts().await;
-        let alice = user("alice");
-        add(&accounts, "alice").await;
-        let expires = Timestamp::from_second(2_000_000_000).expect("a time");
-        let token = accounts
-            .add_token(&alice, "", Some(expires))
-            .await
-            .expect("made");
-        let second = jiff::SignedDuration::from_secs(1);
-        let account = accounts
-            .log_in_with_token_at(token.expose(), expires - second)
-            .await;
-        assert_eq!(account.expect("not yet").0.name, alice);
-        let error = accounts.log_in_with_token_at(token.expose(), expires).await;
-        assert!(matches!(error, Err(AccountsError::LoginFailed)));
-
-        let token = accounts.add_token(&alice, "", None).await.expect("made");
-        accounts
-            .log_in_with_token(token.expose())
-            .await
-            .expect("good");
-        let upper = token.expose().to_uppercase();
-        for wrong in ["", "haul_", &token.expose()[1..], &upper] {
-            assert!(accounts.log_in_with_token(wrong).await.is_err(), "{wrong}");
-        }
-        let tokens = accounts.tokens(&alice).await.expect("readable");
-        accounts
-            .remove_token(&alice, tokens[1].id)
-            .await
-            .expect("removed");
-        assert!(accounts.log_in_with_token(token.expose()).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_credential_is_good_as_long_as_its_account_and_its_token_are() {
-        let (_directory, accounts) = accounts().await;
-        let alice = user("alice");
-        add(&accounts, "alice").await;
-        let expires = Timestamp::from_second(2_000_000_000).expect("a time");
-        for expires in [None, Some(expires)] {
-            accounts.add_token(&alice, "", expires).await.expect("made");
-        }
-        let account = accounts
-            .account(&alice)
-            .await
-            .expect("readable")
-            .expect("there");
-        let tokens = accounts.tokens(&alice).await.expect("readable");
-        let of = |token| Credential {
-            account: account.id,
-            token,
-        };
-        let credentials = [of(None), of(Some(tokens[0].id)), of(Some(tokens[1].id))];
-        let good_at = async |now| {
-            let current = accounts
-                .current_at(&credentials, now)
-                .await
-                .expect("readable");
-            current.iter().map(Option::is_some).collect::<Vec<_>>()
-        };
-        let second = jiff::SignedDuration::from_secs(1);
-        assert_eq!(good_at(expires - second).await, [true, true, true]);
-        assert_eq!(good_at(expires).await, [true, true, false]);
-        let current = accounts.current(&credentials).await.expect("readable");
-        let last = current[2].as_ref().expect("good");
-        assert_eq!((&*last.account, last.expires), (&account, Some(expires)));
-        accounts
-            .remove_token(&alice, tokens[0].id)
-            .await
-            .expect("removed");
-        assert_eq!(good_at(expires - second).await, [true, false, true]);
-        accounts.remove_user(&alice).await.expect("removed");
-        add(&accounts, "alice").await;
-        assert_eq!(good_at(expires - second).await, [false, false, false]);
-    }
-}
+mod tests;

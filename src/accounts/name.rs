@@ -1,14 +1,14 @@
-//! Names of users and folders. They become directory names, so what could escape can not exist.
+//! The names of users and folders. They become directory names, so they cannot contain separators.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest name, in bytes.
-const LONGEST: usize = 32;
+/// The most bytes of a name.
+const MAX_NAME_BYTES: usize = 32;
 
-/// The text can not name a user or a folder.
+/// The text is not a valid name of a user or a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a name is 1 to 32 lower-case letters, digits, \".\", \"_\" or \"-\", \
@@ -21,7 +21,7 @@ fn check(text: &str) -> Result<(), InvalidName> {
     let allowed = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-')
     };
-    if starts_well && text.len() <= LONGEST && text.bytes().all(allowed) {
+    if starts_well && text.len() <= MAX_NAME_BYTES && text.bytes().all(allowed) {
         Ok(())
     } else {
         Err(InvalidName)
@@ -131,7 +131,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_a_name_is_one_component_of_a_path(text in "[./a-zA-Z0-9_~-]{0,40}") {
+        fn every_name_is_a_single_path_component(text in "[./a-zA-Z0-9_~-]{0,40}") {
             if let Ok(name) = text.parse::<UserName>() {
                 let path = std::path::Path::new("/homes").join(name.as_str());
                 prop_assert_eq!(path.parent(), Some(std::path::Path::new("/homes")));

@@ -1,4 +1,4 @@
-//! Tokens: passwords made for one program, which can be taken back one by one.
+//! Tokens: generated passwords for programs, which can be revoked one by one.
 
 use std::collections::HashMap;
 
@@ -7,27 +7,30 @@ use jiff::Timestamp;
 use sqlx::FromRow as _;
 use sqlx::sqlite::SqliteConnection;
 
+use crate::accounts::account::Accounts;
 use crate::accounts::database;
-use crate::accounts::database::{changing, reading};
-use crate::accounts::{Accounts, AccountsError, UserName, users};
+use crate::accounts::database::{read_error, write_error};
+use crate::accounts::error::AccountsError;
+use crate::accounts::name::UserName;
+use crate::accounts::users;
 use crate::protocol::Secret;
 
-/// A token as its owner and those who run the server see it.
+/// A token as its owner and administrators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// Its number, to remove it by.
+    /// The number of the token, by which it is removed.
     pub id: i64,
-    /// What it was made for.
+    /// The purpose of the token.
     pub label: String,
-    /// When it was made.
+    /// When the token was generated.
     pub created: Timestamp,
-    /// When it stops working, if ever.
+    /// When the token expires, if ever.
     pub expires: Option<Timestamp>,
 }
 
 impl Accounts {
-    /// Makes a token, `haul_` and 52 letters and digits. It can not be shown again: only a hash of
-    /// it is kept.
+    /// Generates a token: `haul_` and 52 letters and digits. It cannot be shown again, because only
+    /// its hash is stored.
     ///
     /// # Errors
     /// [`AccountsError::NoSuchUser`] or [`AccountsError::Database`].
@@ -47,14 +50,14 @@ impl Accounts {
                       VALUES (?, ?, ?, ?, ?)";
         sqlx::query(insert)
             .bind(users::id_of(&mut transaction, user).await?)
-            .bind(hash(&token))
+            .bind(token_hash(&token))
             .bind(label)
             .bind(Timestamp::now().as_second())
             .bind(expires.map(Timestamp::as_second))
             .execute(&mut *transaction)
             .await
-            .map_err(changing)?;
-        transaction.commit().await.map_err(changing)?;
+            .map_err(write_error)?;
+        transaction.commit().await.map_err(write_error)?;
         Ok(Secret::new(token))
     }
 
@@ -71,16 +74,19 @@ impl Accounts {
             Ok(Token {
                 id,
                 label,
-                created: database::time(created)?,
-                expires: expires.map(database::time).transpose()?,
+                created: database::timestamp(created)?,
+                expires: expires.map(database::timestamp).transpose()?,
             })
         });
-        let tokens = tokens.fetch_all(&mut *transaction).await.map_err(reading)?;
-        transaction.commit().await.map_err(reading)?;
+        let tokens = tokens
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(read_error)?;
+        transaction.commit().await.map_err(read_error)?;
         Ok(tokens)
     }
 
-    /// Removes a token. Nobody can log in with it any more.
+    /// Removes a token. Its sessions end, and no login with it succeeds any more.
     ///
     /// # Errors
     /// [`AccountsError::NoSuchUser`], [`AccountsError::NoSuchToken`] or
@@ -92,20 +98,20 @@ impl Accounts {
             .bind(id)
             .execute(&mut *transaction)
             .await
-            .map_err(changing)?;
+            .map_err(write_error)?;
         if deleted.rows_affected() == 0 {
             return Err(AccountsError::NoSuchToken {
                 user: user.clone(),
                 id,
             });
         }
-        transaction.commit().await.map_err(changing)
+        transaction.commit().await.map_err(write_error)
     }
 }
 
-/// When those of these tokens stop working that do not yet by `now`, by the numbers of the user and
-/// the token.
-pub(super) async fn valid(
+/// The expiry times of those tokens that are valid at `now`, by the numbers of the user and the
+/// token.
+pub(crate) async fn valid_tokens(
     connection: &mut SqliteConnection,
     tokens: &[i64],
     now: Timestamp,
@@ -114,19 +120,19 @@ pub(super) async fn valid(
                   WHERE id IN (SELECT value FROM json_each(?)) \
                   AND (expires IS NULL OR expires > ?)";
     let rows: Vec<(i64, i64, Option<i64>)> = sqlx::query_as(select)
-        .bind(database::json(tokens)?)
+        .bind(database::json_list(tokens)?)
         .bind(now.as_second())
         .fetch_all(connection)
         .await?;
     let valid = rows.into_iter().map(|(user, token, expires)| {
-        let expires = expires.map(database::time).transpose()?;
+        let expires = expires.map(database::timestamp).transpose()?;
         Ok(((user, token), expires))
     });
     valid.collect()
 }
 
-/// What is kept of a token.
-pub(super) fn hash(token: &str) -> Vec<u8> {
+/// The hash of a token, which is all that is stored of it.
+pub(crate) fn token_hash(token: &str) -> Vec<u8> {
     blake3::hash(token.as_bytes()).as_bytes().to_vec()
 }
 
@@ -153,7 +159,7 @@ mod tests {
         let read = |name| std::fs::read(directory.path().join(name)).expect("a file");
         let kept = [read("haul.db"), read("haul.db-wal")].concat();
         let holds = |part: &[u8]| kept.windows(part.len()).any(|window| window == part);
-        assert!(holds(&hash(token.expose())) && !holds(random.as_bytes()));
+        assert!(holds(&token_hash(token.expose())) && !holds(random.as_bytes()));
     }
 
     #[tokio::test]
@@ -180,7 +186,7 @@ mod tests {
             .expect_err("not bob's");
         assert_eq!(
             error.to_string(),
-            format!("user bob has no token {id}; `haul token list bob` shows which there are")
+            format!("user bob has no token {id}; `haul token list bob` shows all tokens")
         );
         accounts.remove_token(&alice, id).await.expect("removed");
         assert_eq!(accounts.tokens(&alice).await.expect("readable"), []);

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use crate::accounts;
-use crate::accounts::{Owners, UNFINISHED};
+use crate::accounts::{Owners, UNFINISHED_BACKUP};
 use crate::cli::data::DataDirArgs;
 use crate::cli::exit::{NotAtRest, Reported};
 use crate::cli::output::{Output, count, size};
@@ -20,7 +20,7 @@ use crate::cli::progress::Bar;
 use crate::client::Progress;
 use crate::messages;
 use crate::storage;
-use crate::storage::BackupCounts;
+use crate::storage::BackupOutcome;
 
 /// Copy everything that the server keeps into a new directory, while it runs or not.
 ///
@@ -83,9 +83,9 @@ impl BackupArgs {
             let copied = messages::copy(&data, &to.join("messages.db")).await;
             copied.with_context(failed)?;
         }
-        let copied = accounts::copy(&data, &to.join(UNFINISHED)).await;
+        let copied = accounts::copy(&data, &to.join(UNFINISHED_BACKUP)).await;
         copied.with_context(failed)?;
-        let owners = Owners::of(&to.join(UNFINISHED)).await;
+        let owners = Owners::read(&to.join(UNFINISHED_BACKUP)).await;
         let owners = owners.with_context(failed)?;
         let progress = Progress::new();
         let bar = Bar::new(output, &progress);
@@ -94,14 +94,14 @@ impl BackupArgs {
         let copying = copy(backup, owners.clone(), &bar, &progress, shared.clone());
         let (backup, copied) = bar.during(copying).await.with_context(failed)?;
         // Whoever was removed meanwhile, and whose name another may have by now, takes the files along.
-        let now = Owners::of(&data.join("haul.db")).await?;
+        let now = Owners::read(&data.join("haul.db")).await?;
         // What was moved to whoever was added meanwhile is not in it.
-        let at_rest = copied == BackupCounts::All && missing(&now, &owners).is_empty();
+        let at_rest = copied == BackupOutcome::Complete && missing(&now, &owners).is_empty();
         let finishing = spawn_blocking(move || {
             for space in missing(&owners, &now) {
-                backup.leave_out(&space)?;
+                backup.remove(&space)?;
             }
-            backup.finish(UNFINISHED, "haul.db")?;
+            backup.finish(UNFINISHED_BACKUP, "haul.db")?;
             Ok::<_, std::io::Error>(owners)
         });
         let owners = finishing.await?.with_context(failed)?;
@@ -141,7 +141,7 @@ async fn copy(
     bar: &Bar,
     progress: &Progress,
     shared: Arc<BackupProgress>,
-) -> anyhow::Result<(storage::Backup, BackupCounts)> {
+) -> anyhow::Result<(storage::Backup, BackupOutcome)> {
     let (bar, progress) = (bar.clone(), progress.clone());
     let copying = spawn_blocking(move || {
         let mut watcher = |step: storage::BackupStep| {

@@ -10,7 +10,7 @@ use crate::accounts::{Accounts, Limit};
 use crate::cli::audit::AuditArgs;
 use crate::cli::output::Output;
 use crate::config;
-use crate::config::{Config, Log};
+use crate::config::{Config, LogSettings};
 use crate::storage::SpaceLimits;
 use crate::telemetry::MachineAudit;
 
@@ -57,14 +57,14 @@ impl DataDirArgs {
                 let named = config.server.data;
                 let is_of_another = named != Config::default().server.data && named != data;
                 if is_of_another {
-                    Log::default()
+                    LogSettings::default()
                 } else {
                     config.log
                 }
             }
             Err(error) => {
                 output.note(&format!("this will not stand in the audit: {error}"));
-                Log::default()
+                LogSettings::default()
             }
         };
         Ok(AuditArgs(MachineAudit::open(&log, &data)?))

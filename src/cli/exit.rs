@@ -263,7 +263,7 @@ mod tests {
     fn every_ending_has_its_exit_code() {
         let unknown = ClientError::UnknownServer {
             address: "h:9000".into(),
-            fingerprint: Fingerprint::of(b""),
+            fingerprint: Fingerprint::of_certificate(b""),
         };
         let login = ClientError::Login(WireError::new(ErrorCode::LoginFailed, "no"));
         for (error, expected) in [

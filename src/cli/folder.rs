@@ -126,7 +126,7 @@ impl FolderArgs {
             }
             FolderCommand::Remove(FolderNamedArgs { folder }) => {
                 let removed = accounts.remove_folder(&folder).await;
-                if let Ok(_) | Err(AccountsError::LeftBehind { .. }) = removed {
+                if let Ok(_) | Err(AccountsError::FilesLeftBehind { .. }) = removed {
                     audit.note("folder remove", changed(&folder, None))?;
                 }
                 say_removed(&folder, removed?, output);

@@ -66,7 +66,10 @@ mod tests {
     fn a_server_is_known_by_the_fingerprint_that_was_remembered_last() {
         let place = tempfile::tempdir().expect("a directory");
         let path = place.path().join("haul/known_servers.toml");
-        let (old, new) = (Fingerprint::of(b"old"), Fingerprint::of(b"new"));
+        let (old, new) = (
+            Fingerprint::of_certificate(b"old"),
+            Fingerprint::of_certificate(b"new"),
+        );
         for (address, fingerprint) in [("a:1", old), ("[::1]:2", old), ("a:1", new)] {
             KnownServers::remember_in(&path, address.into(), fingerprint).expect("saved");
         }

@@ -8,10 +8,10 @@ use tracing::{error, info, warn};
 
 use crate::cli::serve::ServeArgs;
 use crate::cli::service::ServiceArgs;
-use crate::config::{Config, Reload};
+use crate::config::{Config, ReloadedConfig};
 use crate::protocol::{ReloadReply, SettingChange};
 use crate::server::{ReloadRequest, Server};
-use crate::telemetry::{AUDIT, Level};
+use crate::telemetry::{AUDIT, LogLevelHandle};
 
 /// What SIGHUP reads, and what it changes.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Reloading {
     /// Where the settings come from.
     pub(super) serve: ServeArgs,
     pub(super) server: Server,
-    pub(super) level: Level,
+    pub(super) level: LogLevelHandle,
     pub(super) service: ServiceArgs,
 }
 
@@ -105,7 +105,7 @@ impl Reloading {
     }
 }
 
-fn reply_of(reload: &Reload) -> ReloadReply {
+fn reply_of(reload: &ReloadedConfig) -> ReloadReply {
     ReloadReply {
         changed: reload.changed.clone(),
         needs_restart: reload.needs_restart.clone(),
@@ -113,7 +113,7 @@ fn reply_of(reload: &Reload) -> ReloadReply {
     }
 }
 
-fn say(reload: &Reload) {
+fn say(reload: &ReloadedConfig) {
     let names = |changes: &[SettingChange]| {
         let names = changes.iter().map(|change| &*change.setting);
         names.collect::<Vec<_>>().join(" ")

@@ -29,7 +29,7 @@ use crate::server::{SERVER_THREADS, Server, Shutdown};
 use crate::storage;
 use crate::storage::Store;
 use crate::telemetry;
-use crate::telemetry::{AuditPermits, Level, Tail};
+use crate::telemetry::{AuditPermits, LogLevelHandle, Tail};
 
 /// Serves files until it is told to stop
 ///
@@ -74,7 +74,7 @@ impl ServeArgs {
             telemetry::log_panics();
         }
         let (level, tail) = (telemetry.level(), telemetry.tail());
-        let audit = telemetry.audit_room();
+        let audit = telemetry.audit_permits();
         let logs = SignalLogs::new(telemetry);
         let outcome = self.run_logged(config, (level, tail, audit), &logs);
         logs.finish();
@@ -96,7 +96,7 @@ impl ServeArgs {
     fn run_logged(
         self,
         config: Config,
-        log: (Level, Tail, AuditPermits),
+        log: (LogLevelHandle, Tail, AuditPermits),
         logs: &SignalLogs,
     ) -> anyhow::Result<()> {
         raise_descriptor_limit();
@@ -117,7 +117,7 @@ impl ServeArgs {
     async fn serve(
         self,
         config: Config,
-        (level, tail, audit): (Level, Tail, AuditPermits),
+        (level, tail, audit): (LogLevelHandle, Tail, AuditPermits),
         logs: SignalLogs,
         service: ServiceArgs,
     ) -> anyhow::Result<()> {
@@ -269,7 +269,9 @@ fn raise_descriptor_limit() {
 }
 
 /// Takes the port, for datagrams too where they are wanted.
-async fn listen(settings: &config::Server) -> anyhow::Result<(TcpListener, Option<UdpSocket>)> {
+async fn listen(
+    settings: &config::ServerSettings,
+) -> anyhow::Result<(TcpListener, Option<UdpSocket>)> {
     let address = settings.listen;
     server::bind(address, settings.datagrams)
         .await
@@ -282,7 +284,9 @@ async fn listen(settings: &config::Server) -> anyhow::Result<(TcpListener, Optio
 }
 
 /// Takes the operators' port, where one is wanted.
-async fn listen_for_operators(settings: &config::Ops) -> anyhow::Result<Option<TcpListener>> {
+async fn listen_for_operators(
+    settings: &config::OpsSettings,
+) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = settings.listen else {
         return Ok(None);
     };

@@ -215,7 +215,7 @@ async fn passwd(data: &DataDirArgs, name: &UserName, output: Output) -> anyhow::
 async fn remove(data: &DataDirArgs, name: &UserName, output: Output) -> anyhow::Result<()> {
     let (audit, accounts) = (data.audit(output)?, data.open().await?);
     let removed = accounts.remove_user(name).await;
-    if let Ok(_) | Err(AccountsError::LeftBehind { .. }) = removed {
+    if let Ok(_) | Err(AccountsError::FilesLeftBehind { .. }) = removed {
         audit.note("user remove", changed(name))?;
     }
     if removed? {

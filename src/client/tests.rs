@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 
 use crate::client::*;
-use crate::connection::{CHUNK, ReceiveError, Receiver};
+use crate::connection::{ReceiveError, Receiver, SHORT_CHUNK_BYTES};
 use crate::protocol::{
     Algorithm, Digest, End, ErrorCode, Frame, FrameCodec, GetBegin, GetReply, Nothing, Put,
     PutReply, Pwd, Request, WireError, encode_begin, encode_error, encode_ok,
@@ -518,7 +518,7 @@ async fn a_get_given_up_before_it_began_is_cancelled_too() {
 #[tokio::test]
 async fn a_put_is_sent_without_waiting_for_its_begin() {
     let (client, mut peer) = pair();
-    let content = vec![b'x'; CHUNK + 1];
+    let content = vec![b'x'; SHORT_CHUNK_BYTES + 1];
     let put = async {
         let mut upload = client.put("b", PutOptions::default()).await?;
         upload.write(content.clone().into()).await?;
@@ -535,11 +535,11 @@ async fn a_put_refused_midway_stops_sending_and_tells_why() {
     let put = async {
         let mut upload = client.put("b", PutOptions::default()).await.expect("sent");
         let error = loop {
-            if let Err(error) = upload.write(vec![0; CHUNK].into()).await {
+            if let Err(error) = upload.write(vec![0; SHORT_CHUNK_BYTES].into()).await {
                 break error;
             }
         };
-        let again = upload.write(vec![0; CHUNK].into()).await;
+        let again = upload.write(vec![0; SHORT_CHUNK_BYTES].into()).await;
         assert!(matches!(again, Err(ClientError::Over)));
         error
     };

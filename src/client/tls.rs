@@ -63,7 +63,7 @@ where
         .map_err(|error| why(&server, error, trust.knows(&server)))?;
     let shown = stream.get_ref().1.peer_certificates();
     let shown = shown.and_then(<[_]>::first);
-    let fingerprint = shown.map(|certificate| Fingerprint::of(certificate));
+    let fingerprint = shown.map(|certificate| Fingerprint::of_certificate(certificate));
     let fingerprint = fingerprint.ok_or_else(|| failed("it shows no certificate".into()))?;
     Ok((stream, fingerprint))
 }

@@ -195,7 +195,7 @@ impl ServerCertVerifier for Judge {
                 .map(|_| ()),
             None => Err(CertificateError::UnknownIssuer.into()),
         };
-        match self.decide(Fingerprint::of(end_entity), vouched) {
+        match self.decide(Fingerprint::of_certificate(end_entity), vouched) {
             Ok(()) => Ok(ServerCertVerified::assertion()),
             Err(distrust) => Err(CertificateError::Other(OtherError(Arc::new(distrust))).into()),
         }
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     fn fingerprint(of: &str) -> Fingerprint {
-        Fingerprint::of(of.as_bytes())
+        Fingerprint::of_certificate(of.as_bytes())
     }
 
     fn nobody() -> Result<(), Error> {

@@ -1,11 +1,11 @@
-//! Taking over another configuration while the server runs: what can change, and what can not.
+//! Applying a new configuration to a running server.
 
 use toml::{Table, Value};
 
-use crate::config::Config;
+use crate::config::sections::Config;
 use crate::protocol::SettingChange;
 
-/// Settings that hold from the moment that they are read again, or from the next connection.
+/// The settings that take effect at once or for the next connection.
 const LIVE: &[&str] = &[
     "limits.transfers",
     "limits.requests",
@@ -44,8 +44,7 @@ const LIVE: &[&str] = &[
     "log.level",
 ];
 
-/// Settings that something was built by at the start. One that is in neither list counts as one of
-/// these.
+/// The settings that need a restart, as does a setting that is in neither list.
 #[cfg(test)]
 const FIXED: &[&str] = &[
     "server.listen",
@@ -63,26 +62,26 @@ const FIXED: &[&str] = &[
     "log.keep_audit_files",
 ];
 
-/// What comes of reading the configuration again.
+/// The result of applying a new configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reload {
-    /// The settings that are in force now.
+pub struct ReloadedConfig {
+    /// The configuration that is in force now.
     pub config: Config,
-    /// Settings that have another value than before.
+    /// The settings that have changed.
     pub changed: Vec<SettingChange>,
-    /// Settings that would have one, if the server were started anew.
+    /// The settings that would change after a restart.
     pub needs_restart: Vec<SettingChange>,
 }
 
 impl Config {
-    /// This configuration with as much of `new` as a running server can take over.
+    /// This configuration with the settings of `new` that a running server can apply.
     ///
     /// # Panics
-    /// Never: what was read can be written, and the other way round.
+    /// Never: a valid configuration can be converted to TOML and back.
     #[must_use]
-    pub fn reloaded(&self, new: &Self) -> Reload {
+    pub fn reloaded(&self, new: &Self) -> ReloadedConfig {
         let (old, new) = (table_of(self), table_of(new));
-        let mut reload = Reload {
+        let mut reload = ReloadedConfig {
             config: self.clone(),
             changed: Vec::new(),
             needs_restart: Vec::new(),
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_change_is_taken_over_and_what_can_not_is_named() {
+    fn changed_settings_are_applied_or_named_as_needing_a_restart() {
         let mut new = Config::default();
         new.limits.write_timeout = Duration::from_secs(7);
         new.limits.bandwidth_per_user = Some(100_000);

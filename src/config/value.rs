@@ -1,4 +1,4 @@
-//! What a single setting may hold, and how that is said to a person.
+//! The valid values of settings, with an error message for people for each kind.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,70 +6,69 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use jiff::SignedDuration;
+use serde::Deserializer;
 use serde::de::{Error, SeqAccess, Unexpected, Visitor};
-use serde::{Deserialize, Deserializer};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-/// No count needs more, and no queue or table can be sized by accident beyond it.
-const MOST: i64 = 1_000_000;
+/// The largest count. It keeps a typing error from creating huge queues or tables.
+const MAX_COUNT: i64 = 1_000_000;
 
-/// The longest duration. Adding it to a point in time never overflows.
-const LONGEST: Duration = Duration::from_hours(8760);
+/// The longest duration. A point in time plus this duration never overflows.
+const MAX_DURATION: Duration = Duration::from_hours(8760);
 
-/// A number of things of which there must be some.
-pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    deserializer.deserialize_any(Count)
+/// A count of at least 1.
+pub(crate) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    deserializer.deserialize_any(CountVisitor)
 }
 
-struct Count;
+struct CountVisitor;
 
-impl Visitor<'_> for Count {
+impl Visitor<'_> for CountVisitor {
     type Value = usize;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a whole number from 1 to {MOST}")
+        write!(f, "a whole number from 1 to {MAX_COUNT}")
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<usize, E> {
         usize::try_from(number)
             .ok()
-            .filter(|_| (1..=MOST).contains(&number))
+            .filter(|_| (1..=MAX_COUNT).contains(&number))
             .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
     }
 }
 
-/// A number of things of which there may be none.
-pub(super) fn count_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    deserializer.deserialize_any(CountOrZero)
+/// A count of at least 0.
+pub(crate) fn count_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    deserializer.deserialize_any(CountOrZeroVisitor)
 }
 
-struct CountOrZero;
+struct CountOrZeroVisitor;
 
-impl Visitor<'_> for CountOrZero {
+impl Visitor<'_> for CountOrZeroVisitor {
     type Value = usize;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a whole number from 0 to {MOST}")
+        write!(f, "a whole number from 0 to {MAX_COUNT}")
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<usize, E> {
         usize::try_from(number)
             .ok()
-            .filter(|_| (0..=MOST).contains(&number))
+            .filter(|_| (0..=MAX_COUNT).contains(&number))
             .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
     }
 }
 
 /// On or off.
-pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    deserializer.deserialize_any(Switch)
+pub(crate) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    deserializer.deserialize_any(SwitchVisitor)
 }
 
-struct Switch;
+struct SwitchVisitor;
 
-impl Visitor<'_> for Switch {
+impl Visitor<'_> for SwitchVisitor {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -81,19 +80,19 @@ impl Visitor<'_> for Switch {
     }
 }
 
-/// A setting that is written as text and read by `parse`, which says whether it makes sense.
-struct Text<F> {
+/// A setting that is text in the file. `parse` returns `None` for an invalid value.
+struct TextVisitor<F> {
     expected: &'static str,
     parse: F,
 }
 
-impl<T, F: FnOnce(&str) -> Option<T>> Text<F> {
+impl<T, F: FnOnce(&str) -> Option<T>> TextVisitor<F> {
     fn read<'de, D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<T, F: FnOnce(&str) -> Option<T>> Visitor<'_> for Text<F> {
+impl<T, F: FnOnce(&str) -> Option<T>> Visitor<'_> for TextVisitor<F> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,8 +105,8 @@ impl<T, F: FnOnce(&str) -> Option<T>> Visitor<'_> for Text<F> {
 }
 
 /// An IP address and a port.
-pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = Text {
+pub(crate) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = TextVisitor {
         expected: "an address and port such as \"0.0.0.0:9000\"",
         parse: |text: &str| text.parse().ok(),
     };
@@ -115,19 +114,19 @@ pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Sock
 }
 
 /// A path that is not empty.
-pub(super) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
-    let text = Text {
+pub(crate) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    let text = TextVisitor {
         expected: "a path",
         parse: |text: &str| (!text.is_empty()).then(|| PathBuf::from(text)),
     };
     text.read(deserializer)
 }
 
-/// Whether this is a filter in which the directives without a part of their own are levels. The
-/// filter would take a misspelt level for the name of a part, and log nothing.
+/// Whether `text` is a valid log filter in which each directive without a target is a level. The
+/// filter itself takes a misspelt level for a target, and logs nothing.
 #[must_use]
 pub fn is_log_level(text: &str) -> bool {
-    if text.len() > LONGEST_LOG_LEVEL {
+    if text.len() > MAX_LOG_LEVEL_BYTES {
         return false;
     }
     let mut plain = text
@@ -136,34 +135,39 @@ pub fn is_log_level(text: &str) -> bool {
     plain.all(|part| part.trim().parse::<LevelFilter>().is_ok()) && EnvFilter::try_new(text).is_ok()
 }
 
-/// The longest `log.level`, in bytes.
-const LONGEST_LOG_LEVEL: usize = 4096;
+/// The most bytes of `log.level`.
+const MAX_LOG_LEVEL_BYTES: usize = 4096;
 
-/// What to log.
-pub(super) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = Text {
+/// A log filter.
+pub(crate) fn log_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = TextVisitor {
         expected: "error, warn, info, debug or trace, \
-                   with parts that differ after a comma such as \"info,haul::server=debug\"",
+                   with exceptions after commas, such as \"info,haul::server=debug\"",
         parse: |text: &str| is_log_level(text).then(|| text.to_owned()),
     };
     text.read(deserializer)
 }
 
-/// A duration that is neither nothing nor endless.
-pub(super) mod duration {
-    pub(in super::super) use jiff::fmt::serde::unsigned_duration::friendly::compact::required::serialize;
+/// A duration above zero.
+pub(crate) mod duration {
+    pub(crate) use jiff::fmt::serde::unsigned_duration::friendly::compact::required::serialize;
 
-    use super::{Deserializer, Duration, LONGEST, SignedDuration, Text};
+    use std::time::Duration;
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    use jiff::SignedDuration;
+    use serde::Deserializer;
+
+    use crate::config::value::{MAX_DURATION, TextVisitor};
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
-        let text = Text {
+        let text = TextVisitor {
             expected: "a duration such as \"30s\", at most \"8760h\"",
             parse: |text: &str| {
                 let duration = text.parse::<SignedDuration>().ok()?;
                 let duration = Duration::try_from(duration).ok()?;
-                (!duration.is_zero() && duration <= LONGEST).then_some(duration)
+                (!duration.is_zero() && duration <= MAX_DURATION).then_some(duration)
             },
         };
         text.read(deserializer)
@@ -171,30 +175,35 @@ pub(super) mod duration {
 }
 
 /// A duration, or `"0s"` for none.
-pub(super) mod duration_or_zero {
+pub(crate) mod duration_or_zero {
     use jiff::fmt::serde::unsigned_duration::friendly::compact;
     use serde::Serializer;
 
-    use super::{Deserializer, Duration, LONGEST, SignedDuration, Text};
+    use std::time::Duration;
+
+    use jiff::SignedDuration;
+    use serde::Deserializer;
+
+    use crate::config::value::{MAX_DURATION, TextVisitor};
 
     #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         duration: &Option<Duration>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         compact::required::serialize(&duration.unwrap_or_default(), serializer)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Duration>, D::Error> {
-        let text = Text {
+        let text = TextVisitor {
             expected: "a duration such as \"30m\", at most \"8760h\", or \"0s\" for none",
             parse: |text: &str| {
                 let duration = text.parse::<SignedDuration>().ok()?;
                 let duration = Duration::try_from(duration).ok()?;
                 let some = Some(duration).filter(|duration| !duration.is_zero());
-                (duration <= LONGEST).then_some(some)
+                (duration <= MAX_DURATION).then_some(some)
             },
         };
         text.read(deserializer)
@@ -202,13 +211,15 @@ pub(super) mod duration_or_zero {
 }
 
 /// A number of bytes.
-pub(super) mod bytes {
+pub(crate) mod bytes {
     use bytesize::ByteSize;
     use serde::Serializer;
 
-    use super::{Deserializer, Text};
+    use serde::Deserializer;
 
-    /// Far more than any disk has, and still a number of the protocol.
+    use crate::config::value::TextVisitor;
+
+    /// More than any disk has, but still a valid number in the protocol.
     const MOST: u64 = 1 << 52;
 
     const UNITS: [(u64, &str); 4] = [
@@ -219,10 +230,7 @@ pub(super) mod bytes {
     ];
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    pub(in super::super) fn serialize<S: Serializer>(
-        bytes: &u64,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         let whole = |unit: &&(u64, &str)| *bytes > 0 && bytes.is_multiple_of(unit.0);
         match UNITS.iter().find(whole) {
             Some((unit, name)) => serializer.collect_str(&format_args!("{}{name}", bytes / unit)),
@@ -230,10 +238,8 @@ pub(super) mod bytes {
         }
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<u64, D::Error> {
-        let text = Text {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = TextVisitor {
             expected: "a size such as \"64MiB\", at most \"4096TiB\"",
             parse: |text: &str| {
                 let bytes = text.parse::<ByteSize>().ok()?.as_u64();
@@ -244,14 +250,14 @@ pub(super) mod bytes {
     }
 }
 
-/// Networks: prefixes, or addresses that stand for themselves alone.
-pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    deserializer.deserialize_any(Networks)
+/// A list of networks. An address without a prefix length is a network of one address.
+pub(crate) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    deserializer.deserialize_any(NetworksVisitor)
 }
 
-struct Networks;
+struct NetworksVisitor;
 
-impl<'de> Visitor<'de> for Networks {
+impl<'de> Visitor<'de> for NetworksVisitor {
     type Value = Vec<IpNet>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -269,7 +275,7 @@ impl<'de> Visitor<'de> for Networks {
     }
 }
 
-/// IPv4 written as IPv6 is IPv4: addresses are compared as such.
+/// Parses a network. Maps IPv4 addresses in IPv6 form to IPv4, as clients' addresses are.
 fn network(text: &str) -> Option<IpNet> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(address.to_canonical().into());
@@ -284,13 +290,17 @@ fn network(text: &str) -> Option<IpNet> {
 }
 
 /// An IP address and a port, or `""` for none.
-pub(super) mod optional_address {
+pub(crate) mod optional_address {
     use serde::Serializer;
 
-    use super::{Deserializer, SocketAddr, Text};
+    use std::net::SocketAddr;
+
+    use serde::Deserializer;
+
+    use crate::config::value::TextVisitor;
 
     #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         address: &Option<SocketAddr>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -300,10 +310,10 @@ pub(super) mod optional_address {
         }
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<SocketAddr>, D::Error> {
-        let text = Text {
+        let text = TextVisitor {
             expected: "an address and port such as \"127.0.0.1:9001\", or \"\" for none",
             parse: |text: &str| match text {
                 "" => Some(None),
@@ -315,13 +325,16 @@ pub(super) mod optional_address {
 }
 
 /// A path, or `""` for none.
-pub(super) mod optional_path {
+pub(crate) mod optional_path {
     use serde::Serializer;
 
-    use super::{Deserialize, Deserializer, PathBuf};
+    use std::path::PathBuf;
+
+    use serde::Deserialize;
+    use serde::Deserializer;
 
     #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         path: &Option<PathBuf>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -329,7 +342,7 @@ pub(super) mod optional_path {
         serializer.serialize_str(&text.unwrap_or_default())
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<PathBuf>, D::Error> {
         let path = PathBuf::deserialize(deserializer)?;
@@ -337,21 +350,23 @@ pub(super) mod optional_path {
     }
 }
 
-/// Bytes a second, or `""` for as many as there are.
-pub(super) mod rate {
+/// Bytes per second, or `""` for no limit.
+pub(crate) mod rate {
     use bytesize::ByteSize;
     use serde::Serializer;
 
-    use super::{Deserializer, Text};
+    use serde::Deserializer;
 
-    /// With less, a frame could take longer than peers wait for it.
+    use crate::config::value::TextVisitor;
+
+    /// At a lower rate, a frame could take longer than the peer waits for it.
     const LEAST: u64 = 64 * 1024;
 
-    /// More than any network; what is computed with it stays within its numbers.
+    /// Faster than any network. Computations with it cannot overflow.
     const MOST: u64 = 1 << 40;
 
     #[expect(clippy::ref_option, reason = "serde passes the field by reference")]
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         rate: &Option<u64>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -364,11 +379,11 @@ pub(super) mod rate {
         serializer.serialize_str(&text)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<u64>, D::Error> {
-        let text = Text {
-            expected: "bytes a second such as \"10MiB\", from \"64KiB\" to \"1TiB\", or \"\" for no limit",
+        let text = TextVisitor {
+            expected: "bytes per second such as \"10MiB\", from \"64KiB\" to \"1TiB\", or \"\" for no limit",
             parse: |text: &str| {
                 if text.is_empty() || text == "0" {
                     return Some(None);

@@ -1,29 +1,29 @@
-//! Blocks of memory for large frames, used again once nobody holds a part of them.
+//! A pool of memory blocks for large frames. A block is reused once no frame refers to it.
 //!
-//! A new block of this size costs the kernel as much as the bytes that come to lie in it: it has to
-//! find and clear the pages.
+//! For the kernel, a new block of this size costs as much as receiving its content: the pages have to
+//! be found and cleared.
 
 use bytes::BytesMut;
 
-use crate::connection::LONG_CHUNK;
+use crate::connection::LONG_CHUNK_BYTES;
 
-/// Bytes of a block: one of the longest frames that haul itself sends, or four short ones.
-pub(super) const BLOCK: usize = LONG_CHUNK + 256;
+/// The size of a block: one of the longest frames that haul sends, or four short ones.
+pub(super) const BLOCK_BYTES: usize = LONG_CHUNK_BYTES + 256;
 
-/// A frame of so many bytes or more lies in a block. Whoever holds a part of it holds a block: eight
-/// times as much at most.
-pub(super) const LARGE: usize = BLOCK / 8;
+/// The least size of a frame that stays in its block. Such a frame keeps the whole block in memory,
+/// which is at most eight times its own size.
+pub(super) const LARGE_FRAME_BYTES: usize = BLOCK_BYTES / 8;
 
-/// Blocks that one connection uses again, besides the one that fills.
-const MOST: usize = 6;
+/// The most blocks that a connection keeps for reuse, besides the current one.
+const MAX_SPARE_BLOCKS: usize = 6;
 
-/// The blocks of a connection but for the one that fills.
+/// The blocks of a connection, without the current one.
 #[derive(Debug, Default)]
-pub(super) struct Blocks(Vec<BytesMut>);
+pub(super) struct BlockPool(Vec<BytesMut>);
 
-impl Blocks {
-    /// An empty block with room for so many bytes: one that nobody uses any more, or a new one.
-    pub(super) fn take(&mut self, size: usize) -> BytesMut {
+impl BlockPool {
+    /// Returns an empty block of at least `size` bytes: an unused one, or a new one.
+    pub(super) fn acquire(&mut self, size: usize) -> BytesMut {
         let free = self.0.iter_mut().position(|block| block.try_reclaim(size));
         match free {
             Some(free) => self.0.swap_remove(free),
@@ -31,19 +31,19 @@ impl Blocks {
         }
     }
 
-    /// Takes back a block of which parts may be in use.
-    pub(super) fn give_back(&mut self, mut block: BytesMut) {
+    /// Returns a block to the pool. Frames may still refer to parts of it.
+    pub(super) fn release(&mut self, mut block: BytesMut) {
         block.clear();
-        if self.0.len() >= MOST {
+        if self.0.len() >= MAX_SPARE_BLOCKS {
             self.0.remove(0);
         }
         self.0.push(block);
     }
 
-    /// Bytes of memory that are kept.
+    /// The memory of the pool in bytes.
     #[cfg(test)]
-    pub(super) fn holds(&self) -> usize {
-        self.0.len() * BLOCK
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.0.len() * BLOCK_BYTES
     }
 }
 
@@ -53,31 +53,31 @@ mod tests {
 
     #[test]
     fn a_block_is_used_again_once_nobody_holds_a_part_of_it() {
-        let mut blocks = Blocks::default();
-        let mut block = blocks.take(BLOCK);
+        let mut blocks = BlockPool::default();
+        let mut block = blocks.acquire(BLOCK_BYTES);
         block.extend_from_slice(&[1; 100]);
         let part = block.split_to(100).freeze();
         let address = part.as_ptr();
-        blocks.give_back(block);
-        let other = blocks.take(BLOCK);
+        blocks.release(block);
+        let other = blocks.acquire(BLOCK_BYTES);
         assert_ne!(other.as_ptr(), address, "it is in use");
-        blocks.give_back(other);
+        blocks.release(other);
         drop(part);
-        let found = [blocks.take(BLOCK), blocks.take(BLOCK)];
+        let found = [blocks.acquire(BLOCK_BYTES), blocks.acquire(BLOCK_BYTES)];
         assert!(found.iter().any(|block| block.as_ptr() == address));
         assert!(
             found
                 .iter()
-                .all(|block| block.is_empty() && block.capacity() >= BLOCK)
+                .all(|block| block.is_empty() && block.capacity() >= BLOCK_BYTES)
         );
     }
 
     #[test]
     fn no_more_blocks_are_kept_than_a_connection_uses() {
-        let mut blocks = Blocks::default();
+        let mut blocks = BlockPool::default();
         for _ in 0..10 {
-            blocks.give_back(BytesMut::with_capacity(BLOCK));
+            blocks.release(BytesMut::with_capacity(BLOCK_BYTES));
         }
-        assert_eq!(blocks.0.len(), MOST);
+        assert_eq!(blocks.0.len(), MAX_SPARE_BLOCKS);
     }
 }

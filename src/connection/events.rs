@@ -1,133 +1,134 @@
-//! The event lane: what the server says without being asked, on its way to one connection.
+//! The queue of events for one connection: the frames that the server sends without a request.
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// Events that may wait for the writer of one connection.
-const MOST_EVENTS: usize = 1024;
+/// The most events in a queue.
+const MAX_QUEUED_EVENTS: usize = 1024;
 
-/// Bytes of events that may wait, above which no more come in.
-const MOST_BYTES: usize = 256 * 1024;
+/// The bytes of queued events above which the queue rejects further ones.
+const MAX_QUEUED_BYTES: usize = 256 * 1024;
 
-/// The events that wait to be written on one connection. Cheap to clone; while none wait it takes
-/// next to no memory.
+/// The events that wait for the writer of one connection. Clones are cheap and share the queue. An
+/// empty queue needs almost no memory.
 #[derive(Debug, Clone, Default)]
-pub struct EventQueue(Arc<Inner>);
+pub struct EventQueue(Arc<EventQueueShared>);
 
 #[derive(Debug, Default)]
-struct Inner {
-    queue: Mutex<Queue>,
-    /// Something waits to be written.
+struct EventQueueShared {
+    queue: Mutex<EventQueueState>,
+    /// Notified when an event is queued.
     ready: Notify,
-    /// Nothing waits any more.
+    /// Notified when all events are written, or the queue is closed.
     drained: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct EventQueueState {
     events: VecDeque<QueuedEvent>,
     bytes: usize,
-    /// The writer has taken events that it has not written yet.
-    writing: bool,
-    /// The place in the inbox up to which all is written.
-    written: u64,
-    closed: bool,
-    tap: Option<Arc<dyn EventObserver>>,
+    /// Whether the writer has dequeued events that it has not written yet.
+    is_writing: bool,
+    /// The `seq` up to which the inbox is written.
+    written_seq: u64,
+    is_closed: bool,
+    observer: Option<Arc<dyn EventObserver>>,
 }
 
-/// Something that gets a copy of every event that is put into a lane.
+/// An observer that gets a copy of every queued event.
 pub trait EventObserver: Send + Sync + fmt::Debug {
-    /// Takes a copy, without waiting. Nothing is lost with it: the event itself is in the lane.
-    fn event(&self, json: &Bytes);
+    /// Gets a copy. Must not block. It may drop the copy, because the queue has the event.
+    fn on_event(&self, json: &Bytes);
 }
 
-/// An event in a lane.
+/// An event in a queue.
 #[derive(Debug, Clone)]
 pub struct QueuedEvent {
-    /// Its place in the inbox of its receiver, if it is kept there.
-    pub inbox: Option<u64>,
-    /// The control payload.
+    /// The `seq` of the event, if it belongs to the receiver's inbox.
+    pub inbox_seq: Option<u64>,
+    /// The payload of the control frame.
     pub json: Bytes,
-    /// Dropped once the event is written, or never will be.
+    /// Dropped when the event is written, or when it never will be.
     pub receipt: Option<DeliveryReceipt>,
 }
 
-/// Something to be dropped once an event is written.
+/// A value that is dropped when an event is written.
 #[derive(Clone)]
 pub struct DeliveryReceipt(
-    #[expect(dead_code, reason = "it is there to be dropped")] Arc<dyn Any + Send + Sync>,
+    #[expect(dead_code, reason = "only its drop matters")] Arc<dyn Any + Send + Sync>,
 );
 
 impl DeliveryReceipt {
-    /// One that drops `what` with its last clone.
-    pub fn new(what: Arc<dyn Any + Send + Sync>) -> Self {
-        Self(what)
+    /// A receipt whose last clone drops `value`.
+    pub fn new(value: Arc<dyn Any + Send + Sync>) -> Self {
+        Self(value)
     }
 }
 
 impl fmt::Debug for DeliveryReceipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Receipt")
+        f.write_str("DeliveryReceipt")
     }
 }
 
-/// The lane has no room: its peer reads too slowly, or not at all.
+/// The queue is full: the peer reads too slowly, or not at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many events wait for this connection")]
 pub struct EventQueueFull;
 
 impl EventQueue {
-    /// Puts an event at the end, without waiting.
+    /// Queues an event, without waiting.
     ///
     /// # Errors
-    /// [`LaneFull`] if too much waits already, or the connection is gone.
+    /// [`EventQueueFull`] if the queue is full, or the connection is closed.
     pub fn push(&self, event: QueuedEvent) -> Result<(), EventQueueFull> {
         let mut queue = self.lock();
-        let full = queue.events.len() >= MOST_EVENTS || queue.bytes >= MOST_BYTES;
-        if full || queue.closed {
+        let full = queue.events.len() >= MAX_QUEUED_EVENTS || queue.bytes >= MAX_QUEUED_BYTES;
+        if full || queue.is_closed {
             return Err(EventQueueFull);
         }
         queue.bytes += event.json.len();
-        let tap = queue.tap.clone();
-        let copy = tap.map(|tap| (tap, event.json.clone()));
+        let observer = queue.observer.clone();
+        let copy = observer.map(|observer| (observer, event.json.clone()));
         queue.events.push_back(event);
         drop(queue);
         self.0.ready.notify_one();
-        if let Some((tap, json)) = copy {
-            tap.event(&json);
+        if let Some((observer, json)) = copy {
+            observer.on_event(&json);
         }
         Ok(())
     }
 
-    /// From now on gives `tap` a copy of what is put here, in place of the one before.
-    pub fn tap(&self, tap: Arc<dyn EventObserver>) {
+    /// Sets the observer of later events, in place of an earlier one.
+    pub fn set_observer(&self, observer: Arc<dyn EventObserver>) {
         let mut queue = self.lock();
-        if !queue.closed {
-            queue.tap = Some(tap);
+        if !queue.is_closed {
+            queue.observer = Some(observer);
         }
     }
 
-    /// The place in the inbox up to which everything that was put here has been given to the system.
+    /// The `seq` up to which the queued events of the inbox were passed to the operating system.
     #[must_use]
-    pub fn written(&self) -> u64 {
-        self.lock().written
+    pub fn written_seq(&self) -> u64 {
+        self.lock().written_seq
     }
 
-    /// Waits until all that was put here is written; `false` if it never will be.
+    /// Waits until all queued events are written. Returns `false` if the queue is closed.
     pub async fn drained(&self) -> bool {
         loop {
             let drained = self.0.drained.notified();
             {
                 let queue = self.lock();
-                if queue.closed {
+                if queue.is_closed {
                     return false;
                 }
-                if queue.events.is_empty() && !queue.writing {
+                if queue.events.is_empty() && !queue.is_writing {
                     return true;
                 }
             }
@@ -135,7 +136,10 @@ impl EventQueue {
         }
     }
 
-    /// Takes the next event, once there is one. Cancel-safe.
+    /// Waits for the next event, and dequeues it.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: no event is lost.
     pub async fn next(&self) -> QueuedEvent {
         loop {
             if let Some(event) = self.try_next() {
@@ -145,25 +149,25 @@ impl EventQueue {
         }
     }
 
-    /// Takes the next event, if there is one.
+    /// Dequeues the next event, if there is one.
     #[must_use]
     pub fn try_next(&self) -> Option<QueuedEvent> {
         let mut queue = self.lock();
         let event = queue.events.pop_front()?;
         queue.bytes -= event.json.len();
-        queue.writing = true;
+        queue.is_writing = true;
         if queue.events.is_empty() {
-            // A lane that was full once keeps no memory of it.
+            // Release the memory of a queue that was full once.
             queue.events = VecDeque::new();
         }
         Some(event)
     }
 
-    /// Notes that what was taken is written, up to this place in the inbox.
-    pub fn note_written(&self, inbox: Option<u64>) {
+    /// Records that the dequeued events are written, up to this `seq` of the inbox.
+    pub fn mark_written(&self, inbox: Option<u64>) {
         let mut queue = self.lock();
-        queue.written = queue.written.max(inbox.unwrap_or(0));
-        queue.writing = false;
+        queue.written_seq = queue.written_seq.max(inbox.unwrap_or(0));
+        queue.is_writing = false;
         let drained = queue.events.is_empty();
         drop(queue);
         if drained {
@@ -171,20 +175,19 @@ impl EventQueue {
         }
     }
 
-    /// Nothing will be written any more: drops what waits.
+    /// Closes the queue and drops the waiting events.
     pub fn close(&self) {
         let mut queue = self.lock();
-        queue.closed = true;
-        let dropped = (std::mem::take(&mut queue.events), queue.tap.take());
+        queue.is_closed = true;
+        let dropped = (std::mem::take(&mut queue.events), queue.observer.take());
         queue.bytes = 0;
         drop(queue);
         drop(dropped);
         self.0.drained.notify_waiters();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        let queue = self.0.queue.lock();
-        queue.unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, EventQueueState> {
+        self.0.queue.lock()
     }
 }
 
@@ -196,42 +199,42 @@ mod tests {
 
     fn event(seq: u64) -> QueuedEvent {
         QueuedEvent {
-            inbox: Some(seq),
+            inbox_seq: Some(seq),
             json: Bytes::from_static(b"{}"),
             receipt: None,
         }
     }
 
     #[tokio::test]
-    async fn events_come_out_in_order_and_count_as_written_once_they_are() {
-        let lane = EventQueue::default();
+    async fn events_are_dequeued_in_order_and_count_as_written_when_marked() {
+        let queue = EventQueue::default();
         for seq in 1..=3 {
-            lane.push(event(seq)).expect("room");
+            queue.push(event(seq)).expect("room");
         }
-        assert_eq!(lane.next().await.inbox, Some(1));
-        assert_eq!(lane.written(), 0);
-        assert_eq!(lane.next().await.inbox, Some(2));
-        lane.note_written(Some(2));
-        assert_eq!(lane.written(), 2);
-        assert_eq!(lane.try_next().map(|event| event.inbox), Some(Some(3)));
-        assert!(lane.try_next().is_none());
+        assert_eq!(queue.next().await.inbox_seq, Some(1));
+        assert_eq!(queue.written_seq(), 0);
+        assert_eq!(queue.next().await.inbox_seq, Some(2));
+        queue.mark_written(Some(2));
+        assert_eq!(queue.written_seq(), 2);
+        assert_eq!(queue.try_next().map(|event| event.inbox_seq), Some(Some(3)));
+        assert!(queue.try_next().is_none());
     }
 
     #[test]
-    fn a_lane_that_nobody_empties_takes_no_more_than_its_bounds() {
-        let lane = EventQueue::default();
-        let most = MOST_EVENTS as u64;
-        let full = (0..=most).find(|seq| lane.push(event(*seq)).is_err());
+    fn a_full_queue_rejects_further_events() {
+        let queue = EventQueue::default();
+        let most = MAX_QUEUED_EVENTS as u64;
+        let full = (0..=most).find(|seq| queue.push(event(*seq)).is_err());
         assert_eq!(full, Some(most));
-        let lane = EventQueue::default();
+        let queue = EventQueue::default();
         let mut large = event(1);
-        large.json = vec![b' '; MOST_BYTES / 4].into();
-        let full = (0..9).find(|_| lane.push(large.clone()).is_err());
+        large.json = vec![b' '; MAX_QUEUED_BYTES / 4].into();
+        let full = (0..9).find(|_| queue.push(large.clone()).is_err());
         assert_eq!(full, Some(4));
     }
 
     #[test]
-    fn a_receipt_is_dropped_once_its_event_is_or_the_lane_closes() {
+    fn a_receipt_is_dropped_with_its_event_or_when_the_queue_is_closed() {
         struct Flag(Arc<AtomicBool>);
         impl Drop for Flag {
             fn drop(&mut self) {
@@ -240,57 +243,57 @@ mod tests {
         }
         for close in [false, true] {
             let dropped = Arc::new(AtomicBool::new(false));
-            let lane = EventQueue::default();
+            let queue = EventQueue::default();
             let mut event = event(1);
             event.receipt = Some(DeliveryReceipt::new(Arc::new(Flag(dropped.clone()))));
-            lane.push(event).expect("room");
+            queue.push(event).expect("room");
             assert!(!dropped.load(Ordering::Relaxed));
             if close {
-                lane.close();
+                queue.close();
             } else {
-                drop(lane.try_next());
+                drop(queue.try_next());
             }
             assert!(dropped.load(Ordering::Relaxed));
         }
     }
 
     #[test]
-    fn a_tap_gets_a_copy_of_what_goes_in_until_the_lane_closes() {
+    fn an_observer_gets_a_copy_of_each_event_until_the_queue_is_closed() {
         #[derive(Debug, Default)]
-        struct Copies(Mutex<Vec<Bytes>>);
-        impl EventObserver for Copies {
-            fn event(&self, json: &Bytes) {
-                self.0.lock().expect("no panic").push(json.clone());
+        struct EventCopies(Mutex<Vec<Bytes>>);
+        impl EventObserver for EventCopies {
+            fn on_event(&self, json: &Bytes) {
+                self.0.lock().push(json.clone());
             }
         }
-        let (lane, copies) = (EventQueue::default(), Arc::new(Copies::default()));
-        lane.push(event(1)).expect("room");
-        lane.tap(copies.clone());
-        lane.push(event(2)).expect("room");
-        assert_eq!(lane.try_next().and_then(|event| event.inbox), Some(1));
-        assert_eq!(lane.try_next().and_then(|event| event.inbox), Some(2));
-        lane.close();
-        assert_eq!(lane.push(event(3)), Err(EventQueueFull));
-        assert_eq!(*copies.0.lock().expect("no panic"), ["{}"]);
+        let (queue, copies) = (EventQueue::default(), Arc::new(EventCopies::default()));
+        queue.push(event(1)).expect("room");
+        queue.set_observer(copies.clone());
+        queue.push(event(2)).expect("room");
+        assert_eq!(queue.try_next().and_then(|event| event.inbox_seq), Some(1));
+        assert_eq!(queue.try_next().and_then(|event| event.inbox_seq), Some(2));
+        queue.close();
+        assert_eq!(queue.push(event(3)), Err(EventQueueFull));
+        assert_eq!(*copies.0.lock(), ["{}"]);
         assert_eq!(Arc::strong_count(&copies), 1, "nothing holds it any more");
     }
 
     #[tokio::test]
-    async fn a_lane_is_drained_once_the_last_event_is_written_and_never_once_it_is_closed() {
-        let lane = EventQueue::default();
-        assert!(lane.drained().await);
-        lane.push(event(1)).expect("room");
+    async fn a_queue_is_drained_when_the_last_event_is_written_and_never_after_it_is_closed() {
+        let queue = EventQueue::default();
+        assert!(queue.drained().await);
+        queue.push(event(1)).expect("room");
         let waiting = tokio::spawn({
-            let lane = lane.clone();
-            async move { lane.drained().await }
+            let queue = queue.clone();
+            async move { queue.drained().await }
         });
-        let taken = lane.next().await;
+        let taken = queue.next().await;
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        lane.note_written(taken.inbox);
+        queue.mark_written(taken.inbox_seq);
         assert!(waiting.await.expect("no panic"));
-        lane.close();
-        assert!(!lane.drained().await);
-        assert_eq!(lane.push(event(2)), Err(EventQueueFull));
+        queue.close();
+        assert!(!queue.drained().await);
+        assert_eq!(queue.push(event(2)), Err(EventQueueFull));
     }
 }

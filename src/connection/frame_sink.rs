@@ -1,18 +1,18 @@
-//! The writing half of a byte stream, and what is special about one that is a bare TCP connection.
+//! The writing half of a byte stream. A plain TCP connection supports `sendfile`.
 
 use std::fmt;
 
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
-/// Where frames are written to.
+/// The byte stream that frames are written to.
 pub struct FrameSink<W> {
     pub(crate) writer: W,
     tcp: fn(&W) -> Option<&TcpStream>,
 }
 
 impl<W> FrameSink<W> {
-    /// Any byte stream.
+    /// A sink for any byte stream.
     pub fn new(writer: W) -> Self {
         Self {
             writer,
@@ -20,13 +20,13 @@ impl<W> FrameSink<W> {
         }
     }
 
-    /// The byte stream itself.
+    /// Returns the byte stream.
     pub fn into_inner(self) -> W {
         self.writer
     }
 
-    /// Whether the kernel can put bytes of files into it, as they are.
-    pub(crate) fn takes_files(&self) -> bool {
+    /// Whether the kernel can send file data to it without a copy in this process.
+    pub(crate) fn supports_sendfile(&self) -> bool {
         self.tcp().is_some()
     }
 
@@ -36,9 +36,9 @@ impl<W> FrameSink<W> {
 }
 
 impl FrameSink<OwnedWriteHalf> {
-    /// A TCP connection on which nothing is encrypted.
+    /// A sink for an unencrypted TCP connection.
     #[must_use]
-    pub fn tcp_stream(writer: OwnedWriteHalf) -> Self {
+    pub fn for_tcp(writer: OwnedWriteHalf) -> Self {
         Self {
             writer,
             tcp: |writer| Some(writer.as_ref()),
@@ -54,8 +54,8 @@ impl<W> From<W> for FrameSink<W> {
 
 impl<W> fmt::Debug for FrameSink<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outlet")
-            .field("takes_files", &self.takes_files())
+        f.debug_struct("FrameSink")
+            .field("supports_sendfile", &self.supports_sendfile())
             .finish_non_exhaustive()
     }
 }

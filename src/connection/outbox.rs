@@ -1,4 +1,4 @@
-//! The outbox: what goes to a peer, by lanes, and the task that writes it.
+//! The outbox: the queues of frames for a peer, and the task that writes them.
 
 use std::time::Duration;
 
@@ -10,41 +10,41 @@ use tokio::time::timeout;
 use crate::connection::{EventQueue, FilePart, FrameSink, QueuedEvent};
 use crate::protocol::Frame;
 
-/// Small replies that may wait for the writer.
-const CONTROL_QUEUE: usize = 64;
+/// The most replies that may wait for the writer.
+const MAX_QUEUED_REPLIES: usize = 64;
 
-/// Bytes of small replies that are copied together into one write; larger ones are not copied.
-const GATHERED: usize = 8 * 1024;
+/// The bytes of small frames that are gathered in one write. Larger frames are not copied.
+const MAX_GATHERED_BYTES: usize = 8 * 1024;
 
-/// Data frames that may wait for the writer. With [`CHUNK`](crate::connection::CHUNK) it bounds the memory of a
-/// session that sends: a chunk is read only once it has its place here.
-const DATA_QUEUE: usize = 2;
+/// The most data frames that may wait for the writer. It bounds the memory of a session that sends,
+/// because a chunk is read only after its slot is reserved.
+const MAX_QUEUED_DATA_FRAMES: usize = 2;
 
-/// The way to the task that writes. Cheap to clone.
+/// The sender of frames to a peer. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     control: mpsc::Sender<Bytes>,
     events: EventQueue,
-    data: mpsc::Sender<Box<Data>>,
+    data: mpsc::Sender<Box<QueuedData>>,
     takes_files: bool,
 }
 
-/// What waits to be written; goes to [`write_frames`].
+/// The frames that wait for [`write_frames`].
 #[derive(Debug)]
 pub struct OutboxQueue {
     control: mpsc::Receiver<Bytes>,
     events: EventQueue,
-    data: mpsc::Receiver<Box<Data>>,
-    /// Taken out of its lane while something that was sent before it was not yet there.
-    next_data: Option<Box<Data>>,
+    data: mpsc::Receiver<Box<QueuedData>>,
+    /// A data frame that waits for replies that were sent before it.
+    next_data: Option<Box<QueuedData>>,
 }
 
-/// What goes through the data lane. Boxed there: a channel keeps room for many, and most sessions
-/// send nothing through it.
+/// An item of the data queue. It is boxed, because a channel allocates many slots and most sessions
+/// send no data.
 #[derive(Debug)]
-enum Data {
+enum QueuedData {
     Frame(Frame),
-    /// Whole frames, encoded, one after the other.
+    /// Encoded frames.
     Encoded(Bytes),
     Part(Box<FilePart>),
 }
@@ -55,44 +55,44 @@ impl Drop for OutboxQueue {
     }
 }
 
-/// The writer has ended: the connection is gone.
+/// The connection is closed: its writer has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the connection is closed")]
-pub struct Closed;
+pub struct OutboxClosed;
 
-/// A place in the data lane. Whoever holds one may fetch the bytes to put there.
+/// A reserved slot of the data queue. Reserve one before you read the data for it.
 #[derive(Debug)]
-pub struct DataSlot<'a>(mpsc::Permit<'a, Box<Data>>);
+pub struct DataSlot<'a>(mpsc::Permit<'a, Box<QueuedData>>);
 
 impl DataSlot<'_> {
-    /// Fills the place.
+    /// Queues a data frame.
     pub fn send(self, stream: u32, chunk: Bytes) {
         let frame = Frame::Data { stream, chunk };
-        self.0.send(Box::new(Data::Frame(frame)));
+        self.0.send(Box::new(QueuedData::Frame(frame)));
     }
 
-    /// Fills the place with a part of a file, where the outbox [takes](Outbox::takes_files) them.
+    /// Queues a part of a file, if the outbox [supports](Outbox::supports_sendfile) it.
     pub fn send_part(self, part: Box<FilePart>) {
-        self.0.send(Box::new(Data::Part(part)));
+        self.0.send(Box::new(QueuedData::Part(part)));
     }
 }
 
 impl Outbox {
-    /// An outbox and its queue.
+    /// An outbox for any byte stream, and its queues.
     #[must_use]
     pub fn new() -> (Self, OutboxQueue) {
         Self::with(false)
     }
 
-    /// An outbox for what is written to `outlet`.
+    /// An outbox for `sink`, and its queues.
     #[must_use]
-    pub fn of<W>(outlet: &FrameSink<W>) -> (Self, OutboxQueue) {
-        Self::with(outlet.takes_files())
+    pub fn for_sink<W>(sink: &FrameSink<W>) -> (Self, OutboxQueue) {
+        Self::with(sink.supports_sendfile())
     }
 
     fn with(takes_files: bool) -> (Self, OutboxQueue) {
-        let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
-        let (data, data_queue) = mpsc::channel(DATA_QUEUE);
+        let (control, control_queue) = mpsc::channel(MAX_QUEUED_REPLIES);
+        let (data, data_queue) = mpsc::channel(MAX_QUEUED_DATA_FRAMES);
         let events = EventQueue::default();
         let queue = OutboxQueue {
             control: control_queue,
@@ -109,124 +109,128 @@ impl Outbox {
         (outbox, queue)
     }
 
-    /// Where events go that nobody waits for.
+    /// The queue for events.
     #[must_use]
     pub fn events(&self) -> &EventQueue {
         &self.events
     }
 
-    /// Sends a control payload, ahead of all data that waits.
+    /// Sends a control frame, ahead of all queued data.
     ///
     /// # Errors
-    /// [`Closed`] if nothing will be written any more.
-    pub async fn send(&self, json: Bytes) -> Result<(), Closed> {
-        self.control.send(json).await.map_err(|_| Closed)
+    /// [`OutboxClosed`] if the connection is closed.
+    pub async fn send(&self, json: Bytes) -> Result<(), OutboxClosed> {
+        self.control.send(json).await.map_err(|_| OutboxClosed)
     }
 
-    /// Sends a control payload after the data that was sent before it.
+    /// Sends a control frame after the data that was sent before it.
     ///
     /// # Errors
-    /// [`Closed`] if nothing will be written any more.
-    pub async fn send_after_data(&self, json: Bytes) -> Result<(), Closed> {
-        let frame = Box::new(Data::Frame(Frame::Control(json)));
-        self.data.send(frame).await.map_err(|_| Closed)
+    /// [`OutboxClosed`] if the connection is closed.
+    pub async fn send_after_data(&self, json: Bytes) -> Result<(), OutboxClosed> {
+        let frame = Box::new(QueuedData::Frame(Frame::Control(json)));
+        self.data.send(frame).await.map_err(|_| OutboxClosed)
     }
 
-    /// Sends whole frames that are encoded already, in one piece, as one of the data frames: a burst
-    /// of small ones need not be put together again.
+    /// Sends encoded frames in one piece, as one item of the data queue. It avoids the encoding of
+    /// each frame in a burst of small ones.
     ///
     /// # Errors
-    /// [`Closed`] if nothing will be written any more.
-    pub async fn send_encoded(&self, frames: Bytes) -> Result<(), Closed> {
-        let frames = Box::new(Data::Encoded(frames));
-        self.data.send(frames).await.map_err(|_| Closed)
+    /// [`OutboxClosed`] if the connection is closed.
+    pub async fn send_encoded(&self, frames: Bytes) -> Result<(), OutboxClosed> {
+        let frames = Box::new(QueuedData::Encoded(frames));
+        self.data.send(frames).await.map_err(|_| OutboxClosed)
     }
 
-    /// Waits for a place for one data frame. Streams that wait take turns.
+    /// Reserves a slot for one data frame. Waiting streams are served in turn.
     ///
     /// # Errors
-    /// [`Closed`] if nothing will be written any more.
-    pub async fn data_slot(&self) -> Result<DataSlot<'_>, Closed> {
-        self.data.reserve().await.map(DataSlot).map_err(|_| Closed)
+    /// [`OutboxClosed`] if the connection is closed.
+    pub async fn data_slot(&self) -> Result<DataSlot<'_>, OutboxClosed> {
+        self.data
+            .reserve()
+            .await
+            .map(DataSlot)
+            .map_err(|_| OutboxClosed)
     }
 
-    /// Whether parts of files can be sent as they are, which nothing encrypts or translates.
+    /// Whether [`FilePart`]s can be sent, because the connection is plain TCP.
     #[must_use]
-    pub fn takes_files(&self) -> bool {
+    pub fn supports_sendfile(&self) -> bool {
         self.takes_files
     }
 
-    /// Resolves once nothing will be written any more.
+    /// Waits until the connection is closed.
     pub async fn closed(&self) {
         self.control.closed().await;
     }
 }
 
-/// Writes what the outbox is given until every [`Outbox`] is dropped, then shuts the writer down.
+/// Writes the queued frames until every [`Outbox`] is dropped, then shuts the stream down.
 ///
 /// # Errors
-/// What the stream says, or [`std::io::ErrorKind::TimedOut`] if the peer does not take a frame
+/// An error of the stream, or [`std::io::ErrorKind::TimedOut`] if the peer does not receive a frame
 /// within `write_timeout`.
 pub async fn write_frames<W: AsyncWrite + Unpin>(
-    mut outlet: FrameSink<W>,
+    mut sink: FrameSink<W>,
     mut queue: OutboxQueue,
     write_timeout: Duration,
 ) -> std::io::Result<()> {
     while let Some(next) = queue.next().await {
-        // Made anew each time: a silent session keeps no memory of what it once had to say.
+        // Allocated for each write, so that an idle session holds no buffers.
         let mut head = BytesMut::new();
         let mut events = Vec::new();
         let body = match next {
-            Next::Frame(Frame::Control(json)) if json.len() < GATHERED => {
-                put(&mut head, json);
+            OutboxItem::Frame(Frame::Control(json)) if json.len() < MAX_GATHERED_BYTES => {
+                append_frame(&mut head, json);
                 queue.gather(&mut head, &mut events);
                 Bytes::new()
             }
-            Next::Event(event) if event.json.len() < GATHERED => {
-                put(&mut head, event.json.clone());
+            OutboxItem::Event(event) if event.json.len() < MAX_GATHERED_BYTES => {
+                append_frame(&mut head, event.json.clone());
                 events.push(event);
                 queue.gather(&mut head, &mut events);
                 Bytes::new()
             }
-            Next::Event(event) => {
-                let body = put_head(&mut head, Frame::Control(event.json.clone()));
+            OutboxItem::Event(event) => {
+                let body = append_head(&mut head, Frame::Control(event.json.clone()));
                 events.push(event);
                 body
             }
-            Next::Frame(frame) => put_head(&mut head, frame),
-            Next::Part(part) => {
-                // Boxed: a silent session does not keep the room that this needs.
-                Box::pin(part.send(&mut outlet, write_timeout)).await?;
+            OutboxItem::Frame(frame) => append_head(&mut head, frame),
+            OutboxItem::Part(part) => {
+                // Boxed, so that the future of an idle session stays small.
+                Box::pin(part.send(&mut sink, write_timeout)).await?;
                 continue;
             }
-            Next::Encoded(frames) => frames,
+            OutboxItem::Encoded(frames) => frames,
         };
         let bytes = head.freeze().chain(body);
-        timeout(write_timeout, write_and_flush(&mut outlet.writer, bytes)).await??;
+        timeout(write_timeout, write_and_flush(&mut sink.writer, bytes)).await??;
         if !events.is_empty() {
-            let last = events.iter().filter_map(|event| event.inbox).max();
-            queue.events.note_written(last);
+            let last = events.iter().filter_map(|event| event.inbox_seq).max();
+            queue.events.mark_written(last);
         }
     }
-    timeout(write_timeout, outlet.writer.shutdown()).await?
+    timeout(write_timeout, sink.writer.shutdown()).await?
 }
 
-/// What is to be written next.
-enum Next {
+/// The next item to write.
+enum OutboxItem {
     Frame(Frame),
     Part(Box<FilePart>),
     Encoded(Bytes),
     Event(QueuedEvent),
 }
 
-/// Adds a frame whole.
-fn put(buffer: &mut BytesMut, json: Bytes) {
-    let body = put_head(buffer, Frame::Control(json));
+/// Appends a frame.
+fn append_frame(buffer: &mut BytesMut, json: Bytes) {
+    let body = append_head(buffer, Frame::Control(json));
     buffer.extend_from_slice(&body);
 }
 
-/// Adds the head of a frame, and returns its body.
-fn put_head(buffer: &mut BytesMut, frame: Frame) -> Bytes {
+/// Appends the head of a frame, and returns its body.
+fn append_head(buffer: &mut BytesMut, frame: Frame) -> Bytes {
     frame.put_head(buffer);
     match frame {
         Frame::Control(body) | Frame::Data { chunk: body, .. } => body,
@@ -242,34 +246,33 @@ async fn write_and_flush(
 }
 
 impl OutboxQueue {
-    /// Replies first, then events, then data; `None` once every outbox is dropped.
+    /// Returns replies first, then events, then data; `None` when every outbox is dropped.
     ///
-    /// What somebody sends on one lane and then on the other leaves in that order. A reply that is
-    /// sent may not be there yet, behind one that another thread is about to put into the queue; so
-    /// data is held back for as long as the queue is not empty.
-    async fn next(&mut self) -> Option<Next> {
+    /// A reply that is sent before data is written before it. While another thread queues a reply, the
+    /// channel may hide the replies after it, so data waits until the queue of replies is empty.
+    async fn next(&mut self) -> Option<OutboxItem> {
         let (mut control_ended, mut data_ended) = (false, false);
         loop {
             if self.control.is_empty()
                 && let Some(data) = self.next_data.take()
             {
                 return Some(match *data {
-                    Data::Frame(frame) => Next::Frame(frame),
-                    Data::Encoded(frames) => Next::Encoded(frames),
-                    Data::Part(part) => Next::Part(part),
+                    QueuedData::Frame(frame) => OutboxItem::Frame(frame),
+                    QueuedData::Encoded(frames) => OutboxItem::Encoded(frames),
+                    QueuedData::Part(part) => OutboxItem::Part(part),
                 });
             }
-            let is_held = self.next_data.is_some();
+            let has_waiting_data = self.next_data.is_some();
             tokio::select! {
                 biased;
                 json = self.control.recv(), if !control_ended => match json {
-                    Some(json) => return Some(Next::Frame(Frame::Control(json))),
+                    Some(json) => return Some(OutboxItem::Frame(Frame::Control(json))),
                     None => control_ended = true,
                 },
-                event = self.events.next(), if !control_ended && !is_held => {
-                    return Some(Next::Event(event));
+                event = self.events.next(), if !control_ended && !has_waiting_data => {
+                    return Some(OutboxItem::Event(event));
                 }
-                data = self.data.recv(), if !data_ended && !is_held => match data {
+                data = self.data.recv(), if !data_ended && !has_waiting_data => match data {
                     Some(data) => self.next_data = Some(data),
                     None => data_ended = true,
                 },
@@ -278,13 +281,13 @@ impl OutboxQueue {
         }
     }
 
-    /// Adds the small frames that wait already, so that a burst of them is one write.
+    /// Appends the small frames that wait already, so that a burst needs one write.
     fn gather(&mut self, buffer: &mut BytesMut, events: &mut Vec<QueuedEvent>) {
-        while buffer.len() < GATHERED {
+        while buffer.len() < MAX_GATHERED_BYTES {
             if let Ok(json) = self.control.try_recv() {
-                put(buffer, json);
+                append_frame(buffer, json);
             } else if let Some(event) = self.events.try_next() {
-                put(buffer, event.json.clone());
+                append_frame(buffer, event.json.clone());
                 events.push(event);
             } else {
                 return;

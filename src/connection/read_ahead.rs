@@ -1,4 +1,4 @@
-//! Reading ahead for who reads in small pieces, as TLS does: one call of the system for many of them.
+//! Read-ahead for readers of small pieces, such as TLS: one system call serves many reads.
 
 use std::io;
 use std::pin::Pin;
@@ -8,24 +8,24 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-/// Bytes read ahead at most.
-const AHEAD: usize = 128 * 1024;
+/// The most bytes that are read ahead.
+const MAX_READ_AHEAD_BYTES: usize = 128 * 1024;
 
-/// Reads ahead as long as more comes than is asked for, and holds no memory when it does not.
+/// A reader that reads ahead while data arrives faster than it is read, and holds no memory otherwise.
 #[derive(Debug)]
 pub struct ReadAhead<R> {
     reader: R,
-    ahead: BytesMut,
-    /// The last piece that was asked for was there whole.
+    buffer: BytesMut,
+    /// Whether the last read was filled completely.
     is_busy: bool,
 }
 
 impl<R> ReadAhead<R> {
-    /// Nothing is read yet.
+    /// Wraps a reader.
     pub fn new(reader: R) -> Self {
         Self {
             reader,
-            ahead: BytesMut::new(),
+            buffer: BytesMut::new(),
             is_busy: false,
         }
     }
@@ -38,26 +38,26 @@ impl<R: AsyncRead + Unpin> AsyncRead for ReadAhead<R> {
         piece: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.ahead.is_empty() {
-            if !this.is_busy || piece.remaining() >= AHEAD {
+        if this.buffer.is_empty() {
+            if !this.is_busy || piece.remaining() >= MAX_READ_AHEAD_BYTES {
                 let before = piece.remaining();
                 ready!(Pin::new(&mut this.reader).poll_read(cx, piece))?;
                 this.is_busy = piece.remaining() == 0 && before > 0;
                 return Poll::Ready(Ok(()));
             }
-            this.ahead.reserve(AHEAD);
-            match poll_read_buf(Pin::new(&mut this.reader), cx, &mut this.ahead) {
+            this.buffer.reserve(MAX_READ_AHEAD_BYTES);
+            match poll_read_buf(Pin::new(&mut this.reader), cx, &mut this.buffer) {
                 Poll::Ready(Ok(_)) => {}
                 other => {
                     this.is_busy = false;
-                    this.ahead = BytesMut::new();
+                    this.buffer = BytesMut::new();
                     return other.map_ok(drop);
                 }
             }
         }
-        let length = piece.remaining().min(this.ahead.len());
-        piece.put_slice(&this.ahead[..length]);
-        this.ahead.advance(length);
+        let length = piece.remaining().min(this.buffer.len());
+        piece.put_slice(&this.buffer[..length]);
+        this.buffer.advance(length);
         Poll::Ready(Ok(()))
     }
 }
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_more_holds_no_memory() {
+    async fn a_waiting_reader_holds_no_memory() {
         let (mut near, far) = duplex(200_000);
         near.write_all(&vec![1; 100_000]).await.expect("open");
         let mut reader = ReadAhead::new(far);
@@ -96,7 +96,7 @@ mod tests {
         for _ in 0..2 {
             reader.read_exact(&mut piece).await.expect("there");
         }
-        assert!(reader.ahead.capacity() >= 50_000);
+        assert!(reader.buffer.capacity() >= 50_000);
         let mut rest = vec![0; 100_000 - 2 * 4096];
         reader.read_exact(&mut rest).await.expect("there");
         tokio::select! {
@@ -104,6 +104,6 @@ mod tests {
             _ = reader.read(&mut piece) => unreachable!("nothing was sent"),
             () = tokio::task::yield_now() => {}
         }
-        assert_eq!(reader.ahead.capacity(), 0);
+        assert_eq!(reader.buffer.capacity(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The receiving half of a connection.
+//! The receiving half of a connection. Large frames are received in pooled blocks without a copy.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,92 +11,91 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::codec::Decoder;
 use tokio_util::io::poll_read_buf;
 
-use crate::connection::blocks::{BLOCK, Blocks, LARGE};
+use crate::connection::blocks::{BLOCK_BYTES, BlockPool, LARGE_FRAME_BYTES};
 use crate::protocol::{Frame, FrameCodec, FrameError, MAX_CHUNK, MAX_PAYLOAD};
 
-/// Bytes that a silent connection keeps for what comes next.
-const IDLE_BUFFER: usize = 1024;
+/// The buffer of an idle connection in bytes.
+const IDLE_BUFFER_BYTES: usize = 1024;
 
-/// Bytes of a frame before its chunk.
-const HEAD: usize = MAX_PAYLOAD - MAX_CHUNK + size_of::<u32>();
+/// The most bytes of a data frame before its chunk.
+const MAX_HEAD_BYTES: usize = MAX_PAYLOAD - MAX_CHUNK + size_of::<u32>();
 
-/// Bytes that are read at once while a peer sends many small frames.
-const BUSY_BUFFER: usize = 64 * 1024;
+/// The bytes that are read at a time while a peer sends many small frames.
+const BUSY_BUFFER_BYTES: usize = 64 * 1024;
 
-/// After so long without a large frame the memory for them is given back.
-const SILENCE: Duration = Duration::from_secs(1);
+/// The time without a large frame after which their memory is released.
+const RELEASE_AFTER: Duration = Duration::from_secs(1);
 
-/// The receiving half.
+/// The receiving half of a connection.
 #[derive(Debug)]
 pub struct Receiver<R> {
     reader: R,
     codec: FrameCodec,
     buffer: BytesMut,
-    /// The last read took all there was room for.
+    /// Whether the last read filled the buffer.
     is_busy: bool,
     frame_timeout: Duration,
-    /// Runs from the first byte of a frame to its last; no byte resets it.
+    /// The time limit from the first byte of a frame to its last. No byte resets it.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Made for the first large frame. Boxed: most sessions never see one.
-    bulk: Option<Box<Bulk>>,
+    /// Allocated for the first large frame. Boxed, because most sessions receive none.
+    large: Option<Box<LargeFrameMemory>>,
 }
 
-/// What the receiver of large frames has more than others.
+/// The memory for large frames.
 #[derive(Debug)]
-struct Bulk {
-    blocks: Blocks,
-    /// Bytes of the last large frame. The next will be as long.
+struct LargeFrameMemory {
+    blocks: BlockPool,
+    /// The length of the last large frame, which the next one probably has too.
     length: usize,
-    /// When it came.
+    /// The time of the last large frame.
     last: Instant,
     silence: Pin<Box<Sleep>>,
 }
 
-/// Why no further frame can be received.
+/// An error after which no frame can be received.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// The bytes are no frames, or the stream failed.
+    /// The bytes are not a valid frame, or the stream failed.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// A frame was begun and not finished in time.
+    /// A frame was not complete in time.
     #[error("a frame was begun and not finished within {0:?}")]
     TimedOut(Duration),
 }
 
 impl<R: AsyncRead + Unpin> Receiver<R> {
-    /// Receives what `codec` lets through, each frame within `frame_timeout` of its first byte.
+    /// Receives the frames that `codec` accepts, each within `frame_timeout` of its first byte.
     pub fn new(reader: R, codec: FrameCodec, frame_timeout: Duration) -> Self {
         Self {
             reader,
             codec,
-            buffer: BytesMut::with_capacity(IDLE_BUFFER),
+            buffer: BytesMut::with_capacity(IDLE_BUFFER_BYTES),
             is_busy: false,
             frame_timeout,
             deadline: None,
-            bulk: None,
+            large: None,
         }
     }
 
-    /// Lets through what a logged-in peer may send.
+    /// Applies the limits for a peer that has logged in.
     pub fn lift_limits(&mut self, frame_timeout: Duration) {
         self.codec.lift_limits();
         self.frame_timeout = frame_timeout;
     }
 
-    /// The next frame, or `None` once the peer has closed between two frames.
-    ///
-    /// Cancel-safe: no byte is lost if the future is dropped.
+    /// Receives the next frame. Returns `None` if the peer has closed the connection between frames.
     ///
     /// # Errors
-    /// [`ReceiveError`]; nothing can be received after one.
+    /// [`ReceiveError`], after which nothing can be received.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: no byte is lost.
     pub async fn next(&mut self) -> Result<Option<Frame>, ReceiveError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// As [`next`](Self::next), but `None` at once if nothing has come of a further frame.
-    ///
-    /// Cancel-safe as that is.
-    pub async fn next_begun(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
+    /// As [`next`](Self::next), but returns `None` at once if no byte of a further frame has arrived.
+    pub async fn next_if_started(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
         poll_fn(|cx| match self.poll_next(cx) {
             Poll::Pending if self.buffer.is_empty() => Poll::Ready(None),
             next => next.map(Some),
@@ -104,7 +103,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         .await
     }
 
-    /// Reads what still comes and throws it away, until the peer closes.
+    /// Reads and discards everything until the peer closes the connection.
     pub async fn discard_rest(&mut self) {
         let mut bytes = [0; 1024];
         while let Ok(1..) = self.reader.read(&mut bytes).await {}
@@ -114,7 +113,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         loop {
             if let Some(frame) = self.codec.decode(&mut self.buffer)? {
                 self.deadline = None;
-                return Poll::Ready(Ok(Some(self.unpinned(frame))));
+                return Poll::Ready(Ok(Some(self.detach_small(frame))));
             }
             let room = self.make_room()?;
             let mut free = (&mut self.buffer).limit(room);
@@ -123,7 +122,9 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
                     self.deadline = None;
                     return Poll::Ready(Ok(self.codec.decode_eof(&mut self.buffer)?));
                 }
-                Poll::Ready(Ok(read)) => self.is_busy = read == room && room >= IDLE_BUFFER / 2,
+                Poll::Ready(Ok(read)) => {
+                    self.is_busy = read == room && room >= IDLE_BUFFER_BYTES / 2;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(FrameError::Io(error).into())),
                 Poll::Pending => break,
             }
@@ -140,23 +141,23 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         Poll::Ready(Err(ReceiveError::TimedOut(self.frame_timeout)))
     }
 
-    /// Makes room for what is to be read next, and says for how many bytes.
+    /// Makes space for the next read, and returns the number of bytes to read.
     ///
-    /// A large frame comes to lie whole in one block, with as many others as fit; what would have to
-    /// be moved to the next block is not read before that is there.
+    /// A large frame is received entirely in one block, together with as many others as fit. Bytes
+    /// that would have to move to the next block are not read before that block is current.
     fn make_room(&mut self) -> Result<usize, FrameError> {
-        let there = self.buffer.len();
-        let spare = self.buffer.capacity() - there;
+        let received = self.buffer.len();
+        let spare = self.buffer.capacity() - received;
         match self.codec.length(&self.buffer)? {
-            Some(length) if length >= LARGE => {
-                let missing = length - there;
+            Some(length) if length >= LARGE_FRAME_BYTES => {
+                let missing = length - received;
                 if spare < missing {
                     self.next_block(length);
                 }
-                if let Some(bulk) = &mut self.bulk {
+                if let Some(bulk) = &mut self.large {
                     (bulk.length, bulk.last) = (length, Instant::now());
                 }
-                let spare = self.buffer.capacity() - there;
+                let spare = self.buffer.capacity() - received;
                 Ok(if spare - missing < length {
                     missing
                 } else {
@@ -164,48 +165,48 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
                 })
             }
             Some(length) => {
-                if spare < length - there {
-                    self.buffer.reserve(length - there);
+                if spare < length - received {
+                    self.buffer.reserve(length - received);
                 }
-                Ok(self.buffer.capacity() - there)
+                Ok(self.buffer.capacity() - received)
             }
             None => {
-                let expected = self.bulk.as_ref().map_or(0, |bulk| bulk.length);
+                let expected = self.large.as_ref().map_or(0, |bulk| bulk.length);
                 if expected > 0 && spare < expected {
                     self.next_block(expected);
                 } else if spare == 0 {
                     let more = if self.is_busy {
-                        BUSY_BUFFER
+                        BUSY_BUFFER_BYTES
                     } else {
-                        IDLE_BUFFER
+                        IDLE_BUFFER_BYTES
                     };
                     self.buffer.reserve(more);
                 }
-                Ok(self.buffer.capacity() - there)
+                Ok(self.buffer.capacity() - received)
             }
         }
     }
 
-    /// Goes on in another block, with room for a frame of so many bytes.
+    /// Switches to another block, which has space for a frame of `length` bytes.
     fn next_block(&mut self, length: usize) {
-        let bulk = self.bulk.get_or_insert_with(|| {
+        let bulk = self.large.get_or_insert_with(|| {
             let last = Instant::now();
-            Box::new(Bulk {
-                blocks: Blocks::default(),
+            Box::new(LargeFrameMemory {
+                blocks: BlockPool::default(),
                 length,
                 last,
-                silence: Box::pin(sleep_until(last + SILENCE)),
+                silence: Box::pin(sleep_until(last + RELEASE_AFTER)),
             })
         });
-        let mut block = bulk.blocks.take(length.max(BLOCK));
+        let mut block = bulk.blocks.acquire(length.max(BLOCK_BYTES));
         block.extend_from_slice(&self.buffer);
         let full = std::mem::replace(&mut self.buffer, block);
-        bulk.blocks.give_back(full);
+        bulk.blocks.release(full);
     }
 
-    /// A small frame does not hold on to the block that it lies in.
-    fn unpinned(&self, frame: Frame) -> Frame {
-        if self.bulk.is_none() || frame.body().len() + HEAD >= LARGE {
+    /// Copies a small frame out of its block, so that it does not keep the block in memory.
+    fn detach_small(&self, frame: Frame) -> Frame {
+        if self.large.is_none() || frame.body().len() + MAX_HEAD_BYTES >= LARGE_FRAME_BYTES {
             return frame;
         }
         match frame {
@@ -217,29 +218,32 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         }
     }
 
-    /// Gives back what large frames needed, now that nothing is on its way: at once what many small
-    /// ones did, and what large ones did if no more of them come for a while.
+    /// Releases memory while no frame is incomplete: at once the buffer for many small frames, and
+    /// after a while without them the blocks for large frames.
     fn release_memory(&mut self, cx: &mut Context<'_>) {
-        while let Some(bulk) = &mut self.bulk {
+        while let Some(bulk) = &mut self.large {
             if bulk.silence.as_mut().poll(cx).is_pending() {
                 return;
             }
-            let over = bulk.last + SILENCE;
+            let over = bulk.last + RELEASE_AFTER;
             if over <= Instant::now() {
-                self.bulk = None;
+                self.large = None;
             } else {
                 bulk.silence.as_mut().reset(over);
             }
         }
-        if self.buffer.capacity() > IDLE_BUFFER {
-            self.buffer = BytesMut::with_capacity(IDLE_BUFFER);
+        if self.buffer.capacity() > IDLE_BUFFER_BYTES {
+            self.buffer = BytesMut::with_capacity(IDLE_BUFFER_BYTES);
         }
     }
 
-    /// Bytes of memory that it holds for what comes next.
+    /// The memory that is held for later frames, in bytes.
     #[cfg(test)]
-    pub(super) fn holds(&self) -> usize {
-        let blocks = self.bulk.as_ref().map_or(0, |bulk| bulk.blocks.holds());
+    pub(super) fn memory_bytes(&self) -> usize {
+        let blocks = self
+            .large
+            .as_ref()
+            .map_or(0, |bulk| bulk.blocks.memory_bytes());
         self.buffer.capacity() + blocks
     }
 }

@@ -146,7 +146,11 @@ async fn a_large_frame_leaves_no_memory_behind() {
     ));
     let silence = timeout(Duration::from_secs(3), receiver.next());
     assert!(silence.await.is_err(), "nothing was sent");
-    assert!(receiver.holds() <= 1024, "{} bytes", receiver.holds());
+    assert!(
+        receiver.memory_bytes() <= 1024,
+        "{} bytes",
+        receiver.memory_bytes()
+    );
     drop(outbox);
     writer.await.expect("no panic").expect("written");
 }
@@ -157,7 +161,7 @@ async fn an_event_comes_after_the_replies_that_wait_and_ahead_of_data() {
     let slot = outbox.data_slot().await.expect("open");
     slot.send(7, Bytes::from_static(b"data"));
     let event = QueuedEvent {
-        inbox: Some(3),
+        inbox_seq: Some(3),
         json: control("{3}"),
         receipt: None,
     };
@@ -172,7 +176,7 @@ async fn an_event_comes_after_the_replies_that_wait_and_ahead_of_data() {
         end = writing => panic!("{end:?}"),
         drained = events.drained() => assert!(drained),
     }
-    assert_eq!(events.written(), 3);
+    assert_eq!(events.written_seq(), 3);
     assert!(wire.starts_with(b"\0\0\0\x02{}\0\0\0\x03{3}"), "{wire:?}");
     drop(outbox);
     assert!(!events.drained().await);

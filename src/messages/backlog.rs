@@ -1,5 +1,5 @@
-//! A catch-up: a session is told from the database what it has missed, as fast as it reads, until
-//! it is up to date and hears everything as it comes.
+//! Catch-ups: a task per lagging session delivers the events that it missed from the database, as
+//! fast as the session reads, until the session is live.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,95 +9,91 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use crate::connection::{EventQueue, QueuedEvent};
-use crate::messages::operation::{Operation, SessionOperation};
+use crate::messages::error::MessagesError;
+use crate::messages::operation::{CatchUpVerdict, Operation, SessionOperation};
 use crate::messages::presence::LaggingSession;
-use crate::messages::{MessagesError, MessagesState};
+use crate::messages::state::MessagesState;
 
-/// Events that are read at a time.
-pub(crate) const PAGE: usize = 128;
+/// The most events that a catch-up reads at a time.
+pub(crate) const MAX_PAGE_EVENTS: usize = 128;
 
-/// How often more may have come meanwhile. Then the sequencer itself tells the rest: a session that
-/// is told much has to get in between.
-const TRIES: u32 = 8;
+/// The number of attempts to become live that may find new events. After that, the sequencer queues
+/// the remaining events itself; otherwise a busy session would never become live.
+const MAX_TRIES: u32 = 8;
 
-/// Before a database that failed is read again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause before a failed read is retried.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What the sequencer says to a session that has been told all that was there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It hears from now on.
-    Hears,
-    /// More has come meanwhile; it was told up to there.
-    NotYet(u64),
-}
-
-/// Catches a session up. Ends with the session, at the latest.
-pub(crate) fn begin(shared: &Arc<MessagesState>, behind: LaggingSession) {
+/// Starts the catch-up of a session. The task ends when the session is live or has ended.
+pub(crate) fn spawn_catch_up(shared: &Arc<MessagesState>, lagging: LaggingSession) {
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let LaggingSession {
             session,
             user,
-            lane,
+            queue,
             mut position,
-        } = behind;
+        } = lagging;
         let mut tries = 0;
-        while lane.drained().await {
-            let insists = tries >= TRIES;
-            match step(&shared, session, user, &lane, position, insists).await {
-                Ok(Verdict::Hears) | Err(MessagesError::Ended) => return,
-                Ok(Verdict::NotYet(told)) => {
-                    tries += u32::from(told == position);
-                    position = told;
+        while queue.drained().await {
+            let force = tries >= MAX_TRIES;
+            match queue_page(&shared, session, user, &queue, position, force).await {
+                Ok(CatchUpVerdict::Live) | Err(MessagesError::Ended) => return,
+                Ok(CatchUpVerdict::Behind(delivered)) => {
+                    tries += u32::from(delivered == position);
+                    position = delivered;
                 }
                 Err(error) => {
                     warn!(
                         name: "missed_unreadable",
                         %error,
-                        "can not tell a session what it missed; trying again"
+                        "cannot read the events that a session missed; retrying"
                     );
-                    sleep(PAUSE).await;
+                    sleep(RETRY_DELAY).await;
                 }
             }
         }
     });
 }
 
-async fn step(
+/// Queues the next page of events. If there is none, asks the sequencer to make the session live.
+async fn queue_page(
     shared: &MessagesState,
     session: u64,
     user: i64,
-    lane: &EventQueue,
+    queue: &EventQueue,
     position: u64,
-    insists: bool,
-) -> Result<Verdict, MessagesError> {
-    let backlog = shared.store.backlog(user, position, PAGE).await?;
+    force: bool,
+) -> Result<CatchUpVerdict, MessagesError> {
+    let backlog = shared
+        .store
+        .backlog(user, position, MAX_PAGE_EVENTS)
+        .await?;
     if backlog.is_complete && backlog.events.is_empty() {
-        let (answer, verdict) = oneshot::channel();
+        let (done, verdict) = oneshot::channel();
         let op = SessionOperation::CaughtUp {
             user,
             position: backlog.position,
-            insists,
-            answer,
+            force,
+            done,
         };
-        shared.tell_sequencer(Operation::Session(session, op))?;
+        shared.send_operation(Operation::Session(session, op))?;
         return verdict.await.map_err(|_| MessagesError::Ended);
     }
     for (seq, json) in backlog.events {
         let event = QueuedEvent {
-            inbox: Some(seq),
+            inbox_seq: Some(seq),
             json,
             receipt: None,
         };
-        while lane.push(event.clone()).is_err() {
-            if !lane.drained().await {
+        while queue.push(event.clone()).is_err() {
+            if !queue.drained().await {
                 return Err(MessagesError::Ended);
             }
         }
     }
-    if lane.drained().await {
-        shared.tell_sequencer(Operation::Session(session, SessionOperation::Progress))?;
+    if queue.drained().await {
+        shared.send_operation(Operation::Session(session, SessionOperation::Progress))?;
     }
-    Ok(Verdict::NotYet(backlog.position))
+    Ok(CatchUpVerdict::Behind(backlog.position))
 }

@@ -1,4 +1,6 @@
-//! A flight: what was handed to sessions in one go, until it is written or they are too slow.
+//! Deliveries: events that were queued for live sessions, until each session has them or is too slow.
+//!
+//! The sender of an event gets its reply when the delivery has finished.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,139 +10,141 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::connection::DeliveryReceipt;
-use crate::messages::MessagesError;
+use crate::messages::error::MessagesError;
 use crate::messages::operation::Operation;
 use crate::protocol::SayReply;
 
-/// How long the reply to a message waits for sessions to take it. Who takes longer is told from the
-/// database.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long the reply to a message waits for live sessions. A session that takes longer catches up
+/// from the database.
+const MAX_DELIVERY_WAIT: Duration = Duration::from_millis(200);
 
-/// A reply that waits.
+/// The reply to the sender of an event.
 #[derive(Debug)]
-pub(crate) struct Ack {
+pub(crate) struct SayAcknowledgement {
     pub(crate) done: oneshot::Sender<Result<SayReply, MessagesError>>,
     pub(crate) reply: SayReply,
-    /// Bounds the messages that are not acknowledged, and the flights with them.
+    /// Bounds the messages without a reply, and thereby the deliveries.
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
-impl Ack {
+impl SayAcknowledgement {
     pub(crate) fn send(self) {
         drop(self.permit);
-        // Whoever asked may have gone away.
+        // The sender may have gone.
         let _ = self.done.send(Ok(self.reply));
     }
 }
 
-/// Events on their way to be written.
+/// Events that are queued for sessions together.
 #[derive(Debug)]
 pub(crate) struct DeliveryBatch {
     number: u64,
     receipt: DeliveryReceipt,
-    /// The sessions, and the last event for each.
+    /// The `seq` of the last event for each session.
     sessions: HashMap<u64, u64>,
-    pub(crate) acks: Vec<Ack>,
+    pub(crate) acknowledgements: Vec<SayAcknowledgement>,
 }
 
 impl DeliveryBatch {
-    /// A receipt for an event that goes to a session.
-    pub(crate) fn board(&mut self, session: u64, seq: u64) -> DeliveryReceipt {
+    /// Adds an event for a session, and returns the receipt to queue it with.
+    pub(crate) fn receipt_for(&mut self, session: u64, seq: u64) -> DeliveryReceipt {
         self.sessions.insert(session, seq);
         self.receipt.clone()
     }
 }
 
-/// The flights that have not landed.
+/// The deliveries that have not finished.
 #[derive(Debug)]
-pub(crate) struct DeliveryBatches {
-    last: u64,
-    flying: HashMap<u64, Landing>,
+pub(crate) struct DeliveryTracker {
+    last_number: u64,
+    unfinished: HashMap<u64, FinishedDelivery>,
     deadlines: VecDeque<(Instant, u64)>,
-    ops: mpsc::WeakUnboundedSender<Operation>,
+    operations: mpsc::WeakUnboundedSender<Operation>,
 }
 
-/// A flight that has landed, in time or not.
+/// A delivery whose events are all written, or whose time is over.
 #[derive(Debug)]
-pub(crate) struct Landing {
+pub(crate) struct FinishedDelivery {
     pub(crate) sessions: HashMap<u64, u64>,
-    pub(crate) acks: Vec<Ack>,
+    pub(crate) acknowledgements: Vec<SayAcknowledgement>,
 }
 
-impl DeliveryBatches {
-    pub(crate) fn new(ops: mpsc::WeakUnboundedSender<Operation>) -> Self {
+impl DeliveryTracker {
+    pub(crate) fn new(operations: mpsc::WeakUnboundedSender<Operation>) -> Self {
         Self {
-            last: 0,
-            flying: HashMap::new(),
+            last_number: 0,
+            unfinished: HashMap::new(),
             deadlines: VecDeque::new(),
-            ops,
+            operations,
         }
     }
 
-    /// The next flight.
-    pub(crate) fn prepare(&mut self) -> DeliveryBatch {
-        self.last += 1;
-        let landed = Landed {
-            flight: self.last,
-            ops: self.ops.clone(),
+    /// An empty batch.
+    pub(crate) fn new_batch(&mut self) -> DeliveryBatch {
+        self.last_number += 1;
+        let notice = CompletionNotice {
+            batch: self.last_number,
+            operations: self.operations.clone(),
         };
         DeliveryBatch {
-            number: self.last,
-            receipt: DeliveryReceipt::new(Arc::new(landed)),
+            number: self.last_number,
+            receipt: DeliveryReceipt::new(Arc::new(notice)),
             sessions: HashMap::new(),
-            acks: Vec::new(),
+            acknowledgements: Vec::new(),
         }
     }
 
-    /// Lets it go. Once its last receipt is dropped, the sequencer hears of it.
-    pub(crate) fn start(&mut self, flight: DeliveryBatch, now: Instant) {
-        let landing = Landing {
-            sessions: flight.sessions,
-            acks: flight.acks,
+    /// Tracks a batch. When its last receipt is dropped, the sequencer gets
+    /// [`Operation::DeliveryFinished`].
+    pub(crate) fn start(&mut self, batch: DeliveryBatch, now: Instant) {
+        let delivery = FinishedDelivery {
+            sessions: batch.sessions,
+            acknowledgements: batch.acknowledgements,
         };
-        self.flying.insert(flight.number, landing);
-        self.deadlines.push_back((now + PATIENCE, flight.number));
+        self.unfinished.insert(batch.number, delivery);
+        self.deadlines
+            .push_back((now + MAX_DELIVERY_WAIT, batch.number));
     }
 
-    /// The flight of that number, if it has not landed yet.
-    pub(crate) fn land(&mut self, number: u64) -> Option<Landing> {
-        let landing = self.flying.remove(&number);
+    /// Ends the delivery with this number; `None` if it has ended already.
+    pub(crate) fn finish(&mut self, number: u64) -> Option<FinishedDelivery> {
+        let delivery = self.unfinished.remove(&number);
         while let Some((_, first)) = self.deadlines.front()
-            && !self.flying.contains_key(first)
+            && !self.unfinished.contains_key(first)
         {
             self.deadlines.pop_front();
         }
-        landing
+        delivery
     }
 
-    /// The flights for which nobody waits any longer.
-    pub(crate) fn overdue(&mut self, now: Instant) -> Vec<Landing> {
-        let mut landings = Vec::new();
+    /// Ends the deliveries whose time is over.
+    pub(crate) fn overdue(&mut self, now: Instant) -> Vec<FinishedDelivery> {
+        let mut overdue = Vec::new();
         while let Some((deadline, first)) = self.deadlines.front().copied()
             && deadline <= now
         {
-            landings.extend(self.land(first));
+            overdue.extend(self.finish(first));
         }
-        landings
+        overdue
     }
 
-    /// When the first flight is overdue.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    /// The time at which the next delivery is overdue.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.front().map(|(deadline, _)| *deadline)
     }
 }
 
-/// Tells the sequencer once the last receipt is dropped.
-struct Landed {
-    flight: u64,
-    ops: mpsc::WeakUnboundedSender<Operation>,
+/// Notifies the sequencer when the last receipt is dropped.
+struct CompletionNotice {
+    batch: u64,
+    operations: mpsc::WeakUnboundedSender<Operation>,
 }
 
-impl Drop for Landed {
+impl Drop for CompletionNotice {
     fn drop(&mut self) {
-        if let Some(ops) = self.ops.upgrade() {
-            // Without a sequencer nobody waits.
-            let _ = ops.send(Operation::Landed(self.flight));
+        if let Some(operations) = self.operations.upgrade() {
+            // Fails only if the sequencer has ended.
+            let _ = operations.send(Operation::DeliveryFinished(self.batch));
         }
     }
 }

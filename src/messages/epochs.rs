@@ -1,40 +1,40 @@
-//! Epochs: which `seq` that a client brings back counts here.
+//! Epochs: which `seq` of a client is valid in this database.
 //!
-//! Each start of a server begins an epoch, under a random name, and the database remembers them
-//! with the place at which each began. A database that was restored to an earlier state knows
-//! nothing of the epochs that came later, and where the one of that time ended in it. So a place
-//! counts if it was given out in an epoch that is known, before that ended.
+//! Each start of a server begins an epoch with a random name. The database stores the names, each
+//! with the last `seq` before it. A database that was restored from a backup does not know the later
+//! epochs, and its own last epoch ends at the backup. A `seq` is therefore valid if it was issued in
+//! a known epoch before the end of that epoch.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use data_encoding::HEXLOWER;
 
-use crate::messages::MessagesError;
+use crate::messages::error::MessagesError;
 
-/// Epochs that are remembered: so many starts.
-pub(super) const REMEMBERED: i64 = 4096;
+/// The most epochs in the database. Each start of a server adds one.
+pub(crate) const MAX_EPOCHS: i64 = 4096;
 
 /// The epochs of a database.
 #[derive(Debug)]
-pub(super) struct Epochs {
-    /// The one of this server.
+pub(crate) struct Epochs {
+    /// The epoch of this server.
     current: String,
-    /// The last place that was given out.
+    /// The last issued `seq`.
     last: AtomicU64,
-    /// Those before it, and the last place that was given out in each.
+    /// The earlier epochs, each with the last `seq` that was issued in it.
     ended: HashMap<String, u64>,
 }
 
 impl Epochs {
-    /// Begins one after those that `begun` names in their order, each with the last place before it.
-    /// The places up to `last` are given out.
-    pub(super) fn begin(begun: Vec<(String, u64)>, last: u64) -> Result<Self, MessagesError> {
+    /// Begins an epoch after the `earlier` ones, which are in order and each with the last `seq`
+    /// before it. `last` is the last issued `seq`.
+    pub(crate) fn begin(earlier: Vec<(String, u64)>, last: u64) -> Result<Self, MessagesError> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(MessagesError::NoRandomness)?;
-        let ends: Vec<_> = begun.iter().skip(1).map(|(_, after)| *after).collect();
+        let ends: Vec<_> = earlier.iter().skip(1).map(|(_, after)| *after).collect();
         let ends = ends.into_iter().chain([last]);
-        let names = begun.into_iter().map(|(epoch, _)| epoch);
+        let names = earlier.into_iter().map(|(epoch, _)| epoch);
         Ok(Self {
             current: HEXLOWER.encode(&random),
             last: AtomicU64::new(last),
@@ -42,18 +42,18 @@ impl Epochs {
         })
     }
 
-    /// The one of this server.
-    pub(super) fn current(&self) -> &str {
+    /// The name of this server's epoch.
+    pub(crate) fn current(&self) -> &str {
         &self.current
     }
 
-    /// Notes the last place that was given out.
-    pub(super) fn note(&self, last: u64) {
+    /// Records the last issued `seq`.
+    pub(crate) fn record(&self, last: u64) {
         self.last.store(last, Ordering::Relaxed);
     }
 
-    /// Whether the place `seq` was given out here, in `epoch` if that is known.
-    pub(super) fn has_given(&self, seq: u64, epoch: Option<&str>) -> bool {
+    /// Whether `seq` was issued in `epoch`, or in this server's epoch without one.
+    pub(crate) fn has_issued(&self, seq: u64, epoch: Option<&str>) -> bool {
         let last = match epoch {
             Some(epoch) if epoch != self.current => self.ended.get(epoch).copied(),
             _ => Some(self.last.load(Ordering::Relaxed)),
@@ -67,20 +67,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_counts_in_its_epoch_up_to_where_that_ended() {
+    fn a_seq_is_valid_up_to_the_end_of_its_epoch() {
         let begun = vec![("a".to_owned(), 0), ("b".to_owned(), 2048)];
         let epochs = Epochs::begin(begun, 4096).expect("random bytes");
-        assert!(epochs.has_given(2048, Some("a")));
-        assert!(!epochs.has_given(2049, Some("a")));
-        assert!(epochs.has_given(4096, Some("b")));
-        assert!(!epochs.has_given(4097, Some("b")));
-        assert!(!epochs.has_given(1, Some("of another server")));
+        assert!(epochs.has_issued(2048, Some("a")));
+        assert!(!epochs.has_issued(2049, Some("a")));
+        assert!(epochs.has_issued(4096, Some("b")));
+        assert!(!epochs.has_issued(4097, Some("b")));
+        assert!(!epochs.has_issued(1, Some("of another server")));
         let current = epochs.current().to_owned();
         for epoch in [None, Some(current.as_str())] {
-            assert!(epochs.has_given(4096, epoch));
-            assert!(!epochs.has_given(4097, epoch));
+            assert!(epochs.has_issued(4096, epoch));
+            assert!(!epochs.has_issued(4097, epoch));
         }
-        epochs.note(4097);
-        assert!(epochs.has_given(4097, None));
+        epochs.record(4097);
+        assert!(epochs.has_issued(4097, None));
     }
 }

@@ -1,4 +1,5 @@
-//! A model of the inbox: what was stored for somebody is told or kept, whatever happens in between.
+//! A model of the inbox: every event that was stored for a user is delivered or kept, for random
+//! sequences of operations, crashes, backups and full disks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -20,7 +21,7 @@ const USERS: usize = 3;
 const ROOMS: usize = 2;
 
 #[derive(Debug, Clone)]
-enum Step {
+enum InboxStep {
     Say {
         from: usize,
         to: usize,
@@ -45,16 +46,16 @@ enum Step {
     Decline {
         offer: usize,
     },
-    /// A session is told all that there is.
+    /// A session receives everything in the inbox.
     Hear {
         user: usize,
         brings_position: bool,
     },
-    /// A session reads nothing and is cut off.
+    /// A session reads nothing and ends.
     HearNothing {
         user: usize,
     },
-    /// The user is removed, and another one gets the name.
+    /// The user is removed, and a new user gets the name.
     ReuseName {
         user: usize,
     },
@@ -75,69 +76,69 @@ enum Step {
     EmptyDisk,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<InboxStep>> {
     let user = || 0..USERS;
     let room = || 0..ROOMS;
     let step = prop_oneof![
-        6 => (user(), user()).prop_map(|(from, to)| Step::Say { from, to }),
-        6 => (user(), room()).prop_map(|(from, room)| Step::SayInRoom { from, room }),
-        4 => (user(), room()).prop_map(|(user, room)| Step::Join { user, room }),
-        2 => (user(), room()).prop_map(|(user, room)| Step::Leave { user, room }),
-        3 => (user(), user(), 1..9_u32).prop_map(|(from, to, days)| Step::Offer { from, to, days }),
-        1 => (0..9_usize).prop_map(|offer| Step::Decline { offer }),
+        6 => (user(), user()).prop_map(|(from, to)| InboxStep::Say { from, to }),
+        6 => (user(), room()).prop_map(|(from, room)| InboxStep::SayInRoom { from, room }),
+        4 => (user(), room()).prop_map(|(user, room)| InboxStep::Join { user, room }),
+        2 => (user(), room()).prop_map(|(user, room)| InboxStep::Leave { user, room }),
+        3 => (user(), user(), 1..9_u32).prop_map(|(from, to, days)| InboxStep::Offer { from, to, days }),
+        1 => (0..9_usize).prop_map(|offer| InboxStep::Decline { offer }),
         4 => (user(), any::<bool>())
-            .prop_map(|(user, brings_position)| Step::Hear { user, brings_position }),
-        1 => user().prop_map(|user| Step::HearNothing { user }),
-        1 => user().prop_map(|user| Step::ReuseName { user }),
-        2 => Just(Step::Crash),
-        1 => Just(Step::Backup),
-        1 => Just(Step::Restore),
-        2 => (1970..2099_u16).prop_map(|year| Step::SetWall { year }),
-        2 => (1..5_u32).prop_map(|days| Step::Wait { days }),
-        3 => (1..9_u32, 3..30_u64).prop_map(|(days, most)| Step::Forget { days, most }),
-        1 => Just(Step::FillDisk),
-        2 => Just(Step::EmptyDisk),
+            .prop_map(|(user, brings_position)| InboxStep::Hear { user, brings_position }),
+        1 => user().prop_map(|user| InboxStep::HearNothing { user }),
+        1 => user().prop_map(|user| InboxStep::ReuseName { user }),
+        2 => Just(InboxStep::Crash),
+        1 => Just(InboxStep::Backup),
+        1 => Just(InboxStep::Restore),
+        2 => (1970..2099_u16).prop_map(|year| InboxStep::SetWall { year }),
+        2 => (1..5_u32).prop_map(|days| InboxStep::Wait { days }),
+        3 => (1..9_u32, 3..30_u64).prop_map(|(days, most)| InboxStep::Forget { days, most }),
+        1 => Just(InboxStep::FillDisk),
+        2 => Just(InboxStep::EmptyDisk),
     ];
     prop::collection::vec(step, 1..60)
 }
 
-/// Something that was acknowledged: its text, or the name of the offer.
+/// An acknowledged event.
 #[derive(Debug, Clone)]
-struct Stored {
+struct AcknowledgedEvent {
     from: i64,
-    /// When, by the clock that nobody sets, and for how long if it is an offer.
+    /// The monotonic time of the event, and how long it is kept if it is an offer.
     at: Duration,
     keep: Option<Duration>,
     room: Option<usize>,
-    /// Who has to hear it.
+    /// The users that must receive it.
     to: BTreeSet<i64>,
 }
 
-/// What a backup has to bring back.
+/// The state that a backup restores.
 #[derive(Debug, Clone, Default)]
-struct State {
-    stored: BTreeMap<String, Stored>,
+struct InboxModelState {
+    stored: BTreeMap<String, AcknowledgedEvent>,
     members: [BTreeSet<i64>; ROOMS],
 }
 
-struct Model {
+struct InboxModel {
     directory: TempDir,
     clock: Clock,
     messages: Messages,
     users: Vec<UserRef>,
     last_id: i64,
     said: u64,
-    state: State,
-    backup: Option<(TempDir, State)>,
+    state: InboxModelState,
+    backup: Option<(TempDir, InboxModelState)>,
     is_full: bool,
-    /// What each user was told, over all sessions, and up to where.
+    /// The events that each user has received in all sessions, and the position of each.
     told: HashMap<i64, BTreeSet<String>>,
     positions: HashMap<i64, (u64, String)>,
-    /// What ended for a user once: a restore may bring it back, but need not tell it.
+    /// Events that a user no longer needs. A restore may bring them back, but need not deliver them.
     ended: BTreeSet<(i64, String)>,
 }
 
-impl Model {
+impl InboxModel {
     async fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let clock = Clock::manual();
@@ -151,7 +152,7 @@ impl Model {
             users,
             last_id: 1000,
             said: 0,
-            state: State::default(),
+            state: InboxModelState::default(),
             backup: None,
             is_full: false,
             told: HashMap::new(),
@@ -165,9 +166,9 @@ impl Model {
         format!("text {}", self.said)
     }
 
-    async fn take(&mut self, step: Step) {
+    async fn apply(&mut self, step: InboxStep) {
         match step {
-            Step::Say { from, to } => {
+            InboxStep::Say { from, to } => {
                 let to = self.users[to].clone();
                 let text = self.text();
                 self.say(
@@ -179,7 +180,7 @@ impl Model {
                 )
                 .await;
             }
-            Step::SayInRoom { from, room } => {
+            InboxStep::SayInRoom { from, room } => {
                 let id = self.users[from].id;
                 let members = &self.state.members[room];
                 let is_member = members.contains(&id);
@@ -191,7 +192,7 @@ impl Model {
                     .await;
                 assert!(is_member || !stored);
             }
-            Step::Join { user, room } => {
+            InboxStep::Join { user, room } => {
                 let user = self.users[user].clone();
                 let joined = self.messages.join(user.clone(), name(room)).await;
                 if joined.is_ok() {
@@ -199,7 +200,7 @@ impl Model {
                 }
                 assert!(joined.is_ok() || self.is_full);
             }
-            Step::Leave { user, room } => {
+            InboxStep::Leave { user, room } => {
                 let user = self.users[user].clone();
                 if self.messages.leave(user.clone(), name(room)).await.is_ok() {
                     assert!(self.state.members[room].remove(&user.id));
@@ -210,20 +211,20 @@ impl Model {
                     }
                 }
             }
-            Step::Offer { from, to, days } => self.offer(from, to, days * DAY).await,
-            Step::Decline { offer } => self.decline(offer).await,
-            Step::Hear {
+            InboxStep::Offer { from, to, days } => self.offer(from, to, days * DAY).await,
+            InboxStep::Decline { offer } => self.decline(offer).await,
+            InboxStep::Hear {
                 user,
                 brings_position,
             } => self.hear(user, brings_position).await,
-            Step::HearNothing { user } => {
+            InboxStep::HearNothing { user } => {
                 let lane = EventQueue::default();
-                let attendance = self.attend(user, &lane, None);
-                self.messages.settle().await;
+                let attendance = self.subscribe(user, &lane, None);
+                self.messages.flush().await;
                 lane.close();
                 drop(attendance);
             }
-            Step::ReuseName { user } => {
+            InboxStep::ReuseName { user } => {
                 let gone = self.users[user].id;
                 for stored in self.state.stored.values_mut() {
                     stored.to.remove(&gone);
@@ -231,14 +232,14 @@ impl Model {
                 self.last_id += 1;
                 self.users[user] = party(self.last_id, user);
             }
-            Step::Crash => self.messages = open(&self.directory, &self.clock).await,
-            Step::Backup if !self.is_full => {
+            InboxStep::Crash => self.messages = open(&self.directory, &self.clock).await,
+            InboxStep::Backup if !self.is_full => {
                 let directory = tempfile::tempdir().expect("a directory");
                 let to = directory.path().join("messages.db");
                 copy(self.directory.path(), &to).await.expect("copied");
                 self.backup = Some((directory, self.state.clone()));
             }
-            Step::Restore => {
+            InboxStep::Restore => {
                 if let Some((directory, state)) = self.backup.take() {
                     self.messages = open(&directory, &self.clock).await;
                     self.directory = directory;
@@ -247,26 +248,26 @@ impl Model {
                     self.forget_who_is_gone();
                 }
             }
-            Step::SetWall { year } => {
+            InboxStep::SetWall { year } => {
                 let wall = format!("{year}-01-01T00:00:00Z");
                 self.clock.set_wall(wall.parse().expect("a time"));
             }
-            Step::Wait { days } => self.clock.advance(days * DAY),
-            Step::Forget { days, most } => self.forget(days * DAY, most).await,
-            Step::FillDisk if !self.is_full => {
+            InboxStep::Wait { days } => self.clock.advance(days * DAY),
+            InboxStep::Forget { days, most } => self.forget(days * DAY, most).await,
+            InboxStep::FillDisk if !self.is_full => {
                 self.execute(FILL).await;
                 self.is_full = true;
             }
-            Step::EmptyDisk if self.is_full => {
+            InboxStep::EmptyDisk if self.is_full => {
                 self.execute(EMPTY).await;
                 self.is_full = false;
             }
-            Step::Backup | Step::FillDisk | Step::EmptyDisk => {}
+            InboxStep::Backup | InboxStep::FillDisk | InboxStep::EmptyDisk => {}
         }
         self.check_offers().await;
     }
 
-    /// A restored database knows users that were removed since; nobody logs in as them.
+    /// A restored database knows users that were removed since. They never log in.
     fn forget_who_is_gone(&mut self) {
         let there: BTreeSet<_> = self.users.iter().map(|user| user.id).collect();
         for stored in self.state.stored.values_mut() {
@@ -284,7 +285,7 @@ impl Model {
     ) -> bool {
         let from = self.users[from].clone();
         let said = self.messages.say(from.clone(), to, text.to_owned()).await;
-        let outcome = said.expect("a text").done().await;
+        let outcome = said.expect("a text").stored().await;
         let is_refused = matches!(
             outcome,
             Err(MessagesError::NotInRoom(_) | MessagesError::NoSuchRoom(_))
@@ -305,7 +306,7 @@ impl Model {
         to: BTreeSet<i64>,
     ) {
         let at = self.clock.elapsed();
-        let stored = Stored {
+        let stored = AcknowledgedEvent {
             from,
             at,
             keep,
@@ -324,7 +325,7 @@ impl Model {
         };
         let offering = self.messages.offer(from.clone(), to.clone(), file, keep);
         let (offer, said) = offering.await.expect("random bytes");
-        if said.done().await.is_ok() {
+        if said.stored().await.is_ok() {
             self.store(&offer, from.id, Some(keep), None, [to.id].into());
         } else {
             assert!(self.is_full);
@@ -349,12 +350,13 @@ impl Model {
         }
     }
 
-    fn attend(&self, user: usize, lane: &EventQueue, since: Option<u64>) -> Subscription {
+    fn subscribe(&self, user: usize, lane: &EventQueue, since: Option<u64>) -> Subscription {
         let user = &self.users[user];
-        self.messages.attend(user, Some(lane.clone()), true, since)
+        self.messages
+            .subscribe(user, Some(lane.clone()), true, since)
     }
 
-    /// What a session is told up to a message that it sends itself.
+    /// Receives events up to a message that the session sends itself.
     async fn hear(&mut self, user: usize, brings_position: bool) {
         if self.is_full {
             return;
@@ -363,18 +365,18 @@ impl Model {
         let position = self.positions.get(&id).filter(|_| brings_position);
         // As the server does at the login.
         let since = position.map(|(seq, epoch)| {
-            let is_known = self.messages.has_given(*seq, Some(epoch));
+            let is_known = self.messages.has_issued(*seq, Some(epoch));
             if is_known { *seq } else { 0 }
         });
         let lane = EventQueue::default();
-        let attendance = self.attend(user, &lane, since);
+        let attendance = self.subscribe(user, &lane, since);
         let mark = self.text();
         let to = Recipient::User(self.users[user].clone());
         assert!(self.say_later(user, to, &mark).await);
         loop {
             let event = lane.next().await;
-            let seq = event.inbox.expect("of the inbox");
-            lane.note_written(Some(seq));
+            let seq = event.inbox_seq.expect("of the inbox");
+            lane.mark_written(Some(seq));
             let text = match serde_json::from_slice(&event.json).expect("an event") {
                 Event::Message(message) => message.text,
                 Event::Offer(offer) => offer.offer,
@@ -393,17 +395,17 @@ impl Model {
         }
         lane.close();
         drop(attendance);
-        self.messages.settle().await;
+        self.messages.flush().await;
     }
 
-    /// Says something without waiting for those who hear it, of whom one is this test.
+    /// Sends a message without waiting for its delivery, because this test is one of the receivers.
     async fn say_later(&mut self, from: usize, to: Recipient, text: &str) -> bool {
         let from = self.users[from].clone();
         let said = self.messages.say(from.clone(), to, text.to_owned()).await;
         let said = said.expect("a text");
         let id = from.id;
         self.store(text, id, None, None, [id].into());
-        tokio::spawn(said.done());
+        tokio::spawn(said.stored());
         true
     }
 
@@ -420,7 +422,7 @@ impl Model {
                 "{text} ended too early"
             );
         }
-        let outcome = self.messages.forget(keep, most).await;
+        let outcome = self.messages.prune(keep, most).await;
         let after = self.rows().await;
         let is_old = |text: &String| now.saturating_sub(self.state.stored[text].at) >= keep;
         // Who has no more than an equal share loses nothing but what is old.
@@ -446,7 +448,7 @@ impl Model {
         self.end(|text| before.contains_key(text) && !after.contains_key(text));
     }
 
-    /// Those that are `over` are not to be told any more.
+    /// Removes the events that satisfy `over` from those to deliver.
     fn end(&mut self, over: impl Fn(&String) -> bool) {
         let ended = self.state.stored.extract_if(.., |text, _| over(text));
         for (text, stored) in ended {
@@ -470,7 +472,7 @@ impl Model {
             .collect()
     }
 
-    /// An offer is there if and only if its event is.
+    /// Checks that each offer has its event and vice versa.
     async fn check_offers(&self) {
         let readers = &self.messages.shared.store.readers;
         let mut transaction = readers.read().await.expect("readable");
@@ -486,16 +488,16 @@ impl Model {
         assert_eq!(apart, (0, 0));
     }
 
-    /// Everyone logs in once more with what they have: then they were told all that is for them.
-    async fn check_all_is_heard(&mut self) {
-        self.take(Step::EmptyDisk).await;
+    /// Lets every user log in with their position, and checks that they have received everything.
+    async fn check_all_is_received(&mut self) {
+        self.apply(InboxStep::EmptyDisk).await;
         for user in 0..USERS {
             self.hear(user, true).await;
             let id = self.users[user].id;
             let told = self.told.entry(id).or_default();
             let stored = self.state.stored.iter();
             let now = self.clock.elapsed();
-            let is_over = |stored: &Stored| {
+            let is_over = |stored: &AcknowledgedEvent| {
                 stored
                     .keep
                     .is_some_and(|keep| now.saturating_sub(stored.at) >= keep)
@@ -552,14 +554,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_stored_for_a_member_is_told_or_kept_whatever_happens(steps in steps()) {
+    fn every_stored_event_is_delivered_or_kept(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
-            let mut model = Model::new().await;
+            let mut model = InboxModel::new().await;
             for step in steps {
-                model.take(step).await;
+                model.apply(step).await;
             }
-            model.check_all_is_heard().await;
+            model.check_all_is_received().await;
         });
     }
 }

@@ -1,86 +1,132 @@
-//! What the sequencer is asked to do.
+//! The operations that the sequencer performs for handles, sessions and its own tasks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::messages::backlog::Verdict;
-use crate::messages::offers::OfferedFile;
-use crate::messages::watching::WatchRequest;
-use crate::messages::{MessagesError, Recipient, RoomName, UserRef};
-use crate::protocol::{MembersReply, SayReply};
+use crate::messages::error::MessagesError;
+use crate::messages::recipient::{Recipient, UserRef};
+use crate::messages::room::RoomName;
+use crate::messages::store::event::OfferedFile;
+use crate::protocol::{MembersReply, SayReply, WatchReply};
+use crate::storage::VisiblePath;
 
-/// Who waits for an answer.
-pub(crate) type Answer<T> = oneshot::Sender<Result<T, MessagesError>>;
+/// The channel for the reply to an operation.
+pub(crate) type ReplySender<T> = oneshot::Sender<Result<T, MessagesError>>;
 
-/// What the sequencer is asked to do.
+/// Sends a reply. The requester may have gone, which is no error.
+pub(crate) fn reply<T>(done: ReplySender<T>, result: Result<T, MessagesError>) {
+    let _ = done.send(result);
+}
+
+/// An operation of the sequencer.
 #[derive(Debug)]
 pub(crate) enum Operation {
+    /// Store and deliver a message.
     Say {
         from: UserRef,
         to: Recipient,
         text: String,
-        done: Answer<SayReply>,
+        done: ReplySender<SayReply>,
         permit: OwnedSemaphorePermit,
     },
+    /// Store and deliver an offer.
     Offer {
         from: UserRef,
         to: UserRef,
         offer: String,
         file: OfferedFile,
         keep: Duration,
-        done: Answer<SayReply>,
+        done: ReplySender<SayReply>,
         permit: OwnedSemaphorePermit,
     },
-    /// An offer ends.
-    Close { offer: String, done: Answer<()> },
-    /// All offers end whose time is over.
-    Expire(Answer<()>),
+    /// Close an offer.
+    CloseOffer {
+        offer: String,
+        done: ReplySender<()>,
+    },
+    /// Close all offers that have expired.
+    ExpireOffers(ReplySender<()>),
     Join {
         user: UserRef,
         room: RoomName,
-        done: Answer<MembersReply>,
+        done: ReplySender<MembersReply>,
     },
     Leave {
         user: UserRef,
         room: RoomName,
-        done: Answer<MembersReply>,
+        done: ReplySender<MembersReply>,
     },
-    /// A session asks something for itself.
+    /// An operation of the session with this number.
     Session(u64, SessionOperation),
-    /// All of a flight is written, or never will be.
-    Landed(u64),
-    /// Some of what is older than `keep` is to be dropped, or more than `most`.
-    Forget {
+    /// The delivery batch with this number has no receipts left.
+    DeliveryFinished(u64),
+    /// Delete a bounded number of events that are older than `keep`, or more than `max_events`.
+    Prune {
         keep: Duration,
-        most: u64,
-        done: Answer<u64>,
+        max_events: u64,
+        done: ReplySender<u64>,
     },
-    /// Answered once all that came before is kept.
-    Settle(oneshot::Sender<()>),
+    /// Reply once all operations before this one are committed.
+    Flush(oneshot::Sender<()>),
 }
 
-/// What a session asks for itself.
+/// An operation of one session.
 #[derive(Debug)]
 pub(crate) enum SessionOperation {
-    /// It wants to be told what comes.
-    Hear { user: i64, since: Option<u64> },
-    /// It was told all that was there up to `position`. If it insists it is told the rest.
+    /// Start to deliver the user's inbox to the session.
+    Subscribe {
+        user: i64,
+        since: Option<u64>,
+    },
+    /// The catch-up has delivered everything up to `position`. With `force`, the sequencer delivers
+    /// the remaining events itself.
     CaughtUp {
         user: i64,
         position: u64,
-        insists: bool,
-        answer: oneshot::Sender<Verdict>,
+        force: bool,
+        done: oneshot::Sender<CatchUpVerdict>,
     },
-    /// It catches up, and got on.
+    /// The catch-up has delivered a page.
     Progress,
-    /// It asks for what it watches.
-    Watching(WatchRequest),
-    /// It has ended.
-    Exit,
+    Watch(WatchRequest),
+    /// The session has ended.
+    Close,
 }
 
-/// Answers who waits, if anybody still does.
-pub(crate) fn answer<T>(done: Answer<T>, result: Result<T, MessagesError>) {
-    let _ = done.send(result);
+/// The result of an attempt to finish a catch-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CatchUpVerdict {
+    /// The session is live: it receives every new event.
+    Live,
+    /// New events have arrived. The session has everything up to this `seq`.
+    Behind(u64),
+}
+
+/// An operation on the watches of a session.
+#[derive(Debug)]
+pub(crate) enum WatchRequest {
+    Watch {
+        path: String,
+        scopes: Vec<VisiblePath>,
+        since: Option<u64>,
+        done: ReplySender<WatchReply>,
+    },
+    Unwatch {
+        watch: u32,
+        done: ReplySender<bool>,
+    },
+    /// Reply with the numbers and paths of the watches.
+    List(ReplySender<Vec<(u32, String)>>),
+    /// Remove everything that is not in one of these spaces.
+    Restrict {
+        spaces: Vec<Arc<str>>,
+    },
+    SetScopes {
+        watch: u32,
+        scopes: Vec<VisiblePath>,
+    },
+    /// The event queue of a session that lags is drained.
+    CatchUp,
 }

@@ -1,27 +1,27 @@
-//! Names of rooms.
+//! The names of rooms.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The longest name, in bytes, without its `#`.
-const LONGEST: usize = 32;
+/// The most bytes of a name without its `#`.
+const MAX_ROOM_NAME_BYTES: usize = 32;
 
 /// The name of a room: `#` and 1 to 32 of `a-z`, `0-9`, `.`, `_` and `-`, a letter or digit first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomName(Box<str>);
 
-/// The text can not name a room.
+/// The text is not the name of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the name of a room is \"#\" and 1 to 32 lower-case letters, digits, \".\", \"_\" or \"-\", of \
-     which the first is a letter or a digit"
+    "the name of a room is \"#\" and 1 to 32 lower-case letters, digits, \".\", \"_\" or \"-\", \
+     starting with a letter or a digit"
 )]
 pub struct InvalidRoom;
 
 impl RoomName {
-    /// Whether `text` is meant to be a room and not a user.
+    /// Whether `text` names a room rather than a user.
     #[must_use]
-    pub fn is_meant(text: &str) -> bool {
+    pub fn is_room(text: &str) -> bool {
         text.starts_with('#')
     }
 
@@ -40,7 +40,7 @@ impl FromStr for RoomName {
         let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
         let allowed =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
-        if starts_well && name.len() <= LONGEST && name.bytes().all(allowed) {
+        if starts_well && name.len() <= MAX_ROOM_NAME_BYTES && name.bytes().all(allowed) {
             Ok(Self(text.into()))
         } else {
             Err(InvalidRoom)

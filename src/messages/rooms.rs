@@ -1,42 +1,44 @@
-//! Who is in which room.
+//! The members of rooms, in memory as in the database. A room exists as long as it has members.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::messages::{MessagesError, RoomName, UserRef};
+use crate::messages::error::MessagesError;
+use crate::messages::recipient::UserRef;
+use crate::messages::room::RoomName;
 use crate::protocol::MembersReply;
 
-/// Members of a room.
-const MEMBERS: usize = 1000;
+/// The most members of a room.
+const MAX_MEMBERS: usize = 1000;
 
-/// Rooms that a user is in.
-const ROOMS: usize = 100;
+/// The most rooms that a user can be in.
+const MAX_ROOMS_PER_USER: usize = 100;
 
-/// Those who are in a room, by id. A message keeps those of the moment when it was said.
-pub(super) type Members = Arc<BTreeMap<i64, Arc<str>>>;
+/// The names of a room's members by user id. A message keeps the members at its time.
+pub(crate) type RoomMembers = Arc<BTreeMap<i64, Arc<str>>>;
 
-/// All rooms that somebody is in, as the database has them.
+/// The rooms with their members.
 #[derive(Debug, Default)]
-pub(super) struct Rooms {
-    members: HashMap<RoomName, Members>,
-    /// In how many rooms each user is.
+pub(crate) struct Rooms {
+    members: HashMap<RoomName, RoomMembers>,
+    /// The number of rooms of each user.
     rooms_of: HashMap<i64, usize>,
 }
 
-/// Something that was changed here and may have to be undone.
+/// A change that can be undone.
 #[derive(Debug)]
-pub(super) enum RoomChange {
+pub(crate) enum RoomChange {
     Joined(RoomName, UserRef),
     Left(RoomName, UserRef),
 }
 
 impl Rooms {
-    /// Those who are in `room`, for `user`, who has to be one of them.
-    pub(super) fn members_for(
+    /// The members of `room`. Fails unless `user` is one of them.
+    pub(crate) fn members_for(
         &self,
         user: &UserRef,
         room: &RoomName,
-    ) -> Result<Members, MessagesError> {
+    ) -> Result<RoomMembers, MessagesError> {
         match self.members.get(room) {
             None => Err(MessagesError::NoSuchRoom(room.clone())),
             Some(members) if !members.contains_key(&user.id) => {
@@ -46,44 +48,44 @@ impl Rooms {
         }
     }
 
-    /// `false` if the user is in the room already.
-    pub(super) fn join(&mut self, user: &UserRef, room: &RoomName) -> Result<bool, MessagesError> {
+    /// Adds a member. Returns `false` if the user is a member already.
+    pub(crate) fn join(&mut self, user: &UserRef, room: &RoomName) -> Result<bool, MessagesError> {
         let members = self.members.get(room);
         if members.is_some_and(|members| members.contains_key(&user.id)) {
             return Ok(false);
         }
-        if members.is_some_and(|members| members.len() >= MEMBERS) {
+        if members.is_some_and(|members| members.len() >= MAX_MEMBERS) {
             return Err(MessagesError::RoomFull {
                 room: room.clone(),
-                most: MEMBERS,
+                most: MAX_MEMBERS,
             });
         }
         if self
             .rooms_of
             .get(&user.id)
-            .is_some_and(|rooms| *rooms >= ROOMS)
+            .is_some_and(|rooms| *rooms >= MAX_ROOMS_PER_USER)
         {
-            return Err(MessagesError::TooManyRooms(ROOMS));
+            return Err(MessagesError::TooManyRooms(MAX_ROOMS_PER_USER));
         }
-        self.enter(room.clone(), user.clone());
+        self.insert(room.clone(), user.clone());
         Ok(true)
     }
 
-    pub(super) fn leave(&mut self, user: &UserRef, room: &RoomName) -> Result<(), MessagesError> {
+    pub(crate) fn leave(&mut self, user: &UserRef, room: &RoomName) -> Result<(), MessagesError> {
         self.members_for(user, room)?;
-        self.exit(room, user.id);
+        self.remove(room, user.id);
         Ok(())
     }
 
-    pub(super) fn undo(&mut self, change: RoomChange) {
+    pub(crate) fn undo(&mut self, change: RoomChange) {
         match change {
-            RoomChange::Joined(room, user) => self.exit(&room, user.id),
-            RoomChange::Left(room, user) => self.enter(room, user),
+            RoomChange::Joined(room, user) => self.remove(&room, user.id),
+            RoomChange::Left(room, user) => self.insert(room, user),
         }
     }
 
-    /// The names of those who are in `room`.
-    pub(super) fn names(&self, room: &RoomName) -> MembersReply {
+    /// The names of the members of `room`, sorted.
+    pub(crate) fn member_names(&self, room: &RoomName) -> MembersReply {
         let members = self.members.get(room).into_iter();
         let names = members.flat_map(|members| members.values());
         let mut members: Vec<_> = names.map(ToString::to_string).collect();
@@ -91,14 +93,14 @@ impl Rooms {
         MembersReply { members }
     }
 
-    fn enter(&mut self, room: RoomName, user: UserRef) {
+    fn insert(&mut self, room: RoomName, user: UserRef) {
         let members = Arc::make_mut(self.members.entry(room).or_default());
         if members.insert(user.id, user.name).is_none() {
             *self.rooms_of.entry(user.id).or_default() += 1;
         }
     }
 
-    fn exit(&mut self, room: &RoomName, user: i64) {
+    fn remove(&mut self, room: &RoomName, user: i64) {
         if let Some(members) = self.members.get_mut(room) {
             if Arc::make_mut(members).remove(&user).is_some()
                 && let Some(rooms) = self.rooms_of.get_mut(&user)
@@ -119,7 +121,7 @@ impl FromIterator<(RoomName, UserRef)> for Rooms {
     fn from_iter<I: IntoIterator<Item = (RoomName, UserRef)>>(members: I) -> Self {
         let mut rooms = Self::default();
         for (room, user) in members {
-            rooms.enter(room, user);
+            rooms.insert(room, user);
         }
         rooms
     }
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_is_made_by_the_first_who_joins_and_gone_with_the_last_who_leaves() {
+    fn a_room_begins_with_its_first_member_and_ends_with_its_last() {
         let mut rooms = Rooms::default();
         let ops = room("#ops");
         let none = rooms
@@ -150,7 +152,7 @@ mod tests {
         assert!(matches!(none, MessagesError::NoSuchRoom(_)), "{none}");
         rooms.join(&user(1), &ops).expect("room for one");
         assert!(rooms.join(&user(2), &ops).expect("room for two"));
-        assert_eq!(rooms.names(&ops).members, ["user-1", "user-2"]);
+        assert_eq!(rooms.member_names(&ops).members, ["user-1", "user-2"]);
         let then = rooms.members_for(&user(2), &ops).expect("in it");
         let out = rooms.members_for(&user(3), &ops).expect_err("not in it");
         assert!(matches!(out, MessagesError::NotInRoom(_)), "{out}");
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn rooms_and_their_members_are_bounded_and_to_join_again_is_free() {
+    fn rooms_and_their_members_are_bounded_and_rejoining_is_free() {
         let mut rooms = Rooms::default();
         let ops = room("#ops");
         for id in 0..1000 {
@@ -184,6 +186,6 @@ mod tests {
         rooms.undo(RoomChange::Joined(room("#room-1"), user(7)));
         rooms.join(&user(7), &room("#one-more")).expect("room");
         rooms.undo(RoomChange::Left(ops.clone(), user(1000)));
-        assert_eq!(rooms.names(&ops).members.len(), 1001);
+        assert_eq!(rooms.member_names(&ops).members.len(), 1001);
     }
 }

@@ -1,5 +1,12 @@
-//! The sequencer: gives every event its place, keeps in one commit all that has come meanwhile, and
-//! tells those who hear.
+//! The sequencer: the one task that assigns sequence numbers and writes the database.
+//!
+//! It receives [operations](Operation) from handles and sessions, and file changes from storage. It
+//! processes all that wait as one [`CommitGroup`], commits the group, and then replies and delivers.
+//! While the database refuses to write, it retries every second, refuses new messages, and still
+//! delivers file changes as long as reserved sequence numbers are left.
+
+mod commit;
+mod inbox_delivery;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,213 +14,158 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{error, info, warn};
+use tracing::warn;
 
-use crate::messages::backlog;
-use crate::messages::backlog::{PAGE, Verdict};
-use crate::messages::delivery::{Ack, DeliveryBatches, Landing};
-use crate::messages::operation::{Answer, Operation, SessionOperation, answer};
-use crate::messages::presence::{Changes, Inbox};
+use crate::messages::commit_group::CommitGroup;
+use crate::messages::delivery::{DeliveryTracker, SayAcknowledgement};
+use crate::messages::error::MessagesError;
+use crate::messages::operation::{Operation, ReplySender, SessionOperation, WatchRequest, reply};
+use crate::messages::recipient::{Recipient, UserRef};
+use crate::messages::room::RoomName;
 use crate::messages::rooms::{RoomChange, Rooms};
-use crate::messages::store::{CommitBatch, Stored, StoredOffer, Writer};
-use crate::messages::watches::WatchedChange;
-use crate::messages::watching::{ChangeFeed, WAITING, WatchRequest, Watching};
-use crate::messages::{MessagesError, MessagesState, Recipient, UserRef};
-use crate::protocol::{MembersReply, SayReply, encode_event};
+use crate::messages::state::MessagesState;
+use crate::messages::store::event::{
+    CommitBatch, InboxPosition, OfferedFile, StoredEvent, StoredOffer,
+};
+use crate::messages::store::writer::MessageWriter;
+use crate::messages::watching::{ChangeDispatcher, ChangeFeed, MAX_WAITING_CHANGES};
+use crate::protocol::MembersReply;
+use crate::storage::FileChange;
 
-/// Requests that are done in one go.
-const BATCH: usize = 512;
+/// The most operations in one group.
+const MAX_GROUP_OPERATIONS: usize = 512;
 
-/// Places that are reserved at a time: twice what one go can give out to messages and changes.
-const BLOCK: u64 = 2048;
+/// Sequence numbers that are reserved at a time: twice as many as one group can use for messages
+/// and file changes.
+const RESERVED_SEQS: u64 = 2048;
 
-/// Open offers of one user, and as many to one user.
-const OFFERS: usize = 100;
+/// The most open offers from one user, and the most to one user.
+const MAX_OPEN_OFFERS: usize = 100;
 
-/// Before places are reserved again after that has failed, unless there are messages to store.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause before a failed commit is retried, unless there are messages to store.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The one task that writes.
-pub(super) struct Sequencer {
+pub(crate) struct Sequencer {
     shared: Arc<MessagesState>,
-    writer: Writer,
-    ops: mpsc::UnboundedReceiver<Operation>,
-    flights: DeliveryBatches,
+    writer: MessageWriter,
+    operations: mpsc::UnboundedReceiver<Operation>,
+    deliveries: DeliveryTracker,
     rooms: Rooms,
-    /// The last place that was given out.
-    last: u64,
+    /// The last assigned sequence number.
+    last_seq: u64,
+    /// The last sequence number that the database has reserved. None above it is assigned, so none
+    /// is assigned twice, even after a crash.
     reserved: u64,
-    /// What is to be kept about inboxes, until it is.
-    inboxes: HashMap<i64, Inbox>,
-    /// Replies that wait for that.
-    held: Vec<Ack>,
-    watching: Watching,
-    /// The database has refused to reserve places at that time.
-    refused: Option<Instant>,
-}
-
-/// What one go does.
-#[derive(Default)]
-struct Go {
-    batch: CommitBatch,
-    /// Who waits for the messages of the batch, in their order.
-    waiting: Vec<(Answer<SayReply>, OwnedSemaphorePermit)>,
-    changes: Changes,
-    /// Replies to what was told before, once this is kept.
-    acks: Vec<Ack>,
-    members: Vec<(Answer<MembersReply>, MembersReply)>,
-    /// What is to be undone if nothing is kept.
-    room_changes: Vec<RoomChange>,
-    /// Who waits for offers to be ended.
-    closing: Vec<Answer<()>>,
-    settled: Vec<oneshot::Sender<()>>,
-    /// Changes of files, with their places.
-    changed: Vec<(u64, WatchedChange)>,
-    /// Up to there changes may have been lost.
-    lost: Option<u64>,
-}
-
-impl Go {
-    /// Stores an event, if it is allowed.
-    fn store(
-        &mut self,
-        event: Result<Stored, MessagesError>,
-        done: Answer<SayReply>,
-        permit: OwnedSemaphorePermit,
-    ) {
-        match event {
-            Ok(event) => {
-                self.batch.messages.push(event);
-                self.waiting.push((done, permit));
-            }
-            Err(error) => answer(done, Err(error)),
-        }
-    }
+    /// Inbox positions that no commit has stored yet.
+    unsaved_inboxes: HashMap<i64, InboxPosition>,
+    /// Replies that wait until the inbox positions are stored.
+    unsaved_acknowledgements: Vec<SayAcknowledgement>,
+    changes: ChangeDispatcher,
+    /// The time of the last commit, if it failed.
+    failed_at: Option<Instant>,
 }
 
 impl Sequencer {
-    pub(super) async fn start(
+    /// Starts the epoch of this server. A full disk is no error: the events can still be read, and
+    /// the sequencer retries.
+    ///
+    /// # Errors
+    /// [`MessagesError::Database`] if the room members cannot be read.
+    pub(crate) async fn start(
         shared: &Arc<MessagesState>,
-        mut writer: Writer,
-        last: u64,
-        ops: mpsc::UnboundedReceiver<Operation>,
+        mut writer: MessageWriter,
+        last_seq: u64,
+        operations: mpsc::UnboundedReceiver<Operation>,
     ) -> Result<(ChangeFeed, Self), MessagesError> {
-        writer.begin(shared.epochs.current(), last);
-        let (observer, watching) = Watching::new(last);
+        writer.set_epoch(shared.epochs.current(), last_seq);
+        let (change_feed, changes) = ChangeDispatcher::new(last_seq);
         let mut sequencer = Self {
-            flights: DeliveryBatches::new(shared.ops.downgrade()),
+            deliveries: DeliveryTracker::new(shared.operations.downgrade()),
             shared: Arc::clone(shared),
             rooms: writer.rooms().await?.into_iter().collect(),
             writer,
-            ops,
-            last,
-            reserved: last + BLOCK,
-            inboxes: HashMap::new(),
-            held: Vec::new(),
-            watching,
-            refused: None,
+            operations,
+            last_seq,
+            reserved: last_seq + RESERVED_SEQS,
+            unsaved_inboxes: HashMap::new(),
+            unsaved_acknowledgements: Vec::new(),
+            changes,
+            failed_at: None,
         };
         let batch = CommitBatch {
             reserved: Some(sequencer.reserved),
             ..CommitBatch::default()
         };
         if let Err(error) = sequencer.writer.commit(&batch).await {
-            // The disk may be full: what is there can be read, and room be made.
-            warn!(name: "messages_unwritable", %error, "nothing can be said for now");
-            sequencer.reserved = last;
-            sequencer.refuse();
+            warn!(name: "messages_unwritable", %error, "cannot store messages for now");
+            sequencer.reserved = last_seq;
+            sequencer.mark_failed();
         }
-        Ok((observer, sequencer))
+        Ok((change_feed, sequencer))
     }
 
-    /// Never ends by itself.
-    pub(super) async fn run(mut self) {
-        let mut ops = Vec::with_capacity(BATCH);
+    /// Runs until all senders of operations are dropped.
+    pub(crate) async fn run(mut self) {
+        let mut operations = Vec::with_capacity(MAX_GROUP_OPERATIONS);
         let mut changes = Vec::new();
         loop {
-            let deadline = self.flights.deadline();
+            let deadline = self.deliveries.next_deadline();
             tokio::select! {
-                received = self.ops.recv_many(&mut ops, BATCH) => if received == 0 {
-                    return;
-                },
-                () = self.watching.receive(&mut changes, BATCH) => {}
-                () = sleep(PAUSE), if self.wants_retry() => {}
+                received = self.operations.recv_many(&mut operations, MAX_GROUP_OPERATIONS) => {
+                    if received == 0 {
+                        return;
+                    }
+                }
+                () = self.changes.receive(&mut changes, MAX_GROUP_OPERATIONS) => {}
+                () = sleep(RETRY_DELAY), if self.needs_retry() => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
-            // Who has lost a right by now does not hear of what happened later.
+            // An operation may revoke a right, so those that wait come before the changes: a session
+            // that has lost a right by now must not see later changes.
             while !changes.is_empty()
-                && ops.len() < BATCH
-                && let Ok(op) = self.ops.try_recv()
+                && operations.len() < MAX_GROUP_OPERATIONS
+                && let Ok(operation) = self.operations.try_recv()
             {
-                ops.push(op);
+                operations.push(operation);
             }
-            self.go(&mut ops, &mut changes).await;
+            self.process(&mut operations, &mut changes).await;
         }
     }
 
-    /// Something is to be tried again that has failed, whether anything else happens or not.
-    fn wants_retry(&self) -> bool {
-        self.refused.is_some() || !self.held.is_empty() || self.watching.is_lost()
+    fn needs_retry(&self) -> bool {
+        self.failed_at.is_some()
+            || !self.unsaved_acknowledgements.is_empty()
+            || self.changes.has_lost()
     }
 
-    /// The database takes nothing.
-    fn refuse(&mut self) {
-        self.refused = Some(Instant::now());
+    fn mark_failed(&mut self) {
+        self.failed_at = Some(Instant::now());
         self.shared.is_failing.store(true, Ordering::Relaxed);
     }
 
-    async fn go(&mut self, ops: &mut Vec<Operation>, changes: &mut Vec<WatchedChange>) {
-        let mut go = Go::default();
-        for op in ops.drain(..) {
-            if matches!(
-                op,
-                Operation::Session(_, SessionOperation::Watching(WatchRequest::Watch { .. }))
-            ) {
-                self.place_all(changes, &mut go).await;
+    async fn process(&mut self, operations: &mut Vec<Operation>, changes: &mut Vec<FileChange>) {
+        let mut group = CommitGroup::default();
+        for operation in operations.drain(..) {
+            let begins_watch = matches!(
+                operation,
+                Operation::Session(_, SessionOperation::Watch(WatchRequest::Watch { .. }))
+            );
+            if begins_watch {
+                self.commit_earlier_changes(changes, &mut group).await;
             }
-            self.take(op, &mut go).await;
+            self.apply(operation, &mut group).await;
         }
-        for landing in self.flights.overdue(Instant::now()) {
-            self.land(landing, &mut go);
+        for delivery in self.deliveries.overdue(Instant::now()) {
+            self.finish_delivery(delivery, &mut group);
         }
-        self.place(changes, &mut go);
-        self.conclude(go).await;
+        self.assign_seqs(changes, &mut group);
+        self.commit(group).await;
     }
 
-    /// Keeps all that a go has to keep in one commit, then does the rest.
-    async fn conclude(&mut self, mut go: Go) {
-        self.absorb(&mut go.changes);
-        let was_refused = self.refused.is_some();
-        let refused = self.refused.is_some_and(|at| at.elapsed() < PAUSE);
-        if !(refused && go.batch.is_empty()) {
-            go.batch.inboxes = std::mem::take(&mut self.inboxes);
-        }
-        if self.inboxes.is_empty() {
-            go.acks.append(&mut self.held);
-        } else {
-            self.held.append(&mut go.acks);
-        }
-        let wants_places = self.places_left() < BLOCK / 2 || was_refused;
-        if wants_places && !(refused && go.batch.is_empty()) {
-            go.batch.reserved = Some(self.last + BLOCK);
-        }
-        if !go.batch.is_empty() {
-            if let Err(cause) = self.writer.commit(&go.batch).await {
-                self.fail(go, &cause);
-                return;
-            }
-            if self.refused.take().is_some() {
-                info!(name: "messages_stored_again", "messages can be stored again");
-            }
-            self.shared.is_failing.store(false, Ordering::Relaxed);
-        }
-        self.finish(go);
-    }
-
-    async fn take(&mut self, op: Operation, go: &mut Go) {
-        match op {
+    async fn apply(&mut self, operation: Operation, group: &mut CommitGroup) {
+        match operation {
             Operation::Say {
                 from,
                 to,
@@ -221,16 +173,8 @@ impl Sequencer {
                 done,
                 permit,
             } => {
-                let members = match &to {
-                    Recipient::User(_) => Ok(None),
-                    Recipient::Room(room) => self.rooms.members_for(&from, room).map(Some),
-                };
-                let message = members.map(|members| {
-                    let mut message = self.event(from, to, text);
-                    message.members = members;
-                    message
-                });
-                go.store(message, done, permit);
+                let event = self.message(from, to, text);
+                group.add_event(event, done, permit);
             }
             Operation::Offer {
                 from,
@@ -241,102 +185,152 @@ impl Sequencer {
                 done,
                 permit,
             } => {
-                let allowed = self.check_offer(&from, &to, go).await;
-                let event = allowed.map(|()| {
-                    let mut event = self.event(from, Recipient::User(to), offer);
-                    let expires = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
-                    let expires = event.time.saturating_add(expires);
-                    event.offer = Some(StoredOffer {
-                        file,
-                        expires: expires.unwrap_or(Timestamp::MAX),
-                        ends: event.uptime.saturating_add(keep),
-                    });
-                    event
-                });
-                go.store(event, done, permit);
+                let event = self.offer(from, to, offer, file, keep, group).await;
+                group.add_event(event, done, permit);
             }
-            Operation::Close { offer, done } => {
-                go.batch.closed.push(offer);
-                go.closing.push(done);
+            Operation::CloseOffer { offer, done } => {
+                group.batch.closed.push(offer);
+                group.offer_replies.push(done);
             }
-            Operation::Expire(done) => {
-                let uptime = self.writer.uptime.now();
-                match self.writer.has_expired(uptime).await {
-                    Ok(false) => answer(done, Ok(())),
-                    Ok(true) => {
-                        go.batch.expired = Some(uptime);
-                        go.closing.push(done);
-                    }
-                    Err(error) => answer(done, Err(error)),
-                }
+            Operation::ExpireOffers(done) => self.expire_offers(done, group).await,
+            Operation::Join { user, room, done } => self.join(user, room, done, group),
+            Operation::Leave { user, room, done } => self.leave(user, room, done, group),
+            Operation::Prune {
+                keep,
+                max_events,
+                done,
+            } => reply(done, self.writer.prune(keep, max_events).await),
+            Operation::Flush(done) => group.flush_replies.push(done),
+            Operation::Session(session, operation) => {
+                self.apply_session_operation(session, operation, group)
+                    .await;
             }
-            Operation::Join { user, room, done } => match self.rooms.join(&user, &room) {
-                Ok(is_new) => {
-                    let members = self.rooms.names(&room);
-                    if is_new {
-                        let change = RoomChange::Joined(room.clone(), user.clone());
-                        go.room_changes.push(change);
-                        go.batch.joined.push((room, user, self.last));
-                    }
-                    go.members.push((done, members));
-                }
-                Err(error) => answer(done, Err(error)),
-            },
-            Operation::Leave { user, room, done } => match self.rooms.leave(&user, &room) {
-                Ok(()) => {
-                    let joined = &mut go.batch.joined;
-                    joined.retain(|(joined, by, _)| (joined, by.id) != (&room, user.id));
-                    go.members.push((done, self.rooms.names(&room)));
-                    go.batch.left.push((room.clone(), user.id));
-                    go.room_changes.push(RoomChange::Left(room, user));
-                }
-                Err(error) => answer(done, Err(error)),
-            },
-            Operation::Forget { keep, most, done } => {
-                answer(done, self.writer.forget(keep, most).await);
-            }
-            Operation::Settle(settled) => go.settled.push(settled),
-            Operation::Session(session, op) => self.take_of(session, op, go).await,
-            Operation::Landed(flight) => {
-                if let Some(landing) = self.flights.land(flight) {
-                    self.land(landing, go);
+            Operation::DeliveryFinished(number) => {
+                if let Some(delivery) = self.deliveries.finish(number) {
+                    self.finish_delivery(delivery, group);
                 }
             }
         }
     }
 
-    /// Takes what a session asks for itself.
-    async fn take_of(&mut self, session: u64, op: SessionOperation, go: &mut Go) {
-        match op {
-            SessionOperation::Hear { user, since } => self.hear(user, session, since, go).await,
+    async fn apply_session_operation(
+        &mut self,
+        session: u64,
+        operation: SessionOperation,
+        group: &mut CommitGroup,
+    ) {
+        match operation {
+            SessionOperation::Subscribe { user, since } => {
+                self.begin_catch_up(user, session, since, group).await;
+            }
             SessionOperation::CaughtUp {
                 user,
                 position,
-                insists,
-                answer,
+                force,
+                done,
             } => {
-                let verdict = self.caught_up(user, session, position, insists, go).await;
+                let verdict = self
+                    .finish_catch_up(user, session, position, force, group)
+                    .await;
                 // The session may have ended.
-                let _ = answer.send(verdict);
+                let _ = done.send(verdict);
             }
             SessionOperation::Progress => {
                 let mut presence = self.shared.presence();
-                presence.progress(session, &mut go.changes);
+                presence.record_progress(session, &mut group.presence);
             }
-            SessionOperation::Watching(ask) => {
-                self.watching.take(&self.shared, session, ask, self.last);
+            SessionOperation::Watch(request) => {
+                self.changes
+                    .apply(&self.shared, session, request, self.last_seq);
             }
-            SessionOperation::Exit => {
-                self.watching.forget(session);
-                self.shared.presence().exit(session, &mut go.changes);
+            SessionOperation::Close => {
+                self.changes.remove_session(session);
+                self.shared
+                    .presence()
+                    .remove_session(session, &mut group.presence);
             }
         }
     }
 
-    /// An event in the next place.
-    fn event(&mut self, from: UserRef, to: Recipient, body: String) -> Stored {
-        Stored {
-            seq: self.next(),
+    fn message(
+        &mut self,
+        from: UserRef,
+        to: Recipient,
+        text: String,
+    ) -> Result<StoredEvent, MessagesError> {
+        let members = match &to {
+            Recipient::User(_) => None,
+            Recipient::Room(room) => Some(self.rooms.members_for(&from, room)?),
+        };
+        let mut message = self.new_event(from, to, text);
+        message.members = members;
+        Ok(message)
+    }
+
+    async fn offer(
+        &mut self,
+        from: UserRef,
+        to: UserRef,
+        offer: String,
+        file: OfferedFile,
+        keep: Duration,
+        group: &CommitGroup,
+    ) -> Result<StoredEvent, MessagesError> {
+        self.check_offer_limits(&from, &to, group).await?;
+        let mut event = self.new_event(from, Recipient::User(to), offer);
+        let keep_signed = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
+        let expires = event.time.saturating_add(keep_signed);
+        event.offer = Some(StoredOffer {
+            file,
+            expires: expires.unwrap_or(Timestamp::MAX),
+            ends: event.uptime.saturating_add(keep),
+        });
+        Ok(event)
+    }
+
+    fn join(
+        &mut self,
+        user: UserRef,
+        room: RoomName,
+        done: ReplySender<MembersReply>,
+        group: &mut CommitGroup,
+    ) {
+        let is_new = match self.rooms.join(&user, &room) {
+            Ok(is_new) => is_new,
+            Err(error) => return reply(done, Err(error)),
+        };
+        let members = self.rooms.member_names(&room);
+        group.membership_replies.push((done, members));
+        if is_new {
+            let change = RoomChange::Joined(room.clone(), user.clone());
+            group.room_changes.push(change);
+            group.batch.joined.push((room, user, self.last_seq));
+        }
+    }
+
+    fn leave(
+        &mut self,
+        user: UserRef,
+        room: RoomName,
+        done: ReplySender<MembersReply>,
+        group: &mut CommitGroup,
+    ) {
+        if let Err(error) = self.rooms.leave(&user, &room) {
+            return reply(done, Err(error));
+        }
+        let members = self.rooms.member_names(&room);
+        group.membership_replies.push((done, members));
+        // A membership that begins and ends in this group is not stored.
+        let joined = &mut group.batch.joined;
+        joined.retain(|(joined, by, _)| (joined, by.id) != (&room, user.id));
+        group.batch.left.push((room.clone(), user.id));
+        group.room_changes.push(RoomChange::Left(room, user));
+    }
+
+    /// An event with the next sequence number.
+    fn new_event(&mut self, from: UserRef, to: Recipient, body: String) -> StoredEvent {
+        StoredEvent {
+            seq: self.next_seq(),
             from,
             to,
             body,
@@ -347,246 +341,80 @@ impl Sequencer {
         }
     }
 
-    fn places_left(&self) -> u64 {
-        self.reserved.saturating_sub(self.last)
+    fn next_seq(&mut self) -> u64 {
+        self.last_seq += 1;
+        self.shared.epochs.record(self.last_seq);
+        self.last_seq
     }
 
-    /// Gives changes their places. They are told even if nothing can be kept, but never in a place
-    /// that could be given out once more after a restart: the last one tells that there are more.
-    fn place(&mut self, changes: &mut Vec<WatchedChange>, go: &mut Go) {
+    fn reserved_left(&self) -> u64 {
+        self.reserved.saturating_sub(self.last_seq)
+    }
+
+    /// Assigns sequence numbers to file changes, which are delivered even if the commit fails. They
+    /// only use numbers that are reserved. The last reserved number announces that changes were
+    /// lost.
+    fn assign_seqs(&mut self, changes: &mut Vec<FileChange>, group: &mut CommitGroup) {
         for change in changes.drain(..) {
-            if self.places_left() > 1 {
-                go.changed.push((self.next(), change));
+            if self.reserved_left() > 1 {
+                group.file_changes.push((self.next_seq(), change));
             } else {
-                self.watching.note_lost();
+                self.changes.mark_lost();
             }
         }
-        if self.places_left() > 0 && self.watching.has_lost() {
-            go.lost = Some(self.next());
+        if self.reserved_left() > 0 && self.changes.take_lost() {
+            group.lost_up_to = Some(self.next_seq());
         }
     }
 
-    /// Who begins to watch does not hear of what happened before they asked.
-    async fn place_all(&mut self, changes: &mut Vec<WatchedChange>, go: &mut Go) {
-        for _ in 0..=WAITING / BATCH {
+    /// Commits the changes that happened before a watch begins, which the watch must not report.
+    async fn commit_earlier_changes(
+        &mut self,
+        changes: &mut Vec<FileChange>,
+        group: &mut CommitGroup,
+    ) {
+        for _ in 0..=MAX_WAITING_CHANGES / MAX_GROUP_OPERATIONS {
             if changes.is_empty() {
-                self.watching.try_receive(changes, BATCH);
+                self.changes.try_receive(changes, MAX_GROUP_OPERATIONS);
             }
             if changes.is_empty() {
                 return;
             }
-            self.place(changes, go);
-            self.conclude(std::mem::take(go)).await;
+            self.assign_seqs(changes, group);
+            self.commit(std::mem::take(group)).await;
         }
     }
 
-    fn next(&mut self) -> u64 {
-        self.last += 1;
-        self.shared.epochs.note(self.last);
-        self.last
-    }
-
-    /// Refuses an offer where too many of either user are open, with those of this go.
-    async fn check_offer(
+    /// Checks the limits of open offers, including those of this group.
+    async fn check_offer_limits(
         &mut self,
         from: &UserRef,
         to: &UserRef,
-        go: &Go,
+        group: &CommitGroup,
     ) -> Result<(), MessagesError> {
-        let (mut made, mut open) = self.writer.open_offers(from.id, to.id).await?;
-        for event in go
-            .batch
-            .messages
-            .iter()
-            .filter(|event| event.offer.is_some())
-        {
-            made += usize::from(event.from.id == from.id);
-            open += usize::from(event.to == Recipient::User(to.clone()));
+        let (made, received) = self.writer.count_open_offers(from.id, to.id).await?;
+        let (new_made, new_received) = group.count_offers(from.id, &Recipient::User(to.clone()));
+        if made + new_made >= MAX_OPEN_OFFERS {
+            return Err(MessagesError::TooManyMade(MAX_OPEN_OFFERS));
         }
-        if made >= OFFERS {
-            return Err(MessagesError::TooManyMade(OFFERS));
-        }
-        if open >= OFFERS {
-            let user = Arc::clone(&to.name);
-            return Err(MessagesError::TooManyOpen { user, most: OFFERS });
+        if received + new_received >= MAX_OPEN_OFFERS {
+            return Err(MessagesError::TooManyOpen {
+                user: Arc::clone(&to.name),
+                most: MAX_OPEN_OFFERS,
+            });
         }
         Ok(())
     }
 
-    /// Begins to tell a session what its user was not told, or what it says it lacks.
-    async fn hear(&mut self, user: i64, session: u64, since: Option<u64>, go: &mut Go) {
-        self.absorb(&mut go.changes);
-        let live = self.shared.presence().told_live(user);
-        let kept = self.inboxes.get(&user).map(|inbox| inbox.told);
-        let told = match live.or(kept) {
-            Some(told) => told,
-            None => match self.writer.told(user).await {
-                Ok(told) => told,
-                Err(error) => {
-                    // Twice is better than never.
-                    warn!(
-                        name: "told_unreadable",
-                        %error,
-                        "can not tell up to where a user was told"
-                    );
-                    0
-                }
-            },
-        };
-        let position = since.map_or(told, |since| since.min(self.last));
-        let told = told.max(position);
-        let mut presence = self.shared.presence();
-        go.changes
-            .behind
-            .extend(presence.begin(session, position, told));
-    }
-
-    /// Lets a session hear from now on, unless it has missed too much for one go.
-    async fn caught_up(
-        &mut self,
-        user: i64,
-        session: u64,
-        position: u64,
-        insists: bool,
-        go: &mut Go,
-    ) -> Verdict {
-        {
-            let mut presence = self.shared.presence();
-            match presence.misses(session, position) {
-                None => return Verdict::Hears,
-                Some(false) => {
-                    presence.go_live(session, position, &mut go.changes);
-                    return Verdict::Hears;
-                }
-                Some(true) if !insists => return Verdict::NotYet(position),
-                Some(true) => {}
+    async fn expire_offers(&mut self, done: ReplySender<()>, group: &mut CommitGroup) {
+        let uptime = self.writer.uptime.now();
+        match self.writer.has_expired_offers(uptime).await {
+            Ok(false) => reply(done, Ok(())),
+            Ok(true) => {
+                group.batch.expired = Some(uptime);
+                group.offer_replies.push(done);
             }
-        }
-        let backlog = match self.writer.backlog(user, position, PAGE).await {
-            Ok(backlog) if backlog.is_complete => backlog,
-            _ => return Verdict::NotYet(position),
-        };
-        if backlog.events.is_empty() {
-            // It was an offer that is no longer open.
-            let mut presence = self.shared.presence();
-            presence.go_live(session, backlog.position, &mut go.changes);
-            return Verdict::Hears;
-        }
-        let mut flight = self.flights.prepare();
-        let mut presence = self.shared.presence();
-        let all = presence.tell_missed(session, backlog.events, &mut flight);
-        let told = presence.queued(session).unwrap_or(backlog.position);
-        drop(presence);
-        self.flights.start(flight, Instant::now());
-        if all {
-            Verdict::Hears
-        } else {
-            Verdict::NotYet(told)
-        }
-    }
-
-    fn land(&mut self, landing: Landing, go: &mut Go) {
-        let mut presence = self.shared.presence();
-        for (session, seq) in landing.sessions {
-            presence.landed(session, seq, &mut go.changes);
-        }
-        go.acks.extend(landing.acks);
-    }
-
-    /// Takes over what has to be kept, and has those caught up who need it.
-    fn absorb(&mut self, changes: &mut Changes) {
-        self.inboxes.extend(changes.inboxes.drain());
-        for behind in changes.behind.drain(..) {
-            backlog::begin(&self.shared, behind);
-        }
-    }
-
-    /// All is kept: tells those who hear, and those who asked.
-    fn finish(&mut self, go: Go) {
-        if let Some(reserved) = go.batch.reserved {
-            self.reserved = reserved;
-        }
-        for ack in go.acks {
-            ack.send();
-        }
-        for (done, members) in go.members {
-            answer(done, Ok(members));
-        }
-        for done in go.closing {
-            answer(done, Ok(()));
-        }
-        self.publish(go.batch.messages, go.waiting);
-        self.watching.tell(&self.shared, go.changed, go.lost);
-        for settled in go.settled {
-            // Whoever asked may have gone away.
-            let _ = settled.send(());
-        }
-    }
-
-    fn publish(
-        &mut self,
-        messages: Vec<Stored>,
-        waiting: Vec<(Answer<SayReply>, OwnedSemaphorePermit)>,
-    ) {
-        if messages.is_empty() {
-            return;
-        }
-        let mut flight = self.flights.prepare();
-        let mut changes = Changes::default();
-        let mut presence = self.shared.presence();
-        for (message, (done, permit)) in messages.into_iter().zip(waiting) {
-            let json = encode_event(&message.event());
-            let seq = message.seq;
-            let mut tell = |user| presence.tell(user, seq, &json, &mut flight, &mut changes);
-            let delivered = match &message.to {
-                Recipient::User(user) => tell(user.id),
-                Recipient::Room(_) => {
-                    let members = message.members.iter().flat_map(|members| members.keys());
-                    let others = members.filter(|member| **member != message.from.id);
-                    others.copied().map(tell).sum()
-                }
-            };
-            let reply = SayReply { seq, delivered };
-            flight.acks.push(Ack {
-                done,
-                reply,
-                permit,
-            });
-        }
-        drop(presence);
-        self.absorb(&mut changes);
-        self.flights.start(flight, Instant::now());
-    }
-
-    /// Nothing of it is kept.
-    fn fail(&mut self, go: Go, cause: &MessagesError) {
-        error!(name: "messages_not_stored", error = %cause, "can not store messages");
-        self.refuse();
-        for change in go.room_changes.into_iter().rev() {
-            self.rooms.undo(change);
-        }
-        self.watching.tell(&self.shared, go.changed, go.lost);
-        let MessagesError::Database { doing, source } = cause else {
-            return;
-        };
-        let failed = || MessagesError::Database {
-            doing,
-            source: Arc::clone(source),
-        };
-        for (done, _permit) in go.waiting {
-            answer(done, Err(failed()));
-        }
-        for (done, _) in go.members {
-            answer(done, Err(failed()));
-        }
-        for done in go.closing {
-            answer(done, Err(failed()));
-        }
-        // They are stored, only not who was told: were they acknowledged now, a server that is
-        // killed would take them for told.
-        self.held.extend(go.acks);
-        for (user, inbox) in go.batch.inboxes {
-            self.inboxes.entry(user).or_insert(inbox);
+            Err(error) => reply(done, Err(error)),
         }
     }
 }

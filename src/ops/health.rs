@@ -1,4 +1,4 @@
-//! Is it alive: for what restarts it otherwise.
+//! `/healthz`: whether the process responds, for supervisors that restart it otherwise.
 
 /// The process answers.
 pub(super) async fn healthz() -> &'static str {

@@ -6,16 +6,16 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::ops::quantiles::Quantiles;
-use crate::server::Latency;
+use crate::server::LatencyHistogram;
 
 /// Between two samples.
-pub(super) const STEP: Duration = Duration::from_secs(10);
+pub(super) const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// So many of them are a minute.
-const RECENT: usize = 6;
+const RECENT_SAMPLES: usize = 6;
 
 /// An hour of them.
-const SAMPLES: usize = 360;
+const MAX_SAMPLES: usize = 360;
 
 /// What happened in one [`STEP`].
 #[derive(Debug, Clone, Serialize)]
@@ -35,31 +35,31 @@ pub(super) struct Sample {
 
 /// What a server has counted since its start.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Counts {
+pub(super) struct ServerTotals {
     /// How long ago that was.
     pub(super) uptime: Duration,
     /// Bytes of files that came from clients, and that went to them.
     pub(super) traffic: (u64, u64),
     /// How long commands took.
-    pub(super) latency: Latency,
+    pub(super) latency: LatencyHistogram,
 }
 
 /// The last samples, the oldest first.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct History {
+pub(super) struct SampleHistory {
     samples: VecDeque<Sample>,
     /// What was counted when the last ones were taken, for as long as [`RECENT`], the oldest first.
     #[serde(skip)]
-    counted: VecDeque<Counts>,
+    counted: VecDeque<ServerTotals>,
 }
 
-impl History {
+impl SampleHistory {
     /// Takes a sample, at the start the first one.
-    pub(super) fn take(&mut self, now: Counts, sessions: usize) {
+    pub(super) fn record(&mut self, now: ServerTotals, sessions: usize) {
         if let Some(before) = self.counted.back() {
             let time = now.uptime.saturating_sub(before.uptime);
             let moved = |now: u64, before: u64| per_second(now.saturating_sub(before), time);
-            if self.samples.len() == SAMPLES {
+            if self.samples.len() == MAX_SAMPLES {
                 self.samples.pop_front();
             }
             self.samples.push_back(Sample {
@@ -70,14 +70,14 @@ impl History {
                 latency: Quantiles::between(&before.latency, &now.latency),
             });
         }
-        if self.counted.len() == RECENT {
+        if self.counted.len() == RECENT_SAMPLES {
             self.counted.pop_front();
         }
         self.counted.push_back(now);
     }
 
     /// How quickly commands were answered in the last minute, up to `now`.
-    pub(super) fn recent(&self, now: &Latency) -> Option<Quantiles> {
+    pub(super) fn recent(&self, now: &LatencyHistogram) -> Option<Quantiles> {
         Quantiles::between(&self.counted.front()?.latency, now)
     }
 
@@ -97,13 +97,13 @@ mod tests {
     use super::*;
 
     /// After so many steps.
-    fn counts(steps: u32, traffic: (u64, u64), fast: u64, slow: u64) -> Counts {
-        let latency = Latency {
+    fn counts(steps: u32, traffic: (u64, u64), fast: u64, slow: u64) -> ServerTotals {
+        let latency = LatencyHistogram {
             bounds: &[0.001, 0.01],
             counts: vec![fast, slow, 0],
         };
-        Counts {
-            uptime: STEP * steps,
+        ServerTotals {
+            uptime: SAMPLE_INTERVAL * steps,
             traffic,
             latency,
         }
@@ -111,12 +111,12 @@ mod tests {
 
     #[test]
     fn a_sample_is_what_happened_since_the_one_before() {
-        let mut history = History::default();
-        history.take(Counts::default(), 0);
-        history.take(counts(1, (1000, 0), 4, 0), 1);
-        history.take(counts(2, (1500, 40), 4, 0), 2);
+        let mut history = SampleHistory::default();
+        history.record(ServerTotals::default(), 0);
+        history.record(counts(1, (1000, 0), 4, 0), 1);
+        history.record(counts(2, (1500, 40), 4, 0), 2);
         // One that comes late is of a longer time.
-        history.take(counts(4, (2500, 40), 4, 9), 0);
+        history.record(counts(4, (2500, 40), 4, 9), 0);
         let each = history.samples.iter();
         let rates: Vec<_> = each.map(|one| (one.received, one.sent)).collect();
         assert_eq!(rates, [(100, 0), (50, 4), (50, 0)]);
@@ -131,23 +131,23 @@ mod tests {
 
     #[test]
     fn the_last_minute_forgets_what_was_before() {
-        let mut history = History::default();
-        history.take(Counts::default(), 0);
+        let mut history = SampleHistory::default();
+        history.record(ServerTotals::default(), 0);
         let mut recent = Vec::new();
         for step in 1..=7 {
             let counts = counts(step, (0, 0), 100, 0);
             recent.push(history.recent(&counts.latency).is_some());
-            history.take(counts, 0);
+            history.record(counts, 0);
         }
         assert_eq!(recent, [true, true, true, true, true, true, false]);
     }
 
     #[test]
     fn an_hour_is_kept_and_no_more() {
-        let mut history = History::default();
+        let mut history = SampleHistory::default();
         for step in 0..=400 {
             let many = u64::from(step);
-            history.take(counts(step, (0, 0), many * 7, many), 0);
+            history.record(counts(step, (0, 0), many * 7, many), 0);
         }
         assert_eq!(history.samples.len(), 360);
         assert_eq!(history.samples[0].at, 410_000);

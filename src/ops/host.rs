@@ -20,7 +20,7 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// No matter what is answered, nobody keeps it, guesses at it, or shows it inside of something else.
-const HEADERS: [(HeaderName, &str); 6] = [
+const RESPONSE_HEADERS: [(HeaderName, &str); 6] = [
     (CACHE_CONTROL, "no-store"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (REFERRER_POLICY, "no-referrer"),
@@ -37,16 +37,16 @@ const HEADERS: [(HeaderName, &str); 6] = [
 pub(super) async fn guard(request: Request, next: Next) -> Response {
     let own = rustix::system::uname();
     let own = own.nodename().to_str().unwrap_or_default();
-    let mut response = if !is_for(own, request.headers()) {
+    let mut response = if !is_own_host(own, request.headers()) {
         let why = "this is not the host that you asked for: use an IP address, localhost or \
                    this machine's own name; a proxy has to send one of these as Host\n";
         (StatusCode::MISDIRECTED_REQUEST, why).into_response()
-    } else if is_of_another_site(request.headers()) {
+    } else if is_cross_site(request.headers()) {
         (StatusCode::FORBIDDEN, "no other site may look\n").into_response()
     } else {
         next.run(request).await
     };
-    for (name, value) in HEADERS {
+    for (name, value) in RESPONSE_HEADERS {
         let value = HeaderValue::from_static(value);
         response.headers_mut().insert(name, value);
     }
@@ -68,7 +68,7 @@ fn is_from_browser(headers: &HeaderMap) -> bool {
 
 /// Whether the request is for an address, for `localhost`, or for the machine by its `own` name.
 /// Nobody else can have these names lead here.
-fn is_for(own: &str, headers: &HeaderMap) -> bool {
+fn is_own_host(own: &str, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return false;
@@ -86,7 +86,7 @@ fn is_for(own: &str, headers: &HeaderMap) -> bool {
 }
 
 /// Whether a page of another site asks, in the background. A link that leads here is no such thing.
-fn is_of_another_site(headers: &HeaderMap) -> bool {
+fn is_cross_site(headers: &HeaderMap) -> bool {
     let says = |name, value: &str| headers.get(name).is_some_and(|is| is == value);
     let from_elsewhere = says(FETCH_SITE, "cross-site") || says(FETCH_SITE, "same-site");
     from_elsewhere && !says(FETCH_MODE, "navigate")
@@ -117,7 +117,7 @@ mod tests {
             "files.example.org:9001",
             "files",
         ] {
-            assert!(is_for(own, &headers(&[("host", host)])), "{host}");
+            assert!(is_own_host(own, &headers(&[("host", host)])), "{host}");
         }
         for host in [
             "evil.example",
@@ -128,13 +128,13 @@ mod tests {
             "evil@",
             "",
         ] {
-            assert!(!is_for(own, &headers(&[("host", host)])), "{host}");
+            assert!(!is_own_host(own, &headers(&[("host", host)])), "{host}");
         }
-        assert!(!is_for(own, &HeaderMap::new()));
-        assert!(!is_for("", &headers(&[("host", "")])));
+        assert!(!is_own_host(own, &HeaderMap::new()));
+        assert!(!is_own_host("", &headers(&[("host", "")])));
         let mut twice = headers(&[("host", "localhost")]);
         twice.append(HOST, HeaderValue::from_static("evil.example"));
-        assert!(!is_for(own, &twice));
+        assert!(!is_own_host(own, &twice));
     }
 
     #[test]
@@ -151,13 +151,13 @@ mod tests {
     #[test]
     fn a_link_from_elsewhere_may_lead_here_and_a_page_from_elsewhere_may_not_ask() {
         let from = |site, mode| {
-            is_of_another_site(&headers(&[
+            is_cross_site(&headers(&[
                 ("sec-fetch-site", site),
                 ("sec-fetch-mode", mode),
             ]))
         };
         assert!(from("cross-site", "cors") && from("same-site", "no-cors"));
         assert!(!from("cross-site", "navigate") && !from("same-origin", "cors"));
-        assert!(!is_of_another_site(&HeaderMap::new()));
+        assert!(!is_cross_site(&HeaderMap::new()));
     }
 }

@@ -1,13 +1,12 @@
-//! HTTP within bounds: so many connections, so long for a request to come.
+//! An HTTP server with bounds on the number of connections and on the time for a request.
 //!
-//! A connection is taken at once, whoever has others. Where there are as many as there may be, the
-//! oldest that has asked nothing yet goes for it, one from elsewhere before one from this machine; so
-//! those who send nothing keep nobody from asking.
+//! A connection is accepted immediately. At the limit, the oldest connection without a request is closed
+//! for it, remote ones before those from this machine, so idle connections block no others.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::{Mutex, MutexGuard};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
@@ -23,27 +23,27 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-/// Connections at once.
-const CONNECTIONS: usize = 64;
+/// The most connections.
+const MAX_CONNECTIONS: usize = 64;
 
-/// For the head of a request to come, and between two requests of a connection.
-const HEAD: Duration = Duration::from_secs(10);
+/// Timeout for the head of a request, and between two requests of a connection.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For the other side to take what it was sent.
-const UNTAKEN: Duration = Duration::from_secs(30);
+/// The connection fails if sent data is not acknowledged for this long.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For an answer that has begun, at the end.
-const LAST_ANSWER: Duration = Duration::from_millis(100);
+/// How long a started response may take after the stop.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(100);
 
-/// Before a connection is accepted again where that has failed.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Pause after a failed accept.
+const ACCEPT_BACK_OFF: Duration = Duration::from_secs(1);
 
-/// Between two lines of the log that say so.
-const TELL_AGAIN: Duration = Duration::from_mins(1);
+/// Time between two log lines about failed accepts.
+const WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Answers what `routes` has until `stop`; what is being answered then may end, if it does at once.
+/// Serves `routes` until `stop`; responses that have started may end within [`SHUTDOWN_GRACE`].
 pub(super) async fn serve(listener: &TcpListener, routes: Router, stop: CancellationToken) {
-    let connections = Arc::new(Connections::default());
+    let connections = Arc::new(HttpConnections::default());
     let tasks = TaskTracker::new();
     let mut told = None;
     loop {
@@ -51,12 +51,12 @@ pub(super) async fn serve(listener: &TcpListener, routes: Router, stop: Cancella
         let Some((stream, address)) = accepting.await else {
             break;
         };
-        let (connection, evicted) = connections.enter(&address);
+        let (connection, evicted) = connections.register(&address);
         let (routes, stop) = (routes.clone(), stop.clone());
         tasks.spawn(async move {
-            let answering = answer(stream, routes, &connection, &stop);
+            let answering = serve_connection(stream, routes, &connection, &stop);
             if evicted.run_until_cancelled(answering).await.is_none() {
-                debug!(name: "ops_evicted", "closed a connection of an operator: others need its place");
+                debug!(name: "ops_evicted", "closed an idle connection of an operator to make room for others");
             }
         });
     }
@@ -69,43 +69,43 @@ async fn accept(listener: &TcpListener, told: &mut Option<Instant>) -> (TcpStrea
         match listener.accept().await {
             Ok(accepted) => return accepted,
             Err(error) => {
-                if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+                if told.is_none_or(|told| told.elapsed() >= WARNING_INTERVAL) {
                     *told = Some(Instant::now());
                     warn!(
                         name: "ops_not_accepting",
                         %error,
-                        "can not accept connections of operators for now"
+                        "cannot accept connections of operators for now"
                     );
                 }
-                sleep(PAUSE).await;
+                sleep(ACCEPT_BACK_OFF).await;
             }
         }
     }
 }
 
-async fn answer(
+async fn serve_connection(
     stream: TcpStream,
     routes: Router,
-    connection: &Connection,
+    connection: &HttpConnection,
     stop: &CancellationToken,
 ) {
     // Who takes nothing any more has gone: what a page is told goes on for ever otherwise.
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNTAKEN));
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        connection.has_asked();
+        connection.mark_active();
         routes.call(request)
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(REQUEST_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
     let served = if let Some(served) = stop.run_until_cancelled(serving.as_mut()).await {
         served
     } else {
         serving.as_mut().graceful_shutdown();
-        timeout(LAST_ANSWER, serving).await.unwrap_or(Ok(()))
+        timeout(SHUTDOWN_GRACE, serving).await.unwrap_or(Ok(()))
     };
     if let Err(error) = served {
         debug!(name: "ops_connection_failed", %error, "a connection of an operator has failed");
@@ -114,17 +114,17 @@ async fn answer(
 
 /// The connections that are there.
 #[derive(Debug, Default)]
-struct Connections(Mutex<State>);
+struct HttpConnections(Mutex<HttpConnectionsState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct HttpConnectionsState {
     /// By their number, the oldest first.
-    open: BTreeMap<u64, Entry>,
+    open: BTreeMap<u64, IdleHttpConnection>,
     numbers: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct IdleHttpConnection {
     evicted: CancellationToken,
     is_local: bool,
     has_asked: bool,
@@ -132,16 +132,16 @@ struct Entry {
 
 /// A connection that counts, until it is dropped.
 #[derive(Debug)]
-struct Connection {
-    connections: Arc<Connections>,
+struct HttpConnection {
+    connections: Arc<HttpConnections>,
     number: u64,
 }
 
-impl Connections {
+impl HttpConnections {
     /// Takes one more, for which another one may have to go.
-    fn enter(self: &Arc<Self>, address: &SocketAddr) -> (Connection, CancellationToken) {
+    fn register(self: &Arc<Self>, address: &SocketAddr) -> (HttpConnection, CancellationToken) {
         let mut state = self.lock();
-        if state.open.len() >= CONNECTIONS {
+        if state.open.len() >= MAX_CONNECTIONS {
             let open = state.open.iter();
             let first =
                 open.min_by_key(|(number, entry)| (entry.has_asked, entry.is_local, **number));
@@ -153,33 +153,33 @@ impl Connections {
         }
         let (number, evicted) = (state.numbers, CancellationToken::new());
         state.numbers += 1;
-        let entry = Entry {
+        let entry = IdleHttpConnection {
             evicted: evicted.clone(),
             is_local: address.ip().to_canonical().is_loopback(),
             has_asked: false,
         };
         state.open.insert(number, entry);
-        let connection = Connection {
+        let connection = HttpConnection {
             connections: Arc::clone(self),
             number,
         };
         (connection, evicted)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HttpConnectionsState> {
+        self.0.lock()
     }
 }
 
-impl Connection {
-    fn has_asked(&self) {
+impl HttpConnection {
+    fn mark_active(&self) {
         if let Some(entry) = self.connections.lock().open.get_mut(&self.number) {
             entry.has_asked = true;
         }
     }
 }
 
-impl Drop for Connection {
+impl Drop for HttpConnection {
     fn drop(&mut self) {
         self.connections.lock().open.remove(&self.number);
     }
@@ -191,26 +191,26 @@ mod tests {
 
     #[test]
     fn the_oldest_that_has_asked_nothing_goes_first_and_this_machine_last() {
-        let connections = Arc::new(Connections::default());
+        let connections = Arc::new(HttpConnections::default());
         let (local, remote): (SocketAddr, SocketAddr) = (
             "127.0.0.1:1".parse().expect("an address"),
             "192.0.2.1:1".parse().expect("an address"),
         );
-        let check = connections.enter(&local);
-        let page = connections.enter(&remote);
-        page.0.has_asked();
-        let silent: Vec<_> = (2..CONNECTIONS)
-            .map(|_| connections.enter(&remote))
+        let check = connections.register(&local);
+        let page = connections.register(&remote);
+        page.0.mark_active();
+        let silent: Vec<_> = (2..MAX_CONNECTIONS)
+            .map(|_| connections.register(&remote))
             .collect();
-        let next: Vec<_> = (2..CONNECTIONS)
-            .map(|_| connections.enter(&remote))
+        let next: Vec<_> = (2..MAX_CONNECTIONS)
+            .map(|_| connections.register(&remote))
             .collect();
         assert!(silent.iter().all(|(_, evicted)| evicted.is_cancelled()));
         assert!(!check.1.is_cancelled() && !page.1.is_cancelled());
         for (connection, _) in &next {
-            connection.has_asked();
+            connection.mark_active();
         }
-        let last = connections.enter(&remote);
+        let last = connections.register(&remote);
         assert!(check.1.is_cancelled(), "it has asked nothing for long");
         assert!(!page.1.is_cancelled() && !last.1.is_cancelled());
         drop((check, page, silent, next, last));

@@ -1,30 +1,30 @@
-//! What is new in the log, for one viewer of the page.
+//! New log lines for one viewer of the page.
 
 use axum::response::sse::Event;
 
 use crate::telemetry::Tail;
 
-/// Lines that are told at once, once a second. Of a flood, those before are left out.
-const MOST: u64 = 200;
+/// The most lines of one event, once per second. Of more lines, the oldest are left out.
+const MAX_LINES: u64 = 200;
 
-/// A place in the log. Nothing waits in it: lines are taken from where all of them are kept.
+/// A position in the log. It buffers no lines: they are read from the tail that all share.
 #[derive(Debug)]
-pub(crate) struct Lines {
+pub(crate) struct LogLineFeed {
     tail: Tail,
     next: u64,
 }
 
-impl Lines {
-    /// Before the last lines that there are.
-    pub(crate) fn of(tail: Tail) -> Self {
-        let next = tail.oldest().max(tail.next().saturating_sub(MOST));
+impl LogLineFeed {
+    /// A position before the latest lines.
+    pub(crate) fn from_now(tail: Tail) -> Self {
+        let next = tail.oldest().max(tail.next().saturating_sub(MAX_LINES));
         Self { tail, next }
     }
 
-    /// The lines since the last time, if there are any, and how many before them were left out.
-    pub(crate) fn news(&mut self) -> Option<Event> {
-        let from = self.next.max(self.tail.next().saturating_sub(MOST));
-        let stretch = self.tail.from(from, usize::MAX);
+    /// An event with the lines since the last call and the number left out; `None` without lines.
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
+        let from = self.next.max(self.tail.next().saturating_sub(MAX_LINES));
+        let stretch = self.tail.lines_from(from, usize::MAX);
         let missed = from - self.next + stretch.missed;
         self.next = stretch.next;
         if stretch.lines.is_empty() {

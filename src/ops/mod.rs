@@ -1,7 +1,7 @@
 //! The operators' address: health, metrics and the status page, over HTTP.
 //!
-//! It only shows, and changes nothing. Whoever can connect may look, which is why it is on the
-//! machine itself unless the settings say otherwise.
+//! It is read-only. Every client that can connect may read it, so it listens on the machine itself
+//! unless the settings say otherwise.
 
 mod health;
 mod history;
@@ -33,8 +33,8 @@ use crate::ops::snapshot::SnapshotFeed;
 use crate::server::Server;
 use crate::telemetry::LostLines;
 
-/// Answers until `stop`: that the process is alive, and all else once there is a `server`.
-/// `lost_lines` tells how many lines of the log were lost.
+/// Serves HTTP until `stop`: at first only the health of the process, and everything once `server`
+/// resolves. `lost_lines` returns the number of lost log lines.
 pub async fn run(
     listener: TcpListener,
     server: impl Future<Output = Server>,
@@ -47,16 +47,16 @@ pub async fn run(
         let board = SnapshotFeed::new(server.clone());
         let routes = routes(server, Arc::new(lost_lines)).merge(page_routes(board.clone()));
         let _ = made.set(routes);
-        board.keep().await;
+        board.run().await;
     };
     tokio::select! {
-        () = http::serve(&listener, at_any_time(Arc::clone(&made)), stop) => {}
+        () = http::serve(&listener, routes_from_start(Arc::clone(&made)), stop) => {}
         () = making => {}
     }
 }
 
-/// What there is at the start, until there is more: a connection that was made before sees it, too.
-fn at_any_time(made: Arc<OnceLock<Router>>) -> Router {
+/// Serves the routes of the start until all routes exist, on existing connections as well.
+fn routes_from_start(made: Arc<OnceLock<Router>>) -> Router {
     let at_start = routes_at_start();
     Router::new().fallback(move |request: Request| {
         let routes = made.get().unwrap_or(&at_start).clone();
@@ -70,7 +70,7 @@ fn routes_at_start() -> Router {
         .route("/readyz", get(ready::starting))
 }
 
-fn routes(server: Server, lost_lines: metrics::TellLostLines) -> Router {
+fn routes(server: Server, lost_lines: metrics::LostLinesFn) -> Router {
     let (ready, metrics) = (ready::routes(&server), metrics::routes(&server, lost_lines));
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -79,7 +79,7 @@ fn routes(server: Server, lost_lines: metrics::TellLostLines) -> Router {
         .merge(metrics)
 }
 
-/// What people look at. It names users and files, so no other site may read it in their browsers.
+/// The status page. It names users and files, so no other site may read it in a browser.
 fn page_routes(board: SnapshotFeed) -> Router {
     Router::new()
         .route("/", get(page::page))

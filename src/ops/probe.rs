@@ -1,7 +1,7 @@
-//! Asking something that may take long, or never answer: a disk.
+//! Probes something that may be slow or hang, such as a disk.
 //!
-//! It is asked at most once at a time, however many want to know, and not again before the answer
-//! has become old. Nobody waits long: while the next answer is on its way the last one counts.
+//! At most one probe runs at a time, for any number of callers, and none while the last result is fresh.
+//! Callers wait for a short time only; meanwhile the last result counts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,28 +10,28 @@ use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
-/// An answer is used again for so long.
-const FRESH: Duration = Duration::from_secs(2);
+/// How long a result is fresh.
+const FRESH_FOR: Duration = Duration::from_secs(2);
 
-/// Who asks waits for a new answer at most so long.
-const WAIT: Duration = Duration::from_millis(500);
+/// The longest wait of a caller for a new result.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What has not answered for so long hangs. A disk may well be busy for some seconds.
-const HANGING: Duration = Duration::from_secs(10);
+/// A probe that runs for longer hangs. A disk may be busy for some seconds.
+const HANGING_AFTER: Duration = Duration::from_secs(10);
 
-/// What is known of it.
+/// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer<T> {
-    /// It answers, or did a moment ago.
+pub(super) enum ProbeResult<T> {
+    /// The latest result.
     Known(T),
-    /// It was asked for the first time a moment ago.
+    /// The first probe has not finished.
     NotYet,
-    /// It hangs.
+    /// The probe hangs or has panicked.
     Hangs,
 }
 
-impl<T> Answer<T> {
-    /// What it answers, if it does.
+impl<T> ProbeResult<T> {
+    /// The result, if there is one.
     pub(super) fn known(self) -> Option<T> {
         match self {
             Self::Known(answer) => Some(answer),
@@ -40,13 +40,13 @@ impl<T> Answer<T> {
     }
 }
 
-/// Something to ask. Cheap to clone; clones share the answers.
+/// A probe. Cheap to clone; clones share the results.
 pub(super) struct Probe<T> {
     ask: Arc<dyn Fn() -> T + Send + Sync>,
-    state: Arc<Mutex<State<T>>>,
+    state: Arc<Mutex<ProbeState<T>>>,
 }
 
-struct State<T> {
+struct ProbeState<T> {
     /// Being asked since then.
     asking: Option<(Instant, JoinHandle<(Instant, T)>)>,
     /// The last answer, and when it was given.
@@ -65,11 +65,11 @@ impl<T> Clone for Probe<T> {
 }
 
 impl<T: Clone + Send + 'static> Probe<T> {
-    /// Asks by `ask`, on a thread that may block.
+    /// Creates a probe that runs `ask` on a blocking thread.
     pub(super) fn new(ask: impl Fn() -> T + Send + Sync + 'static) -> Self {
         Self {
             ask: Arc::new(ask),
-            state: Arc::new(Mutex::new(State {
+            state: Arc::new(Mutex::new(ProbeState {
                 asking: None,
                 known: None,
                 looked: None,
@@ -77,31 +77,34 @@ impl<T: Clone + Send + 'static> Probe<T> {
         }
     }
 
-    /// What is known of it, after waiting a moment for what is new.
-    pub(super) async fn answer(&self) -> Answer<T> {
+    /// The latest result, after a short wait for a new one if it is not fresh.
+    pub(super) async fn result(&self) -> ProbeResult<T> {
         let mut state = self.state.lock().await;
-        if state.looked.is_none_or(|looked| looked.elapsed() >= FRESH) {
-            let patience = Instant::now() + WAIT;
+        if state
+            .looked
+            .is_none_or(|looked| looked.elapsed() >= FRESH_FOR)
+        {
+            let patience = Instant::now() + PROBE_TIMEOUT;
             // What was asked long ago may have been answered long ago.
             while Instant::now() < patience && !state.is_fresh() {
-                self.look(&mut state, patience).await;
+                self.refresh(&mut state, patience).await;
             }
             state.looked = Some(Instant::now());
         }
         let hangs = state.asking.as_ref();
-        if hangs.is_some_and(|(since, _)| since.elapsed() >= HANGING) {
-            return Answer::Hangs;
+        if hangs.is_some_and(|(since, _)| since.elapsed() >= HANGING_AFTER) {
+            return ProbeResult::Hangs;
         }
         match (&state.known, &state.asking) {
-            (Some((_, known)), _) => Answer::Known(known.clone()),
-            (None, Some(_)) => Answer::NotYet,
+            (Some((_, known)), _) => ProbeResult::Known(known.clone()),
+            (None, Some(_)) => ProbeResult::NotYet,
             // It has panicked.
-            (None, None) => Answer::Hangs,
+            (None, None) => ProbeResult::Hangs,
         }
     }
 
-    /// Waits for an answer until then.
-    async fn look(&self, state: &mut State<T>, patience: Instant) {
+    /// Starts a probe if none runs, and waits for it until `patience`.
+    async fn refresh(&self, state: &mut ProbeState<T>, patience: Instant) {
         let (_, asking) = state.asking.get_or_insert_with(|| {
             let ask = Arc::clone(&self.ask);
             let asking = spawn_blocking(move || {
@@ -117,10 +120,10 @@ impl<T: Clone + Send + 'static> Probe<T> {
     }
 }
 
-impl<T> State<T> {
+impl<T> ProbeState<T> {
     fn is_fresh(&self) -> bool {
         let known = self.known.as_ref();
-        known.is_some_and(|(at, _)| at.elapsed() < FRESH)
+        known.is_some_and(|(at, _)| at.elapsed() < FRESH_FOR)
     }
 }
 
@@ -136,9 +139,9 @@ mod tests {
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&asked);
         let probe = Probe::new(move || counted.fetch_add(1, Ordering::Relaxed));
-        let (one, other) = tokio::join!(probe.answer(), probe.answer());
-        assert_eq!((one, other), (Answer::Known(0), Answer::Known(0)));
-        assert_eq!(probe.clone().answer().await, Answer::Known(0));
+        let (one, other) = tokio::join!(probe.result(), probe.result());
+        assert_eq!((one, other), (ProbeResult::Known(0), ProbeResult::Known(0)));
+        assert_eq!(probe.clone().result().await, ProbeResult::Known(0));
         assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
@@ -146,9 +149,9 @@ mod tests {
     async fn an_old_answer_is_asked_for_again() {
         let asked = AtomicUsize::new(0);
         let probe = Probe::new(move || asked.fetch_add(1, Ordering::Relaxed));
-        assert_eq!(probe.answer().await, Answer::Known(0));
-        tokio::time::advance(FRESH).await;
-        assert_eq!(probe.answer().await, Answer::Known(1));
+        assert_eq!(probe.result().await, ProbeResult::Known(0));
+        tokio::time::advance(FRESH_FOR).await;
+        assert_eq!(probe.result().await, ProbeResult::Known(1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -162,23 +165,28 @@ mod tests {
             answers.lock().expect("no panic").recv().unwrap_or(0)
         });
         answer.send(7).expect("it asks");
-        assert_eq!(probe.answer().await, Answer::Known(7));
+        assert_eq!(probe.result().await, ProbeResult::Known(7));
         // The clock stands still as long as a thread is asked.
         let after = async |time| {
             tokio::time::advance(time).await;
-            let (answer, ()) = tokio::join!(probe.answer(), tokio::time::advance(WAIT * 2));
+            let (answer, ()) =
+                tokio::join!(probe.result(), tokio::time::advance(PROBE_TIMEOUT * 2));
             answer
         };
-        assert_eq!(after(FRESH).await, Answer::Known(7), "it may only be busy");
-        assert_eq!(after(HANGING).await, Answer::Hangs);
-        tokio::time::advance(FRESH).await;
+        assert_eq!(
+            after(FRESH_FOR).await,
+            ProbeResult::Known(7),
+            "it may only be busy"
+        );
+        assert_eq!(after(HANGING_AFTER).await, ProbeResult::Hangs);
+        tokio::time::advance(FRESH_FOR).await;
         answer.send(8).expect("it is still being asked");
-        assert_eq!(probe.answer().await, Answer::Known(8));
+        assert_eq!(probe.result().await, ProbeResult::Known(8));
         assert_eq!(asked.load(Ordering::Relaxed), 2, "once, and once more");
         // What it says late, when nobody listens, is old by the time that somebody does.
-        tokio::time::advance(FRESH).await;
-        let (late, ()) = tokio::join!(probe.answer(), tokio::time::advance(WAIT * 2));
-        assert_eq!(late, Answer::Known(8), "it may only be busy");
+        tokio::time::advance(FRESH_FOR).await;
+        let (late, ()) = tokio::join!(probe.result(), tokio::time::advance(PROBE_TIMEOUT * 2));
+        assert_eq!(late, ProbeResult::Known(8), "it may only be busy");
         answer.send(9).expect("it is being asked");
         let is_answered = async || {
             let state = probe.state.lock().await;
@@ -188,8 +196,8 @@ mod tests {
         while !is_answered().await {
             tokio::task::yield_now().await;
         }
-        tokio::time::advance(FRESH).await;
+        tokio::time::advance(FRESH_FOR).await;
         answer.send(10).expect("it is asked again");
-        assert_eq!(probe.answer().await, Answer::Known(10));
+        assert_eq!(probe.result().await, ProbeResult::Known(10));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::server::Latency;
+use crate::server::LatencyHistogram;
 
 /// Seconds within which commands were answered.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -15,7 +15,7 @@ pub(super) struct Quantiles {
 
 impl Quantiles {
     /// Of the answers from `before` to `now`; nothing where there were none.
-    pub(super) fn between(before: &Latency, now: &Latency) -> Option<Self> {
+    pub(super) fn between(before: &LatencyHistogram, now: &LatencyHistogram) -> Option<Self> {
         let before = before.counts.iter().copied().chain(std::iter::repeat(0));
         let counts = now.counts.iter().zip(before);
         let counts: Vec<_> = counts.map(|(now, then)| now.saturating_sub(then)).collect();
@@ -74,12 +74,12 @@ mod tests {
 
     #[test]
     fn only_what_came_since_then_counts() {
-        let counted = |fast, slow| Latency {
+        let counted = |fast, slow| LatencyHistogram {
             bounds: &[0.001, 0.01],
             counts: vec![fast, slow, 0],
         };
         let now = counted(100, 4);
-        let all = Quantiles::between(&Latency::default(), &now).expect("there were some");
+        let all = Quantiles::between(&LatencyHistogram::default(), &now).expect("there were some");
         assert!(all.p50 < 0.001, "{all:?}");
         let last = Quantiles::between(&counted(100, 0), &now).expect("there were some");
         assert!(last.p50 > 0.001, "{last:?}");

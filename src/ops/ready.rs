@@ -1,4 +1,4 @@
-//! Is it ready: for what sends it clients otherwise.
+//! `/readyz`: whether a load balancer should send clients to this server.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tracing::{info, warn};
 
-use crate::ops::probe::{Answer, Probe};
-use crate::server::{Server, Stage};
+use crate::ops::probe::{Probe, ProbeResult};
+use crate::server::{Server, ServerStage};
 
-/// What is asked before a server counts as ready.
+/// The checks of readiness.
 #[derive(Clone)]
 struct Readiness {
     server: Server,
-    /// Whether the data directory takes writes, or why not.
+    /// Whether the data directory is writable, or why not.
     writes: Probe<Result<(), String>>,
-    /// The log was told that it does not.
+    /// A failure was logged.
     told: Arc<AtomicBool>,
 }
 
@@ -50,7 +50,7 @@ async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, lines)
 }
 
-/// Before there is a server.
+/// The response before the server exists.
 pub(super) async fn starting() -> (StatusCode, &'static str) {
     (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
 }
@@ -59,9 +59,9 @@ impl Readiness {
     async fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         match self.server.stage() {
-            Stage::Starting => reasons.push("starting".to_owned()),
-            Stage::Serving => {}
-            Stage::Draining => reasons.push("draining".to_owned()),
+            ServerStage::Starting => reasons.push("starting".to_owned()),
+            ServerStage::Serving => {}
+            ServerStage::Draining => reasons.push("draining".to_owned()),
         }
         if self.server.messages().is_failing() {
             reasons.push("messages cannot be stored; the log says why".to_owned());
@@ -70,25 +70,25 @@ impl Readiness {
             // The log has it already.
             reasons.push("the accounts cannot be read: what users ask for is refused".to_owned());
         }
-        let failure = match self.writes.answer().await {
-            Answer::Known(Ok(())) => None,
-            Answer::Known(Err(error)) => {
+        let failure = match self.writes.result().await {
+            ProbeResult::Known(Ok(())) => None,
+            ProbeResult::Known(Err(error)) => {
                 Some(format!("the data directory takes no writes: {error}"))
             }
-            Answer::NotYet => {
+            ProbeResult::NotYet => {
                 // It may be slow, and that is no news.
                 reasons.push("the data directory has not answered yet".to_owned());
                 return reasons;
             }
-            Answer::Hangs => Some("the data directory does not answer".to_owned()),
+            ProbeResult::Hangs => Some("the data directory does not answer".to_owned()),
         };
-        self.tell(failure.as_deref());
+        self.log_transition(failure.as_deref());
         reasons.extend(failure);
         reasons
     }
 
-    /// Says in the log when that changes.
-    fn tell(&self, failure: Option<&str>) {
+    /// Logs the first failure, and the first success after it.
+    fn log_transition(&self, failure: Option<&str>) {
         let before = self.told.swap(failure.is_some(), Ordering::Relaxed);
         match failure {
             Some(reason) if !before => {

@@ -17,27 +17,27 @@ pub(crate) struct DiskSpace {
 
 /// What is known of the room, and the one look at it that is under way.
 #[derive(Debug, Default)]
-pub(crate) struct DiskSpaces {
+pub(crate) struct DiskSpaceGauge {
     known: Option<DiskSpace>,
     looking: Option<JoinHandle<Option<DiskSpace>>>,
 }
 
-impl DiskSpaces {
+impl DiskSpaceGauge {
     /// What the last look has found that has ended; begins another one if none is under way.
-    pub(crate) fn look(&mut self, data: &Path) -> Option<DiskSpace> {
+    pub(crate) fn latest(&mut self, data: &Path) -> Option<DiskSpace> {
         if let Some(found) = self.looking.as_mut().and_then(FutureExt::now_or_never) {
             self.known = found.ok().flatten();
             self.looking = None;
         }
         self.looking.get_or_insert_with(|| {
             let data = data.to_owned();
-            spawn_blocking(move || room(&data))
+            spawn_blocking(move || measure(&data))
         });
         self.known
     }
 }
 
-fn room(data: &Path) -> Option<DiskSpace> {
+fn measure(data: &Path) -> Option<DiskSpace> {
     let found = statvfs(data).ok()?;
     Some(DiskSpace {
         free: found.f_bavail.saturating_mul(found.f_frsize),
@@ -52,11 +52,11 @@ mod tests {
     #[tokio::test]
     async fn what_a_look_has_found_is_known_from_the_next_one_on() {
         let place = tempfile::tempdir().expect("a temporary directory");
-        let mut rooms = DiskSpaces::default();
-        assert_eq!(rooms.look(place.path()), None);
+        let mut rooms = DiskSpaceGauge::default();
+        assert_eq!(rooms.latest(place.path()), None);
         let found = loop {
             tokio::task::yield_now().await;
-            if let Some(found) = rooms.look(place.path()) {
+            if let Some(found) = rooms.latest(place.path()) {
                 break found;
             }
         };

@@ -1,54 +1,55 @@
-//! What viewers of the page are told: one task that looks, for all of them together.
+//! Snapshots for the viewers of the status page: one task creates them for all viewers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::Event;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::ops::history::{Counts, History, STEP, Sample};
-use crate::ops::log_lines::Lines;
+use crate::ops::history::{SAMPLE_INTERVAL, Sample, SampleHistory, ServerTotals};
+use crate::ops::log_lines::LogLineFeed;
 use crate::ops::quantiles::Quantiles;
-use crate::ops::room_limit::{DiskSpace, DiskSpaces};
+use crate::ops::room_limit::{DiskSpace, DiskSpaceGauge};
 use crate::protocol::SessionEntry;
-use crate::server::{Server, Stage};
+use crate::server::{Server, ServerStage};
 
-/// Between two snapshots.
-const TICK: Duration = Duration::from_secs(1);
+/// Time between two snapshots.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Who can look at once.
-pub(crate) const VIEWERS: usize = 16;
+/// The most concurrent viewers.
+pub(crate) const MAX_VIEWERS: usize = 16;
 
-/// Sessions in a snapshot.
-const SESSIONS: usize = 200;
+/// The most sessions in a snapshot.
+const MAX_SESSIONS: usize = 200;
 
-/// Where viewers come to look. Cheap to clone.
+/// The source of snapshots. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct SnapshotFeed(Arc<Shared>);
+pub(crate) struct SnapshotFeed(Arc<SnapshotFeedShared>);
 
 #[derive(Debug)]
-struct Shared {
+struct SnapshotFeedShared {
     server: Server,
     started: Instant,
-    /// The last snapshot.
+    /// The latest snapshot.
     now: watch::Sender<Event>,
-    history: Mutex<History>,
+    history: Mutex<SampleHistory>,
     places: Arc<Semaphore>,
-    /// Somebody has come.
+    /// A viewer was added.
     came: Notify,
 }
 
-/// What the server is and does at one moment.
+/// The state of the server at one moment.
 #[derive(Debug, Serialize)]
 struct Snapshot<'a> {
     version: &'static str,
     time: Timestamp,
     /// Milliseconds since the start.
     at: u64,
-    state: State,
+    state: SnapshotStage,
     /// How many there are.
     sessions: usize,
     /// How many there are, in all sessions.
@@ -67,7 +68,7 @@ struct Snapshot<'a> {
 
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum State {
+enum SnapshotStage {
     Starting,
     Ready,
     Draining,
@@ -75,48 +76,48 @@ enum State {
     Degraded,
 }
 
-/// One who looks.
+/// A viewer of the page.
 #[derive(Debug)]
 pub(crate) struct Viewer {
     pub(crate) now: watch::Receiver<Event>,
     /// What has been so far.
     pub(crate) history: Event,
     /// What is new in the log, where there is one.
-    pub(crate) lines: Option<Lines>,
+    pub(crate) lines: Option<LogLineFeed>,
     _place: OwnedSemaphorePermit,
 }
 
 impl SnapshotFeed {
     pub(crate) fn new(server: Server) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(SnapshotFeedShared {
             server,
             started: Instant::now(),
             now: watch::Sender::new(Event::default()),
             history: Mutex::default(),
-            places: Arc::new(Semaphore::new(VIEWERS)),
+            places: Arc::new(Semaphore::new(MAX_VIEWERS)),
             came: Notify::new(),
         }))
     }
 
-    /// Somebody comes to look, unless there are too many already.
+    /// Adds a viewer; `None` at the limit.
     pub(crate) fn viewer(&self) -> Option<Viewer> {
         let place = Arc::clone(&self.0.places).try_acquire_owned().ok()?;
         let viewer = Viewer {
             now: self.0.now.subscribe(),
             history: event("history", &*self.0.history()),
-            lines: self.0.server.tail().map(Lines::of),
+            lines: self.0.server.tail().map(LogLineFeed::from_now),
             _place: place,
         };
         self.0.came.notify_one();
         Some(viewer)
     }
 
-    /// Takes samples, and snapshots while somebody looks. Never ends.
-    pub(crate) async fn keep(&self) {
+    /// Takes samples, and snapshots while there are viewers. Never ends.
+    pub(crate) async fn run(&self) {
         let shared = &*self.0;
-        let mut rooms = DiskSpaces::default();
-        let mut sampling = interval(STEP);
-        let mut ticking = interval(TICK);
+        let mut rooms = DiskSpaceGauge::default();
+        let mut sampling = interval(SAMPLE_INTERVAL);
+        let mut ticking = interval(SNAPSHOT_INTERVAL);
         for interval in [&mut sampling, &mut ticking] {
             interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
         }
@@ -124,10 +125,10 @@ impl SnapshotFeed {
             let is_watched = shared.now.receiver_count() > 0;
             tokio::select! {
                 _ = sampling.tick() => shared.sample(),
-                _ = ticking.tick(), if is_watched => shared.show(&mut rooms),
+                _ = ticking.tick(), if is_watched => shared.publish(&mut rooms),
                 // Whoever comes does not wait for the next tick.
                 () = shared.came.notified() => {
-                    shared.show(&mut rooms);
+                    shared.publish(&mut rooms);
                     ticking.reset();
                 }
             }
@@ -135,19 +136,19 @@ impl SnapshotFeed {
     }
 }
 
-impl Shared {
+impl SnapshotFeedShared {
     fn sample(&self) {
-        let counts = Counts {
+        let counts = ServerTotals {
             uptime: self.started.elapsed(),
             traffic: self.server.traffic(),
             latency: self.server.latency(),
         };
         let sessions = self.server.session_count();
-        self.history().take(counts, sessions);
+        self.history().record(counts, sessions);
     }
 
-    fn show(&self, rooms: &mut DiskSpaces) {
-        let overview = self.server.overview(SESSIONS);
+    fn publish(&self, rooms: &mut DiskSpaceGauge) {
+        let overview = self.server.overview(MAX_SESSIONS);
         let figures = self.server.figures();
         let (received, sent) = self.server.traffic();
         let history = self.history();
@@ -160,7 +161,7 @@ impl Shared {
             transfers: figures.gets + figures.puts,
             received,
             sent,
-            disk: rooms.look(&self.server.config().server.data),
+            disk: rooms.latest(&self.server.config().server.data),
             latency: history.recent(&self.server.latency()),
             sample: history.latest(),
             list: overview.list,
@@ -168,21 +169,21 @@ impl Shared {
         let _ = self.now.send_replace(event("now", &snapshot));
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> SnapshotStage {
         match self.server.stage() {
-            Stage::Draining => State::Draining,
-            _ if self.server.is_degraded() => State::Degraded,
-            Stage::Starting => State::Starting,
-            Stage::Serving => State::Ready,
+            ServerStage::Draining => SnapshotStage::Draining,
+            _ if self.server.is_degraded() => SnapshotStage::Degraded,
+            ServerStage::Starting => SnapshotStage::Starting,
+            ServerStage::Serving => SnapshotStage::Ready,
         }
     }
 
-    fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    fn history(&self) -> MutexGuard<'_, SampleHistory> {
+        self.history.lock()
     }
 }
 
-/// Made once, for however many viewers.
+/// Serialises an event once for all viewers.
 fn event(name: &str, data: &impl Serialize) -> Event {
     let json = serde_json::to_string(data).expect("it has no keys but texts");
     Event::default().event(name).data(json)

@@ -5,11 +5,11 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::accounts::{AccountsError, UserName};
-use crate::connection::Closed;
+use crate::connection::OutboxClosed;
 use crate::messages::MessagesError;
 use crate::protocol::{BadRequest, ErrorCode, QuotaUnit, WireError};
 use crate::server::accept::connection_limiter::UserLimitError;
-use crate::server::authority::Cause;
+use crate::server::authority::SuspensionCause;
 use crate::storage::StorageError;
 
 /// Why a command failed.
@@ -96,7 +96,7 @@ pub enum CommandError {
     Evicted,
     /// Nobody knows what the user may do now.
     #[error("{0}, so it does not know what you may do; try again in a moment")]
-    Suspended(Cause),
+    Suspended(SuspensionCause),
     /// The account, or the token that the session was opened by, is closed.
     #[error("the account is closed")]
     AccountClosed,
@@ -117,7 +117,7 @@ pub enum CommandError {
     ShuttingDown,
     /// The connection is gone: nobody will read the answer.
     #[error(transparent)]
-    Closed(#[from] Closed),
+    Closed(#[from] OutboxClosed),
     /// A defect of the server; its log has the details.
     #[error("the server failed while it worked on this; its log says more")]
     Panicked,

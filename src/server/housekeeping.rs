@@ -1,4 +1,6 @@
-//! What the server looks after by itself, whoever is connected.
+//! Periodic work of the server: it expires partial uploads, messages and offers, deletes leftovers in
+//! staging, and watches the free space of the disk. Each function is a loop that never ends and runs
+//! within `Server::run`.
 
 use std::time::Duration;
 
@@ -11,27 +13,27 @@ use crate::config::Config;
 use crate::server::state::ServerState;
 use crate::storage::StoreSettings;
 
-/// How often it looks, unless something is to be kept for less.
+/// Time between two checks, unless the retention of uploads is shorter.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// It does not look more often, for however short a time something is to be kept.
-const SHORTEST: Duration = Duration::from_millis(100);
+/// The shortest time between two checks, however short the retention is.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How often the free space of the disk is looked at.
+/// Time between two checks of the free space of the disk.
 const DISK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the clocks have to agree before the age of what an earlier server has left counts.
-const AGREEMENT: Duration = Duration::from_hours(1);
+/// How long the clocks must agree before the age of files from an earlier server process counts.
+const CLOCK_AGREEMENT: Duration = Duration::from_hours(1);
 
-/// Tells the store its settings and has it and the messages drop what is kept for too long. Never ends.
-pub(crate) async fn run(shared: &ServerState) {
+/// Passes the settings to the store, and expires partial uploads, messages and offers. Never ends.
+pub(crate) async fn expire_periodically(shared: &ServerState) {
     let clocks = ClockAgreement::new(Clock::system());
     let mut changes = shared.config.subscribe();
     loop {
         let config = changes.borrow_and_update().clone();
-        let (store, settings) = (shared.store.clone(), settings(&config));
-        // What is kept for less is kept for so long at least.
-        let now = clocks.wall_after(settings.keep_uploads.min(AGREEMENT));
+        let (store, settings) = (shared.store.clone(), store_settings(&config));
+        // The clocks must agree for the retention time, but for at most an hour.
+        let now = clocks.wall_after(settings.keep_uploads.min(CLOCK_AGREEMENT));
         let work = move || {
             store.set(settings);
             store.expire_uploads(now)
@@ -40,47 +42,47 @@ pub(crate) async fn run(shared: &ServerState) {
             info!(
                 name: "uploads_dropped",
                 uploads = dropped,
-                "dropped uploads that nobody resumed"
+                "deleted partial uploads that no client resumed"
             );
         }
-        forget_messages(shared, &config).await;
+        expire_messages(shared, &config).await;
         if let Err(error) = shared.messages.expire_offers().await {
             warn!(
                 name: "offers_not_removed",
                 %error,
-                "can not remove the offers that have expired"
+                "cannot delete expired offers"
             );
         }
         tokio::select! {
-            () = sleep(pause(settings)) => {}
-            // The sender is in `shared`, so it is there.
+            () = sleep(check_interval(settings)) => {}
+            // `shared` owns the sender, so this cannot fail.
             _ = changes.changed() => {}
         }
     }
 }
 
-/// Tells the messages how much of the disk they may take, every second. Never ends.
-pub(crate) async fn watch_disk(shared: &ServerState) {
+/// Sets the disk budget of the messages every second. Never ends.
+pub(crate) async fn update_message_budget(shared: &ServerState) {
     let mut ticks = interval(DISK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let store = shared.store.clone();
-        // A disk that does not answer has the budget run out.
-        if let Ok(Ok(bytes)) = spawn_blocking(move || store.room_for_messages()).await {
+        // If the disk does not answer, the budget runs out.
+        if let Ok(Ok(bytes)) = spawn_blocking(move || store.free_bytes_for_messages()).await {
             shared.messages.set_disk_budget(bytes);
         }
     }
 }
 
-/// Has the store delete what is left in staging, from the start on and now and then. Never ends.
-pub(crate) async fn delete_left(shared: &ServerState) {
+/// Deletes leftovers in staging, at the start and then periodically. Never ends.
+pub(crate) async fn delete_leftovers(shared: &ServerState) {
     loop {
-        // Each is tried once: what can not be deleted now may be later.
-        let mut untried = shared.store.left();
+        // Each is tried once per round; one that cannot be deleted now is tried in the next round.
+        let mut untried = shared.store.leftover_count();
         while untried > 0 {
             let store = shared.store.clone();
-            let goes_on = spawn_blocking(move || store.delete_left()).await;
+            let goes_on = spawn_blocking(move || store.delete_leftover()).await;
             if !goes_on.unwrap_or(false) {
                 untried -= 1;
             }
@@ -89,22 +91,22 @@ pub(crate) async fn delete_left(shared: &ServerState) {
     }
 }
 
-async fn forget_messages(shared: &ServerState, config: &Config) {
+async fn expire_messages(shared: &ServerState, config: &Config) {
     let limits = &config.limits;
     let most = limits.kept_messages as u64;
-    match shared.messages.forget(limits.keep_messages, most).await {
+    match shared.messages.prune(limits.keep_messages, most).await {
         Ok(0) => {}
         Ok(dropped) => info!(
             name: "messages_dropped",
             messages = dropped,
-            "dropped the oldest messages"
+            "deleted the oldest messages"
         ),
-        Err(error) => warn!(name: "messages_not_dropped", %error, "can not drop old messages"),
+        Err(error) => warn!(name: "messages_not_dropped", %error, "cannot delete old messages"),
     }
 }
 
-/// The settings of the store.
-pub(crate) fn settings(config: &Config) -> StoreSettings {
+/// The part of the settings that concerns the store.
+pub(crate) fn store_settings(config: &Config) -> StoreSettings {
     let limits = &config.limits;
     StoreSettings {
         free_space_floor: limits.free_space_floor,
@@ -113,9 +115,9 @@ pub(crate) fn settings(config: &Config) -> StoreSettings {
     }
 }
 
-/// Until it looks again.
-fn pause(settings: StoreSettings) -> Duration {
-    settings.keep_uploads.clamp(SHORTEST, INTERVAL)
+/// Time until the next check.
+fn check_interval(settings: StoreSettings) -> Duration {
+    settings.keep_uploads.clamp(MIN_INTERVAL, INTERVAL)
 }
 
 #[cfg(test)]
@@ -123,16 +125,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_looks_once_a_minute_or_as_often_as_uploads_expire_but_does_not_spin() {
-        let looks_after = |keep_uploads| {
+    fn checks_run_once_a_minute_or_as_often_as_uploads_expire_but_do_not_spin() {
+        let interval = |keep_uploads| {
             let mut config = Config::default();
             config.limits.keep_uploads = keep_uploads;
-            pause(settings(&config))
+            check_interval(store_settings(&config))
         };
         let second = Duration::from_secs(1);
-        assert_eq!(looks_after(second * 3600), second * 60);
-        assert_eq!(looks_after(second * 5), second * 5);
-        assert_eq!(looks_after(Duration::from_nanos(1)), second / 10);
-        assert_eq!(looks_after(Duration::ZERO), second / 10);
+        assert_eq!(interval(second * 3600), second * 60);
+        assert_eq!(interval(second * 5), second * 5);
+        assert_eq!(interval(Duration::from_nanos(1)), second / 10);
+        assert_eq!(interval(Duration::ZERO), second / 10);
     }
 }

@@ -5,8 +5,8 @@ use tokio_util::sync::CancellationToken;
 /// The two steps of stopping a server.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// No new session and no new request; what runs may end.
+    /// Accept no new session and no new request; running requests may finish.
     pub drain: CancellationToken,
-    /// Everything ends now.
+    /// Abort everything that still runs.
     pub stop: CancellationToken,
 }

@@ -1,9 +1,12 @@
-//! What all sessions of one server share.
+//! The state that all sessions of one server share: the handles to accounts, files and messages, the
+//! limiters and counters, and the settings that may change while the server runs. The components
+//! import nothing of this file; they take the parts that they need.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -13,8 +16,8 @@ use crate::accounts::Accounts;
 use crate::config::Config;
 use crate::messages::Messages;
 use crate::protocol::ReloadReply;
-use crate::server::accept::admission::RefusalLogs;
 use crate::server::accept::connection_limiter::ConnectionLimiter;
+use crate::server::accept::refusal_logs::RefusalLogs;
 use crate::server::authority::Authorities;
 use crate::server::disk::DiskScheduler;
 use crate::server::limits::login_queue::LoginQueue;
@@ -28,109 +31,108 @@ use crate::server::transfer::progress::TrafficCounters;
 use crate::server::transfer::upload_registry::UploadRegistry;
 use crate::server::udp::DatagramService;
 use crate::storage::Store;
-use crate::telemetry::{AUDIT, AuditPermits, Level, Tail, TelemetryError};
+use crate::telemetry::{AUDIT, AuditPermits, LogLevelHandle, Tail, TelemetryError};
 
-/// Name and version, as clients see it.
-pub const SERVER: &str = concat!("haul/", env!("CARGO_PKG_VERSION"));
+/// The name and version of the server, as clients see it.
+pub const SERVER_VERSION: &str = concat!("haul/", env!("CARGO_PKG_VERSION"));
 
-/// What all sessions share.
+/// The state that all sessions share.
 #[derive(Debug)]
 pub(crate) struct ServerState {
     pub(crate) accounts: Accounts,
-    pub(crate) authorities: Authorities,
+    pub(crate) authorities: Arc<Authorities>,
     pub(crate) store: Store,
     pub(crate) messages: Messages,
     pub(crate) config: watch::Sender<Arc<Config>>,
-    /// Who is in.
+    /// Open connections, in total, by address and by user.
     pub(crate) connection_limiter: Arc<ConnectionLimiter>,
-    /// Logins that wait for their password to be hashed.
+    /// Logins whose password is being hashed or waits for that.
     pub(crate) logins: LoginQueue,
-    /// Logins that failed.
+    /// Back-off after failed logins.
     pub(crate) login_throttle: LoginThrottle,
-    /// How much everyone says.
+    /// Messages of each user per second.
     pub(crate) message_rate: MessageRateLimiter,
-    pub(crate) refusals: RefusalLogs,
-    /// How much is logged about requests.
+    pub(crate) refusal_logs: RefusalLogs,
+    /// Log lines about requests, by user.
     pub(crate) request_lines: RequestLines,
     pub(crate) disks: DiskScheduler,
-    /// Descriptors that connections may take.
+    /// File descriptors that connections may use.
     pub(crate) sockets: usize,
     pub(crate) uploads: Arc<UploadRegistry>,
     pub(crate) sessions: Arc<SessionRegistry>,
     pub(crate) traffic: Arc<TrafficCounters>,
-    /// Absent where another program has the log.
+    /// Unset if the server runs within another program, which has the log.
     pub(crate) log: OnceLock<ServerLog>,
-    /// Absent where another program has the settings.
+    /// Unset if the server runs within another program, which has the settings.
     pub(crate) reload: OnceLock<mpsc::Sender<ReloadRequest>>,
     pub(crate) metrics: ServerMetrics,
     pub(crate) bandwidths: Bandwidths,
-    pub(crate) datagrams: DatagramService,
-    /// How long an operator lets run what runs when the server stops, rather than the setting.
+    pub(crate) datagrams: Arc<DatagramService>,
+    /// The drain timeout that an operator gave when they stopped the server; overrides the setting.
     pub(crate) drain_within: OnceLock<Duration>,
-    /// What new connections are encrypted with; nothing until it was loaded.
-    pub(crate) tls: watch::Sender<Option<crate::server::accept::tls::Identity>>,
+    /// The certificate for new connections; `None` until it is loaded.
+    pub(crate) tls: watch::Sender<Option<crate::server::accept::tls::TlsIdentity>>,
 }
 
 impl ServerState {
-    /// The settings as they are now: not to be kept for longer than one step of the work.
+    /// The current settings. Do not keep them for longer than one step of the work.
     pub(crate) fn config(&self) -> Arc<Config> {
         self.config.borrow().clone()
     }
 
-    /// From the next moment the server stops with this patience; the first one who says so counts.
-    pub(crate) fn drain_within(&self, patience: Duration) {
+    /// Sets the drain timeout for the coming stop; the first call counts.
+    pub(crate) fn operator_drain_timeout(&self, patience: Duration) {
         let _ = self.drain_within.set(patience);
     }
 
-    /// How long what runs may go on once the server stops.
+    /// How long running requests may continue once the server stops.
     pub(crate) fn drain_timeout(&self) -> Duration {
         let told = self.drain_within.get().copied();
         told.unwrap_or_else(|| self.config().limits.drain_timeout)
     }
 
-    /// Waits until the audit has room for what is about to be done.
-    pub(crate) async fn audit_room(&self) {
+    /// Waits until the audit log has capacity for one more audited request.
+    pub(crate) async fn wait_for_audit(&self) {
         if let Some(log) = self.log.get() {
             log.audit.wait().await;
         }
     }
 
-    /// Connections that there may be at once.
-    pub(crate) fn most_connections(&self) -> usize {
+    /// The greatest number of open connections.
+    pub(crate) fn max_connections(&self) -> usize {
         self.config().limits.sessions.min(self.sockets)
     }
 
-    /// What a connection that begins now is encrypted with.
+    /// The TLS configuration of a new connection; `None` if the server has no certificate.
     pub(crate) fn tls_config(&self) -> Option<Arc<ServerConfig>> {
         let identity = self.tls.borrow();
         identity
             .as_ref()
-            .map(crate::server::accept::tls::Identity::config)
+            .map(crate::server::accept::tls::TlsIdentity::config)
     }
 }
 
-/// The log of the process.
+/// Access to the log of the process.
 #[derive(Debug)]
 pub(crate) struct ServerLog {
     pub(crate) tail: Tail,
-    pub(crate) level: Level,
+    pub(crate) level: LogLevelHandle,
     pub(crate) audit: AuditPermits,
-    /// What puts the level back; there is one at most.
-    pub(crate) going_back: Mutex<Option<AbortHandle>>,
+    /// The task that resets the level, if one is pending.
+    pub(crate) pending_reset: Mutex<Option<AbortHandle>>,
 }
 
 impl ServerLog {
-    /// Logs what `level` says, until `back` says what to log instead; what an earlier change was to
-    /// go back to is forgotten.
-    pub(crate) fn change(
+    /// Sets the log level to `level`, until `back` resolves to another level. An earlier pending reset
+    /// is cancelled.
+    pub(crate) fn set_level(
         &self,
         level: &str,
         back: Option<impl Future<Output = String> + Send + 'static>,
     ) -> Result<(), TelemetryError> {
-        let going_back = self.going_back.lock();
-        let mut going_back = going_back.unwrap_or_else(PoisonError::into_inner);
+        let mut pending_reset = self.pending_reset.lock();
         let change = self.level.set(level)?;
-        if let Some(before) = going_back.take() {
+        if let Some(before) = pending_reset.take() {
             before.abort();
         }
         if let Some(back) = back {
@@ -138,20 +140,20 @@ impl ServerLog {
             let task = tokio::spawn(async move {
                 let level = back.await;
                 if current.set_unless_changed(&level, change) {
-                    info!(name: "log_level_back", target: AUDIT, level, "log level back at the setting");
+                    info!(name: "log_level_back", target: AUDIT, level, "the log level is that of the setting again");
                 }
             });
-            *going_back = Some(task.abort_handle());
+            *pending_reset = Some(task.abort_handle());
         }
         Ok(())
     }
 }
 
-/// An operator wants the settings to be read again.
+/// An operator's request to read the settings again.
 #[derive(Debug)]
 pub struct ReloadRequest {
-    /// Only to know what would change.
+    /// Only report what would change.
     pub dry_run: bool,
-    /// Where the answer goes.
+    /// Takes the reply.
     pub reply: oneshot::Sender<ReloadReply>,
 }

@@ -1,4 +1,4 @@
-//! What a file operation can answer instead of its result, ready for the wire.
+//! Errors of file operations. Each variant is one error code on the wire.
 
 use std::io;
 
@@ -6,79 +6,79 @@ use bytesize::ByteSize;
 use rustix::io::Errno;
 
 use crate::protocol::Digest;
-use crate::storage::local::count::CountEnd;
+use crate::storage::count_end::CountEnd;
 use crate::storage::path::{InvalidPath, VirtualPath};
 
-/// Why a file operation was not done. Each variant is one code on the wire.
+/// Why a file operation failed. Each variant is one error code on the wire.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
-    /// There is nothing of that name that the member may see.
+    /// No entry of that name exists, or the member may not know of it.
     #[error("no such {what}: {path}")]
     NotFound {
         /// `file`, `directory` or `file or directory`.
         what: &'static str,
-        /// Where it was looked for.
+        /// The path that was looked up.
         path: VirtualPath,
     },
-    /// There is something of that name already.
-    #[error("it exists already: {path}")]
+    /// An entry of that name exists already.
+    #[error("{path} exists already")]
     Exists {
-        /// What is there.
+        /// The existing entry.
         path: VirtualPath,
     },
-    /// A directory was needed, here or on the way.
-    #[error("not a directory: {path}")]
+    /// The path, or a part of it, must be a directory and is not.
+    #[error("{path} is not a directory")]
     NotADirectory {
-        /// What is, or leads through, something else.
+        /// The path of the entry.
         path: VirtualPath,
     },
-    /// A file was needed.
-    #[error("it is a directory: {path}")]
+    /// The path must be a file and is a directory.
+    #[error("{path} is a directory")]
     IsADirectory {
         /// The directory.
         path: VirtualPath,
     },
-    /// The directory still holds something.
-    #[error("the directory is not empty: {path}")]
+    /// The directory is not empty.
+    #[error("the directory {path} is not empty")]
     NotEmpty {
         /// The directory.
         path: VirtualPath,
     },
-    /// The member may know of it, but not do this to it.
-    #[error("not allowed: {path}")]
+    /// The member has no right to this operation.
+    #[error("you have no right to do this to {path}")]
     Denied {
-        /// What it was to be done to.
+        /// The path of the operation.
         path: VirtualPath,
     },
-    /// What the member may do is not known at the moment.
+    /// The member's rights are unknown at the moment.
     #[error(
         "the server cannot read the accounts, or cannot open a home or folder of yours, so it does not \
          know what you may do; try again in a moment: {path}"
     )]
     Suspended {
-        /// What it was to be done to.
+        /// The path of the operation.
         path: VirtualPath,
     },
-    /// The path can not be, or can not be that of such a thing.
+    /// The text is not a path, or not one of such an entry.
     #[error(transparent)]
     InvalidPath(#[from] InvalidPath),
-    /// The text is no cursor that a listing gave.
-    #[error("not a cursor of a listing: {path}")]
+    /// The cursor is not one that a listing has returned.
+    #[error("the cursor does not belong to a listing of {path}")]
     BadCursor {
-        /// The directory to be listed.
+        /// The directory of the listing.
         path: VirtualPath,
     },
-    /// The file is not the one that was asked for, or changed while it was read.
-    #[error("the file has changed: {path}")]
+    /// The file is not the requested version, or changed while it was read.
+    #[error("the file {path} has changed")]
     Changed {
         /// The file.
         path: VirtualPath,
     },
-    /// The quota around the path does not allow it.
+    /// The quota of the home or folder does not allow it.
     #[error("the quota leaves no room ({used} of {limit} {} are used): {path}", if *.files { "files and directories" } else { "bytes" })]
     QuotaExceeded {
-        /// What was to be written.
+        /// The file or directory that was to be written.
         path: VirtualPath,
         /// Bytes or entries in use, with what is reserved.
         used: u64,
@@ -87,82 +87,82 @@ pub enum StorageError {
         /// Whether it is the number of files and directories, not of bytes, that is exceeded.
         files: bool,
     },
-    /// The same for who may not know how much is in use.
+    /// As [`Self::QuotaExceeded`], for a member who may not know how much is in use.
     #[error("the quota leaves no room: {path}")]
     QuotaReached {
-        /// What was to be written.
+        /// The file or directory that was to be written.
         path: VirtualPath,
     },
     /// The disk is full, or would be.
     #[error("no space left on the server{}: {path}", room_text(*.room))]
     NoSpace {
-        /// What was to be written.
+        /// The file or directory that was to be written.
         path: VirtualPath,
-        /// How full the disk is, where that was looked at.
+        /// How full the disk is, if that is known.
         room: Option<DiskUse>,
     },
-    /// The bytes that came are not as many as were declared.
-    #[error("{received} bytes came where {declared} were declared: {path}")]
+    /// The number of bytes received differs from the declared size.
+    #[error("received {received} bytes for {path}, but {declared} were declared")]
     SizeMismatch {
-        /// What was to be written.
+        /// The file or directory that was to be written.
         path: VirtualPath,
         /// Bytes declared.
         declared: u64,
-        /// Bytes that came; at least so many if they were too many.
+        /// Bytes received; a lower bound if they exceed the declared size.
         received: u64,
     },
-    /// The bytes are not those that the digest was taken of.
-    #[error("the digest is {actual}, not {expected}: {path}")]
+    /// The content does not have the expected digest.
+    #[error("the digest of {path} is {actual}, but {expected} was expected")]
     DigestMismatch {
-        /// What was to be written.
+        /// The file or directory that was to be written.
         path: VirtualPath,
-        /// The digest given.
+        /// The digest that the sender computed.
         expected: Digest,
-        /// The digest of the bytes.
+        /// The digest of the bytes received.
         actual: Digest,
     },
-    /// The range does not lie within the file.
-    #[error("out of range, the file has {size} bytes: {path}")]
+    /// The range is not within the file.
+    #[error("the range is outside the file {path}, which has {size} bytes")]
     OffsetOutOfRange {
         /// The file.
         path: VirtualPath,
         /// Bytes in the file.
         size: u64,
     },
-    /// What is there is on another file system than the data directory, so that nothing finished
-    /// can be moved there.
+    /// The path is on another file system than the data directory, so the server cannot move files
+    /// there.
     #[error(
         "{path} is on another file system than the server's data directory, so the server cannot \
          move files there; its operator has to mount one file system over the whole data directory"
     )]
     OtherFileSystem {
-        /// What was to be moved or written.
+        /// The file that was to be moved or written.
         path: VirtualPath,
     },
-    /// The system does not let the server write a file of that size.
+    /// The operating system limits the size of files.
     #[error(
         "the file is larger than the server's system allows: {path}; its operator can raise the \
          limit of file sizes (LimitFSIZE, ulimit -f) or use a file system without one"
     )]
     FileTooLarge {
-        /// What was to be written.
+        /// The file or directory that was to be written.
         path: VirtualPath,
     },
-    /// The caller's `stop` said so.
-    #[error("cancelled: {path}")]
+    /// The caller has stopped the operation.
+    #[error("the operation on {path} was cancelled")]
     Cancelled {
-        /// What it was to be done to.
+        /// The path of the operation.
         path: VirtualPath,
     },
-    /// The home or folder is being counted, and this needs the count, or would disturb it.
+    /// The home or folder is being counted, and the operation needs the count or would disturb it.
     #[error(
         "the server is still counting what this home or folder holds; \
          try again in a moment: {path}"
     )]
     Counting {
-        /// What it was to be done to.
+        /// The path of the operation.
         path: VirtualPath,
-        /// When to try again.
+        /// The end of the count; the operation can be tried again then.
         end: CountEnd,
     },
     /// Another process serves this data directory.
@@ -174,22 +174,22 @@ pub enum StorageError {
         /// The data directory, on the server's disk.
         path: String,
     },
-    /// No server can work with this data directory as it is.
-    #[error("can not use the data directory {path}: {reason}")]
+    /// No server can use this data directory as it is.
+    #[error("cannot use the data directory {path}: {reason}")]
     Unusable {
         /// The data directory, on the server's disk.
         path: String,
-        /// What is wrong, and what to do.
+        /// The problem, and what to do.
         reason: String,
     },
-    /// The server's disk or system failed.
-    #[error("could not {doing} {path}: {source}")]
+    /// The disk or the operating system failed.
+    #[error("cannot {doing} {path}: {source}")]
     Io {
-        /// What was being done, such as `read`.
+        /// The operation, such as `read`.
         doing: &'static str,
-        /// What it was being done to.
+        /// The path of the operation.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -201,15 +201,15 @@ pub enum DiskUse {
     Bytes {
         /// Bytes free on it.
         free: u64,
-        /// Bytes of these that are not for new files: the server keeps them for its own records,
-        /// or has promised them to uploads under way.
+        /// Free bytes that are not for new files: the server keeps them for its own records, or they
+        /// are reserved for uploads under way.
         kept_free: u64,
     },
-    /// Its inodes are used up: it can hold no more files and directories.
+    /// Its inodes are used up, so it can hold no more files and directories.
     Inodes {
         /// Inodes free on it.
         free: u64,
-        /// Inodes of these that the server keeps for its own records.
+        /// Free inodes that the server keeps for its own records.
         kept_free: u64,
     },
 }
@@ -239,7 +239,7 @@ impl StorageError {
         }
     }
 
-    /// Says that a directory, or a file, was looked for.
+    /// Replaces the kind of entry that was not found.
     pub(crate) fn looking_for(self, what: &'static str) -> Self {
         match self {
             Self::NotFound { path, .. } => Self::NotFound { what, path },
@@ -266,7 +266,7 @@ impl StorageError {
     pub(crate) fn from_io(source: io::Error, doing: &'static str, at: &VirtualPath) -> Self {
         let path = at.clone();
         let Some(errno) = Errno::from_io_error(&source) else {
-            // The resolver's own word for a path that leads out, which is as if absent.
+            // The resolver's error for a path that leads out of the space, which must look absent.
             if source.kind() == io::ErrorKind::PermissionDenied {
                 return Self::not_found(at);
             }
@@ -283,7 +283,7 @@ impl StorageError {
             Errno::NOTDIR => Self::NotADirectory { path },
             Errno::ISDIR => Self::IsADirectory { path },
             Errno::NOTEMPTY => Self::NotEmpty { path },
-            // Opening a socket, or a device that is not there, says NXIO.
+            // NXIO comes from opening a socket or a device that does not exist.
             Errno::ACCESS | Errno::PERM | Errno::NXIO | Errno::NODEV => Self::Denied { path },
             Errno::NOSPC | Errno::DQUOT => Self::NoSpace { path, room: None },
             Errno::XDEV => Self::OtherFileSystem { path },
@@ -297,9 +297,22 @@ impl StorageError {
     }
 }
 
-/// Turns what the system said into what the member is told.
+impl CountEnd {
+    /// Waits for the end of the count. The operation that needs the count can be tried again then.
+    ///
+    /// # Errors
+    /// The system's error, if the space could not be counted.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if this is dropped.
+    pub async fn wait(self, path: &VirtualPath) -> Result<(), StorageError> {
+        self.finished().await.at("count", path)
+    }
+}
+
+/// Turns errors of the system into errors of a file operation.
 pub(crate) trait ErrorContext<T> {
-    /// Says what was being done, and to which virtual path.
+    /// Adds the operation and the virtual path of it.
     fn at(self, doing: &'static str, path: &VirtualPath) -> Result<T, StorageError>;
 }
 
@@ -313,7 +326,7 @@ impl<T, E: Into<io::Error>> ErrorContext<T> for Result<T, E> {
 mod tests {
     use super::*;
 
-    fn at_path(error: io::Error) -> StorageError {
+    fn error_at_path(error: io::Error) -> StorageError {
         let path = VirtualPath::parse("/a/b").expect("sound");
         Err::<(), _>(error).at("write", &path).expect_err("failed")
     }
@@ -321,29 +334,32 @@ mod tests {
     #[test]
     fn a_full_disk_and_a_full_disk_quota_are_no_space() {
         for errno in [Errno::NOSPC, Errno::DQUOT] {
-            let error = at_path(errno.into());
+            let error = error_at_path(errno.into());
             assert!(matches!(error, StorageError::NoSpace { .. }));
             assert_eq!(error.to_string(), "no space left on the server: /a/b");
         }
     }
 
     #[test]
-    fn a_failing_disk_is_told_with_what_was_being_done() {
-        let error = at_path(Errno::IO.into());
+    fn an_error_of_the_disk_names_the_operation() {
+        let error = error_at_path(Errno::IO.into());
         assert!(matches!(error, StorageError::Io { doing: "write", .. }));
-        assert!(error.to_string().starts_with("could not write /a/b: "));
+        assert!(error.to_string().starts_with("cannot write /a/b: "));
     }
 
     #[test]
-    fn a_path_that_leads_out_is_as_if_absent() {
+    fn a_path_that_leads_out_of_the_space_looks_absent() {
         let escape = io::Error::new(io::ErrorKind::PermissionDenied, "it leads out");
-        assert!(matches!(at_path(escape), StorageError::NotFound { .. }));
-        let denied = at_path(Errno::ACCESS.into());
+        assert!(matches!(
+            error_at_path(escape),
+            StorageError::NotFound { .. }
+        ));
+        let denied = error_at_path(Errno::ACCESS.into());
         assert!(matches!(denied, StorageError::Denied { .. }));
     }
 
     #[test]
-    fn a_quota_is_told_in_its_unit() {
+    fn a_quota_error_names_its_unit() {
         let exceeded = |files| StorageError::QuotaExceeded {
             path: VirtualPath::root(),
             used: 3,

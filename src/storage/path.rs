@@ -1,24 +1,24 @@
-//! Virtual paths: what a member calls a file, parsed once and sound ever after.
+//! Virtual paths: the names that members use for files, parsed once and valid from then on.
 //!
-//! `.` and `..` are resolved here, on the text alone and before anything is opened. Whether the
-//! components then lead through links is the resolver's affair.
+//! `.` and `..` are resolved here, on the text alone and before anything is opened. Symbolic links on
+//! the way are the concern of the engine's resolver.
 
 use std::fmt;
 
-/// The longest component, in bytes; what file systems take.
-const MAX_COMPONENT: usize = 255;
+/// The longest component in bytes that file systems accept.
+const MAX_COMPONENT_BYTES: usize = 255;
 
-/// The longest path, in bytes; what system calls take.
-const MAX_PATH: usize = 4096;
+/// The longest path in bytes that system calls accept.
+const MAX_PATH_BYTES: usize = 4096;
 
 /// The most components of a path.
 const MAX_LEVELS: usize = 64;
 
 /// An absolute, normalised path within a member's view, such as `/reports/a.pdf`.
 ///
-/// Holds no empty component, no `.` or `..`, no control character and nothing that reorders text.
-/// A path that was written like a directory (`reports/`) remembers it, and names no file; it
-/// equals the path without the slash all the same.
+/// It has no empty component, no `.` or `..`, no control character and no character that reorders
+/// text. A path that was written with a trailing slash (`reports/`) names no file, but equals the path
+/// without the slash.
 #[derive(Debug, Clone)]
 pub struct VirtualPath {
     /// Begins with `/`; ends with one only at the root.
@@ -39,7 +39,7 @@ impl VirtualPath {
     /// Parses `text`, relative to the root.
     ///
     /// # Errors
-    /// [`InvalidPath`] if `text` can be no path here.
+    /// [`InvalidPath`] if `text` is not a valid path.
     pub fn parse(text: &str) -> Result<Self, InvalidPath> {
         Self::root().resolve(text)
     }
@@ -47,13 +47,13 @@ impl VirtualPath {
     /// Parses `text`, relative to this path unless it is absolute. `..` at the root stays there.
     ///
     /// # Errors
-    /// [`InvalidPath`] if `text` can be no path here.
+    /// [`InvalidPath`] if `text` is not a valid path.
     pub fn resolve(&self, text: &str) -> Result<Self, InvalidPath> {
         let refused = |reason| Err(InvalidPath::new(text, reason));
         if text.is_empty() {
             return refused(InvalidPathReason::Empty);
         }
-        if text.len() > MAX_PATH {
+        if text.len() > MAX_PATH_BYTES {
             return refused(InvalidPathReason::TooLong);
         }
         let mut path = if text.starts_with('/') {
@@ -62,19 +62,19 @@ impl VirtualPath {
             self.clone()
         };
         for component in text.split('/') {
-            if let Err(reason) = path.walk(component) {
+            if let Err(reason) = path.push(component) {
                 return refused(reason);
             }
         }
-        path.check_room(0, 0)?;
+        path.check_descendants(0, 0)?;
         Ok(path)
     }
 
-    /// Refuses it if something that lies so many levels and bytes below could not be named.
-    pub(crate) fn check_room(&self, levels: usize, bytes: usize) -> Result<(), InvalidPath> {
+    /// Makes sure that a descendant so many levels and bytes below has a valid path.
+    pub(crate) fn check_descendants(&self, levels: usize, bytes: usize) -> Result<(), InvalidPath> {
         let reason = if self.components().count() + levels > MAX_LEVELS {
             InvalidPathReason::TooDeep
-        } else if self.text.len() + bytes > MAX_PATH {
+        } else if self.text.len() + bytes > MAX_PATH_BYTES {
             InvalidPathReason::TooLong
         } else {
             return Ok(());
@@ -82,8 +82,8 @@ impl VirtualPath {
         Err(InvalidPath::new(&self.text, reason))
     }
 
-    /// Takes one step; notes whether it can only end at a directory.
-    fn walk(&mut self, component: &str) -> Result<(), InvalidPathReason> {
+    /// Appends one component, and records whether the path can only name a directory.
+    fn push(&mut self, component: &str) -> Result<(), InvalidPathReason> {
         self.written_as_dir = matches!(component, "" | "." | "..");
         match component {
             "" | "." => {}
@@ -105,7 +105,7 @@ impl VirtualPath {
     /// The path of `name` in this directory.
     ///
     /// # Errors
-    /// [`InvalidPath`] if `name` is no single component, or the path would be too long or deep.
+    /// [`InvalidPath`] if `name` is not a single component, or the path would be too long or deep.
     pub fn join_name(&self, name: &str) -> Result<Self, InvalidPath> {
         if name.contains('/') || matches!(name, "." | "..") {
             return Err(InvalidPath::new(name, InvalidPathReason::NotOneName));
@@ -119,12 +119,12 @@ impl VirtualPath {
         &self.text
     }
 
-    /// The names from the root to here; none at the root.
+    /// The names from the root to the entry; none for the root.
     pub fn components(&self) -> impl Iterator<Item = &str> {
         self.text.split('/').filter(|name| !name.is_empty())
     }
 
-    /// The directory that holds this; `None` at the root.
+    /// The parent directory; `None` for the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
         let (parent, name) = self.text.rsplit_once('/')?;
@@ -134,28 +134,28 @@ impl VirtualPath {
         })
     }
 
-    /// The last component; `None` at the root.
+    /// The last component; `None` for the root.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         let (_, name) = self.text.rsplit_once('/')?;
         (!name.is_empty()).then_some(name)
     }
 
-    /// Whether this is `other` or lies below it.
+    /// Whether this is `other` or a descendant of it.
     #[must_use]
     pub fn starts_with(&self, other: &Self) -> bool {
         self.text
             .strip_prefix(other.text.trim_end_matches('/'))
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            .is_some_and(|suffix| suffix.is_empty() || suffix.starts_with('/'))
     }
 
-    /// Whether it was written so that it can only name a directory: `a/`, `a/.` or `a/b/..`.
+    /// Whether the text can only name a directory: `a/`, `a/.` or `a/b/..`.
     #[must_use]
     pub fn is_written_as_dir(&self) -> bool {
         self.written_as_dir
     }
 
-    /// This path, fit to name a file.
+    /// This path, if it can name a file.
     ///
     /// # Errors
     /// [`InvalidPath`] if it was written with a trailing slash.
@@ -167,7 +167,7 @@ impl VirtualPath {
         Ok(self)
     }
 
-    /// The same place seen from its first component, and that component; `None` at the root.
+    /// The first component, and the path relative to it; `None` for the root.
     pub(crate) fn split_first(&self) -> Option<(&str, Self)> {
         let rest = &self.text[1..];
         let end = rest.find('/').unwrap_or(rest.len());
@@ -178,7 +178,7 @@ impl VirtualPath {
         (end > 0).then(|| (&rest[..end], inner))
     }
 
-    /// How to name it in a system call, relative to an open root.
+    /// The path in a system call, relative to an open root.
     pub(crate) fn relative(&self) -> &str {
         match &self.text[1..] {
             "" => ".",
@@ -187,13 +187,13 @@ impl VirtualPath {
     }
 }
 
-/// Whether a name that stands on the disk can be named by a path, and so may be shown.
+/// Whether a name on the disk can be part of a path, and so may be shown.
 pub(crate) fn is_valid_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains('/') && check_component(name).is_ok()
 }
 
 fn check_component(name: &str) -> Result<(), InvalidPathReason> {
-    if name.len() > MAX_COMPONENT {
+    if name.len() > MAX_COMPONENT_BYTES {
         return Err(InvalidPathReason::ComponentTooLong);
     }
     if name.contains(char::is_control) {
@@ -205,8 +205,8 @@ fn check_component(name: &str) -> Result<(), InvalidPathReason> {
     Ok(())
 }
 
-/// The explicit directional overrides, embeddings and isolates of Unicode (UAX #9): they make a
-/// name look like another one.
+/// Whether it is an explicit directional override, embedding or isolate of Unicode (UAX #9), which
+/// makes a name look like another one.
 fn reorders_text(character: char) -> bool {
     matches!(character, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
@@ -243,59 +243,63 @@ impl fmt::Display for VirtualPath {
     }
 }
 
-/// A text that can not be a path, or not the path of such a thing.
+/// A text that is not a valid path, or not one for the operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid path: {reason}: {shown}")]
 pub struct InvalidPath {
     reason: InvalidPathReason,
-    /// The text, escaped and shortened: it may be anything.
+    /// The text, escaped and shortened, because it may contain anything.
     shown: String,
 }
 
-/// What is wrong with a path.
+/// Why a path is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidPathReason {
-    /// There is no text.
+    /// The text is empty.
     #[error("it is empty")]
     Empty,
-    /// It holds NUL or another control character.
-    #[error("it has a control character")]
+    /// It contains NUL or another control character.
+    #[error("it contains a control character")]
     Control,
-    /// It holds a character that reorders the text around it.
-    #[error("it has a character that reorders text")]
+    /// It contains a character that reorders the text around it.
+    #[error("it contains a character that reorders text")]
     Bidi,
     /// A component is longer than 255 bytes.
-    #[error("a name in it is longer than {MAX_COMPONENT} bytes")]
+    #[error("a name in it is longer than {MAX_COMPONENT_BYTES} bytes")]
     ComponentTooLong,
     /// It is longer than 4096 bytes.
-    #[error("it is longer than {MAX_PATH} bytes")]
+    #[error("it is longer than {MAX_PATH_BYTES} bytes")]
     TooLong,
     /// It has more than 64 components.
     #[error("it is deeper than {MAX_LEVELS} levels")]
     TooDeep,
-    /// A slash stands behind the name of a file.
-    #[error("a file's name does not end in a slash")]
+    /// The name of a file ends in a slash.
+    #[error("the name of a file cannot end in a slash")]
     TrailingSlash,
-    /// One name was needed.
+    /// It must be a single name.
     #[error("it is not a single name")]
     NotOneName,
     /// A directory would become its own descendant.
-    #[error("a directory can not go into itself")]
+    #[error("a directory cannot be moved or copied into itself")]
     IntoItself,
 }
 
 impl InvalidPath {
     pub(crate) fn new(text: &str, reason: InvalidPathReason) -> Self {
-        const SHOWN: usize = 80;
-        let mut shown: String = text.chars().take(SHOWN).flat_map(escape).collect();
-        if text.chars().nth(SHOWN).is_some() {
+        const MAX_SHOWN_CHARS: usize = 80;
+        let mut shown: String = text
+            .chars()
+            .take(MAX_SHOWN_CHARS)
+            .flat_map(escape)
+            .collect();
+        if text.chars().nth(MAX_SHOWN_CHARS).is_some() {
             shown.push('…');
         }
         Self { reason, shown }
     }
 
-    /// What is wrong.
+    /// Why the path is invalid.
     #[must_use]
     pub fn reason(&self) -> InvalidPathReason {
         self.reason
@@ -343,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_no_path_is_refused_before_anything_is_opened() {
+    fn an_invalid_path_is_rejected_before_anything_is_opened() {
         use InvalidPathReason as Reason;
         let deep = "a/".repeat(65);
         let wide = "a".repeat(256);
@@ -373,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trailing_slash_names_no_file_but_the_same_place() {
+    fn a_path_with_a_trailing_slash_names_no_file_but_equals_the_path_without() {
         for text in ["a.bin/", "a.bin/.", "a.bin/x/.."] {
             assert!(path(text).is_written_as_dir(), "{text}");
             assert!(path(text).as_file().is_err(), "{text}");
@@ -406,7 +410,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_refused_or_becomes_a_normal_path(text in "\\PC*|[./a\u{202e}\n]{0,40}") {
+        fn any_text_is_rejected_or_becomes_a_normal_path(text in "\\PC*|[./a\u{202e}\n]{0,40}") {
             if let Ok(path) = VirtualPath::parse(&text) {
                 let text = path.as_str();
                 prop_assert!(text.starts_with('/'));
@@ -417,7 +421,7 @@ mod tests {
         }
 
         #[test]
-        fn resolving_is_like_walking_step_by_step(steps in prop::collection::vec("[abc]|\\.|\\.\\.", 1..20)) {
+        fn resolving_a_path_equals_resolving_its_components_one_by_one(steps in prop::collection::vec("[abc]|\\.|\\.\\.", 1..20)) {
             let mut walked = path("/start/here");
             for step in &steps {
                 walked = walked.resolve(step).expect("shallow");
@@ -426,7 +430,7 @@ mod tests {
         }
 
         #[test]
-        fn a_parent_holds_its_child(text in "(/[a-z]{1,3}){1,6}") {
+        fn a_child_starts_with_its_parent(text in "(/[a-z]{1,3}){1,6}") {
             let child = path(&text);
             let parent = child.parent().expect("not the root");
             prop_assert!(child.starts_with(&parent) && !parent.starts_with(&child));

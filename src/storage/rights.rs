@@ -1,29 +1,29 @@
-//! What a member may do in a folder, and how much may be kept there.
+//! Rights of a member in a folder, and limits of a home or a folder.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What a member may do below a mounted folder. In one's own home one may do everything.
+/// What a member may do in a mounted folder. A member has all rights in the home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "five independent permissions, each named where it is checked"
 )]
 pub struct Rights {
-    /// See what is there: list a directory, look at an entry, enter.
+    /// List a directory, read the metadata of an entry, enter a directory.
     pub list: bool,
     /// Read the bytes of files.
     pub read: bool,
     /// Make new files and directories.
     pub write: bool,
-    /// Put a file in the place of another.
+    /// Replace a file.
     pub overwrite: bool,
     /// Remove files and directories, or move them away.
     pub delete: bool,
 }
 
 impl Rights {
-    /// May do everything; the preset `rw`.
+    /// All rights; the preset `rw`.
     pub const ALL: Self = Self {
         list: true,
         read: true,
@@ -32,15 +32,15 @@ impl Rights {
         delete: true,
     };
 
-    /// May look and read; the preset `r`.
+    /// The rights to list and read; the preset `r`.
     pub const READ: Self = Self {
         list: true,
         read: true,
         ..Self::NONE
     };
 
-    /// May put new files without seeing any; the preset `drop`. Learns of a name no more than
-    /// whether it is taken.
+    /// The right to put new files without seeing any; the preset `drop`. The member learns only
+    /// whether a name is in use.
     pub const DROP: Self = Self {
         write: true,
         ..Self::NONE
@@ -67,7 +67,7 @@ impl Rights {
         ]
     }
 
-    /// The names of what is allowed.
+    /// The names of the rights.
     #[must_use]
     pub fn names(self) -> Vec<String> {
         let allowed = self.named().into_iter().filter(|(_, allowed)| *allowed);
@@ -107,15 +107,15 @@ impl FromStr for Rights {
     }
 }
 
-/// The text names no rights.
+/// The text is not a list of rights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not rights: expected r, rw, drop, or some of list, read, write, overwrite and delete, \
-     separated by commas"
+    "these are not rights: expected r, rw, drop, or some of list, read, write, overwrite and \
+     delete, separated by commas"
 )]
 pub struct InvalidRights;
 
-/// How much a home or a folder may hold.
+/// The limits of a home or a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SpaceLimits {
     /// Bytes in files; no limit if absent.
@@ -124,30 +124,30 @@ pub struct SpaceLimits {
     pub files: Option<u64>,
 }
 
-/// Entries that a limit of bytes allows beside those that its bytes can fill.
-const FREE_ENTRIES: u64 = 1000;
+/// Entries that a limit of bytes allows in addition to one for each block.
+const BASE_ENTRIES: u64 = 1000;
 
-/// Bytes for which a limit of bytes allows one more entry: a block of most file systems.
+/// Bytes of the limit for each entry: a block of most file systems.
 const BYTES_PER_ENTRY: u64 = 4096;
 
 impl SpaceLimits {
     /// The most entries; no limit if absent. A limit of bytes implies one, because empty files and
-    /// directories take up the disk, too.
+    /// directories take up disk space too.
     #[must_use]
     pub fn entries(&self) -> Option<u64> {
-        let implied = |bytes: u64| (bytes / BYTES_PER_ENTRY).saturating_add(FREE_ENTRIES);
+        let implied = |bytes: u64| (bytes / BYTES_PER_ENTRY).saturating_add(BASE_ENTRIES);
         self.files.or_else(|| self.bytes.map(implied))
     }
 }
 
-/// How much a home or a folder holds.
+/// The usage of a home or a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpaceUsage {
     /// Bytes in files, with what is reserved for uploads and copies under way.
     pub used: u64,
     /// Files, directories and links, with those under way.
     pub files: u64,
-    /// What is allowed.
+    /// The limits.
     pub limits: SpaceLimits,
     /// Bytes free on the disk, for everyone together.
     pub free: u64,

@@ -17,13 +17,13 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use rustix::fs::OFlags;
 
-use crate::ownership::hand_over;
+use crate::ownership::give_to_owner_of;
 
 /// Who may read the log: it says who did what with which files.
-const MODE: u32 = 0o640;
+const FILE_MODE: u32 = 0o640;
 
 /// How long a day must have lasted before files are removed for it.
-const SETTLED_AFTER: Duration = Duration::from_mins(1);
+const REMOVAL_DELAY: Duration = Duration::from_mins(1);
 
 /// Appends to `<path>.<date>`, whoever else does.
 #[derive(Debug)]
@@ -56,27 +56,27 @@ impl DailyFile {
             _ => Path::new("."),
         };
         let (path, today) = (directory.join(name), today());
-        let opened =
-            make_dir(directory, shared_with).and_then(|()| open_that_of(today, &path, shared_with));
+        let opened = make_dir(directory, shared_with)
+            .and_then(|()| open_for_date(today, &path, shared_with));
         Ok(Self {
             file: opened.map_err(|error| error.to_string())?,
             path,
             keep,
             today,
-            removal_due: Some(Instant::now() + SETTLED_AFTER),
+            removal_due: Some(Instant::now() + REMOVAL_DELAY),
             shared_with: shared_with.map(Path::to_owned),
         })
     }
 
     /// Writes to the file of the day `today`, at the monotonic time `now`.
-    fn write_on(&mut self, today: Date, now: Instant, line: &[u8]) -> io::Result<usize> {
+    fn write_on_date(&mut self, today: Date, now: Instant, line: &[u8]) -> io::Result<usize> {
         // If the file of a new day cannot be opened, the log goes on in the old one.
         if self.today != today
-            && let Ok(file) = open_that_of(today, &self.path, self.shared_with.as_deref())
+            && let Ok(file) = open_for_date(today, &self.path, self.shared_with.as_deref())
         {
             self.file = file;
             self.today = today;
-            self.removal_due = Some(now + SETTLED_AFTER);
+            self.removal_due = Some(now + REMOVAL_DELAY);
         }
         if self.removal_due.is_some_and(|due| due <= now) {
             self.removal_due = None;
@@ -122,7 +122,7 @@ fn make_dir(directory: &Path, shared_with: Option<&Path>) -> io::Result<()> {
     let mut making = DirBuilder::new();
     making.recursive(true).mode(0o750).create(directory)?;
     if let Some(owners) = shared_with {
-        hand_over(File::open(directory)?, File::open(owners)?);
+        give_to_owner_of(File::open(directory)?, File::open(owners)?);
     }
     Ok(())
 }
@@ -131,20 +131,20 @@ fn make_dir(directory: &Path, shared_with: Option<&Path>) -> io::Result<()> {
 ///
 /// Root may do so in a directory of another user, who must not lead it elsewhere: links are not
 /// followed, and nothing is handed over but what is new.
-fn open_that_of(day: Date, path: &Path, shared_with: Option<&Path>) -> io::Result<File> {
+fn open_for_date(day: Date, path: &Path, shared_with: Option<&Path>) -> io::Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{day}"));
     let no_link = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let mut options = OpenOptions::new();
     options
         .append(true)
-        .mode(MODE)
+        .mode(FILE_MODE)
         .custom_flags(no_link.bits().cast_signed());
     match options.clone().create_new(true).open(&name) {
         Ok(made) => {
-            made.set_permissions(Permissions::from_mode(MODE))?;
+            made.set_permissions(Permissions::from_mode(FILE_MODE))?;
             if let Some(owners) = shared_with {
-                hand_over(&made, File::open(owners)?);
+                give_to_owner_of(&made, File::open(owners)?);
             }
             Ok(made)
         }
@@ -162,7 +162,7 @@ fn open_that_of(day: Date, path: &Path, shared_with: Option<&Path>) -> io::Resul
 
 impl Write for DailyFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.write_on(today(), Instant::now(), line)
+        self.write_on_date(today(), Instant::now(), line)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -194,8 +194,9 @@ mod tests {
         drop(file);
         // Opened again on the same day, it goes on.
         let mut file = DailyFile::open(&path, 2).expect("opens");
-        let (day, settled) = (file.today, Instant::now() + SETTLED_AFTER);
-        file.write_on(day, settled, b"newer\n").expect("written");
+        let (day, settled) = (file.today, Instant::now() + REMOVAL_DELAY);
+        file.write_on_date(day, settled, b"newer\n")
+            .expect("written");
         let now = format!("haul.log.{}", file.today);
         assert_eq!(
             names_of(&path),
@@ -222,7 +223,7 @@ mod tests {
         std::fs::remove_file(directory.path().join(&names_of(&path)[0])).expect("removed");
         for day in ["2026-02-26", "2026-02-27", "2026-02-28"] {
             let day = day.parse().expect("a date");
-            let wrote = file.write_on(day, Instant::now(), b"old\n");
+            let wrote = file.write_on_date(day, Instant::now(), b"old\n");
             wrote.expect("written");
         }
         (directory, file)
@@ -240,9 +241,10 @@ mod tests {
             .expect("written");
         }
         let now = Instant::now();
-        file.write_on(FIRST, now, b"one\n").expect("written");
-        let settled = now + SETTLED_AFTER;
-        file.write_on(FIRST, settled, b"two\n").expect("written");
+        file.write_on_date(FIRST, now, b"one\n").expect("written");
+        let settled = now + REMOVAL_DELAY;
+        file.write_on_date(FIRST, settled, b"two\n")
+            .expect("written");
         let names = names_of(&file.path);
         assert_eq!(
             names,
@@ -272,7 +274,7 @@ mod tests {
             (yesterday, 4),
             (yesterday, 100),
         ] {
-            file.write_on(day, start + second * after, b"line\n")
+            file.write_on_date(day, start + second * after, b"line\n")
                 .expect("written");
         }
         let names = names_of(&file.path);
@@ -304,12 +306,12 @@ mod tests {
         let yesterday = file.today;
         let name = directory.path().join(format!("haul.log.{FIRST}"));
         std::fs::create_dir(&name).expect("made");
-        file.write_on(FIRST, Instant::now(), b"late\n")
+        file.write_on_date(FIRST, Instant::now(), b"late\n")
             .expect("written");
         let old = directory.path().join(format!("haul.log.{yesterday}"));
         assert_eq!(std::fs::read_to_string(old).expect("text"), "old\nlate\n");
         std::fs::remove_dir(&name).expect("removed");
-        file.write_on(FIRST, Instant::now(), b"new\n")
+        file.write_on_date(FIRST, Instant::now(), b"new\n")
             .expect("written");
         assert_eq!(std::fs::read_to_string(name).expect("text"), "new\n");
     }
@@ -327,7 +329,7 @@ mod tests {
         assert_eq!(names_of(&path).len(), 1);
         assert_eq!(std::fs::read(&today).expect("text"), b"line\n");
         let mode = today.metadata().expect("there").permissions().mode();
-        assert_eq!(mode & 0o777, MODE, "{mode:o}");
+        assert_eq!(mode & 0o777, FILE_MODE, "{mode:o}");
     }
 
     #[test]

@@ -14,30 +14,21 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::telemetry::AUDIT;
+use crate::telemetry::audit_target::AUDIT;
+use crate::telemetry::format::{
+    FieldValue, LineFormat, time, write_for_people, write_text, write_value,
+};
 use crate::telemetry::tail::{Tail, TailLine};
 
-/// The shape of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    /// One JSON object.
-    Json,
-    /// For people.
-    Text {
-        /// With the level in colour.
-        colour: bool,
-    },
-}
-
 /// Writes a line for every event to every output.
-pub(super) struct Lines {
-    outputs: Vec<(Format, BoxMakeWriter)>,
+pub(super) struct LineLayer {
+    outputs: Vec<(LineFormat, BoxMakeWriter)>,
     /// For who follows the log.
     tail: Option<Tail>,
     clock: fn() -> Timestamp,
 }
 
-impl Default for Lines {
+impl Default for LineLayer {
     fn default() -> Self {
         Self {
             outputs: Vec::new(),
@@ -47,25 +38,25 @@ impl Default for Lines {
     }
 }
 
-impl Lines {
-    pub(super) fn add(
+impl LineLayer {
+    pub(super) fn add_output(
         &mut self,
-        format: Format,
+        format: LineFormat,
         writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
     ) {
         self.outputs.push((format, BoxMakeWriter::new(writer)));
     }
 
     /// Adds every line to the tail.
-    pub(super) fn feed(&mut self, tail: Tail) {
+    pub(super) fn set_tail(&mut self, tail: Tail) {
         self.tail = Some(tail);
     }
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         if let Some(span) = context.span(id) {
-            let mut fields = Fields::default();
+            let mut fields = LineFields::default();
             attributes.record(&mut fields);
             // What another layer has made of the span is the same.
             span.extensions_mut().replace(fields);
@@ -74,34 +65,34 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         if let Some(span) = context.span(id)
-            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+            && let Some(fields) = span.extensions_mut().get_mut::<LineFields>()
         {
             values.record(fields);
         }
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut fields = Fields::default();
+        let mut fields = LineFields::default();
         event.record(&mut fields);
         for span in context.event_scope(event).into_iter().flatten() {
-            if let Some(of_span) = span.extensions().get::<Fields>() {
+            if let Some(of_span) = span.extensions().get::<LineFields>() {
                 fields.add_missing(of_span);
             }
         }
-        let line = Line {
+        let line = LogLine {
             time: (self.clock)(),
             level: *event.metadata().level(),
-            event: code(event.metadata()),
+            event: event_name(event.metadata()),
             audit: event.metadata().target() == AUDIT,
             fields,
         };
-        let Ok(json) = line.render(Format::Json) else {
+        let Ok(json) = line.render(LineFormat::Json) else {
             return;
         };
         for (format, writer) in &self.outputs {
             let text = match format {
-                Format::Json => None,
-                text @ Format::Text { .. } => line.render(*text).ok(),
+                LineFormat::Json => None,
+                text @ LineFormat::Text { .. } => line.render(*text).ok(),
             };
             let bytes = text.as_ref().unwrap_or(&json).as_bytes();
             // The writer counts what it can not write.
@@ -115,7 +106,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
 
 /// The stable code of an event: its name, or where it comes from if it has none of its own, as the
 /// events of libraries.
-fn code(metadata: &'static Metadata<'static>) -> &'static str {
+fn event_name(metadata: &'static Metadata<'static>) -> &'static str {
     let name = metadata.name();
     // What the macros make of the place in the source.
     if name.starts_with("event ") {
@@ -125,28 +116,12 @@ fn code(metadata: &'static Metadata<'static>) -> &'static str {
     }
 }
 
-/// What a field holds. Cheap to clone: those of a span are in every line of it.
-#[derive(Debug, Clone)]
-pub(super) enum Value {
-    Text(Arc<str>),
-    Signed(i64),
-    Unsigned(u64),
-    Float(f64),
-    Bool(bool),
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Self::Text(text.into())
-    }
-}
-
 /// The fields of an event or a span, in the order they were given. The message is one of them.
 #[derive(Debug, Default)]
-struct Fields(Vec<(&'static str, Value)>);
+struct LineFields(Vec<(&'static str, FieldValue)>);
 
-impl Fields {
-    fn set(&mut self, field: &Field, value: Value) {
+impl LineFields {
+    fn set(&mut self, field: &Field, value: FieldValue) {
         let known = self.0.iter_mut().find(|(name, _)| *name == field.name());
         match known {
             Some((_, old)) => *old = value,
@@ -164,9 +139,9 @@ impl Fields {
     }
 }
 
-impl Visit for Fields {
+impl Visit for LineFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.set(field, Value::Text(format!("{value:?}").into()));
+        self.set(field, FieldValue::Text(format!("{value:?}").into()));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -174,46 +149,41 @@ impl Visit for Fields {
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.set(field, Value::Signed(value));
+        self.set(field, FieldValue::Signed(value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.set(field, Value::Unsigned(value));
+        self.set(field, FieldValue::Unsigned(value));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.set(field, Value::Float(value));
+        self.set(field, FieldValue::Float(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.set(field, Value::Bool(value));
+        self.set(field, FieldValue::Bool(value));
     }
 }
 
-/// A time as every line has it.
-pub(super) fn time(time: Timestamp) -> impl fmt::Display {
-    time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ")
-}
-
 /// Bytes for which a line has room from the start; most need no more.
-const LINE: usize = 384;
+const TYPICAL_LINE_BYTES: usize = 384;
 
-struct Line {
+struct LogLine {
     time: Timestamp,
     level: Level,
     /// The stable code of what has happened.
     event: &'static str,
     /// It belongs to the audit.
     audit: bool,
-    fields: Fields,
+    fields: LineFields,
 }
 
-impl Line {
-    fn render(&self, format: Format) -> Result<String, fmt::Error> {
-        let mut line = String::with_capacity(LINE);
+impl LogLine {
+    fn render(&self, format: LineFormat) -> Result<String, fmt::Error> {
+        let mut line = String::with_capacity(TYPICAL_LINE_BYTES);
         match format {
-            Format::Json => self.write_json(&mut line)?,
-            Format::Text { colour } => self.write_for_people(&mut line, colour)?,
+            LineFormat::Json => self.write_json(&mut line)?,
+            LineFormat::Text { colour } => self.write_for_people(&mut line, colour)?,
         }
         Ok(line)
     }
@@ -237,7 +207,7 @@ impl Line {
     fn text(&self, field: &str) -> Option<Arc<str>> {
         let found = self.fields.0.iter().find(|(name, _)| *name == field);
         match found {
-            Some((_, Value::Text(text))) => Some(Arc::clone(text)),
+            Some((_, FieldValue::Text(text))) => Some(Arc::clone(text)),
             _ => None,
         }
     }
@@ -249,13 +219,13 @@ impl Line {
     fn message(&self) -> &str {
         let message = self.fields.0.iter().find(|(name, _)| *name == "message");
         match message {
-            Some((_, Value::Text(text))) => text,
+            Some((_, FieldValue::Text(text))) => text,
             _ => "",
         }
     }
 
     /// The fields but the message. Two of them would hide what every line has, and are renamed.
-    fn other_fields(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+    fn other_fields(&self) -> impl Iterator<Item = (&'static str, &FieldValue)> {
         let others = self.fields.0.iter().filter(|(name, _)| *name != "message");
         others.map(|(name, value)| match *name {
             "time" => ("time_", value),
@@ -301,94 +271,6 @@ impl Line {
     }
 }
 
-/// Writes a line for a person: time, level and message, then the fields.
-pub(super) fn write_for_people<'n, 'v>(
-    line: &mut String,
-    (time, level, message): (&str, Level, &str),
-    fields: impl Iterator<Item = (&'n str, &'v Value)>,
-    colour: bool,
-) -> fmt::Result {
-    let colour = match level {
-        _ if !colour => None,
-        Level::ERROR => Some(31),
-        Level::WARN => Some(33),
-        Level::INFO => Some(32),
-        _ => Some(34),
-    };
-    write_escaped(line, time)?;
-    match colour {
-        Some(code) => write!(line, " \x1b[{code}m{level:>5}\x1b[0m ")?,
-        None => write!(line, " {level:>5} ")?,
-    }
-    write_escaped(line, message)?;
-    for (name, value) in fields {
-        line.push(' ');
-        write_escaped(line, name)?;
-        line.push('=');
-        match value {
-            Value::Text(text) if is_plain(text) => line.push_str(text),
-            _ => write_value(line, value)?,
-        }
-    }
-    line.push('\n');
-    Ok(())
-}
-
-/// Whether a value can be told from what follows it without quotes.
-fn is_plain(text: &str) -> bool {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:@+,#*~%[]()".contains(c);
-    !text.is_empty() && text.chars().all(plain)
-}
-
-/// Writes JSON.
-fn write_value(line: &mut String, value: &Value) -> fmt::Result {
-    match value {
-        Value::Text(text) => write_text(line, text),
-        Value::Signed(number) => write!(line, "{number}"),
-        Value::Unsigned(number) => write!(line, "{number}"),
-        Value::Float(number) => write!(line, "{}", serde_json::Value::from(*number)),
-        Value::Bool(value) => write!(line, "{value}"),
-    }
-}
-
-/// Writes a JSON string. Where it holds a character that drives a terminal, that can be written as
-/// an escape.
-fn write_text(line: &mut String, text: &str) -> fmt::Result {
-    let needs_no_escape = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    if text.bytes().all(needs_no_escape) {
-        line.push('"');
-        line.push_str(text);
-        line.push('"');
-        return Ok(());
-    }
-    write_escaped(line, &serde_json::Value::from(text).to_string())
-}
-
-/// Writes text as it is, but as JSON escapes whatever could break the line, drive a terminal or
-/// change the order of what is shown.
-fn write_escaped(line: &mut String, text: &str) -> fmt::Result {
-    for character in text.chars() {
-        match character {
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            '\t' => line.push_str("\\t"),
-            _ if character.is_control() || reorders(character) => {
-                write!(line, "\\u{:04x}", u32::from(character))?;
-            }
-            _ => line.push(character),
-        }
-    }
-    Ok(())
-}
-
-/// Line and paragraph separators, and what changes the direction of writing.
-fn reorders(character: char) -> bool {
-    matches!(
-        character,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
@@ -397,9 +279,9 @@ mod tests {
 
     use super::*;
 
-    struct Buffer(Arc<Mutex<Vec<u8>>>);
+    struct LineBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl std::io::Write for Buffer {
+    impl std::io::Write for LineBuffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().expect("unharmed").write(bytes)
         }
@@ -410,21 +292,21 @@ mod tests {
     }
 
     /// What `work` logs in `format`, on 2 January 2026.
-    fn logged(format: Format, work: impl FnOnce()) -> String {
+    fn logged(format: LineFormat, work: impl FnOnce()) -> String {
         let written = Arc::new(Mutex::new(Vec::new()));
-        let mut lines = Lines {
+        let mut lines = LineLayer {
             clock: || "2026-01-02T03:04:05.678901Z".parse().expect("a time"),
-            ..Lines::default()
+            ..LineLayer::default()
         };
         let writer = Arc::clone(&written);
-        lines.add(format, move || Buffer(Arc::clone(&writer)));
+        lines.add_output(format, move || LineBuffer(Arc::clone(&writer)));
         let subscriber = tracing_subscriber::registry().with(lines);
         tracing::subscriber::with_default(subscriber, work);
         let bytes = written.lock().expect("unharmed").clone();
         String::from_utf8(bytes).expect("UTF-8")
     }
 
-    const TEXT: Format = Format::Text { colour: false };
+    const TEXT: LineFormat = LineFormat::Text { colour: false };
 
     fn a_session() {
         let session = tracing::error_span!(
@@ -450,7 +332,7 @@ mod tests {
     #[test]
     fn a_json_line_has_the_fields_of_event_and_session_at_its_top_level() {
         assert_eq!(
-            logged(Format::Json, a_session),
+            logged(LineFormat::Json, a_session),
             concat!(
                 r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","event":"connected","message":"connected","#,
                 r#""session":"5f3a","peer":"192.0.2.7:4711"}"#,
@@ -474,7 +356,7 @@ mod tests {
             )
         );
         assert_eq!(
-            logged(Format::Text { colour: true }, || tracing::error!("no")),
+            logged(LineFormat::Text { colour: true }, || tracing::error!("no")),
             "2026-01-02T03:04:05.678Z \x1b[31mERROR\x1b[0m no\n"
         );
     }
@@ -489,7 +371,7 @@ mod tests {
         // Rust's own escapes, escaped once more.
         let debugged = r#"\"x\\r\\n\\u{1b}[2J\\u{9b}1m\\u{202e}\\\"\\\\\""#;
         assert_eq!(
-            logged(Format::Json, evil),
+            logged(LineFormat::Json, evil),
             format!(
                 "{{\"time\":\"2026-01-02T03:04:05.678Z\",\"level\":\"info\",\
                  \"event\":\"evil\",\"message\":\"got {escaped}\",\"name\":\"{escaped}\",\"shown\":\"{escaped}\",\
@@ -508,7 +390,7 @@ mod tests {
     #[test]
     fn every_json_line_is_json_and_gives_back_what_was_logged() {
         let text = "tab\t nul\0 del\u{7f} next\u{85} line\u{2028} emoji 🦀";
-        let line = logged(Format::Json, || tracing::info!(text, "x"));
+        let line = logged(LineFormat::Json, || tracing::info!(text, "x"));
         let object: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(&line).expect("JSON");
         assert_eq!(object["text"], text);
@@ -526,7 +408,7 @@ mod tests {
             tracing::info!(user = "carol");
         };
         assert_eq!(
-            logged(Format::Json, work),
+            logged(LineFormat::Json, work),
             concat!(
                 r#"{"time":"2026-01-02T03:04:05.678Z","level":"info","event":"x","message":"x","#,
                 r#""time_":7,"level_":8,"event_":9,"user":"bob","session":1}"#,

@@ -1,4 +1,4 @@
-//! The audit of what is done on the server's machine, by programs that have no log of their own.
+//! The audit of administrative commands on the server's machine, which have no log of their own.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex};
 use tracing::{Dispatch, dispatcher};
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::config::Log;
+use crate::config::LogSettings;
+use crate::telemetry::counting_writer::CountingWriter;
 use crate::telemetry::daily_file::DailyFile;
-use crate::telemetry::line::Lines;
-use crate::telemetry::{Counted, TelemetryError, file_of, format_of};
+use crate::telemetry::error::TelemetryError;
+use crate::telemetry::format::resolve_format;
+use crate::telemetry::line::LineLayer;
 
-/// The audit file, where the settings name one. The server may write to it at the same time.
+/// The audit file, if the settings name one. The server may write to it at the same time.
 #[derive(Debug)]
 pub struct MachineAudit {
     file: Option<AuditFile>,
@@ -22,11 +24,11 @@ pub struct MachineAudit {
 struct AuditFile {
     dispatch: Dispatch,
     failures: Arc<AtomicUsize>,
-    settings: Log,
+    settings: LogSettings,
 }
 
-/// What names the file.
-const SETTING: &str = "log.audit_file";
+/// The setting that names the file.
+const AUDIT_FILE_SETTING: &str = "log.audit_file";
 
 impl MachineAudit {
     /// Opens it, before anything is changed. The server whose data directory is `data` must be able
@@ -34,16 +36,21 @@ impl MachineAudit {
     ///
     /// # Errors
     /// [`TelemetryError::File`].
-    pub fn open(log: &Log, data: &Path) -> Result<Self, TelemetryError> {
+    pub fn open(log: &LogSettings, data: &Path) -> Result<Self, TelemetryError> {
         let Some(path) = &log.audit_file else {
             return Ok(Self { file: None });
         };
         let owners = data.is_dir().then_some(data);
         let file = DailyFile::open_shared(path, log.keep_audit_files, owners);
-        let writer = Counted::new(file_of(file, path, SETTING)?);
+        let file = file.map_err(|reason| TelemetryError::File {
+            path: path.clone(),
+            reason,
+            setting: AUDIT_FILE_SETTING,
+        });
+        let writer = CountingWriter::new(file?);
         let failures = Arc::clone(&writer.failures);
-        let mut lines = Lines::default();
-        lines.add(format_of(log.format, false), Mutex::new(writer));
+        let mut lines = LineLayer::default();
+        lines.add_output(resolve_format(log.format, false), Mutex::new(writer));
         let file = AuditFile {
             dispatch: Dispatch::new(tracing_subscriber::registry().with(lines)),
             failures,
@@ -66,8 +73,8 @@ impl MachineAudit {
         }
         Err(TelemetryError::File {
             path: file.settings.audit_file.clone().unwrap_or_default(),
-            reason: "what was changed is changed, but no line says so".into(),
-            setting: SETTING,
+            reason: "the change was made, but is missing in the audit".into(),
+            setting: AUDIT_FILE_SETTING,
         })
     }
 }
@@ -79,13 +86,13 @@ mod tests {
     use crate::telemetry::AUDIT;
 
     #[test]
-    fn each_line_goes_behind_those_of_the_server_whatever_the_level() {
+    fn lines_are_appended_independent_of_the_level() {
         let place = tempfile::tempdir().expect("a directory");
-        let log = Log {
+        let log = LogSettings {
             audit_file: Some(place.path().join("logs/audit.log")),
             format: LogFormat::Json,
             level: "error".into(),
-            ..Log::default()
+            ..LogSettings::default()
         };
         for cmd in ["first", "second"] {
             let audit = MachineAudit::open(&log, place.path()).expect("opens");
@@ -105,8 +112,9 @@ mod tests {
     }
 
     #[test]
-    fn without_a_file_nothing_is_said() {
-        let audit = MachineAudit::open(&Log::default(), Path::new("/")).expect("nothing to open");
-        audit.write(|| panic!("nobody hears it")).expect("nothing");
+    fn without_a_file_nothing_is_written() {
+        let audit =
+            MachineAudit::open(&LogSettings::default(), Path::new("/")).expect("nothing to open");
+        audit.write(|| panic!("not called")).expect("nothing");
     }
 }

@@ -8,15 +8,17 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::pin::pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::telemetry::{AUDIT, Counted, LostLines};
+use crate::telemetry::audit_target::AUDIT;
+use crate::telemetry::counting_writer::CountingWriter;
 
 /// Bytes of ordinary lines that may wait for one place.
 pub(super) const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
@@ -25,31 +27,41 @@ pub(super) const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 const MAX_AUDIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// What a line takes beside its text.
-pub(super) const OVERHEAD: usize = 64;
+pub(super) const LINE_OVERHEAD_BYTES: usize = 64;
 
 /// For what waits to be written at the end.
-const FLUSH: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Lines that were dropped since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LostLines {
+    /// All of them: the output was too slow, or writing failed.
+    pub lines: usize,
+    /// Audit lines among them, at the output that keeps the audit: writing failed, or the log had
+    /// ended.
+    pub audit: usize,
+}
 
 /// The lines that wait for one place. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct LineQueue(Arc<Shared>);
+pub(super) struct LineQueue(Arc<LineQueueShared>);
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct LineQueueShared {
+    state: Mutex<LineQueueState>,
     /// Bytes of ordinary lines that may wait.
-    most: usize,
+    max_bytes: usize,
     keeps_audit: bool,
     /// There is a line, or the end.
-    news: Condvar,
+    line_available: Condvar,
     /// The thread has ended.
     ended: Condvar,
     /// There is room for the audit again.
-    room: Notify,
+    audit_capacity: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LineQueueState {
     lines: VecDeque<QueuedLine>,
     /// Bytes of ordinary lines that are not written yet.
     bytes: usize,
@@ -68,7 +80,7 @@ struct QueuedLine {
 
 impl QueuedLine {
     fn cost(&self) -> usize {
-        self.text.len() + OVERHEAD
+        self.text.len() + LINE_OVERHEAD_BYTES
     }
 }
 
@@ -81,7 +93,7 @@ impl LostLines {
 
 /// Writes what waits when it is dropped, unless that takes too long.
 #[derive(Debug)]
-pub(super) struct QueueGuard(Arc<Shared>);
+pub(super) struct QueueGuard(Arc<LineQueueShared>);
 
 impl LineQueue {
     /// Has a thread write to `writer` what comes, of which so many bytes may wait.
@@ -93,16 +105,16 @@ impl LineQueue {
         most: usize,
         keeps_audit: bool,
     ) -> io::Result<(Self, QueueGuard)> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LineQueueShared {
             state: Mutex::default(),
-            most,
+            max_bytes: most,
             keeps_audit,
-            news: Condvar::new(),
+            line_available: Condvar::new(),
             ended: Condvar::new(),
-            room: Notify::new(),
+            audit_capacity: Notify::new(),
         });
         let queue = Arc::clone(&shared);
-        let mut writer = Counted::new(writer);
+        let mut writer = CountingWriter::new(writer);
         let write = move || {
             queue.write_all(&mut writer);
             queue.lock().has_ended = true;
@@ -118,20 +130,20 @@ impl LineQueue {
     }
 
     /// Whoever causes a line of the audit waits for this.
-    pub(super) fn audit_room(&self) -> AuditPermits {
+    pub(super) fn audit_permits(&self) -> AuditPermits {
         AuditPermits(Arc::clone(&self.0))
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl LineQueueShared {
+    fn lock(&self) -> MutexGuard<'_, LineQueueState> {
+        self.state.lock()
     }
 
     fn push(&self, line: QueuedLine) {
         let mut state = self.lock();
         let cost = line.cost();
-        if state.is_closed || !line.is_kept && state.bytes + cost > self.most {
+        if state.is_closed || !line.is_kept && state.bytes + cost > self.max_bytes {
             state.lost.add(&line, 1);
             return;
         }
@@ -142,21 +154,18 @@ impl Shared {
         }
         state.lines.push_back(line);
         drop(state);
-        self.news.notify_one();
+        self.line_available.notify_one();
     }
 
     /// Until the end.
-    fn write_all(&self, writer: &mut Counted<impl Write>) {
+    fn write_all(&self, writer: &mut CountingWriter<impl Write>) {
         let mut state = self.lock();
         loop {
             let Some(line) = state.lines.pop_front() else {
                 if state.is_closed {
                     return;
                 }
-                state = self
-                    .news
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                self.line_available.wait(&mut state);
                 continue;
             };
             let is_last = state.lines.is_empty();
@@ -173,7 +182,7 @@ impl Shared {
             if line.is_kept {
                 state.audit_bytes -= line.cost();
                 if state.audit_bytes < MAX_AUDIT_BYTES {
-                    self.room.notify_waiters();
+                    self.audit_capacity.notify_waiters();
                 }
             } else {
                 state.bytes -= line.cost();
@@ -186,24 +195,23 @@ impl Drop for QueueGuard {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.is_closed = true;
-        self.0.news.notify_one();
-        self.0.room.notify_waiters();
-        let _state = self
-            .0
+        self.0.line_available.notify_one();
+        self.0.audit_capacity.notify_waiters();
+        self.0
             .ended
-            .wait_timeout_while(state, FLUSH, |state| !state.has_ended);
+            .wait_while_for(&mut state, |state| !state.has_ended, FLUSH_TIMEOUT);
     }
 }
 
 /// Whether the audit can take more. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct AuditPermits(Arc<Shared>);
+pub struct AuditPermits(Arc<LineQueueShared>);
 
 impl AuditPermits {
     /// Waits until so little of the audit waits to be written that more may be caused.
     pub async fn wait(&self) {
         loop {
-            let mut room = pin!(self.0.room.notified());
+            let mut room = pin!(self.0.audit_capacity.notified());
             room.as_mut().enable();
             {
                 let state = self.0.lock();
@@ -219,7 +227,7 @@ impl AuditPermits {
 /// Puts one line into the queue.
 #[derive(Debug)]
 pub(super) struct QueueWriter<'a> {
-    queue: &'a Shared,
+    queue: &'a LineQueueShared,
     is_kept: bool,
 }
 
@@ -264,12 +272,12 @@ mod tests {
     use super::*;
 
     /// Takes nothing until the sender is dropped.
-    struct Stuck(mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
+    struct StuckWriter(mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Stuck {
+    impl Write for StuckWriter {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
             let _ = self.0.recv();
-            self.1.lock().expect("no panic").extend_from_slice(line);
+            self.1.lock().extend_from_slice(line);
             Ok(line.len())
         }
 
@@ -287,9 +295,9 @@ mod tests {
     fn what_waits_is_bounded_in_bytes_however_long_the_lines_are() {
         let (go_on, stuck) = mpsc::channel();
         let (queue, guard) =
-            LineQueue::start(Stuck(stuck, Arc::default()), 10_000, false).expect("a thread");
+            LineQueue::start(StuckWriter(stuck, Arc::default()), 10_000, false).expect("a thread");
         for _ in 0..100 {
-            push(&queue, 1000 - OVERHEAD, false);
+            push(&queue, 1000 - LINE_OVERHEAD_BYTES, false);
         }
         assert_eq!(
             queue.lost(),
@@ -308,17 +316,17 @@ mod tests {
     async fn no_line_of_the_audit_is_dropped_and_who_would_cause_more_waits() {
         let (go_on, stuck) = mpsc::channel();
         let written = Arc::default();
-        let stuck = Stuck(stuck, Arc::clone(&written));
+        let stuck = StuckWriter(stuck, Arc::clone(&written));
         let (queue, guard) = LineQueue::start(stuck, 10_000, true).expect("a thread");
-        let room = queue.audit_room();
+        let room = queue.audit_permits();
         room.wait().now_or_never().expect("there is room");
         let lines = MAX_AUDIT_BYTES / 1000 + 1;
         for _ in 0..lines {
-            push(&queue, 1000 - OVERHEAD, true);
+            push(&queue, 1000 - LINE_OVERHEAD_BYTES, true);
         }
         let mut waiting = Box::pin(room.wait());
         assert!(waiting.as_mut().now_or_never().is_none());
-        push(&queue, 1000 - OVERHEAD, true);
+        push(&queue, 1000 - LINE_OVERHEAD_BYTES, true);
         assert_eq!(
             queue.lost(),
             LostLines::default(),
@@ -327,17 +335,17 @@ mod tests {
         drop(go_on);
         waiting.await;
         drop(guard);
-        let written = written.lock().expect("no panic").len();
-        assert_eq!(written, (lines + 1) * (1000 - OVERHEAD));
+        let written = written.lock().len();
+        assert_eq!(written, (lines + 1) * (1000 - LINE_OVERHEAD_BYTES));
     }
 
     #[tokio::test]
     async fn who_waits_for_the_audit_does_not_outwait_the_end_of_the_log() {
         let (go_on, stuck) = mpsc::channel::<()>();
         let (queue, guard) =
-            LineQueue::start(Stuck(stuck, Arc::default()), 10_000, true).expect("a thread");
+            LineQueue::start(StuckWriter(stuck, Arc::default()), 10_000, true).expect("a thread");
         push(&queue, MAX_AUDIT_BYTES, true);
-        let room = queue.audit_room();
+        let room = queue.audit_permits();
         let mut waiting = Box::pin(room.wait());
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(go_on);

@@ -1,5 +1,5 @@
-//! What is said beside the log, on standard error, in the shape of the log: many engines mix the
-//! two, and whoever reads one JSON object a line there trips over anything else.
+//! Messages on standard error in the format of the log: container engines often mix the two streams,
+//! and a reader of JSON lines cannot parse anything else.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::panic;
@@ -9,38 +9,38 @@ use serde::Serialize;
 use tracing::error;
 
 use crate::config::LogFormat;
-use crate::telemetry::{Format, format_of};
+use crate::telemetry::format::{LineFormat, resolve_format, time};
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct StderrLine<'a> {
     time: String,
     level: &'static str,
     event: &'a str,
     message: &'a str,
 }
 
-/// Whether standard error takes JSON, with a log of this format: a terminal never does.
+/// Whether messages on standard error are JSON for this log format; never on a terminal.
 #[must_use]
 pub fn stderr_is_json(log: LogFormat) -> bool {
     let on_terminal = io::stdout().is_terminal();
-    !io::stderr().is_terminal() && format_of(log, on_terminal) == Format::Json
+    !io::stderr().is_terminal() && resolve_format(log, on_terminal) == LineFormat::Json
 }
 
-/// Says an error on standard error as a line of the log; `event` is what programs know it by.
+/// Writes an error to standard error as a line of the log with this `event`.
 pub fn log_to_stderr(event: &str, message: &str) {
-    let line = Line {
-        time: crate::telemetry::line::time(Timestamp::now()).to_string(),
+    let line = StderrLine {
+        time: time(Timestamp::now()).to_string(),
         level: "error",
         event,
         message,
     };
-    // Where nobody can read it there is no other place to say so.
+    // If standard error is closed, the message is lost.
     if let Ok(line) = serde_json::to_string(&line) {
         let _ = writeln!(io::stderr(), "{line}");
     }
 }
 
-/// Has panics logged, which the standard library would write to standard error for people.
+/// Logs panics, instead of the standard library's message on standard error.
 pub fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
@@ -65,11 +65,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Log;
+    use crate::config::LogSettings;
 
     #[test]
     fn a_panic_is_a_line_of_the_log() {
-        let name = "telemetry::beside::tests::panics_with_a_log";
+        let name = "telemetry::stderr_log::tests::panics_with_a_log";
         let output = Command::new(std::env::current_exe().expect("this test"))
             .args(["--ignored", "--exact", "--nocapture", name])
             .output()
@@ -87,16 +87,16 @@ mod tests {
         assert_eq!(line["cause"], "a defect\nof two lines");
         assert_eq!(line["thread"], "worker");
         let place = line["place"].as_str().expect("a place");
-        assert!(place.contains("beside.rs:"), "{place}");
+        assert!(place.contains("stderr_log.rs:"), "{place}");
         assert!(output.stderr.is_empty(), "all is in the log");
     }
 
     #[test]
     #[ignore = "wants a process of its own: run by the test above"]
     fn panics_with_a_log() {
-        let log = Log {
+        let log = LogSettings {
             format: LogFormat::Json,
-            ..Log::default()
+            ..LogSettings::default()
         };
         let telemetry = crate::telemetry::start(&log).expect("a log");
         log_panics();
@@ -107,9 +107,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_beside_the_log_has_its_fields_in_its_order() {
-        let line = Line {
-            time: crate::telemetry::line::time(Timestamp::UNIX_EPOCH).to_string(),
+    fn a_line_on_standard_error_has_the_fields_of_the_log_in_order() {
+        let line = StderrLine {
+            time: time(Timestamp::UNIX_EPOCH).to_string(),
             level: "error",
             event: "can_not_start",
             message: "no \"disk\"\n",

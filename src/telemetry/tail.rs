@@ -1,33 +1,34 @@
-//! The last lines of the log, for who follows it.
+//! The latest lines of the log, for followers.
 //!
-//! There is one ring for all: a line is rendered and stored once, and a follower is no more than a
-//! place in it. Who is too slow finds that lines are gone; nobody waits for a follower.
+//! All followers share one ring buffer: a line is rendered and stored once, and a follower is a position
+//! in it. A follower that is too slow misses lines; the log never waits for a follower.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tracing::Level;
 
-/// Bytes of lines that are kept.
-const BYTES: usize = 1024 * 1024;
+/// The most bytes of kept lines.
+const MAX_TAIL_BYTES: usize = 1024 * 1024;
 
-/// What a line takes beside its text.
-const OVERHEAD: usize = 256;
+/// Memory of a line without its text, in bytes.
+const TAIL_LINE_OVERHEAD_BYTES: usize = 256;
 
-/// The last lines of the log. Cheap to clone.
+/// The latest lines of the log. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Tail(Arc<Shared>);
+pub struct Tail(Arc<TailShared>);
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
-    news: Notify,
+struct TailShared {
+    state: Mutex<TailState>,
+    line_added: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct TailState {
     lines: VecDeque<Arc<TailLine>>,
     bytes: usize,
     /// The number of the first line since the start.
@@ -36,16 +37,16 @@ struct State {
     next: u64,
 }
 
-/// A line of the log, with what it can be found by.
+/// A line of the log, with the fields that filters use.
 #[derive(Debug)]
 pub struct TailLine {
     /// Its number, which grows from line to line and from each start of the server to the next.
     pub number: u64,
     /// One JSON object and a newline. It has the number as `line`.
     pub json: Box<str>,
-    /// How grave it is.
+    /// Its level.
     pub level: Level,
-    /// The stable code of what has happened.
+    /// The stable name of the event.
     pub event: &'static str,
     /// The session that it is about.
     pub session: Option<Arc<str>>,
@@ -59,12 +60,12 @@ pub struct TailLine {
     pub to: Option<Arc<str>>,
 }
 
-/// Lines that follow each other, and where to go on.
+/// Consecutive lines, and the position after them.
 #[derive(Debug)]
-pub struct Stretch {
+pub struct TailPage {
     /// The lines.
     pub lines: Vec<Arc<TailLine>>,
-    /// Lines before them that are gone. How many a former start of the server wrote, nobody knows.
+    /// Lines before them that are no longer kept, written since the start of the server.
     pub missed: u64,
     /// The number of the line after them.
     pub next: u64,
@@ -81,15 +82,15 @@ impl Default for Tail {
 
 impl Tail {
     fn beginning_at(next: u64) -> Self {
-        let state = State {
+        let state = TailState {
             lines: VecDeque::new(),
             bytes: 0,
             first: next,
             next,
         };
-        Self(Arc::new(Shared {
+        Self(Arc::new(TailShared {
             state: Mutex::new(state),
-            news: Notify::new(),
+            line_added: Notify::new(),
         }))
     }
 
@@ -98,15 +99,15 @@ impl Tail {
         let mut state = self.lock();
         let line = render(state.next);
         state.next += 1;
-        state.bytes += line.json.len() + OVERHEAD;
+        state.bytes += line.json.len() + TAIL_LINE_OVERHEAD_BYTES;
         state.lines.push_back(Arc::new(line));
-        while state.bytes > BYTES
+        while state.bytes > MAX_TAIL_BYTES
             && let Some(oldest) = state.lines.pop_front()
         {
-            state.bytes -= oldest.json.len() + OVERHEAD;
+            state.bytes -= oldest.json.len() + TAIL_LINE_OVERHEAD_BYTES;
         }
         drop(state);
-        self.0.news.notify_waiters();
+        self.0.line_added.notify_waiters();
     }
 
     /// The number of the next line that will be logged.
@@ -124,7 +125,7 @@ impl Tail {
 
     /// Up to `most` lines from the one numbered `first` on.
     #[must_use]
-    pub fn from(&self, first: u64, most: usize) -> Stretch {
+    pub fn lines_from(&self, first: u64, most: usize) -> TailPage {
         let state = self.lock();
         let oldest = state.lines.front().map_or(state.next, |line| line.number);
         let skipped = usize::try_from(first.saturating_sub(oldest)).unwrap_or(usize::MAX);
@@ -136,7 +137,7 @@ impl Tail {
             .cloned()
             .collect();
         let from = first.clamp(oldest, state.next);
-        Stretch {
+        TailPage {
             missed: oldest.saturating_sub(first.max(state.first)),
             next: from + lines.len() as u64,
             lines,
@@ -144,9 +145,9 @@ impl Tail {
     }
 
     /// Waits for the line numbered `number`.
-    pub async fn reaches(&self, number: u64) {
+    pub async fn wait_for(&self, number: u64) {
         loop {
-            let news = self.0.news.notified();
+            let news = self.0.line_added.notified();
             let mut news = std::pin::pin!(news);
             news.as_mut().enable();
             if self.lock().next > number {
@@ -156,8 +157,8 @@ impl Tail {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, TailState> {
+        self.0.state.lock()
     }
 }
 
@@ -181,7 +182,7 @@ mod tests {
         });
     }
 
-    fn numbers(stretch: &Stretch) -> Vec<u64> {
+    fn numbers(stretch: &TailPage) -> Vec<u64> {
         stretch.lines.iter().map(|line| line.number).collect()
     }
 
@@ -191,25 +192,25 @@ mod tests {
         for _ in 0..5 {
             add(&tail, "{}\n");
         }
-        let first = tail.from(100, 3);
+        let first = tail.lines_from(100, 3);
         assert_eq!((numbers(&first), first.next), (vec![100, 101, 102], 103));
-        let rest = tail.from(first.next, 9);
+        let rest = tail.lines_from(first.next, 9);
         assert_eq!(
             (numbers(&rest), rest.next, rest.missed),
             (vec![103, 104], 105, 0)
         );
-        let none = tail.from(105, 9);
+        let none = tail.lines_from(105, 9);
         assert_eq!((none.lines.len(), none.next), (0, 105));
     }
 
     #[test]
     fn old_lines_go_for_new_ones_and_who_wanted_them_is_told_how_many() {
         let tail = Tail::beginning_at(0);
-        let long = "x".repeat(BYTES / 4);
+        let long = "x".repeat(MAX_TAIL_BYTES / 4);
         for _ in 0..10 {
             add(&tail, &long);
         }
-        let rest = tail.from(2, 99);
+        let rest = tail.lines_from(2, 99);
         assert_eq!(numbers(&rest), [7, 8, 9]);
         assert_eq!((rest.missed, rest.next), (5, 10));
     }
@@ -218,20 +219,20 @@ mod tests {
     fn the_numbers_between_two_starts_are_no_lines_that_are_gone() {
         let tail = Tail::beginning_at(1_000_000);
         add(&tail, "{}\n");
-        let rest = tail.from(7, 9);
+        let rest = tail.lines_from(7, 9);
         assert_eq!((numbers(&rest), rest.missed), (vec![1_000_000], 0));
         for _ in 0..5 {
-            add(&tail, &"x".repeat(BYTES / 4));
+            add(&tail, &"x".repeat(MAX_TAIL_BYTES / 4));
         }
-        let rest = tail.from(7, 9);
+        let rest = tail.lines_from(7, 9);
         assert_eq!((rest.lines.len(), rest.missed), (3, 3));
     }
 
     #[test]
     fn a_number_of_the_future_waits_for_its_line_and_is_not_skipped_to() {
         let tail = Tail::beginning_at(7);
-        assert_eq!(tail.from(9, 9).next, 7);
-        let mut waiting = std::pin::pin!(tail.reaches(7));
+        assert_eq!(tail.lines_from(9, 9).next, 7);
+        let mut waiting = std::pin::pin!(tail.wait_for(7));
         assert!(waiting.as_mut().now_or_never().is_none());
         add(&tail, "{}\n");
         assert!(waiting.now_or_never().is_some());

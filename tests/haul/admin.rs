@@ -194,7 +194,7 @@ fn what_can_not_be_done_is_said_on_one_line_with_what_to_try_next() {
     for (line, message) in [
         (
             "user add alice",
-            "there is a user alice already; choose another name, or change it with `haul user set`",
+            "user alice already exists; choose another name, or change the user with `haul user set`",
         ),
         (
             "user add bob",
@@ -202,15 +202,15 @@ fn what_can_not_be_done_is_said_on_one_line_with_what_to_try_next() {
         ),
         (
             "user remove bob",
-            "there is no user bob; `haul user list` shows who there is",
+            "there is no user bob; `haul user list` shows all users",
         ),
         (
             "folder grant team alice rw",
-            "there is no folder team; `haul folder list` shows which there are",
+            "there is no folder team; `haul folder list` shows all folders",
         ),
         (
             "token remove alice 7",
-            "user alice has no token 7; `haul token list alice` shows which there are",
+            "user alice has no token 7; `haul token list alice` shows all tokens",
         ),
     ] {
         let (command, _) = line.split_once(' ').expect("two words");
@@ -347,7 +347,7 @@ fn check_config_says_what_is_wrong_and_where() {
     );
     let message = wrong("check-config missing.toml");
     assert!(
-        message.starts_with("haul: check-config: can not read the configuration missing.toml: "),
+        message.starts_with("haul: check-config: cannot read the configuration missing.toml: "),
         "{message}"
     );
 }

@@ -318,7 +318,7 @@ fn a_disk_that_fails_to_write_ends_a_backup_and_one_that_fails_to_read_leaves_a_
     let (code, said) = back_up_failing("copy_file_range,sendfile", &file, &data, &copy);
     assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
     assert!(
-        said.contains("homes/alice/deep/er/file: can not write it: "),
+        said.contains("homes/alice/deep/er/file: cannot write the copy: "),
         "{said}"
     );
     assert!(!copy.join("haul.db").exists());
@@ -363,6 +363,6 @@ fn a_backup_that_is_not_whole_holds_no_accounts() {
         .expect("it runs");
     let said = text(&started.stderr);
     assert_eq!(started.status.code(), Some(1), "{said}");
-    assert!(said.contains("is a backup that was cut off"), "{said}");
+    assert!(said.contains("is an incomplete backup"), "{said}");
     assert!(!copy.join("haul.db").exists());
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use haul::client::{
     Client, ClientError, FileOptions, GetOptions, Lost, Progress, PutOptions, Trust,
 };
-use haul::connection::CHUNK;
+use haul::connection::SHORT_CHUNK_BYTES;
 use haul::protocol::{ErrorCode, Secret};
 use haul::storage::SpaceLimits;
 use tokio::sync::mpsc;
@@ -65,8 +65,8 @@ async fn a_tree_goes_up_and_comes_down_the_same() {
     let original = place.path().join("original");
     fs::create_dir_all(original.join("a/b/empty")).expect("made");
     fs::write(original.join("a/zero"), "").expect("written");
-    fs::write(original.join("a/b/one chunk"), vec![1; CHUNK]).expect("written");
-    fs::write(original.join("large"), vec![2; 5 * CHUNK + 1]).expect("written");
+    fs::write(original.join("a/b/one chunk"), vec![1; SHORT_CHUNK_BYTES]).expect("written");
+    fs::write(original.join("large"), vec![2; 5 * SHORT_CHUNK_BYTES + 1]).expect("written");
     for number in 0..200 {
         fs::write(original.join(format!("a/{number}")), number.to_string()).expect("written");
     }
@@ -87,7 +87,7 @@ async fn a_client_that_moves_more_at_once_than_the_server_does_waits_and_is_not_
     let original = place.path().join("original");
     fs::create_dir(&original).expect("made");
     for number in 0..40_u8 {
-        let content = vec![number; 2 * CHUNK];
+        let content = vec![number; 2 * SHORT_CHUNK_BYTES];
         fs::write(original.join(number.to_string()), content).expect("written");
     }
     let client = log_in(&server, "alice").await;
@@ -103,7 +103,10 @@ async fn downloads_that_nobody_wants_do_not_hold_up_the_session() {
         .await
         .expect("begun");
     for _ in 0..40 {
-        upload.write(vec![7; CHUNK].into()).await.expect("taken");
+        upload
+            .write(vec![7; SHORT_CHUNK_BYTES].into())
+            .await
+            .expect("taken");
     }
     upload.finish().await.expect("stored");
     for _ in 0..40 {
@@ -119,7 +122,7 @@ async fn downloads_that_nobody_wants_do_not_hold_up_the_session() {
         .await
         .expect("begun");
     let reply = whole.finish().await.expect("whole");
-    assert_eq!(reply.size, 40 * CHUNK as u64);
+    assert_eq!(reply.size, 40 * SHORT_CHUNK_BYTES as u64);
 }
 
 #[tokio::test]
@@ -150,7 +153,7 @@ async fn the_rest_of_a_download_is_checked_against_the_whole_file() {
 async fn an_upload_over_the_quota_ends_with_the_reason_and_the_session_lives() {
     let server = TestServer::start().await;
     let limits = SpaceLimits {
-        bytes: Some(CHUNK as u64),
+        bytes: Some(SHORT_CHUNK_BYTES as u64),
         files: None,
     };
     server.add_user("carol", limits).await;
@@ -160,7 +163,7 @@ async fn an_upload_over_the_quota_ends_with_the_reason_and_the_session_lives() {
         .await
         .expect("begun");
     let error = loop {
-        if let Err(error) = upload.write(vec![7; CHUNK].into()).await {
+        if let Err(error) = upload.write(vec![7; SHORT_CHUNK_BYTES].into()).await {
             break error;
         }
     };

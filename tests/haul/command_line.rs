@@ -810,7 +810,7 @@ async fn discover_lists_the_servers_that_answer_and_fails_if_there_is_none() {
         .await;
     let lines: Vec<_> = out.lines().collect();
     assert!(lines.len() == 2 && lines[0].starts_with("ADDRESS"), "{out}");
-    assert!(lines[1].starts_with(&address) && lines[1].ends_with(haul::server::SERVER));
+    assert!(lines[1].starts_with(&address) && lines[1].ends_with(haul::server::SERVER_VERSION));
     let (out, _) = person
         .types(&["discover", "--json", "--wait", "0.5", &address], 0)
         .await;

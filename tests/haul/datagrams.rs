@@ -177,7 +177,8 @@ fn answer_length(server: &TestServer) -> usize {
     let name = rustix::system::uname();
     let name: String = name.nodename().to_string_lossy().chars().take(64).collect();
     let port = server.address.port();
-    let answer = json!({"server": haul::server::SERVER, "name": name, "protocol": 1, "port": port});
+    let answer =
+        json!({"server": haul::server::SERVER_VERSION, "name": name, "protocol": 1, "port": port});
     answer.to_string().len()
 }
 

@@ -82,7 +82,7 @@ impl TestServer {
         config: Config,
     ) -> Self {
         let accounts = Accounts::open(data.path()).await.expect("accounts");
-        let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
+        let accounts = accounts.with_hashing_cost(HashingCost::MIN);
         let store = Store::open(data.path()).expect("a store");
         let messages = Messages::open(data.path()).await.expect("messages");
         let mut server = Server::new(accounts.clone(), store, messages, config);

@@ -182,7 +182,7 @@ fn cut_now_and_then(sim: &mut Sim<'_>, seed: u64, begins: &Cell<bool>, cut: &Not
 
 async fn serve(data: PathBuf) -> turmoil::Result {
     let accounts = Accounts::open(&data).await?;
-    let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
+    let accounts = accounts.with_hashing_cost(HashingCost::MIN);
     let new = NewUser {
         admin: false,
         limits: SpaceLimits::default(),

@@ -103,7 +103,8 @@ async fn junk_is_one_line_of_the_log_and_so_is_a_command_that_nobody_knows_witho
     person.fails(classic, "bad_request").await;
     let stopped = daemon.terminate();
     let lines = stopped.lines();
-    let closed = |line: &&Value| line["message"] == "closed: that is not spoken here";
+    let closed =
+        |line: &&Value| line["message"] == "closed: the peer speaks no protocol of this server";
     assert_eq!(lines.iter().filter(closed).count(), 1, "{}", stopped.log);
     let unknown = |line: &&Value| line["cmd"] == "unknown" && line["code"] == "bad_request";
     assert_eq!(lines.iter().filter(unknown).count(), 1, "{}", stopped.log);
@@ -134,7 +135,10 @@ async fn strangers_do_not_fill_the_log_and_members_are_all_in_it() {
             .count()
     };
     assert_eq!(count("session ended", true), 50, "{}", stopped.log);
-    for message in ["session ended", "closed: that is not spoken here"] {
+    for message in [
+        "session ended",
+        "closed: the peer speaks no protocol of this server",
+    ] {
         // One a second.
         assert!((1..25).contains(&count(message, false)), "{}", stopped.log);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use haul::client::{ClientError, FileOptions, Progress};
-use haul::connection::CHUNK;
+use haul::connection::SHORT_CHUNK_BYTES;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -108,8 +108,8 @@ async fn small_and_large_files_of_a_tree_all_arrive_with_what_they_hold() {
     }
     for (name, size) in [
         ("empty", 0),
-        ("chunk", CHUNK),
-        ("more", CHUNK + 1),
+        ("chunk", SHORT_CHUNK_BYTES),
+        ("more", SHORT_CHUNK_BYTES + 1),
         ("large", 3_000_000),
     ] {
         files.insert(name.to_owned(), vec![b'y'; size]);

@@ -123,7 +123,7 @@ fn a_certificate_that_can_not_be_used_is_named() {
                 ("HAUL_TLS_KEY", "no.pem"),
             ][..],
             NOT_NOW,
-            "can not read missing.pem: ",
+            "cannot read missing.pem: ",
         ),
         (
             &[
@@ -201,9 +201,9 @@ fn a_disk_that_is_read_only_or_full_is_told_with_what_to_do() {
         ("ro", "the file system is read-only; mount it for writing"),
         (
             "nr_inodes=2",
-            "the disk has no room or no inodes left; free some",
+            "the disk has no free space or no free inodes; free some",
         ),
-        ("size=16k", "the disk has no room left; free some"),
+        ("size=16k", "the disk is full; free some space"),
     ] {
         let Some(output) = start_on(options, test) else {
             return;
@@ -295,8 +295,8 @@ async fn a_start_that_is_refused_has_changed_nothing() {
     fs::write(&unfinished, "").expect("written");
     let before = all_files(&data);
     let message = error_line(&start(place.path(), &[], &[]), NOT_NOW);
-    assert!(message.contains("a backup that was cut off"), "{message}");
-    refuse_to_add_a_user(&data, "a backup that was cut off");
+    assert!(message.contains("an incomplete backup"), "{message}");
+    refuse_to_add_a_user(&data, "an incomplete backup");
     assert_eq!(all_files(&data), before);
     fs::remove_file(&unfinished).expect("removed");
 

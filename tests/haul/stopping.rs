@@ -86,7 +86,7 @@ async fn a_transfer_that_does_not_end_in_time_is_cut_off() {
     let stopped = daemon.stopped();
     assert_eq!(stopped.code, Some(0));
     let messages = messages(&stopped);
-    let cut = "cutting off what did not end in time".to_owned();
+    let cut = "aborting sessions that did not end in time".to_owned();
     assert!(messages.contains(&cut), "{messages:?}");
     assert_eq!(messages.last().map(String::as_str), Some("stopped"));
 }

@@ -78,7 +78,7 @@ impl World {
         let place = temporary_directory();
         let accounts = runtime.block_on(async {
             let accounts = Accounts::open(place.path()).await.expect("accounts");
-            let accounts = accounts.with_hashing_cost(HashingCost::LEAST);
+            let accounts = accounts.with_hashing_cost(HashingCost::MIN);
             let tight = SpaceLimits {
                 bytes: Some(TIGHT.0),
                 files: Some(TIGHT.1),

@@ -7,7 +7,7 @@ use crate::cli::output::{print, safe_json};
 use crate::cli::reconnect_notice::ReconnectNotice;
 use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{LogLevel, Logs};
-use crate::telemetry::for_people;
+use crate::telemetry::format_for_people;
 
 /// Show the last lines of the server's log, and with -f those that come
 ///
@@ -77,7 +77,7 @@ impl AdminLogsArgs {
             let Some(line) = line else {
                 return Ok(());
             };
-            match for_people(&line, colour) {
+            match format_for_people(&line, colour) {
                 Some(text) if !remote.output.is_json() => print(&text)?,
                 _ => print(&safe_json(&line))?,
             }

@@ -9,7 +9,7 @@ use crate::client::transfer::file::{FileOptions, QUEUED_CHUNKS, blocking, joined
 use crate::client::transfer::progress::FileProgress;
 use crate::client::transfer::source::LocalFile;
 use crate::client::{Client, ClientError, Progress, PutOptions, Session, Upload};
-use crate::connection::CHUNK;
+use crate::connection::SHORT_CHUNK_BYTES;
 use crate::protocol::{Digest, ErrorCode, Hasher, IfExists, PutReply, WireError};
 
 /// From here on a file is worth a question before it is sent: what did an earlier attempt leave?
@@ -232,7 +232,8 @@ fn hash_between(
 ) -> Result<Hasher, ClientError> {
     source.go_to(at)?;
     while at < offset {
-        let limit = usize::try_from(offset - at).map_or(CHUNK, |rest| rest.min(CHUNK));
+        let limit = usize::try_from(offset - at)
+            .map_or(SHORT_CHUNK_BYTES, |rest| rest.min(SHORT_CHUNK_BYTES));
         let Some(part) = source.next_part(limit)? else {
             return Err(ClientError::LocalChanged(source.path().into()));
         };

@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 use rustix::io::{Errno, pread};
 
 use crate::client::ClientError;
-use crate::connection::LONG_CHUNK;
+use crate::connection::LONG_CHUNK_BYTES;
 
 /// Where the bytes of a put come from.
 pub(crate) struct LocalFile {
@@ -127,7 +127,7 @@ impl LocalFile {
     /// The next bytes, a full [`LONG_CHUNK`] except at the end, where there are none left. A file that
     /// was written to meanwhile has no end but an error.
     pub(crate) fn next_chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
-        self.next_part(LONG_CHUNK)
+        self.next_part(LONG_CHUNK_BYTES)
     }
 
     /// The next bytes, at most `limit` of them.

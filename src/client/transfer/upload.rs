@@ -118,7 +118,7 @@ impl Upload {
             self.sent += chunk.len() as u64;
             let asked = Instant::now();
             self.transfer.send(chunk).await?;
-            self.chunk.took(asked.elapsed());
+            self.chunk.adapt(asked.elapsed());
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::client::transfer::file::blocking;
 use crate::client::transfer::sink::LocalSink;
 use crate::client::tree::down::LocalTarget;
 use crate::client::{Client, ClientError, FetchedFile, FileOptions, Progress, Session};
-use crate::connection::CHUNK;
+use crate::connection::SHORT_CHUNK_BYTES;
 use crate::protocol::{
     Digest, DigestChoice, Get, GetBegin, GetReply, Hasher, IfExists, MAX_CONTROL, encode_request,
     put_control,
@@ -35,7 +35,7 @@ const MAX_BATCH_FILES: usize = 64;
 
 /// Whether a file of so many bytes goes with others.
 pub(super) fn is_small(size: u64) -> bool {
-    size <= CHUNK as u64
+    size <= SHORT_CHUNK_BYTES as u64
 }
 
 /// What has become of a file.
@@ -160,7 +160,10 @@ impl SmallDownloads {
             digest: Some(DigestChoice::Of(self.options.algorithm)),
             version: None,
         };
-        let id = client.line.register(ticket, &self.answer_to, CHUNK).ok()?;
+        let id = client
+            .line
+            .register(ticket, &self.answer_to, SHORT_CHUNK_BYTES)
+            .ok()?;
         let request = encode_request(id, &get);
         if request.len() > MAX_CONTROL {
             client.line.withdraw(id);
@@ -295,7 +298,7 @@ fn check(
     if !is_whole || came.bytes as u64 != begin.size {
         return Err(nonsense("another number of bytes than it announced"));
     }
-    if came.bytes > CHUNK {
+    if came.bytes > SHORT_CHUNK_BYTES {
         return Ok(None);
     }
     let server = reply

@@ -18,7 +18,7 @@ use crate::client::transfer::send::why_refused;
 use crate::client::transfer::source::SmallSource;
 use crate::client::transfer::upload::check_reply;
 use crate::client::{Client, ClientError, FileOptions, Progress, Session};
-use crate::connection::CHUNK;
+use crate::connection::SHORT_CHUNK_BYTES;
 use crate::protocol::{
     Digest, End, MAX_CONTROL, Put, PutReply, encode_request, put_control, put_data_head,
 };
@@ -38,7 +38,7 @@ const MAX_BATCH_BYTES: u64 = 256 * 1024;
 
 /// Whether a file of so many bytes goes with others.
 pub(super) fn is_small(size: u64) -> bool {
-    size <= CHUNK as u64
+    size <= SHORT_CHUNK_BYTES as u64
 }
 
 /// A file to be put.
@@ -276,7 +276,7 @@ fn encode_file(
     id: u32,
     frames: &mut Vec<u8>,
 ) -> Result<Option<PreparedFile>, ClientError> {
-    let Some(source) = SmallSource::open(&file.local, CHUNK)? else {
+    let Some(source) = SmallSource::open(&file.local, SHORT_CHUNK_BYTES)? else {
         return Ok(None);
     };
     let put = Put {

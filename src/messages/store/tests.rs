@@ -1,7 +1,14 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use crate::messages::Messages;
-use crate::messages::store::*;
+use crate::clock::Clock;
+use crate::database;
+use crate::messages::store::event_counts::EventCounts;
+use crate::messages::store::query::{BACKLOG, DIRECT_HISTORY, ROOM_HISTORY};
+use crate::messages::store::writer::{DELETE_OF_SENDER, DELETE_OLD};
+use crate::messages::store::{MIGRATIONS, copy, offers};
+use crate::messages::{Messages, MessagesError, OfferedFile, Recipient, RoomName, UserRef};
+use crate::protocol::Event;
 
 fn user(id: i64) -> UserRef {
     let name = format!("user{id}").into();
@@ -15,7 +22,7 @@ async fn open(directory: &tempfile::TempDir, clock: &Clock) -> Messages {
     messages.expect("messages")
 }
 
-/// The texts that are kept of what was said to a user, and the offers.
+/// The texts of the stored messages and the paths of the offers to a user.
 async fn kept(messages: &Messages, id: i64) -> Vec<String> {
     let backlog = messages.shared.store.backlog(id, 0, 1000).await;
     let events = backlog.expect("readable").events.into_iter();
@@ -35,10 +42,10 @@ async fn messages() -> (tempfile::TempDir, Messages) {
 
 async fn say(messages: &Messages, from: i64, to: Recipient, text: &str) -> u64 {
     let said = messages.say(user(from), to, text.into()).await;
-    said.expect("a text").done().await.expect("stored").seq
+    said.expect("a text").stored().await.expect("stored").seq
 }
 
-/// What `SQLite` does for a query, one step a line.
+/// The steps of the query plan of `SQLite`.
 async fn plan(messages: &Messages, query: &str) -> Vec<String> {
     let readers = &messages.shared.store.readers;
     let mut transaction = readers.read().await.expect("readable");
@@ -54,21 +61,21 @@ async fn plan(messages: &Messages, query: &str) -> Vec<String> {
 async fn no_query_scans_a_table_or_sorts_a_conversation() {
     let (_directory, messages) = messages().await;
     let tables = ["events", "offers", "members", "inboxes", "said", "e", "o"];
-    let claim = format!("{} WHERE offer = ?1", offers::SELECT);
+    let claim = format!("{} WHERE offer = ?1", offers::SELECT_OFFERS);
     let open = format!(
         "{} WHERE offered_to = ? AND ends > ? ORDER BY event",
-        offers::SELECT
+        offers::SELECT_OFFERS
     );
     for query in [
         ROOM_HISTORY,
         DIRECT_HISTORY,
         BACKLOG,
-        DROP_OLD,
-        DROP_OF_SENDER,
-        offers::CLOSE,
-        offers::EXPIRE,
-        offers::HAS_EXPIRED,
-        offers::OPEN_OFFERS,
+        DELETE_OLD,
+        DELETE_OF_SENDER,
+        offers::CLOSE_OFFER,
+        offers::EXPIRE_OFFERS,
+        offers::HAS_EXPIRED_OFFERS,
+        offers::COUNT_OPEN_OFFERS,
         &claim,
         &open,
     ] {
@@ -188,7 +195,7 @@ async fn nothing_is_dropped_because_the_wall_clock_is_wrong() {
             &format!("wrong {number}"),
         )
         .await;
-        assert_eq!(messages.forget(90 * DAY, 1000).await.expect("readable"), 0);
+        assert_eq!(messages.prune(90 * DAY, 1000).await.expect("readable"), 0);
         clock.set_wall(right);
         say(
             &messages,
@@ -199,13 +206,13 @@ async fn nothing_is_dropped_because_the_wall_clock_is_wrong() {
         .await;
         for _ in 0..3 {
             clock.advance(DAY);
-            assert_eq!(messages.forget(90 * DAY, 1000).await.expect("readable"), 0);
+            assert_eq!(messages.prune(90 * DAY, 1000).await.expect("readable"), 0);
         }
     }
     let all = ["wrong 0", "right 0", "wrong 1", "right 1"];
     assert_eq!(kept(&messages, 1).await, all);
     clock.advance(85 * DAY);
-    assert_eq!(messages.forget(90 * DAY, 1000).await.expect("dropped"), 2);
+    assert_eq!(messages.prune(90 * DAY, 1000).await.expect("dropped"), 2);
     assert_eq!(kept(&messages, 1).await, all[2..]);
 }
 
@@ -216,16 +223,16 @@ async fn an_age_goes_on_where_an_earlier_server_ended() {
     let messages = open(&directory, &clock).await;
     say(&messages, 2, Recipient::User(user(1)), "old").await;
     let offering = messages.offer(user(2), user(1), file(), 7 * DAY).await;
-    offering.expect("made").1.done().await.expect("stored");
+    offering.expect("made").1.stored().await.expect("stored");
     clock.advance(6 * DAY);
-    assert_eq!(messages.forget(10 * DAY, 1000).await.expect("readable"), 0);
+    assert_eq!(messages.prune(10 * DAY, 1000).await.expect("readable"), 0);
     messages.expire_offers().await.expect("readable");
     drop(messages);
     // Another boot: the clock begins anew, and the time in between does not count.
     let clock = Clock::manual();
     clock.set_wall("2099-01-01T00:00:00Z".parse().expect("a time"));
     let messages = open(&directory, &clock).await;
-    assert_eq!(messages.forget(10 * DAY, 1000).await.expect("readable"), 0);
+    assert_eq!(messages.prune(10 * DAY, 1000).await.expect("readable"), 0);
     messages.expire_offers().await.expect("readable");
     clock.set_wall("2026-03-07T12:00:00Z".parse().expect("a time"));
     assert_eq!(kept(&messages, 1).await, ["old", "a b"]);
@@ -233,7 +240,7 @@ async fn an_age_goes_on_where_an_earlier_server_ended() {
     messages.expire_offers().await.expect("removed");
     assert_eq!(kept(&messages, 1).await, ["old"]);
     clock.advance(3 * DAY);
-    assert_eq!(messages.forget(10 * DAY, 1000).await.expect("dropped"), 1);
+    assert_eq!(messages.prune(10 * DAY, 1000).await.expect("dropped"), 1);
 }
 
 fn file() -> OfferedFile {
@@ -245,7 +252,7 @@ fn file() -> OfferedFile {
 }
 
 #[tokio::test]
-async fn nobody_displaces_what_others_have_said() {
+async fn no_sender_displaces_the_messages_of_others() {
     let (_directory, messages) = messages().await;
     for text in ["one", "two", "three"] {
         say(&messages, 2, Recipient::User(user(1)), text).await;
@@ -253,7 +260,7 @@ async fn nobody_displaces_what_others_have_said() {
     for number in 0..50 {
         say(&messages, 3, Recipient::User(user(1)), &number.to_string()).await;
     }
-    let dropped = messages.forget(DAY, 20).await.expect("dropped");
+    let dropped = messages.prune(DAY, 20).await.expect("dropped");
     assert_eq!(dropped, 33);
     let kept = kept(&messages, 1).await;
     assert_eq!(kept[..4], ["one", "two", "three", "33"]);
@@ -265,11 +272,11 @@ async fn an_offer_that_is_dropped_is_no_longer_open() {
     let (_directory, messages) = messages().await;
     let offering = messages.offer(user(2), user(1), file(), DAY).await;
     let (offer, stored) = offering.expect("made");
-    stored.done().await.expect("stored");
+    stored.stored().await.expect("stored");
     for _ in 0..3 {
         say(&messages, 2, Recipient::User(user(1)), "later").await;
     }
-    assert_eq!(messages.forget(DAY, 2).await.expect("dropped"), 2);
+    assert_eq!(messages.prune(DAY, 2).await.expect("dropped"), 2);
     let claimed = messages.claim_to_accept(1, &offer).await;
     assert!(matches!(claimed, Err(MessagesError::NoSuchOffer)));
     let open = messages.offers(1, 1 << 16).await.expect("readable");
@@ -279,7 +286,7 @@ async fn an_offer_that_is_dropped_is_no_longer_open() {
 
 #[test]
 fn shares_are_equal_and_what_is_below_is_left_to_others() {
-    let mut counts = KeptCounts::default();
+    let mut counts = EventCounts::default();
     for (sender, events) in [(1, 10), (2, 50), (3, 100), (4, 3)] {
         counts.add(sender, events);
     }
@@ -343,18 +350,23 @@ async fn messages_go_on_after_a_disk_was_full_without_a_restart() {
         let said = messages
             .say(user(1), Recipient::User(user(2)), "lost".into())
             .await;
-        said.expect("a text").done().await.expect_err("full");
+        said.expect("a text").stored().await.expect_err("full");
         let joined = messages.join(user(3), room.clone()).await;
         joined.expect_err("full");
         let left = messages.leave(user(2), room.clone()).await;
         left.expect_err("full");
         let offering = messages.offer(user(1), user(2), file(), DAY).await;
-        offering.expect("random").1.done().await.expect_err("full");
+        offering
+            .expect("random")
+            .1
+            .stored()
+            .await
+            .expect_err("full");
         assert!(messages.is_failing());
     }
     // Who could not join is not in the room, and who could not leave still is.
     let said = messages.say(user(3), Recipient::Room(room.clone()), "hello".into());
-    let refused = said.await.expect("a text").done().await;
+    let refused = said.await.expect("a text").stored().await;
     assert!(matches!(refused, Err(MessagesError::NotInRoom(_))));
     empty(&directory).await;
     say(&messages, 1, Recipient::User(user(2)), "heard").await;
@@ -363,7 +375,7 @@ async fn messages_go_on_after_a_disk_was_full_without_a_restart() {
     let joined = messages.join(user(3), room).await.expect("joined");
     assert_eq!(joined.members, ["user1", "user2", "user3"]);
     let offering = messages.offer(user(1), user(2), file(), DAY).await;
-    offering.expect("random").1.done().await.expect("stored");
+    offering.expect("random").1.stored().await.expect("stored");
     assert_eq!(kept(&messages, 2).await, ["heard", "heard too", "a b"]);
     assert_eq!(kept(&messages, 3).await, Vec::<String>::new());
 }
@@ -375,7 +387,7 @@ async fn messages_that_cannot_be_stored_are_tried_again_though_nobody_says_more(
     let said = messages
         .say(user(1), Recipient::User(user(2)), "lost".into())
         .await;
-    said.expect("a text").done().await.expect_err("full");
+    said.expect("a text").stored().await.expect_err("full");
     assert!(messages.is_failing());
     empty(&directory).await;
     while messages.is_failing() {
@@ -384,7 +396,7 @@ async fn messages_that_cannot_be_stored_are_tried_again_though_nobody_says_more(
 }
 
 #[tokio::test]
-async fn who_leaves_and_joins_at_once_hears_nothing_that_was_said_in_between() {
+async fn a_user_who_leaves_and_rejoins_receives_no_message_in_between() {
     let (_directory, messages) = messages().await;
     let room: RoomName = "#ops".parse().expect("a room");
     for id in [1, 2] {
@@ -395,12 +407,12 @@ async fn who_leaves_and_joins_at_once_hears_nothing_that_was_said_in_between() {
     let leaving = messages.leave(user(1), room.clone());
     let saying = async {
         let said = messages.say(user(2), Recipient::Room(room.clone()), "gone?".into());
-        said.await.expect("a text").done().await.expect("stored")
+        said.await.expect("a text").stored().await.expect("stored")
     };
     let joining = messages.join(user(1), room.clone());
     let later = async {
         let said = messages.say(user(2), Recipient::Room(room.clone()), "back!".into());
-        said.await.expect("a text").done().await.expect("stored")
+        said.await.expect("a text").stored().await.expect("stored")
     };
     let (left, _, joined, _) = tokio::join!(leaving, saying, joining, later);
     left.expect("left");
@@ -409,7 +421,7 @@ async fn who_leaves_and_joins_at_once_hears_nothing_that_was_said_in_between() {
 }
 
 #[tokio::test]
-async fn a_place_that_a_restored_database_did_not_give_out_is_not_known_to_it() {
+async fn a_restored_database_does_not_know_a_seq_that_it_did_not_issue() {
     let directory = tempfile::tempdir().expect("a directory");
     let clock = Clock::manual();
     let messages = open(&directory, &clock).await;
@@ -423,18 +435,18 @@ async fn a_place_that_a_restored_database_did_not_give_out_is_not_known_to_it() 
     let second = messages.epoch().to_owned();
     let late = say(&messages, 1, Recipient::User(user(2)), "late").await;
     for (seq, epoch) in [(early, &first), (early, &second), (late, &second)] {
-        assert!(messages.has_given(seq, Some(epoch)));
+        assert!(messages.has_issued(seq, Some(epoch)));
     }
-    assert!(!messages.has_given(late, Some(&first)));
+    assert!(!messages.has_issued(late, Some(&first)));
     drop(messages);
     let restored = open(&backup, &clock).await;
-    assert!(restored.has_given(early, Some(&first)));
+    assert!(restored.has_issued(early, Some(&first)));
     for (seq, epoch) in [(late, &first), (late, &second), (early, &second)] {
-        assert!(!restored.has_given(seq, Some(epoch)));
+        assert!(!restored.has_issued(seq, Some(epoch)));
     }
     // What it says itself comes after all that it may have given out before.
     let again = say(&restored, 1, Recipient::User(user(2)), "again").await;
-    assert!(restored.has_given(again, Some(restored.epoch())));
+    assert!(restored.has_issued(again, Some(restored.epoch())));
     assert!(again > early);
 }
 

@@ -1,11 +1,11 @@
-//! Watches: who is to hear of which changes. Only data: nothing here waits or sends.
+//! Watches: which sessions watch which paths, and how far each has received its changes. This is
+//! pure data: nothing received waits or sends.
 //!
-//! The last changes are remembered, so that nothing is lost where a session can not be told at
-//! once: it falls behind, and catches up from what is remembered. A session that resumes where an
-//! earlier one was cut off begins behind. Whoever falls behind farther than is remembered is told
-//! that there were more changes than could be told, once for each path that it watches.
+//! The most recent changes are remembered. A session that cannot receive a change lags, and catches
+//! up from them; so does a session that resumes an earlier one. A session that lags by more than is
+//! remembered receives one overflow event for each path that it watches.
 
-mod ring;
+mod recent_changes;
 mod scope;
 
 #[cfg(test)]
@@ -15,109 +15,94 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::messages::watches::ring::Ring;
-pub use crate::messages::watches::scope::WatchScope;
+use crate::messages::watches::recent_changes::RecentChanges;
+use crate::messages::watches::scope::path_in_view;
 use crate::protocol::{ChangeKind, Changed};
+use crate::storage::{FileChange, VisiblePath};
 
 /// The most watches of a session.
 pub const MAX_WATCHES: usize = 32;
 
-/// Changes that are remembered.
-const REMEMBERED: usize = 10_000;
+/// The most changes that are remembered.
+const MAX_RECENT_CHANGES: usize = 10_000;
 
-/// Bytes that those may take up.
-const REMEMBERED_BYTES: usize = 4 * 1024 * 1024;
+/// The most memory that the remembered changes may use.
+const MAX_RECENT_BYTES: usize = 4 * 1024 * 1024;
 
-/// Something that happened to a name in one of the spaces that files are in: a home or a shared
-/// folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WatchedChange {
-    /// The space.
-    pub space: Arc<str>,
-    /// The absolute path within it; never its root.
-    pub path: String,
-    /// What happened there.
-    pub kind: ChangeKind,
-    /// Where it was before, if it was moved: the space and the path within it.
-    pub from: Option<(Arc<str>, String)>,
-    /// The user who did it.
-    pub by: Arc<str>,
-}
-
-/// The session has as many watches as it may have.
+/// The session has [`MAX_WATCHES`] watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a session has at most {MAX_WATCHES} watches; end one first")]
 pub struct TooManyWatches;
 
-/// All watches of all sessions, which `S` tells from one another.
+/// The watches of all sessions. `S` identifies a session.
 #[derive(Debug)]
-pub(super) struct Watches<S> {
-    ring: Ring,
-    sessions: HashMap<S, Session>,
-    /// Those who watch something in a space.
+pub(crate) struct Watches<S> {
+    recent: RecentChanges,
+    sessions: HashMap<S, SessionWatches>,
+    /// The sessions that watch something in a space.
     spaces: HashMap<Arc<str>, BTreeSet<S>>,
 }
 
-/// How far a session was told what it was behind with.
+/// The result of a step of a catch-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CatchUp {
-    /// It is not behind any more.
+pub(crate) enum CatchUpProgress {
+    /// The session is up to date.
     Done,
-    /// There is more to tell, and no room for it.
-    NoRoom,
-    /// There may be more.
+    /// The event queue is full.
+    QueueFull,
+    /// There may be more changes.
     More,
 }
 
 #[derive(Debug, Default)]
-struct Session {
-    watches: BTreeMap<u32, Watch>,
-    last: u32,
-    /// It has been told, or need not be, what happened up to this `seq`, and not what came later;
-    /// absent if it has been told all.
+struct SessionWatches {
+    watches: BTreeMap<u32, ActiveWatch>,
+    last_number: u32,
+    /// The `seq` up to which a lagging session has its changes; `None` if it is up to date.
     behind: Option<u64>,
-    /// The spaces that it is entered under.
+    /// The spaces that the session is indexed under.
     spaces: Vec<Arc<str>>,
 }
 
 #[derive(Debug)]
-struct Watch {
-    /// What is watched, as the session sees it.
+struct ActiveWatch {
+    /// The watched path in the session's view.
     path: String,
-    scopes: Vec<WatchScope>,
-    /// It hears what happened after this.
+    scopes: Vec<VisiblePath>,
+    /// The watch reports changes after this `seq`.
     since: u64,
-    /// It has heard what happened up to this, though others in the session may have not.
-    told: u64,
-    /// What is seen here has changed in a way that no change tells.
-    look_again: bool,
+    /// The `seq` up to which this watch has reported changes, even if other watches of the session
+    /// lag.
+    delivered: u64,
+    /// Whether the watch owes an overflow event.
+    has_overflowed: bool,
 }
 
 impl<S: Copy + Ord + Hash> Watches<S> {
-    /// Nobody watches yet. What happened up to `seq` is not remembered.
-    pub(super) fn new(seq: u64) -> Self {
-        Self::remembering(REMEMBERED, REMEMBERED_BYTES, seq)
+    /// No watches. Changes up to `seq` are not remembered.
+    pub(crate) fn new(seq: u64) -> Self {
+        Self::with_capacity(MAX_RECENT_CHANGES, MAX_RECENT_BYTES, seq)
     }
 
-    fn remembering(changes: usize, bytes: usize, seq: u64) -> Self {
+    fn with_capacity(changes: usize, bytes: usize, seq: u64) -> Self {
         Self {
-            ring: Ring::new(changes, bytes, seq),
+            recent: RecentChanges::new(changes, bytes, seq),
             sessions: HashMap::new(),
             spaces: HashMap::new(),
         }
     }
 
-    /// Begins a watch on `path`, which leads to `scopes`, and returns its number. It hears what
-    /// happens after `now`, the last `seq` that was given; with `since` also what happened after
-    /// that, which the session is then behind with.
+    /// Starts a watch on `path`, which covers `scopes`, and returns its number. The watch reports
+    /// changes after `now`, the last assigned `seq`, and with `since` also the remembered ones after
+    /// that, with which the session then lags.
     ///
     /// # Errors
     /// [`TooManyWatches`].
-    pub(super) fn watch(
+    pub(crate) fn watch(
         &mut self,
         session: S,
         path: String,
-        scopes: Vec<WatchScope>,
+        scopes: Vec<VisiblePath>,
         since: Option<u64>,
         now: u64,
     ) -> Result<u32, TooManyWatches> {
@@ -125,67 +110,73 @@ impl<S: Copy + Ord + Hash> Watches<S> {
         if entry.watches.len() >= MAX_WATCHES {
             return Err(TooManyWatches);
         }
-        let here = entry.behind.unwrap_or(now);
+        let received = entry.behind.unwrap_or(now);
         let from = since.unwrap_or(now).min(now);
         if since.is_some() {
             for watch in entry.watches.values_mut() {
-                watch.told = watch.told.max(here);
+                watch.delivered = watch.delivered.max(received);
             }
         }
-        // Somebody who has heard of what has not happened yet has heard it of another server.
+        // A `since` in the future is of another server.
         let look_again = since.is_some_and(|since| since > now);
         if look_again || from < now {
-            entry.behind = Some(here.min(from));
+            entry.behind = Some(received.min(from));
         }
-        entry.last = entry.last.wrapping_add(1);
-        while entry.watches.contains_key(&entry.last) {
-            entry.last = entry.last.wrapping_add(1);
+        entry.last_number = entry.last_number.wrapping_add(1);
+        while entry.watches.contains_key(&entry.last_number) {
+            entry.last_number = entry.last_number.wrapping_add(1);
         }
-        let number = entry.last;
-        let watch = Watch {
+        let number = entry.last_number;
+        let watch = ActiveWatch {
             path,
             scopes,
             since: from,
-            told: from,
-            look_again,
+            delivered: from,
+            has_overflowed: look_again,
         };
         entry.watches.insert(number, watch);
-        self.enter(session);
+        self.index(session);
         Ok(number)
     }
 
-    /// Ends a watch; `false` if there is none of that number.
-    pub(super) fn unwatch(&mut self, session: S, number: u32) -> bool {
+    /// Ends a watch. Returns `false` if the session has no watch with that number.
+    pub(crate) fn unwatch(&mut self, session: S, number: u32) -> bool {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return false;
         };
         let ended = entry.watches.remove(&number).is_some();
         if entry.watches.is_empty() {
-            self.forget(session);
+            self.remove_session(session);
         } else if ended {
-            self.enter(session);
+            self.index(session);
         }
         ended
     }
 
     /// Ends all watches of a session.
-    pub(super) fn forget(&mut self, session: S) {
+    pub(crate) fn remove_session(&mut self, session: S) {
         if let Some(entry) = self.sessions.remove(&session) {
-            self.leave(session, &entry.spaces);
+            self.unindex(session, &entry.spaces);
         }
     }
 
     /// The numbers and paths of a session's watches.
-    pub(super) fn watched(&self, session: S) -> Vec<(u32, String)> {
+    pub(crate) fn list(&self, session: S) -> Vec<(u32, String)> {
         let watches = self.sessions.get(&session).map(|entry| &entry.watches);
         let watches = watches.into_iter().flatten();
         let watches = watches.map(|(number, watch)| (*number, watch.path.clone()));
         watches.collect()
     }
 
-    /// A watch leads elsewhere now, since what the session may see has changed. If that makes a
-    /// difference, the session is behind: it is to be told to look again.
-    pub(super) fn rescope(&mut self, session: S, number: u32, scopes: Vec<WatchScope>, now: u64) {
+    /// Changes what a watch covers, after the session's rights have changed. If the scopes differ,
+    /// the session receives an overflow event for the watch.
+    pub(crate) fn set_scopes(
+        &mut self,
+        session: S,
+        number: u32,
+        scopes: Vec<VisiblePath>,
+        now: u64,
+    ) {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
@@ -195,16 +186,16 @@ impl<S: Copy + Ord + Hash> Watches<S> {
         if watch.scopes == scopes {
             return;
         }
-        let here = *entry.behind.get_or_insert(now);
-        watch.told = watch.told.max(here);
-        watch.since = watch.told;
-        watch.look_again = true;
+        let received = *entry.behind.get_or_insert(now);
+        watch.delivered = watch.delivered.max(received);
+        watch.since = watch.delivered;
+        watch.has_overflowed = true;
         watch.scopes = scopes;
-        self.enter(session);
+        self.index(session);
     }
 
-    /// Takes away from the session's watches what lies in other spaces than these.
-    pub(super) fn restrict(&mut self, session: S, spaces: &[Arc<str>], now: u64) {
+    /// Removes from the session's watches everything that is not in one of `spaces`.
+    pub(crate) fn restrict(&mut self, session: S, spaces: &[Arc<str>], now: u64) {
         let Some(entry) = self.sessions.get(&session) else {
             return;
         };
@@ -217,35 +208,33 @@ impl<S: Copy + Ord + Hash> Watches<S> {
             (kept.len() < watch.scopes.len()).then_some((*number, kept))
         });
         for (number, kept) in narrowed.collect::<Vec<_>>() {
-            self.rescope(session, number, kept, now);
+            self.set_scopes(session, number, kept, now);
         }
     }
 
-    /// Remembers a change, with a `seq` greater than any before, and says which sessions are to be
-    /// told what: one event each, however many of its watches hear it.
-    ///
-    /// Those that are behind are not among them.
-    pub(super) fn changed(&mut self, seq: u64, change: WatchedChange) -> Vec<(S, Changed)> {
+    /// Remembers a change, whose `seq` is greater than any before. Returns one event for each session
+    /// that is up to date and watches the path.
+    pub(crate) fn record(&mut self, seq: u64, change: FileChange) -> Vec<(S, Changed)> {
         let from = change.from.as_ref().map(|(space, _)| space);
         let spaces = [Some(&change.space), from];
         let watching = spaces.into_iter().flatten();
         let watching = watching.filter_map(|space| self.spaces.get(space));
         let watching: BTreeSet<_> = watching.flatten().copied().collect();
-        let mut told = Vec::new();
+        let mut events = Vec::new();
         for session in watching {
             if let Some(entry) = self.sessions.get(&session)
                 && entry.behind.is_none()
-                && let Some(event) = entry.hear(seq, &change)
+                && let Some(event) = entry.event_for(seq, &change)
             {
-                told.push((session, event));
+                events.push((session, event));
             }
         }
-        self.ring.push(seq, change);
-        told
+        self.recent.push(seq, change);
+        events
     }
 
-    /// A session could not be told the change of this `seq`: it is behind from there on.
-    pub(super) fn fell_behind(&mut self, session: S, seq: u64) {
+    /// Marks a session as lagging from the change with this `seq` on.
+    pub(crate) fn mark_behind(&mut self, session: S, seq: u64) {
         if let Some(entry) = self.sessions.get_mut(&session) {
             let before = seq.saturating_sub(1);
             let behind = entry.behind.get_or_insert(before);
@@ -253,64 +242,64 @@ impl<S: Copy + Ord + Hash> Watches<S> {
         }
     }
 
-    /// Changes up to this `seq` have happened that nobody knows. All that was remembered is
-    /// forgotten, and every session that watches is behind.
-    pub(super) fn lose(&mut self, seq: u64) {
-        self.ring.forget(seq);
+    /// Records that changes up to this `seq` were lost. Forgets all remembered changes, and marks
+    /// every session as lagging.
+    pub(crate) fn mark_lost(&mut self, seq: u64) {
+        self.recent.clear_up_to(seq);
         for entry in self.sessions.values_mut() {
             entry.behind.get_or_insert(seq.saturating_sub(1));
         }
     }
 
-    /// Sessions that are behind.
-    pub(super) fn behind(&self) -> impl Iterator<Item = S> {
-        let behind = |(session, entry): (&S, &Session)| entry.behind.map(|_| *session);
+    /// The sessions that lag.
+    pub(crate) fn sessions_behind(&self) -> impl Iterator<Item = S> {
+        let behind = |(session, entry): (&S, &SessionWatches)| entry.behind.map(|_| *session);
         self.sessions.iter().filter_map(behind)
     }
 
-    /// Whether the session is behind.
-    pub(super) fn is_behind(&self, session: S) -> bool {
+    /// Whether the session lags.
+    pub(crate) fn is_behind(&self, session: S) -> bool {
         let entry = self.sessions.get(&session);
         entry.is_some_and(|entry| entry.behind.is_some())
     }
 
-    /// Tells a session that is behind what it has not heard, until it has heard all, `send` has no
-    /// room, or `limit` changes were looked at.
-    pub(super) fn catch_up(
+    /// Passes a lagging session's changes to `send`, until all are sent, `send` returns `false`
+    /// because the queue is full, or `limit` changes were examined.
+    pub(crate) fn catch_up(
         &mut self,
         session: S,
         limit: usize,
         mut send: impl FnMut(Changed) -> bool,
-    ) -> CatchUp {
+    ) -> CatchUpProgress {
         let Some(entry) = self.sessions.get_mut(&session) else {
-            return CatchUp::Done;
+            return CatchUpProgress::Done;
         };
         let Some(behind) = entry.behind else {
-            return CatchUp::Done;
+            return CatchUpProgress::Done;
         };
-        if !entry.look_again(behind, self.ring.forgotten(), &mut send) {
-            return CatchUp::NoRoom;
+        if !entry.send_overflows(behind, self.recent.forgotten_up_to(), &mut send) {
+            return CatchUpProgress::QueueFull;
         }
-        let mut here = behind.max(self.ring.forgotten());
-        for (number, (seq, change)) in self.ring.after(here).enumerate() {
+        let mut received = behind.max(self.recent.forgotten_up_to());
+        for (number, (seq, change)) in self.recent.after(received).enumerate() {
             if number == limit {
-                entry.behind = Some(here);
-                return CatchUp::More;
+                entry.behind = Some(received);
+                return CatchUpProgress::More;
             }
-            if let Some(event) = entry.hear(*seq, change)
+            if let Some(event) = entry.event_for(*seq, change)
                 && !send(event)
             {
-                entry.behind = Some(here);
-                return CatchUp::NoRoom;
+                entry.behind = Some(received);
+                return CatchUpProgress::QueueFull;
             }
-            here = *seq;
+            received = *seq;
         }
         entry.behind = None;
-        CatchUp::Done
+        CatchUpProgress::Done
     }
 
-    /// Enters the session under the spaces that it watches, and no others.
-    fn enter(&mut self, session: S) {
+    /// Indexes the session under the spaces that it watches, and no others.
+    fn index(&mut self, session: S) {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return;
         };
@@ -319,13 +308,13 @@ impl<S: Copy + Ord + Hash> Watches<S> {
         let new = spaces.into_iter().collect();
         let old = std::mem::replace(&mut entry.spaces, new);
         let new = entry.spaces.clone();
-        self.leave(session, &old);
+        self.unindex(session, &old);
         for space in new {
             self.spaces.entry(space).or_default().insert(session);
         }
     }
 
-    fn leave(&mut self, session: S, spaces: &[Arc<str>]) {
+    fn unindex(&mut self, session: S, spaces: &[Arc<str>]) {
         for space in spaces {
             if let Some(watching) = self.spaces.get_mut(space) {
                 watching.remove(&session);
@@ -337,27 +326,27 @@ impl<S: Copy + Ord + Hash> Watches<S> {
     }
 }
 
-impl Session {
-    /// What the session is to be told of a change, if one of its watches hears it that has not
-    /// heard it yet.
-    fn hear(&self, seq: u64, change: &WatchedChange) -> Option<Changed> {
+impl SessionWatches {
+    /// The event for a change, if one of the session's watches covers it and has not reported it.
+    fn event_for(&self, seq: u64, change: &FileChange) -> Option<Changed> {
         let (mut to, mut from) = (None, None);
         for watch in self.watches.values().filter(|watch| seq > watch.since) {
-            let new_place = watch.sees(&change.space, &change.path);
-            let old_place = change.from.as_ref();
-            let old_place = old_place.and_then(|(space, path)| watch.sees(space, path));
-            if new_place.is_none() && old_place.is_none() {
+            let new_path = watch.path_in_view(&change.space, change.path.as_str());
+            let old_path = change.from.as_ref();
+            let old_path =
+                old_path.and_then(|(space, path)| watch.path_in_view(space, path.as_str()));
+            if new_path.is_none() && old_path.is_none() {
                 continue;
             }
-            if seq <= watch.told {
+            if seq <= watch.delivered {
                 return None;
             }
-            to = to.or(new_place);
-            from = from.or(old_place);
+            to = to.or(new_path);
+            from = from.or(old_path);
         }
         let (path, kind, from) = match (to, from) {
             (Some(to), from) => (to, change.kind, from),
-            // To who watches only where it was, it is gone.
+            // The session only watches the old path, where the file is gone.
             (None, Some(from)) => (from, ChangeKind::Removed, None),
             (None, None) => return None,
         };
@@ -370,15 +359,16 @@ impl Session {
         })
     }
 
-    /// Tells each watch that has missed what is not remembered any more, until `send` has no room.
-    fn look_again(
+    /// Sends an overflow event for each watch that has missed changes that are no longer remembered.
+    /// Returns `false` if the queue is full.
+    fn send_overflows(
         &mut self,
         behind: u64,
         forgotten: u64,
         mut send: impl FnMut(Changed) -> bool,
     ) -> bool {
         for watch in self.watches.values_mut() {
-            if !watch.look_again && watch.told.max(behind) >= forgotten {
+            if !watch.has_overflowed && watch.delivered.max(behind) >= forgotten {
                 continue;
             }
             let event = Changed {
@@ -391,16 +381,16 @@ impl Session {
             if !send(event) {
                 return false;
             }
-            watch.look_again = false;
-            watch.told = watch.told.max(forgotten);
+            watch.has_overflowed = false;
+            watch.delivered = watch.delivered.max(forgotten);
         }
         true
     }
 }
 
-impl Watch {
-    fn sees(&self, space: &str, path: &str) -> Option<String> {
+impl ActiveWatch {
+    fn path_in_view(&self, space: &str, path: &str) -> Option<String> {
         let mut scopes = self.scopes.iter().filter(|scope| *scope.space == *space);
-        scopes.find_map(|scope| scope.sees(path))
+        scopes.find_map(|scope| path_in_view(scope, path))
     }
 }

@@ -1,41 +1,28 @@
-//! Scopes: where a watched path leads, and where what happens there is seen.
+//! The mapping from a changed path in a space to the path in a session's view.
 
-use std::sync::Arc;
+use crate::storage::VisiblePath;
 
-/// A part of a space that a watch covers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WatchScope {
-    /// The space.
-    pub space: Arc<str>,
-    /// The absolute path within it.
-    pub inner: String,
-    /// The path that the session sees it at.
-    pub path: String,
-    /// Names in it that the session does not see, since a folder has that name.
-    pub hidden: Vec<String>,
-}
-
-impl WatchScope {
-    /// The path at which the session sees a path of the space, if that is the watched one, below
-    /// it, or above it: what happens to a directory happens to all that it holds.
-    pub(super) fn sees(&self, path: &str) -> Option<String> {
-        if let Some(rest) = below(path, &self.inner) {
-            let first = rest.split('/').nth(1);
-            if first.is_some_and(|first| self.hidden.iter().any(|name| name == first)) {
-                return None;
-            }
-            let seen = format!("{}{rest}", self.path.trim_end_matches('/'));
-            return Some(if seen.is_empty() { "/".into() } else { seen });
+/// The path in the session's view of `changed`, a path of the scope's space. `None` if `changed` is
+/// neither the watched path nor below nor above it. A change above counts, because a change of a
+/// directory affects everything in it.
+pub(crate) fn path_in_view(scope: &VisiblePath, changed: &str) -> Option<String> {
+    let (inner, path) = (scope.inner.as_str(), scope.path.as_str());
+    if let Some(rest) = below(changed, inner) {
+        let first = rest.split('/').nth(1);
+        if first.is_some_and(|first| scope.hidden.iter().any(|name| name == first)) {
+            return None;
         }
-        let rest = below(&self.inner, path)?;
-        // What a link leads to may lie elsewhere than the link: then there is no such path.
-        let above = self.path.strip_suffix(rest);
-        let above = above.filter(|above| !above.is_empty());
-        Some(above.unwrap_or(&self.path).to_owned())
+        let seen = format!("{}{rest}", path.trim_end_matches('/'));
+        return Some(if seen.is_empty() { "/".into() } else { seen });
     }
+    let rest = below(inner, changed)?;
+    // If a link leads to the watched path, the view may have no path for what is above it.
+    let above = path.strip_suffix(rest);
+    let above = above.filter(|above| !above.is_empty());
+    Some(above.unwrap_or(path).to_owned())
 }
 
-/// What has to be added to `dir` to get `path`, if it is that or lies below.
+/// The part of `path` after `dir`, if `path` is `dir` or below it.
 fn below<'a>(path: &'a str, dir: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(dir.trim_end_matches('/'))?;
     (rest.is_empty() || rest.starts_with('/')).then_some(rest)
@@ -44,22 +31,23 @@ fn below<'a>(path: &'a str, dir: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::VirtualPath;
 
-    fn scope(inner: &str, path: &str) -> WatchScope {
-        WatchScope {
+    fn scope(inner: &str, path: &str) -> VisiblePath {
+        VisiblePath {
             space: "homes/alice".into(),
-            inner: inner.to_owned(),
-            path: path.to_owned(),
+            inner: VirtualPath::parse(inner).expect("a path"),
+            path: VirtualPath::parse(path).expect("a path"),
             hidden: Vec::new(),
         }
     }
 
     fn sees(inner: &str, path: &str, changed: &str) -> Option<String> {
-        scope(inner, path).sees(changed)
+        path_in_view(&scope(inner, path), changed)
     }
 
     #[test]
-    fn what_happens_at_or_below_the_path_is_seen_where_the_session_sees_it() {
+    fn a_change_at_or_below_the_path_is_seen_at_its_path_in_the_view() {
         assert_eq!(sees("/", "/", "/a/b").as_deref(), Some("/a/b"));
         assert_eq!(sees("/", "/team", "/a").as_deref(), Some("/team/a"));
         assert_eq!(sees("/a", "/team/a", "/a").as_deref(), Some("/team/a"));
@@ -69,13 +57,13 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_above_the_path_is_seen_as_that() {
+    fn a_change_above_the_path_is_seen() {
         assert_eq!(sees("/a/b/c", "/a/b/c", "/a").as_deref(), Some("/a"));
         assert_eq!(sees("/a/b", "/team/a/b", "/a").as_deref(), Some("/team/a"));
     }
 
     #[test]
-    fn what_happens_to_a_place_that_a_link_leads_to_is_seen_at_the_link() {
+    fn a_change_of_the_target_of_a_link_is_seen_at_the_link() {
         assert_eq!(sees("/2024", "/now", "/2024/a").as_deref(), Some("/now/a"));
         assert_eq!(sees("/2024/a", "/now/a", "/2024").as_deref(), Some("/now"));
         assert_eq!(sees("/old/a", "/now", "/old").as_deref(), Some("/now"));
@@ -83,12 +71,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_folder_hides_is_not_seen() {
+    fn a_change_that_a_folder_hides_is_not_seen() {
         let mut root = scope("/", "/");
         root.hidden = vec!["team".into()];
-        assert_eq!(root.sees("/team"), None);
-        assert_eq!(root.sees("/team/a"), None);
-        assert_eq!(root.sees("/teams").as_deref(), Some("/teams"));
-        assert_eq!(root.sees("/a/team").as_deref(), Some("/a/team"));
+        assert_eq!(path_in_view(&root, "/team"), None);
+        assert_eq!(path_in_view(&root, "/team/a"), None);
+        assert_eq!(path_in_view(&root, "/teams").as_deref(), Some("/teams"));
+        assert_eq!(path_in_view(&root, "/a/team").as_deref(), Some("/a/team"));
     }
 }

@@ -1,47 +1,52 @@
-//! Watches by example, and against a model that remembers everything.
+//! Tests of watches: examples, and a comparison with a model that remembers everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use crate::messages::watches::*;
+use crate::storage::VirtualPath;
 
 const HOME: &str = "homes/alice";
 const TEAM: &str = "folders/team";
 
-fn scope(space: &str, inner: &str, path: &str) -> WatchScope {
-    WatchScope {
+fn virtual_path(text: &str) -> VirtualPath {
+    VirtualPath::parse(text).expect("a path")
+}
+
+fn scope(space: &str, inner: &str, path: &str) -> VisiblePath {
+    VisiblePath {
         space: space.into(),
-        inner: inner.to_owned(),
-        path: path.to_owned(),
+        inner: virtual_path(inner),
+        path: virtual_path(path),
         hidden: Vec::new(),
     }
 }
 
-/// What the root shows of a member who sees the folder.
-fn root() -> Vec<WatchScope> {
+/// The scopes of the root for a member of the folder.
+fn root() -> Vec<VisiblePath> {
     let mut home = scope(HOME, "/", "/");
     home.hidden = vec!["team".into()];
     vec![home, scope(TEAM, "/", "/team")]
 }
 
-fn change(space: &str, path: &str, kind: ChangeKind) -> WatchedChange {
-    WatchedChange {
+fn change(space: &str, path: &str, kind: ChangeKind) -> FileChange {
+    FileChange {
         space: space.into(),
-        path: path.to_owned(),
+        path: virtual_path(path),
         kind,
         from: None,
         by: "bob".into(),
     }
 }
 
-fn written(space: &str, path: &str) -> WatchedChange {
+fn written(space: &str, path: &str) -> FileChange {
     change(space, path, ChangeKind::Written)
 }
 
-fn moved(from: (&str, &str), to: (&str, &str)) -> WatchedChange {
-    WatchedChange {
-        from: Some((from.0.into(), from.1.to_owned())),
+fn moved(from: (&str, &str), to: (&str, &str)) -> FileChange {
+    FileChange {
+        from: Some((from.0.into(), virtual_path(from.1))),
         ..change(to.0, to.1, ChangeKind::Moved)
     }
 }
@@ -53,9 +58,9 @@ fn line(event: &Changed) -> String {
     format!("{seq} {kind} {path}{}", from.unwrap_or_default())
 }
 
-/// Tells a change to sessions that have room, and returns what each is told.
-fn tell(watches: &mut Watches<u8>, seq: u64, change: WatchedChange) -> Vec<(u8, String)> {
-    let told = watches.changed(seq, change);
+/// Records a change, and returns the event for each session that is up to date.
+fn tell(watches: &mut Watches<u8>, seq: u64, change: FileChange) -> Vec<(u8, String)> {
+    let told = watches.record(seq, change);
     let told = told.iter().map(|(session, event)| (*session, line(event)));
     told.collect()
 }
@@ -63,7 +68,7 @@ fn tell(watches: &mut Watches<u8>, seq: u64, change: WatchedChange) -> Vec<(u8, 
 fn watch(
     watches: &mut Watches<u8>,
     path: &str,
-    scopes: Vec<WatchScope>,
+    scopes: Vec<VisiblePath>,
     since: Option<u64>,
     now: u64,
 ) {
@@ -71,7 +76,7 @@ fn watch(
     begun.expect("few");
 }
 
-/// What session 1 is told when it has room for so many.
+/// The events of a catch-up of session 1 whose queue has space for `room`.
 fn catch_up(watches: &mut Watches<u8>, room: usize) -> (Vec<String>, bool) {
     let mut events = Vec::new();
     let done = watches.catch_up(1, usize::MAX, |event| {
@@ -81,11 +86,11 @@ fn catch_up(watches: &mut Watches<u8>, room: usize) -> (Vec<String>, bool) {
         }
         fits
     });
-    (events, done == CatchUp::Done)
+    (events, done == CatchUpProgress::Done)
 }
 
 #[test]
-fn a_session_hears_what_happens_where_it_watches_and_nothing_else() {
+fn a_session_receives_the_changes_of_its_watched_paths_only() {
     let mut watches = Watches::new(0);
     watch(&mut watches, "/a", vec![scope(HOME, "/a", "/a")], None, 0);
     let told = tell(&mut watches, 1, written(HOME, "/a/b"));
@@ -98,7 +103,7 @@ fn a_session_hears_what_happens_where_it_watches_and_nothing_else() {
 }
 
 #[test]
-fn a_watch_on_the_root_hears_of_the_home_and_of_folders_but_not_of_what_they_hide() {
+fn a_watch_on_the_root_covers_home_and_folders_without_hidden_names() {
     let mut watches = Watches::new(0);
     watch(&mut watches, "/", root(), None, 0);
     let told = tell(&mut watches, 1, written(TEAM, "/a"));
@@ -113,7 +118,7 @@ fn a_watch_on_the_root_hears_of_the_home_and_of_folders_but_not_of_what_they_hid
 }
 
 #[test]
-fn one_change_is_one_event_however_many_watches_hear_it() {
+fn one_change_is_one_event_for_any_number_of_watches() {
     let mut watches = Watches::new(0);
     watch(&mut watches, "/", root(), None, 0);
     watch(&mut watches, "/a", vec![scope(HOME, "/a", "/a")], None, 0);
@@ -122,7 +127,7 @@ fn one_change_is_one_event_however_many_watches_hear_it() {
 }
 
 #[test]
-fn of_a_move_each_end_is_told_to_those_who_see_it() {
+fn a_move_is_reported_by_each_end_that_is_watched() {
     let mut watches = Watches::new(0);
     for (session, path) in [(1, "/a"), (2, "/b")] {
         let scopes = vec![scope(HOME, path, path)];
@@ -135,7 +140,7 @@ fn of_a_move_each_end_is_told_to_those_who_see_it() {
 }
 
 #[test]
-fn what_happens_to_a_directory_above_is_heard() {
+fn a_change_of_a_directory_above_is_reported() {
     let mut watches = Watches::new(0);
     let scopes = vec![scope(HOME, "/a/b/c", "/a/b/c")];
     watch(&mut watches, "/a/b/c", scopes, None, 0);
@@ -149,7 +154,7 @@ fn what_happens_to_a_directory_above_is_heard() {
 }
 
 #[test]
-fn a_session_that_resumes_hears_what_it_missed_once_and_in_order() {
+fn a_session_that_resumes_receives_missed_changes_once_and_in_order() {
     let mut watches = Watches::new(0);
     for seq in 1..=4 {
         tell(&mut watches, seq, written(HOME, "/a"));
@@ -166,7 +171,7 @@ fn a_session_that_resumes_hears_what_it_missed_once_and_in_order() {
 }
 
 #[test]
-fn a_second_watch_that_resumes_does_not_repeat_what_the_first_one_has_told() {
+fn a_second_watch_that_resumes_does_not_repeat_changes_of_the_first() {
     let mut watches = Watches::new(0);
     watch(&mut watches, "/a", vec![scope(HOME, "/a", "/a")], None, 0);
     assert_eq!(tell(&mut watches, 1, written(HOME, "/a/x")).len(), 1);
@@ -177,9 +182,9 @@ fn a_second_watch_that_resumes_does_not_repeat_what_the_first_one_has_told() {
 }
 
 #[test]
-fn what_is_not_remembered_is_told_as_an_overflow_of_each_watched_path() {
+fn forgotten_changes_become_an_overflow_of_each_watched_path() {
     for since in [0, 1] {
-        let mut watches = Watches::remembering(2, usize::MAX, 0);
+        let mut watches = Watches::with_capacity(2, usize::MAX, 0);
         for seq in 1..=4 {
             tell(&mut watches, seq, written(HOME, "/a"));
         }
@@ -188,13 +193,13 @@ fn what_is_not_remembered_is_told_as_an_overflow_of_each_watched_path() {
         let (events, _) = catch_up(&mut watches, 9);
         assert_eq!(events, ["2 overflow /", "3 written /a", "4 written /a"]);
     }
-    let mut watches = Watches::remembering(2, usize::MAX, 100);
+    let mut watches = Watches::with_capacity(2, usize::MAX, 100);
     watch(&mut watches, "/", root(), Some(99), 100);
     assert_eq!(catch_up(&mut watches, 9).0, ["100 overflow /"]);
 }
 
 #[test]
-fn what_another_server_said_is_unknown_here() {
+fn a_seq_of_another_server_causes_an_overflow() {
     let mut watches = Watches::new(10);
     watch(&mut watches, "/", root(), Some(11), 10);
     assert_eq!(catch_up(&mut watches, 9).0, ["10 overflow /"]);
@@ -209,15 +214,15 @@ fn what_another_server_said_is_unknown_here() {
 }
 
 #[test]
-fn a_session_that_has_no_room_catches_up_or_is_told_that_it_can_not() {
-    let mut watches = Watches::remembering(3, usize::MAX, 0);
+fn a_session_with_a_full_queue_catches_up_or_receives_an_overflow() {
+    let mut watches = Watches::with_capacity(3, usize::MAX, 0);
     watch(&mut watches, "/", root(), None, 0);
     assert_eq!(tell(&mut watches, 1, written(HOME, "/a")).len(), 1);
-    watches.fell_behind(1, 1);
+    watches.mark_behind(1, 1);
     assert!(tell(&mut watches, 2, written(HOME, "/b")).is_empty());
     let (events, _) = catch_up(&mut watches, 9);
     assert_eq!(events, ["1 written /a", "2 written /b"]);
-    watches.fell_behind(1, 2);
+    watches.mark_behind(1, 2);
     for seq in 3..=6 {
         tell(&mut watches, seq, written(HOME, "/c"));
     }
@@ -233,14 +238,14 @@ fn changes_that_nobody_knows_are_an_overflow_for_everyone_who_watches() {
     let mut watches = Watches::new(0);
     watch(&mut watches, "/", root(), None, 0);
     tell(&mut watches, 1, written(HOME, "/a"));
-    watches.lose(2);
-    assert_eq!(watches.behind().collect::<Vec<_>>(), [1]);
+    watches.mark_lost(2);
+    assert_eq!(watches.sessions_behind().collect::<Vec<_>>(), [1]);
     watch(&mut watches, "/a", vec![scope(HOME, "/a", "/a")], None, 2);
     assert_eq!(catch_up(&mut watches, 9).0, ["2 overflow /"]);
 }
 
 #[test]
-fn what_may_not_be_seen_any_more_is_not_told_and_that_something_changed_is() {
+fn a_changed_scope_hides_changes_and_causes_an_overflow() {
     let mut watches = Watches::new(0);
     watch(
         &mut watches,
@@ -249,13 +254,13 @@ fn what_may_not_be_seen_any_more_is_not_told_and_that_something_changed_is() {
         None,
         0,
     );
-    watches.rescope(1, 1, vec![scope(TEAM, "/", "/team")], 0);
+    watches.set_scopes(1, 1, vec![scope(TEAM, "/", "/team")], 0);
     assert!(!watches.is_behind(1), "it is the same");
-    watches.rescope(1, 1, Vec::new(), 3);
+    watches.set_scopes(1, 1, Vec::new(), 3);
     assert!(tell(&mut watches, 4, written(TEAM, "/a")).is_empty());
     assert_eq!(catch_up(&mut watches, 9).0, ["3 overflow /team"]);
     assert!(tell(&mut watches, 5, written(TEAM, "/a")).is_empty());
-    watches.rescope(1, 1, vec![scope(TEAM, "/", "/team")], 5);
+    watches.set_scopes(1, 1, vec![scope(TEAM, "/", "/team")], 5);
     assert_eq!(catch_up(&mut watches, 9).0, ["5 overflow /team"]);
     assert_eq!(tell(&mut watches, 6, written(TEAM, "/a")).len(), 1);
 }
@@ -270,18 +275,18 @@ fn a_session_has_so_many_watches_and_no_more() {
     assert_eq!(begin(), Err(TooManyWatches));
     assert!(watches.unwatch(1, 7));
     assert!(watches.watch(1, "/".to_owned(), root(), None, 0).is_ok());
-    watches.forget(1);
-    assert!(watches.spaces.is_empty() && watches.watched(1).is_empty());
+    watches.remove_session(1);
+    assert!(watches.spaces.is_empty() && watches.list(1).is_empty());
 }
 
 /// What can happen.
 #[derive(Debug, Clone)]
-enum Step {
-    Change(WatchedChange),
+enum WatchStep {
+    Change(FileChange),
     Lose,
-    Watch(u8, Vec<WatchScope>, Option<u64>),
+    Watch(u8, Vec<VisiblePath>, Option<u64>),
     Unwatch(u8, usize),
-    Rescope(u8, usize, Vec<WatchScope>),
+    Rescope(u8, usize, Vec<VisiblePath>),
     /// From now on the session has room, or has none.
     Room(u8, bool),
 }
@@ -290,24 +295,27 @@ fn a_path() -> impl Strategy<Value = String> {
     "(/[ab]){1,3}"
 }
 
-fn a_place() -> impl Strategy<Value = (Arc<str>, String)> {
+fn a_space_and_path() -> impl Strategy<Value = (Arc<str>, String)> {
     let space = prop_oneof![Just(HOME), Just(TEAM), Just("homes/bob")];
     (space.prop_map(Into::into), a_path())
 }
 
-fn a_change() -> impl Strategy<Value = WatchedChange> {
+fn a_change() -> impl Strategy<Value = FileChange> {
     use ChangeKind::{Made, Moved, Removed, Written};
     let kind = prop_oneof![Just(Written), Just(Removed), Just(Made)];
-    (a_place(), kind, proptest::option::of(a_place())).prop_map(|((space, path), kind, from)| {
-        WatchedChange {
+    (
+        a_space_and_path(),
+        kind,
+        proptest::option::of(a_space_and_path()),
+    )
+        .prop_map(|((space, path), kind, from)| FileChange {
             kind: if from.is_some() { Moved } else { kind },
-            from,
+            from: from.map(|(space, path)| (space, virtual_path(&path))),
             ..written(&space, &path)
-        }
-    })
+        })
 }
 
-fn scopes() -> impl Strategy<Value = Vec<WatchScope>> {
+fn scopes() -> impl Strategy<Value = Vec<VisiblePath>> {
     prop_oneof![
         Just(root()),
         Just(Vec::new()),
@@ -316,55 +324,55 @@ fn scopes() -> impl Strategy<Value = Vec<WatchScope>> {
     ]
 }
 
-fn a_step() -> impl Strategy<Value = Step> {
+fn a_step() -> impl Strategy<Value = WatchStep> {
     let who = || 0..3_u8;
     let since = || proptest::option::of(0..40_u64);
     prop_oneof![
-        8 => a_change().prop_map(Step::Change),
-        1 => Just(Step::Lose),
-        3 => (who(), scopes(), since()).prop_map(|(who, scopes, since)| Step::Watch(who, scopes, since)),
-        1 => (who(), 0..4_usize).prop_map(|(who, which)| Step::Unwatch(who, which)),
-        1 => (who(), 0..4_usize, scopes()).prop_map(|(who, which, scopes)| Step::Rescope(who, which, scopes)),
-        3 => (who(), any::<bool>()).prop_map(|(who, room)| Step::Room(who, room)),
+        8 => a_change().prop_map(WatchStep::Change),
+        1 => Just(WatchStep::Lose),
+        3 => (who(), scopes(), since()).prop_map(|(who, scopes, since)| WatchStep::Watch(who, scopes, since)),
+        1 => (who(), 0..4_usize).prop_map(|(who, which)| WatchStep::Unwatch(who, which)),
+        1 => (who(), 0..4_usize, scopes()).prop_map(|(who, which, scopes)| WatchStep::Rescope(who, which, scopes)),
+        3 => (who(), any::<bool>()).prop_map(|(who, room)| WatchStep::Room(who, room)),
     ]
 }
 
-/// Whether the scope shows the path or a part of it: by names, one after the other.
-fn naive(scopes: &[WatchScope], (space, path): (&str, &str)) -> bool {
+/// Whether a scope covers the path or a directory of it, by comparing names.
+fn naive(scopes: &[VisiblePath], (space, path): (&str, &str)) -> bool {
     let names = |path: &str| -> Vec<String> {
         let names = path.split('/').filter(|name| !name.is_empty());
         names.map(str::to_owned).collect()
     };
     scopes.iter().any(|scope| {
-        let (path, inner) = (names(path), names(&scope.inner));
+        let (path, inner) = (names(path), names(scope.inner.as_str()));
         let common = path.len().min(inner.len());
         let is_hidden = scope.hidden.contains(&path[0]);
         *scope.space == *space && path[..common] == inner[..common] && !is_hidden
     })
 }
 
-fn naive_hears(scopes: &[WatchScope], change: &WatchedChange) -> bool {
+fn naive_hears(scopes: &[VisiblePath], change: &FileChange) -> bool {
     let from = change.from.as_ref();
-    naive(scopes, (&change.space, &change.path))
-        || from.is_some_and(|(space, path)| naive(scopes, (space, path)))
+    naive(scopes, (&change.space, change.path.as_str()))
+        || from.is_some_and(|(space, path)| naive(scopes, (space, path.as_str())))
 }
 
-/// Everything that ever happened, and what each session was told and should be.
+/// All changes, and the events that each session has received and must receive.
 #[derive(Default)]
-struct Model {
+struct WatchModel {
     now: u64,
-    history: Vec<(u64, WatchedChange)>,
+    history: Vec<(u64, FileChange)>,
     has_room: BTreeMap<u8, bool>,
     /// By session and number: the scopes, and after which `seq` they hold.
-    watches: BTreeMap<(u8, u32), (Vec<WatchScope>, u64)>,
+    watches: BTreeMap<(u8, u32), (Vec<VisiblePath>, u64)>,
     told: BTreeMap<u8, BTreeSet<u64>>,
-    /// What was told for the sake of a watch that is not there any more.
+    /// Events that were sent for a watch that has ended.
     may_repeat: BTreeSet<(u8, u64)>,
-    /// Up to where the watch was told to look again.
+    /// The `seq` up to which the watch received an overflow.
     looked: BTreeMap<(u8, u32), u64>,
 }
 
-impl Model {
+impl WatchModel {
     fn hear(&mut self, session: u8, event: &Changed) {
         if event.kind == ChangeKind::Overflow {
             // The paths of the model's watches say which one it is.
@@ -412,7 +420,7 @@ impl Model {
     }
 }
 
-fn catch_all_up(watches: &mut Watches<u8>, model: &mut Model, only: Option<u8>) {
+fn catch_all_up(watches: &mut Watches<u8>, model: &mut WatchModel, only: Option<u8>) {
     for session in 0..3 {
         if only.is_some_and(|only| only != session) {
             continue;
@@ -421,31 +429,34 @@ fn catch_all_up(watches: &mut Watches<u8>, model: &mut Model, only: Option<u8>) 
             model.hear(session, &event);
             true
         });
-        assert!(done == CatchUp::Done && !watches.is_behind(session));
+        assert!(done == CatchUpProgress::Done && !watches.is_behind(session));
         model.assert_complete(session);
     }
 }
 
-fn step(watches: &mut Watches<u8>, model: &mut Model, step: Step) {
+fn step(watches: &mut Watches<u8>, model: &mut WatchModel, step: WatchStep) {
     match step {
-        Step::Change(change) => {
+        WatchStep::Change(change) => {
             model.now += 1;
             model.history.push((model.now, change.clone()));
-            for (session, event) in watches.changed(model.now, change) {
+            for (session, event) in watches.record(model.now, change) {
                 if model.has_room.get(&session) == Some(&false) {
-                    watches.fell_behind(session, model.now);
+                    watches.mark_behind(session, model.now);
                 } else {
                     model.hear(session, &event);
                 }
             }
         }
-        Step::Lose => {
+        WatchStep::Lose => {
             model.now += 1;
-            watches.lose(model.now);
+            watches.mark_lost(model.now);
         }
-        Step::Watch(session, scopes, since) => {
+        WatchStep::Watch(session, scopes, since) => {
             let now = model.now;
-            let last = watches.sessions.get(&session).map_or(0, |entry| entry.last);
+            let last = watches
+                .sessions
+                .get(&session)
+                .map_or(0, |entry| entry.last_number);
             let path = format!("/{}", last + 1);
             let Ok(number) = watches.watch(session, path, scopes.clone(), since, now) else {
                 return;
@@ -453,7 +464,7 @@ fn step(watches: &mut Watches<u8>, model: &mut Model, step: Step) {
             let since = since.unwrap_or(now).min(now);
             model.watches.insert((session, number), (scopes, since));
         }
-        Step::Unwatch(session, which) => {
+        WatchStep::Unwatch(session, which) => {
             catch_all_up(watches, model, Some(session));
             if let Some(number) = model.numbers(session).get(which) {
                 assert!(watches.unwatch(session, *number));
@@ -462,10 +473,10 @@ fn step(watches: &mut Watches<u8>, model: &mut Model, step: Step) {
                 model.allow_repeats(session);
             }
         }
-        Step::Rescope(session, which, scopes) => {
+        WatchStep::Rescope(session, which, scopes) => {
             catch_all_up(watches, model, Some(session));
             if let Some(number) = model.numbers(session).get(which) {
-                watches.rescope(session, *number, scopes.clone(), model.now);
+                watches.set_scopes(session, *number, scopes.clone(), model.now);
                 let watch = model.watches.get_mut(&(session, *number));
                 let watch = watch.expect("there");
                 if watch.0 != scopes {
@@ -474,7 +485,7 @@ fn step(watches: &mut Watches<u8>, model: &mut Model, step: Step) {
                 model.allow_repeats(session);
             }
         }
-        Step::Room(session, has_room) => {
+        WatchStep::Room(session, has_room) => {
             model.has_room.insert(session, has_room);
             if has_room {
                 catch_all_up(watches, model, Some(session));
@@ -485,12 +496,12 @@ fn step(watches: &mut Watches<u8>, model: &mut Model, step: Step) {
 
 proptest! {
     #[test]
-    fn nobody_misses_anything_without_a_word_or_hears_anything_twice_or_not_theirs(
+    fn no_session_misses_a_change_silently_or_receives_one_twice_or_without_right(
         steps in proptest::collection::vec(a_step(), 1..60),
         remembered in 0..12_usize,
     ) {
-        let mut watches = Watches::remembering(remembered, usize::MAX, 0);
-        let mut model = Model::default();
+        let mut watches = Watches::with_capacity(remembered, usize::MAX, 0);
+        let mut model = WatchModel::default();
         for this in steps {
             step(&mut watches, &mut model, this);
         }
@@ -519,7 +530,7 @@ fn a_session_that_is_far_behind_is_caught_up_a_bounded_number_of_changes_at_a_ti
     );
     let mut told = Vec::new();
     let mut steps = Vec::new();
-    while steps.last() != Some(&CatchUp::Done) {
+    while steps.last() != Some(&CatchUpProgress::Done) {
         let step = watches.catch_up(1, 4, |event| {
             told.push(line(&event));
             true
@@ -527,9 +538,16 @@ fn a_session_that_is_far_behind_is_caught_up_a_bounded_number_of_changes_at_a_ti
         steps.push(step);
     }
     assert_eq!(told, ["9 written /9"]);
-    assert_eq!(steps, [CatchUp::More, CatchUp::More, CatchUp::Done]);
+    assert_eq!(
+        steps,
+        [
+            CatchUpProgress::More,
+            CatchUpProgress::More,
+            CatchUpProgress::Done
+        ]
+    );
     watch(&mut watches, "/", vec![scope(HOME, "/", "/")], Some(8), 10);
-    assert_eq!(watches.catch_up(1, 1, |_| true), CatchUp::More);
+    assert_eq!(watches.catch_up(1, 1, |_| true), CatchUpProgress::More);
     let (told, done) = catch_up(&mut watches, 9);
     assert_eq!((told, done), (vec!["10 written /10".to_owned()], true));
 }

@@ -12,9 +12,9 @@ type Series<'a, const N: usize> = ([(&'static str, &'a str); N], f64);
 
 /// Metrics, each with its series.
 #[derive(Default)]
-pub(super) struct Families(Vec<MetricFamily>);
+pub(super) struct MetricFamilies(Vec<MetricFamily>);
 
-impl Families {
+impl MetricFamilies {
     /// What goes up and down.
     pub(super) fn gauge(&mut self, name: &str, help: &str, value: f64) {
         self.gauges(name, help, [([], value)]);
@@ -129,7 +129,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::server::Latency;
+    use crate::server::LatencyHistogram;
 
     #[test]
     fn a_histogram_adds_up_and_what_has_no_series_is_left_out() {
@@ -137,13 +137,13 @@ mod tests {
             cmd: "ls",
             ok: 4,
             errors: Vec::new(),
-            latency: Latency {
+            latency: LatencyHistogram {
                 bounds: &[0.001, 0.5],
                 counts: vec![1, 2, 1],
             },
             time: Duration::from_millis(2500),
         };
-        let mut families = Families::default();
+        let mut families = MetricFamilies::default();
         families.gauges::<1>("haul_nothing", "Nothing.", []);
         families.latencies("haul_time_seconds", "How long.", [&command]);
         assert_eq!(
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_label_can_not_break_out_of_its_quotes() {
-        let mut families = Families::default();
+        let mut families = MetricFamilies::default();
         let name = "a\"} 1\nhaul_fake{x=\"\\";
         families.gauges("haul_quota", "Q.", [([("name", name)], 1.0)]);
         let text = families.encode().expect("a text");

@@ -21,42 +21,42 @@ use jiff::Timestamp;
 use tracing::error;
 
 use crate::ops::host;
-use crate::ops::metrics::families::Families;
-use crate::ops::metrics::process::Process;
+use crate::ops::metrics::families::MetricFamilies;
+use crate::ops::metrics::process::ProcessFigures;
 use crate::ops::probe::Probe;
 use crate::protocol::{ErrorCode, SessionDialect};
-use crate::server::{CommandCounts, Server, ServerFigures, Stage};
+use crate::server::{CommandCounts, Server, ServerFigures, ServerStage};
 use crate::telemetry::LostLines;
 
 /// Tells how many lines of the log were lost.
-pub(super) type TellLostLines = Arc<dyn Fn() -> LostLines + Send + Sync>;
+pub(super) type LostLinesFn = Arc<dyn Fn() -> LostLines + Send + Sync>;
 
 /// What the numbers come from.
 #[derive(Clone)]
-struct Sources {
+struct MetricSources {
     server: Server,
-    lost_lines: TellLostLines,
+    lost_lines: LostLinesFn,
     /// Bytes of the disk that are free, and all of them.
     disk: Probe<Option<(u64, u64)>>,
-    process: Probe<Process>,
+    process: Probe<ProcessFigures>,
 }
 
 /// `/metrics` of a server.
-pub(super) fn routes(server: &Server, lost_lines: TellLostLines) -> Router {
+pub(super) fn routes(server: &Server, lost_lines: LostLinesFn) -> Router {
     let store = server.store().clone();
-    let sources = Sources {
+    let sources = MetricSources {
         server: server.clone(),
         lost_lines,
         disk: Probe::new(move || store.disk_space().ok()),
-        process: Probe::new(Process::now),
+        process: Probe::new(ProcessFigures::read),
     };
     Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(serve_metrics))
         .layer(from_fn(host::guard_from_browsers))
         .with_state(sources)
 }
 
-async fn metrics(State(sources): State<Sources>) -> Response {
+async fn serve_metrics(State(sources): State<MetricSources>) -> Response {
     match sources.collect().await.encode() {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
@@ -66,11 +66,11 @@ async fn metrics(State(sources): State<Sources>) -> Response {
     }
 }
 
-impl Sources {
-    async fn collect(&self) -> Families {
-        let (disk, process) = tokio::join!(self.disk.answer(), self.process.answer());
+impl MetricSources {
+    async fn collect(&self) -> MetricFamilies {
+        let (disk, process) = tokio::join!(self.disk.result(), self.process.result());
         let figures = self.server.figures();
-        let mut families = Families::default();
+        let mut families = MetricFamilies::default();
         state(&figures, &mut families);
         connections(&figures, &mut families);
         commands(&figures.commands, &mut families);
@@ -89,7 +89,7 @@ impl Sources {
         families.counter(
             "haul_log_lines_left_out_total",
             "Requests that came too fast for a line of each in the log.",
-            float(figures.lines_left_out),
+            float(figures.log_lines_left_out),
         );
         space(disk.known().flatten(), &mut families);
         if let Some(process) = process.known() {
@@ -99,7 +99,7 @@ impl Sources {
     }
 }
 
-fn state(figures: &ServerFigures, families: &mut Families) {
+fn state(figures: &ServerFigures, families: &mut MetricFamilies) {
     let version = env!("CARGO_PKG_VERSION");
     families.gauges(
         "haul_build_info",
@@ -109,19 +109,19 @@ fn state(figures: &ServerFigures, families: &mut Families) {
     families.gauge(
         "process_start_time_seconds",
         "When the server started, as Unix time.",
-        unix(figures.started),
+        unix_seconds(figures.started),
     );
     families.gauge(
         "haul_draining",
         "1 while the server lets its sessions end in order to stop.",
-        flag(figures.stage == Stage::Draining),
+        flag(figures.stage == ServerStage::Draining),
     );
     families.gauge(
         "haul_degraded",
         "1 once the disk has failed to keep something since the start.",
         flag(figures.is_degraded),
     );
-    let expires = figures.certificate_expires.map(unix);
+    let expires = figures.certificate_expires.map(unix_seconds);
     families.gauges(
         "haul_certificate_expiry_timestamp_seconds",
         "Until when the certificate is valid that new connections see, as Unix time.",
@@ -129,7 +129,7 @@ fn state(figures: &ServerFigures, families: &mut Families) {
     );
 }
 
-fn connections(figures: &ServerFigures, families: &mut Families) {
+fn connections(figures: &ServerFigures, families: &mut MetricFamilies) {
     let sessions = figures.sessions.iter().map(|(dialect, secure, count)| {
         let dialect = match dialect {
             SessionDialect::Classic => "classic",
@@ -151,14 +151,14 @@ fn connections(figures: &ServerFigures, families: &mut Families) {
     families.gauge(
         "haul_connections_without_login",
         "Connections on which nobody has logged in yet.",
-        size(figures.visitors),
+        size(figures.unauthenticated),
     );
     families.counter(
         "haul_connections_total",
         "Connections that were taken.",
         float(figures.all_connections),
     );
-    let turned_away = figures.turned_away.iter();
+    let turned_away = figures.refused_connections.iter();
     families.counters(
         "haul_connections_turned_away_total",
         "Connections that were closed before their session, by why.",
@@ -182,7 +182,7 @@ fn connections(figures: &ServerFigures, families: &mut Families) {
     );
 }
 
-fn commands(commands: &[CommandCounts], families: &mut Families) {
+fn commands(commands: &[CommandCounts], families: &mut MetricFamilies) {
     let used = |command: &&CommandCounts| command.latency.counts.iter().any(|count| *count > 0);
     let counts = commands.iter().flat_map(|command| {
         let errors = command.errors.iter();
@@ -203,10 +203,10 @@ fn commands(commands: &[CommandCounts], families: &mut Families) {
     );
 }
 
-fn files(figures: &ServerFigures, families: &mut Families) {
+fn files(figures: &ServerFigures, families: &mut MetricFamilies) {
     let bytes = [
-        ([("direction", "received")], float(figures.received)),
-        ([("direction", "sent")], float(figures.sent)),
+        ([("direction", "received")], float(figures.received_bytes)),
+        ([("direction", "sent")], float(figures.sent_bytes)),
     ];
     families.counters(
         "haul_file_bytes_total",
@@ -249,7 +249,7 @@ fn files(figures: &ServerFigures, families: &mut Families) {
     );
 }
 
-fn queues(figures: &ServerFigures, families: &mut Families) {
+fn queues(figures: &ServerFigures, families: &mut MetricFamilies) {
     let queues = &figures.queues;
     let depths = [
         ("logins", queues.logins),
@@ -291,16 +291,16 @@ fn queues(figures: &ServerFigures, families: &mut Families) {
     );
 }
 
-fn messages(figures: &ServerFigures, families: &mut Families) {
+fn messages(figures: &ServerFigures, families: &mut MetricFamilies) {
     families.counter(
         "haul_messages_total",
         "Messages that were stored.",
-        float(figures.said),
+        float(figures.stored_messages),
     );
     families.counter(
         "haul_messages_delivered_total",
         "Sessions that were told of a message at once, each counted.",
-        float(figures.delivered),
+        float(figures.delivered_messages),
     );
     families.counter(
         "haul_datagrams_dropped_total",
@@ -309,7 +309,7 @@ fn messages(figures: &ServerFigures, families: &mut Families) {
     );
 }
 
-fn space(disk: Option<(u64, u64)>, families: &mut Families) {
+fn space(disk: Option<(u64, u64)>, families: &mut MetricFamilies) {
     families.gauge(
         "haul_disk_answers",
         "0 while the disk of the data directory does not answer; its size is missing then.",
@@ -330,7 +330,7 @@ fn space(disk: Option<(u64, u64)>, families: &mut Families) {
     );
 }
 
-fn machine(process: &Process, families: &mut Families) {
+fn machine(process: &ProcessFigures, families: &mut MetricFamilies) {
     families.counter(
         "process_cpu_seconds_total",
         "Processor time, of all threads.",
@@ -367,7 +367,7 @@ fn flag(is: bool) -> f64 {
     f64::from(u8::from(is))
 }
 
-fn unix(time: Timestamp) -> f64 {
+fn unix_seconds(time: Timestamp) -> f64 {
     time.as_duration().as_secs_f64()
 }
 

@@ -7,7 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// What the process takes. What the system does not tell is left out.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Process {
+pub(super) struct ProcessFigures {
     /// Seconds of processor time since the start, of all threads.
     pub(super) cpu_seconds: f64,
     /// Bytes of memory in use.
@@ -18,9 +18,9 @@ pub(super) struct Process {
     pub(super) most_descriptors: Option<u64>,
 }
 
-impl Process {
+impl ProcessFigures {
     /// This one, now. Takes a while where many files are open.
-    pub(super) fn now() -> Self {
+    pub(super) fn read() -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let descriptors = fs::read_dir("/proc/self/fd").map(Iterator::count).ok();
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_process_has_memory_threads_files_and_has_worked() {
-        let process = Process::now();
+        let process = ProcessFigures::read();
         assert!(process.cpu_seconds > 0.0, "{process:?}");
         assert!(
             process.resident.is_some_and(|bytes| bytes > 1 << 20),

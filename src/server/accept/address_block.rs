@@ -1,21 +1,21 @@
-//! What counts as one address.
+//! The unit in which addresses are counted.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An IPv4 address, or the /64 of an IPv6 address: one line is given that much, and could use a new
-/// address of it for every connection.
+/// An IPv4 address, or the /64 network of an IPv6 address: one customer gets a whole /64 and could use
+/// a new address of it for every connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum AddressBlock {
     V4(Ipv4Addr),
-    /// The first 64 bits, and nothing behind them.
+    /// The first 64 bits; all others are zero.
     V6(Ipv6Addr),
-    /// Within this process.
-    Here,
+    /// A connection within this process.
+    InProcess,
 }
 
 impl From<IpAddr> for AddressBlock {
-    /// IPv4 that came as IPv6 is IPv4.
+    /// An IPv4-mapped IPv6 address counts as IPv4.
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address),
@@ -32,7 +32,7 @@ impl fmt::Display for AddressBlock {
         match *self {
             Self::V4(address) => address.fmt(f),
             Self::V6(network) => write!(f, "{network}/64"),
-            Self::Here => f.write_str("in-process"),
+            Self::InProcess => f.write_str("in-process"),
         }
     }
 }
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_counts_by_its_first_64_bits_and_ipv4_by_all_of_its_32() {
+    fn ipv6_addresses_are_grouped_by_their_first_64_bits_and_ipv4_addresses_are_not() {
         assert_eq!(block("2001:db8:1:2::1"), block("2001:db8:1:2:ffff::"));
         assert_ne!(block("2001:db8:1:2::1"), block("2001:db8:1:3::1"));
         assert_ne!(block("192.0.2.1"), block("192.0.2.2"));
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_that_comes_as_ipv6_is_the_same_and_not_all_one_block() {
+    fn ipv4_mapped_addresses_count_as_their_ipv4_addresses() {
         assert_eq!(block("::ffff:192.0.2.1"), block("192.0.2.1"));
         assert_ne!(block("::ffff:192.0.2.1"), block("::ffff:192.0.2.2"));
     }

@@ -1,4 +1,5 @@
-//! One connection, from its first byte to its last.
+//! Serves one connection from its first byte to its last: detects its protocol, does the TLS handshake,
+//! and runs its session. One task runs the session, a second one writes to the socket.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::protocol::{FrameCodec, GoodbyeReason, encode_refusal};
 use crate::server::accept::connection_limiter::ConnectionPermit;
 use crate::server::accept::sniff::{Sniffed, SniffedProtocol, sniff};
 use crate::server::accept::tls;
-use crate::server::classic::Conversation;
+use crate::server::classic::ClassicConversation;
 use crate::server::session::peer::Peer;
 use crate::server::session::request_loop::RequestLoop;
 use crate::server::session::state::{CloseReason, Dialect, SessionState};
@@ -25,21 +26,21 @@ use crate::server::shutdown::Shutdown;
 use crate::server::state::ServerState;
 use crate::telemetry::AUDIT;
 
-/// How long a peer that is hung up on may take to read why.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long the server reads on after it sent the reason for closing, so that the peer can read it.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The same for one whose place is waited for.
-const LAST_WORD: Duration = Duration::from_millis(50);
+/// The same for an evicted connection, whose permit another connection waits for.
+const EVICTED_LINGER_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// For what a session that was cut off has said, to be written.
-const LAST_WORDS: Duration = Duration::from_millis(250);
+/// How long the writer may take to write the queued frames of an aborted session.
+const CUT_OFF_FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// What a connection has, whatever is spoken on it.
-struct Connection {
+/// A connection whose protocol is not known yet.
+struct IncomingConnection {
     shared: Arc<ServerState>,
     peer: Peer,
     id: Arc<str>,
-    seat: Box<ConnectionPermit>,
+    permit: Box<ConnectionPermit>,
     shutdown: Shutdown,
     login_deadline: Instant,
 }
@@ -57,31 +58,33 @@ pub(crate) async fn serve<R, W>(
     W: AsyncWrite + Unpin + Send + 'static,
 {
     let id: Arc<str> = session_id().into();
-    // Of the highest level, so that the lines below it tell their session at every level.
+    // At the level `error`, so that lines of every level name their session.
     let span = error_span!("session", session = %id, peer = %peer, user = field::Empty);
-    let connection = Connection {
+    let connection = IncomingConnection {
         shared: shared.clone(),
         peer,
         id,
-        login_deadline: seat.since + shared.config().limits.login_timeout,
-        seat,
+        login_deadline: seat.accepted_at + shared.config().limits.login_timeout,
+        permit: seat,
         shutdown,
     };
     async {
-        match connection.first_bytes(reader).await {
+        match connection.sniff_protocol(reader).await {
             Some((SniffedProtocol::Framed, reader)) => {
-                connection.converse(reader, outlet, Dialect::Framed).await;
+                connection
+                    .run_session(reader, outlet, Dialect::Framed)
+                    .await;
             }
-            // Boxed: a framed session does not keep the room that the translator needs.
+            // Boxed, so that the future of a framed session does not include the translator.
             Some((SniffedProtocol::Classic, reader)) => {
-                Box::pin(connection.translate(reader, outlet.into_inner())).await;
+                Box::pin(connection.serve_classic(reader, outlet.into_inner())).await;
             }
-            // Boxed: who speaks without TLS does not keep the room that it needs.
+            // Boxed, so that the future of a session without TLS does not include the TLS state.
             Some((SniffedProtocol::Tls, reader)) => {
                 let stream = tokio::io::join(ReadAhead::new(reader), outlet.into_inner());
-                Box::pin(connection.encrypt(stream)).await;
+                Box::pin(connection.serve_encrypted(stream)).await;
             }
-            Some((opening, _)) => not_spoken(shared, opening),
+            Some((protocol, _)) => log_unknown_protocol(shared, protocol),
             None => {}
         }
     }
@@ -89,22 +92,22 @@ pub(crate) async fn serve<R, W>(
     .await;
 }
 
-impl Connection {
-    /// Looks at what the peer begins with, if it does in time.
-    async fn first_bytes<R: AsyncRead + Unpin>(
+impl IncomingConnection {
+    /// Detects the protocol; `None` if the peer sends nothing in time.
+    async fn sniff_protocol<R: AsyncRead + Unpin>(
         &self,
         reader: R,
     ) -> Option<(SniffedProtocol, Sniffed<R>)> {
-        let silent = &self.shared.refusals.silent;
+        let silent = &self.shared.refusal_logs.silent;
         let sniffing = timeout_at(self.login_deadline, sniff(reader));
-        match self.unless_told_to_go(sniffing).await? {
+        match self.unless_interrupted(sniffing).await? {
             Ok(Ok(Some(sniffed))) => return Some(sniffed),
             Ok(Ok(None)) => debug!(
                 name: "opening_closed",
-                "closed by the peer before it said anything"
+                "closed by the peer before it sent anything"
             ),
             Ok(Err(error)) => {
-                if let Some(left_out) = silent.turn(Instant::now()) {
+                if let Some(left_out) = silent.allow(Instant::now()) {
                     info!(
                         name: "opening_failed",
                         %error,
@@ -114,49 +117,49 @@ impl Connection {
                 }
             }
             Err(_) => {
-                if let Some(left_out) = silent.turn(Instant::now()) {
-                    info!(name: "opening_silent", left_out, "closed: the peer said nothing");
+                if let Some(left_out) = silent.allow(Instant::now()) {
+                    info!(name: "opening_silent", left_out, "closed: the peer sent nothing in time");
                 }
             }
         }
         None
     }
 
-    /// Does what comes before the session, unless the server stops or others need the place.
-    async fn unless_told_to_go<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let work = self.seat.evicted.run_until_cancelled(work);
+    /// Runs a step before the session; `None` if the server drains or the connection is evicted.
+    async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let work = self.permit.evicted.run_until_cancelled(work);
         self.shutdown.drain.run_until_cancelled(work).await?
     }
 
-    /// Does the TLS handshake, within its own time.
-    async fn secure<S>(mut self, stream: S) -> Option<(Self, TlsStream<S>)>
+    /// Does the TLS handshake within its timeout.
+    async fn handshake<S>(mut self, stream: S) -> Option<(Self, TlsStream<S>)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let Some(config) = self.shared.tls_config() else {
-            not_spoken(&self.shared, SniffedProtocol::Tls);
+            log_unknown_protocol(&self.shared, SniffedProtocol::Tls);
             return None;
         };
-        let patience = self.shared.config().limits.handshake_timeout;
-        let deadline = self.login_deadline.min(Instant::now() + patience);
+        let handshake_timeout = self.shared.config().limits.handshake_timeout;
+        let deadline = self.login_deadline.min(Instant::now() + handshake_timeout);
         let handshake = timeout_at(deadline, tls::handshake(config, stream));
-        match self.unless_told_to_go(handshake).await? {
+        match self.unless_interrupted(handshake).await? {
             Ok(Ok(secured)) => {
                 debug!(
                     name: "encrypted",
                     certificate = secured.user.as_ref().map(field::display),
-                    "encrypted"
+                    "TLS handshake done"
                 );
                 self.peer = self.peer.secured(secured.user);
                 return Some((self, secured.stream));
             }
             Ok(Err(error)) => {
-                if let Some(left_out) = self.shared.refusals.handshake.turn(Instant::now()) {
+                if let Some(left_out) = self.shared.refusal_logs.handshake.allow(Instant::now()) {
                     info!(name: "tls_failed", %error, left_out, "closed: the TLS handshake failed");
                 }
             }
             Err(_) => {
-                if let Some(left_out) = self.shared.refusals.handshake.turn(Instant::now()) {
+                if let Some(left_out) = self.shared.refusal_logs.handshake.allow(Instant::now()) {
                     info!(name: "tls_late", left_out, "closed: the TLS handshake took too long");
                 }
             }
@@ -164,63 +167,63 @@ impl Connection {
         None
     }
 
-    /// Does the handshake, and decides again inside.
-    async fn encrypt<S>(self, stream: S)
+    /// Does the TLS handshake, and detects the protocol within TLS.
+    async fn serve_encrypted<S>(self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        // Boxed: the handshake is soon over.
-        let Some((connection, stream)) = Box::pin(self.secure(stream)).await else {
+        // Boxed, so that the future of the session does not include the handshake.
+        let Some((connection, stream)) = Box::pin(self.handshake(stream)).await else {
             return;
         };
         let (reader, writer) = tokio::io::split(stream);
         let shared = connection.shared.clone();
-        match connection.first_bytes(reader).await {
+        match connection.sniff_protocol(reader).await {
             Some((SniffedProtocol::Framed, reader)) => {
                 connection
-                    .converse(reader, writer.into(), Dialect::Framed)
+                    .run_session(reader, writer.into(), Dialect::Framed)
                     .await;
             }
             Some((SniffedProtocol::Classic, reader)) => {
-                Box::pin(connection.translate(reader, writer)).await;
+                Box::pin(connection.serve_classic(reader, writer)).await;
             }
-            Some((opening, _)) => not_spoken(&shared, opening),
+            Some((protocol, _)) => log_unknown_protocol(&shared, protocol),
             None => {}
         }
     }
 
-    /// Has a session of its own for a client of the classic dialect, and translates.
-    async fn translate<R, W>(self, reader: R, writer: W)
+    /// Runs a session for a client of the classic dialect, with a translator between them.
+    async fn serve_classic<R, W>(self, reader: R, writer: W)
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
     {
         let (shared, stop) = (self.shared.clone(), self.shutdown.stop.clone());
         let (conversation, reader, writer) =
-            Conversation::new(reader, writer, shared, self.peer.clone());
+            ClassicConversation::new(reader, writer, shared, self.peer.clone());
         let mut conversation = pin!(stop.run_until_cancelled(conversation.run()));
-        let mut session = pin!(self.converse(reader, writer.into(), Dialect::Classic));
-        let seat = tokio::select! {
-            seat = &mut session => seat,
+        let mut session = pin!(self.run_session(reader, writer.into(), Dialect::Classic));
+        let permit = tokio::select! {
+            permit = &mut session => permit,
             _ = &mut conversation => {
-                // It has let go of its end, and the session notices.
+                // The translator has closed its end, which ends the session.
                 session.await;
                 return;
             }
         };
-        // What the session said last is still to be passed on.
-        if seat
+        // The translator still has to send the last messages of the session.
+        if permit
             .evicted
             .run_until_cancelled(&mut conversation)
             .await
             .is_none()
         {
-            let _ = timeout(LAST_WORD, conversation).await;
+            let _ = timeout(EVICTED_LINGER_TIMEOUT, conversation).await;
         }
     }
 
-    /// Speaks in frames until the session ends. Until its seat is dropped, the connection counts.
-    async fn converse<R, W>(
+    /// Runs a session until it ends. The connection counts until the returned permit is dropped.
+    async fn run_session<R, W>(
         self,
         reader: R,
         outlet: FrameSink<W>,
@@ -234,12 +237,12 @@ impl Connection {
             let limits = &self.shared.config().limits;
             (limits.frame_timeout_before_login, limits.write_timeout)
         };
-        let (outbox, queue) = Outbox::of(&outlet);
+        let (outbox, queue) = Outbox::for_sink(&outlet);
         let writing = write_frames(outlet, queue, write_timeout);
         let (shared, stop) = (self.shared.clone(), self.shutdown.stop.clone());
         let cut = CancellationToken::new();
         let is_cut = cut.clone();
-        // Whoever waits to send something is freed with the writer.
+        // When the writer ends, tasks that wait to send something fail.
         let writing = async move {
             tokio::select! {
                 biased;
@@ -257,53 +260,54 @@ impl Connection {
             peer: self.peer,
             id: self.id,
             shutdown: self.shutdown,
-            seat: self.seat,
+            seat: self.permit,
             login_deadline: self.login_deadline,
             gone: CancellationToken::new(),
             cut,
             tasks: TaskTracker::new(),
         };
-        // Until all is written the connection is there, and counts.
-        let seat = run(session).await;
-        let mut written = seat.evicted.run_until_cancelled(&mut writing).await;
+        // The connection counts until everything is written.
+        let permit = run(session).await;
+        let mut written = permit.evicted.run_until_cancelled(&mut writing).await;
         if written.is_none() {
-            written = timeout(LAST_WORD, &mut writing).await.ok();
+            written = timeout(EVICTED_LINGER_TIMEOUT, &mut writing).await.ok();
         }
         match written {
             Some(Ok(Some(Err(error)))) => {
-                if let Some(left_out) = shared.refusals.unread.turn(Instant::now()) {
+                if let Some(left_out) = shared.refusal_logs.unread_output.allow(Instant::now()) {
                     info!(
                         name: "peer_stopped_reading",
                         %error,
                         left_out,
-                        "the peer stopped reading"
+                        "closed: the peer does not read"
                     );
                 }
             }
             Some(_) => {}
             None => writing.abort(),
         }
-        seat
+        permit
     }
 }
 
-/// Resolves once a session that was cut off has had the time to say so.
+/// Resolves once an aborted session has had the time to write its queued frames.
 async fn cut_off(cut: &CancellationToken) {
     cut.cancelled().await;
-    sleep(LAST_WORDS).await;
+    sleep(CUT_OFF_FLUSH_TIMEOUT).await;
 }
 
-fn not_spoken(shared: &ServerState, opening: SniffedProtocol) {
-    if let Some(left_out) = shared.refusals.opening.turn(Instant::now()) {
-        info!(name: "opening_unknown", ?opening, left_out, "closed: that is not spoken here");
+fn log_unknown_protocol(shared: &ServerState, protocol: SniffedProtocol) {
+    if let Some(left_out) = shared.refusal_logs.unknown_protocol.allow(Instant::now()) {
+        info!(name: "opening_unknown", opening = ?protocol, left_out, "closed: the peer speaks no protocol of this server");
     }
 }
 
+/// Runs the login and the request loop, and closes the session.
 async fn run<R: AsyncRead + Unpin + Send>(mut session: SessionState<R>) -> Box<ConnectionPermit> {
     let started = Instant::now();
     let stop = session.shutdown.stop.clone();
     let evicted = session.seat.evicted.clone();
-    // Boxed: a session that idles for hours does not keep the room that its login needed.
+    // Boxed, so that the future of an idle session does not include the login.
     let admitting = Box::pin(session.admit());
     let admitting = async move {
         let admitted = evicted.run_until_cancelled(admitting).await;
@@ -319,21 +323,27 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: SessionState<R>) -> Box<C
         Err(end) => end,
     };
     session.gone.cancel();
-    session.shared.datagrams.end(&session.id);
+    session.shared.datagrams.revoke_tickets(&session.id);
     session.tasks.close();
     session.tasks.wait().await;
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     if let Some(lines) = lines {
-        lines.settle();
+        lines.report_left_out();
         info!(name: "session_ended", target: AUDIT, reason = %end, ms, "session ended");
-    } else if let Some(left_out) = session.shared.refusals.visitor.turn(Instant::now()) {
+    } else if let Some(left_out) = session
+        .shared
+        .refusal_logs
+        .unauthenticated
+        .allow(Instant::now())
+    {
         info!(name: "session_ended", reason = %end, ms, left_out, "session ended");
     }
-    hang_up(session, &end).await
+    send_close_reason(session, &end).await
 }
 
-/// Says why, and reads on for a moment: closing on unread bytes would take the reason back.
-async fn hang_up<R: AsyncRead + Unpin>(
+/// Sends the reason, and reads on for a moment: closing a socket with unread bytes resets the connection
+/// and may discard the reason.
+async fn send_close_reason<R: AsyncRead + Unpin>(
     session: SessionState<R>,
     end: &CloseReason,
 ) -> Box<ConnectionPermit> {
@@ -346,7 +356,7 @@ async fn hang_up<R: AsyncRead + Unpin>(
     let Some(refusal) = end.refusal() else {
         return seat;
     };
-    let farewell = async {
+    let sending = async {
         let sent = outbox.send(encode_refusal(&refusal)).await;
         drop(outbox);
         if sent.is_ok() {
@@ -354,17 +364,17 @@ async fn hang_up<R: AsyncRead + Unpin>(
         }
     };
     if let CloseReason::Evicted = end {
-        let _ = timeout(LAST_WORD, farewell).await;
+        let _ = timeout(EVICTED_LINGER_TIMEOUT, sending).await;
     } else {
-        let farewell = timeout(LINGER, farewell);
-        let _ = seat.evicted.run_until_cancelled(farewell).await;
+        let sending = timeout(LINGER_TIMEOUT, sending);
+        let _ = seat.evicted.run_until_cancelled(sending).await;
     }
     seat
 }
 
 fn session_id() -> String {
     let mut bytes = [0; 8];
-    // Only people who read logs compare it; a constant is better than no session.
+    // It only identifies the session in logs, so a constant is better than no session.
     let _ = getrandom::fill(&mut bytes);
     HEXLOWER.encode(&bytes)
 }

@@ -1,13 +1,13 @@
-//! Who is in: connections in all, from each address and of each user.
+//! Limits open connections: in total, from each address, and of each user.
 //!
-//! While there is room everyone comes in. Once there is none, whoever has been in longest without
-//! logging in has to go: the silent can not lock members out. Only where all have logged in do new
-//! ones wait.
+//! At the total limit the oldest connections without a login are evicted for new ones, so clients that
+//! never log in cannot keep users out. If all connections have a login, new ones wait.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,180 +15,185 @@ use tokio_util::sync::CancellationToken;
 use crate::server::accept::address_block::AddressBlock;
 use crate::server::limits::key_counter::KeyCounter;
 
-/// Once there is no room, one in so many has to go at once: whoever comes next need not wait until
-/// they have.
-const MADE_ROOM: usize = 100;
+/// At the limit, one connection in this many is evicted at once, so that the next new connections do not
+/// have to wait for an eviction.
+const EVICTION_DIVISOR: usize = 100;
 
-/// The connections of a server.
+/// The open connections of a server.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionLimiter {
-    state: Mutex<LimiterState>,
-    /// Somebody has left.
-    left: Notify,
+    state: Mutex<ConnectionLimiterState>,
+    /// A connection was closed.
+    released: Notify,
 }
 
 #[derive(Debug, Default)]
-struct LimiterState {
+struct ConnectionLimiterState {
     connections: usize,
     blocks: KeyCounter<AddressBlock>,
     users: KeyCounter<i64>,
-    /// Who has not logged in and was not told to go, the first one first.
-    visitors: BTreeMap<u64, CancellationToken>,
-    numbers: u64,
+    /// Connections without a login that are not evicted, the oldest first.
+    unauthenticated: BTreeMap<u64, CancellationToken>,
+    next_number: u64,
 }
 
-/// A connection that counts for its address, until it is dropped.
+/// Counts one connection for its address, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct AddressClaim {
-    door: Arc<ConnectionLimiter>,
+    limiter: Arc<ConnectionLimiter>,
     block: AddressBlock,
 }
 
-/// A connection that is in, until it is dropped.
+/// Counts one open connection, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
-    door: Arc<ConnectionLimiter>,
+    limiter: Arc<ConnectionLimiter>,
     number: u64,
     user: Option<i64>,
     claim: Option<AddressClaim>,
-    /// When it came in.
-    pub(crate) since: Instant,
-    /// Cancelled if it has to go for others before it has logged in.
+    /// When it was accepted.
+    pub(crate) accepted_at: Instant,
+    /// Cancelled if it is evicted for another connection before its login.
     pub(crate) evicted: CancellationToken,
 }
 
-/// Why a user can not stay who has just logged in.
+/// Why a login is refused after the credentials were right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UserLimitError {
-    /// The connection had to go before.
+    /// The connection was evicted before.
     Evicted,
-    /// The user has as many sessions as one may have.
+    /// The user has the greatest number of sessions already, which is this.
     TooMany(usize),
 }
 
 impl ConnectionLimiter {
-    /// Counts one more connection from `block`, if there are fewer than `most`; 0 is no limit.
-    pub(crate) fn claim(
+    /// Counts one more connection from `block`, if there are fewer than `max`; 0 is no limit.
+    pub(crate) fn claim_address(
         self: &Arc<Self>,
         block: AddressBlock,
-        most: usize,
+        max: usize,
     ) -> Option<AddressClaim> {
-        let counted = self.lock().blocks.add(block, most);
+        let counted = self.lock().blocks.add(block, max);
         counted.then(|| AddressClaim {
-            door: self.clone(),
+            limiter: self.clone(),
             block,
         })
     }
 
-    /// Waits until one more could come in, of `most`.
-    pub(crate) async fn room(&self, most: usize) {
+    /// Waits until fewer than `max` connections are open or one can be evicted. Cancel safe.
+    pub(crate) async fn wait_for_capacity(&self, max: usize) {
         loop {
-            let mut left = pin!(self.left.notified());
-            left.as_mut().enable();
+            let mut released = pin!(self.released.notified());
+            released.as_mut().enable();
             {
                 let state = self.lock();
-                if state.connections < most || !state.visitors.is_empty() {
+                if state.connections < max || !state.unauthenticated.is_empty() {
                     return;
                 }
             }
-            left.await;
+            released.await;
         }
     }
 
-    /// Lets one in. Where there are `most`, some who have not logged in have to go for it.
-    pub(crate) async fn enter(
+    /// Waits for a permit of at most `max`; at the limit, evicts connections without a login.
+    /// Cancel safe.
+    pub(crate) async fn acquire(
         self: &Arc<Self>,
-        most: usize,
+        max: usize,
         claim: Option<AddressClaim>,
     ) -> ConnectionPermit {
         loop {
-            let mut left = pin!(self.left.notified());
-            left.as_mut().enable();
+            let mut released = pin!(self.released.notified());
+            released.as_mut().enable();
             {
                 let mut state = self.lock();
-                if state.connections < most {
-                    return state.seat(self.clone(), claim);
+                if state.connections < max {
+                    return state.issue_permit(self.clone(), claim);
                 }
-                state.evict(most);
+                state.evict(max);
             }
-            left.await;
+            released.await;
         }
     }
 
-    /// Has some go who have not logged in, of `most`: the system has no room for others.
-    pub(crate) fn make_room(&self, most: usize) {
-        self.lock().evict(most);
+    /// Evicts the oldest connections without a login, because the system has no resources for more.
+    pub(crate) fn evict_unauthenticated(&self, max: usize) {
+        self.lock().evict(max);
     }
 
-    /// Connections that are there, those of them on which nobody has logged in yet, and all that
-    /// there were since the start.
+    /// Open connections, those of them without a login, and all connections since the start.
     pub(crate) fn counts(&self) -> (usize, usize, u64) {
         let state = self.lock();
-        (state.connections, state.visitors.len(), state.numbers)
+        (
+            state.connections,
+            state.unauthenticated.len(),
+            state.next_number,
+        )
     }
 
-    fn lock(&self) -> MutexGuard<'_, LimiterState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ConnectionLimiterState> {
+        self.state.lock()
     }
 }
 
-impl LimiterState {
-    fn evict(&mut self, most: usize) {
-        for _ in 0..=most / MADE_ROOM {
-            if let Some((_, evicted)) = self.visitors.pop_first() {
+impl ConnectionLimiterState {
+    fn evict(&mut self, max: usize) {
+        for _ in 0..=max / EVICTION_DIVISOR {
+            if let Some((_, evicted)) = self.unauthenticated.pop_first() {
                 evicted.cancel();
             }
         }
     }
 
-    fn seat(
+    fn issue_permit(
         &mut self,
-        door: Arc<ConnectionLimiter>,
+        limiter: Arc<ConnectionLimiter>,
         claim: Option<AddressClaim>,
     ) -> ConnectionPermit {
-        let (number, evicted) = (self.numbers, CancellationToken::new());
-        self.numbers += 1;
+        let (number, evicted) = (self.next_number, CancellationToken::new());
+        self.next_number += 1;
         self.connections += 1;
-        self.visitors.insert(number, evicted.clone());
+        self.unauthenticated.insert(number, evicted.clone());
         ConnectionPermit {
-            door,
+            limiter,
             number,
             user: None,
             claim,
-            since: Instant::now(),
+            accepted_at: Instant::now(),
             evicted,
         }
     }
 }
 
 impl ConnectionPermit {
-    /// The seat of a connection that came through no door: it counts for nobody.
-    pub(crate) fn apart() -> Self {
-        let door = Arc::new(ConnectionLimiter::default());
-        let mut state = door.lock();
-        state.seat(door.clone(), None)
+    /// A permit of a limiter of its own: the connection counts for no limit.
+    pub(crate) fn unlimited() -> Self {
+        let limiter = Arc::new(ConnectionLimiter::default());
+        let mut state = limiter.lock();
+        state.issue_permit(limiter.clone(), None)
     }
 
-    /// Counts the connection for an address that was not known when it came in.
-    pub(crate) fn claim(&mut self, block: AddressBlock, most: usize) -> bool {
-        self.claim = self.door.claim(block, most);
+    /// Counts the connection for an address that was not known when it was accepted; `false` if that
+    /// address has `max` connections already.
+    pub(crate) fn claim_address(&mut self, block: AddressBlock, max: usize) -> bool {
+        self.claim = self.limiter.claim_address(block, max);
         self.claim.is_some()
     }
 
-    /// Its user has logged in, and stays if there are fewer than `most` sessions of that user; 0 is
-    /// no limit. From then on the connection has to go for nobody.
+    /// Counts the connection for the user who has logged in, if that user has fewer than `max`
+    /// sessions; 0 is no limit. It is never evicted afterwards.
     ///
     /// # Errors
-    /// [`Unseated`]; nothing is changed then.
-    pub(crate) fn admit(&mut self, user: i64, most: usize) -> Result<(), UserLimitError> {
-        let mut state = self.door.lock();
-        if !state.visitors.contains_key(&self.number) {
+    /// [`UserLimitError`]; nothing is changed then.
+    pub(crate) fn assign_user(&mut self, user: i64, max: usize) -> Result<(), UserLimitError> {
+        let mut state = self.limiter.lock();
+        if !state.unauthenticated.contains_key(&self.number) {
             return Err(UserLimitError::Evicted);
         }
-        if !state.users.add(user, most) {
-            return Err(UserLimitError::TooMany(most));
+        if !state.users.add(user, max) {
+            return Err(UserLimitError::TooMany(max));
         }
-        state.visitors.remove(&self.number);
+        state.unauthenticated.remove(&self.number);
         self.user = Some(user);
         Ok(())
     }
@@ -196,20 +201,20 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut state = self.door.lock();
+        let mut state = self.limiter.lock();
         state.connections -= 1;
-        state.visitors.remove(&self.number);
+        state.unauthenticated.remove(&self.number);
         if let Some(user) = self.user {
             state.users.remove(&user);
         }
         drop(state);
-        self.door.left.notify_waiters();
+        self.limiter.released.notify_waiters();
     }
 }
 
 impl Drop for AddressClaim {
     fn drop(&mut self) {
-        self.door.lock().blocks.remove(&self.block);
+        self.limiter.lock().blocks.remove(&self.block);
     }
 }
 
@@ -221,99 +226,110 @@ mod tests {
 
     use super::*;
 
-    const HERE: AddressBlock = AddressBlock::Here;
+    const HERE: AddressBlock = AddressBlock::InProcess;
 
     #[tokio::test]
-    async fn one_address_has_as_many_connections_as_it_may_and_others_are_not_counted() {
-        let door = Arc::new(ConnectionLimiter::default());
-        let claims: Vec<_> = (0..3).filter_map(|_| door.claim(HERE, 3)).collect();
+    async fn connections_of_one_address_are_limited_and_others_do_not_count() {
+        let limiter = Arc::new(ConnectionLimiter::default());
+        let claims: Vec<_> = (0..3)
+            .filter_map(|_| limiter.claim_address(HERE, 3))
+            .collect();
         assert_eq!(claims.len(), 3);
-        assert!(door.claim(HERE, 3).is_none());
+        assert!(limiter.claim_address(HERE, 3).is_none());
         assert!(
-            door.claim(AddressBlock::V6(Ipv6Addr::LOCALHOST), 3)
+            limiter
+                .claim_address(AddressBlock::V6(Ipv6Addr::LOCALHOST), 3)
                 .is_some()
         );
-        assert!(door.claim(HERE, 0).is_some(), "0 is no limit");
+        assert!(limiter.claim_address(HERE, 0).is_some(), "0 is no limit");
         drop(claims);
-        assert!(door.claim(HERE, 1).is_some());
+        assert!(limiter.claim_address(HERE, 1).is_some());
         assert!(
-            door.lock().blocks.0.is_empty(),
-            "only what is in is remembered"
+            limiter.lock().blocks.0.is_empty(),
+            "only open connections are counted"
         );
     }
 
     #[tokio::test]
-    async fn who_has_been_in_longest_without_logging_in_goes_first_and_members_stay() {
-        let door = Arc::new(ConnectionLimiter::default());
-        let mut member = door.enter(3, None).await;
-        let first = door.enter(3, None).await;
-        let second = door.enter(3, None).await;
-        member.admit(7, 0).expect("room");
-        let (told, second_told) = (first.evicted.clone(), second.evicted.clone());
-        let mut next = Box::pin(door.enter(3, None));
+    async fn the_oldest_connection_without_a_login_is_evicted_first_and_users_stay() {
+        let limiter = Arc::new(ConnectionLimiter::default());
+        let mut member = limiter.acquire(3, None).await;
+        let first = limiter.acquire(3, None).await;
+        let second = limiter.acquire(3, None).await;
+        member.assign_user(7, 0).expect("below the limit");
+        let (first_evicted, second_evicted) = (first.evicted.clone(), second.evicted.clone());
+        let mut next = Box::pin(limiter.acquire(3, None));
         assert!(
             next.as_mut().now_or_never().is_none(),
-            "the first is still there"
+            "the first is still open"
         );
-        assert!(told.is_cancelled() && !second_told.is_cancelled());
+        assert!(first_evicted.is_cancelled() && !second_evicted.is_cancelled());
         drop(first);
         let next = next.await;
-        assert_eq!(door.lock().connections, 3);
+        assert_eq!(limiter.lock().connections, 3);
         assert!(!member.evicted.is_cancelled() && !next.evicted.is_cancelled());
     }
 
     #[tokio::test]
-    async fn where_all_have_logged_in_new_ones_wait_until_one_leaves() {
-        let door = Arc::new(ConnectionLimiter::default());
+    async fn if_all_connections_have_a_login_new_ones_wait_until_one_closes() {
+        let limiter = Arc::new(ConnectionLimiter::default());
         let mut members = Vec::new();
         for _ in 0..2 {
-            let mut seat = door.enter(2, None).await;
-            seat.admit(7, 0).expect("room");
-            members.push(seat);
+            let mut permit = limiter.acquire(2, None).await;
+            permit.assign_user(7, 0).expect("below the limit");
+            members.push(permit);
         }
-        let mut room = Box::pin(door.room(2));
-        assert!(room.as_mut().now_or_never().is_none());
+        let mut capacity = Box::pin(limiter.wait_for_capacity(2));
+        assert!(capacity.as_mut().now_or_never().is_none());
         members.pop();
-        room.await;
-        door.enter(2, None).await;
+        capacity.await;
+        limiter.acquire(2, None).await;
     }
 
     #[tokio::test]
-    async fn where_the_system_has_no_room_the_oldest_who_have_not_logged_in_go() {
-        let door = Arc::new(ConnectionLimiter::default());
-        let mut member = door.enter(9, None).await;
-        member.admit(7, 0).expect("room");
-        let (first, second) = (door.enter(9, None).await, door.enter(9, None).await);
-        door.make_room(9);
+    async fn eviction_on_demand_takes_the_oldest_connections_without_a_login() {
+        let limiter = Arc::new(ConnectionLimiter::default());
+        let mut member = limiter.acquire(9, None).await;
+        member.assign_user(7, 0).expect("below the limit");
+        let (first, second) = (
+            limiter.acquire(9, None).await,
+            limiter.acquire(9, None).await,
+        );
+        limiter.evict_unauthenticated(9);
         assert!(first.evicted.is_cancelled());
         assert!(!member.evicted.is_cancelled() && !second.evicted.is_cancelled());
     }
 
     #[tokio::test]
-    async fn who_is_told_to_go_can_not_log_in_any_more() {
-        let door = Arc::new(ConnectionLimiter::default());
-        let mut visitor = door.enter(1, None).await;
-        let next = door.enter(1, None);
+    async fn an_evicted_connection_cannot_log_in() {
+        let limiter = Arc::new(ConnectionLimiter::default());
+        let mut waiting = limiter.acquire(1, None).await;
+        let next = limiter.acquire(1, None);
         assert!(next.now_or_never().is_none());
-        assert_eq!(visitor.admit(7, 0), Err(UserLimitError::Evicted));
+        assert_eq!(waiting.assign_user(7, 0), Err(UserLimitError::Evicted));
     }
 
     #[tokio::test]
-    async fn a_user_has_as_many_sessions_as_one_may_until_one_ends() {
-        let door = Arc::new(ConnectionLimiter::default());
-        let mut seats = Vec::new();
+    async fn sessions_of_one_user_are_limited_until_one_ends() {
+        let limiter = Arc::new(ConnectionLimiter::default());
+        let mut permits = Vec::new();
         for _ in 0..3 {
-            seats.push(door.enter(9, None).await);
+            permits.push(limiter.acquire(9, None).await);
         }
-        seats[0].admit(7, 2).expect("the first");
-        seats[1].admit(7, 2).expect("the second");
-        assert_eq!(seats[2].admit(7, 2), Err(UserLimitError::TooMany(2)));
-        seats[2].admit(8, 2).expect("another user");
-        seats.remove(0);
-        let mut seat = door.enter(9, None).await;
-        seat.admit(7, 2).expect("room again");
-        drop((seat, seats));
-        let state = door.lock();
-        assert!(state.connections == 0 && state.users.0.is_empty() && state.visitors.is_empty());
+        permits[0].assign_user(7, 2).expect("the first");
+        permits[1].assign_user(7, 2).expect("the second");
+        assert_eq!(
+            permits[2].assign_user(7, 2),
+            Err(UserLimitError::TooMany(2))
+        );
+        permits[2].assign_user(8, 2).expect("another user");
+        permits.remove(0);
+        let mut permit = limiter.acquire(9, None).await;
+        permit.assign_user(7, 2).expect("below the limit again");
+        drop((permit, permits));
+        let state = limiter.lock();
+        assert!(
+            state.connections == 0 && state.users.0.is_empty() && state.unauthenticated.is_empty()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Accepts connections: one task each, as many as the limit allows.
+//! Accepts connections, as many as the limit allows, and spawns one task for each. On shutdown it waits
+//! for the sessions to drain, and aborts them when the drain timeout ends.
 
 use std::io;
 use std::sync::Arc;
@@ -17,26 +18,26 @@ use crate::server::accept::connection::serve;
 use crate::server::shutdown::Shutdown;
 use crate::server::state::ServerState;
 
-/// How long to wait before accepting again after the system refused, as it does while no file
-/// descriptors are left.
+/// Pause after a failed accept, for example while no file descriptors are left.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
-/// For sessions that are cut off to notice. Only a disk that does not answer holds one up longer.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long aborted sessions may take to end. Only a disk that does not answer delays one longer.
+const ABORT_GRACE: Duration = Duration::from_secs(1);
 
-/// Bytes that may wait in the kernel unsent: what is queued there can not be overtaken.
-const UNSENT_LIMIT: u32 = 256 * 1024;
+/// Unsent bytes in the kernel's buffer: replies cannot overtake data that is queued there.
+const MAX_UNSENT_BYTES: u32 = 256 * 1024;
 
-/// After this much silence the kernel asks whether the peer is still there.
-const KEEP_ALIVE: Duration = Duration::from_mins(1);
+/// Idle time after which the kernel sends the first keep-alive probe.
+const KEEP_ALIVE_IDLE: Duration = Duration::from_mins(1);
 
-/// Between two such questions, of which six go unanswered before the peer is given up.
-const PROBES: Duration = Duration::from_secs(10);
+/// Time between two probes. After six without an answer the connection fails.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A peer whose kernel acknowledges nothing for this long is given up, whatever it was sent. Without
-/// this, what is on its way would keep a dead peer's connection for a quarter of an hour.
-const UNANSWERED: Duration = Duration::from_mins(2);
+/// The connection fails if sent data is not acknowledged for this long. Without this, unacknowledged
+/// data would keep the connection of a dead peer for a quarter of an hour.
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_mins(2);
 
+/// Accepts connections until `shutdown.drain`, then waits for the sessions to end.
 pub(crate) async fn run(shared: &Arc<ServerState>, listener: TcpListener, shutdown: Shutdown) {
     let sessions = TaskTracker::new();
     tokio::select! {
@@ -45,17 +46,17 @@ pub(crate) async fn run(shared: &Arc<ServerState>, listener: TcpListener, shutdo
     }
     drop(listener);
     sessions.close();
-    info!(name: "draining", sessions = sessions.len(), "draining");
-    let patience = shared.drain_timeout();
+    info!(name: "draining", sessions = sessions.len(), "stopped accepting connections; waiting for sessions to end");
+    let drain_timeout = shared.drain_timeout();
     let drained = shutdown.stop.run_until_cancelled(sessions.wait());
-    if !matches!(timeout(patience, drained).await, Ok(Some(()))) {
-        warn!(name: "drain_cut", sessions = sessions.len(), "cutting off what did not end in time");
+    if !matches!(timeout(drain_timeout, drained).await, Ok(Some(()))) {
+        warn!(name: "drain_cut", sessions = sessions.len(), "aborting sessions that did not end in time");
         shutdown.stop.cancel();
-        if timeout(LAST_WORDS, sessions.wait()).await.is_err() {
+        if timeout(ABORT_GRACE, sessions.wait()).await.is_err() {
             warn!(
                 name: "drain_left",
                 sessions = sessions.len(),
-                "leaving behind what the disk holds up"
+                "exiting although sessions still wait for the disk"
             );
         }
     }
@@ -68,26 +69,31 @@ async fn accept_all(
     shutdown: &Shutdown,
 ) {
     loop {
-        // Waiting for room before accepting leaves the others in the kernel's backlog.
-        let most = shared.most_connections();
-        shared.connection_limiter.room(most).await;
+        // Waiting before the accept leaves further connections in the kernel's backlog.
+        let max_connections = shared.max_connections();
+        shared
+            .connection_limiter
+            .wait_for_capacity(max_connections)
+            .await;
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                let refusal = Refusal::of(&error);
-                if refusal == Refusal::OfOne {
+                let failure = AcceptFailure::from_error(&error);
+                if failure == AcceptFailure::SingleConnection {
                     continue;
                 }
-                if refusal == Refusal::Descriptors {
-                    // Who has logged in on none of them gives descriptors back.
-                    shared.connection_limiter.make_room(most);
+                if failure == AcceptFailure::Descriptors {
+                    // This frees descriptors.
+                    shared
+                        .connection_limiter
+                        .evict_unauthenticated(max_connections);
                 }
-                if let Some(left_out) = shared.refusals.accept.turn(Instant::now()) {
+                if let Some(left_out) = shared.refusal_logs.accept.allow(Instant::now()) {
                     warn!(
                         name: "not_accepting",
                         %error,
                         left_out,
-                        "can not accept connections for now"
+                        "cannot accept connections for now"
                     );
                 }
                 sleep(ACCEPT_BACK_OFF).await;
@@ -95,37 +101,42 @@ async fn accept_all(
             }
         };
         let write_timeout = shared.config().limits.write_timeout;
-        if let Err(error) = tune(&stream, write_timeout)
-            && let Some(left_out) = shared.refusals.socket.turn(Instant::now())
+        if let Err(error) = set_socket_options(&stream, write_timeout)
+            && let Some(left_out) = shared.refusal_logs.socket.allow(Instant::now())
         {
             warn!(
                 name: "socket_options",
                 %error,
                 left_out,
-                "can not set the options of a socket"
+                "cannot set the options of a socket"
             );
         }
-        let Some(arrival) = Admission::enter(shared, address).await else {
+        let Some(admission) = Admission::acquire(shared, address).await else {
             continue;
         };
-        sessions.spawn(attend(shared.clone(), arrival, stream, shutdown.clone()));
+        sessions.spawn(serve_connection(
+            shared.clone(),
+            admission,
+            stream,
+            shutdown.clone(),
+        ));
     }
 }
 
-/// Why the system hands out no connection.
+/// Why `accept` failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    /// No descriptors are left. Closing connections gives some back.
+enum AcceptFailure {
+    /// No descriptors are left. Closing connections frees some.
     Descriptors,
-    /// Something else is wrong with the system, which no closed connection mends.
+    /// Another failure of the system, which closing connections does not solve.
     System,
-    /// Only this connection has failed, before it was accepted. The next one may be good.
-    OfOne,
+    /// Only this connection failed, before it was accepted. The next one may succeed.
+    SingleConnection,
 }
 
-impl Refusal {
-    /// What `accept` says on Linux: <https://man7.org/linux/man-pages/man2/accept.2.html>.
-    fn of(error: &io::Error) -> Self {
+impl AcceptFailure {
+    /// Classifies the errors of Linux: <https://man7.org/linux/man-pages/man2/accept.2.html>.
+    fn from_error(error: &io::Error) -> Self {
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::MFILE | Errno::NFILE) => Self::Descriptors,
             Some(
@@ -143,35 +154,39 @@ impl Refusal {
                 | Errno::NETUNREACH
                 | Errno::CONNRESET
                 | Errno::TIMEDOUT,
-            ) => Self::OfOne,
+            ) => Self::SingleConnection,
             _ => Self::System,
         }
     }
 }
 
-async fn attend(
+async fn serve_connection(
     shared: Arc<ServerState>,
-    mut arrival: Admission,
+    mut admission: Admission,
     stream: TcpStream,
     shutdown: Shutdown,
 ) {
     let (mut reader, writer) = stream.into_split();
-    // Boxed: the session does not keep the room for the header.
-    let named = Box::pin(arrival.peer(&shared, &mut reader));
+    // Boxed, so that the future of the session does not include the buffer of the header.
+    let named = Box::pin(admission.resolve_peer(&shared, &mut reader));
     if let Some(Some(peer)) = shutdown.drain.run_until_cancelled(named).await {
-        let outlet = FrameSink::tcp_stream(writer);
-        serve(&shared, reader, outlet, peer, arrival.seat, shutdown).await;
+        let sink = FrameSink::for_tcp(writer);
+        serve(&shared, reader, sink, peer, admission.permit, shutdown).await;
     }
 }
 
-fn tune(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
+fn set_socket_options(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
-    socket.set_tcp_notsent_lowat(UNSENT_LIMIT)?;
-    // It runs out for a peer that lives and does not read, too: not before the write deadline.
-    socket.set_tcp_user_timeout(Some(UNANSWERED.max(write_timeout)))?;
-    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE);
-    socket.set_tcp_keepalive(&keep_alive.with_interval(PROBES).with_retries(6))
+    socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
+    // It also ends for a live peer that does not read, so it must not be shorter than the write timeout.
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT.max(write_timeout)))?;
+    let keep_alive = TcpKeepalive::new().with_time(KEEP_ALIVE_IDLE);
+    socket.set_tcp_keepalive(
+        &keep_alive
+            .with_interval(KEEP_ALIVE_INTERVAL)
+            .with_retries(6),
+    )
 }
 
 #[cfg(test)]
@@ -179,16 +194,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_lack_of_descriptors_costs_visitors_their_connections() {
-        let refusal = |errno: Errno| Refusal::of(&errno.into());
+    fn only_a_lack_of_descriptors_evicts_unauthenticated_connections() {
+        let failure = |errno: Errno| AcceptFailure::from_error(&errno.into());
         for errno in [Errno::MFILE, Errno::NFILE] {
-            assert_eq!(refusal(errno), Refusal::Descriptors);
+            assert_eq!(failure(errno), AcceptFailure::Descriptors);
         }
         for errno in [Errno::NOBUFS, Errno::NOMEM, Errno::INVAL] {
-            assert_eq!(refusal(errno), Refusal::System);
+            assert_eq!(failure(errno), AcceptFailure::System);
         }
         for errno in [Errno::CONNABORTED, Errno::PERM, Errno::HOSTUNREACH] {
-            assert_eq!(refusal(errno), Refusal::OfOne);
+            assert_eq!(failure(errno), AcceptFailure::SingleConnection);
         }
     }
 }

@@ -8,5 +8,6 @@ pub(crate) mod connection_limiter;
 pub(crate) mod listener;
 pub(crate) mod network;
 pub(crate) mod proxy;
+pub(crate) mod refusal_logs;
 pub(crate) mod sniff;
 pub(crate) mod tls;

@@ -1,5 +1,5 @@
-//! The PROXY header, version 2, by which a balancer says whom it connects. The format is that of
-//! <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>, section 2.2.
+//! Reads the PROXY header, version 2, in which a load balancer names the client that it connects. The
+//! format is in section 2.2 of <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,45 +7,45 @@ use std::net::SocketAddr;
 use ppp::v2::{Addresses, Command, Header, PROTOCOL_PREFIX, ParseError};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Signature, version, command, family and length.
-const HEAD: usize = 16;
+/// Bytes of the signature, version, command, family and length.
+const HEADER_BYTES: usize = 16;
 
-/// Bytes of addresses and of what a balancer adds to them. Real ones send a few dozen.
-const LONGEST: usize = 520;
+/// The most bytes of addresses and extensions. Real balancers send a few dozen.
+const MAX_BODY_BYTES: usize = 520;
 
-/// No PROXY header, or none that is understood.
+/// Why a PROXY header could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
-    #[error("it does not begin with a PROXY header of version 2")]
+    #[error("the connection does not start with a PROXY header of version 2")]
     NoHeader,
-    #[error("its PROXY header is of {0} bytes, more than {LONGEST}")]
+    #[error("the PROXY header has {0} bytes, more than {MAX_BODY_BYTES}")]
     TooLong(usize),
-    #[error("its PROXY header is wrong: {0}")]
-    Wrong(#[from] ParseError),
+    #[error("the PROXY header is malformed: {0}")]
+    Malformed(#[from] ParseError),
 }
 
-/// Reads the header, and not a byte more. `None` if the balancer speaks for itself or names no
-/// address.
+/// Reads the header and not a byte more; returns the client's address. `None` if the balancer connects
+/// for itself (a health check) or names no IP address.
 pub(crate) async fn read_header<R: AsyncRead + Unpin>(
     reader: &mut R,
 ) -> Result<Option<SocketAddr>, ProxyError> {
-    let mut bytes = [0; HEAD + LONGEST];
+    let mut bytes = [0; HEADER_BYTES + MAX_BODY_BYTES];
     let (signature, rest) = bytes.split_at_mut(PROTOCOL_PREFIX.len());
-    // What is none is known by its first byte: junk is not waited for.
+    // Checked byte by byte, so that the server does not wait for more of something else.
     for (byte, expected) in signature.iter_mut().zip(PROTOCOL_PREFIX) {
         *byte = reader.read_u8().await?;
         if byte != expected {
             return Err(ProxyError::NoHeader);
         }
     }
-    let (head, rest) = rest.split_at_mut(HEAD - PROTOCOL_PREFIX.len());
+    let (head, rest) = rest.split_at_mut(HEADER_BYTES - PROTOCOL_PREFIX.len());
     reader.read_exact(head).await?;
     let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
     let body = rest.get_mut(..length).ok_or(ProxyError::TooLong(length))?;
     reader.read_exact(body).await?;
-    let header = Header::try_from(&bytes[..HEAD + length])?;
+    let header = Header::try_from(&bytes[..HEADER_BYTES + length])?;
     Ok(match (header.command, header.addresses) {
         (Command::Proxy, Addresses::IPv4(v4)) => Some((v4.source_address, v4.source_port).into()),
         (Command::Proxy, Addresses::IPv6(v6)) => Some((v6.source_address, v6.source_port).into()),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_balancer_that_speaks_for_itself_or_of_no_address_names_nobody() {
+    async fn a_health_check_or_a_header_without_an_ip_address_names_no_client() {
         for bytes in [
             header(0x20, 0x00, &[]),
             header(0x20, 0x11, &v4()[16..]),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_after_the_header_is_read_and_it_may_come_byte_by_byte() {
+    async fn bytes_after_the_header_are_not_read_and_it_may_arrive_byte_by_byte() {
         let bytes = [v4(), b"\0\0\0\x02{}".to_vec()].concat();
         let (mut near, mut far) = tokio::io::duplex(1);
         let writing = tokio::spawn(async move {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_header_cut_off_anywhere_or_bent_anywhere_in_its_signature_is_refused() {
+    async fn a_truncated_header_or_a_wrong_signature_is_refused_at_any_byte() {
         let whole = v4();
         for length in 0..whole.len() {
             let error = read(&whole[..length]).await.expect_err("cut off");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_header_too_long_or_too_short_for_what_it_says_or_of_another_version_is_refused() {
+    async fn a_header_of_a_wrong_length_or_version_is_refused() {
         let long = header(0x21, 0x11, &[0; 521]);
         assert!(matches!(read(&long).await, Err(ProxyError::TooLong(521))));
         assert!(read(&header(0x21, 0x11, &[0; 520])).await.is_ok());
@@ -153,7 +153,7 @@ mod tests {
             header(0x21, 0x41, &[0; 12]),
         ] {
             let error = read(&bytes).await.expect_err("wrong");
-            assert!(matches!(error, ProxyError::Wrong(_)), "{error}");
+            assert!(matches!(error, ProxyError::Malformed(_)), "{error}");
         }
         let text = b"PROXY TCP4 203.0.113.7 10.0.0.1 4660 9000\r\n";
         assert!(matches!(read(text).await, Err(ProxyError::NoHeader)));

@@ -1,8 +1,19 @@
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 
-use crate::server::authority::*;
-use crate::storage::{SpaceLimits, StorageError, set_home_aside};
+use parking_lot::Mutex;
+
+use crate::accounts::{Account, Credential, CredentialStatus};
+use crate::server::authority::live_authority::Authority;
+use crate::server::authority::opener::SpaceOpener;
+use crate::server::authority::registry::spaces_to_open;
+use crate::server::authority::spaces::{
+    AccountSpaces, OpenSpaceFn, SpaceKey, open_all, open_space_fn,
+};
+use crate::server::authority::suspension::SuspensionCause;
+use crate::server::authority::table::AuthorityTable;
+use crate::storage::{SpaceLimits, StorageError, Store, set_home_aside};
 
 fn credential(account: i64, token: Option<i64>) -> Credential {
     Credential { account, token }
@@ -22,10 +33,10 @@ fn current(id: i64, name: &str) -> CredentialStatus {
     }
 }
 
-fn let_in(authority: &Authority, store: &Store, reading: u64) {
+fn put_in_force(authority: &Authority, store: &Store, reading: u64) {
     let current = current(authority.id, authority.name());
-    let open = opener::open_all(store, &current.account).expect("opens");
-    let spaces = Spaces::of(&current.account, &open).expect("all of them");
+    let open = open_all(store, &current.account).expect("opens");
+    let spaces = AccountSpaces::from_open(&current.account, &open).expect("all of them");
     authority.apply(reading, current, open, &spaces);
 }
 
@@ -34,7 +45,7 @@ fn store(data: &Path) -> Store {
 }
 
 #[tokio::test]
-async fn a_home_that_hangs_holds_up_nobody_else_and_is_had_by_the_next_try() {
+async fn a_home_that_hangs_delays_no_other_account_and_is_open_at_the_next_attempt() {
     let data = tempfile::tempdir().expect("a directory");
     let store = store(data.path());
     let changed = |id, name: &str| {
@@ -43,84 +54,91 @@ async fn a_home_that_hangs_holds_up_nobody_else_and_is_had_by_the_next_try() {
     };
     let (go_on, hangs) = mpsc::channel::<()>();
     let hangs = Mutex::new(hangs);
-    let inner = opener::open_in(&store);
+    let inner = open_space_fn(&store);
     let count = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&count);
-    let open: opener::Open = Arc::new(move |place, known| {
+    let open: OpenSpaceFn = Arc::new(move |place, known| {
         counted.fetch_add(1, Ordering::Relaxed);
-        if *place == Place::Home(1, "slow".into()) {
-            let _ = hangs.lock().map(|hangs| hangs.recv());
+        if *place == SpaceKey::Home(1, "slow".into()) {
+            let _ = hangs.lock().recv();
         }
         inner(place, known)
     });
-    let opener = Arc::new(Opener::default());
+    let opener = Arc::new(SpaceOpener::default());
     let mut waiting = vec![changed(1, "slow"), changed(2, "quick"), changed(3, "other")];
-    opener.want(&open, wanted(&waiting)).expect("threads");
+    opener
+        .request(&open, spaces_to_open(&waiting))
+        .expect("threads");
     while waiting.len() > 1 {
-        let ended = opener.opened(&mut waiting).await;
+        let ended = opener.wait_finished(&mut waiting).await;
         assert!(ended.failed.is_empty());
     }
     assert_eq!(waiting[0].0.id, 1);
-    assert_eq!(opener.late(&waiting[0].1.account), "the home of slow");
-    opener.want(&open, wanted(&waiting)).expect("threads");
+    let unopened = opener.first_unopened(&waiting[0].1.account);
+    assert_eq!(unopened, Some(SpaceKey::Home(1, "slow".into())));
+    opener
+        .request(&open, spaces_to_open(&waiting))
+        .expect("threads");
     drop(go_on);
-    let ended = opener.opened(&mut waiting).await;
-    assert_eq!(ended.done.len(), 1);
+    let ended = opener.wait_finished(&mut waiting).await;
+    assert_eq!(ended.opened.len(), 1);
     assert_eq!(count.load(Ordering::Relaxed), 3, "each once");
 }
 
 #[tokio::test]
-async fn what_can_not_be_opened_is_named_and_only_its_user_fails() {
+async fn a_home_that_cannot_be_opened_is_named_and_only_its_user_is_suspended() {
     let data = tempfile::tempdir().expect("a directory");
     let store = store(data.path());
     let authority = Arc::new(Authority::new(&store, credential(1, None), "alice"));
     let mut waiting = vec![(authority, current(1, "alice"))];
-    let open: opener::Open = Arc::new(|_, _| {
+    let open: OpenSpaceFn = Arc::new(|_, _| {
         Err(StorageError::Suspended {
             path: crate::storage::VirtualPath::root(),
         })
     });
-    let opener = Arc::new(Opener::default());
-    opener.want(&open, wanted(&waiting)).expect("a thread");
-    let ended = opener.opened(&mut waiting).await;
+    let opener = Arc::new(SpaceOpener::default());
+    opener
+        .request(&open, spaces_to_open(&waiting))
+        .expect("a thread");
+    let ended = opener.wait_finished(&mut waiting).await;
     let (authority, why) = &ended.failed[0];
-    authority.suspend(1, Cause::Unopened(Arc::clone(why)));
+    authority.suspend(1, SuspensionCause::SpaceUnavailable(Arc::clone(why)));
     let message = authority.account().expect_err("suspended").to_string();
     assert!(message.contains("the home of alice"), "{message}");
 }
 
 #[test]
-fn who_is_suspended_keeps_the_open_spaces_until_another_directory_has_their_place() {
+fn a_suspended_user_keeps_open_spaces_until_another_directory_replaces_them() {
     let data = tempfile::tempdir().expect("a directory");
     let store = store(data.path());
     let alice = Authority::new(&store, credential(1, None), "alice");
-    let_in(&alice, &store, 1);
-    alice.suspend(2, Cause::Unread);
+    put_in_force(&alice, &store, 1);
+    alice.suspend(2, SuspensionCause::AccountsUnreadable);
     assert!(alice.account().is_err());
-    let home = Place::Home(1, "alice".into());
-    let kept = Arc::clone(&alice.open()[&home]);
-    let open = opener::open_in(&store);
+    let home = SpaceKey::Home(1, "alice".into());
+    let kept = Arc::clone(&alice.open_spaces()[&home]);
+    let open = open_space_fn(&store);
     let again = open(&home, Some(Arc::clone(&kept))).expect("opens");
     assert!(Arc::ptr_eq(&kept, &again));
     set_home_aside(data.path(), "alice").expect("set aside");
     let other = open(&home, Some(Arc::clone(&kept))).expect("opens");
     assert!(!Arc::ptr_eq(&kept, &other));
     alice.close();
-    assert!(alice.open().is_empty());
+    assert!(alice.open_spaces().is_empty());
 }
 
 #[test]
-fn a_user_is_connected_as_long_as_one_of_several_credentials_is_in_use() {
+fn a_user_is_connected_while_one_of_several_credentials_is_in_use() {
     let data = tempfile::tempdir().expect("a directory");
     let store = store(data.path());
-    let authorities = Authorities::default();
-    let by_password = authorities.get_or_insert(&store, credential(1, None), "alice");
-    let by_token = authorities.get_or_insert(&store, credential(1, Some(7)), "alice");
-    let_in(&by_password, &store, 1);
-    let_in(&by_token, &store, 1);
-    authorities.close(&by_token);
+    let table = AuthorityTable::default();
+    let by_password = table.get_or_insert(&store, credential(1, None), "alice");
+    let by_token = table.get_or_insert(&store, credential(1, Some(7)), "alice");
+    put_in_force(&by_password, &store, 1);
+    put_in_force(&by_token, &store, 1);
+    table.close(&by_token);
     drop(by_token);
-    assert!(authorities.connected("alice").is_some());
-    authorities.close(&by_password);
-    assert!(authorities.connected("alice").is_none());
+    assert!(table.connected("alice").is_some());
+    table.close(&by_password);
+    assert!(table.connected("alice").is_none());
 }

@@ -1,4 +1,4 @@
-//! The classic client: its bytes as they come, and frames and raw bytes to it.
+//! The connection of a classic client: reads frames and raw bytes, and writes them.
 
 use std::io;
 use std::time::Duration;
@@ -8,33 +8,33 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::server::classic::frame;
-use crate::server::classic::frame::BadFrame;
+use crate::server::classic::frame::ClassicFrameError;
 
-/// Bytes that one look at the socket takes where a frame is expected.
-const LOOK: usize = 1024;
+/// Bytes of one read when a frame is expected.
+const READ_STEP_BYTES: usize = 1024;
 
-/// The same where a file comes.
-const BODY: usize = 64 * 1024;
+/// Bytes of one read when file content is expected.
+const BODY_STEP_BYTES: usize = 64 * 1024;
 
-/// Bytes that are read ahead while an order is worked on, to notice that the client is gone.
-const READ_AHEAD: usize = 64 * 1024;
+/// The most bytes that are read ahead while a command runs, to notice that the client is gone.
+const MAX_READ_AHEAD_BYTES: usize = 64 * 1024;
 
-/// How long a client that is hung up on may take to read why.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long the server reads on after it sent the reason for closing, so that the client can read it.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The other end of a connection on which the classic dialect is spoken.
+/// The connection of a client of the classic dialect.
 #[derive(Debug)]
-pub(crate) struct Client<R, W> {
+pub(crate) struct ClassicClient<R, W> {
     reader: R,
     writer: W,
-    /// What has come and is not used yet.
+    /// Received bytes that are not consumed.
     buffer: BytesMut,
-    /// It sends nothing more.
+    /// The client has closed its sending half.
     ended: bool,
     write_timeout: Duration,
 }
 
-impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicClient<R, W> {
     pub(crate) fn new(reader: R, writer: W, write_timeout: Duration) -> Self {
         Self {
             reader,
@@ -45,21 +45,21 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         }
     }
 
-    /// Whether it has closed its sending half, and nothing of what it sent is left.
+    /// Whether the client has closed its sending half and all received bytes are consumed.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended && self.buffer.is_empty()
     }
 
-    /// Whether a frame was begun, and its rest is still to come.
+    /// Whether a frame was received partially.
     pub(crate) fn is_within_frame(&self) -> bool {
         !self.buffer.is_empty()
     }
 
-    /// The JSON of the next frame, if it is here.
-    pub(crate) fn take_frame(&mut self, limit: usize) -> Result<Option<Bytes>, BadFrame> {
-        let json = frame::take(&mut self.buffer, limit)?;
+    /// The JSON of the next frame, if it was received completely.
+    pub(crate) fn take_frame(&mut self, limit: usize) -> Result<Option<Bytes>, ClassicFrameError> {
+        let json = frame::take_frame(&mut self.buffer, limit)?;
         if self.buffer.is_empty() {
-            // A silent client keeps no memory.
+            // An idle client holds no memory.
             self.buffer = BytesMut::new();
         }
         Ok(json)
@@ -67,13 +67,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
 
     /// Waits for more of a frame. Cancel-safe.
     pub(crate) async fn read_frame(&mut self) -> io::Result<()> {
-        self.read(LOOK).await
+        self.read(READ_STEP_BYTES).await
     }
 
     /// Waits for more of a body, unless some is here. Cancel-safe.
     pub(crate) async fn read_body(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
-            self.read(BODY).await?;
+            self.read(BODY_STEP_BYTES).await?;
         }
         if self.has_ended() {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -81,19 +81,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         Ok(())
     }
 
-    /// Takes at most `most` bytes of a body from what is here.
-    pub(crate) fn take_body(&mut self, most: u64) -> Bytes {
-        let here = self.buffer.len();
-        let length = usize::try_from(most).map_or(here, |most| most.min(here));
+    /// Takes at most `max` received bytes of a body.
+    pub(crate) fn take_body(&mut self, max: u64) -> Bytes {
+        let received = self.buffer.len();
+        let length = usize::try_from(max).map_or(received, |max| max.min(received));
         self.buffer.split_to(length).freeze()
     }
 
-    /// Reads on while an order is worked on. Resolves only once the client has closed its sending
-    /// half and nothing that is left asks for anything. Cancel-safe.
-    pub(crate) async fn closes(&mut self, limit: usize) -> io::Result<()> {
-        while !self.ended && self.buffer.len() < READ_AHEAD {
-            self.read(LOOK).await?;
-            if self.ended && !frame::is_whole(&self.buffer, limit) {
+    /// Reads ahead while a command runs. Resolves only once the client has closed its sending half and
+    /// no complete frame is left. Cancel safe.
+    pub(crate) async fn wait_for_close(&mut self, limit: usize) -> io::Result<()> {
+        while !self.ended && self.buffer.len() < MAX_READ_AHEAD_BYTES {
+            self.read(READ_STEP_BYTES).await?;
+            if self.ended && !frame::is_complete(&self.buffer, limit) {
                 return Ok(());
             }
         }
@@ -112,7 +112,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         Ok(())
     }
 
-    /// Sends a frame or raw bytes, and waits until the client's system has taken them.
+    /// Sends a frame or raw bytes, within the write timeout.
     pub(crate) async fn send(&mut self, mut bytes: impl Buf) -> io::Result<()> {
         let sending = async {
             self.writer.write_all_buf(&mut bytes).await?;
@@ -121,15 +121,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         timeout(self.write_timeout, sending).await?
     }
 
-    /// Ends the connection soundly.
+    /// Closes the connection cleanly.
     pub(crate) async fn close(&mut self) {
         let _ = timeout(self.write_timeout, self.writer.shutdown()).await;
     }
 
-    /// Reads on for a moment: closing on unread bytes would take the last word back.
+    /// Reads on for a moment: closing a socket with unread bytes resets the connection and may discard
+    /// the last reply.
     pub(crate) async fn linger(&mut self) {
         let mut bytes = [0; 1024];
         let reading = async { while let Ok(1..) = self.reader.read(&mut bytes).await {} };
-        let _ = timeout(LINGER, reading).await;
+        let _ = timeout(LINGER_TIMEOUT, reading).await;
     }
 }

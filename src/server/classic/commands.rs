@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use crate::protocol::{
     Algorithm, Cd, Df, Digest, Hash, Login, Ls, Mkdir, Mv, Pwd, Quit, Rm, Secret,
 };
-use crate::server::classic::frame::Request;
+use crate::server::classic::frame::ClassicRequest;
 use crate::server::classic::tokens::{OpenQuote, split, word};
 
 /// Every order, as a person types it.
-const ORDERS: &[(&str, &str)] = &[
+const CLASSIC_COMMANDS: &[(&str, &str)] = &[
     ("login", "login USER PASSWORD"),
     ("register", "register USER PASSWORD"),
     ("pwd", "pwd"),
@@ -31,7 +31,7 @@ const ORDERS: &[(&str, &str)] = &[
 
 /// What a client wants.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Order {
+pub(crate) enum ClassicCommand {
     Login(Login),
     Register { user: String, password: Secret },
     Pwd(Pwd),
@@ -40,8 +40,8 @@ pub(crate) enum Order {
     Mkdir(Mkdir),
     Rm(Rm),
     Mv(Mv),
-    Get(Download),
-    Put(Upload),
+    Get(ClassicDownload),
+    Put(ClassicUpload),
     Hash(Hash),
     Df(Df),
     Who,
@@ -52,7 +52,7 @@ pub(crate) enum Order {
 
 /// A file for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Download {
+pub(crate) struct ClassicDownload {
     pub(crate) path: String,
     /// Where the client wants it; it is told so again.
     pub(crate) dst_dir: String,
@@ -60,7 +60,7 @@ pub(crate) struct Download {
 
 /// A file from the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Upload {
+pub(crate) struct ClassicUpload {
     pub(crate) path: String,
     /// The MD5 that the client says it has.
     pub(crate) digest: Option<Digest>,
@@ -68,7 +68,7 @@ pub(crate) struct Upload {
 
 /// Why a request is no order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Misunderstood {
+pub(crate) enum ClassicCommandError {
     #[error("there is no order in `cmd`; \"help\" lists them")]
     NoOrder,
     #[error("unknown order \"{0}\"; \"help\" lists them")]
@@ -83,55 +83,55 @@ pub(crate) enum Misunderstood {
     NoHash,
 }
 
-impl Order {
-    pub(crate) fn parse(request: &Request) -> Result<Self, Misunderstood> {
-        let (name, rest) = word(&request.cmd)?.ok_or(Misunderstood::NoOrder)?;
+impl ClassicCommand {
+    pub(crate) fn parse(request: &ClassicRequest) -> Result<Self, ClassicCommandError> {
+        let (name, rest) = word(&request.cmd)?.ok_or(ClassicCommandError::NoOrder)?;
         let name = name.to_ascii_lowercase();
-        let known = ORDERS.iter().find(|(order, _)| *order == name);
+        let known = CLASSIC_COMMANDS.iter().find(|(order, _)| *order == name);
         let &(_, usage) = known.ok_or_else(|| {
             // Not the whole line: there may be a password in it.
-            Misunderstood::Unknown(name.chars().take(32).collect())
+            ClassicCommandError::Unknown(name.chars().take(32).collect())
         })?;
         let order = if name == "say" {
-            said(rest)?
+            parse_message(rest)?
         } else {
-            of_words(&name, &split(rest)?, request)?
+            parse_words(&name, &split(rest)?, request)?
         };
-        order.ok_or(Misunderstood::Usage(usage))
+        order.ok_or(ClassicCommandError::Usage(usage))
     }
 }
 
-fn of_words(
+fn parse_words(
     name: &str,
     words: &[String],
-    request: &Request,
-) -> Result<Option<Order>, Misunderstood> {
+    request: &ClassicRequest,
+) -> Result<Option<ClassicCommand>, ClassicCommandError> {
     let path = || match words {
         [path] => Some(path.clone()),
         _ => None,
     };
     Ok(match name {
-        "login" => login(words, request).map(Order::Login),
-        "register" => match login(words, request) {
+        "login" => parse_login(words, request).map(ClassicCommand::Login),
+        "register" => match parse_login(words, request) {
             Some(Login {
                 user: Some(user),
                 password: Some(password),
                 ..
-            }) => Some(Order::Register { user, password }),
+            }) => Some(ClassicCommand::Register { user, password }),
             _ => None,
         },
-        "pwd" => Some(Order::Pwd(Pwd {})),
-        "ls" if words.is_empty() => Some(Order::Ls(Ls::default())),
+        "pwd" => Some(ClassicCommand::Pwd(Pwd {})),
+        "ls" if words.is_empty() => Some(ClassicCommand::Ls(Ls::default())),
         "ls" => path().map(|path| {
-            Order::Ls(Ls {
+            ClassicCommand::Ls(Ls {
                 path: Some(path),
                 ..Ls::default()
             })
         }),
-        "cd" if words.is_empty() => Some(Order::Cd(Cd { path: "/".into() })),
-        "cd" => path().map(|path| Order::Cd(Cd { path })),
+        "cd" if words.is_empty() => Some(ClassicCommand::Cd(Cd { path: "/".into() })),
+        "cd" => path().map(|path| ClassicCommand::Cd(Cd { path })),
         "mkdir" => path().map(|path| {
-            Order::Mkdir(Mkdir {
+            ClassicCommand::Mkdir(Mkdir {
                 path,
                 parents: false,
             })
@@ -143,36 +143,36 @@ fn of_words(
         }
         .map(|(path, recursive)| {
             let path = path.clone();
-            Order::Rm(Rm { path, recursive })
+            ClassicCommand::Rm(Rm { path, recursive })
         }),
         "mv" => match words {
-            [from, to] => Some(Order::Mv(Mv {
+            [from, to] => Some(ClassicCommand::Mv(Mv {
                 from: from.clone(),
                 to: to.clone(),
                 if_exists: None,
             })),
             _ => None,
         },
-        "get" => download(words, request).map(Order::Get),
-        "put" => upload(words, request)?.map(Order::Put),
+        "get" => parse_download(words, request).map(ClassicCommand::Get),
+        "put" => parse_upload(words, request)?.map(ClassicCommand::Put),
         "hash" => path().map(|path| {
             let digest = Some(Algorithm::Md5);
-            Order::Hash(Hash {
+            ClassicCommand::Hash(Hash {
                 path,
                 digest,
                 version: None,
             })
         }),
-        "df" => Some(Order::Df(Df {})),
-        "who" => Some(Order::Who),
-        "help" => Some(Order::Help),
-        "quit" => Some(Order::Quit(Quit {})),
+        "df" => Some(ClassicCommand::Df(Df {})),
+        "who" => Some(ClassicCommand::Who),
+        "help" => Some(ClassicCommand::Help),
+        "quit" => Some(ClassicCommand::Quit(Quit {})),
         _ => None,
     })
 }
 
 /// Who logs in: the fields say so, or the words. Without any, a certificate may.
-fn login(words: &[String], request: &Request) -> Option<Login> {
+fn parse_login(words: &[String], request: &ClassicRequest) -> Option<Login> {
     let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let (user, password) = match words {
         _ if !request.psd.is_empty() => {
@@ -191,20 +191,23 @@ fn login(words: &[String], request: &Request) -> Option<Login> {
     })
 }
 
-fn download(words: &[String], request: &Request) -> Option<Download> {
+fn parse_download(words: &[String], request: &ClassicRequest) -> Option<ClassicDownload> {
     let (path, typed) = match words {
         [] if !request.filename.is_empty() => (&request.filename, ""),
         [path] => (path, ""),
         [path, local] => (path, local.as_str()),
         _ => return None,
     };
-    Some(Download {
+    Some(ClassicDownload {
         path: path.clone(),
-        dst_dir: first_of(&request.dst_dir, typed).to_owned(),
+        dst_dir: first_non_empty(&request.dst_dir, typed).to_owned(),
     })
 }
 
-fn upload(words: &[String], request: &Request) -> Result<Option<Upload>, Misunderstood> {
+fn parse_upload(
+    words: &[String],
+    request: &ClassicRequest,
+) -> Result<Option<ClassicUpload>, ClassicCommandError> {
     let (local, typed) = match words {
         [local] => (local.as_str(), ""),
         [local, directory] => (local.as_str(), directory.as_str()),
@@ -221,24 +224,26 @@ fn upload(words: &[String], request: &Request) -> Result<Option<Upload>, Misunde
         last_component(&request.filename, &['/'])
     };
     if matches!(name, "" | "." | "..") {
-        let given = first_of(&request.filename, local);
-        return Err(Misunderstood::NoName(given.chars().take(200).collect()));
+        let given = first_non_empty(&request.filename, local);
+        return Err(ClassicCommandError::NoName(
+            given.chars().take(200).collect(),
+        ));
     }
-    Ok(Some(Upload {
-        path: within(first_of(&request.dst_dir, typed), name),
-        digest: md5(&request.file_hash)?,
+    Ok(Some(ClassicUpload {
+        path: join(first_non_empty(&request.dst_dir, typed), name),
+        digest: parse_md5(&request.file_hash)?,
     }))
 }
 
 /// The path of `name` in `directory`; none is the current one.
-fn within(directory: &str, name: &str) -> String {
+fn join(directory: &str, name: &str) -> String {
     match directory.trim_end_matches('/') {
         "" if directory.is_empty() => name.into(),
         directory => format!("{directory}/{name}"),
     }
 }
 
-fn first_of<'a>(field: &'a str, typed: &'a str) -> &'a str {
+fn first_non_empty<'a>(field: &'a str, typed: &'a str) -> &'a str {
     if field.is_empty() { typed } else { field }
 }
 
@@ -246,17 +251,17 @@ fn last_component<'a>(path: &'a str, separators: &[char]) -> &'a str {
     path.rsplit(separators).next().unwrap_or(path)
 }
 
-fn md5(hex: &str) -> Result<Option<Digest>, Misunderstood> {
+fn parse_md5(hex: &str) -> Result<Option<Digest>, ClassicCommandError> {
     let hex = hex.trim();
     if hex.is_empty() {
         return Ok(None);
     }
     let digest = format!("md5:{}", hex.to_ascii_lowercase()).parse();
-    digest.map(Some).map_err(|_| Misunderstood::NoHash)
+    digest.map(Some).map_err(|_| ClassicCommandError::NoHash)
 }
 
 /// A message: all that stands behind the name, as it was typed.
-fn said(line: &str) -> Result<Option<Order>, Misunderstood> {
+fn parse_message(line: &str) -> Result<Option<ClassicCommand>, ClassicCommandError> {
     let Some((to, text)) = word(line)? else {
         return Ok(None);
     };
@@ -269,13 +274,13 @@ fn said(line: &str) -> Result<Option<Order>, Misunderstood> {
         _ => text,
     };
     let text = text.to_owned();
-    Ok((!text.is_empty()).then_some(Order::Say { to, text }))
+    Ok((!text.is_empty()).then_some(ClassicCommand::Say { to, text }))
 }
 
 /// All orders, a line each.
 pub(crate) fn help() -> String {
     let mut text = "Put names with spaces in double quotes. The orders:".to_owned();
-    for (_, usage) in ORDERS {
+    for (_, usage) in CLASSIC_COMMANDS {
         let _ = write!(text, "\n  {usage}");
     }
     text
@@ -288,24 +293,24 @@ mod tests {
 
     use super::*;
     use crate::protocol::{Call, encode_request};
-    use crate::server::classic::frame::ROOM;
+    use crate::server::classic::frame::TRANSLATION_OVERHEAD_BYTES;
 
-    fn typed(cmd: &str) -> Result<Order, Misunderstood> {
-        Order::parse(&Request {
+    fn typed(cmd: &str) -> Result<ClassicCommand, ClassicCommandError> {
+        ClassicCommand::parse(&ClassicRequest {
             cmd: cmd.into(),
-            ..Request::default()
+            ..ClassicRequest::default()
         })
     }
 
-    fn put(cmd: &str, filename: &str, dst_dir: &str) -> Result<String, Misunderstood> {
-        let request = Request {
+    fn put(cmd: &str, filename: &str, dst_dir: &str) -> Result<String, ClassicCommandError> {
+        let request = ClassicRequest {
             cmd: cmd.into(),
             filename: filename.into(),
             dst_dir: dst_dir.into(),
-            ..Request::default()
+            ..ClassicRequest::default()
         };
-        match Order::parse(&request)? {
-            Order::Put(upload) => Ok(upload.path),
+        match ClassicCommand::parse(&request)? {
+            ClassicCommand::Put(upload) => Ok(upload.path),
             other => panic!("{other:?}"),
         }
     }
@@ -320,20 +325,20 @@ mod tests {
         assert!(says("say bob").contains("say TO TEXT"));
         assert!(says("register bob").contains("register USER PASSWORD"));
         assert!(says("cd \"a b").contains("not closed"));
-        assert!(matches!(typed("HELP"), Ok(Order::Help)));
+        assert!(matches!(typed("HELP"), Ok(ClassicCommand::Help)));
     }
 
     #[test]
     fn a_login_is_in_the_fields_or_in_the_words() {
         let login = |cmd: &str, user: &str, psd: &str| {
-            let request = Request {
+            let request = ClassicRequest {
                 cmd: cmd.into(),
                 user: user.into(),
                 psd: psd.into(),
-                ..Request::default()
+                ..ClassicRequest::default()
             };
-            match Order::parse(&request) {
-                Ok(Order::Login(login)) => (
+            match ClassicCommand::parse(&request) {
+                Ok(ClassicCommand::Login(login)) => (
                     login.user.unwrap_or_default(),
                     login.password.map_or(String::new(), |p| p.expose().into()),
                 ),
@@ -368,21 +373,21 @@ mod tests {
         assert!(put("put", "", "").is_err());
         for name in ["/", "..", "a/", "a/.."] {
             let error = put("put", name, "").expect_err(name);
-            assert!(matches!(error, Misunderstood::NoName(_)), "{name}");
+            assert!(matches!(error, ClassicCommandError::NoName(_)), "{name}");
         }
     }
 
     #[test]
     fn a_download_says_again_where_the_client_wants_it() {
         let get = |cmd: &str, dst_dir: &str| {
-            let request = Request {
+            let request = ClassicRequest {
                 cmd: cmd.into(),
                 filename: "field".into(),
                 dst_dir: dst_dir.into(),
-                ..Request::default()
+                ..ClassicRequest::default()
             };
-            match Order::parse(&request) {
-                Ok(Order::Get(get)) => (get.path, get.dst_dir),
+            match ClassicCommand::parse(&request) {
+                Ok(ClassicCommand::Get(get)) => (get.path, get.dst_dir),
                 other => panic!("{other:?}"),
             }
         };
@@ -400,11 +405,11 @@ mod tests {
             "D41D8CD98F00B204E9800998ECF8427E",
             " d41d8cd98f00b204e9800998ecf8427e\n",
         ] {
-            assert_eq!(md5(hex), Ok(digest), "{hex}");
+            assert_eq!(parse_md5(hex), Ok(digest), "{hex}");
         }
-        assert_eq!(md5(" "), Ok(None));
-        assert_eq!(md5("d41d"), Err(Misunderstood::NoHash));
-        assert_eq!(md5(&"g".repeat(32)), Err(Misunderstood::NoHash));
+        assert_eq!(parse_md5(" "), Ok(None));
+        assert_eq!(parse_md5("d41d"), Err(ClassicCommandError::NoHash));
+        assert_eq!(parse_md5(&"g".repeat(32)), Err(ClassicCommandError::NoHash));
     }
 
     #[test]
@@ -415,7 +420,7 @@ mod tests {
             ("say bob a 5\" disk", "a 5\" disk"),
             ("say bob \"a\" and \"b\"", "\"a\" and \"b\""),
         ] {
-            let expected = Order::Say {
+            let expected = ClassicCommand::Say {
                 to: "bob".into(),
                 text: text.into(),
             };
@@ -425,7 +430,7 @@ mod tests {
 
     #[test]
     fn every_order_that_help_lists_is_understood() {
-        for (name, usage) in ORDERS {
+        for (name, usage) in CLASSIC_COMMANDS {
             assert!(help().contains(usage), "{name}");
             let line = usage.replace(['[', ']'], "");
             assert!(typed(&line).is_ok(), "{line}");
@@ -440,9 +445,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_makes_the_parser_panic(line: String, order in 0..ORDERS.len()) {
+        fn no_line_makes_the_parser_panic(line: String, order in 0..CLASSIC_COMMANDS.len()) {
             let _ = typed(&line);
-            let _ = typed(&format!("{} {line}", ORDERS[order].0));
+            let _ = typed(&format!("{} {line}", CLASSIC_COMMANDS[order].0));
         }
 
         #[test]
@@ -459,13 +464,13 @@ mod tests {
             };
             let classic = json!({"cmd": cmd}).to_string().len();
             let grown = match typed(&cmd) {
-                Ok(Order::Login(login)) => growth(&login, classic),
-                Ok(Order::Mv(mv)) => growth(&mv, classic),
-                Ok(Order::Put(Upload { path, .. })) => {
+                Ok(ClassicCommand::Login(login)) => growth(&login, classic),
+                Ok(ClassicCommand::Mv(mv)) => growth(&mv, classic),
+                Ok(ClassicCommand::Put(ClassicUpload { path, .. })) => {
                     let size = Some((1 << 53) - 1);
                     growth(&crate::protocol::Put { path, size, ..<_>::default() }, classic)
                 }
-                Ok(Order::Get(Download { path, .. })) => {
+                Ok(ClassicCommand::Get(ClassicDownload { path, .. })) => {
                     growth(
                         &Hash {
                             path,
@@ -476,7 +481,7 @@ mod tests {
                 }
                 _ => 0,
             };
-            prop_assert!(grown <= ROOM - 100, "{grown}");
+            prop_assert!(grown <= TRANSLATION_OVERHEAD_BYTES - 100, "{grown}");
         }
     }
 }

@@ -12,20 +12,21 @@ use serde_json::value::RawValue;
 use crate::protocol::{MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_NUMBER};
 
 /// Bytes of the length in front of every frame.
-const LENGTH: usize = size_of::<i32>();
+const LENGTH_PREFIX_BYTES: usize = size_of::<i32>();
 
 /// By so much a framed request may be longer than the classic one that it is made of.
-pub(crate) const ROOM: usize = 256;
+pub(crate) const TRANSLATION_OVERHEAD_BYTES: usize = 256;
 
 /// The longest JSON of a request.
-pub(crate) const LONGEST: usize = MAX_CONTROL - ROOM;
+pub(crate) const MAX_FRAME_BYTES: usize = MAX_CONTROL - TRANSLATION_OVERHEAD_BYTES;
 
 /// The same before login.
-pub(crate) const LONGEST_BEFORE_LOGIN: usize = MAX_CONTROL_BEFORE_LOGIN - ROOM;
+pub(crate) const MAX_FRAME_BYTES_BEFORE_LOGIN: usize =
+    MAX_CONTROL_BEFORE_LOGIN - TRANSLATION_OVERHEAD_BYTES;
 
 /// What came can not be gone on from: it does not say where the next frame begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadFrame {
+pub(crate) enum ClassicFrameError {
     /// No JSON has this length.
     #[error("a frame of length {0}")]
     Length(i32),
@@ -39,41 +40,44 @@ pub(crate) enum BadFrame {
 }
 
 /// Takes the JSON of the next frame from what has come; `None` until it is there.
-pub(crate) fn take(buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, BadFrame> {
+pub(crate) fn take_frame(
+    buffer: &mut BytesMut,
+    limit: usize,
+) -> Result<Option<Bytes>, ClassicFrameError> {
     let Some(length) = next_length(buffer, limit)? else {
         return Ok(None);
     };
-    if buffer.len() < LENGTH + length {
+    if buffer.len() < LENGTH_PREFIX_BYTES + length {
         return Ok(None);
     }
-    buffer.advance(LENGTH);
+    buffer.advance(LENGTH_PREFIX_BYTES);
     Ok(Some(buffer.split_to(length).freeze()))
 }
 
 /// Whether the bytes that have come hold a frame that is whole, or wrong already.
-pub(crate) fn is_whole(bytes: &[u8], limit: usize) -> bool {
+pub(crate) fn is_complete(bytes: &[u8], limit: usize) -> bool {
     match next_length(bytes, limit) {
-        Ok(Some(length)) => bytes.len() >= LENGTH + length,
+        Ok(Some(length)) => bytes.len() >= LENGTH_PREFIX_BYTES + length,
         Ok(None) => false,
         Err(_) => true,
     }
 }
 
-fn next_length(bytes: &[u8], limit: usize) -> Result<Option<usize>, BadFrame> {
+fn next_length(bytes: &[u8], limit: usize) -> Result<Option<usize>, ClassicFrameError> {
     let Some(length) = bytes.first_chunk() else {
         return Ok(None);
     };
     let length = i32::from_le_bytes(*length);
     match usize::try_from(length) {
-        Err(_) | Ok(0) => Err(BadFrame::Length(length)),
-        Ok(length) if length > limit => Err(BadFrame::TooLong { length, limit }),
+        Err(_) | Ok(0) => Err(ClassicFrameError::Length(length)),
+        Ok(length) if length > limit => Err(ClassicFrameError::TooLong { length, limit }),
         Ok(length) => Ok(Some(length)),
     }
 }
 
 /// What a client asks; a text that is missing, null or no text is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Request {
+pub(crate) struct ClassicRequest {
     /// The line that the user typed.
     pub(crate) cmd: String,
     pub(crate) user: String,
@@ -85,14 +89,14 @@ pub(crate) struct Request {
     pub(crate) file_hash: String,
 }
 
-impl Request {
+impl ClassicRequest {
     /// Reads the JSON of a frame.
     ///
     /// # Errors
     /// [`BadFrame::NotJson`] and [`BadFrame::Size`].
-    pub(crate) fn parse(json: &[u8]) -> Result<Self, BadFrame> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, ClassicFrameError> {
         #[derive(Deserialize)]
-        struct Fields<'a> {
+        struct RawClassicRequest<'a> {
             #[serde(borrow, default)]
             cmd: Option<&'a RawValue>,
             #[serde(borrow, default)]
@@ -110,10 +114,11 @@ impl Request {
         }
         // An array also fits a derived struct.
         if json.trim_ascii_start().first() != Some(&b'{') {
-            return Err(BadFrame::NotJson);
+            return Err(ClassicFrameError::NotJson);
         }
-        let json = str::from_utf8(json).map_err(|_| BadFrame::NotJson)?;
-        let fields: Fields<'_> = serde_json::from_str(json).map_err(|_| BadFrame::NotJson)?;
+        let json = str::from_utf8(json).map_err(|_| ClassicFrameError::NotJson)?;
+        let fields: RawClassicRequest<'_> =
+            serde_json::from_str(json).map_err(|_| ClassicFrameError::NotJson)?;
         Ok(Self {
             cmd: text(fields.cmd),
             user: text(fields.user),
@@ -131,7 +136,7 @@ fn text(value: Option<&RawValue>) -> String {
     text.unwrap_or_default()
 }
 
-fn size(value: Option<&RawValue>) -> Result<u64, BadFrame> {
+fn size(value: Option<&RawValue>) -> Result<u64, ClassicFrameError> {
     let Some(value) = value.map(RawValue::get) else {
         return Ok(0);
     };
@@ -140,8 +145,8 @@ fn size(value: Option<&RawValue>) -> Result<u64, BadFrame> {
         // A language in which all numbers are floating may write 3.0 or 3e0.
         Err(_) => match serde_json::from_str::<f64>(value) {
             Ok(number) if number <= 0.0 => 0,
-            Ok(number) if number.fract() == 0.0 => whole(number),
-            Ok(_) => return Err(BadFrame::Size),
+            Ok(number) if number.fract() == 0.0 => to_whole_number(number),
+            Ok(_) => return Err(ClassicFrameError::Size),
             // One that no number holds is a number, and too large; anything else is none.
             Err(_) if value.starts_with(|first: char| first.is_ascii_digit()) => u64::MAX,
             Err(_) => 0,
@@ -150,7 +155,7 @@ fn size(value: Option<&RawValue>) -> Result<u64, BadFrame> {
     if size < MAX_NUMBER {
         Ok(size)
     } else {
-        Err(BadFrame::Size)
+        Err(ClassicFrameError::Size)
     }
 }
 
@@ -159,24 +164,24 @@ fn size(value: Option<&RawValue>) -> Result<u64, BadFrame> {
     clippy::cast_sign_loss,
     reason = "whole and positive; one that is too large becomes the largest"
 )]
-fn whole(number: f64) -> u64 {
+fn to_whole_number(number: f64) -> u64 {
     number as u64
 }
 
 /// What the server answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Reply {
+pub(crate) struct ClassicReply {
     /// A line for a person, or several.
     pub(crate) res: String,
     /// The file that follows.
     #[serde(flatten)]
-    pub(crate) file: Option<File>,
+    pub(crate) file: Option<ClassicFileInfo>,
 }
 
 /// What is said of a file whose raw bytes follow.
 #[expect(clippy::struct_field_names, reason = "they are the names on the wire")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct File {
+pub(crate) struct ClassicFileInfo {
     pub(crate) filename: String,
     pub(crate) size: u64,
     pub(crate) dst_dir: String,
@@ -184,7 +189,7 @@ pub(crate) struct File {
     pub(crate) file_hash: String,
 }
 
-impl Reply {
+impl ClassicReply {
     /// The frame.
     ///
     /// # Panics
@@ -192,7 +197,7 @@ impl Reply {
     pub(crate) fn encode(&self) -> Bytes {
         let json = serde_json::to_vec(self).expect("a reply is a struct of plain values");
         let length = i32::try_from(json.len()).expect("a reply is of bounded length");
-        let mut frame = BytesMut::with_capacity(LENGTH + json.len());
+        let mut frame = BytesMut::with_capacity(LENGTH_PREFIX_BYTES + json.len());
         frame.put_i32_le(length);
         frame.put_slice(&json);
         frame.freeze()
@@ -211,27 +216,30 @@ mod tests {
         [&length.to_le_bytes()[..], json].concat()
     }
 
-    fn parse(json: &serde_json::Value) -> Result<Request, BadFrame> {
-        Request::parse(json.to_string().as_bytes())
+    fn parse(json: &serde_json::Value) -> Result<ClassicRequest, ClassicFrameError> {
+        ClassicRequest::parse(json.to_string().as_bytes())
     }
 
     #[test]
     fn a_length_that_no_frame_has_is_refused_on_its_four_bytes() {
         for (length, error) in [
-            (0, BadFrame::Length(0)),
-            (-1, BadFrame::Length(-1)),
-            (i32::MIN, BadFrame::Length(i32::MIN)),
+            (0, ClassicFrameError::Length(0)),
+            (-1, ClassicFrameError::Length(-1)),
+            (i32::MIN, ClassicFrameError::Length(i32::MIN)),
             (
                 i32::MAX,
-                BadFrame::TooLong {
+                ClassicFrameError::TooLong {
                     length: 2_147_483_647,
-                    limit: LONGEST,
+                    limit: MAX_FRAME_BYTES,
                 },
             ),
         ] {
             let mut bytes = BytesMut::from(&length.to_le_bytes()[..]);
-            assert!(is_whole(&bytes, LONGEST), "there is nothing to wait for");
-            assert_eq!(take(&mut bytes, LONGEST), Err(error));
+            assert!(
+                is_complete(&bytes, MAX_FRAME_BYTES),
+                "there is nothing to wait for"
+            );
+            assert_eq!(take_frame(&mut bytes, MAX_FRAME_BYTES), Err(error));
         }
     }
 
@@ -241,13 +249,13 @@ mod tests {
             "cmd": "ls", "user": null, "psd": 0, "filename": ["a"], "dst_dir": {"a": 1},
             "size": null, "file_hash": false, "src_dir": 7, "other": [[]],
         });
-        let expected = Request {
+        let expected = ClassicRequest {
             cmd: "ls".into(),
-            ..Request::default()
+            ..ClassicRequest::default()
         };
         assert_eq!(parse(&odd), Ok(expected.clone()));
         assert_eq!(parse(&json!({"cmd": "ls"})), Ok(expected));
-        assert_eq!(parse(&json!({})), Ok(Request::default()));
+        assert_eq!(parse(&json!({})), Ok(ClassicRequest::default()));
     }
 
     #[test]
@@ -265,14 +273,14 @@ mod tests {
             ("true", Ok(0)),
             ("[13]", Ok(0)),
             ("{}", Ok(0)),
-            ("9007199254740992", Err(BadFrame::Size)),
-            ("18446744073709551616", Err(BadFrame::Size)),
-            ("1e30", Err(BadFrame::Size)),
-            ("1e400", Err(BadFrame::Size)),
-            ("1.5", Err(BadFrame::Size)),
+            ("9007199254740992", Err(ClassicFrameError::Size)),
+            ("18446744073709551616", Err(ClassicFrameError::Size)),
+            ("1e30", Err(ClassicFrameError::Size)),
+            ("1e400", Err(ClassicFrameError::Size)),
+            ("1.5", Err(ClassicFrameError::Size)),
         ] {
             let json = format!("{{\"size\":{size}}}");
-            let request = Request::parse(json.as_bytes());
+            let request = ClassicRequest::parse(json.as_bytes());
             assert_eq!(request.map(|request| request.size), read, "{size}");
         }
     }
@@ -294,20 +302,20 @@ mod tests {
         ] {
             let short: String = json.chars().take(40).collect();
             assert_eq!(
-                Request::parse(json.as_bytes()),
-                Err(BadFrame::NotJson),
+                ClassicRequest::parse(json.as_bytes()),
+                Err(ClassicFrameError::NotJson),
                 "{short}"
             );
         }
         assert_eq!(
-            Request::parse(b"{\"cmd\":\"\xff\"}"),
-            Err(BadFrame::NotJson)
+            ClassicRequest::parse(b"{\"cmd\":\"\xff\"}"),
+            Err(ClassicFrameError::NotJson)
         );
     }
 
     #[test]
     fn a_reply_is_written_as_the_protocol_shows_it() {
-        let mut reply = Reply {
+        let mut reply = ClassicReply {
             res: "好".into(),
             file: None,
         };
@@ -316,7 +324,7 @@ mod tests {
             "\x0d\0\0\0{\"res\":\"好\"}".as_bytes(),
             "bytes are counted, not characters"
         );
-        reply.file = Some(File {
+        reply.file = Some(ClassicFileInfo {
             filename: "a".into(),
             size: 3,
             dst_dir: String::new(),
@@ -343,10 +351,10 @@ mod tests {
                 let (piece, later) = rest.split_at((*cut).min(rest.len()));
                 buffer.extend_from_slice(piece);
                 rest = later;
-                while let Some(json) = take(&mut buffer, LONGEST).expect("sound") {
+                while let Some(json) = take_frame(&mut buffer, MAX_FRAME_BYTES).expect("sound") {
                     out.push(json.to_vec());
                 }
-                prop_assert!(!is_whole(&buffer, LONGEST));
+                prop_assert!(!is_complete(&buffer, MAX_FRAME_BYTES));
             }
             prop_assert_eq!(out, frames);
             prop_assert!(buffer.is_empty());
@@ -355,9 +363,9 @@ mod tests {
         #[test]
         fn no_bytes_make_the_decoder_panic_or_take_more_than_there_is(bytes: Vec<u8>) {
             let mut buffer = BytesMut::from(&bytes[..]);
-            while let Ok(Some(json)) = take(&mut buffer, LONGEST) {
-                prop_assert!(!json.is_empty() && json.len() <= LONGEST);
-                let _ = Request::parse(&json);
+            while let Ok(Some(json)) = take_frame(&mut buffer, MAX_FRAME_BYTES) {
+                prop_assert!(!json.is_empty() && json.len() <= MAX_FRAME_BYTES);
+                let _ = ClassicRequest::parse(&json);
             }
             prop_assert!(bytes.ends_with(&buffer));
         }
@@ -367,7 +375,7 @@ mod tests {
             cmd: String, filename: String, size in 0_u64..(1 << 53),
         ) {
             let request = json!({"cmd": cmd, "filename": filename, "size": size, "psd": null});
-            let expected = Request { cmd, filename, size, ..Request::default() };
+            let expected = ClassicRequest { cmd, filename, size, ..ClassicRequest::default() };
             prop_assert_eq!(parse(&request), Ok(expected));
         }
     }

@@ -10,24 +10,24 @@ use tokio_util::io::StreamReader;
 
 use crate::connection::Receiver;
 use crate::protocol::{Call, Event, Frame, FrameCodec, ServerMessage, WireError, encode_request};
-use crate::server::classic::ConversationEnd;
+use crate::server::classic::close::ClassicClose;
 use crate::server::classic::pipe;
-use crate::server::classic::pipe::Pieces;
+use crate::server::classic::pipe::ChunkStream;
 use crate::server::session::state::reason_text;
 
 /// The session has deadlines of its own for what it writes.
-const NEVER: Duration = Duration::from_hours(24);
+const NO_READ_TIMEOUT: Duration = Duration::from_hours(24);
 
 /// A framed session within this process.
 #[derive(Debug)]
 pub(crate) struct InProcessSession {
-    receiver: Receiver<StreamReader<Pieces, Bytes>>,
+    receiver: Receiver<StreamReader<ChunkStream, Bytes>>,
     /// None once nothing more will be asked.
     sender: Option<mpsc::Sender<Bytes>>,
     /// The id of the last request.
     id: u32,
     /// Why it is about to end, if it has said so.
-    ending: Option<ConversationEnd>,
+    ending: Option<ClassicClose>,
 }
 
 /// What the session says.
@@ -45,10 +45,10 @@ impl InProcessSession {
         impl AsyncRead + Unpin + Send + 'static,
         impl AsyncWrite + Unpin + Send + 'static,
     ) {
-        let (sender, reader) = pipe::of_pieces();
-        let (writer, said) = pipe::of_bytes();
+        let (sender, reader) = pipe::chunk_pipe();
+        let (writer, said) = pipe::byte_pipe();
         let inside = Self {
-            receiver: Receiver::new(said, FrameCodec::new(), NEVER),
+            receiver: Receiver::new(said, FrameCodec::new(), NO_READ_TIMEOUT),
             sender: Some(sender),
             id: 0,
             ending: None,
@@ -57,7 +57,7 @@ impl InProcessSession {
     }
 
     /// Sends a request; its id.
-    pub(crate) async fn ask<C: Call>(&mut self, request: &C) -> Result<u32, ConversationEnd> {
+    pub(crate) async fn send_request<C: Call>(&mut self, request: &C) -> Result<u32, ClassicClose> {
         self.id = self.id.wrapping_add(1);
         let json = encode_request(self.id, request);
         self.send(Frame::Control(json.into())).await?;
@@ -65,10 +65,10 @@ impl InProcessSession {
     }
 
     /// Sends a request that is no type of the protocol; its id.
-    pub(crate) async fn ask_json(
+    pub(crate) async fn send_json_request(
         &mut self,
         mut request: serde_json::Value,
-    ) -> Result<u32, ConversationEnd> {
+    ) -> Result<u32, ClassicClose> {
         self.id = self.id.wrapping_add(1);
         request["id"] = self.id.into();
         let json = request.to_string();
@@ -77,17 +77,21 @@ impl InProcessSession {
     }
 
     /// Sends a request that belongs to the one with this id.
-    pub(crate) async fn ask_again<C: Call>(
+    pub(crate) async fn resend_request<C: Call>(
         &mut self,
         id: u32,
         request: &C,
-    ) -> Result<(), ConversationEnd> {
+    ) -> Result<(), ClassicClose> {
         let json = encode_request(id, request);
         self.send(Frame::Control(json.into())).await
     }
 
     /// Sends file bytes on a stream. Waits while the session takes no more.
-    pub(crate) async fn data(&mut self, stream: u32, chunk: Bytes) -> Result<(), ConversationEnd> {
+    pub(crate) async fn send_data(
+        &mut self,
+        stream: u32,
+        chunk: Bytes,
+    ) -> Result<(), ClassicClose> {
         self.send(Frame::Data { stream, chunk }).await
     }
 
@@ -97,7 +101,7 @@ impl InProcessSession {
     }
 
     /// The next that the session says, and of which request. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Result<(u32, InProcessMessage), ConversationEnd> {
+    pub(crate) async fn next_message(&mut self) -> Result<(u32, InProcessMessage), ClassicClose> {
         loop {
             let json = match self.receiver.next().await {
                 Ok(Some(Frame::Data { stream, chunk })) => {
@@ -105,7 +109,7 @@ impl InProcessSession {
                 }
                 Ok(Some(Frame::Control(json))) => json,
                 Ok(None) | Err(_) => {
-                    return Err(self.ending.take().unwrap_or(ConversationEnd::Gone));
+                    return Err(self.ending.take().unwrap_or(ClassicClose::SessionGone));
                 }
             };
             match ServerMessage::parse(&json) {
@@ -114,10 +118,10 @@ impl InProcessSession {
                 }
                 Ok(ServerMessage::Begin(id, _)) => return Ok((id, InProcessMessage::Begin)),
                 Ok(ServerMessage::Refusal(error)) => {
-                    self.ending = Some(ConversationEnd::Refused(error.message));
+                    self.ending = Some(ClassicClose::Refused(error.message));
                 }
                 Ok(ServerMessage::Event(Event::Goodbye { reason })) => {
-                    self.ending = Some(ConversationEnd::Goodbye(reason_text(reason)));
+                    self.ending = Some(ClassicClose::Goodbye(reason_text(reason)));
                 }
                 // There are no events in this dialect.
                 Ok(ServerMessage::Event(_)) | Err(_) => {}
@@ -126,15 +130,15 @@ impl InProcessSession {
     }
 
     /// Says nothing more of the requests until the session has ended, and why it did.
-    async fn end(&mut self) -> ConversationEnd {
+    async fn end(&mut self) -> ClassicClose {
         loop {
-            if let Err(over) = self.next().await {
+            if let Err(over) = self.next_message().await {
                 return over;
             }
         }
     }
 
-    async fn send(&mut self, frame: Frame) -> Result<(), ConversationEnd> {
+    async fn send(&mut self, frame: Frame) -> Result<(), ClassicClose> {
         let mut head = BytesMut::new();
         frame.put_head(&mut head);
         for piece in [head.freeze(), frame.body().clone()] {

@@ -4,11 +4,12 @@
 //! client ─ little-endian JSON, raw bytes ─► conversation ─ frames, in memory ─► session
 //! ```
 //!
-//! The session behind it is the same as that of any framed client, with the same limits, deadlines,
-//! rights and lines of the log; here is only what the dialect has of its own: how a frame looks,
-//! what a typed line means, and that the bytes of a file stand between frames.
+//! The session is the same as that of a framed client, with the same limits, deadlines, rights and log
+//! lines. This module holds only what is specific to the dialect: the frames, the typed commands, and
+//! raw file bytes between frames. Translator and session run in one task.
 
 pub(crate) mod client;
+pub(crate) mod close;
 pub(crate) mod commands;
 pub(crate) mod files;
 pub(crate) mod frame;
@@ -20,7 +21,6 @@ pub(crate) mod tokens;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -33,57 +33,33 @@ use tracing::info;
 use crate::protocol::{
     Call, ErrorCode, Hello, Login, Ls, Nothing, Secret, ServerMessage, WireError, encode_ok,
 };
-use crate::server::classic::client::Client;
-use crate::server::classic::commands::Order;
-use crate::server::classic::frame::{BadFrame, File, Reply, Request};
+use crate::server::classic::client::ClassicClient;
+use crate::server::classic::close::ClassicClose;
+use crate::server::classic::commands::ClassicCommand;
+use crate::server::classic::frame::{ClassicFileInfo, ClassicReply, ClassicRequest};
 use crate::server::classic::in_process_session::{InProcessMessage, InProcessSession};
 use crate::server::commands::register::register;
 use crate::server::session::peer::Peer;
 use crate::server::session::request_log::RequestLog;
 use crate::server::state::ServerState;
 
-/// Bytes of a listing; of a larger directory the rest is left out.
-const LONGEST_LISTING: usize = 1024 * 1024;
+/// The most bytes of a listing; further entries are left out.
+const MAX_LISTING_BYTES: usize = 1024 * 1024;
 
-/// A client that speaks the classic dialect, and the session that it has.
-pub(crate) struct Conversation<R, W> {
-    client: Client<R, W>,
+/// A client of the classic dialect and its session.
+pub(crate) struct ClassicConversation<R, W> {
+    client: ClassicClient<R, W>,
     session: InProcessSession,
     shared: Arc<ServerState>,
     peer: Peer,
     logged_in: bool,
 }
 
-/// Why a conversation is over.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConversationEnd {
-    #[error("the client closed the connection")]
-    Left,
-    #[error("the connection failed: {0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    BadFrame(#[from] BadFrame),
-    #[error("a frame was begun and not finished within {0:?}")]
-    TimedOut(Duration),
-    /// The session refused to go on.
-    #[error("{0}")]
-    Refused(String),
-    /// The session has ended as it should.
-    #[error("goodbye, {0}")]
-    Goodbye(&'static str),
-    /// The session has ended without a word.
-    #[error("the session has ended")]
-    Gone,
-    /// The client was promised bytes that can not be had.
-    #[error("a file broke off while it was sent: {0}")]
-    CutShort(String),
-}
+/// The reply of the session.
+type SessionReply<T> = Result<T, WireError>;
 
-/// What the session answered.
-type Answer<T> = Result<T, WireError>;
-
-impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
-    /// A conversation, and what its session reads from and writes to.
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
+    /// Creates a conversation, and the reader and writer of its session.
     pub(crate) fn new(
         reader: R,
         writer: W,
@@ -97,7 +73,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         let write_timeout = shared.config().limits.write_timeout;
         let (session, its_reader, its_writer) = InProcessSession::new();
         let conversation = Self {
-            client: Client::new(reader, writer, write_timeout),
+            client: ClassicClient::new(reader, writer, write_timeout),
             session,
             shared,
             peer,
@@ -106,31 +82,29 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         (conversation, its_reader, its_writer)
     }
 
-    /// Takes order after order until either side ends it.
+    /// Handles requests until either side ends the conversation.
     pub(crate) async fn run(mut self) {
         let over = loop {
-            let request = match self.request().await {
+            let request = match self.read_request().await {
                 Ok(request) => request,
                 Err(over) => break over,
             };
-            // Boxed: only while it works does a conversation need room for that.
-            if let Err(over) = Box::pin(self.take(request)).await {
+            // Boxed, so that the future of an idle conversation does not include the request.
+            if let Err(over) = Box::pin(self.handle(request)).await {
                 break over;
             }
         };
-        self.note(&over);
+        self.log_end(&over);
         match over {
-            // What was promised is not whole: no sound end, either.
-            ConversationEnd::CutShort(_) | ConversationEnd::Io(_) => {}
-            ConversationEnd::Left | ConversationEnd::Gone => self.client.close().await,
-            ConversationEnd::Goodbye(_) => {
-                let _ = self.say(over.to_string()).await;
+            // An announced file is incomplete, so the connection must not be closed cleanly.
+            ClassicClose::CutShort(_) | ClassicClose::Io(_) => {}
+            ClassicClose::Disconnected | ClassicClose::SessionGone => self.client.close().await,
+            ClassicClose::Goodbye(_) => {
+                let _ = self.send_reply(over.to_string()).await;
                 self.client.close().await;
             }
-            ConversationEnd::BadFrame(_)
-            | ConversationEnd::TimedOut(_)
-            | ConversationEnd::Refused(_) => {
-                if self.say(over.to_string()).await.is_ok() {
+            ClassicClose::BadFrame(_) | ClassicClose::TimedOut(_) | ClassicClose::Refused(_) => {
+                if self.send_reply(over.to_string()).await.is_ok() {
                     self.client.close().await;
                     self.client.linger().await;
                 }
@@ -138,35 +112,37 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         }
     }
 
-    /// Writes to the log what the session can not know.
-    fn note(&self, over: &ConversationEnd) {
+    /// Logs an end that the session cannot know.
+    fn log_end(&self, over: &ClassicClose) {
         match over {
-            ConversationEnd::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-                if let Some(left_out) = self.shared.refusals.unread.turn(Instant::now()) {
+            ClassicClose::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
+                if let Some(left_out) = self.shared.refusal_logs.unread_output.allow(Instant::now())
+                {
                     info!(
                         name: "peer_stopped_reading",
                         %error,
                         left_out,
-                        "the peer stopped reading"
+                        "closed: the peer does not read"
                     );
                 }
             }
-            ConversationEnd::BadFrame(_)
-            | ConversationEnd::TimedOut(_)
-            | ConversationEnd::CutShort(_)
+            ClassicClose::BadFrame(_) | ClassicClose::TimedOut(_) | ClassicClose::CutShort(_)
                 if self.logged_in =>
             {
-                info!(name: "classic_hung_up", reason = %over, "hung up on a classic client");
+                info!(name: "classic_hung_up", reason = %over, "closed the connection of a classic client");
             }
-            ConversationEnd::BadFrame(_)
-            | ConversationEnd::TimedOut(_)
-            | ConversationEnd::CutShort(_) => {
-                if let Some(left_out) = self.shared.refusals.visitor.turn(Instant::now()) {
+            ClassicClose::BadFrame(_) | ClassicClose::TimedOut(_) | ClassicClose::CutShort(_) => {
+                if let Some(left_out) = self
+                    .shared
+                    .refusal_logs
+                    .unauthenticated
+                    .allow(Instant::now())
+                {
                     info!(
                         name: "classic_hung_up",
                         reason = %over,
                         left_out,
-                        "hung up on a classic client"
+                        "closed the connection of a classic client"
                     );
                 }
             }
@@ -174,36 +150,36 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         }
     }
 
-    async fn take(&mut self, request: Request) -> Result<(), ConversationEnd> {
-        let order = Order::parse(&request);
-        if let Ok(Order::Put(upload)) = order {
+    async fn handle(&mut self, request: ClassicRequest) -> Result<(), ClassicClose> {
+        let order = ClassicCommand::parse(&request);
+        if let Ok(ClassicCommand::Put(upload)) = order {
             let text = self.put(upload, request.size).await?;
-            return self.say(text).await;
+            return self.send_reply(text).await;
         }
-        // The bytes come, whatever is said about them.
+        // The client sends the bytes of the request in any case.
         self.discard(request.size).await?;
         let text = match order {
-            Ok(Order::Get(download)) => return self.get(download).await,
-            Ok(order) => self.obey(order).await?,
+            Ok(ClassicCommand::Get(download)) => return self.get(download).await,
+            Ok(order) => self.execute(order).await?,
             Err(misunderstood) => {
-                self.count().await?;
-                text::shown(&misunderstood.to_string())
+                self.count_request().await?;
+                text::escape_for_terminal(&misunderstood.to_string())
             }
         };
-        self.say(text).await
+        self.send_reply(text).await
     }
 
-    /// The longest frame that is taken now.
-    fn longest(&self) -> usize {
+    /// The longest frame that is accepted now.
+    fn max_frame_bytes(&self) -> usize {
         if self.logged_in {
-            frame::LONGEST
+            frame::MAX_FRAME_BYTES
         } else {
-            frame::LONGEST_BEFORE_LOGIN
+            frame::MAX_FRAME_BYTES_BEFORE_LOGIN
         }
     }
 
     /// Waits for the next request.
-    async fn request(&mut self) -> Result<Request, ConversationEnd> {
+    async fn read_request(&mut self) -> Result<ClassicRequest, ClassicClose> {
         let patience = {
             let limits = &self.shared.config().limits;
             if self.logged_in {
@@ -215,11 +191,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         // Runs from the first byte of a frame to its last; no byte resets it.
         let mut deadline = None;
         loop {
-            if let Some(json) = self.client.take_frame(self.longest())? {
-                return Ok(Request::parse(&json)?);
+            if let Some(json) = self.client.take_frame(self.max_frame_bytes())? {
+                return Ok(ClassicRequest::parse(&json)?);
             }
             if self.client.has_ended() {
-                return Err(ConversationEnd::Left);
+                return Err(ClassicClose::Disconnected);
             }
             if self.client.is_within_frame() {
                 deadline.get_or_insert_with(|| Instant::now() + patience);
@@ -232,90 +208,94 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
             };
             select! {
                 biased;
-                // Late answers, and why it ends.
-                said = self.session.next() => drop(said?),
-                () = late => return Err(ConversationEnd::TimedOut(patience)),
+                // A late reply, or the end of the session.
+                said = self.session.next_message() => drop(said?),
+                () = late => return Err(ClassicClose::TimedOut(patience)),
                 read = self.client.read_frame() => read?,
             }
         }
     }
 
-    /// Does what one value or line answers.
-    async fn obey(&mut self, order: Order) -> Result<String, ConversationEnd> {
+    /// Executes a command whose reply is one line or listing.
+    async fn execute(&mut self, order: ClassicCommand) -> Result<String, ClassicClose> {
         Ok(match order {
-            Order::Login(login) => self.log_in(login).await?,
-            Order::Register { user, password } => self.register(user, password).await?,
-            Order::Pwd(pwd) => told(self.ask(&pwd).await?, |reply| text::shown(&reply.cwd)),
-            Order::Cd(cd) => told(self.ask(&cd).await?, |reply| text::shown(&reply.cwd)),
-            Order::Ls(ls) => self.list(ls).await?,
-            Order::Mkdir(mkdir) => told(self.ask(&mkdir).await?, |reply| {
-                format!("made {}", text::shown(&reply.path))
+            ClassicCommand::Login(login) => self.log_in(login).await?,
+            ClassicCommand::Register { user, password } => self.register(user, password).await?,
+            ClassicCommand::Pwd(pwd) => reply_text(self.call(&pwd).await?, |reply| {
+                text::escape_for_terminal(&reply.cwd)
             }),
-            Order::Rm(rm) => told(self.ask(&rm).await?, text::removed),
-            Order::Mv(mv) => told(self.ask(&mv).await?, |reply| {
-                format!("it is {} now", text::shown(&reply.path))
+            ClassicCommand::Cd(cd) => reply_text(self.call(&cd).await?, |reply| {
+                text::escape_for_terminal(&reply.cwd)
             }),
-            Order::Hash(hash) => told(self.ask(&hash).await?, |reply| text::hex(&reply.digest)),
-            Order::Df(df) => told(self.ask(&df).await?, text::usage),
-            Order::Who => {
-                let answer = self.ask_json(json!({"cmd": "who"})).await?;
-                told(answer, |reply| text::users(&reply))
+            ClassicCommand::Ls(ls) => self.list(ls).await?,
+            ClassicCommand::Mkdir(mkdir) => reply_text(self.call(&mkdir).await?, |reply| {
+                format!("made {}", text::escape_for_terminal(&reply.path))
+            }),
+            ClassicCommand::Rm(rm) => reply_text(self.call(&rm).await?, text::removed),
+            ClassicCommand::Mv(mv) => reply_text(self.call(&mv).await?, |reply| {
+                format!("it is {} now", text::escape_for_terminal(&reply.path))
+            }),
+            ClassicCommand::Hash(hash) => {
+                reply_text(self.call(&hash).await?, |reply| text::hex(&reply.digest))
             }
-            Order::Say { to, text } => {
+            ClassicCommand::Df(df) => reply_text(self.call(&df).await?, text::usage),
+            ClassicCommand::Who => {
+                let answer = self.call_json(json!({"cmd": "who"})).await?;
+                reply_text(answer, |reply| text::users(&reply))
+            }
+            ClassicCommand::Say { to, text } => {
                 let say = json!({"cmd": "say", "to": to, "text": text});
-                told(self.ask_json(say).await?, |reply| text::said(&reply))
+                reply_text(self.call_json(say).await?, |reply| text::history(&reply))
             }
-            Order::Help => {
-                self.count().await?;
+            ClassicCommand::Help => {
+                self.count_request().await?;
                 commands::help()
             }
-            Order::Quit(quit) => told(self.ask(&quit).await?, |_| "goodbye".into()),
-            Order::Get(_) | Order::Put(_) => "files are moved by their own ways".into(),
+            ClassicCommand::Quit(quit) => reply_text(self.call(&quit).await?, |_| "goodbye".into()),
+            ClassicCommand::Get(_) | ClassicCommand::Put(_) => {
+                "`get` and `put` are handled elsewhere".into()
+            }
         })
     }
 
-    async fn log_in(&mut self, login: Login) -> Result<String, ConversationEnd> {
-        let answer = self.ask(&login).await?;
+    async fn log_in(&mut self, login: Login) -> Result<String, ClassicClose> {
+        let answer = self.call(&login).await?;
         self.logged_in |= answer.is_ok();
-        Ok(told(answer, |reply| {
+        Ok(reply_text(answer, |reply| {
             format!("logged in as {}; you are in {}", reply.user, reply.home)
         }))
     }
 
-    /// Makes an account, unless the session ends before.
-    async fn register(
-        &mut self,
-        user: String,
-        password: Secret,
-    ) -> Result<String, ConversationEnd> {
-        self.count().await?;
-        let lines = self.shared.request_lines.of_strangers();
+    /// Creates an account, unless the session ends before.
+    async fn register(&mut self, user: String, password: Secret) -> Result<String, ClassicClose> {
+        self.count_request().await?;
+        let lines = self.shared.request_lines.for_unauthenticated();
         let job = RequestLog::new(&self.shared.metrics, lines, 0, "register", None);
         let job = job.with_user(Some(&user));
         let work = async {
-            self.shared.audit_room().await;
+            self.shared.wait_for_audit().await;
             let registering = register(&user, &password, &self.shared, &self.peer);
             registering.await.map(|()| encode_ok(0, &Nothing {}))
         };
         let outcome = select! {
             biased;
-            over = ended(&mut self.session) => return Err(over),
+            over = wait_for_end(&mut self.session) => return Err(over),
             outcome = job.guard(work) => outcome,
         };
         let answer = match ServerMessage::parse(&job.close(outcome)) {
             Ok(ServerMessage::Reply(_, answer)) => answer,
             _ => Err(unreadable()),
         };
-        Ok(told(answer, |_| {
+        Ok(reply_text(answer, |_| {
             format!("the account {user} is made; now: login {user} PASSWORD")
         }))
     }
 
-    /// Lists a directory, page after page.
-    async fn list(&mut self, mut ls: Ls) -> Result<String, ConversationEnd> {
+    /// Lists a directory, page by page.
+    async fn list(&mut self, mut ls: Ls) -> Result<String, ClassicClose> {
         let mut listing = String::new();
         loop {
-            let page = match self.ask(&ls).await? {
+            let page = match self.call(&ls).await? {
                 Ok(page) => page,
                 Err(error) => return Ok(text::failure(&error)),
             };
@@ -323,9 +303,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
                 text::add_entry(&mut listing, entry);
             }
             if page.cursor.is_none() {
-                return Ok(text::listed(listing));
+                return Ok(text::finish_listing(listing));
             }
-            if listing.len() > LONGEST_LISTING {
+            if listing.len() > MAX_LISTING_BYTES {
                 listing.push_str("and more, which this listing has no room for");
                 return Ok(listing);
             }
@@ -333,44 +313,53 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         }
     }
 
-    /// Lets the session know that something was asked: it counts, and is a sign of life.
-    async fn count(&mut self) -> Result<(), ConversationEnd> {
-        let _ = self.ask(&Hello {}).await?;
+    /// Sends a `hello` to the session, so that the request counts for its limits and its idle timer.
+    async fn count_request(&mut self) -> Result<(), ClassicClose> {
+        let _ = self.call(&Hello {}).await?;
         Ok(())
     }
 
-    /// Asks the session, and waits for its answer.
-    async fn ask<C: Call>(&mut self, request: &C) -> Result<Answer<C::Reply>, ConversationEnd> {
-        let id = self.session.ask(request).await?;
-        Ok(self.answer(id).await?.and_then(|json| read(&json)))
+    /// Sends a request to the session and waits for its reply.
+    async fn call<C: Call>(&mut self, request: &C) -> Result<SessionReply<C::Reply>, ClassicClose> {
+        let id = self.session.send_request(request).await?;
+        Ok(self
+            .wait_for_reply(id)
+            .await?
+            .and_then(|json| parse_reply(&json)))
     }
 
-    async fn ask_json(&mut self, request: Value) -> Result<Answer<Value>, ConversationEnd> {
-        let id = self.session.ask_json(request).await?;
-        Ok(self.answer(id).await?.and_then(|json| read(&json)))
+    async fn call_json(&mut self, request: Value) -> Result<SessionReply<Value>, ClassicClose> {
+        let id = self.session.send_json_request(request).await?;
+        Ok(self
+            .wait_for_reply(id)
+            .await?
+            .and_then(|json| parse_reply(&json)))
     }
 
     /// Waits for the final reply to a request.
-    async fn answer(&mut self, id: u32) -> Result<Answer<Box<RawValue>>, ConversationEnd> {
+    async fn wait_for_reply(
+        &mut self,
+        id: u32,
+    ) -> Result<SessionReply<Box<RawValue>>, ClassicClose> {
         loop {
-            if let InProcessMessage::Reply(answer) = self.hear(id).await? {
+            if let InProcessMessage::Reply(answer) = self.next_message(id).await? {
                 return Ok(answer);
             }
         }
     }
 
-    /// Waits for what the session says of a request. If the client stops waiting, the session is
-    /// told.
-    async fn hear(&mut self, id: u32) -> Result<InProcessMessage, ConversationEnd> {
-        let longest = self.longest();
+    /// Waits for the next message of a request. If the client closes the connection, closes the input of
+    /// the session.
+    async fn next_message(&mut self, id: u32) -> Result<InProcessMessage, ClassicClose> {
+        let longest = self.max_frame_bytes();
         loop {
             select! {
                 biased;
-                said = self.session.next() => match said? {
+                said = self.session.next_message() => match said? {
                     (of, said) if of == id => return Ok(said),
                     _ => {}
                 },
-                closed = self.client.closes(longest) => {
+                closed = self.client.wait_for_close(longest) => {
                     closed?;
                     self.session.close_input();
                 }
@@ -378,16 +367,20 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
         }
     }
 
-    /// Answers the client.
-    async fn say(&mut self, res: String) -> Result<(), ConversationEnd> {
-        let reply = Reply { res, file: None };
+    /// Sends a reply to the client.
+    async fn send_reply(&mut self, res: String) -> Result<(), ClassicClose> {
+        let reply = ClassicReply { res, file: None };
         Ok(self.client.send(reply.encode()).await?)
     }
 
     /// Announces a file to the client.
-    async fn announce(&mut self, file: File) -> Result<(), ConversationEnd> {
-        let res = format!("{}, {} bytes", text::shown(&file.filename), file.size);
-        let reply = Reply {
+    async fn send_file_info(&mut self, file: ClassicFileInfo) -> Result<(), ClassicClose> {
+        let res = format!(
+            "{}, {} bytes",
+            text::escape_for_terminal(&file.filename),
+            file.size
+        );
+        let reply = ClassicReply {
             res,
             file: Some(file),
         };
@@ -396,29 +389,29 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Conversation<R, W> {
 }
 
 /// Resolves once the session has ended.
-async fn ended(session: &mut InProcessSession) -> ConversationEnd {
+async fn wait_for_end(session: &mut InProcessSession) -> ClassicClose {
     loop {
-        if let Err(over) = session.next().await {
+        if let Err(over) = session.next_message().await {
             return over;
         }
     }
 }
 
-/// What a person is told of an answer.
-fn told<T>(answer: Answer<T>, tell: impl FnOnce(T) -> String) -> String {
+/// The text of a reply.
+fn reply_text<T>(answer: SessionReply<T>, tell: impl FnOnce(T) -> String) -> String {
     match answer {
         Ok(reply) => tell(reply),
         Err(error) => text::failure(&error),
     }
 }
 
-fn read<T: DeserializeOwned>(json: &RawValue) -> Answer<T> {
+fn parse_reply<T: DeserializeOwned>(json: &RawValue) -> SessionReply<T> {
     serde_json::from_str(json.get()).map_err(|_| unreadable())
 }
 
 fn unreadable() -> WireError {
     WireError::new(
         ErrorCode::Internal,
-        "the server's own answer can not be read",
+        "the reply of the session cannot be parsed",
     )
 }

@@ -1,5 +1,5 @@
-//! The way between a conversation and its session. What is written passes piece by piece: a silent
-//! one holds no memory for bytes.
+//! In-memory pipes between a conversation and its session. They pass chunks on without a buffer, so an
+//! idle pipe holds no memory for bytes.
 
 use std::io;
 use std::pin::Pin;
@@ -12,15 +12,14 @@ use tokio::sync::mpsc;
 use tokio_util::io::{CopyToBytes, SinkWriter, StreamReader};
 use tokio_util::sync::PollSender;
 
-/// Pieces that may be under way in one direction. Each is at most a chunk of a file, and two make a
-/// data frame.
-const PIECES: usize = 4;
+/// The most queued chunks of one direction. Each is at most a chunk of a file; two make a data frame.
+const MAX_QUEUED_CHUNKS: usize = 4;
 
-/// The pieces of one direction, as they arrive.
+/// The chunks of one direction, as they arrive.
 #[derive(Debug)]
-pub(crate) struct Pieces(mpsc::Receiver<Bytes>);
+pub(crate) struct ChunkStream(mpsc::Receiver<Bytes>);
 
-impl Stream for Pieces {
+impl Stream for ChunkStream {
     type Item = io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -28,18 +27,18 @@ impl Stream for Pieces {
     }
 }
 
-/// One direction, into which whole pieces are put.
-pub(crate) fn of_pieces() -> (mpsc::Sender<Bytes>, StreamReader<Pieces, Bytes>) {
-    let (sender, pieces) = mpsc::channel(PIECES);
-    (sender, StreamReader::new(Pieces(pieces)))
+/// A pipe with a sender of chunks.
+pub(crate) fn chunk_pipe() -> (mpsc::Sender<Bytes>, StreamReader<ChunkStream, Bytes>) {
+    let (sender, pieces) = mpsc::channel(MAX_QUEUED_CHUNKS);
+    (sender, StreamReader::new(ChunkStream(pieces)))
 }
 
-/// One direction, into which bytes are written.
-pub(crate) fn of_bytes() -> (
+/// A pipe with a writer of bytes.
+pub(crate) fn byte_pipe() -> (
     impl AsyncWrite + Unpin + Send + 'static,
-    StreamReader<Pieces, Bytes>,
+    StreamReader<ChunkStream, Bytes>,
 ) {
-    let (sender, reader) = of_pieces();
+    let (sender, reader) = chunk_pipe();
     let broken = |_| io::Error::from(io::ErrorKind::BrokenPipe);
     let sink = PollSender::new(sender).sink_map_err(broken);
     (SinkWriter::new(CopyToBytes::new(sink)), reader)
@@ -53,7 +52,7 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_pass_until_the_writer_is_dropped() {
-        let (mut writer, mut reader) = of_bytes();
+        let (mut writer, mut reader) = byte_pipe();
         let writing = async move {
             for piece in 0..100_u8 {
                 writer.write_all(&[piece; 3]).await.expect("open");
@@ -68,7 +67,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_writer_waits_for_its_reader_and_notices_that_it_is_gone() {
-        let (mut writer, reader) = of_bytes();
+        let (mut writer, reader) = byte_pipe();
         let writing = tokio::spawn(async move {
             loop {
                 if let Err(error) = writer.write_all(b"piece").await {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::protocol::{DfReply, Digest, Entry, ErrorCode, Kind, PutReply, RmReply, WireError};
 
 /// `text` with everything escaped that could drive a terminal: classic clients print what they get.
-pub(crate) fn shown(text: &str) -> String {
+pub(crate) fn escape_for_terminal(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if is_unsafe(c) {
@@ -31,12 +31,12 @@ pub(crate) fn failure(error: &WireError) -> String {
     match error.code {
         ErrorCode::NotLoggedIn => "log in first: login USER PASSWORD".into(),
         ErrorCode::Unsupported => "this server does not offer that".into(),
-        _ => shown(&error.message),
+        _ => escape_for_terminal(&error.message),
     }
 }
 
 pub(crate) fn stored(reply: &PutReply) -> String {
-    let (path, hash) = (shown(&reply.path), hex(&reply.digest));
+    let (path, hash) = (escape_for_terminal(&reply.path), hex(&reply.digest));
     format!("stored {path}, {} bytes, MD5 {hash}", reply.size)
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn hex(digest: &Digest) -> String {
 
 /// Adds a line: the size, or that it is a directory, and the name.
 pub(crate) fn add_entry(listing: &mut String, entry: &Entry) {
-    let name = shown(&entry.name);
+    let name = escape_for_terminal(&entry.name);
     let _ = match entry.kind {
         Kind::Dir => writeln!(listing, "{:>14}  {name}/", "<dir>"),
         Kind::File => writeln!(listing, "{:>14}  {name}", entry.size),
@@ -95,7 +95,7 @@ pub(crate) fn add_entry(listing: &mut String, entry: &Entry) {
 }
 
 /// A listing that is whole.
-pub(crate) fn listed(mut listing: String) -> String {
+pub(crate) fn finish_listing(mut listing: String) -> String {
     match listing.pop() {
         Some(_) => listing,
         None => "the directory is empty".into(),
@@ -108,13 +108,13 @@ pub(crate) fn users(reply: &Value) -> String {
     let lines: Vec<_> = users
         .iter()
         .map(|user| {
-            let name = shown(user["user"].as_str().unwrap_or("?"));
+            let name = escape_for_terminal(user["user"].as_str().unwrap_or("?"));
             let mut line = name;
             if let Some(sessions @ 2..) = user["sessions"].as_u64() {
                 let _ = write!(line, ", {sessions} sessions");
             }
             if let Some(since) = user["since"].as_str() {
-                let _ = write!(line, ", since {}", shown(since));
+                let _ = write!(line, ", since {}", escape_for_terminal(since));
             }
             line
         })
@@ -126,7 +126,7 @@ pub(crate) fn users(reply: &Value) -> String {
 }
 
 /// What has become of a message.
-pub(crate) fn said(reply: &Value) -> String {
+pub(crate) fn history(reply: &Value) -> String {
     match reply["delivered"].as_u64() {
         Some(0) => "kept until they log in".into(),
         _ => "delivered".into(),
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn nothing_in_a_name_or_a_message_drives_a_terminal() {
         assert_eq!(
-            shown("a\u{1b}[2J\r\n\u{202e}\u{9b}年"),
+            escape_for_terminal("a\u{1b}[2J\r\n\u{202e}\u{9b}年"),
             "a\\u{1b}[2J\\r\\n\\u{202e}\\u{9b}年"
         );
         let error = WireError::new(ErrorCode::NotFound, "no such file: \u{7}");
@@ -179,10 +179,10 @@ mod tests {
         assert_eq!(users(&reply), told);
         assert_eq!(users(&json!({})), "nobody");
         assert_eq!(
-            said(&json!({"seq": 1, "delivered": 0})),
+            history(&json!({"seq": 1, "delivered": 0})),
             "kept until they log in"
         );
-        assert_eq!(said(&json!({"seq": 1, "delivered": 2})), "delivered");
-        assert_eq!(said(&json!({})), "delivered");
+        assert_eq!(history(&json!({"seq": 1, "delivered": 2})), "delivered");
+        assert_eq!(history(&json!({})), "delivered");
     }
 }

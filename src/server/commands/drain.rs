@@ -22,7 +22,7 @@ pub(crate) fn drain(
     if let Some(seconds) = drain.seconds {
         member
             .shared
-            .drain_within(Duration::from_secs(seconds.into()));
+            .operator_drain_timeout(Duration::from_secs(seconds.into()));
     }
     let patience = member.shared.drain_timeout();
     let reply = DrainReply {

@@ -10,12 +10,13 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::connection::{
-    BlockingPool, CHUNK, ChunkLength, Closed, FilePart, FileSource, Outbox, SendOutcome,
+    BlockingPool, ChunkLength, FilePart, FileSource, Outbox, OutboxClosed, SHORT_CHUNK_BYTES,
+    SendOutcome,
 };
 use crate::protocol::{
     Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, Hasher, encode_begin, encode_ok,
 };
-use crate::server::disk::Opened;
+use crate::server::disk::OpenedFile;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::session::request_log::RequestOutcome;
@@ -63,7 +64,7 @@ pub(crate) async fn get(
 /// A file on its way out.
 struct FileSender<'a> {
     member: &'a Member,
-    file: Opened,
+    file: OpenedFile,
     offset: u64,
     rest: Range<u64>,
     digest: RequestedDigest,
@@ -152,7 +153,7 @@ pub(crate) fn get_small(
     let (file, range, digest) = find(view, path, get)?;
     let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
     let needs_prefix = range.start > 0 && matches!(digest, RequestedDigest::Whole(_));
-    if length > CHUNK || needs_prefix {
+    if length > SHORT_CHUNK_BYTES || needs_prefix {
         return Ok(None);
     }
     let content = file.read_at(range.start, length)?;
@@ -180,10 +181,10 @@ pub(crate) fn get_small(
 impl<'a> FileSender<'a> {
     async fn open(get: Get, member: &'a Member) -> Result<Self, CommandError> {
         let path = member.resolve(&get.path)?;
-        let (descriptors, disk) = (member.disk.file().await?, member.disk.clone());
+        let (descriptors, disk) = (member.disk.acquire_file().await?, member.disk.clone());
         let found = member.with_view(move |view| {
             let (file, rest, digest) = find(view, path, &get)?;
-            Ok((Opened::new(file, disk, descriptors), rest, digest))
+            Ok((OpenedFile::new(file, disk, descriptors), rest, digest))
         });
         let (file, rest, digest) = found.await?;
         Ok(Self {
@@ -222,7 +223,7 @@ impl<'a> FileSender<'a> {
         outbox: &Outbox,
         mut sent: impl FnMut(u64),
     ) -> Result<(), CommandError> {
-        let by_kernel = outbox.takes_files() && !self.is_hashed_here();
+        let by_kernel = outbox.supports_sendfile() && !self.is_hashed_here();
         let threads: Arc<dyn BlockingPool> = Arc::new(self.member.disk.clone());
         let mut chunk_length = ChunkLength::default();
         let mut under_way = VecDeque::new();
@@ -232,7 +233,7 @@ impl<'a> FileSender<'a> {
             let asked = Instant::now();
             let slot = outbox.data_slot().await?;
             if !self.member.is_paced() {
-                chunk_length.took(asked.elapsed());
+                chunk_length.adapt(asked.elapsed());
             }
             self.file.check_access()?;
             if by_kernel {
@@ -265,7 +266,7 @@ impl<'a> FileSender<'a> {
                 Err(self.file.unreadable(error).into())
             }
             Ok(Ok(())) => Ok(()),
-            Err(_) => Err(Closed.into()),
+            Err(_) => Err(OutboxClosed.into()),
         }
     }
 

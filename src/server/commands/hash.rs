@@ -2,7 +2,7 @@
 
 use crate::protocol::{Hash, HashReply};
 use crate::server::commands::Command;
-use crate::server::disk::Opened;
+use crate::server::disk::OpenedFile;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::transfer::hashing;
@@ -11,7 +11,7 @@ impl Command for Hash {
     async fn apply(self, member: &mut Member) -> Result<HashReply, CommandError> {
         let path = member.resolve(&self.path)?;
         let algorithm = self.digest.unwrap_or_default();
-        let waiting = member.gone.run_until_cancelled(member.disk.file());
+        let waiting = member.gone.run_until_cancelled(member.disk.acquire_file());
         let descriptors = waiting.await.ok_or(CommandError::Cancelled)??;
         let disk = member.disk.clone();
         let (file, kept, verifier) = member
@@ -19,7 +19,7 @@ impl Command for Hash {
                 let file = view.open(&path, self.version.as_deref())?;
                 let kept = file.kept_digest(algorithm);
                 let verifier = file.verifier(algorithm);
-                Ok((Opened::new(file, disk, descriptors), kept, verifier))
+                Ok((OpenedFile::new(file, disk, descriptors), kept, verifier))
             })
             .await?;
         let size = file.info().size;

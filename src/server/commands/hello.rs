@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::protocol::{HelloReply, MAX_CHUNK, MAX_CONTROL, VERSION};
 use crate::server::session::peer::Peer;
-use crate::server::state::{SERVER, ServerState};
+use crate::server::state::{SERVER_VERSION, ServerState};
 
 pub(crate) fn answer(shared: &ServerState, peer: &Peer) -> HelloReply {
     let mut logins = vec!["password".into(), "token".into()];
@@ -17,7 +17,7 @@ pub(crate) fn answer(shared: &ServerState, peer: &Peer) -> HelloReply {
     }
     HelloReply {
         protocol: VERSION,
-        server: SERVER.into(),
+        server: SERVER_VERSION.into(),
         features: features.into_iter().map(Into::into).collect(),
         logins,
         max_control: MAX_CONTROL as u64,

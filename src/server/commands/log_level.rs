@@ -9,7 +9,7 @@ use crate::protocol::{BadRequest, LogLevelReply, SetLogLevel};
 use crate::server::commands::Command;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
-use crate::telemetry::{AUDIT, Level, TelemetryError};
+use crate::telemetry::{AUDIT, LogLevelHandle, TelemetryError};
 
 impl Command for SetLogLevel {
     async fn apply(self, member: &mut Member) -> Result<LogLevelReply, CommandError> {
@@ -25,7 +25,7 @@ impl Command for SetLogLevel {
             let refused = |error: TelemetryError| {
                 BadRequest::of_field(0, "log_level", "level", error.to_string())
             };
-            Level::check(wanted).map_err(refused)?;
+            LogLevelHandle::check(wanted).map_err(refused)?;
             // Said first: it may be that nothing is logged after it.
             info!(
                 name: "log_level_changed",
@@ -39,7 +39,7 @@ impl Command for SetLogLevel {
                 sleep(Duration::from_secs(seconds.into())).await;
                 shared.config().log.level.clone()
             });
-            log.change(wanted, back).map_err(refused)?;
+            log.set_level(wanted, back).map_err(refused)?;
         }
         Ok(LogLevelReply {
             level: level.current(),

@@ -6,10 +6,10 @@ use crate::accounts::{Account, AccountsError, Credential, UserName};
 use crate::protocol::{BadRequest, Login, LoginReply, Secret};
 use crate::server::accept::address_block::AddressBlock;
 use crate::server::error::CommandError;
-use crate::server::limits::login_throttle::{Rules, Target};
+use crate::server::limits::login_throttle::{LoginTarget, LoginThrottleRules};
 use crate::server::session::member::Member;
 use crate::server::session::peer::Peer;
-use crate::server::state::{SERVER, ServerState};
+use crate::server::state::{SERVER_VERSION, ServerState};
 
 /// The account that the login is for, and what its session lasts no longer than.
 pub(crate) async fn log_in(
@@ -53,13 +53,13 @@ async fn by_secret(
         SecretClaim::Password { user, password } => {
             let work = accounts.log_in_with_password(user, password.expose());
             let work = queued(shared, block, work);
-            let account = not_too_fast(shared, guesses.of_user(user), block, work).await?;
+            let account = not_too_fast(shared, guesses.user_target(user), block, work).await?;
             Ok(with_credential(account, None))
         }
         SecretClaim::Token(token) => {
             let token = token.expose();
             let work = async { Ok(accounts.log_in_with_token(token).await?) };
-            let logged_in = not_too_fast(shared, guesses.of_token(token), block, work);
+            let logged_in = not_too_fast(shared, guesses.token_target(token), block, work);
             let (account, token) = logged_in.await?;
             Ok(with_credential(account, Some(token)))
         }
@@ -78,7 +78,7 @@ fn with_credential(account: Account, token: Option<i64>) -> (Account, Credential
 /// guess too fast.
 pub(crate) async fn not_too_fast<T>(
     shared: &ServerState,
-    target: Target,
+    target: LoginTarget,
     block: AddressBlock,
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
@@ -87,9 +87,9 @@ pub(crate) async fn not_too_fast<T>(
     sleep(slower.map_err(CommandError::TooManyAttempts)?).await;
     let outcome = work.await;
     match &outcome {
-        Ok(_) => guesses.succeeded(target, block, Instant::now()),
+        Ok(_) => guesses.record_success(target, block, Instant::now()),
         Err(CommandError::Accounts(AccountsError::LoginFailed | AccountsError::WrongPassword)) => {
-            guesses.failed(target, block, rules, Instant::now());
+            guesses.record_failure(target, block, rules, Instant::now());
         }
         Err(_) => {}
     }
@@ -97,11 +97,11 @@ pub(crate) async fn not_too_fast<T>(
 }
 
 /// How fast secrets may be guessed.
-pub(crate) fn rules(shared: &ServerState) -> Rules {
+pub(crate) fn rules(shared: &ServerState) -> LoginThrottleRules {
     let auth = &shared.config().auth;
     let attempts = u32::try_from(auth.attempts).unwrap_or(u32::MAX);
     let back_off = auth.back_off;
-    Rules { attempts, back_off }
+    LoginThrottleRules { attempts, back_off }
 }
 
 /// Does `work`, which hashes a password, if the queue for that has a place.
@@ -111,7 +111,7 @@ pub(crate) async fn queued<T>(
     work: impl Future<Output = Result<T, AccountsError>>,
 ) -> Result<T, CommandError> {
     let waiting = shared.config().auth.waiting_logins;
-    let place = shared.logins.enter(block, waiting);
+    let place = shared.logins.try_acquire(block, waiting);
     let _place = place.ok_or(CommandError::TooManyLogins)?;
     Ok(work.await?)
 }
@@ -177,7 +177,7 @@ pub(crate) fn welcome(member: &Member, resumed: Option<bool>) -> LoginReply {
     LoginReply {
         user: member.authority.name().to_owned(),
         home: member.cwd.to_string(),
-        server: SERVER.into(),
+        server: SERVER_VERSION.into(),
         session: member.session.to_string(),
         epoch: Some(member.shared.messages.epoch().to_owned()),
         resumed,

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
-use crate::connection::{CHUNK, Outbox};
+use crate::connection::{Outbox, SHORT_CHUNK_BYTES};
 use crate::protocol::{LogLevel, Logs, LogsBegin, LogsReply, encode_begin, encode_ok};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
@@ -58,15 +58,15 @@ pub(crate) async fn logs(
             let (lines, is_end) = following.stretch();
             sent += lines.len() as u64;
             underway.progress.moves(lines.len() as u64);
-            for start in (0..lines.len()).step_by(CHUNK) {
-                let end = lines.len().min(start + CHUNK);
+            for start in (0..lines.len()).step_by(SHORT_CHUNK_BYTES) {
+                let end = lines.len().min(start + SHORT_CHUNK_BYTES);
                 outbox.data_slot().await?.send(id, lines.slice(start..end));
             }
             if !is_end {
                 continue;
             }
             let next = async {
-                following.tail.reaches(following.next).await;
+                following.tail.wait_for(following.next).await;
                 sleep(PAUSE).await;
             };
             if !logs.follow || drain.run_until_cancelled(next).await.is_none() {
@@ -76,7 +76,7 @@ pub(crate) async fn logs(
     };
     let reply = tokio::select! {
         biased;
-        error = member.authority.not_admin("logs") => Err(error),
+        error = member.authority.admin_right_lost("logs") => Err(error),
         () = underway.cancel.cancelled() => Err(CommandError::Cancelled),
         reply = work => reply,
     };
@@ -101,7 +101,7 @@ fn first(tail: &Tail, logs: &Logs, filter: &Filter) -> u64 {
     let Some(last) = logs.last else {
         return tail.oldest();
     };
-    let there = tail.from(tail.oldest(), usize::MAX).lines;
+    let there = tail.lines_from(tail.oldest(), usize::MAX).lines;
     let mut wanted = there.iter().rev().filter(|line| filter.lets_through(line));
     match last.checked_sub(1) {
         None => tail.next(),
@@ -123,7 +123,7 @@ struct Following {
 impl Following {
     /// The next lines that are wanted, and whether they are the last for now.
     fn stretch(&mut self) -> (Bytes, bool) {
-        let stretch = self.tail.from(self.next, MAX_LINES_PER_READ);
+        let stretch = self.tail.lines_from(self.next, MAX_LINES_PER_READ);
         let mut text = String::new();
         if stretch.missed > 0 {
             self.reply.missed += stretch.missed;

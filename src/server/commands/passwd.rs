@@ -15,7 +15,7 @@ impl Command for Passwd {
             .accounts
             .change_password(&account, &self.old, &self.new);
         let change = queued(&shared, block, change);
-        let target = shared.login_throttle.of_user(account.name.as_str());
+        let target = shared.login_throttle.user_target(account.name.as_str());
         let changed = not_too_fast(&shared, target, block, change).await;
         let unfit = match changed {
             Ok(()) => return Ok(Nothing {}),

@@ -14,7 +14,7 @@ use crate::server::transfer::registry::{PutPart, PutReceiver, TransferGuard};
 use crate::server::transfer::upload::{UnwrittenChunks, UploadReceiver};
 use crate::server::transfer::upload_registry::UploadKey;
 use crate::storage::{
-    AlreadyCommitted, BegunUpload, Committed, SmallUpload, UploadOptions, VirtualPath,
+    AlreadyCommitted, BegunUpload, BufferedUpload, Committed, UploadOptions, VirtualPath,
 };
 
 /// Takes the data of put `id` until its end.
@@ -43,7 +43,7 @@ pub(crate) async fn put(
         }
         let active = puts.register(key, &member.session, &member.gone);
         // Its data may be behind that of others on the connection, so it cannot wait for this.
-        let _descriptors = member.disk.try_file()?;
+        let _descriptors = member.disk.try_acquire_file()?;
         let putting = PutInProgress {
             id,
             outbox,
@@ -142,7 +142,7 @@ impl PutInProgress<'_> {
                 let committed = there.confirm(end.digest)?;
                 Ok(Some((committed, end.digest)))
             }
-            Some(PutPart::Chunk(chunk, _)) => Err(there.too_much(chunk.len() as u64)),
+            Some(PutPart::Chunk(chunk, _)) => Err(there.size_exceeded(chunk.len() as u64)),
             None => Ok(None),
         };
         let confirmed = disk.run(work).await?;
@@ -179,8 +179,8 @@ pub(crate) fn small_upload(
     put: &Put,
     content: Vec<Bytes>,
     expected: Option<Digest>,
-) -> SmallUpload {
-    SmallUpload {
+) -> BufferedUpload {
+    BufferedUpload {
         path,
         options: options(put),
         content,

@@ -30,7 +30,10 @@ pub(crate) async fn register(
     }
     is_private_enough(shared, peer)?;
     let name: UserName = user.parse().map_err(|invalid| unfit("user", &invalid))?;
-    let (guesses, target) = (&shared.login_throttle, shared.login_throttle.of_user(user));
+    let (guesses, target) = (
+        &shared.login_throttle,
+        shared.login_throttle.user_target(user),
+    );
     let (block, rules) = (peer.block(), rules(shared));
     let slower = guesses.check(target, block, rules, Instant::now());
     sleep(slower.map_err(CommandError::TooManyAttempts)?).await;
@@ -44,7 +47,7 @@ pub(crate) async fn register(
     };
     let adding = shared.accounts.add_user(&name, password, new);
     let added = queued(shared, block, adding).await;
-    guesses.failed(target, block, rules, Instant::now());
+    guesses.record_failure(target, block, rules, Instant::now());
     added.map_err(|error| match error {
         CommandError::Accounts(AccountsError::UserExists(name)) => CommandError::NameTaken(name),
         CommandError::Accounts(

@@ -32,7 +32,7 @@ pub(crate) async fn receiver(
     field: &str,
     text: &str,
 ) -> Result<Recipient, CommandError> {
-    if RoomName::is_meant(text) {
+    if RoomName::is_room(text) {
         return Ok(Recipient::Room(parse_room(cmd, field, text)?));
     }
     if let Some(connected) = member.shared.authorities.connected(text) {

@@ -14,7 +14,7 @@ impl Command for SendTo {
         check_rate(member)?;
         let keep = shared.config().limits.keep_offers;
         let path = member.resolve(&self.path)?;
-        if RoomName::is_meant(&self.to) {
+        if RoomName::is_room(&self.to) {
             let message = "a file is offered to one user, not to a room";
             // The reply has the request's own id.
             return Err(BadRequest::of_field(0, "send", "to", message).into());
@@ -34,7 +34,7 @@ impl Command for SendTo {
         };
         let offering = shared.messages.offer(member.party(), to, file, keep);
         let (offer, stored) = offering.await?;
-        stored.done().await?;
+        stored.stored().await?;
         Ok(SendReply { offer })
     }
 }

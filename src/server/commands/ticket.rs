@@ -1,5 +1,7 @@
 //! `ticket`: the right to speak by datagram for this session.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tracing::error;
 
@@ -8,7 +10,7 @@ use crate::protocol::{BadRequest, TicketReply, encode_ok};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::session::peer::Peer;
-use crate::server::udp::Copies;
+use crate::server::udp::TicketObserver;
 
 /// Makes a ticket; the messages that come to this session go to its holder, too.
 pub(crate) fn ticket(
@@ -27,12 +29,14 @@ pub(crate) fn ticket(
     if !peer.is_private() && !member.shared.config().auth.plaintext_logins {
         return Err(CommandError::PlaintextTicket);
     }
-    let issued = datagrams.issue(member.clone()).map_err(|error| {
-        error!(name: "no_random_bytes", %error, "the system gives no random bytes");
-        CommandError::Panicked
-    });
+    let issued = datagrams
+        .issue_ticket(Box::new(member.clone()))
+        .map_err(|error| {
+            error!(name: "no_random_bytes", %error, "the system gives no random bytes");
+            CommandError::Panicked
+        });
     let (ticket, expires) = issued?;
-    events.tap(Copies::of(member));
+    events.set_observer(TicketObserver::new(datagrams, Arc::clone(&member.session)));
     let reply = TicketReply {
         ticket: ticket.name.clone(),
         secret: ticket.key.secret(),

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use tokio::sync::watch::Receiver;
 use tracing::warn;
 
-use crate::messages::{Subscription, WatchScope};
+use crate::messages::Subscription;
 use crate::protocol::{Nothing, Unwatch, Watch, encode_ok};
-use crate::server::authority::State;
+use crate::server::authority::AuthorityState;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
-use crate::storage::{StorageError, View, VirtualPath, VisiblePath};
+use crate::storage::{StorageError, View, VirtualPath};
 
 /// Begins a watch. It belongs to the session, and ends with it.
 pub(crate) async fn watch(
@@ -27,14 +27,14 @@ pub(crate) async fn watch(
     let seen = member.with_view(move |view| view.watch(&path)).await?;
     let messages = &member.shared.messages;
     let since = watch.since.map(|since| {
-        let is_known = messages.has_given(since, watch.epoch.as_deref());
+        let is_known = messages.has_issued(since, watch.epoch.as_deref());
         // What is of another server counts as of the future: the session is to look again.
         if is_known { since } else { u64::MAX }
     });
-    let reply = attendance.watch(text, scopes(seen), since).await?;
+    let reply = attendance.watch(text, seen, since).await?;
     if changes.has_changed().is_ok_and(|changed| changed) {
         // The watches were kept to what the member may list before this one was among them.
-        attendance.restrict(Vec::new())?;
+        attendance.restrict_watches(Vec::new())?;
         rescope(member, attendance, &member.authority.changes()).await?;
     }
     Ok(encode_ok(id, &reply))
@@ -77,20 +77,20 @@ pub(crate) async fn follow_access(member: Member, attendance: Arc<Subscription>)
 async fn rescope(
     member: &Member,
     attendance: &Subscription,
-    changes: &Receiver<State>,
+    changes: &Receiver<AuthorityState>,
 ) -> Result<(), CommandError> {
     if member.check().is_err() {
         return Ok(());
     }
-    let watched = attendance.watched().await?;
+    let watched = attendance.list_watches().await?;
     if watched.is_empty() {
         return Ok(());
     }
     let look = |view: &View| {
         let seen = |(number, path): (u32, String)| {
             let path = VirtualPath::parse(&path).map_err(StorageError::from);
-            let seen = path.and_then(|path| view.seen(&path));
-            (number, scopes(seen.unwrap_or_default()))
+            let seen = path.and_then(|path| view.visible_paths(&path));
+            (number, seen.unwrap_or_default())
         };
         Ok(watched.into_iter().map(seen).collect::<Vec<_>>())
     };
@@ -98,18 +98,7 @@ async fn rescope(
         if changes.has_changed().is_ok_and(|changed| changed) {
             break;
         }
-        attendance.rescope(number, scopes)?;
+        attendance.set_watch_scopes(number, scopes)?;
     }
     Ok(())
-}
-
-/// What a watch covers.
-fn scopes(seen: Vec<VisiblePath>) -> Vec<WatchScope> {
-    let scopes = seen.into_iter().map(|seen| WatchScope {
-        space: seen.space,
-        inner: seen.inner.to_string(),
-        path: seen.path.to_string(),
-        hidden: seen.hidden,
-    });
-    scopes.collect()
 }

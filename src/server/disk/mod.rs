@@ -1,12 +1,12 @@
-//! The one way from the async threads to the disk.
+//! Schedules all blocking work on files.
 //!
 //! ```text
-//! a user's work     ─►  Shares: thread, digest and descriptors at once  ─►  limits.disk_threads
-//! the server's own  ─►  a few at a time                                 ─►  SERVER_THREADS
+//! work of a user      ─►  ResourceShares: thread, digest and descriptors  ─►  limits.disk_threads
+//! work of the server  ─►  a few at a time                                 ─►  SERVER_THREADS
 //! ```
 //!
-//! Users' work has threads of its own, and work of the server itself (logins, readiness, housekeeping)
-//! those of the runtime, so it never waits behind that.
+//! Work of users runs on threads of its own. Work of the server itself (logins, readiness, housekeeping)
+//! runs on the blocking threads of the runtime, so it never waits for work of users.
 
 pub(crate) mod shares;
 pub(crate) mod threads;
@@ -19,79 +19,80 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 
-use crate::connection::{BlockingPool, ReadProgress};
+use crate::connection::{BlockingPool, SendProgress};
 pub(crate) use crate::server::disk::shares::ResourceGrant;
-use crate::server::disk::shares::{ResourceAmounts, ResourceRequest, Shares};
+use crate::server::disk::shares::{ResourceAmounts, ResourceRequest, ResourceShares};
 use crate::server::disk::threads::DiskThreads;
 use crate::server::error::CommandError;
 use crate::server::limits::descriptors::DescriptorBudget;
 use crate::storage::{MAX_BATCH_DESCRIPTORS, StorageError, StoredFile};
 
-/// Threads of the runtime that may block, on which no user's work runs: for logins, readiness,
-/// housekeeping and certificates.
+/// Blocking threads of the runtime, for logins, readiness, housekeeping and certificates. No work of
+/// users runs on them.
 pub const SERVER_THREADS: usize = 16;
 
-/// Pieces of the server's own work for sessions at once. The rest of its threads is for what asks for
-/// one or two by itself: the probes of the operators' address, housekeeping, the databases, certificates
-/// and settings.
-const SERVER_WORK: usize = 4;
+/// Concurrent work of the server for sessions. The other threads serve callers that need one or two
+/// each: the probes of the operators' address, housekeeping, the databases, certificates and settings.
+const MAX_SERVER_WORK: usize = 4;
 
-/// Descriptors that an open file or upload takes at most: its own, and that of its record.
-const PER_FILE: usize = 2;
+/// The most descriptors of an open file or upload: its own, and that of its record.
+const DESCRIPTORS_PER_FILE: usize = 2;
 
-/// The threads that may wait for the disk and the descriptors for files, divided among the users.
-#[derive(Debug)]
+/// Divides the disk threads and the descriptors for files among the users. Cheap to clone.
+#[derive(Debug, Clone)]
 pub(crate) struct DiskScheduler {
-    shares: Arc<Shares>,
+    shares: Arc<ResourceShares>,
     threads: DiskThreads,
-    /// Turns of the server's own work.
+    /// Permits for work of the server.
     server: Arc<Semaphore>,
 }
 
-/// What the disk threads do at one moment.
+/// The use of disk threads and descriptors at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DiskLoad {
-    /// Threads that users' work may run on.
+    /// Threads for work of users.
     pub(crate) threads: usize,
-    /// Those that it runs on.
+    /// Threads that are busy.
     pub(crate) running: usize,
-    /// Pieces of work that wait.
+    /// Jobs that wait.
     pub(crate) waiting: usize,
-    /// Digests that could be computed at once in addition.
+    /// Further digests that could be computed concurrently.
     pub(crate) digests_free: usize,
-    /// Descriptors for files that are granted, and that there are.
+    /// Descriptors for files: granted, and in total.
     pub(crate) descriptors: (usize, usize),
 }
 
 impl DiskScheduler {
-    /// For so many threads for users' work, so many digests at once, and the descriptors of `budget`.
+    /// A scheduler with `threads` threads for users, `digests` concurrent digests, and the file
+    /// descriptors of `budget`.
     pub(crate) fn new(threads: usize, digests: usize, budget: DescriptorBudget) -> Self {
         let total = ResourceAmounts {
             threads,
             digests,
             descriptors: (budget.files / 2).max(1),
-            files: (budget.files / 2 / PER_FILE).max(1),
+            files: (budget.files / 2 / DESCRIPTORS_PER_FILE).max(1),
         };
         Self {
-            shares: Arc::new(Shares::new(total)),
+            shares: Arc::new(ResourceShares::new(total)),
             threads: DiskThreads::new(threads),
-            server: Arc::new(Semaphore::new(SERVER_WORK)),
+            server: Arc::new(Semaphore::new(MAX_SERVER_WORK)),
         }
     }
 
     pub(crate) fn load(&self) -> DiskLoad {
         let (total, free) = (self.shares.total(), self.shares.free());
-        let of = |amounts: ResourceAmounts| amounts.descriptors + amounts.files * PER_FILE;
+        let descriptors =
+            |amounts: ResourceAmounts| amounts.descriptors + amounts.files * DESCRIPTORS_PER_FILE;
         DiskLoad {
             threads: total.threads,
             running: total.threads - free.threads,
             waiting: self.shares.waiting(),
             digests_free: free.digests,
-            descriptors: (of(total) - of(free), of(total)),
+            descriptors: (descriptors(total) - descriptors(free), descriptors(total)),
         }
     }
 
-    /// The part of the user of this number, the same for all of their sessions.
+    /// The handle of one user, by account number. All sessions of the user share the same limits.
     pub(crate) fn for_user(&self, user: i64) -> UserDisk {
         UserDisk {
             shares: Arc::clone(&self.shares),
@@ -100,19 +101,22 @@ impl DiskScheduler {
         }
     }
 
-    /// Runs work of the server itself, which never waits behind that of users: what a login or a
-    /// refresh of rights has to look at. Nothing in it may take long or wait for a user's work.
+    /// Runs work of the server itself, for logins and refreshes of rights. It never waits for work of
+    /// users; it must be short.
+    ///
+    /// # Errors
+    /// The error of `work`; [`CommandError::Panicked`] if it panics.
     pub(crate) async fn run_for_server<T, F>(&self, work: F) -> Result<T, CommandError>
     where
         T: Send + 'static,
         F: FnOnce() -> Result<T, StorageError> + Send + 'static,
     {
-        let turn = Arc::clone(&self.server).acquire_owned().await;
-        let turn = turn.map_err(|_| CommandError::ShuttingDown)?;
-        // The turn ends with the work, not with who waits for it: that may be given up before.
+        let permit = Arc::clone(&self.server).acquire_owned().await;
+        let permit = permit.map_err(|_| CommandError::ShuttingDown)?;
+        // The permit ends with the work, not with this future, which may be dropped before.
         let work = move || {
             let result = work();
-            drop(turn);
+            drop(permit);
             result
         };
         match spawn_blocking(work).await {
@@ -123,70 +127,83 @@ impl DiskScheduler {
     }
 }
 
-/// One user's way to the disk. Cheap to clone.
+/// Runs blocking work for one user. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct UserDisk {
-    shares: Arc<Shares>,
+    shares: Arc<ResourceShares>,
     threads: DiskThreads,
     /// The number of the account.
     user: i64,
 }
 
 impl UserDisk {
-    /// Runs `work` on a thread that may block.
+    /// Runs `work` on a disk thread.
     ///
-    /// If the future is dropped, work that has begun still runs to its end; what it returns is then
-    /// dropped on its own thread.
+    /// # Errors
+    /// The error of `work`; [`CommandError::Panicked`] if it panics.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, work that has started still runs to its end, and its result is dropped
+    /// on the disk thread.
     pub(crate) async fn run<T, F>(&self, work: F) -> Result<T, CommandError>
     where
         T: Send + 'static,
         F: FnOnce() -> Result<T, StorageError> + Send + 'static,
     {
-        self.run_with(ResourceRequest::Thread, work).await
+        self.run_after_acquiring(ResourceRequest::Thread, work)
+            .await
     }
 
-    /// Waits for a thread to compute one of the digests on that are computed at once, for
-    /// [`Self::run_in`].
-    pub(crate) async fn digest(&self) -> Result<ResourceGrant, CommandError> {
-        self.turn(ResourceRequest::Digest).await
+    /// Waits for a thread and a permit to compute a digest, for [`Self::run_with_grant`].
+    pub(crate) async fn acquire_digest(&self) -> Result<ResourceGrant, CommandError> {
+        self.acquire(ResourceRequest::Digest).await
     }
 
-    /// As [`Self::run`], for so many files that come to the disk together.
+    /// As [`Self::run`], for a batch of `files` files, with the descriptors that it needs.
     pub(crate) async fn run_batch<T, F>(&self, files: usize, work: F) -> Result<T, CommandError>
     where
         T: Send + 'static,
         F: FnOnce() -> Result<T, StorageError> + Send + 'static,
     {
-        // Each has two directories and itself, but for what the batch bounds by itself.
+        // Two directories and the file itself for each; the batch has its own bound as well.
         let needed = (files * 3 + 4).min(MAX_BATCH_DESCRIPTORS);
         let needed = needed.min(self.shares.total().descriptors);
-        self.run_with(ResourceRequest::Batch(needed), work).await
+        self.run_after_acquiring(ResourceRequest::Batch(needed), work)
+            .await
     }
 
-    /// Waits until one more file of the user may be open for long.
-    pub(crate) async fn file(&self) -> Result<ResourceGrant, CommandError> {
-        self.turn(ResourceRequest::File).await
+    /// Waits for the descriptors of one more file of the user that stays open.
+    pub(crate) async fn acquire_file(&self) -> Result<ResourceGrant, CommandError> {
+        self.acquire(ResourceRequest::File).await
     }
 
-    /// As [`Self::file`], for a caller that cannot wait.
+    /// As [`Self::acquire_file`], but does not wait.
     ///
     /// # Errors
-    /// [`CommandError::TooManyFiles`] if the user has as many open as they may have now.
-    pub(crate) fn try_file(&self) -> Result<ResourceGrant, CommandError> {
-        let turn = self.shares.try_acquire(self.user, ResourceRequest::File);
-        turn.ok_or(CommandError::TooManyFiles)
+    /// [`CommandError::TooManyFiles`] if the user may have no more open files now.
+    pub(crate) fn try_acquire_file(&self) -> Result<ResourceGrant, CommandError> {
+        let grant = self.shares.try_acquire(self.user, ResourceRequest::File);
+        grant.ok_or(CommandError::TooManyFiles)
     }
 
-    async fn run_with<T, F>(&self, need: ResourceRequest, work: F) -> Result<T, CommandError>
+    async fn run_after_acquiring<T, F>(
+        &self,
+        need: ResourceRequest,
+        work: F,
+    ) -> Result<T, CommandError>
     where
         T: Send + 'static,
         F: FnOnce() -> Result<T, StorageError> + Send + 'static,
     {
-        self.run_in(self.turn(need).await?, work).await
+        self.run_with_grant(self.acquire(need).await?, work).await
     }
 
-    /// As [`Self::run`], on the thread that was granted.
-    pub(crate) async fn run_in<T, F>(&self, turn: ResourceGrant, work: F) -> Result<T, CommandError>
+    /// As [`Self::run`], with resources that were granted before.
+    pub(crate) async fn run_with_grant<T, F>(
+        &self,
+        grant: ResourceGrant,
+        work: F,
+    ) -> Result<T, CommandError>
     where
         T: Send + 'static,
         F: FnOnce() -> Result<T, StorageError> + Send + 'static,
@@ -196,8 +213,8 @@ impl UserDisk {
         let work = move || {
             let _entered = runtime.enter();
             let result = work();
-            drop(turn);
-            // What nobody waits for any more is dropped here.
+            drop(grant);
+            // If the caller is gone, the result is dropped here.
             let _ = sender.send(result);
         };
         self.threads.run(work).map_err(|_| CommandError::Panicked)?;
@@ -205,33 +222,33 @@ impl UserDisk {
         result.map_err(CommandError::Storage)
     }
 
-    async fn turn(&self, need: ResourceRequest) -> Result<ResourceGrant, CommandError> {
-        let turn = self.shares.acquire(self.user, need).await;
-        turn.ok_or(CommandError::ShuttingDown)
+    async fn acquire(&self, need: ResourceRequest) -> Result<ResourceGrant, CommandError> {
+        let grant = self.shares.acquire(self.user, need).await;
+        grant.ok_or(CommandError::ShuttingDown)
     }
 }
 
 impl BlockingPool for UserDisk {
     fn run(
         &self,
-        work: Box<dyn FnOnce() -> ReadProgress + Send>,
-    ) -> BoxFuture<'static, Option<ReadProgress>> {
+        work: Box<dyn FnOnce() -> SendProgress + Send>,
+    ) -> BoxFuture<'static, Option<SendProgress>> {
         let disk = self.clone();
         Box::pin(async move { disk.run(move || Ok(work())).await.ok() })
     }
 }
 
-/// An open file, whose end may block: it is closed as work of its user.
+/// An open file. Closing may block, so dropping it closes the file on a disk thread of its user.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct OpenedFile {
     file: Arc<StoredFile>,
     disk: UserDisk,
-    /// Its descriptors, until it is closed.
+    /// The grant of its descriptors, released when it is closed.
     descriptors: Option<ResourceGrant>,
 }
 
-impl Opened {
-    /// `descriptors` are those that it was opened with.
+impl OpenedFile {
+    /// Takes an open file, with the grant of its descriptors.
     pub(crate) fn new(file: StoredFile, disk: UserDisk, descriptors: ResourceGrant) -> Self {
         Self {
             file: Arc::new(file),
@@ -240,13 +257,13 @@ impl Opened {
         }
     }
 
-    /// A handle for work on the disk.
+    /// A handle for jobs.
     pub(crate) fn share(&self) -> Arc<StoredFile> {
         Arc::clone(&self.file)
     }
 }
 
-impl Deref for Opened {
+impl Deref for OpenedFile {
     type Target = StoredFile;
 
     fn deref(&self) -> &StoredFile {
@@ -254,7 +271,7 @@ impl Deref for Opened {
     }
 }
 
-impl Drop for Opened {
+impl Drop for OpenedFile {
     fn drop(&mut self) {
         let last = (self.share(), self.descriptors.take());
         if let Ok(runtime) = Handle::try_current() {
@@ -282,13 +299,13 @@ mod tests {
         disks.for_user(number)
     }
 
-    /// As many turns as the user gets without waiting.
+    /// All grants that the user gets without waiting.
     fn take_all(disk: &UserDisk, need: ResourceRequest) -> Vec<ResourceGrant> {
         std::iter::from_fn(|| disk.shares.try_acquire(disk.user, need)).collect()
     }
 
     #[test]
-    fn one_user_holds_a_quarter_of_the_threads_and_many_users_leave_some_for_the_next() {
+    fn one_user_gets_a_quarter_of_the_threads_and_many_users_leave_some_for_the_next() {
         let disks = disks(64, 2, 64);
         let held: Vec<_> = (0..8)
             .map(|number| take_all(&disk(&disks, number), ResourceRequest::Thread))
@@ -303,16 +320,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hash_proceeds_while_all_turns_of_another_user_are_taken_and_their_hashes_wait() {
+    async fn a_hash_runs_although_another_user_has_used_up_their_threads() {
         let disks = disks(8, 1, 64);
         let (busy, other) = (disk(&disks, 0), disk(&disks, 1));
         let taken = take_all(&busy, ResourceRequest::Thread);
         let mut waiting = Box::pin(busy.shares.acquire(busy.user, ResourceRequest::Digest));
         assert!(waiting.as_mut().now_or_never().is_none());
-        assert_eq!(disks.load().digests_free, 1, "who waits holds nothing");
+        assert_eq!(disks.load().digests_free, 1, "a waiter holds nothing");
         assert!(
             other
-                .run_in(other.digest().await.expect("a turn"), || Ok(()))
+                .run_with_grant(other.acquire_digest().await.expect("a grant"), || Ok(()))
                 .await
                 .is_ok()
         );
@@ -321,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn users_are_served_in_turns_however_much_one_of_them_asks_for() {
+    async fn users_are_served_in_turn_however_much_work_one_of_them_has() {
         let disks = disks(1, 1, 64);
         let (many, one) = (disk(&disks, 0), disk(&disks, 1));
         let running = many.shares.try_acquire(many.user, ResourceRequest::Thread);
@@ -341,7 +358,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_gives_up_while_waiting_leaves_nothing_behind() {
+    async fn cancelled_waiters_leave_no_memory_behind() {
         let disks = disks(1, 1, 64);
         let disk = disk(&disks, 0);
         let running = disk.shares.try_acquire(disk.user, ResourceRequest::Thread);
@@ -357,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn work_of_the_server_runs_while_every_thread_for_users_is_stuck() {
+    fn work_of_the_server_runs_while_all_threads_for_users_are_blocked() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .max_blocking_threads(1)
             .build()
@@ -390,11 +407,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_of_the_server_that_nobody_waits_for_any_more_keeps_its_turn_until_it_ends() {
+    async fn cancelled_work_of_the_server_keeps_its_permit_until_it_ends() {
         let disks = disks(4, 1, 64);
         let (end, stuck) = std::sync::mpsc::channel::<()>();
         let stuck = Arc::new(std::sync::Mutex::new(stuck));
-        for _ in 0..SERVER_WORK {
+        for _ in 0..MAX_SERVER_WORK {
             let stuck = Arc::clone(&stuck);
             let work = move || {
                 let _ = stuck.lock().map(|stuck| stuck.recv());
@@ -407,23 +424,23 @@ mod tests {
         assert!(next.as_mut().now_or_never().is_none());
         assert_eq!(disks.server.available_permits(), 0);
         drop(end);
-        next.await.expect("a turn");
+        next.await.expect("a grant");
     }
 
     #[test]
-    fn a_user_with_as_many_open_files_as_they_may_have_leaves_some_for_others() {
+    fn a_user_at_their_limit_of_open_files_leaves_some_for_others() {
         let disks = disks(8, 1, 400);
         let greedy = disk(&disks, 0);
         let files = take_all(&greedy, ResourceRequest::File);
         assert_eq!(files.len(), 25, "a quarter of a hundred");
-        assert!(matches!(greedy.try_file(), Err(CommandError::TooManyFiles)));
-        assert!(disk(&disks, 1).try_file().is_ok());
+        assert!(matches!(
+            greedy.try_acquire_file(),
+            Err(CommandError::TooManyFiles)
+        ));
+        assert!(disk(&disks, 1).try_acquire_file().is_ok());
         let batch = greedy
             .shares
             .try_acquire(greedy.user, ResourceRequest::Batch(200));
-        assert!(
-            batch.is_some(),
-            "what ends by itself waits for no open file"
-        );
+        assert!(batch.is_some(), "short work does not wait for open files");
     }
 }

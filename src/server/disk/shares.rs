@@ -1,31 +1,31 @@
-//! How the threads for the disk, the digests that are computed at once, and the descriptors for files
-//! are divided among the users.
+//! Divides disk threads, concurrent digests, and file descriptors among the users.
 //!
-//! All that a piece of work needs is granted in one step, so nobody holds a part of it while they
-//! wait for the rest. A user who holds some of a resource gets more of it only while they hold less
-//! than a third of what is free of it: the more users work, the less each holds, and who holds nothing
-//! finds some. Who waits is served user by user.
+//! All resources of a job are granted in one step, so no job holds some while it waits for others. A
+//! user who holds some of a resource gets more of it only while they hold less than a third of what is
+//! free: the more users work, the less each holds, and some is left for a user who holds nothing.
+//! Waiting users are served in turn.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-/// A user who holds some of a resource gets more of it while they hold less than one in so many of
-/// those that are free.
-const SHARE: usize = 3;
+/// A user who holds some of a resource gets more of it while they hold less than the free amount divided
+/// by this.
+const FREE_SHARE_DIVISOR: usize = 3;
 
-/// What one piece of work needs at once.
+/// The resources that one job needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ResourceRequest {
     /// A thread.
     Thread,
-    /// A thread and one of the digests that are computed at once.
+    /// A thread and a permit for a digest.
     Digest,
-    /// A thread and so many descriptors, for no longer than it runs.
+    /// A thread and this many descriptors, while the job runs.
     Batch(usize),
-    /// The descriptors of a file that stays open while other work is done.
+    /// The descriptors of a file that stays open between jobs.
     File,
 }
 
@@ -41,7 +41,7 @@ impl ResourceRequest {
         }
     }
 
-    /// What is taken of each resource.
+    /// The amount of each resource.
     fn amounts(self) -> ResourceAmounts {
         let [threads, digests, descriptors, files] = match self {
             Self::Thread => [1, 0, 0, 0],
@@ -58,7 +58,7 @@ impl ResourceRequest {
     }
 }
 
-/// So much of each resource.
+/// An amount of each resource.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ResourceAmounts {
     pub(crate) threads: usize,
@@ -85,7 +85,7 @@ impl ResourceAmounts {
     /// Whether a user who holds `held` may take `self` of what is `free`.
     fn fit(self, held: Self, free: Self) -> bool {
         fits(self.threads, held.threads, free.threads)
-            // A digest is over soon; users take turns at them.
+            // No share for digests: they are short, and users are served in turn.
             && self.digests <= free.digests
             && fits(self.descriptors, held.descriptors, free.descriptors)
             && fits(self.files, held.files, free.files)
@@ -93,31 +93,31 @@ impl ResourceAmounts {
 }
 
 fn fits(wanted: usize, held: usize, free: usize) -> bool {
-    wanted == 0 || wanted <= free && (held == 0 || (held + wanted - 1) * SHARE < free)
+    wanted == 0 || wanted <= free && (held == 0 || (held + wanted - 1) * FREE_SHARE_DIVISOR < free)
 }
 
-/// What there is for all users, and who has it.
+/// The resources of all users.
 #[derive(Debug)]
-pub(crate) struct Shares {
+pub(crate) struct ResourceShares {
     total: ResourceAmounts,
-    state: Mutex<State>,
+    state: Mutex<ResourceSharesState>,
     waiting: AtomicUsize,
 }
 
 #[derive(Debug)]
-struct State {
+struct ResourceSharesState {
     free: ResourceAmounts,
     users: HashMap<i64, UserShare>,
-    /// Users who wait, the one who is looked at next first.
+    /// Users with waiting jobs, the next one first.
     ring: VecDeque<i64>,
-    numbers: u64,
+    next_number: u64,
 }
 
-/// What one user holds and waits for, in all of their sessions. Absent if that is nothing.
+/// The resources and waiting jobs of one user, in all of their sessions. Absent if there are none.
 #[derive(Debug, Default)]
 struct UserShare {
     held: ResourceAmounts,
-    /// By kind, so that who waits for something rare holds up nothing else.
+    /// By kind of request, so that jobs that wait for a scarce resource do not block others.
     waiting: [VecDeque<Waiter>; ResourceRequest::KINDS],
     in_ring: bool,
 }
@@ -129,11 +129,11 @@ struct Waiter {
     granted: oneshot::Sender<ResourceGrant>,
 }
 
-/// What was granted to a piece of work, until it is dropped.
+/// The resources of a job, released when it is dropped.
 #[derive(Debug)]
 pub(crate) struct ResourceGrant {
-    /// Absent if nobody was there to take it.
-    shares: Option<Arc<Shares>>,
+    /// `None` if the waiter was gone before the grant.
+    shares: Option<Arc<ResourceShares>>,
     user: i64,
     need: ResourceRequest,
 }
@@ -142,19 +142,19 @@ impl Drop for ResourceGrant {
     fn drop(&mut self) {
         if let Some(shares) = self.shares.take() {
             let mut state = shares.lock();
-            state.give_back(self.user, self.need);
+            state.release(self.user, self.need);
             state.grant(&shares);
         }
     }
 }
 
-impl Shares {
+impl ResourceShares {
     pub(crate) fn new(total: ResourceAmounts) -> Self {
-        let state = State {
+        let state = ResourceSharesState {
             free: total,
             users: HashMap::new(),
             ring: VecDeque::new(),
-            numbers: 0,
+            next_number: 0,
         };
         Self {
             total,
@@ -171,25 +171,25 @@ impl Shares {
         self.lock().free
     }
 
-    /// Pieces of work that wait.
+    /// Jobs that wait.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ResourceSharesState> {
+        self.state.lock()
     }
 
-    /// What is needed, if it is free and the user may have it now.
+    /// Grants the request if the resources are free and the user may have them now.
     pub(crate) fn try_acquire(
         self: &Arc<Self>,
         user: i64,
         need: ResourceRequest,
     ) -> Option<ResourceGrant> {
-        self.lock().try_take(self, user, need)
+        self.lock().try_acquire(self, user, need)
     }
 
-    /// Waits for all that is needed, and holds nothing meanwhile. Cancel-safe.
+    /// Waits for all resources of the request, and holds none meanwhile. Cancel safe.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         user: i64,
@@ -197,21 +197,22 @@ impl Shares {
     ) -> Option<ResourceGrant> {
         let granted = {
             let mut state = self.lock();
-            if let Some(turn) = state.try_take(self, user, need) {
-                return Some(turn);
+            if let Some(grant) = state.try_acquire(self, user, need) {
+                return Some(grant);
             }
-            state.wait(user, need)
+            state.enqueue(user, need)
         };
-        let _counted = Counted::new(&self.waiting);
+        let _counted = WaitingGuard::new(&self.waiting);
         granted.await.ok()
     }
 }
 
-impl State {
-    /// Takes it if it is free, the user may have it, and none of their own work waits for the same.
-    fn try_take(
+impl ResourceSharesState {
+    /// Grants the request if the resources are free, the user may have them, and no other job of the
+    /// user waits for the same kind.
+    fn try_acquire(
         &mut self,
-        shares: &Arc<Shares>,
+        shares: &Arc<ResourceShares>,
         user: i64,
         need: ResourceRequest,
     ) -> Option<ResourceGrant> {
@@ -226,11 +227,11 @@ impl State {
                 need,
             });
         }
-        self.forget_idle(user);
+        self.remove_if_idle(user);
         None
     }
 
-    fn wait(&mut self, user: i64, need: ResourceRequest) -> oneshot::Receiver<ResourceGrant> {
+    fn enqueue(&mut self, user: i64, need: ResourceRequest) -> oneshot::Receiver<ResourceGrant> {
         let (granted, receiver) = oneshot::channel();
         let own = self.users.entry(user).or_default();
         let waiting = &mut own.waiting[need.kind()];
@@ -238,70 +239,70 @@ impl State {
             waiting.retain(|waiter| !waiter.is_gone());
         }
         waiting.push_back(Waiter {
-            number: self.numbers,
+            number: self.next_number,
             need,
             granted,
         });
-        self.numbers += 1;
+        self.next_number += 1;
         if !std::mem::replace(&mut own.in_ring, true) {
             self.ring.push_back(user);
         }
         receiver
     }
 
-    fn give_back(&mut self, user: i64, need: ResourceRequest) {
+    fn release(&mut self, user: i64, need: ResourceRequest) {
         self.free.add(need.amounts());
         if let Some(own) = self.users.get_mut(&user) {
             own.held.remove(need.amounts());
         }
-        self.forget_idle(user);
+        self.remove_if_idle(user);
     }
 
-    /// Serves those who wait, in turns, until nothing is free that one of them may have.
-    fn grant(&mut self, shares: &Arc<Shares>) {
+    /// Serves waiting users in turn, until no waiting job fits the free resources.
+    fn grant(&mut self, shares: &Arc<ResourceShares>) {
         let mut passed = 0;
         while passed < self.ring.len() {
             let Some(user) = self.ring.pop_front() else {
                 return;
             };
             let (free, own) = (self.free, self.users.get_mut(&user));
-            match own.map_or(Next::Nobody, |own| own.next(free)) {
-                Next::Nobody => {
+            match own.map_or(NextWaiter::NoneWaiting, |own| own.next(free)) {
+                NextWaiter::NoneWaiting => {
                     if let Some(own) = self.users.get_mut(&user) {
                         own.in_ring = false;
                     }
-                    self.forget_idle(user);
+                    self.remove_if_idle(user);
                     continue;
                 }
-                Next::Blocked => passed += 1,
-                Next::Fits(waiter) => {
+                NextWaiter::Blocked => passed += 1,
+                NextWaiter::Fits(waiter) => {
                     passed = 0;
-                    self.give(shares, user, waiter);
+                    self.grant_to(shares, user, waiter);
                 }
             }
             self.ring.push_back(user);
         }
     }
 
-    fn give(&mut self, shares: &Arc<Shares>, user: i64, waiter: Waiter) {
+    fn grant_to(&mut self, shares: &Arc<ResourceShares>, user: i64, waiter: Waiter) {
         let need = waiter.need;
         if let Some(own) = self.users.get_mut(&user) {
             own.held.add(need.amounts());
         }
         self.free.remove(need.amounts());
-        let turn = ResourceGrant {
+        let grant = ResourceGrant {
             shares: Some(Arc::clone(shares)),
             user,
             need,
         };
-        if let Err(mut turn) = waiter.granted.send(turn) {
-            // Dropped by itself it would lock again what is locked here.
-            turn.shares = None;
-            self.give_back(user, need);
+        if let Err(mut grant) = waiter.granted.send(grant) {
+            // Its `Drop` would lock the state that this function holds locked.
+            grant.shares = None;
+            self.release(user, need);
         }
     }
 
-    fn forget_idle(&mut self, user: i64) {
+    fn remove_if_idle(&mut self, user: i64) {
         let is_idle = |own: &UserShare| !own.in_ring && own.held == ResourceAmounts::default();
         if self.users.get(&user).is_some_and(is_idle) {
             self.users.remove(&user);
@@ -309,17 +310,17 @@ impl State {
     }
 }
 
-/// Whom of a user's work to serve.
-enum Next {
-    Nobody,
-    /// Some of it waits, and nothing of what that needs is to be had.
+/// The next job of a user.
+enum NextWaiter {
+    NoneWaiting,
+    /// Jobs wait, but none fits the free resources.
     Blocked,
     Fits(Waiter),
 }
 
 impl UserShare {
-    /// What has waited longest of what may run now.
-    fn next(&mut self, free: ResourceAmounts) -> Next {
+    /// The job that has waited longest of those that may run now.
+    fn next(&mut self, free: ResourceAmounts) -> NextWaiter {
         let held = self.held;
         let mut oldest = None;
         let mut is_waiting = false;
@@ -337,9 +338,9 @@ impl UserShare {
             }
         }
         match oldest.and_then(|(_, kind)| self.waiting[kind].pop_front()) {
-            Some(waiter) => Next::Fits(waiter),
-            None if is_waiting => Next::Blocked,
-            None => Next::Nobody,
+            Some(waiter) => NextWaiter::Fits(waiter),
+            None if is_waiting => NextWaiter::Blocked,
+            None => NextWaiter::NoneWaiting,
         }
     }
 }
@@ -350,31 +351,31 @@ impl Waiter {
     }
 }
 
-/// One more, until it is dropped.
-struct Counted<'a>(&'a AtomicUsize);
+/// Counts one waiter, until it is dropped.
+struct WaitingGuard<'a>(&'a AtomicUsize);
 
-impl<'a> Counted<'a> {
+impl<'a> WaitingGuard<'a> {
     fn new(number: &'a AtomicUsize) -> Self {
         number.fetch_add(1, Ordering::Relaxed);
         Self(number)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
-impl Shares {
-    /// Whether nobody holds or waits for anything, and nobody is remembered.
+impl ResourceShares {
+    /// Whether no resource is held, no job waits, and no user is remembered.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
         state.free == self.total && state.users.is_empty() && state.ring.is_empty()
     }
 
-    /// What is remembered of a user's work that waits, or waited, for a thread.
+    /// The number of remembered waiters of a user for a thread, cancelled ones included.
     pub(crate) fn kept_waiters(&self, user: i64) -> usize {
         self.lock().users[&user].waiting[ResourceRequest::Thread.kind()].len()
     }

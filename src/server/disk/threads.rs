@@ -1,38 +1,39 @@
-//! The threads that users' work on the disk runs on, and nothing else. They are made when there is
-//! work and end when there was none for a while.
+//! A thread pool for blocking work of users. Threads start on demand and end after an idle time.
 
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// A thread without work ends after this time.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-type Job = Box<dyn FnOnce() + Send>;
+/// A thread without a job ends after this time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Cheap to clone.
+type DiskJob = Box<dyn FnOnce() + Send>;
+
+/// A handle of the pool. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct DiskThreads(Arc<Pool>);
+pub(crate) struct DiskThreads(Arc<DiskThreadPool>);
 
 #[derive(Debug)]
-struct Pool {
-    most: usize,
-    state: Mutex<State>,
-    /// There is work.
-    news: Condvar,
+struct DiskThreadPool {
+    max_threads: usize,
+    state: Mutex<DiskThreadPoolState>,
+    /// A job was queued.
+    work_available: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    jobs: VecDeque<Job>,
+struct DiskThreadPoolState {
+    jobs: VecDeque<DiskJob>,
     threads: usize,
     idle: usize,
 }
 
-impl std::fmt::Debug for State {
+impl std::fmt::Debug for DiskThreadPoolState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("State")
             .field("jobs", &self.jobs.len())
@@ -43,68 +44,66 @@ impl std::fmt::Debug for State {
 }
 
 impl DiskThreads {
-    /// So many at most.
-    pub(crate) fn new(most: usize) -> Self {
-        Self(Arc::new(Pool {
-            most,
+    /// A pool of at most `max_threads` threads.
+    pub(crate) fn new(max_threads: usize) -> Self {
+        Self(Arc::new(DiskThreadPool {
+            max_threads,
             state: Mutex::default(),
-            news: Condvar::new(),
+            work_available: Condvar::new(),
         }))
     }
 
-    /// Has a thread do `job`, the next one that is free. One that panics harms no other.
+    /// Runs `job` on the next free thread. A job that panics does not affect others.
     ///
     /// # Errors
-    /// If there is no thread, and none can be made.
+    /// If the pool has no thread and cannot start one.
     pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut state = self.0.lock();
         state.jobs.push_back(Box::new(job));
         if state.jobs.len() <= state.idle {
-            self.0.news.notify_one();
+            self.0.work_available.notify_one();
             return Ok(());
         }
-        if state.threads >= self.0.most {
+        if state.threads >= self.0.max_threads {
             return Ok(());
         }
         let pool = Arc::clone(&self.0);
-        let made = thread::Builder::new()
+        let started = thread::Builder::new()
             .name("disk".into())
-            .spawn(move || pool.work());
-        match made {
+            .spawn(move || pool.run_worker());
+        match started {
             Ok(_) => state.threads += 1,
             Err(error) if state.threads == 0 => {
                 state.jobs.pop_back();
                 return Err(error);
             }
-            // Another thread comes to it.
+            // One of the running threads takes the job.
             Err(_) => {}
         }
         Ok(())
     }
 }
 
-impl Pool {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl DiskThreadPool {
+    fn lock(&self) -> MutexGuard<'_, DiskThreadPoolState> {
+        self.state.lock()
     }
 
-    /// Until there was nothing to do for a while.
-    fn work(&self) {
+    /// Runs jobs until the pool was idle for [`IDLE_TIMEOUT`].
+    fn run_worker(&self) {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                // Who waits for it notices.
+                // The caller notices that the result never arrives.
                 let _ = catch_unwind(AssertUnwindSafe(job));
                 state = self.lock();
                 continue;
             }
             state.idle += 1;
-            let waited = self.news.wait_timeout(state, KEEP_ALIVE);
-            let waited = waited.unwrap_or_else(PoisonError::into_inner);
-            state = waited.0;
+            let waited = self.work_available.wait_for(&mut state, IDLE_TIMEOUT);
             state.idle -= 1;
-            if waited.1.timed_out() && state.jobs.is_empty() {
+            if waited.timed_out() && state.jobs.is_empty() {
                 state.threads -= 1;
                 return;
             }
@@ -119,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_runs_on_no_more_threads_than_there_may_be_and_a_panic_ends_none() {
+    fn the_number_of_threads_is_bounded_and_a_panic_ends_none() {
         let threads = DiskThreads::new(2);
         let (done, all) = mpsc::channel();
         for number in 0..20 {
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_waits_for_other_work_finds_a_thread_beside_it() {
+    fn a_job_that_waits_for_another_one_does_not_block_it() {
         let threads = DiskThreads::new(2);
         let (send, receive) = mpsc::channel();
         let (done, all) = mpsc::channel();

@@ -14,13 +14,13 @@ impl<K> Default for KeyCounter<K> {
 }
 
 impl<K: Eq + Hash> KeyCounter<K> {
-    pub(crate) fn of(&self, key: &K) -> usize {
+    pub(crate) fn count(&self, key: &K) -> usize {
         self.0.get(key).copied().unwrap_or(0)
     }
 
     /// Counts one more, unless there are `most` already; 0 is no limit.
     pub(crate) fn add(&mut self, key: K, most: usize) -> bool {
-        if most > 0 && self.of(&key) >= most {
+        if most > 0 && self.count(&key) >= most {
             return false;
         }
         *self.0.entry(key).or_default() += 1;

@@ -1,55 +1,56 @@
-//! Lines of the log that strangers can cause: one in a while, and how many were left out.
+//! Limits log lines that clients without a login can cause: one line per interval, with the number of
+//! lines that were left out before it.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Between two lines of one kind.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Time between two lines of one kind.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Between two lines about something that lasts.
-const LONG_PAUSE: Duration = Duration::from_mins(1);
+/// Time between two lines about a lasting condition.
+const LONG_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Whose turn it is to be written.
+/// Limits log lines of one kind.
 #[derive(Debug)]
 pub(crate) struct LogThrottle {
-    pause: Duration,
-    state: Mutex<State>,
+    interval: Duration,
+    state: Mutex<LogThrottleState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LogThrottleState {
     written: Option<Instant>,
     left_out: u64,
-    turns: u64,
+    total: u64,
 }
 
 impl Default for LogThrottle {
-    /// One a second.
+    /// One line per second.
     fn default() -> Self {
-        Self::every(PAUSE)
+        Self::with_interval(INTERVAL)
     }
 }
 
 impl LogThrottle {
-    /// One a minute: of what is tried again and again until somebody does something about it.
-    pub(crate) fn of_a_state() -> Self {
-        Self::every(LONG_PAUSE)
+    /// One line per minute, for a condition that lasts until an operator ends it.
+    pub(crate) fn once_per_minute() -> Self {
+        Self::with_interval(LONG_INTERVAL)
     }
 
-    fn every(pause: Duration) -> Self {
+    fn with_interval(pause: Duration) -> Self {
         Self {
-            pause,
+            interval: pause,
             state: Mutex::default(),
         }
     }
 
-    /// Whether to write a line now, and if so, how many were left out since the last one.
-    pub(crate) fn turn(&self, now: Instant) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.turns += 1;
-        if state.written.is_some_and(|last| now < last + self.pause) {
+    /// Counts an event. If a line may be logged now, returns how many were left out since the last one.
+    pub(crate) fn allow(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock();
+        state.total += 1;
+        if state.written.is_some_and(|last| now < last + self.interval) {
             state.left_out += 1;
             return None;
         }
@@ -57,10 +58,9 @@ impl LogThrottle {
         Some(std::mem::take(&mut state.left_out))
     }
 
-    /// How many there were, written or not.
+    /// How many events there were, logged or not.
     pub(crate) fn total(&self) -> u64 {
-        let state = self.state.lock();
-        state.unwrap_or_else(PoisonError::into_inner).turns
+        self.state.lock().total
     }
 }
 
@@ -69,23 +69,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_a_line_a_second_that_counts_the_others() {
+    fn a_flood_causes_one_line_per_second_that_counts_the_others() {
         let (lines, start) = (LogThrottle::default(), Instant::now());
-        assert_eq!(lines.turn(start), Some(0));
+        assert_eq!(lines.allow(start), Some(0));
         for _ in 0..1000 {
-            assert_eq!(lines.turn(start + PAUSE / 2), None);
+            assert_eq!(lines.allow(start + INTERVAL / 2), None);
         }
-        assert_eq!(lines.turn(start + PAUSE), Some(1000));
-        assert_eq!(lines.turn(start + PAUSE * 9), Some(0));
+        assert_eq!(lines.allow(start + INTERVAL), Some(1000));
+        assert_eq!(lines.allow(start + INTERVAL * 9), Some(0));
         assert_eq!(lines.total(), 1003);
     }
 
     #[test]
-    fn what_fails_ten_times_a_second_for_a_minute_is_one_line() {
-        let (lines, start) = (LogThrottle::of_a_state(), Instant::now());
+    fn a_failure_ten_times_a_second_causes_one_line_per_minute() {
+        let (lines, start) = (LogThrottle::once_per_minute(), Instant::now());
         let tries = (0..600).map(|tenth| start + tenth * Duration::from_millis(100));
-        let written = tries.filter_map(|now| lines.turn(now));
+        let written = tries.filter_map(|now| lines.allow(now));
         assert_eq!(written.collect::<Vec<_>>(), [0]);
-        assert_eq!(lines.turn(start + LONG_PAUSE), Some(599));
+        assert_eq!(lines.allow(start + LONG_INTERVAL), Some(599));
     }
 }

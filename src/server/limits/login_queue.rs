@@ -1,53 +1,60 @@
-//! Logins that wait for their password to be hashed: not more than are soon done, and not all from
-//! one address.
+//! Limits logins that wait for their password to be hashed, in total and from each address.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::server::accept::address_block::AddressBlock;
 use crate::server::limits::key_counter::KeyCounter;
 
-/// One address takes at most one in so many of the places.
-const SHARE: usize = 4;
+/// One address gets at most one in this many of the permits.
+const ADDRESS_SHARE_DIVISOR: usize = 4;
 
-/// The places in the queue.
+/// Logins that wait for their password to be hashed.
 #[derive(Debug, Default)]
-pub(crate) struct LoginQueue(Mutex<State>);
+pub(crate) struct LoginQueue(Mutex<LoginQueueState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct LoginQueueState {
     waiting: usize,
     blocks: KeyCounter<AddressBlock>,
 }
 
-/// A place in the queue, until it is dropped.
+/// Counts one waiting login, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct LoginQueuePermit<'a> {
     queue: &'a LoginQueue,
     block: AddressBlock,
 }
 
 impl LoginQueue {
-    /// A place for a login from `block`, if fewer than `most` are taken.
-    pub(crate) fn enter(&self, block: AddressBlock, most: usize) -> Option<Place<'_>> {
+    /// A permit for a login from `block`; `None` if `max` are taken, or a quarter of them by `block`.
+    pub(crate) fn try_acquire(
+        &self,
+        block: AddressBlock,
+        max: usize,
+    ) -> Option<LoginQueuePermit<'_>> {
         let mut state = self.lock();
-        if state.waiting >= most || !state.blocks.add(block, (most / SHARE).max(1)) {
+        if state.waiting >= max
+            || !state
+                .blocks
+                .add(block, (max / ADDRESS_SHARE_DIVISOR).max(1))
+        {
             return None;
         }
         state.waiting += 1;
-        Some(Place { queue: self, block })
+        Some(LoginQueuePermit { queue: self, block })
     }
 
-    /// How many places are taken.
+    /// How many logins wait.
     pub(crate) fn waiting(&self) -> usize {
         self.lock().waiting
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LoginQueueState> {
+        self.0.lock()
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for LoginQueuePermit<'_> {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
         state.waiting -= 1;
@@ -66,25 +73,25 @@ mod tests {
     }
 
     #[test]
-    fn one_address_takes_a_quarter_of_the_places_and_leaves_the_rest_to_others() {
+    fn one_address_gets_a_quarter_of_the_permits() {
         let queue = LoginQueue::default();
-        let mut places: Vec<_> = (0..16)
-            .map(|_| queue.enter(block(1), 64).expect("a place"))
+        let mut permits: Vec<_> = (0..16)
+            .map(|_| queue.try_acquire(block(1), 64).expect("a permit"))
             .collect();
-        assert!(queue.enter(block(1), 64).is_none());
-        let other = queue.enter(block(2), 64).expect("a place");
-        places.pop();
-        assert!(queue.enter(block(1), 64).is_some());
-        drop((other, places));
+        assert!(queue.try_acquire(block(1), 64).is_none());
+        let other = queue.try_acquire(block(2), 64).expect("a permit");
+        permits.pop();
+        assert!(queue.try_acquire(block(1), 64).is_some());
+        drop((other, permits));
         assert!(queue.lock().waiting == 0 && queue.lock().blocks.0.is_empty());
     }
 
     #[test]
-    fn the_places_are_bounded_whoever_comes() {
+    fn the_permits_of_all_addresses_are_bounded() {
         let queue = LoginQueue::default();
-        let places: Vec<_> = (0..=255)
-            .filter_map(|last| queue.enter(block(last), 64))
+        let permits: Vec<_> = (0..=255)
+            .filter_map(|last| queue.try_acquire(block(last), 64))
             .collect();
-        assert_eq!((places.len(), queue.waiting()), (64, 64));
+        assert_eq!((permits.len(), queue.waiting()), (64, 64));
     }
 }

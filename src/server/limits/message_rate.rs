@@ -1,39 +1,39 @@
-//! How much a user may say: so many messages a second, and a burst now and then.
+//! Limits the messages of each user per second, with a burst.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A burst is what may be said in this time.
-const BURST: Duration = Duration::from_secs(5);
+/// A burst is the number of messages that the rate allows in this time.
+const BURST_DURATION: Duration = Duration::from_secs(5);
 
-/// Users that are remembered before those are forgotten whose messages are made up for.
-const REMEMBERED: usize = 1024;
+/// From this number of users on, those with their full burst available are forgotten.
+const MAX_IDLE_USERS: usize = 1024;
 
-/// When each user will have made up for what they said, if they say no more: a leaky bucket as
-/// time, known as the generic cell rate algorithm (ITU-T I.371).
+/// The time at which each user will have their full burst again: the generic cell rate algorithm (ITU-T
+/// I.371), a leaky bucket that stores one time.
 #[derive(Debug, Default)]
 pub(crate) struct MessageRateLimiter(Mutex<HashMap<i64, Instant>>);
 
 impl MessageRateLimiter {
-    /// Lets the user say one more, at `rate` a second; 0 is no limit.
+    /// Counts one more message of the user, at `rate` per second; 0 is no limit.
     ///
     /// # Errors
-    /// How long the user has to wait.
+    /// How long the user must wait.
     pub(crate) fn allow(&self, user: i64, rate: usize, now: Instant) -> Result<(), Duration> {
         let Ok(rate @ 1..) = u32::try_from(rate) else {
             return Ok(());
         };
         let price = Duration::from_secs(1) / rate;
-        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if users.len() >= REMEMBERED {
+        let mut users = self.0.lock();
+        if users.len() >= MAX_IDLE_USERS {
             users.retain(|_, paid_at| *paid_at > now);
         }
         let paid_at = users.entry(user).or_insert(now);
         let after = (*paid_at).max(now) + price;
-        let early = after.duration_since(now).saturating_sub(BURST);
+        let early = after.duration_since(now).saturating_sub(BURST_DURATION);
         if !early.is_zero() {
             return Err(early);
         }
@@ -47,26 +47,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_may_say_a_burst_and_then_so_many_a_second_whatever_others_say() {
-        let (chatter, start) = (MessageRateLimiter::default(), Instant::now());
+    fn a_user_may_send_a_burst_and_then_messages_at_the_rate_independent_of_others() {
+        let (limiter, start) = (MessageRateLimiter::default(), Instant::now());
         for _ in 0..50 {
-            assert_eq!(chatter.allow(1, 10, start), Ok(()));
+            assert_eq!(limiter.allow(1, 10, start), Ok(()));
         }
-        let wait = chatter.allow(1, 10, start).expect_err("too much");
+        let wait = limiter.allow(1, 10, start).expect_err("too much");
         assert_eq!(wait, Duration::from_millis(100));
-        assert_eq!(chatter.allow(2, 10, start), Ok(()));
-        assert_eq!(chatter.allow(1, 10, start + wait), Ok(()));
-        assert!(chatter.allow(1, 10, start + wait).is_err());
-        assert_eq!(chatter.allow(1, 0, start), Ok(()));
+        assert_eq!(limiter.allow(2, 10, start), Ok(()));
+        assert_eq!(limiter.allow(1, 10, start + wait), Ok(()));
+        assert!(limiter.allow(1, 10, start + wait).is_err());
+        assert_eq!(limiter.allow(1, 0, start), Ok(()));
     }
 
     #[test]
-    fn those_who_are_silent_are_forgotten() {
-        let (chatter, start) = (MessageRateLimiter::default(), Instant::now());
+    fn silent_users_are_forgotten() {
+        let (limiter, start) = (MessageRateLimiter::default(), Instant::now());
         for user in 0..10_000 {
             let now = start + Duration::from_secs(1) * u32::try_from(user).expect("small");
-            assert_eq!(chatter.allow(user, 10, now), Ok(()));
+            assert_eq!(limiter.allow(user, 10, now), Ok(()));
         }
-        assert!(chatter.0.lock().expect("sound").len() <= REMEMBERED);
+        assert!(limiter.0.lock().len() <= MAX_IDLE_USERS);
     }
 }

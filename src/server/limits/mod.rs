@@ -1,9 +1,8 @@
-//! Limits at the door and in sessions: what one address, one user and everyone may take, and how
-//! fast secrets may be guessed.
+//! Limits for addresses and users: failed logins, messages, logins that wait for a password hash, log
+//! lines, and file descriptors.
 //!
-//! Each is a small state machine that knows no socket and is told the time. All that they remember
-//! is bounded. Settings come with each call, so that those that change while the server runs count
-//! from the next one on.
+//! Each limiter is a small state machine that takes the time as an argument and does no I/O. Its memory
+//! is bounded. Settings are passed with each call, so a changed setting applies from the next call.
 
 pub(crate) mod descriptors;
 pub(crate) mod key_counter;

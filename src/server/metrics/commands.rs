@@ -1,7 +1,5 @@
-//! How often each command was closed and with which code, and how long that took.
-//!
-//! Three additions to numbers that are found once for a request: what is counted at every one must
-//! cost nothing that it would notice.
+//! Outcomes and durations of each command. A request finds its counter once, and costs three atomic
+//! additions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,51 +7,60 @@ use std::time::Duration;
 
 use crate::protocol::{ErrorCode, Request};
 
-/// Upper bounds of the times that are told apart, in seconds. What took longer is in one more.
-pub(crate) const BOUNDS: [f64; 17] = [
+/// Upper bounds of the duration buckets, in seconds. One more bucket counts longer durations.
+pub(crate) const LATENCY_BOUNDS_SECONDS: [f64; 17] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 60.0,
 ];
 
-const BUCKETS: usize = BOUNDS.len() + 1;
+const LATENCY_BUCKETS: usize = LATENCY_BOUNDS_SECONDS.len() + 1;
 
-/// Commands that take as long as their file is, or as somebody wants to follow: their time says
-/// nothing about how fast the server answers.
-const OF_THEIR_OWN_LENGTH: [&str; 5] = ["cp", "get", "hash", "logs", "put"];
+/// Commands whose duration depends on the size of a file or on the client, and so does not show how fast
+/// the server responds.
+const LONG_RUNNING_COMMANDS: [&str; 5] = ["cp", "get", "hash", "logs", "put"];
 
-/// What has no name of the protocol's: accounts that are made in the classic dialect, and requests
-/// that name no command that is offered.
-const OTHERS: [&str; 2] = ["register", UNKNOWN];
+/// Names that are no commands of the protocol: registration in the classic dialect, and requests that
+/// name no known command.
+const EXTRA_COMMANDS: [&str; 2] = ["register", UNKNOWN_COMMAND];
 
-const UNKNOWN: &str = "unknown";
+const UNKNOWN_COMMAND: &str = "unknown";
 
-/// All commands, in the order of their names.
+/// The counters of all commands, ordered by name.
 #[derive(Debug)]
-pub(crate) struct Commands(Vec<Arc<Counted>>);
+pub(crate) struct CommandCounters(Vec<Arc<CommandCounter>>);
 
-/// What is counted of one command.
+/// The counter of one command.
 #[derive(Debug)]
-pub(crate) struct Counted {
+pub(crate) struct CommandCounter {
     name: &'static str,
     ok: AtomicU64,
     errors: [AtomicU64; ErrorCode::ALL.len()],
-    buckets: [AtomicU64; BUCKETS],
+    buckets: [AtomicU64; LATENCY_BUCKETS],
     nanos: AtomicU64,
 }
 
-impl Default for Commands {
+impl Default for CommandCounters {
     fn default() -> Self {
-        let mut names = [Request::COMMANDS, &OTHERS].concat();
+        let mut names = [Request::COMMANDS, &EXTRA_COMMANDS].concat();
         names.sort_unstable();
-        Self(names.into_iter().map(Counted::new).map(Arc::new).collect())
+        Self(
+            names
+                .into_iter()
+                .map(CommandCounter::new)
+                .map(Arc::new)
+                .collect(),
+        )
     }
 }
 
-impl Commands {
-    /// Where the command of that name is counted.
-    pub(crate) fn of(&self, cmd: &str) -> Arc<Counted> {
+impl CommandCounters {
+    /// The counter of a command; that of `unknown` if there is no such command.
+    pub(crate) fn counter(&self, cmd: &str) -> Arc<CommandCounter> {
         let found = self.0.binary_search_by_key(&cmd, |command| command.name);
-        let found = found.or_else(|_| self.0.binary_search_by_key(&UNKNOWN, |one| one.name));
+        let found = found.or_else(|_| {
+            self.0
+                .binary_search_by_key(&UNKNOWN_COMMAND, |one| one.name)
+        });
         Arc::clone(&self.0[found.unwrap_or_default()])
     }
 
@@ -63,40 +70,40 @@ impl Commands {
     }
 
     /// See [`Server::latency`](crate::server::Server::latency).
-    pub(crate) fn latency(&self) -> Latency {
-        let mut counts = vec![0; BUCKETS];
-        let answered = |one: &&Arc<Counted>| !OF_THEIR_OWN_LENGTH.contains(&one.name);
+    pub(crate) fn latency(&self) -> LatencyHistogram {
+        let mut counts = vec![0; LATENCY_BUCKETS];
+        let answered = |one: &&Arc<CommandCounter>| !LONG_RUNNING_COMMANDS.contains(&one.name);
         for command in self.0.iter().filter(answered) {
             for (sum, bucket) in counts.iter_mut().zip(&command.buckets) {
                 *sum += bucket.load(Ordering::Relaxed);
             }
         }
-        Latency {
-            bounds: &BOUNDS,
+        LatencyHistogram {
+            bounds: &LATENCY_BOUNDS_SECONDS,
             counts,
         }
     }
 }
 
-impl Counted {
+impl CommandCounter {
     fn new(name: &'static str) -> Self {
         Self {
             name,
             ok: AtomicU64::new(0),
             errors: [const { AtomicU64::new(0) }; ErrorCode::ALL.len()],
-            buckets: [const { AtomicU64::new(0) }; BUCKETS],
+            buckets: [const { AtomicU64::new(0) }; LATENCY_BUCKETS],
             nanos: AtomicU64::new(0),
         }
     }
 
     /// One was closed, with that code unless it succeeded.
-    pub(crate) fn closed(&self, code: Option<ErrorCode>, took: Duration) {
+    pub(crate) fn record(&self, code: Option<ErrorCode>, took: Duration) {
         let outcome = code.map_or(Some(&self.ok), |code| self.errors.get(code as usize));
         if let Some(outcome) = outcome {
             outcome.fetch_add(1, Ordering::Relaxed);
         }
         let seconds = took.as_secs_f64();
-        let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
+        let bucket = LATENCY_BOUNDS_SECONDS.partition_point(|bound| *bound < seconds);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
@@ -109,8 +116,8 @@ impl Counted {
             cmd: self.name,
             ok: load(&self.ok),
             errors: codes.map(|(code, number)| (code, load(number))).collect(),
-            latency: Latency {
-                bounds: &BOUNDS,
+            latency: LatencyHistogram {
+                bounds: &LATENCY_BOUNDS_SECONDS,
                 counts: self.buckets.iter().map(load).collect(),
             },
             time: Duration::from_nanos(load(&self.nanos)),
@@ -128,7 +135,7 @@ pub struct CommandCounts {
     /// How many failed, by code.
     pub errors: Vec<(ErrorCode, u64)>,
     /// How long they took.
-    pub latency: Latency,
+    pub latency: LatencyHistogram,
     /// How long they took in all.
     pub time: Duration,
 }
@@ -136,7 +143,7 @@ pub struct CommandCounts {
 /// How many commands took how long since the start. The difference of two of them is that of the
 /// time between.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Latency {
+pub struct LatencyHistogram {
     /// Seconds that a command took at most, growing.
     pub bounds: &'static [f64],
     /// How many took at most that bound, and longer than the one before it. There is one more than
@@ -150,11 +157,11 @@ mod tests {
 
     #[test]
     fn a_command_is_counted_by_its_name_its_code_and_its_time() {
-        let commands = Commands::default();
-        let ping = commands.of("ping");
-        ping.closed(None, Duration::from_micros(100));
-        ping.closed(None, Duration::from_micros(101));
-        ping.closed(Some(ErrorCode::Internal), Duration::from_hours(1));
+        let commands = CommandCounters::default();
+        let ping = commands.counter("ping");
+        ping.record(None, Duration::from_micros(100));
+        ping.record(None, Duration::from_micros(101));
+        ping.record(Some(ErrorCode::Internal), Duration::from_hours(1));
         let counts = commands.counts();
         let ping = counts.iter().find(|one| one.cmd == "ping").expect("ping");
         assert_eq!(ping.ok, 2);
@@ -162,29 +169,31 @@ mod tests {
         let failed: Vec<_> = failed.copied().collect();
         assert_eq!(failed, [(ErrorCode::Internal, 1)]);
         assert_eq!(ping.latency.counts[..3], [1, 1, 0]);
-        assert_eq!(ping.latency.counts[BOUNDS.len()], 1);
+        assert_eq!(ping.latency.counts[LATENCY_BOUNDS_SECONDS.len()], 1);
         assert_eq!(ping.time, Duration::from_micros(3_600_000_201));
     }
 
     #[test]
     fn every_command_has_a_place_of_its_own_and_what_is_none_has_one_together() {
-        let commands = Commands::default();
-        for name in Request::COMMANDS.iter().chain(&OTHERS) {
-            assert_eq!(commands.of(name).name, *name);
+        let commands = CommandCounters::default();
+        for name in Request::COMMANDS.iter().chain(&EXTRA_COMMANDS) {
+            assert_eq!(commands.counter(name).name, *name);
         }
-        assert_eq!(commands.of("format c:").name, "unknown");
+        assert_eq!(commands.counter("format c:").name, "unknown");
         assert_eq!(commands.0.len(), Request::COMMANDS.len() + 2);
     }
 
     #[test]
     fn the_time_of_a_transfer_is_not_how_fast_the_server_answers() {
-        let commands = Commands::default();
+        let commands = CommandCounters::default();
         let took = Duration::from_millis(7);
-        commands.of("get").closed(None, took);
-        commands.of("put").closed(None, took);
+        commands.counter("get").record(None, took);
+        commands.counter("put").record(None, took);
         assert_eq!(commands.latency().counts.iter().sum::<u64>(), 0);
-        commands.of("ls").closed(None, took);
-        commands.of("stat").closed(Some(ErrorCode::NotFound), took);
+        commands.counter("ls").record(None, took);
+        commands
+            .counter("stat")
+            .record(Some(ErrorCode::NotFound), took);
         let latency = commands.latency();
         assert_eq!(latency.counts.iter().sum::<u64>(), 2);
         assert_eq!(

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 
 use crate::protocol::{ErrorCode, SessionDialect};
-use crate::server::metrics::Stage;
+use crate::server::metrics::ServerStage;
 use crate::server::metrics::commands::CommandCounts;
 use crate::server::metrics::logins::LoginMethod;
 use crate::server::session::state::Dialect;
@@ -13,7 +13,7 @@ use crate::server::state::ServerState;
 use crate::storage::SpaceUse;
 
 /// Spaces with a limit that are told of at most.
-const SPACES: usize = 100;
+const MAX_SPACES: usize = 100;
 
 /// What a server is and has, and what it has counted since its start.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct ServerFigures {
     /// When the server was made.
     pub started: Timestamp,
     /// How far it is.
-    pub stage: Stage,
+    pub stage: ServerStage,
     /// The disk has failed to keep something.
     pub is_degraded: bool,
     /// Until when the certificate is valid that new connections see, if there is one.
@@ -31,19 +31,19 @@ pub struct ServerFigures {
     /// Connections that are there.
     pub connections: usize,
     /// Those of them on which nobody has logged in yet.
-    pub visitors: usize,
+    pub unauthenticated: usize,
     /// Connections that were taken since the start.
     pub all_connections: u64,
     /// Connections that were closed before their session since the start, by why.
-    pub turned_away: Vec<(&'static str, u64)>,
+    pub refused_connections: Vec<(&'static str, u64)>,
     /// Logins that ended since the start: how they were meant, the code unless they succeeded.
     pub logins: Vec<(LoginMethod, Option<ErrorCode>, u64)>,
     /// Commands that were closed since the start.
     pub commands: Vec<CommandCounts>,
     /// Bytes of files that came from clients since the start.
-    pub received: u64,
+    pub received_bytes: u64,
     /// Bytes of files that went to clients since the start.
-    pub sent: u64,
+    pub sent_bytes: u64,
     /// Gets that are not answered yet.
     pub gets: usize,
     /// Puts that are not answered yet.
@@ -55,20 +55,20 @@ pub struct ServerFigures {
     /// The fullest of the homes and folders with a limit that are in use or were lately.
     pub spaces: Vec<SpaceUse>,
     /// What waits.
-    pub queues: Queues,
+    pub queues: QueueFigures,
     /// Messages that were stored since the start.
-    pub said: u64,
+    pub stored_messages: u64,
     /// Sessions that were told of a message at once, each counted, since the start.
-    pub delivered: u64,
+    pub delivered_messages: u64,
     /// Datagrams that were dropped since the start.
     pub dropped_datagrams: u64,
     /// Requests since the start that have no line in the log, because they came too fast.
-    pub lines_left_out: u64,
+    pub log_lines_left_out: u64,
 }
 
 /// How much waits or is worked on at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queues {
+pub struct QueueFigures {
     /// Logins whose password is being hashed or waits for that.
     pub logins: usize,
     /// Threads that may wait for the disk.
@@ -88,7 +88,7 @@ pub struct Queues {
 }
 
 impl ServerFigures {
-    pub(crate) fn of(shared: &ServerState) -> Self {
+    pub(crate) fn collect(shared: &ServerState) -> Self {
         let metrics = &shared.metrics;
         let (connections, visitors, all_connections) = shared.connection_limiter.counts();
         let (kept_uploads, kept_bytes) = shared.store.kept_uploads();
@@ -100,31 +100,31 @@ impl ServerFigures {
             stage: metrics.stage(),
             is_degraded: shared.store.is_degraded(),
             certificate_expires: certificate,
-            sessions: shared.sessions.kinds().map(told).into(),
+            sessions: shared.sessions.kinds().map(with_protocol_dialect).into(),
             connections,
-            visitors,
+            unauthenticated: visitors,
             all_connections,
-            turned_away: shared.refusals.counts().into(),
+            refused_connections: shared.refusal_logs.counts().into(),
             logins: metrics.logins.counts(),
             commands: metrics.commands(),
-            received: traffic.received.load(Ordering::Relaxed),
-            sent: traffic.sent.load(Ordering::Relaxed),
+            received_bytes: traffic.received.load(Ordering::Relaxed),
+            sent_bytes: traffic.sent.load(Ordering::Relaxed),
             gets: traffic.gets.load(Ordering::Relaxed),
             puts: traffic.puts.load(Ordering::Relaxed),
             kept_uploads,
             kept_bytes,
-            spaces: shared.store.fullest(SPACES),
-            queues: Queues::of(shared),
-            said: metrics.said.load(Ordering::Relaxed),
-            delivered: metrics.delivered.load(Ordering::Relaxed),
+            spaces: shared.store.fullest(MAX_SPACES),
+            queues: QueueFigures::collect(shared),
+            stored_messages: metrics.said.load(Ordering::Relaxed),
+            delivered_messages: metrics.delivered.load(Ordering::Relaxed),
             dropped_datagrams: shared.datagrams.dropped(),
-            lines_left_out: shared.request_lines.left_out(),
+            log_lines_left_out: shared.request_lines.left_out(),
         }
     }
 }
 
-impl Queues {
-    fn of(shared: &ServerState) -> Self {
+impl QueueFigures {
+    fn collect(shared: &ServerState) -> Self {
         let disk = shared.disks.load();
         Self {
             logins: shared.logins.waiting(),
@@ -133,13 +133,15 @@ impl Queues {
             disk_waiting: disk.waiting,
             hashing_free: disk.digests_free,
             descriptors: disk.descriptors,
-            messages: shared.messages.waiting(),
-            datagrams: shared.datagrams.under_way(),
+            messages: shared.messages.waiting_count(),
+            datagrams: shared.datagrams.active_requests(),
         }
     }
 }
 
-fn told((dialect, secure, count): (Dialect, bool, usize)) -> (SessionDialect, bool, usize) {
+fn with_protocol_dialect(
+    (dialect, secure, count): (Dialect, bool, usize),
+) -> (SessionDialect, bool, usize) {
     let dialect = match dialect {
         Dialect::Framed => SessionDialect::Framed,
         Dialect::Classic => SessionDialect::Classic,

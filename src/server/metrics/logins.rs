@@ -1,10 +1,10 @@
-//! How logins end, by how somebody wanted to log in: numbers of a fixed size, whoever comes.
+//! Outcomes of logins, by method.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::protocol::{ErrorCode, Login};
 
-/// How somebody wants to log in.
+/// The method of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginMethod {
     /// With a name and a password.
@@ -18,8 +18,8 @@ pub enum LoginMethod {
 impl LoginMethod {
     const ALL: [Self; 3] = [Self::Password, Self::Token, Self::Certificate];
 
-    /// How `login` is meant.
-    pub(crate) fn of(login: &Login) -> Self {
+    /// The method of a request.
+    pub(crate) fn from_request(login: &Login) -> Self {
         match login {
             Login { token: Some(_), .. } => Self::Token,
             Login {
@@ -40,19 +40,19 @@ impl LoginMethod {
     }
 }
 
-/// What was counted of logins.
+/// The counters of logins.
 #[derive(Debug, Default)]
-pub(crate) struct Logins([Counted; LoginMethod::ALL.len()]);
+pub(crate) struct LoginCounters([LoginCounter; LoginMethod::ALL.len()]);
 
 #[derive(Debug, Default)]
-struct Counted {
+struct LoginCounter {
     ok: AtomicU64,
     errors: [AtomicU64; ErrorCode::ALL.len()],
 }
 
-impl Logins {
-    /// One has ended, with that code unless it succeeded.
-    pub(crate) fn ended(&self, how: LoginMethod, code: Option<ErrorCode>) {
+impl LoginCounters {
+    /// Counts a login, with its error code unless it succeeded.
+    pub(crate) fn record(&self, how: LoginMethod, code: Option<ErrorCode>) {
         let counted = &self.0[how as usize];
         let outcome = code.map_or(Some(&counted.ok), |code| counted.errors.get(code as usize));
         if let Some(outcome) = outcome {
@@ -60,7 +60,7 @@ impl Logins {
         }
     }
 
-    /// How many ended how, and with which code if they failed.
+    /// All counts: method, error code unless successful, number.
     pub(crate) fn counts(&self) -> Vec<(LoginMethod, Option<ErrorCode>, u64)> {
         let mut counts = Vec::new();
         for (how, counted) in LoginMethod::ALL.into_iter().zip(&self.0) {
@@ -80,13 +80,16 @@ mod tests {
 
     #[test]
     fn a_login_is_counted_by_how_it_was_meant_and_how_it_ended() {
-        let logins = Logins::default();
+        let logins = LoginCounters::default();
         let token = Login {
             token: Some(crate::protocol::Secret::new("x".to_owned())),
             ..Login::default()
         };
-        logins.ended(LoginMethod::of(&token), Some(ErrorCode::LoginFailed));
-        logins.ended(LoginMethod::of(&Login::default()), None);
+        logins.record(
+            LoginMethod::from_request(&token),
+            Some(ErrorCode::LoginFailed),
+        );
+        logins.record(LoginMethod::from_request(&Login::default()), None);
         let counted: Vec<_> = logins
             .counts()
             .into_iter()

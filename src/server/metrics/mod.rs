@@ -1,7 +1,6 @@
-//! What a server counts of itself, for its operators.
+//! Counters of the server, for its operators.
 //!
-//! Counting is adding to numbers that are there from the start: nothing that clients send makes
-//! more of them.
+//! All counters exist from the start, so clients cannot create more. Counting is one atomic addition.
 
 pub(crate) mod commands;
 pub(crate) mod figures;
@@ -13,35 +12,35 @@ use std::sync::{Arc, OnceLock};
 use jiff::Timestamp;
 
 use crate::protocol::{ErrorCode, SayReply};
-use crate::server::metrics::commands::Commands;
-pub(crate) use crate::server::metrics::commands::Counted;
-pub(crate) use crate::server::metrics::commands::{CommandCounts, Latency};
+pub(crate) use crate::server::metrics::commands::CommandCounter;
+use crate::server::metrics::commands::CommandCounters;
+pub(crate) use crate::server::metrics::commands::{CommandCounts, LatencyHistogram};
+use crate::server::metrics::logins::LoginCounters;
 pub(crate) use crate::server::metrics::logins::LoginMethod;
-use crate::server::metrics::logins::Logins;
 use crate::server::shutdown::Shutdown;
 
-/// What a server counts of itself.
+/// The counters of a server.
 #[derive(Debug)]
 pub(crate) struct ServerMetrics {
     started: Timestamp,
-    commands: Commands,
-    logins: Logins,
+    commands: CommandCounters,
+    logins: LoginCounters,
     /// Messages that were stored.
     said: AtomicU64,
-    /// Sessions that were told of one at once.
+    /// Sessions that a message was delivered to immediately, summed over all messages.
     delivered: AtomicU64,
-    /// Set when the server begins to take connections.
+    /// Set when the server starts to accept connections.
     shutdown: OnceLock<Shutdown>,
 }
 
-/// How far a server is.
+/// The stage of a server's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// It takes no connections yet.
+pub enum ServerStage {
+    /// It does not accept connections yet.
     Starting,
-    /// It takes connections.
+    /// It accepts connections.
     Serving,
-    /// It takes no more, and lets the sessions end.
+    /// It accepts no more connections, and waits for the sessions to end.
     Draining,
 }
 
@@ -49,8 +48,8 @@ impl Default for ServerMetrics {
     fn default() -> Self {
         Self {
             started: Timestamp::now(),
-            commands: Commands::default(),
-            logins: Logins::default(),
+            commands: CommandCounters::default(),
+            logins: LoginCounters::default(),
             said: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             shutdown: OnceLock::new(),
@@ -59,44 +58,44 @@ impl Default for ServerMetrics {
 }
 
 impl ServerMetrics {
-    /// Where the command of that name is counted.
-    pub(crate) fn command(&self, cmd: &str) -> Arc<Counted> {
-        self.commands.of(cmd)
+    /// The counter of a command.
+    pub(crate) fn command_counter(&self, cmd: &str) -> Arc<CommandCounter> {
+        self.commands.counter(cmd)
     }
 
-    /// What was counted of each command, in the order of their names.
+    /// The counts of all commands, ordered by name.
     pub(crate) fn commands(&self) -> Vec<CommandCounts> {
         self.commands.counts()
     }
 
     /// See [`Server::latency`](crate::server::Server::latency).
-    pub(crate) fn latency(&self) -> Latency {
+    pub(crate) fn latency(&self) -> LatencyHistogram {
         self.commands.latency()
     }
 
-    /// A login has ended, with that code unless it succeeded.
-    pub(crate) fn login_ended(&self, how: LoginMethod, code: Option<ErrorCode>) {
-        self.logins.ended(how, code);
+    /// Counts a login, with its error code unless it succeeded.
+    pub(crate) fn record_login(&self, how: LoginMethod, code: Option<ErrorCode>) {
+        self.logins.record(how, code);
     }
 
-    /// A message was stored.
-    pub(crate) fn said(&self, reply: &SayReply) {
+    /// Counts a stored message.
+    pub(crate) fn record_message(&self, reply: &SayReply) {
         self.said.fetch_add(1, Ordering::Relaxed);
         let delivered = u64::from(reply.delivered);
         self.delivered.fetch_add(delivered, Ordering::Relaxed);
     }
 
-    /// Connections are taken from now on, until `shutdown`.
-    pub(crate) fn serves_until(&self, shutdown: &Shutdown) {
+    /// Records that connections are accepted from now on, until `shutdown`.
+    pub(crate) fn set_serving(&self, shutdown: &Shutdown) {
         let _ = self.shutdown.set(shutdown.clone());
     }
 
-    /// How far the server is.
-    pub(crate) fn stage(&self) -> Stage {
+    /// The current stage.
+    pub(crate) fn stage(&self) -> ServerStage {
         match self.shutdown.get() {
-            None => Stage::Starting,
-            Some(shutdown) if shutdown.drain.is_cancelled() => Stage::Draining,
-            Some(_) => Stage::Serving,
+            None => ServerStage::Starting,
+            Some(shutdown) if shutdown.drain.is_cancelled() => ServerStage::Draining,
+            Some(_) => ServerStage::Serving,
         }
     }
 }

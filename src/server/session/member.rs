@@ -58,9 +58,9 @@ impl Member {
     ) -> Result<Self, CommandError> {
         let disk = shared.disks.for_user(credential.account);
         let authorities = &shared.authorities;
-        let account = authorities.enter(&shared, credential, name).await?;
+        let account = authorities.acquire(credential, name).await?;
         let bandwidth = shared.bandwidths.for_user(credential.account);
-        let lines = shared.request_lines.of(credential.account, name);
+        let lines = shared.request_lines.for_user(credential.account, name);
         Ok(Self {
             disk,
             lines,
@@ -122,7 +122,7 @@ impl Member {
 
     /// The user, as messages know them.
     pub(crate) fn party(&self) -> UserRef {
-        self.authority.party.clone()
+        self.authority.user.clone()
     }
 
     fn rate(&self) -> Option<u64> {
@@ -148,7 +148,7 @@ impl Member {
             token: None,
         };
         let authorities = &self.shared.authorities;
-        let entered = authorities.enter(&self.shared, credential, &from.name);
+        let entered = authorities.acquire(credential, &from.name);
         entered.await.map_err(|error| match error {
             CommandError::Accounts(AccountsError::LoginFailed) => MessagesError::NoSuchOffer.into(),
             error => error,

@@ -53,7 +53,7 @@ impl Peer {
     /// What counts as its address.
     pub(crate) fn block(&self) -> AddressBlock {
         self.address
-            .map_or(AddressBlock::Here, |address| address.ip().into())
+            .map_or(AddressBlock::InProcess, |address| address.ip().into())
     }
 
     /// The same peer, to whom the connection is now encrypted; with the user whom its certificate

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use crate::accounts::UserName;
-use crate::connection::{Closed, Outbox};
+use crate::connection::{Outbox, OutboxClosed};
 use crate::protocol::{BadRequest, ErrorCode, WireError, encode_error};
 use crate::server::error::CommandError;
 use crate::server::limits::request_lines::LineBudget;
 use crate::server::metrics::ServerMetrics;
-use crate::server::metrics::commands::Counted;
+use crate::server::metrics::commands::CommandCounter;
 use crate::telemetry::AUDIT;
 
 /// A request that is not answered yet.
@@ -28,7 +28,7 @@ pub(crate) struct RequestLog {
     user: Option<String>,
     with: Option<&'static str>,
     started: Instant,
-    counted: Arc<Counted>,
+    counted: Arc<CommandCounter>,
     lines: Arc<LineBudget>,
     is_closed: bool,
 }
@@ -89,7 +89,7 @@ impl RequestLog {
             user: None,
             with: None,
             started: Instant::now(),
-            counted: metrics.command(cmd),
+            counted: metrics.command_counter(cmd),
             lines,
             is_closed: false,
         }
@@ -147,7 +147,7 @@ impl RequestLog {
         lines: Arc<LineBudget>,
         outbox: &Outbox,
         bad: BadRequest,
-    ) -> Result<(), Closed> {
+    ) -> Result<(), OutboxClosed> {
         let job = Self::new(metrics, lines, bad.id, bad.cmd.unwrap_or("unknown"), None);
         job.finish(outbox, Err(bad.into()).into()).await
     }
@@ -157,7 +157,7 @@ impl RequestLog {
         self,
         outbox: &Outbox,
         outcome: RequestOutcome,
-    ) -> Result<(), Closed> {
+    ) -> Result<(), OutboxClosed> {
         outbox.send(self.close(outcome)).await
     }
 
@@ -196,7 +196,7 @@ impl RequestLog {
     fn log(&self, outcome: &str, code: Option<ErrorCode>, bytes: u64, upload: Option<&str>) {
         let took = self.started.elapsed();
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        self.counted.closed(code, took);
+        self.counted.record(code, took);
         macro_rules! say {
             ($target:expr) => {
                 info!(

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connection::{Closed, Outbox, ReceiveError, Receiver};
+use crate::connection::{Outbox, OutboxClosed, ReceiveError, Receiver};
 use crate::protocol::{ErrorCode, Event, FrameError, GoodbyeReason, WireError, encode_event};
 use crate::server::accept::connection_limiter::ConnectionPermit;
 use crate::server::session::member::Member;
@@ -55,7 +55,7 @@ impl<R> SessionState<R> {
     }
 
     /// Tells the peer that the server ends the session.
-    pub(crate) async fn say_goodbye(&self, reason: GoodbyeReason) -> Result<(), Closed> {
+    pub(crate) async fn say_goodbye(&self, reason: GoodbyeReason) -> Result<(), OutboxClosed> {
         let goodbye = Event::Goodbye { reason };
         self.outbox.send(encode_event(&goodbye)).await
     }
@@ -131,8 +131,8 @@ impl CloseReason {
     }
 }
 
-impl From<Closed> for CloseReason {
-    fn from(_: Closed) -> Self {
+impl From<OutboxClosed> for CloseReason {
+    fn from(_: OutboxClosed) -> Self {
         Self::Disconnected
     }
 }

@@ -70,7 +70,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
                     }
                 }
                 Ok((id, request)) => {
-                    let lines = self.shared.request_lines.of_strangers();
+                    let lines = self.shared.request_lines.for_unauthenticated();
                     let job = RequestLog::new(&self.shared.metrics, lines, id, request.cmd(), None);
                     let quits = matches!(request, Request::Quit(_));
                     let reply = commands::visit(id, &request, &self.shared, &self.peer);
@@ -80,7 +80,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
                     }
                 }
                 Err(bad) => {
-                    let lines = self.shared.request_lines.of_strangers();
+                    let lines = self.shared.request_lines.for_unauthenticated();
                     RequestLog::refuse(&self.shared.metrics, lines, &self.outbox, bad).await?;
                 }
             }
@@ -88,9 +88,9 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
     }
 
     async fn log_in(&mut self, id: u32, login: Login) -> Result<Attempt, CloseReason> {
-        let how = LoginMethod::of(&login);
-        self.shared.audit_room().await;
-        let lines = self.shared.request_lines.of_strangers();
+        let how = LoginMethod::from_request(&login);
+        self.shared.wait_for_audit().await;
+        let lines = self.shared.request_lines.for_unauthenticated();
         let job = RequestLog::new(&self.shared.metrics, lines, id, "login", None)
             .with_user(login.user.as_deref())
             .with_proof(how.as_str());
@@ -98,7 +98,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
         let messages = &self.shared.messages;
         let resumed = login
             .since
-            .map(|since| messages.has_given(since, login.epoch.as_deref()));
+            .map(|since| messages.has_issued(since, login.epoch.as_deref()));
         // Who has what is not of this server has nothing.
         let since = login.since.map(|since| match resumed {
             Some(true) => since,
@@ -116,7 +116,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
             let (shared, block) = (self.shared.clone(), self.peer.block());
             let name = account.name.as_str();
             let member = Member::admit(shared, credential, name, session, block, gone).await?;
-            self.seat.admit(user, most)?;
+            self.seat.assign_user(user, most)?;
             let reply = encode_ok(id, &commands::welcome(&member, resumed));
             admitted = Some(Admitted {
                 member,
@@ -128,7 +128,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
         let outcome = job.guard(work).await;
         let failure = outcome.reply.as_ref().err().map(WireError::from);
         let code = failure.map(|failure| failure.code);
-        self.shared.metrics.login_ended(how, code);
+        self.shared.metrics.record_login(how, code);
         if admitted.is_some() {
             let frame_timeout = self.shared.config().limits.frame_timeout;
             self.receiver.lift_limits(frame_timeout);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::{CHUNK, Outbox};
+use crate::connection::{Outbox, SHORT_CHUNK_BYTES};
 use crate::protocol::{Digest, End, Put, PutBegin, encode_begin, encode_ok};
 use crate::server::commands::put::put_reply;
 use crate::server::error::CommandError;
@@ -17,7 +17,7 @@ use crate::server::session::member::Member;
 use crate::server::session::request_log::{RequestLog, RequestOutcome};
 use crate::server::transfer::registry::TransferGuard;
 use crate::server::transfer::upload_registry::ActiveUpload;
-use crate::storage::{SmallCommitted, SmallUpload, StorageError, View};
+use crate::storage::{BufferedUpload, CommittedUpload, StorageError, View};
 
 /// A put that is small enough to be held in memory, and whose end has not come yet.
 pub(crate) struct PendingUpload {
@@ -38,7 +38,10 @@ enum UploadContent {
 
 /// Whether all of a put can be held. What is resumed may need an answer first.
 pub(crate) fn is_small(put: &Put) -> bool {
-    !put.resume && put.size.is_some_and(|size| size <= CHUNK as u64)
+    !put.resume
+        && put
+            .size
+            .is_some_and(|size| size <= SHORT_CHUNK_BYTES as u64)
 }
 
 impl PendingUpload {
@@ -61,7 +64,9 @@ impl PendingUpload {
         }
         self.received = received;
         match &mut self.content {
-            UploadContent::Collected(collected) if !collected.is_empty() || chunk.len() < CHUNK => {
+            UploadContent::Collected(collected)
+                if !collected.is_empty() || chunk.len() < SHORT_CHUNK_BYTES =>
+            {
                 collected.extend_from_slice(&chunk);
             }
             // There is nothing before it, and nothing more than a chunk is small.
@@ -91,7 +96,7 @@ pub(crate) struct ReceivedUpload {
     pub(crate) job: RequestLog,
     pub(crate) underway: TransferGuard,
     pub(crate) active: ActiveUpload,
-    pub(crate) upload: SmallUpload,
+    pub(crate) upload: BufferedUpload,
     pub(crate) end: End,
     /// The digest that is to be answered was not chosen: it is that of the end.
     pub(crate) any_digest: bool,
@@ -190,7 +195,7 @@ impl UploadCoalescer {
                     }
                     outbox.send(reply).await?;
                 }
-                Ok::<_, crate::connection::Closed>(())
+                Ok::<_, crate::connection::OutboxClosed>(())
             };
             gone.run_until_cancelled(sending).await;
         }
@@ -218,7 +223,7 @@ struct UploadTicket {
 }
 
 impl UploadTicket {
-    fn answer(self, outcome: Result<SmallCommitted, CommandError>) -> UploadAnswers {
+    fn answer(self, outcome: Result<CommittedUpload, CommandError>) -> UploadAnswers {
         let (id, bytes, given) = (self.id, self.received, self.given);
         let upload = outcome.as_ref().ok().map(|done| done.id.clone());
         let begin = outcome.as_ref().ok().map(|done| {
@@ -258,7 +263,7 @@ impl UploadTicket {
 
 /// Waits, on no thread, until all is counted that the uploads need room in. What is wrong with it
 /// the commit says of each.
-async fn wait_for_counts(view: &View, uploads: &[SmallUpload], member: &Member) {
+async fn wait_for_counts(view: &View, uploads: &[BufferedUpload], member: &Member) {
     for upload in uploads {
         while view.needs_count(&upload.path) {
             let (counting, path) = (view.clone(), upload.path.clone());
@@ -340,16 +345,21 @@ mod tests {
     #[test]
     fn what_small_puts_take_is_bounded_whatever_is_large_about_them() {
         assert_eq!(admitted(10, 50), 512, "usual ones");
-        for (content, path) in [(10, 3800), (CHUNK, 50), (CHUNK, 4096), (0, 4096)] {
+        for (content, path) in [
+            (10, 3800),
+            (SHORT_CHUNK_BYTES, 50),
+            (SHORT_CHUNK_BYTES, 4096),
+            (0, 4096),
+        ] {
             let all = admitted(content, path) * (content + PATH_COPIES * path);
             assert!(all <= MAX_QUEUED_BYTES, "{content} and {path}: {all} bytes");
         }
-        assert_eq!(admitted(CHUNK, 4096), 11);
+        assert_eq!(admitted(SHORT_CHUNK_BYTES, 4096), 11);
     }
 
     fn held() -> PendingUpload {
         let put = Put {
-            size: Some(CHUNK as u64),
+            size: Some(SHORT_CHUNK_BYTES as u64),
             ..Put::default()
         };
         let job = RequestLog::new(&ServerMetrics::default(), Arc::default(), 7, "put", None);
@@ -361,22 +371,22 @@ mod tests {
 
     #[test]
     fn what_is_held_keeps_no_more_in_memory_than_came_for_it() {
-        let block = Bytes::from(vec![b'x'; 4 * CHUNK]);
+        let block = Bytes::from(vec![b'x'; 4 * SHORT_CHUNK_BYTES]);
         let mut held = held();
-        for start in 0..CHUNK {
+        for start in 0..SHORT_CHUNK_BYTES {
             assert!(held.take(block.slice(start..=start)).is_none());
         }
         assert!(held.take(block.slice(..1)).is_some(), "more than declared");
         let content = held.take_content();
         assert_eq!(content.len(), 1, "one piece, not one for each that came");
-        assert_eq!(content[0], block[..CHUNK]);
+        assert_eq!(content[0], block[..SHORT_CHUNK_BYTES]);
         assert!(!block.as_ptr_range().contains(&content[0].as_ptr()));
         assert!(held.take_content().is_empty());
     }
 
     #[test]
     fn a_put_that_is_one_chunk_is_not_copied() {
-        let chunk = Bytes::from(vec![b'x'; CHUNK]);
+        let chunk = Bytes::from(vec![b'x'; SHORT_CHUNK_BYTES]);
         let mut held = held();
         assert!(held.take(chunk.clone()).is_none());
         assert_eq!(held.take_content()[0].as_ptr(), chunk.as_ptr());

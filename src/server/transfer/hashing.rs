@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use crate::connection::CHUNK;
-use crate::server::disk::Opened;
+use crate::connection::SHORT_CHUNK_BYTES;
+use crate::server::disk::OpenedFile;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::storage::{StorageError, StoredFile, Verifier};
@@ -15,7 +15,7 @@ pub(crate) const MAX_HASH_TURN_BYTES: u64 = 16 * 1024 * 1024;
 /// Feeds `range` of the file to `verifier`, unless nobody waits for it any more.
 pub(crate) async fn hash(
     member: &Member,
-    file: &Opened,
+    file: &OpenedFile,
     mut verifier: Verifier,
     range: Range<u64>,
 ) -> Result<Verifier, CommandError> {
@@ -23,14 +23,17 @@ pub(crate) async fn hash(
     while !rest.is_empty() {
         let end = rest.end.min(rest.start + MAX_HASH_TURN_BYTES);
         let piece = rest.start..end;
-        let turn = member.gone.run_until_cancelled(member.disk.digest()).await;
+        let turn = member
+            .gone
+            .run_until_cancelled(member.disk.acquire_digest())
+            .await;
         let turn = turn.ok_or(CommandError::Cancelled)??;
         let file = file.share();
         let work = move || {
             feed(&file, &mut verifier, piece)?;
             Ok(verifier)
         };
-        verifier = member.disk.run_in(turn, work).await?;
+        verifier = member.disk.run_with_grant(turn, work).await?;
         rest.start = end;
     }
     Ok(verifier)
@@ -39,7 +42,8 @@ pub(crate) async fn hash(
 fn feed(file: &StoredFile, verifier: &mut Verifier, range: Range<u64>) -> Result<(), StorageError> {
     let mut rest = range;
     while !rest.is_empty() {
-        let length = usize::try_from(rest.end - rest.start).map_or(CHUNK, |rest| rest.min(CHUNK));
+        let length = usize::try_from(rest.end - rest.start)
+            .map_or(SHORT_CHUNK_BYTES, |rest| rest.min(SHORT_CHUNK_BYTES));
         verifier.update(&file.read_at(rest.start, length)?);
         rest.start += length as u64;
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::CHUNK;
+use crate::connection::SHORT_CHUNK_BYTES;
 use crate::protocol::{End, TransferEntry};
 use crate::server::error::CommandError;
 use crate::server::transfer::progress::{TransferProgress, TransferSubject};
@@ -89,7 +89,7 @@ pub(crate) enum StrayData {
 /// The same bytes, and not all of the memory in which they came, unless they are most of it: a quarter
 /// at least.
 pub(crate) fn unpinned(chunk: Bytes) -> Bytes {
-    if chunk.len() < CHUNK {
+    if chunk.len() < SHORT_CHUNK_BYTES {
         Bytes::copy_from_slice(&chunk)
     } else {
         chunk

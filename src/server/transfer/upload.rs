@@ -56,7 +56,7 @@ impl UploadReceiver<'_> {
                 if alone.is_none() {
                     alone = hashing_now.acquire().await.ok();
                 }
-                self.member.disk.digest().await
+                self.member.disk.acquire_digest().await
             };
             let turn = tokio::select! {
                 biased;
@@ -74,7 +74,7 @@ impl UploadReceiver<'_> {
                 }
                 all => Ok((upload, all?)),
             };
-            (upload, all) = self.member.disk.run_in(turn, work).await?;
+            (upload, all) = self.member.disk.run_with_grant(turn, work).await?;
             self.active.sign_of_life();
         }
         Ok(upload)

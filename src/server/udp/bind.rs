@@ -1,23 +1,27 @@
-//! One port for connections and datagrams.
+//! Binds the same port for connections and datagrams.
 
 use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, UdpSocket};
 
-/// Where the system chooses the port, it may choose one whose other half is taken.
-const TRIES: usize = 16;
+/// Attempts with port 0: the system may choose a TCP port whose UDP port is in use.
+const MAX_BIND_ATTEMPTS: usize = 16;
 
-/// Takes `address` for connections and, if they are wanted, for datagrams. With port 0 the system
-/// chooses one that is free for both.
+/// Binds `address` for connections and, if `datagrams` is set, for datagrams. With port 0 the system
+/// chooses a port that is free for both.
 ///
 /// # Errors
-/// What the system says, of the first half that can not be had.
+/// The error of the first socket that cannot be bound.
 pub async fn bind(
     address: SocketAddr,
     datagrams: bool,
 ) -> io::Result<(TcpListener, Option<UdpSocket>)> {
-    let mut tries = if address.port() == 0 { TRIES } else { 1 };
+    let mut tries = if address.port() == 0 {
+        MAX_BIND_ATTEMPTS
+    } else {
+        1
+    };
     loop {
         let listener = TcpListener::bind(address).await?;
         if !datagrams {

@@ -1,74 +1,75 @@
-//! How often strangers are told that this server is here: seldom enough that nobody can be flooded
-//! through it.
+//! Limits the answers to searches for servers, so that forged searches cannot flood a victim.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::server::accept::address_block::AddressBlock;
 
-/// Addresses that are remembered.
-const ADDRESSES: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not 0");
+/// The most remembered addresses.
+const MAX_ADDRESSES: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not 0");
 
-/// For one address: 20 at once, then 5 a second.
-const EACH: Pace = Pace {
+/// For each address: 20 at once, then 5 per second.
+const RATE_PER_ADDRESS: GreetingRate = GreetingRate {
     interval: Duration::from_millis(200),
     burst: 20,
 };
 
-/// In all: 100 at once, then 50 a second.
-const ALL: Pace = Pace {
+/// In total: 100 at once, then 50 per second.
+const TOTAL_RATE: GreetingRate = GreetingRate {
     interval: Duration::from_millis(20),
     burst: 100,
 };
 
-/// So many at once, then one each interval.
+/// A burst, then one answer per interval.
 #[derive(Debug, Clone, Copy)]
-struct Pace {
+struct GreetingRate {
     interval: Duration,
     burst: u32,
 }
 
-impl Pace {
-    /// Whether one more is within the pace; `ahead` is when all so far would have been due.
-    fn admits(self, ahead: Instant, now: Instant) -> bool {
+impl GreetingRate {
+    /// Whether one more answer is within the rate; `ahead` is when all answers so far would be due.
+    fn allows(self, ahead: Instant, now: Instant) -> bool {
         ahead.saturating_duration_since(now) <= self.interval * (self.burst - 1)
     }
 }
 
-/// Who was answered lately.
+/// Limits the answers in total and for each address.
 #[derive(Debug)]
-pub(crate) struct Greetings(Mutex<State>);
+pub(crate) struct GreetingLimiter(Mutex<GreetingLimiterState>);
 
 #[derive(Debug)]
-struct State {
+struct GreetingLimiterState {
     all: Option<Instant>,
     each: LruCache<AddressBlock, Instant>,
 }
 
-impl Default for Greetings {
+impl Default for GreetingLimiter {
     fn default() -> Self {
-        Self(Mutex::new(State {
+        Self(Mutex::new(GreetingLimiterState {
             all: None,
-            each: LruCache::new(ADDRESSES),
+            each: LruCache::new(MAX_ADDRESSES),
         }))
     }
 }
 
-impl Greetings {
-    /// Whether to answer one more from `block`.
-    pub(crate) fn admit(&self, block: AddressBlock, now: Instant) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+impl GreetingLimiter {
+    /// Counts one more search from `block`, if it may be answered.
+    pub(crate) fn allow(&self, block: AddressBlock, now: Instant) -> bool {
+        let mut state = self.0.lock();
         let all = state.all.unwrap_or(now);
         let each = state.each.get(&block).copied().unwrap_or(now);
-        if !ALL.admits(all, now) || !EACH.admits(each, now) {
+        if !TOTAL_RATE.allows(all, now) || !RATE_PER_ADDRESS.allows(each, now) {
             return false;
         }
-        state.all = Some(all.max(now) + ALL.interval);
-        state.each.put(block, each.max(now) + EACH.interval);
+        state.all = Some(all.max(now) + TOTAL_RATE.interval);
+        state
+            .each
+            .put(block, each.max(now) + RATE_PER_ADDRESS.interval);
         true
     }
 }
@@ -81,11 +82,11 @@ mod tests {
 
     #[test]
     fn one_address_is_answered_a_few_times_at_once_and_then_slowly() {
-        let (greetings, start) = (Greetings::default(), Instant::now());
+        let (greetings, start) = (GreetingLimiter::default(), Instant::now());
         let admitted = |after: u64, times: usize| {
             let now = start + Duration::from_millis(after);
             (0..times)
-                .filter(|_| greetings.admit(AddressBlock::Here, now))
+                .filter(|_| greetings.allow(AddressBlock::InProcess, now))
                 .count()
         };
         assert_eq!(admitted(0, 1000), 20);
@@ -96,14 +97,14 @@ mod tests {
 
     #[test]
     fn many_addresses_together_are_answered_slowly_too() {
-        let (greetings, start) = (Greetings::default(), Instant::now());
+        let (greetings, start) = (GreetingLimiter::default(), Instant::now());
         let admitted = |now| {
             let blocks = (0..5000).map(|n| AddressBlock::V4(Ipv4Addr::from_bits(n)));
-            blocks.filter(|block| greetings.admit(*block, now)).count()
+            blocks.filter(|block| greetings.allow(*block, now)).count()
         };
         assert_eq!(admitted(start), 100);
         assert_eq!(admitted(start + Duration::from_secs(1)), 50);
-        let state = greetings.0.lock().expect("no panic");
-        assert!(state.each.len() <= ADDRESSES.get());
+        let state = greetings.0.lock();
+        assert!(state.each.len() <= MAX_ADDRESSES.get());
     }
 }

@@ -1,141 +1,179 @@
-//! Tickets: who may speak by datagram, for which session, and until when.
+//! Tickets: each is the right to send datagrams for one session, until it expires.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
+use futures::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::protocol::{DatagramKey, MAX_DATAGRAM, SIGNATURE, Verified};
-use crate::server::session::member::Member;
-use crate::server::udp::outgoing::{Outgoing, Step};
-use crate::server::udp::replay::{Verdict, Window};
+use crate::protocol::{DatagramKey, MAX_DATAGRAM, SIGNATURE, Say, SayReply, Verified, WhoReply};
+use crate::server::error::CommandError;
+use crate::server::limits::request_lines::LineBudget;
+use crate::server::udp::outgoing::{OutgoingMessages, SendStep};
+use crate::server::udp::replay::{ReplayVerdict, ReplayWindow};
 
-/// How long a ticket is good for.
-pub(crate) const LIFETIME: Duration = Duration::from_mins(5);
+/// How long a ticket is valid.
+pub(crate) const TICKET_LIFETIME: Duration = Duration::from_mins(5);
 
-/// Tickets of one session; for a further one the oldest ends.
-const MOST_OF_SESSION: usize = 4;
+/// The most tickets of one session; a further one replaces the oldest.
+const MAX_TICKETS_PER_SESSION: usize = 4;
 
-/// The right to speak by datagram for one session.
+/// The session that a ticket belongs to, and the commands that it runs for datagrams. A trait, because
+/// the state that sessions share holds the tickets and must not depend on sessions.
+pub(crate) trait TicketOwner: fmt::Debug + Send + Sync {
+    /// The session's identifier.
+    fn session(&self) -> &Arc<str>;
+
+    /// The user's name.
+    fn user(&self) -> &str;
+
+    /// Cancelled once the session has ended.
+    fn gone(&self) -> &CancellationToken;
+
+    /// Whether the account is closed for good.
+    fn is_closed(&self) -> bool;
+
+    /// The user's budget of log lines.
+    fn lines(&self) -> Arc<LineBudget>;
+
+    /// Checks that the user may run commands now.
+    ///
+    /// # Errors
+    /// [`CommandError::Suspended`], [`CommandError::AccountClosed`].
+    fn check(&self) -> Result<(), CommandError>;
+
+    /// Runs `who`; its reply has at most `max_bytes` bytes of JSON.
+    fn who(&self, max_bytes: usize) -> WhoReply;
+
+    /// Runs `say`, and resolves once the message is stored.
+    fn say(&self, say: Say) -> BoxFuture<'_, Result<SayReply, CommandError>>;
+}
+
+/// The right to send datagrams for one session.
 #[derive(Debug)]
 pub(crate) struct DatagramTicket {
-    /// What each datagram names it by.
+    /// Identifies the ticket in each datagram.
     pub(crate) name: String,
     pub(crate) key: DatagramKey,
-    /// On whose behalf it speaks.
-    pub(crate) member: Member,
+    pub(crate) owner: Box<dyn TicketOwner>,
     expires: Instant,
-    state: Mutex<State>,
+    state: Mutex<TicketState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    window: Window,
-    outgoing: Outgoing,
+struct TicketState {
+    window: ReplayWindow,
+    outgoing: OutgoingMessages,
 }
 
 impl DatagramTicket {
-    fn new(member: Member, now: Instant) -> Result<Self, getrandom::Error> {
+    fn new(owner: Box<dyn TicketOwner>, now: Instant) -> Result<Self, getrandom::Error> {
         let (mut name, mut key) = ([0; 8], [0; 32]);
         getrandom::fill(&mut name)?;
         getrandom::fill(&mut key)?;
         Ok(Self {
             name: HEXLOWER.encode(&name),
             key: DatagramKey::new(key),
-            member,
-            expires: now + LIFETIME,
+            owner,
+            expires: now + TICKET_LIFETIME,
             state: Mutex::default(),
         })
     }
 
-    /// Whether it has not ended.
-    pub(crate) fn is_good(&self, now: Instant) -> bool {
-        let Member {
-            authority: account,
-            gone,
-            ..
-        } = &self.member;
-        now < self.expires && !gone.is_cancelled() && !account.closed.is_cancelled()
+    /// Whether it has not expired and its session is open.
+    pub(crate) fn is_valid(&self, now: Instant) -> bool {
+        now < self.expires && !self.owner.gone().is_cancelled() && !self.owner.is_closed()
     }
 
-    /// Looks whether a request is to be done, and notes where it came from if it is the latest.
-    pub(crate) fn begin(&self, request: &Verified<'_>, from: SocketAddr) -> Verdict {
+    /// Decides whether to run a request; if it is the latest one, messages go to its address from now on.
+    pub(crate) fn begin_request(&self, request: &Verified<'_>, from: SocketAddr) -> ReplayVerdict {
         let mut state = self.lock();
         let verdict = state.window.begin(request.id(), request.tag());
-        // What is only sent again may come from anybody who has seen it.
-        if verdict == (Verdict::New { latest: true }) {
-            state.outgoing.heard(from);
+        // A repeated datagram may come from anyone who has seen it.
+        if verdict == (ReplayVerdict::New { latest: true }) {
+            state.outgoing.set_address(from);
         }
         verdict
     }
 
-    /// Keeps the reply to a request of `length` bytes from an address.
-    pub(crate) fn finish(&self, id: u32, reply: Option<Bytes>, from: SocketAddr, length: usize) {
+    /// Keeps the reply to a request of `length` bytes, and credits its address with the bytes not used.
+    pub(crate) fn finish_request(
+        &self,
+        id: u32,
+        reply: Option<Bytes>,
+        from: SocketAddr,
+        length: usize,
+    ) {
         let mut state = self.lock();
         let used = reply.as_ref().map_or(0, Bytes::len);
-        state.outgoing.spared(from, length.saturating_sub(used));
+        state.outgoing.add_credit(from, length.saturating_sub(used));
         state.window.finish(id, reply);
     }
 
-    /// Signs a message and has it wait to be sent; `false` if it can not be.
-    pub(crate) fn put(&self, seq: u64, json: &[u8]) -> bool {
+    /// Signs a message and queues it; `false` if it is too long or the queue is full.
+    pub(crate) fn enqueue_message(&self, seq: u64, json: &[u8]) -> bool {
         let mut state = self.lock();
-        let fits = json.len() + SIGNATURE <= MAX_DATAGRAM && state.outgoing.has_room();
+        let fits = json.len() + SIGNATURE <= MAX_DATAGRAM && state.outgoing.can_enqueue();
         if fits {
-            state.outgoing.put(seq, self.key.sign(json).into());
+            state.outgoing.enqueue(seq, self.key.sign(json).into());
         }
         fits
     }
 
-    /// A message has arrived.
-    pub(crate) fn acknowledged(&self, seq: u64) {
-        self.lock().outgoing.acknowledged(seq);
+    /// Removes a message that has arrived.
+    pub(crate) fn acknowledge(&self, seq: u64) {
+        self.lock().outgoing.acknowledge(seq);
     }
 
-    /// What to do next for a message.
-    pub(crate) fn step(&self, seq: u64) -> Option<Step> {
-        self.lock().outgoing.step(seq)
+    /// The next step for a message; `None` if it is done.
+    pub(crate) fn next_send(&self, seq: u64) -> Option<SendStep> {
+        self.lock().outgoing.next_send(seq)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, TicketState> {
+        self.state.lock()
     }
 }
 
 /// All tickets.
 #[derive(Debug, Default)]
-pub(crate) struct Tickets(Mutex<Table>);
+pub(crate) struct TicketRegistry(Mutex<TicketTable>);
 
 #[derive(Debug, Default)]
-struct Table {
+struct TicketTable {
     by_name: HashMap<String, Arc<DatagramTicket>>,
     /// The oldest first.
     by_session: HashMap<Arc<str>, VecDeque<Arc<DatagramTicket>>>,
 }
 
-impl Tickets {
-    /// Makes a ticket for the session of `member`.
+impl TicketRegistry {
+    /// Issues a ticket for the session of `owner`.
     ///
     /// # Errors
-    /// If the system gives no random bytes.
+    /// If the system provides no random bytes.
     pub(crate) fn issue(
         &self,
-        member: Member,
+        owner: Box<dyn TicketOwner>,
         now: Instant,
     ) -> Result<Arc<DatagramTicket>, getrandom::Error> {
-        let ticket = Arc::new(DatagramTicket::new(member, now)?);
+        let ticket = Arc::new(DatagramTicket::new(owner, now)?);
         let mut table = self.lock();
-        let Table {
+        let TicketTable {
             by_name,
             by_session,
         } = &mut *table;
-        let session = ticket.member.session.clone();
+        let session = Arc::clone(ticket.owner.session());
         let own = by_session.entry(session).or_default();
-        while own.len() >= MOST_OF_SESSION || own.front().is_some_and(|old| !old.is_good(now)) {
+        while own.len() >= MAX_TICKETS_PER_SESSION
+            || own.front().is_some_and(|old| !old.is_valid(now))
+        {
             if let Some(old) = own.pop_front() {
                 by_name.remove(&old.name);
             }
@@ -145,28 +183,28 @@ impl Tickets {
         Ok(ticket)
     }
 
-    /// The ticket of this name, if there is one that is good.
+    /// The valid ticket of this name, if there is one.
     pub(crate) fn find(&self, name: &str, now: Instant) -> Option<Arc<DatagramTicket>> {
         let ticket = self.lock().by_name.get(name).cloned();
-        ticket.filter(|ticket| ticket.is_good(now))
+        ticket.filter(|ticket| ticket.is_valid(now))
     }
 
-    /// The tickets of a session.
-    pub(crate) fn of(&self, session: &str, now: Instant) -> Vec<Arc<DatagramTicket>> {
+    /// The valid tickets of a session.
+    pub(crate) fn for_session(&self, session: &str, now: Instant) -> Vec<Arc<DatagramTicket>> {
         let table = self.lock();
         let own = table.by_session.get(session).into_iter().flatten();
-        own.filter(|ticket| ticket.is_good(now)).cloned().collect()
+        own.filter(|ticket| ticket.is_valid(now)).cloned().collect()
     }
 
-    /// Ends the tickets of a session.
-    pub(crate) fn end(&self, session: &str) {
+    /// Revokes the tickets of a session.
+    pub(crate) fn revoke(&self, session: &str) {
         let mut table = self.lock();
         for ticket in table.by_session.remove(session).into_iter().flatten() {
             table.by_name.remove(&ticket.name);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, TicketTable> {
+        self.0.lock()
     }
 }

@@ -1,4 +1,4 @@
-//! Copying: staged like an upload, a whole tree too, so that it appears at once or not at all.
+//! Copies: a file or a tree is staged like an upload, so that it appears complete or not at all.
 
 use std::fs::File;
 use std::io;
@@ -11,29 +11,30 @@ use rustix::io::Errno;
 use crate::protocol::IfExists;
 use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::file::StoredFile;
+use crate::storage::local::fs::attributes::keep_new_version;
 use crate::storage::local::fs::install::check;
 use crate::storage::local::fs::metadata::{EntryKind, Metadata};
-use crate::storage::local::fs::publish::Publishing;
+use crate::storage::local::fs::publish::publish_synced;
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::staging::Staged;
 use crate::storage::local::fs::tree::{Reach, open_child};
-use crate::storage::local::quota::{Reservation, SpaceCount};
 use crate::storage::local::rename::into_itself;
-use crate::storage::local::upload::single::keep_new_version;
+use crate::storage::local::reservation::Reservation;
+use crate::storage::local::space_count::SpaceCount;
 use crate::storage::path::{VirtualPath, is_valid_name};
 
-/// Bytes copied at a time; whether to stop is asked once for each.
-const PIECE: u64 = 4 * 1024 * 1024;
+/// Bytes copied between two checks of whether to stop.
+const COPY_STEP_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Bytes copied at a time where they pass through memory.
-const BUFFER: usize = 256 * 1024;
+/// Bytes copied at a time if they pass through memory.
+const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Copies the file or tree at `from` to `to` and says which path it got. The copy is as new as
-/// the call and has versions of its own; kept digests come along.
+/// Copies the file or tree at `from` to `to`, and returns its path. The copy has the time of the call
+/// and versions of its own; stored digests are copied.
 ///
-/// Links to files are copied as the files. Links to directories, and all that a listing leaves
-/// out, are left out.
+/// A link to a file is copied as the file. Links to directories, and entries that a listing does not
+/// show, are left out.
 pub(crate) fn copy(
     from: &ResolvedPath,
     to: &ResolvedPath,
@@ -42,24 +43,28 @@ pub(crate) fn copy(
 ) -> Result<VirtualPath, StorageError> {
     from.require(|rights| rights.read)?;
     to.require(|rights| rights.write && !to.is_root())?;
-    let (file, meta) = from.space.jail.open(&from.inner).at("open", &from.full)?;
-    let is_dir = meta.what == EntryKind::Dir;
+    let (file, meta) = from
+        .space
+        .sandbox
+        .open(&from.inner)
+        .at("open", &from.full)?;
+    let is_dir = meta.kind == EntryKind::Dir;
     if is_dir && to.full.starts_with(&from.full) && to.full != from.full {
         return Err(into_itself(to));
     }
     check(to, is_dir, if_exists, false)?;
-    let mut copying = Copying::begin(from, to, stop);
+    let mut copying = StagedCopy::begin(from, to, stop);
     let staged = if is_dir {
         from.require(|rights| rights.list)?;
         copying.stage_tree(from, &OwnedFd::from(file).into())?
     } else {
-        copying.stage_file(&StoredFile::of(from, file, meta)?)?
+        copying.stage_file(&StoredFile::from_open(from, file, meta)?)?
     };
     copying.publish(staged, if_exists)
 }
 
-/// Copies the file at `from`, which is to be that `version`, from another member's view to `to`.
-/// Never by a second name of the same file: what one of them does to it is not the other's.
+/// Copies the file at `from`, which must have that `version`, from another member's view to `to`. The
+/// copy is a file of its own, never a hard link: what one member does to it does not affect the other.
 pub(crate) fn receive(
     from: &ResolvedPath,
     version: &str,
@@ -73,23 +78,23 @@ pub(crate) fn receive(
         return Err(StorageError::changed(&from.full));
     }
     check(to, false, if_exists, false)?;
-    let mut copying = Copying::begin(from, to, stop);
+    let mut copying = StagedCopy::begin(from, to, stop);
     let staged = copying.stage_file(&source)?;
     copying.publish(staged, if_exists)
 }
 
-struct Copying<'a> {
+struct StagedCopy<'a> {
     from: &'a ResolvedPath,
     to: &'a ResolvedPath,
     reservation: Reservation,
-    /// How far what is copied reaches below its top.
+    /// How far the copied tree reaches below its top.
     reach: Reach,
-    /// Each part of a tree is brought to the disk by itself.
+    /// Whether each part of a tree is synced by itself.
     syncs_each: bool,
     stop: &'a dyn Fn() -> bool,
 }
 
-impl<'a> Copying<'a> {
+impl<'a> StagedCopy<'a> {
     fn begin(from: &'a ResolvedPath, to: &'a ResolvedPath, stop: &'a dyn Fn() -> bool) -> Self {
         Self {
             from,
@@ -103,22 +108,17 @@ impl<'a> Copying<'a> {
 
     fn publish(self, staged: Staged, if_exists: IfExists) -> Result<VirtualPath, StorageError> {
         self.check_stop()?;
-        let publishing = Publishing {
-            staged,
-            reservation: self.reservation,
-            to: self.to,
-            reach: self.reach,
-        };
-        let published = publishing.publish(if_exists, false);
-        published.map_err(|unpublished| unpublished.error)
+        publish_synced(staged, self.reservation, self.to, self.reach, if_exists)
     }
 
     fn stage_file(&mut self, source: &StoredFile) -> Result<Staged, StorageError> {
         let staging = &self.to.space.staging;
         self.reserve_file(source)?;
-        let (staged, file) = staging.file().at("stage", &self.to.full)?;
+        let (staged, file) = staging.create_file().at("stage", &self.to.full)?;
         self.copy_file(source, &file)?;
-        staging.synced(file.sync_all()).at("sync", &self.to.full)?;
+        staging
+            .record_sync(file.sync_all())
+            .at("sync", &self.to.full)?;
         Ok(staged)
     }
 
@@ -129,13 +129,13 @@ impl<'a> Copying<'a> {
     ) -> Result<Staged, StorageError> {
         let staging = &self.to.space.staging;
         self.reservation
-            .grow(SpaceCount::entries(1), &self.to.full)?;
-        let witness = staging.tree_witness().at("stage", &self.to.full)?;
-        self.syncs_each = witness.is_none();
-        let (staged, target) = staging.directory().at("stage", &self.to.full)?;
+            .reserve(SpaceCount::entries(1), &self.to.full)?;
+        let error_cursor = staging.tree_error_cursor().at("stage", &self.to.full)?;
+        self.syncs_each = error_cursor.is_none();
+        let (staged, target) = staging.create_dir().at("stage", &self.to.full)?;
         self.copy_tree(from, source, &self.to.full, &target)?;
-        if let Some(witness) = witness {
-            let synced = staging.synced(witness.sync_disk());
+        if let Some(error_cursor) = error_cursor {
+            let synced = staging.record_sync(error_cursor.sync_file_system());
             synced.at("sync", &self.to.full)?;
         }
         Ok(staged)
@@ -156,17 +156,17 @@ impl<'a> Copying<'a> {
             let Some(name) = name.filter(|name| is_valid_name(name)) else {
                 continue;
             };
-            // What is deeper than a path can be has no name here, and a copy would be missing it.
+            // An entry deeper than a path can be has no name here, and the copy would lack it.
             let child = child(from, name)?;
             let to = to.join_name(name)?;
             self.reach = self.reach.max(Reach::between(&self.to.full, &to));
             let there = source.meta(name).at("look at", &child.full)?;
-            match there.map(|meta| meta.what) {
+            match there.map(|meta| meta.kind) {
                 Some(EntryKind::Dir) => {
                     let opened = open_child(source, entry.file_name()).at("open", &child.full)?;
                     if let Some(opened) = opened {
                         self.reservation
-                            .grow(SpaceCount::entries(1), &self.to.full)?;
+                            .reserve(SpaceCount::entries(1), &self.to.full)?;
                         target.make_dir(name).at("stage", &to)?;
                         let made = target.open_dir(name).at("stage", &to)?;
                         self.copy_tree(&child, &opened, &to, &made)?;
@@ -175,11 +175,11 @@ impl<'a> Copying<'a> {
                 Some(EntryKind::File) => {
                     self.copy_child(&child, source.open_file(name), &to, target)?
                 }
-                // Looked at first: opening what is no file may be refused, and it is left out.
-                Some(EntryKind::Link) => match child.space.jail.look(&child.inner) {
-                    Ok(meta) if meta.what != EntryKind::File => {}
+                // The target is checked first: opening one that is not a file may fail.
+                Some(EntryKind::Link) => match child.space.sandbox.look(&child.inner) {
+                    Ok(meta) if meta.kind != EntryKind::File => {}
                     Ok(_) => {
-                        let opened = child.space.jail.open(&child.inner);
+                        let opened = child.space.sandbox.open(&child.inner);
                         self.copy_child(&child, opened, &to, target)?;
                     }
                     Err(error) => self.copy_child(&child, Err(error), &to, target)?,
@@ -190,7 +190,7 @@ impl<'a> Copying<'a> {
         self.sync_each(to, || target.sync())
     }
 
-    /// Brings one of a tree to the disk, where one sync of all would not tell that it failed.
+    /// Syncs one part of a tree, if one sync of the file system would not report every failure.
     fn sync_each(
         &self,
         path: &VirtualPath,
@@ -199,11 +199,11 @@ impl<'a> Copying<'a> {
         if !self.syncs_each {
             return Ok(());
         }
-        self.to.space.staging.synced(sync()).at("sync", path)
+        self.to.space.staging.record_sync(sync()).at("sync", path)
     }
 
-    /// Copies what was opened, if it is a file still. One that may not be opened fails the copy,
-    /// which would be missing it without a word.
+    /// Copies an open child, if it is still a file. A file that cannot be opened fails the copy, which
+    /// would lack it silently.
     fn copy_child(
         &mut self,
         child: &ResolvedPath,
@@ -212,12 +212,12 @@ impl<'a> Copying<'a> {
         target: &OpenDir,
     ) -> Result<(), StorageError> {
         let (file, meta) = match opened.at("open", &child.full) {
-            Ok((file, meta)) if meta.what == EntryKind::File => (file, meta),
+            Ok((file, meta)) if meta.kind == EntryKind::File => (file, meta),
             Ok(_) | Err(StorageError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
         let name = to.name().unwrap_or_default();
-        let source = StoredFile::of(child, file, meta)?;
+        let source = StoredFile::from_open(child, file, meta)?;
         self.reserve_file(&source)?;
         let made = target.create_file(name).at("stage", to)?;
         self.copy_file(&source, &made)?;
@@ -229,26 +229,27 @@ impl<'a> Copying<'a> {
         self.to
             .space
             .staging
-            .check_room(SpaceCount::entries(1), path)?;
-        self.reservation.grow_stored(count, path)
+            .check_free(SpaceCount::entries(1), path)?;
+        self.reservation.reserve_quota(count, path)
     }
 
     fn copy_file(&mut self, source: &StoredFile, target: &File) -> Result<(), StorageError> {
         let size = source.info().size;
         let path = source.path();
         self.copy_bytes(source, target, size)?;
-        self.reservation.written(u64::MAX);
+        self.reservation.release_written(u64::MAX);
         source.check_unchanged()?;
-        let meta = Metadata::of(target).at("look at", &self.to.full)?;
+        let meta = Metadata::of_open(target).at("look at", &self.to.full)?;
         if meta.size != size {
             return Err(StorageError::changed(path));
         }
-        keep_new_version(target, &meta, self.to, source.kept_digests())
+        keep_new_version(target, &meta, &self.to.full, source.kept_digests())
             .at("write", &self.to.full)
             .map(drop)
     }
 
-    /// Shares the blocks where the file system can, else lets the kernel copy, else copies.
+    /// Shares the blocks if the file system can, else lets the kernel copy, else copies through
+    /// memory.
     fn copy_bytes(
         &mut self,
         source: &StoredFile,
@@ -259,15 +260,16 @@ impl<'a> Copying<'a> {
             return Ok(());
         }
         self.reservation
-            .will_write(SpaceCount::bytes(size), &self.to.full)?;
+            .reserve_disk(SpaceCount::bytes(size), &self.to.full)?;
         let (mut read, mut written) = (0, 0);
         while written < size {
             self.check_stop()?;
-            let length = usize::try_from(PIECE.min(size - written)).unwrap_or(BUFFER);
+            let length =
+                usize::try_from(COPY_STEP_BYTES.min(size - written)).unwrap_or(BUFFER_BYTES);
             let (input, output) = (Some(&mut read), Some(&mut written));
             match copy_file_range(source.handle(), input, target, output, length) {
                 Ok(0) => return Err(StorageError::changed(source.path())),
-                Ok(copied) => self.reservation.written(copied as u64),
+                Ok(copied) => self.reservation.release_written(copied as u64),
                 Err(Errno::INTR) => {}
                 Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
                     return self.copy_through_memory(source, target, written, size);
@@ -287,12 +289,13 @@ impl<'a> Copying<'a> {
     ) -> Result<(), StorageError> {
         while offset < size {
             self.check_stop()?;
-            let length = usize::try_from(size - offset).map_or(BUFFER, |left| left.min(BUFFER));
+            let length =
+                usize::try_from(size - offset).map_or(BUFFER_BYTES, |rest| rest.min(BUFFER_BYTES));
             let bytes = source.read_at(offset, length)?;
             target
                 .write_all_at(&bytes, offset)
                 .at("copy", &self.to.full)?;
-            self.reservation.written(length as u64);
+            self.reservation.release_written(length as u64);
             offset += length as u64;
         }
         Ok(())
@@ -308,7 +311,7 @@ impl<'a> Copying<'a> {
     }
 }
 
-/// The place of `name` in a directory, unless it is too deep to be named.
+/// The path of `name` in a directory, unless it is too deep or too long.
 fn child(dir: &ResolvedPath, name: &str) -> Result<ResolvedPath, StorageError> {
     Ok(ResolvedPath {
         inner: dir.inner.join_name(name)?,

@@ -1,260 +1,124 @@
-//! Counts: what a space holds, found out by one walk at a time and by threads of their own.
+//! Counts of spaces: the bytes and entries that a space holds, found by one walk.
 //!
-//! Nobody holds a lock while a space is counted, and nobody who works on the disk for a client
-//! waits for it: such a caller is told what to wait for and comes again. The walk that has come
-//! least far goes on first, so that a small space does not wait for a large one.
+//! A quota needs to know how much a space holds. The first operation that needs it begins a count,
+//! and every operation that needs it until then waits for the same count. No lock is held while a
+//! space is walked. In a server no operation waits either: it ends with
+//! [`StorageError::Counting`], and its caller tries again when the count has ended.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
+use std::sync::{Arc, Weak};
 
 use rustix::io::Errno;
-use tokio::sync::watch;
 
+use crate::storage::count_end::{CountEnd, CountOutcomeSender};
 use crate::storage::error::{ErrorContext, StorageError};
-use crate::storage::local::space::{Names, Space};
-use crate::storage::local::tally::Tallied;
+use crate::storage::local::count_queue::CountJob;
+use crate::storage::local::space::{LockedNames, Space};
+use crate::storage::local::space_walk::SpaceWalk;
 use crate::storage::path::VirtualPath;
+use crate::storage::rights::SpaceUsage;
 
-/// Threads that count.
-const MAX_THREADS: usize = 2;
+/// Entries that a count walks before another count may continue.
+const SLICE_ENTRIES: u64 = 20_000;
 
-/// Entries that a walk comes to before another may go on.
-const SLICE: u64 = 20_000;
-
-/// How often a count begins anew if somebody moves directories about on the server's own machine.
-const MAX_TRIES: usize = 3;
-
-/// How a count ended: nothing while it has not.
-type Outcome = Option<Result<(), Failure>>;
-
-/// Why a count failed.
-#[derive(Debug, Clone)]
-struct Failure(Arc<io::Error>);
-
-/// The counts under way, in all spaces.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    in_background: AtomicBool,
-    queue: Mutex<Queue>,
-    /// A count has ended.
-    ended: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: Vec<Job>,
-    threads: usize,
-}
-
-impl std::fmt::Debug for Queue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut debug = f.debug_struct("Queue");
-        debug
-            .field("threads", &self.threads)
-            .finish_non_exhaustive()
-    }
-}
+/// Attempts to count a space in which somebody moves directories past the server.
+const MAX_ATTEMPTS: usize = 3;
 
 /// The count of one space.
-struct Job {
+struct SpaceCountJob {
     space: Weak<Space>,
-    tallied: Tallied,
-    walked: u64,
-    tries: usize,
-    outcome: watch::Sender<Outcome>,
+    walk: SpaceWalk,
+    walked_entries: u64,
+    attempts: usize,
+    outcome: CountOutcomeSender,
 }
 
-/// The end of a count, to be waited for.
-#[derive(Debug, Clone)]
-pub struct CountEnd(watch::Receiver<Outcome>);
-
-impl CountEnd {
-    /// Waits for it. What needed the count can be tried again then.
-    ///
-    /// # Errors
-    /// What the system said, if the space could not be counted.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost if this is dropped.
-    pub async fn wait(mut self, path: &VirtualPath) -> Result<(), StorageError> {
-        // If nobody is there to tell, the space is gone or its count was given up.
-        let ended = self.0.wait_for(Option::is_some).await;
-        let outcome = ended.map_or(None, |outcome| outcome.clone());
-        outcome.map_or(Ok(()), |outcome| outcome.map_err(|why| why.at(path)))
+impl SpaceCountJob {
+    /// Walks one slice; `true` once the ledger has the count.
+    fn walk_slice(&mut self, space: &Space) -> io::Result<bool> {
+        let mut budget = SLICE_ENTRIES;
+        let walked = self.walk.advance(space, &mut budget);
+        self.walked_entries += SLICE_ENTRIES - budget;
+        Ok(walked? && space.store_count(&self.walk)?)
     }
 
-    /// The end of a count that goes on as long as the first value lives.
-    #[cfg(test)]
-    pub(crate) fn pending() -> (impl Sized, Self) {
-        let (outcome, end) = watch::channel(None);
-        (outcome, Self(end))
+    fn restart(&mut self, space: &Space) -> io::Result<()> {
+        self.walk.end(space);
+        self.walk = SpaceWalk::begin_space(&space.lock_names())?;
+        self.attempts += 1;
+        Ok(())
     }
 
-    /// Nobody counts any more, and nobody has said how it ended.
-    pub(crate) fn is_given_up(&self) -> bool {
-        self.0.has_changed().is_err() && self.0.borrow().is_none()
-    }
-
-    fn outcome(&self, path: &VirtualPath) -> Option<Result<(), StorageError>> {
-        if self.is_given_up() {
-            return Some(Ok(()));
-        }
-        let outcome = self.0.borrow().clone();
-        outcome.map(|outcome| outcome.map_err(|why| why.at(path)))
-    }
-}
-
-impl Failure {
-    fn at(&self, path: &VirtualPath) -> StorageError {
-        let same = match self.0.raw_os_error() {
-            Some(code) => io::Error::from_raw_os_error(code),
-            None => io::Error::new(self.0.kind(), self.0.to_string()),
-        };
-        StorageError::from_io(same, "count", path)
-    }
-}
-
-impl Counts {
-    /// From now on threads of their own count, and who needs a count is sent away until it ends.
-    pub(crate) fn set_in_background(&self) {
-        self.in_background.store(true, Ordering::Relaxed);
-    }
-
-    fn is_in_background(&self) -> bool {
-        self.in_background.load(Ordering::Relaxed)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(self: &Arc<Self>, job: Job) {
-        let mut queue = self.lock();
-        queue.waiting.push(job);
-        if !self.is_in_background() || queue.threads == MAX_THREADS {
-            return;
-        }
-        let counts = Arc::clone(self);
-        let thread = thread::Builder::new().name("count".into());
-        match thread.spawn(move || counts.work()) {
-            Ok(_) => queue.threads += 1,
-            // As long as there is another it comes to the job, too.
-            Err(_) if queue.threads > 0 => {}
-            Err(error) => {
-                let job = queue.waiting.pop();
-                drop(queue);
-                if let Some(job) = job {
-                    self.end(&job, Err(error));
-                }
-            }
-        }
-    }
-
-    fn work(&self) {
-        loop {
-            let mut queue = self.lock();
-            let Some(job) = queue.next() else {
-                queue.threads -= 1;
-                return;
-            };
-            drop(queue);
-            self.go_on(job);
-        }
-    }
-
-    /// Goes on with a count for a while.
-    fn go_on(&self, mut job: Job) {
-        let Some(space) = job.space.upgrade() else {
-            return;
-        };
-        let mut budget = SLICE;
-        let went_on = job.tallied.go_on(&space, &mut budget);
-        job.walked += SLICE - budget;
-        let result = match went_on {
-            Ok(true) => space.take_count(&job.tallied),
-            Ok(false) => Ok(false),
-            Err(error) => Err(error),
-        };
-        match result {
-            Ok(true) => self.end(&job, Ok(())),
-            Ok(false) => self.lock().waiting.push(job),
-            Err(error) if is_stale(&error) && job.tries < MAX_TRIES => {
-                job.tallied.end(&space);
-                match Tallied::whole(&space.lock_names()) {
-                    Ok(tallied) => {
-                        job.tallied = tallied;
-                        job.tries += 1;
-                        self.lock().waiting.push(job);
-                    }
-                    Err(error) => self.end(&job, Err(error)),
-                }
-            }
-            Err(error) => self.end(&job, Err(error)),
-        }
-    }
-
-    fn end(&self, job: &Job, result: io::Result<()>) {
-        if let Some(space) = job.space.upgrade() {
-            job.tallied.end(&space);
+    fn end(&self, result: io::Result<()>) {
+        if let Some(space) = self.space.upgrade() {
+            self.walk.end(&space);
             space.set_counting(None);
         }
-        let result = result.map_err(|error| Failure(Arc::new(error)));
-        job.outcome.send_replace(Some(result));
-        drop(self.lock());
-        self.ended.notify_all();
+        self.outcome.send(result);
+    }
+}
+
+impl CountJob for SpaceCountJob {
+    fn walked_entries(&self) -> u64 {
+        self.walked_entries
     }
 
-    /// Counts, or waits for those who do, until that count has ended.
-    fn help(&self, end: &CountEnd, path: &VirtualPath) -> Result<(), StorageError> {
-        loop {
-            let mut queue = self.lock();
-            if let Some(outcome) = end.outcome(path) {
-                return outcome;
-            }
-            if let Some(job) = queue.next() {
-                drop(queue);
-                self.go_on(job);
-            } else {
-                let waited = self.ended.wait(queue);
-                drop(waited.unwrap_or_else(PoisonError::into_inner));
-            }
+    fn run_slice(&mut self) -> bool {
+        let Some(space) = self.space.upgrade() else {
+            self.end(Ok(()));
+            return true;
+        };
+        let mut result = self.walk_slice(&space);
+        if let Err(error) = &result
+            && Errno::from_io_error(error) == Some(Errno::STALE)
+            && self.attempts < MAX_ATTEMPTS
+        {
+            result = self.restart(&space).map(|()| false);
         }
+        if matches!(result, Ok(false)) {
+            return false;
+        }
+        self.end(result.map(drop));
+        true
     }
-}
 
-impl Queue {
-    /// The one that has come least far.
-    fn next(&mut self) -> Option<Job> {
-        let jobs = self.waiting.iter().enumerate();
-        let (index, _) = jobs.min_by_key(|(_, job)| job.walked)?;
-        Some(self.waiting.swap_remove(index))
+    fn fail(&mut self, error: io::Error) {
+        self.end(Err(error));
     }
-}
-
-fn is_stale(error: &io::Error) -> bool {
-    Errno::from_io_error(error) == Some(Errno::STALE)
 }
 
 impl Space {
-    /// Makes sure that the space is counted. Not for a caller that has locked its names.
+    /// Makes sure that the space is counted. The caller must not hold the lock on its names.
     ///
     /// # Errors
-    /// [`StorageError::Counting`] where others count, else what the system says.
+    /// [`StorageError::Counting`] if threads count in the background, else the system's error.
     pub(crate) fn require_count(self: &Arc<Self>, path: &VirtualPath) -> Result<(), StorageError> {
         let end = self.begin_count().at("count", path)?;
-        end.map_or(Ok(()), |end| self.wait(end, path))
+        end.map_or(Ok(()), |end| self.await_count(end, path))
     }
 
-    /// Waits for the end of a count, unless others count.
-    pub(crate) fn wait(&self, end: CountEnd, path: &VirtualPath) -> Result<(), StorageError> {
-        let counts = &self.staging.counts;
-        if !counts.is_in_background() {
-            return counts.help(&end, path);
+    /// As [`Self::require_count`], if the space has a limit.
+    pub(crate) fn count_if_limited(
+        self: &Arc<Self>,
+        path: &VirtualPath,
+    ) -> Result<(), StorageError> {
+        if self.ledger().needs_count() {
+            self.require_count(path)?;
         }
-        match end.outcome(path) {
-            Some(outcome) => outcome,
+        Ok(())
+    }
+
+    /// Waits for the end of a count, unless threads count in the background.
+    pub(crate) fn await_count(
+        &self,
+        end: CountEnd,
+        path: &VirtualPath,
+    ) -> Result<(), StorageError> {
+        if !self.counts.is_in_background() {
+            return self.counts.run_until(&end).at("count", path);
+        }
+        match end.outcome() {
+            Some(outcome) => outcome.at("count", path),
             None => Err(StorageError::Counting {
                 path: path.clone(),
                 end,
@@ -262,7 +126,7 @@ impl Space {
         }
     }
 
-    /// What is to be waited for until the space is counted; nothing if it is.
+    /// The end of the count that is under way from now on; absent if the space is counted.
     fn begin_count(self: &Arc<Self>) -> io::Result<Option<CountEnd>> {
         if self.ledger().is_counted() {
             return Ok(None);
@@ -274,35 +138,55 @@ impl Space {
         self.begin_count_locked(&names).map(Some)
     }
 
-    /// What is to be waited for until the space is counted, which it is not, once its names are no
-    /// longer locked.
-    pub(crate) fn begin_count_locked(self: &Arc<Self>, names: &Names<'_>) -> io::Result<CountEnd> {
+    /// As [`Self::begin_count`], for a caller that holds the lock on the names of the space, which
+    /// is not counted. The count continues once the caller releases the lock.
+    pub(crate) fn begin_count_locked(
+        self: &Arc<Self>,
+        names: &LockedNames<'_>,
+    ) -> io::Result<CountEnd> {
         if let Some(end) = self.counting() {
             return Ok(end);
         }
-        let tallied = Tallied::whole(names)?;
-        let (outcome, end) = watch::channel(None);
-        let end = CountEnd(end);
+        let walk = SpaceWalk::begin_space(names)?;
+        let (outcome, end) = CountEnd::channel();
         self.set_counting(Some(end.clone()));
-        self.staging.counts.add(Job {
+        self.counts.add(Box::new(SpaceCountJob {
             space: Arc::downgrade(self),
-            tallied,
-            walked: 0,
-            tries: 1,
+            walk,
+            walked_entries: 0,
+            attempts: 1,
             outcome,
-        });
+        }));
         Ok(end)
     }
 
-    /// Takes over what a walk has found; `false` if there is more to walk.
-    fn take_count(&self, tallied: &Tallied) -> io::Result<bool> {
+    /// Stores the result of a walk in the ledger; `false` if there is more to walk.
+    fn store_count(&self, walk: &SpaceWalk) -> io::Result<bool> {
         let names = self.lock_names();
-        let Some((count, _)) = tallied.found(&names)? else {
+        let Some((count, _)) = walk.result(&names)? else {
             return Ok(false);
         };
         self.ledger().set_counted(count);
-        // From here on changes are the ledger's.
-        tallied.end(self);
+        // The ledger accounts for every change from here on.
+        walk.end(self);
         Ok(true)
+    }
+
+    /// The bytes and entries used and allowed here, and the bytes free on the disk.
+    pub(crate) fn usage(self: &Arc<Self>, path: &VirtualPath) -> Result<SpaceUsage, StorageError> {
+        let root = self.sandbox.open_dir(&VirtualPath::root());
+        let disk = root.and_then(|root| root.disk()).at("query", path)?;
+        let used = loop {
+            if let Some(used) = self.ledger().used() {
+                break used;
+            }
+            self.require_count(path)?;
+        };
+        Ok(SpaceUsage {
+            used: used.bytes,
+            files: used.entries,
+            limits: self.ledger().limits,
+            free: disk.free_bytes,
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a server can work with its data directory, found out before anybody relies on it.
+//! Checks of the data directory before a server accepts files for it.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,18 +14,18 @@ use rustix::process::geteuid;
 use crate::storage::error::StorageError;
 use crate::storage::local::fs::sandbox::OpenDir;
 
-/// A name that can be no user's and no folder's, for a file that is moved about once.
-const PROBE: &str = "~probe";
+/// The name of the probe file. No user and no folder can have it.
+const PROBE_NAME: &str = "~probe";
 
-/// Finds out whether uploads can be made and moved into their places. A disk without room is no
-/// reason not to serve: its files can be read, and removing some makes room.
-pub(crate) fn try_out(staging: &OpenDir, areas: &[(&str, &OpenDir)]) -> io::Result<()> {
+/// Checks that uploads can be written and published. A full disk is no error: its files can be read,
+/// and removed to free some.
+pub(crate) fn check_writable(staging: &OpenDir, areas: &[(&str, &OpenDir)]) -> io::Result<()> {
     match probe(staging, areas) {
         Err(error) if is_out_of_room(&error) => {
             tracing::warn!(
                 name: "disk_full",
                 %error,
-                "nothing can be put for now: the disk has no room"
+                "the disk is full: clients cannot upload until somebody frees space"
             );
             Ok(())
         }
@@ -38,24 +38,23 @@ fn is_out_of_room(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::NOSPC | Errno::DQUOT))
 }
 
-/// Makes a file in staging, has it last, and moves it where the files of users go, as every upload
-/// will be.
+/// Makes and syncs a file in staging, and moves it to each area and back, as an upload does.
 fn probe(staging: &OpenDir, areas: &[(&str, &OpenDir)]) -> io::Result<()> {
-    // Left behind where a server was killed at this very moment.
-    let _ = staging.remove_file(PROBE);
-    let mut file = staging.create_file(PROBE)?;
+    // An earlier server may have been killed at this point.
+    let _ = staging.remove_file(PROBE_NAME);
+    let mut file = staging.create_file(PROBE_NAME)?;
     let tried = write(&mut file).and_then(|()| {
         areas.iter().try_for_each(|(name, area)| {
             staging
-                .rename_over(PROBE, area, PROBE)
-                .and_then(|()| area.rename_over(PROBE, staging, PROBE))
+                .rename_over(PROBE_NAME, area, PROBE_NAME)
+                .and_then(|()| area.rename_over(PROBE_NAME, staging, PROBE_NAME))
                 .map_err(|error| match Errno::from_io_error(&error) {
-                    Some(Errno::XDEV) => apart(name),
+                    Some(Errno::XDEV) => different_file_systems(name),
                     _ => error,
                 })
         })
     });
-    staging.remove_file(PROBE)?;
+    staging.remove_file(PROBE_NAME)?;
     tried
 }
 
@@ -64,31 +63,32 @@ fn write(file: &mut File) -> io::Result<()> {
     file.sync_all()
 }
 
-fn apart(area: &str) -> io::Error {
+fn different_file_systems(area: &str) -> io::Error {
     io::Error::other(format!(
-        "its directories staging and {area} are on different file systems, between which no file \
-         can be moved at once; mount one volume over the whole directory"
+        "its directories staging and {area} are on different file systems, so the server cannot move \
+         files between them; mount one volume over the whole directory"
     ))
 }
 
-/// Refuses a directory that holds no accounts and is no mounted volume, or one that nobody named.
+/// Refuses a data directory without accounts that is not a mounted volume, or is a volume without a
+/// name.
 ///
 /// # Errors
 /// [`StorageError::Unusable`].
 pub fn check_mounted(data: &Path) -> Result<(), StorageError> {
-    let reason = match what_is_mounted(data) {
-        Ok(Mounted::Accounts | Mounted::Volume) => return Ok(()),
+    let reason = match mounted_kind(data) {
+        Ok(MountedKind::Accounts | MountedKind::Volume) => return Ok(()),
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(unusable(data, &error));
         }
-        Ok(Mounted::Nameless) => {
-            "it holds no accounts and is a volume without a name, which nobody would find again; \
-             name one, as in `docker run -v haul:/data`, or begin anew with \
+        Ok(MountedKind::Nameless) => {
+            "it holds no accounts and is a volume without a name, which you could not find again; \
+             name one, as in `docker run -v haul:/data`, or start with an empty directory by \
              server.require_mount = false"
         }
-        Ok(Mounted::Nothing) | Err(_) => {
-            "it holds no accounts and is no mounted volume; mount the volume there, or begin anew \
-             with server.require_mount = false"
+        Ok(MountedKind::Nothing) | Err(_) => {
+            "it holds no accounts and is not a mounted volume; mount the volume there, or start with an \
+             empty directory by server.require_mount = false"
         }
     };
     Err(StorageError::Unusable {
@@ -97,38 +97,38 @@ pub fn check_mounted(data: &Path) -> Result<(), StorageError> {
     })
 }
 
-/// What a data directory is.
-enum Mounted {
-    /// It was served before, so that it is the right one whatever it is.
+/// The kind of a data directory.
+enum MountedKind {
+    /// It has accounts, so it is the right one.
     Accounts,
     Volume,
-    /// What an engine makes for an image that wants a volume, if nobody says which.
+    /// A volume that a container engine has made because nobody named one.
     Nameless,
     Nothing,
 }
 
-fn what_is_mounted(data: &Path) -> io::Result<Mounted> {
+fn mounted_kind(data: &Path) -> io::Result<MountedKind> {
     if data.join("haul.db").try_exists()? {
-        return Ok(Mounted::Accounts);
+        return Ok(MountedKind::Accounts);
     }
     let mount = mount_of(data)?;
     if mount == mount_of(&data.join(".."))? {
-        return Ok(Mounted::Nothing);
+        return Ok(MountedKind::Nothing);
     }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     Ok(match root_of(mount.0, &mounts) {
-        Some(root) if is_nameless(root) => Mounted::Nameless,
-        _ => Mounted::Volume,
+        Some(root) if is_nameless(root) => MountedKind::Nameless,
+        _ => MountedKind::Volume,
     })
 }
 
-/// Which mount a path is on: a directory that is mounted on the same file system is another, too.
+/// The mount of a path. Two mounts of one file system differ.
 fn mount_of(path: &Path) -> io::Result<(u64, u32, u32)> {
     let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)?;
     Ok((found.stx_mnt_id, found.stx_dev_major, found.stx_dev_minor))
 }
 
-/// Which directory of its file system a mount shows: the fourth field of its line, see
+/// The directory of its file system that a mount shows: the fourth field of its line, see
 /// `proc_pid_mountinfo(5)`.
 fn root_of(mount: u64, mounts: &str) -> Option<&str> {
     let mut lines = mounts.lines().map(|line| line.split(' '));
@@ -136,51 +136,51 @@ fn root_of(mount: u64, mounts: &str) -> Option<&str> {
     fields.nth(3)
 }
 
-/// Whether an engine made up the name of a volume: Docker, Podman and containerd take 64 hexadecimal
-/// digits, for a directory that is the volume or holds it as `_data`.
+/// Whether a container engine has generated the name of a volume: Docker, Podman and containerd use
+/// 64 hexadecimal digits, for a directory that is the volume or holds it as `_data`.
 fn is_nameless(root: &str) -> bool {
     let name = root.strip_suffix("/_data").unwrap_or(root);
     let name = name.rsplit('/').next().unwrap_or_default();
     name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Directories in which a mount is in the way of what is moved there.
-const MOVED_INTO: [&str; 3] = ["homes", "folders", "removed"];
+/// Directories that files are moved to. A mount inside them cannot take any.
+const MOVE_TARGETS: [&str; 3] = ["homes", "folders", "removed"];
 
-/// Mounts that the log is told of at most.
-const MAX_TOLD_MOUNTS: usize = 16;
+/// The most mounts that are logged.
+const MAX_LOGGED_MOUNTS: usize = 16;
 
-/// Warns of file systems that are mounted inside the data directory, where nothing can be put.
+/// Logs file systems that are mounted inside the data directory, to which no file can be moved.
 pub(crate) fn warn_of_mounts(data: &Path) {
     let Ok(data) = data.canonicalize() else {
         return;
     };
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let inside = mount_points(&mounts).filter(|point| {
-        MOVED_INTO
+        MOVE_TARGETS
             .iter()
             .any(|area| point.starts_with(data.join(area)))
     });
-    for point in inside.take(MAX_TOLD_MOUNTS) {
+    for point in inside.take(MAX_LOGGED_MOUNTS) {
         tracing::warn!(
             name: "mounted_inside",
             path = %point.display(),
-            "a file system is mounted inside the data directory: nothing can be put there"
+            "a file system is mounted inside the data directory: clients cannot upload to it"
         );
     }
 }
 
-/// Where something is mounted: the fifth field of each line, see `proc_pid_mountinfo(5)`.
+/// The mount points: the fifth field of each line, see `proc_pid_mountinfo(5)`.
 fn mount_points(mounts: &str) -> impl Iterator<Item = PathBuf> {
     mounts.lines().filter_map(|line| {
         let field = line.split(' ').nth(4)?;
-        Some(OsString::from_vec(unescaped(field)).into())
+        Some(OsString::from_vec(unescape(field)).into())
     })
 }
 
-/// Spaces, tabs, line breaks and backslashes are in such a field as a backslash and three octal
-/// digits.
-fn unescaped(field: &str) -> Vec<u8> {
+/// Decodes a field in which spaces, tabs, line breaks and backslashes are written as a backslash and
+/// three octal digits.
+fn unescape(field: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field.as_bytes();
     while let [first, behind @ ..] = rest {
@@ -202,7 +202,7 @@ fn unescaped(field: &str) -> Vec<u8> {
     bytes
 }
 
-/// What is wrong with the data directory, and what to do, for the person who starts the server.
+/// The error for a data directory that cannot be used: the problem, and what to do.
 pub(crate) fn unusable(data: &Path, error: &io::Error) -> StorageError {
     StorageError::Unusable {
         path: data.display().to_string(),
@@ -213,19 +213,21 @@ pub(crate) fn unusable(data: &Path, error: &io::Error) -> StorageError {
 fn reason(data: &Path, error: &io::Error) -> String {
     let mut errno = Errno::from_io_error(error);
     if errno == Some(Errno::EXIST) {
-        // A link is in the way of a new directory, wherever it leads; where it does is the reason.
+        // The directory is a symbolic link; the reason is in its target.
         errno =
             std::fs::metadata(data).map_or_else(|error| Errno::from_io_error(&error), |_| errno);
     }
     let advice = match errno {
         Some(Errno::NOTDIR | Errno::EXIST) => {
-            "a file is in the way; name a directory with --data or server.data"
+            "a part of the path is a file; name a directory with --data or server.data"
         }
-        Some(Errno::LOOP) => "its symbolic links lead in a circle; name the directory itself",
-        Some(Errno::NOENT) => "it is a symbolic link that leads nowhere; is a volume not mounted?",
+        Some(Errno::LOOP) => "its symbolic links form a loop; name the directory itself",
+        Some(Errno::NOENT) => {
+            "it is a symbolic link to a path that does not exist; check that the volume is mounted"
+        }
         Some(Errno::ROFS) => "the file system is read-only; mount it for writing",
-        Some(Errno::NOSPC) => "the disk has no room or no inodes left; free some",
-        Some(Errno::DQUOT) => "the disk quota of the user that haul runs as is used up; raise it",
+        Some(Errno::NOSPC) => "the disk has no free space or no free inodes; free some",
+        Some(Errno::DQUOT) => "the disk quota of the user who runs haul is used up; raise it",
         Some(Errno::ACCESS | Errno::PERM) => return not_allowed(data),
         _ => return error.to_string(),
     };
@@ -234,7 +236,7 @@ fn reason(data: &Path, error: &io::Error) -> String {
 
 fn not_allowed(data: &Path) -> String {
     let own = geteuid().as_raw();
-    // The nearest directory that is there is the one that refused.
+    // The nearest existing directory is the one that refused.
     let found = data.ancestors().find_map(|path| {
         let owner = std::fs::metadata(path).ok()?.uid();
         Some((path, owner))
@@ -245,7 +247,7 @@ fn not_allowed(data: &Path) -> String {
              give it to that user with chown, or run haul as its owner",
             path.display()
         ),
-        _ => format!("user {own}, as whom haul runs, may not write there; allow it with chmod"),
+        _ => format!("haul runs as user {own}, who may not write there; allow it with chmod"),
     }
 }
 
@@ -254,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_volume_is_nameless_if_an_engine_made_up_its_name() {
+    fn a_volume_is_nameless_if_an_engine_generated_its_name() {
         let digits = "4f".repeat(32);
         for (root, nameless) in [
             (format!("/var/lib/docker/volumes/{digits}/_data"), true),
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_point_is_read_with_its_spaces() {
+    fn mount_points_are_decoded() {
         let mounts = "21 1 254:0 / / rw - ext4 /dev/vda rw\n\
                       22 21 0:30 / /data/homes/a\\040b\\134c/ä rw - tmpfs haul rw\n\
                       odd line\n";
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_of_a_mount_stands_in_its_line() {
+    fn the_root_of_a_mount_is_read_from_its_line() {
         let mounts = "21 1 254:0 / / rw - ext4 /dev/vda rw\n\
                       210 21 254:0 /docker/volumes/haul/_data /data rw,relatime - ext4 /dev/vda rw\n";
         assert_eq!(root_of(210, mounts), Some("/docker/volumes/haul/_data"));

@@ -1,4 +1,4 @@
-//! A stored file, open for reading.
+//! A stored file that is open for reading, and what is known of a file or directory.
 
 use std::fs::File;
 use std::io;
@@ -11,36 +11,36 @@ use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, pread};
 
 use crate::protocol::{Algorithm, Digest, Kind};
-use crate::storage::access::Permission;
 use crate::storage::error::{ErrorContext, StorageError};
+use crate::storage::local::access::Permission;
 use crate::storage::local::fs::attributes::Attributes;
 use crate::storage::local::fs::metadata::{EntryKind, Metadata};
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::space::Space;
 use crate::storage::path::VirtualPath;
 
-/// What is known of a file or directory.
+/// Metadata of a file or directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileInfo {
-    /// What it is.
+    /// A file or a directory.
     pub kind: Kind,
     /// Bytes of a file; 0 for a directory.
     pub size: u64,
     /// When its contents last changed.
     pub modified: Timestamp,
-    /// Names the content: it differs whenever the content does, and stays when the file is moved or
+    /// LockedNames the content: it differs whenever the content does, and stays when the file is moved or
     /// restored from a backup. Opaque; absent for directories.
     pub version: Option<String>,
-    /// The digest of the content, where one is kept and the member may read the content.
+    /// The digest of the content, if one is stored and the member may read the content.
     pub digest: Option<Digest>,
 }
 
 impl FileInfo {
-    /// Of what is open at `place`.
+    /// The metadata of the open entry at `place`.
     ///
     /// # Errors
     /// [`StorageError::Denied`] if it is neither a file nor a directory.
-    pub(crate) fn of(
+    pub(crate) fn from_open(
         place: &ResolvedPath,
         file: &File,
         meta: &Metadata,
@@ -60,7 +60,7 @@ impl FileInfo {
             version: None,
             digest: None,
         };
-        match meta.what {
+        match meta.kind {
             EntryKind::Dir => Ok((info, None)),
             EntryKind::File => {
                 place.full.as_file()?;
@@ -78,8 +78,8 @@ impl FileInfo {
     }
 }
 
-/// A file that is open for reading. It goes on holding the same content when its name is given to
-/// another file, moved or removed. Every call may block on the disk.
+/// A file that is open for reading. Its content stays the same when its name is moved, removed or
+/// given to another file. Every call may block on the disk.
 #[derive(Debug)]
 pub struct StoredFile {
     file: File,
@@ -95,13 +95,17 @@ impl StoredFile {
     /// Opens the file at `place`.
     pub(crate) fn open(place: &ResolvedPath) -> Result<Self, StorageError> {
         place.require(|rights| rights.read)?;
-        let opened = place.space.jail.open(&place.inner).at("open", &place.full);
+        let opened = place
+            .space
+            .sandbox
+            .open(&place.inner)
+            .at("open", &place.full);
         let (file, meta) = opened.map_err(|error| error.looking_for("file"))?;
-        Self::of(place, file, meta)
+        Self::from_open(place, file, meta)
     }
 
-    /// Takes what was opened on the way to `place`.
-    pub(crate) fn of(
+    /// The open file of `place`.
+    pub(crate) fn from_open(
         place: &ResolvedPath,
         file: File,
         meta: Metadata,
@@ -119,7 +123,7 @@ impl StoredFile {
         })
     }
 
-    /// Makes sure that the member may read it still. No disk is asked.
+    /// Makes sure that the member may still read it, without asking the disk.
     ///
     /// # Errors
     /// [`StorageError::Denied`], [`StorageError::Suspended`].
@@ -130,32 +134,33 @@ impl StoredFile {
         Err(StorageError::denied(&self.path))
     }
 
-    /// What was known when it was opened.
+    /// The metadata as of when the file was opened.
     #[must_use]
     pub fn info(&self) -> &FileInfo {
         &self.info
     }
 
-    /// The digest that was kept when the content was written: what the bytes should hash to.
+    /// The digest that was stored when the content was written.
     #[must_use]
     pub fn kept_digest(&self, algorithm: Algorithm) -> Option<Digest> {
         self.attributes.digest(algorithm)
     }
 
-    /// Any digest that was kept, the default algorithm's first.
+    /// Any stored digest, the default algorithm's first.
     pub(crate) fn any_kept_digest(&self) -> Option<Digest> {
         self.attributes.any_digest()
     }
 
-    /// The digests that were kept.
+    /// The stored digests.
     pub(crate) fn kept_digests(&self) -> &[Digest] {
         self.attributes.digests()
     }
 
-    /// Keeps a digest for the next reader. It is to be of the content as it was opened; where the
-    /// file system keeps no attributes, nothing happens.
+    /// Stores a digest of the content for later readers, unless the content has changed or the file
+    /// system keeps no attributes.
     ///
-    /// The version is kept with it: a change of the attributes would change a derived one.
+    /// The version is stored with it, because the change of the attributes would change a derived
+    /// version.
     pub(crate) fn keep_digest(&self, digest: Digest) {
         if self.check_content().is_err() {
             return;
@@ -173,12 +178,12 @@ impl StoredFile {
         }
     }
 
-    /// Reads exactly `length` bytes from `offset` on, into memory of their own.
+    /// Reads exactly `length` bytes from `offset` on into a new buffer.
     ///
     /// # Errors
-    /// [`StorageError::OffsetOutOfRange`] if the range does not lie within the file,
-    /// [`StorageError::Changed`] if the file has become shorter, those of
-    /// [`check_access`](Self::check_access), else what the system said.
+    /// [`StorageError::OffsetOutOfRange`] if the range is not within the file,
+    /// [`StorageError::Changed`] if the file has become shorter, the errors of
+    /// [`check_access`](Self::check_access), else the system's error.
     pub fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, StorageError> {
         self.check_access()?;
         let size = self.meta.size;
@@ -200,19 +205,20 @@ impl StoredFile {
         Ok(Bytes::from(bytes))
     }
 
-    /// Makes sure that the content is still the one that was opened, and that the member may have it.
+    /// Makes sure that the content is still the one that was opened, and that the member may read
+    /// it.
     ///
     /// # Errors
-    /// [`StorageError::Changed`] if it was written to, those of [`check_access`](Self::check_access),
-    /// else what the system said.
+    /// [`StorageError::Changed`] if it was written to, the errors of
+    /// [`check_access`](Self::check_access), else the system's error.
     pub fn check_unchanged(&self) -> Result<(), StorageError> {
         self.check_access()?;
         self.check_content()
     }
 
-    /// As [`check_unchanged`](Self::check_unchanged), whoever asks.
+    /// As [`check_unchanged`](Self::check_unchanged), whatever the member may do.
     pub(crate) fn check_content(&self) -> Result<(), StorageError> {
-        let now = Metadata::of(&self.file).at("look at", &self.path)?;
+        let now = Metadata::of_open(&self.file).at("look at", &self.path)?;
         if now.is_same_content(&self.meta) {
             Ok(())
         } else {
@@ -220,7 +226,7 @@ impl StoredFile {
         }
     }
 
-    /// What is wrong if the kernel could not read the file.
+    /// The error for a failed read by the kernel.
     #[must_use]
     pub fn unreadable(&self, error: io::Error) -> StorageError {
         match error.kind() {
@@ -229,12 +235,12 @@ impl StoredFile {
         }
     }
 
-    /// The open handle, to be copied from.
+    /// The open handle.
     pub(crate) fn handle(&self) -> &File {
         &self.file
     }
 
-    /// What the file system said when it was opened.
+    /// The metadata of the file system as of when the file was opened.
     pub(crate) fn meta(&self) -> &Metadata {
         &self.meta
     }
@@ -244,8 +250,8 @@ impl StoredFile {
     }
 }
 
-/// For the kernel to read from; whoever does finds out with
-/// [`check_unchanged`](StoredFile::check_unchanged) whether it was one content.
+/// For reads by the kernel. The caller must call [`check_unchanged`](StoredFile::check_unchanged)
+/// afterwards to learn whether it read one content.
 impl AsFd for StoredFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

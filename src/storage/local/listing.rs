@@ -1,19 +1,20 @@
-//! Listings: a directory page by page, in constant memory and with nothing kept between pages.
+//! Listings: a directory page by page, in constant memory and without state between pages.
 //!
-//! A cursor is a place in the directory as the file system itself numbers it, so that entries
-//! that come or go meanwhile neither repeat nor hide the others. Mounts come first.
+//! A cursor is an offset of the directory as the file system numbers it, so that entries that are
+//! made or removed meanwhile neither repeat nor hide others. Mounts come first.
 
 use rustix::fs::DirEntry;
 
 use crate::protocol::{Entry, Kind};
-use crate::storage::access::AccessMounts;
 use crate::storage::error::{ErrorContext, StorageError};
+use crate::storage::local::access::AccessMounts;
 use crate::storage::local::fs::metadata::{EntryKind, Metadata};
 use crate::storage::local::fs::resolved_path::ResolvedPath;
+use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::path::{VirtualPath, is_valid_name};
 
-/// JSON around the name of an entry, at most.
-const ENTRY_JSON: usize = 128;
+/// The most bytes of JSON around the name of an entry.
+const MAX_ENTRY_JSON_BYTES: usize = 128;
 
 /// A part of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,21 +54,21 @@ impl ListingCursor {
     }
 }
 
-/// A page being filled: at least one entry, then as many as there is room for.
+/// A page that is being built. It takes at least one entry.
 #[derive(Debug)]
-struct Filling {
+struct ListingPageBuilder {
     entries: Vec<Entry>,
     limit: usize,
     budget: usize,
 }
 
-impl Filling {
-    /// Takes the entry if there is room.
-    fn take(&mut self, entry: Entry) -> bool {
+impl ListingPageBuilder {
+    /// Adds the entry; `false` if the page is full.
+    fn try_push(&mut self, entry: Entry) -> bool {
         let escapes = entry.name.matches(['"', '\\']).count();
-        let cost = entry.name.len() + escapes + ENTRY_JSON;
-        let full = self.entries.len() >= self.limit || cost > self.budget;
-        if full && !self.entries.is_empty() {
+        let cost = entry.name.len() + escapes + MAX_ENTRY_JSON_BYTES;
+        let is_full = self.entries.len() >= self.limit || cost > self.budget;
+        if is_full && !self.entries.is_empty() {
             return false;
         }
         self.budget = self.budget.saturating_sub(cost);
@@ -75,7 +76,7 @@ impl Filling {
         true
     }
 
-    fn end(mut self, next: Option<&ListingCursor>) -> ListingPage {
+    fn build(mut self, next: Option<&ListingCursor>) -> ListingPage {
         self.entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         ListingPage {
             entries: self.entries,
@@ -97,10 +98,10 @@ pub(crate) fn list(
     };
     let cursor = cursor.map(|text| ListingCursor::parse(text).ok_or_else(bad_cursor));
     let cursor = cursor.transpose()?;
-    let dir = place.space.jail.open_dir(&place.inner);
+    let dir = place.space.sandbox.open_dir(&place.inner);
     let dir = dir.at("open", &place.full);
     let dir = dir.map_err(|error| error.looking_for("directory"))?;
-    let mut page = Filling {
+    let mut page = ListingPageBuilder {
         entries: Vec::new(),
         limit,
         budget,
@@ -115,35 +116,35 @@ pub(crate) fn list(
             Some(ListingCursor::Mounts(name)) => name,
             _ => "",
         };
-        if let Some(last) = take_mounts(&mut page, mounts, after)? {
-            return Ok(page.end(Some(&ListingCursor::Mounts(last))));
+        if let Some(last) = push_mounts(&mut page, mounts, after)? {
+            return Ok(page.build(Some(&ListingCursor::Mounts(last))));
         }
     }
     while let Some(entry) = entries.read() {
         let entry = entry.at("list", &place.full)?;
-        if let Some(shown) = visible(place, &dir, mounts, &entry)?
-            && !page.take(shown)
+        if let Some(shown) = visible_entry(place, &dir, mounts, &entry)?
+            && !page.try_push(shown)
         {
-            return Ok(page.end(Some(&ListingCursor::Entries(next))));
+            return Ok(page.build(Some(&ListingCursor::Entries(next))));
         }
         next = entry.offset();
     }
-    Ok(page.end(None))
+    Ok(page.build(None))
 }
 
-/// Takes the mounts after `after`; if there is no room for all, says which was the last.
-fn take_mounts(
-    page: &mut Filling,
+/// Adds the mounts after `after`. If the page is full before the end, returns the last that it has.
+fn push_mounts(
+    page: &mut ListingPageBuilder,
     mounts: &AccessMounts,
     after: &str,
 ) -> Result<Option<String>, StorageError> {
     let mut last = after;
     for (name, mount) in mounts.iter().filter(|(name, _)| name.as_str() > after) {
         let path = VirtualPath::root().join_name(name)?;
-        let meta = mount.space.jail.look(&VirtualPath::root());
+        let meta = mount.space.sandbox.look(&VirtualPath::root());
         let entry = to_entry(name, &meta.at("look at", &path)?);
         if let Some(entry) = entry
-            && !page.take(entry)
+            && !page.try_push(entry)
         {
             return Ok(Some(last.to_owned()));
         }
@@ -152,11 +153,11 @@ fn take_mounts(
     Ok(None)
 }
 
-/// What the member sees of an entry. Nothing of names that no path can name, of links that lead
-/// nowhere or out, and of what is neither file nor directory.
-fn visible(
+/// An entry as the member sees it. Invisible are names that no path can have, links without a target
+/// in the space, and all that is neither a file nor a directory.
+fn visible_entry(
     place: &ResolvedPath,
-    dir: &crate::storage::local::fs::sandbox::OpenDir,
+    dir: &OpenDir,
     mounts: &AccessMounts,
     entry: &DirEntry,
 ) -> Result<Option<Entry>, StorageError> {
@@ -172,14 +173,14 @@ fn visible(
         return Ok(None);
     };
     let meta = match dir.meta(entry.file_name()).at("look at", &place.full)? {
-        Some(meta) if meta.what == EntryKind::Link => place.space.jail.look(&inner).ok(),
+        Some(meta) if meta.kind == EntryKind::Link => place.space.sandbox.look(&inner).ok(),
         meta => meta,
     };
     Ok(meta.and_then(|meta| to_entry(name, &meta)))
 }
 
 fn to_entry(name: &str, meta: &Metadata) -> Option<Entry> {
-    let (kind, size) = match meta.what {
+    let (kind, size) = match meta.kind {
         EntryKind::File => (Kind::File, meta.size),
         EntryKind::Dir => (Kind::Dir, 0),
         EntryKind::Link | EntryKind::Special => return None,

@@ -1,28 +1,31 @@
-//! Removing: a file by its name, a tree by moving it out of sight at once and deleting it there.
-//! Either way the answer waits until a power cut would not bring it back.
+//! Removal: a file by its name, a tree by a move out of sight and a deletion there.
+//!
+//! A removal is answered once a power cut would not undo it.
 
-use crate::storage::changes::{PendingChange, removed};
 use crate::storage::error::{ErrorContext, StorageError};
-use crate::storage::local::fs::metadata::EntryKind;
+use crate::storage::local::change_log::PendingChange;
+use crate::storage::local::fs::metadata::{EntryKind, Metadata};
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::tree::count_of;
-use crate::storage::local::quota::SpaceCount;
+use crate::storage::local::record_change::record_removed;
+use crate::storage::local::space::LockedNames;
+use crate::storage::local::space_count::SpaceCount;
 
-/// What has become of what was removed.
+/// The result of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Removed {
-    /// Files, directories and all else that is deleted.
+    /// Entries that are deleted: files, directories and all else.
     pub entries: u64,
-    /// Those that are in nobody's view any more and that the disk does not give up. They are tried
-    /// again from time to time.
+    /// Entries that are out of every view but could not be deleted. The server tries again from
+    /// time to time.
     pub left: u64,
 }
 
-/// Removes what is at `place` and says what has become of it.
+/// Removes the entry at `place`.
 ///
-/// A tree disappears as a whole before its first file is deleted; from then on it is beyond
-/// `stop`, and its room is given back when all of it is gone.
+/// A tree disappears as a whole before its first file is deleted. `stop` is asked until then. The
+/// quota of the tree is free once all of it is deleted.
 pub(crate) fn remove(
     place: &ResolvedPath,
     recursive: bool,
@@ -34,62 +37,84 @@ pub(crate) fn remove(
             let path = place.full.clone();
             return Err(StorageError::Cancelled { path });
         }
-        match remove_now(place, recursive) {
-            Err(StorageError::Counting { end, path }) => place.space.wait(end, &path)?,
+        match try_remove(place, recursive) {
+            Err(StorageError::Counting { end, path }) => place.space.await_count(end, &path)?,
             removed => return removed,
         }
     }
 }
 
-fn remove_now(place: &ResolvedPath, recursive: bool) -> Result<Removed, StorageError> {
-    let space = &place.space;
-    let names = space.lock_names();
+fn try_remove(place: &ResolvedPath, recursive: bool) -> Result<Removed, StorageError> {
+    let names = place.space.lock_names();
     place.require(|rights| rights.delete)?;
-    let (dir, name) = place.open_parent()?;
-    let meta = dir.meta(name).at("look at", &place.full)?;
+    let (parent, name) = place.open_parent()?;
+    let meta = parent.meta(name).at("look at", &place.full)?;
     let meta = meta.ok_or_else(|| StorageError::not_found(&place.full))?;
-    let one = Removed {
+    match meta.kind {
+        EntryKind::Dir if recursive => remove_tree(place, names, &parent, name),
+        _ => remove_entry(place, names, &parent, name, &meta),
+    }
+}
+
+/// Removes a file or an empty directory.
+fn remove_entry(
+    place: &ResolvedPath,
+    names: LockedNames<'_>,
+    parent: &OpenDir,
+    name: &str,
+    meta: &Metadata,
+) -> Result<Removed, StorageError> {
+    let is_dir = meta.kind == EntryKind::Dir;
+    if !is_dir {
+        place.full.as_file()?;
+    }
+    let removed = names.change(&[(parent, name)], || {
+        if is_dir {
+            parent.remove_dir(name)
+        } else {
+            parent.remove_file(name)
+        }
+    });
+    removed.at("remove", &place.full)?;
+    names.account_removed(count_of(meta));
+    let change = record_removed(place, parent);
+    drop(names);
+    sync_removal(parent, place, change)?;
+    Ok(Removed {
         entries: 1,
         left: 0,
-    };
-    if meta.what != EntryKind::Dir {
-        place.full.as_file()?;
-        let gone = names.change(&[(&dir, name)], || dir.remove_file(name));
-        gone.at("remove", &place.full)?;
-        names.freed(count_of(&meta));
-        let noted = removed(place, &dir);
-        drop(names);
-        return last(&dir, place, noted).map(|()| one);
-    }
-    if !recursive {
-        let gone = names.change(&[(&dir, name)], || dir.remove_dir(name));
-        gone.at("remove", &place.full)?;
-        names.freed(count_of(&meta));
-        let noted = removed(place, &dir);
-        drop(names);
-        return last(&dir, place, noted).map(|()| one);
-    }
-    names.release_tree(&[&dir], &place.full)?;
+    })
+}
+
+/// Moves a tree to staging and deletes it there.
+fn remove_tree(
+    place: &ResolvedPath,
+    names: LockedNames<'_>,
+    parent: &OpenDir,
+    name: &str,
+) -> Result<Removed, StorageError> {
+    let space = &place.space;
+    names.prepare_tree_move(&[parent], &place.full)?;
     let mut staged = space.staging.reserve_name().at("remove", &place.full)?;
-    let gone = names.change(&[(&dir, name)], || {
-        dir.rename_new(name, staged.dir(), staged.name())
+    let moved = names.change(&[(parent, name)], || {
+        parent.rename_new(name, staged.dir(), staged.name())
     });
-    gone.at("remove", &place.full)?;
+    moved.at("remove", &place.full)?;
     let generation = space.ledger().generation();
-    let noted = removed(place, &dir);
+    let change = record_removed(place, parent);
     drop(names);
-    // Before anything in it is deleted: after a power cut the tree is whole or gone.
-    if let Err(error) = last(&dir, place, noted) {
-        // A power cut may yet bring it back, whole; if not, the next start deletes it.
-        staged.set_left();
-        uncharge(place, generation, staged.count());
+    // After a power cut the tree must be complete or gone, so nothing in it is deleted before this.
+    if let Err(error) = sync_removal(parent, place, change) {
+        // A power cut may restore the tree. If not, the next start deletes it.
+        staged.set_published();
+        release_quota(place, generation, staged.count());
         return Err(error);
     }
     let deleted = staged.delete();
-    uncharge(place, generation, deleted.freed);
+    release_quota(place, generation, deleted.freed);
     if deleted.left > 0 {
-        // It is in nobody's view, so it counts for nobody.
-        uncharge(place, generation, staged.count());
+        // What remains is in no view, so it is in no quota.
+        release_quota(place, generation, staged.count());
     }
     Ok(Removed {
         entries: deleted.entries,
@@ -97,17 +122,20 @@ fn remove_now(place: &ResolvedPath, recursive: bool) -> Result<Removed, StorageE
     })
 }
 
-/// Brings to the disk that the name is gone, and tells it. Everyone sees that it is gone: it is told
-/// also if it may not last.
-fn last(parent: &OpenDir, place: &ResolvedPath, noted: PendingChange) -> Result<(), StorageError> {
-    let synced = place.space.staging.synced(parent.sync());
-    noted.tell();
+/// Syncs the directory that has lost a name, and publishes the change. The change is published even
+/// if the sync fails, since every view shows it.
+fn sync_removal(
+    parent: &OpenDir,
+    place: &ResolvedPath,
+    change: PendingChange,
+) -> Result<(), StorageError> {
+    let synced = place.space.staging.record_sync(parent.sync());
+    change.publish();
     synced.at("sync", &place.full)
 }
 
-/// Gives back the room of what was in the space when its count had that generation. A later count
-/// has not seen it.
-fn uncharge(place: &ResolvedPath, generation: u64, count: SpaceCount) {
+/// Releases the quota of files that the count of that generation includes. A later count does not.
+fn release_quota(place: &ResolvedPath, generation: u64, count: SpaceCount) {
     let mut ledger = place.space.ledger();
     if ledger.generation() == generation {
         ledger.remove(count);

@@ -1,35 +1,36 @@
-//! Moving: one rename, within a space or from one into another.
+//! Moves: one rename, within a space or from one space to another.
+//!
+//! The quota of a tree moves with it, and no part of it may get a path that is too long. A tree is
+//! therefore measured first, without a lock, and moves only if it is still as it was measured.
 
 use std::io;
 
 use rustix::io::Errno;
 
 use crate::protocol::IfExists;
-use crate::storage::changes;
-use crate::storage::changes::PendingChange;
 use crate::storage::error::{ErrorContext, StorageError};
+use crate::storage::local::change_log::PendingChange;
 use crate::storage::local::fs::attributes::keep_derived_version;
-use crate::storage::local::fs::install::{Published, Source, land};
+use crate::storage::local::fs::install::{InstallSource, Published, install};
 use crate::storage::local::fs::metadata::{EntryKind, Metadata};
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::tree;
 use crate::storage::local::fs::tree::Reach;
-use crate::storage::local::quota::{Reservation, SpaceCount};
-use crate::storage::local::space::Names;
-use crate::storage::local::tally::Measure;
+use crate::storage::local::record_change::{NamedEntry, record_named};
+use crate::storage::local::reservation::Reservation;
+use crate::storage::local::space::LockedNames;
+use crate::storage::local::space_count::SpaceCount;
+use crate::storage::local::space_walk::TreeMeasurement;
 use crate::storage::path::{InvalidPath, InvalidPathReason, VirtualPath};
 
-/// How often a tree is measured that others move directories about in.
-const MAX_TRIES: usize = 3;
+/// Attempts to move a tree in which others move directories meanwhile.
+const MAX_ATTEMPTS: usize = 3;
 
-/// Bytes that a name may grow by where the path is taken.
-const NUMBER: usize = " (1000)".len();
+/// The most bytes that a name grows by to be free.
+const MAX_NUMBER_BYTES: usize = " (1000)".len();
 
-/// Moves what is at `from` to `to` and says which path it got.
-///
-/// A tree is measured with nothing locked, as far as it has to be. The measure holds when the tree
-/// moves, or the tree does not move.
+/// Moves the entry at `from` to `to`, and returns its path.
 pub(crate) fn rename(
     from: &ResolvedPath,
     to: &ResolvedPath,
@@ -39,10 +40,10 @@ pub(crate) fn rename(
     to.require(|rights| rights.write && !to.is_root())?;
     let same_space = std::ptr::eq(&raw const *from.space, &raw const *to.space);
     if !same_space {
-        // Otherwise moving a file into one's home would be a way to read it.
+        // Otherwise a member could read a file by moving it to the home.
         from.require(|rights| rights.read)?;
     }
-    let mut tries = 1..=MAX_TRIES;
+    let mut attempts = 1..=MAX_ATTEMPTS;
     let (landed, source) = loop {
         let moved = if same_space {
             rename_within(from, to, if_exists)
@@ -56,10 +57,10 @@ pub(crate) fn rename(
                 } else {
                     &to.space
                 };
-                space.wait(end, &path)?;
+                space.await_count(end, &path)?;
             }
             Err(error) if is_stale(&error) => {
-                if tries.next().is_none() {
+                if attempts.next().is_none() {
                     return Err(StorageError::changed(&from.full));
                 }
             }
@@ -68,9 +69,9 @@ pub(crate) fn rename(
     };
     let synced = landed.sync(to);
     let staging = &to.space.staging;
-    let synced = synced.and_then(|()| staging.synced(source.sync()).at("sync", &from.full));
+    let synced = synced.and_then(|()| staging.record_sync(source.sync()).at("sync", &from.full));
     // Everyone sees that it has moved, also if that may not last.
-    landed.noted.tell();
+    landed.change.publish();
     synced?;
     to.check_attached()?;
     Ok(landed.path)
@@ -95,30 +96,31 @@ fn rename_within(
         }
         None => (lock(), Reach::default()),
     };
-    let (dir, name, meta) = find(from, to)?;
-    let is_dir = meta.what == EntryKind::Dir;
+    let (dir, name, meta) = open_source(from, to)?;
+    let is_dir = meta.kind == EntryKind::Dir;
     if is_dir && may_be_too_deep(from, to, if_exists) {
         check_measured(measure.as_ref(), &meta, from)?;
     }
     if is_dir {
         let (above, _) = to.open_parent()?;
-        names.release_tree(&[&dir, &above], &from.full)?;
+        names.prepare_tree_move(&[&dir, &above], &from.full)?;
     }
-    let source = Source {
+    let source = InstallSource {
         dir: &dir,
         name,
         is_dir,
-        place: Some(from),
+        path: Some(from),
         reach,
     };
     if if_exists == IfExists::Replace
-        && let Some(landed) = land_on_itself(&names, source, &meta, to)?
+        && let Some(landed) = replace_itself(&names, source, &meta, to)?
     {
-        names.freed(landed.displaced);
+        names.account_removed(landed.displaced);
         return Ok((landed, dir));
     }
-    let landed = land(&names, source, to, if_exists, false).map_err(|error| loops(error, to))?;
-    names.freed(landed.displaced);
+    let landed =
+        install(&names, source, to, if_exists, false).map_err(|error| rename_error(error, to))?;
+    names.account_removed(landed.displaced);
     Ok((landed, dir))
 }
 
@@ -137,34 +139,34 @@ fn rename_across(
         None => (lock(), SpaceCount::default(), Reach::default()),
     };
     from.require(|rights| rights.read)?;
-    let (dir, name, meta) = find(from, to)?;
-    let is_dir = meta.what == EntryKind::Dir;
+    let (dir, name, meta) = open_source(from, to)?;
+    let is_dir = meta.kind == EntryKind::Dir;
     let mut count = tree::count_of(&meta);
     if is_dir {
         check_measured(measure.as_ref(), &meta, from)?;
-        from_names.release_tree(&[&dir], &from.full)?;
+        from_names.prepare_tree_move(&[&dir], &from.full)?;
         count += tree;
     }
-    let source = Source {
+    let source = InstallSource {
         dir: &dir,
         name,
         is_dir,
-        place: Some(from),
+        path: Some(from),
         reach,
     };
     let mut reservation = Reservation::new(&to.space);
-    let grown = reservation.grow_locked(count, &to_names, &to.full);
-    grown.map_err(|error| to.conceal(error))?;
+    let grown = reservation.reserve_quota_locked(count, &to_names, &to.full);
+    grown.map_err(|error| to.redact_quota(error))?;
     let landed = from_names.change(&[(&dir, name)], || {
-        land(&to_names, source, to, if_exists, false)
+        install(&to_names, source, to, if_exists, false)
     })?;
-    drop(reservation.settle(&to_names, landed.displaced));
-    from_names.freed(count);
+    drop(reservation.commit(&to_names, landed.displaced));
+    from_names.account_removed(count);
     Ok((landed, dir))
 }
 
-/// The source as it is now, with the names locked.
-fn find<'a>(
+/// Opens the source as it is now, with the names locked.
+fn open_source<'a>(
     from: &'a ResolvedPath,
     to: &ResolvedPath,
 ) -> Result<(OpenDir, &'a str, Metadata), StorageError> {
@@ -173,7 +175,7 @@ fn find<'a>(
     let (dir, name) = from.open_parent()?;
     let meta = dir.meta(name).at("look at", &from.full)?;
     let meta = meta.ok_or_else(|| StorageError::not_found(&from.full))?;
-    match meta.what {
+    match meta.kind {
         EntryKind::Dir if from.full != to.full && to.full.starts_with(&from.full) => {
             return Err(into_itself(to));
         }
@@ -188,11 +190,11 @@ fn find<'a>(
     Ok((dir, name, meta))
 }
 
-/// Whether parts of a tree that moves could come to lie too deep to be named.
+/// Whether a part of the tree could get a path that is too long or too deep.
 fn may_be_too_deep(from: &ResolvedPath, to: &ResolvedPath, if_exists: IfExists) -> bool {
     let (old, new) = (&from.full, &to.full);
     let number = if if_exists == IfExists::Rename {
-        NUMBER
+        MAX_NUMBER_BYTES
     } else {
         0
     };
@@ -200,22 +202,22 @@ fn may_be_too_deep(from: &ResolvedPath, to: &ResolvedPath, if_exists: IfExists) 
         || new.as_str().len() + number > old.as_str().len()
 }
 
-/// Measures the source, if it is a directory. What else is wrong with it shows soon enough.
-fn measure_source(from: &ResolvedPath) -> Result<Option<Measure<'_>>, StorageError> {
+/// Measures the source, if it is a directory. Any other fault of it shows when it is opened.
+fn measure_source(from: &ResolvedPath) -> Result<Option<TreeMeasurement<'_>>, StorageError> {
     let Ok((dir, name)) = from.open_parent() else {
         return Ok(None);
     };
     let Ok(tree) = dir.open_dir(name) else {
         return Ok(None);
     };
-    Measure::of(&from.space, &tree)
+    TreeMeasurement::measure(&from.space, &tree)
         .at("measure", &from.full)
         .map(Some)
 }
 
-/// Makes sure that the tree with that `meta` is the one that was measured.
+/// Makes sure that `meta` describes the tree that was measured.
 fn check_measured(
-    measure: Option<&Measure<'_>>,
+    measure: Option<&TreeMeasurement<'_>>,
     meta: &Metadata,
     from: &ResolvedPath,
 ) -> Result<(), StorageError> {
@@ -225,27 +227,28 @@ fn check_measured(
     Err(io::Error::from(Errno::STALE)).at("measure", &from.full)
 }
 
-/// Something has changed that was looked at without a lock: it can be tried again.
+/// Whether the tree has changed since it was measured, so that another attempt may succeed.
 fn is_stale(error: &StorageError) -> bool {
     matches!(error, StorageError::Io { source, .. }
         if Errno::from_io_error(source) == Some(Errno::STALE))
 }
 
-/// Where source and target are the same file already, a rename would do nothing, not even for two
-/// hard links of different names.
-fn land_on_itself(
-    names: &Names<'_>,
-    source: Source<'_>,
+/// Moves a file onto itself or onto another hard link of it, for which a rename does nothing. Absent if
+/// the target is another file.
+fn replace_itself(
+    names: &LockedNames<'_>,
+    source: InstallSource<'_>,
     meta: &Metadata,
     to: &ResolvedPath,
 ) -> Result<Option<Published>, StorageError> {
     let (dir, name) = to.open_parent()?;
-    let there = dir.meta(name).at("look at", &to.full)?;
-    if there.is_none_or(|there| there.identity != meta.identity) {
+    let target = dir.meta(name).at("look at", &to.full)?;
+    if target.is_none_or(|target| target.identity != meta.identity) {
         return Ok(None);
     }
-    let own = |dir: &OpenDir| dir.own_meta().at("look at", &to.full);
-    let same_name = source.name == name && own(source.dir)?.identity == own(&dir)?.identity;
+    let dir_meta = |dir: &OpenDir| dir.own_meta().at("look at", &to.full);
+    let same_name =
+        source.name == name && dir_meta(source.dir)?.identity == dir_meta(&dir)?.identity;
     let mut displaced = SpaceCount::default();
     let mut noted = PendingChange::default();
     if !same_name {
@@ -255,15 +258,20 @@ fn land_on_itself(
         });
         removed.at("rename", &to.full)?;
         displaced = tree::count_of(meta);
-        let moved = source.place.map(|place| (place, source.dir));
-        let above = || changes::true_path(to, &dir);
-        noted = changes::landed(to, (above, name), 0, false, moved);
+        let entry = NamedEntry {
+            name,
+            is_dir: false,
+            made_dirs: 0,
+            moved_from: source.path.map(|place| (place, source.dir)),
+        };
+        noted = record_named(to, || to.true_parent(&dir), &entry);
     }
     Ok(Some(Published::in_place(to.full.clone(), displaced, noted)))
 }
 
-/// A path through a link can lead into the tree that is to be moved; the system notices.
-fn loops(error: StorageError, to: &ResolvedPath) -> StorageError {
+/// The error of a rename. A target path may lead through a link into the tree itself, which only the
+/// system notices.
+fn rename_error(error: StorageError, to: &ResolvedPath) -> StorageError {
     match error {
         StorageError::Io { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
             into_itself(to)

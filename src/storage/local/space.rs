@@ -1,30 +1,39 @@
-//! A space: one home or one shared folder, with its root, its ledger and the lock on its names.
+//! A space: one home or one shared folder, with its root, its quota ledger and the lock on its
+//! names.
+//!
+//! A change of a name and the change of the ledger that follows from it happen under one lock, so
+//! that a count is exact at any moment. The lock is held for a bounded number of system calls,
+//! never while bytes are written and never while a tree is walked. The methods that count and that
+//! change names are in [`count`](crate::storage::local::count),
+//! [`space_walk`](crate::storage::local::space_walk) and
+//! [`directories`](crate::storage::local::fs::directories).
 
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 
-use crate::storage::changes::ChangeLog;
-use crate::storage::error::{ErrorContext, StorageError};
-use crate::storage::local::count::CountEnd;
-use crate::storage::local::fs::metadata::{FileId, Identity};
+use crate::storage::count_end::CountEnd;
+use crate::storage::local::change_log::ChangeLog;
+use crate::storage::local::count_queue::CountQueue;
+use crate::storage::local::fs::metadata::{EntryKind, FileId, Identity};
 use crate::storage::local::fs::sandbox::{OpenDir, Sandbox};
 use crate::storage::local::fs::staging::Staging;
-use crate::storage::local::fs::unsynced::Unsynced;
-use crate::storage::local::quota::{QuotaLedger, SpaceCount};
+use crate::storage::local::fs::unsynced::UnsyncedNames;
+use crate::storage::local::quota::QuotaLedger;
+use crate::storage::local::space_count::SpaceCount;
 use crate::storage::local::tally::Tallies;
-use crate::storage::local::upload::partial::PartialUploads;
-use crate::storage::path::VirtualPath;
-use crate::storage::rights::{SpaceLimits, SpaceUsage};
+use crate::storage::rights::SpaceLimits;
 
-/// What tells a space from every other, one that gets its name later too.
+/// Identifies a space. A later space of the same name has another identifier.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SpaceId {
     pub(crate) area: Area,
     pub(crate) name: String,
-    pub(crate) mark: FileId,
+    #[serde(rename = "mark")]
+    pub(crate) root_id: FileId,
 }
 
 impl fmt::Display for SpaceId {
@@ -33,11 +42,11 @@ impl fmt::Display for SpaceId {
             Area::Homes => "homes",
             Area::Folders => "folders",
         };
-        write!(f, "{area}/{}/{}", self.name, self.mark)
+        write!(f, "{area}/{}/{}", self.name, self.root_id)
     }
 }
 
-/// What a space is.
+/// The kind of a space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Area {
@@ -47,55 +56,77 @@ pub(crate) enum Area {
     Folders,
 }
 
+/// Frees quota by giving up partial uploads.
+pub(crate) trait EvictPartialUploads: fmt::Debug + Send + Sync {
+    /// Whether the partial uploads of `space` take up so much together.
+    fn can_evict(&self, space: &Space, wanted: SpaceCount) -> bool;
+
+    /// Deletes the oldest partial uploads of `space` until so much is free; `false`, and nothing is
+    /// deleted, if all of them together take up less.
+    fn evict(&self, space: &Space, wanted: SpaceCount) -> bool;
+}
+
+/// What all spaces of a store share.
+#[derive(Debug, Clone)]
+pub(crate) struct SpaceContext {
+    pub(crate) staging: Arc<Staging>,
+    pub(crate) counts: Arc<CountQueue>,
+    pub(crate) changes: Arc<ChangeLog>,
+    /// Weak, because a partial upload holds its space.
+    pub(crate) partial_uploads: Weak<dyn EvictPartialUploads>,
+}
+
 /// A home or a shared folder: a tree that no path leads out of, with a quota of its own.
 #[derive(Debug)]
 pub struct Space {
-    pub(crate) jail: Sandbox,
+    pub(crate) sandbox: Sandbox,
     pub(crate) staging: Arc<Staging>,
-    /// Weak, because a kept upload holds its space.
-    kept: Weak<PartialUploads>,
+    pub(crate) counts: Arc<CountQueue>,
     pub(crate) changes: Arc<ChangeLog>,
-    /// Its identifier in one word, for those who hear of changes.
+    partial_uploads: Weak<dyn EvictPartialUploads>,
+    /// The identifier as text; see [`Self::key`].
     pub(crate) key: Arc<str>,
-    /// Its directories whose names may not be on the disk.
-    pub(crate) unsynced: Unsynced,
+    /// The directories whose names may not be on the disk yet.
+    pub(crate) unsynced: UnsyncedNames,
     id: SpaceId,
     identity: Identity,
-    /// Held while a name changes and the ledger with it, for a bounded number of system calls: never
-    /// while bytes move, and never while a tree is walked.
+    /// The directory that holds the root.
+    area_dir: Arc<OpenDir>,
     names: Mutex<()>,
-    /// What is found by the walks under way. Taken after `names`, if both are needed.
+    /// The results of the walks under way. Locked after `names` if both are needed.
     tallies: Mutex<Tallies>,
     /// The count of the space, while it is under way.
     counting: Mutex<Option<CountEnd>>,
-    /// Taken after `names`, if both are needed, and held for a moment only.
+    /// Locked after `names` if both are needed, and never over I/O.
     ledger: Mutex<QuotaLedger>,
 }
 
 impl Space {
-    /// The space of that name whose root is open.
+    /// The space `name` whose root, in `area_dir`, is open.
     pub(crate) fn new(
         area: Area,
         name: &str,
+        area_dir: &Arc<OpenDir>,
         root: OpenDir,
-        kept: &Arc<PartialUploads>,
-        changes: Arc<ChangeLog>,
-    ) -> std::io::Result<Self> {
+        context: SpaceContext,
+    ) -> io::Result<Self> {
         let meta = root.own_meta()?;
         let id = SpaceId {
             area,
             name: name.to_owned(),
-            mark: meta.birthmark(),
+            root_id: meta.file_id(),
         };
         Ok(Self {
             key: id.to_string().into(),
             id,
             identity: meta.identity,
-            jail: Sandbox::new(root),
-            staging: Arc::clone(&kept.staging),
-            kept: Arc::downgrade(kept),
-            changes,
-            unsynced: Unsynced::default(),
+            area_dir: Arc::clone(area_dir),
+            sandbox: Sandbox::new(root),
+            staging: context.staging,
+            counts: context.counts,
+            changes: context.changes,
+            partial_uploads: context.partial_uploads,
+            unsynced: UnsyncedNames::default(),
             names: Mutex::default(),
             tallies: Mutex::default(),
             counting: Mutex::default(),
@@ -103,47 +134,55 @@ impl Space {
         })
     }
 
-    /// What tells it from every other, after a restart too.
+    /// Identifies the space, after a restart too.
     pub(crate) fn id(&self) -> &SpaceId {
         &self.id
     }
 
-    /// Its identifier in one word, as changes name it.
+    /// The identifier of the space as text, as [`FileChange`](crate::storage::FileChange) has it.
     #[must_use]
     pub fn key(&self) -> &Arc<str> {
         &self.key
     }
 
-    /// Which directory it is: a new account of an old name gets a new one.
+    /// The directory of the root. A new account of an old name gets another one.
     pub(crate) fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// Limits that hold from now on, unless a later reading of the accounts has set others: readings
-    /// are numbered in the order in which they begin.
-    pub fn set_limits(&self, limits: SpaceLimits, reading: u64) {
-        self.ledger().set_limits(limits, reading);
+    /// Whether the root still has its name in the data directory. It has not once an operator has
+    /// set the home or folder aside with its account.
+    pub(crate) fn is_attached(&self) -> io::Result<bool> {
+        let meta = self.area_dir.meta(self.id.name.as_str())?;
+        Ok(meta
+            .is_some_and(|meta| meta.kind == EntryKind::Dir && meta.file_id() == self.id.root_id))
+    }
+
+    /// Sets the limits, unless those of a later snapshot of the accounts are set. Snapshots are
+    /// numbered in the order in which reading them begins.
+    pub fn set_limits(&self, limits: SpaceLimits, snapshot_number: u64) {
+        self.ledger().set_limits(limits, snapshot_number);
     }
 
     pub(crate) fn ledger(&self) -> MutexGuard<'_, QuotaLedger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The uploads that are kept, of all spaces; absent once nobody serves them any more.
-    pub(crate) fn kept(&self) -> Option<Arc<PartialUploads>> {
-        self.kept.upgrade()
+    /// The partial uploads of all spaces; absent once the store is closed.
+    pub(crate) fn partial_uploads(&self) -> Option<Arc<dyn EvictPartialUploads>> {
+        self.partial_uploads.upgrade()
     }
 
-    /// Keeps every name in the space as it is, but for the caller.
-    pub(crate) fn lock_names(&self) -> Names<'_> {
-        Names {
+    /// Locks every name in the space against changes by others.
+    pub(crate) fn lock_names(&self) -> LockedNames<'_> {
+        LockedNames {
             space: self,
             _guard: self.names.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 
     /// Locks the names of two different spaces, in an order that all callers share.
-    pub(crate) fn lock_both<'a>(&'a self, other: &'a Self) -> (Names<'a>, Names<'a>) {
+    pub(crate) fn lock_both<'a>(&'a self, other: &'a Self) -> (LockedNames<'a>, LockedNames<'a>) {
         if std::ptr::from_ref(self) < std::ptr::from_ref(other) {
             let own = self.lock_names();
             (own, other.lock_names())
@@ -157,72 +196,39 @@ impl Space {
         self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The count that is under way.
+    /// The end of the count that is under way.
     pub(crate) fn counting(&self) -> Option<CountEnd> {
         let counting = self.counting.lock();
         let counting = counting.unwrap_or_else(PoisonError::into_inner);
-        counting.clone().filter(|end| !end.is_given_up())
+        counting.clone().filter(|end| !end.is_abandoned())
     }
 
     pub(crate) fn set_counting(&self, end: Option<CountEnd>) {
         let counting = self.counting.lock();
         *counting.unwrap_or_else(PoisonError::into_inner) = end;
     }
-
-    /// Makes sure that the space is counted if a reservation needs that. Not for a caller that has
-    /// locked its names.
-    ///
-    /// # Errors
-    /// As [`Self::require_count`].
-    pub(crate) fn count_if_limited(
-        self: &Arc<Self>,
-        path: &VirtualPath,
-    ) -> Result<(), StorageError> {
-        if self.ledger().needs_count() {
-            self.require_count(path)?;
-        }
-        Ok(())
-    }
-
-    /// What is used and allowed here, and free on the disk.
-    pub(crate) fn usage(self: &Arc<Self>, path: &VirtualPath) -> Result<SpaceUsage, StorageError> {
-        let root = self.jail.open_dir(&VirtualPath::root());
-        let disk = root.and_then(|root| root.disk()).at("ask for", path)?;
-        let used = loop {
-            if let Some(used) = self.ledger().used() {
-                break used;
-            }
-            self.require_count(path)?;
-        };
-        Ok(SpaceUsage {
-            used: used.bytes,
-            files: used.entries,
-            limits: self.ledger().limits,
-            free: disk.free_bytes,
-        })
-    }
 }
 
-/// The lock on the names of a space, in hand.
+/// The lock on the names of a space.
 #[derive(Debug)]
-pub(crate) struct Names<'a> {
+pub(crate) struct LockedNames<'a> {
     pub(crate) space: &'a Space,
     _guard: MutexGuard<'a, ()>,
 }
 
-impl Names<'_> {
-    /// Whether it is this space whose names are locked.
+impl LockedNames<'_> {
+    /// Whether the names of this space are locked.
     pub(crate) fn is_of(&self, space: &Space) -> bool {
         std::ptr::eq(self.space, space)
     }
 
-    /// Notes that files have got their names back.
-    pub(crate) fn restored(&self, count: SpaceCount) {
+    /// Accounts for files that have got their names back.
+    pub(crate) fn account_restored(&self, count: SpaceCount) {
         self.space.ledger().add(count);
     }
 
-    /// Notes that files have lost their names here.
-    pub(crate) fn freed(&self, count: SpaceCount) {
+    /// Accounts for files that have lost their names here.
+    pub(crate) fn account_removed(&self, count: SpaceCount) {
         self.space.ledger().remove(count);
     }
 }

@@ -1,42 +1,43 @@
-//! What an operator sees of the store: what is kept, how full it is, whether it can be written.
+//! Figures of the store for operators: partial uploads, usage of spaces and disk, and whether the
+//! disk can be written.
 
 use std::io::{self, Write};
 
 use rustix::io::Errno;
 
 use crate::storage::error::StorageError;
-use crate::storage::local::quota::SpaceCount;
 use crate::storage::local::space::Area;
+use crate::storage::local::space_count::SpaceCount;
 use crate::storage::local::store::Store;
 use crate::storage::path::VirtualPath;
 
-/// Bytes that are written to see whether any can be.
-const PROBE: [u8; 4096] = [0; 4096];
+/// The content of the file that checks whether the disk can be written.
+const PROBE_CONTENT: [u8; 4096] = [0; 4096];
 
-/// How full a space with a limit is.
+/// The usage of a space with a limit of bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpaceUse {
-    /// It is a shared folder, and no home.
+    /// Whether it is a shared folder, not a home.
     pub is_folder: bool,
     /// The name of the folder, or of the user.
     pub name: String,
     /// Bytes in files, and reserved.
     pub used: u64,
-    /// The most that may be.
+    /// The limit of bytes.
     pub limit: u64,
 }
 
 impl Store {
-    /// How many uploads are kept, and the bytes that came of them.
+    /// The number of partial uploads, and their bytes.
     #[must_use]
     pub fn kept_uploads(&self) -> (usize, u64) {
         self.kept().total()
     }
 
-    /// Up to `most` of the spaces with a limit of bytes that are in use or were lately, the fullest
-    /// first. Asks no disk: what was not counted yet is left out.
+    /// At most `limit` of the open spaces with a limit of bytes, the fullest first. Spaces that are not
+    /// counted yet are left out. Does not use the disk.
     #[must_use]
-    pub fn fullest(&self, most: usize) -> Vec<SpaceUse> {
+    pub fn fullest(&self, limit: usize) -> Vec<SpaceUse> {
         let spaces = self.open_spaces();
         let uses = spaces.iter().filter_map(|space| {
             let ledger = space.ledger();
@@ -50,17 +51,17 @@ impl Store {
             })
         });
         let mut uses: Vec<_> = uses.collect();
-        // Full is used / limit; multiplied out, so that it is exact.
+        // The order of used / limit, without division, so that it is exact.
         let times = |a: u64, b: u64| u128::from(a) * u128::from(b);
         uses.sort_by(|a, b| {
             let fuller = times(b.used, a.limit).cmp(&times(a.used, b.limit));
             fuller.then_with(|| (a.is_folder, &a.name).cmp(&(b.is_folder, &b.name)))
         });
-        uses.truncate(most);
+        uses.truncate(limit);
         uses
     }
 
-    /// Bytes and entries in the home of that name, if they were counted lately. Asks no disk.
+    /// Bytes and entries in the home of that name, if it is open and counted. Does not use the disk.
     #[must_use]
     pub fn counted_home(&self, name: &str) -> Option<(u64, u64)> {
         let spaces = self.open_spaces();
@@ -72,33 +73,36 @@ impl Store {
         Some((used.bytes, used.entries))
     }
 
-    /// Bytes of the disk that are free, and all that it has. May block on the disk.
+    /// The free bytes of the disk, and its size. May block on the disk.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn disk_space(&self) -> io::Result<(u64, u64)> {
         let disk = self.kept().staging.dir.disk()?;
         Ok((disk.free_bytes, disk.bytes))
     }
 
-    /// Finds out whether uploads are taken now, as an upload would: makes a small file in staging,
-    /// brings it to the disk and removes it. May block on the disk.
+    /// Checks that an upload would succeed now: makes a small file in staging, syncs it and removes it.
+    /// May block on the disk.
     ///
     /// # Errors
-    /// What the system says: [`io::ErrorKind::StorageFull`] too where there is no more room than
-    /// has to be kept free.
+    /// The system's error, and [`io::ErrorKind::StorageFull`] if the file would not leave the disk its
+    /// floor.
     pub fn try_write(&self) -> io::Result<()> {
         let staging = &self.kept().staging;
-        let room = staging.check_floor(SpaceCount::file(PROBE.len() as u64), &VirtualPath::root());
+        let room = staging.check_floor(
+            SpaceCount::file(PROBE_CONTENT.len() as u64),
+            &VirtualPath::root(),
+        );
         match room {
             Err(StorageError::NoSpace { .. }) => return Err(Errno::NOSPC.into()),
             Err(StorageError::Io { source, .. }) => return Err(source),
             _ => {}
         }
-        let (mut staged, mut file) = staging.file()?;
+        let (mut staged, mut file) = staging.create_file()?;
         let written = file
-            .write_all(&PROBE)
-            .and_then(|()| staging.synced(file.sync_all()));
+            .write_all(&PROBE_CONTENT)
+            .and_then(|()| staging.record_sync(file.sync_all()));
         let deleted = staged.delete();
         written?;
         deleted.failed.map_or(Ok(()), Err)
@@ -149,7 +153,7 @@ mod tests {
         ];
         for space in &spaces {
             space.require_count(&VirtualPath::root()).expect("counted");
-            space.lock_names().restored(SpaceCount::file(40));
+            space.lock_names().account_restored(SpaceCount::file(40));
         }
         let names = |most| -> Vec<_> {
             let fullest = store.fullest(most).into_iter();

@@ -1,65 +1,54 @@
-//! A view: what one member sees, a home with shared folders mounted into it by name.
+//! A view: a member's home, with shared folders mounted into it by name.
 //!
-//! Every path of a member enters here, is taken apart into a place, and meets the rights there
-//! before anything is touched.
+//! Every path of a member is resolved here to a path in a space, and the member's rights there are
+//! checked before the disk is used.
 
 use std::sync::Arc;
 
 use crate::protocol::IfExists;
-use crate::storage::access::{Access, AccessMounts, AccessSpaces, Permission};
-use crate::storage::changes;
+use crate::storage::access::Access;
 use crate::storage::changes::VisiblePath;
 use crate::storage::error::{ErrorContext, StorageError};
+use crate::storage::local::access::{AccessMounts, AccessSpaces, Mount, Permission};
 use crate::storage::local::copy::{copy, receive};
 use crate::storage::local::file::{FileInfo, StoredFile};
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::listing::{ListingPage, list};
-use crate::storage::local::quota::{Reservation, SpaceCount};
+use crate::storage::local::make_dir::make_dir;
 use crate::storage::local::remove::{Removed, remove};
 use crate::storage::local::rename::rename;
 use crate::storage::local::space::Space;
 use crate::storage::local::store::Store;
 use crate::storage::local::upload::already_committed::AlreadyCommitted;
 use crate::storage::local::upload::partial::PartialUploadInfo;
-use crate::storage::local::upload::single::{Upload, UploadOptions, Uploader};
+use crate::storage::local::upload::receive::Upload;
+use crate::storage::local::upload::request::UploadOptions;
+use crate::storage::local::upload::uploader::Uploader;
 use crate::storage::path::VirtualPath;
 use crate::storage::rights::{Rights, SpaceUsage};
 
-/// A shared folder in a view.
-#[derive(Debug, Clone)]
-pub struct Mount {
-    /// Its name in the root. Hides what the home has under the same name.
-    pub name: String,
-    /// The folder.
-    pub space: Arc<Space>,
-    /// What the member may do there.
-    pub rights: Rights,
-}
-
-/// Bytes that a directory takes up on most disks.
-const DIR_BYTES: u64 = 4096;
-
-/// An upload that has begun.
+/// The result of beginning an upload.
 #[derive(Debug)]
 pub enum BegunUpload {
-    /// Its bytes can come, from [`Upload::written`] on.
+    /// The upload accepts bytes, from [`Upload::written`] on.
     Upload(Box<Upload>),
-    /// All of them came before.
+    /// An earlier attempt has committed the file already.
     AlreadyThere(Box<AlreadyCommitted>),
 }
 
-/// What one member sees. Cheap to clone; clones see the same, also once that is changed. Every call
-/// that has a path may block on the disk, and fails with [`StorageError::Suspended`] while it is
-/// suspended and with [`StorageError::Denied`] once it is revoked.
+/// The files that one member may reach. Clones are cheap and share the member's access, also when it
+/// changes. Every call with a path may block on the disk, and fails with
+/// [`StorageError::Suspended`] while access is suspended and with [`StorageError::Denied`] once it
+/// is revoked.
 #[derive(Debug, Clone)]
-pub struct View(Arc<Inner>);
+pub struct View(Arc<ViewState>);
 
 #[derive(Debug)]
-struct Inner {
-    /// The data directory is this server's for as long as anyone looks at it.
+struct ViewState {
+    /// The data directory stays locked while a view of it exists.
     store: Store,
-    access: Access,
-    /// What is mounted anywhere but in the root.
+    access: Arc<Access<AccessSpaces>>,
+    /// The mounts of every directory but the root.
     no_mounts: AccessMounts,
 }
 
@@ -67,66 +56,58 @@ impl View {
     /// The view of a member who has this home and these folders.
     #[must_use]
     pub fn new(store: &Store, home: Arc<Space>, folders: Vec<Mount>) -> Self {
-        Self::with(store, Access::open(AccessSpaces::new(home, folders)))
+        Self::with_access(store, Access::granted(AccessSpaces::new(home, folders)))
     }
 
-    /// The view of a member of whom nothing is known yet.
+    /// The view of a member whose access is not known yet.
     #[must_use]
     pub fn suspended(store: &Store) -> Self {
-        Self::with(store, Access::suspended())
+        Self::with_access(store, Access::suspended())
     }
 
-    fn with(store: &Store, access: Access) -> Self {
-        Self(Arc::new(Inner {
+    fn with_access(store: &Store, access: Access<AccessSpaces>) -> Self {
+        Self(Arc::new(ViewState {
             store: store.clone(),
-            access,
+            access: Arc::new(access),
             no_mounts: AccessMounts::new(),
         }))
     }
 
-    /// From now on the member has this home and these folders, unless the view was revoked. Work
-    /// that is under way goes on only where it still may.
+    /// Grants access to this home and these folders, and nothing else, unless the view was revoked.
+    /// Operations under way continue only with the rights that they still have.
     pub fn set(&self, home: Arc<Space>, folders: Vec<Mount>) {
-        self.0.access.set(AccessSpaces::new(home, folders));
+        self.0.access.grant(AccessSpaces::new(home, folders));
     }
 
-    /// Refuses everything until [`set`](Self::set) is called.
+    /// Refuses every operation until [`set`](Self::set) is called.
     pub fn suspend(&self) {
         self.0.access.suspend();
     }
 
-    /// Refuses everything from now on.
+    /// Refuses every operation from now on.
     pub fn revoke(&self) {
         self.0.access.revoke();
     }
 
-    pub(crate) fn access(&self) -> &Access {
-        &self.0.access
-    }
-
-    pub(crate) fn store(&self) -> &Store {
-        &self.0.store
-    }
-
-    /// Makes sure that `path` is a directory that the member may be in.
+    /// Makes sure that `path` is a directory that the member may enter.
     ///
     /// # Errors
     /// [`StorageError::NotFound`], [`StorageError::NotADirectory`], [`StorageError::Denied`].
     pub fn enter(&self, path: &VirtualPath) -> Result<(), StorageError> {
-        let place = self.place(path)?;
+        let place = self.resolve(path)?;
         place.require_list()?;
-        let opened = place.space.jail.open_dir(&place.inner).at("enter", path);
+        let opened = place.space.sandbox.open_dir(&place.inner).at("enter", path);
         opened
             .map(drop)
             .map_err(|error| error.looking_for("directory"))
     }
 
-    /// A page of the directory `path`: from the start, or from the `cursor` that the page before
-    /// gave. It holds at most `limit` entries and so many that they fit `budget` bytes of JSON,
-    /// but one at least if there is one.
+    /// A page of the directory `path`: the first, or the one at the `cursor` of the page before. It
+    /// has at most `limit` entries that fit `budget` bytes of JSON, but at least one if the directory
+    /// has more.
     ///
     /// # Errors
-    /// As [`Self::enter`], and [`StorageError::BadCursor`] if no page gave the cursor.
+    /// As [`Self::enter`], and [`StorageError::BadCursor`] if the cursor is not one of a page.
     pub fn list(
         &self,
         path: &VirtualPath,
@@ -134,71 +115,71 @@ impl View {
         limit: usize,
         budget: usize,
     ) -> Result<ListingPage, StorageError> {
-        let place = self.place(path)?;
+        let place = self.resolve(path)?;
         place.require(|rights| rights.list)?;
-        let (_, reach) = self.0.access.reach(path)?;
+        let (_, spaces) = self.0.access.spaces(path)?;
         let in_root = path.name().is_none();
         let mounts = if in_root {
-            &reach.mounts
+            &spaces.mounts
         } else {
             &self.0.no_mounts
         };
         list(&place, mounts, cursor, limit, budget)
     }
 
-    /// What is known of `path`.
+    /// The metadata of `path`.
     ///
     /// # Errors
-    /// [`StorageError::NotFound`], or [`StorageError::Denied`] where the member may not look or it
-    /// is neither file nor directory.
+    /// [`StorageError::NotFound`], or [`StorageError::Denied`] if the member may not list it or it is
+    /// neither a file nor a directory.
     pub fn stat(&self, path: &VirtualPath) -> Result<FileInfo, StorageError> {
-        let place = self.place(path)?;
+        let place = self.resolve(path)?;
         place.require_list()?;
-        let (file, meta) = place.space.jail.open(&place.inner).at("open", path)?;
-        FileInfo::of(&place, &file, &meta)
+        let (file, meta) = place.space.sandbox.open(&place.inner).at("open", path)?;
+        FileInfo::from_open(&place, &file, &meta)
     }
 
-    /// What there is to watch at and below `path`, which the member may list: one part of a space,
-    /// and for the root the home and every folder that may be listed.
+    /// The parts of spaces that a subscription to `path` covers: one, or for the root the home and
+    /// every folder that the member may list.
     ///
     /// # Errors
     /// As [`Self::list`] and [`Self::stat`].
     pub fn watch(&self, path: &VirtualPath) -> Result<Vec<VisiblePath>, StorageError> {
-        let seen = self.seen(path)?;
+        let seen = self.visible_paths(path)?;
         self.stat(path)?;
         Ok(seen)
     }
 
-    /// As [`Self::watch`], whether anything is there or not.
+    /// As [`Self::watch`], whether the path exists or not.
     ///
     /// # Errors
     /// [`StorageError::Denied`].
-    pub fn seen(&self, path: &VirtualPath) -> Result<Vec<VisiblePath>, StorageError> {
-        let place = self.place(path)?;
+    pub fn visible_paths(&self, path: &VirtualPath) -> Result<Vec<VisiblePath>, StorageError> {
+        let place = self.resolve(path)?;
         place.require(|rights| rights.list)?;
-        let mut all = vec![place.seen()];
+        let mut all = vec![place.visible_path()];
         if path.name().is_none() {
-            let (_, reach) = self.0.access.reach(path)?;
-            all[0].hidden = reach.mounts.keys().cloned().collect();
-            for name in reach.mounts.keys() {
-                let mount = self.place(&path.join_name(name)?)?;
+            let (_, spaces) = self.0.access.spaces(path)?;
+            all[0].hidden = spaces.mounts.keys().cloned().collect();
+            for name in spaces.mounts.keys() {
+                let mount = self.resolve(&path.join_name(name)?)?;
                 if mount.rights()?.list {
-                    all.push(mount.seen());
+                    all.push(mount.visible_path());
                 }
             }
         }
         Ok(all)
     }
 
-    /// Makes the directory `path`; with `parents` those on the way too, and it is no error if it
-    /// is there already.
+    /// Makes the directory `path`. With `parents` it also makes those on the way, and an existing
+    /// directory is no error.
     ///
     /// # Errors
     /// [`StorageError::Exists`], [`StorageError::NotFound`] if the parent is missing,
     /// [`StorageError::NotADirectory`], [`StorageError::Denied`], [`StorageError::QuotaExceeded`],
     /// [`StorageError::NoSpace`].
     pub fn make_dir(&self, path: &VirtualPath, parents: bool) -> Result<(), StorageError> {
-        let place = self.place(path)?;
+        let place = self.resolve(path)?;
         if place.is_root() && parents {
             return Ok(());
         }
@@ -206,49 +187,11 @@ impl View {
         if place.is_root() {
             return Err(StorageError::exists(path));
         }
-        place
-            .space
-            .staging
-            .check_room(SpaceCount::file(DIR_BYTES), path)?;
-        // A first count takes its time: not while the names are locked.
-        place.space.count_if_limited(path)?;
-        let names = place.space.lock_names();
-        place.require(|rights| rights.write)?;
-        let (dir, made, noted) = if parents {
-            let (dir, made) = place.make_dir(&names)?;
-            let noted = changes::made(&place, &dir, made.len());
-            (dir, made, noted)
-        } else {
-            let (dir, name) = place.open_parent()?;
-            if dir.meta(name).at("look at", path)?.is_some() {
-                return Err(StorageError::exists(path));
-            }
-            let mut reservation = Reservation::new(&place.space);
-            let grown = reservation.grow_locked(SpaceCount::entries(1), &names, path);
-            grown.map_err(|error| place.conceal(error))?;
-            let made = names.make_dir(&dir, name).at("make", path)?;
-            drop(reservation.settle(&names, SpaceCount::default()));
-            let above = || changes::true_path(&place, &dir);
-            let noted = changes::landed(&place, (above, name), 0, true, None);
-            (dir, vec![made], noted)
-        };
-        let mut unsynced = names.unsynced_above(&dir).at("open", path)?;
-        drop(names);
-        unsynced.extend(made.iter().cloned());
-        let mut each = unsynced.iter();
-        let synced = each.try_for_each(|name| name.sync(&place.space.staging));
-        place.space.unsynced.settle(&unsynced);
-        if synced.is_err() {
-            place.space.lock_names().take_back_dirs(&made);
-        }
-        synced.at("sync", path)?;
-        place.check_attached()?;
-        noted.tell();
-        Ok(())
+        make_dir(&place, parents)
     }
 
-    /// Removes the file or, if it is empty or with `recursive`, the directory `path`. Says what has
-    /// become of all in it. A tree disappears at once; `stop` counts until then.
+    /// Removes the file `path`, or the directory if it is empty or with `recursive`. A tree disappears
+    /// at once; `stop` is asked until then.
     ///
     /// # Errors
     /// [`StorageError::NotFound`], [`StorageError::NotEmpty`], [`StorageError::Denied`],
@@ -259,31 +202,31 @@ impl View {
         recursive: bool,
         stop: &dyn Fn() -> bool,
     ) -> Result<Removed, StorageError> {
-        remove(&self.place(path)?, recursive, stop)
+        remove(&self.resolve(path)?, recursive, stop)
     }
 
-    /// Moves a file or a directory, at once, and says which path it got. Within a folder this
-    /// needs the right to delete, out of it the right to read as well.
+    /// Moves a file or a directory in one step, and returns its path. This needs the right to delete
+    /// in the folder of the source, and to read as well if it leaves the folder.
     ///
-    /// A file can take the place of a file, a directory only a place that is free.
+    /// A file can replace a file; a directory replaces nothing.
     ///
     /// # Errors
     /// [`StorageError::NotFound`], [`StorageError::Exists`], [`StorageError::Denied`], and
-    /// [`StorageError::QuotaExceeded`] where it comes into another space.
+    /// [`StorageError::QuotaExceeded`] if it moves to another space.
     pub fn rename(
         &self,
         from: &VirtualPath,
         to: &VirtualPath,
         if_exists: IfExists,
     ) -> Result<VirtualPath, StorageError> {
-        rename(&self.place(from)?, &self.place(to)?, if_exists)
+        rename(&self.resolve(from)?, &self.resolve(to)?, if_exists)
     }
 
-    /// Copies a file or a directory, which appears at once, and says which path it got.
+    /// Copies a file or a directory, which appears in one step, and returns its path.
     ///
     /// # Errors
     /// As [`Self::rename`], and [`StorageError::NoSpace`], [`StorageError::Cancelled`] and
-    /// [`StorageError::Changed`] if the source changed meanwhile. Nothing is left of it then.
+    /// [`StorageError::Changed`] if the source changed meanwhile. Nothing of the copy exists then.
     pub fn copy(
         &self,
         from: &VirtualPath,
@@ -291,19 +234,17 @@ impl View {
         if_exists: IfExists,
         stop: &dyn Fn() -> bool,
     ) -> Result<VirtualPath, StorageError> {
-        let (from, to) = (self.place(from)?, self.place(to)?);
+        let (from, to) = (self.resolve(from)?, self.resolve(to)?);
         let copied = copy(&from, &to, if_exists, stop);
-        copied.map_err(|error| to.conceal(error))
+        copied.map_err(|error| to.redact_quota(error))
     }
 
-    /// Copies the file that is `from` in the view `source` of another member, if it is that
-    /// `version` still, and says which path it got here. What fails names the file only, not where
-    /// the other member has it.
+    /// Copies the file `from` of the view `source` of another member, if it still has that `version`,
+    /// and returns its path here. Errors name the file only, not its path in the other view.
     ///
     /// # Errors
-    /// As [`Self::copy`]; [`StorageError::NotFound`] and [`StorageError::Denied`] also where the
-    /// other member may no longer read the file, [`StorageError::Changed`] where it is another
-    /// version. Nothing is left of it then.
+    /// As [`Self::copy`]; [`StorageError::NotFound`] and [`StorageError::Denied`] also if the other
+    /// member may no longer read the file, [`StorageError::Changed`] if it has another version.
     pub fn receive(
         &self,
         source: &Self,
@@ -316,52 +257,36 @@ impl View {
         let name = from.name().unwrap_or_default();
         let from = ResolvedPath {
             full: VirtualPath::root().join_name(name)?,
-            ..source.place(from)?
+            ..source.resolve(from)?
         };
-        let to = self.place(to)?;
+        let to = self.resolve(to)?;
         let received = receive(&from, version, &to, if_exists, stop);
-        received.map_err(|error| to.conceal(error))
+        received.map_err(|error| to.redact_quota(error))
     }
 
-    /// Opens the file `path` for reading, if it is that `version`.
+    /// Opens the file `path` for reading, if it has that `version`.
     ///
     /// # Errors
     /// [`StorageError::NotFound`], [`StorageError::IsADirectory`], [`StorageError::Denied`],
-    /// [`StorageError::Changed`] if it is another version.
+    /// [`StorageError::Changed`] if it has another version.
     pub fn open(
         &self,
         path: &VirtualPath,
         version: Option<&str>,
     ) -> Result<StoredFile, StorageError> {
-        let file = StoredFile::open(&self.place(path)?)?;
+        let file = StoredFile::open(&self.resolve(path)?)?;
         if version.is_some() && version != file.info().version.as_deref() {
             return Err(StorageError::changed(path));
         }
         Ok(file)
     }
 
-    /// Begins an upload to `path`.
+    /// Begins an upload to `path`, for `session`. With `resume` it continues the partial upload of an
+    /// earlier attempt, or finds that the file is committed already; otherwise the upload is new.
     ///
     /// # Errors
-    /// [`StorageError::QuotaExceeded`] and [`StorageError::NoSpace`] if there is no room for the
-    /// declared size now, and whatever makes it sure already that it could not be committed.
-    pub fn upload(
-        &self,
-        path: &VirtualPath,
-        options: UploadOptions,
-    ) -> Result<Upload, StorageError> {
-        let place = self.place(path)?;
-        Upload::check(&place, &options)?;
-        let by = self.uploader(&"".into(), path)?;
-        Upload::begin(place, options, by)
-    }
-
-    /// Begins an upload to `path`, for `session`. To `resume` is to go on with what was kept of an
-    /// earlier attempt, or to find that the file is there already; if neither can be, it begins
-    /// anew.
-    ///
-    /// # Errors
-    /// As [`Self::upload`]. What was kept is kept still after one.
+    /// [`StorageError::QuotaExceeded`] and [`StorageError::NoSpace`] if the declared size does not
+    /// fit now, and every error that a commit could not avoid. A partial upload stays after one.
     pub fn begin(
         &self,
         path: &VirtualPath,
@@ -369,7 +294,7 @@ impl View {
         session: &Arc<str>,
         resume: bool,
     ) -> Result<BegunUpload, StorageError> {
-        let place = self.place(path)?;
+        let place = self.resolve(path)?;
         let by = self.uploader(session, path)?;
         let checked = Upload::check(&place, &options);
         if resume {
@@ -378,7 +303,7 @@ impl View {
             {
                 return Ok(BegunUpload::Upload(Box::new(upload)));
             }
-            // What may not be replaced could be what this very upload has made.
+            // A file that must not be replaced may be the result of this very upload.
             let may_be_there = match &checked {
                 Ok(()) | Err(StorageError::Exists { .. }) => true,
                 Err(StorageError::Denied { .. }) => place.rights()?.write,
@@ -393,37 +318,38 @@ impl View {
         Ok(BegunUpload::Upload(Box::new(upload)))
     }
 
-    /// Whether nothing can be reserved around `path` before that is counted. Asks no disk.
+    /// Whether the space of `path` must be counted before quota can be reserved. Does not use the
+    /// disk.
     #[must_use]
     pub fn needs_count(&self, path: &VirtualPath) -> bool {
-        let place = self.place(path);
+        let place = self.resolve(path);
         place.is_ok_and(|place| place.space.ledger().needs_count())
     }
 
-    /// Has what is around `path` counted, if something is to be reserved there.
+    /// Counts the space of `path`, if it has a limit.
     ///
     /// # Errors
-    /// [`StorageError::Counting`], or what the system said.
+    /// [`StorageError::Counting`], or the system's error.
     pub fn count(&self, path: &VirtualPath) -> Result<(), StorageError> {
-        self.place(path)?.space.count_if_limited(path)
+        self.resolve(path)?.space.count_if_limited(path)
     }
 
-    /// The member's uploads that were cut off and can be gone on with, the latest first.
+    /// The member's partial uploads, the latest first.
     ///
     /// # Errors
     /// [`StorageError::Suspended`], [`StorageError::Denied`].
     pub fn uploads(&self) -> Result<Vec<PartialUploadInfo>, StorageError> {
-        let (_, reach) = self.0.access.reach(&VirtualPath::root())?;
-        Ok(self.0.store.kept().list(reach.home.id()))
+        let (_, spaces) = self.0.access.spaces(&VirtualPath::root())?;
+        Ok(self.0.store.kept().list(spaces.home.id()))
     }
 
-    /// Drops one of them; `false` if there is none of that name.
+    /// Deletes a partial upload; `false` if the member has none of that name.
     ///
     /// # Errors
     /// As [`Self::uploads`].
     pub fn discard(&self, upload: &str) -> Result<bool, StorageError> {
-        let (_, reach) = self.0.access.reach(&VirtualPath::root())?;
-        Ok(self.0.store.kept().discard(reach.home.id(), upload))
+        let (_, spaces) = self.0.access.spaces(&VirtualPath::root())?;
+        Ok(self.0.store.kept().discard(spaces.home.id(), upload))
     }
 
     pub(crate) fn uploader(
@@ -431,45 +357,45 @@ impl View {
         session: &Arc<str>,
         path: &VirtualPath,
     ) -> Result<Uploader, StorageError> {
-        let (_, reach) = self.0.access.reach(path)?;
+        let (_, spaces) = self.0.access.spaces(path)?;
         Ok(Uploader {
-            owner: reach.home.id().clone(),
+            owner: spaces.home.id().clone(),
             session: Arc::clone(session),
-            kept: Arc::clone(self.0.store.kept()),
+            partial_uploads: Arc::clone(self.0.store.kept()),
         })
     }
 
-    /// What is used and allowed in the home or folder around `path`.
+    /// The usage and the limits of the home or folder of `path`.
     ///
     /// # Errors
-    /// [`StorageError::Denied`] in a folder that the member may not list: how much is in it, and
-    /// how that changes, says what the others do there. Else what the system said.
+    /// [`StorageError::Denied`] in a folder that the member may not list: the usage would show what
+    /// others do there. Else the system's error.
     pub fn usage(&self, path: &VirtualPath) -> Result<SpaceUsage, StorageError> {
-        let place = self.place(path)?;
+        let place = self.resolve(path)?;
         place.require(|rights| rights.list)?;
         place.space.usage(path)
     }
 
-    pub(crate) fn place(&self, path: &VirtualPath) -> Result<ResolvedPath, StorageError> {
-        let (epoch, reach) = self.0.access.reach(path)?;
+    pub(crate) fn resolve(&self, path: &VirtualPath) -> Result<ResolvedPath, StorageError> {
+        let (epoch, spaces) = self.0.access.spaces(path)?;
         let mount = path.split_first().and_then(|(first, inner)| {
-            let mount = reach.mounts.get(first)?;
+            let mount = spaces.mounts.get(first)?;
             Some((mount, inner))
         });
         let (space, inner, rights) = match mount {
             Some((mount, inner)) => (&mount.space, inner, mount.rights),
-            None => (&reach.home, path.clone(), Rights::ALL),
+            None => (&spaces.home, path.clone(), Rights::ALL),
         };
         Ok(ResolvedPath {
             space: Arc::clone(space),
             inner,
             full: path.clone(),
             permission: Permission {
-                view: self.clone(),
+                access: Arc::clone(&self.0.access),
                 epoch,
                 rights,
             },
-            by: Arc::clone(&reach.home),
+            by: Arc::clone(&spaces.home),
         })
     }
 }

@@ -6,14 +6,14 @@ use std::cell::Cell;
 use crate::storage::tests::*;
 
 /// Alice with her home, the folder `team` with all rights, and a file in each.
-fn with_team() -> Data {
-    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
+fn with_team() -> TestStore {
+    let data = TestStore::new().mount("team", Rights::ALL, SpaceLimits::default());
     data.put("/own", b"own").expect("put");
     data.put("/team/old", b"old").expect("put");
     data
 }
 
-fn team(data: &Data, rights: Rights) -> Vec<Mount> {
+fn team(data: &TestStore, rights: Rights) -> Vec<Mount> {
     vec![Mount {
         name: "team".into(),
         space: data
@@ -25,7 +25,7 @@ fn team(data: &Data, rights: Rights) -> Vec<Mount> {
 }
 
 /// Gives alice these rights in the folder.
-fn grant(data: &Data, rights: Rights) {
+fn grant(data: &TestStore, rights: Rights) {
     data.view.set(Arc::clone(&data.home), team(data, rights));
 }
 
@@ -37,7 +37,7 @@ fn is_suspended<T>(outcome: &Result<T, StorageError>) -> bool {
     matches!(outcome, Err(StorageError::Suspended { .. }))
 }
 
-fn names(data: &Data, dir: &str) -> Vec<String> {
+fn names(data: &TestStore, dir: &str) -> Vec<String> {
     let entries = std::fs::read_dir(data.data(dir)).expect("a directory");
     let mut names: Vec<_> = entries
         .map(|entry| {
@@ -52,7 +52,7 @@ fn names(data: &Data, dir: &str) -> Vec<String> {
     names
 }
 
-fn begin(data: &Data, path: &str, bytes: &[u8]) -> Upload {
+fn begin(data: &TestStore, path: &str, bytes: &[u8]) -> Upload {
     let mut upload = data
         .view
         .upload(&at(path), sized(bytes.len()))
@@ -62,7 +62,7 @@ fn begin(data: &Data, path: &str, bytes: &[u8]) -> Upload {
 }
 
 /// A way to lose something, with its name.
-type Loss = (&'static str, fn(&Data));
+type Loss = (&'static str, fn(&TestStore));
 
 /// The ways to lose the folder, or the right to write and read there.
 fn losses() -> [Loss; 4] {
@@ -195,7 +195,7 @@ fn nothing_is_acknowledged_in_a_folder_that_was_set_aside() {
     is_gone(data.put("/team/put", b"x").map(drop));
     is_gone(data.view.make_dir(&at("/team/d"), false));
     is_gone(data.mv("/own", "/team/own", IfExists::Fail).map(drop));
-    let small = SmallUpload {
+    let small = BufferedUpload {
         path: at("/team/small"),
         options: sized(1),
         content: vec!["x".into()],
@@ -213,9 +213,9 @@ fn who_may_not_list_is_not_told_how_much_is_in_use() {
         bytes: Some(1),
         files: None,
     };
-    let data = Data::new().mount("inbox", Rights::DROP, limits);
+    let data = TestStore::new().mount("inbox", Rights::DROP, limits);
     data.put("/own", b"xx").expect("no limit");
-    let small = SmallUpload {
+    let small = BufferedUpload {
         path: at("/inbox/small"),
         options: sized(2),
         content: vec!["xx".into()],
@@ -244,7 +244,7 @@ fn who_may_not_list_is_not_told_how_much_is_in_use() {
 
 #[test]
 fn who_may_not_list_and_resumes_is_not_told_how_much_is_in_use() {
-    let data = Data::new().mount("inbox", Rights::DROP, SpaceLimits::default());
+    let data = TestStore::new().mount("inbox", Rights::DROP, SpaceLimits::default());
     let mut upload = data
         .view
         .upload(&at("/inbox/a"), sized(200_000))

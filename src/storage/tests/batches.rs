@@ -8,8 +8,8 @@ use rustix::io::Errno;
 
 use crate::storage::tests::*;
 
-fn small(path: &str, content: &[u8]) -> SmallUpload {
-    SmallUpload {
+fn small(path: &str, content: &[u8]) -> BufferedUpload {
+    BufferedUpload {
         path: at(path),
         options: sized(content.len()),
         content: vec![Bytes::copy_from_slice(content)],
@@ -17,34 +17,34 @@ fn small(path: &str, content: &[u8]) -> SmallUpload {
     }
 }
 
-fn with(upload: SmallUpload, if_exists: IfExists) -> SmallUpload {
+fn with(upload: BufferedUpload, if_exists: IfExists) -> BufferedUpload {
     let options = UploadOptions {
         if_exists,
         ..upload.options
     };
-    SmallUpload { options, ..upload }
+    BufferedUpload { options, ..upload }
 }
 
-fn in_new_dirs(upload: SmallUpload) -> SmallUpload {
+fn in_new_dirs(upload: BufferedUpload) -> BufferedUpload {
     let options = UploadOptions {
         parents: true,
         ..upload.options
     };
-    SmallUpload { options, ..upload }
+    BufferedUpload { options, ..upload }
 }
 
-impl Data {
+impl TestStore {
     fn put_all(
         &self,
-        uploads: impl IntoIterator<Item = SmallUpload>,
-    ) -> Vec<Result<SmallCommitted, StorageError>> {
+        uploads: impl IntoIterator<Item = BufferedUpload>,
+    ) -> Vec<Result<CommittedUpload, StorageError>> {
         self.view
             .commit_all(uploads.into_iter().collect(), &"session".into())
     }
 }
 
-fn paths(outcomes: &[Result<SmallCommitted, StorageError>]) -> Vec<String> {
-    let path = |outcome: &Result<SmallCommitted, _>| match outcome {
+fn paths(outcomes: &[Result<CommittedUpload, StorageError>]) -> Vec<String> {
+    let path = |outcome: &Result<CommittedUpload, _>| match outcome {
         Ok(done) => done.committed.path.to_string(),
         Err(_) => "-".to_owned(),
     };
@@ -62,7 +62,7 @@ fn fails() -> io::Result<()> {
 
 #[test]
 fn each_is_what_a_put_by_itself_would_have_made_it() {
-    let data = Data::with_bytes(1000);
+    let data = TestStore::with_bytes(1000);
     let modified = "2026-03-01T12:00:00.123Z".parse().expect("a time");
     let mut first = small("/a", b"one");
     first.options.modified = Some(modified);
@@ -90,7 +90,7 @@ fn each_is_what_a_put_by_itself_would_have_made_it() {
 
 #[test]
 fn nothing_is_in_its_place_before_all_are_on_the_disk_and_two_syncs_are_enough_for_a_directory() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/0", b"old").expect("put");
     let names = data.on_disk("");
     let count = move || std::fs::read_dir(&names).expect("readable").count();
@@ -108,7 +108,7 @@ fn nothing_is_in_its_place_before_all_are_on_the_disk_and_two_syncs_are_enough_f
     let third = || panic!("a third sync");
     data.home
         .staging
-        .at_sync
+        .sync_hook
         .then(before)
         .then(after)
         .then(third);
@@ -120,13 +120,13 @@ fn nothing_is_in_its_place_before_all_are_on_the_disk_and_two_syncs_are_enough_f
 #[test]
 fn a_sync_that_fails_discards_all_that_waited_for_it_and_leaves_what_was_there() {
     for syncs_before in 0..2 {
-        let data = Data::with_bytes(1000);
+        let data = TestStore::with_bytes(1000);
         data.put("/a", b"old").expect("put");
         assert!(!data.store.is_degraded());
         if syncs_before == 1 {
-            data.home.staging.at_sync.then(works);
+            data.home.staging.sync_hook.then(works);
         }
-        data.home.staging.at_sync.then(fails);
+        data.home.staging.sync_hook.then(fails);
         // The same name twice: the second is taken back to the first, and that to the old.
         let uploads = [
             small("/a", b"new"),
@@ -153,7 +153,7 @@ fn a_sync_that_fails_discards_all_that_waited_for_it_and_leaves_what_was_there()
 
 #[test]
 fn what_is_wrong_with_one_file_concerns_that_file_only() {
-    let data = Data::with_bytes(1000);
+    let data = TestStore::with_bytes(1000);
     data.mkdir("/dir");
     data.put("/there", b"old").expect("put");
     let mut wrong = small("/wrong", b"what was sent");
@@ -191,7 +191,7 @@ fn what_is_wrong_with_one_file_concerns_that_file_only() {
 
 #[test]
 fn of_two_with_the_same_name_the_last_stays_whole_and_renamed_ones_get_names_of_their_own() {
-    let data = Data::with_bytes(1000);
+    let data = TestStore::with_bytes(1000);
     let done = data.put_all([small("/a", b"first"), small("/a", b"second")]);
     assert_eq!(paths(&done), ["/a", "/a"]);
     assert_eq!(data.get("/a").expect("there"), b"second");
@@ -209,7 +209,7 @@ fn of_two_with_the_same_name_the_last_stays_whole_and_renamed_ones_get_names_of_
 
 #[test]
 fn a_quota_that_is_reached_midway_refuses_those_that_do_not_fit_and_takes_those_that_do() {
-    let data = Data::with_bytes(100);
+    let data = TestStore::with_bytes(100);
     let done = data.put_all([
         small("/a", &[1; 60]),
         small("/b", &[2; 60]),
@@ -225,7 +225,7 @@ fn a_quota_that_is_reached_midway_refuses_those_that_do_not_fit_and_takes_those_
 
 #[test]
 fn many_files_of_an_almost_full_space_can_be_replaced_together() {
-    let data = Data::with_bytes(100);
+    let data = TestStore::with_bytes(100);
     let all = |byte: u8| (0..9).map(move |number| small(&format!("/{number}"), &[byte; 10]));
     assert!(data.put_all(all(1)).iter().all(Result::is_ok));
     assert!(data.put_all(all(2)).iter().all(Result::is_ok));
@@ -237,7 +237,7 @@ fn many_files_of_an_almost_full_space_can_be_replaced_together() {
 
 #[test]
 fn files_for_several_spaces_go_together_each_counted_where_it_is() {
-    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
+    let data = TestStore::new().mount("team", Rights::ALL, SpaceLimits::default());
     let done = data.put_all([
         small("/own", b"1"),
         small("/team/theirs", b"22"),
@@ -256,7 +256,7 @@ proptest! {
         puts in prop::collection::vec((0..4_u8, 0..3_u8, 0..30_usize), 1..12),
         limit in 20..200_u64,
     ) {
-        let (one, all) = (Data::with_bytes(limit), Data::with_bytes(limit));
+        let (one, all) = (TestStore::with_bytes(limit), TestStore::with_bytes(limit));
         let kinds = [IfExists::Replace, IfExists::Fail, IfExists::Rename];
         let content = |length: usize, index: usize| vec![b'a' + u8::try_from(index).expect("few"); length];
         let uploads: Vec<_> = puts.iter().enumerate().map(|(index, (name, kind, length))| {

@@ -56,7 +56,7 @@ fn works() -> io::Result<()> {
 
 #[test]
 fn every_way_to_change_a_name_is_told_once() {
-    let data = Data::new();
+    let data = TestStore::new();
     let told = Told::of(&data.store);
     data.put("/a", b"a").expect("put");
     assert_eq!(told.lines(), ["written alice/a"]);
@@ -86,7 +86,7 @@ fn every_way_to_change_a_name_is_told_once() {
 
 #[test]
 fn directories_made_on_the_way_are_told_one_by_one_from_the_outside_in() {
-    let data = Data::new();
+    let data = TestStore::new();
     let told = Told::of(&data.store);
     data.mkdir("/a/b/c");
     let made = ["made alice/a", "made alice/a/b", "made alice/a/b/c"];
@@ -111,7 +111,7 @@ fn directories_made_on_the_way_are_told_one_by_one_from_the_outside_in() {
 
 #[test]
 fn the_path_is_the_one_that_the_file_got() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a.txt", b"old").expect("put");
     data.put("/b", b"b").expect("put");
     let told = Told::of(&data.store);
@@ -129,7 +129,7 @@ fn the_path_is_the_one_that_the_file_got() {
 
 #[test]
 fn a_path_through_a_link_is_told_as_the_place_that_it_leads_to() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/2024/deep");
     symlink("2024/deep", data.on_disk("now")).expect("linked");
     let told = Told::of(&data.store);
@@ -150,7 +150,7 @@ fn a_path_through_a_link_is_told_as_the_place_that_it_leads_to() {
 
 #[test]
 fn a_move_into_another_space_is_one_change_with_both_of_them() {
-    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
+    let data = TestStore::new().mount("team", Rights::ALL, SpaceLimits::default());
     data.put("/a", b"a").expect("put");
     let told = Told::of(&data.store);
     data.mv("/a", "/team/b", IfExists::Fail).expect("moved");
@@ -169,7 +169,7 @@ fn a_move_into_another_space_is_one_change_with_both_of_them() {
 
 #[test]
 fn a_move_that_replaces_a_file_or_finds_itself_there_is_told_as_what_it_did() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"a").expect("put");
     data.put("/b", b"b").expect("put");
     std::fs::hard_link(data.on_disk("b"), data.on_disk("same")).expect("linked");
@@ -186,7 +186,7 @@ fn a_move_that_replaces_a_file_or_finds_itself_there_is_told_as_what_it_did() {
 
 #[test]
 fn a_change_says_which_space_and_who_did_it() {
-    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
+    let data = TestStore::new().mount("team", Rights::ALL, SpaceLimits::default());
     let bobs = data
         .store
         .home("bob", SpaceLimits::default())
@@ -214,7 +214,7 @@ fn a_change_says_which_space_and_who_did_it() {
 
 #[test]
 fn a_later_space_of_the_same_name_is_another_one() {
-    let data = Data::new();
+    let data = TestStore::new();
     let told = Told::of(&data.store);
     data.put("/a", b"a").expect("put");
     set_home_aside(&data.data(""), "alice").expect("set aside");
@@ -230,7 +230,7 @@ fn a_later_space_of_the_same_name_is_another_one() {
 
 #[test]
 fn what_failed_is_not_told() {
-    let data = Data::with_bytes(100).mount("drop", Rights::READ, SpaceLimits::default());
+    let data = TestStore::with_bytes(100).mount("drop", Rights::READ, SpaceLimits::default());
     data.put("/a", b"old").expect("put");
     data.mkdir("/tree/sub");
     let told = Told::of(&data.store);
@@ -261,11 +261,11 @@ fn what_failed_is_not_told() {
 
 #[test]
 fn of_what_the_disk_does_not_keep_only_what_stays_visible_is_told() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"old").expect("put");
     data.mkdir("/tree");
     let told = Told::of(&data.store);
-    let sync = &data.home.staging.at_sync;
+    let sync = &data.home.staging.sync_hook;
     sync.then(works).then(fails);
     data.put("/a", b"new").expect_err("not kept");
     sync.then(works).then(fails);
@@ -299,12 +299,12 @@ fn of_what_the_disk_does_not_keep_only_what_stays_visible_is_told() {
 
 #[test]
 fn a_change_is_told_only_once_the_disk_keeps_it_and_in_the_order_of_the_names() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"old").expect("put");
     let told = Told::of(&data.store);
     let (view, heard) = (data.view.clone(), told.clone());
     // While the first one waits for the disk, the name goes away again.
-    data.home.staging.at_sync.then(works).then(move || {
+    data.home.staging.sync_hook.then(works).then(move || {
         assert!(heard.lines().is_empty(), "it does not last yet");
         view.remove(&at("/a"), false, &never).expect("gone");
         assert!(heard.lines().is_empty(), "the first one comes first");
@@ -313,7 +313,7 @@ fn a_change_is_told_only_once_the_disk_keeps_it_and_in_the_order_of_the_names() 
     data.put("/a", b"new").expect("put");
     assert_eq!(told.lines(), ["written alice/a", "removed alice/a"]);
     let view = data.view.clone();
-    data.home.staging.at_sync.then(works).then(move || {
+    data.home.staging.sync_hook.then(works).then(move || {
         view.make_dir(&at("/dir"), false).expect("made");
         fails()
     });
@@ -323,7 +323,7 @@ fn a_change_is_told_only_once_the_disk_keeps_it_and_in_the_order_of_the_names() 
 
 #[test]
 fn what_was_there_already_is_no_change() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"same").expect("put");
     let told = Told::of(&data.store);
     let begun = data.view.begin(&at("/a"), sized(4), &"s".into(), true);
@@ -336,7 +336,7 @@ fn what_was_there_already_is_no_change() {
 
 #[test]
 fn only_the_first_observer_is_told() {
-    let data = Data::new();
+    let data = TestStore::new();
     let told = Told::of(&data.store);
     assert!(!data.store.observe(|_| panic!("it came second")));
     data.mkdir("/a");
@@ -344,7 +344,7 @@ fn only_the_first_observer_is_told() {
 }
 
 /// As `space/inner at path`, and what is hidden.
-fn seen(data: &Data, path: &str) -> Vec<String> {
+fn seen(data: &TestStore, path: &str) -> Vec<String> {
     let all = data.view.watch(&at(path)).expect("may be watched");
     let line = |seen: &VisiblePath| {
         let space = seen.space.split('/').nth(1).expect("a name");
@@ -356,28 +356,34 @@ fn seen(data: &Data, path: &str) -> Vec<String> {
 
 #[test]
 fn a_watch_on_the_root_sees_the_home_and_the_folders_that_may_be_listed() {
-    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
+    let data = TestStore::new().mount("team", Rights::ALL, SpaceLimits::default());
     assert_eq!(seen(&data, "/"), ["alice/ at / team", "team/ at /team "]);
     assert_eq!(seen(&data, "/team"), ["team/ at /team "]);
     data.mkdir("/team/a");
     assert_eq!(seen(&data, "/team/a"), ["team/a at /team/a "]);
     data.put("/b", b"b").expect("put");
     assert_eq!(seen(&data, "/b"), ["alice/b at /b "]);
-    let data = Data::new().mount("box", Rights::DROP, SpaceLimits::default());
+    let data = TestStore::new().mount("box", Rights::DROP, SpaceLimits::default());
     assert_eq!(seen(&data, "/"), ["alice/ at / box"]);
     assert_fails!(data.view.watch(&at("/box")), StorageError::Denied { .. });
     assert_fails!(data.view.watch(&at("/box/a")), StorageError::Denied { .. });
     assert_fails!(data.view.watch(&at("/none")), StorageError::NotFound { .. });
-    assert_eq!(data.view.seen(&at("/none")).expect("allowed").len(), 1);
+    assert_eq!(
+        data.view
+            .visible_paths(&at("/none"))
+            .expect("allowed")
+            .len(),
+        1
+    );
 }
 
 #[test]
 fn a_watch_on_a_link_sees_the_place_that_it_leads_to() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/2024/deep");
     symlink("2024", data.on_disk("now")).expect("linked");
     assert_eq!(seen(&data, "/now"), ["alice/2024 at /now "]);
     assert_eq!(seen(&data, "/now/deep"), ["alice/2024/deep at /now/deep "]);
-    let gone = data.view.seen(&at("/now/none")).expect("allowed");
+    let gone = data.view.visible_paths(&at("/now/none")).expect("allowed");
     assert_eq!(gone[0].inner, at("/2024/none"));
 }

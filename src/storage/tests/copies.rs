@@ -7,7 +7,7 @@ use crate::storage::tests::*;
 
 #[test]
 fn a_copied_file_is_another_file_with_the_same_content() {
-    let data = Data::new();
+    let data = TestStore::new();
     let content: Vec<u8> = (0..3_000_000u32).map(|n| n.to_le_bytes()[1]).collect();
     let original = data.put("/a", &content).expect("put");
     assert_eq!(data.cp("/a", "/b", IfExists::Fail).expect("copied"), "/b");
@@ -30,7 +30,7 @@ fn a_copied_file_is_another_file_with_the_same_content() {
 
 #[test]
 fn a_tree_is_copied_with_what_a_listing_shows_of_it() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/tree/sub/empty");
     data.put("/tree/a", b"a").expect("put");
     data.put("/tree/sub/b", b"bb").expect("put");
@@ -74,7 +74,7 @@ fn a_tree_with_a_file_that_may_not_be_opened_is_not_copied() {
 #[ignore = "wants no privileges: run by the test above"]
 fn copies_a_closed_file() {
     use std::os::unix::fs::PermissionsExt;
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/tree");
     data.put("/tree/open", b"a").expect("put");
     data.put("/tree/closed", b"b").expect("put");
@@ -90,7 +90,7 @@ fn copies_a_closed_file() {
 
 #[test]
 fn a_copy_that_is_cancelled_or_too_large_leaves_nothing() {
-    let data = Data::with_bytes(100);
+    let data = TestStore::with_bytes(100);
     for n in 0..6 {
         data.mkdir("/tree");
         data.put(&format!("/tree/{n}"), &[0; 10]).expect("put");
@@ -113,7 +113,7 @@ fn a_copy_that_is_cancelled_or_too_large_leaves_nothing() {
 
 #[test]
 fn a_copy_too_deep_to_be_named_is_refused_whole() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir(&"/d".repeat(50));
     data.mkdir(&"/e".repeat(20));
     assert_fails!(
@@ -125,7 +125,7 @@ fn a_copy_too_deep_to_be_named_is_refused_whole() {
 }
 
 /// The view of bob, beside alice's.
-fn bob(data: &Data, limits: SpaceLimits) -> View {
+fn bob(data: &TestStore, limits: SpaceLimits) -> View {
     let home = data.store.home("bob", limits).expect("a home");
     View::new(&data.store, home, Vec::new())
 }
@@ -133,7 +133,7 @@ fn bob(data: &Data, limits: SpaceLimits) -> View {
 #[test]
 fn a_received_file_is_another_file_with_the_same_content_and_digest() {
     use std::os::unix::fs::MetadataExt;
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/secret");
     let original = data.put("/secret/a", &[7; 3000]).expect("put");
     let bob = bob(&data, SpaceLimits::default());
@@ -158,7 +158,7 @@ fn a_received_file_is_another_file_with_the_same_content_and_digest() {
 
 #[test]
 fn what_can_not_be_received_leaves_nothing_and_does_not_say_where_it_was() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/secret/dir");
     let old = data.put("/secret/a", b"old").expect("put").version;
     let new = data.put("/secret/a", &[0; 100]).expect("put").version;

@@ -17,7 +17,7 @@ fn assert_refused(result: Result<(), StorageError>, data: &Path, why: &str) {
     let error = result.expect_err("refused");
     assert_fails!(Err::<(), _>(&error), StorageError::Unusable { .. });
     let text = error.to_string();
-    let start = format!("can not use the data directory {}: ", data.display());
+    let start = format!("cannot use the data directory {}: ", data.display());
     assert!(text.starts_with(&start) && text.contains(why), "{text}");
     assert!(!text.contains('\n'), "{text}");
 }
@@ -34,14 +34,20 @@ fn what_is_no_directory_is_refused() {
     fs::write(at("file"), "").expect("written");
     symlink("circle", at("circle")).expect("linked");
     symlink("nowhere", at("link")).expect("linked");
-    assert_unusable(&at("file"), "a file is in the way; name a directory");
-    assert_unusable(&at("file/data"), "a file is in the way; name a directory");
-    assert_unusable(&at("circle"), "lead in a circle");
-    assert_unusable(&at("circle/data"), "lead in a circle");
-    assert_unusable(&at("link"), "is a volume not mounted?");
+    assert_unusable(
+        &at("file"),
+        "a part of the path is a file; name a directory",
+    );
+    assert_unusable(
+        &at("file/data"),
+        "a part of the path is a file; name a directory",
+    );
+    assert_unusable(&at("circle"), "form a loop");
+    assert_unusable(&at("circle/data"), "form a loop");
+    assert_unusable(&at("link"), "check that the volume is mounted");
     fs::create_dir(at("data")).expect("made");
     fs::write(at("data/homes"), "").expect("written");
-    assert_unusable(&at("data"), "a file is in the way");
+    assert_unusable(&at("data"), "a part of the path is a file");
 }
 
 #[test]
@@ -56,7 +62,7 @@ fn may_not_write() {
     let data = dir.path().join("data");
     fs::create_dir(&data).expect("made");
     fs::set_permissions(&data, fs::Permissions::from_mode(0o500)).expect("changed");
-    assert_unusable(&data, "as whom haul runs, may not write there; ");
+    assert_unusable(&data, "who may not write there; ");
     assert_unusable(&data.join("inner"), "may not write there; ");
 }
 
@@ -118,7 +124,7 @@ fn what_is_mounted_inside_a_home_takes_no_files_and_says_why() {
 #[test]
 #[ignore = "wants a disk of its own: run by the test above"]
 fn has_a_mount_inside() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/disk");
     data.mkdir("/same");
     mount(&["-t", "tmpfs", "haul"], &data.on_disk("disk"));
@@ -136,7 +142,7 @@ fn has_a_mount_inside() {
         };
         // Before any byte is sent.
         refused(data.view.upload(&at(&path), sized(1)).map(drop));
-        let small = SmallUpload {
+        let small = BufferedUpload {
             path: at(&path),
             options: sized(1),
             content: vec![b"x"[..].into()],
@@ -172,7 +178,7 @@ fn is_a_volume() {
     let disk = std::env::temp_dir();
     check_mounted(&disk).expect("mounted");
     let data = disk.join("data");
-    let why = "it holds no accounts and is no mounted volume; ";
+    let why = "it holds no accounts and is not a mounted volume; ";
     assert_refused(check_mounted(&data), &data, why);
     fs::create_dir_all(data.join("bound")).expect("made");
     assert_refused(check_mounted(&data), &data, why);

@@ -58,7 +58,7 @@ fn a_full_disk_is_no_space_and_what_was_staged_is_freed() {
 #[test]
 #[ignore = "wants a small disk: run by the test above"]
 fn fills_the_disk() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/old", &vec![1; 5 << 20]).expect("room");
     assert_fails!(
         data.view.upload(&at("/old"), sized(4 << 20)),
@@ -90,7 +90,7 @@ fn whatever_races_for_the_last_of_a_disk_leaves_its_floor() {
 fn races_for_the_disk() {
     const WORKERS: usize = 12;
     const SIZE: usize = 8 << 20;
-    let data = Data::new();
+    let data = TestStore::new();
     let floor = data.store.disk_space().expect("a disk").1 / 100;
     let free = || data.store.disk_space().expect("a disk").0;
     let piece = vec![7; 1 << 18];
@@ -145,7 +145,7 @@ fn races_for_the_disk() {
         data.cp("/copied", "/copy", IfExists::Fail),
         StorageError::NoSpace { .. }
     );
-    let small = SmallUpload {
+    let small = BufferedUpload {
         path: at("/small"),
         options: sized(4096),
         content: vec![vec![1; 4096].into()],
@@ -168,7 +168,7 @@ fn some_inodes_stay_free_whatever_is_made() {
 #[test]
 #[ignore = "wants a small disk: run by the test above"]
 fn leaves_inodes() {
-    let data = Data::new();
+    let data = TestStore::new();
     let free = || data.home.staging.dir.disk().expect("a disk").free_inodes;
     data.mkdir("/tree");
     let made = (0..2000).find_map(|n| data.view.make_dir(&at(&format!("/tree/{n}")), false).err());
@@ -198,7 +198,7 @@ fn a_disk_without_inodes_is_no_space() {
 #[test]
 #[ignore = "wants a small disk: run by the test above"]
 fn uses_up_the_inodes() {
-    let data = Data::new();
+    let data = TestStore::new();
     let full = (0..50).find_map(|n| data.put(&format!("/{n}"), b"").err());
     assert!(matches!(full, Some(StorageError::NoSpace { .. })));
     assert_fails!(

@@ -16,17 +16,17 @@ fn fails() -> io::Result<()> {
 }
 
 /// Asserts that the disk failed, and that the server knows.
-fn assert_failed<T: std::fmt::Debug>(data: &Data, result: Result<T, StorageError>) {
+fn assert_failed<T: std::fmt::Debug>(data: &TestStore, result: Result<T, StorageError>) {
     assert_fails!(result, StorageError::Io { .. });
     assert!(data.store.is_degraded());
 }
 
 #[test]
 fn an_upload_that_the_disk_does_not_keep_is_discarded_and_the_old_file_stays() {
-    let data = Data::with_bytes(100);
+    let data = TestStore::with_bytes(100);
     data.put("/a", b"old").expect("put");
     assert!(!data.store.is_degraded());
-    data.home.staging.at_sync.then(fails);
+    data.home.staging.sync_hook.then(fails);
     assert_failed(&data, data.put("/a", b"newer"));
     assert_eq!(data.get("/a").expect("there"), b"old");
     data.assert_exact("/", "homes/alice");
@@ -36,13 +36,13 @@ fn an_upload_that_the_disk_does_not_keep_is_discarded_and_the_old_file_stays() {
 
 #[test]
 fn a_name_that_the_disk_does_not_keep_goes_back_to_the_old_file() {
-    let data = Data::with_bytes(100);
+    let data = TestStore::with_bytes(100);
     data.put("/a", b"old").expect("put");
     data.put("/b", b"another").expect("put");
     let old = data.view.stat(&at("/a")).expect("there").version;
-    data.home.staging.at_sync.then(works).then(fails);
+    data.home.staging.sync_hook.then(works).then(fails);
     assert_failed(&data, data.put("/a", b"newer"));
-    data.home.staging.at_sync.then(works).then(fails);
+    data.home.staging.sync_hook.then(works).then(fails);
     assert_failed(&data, data.cp("/b", "/a", IfExists::Replace));
     assert_eq!(data.get("/a").expect("there"), b"old");
     assert_eq!(data.view.stat(&at("/a")).expect("there").version, old);
@@ -51,11 +51,11 @@ fn a_name_that_the_disk_does_not_keep_goes_back_to_the_old_file() {
 
 #[test]
 fn a_new_name_that_the_disk_does_not_keep_is_taken_back() {
-    let data = Data::with_bytes(100);
+    let data = TestStore::with_bytes(100);
     data.put("/a", b"old").expect("put");
-    data.home.staging.at_sync.then(works).then(fails);
+    data.home.staging.sync_hook.then(works).then(fails);
     assert_failed(&data, data.put("/new", b"new"));
-    data.home.staging.at_sync.then(works).then(fails);
+    data.home.staging.sync_hook.then(works).then(fails);
     assert_failed(&data, data.put_if("/a", b"new", IfExists::Rename));
     assert_eq!(data.names("/"), ["a"]);
     data.assert_exact("/", "homes/alice");
@@ -63,10 +63,10 @@ fn a_new_name_that_the_disk_does_not_keep_is_taken_back() {
 
 #[test]
 fn a_link_that_is_replaced_in_vain_is_still_that_link() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"old").expect("put");
     std::os::unix::fs::symlink("a", data.on_disk("link")).expect("linked");
-    data.home.staging.at_sync.then(works).then(fails);
+    data.home.staging.sync_hook.then(works).then(fails);
     assert_failed(&data, data.put("/link", b"new"));
     let target = std::fs::read_link(data.on_disk("link")).expect("a link");
     assert_eq!(target, std::path::Path::new("a"));
@@ -75,10 +75,10 @@ fn a_link_that_is_replaced_in_vain_is_still_that_link() {
 
 #[test]
 fn what_is_replaced_is_charged_until_the_new_name_lasts() {
-    let data = Data::with_bytes(100);
+    let data = TestStore::with_bytes(100);
     data.put("/a", &[1; 30]).expect("put");
     let view = data.view.clone();
-    data.home.staging.at_sync.then(works).then(move || {
+    data.home.staging.sync_hook.then(works).then(move || {
         let usage = view.usage(&at("/")).expect("counted");
         assert_eq!((usage.used, usage.files), (70, 2));
         Ok(())
@@ -90,11 +90,11 @@ fn what_is_replaced_is_charged_until_the_new_name_lasts() {
 
 #[test]
 fn an_upload_that_fails_late_takes_nothing_back_from_one_that_came_after_it() {
-    let data = Data::with_bytes(100);
+    let data = TestStore::with_bytes(100);
     data.put("/a", b"old").expect("put");
     let view = data.view.clone();
     // That this can be done at all shows that no lock is held while the disk is asked.
-    data.home.staging.at_sync.then(works).then(move || {
+    data.home.staging.sync_hook.then(works).then(move || {
         let mut upload = view.upload(&at("/a"), sized(6)).expect("room");
         upload.write(b"second").expect("room");
         upload.commit(None).expect("committed");
@@ -104,7 +104,7 @@ fn an_upload_that_fails_late_takes_nothing_back_from_one_that_came_after_it() {
     assert_eq!(data.get("/a").expect("there"), b"second");
     data.assert_exact("/", "homes/alice");
     let view = data.view.clone();
-    data.home.staging.at_sync.then(works).then(move || {
+    data.home.staging.sync_hook.then(works).then(move || {
         view.remove(&at("/a"), false, &never).expect("removed");
         fails()
     });
@@ -115,16 +115,16 @@ fn an_upload_that_fails_late_takes_nothing_back_from_one_that_came_after_it() {
 
 #[test]
 fn a_removal_is_acknowledged_only_once_the_disk_keeps_it() {
-    let data = Data::with_bytes(100);
+    let data = TestStore::with_bytes(100);
     data.mkdir("/tree/sub");
     data.mkdir("/empty");
     data.put("/tree/sub/a", b"a").expect("put");
     data.put("/b", b"bb").expect("put");
     for path in ["/b", "/tree"] {
-        data.home.staging.at_sync.then(fails);
+        data.home.staging.sync_hook.then(fails);
         assert_failed(&data, data.remove(path));
     }
-    data.home.staging.at_sync.then(fails);
+    data.home.staging.sync_hook.then(fails);
     assert_failed(&data, data.view.remove(&at("/empty"), false, &never));
     assert!(data.names("/").is_empty());
     assert_eq!(data.used("/"), (0, 0));
@@ -132,9 +132,9 @@ fn a_removal_is_acknowledged_only_once_the_disk_keeps_it() {
 
 #[test]
 fn a_new_home_that_the_disk_does_not_keep_is_refused_until_the_next_start() {
-    let data = Data::new();
+    let data = TestStore::new();
     let home = || data.store.home("bob", SpaceLimits::default()).map(drop);
-    data.home.staging.at_sync.then(fails);
+    data.home.staging.sync_hook.then(fails);
     assert_failed(&data, home());
     // The disk has said so once, and would not again.
     assert_failed(&data, home());

@@ -7,7 +7,7 @@ use crate::storage::tests::*;
 
 #[test]
 fn a_file_that_is_open_keeps_its_content_whatever_becomes_of_its_name() {
-    let data = Data::new();
+    let data = TestStore::new();
     for change in ["replace", "remove", "rename", "remove the directory"] {
         data.mkdir("/dir");
         data.put("/dir/a", b"the old content").expect("put");
@@ -24,7 +24,7 @@ fn a_file_that_is_open_keeps_its_content_whatever_becomes_of_its_name() {
 
 #[test]
 fn a_file_that_is_cut_short_while_it_is_read_is_an_error() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", &vec![7; 100_000]).expect("put");
     let file = data.view.open(&at("/a"), None).expect("there");
     assert_eq!(file.read_at(0, 50_000).expect("there").len(), 50_000);
@@ -36,7 +36,7 @@ fn a_file_that_is_cut_short_while_it_is_read_is_an_error() {
 
 #[test]
 fn a_file_that_is_written_to_while_it_is_read_is_an_error() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"abc").expect("put");
     let file = data.view.open(&at("/a"), None).expect("there");
     let on_disk = OpenOptions::new().append(true).open(data.on_disk("a"));
@@ -47,7 +47,7 @@ fn a_file_that_is_written_to_while_it_is_read_is_an_error() {
 
 #[test]
 fn a_range_past_the_end_is_refused_with_the_size() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"abc").expect("put");
     let file = data.view.open(&at("/a"), None).expect("there");
     for (offset, length) in [(0, 4), (3, 1), (4, 0), (u64::MAX, 1), (1, usize::MAX)] {
@@ -62,7 +62,7 @@ fn a_range_past_the_end_is_refused_with_the_size() {
 
 #[test]
 fn a_version_tells_one_content_from_another() {
-    let data = Data::new();
+    let data = TestStore::new();
     let time = Some("2024-01-01T00:00:00Z".parse().expect("a time"));
     let put = || {
         let options = UploadOptions {
@@ -86,7 +86,7 @@ fn a_version_tells_one_content_from_another() {
 
 #[test]
 fn rotten_bytes_do_not_match_the_kept_digest() {
-    let data = Data::new();
+    let data = TestStore::new();
     let committed = data.put("/a", b"sound").expect("put");
     let on_disk = data.on_disk("a");
     let modified = std::fs::metadata(&on_disk).and_then(|meta| meta.modified());
@@ -104,8 +104,8 @@ fn rotten_bytes_do_not_match_the_kept_digest() {
 
 #[test]
 fn a_digest_is_kept_until_the_content_changes() {
-    let data = Data::new();
-    let sha256 = |data: &Data| data.digest("/a", Algorithm::Sha256);
+    let data = TestStore::new();
+    let sha256 = |data: &TestStore| data.digest("/a", Algorithm::Sha256);
     data.put("/a", b"abc").expect("put");
     let expected = Digest::compute(Algorithm::Sha256, b"abc");
     let file = data.view.open(&at("/a"), None).expect("there");
@@ -126,7 +126,7 @@ fn a_digest_is_kept_until_the_content_changes() {
 
 #[test]
 fn a_directory_is_no_file_and_a_file_no_directory() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/dir");
     data.put("/a", b"x").expect("put");
     assert_fails!(data.get("/dir"), StorageError::IsADirectory { .. });

@@ -10,8 +10,8 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use crate::storage::tests::*;
 
 /// A home, and beside it what must never be reached.
-pub(crate) fn with_secret() -> (Data, PathBuf) {
-    let data = Data::new();
+pub(crate) fn with_secret() -> (TestStore, PathBuf) {
+    let data = TestStore::new();
     let outside = data.dir.path().join("outside");
     fs::create_dir(&outside).expect("made");
     fs::write(outside.join("canary"), b"top secret").expect("written");
@@ -102,7 +102,7 @@ fn writing_never_follows_a_last_link() {
 
 #[test]
 fn a_link_that_stays_inside_is_followed_for_reading() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/dir");
     data.put("/dir/a", b"abc").expect("put");
     symlink("dir/a", data.on_disk("file-link")).expect("linked");
@@ -122,7 +122,7 @@ fn a_link_that_stays_inside_is_followed_for_reading() {
 
 #[test]
 fn a_fifo_a_socket_and_a_device_are_refused_and_never_block() {
-    let data = Data::new();
+    let data = TestStore::new();
     mkfifoat(CWD, data.on_disk("fifo"), Mode::RWXU).expect("made");
     let socket = std::os::unix::net::UnixListener::bind(data.on_disk("socket"));
     for path in ["/fifo", "/socket"] {

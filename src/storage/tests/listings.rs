@@ -8,7 +8,7 @@ use crate::protocol::Kind;
 use crate::storage::tests::*;
 
 /// Every name of a directory, gathered page by page; each page within its bounds.
-fn pages(data: &Data, path: &str, limit: usize, budget: usize) -> Vec<String> {
+fn pages(data: &TestStore, path: &str, limit: usize, budget: usize) -> Vec<String> {
     let mut names = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
@@ -28,7 +28,7 @@ fn pages(data: &Data, path: &str, limit: usize, budget: usize) -> Vec<String> {
 
 #[test]
 fn twenty_thousand_entries_come_in_pages_each_once() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/many");
     let expected: BTreeSet<_> = (0..20_000).map(|n| format!("entry-{n:05}")).collect();
     for name in &expected {
@@ -43,7 +43,7 @@ fn twenty_thousand_entries_come_in_pages_each_once() {
 
 #[test]
 fn entries_that_stay_are_listed_once_while_others_come_and_go() {
-    let data = Data::new();
+    let data = TestStore::new();
     for n in 0..300 {
         std::fs::write(data.on_disk(&format!("stays-{n}")), b"").expect("written");
         std::fs::write(data.on_disk(&format!("goes-{n}")), b"").expect("written");
@@ -70,7 +70,7 @@ fn entries_that_stay_are_listed_once_while_others_come_and_go() {
 
 #[test]
 fn a_last_page_says_that_it_is_the_last() {
-    let data = Data::new();
+    let data = TestStore::new();
     for name in ["a", "b", "c", "d"] {
         data.put(&format!("/{name}"), b"x").expect("put");
     }
@@ -86,7 +86,7 @@ fn a_last_page_says_that_it_is_the_last() {
 
 #[test]
 fn garbage_for_a_cursor_is_an_error() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"x").expect("put");
     for cursor in [
         "",
@@ -116,7 +116,7 @@ fn garbage_for_a_cursor_is_an_error() {
 
 #[test]
 fn what_no_path_can_name_and_no_file_can_be_is_left_out() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/plain", b"abc").expect("put");
     data.mkdir("/dir");
     for name in [
@@ -160,7 +160,7 @@ fn what_no_path_can_name_and_no_file_can_be_is_left_out() {
 
 #[test]
 fn mounts_come_first_hide_what_has_their_name_and_are_paged_too() {
-    let mut data = Data::new();
+    let mut data = TestStore::new();
     data.mkdir("/folder-3");
     data.put("/folder-3/hidden", b"x").expect("put");
     for n in 0..5 {
@@ -189,7 +189,7 @@ fn mounts_come_first_hide_what_has_their_name_and_are_paged_too() {
 
 #[test]
 fn a_directory_that_was_removed_is_not_listed_any_more() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/here");
     data.view.enter(&at("/here")).expect("there");
     data.remove("/here").expect("removed");

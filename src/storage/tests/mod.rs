@@ -1,6 +1,7 @@
 //! Storage as its callers meet it: a data directory, members, and what can go wrong.
 
 pub(crate) mod access;
+pub(crate) mod backups;
 pub(crate) mod batches;
 pub(crate) mod changes;
 pub(crate) mod copies;
@@ -28,14 +29,14 @@ use crate::protocol::{Algorithm, Digest, IfExists};
 use crate::storage::*;
 
 /// A data directory with the home of alice in view.
-pub(crate) struct Data {
+pub(crate) struct TestStore {
     dir: TempDir,
     store: Store,
     home: Arc<Space>,
     view: View,
 }
 
-impl Data {
+impl TestStore {
     fn new() -> Self {
         Self::with_limits(SpaceLimits::default())
     }
@@ -171,11 +172,45 @@ impl Data {
     }
 }
 
+impl Store {
+    /// The home of `user` with these limits.
+    pub(crate) fn home(&self, user: &str, limits: SpaceLimits) -> Result<Arc<Space>, StorageError> {
+        let home = self.open_home(user)?;
+        home.ledger().limits = limits;
+        Ok(home)
+    }
+
+    /// The shared folder `name` with these limits.
+    pub(crate) fn folder(
+        &self,
+        name: &str,
+        limits: SpaceLimits,
+    ) -> Result<Arc<Space>, StorageError> {
+        let folder = self.open_folder(name)?;
+        folder.ledger().limits = limits;
+        Ok(folder)
+    }
+}
+
+impl View {
+    /// Begins a new upload to `path`.
+    pub(crate) fn upload(
+        &self,
+        path: &VirtualPath,
+        options: UploadOptions,
+    ) -> Result<Upload, StorageError> {
+        match self.begin(path, options, &"".into(), false)? {
+            BegunUpload::Upload(upload) => Ok(*upload),
+            BegunUpload::AlreadyThere(_) => unreachable!("it does not resume"),
+        }
+    }
+}
+
 /// A store of what is there, with what a server does behind its start done.
 fn open_and_tidy(data: &std::path::Path) -> Store {
     let store = Store::open(data).expect("a store");
-    for _ in 0..store.left() {
-        assert!(!store.delete_left(), "more than one turn");
+    for _ in 0..store.leftover_count() {
+        assert!(!store.delete_leftover(), "more than one turn");
     }
     store
 }

@@ -1,10 +1,10 @@
-//! Names: directories made, things moved and removed, always whole.
+//! LockedNames: directories made, things moved and removed, always whole.
 
 use crate::storage::tests::*;
 
 #[test]
 fn directories_are_made_one_by_one_or_with_their_parents() {
-    let data = Data::new();
+    let data = TestStore::new();
     let make = |path, parents| data.view.make_dir(&at(path), parents);
     make("/a/", false).expect("made");
     assert_fails!(make("/a", false), StorageError::Exists { .. });
@@ -22,7 +22,7 @@ fn directories_are_made_one_by_one_or_with_their_parents() {
 
 #[test]
 fn a_directory_goes_only_when_it_is_empty_or_with_all_it_holds() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/a/b/c");
     data.put("/a/b/x", b"12345").expect("put");
     let remove = |path, recursive| data.view.remove(&at(path), recursive, &never);
@@ -38,7 +38,7 @@ fn a_directory_goes_only_when_it_is_empty_or_with_all_it_holds() {
 
 #[test]
 fn a_removal_that_is_cancelled_in_time_removes_nothing() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"x").expect("put");
     assert_fails!(
         data.view.remove(&at("/a"), true, &|| true),
@@ -49,7 +49,7 @@ fn a_removal_that_is_cancelled_in_time_removes_nothing() {
 
 #[test]
 fn a_file_moves_by_the_rule_for_what_is_there() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"a").expect("put");
     data.put("/b", b"bb").expect("put");
     data.mkdir("/dir");
@@ -101,7 +101,7 @@ fn a_file_moves_by_the_rule_for_what_is_there() {
 
 #[test]
 fn nothing_moves_or_is_copied_into_itself() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/a/b");
     for to in ["/a/b/c", "/a/x"] {
         assert_fails!(
@@ -118,7 +118,7 @@ fn nothing_moves_or_is_copied_into_itself() {
 
 #[test]
 fn what_is_no_directory_is_not_said_to_go_into_itself() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/file", b"x").expect("put");
     assert_fails!(
         data.mv("/file", "/file/x", IfExists::Fail),
@@ -132,7 +132,7 @@ fn what_is_no_directory_is_not_said_to_go_into_itself() {
 
 #[test]
 fn moving_something_onto_itself_changes_nothing() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"abc").expect("put");
     data.mkdir("/dir");
     assert_eq!(data.mv("/a", "/a", IfExists::Replace).expect("there"), "/a");
@@ -150,7 +150,7 @@ fn moving_something_onto_itself_changes_nothing() {
 
 #[test]
 fn of_two_hard_links_the_moved_one_goes() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"abc").expect("put");
     std::fs::hard_link(data.on_disk("a"), data.on_disk("b")).expect("linked");
     assert_eq!(data.used("/"), (6, 2));
@@ -161,7 +161,7 @@ fn of_two_hard_links_the_moved_one_goes() {
 
 #[test]
 fn a_tree_does_not_move_to_where_it_could_not_be_named() {
-    let data = Data::new();
+    let data = TestStore::new();
     let deep = "/d".repeat(40);
     data.mkdir(&format!("{deep}/bottom"));
     data.mkdir(&format!("/e{deep}"));
@@ -187,7 +187,7 @@ fn a_tree_does_not_move_to_where_it_could_not_be_named() {
 
 #[test]
 fn a_removed_account_leaves_nothing_to_the_next_of_its_name() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"old").expect("put");
     let root = data.data("");
     assert!(set_home_aside(&root, "alice").expect("moved"));
@@ -211,7 +211,7 @@ fn a_removed_account_leaves_nothing_to_the_next_of_its_name() {
 
 #[test]
 fn a_name_that_leads_elsewhere_is_no_home() {
-    let data = Data::new();
+    let data = TestStore::new();
     for name in ["../x", "..", ".", "", "a/b", "/", "a/", "x\0", "x\n"] {
         assert_fails!(
             data.store.home(name, SpaceLimits::default()),

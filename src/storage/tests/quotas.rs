@@ -14,7 +14,7 @@ use crate::storage::tests::*;
 #[test]
 fn exactly_the_quota_fits_and_one_byte_more_does_not() {
     for options in [sized(100), unsized_upload()] {
-        let data = Data::with_bytes(100);
+        let data = TestStore::with_bytes(100);
         let mut upload = data.view.upload(&at("/a"), options).expect("room");
         upload.write(&[0; 99]).expect("room");
         upload.write(&[0; 1]).expect("room");
@@ -35,7 +35,7 @@ fn exactly_the_quota_fits_and_one_byte_more_does_not() {
 
 #[test]
 fn an_upload_of_unknown_size_reserves_as_it_grows() {
-    let data = Data::with_bytes(10);
+    let data = TestStore::with_bytes(10);
     let mut first = data.view.upload(&at("/a"), unsized_upload()).expect("room");
     let mut second = data.view.upload(&at("/b"), unsized_upload()).expect("room");
     first.write(&[0; 6]).expect("room");
@@ -56,7 +56,7 @@ fn an_upload_of_unknown_size_reserves_as_it_grows() {
 
 #[test]
 fn replacing_needs_room_for_the_new_file_beside_the_old() {
-    let data = Data::with_bytes(10);
+    let data = TestStore::with_bytes(10);
     data.put("/a", &[0; 6]).expect("room");
     assert_fails!(
         data.put("/a", &[0; 5]),
@@ -89,7 +89,7 @@ fn assert_too_many<T: std::fmt::Debug>(result: Result<T, StorageError>, used: u6
 
 #[test]
 fn every_entry_counts_whatever_it_is_and_however_it_comes() {
-    let data = Data::with_limits(files(6)).mount("team", Rights::ALL, files(3));
+    let data = TestStore::with_limits(files(6)).mount("team", Rights::ALL, files(3));
     symlink("a", data.on_disk("link")).expect("linked");
     data.mkdir("/a/b");
     assert_eq!(data.used("/"), (0, 3));
@@ -135,7 +135,7 @@ fn every_entry_counts_whatever_it_is_and_however_it_comes() {
 
 #[test]
 fn a_limit_of_bytes_bounds_the_entries_too() {
-    let data = Data::with_bytes(3 * 4096);
+    let data = TestStore::with_bytes(3 * 4096);
     for number in 0..1002 {
         std::fs::write(data.on_disk(&number.to_string()), "").expect("written");
     }
@@ -154,7 +154,7 @@ fn a_limit_of_bytes_bounds_the_entries_too() {
 
 #[test]
 fn what_is_declared_and_not_sent_is_in_nobodys_way() {
-    let data = Data::with_bytes(100);
+    let data = TestStore::with_bytes(100);
     let begin = |path| {
         data.view
             .upload(&at(path), sized(100))
@@ -189,7 +189,7 @@ fn what_is_declared_and_not_sent_is_in_nobodys_way() {
 
 #[test]
 fn files_that_are_open_count_once_something_has_come_of_them() {
-    let data = Data::with_limits(files(2));
+    let data = TestStore::with_limits(files(2));
     let begin = |path: &str| {
         data.view
             .upload(&at(path), sized(100_000))
@@ -216,7 +216,7 @@ fn files_that_are_open_count_once_something_has_come_of_them() {
 
 #[test]
 fn an_upload_takes_the_last_bytes_one_by_one_where_others_hold_the_rest() {
-    let data = Data::with_bytes(100);
+    let data = TestStore::with_bytes(100);
     data.put("/a", &[0; 60]).expect("room");
     let mut upload = data.view.upload(&at("/b"), sized(40)).expect("room");
     let mut other = data.view.upload(&at("/c"), unsized_upload()).expect("room");
@@ -240,7 +240,7 @@ fn what_is_kept_of_uploads_gives_way_to_new_ones_the_oldest_first() {
         bytes: Some(3 * PART as u64),
         files: None,
     };
-    let data = Data::new().mount("team", Rights::ALL, limits);
+    let data = TestStore::new().mount("team", Rights::ALL, limits);
     let folder = data.store.folder("team", limits).expect("a folder");
     let bob = data
         .store
@@ -282,7 +282,7 @@ fn what_is_kept_of_uploads_gives_way_to_new_ones_the_oldest_first() {
 
 #[test]
 fn what_was_there_before_the_start_is_counted() {
-    let data = Data::with_bytes(10);
+    let data = TestStore::with_bytes(10);
     std::fs::create_dir(data.on_disk("dir")).expect("made");
     std::fs::write(data.on_disk("dir/a"), [0; 7]).expect("written");
     assert_fails!(
@@ -297,7 +297,7 @@ fn what_was_there_before_the_start_is_counted() {
 
 #[test]
 fn new_limits_hold_for_those_who_are_there_already() {
-    let data = Data::with_bytes(10);
+    let data = TestStore::with_bytes(10);
     data.put("/a", &[0; 8]).expect("room");
     let limits = SpaceLimits {
         bytes: Some(5),
@@ -322,7 +322,7 @@ fn a_folder_has_a_quota_of_its_own_for_all_that_comes_in() {
         bytes: Some(10),
         files: None,
     };
-    let data = Data::new().mount("team", Rights::ALL, limits);
+    let data = TestStore::new().mount("team", Rights::ALL, limits);
     data.mkdir("/dir");
     data.put("/dir/a", &[0; 6]).expect("room");
     data.put("/dir/b", &[0; 6]).expect("room");
@@ -350,7 +350,7 @@ fn a_folder_has_a_quota_of_its_own_for_all_that_comes_in() {
 #[test]
 fn eight_uploads_that_race_for_the_quota_never_exceed_it() {
     const LIMIT: u64 = 100_000;
-    let data = Data::with_bytes(LIMIT);
+    let data = TestStore::with_bytes(LIMIT);
     let start = Barrier::new(8);
     let stored = AtomicU64::new(0);
     thread::scope(|scope| {
@@ -392,7 +392,7 @@ fn eight_uploads_that_race_for_the_quota_never_exceed_it() {
 /// What happens in the property below.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    Put(usize, usize, IfExists, Ending),
+    Put(usize, usize, IfExists, UploadEnding),
     Mkdir(usize),
     Remove(usize, bool),
     Move(usize, usize, IfExists),
@@ -412,7 +412,7 @@ impl Step {
 
 /// How an upload ends.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Ending {
+pub(crate) enum UploadEnding {
     Whole,
     Unsized,
     Short,
@@ -440,13 +440,13 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let path = 0..PATHS.len();
     let if_exists = prop::sample::select(&[IfExists::Replace, IfExists::Fail, IfExists::Rename]);
     let ending = prop::sample::select(&[
-        Ending::Whole,
-        Ending::Whole,
-        Ending::Unsized,
-        Ending::Short,
-        Ending::Long,
-        Ending::WrongDigest,
-        Ending::Dropped,
+        UploadEnding::Whole,
+        UploadEnding::Whole,
+        UploadEnding::Unsized,
+        UploadEnding::Short,
+        UploadEnding::Long,
+        UploadEnding::WrongDigest,
+        UploadEnding::Dropped,
     ]);
     let step = prop_oneof![
         4 => (path.clone(), 0..40usize, if_exists.clone(), ending)
@@ -462,7 +462,7 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
-pub(crate) fn take(data: &Data, step: &Step) -> Result<(), StorageError> {
+pub(crate) fn take(data: &TestStore, step: &Step) -> Result<(), StorageError> {
     let path = |index: usize| at(PATHS[index]);
     match *step {
         Step::Put(to, size, if_exists, ending) => {
@@ -474,17 +474,19 @@ pub(crate) fn take(data: &Data, step: &Step) -> Result<(), StorageError> {
             let bytes = vec![7; size];
             let mut expected = None;
             match ending {
-                Ending::Whole | Ending::Dropped => {}
-                Ending::Unsized => options.size = None,
-                Ending::Short => options.size = Some(size as u64 + 3),
-                Ending::Long => options.size = Some((size / 2) as u64),
-                Ending::WrongDigest => expected = Some(Digest::compute(Algorithm::Md5, b"other")),
+                UploadEnding::Whole | UploadEnding::Dropped => {}
+                UploadEnding::Unsized => options.size = None,
+                UploadEnding::Short => options.size = Some(size as u64 + 3),
+                UploadEnding::Long => options.size = Some((size / 2) as u64),
+                UploadEnding::WrongDigest => {
+                    expected = Some(Digest::compute(Algorithm::Md5, b"other"))
+                }
             }
             let mut upload = data.view.upload(&path(to), options)?;
             for chunk in bytes.chunks(7) {
                 upload.write(chunk)?;
             }
-            if !matches!(ending, Ending::Dropped) {
+            if !matches!(ending, UploadEnding::Dropped) {
                 upload.commit(expected)?;
             }
             Ok(())
@@ -502,14 +504,14 @@ pub(crate) fn take(data: &Data, step: &Step) -> Result<(), StorageError> {
             copied.map(drop)
         }
         Step::Recount => {
-            data.home.ledger().forget_count();
+            data.home.ledger().discard_count();
             Ok(())
         }
     }
 }
 
 /// Everything stored: directories and files with their contents.
-fn snapshot(data: &Data) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+fn snapshot(data: &TestStore) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     ["homes", "folders"]
         .iter()
         .flat_map(|area| walkdir::WalkDir::new(data.data(area)))
@@ -521,17 +523,17 @@ fn snapshot(data: &Data) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
         .collect()
 }
 
-fn limited() -> Data {
+fn limited() -> TestStore {
     let limits = SpaceLimits {
         bytes: Some(100),
         files: Some(10),
     };
-    let data = Data::with_limits(limits).mount("team", Rights::ALL, limits);
+    let data = TestStore::with_limits(limits).mount("team", Rights::ALL, limits);
     symlink("a", data.on_disk("link")).expect("linked");
     data
 }
 
-fn assert_kept_within_limits(data: &Data) {
+fn assert_kept_within_limits(data: &TestStore) {
     data.assert_exact("/", "homes/alice");
     data.assert_exact("/team", "folders/team");
     for path in ["/", "/team"] {
@@ -562,9 +564,9 @@ proptest! {
         let data = limited();
         for (steps, works) in &steps {
             for _ in 0..*works {
-                data.home.staging.at_sync.then(|| Ok(()));
+                data.home.staging.sync_hook.then(|| Ok(()));
             }
-            data.home.staging.at_sync.then(|| Err(rustix::io::Errno::IO.into()));
+            data.home.staging.sync_hook.then(|| Err(rustix::io::Errno::IO.into()));
             steps.iter().take(5).for_each(|step| drop(take(&data, step)));
             data.assert_counted("/", "homes/alice");
             data.assert_counted("/team", "folders/team");
@@ -587,8 +589,8 @@ proptest! {
 }
 
 /// An upload that is under way when its space gets its first limit, which is being counted then.
-fn limited_midway(limit: u64) -> (Data, Upload, impl Sized) {
-    let data = Data::new();
+fn limited_midway(limit: u64) -> (TestStore, Upload, impl Sized) {
+    let data = TestStore::new();
     data.store.count_in_background();
     let options = UploadOptions {
         parents: true,
@@ -600,12 +602,12 @@ fn limited_midway(limit: u64) -> (Data, Upload, impl Sized) {
         bytes: Some(limit),
         files: None,
     };
-    let (counts, end) = CountEnd::pending();
+    let (counts, end) = CountEnd::channel();
     data.home.set_counting(Some(end));
     (data, upload, counts)
 }
 
-fn count_now(data: &Data) {
+fn count_now(data: &TestStore) {
     while let Err(error) = data.view.usage(&at("/")) {
         assert_fails!(Err::<(), _>(error), StorageError::Counting { .. });
         thread::yield_now();
@@ -639,7 +641,7 @@ fn an_upload_that_went_on_uncounted_is_checked_once_its_space_is_counted() {
 
 #[test]
 fn a_kept_upload_counts_as_an_entry_however_its_bytes_came() {
-    let data = Data::with_limits(files(10));
+    let data = TestStore::with_limits(files(10));
     let mut upload = data.view.upload(&at("/a"), sized(200_000)).expect("room");
     for _ in 0..2 {
         upload.write(&vec![0; 60_000]).expect("room");

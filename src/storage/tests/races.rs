@@ -17,12 +17,12 @@ use crate::storage::tests::*;
 const ROUNDS: u64 = 50;
 
 /// What a member does below the directory that is named.
-type Attack = fn(&Data, &str, u64) -> bool;
+type PathAttack = fn(&TestStore, &str, u64) -> bool;
 
-const ATTACKS: [Attack; 6] = [read, look, write, list, copy, rename];
+const ATTACKS: [PathAttack; 6] = [read, look, write, list, copy, rename];
 
 /// Reads only what is inside. Whether there was anything to read.
-fn read(data: &Data, dir: &str, _: u64) -> bool {
+fn read(data: &TestStore, dir: &str, _: u64) -> bool {
     let path = format!("{dir}/canary");
     if let Ok(digest) = data.digest(&path, Algorithm::Md5) {
         assert_eq!(digest, Digest::compute(Algorithm::Md5, b"inside"));
@@ -33,7 +33,7 @@ fn read(data: &Data, dir: &str, _: u64) -> bool {
     })
 }
 
-fn look(data: &Data, dir: &str, _: u64) -> bool {
+fn look(data: &TestStore, dir: &str, _: u64) -> bool {
     let _ = data.view.enter(&at(dir));
     let info = data.view.stat(&at(&format!("{dir}/canary")));
     info.is_ok_and(|info| {
@@ -42,7 +42,7 @@ fn look(data: &Data, dir: &str, _: u64) -> bool {
     })
 }
 
-fn write(data: &Data, dir: &str, round: u64) -> bool {
+fn write(data: &TestStore, dir: &str, round: u64) -> bool {
     let path = format!("{dir}/put-{}", round % 3);
     let put = data.put(&path, b"x").is_ok();
     let options = UploadOptions {
@@ -57,7 +57,7 @@ fn write(data: &Data, dir: &str, round: u64) -> bool {
     put
 }
 
-fn list(data: &Data, dir: &str, _: u64) -> bool {
+fn list(data: &TestStore, dir: &str, _: u64) -> bool {
     let made = format!("{dir}/made/deep");
     let _ = data.view.make_dir(&at(&made), true);
     let _ = data.remove(&made);
@@ -69,7 +69,7 @@ fn list(data: &Data, dir: &str, _: u64) -> bool {
     })
 }
 
-fn copy(data: &Data, dir: &str, _: u64) -> bool {
+fn copy(data: &TestStore, dir: &str, _: u64) -> bool {
     let copied = data.cp(dir, "/copied", IfExists::Fail).is_ok();
     if let Ok(bytes) = data.get("/copied/canary") {
         assert_eq!(bytes, b"inside");
@@ -81,7 +81,7 @@ fn copy(data: &Data, dir: &str, _: u64) -> bool {
     copied
 }
 
-fn rename(data: &Data, dir: &str, _: u64) -> bool {
+fn rename(data: &TestStore, dir: &str, _: u64) -> bool {
     let _ = data.put("/moving", b"x");
     let there = format!("{dir}/moved");
     let moved = data.mv("/moving", &there, IfExists::Replace).is_ok();
@@ -99,7 +99,7 @@ impl Drop for Ends<'_> {
 }
 
 /// Has members do all that while `swap` is called as fast as can be.
-fn race(data: &Data, dirs: &[&'static str], swap: impl Fn() + Sync) {
+fn race(data: &TestStore, dirs: &[&'static str], swap: impl Fn() + Sync) {
     let swaps = std::env::var("HAUL_SWAPS");
     let swaps = swaps.map_or(10_000, |swaps| swaps.parse().expect("a number"));
     let over = AtomicBool::new(false);

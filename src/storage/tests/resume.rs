@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::protocol::Hasher;
-use crate::storage::local::quota::SpaceCount;
+use crate::storage::local::space_count::SpaceCount;
 use crate::storage::local::upload::record;
 use crate::storage::tests::*;
 
@@ -25,7 +25,7 @@ fn session(name: &str) -> Arc<str> {
 }
 
 /// Begins an upload to `path` and sends so many bytes of `content`.
-fn partly(data: &Data, path: &str, content: &[u8], length: usize) -> Upload {
+fn partly(data: &TestStore, path: &str, content: &[u8], length: usize) -> Upload {
     let mut upload = data
         .view
         .upload(&at(path), sized(content.len()))
@@ -34,11 +34,15 @@ fn partly(data: &Data, path: &str, content: &[u8], length: usize) -> Upload {
     upload
 }
 
-fn begin(data: &Data, path: &str, options: UploadOptions) -> Result<BegunUpload, StorageError> {
+fn begin(
+    data: &TestStore,
+    path: &str,
+    options: UploadOptions,
+) -> Result<BegunUpload, StorageError> {
     data.view.begin(&at(path), options, &session("later"), true)
 }
 
-fn resume(data: &Data, path: &str, options: UploadOptions) -> Upload {
+fn resume(data: &TestStore, path: &str, options: UploadOptions) -> Upload {
     match begin(data, path, options) {
         Ok(BegunUpload::Upload(mut upload)) => {
             while !upload.hash_prefix(70_000).expect("readable") {}
@@ -62,12 +66,12 @@ fn checkpoint(upload: &mut Upload) {
 }
 
 /// What is left of a server that was killed: its files, and nothing that it would still have done.
-fn crash(data: Data, uploads: impl IntoIterator<Item = Upload>) -> Data {
+fn crash(data: TestStore, uploads: impl IntoIterator<Item = Upload>) -> TestStore {
     for upload in uploads {
         std::mem::forget(upload);
     }
     flock(&data.home.staging.dir, FlockOperation::Unlock).expect("unlocked");
-    let Data {
+    let TestStore {
         dir,
         store,
         home,
@@ -77,11 +81,11 @@ fn crash(data: Data, uploads: impl IntoIterator<Item = Upload>) -> Data {
     reopen(dir)
 }
 
-fn reopen(dir: TempDir) -> Data {
+fn reopen(dir: TempDir) -> TestStore {
     let store = open_and_tidy(&dir.path().join("data"));
     let home = store.home("alice", SpaceLimits::default()).expect("a home");
     let view = View::new(&store, Arc::clone(&home), Vec::new());
-    Data {
+    TestStore {
         dir,
         store,
         home,
@@ -89,13 +93,13 @@ fn reopen(dir: TempDir) -> Data {
     }
 }
 
-fn restart(data: Data) -> Data {
+fn restart(data: TestStore) -> TestStore {
     let dir = data.dir;
     drop((data.store, data.home, data.view));
     reopen(dir)
 }
 
-fn offsets(data: &Data) -> Vec<u64> {
+fn offsets(data: &TestStore) -> Vec<u64> {
     data.view
         .uploads()
         .expect("open")
@@ -105,14 +109,14 @@ fn offsets(data: &Data) -> Vec<u64> {
 }
 
 /// Asserts that nothing is kept, and nothing of it is left.
-fn assert_nothing_kept(data: &Data) {
+fn assert_nothing_kept(data: &TestStore) {
     assert_eq!(offsets(data), [0_u64; 0]);
     data.assert_exact("/", "homes/alice");
 }
 
 #[test]
 fn what_was_kept_is_gone_on_with_and_the_digest_is_of_the_whole() {
-    let data = Data::with_bytes(SIZE as u64);
+    let data = TestStore::with_bytes(SIZE as u64);
     let all = content(0);
     let upload = partly(&data, "/a", &all, 150_000);
     let id = upload.id().to_owned();
@@ -154,7 +158,7 @@ fn what_was_kept_is_gone_on_with_and_the_digest_is_of_the_whole() {
 
 #[test]
 fn a_small_upload_costs_no_record_and_is_not_kept() {
-    let data = Data::new();
+    let data = TestStore::new();
     let upload = partly(&data, "/a", &content(0), 65_535);
     assert_eq!(upload.checkpoint_due(), None);
     assert_eq!(data.staged(), 1);
@@ -173,7 +177,7 @@ fn a_small_upload_costs_no_record_and_is_not_kept() {
 #[test]
 fn an_upload_that_is_killed_is_found_at_its_last_checkpoint() {
     let all = content(0);
-    let mut data = Data::new();
+    let mut data = TestStore::new();
     for lengths in [&[100_000][..], &[66_000, 132_000], &[66_000, 132_000, SIZE]] {
         let mut upload = data.view.upload(&at("/a"), sized(SIZE)).expect("room");
         let mut sent = 0;
@@ -211,7 +215,7 @@ fn an_upload_that_is_killed_is_found_at_its_last_checkpoint() {
 
 #[test]
 fn what_is_kept_survives_an_orderly_restart_and_a_home_that_is_not_there_is_not_made() {
-    let data = Data::new();
+    let data = TestStore::new();
     let bob = data
         .store
         .home("bob", SpaceLimits::default())
@@ -269,7 +273,7 @@ fn a_torn_or_foreign_record_and_bytes_that_are_not_those_are_dropped() {
         }),
     ];
     for (what, spoil) in spoil {
-        let data = Data::new();
+        let data = TestStore::new();
         let upload = partly(&data, "/a", &content(0), 100_000);
         let bytes = data.data("staging").join(upload.id());
         assert!(upload.keep().expect("kept"));
@@ -284,7 +288,7 @@ fn a_torn_or_foreign_record_and_bytes_that_are_not_those_are_dropped() {
 
 #[test]
 fn a_torn_end_of_a_record_costs_one_checkpoint_only() {
-    let data = Data::new();
+    let data = TestStore::new();
     let all = content(0);
     let mut upload = partly(&data, "/a", &all, 70_000);
     checkpoint(&mut upload);
@@ -306,7 +310,7 @@ fn a_torn_end_of_a_record_costs_one_checkpoint_only() {
 
 #[test]
 fn a_file_that_was_replaced_is_never_taken_for_the_upload() {
-    let data = Data::new();
+    let data = TestStore::new();
     let old = content(9);
     data.put("/a", &old).expect("put");
     let mut upload = partly(&data, "/a", &content(0), SIZE);
@@ -325,7 +329,7 @@ fn a_file_that_was_replaced_is_never_taken_for_the_upload() {
 
 #[test]
 fn one_is_kept_for_each_home_path_and_size_and_found_by_nobody_else() {
-    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
+    let data = TestStore::new().mount("team", Rights::ALL, SpaceLimits::default());
     data.mkdir("/team");
     let all = content(0);
     assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
@@ -374,7 +378,7 @@ fn one_is_kept_for_each_home_path_and_size_and_found_by_nobody_else() {
 #[test]
 fn a_new_account_of_an_old_name_inherits_nothing() {
     for restarted in [false, true] {
-        let data = Data::new();
+        let data = TestStore::new();
         assert!(
             partly(&data, "/a", &content(0), 100_000)
                 .keep()
@@ -389,7 +393,7 @@ fn a_new_account_of_an_old_name_inherits_nothing() {
                 .home("alice", SpaceLimits::default())
                 .expect("a home");
             let view = View::new(&data.store, Arc::clone(&home), Vec::new());
-            Data { home, view, ..data }
+            TestStore { home, view, ..data }
         };
         assert_eq!(data.used("/"), (0, 0));
         assert!(data.view.uploads().expect("open").is_empty());
@@ -401,7 +405,7 @@ fn a_new_account_of_an_old_name_inherits_nothing() {
 
 #[test]
 fn what_is_kept_too_long_or_too_many_is_dropped_and_its_room_given_back() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.store.set(StoreSettings {
         kept_uploads: 2,
         ..StoreSettings::default()
@@ -432,7 +436,7 @@ fn what_is_kept_too_long_or_too_many_is_dropped_and_its_room_given_back() {
 #[test]
 fn a_record_of_long_ago_is_dropped_once_the_time_is_known_and_one_of_the_future_is_new() {
     for (year, kept) in [("2001", 0), ("2999", 1)] {
-        let data = Data::new();
+        let data = TestStore::new();
         let upload = partly(&data, "/a", &content(0), 100_000);
         let record = data
             .data("staging")
@@ -454,7 +458,7 @@ fn a_record_of_long_ago_is_dropped_once_the_time_is_known_and_one_of_the_future_
 
 #[test]
 fn an_upload_that_finds_no_room_any_more_is_kept_still() {
-    let data = Data::with_bytes(250_000);
+    let data = TestStore::with_bytes(250_000);
     let all = content(0);
     assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
     data.put("/other", &all[..60_000]).expect("room");
@@ -493,7 +497,7 @@ fn an_upload_that_finds_no_room_any_more_is_kept_still() {
 
 #[test]
 fn a_checkpoint_that_the_disk_does_not_keep_ends_the_upload() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"old").expect("put");
     for works in 0..4 {
         let mut upload = partly(&data, "/a", &content(0), 100_000);
@@ -501,9 +505,9 @@ fn a_checkpoint_that_the_disk_does_not_keep_ends_the_upload() {
             std::thread::yield_now();
         }
         for _ in 0..works {
-            data.home.staging.at_sync.then(|| Ok(()));
+            data.home.staging.sync_hook.then(|| Ok(()));
         }
-        data.home.staging.at_sync.then(|| Err(Errno::IO.into()));
+        data.home.staging.sync_hook.then(|| Err(Errno::IO.into()));
         let checkpoint = upload.begin_checkpoint().expect("due");
         let result: Result<(), StorageError> = checkpoint.run();
         match result {
@@ -511,7 +515,7 @@ fn a_checkpoint_that_the_disk_does_not_keep_ends_the_upload() {
             other => {
                 // The data, the record and the directory were all there is to sync.
                 assert!(works == 3 && other.is_ok(), "{other:?}");
-                assert!(data.home.staging.synced(Ok(())).is_err());
+                assert!(data.home.staging.record_sync(Ok(())).is_err());
             }
         }
         assert!(upload.begin_checkpoint().is_none(), "it is not asked again");
@@ -520,7 +524,7 @@ fn a_checkpoint_that_the_disk_does_not_keep_ends_the_upload() {
         data.assert_exact("/", "homes/alice");
     }
     let upload = partly(&data, "/a", &content(0), 100_000);
-    data.home.staging.at_sync.then(|| Err(Errno::IO.into()));
+    data.home.staging.sync_hook.then(|| Err(Errno::IO.into()));
     assert_fails!(upload.keep(), StorageError::Io { .. });
     assert!(data.store.is_degraded());
     assert_nothing_kept(&data);
@@ -528,7 +532,7 @@ fn a_checkpoint_that_the_disk_does_not_keep_ends_the_upload() {
 
 #[test]
 fn a_checkpoint_may_end_after_its_upload() {
-    let data = Data::new();
+    let data = TestStore::new();
     for committed in [false, true] {
         let mut upload = partly(&data, "/a", &content(0), SIZE);
         while upload.checkpoint_due() != Some(Duration::ZERO) {
@@ -548,15 +552,15 @@ fn a_checkpoint_may_end_after_its_upload() {
 
 #[test]
 fn many_checkpoints_keep_the_record_short() {
-    let data = Data::new();
+    let data = TestStore::new();
     let staging = &data.home.staging;
     let mut upload = partly(&data, "/a", &content(0), 100_000);
     checkpoint(&mut upload);
     let name = format!("{}.record", upload.id());
     let (record, _) = record::read(staging, upload.id()).expect("sound");
-    let recording = record::Recording::old(staging, upload.id());
+    let recording = record::Recording::resumed(staging, upload.id());
     for offset in 0..2000 {
-        recording.note(&record, offset).expect("noted");
+        recording.write(&record, offset).expect("written");
         let length = fs::metadata(data.data("staging").join(&name))
             .expect("there")
             .len();
@@ -566,7 +570,12 @@ fn many_checkpoints_keep_the_record_short() {
     }
 }
 
-fn already(data: &Data, path: &str, options: UploadOptions, who: &str) -> Option<AlreadyCommitted> {
+fn already(
+    data: &TestStore,
+    path: &str,
+    options: UploadOptions,
+    who: &str,
+) -> Option<AlreadyCommitted> {
     match data.view.begin(&at(path), options, &session(who), true) {
         Ok(BegunUpload::AlreadyThere(there)) => Some(*there),
         Ok(BegunUpload::Upload(upload)) => {
@@ -579,7 +588,7 @@ fn already(data: &Data, path: &str, options: UploadOptions, who: &str) -> Option
 
 #[test]
 fn a_commit_whose_answer_was_lost_is_answered_as_the_first() {
-    let data = Data::new();
+    let data = TestStore::new();
     let all = content(0);
     let first = data.put("/a", &all).expect("put");
     for if_exists in [IfExists::Replace, IfExists::Fail] {
@@ -621,7 +630,7 @@ fn a_commit_whose_answer_was_lost_is_answered_as_the_first() {
 
 #[test]
 fn a_file_that_lost_its_time_or_its_digest_is_not_taken_for_the_upload() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", &content(0)).expect("put");
     fs::write(data.on_disk("a"), content(1)).expect("written");
     assert!(already(&data, "/a", sized(SIZE), "later").is_none());
@@ -638,7 +647,7 @@ fn a_file_that_lost_its_time_or_its_digest_is_not_taken_for_the_upload() {
 
 #[test]
 fn a_renamed_commit_is_answered_again_once_and_to_another_session() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a.txt", b"first").expect("put");
     let options = UploadOptions {
         if_exists: IfExists::Rename,
@@ -669,7 +678,7 @@ fn a_renamed_commit_is_answered_again_once_and_to_another_session() {
 
 #[test]
 fn one_who_may_not_read_learns_of_no_file_but_of_their_own_commit() {
-    let data = Data::new().mount("drop", Rights::DROP, SpaceLimits::default());
+    let data = TestStore::new().mount("drop", Rights::DROP, SpaceLimits::default());
     let options = UploadOptions {
         if_exists: IfExists::Fail,
         ..sized(SIZE)
@@ -695,7 +704,7 @@ fn one_who_may_not_read_learns_of_no_file_but_of_their_own_commit() {
 fn one_who_may_write_but_not_overwrite_is_answered_their_own_commit_and_no_others() {
     let writing = "list,read,write".parse().expect("rights");
     for rights in [Rights::DROP, writing] {
-        let data = Data::new().mount("in", rights, SpaceLimits::default());
+        let data = TestStore::new().mount("in", rights, SpaceLimits::default());
         fs::create_dir_all(data.data("folders/in")).expect("made");
         fs::write(data.data("folders/in/theirs"), content(0)).expect("written");
         assert_eq!(sized(SIZE).if_exists, IfExists::Replace);
@@ -716,7 +725,7 @@ fn one_who_may_write_but_not_overwrite_is_answered_their_own_commit_and_no_other
 
 #[test]
 fn a_commit_supersedes_what_was_kept_for_its_path() {
-    let data = Data::new();
+    let data = TestStore::new();
     let all = content(0);
     assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
     assert!(
@@ -738,7 +747,7 @@ fn a_commit_supersedes_what_was_kept_for_its_path() {
 
 #[test]
 fn an_upload_of_unknown_size_can_be_gone_on_with() {
-    let data = Data::with_bytes(1_000_000);
+    let data = TestStore::with_bytes(1_000_000);
     let all = content(0);
     let mut upload = data
         .view
@@ -759,7 +768,7 @@ fn an_upload_of_unknown_size_can_be_gone_on_with() {
 
 #[test]
 fn an_upload_takes_no_bytes_before_what_was_kept_is_read_back() {
-    let data = Data::new();
+    let data = TestStore::new();
     let all = content(0);
     assert!(partly(&data, "/a", &all, 100_000).keep().expect("kept"));
     let begun = begin(&data, "/a", sized(SIZE));
@@ -783,7 +792,7 @@ fn an_upload_takes_no_bytes_before_what_was_kept_is_read_back() {
 
 #[test]
 fn the_floor_is_asked_for_while_an_upload_goes_on_and_the_message_says_how_full_the_disk_is() {
-    let data = Data::new();
+    let data = TestStore::new();
     let mut known = partly(&data, "/a", &content(0), 100_000);
     let mut unknown = data.view.upload(&at("/b"), unsized_upload()).expect("room");
     // No disk has so much, and a hundredth of this one is free enough: nothing changes.
@@ -799,7 +808,7 @@ fn the_floor_is_asked_for_while_an_upload_goes_on_and_the_message_says_how_full_
     let more = data
         .home
         .staging
-        .check_room(SpaceCount::bytes(1 << 60), &at("/c"));
+        .check_free(SpaceCount::bytes(1 << 60), &at("/c"));
     let Err(error @ StorageError::NoSpace { room: Some(_), .. }) = more else {
         panic!("{more:?}");
     };
@@ -812,11 +821,11 @@ fn the_floor_is_asked_for_while_an_upload_goes_on_and_the_message_says_how_full_
 
 #[test]
 fn an_upload_that_is_suspended_while_it_is_committed_is_kept() {
-    let data = Data::with_bytes(1_000_000);
+    let data = TestStore::with_bytes(1_000_000);
     let all = content(0);
     let upload = partly(&data, "/a", &all, SIZE);
     let view = data.view.clone();
-    data.home.staging.at_sync.then(move || {
+    data.home.staging.sync_hook.then(move || {
         view.suspend();
         Ok(())
     });
@@ -832,7 +841,7 @@ fn an_upload_that_is_suspended_while_it_is_committed_is_kept() {
 
 #[test]
 fn a_record_that_was_being_written_when_the_server_was_killed_is_in_nobodys_way() {
-    let data = Data::new();
+    let data = TestStore::new();
     let all = content(0);
     let mut upload = partly(&data, "/a", &all, 100_000);
     checkpoint(&mut upload);
@@ -852,7 +861,7 @@ fn a_record_that_was_being_written_when_the_server_was_killed_is_in_nobodys_way(
 
 #[test]
 fn only_a_home_that_is_gone_for_sure_is_gone() {
-    let data = Data::new();
+    let data = TestStore::new();
     assert!(!data.store.is_gone(data.home.id()));
     fs::remove_dir(data.on_disk("")).expect("removed");
     assert!(data.store.is_gone(data.home.id()));

@@ -3,8 +3,8 @@
 use crate::storage::tests::*;
 
 /// A view with `/team` mounted with `rights`, and `/team/dir/a` in it.
-fn team(rights: &str) -> Data {
-    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
+fn team(rights: &str) -> TestStore {
+    let data = TestStore::new().mount("team", Rights::ALL, SpaceLimits::default());
     data.mkdir("/team/dir");
     data.put("/team/dir/a", b"abc").expect("put");
     data.put("/mine", b"m").expect("put");

@@ -6,7 +6,7 @@ use crate::storage::tests::*;
 
 #[test]
 fn an_upload_appears_when_it_is_committed_and_not_before() {
-    let data = Data::new();
+    let data = TestStore::new();
     let mut upload = data.view.upload(&at("/a.bin"), sized(6)).expect("room");
     upload.write(b"abc").expect("room");
     upload.write(b"def").expect("room");
@@ -29,7 +29,7 @@ fn an_upload_appears_when_it_is_committed_and_not_before() {
 
 #[test]
 fn the_old_file_is_intact_until_the_commit_and_after_every_failure() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a", b"old").expect("put");
     let mut upload = data.view.upload(&at("/a"), sized(3)).expect("room");
     upload.write(b"new").expect("room");
@@ -48,7 +48,7 @@ fn the_old_file_is_intact_until_the_commit_and_after_every_failure() {
 
 #[test]
 fn more_or_fewer_bytes_than_declared_are_discarded() {
-    let data = Data::new();
+    let data = TestStore::new();
     let mut upload = data.view.upload(&at("/a"), sized(3)).expect("room");
     upload.write(b"ab").expect("fits");
     assert_fails!(
@@ -77,7 +77,7 @@ fn more_or_fewer_bytes_than_declared_are_discarded() {
 
 #[test]
 fn a_digest_of_another_algorithm_is_compared_as_well() {
-    let data = Data::new();
+    let data = TestStore::new();
     for algorithm in Algorithm::ALL {
         let mut upload = data.view.upload(&at("/a"), unsized_upload()).expect("room");
         upload.write(b"abc").expect("room");
@@ -96,7 +96,7 @@ fn a_digest_of_another_algorithm_is_compared_as_well() {
 
 #[test]
 fn zero_bytes_are_a_file() {
-    let data = Data::with_bytes(0);
+    let data = TestStore::with_bytes(0);
     for options in [sized(0), unsized_upload()] {
         let upload = data.view.upload(&at("/empty"), options).expect("room");
         upload.commit(None).expect("whole");
@@ -107,7 +107,7 @@ fn zero_bytes_are_a_file() {
 
 #[test]
 fn a_size_beyond_the_disk_is_refused_before_anything_exists() {
-    let data = Data::new();
+    let data = TestStore::new();
     for size in [1 << 63, u64::MAX, 1 << 53] {
         let options = UploadOptions {
             size: Some(size),
@@ -123,7 +123,7 @@ fn a_size_beyond_the_disk_is_refused_before_anything_exists() {
 
 #[test]
 fn an_upload_onto_a_directory_is_refused() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/reports");
     for path in ["/reports", "/"] {
         assert_fails!(data.put(path, b"x"), StorageError::IsADirectory { .. });
@@ -141,7 +141,7 @@ fn an_upload_onto_a_directory_is_refused() {
 
 #[test]
 fn a_trailing_slash_or_a_file_on_the_way_is_refused() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/a.bin", b"x").expect("put");
     assert_fails!(data.put("/b.bin/", b"x"), StorageError::InvalidPath(_));
     assert_fails!(data.get("/a.bin/"), StorageError::InvalidPath(_));
@@ -155,7 +155,7 @@ fn a_trailing_slash_or_a_file_on_the_way_is_refused() {
 
 #[test]
 fn if_exists_decides_at_the_commit() {
-    let data = Data::new();
+    let data = TestStore::new();
     let mut late = data.view.upload(
         &at("/a.txt"),
         UploadOptions {
@@ -178,7 +178,7 @@ fn if_exists_decides_at_the_commit() {
 
 #[test]
 fn missing_directories_are_made_with_the_file_and_not_without() {
-    let data = Data::new();
+    let data = TestStore::new();
     let options = UploadOptions {
         parents: true,
         ..sized(1)
@@ -193,7 +193,7 @@ fn missing_directories_are_made_with_the_file_and_not_without() {
 
 #[test]
 fn a_file_gets_the_time_that_was_asked_for() {
-    let data = Data::new();
+    let data = TestStore::new();
     for time in ["2001-02-03T04:05:06.789012345Z", "1955-11-05T06:15:00.25Z"] {
         let options = UploadOptions {
             modified: Some(time.parse().expect("a time")),
@@ -209,7 +209,7 @@ fn a_file_gets_the_time_that_was_asked_for() {
 
 #[test]
 fn of_uploads_to_the_same_path_the_last_commit_wins_whole() {
-    let data = Data::new();
+    let data = TestStore::new();
     let contents: Vec<_> = (0..8u8).map(|n| vec![n; 70_000 + usize::from(n)]).collect();
     thread::scope(|scope| {
         for content in &contents {
@@ -233,7 +233,7 @@ fn of_uploads_to_the_same_path_the_last_commit_wins_whole() {
 
 #[test]
 fn an_upload_whose_directory_is_gone_fails_and_leaves_nothing() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/dir");
     let mut upload = data.view.upload(&at("/dir/a"), sized(1)).expect("room");
     upload.write(b"x").expect("room");
@@ -244,9 +244,9 @@ fn an_upload_whose_directory_is_gone_fails_and_leaves_nothing() {
 
 #[test]
 fn staging_is_emptied_behind_the_start_of_the_next_server_and_no_two_share_it() {
-    let data = Data::new();
+    let data = TestStore::new();
     assert_fails!(Store::open(&data.data("")), StorageError::InUse { .. });
-    let Data {
+    let TestStore {
         dir,
         store,
         home,
@@ -273,7 +273,7 @@ fn staging_is_emptied_behind_the_start_of_the_next_server_and_no_two_share_it() 
 #[test]
 fn nobody_else_may_read_what_is_stored() {
     use std::os::unix::fs::PermissionsExt;
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/dir");
     data.put("/dir/a", b"x").expect("put");
     for (path, mode) in [("", 0o700), ("dir", 0o700), ("dir/a", 0o600)] {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::storage::tests::*;
 
-impl Data {
+impl TestStore {
     fn version(&self, path: &str) -> String {
         let info = self.view.stat(&at(path)).expect("there");
         info.version.expect("a file")
@@ -44,13 +44,13 @@ impl Data {
 
 #[test]
 fn every_publication_has_a_version_of_its_own() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/tree");
     let mut versions = vec![
         data.put("/tree/a", b"same").expect("put").version,
         data.put("/tree/a", b"same").expect("put").version,
     ];
-    let small = SmallUpload {
+    let small = BufferedUpload {
         path: at("/small"),
         options: sized(4),
         content: vec![Bytes::from_static(b"same")],
@@ -72,7 +72,7 @@ fn every_publication_has_a_version_of_its_own() {
 
 #[test]
 fn a_file_that_is_moved_keeps_its_version() {
-    let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
+    let data = TestStore::new().mount("team", Rights::ALL, SpaceLimits::default());
     data.put("/put", b"content").expect("put");
     data.write_by_hand("by-hand", "content");
     for path in ["/put", "/by-hand"] {
@@ -87,7 +87,7 @@ fn a_file_that_is_moved_keeps_its_version() {
 
 #[test]
 fn a_file_that_is_edited_by_hand_has_another_version() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/put", b"content").expect("put");
     data.write_by_hand("by-hand", "content");
     let by_hand = data.version("/by-hand");
@@ -102,7 +102,7 @@ fn a_file_that_is_edited_by_hand_has_another_version() {
 
 #[test]
 fn a_file_keeps_its_version_when_its_digest_is_kept() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.write_by_hand("by-hand", "content");
     let version = data.version("/by-hand");
     let opened = data.view.open(&at("/by-hand"), Some(&version));
@@ -120,14 +120,14 @@ fn a_file_keeps_its_version_when_its_digest_is_kept() {
 
 #[test]
 fn a_backup_and_its_restore_keep_versions() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.put("/put", b"content").expect("put");
     data.write_by_hand("by-hand", "content");
     let copy = data.dir.path().join("copy");
     let backup = Backup::begin(&data.data(""), &copy).expect("begins");
     let homes = [PathBuf::from("homes/alice")];
     let copied = backup.copy(&homes, &mut |_| true).expect("copied");
-    assert_eq!(copied, BackupCounts::All);
+    assert_eq!(copied, BackupOutcome::Complete);
     let store = Store::open(&copy).expect("a store");
     let home = store.home("alice", SpaceLimits::default()).expect("a home");
     let restored = View::new(&store, home, Vec::new());

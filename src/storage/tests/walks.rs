@@ -13,8 +13,8 @@ use rustix::io::Errno;
 
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::tree;
-use crate::storage::local::quota::SpaceCount;
-use crate::storage::local::tally::{Measure, Tallied};
+use crate::storage::local::space_count::SpaceCount;
+use crate::storage::local::space_walk::{SpaceWalk, TreeMeasurement};
 use crate::storage::tests::disks::on_a_small_disk;
 use crate::storage::tests::quotas::{Step, steps, take};
 use crate::storage::tests::*;
@@ -44,10 +44,10 @@ fn on_disk(root: &Path) -> SpaceCount {
     count
 }
 
-fn counted(data: &Data, tallied: &mut Tallied) -> io::Result<SpaceCount> {
+fn counted(data: &TestStore, tallied: &mut SpaceWalk) -> io::Result<SpaceCount> {
     loop {
-        while !tallied.go_on(&data.home, &mut 1000)? {}
-        if let Some((count, _)) = tallied.found(&data.home.lock_names())? {
+        while !tallied.advance(&data.home, &mut 1000)? {}
+        if let Some((count, _)) = tallied.result(&data.home.lock_names())? {
             return Ok(count);
         }
     }
@@ -56,7 +56,7 @@ fn counted(data: &Data, tallied: &mut Tallied) -> io::Result<SpaceCount> {
 #[test]
 fn a_tree_of_any_depth_is_counted_and_removed_and_moves_no_deeper() {
     const LEVELS: usize = 5000;
-    let data = Data::with_limits(SpaceLimits {
+    let data = TestStore::with_limits(SpaceLimits {
         bytes: Some(100),
         files: Some(LEVELS as u64 + 3),
     });
@@ -77,7 +77,7 @@ fn a_tree_of_any_depth_is_counted_and_removed_and_moves_no_deeper() {
 
 #[test]
 fn a_tree_that_is_too_deep_to_be_named_is_not_copied_in_part() {
-    let data = Data::new();
+    let data = TestStore::new();
     make_deep(&data.on_disk("."), 70);
     assert_fails!(
         data.cp("/d", "/e", IfExists::Fail),
@@ -89,7 +89,7 @@ fn a_tree_that_is_too_deep_to_be_named_is_not_copied_in_part() {
 
 #[test]
 fn a_start_leaves_what_is_to_be_deleted_until_after_it() {
-    let data = Data::new();
+    let data = TestStore::new();
     make_deep(&data.data("staging"), 3000);
     fs::write(data.data("staging/leftover"), b"x").expect("written");
     let dir = data.dir.path().join("data");
@@ -97,9 +97,9 @@ fn a_start_leaves_what_is_to_be_deleted_until_after_it() {
     drop((data.store, data.home, data.view));
     let store = Store::open(&dir).expect("a store");
     let staged = || fs::read_dir(dir.join("staging")).expect("staging").count();
-    assert_eq!((store.left(), staged()), (2, 2));
-    while store.left() > 0 {
-        let _ = store.delete_left();
+    assert_eq!((store.leftover_count(), staged()), (2, 2));
+    while store.leftover_count() > 0 {
+        let _ = store.delete_leftover();
     }
     assert_eq!(staged(), 0);
     drop(temporary);
@@ -107,7 +107,7 @@ fn a_start_leaves_what_is_to_be_deleted_until_after_it() {
 
 #[test]
 fn each_turn_of_a_deletion_is_bounded_and_all_of_them_delete_all() {
-    let data = Data::new();
+    let data = TestStore::new();
     let top = data.on_disk(".");
     make_deep(&top, 50);
     for number in 0..100 {
@@ -147,7 +147,7 @@ fn what_can_not_be_removed_costs_one_try_and_is_told_and_tried_again() {
 #[test]
 #[ignore = "wants to mount something: run by the test above"]
 fn something_is_mounted_far_down() {
-    let data = Data::with_bytes(100);
+    let data = TestStore::with_bytes(100);
     let deep = format!("/top{}", "/d".repeat(40));
     data.mkdir(&deep);
     data.put(&format!("{deep}/file"), b"content").expect("put");
@@ -165,9 +165,12 @@ fn something_is_mounted_far_down() {
     assert_eq!((removed.entries, removed.left), (1, 42));
     assert_eq!(data.names("/"), ["other"]);
     assert_eq!(data.used("/"), (1, 1));
-    assert_eq!(data.store.left(), 1);
-    assert!(!data.store.delete_left(), "there is nothing to go on with");
-    assert_eq!((data.store.left(), data.staged()), (1, 1));
+    assert_eq!(data.store.leftover_count(), 1);
+    assert!(
+        !data.store.delete_leftover(),
+        "there is nothing to go on with"
+    );
+    assert_eq!((data.store.leftover_count(), data.staged()), (1, 1));
     let done = Command::new("umount").arg("-A").arg("none").status();
     assert!(done.is_ok());
     let unmounted = walkdir::WalkDir::new(data.data("staging"));
@@ -176,17 +179,17 @@ fn something_is_mounted_far_down() {
             let _ = Command::new("umount").arg(entry.path()).status();
         }
     }
-    let _ = data.store.delete_left();
-    assert_eq!((data.store.left(), data.staged()), (0, 0));
+    let _ = data.store.delete_leftover();
+    assert_eq!((data.store.leftover_count(), data.staged()), (0, 0));
     assert_eq!(data.used("/"), (1, 1));
 }
 
 #[test]
 fn a_tree_is_measured_as_it_is_when_it_moves() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.mkdir("/tree/a");
-    let top = data.home.jail.open_dir(&at("/tree")).expect("there");
-    let mut measure = Measure::of(&data.home, &top).expect("measured");
+    let top = data.home.sandbox.open_dir(&at("/tree")).expect("there");
+    let mut measure = TreeMeasurement::measure(&data.home, &top).expect("measured");
     // Behind the walk, and where it has not been.
     data.mkdir("/tree/a/b/c");
     data.put("/tree/a/b/c/file", b"content").expect("put");
@@ -207,7 +210,7 @@ fn a_tree_is_measured_as_it_is_when_it_moves() {
 
 #[test]
 fn moves_that_race_make_no_tree_too_deep() {
-    let data = Data::new();
+    let data = TestStore::new();
     for number in 0..8 {
         data.mkdir(&format!("/{number}{}", "/d".repeat(20)));
     }
@@ -231,7 +234,7 @@ fn moves_that_race_make_no_tree_too_deep() {
 
 #[test]
 fn a_name_with_a_number_leaves_room_for_what_is_below_it() {
-    let data = Data::new();
+    let data = TestStore::new();
     let long = format!("/{}", "x".repeat(250));
     data.mkdir(&format!("/old{}/{}", long.repeat(16), "y".repeat(73)));
     data.mkdir("/new");
@@ -248,12 +251,12 @@ fn a_name_with_a_number_leaves_room_for_what_is_below_it() {
 
 #[test]
 fn while_a_space_is_counted_only_trees_wait_to_move_or_go() {
-    let data = Data::new();
+    let data = TestStore::new();
     data.store.count_in_background();
     data.mkdir("/tree/sub");
     data.mkdir("/empty");
     data.put("/tree/file", b"content").expect("put");
-    let (_end, end) = CountEnd::pending();
+    let (_end, end) = CountEnd::channel();
     data.home.set_counting(Some(end));
     data.view.stat(&at("/tree")).expect("there");
     assert_eq!(data.names("/tree"), ["file", "sub"]);
@@ -279,20 +282,22 @@ fn while_a_space_is_counted_only_trees_wait_to_move_or_go() {
 
 #[test]
 fn directories_that_are_made_while_a_space_is_counted_need_no_walk() {
-    let data = Data::new();
+    let data = TestStore::new();
     fill(&data);
-    let mut tallied = Tallied::whole(&data.home.lock_names()).expect("begun");
-    while !tallied.go_on(&data.home, &mut 1000).expect("goes on") {}
+    let mut tallied = SpaceWalk::begin_space(&data.home.lock_names()).expect("begun");
+    while !tallied.advance(&data.home, &mut 1000).expect("goes on") {}
     data.mkdir("/new/deep/er");
     data.put("/new/deep/file", b"content").expect("put");
-    let found = tallied.found(&data.home.lock_names()).expect("exact still");
+    let found = tallied
+        .result(&data.home.lock_names())
+        .expect("exact still");
     let found = found.map(|(count, _)| count);
     assert_eq!(found, Some(on_disk(&data.on_disk("."))));
 }
 
 #[tokio::test]
 async fn who_needs_a_count_is_told_what_to_wait_for() {
-    let data = Data::with_bytes(100);
+    let data = TestStore::with_bytes(100);
     fs::write(data.on_disk("old"), [0; 7]).expect("written");
     data.store.count_in_background();
     loop {
@@ -306,10 +311,13 @@ async fn who_needs_a_count_is_told_what_to_wait_for() {
 
 /// Has one thread make a directory and another put a file into it while the disk is asked to keep
 /// the directory's name, which it then `keeps` or not. What each of them was told.
-fn make_and_put(data: &Data, keeps: bool) -> (Result<(), StorageError>, Result<(), StorageError>) {
+fn make_and_put(
+    data: &TestStore,
+    keeps: bool,
+) -> (Result<(), StorageError>, Result<(), StorageError>) {
     let (asked, is_asked) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel::<()>();
-    data.home.staging.at_sync.then(move || {
+    data.home.staging.sync_hook.then(move || {
         asked.send(()).expect("heard");
         may_go_on.recv().expect("told");
         if keeps { Ok(()) } else { Err(Errno::IO.into()) }
@@ -330,7 +338,7 @@ fn make_and_put(data: &Data, keeps: bool) -> (Result<(), StorageError>, Result<(
 
 #[test]
 fn a_put_into_a_new_directory_waits_until_that_lasts() {
-    let data = Data::new();
+    let data = TestStore::new();
     let (made, put) = make_and_put(&data, true);
     made.expect("made");
     put.expect("put");
@@ -340,7 +348,7 @@ fn a_put_into_a_new_directory_waits_until_that_lasts() {
 
 #[test]
 fn nothing_is_acknowledged_in_a_directory_whose_name_the_disk_does_not_keep() {
-    let data = Data::new();
+    let data = TestStore::new();
     let (made, put) = make_and_put(&data, false);
     assert_fails!(made, StorageError::Io { .. });
     assert_fails!(put, StorageError::Io { .. });
@@ -355,12 +363,12 @@ fn nothing_is_acknowledged_in_a_directory_whose_name_the_disk_does_not_keep() {
 
 #[test]
 fn a_directory_that_the_disk_does_not_keep_is_taken_back_and_its_entry_is_free() {
-    let data = Data::with_limits(SpaceLimits {
+    let data = TestStore::with_limits(SpaceLimits {
         bytes: None,
         files: Some(2),
     });
     for path in ["/a/b", "/a"] {
-        data.home.staging.at_sync.then(|| Err(Errno::IO.into()));
+        data.home.staging.sync_hook.then(|| Err(Errno::IO.into()));
         let made = data.view.make_dir(&at(path), path != "/a");
         assert_fails!(made, StorageError::Io { .. });
         assert!(data.names("/").is_empty());
@@ -380,7 +388,7 @@ fn changes() -> impl Strategy<Value = Vec<(u64, bool, Step)>> {
     prop::collection::vec(change, 1..60)
 }
 
-fn fill(data: &Data) {
+fn fill(data: &TestStore) {
     for path in ["/dir/sub", "/dir/other/deep", "/x/y/z"] {
         data.mkdir(path);
     }
@@ -393,7 +401,7 @@ fn fill(data: &Data) {
 }
 
 /// Whether a step moves or removes a directory.
-fn moves_tree(data: &Data, step: &Step) -> bool {
+fn moves_tree(data: &TestStore, step: &Step) -> bool {
     let is_dir = |path: &str| data.on_disk(&path[1..]).is_dir();
     match step.source() {
         Some(path) => is_dir(path),
@@ -407,20 +415,20 @@ proptest! {
     /// Nobody waits for the walk, and it finds what is there when it ends.
     #[test]
     fn a_count_is_exact_whatever_changes_meanwhile(changes in changes()) {
-        let data = Data::new().mount("team", Rights::ALL, SpaceLimits::default());
+        let data = TestStore::new().mount("team", Rights::ALL, SpaceLimits::default());
         fill(&data);
-        let mut tallied = Tallied::whole(&data.home.lock_names()).expect("begun");
+        let mut tallied = SpaceWalk::begin_space(&data.home.lock_names()).expect("begun");
         for (mut budget, fails, step) in changes {
-            tallied.go_on(&data.home, &mut budget).expect("goes on");
+            tallied.advance(&data.home, &mut budget).expect("goes on");
             // These wait for a count.
             if moves_tree(&data, &step) {
                 continue;
             }
             if fails {
-                data.home.staging.at_sync.then(|| Err(Errno::IO.into()));
+                data.home.staging.sync_hook.then(|| Err(Errno::IO.into()));
             }
             let _ = take(&data, &step);
-            data.home.staging.at_sync.clear();
+            data.home.staging.sync_hook.clear();
         }
         let found = counted(&data, &mut tallied).expect("counted");
         prop_assert_eq!(found, on_disk(&data.on_disk(".")));
@@ -430,17 +438,17 @@ proptest! {
     #[test]
     fn the_ledger_is_exact_after_syncs_that_fail(changes in changes()) {
         let limits = SpaceLimits { bytes: Some(1000), files: Some(100) };
-        let data = Data::with_limits(limits).mount("team", Rights::ALL, limits);
+        let data = TestStore::with_limits(limits).mount("team", Rights::ALL, limits);
         fill(&data);
         for (works, fails, step) in changes {
             if fails {
                 for _ in 0..works {
-                    data.home.staging.at_sync.then(|| Ok(()));
+                    data.home.staging.sync_hook.then(|| Ok(()));
                 }
-                data.home.staging.at_sync.then(|| Err(Errno::IO.into()));
+                data.home.staging.sync_hook.then(|| Err(Errno::IO.into()));
             }
             let _ = take(&data, &step);
-            data.home.staging.at_sync.clear();
+            data.home.staging.sync_hook.clear();
             for (path, root) in [("/", "homes/alice"), ("/team", "folders/team")] {
                 let SpaceCount { bytes, entries } = on_disk(&data.data(root));
                 prop_assert_eq!(data.used(path), (bytes, entries), "{:?}", step);
@@ -454,7 +462,7 @@ proptest! {
         workers in prop::collection::vec(steps(), 3)
     ) {
         let limits = SpaceLimits { bytes: Some(1000), files: Some(100) };
-        let data = Data::new().mount("team", Rights::ALL, limits);
+        let data = TestStore::new().mount("team", Rights::ALL, limits);
         fill(&data);
         data.store.home("alice", limits).expect("the same home");
         thread::scope(|scope| {
@@ -471,7 +479,7 @@ proptest! {
 
 #[test]
 fn a_deep_leftover_is_deleted_by_its_name() {
-    let data = Data::new();
+    let data = TestStore::new();
     make_deep(&data.data("staging"), 300);
     let staging = OpenDir::open_ambient(&data.data("staging")).expect("there");
     let name = CString::new("d").expect("a name");

@@ -120,7 +120,10 @@ async fn wrong_passwords_count_as_everywhere_and_end_the_connection() {
     let mut client = server.connect_classic().await;
     for _ in 0..3 {
         let res = client.order("login alice wrong").await;
-        assert!(res.starts_with("the login is not right"), "{res}");
+        assert!(
+            res.starts_with("wrong user name, password or token"),
+            "{res}"
+        );
     }
     let last = client.final_message().await.expect("a reason");
     assert_eq!(last, "3 logins failed on this connection");

@@ -27,7 +27,7 @@ async fn a_session_uses_every_order_and_each_is_answered_by_a_line_for_a_person(
         ("hash \"a b.txt\"", &*hash),
         ("mv \"a b.txt\" notes/c", "it is /notes/c now"),
         ("LS /notes", "             3  c"),
-        ("rm notes", "the directory is not empty: /notes"),
+        ("rm notes", "the directory /notes is not empty"),
         ("rm -r notes", "removed 2 files and directories"),
         ("cd nowhere", "no such directory: /nowhere"),
         ("cd", "/"),

@@ -20,7 +20,7 @@ fn a_forgotten_volume_is_refused_and_what_to_do_is_said_in_one_line() {
     assert!(said.contains("docker run -v haul:/data"), "{said}");
     // No volume at all, as engines have it that take no notice of VOLUME.
     let said = refused(&["run", "--rm", "--env=HAUL_DATA=/elsewhere", &image]);
-    assert!(said.contains("is no mounted volume"), "{said}");
+    assert!(said.contains("is not a mounted volume"), "{said}");
     let told = "--env=HAUL_SERVER_REQUIRE_MOUNT=false";
     let container = Container::run(
         &image,

@@ -242,8 +242,8 @@ async fn a_bad_new_certificate_is_refused_and_the_old_one_stays() {
     let other = authority.certify(&["localhost"]);
     for (certificate, key, says) in [
         (other.0.as_bytes(), &*good.1, "can not be used with the key"),
-        (b"garbage", &*good.1, "there is no certificate"),
-        (&*good.0, b"", "there is no unencrypted private key"),
+        (b"garbage", &*good.1, "it contains no certificate"),
+        (&*good.0, b"", "it contains no unencrypted private key"),
         (
             expired.0.as_bytes(),
             expired.1.as_bytes(),
@@ -259,7 +259,7 @@ async fn a_bad_new_certificate_is_refused_and_the_old_one_stays() {
     }
     fs::remove_file(&first).expect("removed");
     let error = server.server.reload_tls().await.expect_err("gone");
-    assert!(error.to_string().starts_with("can not read"), "{error}");
+    assert!(error.to_string().starts_with("cannot read"), "{error}");
 }
 
 #[tokio::test]

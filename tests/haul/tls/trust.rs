@@ -25,7 +25,7 @@ use crate::harness::{PASSWORD, TestServer};
 impl TestServer {
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         let pem = self.own_certificate();
-        Fingerprint::of(&CertificateDer::from_pem_slice(&pem).expect("a certificate"))
+        Fingerprint::of_certificate(&CertificateDer::from_pem_slice(&pem).expect("a certificate"))
     }
 
     /// Makes the server show another certificate of its own.
@@ -157,7 +157,7 @@ async fn a_fingerprint_that_is_given_is_trusted_alone_and_only_for_this_once() {
     let server = TestServer::start().await;
     let person = server.stranger();
     let right = server.fingerprint().to_string();
-    let wrong = Fingerprint::of(b"another").to_string();
+    let wrong = Fingerprint::of_certificate(b"another").to_string();
     let ls = ["ls", "--server", &person.url];
     let mut command = person.with_password(&ls);
     command.env("HAUL_FINGERPRINT", &right);
@@ -227,7 +227,7 @@ async fn who_was_known_by_another_certificate_may_be_vouched_for_now() {
     let url = url.parse().expect("an address");
     let trust = Trust::default().with_known(
         format!("localhost:{}", server.address.port()),
-        Fingerprint::of(b"old"),
+        Fingerprint::of_certificate(b"old"),
     );
     let error = Client::connect(&url, &trust).await.expect_err("changed");
     assert!(
@@ -307,7 +307,8 @@ async fn a_known_certificate_without_its_key_is_not_enough() {
         let accepted = TlsAcceptor::from(Arc::new(config)).accept(socket).await;
         accepted.expect_err("the client refuses");
     });
-    let trust = Trust::default().with_known(address.to_string(), Fingerprint::of(&known));
+    let trust =
+        Trust::default().with_known(address.to_string(), Fingerprint::of_certificate(&known));
     let url = format!("haul://{address}").parse().expect("an address");
     let error = Client::connect(&url, &trust).await.expect_err("no key");
     assert!(matches!(error, ClientError::Handshake { .. }), "{error}");
@@ -399,12 +400,12 @@ async fn a_certificate_of_ones_own_logs_in_and_is_remembered_by_its_path() {
         (
             &["--cert", "other.pem"],
             2,
-            "other.pem: there is no unencrypted private key",
+            "other.pem: it contains no unencrypted private key",
         ),
         (
             &["--cert", "me.pem", "--key", "other.key"],
             2,
-            "do not belong together",
+            "do not match",
         ),
         (&["--key", "other.key"], 2, "`--key` needs `--cert`"),
     ] {

@@ -1,4 +1,4 @@
-//! The handshake: from bytes on a socket to a stream that nobody between can read.
+//! The TLS handshake of the server.
 
 use std::io;
 use std::sync::Arc;
@@ -13,18 +13,21 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::accounts::UserName;
 
-/// How long a peer that is refused may take to read why.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long the server reads on after a failed handshake, so that the peer can read the alert.
+const ALERT_LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A stream after its handshake.
-pub(crate) struct Secured<S> {
+/// A connection after its handshake.
+pub(crate) struct TlsConnection<S> {
     pub(crate) stream: TlsStream<S>,
-    /// Who the client is, by a certificate of an authority that the server trusts.
+    /// The user named by the client's certificate, if it sent one that the server trusts.
     pub(crate) user: Option<UserName>,
 }
 
-/// Agrees on keys with the client. One that is refused gets its alert.
-pub(crate) async fn handshake<S>(config: Arc<ServerConfig>, stream: S) -> io::Result<Secured<S>>
+/// Does the handshake. A client whose handshake fails gets an alert.
+pub(crate) async fn handshake<S>(
+    config: Arc<ServerConfig>,
+    stream: S,
+) -> io::Result<TlsConnection<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -32,26 +35,27 @@ where
     match accepting.await {
         Ok(stream) => {
             let chain = stream.get_ref().1.peer_certificates();
-            let user = chain.and_then(|chain| user_of(chain.first()?));
-            Ok(Secured { stream, user })
+            let user = chain.and_then(|chain| certificate_user(chain.first()?));
+            Ok(TlsConnection { stream, user })
         }
         Err((error, stream)) => {
-            let _ = timeout(LINGER, let_go(stream)).await;
+            let _ = timeout(ALERT_LINGER_TIMEOUT, drain_after_alert(stream)).await;
             Err(error)
         }
     }
 }
 
-/// Reads on for a moment: closing on unread bytes would take the alert back.
-async fn let_go(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+/// Reads on for a moment: closing a socket with unread bytes resets the connection and may discard the
+/// alert.
+async fn drain_after_alert(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut bytes = [0; 1024];
     if stream.shutdown().await.is_ok() {
         while let Ok(1..) = stream.read(&mut bytes).await {}
     }
 }
 
-/// The user whom a certificate names: its one common name, if that can be a user name.
-fn user_of(certificate: &[u8]) -> Option<UserName> {
+/// The user named by a certificate: its only common name, if that is a valid user name.
+fn certificate_user(certificate: &[u8]) -> Option<UserName> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let mut names = certificate.subject().iter_common_name();
     match (names.next(), names.next()) {
@@ -79,7 +83,7 @@ mod tests {
         }
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("signed");
-        user_of(certificate.der()).map(|user| user.to_string())
+        certificate_user(certificate.der()).map(|user| user.to_string())
     }
 
     #[test]
@@ -90,6 +94,6 @@ mod tests {
         for name in ["", "Alice", "../alice", "alice\0bob", "alice "] {
             assert_eq!(user(&[name]), None, "{name:?}");
         }
-        assert_eq!(user_of(b"no certificate"), None);
+        assert_eq!(certificate_user(b"no certificate"), None);
     }
 }

@@ -1,4 +1,5 @@
-//! A certificate with its key, and what it is used for: read whole, or not at all.
+//! The certificate and key of the server, and the CA of its clients' certificates, loaded into a TLS
+//! configuration.
 
 use std::fs;
 use std::path::Path;
@@ -13,32 +14,32 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config;
 use crate::server::accept::tls::self_signed;
-use crate::server::accept::tls::self_signed::Files;
+use crate::server::accept::tls::self_signed::CertificateFiles;
 use crate::server::accept::tls::{ServerCertificate, TlsError};
 use crate::tls;
 use crate::tls::{Fingerprint, PemError};
 
-/// What the server shows, and what it asks of clients.
+/// The TLS configuration of the server.
 #[derive(Debug, Clone)]
-pub(crate) struct Identity {
+pub(crate) struct TlsIdentity {
     config: Arc<ServerConfig>,
     pub(crate) certificate: ServerCertificate,
 }
 
-impl Identity {
-    /// Reads what the settings name; where they name none, the certificate in the data directory,
-    /// which is made if it is missing. Blocks.
-    pub(crate) fn load(settings: &config::Tls, data: &Path) -> Result<Self, TlsError> {
-        let files = match named(settings)? {
+impl TlsIdentity {
+    /// Loads the files that the settings name. If they name none, loads the certificate in the data
+    /// directory, and creates it if it is missing. Blocks.
+    pub(crate) fn load(settings: &config::TlsSettings, data: &Path) -> Result<Self, TlsError> {
+        let files = match configured_files(settings)? {
             Some(files) => files,
-            None => self_signed::in_data(data)?,
+            None => self_signed::find_or_create(data)?,
         };
         Self::read(&files, settings)
     }
 
-    /// Makes sure that [`Self::load`] will not refuse what is there, and makes nothing. Blocks.
-    pub(crate) fn check(settings: &config::Tls, data: &Path) -> Result<(), TlsError> {
-        let files = match named(settings)? {
+    /// Checks that [`Self::load`] would succeed, and creates nothing. Blocks.
+    pub(crate) fn check(settings: &config::TlsSettings, data: &Path) -> Result<(), TlsError> {
+        let files = match configured_files(settings)? {
             Some(files) => Some(files),
             None => self_signed::find(data)?,
         };
@@ -48,7 +49,7 @@ impl Identity {
         }
     }
 
-    fn read(files: &Files, settings: &config::Tls) -> Result<Self, TlsError> {
+    fn read(files: &CertificateFiles, settings: &config::TlsSettings) -> Result<Self, TlsError> {
         let chain = read(&files.certificate, tls::certificates)?;
         let key = read(&files.key, tls::private_key)?;
         let unusable = |reason: String| TlsError::Unusable {
@@ -57,8 +58,9 @@ impl Identity {
             reason,
         };
         let certificate = ServerCertificate {
-            fingerprint: Fingerprint::of(&chain[0]),
-            expires: expiry(&chain[0]).ok_or_else(|| unusable("it does not parse".into()))?,
+            fingerprint: Fingerprint::of_certificate(&chain[0]),
+            expires: expiry(&chain[0])
+                .ok_or_else(|| unusable("the certificate cannot be parsed".into()))?,
             path: files.certificate.clone(),
         };
         let config = server_config(chain, key, settings.client_ca.as_deref())?
@@ -69,12 +71,12 @@ impl Identity {
         })
     }
 
-    /// What connections are encrypted with.
+    /// The configuration for new connections.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         self.config.clone()
     }
 
-    /// Refuses what is no longer valid.
+    /// Fails if the certificate has expired.
     pub(crate) fn unexpired(self, now: Timestamp) -> Result<Self, TlsError> {
         let ServerCertificate { path, expires, .. } = &self.certificate;
         if *expires <= now {
@@ -87,10 +89,10 @@ impl Identity {
     }
 }
 
-/// The files that the settings name.
-fn named(settings: &config::Tls) -> Result<Option<Files>, TlsError> {
+/// The files that the settings name, if any.
+fn configured_files(settings: &config::TlsSettings) -> Result<Option<CertificateFiles>, TlsError> {
     match (&settings.certificate, &settings.key) {
-        (Some(certificate), Some(key)) => Ok(Some(Files {
+        (Some(certificate), Some(key)) => Ok(Some(CertificateFiles {
             certificate: certificate.clone(),
             key: key.clone(),
         })),
@@ -132,15 +134,14 @@ fn server_config(
         Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
     Ok(builder.with_single_cert(chain, key).map(|mut config| {
-        // A session lasts as long as its connection. What could be resumed would take memory, and
-        // outlive the trust in a client's certificate.
+        // No resumption: it would take memory, and would outlive the trust in a client's certificate.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config
     }))
 }
 
-/// What checks the certificates of clients, where the settings name a CA for them.
+/// The verifier of client certificates, if the settings name a CA for them.
 fn client_verifier(
     client_ca: Option<&Path>,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
@@ -170,9 +171,9 @@ mod tests {
 
     use super::*;
 
-    struct Place(tempfile::TempDir);
+    struct IdentityDirectory(tempfile::TempDir);
 
-    impl Place {
+    impl IdentityDirectory {
         fn new() -> Self {
             Self(tempfile::tempdir().expect("a directory"))
         }
@@ -187,13 +188,13 @@ mod tests {
             &self,
             certificate: Option<PathBuf>,
             key: Option<PathBuf>,
-        ) -> Result<Identity, TlsError> {
-            let settings = config::Tls {
+        ) -> Result<TlsIdentity, TlsError> {
+            let settings = config::TlsSettings {
                 certificate,
                 key,
                 client_ca: None,
             };
-            Identity::load(&settings, self.0.path())
+            TlsIdentity::load(&settings, self.0.path())
         }
     }
 
@@ -206,46 +207,49 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_of_ones_own_tells_its_fingerprint_and_expiry() {
-        let place = Place::new();
+    fn a_configured_certificate_has_its_fingerprint_and_expiry() {
+        let directory = IdentityDirectory::new();
         let (certificate, key) = certificate(2040);
-        let (certificate, key) = (place.write("c", &certificate), place.write("k", &key));
-        let loaded = place
+        let (certificate, key) = (
+            directory.write("c", &certificate),
+            directory.write("k", &key),
+        );
+        let loaded = directory
             .load(Some(certificate.clone()), Some(key))
             .expect("sound")
             .certificate;
         let der = tls::certificates(&fs::read(&certificate).expect("there")).expect("one");
-        assert_eq!(loaded.fingerprint, Fingerprint::of(&der[0]));
+        assert_eq!(loaded.fingerprint, Fingerprint::of_certificate(&der[0]));
         assert_eq!(loaded.expires.to_string(), "2040-01-01T00:00:00Z");
         assert_eq!(loaded.path, certificate);
     }
 
     #[test]
-    fn what_can_not_be_used_is_refused_and_named() {
-        let place = Place::new();
+    fn unusable_files_are_refused_and_named() {
+        let directory = IdentityDirectory::new();
         let (one, key) = certificate(2040);
         let (_, other) = certificate(2040);
-        let (one, key) = (place.write("one", &one), place.write("key", &key));
-        let other = place.write("other", &other);
-        let garbage = place.write(
+        let (one, key) = (directory.write("one", &one), directory.write("key", &key));
+        let other = directory.write("other", &other);
+        let garbage = directory.write(
             "garbage",
             "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n",
         );
-        let empty = place.write("empty", "");
-        let missing = place.0.path().join("missing");
+        let empty = directory.write("empty", "");
+        let missing = directory.0.path().join("missing");
         for (certificate, key, says) in [
             (Some(&one), None, "need each other"),
             (Some(&one), Some(&other), "other: "),
-            (Some(&garbage), Some(&key), "garbage can not be used"),
+            (Some(&garbage), Some(&key), "garbage cannot be used"),
             (Some(&empty), Some(&key), "empty: there is no certificate"),
             (
                 Some(&one),
                 Some(&one),
-                "one: there is no unencrypted private key",
+                "one: it contains no unencrypted private key",
             ),
-            (Some(&missing), Some(&key), "can not read"),
+            (Some(&missing), Some(&key), "cannot read"),
         ] {
-            let error = place
+            let error = directory
                 .load(certificate.cloned(), key.cloned())
                 .expect_err(says)
                 .to_string();
@@ -254,11 +258,14 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_certificate_can_be_told() {
-        let place = Place::new();
+    fn an_expired_certificate_is_detected() {
+        let directory = IdentityDirectory::new();
         let (certificate, key) = certificate(2001);
-        let (certificate, key) = (place.write("c", &certificate), place.write("k", &key));
-        let loaded = place.load(Some(certificate), Some(key)).expect("sound");
+        let (certificate, key) = (
+            directory.write("c", &certificate),
+            directory.write("k", &key),
+        );
+        let loaded = directory.load(Some(certificate), Some(key)).expect("sound");
         let error = loaded
             .unexpired(Timestamp::now())
             .expect_err("old")
@@ -267,15 +274,15 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_of_clients_without_a_certificate_is_refused_and_named() {
-        let place = Place::new();
-        let settings = config::Tls {
-            client_ca: Some(place.write("ca", "nothing")),
-            ..config::Tls::default()
+    fn a_client_ca_file_without_a_certificate_is_refused_and_named() {
+        let directory = IdentityDirectory::new();
+        let settings = config::TlsSettings {
+            client_ca: Some(directory.write("ca", "nothing")),
+            ..config::TlsSettings::default()
         };
-        let error = Identity::load(&settings, place.0.path())
+        let error = TlsIdentity::load(&settings, directory.0.path())
             .expect_err("no CA")
             .to_string();
-        assert!(error.contains("ca: there is no certificate"), "{error}");
+        assert!(error.contains("ca: it contains no certificate"), "{error}");
     }
 }

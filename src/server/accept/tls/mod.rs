@@ -1,7 +1,7 @@
-//! TLS at the server: the certificate that it shows, and the handshake.
+//! TLS of the server: its certificate, and the handshake.
 //!
-//! The certificate can be exchanged while the server runs: each connection takes what is there when
-//! its handshake begins, and keeps it.
+//! The certificate can be replaced while the server runs: each connection keeps the configuration that
+//! was current when its handshake started.
 
 pub(crate) mod handshake;
 pub(crate) mod identity;
@@ -16,24 +16,24 @@ use crate::config::Config;
 use crate::tls::{Fingerprint, PemError};
 
 pub(crate) use crate::server::accept::tls::handshake::handshake;
-pub(crate) use crate::server::accept::tls::identity::Identity;
+pub(crate) use crate::server::accept::tls::identity::TlsIdentity;
 
-/// What a server shows to its clients.
+/// The certificate that a server presents to its clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerCertificate {
-    /// By this clients know it again.
+    /// The fingerprint by which clients recognise it.
     pub fingerprint: Fingerprint,
-    /// Until when it is valid.
+    /// When it expires.
     pub expires: Timestamp,
-    /// The file that it is in.
+    /// Its file.
     pub path: PathBuf,
 }
 
-/// A certificate that ends sooner than this is worth a warning.
-const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// The server warns if its certificate expires within this time.
+const EXPIRY_WARNING: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 impl ServerCertificate {
-    /// Says in the log what new connections see from now on.
+    /// Logs the certificate that new connections get from now on.
     pub(crate) fn log(&self) {
         let Self {
             fingerprint,
@@ -42,7 +42,7 @@ impl ServerCertificate {
         } = self;
         let path = path.display();
         info!(name: "certificate", %fingerprint, %expires, %path, "certificate");
-        if expires.duration_since(Timestamp::now()) < SOON {
+        if expires.duration_since(Timestamp::now()) < EXPIRY_WARNING {
             warn!(
                 name: "certificate_expires",
                 %expires,
@@ -53,50 +53,49 @@ impl ServerCertificate {
     }
 }
 
-/// Makes sure that a server can start with the certificate that the settings name, or with the one in
-/// its data directory. Changes nothing. Blocks.
+/// Checks that a server can start with the certificate that the settings name, or with the one in its
+/// data directory. Changes nothing. Blocks.
 ///
 /// # Errors
 /// [`TlsError`].
 pub fn check_certificate(config: &Config) -> Result<(), TlsError> {
-    Identity::check(&config.tls, &config.server.data)
+    TlsIdentity::check(&config.tls, &config.server.data)
 }
 
-/// Why a server has no certificate to show, or not another one.
+/// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The settings name one of two files.
-    #[error("tls.certificate and tls.key need each other; set both, or neither")]
+    /// The settings name only one of the two files.
+    #[error("tls.certificate and tls.key need each other; set both or neither")]
     HalfSet,
-    /// A file can not be read.
+    /// A file cannot be read.
     #[error(
-        "can not read {}: {source}; the settings of [tls] name files that the user whom haul runs as \
-         may read",
+        "cannot read {}: {source}; the user that runs haul must be able to read the files named in [tls]",
         path.display()
     )]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file does not contain what it should.
     #[error("{}: {source}", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with its content.
         source: PemError,
     },
-    /// The certificate is none, or has another key.
-    #[error("{} can not be used with the key in {}: {reason}", certificate.display(), key.display())]
+    /// The certificate cannot be parsed, or does not belong to the key.
+    #[error("{} cannot be used with the key in {}: {reason}", certificate.display(), key.display())]
     Unusable {
         /// The certificate.
         certificate: PathBuf,
         /// Its key.
         key: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// The certificate is no longer valid.
@@ -104,35 +103,35 @@ pub enum TlsError {
     Expired {
         /// The file.
         path: PathBuf,
-        /// Until when it was valid.
+        /// When it expired.
         expires: Timestamp,
     },
-    /// No certificate of clients can be checked.
+    /// The CA of client certificates cannot be used.
     #[error("tls.client_ca, {}: {reason}", path.display())]
     ClientCa {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// One of the two files that the server made at its first start is gone.
+    /// The key that the server created at its first start is missing.
     #[error(
-        "{} is there without {}; restore it, or remove the other to have both made anew: \
-         every client will then ask whether to trust the new certificate",
+        "{} exists without {}; restore the missing file, or remove the other one so that the server \
+         creates both again: every client will then ask whether to trust the new certificate",
         there.display(), missing.display()
     )]
     HalfThere {
-        /// The file that is left.
+        /// The file that exists.
         there: PathBuf,
-        /// The file that is gone.
+        /// The file that is missing.
         missing: PathBuf,
     },
-    /// A certificate of its own can not be made.
-    #[error("can not make a certificate in {}: {reason}", directory.display())]
+    /// The server cannot create a certificate.
+    #[error("cannot create a certificate in {}: {reason}", directory.display())]
     Make {
-        /// Where it was to be.
+        /// The directory of the certificate.
         directory: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
 }

@@ -1,4 +1,4 @@
-//! The certificate that a server makes for itself at its first start.
+//! Creates the self-signed certificate of a server at its first start.
 
 use std::fs;
 use std::io::Write;
@@ -12,13 +12,13 @@ use crate::server::accept::tls::TlsError;
 
 /// The files of a certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Files {
+pub(crate) struct CertificateFiles {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
 }
 
-impl Files {
-    fn below(directory: &Path) -> Self {
+impl CertificateFiles {
+    fn in_directory(directory: &Path) -> Self {
         Self {
             certificate: directory.join("certificate.pem"),
             key: directory.join("key.pem"),
@@ -26,23 +26,23 @@ impl Files {
     }
 }
 
-/// The certificate in the data directory, made if there is none. Blocks.
-pub(crate) fn in_data(data: &Path) -> Result<Files, TlsError> {
+/// The certificate in the data directory, created if it is missing. Blocks.
+pub(crate) fn find_or_create(data: &Path) -> Result<CertificateFiles, TlsError> {
     if let Some(files) = find(data)? {
         return Ok(files);
     }
     let directory = data.join("tls");
-    let files = Files::below(&directory);
-    match make(&directory, &files) {
+    let files = CertificateFiles::in_directory(&directory);
+    match create(&directory, &files) {
         Ok(()) => Ok(files),
         Err(reason) => Err(TlsError::Make { directory, reason }),
     }
 }
 
 /// The certificate in the data directory, if there is one. Blocks.
-pub(crate) fn find(data: &Path) -> Result<Option<Files>, TlsError> {
-    let files = Files::below(&data.join("tls"));
-    // The certificate is written last: a key alone is what a crash left.
+pub(crate) fn find(data: &Path) -> Result<Option<CertificateFiles>, TlsError> {
+    let files = CertificateFiles::in_directory(&data.join("tls"));
+    // The certificate is written last, so a key alone is left over from a crash.
     match (files.certificate.exists(), files.key.exists()) {
         (true, true) => Ok(Some(files)),
         (true, false) => Err(TlsError::HalfThere {
@@ -53,7 +53,7 @@ pub(crate) fn find(data: &Path) -> Result<Option<Files>, TlsError> {
     }
 }
 
-fn make(directory: &Path, files: &Files) -> Result<(), String> {
+fn create(directory: &Path, files: &CertificateFiles) -> Result<(), String> {
     let (certificate, key) = self_signed().map_err(|error| error.to_string())?;
     let write = || {
         fs::DirBuilder::new()
@@ -66,17 +66,17 @@ fn make(directory: &Path, files: &Files) -> Result<(), String> {
     write().map_err(|error| error.to_string())
 }
 
-/// A certificate and its key, as PEM. It says of itself only names of this machine: who trusts it
-/// does so by its fingerprint.
+/// A certificate and its key, as PEM. It only names this machine, because clients trust it by its
+/// fingerprint.
 fn self_signed() -> Result<(String, String), rcgen::Error> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(Into::into).into();
     let system = rustix::system::uname();
     let host = system.nodename().to_string_lossy();
-    let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
-    if !host.is_empty() && host != "localhost" && host.chars().all(letters) {
+    let is_host_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    if !host.is_empty() && host != "localhost" && host.chars().all(is_host_char) {
         names.push(host.into_owned());
     }
-    // Valid to the year 4096. One that expires would have to be trusted anew by everyone.
+    // Valid until the year 4096: after an expiry every client would have to trust a new one.
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "haul");
@@ -87,9 +87,9 @@ fn self_signed() -> Result<(String, String), rcgen::Error> {
     Ok((certificate.pem(), key.serialize_pem()))
 }
 
-/// Durable under its name or not there, and for nobody else to read at any moment.
+/// Writes a file atomically and durably, readable only by its owner at all times.
 fn write_private(directory: &Path, path: &Path, text: &str) -> std::io::Result<()> {
-    // Made with mode 0600.
+    // `NamedTempFile` creates it with mode 0600.
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;
@@ -110,29 +110,32 @@ mod tests {
     #[test]
     fn a_certificate_is_made_once_and_its_key_is_for_nobody_else_to_read() {
         let data = tempfile::tempdir().expect("a directory");
-        let files = in_data(data.path()).expect("made");
+        let files = find_or_create(data.path()).expect("made");
         assert_eq!(mode(&files.key), 0o600);
         assert_eq!(mode(&data.path().join("tls")), 0o700);
         let first = fs::read(&files.certificate).expect("readable");
-        in_data(data.path()).expect("there");
+        find_or_create(data.path()).expect("there");
         assert_eq!(fs::read(&files.certificate).expect("readable"), first);
     }
 
     #[test]
     fn a_certificate_whose_key_is_gone_is_not_replaced_in_silence() {
         let data = tempfile::tempdir().expect("a directory");
-        let files = in_data(data.path()).expect("made");
+        let files = find_or_create(data.path()).expect("made");
         fs::remove_file(&files.key).expect("removed");
-        let error = in_data(data.path()).expect_err("no key").to_string();
-        assert!(error.contains("key.pem; restore it"), "{error}");
+        let error = find_or_create(data.path()).expect_err("no key").to_string();
+        assert!(
+            error.contains("key.pem; restore the missing file"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_key_that_a_crash_left_alone_is_made_anew_with_its_certificate() {
         let data = tempfile::tempdir().expect("a directory");
-        let files = in_data(data.path()).expect("made");
+        let files = find_or_create(data.path()).expect("made");
         fs::remove_file(&files.certificate).expect("removed");
-        in_data(data.path()).expect("made");
+        find_or_create(data.path()).expect("made");
         assert!(files.certificate.exists());
     }
 }

@@ -25,7 +25,7 @@ use crate::protocol::{
     BadRequest, Cancel, End as PutEnd, Frame, Get, GoodbyeReason, Logs, Nothing, Put, Request, Say,
     encode_ok,
 };
-use crate::server::authority::State;
+use crate::server::authority::AuthorityState;
 use crate::server::commands;
 use crate::server::commands::Command;
 use crate::server::error::CommandError;
@@ -67,7 +67,7 @@ pub(crate) struct RequestLoop<'a, R> {
     /// Bounds the gets that send at once.
     sending: Arc<Semaphore>,
     /// Changes of what its user may do.
-    changes: watch::Receiver<State>,
+    changes: watch::Receiver<AuthorityState>,
     draining: bool,
     idle: Idle,
     /// Its user is connected as long as it lasts.
@@ -98,9 +98,9 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         let framed = session.dialect == Dialect::Framed;
         let lane = framed.then(|| session.outbox.events().clone());
         let messages = &session.shared.messages;
-        let attendance = messages.attend(&member.party(), lane, inbox, since);
+        let attendance = messages.subscribe(&member.party(), lane, inbox, since);
         let attendance = Arc::new(attendance);
-        member.authority.attend(&attendance);
+        member.authority.add_subscription(&attendance);
         let config = session.shared.config();
         let limits = &config.limits;
         let unfinished = Arc::new(Semaphore::new(limits.requests));
@@ -193,7 +193,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         } = &mut *self.session;
         let received = async {
             if is_gathering {
-                let frame = receiver.next_begun().await;
+                let frame = receiver.next_if_started().await;
                 frame.map_or(LoopEvent::Pause, LoopEvent::Frame)
             } else {
                 LoopEvent::Frame(receiver.next().await)
@@ -278,7 +278,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         }
         let job = self.job(id, &request);
         if job.is_audited() {
-            self.session.shared.audit_room().await;
+            self.session.shared.wait_for_audit().await;
         }
         if !asks_for_nothing(&request)
             && let Err(error) = self.member.check()
@@ -415,8 +415,8 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         let shared = Arc::clone(&self.session.shared);
         self.spawn(async move {
             let work = async {
-                let reply = said.done().await?;
-                shared.metrics.said(&reply);
+                let reply = said.stored().await?;
+                shared.metrics.record_message(&reply);
                 Ok(encode_ok(id, &reply))
             };
             let outcome = job.guard(work).await;
@@ -633,7 +633,10 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
     async fn quit(&mut self, job: RequestLog, id: u32) -> Result<(), CloseReason> {
         self.wait_for_tasks().await;
         // Who is told that the session has ended can rely on it.
-        self.session.shared.datagrams.end(&self.session.id);
+        self.session
+            .shared
+            .datagrams
+            .revoke_tickets(&self.session.id);
         // What was not written by now comes at the next login: nothing comes behind the reply.
         self.session.outbox.events().close();
         let reply = job.close(Ok(encode_ok(id, &Nothing {})).into());

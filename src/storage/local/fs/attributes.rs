@@ -6,15 +6,15 @@
 //! ```
 //!
 //! Every publication draws a random version. Size and modification time bind the attribute to its
-//! content: it is stale where they differ from the file's. A backup restores both, so versions and
+//! content: it is stale if they differ from the file's. A backup restores both, so versions and
 //! digests survive one. The attribute does not hold the inode or the change time, which a restore
 //! does not keep.
 //!
-//! A file without a valid attribute has a version that is derived from its metadata, see
-//! [`Meta::derived_version`].
+//! A file without a valid attribute has a version that is derived from its metadata: see
+//! [`Metadata::derived_version`].
 //!
 //! Earlier releases kept each digest in its own attribute `user.haul.<algorithm>`, without a version.
-//! Those are read from files that have no newer one.
+//! They are read if a file has no newer attribute.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -26,9 +26,10 @@ use crate::protocol::{Algorithm, Digest};
 use crate::storage::local::fs::metadata::{EntryKind, Metadata};
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::staging::random_name;
+use crate::storage::path::VirtualPath;
 
 /// The name of the attribute.
-const NAME: &str = "user.haul.content";
+const ATTRIBUTE_NAME: &str = "user.haul.content";
 
 /// Longer than a version with a digest of every algorithm.
 const MAX_VALUE_BYTES: usize = 512;
@@ -58,7 +59,7 @@ impl Attributes {
             version: meta.derived_version(),
             digests: Algorithm::ALL
                 .into_iter()
-                .filter_map(|algorithm| read_old_digest(file, meta, algorithm))
+                .filter_map(|algorithm| read_legacy_digest(file, meta, algorithm))
                 .collect(),
         })
     }
@@ -66,7 +67,7 @@ impl Attributes {
     /// The attributes that are kept for the content of `file` that `meta` describes.
     pub(crate) fn read(file: &File, meta: &Metadata) -> Option<Self> {
         let mut value = [0; MAX_VALUE_BYTES];
-        let mut words = read_value(file, meta, NAME, &mut value)?.split(' ');
+        let mut words = read_value(file, meta, ATTRIBUTE_NAME, &mut value)?.split(' ');
         let version = words.next().filter(|word| is_version(word))?.to_owned();
         let digests = words.map(str::parse).collect::<Result<_, _>>().ok()?;
         Some(Self { version, digests })
@@ -75,15 +76,15 @@ impl Attributes {
     /// Keeps the attributes for the content of `file` that `meta` describes.
     ///
     /// # Errors
-    /// What the system says; some file systems keep no attributes.
+    /// The error of the system; some file systems keep no attributes.
     pub(crate) fn keep(&self, file: &File, meta: &Metadata) -> io::Result<()> {
         let mut value = format!("{}{}", stamp(meta), self.version);
         for digest in &self.digests {
-            // A `String` takes all.
+            // Writing to a `String` cannot fail.
             let _ = write!(value, " {digest}");
         }
         let value = value.as_bytes();
-        Ok(fsetxattr(file, NAME, value, XattrFlags::empty())?)
+        Ok(fsetxattr(file, ATTRIBUTE_NAME, value, XattrFlags::empty())?)
     }
 
     pub(crate) fn version(&self) -> &str {
@@ -117,12 +118,12 @@ impl Attributes {
     }
 }
 
-/// Removes the attributes of a file whose content will change.
-pub(crate) fn forget(file: &File) {
+/// Removes the attributes of a file whose content is about to change.
+pub(crate) fn remove_attributes(file: &File) {
     // Most files have none, and some file systems keep none.
-    let _ = fremovexattr(file, NAME);
+    let _ = fremovexattr(file, ATTRIBUTE_NAME);
     for algorithm in Algorithm::ALL {
-        let _ = fremovexattr(file, old_name(algorithm));
+        let _ = fremovexattr(file, legacy_name(algorithm));
     }
 }
 
@@ -130,7 +131,7 @@ pub(crate) fn forget(file: &File) {
 /// the metadata that the version is derived from.
 pub(crate) fn keep_derived_version(dir: &OpenDir, name: &str) {
     if let Ok((file, meta)) = dir.open_file(name)
-        && meta.what == EntryKind::File
+        && meta.kind == EntryKind::File
         && Attributes::read(&file, &meta).is_none()
     {
         // Without attributes, the file gets a new version by the move.
@@ -138,18 +139,39 @@ pub(crate) fn keep_derived_version(dir: &OpenDir, name: &str) {
     }
 }
 
+/// Draws a version for the new content of `file`, which `meta` describes, and keeps it with the
+/// digests. Returns it, or `None` if the file system keeps no attributes.
+pub(crate) fn keep_new_version(
+    file: &File,
+    meta: &Metadata,
+    path: &VirtualPath,
+    digests: &[Digest],
+) -> io::Result<Option<String>> {
+    let attributes = Attributes::draw(digests)?;
+    if let Err(error) = attributes.keep(file, meta) {
+        tracing::debug!(
+            name: "digest_not_kept",
+            %error,
+            path = %path,
+            "the file system did not keep the version and the digest of a file"
+        );
+        return Ok(None);
+    }
+    Ok(Some(attributes.version))
+}
+
 fn is_version(word: &str) -> bool {
     word.len() == VERSION_DIGITS && word.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn read_old_digest(file: &File, meta: &Metadata, algorithm: Algorithm) -> Option<Digest> {
+fn read_legacy_digest(file: &File, meta: &Metadata, algorithm: Algorithm) -> Option<Digest> {
     let mut value = [0; MAX_VALUE_BYTES];
-    let text = read_value(file, meta, old_name(algorithm), &mut value)?;
+    let text = read_value(file, meta, legacy_name(algorithm), &mut value)?;
     let digest: Digest = text.parse().ok()?;
     (digest.algorithm() == algorithm).then_some(digest)
 }
 
-/// The text behind the stamp, if the attribute is there and not stale.
+/// The text after the stamp, if the attribute exists and is not stale.
 fn read_value<'a>(
     file: &File,
     meta: &Metadata,
@@ -161,7 +183,7 @@ fn read_value<'a>(
     text.strip_prefix(&stamp(meta))
 }
 
-fn old_name(algorithm: Algorithm) -> &'static str {
+fn legacy_name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::Blake3 => "user.haul.blake3",
         Algorithm::Sha256 => "user.haul.sha256",
@@ -183,7 +205,7 @@ mod tests {
 
     fn file() -> (File, Metadata) {
         let file = tempfile::tempfile().expect("a file");
-        let meta = Metadata::of(&file).expect("its metadata");
+        let meta = Metadata::of_open(&file).expect("its metadata");
         (file, meta)
     }
 
@@ -218,15 +240,15 @@ mod tests {
         let kept = Attributes::draw(&[digest(Algorithm::Md5)]).expect("random bytes");
         kept.keep(&file, &meta).expect("kept");
         file.set_len(1).expect("written");
-        let longer = Metadata::of(&file).expect("its metadata");
+        let longer = Metadata::of_open(&file).expect("its metadata");
         assert_eq!(Attributes::read(&file, &longer), None);
         assert_eq!(Attributes::of(&file, &longer).any_digest(), None);
         file.set_len(0).expect("written");
         let later = SystemTime::now() + Duration::from_mins(1);
         file.set_modified(later).expect("set");
-        let later = Metadata::of(&file).expect("its metadata");
+        let later = Metadata::of_open(&file).expect("its metadata");
         assert_eq!(Attributes::read(&file, &later), None);
-        forget(&file);
+        remove_attributes(&file);
         assert_eq!(Attributes::read(&file, &meta), None);
     }
 
@@ -235,7 +257,7 @@ mod tests {
         let (file, meta) = file();
         let md5 = digest(Algorithm::Md5);
         let value = format!("{}{md5}", stamp(&meta));
-        let name = old_name(Algorithm::Md5);
+        let name = legacy_name(Algorithm::Md5);
         fsetxattr(&file, name, value.as_bytes(), XattrFlags::empty()).expect("kept");
         let read = Attributes::of(&file, &meta);
         assert_eq!(read.digests, [md5]);
@@ -254,7 +276,7 @@ mod tests {
             format!("{}{}", stamp(&meta), "x".repeat(1000)),
             version,
         ] {
-            fsetxattr(&file, NAME, value.as_bytes(), XattrFlags::empty()).expect("kept");
+            fsetxattr(&file, ATTRIBUTE_NAME, value.as_bytes(), XattrFlags::empty()).expect("kept");
             assert_eq!(Attributes::read(&file, &meta), None, "{value}");
         }
     }

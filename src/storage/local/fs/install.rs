@@ -1,95 +1,97 @@
-//! Landing: how something finished gets its name, at once and whole.
+//! Installation: an entry gets its name in one atomic step, as `if_exists` says.
+//!
+//! Uploads, copies and moves end here. The caller holds the lock on the names of the space, and syncs the
+//! name after it has released the lock: see [`Published::sync`].
 
 use std::cell::OnceCell;
 use std::io;
 use std::sync::Arc;
 
 use crate::protocol::IfExists;
-use crate::storage::changes;
-use crate::storage::changes::PendingChange;
 use crate::storage::error::{ErrorContext, StorageError};
+use crate::storage::local::change_log::PendingChange;
 use crate::storage::local::fs::metadata::{EntryKind, Metadata};
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::tree::{Reach, count_of};
-use crate::storage::local::fs::unsynced::NewName;
-use crate::storage::local::quota::SpaceCount;
-use crate::storage::local::space::Names;
+use crate::storage::local::fs::unsynced::UnsyncedName;
+use crate::storage::local::record_change::{NamedEntry, record_named};
+use crate::storage::local::space::LockedNames;
+use crate::storage::local::space_count::SpaceCount;
 use crate::storage::path::VirtualPath;
 
-/// How many names are tried before `rename` gives up.
-const MAX_TRIES: u32 = 1000;
+/// Numbered names that are tried before `rename` fails.
+const MAX_NAME_ATTEMPTS: u32 = 1000;
 
-/// The longest name a file system takes, in bytes.
-const MAX_NAME: usize = 255;
+/// The longest name that Linux file systems accept.
+const MAX_NAME_BYTES: usize = 255;
 
-/// What is to land: an entry of an open directory.
+/// The entry to install: a name in an open directory.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Source<'a> {
+pub(crate) struct InstallSource<'a> {
     pub(crate) dir: &'a OpenDir,
     pub(crate) name: &'a str,
     pub(crate) is_dir: bool,
-    /// The place that it is; nothing if it is in staging, where what it displaces may be kept for a
-    /// while under its name.
-    pub(crate) place: Option<&'a ResolvedPath>,
-    /// How far it reaches below itself, if it could come to lie too deep.
+    /// The path of the entry, if it moves. `None` if it is staged: then an entry that it displaces may
+    /// get its name in staging.
+    pub(crate) path: Option<&'a ResolvedPath>,
+    /// How far a directory reaches below itself, which limits how deep it may be installed.
     pub(crate) reach: Reach,
 }
 
-impl Source<'_> {
-    /// Refuses to give it a path below which parts of it could not be named.
+impl InstallSource<'_> {
+    /// Refuses a path below which entries of it would have paths that are too long or too deep.
     fn check_reach(&self, path: &VirtualPath) -> Result<(), StorageError> {
-        Ok(path.check_room(self.reach.levels, self.reach.bytes)?)
+        Ok(path.check_descendants(self.reach.levels, self.reach.bytes)?)
     }
 }
 
-/// What has become of what had the name before.
+/// The fate of the entry that had the name before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Before {
-    /// There was nothing.
+pub(crate) enum DisplacedEntry {
+    /// No entry had the name.
     Nothing,
-    /// It has the name now that the source had.
+    /// It has the name that the source had.
     Exchanged,
-    /// It is gone.
+    /// It is deleted.
     Replaced,
 }
 
-/// What has landed. It is visible, and lasts once [`Landed::sync`] is done.
+/// An installed entry. It is visible, and survives a power cut once [`Self::sync`] succeeds.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Published {
-    /// The path it got.
+    /// The path that it got.
     pub(crate) path: VirtualPath,
-    /// What the file in whose place it came had taken up.
+    /// The bytes and entries of the file that it displaced.
     pub(crate) displaced: SpaceCount,
-    /// Where that file is now.
-    pub(crate) before: Before,
-    /// To be told once it lasts.
-    pub(crate) noted: PendingChange,
-    /// The directory that holds the name, to be synced for it.
+    /// The fate of that file.
+    pub(crate) displaced_entry: DisplacedEntry,
+    /// To be published once the name is synced.
+    pub(crate) change: PendingChange,
+    /// The directory to sync, which holds the name; `None` if `unsynced` covers the name.
     pub(crate) dir: Option<Arc<OpenDir>>,
-    /// Directories whose names are to be synced for it: its own if it is one, and those on the way.
-    pub(crate) unsynced: Vec<Arc<NewName>>,
-    /// Those among them that were made for it.
-    made: Vec<Arc<NewName>>,
+    /// Unsynced names of directories: of those above it, and its own if it is a directory.
+    pub(crate) unsynced: Vec<Arc<UnsyncedName>>,
+    /// The directories among them that were made for it.
+    made_dirs: Vec<Arc<UnsyncedName>>,
 }
 
-/// The directory that something lands in. It can be kept for what lands there next, for as long as
-/// the names stay locked.
+/// The directory that an entry is installed in. It serves further entries while the names stay locked.
 #[derive(Debug)]
-pub(crate) struct Parent {
+pub(crate) struct InstallParent {
     dir: Arc<OpenDir>,
-    /// Directories on the way there that were made for what lands there first.
-    made: Vec<Arc<NewName>>,
-    /// Directories on the way there whose names may not last.
-    unsynced: Vec<Arc<NewName>>,
+    /// Directories that were made above and for the first entry.
+    made: Vec<Arc<UnsyncedName>>,
+    /// Directories whose names are not synced, from this one upwards.
+    unsynced: Vec<Arc<UnsyncedName>>,
     true_path: OnceCell<VirtualPath>,
 }
 
-impl Parent {
-    /// Looks it up anew; with `parents` it makes what is missing.
-    pub(crate) fn of(
-        names: &Names<'_>,
+impl InstallParent {
+    /// Opens the parent of `to` as it is now; with `parents`, makes missing directories.
+    pub(crate) fn open(
+        names: &LockedNames<'_>,
         to: &ResolvedPath,
         parents: bool,
     ) -> Result<Self, StorageError> {
@@ -107,155 +109,169 @@ impl Parent {
     }
 
     fn true_path(&self, to: &ResolvedPath) -> VirtualPath {
-        let path = || changes::true_path(to, &self.dir);
+        let path = || to.true_parent(&self.dir);
         self.true_path.get_or_init(path).clone()
     }
 }
 
 impl Published {
-    /// It is where it should be already, but for a second name that it has lost.
-    pub(crate) fn in_place(path: VirtualPath, displaced: SpaceCount, noted: PendingChange) -> Self {
+    /// An entry that had the name already and has lost a second one.
+    pub(crate) fn in_place(
+        path: VirtualPath,
+        displaced: SpaceCount,
+        change: PendingChange,
+    ) -> Self {
         Self {
             path,
             displaced,
-            before: Before::Replaced,
-            noted,
+            displaced_entry: DisplacedEntry::Replaced,
+            change,
             dir: None,
             unsynced: Vec::new(),
-            made: Vec::new(),
+            made_dirs: Vec::new(),
         }
     }
 
-    /// Makes the new name survive a power cut. No lock is needed for this.
+    /// Syncs the new name. The caller holds no lock.
     pub(crate) fn sync(&self, to: &ResolvedPath) -> Result<(), StorageError> {
         let staging = &to.space.staging;
         let mut unsynced = self.unsynced.iter();
         let synced = unsynced.try_for_each(|name| name.sync(staging));
         let synced = synced.and_then(|()| match &self.dir {
-            Some(dir) => staging.synced(dir.sync()),
+            Some(dir) => staging.record_sync(dir.sync()),
             None => Ok(()),
         });
-        to.space.unsynced.settle(&self.unsynced);
+        to.space.unsynced.remove_synced(&self.unsynced);
         synced.at("sync", &self.path)
     }
 
-    /// Takes back what was made for it on the way, once it is taken back itself.
-    pub(crate) fn take_back_dirs(&self, names: &Names<'_>) {
-        names.take_back_dirs(&self.made);
+    /// Removes the directories that were made for it, once it is withdrawn itself.
+    pub(crate) fn undo_make_dirs(&self, names: &LockedNames<'_>) {
+        names.undo_make_dirs(&self.made_dirs);
     }
 
-    /// What is at the new name of a file now.
+    /// The metadata of the file that has the name now.
     pub(crate) fn meta(&self) -> Option<Metadata> {
         self.dir.as_ref()?.meta(self.path.name()?).ok()?
     }
 }
 
-/// Gives `source` the name `to`, whose space's names are locked: the parent is looked up anew,
-/// whatever it was when the work began.
-pub(crate) fn land(
-    names: &Names<'_>,
-    source: Source<'_>,
+/// Gives `source` the name `to`, whose parent directory is opened as it is now.
+pub(crate) fn install(
+    names: &LockedNames<'_>,
+    source: InstallSource<'_>,
     to: &ResolvedPath,
     if_exists: IfExists,
     parents: bool,
 ) -> Result<Published, StorageError> {
     to.require(|rights| rights.write)?;
-    let mut parent = Parent::of(names, to, parents)?;
-    land_in(names, &mut parent, source, to, if_exists)
+    let mut parent = InstallParent::open(names, to, parents)?;
+    install_in(names, &mut parent, source, to, if_exists)
 }
 
-/// As [`land`], in a directory that was opened since the names were locked.
-pub(crate) fn land_in(
-    names: &Names<'_>,
-    parent: &mut Parent,
-    source: Source<'_>,
+/// As [`install`], in a directory that was opened since the names were locked.
+pub(crate) fn install_in(
+    names: &LockedNames<'_>,
+    parent: &mut InstallParent,
+    source: InstallSource<'_>,
     to: &ResolvedPath,
     if_exists: IfExists,
 ) -> Result<Published, StorageError> {
-    // Since the work began the member may have lost the right to it.
+    // The user may have lost the right since the operation began.
     to.require(|rights| rights.write)?;
-    let dir = Arc::clone(&parent.dir);
-    let name = to.name()?;
-    let mut landed = Published {
+    let mut published = Published {
         path: to.full.clone(),
         displaced: SpaceCount::default(),
-        before: Before::Nothing,
-        noted: PendingChange::default(),
+        displaced_entry: DisplacedEntry::Nothing,
+        change: PendingChange::default(),
         dir: None,
         unsynced: parent.unsynced.clone(),
-        made: Vec::new(),
+        made_dirs: Vec::new(),
     };
-    let from = source.place.filter(|place| names.is_of(&place.space));
+    let dir = Arc::clone(&parent.dir);
+    rename_entry(names, &dir, source, to, if_exists, &mut published)?;
+    published.made_dirs = std::mem::take(&mut parent.made);
+    let name = match published.path.name() {
+        Some(name) => name,
+        None => to.name()?,
+    };
+    let entry = NamedEntry {
+        name,
+        is_dir: source.is_dir,
+        made_dirs: published.made_dirs.len(),
+        moved_from: source.path.map(|path| (path, source.dir)),
+    };
+    published.change = record_named(to, || parent.true_path(to), &entry);
+    // Files that others put into a directory last no longer than its name.
+    let own = source.is_dir.then(|| names.register_unsynced(&dir, name));
+    match own.transpose() {
+        Ok(Some(own)) => published.unsynced.push(own),
+        Ok(None) | Err(_) => published.dir = Some(dir),
+    }
+    Ok(published)
+}
+
+/// Renames `source` into `dir`. Sets the path in `published`, and what became of a displaced entry.
+fn rename_entry(
+    names: &LockedNames<'_>,
+    dir: &OpenDir,
+    source: InstallSource<'_>,
+    to: &ResolvedPath,
+    if_exists: IfExists,
+    published: &mut Published,
+) -> Result<(), StorageError> {
+    let is_move_within = source.path.is_some_and(|path| names.is_of(&path.space));
     let change = |name: &str, rename: &mut dyn FnMut() -> io::Result<bool>| {
-        let entries = [(&*dir, name), (source.dir, source.name)];
-        let entries = if from.is_some() {
-            &entries[..]
-        } else {
-            &entries[..1]
-        };
-        names.change(entries, rename)
+        let entries = [(dir, name), (source.dir, source.name)];
+        let changed = if is_move_within { 2 } else { 1 };
+        names
+            .change(&entries[..changed], rename)
+            .at("rename", &to.full)
     };
-    source.check_reach(&landed.path)?;
-    // Most often nothing is there, and the file system can tell while it renames.
-    let is_new = change(name, &mut || {
-        source.dir.rename_if_free(source.name, &dir, name)
-    });
-    let is_new = is_new.at("rename", &to.full)?;
-    let there = if is_new {
-        None
-    } else {
-        dir.meta(name).at("look at", &to.full)?
-    };
-    let done = match (there, if_exists) {
-        (None, _) if is_new => Ok(true),
+    let name = to.name()?;
+    source.check_reach(&published.path)?;
+    // Usually the name is free, and the file system checks that in the same step.
+    if change(name, &mut || {
+        source.dir.rename_if_free(source.name, dir, name)
+    })? {
+        return Ok(());
+    }
+    match (dir.meta(name).at("look at", &to.full)?, if_exists) {
         (None, _) => change(name, &mut || {
-            source.dir.rename_new(source.name, &dir, name)?;
+            source.dir.rename_new(source.name, dir, name)?;
             Ok(true)
         }),
-        (Some(_), IfExists::Fail) => return Err(StorageError::exists(&to.full)),
+        (Some(_), IfExists::Fail) => Err(StorageError::exists(&to.full)),
         (Some(_), IfExists::Rename) => {
-            let free = free_name(&dir, name, source.is_dir, &to.full)?;
-            landed.path = beside(&to.full, &free)?;
-            source.check_reach(&landed.path)?;
+            let free = free_name(dir, name, source.is_dir, &to.full)?;
+            published.path = sibling_path(&to.full, &free)?;
+            source.check_reach(&published.path)?;
             change(&free, &mut || {
-                source.dir.rename_new(source.name, &dir, &free)?;
+                source.dir.rename_new(source.name, dir, &free)?;
                 Ok(true)
             })
         }
-        (Some(there), IfExists::Replace) => {
-            may_replace(there.what, source.is_dir, to)?;
-            landed.displaced = count_of(&there);
+        (Some(found), IfExists::Replace) => {
+            check_replace(found.kind, source.is_dir, to)?;
+            published.displaced = count_of(&found);
             change(name, &mut || {
-                landed.before = replace(source, &dir, name)?;
+                published.displaced_entry = replace(source, dir, name)?;
                 Ok(true)
             })
         }
-    };
-    done.at("rename", &to.full)?;
-    let name = landed.path.name().unwrap_or(name);
-    let moved = source.place.map(|place| (place, source.dir));
-    landed.made = std::mem::take(&mut parent.made);
-    let (made, is_dir) = (landed.made.len(), source.is_dir);
-    let above = || parent.true_path(to);
-    landed.noted = changes::landed(to, (above, name), made, is_dir, moved);
-    // What others put into a directory lasts no longer than its name.
-    let own = is_dir.then(|| names.note_new(&dir, name));
-    match own.transpose() {
-        Ok(Some(own)) => landed.unsynced.push(own),
-        Ok(None) | Err(_) => landed.dir = Some(dir),
-    }
-    Ok(landed)
+    }?;
+    Ok(())
 }
 
-fn replace(source: Source<'_>, dir: &OpenDir, name: &str) -> io::Result<Before> {
-    if source.place.is_none() && source.dir.exchange(source.name, dir, name)? {
-        return Ok(Before::Exchanged);
+fn replace(source: InstallSource<'_>, dir: &OpenDir, name: &str) -> io::Result<DisplacedEntry> {
+    if source.path.is_none() && source.dir.exchange(source.name, dir, name)? {
+        return Ok(DisplacedEntry::Exchanged);
     }
     source.dir.rename_over(source.name, dir, name)?;
-    Ok(Before::Replaced)
+    Ok(DisplacedEntry::Replaced)
 }
 
-/// Refuses at once what could not land as things are.
+/// Refuses an entry that could not be installed as things are.
 pub(crate) fn check(
     to: &ResolvedPath,
     is_dir: bool,
@@ -274,7 +290,7 @@ pub(crate) fn check(
     check_in(&dir, name, to, is_dir, if_exists)
 }
 
-/// As [`check`], of a name in a directory that is open.
+/// As [`check`], for a name in an open directory.
 pub(crate) fn check_in(
     dir: &OpenDir,
     name: &str,
@@ -284,14 +300,14 @@ pub(crate) fn check_in(
 ) -> Result<(), StorageError> {
     match (dir.meta(name).at("look at", &to.full)?, if_exists) {
         (Some(_), IfExists::Fail) => Err(StorageError::exists(&to.full)),
-        (Some(there), IfExists::Replace) => may_replace(there.what, is_dir, to),
+        (Some(found), IfExists::Replace) => check_replace(found.kind, is_dir, to),
         (None, _) | (Some(_), IfExists::Rename) => Ok(()),
     }
 }
 
-/// A file comes in the place of anything but a directory, a directory in the place of nothing.
-fn may_replace(there: EntryKind, is_dir: bool, to: &ResolvedPath) -> Result<(), StorageError> {
-    match (there, is_dir) {
+/// A file may replace anything except a directory; a directory replaces nothing.
+fn check_replace(existing: EntryKind, is_dir: bool, to: &ResolvedPath) -> Result<(), StorageError> {
+    match (existing, is_dir) {
         (EntryKind::Dir, false) => Err(StorageError::is_a_directory(&to.full)),
         (EntryKind::Dir, true) => Err(StorageError::exists(&to.full)),
         (_, true) => Err(StorageError::NotADirectory {
@@ -301,7 +317,7 @@ fn may_replace(there: EntryKind, is_dir: bool, to: &ResolvedPath) -> Result<(), 
     }
 }
 
-fn beside(path: &VirtualPath, name: &str) -> Result<VirtualPath, StorageError> {
+fn sibling_path(path: &VirtualPath, name: &str) -> Result<VirtualPath, StorageError> {
     let parent = path.parent().unwrap_or_else(VirtualPath::root);
     Ok(parent.join_name(name)?)
 }
@@ -312,7 +328,7 @@ fn free_name(
     is_dir: bool,
     path: &VirtualPath,
 ) -> Result<String, StorageError> {
-    for number in 1..=MAX_TRIES {
+    for number in 1..=MAX_NAME_ATTEMPTS {
         let candidate = numbered(name, is_dir, number);
         if dir.meta(&*candidate).at("look at", path)?.is_none() {
             return Ok(candidate);
@@ -321,20 +337,20 @@ fn free_name(
     Err(StorageError::exists(path))
 }
 
-/// `name (1).ext`, cut where it would be too long. A directory has no extension, and neither has
-/// a name that begins with its only dot.
+/// `name (1).ext`, shortened if it would be too long. A directory has no extension, and neither has a
+/// name whose only dot is its first character.
 fn numbered(name: &str, is_dir: bool, number: u32) -> String {
     let (stem, extension) = match name.rfind('.') {
         Some(dot) if dot > 0 && !is_dir => name.split_at(dot),
         _ => (name, ""),
     };
     let suffix = format!(" ({number}){extension}");
-    let (stem, suffix) = if suffix.len() < MAX_NAME {
+    let (stem, suffix) = if suffix.len() < MAX_NAME_BYTES {
         (stem, suffix)
     } else {
         (name, format!(" ({number})"))
     };
-    let mut cut = stem.len().min(MAX_NAME - suffix.len());
+    let mut cut = stem.len().min(MAX_NAME_BYTES - suffix.len());
     while !stem.is_char_boundary(cut) {
         cut -= 1;
     }
@@ -358,8 +374,8 @@ mod tests {
     fn a_long_name_is_cut_between_characters_to_make_room() {
         let name = format!("{}.txt", "ä".repeat(125));
         let candidate = numbered(&name, false, 10);
-        assert!(candidate.len() <= MAX_NAME && candidate.ends_with("ä (10).txt"));
+        assert!(candidate.len() <= MAX_NAME_BYTES && candidate.ends_with("ä (10).txt"));
         let candidate = numbered(&format!("a.{}", "x".repeat(253)), false, 10);
-        assert!(candidate.len() <= MAX_NAME && candidate.ends_with(" (10)"));
+        assert!(candidate.len() <= MAX_NAME_BYTES && candidate.ends_with(" (10)"));
     }
 }

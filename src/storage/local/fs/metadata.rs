@@ -1,4 +1,4 @@
-//! What the file system says of one entry, in one system call.
+//! The metadata of one entry, from one system call.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, Timespec,
 use rustix::path::Arg;
 use serde::{Deserialize, Serialize};
 
-/// What an entry is to haul.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EntryKind {
     File,
@@ -20,19 +20,20 @@ pub(crate) enum EntryKind {
     Special,
 }
 
-/// A file on the disk, whatever its name.
+/// Identifies a file on the disk, whatever its name, while it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
     device: (u32, u32),
     inode: u64,
 }
 
-/// Tells a file or directory, after a restart too, from any other that ever gets its inode.
+/// Identifies a file or directory, after a restart too. A later one with the same inode has another
+/// identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FileId {
     inode: u64,
-    /// Where the file system knows it.
+    /// The time of its creation, if the file system stores it.
     born: Option<(i64, u32)>,
 }
 
@@ -46,24 +47,24 @@ impl fmt::Display for FileId {
 /// The metadata of an entry.
 #[derive(Debug, Clone)]
 pub(crate) struct Metadata {
-    pub(crate) what: EntryKind,
+    pub(crate) kind: EntryKind,
     pub(crate) size: u64,
-    /// Seconds since 1970 and nanoseconds, as the file system has them.
+    /// Seconds since 1970 and nanoseconds, as the file system stores them.
     pub(crate) modified: (i64, u32),
-    /// When content or metadata last changed. Nobody can set it back.
+    /// When content or metadata last changed. No program can set it.
     changed: (i64, u32),
     pub(crate) identity: Identity,
     born: Option<(i64, u32)>,
 }
 
 impl Metadata {
-    /// Of an open file or directory.
-    pub(crate) fn of(file: impl AsFd) -> io::Result<Self> {
+    /// The metadata of an open file or directory.
+    pub(crate) fn of_open(file: impl AsFd) -> io::Result<Self> {
         Self::query(file, c"", AtFlags::EMPTY_PATH)
     }
 
-    /// Of `name` in an open directory, without following it.
-    pub(crate) fn at(dir: impl AsFd, name: impl Arg) -> io::Result<Self> {
+    /// The metadata of `name` in an open directory, without following a link.
+    pub(crate) fn of_name(dir: impl AsFd, name: impl Arg) -> io::Result<Self> {
         Self::query(dir, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
@@ -72,7 +73,7 @@ impl Metadata {
         Ok(Self::from(statx(dir, name, flags, wanted)?))
     }
 
-    /// The time of the last change, as near as a timestamp can say.
+    /// The modification time, clamped to the range of a timestamp.
     pub(crate) fn timestamp(&self) -> Timestamp {
         let (seconds, nanoseconds) = self.modified;
         Timestamp::new(seconds, nanoseconds.cast_signed()).unwrap_or(if seconds < 0 {
@@ -82,8 +83,8 @@ impl Metadata {
         })
     }
 
-    /// What stays the same for as long as the file exists, and is no other's.
-    pub(crate) fn birthmark(&self) -> FileId {
+    /// The identifier of the entry, which does not change.
+    pub(crate) fn file_id(&self) -> FileId {
         FileId {
             inode: self.identity.inode,
             born: self.born,
@@ -95,21 +96,20 @@ impl Metadata {
     pub(crate) fn is_same_content(&self, other: &Self) -> bool {
         let fields = |meta: &Self| {
             (
-                (meta.what, meta.identity, meta.born),
+                (meta.kind, meta.identity, meta.born),
                 (meta.size, meta.modified),
             )
         };
         fields(self) == fields(other)
     }
 
-    /// The version of a file that keeps none.
+    /// The version of a file that stores none.
     pub(crate) fn derived_version(&self) -> String {
         HEXLOWER.encode(&self.state())
     }
 
-    /// Tells one state of an entry from all others and from other entries. It differs after any
-    /// change: of the content or, for a directory, of the names in it, but also of the entry's own
-    /// name, mode or attributes.
+    /// Identifies one state of one entry. It differs after any change: of the content or, for a
+    /// directory, of the names in it, and of the entry's own name, mode or attributes.
     pub(crate) fn state(&self) -> [u8; 16] {
         let (major, minor) = self.identity.device;
         let mut hasher = blake3::Hasher::new();
@@ -133,7 +133,7 @@ impl From<Statx> for Metadata {
     fn from(stat: Statx) -> Self {
         let time = |time: StatxTimestamp| (time.tv_sec, time.tv_nsec);
         Self {
-            what: match FileType::from_raw_mode(stat.stx_mode.into()) {
+            kind: match FileType::from_raw_mode(stat.stx_mode.into()) {
                 FileType::RegularFile => EntryKind::File,
                 FileType::Directory => EntryKind::Dir,
                 FileType::Symlink => EntryKind::Link,
@@ -151,7 +151,7 @@ impl From<Statx> for Metadata {
     }
 }
 
-/// A timestamp as the file system takes it: nanoseconds count forwards, before 1970 too.
+/// A timestamp for the file system, in which nanoseconds count forwards before 1970 too.
 pub(crate) fn timespec(time: Timestamp) -> Timespec {
     let (mut seconds, mut nanoseconds) = (time.as_second(), time.subsec_nanosecond());
     if nanoseconds < 0 {

@@ -1,8 +1,9 @@
 //! The file system of the embedded engine: path resolution, staging, directories, metadata, and the
-//! attributes that hold versions and digests.
+//! attributes that store versions and digests.
 
 pub(crate) mod attributes;
 pub(crate) mod digest;
+pub(crate) mod directories;
 pub(crate) mod install;
 pub(crate) mod metadata;
 pub(crate) mod publish;

@@ -1,43 +1,44 @@
-//! A place: a member's path, taken apart into a space, a path within it, and rights.
+//! A resolved path: a member's path as a space, a path within it, and the member's permission.
 
 use std::sync::Arc;
 
-use crate::storage::access::Permission;
 use crate::storage::changes::VisiblePath;
 use crate::storage::error::{ErrorContext, StorageError};
+use crate::storage::local::access::Permission;
 use crate::storage::local::fs::sandbox::OpenDir;
-use crate::storage::local::fs::unsynced::NewName;
-use crate::storage::local::quota::{Reservation, SpaceCount};
-use crate::storage::local::space::{Names, Space};
+use crate::storage::local::fs::unsynced::UnsyncedName;
+use crate::storage::local::reservation::Reservation;
+use crate::storage::local::space::{LockedNames, Space};
+use crate::storage::local::space_count::SpaceCount;
 use crate::storage::path::VirtualPath;
 use crate::storage::rights::Rights;
 
-/// Where a path of a view leads.
+/// The space and the path within it that a path of a view leads to.
 #[derive(Debug, Clone)]
 pub(crate) struct ResolvedPath {
     pub(crate) space: Arc<Space>,
     /// Within the space.
     pub(crate) inner: VirtualPath,
-    /// Within the view: what the member is told.
+    /// Within the view: the path in messages to the member.
     pub(crate) full: VirtualPath,
     pub(crate) permission: Permission,
-    /// The home of the member, who is told to have done what is done here.
+    /// The home of the member, who is the author of changes here.
     pub(crate) by: Arc<Space>,
 }
 
 impl ResolvedPath {
-    /// The root of a home or of a folder: it has no name that could be changed.
+    /// Whether it is the root of a home or a folder, whose name no member can change.
     pub(crate) fn is_root(&self) -> bool {
         self.inner.name().is_none()
     }
 
-    /// What the member may do here now.
+    /// The member's rights here now.
     pub(crate) fn rights(&self) -> Result<Rights, StorageError> {
         self.permission.rights(&self.space, &self.full)
     }
 
-    /// Refuses what the member has no right to now. Work that lasts asks again before each step that
-    /// shows something, and under the lock on the names before it changes one.
+    /// Makes sure that the member has the rights now. Long operations check again before each step
+    /// that shows something, and under the lock on the names before they change one.
     pub(crate) fn require(
         &self,
         is_allowed: impl FnOnce(Rights) -> bool,
@@ -49,9 +50,8 @@ impl ResolvedPath {
         }
     }
 
-    /// Leaves out of an error what the member may not know: how much is in use, and allowed, where
-    /// they may not list.
-    pub(crate) fn conceal(&self, error: StorageError) -> StorageError {
+    /// Removes the usage and the limit from an error for a member who may not list the folder.
+    pub(crate) fn redact_quota(&self, error: StorageError) -> StorageError {
         match error {
             StorageError::QuotaExceeded { path, .. }
                 if !self.rights().is_ok_and(|rights| rights.list) =>
@@ -62,62 +62,60 @@ impl ResolvedPath {
         }
     }
 
-    /// Refuses to look below a mount that may not be listed. The mount itself is no secret.
+    /// Makes sure that the member may list the folder, or that this is its root, which is no secret.
     pub(crate) fn require_list(&self) -> Result<(), StorageError> {
         self.require(|rights| rights.list || self.is_root())
     }
 
-    /// Makes sure that the space is still the one of its name in the data directory: what is done in
-    /// one that was set aside with its account is seen by nobody, and not to be acknowledged.
+    /// Makes sure that the space still has its name in the data directory. A change in one that was
+    /// set aside with its account is in no view, so it must not be acknowledged.
     pub(crate) fn check_attached(&self) -> Result<(), StorageError> {
-        let found = self.permission.view.store().look_for(self.space.id());
-        if found.at("look at", &self.full)? {
+        if self.space.is_attached().at("look at", &self.full)? {
             return Ok(());
         }
         Err(StorageError::not_found(&self.full))
     }
 
-    /// The directory that holds it, open, and its name there.
+    /// Opens the directory of the entry, and returns it with the name there.
     pub(crate) fn open_parent(&self) -> Result<(OpenDir, &str), StorageError> {
         let (inner, full) = self.parents()?;
-        let dir = self.space.jail.open_dir(&inner).at("open", &full);
+        let dir = self.space.sandbox.open_dir(&inner).at("open", &full);
         Ok((
             dir.map_err(|error| error.looking_for("directory"))?,
             self.name()?,
         ))
     }
 
-    /// The directory that holds it, open, with those on the way that were missing made; see
-    /// [`make_dirs`].
+    /// As [`Self::open_parent`], but makes the missing directories on the way; see [`make_dirs`].
     pub(crate) fn make_parent(
         &self,
-        names: &Names<'_>,
-    ) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
+        names: &LockedNames<'_>,
+    ) -> Result<(OpenDir, Vec<Arc<UnsyncedName>>), StorageError> {
         let (inner, full) = self.parents()?;
-        // What lands there has come already.
-        let reservation = Reservation::under_way(&self.space);
+        // The bytes of the upload have arrived already.
+        let reservation = Reservation::for_upload(&self.space);
         let made = make_dirs(reservation, names, &inner, &full);
-        made.map_err(|error| self.conceal(error))
+        made.map_err(|error| self.redact_quota(error))
     }
 
-    /// The directory itself, open; it is made, and those on the way, if they are missing. See
+    /// Opens the directory itself, and makes it and those on the way if they are missing; see
     /// [`make_dirs`].
     pub(crate) fn make_dir(
         &self,
-        names: &Names<'_>,
-    ) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
+        names: &LockedNames<'_>,
+    ) -> Result<(OpenDir, Vec<Arc<UnsyncedName>>), StorageError> {
         let reservation = Reservation::new(&self.space);
         let made = make_dirs(reservation, names, &self.inner, &self.full);
-        made.map_err(|error| self.conceal(error))
+        made.map_err(|error| self.redact_quota(error))
     }
 
-    /// What is seen here: a directory wherever links lead to it, else the name itself.
-    pub(crate) fn seen(&self) -> VisiblePath {
-        let jail = &self.space.jail;
-        let dir = jail.open_dir(&self.inner).ok();
-        let inner = dir.and_then(|dir| jail.path_of(&dir)).or_else(|| {
-            let dir = jail.open_dir(&self.inner.parent()?).ok()?;
-            let parent = jail.path_of(&dir)?;
+    /// What the view shows here: the directory that the path leads to, else the name itself.
+    pub(crate) fn visible_path(&self) -> VisiblePath {
+        let sandbox = &self.space.sandbox;
+        let dir = sandbox.open_dir(&self.inner).ok();
+        let inner = dir.and_then(|dir| sandbox.path_of(&dir)).or_else(|| {
+            let dir = sandbox.open_dir(&self.inner.parent()?).ok()?;
+            let parent = sandbox.path_of(&dir)?;
             parent.join_name(self.inner.name()?).ok()
         });
         VisiblePath {
@@ -128,7 +126,15 @@ impl ResolvedPath {
         }
     }
 
-    /// The place beside it that `full` is the path of.
+    /// The path of `dir`, which holds the entry, within the space. The text of the path may lead
+    /// through symbolic links.
+    pub(crate) fn true_parent(&self, dir: &OpenDir) -> VirtualPath {
+        let path = self.space.sandbox.path_of(dir);
+        path.or_else(|| self.inner.parent())
+            .unwrap_or_else(VirtualPath::root)
+    }
+
+    /// The entry of the same directory with the path `full`.
     pub(crate) fn renamed(&self, full: &VirtualPath) -> Result<Self, StorageError> {
         let name = full.name().unwrap_or_default();
         let parent = self.inner.parent().unwrap_or_else(VirtualPath::root);
@@ -152,26 +158,26 @@ impl ResolvedPath {
     }
 }
 
-/// Makes the missing directories on the way to `inner`, which the `reservation` counts, and opens
-/// the last. Those that were made are for the caller to sync, the outermost first.
+/// Makes the missing directories on the way to `inner`, accounts for them with the `reservation`, and
+/// opens the last. The caller syncs those that were made, the outermost first.
 fn make_dirs(
     mut reservation: Reservation,
-    names: &Names<'_>,
+    names: &LockedNames<'_>,
     inner: &VirtualPath,
     full: &VirtualPath,
-) -> Result<(OpenDir, Vec<Arc<NewName>>), StorageError> {
+) -> Result<(OpenDir, Vec<Arc<UnsyncedName>>), StorageError> {
     let space = names.space;
-    let missing = space.jail.missing_dirs(inner).at("make", full)?;
+    let missing = space.sandbox.missing_dirs(inner).at("make", full)?;
     if missing == 0 {
-        let dir = space.jail.open_dir(inner).at("make", full)?;
+        let dir = space.sandbox.open_dir(inner).at("make", full)?;
         return Ok((dir, Vec::new()));
     }
-    reservation.grow_locked(SpaceCount::entries(missing), names, full)?;
+    reservation.reserve_quota_locked(SpaceCount::entries(missing), names, full)?;
     let mut made = Vec::new();
     let opened = names.make_dirs(inner, &mut made);
-    reservation.settle_part(names, SpaceCount::entries(made.len() as u64));
+    reservation.commit_part(names, SpaceCount::entries(made.len() as u64));
     if opened.is_err() {
-        names.take_back_dirs(&made);
+        names.undo_make_dirs(&made);
     }
     Ok((opened.at("make", full)?, made))
 }

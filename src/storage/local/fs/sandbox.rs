@@ -1,9 +1,8 @@
-//! The jail: the one resolver through which every path becomes an open file.
+//! The sandbox: the one resolver through which every path becomes an open file.
 //!
-//! A path of several components is opened by cap-std only: `openat2` beneath an open root where the
-//! kernel has it, else component by component, in either case immune to links that are swapped
-//! in meanwhile. What follows works on one name in a directory that is held open, and never
-//! follows a link.
+//! Only cap-std opens a path of several components: with `openat2` beneath an open root if the kernel
+//! has it, else component by component, in either case immune to links that are swapped in meanwhile.
+//! An [`OpenDir`] works on one name in an open directory and never follows a link.
 
 use std::fs::File;
 use std::io;
@@ -21,7 +20,7 @@ use rustix::path::Arg;
 use crate::storage::local::fs::metadata::Metadata;
 use crate::storage::path::VirtualPath;
 
-/// Nobody but the server may read what members store.
+/// Only the server may read the files of members.
 const DIR_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
@@ -38,17 +37,17 @@ impl Sandbox {
         }
     }
 
-    /// Opens whatever is at `path` for reading, following links that stay inside. Never blocks,
-    /// whatever it is.
+    /// Opens the entry at `path` for reading, following links that stay inside. Never blocks, even on
+    /// a FIFO.
     pub(crate) fn open(&self, path: &VirtualPath) -> io::Result<(File, Metadata)> {
         let file = self.open_with(path, OFlags::NONBLOCK | OFlags::NOCTTY)?;
-        let meta = Metadata::of(&file)?;
+        let meta = Metadata::of_open(&file)?;
         Ok((file, meta))
     }
 
-    /// What is at `path`, following links that stay inside.
+    /// The metadata of the entry at `path`, following links that stay inside.
     pub(crate) fn look(&self, path: &VirtualPath) -> io::Result<Metadata> {
-        Metadata::of(self.open_with(path, OFlags::PATH)?)
+        Metadata::of_open(self.open_with(path, OFlags::PATH)?)
     }
 
     pub(crate) fn open_dir(&self, path: &VirtualPath) -> io::Result<OpenDir> {
@@ -56,7 +55,7 @@ impl Sandbox {
         Ok(OpenDir { file })
     }
 
-    /// How many directories on the way to `path`, itself included, are missing.
+    /// The number of missing directories on the way to `path`, itself included.
     pub(crate) fn missing_dirs(&self, path: &VirtualPath) -> io::Result<u64> {
         let mut missing = 0;
         for dir in iter::successors(Some(path.clone()), VirtualPath::parent) {
@@ -68,17 +67,17 @@ impl Sandbox {
         Ok(missing)
     }
 
-    /// Has `make` make the missing directories on the way to `path`, each in the one above it, and
+    /// Calls `make` for each missing directory on the way to `path`, with the directory above it, and
     /// opens the last.
     pub(crate) fn make_dirs(
         &self,
         path: &VirtualPath,
         mut make: impl FnMut(&OpenDir, &str) -> io::Result<()>,
     ) -> io::Result<OpenDir> {
-        let mut here = VirtualPath::root();
-        let mut dir = self.open_dir(&here)?;
+        let mut path_so_far = VirtualPath::root();
+        let mut dir = self.open_dir(&path_so_far)?;
         for name in path.components() {
-            let next = here.join_name(name).map_err(io::Error::other)?;
+            let next = path_so_far.join_name(name).map_err(io::Error::other)?;
             let opened = match self.open_dir(&next) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     make(&dir, name)?;
@@ -86,13 +85,13 @@ impl Sandbox {
                 }
                 opened => opened?,
             };
-            (here, dir) = (next, opened);
+            (path_so_far, dir) = (next, opened);
         }
         Ok(dir)
     }
 
-    /// The path of an open directory below the root, as long as it has one that can be told: by
-    /// what the system calls the two handles, no path is looked up.
+    /// The path of an open directory below the root, if it has one, from the system's names of the two
+    /// handles; no path is looked up.
     pub(crate) fn path_of(&self, dir: &OpenDir) -> Option<VirtualPath> {
         let name = |fd: BorrowedFd<'_>| {
             let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -113,14 +112,14 @@ impl Sandbox {
     }
 }
 
-/// A directory that is held open: it stays the same one, whatever happens to its name.
+/// An open directory. It stays the same one, whatever happens to its name.
 #[derive(Debug)]
 pub(crate) struct OpenDir {
     file: File,
 }
 
 impl OpenDir {
-    /// Opens a directory by its path on the server's disk; for the data directory only.
+    /// Opens a directory by its path on the server's disk. For paths of the operator only.
     pub(crate) fn open_ambient(path: &std::path::Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self::from(rustix::fs::open(path, flags, Mode::empty())?))
@@ -137,7 +136,7 @@ impl OpenDir {
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = File::from(openat(&self.file, name, flags, Mode::empty())?);
-        let meta = Metadata::of(&file)?;
+        let meta = Metadata::of_open(&file)?;
         Ok((file, meta))
     }
 
@@ -146,7 +145,7 @@ impl OpenDir {
         let flags =
             OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = File::from(openat(&self.file, name, flags, Mode::empty())?);
-        let meta = Metadata::of(&file)?;
+        let meta = Metadata::of_open(&file)?;
         Ok((file, meta))
     }
 
@@ -160,17 +159,17 @@ impl OpenDir {
         Ok(mkdirat(&self.file, name, DIR_MODE)?)
     }
 
-    /// What is at `name`, if anything is.
+    /// The metadata of `name`, if it exists.
     pub(crate) fn meta(&self, name: impl Arg) -> io::Result<Option<Metadata>> {
-        match Metadata::at(&self.file, name) {
+        match Metadata::of_name(&self.file, name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             meta => meta.map(Some),
         }
     }
 
-    /// Of the directory itself.
+    /// The metadata of the directory itself.
     pub(crate) fn own_meta(&self) -> io::Result<Metadata> {
-        Metadata::of(&self.file)
+        Metadata::of_open(&self.file)
     }
 
     /// Removes `name`, unless it is a directory.
@@ -183,17 +182,17 @@ impl OpenDir {
         Ok(unlinkat(&self.file, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// Moves `name` to a name that is free: whoever holds the lock on names has looked.
+    /// Moves `name` to a free name. The caller holds the lock on the names and has checked it.
     pub(crate) fn rename_new(&self, name: &str, dir: &Self, to: &str) -> io::Result<()> {
         match renameat_with(&self.file, name, &dir.file, to, RenameFlags::NOREPLACE) {
-            // File systems that can not promise it.
+            // The file system does not support it.
             Err(Errno::INVAL | Errno::NOSYS) => self.rename_over(name, dir, to),
             renamed => Ok(renamed?),
         }
     }
 
-    /// Moves `name` if `to` is free; `false` and nothing done if it is not, or where the file system
-    /// can not tell.
+    /// Moves `name` if `to` is free; `false`, and nothing is moved, if it is not or the file system
+    /// cannot tell.
     pub(crate) fn rename_if_free(&self, name: &str, dir: &Self, to: &str) -> io::Result<bool> {
         match renameat_with(&self.file, name, &dir.file, to, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS) => Ok(false),
@@ -201,13 +200,13 @@ impl OpenDir {
         }
     }
 
-    /// Moves `name`, at once in the place of what may be at `to`.
+    /// Moves `name`, and replaces an entry at `to` in the same step.
     pub(crate) fn rename_over(&self, name: &str, dir: &Self, to: &str) -> io::Result<()> {
         Ok(renameat(&self.file, name, &dir.file, to)?)
     }
 
-    /// Swaps `name` with what is at `to`, at once; `false` and nothing done where the file system
-    /// does not know how.
+    /// Swaps `name` with the entry at `to` in one step; `false`, and nothing is moved, if the file
+    /// system does not support it.
     pub(crate) fn exchange(&self, name: &str, dir: &Self, to: &str) -> io::Result<bool> {
         match renameat_with(&self.file, name, &dir.file, to, RenameFlags::EXCHANGE) {
             Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
@@ -215,22 +214,22 @@ impl OpenDir {
         }
     }
 
-    /// Reads its entries, in the order of the file system.
+    /// The entries, in the order of the file system.
     pub(crate) fn entries(&self) -> io::Result<Entries> {
         Ok(Entries::read_from(&self.file)?)
     }
 
-    /// Makes the names in it survive a power cut.
+    /// Syncs the names in the directory, so that they survive a power cut.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(fsync(&self.file)?)
     }
 
-    /// Waits until everything written to its file system so far is on the disk.
-    pub(crate) fn sync_disk(&self) -> io::Result<()> {
+    /// Syncs everything written to the file system so far.
+    pub(crate) fn sync_file_system(&self) -> io::Result<()> {
         Ok(syncfs(&self.file)?)
     }
 
-    /// How full its disk is.
+    /// The usage of its disk.
     pub(crate) fn disk(&self) -> io::Result<DiskUsage> {
         let disk = fstatvfs(&self.file)?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
@@ -242,7 +241,7 @@ impl OpenDir {
         })
     }
 
-    /// Which mount it is on. No file can be renamed from one to another.
+    /// The mount of the directory. No file can be renamed from one mount to another.
     pub(crate) fn mount(&self) -> io::Result<MountInfo> {
         let flags = AtFlags::EMPTY_PATH;
         let stat = statx(&self.file, c"", flags, StatxFlags::MNT_ID)?;
@@ -253,7 +252,7 @@ impl OpenDir {
     }
 }
 
-/// How full a disk is.
+/// The usage of a disk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DiskUsage {
     /// Bytes that may still be written.
@@ -265,8 +264,7 @@ pub(crate) struct DiskUsage {
     pub(crate) inodes: u64,
 }
 
-/// A mount. Two of one file system differ in their `id`, two subvolumes of one mount in their
-/// `device`.
+/// A mount. Two mounts of one file system differ in `id`, two subvolumes of one mount in `device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MountInfo {
     id: u64,

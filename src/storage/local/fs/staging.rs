@@ -1,8 +1,10 @@
-//! Staging: where everything unfinished is, on the same file system as the homes and outside all.
+//! Staging: the directory of everything unfinished, on the file system of the homes and outside
+//! all of them.
 //!
-//! What is here belongs to nobody's view. It leaves by one rename or is deleted, at the latest
-//! behind the start of the next server, unless it is an upload that can be gone on with. What can
-//! not be deleted is tried again from time to time.
+//! A staged file or tree is in no view. It gets its name by one rename, or is deleted, at the
+//! latest after the start of the next server, unless it is a partial upload. Leftovers that cannot
+//! be deleted are tried again from time to time. Staging also reserves bytes of the disk, and
+//! records every failed sync.
 
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -17,219 +19,220 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::system::uname;
 
 use crate::storage::error::{DiskUse, ErrorContext, StorageError};
-use crate::storage::local::count::Counts;
 use crate::storage::local::fs::sandbox::{MountInfo, OpenDir};
 use crate::storage::local::fs::tree;
-use crate::storage::local::fs::tree::Deleted;
-use crate::storage::local::fs::unsynced::NewName;
-use crate::storage::local::quota::SpaceCount;
+use crate::storage::local::fs::tree::Deletion;
+use crate::storage::local::space_count::SpaceCount;
 use crate::storage::path::VirtualPath;
 
-/// What the disk keeps free for the server's own records, unless set otherwise.
+/// Bytes of the disk that uploads leave free by default, for the server's own records.
 pub(crate) const DEFAULT_FLOOR: u64 = 64 * 1024 * 1024;
 
-/// Entries of something left that are tried before it is looked whether the server stops.
-const MIN_BUDGET: u64 = 10_000;
+/// Entries of a leftover that one call of [`Staging::delete_leftover`] tries to delete at first. The
+/// server checks between two calls whether it stops.
+const MIN_DELETE_BUDGET: u64 = 10_000;
 
-/// The same where so many of them can not be deleted.
-const MAX_BUDGET: u64 = 1 << 40;
+/// The same after calls in which many entries could not be deleted.
+const MAX_DELETE_BUDGET: u64 = 1 << 40;
 
-/// Inodes that the disk keeps free for the server's own records, or a hundredth of all if that is
-/// less. It is more than all threads together can make between their checks and their use.
+/// Inodes that uploads leave free for the server's own records, or a hundredth of all if that is
+/// less. All threads together make fewer between their checks and their use.
 const INODE_FLOOR: u64 = 10_000;
 
-/// From so many files on, one sync of the file system costs less than one of each.
-const TOGETHER: usize = 4;
+/// The number of files from which one sync of the file system costs less than one sync of each.
+const MIN_FILES_FOR_FILE_SYSTEM_SYNC: usize = 4;
 
 /// The staging directory, locked against other servers for as long as anything may be in it.
 #[derive(Debug)]
 pub(crate) struct Staging {
     pub(crate) dir: OpenDir,
-    /// The mount that it is on, and what is moved out of it has to be on as well.
+    /// The mount of the directory. A staged file cannot be renamed to another mount.
     mount: MountInfo,
-    /// Bytes of the disk that no upload may fill.
-    floor: AtomicU64,
-    /// Bytes that are reserved on the disk and not written yet, of everything under way.
-    promised: AtomicU64,
-    degraded: AtomicBool,
-    told: Told,
-    /// A sync of the whole file system fails if any write to it has.
-    tells_all: bool,
-    /// What is to be deleted behind the work of the server.
-    left: Mutex<VecDeque<Left>>,
-    /// The counts under way.
-    pub(crate) counts: Arc<Counts>,
+    /// Bytes of the disk that uploads leave free.
+    floor_bytes: AtomicU64,
+    /// Bytes of the disk that are reserved by operations under way and not written yet.
+    reserved_bytes: AtomicU64,
+    has_failed_sync: AtomicBool,
+    failure_log: SyncFailureLog,
+    /// Whether a sync of the whole file system fails if any write to it has failed.
+    reports_all_errors: bool,
+    leftovers: Mutex<VecDeque<Leftover>>,
     #[cfg(test)]
-    pub(crate) at_sync: AtSync,
+    pub(crate) sync_hook: SyncHook,
 }
 
-/// Something in staging that could not be deleted yet.
+/// An entry of staging that is to be deleted in the background.
 #[derive(Debug)]
-struct Left {
+struct Leftover {
     name: CString,
-    /// Entries of it that are tried at a time.
+    /// Entries of it that the next call tries to delete.
     budget: u64,
-    /// The log has been told: each further try would tell it again.
-    is_told: bool,
+    /// Whether its failure is in the log already.
+    is_logged: bool,
 }
 
-/// When the log was told last that the disk fails: each upload would tell it again.
+/// When a failed sync was logged last. Without a limit each upload would log the same failure.
 #[derive(Debug, Default)]
-struct Told(Mutex<Option<Instant>>);
+struct SyncFailureLog(Mutex<Option<Instant>>);
 
-impl Told {
-    const AGAIN_AFTER: Duration = Duration::from_mins(1);
+impl SyncFailureLog {
+    const MIN_INTERVAL: Duration = Duration::from_mins(1);
 
-    /// Whether it is to be told at `now`; if so, it counts as told.
+    /// Whether a failure at `now` must be logged; if so, it counts as logged.
     fn is_due(&self, now: Instant) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = told.is_none_or(|told| now.duration_since(told) >= Self::AGAIN_AFTER);
-        if due {
-            *told = Some(now);
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = logged.is_none_or(|logged| now.duration_since(logged) >= Self::MIN_INTERVAL);
+        if is_due {
+            *logged = Some(now);
         }
-        due
+        is_due
     }
 }
 
-/// What tests have happen at the next syncs, one after the other: no test can make a disk fail.
+/// Events that tests insert at the next syncs, in order: no test can make a disk fail.
 #[cfg(test)]
 #[derive(Default)]
-pub(crate) struct AtSync(Mutex<VecDeque<Event>>);
+pub(crate) struct SyncHook(Mutex<VecDeque<SyncEvent>>);
 
 #[cfg(test)]
-type Event = Box<dyn FnOnce() -> io::Result<()> + Send>;
+type SyncEvent = Box<dyn FnOnce() -> io::Result<()> + Send>;
 
 #[cfg(test)]
-impl AtSync {
+impl SyncHook {
     pub(crate) fn then(&self, event: impl FnOnce() -> io::Result<()> + Send + 'static) -> &Self {
         let mut events = self.0.lock().expect("no panic");
         events.push_back(Box::new(event));
         self
     }
 
-    /// Nothing more happens.
+    /// Discards the remaining events.
     pub(crate) fn clear(&self) {
         self.0.lock().expect("no panic").clear();
     }
 
-    fn happen(&self) -> io::Result<()> {
+    fn run_next(&self) -> io::Result<()> {
         let event = self.0.lock().expect("no panic").pop_front();
         event.map_or(Ok(()), |event| event())
     }
 }
 
 #[cfg(test)]
-impl std::fmt::Debug for AtSync {
+impl std::fmt::Debug for SyncHook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AtSync").finish_non_exhaustive()
+        f.debug_struct("SyncHook").finish_non_exhaustive()
     }
 }
 
 impl Staging {
-    /// Takes the directory over; `WouldBlock` if another server has it.
-    pub(crate) fn take(dir: OpenDir) -> io::Result<Self> {
+    /// Locks the directory against other servers.
+    ///
+    /// # Errors
+    /// `WouldBlock` if another server has locked it.
+    pub(crate) fn lock(dir: OpenDir) -> io::Result<Self> {
         flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self {
             mount: dir.mount()?,
             dir,
-            floor: AtomicU64::new(DEFAULT_FLOOR),
-            promised: AtomicU64::new(0),
-            degraded: AtomicBool::new(false),
-            told: Told::default(),
-            tells_all: syncfs_tells_errors(uname().release().to_str().unwrap_or_default()),
-            left: Mutex::default(),
-            counts: Arc::default(),
+            floor_bytes: AtomicU64::new(DEFAULT_FLOOR),
+            reserved_bytes: AtomicU64::new(0),
+            has_failed_sync: AtomicBool::new(false),
+            failure_log: SyncFailureLog::default(),
+            reports_all_errors: syncfs_reports_errors(
+                uname().release().to_str().unwrap_or_default(),
+            ),
+            leftovers: Mutex::default(),
             #[cfg(test)]
-            at_sync: AtSync::default(),
+            sync_hook: SyncHook::default(),
         })
     }
 
-    /// A new, empty file.
-    pub(crate) fn file(self: &Arc<Self>) -> io::Result<(Staged, File)> {
+    /// Makes an empty file.
+    pub(crate) fn create_file(self: &Arc<Self>) -> io::Result<(Staged, File)> {
         let staged = self.reserve_name()?;
         let file = self.dir.create_file(staged.name())?;
         Ok((staged, file))
     }
 
-    /// A new, empty directory.
-    pub(crate) fn directory(self: &Arc<Self>) -> io::Result<(Staged, OpenDir)> {
+    /// Makes an empty directory.
+    pub(crate) fn create_dir(self: &Arc<Self>) -> io::Result<(Staged, OpenDir)> {
         let staged = self.reserve_name()?;
         self.dir.make_dir(staged.name())?;
         let dir = self.dir.open_dir(staged.name())?;
         Ok((staged, dir))
     }
 
-    /// A name that nothing has, to move something to.
+    /// An unused name, for an entry that is moved to staging.
     pub(crate) fn reserve_name(self: &Arc<Self>) -> io::Result<Staged> {
         Ok(self.adopt(random_name()?))
     }
 
-    /// What is staged under `name` already.
+    /// The entry that is staged as `name` already.
     pub(crate) fn adopt(self: &Arc<Self>, name: String) -> Staged {
         Staged {
             staging: Arc::clone(self),
             name,
-            left: false,
+            is_published: false,
         }
     }
 
-    /// Notes what is in staging, but for what `keep` wants by its name, to be deleted later.
-    pub(crate) fn leave_others(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
+    /// Queues all entries of staging for deletion, except those whose name `keep` accepts.
+    pub(crate) fn queue_leftovers(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
         tree::for_each(&self.dir, |entry| {
             let name = entry.file_name();
             if !name.to_str().is_ok_and(&keep) {
-                self.leave(name.to_owned(), false);
+                self.queue_leftover(name.to_owned(), false);
             }
             Ok(())
         })
     }
 
-    fn leave(&self, name: CString, is_told: bool) {
-        self.lock_left().push_back(Left {
+    fn queue_leftover(&self, name: CString, is_logged: bool) {
+        self.lock_leftovers().push_back(Leftover {
             name,
-            budget: MIN_BUDGET,
-            is_told,
+            budget: MIN_DELETE_BUDGET,
+            is_logged,
         });
     }
 
-    /// Tries to delete a bounded part of one thing that is left here; whether it is worth going on
-    /// with that at once.
-    pub(crate) fn delete_left(&self) -> bool {
-        let Some(mut left) = self.lock_left().pop_front() else {
+    /// Deletes a bounded part of one leftover; `true` if the next call can delete more of it.
+    pub(crate) fn delete_leftover(&self) -> bool {
+        let Some(mut leftover) = self.lock_leftovers().pop_front() else {
             return false;
         };
-        let deleted = tree::delete_within(&self.dir, &left.name, &mut left.budget.clone());
-        if !left.is_told {
+        let deleted = tree::delete_within(&self.dir, &leftover.name, &mut leftover.budget.clone());
+        if !leftover.is_logged {
             log_failure(&deleted);
-            left.is_told = deleted.failed.is_some();
+            leftover.is_logged = deleted.failed.is_some();
         }
         if deleted.is_cut_short && deleted.entries > 0 {
-            self.lock_left().push_front(left);
+            self.lock_leftovers().push_front(leftover);
             return true;
         }
         if deleted.is_cut_short || deleted.failed.is_some() {
-            // What can not be deleted must not use up the budget of what can.
-            left.budget = left.budget.saturating_mul(2).min(MAX_BUDGET);
-            self.lock_left().push_back(left);
+            // Entries that cannot be deleted must not use up the budget of the others.
+            leftover.budget = leftover.budget.saturating_mul(2).min(MAX_DELETE_BUDGET);
+            self.lock_leftovers().push_back(leftover);
         }
         false
     }
 
-    /// How many things are left here to be deleted.
-    pub(crate) fn left(&self) -> usize {
-        self.lock_left().len()
+    /// The number of entries that are to be deleted in the background.
+    pub(crate) fn leftover_count(&self) -> usize {
+        self.lock_leftovers().len()
     }
 
-    fn lock_left(&self) -> MutexGuard<'_, VecDeque<Left>> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_leftovers(&self) -> MutexGuard<'_, VecDeque<Leftover>> {
+        self.leftovers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_floor(&self, bytes: u64) {
-        self.floor.store(bytes, Ordering::Relaxed);
+        self.floor_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Makes sure that `path` is on the mount of staging, where `dir` is the directory that holds
-    /// it: what is staged could not be moved there otherwise.
+    /// Makes sure that `path`, an entry of `dir`, is on the mount of staging: a staged file cannot
+    /// be moved to another.
     pub(crate) fn check_mount(
         &self,
         dir: &OpenDir,
@@ -241,15 +244,16 @@ impl Staging {
         Err(StorageError::OtherFileSystem { path: path.clone() })
     }
 
-    /// Reserves bytes of the disk, to be [given back](Self::release) as they are written. What is free
-    /// and not promised to others must leave the floor, or a hundredth of the disk if that is less.
+    /// Reserves bytes of the disk, to be [released](Self::release) as they are written. The free
+    /// bytes that nobody has reserved must leave the floor, or a hundredth of the disk if that is
+    /// less.
     ///
-    /// The sum is taken before the disk is asked, so that of two who race for the last bytes one
-    /// gets them. Inodes are looked at and not reserved: whoever asks makes them at once.
+    /// The sum is taken before the disk is asked, so that of two operations that race for the last
+    /// bytes one gets them. Inodes are checked and not reserved: the caller makes them at once.
     pub(crate) fn reserve(&self, more: SpaceCount, path: &VirtualPath) -> Result<(), StorageError> {
         let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
-        let add = |promised: u64| promised.checked_add(more.bytes);
-        let Ok(others) = self.promised.fetch_update(success, failure, add) else {
+        let add = |reserved: u64| reserved.checked_add(more.bytes);
+        let Ok(others) = self.reserved_bytes.fetch_update(success, failure, add) else {
             let path = path.clone();
             return Err(StorageError::NoSpace { path, room: None });
         };
@@ -260,21 +264,21 @@ impl Staging {
         reserved
     }
 
-    /// Gives back what was reserved and is written now, or never will be.
+    /// Releases bytes that are written now, or never will be.
     pub(crate) fn release(&self, bytes: u64) {
-        self.promised.fetch_sub(bytes, Ordering::Relaxed);
+        self.reserved_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Makes sure that so much more would fit, without reserving it.
-    pub(crate) fn check_room(
+    /// Makes sure that so much more fits, without reserving it.
+    pub(crate) fn check_free(
         &self,
         more: SpaceCount,
         path: &VirtualPath,
     ) -> Result<(), StorageError> {
-        self.check(self.promised.load(Ordering::Relaxed), more, path)
+        self.check(self.reserved_bytes.load(Ordering::Relaxed), more, path)
     }
 
-    /// Makes sure that so much more leaves the disk its floor, whatever is promised.
+    /// As [`Self::check_free`], as if no operation had reserved anything.
     pub(crate) fn check_floor(
         &self,
         more: SpaceCount,
@@ -283,23 +287,29 @@ impl Staging {
         self.check(0, more, path)
     }
 
-    /// Bytes that are free on the disk beyond half of the floor: what files leave free is for the
-    /// server's records, and the second half of it for the accounts alone.
-    pub(crate) fn room_for_messages(&self) -> io::Result<u64> {
+    /// Free bytes of the disk beyond half of the floor. Files leave the floor to the server's
+    /// records, and the second half of it is for the accounts alone.
+    pub(crate) fn free_bytes_for_messages(&self) -> io::Result<u64> {
         let disk = self.dir.disk()?;
-        let floor = self.floor.load(Ordering::Relaxed).min(disk.bytes / 100);
+        let floor = self
+            .floor_bytes
+            .load(Ordering::Relaxed)
+            .min(disk.bytes / 100);
         Ok(disk.free_bytes.saturating_sub(floor / 2))
     }
 
     fn check(
         &self,
-        promised: u64,
+        reserved_bytes: u64,
         more: SpaceCount,
         path: &VirtualPath,
     ) -> Result<(), StorageError> {
         let disk = self.dir.disk().at("ask for", path)?;
-        let floor = self.floor.load(Ordering::Relaxed).min(disk.bytes / 100);
-        let kept_free = floor.saturating_add(promised);
+        let floor = self
+            .floor_bytes
+            .load(Ordering::Relaxed)
+            .min(disk.bytes / 100);
+        let kept_free = floor.saturating_add(reserved_bytes);
         let inode_floor = INODE_FLOOR.min(disk.inodes / 100);
         let room = if more.bytes.saturating_add(kept_free) > disk.free_bytes {
             DiskUse::Bytes {
@@ -323,14 +333,15 @@ impl Staging {
         })
     }
 
-    /// Passes on whether something is on the disk. After a failure the pages that could not be
-    /// written count as clean, so asking again would lie: the caller gives up what it has.
-    pub(crate) fn synced(&self, result: io::Result<()>) -> io::Result<()> {
+    /// Records and logs the failure of a sync, and returns its result. The kernel marks pages that
+    /// could not be written as clean, so a second sync would succeed without them: the caller must
+    /// discard what it has written.
+    pub(crate) fn record_sync(&self, result: io::Result<()>) -> io::Result<()> {
         #[cfg(test)]
-        let result = result.and_then(|()| self.at_sync.happen());
+        let result = result.and_then(|()| self.sync_hook.run_next());
         if let Err(error) = &result {
-            self.degraded.store(true, Ordering::Relaxed);
-            if self.told.is_due(Instant::now()) {
+            self.has_failed_sync.store(true, Ordering::Relaxed);
+            if self.failure_log.is_due(Instant::now()) {
                 tracing::error!(
                     name: "sync_failed",
                     %error,
@@ -341,78 +352,71 @@ impl Staging {
         result
     }
 
-    /// What is told of every write to the file system that fails from now on, whoever else is told
-    /// of it: the kernel tells each open handle once.
-    pub(crate) fn witness(&self) -> io::Result<OpenDir> {
+    /// A handle on which a sync reports every write to the file system that fails from now on. The
+    /// kernel reports a failure to each open handle once.
+    pub(crate) fn error_cursor(&self) -> io::Result<OpenDir> {
         self.dir.open_dir(c".")
     }
 
-    /// Whether one more file, beside so many, need not stay open until it is synced.
-    pub(crate) fn syncs_together(&self, files: usize) -> bool {
-        files >= TOGETHER && self.tells_all
+    /// Whether so many files are synced by one sync of the file system, so that they need not stay
+    /// open.
+    pub(crate) fn syncs_file_system(&self, files: usize) -> bool {
+        files >= MIN_FILES_FOR_FILE_SYSTEM_SYNC && self.reports_all_errors
     }
 
-    /// Brings files to the disk: each by itself, or with all that the file system holds, where that
-    /// fails if any of it does. The `witness` is from before they were written.
-    pub(crate) fn sync_files(&self, files: &[File], witness: &OpenDir) -> io::Result<()> {
-        if files.len() >= TOGETHER && self.tells_all {
-            return self.synced(witness.sync_disk());
-        }
-        self.synced(files.iter().try_for_each(File::sync_all))
-    }
-
-    /// Makes the names in directories survive a power cut, as [`Self::sync_files`] does with content.
-    pub(crate) fn sync_dirs(
+    /// Syncs files: each by itself or, with an `error_cursor` from before they were written, the whole
+    /// file system if that costs less and reports every failure.
+    pub(crate) fn sync_files(
         &self,
-        dirs: &[&Arc<OpenDir>],
-        unsynced: &[&Arc<NewName>],
-        witness: &OpenDir,
+        files: &[Arc<File>],
+        error_cursor: Option<&OpenDir>,
     ) -> io::Result<()> {
-        if dirs.len() + unsynced.len() >= TOGETHER && self.tells_all {
-            let synced = self.synced(witness.sync_disk());
-            let mut names = unsynced.iter();
-            let noted = names.try_for_each(|name| name.set_synced(synced.is_ok()));
-            return synced.and(noted);
+        match error_cursor {
+            Some(cursor) if self.syncs_file_system(files.len()) => {
+                self.record_sync(cursor.sync_file_system())
+            }
+            _ => self.record_sync(files.iter().try_for_each(|file| file.sync_all())),
         }
-        unsynced.iter().try_for_each(|name| name.sync(self))?;
-        self.synced(dirs.iter().try_for_each(|dir| dir.sync()))
     }
 
-    /// What is told whether a tree that is written from now on is on the disk; absent where each part
-    /// of it has to be asked for, since a sync of the whole file system does not tell.
-    pub(crate) fn tree_witness(&self) -> io::Result<Option<OpenDir>> {
-        self.tells_all.then(|| self.witness()).transpose()
+    /// The error cursor for a tree that is written from now on; absent if each part of the tree must
+    /// be synced by itself, because a sync of the file system does not report every failure.
+    pub(crate) fn tree_error_cursor(&self) -> io::Result<Option<OpenDir>> {
+        self.reports_all_errors
+            .then(|| self.error_cursor())
+            .transpose()
     }
 
+    /// Whether a sync has failed since the start.
     pub(crate) fn is_degraded(&self) -> bool {
-        self.degraded.load(Ordering::Relaxed)
+        self.has_failed_sync.load(Ordering::Relaxed)
     }
 }
 
-/// Whether a Linux of this release passes on in `syncfs` that a write failed: since 5.8.
-fn syncfs_tells_errors(release: &str) -> bool {
+/// Whether `syncfs` reports failed writes in this release of Linux: since 5.8.
+fn syncfs_reports_errors(release: &str) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next().and_then(|number| number.parse::<u32>().ok());
     number().zip(number()) >= Some((5, 8))
 }
 
-/// A name that nothing has: random, hex.
+/// An unused name: random, hexadecimal.
 pub(crate) fn random_name() -> io::Result<String> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     Ok(HEXLOWER.encode(&random))
 }
 
-/// A staged file or tree; deleted when dropped, unless it has got its real name.
+/// A staged file or tree. It is deleted when dropped, unless it is published.
 #[derive(Debug)]
 pub(crate) struct Staged {
     staging: Arc<Staging>,
     name: String,
-    left: bool,
+    is_published: bool,
 }
 
 impl Staged {
-    /// Its name in staging: random, hex.
+    /// The name in staging: random, hexadecimal.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -421,18 +425,18 @@ impl Staged {
         &self.staging.dir
     }
 
-    /// Deletes it now, and says how that went. What can not be deleted is tried again later.
-    pub(crate) fn delete(&mut self) -> Deleted {
-        self.left = true;
+    /// Deletes the entry now. A part that cannot be deleted becomes a leftover.
+    pub(crate) fn delete(&mut self) -> Deletion {
+        self.is_published = true;
         let deleted = tree::delete(&self.staging.dir, &self.c_name());
         log_failure(&deleted);
         if deleted.failed.is_some() {
-            self.staging.leave(self.c_name(), true);
+            self.staging.queue_leftover(self.c_name(), true);
         }
         deleted
     }
 
-    /// What it takes up, as far as that can be found out.
+    /// What the entry takes up; zero if it cannot be read.
     pub(crate) fn count(&self) -> SpaceCount {
         let count = tree::count(&self.staging.dir, &self.c_name());
         count.unwrap_or_default()
@@ -442,27 +446,27 @@ impl Staged {
         CString::new(self.name.as_str()).unwrap_or_default()
     }
 
-    /// Notes that it is no longer in staging.
-    pub(crate) fn set_left(&mut self) {
-        self.left = true;
+    /// The entry has left staging, or must stay there for the next start.
+    pub(crate) fn set_published(&mut self) {
+        self.is_published = true;
     }
 
-    /// Notes that it is in staging again, or still.
-    pub(crate) fn set_back(&mut self) {
-        self.left = false;
+    /// The entry is in staging again, and is deleted when this is dropped.
+    pub(crate) fn set_staged(&mut self) {
+        self.is_published = false;
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.left {
+        if !self.is_published {
             self.delete();
         }
     }
 }
 
-/// What stays behind is in nobody's view, and is tried again.
-fn log_failure(deleted: &Deleted) {
+/// Logs an incomplete deletion. The rest is in no view, and is tried again.
+fn log_failure(deleted: &Deletion) {
     if let Some(error) = &deleted.failed {
         tracing::warn!(
             name: "staging_not_deleted",
@@ -478,31 +482,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_that_fails_is_told_of_once_a_minute() {
-        let (told, start) = (Told::default(), Instant::now());
+    fn a_failing_disk_is_logged_once_a_minute() {
+        let (log, start) = (SyncFailureLog::default(), Instant::now());
         let due: Vec<_> = [0, 1, 59, 60, 61, 119, 120]
             .into_iter()
-            .filter(|seconds| told.is_due(start + Duration::from_secs(*seconds)))
+            .filter(|seconds| log.is_due(start + Duration::from_secs(*seconds)))
             .collect();
         assert_eq!(due, [0, 60, 120]);
     }
 
     #[test]
-    fn only_newer_kernels_tell_in_one_sync_that_a_write_failed() {
+    fn only_newer_kernels_report_failed_writes_in_syncfs() {
         let tells = ["5.8.0", "5.10.0-28-amd64", "6.18.44-fc", "10.0"];
-        assert!(tells.into_iter().all(syncfs_tells_errors));
+        assert!(tells.into_iter().all(syncfs_reports_errors));
         let silent = ["5.7.19", "4.19.0-26-amd64", "3.10", "", "5", "odd.9"];
-        assert!(!silent.into_iter().any(syncfs_tells_errors));
+        assert!(!silent.into_iter().any(syncfs_reports_errors));
     }
 
     #[test]
-    fn a_failed_sync_is_passed_on_and_remembered() {
+    fn a_failed_sync_is_returned_and_recorded() {
         let dir = tempfile::tempdir().expect("a directory");
         let dir = OpenDir::open_ambient(dir.path()).expect("there");
-        let staging = Staging::take(dir).expect("nobody else's");
-        staging.synced(Ok(())).expect("synced");
+        let staging = Staging::lock(dir).expect("nobody else's");
+        staging.record_sync(Ok(())).expect("synced");
         assert!(!staging.is_degraded());
-        let failed = staging.synced(Err(rustix::io::Errno::IO.into()));
+        let failed = staging.record_sync(Err(rustix::io::Errno::IO.into()));
         assert!(failed.is_err() && staging.is_degraded());
     }
 }

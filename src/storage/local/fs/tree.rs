@@ -1,8 +1,8 @@
-//! Whole trees: counted, measured and deleted by handles that no swapped link can lead astray.
+//! Trees: walks and deletions through open handles, which no swapped link can lead astray.
 //!
-//! No walk here depends on how deep a tree is. A walk keeps its way down in memory, holds a bounded
-//! number of directories open, and goes back up by `..`, which it follows only to the very
-//! directory that it came from.
+//! A tree may be of any depth. A walk keeps its descent in memory, holds a bounded number of
+//! directories open, and goes back up by `..`, which it follows only to the directory that it came
+//! from.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -12,19 +12,19 @@ use rustix::io::Errno;
 
 use crate::storage::local::fs::metadata::{EntryKind, Identity, Metadata};
 use crate::storage::local::fs::sandbox::OpenDir;
-use crate::storage::local::quota::SpaceCount;
+use crate::storage::local::space_count::SpaceCount;
 use crate::storage::path::VirtualPath;
 
-/// How many of the directories on its way down a walk keeps open. It opens the others again. With
-/// those that it is in, a walk stays within the descriptors that a disk thread has.
-const MAX_HANDLES: usize = 4;
+/// Directories of its descent that a walk keeps open; it opens the others again. With its other
+/// handles a walk stays within the descriptors of a disk thread.
+const MAX_OPEN_PARENTS: usize = 4;
 
-/// How often a deletion reads one directory that others may be filling.
+/// The most times that a deletion reads a directory in which others make entries.
 const MAX_PASSES: usize = 3;
 
-/// What one entry adds to the count of its space: each counts, and bytes are those in files.
+/// What one entry adds to the count of its space.
 pub(crate) fn count_of(meta: &Metadata) -> SpaceCount {
-    match meta.what {
+    match meta.kind {
         EntryKind::File => SpaceCount::file(meta.size),
         EntryKind::Dir | EntryKind::Link | EntryKind::Special => SpaceCount::entries(1),
     }
@@ -39,7 +39,7 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// Of an entry of this name in the directory that is so far below the top.
+    /// The reach of an entry of this name in the directory with this reach.
     pub(crate) fn join(self, name: &CStr) -> Self {
         Self {
             levels: self.levels + 1,
@@ -47,7 +47,7 @@ impl Reach {
         }
     }
 
-    /// Of `path`, below `top`.
+    /// The reach of `path` below `top`.
     pub(crate) fn between(top: &VirtualPath, path: &VirtualPath) -> Self {
         let levels = |path: &VirtualPath| path.components().count();
         Self {
@@ -64,18 +64,18 @@ impl Reach {
     }
 }
 
-/// A way down a tree, to the directory that a walk is in.
+/// The directories from the top of a tree to the one that a walk is in.
 #[derive(Debug)]
 pub(crate) struct Descent {
     dir: OpenDir,
-    above: Vec<Above>,
+    parents: Vec<DescentParent>,
 }
 
-/// A directory on the way.
+/// A directory above the current one.
 #[derive(Debug)]
-enum Above {
+enum DescentParent {
     Open(OpenDir),
-    /// Its handle was given up for those further down.
+    /// Its handle is closed, to be opened again.
     Closed(Identity),
 }
 
@@ -83,7 +83,7 @@ impl Descent {
     pub(crate) fn new(top: &OpenDir) -> io::Result<Self> {
         Ok(Self {
             dir: top.open_dir(c".")?,
-            above: Vec::new(),
+            parents: Vec::new(),
         })
     }
 
@@ -92,17 +92,17 @@ impl Descent {
         &self.dir
     }
 
-    /// Goes down to `name`; `false` if it is no directory, or not any more.
+    /// Goes down to `name`; `false` if it is not a directory.
     pub(crate) fn enter(&mut self, name: &CStr) -> io::Result<bool> {
         let Some(child) = open_child(&self.dir, name)? else {
             return Ok(false);
         };
         let parent = std::mem::replace(&mut self.dir, child);
-        self.above.push(Above::Open(parent));
-        if let Some(far) = self.above.len().checked_sub(MAX_HANDLES + 1)
-            && let Above::Open(dir) = &self.above[far]
+        self.parents.push(DescentParent::Open(parent));
+        if let Some(far) = self.parents.len().checked_sub(MAX_OPEN_PARENTS + 1)
+            && let DescentParent::Open(dir) = &self.parents[far]
         {
-            self.above[far] = Above::Closed(dir.own_meta()?.identity);
+            self.parents[far] = DescentParent::Closed(dir.own_meta()?.identity);
         }
         Ok(true)
     }
@@ -110,12 +110,12 @@ impl Descent {
     /// Goes back up; `false` at the top.
     ///
     /// # Errors
-    /// `STALE` if the directory has been moved away from the one above it.
+    /// `STALE` if the directory was moved meanwhile.
     pub(crate) fn leave(&mut self) -> io::Result<bool> {
-        self.dir = match self.above.pop() {
+        self.dir = match self.parents.pop() {
             None => return Ok(false),
-            Some(Above::Open(dir)) => dir,
-            Some(Above::Closed(identity)) => {
+            Some(DescentParent::Open(dir)) => dir,
+            Some(DescentParent::Closed(identity)) => {
                 let dir = self.dir.open_dir(c"..")?;
                 if dir.own_meta()?.identity != identity {
                     return Err(Errno::STALE.into());
@@ -127,32 +127,32 @@ impl Descent {
     }
 }
 
-/// What a walk tells of what it comes to.
-pub(crate) trait Visitor {
-    /// A directory, so far below the top; whether to read it.
-    fn begin(&mut self, dir: &OpenDir, at: Reach) -> io::Result<bool>;
+/// Receives what a walk finds.
+pub(crate) trait TreeVisitor {
+    /// A directory begins at `depth` below the top. Returns whether to read it.
+    fn begin_dir(&mut self, dir: &OpenDir, depth: Reach) -> io::Result<bool>;
 
     /// An entry of the directory that was begun last.
-    fn entry(&mut self, name: &CStr, meta: &Metadata, at: Reach);
+    fn visit_entry(&mut self, name: &CStr, meta: &Metadata, depth: Reach);
 
     /// The directory that was begun last has been read.
-    fn end(&mut self);
+    fn end_dir(&mut self);
 }
 
-/// A walk over a tree, which can stop anywhere and go on later.
-pub(crate) struct Walk {
+/// A walk over a tree that can pause after any entry.
+pub(crate) struct TreeWalk {
     descent: Descent,
-    /// How far below the top it is.
+    /// The depth below the top.
     at: Reach,
     reading: Option<Entries>,
-    /// For each directory on the way those in it that are still to be walked, and how far below
-    /// the top it is.
+    /// For each directory of the descent its depth, and the directories in it that are not walked
+    /// yet.
     pending: Vec<(Reach, Vec<CString>)>,
     is_begun: bool,
 }
 
-impl Walk {
-    /// Begins a walk of the tree below `top`, which is so far below the top of all that is walked.
+impl TreeWalk {
+    /// Begins a walk of the tree below `top`, whose depth is `at`.
     pub(crate) fn new(top: &OpenDir, at: Reach) -> io::Result<Self> {
         Ok(Self {
             descent: Descent::new(top)?,
@@ -163,11 +163,11 @@ impl Walk {
         })
     }
 
-    /// Goes on for at most so many entries and takes them off the `budget`; `true` once all of the
-    /// tree has been walked.
-    pub(crate) fn go_on(
+    /// Walks at most `budget` entries and subtracts them from it; `true` once the whole tree is
+    /// walked.
+    pub(crate) fn advance(
         &mut self,
-        visitor: &mut impl Visitor,
+        visitor: &mut impl TreeVisitor,
         budget: &mut u64,
     ) -> io::Result<bool> {
         if !self.is_begun {
@@ -181,7 +181,7 @@ impl Walk {
                     self.entry(&entry?, visitor)?;
                 } else {
                     self.reading = None;
-                    visitor.end();
+                    visitor.end_dir();
                 }
                 continue;
             }
@@ -204,15 +204,15 @@ impl Walk {
         Ok(false)
     }
 
-    fn begin(&mut self, visitor: &mut impl Visitor) -> io::Result<()> {
+    fn begin(&mut self, visitor: &mut impl TreeVisitor) -> io::Result<()> {
         self.pending.push((self.at, Vec::new()));
-        if visitor.begin(&self.descent.dir, self.at)? {
+        if visitor.begin_dir(&self.descent.dir, self.at)? {
             self.reading = Some(self.descent.dir.entries()?);
         }
         Ok(())
     }
 
-    fn entry(&mut self, entry: &DirEntry, visitor: &mut impl Visitor) -> io::Result<()> {
+    fn entry(&mut self, entry: &DirEntry, visitor: &mut impl TreeVisitor) -> io::Result<()> {
         let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
             return Ok(());
@@ -220,8 +220,8 @@ impl Walk {
         let Some(meta) = self.descent.dir.meta(name)? else {
             return Ok(());
         };
-        visitor.entry(name, &meta, self.at);
-        if meta.what == EntryKind::Dir
+        visitor.visit_entry(name, &meta, self.at);
+        if meta.kind == EntryKind::Dir
             && let Some((_, names)) = self.pending.last_mut()
         {
             names.push(name.to_owned());
@@ -230,54 +230,54 @@ impl Walk {
     }
 }
 
-/// What a tree that nobody changes takes up.
+/// Sums up a tree that nobody changes.
 #[derive(Debug, Default)]
-struct Total(SpaceCount);
+struct TreeTotal(SpaceCount);
 
-impl Visitor for Total {
-    fn begin(&mut self, _: &OpenDir, _: Reach) -> io::Result<bool> {
+impl TreeVisitor for TreeTotal {
+    fn begin_dir(&mut self, _: &OpenDir, _: Reach) -> io::Result<bool> {
         Ok(true)
     }
 
-    fn entry(&mut self, _: &CStr, meta: &Metadata, _: Reach) {
+    fn visit_entry(&mut self, _: &CStr, meta: &Metadata, _: Reach) {
         self.0 += count_of(meta);
     }
 
-    fn end(&mut self) {}
+    fn end_dir(&mut self) {}
 }
 
-/// What `name` and all below it take up, while nobody changes it; nothing if it is not there.
+/// What `name` and all below it take up, while nobody changes it; zero if it does not exist.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn count(dir: &OpenDir, name: &CStr) -> io::Result<SpaceCount> {
     let Some(meta) = dir.meta(name)? else {
         return Ok(SpaceCount::default());
     };
-    let mut total = Total(count_of(&meta));
-    if meta.what == EntryKind::Dir {
-        let mut walk = Walk::new(&dir.open_dir(name)?, Reach::default())?;
-        while !walk.go_on(&mut total, &mut u64::MAX.clone())? {}
+    let mut total = TreeTotal(count_of(&meta));
+    if meta.kind == EntryKind::Dir {
+        let mut walk = TreeWalk::new(&dir.open_dir(name)?, Reach::default())?;
+        while !walk.advance(&mut total, &mut u64::MAX.clone())? {}
     }
     Ok(total.0)
 }
 
-/// How a deletion went.
+/// The result of a deletion.
 #[derive(Debug, Default)]
-pub(crate) struct Deleted {
-    /// Files, directories and all else that is gone.
+pub(crate) struct Deletion {
+    /// Entries that were deleted.
     pub(crate) entries: u64,
     /// What they took up.
     pub(crate) freed: SpaceCount,
     /// Entries that could not be deleted, with the directories that hold them.
     pub(crate) left: u64,
-    /// The first thing that went wrong. The rest was deleted all the same.
+    /// The first error. The deletion continued after it.
     pub(crate) failed: Option<io::Error>,
-    /// It ran out of its budget.
+    /// Whether the budget was used up.
     pub(crate) is_cut_short: bool,
 }
 
-impl Deleted {
+impl Deletion {
     fn gone(&mut self, meta: &Metadata) {
         self.entries += 1;
         self.freed += count_of(meta);
@@ -289,15 +289,15 @@ impl Deleted {
     }
 }
 
-/// Deletes the file or the whole tree `name`. Links are deleted, never followed. An entry that can
-/// not be deleted costs one try.
-pub(crate) fn delete(dir: &OpenDir, name: &CStr) -> Deleted {
+/// Deletes the file or the whole tree `name`. Links are deleted, never followed. An entry that cannot
+/// be deleted is tried once.
+pub(crate) fn delete(dir: &OpenDir, name: &CStr) -> Deletion {
     delete_within(dir, name, &mut u64::MAX.clone())
 }
 
-/// As [`delete`], but tries at most so many entries and takes them off the `budget`.
-pub(crate) fn delete_within(dir: &OpenDir, name: &CStr, budget: &mut u64) -> Deleted {
-    let mut deleted = Deleted::default();
+/// As [`delete`], but tries at most `budget` entries and subtracts them from it.
+pub(crate) fn delete_within(dir: &OpenDir, name: &CStr, budget: &mut u64) -> Deletion {
+    let mut deleted = Deletion::default();
     if let Err(error) = delete_entry(dir, name, budget, &mut deleted) {
         deleted.failed(error);
     }
@@ -308,12 +308,12 @@ fn delete_entry(
     dir: &OpenDir,
     name: &CStr,
     budget: &mut u64,
-    deleted: &mut Deleted,
+    deleted: &mut Deletion,
 ) -> io::Result<()> {
     let Some(meta) = dir.meta(name)? else {
         return Ok(());
     };
-    if meta.what == EntryKind::Dir {
+    if meta.kind == EntryKind::Dir {
         return delete_tree(dir, name, budget, deleted);
     }
     dir.remove_file(name)?;
@@ -323,7 +323,7 @@ fn delete_entry(
 
 /// A directory that is being deleted.
 #[derive(Debug)]
-struct Doomed {
+struct DirDeletion {
     name: CString,
     /// The directories in it that are still to be deleted.
     pending: Vec<CString>,
@@ -332,7 +332,7 @@ struct Doomed {
     passes: usize,
 }
 
-impl Doomed {
+impl DirDeletion {
     fn new(name: CString, passes: usize) -> Self {
         Self {
             name,
@@ -343,28 +343,28 @@ impl Doomed {
     }
 }
 
-/// Deletes from the bottom up. A directory that stays because of what is in it is passed over once;
-/// another pass is made only for what has come into one that was emptied.
+/// Deletes from the bottom up. A directory whose entries cannot be deleted is tried once. A directory
+/// in which others make entries is read again, at most [`MAX_PASSES`] times.
 fn delete_tree(
     dir: &OpenDir,
     name: &CStr,
     budget: &mut u64,
-    deleted: &mut Deleted,
+    deleted: &mut Deletion,
 ) -> io::Result<()> {
     let mut descent = Descent::new(dir)?;
-    let mut way: Vec<Doomed> = Vec::new();
-    let mut next = Some(Doomed::new(name.to_owned(), 1));
+    let mut parents: Vec<DirDeletion> = Vec::new();
+    let mut next = Some(DirDeletion::new(name.to_owned(), 1));
     loop {
-        if let Some(mut doomed) = next.take() {
-            match descent.enter(&doomed.name) {
+        if let Some(mut current) = next.take() {
+            match descent.enter(&current.name) {
                 Ok(true) => {
-                    empty(&descent.dir, &mut doomed, budget, deleted);
-                    way.push(doomed);
+                    delete_files(&descent.dir, &mut current, budget, deleted);
+                    parents.push(current);
                 }
                 Ok(false) => {}
                 Err(error) => {
                     deleted.failed(error);
-                    set_stuck(&mut way);
+                    set_stuck(&mut parents);
                 }
             }
         }
@@ -372,60 +372,65 @@ fn delete_tree(
             deleted.is_cut_short = true;
             return Ok(());
         }
-        let Some(doomed) = way.last_mut() else {
+        let Some(current) = parents.last_mut() else {
             return Ok(());
         };
-        if let Some(name) = doomed.pending.pop() {
-            next = Some(Doomed::new(name, 1));
+        if let Some(name) = current.pending.pop() {
+            next = Some(DirDeletion::new(name, 1));
             continue;
         }
-        let Some(doomed) = way.pop() else {
+        let Some(current) = parents.pop() else {
             return Ok(());
         };
         let meta = descent.dir.own_meta();
         descent.leave()?;
         *budget -= 1;
-        match descent.dir.remove_dir(&*doomed.name) {
+        match descent.dir.remove_dir(&*current.name) {
             Ok(()) => deleted.gone(&meta?),
             Err(error)
-                if is_not_empty(&error) && !doomed.is_stuck && doomed.passes < MAX_PASSES =>
+                if is_not_empty(&error) && !current.is_stuck && current.passes < MAX_PASSES =>
             {
-                next = Some(Doomed::new(doomed.name, doomed.passes + 1));
+                next = Some(DirDeletion::new(current.name, current.passes + 1));
             }
             Err(error) => {
                 deleted.failed(error);
-                set_stuck(&mut way);
+                set_stuck(&mut parents);
             }
         }
     }
 }
 
-/// Deletes what is in a directory, but for the directories, which it notes.
-fn empty(dir: &OpenDir, doomed: &mut Doomed, budget: &mut u64, deleted: &mut Deleted) {
-    let emptied = for_each(dir, |entry| {
+/// Deletes the entries of a directory, except for directories, which become pending.
+fn delete_files(
+    dir: &OpenDir,
+    current: &mut DirDeletion,
+    budget: &mut u64,
+    deleted: &mut Deletion,
+) {
+    let deletion = for_each(dir, |entry| {
         if *budget == 0 {
             return Err(Errno::CANCELED.into());
         }
         *budget -= 1;
         let name = entry.file_name();
         if is_dir(dir, entry)? {
-            doomed.pending.push(name.to_owned());
+            current.pending.push(name.to_owned());
         } else if let Err(error) = delete_file(dir, name, deleted) {
             deleted.failed(error);
-            doomed.is_stuck = true;
+            current.is_stuck = true;
         }
         Ok(())
     });
-    match emptied {
+    match deletion {
         Err(error) if *budget > 0 => {
             deleted.failed(error);
-            doomed.is_stuck = true;
+            current.is_stuck = true;
         }
         _ => {}
     }
 }
 
-fn delete_file(dir: &OpenDir, name: &CStr, deleted: &mut Deleted) -> io::Result<()> {
+fn delete_file(dir: &OpenDir, name: &CStr, deleted: &mut Deletion) -> io::Result<()> {
     if let Some(meta) = dir.meta(name)? {
         dir.remove_file(name)?;
         deleted.gone(&meta);
@@ -433,8 +438,8 @@ fn delete_file(dir: &OpenDir, name: &CStr, deleted: &mut Deleted) -> io::Result<
     Ok(())
 }
 
-fn set_stuck(way: &mut [Doomed]) {
-    if let Some(above) = way.last_mut() {
+fn set_stuck(parents: &mut [DirDeletion]) {
+    if let Some(above) = parents.last_mut() {
         above.is_stuck = true;
     }
 }
@@ -459,13 +464,13 @@ fn is_dir(dir: &OpenDir, entry: &DirEntry) -> io::Result<bool> {
         FileType::Directory => Ok(true),
         FileType::Unknown => {
             let meta = dir.meta(entry.file_name())?;
-            Ok(meta.is_some_and(|meta| meta.what == EntryKind::Dir))
+            Ok(meta.is_some_and(|meta| meta.kind == EntryKind::Dir))
         }
         _ => Ok(false),
     }
 }
 
-/// Opens a directory that may have been removed, or swapped for something else, meanwhile.
+/// Opens a directory, unless it was removed or replaced by another kind of entry meanwhile.
 pub(crate) fn open_child(dir: &OpenDir, name: &CStr) -> io::Result<Option<OpenDir>> {
     match dir.open_dir(name) {
         Err(error) => match Errno::from_io_error(&error) {
@@ -476,7 +481,7 @@ pub(crate) fn open_child(dir: &OpenDir, name: &CStr) -> io::Result<Option<OpenDi
     }
 }
 
-/// Whether nothing is in a directory.
+/// Whether a directory is empty.
 pub(crate) fn is_empty(dir: &OpenDir) -> io::Result<bool> {
     for entry in dir.entries()? {
         if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {

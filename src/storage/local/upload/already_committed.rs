@@ -1,54 +1,61 @@
-//! An upload whose file is there already: its commit was done, and the answer got lost.
+//! Detection of an upload that was committed before: its reply was lost, and the client retries it.
+//!
+//! The file at the path proves the commit by its size, time and digest. If the client may not learn about
+//! that file, or the file got another path, the list of [recent commits] proves it instead.
+//!
+//! [recent commits]: crate::storage::local::upload::recent_commits
 
 use std::io;
 
-use crate::protocol::{Digest, IfExists};
+use crate::protocol::Digest;
 use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::file::StoredFile;
-use crate::storage::local::fs::digest;
+use crate::storage::local::fs::digest::{check_expected, compute};
 use crate::storage::local::fs::metadata::EntryKind;
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::staging::random_name;
-use crate::storage::local::upload::single::{Committed, UploadOptions, Uploader};
+use crate::storage::local::upload::recent_commits::is_found_by_recent_commits;
+use crate::storage::local::upload::request::{Committed, UploadOptions};
+use crate::storage::local::upload::uploader::Uploader;
 
-/// A file that is what an upload would make it. Every call may block on the disk.
+/// A committed file that is equal to what an upload would commit. Every call may block on the disk.
 #[derive(Debug)]
 pub struct AlreadyCommitted {
     id: String,
-    place: ResolvedPath,
+    target: ResolvedPath,
     file: StoredFile,
     committed: Committed,
-    by: Uploader,
-    /// It is known from the list of recent commits, which it is to be taken from.
+    uploader: Uploader,
+    /// Whether it was found in the list of recent commits, which it is to be removed from.
     is_recent: bool,
 }
 
 impl AlreadyCommitted {
-    /// Looks for the file where it went: at the path, where that says whose it is, else where the
-    /// recent commits say.
+    /// Looks for the file at the path, or where the list of recent commits says that it is.
     pub(crate) fn find(
-        place: &ResolvedPath,
+        target: &ResolvedPath,
         options: UploadOptions,
-        by: &Uploader,
+        uploader: &Uploader,
     ) -> Result<Option<Self>, StorageError> {
         let Some(size) = options.size else {
             return Ok(None);
         };
-        let is_recent = is_known_by_list(place, options.if_exists);
-        let mut place = place.clone();
+        let is_recent = is_found_by_recent_commits(target, options.if_exists);
+        let mut target = target.clone();
         let mut known = None;
         if is_recent {
-            known = by.kept.recent.find(&by.owner, &place, &by.session, size);
+            let recent_commits = &uploader.partial_uploads.recent_commits;
+            known = recent_commits.find(&uploader.owner, &target, &uploader.session, size);
             let Some(committed) = &known else {
                 return Ok(None);
             };
-            place = place.renamed(&committed.path)?;
+            target = target.renamed(&committed.path)?;
         }
-        let Some((file, digest)) = open(&place, &options, size)? else {
+        let Some((file, digest)) = open(&target, &options, size)? else {
             return Ok(None);
         };
         let committed = Committed {
-            path: place.full.clone(),
+            path: target.full.clone(),
             size,
             digest,
             version: file.info().version.clone().unwrap_or_default(),
@@ -57,74 +64,65 @@ impl AlreadyCommitted {
             return Ok(None);
         }
         Ok(Some(Self {
-            id: random_name().at("name", &place.full)?,
-            place,
+            id: random_name().at("name", &target.full)?,
+            target,
             file,
             committed,
-            by: by.clone(),
+            uploader: uploader.clone(),
             is_recent,
         }))
     }
 
-    /// A name for the upload: random, hex.
+    /// The id of the upload: random, hex.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Bytes in the file.
+    /// The size of the file in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.committed.size
     }
 
-    /// Their digest.
+    /// The digest of the file.
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.committed.digest
     }
 
-    /// What came for it is more than was declared.
+    /// The error if the client sends `more` bytes although the upload has all.
     #[must_use]
-    pub fn too_much(&self, more: u64) -> StorageError {
+    pub fn size_exceeded(&self, more: u64) -> StorageError {
         StorageError::SizeMismatch {
-            path: self.place.full.clone(),
+            path: self.target.full.clone(),
             declared: self.size(),
             received: self.size().saturating_add(more),
         }
     }
 
-    /// Answers as the commit did, if the file is still the same and `expected`. Nothing is written.
+    /// Returns the result of the earlier commit, if the file is unchanged and has the `expected` digest.
     ///
     /// # Errors
-    /// [`StorageError::Changed`] if it is not the same any more, [`StorageError::DigestMismatch`],
-    /// else what the system said.
+    /// [`StorageError::Changed`] if the file changed, [`StorageError::DigestMismatch`],
+    /// [`StorageError::Denied`], or a failure of the file system.
     pub fn confirm(self, expected: Option<Digest>) -> Result<Committed, StorageError> {
-        let path = &self.place.full;
-        if let Some(expected) = expected {
-            let own = self.committed.digest;
-            let actual = if own.algorithm() == expected.algorithm() {
-                own
-            } else {
-                digest::compute(self.file.handle(), expected.algorithm(), path)?
-            };
-            if actual != expected {
-                return Err(StorageError::DigestMismatch {
-                    path: path.clone(),
-                    expected,
-                    actual,
-                });
-            }
-        }
-        self.place.require(|rights| rights.write)?;
+        let path = &self.target.full;
+        check_expected(self.committed.digest, expected, path, |algorithm| {
+            compute(self.file.handle(), algorithm, path)
+        })?;
+        self.target.require(|rights| rights.write)?;
         self.file.check_content()?;
-        self.make_last()?;
-        self.place.check_attached()?;
-        let (dir, name) = self.place.open_parent()?;
-        let there = dir.meta(name).at("look at", path)?;
-        let is_same = there.is_some_and(|meta| meta.is_same_content(self.file.meta()));
-        // A recent commit is answered again once: the next of the same kind is a new file.
-        if !is_same || self.is_recent && !self.by.kept.recent.forget(&self.committed) {
+        self.sync()?;
+        self.target.check_attached()?;
+        let (dir, name) = self.target.open_parent()?;
+        let found = dir.meta(name).at("look at", path)?;
+        if !found.is_some_and(|meta| meta.is_same_content(self.file.meta())) {
+            return Err(StorageError::changed(path));
+        }
+        // A recent commit is confirmed once: the next equal upload is a new file.
+        let recent_commits = &self.uploader.partial_uploads.recent_commits;
+        if self.is_recent && !recent_commits.remove(&self.committed) {
             return Err(StorageError::changed(path));
         }
         Ok(self.committed)
@@ -132,67 +130,50 @@ impl AlreadyCommitted {
 }
 
 impl AlreadyCommitted {
-    /// The server may have been killed between the commit and its syncs.
-    fn make_last(&self) -> Result<(), StorageError> {
-        let path = &self.place.full;
-        let staging = &self.place.space.staging;
+    /// Syncs the file and its name: the server may have been killed between the commit and its syncs.
+    fn sync(&self) -> Result<(), StorageError> {
+        let path = &self.target.full;
+        let staging = &self.target.space.staging;
         staging
-            .synced(self.file.handle().sync_all())
+            .record_sync(self.file.handle().sync_all())
             .at("sync", path)?;
-        let mut above = self.place.inner.parent();
+        let mut above = self.target.inner.parent();
         while let Some(dir) = above {
-            let opened = self.place.space.jail.open_dir(&dir).at("open", path)?;
-            staging.synced(opened.sync()).at("sync", path)?;
+            let opened = self.target.space.sandbox.open_dir(&dir).at("open", path)?;
+            staging.record_sync(opened.sync()).at("sync", path)?;
             above = dir.parent();
         }
         Ok(())
     }
 }
 
-/// Whether only the list of recent commits tells whose file it is that an upload finds: it went to
-/// another path, or whoever asks may not know what others have there, or not have it replaced.
-pub(crate) fn is_known_by_list(place: &ResolvedPath, if_exists: IfExists) -> bool {
-    // Whose rights are not known learns nothing of what is there.
-    let rights = place.rights().unwrap_or_default();
-    match if_exists {
-        IfExists::Rename => true,
-        IfExists::Replace => !rights.read || !rights.overwrite,
-        IfExists::Fail => !rights.read,
-    }
-}
-
-/// The file at `place`, if it is of that size and time and its digest is known.
+/// Opens the file at `target`, if it has that size and time and a kept digest.
 fn open(
-    place: &ResolvedPath,
+    target: &ResolvedPath,
     options: &UploadOptions,
     size: u64,
 ) -> Result<Option<(StoredFile, Digest)>, StorageError> {
-    let opened = place.open_parent().and_then(|(dir, name)| {
+    let opened = target.open_parent().and_then(|(dir, name)| {
         let opened = dir.open_file(name);
-        opened.at("open", &place.full)
+        opened.at("open", &target.full)
     });
     let (file, meta) = match opened {
         Ok(opened) => opened,
-        Err(StorageError::Io {
-            doing,
-            path,
-            source,
-        }) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(StorageError::Io {
-                doing,
-                path,
-                source,
-            });
-        }
+        Err(error) if is_io_failure(&error) => return Err(error),
         Err(_) => return Ok(None),
     };
-    let is_it = meta.what == EntryKind::File
+    let is_equal = meta.kind == EntryKind::File
         && meta.size == size
         && options.modified.is_none_or(|time| time == meta.timestamp());
-    if !is_it {
+    if !is_equal {
         return Ok(None);
     }
-    let file = StoredFile::of(place, file, meta)?;
+    let file = StoredFile::from_open(target, file, meta)?;
     let digest = file.kept_digest(options.algorithm);
     Ok(digest.map(|digest| (file, digest)))
+}
+
+/// Whether the disk failed, so that the file may exist although it cannot be opened.
+fn is_io_failure(error: &StorageError) -> bool {
+    matches!(error, StorageError::Io { source, .. } if source.kind() != io::ErrorKind::NotFound)
 }

@@ -1,9 +1,11 @@
-//! Kept uploads: cut off midway, with enough in them to go on from there.
+//! Partial uploads: interrupted uploads that can be resumed.
 //!
-//! Each holds room in the quota of its space for exactly what it has on the disk, and gives way, the
-//! one kept first before others, where something new needs that room: the members of a folder do
-//! not see what others left in it. They are bounded in number for each user and in age, and belong
-//! to the home that they were sent from: a new account of an old name inherits none.
+//! Each is charged to the quota of its space with the bytes that it has on the disk. If a new upload
+//! needs that quota, the oldest ones are evicted, since the members of a folder do not see the partial
+//! uploads of others. They are bounded in age, and in number for each user. They belong to the home of
+//! their user, so a new account with an old name inherits none.
+//!
+//! The store holds one table for all users. Its lock is never held over I/O.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,21 +16,22 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::staging::{DEFAULT_FLOOR, Staging};
-use crate::storage::local::quota::{Reservation, SpaceCount};
-use crate::storage::local::space::{Space, SpaceId};
-use crate::storage::local::upload::recent_commits::Recent;
+use crate::storage::local::reservation::Reservation;
+use crate::storage::local::space::{EvictPartialUploads, Space, SpaceId};
+use crate::storage::local::space_count::SpaceCount;
+use crate::storage::local::upload::recent_commits::RecentCommits;
 use crate::storage::local::upload::record;
-use crate::storage::local::upload::record::Record;
+use crate::storage::local::upload::record::UploadManifest;
 use crate::storage::path::VirtualPath;
 
-/// What can be set of a store, at any time.
+/// The settings of a store. They can change at any time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// Bytes of the disk that uploads leave free, or a hundredth of it if that is less.
+    /// Bytes of the disk that uploads leave free, at most a hundredth of the disk.
     pub free_space_floor: u64,
-    /// How long an upload that was cut off is kept.
+    /// How long a partial upload is kept.
     pub keep_uploads: Duration,
-    /// How many are kept of one user; those cut off first go first.
+    /// Partial uploads that are kept for each user; the oldest are dropped first.
     pub kept_uploads: usize,
 }
 
@@ -42,109 +45,109 @@ impl Default for StoreSettings {
     }
 }
 
-/// An upload that was cut off and can be gone on with, as its owner sees it.
+/// A partial upload as its owner sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartialUploadInfo {
-    /// Its name: random, hex.
+    /// Its id: random, hex.
     pub id: String,
-    /// The path that it is for, as it was when it was begun.
+    /// The path of the file when the upload began.
     pub path: VirtualPath,
-    /// Bytes that were to come, if that was known.
+    /// The declared size in bytes, if the client knew it.
     pub size: Option<u64>,
-    /// Bytes that came and are safe.
+    /// Bytes that arrived and are synced.
     pub offset: u64,
-    /// When it will be dropped.
+    /// When it expires.
     pub expires: Timestamp,
 }
 
-/// The kept uploads of all users.
+/// The partial uploads of all users.
 #[derive(Debug)]
 pub(crate) struct PartialUploads {
     pub(crate) staging: Arc<Staging>,
-    pub(crate) recent: Recent,
+    pub(crate) recent_commits: RecentCommits,
     settings: Mutex<StoreSettings>,
     entries: Mutex<HashMap<String, PartialUpload>>,
-    /// Goes up with each that is kept, to tell which was first.
-    next: AtomicU64,
+    /// Increases with each one, which orders them by age.
+    next_order: AtomicU64,
 }
 
-/// One of them. Nothing happens to its files when this is dropped.
+/// A partial upload. Dropping it leaves its files on the disk.
 #[derive(Debug)]
 pub(crate) struct PartialUpload {
     pub(crate) id: String,
-    pub(crate) record: Record,
-    pub(crate) inner: VirtualPath,
-    pub(crate) full: VirtualPath,
+    pub(crate) record: UploadManifest,
+    pub(crate) inner_path: VirtualPath,
+    pub(crate) full_path: VirtualPath,
     pub(crate) offset: u64,
     pub(crate) reservation: Reservation,
-    age: Age,
+    age: PartialUploadAge,
     order: u64,
 }
 
-/// How long ago something was, by a clock that nobody sets.
+/// The age of a partial upload, by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
-struct Age {
-    /// When an earlier server has kept it, until it is known how long ago that was.
-    at: Option<Timestamp>,
-    before: Duration,
+struct PartialUploadAge {
+    /// When an earlier server kept it, until the time of day is certain.
+    kept_at: Option<Timestamp>,
+    age_at_start: Duration,
     since: Instant,
 }
 
-impl Age {
-    fn of(at: Option<Timestamp>) -> Self {
+impl PartialUploadAge {
+    fn new(kept_at: Option<Timestamp>) -> Self {
         Self {
-            at,
-            before: Duration::ZERO,
+            kept_at,
+            age_at_start: Duration::ZERO,
             since: Instant::now(),
         }
     }
 
-    /// The time of day is known for sure.
-    fn know(&mut self, now: Timestamp) {
-        if let Some(at) = self.at.take() {
-            let all = Duration::try_from(now.duration_since(at)).unwrap_or_default();
-            self.before = all.saturating_sub(self.since.elapsed());
+    /// Adds the time since an earlier server kept it, once the time of day is certain.
+    fn set_time_of_day(&mut self, now: Timestamp) {
+        if let Some(kept_at) = self.kept_at.take() {
+            let age = Duration::try_from(now.duration_since(kept_at)).unwrap_or_default();
+            self.age_at_start = age.saturating_sub(self.since.elapsed());
         }
     }
 
-    fn now(self) -> Duration {
-        self.before.saturating_add(self.since.elapsed())
+    fn elapsed(self) -> Duration {
+        self.age_at_start.saturating_add(self.since.elapsed())
     }
 }
 
 impl PartialUpload {
-    /// `None` if the record has no sound paths. `at` says when an earlier server has kept it.
+    /// `None` if the manifest has invalid paths. `kept_at` is when an earlier server kept it.
     pub(crate) fn new(
         id: String,
-        record: Record,
+        record: UploadManifest,
         offset: u64,
-        at: Option<Timestamp>,
+        kept_at: Option<Timestamp>,
         reservation: Reservation,
     ) -> Option<Self> {
         let (inner, full) = record.paths()?;
         Some(Self {
             id,
             record,
-            inner,
-            full,
+            inner_path: inner,
+            full_path: full,
             offset,
             reservation,
-            age: Age::of(at),
+            age: PartialUploadAge::new(kept_at),
             order: 0,
         })
     }
 
     fn is_for(&self, owner: &SpaceId, space: &SpaceId, inner: &VirtualPath) -> bool {
-        self.record.owner == *owner && self.record.space == *space && self.inner == *inner
+        self.record.owner == *owner && self.record.space == *space && self.inner_path == *inner
     }
 
     fn describe(&self, keep: Duration) -> PartialUploadInfo {
-        let left = keep.saturating_sub(self.age.now());
+        let left = keep.saturating_sub(self.age.elapsed());
         let left = SignedDuration::try_from(left).unwrap_or(SignedDuration::MAX);
         let now = Timestamp::now();
         PartialUploadInfo {
             id: self.id.clone(),
-            path: self.full.clone(),
+            path: self.full_path.clone(),
             size: self.record.size,
             offset: self.offset,
             expires: now.saturating_add(left).unwrap_or(Timestamp::MAX),
@@ -156,14 +159,14 @@ impl PartialUploads {
     pub(crate) fn new(staging: Arc<Staging>) -> Self {
         Self {
             staging,
-            recent: Recent::default(),
+            recent_commits: RecentCommits::default(),
             settings: Mutex::default(),
             entries: Mutex::default(),
-            next: AtomicU64::new(0),
+            next_order: AtomicU64::new(0),
         }
     }
 
-    pub(crate) fn set(&self, settings: StoreSettings) {
+    pub(crate) fn set_settings(&self, settings: StoreSettings) {
         self.staging.set_floor(settings.free_space_floor);
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
     }
@@ -172,9 +175,9 @@ impl PartialUploads {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps one more, and drops those of its owner that are too many then.
+    /// Adds one, and drops the oldest of its owner beyond the limit.
     pub(crate) fn keep(&self, mut kept: PartialUpload) {
-        kept.order = self.next.fetch_add(1, Ordering::Relaxed);
+        kept.order = self.next_order.fetch_add(1, Ordering::Relaxed);
         let owner = kept.record.owner.clone();
         let mut entries = self.lock();
         entries.insert(kept.id.clone(), kept);
@@ -184,8 +187,8 @@ impl PartialUploads {
         self.delete(dropped);
     }
 
-    /// Takes out the one that was kept last of those that `owner` sent to `place` with that size.
-    pub(crate) fn take(
+    /// Removes and returns the latest one that `owner` sent to `place` with that declared size.
+    pub(crate) fn remove_latest(
         &self,
         owner: &SpaceId,
         place: &ResolvedPath,
@@ -196,36 +199,36 @@ impl PartialUploads {
         let matching = entries.values().filter(|kept| {
             kept.is_for(owner, place.space.id(), &place.inner)
                 && kept.record.size == size
-                && kept.age.now() < keep
+                && kept.age.elapsed() < keep
         });
         let id = matching.max_by_key(|kept| kept.order)?.id.clone();
         entries.remove(&id)
     }
 
-    /// Keeps one that was found at the start; those kept first are to come first.
+    /// Adds one that was found at the start. The caller adds the oldest first.
     pub(crate) fn restore(&self, mut kept: PartialUpload) {
-        kept.order = self.next.fetch_add(1, Ordering::Relaxed);
+        kept.order = self.next_order.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(kept.id.clone(), kept);
     }
 
-    /// Takes one back that was taken out in vain.
+    /// Adds one again that could not be resumed.
     pub(crate) fn put_back(&self, kept: PartialUpload) {
         self.lock().insert(kept.id.clone(), kept);
     }
 
-    /// Those of `owner`, the one kept last first.
+    /// Those of `owner`, the latest first.
     pub(crate) fn list(&self, owner: &SpaceId) -> Vec<PartialUploadInfo> {
         let keep = self.settings().keep_uploads;
         let entries = self.lock();
         let mut own: Vec<_> = entries
             .values()
-            .filter(|kept| kept.record.owner == *owner && kept.age.now() < keep)
+            .filter(|kept| kept.record.owner == *owner && kept.age.elapsed() < keep)
             .collect();
         own.sort_by_key(|kept| std::cmp::Reverse(kept.order));
         own.into_iter().map(|kept| kept.describe(keep)).collect()
     }
 
-    /// Drops the one of that name; `false` if `owner` has none.
+    /// Drops the one with that id; `false` if `owner` has none.
     pub(crate) fn discard(&self, owner: &SpaceId, id: &str) -> bool {
         let mut entries = self.lock();
         if entries
@@ -240,8 +243,8 @@ impl PartialUploads {
         true
     }
 
-    /// Drops what `owner` need not go on with, now that `place` has its file: with a `size`, only
-    /// what was of that size.
+    /// Drops those that `owner` sent to `place`, which has its file now: with a `size`, only those of that
+    /// declared size.
     pub(crate) fn supersede(&self, owner: &SpaceId, place: &ResolvedPath, size: Option<u64>) {
         let mut entries = self.lock();
         let superseded = entries.values().filter(|kept| {
@@ -254,8 +257,8 @@ impl PartialUploads {
         self.delete(dropped);
     }
 
-    /// Drops those that are too old, or too many, or whose owner `is_gone`. Says how many. `now` is
-    /// the time of day if it is known for sure.
+    /// Drops those that are too old, beyond the limit, or whose owner `is_gone`. Returns how many. `now`
+    /// is the time of day if it is certain.
     pub(crate) fn expire(
         &self,
         now: Option<Timestamp>,
@@ -269,16 +272,16 @@ impl PartialUploads {
             .collect();
         owners.sort_by(|a, b| a.name.cmp(&b.name));
         owners.dedup();
-        // The disk is asked without the lock.
+        // `is_gone` reads the disk, so the lock is released.
         let (gone, present): (Vec<_>, Vec<_>) = owners.into_iter().partition(is_gone);
         let mut entries = self.lock();
         if let Some(now) = now {
             for kept in entries.values_mut() {
-                kept.age.know(now);
+                kept.age.set_time_of_day(now);
             }
         }
         let expired = entries.values().filter(|kept| {
-            kept.age.now() >= settings.keep_uploads || gone.contains(&kept.record.owner)
+            kept.age.elapsed() >= settings.keep_uploads || gone.contains(&kept.record.owner)
         });
         let expired: Vec<_> = expired.map(|kept| kept.id.clone()).collect();
         let mut dropped = remove_all(&mut entries, &expired);
@@ -292,31 +295,7 @@ impl PartialUploads {
         count
     }
 
-    /// Whether those kept in `space` hold so much together.
-    pub(crate) fn can_free(&self, space: &Arc<Space>, wanted: SpaceCount) -> bool {
-        first_kept(&self.lock(), space, wanted).is_some()
-    }
-
-    /// Drops those kept first in `space`, as many as hold so much; `false`, and nothing is dropped,
-    /// if all of them together hold less.
-    pub(crate) fn free(&self, space: &Arc<Space>, wanted: SpaceCount) -> bool {
-        let mut entries = self.lock();
-        let Some(first) = first_kept(&entries, space, wanted) else {
-            return false;
-        };
-        let dropped = remove_all(&mut entries, &first);
-        drop(entries);
-        tracing::info!(
-            name: "uploads_gave_way",
-            uploads = dropped.len(),
-            space = &*space.key,
-            "dropped uploads that were cut off: the quota had no other room for a new one"
-        );
-        self.delete(dropped);
-        true
-    }
-
-    /// How many there are, and the bytes that came of them.
+    /// Their number and the sum of their bytes.
     pub(crate) fn total(&self) -> (usize, u64) {
         let entries = self.lock();
         let bytes = entries.values().map(|kept| kept.offset).sum();
@@ -327,11 +306,11 @@ impl PartialUploads {
         self.lock().contains_key(id)
     }
 
-    /// Deletes their files; not while the lock is held.
+    /// Deletes their files. The caller does not hold the lock.
     pub(crate) fn delete(&self, dropped: impl IntoIterator<Item = PartialUpload>) {
         for kept in dropped {
             record::remove(&self.staging, &kept.id);
-            // Only now its room is given back.
+            // The file is deleted before the reservation is dropped.
             drop(self.staging.adopt(kept.id));
         }
     }
@@ -341,20 +320,43 @@ impl PartialUploads {
     }
 }
 
-/// Those of `owner` that were kept first, as far as they are more than `most`.
-fn surplus(entries: &HashMap<String, PartialUpload>, owner: &SpaceId, most: usize) -> Vec<String> {
+impl EvictPartialUploads for PartialUploads {
+    fn can_evict(&self, space: &Space, wanted: SpaceCount) -> bool {
+        oldest_in_space(&self.lock(), space, wanted).is_some()
+    }
+
+    fn evict(&self, space: &Space, wanted: SpaceCount) -> bool {
+        let mut entries = self.lock();
+        let Some(first) = oldest_in_space(&entries, space, wanted) else {
+            return false;
+        };
+        let dropped = remove_all(&mut entries, &first);
+        drop(entries);
+        tracing::info!(
+            name: "uploads_gave_way",
+            uploads = dropped.len(),
+            space = &*space.key,
+            "dropped partial uploads to make room in the quota for a new upload"
+        );
+        self.delete(dropped);
+        true
+    }
+}
+
+/// The oldest of `owner` beyond the newest `limit`.
+fn surplus(entries: &HashMap<String, PartialUpload>, owner: &SpaceId, limit: usize) -> Vec<String> {
     let own = entries.values().filter(|kept| kept.record.owner == *owner);
     let mut own: Vec<_> = own.map(|kept| (kept.order, &kept.id)).collect();
     own.sort_unstable();
-    let surplus = own.len().saturating_sub(most);
+    let surplus = own.len().saturating_sub(limit);
     let first = own.into_iter().take(surplus);
     first.map(|(_, id)| id.clone()).collect()
 }
 
-/// Those kept first in `space`, as many as hold so much; absent if all of them hold less.
-fn first_kept(
+/// The oldest in `space` that reserve at least `wanted` together; `None` if all of them reserve less.
+fn oldest_in_space(
     entries: &HashMap<String, PartialUpload>,
-    space: &Arc<Space>,
+    space: &Space,
     wanted: SpaceCount,
 ) -> Option<Vec<String>> {
     let kept_there = |kept: &&PartialUpload| kept.reservation.is_in(space);
@@ -364,7 +366,7 @@ fn first_kept(
     let mut kept = kept.into_iter();
     while held.bytes < wanted.bytes || held.entries < wanted.entries {
         let next = kept.next()?;
-        held += next.reservation.held();
+        held += next.reservation.reserved();
         ids.push(next.id.clone());
     }
     Some(ids)

@@ -1,4 +1,4 @@
-//! The record of an upload: what lets it be gone on with after the server was killed.
+//! The record of an upload, from which it is resumed after the server was killed.
 //!
 //! ```text
 //! <upload>         the bytes
@@ -7,9 +7,9 @@
 //!                  {"offset":8388608,"at":"2026-03-01T12:00:01Z"}
 //! ```
 //!
-//! The first line says what it is, each further one how many bytes were on the disk when it was
-//! added. The last line that is whole counts: a kill or a power cut may leave a torn one behind it.
-//! The bytes are known by their birthmark, since a replaced file can have the staged name.
+//! The first line is the manifest; each further line says how many bytes were synced when it was added.
+//! The last complete line counts, since a kill or a power cut may leave a torn one after it. The
+//! manifest identifies the file with the bytes by its id, since a replaced file can have the staged name.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -23,47 +23,47 @@ use crate::storage::local::fs::staging::Staging;
 use crate::storage::local::space::SpaceId;
 use crate::storage::path::VirtualPath;
 
-/// What a record's name has behind that of its upload.
+/// The suffix of a record's name, after the id of its upload.
 const SUFFIX: &str = ".record";
 
-/// What a record has that is not in its place yet; no record ends like this.
+/// The suffix of a record that is being written; no complete record ends like this.
 const NEW_SUFFIX: &str = ".record.new";
 
 const FORMAT: u32 = 1;
 
-/// A longer record is none.
-const MAX_RECORD: u64 = 128 * 1024;
+/// A longer file is no record.
+const MAX_RECORD_BYTES: u64 = 128 * 1024;
 
-/// Lines after which the record is written anew, with its last one only.
-const MAX_LINES: u32 = 512;
+/// Lines after which the record is rewritten with its last line only.
+const MAX_RECORD_LINES: u32 = 512;
 
-/// What an upload is and where it goes.
+/// The first line of a record: the upload and its destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Record {
+pub(crate) struct UploadManifest {
     format: u32,
-    /// The home of who uploads.
+    /// The home of the user.
     pub(crate) owner: SpaceId,
-    /// Where it goes.
+    /// The space of the destination.
     pub(crate) space: SpaceId,
     inner: String,
     full: String,
     pub(crate) size: Option<u64>,
-    /// Of the file with the bytes.
+    /// The id of the file with the bytes.
     pub(crate) data: FileId,
 }
 
-/// How far an upload is safe.
+/// A further line of a record: how many bytes of the upload are synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Progress {
-    /// Bytes that are on the disk.
+pub(crate) struct SyncedOffset {
+    /// Bytes that are synced.
     pub(crate) offset: u64,
-    /// When they were.
+    /// When they were synced.
     pub(crate) at: Timestamp,
 }
 
-impl Record {
+impl UploadManifest {
     pub(crate) fn new(
         owner: &SpaceId,
         space: &SpaceId,
@@ -83,13 +83,13 @@ impl Record {
         }
     }
 
-    /// The record and its last progress, if the bytes are a record.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<(Self, Progress)> {
-        // What has no line break at its end is torn, or not even begun.
-        let (whole, _) = bytes.split_at(bytes.iter().rposition(|byte| *byte == b'\n')?);
-        let mut lines = whole.split(|byte| *byte == b'\n');
+    /// The manifest and the last synced offset, if the bytes are a record.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<(Self, SyncedOffset)> {
+        // A line without a line break is torn.
+        let (complete, _) = bytes.split_at(bytes.iter().rposition(|byte| *byte == b'\n')?);
+        let mut lines = complete.split(|byte| *byte == b'\n');
         let record: Self = serde_json::from_slice(lines.next()?).ok()?;
-        let progress: Progress = lines
+        let progress: SyncedOffset = lines
             .rev()
             .find_map(|line| serde_json::from_slice(line).ok())?;
         let within = record.size.is_none_or(|size| progress.offset <= size);
@@ -97,14 +97,14 @@ impl Record {
             .then_some((record, progress))
     }
 
-    /// The path within the space, and the one that the user saw.
+    /// The path within the space, and the path that the user saw.
     pub(crate) fn paths(&self) -> Option<(VirtualPath, VirtualPath)> {
         let inner = VirtualPath::parse(&self.inner).ok()?;
         let full = VirtualPath::parse(&self.full).ok()?;
         inner.name().is_some().then_some((inner, full))
     }
 
-    fn with(&self, progress: Progress) -> io::Result<Vec<u8>> {
+    fn with(&self, progress: SyncedOffset) -> io::Result<Vec<u8>> {
         let mut text = serde_json::to_vec(self)?;
         text.push(b'\n');
         text.extend(progress.line()?);
@@ -112,7 +112,7 @@ impl Record {
     }
 }
 
-impl Progress {
+impl SyncedOffset {
     fn line(self) -> io::Result<Vec<u8>> {
         let mut text = serde_json::to_vec(&self)?;
         text.push(b'\n');
@@ -120,60 +120,63 @@ impl Progress {
     }
 }
 
-/// The upload whose record has this name.
-pub(crate) fn upload_of(name: &str) -> Option<&str> {
+/// The id of the upload whose record has this name.
+pub(crate) fn id_of_record(name: &str) -> Option<&str> {
     name.strip_suffix(SUFFIX)
 }
 
-/// The upload whose record with this name is not in its place yet.
-pub(crate) fn upload_of_new(name: &str) -> Option<&str> {
+/// The id of the upload whose unfinished record has this name.
+pub(crate) fn id_of_unfinished_record(name: &str) -> Option<&str> {
     name.strip_suffix(NEW_SUFFIX)
 }
 
 /// Reads the record of upload `id`.
-pub(crate) fn read(staging: &Staging, id: &str) -> Option<(Record, Progress)> {
+pub(crate) fn read(staging: &Staging, id: &str) -> Option<(UploadManifest, SyncedOffset)> {
     let (file, _) = staging.dir.open_file(format!("{id}{SUFFIX}")).ok()?;
     let mut bytes = Vec::new();
-    let length = file.take(MAX_RECORD + 1).read_to_end(&mut bytes).ok()?;
-    if length as u64 > MAX_RECORD {
+    let length = file
+        .take(MAX_RECORD_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .ok()?;
+    if length as u64 > MAX_RECORD_BYTES {
         return None;
     }
-    Record::parse(&bytes)
+    UploadManifest::parse(&bytes)
 }
 
-/// The record of an upload, being kept.
+/// The record of an upload that is under way.
 #[derive(Debug)]
 pub(crate) struct Recording {
     staging: Arc<Staging>,
     id: String,
-    /// Locked while it is written, so that none comes to be once it is removed.
-    state: Mutex<State>,
+    /// Locked while the record is written, so that none is created after its removal.
+    state: Mutex<RecordingState>,
 }
 
 #[derive(Debug)]
-enum State {
-    /// There is none.
+enum RecordingState {
+    /// No record exists.
     Absent,
-    /// There is one from before, whose end may be torn.
-    Old,
-    /// There is one, to which lines are added.
+    /// The record of an earlier attempt exists; its end may be torn.
+    Resumed,
+    /// The record exists and gets further lines.
     Open { file: File, lines: u32 },
-    /// There will never be one again.
+    /// The record is removed and is not created again.
     Removed,
 }
 
 impl Recording {
-    /// Of an upload that has none yet: it costs nothing until there is something to note.
+    /// For a new upload. No file is created before the first checkpoint.
     pub(crate) fn absent(staging: &Arc<Staging>, id: &str) -> Self {
-        Self::of(staging, id, State::Absent)
+        Self::new(staging, id, RecordingState::Absent)
     }
 
-    /// Of an upload that is gone on with.
-    pub(crate) fn old(staging: &Arc<Staging>, id: &str) -> Self {
-        Self::of(staging, id, State::Old)
+    /// For an upload that is resumed.
+    pub(crate) fn resumed(staging: &Arc<Staging>, id: &str) -> Self {
+        Self::new(staging, id, RecordingState::Resumed)
     }
 
-    fn of(staging: &Arc<Staging>, id: &str, state: State) -> Self {
+    fn new(staging: &Arc<Staging>, id: &str, state: RecordingState) -> Self {
         Self {
             staging: Arc::clone(staging),
             id: id.to_owned(),
@@ -181,32 +184,34 @@ impl Recording {
         }
     }
 
-    /// Notes that so many bytes are on the disk, so that it survives a power cut.
-    pub(crate) fn note(&self, record: &Record, offset: u64) -> io::Result<()> {
+    /// Records that `offset` bytes are synced, and syncs the record.
+    pub(crate) fn write(&self, record: &UploadManifest, offset: u64) -> io::Result<()> {
         let at = Timestamp::now();
-        let progress = Progress { offset, at };
+        let progress = SyncedOffset { offset, at };
         let mut state = self.lock();
-        let anew = match &mut *state {
-            State::Removed => return Ok(()),
-            State::Open { file, lines } if *lines < MAX_LINES => {
+        let text = match &mut *state {
+            RecordingState::Removed => return Ok(()),
+            RecordingState::Open { file, lines } if *lines < MAX_RECORD_LINES => {
                 file.write_all(&progress.line()?)?;
                 *lines += 1;
-                return self.staging.synced(file.sync_data());
+                return self.staging.record_sync(file.sync_data());
             }
-            State::Open { .. } | State::Old | State::Absent => record.with(progress)?,
+            RecordingState::Open { .. } | RecordingState::Resumed | RecordingState::Absent => {
+                record.with(progress)?
+            }
         };
-        let file = self.replace(&anew)?;
-        *state = State::Open { file, lines: 1 };
-        // With this the name of the data lasts as well.
-        self.staging.synced(self.staging.dir.sync())
+        let file = self.replace(&text)?;
+        *state = RecordingState::Open { file, lines: 1 };
+        // This also syncs the name of the file with the bytes.
+        self.staging.record_sync(self.staging.dir.sync())
     }
 
-    /// Writes the record anew, in the place of the old one at once.
+    /// Replaces the record atomically.
     fn replace(&self, text: &[u8]) -> io::Result<File> {
         let dir = &self.staging.dir;
         let new = format!("{}{NEW_SUFFIX}", self.id);
         let mut file = match dir.create_file(&*new) {
-            // A server was killed while it wrote this, or could not remove it.
+            // An earlier server was killed while it wrote this, or could not remove it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 dir.remove_file(&*new)?;
                 dir.create_file(&*new)?
@@ -214,7 +219,7 @@ impl Recording {
             created => created?,
         };
         let written = file.write_all(text);
-        let synced = written.and_then(|()| self.staging.synced(file.sync_all()));
+        let synced = written.and_then(|()| self.staging.record_sync(file.sync_all()));
         let name = format!("{}{SUFFIX}", self.id);
         match synced.and_then(|()| dir.rename_over(&new, dir, &name)) {
             Ok(()) => Ok(file),
@@ -225,16 +230,18 @@ impl Recording {
         }
     }
 
-    /// Removes it for good.
+    /// Removes the record; none is created after that.
     pub(crate) fn remove(&self) {
         let mut state = self.lock();
-        match std::mem::replace(&mut *state, State::Removed) {
-            State::Absent | State::Removed => {}
-            State::Old | State::Open { .. } => remove(&self.staging, &self.id),
+        match std::mem::replace(&mut *state, RecordingState::Removed) {
+            RecordingState::Absent | RecordingState::Removed => {}
+            RecordingState::Resumed | RecordingState::Open { .. } => {
+                remove(&self.staging, &self.id)
+            }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RecordingState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -244,8 +251,8 @@ pub(crate) fn remove(staging: &Staging, id: &str) {
     remove_file(staging, &format!("{id}{SUFFIX}"));
 }
 
-/// Removes what a killed server may have left of a record that was not in its place yet.
-pub(crate) fn remove_new(staging: &Staging, id: &str) {
+/// Removes the unfinished record of upload `id` that a killed server may have left.
+pub(crate) fn remove_unfinished(staging: &Staging, id: &str) {
     remove_file(staging, &format!("{id}{NEW_SUFFIX}"));
 }
 
@@ -255,7 +262,7 @@ fn remove_file(staging: &Staging, name: &str) {
             tracing::warn!(
                 name: "record_not_removed",
                 %error,
-                "the record of an upload could not be removed"
+                "cannot remove the record of an upload"
             );
         }
         _ => {}
@@ -269,15 +276,14 @@ mod tests {
     use super::*;
     use crate::storage::local::space::Area;
 
-    fn record() -> Record {
-        let mark: FileId =
-            serde_json::from_str(r#"{"inode":7,"born":[1,2]}"#).expect("a birthmark");
+    fn record() -> UploadManifest {
+        let mark: FileId = serde_json::from_str(r#"{"inode":7,"born":[1,2]}"#).expect("a file id");
         let space = |area, name: &str| SpaceId {
             area,
             name: name.to_owned(),
-            mark,
+            root_id: mark,
         };
-        Record::new(
+        UploadManifest::new(
             &space(Area::Homes, "alice"),
             &space(Area::Folders, "team"),
             &VirtualPath::parse("/a \"b\"").expect("a path"),
@@ -287,8 +293,8 @@ mod tests {
         )
     }
 
-    fn at(offset: u64) -> Progress {
-        Progress {
+    fn at(offset: u64) -> SyncedOffset {
+        SyncedOffset {
             offset,
             at: "2026-03-01T12:00:00Z".parse().expect("a time"),
         }
@@ -304,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_last_line_counts() {
-        let parsed = Record::parse(&text(&[10, 20, 30]));
+        let parsed = UploadManifest::parse(&text(&[10, 20, 30]));
         assert_eq!(parsed, Some((record(), at(30))));
     }
 
@@ -312,12 +318,16 @@ mod tests {
     fn a_torn_end_is_ignored_wherever_it_is_torn() {
         let (short, long) = (text(&[10, 20]), text(&[10, 20, 30]));
         for length in short.len()..long.len() {
-            let parsed = Record::parse(&long[..length]);
+            let parsed = UploadManifest::parse(&long[..length]);
             assert_eq!(parsed, Some((record(), at(20))), "{length} bytes");
         }
-        let whole_first = text(&[10]).len();
-        for length in 0..whole_first {
-            assert_eq!(Record::parse(&short[..length]), None, "{length} bytes");
+        let first_line = text(&[10]).len();
+        for length in 0..first_line {
+            assert_eq!(
+                UploadManifest::parse(&short[..length]),
+                None,
+                "{length} bytes"
+            );
         }
     }
 
@@ -330,12 +340,12 @@ mod tests {
             b"\xff\n\n",
         ] {
             let bytes = [&text(&[10, 20]), end].concat();
-            assert_eq!(Record::parse(&bytes), Some((record(), at(20))));
+            assert_eq!(UploadManifest::parse(&bytes), Some((record(), at(20))));
         }
     }
 
     #[test]
-    fn what_can_not_be_true_is_no_record() {
+    fn a_record_that_contradicts_itself_is_no_record() {
         let good = String::from_utf8(text(&[10])).expect("text");
         for (from, to) in [
             ("\"format\":1", "\"format\":2"),
@@ -349,7 +359,7 @@ mod tests {
         ] {
             assert!(good.contains(from), "{from}");
             assert_eq!(
-                Record::parse(good.replace(from, to).as_bytes()),
+                UploadManifest::parse(good.replace(from, to).as_bytes()),
                 None,
                 "{to}"
             );
@@ -359,10 +369,10 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_are_no_record_and_never_a_panic(bytes: Vec<u8>) {
-            prop_assert_eq!(Record::parse(&bytes), None);
+            prop_assert_eq!(UploadManifest::parse(&bytes), None);
             let mut tail = text(&[10]);
             tail.extend(&bytes);
-            let parsed = Record::parse(&tail);
+            let parsed = UploadManifest::parse(&tail);
             prop_assert_eq!(parsed.map(|(record, _)| record), Some(record()));
         }
 
@@ -374,7 +384,7 @@ mod tests {
             let mut bytes = text(&[10, 999]);
             let position = position % bytes.len();
             bytes[position] = byte;
-            if let Some((record, progress)) = Record::parse(&bytes) {
+            if let Some((record, progress)) = UploadManifest::parse(&bytes) {
                 prop_assert!(record.size.is_none_or(|size| progress.offset <= size));
             }
         }

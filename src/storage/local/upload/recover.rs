@@ -1,4 +1,4 @@
-//! Recovery: what of staging is worth keeping when a server starts.
+//! Recovery: a server that starts keeps the staged uploads that have a valid record.
 
 use std::collections::HashSet;
 use std::io;
@@ -8,31 +8,36 @@ use jiff::Timestamp;
 
 use crate::storage::local::fs::metadata::EntryKind;
 use crate::storage::local::fs::tree::for_each;
-use crate::storage::local::quota::{Reservation, SpaceCount};
+use crate::storage::local::reservation::Reservation;
 use crate::storage::local::space::{Space, SpaceId};
+use crate::storage::local::space_count::SpaceCount;
 use crate::storage::local::store::Store;
 use crate::storage::local::upload::partial::PartialUpload;
 use crate::storage::local::upload::record;
-use crate::storage::local::upload::record::{Progress, Record};
+use crate::storage::local::upload::record::{SyncedOffset, UploadManifest};
 use crate::storage::path::VirtualPath;
 
 impl Store {
-    /// Keeps the uploads that have a record, as far as it says that they are safe, and leaves all
-    /// else that is staged to be deleted behind the start.
+    /// Keeps the uploads that have a valid record, up to their synced offset, and leaves everything else
+    /// in staging to be deleted after the start.
     pub(crate) fn recover(&self) -> io::Result<()> {
         let kept = self.kept();
         let mut found = Vec::new();
         let mut unknown = HashSet::new();
         for_each(&kept.staging.dir, |entry| {
-            let id = entry.file_name().to_str().ok().and_then(record::upload_of);
-            match id.map(|id| (id, self.recovered(id))) {
+            let id = entry
+                .file_name()
+                .to_str()
+                .ok()
+                .and_then(record::id_of_record);
+            match id.map(|id| (id, self.recover_upload(id))) {
                 Some((_, Ok(recovered))) => found.extend(recovered),
                 Some((id, Err(error))) => {
                     tracing::warn!(
                         name: "upload_not_recovered",
                         %error,
                         upload = id,
-                        "cannot tell where a kept upload belongs: it is left for the next start"
+                        "cannot read where a partial upload belongs; it stays for the next start"
                     );
                     unknown.insert(id.to_owned());
                 }
@@ -45,15 +50,15 @@ impl Store {
             kept.restore(upload);
         }
         let is_kept = |name: &str| {
-            let id = record::upload_of(name).or_else(|| record::upload_of_new(name));
+            let id = record::id_of_record(name).or_else(|| record::id_of_unfinished_record(name));
             let id = id.unwrap_or(name);
             kept.contains(id) || unknown.contains(id)
         };
-        kept.staging.leave_others(is_kept)
+        kept.staging.queue_leftovers(is_kept)
     }
 
-    /// The upload with that name, if all that its record says is true. An error if nobody can tell.
-    fn recovered(&self, id: &str) -> io::Result<Option<(Timestamp, PartialUpload)>> {
+    /// The upload with that id, if its record is true. An error if the disk does not tell.
+    fn recover_upload(&self, id: &str) -> io::Result<Option<(Timestamp, PartialUpload)>> {
         let staging = &self.kept().staging;
         let Some((record, progress)) = record::read(staging, id) else {
             return Ok(None);
@@ -61,20 +66,20 @@ impl Store {
         let Ok((data, meta)) = staging.dir.open_file_to_write(id) else {
             return Ok(None);
         };
-        let is_it = meta.what == EntryKind::File && meta.birthmark() == record.data;
+        let is_it = meta.kind == EntryKind::File && meta.file_id() == record.data;
         if !is_it || meta.size < progress.offset || !self.look_for(&record.owner)? {
             return Ok(None);
         }
         let Some(space) = self.space_of_record(&record)? else {
             return Ok(None);
         };
-        // What is behind may or may not be what came.
+        // Bytes after the synced offset may be lost.
         data.set_len(progress.offset)?;
-        record::remove_new(staging, id);
-        Ok(restored(id, record, progress, &space))
+        record::remove_unfinished(staging, id);
+        Ok(restore_partial(id, record, progress, &space))
     }
 
-    fn space_of_record(&self, record: &Record) -> io::Result<Option<Arc<Space>>> {
+    fn space_of_record(&self, record: &UploadManifest) -> io::Result<Option<Arc<Space>>> {
         let SpaceId { area, name, .. } = &record.space;
         if !self.look_for(&record.space)? {
             return Ok(None);
@@ -84,32 +89,32 @@ impl Store {
         Ok((*space.id() == record.space).then_some(space))
     }
 
-    /// Whether the space is gone for sure, or another has its name: not where nobody can tell.
+    /// Whether the space certainly does not exist; `false` if the disk does not tell.
     pub(crate) fn is_gone(&self, space: &SpaceId) -> bool {
         self.look_for(space).is_ok_and(|is_there| !is_there)
     }
 
-    /// Whether the space is still there, and no other under its name.
+    /// Whether the space still exists under its name.
     pub(crate) fn look_for(&self, space: &SpaceId) -> io::Result<bool> {
         let path = VirtualPath::root().join_name(&space.name);
         if path.is_err() || space.name.is_empty() {
             return Ok(false);
         }
         let meta = self.area(space.area).meta(space.name.as_str())?;
-        Ok(meta.is_some_and(|meta| meta.what == EntryKind::Dir && meta.birthmark() == space.mark))
+        Ok(meta.is_some_and(|meta| meta.kind == EntryKind::Dir && meta.file_id() == space.root_id))
     }
 }
 
-/// What is kept of upload `id`, with the room that it takes up.
-fn restored(
+/// The partial upload `id`, with the reservation of its bytes.
+fn restore_partial(
     id: &str,
-    record: Record,
-    progress: Progress,
+    record: UploadManifest,
+    progress: SyncedOffset,
     space: &Arc<Space>,
 ) -> Option<(Timestamp, PartialUpload)> {
-    let mut reservation = Reservation::under_way(space);
-    // Nothing is limited before somebody has opened the space.
-    let grown = reservation.grow_stored(SpaceCount::file(progress.offset), &VirtualPath::root());
+    let mut reservation = Reservation::for_upload(space);
+    // A space has no limits before it is opened.
+    let grown = reservation.reserve_quota(SpaceCount::file(progress.offset), &VirtualPath::root());
     grown.ok()?;
     let (offset, at) = (progress.offset, progress.at);
     let kept = PartialUpload::new(id.to_owned(), record, offset, Some(at), reservation)?;
