@@ -75,7 +75,7 @@ impl BackupArgs {
         let started = Instant::now();
         let data = self.data.with_accounts()?;
         let to = self.directory;
-        let failed = || format!("can not make a backup in {}", to.display());
+        let failed = || format!("cannot make a backup in {}", to.display());
         let backup = storage::Backup::begin(&data, &to).with_context(failed)?;
         // In this order: whoever is named in the messages is known to the accounts, so that a number
         // is not given to another user later.

@@ -48,7 +48,7 @@ impl EventDisplay {
         if let Self::Aside(aside) = self {
             let now = aside.lock().logged_in(client);
             for (printer, line) in now {
-                // Who can not be told any more has left.
+                // Who cannot be told any more has left.
                 let _ = printer.print(line).await;
             }
         }
@@ -128,7 +128,7 @@ impl BackgroundPrinter {
         while let Some(event) = events.next().await {
             let now = self.lock().take(event);
             if let Some((printer, line)) = now {
-                // Who can not be told any more has left.
+                // Who cannot be told any more has left.
                 let _ = printer.print(line).await;
             }
         }

@@ -22,7 +22,7 @@ const NOT_AT_REST: u8 = 4;
 /// Interrupted, as shells count it.
 const INTERRUPTED: u8 = 130;
 
-/// The command can not be meant like this; says what would be right.
+/// The command cannot be meant like this; says what would be right.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Usage(pub(super) String);
@@ -30,7 +30,7 @@ pub(super) struct Usage(pub(super) String);
 /// No session with the server came about.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoSession {
-    /// The server can not be reached or used.
+    /// The server cannot be reached or used.
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The server does not take what the user logs in with.
@@ -313,15 +313,15 @@ mod tests {
     #[test]
     fn no_cause_is_told_twice() {
         let cause = || anyhow::anyhow!("the disk fails");
-        let error = cause().context("can not read it: the disk fails");
+        let error = cause().context("cannot read it: the disk fails");
         assert_eq!(
             error_line("df", &error),
-            "haul: df: can not read it: the disk fails"
+            "haul: df: cannot read it: the disk fails"
         );
-        let error = cause().context("can not read it");
+        let error = cause().context("cannot read it");
         assert_eq!(
             error_line("df", &error),
-            "haul: df: can not read it: the disk fails"
+            "haul: df: cannot read it: the disk fails"
         );
     }
 

@@ -77,7 +77,7 @@ pub(super) async fn first_admin(
 fn password_from(file: &Path) -> anyhow::Result<Secret> {
     let text = fs::read_to_string(file).with_context(|| {
         format!(
-            "can not read HAUL_ADMIN_PASSWORD_FILE, which is {}",
+            "cannot read HAUL_ADMIN_PASSWORD_FILE, which is {}",
             file.display()
         )
     })?;
@@ -118,7 +118,7 @@ fn keep(password: &Secret, data: &Path) -> anyhow::Result<PathBuf> {
         opened.sync_all()?;
         File::open(data)?.sync_all()
     };
-    write().with_context(|| format!("can not write the admin's password to {}", file.display()))?;
+    write().with_context(|| format!("cannot write the admin's password to {}", file.display()))?;
     Ok(file)
 }
 

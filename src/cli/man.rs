@@ -26,7 +26,7 @@ impl ManArgs {
         let directory = &self.directory;
         let pages = fs::create_dir_all(directory)
             .and_then(|()| write_pages(crate::cli::arguments(), None, directory))
-            .with_context(|| format!("can not write pages into {}", directory.display()))?;
+            .with_context(|| format!("cannot write pages into {}", directory.display()))?;
         output.note(&format!(
             "{} in {}",
             count(pages, "page"),
@@ -166,7 +166,7 @@ impl Sections {
                 (
                     "1",
                     "It could not start, for a reason that may be gone the next time: the port is \
-                     taken, the data directory can not be used, the certificate can not be read.",
+                     taken, the data directory cannot be used, the certificate cannot be read.",
                 ),
                 (
                     "2",

@@ -271,7 +271,7 @@ fn run(command: ClientCommand, global: &GlobalOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("can not start its threads")?;
+        .context("cannot start its threads")?;
     let outcome = runtime.block_on(Box::pin(command.run(global)));
     runtime.shutdown_timeout(GOODBYE_TIMEOUT);
     outcome

@@ -40,7 +40,7 @@ fn ask(prompt: String) -> anyhow::Result<String> {
 fn unasked(error: io::Error) -> anyhow::Error {
     match error.kind() {
         io::ErrorKind::Interrupted => Interrupted { kept: false }.into(),
-        _ => anyhow::Error::new(error).context("can not ask for a password"),
+        _ => anyhow::Error::new(error).context("cannot ask for a password"),
     }
 }
 
@@ -49,7 +49,7 @@ fn read_line(input: impl BufRead) -> anyhow::Result<Secret> {
     let mut input = input.take(LONGEST_LINE);
     input
         .read_line(&mut line)
-        .context("can not read the password from standard input")?;
+        .context("cannot read the password from standard input")?;
     if line.is_empty() {
         bail!("there is no password on standard input; give it as one line, or use a terminal");
     }

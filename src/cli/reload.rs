@@ -95,7 +95,7 @@ impl Reloading {
             error!(
                 name: "certificate_refused",
                 %error,
-                "the certificate can not be used; what was in use stays"
+                "the certificate cannot be used; what was in use stays"
             );
             reply.certificate_refused = Some(error.to_string());
         }

@@ -105,7 +105,7 @@ impl ServeArgs {
             .enable_all()
             .max_blocking_threads(SERVER_THREADS)
             .build()
-            .context("can not start the threads of the server")?;
+            .context("cannot start the threads of the server")?;
         let outcome = runtime.block_on(self.serve(config, log, logs.clone(), service.clone()));
         service.finish(&outcome);
         // The process ends, and so does all that still waits for a disk. Were it dropped first, it
@@ -135,7 +135,7 @@ impl ServeArgs {
         let ops = for_operators.as_ref().map(TcpListener::local_addr);
         let ops = ops
             .transpose()
-            .context("can not tell the port of ops.listen")?;
+            .context("cannot tell the port of ops.listen")?;
         // Until the end of the process, of which operators want to know why it does not serve.
         let (made, server_made) = oneshot::channel();
         let stop = CancellationToken::new();
@@ -161,7 +161,7 @@ impl ServeArgs {
         }
         let server = running.get_or_init(|| server);
         let certificate = server.reload_tls().await?;
-        let address = listener.local_addr().context("can not tell the port")?;
+        let address = listener.local_addr().context("cannot tell the port")?;
         let watched = is_watched();
         let first = first_admin(&accounts, data, watched).await?;
         let _ = made.send(server.clone());
@@ -264,7 +264,7 @@ fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        warn!(name: "open_files_not_raised", %error, "can not raise the limit of open files");
+        warn!(name: "open_files_not_raised", %error, "cannot raise the limit of open files");
     }
 }
 
@@ -277,7 +277,7 @@ async fn listen(
         .await
         .with_context(|| {
             format!(
-                "can not listen on {address}; is another server running there? \
+                "cannot listen on {address}; is another server running there? \
              choose another address with --listen or server.listen"
             )
         })
@@ -292,7 +292,7 @@ async fn listen_for_operators(
     };
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!(
-            "can not listen on {address} for operators; is another server running there? \
+            "cannot listen on {address} for operators; is another server running there? \
              choose another address with ops.listen, or \"\" for none"
         )
     })?;

@@ -53,7 +53,7 @@ impl ServiceArgs {
         let teller = thread::Builder::new().name("service".into());
         teller
             .spawn(move || notify_loop(&messages))
-            .context("can not start the thread that tells the service manager")?;
+            .context("cannot start the thread that tells the service manager")?;
         Ok(Self(Some(sender)))
     }
 
@@ -146,7 +146,7 @@ fn notify_loop(messages: &Receiver<ServiceMessage>) {
             ServiceMessage::Tell(lines) => {
                 let told: io::Result<()> = sd_notify::notify(&[NotifyState::Custom(&lines)]);
                 if let Err(error) = told {
-                    tracing::debug!(name: "manager_not_told", %error, "the service manager can not be told");
+                    tracing::debug!(name: "manager_not_told", %error, "the service manager cannot be told");
                 }
             }
             ServiceMessage::Told(told) => {

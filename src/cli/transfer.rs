@@ -259,7 +259,7 @@ pub(super) fn local_target(path: &str, sources: usize) -> anyhow::Result<Transfe
 fn several_need_directory(path: &str, sources: usize) -> anyhow::Result<TransferTarget> {
     if sources > 1 {
         return Err(usage(format!(
-            "several things can not all become {path}, which is no directory; \
+            "several things cannot all become {path}, which is no directory; \
              end it with a slash, or make it first"
         )));
     }

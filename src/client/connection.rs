@@ -593,7 +593,7 @@ async fn silent(line: Weak<Connection>, table: &RequestTable) -> Lost {
             continue;
         }
         if let Some(line) = line.upgrade() {
-            // If it can not be sent, that is silence, too.
+            // If it cannot be sent, that is silence, too.
             let _ = timeout(PROBE_TIMEOUT, line.probe()).await;
         }
         sleep(PROBE_TIMEOUT).await;

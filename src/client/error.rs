@@ -112,8 +112,8 @@ pub enum ClientError {
         /// Why the last of these failed.
         source: Arc<ClientError>,
     },
-    /// The connection is gone, and what came from a pipe can not be had again.
-    #[error("{lost}, and what {} gave can not be sent again", .pipe.display())]
+    /// The connection is gone, and what came from a pipe cannot be had again.
+    #[error("{lost}, and what {} gave cannot be sent again", .pipe.display())]
     PipeLost {
         /// What the pipe is called.
         pipe: PathBuf,
@@ -150,11 +150,11 @@ pub enum ClientError {
     /// The local file became another while it was sent.
     #[error("{} changed while it was read", .0.display())]
     LocalChanged(PathBuf),
-    /// What is neither file nor directory can not be put. A pipe can, with
+    /// What is neither file nor directory cannot be put. A pipe can, with
     /// [`put_from`](crate::client::Client::put_from).
     #[error("{}: neither file nor directory", .0.display())]
     LocalNeither(PathBuf),
-    /// A link to nothing can not be put.
+    /// A link to nothing cannot be put.
     #[error("{}: a link to nothing", .0.display())]
     LocalDangling(PathBuf),
     /// A name that cannot be sent.

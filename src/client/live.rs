@@ -98,7 +98,7 @@ impl EventSubscription {
     /// The next event. Cancel-safe, but a wait for another connection begins anew.
     ///
     /// # Errors
-    /// Why there is no connection any more, or why the path can not be watched.
+    /// Why there is no connection any more, or why the path cannot be watched.
     pub async fn next(&mut self) -> Result<Event, ClientError> {
         loop {
             let on = match &mut self.on {

@@ -68,7 +68,7 @@ where
     Ok((stream, fingerprint))
 }
 
-/// Read once. What can not be read vouches for nobody.
+/// Read once. What cannot be read vouches for nobody.
 async fn system_authorities() -> &'static [CertificateDer<'static>] {
     static AUTHORITIES: OnceCell<Vec<CertificateDer<'static>>> = OnceCell::const_new();
     let read = || async {

@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::number::number;
 use crate::protocol::reply::FolderView;
-use crate::protocol::request::number;
 
 /// `sessions`: the sessions that are there, and what each has under way.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -23,7 +23,9 @@ use sha2::Sha256;
 
 use crate::protocol::message::{encode_error, encode_ok};
 use crate::protocol::parse::fields;
-use crate::protocol::{BadRequest, Call, Nothing, Say, Secret, VERSION, WhoReply, WireError};
+use crate::protocol::{
+    BadRequest, Call, CommandInfo, Nothing, Say, Secret, VERSION, WhoReply, WireError,
+};
 
 /// The longest datagram, in bytes: it passes every common network in one piece.
 pub const MAX_DATAGRAM: usize = 1200;
@@ -234,7 +236,7 @@ pub struct Ack {
 }
 
 impl Call for Ack {
-    const CMD: &'static str = "ack";
+    const COMMAND: CommandInfo = CommandInfo::new("ack", "seq", "an event has arrived by datagram");
     type Reply = Nothing;
 }
 

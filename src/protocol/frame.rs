@@ -11,10 +11,8 @@ use std::io;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
 
+use crate::protocol::limits::DATA_HEAD;
 use crate::protocol::{MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_PAYLOAD};
-
-/// Bytes of a data payload before its chunk: the mark and the stream.
-pub(super) const DATA_HEAD: usize = 1 + size_of::<u32>();
 
 /// Bytes of the length in front of every payload.
 const LENGTH: usize = size_of::<u32>();

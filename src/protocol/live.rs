@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::request::number;
+use crate::protocol::number::number;
 
 /// The longest text of a message, in bytes.
 pub const MAX_TEXT: usize = 8 * 1024;

@@ -11,13 +11,16 @@
 //! clients in other languages.
 
 mod admin;
+mod command;
 mod datagram;
 mod digest;
 mod error;
 mod event;
 mod frame;
+mod limits;
 mod live;
 mod message;
+mod number;
 mod parse;
 mod reply;
 mod request;
@@ -28,6 +31,7 @@ pub use crate::protocol::admin::{
     ReloadReply, ReloadSettings, SessionDialect, SessionEntry, Sessions, SessionsReply,
     SetLogLevel, SettingChange, TransferEntry, UserEntry, Users, UsersReply,
 };
+pub use crate::protocol::command::CommandInfo;
 pub use crate::protocol::datagram::{
     Ack, Datagram, DatagramKey, DatagramRequest, Discovered, MAX_DATAGRAM, SIGNATURE, Signed,
     Verified, encode_datagram, encode_error_within, encode_hello, encode_who_within,
@@ -36,6 +40,10 @@ pub use crate::protocol::digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use crate::protocol::error::{ErrorCode, QuotaUnit, WireError};
 pub use crate::protocol::event::{ChangeKind, Changed, Event, GoodbyeReason};
 pub use crate::protocol::frame::{Frame, FrameCodec, FrameError, put_control, put_data_head};
+pub use crate::protocol::limits::{
+    DEFAULT_PORT, MAX_CHUNK, MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_NUMBER, MAX_PAYLOAD,
+    VERSION,
+};
 pub use crate::protocol::live::{
     Accept, Decline, History, HistoryReply, Join, Leave, MAX_TEXT, MembersReply, Message, Offer,
     Offers, OffersReply, Present, Say, SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch,
@@ -56,24 +64,3 @@ pub use crate::protocol::request::{
     encode_request,
 };
 pub use crate::protocol::secret::Secret;
-
-/// The version of the wire that this crate speaks.
-pub const VERSION: u32 = 1;
-
-/// The port a server listens on unless told otherwise.
-pub const DEFAULT_PORT: u16 = 9000;
-
-/// The longest control payload, in bytes.
-pub const MAX_CONTROL: usize = 64 * 1024;
-
-/// The longest control payload before login, in bytes.
-pub const MAX_CONTROL_BEFORE_LOGIN: usize = 4 * 1024;
-
-/// The longest chunk of file bytes in one data frame.
-pub const MAX_CHUNK: usize = 1024 * 1024;
-
-/// The longest payload of any frame: a data frame with a full chunk.
-pub const MAX_PAYLOAD: usize = frame::DATA_HEAD + MAX_CHUNK;
-
-/// Numbers on the wire stay below this, so that every JSON library reads them exactly.
-pub const MAX_NUMBER: u64 = 1 << 53;

@@ -25,20 +25,6 @@ pub struct BadRequest {
     pub unsupported: bool,
 }
 
-impl BadRequest {
-    /// A request of `cmd` whose `field` can not be as it is, for the reason in `message`.
-    #[must_use]
-    pub fn of_field(id: u32, cmd: &'static str, field: &str, message: impl Into<String>) -> Self {
-        Self {
-            id,
-            cmd: Some(cmd),
-            field: Some(field.into()),
-            message: message.into(),
-            unsupported: false,
-        }
-    }
-}
-
 /// The longest part of a request that an error repeats.
 const MAX_QUOTED: usize = 200;
 

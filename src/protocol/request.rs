@@ -7,8 +7,8 @@
 use std::num::NonZeroU32;
 
 use jiff::Timestamp;
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::protocol::admin::{
     Drain, DrainReply, Kick, KickReply, LogLevelReply, Logs, LogsReply, ReloadReply,
@@ -18,24 +18,28 @@ use crate::protocol::live::{
     Accept, Decline, History, HistoryReply, Join, Leave, MembersReply, Offers, OffersReply, Say,
     SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch, Watch, WatchReply, Who, WhoReply,
 };
+use crate::protocol::number::number;
 use crate::protocol::parse::{BadRequest, RequestHead};
 use crate::protocol::reply::{
     CwdReply, DfReply, GetReply, HashReply, HelloReply, HelpReply, LoginReply, LsReply, Nothing,
     PathReply, PutReply, RmReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
 };
-use crate::protocol::{Algorithm, CommandHelp, Digest, MAX_NUMBER, Secret};
+use crate::protocol::{Algorithm, CommandHelp, CommandInfo, Digest, Secret};
 
 /// A request that has a reply of its own type: one line checks both ends.
 pub trait Call: Serialize + DeserializeOwned + Send + 'static {
+    /// The command's row in the table of commands.
+    const COMMAND: CommandInfo;
     /// The command's name on the wire.
-    const CMD: &'static str;
+    const CMD: &'static str = Self::COMMAND.name;
     /// What `ok` holds.
     type Reply: Serialize + DeserializeOwned + Send + 'static;
 }
 
-/// Declares every command once: its struct, its name, its reply and its line of help.
+/// Declares every command once: its name, its request and reply structs, its properties (the
+/// builder methods of [`CommandInfo`]) and its line of help.
 macro_rules! requests {
-    ($($cmd:literal $request:ident -> $reply:ident, $fields:literal, $summary:literal;)*) => {
+    ($($cmd:literal $request:ident -> $reply:ident, [$($property:ident)*], $fields:literal, $summary:literal;)*) => {
         /// A parsed request, one variant a command.
         #[derive(Debug, Clone, PartialEq)]
         #[expect(missing_docs, reason = "each variant is the struct of its name")]
@@ -58,81 +62,126 @@ macro_rules! requests {
                 Ok((head.id, request))
             }
 
-            /// The command's name on the wire.
+            /// The command's row in the table of commands.
             #[must_use]
-            pub fn cmd(&self) -> &'static str {
+            pub fn command(&self) -> &'static CommandInfo {
                 match self {
-                    $(Self::$request(_) => $cmd,)*
+                    $(Self::$request(_) => const { &$request::COMMAND },)*
                 }
             }
 
-            /// The names of all commands, in the order of the documentation.
-            pub const COMMANDS: &[&str] = &[$($cmd,)*];
-
-            /// Name, summary and fields of every command, in the order of the documentation.
-            #[must_use]
-            pub fn help() -> Vec<CommandHelp> {
-                vec![$(CommandHelp {
-                    name: $cmd.into(),
-                    summary: $summary.into(),
-                    fields: $fields.into(),
-                },)*]
-            }
+            /// All commands, in the order of the documentation.
+            pub const COMMANDS: &[CommandInfo] = &[$($request::COMMAND,)*];
         }
 
         $(impl Call for $request {
-            const CMD: &'static str = $cmd;
+            const COMMAND: CommandInfo =
+                CommandInfo::new($cmd, $fields, $summary)$(.$property())*;
             type Reply = $reply;
         })*
     };
 }
 
 requests! {
-    "hello"  Hello  -> HelloReply,  "",                         "what this server is and offers; works before login";
-    "login"  Login  -> LoginReply,  "user password | token",    "start a session as a user";
-    "whoami" Whoami -> WhoamiReply, "",                         "who this session is, with its folders and quota";
-    "passwd" Passwd -> Nothing,     "old new",                  "change the password of this user";
-    "ping"   Ping   -> TimeReply,   "",                         "the server's time";
-    "quit"   Quit   -> Nothing,     "",                         "end the session; the server closes";
-    "help"   Help   -> HelpReply,   "[about]",                  "every command, or one, with its fields";
-    "pwd"    Pwd    -> CwdReply,    "",                         "the current directory";
-    "cd"     Cd     -> CwdReply,    "path",                     "change the current directory";
-    "ls"     Ls     -> LsReply,     "[path limit cursor]",      "list a directory, a page at a time";
-    "stat"   Stat   -> StatReply,   "path",                     "size, time, version and known digest of a file or directory";
-    "mkdir"  Mkdir  -> PathReply,   "path [parents]",           "make a directory";
-    "rm"     Rm     -> RmReply,     "path [recursive]",         "remove a file or a directory";
-    "mv"     Mv     -> PathReply,   "from to [if_exists]",      "move or rename";
-    "cp"     Cp     -> PathReply,   "from to [if_exists]",      "copy a file or a directory on the server";
-    "get"    Get    -> GetReply,    "path [offset length digest version]", "receive a file as data frames";
-    "put"    Put    -> PutReply,    "path [size if_exists modified resume parents digest]", "send a file as data frames";
-    "end"    End    -> Nothing,     "id [digest]",                "all data of the put with this id was sent";
-    "cancel" Cancel -> Nothing,     "target",                   "end an unfinished get or put";
-    "uploads" Uploads -> UploadsReply, "",                      "puts that were cut off and can be resumed";
-    "discard" Discard -> Nothing,      "upload",                "drop a put that was cut off";
-    "hash"   Hash   -> HashReply,   "path [digest]",            "the digest of a file, computed by the server";
-    "df"     Df     -> DfReply,     "",                         "use and limits of the space around the current directory";
-    "who"     Who     -> WhoReply,     "",                      "who is connected";
-    "say"     Say     -> SayReply,     "to text",               "a message to a user, or to a room: `#` and its name";
-    "history" History -> HistoryReply, "with [before limit]",   "what was said with a user or in a room, a page at a time";
-    "join"    Join    -> MembersReply, "room",                  "hear what is said in a room; the first one makes it";
-    "leave"   Leave   -> MembersReply, "room",                  "hear no more of a room";
-    "send"    SendTo  -> SendReply,    "to path",               "offer a file to another user, without moving its bytes";
-    "offers"  Offers  -> OffersReply,  "",                      "the files that are offered to this user";
-    "accept"  Accept  -> PathReply,    "offer [path]",          "take a file that was offered";
-    "decline" Decline -> Nothing,      "offer",                 "do not take a file that was offered";
-    "watch"   Watch   -> WatchReply,   "path [since epoch]",    "hear of what changes at or below a path";
-    "unwatch" Unwatch -> Nothing,      "watch",                 "hear no more of it";
-    "ticket"  Ticket  -> TicketReply,  "",                      "the right to speak by datagram for this session";
-    "sessions" Sessions -> SessionsReply, "[limit cursor]",     "who is there and what each has under way; for admins";
-    "users" Users -> UsersReply, "[limit cursor]", "who has an account, with use and rights; for admins";
-    "kick" Kick -> KickReply, "session | user", "end a session, or all of a user; for admins";
-    "reload" ReloadSettings -> ReloadReply, "[dry_run]", "read the settings and the certificate again; for admins";
-    "drain" Drain -> DrainReply, "", "stop the server once what runs has ended; for admins";
-    "log_level" SetLogLevel -> LogLevelReply, "[level seconds]", "what is logged, and for a while something else; for admins";
-    "logs" Logs -> LogsReply, "[follow last since user command path level event session]", "the last lines of the log, and those that come; for admins";
+    "hello" Hello -> HelloReply, [before_login unchecked],
+        "", "what this server is and offers; works before login";
+    "login" Login -> LoginReply, [audited before_login],
+        "user password | token", "start a session as a user";
+    "whoami" Whoami -> WhoamiReply, [],
+        "", "who this session is, with its folders and quota";
+    "passwd" Passwd -> Nothing, [audited],
+        "old new", "change the password of this user";
+    "ping" Ping -> TimeReply, [unchecked],
+        "", "the server's time";
+    "quit" Quit -> Nothing, [before_login unchecked],
+        "", "end the session; the server closes";
+    "help" Help -> HelpReply, [before_login unchecked],
+        "[about]", "every command, or one, with its fields";
+    "pwd" Pwd -> CwdReply, [],
+        "", "the current directory";
+    "cd" Cd -> CwdReply, [],
+        "path", "change the current directory";
+    "ls" Ls -> LsReply, [],
+        "[path limit cursor]", "list a directory, a page at a time";
+    "stat" Stat -> StatReply, [],
+        "path", "size, time, version and known digest of a file or directory";
+    "mkdir" Mkdir -> PathReply, [audited],
+        "path [parents]", "make a directory";
+    "rm" Rm -> RmReply, [audited concurrent],
+        "path [recursive]", "remove a file or a directory";
+    "mv" Mv -> PathReply, [audited],
+        "from to [if_exists]", "move or rename";
+    "cp" Cp -> PathReply, [audited concurrent streaming],
+        "from to [if_exists]", "copy a file or a directory on the server";
+    "get" Get -> GetReply, [concurrent streaming],
+        "path [offset length digest version]", "receive a file as data frames";
+    "put" Put -> PutReply, [audited concurrent streaming],
+        "path [size if_exists modified resume parents digest]", "send a file as data frames";
+    "end" End -> Nothing, [unchecked],
+        "id [digest]", "all data of the put with this id was sent";
+    "cancel" Cancel -> Nothing, [unchecked],
+        "target", "end an unfinished get or put";
+    "uploads" Uploads -> UploadsReply, [],
+        "", "puts that were cut off and can be resumed";
+    "discard" Discard -> Nothing, [audited],
+        "upload", "drop a put that was cut off";
+    "hash" Hash -> HashReply, [concurrent streaming],
+        "path [digest]", "the digest of a file, computed by the server";
+    "df" Df -> DfReply, [],
+        "", "use and limits of the space around the current directory";
+    "who" Who -> WhoReply, [],
+        "", "who is connected";
+    "say" Say -> SayReply, [concurrent],
+        "to text", "a message to a user, or to a room: `#` and its name";
+    "history" History -> HistoryReply, [],
+        "with [before limit]", "what was said with a user or in a room, a page at a time";
+    "join" Join -> MembersReply, [],
+        "room", "hear what is said in a room; the first one makes it";
+    "leave" Leave -> MembersReply, [],
+        "room", "hear no more of a room";
+    "send" SendTo -> SendReply, [concurrent],
+        "to path", "offer a file to another user, without moving its bytes";
+    "offers" Offers -> OffersReply, [],
+        "", "the files that are offered to this user";
+    "accept" Accept -> PathReply, [audited concurrent],
+        "offer [path]", "take a file that was offered";
+    "decline" Decline -> Nothing, [],
+        "offer", "do not take a file that was offered";
+    "watch" Watch -> WatchReply, [],
+        "path [since epoch]", "hear of what changes at or below a path";
+    "unwatch" Unwatch -> Nothing, [],
+        "watch", "hear no more of it";
+    "ticket" Ticket -> TicketReply, [],
+        "", "the right to speak by datagram for this session";
+    "sessions" Sessions -> SessionsReply, [admin_only],
+        "[limit cursor]", "who is there and what each has under way";
+    "users" Users -> UsersReply, [admin_only],
+        "[limit cursor]", "who has an account, with use and rights";
+    "kick" Kick -> KickReply, [audited admin_only],
+        "session | user", "end a session, or all of a user";
+    "reload" ReloadSettings -> ReloadReply, [audited admin_only],
+        "[dry_run]", "read the settings and the certificate again";
+    "drain" Drain -> DrainReply, [audited admin_only],
+        "", "stop the server once what runs has ended";
+    "log_level" SetLogLevel -> LogLevelReply, [audited admin_only],
+        "[level seconds]", "what is logged, and for a while something else";
+    "logs" Logs -> LogsReply, [admin_only concurrent streaming],
+        "[follow last since user command path level event session]", "the last lines of the log, and those that come";
 }
 
 impl Request {
+    /// The command's name on the wire.
+    #[must_use]
+    pub fn cmd(&self) -> &'static str {
+        self.command().name
+    }
+
+    /// Name, summary and fields of every command, in the order of the documentation.
+    #[must_use]
+    pub fn help() -> Vec<CommandHelp> {
+        Self::COMMANDS.iter().map(CommandInfo::to_help).collect()
+    }
+
     /// The path that the request is about, as the client wrote it.
     #[must_use]
     pub fn path(&self) -> Option<&str> {
@@ -485,16 +534,6 @@ pub fn encode_request<C: Call>(id: u32, request: &C) -> Vec<u8> {
         request,
     })
     .expect("a request is a struct of plain values")
-}
-
-/// A whole number that every JSON library reads exactly.
-pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    match Option::<u64>::deserialize(deserializer)? {
-        Some(number) if number >= MAX_NUMBER => Err(D::Error::custom(format_args!(
-            "{number} is out of range: numbers are below 2^53"
-        ))),
-        number => Ok(number),
-    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

@@ -15,9 +15,20 @@ use crate::storage::StorageError;
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// The request itself is wrong.
+    /// The payload is not a request of the protocol.
     #[error(transparent)]
     BadRequest(#[from] BadRequest),
+    /// The command does not accept the value of a field.
+    #[error("{message}")]
+    InvalidField {
+        /// The field's name on the wire.
+        field: &'static str,
+        /// Why the command does not accept the value.
+        message: String,
+    },
+    /// The server has no datagram port.
+    #[error("this server takes no datagrams")]
+    NoDatagrams,
     /// The command needs a login first.
     #[error("log in first: `{0}` needs a user")]
     NotLoggedIn(&'static str),
@@ -188,15 +199,25 @@ fn code_of(error: &MessagesError) -> ErrorCode {
     }
 }
 
+impl CommandError {
+    /// The command does not accept the value of `field`, for the reason in `message`.
+    pub(crate) fn invalid_field(field: &'static str, message: impl ToString) -> Self {
+        Self::InvalidField {
+            field,
+            message: message.to_string(),
+        }
+    }
+}
+
 impl From<&CommandError> for WireError {
     fn from(error: &CommandError) -> Self {
         use CommandError as E;
         use ErrorCode as Code;
         use StorageError as S;
         let code = match error {
-            E::NotOffered(_) => Code::Unsupported,
+            E::NotOffered(_) | E::NoDatagrams => Code::Unsupported,
             E::BadRequest(bad) if bad.unsupported => Code::Unsupported,
-            E::BadRequest(_) | E::LoggedIn(_) => Code::BadRequest,
+            E::BadRequest(_) | E::InvalidField { .. } | E::LoggedIn(_) => Code::BadRequest,
             E::NotLoggedIn(_) => Code::NotLoggedIn,
             E::Accounts(AccountsError::LoginFailed) => Code::LoginFailed,
             E::AdminsOnly(_)
@@ -252,6 +273,8 @@ impl From<&CommandError> for WireError {
         wire.retry_after_ms = wait.and_then(|ms| u64::try_from(ms).ok());
         match error {
             E::BadRequest(bad) => wire.field.clone_from(&bad.field),
+            E::InvalidField { field, .. } => wire.field = Some((*field).into()),
+            E::NoDatagrams => wire.field = Some("cmd".into()),
             E::Messages(
                 MessagesError::EmptyText
                 | MessagesError::TextTooLong(_)

@@ -313,10 +313,7 @@ fn backs_up_to_a_full_disk() {
         let said = String::from_utf8(output.stderr).expect("text");
         let said = said.trim_end();
         assert_eq!(output.status.code(), Some(1), "{said}");
-        let begin = format!(
-            "haul: backup: can not make a backup in {}: ",
-            copy.display()
-        );
+        let begin = format!("haul: backup: cannot make a backup in {}: ", copy.display());
         assert!(said.starts_with(&begin) && said.ends_with(why), "{said}");
         assert!(!said.contains('\n'), "{said}");
         assert!(!copy.join("haul.db").exists());

@@ -104,7 +104,7 @@ fn a_port_that_is_taken_ends_it_with_1_and_the_line_names_the_setting() {
         let output = start(place.path(), arguments, settings);
         let message = error_line(&output, NOT_NOW);
         assert!(
-            message.contains(&format!("can not listen on {address}")),
+            message.contains(&format!("cannot listen on {address}")),
             "{message}"
         );
         assert!(message.contains(setting), "{message}");

@@ -31,7 +31,7 @@ impl AdminReloadArgs {
             remote.output.note("nothing changes");
         }
         if let Some(refused) = &reply.certificate_refused {
-            bail!("the certificate can not be used: {}", safe(refused));
+            bail!("the certificate cannot be used: {}", safe(refused));
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ pub(crate) enum ChatCommand {
         limit: NonZeroU32,
     },
     Help,
-    /// It can not be meant like this; says what would be right.
+    /// It cannot be meant like this; says what would be right.
     Wrong(String),
 }
 

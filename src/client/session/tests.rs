@@ -437,7 +437,7 @@ async fn what_came_from_a_pipe_can_not_be_sent_again() {
     let (outcome, ()) = tokio::join!(put, script);
     assert_eq!(
         outcome.expect_err("lost").to_string(),
-        "the server closed the connection, and what standard input gave can not be sent again"
+        "the server closed the connection, and what standard input gave cannot be sent again"
     );
     assert_eq!(dials.load(Ordering::Relaxed), 0);
 }

@@ -20,7 +20,7 @@ pub struct GetOptions {
     /// The digest to compare.
     pub algorithm: Algorithm,
     /// Has seen the bytes before `offset`, by `algorithm`. With an offset and without this the
-    /// file as a whole can not be checked.
+    /// file as a whole cannot be checked.
     pub seen: Option<Hasher>,
 }
 

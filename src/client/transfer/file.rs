@@ -70,7 +70,7 @@ impl Session {
     ///
     /// # Errors
     /// What the server, the connection or the pipe says, or that the file became another: what is
-    /// in the pipe can not be taken back.
+    /// in the pipe cannot be taken back.
     pub async fn get_into(
         &self,
         remote: &str,

@@ -42,7 +42,7 @@ pub(super) fn is_small(size: u64) -> bool {
 pub(super) enum ReceivedFile {
     /// It is here.
     Got(LocalTarget, FetchedFile),
-    /// It can not be got.
+    /// It cannot be got.
     Failed(LocalTarget, ClientError),
     /// It is to be got by itself.
     Alone(LocalTarget, u64),
@@ -118,7 +118,7 @@ impl SmallDownloads {
         self.gathered.push(RequestedFile { place, size });
     }
 
-    /// Asks for what has gathered. What can not be asked for is returned.
+    /// Asks for what has gathered. What cannot be asked for is returned.
     pub(super) fn ask(&mut self, session: &Session) -> Vec<ReceivedFile> {
         let mut unasked = Vec::new();
         if self.gathered.is_empty() {

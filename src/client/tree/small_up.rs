@@ -63,7 +63,7 @@ struct SentFile {
 pub(super) enum AnsweredFile {
     /// It is on the server.
     Put(SmallLocalFile, PutReply),
-    /// It can not be put.
+    /// It cannot be put.
     Failed(SmallLocalFile, ClientError),
     /// It is to be put by itself; it may be there already if `again`.
     Alone { file: SmallLocalFile, again: bool },

@@ -234,7 +234,7 @@ fn walk_all(roots: Vec<(PathBuf, String)>, sender: &mpsc::Sender<FoundEntry>, pr
             let found = match entry {
                 Ok(entry) => {
                     let found = look_at(&entry, &local, &remote, progress);
-                    // What a directory holds can not be put if the directory can not.
+                    // What a directory holds cannot be put if the directory cannot.
                     if entry.file_type().is_dir()
                         && matches!(found, Some(FoundEntry::Failed { .. }))
                     {

@@ -31,7 +31,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use crate::protocol::{
-    Call, ErrorCode, Hello, Login, Ls, Nothing, Secret, ServerMessage, WireError, encode_ok,
+    Call, CommandInfo, ErrorCode, Hello, Login, Ls, Nothing, Secret, ServerMessage, WireError,
+    encode_ok,
 };
 use crate::server::classic::client::ClassicClient;
 use crate::server::classic::close::ClassicClose;
@@ -270,7 +271,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
     async fn register(&mut self, user: String, password: Secret) -> Result<String, ClassicClose> {
         self.count_request().await?;
         let lines = self.shared.request_lines.for_unauthenticated();
-        let job = RequestLog::new(&self.shared.metrics, lines, 0, "register", None);
+        let job = RequestLog::new(&self.shared.metrics, lines, 0, &CommandInfo::REGISTER, None);
         let job = job.with_user(Some(&user));
         let work = async {
             self.shared.wait_for_audit().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracing::info;
 
-use crate::protocol::{Drain, DrainReply, encode_ok};
+use crate::protocol::{Call, Drain, DrainReply, encode_ok};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::shutdown::Shutdown;
@@ -18,7 +18,7 @@ pub(crate) fn drain(
     member: &Member,
     shutdown: &Shutdown,
 ) -> Result<Bytes, CommandError> {
-    member.check_admin(<Drain as crate::protocol::Call>::CMD)?;
+    member.check_admin(Drain::CMD)?;
     if let Some(seconds) = drain.seconds {
         member
             .shared

@@ -19,7 +19,7 @@ pub(crate) const BUDGET: usize = MAX_CONTROL - 1024;
 
 impl Command for History {
     async fn apply(self, member: &mut Member) -> Result<HistoryReply, CommandError> {
-        let with = receiver(member, "history", "with", &self.with).await?;
+        let with = receiver(member, "with", &self.with).await?;
         let limit = self.limit.map_or(PAGE, NonZeroU32::get).min(LARGEST_PAGE) as usize;
         let messages = &member.shared.messages;
         let user = member.party();

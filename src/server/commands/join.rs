@@ -2,14 +2,14 @@
 
 use crate::protocol::{Join, MembersReply};
 use crate::server::commands::Command;
-use crate::server::commands::say::{check_rate, parse_room};
+use crate::server::commands::say::{check_rate, room};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 
 impl Command for Join {
     async fn apply(self, member: &mut Member) -> Result<MembersReply, CommandError> {
         check_rate(member)?;
-        let room = parse_room("join", "room", &self.room)?;
+        let room = room("room", &self.room)?;
         Ok(member.shared.messages.join(member.party(), room).await?)
     }
 }

@@ -2,7 +2,7 @@
 
 use tracing::info;
 
-use crate::protocol::{BadRequest, Kick, KickReply};
+use crate::protocol::{Kick, KickReply};
 use crate::server::commands::Command;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
@@ -10,19 +10,18 @@ use crate::telemetry::AUDIT;
 
 impl Command for Kick {
     async fn apply(self, member: &mut Member) -> Result<KickReply, CommandError> {
-        member.check_admin("kick")?;
         let sessions = &member.shared.sessions;
         let own = &*member.session;
         let kicked = match (&self.session, &self.user) {
             (Some(wanted), None) if wanted == own => {
                 let message = "that is the session that asks; `quit` ends it";
-                return Err(BadRequest::of_field(0, "kick", "session", message).into());
+                return Err(CommandError::invalid_field("session", message));
             }
             (Some(wanted), None) => sessions.kick(|session, _| session == wanted),
             (None, Some(wanted)) => sessions.kick(|session, user| user == wanted && session != own),
             _ => {
                 let message = "a kick has `session` or `user`, and not both";
-                return Err(BadRequest::of_field(0, "kick", "session", message).into());
+                return Err(CommandError::invalid_field("session", message));
             }
         };
         if kicked == 0 {

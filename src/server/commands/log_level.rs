@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::info;
 
-use crate::protocol::{BadRequest, LogLevelReply, SetLogLevel};
+use crate::protocol::{LogLevelReply, SetLogLevel};
 use crate::server::commands::Command;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
@@ -13,18 +13,15 @@ use crate::telemetry::{AUDIT, LogLevelHandle, TelemetryError};
 
 impl Command for SetLogLevel {
     async fn apply(self, member: &mut Member) -> Result<LogLevelReply, CommandError> {
-        member.check_admin("log_level")?;
         let log = member.shared.log.get();
         let log = log.ok_or(CommandError::NotOffered("log_level"))?;
         let level = &log.level;
         if self.level.is_none() && self.seconds.is_some() {
             let message = "without `level` there is nothing to go back from";
-            return Err(BadRequest::of_field(0, "log_level", "seconds", message).into());
+            return Err(CommandError::invalid_field("seconds", message));
         }
         if let Some(wanted) = &self.level {
-            let refused = |error: TelemetryError| {
-                BadRequest::of_field(0, "log_level", "level", error.to_string())
-            };
+            let refused = |error: TelemetryError| CommandError::invalid_field("level", error);
             LogLevelHandle::check(wanted).map_err(refused)?;
             // Said first: it may be that nothing is logged after it.
             info!(

@@ -3,7 +3,7 @@
 use tokio::time::{Instant, sleep};
 
 use crate::accounts::{Account, AccountsError, Credential, UserName};
-use crate::protocol::{BadRequest, Login, LoginReply, Secret};
+use crate::protocol::{Login, LoginReply, Secret};
 use crate::server::accept::address_block::AddressBlock;
 use crate::server::error::CommandError;
 use crate::server::limits::login_throttle::{LoginTarget, LoginThrottleRules};
@@ -13,13 +13,12 @@ use crate::server::state::{SERVER_VERSION, ServerState};
 
 /// The account that the login is for, and what its session lasts no longer than.
 pub(crate) async fn log_in(
-    id: u32,
     login: Login,
     shared: &ServerState,
     peer: &Peer,
 ) -> Result<(Account, Credential), CommandError> {
     is_private_enough(shared, peer)?;
-    match LoginClaim::of(id, login, peer)? {
+    match LoginClaim::of(login, peer)? {
         LoginClaim::Secret(claim) => by_secret(&claim, shared, peer.block()).await,
         LoginClaim::Certificate(named) => {
             let account = match named {
@@ -130,7 +129,7 @@ enum SecretClaim {
 }
 
 impl LoginClaim {
-    fn of(id: u32, login: Login, peer: &Peer) -> Result<Self, BadRequest> {
+    fn of(login: Login, peer: &Peer) -> Result<Self, CommandError> {
         let field = match login {
             Login {
                 user: None,
@@ -168,7 +167,7 @@ impl LoginClaim {
         };
         let message = "a login has `user` and `password`, or `token` alone, \
                        or neither where a client certificate says who it is";
-        Err(BadRequest::of_field(id, "login", field, message))
+        Err(CommandError::invalid_field(field, message))
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) use crate::server::commands::ticket::ticket;
 pub(crate) use crate::server::commands::watch::{follow_access, unwatch, watch};
 pub(crate) use crate::server::commands::who::who;
 
-use crate::protocol::{Call, Nothing, Ping, Request, encode_ok};
+use crate::protocol::{Call, Nothing, Request, encode_ok};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::session::peer::Peer;
@@ -75,8 +75,9 @@ pub(crate) async fn run<C: Command>(
     command: C,
     member: &mut Member,
 ) -> Result<Bytes, CommandError> {
-    // A ping asks for nothing.
-    if C::CMD != Ping::CMD {
+    if C::COMMAND.is_admin_only {
+        member.check_admin(C::CMD)?;
+    } else if !C::COMMAND.is_unchecked {
         member.check()?;
     }
     let reply = command.apply(member).await?;
@@ -92,7 +93,7 @@ pub(crate) fn visit(
 ) -> Result<Bytes, CommandError> {
     match request {
         Request::Hello(_) => Ok(encode_ok(id, &hello::answer(shared, peer))),
-        Request::Help(help) => Ok(encode_ok(id, &help::answer(id, help)?)),
+        Request::Help(help) => Ok(encode_ok(id, &help::answer(help)?)),
         Request::Quit(_) => Ok(encode_ok(id, &Nothing {})),
         other => Err(CommandError::NotLoggedIn(other.cmd())),
     }

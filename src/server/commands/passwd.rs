@@ -1,7 +1,7 @@
 //! `passwd`: another password for the user of this session.
 
 use crate::accounts::AccountsError;
-use crate::protocol::{BadRequest, Nothing, Passwd};
+use crate::protocol::{Nothing, Passwd};
 use crate::server::commands::Command;
 use crate::server::commands::login::{not_too_fast, queued};
 use crate::server::error::CommandError;
@@ -32,7 +32,6 @@ impl Command for Passwd {
                 return Err(error);
             }
         };
-        // The reply has the request's own id.
-        Err(BadRequest::of_field(0, "passwd", "new", unfit.to_string()).into())
+        Err(CommandError::invalid_field("new", unfit))
     }
 }

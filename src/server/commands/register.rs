@@ -4,7 +4,7 @@
 use tokio::time::{Instant, sleep};
 
 use crate::accounts::{AccountsError, NewUser, UserName};
-use crate::protocol::{BadRequest, Secret};
+use crate::protocol::Secret;
 use crate::server::commands::login::{is_private_enough, queued, rules};
 use crate::server::error::CommandError;
 use crate::server::session::peer::Peer;
@@ -57,6 +57,6 @@ pub(crate) async fn register(
     })
 }
 
-fn unfit(field: &str, error: &dyn std::error::Error) -> CommandError {
-    BadRequest::of_field(0, "register", field, error.to_string()).into()
+fn unfit(field: &'static str, error: &dyn std::error::Error) -> CommandError {
+    CommandError::invalid_field(field, error)
 }

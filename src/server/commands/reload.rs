@@ -10,7 +10,6 @@ use crate::server::state::ReloadRequest;
 
 impl Command for ReloadSettings {
     async fn apply(self, member: &mut Member) -> Result<ReloadReply, CommandError> {
-        member.check_admin("reload")?;
         let unsupported = CommandError::NotOffered("reload");
         let asking = member.shared.reload.get().ok_or(unsupported)?;
         let (reply, replied) = oneshot::channel();

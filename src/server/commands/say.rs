@@ -4,14 +4,14 @@ use tokio::time::Instant;
 
 use crate::accounts::UserName;
 use crate::messages::{PendingMessage, Recipient, RoomName, UserRef};
-use crate::protocol::{BadRequest, Say};
+use crate::protocol::Say;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 
 /// Puts a message in its place among the others; what is returned resolves once it is stored.
 pub(crate) async fn say(say: Say, member: &Member) -> Result<PendingMessage, CommandError> {
     check_rate(member)?;
-    let to = receiver(member, "say", "to", &say.to).await?;
+    let to = receiver(member, "to", &say.to).await?;
     let messages = &member.shared.messages;
     Ok(messages.say(member.party(), to, say.text).await?)
 }
@@ -28,12 +28,11 @@ pub(crate) fn check_rate(member: &Member) -> Result<(), CommandError> {
 /// The user or room that stands in `field`.
 pub(crate) async fn receiver(
     member: &Member,
-    cmd: &'static str,
-    field: &str,
+    field: &'static str,
     text: &str,
 ) -> Result<Recipient, CommandError> {
     if RoomName::is_room(text) {
-        return Ok(Recipient::Room(parse_room(cmd, field, text)?));
+        return Ok(Recipient::Room(room(field, text)?));
     }
     if let Some(connected) = member.shared.authorities.connected(text) {
         return Ok(Recipient::User(connected));
@@ -58,12 +57,7 @@ pub(crate) async fn user(member: &Member, text: &str) -> Result<UserRef, Command
 }
 
 /// The room that stands in `field`.
-pub(crate) fn parse_room(
-    cmd: &'static str,
-    field: &str,
-    text: &str,
-) -> Result<RoomName, CommandError> {
+pub(crate) fn room(field: &'static str, text: &str) -> Result<RoomName, CommandError> {
     let room = text.parse::<RoomName>();
-    // The reply has the request's own id.
-    room.map_err(|error| BadRequest::of_field(0, cmd, field, error.to_string()).into())
+    room.map_err(|error| CommandError::invalid_field(field, error))
 }

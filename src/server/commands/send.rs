@@ -1,7 +1,7 @@
 //! `send`: offer a file to another user.
 
 use crate::messages::{OfferedFile, RoomName};
-use crate::protocol::{BadRequest, SendReply, SendTo};
+use crate::protocol::{SendReply, SendTo};
 use crate::server::commands::Command;
 use crate::server::commands::say::{check_rate, user};
 use crate::server::error::CommandError;
@@ -16,8 +16,7 @@ impl Command for SendTo {
         let path = member.resolve(&self.path)?;
         if RoomName::is_room(&self.to) {
             let message = "a file is offered to one user, not to a room";
-            // The reply has the request's own id.
-            return Err(BadRequest::of_field(0, "send", "to", message).into());
+            return Err(CommandError::invalid_field("to", message));
         }
         let to = user(member, &self.to).await?;
         let file = path.clone();

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use crate::protocol::{BadRequest, ReplyBudget, SessionEntry, Sessions, SessionsReply};
+use crate::protocol::{ReplyBudget, SessionEntry, Sessions, SessionsReply};
 use crate::server::commands::Command;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
@@ -12,7 +12,6 @@ const MAX_SESSIONS: u32 = 500;
 
 impl Command for Sessions {
     async fn apply(self, member: &mut Member) -> Result<SessionsReply, CommandError> {
-        member.check_admin("sessions")?;
         let after = self.cursor.as_deref().map(number).transpose()?;
         let most = self.limit.map_or(MAX_SESSIONS, NonZeroU32::get);
         let most = most.min(MAX_SESSIONS) as usize;
@@ -51,9 +50,9 @@ pub(crate) fn page(
     reply
 }
 
-fn number(cursor: &str) -> Result<u64, BadRequest> {
+fn number(cursor: &str) -> Result<u64, CommandError> {
     let message = "this is no cursor that `sessions` has answered";
     cursor
         .parse()
-        .map_err(|_| BadRequest::of_field(0, "sessions", "cursor", message))
+        .map_err(|_| CommandError::invalid_field("cursor", message))
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tracing::error;
 
 use crate::connection::EventQueue;
-use crate::protocol::{BadRequest, TicketReply, encode_ok};
+use crate::protocol::{TicketReply, encode_ok};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::session::peer::Peer;
@@ -21,10 +21,7 @@ pub(crate) fn ticket(
 ) -> Result<Bytes, CommandError> {
     let datagrams = &member.shared.datagrams;
     let Some(port) = datagrams.port() else {
-        let message = "this server takes no datagrams";
-        let mut bad = BadRequest::of_field(id, "ticket", "cmd", message);
-        bad.unsupported = true;
-        return Err(bad.into());
+        return Err(CommandError::NoDatagrams);
     };
     if !peer.is_private() && !member.shared.config().auth.plaintext_logins {
         return Err(CommandError::PlaintextTicket);

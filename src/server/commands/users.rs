@@ -14,7 +14,6 @@ const MAX_USERS: u32 = 500;
 
 impl Command for Users {
     async fn apply(self, member: &mut Member) -> Result<UsersReply, CommandError> {
-        member.check_admin("users")?;
         let accounts = &member.shared.accounts;
         let (users, folders) = (accounts.users().await?, accounts.folders().await?);
         let mut folders = by_user(&folders);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::protocol::{ErrorCode, Request};
+use crate::protocol::{CommandInfo, ErrorCode, Request};
 
 /// Upper bounds of the duration buckets, in seconds. One more bucket counts longer durations.
 pub(crate) const LATENCY_BOUNDS_SECONDS: [f64; 17] = [
@@ -15,15 +15,9 @@ pub(crate) const LATENCY_BOUNDS_SECONDS: [f64; 17] = [
 
 const LATENCY_BUCKETS: usize = LATENCY_BOUNDS_SECONDS.len() + 1;
 
-/// Commands whose duration depends on the size of a file or on the client, and so does not show how fast
-/// the server responds.
-const LONG_RUNNING_COMMANDS: [&str; 5] = ["cp", "get", "hash", "logs", "put"];
-
-/// Names that are no commands of the protocol: registration in the classic dialect, and requests that
-/// name no known command.
-const EXTRA_COMMANDS: [&str; 2] = ["register", UNKNOWN_COMMAND];
-
-const UNKNOWN_COMMAND: &str = "unknown";
+/// Names outside the protocol's table: accounts that are created in the classic dialect, and
+/// requests without a known command.
+const EXTRA_COMMANDS: [CommandInfo; 2] = [CommandInfo::REGISTER, CommandInfo::UNKNOWN];
 
 /// The counters of all commands, ordered by name.
 #[derive(Debug)]
@@ -33,6 +27,7 @@ pub(crate) struct CommandCounters(Vec<Arc<CommandCounter>>);
 #[derive(Debug)]
 pub(crate) struct CommandCounter {
     name: &'static str,
+    is_streaming: bool,
     ok: AtomicU64,
     errors: [AtomicU64; ErrorCode::ALL.len()],
     buckets: [AtomicU64; LATENCY_BUCKETS],
@@ -41,10 +36,10 @@ pub(crate) struct CommandCounter {
 
 impl Default for CommandCounters {
     fn default() -> Self {
-        let mut names = [Request::COMMANDS, &EXTRA_COMMANDS].concat();
-        names.sort_unstable();
+        let mut commands = [Request::COMMANDS, &EXTRA_COMMANDS].concat();
+        commands.sort_unstable_by_key(|command| command.name);
         Self(
-            names
+            commands
                 .into_iter()
                 .map(CommandCounter::new)
                 .map(Arc::new)
@@ -59,7 +54,7 @@ impl CommandCounters {
         let found = self.0.binary_search_by_key(&cmd, |command| command.name);
         let found = found.or_else(|_| {
             self.0
-                .binary_search_by_key(&UNKNOWN_COMMAND, |one| one.name)
+                .binary_search_by_key(&CommandInfo::UNKNOWN.name, |one| one.name)
         });
         Arc::clone(&self.0[found.unwrap_or_default()])
     }
@@ -72,7 +67,7 @@ impl CommandCounters {
     /// See [`Server::latency`](crate::server::Server::latency).
     pub(crate) fn latency(&self) -> LatencyHistogram {
         let mut counts = vec![0; LATENCY_BUCKETS];
-        let answered = |one: &&Arc<CommandCounter>| !LONG_RUNNING_COMMANDS.contains(&one.name);
+        let answered = |one: &&Arc<CommandCounter>| !one.is_streaming;
         for command in self.0.iter().filter(answered) {
             for (sum, bucket) in counts.iter_mut().zip(&command.buckets) {
                 *sum += bucket.load(Ordering::Relaxed);
@@ -86,9 +81,10 @@ impl CommandCounters {
 }
 
 impl CommandCounter {
-    fn new(name: &'static str) -> Self {
+    fn new(command: CommandInfo) -> Self {
         Self {
-            name,
+            name: command.name,
+            is_streaming: command.is_streaming,
             ok: AtomicU64::new(0),
             errors: [const { AtomicU64::new(0) }; ErrorCode::ALL.len()],
             buckets: [const { AtomicU64::new(0) }; LATENCY_BUCKETS],
@@ -176,8 +172,8 @@ mod tests {
     #[test]
     fn every_command_has_a_place_of_its_own_and_what_is_none_has_one_together() {
         let commands = CommandCounters::default();
-        for name in Request::COMMANDS.iter().chain(&EXTRA_COMMANDS) {
-            assert_eq!(commands.counter(name).name, *name);
+        for command in Request::COMMANDS.iter().chain(&EXTRA_COMMANDS) {
+            assert_eq!(commands.counter(command.name).name, command.name);
         }
         assert_eq!(commands.counter("format c:").name, "unknown");
         assert_eq!(commands.0.len(), Request::COMMANDS.len() + 2);

@@ -6,5 +6,6 @@ pub(crate) mod peer;
 pub(crate) mod registry;
 pub(crate) mod request_log;
 pub(crate) mod request_loop;
+pub(crate) mod responder;
 pub(crate) mod state;
 pub(crate) mod unauthenticated;

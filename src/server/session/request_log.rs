@@ -11,7 +11,7 @@ use tracing::{error, info};
 
 use crate::accounts::UserName;
 use crate::connection::{Outbox, OutboxClosed};
-use crate::protocol::{BadRequest, ErrorCode, WireError, encode_error};
+use crate::protocol::{BadRequest, CommandInfo, ErrorCode, Request, WireError, encode_error};
 use crate::server::error::CommandError;
 use crate::server::limits::request_lines::LineBudget;
 use crate::server::metrics::ServerMetrics;
@@ -22,7 +22,7 @@ use crate::telemetry::AUDIT;
 #[derive(Debug)]
 pub(crate) struct RequestLog {
     id: u32,
-    cmd: &'static str,
+    command: &'static CommandInfo,
     path: Option<String>,
     to: Option<String>,
     user: Option<String>,
@@ -32,24 +32,6 @@ pub(crate) struct RequestLog {
     lines: Arc<LineBudget>,
     is_closed: bool,
 }
-
-/// Commands that let somebody in or change something.
-const AUDITED: &[&str] = &[
-    "login",
-    "register",
-    "passwd",
-    "put",
-    "mkdir",
-    "rm",
-    "mv",
-    "cp",
-    "accept",
-    "discard",
-    "kick",
-    "reload",
-    "drain",
-    "log_level",
-];
 
 /// What a finished command leaves behind.
 #[derive(Debug)]
@@ -78,18 +60,18 @@ impl RequestLog {
         metrics: &ServerMetrics,
         lines: Arc<LineBudget>,
         id: u32,
-        cmd: &'static str,
+        command: &'static CommandInfo,
         path: Option<String>,
     ) -> Self {
         Self {
             id,
-            cmd,
+            command,
             path,
             to: None,
             user: None,
             with: None,
             started: Instant::now(),
-            counted: metrics.command_counter(cmd),
+            counted: metrics.command_counter(command.name),
             lines,
             is_closed: false,
         }
@@ -102,7 +84,7 @@ impl RequestLog {
 
     /// Whether its line belongs to the audit: then there must be room for it before it is begun.
     pub(crate) fn is_audited(&self) -> bool {
-        AUDITED.contains(&self.cmd)
+        self.command.is_audited
     }
 
     /// The path that the request is about, absolute where it can be resolved.
@@ -148,7 +130,12 @@ impl RequestLog {
         outbox: &Outbox,
         bad: BadRequest,
     ) -> Result<(), OutboxClosed> {
-        let job = Self::new(metrics, lines, bad.id, bad.cmd.unwrap_or("unknown"), None);
+        let named = |command: &&CommandInfo| bad.cmd == Some(command.name);
+        let command = Request::COMMANDS
+            .iter()
+            .find(named)
+            .unwrap_or(&CommandInfo::UNKNOWN);
+        let job = Self::new(metrics, lines, bad.id, command, None);
         job.finish(outbox, Err(bad.into()).into()).await
     }
 
@@ -182,7 +169,7 @@ impl RequestLog {
                 if error.code == ErrorCode::Internal && self.has_room_for_a_line() {
                     error!(
                         name: "internal_error",
-                        cmd = self.cmd,
+                        cmd = self.command.name,
                         path = self.path,
                         ?cause,
                         "internal error"
@@ -202,7 +189,7 @@ impl RequestLog {
                 info!(
                     name: "command",
                     target: $target,
-                    cmd = self.cmd,
+                    cmd = self.command.name,
                     path = self.path,
                     to = self.to,
                     user = self.user,
@@ -241,12 +228,18 @@ impl Drop for RequestLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::ServerMessage;
+    use crate::protocol::{Call, End, Ls, Mkdir, ServerMessage};
 
     #[test]
     fn a_request_that_nobody_waits_for_any_more_is_counted_all_the_same() {
         let metrics = ServerMetrics::default();
-        drop(RequestLog::new(&metrics, Arc::default(), 7, "mkdir", None));
+        drop(RequestLog::new(
+            &metrics,
+            Arc::default(),
+            7,
+            &Mkdir::COMMAND,
+            None,
+        ));
         let counts = metrics.commands();
         let mkdir = counts.iter().find(|counts| counts.cmd == "mkdir");
         let errors = &mkdir.expect("counted").errors;
@@ -256,7 +249,7 @@ mod tests {
     #[test]
     fn a_request_that_is_answered_with_another_one_is_not_counted() {
         let metrics = ServerMetrics::default();
-        RequestLog::new(&metrics, Arc::default(), 7, "end", None).withdraw();
+        RequestLog::new(&metrics, Arc::default(), 7, &End::COMMAND, None).withdraw();
         let counts = metrics.commands();
         let end = counts.iter().find(|counts| counts.cmd == "end");
         assert!(end.is_none_or(|counts| counts.errors.iter().all(|(_, count)| *count == 0)));
@@ -264,7 +257,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_a_command_becomes_an_error_of_that_request_alone() {
-        let job = RequestLog::new(&ServerMetrics::default(), Arc::default(), 7, "ls", None);
+        let job = RequestLog::new(
+            &ServerMetrics::default(),
+            Arc::default(),
+            7,
+            &Ls::COMMAND,
+            None,
+        );
         let work = async {
             assert!(job.id > 7, "a defect");
             Ok(Bytes::new())

@@ -5,7 +5,7 @@ use tokio::time::{sleep_until, timeout_at};
 use tracing::Span;
 
 use crate::accounts::AccountsError;
-use crate::protocol::{Frame, GoodbyeReason, Login, Request, WireError, encode_ok};
+use crate::protocol::{Call, Frame, GoodbyeReason, Login, Request, WireError, encode_ok};
 use crate::server::commands;
 use crate::server::error::CommandError;
 use crate::server::metrics::logins::LoginMethod;
@@ -71,7 +71,8 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
                 }
                 Ok((id, request)) => {
                     let lines = self.shared.request_lines.for_unauthenticated();
-                    let job = RequestLog::new(&self.shared.metrics, lines, id, request.cmd(), None);
+                    let job =
+                        RequestLog::new(&self.shared.metrics, lines, id, request.command(), None);
                     let quits = matches!(request, Request::Quit(_));
                     let reply = commands::visit(id, &request, &self.shared, &self.peer);
                     job.finish(&self.outbox, reply.into()).await?;
@@ -91,7 +92,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
         let how = LoginMethod::from_request(&login);
         self.shared.wait_for_audit().await;
         let lines = self.shared.request_lines.for_unauthenticated();
-        let job = RequestLog::new(&self.shared.metrics, lines, id, "login", None)
+        let job = RequestLog::new(&self.shared.metrics, lines, id, &Login::COMMAND, None)
             .with_user(login.user.as_deref())
             .with_proof(how.as_str());
         let mut admitted = None;
@@ -107,7 +108,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
         let inbox = login.inbox.unwrap_or(true);
         let work = async {
             // Boxed: it is the larger part of what a login needs.
-            let logging_in = commands::log_in(id, login, &self.shared, &self.peer);
+            let logging_in = commands::log_in(login, &self.shared, &self.peer);
             let (account, credential) = Box::pin(logging_in).await?;
             Span::current().record("user", account.name.as_str());
             let most = self.shared.config().limits.sessions_per_user;

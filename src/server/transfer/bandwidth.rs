@@ -101,7 +101,7 @@ mod tests {
 
     use super::*;
 
-    const CHUNK: usize = 128 * 1024;
+    const SHORT_CHUNK_BYTES: usize = 128 * 1024;
     const RATE: Option<u64> = Some(1 << 20);
 
     /// Sends chunks without end, and counts their bytes.
@@ -110,8 +110,8 @@ mod tests {
         let counter = Arc::clone(&sent);
         tokio::spawn(async move {
             loop {
-                bandwidth.down(CHUNK, RATE).await;
-                counter.fetch_add(CHUNK, Ordering::Relaxed);
+                bandwidth.down(SHORT_CHUNK_BYTES, RATE).await;
+                counter.fetch_add(SHORT_CHUNK_BYTES, Ordering::Relaxed);
             }
         });
         sent
@@ -129,10 +129,13 @@ mod tests {
             .collect();
         let total: usize = sent.iter().sum();
         let exact = 60 << 20;
-        assert!((exact..=exact + CHUNK).contains(&total), "{total}");
+        assert!(
+            (exact..=exact + SHORT_CHUNK_BYTES).contains(&total),
+            "{total}"
+        );
         // One chunk for who came first, one for whose turn it is.
         let (least, most) = (sent.iter().min(), sent.iter().max());
-        let near = least.map(|least| least + 2 * CHUNK);
+        let near = least.map(|least| least + 2 * SHORT_CHUNK_BYTES);
         assert!(most <= near.as_ref(), "{sent:?}");
     }
 
@@ -181,10 +184,10 @@ mod tests {
         sleep(Duration::from_hours(1)).await;
         let start = Instant::now();
         for _ in 0..80 {
-            alice.down(CHUNK, RATE).await;
+            alice.down(SHORT_CHUNK_BYTES, RATE).await;
         }
         // All but the last are paid for, less what a moment is worth.
-        let exact = price(79 * CHUNK, 1 << 20);
+        let exact = price(79 * SHORT_CHUNK_BYTES, 1 << 20);
         let took = start.elapsed();
         assert!(took + SLACK >= exact && took <= exact, "{took:?}");
     }

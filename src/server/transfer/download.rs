@@ -1,127 +1,99 @@
-//! Gets that were asked for one behind the other: small files are read together and leave together.
+//! Small downloads: a worker reads consecutive downloads as a batch and sends one buffer of frames.
 //!
-//! Nothing waits for more to come. While some are read the next gather; what turns out to be large
-//! goes its own way.
-
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+//! Whether a file is small is known once it is open. A large one gets a task of its own.
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::Outbox;
 use crate::protocol::{Get, encode_begin, encode_ok, put_control, put_data_head};
 use crate::server::commands;
 use crate::server::commands::get::SmallFileReply;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::session::request_log::{RequestLog, RequestOutcome};
+use crate::server::session::responder::Responder;
+use crate::server::transfer::coalescer::Coalescer;
 use crate::server::transfer::registry::TransferGuard;
 use crate::storage::{View, VirtualPath};
 
-/// Bytes that are read before something is sent. What comes then goes its own way.
+/// Bytes of file data in a batch. A download after the limit is started on its own.
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
-/// A get that is not answered yet.
+/// A download that is not answered yet.
 pub(crate) struct PendingDownload {
     pub(crate) id: u32,
     pub(crate) get: Get,
-    pub(crate) job: RequestLog,
-    pub(crate) underway: TransferGuard,
+    pub(crate) log: RequestLog,
+    pub(crate) transfer: TransferGuard,
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Where a get finds its file.
+/// The file of a download.
 pub(crate) struct DownloadSource {
     pub(crate) view: View,
     pub(crate) path: VirtualPath,
 }
 
-/// Where answers go, and until when. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Responder {
-    pub(crate) outbox: Outbox,
-    pub(crate) gone: CancellationToken,
-    /// Bounds the gets that send bit by bit at once.
-    pub(crate) sending: Arc<Semaphore>,
-}
-
-/// The gets of a session that nobody works on yet.
+/// The downloads of a session that wait for its worker.
 #[derive(Default)]
-pub(crate) struct DownloadCoalescer(Mutex<DownloadQueueState>);
+pub(crate) struct DownloadQueue(Coalescer<(PendingDownload, DownloadSource)>);
 
-#[derive(Default)]
-struct DownloadQueueState {
-    waiting: Vec<(PendingDownload, DownloadSource)>,
-    working: bool,
-}
-
-impl DownloadCoalescer {
-    pub(crate) fn add(&self, asked: PendingDownload, place: DownloadSource) {
-        self.lock().waiting.push((asked, place));
+impl DownloadQueue {
+    /// Adds a download to the next batch.
+    pub(crate) fn add(&self, download: PendingDownload, source: DownloadSource) {
+        self.0.add((download, source));
     }
 
-    /// Whether some wait and nobody works on them; whoever asks is to do so then.
-    pub(crate) fn wants_worker(&self) -> bool {
-        let mut state = self.lock();
-        let wanted = !state.working && !state.waiting.is_empty();
-        state.working |= wanted;
-        wanted
+    /// Whether the caller must start a worker with [`Self::work`].
+    pub(crate) fn claim_worker(&self) -> bool {
+        self.0.claim_worker()
     }
 
-    /// All that wait, for the one who works on them; none if that is over.
-    fn take(&self) -> Vec<(PendingDownload, DownloadSource)> {
-        let mut state = self.lock();
-        state.working = !state.waiting.is_empty();
-        std::mem::take(&mut state.waiting)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, DownloadQueueState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads and answers until none wait. What is large is given to `alone`.
+    /// Reads and answers batches of small files until no download waits. Calls `start_large` for a
+    /// download that does not fit into a batch.
     ///
-    /// It takes no turn among the gets that send at once: there is one such worker in a session,
-    /// and what is small does not wait for what is large.
+    /// The worker needs no permit of the concurrent large downloads: a session has one worker, and
+    /// small files do not wait for large ones.
     pub(crate) async fn work(
         &self,
         member: Member,
-        out: Responder,
-        alone: impl Fn(PendingDownload),
+        responder: Responder,
+        start_large: impl Fn(PendingDownload),
     ) {
-        loop {
-            let waiting = self.take();
-            if waiting.is_empty() {
-                return;
-            }
+        while let Some(batch) = self.0.next_batch() {
             let answering = async {
-                let (frames, permits) = read(waiting, &member, &alone).await;
+                let (frames, permits) = read(batch, &member, &start_large).await;
                 if !frames.is_empty() {
-                    let _ = out.outbox.send_encoded(frames).await;
+                    let _ = responder.outbox.send_encoded(frames).await;
                 }
                 drop(permits);
             };
-            if out.gone.run_until_cancelled(answering).await.is_none() {
-                // What gathers now is dropped with the session.
+            if responder
+                .gone
+                .run_until_cancelled(answering)
+                .await
+                .is_none()
+            {
+                // The session drops the downloads that still wait.
                 return;
             }
         }
     }
 }
 
-/// What has become of a get: its file, or nothing if it is to go its own way.
-type Read = Result<Option<SmallFileReply>, CommandError>;
+/// A small file, or `None` for a download that does not fit into a batch.
+type BatchedFile = Result<Option<SmallFileReply>, CommandError>;
 
 /// The answers, encoded, and what the requests hold until those have left.
 async fn read(
-    waiting: Vec<(PendingDownload, DownloadSource)>,
+    batch: Vec<(PendingDownload, DownloadSource)>,
     member: &Member,
-    alone: &impl Fn(PendingDownload),
+    start_large: &impl Fn(PendingDownload),
 ) -> (Bytes, Vec<Option<OwnedSemaphorePermit>>) {
     let (mut asked, mut wanted) = (Vec::new(), Vec::new());
-    for (one, place) in waiting {
-        wanted.push((one.get.clone(), place, one.underway.cancel.clone()));
+    for (one, source) in batch {
+        wanted.push((one.get.clone(), source, one.transfer.cancel.clone()));
         asked.push(one);
     }
     let read = member.disk.run(move || Ok(read_all(wanted))).await;
@@ -134,7 +106,7 @@ async fn read(
             Err(_) => Err(CommandError::Panicked),
         };
         match outcome {
-            Ok(None) => alone(one),
+            Ok(None) => start_large(one),
             Ok(Some(file)) => permits.push(answer(one, Ok(file), &mut frames)),
             Err(error) => permits.push(answer(one, Err(error), &mut frames)),
         }
@@ -143,16 +115,16 @@ async fn read(
 }
 
 /// To be run where blocking is allowed.
-fn read_all(wanted: Vec<(Get, DownloadSource, CancellationToken)>) -> Vec<Read> {
+fn read_all(wanted: Vec<(Get, DownloadSource, CancellationToken)>) -> Vec<BatchedFile> {
     let mut bytes = 0;
-    let read = wanted.into_iter().map(|(get, place, cancel)| {
+    let read = wanted.into_iter().map(|(get, source, cancel)| {
         if cancel.is_cancelled() {
             return Err(CommandError::Cancelled);
         }
         if bytes >= MAX_BATCH_BYTES {
             return Ok(None);
         }
-        let file = commands::get_small(&place.view, place.path, &get)?;
+        let file = commands::get_small(&source.view, source.path, &get)?;
         bytes += file.as_ref().map_or(0, |file| file.content.len());
         Ok(file)
     });
@@ -174,18 +146,18 @@ fn answer(
             frames.extend_from_slice(&file.content);
         }
         bytes = file.content.len() as u64;
-        asked.underway.progress.moves(bytes);
+        asked.transfer.progress.moves(bytes);
         encode_ok(id, &file.reply)
     });
     put_control(
         frames,
-        &asked.job.close(RequestOutcome {
+        &asked.log.close(RequestOutcome {
             reply,
             bytes,
             upload: None,
         }),
     );
     // The client may use the id again as soon as it has the reply.
-    drop(asked.underway);
+    drop(asked.transfer);
     asked.permit
 }

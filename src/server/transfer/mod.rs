@@ -6,5 +6,6 @@ pub(crate) mod download;
 pub(crate) mod hashing;
 pub(crate) mod progress;
 pub(crate) mod registry;
+pub(crate) mod small_upload;
 pub(crate) mod upload;
 pub(crate) mod upload_registry;

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, error_span};
 
 use crate::protocol::{
-    DatagramRequest, Nothing, SIGNATURE, Say, SayReply, Verified, WhoReply, WireError,
+    Call, DatagramRequest, Nothing, SIGNATURE, Say, SayReply, Verified, Who, WhoReply, WireError,
     encode_error_within, encode_ok, encode_who_within,
 };
 use crate::server::commands;
@@ -86,14 +86,26 @@ pub(crate) fn answer(
 impl DatagramCall {
     fn who(&self) {
         let _span = self.span().entered();
-        let job = RequestLog::new(&self.shared.metrics, self.lines(), self.id, "who", None);
+        let job = RequestLog::new(
+            &self.shared.metrics,
+            self.lines(),
+            self.id,
+            &Who::COMMAND,
+            None,
+        );
         let who = self.ticket.owner.who(self.max_reply_bytes);
         let reply = encode_who_within(self.id, &who, self.max_reply_bytes);
         self.reply(Some(job.close(Ok(reply).into())));
     }
 
     async fn say(&self, say: Say) {
-        let job = RequestLog::new(&self.shared.metrics, self.lines(), self.id, "say", None);
+        let job = RequestLog::new(
+            &self.shared.metrics,
+            self.lines(),
+            self.id,
+            &Say::COMMAND,
+            None,
+        );
         let work = async {
             self.ticket.owner.check()?;
             let reply = self.ticket.owner.say(say).await?;

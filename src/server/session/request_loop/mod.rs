@@ -16,14 +16,13 @@ use futures::FutureExt;
 use tokio::io::AsyncRead;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::connection::{Outbox, ReceiveError};
+use crate::connection::ReceiveError;
 use crate::messages::Subscription;
 use crate::protocol::{
-    BadRequest, Cancel, End as PutEnd, Frame, Get, GoodbyeReason, Logs, Nothing, Put, Request, Say,
-    encode_ok,
+    BadRequest, Call, Cancel, End as PutEnd, Frame, Get, GoodbyeReason, Logs, Nothing, Put,
+    Request, Say, encode_ok,
 };
 use crate::server::authority::AuthorityState;
 use crate::server::commands;
@@ -33,21 +32,20 @@ use crate::server::session::idle::Idle;
 use crate::server::session::member::Member;
 use crate::server::session::registry::Registration;
 use crate::server::session::request_log::RequestLog;
-use crate::server::session::request_loop::pending_uploads::SmallPut;
+use crate::server::session::request_loop::pending_uploads::SmallUploads;
+use crate::server::session::responder::{ReplyOrder, Responder};
 use crate::server::session::state::{CloseReason, Dialect, SessionState};
 use crate::server::session::unauthenticated::Admitted;
-use crate::server::transfer::coalescer;
-use crate::server::transfer::download::{
-    DownloadCoalescer, DownloadSource, PendingDownload, Responder,
-};
+use crate::server::transfer::download::{DownloadQueue, DownloadSource, PendingDownload};
 use crate::server::transfer::progress::{Direction, TransferSubject};
 use crate::server::transfer::registry::{TransferGuard, TransferRegistry};
+use crate::server::transfer::small_upload;
 
 /// Requests of a session at once that follow the log.
 const MAX_FOLLOWERS: usize = 4;
 
-/// For a session that is cut off to be told why.
-const GOODBYE_REPLY_TIMEOUT: Duration = Duration::from_millis(50);
+/// The time limit for the goodbye to a session that the server cuts off.
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The loop of a session whose user is known.
 pub(crate) struct RequestLoop<'a, R> {
@@ -56,25 +54,50 @@ pub(crate) struct RequestLoop<'a, R> {
     /// Operators see it as long as it lasts.
     present: Registration,
     transfers: TransferRegistry,
-    /// Made when the first small put comes.
-    small: Option<Box<SmallPut>>,
-    /// Made when the first get comes.
-    gets: Option<Arc<DownloadCoalescer>>,
-    /// Some may have gathered there of which nobody has told a worker.
-    asked: bool,
+    /// Created with the first small upload.
+    uploads: Option<Box<SmallUploads>>,
+    /// Created with the first download.
+    downloads: Option<Arc<DownloadQueue>>,
+    batches: Batches,
     /// Bounds the requests that are begun and not answered.
     unfinished: Arc<Semaphore>,
     /// Bounds the gets that send at once.
     sending: Arc<Semaphore>,
     /// Changes of what its user may do.
     changes: watch::Receiver<AuthorityState>,
-    draining: bool,
+    phase: SessionPhase,
     idle: Idle,
     /// Its user is connected as long as it lasts.
     attendance: Arc<Subscription>,
 }
 
-/// What a session waits for.
+/// Whether the session begins new requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SessionPhase {
+    /// It begins every request.
+    Serving,
+    /// The server drains: requests that run may end, new ones are refused.
+    Draining,
+}
+
+/// Whether a queue has items that the session has not offered to a worker since it added them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum BatchState {
+    /// A worker has every item, or will take it.
+    #[default]
+    Claimed,
+    /// The next pause of the client, or a request of another kind, starts a worker.
+    Unclaimed,
+}
+
+/// The states of the session's two queues.
+#[derive(Debug, Default)]
+pub(crate) struct Batches {
+    pub(crate) uploads: BatchState,
+    pub(crate) downloads: BatchState,
+}
+
+/// The next thing that the session reacts to.
 enum LoopEvent {
     Frame(Result<Option<Frame>, ReceiveError>),
     /// Nothing has come of another frame.
@@ -109,13 +132,13 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         Self {
             present,
             transfers,
-            small: None,
-            gets: None,
-            asked: false,
+            uploads: None,
+            downloads: None,
+            batches: Batches::default(),
             unfinished,
             sending: Arc::new(Semaphore::new(limits.transfers)),
             changes: member.authority.changes(),
-            draining: false,
+            phase: SessionPhase::Serving,
             attendance,
             idle: Idle::new(limits.idle_timeout),
             session,
@@ -133,28 +156,28 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             Arc::clone(&self.attendance),
         ));
         loop {
-            let turn = if let Some(frame) = self.frame_at_hand() {
+            let event = if let Some(frame) = self.buffered_frame() {
                 LoopEvent::Frame(frame)
             } else {
                 tokio::select! {
                     biased;
                     () = closed.cancelled() => LoopEvent::Closed,
                     never = &mut following => match never {},
-                    turn = self.next_event() => turn,
+                    event = self.next_event() => event,
                 }
             };
-            let is_frame = matches!(turn, LoopEvent::Frame(_));
+            let is_frame = matches!(event, LoopEvent::Frame(_));
             // Whatever a frame waits for, it does not outlive the connection or the right to be here.
             // Most wait for nothing, and are spared the queues of those who wait for the end.
-            let taken = tokio::select! {
+            let handled = tokio::select! {
                 biased;
-                taken = self.handle(turn) => taken,
-                () = stop.cancelled() => Err(self.cut()),
+                handled = self.handle(event) => handled,
+                () = stop.cancelled() => Err(self.stop_reason()),
                 () = closed.cancelled() => Err(CloseReason::Goodbye(GoodbyeReason::AccountClosed)),
                 () = outbox.closed() => Err(CloseReason::Disconnected),
                 never = &mut following => match never {},
             };
-            if let Err(end) = taken {
+            if let Err(end) = handled {
                 if let CloseReason::Goodbye(
                     reason @ (GoodbyeReason::Kicked | GoodbyeReason::AccountClosed),
                 ) = end
@@ -163,7 +186,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
                     // Who reads nothing is not told.
                     let goodbye = self.session.say_goodbye(reason);
                     // Boxed: a session that idles for hours does not keep the room for it.
-                    let _ = Box::pin(timeout(GOODBYE_REPLY_TIMEOUT, goodbye)).await;
+                    let _ = Box::pin(timeout(GOODBYE_TIMEOUT, goodbye)).await;
                 }
                 return end;
             }
@@ -174,7 +197,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
     }
 
     /// Why the session is to end at once.
-    fn cut(&self) -> CloseReason {
+    fn stop_reason(&self) -> CloseReason {
         CloseReason::Goodbye(if self.present.is_kicked() {
             GoodbyeReason::Kicked
         } else {
@@ -183,7 +206,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
     }
 
     async fn next_event(&mut self) -> LoopEvent {
-        let is_gathering = self.is_gathering();
+        let has_unclaimed_batch = self.has_unclaimed_batch();
         let SessionState {
             receiver,
             outbox,
@@ -192,7 +215,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             ..
         } = &mut *self.session;
         let received = async {
-            if is_gathering {
+            if has_unclaimed_batch {
                 let frame = receiver.next_if_started().await;
                 frame.map_or(LoopEvent::Pause, LoopEvent::Frame)
             } else {
@@ -203,16 +226,16 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             biased;
             () = self.present.stop().cancelled() => LoopEvent::Stop,
             () = outbox.closed() => LoopEvent::Disconnected,
-            () = shutdown.drain.cancelled(), if !self.draining => LoopEvent::Drain,
-            () = tasks.wait(), if self.draining => LoopEvent::Drained,
-            turn = received => turn,
+            () = shutdown.drain.cancelled(), if self.phase == SessionPhase::Serving => LoopEvent::Drain,
+            () = tasks.wait(), if self.phase == SessionPhase::Draining => LoopEvent::Drained,
+            event = received => event,
             () = self.idle.is_over(|| !tasks.is_empty()) => LoopEvent::Idle,
         }
     }
 
     /// The next frame if it is here already and nothing comes before it: of many requests in a row
     /// only the last waits for all that a session waits for.
-    fn frame_at_hand(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
+    fn buffered_frame(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
         let is_due = self.present.stop().is_cancelled()
             || self.session.shutdown.drain.is_cancelled()
             || self.member.authority.closed.is_cancelled();
@@ -227,16 +250,16 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         self.session.receiver.next().now_or_never()
     }
 
-    async fn handle(&mut self, turn: LoopEvent) -> Result<(), CloseReason> {
-        match turn {
+    async fn handle(&mut self, event: LoopEvent) -> Result<(), CloseReason> {
+        match event {
             LoopEvent::Frame(frame) => match frame? {
                 None => self.disconnected().await,
-                Some(Frame::Data { stream, chunk }) if self.holds(stream) => {
-                    Box::pin(self.hold_data(chunk)).await
+                Some(Frame::Data { stream, chunk }) if self.is_pending(stream) => {
+                    Box::pin(self.push_data(chunk)).await
                 }
                 Some(Frame::Data { stream, chunk }) => {
-                    if self.is_gathering() {
-                        Box::pin(self.settle_small()).await?;
+                    if self.has_unclaimed_batch() {
+                        Box::pin(self.start_batches()).await?;
                     }
                     Ok(self.transfers.data(stream, chunk).await?)
                 }
@@ -246,10 +269,10 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
                     Err(bad) => self.refuse(bad).await,
                 },
             },
-            LoopEvent::Pause => Box::pin(self.settle_small()).await,
+            LoopEvent::Pause => Box::pin(self.start_batches()).await,
             LoopEvent::Drain => {
-                Box::pin(self.settle_small()).await?;
-                self.draining = true;
+                Box::pin(self.start_batches()).await?;
+                self.phase = SessionPhase::Draining;
                 self.session.tasks.close();
                 Ok(self
                     .session
@@ -262,7 +285,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
                 Err(CloseReason::Goodbye(reason))
             }
             LoopEvent::Drained => Err(CloseReason::Goodbye(GoodbyeReason::ShuttingDown)),
-            LoopEvent::Stop => Err(self.cut()),
+            LoopEvent::Stop => Err(self.stop_reason()),
             LoopEvent::Closed => Err(CloseReason::Goodbye(GoodbyeReason::AccountClosed)),
             LoopEvent::Disconnected => Err(CloseReason::Disconnected),
         }
@@ -270,243 +293,248 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
 
     async fn start_request(&mut self, id: u32, request: Request) -> Result<(), CloseReason> {
         match &request {
-            Request::End(end) if self.holds(id) => return self.complete(end.clone()).await,
+            Request::End(end) if self.is_pending(id) => {
+                return self.complete_upload(end.clone()).await;
+            }
             // What has gathered may gather on.
-            Request::Put(_) => self.open_held().await?,
-            Request::Get(_) => self.settle_puts().await?,
-            _ => self.settle_small().await?,
+            Request::Put(_) => self.open_pending().await?,
+            Request::Get(_) => self.start_uploads().await?,
+            _ => self.start_batches().await?,
         }
-        let job = self.job(id, &request);
-        if job.is_audited() {
+        let log = self.open_log(id, &request);
+        if log.is_audited() {
             self.session.shared.wait_for_audit().await;
         }
-        if !asks_for_nothing(&request)
+        if !request.command().is_unchecked
             && let Err(error) = self.member.check()
         {
             if matches!(request, Request::Put(_)) {
                 self.transfers.check_put(id)?;
                 self.transfers.ignore_put(id);
             }
-            return self.finish(job, Err(error)).await;
+            return self.finish(log, Err(error)).await;
         }
         match request {
             Request::End(end) => {
-                job.withdraw();
+                log.withdraw();
                 self.end(id, end).await
             }
-            Request::Cancel(cancel) => self.cancel(job, id, &cancel).await,
-            Request::Quit(_) => self.quit(job, id).await,
-            Request::Put(_) if self.draining => {
+            Request::Cancel(cancel) => self.cancel(log, id, &cancel).await,
+            Request::Quit(_) => self.quit(log, id).await,
+            Request::Put(_) if self.phase == SessionPhase::Draining => {
                 self.transfers.check_put(id)?;
                 self.transfers.ignore_put(id);
-                self.finish(job, Err(CommandError::ShuttingDown)).await
+                self.finish(log, Err(CommandError::ShuttingDown)).await
             }
-            _ if self.draining => self.finish(job, Err(CommandError::ShuttingDown)).await,
-            Request::Put(put) => self.put(job, id, put).await,
-            Request::Get(get) => self.get(job, id, get).await,
-            Request::Hash(command) => self.spawn_command(job, id, command).await,
-            Request::Cp(command) => self.spawn_command(job, id, command).await,
-            Request::Rm(command) => self.spawn_command(job, id, command).await,
-            Request::Whoami(command) => self.in_order(job, id, command).await,
-            Request::Ping(command) => self.in_order(job, id, command).await,
+            _ if self.phase == SessionPhase::Draining => {
+                self.finish(log, Err(CommandError::ShuttingDown)).await
+            }
+            Request::Put(put) => self.put(log, id, put).await,
+            Request::Get(get) => self.get(log, id, get).await,
+            Request::Hash(command) => self.execute(log, id, command).await,
+            Request::Cp(command) => self.execute(log, id, command).await,
+            Request::Rm(command) => self.execute(log, id, command).await,
+            Request::Whoami(command) => self.execute(log, id, command).await,
+            Request::Ping(command) => self.execute(log, id, command).await,
             Request::Passwd(command) => {
-                self.in_order(job, id, command).await?;
+                self.execute(log, id, command).await?;
                 self.member.stop_guessing()
             }
-            Request::Pwd(command) => self.in_order(job, id, command).await,
-            Request::Cd(command) => self.in_order(job, id, command).await,
-            Request::Ls(command) => self.in_order(job, id, command).await,
-            Request::Stat(command) => self.in_order(job, id, command).await,
-            Request::Mkdir(command) => self.in_order(job, id, command).await,
-            Request::Mv(command) => self.in_order(job, id, command).await,
-            Request::Uploads(command) => self.in_order(job, id, command).await,
-            Request::Discard(command) => self.in_order(job, id, command).await,
-            Request::Df(command) => self.in_order(job, id, command).await,
-            Request::Say(say) => self.send_message(job, id, say).await,
+            Request::Pwd(command) => self.execute(log, id, command).await,
+            Request::Cd(command) => self.execute(log, id, command).await,
+            Request::Ls(command) => self.execute(log, id, command).await,
+            Request::Stat(command) => self.execute(log, id, command).await,
+            Request::Mkdir(command) => self.execute(log, id, command).await,
+            Request::Mv(command) => self.execute(log, id, command).await,
+            Request::Uploads(command) => self.execute(log, id, command).await,
+            Request::Discard(command) => self.execute(log, id, command).await,
+            Request::Df(command) => self.execute(log, id, command).await,
+            Request::Say(say) => self.say(log, id, say).await,
             Request::Watch(watch) => {
                 let work = commands::watch(id, watch, &self.member, &self.attendance);
-                let outcome = job.guard(work).await;
-                Ok(job.finish(&self.session.outbox, outcome).await?)
+                let outcome = log.guard(work).await;
+                Ok(log.finish(&self.session.outbox, outcome).await?)
             }
             Request::Unwatch(unwatch) => {
                 let reply = commands::unwatch(id, &unwatch, &self.attendance).await;
-                self.finish(job, reply).await
+                self.finish(log, reply).await
             }
-            Request::Who(command) => self.in_order(job, id, command).await,
-            Request::History(command) => self.in_order(job, id, command).await,
-            Request::Join(command) => self.in_order(job, id, command).await,
-            Request::Leave(command) => self.in_order(job, id, command).await,
-            Request::SendTo(command) => self.spawn_command(job, id, command).await,
-            Request::Offers(command) => self.in_order(job, id, command).await,
-            Request::Accept(command) => self.spawn_command(job, id, command).await,
-            Request::Decline(command) => self.in_order(job, id, command).await,
-            Request::Users(command) => self.in_order(job, id, command).await,
-            Request::Kick(command) => self.in_order(job, id, command).await,
-            Request::ReloadSettings(command) => self.in_order(job, id, command).await,
+            Request::Who(command) => self.execute(log, id, command).await,
+            Request::History(command) => self.execute(log, id, command).await,
+            Request::Join(command) => self.execute(log, id, command).await,
+            Request::Leave(command) => self.execute(log, id, command).await,
+            Request::SendTo(command) => self.execute(log, id, command).await,
+            Request::Offers(command) => self.execute(log, id, command).await,
+            Request::Accept(command) => self.execute(log, id, command).await,
+            Request::Decline(command) => self.execute(log, id, command).await,
+            Request::Users(command) => self.execute(log, id, command).await,
+            Request::Kick(command) => self.execute(log, id, command).await,
+            Request::ReloadSettings(command) => self.execute(log, id, command).await,
             Request::Drain(drain) => {
                 let reply = commands::drain(id, &drain, &self.member, &self.session.shutdown);
-                self.finish(job, reply).await
+                self.finish(log, reply).await
             }
-            Request::SetLogLevel(command) => self.in_order(job, id, command).await,
-            Request::Logs(logs) => self.logs(job, id, logs).await,
-            Request::Sessions(command) => self.in_order(job, id, command).await,
+            Request::SetLogLevel(command) => self.execute(log, id, command).await,
+            Request::Logs(logs) => self.logs(log, id, logs).await,
+            Request::Sessions(command) => self.execute(log, id, command).await,
             Request::Ticket(_) => {
                 let (peer, events) = (&self.session.peer, self.session.outbox.events());
                 let reply = commands::ticket(id, &self.member, peer, events);
-                self.finish(job, reply).await
+                self.finish(log, reply).await
             }
             Request::Hello(_) | Request::Help(_) => {
                 let reply = commands::visit(id, &request, &self.session.shared, &self.session.peer);
-                self.finish(job, reply).await
+                self.finish(log, reply).await
             }
             Request::Login(_) => {
                 let user = self.member.authority.name().to_owned();
-                self.finish(job, Err(CommandError::LoggedIn(user))).await
+                self.finish(log, Err(CommandError::LoggedIn(user))).await
             }
         }
     }
 
-    /// Answers a command before the next frame is looked at.
-    async fn in_order<C: Command>(
+    /// Runs a command in order or concurrently, as the table of commands says.
+    async fn execute<C: Command>(
         &mut self,
-        job: RequestLog,
+        log: RequestLog,
         id: u32,
         command: C,
     ) -> Result<(), CloseReason> {
-        let outcome = job
-            .guard(commands::run(id, command, &mut self.member))
-            .await;
-        Ok(job.finish(&self.session.outbox, outcome).await?)
+        if C::COMMAND.is_concurrent {
+            self.run_concurrently(log, id, command).await
+        } else {
+            self.run_in_order(log, id, command).await
+        }
     }
 
-    /// Runs a command beside the later ones.
-    async fn spawn_command<C: Command>(
+    /// Replies to a command before the session reads the next frame.
+    async fn run_in_order<C: Command>(
         &mut self,
-        job: RequestLog,
+        log: RequestLog,
+        id: u32,
+        command: C,
+    ) -> Result<(), CloseReason> {
+        let outcome = log
+            .guard(commands::run(id, command, &mut self.member))
+            .await;
+        Ok(log.finish(&self.session.outbox, outcome).await?)
+    }
+
+    /// Runs a command in a task; the session reads later requests meanwhile.
+    async fn run_concurrently<C: Command>(
+        &mut self,
+        log: RequestLog,
         id: u32,
         command: C,
     ) -> Result<(), CloseReason> {
         let permit = self.permit().await;
         let mut member = self.member.clone();
-        let (outbox, gone) = self.way_out();
+        let responder = self.responder();
         self.spawn(async move {
-            let outcome = job.guard(commands::run(id, command, &mut member)).await;
-            let reply = job.close(outcome);
-            gone.run_until_cancelled(outbox.send(reply)).await;
-            drop(permit);
+            let work = pin!(commands::run(id, command, &mut member));
+            let order = ReplyOrder::BeforeData;
+            responder.complete(log, order, permit, work).await;
         });
         Ok(())
     }
 
     /// Messages of a session keep their order, but do not wait for each other to be stored.
-    async fn send_message(
-        &mut self,
-        job: RequestLog,
-        id: u32,
-        say: Say,
-    ) -> Result<(), CloseReason> {
+    async fn say(&mut self, log: RequestLog, id: u32, say: Say) -> Result<(), CloseReason> {
         let permit = self.permit().await;
         let begun = commands::say(say, &self.member).await;
-        let (outbox, gone) = self.way_out();
-        let said = match begun {
-            Ok(said) => said,
-            Err(error) => return self.finish(job, Err(error)).await,
+        let message = match begun {
+            Ok(message) => message,
+            Err(error) => return self.finish(log, Err(error)).await,
         };
+        let responder = self.responder();
         let shared = Arc::clone(&self.session.shared);
         self.spawn(async move {
-            let work = async {
-                let reply = said.stored().await?;
+            let work = pin!(async {
+                let reply = message.stored().await?;
                 shared.metrics.record_message(&reply);
                 Ok(encode_ok(id, &reply))
-            };
-            let outcome = job.guard(work).await;
-            let reply = job.close(outcome);
-            gone.run_until_cancelled(outbox.send(reply)).await;
-            drop(permit);
+            });
+            let order = ReplyOrder::BeforeData;
+            responder.complete(log, order, permit, work).await;
         });
         Ok(())
     }
 
-    async fn get(&mut self, job: RequestLog, id: u32, get: Get) -> Result<(), CloseReason> {
-        let Some(underway) = self.start(&job, id, Direction::Get, None) else {
-            return self.finish(job, Err(id_taken(id, "get").into())).await;
+    async fn get(&mut self, log: RequestLog, id: u32, get: Get) -> Result<(), CloseReason> {
+        let Some(transfer) = self.start(&log, id, Direction::Get, None) else {
+            return self.finish(log, Err(duplicate_id(id))).await;
         };
         let path = match self.member.resolve(&get.path) {
             Ok(path) => path,
             Err(error) => {
-                drop(underway);
-                return self.finish(job, Err(error)).await;
+                drop(transfer);
+                return self.finish(log, Err(error)).await;
             }
         };
         let permit = if let Ok(permit) = self.unfinished.clone().try_acquire_owned() {
             Some(permit)
         } else {
             // What is waited for may be among those that gather.
-            self.begin_gets();
+            self.start_downloads();
             self.permit().await
         };
-        let asked = PendingDownload {
+        let download = PendingDownload {
             id,
             get,
-            job,
-            underway,
+            log,
+            transfer,
             permit,
         };
         if self.member.is_paced() {
-            self.spawn(send_alone(asked, self.member.clone(), self.get_out()));
+            let sending = Arc::clone(&self.sending);
+            let (member, responder) = (self.member.clone(), self.responder());
+            self.spawn(send_large(download, member, responder, sending));
             return Ok(());
         }
         let view = self.member.view();
-        let gets = self.gets.get_or_insert_default();
-        gets.add(asked, DownloadSource { view, path });
-        self.asked = true;
+        let downloads = self.downloads.get_or_insert_default();
+        downloads.add(download, DownloadSource { view, path });
+        self.batches.downloads = BatchState::Unclaimed;
         Ok(())
     }
 
-    /// Has the disk begin with the gets that have gathered, unless it is at work: then it goes on
-    /// with them.
-    fn begin_gets(&mut self) {
-        self.asked = false;
-        let Some(gets) = self.gets.as_ref().filter(|gets| gets.wants_worker()) else {
+    /// Starts a worker for the downloads that wait, unless one runs: it takes them then.
+    fn start_downloads(&mut self) {
+        self.batches.downloads = BatchState::Claimed;
+        let Some(queue) = self.downloads.as_ref().filter(|queue| queue.claim_worker()) else {
             return;
         };
-        let gets = Arc::clone(gets);
-        let (member, out) = (self.member.clone(), self.get_out());
+        let queue = Arc::clone(queue);
+        let (member, responder) = (self.member.clone(), self.responder());
+        let sending = Arc::clone(&self.sending);
         let tasks = self.session.tasks.clone();
         let life = self.idle.life();
         self.spawn(async move {
-            let (one, others) = (member.clone(), out.clone());
-            gets.work(member, out, |asked| {
-                let sending = send_alone(asked, one.clone(), others.clone());
-                let life = life.clone();
-                let work = async move {
-                    sending.await;
-                    life.touch();
-                };
-                tasks.spawn(work.in_current_span());
-            })
-            .await;
+            let (large_member, large_responder) = (member.clone(), responder.clone());
+            queue
+                .work(member, responder, |download| {
+                    let member = large_member.clone();
+                    let responder = large_responder.clone();
+                    let sending = send_large(download, member, responder, Arc::clone(&sending));
+                    let life = life.clone();
+                    let work = async move {
+                        sending.await;
+                        life.touch();
+                    };
+                    tasks.spawn(work.in_current_span());
+                })
+                .await;
         });
     }
 
-    fn get_out(&self) -> Responder {
-        let (outbox, gone) = self.way_out();
-        let sending = self.sending.clone();
-        Responder {
-            outbox,
-            gone,
-            sending,
-        }
-    }
-
     /// Sends lines of the log beside all else, for as long as they are wanted.
-    async fn logs(&mut self, job: RequestLog, id: u32, logs: Logs) -> Result<(), CloseReason> {
+    async fn logs(&mut self, log: RequestLog, id: u32, logs: Logs) -> Result<(), CloseReason> {
         if logs.follow && self.transfers.followers() >= MAX_FOLLOWERS {
             let refused = CommandError::TooManyFollowers(MAX_FOLLOWERS);
-            return self.finish(job, Err(refused)).await;
+            return self.finish(log, Err(refused)).await;
         }
-        let Some(underway) = self.start(&job, id, Direction::Logs, None) else {
-            return self.finish(job, Err(id_taken(id, "logs").into())).await;
+        let Some(transfer) = self.start(&log, id, Direction::Logs, None) else {
+            return self.finish(log, Err(duplicate_id(id))).await;
         };
         // One that never ends by itself takes no place of those that do.
         let permit = if logs.follow {
@@ -515,47 +543,46 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             self.permit().await
         };
         let member = self.member.clone();
-        let (outbox, gone) = self.way_out();
+        let responder = self.responder();
         let drain = self.session.shutdown.drain.clone();
         self.spawn(async move {
-            let work = commands::logs(id, logs, &member, &outbox, &underway, &drain);
-            let outcome = job.guard(work).await;
-            let reply = job.close(outcome);
-            drop(underway);
-            gone.run_until_cancelled(outbox.send_after_data(reply))
-                .await;
-            drop(permit);
+            let outbox = &responder.outbox;
+            let work = pin!(async move {
+                commands::logs(id, logs, &member, outbox, &transfer, &drain).await
+            });
+            let order = ReplyOrder::AfterData;
+            responder.complete(log, order, permit, work).await;
         });
         Ok(())
     }
 
-    async fn put(&mut self, job: RequestLog, id: u32, put: Put) -> Result<(), CloseReason> {
+    async fn put(&mut self, log: RequestLog, id: u32, put: Put) -> Result<(), CloseReason> {
         self.transfers.check_put(id)?;
-        let Some(underway) = self.start(&job, id, Direction::Put, put.size) else {
+        let Some(transfer) = self.start(&log, id, Direction::Put, put.size) else {
             self.transfers.ignore_put(id);
-            return self.finish(job, Err(id_taken(id, "put").into())).await;
+            return self.finish(log, Err(duplicate_id(id))).await;
         };
         if self.session.dialect == Dialect::Classic {
             // What is kept could not be resumed, and would only take up the quota.
             self.transfers.reject(id);
-        } else if coalescer::is_small(&put) && !self.member.is_paced() {
-            self.hold(job, id, put, underway);
+        } else if small_upload::is_small(&put) && !self.member.is_paced() {
+            self.collect(log, id, put, transfer);
             return Ok(());
         }
-        self.open_put(job, id, put, underway).await
+        self.open_put(log, id, put, transfer).await
     }
 
     /// Enters a transfer; `None` if its id is taken.
     fn start(
         &self,
-        job: &RequestLog,
+        log: &RequestLog,
         id: u32,
         direction: Direction,
         size: Option<u64>,
     ) -> Option<TransferGuard> {
         let what = TransferSubject {
             direction,
-            path: job.path().unwrap_or_default().to_owned(),
+            path: log.path().unwrap_or_default().to_owned(),
             size,
             traffic: Arc::clone(&self.session.shared.traffic),
         };
@@ -565,26 +592,27 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
     /// Has a task take the data of a put as it comes.
     async fn open_put(
         &mut self,
-        job: RequestLog,
+        log: RequestLog,
         id: u32,
         put: Put,
-        underway: TransferGuard,
+        transfer: TransferGuard,
     ) -> Result<(), CloseReason> {
         let incoming = match self.transfers.open_put(id, put.size) {
             Ok(incoming) => incoming,
             Err(error) => {
-                drop(underway);
-                return self.finish(job, Err(error)).await;
+                drop(transfer);
+                return self.finish(log, Err(error)).await;
             }
         };
         let member = self.member.clone();
-        let (outbox, gone) = self.way_out();
+        let responder = self.responder();
         self.spawn(async move {
-            let work = commands::put(id, put, &member, &outbox, incoming, &underway);
-            let outcome = job.guard(work).await;
-            let reply = job.close(outcome);
-            drop(underway);
-            gone.run_until_cancelled(outbox.send(reply)).await;
+            let outbox = &responder.outbox;
+            let work = pin!(async move {
+                commands::put(id, put, &member, outbox, incoming, &transfer).await
+            });
+            let order = ReplyOrder::BeforeData;
+            responder.complete(log, order, None, work).await;
         });
         Ok(())
     }
@@ -594,13 +622,16 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             return Ok(());
         }
         let message = format!("there is no put with id {id} that waits for its end");
-        self.refuse(BadRequest::of_field(id, "end", "id", message))
+        let metrics = &self.session.shared.metrics;
+        let lines = Arc::clone(&self.member.lines);
+        let log = RequestLog::new(metrics, lines, id, &PutEnd::COMMAND, None);
+        self.finish(log, Err(CommandError::invalid_field("id", message)))
             .await
     }
 
     async fn cancel(
         &mut self,
-        job: RequestLog,
+        log: RequestLog,
         id: u32,
         cancel: &Cancel,
     ) -> Result<(), CloseReason> {
@@ -609,14 +640,14 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         } else {
             Err(CommandError::NoTransfer(cancel.target))
         };
-        self.finish(job, reply).await
+        self.finish(log, reply).await
     }
 
     /// The peer sends nothing more, but may still read: transfers whose bytes are all here or go
     /// its way may end. What nobody may be waiting for any more is given up.
     async fn disconnected(&mut self) -> Result<(), CloseReason> {
         self.member.gone.cancel();
-        Box::pin(self.settle_small()).await?;
+        Box::pin(self.start_batches()).await?;
         self.wait_for_tasks().await;
         Err(CloseReason::Disconnected)
     }
@@ -630,7 +661,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
     }
 
     /// Answers once all that was asked before is answered.
-    async fn quit(&mut self, job: RequestLog, id: u32) -> Result<(), CloseReason> {
+    async fn quit(&mut self, log: RequestLog, id: u32) -> Result<(), CloseReason> {
         self.wait_for_tasks().await;
         // Who is told that the session has ended can rely on it.
         self.session
@@ -639,21 +670,21 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             .revoke_tickets(&self.session.id);
         // What was not written by now comes at the next login: nothing comes behind the reply.
         self.session.outbox.events().close();
-        let reply = job.close(Ok(encode_ok(id, &Nothing {})).into());
+        let reply = log.close(Ok(encode_ok(id, &Nothing {})).into());
         self.session.outbox.send_after_data(reply).await?;
         Err(CloseReason::Quit)
     }
 
     async fn finish(
         &self,
-        job: RequestLog,
+        log: RequestLog,
         reply: Result<Bytes, CommandError>,
     ) -> Result<(), CloseReason> {
-        Ok(job.finish(&self.session.outbox, reply.into()).await?)
+        Ok(log.finish(&self.session.outbox, reply.into()).await?)
     }
 
     async fn refuse(&mut self, bad: BadRequest) -> Result<(), CloseReason> {
-        Box::pin(self.settle_small()).await?;
+        Box::pin(self.start_batches()).await?;
         if bad.cmd == Some("put") {
             self.transfers.check_put(bad.id)?;
             self.transfers.ignore_put(bad.id);
@@ -663,12 +694,12 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         Ok(RequestLog::refuse(&shared.metrics, lines, outbox, bad).await?)
     }
 
-    fn job(&self, id: u32, request: &Request) -> RequestLog {
+    fn open_log(&self, id: u32, request: &Request) -> RequestLog {
         let path = request.path().map(|path| self.absolute(path));
         let to = request.to().map(|path| self.absolute(path));
         let metrics = &self.session.shared.metrics;
         let lines = Arc::clone(&self.member.lines);
-        RequestLog::new(metrics, lines, id, request.cmd(), path).with_to(to)
+        RequestLog::new(metrics, lines, id, request.command(), path).with_to(to)
     }
 
     /// A path for the log: absolute where it can be resolved, as it came where not.
@@ -683,9 +714,12 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         self.unfinished.clone().acquire_owned().await.ok()
     }
 
-    /// Where a task that runs beside sends its reply, and until when.
-    fn way_out(&self) -> (Outbox, CancellationToken) {
-        (self.session.outbox.clone(), self.session.gone.clone())
+    /// Completes the requests of this session's tasks.
+    fn responder(&self) -> Responder {
+        Responder {
+            outbox: self.session.outbox.clone(),
+            gone: self.session.gone.clone(),
+        }
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
@@ -698,44 +732,28 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
     }
 }
 
-/// Sends one file bit by bit.
-async fn send_alone(asked: PendingDownload, member: Member, out: Responder) {
+/// Sends one file in chunks, once `sending` has a permit.
+async fn send_large(
+    download: PendingDownload,
+    member: Member,
+    responder: Responder,
+    sending: Arc<Semaphore>,
+) {
     let PendingDownload {
         id,
         get,
-        job,
-        underway,
+        log,
+        transfer,
         permit,
-    } = asked;
-    let Responder {
-        outbox,
-        gone,
-        sending,
-    } = out;
-    let work = commands::get(id, get, &member, &outbox, &sending, &underway);
-    let outcome = job.guard(work).await;
-    let reply = job.close(outcome);
-    drop(underway);
-    gone.run_until_cancelled(outbox.send_after_data(reply))
-        .await;
-    drop(permit);
+    } = download;
+    let outbox = &responder.outbox;
+    let work =
+        pin!(async move { commands::get(id, get, &member, outbox, &sending, &transfer).await });
+    let order = ReplyOrder::AfterData;
+    responder.complete(log, order, permit, work).await;
 }
 
-/// Whether a request is answered although nobody knows what its user may do.
-fn asks_for_nothing(request: &Request) -> bool {
-    matches!(
-        request,
-        // The data of a put was let in when it began; what becomes of it is decided there.
-        Request::End(_)
-            | Request::Ping(_)
-            | Request::Cancel(_)
-            | Request::Help(_)
-            | Request::Hello(_)
-            | Request::Quit(_)
-    )
-}
-
-fn id_taken(id: u32, cmd: &'static str) -> BadRequest {
+fn duplicate_id(id: u32) -> CommandError {
     let message = format!("id {id} is that of an unfinished get, put or logs");
-    BadRequest::of_field(id, cmd, "id", message)
+    CommandError::invalid_field("id", message)
 }

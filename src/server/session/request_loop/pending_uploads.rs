@@ -1,7 +1,7 @@
-//! Small puts: taken in whole, without a task of their own, and committed together.
+//! Small uploads: the session collects their data without a task and commits them in batches.
 //!
-//! Only the last put that was begun can be held. Whatever else comes before its end, or if nothing
-//! comes, it is opened like any other: its client may wait to hear that it begins.
+//! Only the latest upload can be pending. If its client sends another request before `end`, or
+//! pauses, the session opens it like a large upload: the client may wait for its `begin`.
 
 use std::sync::Arc;
 
@@ -11,141 +11,141 @@ use tokio::io::AsyncRead;
 use crate::protocol::{End as PutEnd, Put};
 use crate::server::commands::put::small_upload;
 use crate::server::session::request_log::RequestLog;
-use crate::server::session::request_loop::RequestLoop;
+use crate::server::session::request_loop::{BatchState, RequestLoop};
 use crate::server::session::state::CloseReason;
-use crate::server::transfer::coalescer::{PendingUpload, ReceivedUpload, UploadCoalescer};
 use crate::server::transfer::registry::TransferGuard;
+use crate::server::transfer::small_upload::{
+    PendingUpload, QueuedUpload, ReceivedUpload, UploadQueue,
+};
 use crate::server::transfer::upload_registry::UploadKey;
 
-/// The small puts of a session that has had one.
+/// The small uploads of a session.
 #[derive(Default)]
-pub(crate) struct SmallPut {
-    held: Option<PendingUpload>,
-    gathered: Arc<UploadCoalescer>,
-    /// Some may have gathered of which nobody has told the worker.
-    fresh: bool,
+pub(crate) struct SmallUploads {
+    pending: Option<PendingUpload>,
+    queue: Arc<UploadQueue>,
 }
 
 impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
-    /// Whether something is to be done once the peer pauses.
-    pub(crate) fn is_gathering(&self) -> bool {
-        let small = self.small.as_ref();
-        self.asked || small.is_some_and(|small| small.fresh || small.held.is_some())
+    /// Whether the session has work to start once the client pauses.
+    pub(crate) fn has_unclaimed_batch(&self) -> bool {
+        let uploads = self.uploads.as_ref();
+        self.batches.downloads == BatchState::Unclaimed
+            || self.batches.uploads == BatchState::Unclaimed
+            || uploads.is_some_and(|uploads| uploads.pending.is_some())
     }
 
-    /// Whether put `id` is the one that is held.
-    pub(crate) fn holds(&self, id: u32) -> bool {
-        let held = self.small.as_ref().and_then(|small| small.held.as_ref());
-        held.is_some_and(|held| held.id == id)
+    /// Whether upload `id` is the pending one.
+    pub(crate) fn is_pending(&self, id: u32) -> bool {
+        let pending = self.uploads.as_ref().and_then(|one| one.pending.as_ref());
+        pending.is_some_and(|pending| pending.id == id)
     }
 
-    /// Holds a put until its end.
-    pub(crate) fn hold(&mut self, job: RequestLog, id: u32, put: Put, underway: TransferGuard) {
+    /// Makes an upload the pending one.
+    pub(crate) fn collect(&mut self, log: RequestLog, id: u32, put: Put, transfer: TransferGuard) {
         self.transfers.forget_put(id);
-        let small = self.small.get_or_insert_default();
-        small.held = Some(PendingUpload::new(id, put, job, underway));
+        let uploads = self.uploads.get_or_insert_default();
+        uploads.pending = Some(PendingUpload::new(id, put, log, transfer));
     }
 
-    /// Takes the data of the put that is held.
-    pub(crate) async fn hold_data(&mut self, chunk: Bytes) -> Result<(), CloseReason> {
-        let Some(held) = self.small.as_mut().and_then(|small| small.held.as_mut()) else {
+    /// Adds data to the pending upload.
+    pub(crate) async fn push_data(&mut self, chunk: Bytes) -> Result<(), CloseReason> {
+        let Some(pending) = self.uploads.as_mut().and_then(|one| one.pending.as_mut()) else {
             return Ok(());
         };
-        let id = held.id;
+        let id = pending.id;
         if chunk.is_empty() {
-            return self.complete(PutEnd::default()).await;
+            return self.complete_upload(PutEnd::default()).await;
         }
-        if let Some(chunk) = held.take(chunk) {
-            self.open_held().await?;
-            self.transfers.data(id, chunk).await?;
+        if let Some(excess) = pending.push(chunk) {
+            self.open_pending().await?;
+            self.transfers.data(id, excess).await?;
         }
         Ok(())
     }
 
-    /// Ends the put that is held.
-    pub(crate) async fn complete(&mut self, end: PutEnd) -> Result<(), CloseReason> {
-        let Some(small) = &mut self.small else {
+    /// Adds the pending upload, whose `end` has come, to the next batch.
+    pub(crate) async fn complete_upload(&mut self, end: PutEnd) -> Result<(), CloseReason> {
+        let Some(uploads) = &mut self.uploads else {
             return Ok(());
         };
-        let (Some(mut held), gathered) = (small.held.take(), Arc::clone(&small.gathered)) else {
+        let queue = Arc::clone(&uploads.queue);
+        let Some(mut pending) = uploads.pending.take() else {
             return Ok(());
         };
-        let length = held.received();
-        held.underway.progress.moves(length as u64);
-        let path = held.job.path().map_or(0, str::len);
-        let mut room = gathered.try_room(length, path);
-        if room.is_none() {
-            // What has gathered is what has to go first.
-            self.commit_gathered();
-            room = gathered.room(length, path).await;
+        let received = pending.received();
+        pending.transfer.progress.moves(received as u64);
+        let path_bytes = pending.log.path().map_or(0, str::len);
+        let mut memory = queue.try_reserve(received, path_bytes);
+        if memory.is_none() {
+            // The uploads that wait have the memory: a worker has to commit them first.
+            self.start_upload_worker();
+            memory = queue.reserve(received, path_bytes).await;
         }
-        let path = match self.member.resolve(&held.put.path) {
+        let path = match self.member.resolve(&pending.put.path) {
             Ok(path) => path,
             Err(error) => {
-                drop(held.underway);
-                return self.finish(held.job, Err(error)).await;
+                drop(pending.transfer);
+                return self.finish(pending.log, Err(error)).await;
             }
         };
-        let content = held.take_content();
+        let data = pending.take_content();
         let member = &self.member;
-        let key = UploadKey::new(member.authority.id, &path, held.put.size);
-        let puts = &member.shared.uploads;
-        let whole = ReceivedUpload {
-            id: held.id,
-            active: puts.register(key, &member.session, &member.gone),
-            any_digest: held.put.digest.is_none(),
-            upload: small_upload(path, &held.put, content, end.digest),
-            job: held.job,
-            underway: held.underway,
-            end,
-            room,
-        };
-        gathered.add(whole, &member.view());
-        if let Some(small) = &mut self.small {
-            small.fresh = true;
-        }
+        let key = UploadKey::new(member.authority.id, &path, pending.put.size);
+        let registry = &member.shared.uploads;
+        queue.add(QueuedUpload {
+            content: small_upload(path, &pending.put, data, end.digest),
+            view: member.view(),
+            upload: ReceivedUpload {
+                id: pending.id,
+                active: registry.register(key, &member.session, &member.gone),
+                received: received as u64,
+                reply_digest: end.digest.filter(|_| pending.put.digest.is_none()),
+                log: pending.log,
+                transfer: pending.transfer,
+                memory,
+            },
+        });
+        self.batches.uploads = BatchState::Unclaimed;
         Ok(())
     }
 
-    /// The peer pauses, or wants something else.
-    pub(crate) async fn settle_small(&mut self) -> Result<(), CloseReason> {
-        self.begin_gets();
-        self.settle_puts().await
+    /// Starts workers for all that waits: the client pauses, or sends a request of another kind.
+    pub(crate) async fn start_batches(&mut self) -> Result<(), CloseReason> {
+        self.start_downloads();
+        self.start_uploads().await
     }
 
-    /// The peer wants something else than to put.
-    pub(crate) async fn settle_puts(&mut self) -> Result<(), CloseReason> {
-        self.open_held().await?;
-        self.commit_gathered();
+    /// Opens the pending upload and starts a worker for those that wait.
+    pub(crate) async fn start_uploads(&mut self) -> Result<(), CloseReason> {
+        self.open_pending().await?;
+        self.start_upload_worker();
         Ok(())
     }
 
-    /// Opens the put that is held like one that is large.
-    pub(crate) async fn open_held(&mut self) -> Result<(), CloseReason> {
-        let Some(mut held) = self.small.as_mut().and_then(|small| small.held.take()) else {
+    /// Opens the pending upload like a large one.
+    pub(crate) async fn open_pending(&mut self) -> Result<(), CloseReason> {
+        let Some(mut pending) = self.uploads.as_mut().and_then(|one| one.pending.take()) else {
             return Ok(());
         };
-        let id = held.id;
-        let content = held.take_content();
-        self.open_put(held.job, id, held.put, held.underway).await?;
-        for chunk in content {
+        let id = pending.id;
+        let data = pending.take_content();
+        self.open_put(pending.log, id, pending.put, pending.transfer)
+            .await?;
+        for chunk in data {
             self.transfers.data(id, chunk).await?;
         }
         Ok(())
     }
 
-    /// Has the disk begin with what has gathered, unless it is at work: then it goes on with it.
-    fn commit_gathered(&mut self) {
-        let Some(small) = &mut self.small else {
+    /// Starts a worker for the uploads that wait, unless one runs: it takes them then.
+    fn start_upload_worker(&mut self) {
+        self.batches.uploads = BatchState::Claimed;
+        let Some(uploads) = self.uploads.as_ref().filter(|one| one.queue.claim_worker()) else {
             return;
         };
-        small.fresh = false;
-        if !small.gathered.wants_worker() {
-            return;
-        }
-        let gathered = Arc::clone(&small.gathered);
-        let member = self.member.clone();
-        let (outbox, gone) = self.way_out();
-        self.spawn(async move { gathered.work(member, outbox, gone).await });
+        let queue = Arc::clone(&uploads.queue);
+        let (member, responder) = (self.member.clone(), self.responder());
+        self.spawn(async move { queue.work(member, responder).await });
     }
 }

@@ -1,0 +1,16 @@
+//! Deserialises the numbers of requests.
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::protocol::MAX_NUMBER;
+
+/// Deserialises an integer below [`MAX_NUMBER`].
+pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Option::<u64>::deserialize(deserializer)? {
+        Some(number) if number >= MAX_NUMBER => Err(D::Error::custom(format_args!(
+            "{number} is out of range: numbers are below 2^53"
+        ))),
+        number => Ok(number),
+    }
+}
