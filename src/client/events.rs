@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::client::Client;
 use crate::protocol::Event;
 
 /// Events that may wait for who hears them: a few megabytes, if each is as large as can be.
@@ -25,7 +24,7 @@ const UNHEARD: Duration = Duration::from_secs(30);
 pub struct Events(mpsc::Receiver<Event>);
 
 impl Events {
-    /// The next event, or `None` once the connection is lost; [`Client::lost`] tells why.
+    /// The next event, or `None` once the connection is lost; [`Client::lost`](crate::client::Client::lost) tells why.
     /// Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
         self.0.recv().await
@@ -52,39 +51,6 @@ impl EventPosition {
     }
 }
 
-impl Client {
-    /// The position of an event of this connection.
-    #[must_use]
-    pub fn position(&self, seq: u64) -> EventPosition {
-        let login = self.line.login.get();
-        let epoch = login.and_then(|login| login.epoch.clone());
-        EventPosition { seq, epoch }
-    }
-
-    /// Whether the server does not know what this client had: it was restored to an earlier state,
-    /// or is another one. Then it sends all that it has.
-    #[must_use]
-    pub fn begins_anew(&self) -> bool {
-        let login = self.line.login.get();
-        login.is_some_and(|login| login.resumed == Some(false))
-    }
-
-    /// The events from now on, or since [`keep_events`](Self::keep_events). What was not sent to
-    /// any session of the user before comes with the login: who wants to hear that calls this
-    /// before it. There is one who hears: an earlier stream ends. This does not keep the
-    /// connection open.
-    #[must_use]
-    pub fn events(&self) -> Events {
-        self.line.with_events(EventReceiver::events)
-    }
-
-    /// Keeps events from now on for who calls [`events`](Self::events) soon. Without either they
-    /// are thrown away.
-    pub fn keep_events(&self) {
-        self.line.with_events(EventReceiver::keep);
-    }
-}
-
 /// Where the events of a connection go.
 #[derive(Debug, Default)]
 pub(super) struct EventReceiver {
@@ -93,7 +59,7 @@ pub(super) struct EventReceiver {
 }
 
 impl EventReceiver {
-    fn keep(&mut self) {
+    pub(super) fn keep(&mut self) {
         let (ears, kept) = mpsc::channel(EVENTS);
         *self = Self {
             ears: Some(ears),
@@ -101,7 +67,7 @@ impl EventReceiver {
         };
     }
 
-    fn events(&mut self) -> Events {
+    pub(super) fn events(&mut self) -> Events {
         if let Some(kept) = self.kept.take() {
             return Events(kept);
         }

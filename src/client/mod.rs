@@ -47,6 +47,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::client::connection::Connection;
+use crate::client::events::EventReceiver;
 use crate::client::tls::System;
 use crate::connection::ReadAhead;
 use crate::protocol::{Call, Login, LoginReply, MAX_CONTROL_BEFORE_LOGIN, Secret};
@@ -61,7 +62,7 @@ pub use crate::client::logs::LogLines;
 pub use crate::client::session::Session;
 pub use crate::client::session::backoff::RetryPolicy;
 pub use crate::client::transfer::download::{Download, GetOptions};
-pub use crate::client::transfer::file::{FetchedFile, FileOptions};
+pub use crate::client::transfer::options::{FetchedFile, FileOptions};
 pub use crate::client::transfer::progress::{Progress, Waiting};
 pub use crate::client::transfer::upload::{PutOptions, Upload};
 pub(crate) use crate::client::tree::join;
@@ -306,6 +307,39 @@ async fn reach_securely(
             })
         })?;
     Ok((stream, fingerprint, address))
+}
+
+impl Client {
+    /// The position of an event of this connection.
+    #[must_use]
+    pub fn position(&self, seq: u64) -> EventPosition {
+        let login = self.line.login.get();
+        let epoch = login.and_then(|login| login.epoch.clone());
+        EventPosition { seq, epoch }
+    }
+
+    /// Whether the server does not know what this client had: it was restored to an earlier state,
+    /// or is another one. Then it sends all that it has.
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        let login = self.line.login.get();
+        login.is_some_and(|login| login.resumed == Some(false))
+    }
+
+    /// The events from now on, or since [`keep_events`](Self::keep_events). What was not sent to
+    /// any session of the user before comes with the login: who wants to hear that calls this
+    /// before it. There is one who hears: an earlier stream ends. This does not keep the
+    /// connection open.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.line.with_events(EventReceiver::events)
+    }
+
+    /// Keeps events from now on for who calls [`events`](Self::events) soon. Without either they
+    /// are thrown away.
+    pub fn keep_events(&self) {
+        self.line.with_events(EventReceiver::keep);
+    }
 }
 
 #[cfg(test)]

@@ -3,38 +3,13 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use tokio::task::{JoinError, spawn_blocking};
-
+use crate::client::transfer::blocking::blocking;
+use crate::client::transfer::options::{FetchedFile, FileOptions};
 use crate::client::transfer::receive::DownloadTarget;
 use crate::client::transfer::sink::{LocalSink, remove_stale_parts};
 use crate::client::transfer::source::LocalFile;
 use crate::client::{Client, ClientError, Progress, Session};
-use crate::protocol::{Algorithm, Digest, IfExists, PutReply};
-
-/// Chunks between the disk and the network.
-pub(crate) const QUEUED_CHUNKS: usize = 2;
-
-/// How files are moved.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct FileOptions {
-    /// What to do if there is a file of that name on the receiving side; replace it if absent.
-    pub if_exists: Option<IfExists>,
-    /// The digest that both sides compute and compare.
-    pub algorithm: Algorithm,
-    /// Make missing directories on the server.
-    pub parents: bool,
-}
-
-/// A file that was got, whole and checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FetchedFile {
-    /// Where it is now.
-    pub path: PathBuf,
-    /// Its bytes.
-    pub size: u64,
-    /// The digest that both sides agree on.
-    pub digest: Option<Digest>,
-}
+use crate::protocol::{IfExists, PutReply};
 
 impl Session {
     /// Gets a file into the path `local`, which names it only once it is whole and checked. Its
@@ -209,23 +184,5 @@ impl Client {
     ) -> Result<PutReply, ClientError> {
         let session = Session::from(self.clone());
         session.put_from(reader, remote, options, progress).await
-    }
-}
-
-/// Runs what may wait for a disk on a thread that may wait.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
-) -> Result<T, ClientError> {
-    joined(spawn_blocking(work).await)
-}
-
-pub(crate) fn joined<T>(
-    outcome: Result<Result<T, ClientError>, JoinError>,
-) -> Result<T, ClientError> {
-    match outcome.map_err(JoinError::try_into_panic) {
-        Ok(outcome) => outcome,
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // The runtime is shutting down.
-        Err(Err(_)) => Err(ClientError::Over),
     }
 }

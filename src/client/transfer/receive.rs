@@ -6,7 +6,8 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use crate::client::session::CurrentConnection;
-use crate::client::transfer::file::{FileOptions, QUEUED_CHUNKS, blocking, joined};
+use crate::client::transfer::blocking::{blocking, joined};
+use crate::client::transfer::options::{FileOptions, QUEUED_CHUNKS};
 use crate::client::transfer::progress::FileProgress;
 use crate::client::transfer::sink::LocalSink;
 use crate::client::{ClientError, FetchedFile, GetOptions, Progress, Session};

@@ -9,9 +9,10 @@ use std::path::{Component, Path, PathBuf};
 use futures::stream::StreamExt;
 use tokio::sync::mpsc;
 
-use crate::client::transfer::file::blocking;
+use crate::client::transfer::blocking::blocking;
 use crate::client::transfer::part_file;
 use crate::client::transfer::sink::remove_stale_parts;
+use crate::client::tree::local_target::LocalTarget;
 use crate::client::tree::small_down;
 use crate::client::tree::small_down::{ReceivedFile, SmallDownloads};
 use crate::client::tree::{IN_FLIGHT, TreeEvent, TreeJob, TreeSummary, join};
@@ -106,15 +107,6 @@ struct TreeDownload {
     /// With their sizes.
     files: VecDeque<(LocalTarget, u64)>,
     small: SmallDownloads,
-}
-
-/// The same place on both sides.
-#[derive(Clone)]
-pub(super) struct LocalTarget {
-    pub(super) remote: String,
-    pub(super) local: PathBuf,
-    /// Below what was asked for; 0 is what was asked for, which the user named.
-    pub(super) level: u32,
 }
 
 struct PendingDirectory {

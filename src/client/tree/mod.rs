@@ -5,6 +5,7 @@
 //! fail in the same way.
 
 mod down;
+mod local_target;
 mod small_down;
 mod small_up;
 mod up;

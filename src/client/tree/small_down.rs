@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 
 use crate::client::connection::{ReceivedPart, RequestAnswer, parse};
 use crate::client::session::CurrentConnection;
-use crate::client::transfer::file::blocking;
+use crate::client::transfer::blocking::blocking;
 use crate::client::transfer::sink::LocalSink;
-use crate::client::tree::down::LocalTarget;
+use crate::client::tree::local_target::LocalTarget;
 use crate::client::{Client, ClientError, FetchedFile, FileOptions, Progress, Session};
 use crate::connection::SHORT_CHUNK_BYTES;
 use crate::protocol::{

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::client::connection::{RequestAnswer, parse};
 use crate::client::session::CurrentConnection;
-use crate::client::transfer::file::blocking;
+use crate::client::transfer::blocking::blocking;
 use crate::client::transfer::progress::FileProgress;
 use crate::client::transfer::send::why_refused;
 use crate::client::transfer::source::SmallSource;

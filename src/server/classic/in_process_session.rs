@@ -13,7 +13,7 @@ use crate::protocol::{Call, Event, Frame, FrameCodec, ServerMessage, WireError, 
 use crate::server::classic::close::ClassicClose;
 use crate::server::classic::pipe;
 use crate::server::classic::pipe::ChunkStream;
-use crate::server::session::state::reason_text;
+use crate::server::session::close_reason::reason_text;
 
 /// The session has deadlines of its own for what it writes.
 const NO_READ_TIMEOUT: Duration = Duration::from_hours(24);

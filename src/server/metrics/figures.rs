@@ -8,7 +8,7 @@ use crate::protocol::{ErrorCode, SessionDialect};
 use crate::server::metrics::ServerStage;
 use crate::server::metrics::commands::CommandCounts;
 use crate::server::metrics::logins::LoginMethod;
-use crate::server::session::state::Dialect;
+use crate::server::session::dialect::Dialect;
 use crate::server::state::ServerState;
 use crate::storage::SpaceUse;
 

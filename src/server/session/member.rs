@@ -13,7 +13,7 @@ use crate::server::authority::Authority;
 use crate::server::disk::UserDisk;
 use crate::server::error::CommandError;
 use crate::server::limits::request_lines::LineBudget;
-use crate::server::session::state::CloseReason;
+use crate::server::session::close_reason::CloseReason;
 use crate::server::state::ServerState;
 use crate::server::transfer::bandwidth::Bandwidth;
 use crate::storage::{StorageError, View, VirtualPath};

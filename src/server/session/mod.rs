@@ -1,5 +1,7 @@
 //! Sessions: login, the request loop, the registry of sessions, and the log of requests.
 
+pub(crate) mod close_reason;
+pub(crate) mod dialect;
 pub(crate) mod idle;
 pub(crate) mod member;
 pub(crate) mod peer;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::protocol::{SessionDialect, SessionEntry};
-use crate::server::session::state::Dialect;
+use crate::server::session::dialect::Dialect;
 use crate::server::transfer::registry::RunningTransfers;
 
 /// The sessions of a server whose users are known, in the order in which they logged in.

@@ -9,9 +9,10 @@ use crate::protocol::{Call, Frame, GoodbyeReason, Login, Request, WireError, enc
 use crate::server::commands;
 use crate::server::error::CommandError;
 use crate::server::metrics::logins::LoginMethod;
+use crate::server::session::close_reason::CloseReason;
 use crate::server::session::member::Member;
 use crate::server::session::request_log::RequestLog;
-use crate::server::session::state::{CloseReason, SessionState};
+use crate::server::session::state::SessionState;
 use crate::server::transfer::registry::StrayData;
 
 /// A member who has just logged in.

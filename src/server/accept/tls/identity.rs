@@ -241,7 +241,11 @@ mod tests {
             (Some(&one), None, "need each other"),
             (Some(&one), Some(&other), "other: "),
             (Some(&garbage), Some(&key), "garbage cannot be used"),
-            (Some(&empty), Some(&key), "empty: there is no certificate"),
+            (
+                Some(&empty),
+                Some(&key),
+                "empty: it contains no certificate",
+            ),
             (
                 Some(&one),
                 Some(&one),

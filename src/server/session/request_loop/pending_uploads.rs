@@ -10,21 +10,12 @@ use tokio::io::AsyncRead;
 
 use crate::protocol::{End as PutEnd, Put};
 use crate::server::commands::put::small_upload;
+use crate::server::session::close_reason::CloseReason;
 use crate::server::session::request_log::RequestLog;
-use crate::server::session::request_loop::{BatchState, RequestLoop};
-use crate::server::session::state::CloseReason;
+use crate::server::session::request_loop::state::{BatchState, RequestLoop};
 use crate::server::transfer::registry::TransferGuard;
-use crate::server::transfer::small_upload::{
-    PendingUpload, QueuedUpload, ReceivedUpload, UploadQueue,
-};
+use crate::server::transfer::small_upload::{PendingUpload, QueuedUpload, ReceivedUpload};
 use crate::server::transfer::upload_registry::UploadKey;
-
-/// The small uploads of a session.
-#[derive(Default)]
-pub(crate) struct SmallUploads {
-    pending: Option<PendingUpload>,
-    queue: Arc<UploadQueue>,
-}
 
 impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
     /// Whether the session has work to start once the client pauses.

@@ -1,0 +1,199 @@
+//! The loop: it waits for the next event of a session and handles it.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::io::AsyncRead;
+use tokio::time::timeout;
+
+use crate::connection::ReceiveError;
+use crate::protocol::{Frame, GoodbyeReason, Nothing, Request, encode_ok};
+use crate::server::commands;
+use crate::server::session::close_reason::CloseReason;
+use crate::server::session::request_log::RequestLog;
+use crate::server::session::request_loop::state::{LoopEvent, RequestLoop, SessionPhase};
+use crate::server::session::state::SessionState;
+
+/// The time limit for the goodbye to a session that the server cuts off.
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(50);
+
+impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
+    /// Runs until the session ends, and says why it did.
+    pub(crate) async fn run(mut self) -> CloseReason {
+        let stop = self.present.stop().clone();
+        let closed = self.member.authority.closed.clone();
+        let outbox = self.session.outbox.clone();
+        let mut following = pin!(commands::follow_access(
+            self.member.clone(),
+            Arc::clone(&self.attendance),
+        ));
+        loop {
+            let event = if let Some(frame) = self.buffered_frame() {
+                LoopEvent::Frame(frame)
+            } else {
+                tokio::select! {
+                    biased;
+                    () = closed.cancelled() => LoopEvent::Closed,
+                    never = &mut following => match never {},
+                    event = self.next_event() => event,
+                }
+            };
+            let is_frame = matches!(event, LoopEvent::Frame(_));
+            // Whatever a frame waits for, it does not outlive the connection or the right to be here.
+            // Most wait for nothing, and are spared the queues of those who wait for the end.
+            let handled = tokio::select! {
+                biased;
+                handled = self.handle(event) => handled,
+                () = stop.cancelled() => Err(self.stop_reason()),
+                () = closed.cancelled() => Err(CloseReason::Goodbye(GoodbyeReason::AccountClosed)),
+                () = outbox.closed() => Err(CloseReason::Disconnected),
+                never = &mut following => match never {},
+            };
+            if let Err(end) = handled {
+                if let CloseReason::Goodbye(
+                    reason @ (GoodbyeReason::Kicked | GoodbyeReason::AccountClosed),
+                ) = end
+                {
+                    self.session.cut.cancel();
+                    // Who reads nothing is not told.
+                    let goodbye = self.session.say_goodbye(reason);
+                    // Boxed: a session that idles for hours does not keep the room for it.
+                    let _ = Box::pin(timeout(GOODBYE_TIMEOUT, goodbye)).await;
+                }
+                return end;
+            }
+            if is_frame {
+                self.idle.life().touch();
+            }
+        }
+    }
+
+    /// Why the session is to end at once.
+    pub(super) fn stop_reason(&self) -> CloseReason {
+        CloseReason::Goodbye(if self.present.is_kicked() {
+            GoodbyeReason::Kicked
+        } else {
+            GoodbyeReason::ShuttingDown
+        })
+    }
+
+    pub(super) async fn next_event(&mut self) -> LoopEvent {
+        let has_unclaimed_batch = self.has_unclaimed_batch();
+        let SessionState {
+            receiver,
+            outbox,
+            tasks,
+            shutdown,
+            ..
+        } = &mut *self.session;
+        let received = async {
+            if has_unclaimed_batch {
+                let frame = receiver.next_if_started().await;
+                frame.map_or(LoopEvent::Pause, LoopEvent::Frame)
+            } else {
+                LoopEvent::Frame(receiver.next().await)
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.present.stop().cancelled() => LoopEvent::Stop,
+            () = outbox.closed() => LoopEvent::Disconnected,
+            () = shutdown.drain.cancelled(), if self.phase == SessionPhase::Serving => LoopEvent::Drain,
+            () = tasks.wait(), if self.phase == SessionPhase::Draining => LoopEvent::Drained,
+            event = received => event,
+            () = self.idle.is_over(|| !tasks.is_empty()) => LoopEvent::Idle,
+        }
+    }
+
+    /// The next frame if it is here already and nothing comes before it: of many requests in a row
+    /// only the last waits for all that a session waits for.
+    pub(super) fn buffered_frame(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
+        let is_due = self.present.stop().is_cancelled()
+            || self.session.shutdown.drain.is_cancelled()
+            || self.member.authority.closed.is_cancelled();
+        // What follows the change is looked at once before the next frame.
+        let has_changed = self.changes.has_changed().is_ok_and(|changed| changed);
+        if has_changed {
+            self.changes.mark_unchanged();
+        }
+        if is_due || has_changed {
+            return None;
+        }
+        self.session.receiver.next().now_or_never()
+    }
+
+    pub(super) async fn handle(&mut self, event: LoopEvent) -> Result<(), CloseReason> {
+        match event {
+            LoopEvent::Frame(frame) => match frame? {
+                None => self.disconnected().await,
+                Some(Frame::Data { stream, chunk }) if self.is_pending(stream) => {
+                    Box::pin(self.push_data(chunk)).await
+                }
+                Some(Frame::Data { stream, chunk }) => {
+                    if self.has_unclaimed_batch() {
+                        Box::pin(self.start_batches()).await?;
+                    }
+                    Ok(self.transfers.data(stream, chunk).await?)
+                }
+                Some(Frame::Control(json)) => match Request::parse(&json) {
+                    // Boxed: only while it works does a session need room for that.
+                    Ok((id, request)) => Box::pin(self.start_request(id, request)).await,
+                    Err(bad) => self.refuse(bad).await,
+                },
+            },
+            LoopEvent::Pause => Box::pin(self.start_batches()).await,
+            LoopEvent::Drain => {
+                Box::pin(self.start_batches()).await?;
+                self.phase = SessionPhase::Draining;
+                self.session.tasks.close();
+                Ok(self
+                    .session
+                    .say_goodbye(GoodbyeReason::ShuttingDown)
+                    .await?)
+            }
+            LoopEvent::Idle => {
+                let reason = GoodbyeReason::Idle;
+                self.session.say_goodbye(reason).await?;
+                Err(CloseReason::Goodbye(reason))
+            }
+            LoopEvent::Drained => Err(CloseReason::Goodbye(GoodbyeReason::ShuttingDown)),
+            LoopEvent::Stop => Err(self.stop_reason()),
+            LoopEvent::Closed => Err(CloseReason::Goodbye(GoodbyeReason::AccountClosed)),
+            LoopEvent::Disconnected => Err(CloseReason::Disconnected),
+        }
+    }
+
+    /// The peer sends nothing more, but may still read: transfers whose bytes are all here or go
+    /// its way may end. What nobody may be waiting for any more is given up.
+    pub(super) async fn disconnected(&mut self) -> Result<(), CloseReason> {
+        self.member.gone.cancel();
+        Box::pin(self.start_batches()).await?;
+        self.wait_for_tasks().await;
+        Err(CloseReason::Disconnected)
+    }
+
+    /// Waits until all that was asked before is answered.
+    pub(super) async fn wait_for_tasks(&mut self) {
+        self.transfers.close_inputs();
+        self.transfers.end_logs();
+        self.session.tasks.close();
+        self.session.tasks.wait().await;
+    }
+
+    /// Answers once all that was asked before is answered.
+    pub(super) async fn quit(&mut self, log: RequestLog, id: u32) -> Result<(), CloseReason> {
+        self.wait_for_tasks().await;
+        // Who is told that the session has ended can rely on it.
+        self.session
+            .shared
+            .datagrams
+            .revoke_tickets(&self.session.id);
+        // What was not written by now comes at the next login: nothing comes behind the reply.
+        self.session.outbox.events().close();
+        let reply = log.close(Ok(encode_ok(id, &Nothing {})).into());
+        self.session.outbox.send_after_data(reply).await?;
+        Err(CloseReason::Quit)
+    }
+}
