@@ -16,7 +16,7 @@ use crate::{haul, nginx, openssh, rsync, vsftpd};
 /// No server takes longer to start.
 const START: Duration = Duration::from_secs(20);
 
-/// A server with its client, prepared for one [`Place`].
+/// A server with its client, prepared for one [`BenchDirectories`].
 pub(crate) trait BenchPeer {
     fn name(&self) -> &'static str;
 

@@ -43,7 +43,7 @@ impl AcceptArgs {
     }
 }
 
-/// What may be taken without being named.
+/// The offers that are accepted without being named.
 pub(super) enum OfferChoice {
     Only(Offer),
     Several(Vec<Offer>),

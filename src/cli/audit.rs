@@ -5,14 +5,14 @@ use tracing::info;
 
 use crate::telemetry::{AUDIT, MachineAudit, TelemetryError};
 
-/// Who or what was changed.
+/// The user, folder or token that was changed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct AuditedChange<'a> {
     pub(super) user: Option<&'a str>,
     pub(super) folder: Option<&'a str>,
     /// The number of a token.
     pub(super) token: Option<i64>,
-    /// What it is now: the options of the command, or the rights.
+    /// Its new state: the options of the command, or the rights.
     pub(super) to: Option<&'a str>,
 }
 

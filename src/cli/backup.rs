@@ -44,7 +44,7 @@ pub(super) struct BackupArgs {
     directory: PathBuf,
 }
 
-/// What a backup came to, as `--json` shows it.
+/// The result of a backup, as `--json` shows it.
 #[derive(Debug, Default, Serialize)]
 struct BackupResult {
     path: PathBuf,
@@ -52,7 +52,7 @@ struct BackupResult {
     folders: usize,
     files: u64,
     bytes: u64,
-    /// What could not be read.
+    /// The files that could not be read.
     left_out: u64,
     /// Files that changed each time that they were copied.
     changing: u64,
@@ -62,7 +62,7 @@ struct BackupResult {
     ms: u64,
 }
 
-/// What the thread that copies and the one that shows it share.
+/// The state that the copying thread and the progress bar share.
 #[derive(Debug, Default)]
 struct BackupProgress {
     left_out: AtomicU64,
@@ -93,9 +93,9 @@ impl BackupArgs {
         let stop = StopAtEnd(Arc::clone(&shared));
         let copying = copy(backup, owners.clone(), &bar, &progress, shared.clone());
         let (backup, copied) = bar.during(copying).await.with_context(failed)?;
-        // Whoever was removed meanwhile, and whose name another may have by now, takes the files along.
+        // Files of users who were removed meanwhile are left out: another user may have their name by now.
         let now = Owners::read(&data.join("haul.db")).await?;
-        // What was moved to whoever was added meanwhile is not in it.
+        // Files that were moved to users who were added meanwhile are not in the backup.
         let at_rest = copied == BackupOutcome::Complete && missing(&now, &owners).is_empty();
         let finishing = spawn_blocking(move || {
             for space in missing(&owners, &now) {

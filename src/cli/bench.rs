@@ -11,12 +11,13 @@ use tokio::time::timeout;
 
 use crate::cli::events::EventDisplay;
 use crate::cli::exit::Interrupted;
+use crate::cli::global_options::GlobalOptions;
+use crate::cli::interrupt::{interruption, unless_interrupted};
 use crate::cli::output::{Output, safe, size};
 use crate::cli::progress::Bar;
 use crate::cli::remote_session;
 use crate::cli::remote_session::ConnectMethod;
 use crate::cli::table::table;
-use crate::cli::{GlobalOptions, interruption, unless_interrupted};
 use crate::client::{Client, ClientError, FileOptions, Progress};
 use crate::protocol::{DfReply, ErrorCode, IfExists};
 
@@ -51,7 +52,7 @@ pub(super) struct BenchArgs {
     seconds: u32,
 }
 
-/// What was measured, as programs read it.
+/// The measurements, as programs read them.
 #[derive(Serialize)]
 struct Measured {
     latency: PingLatency,

@@ -130,7 +130,7 @@ fn lock_file(path: &Path, patience: Duration) -> anyhow::Result<File> {
 /// Writes `text` to `new` and renames that to `path`, each safe on the disk before the next step.
 fn replace(path: &Path, new: &PathBuf, text: &str) -> io::Result<()> {
     match fs::remove_file(new) {
-        // What a process left that was killed here.
+        // The leftover of a process that was killed here.
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -190,7 +190,7 @@ mod tests {
         let place = tempfile::tempdir().expect("a directory");
         let path = place.path().join("list");
         update(&path, |_| Ok("old".into())).expect("written");
-        // What a client that was killed in the middle leaves.
+        // The leftover of a client that was killed in the middle.
         fs::write(place.path().join(".list.new"), "ha").expect("written");
         update(&path, |_| bail!("no")).expect_err("refused");
         assert_eq!(read(&path).expect("sound").as_deref(), Some("old"));

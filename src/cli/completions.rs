@@ -2,10 +2,8 @@
 
 use std::io::{self, Write};
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
-
-use crate::cli::Cli;
 
 /// Print a script that completes haul's commands and options in a shell.
 ///
@@ -17,10 +15,10 @@ pub(super) struct CompletionsArgs {
 }
 
 impl CompletionsArgs {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self, mut command: Command) -> anyhow::Result<()> {
         // Generated as a whole first: a pipe that closes early is an error here, not a panic.
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "haul", &mut script);
+        clap_complete::generate(self.shell, &mut command, "haul", &mut script);
         io::stdout().lock().write_all(&script)?;
         Ok(())
     }

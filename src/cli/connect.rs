@@ -1,8 +1,8 @@
 //! `haul connect`
 
-use crate::cli::GlobalOptions;
 use crate::cli::events::EventDisplay;
 use crate::cli::exit::usage;
+use crate::cli::global_options::GlobalOptions;
 use crate::cli::known_servers::KnownServers;
 use crate::cli::output::{Output, print_json};
 use crate::cli::remote_session::{leave, open_with, parse};

@@ -11,13 +11,13 @@ use crate::cli::transfer::{IfExistsChoice, into_directory, must_differ, why_not}
 /// their own names; otherwise it is the new name of the only other.
 #[derive(Debug, Args)]
 pub(super) struct CpArgs {
-    /// What to copy
+    /// The path to copy
     #[arg(required = true, value_name = "FROM")]
     from: Vec<String>,
     /// The new path, or a directory
     #[arg(value_name = "TO")]
     to: String,
-    /// What to do if there is something at the new path already
+    /// The action if the new path exists already
     #[arg(long, value_enum, default_value = "fail")]
     if_exists: IfExistsChoice,
 }

@@ -240,7 +240,7 @@ async fn digests(directory: &Path) -> anyhow::Result<BTreeMap<String, (u64, Dige
         let mut found = BTreeMap::new();
         for entry in WalkDir::new(&directory).follow_links(true) {
             let entry = match entry {
-                // What leads nowhere or back is not put.
+                // Links that lead nowhere, or back, are not put.
                 Err(error) if error.depth() > 0 && leads_nowhere(&error) => continue,
                 entry => entry?,
             };

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn names_from_the_network_can_not_drive_the_terminal() {
+    fn names_from_the_network_cannot_drive_the_terminal() {
         let found = DiscoveredServer {
             address: "192.0.2.1:9000".parse().expect("an address"),
             name: "a\x1b[31mb".into(),

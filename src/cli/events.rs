@@ -1,4 +1,4 @@
-//! What a session hears of messages, offers and changes while it does other things, or nothing else.
+//! The events of a session: shown at once, kept for later, or ignored.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,7 +48,7 @@ impl EventDisplay {
         if let Self::Aside(aside) = self {
             let now = aside.lock().logged_in(client);
             for (printer, line) in now {
-                // Who cannot be told any more has left.
+                // The receiver may have left.
                 let _ = printer.print(line).await;
             }
         }
@@ -67,11 +67,11 @@ pub(crate) struct BackgroundPrinter(Arc<Mutex<DisplayState>>);
 struct DisplayState {
     /// How to show it; absent until the user is known.
     style: Option<Style>,
-    /// What came before.
+    /// The last event of an earlier connection.
     early: VecDeque<Event>,
     /// Where to print; absent while it may not be.
     printer: Option<Printer>,
-    /// What was heard meanwhile, each with its `seq`.
+    /// Lines that wait for the end of the command, each with its `seq`.
     held: VecDeque<(u64, String)>,
     dropped: usize,
     heard: Option<EventPosition>,
@@ -126,7 +126,7 @@ impl BackgroundPrinter {
     /// Until the connection ends.
     async fn listen(self, mut events: Events) {
         while let Some(event) = events.next().await {
-            let now = self.lock().take(event);
+            let now = self.lock().format_event(event);
             if let Some((printer, line)) = now {
                 // Who cannot be told any more has left.
                 let _ = printer.print(line).await;
@@ -148,12 +148,14 @@ impl DisplayState {
     /// Takes what came early, unless it is early still; what to print now.
     fn take_early(&mut self) -> Vec<(Printer, String)> {
         let early = std::mem::take(&mut self.early);
-        let taken = early.into_iter().filter_map(|event| self.take(event));
+        let taken = early
+            .into_iter()
+            .filter_map(|event| self.format_event(event));
         taken.collect()
     }
 
     /// Takes what was heard; where to print it, if that may be now.
-    fn take(&mut self, event: Event) -> Option<(Printer, String)> {
+    fn format_event(&mut self, event: Event) -> Option<(Printer, String)> {
         let Some(style) = self.style.as_ref().filter(|_| !self.logs_in) else {
             if self.early.len() == MAX_DEFERRED_LINES {
                 self.early.pop_front();

@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::cli::output::safe;
-use crate::cli::trust;
 use crate::client::{ClientError, Lost};
 use crate::config::ConfigError;
 use crate::protocol::ErrorCode;
@@ -107,8 +106,8 @@ pub(super) fn print_error(what: &str, error: &anyhow::Error) {
 /// `haul: what: why, what to try next`, harmless to the terminal.
 pub(super) fn error_line(what: &str, error: &anyhow::Error) -> String {
     let hint = match error.downcast_ref() {
-        Some(NoSession::Client(error)) => trust::hint(error),
-        _ => error.downcast_ref().and_then(trust::hint),
+        Some(NoSession::Client(error)) => trust_hint(error),
+        _ => error.downcast_ref().and_then(trust_hint),
     }
     .or_else(|| hint(what, error).map(str::to_owned))
     .map_or(String::new(), |hint| format!("; {hint}"));
@@ -152,7 +151,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn code(error: &anyhow::Error) -> u8 {
     if is_broken_pipe(error) {
-        // Whoever reads the results has read enough.
+        // The reader of the results has read enough.
         0
     } else if error.is::<Interrupted>() {
         INTERRUPTED
@@ -249,6 +248,39 @@ fn no_session_hint(error: &NoSession) -> Option<&'static str> {
     }
 }
 
+/// Advice about a server that is not trusted.
+fn trust_hint(error: &ClientError) -> Option<String> {
+    match error {
+        ClientError::UnknownServer {
+            address,
+            fingerprint,
+        } => Some(format!(
+            "if that is what the server says of itself when it starts, type \
+             `haul connect --fingerprint {fingerprint} haul://{address}`, or give \
+             `--fingerprint` here"
+        )),
+        ClientError::ServerChanged { address, got, .. } => Some(format!(
+            "ask who runs the server; only if they know the new fingerprint, type \
+             `haul connect --fingerprint {got} haul://{address}`"
+        )),
+        ClientError::WrongFingerprint { .. } => {
+            Some("it is what `--fingerprint` or HAUL_FINGERPRINT says".into())
+        }
+        ClientError::Uncertified { fingerprint, .. } => Some(format!(
+            "only if whoever runs the server confirms that fingerprint, \
+             `--fingerprint {fingerprint}` would trust it all the same"
+        )),
+        ClientError::NotBack { source, .. } => trust_hint(source),
+        ClientError::NoTls {
+            server,
+            known: false,
+        } => Some(format!(
+            "`haul+plain://{server}` would connect without encryption"
+        )),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_the_server_can_not_drive_the_terminal() {
+    fn a_message_of_the_server_cannot_drive_the_terminal() {
         let error = refused(ErrorCode::NotFound, "no such file: \x1b[2J\u{202e}\n").into();
         assert_eq!(
             error_line("stat", &error),

@@ -103,7 +103,7 @@ fn random_password() -> anyhow::Result<Secret> {
 fn keep(password: &Secret, data: &Path) -> anyhow::Result<PathBuf> {
     let file = first_password_file(data);
     let write = || {
-        // What a start that failed has left is not opened: somebody may read it still.
+        // The leftover of a start that failed is not opened, because another process may still read it.
         match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -38,13 +38,13 @@ use crate::protocol::Algorithm;
 #[derive(Debug, Args)]
 #[command(override_usage = "haul get [OPTIONS] REMOTE… [LOCAL]")]
 pub(super) struct GetArgs {
-    /// What to get, and without `-t` where to, if there are several
+    /// The paths to get; without `-t` the last of several is the destination
     #[arg(required = true, value_name = "PATH", num_args = 1..)]
     paths: Vec<String>,
     /// Get everything into this local directory, which is made if it is missing
     #[arg(long, short = 't', value_name = "DIR")]
     to: Option<String>,
-    /// What to do if there is a file of that name here; `replace` if absent
+    /// The action if there is a file of that name here; `replace` if absent
     #[arg(long, value_enum)]
     if_exists: Option<IfExistsChoice>,
     /// The digest to compare: blake3, sha256 or md5

@@ -66,7 +66,7 @@ async fn ask_for_operators(address: SocketAddr) -> anyhow::Result<()> {
     let question = Request::get("/healthz")
         .header(HOST, address.to_string())
         .body(Body::empty())?;
-    // What goes wrong with it, the request is told.
+    // Errors of the connection reach the request.
     tokio::spawn(connection);
     let answer = sender.send_request(question).await?;
     match answer.status() {

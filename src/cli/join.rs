@@ -25,7 +25,7 @@ impl JoinArgs {
     }
 }
 
-/// Who is in a room, in one line.
+/// The members of a room, in one line.
 pub(super) fn members_of(room: &str, members: &[String]) -> String {
     let names: Vec<_> = members.iter().map(|name| safe(name)).collect();
     match &*names {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::cli::client_file;
-use crate::cli::saved_login::directory;
+use crate::cli::config_directory::directory;
 use crate::client::{ServerUrl, Trust};
 use crate::tls::Fingerprint;
 

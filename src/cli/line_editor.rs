@@ -19,7 +19,7 @@ use crate::cli::output::print;
 /// Lines that a history keeps.
 const HISTORY_ENTRIES: usize = 1000;
 
-/// What was typed at the prompt.
+/// A line that was typed at the prompt.
 #[derive(Debug)]
 pub(crate) enum TypedLine {
     Line(String),
@@ -137,7 +137,7 @@ impl LineEditor {
 }
 
 impl Drop for LineEditor {
-    /// Who is stopped by a signal leaves a line that will never be typed to an editor that goes on.
+    /// After a signal, the editor may still wait for a line that nobody will type.
     fn drop(&mut self) {
         if let Some(terminal) = self.terminal.take()
             && self.asked

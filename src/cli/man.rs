@@ -22,10 +22,10 @@ pub(super) struct ManArgs {
 }
 
 impl ManArgs {
-    pub(super) fn run(self, output: Output) -> anyhow::Result<()> {
+    pub(super) fn run(self, output: Output, command: Command) -> anyhow::Result<()> {
         let directory = &self.directory;
         let pages = fs::create_dir_all(directory)
-            .and_then(|()| write_pages(crate::cli::arguments(), None, directory))
+            .and_then(|()| write_pages(command, None, directory))
             .with_context(|| format!("cannot write pages into {}", directory.display()))?;
         output.note(&format!(
             "{} in {}",
@@ -93,10 +93,10 @@ fn escaped(text: &str) -> Vec<u8> {
     escaped.into_bytes()
 }
 
-/// What the command line's definition does not say by itself.
+/// Facts that the definition of the command line does not contain.
 struct Sections {
     has_commands: bool,
-    /// What it does in the end: it runs for long, asks a server, or works on this machine.
+    /// Its kind: it runs for long, sends requests to a server, or works on this machine.
     kind: PageKind,
     environment: Vec<(String, String)>,
     see_also: Vec<String>,

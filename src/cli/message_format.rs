@@ -1,4 +1,4 @@
-//! What was said, offered and changed, as people read it.
+//! Messages, offers and changes, as people read them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn offers_and_changes_can_not_drive_the_terminal() {
+    fn offers_and_changes_cannot_drive_the_terminal() {
         let offer = Offer {
             seq: 1,
             from: "bob".into(),

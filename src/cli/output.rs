@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::cli::GlobalOptions;
 use crate::protocol::PathReply;
 
 /// How to print.
@@ -30,11 +29,13 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(global: &GlobalOptions) -> Self {
+    /// Results as JSON if `json`; no notes if `quiet`; progress bars only at a terminal and if neither
+    /// `quiet` nor `no_progress`.
+    pub(super) fn new(json: bool, quiet: bool, no_progress: bool) -> Self {
         Self {
-            json: global.json,
-            quiet: global.quiet,
-            progress: !global.no_progress && !global.quiet && stderr().is_terminal(),
+            json,
+            quiet,
+            progress: !no_progress && !quiet && stderr().is_terminal(),
             terminal: stdout().is_terminal(),
         }
     }
@@ -193,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_can_not_drive_the_terminal() {
+    fn a_name_cannot_drive_the_terminal() {
         assert_eq!(safe("a\x1b[31mb\nc"), "a\\u{1b}[31mb\\nc");
         assert_eq!(safe("evil\u{202e}fdp.exe"), "evil\\u{202e}fdp.exe");
         assert_eq!(safe("Übung 一 🎉"), "Übung 一 🎉");

@@ -83,7 +83,7 @@ impl Bar {
         let progress = &self.progress;
         let (done, known) = (progress.files(), progress.total_files());
         if progress.totals_are_final() {
-            // What turns out longer than it was said to be must not run past its end.
+            // A file that is longer than declared must not run past its end.
             self.drawn
                 .set_length(progress.total_bytes().max(progress.bytes()));
         }

@@ -39,13 +39,13 @@ use crate::protocol::Algorithm;
 #[derive(Debug, Args)]
 #[command(override_usage = "haul put [OPTIONS] LOCAL… [REMOTE]")]
 pub(super) struct PutArgs {
-    /// What to put, and without `-t` where to, if there are several
+    /// The paths to put; without `-t` the last of several is the destination
     #[arg(required = true, value_name = "PATH", num_args = 1..)]
     paths: Vec<String>,
     /// Put everything into this directory on the server, which is made if it is missing
     #[arg(long, short = 't', value_name = "DIR")]
     to: Option<String>,
-    /// What to do if there is a file of that name on the server
+    /// The action if there is a file of that name on the server
     #[arg(long, value_enum, default_value = "replace")]
     if_exists: IfExistsChoice,
     /// Make missing directories on the way
@@ -100,7 +100,7 @@ impl PutArgs {
             (None, [_]) => ".".to_owned(),
             (None, _) => {
                 let last = self.paths.pop().context("there are several")?;
-                // What a pipe gives has no name that could be meant.
+                // Data from a pipe has no name.
                 if self.paths != ["-"] {
                     refuse_local_target(&last)?;
                 }

@@ -1,4 +1,4 @@
-//! What to say of a session that stays, while its connection is lost.
+//! Notices about a lost connection, for commands that stay.
 
 use tokio::sync::watch;
 

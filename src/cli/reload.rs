@@ -6,7 +6,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use crate::cli::serve::ServeArgs;
+use crate::cli::serve_args::ServeArgs;
 use crate::cli::service::ServiceArgs;
 use crate::config::{Config, ReloadedConfig};
 use crate::protocol::{ReloadReply, SettingChange};
@@ -37,14 +37,14 @@ impl Reloading {
                 }
                 Some(ReloadRequest { dry_run, reply }) = asked.recv() => {
                     let outcome = if dry_run { self.look().await } else { self.run().await };
-                    // Whoever asked may have gone.
+                    // The operator may have left.
                     let _ = reply.send(outcome);
                 }
             }
         }
     }
 
-    /// What would be taken over.
+    /// The settings that would be taken over.
     async fn look(&self) -> ReloadReply {
         match self.read().await {
             Ok(config) => reply_of(&self.server.config().reloaded(&config)),

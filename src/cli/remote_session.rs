@@ -1,7 +1,7 @@
 //! From the options to a logged-in client.
 
 use std::fs;
-use std::io::{IsTerminal, Write, stderr, stdin};
+use std::io::{Write, stderr, stdin};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use anyhow::Context;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::cli::GlobalOptions;
 use crate::cli::events::EventDisplay;
 use crate::cli::exit::{GivenBy, NoSession, usage};
+use crate::cli::global_options::GlobalOptions;
 use crate::cli::output::{Output, safe};
 use crate::cli::saved_login::{Remembered, SavedLogin};
+use crate::cli::terminal::is_terminal;
 use crate::cli::trust;
 use crate::client::{Client, ClientError, EventPosition, RetryPolicy, ServerUrl, Session, Trust};
 use crate::protocol::{Login, LoginReply, Secret};
@@ -22,12 +23,12 @@ use crate::protocol::{Login, LoginReply, Secret};
 /// For the server's goodbye.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a command needs: a session, and somewhere to print.
+/// A session, and its output.
 #[derive(Debug, Clone)]
 pub(crate) struct RemoteSession {
     /// The connection that the command begins with.
     pub(crate) client: Client,
-    /// What goes on over others.
+    /// The session, which survives its connections.
     pub(crate) session: Session,
     pub(crate) output: Output,
 }
@@ -282,11 +283,6 @@ fn first_line(path: &Path) -> anyhow::Result<Secret> {
     }
 }
 
-/// Whether there is a person who can be asked.
-pub(crate) fn is_terminal() -> bool {
-    stdin().is_terminal() && stderr().is_terminal()
-}
-
 /// Asks the person at the terminal, if there is one.
 async fn ask<T: Send + 'static>(
     what: &str,
@@ -301,7 +297,7 @@ async fn ask<T: Send + 'static>(
     spawn_blocking(question)
         .await?
         .map_err(|error| match error.kind() {
-            std::io::ErrorKind::Interrupted => crate::cli::Interrupted { kept: false }.into(),
+            std::io::ErrorKind::Interrupted => crate::cli::exit::Interrupted { kept: false }.into(),
             _ => anyhow::Error::new(error),
         })
         .with_context(|| format!("no {what}"))

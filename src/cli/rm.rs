@@ -10,7 +10,7 @@ use crate::protocol::{ErrorCode, RmReply};
 /// Remove files and directories
 #[derive(Debug, Args)]
 pub(super) struct RmArgs {
-    /// What to remove
+    /// The paths to remove
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
     /// Remove directories with all that they hold

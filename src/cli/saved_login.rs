@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use etcetera::{BaseStrategy, choose_base_strategy};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::cli::client_file;
-use crate::cli::trust::OwnCertificate;
+use crate::cli::config_directory::directory;
+use crate::cli::own_certificate::OwnCertificate;
 use crate::client::ServerUrl;
 use crate::protocol::Secret;
 
@@ -92,12 +91,6 @@ impl Remembered {
             remembered.server = Some(url);
         })
     }
-}
-
-/// Where this program keeps its files among the user's settings.
-pub(crate) fn directory() -> anyhow::Result<PathBuf> {
-    let strategy = choose_base_strategy().context("there is no home directory")?;
-    Ok(strategy.config_dir().join("haul"))
 }
 
 fn file() -> anyhow::Result<PathBuf> {

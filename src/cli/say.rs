@@ -19,7 +19,7 @@ pub(super) struct SayArgs {
     udp: bool,
     /// A user, or a room such as '#ops'
     to: String,
-    /// What to say; several words are one text
+    /// The text; several words are one text
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     text: Vec<String>,
 }
@@ -48,7 +48,7 @@ impl SayArgs {
     }
 }
 
-/// What a person may want to know about a message that nobody has read yet.
+/// A note about a message that nobody has read yet.
 pub(super) fn unheard(to: &str, said: SayReply) -> Option<String> {
     (said.delivered == 0).then(|| {
         if to.starts_with('#') {

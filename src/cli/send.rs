@@ -15,7 +15,7 @@ use crate::protocol::{ErrorCode, SendReply};
 /// Of a file on this machine `put` makes one on the server first.
 #[derive(Debug, Args)]
 pub(super) struct SendArgs {
-    /// Who is to have it
+    /// The user who gets the offer
     user: String,
     /// The file, on the server
     path: String,

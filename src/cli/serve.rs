@@ -1,7 +1,5 @@
 //! `haul serve`: the daemon.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
@@ -17,11 +15,12 @@ use crate::accounts::Accounts;
 use crate::cli::exit;
 use crate::cli::first_start::{first_admin, is_watched, say_what_to_do_next};
 use crate::cli::reload::{Reloading, warn_if_degraded};
+use crate::cli::serve_args::ServeArgs;
 use crate::cli::service::ServiceArgs;
 use crate::cli::signals;
 use crate::cli::signals::{SignalLogs, Signals};
 use crate::config;
-use crate::config::{Config, ConfigError, LogFormat};
+use crate::config::{Config, LogFormat};
 use crate::messages::Messages;
 use crate::ops;
 use crate::server;
@@ -30,24 +29,6 @@ use crate::storage;
 use crate::storage::Store;
 use crate::telemetry;
 use crate::telemetry::{AuditPermits, LogLevelHandle, Tail};
-
-/// Serves files until it is told to stop
-///
-/// With nothing given it works at once: it makes its data directory, a certificate and an `admin`
-/// account, and says the password and what to type next. Where standard error is no terminal, the
-/// password is in the file `admin-password` of the data directory instead.
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct ServeArgs {
-    /// The configuration file
-    #[arg(long, value_name = "FILE", env = "HAUL_CONFIG")]
-    config: Option<PathBuf>,
-    /// The data directory
-    #[arg(long, value_name = "DIR", env = "HAUL_DATA")]
-    data: Option<PathBuf>,
-    /// The address and port to listen on
-    #[arg(long, value_name = "ADDR")]
-    listen: Option<SocketAddr>,
-}
 
 impl ServeArgs {
     /// Runs the daemon on a runtime of its own, whose threads the configuration bounds. If it can
@@ -79,18 +60,6 @@ impl ServeArgs {
         let outcome = self.run_logged(config, (level, tail, audit), &logs);
         logs.finish();
         outcome
-    }
-
-    /// The configuration as the file, the environment and the flags say now.
-    pub(super) fn load(&self) -> Result<Config, ConfigError> {
-        let mut config = Config::load(self.config.as_deref(), config::environment())?;
-        if let Some(data) = &self.data {
-            config.server.data.clone_from(data);
-        }
-        if let Some(listen) = self.listen {
-            config.server.listen = listen;
-        }
-        Ok(config)
     }
 
     fn run_logged(

@@ -1,5 +1,5 @@
-//! What the service manager is told of the daemon, as systemd wants it told (`sd_notify(3)`): that
-//! it serves, reads its configuration again or stops, how busy it is, and that it is alive.
+//! Notifications to the service manager (`sd_notify(3)`): that the server serves, reads its
+//! configuration again or stops, how busy it is, and that it is alive.
 
 use std::fmt::{Display, Write as _};
 use std::io;
@@ -22,7 +22,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// Microseconds that it asks for again and again while it stops.
 const EXTENSION: u32 = 30_000_000;
 
-/// What may wait to be told; more is left out. A manager reads at once.
+/// Notifications that may wait; more are left out. A manager reads at once.
 const WAITING: usize = 16;
 
 /// For what waits to be told at the end.
@@ -81,7 +81,7 @@ impl ServiceArgs {
         if self.0.is_none() {
             return;
         }
-        let mut load = Load::of(server, address);
+        let mut load = Load::new(server, address);
         let watchdog = sd_notify::watchdog_enabled();
         // Twice in its time, so that one that comes late is no alarm.
         let every = watchdog.map_or(STATUS_EVERY, |time| STATUS_EVERY.min(time / 2));
@@ -172,7 +172,7 @@ struct Load {
 }
 
 impl Load {
-    fn of(server: Server, address: SocketAddr) -> Self {
+    fn new(server: Server, address: SocketAddr) -> Self {
         Self {
             traffic: server.traffic(),
             server,

@@ -1,5 +1,4 @@
-//! What the daemon does when it is sent a signal: it stops, at last whatever holds it up, or reads
-//! its configuration again.
+//! The signals of the daemon: it stops, aborts what still runs, or reads its configuration again.
 
 use std::io::IsTerminal;
 use std::process;
@@ -63,7 +62,7 @@ impl Signals {
     }
 }
 
-/// What a signal asks for.
+/// The request of a signal.
 enum SignalNotice {
     Stop(&'static str),
     Reload,
@@ -123,7 +122,7 @@ pub(super) async fn obey(
     loop {
         let told = tokio::select! {
             biased;
-            // Whoever began it: from now on the end is near.
+            // Any signal may have begun it: from now on the process will end.
             () = shutdown.drain.cancelled(), if !is_ending => {
                 is_ending = true;
                 logs.end_within(patience() + EXIT_TIMEOUT);

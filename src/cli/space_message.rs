@@ -1,4 +1,4 @@
-//! What to say when there is no room for a file: whose space is full, how full, and what to do.
+//! The message for a file that does not fit: whose space is full, how full, and what to do.
 
 use crate::cli::output::size;
 use crate::cli::remote_session::RemoteSession;

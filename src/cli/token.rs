@@ -37,7 +37,7 @@ enum TokenCommand {
 struct TokenAddArgs {
     /// The user that it logs in as.
     name: UserName,
-    /// What it is for, to tell it from others by.
+    /// Its purpose, to recognise it by.
     #[arg(long, default_value = "", hide_default_value = true)]
     label: Label,
     /// When it stops working: after a time such as 90d or "6 months", or at one such as

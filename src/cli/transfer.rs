@@ -14,7 +14,7 @@ use crate::cli::remote_session::RemoteSession;
 use crate::client::{ClientError, Progress, RetryPolicy, TreeEvent, TreeSummary, join};
 use crate::protocol::{Algorithm, Digest, ErrorCode, IfExists, Kind};
 
-/// What became of files that is not printed yet.
+/// Reports about files that are not printed yet.
 const NOTES: usize = 256;
 
 /// What `get` and `put` do if the connection is lost.
@@ -101,7 +101,7 @@ where
     let work = async { anyhow::Ok(job(progress, sender).await) };
     let listen = async move {
         while let Some(note) = notes.recv().await {
-            tell(remote, telling, shown, note)?;
+            report_change(remote, telling, shown, note)?;
         }
         anyhow::Ok(())
     };
@@ -128,7 +128,7 @@ where
     Ok(())
 }
 
-fn tell(
+fn report_change(
     remote: &RemoteSession,
     telling: ReportOptions,
     bar: &Bar,
@@ -219,16 +219,16 @@ pub(super) fn named_directory(path: &str) -> anyhow::Result<String> {
     }
 }
 
-/// What the last argument of a command like cp means.
+/// The meaning of the last argument of a command like cp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TransferTarget {
-    /// What goes there keeps its own name.
+    /// Entries go into it under their own names.
     Directory,
     /// The new name of the only thing that goes there.
     Name,
 }
 
-/// What a path on the server means as the target of `sources` things.
+/// The meaning of a path on the server as the target of `sources` entries.
 pub(super) async fn remote_target(
     remote: &RemoteSession,
     path: &str,
@@ -248,7 +248,7 @@ pub(super) async fn remote_target(
     }
 }
 
-/// What a local path means as the target of `sources` things.
+/// The meaning of a local path as the target of `sources` entries.
 pub(super) fn local_target(path: &str, sources: usize) -> anyhow::Result<TransferTarget> {
     if path.ends_with('/') || last_name(path).is_none() || Path::new(path).is_dir() {
         return Ok(TransferTarget::Directory);

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::cli::exit::{NoSession, usage};
 use crate::cli::known_servers::KnownServers;
-use crate::cli::remote_session::is_terminal;
+use crate::cli::own_certificate::OwnCertificate;
+use crate::cli::terminal::is_terminal;
 use crate::client::{Client, ClientError, ServerUrl, Trust};
 use crate::tls::{Fingerprint, PemError};
 
@@ -39,14 +39,6 @@ pub(super) struct TrustOptions {
 
 /// The names of these options, for the help of commands that have no use for them.
 pub(super) const OPTIONS: [&str; 4] = ["fingerprint", "ca", "cert", "key"];
-
-/// A certificate of the user's own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OwnCertificate {
-    certificate: PathBuf,
-    key: PathBuf,
-}
 
 impl TrustOptions {
     /// The certificate that the options name, with paths that hold in every directory.
@@ -132,37 +124,4 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 fn in_file(path: &Path, error: PemError) -> anyhow::Error {
     usage(format!("{}: {error}", path.display()))
-}
-
-/// What to do about a server that is not trusted.
-pub(super) fn hint(error: &ClientError) -> Option<String> {
-    match error {
-        ClientError::UnknownServer {
-            address,
-            fingerprint,
-        } => Some(format!(
-            "if that is what the server says of itself when it starts, type \
-             `haul connect --fingerprint {fingerprint} haul://{address}`, or give \
-             `--fingerprint` here"
-        )),
-        ClientError::ServerChanged { address, got, .. } => Some(format!(
-            "ask who runs the server; only if they know the new fingerprint, type \
-             `haul connect --fingerprint {got} haul://{address}`"
-        )),
-        ClientError::WrongFingerprint { .. } => {
-            Some("it is what `--fingerprint` or HAUL_FINGERPRINT says".into())
-        }
-        ClientError::Uncertified { fingerprint, .. } => Some(format!(
-            "only if whoever runs the server confirms that fingerprint, \
-             `--fingerprint {fingerprint}` would trust it all the same"
-        )),
-        ClientError::NotBack { source, .. } => hint(source),
-        ClientError::NoTls {
-            server,
-            known: false,
-        } => Some(format!(
-            "`haul+plain://{server}` would connect without encryption"
-        )),
-        _ => None,
-    }
 }

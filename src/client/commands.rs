@@ -17,12 +17,12 @@ use crate::protocol::{
 /// Each asks the server once and fails as [`Client::call`] does.
 #[expect(clippy::missing_errors_doc, reason = "said once, in the line above")]
 impl Client {
-    /// What the server is and offers; works before login.
+    /// The server's name and features; works before login.
     pub async fn hello(&self) -> Result<HelloReply, ClientError> {
         self.call_promptly(Hello {}).await
     }
 
-    /// Who this session is.
+    /// The user and the folders of this session.
     pub async fn whoami(&self) -> Result<WhoamiReply, ClientError> {
         self.call(Whoami {}).await
     }
@@ -60,7 +60,7 @@ impl Client {
         }
     }
 
-    /// Who has an account. Only a user with the admin right may ask.
+    /// The accounts. Only for users with the admin right.
     pub async fn users(&self) -> Result<Vec<UserEntry>, ClientError> {
         let mut all = Vec::new();
         let mut page = Users::default();
@@ -232,7 +232,7 @@ impl Client {
         self.call(Df {}).await
     }
 
-    /// Who is connected.
+    /// The connected users.
     pub async fn who(&self) -> Result<WhoReply, ClientError> {
         self.call(Who {}).await
     }
@@ -243,8 +243,8 @@ impl Client {
         self.call(Say { to, text }).await
     }
 
-    /// What was said with a user or in a room: the last messages before the one with the `seq`
-    /// `before`, at most `limit` and as many as the server gives at a time.
+    /// The last messages with a user or in a room before the one with the `seq` `before`: at most
+    /// `limit`, and at most as many as the server sends at a time.
     pub async fn history(
         &self,
         with: &str,

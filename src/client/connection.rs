@@ -64,7 +64,7 @@ pub(crate) struct Connection {
     cut: CancellationToken,
 }
 
-/// What arrives on the stream of a download.
+/// A part of a download's stream.
 #[derive(Debug)]
 pub(crate) enum TransferPart {
     /// The reply that comes before the data.
@@ -305,7 +305,7 @@ impl PendingReply {
     }
 }
 
-/// What the server says, in the form that the request expects.
+/// The server's reply, in the form that the request expects.
 pub(crate) fn parse<T: DeserializeOwned>(json: &RawValue) -> Result<T, ClientError> {
     serde_json::from_str(json.get()).map_err(|error| ClientError::Nonsense(error.to_string()))
 }
@@ -322,7 +322,7 @@ impl Drop for Unsent<'_> {
     }
 }
 
-/// Who waits for what.
+/// The requests that wait for replies.
 #[derive(Debug, Default)]
 struct RequestTable(Mutex<ConnectionState>);
 
@@ -346,7 +346,7 @@ struct WaitingRequest {
     _permits: Option<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>)>,
 }
 
-/// What may still come before the final reply of a request, and who takes it.
+/// The frames that may come before the final reply of a request, and their receiver.
 #[derive(Debug)]
 enum TransferParts {
     Nothing,
@@ -381,7 +381,7 @@ impl TransferParts {
 /// A final reply.
 type RequestReply = Result<Box<RawValue>, WireError>;
 
-/// What has become of a request that was entered under a ticket; no reply if the connection is lost.
+/// The result of a request that was entered under a guard; no reply if the connection is lost.
 #[derive(Debug)]
 pub(crate) struct RequestAnswer {
     pub(crate) ticket: u64,
@@ -389,7 +389,7 @@ pub(crate) struct RequestAnswer {
     pub(crate) came: ReceivedPart,
 }
 
-/// What came before a final reply.
+/// The parts that came before a final reply.
 #[derive(Debug, Default)]
 pub(crate) struct ReceivedPart {
     pub(crate) begin: Option<Box<RawValue>>,
@@ -418,7 +418,7 @@ impl ReplyTo {
     }
 }
 
-/// What tells one answer from another for who waits for many.
+/// The key that tells the replies of many requests apart.
 #[derive(Debug)]
 struct RequestGuard {
     number: u64,
@@ -429,7 +429,7 @@ struct RequestGuard {
 }
 
 impl RequestGuard {
-    fn take(&mut self, part: TransferPart) {
+    fn take_part(&mut self, part: TransferPart) {
         match part {
             TransferPart::Begin(begin) => self.came.begin = Some(begin),
             TransferPart::Chunk(chunk) => {
@@ -516,7 +516,7 @@ impl RequestTable {
         let waiting = state.waiting.get_mut(&id);
         let waiting = waiting.ok_or_else(|| unexpected(part.kind(), id))?;
         if let ReplyTo::Many(ticket) = &mut waiting.reply {
-            ticket.take(part);
+            ticket.take_part(part);
             return Ok(None);
         }
         match waiting.parts.sender_for(&part) {
@@ -627,7 +627,7 @@ async fn hand_out(
         ServerMessage::Event(event) => {
             let ears = table.lock().hearing.ears();
             if let Some(ears) = ears
-                && !table.delivering(ears.tell(event)).await
+                && !table.delivering(ears.deliver(event)).await
             {
                 return Err(Lost::Unheard);
             }

@@ -79,7 +79,7 @@ impl Datagrams {
         self.call(Say { to, text }).await
     }
 
-    /// Who is connected, as many as a datagram holds.
+    /// The connected users, as far as they fit in a datagram.
     ///
     /// # Errors
     /// Those of [`Self::say`].

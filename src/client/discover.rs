@@ -19,7 +19,7 @@ const MOST: usize = 1000;
 pub struct DiscoveredServer {
     /// Where it takes connections.
     pub address: SocketAddr,
-    /// What its machine is called, as it says.
+    /// The name of its machine, by its own account.
     pub name: String,
     /// Name and version of its program, as it says.
     pub server: String,
@@ -52,7 +52,7 @@ pub fn neighbourhood(port: u16) -> Vec<SocketAddr> {
 /// within `wait`, in the order of addresses.
 ///
 /// # Errors
-/// What the system says, if not even one of them could be asked.
+/// The error of the system, if no address could be asked.
 pub async fn discover(
     addresses: &[SocketAddr],
     wait: Duration,

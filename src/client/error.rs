@@ -1,4 +1,4 @@
-//! What can go wrong between a client and its server.
+//! The errors of a client.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub enum ClientError {
     Connect {
         /// Host and port.
         server: String,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// No encrypted connection came about.
@@ -25,10 +25,10 @@ pub enum ClientError {
     Handshake {
         /// Host and port.
         server: String,
-        /// What went wrong.
+        /// The reason.
         reason: String,
     },
-    /// What answers there speaks no TLS.
+    /// The server at this address speaks no TLS.
     #[error("no encrypted connection with {server} came about: what answers there speaks no TLS")]
     NoTls {
         /// Host and port.
@@ -57,7 +57,7 @@ pub enum ClientError {
         address: String,
         /// What is known.
         expected: Fingerprint,
-        /// What was shown.
+        /// The fingerprint that the server showed.
         got: Fingerprint,
     },
     /// The server's certificate is not the one that alone is trusted.
@@ -68,9 +68,9 @@ pub enum ClientError {
     WrongFingerprint {
         /// Host and port.
         address: String,
-        /// What alone is trusted.
+        /// The only fingerprint that is trusted.
         expected: Fingerprint,
-        /// What was shown.
+        /// The fingerprint that the server showed.
         got: Fingerprint,
     },
     /// An authority that is trusted does not vouch for the server, and can say why.
@@ -96,7 +96,7 @@ pub enum ClientError {
         path: String,
         /// Its bytes, if they are known.
         size: Option<u64>,
-        /// What the server says.
+        /// The error of the server.
         error: Box<WireError>,
     },
     /// The connection is gone, and every call that was unfinished with it.
@@ -115,7 +115,7 @@ pub enum ClientError {
     /// The connection is gone, and what came from a pipe cannot be had again.
     #[error("{lost}, and what {} gave cannot be sent again", .pipe.display())]
     PipeLost {
-        /// What the pipe is called.
+        /// The name of the pipe.
         pipe: PathBuf,
         /// Why the connection was lost.
         lost: Box<Lost>,
@@ -140,11 +140,11 @@ pub enum ClientError {
     /// The local file system said no.
     #[error("could not {doing} {}", path.display())]
     Local {
-        /// What was tried, such as `read`.
+        /// The operation, such as `read`.
         doing: &'static str,
         /// The local path.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The local file became another while it was sent.
@@ -166,9 +166,9 @@ pub enum ClientError {
     /// The bytes that arrived are not those that were sent.
     #[error("the digests differ: the server has {server}, this side {local}")]
     DigestMismatch {
-        /// What the server computed.
+        /// The digest of the server.
         server: Digest,
-        /// What this side computed.
+        /// The digest of this side.
         local: Digest,
     },
     /// A name from the server that could lead out of its directory, drive a terminal, or be taken for
@@ -276,7 +276,7 @@ pub enum Lost {
     /// The server does not take the client's certificate.
     #[error("the server does not take the client's certificate: {0}")]
     CertificateRefused(String),
-    /// What answers there is no haul server.
+    /// The peer at this address is no haul server.
     #[error("what answers there does not speak haul: {0}")]
     NotHaul(String),
 }

@@ -1,4 +1,4 @@
-//! What the server says without being asked, on one connection.
+//! The events of one connection.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Events {
 pub struct EventPosition {
     /// Its place among all events.
     pub seq: u64,
-    /// What the reply to the login said.
+    /// The epoch of the login's reply.
     pub epoch: Option<String>,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct Ears(mpsc::Sender<Event>);
 impl Ears {
     /// Waits until there is room for the event. `false` if there was none for too long. What
     /// nobody wants to hear any more is thrown away.
-    pub(super) async fn tell(self, event: Event) -> bool {
+    pub(super) async fn deliver(self, event: Event) -> bool {
         timeout(UNHEARD, self.0.send(event)).await.is_ok()
     }
 }

@@ -18,7 +18,7 @@ const LASTED: Duration = Duration::from_mins(1);
 /// one that is gone without a word tells nothing either.
 const STILL_THERE: Duration = Duration::from_mins(2);
 
-/// What a session hears: messages and offers, and changes below a path if it watches one.
+/// The events of a session: messages and offers, and changes below a path if it watches one.
 ///
 /// A lost connection is made anew, with a login and a watch that go on after what was heard last;
 /// what comes twice nevertheless is dropped. [`progress`](Self::progress) tells of the waits. Like
@@ -49,7 +49,7 @@ struct ConnectedEvents {
     silent: BoxFuture<'static, ClientError>,
 }
 
-/// What comes next on a connection.
+/// The next event of a connection.
 enum NextEvent {
     Event(Event),
     Watching(Result<WatchReply, ClientError>),
@@ -59,7 +59,7 @@ enum NextEvent {
 
 impl fmt::Debug for EventSubscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut fields = f.debug_struct("Live");
+        let mut fields = f.debug_struct("EventSubscription");
         fields.field("session", &self.session);
         fields.field("watched", &self.watched);
         fields.finish_non_exhaustive()
@@ -67,7 +67,7 @@ impl fmt::Debug for EventSubscription {
 }
 
 impl EventSubscription {
-    /// Hears the messages and offers of a session that was made by [`Reconnecting::hearing`].
+    /// Hears the messages and offers of a session that was made by [`Session::hearing`].
     #[must_use]
     pub fn new(session: Session) -> Self {
         Self {
@@ -89,7 +89,7 @@ impl EventSubscription {
         Self { watched, ..self }
     }
 
-    /// What it waits for, while the connection is lost.
+    /// The reason for waiting, while the connection is lost.
     #[must_use]
     pub fn progress(&self) -> &Progress {
         &self.progress
@@ -121,7 +121,7 @@ impl EventSubscription {
                         watched.seen.get_or_insert(position);
                     }
                 }
-                // What came before the loss is still to be heard.
+                // Events that came before the loss are still delivered.
                 NextEvent::Watching(Err(ClientError::Lost(_))) => {}
                 NextEvent::Watching(Err(error)) => {
                     let used = on.current.clone();

@@ -29,7 +29,7 @@ struct ConnectedLogs {
     current: CurrentConnection,
     transfer: Transfer,
     parts: mpsc::Receiver<TransferPart>,
-    /// What came of the next line.
+    /// The result of reading the next line.
     rest: BytesMut,
 }
 
@@ -56,7 +56,7 @@ impl Session {
 }
 
 impl LogLines {
-    /// What it waits for, while the connection is lost.
+    /// The reason for waiting, while the connection is lost.
     #[must_use]
     pub fn progress(&self) -> &Progress {
         &self.progress

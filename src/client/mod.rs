@@ -18,8 +18,8 @@
 //!
 //! A [`Client`] is one connection. It is cheap to clone and takes many calls at once: a request
 //! does not wait for the reply to another. Everything is bounded; who asks for more waits. A
-//! [`Reconnecting`] session outlives its connections, and its transfers go on where they were.
-//! [`Client::events`] are what the server says without being asked; [`Live`] has them over all
+//! [`Session`] session outlives its connections, and its transfers go on where they were.
+//! [`Client::events`] are what the server says without being asked; [`EventSubscription`] has them over all
 //! connections of a session, each once.
 
 mod commands;
@@ -61,10 +61,10 @@ pub use crate::client::live::EventSubscription;
 pub use crate::client::logs::LogLines;
 pub use crate::client::session::Session;
 pub use crate::client::session::backoff::RetryPolicy;
-pub use crate::client::transfer::download::{Download, GetOptions};
+pub use crate::client::transfer::download::{DownloadStream, GetOptions};
 pub use crate::client::transfer::options::{FetchedFile, FileOptions};
 pub use crate::client::transfer::progress::{Progress, Waiting};
-pub use crate::client::transfer::upload::{PutOptions, Upload};
+pub use crate::client::transfer::upload::{PutOptions, UploadStream};
 pub(crate) use crate::client::tree::join;
 pub use crate::client::tree::{TreeEvent, TreeSummary};
 pub use crate::client::trust::Trust;

@@ -15,7 +15,7 @@ use rustls::{
 use crate::tls;
 use crate::tls::{Fingerprint, PemError};
 
-/// What a client believes about certificates, and the one that it shows itself.
+/// The client's rules for certificates, and its own certificate.
 ///
 /// The default trusts the authorities of the system and nobody else.
 #[derive(Debug, Clone, Default)]
@@ -76,7 +76,7 @@ impl Trust {
         self.only.is_some() || self.known.contains_key(address)
     }
 
-    /// Who decides about the certificate of the server at `address`.
+    /// The verifier of the certificate of the server at `address`.
     pub(super) fn judge(&self, address: &str, system: &[CertificateDer<'static>]) -> Judge {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(self.authorities.iter().chain(system).cloned());

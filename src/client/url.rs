@@ -12,7 +12,7 @@ use crate::protocol::DEFAULT_PORT;
 pub struct ServerUrl {
     /// Whether the connection is to be encrypted: `haul://` is, `haul+plain://` is not.
     pub tls: bool,
-    /// Who logs in.
+    /// The user.
     pub user: Option<String>,
     /// A name or an address; an IPv6 address has no brackets here.
     pub host: String,

@@ -1,6 +1,6 @@
 //! The configuration: the settings of the file and the environment, checked and typed.
 //!
-//! Each setting is declared once, as a field of a [section](sections). Its name in the file, its
+//! Each setting is declared once, as a field of a section. Its name in the file, its
 //! environment variable and its valid values follow from that field. [`Config::load`] reads the
 //! configuration, and [`Config::reloaded`] applies a new one to a running server.
 

@@ -339,7 +339,7 @@ impl InboxModel {
             return;
         };
         let (offer, from) = (offer.clone(), stored.from);
-        // One whose time is over can not be claimed.
+        // One whose time is over cannot be claimed.
         let Ok(claim) = self.messages.claim_to_decline(from, &offer).await else {
             return;
         };

@@ -1,7 +1,7 @@
 //! The boundary to events: messages, room membership, offers and file changes.
 //!
 //! The messages live in `messages.db`, an `SQLite` database in the data directory. One task, the
-//! [sequencer](sequencer), assigns a sequence number (`seq`) to every event, commits events in
+//! sequencer, assigns a sequence number (`seq`) to every event, commits events in
 //! groups, and then queues them for the sessions that are up to date. A session that connects later
 //! or reads too slowly catches up from the database, in the order of `seq`, in a task of its own.
 //!
@@ -22,7 +22,7 @@
 //!
 //! # Tasks and locks
 //! The sequencer is the only writer of the database. Each lagging session has one catch-up task. The
-//! lock on [`presence`] is never held across an await.
+//! lock on `presence` is never held across an await.
 
 mod backlog;
 mod commit_group;

@@ -17,7 +17,7 @@ const RECENT_SAMPLES: usize = 6;
 /// An hour of them.
 const MAX_SAMPLES: usize = 360;
 
-/// What happened in one [`STEP`].
+/// The counts of one [`STEP`].
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Sample {
     /// Milliseconds from the server's start to its end.
@@ -33,7 +33,7 @@ pub(super) struct Sample {
     pub(super) latency: Option<Quantiles>,
 }
 
-/// What a server has counted since its start.
+/// The counters of a server since its start.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ServerTotals {
     /// How long ago that was.
@@ -96,7 +96,7 @@ fn per_second(bytes: u64, time: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    /// After so many steps.
+    /// The number of steps since the start.
     fn counts(steps: u32, traffic: (u64, u64), fast: u64, slow: u64) -> ServerTotals {
         let latency = LatencyHistogram {
             bounds: &[0.001, 0.01],

@@ -7,7 +7,7 @@ use axum::response::{Html, IntoResponse};
 use data_encoding::BASE64;
 use sha2::{Digest, Sha256};
 
-/// What the document names, to be put in where it does.
+/// The parts that the document names, to be put in there.
 const SCRIPTS: [(&str, &str); 5] = [
     ("format.js", include_str!("page/format.js")),
     ("chart.js", include_str!("page/chart.js")),

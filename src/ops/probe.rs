@@ -85,7 +85,7 @@ impl<T: Clone + Send + 'static> Probe<T> {
             .is_none_or(|looked| looked.elapsed() >= FRESH_FOR)
         {
             let patience = Instant::now() + PROBE_TIMEOUT;
-            // What was asked long ago may have been answered long ago.
+            // An old request may have an old answer.
             while Instant::now() < patience && !state.is_fresh() {
                 self.refresh(&mut state, patience).await;
             }
@@ -183,7 +183,7 @@ mod tests {
         answer.send(8).expect("it is still being asked");
         assert_eq!(probe.result().await, ProbeResult::Known(8));
         assert_eq!(asked.load(Ordering::Relaxed), 2, "once, and once more");
-        // What it says late, when nobody listens, is old by the time that somebody does.
+        // An answer that comes late is old when somebody reads it.
         tokio::time::advance(FRESH_FOR).await;
         let (late, ()) = tokio::join!(probe.result(), tokio::time::advance(PROBE_TIMEOUT * 2));
         assert_eq!(late, ProbeResult::Known(8), "it may only be busy");

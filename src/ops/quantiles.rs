@@ -1,4 +1,4 @@
-//! What most answers keep within, read from counts in buckets.
+//! Quantiles of durations, from counts in buckets.
 
 use serde::Serialize;
 

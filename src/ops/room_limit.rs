@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 /// Bytes of the file system of the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct DiskSpace {
-    /// What can still be written by who is not root.
+    /// The space that a user other than root can still write.
     free: u64,
     total: u64,
 }
@@ -23,7 +23,7 @@ pub(crate) struct DiskSpaceGauge {
 }
 
 impl DiskSpaceGauge {
-    /// What the last look has found that has ended; begins another one if none is under way.
+    /// The result of the last look that has ended; starts another one if none is under way.
     pub(crate) fn latest(&mut self, data: &Path) -> Option<DiskSpace> {
         if let Some(found) = self.looking.as_mut().and_then(FutureExt::now_or_never) {
             self.known = found.ok().flatten();

@@ -1,4 +1,4 @@
-//! What happens, told as it happens: server-sent events.
+//! Server-sent events: snapshots and log lines, as they come.
 
 use std::convert::Infallible;
 
@@ -23,7 +23,7 @@ pub(crate) async fn live(State(board): State<SnapshotFeed>) -> Response {
     Sse::new(events(viewer)).into_response()
 }
 
-/// Whoever is slow is told less often: only what is true by then.
+/// A slow client gets fewer snapshots, each of them current.
 fn events(viewer: Viewer) -> impl Stream<Item = Result<Event, Infallible>> {
     let history = once(future::ready(viewer.history.clone()));
     let rest = unfold(viewer, |mut viewer| async move {

@@ -80,7 +80,7 @@ enum SnapshotStage {
 #[derive(Debug)]
 pub(crate) struct Viewer {
     pub(crate) now: watch::Receiver<Event>,
-    /// What has been so far.
+    /// The history so far.
     pub(crate) history: Event,
     /// What is new in the log, where there is one.
     pub(crate) lines: Option<LogLineFeed>,
@@ -126,7 +126,7 @@ impl SnapshotFeed {
             tokio::select! {
                 _ = sampling.tick() => shared.sample(),
                 _ = ticking.tick(), if is_watched => shared.publish(&mut rooms),
-                // Whoever comes does not wait for the next tick.
+                // A new viewer does not wait for the next tick.
                 () = shared.came.notified() => {
                     shared.publish(&mut rooms);
                     ticking.reset();

@@ -1,4 +1,4 @@
-//! What operators ask, who are users with the admin right: the requests and replies.
+//! The requests of operators, who are users with the admin right, and their replies.
 
 use std::num::NonZeroU32;
 
@@ -41,7 +41,7 @@ pub struct SessionEntry {
     pub peer: String,
     /// Whether the connection is encrypted.
     pub secure: bool,
-    /// What its client speaks.
+    /// The dialect of its client.
     pub dialect: SessionDialect,
     /// When its user logged in.
     pub since: Timestamp,
@@ -51,7 +51,7 @@ pub struct SessionEntry {
     pub transfers: Vec<TransferEntry>,
 }
 
-/// What the client of a session speaks.
+/// The dialect that the client of a session speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -141,7 +141,7 @@ pub enum LogLevel {
     Trace,
 }
 
-/// What comes before the lines of `logs`.
+/// The frame before the lines of `logs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogsBegin {
     /// The number of the first line that is looked at.
@@ -161,7 +161,7 @@ pub struct LogsReply {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetLogLevel {
-    /// What to log from now on, as in the setting `log.level`; absent to change nothing.
+    /// The level to log from now on, as in the setting `log.level`; absent to change nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
     /// After so many seconds the setting counts again; absent for until the settings are read again.
@@ -219,7 +219,7 @@ pub struct ReloadReply {
     /// What is wrong with the settings: then nothing has changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
-    /// Why the certificate can not be used: then the one in use stays.
+    /// Why the certificate cannot be used: then the one in use stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_refused: Option<String>,
 }

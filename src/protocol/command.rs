@@ -5,6 +5,10 @@ use crate::protocol::CommandHelp;
 /// A command's row in the table of commands, [`Request::COMMANDS`](crate::protocol::Request::COMMANDS).
 ///
 /// A row is a constant: [`new`](Self::new), and one call for each property that the command has.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "a row of a table, whose properties are independent"
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommandInfo {
     /// The command's name on the wire.

@@ -135,7 +135,7 @@ struct HelloForm {
     _pad: String,
 }
 
-/// What every signed datagram of a client has.
+/// The head of every signed datagram of a client.
 #[derive(Debug, Deserialize)]
 struct DatagramHead {
     ticket: String,
@@ -190,7 +190,7 @@ impl Verified<'_> {
         self.0.json.len()
     }
 
-    /// What it asks.
+    /// The request.
     ///
     /// # Errors
     /// [`BadRequest`] if `cmd` is none of those that come by datagram, or its fields are not
@@ -216,7 +216,7 @@ impl Verified<'_> {
     }
 }
 
-/// What can be asked by datagram.
+/// The requests that a datagram may carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatagramRequest {
     /// As the command.
@@ -245,7 +245,7 @@ impl Call for Ack {
 pub struct Discovered {
     /// Name and version of the program, such as `haul/0.1.0`.
     pub server: String,
-    /// What its machine is called.
+    /// The name of its machine.
     pub name: String,
     /// The version of the wire.
     pub protocol: u32,

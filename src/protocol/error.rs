@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What went wrong, for a program to decide on. Stable, never reused.
+/// The kind of an error, for a program to decide on. Stable, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -31,7 +31,7 @@ pub enum ErrorCode {
     IsADirectory,
     /// The directory still holds something.
     NotEmpty,
-    /// The text can not be a path here.
+    /// The text cannot be a path here.
     InvalidPath,
     /// The file is no longer what it was, or changed while it was read.
     Changed,
@@ -136,7 +136,7 @@ impl ErrorCode {
     }
 }
 
-/// What a quota counts.
+/// The unit of a quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QuotaUnit {
@@ -150,9 +150,9 @@ pub enum QuotaUnit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct WireError {
-    /// What went wrong, for a program.
+    /// The kind of the error, for a program.
     pub code: ErrorCode,
-    /// What went wrong, for a person.
+    /// The description of the error, for a person.
     pub message: String,
     /// Whether the same request may succeed later.
     pub retryable: bool,

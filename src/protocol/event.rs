@@ -25,14 +25,14 @@ pub enum Event {
     Unknown,
 }
 
-/// What changed at a path.
+/// A change at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     /// The change's place among all events.
     pub seq: u64,
     /// The absolute path.
     pub path: String,
-    /// What happened there.
+    /// The kind of the change.
     pub kind: ChangeKind,
     /// Where it was before, if it was moved and the session watches that place too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,7 +42,7 @@ pub struct Changed {
     pub by: Option<String>,
 }
 
-/// What happened at a path.
+/// The kind of a change at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

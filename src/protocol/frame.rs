@@ -81,7 +81,7 @@ fn put_length(buffer: &mut impl BufMut, payload: usize) {
     buffer.put_u32(payload as u32);
 }
 
-/// The bytes are not frames. The connection can not go on after any of these.
+/// The bytes are not frames. The connection cannot go on after any of these.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// A length of 0.

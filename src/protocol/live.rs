@@ -158,11 +158,11 @@ pub struct SayReply {
 pub struct Message {
     /// Its place among all events.
     pub seq: u64,
-    /// Who said it.
+    /// The sender.
     pub from: String,
     /// To whom: a user, or `#` and a room.
     pub to: String,
-    /// What was said.
+    /// The text.
     pub text: String,
     /// When.
     pub time: Timestamp,
@@ -180,7 +180,7 @@ pub struct HistoryReply {
 /// Answers `join` and `leave`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembersReply {
-    /// Who is in the room now, by name.
+    /// The members of the room now, by name.
     pub members: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What a server sends in a control frame: a reply, the begin of a stream, an event, a refusal.
+//! The control frames of a server: replies, begins of streams, events, refusals.
 //!
 //! ```text
 //! {"id":2,"ok":{…}}        the one final reply of a request that succeeded
@@ -58,8 +58,8 @@ pub fn encode_error(id: u32, error: &WireError) -> Bytes {
 #[derive(Debug)]
 pub struct ReplyBudget(usize);
 
-/// What comes around a reply, and what is added to it once its list is known: `id`, `ok`, `more` or
-/// a `cursor`.
+/// The bytes around a reply, and those that are added once its list is complete: `id`, `ok`, `more` or a
+/// `cursor`.
 const ENVELOPE: usize = 256;
 
 impl ReplyBudget {
@@ -77,7 +77,7 @@ impl ReplyBudget {
         left.is_some()
     }
 
-    /// What there is room for, in the order of `entries`, and whether that is not all.
+    /// The entries that fit, in the order of `entries`, and whether others were left out.
     pub fn fill<T: Serialize>(&mut self, entries: impl IntoIterator<Item = T>) -> (Vec<T>, bool) {
         let mut filled = Vec::new();
         for entry in entries {

@@ -63,7 +63,7 @@ impl RequestHead {
         fields(self.id, cmd, json, |key| key != "id" && key != "cmd")
     }
 
-    /// What to answer if no command is called that.
+    /// The answer to an unknown command.
     pub(super) fn unknown(self) -> BadRequest {
         let cmd = quoted(&self.cmd);
         BadRequest {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::Digest;
 
-/// What a command answers that has nothing to tell: an empty object.
+/// The reply without content: an empty object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Nothing {}
 
@@ -62,7 +62,7 @@ pub struct WhoamiReply {
     /// There are more, for which the frame has no room; absent if not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
-    /// What the user's home may hold.
+    /// The limits of the user's home.
     pub quota: QuotaReply,
     /// The session's identifier.
     pub session: String,
@@ -73,7 +73,7 @@ pub struct WhoamiReply {
 pub struct FolderView {
     /// Its name; it is mounted at `/` and this name.
     pub name: String,
-    /// What the user may do in it, such as `["list","read"]`.
+    /// The user's rights in it, such as `["list","read"]`.
     pub rights: Vec<String>,
 }
 
@@ -102,7 +102,7 @@ pub struct HelpReply {
     pub commands: Vec<CommandHelp>,
 }
 
-/// What a command is for and what it takes.
+/// The purpose and the fields of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandHelp {
     /// The `cmd`.
@@ -135,7 +135,7 @@ pub struct LsReply {
 pub struct Entry {
     /// Its name within its directory.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Bytes of a file; 0 for a directory.
     pub size: u64,
@@ -143,7 +143,7 @@ pub struct Entry {
     pub modified: Timestamp,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -158,7 +158,7 @@ pub enum Kind {
 pub struct StatReply {
     /// The absolute path.
     pub path: String,
-    /// What stands in a listing.
+    /// The entry, as in a listing.
     #[serde(flatten)]
     pub entry: Entry,
     /// Differs whenever the file is another; opaque. Absent for directories.

@@ -338,7 +338,7 @@ pub struct Mkdir {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rm {
-    /// What to remove.
+    /// The path to remove.
     pub path: String,
     /// Remove a directory with all that it holds.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -349,11 +349,11 @@ pub struct Rm {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mv {
-    /// What to move.
+    /// The path to move.
     pub from: String,
     /// Its new path.
     pub to: String,
-    /// What to do if there is something at `to`; [`IfExists::Fail`] if absent.
+    /// The action if `to` exists; [`IfExists::Fail`] if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_exists: Option<IfExists>,
 }
@@ -362,11 +362,11 @@ pub struct Mv {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cp {
-    /// What to copy.
+    /// The path to copy.
     pub from: String,
     /// The path of the copy.
     pub to: String,
-    /// What to do if there is something at `to`; [`IfExists::Fail`] if absent.
+    /// The action if `to` exists; [`IfExists::Fail`] if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_exists: Option<IfExists>,
 }
@@ -412,7 +412,7 @@ pub struct Put {
         deserialize_with = "number"
     )]
     pub size: Option<u64>,
-    /// What to do if there is a file of that name; [`IfExists::Replace`] if absent.
+    /// The action if there is a file of that name; [`IfExists::Replace`] if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_exists: Option<IfExists>,
     /// The file's modification time; now if absent.
@@ -480,7 +480,7 @@ pub struct Hash {
 #[serde(deny_unknown_fields)]
 pub struct Df {}
 
-/// What to do if there is something at the path to be written.
+/// The action if there is something at the path to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IfExists {

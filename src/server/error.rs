@@ -201,6 +201,10 @@ fn code_of(error: &MessagesError) -> ErrorCode {
 
 impl CommandError {
     /// The command does not accept the value of `field`, for the reason in `message`.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers pass both texts and errors"
+    )]
     pub(crate) fn invalid_field(field: &'static str, message: impl ToString) -> Self {
         Self::InvalidField {
             field,

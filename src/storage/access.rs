@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use crate::storage::error::StorageError;
 use crate::storage::path::VirtualPath;
 
-/// What one member may reach.
+/// The spaces that one member may reach.
 #[derive(Debug)]
 pub(crate) struct Access<S> {
     /// Changes with each change of the state, while the state is locked.
@@ -70,7 +70,7 @@ impl<S> Access<S> {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// What the member may reach now, and the epoch of that answer.
+    /// The spaces that the member may reach now, and the epoch of that answer.
     ///
     /// # Errors
     /// [`StorageError::Suspended`], or [`StorageError::Denied`] if access was revoked.

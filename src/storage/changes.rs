@@ -29,6 +29,6 @@ pub struct VisiblePath {
     pub inner: VirtualPath,
     /// The path in the view.
     pub path: VirtualPath,
-    /// LockedNames in the root of the space that a mounted folder hides.
+    /// Names in the root of the space that a mounted folder hides.
     pub hidden: Vec<String>,
 }

@@ -306,18 +306,18 @@ impl CountEnd {
     /// # Cancel safety
     /// Nothing is lost if this is dropped.
     pub async fn wait(self, path: &VirtualPath) -> Result<(), StorageError> {
-        self.finished().await.at("count", path)
+        self.finished().await.context("count", path)
     }
 }
 
 /// Turns errors of the system into errors of a file operation.
 pub(crate) trait ErrorContext<T> {
     /// Adds the operation and the virtual path of it.
-    fn at(self, doing: &'static str, path: &VirtualPath) -> Result<T, StorageError>;
+    fn context(self, doing: &'static str, path: &VirtualPath) -> Result<T, StorageError>;
 }
 
 impl<T, E: Into<io::Error>> ErrorContext<T> for Result<T, E> {
-    fn at(self, doing: &'static str, path: &VirtualPath) -> Result<T, StorageError> {
+    fn context(self, doing: &'static str, path: &VirtualPath) -> Result<T, StorageError> {
         self.map_err(|error| StorageError::from_io(error.into(), doing, path))
     }
 }
@@ -328,7 +328,9 @@ mod tests {
 
     fn error_at_path(error: io::Error) -> StorageError {
         let path = VirtualPath::parse("/a/b").expect("sound");
-        Err::<(), _>(error).at("write", &path).expect_err("failed")
+        Err::<(), _>(error)
+            .context("write", &path)
+            .expect_err("failed")
     }
 
     #[test]

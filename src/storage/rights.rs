@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// What a member may do in a mounted folder. A member has all rights in the home.
+/// The rights of a member in a mounted folder. A member has all rights in the home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[expect(
     clippy::struct_excessive_bools,

@@ -19,7 +19,7 @@ use rustix::fs::OFlags;
 
 use crate::ownership::give_to_owner_of;
 
-/// Who may read the log: it says who did what with which files.
+/// The mode of the log, which says who did what with which files.
 const FILE_MODE: u32 = 0o640;
 
 /// How long a day must have lasted before files are removed for it.
@@ -80,7 +80,7 @@ impl DailyFile {
         }
         if self.removal_due.is_some_and(|due| due <= now) {
             self.removal_due = None;
-            // What cannot be removed now is tried again tomorrow.
+            // Files that cannot be removed now are tried again tomorrow.
             let _ = self.remove_old();
         }
         self.file.write(line)

@@ -31,7 +31,7 @@ pub(super) fn resolve_format(format: LogFormat, is_terminal: bool) -> LineFormat
     }
 }
 
-/// What a field holds. Cheap to clone: those of a span are in every line of it.
+/// The value of a field. Cheap to clone: those of a span are in every line of it.
 #[derive(Debug, Clone)]
 pub(super) enum FieldValue {
     Text(Arc<str>),

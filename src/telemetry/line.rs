@@ -58,7 +58,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
         if let Some(span) = context.span(id) {
             let mut fields = LineFields::default();
             attributes.record(&mut fields);
-            // What another layer has made of the span is the same.
+            // The fields that another layer has made of the span are the same.
             span.extensions_mut().replace(fields);
         }
     }
@@ -95,7 +95,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
                 text @ LineFormat::Text { .. } => line.render(*text).ok(),
             };
             let bytes = text.as_ref().unwrap_or(&json).as_bytes();
-            // The writer counts what it can not write.
+            // The writer counts what it cannot write.
             let _ = writer.make_writer().write_all(bytes);
         }
         if let Some(tail) = &self.tail {
@@ -108,7 +108,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
 /// events of libraries.
 fn event_name(metadata: &'static Metadata<'static>) -> &'static str {
     let name = metadata.name();
-    // What the macros make of the place in the source.
+    // The macros add the place in the source.
     if name.starts_with("event ") {
         metadata.target()
     } else {

@@ -1,4 +1,4 @@
-//! A line of the log, read back from its JSON: to be shown to a person who follows it from afar.
+//! A line of the log, parsed from its JSON, for people who follow it remotely.
 
 use std::fmt;
 

@@ -26,7 +26,7 @@ pub(super) const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of the audit that may wait before nothing more is begun that would add to it.
 const MAX_AUDIT_BYTES: usize = 4 * 1024 * 1024;
 
-/// What a line takes beside its text.
+/// The memory of a line beside its text.
 pub(super) const LINE_OVERHEAD_BYTES: usize = 64;
 
 /// For what waits to be written at the end.
@@ -129,7 +129,7 @@ impl LineQueue {
         self.0.lock().lost
     }
 
-    /// Whoever causes a line of the audit waits for this.
+    /// The cause of an audit line waits for this.
     pub(super) fn audit_permits(&self) -> AuditPermits {
         AuditPermits(Arc::clone(&self.0))
     }

@@ -313,7 +313,7 @@ fn a_disk_that_fails_to_write_ends_a_backup_and_one_that_fails_to_read_leaves_a_
     let team = Team::at_work();
     let data = team.daemon.data().to_owned();
     let file = data.join("homes/alice/deep/er/file");
-    // What can not be copied can be read all the same: so it could not be written.
+    // What cannot be copied can be read all the same: so it could not be written.
     let copy = team.path("copy");
     let (code, said) = back_up_failing("copy_file_range,sendfile", &file, &data, &copy);
     assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");

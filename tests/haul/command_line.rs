@@ -379,7 +379,7 @@ async fn a_get_that_could_mean_one_more_file_replaces_no_local_one() {
         .types(&["get", "a", "b", "--if-exists", "replace"], 0)
         .await;
     assert_eq!(person.read("b"), "A");
-    // What is on the server no more can not be meant.
+    // What is on the server no more cannot be meant.
     person.types(&["rm", "b"], 0).await;
     person.write("b", "local");
     person.types(&["get", "a", "b"], 0).await;

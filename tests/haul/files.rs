@@ -197,7 +197,7 @@ async fn a_move_is_whole_and_replaces_only_where_asked() {
     let (code, _) = client
         .error(json!({"cmd": "mv", "from": "d", "to": "d/e/f"}))
         .await;
-    assert_eq!(code, "invalid_path", "a directory can not move into itself");
+    assert_eq!(code, "invalid_path", "a directory cannot move into itself");
     client
         .ok(json!({"cmd": "mv", "from": "d", "to": "moved"}))
         .await;
@@ -460,7 +460,7 @@ async fn a_drop_box_takes_files_and_shows_none() {
 }
 
 #[tokio::test]
-async fn the_mount_itself_can_not_be_removed_moved_or_replaced() {
+async fn the_mount_itself_cannot_be_removed_moved_or_replaced() {
     let (_server, mut alice, _bob) = with_team("rw", None).await;
     alice
         .fails(

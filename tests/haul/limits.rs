@@ -369,7 +369,7 @@ async fn a_login_whose_password_is_not_hashed_in_time_ends_at_the_login_deadline
 }
 
 #[tokio::test]
-async fn denied_networks_can_not_connect_and_with_an_allow_list_only_its_networks_can() {
+async fn denied_networks_cannot_connect_and_with_an_allow_list_only_its_networks_can() {
     let server = TestServer::start_with(|config| {
         config.network.allow = vec!["127.0.0.0/30".parse().expect("a network")];
         config.network.deny = vec!["127.0.0.2/32".parse().expect("a network")];

@@ -52,6 +52,7 @@ mod serving;
 mod sessions;
 mod small_files;
 mod small_gets;
+mod source_tree;
 mod start_up;
 mod status_page;
 mod stopping;

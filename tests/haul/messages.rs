@@ -232,7 +232,7 @@ async fn who_does_not_read_slows_nobody_and_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_message_to_nobody_is_not_found_and_one_that_can_not_be_is_refused_by_field() {
+async fn a_message_to_nobody_is_not_found_and_one_that_cannot_be_is_refused_by_field() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let say = |to: &str, text: &str| json!({"cmd": "say", "to": to, "text": text});

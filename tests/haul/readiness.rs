@@ -77,7 +77,7 @@ async fn a_disk_that_hangs_makes_it_not_ready_and_holds_nothing_else_up() {
     let mut client = daemon.log_in(&daemon.token()).await;
     assert_eq!(ask(ops, "/readyz").await, is("200", "ready\n"));
     let place = tempfile::tempdir().expect("a directory");
-    // Half a minute, in microseconds: what hangs for longer can not be killed as long as it is traced.
+    // Half a minute, in microseconds: what hangs for longer cannot be killed as long as it is traced.
     let hang = ["-f", "-e", "inject=fsync:delay_enter=30000000"];
     let strace = Strace::attach(daemon.id(), &hang, place.path()).expect("it may be traced");
     let hanging = is("503", "the data directory does not answer\n");
@@ -108,7 +108,7 @@ async fn a_server_that_drains_is_alive_and_not_ready_until_its_process_ends() {
     assert_eq!(client.reply().await["begin"]["size"], 1 << 30);
     assert_eq!(ask(ops, "/readyz").await, is("200", "ready\n"));
     daemon.signal(Signal::TERM);
-    daemon.wait_for_log_line("draining");
+    daemon.wait_for_log_line("stopped accepting connections; waiting for sessions to end");
     assert_eq!(ask(ops, "/readyz").await, is("503", "draining\n"));
     assert_eq!(ask(ops, "/healthz").await, is("200", "ok\n"));
     let (_, metrics) = answer(ops, "/metrics").await;

@@ -18,7 +18,7 @@ fn daemon(text: &str) -> (ServerProcess, tempfile::NamedTempFile) {
 }
 
 #[tokio::test]
-async fn what_can_change_does_and_what_can_not_is_named() {
+async fn what_can_change_does_and_what_cannot_is_named() {
     let (daemon, file) = daemon("");
     let mut session = daemon.log_in(&daemon.token()).await;
     let text = "[limits]\ndisk_threads = 3\nbandwidth_per_user = \"1MiB\"\n\
@@ -30,7 +30,7 @@ async fn what_can_change_does_and_what_can_not_is_named() {
     // The flag --listen still beats the file.
     assert_eq!(line["needs_restart"], "limits.disk_threads");
     drop(RawClient::connect(&daemon.address).await);
-    daemon.wait_for_log_line("closed by the peer before it said anything");
+    daemon.wait_for_log_line("closed by the peer before it sent anything");
     session.ok(json!({"cmd": "ping"})).await;
     assert_eq!(daemon.terminate().code, Some(0));
 }

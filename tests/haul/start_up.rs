@@ -1,4 +1,4 @@
-//! A daemon that can not start: one line that says what and what to do, and the exit code that says
+//! A daemon that cannot start: one line that says what and what to do, and the exit code that says
 //! whether a restart could mend it. One that can opens what it was told to, and no more.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,7 +113,7 @@ fn a_port_that_is_taken_ends_it_with_1_and_the_line_names_the_setting() {
 }
 
 #[test]
-fn a_certificate_that_can_not_be_used_is_named() {
+fn a_certificate_that_cannot_be_used_is_named() {
     let place = tempfile::tempdir().expect("a directory");
     fs::write(place.path().join("no.pem"), "nothing of the kind").expect("written");
     for (settings, code, expected) in [

@@ -61,7 +61,14 @@ fn a_daemon_without_sessions_ends_with_exit_code_0_by_either_signal() {
         daemon.signal(signal);
         let stopped = daemon.stopped();
         assert_eq!(stopped.code, Some(0));
-        assert_eq!(messages(&stopped), [said, "draining", "stopped"]);
+        assert_eq!(
+            messages(&stopped),
+            [
+                said,
+                "stopped accepting connections; waiting for sessions to end",
+                "stopped"
+            ]
+        );
     }
 }
 
@@ -95,7 +102,7 @@ async fn a_transfer_that_does_not_end_in_time_is_cut_off() {
 async fn a_second_signal_ends_at_once_what_the_first_lets_run() {
     let (daemon, mut client) = busy("1h").await;
     daemon.signal(Signal::TERM);
-    daemon.wait_for_log_line("draining");
+    daemon.wait_for_log_line("stopped accepting connections; waiting for sessions to end");
     daemon.signal(Signal::INT);
     assert_eq!(events(&mut client).await, [goodbye()]);
     let stopped = daemon.stopped();

@@ -275,7 +275,7 @@ async fn what_is_said_is_read_back_and_refusals_are_one_line() {
         ),
         (
             &["say", "#ops", "hi"],
-            "haul: say: there is no room #ops; `join` makes it\n",
+            "haul: say: there is no room #ops; create it with `join`\n",
         ),
     ] {
         assert_eq!(alice.types(args, 1).await, (String::new(), why.into()));

@@ -400,7 +400,7 @@ async fn a_client_that_only_stops_sending_still_gets_what_it_asked_for() {
 }
 
 #[tokio::test]
-async fn an_id_in_use_by_a_get_can_not_begin_a_put_and_the_session_lives() {
+async fn an_id_in_use_by_a_get_cannot_begin_a_put_and_the_session_lives() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let size = 64 << 20;

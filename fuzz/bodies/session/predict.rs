@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::expect::{Expect, Then};
 use super::model::{FileModel, ModelNode, Touch};
-use super::script::{Ask, PathText, Presence};
+use super::script::{Ask, PathText, SlotPresence};
 
 /// More levels than a path may have.
 const TOO_DEEP: usize = 65;
@@ -169,7 +169,7 @@ impl Predict<'_> {
         (request, expect)
     }
 
-    fn mv(&self, from: &str, to: &str, there: Option<Presence>) -> (Value, Expect) {
+    fn mv(&self, from: &str, to: &str, there: Option<SlotPresence>) -> (Value, Expect) {
         let (request, if_exists) = transfer("mv", from, to, there);
         let (from, to, source) = match self.source_and_target(from, to) {
             Ok(found) => found,
@@ -204,7 +204,7 @@ impl Predict<'_> {
         (request, expect.touching(touches).fails(errors))
     }
 
-    fn cp(&self, from: &str, to: &str, there: Option<Presence>) -> (Value, Expect) {
+    fn cp(&self, from: &str, to: &str, there: Option<SlotPresence>) -> (Value, Expect) {
         let (request, if_exists) = transfer("cp", from, to, there);
         let (from, to, source) = match self.source_and_target(from, to) {
             Ok(found) => found,
@@ -343,7 +343,7 @@ impl Predict<'_> {
     }
 }
 
-fn transfer(cmd: &str, from: &str, to: &str, there: Option<Presence>) -> (Value, IfExists) {
+fn transfer(cmd: &str, from: &str, to: &str, there: Option<SlotPresence>) -> (Value, IfExists) {
     let mut request = json!({"cmd": cmd, "from": from, "to": to});
     if let Some(there) = there {
         request["if_exists"] = json!(IfExists::from(there));

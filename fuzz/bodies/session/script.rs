@@ -93,8 +93,8 @@ pub(crate) enum Ask {
     Stat(PathText),
     Mkdir(PathText, bool),
     Rm(PathText, bool),
-    Mv(PathText, PathText, Option<Presence>),
-    Cp(PathText, PathText, Option<Presence>),
+    Mv(PathText, PathText, Option<SlotPresence>),
+    Cp(PathText, PathText, Option<SlotPresence>),
     Hash(PathText, Option<HashAlgorithm>),
     Df,
     Ping,
@@ -113,7 +113,7 @@ pub(crate) struct PutStep {
     pub(crate) slot: Slot,
     pub(crate) path: PathText,
     pub(crate) size: Option<u16>,
-    pub(crate) if_exists: Option<Presence>,
+    pub(crate) if_exists: Option<SlotPresence>,
     pub(crate) parents: bool,
     pub(crate) digest: Option<HashAlgorithm>,
     /// Even while the one before, with the same `id`, waits for its end.
@@ -237,12 +237,12 @@ impl Bytes<'_> {
         PathText(self.next())
     }
 
-    fn there(&mut self) -> Option<Presence> {
+    fn there(&mut self) -> Option<SlotPresence> {
         match self.next() % 4 {
             0 => None,
-            1 => Some(Presence::Replace),
-            2 => Some(Presence::Fail),
-            _ => Some(Presence::Rename),
+            1 => Some(SlotPresence::Replace),
+            2 => Some(SlotPresence::Fail),
+            _ => Some(SlotPresence::Rename),
         }
     }
 
@@ -369,18 +369,18 @@ impl Bytes<'_> {
 
 /// What is to happen if something is there.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Presence {
+pub(crate) enum SlotPresence {
     Replace,
     Fail,
     Rename,
 }
 
-impl From<Presence> for IfExists {
-    fn from(there: Presence) -> Self {
+impl From<SlotPresence> for IfExists {
+    fn from(there: SlotPresence) -> Self {
         match there {
-            Presence::Replace => Self::Replace,
-            Presence::Fail => Self::Fail,
-            Presence::Rename => Self::Rename,
+            SlotPresence::Replace => Self::Replace,
+            SlotPresence::Fail => Self::Fail,
+            SlotPresence::Rename => Self::Rename,
         }
     }
 }

@@ -164,7 +164,7 @@ async fn the_files_of_a_removed_folder_are_set_aside() {
 }
 
 #[tokio::test]
-async fn a_removal_that_can_not_be_committed_leaves_the_folder_its_files() {
+async fn a_removal_that_cannot_be_committed_leaves_the_folder_its_files() {
     let (directory, accounts) = accounts().await;
     let team = folder("team");
     let added = accounts.add_folder(&team, SpaceLimits::default()).await;

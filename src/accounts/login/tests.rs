@@ -77,7 +77,7 @@ async fn a_new_password_replaces_the_old_one_and_tokens_stay() {
 }
 
 #[tokio::test]
-async fn a_removed_or_disabled_user_can_not_log_in() {
+async fn a_removed_or_disabled_user_cannot_log_in() {
     let (directory, accounts) = accounts().await;
     let alice = user("alice");
     add(&accounts, "alice").await;

@@ -158,7 +158,7 @@ async fn the_files_of_a_removed_user_are_set_aside_and_not_inherited() {
 }
 
 #[tokio::test]
-async fn a_removal_that_can_not_be_committed_leaves_the_user_its_home() {
+async fn a_removal_that_cannot_be_committed_leaves_the_user_its_home() {
     let (directory, accounts) = accounts().await;
     add(&accounts, "alice").await;
     let home = directory.path().join("homes/alice");

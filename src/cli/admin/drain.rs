@@ -13,7 +13,7 @@ use crate::protocol::DrainReply;
 ///
 /// As on SIGTERM: no new connection and no new request is taken, what runs may end within
 /// `limits.drain_timeout` or `--seconds`, then the rest is cut off and the server ends with 0.
-/// Whoever manages it may start it again.
+/// A service manager may start it again.
 #[derive(Debug, Args)]
 pub(super) struct AdminDrainArgs {
     /// For so long what runs may go on, rather than for `limits.drain_timeout`

@@ -10,7 +10,7 @@ use crate::protocol::KickReply;
 /// End a session, or all of a user
 ///
 /// They are told goodbye, and what they have under way is cut off; an upload is kept, to be resumed.
-/// Who may not come back is disabled as well: `haul user set NAME --disable`.
+/// To keep a user out, disable the account as well: `haul user set NAME --disable`.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 #[command(after_long_help = "Examples:\n  \

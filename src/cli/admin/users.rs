@@ -9,7 +9,7 @@ use crate::protocol::{FolderView, UserEntry};
 
 /// List who has an account, with what they use and may
 ///
-/// What a home holds is known once it was used since the server started.
+/// The use of a home is known once the home was used since the server started.
 #[derive(Debug, Args)]
 pub(super) struct AdminUsersArgs {}
 

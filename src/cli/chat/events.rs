@@ -1,5 +1,4 @@
-//! What comes to a chat from the server, on a task of its own: waiting for another connection must
-//! not begin anew whenever someone types.
+//! The events of a chat, on a task of its own, so that typing does not interrupt a reconnect.
 
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -16,7 +15,7 @@ const WAITING: usize = 64;
 #[derive(Debug)]
 pub(crate) enum ChatEvent {
     Event(Event),
-    /// What became of the connection.
+    /// A change of the connection.
     Note(String),
     /// Nothing will come any more.
     End(ClientError),

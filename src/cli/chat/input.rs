@@ -1,4 +1,4 @@
-//! What a line means that was typed in a chat.
+//! The meaning of a line that was typed in a chat.
 
 use std::num::NonZeroU32;
 

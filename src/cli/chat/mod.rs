@@ -29,7 +29,7 @@ use crate::protocol::{Event, Message, Offer};
 /// Messages that are shown on entry.
 const ON_ENTRY: NonZeroU32 = NonZeroU32::new(20).expect("not 0");
 
-/// What may come before the entry is done; more waits on its way.
+/// Events that may wait until the entry is done; more wait in the connection.
 const BEFORE: usize = 10_000;
 
 /// Talk to a user, or in a room
@@ -92,9 +92,9 @@ struct ChatSession<'a> {
     with: Option<String>,
     printer: Printer,
     hearing: ChatEvents,
-    /// What was heard before the entry was done.
+    /// Events that came before the entry was done.
     early: Option<Vec<ChatEvent>>,
-    /// What was shown on entry, by `seq`; it may be told as well.
+    /// Messages that were shown on entry, by `seq`; they may arrive again.
     shown: HashSet<u64>,
     /// The last message of the conversation that was shown on entry.
     told_up_to: u64,

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::cli::output::safe;
-use crate::cli::shell::ShellLine;
+use crate::cli::shell::line::ShellLine;
 use crate::cli::shell::tokens::{escaped, quoted, words};
 use crate::client::Client;
 use crate::protocol::Kind;
@@ -44,7 +44,7 @@ struct CompletionCandidate {
     is_whole: bool,
 }
 
-/// What the paths of a command are about.
+/// The kind of paths that a command takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PathSide {
     Local,
@@ -175,8 +175,8 @@ fn local(word: &str) -> Vec<CompletionCandidate> {
         .collect()
 }
 
-/// What a name makes of the word, if it fits. Hidden ones show once the dot is typed, and names
-/// that could drive the terminal never.
+/// The completion of the word by a name, if it fits. Hidden names show once the dot is typed, and names
+/// that could control the terminal never.
 fn choice(
     directory: &str,
     stem: &str,

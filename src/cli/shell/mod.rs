@@ -1,6 +1,7 @@
 //! `haul shell`
 
 mod complete;
+mod line;
 mod tokens;
 
 use std::io::IsTerminal;
@@ -8,17 +9,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches};
 
 use crate::cli::events::{BackgroundPrinter, EventDisplay};
 use crate::cli::exit::{Interrupted, Reported, print_error, usage};
+use crate::cli::global_options::GlobalOptions;
+use crate::cli::interrupt::{unless_cut_off, unless_interrupted};
 use crate::cli::line_editor::{LineEditor, TypedLine};
 use crate::cli::message_format::Style;
 use crate::cli::output::{Output, print, safe};
+use crate::cli::remote_command::RemoteCommand;
 use crate::cli::remote_session;
 use crate::cli::remote_session::{ConnectMethod, OpenedSession, RemoteSession};
 use crate::cli::shell::complete::Completion;
-use crate::cli::{GlobalOptions, RemoteCommand, unless_cut_off, unless_interrupted};
+use crate::cli::shell::line::{ShellCommand, ShellLine};
 use crate::client::{Client, ServerUrl};
 
 /// Work on a server interactively, with history and completion
@@ -28,53 +32,6 @@ use crate::client::{Client, ServerUrl};
 /// them failed.
 #[derive(Debug, Args)]
 pub(super) struct ShellArgs {}
-
-/// A line of the shell.
-#[derive(Debug, Parser)]
-#[command(
-    name = "haul",
-    no_binary_name = true,
-    disable_help_subcommand = true,
-    disable_version_flag = true,
-    max_term_width = 100
-)]
-struct ShellLine {
-    #[command(subcommand)]
-    command: ShellCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum ShellCommand {
-    #[command(flatten)]
-    Remote(RemoteCommand),
-    /// Change the current directory on the server; to the home if none is named
-    Cd {
-        #[arg(value_name = "PATH")]
-        path: Option<String>,
-    },
-    /// Print the current directory on the server
-    Pwd,
-    /// Change the local current directory; to your home if none is named
-    Lcd {
-        #[arg(value_name = "PATH")]
-        path: Option<PathBuf>,
-    },
-    /// List a local directory
-    Lls {
-        #[arg(value_name = "PATH")]
-        path: Option<PathBuf>,
-    },
-    /// Print the local current directory
-    Lpwd,
-    /// List the commands, or explain one
-    Help {
-        #[arg(value_name = "COMMAND")]
-        command: Option<String>,
-    },
-    /// Leave
-    #[command(visible_aliases = ["exit", "bye"])]
-    Quit,
-}
 
 /// A session that goes on from line to line.
 struct ShellSession<'a> {
@@ -140,7 +97,7 @@ impl ShellArgs {
     }
 }
 
-/// What comes after a line.
+/// The step after a line.
 enum ShellStep {
     Line,
     Leave,
@@ -343,7 +300,7 @@ fn help(about: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a command takes, and what it is for.
+/// The arguments and the purpose of a command.
 fn summary(command: &clap::Command) -> (String, String) {
     let usage = command.clone().render_usage().to_string();
     let usage = usage

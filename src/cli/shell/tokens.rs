@@ -5,7 +5,7 @@
 pub(crate) struct Word {
     /// Where it begins in the line, its quote included.
     pub(crate) start: usize,
-    /// What it means, without quotes and backslashes.
+    /// Its meaning, without quotes and backslashes.
     pub(crate) text: String,
     /// Whether it, or the line, ended within quotes or behind a backslash.
     pub(crate) is_open: bool,

@@ -83,7 +83,7 @@ impl Backoff {
         // together ("full jitter").
         let wait = doubled.min(self.policy.longest).mul_f64(dice());
         let wait = wait.max(MIN_DELAY.min(self.policy.first));
-        // Who was told the same time by a server is not to come back at the same moment either.
+        // Clients that a server gave the same time must not all come back at the same moment.
         let wait = asked.map_or(wait, |asked| {
             wait.max(asked + self.policy.first.mul_f64(dice()))
         });

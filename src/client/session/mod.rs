@@ -30,7 +30,7 @@ struct SessionShared {
     connect: Box<Connect>,
     policy: RetryPolicy,
     current: Mutex<CurrentConnection>,
-    /// Whoever lost the connection first makes the next one; the others wait for it here.
+    /// The caller that lost the connection first makes the next one; the others wait for it here.
     recovery: tokio::sync::Mutex<Recovery>,
     hung_up: AtomicBool,
     /// Something got on since the last loss.
@@ -40,7 +40,7 @@ struct SessionShared {
     heard: Mutex<HeardPosition>,
 }
 
-/// What was heard of messages and offers.
+/// The position of the last message or offer.
 #[derive(Debug, Default)]
 struct HeardPosition {
     last: Option<EventPosition>,
@@ -75,7 +75,7 @@ struct ReconnectError {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut fields = f.debug_struct("Reconnecting");
+        let mut fields = f.debug_struct("Session");
         fields.field("client", &self.client());
         fields.finish_non_exhaustive()
     }
@@ -186,14 +186,14 @@ impl Session {
         is_new
     }
 
-    /// The last message or offer that a [`Live`](crate::client::Live) has heard.
+    /// The last message or offer that a [`EventSubscription`](crate::client::EventSubscription) has heard.
     #[must_use]
     pub fn heard(&self) -> Option<EventPosition> {
         self.lock_heard().last.clone()
     }
 
     /// How often a server did not know what was heard before: it was restored to an earlier state.
-    /// What it tells then may have been heard already, and has other places.
+    /// The server may send events again then, under other numbers.
     #[must_use]
     pub fn began_anew(&self) -> u64 {
         self.lock_heard().anew
@@ -316,7 +316,7 @@ impl ReconnectError {
     }
 }
 
-/// An upload under way, see [`Reconnecting::has_resumable_upload`].
+/// An upload under way, see [`Session::has_resumable_upload`].
 pub(crate) struct Resumable(Arc<SessionShared>);
 
 impl Drop for Resumable {
@@ -325,7 +325,7 @@ impl Drop for Resumable {
     }
 }
 
-/// What one piece of work has left to try.
+/// The attempts that are left for one piece of work.
 pub(crate) struct RetryBudget<'a> {
     session: &'a Session,
     progress: &'a Progress,
@@ -378,7 +378,7 @@ async fn wait_for<'a>(
     said
 }
 
-/// What to do about a failure.
+/// The kind of a failure, which decides what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ConnectFailure {
     /// It would fail again.

@@ -426,7 +426,7 @@ async fn a_file_that_changes_while_it_waits_is_not_sent_in_two_halves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_from_a_pipe_can_not_be_sent_again() {
+async fn what_came_from_a_pipe_cannot_be_sent_again() {
     let (session, mut peers, dials) = session(1);
     let script = async {
         put_request(&mut peers[0]).await;

@@ -8,7 +8,7 @@ use crate::client::transfer::request::Transfer;
 use crate::client::{Client, ClientError};
 use crate::protocol::{Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, Hasher};
 
-/// What to get, and how to check it.
+/// The file to get, and its verification.
 #[derive(Debug, Clone, Default)]
 pub struct GetOptions {
     /// The first byte to get.
@@ -29,7 +29,7 @@ pub struct GetOptions {
 /// It must be read on, or dropped: while it is neither, whatever else the server sends on this
 /// connection waits behind it. Dropping it cancels it and harms no other transfer.
 #[derive(Debug)]
-pub struct Download {
+pub struct DownloadStream {
     transfer: Transfer,
     parts: mpsc::Receiver<TransferPart>,
     begin: GetBegin,
@@ -43,7 +43,11 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Server`] if the server says no, [`ClientError::Lost`] if the connection ends.
-    pub async fn get(&self, path: &str, options: GetOptions) -> Result<Download, ClientError> {
+    pub async fn get(
+        &self,
+        path: &str,
+        options: GetOptions,
+    ) -> Result<DownloadStream, ClientError> {
         let GetOptions {
             offset,
             length,
@@ -75,7 +79,7 @@ impl Client {
                 return Err(nonsense("a get that ended before it began"));
             }
         };
-        Ok(Download {
+        Ok(DownloadStream {
             transfer,
             parts,
             begin,
@@ -85,8 +89,8 @@ impl Client {
     }
 }
 
-impl Download {
-    /// What the server said will come.
+impl DownloadStream {
+    /// The server's announcement of the data.
     #[must_use]
     pub fn begin(&self) -> &GetBegin {
         &self.begin
@@ -120,7 +124,7 @@ impl Download {
     /// Reads what is left, and checks that all came and is what the server has.
     ///
     /// # Errors
-    /// What ended the transfer early, or [`ClientError::DigestMismatch`].
+    /// The error that ended the transfer early, or [`ClientError::DigestMismatch`].
     pub async fn finish(mut self) -> Result<GetReply, ClientError> {
         while self.chunk().await.is_some() {}
         let local = self.hasher.take().map(Hasher::finish);

@@ -20,7 +20,7 @@ impl Session {
     /// left of that kind is removed when the next file is got into the directory.
     ///
     /// # Errors
-    /// What the server, the connection or the local disk says. Nothing is left behind then.
+    /// An error of the server, the connection or the local disk. Nothing is left behind then.
     pub async fn get_file(
         &self,
         remote: &str,
@@ -44,8 +44,8 @@ impl Session {
     /// Gets a file into a pipe, checked at the end only.
     ///
     /// # Errors
-    /// What the server, the connection or the pipe says, or that the file became another: what is
-    /// in the pipe cannot be taken back.
+    /// An error of the server, the connection or the pipe, or that the file changed: data in the pipe
+    /// cannot be taken back.
     pub async fn get_into(
         &self,
         remote: &str,
@@ -56,7 +56,7 @@ impl Session {
         progress.found_file(0);
         progress.found_all();
         let sink = LocalSink::Stream(Box::new(writer), "standard output".into());
-        let (place, file) = (DownloadTarget::of(sink), progress.file(0));
+        let (place, file) = (DownloadTarget::from_sink(sink), progress.file(0));
         self.fetch(remote, place, options, file, progress).await
     }
 
@@ -65,7 +65,7 @@ impl Session {
     /// from there.
     ///
     /// # Errors
-    /// What the server, the connection or the local disk says.
+    /// An error of the server, the connection or the local disk.
     pub async fn put_file(
         &self,
         local: &Path,
@@ -83,8 +83,8 @@ impl Session {
     /// Puts what comes from a pipe.
     ///
     /// # Errors
-    /// What the server, the connection or the pipe says. It ends with the connection: nobody has
-    /// what came from the pipe before.
+    /// An error of the server, the connection or the pipe. The upload ends with the connection, because
+    /// data from a pipe cannot be read again.
     pub async fn put_from(
         &self,
         reader: impl Read + Send + 'static,
@@ -138,7 +138,7 @@ impl Session {
 /// The same over one connection: each fails when that is lost.
 #[expect(clippy::missing_errors_doc, reason = "those of the namesakes")]
 impl Client {
-    /// See [`Reconnecting::get_file`].
+    /// See [`Session::get_file`].
     pub async fn get_file(
         &self,
         remote: &str,
@@ -150,7 +150,7 @@ impl Client {
         session.get_file(remote, local, options, progress).await
     }
 
-    /// See [`Reconnecting::get_into`].
+    /// See [`Session::get_into`].
     pub async fn get_into(
         &self,
         remote: &str,
@@ -162,7 +162,7 @@ impl Client {
         session.get_into(remote, writer, options, progress).await
     }
 
-    /// See [`Reconnecting::put_file`].
+    /// See [`Session::put_file`].
     pub async fn put_file(
         &self,
         local: &Path,
@@ -174,7 +174,7 @@ impl Client {
         session.put_file(local, remote, options, progress).await
     }
 
-    /// See [`Reconnecting::put_from`].
+    /// See [`Session::put_from`].
     pub async fn put_from(
         &self,
         reader: impl Read + Send + 'static,

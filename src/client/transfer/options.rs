@@ -10,7 +10,7 @@ pub(crate) const QUEUED_CHUNKS: usize = 2;
 /// How files are moved.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FileOptions {
-    /// What to do if there is a file of that name on the receiving side; replace it if absent.
+    /// The action if there is a file of that name on the receiving side; replace it if absent.
     pub if_exists: Option<IfExists>,
     /// The digest that both sides compute and compare.
     pub algorithm: Algorithm,

@@ -36,7 +36,7 @@ const HASH_DIGITS: usize = 16;
 /// Creates the part file for `target`, empty and locked. It is removed when it is dropped.
 ///
 /// # Errors
-/// What the system says, or [`io::ErrorKind::ResourceBusy`] if too many downloads of this target run.
+/// An error of the system, or [`io::ErrorKind::ResourceBusy`] if too many downloads of this target run.
 pub(crate) fn create(target: &Path) -> io::Result<NamedTempFile> {
     let directory = directory_of(target);
     let name = target.file_name().unwrap_or_default();
@@ -171,7 +171,7 @@ mod tests {
         names
     }
 
-    /// What a download of `target` leaves when its process is killed.
+    /// The leftover of a download of `target` whose process was killed.
     fn kill_download_of(target: &Path) -> PathBuf {
         let (file, path) = create(target).expect("created").into_parts();
         let path = path.keep().expect("kept");

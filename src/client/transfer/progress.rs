@@ -24,7 +24,7 @@ struct Counters {
 /// Why a job stands still, and until when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// What went wrong, in a few words.
+    /// The error, in a few words.
     pub why: String,
     /// The connection is gone; otherwise the server wants something to be asked again later.
     pub connection_lost: bool,
@@ -73,7 +73,7 @@ impl Progress {
         self.0.complete.load(Ordering::Relaxed)
     }
 
-    /// What the job waits for now, and whatever it will wait for.
+    /// The reason for which the job waits now, and later ones.
     #[must_use]
     pub fn waiting(&self) -> watch::Receiver<Option<Waiting>> {
         self.0.waiting.subscribe()
@@ -113,7 +113,7 @@ impl Progress {
     }
 }
 
-/// What a job waited for, see [`Progress::wait`].
+/// A wait of a job, see [`Progress::wait`].
 pub(crate) struct StopWaiting<'a>(&'a Progress, Waiting);
 
 impl Drop for StopWaiting<'_> {

@@ -154,7 +154,7 @@ impl FileDownload<'_> {
         let place = blocking(move || {
             let mut sink = place.into_sink();
             sink.restart()?;
-            Ok(DownloadTarget::of(sink))
+            Ok(DownloadTarget::from_sink(sink))
         })
         .await?;
         self.place = Some(place);
@@ -177,7 +177,7 @@ fn write_and_hash(
             hasher.update(&chunk);
         }
     }
-    Ok((DownloadTarget::of(sink), hasher))
+    Ok((DownloadTarget::from_sink(sink), hasher))
 }
 
 /// A [`Sink`] in the hands of a task. To give one up is work for a disk, and is done on a thread
@@ -185,14 +185,14 @@ fn write_and_hash(
 pub(crate) struct DownloadTarget(Option<LocalSink>);
 
 impl DownloadTarget {
-    pub(crate) fn of(sink: LocalSink) -> Self {
+    pub(crate) fn from_sink(sink: LocalSink) -> Self {
         Self(Some(sink))
     }
 
     pub(crate) async fn made(
         make: impl FnOnce() -> Result<LocalSink, ClientError> + Send + 'static,
     ) -> Result<Self, ClientError> {
-        blocking(move || make().map(Self::of)).await
+        blocking(move || make().map(Self::from_sink)).await
     }
 
     /// For who is on a thread that may wait.

@@ -1,4 +1,4 @@
-//! What a download and an upload have in common: a request that is cancelled when nobody wants it.
+//! The common part of downloads and uploads: a request that is cancelled when it is dropped.
 
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};

@@ -9,7 +9,7 @@ use crate::client::transfer::blocking::{blocking, joined};
 use crate::client::transfer::options::{FileOptions, QUEUED_CHUNKS};
 use crate::client::transfer::progress::FileProgress;
 use crate::client::transfer::source::LocalFile;
-use crate::client::{Client, ClientError, Progress, PutOptions, Session, Upload};
+use crate::client::{Client, ClientError, Progress, PutOptions, Session, UploadStream};
 use crate::connection::SHORT_CHUNK_BYTES;
 use crate::protocol::{Digest, ErrorCode, Hasher, IfExists, PutReply, WireError};
 
@@ -93,7 +93,7 @@ impl Session {
     }
 }
 
-/// What it means that the server refuses a file of that size.
+/// The meaning of a server's refusal of a file of that size.
 pub(crate) fn why_refused(error: WireError, remote: &str, size: Option<u64>) -> ClientError {
     if matches!(error.code, ErrorCode::QuotaExceeded | ErrorCode::NoSpace) {
         return ClientError::NoRoom {
@@ -128,7 +128,7 @@ impl FileUpload<'_> {
     }
 
     /// Not by a shared reference: a pipe is no `Sync`.
-    async fn begin(&mut self, client: &Client) -> Result<Upload, ClientError> {
+    async fn begin(&mut self, client: &Client) -> Result<UploadStream, ClientError> {
         let source = self.source.as_ref().ok_or(ClientError::Over)?;
         let options = PutOptions {
             size: source.size,
@@ -143,7 +143,10 @@ impl FileUpload<'_> {
 
     /// Compares what the server has with the file. Where to go on, with what has seen the bytes
     /// before; `None` if they are others.
-    async fn compare(&mut self, upload: &mut Upload) -> Result<Option<(u64, Hasher)>, ClientError> {
+    async fn compare(
+        &mut self,
+        upload: &mut UploadStream,
+    ) -> Result<Option<(u64, Hasher)>, ClientError> {
         let begin = upload.begun().await?;
         let fresh = Hasher::new(self.options.algorithm);
         let source = self.source.as_ref().ok_or(ClientError::Over)?;
@@ -190,7 +193,7 @@ impl FileUpload<'_> {
         &mut self,
         offset: u64,
         hasher: Hasher,
-        upload: &mut Upload,
+        upload: &mut UploadStream,
     ) -> Result<Digest, ClientError> {
         let mut source = self.source.take().ok_or(ClientError::Over)?;
         let is_file = source.is_file();
@@ -213,7 +216,7 @@ impl FileUpload<'_> {
         }
         drop(chunks);
         if let Err(error) = outcome {
-            // Who reads a pipe may wait for it for ever.
+            // A reader of a pipe may wait for it forever.
             if is_file {
                 self.source = Some(joined(reading.await)?.0);
             }

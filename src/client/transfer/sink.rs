@@ -134,7 +134,7 @@ pub(crate) fn remove_stale_parts<'a>(targets: impl Iterator<Item = &'a Path>) {
     }
 }
 
-/// What a link leads to.
+/// The target of a link.
 fn followed(target: &Path) -> PathBuf {
     match target.canonicalize() {
         Ok(real) if target.is_symlink() => real,

@@ -26,12 +26,12 @@ pub(crate) struct LocalFile {
 enum Reader {
     /// A regular file, and what it was when it was opened.
     File(File, Stamp),
-    /// What has no content of its own that could change.
+    /// A source without content of its own, such as a pipe.
     Pipe(Box<dyn Read + Send>),
 }
 
-/// What differs once a file was written to. The time of the last change of all is what nobody can
-/// set back, and cheap to come by, unlike a second reading.
+/// Metadata that differs once a file was written to. Nobody can set back its change time, and it costs
+/// less than a second reading.
 #[derive(PartialEq, Eq)]
 struct Stamp {
     size: u64,
@@ -87,7 +87,7 @@ impl LocalFile {
         }
     }
 
-    /// What messages call it.
+    /// Its name in messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -200,8 +200,8 @@ pub(crate) struct SmallSource<'a> {
 }
 
 impl<'a> SmallSource<'a> {
-    /// What was a regular file a moment ago; `None` if it is none any more, or one of more than
-    /// `most` bytes. A pipe is not waited for.
+    /// Opens a regular file of at most `most` bytes; `None` if it is another kind of file or longer. It
+    /// does not wait for a pipe.
     pub(crate) fn open(path: &'a Path, most: usize) -> Result<Option<Self>, ClientError> {
         let (file, metadata) = open(path)?;
         let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);

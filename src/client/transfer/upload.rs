@@ -16,7 +16,7 @@ use crate::protocol::{Algorithm, Digest, End, Hasher, IfExists, Put, PutBegin, P
 pub struct PutOptions {
     /// How many bytes will come; absent if nobody knows.
     pub size: Option<u64>,
-    /// What to do if there is a file of that name; the server replaces it if absent.
+    /// The action if there is a file of that name; the server replaces it if absent.
     pub if_exists: Option<IfExists>,
     /// The file's modification time; the time of its arrival if absent.
     pub modified: Option<Timestamp>,
@@ -24,14 +24,14 @@ pub struct PutOptions {
     pub parents: bool,
     /// The digest that both sides compute and compare.
     pub algorithm: Algorithm,
-    /// Go on with what the server kept of an earlier attempt. Then [`Upload::begun`] says where.
+    /// Go on with what the server kept of an earlier attempt. Then [`UploadStream::begun`] says where.
     pub resume: bool,
 }
 
 /// A file on its way to the server. It appears there only if [`finish`](Self::finish) succeeds;
 /// dropping it cancels it.
 #[derive(Debug)]
-pub struct Upload {
+pub struct UploadStream {
     transfer: Transfer,
     parts: mpsc::Receiver<TransferPart>,
     hasher: Hasher,
@@ -44,8 +44,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Lost`] if the connection is gone. What the server says comes later, from
-    /// [`Upload::write`] or [`Upload::finish`].
-    pub async fn put(&self, path: &str, options: PutOptions) -> Result<Upload, ClientError> {
+    /// [`UploadStream::write`] or [`UploadStream::finish`].
+    pub async fn put(&self, path: &str, options: PutOptions) -> Result<UploadStream, ClientError> {
         let request = Put {
             path: path.into(),
             size: options.size,
@@ -56,7 +56,7 @@ impl Client {
             digest: Some(options.algorithm),
         };
         let (pending, parts) = self.line.put(&request).await?;
-        Ok(Upload {
+        Ok(UploadStream {
             transfer: Transfer::new(self, pending),
             parts,
             hasher: Hasher::new(options.algorithm),
@@ -66,7 +66,7 @@ impl Client {
     }
 }
 
-impl Upload {
+impl UploadStream {
     /// Waits until the server says from where on it needs the file. Only who asked to resume has
     /// to wait.
     ///
@@ -75,7 +75,7 @@ impl Upload {
     /// [`cancel`](Self::cancel) makes the server forget what it kept.
     ///
     /// # Errors
-    /// What the server says, if it refuses the file, or [`ClientError::Lost`].
+    /// The server's refusal of the file, or [`ClientError::Lost`].
     pub async fn begun(&mut self) -> Result<PutBegin, ClientError> {
         match self.parts.recv().await {
             Some(TransferPart::Begin(begin)) => parse(&begin),
@@ -104,8 +104,8 @@ impl Upload {
     /// Sends the next bytes, any number of them; waits while the server takes no more.
     ///
     /// # Errors
-    /// What the server says, if it has refused the file already, or [`ClientError::Lost`]. Nothing
-    /// more is to be written then.
+    /// The server's refusal of the file, if it has come already, or [`ClientError::Lost`]. Nothing more must
+    /// be written then.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), ClientError> {
         self.hasher.update(&bytes);
         self.write_unhashed(bytes).await
@@ -126,8 +126,8 @@ impl Upload {
     /// Says that this was all, and waits until the server has the file safely under its name.
     ///
     /// # Errors
-    /// What the server says, [`ClientError::DigestMismatch`], or [`ClientError::Lost`]: then
-    /// nobody knows whether the file arrived.
+    /// The server's error, [`ClientError::DigestMismatch`], or [`ClientError::Lost`]: then it is unknown
+    /// whether the file arrived.
     pub async fn finish(self) -> Result<PutReply, ClientError> {
         let digest = self.hasher.clone().finish();
         self.finish_with(digest).await

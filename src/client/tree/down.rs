@@ -14,7 +14,7 @@ use crate::client::transfer::part_file;
 use crate::client::transfer::sink::remove_stale_parts;
 use crate::client::tree::local_target::LocalTarget;
 use crate::client::tree::small_down;
-use crate::client::tree::small_down::{ReceivedFile, SmallDownloads};
+use crate::client::tree::small_down::{ReceivedFile, SmallFileDownloads};
 use crate::client::tree::{IN_FLIGHT, TreeEvent, TreeJob, TreeSummary, join};
 use crate::client::{Client, ClientError, FetchedFile, FileOptions, Progress, Session};
 use crate::protocol::{Entry, ErrorCode, Kind, LsReply, StatReply};
@@ -38,8 +38,8 @@ impl Session {
     /// `notes` must be read while this runs, or closed.
     ///
     /// # Errors
-    /// What makes it pointless to go on, such as a connection that does not come back; files that
-    /// are whole by then stay. What concerns one file is told in `notes` and counted.
+    /// An error that ends the whole job, such as a connection that does not come back. Complete files stay.
+    /// Errors of one file are reported in `notes` and counted.
     pub async fn get_trees(
         &self,
         roots: Vec<(String, PathBuf)>,
@@ -61,7 +61,7 @@ impl Session {
             roots: roots.into(),
             directories: Vec::new(),
             files: VecDeque::new(),
-            small: SmallDownloads::new(options),
+            small: SmallFileDownloads::new(options),
         };
         loop {
             down.begin_more();
@@ -79,7 +79,7 @@ impl Session {
 }
 
 impl Client {
-    /// See [`Reconnecting::get_trees`]; this fails when the connection is lost.
+    /// See [`Session::get_trees`]; this fails when the connection is lost.
     ///
     /// # Errors
     /// Those of its namesake.
@@ -106,7 +106,7 @@ struct TreeDownload {
     directories: Vec<PendingDirectory>,
     /// With their sizes.
     files: VecDeque<(LocalTarget, u64)>,
-    small: SmallDownloads,
+    small: SmallFileDownloads,
 }
 
 struct PendingDirectory {
@@ -171,7 +171,7 @@ impl TreeDownload {
                     self.handle(DownloadStep::Got(place, Ok(fetched))).await?;
                 }
                 ReceivedFile::Failed(place, error) => {
-                    self.handle(DownloadStep::Got(place, Err(error))).await?
+                    self.handle(DownloadStep::Got(place, Err(error))).await?;
                 }
                 // It waits for the line like any other, and is asked for again there.
                 ReceivedFile::Alone(place, size) => self.get(place, size),

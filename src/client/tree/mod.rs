@@ -22,7 +22,7 @@ use crate::protocol::Digest;
 /// Files that are opened, moved and finished at the same time.
 const IN_FLIGHT: usize = 32;
 
-/// What became of one file or directory, told as it happens.
+/// The result for one file or directory, reported as it happens.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TreeEvent {
@@ -53,7 +53,7 @@ pub enum TreeEvent {
     },
 }
 
-/// What became of all.
+/// The result for all entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TreeSummary {
     /// Files moved.
@@ -62,13 +62,13 @@ pub struct TreeSummary {
     pub directories: u64,
     /// Bytes of the files moved.
     pub bytes: u64,
-    /// What was left out.
+    /// Entries that were left out.
     pub skipped: u64,
-    /// What failed.
+    /// Entries that failed.
     pub failed: u64,
 }
 
-/// What both ways keep while they run.
+/// The state that both directions keep while they run.
 struct TreeJob<Step> {
     progress: Progress,
     notes: mpsc::Sender<TreeEvent>,

@@ -38,7 +38,7 @@ pub(super) fn is_small(size: u64) -> bool {
     size <= SHORT_CHUNK_BYTES as u64
 }
 
-/// What has become of a file.
+/// The result for a file.
 pub(super) enum ReceivedFile {
     /// It is here.
     Got(LocalTarget, FetchedFile),
@@ -61,14 +61,14 @@ struct CompleteFile {
     came: ReceivedPart,
 }
 
-/// What has become of a file that had come, and how many bytes it was found with.
+/// The result for a complete file, and its length.
 struct WrittenFile {
     landed: ReceivedFile,
     size: u64,
 }
 
 /// The small files of one job.
-pub(super) struct SmallDownloads {
+pub(super) struct SmallFileDownloads {
     options: FileOptions,
     gathered: Vec<RequestedFile>,
     flying: HashMap<u64, RequestedFile>,
@@ -84,7 +84,7 @@ pub(super) struct SmallDownloads {
     answer_to: mpsc::UnboundedSender<RequestAnswer>,
 }
 
-impl SmallDownloads {
+impl SmallFileDownloads {
     pub(super) fn new(options: FileOptions) -> Self {
         let (answer_to, answers) = mpsc::unbounded_channel();
         Self {

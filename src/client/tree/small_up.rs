@@ -59,7 +59,7 @@ struct SentFile {
     progress: FileProgress,
 }
 
-/// What has become of a file.
+/// The result for a file.
 pub(super) enum AnsweredFile {
     /// It is on the server.
     Put(SmallLocalFile, PutReply),
@@ -70,7 +70,7 @@ pub(super) enum AnsweredFile {
 }
 
 /// The small files of one job.
-pub(super) struct SmallUploads {
+pub(super) struct SmallFileUploads {
     gathered: Vec<SmallLocalFile>,
     gathered_bytes: u64,
     reading: FuturesUnordered<BoxFuture<'static, Result<EncodedBatch, ClientError>>>,
@@ -99,7 +99,7 @@ struct PreparedFile {
     digest: Digest,
 }
 
-impl SmallUploads {
+impl SmallFileUploads {
     pub(super) fn new() -> Self {
         let (answer_to, answers) = mpsc::unbounded_channel();
         Self {

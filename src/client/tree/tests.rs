@@ -136,7 +136,7 @@ async fn a_hundred_small_files_are_got_at_once() {
 }
 
 #[tokio::test]
-async fn a_hostile_server_can_not_write_outside_the_target() {
+async fn a_hostile_server_cannot_write_outside_the_target() {
     let (client, mut peer) = pair();
     let here = tempfile::tempdir().expect("a directory");
     let outside = tempfile::tempdir().expect("a directory");

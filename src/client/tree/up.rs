@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use walkdir::{DirEntry, WalkDir};
 
 use crate::client::tree::small_up;
-use crate::client::tree::small_up::{AnsweredFile, SmallLocalFile, SmallUploads};
+use crate::client::tree::small_up::{AnsweredFile, SmallFileUploads, SmallLocalFile};
 use crate::client::tree::{IN_FLIGHT, TreeEvent, TreeJob, TreeSummary, join};
 use crate::client::{Client, ClientError, FileOptions, Progress, Session};
 use crate::protocol::PutReply;
@@ -26,9 +26,8 @@ impl Session {
     /// `notes` must be read while this runs, or closed.
     ///
     /// # Errors
-    /// What makes it pointless to go on, such as a connection that does not come back or a full
-    /// quota; files that
-    /// are whole by then stay. What concerns one file is told in `notes` and counted.
+    /// An error that ends the whole job, such as a connection that does not come back or a full quota.
+    /// Complete files stay. Errors of one file are reported in `notes` and counted.
     pub async fn put_trees(
         &self,
         roots: Vec<(PathBuf, String)>,
@@ -43,7 +42,7 @@ impl Session {
             session: self.clone(),
             options,
             job: TreeJob::new(progress, notes),
-            small: SmallUploads::new(),
+            small: SmallFileUploads::new(),
             alone: VecDeque::new(),
         };
         let mut walking = true;
@@ -68,7 +67,7 @@ impl Session {
 }
 
 impl Client {
-    /// See [`Reconnecting::put_trees`]; this fails when the connection is lost.
+    /// See [`Session::put_trees`]; this fails when the connection is lost.
     ///
     /// # Errors
     /// Those of its namesake.
@@ -88,12 +87,12 @@ struct TreeUpload {
     session: Session,
     options: FileOptions,
     job: TreeJob<UploadStep>,
-    small: SmallUploads,
+    small: SmallFileUploads,
     /// Small files that did not get through with others, and whether they may have arrived.
     alone: VecDeque<(SmallLocalFile, bool)>,
 }
 
-/// What the walk finds.
+/// An entry that the walk finds.
 enum FoundEntry {
     Directory {
         local: PathBuf,
@@ -157,7 +156,7 @@ impl TreeUpload {
                     self.handle(UploadStep::Put(file.local, Ok(reply))).await?;
                 }
                 AnsweredFile::Failed(file, error) => {
-                    self.handle(UploadStep::Put(file.local, Err(error))).await?
+                    self.handle(UploadStep::Put(file.local, Err(error))).await?;
                 }
                 AnsweredFile::Alone { file, again } => self.alone.push_back((file, again)),
             }
@@ -234,7 +233,7 @@ fn walk_all(roots: Vec<(PathBuf, String)>, sender: &mpsc::Sender<FoundEntry>, pr
             let found = match entry {
                 Ok(entry) => {
                     let found = look_at(&entry, &local, &remote, progress);
-                    // What a directory holds cannot be put if the directory cannot.
+                    // Entries of a directory cannot be put if the directory cannot.
                     if entry.file_type().is_dir()
                         && matches!(found, Some(FoundEntry::Failed { .. }))
                     {
@@ -266,7 +265,7 @@ fn look_at(entry: &DirEntry, root: &Path, remote: &str, progress: &Progress) -> 
     }
     let kind = entry.file_type();
     if kind.is_dir() {
-        // What a remote path already is need not be made.
+        // A part of a remote path that exists need not be made.
         let is_there = matches!(to.trim_end_matches('/'), "" | "." | "..");
         return (!is_there).then_some(FoundEntry::Directory { local, remote: to });
     }

@@ -138,7 +138,7 @@ async fn a_new_watch_does_not_report_earlier_changes() {
 #[tokio::test]
 async fn changes_that_come_faster_than_they_get_their_places_are_an_overflow() {
     let scene = WatchScene::new().await;
-    // Nothing else runs meanwhile: the sequencer can not take them.
+    // Nothing else runs meanwhile: the sequencer cannot take them.
     scene.change(0..2 * MAX_WAITING_CHANGES as u64);
     let (mut told, mut overflows) = (0, 0);
     while told < MAX_WAITING_CHANGES {

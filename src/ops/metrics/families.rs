@@ -15,7 +15,7 @@ type Series<'a, const N: usize> = ([(&'static str, &'a str); N], f64);
 pub(super) struct MetricFamilies(Vec<MetricFamily>);
 
 impl MetricFamilies {
-    /// What goes up and down.
+    /// A gauge.
     pub(super) fn gauge(&mut self, name: &str, help: &str, value: f64) {
         self.gauges(name, help, [([], value)]);
     }
@@ -37,7 +37,7 @@ impl MetricFamilies {
         self.add(name, help, MetricType::GAUGE, metrics.collect());
     }
 
-    /// What only goes up, from 0 at the start.
+    /// A counter, which starts at 0.
     pub(super) fn counter(&mut self, name: &str, help: &str, value: f64) {
         self.counters(name, help, [([], value)]);
     }
@@ -74,7 +74,7 @@ impl MetricFamilies {
         self.add(name, help, MetricType::HISTOGRAM, metrics.collect());
     }
 
-    /// What has no series is left out.
+    /// A family without series is left out.
     fn add(&mut self, name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) {
         if metrics.is_empty() {
             return;
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_can_not_break_out_of_its_quotes() {
+    fn a_label_cannot_break_out_of_its_quotes() {
         let mut families = MetricFamilies::default();
         let name = "a\"} 1\nhaul_fake{x=\"\\";
         families.gauges("haul_quota", "Q.", [([("name", name)], 1.0)]);

@@ -31,7 +31,7 @@ use crate::telemetry::LostLines;
 /// Tells how many lines of the log were lost.
 pub(super) type LostLinesFn = Arc<dyn Fn() -> LostLines + Send + Sync>;
 
-/// What the numbers come from.
+/// The sources of the figures.
 #[derive(Clone)]
 struct MetricSources {
     server: Server,
@@ -60,7 +60,7 @@ async fn serve_metrics(State(sources): State<MetricSources>) -> Response {
     match sources.collect().await.encode() {
         Ok(text) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
-            error!(name: "metrics_failed", %error, "the metrics can not be written");
+            error!(name: "metrics_failed", %error, "the metrics cannot be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -1,11 +1,11 @@
-//! What the process takes of the machine, from `/proc` and the clock of its processor time.
+//! The resources of the process, from `/proc` and its processor clock.
 
 use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// What the process takes. What the system does not tell is left out.
+/// The resources of the process. Values that the system does not have are left out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ProcessFigures {
     /// Seconds of processor time since the start, of all threads.

@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts::{Account, Credential, CredentialStatus};
 use crate::messages::{Subscription, UserRef};
-use crate::server::authority::spaces::{AccountSpaces, OpenSpaces};
+use crate::server::authority::spaces::{AccountSpaces, OpenSpaceCache};
 use crate::server::authority::suspension::SuspensionCause;
 use crate::server::error::CommandError;
 use crate::storage::{Store, View};
 
-/// What one account may do by one credential.
+/// The rights of one account by one credential.
 #[derive(Debug)]
 pub(crate) struct Authority {
     /// The account's number.
@@ -41,7 +41,7 @@ pub(crate) struct AuthorityState {
     /// `None` while the authority is suspended.
     current: Option<CredentialStatus>,
     /// Its spaces; kept open during a suspension, so that their counts remain valid.
-    open: OpenSpaces,
+    open: OpenSpaceCache,
     /// Why it is suspended.
     cause: SuspensionCause,
 }
@@ -182,7 +182,7 @@ impl Authority {
         &self,
         reading: u64,
         current: CredentialStatus,
-        open: OpenSpaces,
+        open: OpenSpaceCache,
         spaces: &AccountSpaces,
     ) {
         self.state.send_if_modified(|state| {
@@ -199,7 +199,7 @@ impl Authority {
     }
 
     /// Its open spaces; during a suspension, those from before.
-    pub(crate) fn open_spaces(&self) -> OpenSpaces {
+    pub(crate) fn open_spaces(&self) -> OpenSpaceCache {
         self.state.borrow().open.clone()
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::accounts::Account;
 use crate::server::authority::live_authority::{Authority, ChangedAuthority};
-use crate::server::authority::spaces::{OpenSpaceFn, OpenSpaces, SpaceKey};
+use crate::server::authority::spaces::{OpenSpaceCache, OpenSpaceFn, SpaceKey};
 use crate::server::error::CommandError;
 use crate::storage::{Space, StorageError};
 
@@ -42,7 +42,7 @@ struct SpaceOpenerState {
 #[derive(Debug, Default)]
 pub(crate) struct FinishedOpenings {
     /// Accounts with all of their spaces open.
-    pub(crate) opened: Vec<(ChangedAuthority, OpenSpaces)>,
+    pub(crate) opened: Vec<(ChangedAuthority, OpenSpaceCache)>,
     /// Accounts with a space that could not be opened, and why.
     pub(crate) failed: Vec<(Arc<Authority>, Arc<str>)>,
 }

@@ -19,7 +19,7 @@ use crate::messages::UserRef;
 use crate::server::authority::live_authority::{Authority, ChangedAuthority};
 use crate::server::authority::opener::{FinishedOpenings, SpaceOpener};
 use crate::server::authority::spaces::{
-    AccountSpaces, OpenSpaces, SpaceKey, open_all, open_space_fn,
+    AccountSpaces, OpenSpaceCache, SpaceKey, open_all, open_space_fn,
 };
 use crate::server::authority::suspension::SuspensionCause;
 use crate::server::authority::table::AuthorityTable;
@@ -338,12 +338,12 @@ pub(crate) fn spaces_to_open(
 /// the others.
 fn apply_unchanged(
     current: Vec<ChangedAuthority>,
-    opened: &[(ChangedAuthority, OpenSpaces)],
+    opened: &[(ChangedAuthority, OpenSpaceCache)],
     reading: u64,
 ) -> Vec<ChangedAuthority> {
     let mut changed_again = Vec::new();
     for (authority, current) in current {
-        let is_same = |((one, before), _): &&(ChangedAuthority, OpenSpaces)| {
+        let is_same = |((one, before), _): &&(ChangedAuthority, OpenSpaceCache)| {
             Arc::ptr_eq(one, &authority) && before.account == current.account
         };
         let open = opened.iter().find(is_same).map(|(_, open)| open);
@@ -390,13 +390,13 @@ async fn run_keeper(server: &Weak<Authorities>, changes: &mut watch::Receiver<u6
         let expiry = authorities.close_expired(Timestamp::now());
         let is_failing = authorities.failing.load(Ordering::Relaxed);
         drop(authorities);
-        let expires = expiry.map(|expiry| expiry.min(EXPIRY_CHECK));
+        let next_check = expiry.map(|expiry| expiry.min(EXPIRY_CHECK));
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() {
+            outcome = changes.changed() => if outcome.is_err() {
                 return;
             },
             () = sleep(RETRY_INTERVAL), if is_failing => {}
-            () = sleep(expires.unwrap_or_default()), if expires.is_some() => continue,
+            () = sleep(next_check.unwrap_or_default()), if next_check.is_some() => continue,
             () = wake.notified() => continue,
         }
         if let Some(authorities) = server.upgrade() {

@@ -16,7 +16,7 @@ pub(crate) enum SpaceKey {
 }
 
 /// Open spaces by their keys.
-pub(crate) type OpenSpaces = HashMap<SpaceKey, Arc<Space>>;
+pub(crate) type OpenSpaceCache = HashMap<SpaceKey, Arc<Space>>;
 
 /// Opens a space; the second argument is the space as it was open before, if it was. May block.
 pub(crate) type OpenSpaceFn =
@@ -65,7 +65,7 @@ pub(crate) fn open_space_fn(store: &Store) -> OpenSpaceFn {
 }
 
 /// Opens all spaces that `account` may reach. May block.
-pub(crate) fn open_all(store: &Store, account: &Account) -> Result<OpenSpaces, StorageError> {
+pub(crate) fn open_all(store: &Store, account: &Account) -> Result<OpenSpaceCache, StorageError> {
     let open = |key: SpaceKey| Ok((key.clone(), key.open(store, None)?));
     SpaceKey::all_for_account(account).map(open).collect()
 }
@@ -79,7 +79,7 @@ pub(crate) struct AccountSpaces {
 
 impl AccountSpaces {
     /// Selects the spaces of `account` from `open`; `None` if one of them is missing.
-    pub(crate) fn from_open(account: &Account, open: &OpenSpaces) -> Option<Self> {
+    pub(crate) fn from_open(account: &Account, open: &OpenSpaceCache) -> Option<Self> {
         let home = Arc::clone(open.get(&SpaceKey::home(account))?);
         let mounts = account.folders.iter().map(|grant| {
             Some(Mount {

@@ -29,7 +29,7 @@ const CLASSIC_COMMANDS: &[(&str, &str)] = &[
     ("quit", "quit"),
 ];
 
-/// What a client wants.
+/// A command of a classic client.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ClassicCommand {
     Login(Login),
@@ -171,7 +171,7 @@ fn parse_words(
     })
 }
 
-/// Who logs in: the fields say so, or the words. Without any, a certificate may.
+/// The login: the fields name it, or the words. Without either, a certificate may.
 fn parse_login(words: &[String], request: &ClassicRequest) -> Option<Login> {
     let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let (user, password) = match words {

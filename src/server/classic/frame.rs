@@ -24,7 +24,7 @@ pub(crate) const MAX_FRAME_BYTES: usize = MAX_CONTROL - TRANSLATION_OVERHEAD_BYT
 pub(crate) const MAX_FRAME_BYTES_BEFORE_LOGIN: usize =
     MAX_CONTROL_BEFORE_LOGIN - TRANSLATION_OVERHEAD_BYTES;
 
-/// What came can not be gone on from: it does not say where the next frame begins.
+/// The stream cannot continue, because it does not say where the next frame begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ClassicFrameError {
     /// No JSON has this length.
@@ -75,7 +75,7 @@ fn next_length(bytes: &[u8], limit: usize) -> Result<Option<usize>, ClassicFrame
     }
 }
 
-/// What a client asks; a text that is missing, null or no text is empty.
+/// A client's request; a text that is missing, null or no text is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ClassicRequest {
     /// The line that the user typed.
@@ -168,7 +168,7 @@ fn to_whole_number(number: f64) -> u64 {
     number as u64
 }
 
-/// What the server answers.
+/// The server's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ClassicReply {
     /// A line for a person, or several.
@@ -179,7 +179,6 @@ pub(crate) struct ClassicReply {
 }
 
 /// What is said of a file whose raw bytes follow.
-#[expect(clippy::struct_field_names, reason = "they are the names on the wire")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ClassicFileInfo {
     pub(crate) filename: String,

@@ -30,7 +30,7 @@ pub(crate) struct InProcessSession {
     ending: Option<ClassicClose>,
 }
 
-/// What the session says.
+/// A message of the session.
 #[derive(Debug)]
 pub(crate) enum InProcessMessage {
     Begin,
@@ -100,7 +100,7 @@ impl InProcessSession {
         self.sender = None;
     }
 
-    /// The next that the session says, and of which request. Cancel-safe.
+    /// The next message of the session, and its request. Cancel-safe.
     pub(crate) async fn next_message(&mut self) -> Result<(u32, InProcessMessage), ClassicClose> {
         loop {
             let json = match self.receiver.next().await {

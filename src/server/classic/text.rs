@@ -1,4 +1,4 @@
-//! What a person reads in `res`.
+//! The texts of `res`, for people.
 
 use std::fmt::Write as _;
 
@@ -42,7 +42,7 @@ pub(crate) fn stored(reply: &PutReply) -> String {
 
 pub(crate) fn not_stored(error: &WireError) -> String {
     match error.code {
-        // What the session keeps for others can not be resumed here.
+        // Partial uploads of other clients cannot be resumed here.
         ErrorCode::TimedOut => "not stored: nothing came for too long".into(),
         _ => format!("not stored: {}", failure(error)),
     }
@@ -102,7 +102,7 @@ pub(crate) fn finish_listing(mut listing: String) -> String {
     }
 }
 
-/// Who is there.
+/// The connected users.
 pub(crate) fn users(reply: &Value) -> String {
     let users = reply["users"].as_array().map_or(&[][..], Vec::as_slice);
     let lines: Vec<_> = users
@@ -125,7 +125,7 @@ pub(crate) fn users(reply: &Value) -> String {
     lines.join("\n")
 }
 
-/// What has become of a message.
+/// The fate of a message.
 pub(crate) fn history(reply: &Value) -> String {
     match reply["delivered"].as_u64() {
         Some(0) => "kept until they log in".into(),

@@ -98,8 +98,8 @@ impl RequestedDigest {
         if get.length.is_some() {
             return Self::Part(Hasher::new(algorithm));
         }
-        // Who names the digest compares it: they find out by themselves if the bytes have changed
-        // since it was kept.
+        // A client that names the digest compares it, and detects if the bytes have changed since it was
+        // stored.
         let is_compared = get.digest.is_some() || get.offset > Some(0);
         match file.kept_digest(algorithm) {
             Some(kept) if is_compared => Self::Kept(kept),

@@ -14,7 +14,7 @@ const PAGE: u32 = 100;
 /// Messages in any page.
 const LARGEST_PAGE: u32 = 1000;
 
-/// What a page may take of a frame; the rest is for what is around it.
+/// The bytes of a frame that a page may take; the rest is for the envelope.
 pub(crate) const BUDGET: usize = MAX_CONTROL - 1024;
 
 impl Command for History {

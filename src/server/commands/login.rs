@@ -115,7 +115,7 @@ pub(crate) async fn queued<T>(
     Ok(work.await?)
 }
 
-/// Who somebody claims to be.
+/// The claimed identity.
 enum LoginClaim {
     Secret(SecretClaim),
     /// The user of the client's certificate, unless another one is asked for.

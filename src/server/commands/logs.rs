@@ -140,7 +140,7 @@ impl Following {
     }
 }
 
-/// What stands in the place of lines that are gone.
+/// The line in the place of lines that are gone.
 fn gone(missed: u64) -> String {
     let line = serde_json::json!({
         "time": jiff::Timestamp::now(),

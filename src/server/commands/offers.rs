@@ -5,7 +5,7 @@ use crate::server::commands::Command;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 
-/// What the list may take of a frame; the rest is for what is around it.
+/// The bytes of a frame that the list may take; the rest is for the envelope.
 pub(crate) const BUDGET: usize = MAX_CONTROL - 1024;
 
 impl Command for Offers {

@@ -32,7 +32,7 @@ pub(crate) async fn put(
         let key = UploadKey::new(member.authority.id, &path, put.size);
         let puts = &member.shared.uploads;
         let taking = async { put.resume && puts.take_over(&key, &member.session).await };
-        // Who has hung up need not wait for anything, but what they sent is worth keeping.
+        // After a disconnect there is nothing to take over.
         let resume = tokio::select! {
             biased;
             resume = taking => resume,
@@ -42,7 +42,7 @@ pub(crate) async fn put(
             return Err(CommandError::Cancelled);
         }
         let active = puts.register(key, &member.session, &member.gone);
-        // Its data may be behind that of others on the connection, so it cannot wait for this.
+        // The session must not stop reading for this upload, so it fails instead of waiting.
         let _descriptors = member.disk.try_acquire_file()?;
         let putting = PutInProgress {
             id,
@@ -77,7 +77,7 @@ pub(crate) async fn put(
         };
         let mut reply = put_reply(committed);
         if put.digest.is_none() {
-            // It was compared, so it is the file's in the client's own algorithm.
+            // The digest of `end` was verified, so the reply uses its algorithm.
             reply.digest = given.unwrap_or(reply.digest);
         }
         Ok(encode_ok(id, &reply))
@@ -90,7 +90,7 @@ pub(crate) async fn put(
     }
 }
 
-/// A put that has a place in the table of those under way.
+/// A registered upload.
 struct PutInProgress<'a> {
     id: u32,
     outbox: &'a Outbox,
@@ -188,7 +188,7 @@ pub(crate) fn small_upload(
     }
 }
 
-/// What a put is answered once its file is in its place.
+/// The reply to a put whose file is in its place.
 pub(crate) fn put_reply(committed: Committed) -> PutReply {
     PutReply {
         path: committed.path.to_string(),

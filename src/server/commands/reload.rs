@@ -18,7 +18,7 @@ impl Command for ReloadSettings {
             reply,
         };
         let sent = asking.send(asked).await;
-        // Whoever reads the settings has gone: the server ends.
+        // The receiver is gone: the server ends.
         sent.map_err(|_| CommandError::ShuttingDown)?;
         let reply = replied.await.map_err(|_| CommandError::ShuttingDown)?;
         Ok(fitting(reply))

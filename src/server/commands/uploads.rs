@@ -8,7 +8,7 @@ use crate::storage::View;
 
 impl Command for Uploads {
     async fn apply(self, member: &mut Member) -> Result<UploadsReply, CommandError> {
-        // Who was just cut off asks for what is being kept this moment.
+        // A client that was just cut off asks for an upload that is being kept at this moment.
         member.shared.uploads.settle(member.authority.id).await;
         let kept = member.with_view(View::uploads).await?;
         Ok(reply(kept.into_iter().map(|upload| ResumableUpload {

@@ -55,8 +55,8 @@ pub(crate) async fn unwatch(
 /// Looks up again what the session's watches cover whenever the member may see something else. Never
 /// ends.
 ///
-/// What the member may not list any more is not told already: the watches are kept to that when it
-/// changes, before anyone hears of it.
+/// The watches lose the paths that the member may no longer list when the access changes, before any
+/// event is delivered.
 pub(crate) async fn follow_access(member: Member, attendance: Arc<Subscription>) -> Infallible {
     let mut changes = member.authority.changes();
     while changes.changed().await.is_ok() {

@@ -35,7 +35,7 @@ struct DiskThreadPoolState {
 
 impl std::fmt::Debug for DiskThreadPoolState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State")
+        f.debug_struct("ThreadsState")
             .field("jobs", &self.jobs.len())
             .field("threads", &self.threads)
             .field("idle", &self.idle)

@@ -59,7 +59,7 @@ impl CommandCounters {
         Arc::clone(&self.0[found.unwrap_or_default()])
     }
 
-    /// What was counted of each command, in the order of their names.
+    /// The counts of each command, in the order of their names.
     pub(crate) fn counts(&self) -> Vec<CommandCounts> {
         self.0.iter().map(|command| command.counts()).collect()
     }
@@ -121,7 +121,7 @@ impl CommandCounter {
     }
 }
 
-/// What was counted of a command since the start.
+/// The counts of a command since the start.
 #[derive(Debug, Clone)]
 pub struct CommandCounts {
     /// Its name; `unknown` where a request named none that is offered.

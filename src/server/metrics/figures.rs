@@ -15,7 +15,7 @@ use crate::storage::SpaceUse;
 /// Spaces with a limit that are told of at most.
 const MAX_SPACES: usize = 100;
 
-/// What a server is and has, and what it has counted since its start.
+/// The figures of a server since its start.
 #[derive(Debug, Clone)]
 pub struct ServerFigures {
     /// When the server was made.
@@ -48,13 +48,13 @@ pub struct ServerFigures {
     pub gets: usize,
     /// Puts that are not answered yet.
     pub puts: usize,
-    /// Uploads that were cut off and can be gone on with.
+    /// Partial uploads, which can be resumed.
     pub kept_uploads: usize,
     /// The bytes that came of them.
     pub kept_bytes: u64,
     /// The fullest of the homes and folders with a limit that are in use or were lately.
     pub spaces: Vec<SpaceUse>,
-    /// What waits.
+    /// The lengths of queues.
     pub queues: QueueFigures,
     /// Messages that were stored since the start.
     pub stored_messages: u64,

@@ -44,7 +44,7 @@ pub(crate) fn reason_text(reason: GoodbyeReason) -> &'static str {
 }
 
 impl CloseReason {
-    /// What the peer is told before it is hung up on; nothing if it went by itself or knows.
+    /// The refusal that the peer gets before the connection closes; `None` if it left or knows already.
     pub(crate) fn refusal(&self) -> Option<WireError> {
         let code = match self {
             Self::BadFrame(FrameError::Io(_) | FrameError::Truncated)

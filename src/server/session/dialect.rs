@@ -6,6 +6,6 @@ pub(crate) enum Dialect {
     /// Frames, version 1.
     Framed,
     /// The classic dialect, behind its translator: nothing can be resumed, and events are not for
-    /// it. It would throw them away, so it must not count as somebody who receives them.
+    /// it. Such a session would drop events, so it does not count as a receiver.
     Classic,
 }

@@ -1,5 +1,5 @@
 //! A logged-in user within a session. Only a login makes one, so a command that takes a `Member`
-//! can not run without.
+//! cannot run without.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::storage::{StorageError, View, VirtualPath};
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) shared: Arc<ServerState>,
-    /// What the user may do now.
+    /// The current rights of the user.
     pub(crate) authority: Arc<Authority>,
     pub(crate) cwd: VirtualPath,
     /// The session's identifier.
@@ -33,7 +33,7 @@ pub(crate) struct Member {
     pub(crate) gone: CancellationToken,
     /// The user's way to the disk.
     pub(crate) disk: UserDisk,
-    /// What may be written in the log about the user's requests.
+    /// The budget for log lines about the user's requests.
     pub(crate) lines: Arc<LineBudget>,
     /// The user's share of the network.
     bandwidth: Bandwidth,
@@ -43,7 +43,7 @@ pub(crate) struct Member {
     pub(crate) wrong_passwords: u32,
 }
 
-/// A session that is wrong about its own password so often is somebody else's.
+/// After this many wrong passwords the session counts as another person's.
 const MAX_WRONG_PASSWORDS: u32 = 3;
 
 impl Member {
@@ -115,7 +115,7 @@ impl Member {
         self.bandwidth.down(bytes, self.rate()).await;
     }
 
-    /// What the user sees now.
+    /// The user's current view.
     pub(crate) fn view(&self) -> View {
         self.authority.view().clone()
     }
@@ -135,7 +135,7 @@ impl Member {
         Ok(path)
     }
 
-    /// What the user `from` may do, now and for as long as it is used.
+    /// The view of the user `from`, kept up to date while it is used.
     ///
     /// # Errors
     /// [`MessagesError::NoSuchOffer`] if the account is gone or disabled.

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, as far as the transport knows.
+//! The peer of a connection, as far as the transport knows.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -50,7 +50,7 @@ impl Peer {
         }
     }
 
-    /// What counts as its address.
+    /// The address that limits count.
     pub(crate) fn block(&self) -> AddressBlock {
         self.address
             .map_or(AddressBlock::InProcess, |address| address.ip().into())

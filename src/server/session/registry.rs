@@ -53,7 +53,7 @@ pub(crate) struct RegisteredSession {
 }
 
 impl RegisteredSession {
-    /// What it is and has under way now.
+    /// The session and its transfers now.
     fn entry(&self) -> SessionEntry {
         SessionEntry {
             session: self.session.to_string(),

@@ -1,4 +1,4 @@
-//! One request on its way to its one final reply and its one line in the log.
+//! The log line and the metrics of one request.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -33,7 +33,7 @@ pub(crate) struct RequestLog {
     is_closed: bool,
 }
 
-/// What a finished command leaves behind.
+/// The result of a finished command.
 #[derive(Debug)]
 pub(crate) struct RequestOutcome {
     /// The control payload of the final reply, or why there is none.
@@ -104,8 +104,8 @@ impl RequestLog {
         self
     }
 
-    /// Names who wants to log in, if it can be a user's name: what else stands there is not repeated
-    /// in the log, it may be a password in the wrong place.
+    /// Logs the name of a login only if it is a valid user name: anything else may be a misplaced
+    /// password.
     pub(crate) fn with_user(mut self, user: Option<&str>) -> Self {
         let name = user.and_then(|user| user.parse::<UserName>().ok());
         self.user = name.map(|name| name.to_string());
@@ -123,7 +123,7 @@ impl RequestLog {
         }
     }
 
-    /// Answers what is no request.
+    /// Answers an invalid request with its error.
     pub(crate) async fn refuse(
         metrics: &ServerMetrics,
         lines: Arc<LineBudget>,
@@ -217,7 +217,7 @@ impl RequestLog {
 }
 
 impl Drop for RequestLog {
-    /// Whoever asked has gone before it was answered. What the disk has begun it ends all the same.
+    /// The requester left before the reply. Disk work that has started still finishes.
     fn drop(&mut self) {
         if !self.is_closed {
             self.log("unanswered", Some(ErrorCode::Cancelled), 0, None);

@@ -19,7 +19,7 @@ use crate::server::shutdown::Shutdown;
 use crate::server::state::ServerState;
 use crate::server::transfer::registry::RunningTransfers;
 
-/// What a session has from its first frame to its last.
+/// The state of a session from its first frame to its last.
 pub(crate) struct SessionState<R> {
     pub(crate) shared: Arc<ServerState>,
     pub(crate) receiver: Receiver<R>,
@@ -33,7 +33,7 @@ pub(crate) struct SessionState<R> {
     pub(crate) login_deadline: Instant,
     /// Cancelled once the session has ended.
     pub(crate) gone: CancellationToken,
-    /// Cancelled once nothing more may be sent but what was said already.
+    /// Cancelled once only queued output may still be written.
     pub(crate) cut: CancellationToken,
     /// The requests that run beside the reading of later ones.
     pub(crate) tasks: TaskTracker,

@@ -101,7 +101,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
         let resumed = login
             .since
             .map(|since| messages.has_issued(since, login.epoch.as_deref()));
-        // Who has what is not of this server has nothing.
+        // A `since` of another server's history counts as 0.
         let since = login.since.map(|since| match resumed {
             Some(true) => since,
             _ => 0,

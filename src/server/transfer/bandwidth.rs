@@ -1,8 +1,8 @@
 //! How much of files a user may move in a second, in all of their sessions together.
 //!
-//! A chunk passes once those before it are paid for, and is then paid for by time: transfers take
-//! turns chunk by chunk, whoever gives up while waiting has taken nothing, and a new rate holds from
-//! the next chunk on.
+//! A chunk passes when the time of those before it is over, and then sets the time of the next.
+//! Transfers take turns chunk by chunk. A transfer that gives up while it waits has used nothing, and
+//! a new rate holds from the next chunk on.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync;
 use tokio::time::{Instant, sleep_until};
 
-/// What a timer that wakes late, or a short silence, may be made up for.
+/// The longest unused time that later chunks may use.
 const SLACK: Duration = Duration::from_millis(100);
 
 /// The users with sessions, or with something still to be paid for.
@@ -22,7 +22,7 @@ impl Bandwidths {
     /// That of the user of this number, the same for all of their sessions.
     pub(crate) fn for_user(&self, user: i64) -> Bandwidth {
         let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who comes back at once finds what they left to be paid.
+        // A user who comes back at once still waits for the time of earlier chunks.
         users.retain(|_, lanes| Arc::strong_count(lanes) > 1 || !lanes.are_free());
         let lanes = users.entry(user).or_default();
         Bandwidth(Arc::clone(lanes))

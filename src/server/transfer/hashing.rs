@@ -1,5 +1,4 @@
-//! Reading a file only to hash it, in turns: who has a small file does not wait for another's
-//! large one.
+//! Reading a file only to hash it, in slices, so that a small file does not wait for a large one.
 
 use std::ops::Range;
 

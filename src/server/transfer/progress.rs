@@ -45,7 +45,7 @@ pub(crate) enum Direction {
     Logs,
 }
 
-/// What a transfer is about.
+/// The description of a transfer.
 #[derive(Debug)]
 pub(crate) struct TransferSubject {
     pub(crate) direction: Direction,
@@ -89,7 +89,7 @@ impl TransferProgress {
         }
     }
 
-    /// Its file turned out to have `size` bytes, of which those before `start` need not be moved.
+    /// Its file has `size` bytes; those before `start` need not be moved.
     pub(crate) fn begins(&self, size: Option<u64>, start: u64) {
         self.size.store(size.unwrap_or(UNKNOWN), Ordering::Relaxed);
         self.start.store(start, Ordering::Relaxed);
@@ -148,7 +148,7 @@ impl TransferProgress {
     }
 }
 
-/// A rate is that of this time at least, and of twice as much at most.
+/// A rate covers between one and two of these windows.
 const WINDOW: Duration = Duration::from_secs(2);
 
 /// When how much was moved: all that is needed to say how fast it goes.

@@ -1,5 +1,5 @@
-//! What a session has under way: the gets and puts that can be cancelled, and where the data of
-//! each put goes.
+//! The transfers of a session: the gets and puts that can be cancelled, and the receiver of the data
+//! of each put.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ const INPUT_BUDGET: u32 = 3 * 512 * 1024;
 const INPUT_QUEUE: usize = 16;
 
 /// Puts that may wait for their data at once. Their data is behind them in the stream, so the
-/// session can not stop reading for them; it has to refuse.
+/// session cannot stop reading for them; it has to refuse.
 const MAX_OPEN_PUTS: usize = 64;
 
 /// Puts that were answered before their `end` came and whose data is still thrown away.
@@ -65,7 +65,7 @@ pub(crate) struct PutReceiver {
     pub(crate) offset: Arc<AtomicU64>,
 }
 
-/// What a put's task receives.
+/// A message to the task of a put.
 #[derive(Debug)]
 pub(crate) enum PutPart {
     /// The next bytes, and the room they take until they are written.
@@ -86,8 +86,7 @@ pub(crate) enum StrayData {
     SecondPut(u32),
 }
 
-/// The same bytes, and not all of the memory in which they came, unless they are most of it: a quarter
-/// at least.
+/// The same bytes. A short chunk is copied, so that it does not keep a large block of memory alive.
 pub(crate) fn unpinned(chunk: Bytes) -> Bytes {
     if chunk.len() < SHORT_CHUNK_BYTES {
         Bytes::copy_from_slice(&chunk)
@@ -98,7 +97,7 @@ pub(crate) fn unpinned(chunk: Bytes) -> Bytes {
 
 impl TransferRegistry {
     /// `unfinished` bounds the requests of the session that are begun and not answered. A put
-    /// counts among them once its end has come: before, it may need what is still to be read.
+    /// counts among them from its `end` only: until then it needs frames that are still to be read.
     pub(crate) fn new(unfinished: Arc<Semaphore>) -> Self {
         Self {
             unfinished,
@@ -142,7 +141,7 @@ impl TransferRegistry {
         self.running.clone()
     }
 
-    /// Ends a get or put, of which nothing is to be kept; `false` if none has that id.
+    /// Cancels a get or put; `false` if none has that id.
     pub(crate) fn cancel(&self, id: u32) -> bool {
         self.reject(id);
         match self.running.lock().get(&id) {
@@ -154,7 +153,7 @@ impl TransferRegistry {
         }
     }
 
-    /// Ends what shows the log, which may not end by itself.
+    /// Ends the requests that follow the log, which would not end otherwise.
     pub(crate) fn end_logs(&self) {
         for handle in self.running.lock().values() {
             if handle.progress.is_of_log() {
@@ -298,7 +297,7 @@ impl TransferRegistry {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RunningTransfers(Arc<Mutex<HashMap<u32, TransferHandle>>>);
 
-/// What can be done to a get or put from outside.
+/// The controls of a get or put.
 #[derive(Debug)]
 struct TransferHandle {
     cancel: CancellationToken,

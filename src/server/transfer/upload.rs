@@ -30,7 +30,7 @@ pub(crate) struct UploadReceiver<'a> {
 /// Bytes that are written in one go at most, if they come as fast as that.
 const MAX_WRITE_BYTES: u64 = 2 * 1024 * 1024;
 
-/// What a put waits for.
+/// The next step of an upload.
 enum ReceiveStep {
     Part(PutPart),
     CheckpointDue,
@@ -64,7 +64,7 @@ impl UploadReceiver<'_> {
                 turn = waiting => turn.ok(),
             };
             let Some(turn) = turn else {
-                // What may have come for it can not be written yet.
+                // Data that has come for it cannot be written yet.
                 return Err(self.stop(upload, UnwrittenChunks::default()).await);
             };
             let work = move || match upload.hash_prefix(MAX_HASH_TURN_BYTES) {
@@ -81,8 +81,7 @@ impl UploadReceiver<'_> {
     }
 
     /// Waits until the user's bandwidth has room for what has come; `false` if the put is to end
-    /// first. What waits here takes up the session's room for data, so that in the end the server
-    /// reads no more.
+    /// first. Waiting chunks hold the session's input budget, which stops the reader.
     async fn paced(&self, length: usize) -> bool {
         let mut pace = pin!(self.member.pace_up(length));
         loop {
@@ -121,7 +120,7 @@ impl UploadReceiver<'_> {
                     }
                 }
                 ReceiveStep::Synced(Ok(())) => upload.checkpointed(),
-                // What the disk did not keep once can not be trusted any more.
+                // After a failed sync the file cannot be trusted.
                 ReceiveStep::Synced(Err(error)) => {
                     discard(upload, disk).await?;
                     return Err(error);
@@ -195,7 +194,7 @@ impl UploadReceiver<'_> {
         }
     }
 
-    /// Resolves once nothing was heard for as long as a put may be open without.
+    /// Resolves when no data has come for the idle timeout.
     pub(crate) async fn silent_since(self, heard: Instant) -> Duration {
         match self.member.shared.config().limits.idle_timeout {
             Some(patience) => {
@@ -218,8 +217,8 @@ impl UploadReceiver<'_> {
         }
     }
 
-    /// Keeps what came, to be gone on with, while it is not known what the user may do; once no
-    /// checkpoint is under way.
+    /// Keeps the upload for a resume while the access of its user is suspended, once no checkpoint is
+    /// under way.
     async fn keep_suspended(
         self,
         upload: Box<Upload>,
@@ -257,7 +256,7 @@ impl UploadReceiver<'_> {
             self.underway.progress.moves(rest.length());
             let work = move || {
                 match rest.0.iter().try_for_each(|chunk| upload.write(chunk)) {
-                    // What came before is whole.
+                    // Earlier data is complete.
                     Ok(()) | Err(StorageError::Suspended { .. }) => upload.keep().map(drop),
                     Err(error) => Err(error),
                 }
@@ -282,7 +281,7 @@ impl UploadReceiver<'_> {
     }
 }
 
-/// What came of a put whose connection has ended, and is not written yet. It need not be sent again.
+/// The data of a put whose connection has ended that is not written yet. It need not be sent again.
 #[derive(Debug, Default)]
 pub(crate) struct UnwrittenChunks(Vec<Bytes>);
 
@@ -301,7 +300,7 @@ impl UnwrittenChunks {
     }
 }
 
-/// What was lent to the thread that writes; and a part that is left to be taken.
+/// The values that the disk thread hands back, and a part that it received but did not write.
 struct WriteResult {
     upload: Box<Upload>,
     parts: mpsc::Receiver<PutPart>,
@@ -310,7 +309,7 @@ struct WriteResult {
     suspended: Option<StorageError>,
 }
 
-/// Writes a chunk, and up to so many bytes of others that are there already.
+/// Writes a chunk, and other chunks that have arrived, up to a number of bytes.
 fn write(
     mut upload: Box<Upload>,
     mut part: (Bytes, OwnedSemaphorePermit),
@@ -346,7 +345,7 @@ fn write(
     })
 }
 
-/// Keeps what came, to be gone on with, while it is not known what the user may do.
+/// Keeps the upload for a resume if access is suspended, and returns the error.
 fn unless_suspended(upload: Box<Upload>) -> Result<Box<Upload>, StorageError> {
     match upload.check_access() {
         Err(suspended @ StorageError::Suspended { .. }) => {
@@ -376,7 +375,7 @@ impl PendingSync {
         self.0 = Some(tokio::spawn(work));
     }
 
-    /// Resolves once it is made; never if none is.
+    /// Resolves when the running checkpoint ends; never if none runs.
     async fn done(&mut self) -> Result<(), CommandError> {
         let Some(task) = &mut self.0 else {
             return std::future::pending().await;

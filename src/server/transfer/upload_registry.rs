@@ -1,8 +1,8 @@
 //! The puts that are under way in all sessions.
 //!
 //! A client that lost its connection comes back before the server can know that the old one is
-//! dead. What it wants to resume is still being received there, as far as anyone can tell; so the
-//! old put is watched, and if nothing comes for it, it is ended and what it has is gone on with.
+//! dead. The old session may still look alive. The server watches its upload; if no data comes, it
+//! ends that upload and resumes from its bytes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,10 +18,10 @@ use crate::storage::VirtualPath;
 /// A put for which nothing has come for so long is given to a session that wants to resume it.
 pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 
-/// So many times in a row something has to come in that time, for a put to be let alone.
+/// The number of intervals in a row in which data must arrive before a takeover is given up.
 const WATCHED: u32 = 10;
 
-/// What makes two puts the same one, tried twice.
+/// The key by which two attempts at the same upload are recognised.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct UploadKey {
     account: i64,
@@ -91,11 +91,11 @@ impl UploadRegistry {
         }
     }
 
-    /// Ends the puts of other sessions that are the same one, tried before, and waits until what
-    /// they have is kept; `false` if one of them is alive for as long as it was watched.
+    /// Ends other sessions' attempts at the same upload and waits until their bytes are kept; `false` if
+    /// one of them stays alive.
     ///
-    /// What a lost connection has left in buffers may go on coming for a while, slowly where the
-    /// bandwidth is limited. It is waited for: what arrives need not be sent again.
+    /// Data of a lost connection may still arrive from buffers, slowly if the bandwidth is limited. The
+    /// server waits for it, because data that arrives need not be sent again.
     pub(crate) async fn take_over(&self, key: &UploadKey, session: &Arc<str>) -> bool {
         let others: Vec<_> = match self.lock().get(key) {
             Some(puts) => {

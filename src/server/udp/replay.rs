@@ -36,7 +36,7 @@ enum ReplayReply {
     None,
 }
 
-/// What to do with a datagram.
+/// The decision about a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ReplayVerdict {
     /// It is new, and recorded now.

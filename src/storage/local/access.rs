@@ -16,7 +16,7 @@ pub struct Mount {
     pub name: String,
     /// The folder.
     pub space: Arc<Space>,
-    /// What the member may do there.
+    /// The member's rights there.
     pub rights: Rights,
 }
 
@@ -40,7 +40,7 @@ impl AccessSpaces {
         })
     }
 
-    /// What the member may do in `space`; absent if the member may not reach it.
+    /// The member's rights in `space`; `None` if the member may not reach it.
     fn rights_in(&self, space: &Arc<Space>) -> Option<Rights> {
         if Arc::ptr_eq(&self.home, space) {
             return Some(Rights::ALL);
@@ -51,8 +51,8 @@ impl AccessSpaces {
     }
 }
 
-/// What a member may do in a space, as of the epoch in which it was looked up. It belongs to the
-/// space, not to the name of the space.
+/// A member's rights in a space, as of the epoch in which they were looked up. They belong to the space,
+/// not to its name.
 #[derive(Debug, Clone)]
 pub(crate) struct Permission {
     pub(crate) access: Arc<Access<AccessSpaces>>,
@@ -61,7 +61,7 @@ pub(crate) struct Permission {
 }
 
 impl Permission {
-    /// What the member may do in `space` now.
+    /// The member's current rights in `space`.
     ///
     /// # Errors
     /// [`StorageError::Suspended`], or [`StorageError::Denied`] if the member may no longer reach

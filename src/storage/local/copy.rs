@@ -47,7 +47,7 @@ pub(crate) fn copy(
         .space
         .sandbox
         .open(&from.inner)
-        .at("open", &from.full)?;
+        .context("open", &from.full)?;
     let is_dir = meta.kind == EntryKind::Dir;
     if is_dir && to.full.starts_with(&from.full) && to.full != from.full {
         return Err(into_itself(to));
@@ -114,11 +114,11 @@ impl<'a> StagedCopy<'a> {
     fn stage_file(&mut self, source: &StoredFile) -> Result<Staged, StorageError> {
         let staging = &self.to.space.staging;
         self.reserve_file(source)?;
-        let (staged, file) = staging.create_file().at("stage", &self.to.full)?;
+        let (staged, file) = staging.create_file().context("stage", &self.to.full)?;
         self.copy_file(source, &file)?;
         staging
             .record_sync(file.sync_all())
-            .at("sync", &self.to.full)?;
+            .context("sync", &self.to.full)?;
         Ok(staged)
     }
 
@@ -130,13 +130,15 @@ impl<'a> StagedCopy<'a> {
         let staging = &self.to.space.staging;
         self.reservation
             .reserve(SpaceCount::entries(1), &self.to.full)?;
-        let error_cursor = staging.tree_error_cursor().at("stage", &self.to.full)?;
+        let error_cursor = staging
+            .tree_error_cursor()
+            .context("stage", &self.to.full)?;
         self.syncs_each = error_cursor.is_none();
-        let (staged, target) = staging.create_dir().at("stage", &self.to.full)?;
+        let (staged, target) = staging.create_dir().context("stage", &self.to.full)?;
         self.copy_tree(from, source, &self.to.full, &target)?;
         if let Some(error_cursor) = error_cursor {
             let synced = staging.record_sync(error_cursor.sync_file_system());
-            synced.at("sync", &self.to.full)?;
+            synced.context("sync", &self.to.full)?;
         }
         Ok(staged)
     }
@@ -148,10 +150,10 @@ impl<'a> StagedCopy<'a> {
         to: &VirtualPath,
         target: &OpenDir,
     ) -> Result<(), StorageError> {
-        let mut entries = source.entries().at("list", &from.full)?;
+        let mut entries = source.entries().context("list", &from.full)?;
         while let Some(entry) = entries.read() {
             self.check_stop()?;
-            let entry = entry.at("list", &from.full)?;
+            let entry = entry.context("list", &from.full)?;
             let name = entry.file_name().to_str().ok();
             let Some(name) = name.filter(|name| is_valid_name(name)) else {
                 continue;
@@ -160,20 +162,21 @@ impl<'a> StagedCopy<'a> {
             let child = child(from, name)?;
             let to = to.join_name(name)?;
             self.reach = self.reach.max(Reach::between(&self.to.full, &to));
-            let there = source.meta(name).at("look at", &child.full)?;
+            let there = source.meta(name).context("look at", &child.full)?;
             match there.map(|meta| meta.kind) {
                 Some(EntryKind::Dir) => {
-                    let opened = open_child(source, entry.file_name()).at("open", &child.full)?;
+                    let opened =
+                        open_child(source, entry.file_name()).context("open", &child.full)?;
                     if let Some(opened) = opened {
                         self.reservation
                             .reserve(SpaceCount::entries(1), &self.to.full)?;
-                        target.make_dir(name).at("stage", &to)?;
-                        let made = target.open_dir(name).at("stage", &to)?;
+                        target.make_dir(name).context("stage", &to)?;
+                        let made = target.open_dir(name).context("stage", &to)?;
                         self.copy_tree(&child, &opened, &to, &made)?;
                     }
                 }
                 Some(EntryKind::File) => {
-                    self.copy_child(&child, source.open_file(name), &to, target)?
+                    self.copy_child(&child, source.open_file(name), &to, target)?;
                 }
                 // The target is checked first: opening one that is not a file may fail.
                 Some(EntryKind::Link) => match child.space.sandbox.look(&child.inner) {
@@ -199,7 +202,11 @@ impl<'a> StagedCopy<'a> {
         if !self.syncs_each {
             return Ok(());
         }
-        self.to.space.staging.record_sync(sync()).at("sync", path)
+        self.to
+            .space
+            .staging
+            .record_sync(sync())
+            .context("sync", path)
     }
 
     /// Copies an open child, if it is still a file. A file that cannot be opened fails the copy, which
@@ -211,7 +218,7 @@ impl<'a> StagedCopy<'a> {
         to: &VirtualPath,
         target: &OpenDir,
     ) -> Result<(), StorageError> {
-        let (file, meta) = match opened.at("open", &child.full) {
+        let (file, meta) = match opened.context("open", &child.full) {
             Ok((file, meta)) if meta.kind == EntryKind::File => (file, meta),
             Ok(_) | Err(StorageError::NotFound { .. }) => return Ok(()),
             Err(error) => return Err(error),
@@ -219,7 +226,7 @@ impl<'a> StagedCopy<'a> {
         let name = to.name().unwrap_or_default();
         let source = StoredFile::from_open(child, file, meta)?;
         self.reserve_file(&source)?;
-        let made = target.create_file(name).at("stage", to)?;
+        let made = target.create_file(name).context("stage", to)?;
         self.copy_file(&source, &made)?;
         self.sync_each(to, || made.sync_all())
     }
@@ -239,12 +246,12 @@ impl<'a> StagedCopy<'a> {
         self.copy_bytes(source, target, size)?;
         self.reservation.release_written(u64::MAX);
         source.check_unchanged()?;
-        let meta = Metadata::of_open(target).at("look at", &self.to.full)?;
+        let meta = Metadata::of_open(target).context("look at", &self.to.full)?;
         if meta.size != size {
             return Err(StorageError::changed(path));
         }
         keep_new_version(target, &meta, &self.to.full, source.kept_digests())
-            .at("write", &self.to.full)
+            .context("write", &self.to.full)
             .map(drop)
     }
 
@@ -274,7 +281,7 @@ impl<'a> StagedCopy<'a> {
                 Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
                     return self.copy_through_memory(source, target, written, size);
                 }
-                Err(error) => return Err(error).at("copy", &self.to.full),
+                Err(error) => return Err(error).context("copy", &self.to.full),
             }
         }
         Ok(())
@@ -294,7 +301,7 @@ impl<'a> StagedCopy<'a> {
             let bytes = source.read_at(offset, length)?;
             target
                 .write_all_at(&bytes, offset)
-                .at("copy", &self.to.full)?;
+                .context("copy", &self.to.full)?;
             self.reservation.release_written(length as u64);
             offset += length as u64;
         }

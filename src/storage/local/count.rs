@@ -93,7 +93,7 @@ impl Space {
     /// # Errors
     /// [`StorageError::Counting`] if threads count in the background, else the system's error.
     pub(crate) fn require_count(self: &Arc<Self>, path: &VirtualPath) -> Result<(), StorageError> {
-        let end = self.begin_count().at("count", path)?;
+        let end = self.begin_count().context("count", path)?;
         end.map_or(Ok(()), |end| self.await_count(end, path))
     }
 
@@ -115,10 +115,10 @@ impl Space {
         path: &VirtualPath,
     ) -> Result<(), StorageError> {
         if !self.counts.is_in_background() {
-            return self.counts.run_until(&end).at("count", path);
+            return self.counts.run_until(&end).context("count", path);
         }
         match end.outcome() {
-            Some(outcome) => outcome.at("count", path),
+            Some(outcome) => outcome.context("count", path),
             None => Err(StorageError::Counting {
                 path: path.clone(),
                 end,
@@ -175,7 +175,7 @@ impl Space {
     /// The bytes and entries used and allowed here, and the bytes free on the disk.
     pub(crate) fn usage(self: &Arc<Self>, path: &VirtualPath) -> Result<SpaceUsage, StorageError> {
         let root = self.sandbox.open_dir(&VirtualPath::root());
-        let disk = root.and_then(|root| root.disk()).at("query", path)?;
+        let disk = root.and_then(|root| root.disk()).context("query", path)?;
         let used = loop {
             if let Some(used) = self.ledger().used() {
                 break used;

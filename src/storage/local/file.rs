@@ -28,7 +28,7 @@ pub struct FileInfo {
     pub size: u64,
     /// When its contents last changed.
     pub modified: Timestamp,
-    /// LockedNames the content: it differs whenever the content does, and stays when the file is moved or
+    /// Identifies the content: it differs whenever the content does, and stays when the file is moved or
     /// restored from a backup. Opaque; absent for directories.
     pub version: Option<String>,
     /// The digest of the content, if one is stored and the member may read the content.
@@ -99,7 +99,7 @@ impl StoredFile {
             .space
             .sandbox
             .open(&place.inner)
-            .at("open", &place.full);
+            .context("open", &place.full);
         let (file, meta) = opened.map_err(|error| error.looking_for("file"))?;
         Self::from_open(place, file, meta)
     }
@@ -173,7 +173,7 @@ impl StoredFile {
                 name: "digest_not_kept",
                 %error,
                 path = %self.path,
-                "a digest is not kept"
+                "the file system did not keep the version and the digest of a file"
             );
         }
     }
@@ -198,7 +198,7 @@ impl StoredFile {
             match pread(&self.file, spare_capacity(&mut bytes), position) {
                 Ok(0) => return Err(StorageError::changed(&self.path)),
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(io::Error::from(error)).at("read", &self.path),
+                Err(error) => return Err(io::Error::from(error)).context("read", &self.path),
             }
         }
         bytes.truncate(length);
@@ -218,7 +218,7 @@ impl StoredFile {
 
     /// As [`check_unchanged`](Self::check_unchanged), whatever the member may do.
     pub(crate) fn check_content(&self) -> Result<(), StorageError> {
-        let now = Metadata::of_open(&self.file).at("look at", &self.path)?;
+        let now = Metadata::of_open(&self.file).context("look at", &self.path)?;
         if now.is_same_content(&self.meta) {
             Ok(())
         } else {

@@ -99,14 +99,14 @@ pub(crate) fn list(
     let cursor = cursor.map(|text| ListingCursor::parse(text).ok_or_else(bad_cursor));
     let cursor = cursor.transpose()?;
     let dir = place.space.sandbox.open_dir(&place.inner);
-    let dir = dir.at("open", &place.full);
+    let dir = dir.context("open", &place.full);
     let dir = dir.map_err(|error| error.looking_for("directory"))?;
     let mut page = ListingPageBuilder {
         entries: Vec::new(),
         limit,
         budget,
     };
-    let mut entries = dir.entries().at("list", &place.full)?;
+    let mut entries = dir.entries().context("list", &place.full)?;
     let mut next = 0;
     if let Some(ListingCursor::Entries(offset)) = cursor {
         entries.seek(offset).map_err(|_| bad_cursor())?;
@@ -121,7 +121,7 @@ pub(crate) fn list(
         }
     }
     while let Some(entry) = entries.read() {
-        let entry = entry.at("list", &place.full)?;
+        let entry = entry.context("list", &place.full)?;
         if let Some(shown) = visible_entry(place, &dir, mounts, &entry)?
             && !page.try_push(shown)
         {
@@ -142,7 +142,7 @@ fn push_mounts(
     for (name, mount) in mounts.iter().filter(|(name, _)| name.as_str() > after) {
         let path = VirtualPath::root().join_name(name)?;
         let meta = mount.space.sandbox.look(&VirtualPath::root());
-        let entry = to_entry(name, &meta.at("look at", &path)?);
+        let entry = to_entry(name, &meta.context("look at", &path)?);
         if let Some(entry) = entry
             && !page.try_push(entry)
         {
@@ -172,7 +172,10 @@ fn visible_entry(
     let Ok(inner) = place.inner.join_name(name) else {
         return Ok(None);
     };
-    let meta = match dir.meta(entry.file_name()).at("look at", &place.full)? {
+    let meta = match dir
+        .meta(entry.file_name())
+        .context("look at", &place.full)?
+    {
         Some(meta) if meta.kind == EntryKind::Link => place.space.sandbox.look(&inner).ok(),
         meta => meta,
     };

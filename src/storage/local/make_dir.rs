@@ -39,7 +39,7 @@ pub(crate) fn make_dir(place: &ResolvedPath, parents: bool) -> Result<(), Storag
     } else {
         make_one(place, &names)?
     };
-    let mut unsynced = names.unsynced_above(&dir).at("open", path)?;
+    let mut unsynced = names.unsynced_above(&dir).context("open", path)?;
     drop(names);
     unsynced.extend(made.iter().cloned());
     let synced = unsynced
@@ -49,7 +49,7 @@ pub(crate) fn make_dir(place: &ResolvedPath, parents: bool) -> Result<(), Storag
     if synced.is_err() {
         space.lock_names().undo_make_dirs(&made);
     }
-    synced.at("sync", path)?;
+    synced.context("sync", path)?;
     place.check_attached()?;
     change.publish();
     Ok(())
@@ -66,14 +66,14 @@ fn make_with_parents(
 
 fn make_one(place: &ResolvedPath, names: &LockedNames<'_>) -> Result<MadeDir, StorageError> {
     let (parent, name) = place.open_parent()?;
-    if parent.meta(name).at("look at", &place.full)?.is_some() {
+    if parent.meta(name).context("look at", &place.full)?.is_some() {
         return Err(StorageError::exists(&place.full));
     }
     let mut reservation = Reservation::new(&place.space);
     reservation
         .reserve_quota_locked(SpaceCount::entries(1), names, &place.full)
         .map_err(|error| place.redact_quota(error))?;
-    let made = names.make_dir(&parent, name).at("make", &place.full)?;
+    let made = names.make_dir(&parent, name).context("make", &place.full)?;
     drop(reservation.commit(names, SpaceCount::default()));
     let entry = NamedEntry {
         name,

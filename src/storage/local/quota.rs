@@ -10,7 +10,7 @@ use crate::storage::local::space_count::SpaceCount;
 use crate::storage::path::VirtualPath;
 use crate::storage::rights::SpaceLimits;
 
-/// What a space holds and may hold.
+/// The content and the limits of a space.
 #[derive(Debug, Default)]
 pub(crate) struct QuotaLedger {
     pub(crate) limits: SpaceLimits,

@@ -48,7 +48,7 @@ fn try_remove(place: &ResolvedPath, recursive: bool) -> Result<Removed, StorageE
     let names = place.space.lock_names();
     place.require(|rights| rights.delete)?;
     let (parent, name) = place.open_parent()?;
-    let meta = parent.meta(name).at("look at", &place.full)?;
+    let meta = parent.meta(name).context("look at", &place.full)?;
     let meta = meta.ok_or_else(|| StorageError::not_found(&place.full))?;
     match meta.kind {
         EntryKind::Dir if recursive => remove_tree(place, names, &parent, name),
@@ -75,7 +75,7 @@ fn remove_entry(
             parent.remove_file(name)
         }
     });
-    removed.at("remove", &place.full)?;
+    removed.context("remove", &place.full)?;
     names.account_removed(count_of(meta));
     let change = record_removed(place, parent);
     drop(names);
@@ -95,11 +95,14 @@ fn remove_tree(
 ) -> Result<Removed, StorageError> {
     let space = &place.space;
     names.prepare_tree_move(&[parent], &place.full)?;
-    let mut staged = space.staging.reserve_name().at("remove", &place.full)?;
+    let mut staged = space
+        .staging
+        .reserve_name()
+        .context("remove", &place.full)?;
     let moved = names.change(&[(parent, name)], || {
         parent.rename_new(name, staged.dir(), staged.name())
     });
-    moved.at("remove", &place.full)?;
+    moved.context("remove", &place.full)?;
     let generation = space.ledger().generation();
     let change = record_removed(place, parent);
     drop(names);
@@ -113,7 +116,7 @@ fn remove_tree(
     let deleted = staged.delete();
     release_quota(place, generation, deleted.freed);
     if deleted.left > 0 {
-        // What remains is in no view, so it is in no quota.
+        // The remains are in no view, so they are in no quota.
         release_quota(place, generation, staged.count());
     }
     Ok(Removed {
@@ -131,7 +134,7 @@ fn sync_removal(
 ) -> Result<(), StorageError> {
     let synced = place.space.staging.record_sync(parent.sync());
     change.publish();
-    synced.at("sync", &place.full)
+    synced.context("sync", &place.full)
 }
 
 /// Releases the quota of files that the count of that generation includes. A later count does not.

@@ -69,7 +69,11 @@ pub(crate) fn rename(
     };
     let synced = landed.sync(to);
     let staging = &to.space.staging;
-    let synced = synced.and_then(|()| staging.record_sync(source.sync()).at("sync", &from.full));
+    let synced = synced.and_then(|()| {
+        staging
+            .record_sync(source.sync())
+            .context("sync", &from.full)
+    });
     // Everyone sees that it has moved, also if that may not last.
     landed.change.publish();
     synced?;
@@ -91,7 +95,7 @@ fn rename_within(
         Some(measure) => {
             let (names, _, reach) = measure
                 .lock(lock, |names| names)
-                .at("measure", &from.full)?;
+                .context("measure", &from.full)?;
             (names, reach)
         }
         None => (lock(), Reach::default()),
@@ -135,7 +139,7 @@ fn rename_across(
     let ((from_names, to_names), tree, reach) = match &mut measure {
         Some(measure) => measure
             .lock(lock, |(from_names, _)| from_names)
-            .at("measure", &from.full)?,
+            .context("measure", &from.full)?,
         None => (lock(), SpaceCount::default(), Reach::default()),
     };
     from.require(|rights| rights.read)?;
@@ -173,7 +177,7 @@ fn open_source<'a>(
     from.require(|rights| rights.delete)?;
     to.require(|rights| rights.write)?;
     let (dir, name) = from.open_parent()?;
-    let meta = dir.meta(name).at("look at", &from.full)?;
+    let meta = dir.meta(name).context("look at", &from.full)?;
     let meta = meta.ok_or_else(|| StorageError::not_found(&from.full))?;
     match meta.kind {
         EntryKind::Dir if from.full != to.full && to.full.starts_with(&from.full) => {
@@ -211,7 +215,7 @@ fn measure_source(from: &ResolvedPath) -> Result<Option<TreeMeasurement<'_>>, St
         return Ok(None);
     };
     TreeMeasurement::measure(&from.space, &tree)
-        .at("measure", &from.full)
+        .context("measure", &from.full)
         .map(Some)
 }
 
@@ -224,7 +228,7 @@ fn check_measured(
     if measure.is_some_and(|measure| measure.is_of(meta)) {
         return Ok(());
     }
-    Err(io::Error::from(Errno::STALE)).at("measure", &from.full)
+    Err(io::Error::from(Errno::STALE)).context("measure", &from.full)
 }
 
 /// Whether the tree has changed since it was measured, so that another attempt may succeed.
@@ -242,11 +246,11 @@ fn replace_itself(
     to: &ResolvedPath,
 ) -> Result<Option<Published>, StorageError> {
     let (dir, name) = to.open_parent()?;
-    let target = dir.meta(name).at("look at", &to.full)?;
+    let target = dir.meta(name).context("look at", &to.full)?;
     if target.is_none_or(|target| target.identity != meta.identity) {
         return Ok(None);
     }
-    let dir_meta = |dir: &OpenDir| dir.own_meta().at("look at", &to.full);
+    let dir_meta = |dir: &OpenDir| dir.own_meta().context("look at", &to.full);
     let same_name =
         source.name == name && dir_meta(source.dir)?.identity == dir_meta(&dir)?.identity;
     let mut displaced = SpaceCount::default();
@@ -256,7 +260,7 @@ fn replace_itself(
         let removed = names.change(&[(source.dir, source.name)], || {
             source.dir.remove_file(source.name)
         });
-        removed.at("rename", &to.full)?;
+        removed.context("rename", &to.full)?;
         displaced = tree::count_of(meta);
         let entry = NamedEntry {
             name,

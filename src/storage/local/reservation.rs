@@ -144,7 +144,10 @@ impl Reservation {
         path: &VirtualPath,
     ) -> Result<(), StorageError> {
         self.reserve_or_count(more, path, || {
-            let end = self.space.begin_count_locked(names).at("count", path)?;
+            let end = self
+                .space
+                .begin_count_locked(names)
+                .context("count", path)?;
             let path = path.clone();
             Err(StorageError::Counting { path, end })
         })?;

@@ -66,7 +66,7 @@ pub(crate) trait EvictPartialUploads: fmt::Debug + Send + Sync {
     fn evict(&self, space: &Space, wanted: SpaceCount) -> bool;
 }
 
-/// What all spaces of a store share.
+/// The state that all spaces of a store share.
 #[derive(Debug, Clone)]
 pub(crate) struct SpaceContext {
     pub(crate) staging: Arc<Staging>,

@@ -1,4 +1,4 @@
-//! What files take up: bytes and entries.
+//! The size of files: bytes and entries.
 
 use std::ops::{AddAssign, SubAssign};
 

@@ -215,8 +215,8 @@ impl Store {
     fn space(&self, area: Area, name: &str) -> Result<Arc<Space>, StorageError> {
         let path = VirtualPath::root().join_name(name)?;
         let path = path.as_file()?;
-        let root = self.open_root(area, name).at("open", path)?;
-        self.space_of(area, name, root).at("open", path)
+        let root = self.open_root(area, name).context("open", path)?;
+        self.space_of(area, name, root).context("open", path)
     }
 
     /// Opens the directory of a space, and makes and syncs it if it is missing. Only one session at a
@@ -330,7 +330,7 @@ fn set_aside(data: &Path, area: &str, name: &str) -> Result<bool, StorageError> 
     };
     match moved() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        moved => moved.map(|()| true).at("set aside", &path),
+        moved => moved.map(|()| true).context("set aside", &path),
     }
 }
 

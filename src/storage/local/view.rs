@@ -96,7 +96,11 @@ impl View {
     pub fn enter(&self, path: &VirtualPath) -> Result<(), StorageError> {
         let place = self.resolve(path)?;
         place.require_list()?;
-        let opened = place.space.sandbox.open_dir(&place.inner).at("enter", path);
+        let opened = place
+            .space
+            .sandbox
+            .open_dir(&place.inner)
+            .context("enter", path);
         opened
             .map(drop)
             .map_err(|error| error.looking_for("directory"))
@@ -135,7 +139,11 @@ impl View {
     pub fn stat(&self, path: &VirtualPath) -> Result<FileInfo, StorageError> {
         let place = self.resolve(path)?;
         place.require_list()?;
-        let (file, meta) = place.space.sandbox.open(&place.inner).at("open", path)?;
+        let (file, meta) = place
+            .space
+            .sandbox
+            .open(&place.inner)
+            .context("open", path)?;
         FileInfo::from_open(&place, &file, &meta)
     }
 

@@ -1,5 +1,5 @@
-//! What a member may do is asked again by work that is under way: nothing is read, changed or
-//! acknowledged by a right that is gone.
+//! Work that is under way checks the rights again: nothing is read, changed or acknowledged by a right
+//! that is gone.
 
 use std::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! What storage tells of changes: all of them, once they last, in order, and nothing else.
+//! The changes that storage reports: all of them, once they last, in order, and nothing else.
 
 use std::io;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::protocol::ChangeKind;
 use crate::storage::tests::*;
 
-/// What was told, in short.
+/// The reported changes, in short.
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<FileChange>>>);
 

@@ -1,4 +1,4 @@
-//! LockedNames: directories made, things moved and removed, always whole.
+//! Names: directories made, things moved and removed, always whole.
 
 use crate::storage::tests::*;
 

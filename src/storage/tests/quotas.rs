@@ -479,7 +479,7 @@ pub(crate) fn take(data: &TestStore, step: &Step) -> Result<(), StorageError> {
                 UploadEnding::Short => options.size = Some(size as u64 + 3),
                 UploadEnding::Long => options.size = Some((size / 2) as u64),
                 UploadEnding::WrongDigest => {
-                    expected = Some(Digest::compute(Algorithm::Md5, b"other"))
+                    expected = Some(Digest::compute(Algorithm::Md5, b"other"));
                 }
             }
             let mut upload = data.view.upload(&path(to), options)?;

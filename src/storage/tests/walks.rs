@@ -1,4 +1,4 @@
-//! Walks over trees that are deep, that change meanwhile, or that can not be deleted.
+//! Walks over trees that are deep, that change meanwhile, or that cannot be deleted.
 
 use std::ffi::CString;
 use std::fs;
@@ -137,7 +137,7 @@ fn each_turn_of_a_deletion_is_bounded_and_all_of_them_delete_all() {
 }
 
 #[test]
-fn what_can_not_be_removed_costs_one_try_and_is_told_and_tried_again() {
+fn what_cannot_be_removed_costs_one_try_and_is_told_and_tried_again() {
     on_a_small_disk(
         "storage::tests::walks::something_is_mounted_far_down",
         "size=8m",

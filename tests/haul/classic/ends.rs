@@ -54,11 +54,11 @@ async fn a_frame_that_was_begun_ends_in_time_or_the_connection_does() {
     let mut stranger = server.connect_classic().await;
     stranger.send(&frame(&json!({"cmd": "help"}))[..9]).await;
     let last = stranger.final_message().await.expect("a reason");
-    assert!(last.contains("not finished within"), "{last}");
+    assert!(last.contains("not complete within"), "{last}");
     let mut member = server.log_in_classic("alice").await;
     member.send(&frame(&json!({"cmd": "ls"}))[..2]).await;
     let last = member.final_message().await.expect("a reason");
-    assert!(last.contains("not finished within"), "{last}");
+    assert!(last.contains("not complete within"), "{last}");
 }
 
 #[tokio::test]

@@ -184,7 +184,7 @@ async fn an_upload_that_is_cut_off_leaves_the_old_file_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_download_that_can_not_be_had_is_refused_in_res_alone() {
+async fn a_download_that_cannot_be_had_is_refused_in_res_alone() {
     let server = TestServer::start().await;
     let mut client = server.log_in_classic("alice").await;
     client.order("mkdir d").await;

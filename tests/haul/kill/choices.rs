@@ -1,6 +1,6 @@
 //! The next operation of a session.
 
-use super::model::{Change, PlannedUpload, TreeNode, UploadContent, UploadEnding};
+use super::model::{Change, PlannedEnding, PlannedUpload, TreeNode, UploadContent};
 use super::session::ModelSession;
 use crate::random::Chance;
 
@@ -18,10 +18,10 @@ impl ModelSession {
             if_exists: self.if_exists(),
             parents: parents || self.chance.one_in(10),
             ending: match self.chance.below(20) {
-                0 => UploadEnding::WrongDigest,
-                1 => UploadEnding::TooShort,
-                2 => UploadEnding::Cancel,
-                _ => UploadEnding::Right,
+                0 => PlannedEnding::WrongDigest,
+                1 => PlannedEnding::TooShort,
+                2 => PlannedEnding::Cancel,
+                _ => PlannedEnding::Right,
             },
             resume: false,
         }
@@ -51,7 +51,7 @@ impl ModelSession {
             content: self.content(),
             if_exists: "replace",
             parents: false,
-            ending: UploadEnding::Right,
+            ending: PlannedEnding::Right,
             resume: false,
         }
     }

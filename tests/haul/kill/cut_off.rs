@@ -5,7 +5,7 @@ use std::io;
 
 use serde_json::{Value, json};
 
-use super::model::{Change, PlannedUpload, TreeNode, UploadContent, UploadEnding};
+use super::model::{Change, PlannedEnding, PlannedUpload, TreeNode, UploadContent};
 use super::session::{Fuse, ModelSession, count};
 use crate::blocking_client::{BlockingSession, ReceivedFrame, UploadOffer};
 
@@ -178,7 +178,7 @@ impl ModelSession {
         for change in &self.unfinished {
             count(&self.tally.unfinished);
             if let Change::Put(put) = change
-                && put.ending == UploadEnding::Right
+                && put.ending == PlannedEnding::Right
             {
                 self.cut.push(PlannedUpload {
                     resume: true,

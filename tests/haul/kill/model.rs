@@ -35,7 +35,7 @@ pub(crate) fn bytes(tree: &ModelTree) -> u64 {
 
 /// How an upload ends that is not to become a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UploadEnding {
+pub(crate) enum PlannedEnding {
     Right,
     WrongDigest,
     TooShort,
@@ -73,7 +73,7 @@ pub(crate) struct PlannedUpload {
     pub(crate) content: UploadContent,
     pub(crate) if_exists: &'static str,
     pub(crate) parents: bool,
-    pub(crate) ending: UploadEnding,
+    pub(crate) ending: PlannedEnding,
     /// It resumes an earlier attempt.
     pub(crate) resume: bool,
 }
@@ -219,10 +219,10 @@ impl PlannedUpload {
         }
         let to = target(tree, &self.path, self.if_exists)?;
         match self.ending {
-            UploadEnding::Right => {}
-            UploadEnding::WrongDigest => return Err("digest_mismatch"),
-            UploadEnding::TooShort => return Err("size_mismatch"),
-            UploadEnding::Cancel => return Err("cancelled"),
+            PlannedEnding::Right => {}
+            PlannedEnding::WrongDigest => return Err("digest_mismatch"),
+            PlannedEnding::TooShort => return Err("size_mismatch"),
+            PlannedEnding::Cancel => return Err("cancelled"),
         }
         if self.parents {
             for dir in missing_parents(tree, &self.path) {

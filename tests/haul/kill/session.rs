@@ -9,7 +9,7 @@ use std::sync::mpsc::SyncSender;
 use serde_json::{Value, json};
 
 use super::model::{
-    Change, ModelTree, PlannedUpload, TreeNode, UploadContent, UploadEnding, bytes,
+    Change, ModelTree, PlannedEnding, PlannedUpload, TreeNode, UploadContent, bytes,
 };
 use super::register::{Registers, StartedOperation};
 use crate::blocking_client::BlockingSession;
@@ -183,7 +183,7 @@ impl ModelSession {
             let mut request = put.request();
             request["id"] = json!(id);
             match put.ending {
-                UploadEnding::TooShort => request["size"] = json!(content.len() + 1),
+                PlannedEnding::TooShort => request["size"] = json!(content.len() + 1),
                 _ if self.chance.one_in(3) => {}
                 _ => request["size"] = json!(content.len()),
             }
@@ -201,14 +201,14 @@ impl ModelSession {
             }
             let mut hex = digest.to_hex().to_string();
             match ending {
-                UploadEnding::Cancel => {
+                PlannedEnding::Cancel => {
                     line.send(&json!({"id": 99, "cmd": "cancel", "target": id}))?;
                     // It comes too late, whatever the server is doing.
                     line.send(&json!({"id": id, "cmd": "end"}))?;
                     continue;
                 }
-                UploadEnding::WrongDigest => hex.replace_range(..8, "00000000"),
-                UploadEnding::Right | UploadEnding::TooShort => {}
+                PlannedEnding::WrongDigest => hex.replace_range(..8, "00000000"),
+                PlannedEnding::Right | PlannedEnding::TooShort => {}
             }
             let digest = format!("blake3:{hex}");
             line.send(&json!({"id": id, "cmd": "end", "digest": digest}))?;
@@ -356,7 +356,7 @@ impl ModelSession {
 
 /// Whether it is a put that is cancelled before its end, whatever else is wrong with it.
 fn is_cancelled(change: &Change) -> bool {
-    matches!(change, Change::Put(put) if put.ending == UploadEnding::Cancel)
+    matches!(change, Change::Put(put) if put.ending == PlannedEnding::Cancel)
 }
 
 fn assert_is(node: &TreeNode, reply: &Value) {

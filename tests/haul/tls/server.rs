@@ -241,7 +241,7 @@ async fn a_bad_new_certificate_is_refused_and_the_old_one_stays() {
     let expired = authority.sign(&expired);
     let other = authority.certify(&["localhost"]);
     for (certificate, key, says) in [
-        (other.0.as_bytes(), &*good.1, "can not be used with the key"),
+        (other.0.as_bytes(), &*good.1, "cannot be used with the key"),
         (b"garbage", &*good.1, "it contains no certificate"),
         (&*good.0, b"", "it contains no unencrypted private key"),
         (

@@ -13,9 +13,10 @@ use rustls::{RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config;
+use crate::server::accept::tls::certificate::ServerCertificate;
+use crate::server::accept::tls::error::TlsError;
 use crate::server::accept::tls::self_signed;
 use crate::server::accept::tls::self_signed::CertificateFiles;
-use crate::server::accept::tls::{ServerCertificate, TlsError};
 use crate::tls;
 use crate::tls::{Fingerprint, PemError};
 
@@ -161,6 +162,15 @@ fn client_verifier(
         .build()
         .map(Some)
         .map_err(|error| refuse(error.to_string()))
+}
+
+/// Checks that a server can start with the certificate that the settings name, or with the one in its
+/// data directory. Changes nothing. Blocks.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn check_certificate(config: &config::Config) -> Result<(), TlsError> {
+    TlsIdentity::check(&config.tls, &config.server.data)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rcgen::{KeyUsagePurpose, PKCS_ECDSA_P256_SHA256};
 
-use crate::server::accept::tls::TlsError;
+use crate::server::accept::tls::error::TlsError;
 
 /// The files of a certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]

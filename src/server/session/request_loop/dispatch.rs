@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 
-use crate::protocol::{BadRequest, Call, Cancel, Nothing, Request, Say, encode_ok};
+use crate::protocol::{BadRequest, Cancel, Nothing, Request, Say, encode_ok};
 use crate::server::commands;
 use crate::server::commands::Command;
 use crate::server::error::CommandError;
@@ -27,7 +27,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             Request::End(end) if self.is_pending(id) => {
                 return self.complete_upload(end.clone()).await;
             }
-            // What has gathered may gather on.
+            // A request of the same kind does not end the current batch.
             Request::Put(_) => self.open_pending().await?,
             Request::Get(_) => self.start_uploads().await?,
             _ => self.start_batches().await?,

@@ -41,8 +41,8 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
                 }
             };
             let is_frame = matches!(event, LoopEvent::Frame(_));
-            // Whatever a frame waits for, it does not outlive the connection or the right to be here.
-            // Most wait for nothing, and are spared the queues of those who wait for the end.
+            // Handling an event ends with the connection and with the right to be here. It is polled first:
+            // most frames finish at once and register no waker.
             let handled = tokio::select! {
                 biased;
                 handled = self.handle(event) => handled,
@@ -57,7 +57,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
                 ) = end
                 {
                     self.session.cut.cancel();
-                    // Who reads nothing is not told.
+                    // A peer that does not read is not told.
                     let goodbye = self.session.say_goodbye(reason);
                     // Boxed: a session that idles for hours does not keep the room for it.
                     let _ = Box::pin(timeout(GOODBYE_TIMEOUT, goodbye)).await;
@@ -107,13 +107,13 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         }
     }
 
-    /// The next frame if it is here already and nothing comes before it: of many requests in a row
-    /// only the last waits for all that a session waits for.
+    /// The next frame, if it has arrived and no other event comes before it. Buffered frames skip the
+    /// select over all other events.
     pub(super) fn buffered_frame(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
         let is_due = self.present.stop().is_cancelled()
             || self.session.shutdown.drain.is_cancelled()
             || self.member.authority.closed.is_cancelled();
-        // What follows the change is looked at once before the next frame.
+        // The task that follows a change of access runs before the next frame.
         let has_changed = self.changes.has_changed().is_ok_and(|changed| changed);
         if has_changed {
             self.changes.mark_unchanged();
@@ -165,8 +165,8 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         }
     }
 
-    /// The peer sends nothing more, but may still read: transfers whose bytes are all here or go
-    /// its way may end. What nobody may be waiting for any more is given up.
+    /// The peer sends nothing more, but may still read: transfers that need no more input finish, and
+    /// other work is cancelled.
     pub(super) async fn disconnected(&mut self) -> Result<(), CloseReason> {
         self.member.gone.cancel();
         Box::pin(self.start_batches()).await?;
@@ -185,12 +185,12 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
     /// Answers once all that was asked before is answered.
     pub(super) async fn quit(&mut self, log: RequestLog, id: u32) -> Result<(), CloseReason> {
         self.wait_for_tasks().await;
-        // Who is told that the session has ended can rely on it.
+        // A client that learns that the session has ended can rely on it.
         self.session
             .shared
             .datagrams
             .revoke_tickets(&self.session.id);
-        // What was not written by now comes at the next login: nothing comes behind the reply.
+        // Events that were not written by now come at the next login: nothing follows the reply.
         self.session.outbox.events().close();
         let reply = log.close(Ok(encode_ok(id, &Nothing {})).into());
         self.session.outbox.send_after_data(reply).await?;

@@ -44,7 +44,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         let permit = if let Ok(permit) = self.unfinished.clone().try_acquire_owned() {
             Some(permit)
         } else {
-            // What is waited for may be among those that gather.
+            // Queued downloads may hold the permits, so they must start.
             self.start_downloads();
             self.permit().await
         };
@@ -97,7 +97,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         });
     }
 
-    /// Sends lines of the log beside all else, for as long as they are wanted.
+    /// Sends log lines from a task until it is cancelled.
     pub(super) async fn logs(
         &mut self,
         log: RequestLog,
@@ -111,7 +111,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         let Some(transfer) = self.start(&log, id, Direction::Logs, None) else {
             return self.finish(log, Err(duplicate_id(id))).await;
         };
-        // One that never ends by itself takes no place of those that do.
+        // A follower takes no permit, because it would hold it until the session ends.
         let permit = if logs.follow {
             None
         } else {

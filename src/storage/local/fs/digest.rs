@@ -33,7 +33,7 @@ pub(crate) fn compute(
                 offset += length as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).at("read", path),
+            Err(error) => return Err(error).context("read", path),
         }
     }
 }

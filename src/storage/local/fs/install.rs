@@ -101,7 +101,7 @@ impl InstallParent {
             (to.open_parent()?.0, Vec::new())
         };
         Ok(Self {
-            unsynced: names.unsynced_above(&dir).at("open", &to.full)?,
+            unsynced: names.unsynced_above(&dir).context("open", &to.full)?,
             dir: Arc::new(dir),
             made,
             true_path: OnceCell::new(),
@@ -142,7 +142,7 @@ impl Published {
             None => Ok(()),
         });
         to.space.unsynced.remove_synced(&self.unsynced);
-        synced.at("sync", &self.path)
+        synced.context("sync", &self.path)
     }
 
     /// Removes the directories that were made for it, once it is withdrawn itself.
@@ -226,7 +226,7 @@ fn rename_entry(
         let changed = if is_move_within { 2 } else { 1 };
         names
             .change(&entries[..changed], rename)
-            .at("rename", &to.full)
+            .context("rename", &to.full)
     };
     let name = to.name()?;
     source.check_reach(&published.path)?;
@@ -236,7 +236,7 @@ fn rename_entry(
     })? {
         return Ok(());
     }
-    match (dir.meta(name).at("look at", &to.full)?, if_exists) {
+    match (dir.meta(name).context("look at", &to.full)?, if_exists) {
         (None, _) => change(name, &mut || {
             source.dir.rename_new(source.name, dir, name)?;
             Ok(true)
@@ -298,7 +298,7 @@ pub(crate) fn check_in(
     is_dir: bool,
     if_exists: IfExists,
 ) -> Result<(), StorageError> {
-    match (dir.meta(name).at("look at", &to.full)?, if_exists) {
+    match (dir.meta(name).context("look at", &to.full)?, if_exists) {
         (Some(_), IfExists::Fail) => Err(StorageError::exists(&to.full)),
         (Some(found), IfExists::Replace) => check_replace(found.kind, is_dir, to),
         (None, _) | (Some(_), IfExists::Rename) => Ok(()),
@@ -330,7 +330,7 @@ fn free_name(
 ) -> Result<String, StorageError> {
     for number in 1..=MAX_NAME_ATTEMPTS {
         let candidate = numbered(name, is_dir, number);
-        if dir.meta(&*candidate).at("look at", path)?.is_none() {
+        if dir.meta(&*candidate).context("look at", path)?.is_none() {
             return Ok(candidate);
         }
     }

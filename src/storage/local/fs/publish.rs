@@ -67,7 +67,10 @@ pub(crate) fn publish_synced(
 ) -> Result<VirtualPath, StorageError> {
     let names = to.space.lock_names();
     to.require(|rights| rights.write)?;
-    let own = staged.dir().meta(staged.name()).at("look at", &to.full)?;
+    let own = staged
+        .dir()
+        .meta(staged.name())
+        .context("look at", &to.full)?;
     let own = own.ok_or_else(|| StorageError::not_found(&to.full))?;
     let mut parent = InstallParent::open(&names, to, false)?;
     let entry = StagedEntry {

@@ -70,7 +70,7 @@ impl ResolvedPath {
     /// Makes sure that the space still has its name in the data directory. A change in one that was
     /// set aside with its account is in no view, so it must not be acknowledged.
     pub(crate) fn check_attached(&self) -> Result<(), StorageError> {
-        if self.space.is_attached().at("look at", &self.full)? {
+        if self.space.is_attached().context("look at", &self.full)? {
             return Ok(());
         }
         Err(StorageError::not_found(&self.full))
@@ -79,7 +79,7 @@ impl ResolvedPath {
     /// Opens the directory of the entry, and returns it with the name there.
     pub(crate) fn open_parent(&self) -> Result<(OpenDir, &str), StorageError> {
         let (inner, full) = self.parents()?;
-        let dir = self.space.sandbox.open_dir(&inner).at("open", &full);
+        let dir = self.space.sandbox.open_dir(&inner).context("open", &full);
         Ok((
             dir.map_err(|error| error.looking_for("directory"))?,
             self.name()?,
@@ -109,7 +109,7 @@ impl ResolvedPath {
         made.map_err(|error| self.redact_quota(error))
     }
 
-    /// What the view shows here: the directory that the path leads to, else the name itself.
+    /// The entry that the view shows here: the directory that the path leads to, else the name itself.
     pub(crate) fn visible_path(&self) -> VisiblePath {
         let sandbox = &self.space.sandbox;
         let dir = sandbox.open_dir(&self.inner).ok();
@@ -167,9 +167,9 @@ fn make_dirs(
     full: &VirtualPath,
 ) -> Result<(OpenDir, Vec<Arc<UnsyncedName>>), StorageError> {
     let space = names.space;
-    let missing = space.sandbox.missing_dirs(inner).at("make", full)?;
+    let missing = space.sandbox.missing_dirs(inner).context("make", full)?;
     if missing == 0 {
-        let dir = space.sandbox.open_dir(inner).at("make", full)?;
+        let dir = space.sandbox.open_dir(inner).context("make", full)?;
         return Ok((dir, Vec::new()));
     }
     reservation.reserve_quota_locked(SpaceCount::entries(missing), names, full)?;
@@ -179,5 +179,5 @@ fn make_dirs(
     if opened.is_err() {
         names.undo_make_dirs(&made);
     }
-    Ok((opened.at("make", full)?, made))
+    Ok((opened.context("make", full)?, made))
 }

@@ -238,7 +238,7 @@ impl Staging {
         dir: &OpenDir,
         path: &VirtualPath,
     ) -> Result<(), StorageError> {
-        if dir.mount().at("look at", path)? == self.mount {
+        if dir.mount().context("look at", path)? == self.mount {
             return Ok(());
         }
         Err(StorageError::OtherFileSystem { path: path.clone() })
@@ -304,7 +304,7 @@ impl Staging {
         more: SpaceCount,
         path: &VirtualPath,
     ) -> Result<(), StorageError> {
-        let disk = self.dir.disk().at("ask for", path)?;
+        let disk = self.dir.disk().context("ask for", path)?;
         let floor = self
             .floor_bytes
             .load(Ordering::Relaxed)
@@ -436,7 +436,7 @@ impl Staged {
         deleted
     }
 
-    /// What the entry takes up; zero if it cannot be read.
+    /// The size of the entry; zero if it cannot be read.
     pub(crate) fn count(&self) -> SpaceCount {
         let count = tree::count(&self.staging.dir, &self.c_name());
         count.unwrap_or_default()

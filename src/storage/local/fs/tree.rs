@@ -22,7 +22,7 @@ const MAX_OPEN_PARENTS: usize = 4;
 /// The most times that a deletion reads a directory in which others make entries.
 const MAX_PASSES: usize = 3;
 
-/// What one entry adds to the count of its space.
+/// The contribution of one entry to the count of its space.
 pub(crate) fn count_of(meta: &Metadata) -> SpaceCount {
     match meta.kind {
         EntryKind::File => SpaceCount::file(meta.size),
@@ -267,7 +267,7 @@ pub(crate) fn count(dir: &OpenDir, name: &CStr) -> io::Result<SpaceCount> {
 pub(crate) struct Deletion {
     /// Entries that were deleted.
     pub(crate) entries: u64,
-    /// What they took up.
+    /// Their size.
     pub(crate) freed: SpaceCount,
     /// Entries that could not be deleted, with the directories that hold them.
     pub(crate) left: u64,

@@ -15,7 +15,7 @@ use crate::storage::local::fs::metadata::{EntryKind, FileId, Metadata};
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::staging::Staging;
 
-/// LockedNames that are remembered after the disk has failed to keep them.
+/// Names that are remembered after the disk has failed to keep them.
 const MAX_FAILED_NAMES: usize = 4096;
 
 /// The directories of a space whose names may not be on the disk, by the directory.

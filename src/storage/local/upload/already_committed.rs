@@ -64,7 +64,7 @@ impl AlreadyCommitted {
             return Ok(None);
         }
         Ok(Some(Self {
-            id: random_name().at("name", &target.full)?,
+            id: random_name().context("name", &target.full)?,
             target,
             file,
             committed,
@@ -116,7 +116,7 @@ impl AlreadyCommitted {
         self.sync()?;
         self.target.check_attached()?;
         let (dir, name) = self.target.open_parent()?;
-        let found = dir.meta(name).at("look at", path)?;
+        let found = dir.meta(name).context("look at", path)?;
         if !found.is_some_and(|meta| meta.is_same_content(self.file.meta())) {
             return Err(StorageError::changed(path));
         }
@@ -136,11 +136,16 @@ impl AlreadyCommitted {
         let staging = &self.target.space.staging;
         staging
             .record_sync(self.file.handle().sync_all())
-            .at("sync", path)?;
+            .context("sync", path)?;
         let mut above = self.target.inner.parent();
         while let Some(dir) = above {
-            let opened = self.target.space.sandbox.open_dir(&dir).at("open", path)?;
-            staging.record_sync(opened.sync()).at("sync", path)?;
+            let opened = self
+                .target
+                .space
+                .sandbox
+                .open_dir(&dir)
+                .context("open", path)?;
+            staging.record_sync(opened.sync()).context("sync", path)?;
             above = dir.parent();
         }
         Ok(())
@@ -155,7 +160,7 @@ fn open(
 ) -> Result<Option<(StoredFile, Digest)>, StorageError> {
     let opened = target.open_parent().and_then(|(dir, name)| {
         let opened = dir.open_file(name);
-        opened.at("open", &target.full)
+        opened.context("open", &target.full)
     });
     let (file, meta) = match opened {
         Ok(opened) => opened,

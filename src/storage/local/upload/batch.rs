@@ -109,7 +109,7 @@ impl StagingBatch {
         };
         let digest = item.upload.verify(path)?;
         let staging = &item.target.space.staging;
-        self.sealed.share_sync(staging).at("stage", path)?;
+        self.sealed.share_sync(staging).context("stage", path)?;
         let BatchItem {
             index,
             target,

@@ -60,14 +60,15 @@ impl Upload {
         uploader: Uploader,
     ) -> Result<(SealedUpload, File), StorageError> {
         let path = &target.full;
-        let (staged, mut file) = target.space.staging.create_file().at("stage", path)?;
+        let (staged, mut file) = target.space.staging.create_file().context("stage", path)?;
         for chunk in &buffered.content {
-            file.write_all(chunk).at("write", path)?;
+            file.write_all(chunk).context("write", path)?;
         }
         let written = buffered.length();
         reservation.release_written(written);
         let options = buffered.options;
-        let sealed = SealedFile::seal(&file, path, options.modified, digest).at("write", path)?;
+        let sealed =
+            SealedFile::seal(&file, path, options.modified, digest).context("write", path)?;
         let upload = Self {
             target,
             options,

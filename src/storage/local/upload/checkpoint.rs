@@ -124,7 +124,7 @@ impl Checkpoint {
     /// would report success for bytes that are lost.
     pub fn run(self) -> Result<(), StorageError> {
         let path = &self.target.full;
-        self.save().at("sync", path)?;
+        self.save().context("sync", path)?;
         let staging = &self.target.space.staging;
         staging.check_floor(SpaceCount::default(), path)
     }

@@ -50,7 +50,7 @@ impl Upload {
         let mut outcomes = IndexedOutcomes::with_capacity(1);
         batch.commit(&mut outcomes);
         let Some((_, outcome)) = outcomes.pop() else {
-            return Err(io::Error::other("the commit has no outcome")).at("commit", &path);
+            return Err(io::Error::other("the commit has no outcome")).context("commit", &path);
         };
         Ok(outcome?.committed)
     }
@@ -129,7 +129,7 @@ fn sync_failed(error: &io::Error, path: &VirtualPath) -> CommitOutcome {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::new(error.kind(), error.to_string()),
     };
-    Err(same).at("sync", path)
+    Err(same).context("sync", path)
 }
 
 /// Directories that are open while the names are locked, by path and by whether they were to be made.
@@ -140,8 +140,8 @@ fn name_all(
     uploads: Vec<(usize, SealedUpload)>,
     outcomes: &mut IndexedOutcomes,
 ) -> Vec<NamedUpload> {
-    let mut named = Vec::with_capacity(uploads.len());
-    let mut unnamed = Vec::new();
+    let mut successes = Vec::with_capacity(uploads.len());
+    let mut rejected = Vec::new();
     let mut uploads = uploads.into_iter().peekable();
     while let Some((_, next)) = uploads.peek() {
         let space = Arc::clone(&next.upload.target.space);
@@ -151,20 +151,20 @@ fn name_all(
             |(_, it): &(_, SealedUpload)| Arc::ptr_eq(&it.upload.target.space, &space);
         while let Some((index, mut upload)) = uploads.next_if(is_in_space) {
             match upload.upload.name(&names, &mut parents) {
-                Ok(published) => named.push(NamedUpload {
+                Ok(published) => successes.push(NamedUpload {
                     index,
                     upload,
                     published,
                 }),
-                Err(error) => unnamed.push((index, upload, error)),
+                Err(error) => rejected.push((index, upload, error)),
             }
         }
     }
-    // No lock is held while the unnamed ones are kept or deleted.
-    for (index, SealedUpload { upload, .. }, error) in unnamed {
+    // No lock is held while the rejected ones are kept or deleted.
+    for (index, SealedUpload { upload, .. }, error) in rejected {
         outcomes.push((index, Err(upload.keep_if_suspended(error))));
     }
-    named
+    successes
 }
 
 impl Upload {

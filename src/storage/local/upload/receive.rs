@@ -111,7 +111,7 @@ impl Upload {
         reservation
             .check_fits(SpaceCount::file(options.size.unwrap_or(0)), &target.full)
             .map_err(|error| target.redact_quota(error))?;
-        let (staged, file) = staging.create_file().at("stage", &target.full)?;
+        let (staged, file) = staging.create_file().context("stage", &target.full)?;
         let recording = Recording::absent(staging, staged.name());
         Ok(Self {
             receiver: Some(ContentReceiver::new(file, 0, &options, recording)),
@@ -179,7 +179,7 @@ impl Upload {
         }
         self.reserve(received)?;
         let appended = self.receiving()?.append(chunk);
-        appended.at("write", &self.target.full)?;
+        appended.context("write", &self.target.full)?;
         self.reservation.release_written(length);
         self.written = received;
         Ok(())
@@ -243,7 +243,7 @@ impl Upload {
             .map_err(|error| self.target.redact_quota(error))?;
         let path = &self.target.full;
         let sealed = SealedFile::seal(&file, path, self.options.modified, digest);
-        let sealed = sealed.at("write", path)?;
+        let sealed = sealed.context("write", path)?;
         self.state = UploadState::Sealed;
         let upload = self;
         Ok((SealedUpload { upload, sealed }, file))
@@ -259,6 +259,6 @@ impl Upload {
             (UploadState::Sealed, _) => "the upload is complete",
             (UploadState::Failed, _) => "an earlier write failed",
         };
-        Err(io::Error::other(fault)).at("write", &self.target.full)
+        Err(io::Error::other(fault)).context("write", &self.target.full)
     }
 }

@@ -236,7 +236,7 @@ impl Recording {
         match std::mem::replace(&mut *state, RecordingState::Removed) {
             RecordingState::Absent | RecordingState::Removed => {}
             RecordingState::Resumed | RecordingState::Open { .. } => {
-                remove(&self.staging, &self.id)
+                remove(&self.staging, &self.id);
             }
         }
     }
@@ -293,7 +293,7 @@ mod tests {
         )
     }
 
-    fn at(offset: u64) -> SyncedOffset {
+    fn offset_record(offset: u64) -> SyncedOffset {
         SyncedOffset {
             offset,
             at: "2026-03-01T12:00:00Z".parse().expect("a time"),
@@ -301,9 +301,9 @@ mod tests {
     }
 
     fn text(offsets: &[u64]) -> Vec<u8> {
-        let mut text = record().with(at(offsets[0])).expect("JSON");
+        let mut text = record().with(offset_record(offsets[0])).expect("JSON");
         for offset in &offsets[1..] {
-            text.extend(at(*offset).line().expect("JSON"));
+            text.extend(offset_record(*offset).line().expect("JSON"));
         }
         text
     }
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn the_last_line_counts() {
         let parsed = UploadManifest::parse(&text(&[10, 20, 30]));
-        assert_eq!(parsed, Some((record(), at(30))));
+        assert_eq!(parsed, Some((record(), offset_record(30))));
     }
 
     #[test]
@@ -319,7 +319,11 @@ mod tests {
         let (short, long) = (text(&[10, 20]), text(&[10, 20, 30]));
         for length in short.len()..long.len() {
             let parsed = UploadManifest::parse(&long[..length]);
-            assert_eq!(parsed, Some((record(), at(20))), "{length} bytes");
+            assert_eq!(
+                parsed,
+                Some((record(), offset_record(20))),
+                "{length} bytes"
+            );
         }
         let first_line = text(&[10]).len();
         for length in 0..first_line {
@@ -340,7 +344,10 @@ mod tests {
             b"\xff\n\n",
         ] {
             let bytes = [&text(&[10, 20]), end].concat();
-            assert_eq!(UploadManifest::parse(&bytes), Some((record(), at(20))));
+            assert_eq!(
+                UploadManifest::parse(&bytes),
+                Some((record(), offset_record(20)))
+            );
         }
     }
 

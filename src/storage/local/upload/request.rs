@@ -12,7 +12,7 @@ use crate::storage::path::VirtualPath;
 pub struct UploadOptions {
     /// The declared size in bytes, if the client knows it.
     pub size: Option<u64>,
-    /// What the commit does if the path exists.
+    /// The action of the commit if the path exists.
     pub if_exists: IfExists,
     /// The modification time that the file gets; the time of the upload if absent.
     pub modified: Option<Timestamp>,

@@ -78,7 +78,7 @@ impl Upload {
         let Some(checkpoint) = self.checkpoint() else {
             return Ok(false);
         };
-        checkpoint.save().at("sync", &self.target.full)?;
+        checkpoint.save().context("sync", &self.target.full)?;
         let Self {
             uploader,
             mut staged,
@@ -170,7 +170,7 @@ impl Upload {
         if read.is_err() {
             self.state = UploadState::Failed;
         }
-        read.at("read", &self.target.full)?;
+        read.context("read", &self.target.full)?;
         Ok(receiver.hashed == self.written)
     }
 
@@ -204,7 +204,7 @@ fn open(partial: &PartialUpload, target: &ResolvedPath) -> Result<Option<File>, 
     let opened = target.space.staging.dir.open_file_to_write(&*partial.id);
     let (mut file, meta) = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.at("open", path)?,
+        opened => opened.context("open", path)?,
     };
     let is_recorded = meta.kind == EntryKind::File && meta.file_id() == partial.record.data;
     if !is_recorded || meta.size < partial.offset {
@@ -212,7 +212,7 @@ fn open(partial: &PartialUpload, target: &ResolvedPath) -> Result<Option<File>, 
     }
     file.set_len(partial.offset)
         .and_then(|()| file.seek(SeekFrom::Start(partial.offset)))
-        .at("open", path)?;
+        .context("open", path)?;
     attributes::remove_attributes(&file);
     Ok(Some(file))
 }
