@@ -174,7 +174,11 @@ pub(crate) async fn open(
         .busy_timeout(BUSY_TIMEOUT);
     let opened = async {
         let mut connection = SqliteConnection::connect_with(&options).await?;
-        migrate(&mut connection, migrations).await?;
+        if let Err(error) = migrate(&mut connection, migrations).await {
+            // A dropped connection closes later, and may leave its write-ahead log behind.
+            let _ = connection.close().await;
+            return Err(error);
+        }
         Ok(connection)
     };
     match opened.await {
