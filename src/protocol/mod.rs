@@ -52,7 +52,7 @@ pub use crate::protocol::live::{
 pub use crate::protocol::message::{
     ReplyBudget, ServerMessage, encode_begin, encode_error, encode_event, encode_ok, encode_refusal,
 };
-pub use crate::protocol::parse::BadRequest;
+pub use crate::protocol::parse::{BadRequest, RequestHead};
 pub use crate::protocol::reply::{
     CommandHelp, CwdReply, DfReply, Entry, FolderView, GetBegin, GetReply, HashReply, HelloReply,
     HelpReply, Kind, LoginReply, LsReply, Nothing, PathReply, PutBegin, PutReply, QuotaReply,

@@ -8,6 +8,8 @@ use serde::de::value::{CowStrDeserializer, MapAccessDeserializer};
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::protocol::command::CommandInfo;
+
 /// The payload is not a request; the session goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -28,16 +30,23 @@ pub struct BadRequest {
 /// The longest part of a request that an error repeats.
 const MAX_QUOTED: usize = 200;
 
-/// The two fields that every request has; the others are looked at once `cmd` is known.
+/// The two fields that every request has.
 #[derive(Deserialize)]
-pub(super) struct RequestHead {
+pub(super) struct IdAndCmd {
     #[serde(default)]
     pub(super) id: u32,
     pub(super) cmd: String,
 }
 
-impl RequestHead {
-    /// Reads `id` and `cmd` wherever they stand in the object.
+/// The `id` of a request whose other fields do not matter.
+#[derive(Deserialize)]
+struct IdOnly {
+    #[serde(default)]
+    id: u32,
+}
+
+impl IdAndCmd {
+    /// Reads `id` and `cmd`, wherever they are in the object.
     pub(super) fn parse(json: &[u8]) -> Result<Self, BadRequest> {
         // An array also fits a derived struct; the codec lets only objects through, a caller may not.
         if json.first() != Some(&b'{') {
@@ -51,28 +60,43 @@ impl RequestHead {
         }
         let mut fault = ParseFault::default();
         parse_noting(json, &mut fault, |_| true)
-            .map_err(|error| fault.into_bad_request(0, None, &error))
+            .map_err(|error| fault.into_bad_request(readable_id(json), None, &error))
     }
+}
 
+/// The answer to a request with an unknown command.
+pub(super) fn unknown_command(id: u32, cmd: &str) -> BadRequest {
+    let cmd = quoted(cmd);
+    BadRequest {
+        id,
+        cmd: None,
+        field: Some("cmd".into()),
+        message: format!("unknown command `{cmd}`; `help` lists them"),
+        unsupported: false,
+    }
+}
+
+/// The id of a request whose `cmd` is missing or invalid; 0 if the id cannot be read either.
+fn readable_id(json: &[u8]) -> u32 {
+    let parsed = parse_noting::<IdOnly>(json, &mut ParseFault::default(), |key| key == "id");
+    parsed.map_or(0, |IdOnly { id }| id)
+}
+
+/// A request with a known command, whose other fields are not read yet. A caller can decide by the
+/// command alone whether it reads them.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestHead<'a> {
+    /// The request's id.
+    pub id: u32,
+    /// The command's row in the table of commands.
+    pub command: &'static CommandInfo,
+    pub(super) json: &'a [u8],
+}
+
+impl RequestHead<'_> {
     /// Reads all other fields, which are those of `cmd`.
-    pub(super) fn fields<T: DeserializeOwned>(
-        &self,
-        cmd: &'static str,
-        json: &[u8],
-    ) -> Result<T, BadRequest> {
-        fields(self.id, cmd, json, |key| key != "id" && key != "cmd")
-    }
-
-    /// The answer to an unknown command.
-    pub(super) fn unknown(self) -> BadRequest {
-        let cmd = quoted(&self.cmd);
-        BadRequest {
-            id: self.id,
-            cmd: None,
-            field: Some("cmd".into()),
-            message: format!("unknown command `{cmd}`; `help` lists them"),
-            unsupported: false,
-        }
+    pub(super) fn fields<T: DeserializeOwned>(self, cmd: &'static str) -> Result<T, BadRequest> {
+        fields(self.id, cmd, self.json, |key| key != "id" && key != "cmd")
     }
 }
 
@@ -294,10 +318,42 @@ mod tests {
     #[test]
     fn an_unknown_command_is_bad() {
         let bad = refused(r#"{"id":5,"cmd":"fly"}"#);
+        assert_eq!(bad.id, 5);
         assert_eq!(
             (bad.field.as_deref(), bad.unsupported),
             (Some("cmd"), false)
         );
+    }
+
+    #[test]
+    fn a_request_without_a_valid_command_is_refused_with_its_id() {
+        for json in [
+            r#"{"id":5}"#,
+            r#"{"id":5,"path":"a"}"#,
+            r#"{"cmd":7,"id":5}"#,
+            r#"{"id":5,"cmd":null}"#,
+            r#"{"id":5,"cmd":"cd","cmd":"rm"}"#,
+            r#"{"id":5,"cmd":"\ud800"}"#,
+        ] {
+            let bad = refused(json);
+            assert_eq!((bad.id, bad.cmd), (5, None), "{json}");
+        }
+        for json in [
+            r#"{"id":5,"id":5}"#,
+            r#"{"id":-1,"cmd":7}"#,
+            r#"{"id":5,"cmd":7"#,
+            "{}",
+        ] {
+            assert_eq!(refused(json).id, 0, "{json}");
+        }
+    }
+
+    #[test]
+    fn the_command_is_known_before_the_other_fields_are_read() {
+        let head = Request::parse_head(br#"{"id":6,"cmd":"cd","colour":"red"}"#).expect("a head");
+        assert_eq!((head.id, head.command.name), (6, "cd"));
+        let bad = Request::parse_fields(head).expect_err("an unknown field");
+        assert_eq!((bad.id, bad.cmd), (6, Some("cd")));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::protocol::live::{
     SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch, Watch, WatchReply, Who, WhoReply,
 };
 use crate::protocol::number::number;
-use crate::protocol::parse::{BadRequest, RequestHead};
+use crate::protocol::parse::{BadRequest, IdAndCmd, RequestHead, unknown_command};
 use crate::protocol::reply::{
     CwdReply, DfReply, GetReply, HashReply, HelloReply, HelpReply, LoginReply, LsReply, Nothing,
     PathReply, PutReply, RmReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
@@ -54,12 +54,34 @@ macro_rules! requests {
             /// [`BadRequest`], with the request's id where it could be read, if the payload is not
             /// one JSON object with a known `cmd` and exactly its fields, each within its range.
             pub fn parse(json: &[u8]) -> Result<(u32, Self), BadRequest> {
-                let head = RequestHead::parse(json)?;
-                let request = match &*head.cmd {
-                    $($cmd => Self::$request(head.fields($cmd, json)?),)*
-                    _ => return Err(head.unknown()),
+                let head = Self::parse_head(json)?;
+                Ok((head.id, Self::parse_fields(head)?))
+            }
+
+            /// Reads the id and the command of a control payload, and none of its other fields.
+            ///
+            /// # Errors
+            /// [`BadRequest`], with the request's id where it could be read, if the payload is not
+            /// one JSON object with a known `cmd`.
+            pub fn parse_head(json: &[u8]) -> Result<RequestHead<'_>, BadRequest> {
+                let read = IdAndCmd::parse(json)?;
+                let command = match &*read.cmd {
+                    $($cmd => const { &$request::COMMAND },)*
+                    cmd => return Err(unknown_command(read.id, cmd)),
                 };
-                Ok((head.id, request))
+                Ok(RequestHead { id: read.id, command, json })
+            }
+
+            /// Reads the fields of the command.
+            ///
+            /// # Errors
+            /// [`BadRequest`] if the fields are not exactly those of the command, each within its
+            /// range.
+            pub fn parse_fields(head: RequestHead<'_>) -> Result<Self, BadRequest> {
+                Ok(match head.command.name {
+                    $($cmd => Self::$request(head.fields($cmd)?),)*
+                    cmd => return Err(unknown_command(head.id, cmd)),
+                })
             }
 
             /// The command's row in the table of commands.
