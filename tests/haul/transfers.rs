@@ -346,6 +346,72 @@ async fn an_end_for_no_put_is_a_bad_request() {
         .await;
 }
 
+/// Sends a put of `content` with a malformed `end`: it has one final reply and leaves no file.
+async fn malformed_end_is_refused_once(server: &TestServer, content: &[u8], size: Value) {
+    let mut client = server.log_in("alice").await;
+    let mut put = json!({"id": 7, "cmd": "put", "path": "a"});
+    if !size.is_null() {
+        put["size"] = size;
+    }
+    let mut burst = control(&put);
+    for chunk in content.chunks(100_000) {
+        burst.extend(data(7, chunk));
+    }
+    burst.extend(control(
+        &json!({"id": 7, "cmd": "end", "digest": "md5:xyz"}),
+    ));
+    client.send_bytes(&burst).await;
+    let refused = client.final_reply(7).await;
+    let error = &refused["error"];
+    assert_eq!(
+        (&error["code"], &error["field"]),
+        (&json!("bad_request"), &json!("digest"))
+    );
+    // The put has ended: a second `end` belongs to no put, and further data is a bad frame.
+    let end = json!({"id": 7, "cmd": "end", "colour": "red"});
+    client.fails(end, "bad_request").await;
+    client
+        .fails(json!({"id": 8, "cmd": "stat", "path": "a"}), "not_found")
+        .await;
+    let uploads = client.ok(json!({"id": 9, "cmd": "uploads"})).await;
+    assert_eq!(uploads["uploads"], json!([]));
+    client.send_bytes(&data(7, b"late")).await;
+    client.refuses("bad_frame").await;
+    assert_eq!(server.staged(), 0);
+}
+
+#[tokio::test]
+async fn a_malformed_end_ends_its_put_with_one_final_reply() {
+    let server = TestServer::start().await;
+    let bytes = content(300_000);
+    malformed_end_is_refused_once(&server, &bytes, json!(bytes.len())).await;
+    malformed_end_is_refused_once(&server, &bytes, Value::Null).await;
+    malformed_end_is_refused_once(&server, b"small", json!(5)).await;
+    malformed_end_is_refused_once(&server, b"", json!(0)).await;
+}
+
+#[tokio::test]
+async fn late_data_of_one_of_many_refused_puts_is_discarded() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    let last = 1100;
+    let mut burst = Vec::new();
+    for id in 1..=last {
+        burst.extend(control(&json!({"id": id, "cmd": "put", "colour": "red"})));
+    }
+    client.send_bytes(&burst).await;
+    for id in 1..=last {
+        let refused = client.final_reply(id).await;
+        assert_eq!(refused["error"]["code"], "bad_request");
+    }
+    let mut late = Vec::new();
+    for id in last - 1000..=last {
+        late.extend(data(id, b"late"));
+    }
+    client.send_bytes(&late).await;
+    client.ok(json!({"cmd": "pwd"})).await;
+}
+
 #[tokio::test]
 async fn a_second_put_on_the_stream_of_an_open_one_closes_the_connection_and_mixes_nothing() {
     let server = TestServer::start().await;

@@ -32,7 +32,8 @@ pub(crate) async fn put(
         let key = UploadKey::new(member.authority.id, &path, put.size);
         let puts = &member.shared.uploads;
         let taking = async { put.resume && puts.take_over(&key, &member.session).await };
-        // After a disconnect there is nothing to take over.
+        // After a disconnect there is nothing to take over, and nothing of this put to keep: its client
+        // does not know the offset before `begin`, so data that it sent has no known position.
         let resume = tokio::select! {
             biased;
             resume = taking => resume,
@@ -138,15 +139,19 @@ impl PutInProgress<'_> {
             Err(_) => None,
         };
         let work = move || match part {
-            Some(PutPart::End(end, _permit)) => {
+            Some(PutPart::End(Ok(end), _permit)) => {
                 let committed = there.confirm(end.digest)?;
-                Ok(Some((committed, end.digest)))
+                Ok(Ok((committed, end.digest)))
             }
+            Some(PutPart::End(Err(bad), _permit)) => Ok(Err(Some(bad))),
             Some(PutPart::Chunk(chunk, _)) => Err(there.size_exceeded(chunk.len() as u64)),
-            None => Ok(None),
+            None => Ok(Err(None)),
         };
         let confirmed = disk.run(work).await?;
-        confirmed.ok_or_else(|| self.reception.reason())
+        confirmed.map_err(|bad| match bad {
+            Some(malformed_end) => malformed_end.into(),
+            None => self.reception.reason(),
+        })
     }
 }
 

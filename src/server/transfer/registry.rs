@@ -1,7 +1,7 @@
 //! The transfers of a session: the gets and puts that can be cancelled, and the receiver of the data
 //! of each put.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::SHORT_CHUNK_BYTES;
-use crate::protocol::{End, TransferEntry};
+use crate::protocol::{BadRequest, End, TransferEntry};
 use crate::server::error::CommandError;
 use crate::server::transfer::progress::{TransferProgress, TransferSubject};
 
@@ -24,7 +24,8 @@ const INPUT_QUEUE: usize = 16;
 /// session cannot stop reading for them; it has to refuse.
 const MAX_OPEN_PUTS: usize = 64;
 
-/// Puts that were answered before their `end` came and whose data is still thrown away.
+/// Puts that were answered before their `end` came and whose data is still discarded. Beyond it the
+/// oldest one is forgotten: its data would close the session.
 const MAX_ANSWERED_PUTS: usize = 1024;
 
 /// The gets and puts of a session.
@@ -32,29 +33,51 @@ const MAX_ANSWERED_PUTS: usize = 1024;
 pub(crate) struct TransferRegistry {
     running: RunningTransfers,
     inputs: HashMap<u32, PutInput>,
+    answered: AnsweredPuts,
     budget: Arc<Semaphore>,
     unfinished: Arc<Semaphore>,
 }
 
-/// Where the data of a put goes.
+/// The way of a put's data to the task that writes it.
 #[derive(Debug)]
-enum PutInput {
-    /// To the task that writes it.
-    Open {
-        parts: mpsc::Sender<PutPart>,
-        declared: Option<u64>,
-        received: u64,
-        /// Bytes that the server had before, told by the task before it asks for more.
-        offset: Arc<AtomicU64>,
-    },
-    /// Nowhere: the put was refused, and the client could not know yet.
-    Answered,
+struct PutInput {
+    parts: mpsc::Sender<PutPart>,
+    declared: Option<u64>,
+    received: u64,
+    /// Bytes that the server had before, told by the task before it asks for more.
+    offset: Arc<AtomicU64>,
 }
 
 impl PutInput {
-    /// Whether a task still takes what comes.
+    /// Whether the task still receives. If not, it has answered the put.
     fn is_open(&self) -> bool {
-        matches!(self, Self::Open { parts, .. } if !parts.is_closed())
+        !self.parts.is_closed()
+    }
+}
+
+/// The ids of the puts that were answered last, and whose client may not know it yet: their data and
+/// their `end` are discarded. The oldest id is the first.
+#[derive(Debug, Default)]
+struct AnsweredPuts(VecDeque<u32>);
+
+impl AnsweredPuts {
+    /// Adds an id as the latest, and forgets the oldest one beyond the limit.
+    fn add(&mut self, id: u32) {
+        self.remove(id);
+        if self.0.len() >= MAX_ANSWERED_PUTS {
+            self.0.pop_front();
+        }
+        self.0.push_back(id);
+    }
+
+    fn contains(&self, id: u32) -> bool {
+        self.0.contains(&id)
+    }
+
+    /// Removes an id; `false` if it is not there.
+    fn remove(&mut self, id: u32) -> bool {
+        let place = self.0.iter().position(|answered| *answered == id);
+        place.and_then(|place| self.0.remove(place)).is_some()
     }
 }
 
@@ -70,8 +93,9 @@ pub(crate) struct PutReceiver {
 pub(crate) enum PutPart {
     /// The next bytes, and the room they take until they are written.
     Chunk(Bytes, OwnedSemaphorePermit),
-    /// That was all; the put counts among the unfinished requests from now on.
-    End(End, Option<OwnedSemaphorePermit>),
+    /// No more data comes, and the put counts among the unfinished requests from now on. It is
+    /// discarded and answered with the error if its `end` was malformed.
+    End(Result<End, BadRequest>, Option<OwnedSemaphorePermit>),
 }
 
 /// Data that no put on this connection can take: the frame is bad.
@@ -103,6 +127,7 @@ impl TransferRegistry {
             unfinished,
             running: RunningTransfers::default(),
             inputs: HashMap::new(),
+            answered: AnsweredPuts::default(),
             budget: Arc::new(Semaphore::new(INPUT_BUDGET as usize)),
         }
     }
@@ -193,16 +218,19 @@ impl TransferRegistry {
         id: u32,
         declared: Option<u64>,
     ) -> Result<PutReceiver, CommandError> {
-        self.forget_answered();
-        if self.inputs.values().filter(|input| input.is_open()).count() >= MAX_OPEN_PUTS {
+        if self.inputs.len() >= MAX_OPEN_PUTS {
+            self.release_answered();
+        }
+        if self.inputs.len() >= MAX_OPEN_PUTS {
             self.ignore_put(id);
             return Err(CommandError::TooManyPuts(MAX_OPEN_PUTS));
         }
+        self.answered.remove(id);
         let (parts, receiver) = mpsc::channel(INPUT_QUEUE);
         let offset = Arc::new(AtomicU64::new(0));
         self.inputs.insert(
             id,
-            PutInput::Open {
+            PutInput {
                 parts,
                 declared,
                 received: 0,
@@ -218,48 +246,44 @@ impl TransferRegistry {
     /// Makes sure that nothing of an older put `id` is remembered.
     pub(crate) fn forget_put(&mut self, id: u32) {
         self.inputs.remove(&id);
+        self.answered.remove(id);
     }
 
     /// From now on throws away what comes for put `id`: it was answered with an error.
     pub(crate) fn ignore_put(&mut self, id: u32) {
-        self.forget_answered();
-        self.inputs.insert(id, PutInput::Answered);
+        self.inputs.remove(&id);
+        self.answered.add(id);
     }
 
-    /// Keeps the memory of answered puts within bounds.
-    fn forget_answered(&mut self) {
-        if self.inputs.len() >= MAX_ANSWERED_PUTS {
-            self.inputs.retain(|_, input| input.is_open());
+    /// Makes room for further puts: of those that were answered before their `end`, only the id stays.
+    fn release_answered(&mut self) {
+        let answered = self.inputs.extract_if(|_, input| !input.is_open());
+        for (id, _) in answered {
+            self.answered.add(id);
         }
     }
 
     /// Passes on the data of a put. Waits while the disk is slower than the network.
     pub(crate) async fn data(&mut self, stream: u32, chunk: Bytes) -> Result<(), StrayData> {
         if chunk.is_empty() {
-            let known = self.end(stream, End::default()).await;
+            let known = self.end(stream, Ok(End::default())).await;
             return if known {
                 Ok(())
             } else {
                 Err(StrayData::NoPut(stream))
             };
         }
-        let (parts, declared, received) = match self.inputs.get_mut(&stream) {
-            None => return Err(StrayData::NoPut(stream)),
-            Some(PutInput::Answered) => return Ok(()),
-            Some(PutInput::Open { parts, .. }) if parts.is_closed() => return Ok(()),
-            Some(PutInput::Open {
-                parts,
-                declared,
-                received,
-                offset,
-            }) => {
-                *received = received.saturating_add(chunk.len() as u64);
-                let before = offset.load(Ordering::Relaxed);
-                (parts, *declared, received.saturating_add(before))
-            }
+        let Some(input) = self.inputs.get_mut(&stream) else {
+            let is_answered = self.answered.contains(stream);
+            return is_answered.then_some(()).ok_or(StrayData::NoPut(stream));
         };
-        if let Some(declared) = declared
-            && received > declared
+        if !input.is_open() {
+            return Ok(());
+        }
+        input.received = input.received.saturating_add(chunk.len() as u64);
+        let before = input.offset.load(Ordering::Relaxed);
+        if let Some(declared) = input.declared
+            && input.received.saturating_add(before) > declared
         {
             self.reject(stream);
             return Err(StrayData::TooMuch { stream, declared });
@@ -270,26 +294,31 @@ impl TransferRegistry {
             return Ok(());
         };
         // A task that has answered already takes nothing more: the data is thrown away.
-        let _ = parts.send(PutPart::Chunk(unpinned(chunk), room)).await;
+        let _ = input
+            .parts
+            .send(PutPart::Chunk(unpinned(chunk), room))
+            .await;
         Ok(())
     }
 
-    /// Passes on the end of a put; `false` if no put has that id.
-    pub(crate) async fn end(&mut self, id: u32, end: End) -> bool {
-        match self.inputs.remove(&id) {
-            None => false,
-            Some(PutInput::Answered) => true,
-            Some(PutInput::Open { parts, .. }) => {
-                let permit = self.unfinished.clone().acquire_owned().await.ok();
-                let _ = parts.send(PutPart::End(end, permit)).await;
-                true
-            }
+    /// Passes on the end of a put; `false` if no put has that id. Nothing is kept of a put whose `end`
+    /// was malformed.
+    pub(crate) async fn end(&mut self, id: u32, end: Result<End, BadRequest>) -> bool {
+        let Some(input) = self.inputs.remove(&id) else {
+            return self.answered.remove(id);
+        };
+        if end.is_err() && input.is_open() {
+            self.reject(id);
         }
+        let permit = self.unfinished.clone().acquire_owned().await.ok();
+        let _ = input.parts.send(PutPart::End(end, permit)).await;
+        true
     }
 
     /// Ends all puts whose `end` has not come: nothing more will.
     pub(crate) fn close_inputs(&mut self) {
         self.inputs.clear();
+        self.answered = AnsweredPuts::default();
     }
 }
 
@@ -367,8 +396,46 @@ mod tests {
         );
         transfers.ignore_put(7);
         assert_eq!(transfers.data(7, chunk.clone()).await, Ok(()));
-        assert!(transfers.end(7, End::default()).await);
+        assert!(transfers.end(7, Ok(End::default())).await);
         assert_eq!(transfers.data(7, chunk).await, Err(StrayData::NoPut(7)));
+    }
+
+    #[tokio::test]
+    async fn data_of_the_latest_answered_puts_is_discarded_however_many_were_answered() {
+        let mut transfers = test_transfers();
+        let latest = MAX_ANSWERED_PUTS as u32..2 * MAX_ANSWERED_PUTS as u32;
+        for id in 0..latest.end {
+            transfers.ignore_put(id);
+        }
+        let chunk = Bytes::from_static(b"x");
+        for id in latest {
+            assert_eq!(transfers.data(id, chunk.clone()).await, Ok(()), "put {id}");
+        }
+        let oldest = transfers.data(0, chunk).await;
+        assert_eq!(oldest, Err(StrayData::NoPut(0)));
+    }
+
+    #[tokio::test]
+    async fn a_put_whose_end_is_malformed_gets_the_error_and_is_discarded() {
+        let mut transfers = test_transfers();
+        let gone = CancellationToken::new();
+        let guard = transfers.start(7, &gone, TransferSubject::of_nothing());
+        let guard = guard.expect("the id is free");
+        let mut receiver = transfers.open_put(7, None).expect("room");
+        let bad = BadRequest {
+            id: 7,
+            cmd: Some("end"),
+            field: Some("digest".into()),
+            message: "no digest".into(),
+            unsupported: false,
+        };
+        assert!(transfers.end(7, Err(bad.clone())).await);
+        let Some(PutPart::End(Err(received), _)) = receiver.parts.recv().await else {
+            panic!("the end did not arrive");
+        };
+        assert_eq!(received, bad);
+        assert!(guard.progress.is_unwanted());
+        assert!(!transfers.end(7, Err(bad)).await, "the put has ended");
     }
 
     #[tokio::test]
@@ -419,13 +486,18 @@ mod tests {
             let refused = transfers.open_put(id, None);
             assert!(matches!(refused, Err(CommandError::TooManyPuts(64))));
         }
-        assert!(transfers.inputs.len() <= MAX_ANSWERED_PUTS + 1);
+        let remembered = |transfers: &TransferRegistry| {
+            let (open, answered) = (transfers.inputs.len(), transfers.answered.0.len());
+            assert!(open <= MAX_OPEN_PUTS, "{open} open puts");
+            assert!(answered <= MAX_ANSWERED_PUTS, "{answered} answered puts");
+        };
+        remembered(&transfers);
         drop(open);
         for id in 10_000..20_000 {
             // The task gives up at once, and no `end` comes.
             drop(transfers.open_put(id, None).expect("room"));
         }
-        assert!(transfers.inputs.len() <= MAX_ANSWERED_PUTS + 1);
+        remembered(&transfers);
     }
 
     #[tokio::test]

@@ -150,10 +150,14 @@ impl UploadReceiver<'_> {
                     heard = Instant::now();
                 }
                 ReceiveStep::Part(PutPart::End(end, _permit)) => {
-                    if let Err(error) = syncing.wait().await {
-                        discard(upload, disk).await?;
-                        return Err(error);
-                    }
+                    let synced = syncing.wait().await;
+                    let end = match synced.and(end.map_err(CommandError::from)) {
+                        Ok(end) => end,
+                        Err(error) => {
+                            discard(upload, disk).await?;
+                            return Err(error);
+                        }
+                    };
                     let work = move || unless_suspended(upload)?.commit(end.digest);
                     let committed = disk.run(work).await?;
                     return Ok((committed, end.digest));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 
-use crate::protocol::{BadRequest, Cancel, Nothing, Request, Say, encode_ok};
+use crate::protocol::{BadRequest, Call, Cancel, End, Nothing, Put, Request, Say, encode_ok};
 use crate::server::commands;
 use crate::server::commands::Command;
 use crate::server::error::CommandError;
@@ -220,9 +220,14 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
 
     pub(super) async fn refuse(&mut self, bad: BadRequest) -> Result<(), CloseReason> {
         Box::pin(self.start_batches()).await?;
-        if bad.cmd == Some("put") {
-            self.transfers.check_put(bad.id)?;
-            self.transfers.ignore_put(bad.id);
+        match bad.cmd {
+            Some(Put::CMD) => {
+                self.transfers.check_put(bad.id)?;
+                self.transfers.ignore_put(bad.id);
+            }
+            // A malformed `end` ends its put, whose final reply is the refusal.
+            Some(End::CMD) if self.transfers.end(bad.id, Err(bad.clone())).await => return Ok(()),
+            _ => {}
         }
         let SessionState { shared, outbox, .. } = &*self.session;
         let lines = Arc::clone(&self.member.lines);

@@ -198,7 +198,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
     }
 
     pub(super) async fn end(&mut self, id: u32, end: PutEnd) -> Result<(), CloseReason> {
-        if self.transfers.end(id, end).await {
+        if self.transfers.end(id, Ok(end)).await {
             return Ok(());
         }
         let message = format!("there is no put with id {id} that waits for its end");
