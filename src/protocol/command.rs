@@ -23,6 +23,8 @@ pub struct CommandInfo {
     pub is_admin_only: bool,
     /// It works before login.
     pub is_before_login: bool,
+    /// It works while the server drains: it concerns requests that were begun before.
+    pub is_while_draining: bool,
     /// It is answered even while the server does not know the rights of its user.
     pub is_unchecked: bool,
     /// The session reads later requests while it runs.
@@ -49,6 +51,7 @@ impl CommandInfo {
             is_audited: false,
             is_admin_only: false,
             is_before_login: false,
+            is_while_draining: false,
             is_unchecked: false,
             is_concurrent: false,
             is_streaming: false,
@@ -73,6 +76,13 @@ impl CommandInfo {
     #[must_use]
     pub const fn before_login(mut self) -> Self {
         self.is_before_login = true;
+        self
+    }
+
+    /// Sets [`is_while_draining`](Self::is_while_draining).
+    #[must_use]
+    pub const fn while_draining(mut self) -> Self {
+        self.is_while_draining = true;
         self
     }
 

@@ -37,7 +37,8 @@ pub trait Call: Serialize + DeserializeOwned + Send + 'static {
 }
 
 /// Declares every command once: its name, its request and reply structs, its properties (the
-/// builder methods of [`CommandInfo`]) and its line of help.
+/// builder methods of [`CommandInfo`]) and its line of help. The server enforces the properties before
+/// a command runs, so a command makes none of these checks itself.
 macro_rules! requests {
     ($($cmd:literal $request:ident -> $reply:ident, [$($property:ident)*], $fields:literal, $summary:literal;)*) => {
         /// A parsed request, one variant a command.
@@ -115,7 +116,7 @@ requests! {
         "old new", "change the password of this user";
     "ping" Ping -> TimeReply, [unchecked],
         "", "the server's time";
-    "quit" Quit -> Nothing, [before_login unchecked],
+    "quit" Quit -> Nothing, [before_login while_draining unchecked],
         "", "end the session; the server closes";
     "help" Help -> HelpReply, [before_login unchecked],
         "[about]", "every command, or one, with its fields";
@@ -139,9 +140,9 @@ requests! {
         "path [offset length digest version]", "receive a file as data frames";
     "put" Put -> PutReply, [audited concurrent streaming],
         "path [size if_exists modified resume parents digest]", "send a file as data frames";
-    "end" End -> Nothing, [unchecked],
+    "end" End -> Nothing, [while_draining unchecked],
         "id [digest]", "all data of the put with this id was sent";
-    "cancel" Cancel -> Nothing, [unchecked],
+    "cancel" Cancel -> Nothing, [while_draining unchecked],
         "target", "end an unfinished get or put";
     "uploads" Uploads -> UploadsReply, [],
         "", "puts that were cut off and can be resumed";

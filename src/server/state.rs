@@ -15,7 +15,7 @@ use tracing::info;
 use crate::accounts::Accounts;
 use crate::config::Config;
 use crate::messages::Messages;
-use crate::protocol::ReloadReply;
+use crate::protocol::{CommandInfo, ReloadReply};
 use crate::server::accept::connection_limiter::ConnectionLimiter;
 use crate::server::accept::refusal_logs::RefusalLogs;
 use crate::server::authority::Authorities;
@@ -91,9 +91,11 @@ impl ServerState {
         told.unwrap_or_else(|| self.config().limits.drain_timeout)
     }
 
-    /// Waits until the audit log has capacity for one more audited request.
-    pub(crate) async fn wait_for_audit(&self) {
-        if let Some(log) = self.log.get() {
+    /// Waits, before an audited command starts, until the audit log has capacity for its line.
+    pub(crate) async fn wait_for_audit(&self, command: &CommandInfo) {
+        if command.is_audited
+            && let Some(log) = self.log.get()
+        {
             log.audit.wait().await;
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use haul::accounts::UserName;
-use haul::protocol::Secret;
+use haul::protocol::{Request, Secret};
 use serde_json::json;
 
 use crate::harness::{PASSWORD, Received, TestServer, control, data};
@@ -72,6 +72,37 @@ async fn every_command_but_hello_help_login_and_quit_needs_a_login() {
     );
     client.ok(json!({"cmd": "quit"})).await;
     assert_eq!(client.receive().await, Received::Closed);
+}
+
+#[tokio::test]
+async fn before_login_the_login_is_checked_before_the_fields() {
+    let server = TestServer::start_with(|config| config.limits.frames_before_login = 1000).await;
+    let mut client = server.connect().await;
+    for command in Request::COMMANDS {
+        let malformed = json!({"cmd": command.name, "colour": "red"});
+        let code = if command.is_before_login {
+            "bad_request"
+        } else {
+            "not_logged_in"
+        };
+        client.fails(malformed, code).await;
+    }
+}
+
+#[tokio::test]
+async fn commands_for_admins_are_denied_to_other_users() {
+    let server = TestServer::start().await;
+    let mut alice = server.log_in("alice").await;
+    let admin_only = Request::COMMANDS
+        .iter()
+        .filter(|command| command.is_admin_only);
+    for command in admin_only {
+        let mut request = json!({"cmd": command.name});
+        if command.name == "kick" {
+            request["user"] = json!("bob");
+        }
+        alice.fails(request, "denied").await;
+    }
 }
 
 #[tokio::test]

@@ -274,7 +274,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
         let job = RequestLog::new(&self.shared.metrics, lines, 0, &CommandInfo::REGISTER, None);
         let job = job.with_user(Some(&user));
         let work = async {
-            self.shared.wait_for_audit().await;
+            self.shared.wait_for_audit(&CommandInfo::REGISTER).await;
             let registering = register(&user, &password, &self.shared, &self.peer);
             registering.await.map(|()| encode_ok(0, &Nothing {}))
         };

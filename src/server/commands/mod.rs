@@ -69,23 +69,20 @@ pub(crate) trait Command: Call {
     ) -> impl Future<Output = Result<Self::Reply, CommandError>> + Send;
 }
 
-/// Applies a command and makes its reply.
+/// Applies a command and makes its reply. A concurrent command may have waited for its permit since
+/// the request loop has authorized it, so its rights are checked again.
 pub(crate) async fn run<C: Command>(
     id: u32,
     command: C,
     member: &mut Member,
 ) -> Result<Bytes, CommandError> {
-    if C::COMMAND.is_admin_only {
-        member.check_admin(C::CMD)?;
-    } else if !C::COMMAND.is_unchecked {
-        member.check()?;
-    }
+    member.authorize(&C::COMMAND)?;
     let reply = command.apply(member).await?;
     Ok(encode_ok(id, &reply))
 }
 
-/// Answers what needs no login.
-pub(crate) fn visit(
+/// Answers a command that needs no user. `login` needs the session, so it is not one of them.
+pub(crate) fn answer_without_user(
     id: u32,
     request: &Request,
     shared: &ServerState,

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts::{AccountsError, Credential};
 use crate::messages::{MessagesError, UserRef};
+use crate::protocol::CommandInfo;
 use crate::server::accept::address_block::AddressBlock;
 use crate::server::authority::Authority;
 use crate::server::disk::UserDisk;
@@ -76,15 +77,21 @@ impl Member {
         })
     }
 
-    /// Whether the user may do what `cmd` does.
+    /// Checks that the user may run `command` now, as its row in the table of commands says.
     ///
     /// # Errors
-    /// [`CommandError::AdminsOnly`] without the admin right.
-    pub(crate) fn check_admin(&self, cmd: &'static str) -> Result<(), CommandError> {
-        self.authority.check_admin(cmd)
+    /// [`CommandError::AdminsOnly`], and as [`Self::check`].
+    pub(crate) fn authorize(&self, command: &CommandInfo) -> Result<(), CommandError> {
+        if command.is_admin_only {
+            self.authority.check_admin(command.name)
+        } else if command.is_unchecked {
+            Ok(())
+        } else {
+            self.check()
+        }
     }
 
-    /// Makes sure that it is known what the user may do.
+    /// Checks that the server knows the rights of the user.
     ///
     /// # Errors
     /// [`CommandError::Suspended`], [`CommandError::AccountClosed`].

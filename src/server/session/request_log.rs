@@ -82,11 +82,6 @@ impl RequestLog {
         self.is_closed = true;
     }
 
-    /// Whether its line belongs to the audit: then there must be room for it before it is begun.
-    pub(crate) fn is_audited(&self) -> bool {
-        self.command.is_audited
-    }
-
     /// The path that the request is about, absolute where it can be resolved.
     pub(crate) fn path(&self) -> Option<&str> {
         self.path.as_deref()
@@ -130,13 +125,11 @@ impl RequestLog {
         outbox: &Outbox,
         bad: BadRequest,
     ) -> Result<(), OutboxClosed> {
-        let named = |command: &&CommandInfo| bad.cmd == Some(command.name);
-        let command = Request::COMMANDS
-            .iter()
-            .find(named)
-            .unwrap_or(&CommandInfo::UNKNOWN);
-        let job = Self::new(metrics, lines, bad.id, command, None);
-        job.finish(outbox, Err(bad.into()).into()).await
+        let known = |command: &&CommandInfo| bad.cmd == Some(command.name);
+        let command = Request::COMMANDS.iter().find(known);
+        let command = command.unwrap_or(&CommandInfo::UNKNOWN);
+        let log = Self::new(metrics, lines, bad.id, command, None);
+        log.finish(outbox, Err(bad.into()).into()).await
     }
 
     /// Replies ahead of all data that waits.
@@ -184,7 +177,7 @@ impl RequestLog {
         let took = self.started.elapsed();
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.counted.record(code, took);
-        macro_rules! say {
+        macro_rules! write_line {
             ($target:expr) => {
                 info!(
                     name: "command",
@@ -203,10 +196,10 @@ impl RequestLog {
                 )
             };
         }
-        if self.is_audited() {
-            say!(AUDIT);
+        if self.command.is_audited {
+            write_line!(AUDIT);
         } else if self.has_room_for_a_line() {
-            say!(module_path!());
+            write_line!(module_path!());
         }
     }
 
@@ -257,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_a_command_becomes_an_error_of_that_request_alone() {
-        let job = RequestLog::new(
+        let log = RequestLog::new(
             &ServerMetrics::default(),
             Arc::default(),
             7,
@@ -265,11 +258,11 @@ mod tests {
             None,
         );
         let work = async {
-            assert!(job.id > 7, "a defect");
+            assert!(log.id > 7, "a defect");
             Ok(Bytes::new())
         };
-        let outcome = job.guard(work).await;
-        let reply = ServerMessage::parse(&job.close(outcome)).expect("a reply");
+        let outcome = log.guard(work).await;
+        let reply = ServerMessage::parse(&log.close(outcome)).expect("a reply");
         let ServerMessage::Reply(7, Err(error)) = reply else {
             panic!("{reply:?}");
         };

@@ -1,11 +1,15 @@
-//! A session before its login: what a visitor may ask, and how one becomes a [`Member`].
+//! A session before its login: it answers the few commands that need no user, until a login makes a
+//! [`Member`].
 
+use bytes::Bytes;
 use tokio::io::AsyncRead;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::Span;
 
 use crate::accounts::AccountsError;
-use crate::protocol::{Call, Frame, GoodbyeReason, Login, Request, WireError, encode_ok};
+use crate::protocol::{
+    Call, CommandInfo, Frame, GoodbyeReason, Login, Request, WireError, encode_ok,
+};
 use crate::server::commands;
 use crate::server::error::CommandError;
 use crate::server::metrics::logins::LoginMethod;
@@ -20,82 +24,103 @@ pub(crate) struct Admitted {
     pub(crate) member: Member,
     /// The last event of this server that the client says it has; 0 if it has none of them.
     pub(crate) since: Option<u64>,
-    /// The session is to be sent messages and offers.
+    /// Whether the session gets messages and offers.
     pub(crate) inbox: bool,
 }
 
 impl<R: AsyncRead + Unpin + Send> SessionState<R> {
     /// Answers requests until one of them is a login that succeeds.
     pub(crate) async fn admit(&mut self) -> Result<Admitted, CloseReason> {
-        let most = {
+        let (max_frames, max_failures) = {
             let config = self.shared.config();
             let (limits, auth) = (&config.limits, &config.auth);
             (limits.frames_before_login, auth.attempts_per_connection)
         };
         let (mut frames, mut failures) = (0, 0);
         loop {
-            let drain = self.shutdown.drain.clone();
-            let frame = tokio::select! {
-                biased;
-                () = drain.cancelled() => {
-                    self.say_goodbye(GoodbyeReason::ShuttingDown).await?;
-                    return Err(CloseReason::Goodbye(GoodbyeReason::ShuttingDown));
-                }
-                () = sleep_until(self.login_deadline) => {
-                    return Err(too_late());
-                }
-                frame = self.receiver.next() => frame,
-            };
-            let json = match frame? {
-                None => return Err(CloseReason::Disconnected),
-                Some(Frame::Data { stream, .. }) => return Err(StrayData::NoPut(stream).into()),
-                Some(Frame::Control(json)) => json,
-            };
+            let json = self.next_control_frame().await?;
             frames += 1;
-            if frames > most.0 {
-                return Err(CloseReason::TooManyFrames(most.0));
+            if frames > max_frames {
+                return Err(CloseReason::TooManyFrames(max_frames));
             }
-            match Request::parse(&json) {
-                Ok((id, Request::Login(login))) => {
-                    // Not even a login that waits for its turn outlasts the deadline.
-                    let deadline = self.login_deadline;
-                    match timeout_at(deadline, self.log_in(id, login)).await {
-                        Ok(Ok(Attempt::Right(admitted))) => return Ok(*admitted),
-                        Ok(Ok(Attempt::Wrong)) => failures += 1,
-                        Ok(Ok(Attempt::Unknown)) => {}
-                        Ok(Err(end)) => return Err(end),
-                        Err(_) => return Err(too_late()),
-                    }
-                    if failures >= most.1 {
-                        return Err(CloseReason::TooManyFailures(failures));
-                    }
-                }
-                Ok((id, request)) => {
-                    let lines = self.shared.request_lines.for_unauthenticated();
-                    let job =
-                        RequestLog::new(&self.shared.metrics, lines, id, request.command(), None);
-                    let quits = matches!(request, Request::Quit(_));
-                    let reply = commands::visit(id, &request, &self.shared, &self.peer);
-                    job.finish(&self.outbox, reply.into()).await?;
-                    if quits {
-                        return Err(CloseReason::Quit);
-                    }
-                }
-                Err(bad) => {
-                    let lines = self.shared.request_lines.for_unauthenticated();
-                    RequestLog::refuse(&self.shared.metrics, lines, &self.outbox, bad).await?;
-                }
+            match self.answer_unauthenticated(&json).await? {
+                LoginProgress::Admitted(admitted) => return Ok(*admitted),
+                LoginProgress::WrongSecret => failures += 1,
+                LoginProgress::NoAttempt => {}
+            }
+            if failures >= max_failures {
+                return Err(CloseReason::TooManyFailures(failures));
             }
         }
     }
 
-    async fn log_in(&mut self, id: u32, login: Login) -> Result<Attempt, CloseReason> {
-        let how = LoginMethod::from_request(&login);
-        self.shared.wait_for_audit().await;
+    async fn next_control_frame(&mut self) -> Result<Bytes, CloseReason> {
+        let drain = self.shutdown.drain.clone();
+        let frame = tokio::select! {
+            biased;
+            () = drain.cancelled() => {
+                self.say_goodbye(GoodbyeReason::ShuttingDown).await?;
+                return Err(CloseReason::Goodbye(GoodbyeReason::ShuttingDown));
+            }
+            () = sleep_until(self.login_deadline) => return Err(too_late()),
+            frame = self.receiver.next() => frame,
+        };
+        match frame? {
+            None => Err(CloseReason::Disconnected),
+            Some(Frame::Data { stream, .. }) => Err(StrayData::NoPut(stream).into()),
+            Some(Frame::Control(json)) => Ok(json),
+        }
+    }
+
+    /// Answers one request. The table of commands says which commands need no login; the fields of
+    /// any other command are not even read.
+    async fn answer_unauthenticated(&mut self, json: &[u8]) -> Result<LoginProgress, CloseReason> {
+        let parsed = match Request::parse_head(json) {
+            Ok(head) if !head.command.is_before_login => {
+                let error = CommandError::NotLoggedIn(head.command.name);
+                let log = self.open_log(head.id, head.command);
+                log.finish(&self.outbox, Err(error).into()).await?;
+                return Ok(LoginProgress::NoAttempt);
+            }
+            Ok(head) => Request::parse_fields(head).map(|request| (head.id, request)),
+            Err(bad) => Err(bad),
+        };
+        match parsed {
+            Ok((id, Request::Login(login))) => {
+                // The deadline also covers a login that waits for its password hash.
+                let deadline = self.login_deadline;
+                let logging_in = timeout_at(deadline, self.log_in(id, login));
+                logging_in.await.unwrap_or_else(|_| Err(too_late()))
+            }
+            Ok((id, request)) => {
+                let log = self.open_log(id, request.command());
+                let reply = commands::answer_without_user(id, &request, &self.shared, &self.peer);
+                log.finish(&self.outbox, reply.into()).await?;
+                if matches!(request, Request::Quit(_)) {
+                    return Err(CloseReason::Quit);
+                }
+                Ok(LoginProgress::NoAttempt)
+            }
+            Err(bad) => {
+                let lines = self.shared.request_lines.for_unauthenticated();
+                RequestLog::refuse(&self.shared.metrics, lines, &self.outbox, bad).await?;
+                Ok(LoginProgress::NoAttempt)
+            }
+        }
+    }
+
+    fn open_log(&self, id: u32, command: &'static CommandInfo) -> RequestLog {
         let lines = self.shared.request_lines.for_unauthenticated();
-        let job = RequestLog::new(&self.shared.metrics, lines, id, &Login::COMMAND, None)
+        RequestLog::new(&self.shared.metrics, lines, id, command, None)
+    }
+
+    async fn log_in(&mut self, id: u32, login: Login) -> Result<LoginProgress, CloseReason> {
+        let method = LoginMethod::from_request(&login);
+        let log = self.open_log(id, &Login::COMMAND);
+        let log = log
             .with_user(login.user.as_deref())
-            .with_proof(how.as_str());
+            .with_proof(method.as_str());
+        self.shared.wait_for_audit(&Login::COMMAND).await;
         let mut admitted = None;
         let messages = &self.shared.messages;
         let resumed = login
@@ -112,13 +137,13 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
             let logging_in = commands::log_in(login, &self.shared, &self.peer);
             let (account, credential) = Box::pin(logging_in).await?;
             Span::current().record("user", account.name.as_str());
-            let most = self.shared.config().limits.sessions_per_user;
+            let max_sessions = self.shared.config().limits.sessions_per_user;
             let user = account.id;
             let (session, gone) = (self.id.clone(), self.gone.child_token());
             let (shared, block) = (self.shared.clone(), self.peer.block());
             let name = account.name.as_str();
             let member = Member::admit(shared, credential, name, session, block, gone).await?;
-            self.seat.assign_user(user, most)?;
+            self.seat.assign_user(user, max_sessions)?;
             let reply = encode_ok(id, &commands::welcome(&member, resumed));
             admitted = Some(Admitted {
                 member,
@@ -127,35 +152,35 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
             });
             Ok(reply)
         };
-        let outcome = job.guard(work).await;
+        let outcome = log.guard(work).await;
         let failure = outcome.reply.as_ref().err().map(WireError::from);
         let code = failure.map(|failure| failure.code);
-        self.shared.metrics.record_login(how, code);
+        self.shared.metrics.record_login(method, code);
         if admitted.is_some() {
             let frame_timeout = self.shared.config().limits.frame_timeout;
             self.receiver.lift_limits(frame_timeout);
         }
-        let wrong = matches!(
+        let is_wrong_secret = matches!(
             outcome.reply,
             Err(CommandError::Accounts(AccountsError::LoginFailed)
                 | CommandError::TooManyAttempts(_))
         );
-        job.finish(&self.outbox, outcome).await?;
+        log.finish(&self.outbox, outcome).await?;
         Ok(match admitted {
-            Some(admitted) => Attempt::Right(Box::new(admitted)),
-            None if wrong => Attempt::Wrong,
-            None => Attempt::Unknown,
+            Some(admitted) => LoginProgress::Admitted(Box::new(admitted)),
+            None if is_wrong_secret => LoginProgress::WrongSecret,
+            None => LoginProgress::NoAttempt,
         })
     }
 }
 
-/// How a login went.
-enum Attempt {
-    Right(Box<Admitted>),
-    /// It counts against the connection.
-    Wrong,
-    /// It was not looked at, or could not be.
-    Unknown,
+/// The effect of one request on the login of its session.
+enum LoginProgress {
+    Admitted(Box<Admitted>),
+    /// A login failed by its secret: it counts towards the failures of the connection.
+    WrongSecret,
+    /// The request was no login, or the server did not compare its secret.
+    NoAttempt,
 }
 
 fn too_late() -> CloseReason {

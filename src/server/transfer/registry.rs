@@ -301,6 +301,11 @@ impl TransferRegistry {
         Ok(())
     }
 
+    /// Whether an `end` with that id belongs to a put.
+    pub(crate) fn expects_end(&self, id: u32) -> bool {
+        self.inputs.contains_key(&id) || self.answered.contains(id)
+    }
+
     /// Passes on the end of a put; `false` if no put has that id. Nothing is kept of a put whose `end`
     /// was malformed.
     pub(crate) async fn end(&mut self, id: u32, end: Result<End, BadRequest>) -> bool {
@@ -403,7 +408,8 @@ mod tests {
     #[tokio::test]
     async fn data_of_the_latest_answered_puts_is_discarded_however_many_were_answered() {
         let mut transfers = test_transfers();
-        let latest = MAX_ANSWERED_PUTS as u32..2 * MAX_ANSWERED_PUTS as u32;
+        let limit = u32::try_from(MAX_ANSWERED_PUTS).expect("a small number");
+        let latest = limit..2 * limit;
         for id in 0..latest.end {
             transfers.ignore_put(id);
         }
@@ -430,10 +436,10 @@ mod tests {
             unsupported: false,
         };
         assert!(transfers.end(7, Err(bad.clone())).await);
-        let Some(PutPart::End(Err(received), _)) = receiver.parts.recv().await else {
+        let Some(PutPart::End(Err(error), _)) = receiver.parts.recv().await else {
             panic!("the end did not arrive");
         };
-        assert_eq!(received, bad);
+        assert_eq!(error, bad);
         assert!(guard.progress.is_unwanted());
         assert!(!transfers.end(7, Err(bad)).await, "the put has ended");
     }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 
-use crate::protocol::{BadRequest, Call, Cancel, End, Nothing, Put, Request, Say, encode_ok};
+use crate::protocol::{
+    BadRequest, Call, Cancel, CommandInfo, End, Nothing, Put, Request, encode_ok,
+};
 use crate::server::commands;
 use crate::server::commands::Command;
 use crate::server::error::CommandError;
@@ -16,8 +18,10 @@ use crate::server::session::request_log::RequestLog;
 use crate::server::session::request_loop::state::{RequestLoop, SessionPhase};
 use crate::server::session::responder::ReplyOrder;
 use crate::server::session::state::SessionState;
+use crate::server::transfer::registry::StrayData;
 
 impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
+    /// Logs a request and runs it, if its row in the table of commands allows that now.
     pub(super) async fn start_request(
         &mut self,
         id: u32,
@@ -33,44 +37,61 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             _ => self.start_batches().await?,
         }
         let log = self.open_log(id, &request);
-        if log.is_audited() {
-            self.session.shared.wait_for_audit().await;
-        }
-        if !request.command().is_unchecked
-            && let Err(error) = self.member.check()
-        {
+        self.session.shared.wait_for_audit(request.command()).await;
+        if let Err(error) = self.admit_command(request.command()) {
             if matches!(request, Request::Put(_)) {
-                self.transfers.check_put(id)?;
-                self.transfers.ignore_put(id);
+                self.discard_put(id)?;
             }
             return self.finish(log, Err(error)).await;
         }
+        self.dispatch(log, id, request).await
+    }
+
+    /// The one check of what the table of commands says about a command of a logged-in user.
+    fn admit_command(&self, command: &CommandInfo) -> Result<(), CommandError> {
+        self.member.authorize(command)?;
+        if self.phase == SessionPhase::Draining && !command.is_while_draining {
+            return Err(CommandError::ShuttingDown);
+        }
+        Ok(())
+    }
+
+    async fn dispatch(
+        &mut self,
+        log: RequestLog,
+        id: u32,
+        request: Request,
+    ) -> Result<(), CloseReason> {
         match request {
-            Request::End(end) => {
-                log.withdraw();
-                self.end(id, end).await
+            Request::Hello(_) | Request::Help(_) => {
+                let SessionState { shared, peer, .. } = &*self.session;
+                let reply = commands::answer_without_user(id, &request, shared, peer);
+                self.finish(log, reply).await
             }
-            Request::Cancel(cancel) => self.cancel(log, id, &cancel).await,
+            Request::Login(_) => {
+                let user = self.member.authority.name().to_owned();
+                self.finish(log, Err(CommandError::LoggedIn(user))).await
+            }
             Request::Quit(_) => self.quit(log, id).await,
-            Request::Put(_) if self.phase == SessionPhase::Draining => {
-                self.transfers.check_put(id)?;
-                self.transfers.ignore_put(id);
-                self.finish(log, Err(CommandError::ShuttingDown)).await
-            }
-            _ if self.phase == SessionPhase::Draining => {
-                self.finish(log, Err(CommandError::ShuttingDown)).await
-            }
+            Request::End(end) => self.end(log, id, end).await,
+            Request::Cancel(cancel) => self.cancel(log, id, &cancel).await,
             Request::Put(put) => self.put(log, id, put).await,
             Request::Get(get) => self.get(log, id, get).await,
+            Request::Logs(logs) => self.logs(log, id, logs).await,
+            Request::Say(say) => self.say(log, id, say).await,
+            Request::Watch(watch) => self.watch(log, id, watch).await,
+            Request::Unwatch(unwatch) => self.unwatch(log, id, &unwatch).await,
+            Request::Ticket(_) => self.ticket(log, id).await,
+            Request::Drain(drain) => self.drain(log, id, &drain).await,
+            Request::Passwd(command) => {
+                self.execute(log, id, command).await?;
+                self.member.stop_guessing()
+            }
             Request::Hash(command) => self.execute(log, id, command).await,
             Request::Cp(command) => self.execute(log, id, command).await,
             Request::Rm(command) => self.execute(log, id, command).await,
             Request::Whoami(command) => self.execute(log, id, command).await,
             Request::Ping(command) => self.execute(log, id, command).await,
-            Request::Passwd(command) => {
-                self.execute(log, id, command).await?;
-                self.member.stop_guessing()
-            }
             Request::Pwd(command) => self.execute(log, id, command).await,
             Request::Cd(command) => self.execute(log, id, command).await,
             Request::Ls(command) => self.execute(log, id, command).await,
@@ -80,16 +101,6 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             Request::Uploads(command) => self.execute(log, id, command).await,
             Request::Discard(command) => self.execute(log, id, command).await,
             Request::Df(command) => self.execute(log, id, command).await,
-            Request::Say(say) => self.say(log, id, say).await,
-            Request::Watch(watch) => {
-                let work = commands::watch(id, watch, &self.member, &self.attendance);
-                let outcome = log.guard(work).await;
-                Ok(log.finish(&self.session.outbox, outcome).await?)
-            }
-            Request::Unwatch(unwatch) => {
-                let reply = commands::unwatch(id, &unwatch, &self.attendance).await;
-                self.finish(log, reply).await
-            }
             Request::Who(command) => self.execute(log, id, command).await,
             Request::History(command) => self.execute(log, id, command).await,
             Request::Join(command) => self.execute(log, id, command).await,
@@ -101,26 +112,8 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             Request::Users(command) => self.execute(log, id, command).await,
             Request::Kick(command) => self.execute(log, id, command).await,
             Request::ReloadSettings(command) => self.execute(log, id, command).await,
-            Request::Drain(drain) => {
-                let reply = commands::drain(id, &drain, &self.member, &self.session.shutdown);
-                self.finish(log, reply).await
-            }
             Request::SetLogLevel(command) => self.execute(log, id, command).await,
-            Request::Logs(logs) => self.logs(log, id, logs).await,
             Request::Sessions(command) => self.execute(log, id, command).await,
-            Request::Ticket(_) => {
-                let (peer, events) = (&self.session.peer, self.session.outbox.events());
-                let reply = commands::ticket(id, &self.member, peer, events);
-                self.finish(log, reply).await
-            }
-            Request::Hello(_) | Request::Help(_) => {
-                let reply = commands::visit(id, &request, &self.session.shared, &self.session.peer);
-                self.finish(log, reply).await
-            }
-            Request::Login(_) => {
-                let user = self.member.authority.name().to_owned();
-                self.finish(log, Err(CommandError::LoggedIn(user))).await
-            }
         }
     }
 
@@ -169,33 +162,6 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         Ok(())
     }
 
-    /// Messages of a session keep their order, but do not wait for each other to be stored.
-    pub(super) async fn say(
-        &mut self,
-        log: RequestLog,
-        id: u32,
-        say: Say,
-    ) -> Result<(), CloseReason> {
-        let permit = self.permit().await;
-        let begun = commands::say(say, &self.member).await;
-        let message = match begun {
-            Ok(message) => message,
-            Err(error) => return self.finish(log, Err(error)).await,
-        };
-        let responder = self.responder();
-        let shared = Arc::clone(&self.session.shared);
-        self.spawn(async move {
-            let work = pin!(async {
-                let reply = message.stored().await?;
-                shared.metrics.record_message(&reply);
-                Ok(encode_ok(id, &reply))
-            });
-            let order = ReplyOrder::BeforeData;
-            responder.complete(log, order, permit, work).await;
-        });
-        Ok(())
-    }
-
     pub(super) async fn cancel(
         &mut self,
         log: RequestLog,
@@ -218,13 +184,11 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         Ok(log.finish(&self.session.outbox, reply.into()).await?)
     }
 
+    /// Answers a malformed request.
     pub(super) async fn refuse(&mut self, bad: BadRequest) -> Result<(), CloseReason> {
         Box::pin(self.start_batches()).await?;
         match bad.cmd {
-            Some(Put::CMD) => {
-                self.transfers.check_put(bad.id)?;
-                self.transfers.ignore_put(bad.id);
-            }
+            Some(Put::CMD) => self.discard_put(bad.id)?,
             // A malformed `end` ends its put, whose final reply is the refusal.
             Some(End::CMD) if self.transfers.end(bad.id, Err(bad.clone())).await => return Ok(()),
             _ => {}
@@ -232,6 +196,13 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         let SessionState { shared, outbox, .. } = &*self.session;
         let lines = Arc::clone(&self.member.lines);
         Ok(RequestLog::refuse(&shared.metrics, lines, outbox, bad).await?)
+    }
+
+    /// Discards the data of a put that is refused: its client may send it before it has the reply.
+    fn discard_put(&mut self, id: u32) -> Result<(), StrayData> {
+        self.transfers.check_put(id)?;
+        self.transfers.ignore_put(id);
+        Ok(())
     }
 
     pub(super) fn open_log(&self, id: u32, request: &Request) -> RequestLog {
@@ -242,7 +213,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         RequestLog::new(metrics, lines, id, request.command(), path).with_to(to)
     }
 
-    /// A path for the log: absolute where it can be resolved, as it came where not.
+    /// A path for the log: absolute if it can be resolved, else as the client wrote it.
     pub(super) fn absolute(&self, path: &str) -> String {
         match self.member.cwd.resolve(path) {
             Ok(path) => path.to_string(),

@@ -5,6 +5,7 @@
 //! later requests; at the bound, the session stops reading until one of them ends.
 
 mod dispatch;
+mod events;
 mod pending_uploads;
 mod run;
 mod small_uploads;

@@ -7,7 +7,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use crate::protocol::{Call, End as PutEnd, Get, Logs, Put};
+use crate::protocol::{End as PutEnd, Get, Logs, Put};
 use crate::server::commands;
 use crate::server::error::CommandError;
 use crate::server::session::close_reason::CloseReason;
@@ -197,14 +197,19 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         Ok(())
     }
 
-    pub(super) async fn end(&mut self, id: u32, end: PutEnd) -> Result<(), CloseReason> {
-        if self.transfers.end(id, Ok(end)).await {
+    /// Ends the data of a put. The reply is that of the put, and so is the log line.
+    pub(super) async fn end(
+        &mut self,
+        log: RequestLog,
+        id: u32,
+        end: PutEnd,
+    ) -> Result<(), CloseReason> {
+        if self.transfers.expects_end(id) {
+            log.withdraw();
+            self.transfers.end(id, Ok(end)).await;
             return Ok(());
         }
         let message = format!("there is no put with id {id} that waits for its end");
-        let metrics = &self.session.shared.metrics;
-        let lines = Arc::clone(&self.member.lines);
-        let log = RequestLog::new(metrics, lines, id, &PutEnd::COMMAND, None);
         self.finish(log, Err(CommandError::invalid_field("id", message)))
             .await
     }
