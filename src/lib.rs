@@ -12,7 +12,8 @@
 //!
 //! Smaller modules serve several of these: `tls` holds the TLS values that server and client share,
 //! `database` opens the databases of `accounts` and `messages`, `ownership` sets the owner of new files,
-//! and `clock` measures the age of files that may be deleted.
+//! `clock` measures the age of files that may be deleted, and `io_error` describes errors of the system
+//! to people.
 //!
 //! `protocol` imports nothing else of the crate, and `storage` only the plain values of `protocol`.
 //! `server` and `client` do not import each other. No two files import each other, directly or
@@ -25,6 +26,7 @@ mod clock;
 pub mod config;
 pub mod connection;
 mod database;
+mod io_error;
 pub mod messages;
 pub mod ops;
 mod ownership;

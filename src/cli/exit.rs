@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::cli::output::safe;
 use crate::client::{ClientError, Lost};
 use crate::config::ConfigError;
+use crate::io_error::describe_io_error;
 use crate::protocol::ErrorCode;
 use crate::server::TlsError;
 use crate::telemetry;
@@ -116,14 +117,21 @@ pub(super) fn error_line(what: &str, error: &anyhow::Error) -> String {
 
 /// The error and its causes, but for what an outer one has said already.
 fn error_chain(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
+    let mut text = describe_cause(error.as_ref());
+    for cause in error.chain().skip(1).map(describe_cause) {
         if !text.contains(&cause) {
             text.push_str(": ");
             text.push_str(&cause);
         }
     }
     text
+}
+
+fn describe_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref() {
+        Some(error) => describe_io_error(error),
+        None => error.to_string(),
+    }
 }
 
 /// Whether there is nothing to add: it was reported, or whoever read our output has left.
