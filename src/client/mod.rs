@@ -31,6 +31,7 @@ mod events;
 mod live;
 mod logs;
 mod session;
+pub mod sync;
 mod tls;
 mod transfer;
 mod tree;
