@@ -124,7 +124,7 @@ impl Server {
                 request_lines: RequestLines::default(),
                 disks,
                 sockets: descriptors.sockets,
-                uploads: Arc::default(),
+                live_uploads: Arc::default(),
                 sessions: Arc::default(),
                 traffic: Arc::default(),
                 log: OnceLock::new(),

@@ -27,8 +27,8 @@ use crate::server::limits::request_lines::RequestLines;
 use crate::server::metrics::ServerMetrics;
 use crate::server::session::registry::SessionRegistry;
 use crate::server::transfer::bandwidth::Bandwidths;
+use crate::server::transfer::live_uploads::LiveUploads;
 use crate::server::transfer::progress::TrafficCounters;
-use crate::server::transfer::upload_registry::UploadRegistry;
 use crate::server::udp::DatagramService;
 use crate::storage::Store;
 use crate::telemetry::{AUDIT, AuditPermits, LogLevelHandle, Tail, TelemetryError};
@@ -58,7 +58,8 @@ pub(crate) struct ServerState {
     pub(crate) disks: DiskScheduler,
     /// File descriptors that connections may use.
     pub(crate) sockets: usize,
-    pub(crate) uploads: Arc<UploadRegistry>,
+    /// The uploads of all sessions that run now.
+    pub(crate) live_uploads: Arc<LiveUploads>,
     pub(crate) sessions: Arc<SessionRegistry>,
     pub(crate) traffic: Arc<TrafficCounters>,
     /// Unset if the server runs within another program, which has the log.

@@ -35,7 +35,7 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const EVICTED_LINGER_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long the writer may take to write the queued frames of an aborted session.
-const CUT_OFF_FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
+const ABORT_FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// A connection whose protocol is not known yet.
 struct IncomingConnection {
@@ -53,7 +53,7 @@ pub(crate) async fn serve<R, W>(
     reader: R,
     outlet: FrameSink<W>,
     peer: Peer,
-    seat: Box<ConnectionPermit>,
+    connection_permit: Box<ConnectionPermit>,
     shutdown: Shutdown,
 ) where
     R: AsyncRead + Unpin + Send + 'static,
@@ -66,8 +66,8 @@ pub(crate) async fn serve<R, W>(
         shared: shared.clone(),
         peer,
         id,
-        login_deadline: seat.accepted_at + shared.config().limits.login_timeout,
-        permit: seat,
+        login_deadline: connection_permit.accepted_at + shared.config().limits.login_timeout,
+        permit: connection_permit,
         shutdown,
     };
     async {
@@ -242,14 +242,14 @@ impl IncomingConnection {
         let (outbox, queue) = Outbox::for_sink(&outlet);
         let writing = write_frames(outlet, queue, write_timeout);
         let (shared, stop) = (self.shared.clone(), self.shutdown.stop.clone());
-        let cut = CancellationToken::new();
-        let is_cut = cut.clone();
+        let writer_abort = CancellationToken::new();
+        let abort = writer_abort.clone();
         // When the writer ends, tasks that wait to send something fail.
         let writing = async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => None,
-                () = cut_off(&is_cut) => None,
+                () = aborted(&abort) => None,
                 written = writing => Some(written),
             }
         };
@@ -262,10 +262,10 @@ impl IncomingConnection {
             peer: self.peer,
             id: self.id,
             shutdown: self.shutdown,
-            seat: self.permit,
+            connection_permit: self.permit,
             login_deadline: self.login_deadline,
-            gone: CancellationToken::new(),
-            cut,
+            session_ended: CancellationToken::new(),
+            writer_abort,
             tasks: TaskTracker::new(),
         };
         // The connection counts until everything is written.
@@ -293,9 +293,9 @@ impl IncomingConnection {
 }
 
 /// Resolves once an aborted session has had the time to write its queued frames.
-async fn cut_off(cut: &CancellationToken) {
-    cut.cancelled().await;
-    sleep(CUT_OFF_FLUSH_TIMEOUT).await;
+async fn aborted(abort: &CancellationToken) {
+    abort.cancelled().await;
+    sleep(ABORT_FLUSH_TIMEOUT).await;
 }
 
 fn log_unknown_protocol(shared: &ServerState, protocol: SniffedProtocol) {
@@ -308,7 +308,7 @@ fn log_unknown_protocol(shared: &ServerState, protocol: SniffedProtocol) {
 async fn run<R: AsyncRead + Unpin + Send>(mut session: SessionState<R>) -> Box<ConnectionPermit> {
     let started = Instant::now();
     let stop = session.shutdown.stop.clone();
-    let evicted = session.seat.evicted.clone();
+    let evicted = session.connection_permit.evicted.clone();
     // Boxed, so that the future of an idle session does not include the login.
     let admitting = Box::pin(session.admit());
     let admitting = async move {
@@ -324,7 +324,7 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: SessionState<R>) -> Box<C
         }
         Err(end) => end,
     };
-    session.gone.cancel();
+    session.session_ended.cancel();
     session.shared.datagrams.revoke_tickets(&session.id);
     session.tasks.close();
     session.tasks.wait().await;
@@ -352,11 +352,11 @@ async fn send_close_reason<R: AsyncRead + Unpin>(
     let SessionState {
         outbox,
         mut receiver,
-        seat,
+        connection_permit,
         ..
     } = session;
     let Some(refusal) = end.refusal() else {
-        return seat;
+        return connection_permit;
     };
     let sending = async {
         let sent = outbox.send(encode_refusal(&refusal)).await;
@@ -369,9 +369,9 @@ async fn send_close_reason<R: AsyncRead + Unpin>(
         let _ = timeout(EVICTED_LINGER_TIMEOUT, sending).await;
     } else {
         let sending = timeout(LINGER_TIMEOUT, sending);
-        let _ = seat.evicted.run_until_cancelled(sending).await;
+        let _ = connection_permit.evicted.run_until_cancelled(sending).await;
     }
-    seat
+    connection_permit
 }
 
 fn session_id() -> String {

@@ -29,14 +29,14 @@ impl Command for Accept {
             let path = member.cwd.join_name(name).map_err(StorageError::from)?;
             (path, IfExists::Rename)
         };
-        let gone = member.gone.clone();
+        let peer_left = member.peer_left.clone();
         let claim = Arc::new(claim);
         // The claim goes along: work that has begun is not cut off, whoever waits for it.
         let claimed = Arc::clone(&claim);
         let path = member
             .with_counted_view(move |view| {
                 let version = &claimed.file.version;
-                let stop = || gone.is_cancelled();
+                let stop = || peer_left.is_cancelled();
                 view.receive(source.view(), &from, version, &to, if_exists, &stop)
             })
             .await?;

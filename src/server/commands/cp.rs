@@ -10,10 +10,10 @@ impl Command for Cp {
         let from = member.resolve(&self.from)?;
         let to = member.resolve(&self.to)?;
         let if_exists = self.if_exists.unwrap_or(IfExists::Fail);
-        let gone = member.gone.clone();
+        let peer_left = member.peer_left.clone();
         let path = member
             .with_counted_view(move |view| {
-                view.copy(&from, &to, if_exists, &|| gone.is_cancelled())
+                view.copy(&from, &to, if_exists, &|| peer_left.is_cancelled())
             })
             .await?;
         Ok(PathReply {

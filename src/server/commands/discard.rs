@@ -7,7 +7,11 @@ use crate::server::session::member::Member;
 
 impl Command for Discard {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
-        member.shared.uploads.settle(member.authority.id).await;
+        member
+            .shared
+            .live_uploads
+            .wait_for_interrupted(member.authority.id)
+            .await;
         let discarded = member
             .with_view(move |view| view.discard(&self.upload))
             .await?;

@@ -21,39 +21,39 @@ use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::session::request_log::RequestOutcome;
 use crate::server::transfer::hashing;
-use crate::server::transfer::registry::TransferGuard;
+use crate::server::transfer::running_transfers::TransferGuard;
 use crate::storage::{StorageError, StoredFile, Verifier, View, VirtualPath};
 
 /// Parts that may be under way: one that leaves, and those that wait behind it.
 const MAX_QUEUED_PARTS: usize = 3;
 
-/// Sends what `get` asks for on stream `id`, once `sending` has a turn for it.
+/// Sends what `get` asks for on stream `id`, once `sending` has a permit for it.
 pub(crate) async fn get(
     id: u32,
     get: Get,
     member: &Member,
     outbox: &Outbox,
     sending: &Semaphore,
-    underway: &TransferGuard,
+    transfer: &TransferGuard,
 ) -> RequestOutcome {
-    let progress = &underway.progress;
+    let progress = &transfer.progress;
     let mut sent = 0;
     let work = async {
-        let _turn = sending.acquire().await;
-        let mut transfer = FileSender::open(get, member).await?;
-        let begin = begin(&transfer.file, &transfer.rest);
+        let _permit = sending.acquire().await;
+        let mut sender = FileSender::open(get, member).await?;
+        let begin = begin(&sender.file, &sender.rest);
         progress.begins(Some(begin.size), begin.offset);
         outbox.send(encode_begin(id, &begin)).await?;
-        transfer.hash_prefix().await?;
-        let sending = transfer.send(id, outbox, |bytes| {
+        sender.hash_prefix().await?;
+        let sending = sender.send(id, outbox, |bytes| {
             sent += bytes;
             progress.moves(bytes);
         });
         sending.await?;
-        let reply = transfer.finish().await?;
+        let reply = sender.finish().await?;
         Ok(encode_ok(id, &reply))
     };
-    let reply = underway.cancel.run_until_cancelled(work).await;
+    let reply = transfer.cancel.run_until_cancelled(work).await;
     RequestOutcome {
         reply: reply.unwrap_or(Err(CommandError::Cancelled)),
         bytes: sent,
@@ -229,10 +229,10 @@ impl<'a> FileSender<'a> {
         let mut under_way = VecDeque::new();
         while !self.rest.is_empty() {
             let length = self.next_length(chunk_length.bytes());
-            self.member.pace_down(length).await;
+            self.member.throttle_download(length).await;
             let asked = Instant::now();
             let slot = outbox.data_slot().await?;
-            if !self.member.is_paced() {
+            if !self.member.has_bandwidth_limit() {
                 chunk_length.adapt(asked.elapsed());
             }
             self.file.check_access()?;

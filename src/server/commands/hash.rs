@@ -11,7 +11,9 @@ impl Command for Hash {
     async fn apply(self, member: &mut Member) -> Result<HashReply, CommandError> {
         let path = member.resolve(&self.path)?;
         let algorithm = self.digest.unwrap_or_default();
-        let waiting = member.gone.run_until_cancelled(member.disk.acquire_file());
+        let waiting = member
+            .peer_left
+            .run_until_cancelled(member.disk.acquire_file());
         let descriptors = waiting.await.ok_or(CommandError::Cancelled)??;
         let disk = member.disk.clone();
         let (file, kept, verifier) = member
@@ -28,7 +30,7 @@ impl Command for Hash {
         }
         // One at a time in each session; the turns in `hashing` are among sessions.
         let hashing_now = member.hashing.clone();
-        let waiting = member.gone.run_until_cancelled(hashing_now.acquire());
+        let waiting = member.peer_left.run_until_cancelled(hashing_now.acquire());
         let _alone = waiting.await.ok_or(CommandError::Cancelled)?;
         let verifier = hashing::hash(member, &file, verifier, 0..size).await?;
         let shared = file.share();

@@ -15,7 +15,7 @@ use crate::protocol::{LogLevel, Logs, LogsBegin, LogsReply, encode_begin, encode
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::session::request_log::RequestOutcome;
-use crate::server::transfer::registry::TransferGuard;
+use crate::server::transfer::running_transfers::TransferGuard;
 use crate::storage::VirtualPath;
 use crate::telemetry::{Tail, TailLine};
 
@@ -32,7 +32,7 @@ pub(crate) async fn logs(
     logs: Logs,
     member: &Member,
     outbox: &Outbox,
-    underway: &TransferGuard,
+    transfer: &TransferGuard,
     drain: &CancellationToken,
 ) -> RequestOutcome {
     let mut sent = 0;
@@ -57,7 +57,7 @@ pub(crate) async fn logs(
         loop {
             let (lines, is_end) = following.stretch();
             sent += lines.len() as u64;
-            underway.progress.moves(lines.len() as u64);
+            transfer.progress.moves(lines.len() as u64);
             for start in (0..lines.len()).step_by(SHORT_CHUNK_BYTES) {
                 let end = lines.len().min(start + SHORT_CHUNK_BYTES);
                 outbox.data_slot().await?.send(id, lines.slice(start..end));
@@ -77,7 +77,7 @@ pub(crate) async fn logs(
     let reply = tokio::select! {
         biased;
         error = member.authority.admin_right_lost("logs") => Err(error),
-        () = underway.cancel.cancelled() => Err(CommandError::Cancelled),
+        () = transfer.cancel.cancelled() => Err(CommandError::Cancelled),
         reply = work => reply,
     };
     RequestOutcome {

@@ -2,112 +2,106 @@
 
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::connection::Outbox;
-use crate::protocol::{Digest, IfExists, Put, PutBegin, PutReply, encode_begin, encode_ok};
+use crate::protocol::{Digest, Put, PutBegin, encode_begin, encode_ok};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::session::request_log::RequestOutcome;
-use crate::server::transfer::registry::{PutPart, PutReceiver, TransferGuard};
-use crate::server::transfer::upload::{UnwrittenChunks, UploadReceiver};
-use crate::server::transfer::upload_registry::UploadKey;
-use crate::storage::{
-    AlreadyCommitted, BegunUpload, BufferedUpload, Committed, UploadOptions, VirtualPath,
-};
+use crate::server::transfer::live_uploads::UploadKey;
+use crate::server::transfer::pending_upload::{put_reply, upload_options};
+use crate::server::transfer::running_transfers::TransferGuard;
+use crate::server::transfer::upload_channel::{UploadPart, UploadReceiver};
+use crate::server::transfer::upload_writer::{UnwrittenChunks, UploadWriter};
+use crate::storage::{AlreadyCommitted, BegunUpload, Committed, VirtualPath};
 
-/// Takes the data of put `id` until its end.
+/// Receives the data of put `id` until its end, and commits the file.
 pub(crate) async fn put(
     id: u32,
     put: Put,
     member: &Member,
     outbox: &Outbox,
-    incoming: PutReceiver,
-    underway: &TransferGuard,
+    receiver: UploadReceiver,
+    transfer: &TransferGuard,
 ) -> RequestOutcome {
-    let (mut received, mut named) = (0, None);
+    let (mut received, mut upload_id) = (0, None);
     let work = async {
         let path = member.resolve(&put.path)?;
         let key = UploadKey::new(member.authority.id, &path, put.size);
-        let puts = &member.shared.uploads;
-        let taking = async { put.resume && puts.take_over(&key, &member.session).await };
+        let live_uploads = &member.shared.live_uploads;
+        let taking_over =
+            async { put.resume && live_uploads.take_over(&key, &member.session).await };
         // After a disconnect there is nothing to take over, and nothing of this put to keep: its client
         // does not know the offset before `begin`, so data that it sent has no known position.
         let resume = tokio::select! {
             biased;
-            resume = taking => resume,
-            () = underway.cancel.cancelled() => return Err(CommandError::Cancelled),
+            resume = taking_over => resume,
+            () = transfer.cancel.cancelled() => return Err(CommandError::Cancelled),
         };
-        if underway.cancel.is_cancelled() && underway.progress.is_unwanted() {
+        if transfer.cancel.is_cancelled() && transfer.progress.is_unwanted() {
             return Err(CommandError::Cancelled);
         }
-        let active = puts.register(key, &member.session, &member.gone);
+        let live = live_uploads.register(key, &member.session, &member.peer_left);
         // The session must not stop reading for this upload, so it fails instead of waiting.
         let _descriptors = member.disk.try_acquire_file()?;
-        let putting = PutInProgress {
+        let upload = OpenPut {
             id,
             outbox,
-            reception: UploadReceiver {
+            writer: UploadWriter {
                 member,
-                underway,
-                active: &active,
+                transfer,
+                live: &live,
             },
         };
-        let (committed, given) = match open(path, &put, member, resume).await? {
-            BegunUpload::Upload(upload) => {
-                named = Some(upload.id().to_owned());
-                let upload = putting.reception.read_back(upload).await?;
-                let (offset, prefix) = (upload.written(), upload.prefix());
-                underway.progress.begins(put.size, offset);
-                let begun = putting.begin(&incoming, upload.id(), offset, prefix);
+        let begun = begin(path, &put, member, resume).await?;
+        upload_id = Some(begun.id().to_owned());
+        let (committed, end_digest) = match begun {
+            BegunUpload::Upload(staged) => {
+                let writer = upload.writer;
+                let staged = writer.read_back(staged).await?;
+                let (offset, prefix) = (staged.written(), staged.prefix());
+                transfer.progress.begins(put.size, offset);
+                let begun = upload.send_begin(&receiver, staged.id(), offset, prefix);
                 if let Err(closed) = begun.await {
-                    let rest = UnwrittenChunks::of(None, incoming.parts);
-                    putting.reception.stop(upload, rest).await;
+                    let unwritten = UnwrittenChunks::of(None, receiver.parts);
+                    writer.stop(staged, unwritten).await;
                     return Err(closed);
                 }
-                let receiving = putting.reception;
-                receiving
-                    .receive(upload, incoming.parts, &mut received)
+                writer
+                    .receive(staged, receiver.parts, &mut received)
                     .await?
             }
-            BegunUpload::AlreadyThere(there) => {
-                named = Some(there.id().to_owned());
-                putting.confirm(there, incoming).await?
-            }
+            BegunUpload::AlreadyCommitted(found) => upload.confirm(found, receiver).await?,
         };
-        let mut reply = put_reply(committed);
-        if put.digest.is_none() {
-            // The digest of `end` was verified, so the reply uses its algorithm.
-            reply.digest = given.unwrap_or(reply.digest);
-        }
-        Ok(encode_ok(id, &reply))
+        let end_digest = end_digest.filter(|_| put.digest.is_none());
+        Ok(encode_ok(id, &put_reply(committed, end_digest)))
     };
     let reply = Box::pin(work).await;
     RequestOutcome {
         reply,
         bytes: received,
-        upload: named,
+        upload: upload_id,
     }
 }
 
-/// A registered upload.
-struct PutInProgress<'a> {
+/// A put that is registered as a live upload.
+struct OpenPut<'a> {
     id: u32,
     outbox: &'a Outbox,
-    reception: UploadReceiver<'a>,
+    writer: UploadWriter<'a>,
 }
 
-impl PutInProgress<'_> {
-    /// Says what the client need not send.
-    async fn begin(
+impl OpenPut<'_> {
+    /// Tells the client the first byte that it has to send.
+    async fn send_begin(
         &self,
-        incoming: &PutReceiver,
+        receiver: &UploadReceiver,
         upload: &str,
         offset: u64,
         prefix: Option<Digest>,
     ) -> Result<(), CommandError> {
-        incoming.offset.store(offset, Ordering::Relaxed);
+        receiver.offset.store(offset, Ordering::Relaxed);
         let begin = PutBegin {
             offset,
             upload: upload.to_owned(),
@@ -116,89 +110,52 @@ impl PutInProgress<'_> {
         Ok(self.outbox.send(encode_begin(self.id, &begin)).await?)
     }
 
-    /// Waits for the end of a put whose file is there already, and answers it as the first was.
+    /// Waits for the end of a put whose file was committed before, and answers it as the first.
     async fn confirm(
         &self,
-        there: Box<AlreadyCommitted>,
-        mut incoming: PutReceiver,
+        found: Box<AlreadyCommitted>,
+        mut receiver: UploadReceiver,
     ) -> Result<(Committed, Option<Digest>), CommandError> {
-        let disk = &self.reception.member.disk;
-        let prefix = Some(there.digest());
-        let begun = self
-            .begin(&incoming, there.id(), there.size(), prefix)
-            .await;
-        let part = match begun {
+        let disk = &self.writer.member.disk;
+        let prefix = Some(found.digest());
+        let begun = self.send_begin(&receiver, found.id(), found.size(), prefix);
+        let part = match begun.await {
             Ok(()) => tokio::select! {
                 biased;
-                () = self.reception.stopped() => None,
-                part = incoming.parts.recv() => part,
-                patience = self.reception.silent_since(Instant::now()) => {
-                    return Err(CommandError::SilentPut(patience));
+                () = self.writer.stopped() => None,
+                part = receiver.parts.recv() => part,
+                idle_timeout = self.writer.idle_since(Instant::now()) => {
+                    return Err(CommandError::SilentPut(idle_timeout));
                 }
             },
             Err(_) => None,
         };
         let work = move || match part {
-            Some(PutPart::End(Ok(end), _permit)) => {
-                let committed = there.confirm(end.digest)?;
+            Some(UploadPart::End(Ok(end), _permit)) => {
+                let committed = found.confirm(end.digest)?;
                 Ok(Ok((committed, end.digest)))
             }
-            Some(PutPart::End(Err(bad), _permit)) => Ok(Err(Some(bad))),
-            Some(PutPart::Chunk(chunk, _)) => Err(there.size_exceeded(chunk.len() as u64)),
+            Some(UploadPart::End(Err(bad), _permit)) => Ok(Err(Some(bad))),
+            Some(UploadPart::Chunk(chunk, _)) => Err(found.size_exceeded(chunk.len() as u64)),
             None => Ok(Err(None)),
         };
         let confirmed = disk.run(work).await?;
         confirmed.map_err(|bad| match bad {
             Some(malformed_end) => malformed_end.into(),
-            None => self.reception.reason(),
+            None => self.writer.stop_reason(),
         })
     }
 }
 
-async fn open(
+async fn begin(
     path: VirtualPath,
     put: &Put,
     member: &Member,
     resume: bool,
 ) -> Result<BegunUpload, CommandError> {
-    let options = options(put);
+    let options = upload_options(put);
     let session = member.session.clone();
     member
         .with_counted_view(move |view| view.begin(&path, options, &session, resume))
         .await
-}
-
-fn options(put: &Put) -> UploadOptions {
-    UploadOptions {
-        size: put.size,
-        if_exists: put.if_exists.unwrap_or(IfExists::Replace),
-        modified: put.modified,
-        parents: put.parents,
-        algorithm: put.digest.unwrap_or_default(),
-    }
-}
-
-/// A put whose data is all there.
-pub(crate) fn small_upload(
-    path: VirtualPath,
-    put: &Put,
-    content: Vec<Bytes>,
-    expected: Option<Digest>,
-) -> BufferedUpload {
-    BufferedUpload {
-        path,
-        options: options(put),
-        content,
-        expected,
-    }
-}
-
-/// The reply to a put whose file is in its place.
-pub(crate) fn put_reply(committed: Committed) -> PutReply {
-    PutReply {
-        path: committed.path.to_string(),
-        size: committed.size,
-        digest: committed.digest,
-        version: committed.version,
-    }
 }

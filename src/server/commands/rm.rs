@@ -8,10 +8,10 @@ use crate::server::session::member::Member;
 impl Command for Rm {
     async fn apply(self, member: &mut Member) -> Result<RmReply, CommandError> {
         let path = member.resolve(&self.path)?;
-        let gone = member.gone.clone();
+        let peer_left = member.peer_left.clone();
         let removed = member
             .with_counted_view(move |view| {
-                view.remove(&path, self.recursive, &|| gone.is_cancelled())
+                view.remove(&path, self.recursive, &|| peer_left.is_cancelled())
             })
             .await?;
         Ok(RmReply {

@@ -9,7 +9,11 @@ use crate::storage::View;
 impl Command for Uploads {
     async fn apply(self, member: &mut Member) -> Result<UploadsReply, CommandError> {
         // A client that was just cut off asks for an upload that is being kept at this moment.
-        member.shared.uploads.settle(member.authority.id).await;
+        member
+            .shared
+            .live_uploads
+            .wait_for_interrupted(member.authority.id)
+            .await;
         let kept = member.with_view(View::uploads).await?;
         Ok(reply(kept.into_iter().map(|upload| ResumableUpload {
             upload: upload.id,

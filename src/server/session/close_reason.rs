@@ -2,7 +2,7 @@
 
 use crate::connection::{OutboxClosed, ReceiveError};
 use crate::protocol::{ErrorCode, FrameError, GoodbyeReason, WireError};
-use crate::server::transfer::registry::StrayData;
+use crate::server::transfer::session_transfers::StrayData;
 
 /// Why a session ends.
 #[derive(Debug, thiserror::Error)]

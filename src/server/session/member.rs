@@ -30,8 +30,9 @@ pub(crate) struct Member {
     pub(crate) session: Arc<str>,
     /// The address that the session comes from.
     pub(crate) block: AddressBlock,
-    /// Cancelled once the peer may no longer be waiting for an answer.
-    pub(crate) gone: CancellationToken,
+    /// Cancelled once the peer may no longer wait for an answer: it has stopped sending, or the session
+    /// has ended.
+    pub(crate) peer_left: CancellationToken,
     /// The user's way to the disk.
     pub(crate) disk: UserDisk,
     /// The budget for log lines about the user's requests.
@@ -55,7 +56,7 @@ impl Member {
         name: &str,
         session: Arc<str>,
         block: AddressBlock,
-        gone: CancellationToken,
+        peer_left: CancellationToken,
     ) -> Result<Self, CommandError> {
         let disk = shared.disks.for_user(credential.account);
         let authorities = &shared.authorities;
@@ -72,7 +73,7 @@ impl Member {
             cwd: VirtualPath::root(),
             session,
             block,
-            gone,
+            peer_left,
             wrong_passwords: 0,
         })
     }
@@ -107,18 +108,18 @@ impl Member {
         Err(CloseReason::Guessing)
     }
 
-    /// Whether what the user moves is bounded in its pace.
-    pub(crate) fn is_paced(&self) -> bool {
+    /// Whether a bandwidth limit holds for the user.
+    pub(crate) fn has_bandwidth_limit(&self) -> bool {
         self.rate().is_some()
     }
 
-    /// Waits until `bytes` of a file may come from the user.
-    pub(crate) async fn pace_up(&self, bytes: usize) {
+    /// Waits until the bandwidth limit lets `bytes` of a file come from the user.
+    pub(crate) async fn throttle_upload(&self, bytes: usize) {
         self.bandwidth.up(bytes, self.rate()).await;
     }
 
-    /// Waits until `bytes` of a file may go to the user.
-    pub(crate) async fn pace_down(&self, bytes: usize) {
+    /// Waits until the bandwidth limit lets `bytes` of a file go to the user.
+    pub(crate) async fn throttle_download(&self, bytes: usize) {
         self.bandwidth.down(bytes, self.rate()).await;
     }
 

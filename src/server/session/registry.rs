@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::protocol::{SessionDialect, SessionEntry};
 use crate::server::session::dialect::Dialect;
-use crate::server::transfer::registry::RunningTransfers;
+use crate::server::transfer::running_transfers::RunningTransfers;
 
 /// The sessions of a server whose users are known, in the order in which they logged in.
 #[derive(Debug, Default)]
@@ -204,7 +204,7 @@ mod tests {
 
     use super::*;
     use crate::server::transfer::progress::TransferSubject;
-    use crate::server::transfer::registry::TransferRegistry;
+    use crate::server::transfer::session_transfers::SessionTransfers;
 
     fn present(session: &str, user: &str) -> RegisteredSession {
         RegisteredSession {
@@ -249,17 +249,17 @@ mod tests {
     #[test]
     fn at_a_glance_those_that_move_something_come_first() {
         let sessions = Arc::new(SessionRegistry::default());
-        let transfers = TransferRegistry::new(Arc::new(Semaphore::new(1)));
-        let gone = CancellationToken::new();
+        let transfers = SessionTransfers::new(Arc::new(Semaphore::new(1)));
+        let session_ended = CancellationToken::new();
         let _places = ["a", "b", "c"].map(|name| {
             let mut present = present(name, "alice");
             if name == "b" {
-                present.running = transfers.running();
+                present.running = transfers.running().clone();
             }
             sessions.register(present)
         });
         let _get = transfers
-            .start(7, &gone, TransferSubject::of_nothing())
+            .register(7, &session_ended, TransferSubject::of_nothing())
             .expect("free");
         let overview = sessions.overview(2);
         assert_eq!(overview.sessions, 3);

@@ -15,7 +15,7 @@ use crate::server::session::request_log::{RequestLog, RequestOutcome};
 pub(crate) struct Responder {
     pub(crate) outbox: Outbox,
     /// Cancelled once the session has ended: no reply is sent then.
-    pub(crate) gone: CancellationToken,
+    pub(crate) session_ended: CancellationToken,
 }
 
 /// The position of a reply relative to the file data that the session still has to send.
@@ -31,7 +31,7 @@ impl Responder {
     /// Runs `work`, closes the request's log entry, sends the reply and releases `permit`.
     ///
     /// A client may use a request's id again as soon as it has the reply. `work` must therefore own
-    /// the request's [`TransferGuard`](crate::server::transfer::registry::TransferGuard), if it has
+    /// the request's [`TransferGuard`](crate::server::transfer::running_transfers::TransferGuard), if it has
     /// one: the guard is dropped when `work` completes. Callers pin `work`, which keeps the tasks
     /// small.
     pub(crate) async fn complete<T: Into<RequestOutcome>>(
@@ -46,11 +46,11 @@ impl Responder {
         match order {
             ReplyOrder::BeforeData => {
                 let sending = self.outbox.send(reply);
-                self.gone.run_until_cancelled(sending).await;
+                self.session_ended.run_until_cancelled(sending).await;
             }
             ReplyOrder::AfterData => {
                 let sending = self.outbox.send_after_data(reply);
-                self.gone.run_until_cancelled(sending).await;
+                self.session_ended.run_until_cancelled(sending).await;
             }
         }
         drop(permit);

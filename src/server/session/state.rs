@@ -17,7 +17,7 @@ use crate::server::session::peer::Peer;
 use crate::server::session::registry::{RegisteredSession, Registration};
 use crate::server::shutdown::Shutdown;
 use crate::server::state::ServerState;
-use crate::server::transfer::registry::RunningTransfers;
+use crate::server::transfer::running_transfers::RunningTransfers;
 
 /// The state of a session from its first frame to its last.
 pub(crate) struct SessionState<R> {
@@ -28,13 +28,13 @@ pub(crate) struct SessionState<R> {
     pub(crate) peer: Peer,
     pub(crate) id: Arc<str>,
     pub(crate) shutdown: Shutdown,
-    /// Its place among the connections.
-    pub(crate) seat: Box<ConnectionPermit>,
+    /// Its permit of the connection limiter.
+    pub(crate) connection_permit: Box<ConnectionPermit>,
     pub(crate) login_deadline: Instant,
     /// Cancelled once the session has ended.
-    pub(crate) gone: CancellationToken,
-    /// Cancelled once only queued output may still be written.
-    pub(crate) cut: CancellationToken,
+    pub(crate) session_ended: CancellationToken,
+    /// Cancelled to end the writer: it still writes queued frames for a short time.
+    pub(crate) writer_abort: CancellationToken,
     /// The requests that run beside the reading of later ones.
     pub(crate) tasks: TaskTracker,
 }

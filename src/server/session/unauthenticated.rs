@@ -17,7 +17,7 @@ use crate::server::session::close_reason::CloseReason;
 use crate::server::session::member::Member;
 use crate::server::session::request_log::RequestLog;
 use crate::server::session::state::SessionState;
-use crate::server::transfer::registry::StrayData;
+use crate::server::transfer::session_transfers::StrayData;
 
 /// A member who has just logged in.
 pub(crate) struct Admitted {
@@ -139,11 +139,11 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
             Span::current().record("user", account.name.as_str());
             let max_sessions = self.shared.config().limits.sessions_per_user;
             let user = account.id;
-            let (session, gone) = (self.id.clone(), self.gone.child_token());
+            let (session, peer_left) = (self.id.clone(), self.session_ended.child_token());
             let (shared, block) = (self.shared.clone(), self.peer.block());
             let name = account.name.as_str();
-            let member = Member::admit(shared, credential, name, session, block, gone).await?;
-            self.seat.assign_user(user, max_sessions)?;
+            let member = Member::admit(shared, credential, name, session, block, peer_left).await?;
+            self.connection_permit.assign_user(user, max_sessions)?;
             let reply = encode_ok(id, &commands::welcome(&member, resumed));
             admitted = Some(Admitted {
                 member,

@@ -23,9 +23,9 @@ impl Bandwidths {
     pub(crate) fn for_user(&self, user: i64) -> Bandwidth {
         let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A user who comes back at once still waits for the time of earlier chunks.
-        users.retain(|_, lanes| Arc::strong_count(lanes) > 1 || !lanes.are_free());
-        let lanes = users.entry(user).or_default();
-        Bandwidth(Arc::clone(lanes))
+        users.retain(|_, queues| Arc::strong_count(queues) > 1 || !queues.are_free());
+        let queues = users.entry(user).or_default();
+        Bandwidth(Arc::clone(queues))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::server::session::member::Member;
 use crate::server::session::request_log::{RequestLog, RequestOutcome};
 use crate::server::session::responder::Responder;
 use crate::server::transfer::coalescer::Coalescer;
-use crate::server::transfer::registry::TransferGuard;
+use crate::server::transfer::running_transfers::TransferGuard;
 use crate::storage::{View, VirtualPath};
 
 /// Bytes of file data in a batch. A download after the limit is started on its own.
@@ -70,7 +70,7 @@ impl DownloadQueue {
                 drop(permits);
             };
             if responder
-                .gone
+                .session_ended
                 .run_until_cancelled(answering)
                 .await
                 .is_none()

@@ -8,8 +8,8 @@ use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::storage::{StorageError, StoredFile, Verifier};
 
-/// Bytes of one turn.
-pub(crate) const MAX_HASH_TURN_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes that are hashed with one grant.
+pub(crate) const MAX_HASH_SLICE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Feeds `range` of the file to `verifier`, unless nobody waits for it any more.
 pub(crate) async fn hash(
@@ -20,19 +20,19 @@ pub(crate) async fn hash(
 ) -> Result<Verifier, CommandError> {
     let mut rest = range;
     while !rest.is_empty() {
-        let end = rest.end.min(rest.start + MAX_HASH_TURN_BYTES);
+        let end = rest.end.min(rest.start + MAX_HASH_SLICE_BYTES);
         let piece = rest.start..end;
-        let turn = member
-            .gone
+        let grant = member
+            .peer_left
             .run_until_cancelled(member.disk.acquire_digest())
             .await;
-        let turn = turn.ok_or(CommandError::Cancelled)??;
+        let grant = grant.ok_or(CommandError::Cancelled)??;
         let file = file.share();
         let work = move || {
             feed(&file, &mut verifier, piece)?;
             Ok(verifier)
         };
-        verifier = member.disk.run_with_grant(turn, work).await?;
+        verifier = member.disk.run_with_grant(grant, work).await?;
         rest.start = end;
     }
     Ok(verifier)

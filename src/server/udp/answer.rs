@@ -160,7 +160,7 @@ impl TicketOwner for Member {
     }
 
     fn gone(&self) -> &CancellationToken {
-        &self.gone
+        &self.peer_left
     }
 
     fn is_closed(&self) -> bool {

@@ -33,7 +33,18 @@ pub enum BegunUpload {
     /// The upload accepts bytes, from [`Upload::written`] on.
     Upload(Box<Upload>),
     /// An earlier attempt has committed the file already.
-    AlreadyThere(Box<AlreadyCommitted>),
+    AlreadyCommitted(Box<AlreadyCommitted>),
+}
+
+impl BegunUpload {
+    /// The id of the upload: random, hex.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Upload(upload) => upload.id(),
+            Self::AlreadyCommitted(found) => found.id(),
+        }
+    }
 }
 
 /// The files that one member may reach. Clones are cheap and share the member's access, also when it
@@ -318,7 +329,7 @@ impl View {
                 Err(_) => false,
             };
             if may_be_there && let Some(there) = AlreadyCommitted::find(&place, options, &by)? {
-                return Ok(BegunUpload::AlreadyThere(Box::new(there)));
+                return Ok(BegunUpload::AlreadyCommitted(Box::new(there)));
             }
         }
         checked?;

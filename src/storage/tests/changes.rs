@@ -327,7 +327,7 @@ fn what_was_there_already_is_no_change() {
     data.put("/a", b"same").expect("put");
     let told = Told::of(&data.store);
     let begun = data.view.begin(&at("/a"), sized(4), &"s".into(), true);
-    let BegunUpload::AlreadyThere(there) = begun.expect("begun") else {
+    let BegunUpload::AlreadyCommitted(there) = begun.expect("begun") else {
         panic!("it is there");
     };
     there.confirm(None).expect("the same");

@@ -201,7 +201,7 @@ impl View {
     ) -> Result<Upload, StorageError> {
         match self.begin(path, options, &"".into(), false)? {
             BegunUpload::Upload(upload) => Ok(*upload),
-            BegunUpload::AlreadyThere(_) => unreachable!("it does not resume"),
+            BegunUpload::AlreadyCommitted(_) => unreachable!("it does not resume"),
         }
     }
 }

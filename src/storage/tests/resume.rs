@@ -577,7 +577,7 @@ fn already(
     who: &str,
 ) -> Option<AlreadyCommitted> {
     match data.view.begin(&at(path), options, &session(who), true) {
-        Ok(BegunUpload::AlreadyThere(there)) => Some(*there),
+        Ok(BegunUpload::AlreadyCommitted(there)) => Some(*there),
         Ok(BegunUpload::Upload(upload)) => {
             assert_eq!(upload.written(), 0);
             None

@@ -18,7 +18,7 @@ use crate::server::session::request_log::RequestLog;
 use crate::server::session::request_loop::state::{RequestLoop, SessionPhase};
 use crate::server::session::responder::ReplyOrder;
 use crate::server::session::state::SessionState;
-use crate::server::transfer::registry::StrayData;
+use crate::server::transfer::session_transfers::StrayData;
 
 impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
     /// Logs a request and runs it, if its row in the table of commands allows that now.
@@ -28,11 +28,11 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         request: Request,
     ) -> Result<(), CloseReason> {
         match &request {
-            Request::End(end) if self.is_pending(id) => {
-                return self.complete_upload(end.clone()).await;
+            Request::End(end) if self.is_collecting(id) => {
+                return self.queue_upload(end).await;
             }
             // A request of the same kind does not end the current batch.
-            Request::Put(_) => self.open_pending().await?,
+            Request::Put(_) => self.stream_collected().await?,
             Request::Get(_) => self.start_uploads().await?,
             _ => self.start_batches().await?,
         }
@@ -200,8 +200,8 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
 
     /// Discards the data of a put that is refused: its client may send it before it has the reply.
     fn discard_put(&mut self, id: u32) -> Result<(), StrayData> {
-        self.transfers.check_put(id)?;
-        self.transfers.ignore_put(id);
+        self.transfers.check_upload_id(id)?;
+        self.transfers.discard_upload(id);
         Ok(())
     }
 

@@ -6,10 +6,10 @@
 
 mod dispatch;
 mod events;
-mod pending_uploads;
 mod run;
 mod small_uploads;
 mod state;
 mod transfers;
+mod uploads;
 
 pub(crate) use crate::server::session::request_loop::state::RequestLoop;

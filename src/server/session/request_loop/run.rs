@@ -56,7 +56,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
                     reason @ (GoodbyeReason::Kicked | GoodbyeReason::AccountClosed),
                 ) = end
                 {
-                    self.session.cut.cancel();
+                    self.session.writer_abort.cancel();
                     // A peer that does not read is not told.
                     let goodbye = self.session.say_goodbye(reason);
                     // Boxed: a session that idles for hours does not keep the room for it.
@@ -128,8 +128,8 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         match event {
             LoopEvent::Frame(frame) => match frame? {
                 None => self.disconnected().await,
-                Some(Frame::Data { stream, chunk }) if self.is_pending(stream) => {
-                    Box::pin(self.push_data(chunk)).await
+                Some(Frame::Data { stream, chunk }) if self.is_collecting(stream) => {
+                    Box::pin(self.collect(chunk)).await
                 }
                 Some(Frame::Data { stream, chunk }) => {
                     if self.has_unclaimed_batch() {
@@ -168,7 +168,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
     /// The peer sends nothing more, but may still read: transfers that need no more input finish, and
     /// other work is cancelled.
     pub(super) async fn disconnected(&mut self) -> Result<(), CloseReason> {
-        self.member.gone.cancel();
+        self.member.peer_left.cancel();
         Box::pin(self.start_batches()).await?;
         self.wait_for_tasks().await;
         Err(CloseReason::Disconnected)
@@ -176,8 +176,8 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
 
     /// Waits until all that was asked before is answered.
     pub(super) async fn wait_for_tasks(&mut self) {
-        self.transfers.close_inputs();
-        self.transfers.end_logs();
+        self.transfers.close_uploads();
+        self.transfers.running().cancel_log_requests();
         self.session.tasks.close();
         self.session.tasks.wait().await;
     }

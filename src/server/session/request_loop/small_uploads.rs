@@ -1,12 +1,15 @@
-//! The small uploads that a session collects before it commits them.
+//! The small uploads of a session, until they are answered.
 
 use std::sync::Arc;
 
-use crate::server::transfer::small_upload::{PendingUpload, UploadQueue};
+use crate::server::transfer::pending_upload::PendingUpload;
+use crate::server::transfer::upload_queue::UploadQueue;
 
 /// The small uploads of a session.
 #[derive(Default)]
 pub(crate) struct SmallUploads {
-    pub(super) pending: Option<PendingUpload>,
+    /// The latest upload, until its `end`.
+    pub(super) collecting: Option<PendingUpload>,
+    /// The uploads whose data is complete.
     pub(super) queue: Arc<UploadQueue>,
 }

@@ -20,7 +20,7 @@ use crate::server::session::responder::Responder;
 use crate::server::session::state::SessionState;
 use crate::server::session::unauthenticated::Admitted;
 use crate::server::transfer::download::DownloadQueue;
-use crate::server::transfer::registry::TransferRegistry;
+use crate::server::transfer::session_transfers::SessionTransfers;
 
 /// The loop of a session whose user is known.
 pub(crate) struct RequestLoop<'a, R> {
@@ -28,7 +28,7 @@ pub(crate) struct RequestLoop<'a, R> {
     pub(super) member: Member,
     /// Operators see it as long as it lasts.
     pub(super) present: Registration,
-    pub(super) transfers: TransferRegistry,
+    pub(super) transfers: SessionTransfers,
     /// Created with the first small upload.
     pub(super) uploads: Option<Box<SmallUploads>>,
     /// Created with the first download.
@@ -102,8 +102,8 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         let config = session.shared.config();
         let limits = &config.limits;
         let unfinished = Arc::new(Semaphore::new(limits.requests));
-        let transfers = TransferRegistry::new(unfinished.clone());
-        let present = session.register(&member, transfers.running());
+        let transfers = SessionTransfers::new(unfinished.clone());
+        let present = session.register(&member, transfers.running().clone());
         Self {
             present,
             transfers,
@@ -129,7 +129,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
     pub(super) fn responder(&self) -> Responder {
         Responder {
             outbox: self.session.outbox.clone(),
-            gone: self.session.gone.clone(),
+            session_ended: self.session.session_ended.clone(),
         }
     }
 

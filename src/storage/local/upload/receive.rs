@@ -36,7 +36,7 @@ pub struct Upload {
     /// Bytes in the staged file, including those of an earlier attempt.
     pub(crate) written: u64,
     /// Absent if the content was in memory: such an upload cannot be kept.
-    pub(crate) receiver: Option<Box<ContentReceiver>>,
+    pub(crate) receiver: Option<Box<StagingWriter>>,
     pub(crate) state: UploadState,
 }
 
@@ -61,9 +61,9 @@ pub(crate) struct SealedUpload {
     pub(crate) sealed: SealedFile,
 }
 
-/// The receiving end of an upload whose bytes stream into the staged file.
+/// The writer of the staged file of an upload whose bytes arrive one after the other.
 #[derive(Debug)]
-pub(crate) struct ContentReceiver {
+pub(crate) struct StagingWriter {
     pub(crate) file: Arc<File>,
     pub(crate) hasher: Hasher,
     /// Bytes that the hasher has consumed: all that are written, except while the bytes of an
@@ -73,7 +73,7 @@ pub(crate) struct ContentReceiver {
     pub(crate) schedule: CheckpointSchedule,
 }
 
-impl ContentReceiver {
+impl StagingWriter {
     /// Receives into `file`, which has `offset` bytes of an earlier attempt.
     pub(crate) fn new(
         file: File,
@@ -114,7 +114,7 @@ impl Upload {
         let (staged, file) = staging.create_file().context("stage", &target.full)?;
         let recording = Recording::absent(staging, staged.name());
         Ok(Self {
-            receiver: Some(ContentReceiver::new(file, 0, &options, recording)),
+            receiver: Some(StagingWriter::new(file, 0, &options, recording)),
             written: 0,
             state: UploadState::Receiving,
             target,
@@ -250,7 +250,7 @@ impl Upload {
     }
 
     /// The receiver, if more bytes may be written.
-    fn receiving(&mut self) -> Result<&mut ContentReceiver, StorageError> {
+    fn receiving(&mut self) -> Result<&mut StagingWriter, StorageError> {
         let fault = match (&self.state, self.receiver.as_deref_mut()) {
             (UploadState::Receiving, Some(receiver)) if receiver.hashed == self.written => {
                 return Ok(receiver);

@@ -14,7 +14,7 @@ use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::space_count::SpaceCount;
 use crate::storage::local::upload::checkpoint::{Checkpoint, MIN_PARTIAL_BYTES};
 use crate::storage::local::upload::partial::PartialUpload;
-use crate::storage::local::upload::receive::{ContentReceiver, Upload, UploadState};
+use crate::storage::local::upload::receive::{StagingWriter, Upload, UploadState};
 use crate::storage::local::upload::record::Recording;
 use crate::storage::local::upload::request::UploadOptions;
 use crate::storage::local::upload::uploader::Uploader;
@@ -150,7 +150,7 @@ impl Upload {
             staged: staging.adopt(id),
             reservation,
             written: offset,
-            receiver: Some(ContentReceiver::new(file, offset, &options, recording)),
+            receiver: Some(StagingWriter::new(file, offset, &options, recording)),
             state: UploadState::Receiving,
         }))
     }
@@ -182,7 +182,7 @@ impl Upload {
     }
 }
 
-impl ContentReceiver {
+impl StagingWriter {
     /// Hashes the bytes of the file up to `end`.
     fn read_back(&mut self, end: u64) -> io::Result<()> {
         let mut buffer = vec![0; READ_BYTES];
