@@ -33,7 +33,7 @@ pub(crate) async fn expire_periodically(shared: &ServerState) {
         let config = changes.borrow_and_update().clone();
         let (store, settings) = (shared.store.clone(), store_settings(&config));
         // The clocks must agree for the retention time, but for at most an hour.
-        let now = clocks.wall_after(settings.keep_uploads.min(CLOCK_AGREEMENT));
+        let now = clocks.wall_after(settings.partial_upload_retention.min(CLOCK_AGREEMENT));
         let work = move || {
             store.set(settings);
             store.expire_uploads(now)
@@ -110,14 +110,16 @@ pub(crate) fn store_settings(config: &Config) -> StoreSettings {
     let limits = &config.limits;
     StoreSettings {
         free_space_floor: limits.free_space_floor,
-        keep_uploads: limits.keep_uploads,
-        kept_uploads: limits.kept_uploads,
+        partial_upload_retention: limits.keep_uploads,
+        max_partial_uploads: limits.kept_uploads,
     }
 }
 
 /// Time until the next check.
 fn check_interval(settings: StoreSettings) -> Duration {
-    settings.keep_uploads.clamp(MIN_INTERVAL, INTERVAL)
+    settings
+        .partial_upload_retention
+        .clamp(MIN_INTERVAL, INTERVAL)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `accept`: take a file that was offered; nothing crosses the network.
+//! `accept`: copy an offered file on the server.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::storage::{StorageError, VirtualPath};
 
 impl Command for Accept {
     async fn apply(self, member: &mut Member) -> Result<PathReply, CommandError> {
-        let given = match &self.path {
+        let requested_path = match &self.path {
             Some(path) => Some(member.resolve(path)?),
             None => None,
         };
@@ -22,7 +22,7 @@ impl Command for Accept {
             .await?;
         let source = member.authority_of(&claim.from).await?;
         let from = VirtualPath::parse(&claim.file.path).map_err(StorageError::from)?;
-        let (to, if_exists) = if let Some(path) = given {
+        let (to, if_exists) = if let Some(path) = requested_path {
             (path, IfExists::Fail)
         } else {
             let name = from.name().unwrap_or_default();
@@ -31,7 +31,7 @@ impl Command for Accept {
         };
         let peer_left = member.peer_left.clone();
         let claim = Arc::new(claim);
-        // The claim goes along: work that has begun is not cut off, whoever waits for it.
+        // The work holds the claim, because it runs to its end although its session may end before.
         let claimed = Arc::clone(&claim);
         let path = member
             .with_counted_view(move |view| {

@@ -1,4 +1,4 @@
-//! `discard`: drop what was kept of a put that was cut off.
+//! `discard`: delete a partial upload.
 
 use crate::protocol::{Discard, Nothing};
 use crate::server::commands::Command;

@@ -1,4 +1,4 @@
-//! `drain`: stop once what runs has ended, as on SIGTERM.
+//! `drain`: stop once running requests have ended, as on SIGTERM.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `get`: a file to the client, as data frames with its digest behind them.
+//! `get`: sends a file as data frames, then its digest.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,10 +24,10 @@ use crate::server::transfer::hashing;
 use crate::server::transfer::running_transfers::TransferGuard;
 use crate::storage::{StorageError, StoredFile, Verifier, View, VirtualPath};
 
-/// Parts that may be under way: one that leaves, and those that wait behind it.
+/// Parts that may be queued for sendfile at the same time.
 const MAX_QUEUED_PARTS: usize = 3;
 
-/// Sends what `get` asks for on stream `id`, once `sending` has a permit for it.
+/// Sends the requested bytes on stream `id`, once `sending` has a permit.
 pub(crate) async fn get(
     id: u32,
     get: Get,
@@ -61,7 +61,7 @@ pub(crate) async fn get(
     }
 }
 
-/// A file on its way out.
+/// A file that is sent.
 struct FileSender<'a> {
     member: &'a Member,
     file: OpenedFile,
@@ -76,11 +76,11 @@ impl FileSource for StoredFile {
     }
 }
 
-/// Where the digest of the final reply comes from.
+/// The source of the digest in the final reply.
 enum RequestedDigest {
     /// No digest.
     None,
-    /// It was kept with the file, and is compared by who gets it.
+    /// The digest that was kept with the file. The client compares it.
     Kept(Digest),
     /// Of the whole file: the bytes before the offset are read too.
     Whole(Verifier),
@@ -108,8 +108,8 @@ impl RequestedDigest {
     }
 }
 
-/// Opens the file, for the bytes that are asked for.
-fn find(
+/// Opens the file, and resolves the range and the digest of the request.
+fn open_range(
     view: &View,
     path: VirtualPath,
     get: &Get,
@@ -136,21 +136,21 @@ fn begin(file: &StoredFile, range: &Range<u64>) -> GetBegin {
     }
 }
 
-/// All that a small file is answered with.
+/// The replies and the content for a small file.
 pub(crate) struct SmallFileReply {
     pub(crate) begin: GetBegin,
     pub(crate) content: Bytes,
     pub(crate) reply: GetReply,
 }
 
-/// Reads all that `get` asks for, on a thread that may block; `None` if it is more than one chunk,
-/// or what comes before it is needed for the digest.
+/// Reads the requested bytes, on a disk thread; `None` if they are more than one chunk, or if the digest
+/// needs the bytes before them.
 pub(crate) fn get_small(
     view: &View,
     path: VirtualPath,
     get: &Get,
 ) -> Result<Option<SmallFileReply>, StorageError> {
-    let (file, range, digest) = find(view, path, get)?;
+    let (file, range, digest) = open_range(view, path, get)?;
     let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
     let needs_prefix = range.start > 0 && matches!(digest, RequestedDigest::Whole(_));
     if length > SHORT_CHUNK_BYTES || needs_prefix {
@@ -183,7 +183,7 @@ impl<'a> FileSender<'a> {
         let path = member.resolve(&get.path)?;
         let (descriptors, disk) = (member.disk.acquire_file().await?, member.disk.clone());
         let found = member.with_view(move |view| {
-            let (file, rest, digest) = find(view, path, &get)?;
+            let (file, rest, digest) = open_range(view, path, &get)?;
             Ok((OpenedFile::new(file, disk, descriptors), rest, digest))
         });
         let (file, rest, digest) = found.await?;
@@ -196,7 +196,7 @@ impl<'a> FileSender<'a> {
         })
     }
 
-    /// Reads the bytes before the offset, where the digest needs them.
+    /// Hashes the bytes before the offset, if the digest needs them.
     async fn hash_prefix(&mut self) -> Result<(), CommandError> {
         if let RequestedDigest::Whole(verifier) = &mut self.digest
             && self.offset > 0
@@ -207,59 +207,58 @@ impl<'a> FileSender<'a> {
         Ok(())
     }
 
-    /// Whether the bytes that are sent are needed for the digest.
-    fn is_hashed_here(&self) -> bool {
+    /// Whether the sent bytes are hashed in this process.
+    fn hashes_sent_bytes(&self) -> bool {
         matches!(
             self.digest,
             RequestedDigest::Whole(_) | RequestedDigest::Part(_)
         )
     }
 
-    /// Sends the bytes: through this process, where they are hashed or encrypted, else the kernel
-    /// does it.
+    /// Sends the bytes: by sendfile, unless they have to be hashed or encrypted here.
     async fn send(
         &mut self,
         id: u32,
         outbox: &Outbox,
         mut sent: impl FnMut(u64),
     ) -> Result<(), CommandError> {
-        let by_kernel = outbox.supports_sendfile() && !self.is_hashed_here();
+        let uses_sendfile = outbox.supports_sendfile() && !self.hashes_sent_bytes();
         let threads: Arc<dyn BlockingPool> = Arc::new(self.member.disk.clone());
         let mut chunk_length = ChunkLength::default();
-        let mut under_way = VecDeque::new();
+        let mut queued_parts = VecDeque::new();
         while !self.rest.is_empty() {
             let length = self.next_length(chunk_length.bytes());
             self.member.throttle_download(length).await;
-            let asked = Instant::now();
+            let waiting_since = Instant::now();
             let slot = outbox.data_slot().await?;
             if !self.member.has_bandwidth_limit() {
-                chunk_length.adapt(asked.elapsed());
+                chunk_length.adapt(waiting_since.elapsed());
             }
             self.file.check_access()?;
-            if by_kernel {
+            if uses_sendfile {
                 let (file, start) = (self.file.share(), self.rest.start);
-                let (part, left) = FilePart::new(id, file, start, length, Arc::clone(&threads));
+                let (part, outcome) = FilePart::new(id, file, start, length, Arc::clone(&threads));
                 slot.send_part(part);
                 self.rest.start += length as u64;
-                under_way.push_back(left);
+                queued_parts.push_back(outcome);
             } else {
                 slot.send(id, self.next_chunk(length).await?);
             }
             sent(length as u64);
-            if under_way.len() > MAX_QUEUED_PARTS
-                && let Some(part) = under_way.pop_front()
+            if queued_parts.len() > MAX_QUEUED_PARTS
+                && let Some(part) = queued_parts.pop_front()
             {
-                self.left(part).await?;
+                self.wait_for_part(part).await?;
             }
         }
-        for part in under_way {
-            self.left(part).await?;
+        for part in queued_parts {
+            self.wait_for_part(part).await?;
         }
         Ok(())
     }
 
-    /// Waits until a part has left.
-    async fn left(&self, part: SendOutcome) -> Result<(), CommandError> {
+    /// Waits until a part is sent.
+    async fn wait_for_part(&self, part: SendOutcome) -> Result<(), CommandError> {
         match part.await {
             Ok(Err(error)) => {
                 self.file.check_access()?;
@@ -270,13 +269,13 @@ impl<'a> FileSender<'a> {
         }
     }
 
-    /// Bytes of the next piece, at most so many.
-    fn next_length(&self, most: usize) -> usize {
+    /// The length of the next chunk.
+    fn next_length(&self, max_bytes: usize) -> usize {
         let rest = usize::try_from(self.rest.end - self.rest.start);
-        rest.map_or(most, |rest| rest.min(most))
+        rest.map_or(max_bytes, |rest| rest.min(max_bytes))
     }
 
-    /// The next bytes, hashed on the thread that reads them.
+    /// Reads the next bytes and hashes them on the same thread.
     async fn next_chunk(&mut self, length: usize) -> Result<Bytes, CommandError> {
         let file = self.file.share();
         let start = self.rest.start;
@@ -296,7 +295,7 @@ impl<'a> FileSender<'a> {
         Ok(chunk)
     }
 
-    /// Makes sure that what was sent is one state of the file, and no other than was committed.
+    /// Checks that the sent bytes are one state of the file, as it was committed.
     async fn finish(self) -> Result<GetReply, CommandError> {
         let file = self.file.share();
         let work = move || {

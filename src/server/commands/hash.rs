@@ -1,4 +1,4 @@
-//! `hash`: the digest of a file, read only for that where the server does not have it.
+//! `hash`: the digest of a file. The server reads the file only if no digest is kept with it.
 
 use crate::protocol::{Hash, HashReply};
 use crate::server::commands::Command;
@@ -28,10 +28,12 @@ impl Command for Hash {
         if let Some(digest) = kept {
             return Ok(HashReply { digest, size });
         }
-        // One at a time in each session; the turns in `hashing` are among sessions.
-        let hashing_now = member.hashing.clone();
-        let waiting = member.peer_left.run_until_cancelled(hashing_now.acquire());
-        let _alone = waiting.await.ok_or(CommandError::Cancelled)?;
+        // A session hashes one file at a time; sessions share the digest permits.
+        let hashing_permit = member.hashing.clone();
+        let waiting = member
+            .peer_left
+            .run_until_cancelled(hashing_permit.acquire());
+        let _permit = waiting.await.ok_or(CommandError::Cancelled)?;
         let verifier = hashing::hash(member, &file, verifier, 0..size).await?;
         let shared = file.share();
         let digest = member.disk.run(move || verifier.finish(&shared)).await?;

@@ -22,7 +22,7 @@ impl Command for History {
         let with = receiver(member, "with", &self.with).await?;
         let limit = self.limit.map_or(PAGE, NonZeroU32::get).min(LARGEST_PAGE) as usize;
         let messages = &member.shared.messages;
-        let user = member.party();
+        let user = member.user_ref();
         let page = messages.history(&user, &with, self.before, limit, BUDGET);
         Ok(page.await?)
     }

@@ -10,6 +10,6 @@ impl Command for Join {
     async fn apply(self, member: &mut Member) -> Result<MembersReply, CommandError> {
         check_rate(member)?;
         let room = room("room", &self.room)?;
-        Ok(member.shared.messages.join(member.party(), room).await?)
+        Ok(member.shared.messages.join(member.user_ref(), room).await?)
     }
 }

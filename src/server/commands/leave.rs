@@ -10,6 +10,10 @@ impl Command for Leave {
     async fn apply(self, member: &mut Member) -> Result<MembersReply, CommandError> {
         check_rate(member)?;
         let room = room("room", &self.room)?;
-        Ok(member.shared.messages.leave(member.party(), room).await?)
+        Ok(member
+            .shared
+            .messages
+            .leave(member.user_ref(), room)
+            .await?)
     }
 }

@@ -1,4 +1,4 @@
-//! `login`: from a name and a secret to an account.
+//! `login`: finds the account for a name and a secret.
 
 use tokio::time::{Instant, sleep};
 
@@ -11,13 +11,13 @@ use crate::server::session::member::Member;
 use crate::server::session::peer::Peer;
 use crate::server::state::{SERVER_VERSION, ServerState};
 
-/// The account that the login is for, and what its session lasts no longer than.
+/// The account of the login, and the credential whose end also ends the session.
 pub(crate) async fn log_in(
     login: Login,
     shared: &ServerState,
     peer: &Peer,
 ) -> Result<(Account, Credential), CommandError> {
-    is_private_enough(shared, peer)?;
+    check_private(shared, peer)?;
     match LoginClaim::of(login, peer)? {
         LoginClaim::Secret(claim) => by_secret(&claim, shared, peer.block()).await,
         LoginClaim::Certificate(named) => {
@@ -33,32 +33,32 @@ pub(crate) async fn log_in(
     }
 }
 
-/// Whether a password may come from this peer.
-pub(crate) fn is_private_enough(shared: &ServerState, peer: &Peer) -> Result<(), CommandError> {
+/// Checks that a password may come over the connection of this peer.
+pub(crate) fn check_private(shared: &ServerState, peer: &Peer) -> Result<(), CommandError> {
     if !peer.is_private() && !shared.config().auth.plaintext_logins {
         return Err(CommandError::PlaintextLogin);
     }
     Ok(())
 }
 
-/// Checks a password or a token, as far as it is not guessed too fast.
+/// Checks a password or a token, if the login throttle allows it now.
 async fn by_secret(
     claim: &SecretClaim,
     shared: &ServerState,
     block: AddressBlock,
 ) -> Result<(Account, Credential), CommandError> {
-    let (accounts, guesses) = (&shared.accounts, &shared.login_throttle);
+    let (accounts, throttle) = (&shared.accounts, &shared.login_throttle);
     match claim {
         SecretClaim::Password { user, password } => {
             let work = accounts.log_in_with_password(user, password.expose());
             let work = queued(shared, block, work);
-            let account = not_too_fast(shared, guesses.user_target(user), block, work).await?;
+            let account = throttled(shared, throttle.user_target(user), block, work).await?;
             Ok(with_credential(account, None))
         }
         SecretClaim::Token(token) => {
             let token = token.expose();
             let work = async { Ok(accounts.log_in_with_token(token).await?) };
-            let logged_in = not_too_fast(shared, guesses.token_target(token), block, work);
+            let logged_in = throttled(shared, throttle.token_target(token), block, work);
             let (account, token) = logged_in.await?;
             Ok(with_credential(account, Some(token)))
         }
@@ -73,29 +73,28 @@ fn with_credential(account: Account, token: Option<i64>) -> (Account, Credential
     (account, credential)
 }
 
-/// Does `work`, which finds out whether a secret is that of `target`, as far as `block` does not
-/// guess too fast.
-pub(crate) async fn not_too_fast<T>(
+/// Runs `work`, which compares a secret of `target`, if the login throttle allows it for `block`.
+pub(crate) async fn throttled<T>(
     shared: &ServerState,
     target: LoginTarget,
     block: AddressBlock,
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
-    let (rules, guesses) = (rules(shared), &shared.login_throttle);
-    let slower = guesses.check(target, block, rules, Instant::now());
-    sleep(slower.map_err(CommandError::TooManyAttempts)?).await;
+    let (rules, throttle) = (rules(shared), &shared.login_throttle);
+    let delay = throttle.check(target, block, rules, Instant::now());
+    sleep(delay.map_err(CommandError::TooManyAttempts)?).await;
     let outcome = work.await;
     match &outcome {
-        Ok(_) => guesses.record_success(target, block, Instant::now()),
+        Ok(_) => throttle.record_success(target, block, Instant::now()),
         Err(CommandError::Accounts(AccountsError::LoginFailed | AccountsError::WrongPassword)) => {
-            guesses.record_failure(target, block, rules, Instant::now());
+            throttle.record_failure(target, block, rules, Instant::now());
         }
         Err(_) => {}
     }
     outcome
 }
 
-/// How fast secrets may be guessed.
+/// The settings of the login throttle.
 pub(crate) fn rules(shared: &ServerState) -> LoginThrottleRules {
     let auth = &shared.config().auth;
     let attempts = u32::try_from(auth.attempts).unwrap_or(u32::MAX);
@@ -103,26 +102,26 @@ pub(crate) fn rules(shared: &ServerState) -> LoginThrottleRules {
     LoginThrottleRules { attempts, back_off }
 }
 
-/// Does `work`, which hashes a password, if the queue for that has a place.
+/// Runs `work`, which hashes a password, if the queue of such logins is not full.
 pub(crate) async fn queued<T>(
     shared: &ServerState,
     block: AddressBlock,
     work: impl Future<Output = Result<T, AccountsError>>,
 ) -> Result<T, CommandError> {
     let waiting = shared.config().auth.waiting_logins;
-    let place = shared.logins.try_acquire(block, waiting);
-    let _place = place.ok_or(CommandError::TooManyLogins)?;
+    let permit = shared.logins.try_acquire(block, waiting);
+    let _permit = permit.ok_or(CommandError::TooManyLogins)?;
     Ok(work.await?)
 }
 
-/// The claimed identity.
+/// The identity that a login claims.
 enum LoginClaim {
     Secret(SecretClaim),
-    /// The user of the client's certificate, unless another one is asked for.
+    /// The user of the client's certificate; `None` if the login names another user.
     Certificate(Option<UserName>),
 }
 
-/// A claim that could be a guess.
+/// A claim with a secret that may be guessed.
 enum SecretClaim {
     Password { user: String, password: Secret },
     Token(Secret),
@@ -171,7 +170,7 @@ impl LoginClaim {
     }
 }
 
-/// What `ok` holds after a login; `resumed` says whether its `since` counts here, if it has one.
+/// The reply to a login. `resumed` says whether this server has given out its `since`, if it has one.
 pub(crate) fn welcome(member: &Member, resumed: Option<bool>) -> LoginReply {
     LoginReply {
         user: member.authority.name().to_owned(),

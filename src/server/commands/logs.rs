@@ -1,7 +1,7 @@
-//! `logs`: the last lines of the log, and those that come.
+//! `logs`: the last lines of the log, and later ones as they are written.
 //!
-//! A follower is a place in the ring of the last lines. It looks there now and then, not at each
-//! line, and takes what it is sent only as fast as its client reads.
+//! A follower is a position in the ring of the last lines. It polls the ring at intervals, and reads no
+//! faster than its client.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use crate::server::transfer::running_transfers::TransferGuard;
 use crate::storage::VirtualPath;
 use crate::telemetry::{Tail, TailLine};
 
-/// Lines that are looked at in one go.
+/// Lines of the ring that are filtered at once.
 const MAX_LINES_PER_READ: usize = 1000;
 
-/// How often a follower looks.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The time between two polls of a follower.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Sends the lines that `logs` asks for on stream `id`. It ends when it is cancelled, the user
 /// loses the admin right, or the server drains.
@@ -45,7 +45,7 @@ pub(crate) async fn logs(
         outbox
             .send(encode_begin(id, &LogsBegin { line: first }))
             .await?;
-        let mut following = Following {
+        let mut reader = LogReader {
             filter,
             next: first,
             reply: LogsReply {
@@ -55,7 +55,7 @@ pub(crate) async fn logs(
             tail,
         };
         loop {
-            let (lines, is_end) = following.stretch();
+            let (lines, is_end) = reader.next_lines();
             sent += lines.len() as u64;
             transfer.progress.moves(lines.len() as u64);
             for start in (0..lines.len()).step_by(SHORT_CHUNK_BYTES) {
@@ -66,11 +66,11 @@ pub(crate) async fn logs(
                 continue;
             }
             let next = async {
-                following.tail.wait_for(following.next).await;
-                sleep(PAUSE).await;
+                reader.tail.wait_for(reader.next).await;
+                sleep(POLL_INTERVAL).await;
             };
             if !logs.follow || drain.run_until_cancelled(next).await.is_none() {
-                return Ok(encode_ok(id, &following.reply));
+                return Ok(encode_ok(id, &reader.reply));
             }
         }
     };
@@ -87,11 +87,11 @@ pub(crate) async fn logs(
     }
 }
 
-/// The number of the first line to look at.
+/// The number of the first line to filter.
 fn first(tail: &Tail, logs: &Logs, filter: &Filter) -> u64 {
     if let Some(since) = logs.since {
         let first = since.saturating_add(1);
-        // One of the future was that of a server whose clock has gone back since.
+        // A number of the future is from a server whose clock has gone back since.
         return if first > tail.next() {
             tail.oldest()
         } else {
@@ -102,7 +102,7 @@ fn first(tail: &Tail, logs: &Logs, filter: &Filter) -> u64 {
         return tail.oldest();
     };
     let there = tail.lines_from(tail.oldest(), usize::MAX).lines;
-    let mut wanted = there.iter().rev().filter(|line| filter.lets_through(line));
+    let mut wanted = there.iter().rev().filter(|line| filter.matches(line));
     match last.checked_sub(1) {
         None => tail.next(),
         Some(before) => match wanted.nth(before as usize) {
@@ -112,36 +112,36 @@ fn first(tail: &Tail, logs: &Logs, filter: &Filter) -> u64 {
     }
 }
 
-/// A place in the log.
-struct Following {
+/// The position of a request in the log.
+struct LogReader {
     tail: Tail,
     filter: Filter,
     next: u64,
     reply: LogsReply,
 }
 
-impl Following {
-    /// The next lines that are wanted, and whether they are the last for now.
-    fn stretch(&mut self) -> (Bytes, bool) {
-        let stretch = self.tail.lines_from(self.next, MAX_LINES_PER_READ);
+impl LogReader {
+    /// The text of the next matching lines, and whether no more are in the ring now.
+    fn next_lines(&mut self) -> (Bytes, bool) {
+        let read = self.tail.lines_from(self.next, MAX_LINES_PER_READ);
         let mut text = String::new();
-        if stretch.missed > 0 {
-            self.reply.missed += stretch.missed;
-            text.push_str(&gone(stretch.missed));
+        if read.missed > 0 {
+            self.reply.missed += read.missed;
+            text.push_str(&missed_line(read.missed));
         }
-        for line in &stretch.lines {
-            if self.filter.lets_through(line) {
+        for line in &read.lines {
+            if self.filter.matches(line) {
                 text.push_str(&line.json);
                 self.reply.lines += 1;
             }
         }
-        self.next = stretch.next;
-        (text.into(), stretch.lines.len() < MAX_LINES_PER_READ)
+        self.next = read.next;
+        (text.into(), read.lines.len() < MAX_LINES_PER_READ)
     }
 }
 
-/// The line in the place of lines that are gone.
-fn gone(missed: u64) -> String {
+/// The line that stands for lines that were overwritten before they were sent.
+fn missed_line(missed: u64) -> String {
     let line = serde_json::json!({
         "time": jiff::Timestamp::now(),
         "level": "warn",
@@ -152,7 +152,7 @@ fn gone(missed: u64) -> String {
     format!("{line}\n")
 }
 
-/// Which lines are wanted.
+/// The conditions that a line has to meet.
 struct Filter {
     user: Option<String>,
     command: Option<String>,
@@ -181,7 +181,7 @@ impl Filter {
         })
     }
 
-    fn lets_through(&self, line: &TailLine) -> bool {
+    fn matches(&self, line: &TailLine) -> bool {
         let is = |wanted: &Option<String>, text: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| text == Some(wanted))
         };

@@ -3,7 +3,7 @@
 use crate::accounts::AccountsError;
 use crate::protocol::{Nothing, Passwd};
 use crate::server::commands::Command;
-use crate::server::commands::login::{not_too_fast, queued};
+use crate::server::commands::login::{queued, throttled};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 
@@ -16,12 +16,12 @@ impl Command for Passwd {
             .change_password(&account, &self.old, &self.new);
         let change = queued(&shared, block, change);
         let target = shared.login_throttle.user_target(account.name.as_str());
-        let changed = not_too_fast(&shared, target, block, change).await;
-        let unfit = match changed {
+        let changed = throttled(&shared, target, block, change).await;
+        let invalid = match changed {
             Ok(()) => return Ok(Nothing {}),
             Err(CommandError::Accounts(
-                unfit @ (AccountsError::EmptyPassword | AccountsError::PasswordTooLong),
-            )) => unfit,
+                invalid @ (AccountsError::EmptyPassword | AccountsError::PasswordTooLong),
+            )) => invalid,
             Err(error) => {
                 let is_guess = matches!(
                     error,
@@ -32,6 +32,6 @@ impl Command for Passwd {
                 return Err(error);
             }
         };
-        Err(CommandError::invalid_field("new", unfit))
+        Err(CommandError::invalid_field("new", invalid))
     }
 }

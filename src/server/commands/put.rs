@@ -25,7 +25,7 @@ pub(crate) async fn put(
     receiver: UploadReceiver,
     transfer: &TransferGuard,
 ) -> RequestOutcome {
-    let (mut received, mut upload_id) = (0, None);
+    let (mut bytes, mut upload_id) = (0, None);
     let work = async {
         let path = member.resolve(&put.path)?;
         let key = UploadKey::new(member.authority.id, &path, put.size);
@@ -68,9 +68,7 @@ pub(crate) async fn put(
                     writer.stop(staged, unwritten).await;
                     return Err(closed);
                 }
-                writer
-                    .receive(staged, receiver.parts, &mut received)
-                    .await?
+                writer.receive(staged, receiver.parts, &mut bytes).await?
             }
             BegunUpload::AlreadyCommitted(found) => upload.confirm(found, receiver).await?,
         };
@@ -80,7 +78,7 @@ pub(crate) async fn put(
     let reply = Box::pin(work).await;
     RequestOutcome {
         reply,
-        bytes: received,
+        bytes,
         upload: upload_id,
     }
 }

@@ -1,20 +1,19 @@
-//! `register`: an account that somebody makes for themselves, where the settings let people do so.
-//! Of the classic dialect only.
+//! `register`: a visitor creates an account, if the settings allow it. Only the classic dialect has it.
 
 use tokio::time::{Instant, sleep};
 
 use crate::accounts::{AccountsError, NewUser, UserName};
 use crate::protocol::Secret;
-use crate::server::commands::login::{is_private_enough, queued, rules};
+use crate::server::commands::login::{check_private, queued, rules};
 use crate::server::error::CommandError;
 use crate::server::session::peer::Peer;
 use crate::server::state::ServerState;
 use crate::storage::SpaceLimits;
 
-/// Makes the account `user`.
+/// Creates the account `user`.
 ///
-/// Each try counts as a wrong guess of its address, the ones that succeed, too: so nobody makes
-/// accounts, or finds out which there are, any faster than passwords can be guessed.
+/// Each attempt counts as a failed login of its address, even if it succeeds. So nobody creates accounts,
+/// or finds out which exist, faster than passwords can be guessed.
 pub(crate) async fn register(
     user: &str,
     password: &Secret,
@@ -28,15 +27,17 @@ pub(crate) async fn register(
     if !is_open {
         return Err(CommandError::RegisterClosed);
     }
-    is_private_enough(shared, peer)?;
-    let name: UserName = user.parse().map_err(|invalid| unfit("user", &invalid))?;
-    let (guesses, target) = (
+    check_private(shared, peer)?;
+    let name: UserName = user
+        .parse()
+        .map_err(|invalid| invalid_field("user", &invalid))?;
+    let (throttle, target) = (
         &shared.login_throttle,
         shared.login_throttle.user_target(user),
     );
     let (block, rules) = (peer.block(), rules(shared));
-    let slower = guesses.check(target, block, rules, Instant::now());
-    sleep(slower.map_err(CommandError::TooManyAttempts)?).await;
+    let delay = throttle.check(target, block, rules, Instant::now());
+    sleep(delay.map_err(CommandError::TooManyAttempts)?).await;
     let limits = SpaceLimits {
         bytes: (quota > 0).then_some(quota),
         files: None,
@@ -47,16 +48,16 @@ pub(crate) async fn register(
     };
     let adding = shared.accounts.add_user(&name, password, new);
     let added = queued(shared, block, adding).await;
-    guesses.record_failure(target, block, rules, Instant::now());
+    throttle.record_failure(target, block, rules, Instant::now());
     added.map_err(|error| match error {
         CommandError::Accounts(AccountsError::UserExists(name)) => CommandError::NameTaken(name),
         CommandError::Accounts(
             error @ (AccountsError::EmptyPassword | AccountsError::PasswordTooLong),
-        ) => unfit("password", &error),
+        ) => invalid_field("password", &error),
         error => error,
     })
 }
 
-fn unfit(field: &'static str, error: &dyn std::error::Error) -> CommandError {
+fn invalid_field(field: &'static str, error: &dyn std::error::Error) -> CommandError {
     CommandError::invalid_field(field, error)
 }

@@ -18,39 +18,39 @@ impl Command for ReloadSettings {
             reply,
         };
         let sent = asking.send(asked).await;
-        // The receiver is gone: the server ends.
+        // The receiver is dropped when the server ends.
         sent.map_err(|_| CommandError::ShuttingDown)?;
         let reply = replied.await.map_err(|_| CommandError::ShuttingDown)?;
         Ok(fitting(reply))
     }
 }
 
-/// Characters of a value, or of what is wrong, that are told: a list of networks may be very long.
-const LONGEST_TEXT: usize = 1000;
+/// Characters of a value or an error in the reply: a list of networks may be very long.
+const MAX_TEXT_CHARS: usize = 1000;
 
-/// As much of `reply` as fits in a frame.
+/// Truncates a reply so that it fits in a frame.
 pub(crate) fn fitting(reply: ReloadReply) -> ReloadReply {
     let mut fitting = ReloadReply {
-        refused: reply.refused.map(cut),
-        certificate_refused: reply.certificate_refused.map(cut),
+        refused: reply.refused.map(truncate),
+        certificate_refused: reply.certificate_refused.map(truncate),
         ..ReloadReply::default()
     };
     let mut budget = ReplyBudget::after(&fitting);
-    let cut = |change: SettingChange| SettingChange {
-        from: cut(change.from),
-        to: cut(change.to),
+    let truncate_values = |change: SettingChange| SettingChange {
+        from: truncate(change.from),
+        to: truncate(change.to),
         ..change
     };
-    let (changed, more_changed) = budget.fill(reply.changed.into_iter().map(cut));
-    let (needs_restart, more) = budget.fill(reply.needs_restart.into_iter().map(cut));
+    let (changed, more_changed) = budget.fill(reply.changed.into_iter().map(truncate_values));
+    let (needs_restart, more) = budget.fill(reply.needs_restart.into_iter().map(truncate_values));
     fitting.changed = changed;
     fitting.needs_restart = needs_restart;
     fitting.more = more_changed || more;
     fitting
 }
 
-fn cut(text: String) -> String {
-    match text.char_indices().nth(LONGEST_TEXT) {
+fn truncate(text: String) -> String {
+    match text.char_indices().nth(MAX_TEXT_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }

@@ -8,15 +8,15 @@ use crate::protocol::Say;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 
-/// Puts a message in its place among the others; what is returned resolves once it is stored.
+/// Gives a message its number among the others. The pending message resolves once it is stored.
 pub(crate) async fn say(say: Say, member: &Member) -> Result<PendingMessage, CommandError> {
     check_rate(member)?;
     let to = receiver(member, "to", &say.to).await?;
     let messages = &member.shared.messages;
-    Ok(messages.say(member.party(), to, say.text).await?)
+    Ok(messages.say(member.user_ref(), to, say.text).await?)
 }
 
-/// Counts something that the messages have to store: messages, offers, and to join or leave.
+/// Counts a request that stores a message, an offer or a membership towards the rate of its user.
 pub(crate) fn check_rate(member: &Member) -> Result<(), CommandError> {
     let shared = &member.shared;
     let rate = shared.config().limits.messages_per_user;
@@ -25,7 +25,7 @@ pub(crate) fn check_rate(member: &Member) -> Result<(), CommandError> {
     allowed.map_err(CommandError::TooMuchSaid)
 }
 
-/// The user or room that stands in `field`.
+/// The user or room that `field` names.
 pub(crate) async fn receiver(
     member: &Member,
     field: &'static str,
@@ -47,7 +47,7 @@ pub(crate) async fn user(member: &Member, text: &str) -> Result<UserRef, Command
         Some(name) => member.shared.accounts.account(name).await?,
         None => None,
     };
-    // No name is longer; what is no name is not repeated whole.
+    // No name is longer, and a longer text is not repeated whole.
     let shown = || text.chars().take(64).collect();
     let account = account.ok_or_else(|| CommandError::NoSuchUser(shown()))?;
     Ok(UserRef {
@@ -56,7 +56,7 @@ pub(crate) async fn user(member: &Member, text: &str) -> Result<UserRef, Command
     })
 }
 
-/// The room that stands in `field`.
+/// The room that `field` names.
 pub(crate) fn room(field: &'static str, text: &str) -> Result<RoomName, CommandError> {
     let room = text.parse::<RoomName>();
     room.map_err(|error| CommandError::invalid_field(field, error))

@@ -31,7 +31,7 @@ impl Command for SendTo {
             version,
             size: info.size,
         };
-        let offering = shared.messages.offer(member.party(), to, file, keep);
+        let offering = shared.messages.offer(member.user_ref(), to, file, keep);
         let (offer, stored) = offering.await?;
         stored.stored().await?;
         Ok(SendReply { offer })

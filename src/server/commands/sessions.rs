@@ -1,4 +1,4 @@
-//! `sessions`: who is there, and what each has under way.
+//! `sessions`: the sessions of the server, with their running transfers.
 
 use std::num::NonZeroU32;
 
@@ -7,24 +7,24 @@ use crate::server::commands::Command;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 
-/// The most sessions on a page; what they have under way may make it shorter.
+/// Sessions on a page at most; their transfers may make it shorter.
 const MAX_SESSIONS: u32 = 500;
 
 impl Command for Sessions {
     async fn apply(self, member: &mut Member) -> Result<SessionsReply, CommandError> {
         let after = self.cursor.as_deref().map(number).transpose()?;
-        let most = self.limit.map_or(MAX_SESSIONS, NonZeroU32::get);
-        let most = most.min(MAX_SESSIONS) as usize;
+        let limit = self.limit.map_or(MAX_SESSIONS, NonZeroU32::get);
+        let limit = limit.min(MAX_SESSIONS) as usize;
         // One more than fits, to know whether there is one.
-        let entries = member.shared.sessions.entries(after, most + 1);
-        Ok(page(entries, most))
+        let entries = member.shared.sessions.entries(after, limit + 1);
+        Ok(page(entries, limit))
     }
 }
 
-/// As many sessions as fit in a frame, and not more than `most`.
+/// A page with at most `limit` sessions, as many as fit in a frame.
 pub(crate) fn page(
     entries: impl IntoIterator<Item = (u64, SessionEntry)>,
-    most: usize,
+    limit: usize,
 ) -> SessionsReply {
     let mut reply = SessionsReply {
         sessions: Vec::new(),
@@ -33,13 +33,13 @@ pub(crate) fn page(
     let mut budget = ReplyBudget::after(&reply);
     let mut last = None;
     for (number, mut entry) in entries {
-        let is_full = reply.sessions.len() == most;
+        let is_full = reply.sessions.len() == limit;
         if is_full || !budget.try_add(&entry) {
             if let Some(last) = last {
                 reply.cursor = Some(u64::to_string(&last));
                 break;
             }
-            // Even one with the longest of paths is told of; `running` says how many there are.
+            // A session whose transfers have long paths is listed, too; `running` says how many it has.
             let all = std::mem::take(&mut entry.transfers);
             budget.try_add(&entry);
             (entry.transfers, _) = budget.fill(all);

@@ -1,4 +1,4 @@
-//! `uploads`: what was cut off and can be resumed.
+//! `uploads`: the partial uploads of the user, which can be resumed.
 
 use crate::protocol::{ReplyBudget, ResumableUpload, Uploads, UploadsReply};
 use crate::server::commands::Command;
@@ -8,14 +8,14 @@ use crate::storage::View;
 
 impl Command for Uploads {
     async fn apply(self, member: &mut Member) -> Result<UploadsReply, CommandError> {
-        // A client that was just cut off asks for an upload that is being kept at this moment.
+        // The upload of a connection that has just ended may be becoming a partial upload now.
         member
             .shared
             .live_uploads
             .wait_for_interrupted(member.authority.id)
             .await;
-        let kept = member.with_view(View::uploads).await?;
-        Ok(reply(kept.into_iter().map(|upload| ResumableUpload {
+        let partial = member.with_view(View::uploads).await?;
+        Ok(reply(partial.into_iter().map(|upload| ResumableUpload {
             upload: upload.id,
             path: upload.path.to_string(),
             size: upload.size,
@@ -25,7 +25,7 @@ impl Command for Uploads {
     }
 }
 
-/// As many uploads as fit in a frame.
+/// The reply with as many uploads as fit in a frame.
 pub(crate) fn reply(uploads: impl Iterator<Item = ResumableUpload>) -> UploadsReply {
     let mut reply = UploadsReply {
         uploads: Vec::new(),

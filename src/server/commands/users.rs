@@ -9,7 +9,7 @@ use crate::server::commands::Command;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 
-/// The most users on a page; their folders may make it shorter.
+/// Users on a page at most; their folders may make it shorter.
 const MAX_USERS: u32 = 500;
 
 impl Command for Users {
@@ -18,8 +18,8 @@ impl Command for Users {
         let (users, folders) = (accounts.users().await?, accounts.folders().await?);
         let mut folders = by_user(&folders);
         let sessions = member.shared.sessions.count_by_user();
-        let most = self.limit.map_or(MAX_USERS, NonZeroU32::get);
-        let most = most.min(MAX_USERS) as usize;
+        let limit = self.limit.map_or(MAX_USERS, NonZeroU32::get);
+        let limit = limit.min(MAX_USERS) as usize;
         let after = self.cursor.as_deref();
         let rest = users
             .iter()
@@ -35,19 +35,19 @@ impl Command for Users {
                 ..entry(user)
             }
         });
-        Ok(page(entries, most))
+        Ok(page(entries, limit))
     }
 }
 
-/// As many users as fit in a frame, and not more than `most`.
-pub(crate) fn page(entries: impl Iterator<Item = UserEntry>, most: usize) -> UsersReply {
+/// A page with at most `limit` users, as many as fit in a frame.
+pub(crate) fn page(entries: impl Iterator<Item = UserEntry>, limit: usize) -> UsersReply {
     let mut reply = UsersReply {
         users: Vec::new(),
         cursor: None,
     };
     let mut budget = ReplyBudget::after(&reply);
     for mut entry in entries {
-        let is_full = reply.users.len() == most;
+        let is_full = reply.users.len() == limit;
         if is_full || !budget.try_add(&entry) {
             if let Some(last) = reply.users.last() {
                 reply.cursor = Some(last.user.clone());

@@ -19,7 +19,7 @@ pub(crate) async fn watch(
     id: u32,
     watch: Watch,
     member: &Member,
-    attendance: &Subscription,
+    subscription: &Subscription,
 ) -> Result<Bytes, CommandError> {
     let path = member.resolve(&watch.path)?;
     let text = path.to_string();
@@ -31,11 +31,11 @@ pub(crate) async fn watch(
         // What is of another server counts as of the future: the session is to look again.
         if is_known { since } else { u64::MAX }
     });
-    let reply = attendance.watch(text, seen, since).await?;
+    let reply = subscription.watch(text, seen, since).await?;
     if changes.has_changed().is_ok_and(|changed| changed) {
         // The watches were kept to what the member may list before this one was among them.
-        attendance.restrict_watches(Vec::new())?;
-        rescope(member, attendance, &member.authority.changes()).await?;
+        subscription.restrict_watches(Vec::new())?;
+        rescope(member, subscription, &member.authority.changes()).await?;
     }
     Ok(encode_ok(id, &reply))
 }
@@ -44,9 +44,9 @@ pub(crate) async fn watch(
 pub(crate) async fn unwatch(
     id: u32,
     unwatch: &Unwatch,
-    attendance: &Subscription,
+    subscription: &Subscription,
 ) -> Result<Bytes, CommandError> {
-    if !attendance.unwatch(unwatch.watch).await? {
+    if !subscription.unwatch(unwatch.watch).await? {
         return Err(CommandError::NoWatch(unwatch.watch));
     }
     Ok(encode_ok(id, &Nothing {}))
@@ -57,11 +57,11 @@ pub(crate) async fn unwatch(
 ///
 /// The watches lose the paths that the member may no longer list when the access changes, before any
 /// event is delivered.
-pub(crate) async fn follow_access(member: Member, attendance: Arc<Subscription>) -> Infallible {
+pub(crate) async fn follow_access(member: Member, subscription: Arc<Subscription>) -> Infallible {
     let mut changes = member.authority.changes();
     while changes.changed().await.is_ok() {
         // Boxed: a session that waits keeps no room for it.
-        let followed = Box::pin(rescope(&member, &attendance, &changes)).await;
+        let followed = Box::pin(rescope(&member, &subscription, &changes)).await;
         if let Err(error) = followed {
             warn!(
                 name: "watch_unreadable",
@@ -76,13 +76,13 @@ pub(crate) async fn follow_access(member: Member, attendance: Arc<Subscription>)
 /// Has the watches cover what the member may see now, unless that changes meanwhile.
 async fn rescope(
     member: &Member,
-    attendance: &Subscription,
+    subscription: &Subscription,
     changes: &Receiver<AuthorityState>,
 ) -> Result<(), CommandError> {
     if member.check().is_err() {
         return Ok(());
     }
-    let watched = attendance.list_watches().await?;
+    let watched = subscription.list_watches().await?;
     if watched.is_empty() {
         return Ok(());
     }
@@ -98,7 +98,7 @@ async fn rescope(
         if changes.has_changed().is_ok_and(|changed| changed) {
             break;
         }
-        attendance.set_watch_scopes(number, scopes)?;
+        subscription.set_watch_scopes(number, scopes)?;
     }
     Ok(())
 }

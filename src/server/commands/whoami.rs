@@ -28,7 +28,7 @@ impl Command for Whoami {
     }
 }
 
-/// As many of the folders as fit in a frame.
+/// The reply with as many folders as fit in a frame.
 pub(crate) fn with_folders(
     mut reply: WhoamiReply,
     folders: impl Iterator<Item = FolderView>,

@@ -29,7 +29,7 @@ pub(crate) enum CloseReason {
     Guessing,
 }
 
-/// How long a peer that is hung up on for a limit should wait before it comes back.
+/// How long a peer should wait before it reconnects after the server closed for a limit.
 const RETRY_AFTER_MS: u64 = 1000;
 
 /// Why the server says goodbye, for a person.
@@ -44,7 +44,7 @@ pub(crate) fn reason_text(reason: GoodbyeReason) -> &'static str {
 }
 
 impl CloseReason {
-    /// The refusal that the peer gets before the connection closes; `None` if it left or knows already.
+    /// The error that the peer gets before the connection closes; `None` if it has left or knows the reason.
     pub(crate) fn refusal(&self) -> Option<WireError> {
         let code = match self {
             Self::BadFrame(FrameError::Io(_) | FrameError::Truncated)

@@ -1,4 +1,4 @@
-//! Whether anything has happened in a session for too long.
+//! The idle timeout of a session.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The signs of life of a session. Touching it costs no timer: the one timer looks at the last
-/// sign when it rings, and is set again from there.
+/// The timer of the idle timeout. Recording activity does not reset the timer: when it expires, it is set
+/// again from the time of the last activity.
 #[derive(Debug)]
-pub(crate) struct Idle {
+pub(crate) struct IdleTimer {
     timer: Option<(Duration, Pin<Box<Sleep>>)>,
-    last: Life,
+    last_activity: LastActivity,
 }
 
-/// When something last happened. Clones share it.
+/// The time of the last activity. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Life(Arc<Mutex<Instant>>);
+pub(crate) struct LastActivity(Arc<Mutex<Instant>>);
 
-impl Life {
-    /// Something happens now.
-    pub(crate) fn touch(&self) {
+impl LastActivity {
+    /// Sets the time of the last activity to now.
+    pub(crate) fn record(&self) {
         *self.lock() = Instant::now();
     }
 
@@ -29,36 +29,37 @@ impl Life {
     }
 }
 
-impl Idle {
-    /// Begins now; without a timeout it never ends.
+impl IdleTimer {
+    /// Starts the timer; without a timeout it never expires.
     pub(crate) fn new(timeout: Option<Duration>) -> Self {
         let now = Instant::now();
         Self {
             timer: timeout.map(|timeout| (timeout, Box::pin(sleep_until(now + timeout)))),
-            last: Life(Arc::new(Mutex::new(now))),
+            last_activity: LastActivity(Arc::new(Mutex::new(now))),
         }
     }
 
-    /// For whoever has something to do in the session: to be touched when it is done.
-    pub(crate) fn life(&self) -> Life {
-        self.last.clone()
+    /// For the tasks of the session, which record their end.
+    pub(crate) fn last_activity(&self) -> LastActivity {
+        self.last_activity.clone()
     }
 
-    /// Resolves once nothing has happened for the whole time and nothing is under way.
+    /// Resolves once the session has had no activity for the timeout, and is not busy.
     ///
-    /// Cancel-safe.
-    pub(crate) async fn is_over(&mut self, is_busy: impl Fn() -> bool) {
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn expired(&mut self, is_busy: impl Fn() -> bool) {
         let Some((timeout, timer)) = &mut self.timer else {
             return std::future::pending().await;
         };
         loop {
             timer.as_mut().await;
             let now = Instant::now();
-            let over = *self.last.lock() + *timeout;
+            let expiry = *self.last_activity.lock() + *timeout;
             if is_busy() {
                 timer.as_mut().reset(now + *timeout);
-            } else if over > now {
-                timer.as_mut().reset(over);
+            } else if expiry > now {
+                timer.as_mut().reset(expiry);
             } else {
                 return;
             }
@@ -77,45 +78,45 @@ mod tests {
     const MINUTE: Duration = Duration::from_mins(1);
 
     #[tokio::test(start_paused = true)]
-    async fn silence_is_over_after_its_time_from_the_last_sign_of_life() {
-        let mut idle = Idle::new(Some(MINUTE * 30));
-        let (life, start) = (idle.life(), Instant::now());
+    async fn the_timer_expires_a_timeout_after_the_last_activity() {
+        let mut idle = IdleTimer::new(Some(MINUTE * 30));
+        let (activity, start) = (idle.last_activity(), Instant::now());
         sleep(MINUTE * 20).await;
-        life.touch();
-        idle.is_over(|| false).await;
+        activity.record();
+        idle.expired(|| false).await;
         assert_eq!(start.elapsed(), MINUTE * 50);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_under_way_is_life_and_its_end_the_last_sign_of_it() {
-        let mut idle = Idle::new(Some(MINUTE * 30));
-        let (life, start) = (idle.life(), Instant::now());
+    async fn a_busy_session_does_not_expire_and_the_end_of_its_work_is_activity() {
+        let mut idle = IdleTimer::new(Some(MINUTE * 30));
+        let (activity, start) = (idle.last_activity(), Instant::now());
         let busy = Arc::new(AtomicBool::new(true));
         let work = busy.clone();
         tokio::spawn(async move {
             sleep(MINUTE * 100).await;
             work.store(false, Ordering::SeqCst);
-            life.touch();
+            activity.record();
         });
-        idle.is_over(|| busy.load(Ordering::SeqCst)).await;
+        idle.expired(|| busy.load(Ordering::SeqCst)).await;
         assert_eq!(start.elapsed(), MINUTE * 130);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_time_it_is_never_over() {
-        let mut idle = Idle::new(None);
-        let never = timeout(MINUTE * 60 * 24 * 365, idle.is_over(|| false));
+    async fn without_a_timeout_the_timer_never_expires() {
+        let mut idle = IdleTimer::new(None);
+        let never = timeout(MINUTE * 60 * 24 * 365, idle.expired(|| false));
         assert!(never.await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waiting_for_it_can_be_given_up_and_taken_up_again() {
-        let mut idle = Idle::new(Some(MINUTE));
+    async fn a_dropped_wait_does_not_move_the_expiry() {
+        let mut idle = IdleTimer::new(Some(MINUTE));
         let start = Instant::now();
         for _ in 0..100 {
-            let _ = timeout(Duration::from_millis(100), idle.is_over(|| false)).await;
+            let _ = timeout(Duration::from_millis(100), idle.expired(|| false)).await;
         }
-        idle.is_over(|| false).await;
+        idle.expired(|| false).await;
         assert_eq!(start.elapsed(), MINUTE);
     }
 }

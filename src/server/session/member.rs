@@ -1,5 +1,5 @@
 //! A logged-in user within a session. Only a login makes one, so a command that takes a `Member`
-//! cannot run without.
+//! needs a login.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::server::state::ServerState;
 use crate::server::transfer::bandwidth::Bandwidth;
 use crate::storage::{StorageError, View, VirtualPath};
 
-/// The user of a session, with what they see and where they are.
+/// The user of a session, with their view of the files and their current directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) shared: Arc<ServerState>,
@@ -33,7 +33,7 @@ pub(crate) struct Member {
     /// Cancelled once the peer may no longer wait for an answer: it has stopped sending, or the session
     /// has ended.
     pub(crate) peer_left: CancellationToken,
-    /// The user's way to the disk.
+    /// Runs work on the disk within the user's share.
     pub(crate) disk: UserDisk,
     /// The budget for log lines about the user's requests.
     pub(crate) lines: Arc<LineBudget>,
@@ -41,15 +41,15 @@ pub(crate) struct Member {
     bandwidth: Bandwidth,
     /// One file of a session is read only to be hashed at a time.
     pub(crate) hashing: Arc<Semaphore>,
-    /// How often this session was wrong about the password that it wants to change.
+    /// The wrong passwords of this session in `passwd`.
     pub(crate) wrong_passwords: u32,
 }
 
-/// After this many wrong passwords the session counts as another person's.
+/// After this many wrong passwords in `passwd` the session ends.
 const MAX_WRONG_PASSWORDS: u32 = 3;
 
 impl Member {
-    /// Lets a user in, at the root of their view.
+    /// Makes the member of a session whose login succeeded, at the root of their view.
     pub(crate) async fn admit(
         shared: Arc<ServerState>,
         credential: Credential,
@@ -100,8 +100,8 @@ impl Member {
         self.authority.account().map(drop)
     }
 
-    /// Ends the session of who guesses a password.
-    pub(crate) fn stop_guessing(&self) -> Result<(), CloseReason> {
+    /// Ends a session that guesses passwords.
+    pub(crate) fn end_if_guessing(&self) -> Result<(), CloseReason> {
         if self.wrong_passwords < MAX_WRONG_PASSWORDS {
             return Ok(());
         }
@@ -129,7 +129,7 @@ impl Member {
     }
 
     /// The user, as messages know them.
-    pub(crate) fn party(&self) -> UserRef {
+    pub(crate) fn user_ref(&self) -> UserRef {
         self.authority.user.clone()
     }
 
@@ -137,7 +137,7 @@ impl Member {
         self.shared.config().limits.bandwidth_per_user
     }
 
-    /// A path as the user wrote it, seen from the current directory.
+    /// Resolves a path as the user wrote it against the current directory.
     pub(crate) fn resolve(&self, text: &str) -> Result<VirtualPath, CommandError> {
         let path = self.cwd.resolve(text).map_err(StorageError::from)?;
         Ok(path)
@@ -163,7 +163,7 @@ impl Member {
         })
     }
 
-    /// Does `work` on the user's files, on a thread that may block.
+    /// Runs `work` on the user's files, on a disk thread.
     pub(crate) async fn with_view<T, F>(&self, work: F) -> Result<T, CommandError>
     where
         T: Send + 'static,
@@ -173,8 +173,8 @@ impl Member {
         self.disk.run(move || work(&view)).await
     }
 
-    /// As [`Self::with_view`], for work that may need to know what a home or folder holds: while
-    /// that is counted it waits here, on no thread, and is done anew.
+    /// As [`Self::with_view`], for work that may need the count of a space: while the space is counted,
+    /// it waits without a thread, and runs again afterwards.
     pub(crate) async fn with_counted_view<T, F>(&self, work: F) -> Result<T, CommandError>
     where
         T: Send + 'static,

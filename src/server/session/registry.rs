@@ -1,4 +1,7 @@
-//! The sessions that are there, and what each has under way: what an operator looks at.
+//! The registry of the sessions of a server, with their running transfers, for operators.
+//!
+//! One lock guards the table. Sessions add and remove themselves, and operators read it. The running
+//! transfers of a session have a lock of their own, which is taken after this one is released.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,32 +14,32 @@ use crate::protocol::{SessionDialect, SessionEntry};
 use crate::server::session::dialect::Dialect;
 use crate::server::transfer::running_transfers::RunningTransfers;
 
-/// The sessions of a server whose users are known, in the order in which they logged in.
+/// The sessions of a server whose users have logged in, in the order of their logins.
 #[derive(Debug, Default)]
 pub(crate) struct SessionRegistry(Mutex<RegistryState>);
 
 #[derive(Debug, Default)]
 struct RegistryState {
-    present: BTreeMap<u64, Arc<RegisteredSession>>,
-    numbers: u64,
+    sessions: BTreeMap<u64, Arc<RegisteredSession>>,
+    next_number: u64,
     kinds: [usize; 4],
 }
 
-/// The number of a kind of sessions: what they speak, and whether it is encrypted.
+/// The index of a kind of sessions: their dialect, and whether they are encrypted.
 fn kind(dialect: Dialect, secure: bool) -> usize {
     usize::from(dialect == Dialect::Classic) * 2 + usize::from(secure)
 }
 
-/// All sessions at a glance.
+/// A summary of all sessions.
 #[derive(Debug, Clone)]
 pub struct SessionOverview {
-    /// How many there are of users who have logged in.
+    /// The number of sessions with a login.
     pub sessions: usize,
     /// Some of the sessions.
     pub list: Vec<SessionEntry>,
 }
 
-/// A session that is there.
+/// A session with a login.
 #[derive(Debug)]
 pub(crate) struct RegisteredSession {
     pub(crate) session: Arc<str>,
@@ -46,9 +49,9 @@ pub(crate) struct RegisteredSession {
     pub(crate) dialect: Dialect,
     pub(crate) since: Timestamp,
     pub(crate) running: RunningTransfers,
-    /// Ends it.
+    /// Cancelled to end the session.
     pub(crate) stop: CancellationToken,
-    /// An operator has ended it.
+    /// Whether an operator has ended the session.
     pub(crate) kicked: AtomicBool,
 }
 
@@ -70,7 +73,7 @@ impl RegisteredSession {
         }
     }
 
-    /// Ends it: it is told goodbye, and what it has under way is cut off.
+    /// Ends the session: it gets a goodbye, and its requests are cancelled.
     fn kick(&self) {
         self.kicked.store(true, Ordering::Relaxed);
         self.stop.cancel();
@@ -78,59 +81,59 @@ impl RegisteredSession {
 }
 
 impl SessionRegistry {
-    /// Enters one; it is there until what is returned is dropped.
-    pub(crate) fn register(self: &Arc<Self>, present: RegisteredSession) -> Registration {
-        let present = Arc::new(present);
+    /// Adds a session; it stays until the registration is dropped.
+    pub(crate) fn register(self: &Arc<Self>, session: RegisteredSession) -> Registration {
+        let session = Arc::new(session);
         let mut state = self.lock();
-        let number = state.numbers;
-        state.numbers += 1;
-        state.kinds[kind(present.dialect, present.secure)] += 1;
-        state.present.insert(number, Arc::clone(&present));
+        let number = state.next_number;
+        state.next_number += 1;
+        state.kinds[kind(session.dialect, session.secure)] += 1;
+        state.sessions.insert(number, Arc::clone(&session));
         Registration {
-            sessions: Arc::clone(self),
+            registry: Arc::clone(self),
             number,
-            present,
+            session,
         }
     }
 
-    /// Those that logged in after the one with the number `after`, the first ones first, each with
-    /// its number.
-    pub(crate) fn entries(&self, after: Option<u64>, most: usize) -> Vec<(u64, SessionEntry)> {
+    /// Up to `limit` sessions that logged in after the session with the number `after`, the earliest
+    /// first, each with its number.
+    pub(crate) fn entries(&self, after: Option<u64>, limit: usize) -> Vec<(u64, SessionEntry)> {
         let first = after.map_or(0, |after| after.saturating_add(1));
         let some: Vec<_> = {
             let state = self.lock();
-            let rest = state.present.range(first..).take(most);
-            rest.map(|(number, present)| (*number, Arc::clone(present)))
+            let page = state.sessions.range(first..).take(limit);
+            page.map(|(number, session)| (*number, Arc::clone(session)))
                 .collect()
         };
-        // Outside the lock: what is under way has a lock of its own.
+        // Outside the lock: the transfers of a session have a lock of their own.
         let entries = some.iter().map(|(number, one)| (*number, one.entry()));
         entries.collect()
     }
 
-    /// How many there are, and up to `most` of them: first those that move something,
-    /// then the others, each in the order in which they logged in.
-    pub(crate) fn overview(&self, most: usize) -> SessionOverview {
-        let all: Vec<_> = self.lock().present.values().cloned().collect();
-        // Outside the lock: what is under way has a lock of its own.
+    /// The number of sessions, and up to `limit` of them: first those with transfers, then the others,
+    /// each in the order of their logins.
+    pub(crate) fn overview(&self, limit: usize) -> SessionOverview {
+        let all: Vec<_> = self.lock().sessions.values().cloned().collect();
+        // Outside the lock: the transfers of a session have a lock of their own.
         let running: Vec<_> = all.iter().map(|one| one.running.count()).collect();
-        let of = |is_busy: bool| {
+        let by_activity = |is_busy: bool| {
             let each = all.iter().zip(&running);
             each.filter(move |(_, running)| (**running > 0) == is_busy)
         };
-        let some = of(true).chain(of(false)).take(most);
+        let listed = by_activity(true).chain(by_activity(false)).take(limit);
         SessionOverview {
             sessions: all.len(),
-            list: some.map(|(one, _)| one.entry()).collect(),
+            list: listed.map(|(session, _)| session.entry()).collect(),
         }
     }
 
-    /// How many there are.
+    /// The number of sessions.
     pub(crate) fn count(&self) -> usize {
-        self.lock().present.len()
+        self.lock().sessions.len()
     }
 
-    /// How many there are of each kind: what they speak, whether it is encrypted.
+    /// The number of sessions of each kind: the dialect, and whether they are encrypted.
     pub(crate) fn kinds(&self) -> [(Dialect, bool, usize); 4] {
         let kinds = self.lock().kinds;
         let each = [
@@ -142,27 +145,28 @@ impl SessionRegistry {
         each.map(|(dialect, secure)| (dialect, secure, kinds[kind(dialect, secure)]))
     }
 
-    /// How many each user has.
+    /// The number of sessions of each user.
     pub(crate) fn count_by_user(&self) -> HashMap<String, u64> {
         let mut counts = HashMap::new();
-        for present in self.lock().present.values() {
-            *counts.entry(present.user.to_string()).or_default() += 1;
+        for session in self.lock().sessions.values() {
+            *counts.entry(session.user.to_string()).or_default() += 1;
         }
         counts
     }
 
-    /// Ends those that are `wanted`, by session and user; how many that were.
-    pub(crate) fn kick(&self, wanted: impl Fn(&str, &str) -> bool) -> usize {
-        let some: Vec<_> = {
+    /// Ends the sessions that `selects` chooses by session and user. Returns their number.
+    pub(crate) fn kick(&self, selects: impl Fn(&str, &str) -> bool) -> usize {
+        let selected: Vec<_> = {
             let state = self.lock();
-            let wanted =
-                |present: &&Arc<RegisteredSession>| wanted(&present.session, &present.user);
-            state.present.values().filter(wanted).cloned().collect()
+            let is_selected =
+                |session: &&Arc<RegisteredSession>| selects(&session.session, &session.user);
+            let sessions = state.sessions.values();
+            sessions.filter(is_selected).cloned().collect()
         };
-        for present in &some {
-            present.kick();
+        for session in &selected {
+            session.kick();
         }
-        some.len()
+        selected.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, RegistryState> {
@@ -170,31 +174,31 @@ impl SessionRegistry {
     }
 }
 
-/// A session's place among those that are there.
+/// The entry of a session. Dropping it removes the session from the registry.
 #[derive(Debug)]
 pub(crate) struct Registration {
-    sessions: Arc<SessionRegistry>,
+    registry: Arc<SessionRegistry>,
     number: u64,
-    present: Arc<RegisteredSession>,
+    session: Arc<RegisteredSession>,
 }
 
 impl Registration {
     /// Cancelled once the session has to end at once.
     pub(crate) fn stop(&self) -> &CancellationToken {
-        &self.present.stop
+        &self.session.stop
     }
 
-    /// Whether that is because an operator wants it.
+    /// Whether an operator has ended the session.
     pub(crate) fn is_kicked(&self) -> bool {
-        self.present.kicked.load(Ordering::Relaxed)
+        self.session.kicked.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut state = self.sessions.lock();
-        state.present.remove(&self.number);
-        state.kinds[kind(self.present.dialect, self.present.secure)] -= 1;
+        let mut state = self.registry.lock();
+        state.sessions.remove(&self.number);
+        state.kinds[kind(self.session.dialect, self.session.secure)] -= 1;
     }
 }
 
@@ -206,7 +210,7 @@ mod tests {
     use crate::server::transfer::progress::TransferSubject;
     use crate::server::transfer::session_transfers::SessionTransfers;
 
-    fn present(session: &str, user: &str) -> RegisteredSession {
+    fn session(session: &str, user: &str) -> RegisteredSession {
         RegisteredSession {
             session: session.into(),
             user: user.into(),
@@ -220,15 +224,15 @@ mod tests {
         }
     }
 
-    fn enter(sessions: &Arc<SessionRegistry>, session: &str, user: &str) -> Registration {
-        sessions.register(present(session, user))
+    fn register(sessions: &Arc<SessionRegistry>, session: &str, user: &str) -> Registration {
+        sessions.register(self::session(session, user))
     }
 
     #[test]
-    fn a_session_is_listed_until_it_is_gone_page_by_page() {
+    fn sessions_are_listed_by_pages_until_they_end() {
         let sessions = Arc::new(SessionRegistry::default());
-        let places: Vec<_> = ["a", "b", "c"]
-            .map(|name| enter(&sessions, name, "alice"))
+        let registrations: Vec<_> = ["a", "b", "c"]
+            .map(|name| register(&sessions, name, "alice"))
             .into();
         let page = sessions.entries(None, 2);
         let names = |page: &[(u64, SessionEntry)]| -> Vec<_> {
@@ -240,23 +244,23 @@ mod tests {
         let last = page.last().map(|(number, _)| *number);
         assert_eq!(names(&sessions.entries(last, 2)), ["c"]);
         assert!(sessions.kinds().contains(&(Dialect::Framed, true, 3)));
-        drop(places);
+        drop(registrations);
         assert!(sessions.kinds().iter().all(|(.., count)| *count == 0));
         assert_eq!(sessions.count(), 0);
         assert!(sessions.entries(None, 2).is_empty());
     }
 
     #[test]
-    fn at_a_glance_those_that_move_something_come_first() {
+    fn sessions_with_transfers_come_first_in_the_overview() {
         let sessions = Arc::new(SessionRegistry::default());
         let transfers = SessionTransfers::new(Arc::new(Semaphore::new(1)));
         let session_ended = CancellationToken::new();
-        let _places = ["a", "b", "c"].map(|name| {
-            let mut present = present(name, "alice");
+        let _registrations = ["a", "b", "c"].map(|name| {
+            let mut session = session(name, "alice");
             if name == "b" {
-                present.running = transfers.running().clone();
+                session.running = transfers.running().clone();
             }
-            sessions.register(present)
+            sessions.register(session)
         });
         let _get = transfers
             .register(7, &session_ended, TransferSubject::of_nothing())
@@ -268,10 +272,10 @@ mod tests {
     }
 
     #[test]
-    fn only_those_that_are_meant_are_kicked() {
+    fn only_the_selected_sessions_are_kicked() {
         let sessions = Arc::new(SessionRegistry::default());
-        let alice = enter(&sessions, "a", "alice");
-        let bob = enter(&sessions, "b", "bob");
+        let alice = register(&sessions, "a", "alice");
+        let bob = register(&sessions, "b", "bob");
         assert_eq!(sessions.kick(|_, user| user == "bob"), 1);
         assert!(bob.is_kicked() && bob.stop().is_cancelled());
         assert!(!alice.is_kicked() && !alice.stop().is_cancelled());

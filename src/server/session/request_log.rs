@@ -26,7 +26,7 @@ pub(crate) struct RequestLog {
     path: Option<String>,
     to: Option<String>,
     user: Option<String>,
-    with: Option<&'static str>,
+    login_method: Option<&'static str>,
     started: Instant,
     counted: Arc<CommandCounter>,
     lines: Arc<LineBudget>,
@@ -55,7 +55,7 @@ impl From<Result<Bytes, CommandError>> for RequestOutcome {
 }
 
 impl RequestLog {
-    /// `lines` is what may be written about requests like this.
+    /// `lines` is the budget of log lines for requests like this.
     pub(crate) fn new(
         metrics: &ServerMetrics,
         lines: Arc<LineBudget>,
@@ -69,7 +69,7 @@ impl RequestLog {
             path,
             to: None,
             user: None,
-            with: None,
+            login_method: None,
             started: Instant::now(),
             counted: metrics.command_counter(command.name),
             lines,
@@ -77,7 +77,7 @@ impl RequestLog {
         }
     }
 
-    /// Writes no line and counts nothing: the request is answered with another one.
+    /// Writes no line and counts nothing: the reply of another request also answers this one.
     pub(crate) fn withdraw(mut self) {
         self.is_closed = true;
     }
@@ -87,15 +87,15 @@ impl RequestLog {
         self.path.as_deref()
     }
 
-    /// Names the path that something is moved or copied to.
+    /// Sets the path that something is moved or copied to.
     pub(crate) fn with_to(mut self, to: Option<String>) -> Self {
         self.to = to;
         self
     }
 
-    /// Says by what somebody wants to log in.
-    pub(crate) fn with_proof(mut self, with: &'static str) -> Self {
-        self.with = Some(with);
+    /// Sets the method of a login.
+    pub(crate) fn with_login_method(mut self, method: &'static str) -> Self {
+        self.login_method = Some(method);
         self
     }
 
@@ -132,7 +132,7 @@ impl RequestLog {
         log.finish(outbox, Err(bad.into()).into()).await
     }
 
-    /// Replies ahead of all data that waits.
+    /// Sends the reply before all queued data.
     pub(crate) async fn finish(
         self,
         outbox: &Outbox,
@@ -159,7 +159,7 @@ impl RequestLog {
             Ok(reply) => reply,
             Err(cause) => {
                 let error = WireError::from(&cause);
-                if error.code == ErrorCode::Internal && self.has_room_for_a_line() {
+                if error.code == ErrorCode::Internal && self.allows_line() {
                     error!(
                         name: "internal_error",
                         cmd = self.command.name,
@@ -186,7 +186,7 @@ impl RequestLog {
                     path = self.path,
                     to = self.to,
                     user = self.user,
-                    with = self.with,
+                    with = self.login_method,
                     bytes,
                     ms,
                     outcome,
@@ -198,19 +198,19 @@ impl RequestLog {
         }
         if self.command.is_audited {
             write_line!(AUDIT);
-        } else if self.has_room_for_a_line() {
+        } else if self.allows_line() {
             write_line!(module_path!());
         }
     }
 
-    fn has_room_for_a_line(&self) -> bool {
+    fn allows_line(&self) -> bool {
         let paths = [&self.path, &self.to].into_iter().flatten();
         self.lines.allows(paths.map(String::len).sum())
     }
 }
 
 impl Drop for RequestLog {
-    /// The requester left before the reply. Disk work that has started still finishes.
+    /// The client left before the reply. Disk work that has started still finishes.
     fn drop(&mut self) {
         if !self.is_closed {
             self.log("unanswered", Some(ErrorCode::Cancelled), 0, None);
@@ -224,7 +224,7 @@ mod tests {
     use crate::protocol::{Call, End, Ls, Mkdir, ServerMessage};
 
     #[test]
-    fn a_request_that_nobody_waits_for_any_more_is_counted_all_the_same() {
+    fn a_request_whose_client_left_is_counted() {
         let metrics = ServerMetrics::default();
         drop(RequestLog::new(
             &metrics,

@@ -1,4 +1,4 @@
-//! A session: what it has while it lasts, and why it ends.
+//! The state of a session, before and after its login.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -35,12 +35,12 @@ pub(crate) struct SessionState<R> {
     pub(crate) session_ended: CancellationToken,
     /// Cancelled to end the writer: it still writes queued frames for a short time.
     pub(crate) writer_abort: CancellationToken,
-    /// The requests that run beside the reading of later ones.
+    /// The tasks of requests that run concurrently.
     pub(crate) tasks: TaskTracker,
 }
 
 impl<R> SessionState<R> {
-    /// Shows the session, whose user is `member`, to operators.
+    /// Adds the session of `member` to the registry that operators see.
     pub(crate) fn register(&self, member: &Member, running: RunningTransfers) -> Registration {
         self.shared.sessions.register(RegisteredSession {
             session: Arc::clone(&self.id),
@@ -55,7 +55,7 @@ impl<R> SessionState<R> {
         })
     }
 
-    /// Tells the peer that the server ends the session.
+    /// Sends the event that the server ends the session.
     pub(crate) async fn say_goodbye(&self, reason: GoodbyeReason) -> Result<(), OutboxClosed> {
         let goodbye = Event::Goodbye { reason };
         self.outbox.send(encode_event(&goodbye)).await

@@ -119,7 +119,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
         let log = self.open_log(id, &Login::COMMAND);
         let log = log
             .with_user(login.user.as_deref())
-            .with_proof(method.as_str());
+            .with_login_method(method.as_str());
         self.shared.wait_for_audit(&Login::COMMAND).await;
         let mut admitted = None;
         let messages = &self.shared.messages;

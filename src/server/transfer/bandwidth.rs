@@ -1,4 +1,4 @@
-//! How much of files a user may move in a second, in all of their sessions together.
+//! The bandwidth limit of each user, for all of their sessions together.
 //!
 //! A chunk passes when the time of those before it is over, and then sets the time of the next.
 //! Transfers take turns chunk by chunk. A transfer that gives up while it waits has used nothing, and
@@ -14,12 +14,12 @@ use tokio::time::{Instant, sleep_until};
 /// The longest unused time that later chunks may use.
 const SLACK: Duration = Duration::from_millis(100);
 
-/// The users with sessions, or with something still to be paid for.
+/// The users with sessions, or whose last chunks still take time.
 #[derive(Debug, Default)]
 pub(crate) struct Bandwidths(Mutex<HashMap<i64, Arc<BandwidthQueues>>>);
 
 impl Bandwidths {
-    /// That of the user of this number, the same for all of their sessions.
+    /// The bandwidth of a user, by account number. All sessions of the user share it.
     pub(crate) fn for_user(&self, user: i64) -> Bandwidth {
         let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A user who comes back at once still waits for the time of earlier chunks.
@@ -57,8 +57,8 @@ impl Bandwidth {
     }
 }
 
-/// One direction: when all that passed is paid for. The lock is taken in the order it was asked
-/// for, and held while waiting.
+/// One direction: the time at which the next chunk may pass. The lock is fair, and is held while a
+/// chunk waits.
 #[derive(Debug)]
 struct BandwidthQueue(sync::Mutex<Instant>);
 
@@ -73,21 +73,21 @@ impl BandwidthQueue {
         let Some(rate) = rate else {
             return;
         };
-        let mut paid_at = self.0.lock().await;
-        sleep_until(*paid_at).await;
+        let mut free_at = self.0.lock().await;
+        sleep_until(*free_at).await;
         let now = Instant::now();
         let earliest = now.checked_sub(SLACK).unwrap_or(now);
-        *paid_at = (*paid_at).max(earliest) + price(bytes, rate);
+        *free_at = (*free_at).max(earliest) + duration(bytes, rate);
     }
 
     fn is_free(&self) -> bool {
-        let paid_at = self.0.try_lock();
-        paid_at.is_ok_and(|paid_at| *paid_at <= Instant::now())
+        let free_at = self.0.try_lock();
+        free_at.is_ok_and(|free_at| *free_at <= Instant::now())
     }
 }
 
-/// How long `bytes` take at `rate` bytes a second.
-fn price(bytes: usize, rate: u64) -> Duration {
+/// The time that `bytes` take at `rate` bytes a second.
+fn duration(bytes: usize, rate: u64) -> Duration {
     let nanoseconds =
         u128::try_from(bytes).unwrap_or(u128::MAX) * 1_000_000_000 / u128::from(rate.max(1));
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
@@ -133,7 +133,7 @@ mod tests {
             (exact..=exact + SHORT_CHUNK_BYTES).contains(&total),
             "{total}"
         );
-        // One chunk for who came first, one for whose turn it is.
+        // One chunk for the first transfer, and one for the next in order.
         let (least, most) = (sent.iter().min(), sent.iter().max());
         let near = least.map(|least| least + 2 * SHORT_CHUNK_BYTES);
         assert!(most <= near.as_ref(), "{sent:?}");
@@ -187,7 +187,7 @@ mod tests {
             alice.down(SHORT_CHUNK_BYTES, RATE).await;
         }
         // All but the last are paid for, less what a moment is worth.
-        let exact = price(79 * SHORT_CHUNK_BYTES, 1 << 20);
+        let exact = duration(79 * SHORT_CHUNK_BYTES, 1 << 20);
         let took = start.elapsed();
         assert!(took + SLACK >= exact && took <= exact, "{took:?}");
     }

@@ -85,21 +85,22 @@ impl DownloadQueue {
 /// A small file, or `None` for a download that does not fit into a batch.
 type BatchedFile = Result<Option<SmallFileReply>, CommandError>;
 
-/// The answers, encoded, and what the requests hold until those have left.
+/// Reads the files of a batch. Returns the frames of the replies, and the permits of the requests, which
+/// are released once the frames are queued.
 async fn read(
     batch: Vec<(PendingDownload, DownloadSource)>,
     member: &Member,
     start_large: &impl Fn(PendingDownload),
 ) -> (Bytes, Vec<Option<OwnedSemaphorePermit>>) {
-    let (mut asked, mut wanted) = (Vec::new(), Vec::new());
+    let (mut downloads, mut sources) = (Vec::new(), Vec::new());
     for (one, source) in batch {
-        wanted.push((one.get.clone(), source, one.transfer.cancel.clone()));
-        asked.push(one);
+        sources.push((one.get.clone(), source, one.transfer.cancel.clone()));
+        downloads.push(one);
     }
-    let read = member.disk.run(move || Ok(read_all(wanted))).await;
+    let read = member.disk.run(move || Ok(read_all(sources))).await;
     let mut outcomes = read.map(Vec::into_iter);
     let (mut frames, mut permits) = (Vec::new(), Vec::new());
-    for one in asked {
+    for one in downloads {
         let outcome = match &mut outcomes {
             Ok(outcomes) => outcomes.next().unwrap_or(Ok(None)),
             Err(CommandError::ShuttingDown) => Err(CommandError::ShuttingDown),
@@ -114,10 +115,10 @@ async fn read(
     (frames.into(), permits)
 }
 
-/// To be run where blocking is allowed.
-fn read_all(wanted: Vec<(Get, DownloadSource, CancellationToken)>) -> Vec<BatchedFile> {
+/// Reads the small files. It blocks on the disk.
+fn read_all(sources: Vec<(Get, DownloadSource, CancellationToken)>) -> Vec<BatchedFile> {
     let mut bytes = 0;
-    let read = wanted.into_iter().map(|(get, source, cancel)| {
+    let read = sources.into_iter().map(|(get, source, cancel)| {
         if cancel.is_cancelled() {
             return Err(CommandError::Cancelled);
         }
@@ -131,13 +132,13 @@ fn read_all(wanted: Vec<(Get, DownloadSource, CancellationToken)>) -> Vec<Batche
     read.collect()
 }
 
-/// Writes the line in the log and adds the frames of the answer.
+/// Closes the log entry of a download and appends the frames of its replies.
 fn answer(
-    asked: PendingDownload,
+    download: PendingDownload,
     outcome: Result<SmallFileReply, CommandError>,
     frames: &mut Vec<u8>,
 ) -> Option<OwnedSemaphorePermit> {
-    let id = asked.id;
+    let id = download.id;
     let mut bytes = 0;
     let reply = outcome.map(|file| {
         put_control(frames, &encode_begin(id, &file.begin));
@@ -146,18 +147,18 @@ fn answer(
             frames.extend_from_slice(&file.content);
         }
         bytes = file.content.len() as u64;
-        asked.transfer.progress.moves(bytes);
+        download.transfer.progress.moves(bytes);
         encode_ok(id, &file.reply)
     });
     put_control(
         frames,
-        &asked.log.close(RequestOutcome {
+        &download.log.close(RequestOutcome {
             reply,
             bytes,
             upload: None,
         }),
     );
     // The client may use the id again as soon as it has the reply.
-    drop(asked.transfer);
-    asked.permit
+    drop(download.transfer);
+    download.permit
 }

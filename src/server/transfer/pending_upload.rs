@@ -37,10 +37,6 @@ pub(crate) struct PendingUpload {
 }
 
 /// How far an upload is.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a box would cost an allocation for each small file"
-)]
 pub(crate) enum PendingUploadState {
     /// The session collects the data in memory, without a task. Every upload begins here, and at most
     /// one of a session stays here: the client of an earlier one may wait for `begin`.

@@ -1,4 +1,4 @@
-//! How far a get or put is, and what all of them move.
+//! The progress of transfers, and the counters of the bytes that all of them have moved.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,11 @@ use jiff::Timestamp;
 
 use crate::protocol::TransferEntry;
 
-/// Stands for a size that nobody knows yet.
+/// Stands for a size that is not known yet.
 const UNKNOWN: u64 = u64::MAX;
 
-/// Bytes of files that a server has moved since its start, finished or not, and what moves them.
+/// Bytes of files that a server has moved since its start, and the transfers that run. Bytes of
+/// unfinished transfers count.
 #[derive(Debug, Default)]
 pub(crate) struct TrafficCounters {
     /// From clients.
@@ -22,7 +23,7 @@ pub(crate) struct TrafficCounters {
     pub(crate) gets: AtomicUsize,
     /// Puts that are not answered yet.
     pub(crate) puts: AtomicUsize,
-    /// Those who read the log.
+    /// Requests that send the log.
     pub(crate) logs: AtomicUsize,
 }
 
@@ -36,7 +37,7 @@ impl TrafficCounters {
     }
 }
 
-/// Which way a transfer goes.
+/// The direction of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     Get,
@@ -56,49 +57,49 @@ pub(crate) struct TransferSubject {
     pub(crate) traffic: Arc<TrafficCounters>,
 }
 
-/// A get or put that is not answered yet, as far as others can see it.
+/// The progress of a transfer that is not answered yet.
 #[derive(Debug)]
 pub(crate) struct TransferProgress {
     direction: Direction,
     path: Box<str>,
     since: Timestamp,
     size: AtomicU64,
-    /// Where in the file it began.
+    /// The offset in the file at which it began.
     start: AtomicU64,
     moved: AtomicU64,
-    /// Nothing is to be kept of it.
+    /// Whether nothing is to be kept of it.
     unwanted: AtomicBool,
-    pace: Mutex<TransferRate>,
+    rate: Mutex<TransferRate>,
     traffic: Arc<TrafficCounters>,
 }
 
 impl TransferProgress {
-    pub(crate) fn new(what: TransferSubject) -> Self {
-        let running = what.traffic.running(what.direction);
+    pub(crate) fn new(subject: TransferSubject) -> Self {
+        let running = subject.traffic.running(subject.direction);
         running.fetch_add(1, Ordering::Relaxed);
         Self {
-            direction: what.direction,
-            path: what.path.into(),
+            direction: subject.direction,
+            path: subject.path.into(),
             since: Timestamp::now(),
-            size: AtomicU64::new(what.size.unwrap_or(UNKNOWN)),
+            size: AtomicU64::new(subject.size.unwrap_or(UNKNOWN)),
             start: AtomicU64::new(0),
             moved: AtomicU64::new(0),
             unwanted: AtomicBool::new(false),
-            pace: Mutex::new(TransferRate::new(Instant::now())),
-            traffic: what.traffic,
+            rate: Mutex::new(TransferRate::new(Instant::now())),
+            traffic: subject.traffic,
         }
     }
 
-    /// Its file has `size` bytes; those before `start` need not be moved.
+    /// Sets the size of the file, and the offset before which nothing is moved.
     pub(crate) fn begins(&self, size: Option<u64>, start: u64) {
         self.size.store(size.unwrap_or(UNKNOWN), Ordering::Relaxed);
         self.start.store(start, Ordering::Relaxed);
     }
 
-    /// So many bytes more were moved.
+    /// Adds moved bytes.
     pub(crate) fn moves(&self, bytes: u64) {
         let before = self.moved.fetch_add(bytes, Ordering::Relaxed);
-        self.pace().moves(before + bytes, Instant::now());
+        self.rate().moves(before + bytes, Instant::now());
         let all = match self.direction {
             Direction::Get => &self.traffic.sent,
             Direction::Put => &self.traffic.received,
@@ -122,11 +123,11 @@ impl TransferProgress {
         self.direction == Direction::Logs
     }
 
-    fn pace(&self) -> MutexGuard<'_, TransferRate> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rate(&self) -> MutexGuard<'_, TransferRate> {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How far it is now.
+    /// Its progress now.
     pub(crate) fn entry(&self, id: u32) -> TransferEntry {
         let size = self.size.load(Ordering::Relaxed);
         let moved = self.moved.load(Ordering::Relaxed);
@@ -142,7 +143,7 @@ impl TransferProgress {
             size: (size != UNKNOWN).then_some(size),
             offset: self.start.load(Ordering::Relaxed).saturating_add(moved),
             moved,
-            rate: self.pace().rate(moved, Instant::now()),
+            rate: self.rate().rate(moved, Instant::now()),
             since: self.since,
         }
     }
@@ -151,12 +152,12 @@ impl TransferProgress {
 /// A rate covers between one and two of these windows.
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// When how much was moved: all that is needed to say how fast it goes.
+/// Two points of time with the bytes that were moved by then, from which a rate is computed.
 #[derive(Debug)]
 struct TransferRate {
-    /// Where the rate is measured from.
+    /// The point that the rate is measured from.
     from: (Instant, u64),
-    /// Where it will be measured from, once it is a window away.
+    /// The next such point, once it is a window old.
     then: (Instant, u64),
 }
 
@@ -175,7 +176,8 @@ impl TransferRate {
         }
     }
 
-    /// Bytes in a second lately, with `moved` in all. What stalls gets slower and slower.
+    /// Bytes per second in the last windows, if `moved` is the total. The rate of a stalled transfer
+    /// decreases with time.
     fn rate(&self, moved: u64, now: Instant) -> u64 {
         let (since, before) = self.from;
         let ms = (now - since).as_millis().max(1);
@@ -212,24 +214,24 @@ mod tests {
     fn a_rate_is_that_of_the_last_seconds() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut pace = TransferRate::new(start);
+        let mut transfer_rate = TransferRate::new(start);
         let mut moved = 0;
         for ms in (100..=10_000).step_by(100) {
             moved += if ms <= 5000 { 1000 } else { 100 };
-            pace.moves(moved, at(ms));
+            transfer_rate.moves(moved, at(ms));
             if ms == 5000 {
-                assert_eq!(pace.rate(moved, at(ms)), 10_000);
+                assert_eq!(transfer_rate.rate(moved, at(ms)), 10_000);
             }
         }
-        assert_eq!(pace.rate(moved, at(10_000)), 1000);
-        assert!(pace.rate(moved, at(100_000)) < 100, "it stalls");
+        assert_eq!(transfer_rate.rate(moved, at(10_000)), 1000);
+        assert!(transfer_rate.rate(moved, at(100_000)) < 100, "it stalls");
     }
 
     #[test]
     fn what_was_there_before_counts_for_the_offset_and_not_for_the_traffic() {
-        let what = TransferSubject::of_nothing();
-        let traffic = Arc::clone(&what.traffic);
-        let progress = TransferProgress::new(what);
+        let subject = TransferSubject::of_nothing();
+        let traffic = Arc::clone(&subject.traffic);
+        let progress = TransferProgress::new(subject);
         assert_eq!(progress.entry(7).size, None);
         progress.begins(Some(100), 30);
         progress.moves(20);

@@ -130,14 +130,12 @@ impl<'a> StagedCopy<'a> {
         let staging = &self.to.space.staging;
         self.reservation
             .reserve(SpaceCount::entries(1), &self.to.full)?;
-        let error_cursor = staging
-            .tree_error_cursor()
-            .context("stage", &self.to.full)?;
-        self.syncs_each = error_cursor.is_none();
+        let sync_handle = staging.tree_sync_handle().context("stage", &self.to.full)?;
+        self.syncs_each = sync_handle.is_none();
         let (staged, target) = staging.create_dir().context("stage", &self.to.full)?;
         self.copy_tree(from, source, &self.to.full, &target)?;
-        if let Some(error_cursor) = error_cursor {
-            let synced = staging.record_sync(error_cursor.sync_file_system());
+        if let Some(sync_handle) = sync_handle {
+            let synced = staging.record_sync(sync_handle.sync_file_system());
             synced.context("sync", &self.to.full)?;
         }
         Ok(staged)

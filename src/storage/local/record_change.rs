@@ -89,6 +89,6 @@ fn file_change(
         path,
         kind,
         from,
-        by: place.by.id().name.as_str().into(),
+        by: place.author.id().name.as_str().into(),
     }
 }

@@ -109,7 +109,7 @@ fn remove_tree(
     // After a power cut the tree must be complete or gone, so nothing in it is deleted before this.
     if let Err(error) = sync_removal(parent, place, change) {
         // A power cut may restore the tree. If not, the next start deletes it.
-        staged.set_published();
+        staged.release();
         release_quota(place, generation, staged.count());
         return Err(error);
     }

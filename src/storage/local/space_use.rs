@@ -31,7 +31,7 @@ impl Store {
     /// The number of partial uploads, and their bytes.
     #[must_use]
     pub fn kept_uploads(&self) -> (usize, u64) {
-        self.kept().total()
+        self.partial_uploads().total()
     }
 
     /// At most `limit` of the open spaces with a limit of bytes, the fullest first. Spaces that are not
@@ -78,7 +78,7 @@ impl Store {
     /// # Errors
     /// The system's error.
     pub fn disk_space(&self) -> io::Result<(u64, u64)> {
-        let disk = self.kept().staging.dir.disk()?;
+        let disk = self.partial_uploads().staging.dir.disk()?;
         Ok((disk.free_bytes, disk.bytes))
     }
 
@@ -89,7 +89,7 @@ impl Store {
     /// The system's error, and [`io::ErrorKind::StorageFull`] if the file would not leave the disk its
     /// floor.
     pub fn try_write(&self) -> io::Result<()> {
-        let staging = &self.kept().staging;
+        let staging = &self.partial_uploads().staging;
         let room = staging.check_floor(
             SpaceCount::file(PROBE_CONTENT.len() as u64),
             &VirtualPath::root(),

@@ -200,7 +200,7 @@ impl Store {
         spaces.open.values().filter_map(Weak::upgrade).collect()
     }
 
-    pub(crate) fn kept(&self) -> &Arc<PartialUploads> {
+    pub(crate) fn partial_uploads(&self) -> &Arc<PartialUploads> {
         &self.0.kept
     }
 

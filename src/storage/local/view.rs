@@ -313,27 +313,29 @@ impl View {
         session: &Arc<str>,
         resume: bool,
     ) -> Result<BegunUpload, StorageError> {
-        let place = self.resolve(path)?;
-        let by = self.uploader(session, path)?;
-        let checked = Upload::check(&place, &options);
+        let target = self.resolve(path)?;
+        let uploader = self.uploader(session, path)?;
+        let checked = Upload::check(&target, &options);
         if resume {
             if checked.is_ok()
-                && let Some(upload) = Upload::resume(&place, options, &by)?
+                && let Some(upload) = Upload::resume(&target, options, &uploader)?
             {
                 return Ok(BegunUpload::Upload(Box::new(upload)));
             }
             // A file that must not be replaced may be the result of this very upload.
-            let may_be_there = match &checked {
+            let may_be_committed = match &checked {
                 Ok(()) | Err(StorageError::Exists { .. }) => true,
-                Err(StorageError::Denied { .. }) => place.rights()?.write,
+                Err(StorageError::Denied { .. }) => target.rights()?.write,
                 Err(_) => false,
             };
-            if may_be_there && let Some(there) = AlreadyCommitted::find(&place, options, &by)? {
-                return Ok(BegunUpload::AlreadyCommitted(Box::new(there)));
+            if may_be_committed
+                && let Some(found) = AlreadyCommitted::find(&target, options, &uploader)?
+            {
+                return Ok(BegunUpload::AlreadyCommitted(Box::new(found)));
             }
         }
         checked?;
-        let upload = Upload::begin(place, options, by)?;
+        let upload = Upload::begin(target, options, uploader)?;
         Ok(BegunUpload::Upload(Box::new(upload)))
     }
 
@@ -359,7 +361,7 @@ impl View {
     /// [`StorageError::Suspended`], [`StorageError::Denied`].
     pub fn uploads(&self) -> Result<Vec<PartialUploadInfo>, StorageError> {
         let (_, spaces) = self.0.access.spaces(&VirtualPath::root())?;
-        Ok(self.0.store.kept().list(spaces.home.id()))
+        Ok(self.0.store.partial_uploads().list(spaces.home.id()))
     }
 
     /// Deletes a partial upload; `false` if the member has none of that name.
@@ -368,7 +370,11 @@ impl View {
     /// As [`Self::uploads`].
     pub fn discard(&self, upload: &str) -> Result<bool, StorageError> {
         let (_, spaces) = self.0.access.spaces(&VirtualPath::root())?;
-        Ok(self.0.store.kept().discard(spaces.home.id(), upload))
+        Ok(self
+            .0
+            .store
+            .partial_uploads()
+            .discard(spaces.home.id(), upload))
     }
 
     pub(crate) fn uploader(
@@ -380,7 +386,7 @@ impl View {
         Ok(Uploader {
             owner: spaces.home.id().clone(),
             session: Arc::clone(session),
-            partial_uploads: Arc::clone(self.0.store.kept()),
+            partial_uploads: Arc::clone(self.0.store.partial_uploads()),
         })
     }
 
@@ -414,7 +420,7 @@ impl View {
                 epoch,
                 rights,
             },
-            by: Arc::clone(&spaces.home),
+            author: Arc::clone(&spaces.home),
         })
     }
 }

@@ -407,7 +407,7 @@ fn a_new_account_of_an_old_name_inherits_nothing() {
 fn what_is_kept_too_long_or_too_many_is_dropped_and_its_room_given_back() {
     let data = TestStore::new();
     data.store.set(StoreSettings {
-        kept_uploads: 2,
+        max_partial_uploads: 2,
         ..StoreSettings::default()
     });
     for (number, path) in ["/a", "/b", "/c"].into_iter().enumerate() {
@@ -418,13 +418,13 @@ fn what_is_kept_too_long_or_too_many_is_dropped_and_its_room_given_back() {
     assert_eq!((data.used("/"), data.staged()), ((200_003, 2), 4));
     assert_eq!(data.store.expire_uploads(None), 0);
     data.store.set(StoreSettings {
-        kept_uploads: 1,
+        max_partial_uploads: 1,
         ..StoreSettings::default()
     });
     assert_eq!(data.store.expire_uploads(None), 1);
     assert_eq!(offsets(&data), [100_002]);
     data.store.set(StoreSettings {
-        keep_uploads: Duration::from_nanos(1),
+        partial_upload_retention: Duration::from_nanos(1),
         ..StoreSettings::default()
     });
     assert!(data.view.uploads().expect("open").is_empty());
@@ -558,9 +558,9 @@ fn many_checkpoints_keep_the_record_short() {
     checkpoint(&mut upload);
     let name = format!("{}.record", upload.id());
     let (record, _) = record::read(staging, upload.id()).expect("sound");
-    let recording = record::Recording::resumed(staging, upload.id());
+    let record_file = record::RecordFile::resumed(staging, upload.id());
     for offset in 0..2000 {
-        recording.write(&record, offset).expect("written");
+        record_file.write(&record, offset).expect("written");
         let length = fs::metadata(data.data("staging").join(&name))
             .expect("there")
             .len();

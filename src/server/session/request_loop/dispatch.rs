@@ -1,5 +1,4 @@
-//! The start and the end of a request: which commands run in order, and which run beside the later
-//! ones.
+//! The dispatch of requests: the check against the table of commands, and one line for each command.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -85,7 +84,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             Request::Drain(drain) => self.drain(log, id, &drain).await,
             Request::Passwd(command) => {
                 self.execute(log, id, command).await?;
-                self.member.stop_guessing()
+                self.member.end_if_guessing()
             }
             Request::Hash(command) => self.execute(log, id, command).await,
             Request::Cp(command) => self.execute(log, id, command).await,

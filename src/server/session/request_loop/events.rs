@@ -47,7 +47,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         id: u32,
         watch: Watch,
     ) -> Result<(), CloseReason> {
-        let work = commands::watch(id, watch, &self.member, &self.attendance);
+        let work = commands::watch(id, watch, &self.member, &self.subscription);
         let outcome = log.guard(work).await;
         Ok(log.finish(&self.session.outbox, outcome).await?)
     }
@@ -58,7 +58,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         id: u32,
         unwatch: &Unwatch,
     ) -> Result<(), CloseReason> {
-        let reply = commands::unwatch(id, unwatch, &self.attendance).await;
+        let reply = commands::unwatch(id, unwatch, &self.subscription).await;
         self.finish(log, reply).await
     }
 

@@ -16,18 +16,18 @@ use crate::server::session::request_log::RequestLog;
 use crate::server::session::request_loop::state::{LoopEvent, RequestLoop, SessionPhase};
 use crate::server::session::state::SessionState;
 
-/// The time limit for the goodbye to a session that the server cuts off.
+/// The time limit for the goodbye to a session that the server ends at once.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(50);
 
 impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
-    /// Runs until the session ends, and says why it did.
+    /// Runs until the session ends, and returns the reason.
     pub(crate) async fn run(mut self) -> CloseReason {
-        let stop = self.present.stop().clone();
+        let stop = self.registration.stop().clone();
         let closed = self.member.authority.closed.clone();
         let outbox = self.session.outbox.clone();
         let mut following = pin!(commands::follow_access(
             self.member.clone(),
-            Arc::clone(&self.attendance),
+            Arc::clone(&self.subscription),
         ));
         loop {
             let event = if let Some(frame) = self.buffered_frame() {
@@ -41,7 +41,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
                 }
             };
             let is_frame = matches!(event, LoopEvent::Frame(_));
-            // Handling an event ends with the connection and with the right to be here. It is polled first:
+            // Handling an event ends with the connection and with the account. It is polled first:
             // most frames finish at once and register no waker.
             let handled = tokio::select! {
                 biased;
@@ -57,22 +57,22 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
                 ) = end
                 {
                     self.session.writer_abort.cancel();
-                    // A peer that does not read is not told.
+                    // A peer that does not read gets no goodbye.
                     let goodbye = self.session.say_goodbye(reason);
-                    // Boxed: a session that idles for hours does not keep the room for it.
+                    // Boxed, so that the future of an idle session does not include it.
                     let _ = Box::pin(timeout(GOODBYE_TIMEOUT, goodbye)).await;
                 }
                 return end;
             }
             if is_frame {
-                self.idle.life().touch();
+                self.idle.last_activity().record();
             }
         }
     }
 
     /// Why the session is to end at once.
     pub(super) fn stop_reason(&self) -> CloseReason {
-        CloseReason::Goodbye(if self.present.is_kicked() {
+        CloseReason::Goodbye(if self.registration.is_kicked() {
             GoodbyeReason::Kicked
         } else {
             GoodbyeReason::ShuttingDown
@@ -98,19 +98,19 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         };
         tokio::select! {
             biased;
-            () = self.present.stop().cancelled() => LoopEvent::Stop,
+            () = self.registration.stop().cancelled() => LoopEvent::Stop,
             () = outbox.closed() => LoopEvent::Disconnected,
             () = shutdown.drain.cancelled(), if self.phase == SessionPhase::Serving => LoopEvent::Drain,
             () = tasks.wait(), if self.phase == SessionPhase::Draining => LoopEvent::Drained,
             event = received => event,
-            () = self.idle.is_over(|| !tasks.is_empty()) => LoopEvent::Idle,
+            () = self.idle.expired(|| !tasks.is_empty()) => LoopEvent::Idle,
         }
     }
 
     /// The next frame, if it has arrived and no other event comes before it. Buffered frames skip the
     /// select over all other events.
     pub(super) fn buffered_frame(&mut self) -> Option<Result<Option<Frame>, ReceiveError>> {
-        let is_due = self.present.stop().is_cancelled()
+        let is_due = self.registration.stop().is_cancelled()
             || self.session.shutdown.drain.is_cancelled()
             || self.member.authority.closed.is_cancelled();
         // The task that follows a change of access runs before the next frame.
@@ -138,7 +138,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
                     Ok(self.transfers.data(stream, chunk).await?)
                 }
                 Some(Frame::Control(json)) => match Request::parse(&json) {
-                    // Boxed: only while it works does a session need room for that.
+                    // Boxed, so that the future of an idle session does not include it.
                     Ok((id, request)) => Box::pin(self.start_request(id, request)).await,
                     Err(bad) => self.refuse(bad).await,
                 },
@@ -174,7 +174,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         Err(CloseReason::Disconnected)
     }
 
-    /// Waits until all that was asked before is answered.
+    /// Waits until all earlier requests are answered.
     pub(super) async fn wait_for_tasks(&mut self) {
         self.transfers.close_uploads();
         self.transfers.running().cancel_log_requests();
@@ -182,7 +182,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         self.session.tasks.wait().await;
     }
 
-    /// Answers once all that was asked before is answered.
+    /// Answers once all earlier requests are answered.
     pub(super) async fn quit(&mut self, log: RequestLog, id: u32) -> Result<(), CloseReason> {
         self.wait_for_tasks().await;
         // A client that learns that the session has ended can rely on it.

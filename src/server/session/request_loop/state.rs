@@ -12,7 +12,7 @@ use crate::messages::Subscription;
 use crate::protocol::Frame;
 use crate::server::authority::AuthorityState;
 use crate::server::session::dialect::Dialect;
-use crate::server::session::idle::Idle;
+use crate::server::session::idle::IdleTimer;
 use crate::server::session::member::Member;
 use crate::server::session::registry::Registration;
 use crate::server::session::request_loop::small_uploads::SmallUploads;
@@ -22,28 +22,28 @@ use crate::server::session::unauthenticated::Admitted;
 use crate::server::transfer::download::DownloadQueue;
 use crate::server::transfer::session_transfers::SessionTransfers;
 
-/// The loop of a session whose user is known.
+/// The loop of a session whose user has logged in.
 pub(crate) struct RequestLoop<'a, R> {
     pub(super) session: &'a mut SessionState<R>,
     pub(super) member: Member,
-    /// Operators see it as long as it lasts.
-    pub(super) present: Registration,
+    /// The session's entry in the registry that operators see.
+    pub(super) registration: Registration,
     pub(super) transfers: SessionTransfers,
     /// Created with the first small upload.
     pub(super) uploads: Option<Box<SmallUploads>>,
     /// Created with the first download.
     pub(super) downloads: Option<Arc<DownloadQueue>>,
     pub(super) batches: Batches,
-    /// Bounds the requests that are begun and not answered.
+    /// Bounds the requests that are not answered yet.
     pub(super) unfinished: Arc<Semaphore>,
-    /// Bounds the gets that send at once.
+    /// Bounds the large downloads that send at the same time.
     pub(super) sending: Arc<Semaphore>,
-    /// Changes of what its user may do.
+    /// Changes of the rights of its user.
     pub(super) changes: watch::Receiver<AuthorityState>,
     pub(super) phase: SessionPhase,
-    pub(super) idle: Idle,
-    /// Its user is connected as long as it lasts.
-    pub(super) attendance: Arc<Subscription>,
+    pub(super) idle: IdleTimer,
+    /// Receives the events of the session. Its user counts as connected while it exists.
+    pub(super) subscription: Arc<Subscription>,
 }
 
 /// Whether the session begins new requests.
@@ -72,16 +72,16 @@ pub(crate) struct Batches {
     pub(crate) downloads: BatchState,
 }
 
-/// The next thing that the session reacts to.
+/// The next event that the session handles.
 pub(super) enum LoopEvent {
     Frame(Result<Option<Frame>, ReceiveError>),
-    /// Nothing has come of another frame.
+    /// No further frame has begun to arrive.
     Pause,
     Drain,
     Drained,
     Idle,
     Stop,
-    /// The user may not be here any more.
+    /// The account of the user, or the token of the session, is closed.
     Closed,
     Disconnected,
 }
@@ -93,19 +93,19 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             since,
             inbox,
         } = admitted;
-        let framed = session.dialect == Dialect::Framed;
-        let lane = framed.then(|| session.outbox.events().clone());
+        let is_framed = session.dialect == Dialect::Framed;
+        let event_queue = is_framed.then(|| session.outbox.events().clone());
         let messages = &session.shared.messages;
-        let attendance = messages.subscribe(&member.party(), lane, inbox, since);
-        let attendance = Arc::new(attendance);
-        member.authority.add_subscription(&attendance);
+        let subscription = messages.subscribe(&member.user_ref(), event_queue, inbox, since);
+        let subscription = Arc::new(subscription);
+        member.authority.add_subscription(&subscription);
         let config = session.shared.config();
         let limits = &config.limits;
         let unfinished = Arc::new(Semaphore::new(limits.requests));
         let transfers = SessionTransfers::new(unfinished.clone());
-        let present = session.register(&member, transfers.running().clone());
+        let registration = session.register(&member, transfers.running().clone());
         Self {
-            present,
+            registration,
             transfers,
             uploads: None,
             downloads: None,
@@ -114,8 +114,8 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             sending: Arc::new(Semaphore::new(limits.transfers)),
             changes: member.authority.changes(),
             phase: SessionPhase::Serving,
-            attendance,
-            idle: Idle::new(limits.idle_timeout),
+            subscription,
+            idle: IdleTimer::new(limits.idle_timeout),
             session,
             member,
         }
@@ -134,10 +134,10 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
     }
 
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let life = self.idle.life();
+        let activity = self.idle.last_activity();
         let work = async move {
             work.await;
-            life.touch();
+            activity.record();
         };
         self.session.tasks.spawn(work.in_current_span());
     }

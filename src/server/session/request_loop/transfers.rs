@@ -76,7 +76,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         let (member, responder) = (self.member.clone(), self.responder());
         let sending = Arc::clone(&self.sending);
         let tasks = self.session.tasks.clone();
-        let life = self.idle.life();
+        let activity = self.idle.last_activity();
         self.spawn(async move {
             let (large_member, large_responder) = (member.clone(), responder.clone());
             queue
@@ -84,10 +84,10 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
                     let member = large_member.clone();
                     let responder = large_responder.clone();
                     let sending = send_large(download, member, responder, Arc::clone(&sending));
-                    let life = life.clone();
+                    let activity = activity.clone();
                     let work = async move {
                         sending.await;
-                        life.touch();
+                        activity.record();
                     };
                     tasks.spawn(work.in_current_span());
                 })

@@ -46,7 +46,7 @@ impl StagedEntry<'_> {
         };
         let published = install_in(names, parent, source, to, if_exists)?;
         if published.displaced_entry != DisplacedEntry::Exchanged {
-            self.staged.set_published();
+            self.staged.release();
         }
         let reservation = std::mem::replace(self.reservation, Reservation::new(&to.space));
         *self.reservation = reservation.commit(names, published.displaced);
@@ -142,7 +142,7 @@ fn withdraw_entry(
         );
         return;
     }
-    staged.set_staged();
+    staged.reclaim();
     names.account_removed(count_of(own));
     names.account_restored(published.displaced);
 }

@@ -23,7 +23,7 @@ pub(crate) struct ResolvedPath {
     pub(crate) full: VirtualPath,
     pub(crate) permission: Permission,
     /// The home of the member, who is the author of changes here.
-    pub(crate) by: Arc<Space>,
+    pub(crate) author: Arc<Space>,
 }
 
 impl ResolvedPath {
@@ -143,7 +143,7 @@ impl ResolvedPath {
             inner: parent.join_name(name)?,
             full: full.clone(),
             permission: self.permission.clone(),
-            by: Arc::clone(&self.by),
+            author: Arc::clone(&self.author),
         })
     }
 

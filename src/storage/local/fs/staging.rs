@@ -171,7 +171,7 @@ impl Staging {
         Staged {
             staging: Arc::clone(self),
             name,
-            is_published: false,
+            is_released: false,
         }
     }
 
@@ -354,7 +354,7 @@ impl Staging {
 
     /// A handle on which a sync reports every write to the file system that fails from now on. The
     /// kernel reports a failure to each open handle once.
-    pub(crate) fn error_cursor(&self) -> io::Result<OpenDir> {
+    pub(crate) fn sync_handle(&self) -> io::Result<OpenDir> {
         self.dir.open_dir(c".")
     }
 
@@ -364,26 +364,26 @@ impl Staging {
         files >= MIN_FILES_FOR_FILE_SYSTEM_SYNC && self.reports_all_errors
     }
 
-    /// Syncs files: each by itself or, with an `error_cursor` from before they were written, the whole
+    /// Syncs files: each by itself or, with a `sync_handle` from before they were written, the whole
     /// file system if that costs less and reports every failure.
     pub(crate) fn sync_files(
         &self,
         files: &[Arc<File>],
-        error_cursor: Option<&OpenDir>,
+        sync_handle: Option<&OpenDir>,
     ) -> io::Result<()> {
-        match error_cursor {
-            Some(cursor) if self.syncs_file_system(files.len()) => {
-                self.record_sync(cursor.sync_file_system())
+        match sync_handle {
+            Some(handle) if self.syncs_file_system(files.len()) => {
+                self.record_sync(handle.sync_file_system())
             }
             _ => self.record_sync(files.iter().try_for_each(|file| file.sync_all())),
         }
     }
 
-    /// The error cursor for a tree that is written from now on; absent if each part of the tree must
+    /// The sync handle for a tree that is written from now on; absent if each part of the tree must
     /// be synced by itself, because a sync of the file system does not report every failure.
-    pub(crate) fn tree_error_cursor(&self) -> io::Result<Option<OpenDir>> {
+    pub(crate) fn tree_sync_handle(&self) -> io::Result<Option<OpenDir>> {
         self.reports_all_errors
-            .then(|| self.error_cursor())
+            .then(|| self.sync_handle())
             .transpose()
     }
 
@@ -412,7 +412,7 @@ pub(crate) fn random_name() -> io::Result<String> {
 pub(crate) struct Staged {
     staging: Arc<Staging>,
     name: String,
-    is_published: bool,
+    is_released: bool,
 }
 
 impl Staged {
@@ -427,7 +427,7 @@ impl Staged {
 
     /// Deletes the entry now. A part that cannot be deleted becomes a leftover.
     pub(crate) fn delete(&mut self) -> Deletion {
-        self.is_published = true;
+        self.is_released = true;
         let deleted = tree::delete(&self.staging.dir, &self.c_name());
         log_failure(&deleted);
         if deleted.failed.is_some() {
@@ -446,20 +446,20 @@ impl Staged {
         CString::new(self.name.as_str()).unwrap_or_default()
     }
 
-    /// The entry has left staging, or must stay there for the next start.
-    pub(crate) fn set_published(&mut self) {
-        self.is_published = true;
+    /// Keeps the entry when this is dropped: it has left staging, or must stay there.
+    pub(crate) fn release(&mut self) {
+        self.is_released = true;
     }
 
     /// The entry is in staging again, and is deleted when this is dropped.
-    pub(crate) fn set_staged(&mut self) {
-        self.is_published = false;
+    pub(crate) fn reclaim(&mut self) {
+        self.is_released = false;
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.is_published {
+        if !self.is_released {
             self.delete();
         }
     }

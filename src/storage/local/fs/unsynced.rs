@@ -137,18 +137,18 @@ impl UnsyncedNames {
     }
 }
 
-/// Syncs the names in directories: each directory by itself or, with an `error_cursor` from before the
+/// Syncs the names in directories: each directory by itself or, with a `sync_handle` from before the
 /// names changed, the whole file system if that costs less and reports every failure.
 pub(crate) fn sync_names(
     staging: &Staging,
     dirs: &[&Arc<OpenDir>],
     unsynced: &[&Arc<UnsyncedName>],
-    error_cursor: Option<&OpenDir>,
+    sync_handle: Option<&OpenDir>,
 ) -> io::Result<()> {
-    if let Some(cursor) = error_cursor
+    if let Some(handle) = sync_handle
         && staging.syncs_file_system(dirs.len() + unsynced.len())
     {
-        let synced = staging.record_sync(cursor.sync_file_system());
+        let synced = staging.record_sync(handle.sync_file_system());
         let mut names = unsynced.iter();
         let recorded = names.try_for_each(|name| name.set_synced(synced.is_ok()));
         return synced.and(recorded);

@@ -61,7 +61,7 @@ impl View {
                     Err(error) => outcomes.push((index, Err(error))),
                 }
             }
-            batch.sealed.commit(&mut outcomes);
+            batch.uploads.commit(&mut outcomes);
             pending = postponed;
         }
         outcomes.sort_unstable_by_key(|(index, _)| *index);
@@ -88,7 +88,7 @@ struct BatchItem {
 /// Uploads that are staged to be committed together.
 #[derive(Default)]
 struct StagingBatch {
-    sealed: UploadBatch,
+    uploads: UploadBatch,
     /// Directories that will be open at the same time when the files get their names.
     parent_dirs: usize,
     /// The parent directories that were checked, open; `None` if one is missing and is to be made.
@@ -102,14 +102,14 @@ impl StagingBatch {
         let path = &item.target.full;
         self.check(&item.target, &item.upload.options)?;
         let reservation = match item.upload.reserve(&item.target) {
-            Err(StorageError::QuotaExceeded { .. }) if !self.sealed.is_empty() => {
+            Err(StorageError::QuotaExceeded { .. }) if !self.uploads.is_empty() => {
                 return Ok(Some(item));
             }
             reserved => reserved.map_err(|error| item.target.redact_quota(error))?,
         };
         let digest = item.upload.verify(path)?;
         let staging = &item.target.space.staging;
-        self.sealed.share_sync(staging).context("stage", path)?;
+        self.uploads.share_sync(staging).context("stage", path)?;
         let BatchItem {
             index,
             target,
@@ -118,13 +118,13 @@ impl StagingBatch {
         } = item;
         let (sealed, file) =
             Upload::stage_buffered(&upload, digest, target, reservation, uploader)?;
-        self.sealed.push(index, sealed, file);
+        self.uploads.push(index, sealed, file);
         Ok(None)
     }
 
     /// Whether it holds as many descriptors as a batch may.
     fn is_full(&self) -> bool {
-        let open = self.sealed.open_files() + self.checked_dirs.len() + self.parent_dirs;
+        let open = self.uploads.open_files() + self.checked_dirs.len() + self.parent_dirs;
         open >= MAX_BATCH_DESCRIPTORS
     }
 

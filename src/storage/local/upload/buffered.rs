@@ -76,7 +76,7 @@ impl Upload {
             staged,
             reservation,
             written,
-            receiver: None,
+            writer: None,
             state: UploadState::Sealed,
         };
         Ok((SealedUpload { upload, sealed }, file))

@@ -13,7 +13,7 @@ use crate::storage::local::fs::metadata::Metadata;
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::space::SpaceId;
 use crate::storage::local::space_count::SpaceCount;
-use crate::storage::local::upload::record::{Recording, UploadManifest};
+use crate::storage::local::upload::record::{RecordFile, UploadManifest};
 
 /// Unsynced bytes that make a checkpoint due at once.
 const MAX_UNSYNCED_BYTES: u64 = 32 * 1024 * 1024;
@@ -72,17 +72,17 @@ impl CheckpointSchedule {
 /// The record of an upload. Dropping it removes the record, unless the upload is kept.
 #[derive(Debug)]
 pub(crate) struct UploadRecord {
-    pub(crate) recording: Arc<Recording>,
+    pub(crate) file: Arc<RecordFile>,
     /// Made by the first checkpoint.
-    pub(crate) record: Arc<OnceLock<UploadManifest>>,
+    pub(crate) manifest: Arc<OnceLock<UploadManifest>>,
     is_kept: bool,
 }
 
 impl UploadRecord {
-    pub(crate) fn new(recording: Recording) -> Self {
+    pub(crate) fn new(file: RecordFile) -> Self {
         Self {
-            recording: Arc::new(recording),
-            record: Arc::default(),
+            file: Arc::new(file),
+            manifest: Arc::default(),
             is_kept: false,
         }
     }
@@ -96,7 +96,7 @@ impl UploadRecord {
 impl Drop for UploadRecord {
     fn drop(&mut self) {
         if !self.is_kept {
-            self.recording.remove();
+            self.file.remove();
         }
     }
 }
@@ -106,8 +106,8 @@ impl Drop for UploadRecord {
 #[must_use]
 pub struct Checkpoint {
     pub(crate) file: Arc<File>,
-    pub(crate) recording: Arc<Recording>,
-    pub(crate) record: Arc<OnceLock<UploadManifest>>,
+    pub(crate) record_file: Arc<RecordFile>,
+    pub(crate) manifest: Arc<OnceLock<UploadManifest>>,
     pub(crate) owner: SpaceId,
     pub(crate) target: ResolvedPath,
     pub(crate) size: Option<u64>,
@@ -131,13 +131,13 @@ impl Checkpoint {
 
     pub(crate) fn save(&self) -> io::Result<()> {
         let staging = &self.target.space.staging;
-        if let Some(record) = self.record.get() {
+        if let Some(manifest) = self.manifest.get() {
             staging.record_sync(self.file.sync_data())?;
-            return self.recording.write(record, self.offset);
+            return self.record_file.write(manifest, self.offset);
         }
         staging.record_sync(self.file.sync_all())?;
         let data = Metadata::of_open(&self.file)?.file_id();
-        let record = UploadManifest::new(
+        let manifest = UploadManifest::new(
             &self.owner,
             self.target.space.id(),
             &self.target.inner,
@@ -145,7 +145,7 @@ impl Checkpoint {
             self.size,
             data,
         );
-        let record = self.record.get_or_init(|| record);
-        self.recording.write(record, self.offset)
+        let manifest = self.manifest.get_or_init(|| manifest);
+        self.record_file.write(manifest, self.offset)
     }
 }

@@ -64,14 +64,14 @@ pub(crate) struct UploadBatch {
     files: Vec<Arc<File>>,
     /// Reports failed writes since before the first file was staged. Without it each file and each
     /// name is synced by itself.
-    error_cursor: Option<OpenDir>,
+    sync_handle: Option<OpenDir>,
 }
 
 impl UploadBatch {
     /// Lets one sync of the file system cover the files that are staged from now on.
     pub(crate) fn share_sync(&mut self, staging: &Staging) -> io::Result<()> {
-        if self.error_cursor.is_none() {
-            self.error_cursor = Some(staging.error_cursor()?);
+        if self.sync_handle.is_none() {
+            self.sync_handle = Some(staging.sync_handle()?);
         }
         Ok(())
     }
@@ -80,7 +80,7 @@ impl UploadBatch {
     pub(crate) fn push(&mut self, index: usize, upload: SealedUpload, file: impl Into<Arc<File>>) {
         let staging = &upload.upload.target.space.staging;
         // A sync of the file system covers files that are closed.
-        if self.error_cursor.is_none() || !staging.syncs_file_system(self.uploads.len()) {
+        if self.sync_handle.is_none() || !staging.syncs_file_system(self.uploads.len()) {
             self.files.push(file.into());
         }
         self.uploads.push((index, upload));
@@ -101,8 +101,8 @@ impl UploadBatch {
             return;
         };
         let staging = Arc::clone(&first.upload.target.space.staging);
-        let error_cursor = self.error_cursor.as_ref();
-        if let Err(error) = staging.sync_files(&self.files, error_cursor) {
+        let sync_handle = self.sync_handle.as_ref();
+        if let Err(error) = staging.sync_files(&self.files, sync_handle) {
             for (index, SealedUpload { upload, .. }) in self.uploads {
                 outcomes.push((index, sync_failed(&error, upload.path())));
             }
@@ -110,7 +110,7 @@ impl UploadBatch {
         }
         drop(self.files);
         let named = name_all(self.uploads, outcomes);
-        if let Err(error) = sync_names_of(&named, &staging, error_cursor) {
+        if let Err(error) = sync_names_of(&named, &staging, sync_handle) {
             // A later file may have replaced an earlier one: each restores what it replaced.
             for named in named.into_iter().rev() {
                 let path = named.upload.upload.path();
@@ -213,7 +213,7 @@ struct NamedUpload {
 fn sync_names_of(
     named: &[NamedUpload],
     staging: &Staging,
-    error_cursor: Option<&OpenDir>,
+    sync_handle: Option<&OpenDir>,
 ) -> io::Result<()> {
     let dirs = distinct(named.iter().flat_map(|named| &named.published.dir));
     let unsynced: Vec<&Arc<UnsyncedName>> =
@@ -221,7 +221,7 @@ fn sync_names_of(
     let synced = if dirs.is_empty() {
         Ok(())
     } else {
-        sync_names(staging, &dirs, &unsynced, error_cursor)
+        sync_names(staging, &dirs, &unsynced, sync_handle)
     };
     for named in named {
         let space = &named.upload.upload.target.space;
@@ -277,13 +277,13 @@ impl NamedUpload {
             uploader,
             staged,
             reservation,
-            receiver,
+            writer,
             ..
         } = upload;
         // The file that was replaced is in staging; its space is released once it is deleted.
         drop(staged);
         drop(reservation);
-        drop(receiver);
+        drop(writer);
         self.published.change.publish();
         uploader.record_commit(&target, options.if_exists, &committed);
         CommittedUpload { id, committed }

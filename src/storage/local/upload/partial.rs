@@ -5,7 +5,9 @@
 //! uploads of others. They are bounded in age, and in number for each user. They belong to the home of
 //! their user, so a new account with an old name inherits none.
 //!
-//! The store holds one table for all users. Its lock is never held over I/O.
+//! The store holds one table for all users, guarded by one lock, which is never held over I/O. An upload
+//! belongs to this table or to a session, never to both: a resume removes it here, and the end of its
+//! session adds it again. The tables of running uploads belong to the server.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,18 +31,18 @@ use crate::storage::path::VirtualPath;
 pub struct StoreSettings {
     /// Bytes of the disk that uploads leave free, at most a hundredth of the disk.
     pub free_space_floor: u64,
-    /// How long a partial upload is kept.
-    pub keep_uploads: Duration,
-    /// Partial uploads that are kept for each user; the oldest are dropped first.
-    pub kept_uploads: usize,
+    /// The time after which a partial upload expires.
+    pub partial_upload_retention: Duration,
+    /// Partial uploads of a user at most; the oldest are deleted first.
+    pub max_partial_uploads: usize,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
         Self {
             free_space_floor: DEFAULT_FLOOR,
-            keep_uploads: Duration::from_hours(24),
-            kept_uploads: 100,
+            partial_upload_retention: Duration::from_hours(24),
+            max_partial_uploads: 100,
         }
     }
 }
@@ -75,7 +77,7 @@ pub(crate) struct PartialUploads {
 #[derive(Debug)]
 pub(crate) struct PartialUpload {
     pub(crate) id: String,
-    pub(crate) record: UploadManifest,
+    pub(crate) manifest: UploadManifest,
     pub(crate) inner_path: VirtualPath,
     pub(crate) full_path: VirtualPath,
     pub(crate) offset: u64,
@@ -119,15 +121,15 @@ impl PartialUpload {
     /// `None` if the manifest has invalid paths. `kept_at` is when an earlier server kept it.
     pub(crate) fn new(
         id: String,
-        record: UploadManifest,
+        manifest: UploadManifest,
         offset: u64,
         kept_at: Option<Timestamp>,
         reservation: Reservation,
     ) -> Option<Self> {
-        let (inner, full) = record.paths()?;
+        let (inner, full) = manifest.paths()?;
         Some(Self {
             id,
-            record,
+            manifest,
             inner_path: inner,
             full_path: full,
             offset,
@@ -138,7 +140,7 @@ impl PartialUpload {
     }
 
     fn is_for(&self, owner: &SpaceId, space: &SpaceId, inner: &VirtualPath) -> bool {
-        self.record.owner == *owner && self.record.space == *space && self.inner_path == *inner
+        self.manifest.owner == *owner && self.manifest.space == *space && self.inner_path == *inner
     }
 
     fn describe(&self, keep: Duration) -> PartialUploadInfo {
@@ -148,7 +150,7 @@ impl PartialUpload {
         PartialUploadInfo {
             id: self.id.clone(),
             path: self.full_path.clone(),
-            size: self.record.size,
+            size: self.manifest.size,
             offset: self.offset,
             expires: now.saturating_add(left).unwrap_or(Timestamp::MAX),
         }
@@ -175,65 +177,67 @@ impl PartialUploads {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds one, and drops the oldest of its owner beyond the limit.
-    pub(crate) fn keep(&self, mut kept: PartialUpload) {
-        kept.order = self.next_order.fetch_add(1, Ordering::Relaxed);
-        let owner = kept.record.owner.clone();
+    /// Adds a partial upload, and deletes the oldest of its owner beyond the limit.
+    pub(crate) fn add(&self, mut partial: PartialUpload) {
+        partial.order = self.next_order.fetch_add(1, Ordering::Relaxed);
+        let owner = partial.manifest.owner.clone();
         let mut entries = self.lock();
-        entries.insert(kept.id.clone(), kept);
-        let surplus = surplus(&entries, &owner, self.settings().kept_uploads);
+        entries.insert(partial.id.clone(), partial);
+        let surplus = surplus(&entries, &owner, self.settings().max_partial_uploads);
         let dropped = remove_all(&mut entries, &surplus);
         drop(entries);
         self.delete(dropped);
     }
 
-    /// Removes and returns the latest one that `owner` sent to `place` with that declared size.
+    /// Removes and returns the latest partial upload that `owner` sent to `target` with that declared size.
     pub(crate) fn remove_latest(
         &self,
         owner: &SpaceId,
-        place: &ResolvedPath,
+        target: &ResolvedPath,
         size: Option<u64>,
     ) -> Option<PartialUpload> {
-        let keep = self.settings().keep_uploads;
+        let keep = self.settings().partial_upload_retention;
         let mut entries = self.lock();
-        let matching = entries.values().filter(|kept| {
-            kept.is_for(owner, place.space.id(), &place.inner)
-                && kept.record.size == size
-                && kept.age.elapsed() < keep
+        let matching = entries.values().filter(|partial| {
+            partial.is_for(owner, target.space.id(), &target.inner)
+                && partial.manifest.size == size
+                && partial.age.elapsed() < keep
         });
-        let id = matching.max_by_key(|kept| kept.order)?.id.clone();
+        let id = matching.max_by_key(|partial| partial.order)?.id.clone();
         entries.remove(&id)
     }
 
-    /// Adds one that was found at the start. The caller adds the oldest first.
-    pub(crate) fn restore(&self, mut kept: PartialUpload) {
-        kept.order = self.next_order.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(kept.id.clone(), kept);
+    /// Adds a partial upload that was found at the start. The caller adds the oldest first.
+    pub(crate) fn restore(&self, mut partial: PartialUpload) {
+        partial.order = self.next_order.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(partial.id.clone(), partial);
     }
 
-    /// Adds one again that could not be resumed.
-    pub(crate) fn put_back(&self, kept: PartialUpload) {
-        self.lock().insert(kept.id.clone(), kept);
+    /// Adds a partial upload again that could not be resumed.
+    pub(crate) fn put_back(&self, partial: PartialUpload) {
+        self.lock().insert(partial.id.clone(), partial);
     }
 
-    /// Those of `owner`, the latest first.
+    /// The partial uploads of `owner`, the latest first.
     pub(crate) fn list(&self, owner: &SpaceId) -> Vec<PartialUploadInfo> {
-        let keep = self.settings().keep_uploads;
+        let keep = self.settings().partial_upload_retention;
         let entries = self.lock();
         let mut own: Vec<_> = entries
             .values()
-            .filter(|kept| kept.record.owner == *owner && kept.age.elapsed() < keep)
+            .filter(|partial| partial.manifest.owner == *owner && partial.age.elapsed() < keep)
             .collect();
-        own.sort_by_key(|kept| std::cmp::Reverse(kept.order));
-        own.into_iter().map(|kept| kept.describe(keep)).collect()
+        own.sort_by_key(|partial| std::cmp::Reverse(partial.order));
+        own.into_iter()
+            .map(|partial| partial.describe(keep))
+            .collect()
     }
 
-    /// Drops the one with that id; `false` if `owner` has none.
+    /// Deletes the partial upload with that id; `false` if `owner` has none.
     pub(crate) fn discard(&self, owner: &SpaceId, id: &str) -> bool {
         let mut entries = self.lock();
         if entries
             .get(id)
-            .is_none_or(|kept| kept.record.owner != *owner)
+            .is_none_or(|partial| partial.manifest.owner != *owner)
         {
             return false;
         }
@@ -243,22 +247,22 @@ impl PartialUploads {
         true
     }
 
-    /// Drops those that `owner` sent to `place`, which has its file now: with a `size`, only those of that
-    /// declared size.
-    pub(crate) fn supersede(&self, owner: &SpaceId, place: &ResolvedPath, size: Option<u64>) {
+    /// Deletes the partial uploads of `owner` to `target`, whose file was committed: with a `size`, only
+    /// those of that declared size.
+    pub(crate) fn supersede(&self, owner: &SpaceId, target: &ResolvedPath, size: Option<u64>) {
         let mut entries = self.lock();
-        let superseded = entries.values().filter(|kept| {
-            kept.is_for(owner, place.space.id(), &place.inner)
-                && (size.is_none() || kept.record.size == size)
+        let superseded = entries.values().filter(|partial| {
+            partial.is_for(owner, target.space.id(), &target.inner)
+                && (size.is_none() || partial.manifest.size == size)
         });
-        let superseded: Vec<_> = superseded.map(|kept| kept.id.clone()).collect();
+        let superseded: Vec<_> = superseded.map(|partial| partial.id.clone()).collect();
         let dropped = remove_all(&mut entries, &superseded);
         drop(entries);
         self.delete(dropped);
     }
 
-    /// Drops those that are too old, beyond the limit, or whose owner `is_gone`. Returns how many. `now`
-    /// is the time of day if it is certain.
+    /// Deletes partial uploads that are too old, beyond the limit, or whose owner `is_gone`. Returns their
+    /// number. `now` is the time of day if it is certain.
     pub(crate) fn expire(
         &self,
         now: Option<Timestamp>,
@@ -268,7 +272,7 @@ impl PartialUploads {
         let mut owners: Vec<_> = self
             .lock()
             .values()
-            .map(|kept| kept.record.owner.clone())
+            .map(|partial| partial.manifest.owner.clone())
             .collect();
         owners.sort_by(|a, b| a.name.cmp(&b.name));
         owners.dedup();
@@ -276,17 +280,18 @@ impl PartialUploads {
         let (gone, present): (Vec<_>, Vec<_>) = owners.into_iter().partition(is_gone);
         let mut entries = self.lock();
         if let Some(now) = now {
-            for kept in entries.values_mut() {
-                kept.age.set_time_of_day(now);
+            for partial in entries.values_mut() {
+                partial.age.set_time_of_day(now);
             }
         }
-        let expired = entries.values().filter(|kept| {
-            kept.age.elapsed() >= settings.keep_uploads || gone.contains(&kept.record.owner)
+        let expired = entries.values().filter(|partial| {
+            partial.age.elapsed() >= settings.partial_upload_retention
+                || gone.contains(&partial.manifest.owner)
         });
-        let expired: Vec<_> = expired.map(|kept| kept.id.clone()).collect();
+        let expired: Vec<_> = expired.map(|partial| partial.id.clone()).collect();
         let mut dropped = remove_all(&mut entries, &expired);
         for owner in &present {
-            let surplus = surplus(&entries, owner, settings.kept_uploads);
+            let surplus = surplus(&entries, owner, settings.max_partial_uploads);
             dropped.extend(remove_all(&mut entries, &surplus));
         }
         drop(entries);
@@ -298,7 +303,7 @@ impl PartialUploads {
     /// Their number and the sum of their bytes.
     pub(crate) fn total(&self) -> (usize, u64) {
         let entries = self.lock();
-        let bytes = entries.values().map(|kept| kept.offset).sum();
+        let bytes = entries.values().map(|partial| partial.offset).sum();
         (entries.len(), bytes)
     }
 
@@ -308,10 +313,10 @@ impl PartialUploads {
 
     /// Deletes their files. The caller does not hold the lock.
     pub(crate) fn delete(&self, dropped: impl IntoIterator<Item = PartialUpload>) {
-        for kept in dropped {
-            record::remove(&self.staging, &kept.id);
+        for partial in dropped {
+            record::remove(&self.staging, &partial.id);
             // The file is deleted before the reservation is dropped.
-            drop(self.staging.adopt(kept.id));
+            drop(self.staging.adopt(partial.id));
         }
     }
 
@@ -345,8 +350,10 @@ impl EvictPartialUploads for PartialUploads {
 
 /// The oldest of `owner` beyond the newest `limit`.
 fn surplus(entries: &HashMap<String, PartialUpload>, owner: &SpaceId, limit: usize) -> Vec<String> {
-    let own = entries.values().filter(|kept| kept.record.owner == *owner);
-    let mut own: Vec<_> = own.map(|kept| (kept.order, &kept.id)).collect();
+    let own = entries
+        .values()
+        .filter(|partial| partial.manifest.owner == *owner);
+    let mut own: Vec<_> = own.map(|partial| (partial.order, &partial.id)).collect();
     own.sort_unstable();
     let surplus = own.len().saturating_sub(limit);
     let first = own.into_iter().take(surplus);
@@ -359,13 +366,13 @@ fn oldest_in_space(
     space: &Space,
     wanted: SpaceCount,
 ) -> Option<Vec<String>> {
-    let kept_there = |kept: &&PartialUpload| kept.reservation.is_in(space);
-    let mut kept: Vec<_> = entries.values().filter(kept_there).collect();
-    kept.sort_unstable_by_key(|kept| kept.order);
+    let is_in_space = |partial: &&PartialUpload| partial.reservation.is_in(space);
+    let mut oldest: Vec<_> = entries.values().filter(is_in_space).collect();
+    oldest.sort_unstable_by_key(|partial| partial.order);
     let (mut held, mut ids) = (SpaceCount::default(), Vec::new());
-    let mut kept = kept.into_iter();
+    let mut oldest = oldest.into_iter();
     while held.bytes < wanted.bytes || held.entries < wanted.entries {
-        let next = kept.next()?;
+        let next = oldest.next()?;
         held += next.reservation.reserved();
         ids.push(next.id.clone());
     }

@@ -18,7 +18,7 @@ use crate::storage::local::space_count::SpaceCount;
 use crate::storage::local::upload::checkpoint::{
     CheckpointSchedule, MIN_PARTIAL_BYTES, UploadRecord,
 };
-use crate::storage::local::upload::record::Recording;
+use crate::storage::local::upload::record::RecordFile;
 use crate::storage::local::upload::request::UploadOptions;
 use crate::storage::local::upload::sealed::SealedFile;
 use crate::storage::local::upload::uploader::Uploader;
@@ -36,7 +36,7 @@ pub struct Upload {
     /// Bytes in the staged file, including those of an earlier attempt.
     pub(crate) written: u64,
     /// Absent if the content was in memory: such an upload cannot be kept.
-    pub(crate) receiver: Option<Box<StagingWriter>>,
+    pub(crate) writer: Option<Box<StagingWriter>>,
     pub(crate) state: UploadState,
 }
 
@@ -79,13 +79,13 @@ impl StagingWriter {
         file: File,
         offset: u64,
         options: &UploadOptions,
-        recording: Recording,
+        record_file: RecordFile,
     ) -> Box<Self> {
         Box::new(Self {
             file: Arc::new(file),
             hasher: Hasher::new(options.algorithm),
             hashed: 0,
-            record: UploadRecord::new(recording),
+            record: UploadRecord::new(record_file),
             schedule: CheckpointSchedule::from_offset(offset),
         })
     }
@@ -112,9 +112,9 @@ impl Upload {
             .check_fits(SpaceCount::file(options.size.unwrap_or(0)), &target.full)
             .map_err(|error| target.redact_quota(error))?;
         let (staged, file) = staging.create_file().context("stage", &target.full)?;
-        let recording = Recording::absent(staging, staged.name());
+        let record_file = RecordFile::absent(staging, staged.name());
         Ok(Self {
-            receiver: Some(StagingWriter::new(file, 0, &options, recording)),
+            writer: Some(StagingWriter::new(file, 0, &options, record_file)),
             written: 0,
             state: UploadState::Receiving,
             target,
@@ -171,14 +171,14 @@ impl Upload {
     }
 
     fn append(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
-        self.receiving()?;
+        self.ready_writer()?;
         let length = chunk.len() as u64;
         let received = self.written.saturating_add(length);
         if self.options.size.is_some_and(|size| received > size) {
             return self.options.check_size(received, &self.target.full);
         }
         self.reserve(received)?;
-        let appended = self.receiving()?.append(chunk);
+        let appended = self.ready_writer()?.append(chunk);
         appended.context("write", &self.target.full)?;
         self.reservation.release_written(length);
         self.written = received;
@@ -231,9 +231,9 @@ impl Upload {
         mut self,
         expected: Option<Digest>,
     ) -> Result<(SealedUpload, Arc<File>), StorageError> {
-        let receiver = self.receiving()?;
-        let file = Arc::clone(&receiver.file);
-        let digest = receiver.hasher.clone().finish();
+        let writer = self.ready_writer()?;
+        let file = Arc::clone(&writer.file);
+        let digest = writer.hasher.clone().finish();
         let path = &self.target.full;
         self.options.check_size(self.written, path)?;
         check_expected(digest, expected, path, |algorithm| {
@@ -249,11 +249,11 @@ impl Upload {
         Ok((SealedUpload { upload, sealed }, file))
     }
 
-    /// The receiver, if more bytes may be written.
-    fn receiving(&mut self) -> Result<&mut StagingWriter, StorageError> {
-        let fault = match (&self.state, self.receiver.as_deref_mut()) {
-            (UploadState::Receiving, Some(receiver)) if receiver.hashed == self.written => {
-                return Ok(receiver);
+    /// The writer, if the upload accepts more bytes.
+    fn ready_writer(&mut self) -> Result<&mut StagingWriter, StorageError> {
+        let fault = match (&self.state, self.writer.as_deref_mut()) {
+            (UploadState::Receiving, Some(writer)) if writer.hashed == self.written => {
+                return Ok(writer);
             }
             (UploadState::Receiving, _) => "the bytes of the earlier attempt are not read back yet",
             (UploadState::Sealed, _) => "the upload is complete",

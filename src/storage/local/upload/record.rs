@@ -144,17 +144,17 @@ pub(crate) fn read(staging: &Staging, id: &str) -> Option<(UploadManifest, Synce
     UploadManifest::parse(&bytes)
 }
 
-/// The record of an upload that is under way.
+/// The file with the record of an upload that receives data.
 #[derive(Debug)]
-pub(crate) struct Recording {
+pub(crate) struct RecordFile {
     staging: Arc<Staging>,
     id: String,
     /// Locked while the record is written, so that none is created after its removal.
-    state: Mutex<RecordingState>,
+    state: Mutex<RecordFileState>,
 }
 
 #[derive(Debug)]
-enum RecordingState {
+enum RecordFileState {
     /// No record exists.
     Absent,
     /// The record of an earlier attempt exists; its end may be torn.
@@ -165,18 +165,18 @@ enum RecordingState {
     Removed,
 }
 
-impl Recording {
+impl RecordFile {
     /// For a new upload. No file is created before the first checkpoint.
     pub(crate) fn absent(staging: &Arc<Staging>, id: &str) -> Self {
-        Self::new(staging, id, RecordingState::Absent)
+        Self::new(staging, id, RecordFileState::Absent)
     }
 
     /// For an upload that is resumed.
     pub(crate) fn resumed(staging: &Arc<Staging>, id: &str) -> Self {
-        Self::new(staging, id, RecordingState::Resumed)
+        Self::new(staging, id, RecordFileState::Resumed)
     }
 
-    fn new(staging: &Arc<Staging>, id: &str, state: RecordingState) -> Self {
+    fn new(staging: &Arc<Staging>, id: &str, state: RecordFileState) -> Self {
         Self {
             staging: Arc::clone(staging),
             id: id.to_owned(),
@@ -190,18 +190,18 @@ impl Recording {
         let progress = SyncedOffset { offset, at };
         let mut state = self.lock();
         let text = match &mut *state {
-            RecordingState::Removed => return Ok(()),
-            RecordingState::Open { file, lines } if *lines < MAX_RECORD_LINES => {
+            RecordFileState::Removed => return Ok(()),
+            RecordFileState::Open { file, lines } if *lines < MAX_RECORD_LINES => {
                 file.write_all(&progress.line()?)?;
                 *lines += 1;
                 return self.staging.record_sync(file.sync_data());
             }
-            RecordingState::Open { .. } | RecordingState::Resumed | RecordingState::Absent => {
+            RecordFileState::Open { .. } | RecordFileState::Resumed | RecordFileState::Absent => {
                 record.with(progress)?
             }
         };
         let file = self.replace(&text)?;
-        *state = RecordingState::Open { file, lines: 1 };
+        *state = RecordFileState::Open { file, lines: 1 };
         // This also syncs the name of the file with the bytes.
         self.staging.record_sync(self.staging.dir.sync())
     }
@@ -233,15 +233,15 @@ impl Recording {
     /// Removes the record; none is created after that.
     pub(crate) fn remove(&self) {
         let mut state = self.lock();
-        match std::mem::replace(&mut *state, RecordingState::Removed) {
-            RecordingState::Absent | RecordingState::Removed => {}
-            RecordingState::Resumed | RecordingState::Open { .. } => {
+        match std::mem::replace(&mut *state, RecordFileState::Removed) {
+            RecordFileState::Absent | RecordFileState::Removed => {}
+            RecordFileState::Resumed | RecordFileState::Open { .. } => {
                 remove(&self.staging, &self.id);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, RecordingState> {
+    fn lock(&self) -> MutexGuard<'_, RecordFileState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,10 +21,10 @@ impl Store {
     /// Keeps the uploads that have a valid record, up to their synced offset, and leaves everything else
     /// in staging to be deleted after the start.
     pub(crate) fn recover(&self) -> io::Result<()> {
-        let kept = self.kept();
+        let partial_uploads = self.partial_uploads();
         let mut found = Vec::new();
         let mut unknown = HashSet::new();
-        for_each(&kept.staging.dir, |entry| {
+        for_each(&partial_uploads.staging.dir, |entry| {
             let id = entry
                 .file_name()
                 .to_str()
@@ -47,19 +47,19 @@ impl Store {
         })?;
         found.sort_by_key(|(at, _)| *at);
         for (_, upload) in found {
-            kept.restore(upload);
+            partial_uploads.restore(upload);
         }
         let is_kept = |name: &str| {
             let id = record::id_of_record(name).or_else(|| record::id_of_unfinished_record(name));
             let id = id.unwrap_or(name);
-            kept.contains(id) || unknown.contains(id)
+            partial_uploads.contains(id) || unknown.contains(id)
         };
-        kept.staging.queue_leftovers(is_kept)
+        partial_uploads.staging.queue_leftovers(is_kept)
     }
 
     /// The upload with that id, if its record is true. An error if the disk does not tell.
     fn recover_upload(&self, id: &str) -> io::Result<Option<(Timestamp, PartialUpload)>> {
-        let staging = &self.kept().staging;
+        let staging = &self.partial_uploads().staging;
         let Some((record, progress)) = record::read(staging, id) else {
             return Ok(None);
         };
@@ -117,6 +117,6 @@ fn restore_partial(
     let grown = reservation.reserve_quota(SpaceCount::file(progress.offset), &VirtualPath::root());
     grown.ok()?;
     let (offset, at) = (progress.offset, progress.at);
-    let kept = PartialUpload::new(id.to_owned(), record, offset, Some(at), reservation)?;
-    Some((at, kept))
+    let partial = PartialUpload::new(id.to_owned(), record, offset, Some(at), reservation)?;
+    Some((at, partial))
 }

@@ -15,7 +15,7 @@ use crate::storage::local::space_count::SpaceCount;
 use crate::storage::local::upload::checkpoint::{Checkpoint, MIN_PARTIAL_BYTES};
 use crate::storage::local::upload::partial::PartialUpload;
 use crate::storage::local::upload::receive::{StagingWriter, Upload, UploadState};
-use crate::storage::local::upload::record::Recording;
+use crate::storage::local::upload::record::RecordFile;
 use crate::storage::local::upload::request::UploadOptions;
 use crate::storage::local::upload::uploader::Uploader;
 
@@ -26,8 +26,8 @@ impl Upload {
     /// How long the next checkpoint may wait if no more bytes arrive; absent if none is due then.
     #[must_use]
     pub fn checkpoint_due(&self) -> Option<Duration> {
-        match (&self.state, &self.receiver) {
-            (UploadState::Receiving, Some(receiver)) => receiver.schedule.due(self.written),
+        match (&self.state, &self.writer) {
+            (UploadState::Receiving, Some(writer)) => writer.schedule.due(self.written),
             _ => None,
         }
     }
@@ -38,26 +38,26 @@ impl Upload {
             return None;
         }
         let checkpoint = self.checkpoint()?;
-        if let Some(receiver) = &mut self.receiver {
-            receiver.schedule.set_running(true);
+        if let Some(writer) = &mut self.writer {
+            writer.schedule.set_running(true);
         }
         Some(checkpoint)
     }
 
     /// Notes that the running checkpoint succeeded.
     pub fn checkpointed(&mut self) {
-        if let Some(receiver) = &mut self.receiver {
-            receiver.schedule.set_running(false);
+        if let Some(writer) = &mut self.writer {
+            writer.schedule.set_running(false);
         }
     }
 
     fn checkpoint(&mut self) -> Option<Checkpoint> {
-        let receiver = self.receiver.as_mut()?;
-        receiver.schedule.cover(self.written);
+        let writer = self.writer.as_mut()?;
+        writer.schedule.cover(self.written);
         Some(Checkpoint {
-            file: Arc::clone(&receiver.file),
-            recording: Arc::clone(&receiver.record.recording),
-            record: Arc::clone(&receiver.record.record),
+            file: Arc::clone(&writer.file),
+            record_file: Arc::clone(&writer.record.file),
+            manifest: Arc::clone(&writer.record.manifest),
             owner: self.uploader.owner.clone(),
             target: self.target.clone(),
             size: self.options.size,
@@ -84,7 +84,7 @@ impl Upload {
             mut staged,
             written,
             mut reservation,
-            receiver: Some(mut receiver),
+            writer: Some(mut writer),
             ..
         } = self
         else {
@@ -92,15 +92,15 @@ impl Upload {
         };
         reservation.shrink_to(written);
         let id = staged.name().to_owned();
-        let record = receiver.record.record.get().cloned();
-        let partial =
-            record.and_then(|record| PartialUpload::new(id, record, written, None, reservation));
+        let manifest = writer.record.manifest.get().cloned();
+        let partial = manifest
+            .and_then(|manifest| PartialUpload::new(id, manifest, written, None, reservation));
         let Some(partial) = partial else {
             return Ok(false);
         };
-        staged.set_published();
-        receiver.record.keep();
-        uploader.partial_uploads.keep(partial);
+        staged.release();
+        writer.record.keep();
+        uploader.partial_uploads.add(partial);
         Ok(true)
     }
 
@@ -142,7 +142,7 @@ impl Upload {
             ..
         } = partial;
         let staging = &target.space.staging;
-        let recording = Recording::resumed(staging, &id);
+        let record_file = RecordFile::resumed(staging, &id);
         Ok(Some(Self {
             target: target.clone(),
             options,
@@ -150,7 +150,7 @@ impl Upload {
             staged: staging.adopt(id),
             reservation,
             written: offset,
-            receiver: Some(StagingWriter::new(file, offset, &options, recording)),
+            writer: Some(StagingWriter::new(file, offset, &options, record_file)),
             state: UploadState::Receiving,
         }))
     }
@@ -162,23 +162,23 @@ impl Upload {
     /// upload can only be dropped.
     pub fn hash_prefix(&mut self, max_bytes: u64) -> Result<bool, StorageError> {
         self.check_access()?;
-        let Some(receiver) = &mut self.receiver else {
+        let Some(writer) = &mut self.writer else {
             return Ok(true);
         };
-        let end = self.written.min(receiver.hashed.saturating_add(max_bytes));
-        let read = receiver.read_back(end);
+        let end = self.written.min(writer.hashed.saturating_add(max_bytes));
+        let read = writer.read_back(end);
         if read.is_err() {
             self.state = UploadState::Failed;
         }
         read.context("read", &self.target.full)?;
-        Ok(receiver.hashed == self.written)
+        Ok(writer.hashed == self.written)
     }
 
     /// The digest of all bytes that arrived so far; absent while there are none.
     #[must_use]
     pub fn prefix(&self) -> Option<Digest> {
-        let receiver = self.receiver.as_ref()?;
-        (receiver.hashed > 0).then(|| receiver.hasher.clone().finish())
+        let writer = self.writer.as_ref()?;
+        (writer.hashed > 0).then(|| writer.hasher.clone().finish())
     }
 }
 
@@ -206,7 +206,7 @@ fn open(partial: &PartialUpload, target: &ResolvedPath) -> Result<Option<File>, 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.context("open", path)?,
     };
-    let is_recorded = meta.kind == EntryKind::File && meta.file_id() == partial.record.data;
+    let is_recorded = meta.kind == EntryKind::File && meta.file_id() == partial.manifest.data;
     if !is_recorded || meta.size < partial.offset {
         return Ok(None);
     }
