@@ -1,4 +1,4 @@
-//! `haul check-config`: whether the server would start with a configuration, and what it says.
+//! `haul check-config`: whether the server would start with a configuration, and all its settings.
 
 use std::path::PathBuf;
 
@@ -6,24 +6,41 @@ use clap::Args;
 
 use crate::cli::output::Output;
 use crate::config;
-use crate::config::Config;
+use crate::config::{Config, ConfigError, ConfigProblem};
+use crate::server;
+use crate::server::TlsError;
 
-/// Check a configuration file together with the environment, and print every setting as it comes
-/// out.
+/// Check a configuration file together with the environment, and print every setting
+///
+/// Reports everything that is wrong: unknown settings, invalid values, misspelt variables, and files of
+/// [tls] that cannot be used.
 #[derive(Debug, Args)]
 pub(super) struct CheckConfigArgs {
-    /// The file; without one, only the environment is checked.
+    /// The configuration file; without it, only the environment is checked
     file: Option<PathBuf>,
 }
 
 impl CheckConfigArgs {
     pub(super) fn run(self, output: Output) -> anyhow::Result<()> {
-        let config = Config::load(self.file.as_deref(), config::environment())?;
+        let (config, mut problems) = Config::check(self.file.as_deref(), config::environment());
+        match server::check_certificate(&config) {
+            // The settings were reported with their line.
+            Ok(()) | Err(TlsError::HalfSet) => {}
+            Err(error) => problems.push(ConfigProblem::File(error.to_string())),
+        }
+        if let Some(error) = ConfigError::new(problems) {
+            return Err(error.into());
+        }
         output.result(&config, ToString::to_string)?;
-        let what = self.file.map(|file| file.display().to_string());
+        for variable in config::unknown_variables(config::environment()) {
+            output.note(&format!(
+                "environment variable {variable}: haul ignores it, because it is not a setting"
+            ));
+        }
+        let source = self.file.map(|file| file.display().to_string());
         output.note(&format!(
-            "{}: the configuration is right",
-            what.as_deref().unwrap_or("environment")
+            "{}: the configuration is valid",
+            source.as_deref().unwrap_or("environment")
         ));
         Ok(())
     }

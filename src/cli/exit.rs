@@ -96,9 +96,18 @@ pub(super) fn report_in_log(event: &str, error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code(error))
 }
 
-/// Says on standard error what went wrong with `what`, in one line.
+/// Says on standard error what went wrong with `what`, in one line, or in one for each mistake of a
+/// configuration.
 pub(super) fn print_error(what: &str, error: &anyhow::Error) {
-    if !is_told(error) {
+    if let Some(error) = error.downcast_ref::<ConfigError>() {
+        for problem in error.problems() {
+            let _ = writeln!(
+                io::stderr(),
+                "{}",
+                safe(&format!("haul: {what}: {problem}"))
+            );
+        }
+    } else if !is_told(error) {
         // Where nobody can read it, the exit code still tells.
         let _ = writeln!(io::stderr(), "{}", error_line(what, error));
     }

@@ -184,6 +184,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::config;
 
     #[test]
     fn the_arguments_are_put_together_soundly() {
@@ -207,5 +208,22 @@ mod tests {
             assert!(!text.contains("--fingerprint"), "{text}");
             assert!(text.contains("Usage: haul"), "{text}");
         }
+    }
+
+    #[test]
+    fn no_variable_of_an_option_is_taken_for_a_misspelt_setting() {
+        let mut commands = vec![arguments()];
+        let mut names = 0;
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            for variable in command.get_arguments().filter_map(clap::Arg::get_env) {
+                let variable = variable.to_str().expect("UTF-8").to_owned();
+                let env = || std::iter::once((variable.clone(), "x".to_owned()));
+                config::Config::load(None, env()).expect("not a setting");
+                assert!(config::unknown_variables(env()).is_empty(), "{variable}");
+                names += 1;
+            }
+        }
+        assert!(names > 5, "only {names} variables");
     }
 }

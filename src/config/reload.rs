@@ -7,6 +7,7 @@ use crate::protocol::SettingChange;
 
 /// The settings that take effect at once or for the next connection.
 const LIVE: &[&str] = &[
+    "server.announce_name",
     "limits.transfers",
     "limits.requests",
     "limits.login_timeout",
@@ -106,7 +107,7 @@ impl Config {
         }
         reload.config = merged
             .try_into()
-            .expect("settings that are right one by one are right together");
+            .expect("settings that are valid one by one are valid together");
         reload
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::protocol::DEFAULT_PORT;
 
@@ -49,6 +49,9 @@ pub struct ServerSettings {
     /// Whether the server accepts datagrams on the same port.
     #[serde(deserialize_with = "crate::config::value::switch")]
     pub datagrams: bool,
+    /// Whether the answer to a search for servers contains the name of this machine.
+    #[serde(deserialize_with = "crate::config::value::switch")]
+    pub announce_name: bool,
 }
 
 /// `[limits]`: the limits for one client and for all together.
@@ -180,14 +183,16 @@ pub struct LogSettings {
     #[serde(deserialize_with = "crate::config::value::log_level")]
     pub level: String,
     /// The format of a line.
+    #[serde(deserialize_with = "log_format")]
     pub format: LogFormat,
-    /// The path of the daily log files. The date is appended.
+    /// The path of the log file. The files of earlier days have their date appended.
     #[serde(with = "crate::config::value::optional_path")]
     pub file: Option<PathBuf>,
     /// The number of daily log files that are kept.
     #[serde(deserialize_with = "crate::config::value::count")]
     pub keep_files: usize,
-    /// The path of the daily audit files, which only contain logins and changes.
+    /// The path of the audit file, which only contains logins and changes. The files of earlier days
+    /// have their date appended.
     #[serde(with = "crate::config::value::optional_path")]
     pub audit_file: Option<PathBuf>,
     /// The number of daily audit files that are kept.
@@ -212,7 +217,7 @@ pub struct TlsSettings {
 }
 
 /// The format of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Text on a terminal, JSON anywhere else.
@@ -222,6 +227,16 @@ pub enum LogFormat {
     Json,
     /// Text for people.
     Text,
+}
+
+fn log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
+    let expected = "\"auto\", \"json\" or \"text\"";
+    crate::config::value::text(deserializer, expected, |text| match text {
+        "auto" => Some(LogFormat::Auto),
+        "json" => Some(LogFormat::Json),
+        "text" => Some(LogFormat::Text),
+        _ => None,
+    })
 }
 
 /// `[ops]`: the HTTP address of health checks, metrics and the status page.
@@ -248,6 +263,7 @@ impl Default for ServerSettings {
             data: "haul-data".into(),
             require_mount: false,
             datagrams: true,
+            announce_name: false,
         }
     }
 }

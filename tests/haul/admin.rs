@@ -314,7 +314,7 @@ fn check_config_accepts_every_file_that_comes_with_haul_and_prints_what_it_says(
         let done = haul(place.0.path(), &env, &["check-config", file], "");
         assert_eq!(done.code, 0, "{done:?}");
         assert!(done.stdout.contains("\nsessions = 7\n"), "{}", done.stdout);
-        assert_eq!(done.stderr, format!("{file}: the configuration is right\n"));
+        assert_eq!(done.stderr, format!("{file}: the configuration is valid\n"));
         let done = haul(
             place.0.path(),
             &env,

@@ -125,22 +125,36 @@ async fn dropped(server: &TestServer, number: u64) {
 }
 
 #[tokio::test]
-async fn whoever_looks_for_servers_is_told_name_version_and_port() {
+async fn the_answer_to_a_search_has_version_and_port_and_no_name_of_the_machine() {
     let server = TestServer::start().await;
-    let client = RawDatagrams::stranger(server.address).await;
-    let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
-    client.send(question.as_bytes()).await;
-    let answer: Value = serde_json::from_slice(&client.receive().await).expect("JSON");
+    let answer = search(&server).await;
     assert!(
         answer["server"]
             .as_str()
             .expect("text")
             .starts_with("haul/")
     );
-    assert!(answer["name"].is_string());
+    assert_eq!(answer["name"], "");
     assert_eq!(answer["protocol"], 1);
     assert_eq!(answer["port"], server.address.port());
     server.stop().await;
+}
+
+#[tokio::test]
+async fn the_answer_to_a_search_has_the_name_of_the_machine_if_it_is_announced() {
+    let server = TestServer::start_with(|config| config.server.announce_name = true).await;
+    let name = rustix::system::uname();
+    let name: String = name.nodename().to_string_lossy().chars().take(64).collect();
+    assert_eq!(search(&server).await["name"], name);
+    server.stop().await;
+}
+
+/// The answer to a search for servers.
+async fn search(server: &TestServer) -> Value {
+    let client = RawDatagrams::stranger(server.address).await;
+    let question = json!({"cmd": "hello", "pad": ".".repeat(300)}).to_string();
+    client.send(question.as_bytes()).await;
+    serde_json::from_slice(&client.receive().await).expect("JSON")
 }
 
 #[tokio::test]
@@ -174,11 +188,9 @@ async fn no_answer_to_a_search_is_longer_than_the_search() {
 
 /// How long the answer to a search is.
 fn answer_length(server: &TestServer) -> usize {
-    let name = rustix::system::uname();
-    let name: String = name.nodename().to_string_lossy().chars().take(64).collect();
     let port = server.address.port();
     let answer =
-        json!({"server": haul::server::SERVER_VERSION, "name": name, "protocol": 1, "port": port});
+        json!({"server": haul::server::SERVER_VERSION, "name": "", "protocol": 1, "port": port});
     answer.to_string().len()
 }
 

@@ -9,7 +9,7 @@ use haul::config::Config;
 use haul::protocol::{
     Call, ErrorCode, FrameCodec, Request, ServerMessage, WireError, encode_request,
 };
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::codec::Decoder;
@@ -294,5 +294,7 @@ fn every_limit_that_can_be_set_has_the_default_that_is_said() {
 }
 
 fn duration(text: &str) -> SignedDuration {
-    text.parse().expect(text)
+    let span = text.parse::<Span>().expect(text);
+    let days = SpanRelativeTo::days_are_24_hours();
+    span.to_duration(days).expect(text)
 }

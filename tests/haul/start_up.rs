@@ -136,7 +136,7 @@ fn a_certificate_that_cannot_be_used_is_named() {
         (
             &[("HAUL_TLS_CERTIFICATE", "no.pem")],
             WRONG,
-            "tls.certificate and tls.key need each other",
+            "tls.certificate is set, but tls.key is not; set both or neither",
         ),
     ] {
         let message = error_line(&start(place.path(), &[], settings), code);

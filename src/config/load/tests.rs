@@ -1,35 +1,14 @@
 use std::time::Duration;
 
 use super::*;
+use crate::config::unknown_variables;
 use crate::config::{LimitSettings, LogFormat};
 
 fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("haul.toml");
     std::fs::write(&file, text).expect("written");
-    Config::load(Some(&file), pairs(env)).map_err(|error| match error {
-        ConfigError::Value {
-            origin: SettingOrigin::File(_, line),
-            key,
-            message,
-        } => {
-            let origin = SettingOrigin::File("haul.toml".into(), line);
-            ConfigError::Value {
-                origin,
-                key,
-                message,
-            }
-        }
-        ConfigError::Unknown {
-            origin: SettingOrigin::File(_, line),
-            key,
-            known,
-        } => {
-            let origin = SettingOrigin::File("haul.toml".into(), line);
-            ConfigError::Unknown { origin, key, known }
-        }
-        other => other,
-    })
+    Config::load(Some(&file), pairs(env))
 }
 
 fn pairs(env: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
@@ -37,8 +16,22 @@ fn pairs(env: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
         .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
 }
 
+/// The problems of a configuration. The file is shown without its directory.
+fn problems(text: &str, env: &[(&str, &str)]) -> Vec<String> {
+    let error = load(text, env).expect_err("refused");
+    let problems = error.problems().iter().map(ToString::to_string);
+    problems
+        .map(|problem| match problem.find("haul.toml") {
+            Some(at) => problem[at..].to_owned(),
+            None => problem,
+        })
+        .collect()
+}
+
+/// The only problem of a configuration.
 fn refusal(text: &str, env: &[(&str, &str)]) -> String {
-    load(text, env).expect_err("refused").to_string()
+    let [problem] = problems(text, env).try_into().expect("one problem");
+    problem
 }
 
 /// Takes the `#` away from every line that is a setting.
@@ -76,13 +69,16 @@ fn every_file_in_config_loads_and_shows_every_default() {
                 })
                 .collect()
         };
-        assert_eq!(
-            settings(&shown),
-            settings(&defaults()),
-            "{}",
-            path.display()
-        );
+        assert_eq!(settings(&shown), all_settings(), "{}", path.display());
     }
+}
+
+fn all_settings() -> Vec<String> {
+    let known = KnownSettings::new();
+    let names = known.settings();
+    names
+        .map(|(section, key)| format!("{section}.{key}"))
+        .collect()
 }
 
 #[test]
@@ -132,116 +128,244 @@ fn every_kind_of_setting_can_come_from_the_environment() {
 }
 
 #[test]
-fn an_unknown_setting_is_refused_by_its_name() {
-    assert_eq!(
-        refusal("[auth]\nhashing_slots = 1\nhashing_slot = 1\n", &[]),
-        "haul.toml, line 3: there is no setting auth.hashing_slot; \
-         did you mean one of: attempts, attempts_per_connection, \
-         back_off, hashing_slots, plaintext_logins, \
-         register, register_quota, waiting_logins?"
-    );
-    assert_eq!(
-        refusal("[limit]\nsessions = 1\n", &[]),
-        "haul.toml, line 2: there is no setting limit.sessions; \
-         did you mean one of: auth, limits, log, network, ops, server, tls?"
-    );
-    assert_eq!(
-        refusal("", &[("HAUL_AUTH_PASSWORD", "hunter2")]),
-        "environment variable HAUL_AUTH_PASSWORD: there is no setting auth.password; \
-         did you mean one of: attempts, attempts_per_connection, back_off, hashing_slots, \
-         plaintext_logins, register, register_quota, waiting_logins?"
-    );
-}
-
-#[test]
-fn a_wrong_value_is_refused_with_the_setting_and_what_it_should_be() {
+fn an_unknown_setting_is_refused_with_the_names_that_are_close_to_it() {
     for (text, message) in [
         (
-            "[limits]\nsessions = \"many\"",
-            "haul.toml, line 2: limits.sessions: \
-             invalid type: string \"many\", expected a whole number from 1 to 1000000",
+            "[auth]\nhashing_slots = 1\nhashing_slot = 1\n",
+            "haul.toml, line 3: there is no setting auth.hashing_slot; \
+             did you mean auth.hashing_slots?",
         ),
         (
-            "[limits]\n\nsessions = 0",
-            "haul.toml, line 3: limits.sessions: \
-             invalid value: integer `0`, expected a whole number from 1 to 1000000",
+            "[limits]\nlisten = \"127.0.0.1:0\"\n",
+            "haul.toml, line 2: there is no setting limits.listen; \
+             did you mean ops.listen or server.listen?",
         ),
         (
-            "limits.write_timeout = 30",
-            "haul.toml, line 1: limits.write_timeout: \
-             invalid type: integer `30`, expected a duration such as \"30s\", at most \"8760h\"",
+            "[auth]\npassword = \"hunter2\"\n",
+            "haul.toml, line 2: there is no setting auth.password; \
+             `haul check-config` without a file lists all settings",
         ),
         (
-            "limits.write_timeout = \"-3s\"",
-            "haul.toml, line 1: limits.write_timeout: \
-             invalid value: string \"-3s\", expected a duration such as \"30s\", at most \"8760h\"",
+            "[limit]\nsessions = 1\ntransfers = 1\n",
+            "haul.toml, line 1: there is no section [limit]; did you mean [limits]?",
         ),
         (
-            "auth.plaintext_logins = \"yes\"",
-            "haul.toml, line 1: auth.plaintext_logins: \
-             invalid type: string \"yes\", expected true or false",
+            "datagrams = false\n",
+            "haul.toml, line 1: `datagrams` must stand under [server]",
         ),
         (
-            "server.listen = \"9000\"",
-            "haul.toml, line 1: server.listen: \
-             invalid value: string \"9000\", expected an address and port such as \"0.0.0.0:9000\"",
+            "listen = \"127.0.0.1:0\"\n",
+            "haul.toml, line 1: `listen` must stand under [ops] or [server]",
         ),
         (
-            "server.data = \"\"",
-            "haul.toml, line 1: server.data: invalid value: string \"\", expected a path",
-        ),
-        (
-            "limits.sessions_per_user = -1",
-            "haul.toml, line 1: limits.sessions_per_user: \
-             invalid value: integer `-1`, expected a whole number from 0 to 1000000",
-        ),
-        (
-            "limits.idle_timeout = \"never\"",
-            "haul.toml, line 1: limits.idle_timeout: invalid value: string \"never\", \
-             expected a duration such as \"30m\", at most \"8760h\", or \"0s\" for none",
-        ),
-        (
-            "network.allow = [\"10.0.0.0/33\"]",
-            "haul.toml, line 1: network.allow: invalid value: string \"10.0.0.0/33\", \
-             expected a list of networks such as \
-             [\"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\"]",
-        ),
-        (
-            "log.level = \"inof\"",
-            "haul.toml, line 1: log.level: invalid value: string \"inof\", \
-             expected error, warn, info, debug or trace, \
-             with exceptions after commas, such as \"info,haul::server=debug\"",
-        ),
-        (
-            "limits.bandwidth_per_user = \"10\"",
-            "haul.toml, line 1: limits.bandwidth_per_user: invalid value: string \"10\", \
-             expected bytes per second such as \"10MiB\", from \"64KiB\" to \"1TiB\", \
-             or \"\" for no limit",
-        ),
-        (
-            "log.format = \"xml\"",
-            "haul.toml, line 1: log.format: \
-             unknown variant `xml`, expected one of `auto`, `json`, `text`",
+            "limits = 3\n",
+            "haul.toml, line 1: `limits` is a section; write [limits], and its settings below it",
         ),
     ] {
         assert_eq!(refusal(text, &[]), message);
     }
+}
+
+#[test]
+fn a_misspelt_variable_is_refused_and_one_of_another_program_is_not() {
+    for (name, message) in [
+        ("HAUL_LIMIT_SESSIONS", "did you mean HAUL_LIMITS_SESSIONS?"),
+        ("HAUL_LIMITS_SESIONS", "did you mean HAUL_LIMITS_SESSIONS?"),
+        ("HAUL_CONFG", "did you mean HAUL_CONFIG?"),
+        (
+            "HAUL_AUTH_PASSWORD",
+            "`haul check-config` without a file lists all settings",
+        ),
+    ] {
+        assert_eq!(
+            refusal("", &[(name, "hunter2")]),
+            format!("environment variable {name}: there is no such setting; {message}")
+        );
+    }
+    // Kubernetes sets such variables for a service that is called haul.
+    let others = [
+        ("HAUL_SERVICE_HOST", "10.0.0.1"),
+        ("HAUL_PORT", "tcp://10.0.0.1:9000"),
+        ("HAUL_PASSWORD", "hunter2"),
+        ("PATH", "/bin"),
+    ];
+    load("", &others).expect("not settings");
     assert_eq!(
-        refusal("", &[("HAUL_LIMITS_SESSIONS", "many")]),
-        "environment variable HAUL_LIMITS_SESSIONS: limits.sessions: \
-         invalid type: string \"many\", expected a whole number from 1 to 1000000"
+        unknown_variables(pairs(&others)),
+        ["HAUL_PORT", "HAUL_SERVICE_HOST"]
     );
 }
 
 #[test]
+fn all_mistakes_are_reported_at_once() {
+    let text = "[limits]
+sesions = 3
+sessions = 0
+transfers = = 4
+[log]
+level = \"inof\"
+[network]
+permit = []
+";
+    let env = [
+        ("HAUL_AUTH_REGISTER", "maybe"),
+        ("HAUL_OPS_LISTN", "127.0.0.1:0"),
+    ];
+    let found = problems(text, &env);
+    let lines: Vec<_> = found
+        .iter()
+        .map(|problem| problem.split(": ").next().expect("a position"))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "haul.toml, line 4",
+            "environment variable HAUL_OPS_LISTN",
+            "haul.toml, line 2",
+            "haul.toml, line 3",
+            "haul.toml, line 6",
+            "haul.toml, line 8",
+            "environment variable HAUL_AUTH_REGISTER",
+        ],
+        "{found:#?}"
+    );
+    let (config, _) = Config::check(None, pairs(&env));
+    assert_eq!(config, Config::default(), "invalid settings are skipped");
+}
+
+#[test]
+fn a_certificate_and_its_key_are_set_together() {
+    assert_eq!(
+        refusal("[tls]\n\ncertificate = \"c.pem\"\n", &[]),
+        "haul.toml, line 3: tls.certificate is set, but tls.key is not; set both or neither"
+    );
+    assert_eq!(
+        refusal("", &[("HAUL_TLS_KEY", "k.pem")]),
+        "environment variable HAUL_TLS_KEY: tls.key is set, but tls.certificate is not; \
+         set both or neither"
+    );
+    let both = [("HAUL_TLS_KEY", "k.pem")];
+    load("tls.certificate = \"c.pem\"", &both).expect("both are set");
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_the_setting_and_what_it_should_be() {
+    let count = "must be a whole number from 1 to 1000000";
+    let duration = "must be a duration such as \"30s\", at most \"365d\"";
+    for (name, value, reason) in [
+        ("limits.sessions", "\"many\"", count),
+        ("limits.sessions", "0", count),
+        ("limits.write_timeout", "30", duration),
+        ("limits.write_timeout", "\"-3s\"", duration),
+        ("limits.keep_offers", "\"0d\"", duration),
+        ("limits.keep_offers", "\"1 month\"", duration),
+        ("limits.keep_offers", "\"53w\"", duration),
+        ("auth.plaintext_logins", "\"yes\"", "must be true or false"),
+        (
+            "server.listen",
+            "\"9000\"",
+            "has no IP address; write 0.0.0.0:9000",
+        ),
+        (
+            "server.listen",
+            "\"127.0.0.1\"",
+            "has no port; write 127.0.0.1:9000",
+        ),
+        (
+            "server.listen",
+            "\"0.0.0.0:99999\"",
+            "port 99999 is over 65535",
+        ),
+        (
+            "ops.listen",
+            "\"localhost:9001\"",
+            "must be an IP address and a port such as 0.0.0.0:9000",
+        ),
+        (
+            "ops.listen",
+            "9001",
+            "must be an address in quotes, or \"\" for none",
+        ),
+        ("server.data", "\"\"", "must be a path"),
+        (
+            "limits.sessions_per_user",
+            "-1",
+            "must be a whole number from 0 to 1000000",
+        ),
+        (
+            "limits.idle_timeout",
+            "\"never\"",
+            "must be a duration such as \"30m\", at most \"365d\", or \"0s\" for none",
+        ),
+        (
+            "network.allow",
+            "[\"10.0.0.0/33\"]",
+            "\"10.0.0.0/33\" is not a network such as \"10.0.0.0/8\", \"2001:db8::/32\" \
+             or \"192.0.2.1\"",
+        ),
+        (
+            "log.level",
+            "\"inof\"",
+            "must be error, warn, info, debug or trace, \
+             with exceptions after commas, such as \"info,haul::server=debug\"",
+        ),
+        (
+            "limits.bandwidth_per_user",
+            "\"10\"",
+            "must be bytes per second such as \"10MiB\", from \"64KiB\" to \"1TiB\", \
+             or \"\" for no limit",
+        ),
+        (
+            "log.format",
+            "\"xml\"",
+            "must be \"auto\", \"json\" or \"text\"",
+        ),
+    ] {
+        assert_eq!(
+            refusal(&format!("\n{name} = {value}"), &[]),
+            format!("haul.toml, line 2: {name} is {value}, but {reason}")
+        );
+    }
+    assert_eq!(
+        refusal("", &[("HAUL_LIMITS_SESSIONS", "many")]),
+        format!(
+            "environment variable HAUL_LIMITS_SESSIONS: limits.sessions is \"many\", but {count}"
+        )
+    );
+}
+
+#[test]
+fn durations_may_have_days_and_weeks() {
+    let text = "[limits]\nkeep_messages = \"2w\"\nkeep_offers = \"1d 12h\"\nkeep_uploads = \"36h\"";
+    let config = load(text, &[]).expect("valid");
+    let hours = Duration::from_hours;
+    assert_eq!(config.limits.keep_messages, hours(14 * 24));
+    assert_eq!(config.limits.keep_offers, hours(36));
+    assert_eq!(config.limits.keep_uploads, hours(36));
+    let printed = config.to_string();
+    assert!(printed.contains("keep_messages = \"14d\""), "{printed}");
+    assert!(printed.contains("keep_offers = \"36h\""), "{printed}");
+}
+
+#[test]
+fn a_long_value_is_not_repeated_in_full() {
+    let message = refusal(&format!("log.level = \"{}\"", "é".repeat(5000)), &[]);
+    assert!(message.len() < 400, "{message}");
+}
+
+#[test]
 fn invalid_toml_is_rejected_with_its_line() {
-    let message = refusal("[limits]\nsessions = = 3\n", &[]);
-    assert!(message.contains("haul.toml, line 2: "), "{message}");
-    let message = refusal("[server]\n[server]\n", &[]);
-    assert!(message.contains("haul.toml, line 2: "), "{message}");
-    let message = refusal("limits = 3\n", &[]);
-    assert!(message.contains("haul.toml, line 1: "), "{message}");
-    assert!(!message.contains('\n'), "{message}");
+    for (text, line) in [
+        ("[limits]\nsessions = = 3\n", 2),
+        ("[server]\n[server]\n", 2),
+        ("[limits\nsessions = 3\n", 1),
+        ("[limits]\nsessions = 3\nsessions = 4\n", 3),
+    ] {
+        let message = refusal(text, &[]);
+        let position = format!("haul.toml, line {line}: ");
+        assert!(message.starts_with(&position), "{message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
 }
 
 #[test]

@@ -13,7 +13,6 @@ use crate::server::accept::network::is_network_allowed;
 use crate::server::shutdown::Shutdown;
 use crate::server::state::{SERVER_VERSION, ServerState};
 use crate::server::udp::answer::answer;
-use crate::server::udp::service::DatagramService;
 
 /// After more errors in a row than this the receiver pauses: they are more than notices about peers
 /// that are gone.
@@ -73,7 +72,7 @@ fn receive(shared: &Arc<ServerState>, shutdown: &Shutdown, datagram: &[u8], from
     match Datagram::parse(datagram) {
         None => datagrams.log_dropped(from, "it is malformed"),
         Some(Datagram::Hello) if shutdown.drain.is_cancelled() => {}
-        Some(Datagram::Hello) => answer_search(datagrams, datagram.len(), from),
+        Some(Datagram::Hello) => answer_search(shared, datagram.len(), from),
         Some(Datagram::Signed(signed)) => {
             let Some(ticket) = datagrams.tickets.find(signed.ticket(), Instant::now()) else {
                 return datagrams.log_dropped(from, "its ticket is unknown");
@@ -86,12 +85,17 @@ fn receive(shared: &Arc<ServerState>, shutdown: &Shutdown, datagram: &[u8], from
     }
 }
 
-/// Answers a search for servers, in no more bytes than the search has.
-fn answer_search(datagrams: &DatagramService, length: usize, from: SocketAddr) {
+/// Answers a search for servers, in no more bytes than the search has. Anybody may search, so the answer
+/// contains the name of this machine only if the settings allow it.
+fn answer_search(shared: &ServerState, length: usize, from: SocketAddr) {
+    let datagrams = &shared.datagrams;
     if !datagrams.greetings.allow(from.ip().into(), Instant::now()) {
         return datagrams.log_dropped(from, "too many searches for servers");
     }
-    let name = uname().nodename().to_string_lossy().into_owned();
+    let name = match shared.config().server.announce_name {
+        true => uname().nodename().to_string_lossy().into_owned(),
+        false => String::new(),
+    };
     let answer = Discovered::new(SERVER_VERSION, &name, datagrams.port().unwrap_or_default());
     match answer.encode_within(length) {
         Some(answer) => datagrams.send(&answer, from),
