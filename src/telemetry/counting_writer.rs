@@ -71,18 +71,18 @@ mod tests {
 
     #[test]
     fn a_partial_line_is_ended_before_the_next_line() {
-        /// A disk with so many free bytes, which gets more after the first failure.
+        /// A disk with a number of free bytes, and more of them after the first failure.
         struct SmallDisk(usize, Vec<u8>);
         impl Write for SmallDisk {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                let room = bytes.len().min(self.0);
-                if room == 0 {
+                let written = bytes.len().min(self.0);
+                if written == 0 {
                     self.0 = 99;
                     return Err(io::ErrorKind::StorageFull.into());
                 }
-                self.0 -= room;
-                self.1.extend_from_slice(&bytes[..room]);
-                Ok(room)
+                self.0 -= written;
+                self.1.extend_from_slice(&bytes[..written]);
+                Ok(written)
             }
 
             fn flush(&mut self) -> io::Result<()> {

@@ -15,7 +15,7 @@ pub enum TelemetryError {
     /// The log file cannot be written.
     #[error("cannot write the log file {}: {reason}; check {setting}", path.display())]
     File {
-        /// The file, without the date.
+        /// The file.
         path: PathBuf,
         /// The reason.
         reason: String,

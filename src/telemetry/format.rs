@@ -47,7 +47,7 @@ impl From<&str> for FieldValue {
     }
 }
 
-/// A time as every line has it.
+/// The time in the format of a line.
 pub(super) fn time(time: Timestamp) -> impl fmt::Display {
     time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ")
 }
@@ -85,7 +85,7 @@ pub(super) fn write_for_people<'n, 'v>(
     Ok(())
 }
 
-/// Whether a value can be told from what follows it without quotes.
+/// Whether a value needs no quotes.
 fn is_plain(text: &str) -> bool {
     let plain = |c: char| c.is_alphanumeric() || "-_./:@+,#*~%[]()".contains(c);
     !text.is_empty() && text.chars().all(plain)
@@ -102,8 +102,7 @@ pub(super) fn write_value(line: &mut String, value: &FieldValue) -> fmt::Result 
     }
 }
 
-/// Writes a JSON string. Where it holds a character that drives a terminal, that can be written as
-/// an escape.
+/// Writes a JSON string. Characters that control a terminal are escaped.
 pub(super) fn write_text(line: &mut String, text: &str) -> fmt::Result {
     let needs_no_escape = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
     if text.bytes().all(needs_no_escape) {
@@ -115,8 +114,8 @@ pub(super) fn write_text(line: &mut String, text: &str) -> fmt::Result {
     write_escaped(line, &serde_json::Value::from(text).to_string())
 }
 
-/// Writes text as it is, but as JSON escapes whatever could break the line, drive a terminal or
-/// change the order of what is shown.
+/// Writes text, with JSON escapes for characters that could break the line, control a terminal or
+/// change the direction of the text.
 pub(super) fn write_escaped(line: &mut String, text: &str) -> fmt::Result {
     for character in text.chars() {
         match character {
@@ -132,7 +131,7 @@ pub(super) fn write_escaped(line: &mut String, text: &str) -> fmt::Result {
     Ok(())
 }
 
-/// Line and paragraph separators, and what changes the direction of writing.
+/// Whether it is a line or paragraph separator, or changes the direction of the text.
 fn reorders(character: char) -> bool {
     matches!(
         character,

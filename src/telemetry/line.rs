@@ -1,5 +1,5 @@
-//! A line of the log: time, level, event and message, the fields of the event, and those of the spans it
-//! happened in, all at the top level. No value can break the line or drive a terminal.
+//! A line of the log: time, level, event and message, then the fields of the event and of its spans, all
+//! at the top level. No value can break the line or control a terminal.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -23,7 +23,7 @@ use crate::telemetry::tail::{Tail, TailLine};
 /// Writes a line for every event to every output.
 pub(super) struct LineLayer {
     outputs: Vec<(LineFormat, BoxMakeWriter)>,
-    /// For who follows the log.
+    /// The latest lines, for followers of the log.
     tail: Option<Tail>,
     clock: fn() -> Timestamp,
 }
@@ -58,7 +58,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
         if let Some(span) = context.span(id) {
             let mut fields = LineFields::default();
             attributes.record(&mut fields);
-            // The fields that another layer has made of the span are the same.
+            // Another layer may have stored the fields already; they are the same.
             span.extensions_mut().replace(fields);
         }
     }
@@ -104,11 +104,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
     }
 }
 
-/// The stable code of an event: its name, or where it comes from if it has none of its own, as the
-/// events of libraries.
+/// The stable code of an event: its name, or its target if it has no name, as the events of libraries.
 fn event_name(metadata: &'static Metadata<'static>) -> &'static str {
     let name = metadata.name();
-    // The macros add the place in the source.
+    // The macros name an event without a name after its position in the source.
     if name.starts_with("event ") {
         metadata.target()
     } else {
@@ -129,7 +128,7 @@ impl LineFields {
         }
     }
 
-    /// Adds those of an outer span, except where an inner one says the same thing better.
+    /// Adds the fields of an outer span that are not set yet.
     fn add_missing(&mut self, outer: &Self) {
         for (name, value) in &outer.0 {
             if self.0.iter().all(|(known, _)| known != name) {
@@ -165,15 +164,15 @@ impl Visit for LineFields {
     }
 }
 
-/// Bytes for which a line has room from the start; most need no more.
+/// The initial capacity of a line. Most lines need no more.
 const TYPICAL_LINE_BYTES: usize = 384;
 
 struct LogLine {
     time: Timestamp,
     level: Level,
-    /// The stable code of what has happened.
+    /// The stable code of the event.
     event: &'static str,
-    /// It belongs to the audit.
+    /// Whether it belongs to the audit.
     audit: bool,
     fields: LineFields,
 }
@@ -224,7 +223,7 @@ impl LogLine {
         }
     }
 
-    /// The fields but the message. Two of them would hide what every line has, and are renamed.
+    /// The fields without the message. Those with the name of a standard field are renamed.
     fn other_fields(&self) -> impl Iterator<Item = (&'static str, &FieldValue)> {
         let others = self.fields.0.iter().filter(|(name, _)| *name != "message");
         others.map(|(name, value)| match *name {
@@ -266,8 +265,8 @@ impl LogLine {
 
     fn write_for_people(&self, line: &mut String, colour: bool) -> fmt::Result {
         let time = self.time().to_string();
-        let what = (&*time, self.level, self.message());
-        write_for_people(line, what, self.other_fields(), colour)
+        let head = (&*time, self.level, self.message());
+        write_for_people(line, head, self.other_fields(), colour)
     }
 }
 
@@ -291,7 +290,7 @@ mod tests {
         }
     }
 
-    /// What `work` logs in `format`, on 2 January 2026.
+    /// The lines that `work` logs in `format`, on 2 January 2026.
     fn logged(format: LineFormat, work: impl FnOnce()) -> String {
         let written = Arc::new(Mutex::new(Vec::new()));
         let mut lines = LineLayer {
@@ -346,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_line_says_the_same_for_people() {
+    fn a_text_line_has_the_same_fields() {
         assert_eq!(
             logged(TEXT, a_session),
             concat!(
@@ -362,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_breaks_the_line_or_drives_a_terminal() {
+    fn no_value_breaks_the_line_or_controls_a_terminal() {
         let evil = || {
             let name = "x\r\n\x1b[2J\u{9b}1m\u{202e}\"\\";
             tracing::info!(name: "evil", name, shown = %name, debugged = ?name, "got {name}");
@@ -388,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn every_json_line_is_json_and_gives_back_what_was_logged() {
+    fn every_json_line_is_valid_json_with_the_logged_values() {
         let text = "tab\t nul\0 del\u{7f} next\u{85} line\u{2028} emoji 🦀";
         let line = logged(LineFormat::Json, || tracing::info!(text, "x"));
         let object: serde_json::Map<String, serde_json::Value> =
@@ -398,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_of_two_fields_counts_and_none_hides_time_or_level() {
+    fn the_innermost_field_counts_and_no_field_hides_time_or_level() {
         let work = || {
             let outer = tracing::error_span!("outer", user = "alice", session = 1);
             let _outer = outer.enter();

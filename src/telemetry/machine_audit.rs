@@ -31,8 +31,8 @@ struct AuditFile {
 const AUDIT_FILE_SETTING: &str = "log.audit_file";
 
 impl MachineAudit {
-    /// Opens it, before anything is changed. The server whose data directory is `data` must be able
-    /// to write to it, whoever has made it.
+    /// Opens the file, before anything is changed. The server with the data directory `data` can write to
+    /// it, even if root has created it.
     ///
     /// # Errors
     /// [`TelemetryError::File`].
@@ -59,15 +59,15 @@ impl MachineAudit {
         Ok(Self { file: Some(file) })
     }
 
-    /// Writes what `say` logs.
+    /// Writes the events that `log` logs.
     ///
     /// # Errors
     /// [`TelemetryError::File`] if it could not be written.
-    pub fn write(&self, say: impl FnOnce()) -> Result<(), TelemetryError> {
+    pub fn write(&self, log: impl FnOnce()) -> Result<(), TelemetryError> {
         let Some(file) = &self.file else {
             return Ok(());
         };
-        dispatcher::with_default(&file.dispatch, say);
+        dispatcher::with_default(&file.dispatch, log);
         if file.failures.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
@@ -87,19 +87,19 @@ mod tests {
 
     #[test]
     fn lines_are_appended_independent_of_the_level() {
-        let place = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("a directory");
         let log = LogSettings {
-            audit_file: Some(place.path().join("logs/audit.log")),
+            audit_file: Some(directory.path().join("logs/audit.log")),
             format: LogFormat::Json,
             level: "error".into(),
             ..LogSettings::default()
         };
         for cmd in ["first", "second"] {
-            let audit = MachineAudit::open(&log, place.path()).expect("opens");
-            let say = || tracing::info!(target: AUDIT, cmd, "said");
-            audit.write(say).expect("written");
+            let audit = MachineAudit::open(&log, directory.path()).expect("opens");
+            let log = || tracing::info!(target: AUDIT, cmd, "changed");
+            audit.write(log).expect("written");
         }
-        let mut files = place.path().join("logs").read_dir().expect("readable");
+        let mut files = directory.path().join("logs").read_dir().expect("readable");
         let file = files.next().expect("one").expect("readable").path();
         let text = std::fs::read_to_string(file).expect("text");
         let lines: Vec<serde_json::Value> = text

@@ -6,19 +6,19 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use crate::telemetry::format::{FieldValue, write_for_people};
 
-/// The line as a person reads it, as [`LogFormat::Text`](crate::config::LogFormat::Text) has it;
-/// `None` if it is no line of haul's log. Nothing in it can drive a terminal.
+/// The line in the format [`LogFormat::Text`](crate::config::LogFormat::Text); `None` if it is not a line
+/// of haul's log. Nothing in it can control a terminal.
 #[must_use]
 pub fn format_for_people(json: &str, colour: bool) -> Option<String> {
     let ParsedLine(mut fields) = serde_json::from_str(json).ok()?;
-    let mut take = |wanted: &str| {
-        let place = fields.iter().position(|(name, _)| name == wanted)?;
-        match fields.remove(place) {
+    let mut remove = |wanted: &str| {
+        let index = fields.iter().position(|(name, _)| name == wanted)?;
+        match fields.remove(index) {
             (_, FieldValue::Text(text)) => Some(text),
             _ => None,
         }
     };
-    let (time, level, message) = (take("time")?, take("level")?, take("message")?);
+    let (time, level, message) = (remove("time")?, remove("level")?, remove("message")?);
     let shown = fields
         .iter()
         .filter(|(name, _)| !HIDDEN_FIELDS.contains(&&**name));
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_is_followed_reads_like_one_on_the_terminal_of_the_server() {
+    fn a_followed_line_has_the_text_format_of_the_server() {
         let json = r#"{"time":"2026-01-02T03:04:05.678Z","level":"warn","event":"put_failed",
             "message":"put failed","path":"/a b.bin","bytes":3000000,"took":0.25,"resumed":true,
             "session":"5f3a","line":7}"#;
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_makes_up_drives_no_terminal_and_what_is_no_line_is_none() {
+    fn a_forged_line_cannot_control_a_terminal_and_invalid_lines_are_none() {
         let json =
             r#"{"time":"\u001b[2J","level":"info","message":"\u001b]0;x","\u001b[1m":"\u009b"}"#;
         let text = format_for_people(json, false).expect("a line");

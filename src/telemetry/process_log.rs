@@ -182,7 +182,7 @@ mod tests {
     use super::*;
     use crate::telemetry::queue::LINE_OVERHEAD_BYTES;
 
-    /// Writes each line when the test allows it.
+    /// Writes each line when the test permits it.
     struct SlowWriter(mpsc::Receiver<io::Result<()>>, mpsc::Sender<()>);
 
     impl Write for SlowWriter {
@@ -190,7 +190,7 @@ mod tests {
             self.1.send(()).expect("the test listens");
             self.0
                 .recv()
-                .expect("the test goes on")
+                .expect("the test permits it")
                 .map(|()| line.len())
         }
 
@@ -200,12 +200,12 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_too_late_or_cannot_be_written_are_dropped_and_counted() {
-        let (go_on, told) = mpsc::channel();
-        let (at_work, working) = mpsc::channel();
+    fn lines_that_do_not_fit_or_cannot_be_written_are_dropped_and_counted() {
+        let (resume, permits) = mpsc::channel();
+        let (started, starts) = mpsc::channel();
         let line = "second\n".len() + LINE_OVERHEAD_BYTES;
         let output =
-            LogOutput::with_queue(SlowWriter(told, at_work), 3 * line, false).expect("a thread");
+            LogOutput::with_queue(SlowWriter(permits, started), 3 * line, false).expect("a thread");
         let queue = output.queue.clone();
         let mut writer = queue.make_writer();
         let mut telemetry = Telemetry {
@@ -215,26 +215,26 @@ mod tests {
             in_json: false,
         };
         writer.write_all(b"first\n").expect("taken");
-        working.recv().expect("the first line is being written");
+        starts.recv().expect("the first line is being written");
         for line in ["second\n", "third\n", "dropped\n", "dropped\n"] {
             writer.write_all(line.as_bytes()).expect("never fails");
         }
         assert_eq!(telemetry.lost_lines().lines, 2);
-        go_on.send(Ok(())).expect("waiting");
-        go_on
+        resume.send(Ok(())).expect("waiting");
+        resume
             .send(Err(io::ErrorKind::StorageFull.into()))
             .expect("waiting");
-        go_on.send(Ok(())).expect("waiting");
+        resume.send(Ok(())).expect("waiting");
         telemetry.outputs[0].guard = None;
         assert_eq!(telemetry.lost_lines().lines, 3);
     }
 
     #[test]
     fn the_end_does_not_wait_for_an_output_that_hangs() {
-        let (_go_on, told) = mpsc::channel();
-        let (at_work, working) = mpsc::channel();
+        let (_resume, permits) = mpsc::channel();
+        let (started, starts) = mpsc::channel();
         let output =
-            LogOutput::with_queue(SlowWriter(told, at_work), 999, false).expect("a thread");
+            LogOutput::with_queue(SlowWriter(permits, started), 999, false).expect("a thread");
         let queue = output.queue.clone();
         let mut writer = queue.make_writer();
         let telemetry = Telemetry {
@@ -244,7 +244,7 @@ mod tests {
             in_json: false,
         };
         writer.write_all(b"first\n").expect("taken");
-        working.recv().expect("the first line is being written");
+        starts.recv().expect("the first line is being written");
         telemetry.finish(Duration::from_millis(1));
     }
 

@@ -1,9 +1,9 @@
-//! Lines on their way to one place that may be slow, such as a disk or a pipe: a thread writes them,
-//! and what waits for it is bounded in bytes.
+//! The queue of an output that may be slow, such as a disk or a pipe: a thread writes the lines, and the
+//! queue is bounded in bytes.
 //!
-//! Ordinary lines never wait. Those for which there is no room are dropped and counted. Lines of the
-//! audit are never dropped where the queue is the one that keeps the audit: who is about to cause one
-//! waits for [`AuditRoom`] first.
+//! Logging an ordinary line never waits. Lines that do not fit are dropped and counted. Audit lines are
+//! never dropped at the output that keeps the audit: a request that will cause one first waits for
+//! [`AuditPermits`].
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -20,16 +20,16 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::telemetry::audit_target::AUDIT;
 use crate::telemetry::counting_writer::CountingWriter;
 
-/// Bytes of ordinary lines that may wait for one place.
+/// The most bytes of queued ordinary lines.
 pub(super) const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 
-/// Bytes of the audit that may wait before nothing more is begun that would add to it.
+/// Once more bytes of audit lines are queued, audited requests wait.
 const MAX_AUDIT_BYTES: usize = 4 * 1024 * 1024;
 
-/// The memory of a line beside its text.
+/// The memory of a queued line without its text.
 pub(super) const LINE_OVERHEAD_BYTES: usize = 64;
 
-/// For what waits to be written at the end.
+/// The longest wait for the queued lines at the end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Lines that were dropped since the start.
@@ -42,21 +42,21 @@ pub struct LostLines {
     pub audit: usize,
 }
 
-/// The lines that wait for one place. Cheap to clone.
+/// The queued lines of one output. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct LineQueue(Arc<LineQueueShared>);
 
 #[derive(Debug)]
 struct LineQueueShared {
     state: Mutex<LineQueueState>,
-    /// Bytes of ordinary lines that may wait.
+    /// The most bytes of queued ordinary lines.
     max_bytes: usize,
     keeps_audit: bool,
-    /// There is a line, or the end.
+    /// A line was added, or the queue was closed.
     line_available: Condvar,
     /// The thread has ended.
     ended: Condvar,
-    /// There is room for the audit again.
+    /// There is capacity for audit lines again.
     audit_capacity: Notify,
 }
 
@@ -65,7 +65,7 @@ struct LineQueueState {
     lines: VecDeque<QueuedLine>,
     /// Bytes of ordinary lines that are not written yet.
     bytes: usize,
-    /// Bytes of lines of the audit that are not written yet.
+    /// Bytes of audit lines that are not written yet.
     audit_bytes: usize,
     lost: LostLines,
     is_closed: bool,
@@ -91,23 +91,23 @@ impl LostLines {
     }
 }
 
-/// Writes what waits when it is dropped, unless that takes too long.
+/// Dropping it closes the queue and waits until the queued lines are written, for a bounded time.
 #[derive(Debug)]
 pub(super) struct QueueGuard(Arc<LineQueueShared>);
 
 impl LineQueue {
-    /// Has a thread write to `writer` what comes, of which so many bytes may wait.
+    /// Starts a thread that writes the lines to `writer`.
     ///
     /// # Errors
-    /// If there is no thread for it.
+    /// If the thread cannot be started.
     pub(super) fn start(
         writer: impl Write + Send + 'static,
-        most: usize,
+        max_bytes: usize,
         keeps_audit: bool,
     ) -> io::Result<(Self, QueueGuard)> {
         let shared = Arc::new(LineQueueShared {
             state: Mutex::default(),
-            max_bytes: most,
+            max_bytes,
             keeps_audit,
             line_available: Condvar::new(),
             ended: Condvar::new(),
@@ -129,7 +129,7 @@ impl LineQueue {
         self.0.lock().lost
     }
 
-    /// The cause of an audit line waits for this.
+    /// The handle on which audited requests wait for capacity.
     pub(super) fn audit_permits(&self) -> AuditPermits {
         AuditPermits(Arc::clone(&self.0))
     }
@@ -157,7 +157,7 @@ impl LineQueueShared {
         self.line_available.notify_one();
     }
 
-    /// Until the end.
+    /// Writes lines until the queue is closed and empty.
     fn write_all(&self, writer: &mut CountingWriter<impl Write>) {
         let mut state = self.lock();
         loop {
@@ -171,7 +171,7 @@ impl LineQueueShared {
             let is_last = state.lines.is_empty();
             drop(state);
             let failures = writer.failures();
-            // It counts what it cannot write.
+            // The writer counts failures.
             let _ = writer.write_all(&line.text);
             let failures = writer.failures() - failures;
             if is_last {
@@ -203,28 +203,28 @@ impl Drop for QueueGuard {
     }
 }
 
-/// Whether the audit can take more. Cheap to clone.
+/// The capacity of the output that keeps the audit. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AuditPermits(Arc<LineQueueShared>);
 
 impl AuditPermits {
-    /// Waits until so little of the audit waits to be written that more may be caused.
+    /// Waits until the queue has capacity for audit lines, or the log has ended.
     pub async fn wait(&self) {
         loop {
-            let mut room = pin!(self.0.audit_capacity.notified());
-            room.as_mut().enable();
+            let mut capacity = pin!(self.0.audit_capacity.notified());
+            capacity.as_mut().enable();
             {
                 let state = self.0.lock();
                 if state.audit_bytes < MAX_AUDIT_BYTES || state.is_closed {
                     return;
                 }
             }
-            room.await;
+            capacity.await;
         }
     }
 }
 
-/// Puts one line into the queue.
+/// Adds one line to the queue.
 #[derive(Debug)]
 pub(super) struct QueueWriter<'a> {
     queue: &'a LineQueueShared,
@@ -271,7 +271,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes nothing until the sender is dropped.
+    /// Blocks until the sender is dropped.
     struct StuckWriter(mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
 
     impl Write for StuckWriter {
@@ -292,8 +292,8 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_in_bytes_however_long_the_lines_are() {
-        let (go_on, stuck) = mpsc::channel();
+    fn queued_lines_are_bounded_in_bytes() {
+        let (resume, stuck) = mpsc::channel();
         let (queue, guard) =
             LineQueue::start(StuckWriter(stuck, Arc::default()), 10_000, false).expect("a thread");
         for _ in 0..100 {
@@ -307,32 +307,32 @@ mod tests {
             }
         );
         assert_eq!(queue.0.lock().bytes, 10_000);
-        drop(go_on);
+        drop(resume);
         drop(guard);
         assert_eq!(queue.0.lock().bytes, 0);
     }
 
     #[tokio::test]
-    async fn no_line_of_the_audit_is_dropped_and_who_would_cause_more_waits() {
-        let (go_on, stuck) = mpsc::channel();
+    async fn no_audit_line_is_dropped_and_the_cause_of_the_next_one_waits() {
+        let (resume, stuck) = mpsc::channel();
         let written = Arc::default();
         let stuck = StuckWriter(stuck, Arc::clone(&written));
         let (queue, guard) = LineQueue::start(stuck, 10_000, true).expect("a thread");
-        let room = queue.audit_permits();
-        room.wait().now_or_never().expect("there is room");
+        let permits = queue.audit_permits();
+        permits.wait().now_or_never().expect("there is capacity");
         let lines = MAX_AUDIT_BYTES / 1000 + 1;
         for _ in 0..lines {
             push(&queue, 1000 - LINE_OVERHEAD_BYTES, true);
         }
-        let mut waiting = Box::pin(room.wait());
+        let mut waiting = Box::pin(permits.wait());
         assert!(waiting.as_mut().now_or_never().is_none());
         push(&queue, 1000 - LINE_OVERHEAD_BYTES, true);
         assert_eq!(
             queue.lost(),
             LostLines::default(),
-            "what was begun before ends"
+            "requests that have started may log"
         );
-        drop(go_on);
+        drop(resume);
         waiting.await;
         drop(guard);
         let written = written.lock().len();
@@ -340,15 +340,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_the_audit_does_not_outwait_the_end_of_the_log() {
-        let (go_on, stuck) = mpsc::channel::<()>();
+    async fn the_wait_for_audit_capacity_ends_with_the_log() {
+        let (resume, stuck) = mpsc::channel::<()>();
         let (queue, guard) =
             LineQueue::start(StuckWriter(stuck, Arc::default()), 10_000, true).expect("a thread");
         push(&queue, MAX_AUDIT_BYTES, true);
-        let room = queue.audit_permits();
-        let mut waiting = Box::pin(room.wait());
+        let permits = queue.audit_permits();
+        let mut waiting = Box::pin(permits.wait());
         assert!(waiting.as_mut().now_or_never().is_none());
-        drop(go_on);
+        drop(resume);
         drop(guard);
         waiting.await;
     }

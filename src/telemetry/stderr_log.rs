@@ -43,7 +43,7 @@ pub fn log_to_stderr(event: &str, message: &str) {
 /// Logs panics, instead of the standard library's message on standard error.
 pub fn log_panics() {
     panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string);
+        let location = panic.location().map(ToString::to_string);
         let cause = panic.payload();
         let text = cause.downcast_ref().map(String::as_str);
         let cause = text.or_else(|| cause.downcast_ref().copied());
@@ -51,7 +51,7 @@ pub fn log_panics() {
         error!(
             name: "panic",
             cause,
-            place,
+            place = location,
             thread = thread.name(),
             backtrace = %std::backtrace::Backtrace::capture(),
             "a defect of haul: a thread panicked"

@@ -48,7 +48,7 @@ pub struct TailLine {
     pub level: Level,
     /// The stable name of the event.
     pub event: &'static str,
-    /// The session that it is about.
+    /// The identifier of its session.
     pub session: Option<Arc<str>>,
     /// The user.
     pub user: Option<Arc<str>>,
@@ -123,9 +123,9 @@ impl Tail {
         state.lines.front().map_or(state.next, |line| line.number)
     }
 
-    /// Up to `most` lines from the one numbered `first` on.
+    /// At most `limit` lines, starting with the one numbered `first`.
     #[must_use]
-    pub fn lines_from(&self, first: u64, most: usize) -> TailPage {
+    pub fn lines_from(&self, first: u64, limit: usize) -> TailPage {
         let state = self.lock();
         let oldest = state.lines.front().map_or(state.next, |line| line.number);
         let skipped = usize::try_from(first.saturating_sub(oldest)).unwrap_or(usize::MAX);
@@ -133,7 +133,7 @@ impl Tail {
             .lines
             .iter()
             .skip(skipped)
-            .take(most)
+            .take(limit)
             .cloned()
             .collect();
         let from = first.clamp(oldest, state.next);
@@ -147,13 +147,13 @@ impl Tail {
     /// Waits for the line numbered `number`.
     pub async fn wait_for(&self, number: u64) {
         loop {
-            let news = self.0.line_added.notified();
-            let mut news = std::pin::pin!(news);
-            news.as_mut().enable();
+            let added = self.0.line_added.notified();
+            let mut added = std::pin::pin!(added);
+            added.as_mut().enable();
             if self.lock().next > number {
                 return;
             }
-            news.await;
+            added.await;
         }
     }
 
@@ -182,12 +182,12 @@ mod tests {
         });
     }
 
-    fn numbers(stretch: &TailPage) -> Vec<u64> {
-        stretch.lines.iter().map(|line| line.number).collect()
+    fn numbers(page: &TailPage) -> Vec<u64> {
+        page.lines.iter().map(|line| line.number).collect()
     }
 
     #[test]
-    fn lines_are_read_on_from_any_number_as_many_at_a_time_as_wanted() {
+    fn lines_are_read_in_pages_from_any_number() {
         let tail = Tail::beginning_at(100);
         for _ in 0..5 {
             add(&tail, "{}\n");
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn old_lines_go_for_new_ones_and_who_wanted_them_is_told_how_many() {
+    fn old_lines_are_dropped_and_their_number_is_reported() {
         let tail = Tail::beginning_at(0);
         let long = "x".repeat(MAX_TAIL_BYTES / 4);
         for _ in 0..10 {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_numbers_between_two_starts_are_no_lines_that_are_gone() {
+    fn numbers_before_the_start_are_not_missed_lines() {
         let tail = Tail::beginning_at(1_000_000);
         add(&tail, "{}\n");
         let rest = tail.lines_from(7, 9);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_the_future_waits_for_its_line_and_is_not_skipped_to() {
+    fn a_number_that_is_not_logged_yet_waits_for_its_line() {
         let tail = Tail::beginning_at(7);
         assert_eq!(tail.lines_from(9, 9).next, 7);
         let mut waiting = std::pin::pin!(tail.wait_for(7));

@@ -218,7 +218,7 @@ async fn the_audit_has_logins_and_changes_whatever_is_logged_and_no_secret_is_an
     let (followed, _) = lines(&mut root, json!({"id": 7, "cmd": "logs"})).await;
     drop(root);
     let shown = daemon.terminate().log;
-    let audited = daily(logs.path(), "audit.log.");
+    let audited = daily(logs.path(), "audit.log");
     let lines: Vec<Value> = audited
         .lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))
@@ -247,7 +247,7 @@ async fn the_audit_has_logins_and_changes_whatever_is_logged_and_no_secret_is_an
     let all = [
         shown,
         audited,
-        daily(logs.path(), "haul.log."),
+        daily(logs.path(), "haul.log"),
         json!(followed).to_string(),
     ]
     .concat();
@@ -295,7 +295,7 @@ async fn the_audit_file_also_has_what_is_changed_on_the_machine_while_the_server
         tokens.extend((command == "token add alice").then_some(output.stdout));
     }
     daemon.terminate();
-    let audited = daily(logs.path(), "audit.log.");
+    let audited = daily(logs.path(), "audit.log");
     let token = String::from_utf8(tokens.remove(0)).expect("text");
     assert!(!audited.contains(token.trim()), "the token is in the audit");
     let lines = audited.lines();
