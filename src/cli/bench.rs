@@ -21,46 +21,46 @@ use crate::cli::table::table;
 use crate::client::{Client, ClientError, FileOptions, Progress};
 use crate::protocol::{DfReply, ErrorCode, IfExists};
 
-/// The first file that is moved, and the smallest that is worth it.
+/// The size of the first file. A smaller one would measure nothing useful.
 const MIN_BYTES: u64 = 256 * 1024;
 
-/// The largest, whatever room there is: it is there to be measured with, not to fill a disk.
+/// The largest file, even if there is more free space.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// Each file is larger than the one before by this factor, until it takes long enough.
+/// Each file is larger than the previous one by this factor, until a transfer takes long enough.
 const GROWTH: u64 = 4;
 
-/// At most so many answers are waited for: more say nothing new.
-const PINGS: usize = 500;
+/// The most round trips that are measured.
+const MAX_PINGS: usize = 500;
 
-/// For what is left on the server to be removed.
+/// The time to remove the file after a failed measurement.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Random bytes, over and over.
-const BLOCK: usize = 1 << 20;
+/// The length of the random block that the file repeats.
+const BLOCK_BYTES: usize = 1 << 20;
 
-/// Measure the line to the server
+/// Measure the connection to the server
 ///
-/// How long a small answer takes, and how fast a file goes up and comes down again: through a session
-/// like any other, with a digest compared at both ends, onto the server's disk and safe there. The
-/// file is of random bytes, has a name of its own in your home that nothing else has, is as large as
-/// the line is fast and as there is room, 1 GiB at most, and is removed again.
+/// Measures the round-trip time, and the rate of an upload and a download. The transfers are ordinary
+/// ones: the digest is compared at both ends, and the server syncs the file to its disk. The file has
+/// random content and a unique name in your home, grows with the speed of the connection to at most 1 GiB,
+/// and is removed afterwards.
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// About how long to measure each way
+    /// The approximate duration of each measurement, in seconds
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
 }
 
-/// The measurements, as programs read them.
+/// The measurements, as printed by `--json`.
 #[derive(Serialize)]
-struct Measured {
+struct Measurements {
     latency: PingLatency,
     up: Rate,
     down: Rate,
 }
 
-/// From a request to its answer.
+/// The times from a request to its reply.
 #[derive(Serialize)]
 struct PingLatency {
     answers: usize,
@@ -68,7 +68,7 @@ struct PingLatency {
     p99_ms: f64,
 }
 
-/// The last file that was moved, in one direction.
+/// The last transfer in one direction.
 #[derive(Clone, Copy, Serialize)]
 struct Rate {
     bytes: u64,
@@ -76,16 +76,16 @@ struct Rate {
     bytes_per_second: f64,
 }
 
-/// A measurement under way.
-struct Measuring<'a> {
+/// A running measurement.
+struct Benchmark<'a> {
     client: Client,
     output: Output,
-    /// Of the file on the server.
+    /// The path of the file on the server.
     path: &'a str,
-    /// For each way.
+    /// The time for each measurement.
     time: Duration,
-    /// The largest file that there is room for.
-    most: u64,
+    /// The largest file that fits.
+    max_bytes: u64,
 }
 
 impl BenchArgs {
@@ -102,7 +102,7 @@ impl BenchArgs {
             }
         };
         if measured.is_err() {
-            // The file may be on its way: once the session has ended it is there or it is not.
+            // Once the session has ended, a running upload has either published the file or not.
             remote_session::leave(&client).await;
             clean_up(&way, &path, output).await;
         }
@@ -116,45 +116,45 @@ impl BenchArgs {
         client: &Client,
         path: &str,
         output: Output,
-    ) -> anyhow::Result<Measured> {
+    ) -> anyhow::Result<Measurements> {
         let df = client.df().await?;
-        let most = free_space(&df).min(MAX_BYTES);
-        if most < MIN_BYTES {
+        let max_bytes = free_space(&df).min(MAX_BYTES);
+        if max_bytes < MIN_BYTES {
             bail!(
-                "there is room for {} in your home, and it takes {} to measure; \
-                 `haul df` shows what is used",
-                size(most),
+                "your home has {} of free space, but the measurement needs {}; \
+                 `haul df` shows the used space",
+                size(max_bytes),
                 size(MIN_BYTES)
             );
         }
-        let measuring = Measuring {
+        let benchmark = Benchmark {
             client: client.clone(),
             output,
             path,
             time: Duration::from_secs(self.seconds.into()),
-            most,
+            max_bytes,
         };
-        output.note("measuring the answers, the way up and the way down");
-        let latency = measuring.latency().await?;
-        let up = measuring.up().await?;
-        let down = measuring.down(up.bytes).await?;
+        output.note("measuring the round-trip time, an upload and a download");
+        let latency = benchmark.latency().await?;
+        let up = benchmark.up().await?;
+        let down = benchmark.down(up.bytes).await?;
         client.rm(path, false).await?;
-        if up.bytes == most && most < MAX_BYTES {
-            let most = size(most);
-            output.note(&format!("there was room for a file of {most} and no more"));
+        if up.bytes == max_bytes && max_bytes < MAX_BYTES {
+            let max_bytes = size(max_bytes);
+            output.note(&format!("the free space limited the file to {max_bytes}"));
         }
-        Ok(Measured { latency, up, down })
+        Ok(Measurements { latency, up, down })
     }
 }
 
-/// A path that nothing has, and nobody can guess.
+/// A path that does not exist, because it is random.
 fn fresh_path() -> anyhow::Result<String> {
     let mut random = [0; 16];
-    getrandom::fill(&mut random).context("no random bytes")?;
+    getrandom::fill(&mut random).context("cannot get random bytes from the system")?;
     Ok(format!("/.haul-bench-{}", HEXLOWER.encode(&random)))
 }
 
-/// Bytes that may be stored. Of the disk only half is taken: others want to write, too.
+/// The bytes that may be stored: at most half of the free disk space, because other users write, too.
 fn free_space(df: &DfReply) -> u64 {
     if df.files_limit.is_some_and(|limit| df.files >= limit) {
         return 0;
@@ -163,13 +163,13 @@ fn free_space(df: &DfReply) -> u64 {
     quota.unwrap_or(u64::MAX).min(df.free / 2)
 }
 
-impl Measuring<'_> {
+impl Benchmark<'_> {
     async fn latency(&self) -> Result<PingLatency, ClientError> {
         let (start, mut took) = (Instant::now(), Vec::new());
-        while took.len() < PINGS && (took.is_empty() || start.elapsed() < self.time) {
-            let asked = Instant::now();
+        while took.len() < MAX_PINGS && (took.is_empty() || start.elapsed() < self.time) {
+            let sent = Instant::now();
             self.client.ping().await?;
-            took.push(asked.elapsed());
+            took.push(sent.elapsed());
         }
         took.sort();
         let ms = |hundredth: usize| {
@@ -183,7 +183,7 @@ impl Measuring<'_> {
         })
     }
 
-    /// Puts larger and larger files, of which the last stays, until one takes long enough.
+    /// Uploads larger and larger files until one takes long enough. The last one stays.
     async fn up(&self) -> anyhow::Result<Rate> {
         let mut bytes = MIN_BYTES;
         loop {
@@ -197,17 +197,17 @@ impl Measuring<'_> {
             let put = self.client.put_from(source, self.path, options, &progress);
             Bar::new(self.output, &progress).during(put).await?;
             let rate = Rate::from_transfer(bytes, start.elapsed());
-            if self.is_enough(start.elapsed()) || bytes == self.most {
+            if self.is_enough(start.elapsed()) || bytes == self.max_bytes {
                 return Ok(rate);
             }
             self.client.rm(self.path, false).await?;
-            bytes = (bytes * GROWTH).min(self.most);
+            bytes = (bytes * GROWTH).min(self.max_bytes);
         }
     }
 
-    /// Gets the file until that has taken long enough.
+    /// Downloads the file until that has taken long enough.
     async fn down(&self, bytes: u64) -> Result<Rate, ClientError> {
-        let (mut moved, mut took) = (0, Duration::ZERO);
+        let (mut received, mut took) = (0, Duration::ZERO);
         loop {
             let progress = Progress::new();
             let start = Instant::now();
@@ -216,15 +216,15 @@ impl Measuring<'_> {
                 .client
                 .get_into(self.path, io::sink(), options, &progress);
             Bar::new(self.output, &progress).during(get).await?;
-            moved += bytes;
+            received += bytes;
             took += start.elapsed();
             if self.is_enough(took) {
-                return Ok(Rate::from_transfer(moved, took));
+                return Ok(Rate::from_transfer(received, took));
             }
         }
     }
 
-    /// With the growth of the files this is reached before the whole time is over.
+    /// A quarter of the time is enough, because the files before the last one also take time.
     fn is_enough(&self, took: Duration) -> bool {
         took * 4 >= self.time
     }
@@ -241,9 +241,9 @@ impl Rate {
         }
     }
 
-    fn row(self, way: &str) -> [String; 5] {
+    fn row(self, direction: &str) -> [String; 5] {
         [
-            way.to_owned(),
+            direction.to_owned(),
             size(self.bytes),
             format!("{:.2} s", self.seconds),
             format!("{:.1}", self.bytes_per_second / 1e6),
@@ -252,19 +252,19 @@ impl Rate {
     }
 }
 
-fn describe(measured: &Measured) -> String {
-    let Measured { latency, up, down } = measured;
+fn describe(measurements: &Measurements) -> String {
+    let Measurements { latency, up, down } = measurements;
     let rates = table(
-        ["WAY", "MOVED", "TIME", "MB/S", "GBIT/S"],
+        ["DIRECTION", "SIZE", "TIME", "MB/S", "GBIT/S"],
         &[up.row("up"), down.row("down")],
     );
     format!(
-        "{rates}\nAn answer takes {:.2} ms, of a hundred 99 no more than {:.2} ms.",
+        "{rates}\nRound-trip time: median {:.2} ms, 99th percentile {:.2} ms",
         latency.p50_ms, latency.p99_ms
     )
 }
 
-/// Removes what a measurement that did not end has left, over a connection of its own.
+/// Removes the file of a measurement that did not end, over a new connection.
 async fn clean_up(way: &ConnectMethod, path: &str, output: Output) {
     let removing = async {
         let client = way.connect(None).await?;
@@ -286,26 +286,29 @@ async fn clean_up(way: &ConnectMethod, path: &str, output: Output) {
     }
 }
 
-/// So many random bytes.
+/// A number of random bytes.
 struct Random {
     block: Vec<u8>,
-    left: u64,
+    remaining: u64,
 }
 
 impl Random {
     fn new(bytes: u64) -> anyhow::Result<Self> {
-        let mut block = vec![0; BLOCK];
-        getrandom::fill(&mut block).context("no random bytes")?;
-        Ok(Self { block, left: bytes })
+        let mut block = vec![0; BLOCK_BYTES];
+        getrandom::fill(&mut block).context("cannot get random bytes from the system")?;
+        Ok(Self {
+            block,
+            remaining: bytes,
+        })
     }
 }
 
 impl Read for Random {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let now = buffer.len().min(BLOCK).min(most);
+        let most = usize::try_from(self.remaining).unwrap_or(usize::MAX);
+        let now = buffer.len().min(BLOCK_BYTES).min(most);
         buffer[..now].copy_from_slice(&self.block[..now]);
-        self.left -= now as u64;
+        self.remaining -= now as u64;
         Ok(now)
     }
 }
@@ -325,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_what_quota_and_disk_leave() {
+    fn free_space_is_limited_by_quota_and_disk() {
         assert_eq!(free_space(&df(10, None, 1000)), 500);
         assert_eq!(free_space(&df(10, Some(100), 1000)), 90);
         assert_eq!(free_space(&df(200, Some(100), 1000)), 0);
@@ -337,10 +340,10 @@ mod tests {
     }
 
     #[test]
-    fn so_many_random_bytes_come_as_are_asked_for() {
+    fn the_source_has_the_requested_length() {
         let mut bytes = Vec::new();
         let mut random = Random::new(3_000_000).expect("random");
-        random.read_to_end(&mut bytes).expect("no end before it");
+        random.read_to_end(&mut bytes).expect("readable");
         assert_eq!(bytes.len(), 3_000_000);
     }
 }

@@ -13,19 +13,19 @@ use crate::cli::table::table;
 use crate::client::{DiscoveredServer, discover, neighbourhood};
 use crate::protocol::DEFAULT_PORT;
 
-/// Find the servers near by
+/// Find servers in the local network
 ///
-/// Asks this machine and everyone in its networks, or only the addresses that are given. Whoever
-/// answers may be anybody: `haul connect` checks whom it speaks to, as ever.
+/// Asks this machine and all hosts in its networks, or only the given addresses. The answers are not
+/// authenticated: `haul connect` checks the server's certificate.
 #[derive(Debug, Args)]
 pub(super) struct DiscoverArgs {
-    /// The port that servers are asked on
+    /// The port to ask on
     #[arg(long, default_value_t = DEFAULT_PORT)]
     port: u16,
     /// How long to wait for answers
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     wait: Duration,
-    /// Hosts or broadcast addresses to ask, with a port of their own if need be
+    /// Hosts or broadcast addresses to ask, each with an optional port
     #[arg(value_name = "ADDR")]
     addresses: Vec<String>,
 }
@@ -40,9 +40,9 @@ impl DiscoverArgs {
             addresses = neighbourhood(self.port);
         }
         let found = discover(&addresses, self.wait).await;
-        let found = found.context("could not ask anybody")?;
+        let found = found.context("cannot send the search")?;
         if found.is_empty() {
-            output.note("no server has answered");
+            output.note("no server answered");
             return Err(Reported.into());
         }
         output.list(&found, || listing(&found))
@@ -63,7 +63,7 @@ fn listing(found: &[DiscoveredServer]) -> String {
     table(["ADDRESS", "NAME", "VERSION"], &rows)
 }
 
-/// An address as people write it: an IP address or a name, with a port or without.
+/// Resolves an IP address or host name, with or without a port.
 async fn resolve(text: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(vec![address]);
@@ -73,26 +73,27 @@ async fn resolve(text: &str, port: u16) -> anyhow::Result<Vec<SocketAddr>> {
     }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, number)) => {
+            let number_text = number;
             let number = number.parse();
             (
                 host,
-                number.map_err(|_| usage(format!("not a port: {text}")))?,
+                number.map_err(|_| usage(format!("{text}: {number_text} is not a port")))?,
             )
         }
         None => (text, port),
     };
     let addresses = lookup_host((host, port)).await;
     Ok(addresses
-        .with_context(|| format!("could not find {host}"))?
+        .with_context(|| format!("cannot find the host {host}"))?
         .collect())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "expected a number")?;
+    let seconds: f64 = text.parse().map_err(|_| "must be a number of seconds")?;
     if (0.0..=3600.0).contains(&seconds) {
         return Ok(Duration::from_secs_f64(seconds));
     }
-    Err("expected 0 to 3600 seconds".into())
+    Err("must be from 0 to 3600 seconds".into())
 }
 
 #[cfg(test)]

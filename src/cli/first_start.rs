@@ -1,8 +1,8 @@
-//! The first account, how its password gets to a person, and what to type next.
+//! The first account, its password, and the greeting of a new server.
 //!
-//! A terminal shows the password. Anything else that standard error leads to may keep it: the log of
-//! a container or of the system is no place for a secret. It is then in a file that only the user
-//! that the server runs as can read.
+//! The password is shown on a terminal. Any other destination of standard error may store it, such as the
+//! log of a container, and must not contain a secret. The password is then written to a file that only the
+//! server's user can read.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -21,32 +21,32 @@ use crate::storage::SpaceLimits;
 use crate::telemetry::AUDIT;
 use crate::tls::Fingerprint;
 
-/// Where the password of the first account is.
+/// The password of the first account.
 pub(super) enum FirstPassword {
-    /// Nowhere else: it has to be shown.
-    Made(Secret),
-    /// In a file: the operator's, or [`first_password_file`].
+    /// It is not stored anywhere and must be shown.
+    Generated(Secret),
+    /// It is in a file: the operator's, or [`first_password_file`].
     InFile(PathBuf),
 }
 
-/// Whether a person sees what is said on standard error, and nobody keeps it. In a container there
-/// may be a terminal, but what is said there is kept by the engine all the same.
-pub(super) fn is_watched() -> bool {
+/// Whether standard error is a terminal whose output is not stored. A container engine stores the output
+/// even if there is a terminal.
+pub(super) fn terminal_shows_secrets() -> bool {
     io::stderr().is_terminal() && !is_in_container()
 }
 
-/// Podman and others say so by a variable, and so does the image of haul:
-/// <https://systemd.io/CONTAINER_INTERFACE/>. A file such as `/.dockerenv` says less: who works in a
-/// container looks at a terminal that nobody keeps.
+/// Podman and others set a variable, and so does the image of haul:
+/// <https://systemd.io/CONTAINER_INTERFACE/>. The file `/.dockerenv` is no criterion: it also exists for a
+/// shell in a container, whose output is not stored.
 fn is_in_container() -> bool {
     std::process::id() == 1 || std::env::var_os("container").is_some()
 }
 
-/// Makes the `admin` account if there is no account at all.
+/// Creates the account `admin` if there are no accounts.
 pub(super) async fn first_admin(
     accounts: &Accounts,
     data: &Path,
-    watched: bool,
+    shows_secrets: bool,
 ) -> anyhow::Result<Option<FirstPassword>> {
     if !accounts.users().await?.is_empty() {
         return Ok(None);
@@ -57,11 +57,11 @@ pub(super) async fn first_admin(
         (password_from(&file)?, FirstPassword::InFile(file))
     } else {
         let password = random_password()?;
-        let first = if watched {
-            FirstPassword::Made(password.clone())
+        let first = if shows_secrets {
+            FirstPassword::Generated(password.clone())
         } else {
-            // Before the account, which nobody could log in to without it.
-            FirstPassword::InFile(keep(&password, data)?)
+            // Before the account is created: without the file, nobody could log in.
+            FirstPassword::InFile(write_password(&password, data)?)
         };
         (password, first)
     };
@@ -77,33 +77,33 @@ pub(super) async fn first_admin(
 fn password_from(file: &Path) -> anyhow::Result<Secret> {
     let text = fs::read_to_string(file).with_context(|| {
         format!(
-            "cannot read HAUL_ADMIN_PASSWORD_FILE, which is {}",
+            "cannot read the file that HAUL_ADMIN_PASSWORD_FILE names, {}",
             file.display()
         )
     })?;
     let password = text.lines().next().unwrap_or_default();
     if password.is_empty() {
         bail!(
-            "the first line of {} is empty; write the admin's password there",
+            "the first line of {} is empty; it must be the password of admin",
             file.display()
         );
     }
     Ok(Secret::new(password.to_owned()))
 }
 
-/// 100 random bits, in letters and digits that are hard to mistake for each other.
+/// 100 random bits, as letters and digits that are hard to confuse.
 fn random_password() -> anyhow::Result<Secret> {
     let mut bytes = [0; 20];
-    getrandom::fill(&mut bytes).context("the system gives no random bytes")?;
+    getrandom::fill(&mut bytes).context("cannot get random bytes from the system")?;
     let text = BASE32_NOPAD.encode(&bytes).to_lowercase();
     Ok(Secret::new(text[..20].to_owned()))
 }
 
-/// Writes the password where only this user can read it.
-fn keep(password: &Secret, data: &Path) -> anyhow::Result<PathBuf> {
+/// Writes the password to a file that only this user can read.
+fn write_password(password: &Secret, data: &Path) -> anyhow::Result<PathBuf> {
     let file = first_password_file(data);
     let write = || {
-        // The leftover of a start that failed is not opened, because another process may still read it.
+        // The file of an earlier start that failed is not reused: another process may have it open.
         match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -118,21 +118,26 @@ fn keep(password: &Secret, data: &Path) -> anyhow::Result<PathBuf> {
         opened.sync_all()?;
         File::open(data)?.sync_all()
     };
-    write().with_context(|| format!("cannot write the admin's password to {}", file.display()))?;
+    write().with_context(|| format!("cannot write the password of admin to {}", file.display()))?;
     Ok(file)
 }
 
-/// Tells whoever started the server how to reach it: a person on standard error, a log by a line.
-pub(super) fn say_what_to_do_next(
+/// Prints on a terminal how to reach the server, or logs it.
+pub(super) fn greet(
     address: SocketAddr,
+    status_page: Option<SocketAddr>,
     data: &Path,
     fingerprint: Fingerprint,
     first: Option<&FirstPassword>,
-    watched: bool,
+    shows_secrets: bool,
 ) {
     let connect = format!("haul connect haul://{FIRST_USER}@{}", reachable(address));
-    if !watched {
-        // The lines `listening` and `certificate` say the rest.
+    let status_page = status_page.map(|address| format!("http://{}/", reachable(address)));
+    if !shows_secrets {
+        if let Some(url) = status_page {
+            info!(name: "status_page", url, "the status page is available");
+        }
+        // The lines `listening` and `certificate` contain the rest.
         if let Some(FirstPassword::InFile(file)) = first {
             let password_file = file.display();
             info!(
@@ -149,9 +154,14 @@ pub(super) fn say_what_to_do_next(
          Its certificate has the fingerprint {fingerprint}\n",
         data.display()
     );
+    if let Some(url) = status_page {
+        let _ = writeln!(lines, "Its status page is {url}");
+    }
     if let Some(first) = first {
         let password = match first {
-            FirstPassword::Made(password) => format!(", shown this once: {}", password.expose()),
+            FirstPassword::Generated(password) => {
+                format!(", shown this once: {}", password.expose())
+            }
             FirstPassword::InFile(file) => format!(" is the one in {}", file.display()),
         };
         let _ = writeln!(
@@ -160,11 +170,11 @@ pub(super) fn say_what_to_do_next(
              Connect with: {connect}\n"
         );
     }
-    // A terminal that has gone away is no reason not to serve.
+    // The server also serves if the terminal was closed.
     let _ = io::stderr().lock().write_all(lines.as_bytes());
 }
 
-/// The address itself, or where this machine finds it if it stands for all of its own.
+/// The address itself, or the loopback address if it is unspecified.
 pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         ip if !ip.is_unspecified() => address,

@@ -1,4 +1,4 @@
-//! `haul healthcheck`: whether the server on this machine answers, for what restarts it if not.
+//! `haul healthcheck`: whether the server on this machine responds, for supervisors that restart it if not.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,14 +20,14 @@ use crate::client::{Client, ServerUrl, Trust};
 use crate::config;
 use crate::config::Config;
 
-/// For all of it. Those who ask have a deadline of their own, mostly of five seconds.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The time for the whole check. Supervisors have their own deadline, usually five seconds.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Say whether the server on this machine is healthy
+/// Check whether the server on this machine is healthy
 ///
-/// Finds the server as `haul serve` does, in the configuration file and the environment, and asks
-/// it on the address for operators, or on its own port where `ops.listen` is "". Ends with 0 if it
-/// answers as it should and with 1 if not, within three seconds.
+/// Reads the configuration file and the environment as `haul serve` does, and asks the server at
+/// `ops.listen`, or on its own port if that is "". The exit code is 0 if the server is healthy and 1 if
+/// not, within three seconds.
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckArgs {
     /// The server's configuration file
@@ -37,21 +37,21 @@ pub(super) struct HealthcheckArgs {
 
 impl HealthcheckArgs {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
-        // Engines know 0 and 1 only, so it is not said by a code of its own.
+        // Container engines reserve exit codes above 1, so a wrong configuration is no usage error here.
         let config = Config::load(self.config.as_deref(), config::environment())
             .map_err(|error| anyhow!("{error}"))?;
         let address = reachable(config.ops.listen.unwrap_or(config.server.listen));
-        let asking = async {
+        let check = async {
             match config.ops.listen {
-                Some(_) => ask_for_operators(address).await,
-                None => ask_as_client(address).await,
+                Some(_) => get_health(address).await,
+                None => greet(address).await,
             }
         };
-        match timeout(PATIENCE, asking).await {
-            Ok(answered) => answered.with_context(|| format!("{address} is not healthy"))?,
+        match timeout(CHECK_TIMEOUT, check).await {
+            Ok(outcome) => outcome.with_context(|| format!("{address} is not healthy"))?,
             Err(_) => bail!(
                 "{address} is not healthy: no answer within {} s",
-                PATIENCE.as_secs()
+                CHECK_TIMEOUT.as_secs()
             ),
         }
         output.note(&format!("{address} is healthy"));
@@ -59,24 +59,24 @@ impl HealthcheckArgs {
     }
 }
 
-/// Asks for `/healthz`.
-async fn ask_for_operators(address: SocketAddr) -> anyhow::Result<()> {
+/// Requests `/healthz` at the operators' address.
+async fn get_health(address: SocketAddr) -> anyhow::Result<()> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let question = Request::get("/healthz")
+    let request = Request::get("/healthz")
         .header(HOST, address.to_string())
         .body(Body::empty())?;
-    // Errors of the connection reach the request.
+    // Errors of the connection are returned by the request.
     tokio::spawn(connection);
-    let answer = sender.send_request(question).await?;
-    match answer.status() {
+    let response = sender.send_request(request).await?;
+    match response.status() {
         StatusCode::OK => Ok(()),
-        status => bail!("it answered {status}"),
+        status => bail!("it responded with {status}"),
     }
 }
 
-/// Says hello, unencrypted: there is nothing secret in it, and no certificate to know.
-async fn ask_as_client(address: SocketAddr) -> anyhow::Result<()> {
+/// Sends `hello` without TLS: nothing in it is secret, and the certificate may be unknown.
+async fn greet(address: SocketAddr) -> anyhow::Result<()> {
     let url = ServerUrl {
         tls: false,
         user: None,

@@ -7,45 +7,45 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use crate::cli::serve_args::ServeArgs;
-use crate::cli::service::ServiceArgs;
+use crate::cli::service::ServiceManager;
 use crate::config::{Config, ReloadedConfig};
 use crate::protocol::{ReloadReply, SettingChange};
 use crate::server::{ReloadRequest, Server};
 use crate::telemetry::{AUDIT, LogLevelHandle};
 
-/// What SIGHUP reads, and what it changes.
+/// Reads the configuration again on SIGHUP or on an operator's request.
 #[derive(Debug)]
-pub(super) struct Reloading {
-    /// Where the settings come from.
+pub(super) struct Reloader {
+    /// The sources of the settings.
     pub(super) serve: ServeArgs,
     pub(super) server: Server,
     pub(super) level: LogLevelHandle,
-    pub(super) service: ServiceArgs,
+    pub(super) service: ServiceManager,
 }
 
-impl Reloading {
-    /// Does so whenever it is asked for, by a signal or an operator.
-    pub(super) async fn whenever(
+impl Reloader {
+    /// Handles requests for as long as the runtime lives.
+    pub(super) async fn run(
         self,
         signalled: Arc<Notify>,
-        mut asked: mpsc::Receiver<ReloadRequest>,
+        mut requests: mpsc::Receiver<ReloadRequest>,
     ) {
         loop {
             tokio::select! {
                 () = signalled.notified() => {
-                    self.run().await;
+                    self.reload().await;
                 }
-                Some(ReloadRequest { dry_run, reply }) = asked.recv() => {
-                    let outcome = if dry_run { self.look().await } else { self.run().await };
-                    // The operator may have left.
+                Some(ReloadRequest { dry_run, reply }) = requests.recv() => {
+                    let outcome = if dry_run { self.dry_run().await } else { self.reload().await };
+                    // The operator may have disconnected.
                     let _ = reply.send(outcome);
                 }
             }
         }
     }
 
-    /// The settings that would be taken over.
-    async fn look(&self) -> ReloadReply {
+    /// The settings that would change.
+    async fn dry_run(&self) -> ReloadReply {
         match self.read().await {
             Ok(config) => reply_of(&self.server.config().reloaded(&config)),
             Err(refused) => ReloadReply {
@@ -55,7 +55,7 @@ impl Reloading {
         }
     }
 
-    /// The settings as they stand now, or what is wrong with them.
+    /// The current settings of the file and the environment, or what is wrong with them.
     async fn read(&self) -> Result<Config, String> {
         let serve = self.serve.clone();
         match spawn_blocking(move || serve.load()).await {
@@ -64,9 +64,9 @@ impl Reloading {
         }
     }
 
-    /// Takes over what can be taken over, and says in the log what that was. What is wrong changes
-    /// nothing.
-    async fn run(&self) -> ReloadReply {
+    /// Applies the settings that a running server can change, and logs the result. An invalid
+    /// configuration changes nothing.
+    async fn reload(&self) -> ReloadReply {
         self.service.reloading();
         let config = match self.read().await {
             Ok(config) => config,
@@ -74,7 +74,7 @@ impl Reloading {
                 error!(
                     name: "configuration_refused",
                     error,
-                    "the configuration is wrong; what was in force stays"
+                    "the configuration is invalid; the previous one stays in force"
                 );
                 self.service.reloaded();
                 warn_if_degraded(&self.server);
@@ -85,17 +85,17 @@ impl Reloading {
             }
         };
         let reload = self.server.reload(&config);
-        // The configuration was checked: only a log that has ended can refuse.
+        // The level is valid, so this fails only after the end of the log.
         if let Err(error) = self.level.set(&reload.config.log.level) {
-            error!(name: "log_level_refused", %error, "the level of the log stays as it was");
+            error!(name: "log_level_refused", %error, "the level of the log cannot be changed");
         }
-        say(&reload);
+        log_changes(&reload);
         let mut reply = reply_of(&reload);
         if let Err(error) = self.server.reload_tls().await {
             error!(
                 name: "certificate_refused",
                 %error,
-                "the certificate cannot be used; what was in use stays"
+                "the certificate cannot be used; the previous one stays in use"
             );
             reply.certificate_refused = Some(error.to_string());
         }
@@ -113,7 +113,7 @@ fn reply_of(reload: &ReloadedConfig) -> ReloadReply {
     }
 }
 
-fn say(reload: &ReloadedConfig) {
+fn log_changes(reload: &ReloadedConfig) {
     let names = |changes: &[SettingChange]| {
         let names = changes.iter().map(|change| &*change.setting);
         names.collect::<Vec<_>>().join(" ")
@@ -135,12 +135,12 @@ fn say(reload: &ReloadedConfig) {
     }
 }
 
-/// Says once more what was said when it happened: such a disk wants looking at.
+/// Repeats the warning about a failed disk, at a reload and at the end.
 pub(super) fn warn_if_degraded(server: &Server) {
     if server.is_degraded() {
         warn!(
             name: "degraded",
-            "the disk has failed to keep something since the start; look at it"
+            "the disk has failed to store something since the start; check it"
         );
     }
 }

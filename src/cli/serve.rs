@@ -1,5 +1,6 @@
 //! `haul serve`: the daemon.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
@@ -13,10 +14,10 @@ use tracing::{field, info, warn};
 
 use crate::accounts::Accounts;
 use crate::cli::exit;
-use crate::cli::first_start::{first_admin, is_watched, say_what_to_do_next};
-use crate::cli::reload::{Reloading, warn_if_degraded};
+use crate::cli::first_start::{first_admin, greet, terminal_shows_secrets};
+use crate::cli::reload::{Reloader, warn_if_degraded};
 use crate::cli::serve_args::ServeArgs;
-use crate::cli::service::ServiceArgs;
+use crate::cli::service::ServiceManager;
 use crate::cli::signals;
 use crate::cli::signals::{SignalLogs, Signals};
 use crate::config;
@@ -31,9 +32,8 @@ use crate::telemetry;
 use crate::telemetry::{AuditPermits, LogLevelHandle, Tail};
 
 impl ServeArgs {
-    /// Runs the daemon on a runtime of its own, whose threads the configuration bounds. If it can
-    /// not start, one line says what is wrong and what to do, in the shape of the log where it may
-    /// be mixed with it.
+    /// Runs the daemon on its own runtime. If the daemon cannot start, one line on standard error says
+    /// why and what to do, in the format of the log if it may be mixed with the log.
     pub(super) fn run(self) -> ExitCode {
         let config = self.load();
         let format = config
@@ -69,16 +69,16 @@ impl ServeArgs {
         logs: &SignalLogs,
     ) -> anyhow::Result<()> {
         raise_descriptor_limit();
-        let service = ServiceArgs::find()?;
+        let service = ServiceManager::find()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(SERVER_THREADS)
             .build()
-            .context("cannot start the threads of the server")?;
+            .context("cannot start the server's threads")?;
         let outcome = runtime.block_on(self.serve(config, log, logs.clone(), service.clone()));
         service.finish(&outcome);
-        // The process ends, and so does all that still waits for a disk. Were it dropped first, it
-        // would clean up after itself: uploads that the next start can go on with would be gone.
+        // Dropping the runtime would drop tasks that still wait for a disk, and these would delete
+        // uploads that the next start can resume.
         std::mem::forget(runtime);
         outcome
     }
@@ -88,29 +88,39 @@ impl ServeArgs {
         config: Config,
         (level, tail, audit): (LogLevelHandle, Tail, AuditPermits),
         logs: SignalLogs,
-        service: ServiceArgs,
+        service: ServiceManager,
     ) -> anyhow::Result<()> {
+        warn_of_unknown_variables();
         let shutdown = Shutdown::default();
         let running = Arc::new(OnceLock::new());
-        // From before the first thing that may take long.
-        let reload = obey_signals(&config, logs.clone(), &shutdown, &running)?;
+        // Before the first operation that may take long.
+        let reload = handle_signals(&config, logs.clone(), &shutdown, &running)?;
         let data = &config.server.data;
         if config.server.require_mount {
             storage::check_mounted(data)?;
         }
-        // First of all, so that a taken port leaves nothing behind.
+        // Before anything is created: a port in use leaves nothing behind.
         let (listener, datagrams) = listen(&config.server).await?;
+        let address = listener
+            .local_addr()
+            .context("cannot read the address of server.listen")?;
         let for_operators = listen_for_operators(&config.ops).await?;
         let ops = for_operators.as_ref().map(TcpListener::local_addr);
         let ops = ops
             .transpose()
-            .context("cannot tell the port of ops.listen")?;
-        // Until the end of the process, of which operators want to know why it does not serve.
-        let (made, server_made) = oneshot::channel();
+            .context("cannot read the address of ops.listen")?;
+        // From now until the end of the process, so that operators can see why it does not serve.
+        let (server_created, created_server) = oneshot::channel();
         let stop = CancellationToken::new();
         let _stop_ops = stop.clone().drop_guard();
         if let Some(listener) = for_operators {
-            tokio::spawn(show(listener, server_made, logs, stop));
+            tokio::spawn(serve_operators(
+                listener,
+                address,
+                created_server,
+                logs,
+                stop,
+            ));
         }
         check(&config).await?;
         let locked = Store::lock(data)?;
@@ -118,28 +128,28 @@ impl ServeArgs {
             .await?
             .with_hashing_slots(config.auth.hashing_slots);
         let messages = Messages::open(data).await?;
-        // Last: a start that is refused has deleted nothing.
+        // Last, because it deletes leftovers: a refused start deletes nothing.
         let store = locked.open()?;
         let server = Server::new(accounts.clone(), store, messages, config.clone());
-        let (asking, asked) = mpsc::channel(1);
+        let (reload_sender, reload_requests) = mpsc::channel(1);
         let mut server = server
             .with_log(tail, level.clone(), audit)
-            .with_reload(asking);
+            .with_reload(reload_sender);
         if let Some(socket) = datagrams {
             server = server.with_datagrams(socket);
         }
         let server = running.get_or_init(|| server);
         let certificate = server.reload_tls().await?;
-        let address = listener.local_addr().context("cannot tell the port")?;
-        let watched = is_watched();
-        let first = first_admin(&accounts, data, watched).await?;
-        let _ = made.send(server.clone());
-        say_what_to_do_next(
+        let shows_secrets = terminal_shows_secrets();
+        let first = first_admin(&accounts, data, shows_secrets).await?;
+        let _ = server_created.send(server.clone());
+        greet(
             address,
+            ops,
             data,
             certificate.fingerprint,
             first.as_ref(),
-            watched,
+            shows_secrets,
         );
         info!(
             name: "listening",
@@ -149,7 +159,7 @@ impl ServeArgs {
             version = env!("CARGO_PKG_VERSION"),
             "listening"
         );
-        let reloading = Reloading {
+        let reloader = Reloader {
             serve: self,
             server: server.clone(),
             level,
@@ -157,7 +167,7 @@ impl ServeArgs {
         };
         service.ready(address);
         tokio::spawn(service.watch(server.clone(), address, shutdown.drain.clone()));
-        tokio::spawn(reloading.whenever(reload, asked));
+        tokio::spawn(reloader.run(reload, reload_requests));
         server.run_until(listener, shutdown).await;
         warn_if_degraded(server);
         info!(name: "stopped", "stopped");
@@ -165,7 +175,17 @@ impl ServeArgs {
     }
 }
 
-/// Refuses what the server could not start with, before anything in the data directory is changed.
+fn warn_of_unknown_variables() {
+    for variable in config::unknown_variables(config::environment()) {
+        warn!(
+            name: "unknown_variable",
+            variable,
+            "this environment variable is not a setting, so it is ignored"
+        );
+    }
+}
+
+/// Fails if the server could not start, before anything in the data directory is changed.
 async fn check(config: &Config) -> anyhow::Result<()> {
     let settings = config.clone();
     spawn_blocking(move || server::check_certificate(&settings)).await??;
@@ -174,26 +194,26 @@ async fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows operators what there is to see, from before there is a server until `stop`.
-async fn show(
+/// Serves the operators' address until `stop`. It starts before the server exists.
+async fn serve_operators(
     listener: TcpListener,
-    made: oneshot::Receiver<Server>,
+    address: SocketAddr,
+    created: oneshot::Receiver<Server>,
     logs: SignalLogs,
     stop: CancellationToken,
 ) {
     let server = async {
-        match made.await {
+        match created.await {
             Ok(server) => server,
-            // It could not start; the process ends.
+            // The server could not start; the process ends.
             Err(_) => std::future::pending().await,
         }
     };
     let lost_lines = move || logs.lost_lines().unwrap_or_default();
-    ops::run(listener, server, lost_lines, stop).await;
+    ops::run(listener, address, server, lost_lines, stop).await;
 }
 
-/// Says why it does not start, before anything of the configuration is known, and returns the exit
-/// code for it.
+/// Reports why the daemon does not start, before the configuration is known, and returns the exit code.
 pub(super) fn refuse(error: &anyhow::Error) -> ExitCode {
     refuse_in(telemetry::stderr_is_json(LogFormat::Auto), error)
 }
@@ -206,9 +226,9 @@ fn refuse_in(json: bool, error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// Obeys signals from now on; what it returns is notified when the configuration is to be read
-/// again, also before there is anybody to listen.
-fn obey_signals(
+/// Handles signals from now on. The result is notified when the configuration is to be read again, even
+/// before anybody waits for it.
+fn handle_signals(
     config: &Config,
     logs: SignalLogs,
     shutdown: &Shutdown,
@@ -217,18 +237,24 @@ fn obey_signals(
     let signals = Signals::watch()?;
     let at_start = config.limits.drain_timeout;
     let running = Arc::clone(running);
-    let patience = move || {
+    let drain_timeout = move || {
         let server = running.get();
         server.map_or(at_start, Server::drain_timeout)
     };
     let reload = Arc::new(Notify::new());
-    let obeying = signals::obey(signals, shutdown.clone(), logs, patience, reload.clone());
-    tokio::spawn(obeying);
+    let handling = signals::handle(
+        signals,
+        shutdown.clone(),
+        logs,
+        drain_timeout,
+        reload.clone(),
+    );
+    tokio::spawn(handling);
     Ok(reload)
 }
 
-/// Takes all the file descriptors that the system grants: each session needs one, and each file
-/// that it moves another. The soft limit that programs start with is made for other programs.
+/// Raises the soft limit of file descriptors to the hard limit. Each session needs a descriptor, and each
+/// file that it transfers another.
 fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -237,7 +263,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Takes the port, for datagrams too where they are wanted.
+/// Binds the listener, and the socket for datagrams if the settings ask for it.
 async fn listen(
     settings: &config::ServerSettings,
 ) -> anyhow::Result<(TcpListener, Option<UdpSocket>)> {
@@ -247,12 +273,12 @@ async fn listen(
         .with_context(|| {
             format!(
                 "cannot listen on {address}; is another server running there? \
-             choose another address with --listen or server.listen"
+                 choose another address with --listen or server.listen"
             )
         })
 }
 
-/// Takes the operators' port, where one is wanted.
+/// Binds the operators' address, if the settings name one.
 async fn listen_for_operators(
     settings: &config::OpsSettings,
 ) -> anyhow::Result<Option<TcpListener>> {

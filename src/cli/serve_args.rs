@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use crate::config;
 use crate::config::{Config, ConfigError};
 
-/// Serves files until it is told to stop
+/// Run the server until it is stopped
 ///
-/// With nothing given it works at once: it makes its data directory, a certificate and an `admin`
-/// account, and says the password and what to type next. Where standard error is no terminal, the
-/// password is in the file `admin-password` of the data directory instead.
+/// It needs no configuration: at the first start it creates its data directory, a certificate and an
+/// `admin` account, and prints the password and the command to connect with. If standard error is not a
+/// terminal, it writes the password to the file `admin-password` in the data directory instead.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct ServeArgs {
     /// The configuration file
@@ -20,12 +20,12 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "DIR", env = "HAUL_DATA")]
     pub(super) data: Option<PathBuf>,
     /// The address and port to listen on
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = config::parse_address)]
     pub(super) listen: Option<SocketAddr>,
 }
 
 impl ServeArgs {
-    /// The configuration as the file, the environment and the flags say now.
+    /// Loads the configuration from the file, the environment and the flags.
     pub(super) fn load(&self) -> Result<Config, ConfigError> {
         let mut config = Config::load(self.config.as_deref(), config::environment())?;
         if let Some(data) = &self.data {

@@ -1,5 +1,5 @@
-//! Notifications to the service manager (`sd_notify(3)`): that the server serves, reads its
-//! configuration again or stops, how busy it is, and that it is alive.
+//! Notifications to the service manager (`sd_notify(3)`): the server serves, reads its configuration
+//! again or stops, how busy it is, and that it is alive.
 
 use std::fmt::{Display, Write as _};
 use std::io;
@@ -16,76 +16,76 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::Server;
 
-/// How often the line of `systemctl status` is brought up to date.
-const STATUS_EVERY: Duration = Duration::from_secs(5);
+/// How often the status line of `systemctl status` is updated.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Microseconds that it asks for again and again while it stops.
-const EXTENSION: u32 = 30_000_000;
+/// The microseconds by which each notification extends the time to stop.
+const STOP_EXTENSION_MICROS: u32 = 30_000_000;
 
-/// Notifications that may wait; more are left out. A manager reads at once.
-const WAITING: usize = 16;
+/// The most queued notifications; further ones are dropped. A manager reads them immediately.
+const MAX_QUEUED: usize = 16;
 
-/// For what waits to be told at the end.
+/// The longest wait for the queued notifications at the end.
 const FINAL_NOTIFY_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The way to the service manager that started the daemon, if one did and wants to hear of it.
+/// The service manager that started the daemon, if it asked for notifications. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct ServiceArgs(Option<SyncSender<ServiceMessage>>);
+pub(super) struct ServiceManager(Option<SyncSender<ServiceMessage>>);
 
 #[derive(Debug)]
 enum ServiceMessage {
     /// Lines of the protocol.
-    Tell(String),
-    /// All before it was told.
-    Told(Sender<()>),
+    Notify(String),
+    /// Confirms that all notifications before it were sent.
+    Flush(Sender<()>),
 }
 
-impl ServiceArgs {
-    /// Finds it in the environment. Telling may wait, so a thread of its own does.
+impl ServiceManager {
+    /// Finds the manager in the environment. Sending may block, so it has its own thread.
     ///
     /// # Errors
-    /// If there can be no thread.
+    /// If the thread cannot be started.
     pub(super) fn find() -> anyhow::Result<Self> {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return Ok(Self(None));
         }
-        let (sender, messages) = sync_channel(WAITING);
-        let teller = thread::Builder::new().name("service".into());
-        teller
+        let (sender, messages) = sync_channel(MAX_QUEUED);
+        let notifier = thread::Builder::new().name("service".into());
+        notifier
             .spawn(move || notify_loop(&messages))
-            .context("cannot start the thread that tells the service manager")?;
+            .context("cannot start the thread that notifies the service manager")?;
         Ok(Self(Some(sender)))
     }
 
-    /// It serves at `address` from now on.
+    /// The server serves at `address` from now on.
     pub(super) fn ready(&self, address: SocketAddr) {
         let status = format!("Serving at {address}");
         self.send(&[NotifyState::Ready, NotifyState::Status(&status)]);
     }
 
-    /// It reads its configuration again. [`Self::reloaded`] must follow.
+    /// The server reads its configuration again. [`Self::reloaded`] must follow.
     pub(super) fn reloading(&self) {
         let mut states = vec![NotifyState::Reloading];
-        // From systemd 253 on the manager waits for a message that is later than its order.
+        // Since systemd 253, the manager waits for a message that is later than its request.
         states.extend(NotifyState::monotonic_usec_now());
         self.send(&states);
     }
 
-    /// It has read it, whatever came of it.
+    /// The reload has ended, with or without success.
     pub(super) fn reloaded(&self) {
         self.send(&[NotifyState::Ready]);
     }
 
-    /// Tells of `server` for as long as it runs; once `drain` is cancelled, that it stops.
+    /// Reports the load of `server` for as long as it runs, and that it stops once `drain` is cancelled.
     pub(super) async fn watch(self, server: Server, address: SocketAddr, drain: CancellationToken) {
         if self.0.is_none() {
             return;
         }
-        let mut load = Load::new(server, address);
+        let mut load = LoadStatus::new(server, address);
         let watchdog = sd_notify::watchdog_enabled();
-        // Twice in its time, so that one that comes late is no alarm.
-        let every = watchdog.map_or(STATUS_EVERY, |time| STATUS_EVERY.min(time / 2));
-        let mut ticks = interval(every.max(Duration::from_millis(1)));
+        // Twice per watchdog period, so that a late notification is no alarm.
+        let period = watchdog.map_or(STATUS_INTERVAL, |time| STATUS_INTERVAL.min(time / 2));
+        let mut ticks = interval(period.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_draining = false;
         loop {
@@ -97,45 +97,49 @@ impl ServiceArgs {
                 }
             }
             if is_draining {
-                // What is asked for at once is an hour at most, and it may be told to take longer.
-                let more = u32::try_from((every * 4).as_micros()).unwrap_or(u32::MAX);
-                self.send(&[NotifyState::ExtendTimeoutUsec(more.max(EXTENSION))]);
+                // One extension is at most an hour, but an operator may allow a longer drain.
+                let more = u32::try_from((period * 4).as_micros()).unwrap_or(u32::MAX);
+                let more = more.max(STOP_EXTENSION_MICROS);
+                self.send(&[NotifyState::ExtendTimeoutUsec(more)]);
             }
             if watchdog.is_some() {
                 self.send(&[NotifyState::Watchdog]);
             }
-            if let Some(status) = load.news(is_draining) {
+            if let Some(status) = load.changed_status(is_draining) {
                 self.send(&[NotifyState::Status(&status)]);
             }
         }
     }
 
-    /// It stops, which may take as long as transfers may go on, and a little more.
-    fn stopping(&self, patience: Duration) {
-        let most = (patience + crate::cli::signals::EXIT_TIMEOUT).as_micros();
-        let most = u32::try_from(most).unwrap_or(u32::MAX);
-        self.send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(most)]);
+    /// The server stops, within the drain timeout and the time to exit.
+    fn stopping(&self, drain_timeout: Duration) {
+        let micros = (drain_timeout + crate::cli::signals::EXIT_TIMEOUT).as_micros();
+        let micros = u32::try_from(micros).unwrap_or(u32::MAX);
+        self.send(&[
+            NotifyState::Stopping,
+            NotifyState::ExtendTimeoutUsec(micros),
+        ]);
     }
 
-    /// Has everything told, and that it ends and why, if that can be done in a moment.
+    /// Reports that the process ends and why, and waits for a short time until that is sent.
     pub(super) fn finish(&self, outcome: &anyhow::Result<()>) {
         let failure = outcome.as_ref().err();
-        let why = failure.map(|error| crate::cli::exit::error_line("serve", error));
+        let status = failure.map(|error| crate::cli::exit::error_line("serve", error));
         let mut states = vec![NotifyState::Stopping];
-        states.extend(why.as_deref().map(NotifyState::Status));
+        states.extend(status.as_deref().map(NotifyState::Status));
         self.send(&states);
-        let (told, wait) = channel();
+        let (flushed, confirmation) = channel();
         if let Some(sender) = &self.0
-            && sender.try_send(ServiceMessage::Told(told)).is_ok()
+            && sender.try_send(ServiceMessage::Flush(flushed)).is_ok()
         {
-            let _ = wait.recv_timeout(FINAL_NOTIFY_TIMEOUT);
+            let _ = confirmation.recv_timeout(FINAL_NOTIFY_TIMEOUT);
         }
     }
 
     fn send(&self, states: &[NotifyState<'_>]) {
         if let Some(sender) = &self.0 {
-            // Full if the manager hangs; it hears the next one.
-            let _ = sender.try_send(ServiceMessage::Tell(lines(states)));
+            // The queue is full if the manager hangs; a later notification replaces this one.
+            let _ = sender.try_send(ServiceMessage::Notify(lines(states)));
         }
     }
 }
@@ -143,14 +147,14 @@ impl ServiceArgs {
 fn notify_loop(messages: &Receiver<ServiceMessage>) {
     while let Ok(message) = messages.recv() {
         match message {
-            ServiceMessage::Tell(lines) => {
-                let told: io::Result<()> = sd_notify::notify(&[NotifyState::Custom(&lines)]);
-                if let Err(error) = told {
-                    tracing::debug!(name: "manager_not_told", %error, "the service manager cannot be told");
+            ServiceMessage::Notify(lines) => {
+                let sent: io::Result<()> = sd_notify::notify(&[NotifyState::Custom(&lines)]);
+                if let Err(error) = sent {
+                    tracing::debug!(name: "manager_not_told", %error, "cannot notify the service manager");
                 }
             }
-            ServiceMessage::Told(told) => {
-                let _ = told.send(());
+            ServiceMessage::Flush(flushed) => {
+                let _ = flushed.send(());
             }
         }
     }
@@ -161,32 +165,33 @@ fn lines(states: &[impl Display]) -> String {
     texts.join("\n")
 }
 
-/// How busy a server is, in one line.
-struct Load {
+/// The status line of a server: how busy it is.
+struct LoadStatus {
     server: Server,
     address: SocketAddr,
-    /// When it was looked at last, and what had been moved by then.
+    /// The time of the last measurement, and the bytes received and sent by then.
     at: Instant,
     traffic: (u64, u64),
-    said: String,
+    /// The last line.
+    line: String,
 }
 
-impl Load {
+impl LoadStatus {
     fn new(server: Server, address: SocketAddr) -> Self {
         Self {
             traffic: server.traffic(),
             server,
             address,
             at: Instant::now(),
-            said: String::new(),
+            line: String::new(),
         }
     }
 
-    /// The line, if it is another than last time and not too soon after it.
-    fn news(&mut self, is_draining: bool) -> Option<String> {
+    /// The line, if it has changed and the last one is old enough.
+    fn changed_status(&mut self, is_draining: bool) -> Option<String> {
         let (now, traffic) = (Instant::now(), self.server.traffic());
         let passed = now.duration_since(self.at);
-        if passed < STATUS_EVERY && !is_draining && !self.said.is_empty() {
+        if passed < STATUS_INTERVAL && !is_draining && !self.line.is_empty() {
             return None;
         }
         let rate = |now: u64, before: u64| {
@@ -212,10 +217,10 @@ impl Load {
         if self.server.is_degraded() {
             line.push_str("; THE DISK HAS FAILED, see the log");
         }
-        if line == self.said {
+        if line == self.line {
             return None;
         }
-        self.said.clone_from(&line);
+        self.line.clone_from(&line);
         Some(line)
     }
 }

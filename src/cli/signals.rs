@@ -1,4 +1,4 @@
-//! The signals of the daemon: it stops, aborts what still runs, or reads its configuration again.
+//! The signals of the daemon: it stops, aborts running work, or reads its configuration again.
 
 use std::io::IsTerminal;
 use std::process;
@@ -15,15 +15,13 @@ use tracing::{info, warn};
 use crate::server::Shutdown;
 use crate::telemetry::{LostLines, Telemetry};
 
-/// For all that comes after the time for running transfers: sessions that are cut off, threads that
-/// still write, the log.
+/// The time for everything after the drain: aborting sessions, finishing disk writes, writing the log.
 pub(super) const EXIT_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// For the log to be written at the end.
-const FLUSH: Duration = Duration::from_millis(400);
+/// The time to write the log at the end.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// The signals that are watched for from here on. As the first process of a container the daemon
-/// gets no others.
+/// The signals that the daemon handles. As the first process of a container it gets no others.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -34,8 +32,8 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn watch() -> anyhow::Result<Self> {
         let watch = |kind, name| signal(kind).with_context(|| format!("cannot watch for {name}"));
-        // A write beyond the limit of file sizes (`LimitFSIZE`) ends the process unless the signal
-        // is caught; then the write fails. Once caught, it stays caught: nothing reads it.
+        // A write beyond the limit of file sizes (`LimitFSIZE`) would kill the process. If the signal is
+        // caught, the write fails instead. The handler stays installed although the stream is dropped.
         let _ = watch(SignalKind::from_raw(SystemSignal::XFSZ.as_raw()), "SIGXFSZ")?;
         Ok(Self {
             terminate: watch(SignalKind::terminate(), "SIGTERM")?,
@@ -45,13 +43,13 @@ impl Signals {
         })
     }
 
-    /// The next signal that is not lost for good.
+    /// The next signal.
     async fn next(&mut self) -> SignalNotice {
         tokio::select! {
             _ = self.terminate.recv() => SignalNotice::Stop("SIGTERM"),
             _ = self.interrupt.recv() => SignalNotice::Stop("SIGINT"),
             _ = self.hang_up.recv() => {
-                // A terminal that is closed says so by the same signal; nobody is left to serve.
+                // Closing the terminal sends the same signal, and then the daemon stops.
                 if self.at_terminal && !std::io::stderr().is_terminal() {
                     SignalNotice::Stop("the end of its terminal")
                 } else {
@@ -68,7 +66,7 @@ enum SignalNotice {
     Reload,
 }
 
-/// The log, for whoever ends the process.
+/// The log, shared by everything that can end the process.
 #[derive(Debug, Clone)]
 pub(super) struct SignalLogs(Arc<Mutex<Option<Telemetry>>>);
 
@@ -77,30 +75,30 @@ impl SignalLogs {
         Self(Arc::new(Mutex::new(Some(telemetry))))
     }
 
-    /// Writes what waits, if that can be done in a moment.
+    /// Writes the queued lines, within [`FLUSH_TIMEOUT`].
     pub(super) fn finish(&self) {
-        // Held meanwhile: who comes second waits until it is written.
+        // A second caller waits for the lock until the lines are written.
         let mut telemetry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(telemetry) = telemetry.take() {
-            telemetry.finish(FLUSH);
+            telemetry.finish(FLUSH_TIMEOUT);
         }
     }
 
-    /// Lines that were lost since the start; nothing to tell once it has ended.
+    /// Lines that were lost since the start; `None` once the log has ended.
     pub(super) fn lost_lines(&self) -> Option<LostLines> {
         let telemetry = self.0.try_lock().ok()?;
         telemetry.as_ref().map(Telemetry::lost_lines)
     }
 
-    /// Ends the process after `time`, if it has not ended by then. A thread, because what it waits
-    /// for may be the one that hangs.
+    /// Ends the process after `time`, if it has not ended by then. It uses its own thread, because the
+    /// runtime may hang.
     fn end_within(&self, time: Duration) {
         let logs = self.clone();
         thread::spawn(move || {
             thread::sleep(time);
             warn!(
                 name: "stopped_by_force",
-                "stopped, leaving behind what the disk or the start holds up"
+                "stopped without waiting for work that the disk or the start delays"
             );
             logs.finish();
             process::exit(0);
@@ -108,29 +106,29 @@ impl SignalLogs {
     }
 }
 
-/// Obeys signals for as long as the runtime lives: the first that says stop begins to drain, for
-/// `patience()`, the second cuts off, the third ends the process. `reload` is notified of SIGHUP:
-/// reading files may take long, and no stop waits for it.
-pub(super) async fn obey(
+/// Handles signals for as long as the runtime lives: the first request to stop starts the drain, which
+/// may take `drain_timeout()`, the second aborts sessions, the third ends the process. `reload` is
+/// notified of SIGHUP; the reload runs elsewhere, so that a stop never waits for it.
+pub(super) async fn handle(
     mut signals: Signals,
     shutdown: Shutdown,
     logs: SignalLogs,
-    patience: impl Fn() -> Duration,
+    drain_timeout: impl Fn() -> Duration,
     reload: Arc<Notify>,
 ) {
     let mut is_ending = false;
     loop {
-        let told = tokio::select! {
+        let notice = tokio::select! {
             biased;
-            // Any signal may have begun it: from now on the process will end.
+            // An operator may have started the drain: from now on the process will end.
             () = shutdown.drain.cancelled(), if !is_ending => {
                 is_ending = true;
-                logs.end_within(patience() + EXIT_TIMEOUT);
+                logs.end_within(drain_timeout() + EXIT_TIMEOUT);
                 continue;
             }
-            told = signals.next() => told,
+            notice = signals.next() => notice,
         };
-        match told {
+        match notice {
             SignalNotice::Reload => reload.notify_one(),
             SignalNotice::Stop(by) if !shutdown.drain.is_cancelled() => {
                 info!(name: "stop_asked", "told to stop by {by}");

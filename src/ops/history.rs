@@ -1,4 +1,4 @@
-//! The last hour in samples: what the page draws.
+//! The figures of the last hour as samples, which the page draws, and those of the last minute.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,80 +8,115 @@ use serde::Serialize;
 use crate::ops::quantiles::Quantiles;
 use crate::server::LatencyHistogram;
 
-/// Between two samples.
+/// The time between two samples.
 pub(super) const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// So many of them are a minute.
+/// The number of samples in the last minute.
 const RECENT_SAMPLES: usize = 6;
 
-/// An hour of them.
+/// The number of samples in the last hour.
 const MAX_SAMPLES: usize = 360;
 
-/// The counts of one [`STEP`].
+/// The figures of one [`SAMPLE_INTERVAL`].
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Sample {
     /// Milliseconds from the server's start to its end.
     pub(super) at: u64,
-    /// Bytes of files a second that came from clients.
+    /// File bytes per second, received from clients.
     pub(super) received: u64,
-    /// Bytes of files a second that went to clients.
+    /// File bytes per second, sent to clients.
     pub(super) sent: u64,
     /// Sessions at its end.
     pub(super) sessions: usize,
-    /// How quickly commands were answered, if any were.
+    /// The durations of commands, if there were any.
     #[serde(flatten)]
     pub(super) latency: Option<Quantiles>,
+}
+
+/// The figures of the last minute.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct RecentFigures {
+    /// File bytes per second, received from clients.
+    received: u64,
+    /// File bytes per second, sent to clients.
+    sent: u64,
+    failed_logins: u64,
+    failed_commands: u64,
+    /// The durations of commands, if there were any.
+    #[serde(flatten)]
+    latency: Option<Quantiles>,
 }
 
 /// The counters of a server since its start.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ServerTotals {
-    /// How long ago that was.
     pub(super) uptime: Duration,
-    /// Bytes of files that came from clients, and that went to them.
+    /// File bytes, received from clients and sent to them.
     pub(super) traffic: (u64, u64),
-    /// How long commands took.
+    pub(super) failed_logins: u64,
+    /// Commands that were answered with an error.
+    pub(super) failed_commands: u64,
+    /// The durations of commands.
     pub(super) latency: LatencyHistogram,
+}
+
+impl ServerTotals {
+    /// The file bytes per second since `earlier`: received and sent.
+    fn rates_since(&self, earlier: &Self) -> (u64, u64) {
+        let time = self.uptime.saturating_sub(earlier.uptime);
+        let rate = |now: u64, before: u64| per_second(now.saturating_sub(before), time);
+        (
+            rate(self.traffic.0, earlier.traffic.0),
+            rate(self.traffic.1, earlier.traffic.1),
+        )
+    }
 }
 
 /// The last samples, the oldest first.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct SampleHistory {
     samples: VecDeque<Sample>,
-    /// What was counted when the last ones were taken, for as long as [`RECENT`], the oldest first.
+    /// The totals at the last [`RECENT_SAMPLES`] samples, the oldest first.
     #[serde(skip)]
-    counted: VecDeque<ServerTotals>,
+    totals: VecDeque<ServerTotals>,
 }
 
 impl SampleHistory {
-    /// Takes a sample, at the start the first one.
+    /// Adds a sample. The first call only stores the totals at the start.
     pub(super) fn record(&mut self, now: ServerTotals, sessions: usize) {
-        if let Some(before) = self.counted.back() {
-            let time = now.uptime.saturating_sub(before.uptime);
-            let moved = |now: u64, before: u64| per_second(now.saturating_sub(before), time);
+        if let Some(before) = self.totals.back() {
+            let (received, sent) = now.rates_since(before);
             if self.samples.len() == MAX_SAMPLES {
                 self.samples.pop_front();
             }
             self.samples.push_back(Sample {
                 at: u64::try_from(now.uptime.as_millis()).unwrap_or(u64::MAX),
-                received: moved(now.traffic.0, before.traffic.0),
-                sent: moved(now.traffic.1, before.traffic.1),
+                received,
+                sent,
                 sessions,
                 latency: Quantiles::between(&before.latency, &now.latency),
             });
         }
-        if self.counted.len() == RECENT_SAMPLES {
-            self.counted.pop_front();
+        if self.totals.len() == RECENT_SAMPLES {
+            self.totals.pop_front();
         }
-        self.counted.push_back(now);
+        self.totals.push_back(now);
     }
 
-    /// How quickly commands were answered in the last minute, up to `now`.
-    pub(super) fn recent(&self, now: &LatencyHistogram) -> Option<Quantiles> {
-        Quantiles::between(&self.counted.front()?.latency, now)
+    /// The figures of the last minute up to `now`; `None` before the first sample.
+    pub(super) fn recent(&self, now: &ServerTotals) -> Option<RecentFigures> {
+        let before = self.totals.front()?;
+        let (received, sent) = now.rates_since(before);
+        Some(RecentFigures {
+            received,
+            sent,
+            failed_logins: now.failed_logins.saturating_sub(before.failed_logins),
+            failed_commands: now.failed_commands.saturating_sub(before.failed_commands),
+            latency: Quantiles::between(&before.latency, &now.latency),
+        })
     }
 
-    /// The last one.
+    /// The last sample.
     pub(super) fn latest(&self) -> Option<&Sample> {
         self.samples.back()
     }
@@ -96,8 +131,8 @@ fn per_second(bytes: u64, time: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    /// The number of steps since the start.
-    fn counts(steps: u32, traffic: (u64, u64), fast: u64, slow: u64) -> ServerTotals {
+    /// The totals after a number of sample intervals.
+    fn totals(steps: u32, traffic: (u64, u64), fast: u64, slow: u64) -> ServerTotals {
         let latency = LatencyHistogram {
             bounds: &[0.001, 0.01],
             counts: vec![fast, slow, 0],
@@ -105,18 +140,20 @@ mod tests {
         ServerTotals {
             uptime: SAMPLE_INTERVAL * steps,
             traffic,
+            failed_logins: fast,
+            failed_commands: slow,
             latency,
         }
     }
 
     #[test]
-    fn a_sample_is_what_happened_since_the_one_before() {
+    fn a_sample_has_the_figures_since_the_previous_one() {
         let mut history = SampleHistory::default();
         history.record(ServerTotals::default(), 0);
-        history.record(counts(1, (1000, 0), 4, 0), 1);
-        history.record(counts(2, (1500, 40), 4, 0), 2);
-        // One that comes late is of a longer time.
-        history.record(counts(4, (2500, 40), 4, 9), 0);
+        history.record(totals(1, (1000, 0), 4, 0), 1);
+        history.record(totals(2, (1500, 40), 4, 0), 2);
+        // A late sample covers a longer time.
+        history.record(totals(4, (2500, 40), 4, 9), 0);
         let each = history.samples.iter();
         let rates: Vec<_> = each.map(|one| (one.received, one.sent)).collect();
         assert_eq!(rates, [(100, 0), (50, 4), (50, 0)]);
@@ -130,29 +167,44 @@ mod tests {
     }
 
     #[test]
-    fn the_last_minute_forgets_what_was_before() {
+    fn the_figures_of_the_last_minute_do_not_contain_earlier_ones() {
         let mut history = SampleHistory::default();
+        assert_eq!(history.recent(&ServerTotals::default()), None);
         history.record(ServerTotals::default(), 0);
         let mut recent = Vec::new();
         for step in 1..=7 {
-            let counts = counts(step, (0, 0), 100, 0);
-            recent.push(history.recent(&counts.latency).is_some());
-            history.record(counts, 0);
+            let now = totals(step, (6000, 0), 3, 1);
+            let figures = history.recent(&now).expect("there is a sample");
+            recent.push((figures.received, figures.failed_logins));
+            assert_eq!(figures.failed_commands * 3, figures.failed_logins);
+            assert_eq!(figures.latency.is_some(), figures.failed_logins > 0);
+            history.record(now, 0);
         }
-        assert_eq!(recent, [true, true, true, true, true, true, false]);
+        assert_eq!(
+            recent,
+            [
+                (600, 3),
+                (300, 3),
+                (200, 3),
+                (150, 3),
+                (120, 3),
+                (100, 3),
+                (0, 0)
+            ]
+        );
     }
 
     #[test]
-    fn an_hour_is_kept_and_no_more() {
+    fn one_hour_is_kept() {
         let mut history = SampleHistory::default();
         for step in 0..=400 {
             let many = u64::from(step);
-            history.record(counts(step, (0, 0), many * 7, many), 0);
+            history.record(totals(step, (0, 0), many * 7, many), 0);
         }
         assert_eq!(history.samples.len(), 360);
         assert_eq!(history.samples[0].at, 410_000);
         let json = serde_json::to_string(&history).expect("JSON");
         assert!(json.len() < 50_000, "{}", json.len());
-        assert!(!json.contains("counted"));
+        assert!(!json.contains("totals"));
     }
 }

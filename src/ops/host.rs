@@ -1,7 +1,7 @@
-//! To whom the page is shown: a browser that asked for this machine, and for this page.
+//! Protects the status page against other web sites: only requests that name this machine are answered.
 //!
-//! A page of a stranger can have its own name lead to 127.0.0.1 once it is open, and read what is
-//! there (DNS rebinding). The request then still carries the stranger's name.
+//! The web site of an attacker can let its own host name resolve to 127.0.0.1 once it is open in a browser,
+//! and read the responses (DNS rebinding). The `Host` header of such a request has the attacker's name.
 
 use std::net::IpAddr;
 
@@ -15,11 +15,11 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// The headers by which a browser describes the origin of a request.
+/// The headers that describe the origin of a request of a browser.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// No matter what is answered, nobody keeps it, guesses at it, or shows it inside of something else.
+/// The headers of every response: no caching, no type sniffing, no framing.
 const RESPONSE_HEADERS: [(HeaderName, &str); 6] = [
     (CACHE_CONTROL, "no-store"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -29,7 +29,7 @@ const RESPONSE_HEADERS: [(HeaderName, &str); 6] = [
         HeaderName::from_static("cross-origin-resource-policy"),
         "same-origin",
     ),
-    // Balancers pass on what comes when it comes.
+    // Proxies must not buffer the events.
     (HeaderName::from_static("x-accel-buffering"), "no"),
 ];
 
@@ -38,11 +38,15 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
     let own = rustix::system::uname();
     let own = own.nodename().to_str().unwrap_or_default();
     let mut response = if !is_own_host(own, request.headers()) {
-        let why = "this is not the host that you asked for: use an IP address, localhost or \
-                   this machine's own name; a proxy has to send one of these as Host\n";
-        (StatusCode::MISDIRECTED_REQUEST, why).into_response()
+        let reason = "the Host header does not name this machine: use an IP address, localhost or \
+                      this machine's name; a proxy must send one of these as Host\n";
+        (StatusCode::MISDIRECTED_REQUEST, reason).into_response()
     } else if is_cross_site(request.headers()) {
-        (StatusCode::FORBIDDEN, "no other site may look\n").into_response()
+        (
+            StatusCode::FORBIDDEN,
+            "requests of other web sites are refused\n",
+        )
+            .into_response()
     } else {
         next.run(request).await
     };
@@ -53,7 +57,7 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
-/// Refuses a browser that was led here under another host's name. Who collects may use any name.
+/// As [`guard`], but only for browsers. A collector of metrics may use any name.
 pub(super) async fn guard_from_browsers(request: Request, next: Next) -> Response {
     if is_from_browser(request.headers()) {
         return guard(request, next).await;
@@ -61,13 +65,13 @@ pub(super) async fn guard_from_browsers(request: Request, next: Next) -> Respons
     next.run(request).await
 }
 
-/// Every browser says which languages it wants, and no page can keep it from that.
+/// Browsers always send the header `Accept-Language`; a script cannot suppress it.
 fn is_from_browser(headers: &HeaderMap) -> bool {
     headers.contains_key(ACCEPT_LANGUAGE) || headers.contains_key(FETCH_MODE)
 }
 
-/// Whether the request is for an address, for `localhost`, or for the machine by its `own` name.
-/// Nobody else can have these names lead here.
+/// Whether the `Host` header is an IP address, `localhost` or the machine's `own` name. A web site cannot
+/// use these names.
 fn is_own_host(own: &str, headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -85,11 +89,11 @@ fn is_own_host(own: &str, headers: &HeaderMap) -> bool {
     address.parse::<IpAddr>().is_ok() || is("localhost") || is(own) || is(short)
 }
 
-/// Whether a page of another site asks, in the background. A link that leads here is no such thing.
+/// Whether a script or element of another web site made the request. Links to this page are allowed.
 fn is_cross_site(headers: &HeaderMap) -> bool {
-    let says = |name, value: &str| headers.get(name).is_some_and(|is| is == value);
-    let from_elsewhere = says(FETCH_SITE, "cross-site") || says(FETCH_SITE, "same-site");
-    from_elsewhere && !says(FETCH_MODE, "navigate")
+    let has = |name, value: &str| headers.get(name).is_some_and(|is| is == value);
+    let is_other_site = has(FETCH_SITE, "cross-site") || has(FETCH_SITE, "same-site");
+    is_other_site && !has(FETCH_MODE, "navigate")
 }
 
 #[cfg(test)]
@@ -105,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_a_stranger_could_have_lead_here_is_refused() {
+    fn a_host_name_of_another_site_is_refused() {
         let own = "files.example.org";
         for host in [
             "127.0.0.1:9001",
@@ -138,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_is_told_from_who_collects() {
+    fn browsers_and_collectors_are_distinguished() {
         assert!(is_from_browser(&headers(&[("accept-language", "en")])));
         let prometheus = [
             ("host", "haul:9001"),
@@ -149,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_from_elsewhere_may_lead_here_and_a_page_from_elsewhere_may_not_ask() {
+    fn other_sites_may_link_to_the_page_but_not_request_it() {
         let from = |site, mode| {
             is_cross_site(&headers(&[
                 ("sec-fetch-site", site),

@@ -45,9 +45,9 @@ const WARNING_INTERVAL: Duration = Duration::from_mins(1);
 pub(super) async fn serve(listener: &TcpListener, routes: Router, stop: CancellationToken) {
     let connections = Arc::new(HttpConnections::default());
     let tasks = TaskTracker::new();
-    let mut told = None;
+    let mut last_warning = None;
     loop {
-        let accepting = stop.run_until_cancelled(accept(listener, &mut told));
+        let accepting = stop.run_until_cancelled(accept(listener, &mut last_warning));
         let Some((stream, address)) = accepting.await else {
             break;
         };
@@ -64,13 +64,16 @@ pub(super) async fn serve(listener: &TcpListener, routes: Router, stop: Cancella
     tasks.wait().await;
 }
 
-async fn accept(listener: &TcpListener, told: &mut Option<Instant>) -> (TcpStream, SocketAddr) {
+async fn accept(
+    listener: &TcpListener,
+    last_warning: &mut Option<Instant>,
+) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
             Err(error) => {
-                if told.is_none_or(|told| told.elapsed() >= WARNING_INTERVAL) {
-                    *told = Some(Instant::now());
+                if last_warning.is_none_or(|last| last.elapsed() >= WARNING_INTERVAL) {
+                    *last_warning = Some(Instant::now());
                     warn!(
                         name: "ops_not_accepting",
                         %error,
@@ -89,7 +92,7 @@ async fn serve_connection(
     connection: &HttpConnection,
     stop: &CancellationToken,
 ) {
-    // Who takes nothing any more has gone: what a page is told goes on for ever otherwise.
+    // Otherwise the events for a client that has disappeared would continue forever.
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT));
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(|request: hyper::Request<Incoming>| {
@@ -112,25 +115,25 @@ async fn serve_connection(
     }
 }
 
-/// The connections that are there.
+/// The open connections.
 #[derive(Debug, Default)]
 struct HttpConnections(Mutex<HttpConnectionsState>);
 
 #[derive(Debug, Default)]
 struct HttpConnectionsState {
-    /// By their number, the oldest first.
-    open: BTreeMap<u64, IdleHttpConnection>,
-    numbers: u64,
+    /// By number, the oldest first.
+    open: BTreeMap<u64, HttpConnectionEntry>,
+    next_number: u64,
 }
 
 #[derive(Debug)]
-struct IdleHttpConnection {
+struct HttpConnectionEntry {
     evicted: CancellationToken,
     is_local: bool,
-    has_asked: bool,
+    has_requested: bool,
 }
 
-/// A connection that counts, until it is dropped.
+/// Registers a connection until it is dropped.
 #[derive(Debug)]
 struct HttpConnection {
     connections: Arc<HttpConnections>,
@@ -138,25 +141,25 @@ struct HttpConnection {
 }
 
 impl HttpConnections {
-    /// Takes one more, for which another one may have to go.
+    /// Adds a connection. At the limit, another one is evicted.
     fn register(self: &Arc<Self>, address: &SocketAddr) -> (HttpConnection, CancellationToken) {
         let mut state = self.lock();
         if state.open.len() >= MAX_CONNECTIONS {
             let open = state.open.iter();
             let first =
-                open.min_by_key(|(number, entry)| (entry.has_asked, entry.is_local, **number));
+                open.min_by_key(|(number, entry)| (entry.has_requested, entry.is_local, **number));
             if let Some(number) = first.map(|(number, _)| *number)
                 && let Some(entry) = state.open.remove(&number)
             {
                 entry.evicted.cancel();
             }
         }
-        let (number, evicted) = (state.numbers, CancellationToken::new());
-        state.numbers += 1;
-        let entry = IdleHttpConnection {
+        let (number, evicted) = (state.next_number, CancellationToken::new());
+        state.next_number += 1;
+        let entry = HttpConnectionEntry {
             evicted: evicted.clone(),
             is_local: address.ip().to_canonical().is_loopback(),
-            has_asked: false,
+            has_requested: false,
         };
         state.open.insert(number, entry);
         let connection = HttpConnection {
@@ -174,7 +177,7 @@ impl HttpConnections {
 impl HttpConnection {
     fn mark_active(&self) {
         if let Some(entry) = self.connections.lock().open.get_mut(&self.number) {
-            entry.has_asked = true;
+            entry.has_requested = true;
         }
     }
 }
@@ -190,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_that_has_asked_nothing_goes_first_and_this_machine_last() {
+    fn the_oldest_connection_without_a_request_is_evicted_first_and_local_ones_last() {
         let connections = Arc::new(HttpConnections::default());
         let (local, remote): (SocketAddr, SocketAddr) = (
             "127.0.0.1:1".parse().expect("an address"),
@@ -211,7 +214,7 @@ mod tests {
             connection.mark_active();
         }
         let last = connections.register(&remote);
-        assert!(check.1.is_cancelled(), "it has asked nothing for long");
+        assert!(check.1.is_cancelled(), "it is the oldest without a request");
         assert!(!page.1.is_cancelled() && !last.1.is_cancelled());
         drop((check, page, silent, next, last));
         assert!(connections.lock().open.is_empty());

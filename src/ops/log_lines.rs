@@ -24,14 +24,14 @@ impl LogLineFeed {
     /// An event with the lines since the last call and the number left out; `None` without lines.
     pub(crate) fn next_event(&mut self) -> Option<Event> {
         let from = self.next.max(self.tail.next().saturating_sub(MAX_LINES));
-        let stretch = self.tail.lines_from(from, usize::MAX);
-        let missed = from - self.next + stretch.missed;
-        self.next = stretch.next;
-        if stretch.lines.is_empty() {
+        let page = self.tail.lines_from(from, usize::MAX);
+        let missed = from - self.next + page.missed;
+        self.next = page.next;
+        if page.lines.is_empty() {
             return None;
         }
-        // Each is a JSON object already.
-        let lines: Vec<_> = stretch.lines.iter().map(|line| line.json.trim()).collect();
+        // Each line is a JSON object.
+        let lines: Vec<_> = page.lines.iter().map(|line| line.json.trim()).collect();
         let data = format!(r#"{{"missed":{missed},"lines":[{}]}}"#, lines.join(","));
         Some(Event::default().event("log").data(data))
     }

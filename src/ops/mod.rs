@@ -3,6 +3,7 @@
 //! It is read-only. Every client that can connect may read it, so it listens on the machine itself
 //! unless the settings say otherwise.
 
+mod disk_space;
 mod health;
 mod history;
 mod host;
@@ -13,11 +14,11 @@ mod page;
 mod probe;
 mod quantiles;
 mod ready;
-mod room_limit;
 mod server_sent_events;
 mod snapshot;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
@@ -34,32 +35,33 @@ use crate::server::Server;
 use crate::telemetry::LostLines;
 
 /// Serves HTTP until `stop`: at first only the health of the process, and everything once `server`
-/// resolves. `lost_lines` returns the number of lost log lines.
+/// resolves, which listens on `address`. `lost_lines` returns the number of lost log lines.
 pub async fn run(
     listener: TcpListener,
+    address: SocketAddr,
     server: impl Future<Output = Server>,
     lost_lines: impl Fn() -> LostLines + Send + Sync + 'static,
     stop: CancellationToken,
 ) {
-    let made = Arc::new(OnceLock::new());
-    let making = async {
+    let all_routes = Arc::new(OnceLock::new());
+    let feed_snapshots = async {
         let server = server.await;
-        let board = SnapshotFeed::new(server.clone());
-        let routes = routes(server, Arc::new(lost_lines)).merge(page_routes(board.clone()));
-        let _ = made.set(routes);
-        board.run().await;
+        let feed = SnapshotFeed::new(server.clone(), address.port());
+        let routes = routes(server, Arc::new(lost_lines)).merge(page_routes(feed.clone()));
+        let _ = all_routes.set(routes);
+        feed.run().await;
     };
     tokio::select! {
-        () = http::serve(&listener, routes_from_start(Arc::clone(&made)), stop) => {}
-        () = making => {}
+        () = http::serve(&listener, routes_from_start(Arc::clone(&all_routes)), stop) => {}
+        () = feed_snapshots => {}
     }
 }
 
 /// Serves the routes of the start until all routes exist, on existing connections as well.
-fn routes_from_start(made: Arc<OnceLock<Router>>) -> Router {
+fn routes_from_start(all_routes: Arc<OnceLock<Router>>) -> Router {
     let at_start = routes_at_start();
     Router::new().fallback(move |request: Request| {
-        let routes = made.get().unwrap_or(&at_start).clone();
+        let routes = all_routes.get().unwrap_or(&at_start).clone();
         TowerToHyperService::new(routes).call(request)
     })
 }
@@ -80,10 +82,10 @@ fn routes(server: Server, lost_lines: metrics::LostLinesFn) -> Router {
 }
 
 /// The status page. It names users and files, so no other site may read it in a browser.
-fn page_routes(board: SnapshotFeed) -> Router {
+fn page_routes(feed: SnapshotFeed) -> Router {
     Router::new()
         .route("/", get(page::page))
         .route("/live", get(server_sent_events::live))
         .layer(from_fn(host::guard))
-        .with_state(board)
+        .with_state(feed)
 }

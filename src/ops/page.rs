@@ -1,4 +1,4 @@
-//! The status page: one document that holds all it needs.
+//! The status page: one document with its scripts and its style sheet.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use axum::response::{Html, IntoResponse};
 use data_encoding::BASE64;
 use sha2::{Digest, Sha256};
 
-/// The parts that the document names, to be put in there.
+/// The scripts, which are inserted where the document refers to them.
 const SCRIPTS: [(&str, &str); 5] = [
     ("format.js", include_str!("page/format.js")),
     ("chart.js", include_str!("page/chart.js")),
@@ -19,7 +19,7 @@ const STYLE: &str = include_str!("page/page.css");
 
 static PAGE: LazyLock<Page> = LazyLock::new(Page::assemble);
 
-/// The page. It may run and look like only what is in it, and talk to nobody but this address.
+/// The page. Its policy permits only its own scripts and style, and requests to this address.
 pub(super) async fn page() -> impl IntoResponse {
     let Page { html, policy } = &*PAGE;
     ([(CONTENT_SECURITY_POLICY, policy.as_str())], Html(&**html))
@@ -27,7 +27,7 @@ pub(super) async fn page() -> impl IntoResponse {
 
 struct Page {
     html: String,
-    /// The `Content-Security-Policy` that goes with it.
+    /// Its `Content-Security-Policy`.
     policy: String,
 }
 
@@ -55,7 +55,7 @@ impl Page {
     }
 }
 
-/// How a policy allows a text that is in the document.
+/// The source expression of the policy for an inline script or style.
 fn source(text: &str) -> String {
     format!("'sha256-{}'", BASE64.encode(&Sha256::digest(text)))
 }
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_holds_all_it_names() {
+    fn the_page_contains_everything_that_it_uses() {
         let Page { html, policy } = Page::assemble();
         assert!(html.contains(STYLE) && policy.contains(&source(STYLE)));
         for (name, script) in SCRIPTS {
@@ -73,17 +73,17 @@ mod tests {
             assert!(policy.contains(&source(script)), "{name}");
             assert!(!script.contains("</script"), "{name} would end early");
         }
-        for outside in [" src=", "http://", "https://", "@import", "url("] {
-            // The name of a format, which nobody asks for.
+        for external in [" src=", "http://", "https://", "@import", "url("] {
+            // A namespace, which is not requested.
             let html = html.replace("http://www.w3.org/2000/svg", "");
-            assert!(!html.contains(outside), "{outside}");
+            assert!(!html.contains(external), "{external}");
         }
     }
 
     #[test]
-    fn nothing_that_comes_from_outside_can_become_markup() {
+    fn no_text_from_the_server_can_become_markup() {
         for (name, script) in SCRIPTS {
-            for way in [
+            for sink in [
                 "innerHTML",
                 "outerHTML",
                 "insertAdjacentHTML",
@@ -92,7 +92,7 @@ mod tests {
                 "Function(",
                 "cssText",
             ] {
-                assert!(!script.contains(way), "{name}: {way}");
+                assert!(!script.contains(sink), "{name}: {sink}");
             }
         }
     }

@@ -34,7 +34,7 @@ impl<T> ProbeResult<T> {
     /// The result, if there is one.
     pub(super) fn known(self) -> Option<T> {
         match self {
-            Self::Known(answer) => Some(answer),
+            Self::Known(result) => Some(result),
             Self::NotYet | Self::Hangs => None,
         }
     }
@@ -42,37 +42,37 @@ impl<T> ProbeResult<T> {
 
 /// A probe. Cheap to clone; clones share the results.
 pub(super) struct Probe<T> {
-    ask: Arc<dyn Fn() -> T + Send + Sync>,
+    run: Arc<dyn Fn() -> T + Send + Sync>,
     state: Arc<Mutex<ProbeState<T>>>,
 }
 
 struct ProbeState<T> {
-    /// Being asked since then.
-    asking: Option<(Instant, JoinHandle<(Instant, T)>)>,
-    /// The last answer, and when it was given.
+    /// The running probe, and when it was started.
+    running: Option<(Instant, JoinHandle<(Instant, T)>)>,
+    /// The last result, and when the probe returned it.
     known: Option<(Instant, T)>,
-    /// When somebody waited last.
-    looked: Option<Instant>,
+    /// When a caller last waited for a result.
+    last_wait: Option<Instant>,
 }
 
 impl<T> Clone for Probe<T> {
     fn clone(&self) -> Self {
         Self {
-            ask: Arc::clone(&self.ask),
+            run: Arc::clone(&self.run),
             state: Arc::clone(&self.state),
         }
     }
 }
 
 impl<T: Clone + Send + 'static> Probe<T> {
-    /// Creates a probe that runs `ask` on a blocking thread.
-    pub(super) fn new(ask: impl Fn() -> T + Send + Sync + 'static) -> Self {
+    /// Creates a probe that calls `run` on a blocking thread.
+    pub(super) fn new(run: impl Fn() -> T + Send + Sync + 'static) -> Self {
         Self {
-            ask: Arc::new(ask),
+            run: Arc::new(run),
             state: Arc::new(Mutex::new(ProbeState {
-                asking: None,
+                running: None,
                 known: None,
-                looked: None,
+                last_wait: None,
             })),
         }
     }
@@ -81,41 +81,41 @@ impl<T: Clone + Send + 'static> Probe<T> {
     pub(super) async fn result(&self) -> ProbeResult<T> {
         let mut state = self.state.lock().await;
         if state
-            .looked
-            .is_none_or(|looked| looked.elapsed() >= FRESH_FOR)
+            .last_wait
+            .is_none_or(|last| last.elapsed() >= FRESH_FOR)
         {
-            let patience = Instant::now() + PROBE_TIMEOUT;
-            // An old request may have an old answer.
-            while Instant::now() < patience && !state.is_fresh() {
-                self.refresh(&mut state, patience).await;
+            let deadline = Instant::now() + PROBE_TIMEOUT;
+            // The result of a probe that has run for long may be old already.
+            while Instant::now() < deadline && !state.is_fresh() {
+                self.refresh(&mut state, deadline).await;
             }
-            state.looked = Some(Instant::now());
+            state.last_wait = Some(Instant::now());
         }
-        let hangs = state.asking.as_ref();
+        let hangs = state.running.as_ref();
         if hangs.is_some_and(|(since, _)| since.elapsed() >= HANGING_AFTER) {
             return ProbeResult::Hangs;
         }
-        match (&state.known, &state.asking) {
+        match (&state.known, &state.running) {
             (Some((_, known)), _) => ProbeResult::Known(known.clone()),
             (None, Some(_)) => ProbeResult::NotYet,
-            // It has panicked.
+            // The probe has panicked.
             (None, None) => ProbeResult::Hangs,
         }
     }
 
-    /// Starts a probe if none runs, and waits for it until `patience`.
-    async fn refresh(&self, state: &mut ProbeState<T>, patience: Instant) {
-        let (_, asking) = state.asking.get_or_insert_with(|| {
-            let ask = Arc::clone(&self.ask);
-            let asking = spawn_blocking(move || {
-                let answer = ask();
-                (Instant::now(), answer)
+    /// Starts a probe if none runs, and waits for it until `deadline`.
+    async fn refresh(&self, state: &mut ProbeState<T>, deadline: Instant) {
+        let (_, running) = state.running.get_or_insert_with(|| {
+            let run = Arc::clone(&self.run);
+            let running = spawn_blocking(move || {
+                let result = run();
+                (Instant::now(), result)
             });
-            (Instant::now(), asking)
+            (Instant::now(), running)
         });
-        if let Ok(answered) = timeout_at(patience, asking).await {
-            state.asking = None;
-            state.known = answered.ok();
+        if let Ok(finished) = timeout_at(deadline, running).await {
+            state.running = None;
+            state.known = finished.ok();
         }
     }
 }
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn many_who_ask_at_once_and_soon_again_are_one_question() {
+    async fn concurrent_and_repeated_callers_share_one_probe() {
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&asked);
         let probe = Probe::new(move || counted.fetch_add(1, Ordering::Relaxed));
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_old_answer_is_asked_for_again() {
+    async fn an_old_result_is_replaced() {
         let asked = AtomicUsize::new(0);
         let probe = Probe::new(move || asked.fetch_add(1, Ordering::Relaxed));
         assert_eq!(probe.result().await, ProbeResult::Known(0));
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_answer_is_asked_once_counts_for_a_while_and_hangs_then() {
+    async fn a_probe_that_does_not_return_runs_once_and_is_reported_as_hanging_later() {
         let (answer, answers) = mpsc::channel();
         let answers = std::sync::Mutex::new(answers);
         let asked = Arc::new(AtomicUsize::new(0));
@@ -190,8 +190,8 @@ mod tests {
         answer.send(9).expect("it is being asked");
         let is_answered = async || {
             let state = probe.state.lock().await;
-            let asking = state.asking.as_ref();
-            asking.is_some_and(|(_, asking)| asking.is_finished())
+            let running = state.running.as_ref();
+            running.is_some_and(|(_, running)| running.is_finished())
         };
         while !is_answered().await {
             tokio::task::yield_now().await;

@@ -4,17 +4,17 @@ use serde::Serialize;
 
 use crate::server::LatencyHistogram;
 
-/// Seconds within which commands were answered.
+/// Quantiles of the durations of commands, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Quantiles {
-    /// Half of them.
+    /// The median.
     pub(super) p50: f64,
-    /// 99 of a hundred.
+    /// The 99th percentile.
     pub(super) p99: f64,
 }
 
 impl Quantiles {
-    /// Of the answers from `before` to `now`; nothing where there were none.
+    /// The quantiles of the commands from `before` to `now`; `None` if there were none.
     pub(super) fn between(before: &LatencyHistogram, now: &LatencyHistogram) -> Option<Self> {
         let before = before.counts.iter().copied().chain(std::iter::repeat(0));
         let counts = now.counts.iter().zip(before);
@@ -26,17 +26,17 @@ impl Quantiles {
     }
 }
 
-/// Where in its bucket the answer lies that a `part` of all are not slower than, as if a bucket's
-/// answers were spread over it evenly. What took longer than the last bound counts as that.
+/// Estimates the `part` quantile, assuming that the durations in a bucket are evenly distributed.
+/// Durations above the last bound count as that bound.
 #[expect(clippy::cast_precision_loss, reason = "no count comes near 2^53")]
 fn quantile(bounds: &[f64], counts: &[u64], part: f64) -> Option<f64> {
-    let wanted = counts.iter().sum::<u64>() as f64 * part;
+    let rank = counts.iter().sum::<u64>() as f64 * part;
     let mut below = 0.0;
     let mut lower = 0.0;
     for (bound, count) in bounds.iter().zip(counts) {
         let count = *count as f64;
-        if count > 0.0 && below + count >= wanted {
-            return Some(lower + (bound - lower) * (wanted - below) / count);
+        if count > 0.0 && below + count >= rank {
+            return Some(lower + (bound - lower) * (rank - below) / count);
         }
         below += count;
         lower = *bound;
@@ -48,8 +48,8 @@ fn quantile(bounds: &[f64], counts: &[u64], part: f64) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// Seconds, rounded: it is an estimate.
-    fn of(counts: [u64; 4], part: f64) -> Option<u64> {
+    /// The estimate, rounded to microseconds.
+    fn quantile_micros(counts: [u64; 4], part: f64) -> Option<u64> {
         let found = quantile(&[0.001, 0.01, 0.1], &counts, part)?;
         #[expect(
             clippy::cast_possible_truncation,
@@ -61,19 +61,19 @@ mod tests {
 
     #[test]
     fn a_quantile_lies_in_the_bucket_that_holds_it() {
-        assert_eq!(of([10, 0, 0, 0], 0.5), Some(500));
-        assert_eq!(of([5, 5, 0, 0], 0.5), Some(1000));
-        assert_eq!(of([50, 0, 50, 0], 0.99), Some(98_200));
+        assert_eq!(quantile_micros([10, 0, 0, 0], 0.5), Some(500));
+        assert_eq!(quantile_micros([5, 5, 0, 0], 0.5), Some(1000));
+        assert_eq!(quantile_micros([50, 0, 50, 0], 0.99), Some(98_200));
         assert_eq!(
-            of([0, 0, 0, 3], 0.5),
+            quantile_micros([0, 0, 0, 3], 0.5),
             Some(100_000),
             "beyond the last bound"
         );
-        assert_eq!(of([0; 4], 0.5), None);
+        assert_eq!(quantile_micros([0; 4], 0.5), None);
     }
 
     #[test]
-    fn only_what_came_since_then_counts() {
+    fn only_later_commands_count() {
         let counted = |fast, slow| LatencyHistogram {
             bounds: &[0.001, 0.01],
             counts: vec![fast, slow, 0],

@@ -19,8 +19,8 @@ struct Readiness {
     server: Server,
     /// Whether the data directory is writable, or why not.
     writes: Probe<Result<(), String>>,
-    /// A failure was logged.
-    told: Arc<AtomicBool>,
+    /// Whether the last check failed, which was logged.
+    has_failed: Arc<AtomicBool>,
 }
 
 /// `/readyz` of a server.
@@ -30,7 +30,7 @@ pub(super) fn routes(server: &Server) -> Router {
     let readiness = Readiness {
         server: server.clone(),
         writes: Probe::new(try_write),
-        told: Arc::default(),
+        has_failed: Arc::default(),
     };
     Router::new()
         .route("/readyz", get(readyz))
@@ -67,20 +67,20 @@ impl Readiness {
             reasons.push("messages cannot be stored; the log says why".to_owned());
         }
         if !self.server.can_read_accounts() {
-            // The log has it already.
-            reasons.push("the accounts cannot be read: what users ask for is refused".to_owned());
+            // It was logged when it happened.
+            reasons.push("the accounts cannot be read, so all requests are refused".to_owned());
         }
         let failure = match self.writes.result().await {
             ProbeResult::Known(Ok(())) => None,
             ProbeResult::Known(Err(error)) => {
-                Some(format!("the data directory takes no writes: {error}"))
+                Some(format!("the data directory is not writable: {error}"))
             }
             ProbeResult::NotYet => {
-                // It may be slow, and that is no news.
-                reasons.push("the data directory has not answered yet".to_owned());
+                // The disk may just be slow, so this is not logged.
+                reasons.push("the data directory has not responded yet".to_owned());
                 return reasons;
             }
-            ProbeResult::Hangs => Some("the data directory does not answer".to_owned()),
+            ProbeResult::Hangs => Some("the data directory does not respond".to_owned()),
         };
         self.log_transition(failure.as_deref());
         reasons.extend(failure);
@@ -89,12 +89,12 @@ impl Readiness {
 
     /// Logs the first failure, and the first success after it.
     fn log_transition(&self, failure: Option<&str>) {
-        let before = self.told.swap(failure.is_some(), Ordering::Relaxed);
+        let before = self.has_failed.swap(failure.is_some(), Ordering::Relaxed);
         match failure {
             Some(reason) if !before => {
                 warn!(name: "not_ready", reason, "not ready");
             }
-            None if before => info!(name: "ready_again", "the data directory takes writes again"),
+            None if before => info!(name: "ready_again", "the data directory is writable again"),
             _ => {}
         }
     }

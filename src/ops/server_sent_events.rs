@@ -1,4 +1,4 @@
-//! Server-sent events: snapshots and log lines, as they come.
+//! Server-sent events: snapshots of the server, and new log lines.
 
 use std::convert::Infallible;
 
@@ -13,12 +13,13 @@ use futures::{StreamExt, future};
 use crate::ops::log_lines::LogLineFeed;
 use crate::ops::snapshot::{MAX_VIEWERS, SnapshotFeed, Viewer};
 
-/// `history` first: the last hour in samples. Then, once a second, `now`: what there is; and `log`:
-/// the lines since then.
-pub(crate) async fn live(State(board): State<SnapshotFeed>) -> Response {
-    let Some(viewer) = board.viewer() else {
-        let why = format!("{MAX_VIEWERS} are looking already: close one of these pages\n");
-        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "10")], why).into_response();
+/// Sends the event `history` with the samples of the last hour; then, every second, the event `now` with a
+/// snapshot, and the event `log` with the new log lines.
+pub(crate) async fn live(State(feed): State<SnapshotFeed>) -> Response {
+    let Some(viewer) = feed.viewer() else {
+        let reason = format!("{MAX_VIEWERS} status pages are open already; close one of them\n");
+        let retry = [(RETRY_AFTER, "10")];
+        return (StatusCode::SERVICE_UNAVAILABLE, retry, reason).into_response();
     };
     Sse::new(events(viewer)).into_response()
 }

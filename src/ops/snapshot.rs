@@ -10,12 +10,11 @@ use serde::Serialize;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::ops::history::{SAMPLE_INTERVAL, Sample, SampleHistory, ServerTotals};
+use crate::ops::disk_space::{DiskSpace, DiskSpaceGauge};
+use crate::ops::history::{RecentFigures, SAMPLE_INTERVAL, Sample, SampleHistory, ServerTotals};
 use crate::ops::log_lines::LogLineFeed;
-use crate::ops::quantiles::Quantiles;
-use crate::ops::room_limit::{DiskSpace, DiskSpaceGauge};
-use crate::protocol::SessionEntry;
-use crate::server::{Server, ServerStage};
+use crate::protocol::{ErrorCode, SessionEntry};
+use crate::server::{Server, ServerFigures, ServerStage};
 
 /// Time between two snapshots.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,36 +32,41 @@ pub(crate) struct SnapshotFeed(Arc<SnapshotFeedShared>);
 #[derive(Debug)]
 struct SnapshotFeedShared {
     server: Server,
+    machine: String,
+    /// The port of the server.
+    port: u16,
     started: Instant,
     /// The latest snapshot.
     now: watch::Sender<Event>,
     history: Mutex<SampleHistory>,
-    places: Arc<Semaphore>,
-    /// A viewer was added.
-    came: Notify,
+    viewer_permits: Arc<Semaphore>,
+    viewer_added: Notify,
 }
 
 /// The state of the server at one moment.
 #[derive(Debug, Serialize)]
 struct Snapshot<'a> {
     version: &'static str,
+    machine: &'a str,
+    port: u16,
     time: Timestamp,
     /// Milliseconds since the start.
     at: u64,
     state: SnapshotStage,
-    /// How many there are.
+    /// The number of sessions.
     sessions: usize,
-    /// How many there are, in all sessions.
+    /// The number of running transfers of all sessions.
     transfers: usize,
-    /// Bytes of files since the start.
+    /// File bytes since the start.
     received: u64,
     sent: u64,
     disk: Option<DiskSpace>,
-    /// Of the last minute.
-    latency: Option<Quantiles>,
-    /// The last sample: of what is past, the viewer knows the rest.
+    recent: Option<RecentFigures>,
+    /// Commands that ended with an internal error since the start.
+    internal_errors: u64,
+    /// The last sample; the viewer has the earlier ones.
     sample: Option<&'a Sample>,
-    /// Some sessions, those that move something first.
+    /// Some sessions, those with transfers first.
     list: Vec<SessionEntry>,
 }
 
@@ -72,7 +76,7 @@ enum SnapshotStage {
     Starting,
     Ready,
     Draining,
-    /// The disk has failed to keep something.
+    /// The disk has failed to store something.
     Degraded,
 }
 
@@ -80,42 +84,47 @@ enum SnapshotStage {
 #[derive(Debug)]
 pub(crate) struct Viewer {
     pub(crate) now: watch::Receiver<Event>,
-    /// The history so far.
+    /// The samples so far.
     pub(crate) history: Event,
-    /// What is new in the log, where there is one.
+    /// The new log lines, if the server has a log.
     pub(crate) lines: Option<LogLineFeed>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl SnapshotFeed {
-    pub(crate) fn new(server: Server) -> Self {
+    /// The feed of a server that listens on `port`.
+    pub(crate) fn new(server: Server, port: u16) -> Self {
+        let system = rustix::system::uname();
         Self(Arc::new(SnapshotFeedShared {
             server,
+            machine: system.nodename().to_string_lossy().into_owned(),
+            port,
             started: Instant::now(),
             now: watch::Sender::new(Event::default()),
             history: Mutex::default(),
-            places: Arc::new(Semaphore::new(MAX_VIEWERS)),
-            came: Notify::new(),
+            viewer_permits: Arc::new(Semaphore::new(MAX_VIEWERS)),
+            viewer_added: Notify::new(),
         }))
     }
 
     /// Adds a viewer; `None` at the limit.
     pub(crate) fn viewer(&self) -> Option<Viewer> {
-        let place = Arc::clone(&self.0.places).try_acquire_owned().ok()?;
+        let permits = Arc::clone(&self.0.viewer_permits);
+        let permit = permits.try_acquire_owned().ok()?;
         let viewer = Viewer {
             now: self.0.now.subscribe(),
             history: event("history", &*self.0.history()),
             lines: self.0.server.tail().map(LogLineFeed::from_now),
-            _place: place,
+            _permit: permit,
         };
-        self.0.came.notify_one();
+        self.0.viewer_added.notify_one();
         Some(viewer)
     }
 
     /// Takes samples, and snapshots while there are viewers. Never ends.
     pub(crate) async fn run(&self) {
         let shared = &*self.0;
-        let mut rooms = DiskSpaceGauge::default();
+        let mut disk = DiskSpaceGauge::default();
         let mut sampling = interval(SAMPLE_INTERVAL);
         let mut ticking = interval(SNAPSHOT_INTERVAL);
         for interval in [&mut sampling, &mut ticking] {
@@ -125,10 +134,10 @@ impl SnapshotFeed {
             let is_watched = shared.now.receiver_count() > 0;
             tokio::select! {
                 _ = sampling.tick() => shared.sample(),
-                _ = ticking.tick(), if is_watched => shared.publish(&mut rooms),
+                _ = ticking.tick(), if is_watched => shared.publish(&mut disk),
                 // A new viewer does not wait for the next tick.
-                () = shared.came.notified() => {
-                    shared.publish(&mut rooms);
+                () = shared.viewer_added.notified() => {
+                    shared.publish(&mut disk);
                     ticking.reset();
                 }
             }
@@ -138,31 +147,44 @@ impl SnapshotFeed {
 
 impl SnapshotFeedShared {
     fn sample(&self) {
-        let counts = ServerTotals {
-            uptime: self.started.elapsed(),
-            traffic: self.server.traffic(),
-            latency: self.server.latency(),
-        };
+        let totals = self.totals(&self.server.figures());
         let sessions = self.server.session_count();
-        self.history().record(counts, sessions);
+        self.history().record(totals, sessions);
     }
 
-    fn publish(&self, rooms: &mut DiskSpaceGauge) {
+    fn totals(&self, figures: &ServerFigures) -> ServerTotals {
+        let logins = figures.logins.iter();
+        let failed_logins = logins.filter(|(_, code, _)| code.is_some());
+        ServerTotals {
+            uptime: self.started.elapsed(),
+            traffic: self.server.traffic(),
+            failed_logins: failed_logins.map(|(_, _, count)| count).sum(),
+            failed_commands: errors(figures).map(|(_, count)| count).sum(),
+            latency: self.server.latency(),
+        }
+    }
+
+    fn publish(&self, disk: &mut DiskSpaceGauge) {
         let overview = self.server.overview(MAX_SESSIONS);
         let figures = self.server.figures();
-        let (received, sent) = self.server.traffic();
+        let totals = self.totals(&figures);
+        let (received, sent) = totals.traffic;
+        let internal = errors(&figures).filter(|(code, _)| *code == ErrorCode::Internal);
         let history = self.history();
         let snapshot = Snapshot {
             version: env!("CARGO_PKG_VERSION"),
+            machine: &self.machine,
+            port: self.port,
             time: Timestamp::now(),
-            at: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            at: u64::try_from(totals.uptime.as_millis()).unwrap_or(u64::MAX),
             state: self.state(),
             sessions: overview.sessions,
             transfers: figures.gets + figures.puts,
             received,
             sent,
-            disk: rooms.latest(&self.server.config().server.data),
-            latency: history.recent(&self.server.latency()),
+            disk: disk.latest(&self.server.config().server.data),
+            recent: history.recent(&totals),
+            internal_errors: internal.map(|(_, count)| count).sum(),
             sample: history.latest(),
             list: overview.list,
         };
@@ -183,8 +205,16 @@ impl SnapshotFeedShared {
     }
 }
 
+/// The error codes of commands, with their counts. Logins are counted apart, and a `stat` fails whenever a
+/// client asks whether a file exists.
+fn errors(figures: &ServerFigures) -> impl Iterator<Item = (ErrorCode, u64)> {
+    let commands = figures.commands.iter();
+    let commands = commands.filter(|command| !matches!(command.cmd, "login" | "stat"));
+    commands.flat_map(|command| command.errors.iter().copied())
+}
+
 /// Serialises an event once for all viewers.
 fn event(name: &str, data: &impl Serialize) -> Event {
-    let json = serde_json::to_string(data).expect("it has no keys but texts");
+    let json = serde_json::to_string(data).expect("all keys are text");
     Event::default().event(name).data(json)
 }

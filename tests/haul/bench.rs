@@ -58,9 +58,9 @@ async fn for_a_person_it_is_a_short_table() {
     let (output, stdout) = run(measuring(&server, &person, &[]), "").await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let lines: Vec<_> = stdout.lines().collect();
-    assert!(lines[0].starts_with("WAY") && lines[0].ends_with("GBIT/S"));
+    assert!(lines[0].starts_with("DIRECTION") && lines[0].ends_with("GBIT/S"));
     assert!(lines[1].starts_with("up ") && lines[2].starts_with("down "));
-    assert!(lines[3].starts_with("An answer takes "), "{stdout}");
+    assert!(lines[3].starts_with("Round-trip time: median "), "{stdout}");
     assert_eq!(lines.len(), 4);
 }
 
@@ -82,13 +82,19 @@ async fn a_small_quota_makes_the_file_small_and_one_that_is_full_is_said() {
     let measured: Value = serde_json::from_str(&stdout).expect("one JSON object");
     assert!(measured["up"]["bytes"].as_u64() <= Some(256 * 1024));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("room for a file of"), "{said}");
+    assert!(
+        said.contains("the free space limited the file to"),
+        "{said}"
+    );
     let mut command = measuring(&server, &person, &[]);
     command.env("HAUL_SERVER", url("full"));
     let (output, stdout) = run(command, "").await;
     assert_eq!((output.status.code(), &*stdout), (Some(1), ""));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("there is room for 97.7 KiB"), "{said}");
+    assert!(
+        said.contains("your home has 97.7 KiB of free space"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -18,7 +18,13 @@ async fn connections_that_send_half_a_head_keep_nobody_from_the_health_check() {
     let address = listener.local_addr().expect("an address");
     let made = std::future::ready(server.server.clone());
     let stop = CancellationToken::new();
-    let running = tokio::spawn(ops::run(listener, made, || LOST, stop.clone()));
+    let running = tokio::spawn(ops::run(
+        listener,
+        server.address,
+        made,
+        || LOST,
+        stop.clone(),
+    ));
     let mut slow = Vec::new();
     for _ in 0..200 {
         let mut stream = TcpStream::connect(address).await.expect("it listens");

@@ -153,7 +153,7 @@ fn fills_the_disk() {
     fill(&filler);
     full.is_asked_until(
         "/readyz",
-        "503 the data directory takes no writes: No space left",
+        "503 the data directory is not writable: No space left",
     );
     full.is_asked_until("/healthz", "200 ok");
     let mut another = full.log_in();

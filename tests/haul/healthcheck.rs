@@ -58,7 +58,7 @@ fn who_is_not_there_or_answers_wrongly_or_never_is_not_healthy() {
     });
     for (address, says) in [
         (&nobody, "onnection refused"),
-        (&ill, "it answered 503"),
+        (&ill, "it responded with 503"),
         (&gone, " is not healthy: "),
         (&silent, "no answer within 3 s"),
     ] {

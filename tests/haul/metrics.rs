@@ -41,7 +41,13 @@ impl Watched {
         let ops = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
         let made = std::future::ready(server.server.clone());
-        tokio::spawn(ops::run(listener, made, || LOST, stop.clone()));
+        tokio::spawn(ops::run(
+            listener,
+            server.address,
+            made,
+            || LOST,
+            stop.clone(),
+        ));
         Self {
             server,
             ops,

@@ -47,7 +47,7 @@ async fn before_there_is_a_server_it_is_alive_and_not_ready() {
     let (made, server) = oneshot::channel();
     let stop = CancellationToken::new();
     let server = async { server.await.expect("made") };
-    let running = tokio::spawn(ops::run(listener, server, || LOST, stop.clone()));
+    let running = tokio::spawn(ops::run(listener, ops, server, || LOST, stop.clone()));
     assert_eq!(ask(ops, "/healthz").await, is("200", "ok\n"));
     assert_eq!(ask(ops, "/readyz").await, is("503", "starting\n"));
     let mut kept = TcpStream::connect(ops).await.expect("it listens");
@@ -80,7 +80,7 @@ async fn a_disk_that_hangs_makes_it_not_ready_and_holds_nothing_else_up() {
     // Half a minute, in microseconds: what hangs for longer cannot be killed as long as it is traced.
     let hang = ["-f", "-e", "inject=fsync:delay_enter=30000000"];
     let strace = Strace::attach(daemon.id(), &hang, place.path()).expect("it may be traced");
-    let hanging = is("503", "the data directory does not answer\n");
+    let hanging = is("503", "the data directory does not respond\n");
     soon("it is not ready", async || {
         (ask(ops, "/readyz").await == hanging).then_some(())
     })

@@ -7,7 +7,7 @@ use crate::daemon::ServerProcess;
 use crate::harness::RawClient;
 
 const SOME: &str = "configuration read again; some settings need a restart";
-const WRONG: &str = "the configuration is wrong; what was in force stays";
+const WRONG: &str = "the configuration is invalid; the previous one stays in force";
 
 /// A daemon with a configuration file of this text, and the file.
 fn daemon(text: &str) -> (ServerProcess, tempfile::NamedTempFile) {

@@ -104,7 +104,10 @@ async fn who_is_there_and_what_they_move_is_shown_as_it_happens() {
         0
     );
     let title = browser.run("return document.title");
-    assert_eq!(title, format!("haul {}", daemon.ops));
+    let machine = rustix::system::uname();
+    let machine = machine.nodename().to_string_lossy();
+    let (_, port) = daemon.address.rsplit_once(':').expect("a port");
+    assert_eq!(title, format!("haul {machine}:{port}"));
     assert_eq!(browser.complaints(), Vec::<serde_json::Value>::new());
     let requests = browser.requests();
     let asked = |path: &str| requests.contains(&format!("http://{}{path}", daemon.ops));
@@ -115,6 +118,37 @@ async fn who_is_there_and_what_they_move_is_shown_as_it_happens() {
         let is_first = request.starts_with("chrome://");
         assert!(is_own || is_first, "{request}");
     }
+}
+
+#[tokio::test]
+async fn small_files_are_one_entry_of_the_log_which_shows_its_lines_when_opened() {
+    let test = "small_files_are_one_entry_of_the_log_which_shows_its_lines_when_opened";
+    let Some(browser) = Browser::start(test) else {
+        return;
+    };
+    let daemon = ServerProcess::start();
+    let mut client = daemon.log_in(&daemon.token()).await;
+    browser.open(&url(&daemon));
+    browser.see("document.querySelectorAll('#log li').length > 0");
+    for number in 0..10 {
+        client.put(&format!("/{number}.txt"), b"content").await;
+    }
+    browser.see(
+        "document.querySelector('#log summary')?.innerText.includes('put of 10 small files, 70 B')",
+    );
+    browser.run("document.querySelector('#log details').open = true");
+    browser.see("document.querySelectorAll('#log details li').length === 10");
+    browser.see("document.querySelector('#log details').innerText.includes('path=/7.txt')");
+    let wrong = json!({"cmd": "login", "user": "admin", "password": "wrong"});
+    let mut stranger = RawClient::connect(&*daemon.address).await;
+    stranger.fails(wrong, "login_failed").await;
+    browser.see("document.querySelector('#figure-failed-logins').textContent === '1'");
+    client
+        .fails(json!({"cmd": "rm", "path": "/missing"}), "not_found")
+        .await;
+    browser.see("document.querySelector('#figure-errors').textContent === '1'");
+    browser.see("document.querySelector('#figure-disk').textContent.endsWith(' %')");
+    assert_eq!(browser.complaints(), Vec::<serde_json::Value>::new());
 }
 
 #[tokio::test]

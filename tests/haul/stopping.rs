@@ -134,7 +134,7 @@ fn a_start_that_hangs_is_ended_too() {
     assert_eq!(ended(&mut process).code(), Some(0));
     let log = process.stdout.take().expect("piped");
     let log = std::io::read_to_string(log).expect("text");
-    let left = "stopped, leaving behind what the disk or the start holds up";
+    let left = "stopped without waiting for work that the disk or the start delays";
     assert!(log.contains(left), "{log}");
 }
 

@@ -1,4 +1,4 @@
-//! Metrics on their way to the text that Prometheus reads.
+//! Builds metric families and encodes them as text.
 
 use prometheus::TextEncoder;
 use prometheus::proto::{
@@ -20,7 +20,7 @@ impl MetricFamilies {
         self.gauges(name, help, [([], value)]);
     }
 
-    /// The same by labels.
+    /// A gauge with a series for each set of labels.
     pub(super) fn gauges<'a, const N: usize>(
         &mut self,
         name: &str,
@@ -42,7 +42,7 @@ impl MetricFamilies {
         self.counters(name, help, [([], value)]);
     }
 
-    /// The same by labels.
+    /// A counter with a series for each set of labels.
     pub(super) fn counters<'a, const N: usize>(
         &mut self,
         name: &str,
@@ -59,7 +59,7 @@ impl MetricFamilies {
         self.add(name, help, MetricType::COUNTER, metrics.collect());
     }
 
-    /// How long commands took, by command.
+    /// A histogram of durations for each command.
     pub(super) fn latencies<'a>(
         &mut self,
         name: &str,

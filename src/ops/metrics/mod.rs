@@ -1,9 +1,8 @@
-//! `/metrics`: what Prometheus collects, in its text format.
+//! `/metrics`: the figures of the server in the text format of Prometheus.
 //!
-//! Each collection takes a look at numbers that are there anyway. Only the disk is asked, apart
-//! from the sessions and at most every few seconds. Labels have few values, which no client makes
-//! up: names of commands, codes, and those of existing homes and folders with a limit, a bounded
-//! number of them.
+//! A collection reads counters that exist anyway; only the disk and the process are probed, at most every
+//! few seconds. Labels have few values, and clients cannot add any: names of commands, error codes, and a
+//! bounded number of homes and folders with a limit.
 
 mod families;
 mod process;
@@ -28,7 +27,7 @@ use crate::protocol::{ErrorCode, SessionDialect};
 use crate::server::{CommandCounts, Server, ServerFigures, ServerStage};
 use crate::telemetry::LostLines;
 
-/// Tells how many lines of the log were lost.
+/// Returns the number of lost log lines.
 pub(super) type LostLinesFn = Arc<dyn Fn() -> LostLines + Send + Sync>;
 
 /// The sources of the figures.
@@ -36,7 +35,7 @@ pub(super) type LostLinesFn = Arc<dyn Fn() -> LostLines + Send + Sync>;
 struct MetricSources {
     server: Server,
     lost_lines: LostLinesFn,
-    /// Bytes of the disk that are free, and all of them.
+    /// The free and total bytes of the disk.
     disk: Probe<Option<(u64, u64)>>,
     process: Probe<ProcessFigures>,
 }
@@ -79,16 +78,16 @@ impl MetricSources {
         messages(&figures, &mut families);
         let lost = (self.lost_lines)();
         let help =
-            "Lines of the log that were lost, because nobody took them or the disk was full.";
+            "Log lines that were lost, because the output was too slow or the disk was full.";
         families.counter("haul_log_lines_lost_total", help, size(lost.lines));
         families.counter(
             "haul_audit_lines_lost_total",
-            "Lines of the audit that the disk refused in the place that keeps the audit.",
+            "Audit lines that could not be written to the output that keeps the audit.",
             size(lost.audit),
         );
         families.counter(
             "haul_log_lines_left_out_total",
-            "Requests that came too fast for a line of each in the log.",
+            "Requests without a log line of their own, because there were too many.",
             float(figures.log_lines_left_out),
         );
         space(disk.known().flatten(), &mut families);
@@ -103,7 +102,7 @@ fn state(figures: &ServerFigures, families: &mut MetricFamilies) {
     let version = env!("CARGO_PKG_VERSION");
     families.gauges(
         "haul_build_info",
-        "1, with the version that runs.",
+        "1, with the version of the server.",
         [([("version", version)], 1.0)],
     );
     families.gauge(
@@ -113,18 +112,18 @@ fn state(figures: &ServerFigures, families: &mut MetricFamilies) {
     );
     families.gauge(
         "haul_draining",
-        "1 while the server lets its sessions end in order to stop.",
+        "1 while the server drains before it stops.",
         flag(figures.stage == ServerStage::Draining),
     );
     families.gauge(
         "haul_degraded",
-        "1 once the disk has failed to keep something since the start.",
+        "1 if the disk has failed to store something since the start.",
         flag(figures.is_degraded),
     );
     let expires = figures.certificate_expires.map(unix_seconds);
     families.gauges(
         "haul_certificate_expiry_timestamp_seconds",
-        "Until when the certificate is valid that new connections see, as Unix time.",
+        "When the certificate of new connections expires, as Unix time.",
         expires.map(|expires| ([], expires)),
     );
 }
@@ -145,26 +144,26 @@ fn connections(figures: &ServerFigures, families: &mut MetricFamilies) {
     );
     families.gauge(
         "haul_connections",
-        "Connections that are there, with or without a login.",
+        "Open connections, with or without a login.",
         size(figures.connections),
     );
     families.gauge(
         "haul_connections_without_login",
-        "Connections on which nobody has logged in yet.",
+        "Open connections without a login.",
         size(figures.unauthenticated),
     );
     families.counter(
         "haul_connections_total",
-        "Connections that were taken.",
+        "Connections that were accepted.",
         float(figures.all_connections),
     );
     let turned_away = figures.refused_connections.iter();
     families.counters(
         "haul_connections_turned_away_total",
-        "Connections that were closed before their session, by why.",
+        "Connections that were closed before their session, by reason.",
         turned_away.map(|(reason, count)| ([("reason", *reason)], float(*count))),
     );
-    // Those that an alert is about are there from the start: a rate needs a first value.
+    // Series with an alert exist from the start, because a rate needs a first value.
     let shown = |code: &Option<ErrorCode>, count: u64| {
         count > 0 || matches!(code, None | Some(ErrorCode::LoginFailed))
     };
@@ -172,7 +171,7 @@ fn connections(figures: &ServerFigures, families: &mut MetricFamilies) {
     let logins = logins.filter(|(_, code, count)| shown(code, *count));
     families.counters(
         "haul_logins_total",
-        "Logins that were answered, by how somebody wanted to log in and the code of the answer.",
+        "Login attempts, by method and the code of the reply.",
         logins.map(|(how, code, count)| {
             (
                 [("method", how.as_str()), ("code", name(*code))],
@@ -192,13 +191,12 @@ fn commands(commands: &[CommandCounts], families: &mut MetricFamilies) {
     });
     families.counters(
         "haul_commands_total",
-        "Commands that were answered, by the code of the answer.",
+        "Commands, by the code of the reply.",
         counts.map(|(cmd, code, count)| ([("cmd", cmd), ("code", code)], float(count))),
     );
     families.latencies(
         "haul_command_duration_seconds",
-        "From when a command was read to when its answer was made; with get and put that is the \
-         time of the transfer.",
+        "The time from the read of a command to its reply; of get and put, the time of the transfer.",
         commands.iter().filter(used),
     );
 }
@@ -210,12 +208,12 @@ fn files(figures: &ServerFigures, families: &mut MetricFamilies) {
     ];
     families.counters(
         "haul_file_bytes_total",
-        "Bytes of files that came from clients and went to them.",
+        "File bytes, received from clients and sent to them.",
         bytes,
     );
     families.gauges(
         "haul_transfers",
-        "Gets and puts that are not answered yet.",
+        "Running gets and puts.",
         [
             ([("cmd", "get")], size(figures.gets)),
             ([("cmd", "put")], size(figures.puts)),
@@ -223,12 +221,12 @@ fn files(figures: &ServerFigures, families: &mut MetricFamilies) {
     );
     families.gauge(
         "haul_kept_uploads",
-        "Uploads that were cut off and can be gone on with.",
+        "Partial uploads, which can be resumed.",
         size(figures.kept_uploads),
     );
     families.gauge(
         "haul_kept_upload_bytes",
-        "Bytes that are kept of them.",
+        "The bytes of partial uploads.",
         float(figures.kept_bytes),
     );
     let spaces = || {
@@ -239,12 +237,12 @@ fn files(figures: &ServerFigures, families: &mut MetricFamilies) {
     };
     families.gauges(
         "haul_quota_used_bytes",
-        "Bytes in the homes and folders with a limit that are in use, the 100 fullest.",
+        "Used bytes of homes and folders with a limit, of the 100 fullest.",
         spaces().map(|(labels, space)| (labels, float(space.used))),
     );
     families.gauges(
         "haul_quota_limit_bytes",
-        "The limits of these.",
+        "The limits of these homes and folders.",
         spaces().map(|(labels, space)| (labels, float(space.limit))),
     );
 }
@@ -259,34 +257,34 @@ fn queues(figures: &ServerFigures, families: &mut MetricFamilies) {
     ];
     families.gauges(
         "haul_queue_depth",
-        "What waits: logins for their password to be hashed, work for a thread that may wait for \
-         the disk, messages to be stored, requests in datagrams to be answered.",
+        "Queue lengths: logins that wait for their password to be hashed, work that waits for a disk \
+         thread, messages that are not stored yet, requests in datagrams without a reply.",
         depths.map(|(queue, depth)| ([("queue", queue)], size(depth))),
     );
     families.gauge(
         "haul_disk_threads",
-        "Threads that may wait for the disk.",
+        "Threads for disk operations.",
         size(queues.disk_threads),
     );
     families.gauge(
         "haul_disk_threads_busy",
-        "Those that work for a session now.",
+        "Disk threads that are in use.",
         size(queues.disk_running),
     );
     let (granted, descriptors) = queues.descriptors;
     families.gauge(
         "haul_file_descriptors",
-        "Descriptors that work on the files of users may hold.",
+        "File descriptors for files of users.",
         size(descriptors),
     );
     families.gauge(
         "haul_file_descriptors_granted",
-        "Those of them that are granted to it now.",
+        "File descriptors for files of users that are in use.",
         size(granted),
     );
     families.gauge(
         "haul_digest_turns_free",
-        "Files that may be read at once only to be hashed, less those that are.",
+        "Permits for reading a file only to hash it that are not in use.",
         size(queues.hashing_free),
     );
 }
@@ -299,12 +297,12 @@ fn messages(figures: &ServerFigures, families: &mut MetricFamilies) {
     );
     families.counter(
         "haul_messages_delivered_total",
-        "Sessions that were told of a message at once, each counted.",
+        "Deliveries of messages to sessions that were connected.",
         float(figures.delivered_messages),
     );
     families.counter(
         "haul_datagrams_dropped_total",
-        "Datagrams that were dropped: forged, repeated, without a good ticket or malformed.",
+        "Datagrams that were dropped: forged, replayed, malformed or without a valid ticket.",
         float(figures.dropped_datagrams),
     );
 }
@@ -312,7 +310,7 @@ fn messages(figures: &ServerFigures, families: &mut MetricFamilies) {
 fn space(disk: Option<(u64, u64)>, families: &mut MetricFamilies) {
     families.gauge(
         "haul_disk_answers",
-        "0 while the disk of the data directory does not answer; its size is missing then.",
+        "0 while the disk of the data directory does not respond; its size is then missing.",
         flag(disk.is_some()),
     );
     let Some((free, all)) = disk else {
@@ -320,12 +318,12 @@ fn space(disk: Option<(u64, u64)>, families: &mut MetricFamilies) {
     };
     families.gauge(
         "haul_disk_free_bytes",
-        "Bytes of the data directory's disk that are free.",
+        "Free bytes on the disk of the data directory.",
         float(free),
     );
     families.gauge(
         "haul_disk_size_bytes",
-        "Bytes that this disk has.",
+        "Total bytes of this disk.",
         float(all),
     );
 }
@@ -345,13 +343,13 @@ fn machine(process: &ProcessFigures, families: &mut MetricFamilies) {
         ("process_threads", "Threads.", process.threads),
         (
             "process_open_fds",
-            "Files and sockets that are open.",
+            "Open files and sockets.",
             process.descriptors,
         ),
         (
             "process_max_fds",
-            "The most that may be.",
-            process.most_descriptors,
+            "The limit of open files and sockets.",
+            process.max_descriptors,
         ),
     ];
     for (name, help, value) in gauges {
@@ -375,7 +373,7 @@ fn size(count: usize) -> f64 {
     float(count as u64)
 }
 
-/// As Prometheus takes numbers: exact up to 2^53, then the nearest.
+/// Prometheus has only floating-point numbers: exact up to 2^53, then rounded.
 #[expect(
     clippy::cast_precision_loss,
     reason = "the format has no other numbers"

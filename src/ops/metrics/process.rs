@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The resources of the process. Values that the system does not have are left out.
+/// The resources of the process. Values that the system does not provide are `None`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ProcessFigures {
     /// Seconds of processor time since the start, of all threads.
@@ -14,12 +14,12 @@ pub(super) struct ProcessFigures {
     pub(super) resident: Option<u64>,
     pub(super) threads: Option<u64>,
     pub(super) descriptors: Option<u64>,
-    /// The most that it may have; none if there is no limit.
-    pub(super) most_descriptors: Option<u64>,
+    /// The limit of descriptors; `None` if there is none.
+    pub(super) max_descriptors: Option<u64>,
 }
 
 impl ProcessFigures {
-    /// This one, now. Takes a while where many files are open.
+    /// Reads the current values. Slow if many files are open.
     pub(super) fn read() -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -29,9 +29,9 @@ impl ProcessFigures {
             cpu_seconds: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
             resident: number(&status, "VmRSS:").map(|kib| kib.saturating_mul(1024)),
             threads: number(&status, "Threads:"),
-            // Less the one that reads.
+            // Without the one that reads the directory.
             descriptors: descriptors.map(|count| count.saturating_sub(1) as u64),
-            most_descriptors: getrlimit(Resource::Nofile).current,
+            max_descriptors: getrlimit(Resource::Nofile).current,
         }
     }
 }
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_has_memory_threads_files_and_has_worked() {
+    fn a_process_has_memory_threads_and_files_and_uses_processor_time() {
         let process = ProcessFigures::read();
         assert!(process.cpu_seconds > 0.0, "{process:?}");
         assert!(
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_found_by_its_name_and_what_is_missing_is_none() {
+    fn numbers_are_found_by_name_and_missing_ones_are_none() {
         let status = "Name:\thaul\nVmRSS:\t  5120 kB\nThreads:\t7\n";
         assert_eq!(number(status, "VmRSS:"), Some(5120));
         assert_eq!(number(status, "Threads:"), Some(7));

@@ -1,10 +1,15 @@
-// Two lines over the last hour: axes with units, a legend that tells the values under the pointer.
+// A chart of two lines over the last hour. The legend shows the figures of the last minute, or those of the
+// sample under the pointer.
 "use strict";
 
 const SVG = "http://www.w3.org/2000/svg";
 const HOUR = 3600_000;
-// What is shown while the server has been up for less than an hour.
+// The time spans that a chart shows: the shortest one that contains the whole uptime.
 const SPANS = [5, 10, 15, 30, 60].map((minutes) => minutes * 60_000);
+
+const RECENT = "last minute";
+
+const hasValue = (point, key) => point?.[key] !== null && point?.[key] !== undefined;
 
 function shape(name, attributes, text) {
   const made = document.createElementNS(SVG, name);
@@ -29,7 +34,7 @@ function byteScale(most) {
   };
 }
 
-// Decades: an answer from memory and one that waits for the disk fit into one picture.
+// A logarithmic scale, because replies from memory and from the disk differ by decades.
 function decadeScale(most, least) {
   const from = Math.floor(Math.log10(Math.max(least, 1e-6)) + 1e-9);
   const to = Math.max(from + 2, Math.ceil(Math.log10(Math.max(most, 1e-6)) - 1e-9));
@@ -41,9 +46,9 @@ function decadeScale(most, least) {
 
 class Chart {
   #figure; #name; #lines; #format; #scale; #svg; #legend; #when;
-  #points = []; #now = 0; #clock = 0; #width = 0; #height = 190; #pointed = null;
+  #points = []; #recent = null; #now = 0; #clock = 0; #width = 0; #height = 190; #pointed = null;
 
-  // `lines`: [{key, name}, {key, name}], of the points that `draw` gets.
+  // `lines`: [{key, name}, {key, name}] of the points that `draw` gets.
   constructor(figure, name, lines, format, scale) {
     [this.#figure, this.#name, this.#lines, this.#format, this.#scale] = [figure, name, lines, format, scale];
     const caption = element("figcaption", "legend");
@@ -56,7 +61,7 @@ class Chart {
       caption.append(item);
       return value;
     });
-    this.#when = element("span", "when", "now");
+    this.#when = element("span", "when", RECENT);
     caption.append(this.#when);
     this.#svg = shape("svg", { class: "plot", role: "img", tabindex: 0, height: this.#height });
     figure.append(caption, this.#svg);
@@ -67,9 +72,10 @@ class Chart {
     new ResizeObserver(() => this.#paint()).observe(figure);
   }
 
-  // `points`: [{at, …}], oldest first, at in milliseconds of the server's uptime, which is `now` at `clock`.
-  draw(points, now, clock) {
-    [this.#points, this.#now, this.#clock] = [points, now, clock];
+  // `points`: [{at, …}], oldest first; `at` is in milliseconds of the server's uptime, which is `now` at the
+  // time `clock`. `recent` has the figures of the last minute.
+  draw(points, recent, now, clock) {
+    [this.#points, this.#recent, this.#now, this.#clock] = [points, recent, now, clock];
     this.#paint();
   }
 
@@ -106,10 +112,11 @@ class Chart {
     }
     marks.push(...this.#times(right - left));
     const lines = this.#lines.map(({ key }, number) => shape("path", { d: this.#line(points, key, y), class: `line line-${number}` }));
-    if (values.length === 0) marks.push(shape("text", { x: (left + right) / 2, y: (top + bottom) / 2, class: "nothing" }, "nothing to measure yet"));
+    if (values.length === 0) marks.push(shape("text", { x: (left + right) / 2, y: (top + bottom) / 2, class: "nothing" }, "no data yet"));
     this.#svg.setAttribute("width", this.#width);
     this.#svg.setAttribute("viewBox", `0 0 ${this.#width} ${this.#height}`);
-    this.#svg.replaceChildren(...marks, ...lines.reverse(), ...this.#cursor(points, y));
+    const isolated = this.#lines.flatMap(({ key }, number) => this.#isolated(points, key, y, number));
+    this.#svg.replaceChildren(...marks, ...lines.reverse(), ...isolated, ...this.#cursor(points, y));
     this.#describe(points, values.length > 0);
   }
 
@@ -127,37 +134,40 @@ class Chart {
     return marks;
   }
 
-  // A gap where there is no value, and a dot where a value stands alone.
+  // The line has a gap where there is no value.
   #line(points, key, y) {
     let path = "";
     let isDown = false;
     for (const point of points) {
-      const value = point[key];
-      if (value === null || value === undefined) {
+      if (!hasValue(point, key)) {
         isDown = false;
         continue;
       }
-      path += `${isDown ? "L" : "M"}${this.#x(point.at).toFixed(1)} ${y(value).toFixed(1)}${isDown ? "" : "h0"}`;
+      path += `${isDown ? "L" : "M"}${this.#x(point.at).toFixed(1)} ${y(point[key]).toFixed(1)}`;
       isDown = true;
     }
     return path;
   }
 
+  // A dot for each value without neighbours, which no line connects.
+  #isolated(points, key, y, number) {
+    const alone = points.filter((point, index) => hasValue(point, key) && !hasValue(points[index - 1], key) && !hasValue(points[index + 1], key));
+    return alone.map((point) => shape("circle", { cx: this.#x(point.at).toFixed(1), cy: y(point[key]).toFixed(1), r: 2.5, class: `point-${number}` }));
+  }
+
   #cursor(points, y) {
     const point = this.#pointed === null ? null : this.#nearest(points, this.#pointed);
-    const shown = point ?? points.at(-1);
+    const shown = point ?? this.#recent;
     this.#lines.forEach(({ key }, number) => {
-      const value = shown?.[key];
-      say(this.#legend[number], value === null || value === undefined ? "–" : this.#format(value));
+      setText(this.#legend[number], hasValue(shown, key) ? this.#format(shown[key]) : "–");
     });
-    say(this.#when, point ? clock(this.#clock - (this.#now - point.at)) : "now");
+    setText(this.#when, point ? clock(this.#clock - (this.#now - point.at)) : RECENT);
     if (!point) return [];
     const { top, bottom } = this.#plot;
     const x = this.#x(point.at);
-    const dots = this.#lines.flatMap(({ key }, number) => {
-      const value = point[key];
-      return value === null || value === undefined ? [] : [shape("circle", { cx: x, cy: y(value), r: 3.5, class: `dot-${number}` })];
-    });
+    const dots = this.#lines.flatMap(({ key }, number) =>
+      hasValue(point, key) ? [shape("circle", { cx: x, cy: y(point[key]), r: 3.5, class: `dot-${number}` })] : [],
+    );
     return [shape("path", { d: `M${Math.round(x) + 0.5} ${top}V${bottom}`, class: "cursor" }), ...dots];
   }
 
@@ -191,16 +201,16 @@ class Chart {
     this.#point(to.at);
   }
 
-  // What the drawing shows, in words.
-  #describe(points, isThere) {
+  // Describes the drawing for screen readers.
+  #describe(points, hasValues) {
     const minutes = this.#span / 60_000;
     const parts = this.#lines.map(({ key, name }) => {
       const values = points.map((point) => point[key]).filter((value) => value !== null && value !== undefined);
       return values.length === 0 ? `${name}: nothing` : `${name}: at most ${this.#format(Math.max(...values))}`;
     });
-    const text = isThere ? parts.join("; ") : "nothing yet";
+    const text = hasValues ? parts.join("; ") : "nothing yet";
     this.#svg.setAttribute("aria-label", `${this.#name}, the last ${minutes} minutes. ${text}. The arrow keys step through it.`);
     const span = this.#figure.parentElement.querySelector(".span");
-    if (span) say(span, minutes === 60 ? "the last hour" : `the last ${minutes} minutes`);
+    if (span) setText(span, minutes === 60 ? "the last hour" : `the last ${minutes} minutes`);
   }
 }

@@ -1,9 +1,9 @@
-// Figures as people read them, and the few things that all scripts need of the document.
+// Formats figures for people, and has the helpers that all scripts use.
 "use strict";
 
 const byId = (id) => document.getElementById(id);
 
-// An element with this text. All text goes through here or `say`: it is never markup.
+// Creates an element. All text is set here or by `setText`, so it is never markup.
 function element(name, className, text) {
   const made = document.createElement(name);
   if (className) made.className = className;
@@ -11,14 +11,14 @@ function element(name, className, text) {
   return made;
 }
 
-// Changes a text only where it differs, so that what is selected stays so.
-function say(target, text) {
+// Sets a text only if it differs, so that a selection stays.
+function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
-// The unit in which so many bytes are best told: its number in UNITS.
+// The index in UNITS of the unit in which a number of bytes is shown.
 function unitOf(bytes) {
   let unit = 0;
   while (bytes >= 1024 && unit < UNITS.length - 1) {
@@ -43,7 +43,7 @@ function seconds(value) {
   return `${Math.max(1, Math.round(ms * 1000))} µs`;
 }
 
-// A length of time in its two largest units.
+// A duration in its two largest units.
 function duration(ms) {
   const all = Math.max(0, Math.round(ms / 1000));
   const [days, hours, minutes] = [Math.floor(all / 86400), Math.floor(all / 3600) % 24, Math.floor(all / 60) % 60];
@@ -57,21 +57,21 @@ const clock = (time) => new Date(time).toLocaleTimeString([], { hour12: false })
 
 const plural = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
-// The rate of a count that grows, over the last seconds.
+// The rate of a growing count over the last seconds.
 class Meter {
-  #seen = [];
+  #counts = [];
 
   push(at, count) {
-    const last = this.#seen.at(-1);
-    if (last && (at <= last[0] || count < last[1])) this.#seen = [];
-    this.#seen.push([at, count]);
-    while (this.#seen.length > 2 && at - this.#seen[0][0] > 5500) this.#seen.shift();
+    const last = this.#counts.at(-1);
+    if (last && (at <= last[0] || count < last[1])) this.#counts = [];
+    this.#counts.push([at, count]);
+    while (this.#counts.length > 2 && at - this.#counts[0][0] > 5500) this.#counts.shift();
   }
 
-  // Nothing before there are two counts.
+  // Null before there are two counts.
   rate() {
-    if (this.#seen.length < 2) return null;
-    const [[from, before], [to, now]] = [this.#seen[0], this.#seen.at(-1)];
+    if (this.#counts.length < 2) return null;
+    const [[from, before], [to, now]] = [this.#counts[0], this.#counts.at(-1)];
     return ((now - before) / (to - from)) * 1000;
   }
 }

@@ -1,8 +1,7 @@
-// Who is connected, and what they move.
+// The tables of sessions and transfers.
 "use strict";
 
-// Keeps the rows of a table as they are for what is still there, so that bars grow and what is
-// selected stays selected.
+// Keeps the rows of entries that still exist, so that progress bars grow and a selection stays.
 class Rows {
   #body; #make; #rows = new Map();
 
@@ -35,7 +34,7 @@ class Rows {
 function cell(row, label, className) {
   const made = element("td", className);
   made.setAttribute("role", "cell");
-  // On a narrow screen, where the head of the table has no room.
+  // Shown on a narrow screen, where the head of the table is hidden.
   made.dataset.label = label;
   row.append(made);
   return made;
@@ -47,7 +46,7 @@ function tableRow(className) {
   return row;
 }
 
-// A name from outside: it is text, and in whichever direction it is written it moves nothing else.
+// A name from outside. The element isolates its writing direction from the text around it.
 const name = (text, className) => element("bdi", className, text);
 
 function transferRow(transfer) {
@@ -68,14 +67,14 @@ function transferRow(transfer) {
     const perSecond = meter.rate();
     if (size === undefined) {
       bar.removeAttribute("value");
-      say(text, `${bytes(offset)} so far`);
+      setText(text, `${bytes(offset)} so far`);
     } else {
       const part = size === 0 ? 1 : Math.min(1, offset / size);
       bar.value = part;
-      say(text, `${Math.floor(part * 100)} % of ${bytes(size)}`);
+      setText(text, `${Math.floor(part * 100)} % of ${bytes(size)}`);
     }
-    say(speed, perSecond === null ? "–" : rate(perSecond));
-    say(left, size === undefined || !perSecond ? "–" : duration(((size - offset) / perSecond) * 1000));
+    setText(speed, perSecond === null ? "–" : rate(perSecond));
+    setText(left, size === undefined || !perSecond ? "–" : duration(((size - offset) / perSecond) * 1000));
   };
   return { row, update };
 }
@@ -84,27 +83,27 @@ function sessionRow(session) {
   const row = tableRow();
   cell(row, "User").append(name(session.user));
   cell(row, "From").append(name(session.peer, "mono"));
-  const line = cell(row, "Line");
-  line.append(element("span", session.secure ? "tag tls" : "tag plain", session.secure ? "TLS" : "plain"));
-  if (session.dialect === "classic") line.append(" ", element("span", "tag", "classic"));
+  const connection = cell(row, "Connection");
+  connection.append(element("span", session.secure ? "tag tls" : "tag plain", session.secure ? "TLS" : "plain"));
+  if (session.dialect === "classic") connection.append(" ", element("span", "tag", "classic"));
   const since = cell(row, "Since");
   since.title = session.since;
   cell(row, "Session").append(element("span", "mono faint", session.session));
   const transfers = cell(row, "Transfers", "number");
   const update = ({ running, transfers: shown, now }) => {
-    say(since, `${clock(session.since)}, ${duration(now - Date.parse(session.since))}`);
-    say(transfers, String(running - shown.filter((one) => !isTransfer(one)).length));
+    setText(since, `${clock(session.since)}, ${duration(now - Date.parse(session.since))}`);
+    setText(transfers, String(running - shown.filter((one) => !isTransfer(one)).length));
   };
   return { row, update };
 }
 
-// Who follows the log has that under way as well, and it has no end to come nearer to.
+// Other running requests, such as following the log, have no progress.
 const isTransfer = ({ cmd }) => cmd === "get" || cmd === "put";
 
 const transferRows = new Rows(byId("transfers"), transferRow);
 const sessionRows = new Rows(byId("sessions"), sessionRow);
 
-// Fills both tables with what a snapshot says.
+// Updates both tables from a snapshot.
 function showTables(snapshot) {
   const now = Date.parse(snapshot.time);
   const transfers = snapshot.list.flatMap((session) =>
@@ -122,11 +121,11 @@ function showTables(snapshot) {
 }
 
 function showCount(what, shown, all) {
-  // What ends between the two counts is in one of them only.
+  // The two counts are not taken at the same moment, so `all` may be the smaller one.
   const more = shown === 0 ? 0 : Math.max(0, all - shown);
-  say(byId(`${what}-count`), all ? all.toLocaleString("en") : "");
+  setText(byId(`${what}-count`), all ? all.toLocaleString("en") : "");
   byId(what).hidden = shown === 0;
   byId(`${what}-empty`).hidden = shown !== 0;
   byId(`${what}-more`).hidden = more === 0;
-  say(byId(`${what}-more`), more ? `and ${more.toLocaleString("en")} more` : "");
+  setText(byId(`${what}-more`), more ? `and ${more.toLocaleString("en")} more` : "");
 }
