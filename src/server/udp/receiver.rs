@@ -92,9 +92,10 @@ fn answer_search(shared: &ServerState, length: usize, from: SocketAddr) {
     if !datagrams.greetings.allow(from.ip().into(), Instant::now()) {
         return datagrams.log_dropped(from, "too many searches for servers");
     }
-    let name = match shared.config().server.announce_name {
-        true => uname().nodename().to_string_lossy().into_owned(),
-        false => String::new(),
+    let name = if shared.config().server.announce_name {
+        uname().nodename().to_string_lossy().into_owned()
+    } else {
+        String::new()
     };
     let answer = Discovered::new(SERVER_VERSION, &name, datagrams.port().unwrap_or_default());
     match answer.encode_within(length) {

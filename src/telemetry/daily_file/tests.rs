@@ -238,9 +238,12 @@ fn a_link_with_the_name_of_the_log_is_refused() {
     let victim = directory.0.path().join("victim");
     let path = directory.path();
     for is_symbolic in [true, false] {
-        let link = || match is_symbolic {
-            true => std::os::unix::fs::symlink(&victim, &path).expect("linked"),
-            false => std::fs::hard_link(&victim, &path).expect("linked"),
+        let link = || {
+            if is_symbolic {
+                std::os::unix::fs::symlink(&victim, &path).expect("linked");
+            } else {
+                std::fs::hard_link(&victim, &path).expect("linked");
+            }
         };
         link();
         DailyFile::open(&path, 9).expect_err("a link");
