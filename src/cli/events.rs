@@ -139,7 +139,7 @@ impl DisplayState {
     fn logged_in(&mut self, client: &Client) -> Vec<(Printer, String)> {
         self.logs_in = false;
         self.epoch = client.position(0).epoch;
-        if client.begins_anew() {
+        if client.server_was_reset() {
             self.heard = None;
         }
         self.take_early()

@@ -160,7 +160,7 @@ pub(super) fn unfinished(error: anyhow::Error) -> anyhow::Error {
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let source = match error.downcast_ref::<ClientError>() {
-        Some(ClientError::Local { source, .. }) => Some(source),
+        Some(ClientError::Local { error, .. }) => Some(error),
         _ => error.downcast_ref::<io::Error>(),
     };
     source.is_some_and(|source| source.kind() == io::ErrorKind::BrokenPipe)
@@ -178,7 +178,7 @@ fn code(error: &anyhow::Error) -> u8 {
         NOT_AT_REST
     } else if error.is::<NoSession>() {
         NO_SESSION
-    } else if let Some(ClientError::NotBack { .. }) = error.downcast_ref() {
+    } else if let Some(ClientError::ReconnectFailed { .. }) = error.downcast_ref() {
         NO_SESSION
     } else {
         REFUSED
@@ -215,12 +215,12 @@ fn hint(what: &str, error: &anyhow::Error) -> Option<&'static str> {
         );
     }
     match error.downcast_ref::<ClientError>()? {
-        ClientError::Lost(_) | ClientError::NotBack { .. } if what.starts_with("put") => {
+        ClientError::Lost(_) | ClientError::ReconnectFailed { .. } if what.starts_with("put") => {
             Some("the same command goes on where this one stopped")
         }
-        ClientError::NotBack { .. } => Some("try again"),
+        ClientError::ReconnectFailed { .. } => Some("try again"),
         ClientError::LocalExists(_) => Some("`--if-exists replace` or `rename` would go on"),
-        ClientError::LocalNeither(_) => Some("use `haul put - NAME < FIFO`"),
+        ClientError::LocalNotAFile(_) => Some("use `haul put - NAME < FIFO`"),
         ClientError::LocalChanged(_) => Some("try again when nothing writes to it"),
         ClientError::DigestMismatch { .. } | ClientError::Lost(_) | ClientError::TimedOut(_) => {
             Some("try again")
@@ -283,11 +283,11 @@ fn trust_hint(error: &ClientError) -> Option<String> {
         ClientError::WrongFingerprint { .. } => {
             Some("it is what `--fingerprint` or HAUL_FINGERPRINT says".into())
         }
-        ClientError::Uncertified { fingerprint, .. } => Some(format!(
+        ClientError::UntrustedCertificate { fingerprint, .. } => Some(format!(
             "only if whoever runs the server confirms that fingerprint, \
              `--fingerprint {fingerprint}` would trust it all the same"
         )),
-        ClientError::NotBack { source, .. } => trust_hint(source),
+        ClientError::ReconnectFailed { cause, .. } => trust_hint(cause),
         ClientError::NoTls {
             server,
             known: false,

@@ -72,7 +72,7 @@ impl RemoteSession {
             }
         };
         Self {
-            session: Session::hearing(client.clone(), policy, connect),
+            session: Session::with_events(client.clone(), policy, connect),
             client,
             output,
         }

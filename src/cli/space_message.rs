@@ -11,7 +11,7 @@ pub(crate) async fn with_room_explained(
     remote: &RemoteSession,
     error: anyhow::Error,
 ) -> anyhow::Error {
-    let Some(ClientError::NoRoom {
+    let Some(ClientError::NoSpace {
         path,
         size: needed,
         error: refusal,

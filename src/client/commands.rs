@@ -1,4 +1,4 @@
-//! One method for every command that moves no file.
+//! One method for every command that transfers no file.
 
 use std::num::NonZeroU32;
 
@@ -14,7 +14,7 @@ use crate::protocol::{
     UserEntry, Users, Watch, WatchReply, Who, WhoReply, Whoami, WhoamiReply,
 };
 
-/// Each asks the server once and fails as [`Client::call`] does.
+/// Each sends one request and fails as [`Client::call`] does.
 #[expect(clippy::missing_errors_doc, reason = "said once, in the line above")]
 impl Client {
     /// The server's name and features; works before login.
@@ -33,13 +33,12 @@ impl Client {
         self.call_promptly(Passwd { old, new }).await.map(drop)
     }
 
-    /// The server's time, and proof that it answers.
+    /// The server's time. Shows that the server answers.
     pub async fn ping(&self) -> Result<TimeReply, ClientError> {
         self.call_promptly(Ping {}).await
     }
 
-    /// The sessions that are there, and what each has under way. Only a user with the admin right
-    /// may ask.
+    /// The sessions and their running requests. Only for users with the admin right.
     pub async fn sessions(&self) -> Result<Vec<SessionEntry>, ClientError> {
         let mut all = Vec::new();
         let mut page = Sessions::default();
@@ -50,7 +49,9 @@ impl Client {
             page = match reply.cursor {
                 None => return Ok(all),
                 Some(same) if cursor.as_ref() == Some(&same) => {
-                    return Err(ClientError::Nonsense("a list that does not go on".into()));
+                    return Err(ClientError::InvalidReply(
+                        "a list with the same cursor twice".into(),
+                    ));
                 }
                 cursor => Sessions {
                     cursor,
@@ -71,7 +72,9 @@ impl Client {
             page = match reply.cursor {
                 None => return Ok(all),
                 Some(same) if cursor.as_ref() == Some(&same) => {
-                    return Err(ClientError::Nonsense("a list that does not go on".into()));
+                    return Err(ClientError::InvalidReply(
+                        "a list with the same cursor twice".into(),
+                    ));
                 }
                 cursor => Users {
                     cursor,
@@ -86,7 +89,7 @@ impl Client {
         self.call_promptly(Quit {}).await.map(drop)
     }
 
-    /// Every command of the server, or the one asked about.
+    /// The help of every command of the server, or of one.
     pub async fn help(&self, about: Option<&str>) -> Result<HelpReply, ClientError> {
         let about = about.map(str::to_owned);
         self.call(Help { about }).await
@@ -119,13 +122,13 @@ impl Client {
             })
             .await?;
         if cursor.is_some() && reply.cursor == cursor {
-            let text = "a listing that does not move on";
-            return Err(ClientError::Nonsense(text.into()));
+            let text = "a listing with the same cursor twice";
+            return Err(ClientError::InvalidReply(text.into()));
         }
         Ok(reply)
     }
 
-    /// A directory, page after page as it is read. Sorted within each page.
+    /// The entries of a directory, one page after another. Sorted within each page.
     pub fn entries(&self, path: &str) -> impl Stream<Item = Result<Entry, ClientError>> + use<> {
         let client = self.clone();
         let path = path.to_owned();
@@ -144,7 +147,7 @@ impl Client {
         .try_flatten()
     }
 
-    /// A whole directory, sorted by name. One with a million entries is better read by
+    /// All entries of a directory, sorted by name. For a large directory use
     /// [`entries`](Self::entries).
     pub async fn ls(&self, path: &str) -> Result<Vec<Entry>, ClientError> {
         let mut entries: Vec<Entry> = self.entries(path).try_collect().await?;
@@ -152,12 +155,12 @@ impl Client {
         Ok(entries)
     }
 
-    /// What is known of a file or directory.
+    /// The metadata of a file or directory.
     pub async fn stat(&self, path: &str) -> Result<StatReply, ClientError> {
         self.call(Stat { path: path.into() }).await
     }
 
-    /// Makes a directory, with `parents` whatever of it is missing. Returns its path.
+    /// Makes a directory, with `parents` also its missing parents. Returns its path.
     pub async fn mkdir(&self, path: &str, parents: bool) -> Result<String, ClientError> {
         let path = path.into();
         self.call(Mkdir { path, parents })
@@ -165,8 +168,8 @@ impl Client {
             .map(|reply| reply.path)
     }
 
-    /// Removes a file or directory and returns how many entries are deleted, and how many the
-    /// server could not delete.
+    /// Removes a file or directory. Returns the number of entries that were deleted, and of those that
+    /// the server could not delete.
     pub async fn rm(&self, path: &str, recursive: bool) -> Result<RmReply, ClientError> {
         let path = path.into();
         self.call(Rm { path, recursive }).await
@@ -216,12 +219,12 @@ impl Client {
         .await
     }
 
-    /// The uploads that were cut off and can be resumed.
+    /// The interrupted uploads that can be resumed.
     pub async fn uploads(&self) -> Result<Vec<ResumableUpload>, ClientError> {
         self.call(Uploads {}).await.map(|reply| reply.uploads)
     }
 
-    /// Drops an upload that was cut off.
+    /// Deletes an interrupted upload.
     pub async fn discard(&self, upload: &str) -> Result<(), ClientError> {
         let upload = upload.into();
         self.call(Discard { upload }).await.map(drop)
@@ -237,7 +240,7 @@ impl Client {
         self.call(Who {}).await
     }
 
-    /// Says something to a user, or in a room (`#` and its name). Once this returns it is stored.
+    /// Sends a message to a user, or to a room (`#` and its name). It is stored once this returns.
     pub async fn say(&self, to: &str, text: &str) -> Result<SayReply, ClientError> {
         let (to, text) = (to.into(), text.into());
         self.call(Say { to, text }).await
@@ -260,14 +263,14 @@ impl Client {
         .await
     }
 
-    /// Enters a room, for all sessions of the user and until [`leave`](Self::leave). Returns who
-    /// is in it.
+    /// Enters a room, for all sessions of the user and until [`leave`](Self::leave). Returns its
+    /// members.
     pub async fn join(&self, room: &str) -> Result<Vec<String>, ClientError> {
         let room = room.into();
         self.call(Join { room }).await.map(|reply| reply.members)
     }
 
-    /// Leaves a room. Returns who is left in it.
+    /// Leaves a room. Returns the remaining members.
     pub async fn leave(&self, room: &str) -> Result<Vec<String>, ClientError> {
         let room = room.into();
         self.call(Leave { room }).await.map(|reply| reply.members)
@@ -281,13 +284,13 @@ impl Client {
             .map(|reply| reply.offer)
     }
 
-    /// The files that others offer to this user.
+    /// The files that other users offer to this user.
     pub async fn offers(&self) -> Result<OffersReply, ClientError> {
         self.call(Offers {}).await
     }
 
-    /// Takes a file that is offered. Returns the path of the copy: `path`, or if absent a free one
-    /// in the current directory.
+    /// Accepts an offered file. Returns the path of the copy: `path`, or by default an unused name in the
+    /// current directory.
     pub async fn accept(&self, offer: &str, path: Option<&str>) -> Result<String, ClientError> {
         let (offer, path) = (offer.into(), path.map(Into::into));
         self.call(Accept { offer, path })
@@ -295,14 +298,14 @@ impl Client {
             .map(|reply| reply.path)
     }
 
-    /// Does not take a file that is offered.
+    /// Declines an offered file.
     pub async fn decline(&self, offer: &str) -> Result<(), ClientError> {
         let offer = offer.into();
         self.call(Decline { offer }).await.map(drop)
     }
 
-    /// Has [`events`](Self::events) tell of changes at and below a path, from those after the one
-    /// with the `seq` `since` on.
+    /// Adds the changes at and below a path to [`events`](Self::events), from the change after the one with
+    /// the `seq` `since` on.
     pub async fn watch(
         &self,
         path: &str,
@@ -313,7 +316,7 @@ impl Client {
         self.call(Watch { path, since, epoch }).await
     }
 
-    /// Ends what [`watch`](Self::watch) began, by the number that it returned.
+    /// Ends a [`watch`](Self::watch), by the number that it returned.
     pub async fn unwatch(&self, watch: u32) -> Result<(), ClientError> {
         self.call(Unwatch { watch }).await.map(drop)
     }

@@ -1,5 +1,5 @@
-//! Speaking by datagram: a ticket from the connection, then each request sent again until its reply
-//! is there.
+//! Requests by datagram: a ticket from the connection, then each request is sent again until its reply
+//! arrives.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,16 +14,16 @@ use crate::protocol::{
     WhoReply, encode_datagram,
 };
 
-/// Before a request is sent for the second time; then twice as long each time.
+/// The pause before a request is sent for the second time. It doubles with each repetition.
 const FIRST_PAUSE: Duration = Duration::from_millis(150);
 
-/// The longest time between two sendings.
+/// The longest pause between two repetitions.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// After so long without a reply, a request is given up.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// The time after which a request without a reply fails.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// The right to speak by datagram for a session, while that lasts, and for a few minutes at most.
+/// The right to send datagrams for a session, until it ends, and for a few minutes at most.
 #[derive(Debug)]
 pub struct Datagrams {
     socket: UdpSocket,
@@ -37,13 +37,13 @@ impl Client {
     /// A ticket for this session, and a socket to use it.
     ///
     /// # Errors
-    /// [`ClientError::Server`] if the server takes no datagrams, or none for this connection;
-    /// [`ClientError::Connect`] if the system gives no socket.
+    /// [`ClientError::Server`] if the server accepts no datagrams, or none for this connection;
+    /// [`ClientError::Connect`] if no socket can be opened.
     pub async fn datagrams(&self) -> Result<Datagrams, ClientError> {
         let reply = self.call_promptly(Ticket {}).await?;
         let Some(ip) = self.address else {
-            let text = "a server that is not at the other end of a network";
-            return Err(ClientError::Nonsense(text.into()));
+            let text = "a ticket for datagrams on a connection without a network address";
+            return Err(ClientError::InvalidReply(text.into()));
         };
         Datagrams::with(reply, ip).await
     }
@@ -52,7 +52,7 @@ impl Client {
 impl Datagrams {
     async fn with(ticket: TicketReply, ip: IpAddr) -> Result<Self, ClientError> {
         let key = DatagramKey::from_secret(&ticket.secret)
-            .ok_or_else(|| ClientError::Nonsense("a ticket without its secret".into()))?;
+            .ok_or_else(|| ClientError::InvalidReply("a ticket with an invalid secret".into()))?;
         let server = SocketAddr::new(ip, ticket.port);
         let any: IpAddr = match ip {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -60,7 +60,7 @@ impl Datagrams {
         };
         let socket = UdpSocket::bind((any, 0)).await;
         Ok(Self {
-            socket: socket.map_err(|source| failed(server, source))?,
+            socket: socket.map_err(|error| failed(server, error))?,
             server,
             ticket: ticket.ticket,
             key,
@@ -68,12 +68,12 @@ impl Datagrams {
         })
     }
 
-    /// Says something to a user, or in a room. It is said once, however often it had to be sent.
+    /// Sends a message to a user, or to a room. It is delivered once, even if it is sent several times.
     ///
     /// # Errors
     /// [`ClientError::TooLong`] if it does not fit in a datagram, [`ClientError::Server`] if the
-    /// server says no, [`ClientError::Connect`] if the network does, [`ClientError::TimedOut`] if
-    /// there was no answer: then it may have been said or not.
+    /// server refuses it, [`ClientError::Connect`] if the network fails, [`ClientError::TimedOut`] if
+    /// no reply arrived: then the message may have been delivered.
     pub async fn say(&mut self, to: &str, text: &str) -> Result<SayReply, ClientError> {
         let (to, text) = (to.to_owned(), text.to_owned());
         self.call(Say { to, text }).await
@@ -87,7 +87,7 @@ impl Datagrams {
         self.call(Who {}).await
     }
 
-    /// Sends a request until its reply is there.
+    /// Sends a request until its reply arrives.
     async fn call<C: Call>(&mut self, request: C) -> Result<C::Reply, ClientError> {
         self.last_id += 1;
         let id = self.last_id;
@@ -96,25 +96,25 @@ impl Datagrams {
                 length,
                 limit: MAX_DATAGRAM,
             })?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + REPLY_TIMEOUT;
         let mut pause = FIRST_PAUSE;
         while Instant::now() < deadline {
             let sent = self.socket.send_to(&datagram, self.server).await;
-            sent.map_err(|source| failed(self.server, source))?;
+            sent.map_err(|error| failed(self.server, error))?;
             let next = deadline.min(Instant::now() + pause);
             if let Ok(reply) = timeout_at(next, self.reply(id)).await {
-                return reply.map_err(|source| failed(self.server, source))??.read();
+                return reply.map_err(|error| failed(self.server, error))??.read();
             }
             pause = LONGEST_PAUSE.min(pause * 2);
         }
-        Err(ClientError::TimedOut(PATIENCE))
+        Err(ClientError::TimedOut(REPLY_TIMEOUT))
     }
 
-    /// The reply to request `id`; all else that comes is passed over.
+    /// The reply to the request `id`. Other datagrams are ignored.
     async fn reply(&self, id: u32) -> io::Result<Result<DatagramReply, ClientError>> {
         let mut buffer = [0; MAX_DATAGRAM + 1];
         loop {
-            // Its signature says who sent it; the address could be another of the server's.
+            // The signature identifies the sender; the server may have several addresses.
             let (length, _) = self.socket.recv_from(&mut buffer).await?;
             let Some(json) = self.key.open(&buffer[..length]) else {
                 continue;
@@ -129,19 +129,19 @@ impl Datagrams {
     }
 }
 
-/// What `ok` holds.
+/// The JSON value of `ok`.
 struct DatagramReply(String);
 
 impl DatagramReply {
     fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, ClientError> {
-        serde_json::from_str(&self.0).map_err(|error| ClientError::Nonsense(error.to_string()))
+        serde_json::from_str(&self.0).map_err(|error| ClientError::InvalidReply(error.to_string()))
     }
 }
 
-fn failed(server: SocketAddr, source: io::Error) -> ClientError {
+fn failed(server: SocketAddr, error: io::Error) -> ClientError {
     ClientError::Connect {
         server: server.to_string(),
-        source,
+        error,
     }
 }
 
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_is_sent_again_as_it_was_until_its_reply_is_there() {
+    async fn a_request_is_repeated_unchanged_until_its_reply_arrives() {
         let (mut client, server) = pair().await;
         let saying = tokio::spawn(async move { client.say("bob", "hello").await });
         let (first, from) = request(&server).await;
@@ -183,7 +183,7 @@ mod tests {
             seq: 41,
             delivered: 1,
         };
-        // What is forged, of another request or no reply at all is passed over.
+        // Forged replies, replies to other requests and other datagrams are ignored.
         let forged = DatagramKey::new([4; 32]).sign(&encode_ok(1, &reply));
         let other = key.sign(&encode_ok(2, &reply));
         for datagram in [&forged[..], &other, &first, b"junk"] {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_server_refuses_is_an_error_and_the_next_request_has_another_id() {
+    async fn a_refusal_is_an_error_and_the_next_request_has_another_id() {
         let (mut client, server) = pair().await;
         let key = DatagramKey::new(KEY);
         for id in 1..=2 {
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_silent_is_given_up_and_what_is_too_long_is_not_sent() {
+    async fn a_silent_server_times_out_and_a_long_request_is_not_sent() {
         let (mut client, server) = pair().await;
         let error = client.say("bob", &"x".repeat(1100)).await;
         let error = error.expect_err("too long");

@@ -1,4 +1,5 @@
-//! Looking for servers: one question to everyone near by, and all answers that come in a while.
+//! Discovery of servers: one datagram to every machine of the local networks, and the replies of a limited
+//! time.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,30 +12,30 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::protocol::{Discovered, MAX_DATAGRAM, encode_hello};
 
-/// Servers that are told of; whoever floods the network with answers can add no more.
-const MOST: usize = 1000;
+/// Servers in one result. It bounds the memory if the network is flooded with replies.
+const MAX_SERVERS: usize = 1000;
 
-/// A server that has answered. Nothing of it is proven: whoever answers may be anybody.
+/// A server that has replied. Its statements are not authenticated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DiscoveredServer {
-    /// Where it takes connections.
+    /// The address of its connections.
     pub address: SocketAddr,
-    /// The name of its machine, by its own account.
+    /// The name of its machine.
     pub name: String,
-    /// Name and version of its program, as it says.
+    /// Name and version of its program.
     pub server: String,
-    /// The version of the wire that it speaks.
+    /// The version of its protocol.
     pub protocol: u32,
 }
 
-/// Where to look if nobody says where: this machine, and everyone in its networks.
+/// The default addresses to ask: this machine, and every machine of its networks.
 #[must_use]
 pub fn neighbourhood(port: u16) -> Vec<SocketAddr> {
     let mut addresses = vec![
         IpAddr::from(Ipv4Addr::LOCALHOST),
         Ipv4Addr::BROADCAST.into(),
     ];
-    // Without them there is still the network that the system takes for everyone.
+    // If this fails, the global broadcast address is still asked.
     for interface in if_addrs::get_if_addrs().unwrap_or_default() {
         if let if_addrs::IfAddr::V4(own) = interface.addr
             && let Some(broadcast) = own.broadcast
@@ -48,8 +49,8 @@ pub fn neighbourhood(port: u16) -> Vec<SocketAddr> {
     addresses.map(|ip| SocketAddr::new(ip, port)).collect()
 }
 
-/// Asks all of `addresses`, which may be those of whole networks, and collects what is answered
-/// within `wait`, in the order of addresses.
+/// Asks all of `addresses`, which may be broadcast addresses, and collects the replies that arrive within
+/// `wait`, in the order of addresses.
 ///
 /// # Errors
 /// The error of the system, if no address could be asked.
@@ -87,9 +88,9 @@ async fn ask(
     addresses: &[SocketAddr],
     until: Instant,
 ) -> io::Result<BTreeMap<SocketAddr, DiscoveredServer>> {
-    let nobody = || io::Error::new(io::ErrorKind::NotFound, "there is nobody to ask");
+    let no_address = || io::Error::new(io::ErrorKind::NotFound, "no address to ask");
     if addresses.is_empty() {
-        return Err(nobody());
+        return Err(no_address());
     }
     let socket = UdpSocket::bind((any, 0)).await?;
     if any.is_ipv4() {
@@ -97,36 +98,36 @@ async fn ask(
     }
     let question = encode_hello();
     let mut found = BTreeMap::new();
-    let (mut asked, mut failure) = (false, nobody());
+    let (mut asked, mut failure) = (false, no_address());
     let half = Instant::now() + until.saturating_duration_since(Instant::now()) / 2;
     for pause in [half, until] {
         for address in addresses {
             match socket.send_to(&question, address).await {
                 Ok(_) => asked = true,
-                // There may be no way to some of them.
+                // Some of them may be unreachable.
                 Err(error) => failure = error,
             }
         }
         if !asked {
             return Err(failure);
         }
-        let _ = timeout_at(pause, listen(&socket, &mut found)).await;
+        let _ = timeout_at(pause, collect_replies(&socket, &mut found)).await;
     }
     Ok(found)
 }
 
-/// Collects answers for ever.
-async fn listen(socket: &UdpSocket, found: &mut BTreeMap<SocketAddr, DiscoveredServer>) {
+/// Collects replies, without an end.
+async fn collect_replies(socket: &UdpSocket, found: &mut BTreeMap<SocketAddr, DiscoveredServer>) {
     let mut buffer = [0; MAX_DATAGRAM];
     loop {
-        // Somebody has no server: that is no reason to stop.
+        // The error concerns one machine without a server.
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
             tokio::task::yield_now().await;
             continue;
         };
         let answer: Result<Discovered, _> = serde_json::from_slice(&buffer[..length]);
         if let Ok(answer) = answer
-            && found.len() < MOST
+            && found.len() < MAX_SERVERS
         {
             let mut address = from;
             address.set_port(answer.port);
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_on_this_machine_is_told_of_once_and_those_of_others_are_all_told_of() {
+    fn a_server_of_this_machine_is_listed_once_and_others_under_each_address() {
         let own = ["127.0.0.1", "::1", "192.0.2.1"].map(|ip| ip.parse().expect("an address"));
         let mut all = found(&[
             "127.0.0.1:9000",
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_and_its_networks_are_where_to_look() {
+    fn the_default_addresses_are_this_machine_and_its_networks() {
         let addresses = neighbourhood(9000);
         for expected in ["127.0.0.1:9000", "255.255.255.255:9000", "[::1]:9000"] {
             assert!(addresses.contains(&expected.parse().expect("an address")));
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn junk_that_comes_for_an_answer_is_passed_over() {
+    async fn junk_datagrams_are_ignored() {
         let server = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");
         let address = server.local_addr().expect("bound");
         let answering = tokio::spawn(async move {
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_to_ask_is_an_error_and_nobody_who_answers_is_none() {
+    async fn no_address_is_an_error_and_no_reply_is_an_empty_list() {
         let soon = Duration::from_millis(1);
         assert!(discover(&[], soon).await.is_err());
         let silent = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");

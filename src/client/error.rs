@@ -5,23 +5,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::io_error::describe_io_error;
 use crate::protocol::{Digest, ErrorCode, GoodbyeReason, WireError};
 use crate::tls::Fingerprint;
 
-/// Why something that a client was asked for did not happen.
+/// Why an operation of a client failed. Each message is one sentence.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
     /// No connection could be made.
-    #[error("could not connect to {server}")]
+    #[error("cannot connect to {server}: {}", describe_io_error(.error))]
     Connect {
         /// Host and port.
         server: String,
         /// The error of the system.
-        source: io::Error,
+        error: io::Error,
     },
-    /// No encrypted connection came about.
-    #[error("no encrypted connection with {server} came about: {reason}")]
+    /// The TLS handshake failed.
+    #[error("cannot make an encrypted connection to {server}: {reason}")]
     Handshake {
         /// Host and port.
         server: String,
@@ -29,38 +30,38 @@ pub enum ClientError {
         reason: String,
     },
     /// The server at this address speaks no TLS.
-    #[error("no encrypted connection with {server} came about: what answers there speaks no TLS")]
+    #[error("cannot make an encrypted connection to {server}: the server speaks no TLS")]
     NoTls {
         /// Host and port.
         server: String,
         /// Its certificate is known: it spoke TLS before.
         known: bool,
     },
-    /// The server's certificate is not known, and no authority vouches for it.
+    /// The server's certificate is not known, and no authority has signed it.
     #[error(
         "the server at {address} is not known; its certificate has the fingerprint {fingerprint}"
     )]
     UnknownServer {
         /// Host and port.
         address: String,
-        /// That of the certificate.
+        /// The fingerprint of the certificate.
         fingerprint: Fingerprint,
     },
-    /// The server is known, and shows another certificate than before.
+    /// The server is known, and its certificate is not the known one.
     #[error(
-        "THE SERVER AT {address} SHOWS ANOTHER CERTIFICATE THAN BEFORE: {got} in place of \
-         {expected}; either it was given a new one, or someone between you and the server \
+        "THE CERTIFICATE OF THE SERVER AT {address} HAS CHANGED: its fingerprint is {got}, not \
+         {expected}; either the server has a new certificate, or someone between you and the server \
          pretends to be it, to read your password and your files; nothing was sent to it"
     )]
     ServerChanged {
         /// Host and port.
         address: String,
-        /// What is known.
+        /// The known fingerprint.
         expected: Fingerprint,
-        /// The fingerprint that the server showed.
+        /// The fingerprint of the server's certificate.
         got: Fingerprint,
     },
-    /// The server's certificate is not the one that alone is trusted.
+    /// The server's certificate is not the only one that is trusted.
     #[error(
         "the certificate of the server at {address} has the fingerprint {got}, \
          not the {expected} that was given; nothing was sent to it"
@@ -70,28 +71,28 @@ pub enum ClientError {
         address: String,
         /// The only fingerprint that is trusted.
         expected: Fingerprint,
-        /// The fingerprint that the server showed.
+        /// The fingerprint of the server's certificate.
         got: Fingerprint,
     },
-    /// An authority that is trusted does not vouch for the server, and can say why.
+    /// No trusted authority has signed the server's certificate, or it is not valid.
     #[error("the certificate of the server at {address} is not trusted: {reason}")]
-    Uncertified {
+    UntrustedCertificate {
         /// Host and port.
         address: String,
-        /// What is wrong with it, such as the name.
+        /// The reason, such as another name.
         reason: String,
-        /// That of the certificate.
+        /// The fingerprint of the certificate.
         fingerprint: Fingerprint,
     },
-    /// The server did not let this user in.
+    /// The server refused the login.
     #[error("login refused: {0}")]
     Login(WireError),
-    /// The server said no to a request; the connection lives.
+    /// The server refused a request; the connection stays.
     #[error("{0}")]
     Server(WireError),
-    /// The quota, or the server's disk, has no room for a file.
+    /// A file exceeds the quota, or the free space of the server's disk.
     #[error("{error}")]
-    NoRoom {
+    NoSpace {
         /// The file's path on the server, as it was put.
         path: String,
         /// Its bytes, if they are known.
@@ -99,21 +100,21 @@ pub enum ClientError {
         /// The error of the server.
         error: Box<WireError>,
     },
-    /// The connection is gone, and every call that was unfinished with it.
+    /// The connection is lost, and every unfinished request with it.
     #[error(transparent)]
     Lost(#[from] Lost),
-    /// The connection is gone, and could not be made anew.
-    #[error("{lost}, and {} to connect again failed", tries(*.attempts))]
-    NotBack {
+    /// The connection is lost, and could not be made again.
+    #[error("{lost}, and {} to connect again failed: {cause}", attempts_text(*.attempts))]
+    ReconnectFailed {
         /// Why the connection was lost.
         lost: String,
-        /// How often it was tried to make another.
+        /// The number of attempts to make another.
         attempts: u32,
-        /// Why the last of these failed.
-        source: Arc<ClientError>,
+        /// Why the last attempt failed.
+        cause: Arc<ClientError>,
     },
-    /// The connection is gone, and what came from a pipe cannot be had again.
-    #[error("{lost}, and what {} gave cannot be sent again", .pipe.display())]
+    /// The connection is lost, and data from a pipe cannot be read again.
+    #[error("{lost}, and the data from {} cannot be sent again", .pipe.display())]
     PipeLost {
         /// The name of the pipe.
         pipe: PathBuf,
@@ -123,78 +124,78 @@ pub enum ClientError {
     /// The server did not answer a request that it answers at once.
     #[error("the server did not answer within {0:?}")]
     TimedOut(Duration),
-    /// The transfer has failed before; nothing can be added to it.
-    #[error("the transfer is over already")]
-    Over,
-    /// A request that no server would take; it was not sent.
-    #[error("a request of {length} bytes, over the limit of {limit}")]
+    /// The transfer has ended before; nothing can be added to it.
+    #[error("the transfer has ended already")]
+    TransferEnded,
+    /// A request that no server accepts; it was not sent.
+    #[error("the request has {length} bytes, over the limit of {limit}")]
     TooLong {
         /// Bytes of the request.
         length: usize,
-        /// The most that it may have.
+        /// The largest allowed number of bytes.
         limit: usize,
     },
-    /// The server's answer breaks the protocol.
-    #[error("the server's answer makes no sense: {0}")]
-    Nonsense(String),
-    /// The local file system said no.
-    #[error("could not {doing} {}", path.display())]
+    /// A message of the server breaks the protocol.
+    #[error("the server sent an invalid reply: {0}")]
+    InvalidReply(String),
+    /// An operation on the local file system failed.
+    #[error("cannot {doing} {}: {}", .path.display(), describe_io_error(.error))]
     Local {
         /// The operation, such as `read`.
         doing: &'static str,
         /// The local path.
         path: PathBuf,
         /// The error of the system.
-        source: io::Error,
+        error: io::Error,
     },
-    /// The local file became another while it was sent.
+    /// The local file was written to while it was sent.
     #[error("{} changed while it was read", .0.display())]
     LocalChanged(PathBuf),
-    /// What is neither file nor directory cannot be put. A pipe can, with
+    /// An entry that is neither a file nor a directory cannot be put. A pipe can, with
     /// [`put_from`](crate::client::Client::put_from).
-    #[error("{}: neither file nor directory", .0.display())]
-    LocalNeither(PathBuf),
-    /// A link to nothing cannot be put.
-    #[error("{}: a link to nothing", .0.display())]
-    LocalDangling(PathBuf),
+    #[error("{} is neither a file nor a directory", .0.display())]
+    LocalNotAFile(PathBuf),
+    /// A link whose target does not exist cannot be put.
+    #[error("{} is a link to a path that does not exist", .0.display())]
+    LocalBrokenLink(PathBuf),
     /// A name that cannot be sent.
-    #[error("its name is not UTF-8")]
-    NotUtf8,
-    /// A file is there already and was to be kept.
-    #[error("there is a file already: {}", .0.display())]
+    #[error("the name of {} is not UTF-8", .0.display())]
+    NotUtf8(PathBuf),
+    /// A local file exists and must not be replaced.
+    #[error("{} exists already", .0.display())]
     LocalExists(PathBuf),
-    /// The bytes that arrived are not those that were sent.
-    #[error("the digests differ: the server has {server}, this side {local}")]
+    /// The content was damaged on the way.
+    #[error("the digest of the content on the server is {server}, and here {local}")]
     DigestMismatch {
         /// The digest of the server.
         server: Digest,
         /// The digest of this side.
         local: Digest,
     },
-    /// A name from the server that could lead out of its directory, drive a terminal, or be taken for
+    /// A name from the server that could lead out of its directory, control a terminal, or be taken for
     /// the part file of a download.
-    #[error("no file is saved under a name like {0:?}, which the server has; name another one")]
+    #[error("no file can be saved under the name {0:?} that the server has; choose another name")]
     UnsafeName(String),
-    /// Directories within directories, more than a server may have.
-    #[error("it is more than {0} levels deep")]
+    /// More nested directories than a server allows.
+    #[error("the directory is more than {0} levels deep")]
     TooDeep(u32),
 }
 
 impl ClientError {
-    /// The server's code, if the server said no.
+    /// The server's code, if the server refused something.
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Login(error) | Self::Server(error) | Self::Lost(Lost::Refused(error)) => {
                 Some(error.code)
             }
-            Self::NoRoom { error, .. } => Some(error.code),
-            Self::NotBack { source, .. } => source.code(),
+            Self::NoSpace { error, .. } => Some(error.code),
+            Self::ReconnectFailed { cause, .. } => cause.code(),
             _ => None,
         }
     }
 
-    /// Whether what else a larger job has to do would fail in the same way.
+    /// Whether the remaining parts of a larger job would fail in the same way.
     #[must_use]
     pub fn ends_everything(&self) -> bool {
         match self {
@@ -205,15 +206,15 @@ impl ClientError {
                     | ErrorCode::NotLoggedIn
                     | ErrorCode::ShuttingDown
             ),
-            Self::Local { source, .. } => matches!(
-                source.kind(),
+            Self::Local { error, .. } => matches!(
+                error.kind(),
                 io::ErrorKind::StorageFull
                     | io::ErrorKind::QuotaExceeded
                     | io::ErrorKind::ReadOnlyFilesystem
             ),
             Self::Lost(_)
-            | Self::NoRoom { .. }
-            | Self::NotBack { .. }
+            | Self::NoSpace { .. }
+            | Self::ReconnectFailed { .. }
             | Self::PipeLost { .. }
             | Self::Connect { .. }
             | Self::Handshake { .. }
@@ -221,7 +222,7 @@ impl ClientError {
             | Self::UnknownServer { .. }
             | Self::ServerChanged { .. }
             | Self::WrongFingerprint { .. }
-            | Self::Uncertified { .. }
+            | Self::UntrustedCertificate { .. }
             | Self::Login(_) => true,
             _ => false,
         }
@@ -232,57 +233,58 @@ impl ClientError {
         match self {
             Self::Local { path, .. }
             | Self::LocalChanged(path)
-            | Self::LocalNeither(path)
-            | Self::LocalDangling(path)
+            | Self::LocalNotAFile(path)
+            | Self::LocalBrokenLink(path)
+            | Self::NotUtf8(path)
             | Self::LocalExists(path) => Some(path),
             _ => None,
         }
     }
 
-    pub(super) fn local(doing: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+    pub(super) fn local(doing: &'static str, path: impl Into<PathBuf>, error: io::Error) -> Self {
         Self::Local {
             doing,
             path: path.into(),
-            source,
+            error,
         }
     }
 }
 
-/// Why a connection is gone.
+/// Why a connection was lost.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Lost {
-    /// The server closed it without a word.
+    /// The server closed it without a reason.
     #[error("the server closed the connection")]
     Closed,
-    /// The server said goodbye before it closed.
+    /// The server announced the reason before it closed.
     #[error("{}", farewell(*.0))]
     Goodbye(GoodbyeReason),
-    /// The server hung up, and said why.
-    #[error("the server hung up: {0}")]
+    /// The server sent an error and closed.
+    #[error("the server closed the connection: {0}")]
     Refused(WireError),
-    /// This side hung up.
-    #[error("this side hung up")]
+    /// This side closed it.
+    #[error("this side closed the connection")]
     HungUp,
-    /// Nobody read the events of this connection for too long.
-    #[error("what the server had to tell was not read for too long")]
-    Unheard,
-    /// The server sent what answers no request: it is broken, or a byte was damaged on the way.
+    /// The events of this connection were not read for too long.
+    #[error("the connection was closed because its events were not read for too long")]
+    EventsUnread,
+    /// The server answered a request that was not sent: it is broken, or a byte was damaged on the way.
     #[error("the server sent {0}, for which this client has no request")]
     Unexpected(String),
-    /// The network failed, or the other side is gone.
+    /// The network failed, or the peer does not answer.
     #[error("the connection broke: {0}")]
     Broken(String),
-    /// The server does not take the client's certificate.
-    #[error("the server does not take the client's certificate: {0}")]
+    /// The server refused the client's certificate.
+    #[error("the server refused the client's certificate: {0}")]
     CertificateRefused(String),
-    /// The peer at this address is no haul server.
-    #[error("what answers there does not speak haul: {0}")]
+    /// The peer at this address is not a haul server.
+    #[error("the peer is not a haul server: {0}")]
     NotHaul(String),
 }
 
 /// `1 attempt`, `2 attempts`.
-fn tries(number: u32) -> String {
+fn attempts_text(number: u32) -> String {
     format!("{number} attempt{}", if number == 1 { "" } else { "s" })
 }
 
@@ -292,6 +294,6 @@ fn farewell(reason: GoodbyeReason) -> &'static str {
         GoodbyeReason::AccountClosed => "the account was disabled or removed",
         GoodbyeReason::Idle => "the session was idle for too long",
         GoodbyeReason::Kicked => "an operator of the server has ended the session",
-        _ => "the server said goodbye",
+        _ => "the server ended the session",
     }
 }

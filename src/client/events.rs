@@ -7,42 +7,43 @@ use tokio::time::timeout;
 
 use crate::protocol::Event;
 
-/// Events that may wait for who hears them: a few megabytes, if each is as large as can be.
-const EVENTS: usize = 256;
+/// Events that may wait for their reader: a few megabytes if each has the largest size.
+const MAX_QUEUED_EVENTS: usize = 256;
 
-/// For one of them to be heard. Until then nothing else is read from the connection.
-const UNHEARD: Duration = Duration::from_secs(30);
+/// The time for the reader to make room in a full queue. Until then nothing else is read from the
+/// connection.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The events of one connection, in the order in which the server sends them.
 ///
-/// They must be read on, or dropped. A few hundred wait; while there are more, whatever else the
-/// server sends on this connection waits behind them. So whoever hears them and calls commands
-/// does both at once. A connection whose events nobody reads for half a minute is given up with
-/// [`Lost::Unheard`](crate::client::Lost::Unheard), so that no call waits for ever and nothing is missing
-/// without a word: who logs in again with `since` gets what came after.
+/// They must be read on, or dropped. A few hundred are queued; while there are more, everything else that
+/// the server sends on this connection waits behind them. So a caller that also calls commands must do
+/// both at the same time. A connection whose events are not read for half a minute is closed with
+/// [`Lost::EventsUnread`](crate::client::Lost::EventsUnread), so that no request waits forever and no
+/// event is missed silently: a login with `since` sends the later ones.
 #[derive(Debug)]
 pub struct Events(mpsc::Receiver<Event>);
 
 impl Events {
-    /// The next event, or `None` once the connection is lost; [`Client::lost`](crate::client::Client::lost) tells why.
-    /// Cancel-safe.
+    /// The next event, or `None` once the connection is lost; [`Client::lost`](crate::client::Client::lost)
+    /// has the reason. Cancel-safe.
     pub async fn next(&mut self) -> Option<Event> {
         self.0.recv().await
     }
 }
 
-/// The place of an event, and the epoch in which it was given out, if the server says so. With both
-/// a server can tell whether it was given out there, or after a moment to which it was restored.
+/// The position of an event, and the epoch in which it was numbered, if the server has one. With
+/// both, a server that was restored to an earlier state knows whether it numbered that event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventPosition {
-    /// Its place among all events.
+    /// The number of the event.
     pub seq: u64,
     /// The epoch of the login's reply.
     pub epoch: Option<String>,
 }
 
 impl EventPosition {
-    /// A position to go on after, as the two fields of a request.
+    /// The two fields of a request for later events.
     #[must_use]
     pub fn fields(position: Option<Self>) -> (Option<u64>, Option<String>) {
         position.map_or((None, None), |position| {
@@ -51,18 +52,19 @@ impl EventPosition {
     }
 }
 
-/// Where the events of a connection go.
+/// The sending side of the events of a connection, and the receiving side while it is kept for a
+/// later reader.
 #[derive(Debug, Default)]
-pub(super) struct EventReceiver {
-    ears: Option<mpsc::Sender<Event>>,
+pub(super) struct EventQueues {
+    sender: Option<mpsc::Sender<Event>>,
     kept: Option<mpsc::Receiver<Event>>,
 }
 
-impl EventReceiver {
+impl EventQueues {
     pub(super) fn keep(&mut self) {
-        let (ears, kept) = mpsc::channel(EVENTS);
+        let (sender, kept) = mpsc::channel(MAX_QUEUED_EVENTS);
         *self = Self {
-            ears: Some(ears),
+            sender: Some(sender),
             kept: Some(kept),
         };
     }
@@ -71,29 +73,29 @@ impl EventReceiver {
         if let Some(kept) = self.kept.take() {
             return Events(kept);
         }
-        let (ears, events) = mpsc::channel(EVENTS);
-        self.ears = Some(ears);
+        let (sender, events) = mpsc::channel(MAX_QUEUED_EVENTS);
+        self.sender = Some(sender);
         Events(events)
     }
 
-    /// No more will come.
+    /// Ends the events. Those that are queued can still be read.
     pub(super) fn end(&mut self) {
-        self.ears = None;
+        self.sender = None;
     }
 
-    pub(super) fn ears(&self) -> Option<Ears> {
-        self.ears.clone().map(Ears)
+    pub(super) fn sender(&self) -> Option<EventSender> {
+        self.sender.clone().map(EventSender)
     }
 }
 
-/// The way to who hears.
-pub(super) struct Ears(mpsc::Sender<Event>);
+/// The sending side of the events of a connection.
+pub(super) struct EventSender(mpsc::Sender<Event>);
 
-impl Ears {
-    /// Waits until there is room for the event. `false` if there was none for too long. What
-    /// nobody wants to hear any more is thrown away.
-    pub(super) async fn deliver(self, event: Event) -> bool {
-        timeout(UNHEARD, self.0.send(event)).await.is_ok()
+impl EventSender {
+    /// Waits until the queue has capacity; `false` if that takes too long. An event whose reader was
+    /// dropped is discarded.
+    pub(super) async fn send(self, event: Event) -> bool {
+        timeout(READ_TIMEOUT, self.0.send(event)).await.is_ok()
     }
 }
 
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn events_that_were_kept_are_heard_in_order_and_end_with_the_connection() {
+    async fn events_that_were_kept_are_delivered_in_order_and_end_with_the_connection() {
         let (client, mut peer) = pair();
         client.keep_events();
         let script = async move {
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn events_that_nobody_wants_keep_nobody_waiting() {
+    async fn events_without_a_reader_delay_no_reply() {
         let (client, mut peer) = pair();
         drop(client.events());
         let script = async {
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_whose_events_nobody_reads_is_given_up_and_what_came_before_is_there() {
+    async fn a_connection_whose_events_are_not_read_is_closed_and_the_queued_ones_remain() {
         let (client, mut peer) = pair();
         let mut events = client.events();
         let script = async {
@@ -166,11 +168,11 @@ mod tests {
                 .await;
         };
         let (cwd, ()) = tokio::join!(client.pwd(), script);
-        assert!(matches!(cwd, Err(ClientError::Lost(Lost::Unheard))));
-        let mut heard = 0;
+        assert!(matches!(cwd, Err(ClientError::Lost(Lost::EventsUnread))));
+        let mut received = 0;
         while events.next().await.is_some() {
-            heard += 1;
+            received += 1;
         }
-        assert_eq!(heard, EVENTS);
+        assert_eq!(received, MAX_QUEUED_EVENTS);
     }
 }

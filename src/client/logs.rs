@@ -12,25 +12,26 @@ use crate::client::transfer::request::Transfer;
 use crate::client::{Client, ClientError, Lost, Progress, Session};
 use crate::protocol::{GoodbyeReason, Logs, LogsBegin, LogsReply};
 
-/// The longest line that is taken.
+/// The longest line that is accepted.
 const MAX_LINE: usize = 1024 * 1024;
 
-/// Lines of the server's log. If a connection is lost it goes on over the next one, after the line
-/// that came last.
+/// Lines of the server's log. If the connection is lost, they continue over the next one, after the last
+/// line that arrived.
 pub struct LogLines {
     session: Session,
     request: Logs,
-    on: Option<ConnectedLogs>,
+    /// `None` until the request was sent over the current connection.
+    connected: Option<ConnectedLogs>,
     progress: Progress,
 }
 
-/// The lines that come over one connection.
+/// The lines that arrive over one connection.
 struct ConnectedLogs {
     current: CurrentConnection,
     transfer: Transfer,
     parts: mpsc::Receiver<TransferPart>,
-    /// The result of reading the next line.
-    rest: BytesMut,
+    /// Bytes that arrived and were not returned.
+    buffer: BytesMut,
 }
 
 impl fmt::Debug for LogLines {
@@ -49,7 +50,7 @@ impl Session {
         LogLines {
             session: self.clone(),
             request,
-            on: None,
+            connected: None,
             progress: Progress::new(),
         }
     }
@@ -63,41 +64,41 @@ impl LogLines {
     }
 
     /// The next line, one JSON object without a newline; `None` after the last one. Cancel-safe, but
-    /// a wait for another connection begins anew.
+    /// a wait for another connection starts again.
     ///
     /// # Errors
-    /// Why there is no connection any more, or why the server shows no log.
+    /// The reason for which there is no connection, or for which the server sends no log.
     pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
         loop {
-            let on = if let Some(on) = &mut self.on {
-                on
+            let connected = if let Some(connected) = &mut self.connected {
+                connected
             } else {
                 let current = self.session.current();
                 match ConnectedLogs::begin(current.clone(), &mut self.request).await {
-                    Ok(on) => self.on.insert(on),
+                    Ok(connected) => self.connected.insert(connected),
                     Err(error) => {
                         self.wait(&current, error).await?;
                         continue;
                     }
                 }
             };
-            match on.next().await {
+            match connected.next().await {
                 Ok(Some(line)) => {
-                    self.session.gets_on();
+                    self.session.note_success();
                     if let Some(number) = number_of(&line) {
                         self.request.since = Some(number);
                     }
                     return Ok(Some(line));
                 }
                 Ok(None) if !self.request.follow => return Ok(None),
-                // What is to be followed ends with the server.
+                // A log that is followed ends with the server only.
                 Ok(None) => {
-                    let current = on.current.clone();
+                    let current = connected.current.clone();
                     let lost = Lost::Goodbye(GoodbyeReason::ShuttingDown);
                     self.wait(&current, lost.into()).await?;
                 }
                 Err(error) => {
-                    let current = on.current.clone();
+                    let current = connected.current.clone();
                     self.wait(&current, error).await?;
                 }
             }
@@ -109,17 +110,17 @@ impl LogLines {
         used: &CurrentConnection,
         error: ClientError,
     ) -> Result<(), ClientError> {
-        self.on = None;
-        let mut patience = self.session.patience(&self.progress);
-        patience.after(used, error).await
+        self.connected = None;
+        let mut budget = self.session.retry_budget(&self.progress);
+        budget.wait_after(used, error).await
     }
 }
 
 impl ConnectedLogs {
-    /// Notes in `request` where it begins, to go on there over another connection.
+    /// Sends the request, and notes in it the first line, to continue there over another connection.
     async fn begin(current: CurrentConnection, request: &mut Logs) -> Result<Self, ClientError> {
         let client: &Client = &current.client;
-        let (pending, mut parts) = client.line.get(&*request).await?;
+        let (pending, mut parts) = client.connection.get(&*request).await?;
         let mut transfer = Transfer::new(client, pending);
         match parts.recv().await {
             Some(TransferPart::Begin(begin)) => {
@@ -127,7 +128,9 @@ impl ConnectedLogs {
                 request.since = Some(begin.line.saturating_sub(1));
             }
             Some(TransferPart::Chunk(_)) => {
-                return Err(ClientError::Nonsense("data before its begin".into()));
+                return Err(ClientError::InvalidReply(
+                    "data of a log before its begin".into(),
+                ));
             }
             None => {
                 transfer.reply::<LogsReply>().await?;
@@ -137,25 +140,25 @@ impl ConnectedLogs {
             current,
             transfer,
             parts,
-            rest: BytesMut::new(),
+            buffer: BytesMut::new(),
         })
     }
 
     async fn next(&mut self) -> Result<Option<String>, ClientError> {
         loop {
-            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-                let line = self.rest.split_to(end);
-                self.rest.advance(1);
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(end);
+                self.buffer.advance(1);
                 let line = String::from_utf8_lossy(&line).into_owned();
                 return Ok(Some(line));
             }
-            if self.rest.len() > MAX_LINE {
-                return Err(ClientError::Nonsense(
-                    "a line of the log without end".into(),
+            if self.buffer.len() > MAX_LINE {
+                return Err(ClientError::InvalidReply(
+                    "a line of the log without an end".into(),
                 ));
             }
             match self.parts.recv().await {
-                Some(TransferPart::Chunk(chunk)) => self.rest.extend_from_slice(&chunk),
+                Some(TransferPart::Chunk(chunk)) => self.buffer.extend_from_slice(&chunk),
                 Some(TransferPart::Begin(_)) => {}
                 None => {
                     self.transfer.reply::<LogsReply>().await?;

@@ -1,4 +1,4 @@
-//! The client: log in to a server, call its commands, move files and whole trees.
+//! The client: log in to a server, call its commands, transfer files and whole trees.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), haul::client::ClientError> {
@@ -16,11 +16,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A [`Client`] is one connection. It is cheap to clone and takes many calls at once: a request
-//! does not wait for the reply to another. Everything is bounded; who asks for more waits. A
-//! [`Session`] session outlives its connections, and its transfers go on where they were.
-//! [`Client::events`] are what the server says without being asked; [`EventSubscription`] has them over all
-//! connections of a session, each once.
+//! A [`Client`] is one connection. It is cheap to clone and accepts many calls at the same time: a request
+//! does not wait for the reply to another. The number of requests is bounded; further ones wait. A
+//! [`Session`] outlives its connections, and resumes its transfers. [`Client::events`] are the messages
+//! that the server sends without a request; an [`EventSubscription`] delivers them over all connections of a
+//! session, each once.
 
 mod commands;
 mod connection;
@@ -28,9 +28,9 @@ mod datagram;
 mod discover;
 mod error;
 mod events;
-mod live;
 mod logs;
 mod session;
+mod subscription;
 pub mod sync;
 mod tls;
 mod transfer;
@@ -38,19 +38,21 @@ mod tree;
 mod trust;
 mod url;
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::client::connection::Connection;
-use crate::client::events::EventReceiver;
+use crate::client::events::EventQueues;
 use crate::client::tls::System;
 use crate::connection::ReadAhead;
+use crate::io_error::describe_io_error;
 use crate::protocol::{Call, Login, LoginReply, MAX_CONTROL_BEFORE_LOGIN, Secret};
 use crate::tls::Fingerprint;
 
@@ -58,10 +60,10 @@ pub use crate::client::datagram::Datagrams;
 pub use crate::client::discover::{DiscoveredServer, discover, neighbourhood};
 pub use crate::client::error::{ClientError, Lost};
 pub use crate::client::events::{EventPosition, Events};
-pub use crate::client::live::EventSubscription;
 pub use crate::client::logs::LogLines;
 pub use crate::client::session::Session;
 pub use crate::client::session::backoff::RetryPolicy;
+pub use crate::client::subscription::EventSubscription;
 pub use crate::client::transfer::download::{DownloadStream, GetOptions};
 pub use crate::client::transfer::options::{FetchedFile, FileOptions};
 pub use crate::client::transfer::progress::{Progress, Waiting};
@@ -71,53 +73,55 @@ pub use crate::client::tree::{TreeEvent, TreeSummary};
 pub use crate::client::trust::Trust;
 pub use crate::client::url::{InvalidUrl, ServerUrl};
 
-/// For a connection to be made.
+/// The time for a connection to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For the answer to what a server answers at once. A login may have to queue for its hashing.
+/// The time for the reply to a request that a server answers at once. A login may wait for its password
+/// hash.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A silent connection is probed after this, so that a dead peer is noticed in a minute or so.
+/// A silent connection is probed after this time, so that a dead peer is noticed within about a minute.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// A connection to a server. The connection ends when the last clone and the last transfer is
 /// dropped.
 #[derive(Debug, Clone)]
 pub struct Client {
-    line: Arc<Connection>,
+    connection: Arc<Connection>,
     fingerprint: Option<Fingerprint>,
-    /// Where the server is, if that is known.
+    /// The address of the server, if it is known.
     address: Option<IpAddr>,
 }
 
 impl Client {
-    /// Connects to a server, encrypted unless the address says otherwise. Nobody is logged in yet.
+    /// Connects to a server, encrypted unless the scheme of the address is `haul+plain`. It does not log in.
     ///
     /// # Errors
     /// [`ClientError::Connect`] if no connection is made within ten seconds, or the network fails
-    /// in the handshake. If it is to be encrypted: [`ClientError::UnknownServer`], [`ClientError::ServerChanged`],
-    /// [`ClientError::WrongFingerprint`] or [`ClientError::Uncertified`] if the server is not
-    /// trusted, [`ClientError::Handshake`] for anything else.
+    /// in the handshake. With encryption also [`ClientError::UnknownServer`],
+    /// [`ClientError::ServerChanged`], [`ClientError::WrongFingerprint`] or
+    /// [`ClientError::UntrustedCertificate`] if the server is not trusted, and [`ClientError::Handshake`]
+    /// for any other failure.
     pub async fn connect(url: &ServerUrl, trust: &Trust) -> Result<Self, ClientError> {
         if !url.tls {
             let stream = reach(url).await?;
             let address = ip_of(&stream);
             let (reader, writer) = stream.into_split();
             return Ok(Self {
-                line: Connection::start(reader, writer),
+                connection: Connection::start(reader, writer),
                 fingerprint: None,
                 address,
             });
         }
         let secured = if trust.knows(&url.address()) {
-            match reach_securely(url, trust, System::Left).await {
+            match reach_securely(url, trust, System::Skip).await {
                 Err(ClientError::ServerChanged { .. }) => {
-                    reach_securely(url, trust, System::Asked).await
+                    reach_securely(url, trust, System::Use).await
                 }
                 secured => secured,
             }
         } else {
-            reach_securely(url, trust, System::Asked).await
+            reach_securely(url, trust, System::Use).await
         };
         let (stream, fingerprint, address) = secured?;
         Ok(Self {
@@ -127,7 +131,7 @@ impl Client {
         })
     }
 
-    /// Speaks to a server over any byte stream.
+    /// A connection over any byte stream.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
@@ -137,13 +141,13 @@ impl Client {
     {
         let (reader, writer) = tokio::io::split(stream);
         Self {
-            line: Connection::start(reader, writer),
+            connection: Connection::start(reader, writer),
             fingerprint: None,
             address: None,
         }
     }
 
-    /// That of the server's certificate, if the connection is encrypted.
+    /// The fingerprint of the server's certificate, if the connection is encrypted.
     #[must_use]
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.fingerprint
@@ -152,7 +156,7 @@ impl Client {
     /// Logs in by password.
     ///
     /// # Errors
-    /// [`ClientError::Login`] if the server does not let this user in.
+    /// [`ClientError::Login`] if the server refuses the login.
     pub async fn login(&self, user: &str, password: &Secret) -> Result<LoginReply, ClientError> {
         self.log_in(Login {
             user: Some(user.into()),
@@ -162,10 +166,10 @@ impl Client {
         .await
     }
 
-    /// Logs in by token, which says who the user is.
+    /// Logs in by token, which identifies the user.
     ///
     /// # Errors
-    /// [`ClientError::Login`] if the server does not take the token.
+    /// [`ClientError::Login`] if the server refuses the token.
     pub async fn login_with_token(&self, token: &Secret) -> Result<LoginReply, ClientError> {
         self.log_in(Login {
             token: Some(token.clone()),
@@ -174,11 +178,11 @@ impl Client {
         .await
     }
 
-    /// Logs in by the certificate that the client has shown, which says who the user is. With
-    /// `user`, only as that user.
+    /// Logs in by the certificate of the client, which identifies the user. With `user`, only as that
+    /// user.
     ///
     /// # Errors
-    /// [`ClientError::Login`] if the server does not take it.
+    /// [`ClientError::Login`] if the server refuses it.
     pub async fn login_with_certificate(
         &self,
         user: Option<&str>,
@@ -190,10 +194,10 @@ impl Client {
         .await
     }
 
-    /// Logs in by whatever `login` holds; with `since` what came after it is sent.
+    /// Logs in by the credentials in `login`. With `since`, the later events are sent.
     ///
     /// # Errors
-    /// [`ClientError::Login`] if the server does not let this user in.
+    /// [`ClientError::Login`] if the server refuses the login.
     pub async fn log_in(&self, login: Login) -> Result<LoginReply, ClientError> {
         let secrets = [
             &login.user.clone().map(Secret::new),
@@ -205,7 +209,7 @@ impl Client {
             .flatten()
             .map(|secret| secret.expose().len())
             .sum();
-        // Twice the length: what has to be escaped takes more room. The server would hang up.
+        // Escaping may double the length. The server closes the connection after a request that is too long.
         if 2 * length > MAX_CONTROL_BEFORE_LOGIN {
             return Err(ClientError::TooLong {
                 length,
@@ -215,7 +219,7 @@ impl Client {
         match self.call_promptly(login).await {
             Ok(reply) => {
                 // There is one login on a connection.
-                let _ = self.line.login.set(reply.clone());
+                let _ = self.connection.login.set(reply.clone());
                 Ok(reply)
             }
             Err(ClientError::Server(error)) => Err(ClientError::Login(error)),
@@ -223,34 +227,34 @@ impl Client {
         }
     }
 
-    /// Sends any request that moves no file, and waits for its reply.
+    /// Sends any request that transfers no file, and waits for its reply.
     ///
-    /// If the future is dropped the request goes on and its reply is thrown away.
+    /// If the future is dropped, the server still executes the request, and its reply is discarded.
     ///
     /// # Errors
-    /// [`ClientError::Server`] if the server says no, [`ClientError::Lost`] if the connection ends
-    /// before it answers.
+    /// [`ClientError::Server`] if the server refuses the request, [`ClientError::Lost`] if the connection
+    /// ends before the reply.
     pub async fn call<C: Call>(&self, request: C) -> Result<C::Reply, ClientError> {
-        self.line.call(&request).await?.reply().await
+        self.connection.call(&request).await?.reply().await
     }
 
-    /// [`call`](Self::call) for what takes a sound server no time.
+    /// [`call`](Self::call) for requests that a server answers at once.
     async fn call_promptly<C: Call>(&self, request: C) -> Result<C::Reply, ClientError> {
         timeout(ANSWER_TIMEOUT, self.call(request))
             .await
             .unwrap_or(Err(ClientError::TimedOut(ANSWER_TIMEOUT)))
     }
 
-    /// Cuts the connection off, for all clones. What is unfinished fails with [`Lost::HungUp`];
-    /// the server keeps what it has of an upload that can be resumed.
+    /// Closes the connection, for all clones. Unfinished requests fail with [`Lost::HungUp`]; the server
+    /// keeps its part of a resumable upload.
     pub fn hang_up(&self) {
-        self.line.hang_up();
+        self.connection.hang_up();
     }
 
-    /// Why the connection is gone, if it is.
+    /// Why the connection is lost, if it is.
     #[must_use]
     pub fn lost(&self) -> Option<Lost> {
-        self.line.lost()
+        self.connection.lost()
     }
 }
 
@@ -258,16 +262,22 @@ fn ip_of(stream: &TcpStream) -> Option<IpAddr> {
     stream.peer_addr().ok().map(|address| address.ip())
 }
 
-/// A connection to where the server is.
+/// A network connection to the server.
 async fn reach(url: &ServerUrl) -> Result<TcpStream, ClientError> {
-    let failed = |source| ClientError::Connect {
+    let failed = |error| ClientError::Connect {
         server: url.address(),
-        source,
+        error,
     };
-    let connecting = TcpStream::connect((url.host.as_str(), url.port));
+    let connecting = async {
+        let addresses: Vec<_> = lookup_host((url.host.as_str(), url.port))
+            .await
+            .map_err(|error| lookup_error(&error))?
+            .collect();
+        TcpStream::connect(addresses.as_slice()).await
+    };
     let stream = timeout(CONNECT_TIMEOUT, connecting)
         .await
-        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        .unwrap_or_else(|_| Err(no_answer()))
         .map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     let keepalive = TcpKeepalive::new()
@@ -279,7 +289,32 @@ async fn reach(url: &ServerUrl) -> Result<TcpStream, ClientError> {
     Ok(stream)
 }
 
-/// An encrypted connection to a server that is trusted.
+/// Says in plain words that a name does not exist. The C libraries have several texts for it.
+fn lookup_error(error: &io::Error) -> io::Error {
+    const UNKNOWN_NAME: [&str; 3] = [
+        "Name or service not known",
+        "No address associated with hostname",
+        "Name does not resolve",
+    ];
+    let reason = describe_io_error(error);
+    let reason = reason
+        .strip_prefix("failed to lookup address information: ")
+        .unwrap_or(&reason);
+    if UNKNOWN_NAME.contains(&reason) {
+        io::Error::new(io::ErrorKind::NotFound, "no such host")
+    } else {
+        let reason = format!("cannot look up the host: {reason}");
+        io::Error::new(error.kind(), reason)
+    }
+}
+
+fn no_answer() -> io::Error {
+    let seconds = CONNECT_TIMEOUT.as_secs();
+    let reason = format!("the server did not answer within {seconds} seconds");
+    io::Error::new(io::ErrorKind::TimedOut, reason)
+}
+
+/// An encrypted connection to a trusted server.
 async fn reach_securely(
     url: &ServerUrl,
     trust: &Trust,
@@ -296,15 +331,14 @@ async fn reach_securely(
     let address = ip_of(&stream);
     let (reader, writer) = stream.into_split();
     let stream = tokio::io::join(ReadAhead::new(reader), writer);
-    // Boxed: it takes room that is free again soon.
+    // Boxed, because the future is large and short-lived.
     let handshake = Box::pin(tls::handshake(stream, url, trust, system));
     let (stream, fingerprint) = timeout(CONNECT_TIMEOUT, handshake)
         .await
         .unwrap_or_else(|_| {
-            let reason = format!("the server did not answer within {CONNECT_TIMEOUT:?}");
             Err(ClientError::Connect {
                 server: url.address(),
-                source: std::io::Error::new(std::io::ErrorKind::TimedOut, reason),
+                error: no_answer(),
             })
         })?;
     Ok((stream, fingerprint, address))
@@ -314,32 +348,32 @@ impl Client {
     /// The position of an event of this connection.
     #[must_use]
     pub fn position(&self, seq: u64) -> EventPosition {
-        let login = self.line.login.get();
+        let login = self.connection.login.get();
         let epoch = login.and_then(|login| login.epoch.clone());
         EventPosition { seq, epoch }
     }
 
-    /// Whether the server does not know what this client had: it was restored to an earlier state,
-    /// or is another one. Then it sends all that it has.
+    /// Whether the server does not know the position of the login: it was restored to an earlier state,
+    /// or is another server. Then it sends all events that it has.
     #[must_use]
-    pub fn begins_anew(&self) -> bool {
-        let login = self.line.login.get();
+    pub fn server_was_reset(&self) -> bool {
+        let login = self.connection.login.get();
         login.is_some_and(|login| login.resumed == Some(false))
     }
 
-    /// The events from now on, or since [`keep_events`](Self::keep_events). What was not sent to
-    /// any session of the user before comes with the login: who wants to hear that calls this
-    /// before it. There is one who hears: an earlier stream ends. This does not keep the
-    /// connection open.
+    /// The events from now on, or since [`keep_events`](Self::keep_events). Events that no session of
+    /// the user has received are sent after the login: call this before the login to receive them. A
+    /// connection has one stream of events: an earlier stream ends. The stream does not keep the connection
+    /// open.
     #[must_use]
     pub fn events(&self) -> Events {
-        self.line.with_events(EventReceiver::events)
+        self.connection.with_events(EventQueues::events)
     }
 
-    /// Keeps events from now on for who calls [`events`](Self::events) soon. Without either they
-    /// are thrown away.
+    /// Keeps events from now on for a later call of [`events`](Self::events). Without either they are
+    /// discarded.
     pub fn keep_events(&self) {
-        self.line.with_events(EventReceiver::keep);
+        self.connection.with_events(EventQueues::keep);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The handshake at the client: from a socket to a stream that nobody between can read.
+//! The TLS handshake of the client.
 
 use std::io;
 use std::sync::Arc;
@@ -14,18 +14,19 @@ use tokio_rustls::client::TlsStream;
 
 use crate::client::trust::Distrust;
 use crate::client::{ClientError, Lost, ServerUrl, Trust};
+use crate::io_error::describe_io_error;
 use crate::tls;
 use crate::tls::Fingerprint;
 
-/// Whether the authorities of the system are asked.
+/// Whether the authorities of the system are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum System {
-    Asked,
-    /// Reading them takes its time.
-    Left,
+    Use,
+    /// Reading them takes time.
+    Skip,
 }
 
-/// Agrees on keys with the server at `url`, if its certificate is trusted.
+/// Makes an encrypted stream to the server at `url`, if its certificate is trusted.
 pub(crate) async fn handshake<S>(
     stream: S,
     url: &ServerUrl,
@@ -41,17 +42,17 @@ where
         reason,
     };
     let name = ServerName::try_from(url.host.clone())
-        .map_err(|_| failed("its name can be in no certificate".into()))?;
+        .map_err(|_| failed("its name is not valid in a certificate".into()))?;
     let system = match system {
-        System::Asked => system_authorities().await,
-        System::Left => &[],
+        System::Use => system_authorities().await,
+        System::Skip => &[],
     };
-    let judge = trust.judge(&server, system);
+    let verifier = trust.verifier(&server, system);
     let builder = ClientConfig::builder_with_provider(tls::provider())
         .with_protocol_versions(tls::VERSIONS)
         .map_err(|error| failed(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(judge));
+        .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match trust.own.clone() {
         Some(own) => builder.with_client_cert_resolver(own as Arc<dyn ResolvesClientCert>),
         None => builder.with_no_client_auth(),
@@ -60,15 +61,15 @@ where
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
     let stream = connecting
         .await
-        .map_err(|error| why(&server, error, trust.knows(&server)))?;
-    let shown = stream.get_ref().1.peer_certificates();
-    let shown = shown.and_then(<[_]>::first);
-    let fingerprint = shown.map(|certificate| Fingerprint::of_certificate(certificate));
-    let fingerprint = fingerprint.ok_or_else(|| failed("it shows no certificate".into()))?;
+        .map_err(|error| handshake_error(&server, error, trust.knows(&server)))?;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let first = certificates.and_then(<[_]>::first);
+    let fingerprint = first.map(|certificate| Fingerprint::of_certificate(certificate));
+    let fingerprint = fingerprint.ok_or_else(|| failed("the server has no certificate".into()))?;
     Ok((stream, fingerprint))
 }
 
-/// Read once. What cannot be read vouches for nobody.
+/// The authorities of the system, read once. Those that cannot be read are ignored.
 async fn system_authorities() -> &'static [CertificateDer<'static>] {
     static AUTHORITIES: OnceCell<Vec<CertificateDer<'static>>> = OnceCell::const_new();
     let read = || async {
@@ -82,24 +83,24 @@ fn tls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// A network that fails is no failure of TLS: the next connection may do better.
-fn why(server: &str, error: io::Error, known: bool) -> ClientError {
+/// A failure of the network is not one of TLS: the next connection may succeed.
+fn handshake_error(server: &str, error: io::Error, known: bool) -> ClientError {
     let address = server.to_owned();
     let Some(failure) = tls_error(&error) else {
-        let source = match error.kind() {
+        let error = match error.kind() {
             io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), Lost::Closed),
             _ => error,
         };
         return ClientError::Connect {
             server: address,
-            source,
+            error,
         };
     };
     let reason = match failure {
         Error::InvalidCertificate(CertificateError::Other(OtherError(distrust))) => {
             match distrust.downcast_ref::<Distrust>() {
                 Some(distrust) => return distrusted(address, distrust.clone()),
-                None => error.to_string(),
+                None => describe_io_error(&error),
             }
         }
         Error::InvalidMessage(_) => {
@@ -111,7 +112,7 @@ fn why(server: &str, error: io::Error, known: bool) -> ClientError {
         Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             "the server has no TLS 1.3".into()
         }
-        _ => error.to_string(),
+        _ => describe_io_error(&error),
     };
     ClientError::Handshake {
         server: address,
@@ -130,15 +131,15 @@ fn distrusted(address: String, distrust: Distrust) -> ClientError {
             expected,
             got,
         },
-        Distrust::NotTheOne { expected, got } => ClientError::WrongFingerprint {
+        Distrust::NotTheOnlyTrusted { expected, got } => ClientError::WrongFingerprint {
             address,
             expected,
             got,
         },
-        Distrust::Uncertified {
+        Distrust::UntrustedCertificate {
             reason,
             fingerprint,
-        } => ClientError::Uncertified {
+        } => ClientError::UntrustedCertificate {
             address,
             reason,
             fingerprint,
@@ -146,8 +147,8 @@ fn distrusted(address: String, distrust: Distrust) -> ClientError {
     }
 }
 
-/// Why a connection broke. In TLS 1.3 a server judges the client's certificate only when the client
-/// takes the handshake for done.
+/// Why a connection broke. In TLS 1.3 a server verifies the client's certificate after the handshake has
+/// ended for the client.
 pub(crate) fn why_broken(error: &io::Error) -> Lost {
     use AlertDescription as A;
     match tls_error(error) {
@@ -161,8 +162,8 @@ pub(crate) fn why_broken(error: &io::Error) -> Lost {
             | A::AccessDenied
             | A::DecryptError),
         )) => Lost::CertificateRefused(format!("{alert:?}")),
-        // A server that was killed says no goodbye, in TLS either.
+        // A server that was killed sends no `close_notify`.
         None if error.kind() == io::ErrorKind::UnexpectedEof => Lost::Closed,
-        _ => Lost::Broken(error.to_string()),
+        _ => Lost::Broken(describe_io_error(error)),
     }
 }

@@ -1,4 +1,4 @@
-//! Whom a client trusts: certificates that it knows by their fingerprints, and authorities.
+//! The servers that a client trusts: known fingerprints of certificates, and authorities.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::tls::{Fingerprint, PemError};
 
 /// The client's rules for certificates, and its own certificate.
 ///
-/// The default trusts the authorities of the system and nobody else.
+/// The default trusts the authorities of the system only.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
     /// By host and port.
@@ -28,23 +28,23 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Trusts the server at `address`, which is host and port, by its certificate. Should it show
-    /// another one, it has to be vouched for by an authority.
+    /// Trusts the server at `address`, which is host and port, by its certificate. Another certificate
+    /// of it must be signed by a trusted authority.
     #[must_use]
     pub fn with_known(mut self, address: impl Into<String>, fingerprint: Fingerprint) -> Self {
         self.known.insert(address.into(), fingerprint);
         self
     }
 
-    /// Trusts this certificate alone, whatever else is known and whoever vouches for others.
+    /// Trusts this certificate only, and neither known ones nor those of authorities.
     #[must_use]
     pub fn with_only(mut self, fingerprint: Fingerprint) -> Self {
         self.only = Some(fingerprint);
         self
     }
 
-    /// Trusts the authorities in a PEM file, too. A server for which none of them nor one of the
-    /// system vouches is then refused, unless it is known.
+    /// Also trusts the authorities in a PEM file. A server whose certificate neither they nor the
+    /// authorities of the system have signed is then refused, unless it is known.
     ///
     /// # Errors
     /// [`PemError`] if there is no certificate in it.
@@ -53,7 +53,7 @@ impl Trust {
         Ok(self)
     }
 
-    /// Shows a certificate to servers that ask for one: PEM files of the certificate and its key,
+    /// Presents a certificate to servers that request one: PEM files of the certificate and its key,
     /// which may be the same.
     ///
     /// # Errors
@@ -71,21 +71,25 @@ impl Trust {
         Ok(self)
     }
 
-    /// Whether a certificate could be trusted without asking the authorities of the system.
+    /// Whether a certificate may be trusted without the authorities of the system.
     pub(super) fn knows(&self, address: &str) -> bool {
         self.only.is_some() || self.known.contains_key(address)
     }
 
     /// The verifier of the certificate of the server at `address`.
-    pub(super) fn judge(&self, address: &str, system: &[CertificateDer<'static>]) -> Judge {
+    pub(super) fn verifier(
+        &self,
+        address: &str,
+        system: &[CertificateDer<'static>],
+    ) -> TrustVerifier {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(self.authorities.iter().chain(system).cloned());
         let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), tls::provider());
-        Judge {
+        TrustVerifier {
             known: self.known.get(address).copied(),
             only: self.only,
             strict: !self.authorities.is_empty(),
-            // There is none without any authority.
+            // Building fails if there is no authority.
             authorities: builder.build().ok(),
         }
     }
@@ -101,13 +105,13 @@ pub(super) enum Distrust {
         expected: Fingerprint,
         got: Fingerprint,
     },
-    #[error("not the one")]
-    NotTheOne {
+    #[error("not the only trusted certificate")]
+    NotTheOnlyTrusted {
         expected: Fingerprint,
         got: Fingerprint,
     },
     #[error("{reason}")]
-    Uncertified {
+    UntrustedCertificate {
         reason: String,
         fingerprint: Fingerprint,
     },
@@ -115,25 +119,25 @@ pub(super) enum Distrust {
 
 /// Decides about the certificate of one server.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub(super) struct TrustVerifier {
     known: Option<Fingerprint>,
     only: Option<Fingerprint>,
-    /// Whether an authority has to vouch for who is not known.
+    /// Whether a server that is not known must have a certificate of an authority.
     strict: bool,
     authorities: Option<Arc<WebPkiServerVerifier>>,
 }
 
-impl Judge {
-    /// `vouched` is what the authorities say.
+impl TrustVerifier {
+    /// `verify` is the verification by the authorities.
     fn decide(
         &self,
         fingerprint: Fingerprint,
-        vouched: impl FnOnce() -> Result<(), Error>,
+        verify: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Distrust> {
         match self.only {
             Some(expected) if expected == fingerprint => return Ok(()),
             Some(expected) => {
-                return Err(Distrust::NotTheOne {
+                return Err(Distrust::NotTheOnlyTrusted {
                     expected,
                     got: fingerprint,
                 });
@@ -143,7 +147,7 @@ impl Judge {
         if self.known == Some(fingerprint) {
             return Ok(());
         }
-        let Err(error) = vouched() else {
+        let Err(error) = verify() else {
             return Ok(());
         };
         match self.known {
@@ -151,7 +155,7 @@ impl Judge {
                 expected,
                 got: fingerprint,
             }),
-            None if self.strict || is_clear(&error) => Err(Distrust::Uncertified {
+            None if self.strict || has_defect(&error) => Err(Distrust::UntrustedCertificate {
                 reason: match error {
                     Error::InvalidCertificate(error) => error.to_string(),
                     error => error.to_string(),
@@ -163,8 +167,8 @@ impl Judge {
     }
 }
 
-/// Whether the reason says more than that nobody vouches for the certificate.
-fn is_clear(error: &Error) -> bool {
+/// Whether the certificate has a defect other than an unknown issuer.
+fn has_defect(error: &Error) -> bool {
     use CertificateError as E;
     matches!(
         error,
@@ -180,7 +184,7 @@ fn is_clear(error: &Error) -> bool {
     )
 }
 
-impl ServerCertVerifier for Judge {
+impl ServerCertVerifier for TrustVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -189,13 +193,13 @@ impl ServerCertVerifier for Judge {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let vouched = || match &self.authorities {
+        let verify = || match &self.authorities {
             Some(authorities) => authorities
                 .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
                 .map(|_| ()),
             None => Err(CertificateError::UnknownIssuer.into()),
         };
-        match self.decide(Fingerprint::of_certificate(end_entity), vouched) {
+        match self.decide(Fingerprint::of_certificate(end_entity), verify) {
             Ok(()) => Ok(ServerCertVerified::assertion()),
             Err(distrust) => Err(CertificateError::Other(OtherError(Arc::new(distrust))).into()),
         }
@@ -216,7 +220,7 @@ impl ServerCertVerifier for Judge {
         )
     }
 
-    /// A known certificate alone proves nothing: whoever shows it has to have its key.
+    /// The peer must prove that it has the key: a known certificate alone is public.
     fn verify_tls13_signature(
         &self,
         message: &[u8],
@@ -248,60 +252,63 @@ mod tests {
         Fingerprint::of_certificate(of.as_bytes())
     }
 
-    fn nobody() -> Result<(), Error> {
+    fn unknown_issuer() -> Result<(), Error> {
         Err(CertificateError::UnknownIssuer.into())
     }
 
-    fn decide(trust: &Trust, vouched: impl FnOnce() -> Result<(), Error>) -> Result<(), Distrust> {
+    fn decide(trust: &Trust, verify: impl FnOnce() -> Result<(), Error>) -> Result<(), Distrust> {
         trust
-            .judge("host:9000", &[])
-            .decide(fingerprint("new"), vouched)
+            .verifier("host:9000", &[])
+            .decide(fingerprint("new"), verify)
     }
 
     #[test]
-    fn who_is_not_known_needs_someone_who_vouches() {
+    fn an_unknown_server_needs_an_authority() {
         let trust = Trust::default();
         let unknown = Distrust::Unknown {
             fingerprint: fingerprint("new"),
         };
-        assert_eq!(decide(&trust, nobody), Err(unknown.clone()));
+        assert_eq!(decide(&trust, unknown_issuer), Err(unknown.clone()));
         assert_eq!(decide(&trust, || Ok(())), Ok(()));
         let elsewhere = trust.with_known("host:9001", fingerprint("new"));
-        assert_eq!(decide(&elsewhere, nobody), Err(unknown));
+        assert_eq!(decide(&elsewhere, unknown_issuer), Err(unknown));
     }
 
     #[test]
-    fn who_is_known_needs_nobody_and_who_has_changed_needs_someone() {
+    fn a_known_server_needs_no_authority_and_a_changed_one_does() {
         let same = Trust::default().with_known("host:9000", fingerprint("new"));
-        assert_eq!(decide(&same, || panic!("nobody is asked")), Ok(()));
+        assert_eq!(decide(&same, || panic!("no authority is needed")), Ok(()));
         let other = Trust::default().with_known("host:9000", fingerprint("old"));
         let changed = Distrust::Changed {
             expected: fingerprint("old"),
             got: fingerprint("new"),
         };
-        assert_eq!(decide(&other, nobody), Err(changed));
+        assert_eq!(decide(&other, unknown_issuer), Err(changed));
         assert_eq!(decide(&other, || Ok(())), Ok(()));
     }
 
     #[test]
-    fn where_one_certificate_alone_is_trusted_nobody_else_is_asked() {
+    fn an_only_trusted_certificate_excludes_all_others() {
         let trust = Trust::default().with_known("host:9000", fingerprint("new"));
         let only = trust.with_only(fingerprint("one"));
-        let refused = Distrust::NotTheOne {
+        let refused = Distrust::NotTheOnlyTrusted {
             expected: fingerprint("one"),
             got: fingerprint("new"),
         };
         assert_eq!(decide(&only, || Ok(())), Err(refused));
-        assert_eq!(decide(&only.with_only(fingerprint("new")), nobody), Ok(()));
+        assert_eq!(
+            decide(&only.with_only(fingerprint("new")), unknown_issuer),
+            Ok(())
+        );
     }
 
     #[test]
-    fn what_an_authority_says_clearly_is_passed_on() {
+    fn a_defect_of_a_certificate_is_reported() {
         let expired = || Err(CertificateError::Expired.into());
-        let said = decide(&Trust::default(), expired);
+        let decision = decide(&Trust::default(), expired);
         assert!(
-            matches!(said, Err(Distrust::Uncertified { .. })),
-            "{said:?}"
+            matches!(decision, Err(Distrust::UntrustedCertificate { .. })),
+            "{decision:?}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Where a server is and who logs in there: `haul://alice@files.example.org:9000`.
+//! The address of a server and the user of a login: `haul://alice@files.example.org:9000`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +20,7 @@ pub struct ServerUrl {
     pub port: u16,
 }
 
-/// The text is no address of a haul server.
+/// The text is not the address of a haul server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not the address of a server: {text:?}: {why}; expected haul://USER@HOST:PORT")]
 pub struct InvalidUrl {
@@ -59,7 +59,7 @@ impl FromStr for ServerUrl {
     /// Parses an address. Without a scheme it is `haul://`, without a port [`DEFAULT_PORT`].
     fn from_str(text: &str) -> Result<Self, InvalidUrl> {
         let refuse = |why| InvalidUrl {
-            // A password that was written into the address must not show up in a message.
+            // A password in the address must not appear in a message.
             text: match text.rsplit_once('@') {
                 Some((_, rest)) => format!("…@{rest}"),
                 None => text.into(),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_is_refused() {
+    fn invalid_addresses_are_refused() {
         for text in [
             "",
             "haul://",

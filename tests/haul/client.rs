@@ -141,7 +141,7 @@ async fn the_rest_of_a_download_is_checked_against_the_whole_file() {
         hasher.update(seen);
         let options = GetOptions {
             offset: 4,
-            seen: Some(hasher),
+            hashed: Some(hasher),
             ..options
         };
         let download = client.get("a", options).await.expect("begun");

@@ -71,7 +71,7 @@ async fn put(content: &Bytes) -> Result<(), ClientError> {
     if let Some(prefix) = begin.prefix {
         assert_eq!(prefix, hasher.clone().finish(), "up to {offset}");
     }
-    upload.seen(begin.offset, hasher);
+    upload.continue_at(begin.offset, hasher);
     upload.write(content.slice(offset..)).await?;
     upload.finish().await.map(drop)
 }
@@ -92,7 +92,7 @@ impl PartialDownload {
         let options = GetOptions {
             offset: self.bytes.len() as u64,
             version: self.version.clone(),
-            seen: Some(seen),
+            hashed: Some(seen),
             ..GetOptions::default()
         };
         let mut download = client.get("a", options).await?;
@@ -229,9 +229,9 @@ async fn relay(cut: Arc<Notify>) -> turmoil::Result {
 
 async fn connect() -> Result<Client, ClientError> {
     let stream = TcpStream::connect(("relay", PORT)).await;
-    let stream = stream.map_err(|source| ClientError::Connect {
+    let stream = stream.map_err(|error| ClientError::Connect {
         server: "relay".into(),
-        source,
+        error,
     })?;
     let client = Client::from_stream(stream);
     let password = Secret::new(PASSWORD.into());

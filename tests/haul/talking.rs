@@ -505,7 +505,7 @@ async fn a_live_session_hears_every_message_once_however_often_it_is_cut_off() {
         ..RetryPolicy::FOR_EVER
     };
     let first = connect(None).await.expect("connected");
-    let mut live = EventSubscription::new(Session::hearing(first, policy, connect));
+    let mut live = EventSubscription::new(Session::with_events(first, policy, connect));
     let mut alice = server.log_in("alice").await;
     // From here on it knows what it has heard.
     say(&mut alice, "bob", "begin").await;

@@ -322,7 +322,7 @@ impl ChatSession<'_> {
     }
 
     async fn show(&mut self, heard: ChatEvent) -> anyhow::Result<()> {
-        let anew = self.remote.session.began_anew();
+        let anew = self.remote.session.server_resets();
         if anew > self.began_anew {
             // Other events have those places now.
             self.began_anew = anew;

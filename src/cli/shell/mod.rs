@@ -212,7 +212,7 @@ impl<'a> ShellSession<'a> {
         let outcome = unless_cut_off(Box::pin(command.run(&remote)), &remote).await;
         let session = &remote.session;
         remote_session::leave(&session.client()).await;
-        if let Some(heard) = session.heard() {
+        if let Some(heard) = session.last_event() {
             self.aside.forget(heard);
         }
         outcome

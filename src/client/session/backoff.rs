@@ -1,25 +1,24 @@
-//! How long to wait before trying again, and when to give up. Pure but for the clock and the dice.
+//! The waits between attempts, and the number of attempts. No I/O; it reads the clock and random numbers.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Nobody is asked again sooner than this, however the dice fall.
+/// The shortest wait.
 const MIN_DELAY: Duration = Duration::from_millis(100);
 
-/// How often, and how patiently, a lost connection is made anew.
+/// How often a lost connection is made again, and after which waits.
 ///
-/// What is tried with success in between does not count: each piece of work that gets on starts
-/// the count again.
+/// A success resets the count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Attempts in a row without success; 0 gives up at once.
+    /// Attempts in a row without success; with 0 the first failure is final.
     pub attempts: u32,
     /// The longest wait before the first attempt. It doubles with each.
     pub first: Duration,
     /// The longest wait of all, unless the server asks for a longer one.
     pub longest: Duration,
-    /// No attempt is begun that much later than the first failure in a row.
+    /// No attempt begins later than this after the first failure in a row.
     pub limit: Duration,
 }
 
@@ -32,7 +31,8 @@ impl RetryPolicy {
         limit: Duration::ZERO,
     };
 
-    /// For who stays until told to leave: every half a minute at last, for years.
+    /// For programs that stay connected until they are ended: at last an attempt every half a minute, for
+    /// years.
     pub const FOR_EVER: Self = Self {
         attempts: u32::MAX,
         first: Duration::from_secs(1),
@@ -70,22 +70,22 @@ impl Backoff {
         }
     }
 
-    /// Counts a failure. How long to wait now, and not less than `asked` if the server named a
-    /// time; `None` if it was one too many.
-    pub(crate) fn after_failure(&mut self, asked: Option<Duration>) -> Option<Duration> {
+    /// Counts a failure and returns the time to wait, which is at least `requested`; `None` if no attempt is
+    /// left.
+    pub(crate) fn after_failure(&mut self, requested: Option<Duration>) -> Option<Duration> {
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
         if self.failures >= self.policy.attempts {
             return None;
         }
         let doubled = self.policy.first.saturating_mul(1 << self.failures.min(20));
-        // Anywhere up to there, so that clients that lost a server together do not come back
-        // together ("full jitter").
-        let wait = doubled.min(self.policy.longest).mul_f64(dice());
+        // A random part of it ("full jitter"), so that clients that lost a server at the same time do not
+        // return at the same time.
+        let wait = doubled.min(self.policy.longest).mul_f64(random_fraction());
         let wait = wait.max(MIN_DELAY.min(self.policy.first));
-        // Clients that a server gave the same time must not all come back at the same moment.
-        let wait = asked.map_or(wait, |asked| {
-            wait.max(asked + self.policy.first.mul_f64(dice()))
+        // Clients to which a server named the same time must not return at the same moment either.
+        let wait = requested.map_or(wait, |requested| {
+            wait.max(requested + self.policy.first.mul_f64(random_fraction()))
         });
         if now + wait > since + self.policy.limit {
             return None;
@@ -94,14 +94,14 @@ impl Backoff {
         Some(wait)
     }
 
-    /// Something went well: what fails next is the first to fail.
-    pub(crate) fn forget(&mut self) {
+    /// Resets the count after a success.
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
         self.since = None;
     }
 
-    /// Failures in a row; after [`after_failure`](Self::after_failure), the number of the attempt
-    /// that comes.
+    /// Failures in a row, which is the number of the next attempt after
+    /// [`after_failure`](Self::after_failure).
     pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
@@ -111,9 +111,9 @@ impl Backoff {
     }
 }
 
-/// A number from 0 to 1.
-fn dice() -> f64 {
-    // Without a source of randomness the longest wait is a fair one too.
+/// A random number from 0 to 1.
+fn random_fraction() -> f64 {
+    // Without random numbers the longest wait is acceptable, too.
     let number = getrandom::u32().unwrap_or(u32::MAX);
     f64::from(number) / f64::from(u32::MAX)
 }
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn waits_double_up_to_the_longest_and_differ_from_one_client_to_the_next() {
+    async fn waits_double_up_to_the_longest_and_differ_between_clients() {
         let longest = [1, 2, 4, 8, 16, 30, 30, 30, 30, 30].map(Duration::from_secs);
         let mut sums = Vec::new();
         for _ in 0..200 {
@@ -143,13 +143,13 @@ mod tests {
         sums.sort();
         sums.dedup();
         assert!(sums.len() > 190, "they come back together");
-        // The mean of so many is that of the dice, give or take ten deviations.
+        // The mean of 200 sums is within ten standard deviations of the expected one.
         let mean = sums.iter().sum::<Duration>().as_secs_f64() / 200.0;
         assert!((60.0..125.0).contains(&mean), "{mean}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_names_a_time_is_not_asked_before() {
+    async fn a_server_that_names_a_time_is_not_connected_to_earlier() {
         let mut backoff = Backoff::new(RetryPolicy::default());
         let asked = Duration::from_secs(77);
         let wait = backoff.after_failure(Some(asked)).expect("one is left");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn there_is_an_end_to_the_time_as_well_as_to_the_attempts() {
+    async fn the_total_time_is_limited_as_well_as_the_attempts() {
         let policy = RetryPolicy {
             attempts: 1000,
             ..RetryPolicy::default()
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_goes_well_starts_the_count_again() {
+    async fn a_success_resets_the_count() {
         let policy = RetryPolicy {
             attempts: 1,
             ..RetryPolicy::default()
@@ -189,7 +189,7 @@ mod tests {
         let mut backoff = Backoff::new(policy);
         assert!(backoff.after_failure(None).is_some());
         assert!(backoff.after_failure(None).is_none());
-        backoff.forget();
+        backoff.reset();
         assert!(backoff.after_failure(None).is_some());
         let mut never = Backoff::new(RetryPolicy::NEVER);
         assert!(never.after_failure(None).is_none());

@@ -1,6 +1,7 @@
-//! A session that outlives its connections: what was lost is made anew, once for all who lost it.
+//! A session that outlives its connections: a lost connection is replaced once for all its users.
 
 pub(crate) mod backoff;
+mod failure;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,16 +12,17 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::session::backoff::Backoff;
+use crate::client::session::failure::{FailureKind, retry_after};
 use crate::client::transfer::progress::StopWaiting;
 use crate::client::{Client, ClientError, EventPosition, Lost, Progress, RetryPolicy, Waiting};
-use crate::protocol::{ErrorCode, GoodbyeReason, StatReply, WireError};
+use crate::protocol::StatReply;
 
-/// A session that connects and logs in anew when its connection is lost. Cheap to clone; clones
+/// A session that connects and logs in again when its connection is lost. Cheap to clone; clones
 /// share the connection.
 ///
-/// Its transfers go on where they were: an upload after what the server has safely, a download
-/// after what arrived, onto the same version of the file. While they wait they say so in their
-/// [`Progress`].
+/// Its transfers are resumed: an upload after the bytes that the server has stored, a download after
+/// the bytes that arrived, if the file on the server has the same version. While they wait, their
+/// [`Progress`] has the reason.
 #[derive(Clone)]
 pub struct Session {
     shared: Arc<SessionShared>,
@@ -30,29 +32,30 @@ struct SessionShared {
     connect: Box<Connect>,
     policy: RetryPolicy,
     current: Mutex<CurrentConnection>,
-    /// The caller that lost the connection first makes the next one; the others wait for it here.
+    /// The first caller that loses the connection makes the next one; the others wait for it here.
     recovery: tokio::sync::Mutex<Recovery>,
     hung_up: AtomicBool,
-    /// Something got on since the last loss.
-    got_on: AtomicBool,
-    /// Uploads under way that the server keeps if they are cut off.
+    /// Some work succeeded since the last loss.
+    has_succeeded: AtomicBool,
+    /// Running uploads that the server keeps if the connection is lost.
     resumable: AtomicUsize,
-    heard: Mutex<HeardPosition>,
+    events: Mutex<EventState>,
 }
 
-/// The position of the last message or offer.
+/// The messages and offers that were received.
 #[derive(Debug, Default)]
-struct HeardPosition {
+struct EventState {
+    /// The position of the last one.
     last: Option<EventPosition>,
-    /// How often a server did not know what was heard before.
-    anew: u64,
+    /// How often the server did not know that position.
+    resets: u64,
 }
 
-/// Makes a connection that is logged in to go on after this.
+/// Makes a connection that is logged in, and sends the events after this position.
 type Connect =
     dyn Fn(Option<EventPosition>) -> BoxFuture<'static, Result<Client, ClientError>> + Send + Sync;
 
-/// A connection, and how many there were before it.
+/// A connection, and the number of connections before it.
 #[derive(Clone)]
 pub(crate) struct CurrentConnection {
     pub(crate) client: Client,
@@ -61,11 +64,11 @@ pub(crate) struct CurrentConnection {
 
 struct Recovery {
     backoff: Backoff,
-    /// Why nobody is to try again.
+    /// Set once no further attempt is made.
     over: Option<ReconnectError>,
 }
 
-/// Why a lost connection did not come back.
+/// Why a lost connection could not be replaced.
 #[derive(Debug, Clone)]
 struct ReconnectError {
     lost: String,
@@ -90,8 +93,7 @@ impl From<Client> for Session {
 }
 
 impl Session {
-    /// A session that begins with `client`, which is logged in, and makes others like it with
-    /// `connect`.
+    /// A session that begins with `client`, which is logged in, and replaces it with `connect`.
     pub fn new<F>(
         client: Client,
         policy: RetryPolicy,
@@ -100,12 +102,12 @@ impl Session {
     where
         F: Future<Output = Result<Client, ClientError>> + Send + 'static,
     {
-        Self::hearing(client, policy, move |_| connect())
+        Self::with_events(client, policy, move |_| connect())
     }
 
-    /// A session for who hears events: [`new`](Self::new), but `connect` is given the `since` and
-    /// `epoch` to log in with, and calls [`Client::keep_events`] before it logs in; so it was with `client`.
-    pub fn hearing<F>(
+    /// A session with events: like [`new`](Self::new), but `connect` is given the `since` and `epoch` to log
+    /// in with, and must call [`Client::keep_events`] before the login, as was done for `client`.
+    pub fn with_events<F>(
         client: Client,
         policy: RetryPolicy,
         connect: impl Fn(Option<EventPosition>) -> F + Send + Sync + 'static,
@@ -123,39 +125,39 @@ impl Session {
                     over: None,
                 }),
                 hung_up: AtomicBool::new(false),
-                got_on: AtomicBool::new(false),
+                has_succeeded: AtomicBool::new(false),
                 resumable: AtomicUsize::new(0),
-                heard: Mutex::default(),
+                events: Mutex::default(),
             }),
         }
     }
 
-    /// The connection of now, which may be lost.
+    /// The current connection, which may be lost.
     #[must_use]
     pub fn client(&self) -> Client {
         self.current().client
     }
 
-    /// Whether an upload is under way that the same put would go on with if it were cut off now.
+    /// Whether an upload is running that the same put would resume if the connection were lost now.
     #[must_use]
     pub fn has_resumable_upload(&self) -> bool {
         self.shared.resumable.load(Ordering::Relaxed) > 0
     }
 
-    /// Cuts the connection off for good, so that the server keeps what it has of such uploads:
-    /// who drops one without this cancels it.
+    /// Closes the connection for good, so that the server keeps its part of such uploads. To drop an
+    /// upload without this cancels it.
     pub fn hang_up(&self) {
         self.shared.hung_up.store(true, Ordering::Relaxed);
         self.client().hang_up();
     }
 
-    /// What is known of a file or directory.
+    /// The metadata of a file or directory.
     ///
     /// # Errors
     /// Those of [`Client::call`], if the connection does not come back.
     pub async fn stat(&self, path: &str) -> Result<StatReply, ClientError> {
-        let look = |client: Client| async move { client.stat(path).await };
-        self.retry(&Progress::new(), look).await
+        let stat = |client: Client| async move { client.stat(path).await };
+        self.retry(&Progress::new(), stat).await
     }
 
     pub(crate) fn current(&self) -> CurrentConnection {
@@ -167,50 +169,51 @@ impl Session {
         current.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that work gets on, so that the next loss is the first in a row.
-    pub(crate) fn gets_on(&self) {
-        self.shared.got_on.store(true, Ordering::Relaxed);
+    /// Notes that some work succeeded, so that the next loss is the first in a row.
+    pub(crate) fn note_success(&self) {
+        self.shared.has_succeeded.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that a message or offer was heard, after which the next connection goes on. Whether
-    /// it is a new one.
-    pub(crate) fn hears(&self, position: EventPosition) -> bool {
-        let mut heard = self.lock_heard();
-        let is_new = heard
+    /// Notes that a message or offer was received. The next connection continues after it. Returns whether
+    /// it is new.
+    pub(crate) fn note_event(&self, position: EventPosition) -> bool {
+        let mut events = self.lock_events();
+        let is_new = events
             .last
             .as_ref()
             .is_none_or(|last| last.seq < position.seq);
         if is_new {
-            heard.last = Some(position);
+            events.last = Some(position);
         }
         is_new
     }
 
-    /// The last message or offer that a [`EventSubscription`](crate::client::EventSubscription) has heard.
+    /// The position of the last message or offer that an
+    /// [`EventSubscription`](crate::client::EventSubscription) returned.
     #[must_use]
-    pub fn heard(&self) -> Option<EventPosition> {
-        self.lock_heard().last.clone()
+    pub fn last_event(&self) -> Option<EventPosition> {
+        self.lock_events().last.clone()
     }
 
-    /// How often a server did not know what was heard before: it was restored to an earlier state.
-    /// The server may send events again then, under other numbers.
+    /// How often the server did not know the last event, because it was restored to an earlier state.
+    /// It may then send events again, under other numbers.
     #[must_use]
-    pub fn began_anew(&self) -> u64 {
-        self.lock_heard().anew
+    pub fn server_resets(&self) -> u64 {
+        self.lock_events().resets
     }
 
-    fn lock_heard(&self) -> MutexGuard<'_, HeardPosition> {
-        let heard = self.shared.heard.lock();
-        heard.unwrap_or_else(PoisonError::into_inner)
+    fn lock_events(&self) -> MutexGuard<'_, EventState> {
+        let events = self.shared.events.lock();
+        events.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an upload that the server would keep until the returned value is dropped.
-    pub(crate) fn resumable_upload(&self) -> Resumable {
+    /// Counts a resumable upload until the returned value is dropped.
+    pub(crate) fn resumable_upload(&self) -> ResumableUploadGuard {
         self.shared.resumable.fetch_add(1, Ordering::Relaxed);
-        Resumable(Arc::clone(&self.shared))
+        ResumableUploadGuard(Arc::clone(&self.shared))
     }
 
-    /// Does what is harmless to do twice, again after each loss.
+    /// Does idempotent work, again after each loss.
     pub(crate) async fn retry<T, F>(
         &self,
         progress: &Progress,
@@ -219,20 +222,20 @@ impl Session {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
-        let mut patience = self.patience(progress);
+        let mut budget = self.retry_budget(progress);
         loop {
             let current = self.current();
             match work(current.client.clone()).await {
                 Ok(done) => {
-                    self.gets_on();
+                    self.note_success();
                     return Ok(done);
                 }
-                Err(error) => patience.after(&current, error).await?,
+                Err(error) => budget.wait_after(&current, error).await?,
             }
         }
     }
 
-    pub(crate) fn patience<'a>(&'a self, progress: &'a Progress) -> RetryBudget<'a> {
+    pub(crate) fn retry_budget<'a>(&'a self, progress: &'a Progress) -> RetryBudget<'a> {
         RetryBudget {
             session: self,
             progress,
@@ -254,19 +257,19 @@ impl Session {
         if let Some(over) = &recovery.over {
             return Err(over.error(loss));
         }
-        if self.shared.got_on.swap(false, Ordering::Relaxed) {
-            recovery.backoff.forget();
+        if self.shared.has_succeeded.swap(false, Ordering::Relaxed) {
+            recovery.backoff.reset();
         }
-        // It may live on for some work although it is no use to other.
+        // Other work may still use the connection, although it failed for this.
         used.client.hang_up();
         let why_lost = loss.to_string();
         let (mut cause, mut is_final) = (None, false);
         loop {
-            let asked = retry_after(cause.as_deref().unwrap_or(&loss));
+            let requested = retry_after(cause.as_deref().unwrap_or(&loss));
             let wait = if is_final {
                 None
             } else {
-                recovery.backoff.after_failure(asked)
+                recovery.backoff.after_failure(requested)
             };
             let Some(wait) = wait else {
                 let over = ReconnectError {
@@ -278,14 +281,16 @@ impl Session {
                 recovery.over = Some(over);
                 return Err(error);
             };
-            let why = cause.as_deref().map_or_else(|| why_lost.clone(), explained);
-            let _said = wait_for(wait, why, true, &recovery.backoff, progress).await;
-            match (self.shared.connect)(self.heard()).await {
+            let why = cause
+                .as_deref()
+                .map_or_else(|| why_lost.clone(), ToString::to_string);
+            let _waiting = wait_for(wait, why, true, &recovery.backoff, progress).await;
+            match (self.shared.connect)(self.last_event()).await {
                 Ok(client) => {
-                    if client.begins_anew() {
-                        let mut heard = self.lock_heard();
-                        heard.last = None;
-                        heard.anew += 1;
+                    if client.server_was_reset() {
+                        let mut events = self.lock_events();
+                        events.last = None;
+                        events.resets += 1;
                     }
                     let mut current = self.lock();
                     current.client = client;
@@ -293,7 +298,7 @@ impl Session {
                     return Ok(());
                 }
                 Err(error) => {
-                    is_final = ConnectFailure::classify(&error) == ConnectFailure::Final;
+                    is_final = FailureKind::classify(&error) == FailureKind::Final;
                     cause = Some(Arc::new(error));
                 }
             }
@@ -302,24 +307,24 @@ impl Session {
 }
 
 impl ReconnectError {
-    /// For who lost the connection because of `loss`.
+    /// The error of a caller that lost the connection because of `loss`.
     fn error(&self, loss: ClientError) -> ClientError {
         match &self.cause {
-            // It was never tried.
+            // No attempt was made.
             None => loss,
-            Some(cause) => ClientError::NotBack {
+            Some(cause) => ClientError::ReconnectFailed {
                 lost: self.lost.clone(),
                 attempts: self.attempts,
-                source: Arc::clone(cause),
+                cause: Arc::clone(cause),
             },
         }
     }
 }
 
-/// An upload under way, see [`Session::has_resumable_upload`].
-pub(crate) struct Resumable(Arc<SessionShared>);
+/// A running upload, see [`Session::has_resumable_upload`].
+pub(crate) struct ResumableUploadGuard(Arc<SessionShared>);
 
-impl Drop for Resumable {
+impl Drop for ResumableUploadGuard {
     fn drop(&mut self) {
         self.0.resumable.fetch_sub(1, Ordering::Relaxed);
     }
@@ -333,20 +338,20 @@ pub(crate) struct RetryBudget<'a> {
 }
 
 impl RetryBudget<'_> {
-    /// Waits until what failed with `error` on the connection `used` may be tried again.
+    /// Waits until the work that failed with `error` on the connection `used` may be tried again.
     ///
     /// # Errors
-    /// `error`, or why there is no connection any more, if it is not to be tried again.
-    pub(crate) async fn after(
+    /// `error`, or why there is no connection, if it must not be tried again.
+    pub(crate) async fn wait_after(
         &mut self,
         used: &CurrentConnection,
         error: ClientError,
     ) -> Result<(), ClientError> {
-        match ConnectFailure::classify(&error) {
-            ConnectFailure::Final => Err(error),
+        match FailureKind::classify(&error) {
+            FailureKind::Final => Err(error),
             _ if self.session.shared.hung_up.load(Ordering::Relaxed) => Err(error),
-            ConnectFailure::Connection => self.session.recover(used, error, self.progress).await,
-            ConnectFailure::ForNow => {
+            FailureKind::Connection => self.session.recover(used, error, self.progress).await,
+            FailureKind::Temporary => {
                 let Some(wait) = self.backoff.after_failure(retry_after(&error)) else {
                     return Err(error);
                 };
@@ -358,7 +363,7 @@ impl RetryBudget<'_> {
     }
 }
 
-/// Waits, and says so until what is returned is dropped.
+/// Waits, and reports the wait until the returned value is dropped.
 async fn wait_for<'a>(
     wait: Duration,
     why: String,
@@ -367,7 +372,7 @@ async fn wait_for<'a>(
     progress: &'a Progress,
 ) -> StopWaiting<'a> {
     let until = Instant::now() + wait;
-    let said = progress.wait(Waiting {
+    let waiting = progress.wait(Waiting {
         why,
         connection_lost,
         attempt: backoff.failures(),
@@ -375,82 +380,7 @@ async fn wait_for<'a>(
         until,
     });
     sleep_until(until).await;
-    said
-}
-
-/// The kind of a failure, which decides what follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ConnectFailure {
-    /// It would fail again.
-    Final,
-    /// Another connection may do better.
-    Connection,
-    /// This connection may do better later.
-    ForNow,
-}
-
-impl ConnectFailure {
-    fn classify(error: &ClientError) -> Self {
-        match error {
-            ClientError::Lost(Lost::Goodbye(
-                GoodbyeReason::AccountClosed | GoodbyeReason::Kicked,
-            )) => Self::Final,
-            ClientError::Lost(
-                Lost::Closed
-                | Lost::Broken(_)
-                | Lost::Unexpected(_)
-                | Lost::HungUp
-                | Lost::Unheard
-                | Lost::Goodbye(_),
-            )
-            | ClientError::Connect { .. }
-            | ClientError::TimedOut(_) => Self::Connection,
-            ClientError::Lost(Lost::Refused(error)) | ClientError::Login(error) => {
-                match Self::of_refusal(error) {
-                    Self::Final => Self::Final,
-                    _ => Self::Connection,
-                }
-            }
-            ClientError::Server(error) => Self::of_refusal(error),
-            _ => Self::Final,
-        }
-    }
-
-    /// Not all that the server calls retryable is for a program to retry: a disk that is full or
-    /// fails is for a person to know of.
-    fn of_refusal(error: &WireError) -> Self {
-        match error.code {
-            ErrorCode::ShuttingDown => Self::Connection,
-            ErrorCode::TimedOut | ErrorCode::Limited | ErrorCode::TooManyAttempts => Self::ForNow,
-            _ => Self::Final,
-        }
-    }
-}
-
-impl ClientError {
-    /// Whether the same may succeed later, or on another connection.
-    pub(crate) fn may_pass(&self) -> bool {
-        ConnectFailure::classify(self) != ConnectFailure::Final
-    }
-}
-
-/// How long the server asks to be left alone.
-fn retry_after(error: &ClientError) -> Option<Duration> {
-    let (ClientError::Server(error)
-    | ClientError::Login(error)
-    | ClientError::Lost(Lost::Refused(error))) = error
-    else {
-        return None;
-    };
-    error.retry_after_ms.map(Duration::from_millis)
-}
-
-/// An error with what is behind it, in one line.
-fn explained(error: &ClientError) -> String {
-    match error {
-        ClientError::Connect { source, .. } => format!("{error}: {source}"),
-        _ => error.to_string(),
-    }
+    waiting
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_error_of_either_side_is_passed_on() {
-        let failing = || [Err(ClientError::Over)].into_iter();
+        let failing = || [Err(ClientError::TransferEnded)].into_iter();
         let mut merged = MergedListings::new(listing(&["a"]), failing());
         assert!(merged.next().expect("an item").is_err());
         let mut merged = MergedListings::new(failing(), listing(&["a"]));

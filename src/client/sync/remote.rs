@@ -76,14 +76,14 @@ where
         let is_after = compare_paths(path, &self.last_path).is_gt();
         if !is_after || path.starts_with('/') {
             let text = format!("it lists {path:?} after {:?}", self.last_path);
-            return Err(ClientError::Nonsense(text));
+            return Err(ClientError::InvalidReply(text));
         }
         let is_outside = |last: &mut String| !is_within(path, last);
         while self.directories.pop_if(is_outside).is_some() {}
         let parent = self.directories.last().map_or("", String::as_str);
         if parent != parent_of(path) {
             let text = format!("it lists {path:?} and not the directory that contains it");
-            return Err(ClientError::Nonsense(text));
+            return Err(ClientError::InvalidReply(text));
         }
         Ok(())
     }

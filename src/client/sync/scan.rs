@@ -110,10 +110,8 @@ impl LocalScan {
             return Ok(None);
         }
         if !name.is_utf8 {
-            return Ok(Some(withheld(
-                path,
-                WithheldReason::Failed(ClientError::NotUtf8),
-            )));
+            let error = ClientError::NotUtf8(PathBuf::from(&path));
+            return Ok(Some(withheld(path, WithheldReason::Failed(error))));
         }
         let (is_link, stat) = match self.stat(parent, &name.text) {
             Ok(found) => found,

@@ -4,7 +4,7 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use crate::client::ClientError;
 
-/// Runs what may wait for a disk on a thread that may wait.
+/// Runs work that may wait for a disk on a blocking thread.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
 ) -> Result<T, ClientError> {
@@ -18,6 +18,6 @@ pub(crate) fn joined<T>(
         Ok(outcome) => outcome,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         // The runtime is shutting down.
-        Err(Err(_)) => Err(ClientError::Over),
+        Err(Err(_)) => Err(ClientError::TransferEnded),
     }
 }

@@ -1,4 +1,4 @@
-//! A `get`, chunk by chunk, checked at its end.
+//! A `get`, chunk by chunk, verified at its end.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -13,36 +13,36 @@ use crate::protocol::{Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, 
 pub struct GetOptions {
     /// The first byte to get.
     pub offset: u64,
-    /// How many bytes to get; all to the end if absent.
+    /// The number of bytes to get; by default all to the end.
     pub length: Option<u64>,
-    /// Fail with `changed` unless the file is still of this version.
+    /// Fail with `changed` unless the file has this version.
     pub version: Option<String>,
     /// The digest to compare.
     pub algorithm: Algorithm,
-    /// Has seen the bytes before `offset`, by `algorithm`. With an offset and without this the
-    /// file as a whole cannot be checked.
-    pub seen: Option<Hasher>,
+    /// The state of `algorithm` after the bytes before `offset`. With an offset and without this, the
+    /// file cannot be verified.
+    pub hashed: Option<Hasher>,
 }
 
-/// A file on its way from the server.
+/// A file that is being downloaded.
 ///
-/// It must be read on, or dropped: while it is neither, whatever else the server sends on this
-/// connection waits behind it. Dropping it cancels it and harms no other transfer.
+/// It must be read on, or dropped: while it is neither, everything else that the server sends on this
+/// connection waits behind it. Dropping it cancels it and affects no other transfer.
 #[derive(Debug)]
 pub struct DownloadStream {
     transfer: Transfer,
     parts: mpsc::Receiver<TransferPart>,
     begin: GetBegin,
-    /// Towards the digest that the server will send, if it can be compared.
+    /// Computes the digest to compare with the server's, if it can be compared.
     hasher: Option<Hasher>,
     received: u64,
 }
 
 impl Client {
-    /// Begins to get a file; returns once the server says what will come.
+    /// Begins to get a file; returns once the server has announced the data.
     ///
     /// # Errors
-    /// [`ClientError::Server`] if the server says no, [`ClientError::Lost`] if the connection ends.
+    /// [`ClientError::Server`] if the server refuses it, [`ClientError::Lost`] if the connection ends.
     pub async fn get(
         &self,
         path: &str,
@@ -53,10 +53,10 @@ impl Client {
             length,
             version,
             algorithm,
-            seen,
+            hashed,
         } = options;
-        let comparable = offset == 0 || length.is_some() || seen.is_some();
-        let hasher = comparable.then(|| seen.unwrap_or_else(|| Hasher::new(algorithm)));
+        let comparable = offset == 0 || length.is_some() || hashed.is_some();
+        let hasher = comparable.then(|| hashed.unwrap_or_else(|| Hasher::new(algorithm)));
         let digest = if comparable {
             DigestChoice::Of(algorithm)
         } else {
@@ -69,14 +69,14 @@ impl Client {
             digest: Some(digest),
             version,
         };
-        let (pending, mut parts) = self.line.get(&request).await?;
+        let (pending, mut parts) = self.connection.get(&request).await?;
         let mut transfer = Transfer::new(self, pending);
         let begin: GetBegin = match parts.recv().await {
             Some(TransferPart::Begin(begin)) => parse(&begin)?,
-            Some(TransferPart::Chunk(_)) => return Err(nonsense("data before its begin")),
+            Some(TransferPart::Chunk(_)) => return Err(invalid("data of a get before its begin")),
             None => {
                 transfer.reply::<GetReply>().await?;
-                return Err(nonsense("a get that ended before it began"));
+                return Err(invalid("the end of a get before its begin"));
             }
         };
         Ok(DownloadStream {
@@ -96,8 +96,8 @@ impl DownloadStream {
         &self.begin
     }
 
-    /// The next bytes, or `None` when no more will come: at the end, and also after a failure;
-    /// [`finish`](Self::finish) tells which.
+    /// The next bytes, or `None` at the end and after a failure; [`finish`](Self::finish) returns the
+    /// failure.
     pub async fn chunk(&mut self) -> Option<Bytes> {
         let chunk = self.raw_chunk().await?;
         if let Some(hasher) = &mut self.hasher {
@@ -106,22 +106,22 @@ impl DownloadStream {
         Some(chunk)
     }
 
-    /// A [`chunk`](Self::chunk) for who hashes elsewhere.
+    /// A [`chunk`](Self::chunk) that the caller hashes.
     pub(crate) async fn raw_chunk(&mut self) -> Option<Bytes> {
         let Some(TransferPart::Chunk(chunk)) = self.parts.recv().await else {
             return None;
         };
         self.received += chunk.len() as u64;
-        // A server that sends more than it announced must not fill this side's disk.
+        // A server that sends more than it announced must not fill the local disk.
         (self.received <= self.begin.length).then_some(chunk)
     }
 
-    /// The hasher to feed instead of this, for [`finish_with`](Self::finish_with).
+    /// Removes the hasher: from here on the caller hashes, and ends with [`finish_with`](Self::finish_with).
     pub(crate) fn take_hasher(&mut self) -> Option<Hasher> {
         self.hasher.take()
     }
 
-    /// Reads what is left, and checks that all came and is what the server has.
+    /// Reads the remaining bytes, and verifies the size and the digest.
     ///
     /// # Errors
     /// The error that ended the transfer early, or [`ClientError::DigestMismatch`].
@@ -137,22 +137,22 @@ impl DownloadStream {
         local: Option<Digest>,
     ) -> Result<GetReply, ClientError> {
         if self.received > self.begin.length {
-            return Err(nonsense("more bytes than it announced"));
+            return Err(invalid("more bytes of a file than it announced"));
         }
         let reply: GetReply = self.transfer.reply().await?;
         if self.received < self.begin.length {
-            return Err(nonsense("fewer bytes than it announced"));
+            return Err(invalid("fewer bytes of a file than it announced"));
         }
         match (local, reply.digest) {
             (Some(local), Some(server)) if local != server => {
                 Err(ClientError::DigestMismatch { server, local })
             }
-            (Some(_), None) => Err(nonsense("no digest to compare")),
+            (Some(_), None) => Err(invalid("the end of a get without a digest")),
             _ => Ok(reply),
         }
     }
 }
 
-fn nonsense(what: &str) -> ClientError {
-    ClientError::Nonsense(what.into())
+fn invalid(what: &str) -> ClientError {
+    ClientError::InvalidReply(what.into())
 }

@@ -1,4 +1,4 @@
-//! Whole files: disk and digest on a blocking thread while the network moves the next bytes.
+//! Transfers of one file between the local file system, or a pipe, and the server.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use crate::client::{Client, ClientError, Progress, Session};
 use crate::protocol::{IfExists, PutReply};
 
 impl Session {
-    /// Gets a file into the path `local`, which names it only once it is whole and checked. Its
-    /// modification time is kept. Nothing is synced to the disk: what was got shortly before the
-    /// power fails may have to be got again. A file that becomes another meanwhile is got anew.
+    /// Gets a file into the path `local`, which names it once it is complete and verified. Its
+    /// modification time is kept. Nothing is synced to the disk: after a loss of power the file may have to
+    /// be got again. A file that changes on the server meanwhile is got from its start again.
     ///
-    /// Until then it is a file `.haul-….part` in the same directory. What a process that was killed
-    /// left of that kind is removed when the next file is got into the directory.
+    /// Until then it is a file `.haul-….part` in the same directory. The next get into the directory removes
+    /// the part files of processes that were killed.
     ///
     /// # Errors
-    /// An error of the server, the connection or the local disk. Nothing is left behind then.
+    /// An error of the server, the connection or the local disk. The part file is then removed.
     pub async fn get_file(
         &self,
         remote: &str,
@@ -41,11 +41,11 @@ impl Session {
             .await
     }
 
-    /// Gets a file into a pipe, checked at the end only.
+    /// Gets a file into a pipe. It is verified at the end.
     ///
     /// # Errors
-    /// An error of the server, the connection or the pipe, or that the file changed: data in the pipe
-    /// cannot be taken back.
+    /// An error of the server, the connection or the pipe, or that the file has changed: the bytes in the pipe
+    /// cannot be discarded.
     pub async fn get_into(
         &self,
         remote: &str,
@@ -56,13 +56,12 @@ impl Session {
         progress.found_file(0);
         progress.found_all();
         let sink = LocalSink::Stream(Box::new(writer), "standard output".into());
-        let (place, file) = (DownloadTarget::from_sink(sink), progress.file(0));
-        self.fetch(remote, place, options, file, progress).await
+        let target = DownloadTarget::from_sink(sink);
+        self.fetch(remote, target, 0, options, progress).await
     }
 
-    /// Puts the file `local`. Its modification time is kept. If the server kept a part of it when
-    /// an earlier attempt was cut off, and the file replaces whatever has its name, it goes on
-    /// from there.
+    /// Puts the file `local`. Its modification time is kept. If the server has a part of it from an interrupted
+    /// attempt, and the file replaces any file of its name, the upload is resumed.
     ///
     /// # Errors
     /// An error of the server, the connection or the local disk.
@@ -73,17 +72,16 @@ impl Session {
         options: FileOptions,
         progress: &Progress,
     ) -> Result<PutReply, ClientError> {
-        let local = local.to_owned();
-        let source = blocking(move || LocalFile::open(&local)).await?;
-        progress.found_file(source.size.unwrap_or(0));
+        progress.found_file(0);
         progress.found_all();
-        self.send(source, remote, options, progress).await
+        self.put_found(local.to_owned(), remote, 0, options, progress, false)
+            .await
     }
 
-    /// Puts what comes from a pipe.
+    /// Puts the data from a pipe.
     ///
     /// # Errors
-    /// An error of the server, the connection or the pipe. The upload ends with the connection, because
+    /// An error of the server, the connection or the pipe. The upload fails with the connection, because
     /// data from a pipe cannot be read again.
     pub async fn put_from(
         &self,
@@ -92,51 +90,54 @@ impl Session {
         options: FileOptions,
         progress: &Progress,
     ) -> Result<PutReply, ClientError> {
-        let source = LocalFile::pipe("standard input", reader);
         progress.found_file(0);
-        self.send(source, remote, options, progress).await
+        let source = LocalFile::pipe("standard input", reader);
+        self.send(source, remote, 0, options, progress, false).await
     }
 
-    /// [`get_file`](Self::get_file) of what was counted already, as so many bytes, to a name that
-    /// the user chose or that the server did.
+    /// [`get_file`](Self::get_file) of a file that was counted with `found` bytes. With `is_named_by_user` the
+    /// local path may be a link or a device.
     pub(crate) async fn get_found(
         &self,
         remote: &str,
         local: PathBuf,
-        named_by_user: bool,
+        is_named_by_user: bool,
         found: u64,
         options: FileOptions,
         progress: &Progress,
     ) -> Result<FetchedFile, ClientError> {
         let if_exists = options.if_exists.unwrap_or(IfExists::Replace);
-        let sink = if named_by_user {
+        let open = if is_named_by_user {
             LocalSink::named
         } else {
             LocalSink::create
         };
-        let place = DownloadTarget::made(move || sink(&local, if_exists)).await?;
-        let file = progress.file(found);
-        self.fetch(remote, place, options, file, progress).await
+        let target = DownloadTarget::open(move || open(&local, if_exists)).await?;
+        self.fetch(remote, target, found, options, progress).await
     }
 
-    /// [`put_file`](Self::put_file) of what was counted already; `again` if it was sent before and
-    /// nobody knows whether it arrived.
+    /// [`put_file`](Self::put_file) of a file that was counted with `found` bytes. With `repeated` an earlier
+    /// request for it may have succeeded.
     pub(crate) async fn put_found(
         &self,
         local: PathBuf,
         remote: &str,
+        found: u64,
         options: FileOptions,
         progress: &Progress,
-        again: bool,
+        repeated: bool,
     ) -> Result<PutReply, ClientError> {
         let source = blocking(move || LocalFile::open(&local)).await?;
-        self.send_again(source, remote, options, progress, again)
+        self.send(source, remote, found, options, progress, repeated)
             .await
     }
 }
 
-/// The same over one connection: each fails when that is lost.
-#[expect(clippy::missing_errors_doc, reason = "those of the namesakes")]
+/// The same over one connection: each fails when the connection is lost.
+#[expect(
+    clippy::missing_errors_doc,
+    reason = "those of the methods of `Session`"
+)]
 impl Client {
     /// See [`Session::get_file`].
     pub async fn get_file(

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use crate::protocol::{Algorithm, Digest, IfExists};
 
-/// Chunks between the disk and the network.
+/// Chunks that may wait between the disk and the network.
 pub(crate) const QUEUED_CHUNKS: usize = 2;
 
-/// How files are moved.
+/// The options of a transfer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FileOptions {
-    /// The action if there is a file of that name on the receiving side; replace it if absent.
+    /// The action if a file of that name exists on the receiving side; by default it is replaced.
     pub if_exists: Option<IfExists>,
     /// The digest that both sides compute and compare.
     pub algorithm: Algorithm,
@@ -18,13 +18,13 @@ pub struct FileOptions {
     pub parents: bool,
 }
 
-/// A file that was got, whole and checked.
+/// A file that was downloaded and verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchedFile {
-    /// Where it is now.
+    /// Its local path.
     pub path: PathBuf,
     /// Its bytes.
     pub size: u64,
-    /// The digest that both sides agree on.
+    /// The digest that both sides computed.
     pub digest: Option<Digest>,
 }

@@ -6,8 +6,8 @@
 //! a process that is killed. A part file without a lock is therefore stale: a download of the same
 //! target replaces it, and a download that begins in the directory removes it.
 //!
-//! A file that was just created is not locked yet. Whoever finds it then removes it, and its creator
-//! notices and creates another one. Where the file system has no locks, no part file is removed.
+//! A file that was just created is not locked yet. Another download may then remove it, and its creator
+//! notices this and creates another one. Where the file system has no locks, no part file is removed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -24,7 +24,7 @@ const MAX_OWNERS: u32 = 100;
 /// Attempts to create a file that others remove before it is locked.
 const MAX_ATTEMPTS: u32 = 100;
 
-/// Entries of a directory among which stale files are looked for.
+/// Entries of a directory among which stale files are searched.
 const MAX_ENTRIES: usize = 100_000;
 
 const PREFIX: &str = ".haul-";
@@ -106,7 +106,7 @@ fn try_create(path: &Path) -> io::Result<Option<File>> {
             Ok(file) => match file.try_lock() {
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Ok(()) if file.metadata()?.nlink() == 0 => {}
-                // Without locks nobody can remove it either.
+                // Without locks no other download can remove it either.
                 Ok(()) | Err(TryLockError::Error(_)) => return Ok(Some(file)),
             },
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -133,7 +133,7 @@ fn remove_unless_locked(path: &Path) -> bool {
         return false;
     }
     // Its owner may have renamed it and another one may have created the file that is there now.
-    // While this lock is held, nobody else changes what the path names.
+    // While this lock is held, no other download changes the entry that the path names.
     match path.symlink_metadata() {
         Ok(there) if (there.dev(), there.ino()) == (opened.dev(), opened.ino()) => {
             fs::remove_file(path).is_ok()
@@ -143,7 +143,7 @@ fn remove_unless_locked(path: &Path) -> bool {
     }
 }
 
-/// Opens what may be no file at all, to lock it. Some file systems lock only what may be written.
+/// Opens an entry that may not be a file. Some file systems lock only files that are open for writing.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let mut options = OpenOptions::new();

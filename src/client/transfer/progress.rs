@@ -1,5 +1,4 @@
-//! How far a job is: counters that the job adds to and that anyone may look at, and what it waits
-//! for.
+//! The progress of a job: counters of files and bytes, and the reason for which it waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,23 +20,23 @@ struct Counters {
     waiting: watch::Sender<Option<Waiting>>,
 }
 
-/// Why a job stands still, and until when.
+/// The reason for which a job waits, and the end of the wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// The error, in a few words.
+    /// The error.
     pub why: String,
-    /// The connection is gone; otherwise the server wants something to be asked again later.
+    /// The connection is lost; otherwise a request must be repeated later.
     pub connection_lost: bool,
-    /// The number of the attempt that comes, from 1.
+    /// The number of the next attempt, from 1.
     pub attempt: u32,
-    /// How many there are to be at most.
+    /// The largest number of attempts.
     pub attempts: u32,
-    /// When it comes. It may take a while itself.
+    /// The start of the next attempt.
     pub until: Instant,
 }
 
 impl Progress {
-    /// Nothing done, and nothing known to be done.
+    /// The progress of a job that has not begun.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -55,37 +54,37 @@ impl Progress {
         self.0.files.load(Ordering::Relaxed)
     }
 
-    /// Bytes of all files that are known so far.
+    /// Bytes of all files that were found so far.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.0.total_bytes.load(Ordering::Relaxed)
     }
 
-    /// All files that are known so far.
+    /// All files that were found so far.
     #[must_use]
     pub fn total_files(&self) -> u64 {
         self.0.total_files.load(Ordering::Relaxed)
     }
 
-    /// Whether the totals will not grow any more.
+    /// Whether all files were found.
     #[must_use]
     pub fn totals_are_final(&self) -> bool {
         self.0.complete.load(Ordering::Relaxed)
     }
 
-    /// The reason for which the job waits now, and later ones.
+    /// The current reason for which the job waits, and later ones.
     #[must_use]
     pub fn waiting(&self) -> watch::Receiver<Option<Waiting>> {
         self.0.waiting.subscribe()
     }
 
-    /// Says what the job waits for, until what is returned is dropped.
+    /// Publishes the reason of a wait, until the returned value is dropped.
     pub(crate) fn wait(&self, waiting: Waiting) -> StopWaiting<'_> {
         self.0.waiting.send_replace(Some(waiting.clone()));
         StopWaiting(self, waiting)
     }
 
-    /// Counts the bytes of one file, of which `expected` were counted as found.
+    /// Counts the bytes of one file that was found with `expected` bytes.
     pub(crate) fn file(&self, expected: u64) -> FileProgress {
         FileProgress {
             progress: self.clone(),
@@ -94,7 +93,7 @@ impl Progress {
         }
     }
 
-    /// Counts bytes that were moved.
+    /// Counts bytes that were transferred.
     pub(crate) fn moved(&self, bytes: u64) {
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -118,18 +117,18 @@ pub(crate) struct StopWaiting<'a>(&'a Progress, Waiting);
 
 impl Drop for StopWaiting<'_> {
     fn drop(&mut self) {
-        // Another part of the job may wait by now.
-        self.0.0.waiting.send_if_modified(|said| {
-            let is_mine = said.as_ref() == Some(&self.1);
+        // Another part of the job may have begun to wait.
+        self.0.0.waiting.send_if_modified(|current| {
+            let is_mine = current.as_ref() == Some(&self.1);
             if is_mine {
-                *said = None;
+                *current = None;
             }
             is_mine
         });
     }
 }
 
-/// How far one file is. It may have to go back, and no byte is counted twice.
+/// The progress of one file. It may have to go back; no byte is counted twice.
 #[derive(Debug)]
 pub(crate) struct FileProgress {
     progress: Progress,
@@ -138,12 +137,12 @@ pub(crate) struct FileProgress {
 }
 
 impl FileProgress {
-    /// The next bytes were moved.
+    /// The next bytes were transferred.
     pub(crate) fn moved(&mut self, bytes: usize) {
         self.go_to(self.at + bytes as u64);
     }
 
-    /// So many bytes of the file are where they belong.
+    /// Sets the number of bytes that were transferred.
     pub(crate) fn go_to(&mut self, at: u64) {
         change(&self.progress.0.bytes, self.at, at);
         self.at = at;
@@ -187,27 +186,27 @@ mod tests {
     }
 
     #[test]
-    fn who_looks_sees_what_a_job_waits_for_until_it_goes_on() {
+    fn the_reason_of_a_wait_is_visible_until_the_wait_ends() {
         let progress = Progress::new();
-        let mut looking = progress.waiting();
-        assert!(looking.borrow().is_none());
+        let mut reason = progress.waiting();
+        assert!(reason.borrow().is_none());
         let waiting = Waiting {
-            why: "gone".into(),
+            why: "the server closed the connection".into(),
             connection_lost: true,
             attempt: 1,
             attempts: 10,
             until: Instant::now(),
         };
-        let said = progress.wait(waiting.clone());
-        assert_eq!(*looking.borrow_and_update(), Some(waiting.clone()));
+        let first = progress.wait(waiting.clone());
+        assert_eq!(*reason.borrow_and_update(), Some(waiting.clone()));
         let longer = Waiting {
             attempt: 2,
             ..waiting
         };
         let other = progress.wait(longer.clone());
-        drop(said);
-        assert_eq!(*looking.borrow_and_update(), Some(longer));
+        drop(first);
+        assert_eq!(*reason.borrow_and_update(), Some(longer));
         drop(other);
-        assert!(looking.has_changed().expect("alive") && looking.borrow().is_none());
+        assert!(reason.has_changed().expect("alive") && reason.borrow().is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! A file on its way from the server, over as many connections as it takes.
+//! The download of one file, over as many connections as it takes.
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -13,19 +13,19 @@ use crate::client::transfer::sink::LocalSink;
 use crate::client::{ClientError, FetchedFile, GetOptions, Progress, Session};
 use crate::protocol::{Algorithm, Digest, ErrorCode, GetBegin, Hasher};
 
-/// How often a file may become another while it is got.
+/// How often a file may change on the server during its download.
 const MAX_RESTARTS: u32 = 5;
 
-/// A file, and what is here of it.
+/// The state of a download.
 struct FileDownload<'a> {
     session: &'a Session,
     remote: &'a str,
     options: FileOptions,
-    /// Elsewhere while it is written, and gone once it failed.
-    place: Option<DownloadTarget>,
-    /// Has seen the bytes that are here.
+    /// `None` while a blocking thread writes it, and after it failed.
+    target: Option<DownloadTarget>,
+    /// Its state after the bytes that arrived.
     hasher: Hasher,
-    /// How many are.
+    /// The number of bytes that arrived.
     offset: u64,
     begin: Option<GetBegin>,
     restarts: u32,
@@ -33,45 +33,45 @@ struct FileDownload<'a> {
 }
 
 impl Session {
-    /// Gets a file into `place`, of which `progress` is counted.
+    /// Gets a file, which was found with `found` bytes, into `target`.
     pub(crate) async fn fetch(
         &self,
         remote: &str,
-        place: DownloadTarget,
+        target: DownloadTarget,
+        found: u64,
         options: FileOptions,
-        file: FileProgress,
         progress: &Progress,
     ) -> Result<FetchedFile, ClientError> {
-        let mut fetching = FileDownload {
+        let mut download = FileDownload {
             session: self,
             remote,
             options,
-            place: Some(place),
+            target: Some(target),
             hasher: Hasher::new(options.algorithm),
             offset: 0,
             begin: None,
             restarts: 0,
-            progress: file,
+            progress: progress.file(found),
         };
-        let mut patience = self.patience(progress);
+        let mut budget = self.retry_budget(progress);
         loop {
             let current = self.current();
-            let error = match fetching.attempt(&current).await {
+            let error = match download.attempt(&current).await {
                 Ok(fetched) => {
-                    self.gets_on();
+                    self.note_success();
                     progress.finished_file();
                     return Ok(fetched);
                 }
                 Err(error) => error,
             };
-            let outcome = if fetching.is_outdated(&error) {
-                fetching.start_again().await
+            let outcome = if download.is_outdated(&error) {
+                download.start_again().await
             } else {
-                patience.after(&current, error).await
+                budget.wait_after(&current, error).await
             };
             if let Err(error) = outcome {
-                return Err(match fetching.place.take() {
-                    Some(place) => place.given_up(error).await,
+                return Err(match download.target.take() {
+                    Some(target) => target.discard(error).await,
                     None => error,
                 });
             }
@@ -80,58 +80,57 @@ impl Session {
 }
 
 impl FileDownload<'_> {
-    /// Gets what is not here yet, over this connection.
+    /// Gets the bytes that have not arrived yet, over this connection.
     async fn attempt(&mut self, current: &CurrentConnection) -> Result<FetchedFile, ClientError> {
         let resumed = (self.offset > 0).then_some(self.begin.as_ref()).flatten();
         let options = GetOptions {
             offset: self.offset,
             version: resumed.map(|begin| begin.version.clone()),
             algorithm: self.options.algorithm,
-            seen: Some(self.hasher.clone()),
+            hashed: Some(self.hasher.clone()),
             ..GetOptions::default()
         };
         let mut download = current.client.get(self.remote, options).await?;
         let begin = download.begin().clone();
         if begin.offset != self.offset || resumed.is_some_and(|before| before.size != begin.size) {
-            let text = "another part of the file than was asked for";
-            return Err(ClientError::Nonsense(text.into()));
+            let text = "another part of a file than was requested";
+            return Err(ClientError::InvalidReply(text.into()));
         }
         self.progress.expect(begin.size);
         let modified = begin.modified;
         self.begin = Some(begin);
-        // What is quick to hash is hashed between the network and the disk, and shares the work with
-        // the thread that writes.
+        // A fast digest is computed on this task, in parallel with the thread that writes.
         let is_quick = self.options.algorithm == Algorithm::Blake3;
-        // It was cloned above: what fails before this leaves it here.
+        // It is a clone: after an earlier failure `self.hasher` is still valid.
         let hasher = if is_quick {
             None
         } else {
             download.take_hasher()
         };
-        let place = self.place.take().ok_or(ClientError::Over)?;
+        let target = self.target.take().ok_or(ClientError::TransferEnded)?;
         let (sender, chunks) = mpsc::channel(QUEUED_CHUNKS);
-        let writing = spawn_blocking(move || write_and_hash(place, hasher, chunks));
+        let writing = spawn_blocking(move || write_and_hash(target, hasher, chunks));
         let mut offset = self.offset;
         while let Some(chunk) = download.chunk().await {
             let length = Bytes::len(&chunk);
             if sender.send(chunk).await.is_err() {
-                // The disk said no; what it said comes below.
+                // The writer failed; its error is returned below.
                 break;
             }
             offset += length as u64;
-            self.session.gets_on();
+            self.session.note_success();
             self.progress.moved(length);
         }
         drop(sender);
-        let (place, hasher) = joined(writing.await)?;
+        let (target, hasher) = joined(writing.await)?;
         let hasher = hasher.or_else(|| download.take_hasher());
-        self.place = Some(place);
+        self.target = Some(target);
         self.offset = offset;
         let digest: Option<Digest> = hasher.clone().map(Hasher::finish);
         self.hasher = hasher.unwrap_or_else(|| Hasher::new(self.options.algorithm));
         let reply = download.finish_with(digest).await?;
-        let place = self.place.take().ok_or(ClientError::Over)?;
-        let path = blocking(move || place.into_sink().commit(modified)).await?;
+        let target = self.target.take().ok_or(ClientError::TransferEnded)?;
+        let path = blocking(move || target.into_sink().commit(modified)).await?;
         Ok(FetchedFile {
             path,
             size: reply.size,
@@ -139,25 +138,27 @@ impl FileDownload<'_> {
         })
     }
 
-    /// Whether the file is no longer the one of which a part is here, and the part can be thrown
-    /// away.
+    /// Whether the file on the server has changed and the download can start again.
     fn is_outdated(&self, error: &ClientError) -> bool {
         self.offset > 0
             && self.restarts < MAX_RESTARTS
             && error.code() == Some(ErrorCode::Changed)
-            && self.place.as_ref().is_some_and(DownloadTarget::can_restart)
+            && self
+                .target
+                .as_ref()
+                .is_some_and(DownloadTarget::can_restart)
     }
 
     async fn start_again(&mut self) -> Result<(), ClientError> {
         self.restarts += 1;
-        let place = self.place.take().ok_or(ClientError::Over)?;
-        let place = blocking(move || {
-            let mut sink = place.into_sink();
+        let target = self.target.take().ok_or(ClientError::TransferEnded)?;
+        let target = blocking(move || {
+            let mut sink = target.into_sink();
             sink.restart()?;
             Ok(DownloadTarget::from_sink(sink))
         })
         .await?;
-        self.place = Some(place);
+        self.target = Some(target);
         self.hasher = Hasher::new(self.options.algorithm);
         self.offset = 0;
         self.progress.go_to(0);
@@ -166,11 +167,11 @@ impl FileDownload<'_> {
 }
 
 fn write_and_hash(
-    place: DownloadTarget,
+    target: DownloadTarget,
     mut hasher: Option<Hasher>,
     mut chunks: mpsc::Receiver<Bytes>,
 ) -> Result<(DownloadTarget, Option<Hasher>), ClientError> {
-    let mut sink = place.into_sink();
+    let mut sink = target.into_sink();
     while let Some(chunk) = chunks.blocking_recv() {
         sink.write(&chunk)?;
         if let Some(hasher) = &mut hasher {
@@ -180,8 +181,8 @@ fn write_and_hash(
     Ok((DownloadTarget::from_sink(sink), hasher))
 }
 
-/// A [`Sink`] in the hands of a task. To give one up is work for a disk, and is done on a thread
-/// that may wait for it, even if the task is dropped.
+/// A [`LocalSink`] that is owned by a task. Its drop removes a file, so it runs on a blocking thread, even if
+/// the task is dropped.
 pub(crate) struct DownloadTarget(Option<LocalSink>);
 
 impl DownloadTarget {
@@ -189,25 +190,25 @@ impl DownloadTarget {
         Self(Some(sink))
     }
 
-    pub(crate) async fn made(
-        make: impl FnOnce() -> Result<LocalSink, ClientError> + Send + 'static,
+    pub(crate) async fn open(
+        open: impl FnOnce() -> Result<LocalSink, ClientError> + Send + 'static,
     ) -> Result<Self, ClientError> {
-        blocking(move || make().map(Self::from_sink)).await
+        blocking(move || open().map(Self::from_sink)).await
     }
 
-    /// For who is on a thread that may wait.
+    /// For callers on a blocking thread.
     fn into_sink(mut self) -> LocalSink {
-        self.0.take().expect("it is there until self is gone")
+        self.0.take().expect("only `self` by value takes it")
     }
 
     fn can_restart(&self) -> bool {
         self.0.as_ref().is_some_and(LocalSink::can_restart)
     }
 
-    /// Passes `error` on once nothing is left behind.
-    async fn given_up(mut self, error: ClientError) -> ClientError {
+    /// Removes the part file, and returns `error`.
+    async fn discard(mut self, error: ClientError) -> ClientError {
         let sink = self.0.take();
-        // The error is what counts, even if the runtime is shutting down.
+        // If the runtime is shutting down, the error is still the result.
         let _ = spawn_blocking(move || drop(sink)).await;
         error
     }

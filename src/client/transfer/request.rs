@@ -7,7 +7,7 @@ use crate::client::connection::PendingReply;
 use crate::client::{Client, ClientError};
 use crate::protocol::{Cancel, End, encode_request};
 
-/// An unfinished `get` or `put`. Dropping it tells the server to end it.
+/// An unfinished `get` or `put`. Dropping it cancels it on the server.
 #[derive(Debug)]
 pub(crate) struct Transfer {
     client: Client,
@@ -32,19 +32,19 @@ impl Transfer {
         let reply = tokio::select! {
             biased;
             reply = self.pending.reply::<serde_json::Value>() => reply,
-            slot = self.client.line.outbox.data_slot() => match slot {
+            slot = self.client.connection.outbox.data_slot() => match slot {
                 Ok(slot) => {
                     slot.send(self.pending.id, chunk);
-                    self.client.line.sent_data();
+                    self.client.connection.sent_data();
                     return Ok(());
                 }
-                // Nothing can be sent any more; the reply tells why.
+                // The connection is lost; the reply has the reason.
                 Err(_) => self.pending.reply().await,
             },
         };
         match reply {
-            Ok(_) => Err(ClientError::Nonsense(
-                "a put that was done before its end".into(),
+            Ok(_) => Err(ClientError::InvalidReply(
+                "the success of a put before its end".into(),
             )),
             Err(error) => Err(error),
         }
@@ -53,17 +53,22 @@ impl Transfer {
     /// Ends a put, behind all its data, and waits for the final reply.
     pub(crate) async fn end<T: DeserializeOwned>(&mut self, end: &End) -> Result<T, ClientError> {
         let json = encode_request(self.pending.id, end);
-        // If nothing can be sent any more, the reply tells why.
-        let _ = self.client.line.outbox.send_after_data(json.into()).await;
+        // If the connection is lost, the reply has the reason.
+        let _ = self
+            .client
+            .connection
+            .outbox
+            .send_after_data(json.into())
+            .await;
         self.reply().await
     }
 
-    /// Tells the server to end it, and waits until it has.
+    /// Cancels it on the server, and waits for its end.
     pub(crate) async fn cancel(mut self) -> Result<(), ClientError> {
         let target = self.pending.id;
         self.client.call(Cancel { target }).await?;
         match self.reply::<IgnoredAny>().await {
-            // Whatever it says, it is over.
+            // It has ended, with or without success.
             Ok(_) | Err(ClientError::Server(_)) => Ok(()),
             Err(error) => Err(error),
         }
@@ -73,9 +78,9 @@ impl Transfer {
 impl Drop for Transfer {
     fn drop(&mut self) {
         let target = self.pending.id;
-        if self.client.line.is_unfinished(target) {
+        if self.client.connection.is_unfinished(target) {
             let client = self.client.clone();
-            let runtime = client.line.runtime.clone();
+            let runtime = client.connection.runtime.clone();
             runtime.spawn(async move { client.call(Cancel { target }).await });
         }
     }

@@ -1,4 +1,4 @@
-//! A file on its way to the server, over as many connections as it takes.
+//! The upload of one file, over as many connections as it takes.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -13,71 +13,66 @@ use crate::client::{Client, ClientError, Progress, PutOptions, Session, UploadSt
 use crate::connection::SHORT_CHUNK_BYTES;
 use crate::protocol::{Digest, ErrorCode, Hasher, IfExists, PutReply, WireError};
 
-/// From here on a file is worth a question before it is sent: what did an earlier attempt leave?
+/// Files of at least this size are resumed if an earlier run was interrupted. For smaller ones the round
+/// trip costs more than the bytes.
 const MIN_RESUME_BYTES: u64 = 1024 * 1024;
 
-/// A file, and what is known of the server's part of it.
+/// The state of an upload.
 struct FileUpload<'a> {
     session: &'a Session,
     remote: &'a str,
     options: FileOptions,
-    /// Elsewhere while it is read.
+    /// `None` while a blocking thread reads it.
     source: Option<LocalFile>,
-    /// Ask what the server has of it, and go on from there.
+    /// Resume after the bytes that the server has.
     resume: bool,
-    /// How much of the file was compared with the server's, and what has seen so much.
+    /// The number of bytes that were compared with the server's, and the hasher after them.
     compared: (u64, Hasher),
     progress: FileProgress,
 }
 
 impl Session {
-    /// Puts `source`, of which so many bytes were counted as found.
+    /// Puts `source`, which was found with `found` bytes. With `repeated` an earlier request for it may
+    /// have succeeded although its reply did not arrive.
     pub(crate) async fn send(
         &self,
         source: LocalFile,
         remote: &str,
+        found: u64,
         options: FileOptions,
         progress: &Progress,
-    ) -> Result<PutReply, ClientError> {
-        self.send_again(source, remote, options, progress, false)
-            .await
-    }
-
-    /// As [`send`](Self::send); `again` if it was sent before and nobody knows whether it arrived.
-    pub(crate) async fn send_again(
-        &self,
-        source: LocalFile,
-        remote: &str,
-        options: FileOptions,
-        progress: &Progress,
-        again: bool,
+        repeated: bool,
     ) -> Result<PutReply, ClientError> {
         let size = source.size;
-        // A file that may be there already is no sign of an earlier attempt's success.
+        // With another action, a file of that name may be a result of this upload or an older file.
         let replaces = options.if_exists.unwrap_or(IfExists::Replace) == IfExists::Replace;
-        let is_worth_it = replaces && size.is_some_and(|size| size >= MIN_RESUME_BYTES);
-        let resume = is_worth_it || again && size.is_some();
+        let is_resumable = replaces && size.is_some_and(|size| size >= MIN_RESUME_BYTES);
+        let resume = is_resumable || repeated && size.is_some();
         let pipe = (!source.is_file()).then(|| source.path().to_owned());
-        let mut sending = FileUpload {
+        let mut file = progress.file(found);
+        if let Some(size) = size {
+            file.expect(size);
+        }
+        let mut upload = FileUpload {
             session: self,
             remote,
             options,
             source: Some(source),
             resume,
             compared: (0, Hasher::new(options.algorithm)),
-            progress: progress.file(size.unwrap_or(0)),
+            progress: file,
         };
         let _resumable = resume.then(|| self.resumable_upload());
-        let mut patience = self.patience(progress);
+        let mut budget = self.retry_budget(progress);
         loop {
             let current = self.current();
-            let error = match sending.attempt(&current).await {
+            let error = match upload.attempt(&current).await {
                 Ok(reply) => {
-                    self.gets_on();
+                    self.note_success();
                     progress.finished_file();
                     return Ok(reply);
                 }
-                Err(ClientError::Server(error)) => why_refused(error, remote, size),
+                Err(ClientError::Server(error)) => refusal(error, remote, size),
                 Err(error) => error,
             };
             match (&pipe, error) {
@@ -86,17 +81,17 @@ impl Session {
                     return Err(ClientError::PipeLost { pipe, lost });
                 }
                 (Some(_), error) => return Err(error),
-                (None, error) => patience.after(&current, error).await?,
+                (None, error) => budget.wait_after(&current, error).await?,
             }
-            sending.resume = size.is_some();
+            upload.resume = size.is_some();
         }
     }
 }
 
-/// The meaning of a server's refusal of a file of that size.
-pub(crate) fn why_refused(error: WireError, remote: &str, size: Option<u64>) -> ClientError {
+/// The error for the server's refusal of a file.
+pub(crate) fn refusal(error: WireError, remote: &str, size: Option<u64>) -> ClientError {
     if matches!(error.code, ErrorCode::QuotaExceeded | ErrorCode::NoSpace) {
-        return ClientError::NoRoom {
+        return ClientError::NoSpace {
             path: remote.to_owned(),
             size,
             error: Box::new(error),
@@ -106,7 +101,7 @@ pub(crate) fn why_refused(error: WireError, remote: &str, size: Option<u64>) -> 
 }
 
 impl FileUpload<'_> {
-    /// Sends what the server lacks, over this connection.
+    /// Sends the bytes that the server does not have, over this connection.
     async fn attempt(&mut self, current: &CurrentConnection) -> Result<PutReply, ClientError> {
         let mut upload = self.begin(&current.client).await?;
         let mut hasher = Hasher::new(self.options.algorithm);
@@ -114,9 +109,9 @@ impl FileUpload<'_> {
         if self.resume {
             if let Some(compared) = self.compare(&mut upload).await? {
                 (offset, hasher) = compared;
-                upload.seen(offset, hasher.clone());
+                upload.continue_at(offset, hasher.clone());
             } else {
-                // Whatever is kept there is no part of this file.
+                // The server has a part of another content.
                 upload.cancel().await?;
                 self.resume = false;
                 upload = self.begin(&current.client).await?;
@@ -127,9 +122,9 @@ impl FileUpload<'_> {
         upload.finish_with(digest).await
     }
 
-    /// Not by a shared reference: a pipe is no `Sync`.
+    /// Takes `&mut self` because a pipe is not `Sync`.
     async fn begin(&mut self, client: &Client) -> Result<UploadStream, ClientError> {
-        let source = self.source.as_ref().ok_or(ClientError::Over)?;
+        let source = self.source.as_ref().ok_or(ClientError::TransferEnded)?;
         let options = PutOptions {
             size: source.size,
             if_exists: self.options.if_exists,
@@ -141,15 +136,15 @@ impl FileUpload<'_> {
         client.put(self.remote, options).await
     }
 
-    /// Compares what the server has with the file. Where to go on, with what has seen the bytes
-    /// before; `None` if they are others.
+    /// Compares the server's part with the file. Returns the offset to continue at with the hasher after the
+    /// bytes before it, or `None` if they differ.
     async fn compare(
         &mut self,
         upload: &mut UploadStream,
     ) -> Result<Option<(u64, Hasher)>, ClientError> {
         let begin = upload.begun().await?;
         let fresh = Hasher::new(self.options.algorithm);
-        let source = self.source.as_ref().ok_or(ClientError::Over)?;
+        let source = self.source.as_ref().ok_or(ClientError::TransferEnded)?;
         let (offset, prefix) = match (begin.offset, begin.prefix) {
             (0, _) => {
                 self.compared = (0, fresh.clone());
@@ -159,18 +154,18 @@ impl FileUpload<'_> {
                 (offset, prefix)
             }
             (offset, _) => {
-                let text = format!("it has {offset} bytes of the file, but not which");
-                return Err(ClientError::Nonsense(text));
+                let text = format!("an offset of {offset} bytes without a digest of them");
+                return Err(ClientError::InvalidReply(text));
             }
         };
         let (known, hasher) = std::mem::replace(&mut self.compared, (0, fresh.clone()));
-        // The server may have lost some of what it had.
+        // The server may have lost bytes since the last attempt.
         let from = if known <= offset {
             (known, hasher)
         } else {
             (0, fresh)
         };
-        let mut source = self.source.take().ok_or(ClientError::Over)?;
+        let mut source = self.source.take().ok_or(ClientError::TransferEnded)?;
         let (source, hasher) = blocking(move || {
             let hasher = hash_between(&mut source, from, offset)?;
             Ok((source, hasher))
@@ -181,21 +176,21 @@ impl FileUpload<'_> {
             return Ok(None);
         }
         if offset > known {
-            // The server has more of it than before: the connection before was good for something.
-            self.session.gets_on();
+            // The server has more bytes than before: the last connection transferred some.
+            self.session.note_success();
         }
         self.compared = (offset, hasher.clone());
         Ok(Some((offset, hasher)))
     }
 
-    /// Sends the bytes from `offset` on; the digest of the whole file.
+    /// Sends the bytes from `offset` on, and returns the digest of the file.
     async fn send_from(
         &mut self,
         offset: u64,
         hasher: Hasher,
         upload: &mut UploadStream,
     ) -> Result<Digest, ClientError> {
-        let mut source = self.source.take().ok_or(ClientError::Over)?;
+        let mut source = self.source.take().ok_or(ClientError::TransferEnded)?;
         let is_file = source.is_file();
         let (sender, mut chunks) = mpsc::channel(QUEUED_CHUNKS);
         let reading = spawn_blocking(move || {
@@ -216,7 +211,7 @@ impl FileUpload<'_> {
         }
         drop(chunks);
         if let Err(error) = outcome {
-            // A reader of a pipe may wait for it forever.
+            // The reader of a pipe may wait forever.
             if is_file {
                 self.source = Some(joined(reading.await)?.0);
             }
@@ -228,7 +223,7 @@ impl FileUpload<'_> {
     }
 }
 
-/// Reads on to `offset` from where `hasher` is.
+/// Hashes the bytes from the position of `hasher` to `offset`.
 fn hash_between(
     source: &mut LocalFile,
     (mut at, mut hasher): (u64, Hasher),

@@ -1,5 +1,5 @@
-//! Where the bytes of gets go on this machine: plain blocking I/O, run on blocking threads by
-//! [`crate::client::transfer::file`].
+//! The local targets of downloads. All methods block; [`crate::client::transfer::receive`] runs them on blocking
+//! threads.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -16,62 +16,62 @@ use crate::client::ClientError;
 use crate::client::transfer::part_file;
 use crate::protocol::IfExists;
 
-/// Names tried by [`IfExists::Rename`] before it gives up.
-const RENAMES: u32 = 10_000;
+/// Names that [`IfExists::Rename`] tries.
+const MAX_RENAMES: u32 = 10_000;
 
-/// Where the bytes of a get go.
+/// The target of a download.
 pub(crate) enum LocalSink {
-    /// A new file beside `target`, which takes its place once it is whole and checked.
-    Beside {
+    /// A part file in the directory of `target`, which is renamed to it once it is complete and verified.
+    PartFile {
         file: NamedTempFile,
         target: PathBuf,
         if_exists: IfExists,
     },
-    /// Something that can only be written to, and what messages call it.
+    /// A device or a pipe, and its name in messages.
     Stream(Box<dyn Write + Send>, PathBuf),
 }
 
 impl LocalSink {
-    /// The place for a file that the user named: a link is followed, a device is written to.
+    /// A target that the user named: a link is followed, a device is written to.
     pub(crate) fn named(target: &Path, if_exists: IfExists) -> Result<Self, ClientError> {
-        let target = followed(target);
+        let target = follow_link(target);
         match target.metadata() {
             Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
                 let device = File::options()
                     .write(true)
                     .open(&target)
-                    .map_err(|source| ClientError::local("write", &target, source))?;
+                    .map_err(|error| ClientError::local("write", &target, error))?;
                 Ok(Self::Stream(Box::new(device), target))
             }
             _ => Self::create(&target, if_exists),
         }
     }
 
-    /// The place for a file that the server named: whatever is there is at most replaced.
+    /// A target that the server named: an existing entry can only be replaced.
     pub(crate) fn create(target: &Path, if_exists: IfExists) -> Result<Self, ClientError> {
-        let failed = |source| ClientError::local("write", target, source);
+        let failed = |error| ClientError::local("write", target, error);
         let name = target.file_name().unwrap_or_default();
         if part_file::is_part(name) {
             return Err(ClientError::UnsafeName(name.to_string_lossy().into()));
         }
-        let there = target.symlink_metadata().ok();
-        if there.as_ref().is_some_and(Metadata::is_dir) {
+        let existing = target.symlink_metadata().ok();
+        if existing.as_ref().is_some_and(Metadata::is_dir) {
             return Err(failed(io::ErrorKind::IsADirectory.into()));
         }
-        if there.is_some() && if_exists == IfExists::Fail {
+        if existing.is_some() && if_exists == IfExists::Fail {
             return Err(ClientError::LocalExists(target.into()));
         }
         let file = part_file::create(target).map_err(failed)?;
-        if let Some(there) = there.filter(Metadata::is_file)
+        if let Some(existing) = existing.filter(Metadata::is_file)
             && if_exists == IfExists::Replace
         {
-            // Other content is not to run with the rights that the old was trusted with.
-            let mode = there.permissions().mode() & 0o777;
+            // New content must not run with the set-user-ID or set-group-ID bit of the old.
+            let mode = existing.permissions().mode() & 0o777;
             file.as_file()
                 .set_permissions(Permissions::from_mode(mode))
                 .map_err(failed)?;
         }
-        Ok(Self::Beside {
+        Ok(Self::PartFile {
             file,
             target: target.into(),
             if_exists,
@@ -80,69 +80,69 @@ impl LocalSink {
 
     pub(crate) fn write(&mut self, chunk: &[u8]) -> Result<(), ClientError> {
         let (outcome, path) = match self {
-            Self::Beside { file, target, .. } => (file.as_file_mut().write_all(chunk), target),
+            Self::PartFile { file, target, .. } => (file.as_file_mut().write_all(chunk), target),
             Self::Stream(stream, name) => (stream.write_all(chunk), name),
         };
-        outcome.map_err(|source| ClientError::local("write", &*path, source))
+        outcome.map_err(|error| ClientError::local("write", &*path, error))
     }
 
-    /// Whether what was written can be taken back.
+    /// Whether the written bytes can be discarded.
     pub(crate) fn can_restart(&self) -> bool {
-        matches!(self, Self::Beside { .. })
+        matches!(self, Self::PartFile { .. })
     }
 
-    /// Takes back all that was written.
+    /// Discards the written bytes.
     pub(crate) fn restart(&mut self) -> Result<(), ClientError> {
         let (outcome, path) = match self {
-            Self::Beside { file, target, .. } => {
+            Self::PartFile { file, target, .. } => {
                 let file = file.as_file_mut();
                 (file.set_len(0).and_then(|()| file.rewind()), target)
             }
             Self::Stream(_, name) => (Err(io::ErrorKind::NotSeekable.into()), name),
         };
-        outcome.map_err(|source| ClientError::local("write", &*path, source))
+        outcome.map_err(|error| ClientError::local("write", &*path, error))
     }
 
-    /// Puts the file in its place and returns its path. It is not synced: whoever loses power gets
-    /// the file again.
+    /// Renames the file to its target and returns its path. It is not synced: after a loss of power it must
+    /// be downloaded again.
     pub(crate) fn commit(self, modified: Timestamp) -> Result<PathBuf, ClientError> {
         match self {
-            Self::Beside {
+            Self::PartFile {
                 file,
                 target,
                 if_exists,
             } => {
-                // Not every file system keeps every time; the content is what matters.
+                // Some file systems cannot store some times. The content is still correct.
                 let _ = file.as_file().set_modified(SystemTime::from(modified));
-                place(file, target, if_exists)
+                publish(file, target, if_exists)
             }
             Self::Stream(mut stream, name) => match stream.flush() {
                 Ok(()) => Ok(name),
-                Err(source) => Err(ClientError::local("write", name, source)),
+                Err(error) => Err(ClientError::local("write", name, error)),
             },
         }
     }
 }
 
-/// Removes what downloads that were killed left where these files, which the user named, are to go.
+/// Removes the part files of killed downloads from the directories of these targets, which the user named.
 pub(crate) fn remove_stale_parts<'a>(targets: impl Iterator<Item = &'a Path>) {
     let directories: BTreeSet<_> = targets
-        .map(|target| part_file::directory_of(&followed(target)).to_owned())
+        .map(|target| part_file::directory_of(&follow_link(target)).to_owned())
         .collect();
     for directory in directories {
         part_file::remove_stale(&directory);
     }
 }
 
-/// The target of a link.
-fn followed(target: &Path) -> PathBuf {
+/// The target of a link, or the path itself.
+fn follow_link(target: &Path) -> PathBuf {
     match target.canonicalize() {
         Ok(real) if target.is_symlink() => real,
         _ => target.to_owned(),
     }
 }
 
-fn place(
+fn publish(
     file: NamedTempFile,
     target: PathBuf,
     if_exists: IfExists,
@@ -153,13 +153,13 @@ fn place(
             Err(error) => Err(ClientError::local("write", target, error.error)),
         };
     }
-    let tries = if if_exists == IfExists::Rename {
-        RENAMES
+    let renames = if if_exists == IfExists::Rename {
+        MAX_RENAMES
     } else {
         0
     };
     let mut file = file;
-    for number in 0..=tries {
+    for number in 0..=renames {
         let candidate = numbered(&target, number);
         match file.persist_noclobber(&candidate) {
             Ok(_) => return Ok(candidate),
@@ -200,7 +200,7 @@ mod tests {
     fn a_file_that_is_not_committed_leaves_nothing_behind() {
         let directory = tempfile::tempdir().expect("a directory");
         let target = directory.path().join("a");
-        let mut sink = LocalSink::named(&target, IfExists::Replace).expect("a place");
+        let mut sink = LocalSink::named(&target, IfExists::Replace).expect("a target");
         sink.write(b"half").expect("written");
         drop(sink);
         let left = directory.path().read_dir().expect("readable").count();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_replaced_kept_or_joined_by_a_numbered_file() {
+    fn an_existing_file_is_replaced_or_kept_or_the_new_one_is_numbered() {
         let directory = tempfile::tempdir().expect("a directory");
         let target = directory.path().join("a.txt");
         let put = |text: &str, if_exists| {
@@ -222,19 +222,19 @@ mod tests {
             put("3", IfExists::Fail),
             Err(ClientError::LocalExists(_))
         ));
-        let beside = put("4", IfExists::Rename).expect("another name");
-        assert_eq!(beside, directory.path().join("a (1).txt"));
+        let numbered = put("4", IfExists::Rename).expect("another name");
+        assert_eq!(numbered, directory.path().join("a (1).txt"));
         assert_eq!(std::fs::read_to_string(&target).expect("there"), "2");
-        assert_eq!(std::fs::read_to_string(&beside).expect("there"), "4");
+        assert_eq!(std::fs::read_to_string(&numbered).expect("there"), "4");
     }
 
     #[test]
-    fn what_replaces_a_file_is_as_open_as_it_was_and_runs_as_nobody_else() {
+    fn a_replacement_keeps_the_permissions_without_the_set_user_id_bit() {
         let directory = tempfile::tempdir().expect("a directory");
         let target = directory.path().join("tool");
         std::fs::write(&target, "old").expect("written");
         std::fs::set_permissions(&target, Permissions::from_mode(0o6751)).expect("set");
-        let sink = LocalSink::named(&target, IfExists::Replace).expect("a place");
+        let sink = LocalSink::named(&target, IfExists::Replace).expect("a target");
         sink.commit(Timestamp::UNIX_EPOCH).expect("placed");
         let mode = target.metadata().expect("there").permissions().mode();
         assert_eq!(mode & 0o7777, 0o751);
@@ -246,10 +246,10 @@ mod tests {
         let (real, link) = (directory.path().join("real"), directory.path().join("link"));
         std::fs::write(&real, "old").expect("written");
         std::os::unix::fs::symlink(&real, &link).expect("linked");
-        let sink = LocalSink::named(&link, IfExists::Replace).expect("a place");
+        let sink = LocalSink::named(&link, IfExists::Replace).expect("a target");
         assert_eq!(sink.commit(Timestamp::UNIX_EPOCH).expect("placed"), real);
         std::fs::write(&real, "kept").expect("written");
-        let sink = LocalSink::create(&link, IfExists::Replace).expect("a place");
+        let sink = LocalSink::create(&link, IfExists::Replace).expect("a target");
         assert_eq!(sink.commit(Timestamp::UNIX_EPOCH).expect("placed"), link);
         assert_eq!(std::fs::read_to_string(&real).expect("there"), "kept");
     }

@@ -1,4 +1,5 @@
-//! Local files that are put: plain blocking I/O, run on blocking threads by [`crate::client::transfer::file`].
+//! Local files that are uploaded. All methods block; [`crate::client::transfer::send`] runs them on blocking
+//! threads.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -14,7 +15,7 @@ use rustix::io::{Errno, pread};
 use crate::client::ClientError;
 use crate::connection::LONG_CHUNK_BYTES;
 
-/// Where the bytes of a put come from.
+/// The content of an upload.
 pub(crate) struct LocalFile {
     reader: Reader,
     path: PathBuf,
@@ -24,14 +25,14 @@ pub(crate) struct LocalFile {
 }
 
 enum Reader {
-    /// A regular file, and what it was when it was opened.
+    /// A regular file, and its state when it was opened.
     File(File, Stamp),
-    /// A source without content of its own, such as a pipe.
+    /// A source that can be read once, such as a pipe.
     Pipe(Box<dyn Read + Send>),
 }
 
-/// Metadata that differs once a file was written to. Nobody can set back its change time, and it costs
-/// less than a second reading.
+/// Metadata that differs after a file was written to. The change time cannot be set back, and comparing it
+/// costs less than reading the file again.
 #[derive(PartialEq, Eq)]
 struct Stamp {
     size: u64,
@@ -50,22 +51,22 @@ impl From<&Metadata> for Stamp {
 }
 
 impl LocalFile {
-    /// A file. A pipe is refused, not waited for.
+    /// Opens a file. A pipe is refused at once.
     pub(crate) fn open(path: &Path) -> Result<Self, ClientError> {
-        let failed = |source| ClientError::local("read", path, source);
+        let failed = |error| ClientError::local("read", path, error);
         let metadata = path.metadata().map_err(failed)?;
         if !metadata.is_file() && !metadata.is_dir() {
-            return Err(ClientError::LocalNeither(path.into()));
+            return Err(ClientError::LocalNotAFile(path.into()));
         }
-        // Between the two it may have become a pipe.
+        // It may have been replaced by a pipe since.
         let (file, metadata) = open(path)?;
         if metadata.is_dir() {
             return Err(failed(io::ErrorKind::IsADirectory.into()));
         }
         if !metadata.is_file() {
-            return Err(ClientError::LocalNeither(path.into()));
+            return Err(ClientError::LocalNotAFile(path.into()));
         }
-        // Files that the kernel makes up say that they are empty.
+        // Files of `/proc` have the size 0.
         let size = (metadata.len() > 0).then_some(metadata.len());
         Ok(Self {
             reader: Reader::File(file, Stamp::from(&metadata)),
@@ -87,7 +88,7 @@ impl LocalFile {
         }
     }
 
-    /// Its name in messages.
+    /// Its path, or its name in messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -97,7 +98,7 @@ impl LocalFile {
         matches!(self.reader, Reader::File(..))
     }
 
-    /// Goes back or on to a place in a file.
+    /// Sets the position of the next read.
     pub(crate) fn go_to(&mut self, offset: u64) -> Result<(), ClientError> {
         match &self.reader {
             Reader::File(..) => {
@@ -105,15 +106,15 @@ impl LocalFile {
                 Ok(())
             }
             Reader::Pipe(_) => {
-                let source = io::ErrorKind::NotSeekable.into();
-                Err(ClientError::local("read", &self.path, source))
+                let error = io::ErrorKind::NotSeekable.into();
+                Err(ClientError::local("read", &self.path, error))
             }
         }
     }
 
     /// Fails if the file was written to since it was opened.
     pub(crate) fn check_unchanged(&self) -> Result<(), ClientError> {
-        let failed = |source| ClientError::local("read", &self.path, source);
+        let failed = |error| ClientError::local("read", &self.path, error);
         match &self.reader {
             Reader::File(file, before)
                 if Stamp::from(&file.metadata().map_err(failed)?) != *before =>
@@ -124,23 +125,23 @@ impl LocalFile {
         }
     }
 
-    /// The next bytes, a full [`LONG_CHUNK`] except at the end, where there are none left. A file that
-    /// was written to meanwhile has no end but an error.
+    /// The next bytes: a full [`LONG_CHUNK_BYTES`] except before the end, and `None` at the end. A file that was
+    /// written to since it was opened ends with an error.
     pub(crate) fn next_chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
         self.next_part(LONG_CHUNK_BYTES)
     }
 
     /// The next bytes, at most `limit` of them.
     pub(crate) fn next_part(&mut self, limit: usize) -> Result<Option<Bytes>, ClientError> {
-        let failed = |source| ClientError::local("read", &self.path, source);
+        let failed = |error| ClientError::local("read", &self.path, error);
         let mut chunk = Vec::with_capacity(limit);
         match &mut self.reader {
             Reader::File(file, _) => {
                 fill(file, &mut chunk, limit, self.read).map_err(failed)?;
             }
             Reader::Pipe(pipe) => {
-                let mut rest = pipe.take(limit as u64);
-                rest.read_to_end(&mut chunk).map_err(failed)?;
+                let mut limited = pipe.take(limit as u64);
+                limited.read_to_end(&mut chunk).map_err(failed)?;
             }
         }
         self.read += chunk.len() as u64;
@@ -159,9 +160,9 @@ impl LocalFile {
     }
 }
 
-/// Opens what is there to be read. A pipe is not waited for.
+/// Opens an entry for reading. Does not wait for the writer of a pipe.
 fn open(path: &Path) -> Result<(File, Metadata), ClientError> {
-    let failed = |source| ClientError::local("read", path, source);
+    let failed = |error| ClientError::local("read", path, error);
     let file = File::options()
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
@@ -176,7 +177,7 @@ fn modified(metadata: &Metadata) -> Option<Timestamp> {
     Timestamp::try_from(modified).ok()
 }
 
-/// Reads from `offset` on until so many bytes are there, or no more are.
+/// Reads from `offset` on until `chunk` has `limit` bytes or the file ends.
 fn fill(file: &File, chunk: &mut Vec<u8>, limit: usize, offset: u64) -> io::Result<()> {
     while chunk.len() < limit {
         let at = offset + chunk.len() as u64;
@@ -190,7 +191,7 @@ fn fill(file: &File, chunk: &mut Vec<u8>, limit: usize, offset: u64) -> io::Resu
     Ok(())
 }
 
-/// A regular file that is read in one go.
+/// A regular file that is read at once.
 pub(crate) struct SmallSource<'a> {
     file: File,
     path: &'a Path,
@@ -200,12 +201,12 @@ pub(crate) struct SmallSource<'a> {
 }
 
 impl<'a> SmallSource<'a> {
-    /// Opens a regular file of at most `most` bytes; `None` if it is another kind of file or longer. It
-    /// does not wait for a pipe.
-    pub(crate) fn open(path: &'a Path, most: usize) -> Result<Option<Self>, ClientError> {
+    /// Opens a regular file of at most `max_bytes`; `None` if it is longer or not a regular file. Does not
+    /// wait for the writer of a pipe.
+    pub(crate) fn open(path: &'a Path, max_bytes: usize) -> Result<Option<Self>, ClientError> {
         let (file, metadata) = open(path)?;
         let size = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-        if !metadata.is_file() || size > most {
+        if !metadata.is_file() || size > max_bytes {
             return Ok(None);
         }
         Ok(Some(Self {
@@ -217,13 +218,12 @@ impl<'a> SmallSource<'a> {
         }))
     }
 
-    /// Adds its bytes to `buffer`; `false` if it says that it is empty and is not, as files do that
-    /// the kernel makes up.
+    /// Appends its bytes to `buffer`; `false` if its size is 0 and it has content, as files of `/proc` do.
     ///
     /// # Errors
-    /// [`ClientError::LocalChanged`] if it was written to meanwhile.
+    /// [`ClientError::LocalChanged`] if it was written to since it was opened.
     pub(crate) fn read_to(mut self, buffer: &mut Vec<u8>) -> Result<bool, ClientError> {
-        let failed = |source| ClientError::local("read", self.path, source);
+        let failed = |error| ClientError::local("read", self.path, error);
         if self.size == 0 {
             let read = self.file.read(&mut [0]).map_err(failed)?;
             return Ok(read == 0);
@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_grows_or_shrinks_while_it_is_read_is_noticed() {
+    fn a_file_that_grows_or_shrinks_while_it_is_read_is_an_error() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("log");
         for (before, after) in [("12345", "123456"), ("12345", "1234")] {
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_rewritten_while_it_is_read_is_noticed_though_its_size_and_time_stay() {
+    fn a_file_that_is_rewritten_with_the_same_size_and_time_is_an_error() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("base.db");
         std::fs::write(&path, "1 1").expect("written");
@@ -271,7 +271,7 @@ mod tests {
         let mut source = LocalFile::open(&path).expect("opened");
         let first = source.next_chunk().expect("readable");
         assert_eq!(first.as_deref(), Some(&b"1 1"[..]));
-        // Clocks of file systems are coarse.
+        // Change times have a coarse clock.
         while changed() == before {
             std::fs::write(&path, "2 2").expect("written");
             file.set_modified(modified).expect("set back");

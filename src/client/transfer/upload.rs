@@ -1,4 +1,4 @@
-//! A `put`, chunk by chunk, sent without waiting for the server to be ready.
+//! A `put`, chunk by chunk, sent without waiting for the server's begin.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -14,21 +14,21 @@ use crate::protocol::{Algorithm, Digest, End, Hasher, IfExists, Put, PutBegin, P
 /// How a file is put.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PutOptions {
-    /// How many bytes will come; absent if nobody knows.
+    /// The number of bytes, if it is known.
     pub size: Option<u64>,
-    /// The action if there is a file of that name; the server replaces it if absent.
+    /// The action if a file of that name exists; by default the server replaces it.
     pub if_exists: Option<IfExists>,
-    /// The file's modification time; the time of its arrival if absent.
+    /// The file's modification time; by default the time of its arrival.
     pub modified: Option<Timestamp>,
-    /// Make missing directories on the way.
+    /// Make missing parent directories.
     pub parents: bool,
     /// The digest that both sides compute and compare.
     pub algorithm: Algorithm,
-    /// Go on with what the server kept of an earlier attempt. Then [`UploadStream::begun`] says where.
+    /// Resume an earlier attempt. [`UploadStream::begun`] then returns the offset.
     pub resume: bool,
 }
 
-/// A file on its way to the server. It appears there only if [`finish`](Self::finish) succeeds;
+/// A file that is being uploaded. It appears on the server only if [`finish`](Self::finish) succeeds;
 /// dropping it cancels it.
 #[derive(Debug)]
 pub struct UploadStream {
@@ -43,8 +43,8 @@ impl Client {
     /// Begins to put a file.
     ///
     /// # Errors
-    /// [`ClientError::Lost`] if the connection is gone. What the server says comes later, from
-    /// [`UploadStream::write`] or [`UploadStream::finish`].
+    /// [`ClientError::Lost`] if the connection is lost. The errors of the server are returned by
+    /// [`UploadStream::write`] and [`UploadStream::finish`].
     pub async fn put(&self, path: &str, options: PutOptions) -> Result<UploadStream, ClientError> {
         let request = Put {
             path: path.into(),
@@ -55,7 +55,7 @@ impl Client {
             parents: options.parents,
             digest: Some(options.algorithm),
         };
-        let (pending, parts) = self.line.put(&request).await?;
+        let (pending, parts) = self.connection.put(&request).await?;
         Ok(UploadStream {
             transfer: Transfer::new(self, pending),
             parts,
@@ -67,33 +67,33 @@ impl Client {
 }
 
 impl UploadStream {
-    /// Waits until the server says from where on it needs the file. Only who asked to resume has
-    /// to wait.
+    /// Waits until the server announces the offset from which it needs the file. This is necessary only with
+    /// [`PutOptions::resume`].
     ///
-    /// If the offset is not 0, `prefix` is to be compared with the digest of the bytes before it.
-    /// If they are the same, [`seen`](Self::seen) goes on from there; if not,
-    /// [`cancel`](Self::cancel) makes the server forget what it kept.
+    /// If the offset is not 0, compare `prefix` with the digest of the bytes before it. If they are equal,
+    /// continue with [`continue_at`](Self::continue_at); if not, [`cancel`](Self::cancel) makes the server
+    /// delete its part of the file.
     ///
     /// # Errors
     /// The server's refusal of the file, or [`ClientError::Lost`].
     pub async fn begun(&mut self) -> Result<PutBegin, ClientError> {
         match self.parts.recv().await {
             Some(TransferPart::Begin(begin)) => parse(&begin),
-            Some(TransferPart::Chunk(_)) => Err(nonsense("data in answer to a put")),
+            Some(TransferPart::Chunk(_)) => Err(invalid("data in reply to a put")),
             None => {
                 self.transfer.reply::<PutReply>().await?;
-                Err(nonsense("a put that ended before it began"))
+                Err(invalid("the end of a put before its begin"))
             }
         }
     }
 
-    /// Goes on at `offset`; `hasher` has seen all bytes before it.
-    pub fn seen(&mut self, offset: u64, hasher: Hasher) {
+    /// Continues at `offset`; `hasher` is its state after the bytes before it.
+    pub fn continue_at(&mut self, offset: u64, hasher: Hasher) {
         self.sent = offset;
         self.hasher = hasher;
     }
 
-    /// Gives the upload up, and waits until the server has forgotten what it has of it.
+    /// Cancels the upload, and waits until the server has deleted its part of the file.
     ///
     /// # Errors
     /// [`ClientError::Lost`].
@@ -101,29 +101,29 @@ impl UploadStream {
         self.transfer.cancel().await
     }
 
-    /// Sends the next bytes, any number of them; waits while the server takes no more.
+    /// Sends the next bytes, any number of them; waits while the server accepts no more.
     ///
     /// # Errors
-    /// The server's refusal of the file, if it has come already, or [`ClientError::Lost`]. Nothing more must
-    /// be written then.
+    /// The server's refusal of the file, if it has arrived already, or [`ClientError::Lost`]. The upload
+    /// cannot be continued after an error.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), ClientError> {
         self.hasher.update(&bytes);
         self.write_unhashed(bytes).await
     }
 
-    /// A [`write`](Self::write) for who hashes elsewhere.
+    /// A [`write`](Self::write) of bytes that the caller hashes.
     pub(crate) async fn write_unhashed(&mut self, mut bytes: Bytes) -> Result<(), ClientError> {
         while !bytes.is_empty() {
             let chunk = bytes.split_to(self.chunk.bytes().min(bytes.len()));
             self.sent += chunk.len() as u64;
-            let asked = Instant::now();
+            let start = Instant::now();
             self.transfer.send(chunk).await?;
-            self.chunk.adapt(asked.elapsed());
+            self.chunk.adapt(start.elapsed());
         }
         Ok(())
     }
 
-    /// Says that this was all, and waits until the server has the file safely under its name.
+    /// Ends the upload, and waits until the server has stored the file under its name.
     ///
     /// # Errors
     /// The server's error, [`ClientError::DigestMismatch`], or [`ClientError::Lost`]: then it is unknown
@@ -141,15 +141,15 @@ impl UploadStream {
     }
 }
 
-/// Makes sure that the server has stored what was sent.
+/// Checks that the server has stored the bytes that were sent.
 pub(crate) fn check_reply(
     reply: PutReply,
     sent: u64,
     local: Digest,
 ) -> Result<PutReply, ClientError> {
     if reply.size != sent {
-        return Err(ClientError::Nonsense(format!(
-            "it stored {} bytes of {sent}",
+        return Err(ClientError::InvalidReply(format!(
+            "a size of {} bytes for a file of {sent}",
             reply.size
         )));
     }
@@ -162,6 +162,6 @@ pub(crate) fn check_reply(
     Ok(reply)
 }
 
-fn nonsense(what: &str) -> ClientError {
-    ClientError::Nonsense(what.into())
+fn invalid(what: &str) -> ClientError {
+    ClientError::InvalidReply(what.into())
 }

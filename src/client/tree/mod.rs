@@ -1,14 +1,16 @@
-//! Whole trees: many files and directories at once, both ways.
+//! Whole trees: many files and directories at a time, in both directions.
 //!
-//! Files are moved side by side, a bounded number of them, so that thousands of small ones do not
-//! wait for each other's answers. What fails is told and the rest goes on, unless the rest would
+//! `upload` walks local directories and `download` lists remote ones; both pass the files that they
+//! find to `transfers`. A failure of one entry is reported and does not affect the others, unless they would
 //! fail in the same way.
 
-mod down;
-mod local_target;
-mod small_down;
-mod small_up;
-mod up;
+mod direction;
+mod download;
+mod download_request;
+mod pipeline;
+mod transfers;
+mod upload;
+mod upload_request;
 
 use std::path::PathBuf;
 
@@ -18,9 +20,6 @@ use tokio::sync::mpsc;
 
 use crate::client::{ClientError, Progress};
 use crate::protocol::Digest;
-
-/// Files that are opened, moved and finished at the same time.
-const IN_FLIGHT: usize = 32;
 
 /// The result for one file or directory, reported as it happens.
 #[derive(Debug)]
@@ -37,18 +36,18 @@ pub enum TreeEvent {
         /// Its digest.
         digest: Option<Digest>,
     },
-    /// Something that is neither file nor directory, or leads back, was left out.
+    /// An entry was left out, for example because it is neither a file nor a directory.
     Skipped {
-        /// Where it is.
+        /// Its path on the side that is read.
         path: String,
-        /// Why.
+        /// The reason.
         why: &'static str,
     },
-    /// A file or directory could not be moved; the others go on.
+    /// A file or directory cannot be moved. The others are not affected.
     Failed {
-        /// Where it is.
+        /// Its path on the side that is read.
         path: String,
-        /// Why.
+        /// The reason.
         error: ClientError,
     },
 }
@@ -58,7 +57,7 @@ pub enum TreeEvent {
 pub struct TreeSummary {
     /// Files moved.
     pub files: u64,
-    /// Directories made or found on the receiving side.
+    /// Directories on the receiving side that were made or existed.
     pub directories: u64,
     /// Bytes of the files moved.
     pub bytes: u64,
@@ -68,19 +67,20 @@ pub struct TreeSummary {
     pub failed: u64,
 }
 
-/// The state that both directions keep while they run.
+/// The state of a job that both directions have.
 struct TreeJob<Step> {
     progress: Progress,
-    notes: mpsc::Sender<TreeEvent>,
+    events: mpsc::Sender<TreeEvent>,
     summary: TreeSummary,
+    /// Requests about directories that are outstanding.
     running: FuturesUnordered<BoxFuture<'static, Step>>,
 }
 
 impl<Step> TreeJob<Step> {
-    fn new(progress: &Progress, notes: mpsc::Sender<TreeEvent>) -> Self {
+    fn new(progress: &Progress, events: mpsc::Sender<TreeEvent>) -> Self {
         Self {
             progress: progress.clone(),
-            notes,
+            events,
             summary: TreeSummary::default(),
             running: FuturesUnordered::new(),
         }
@@ -103,7 +103,7 @@ impl<Step> TreeJob<Step> {
         self.report(TreeEvent::Skipped { path, why }).await;
     }
 
-    /// Notes the failure, or returns it if it ends the job.
+    /// Counts and reports the failure, or returns it if it ends the job.
     async fn failed(&mut self, path: String, error: ClientError) -> Result<(), ClientError> {
         if error.ends_everything() {
             return Err(error);
@@ -113,10 +113,10 @@ impl<Step> TreeJob<Step> {
         Ok(())
     }
 
-    /// Not by a shared reference: what runs is no `Sync`, and the whole job is to be `Send`.
-    async fn report(&mut self, note: TreeEvent) {
-        // Nobody has to listen.
-        let _ = self.notes.send(note).await;
+    /// Takes `&mut self` because `running` is not `Sync` and the job must be `Send`.
+    async fn report(&mut self, event: TreeEvent) {
+        // The receiver may be closed.
+        let _ = self.events.send(event).await;
     }
 }
 

@@ -306,7 +306,7 @@ async fn a_tree_is_put_with_links_followed_and_loops_and_pipes_left_out() {
 }
 
 #[tokio::test]
-async fn a_file_that_fails_its_check_never_gets_its_name() {
+async fn a_file_with_another_digest_is_not_saved() {
     let here = tempfile::tempdir().expect("a directory");
     let target = here.path().join("file");
     fs::write(&target, "old").expect("written");
@@ -324,7 +324,7 @@ async fn a_file_that_fails_its_check_never_gets_its_name() {
 }
 
 #[tokio::test]
-async fn a_get_that_is_refused_or_given_up_leaves_nothing_behind() {
+async fn a_get_that_is_refused_or_dropped_leaves_nothing_behind() {
     let here = tempfile::tempdir().expect("a directory");
     let left = || here.path().read_dir().expect("there").count();
     let target = here.path().join("file");
@@ -355,7 +355,7 @@ async fn a_get_that_is_refused_or_given_up_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_to_be_kept_is_not_even_asked_for() {
+async fn a_file_that_must_be_kept_is_not_requested() {
     let here = tempfile::tempdir().expect("a directory");
     let (client, _peer) = pair();
     let options = FileOptions {

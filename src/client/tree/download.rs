@@ -1,0 +1,359 @@
+//! A tree on its way from the server: remote listings that run ahead of the transfers.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use futures::stream::StreamExt;
+use tokio::sync::mpsc;
+
+use crate::client::transfer::blocking::blocking;
+use crate::client::transfer::part_file;
+use crate::client::transfer::sink::remove_stale_parts;
+use crate::client::tree::direction::FinishedFile;
+use crate::client::tree::download_request::{DownloadDirection, LocalTarget};
+use crate::client::tree::transfers::FileTransfers;
+use crate::client::tree::{TreeEvent, TreeJob, TreeSummary, join};
+use crate::client::{Client, ClientError, FetchedFile, FileOptions, Progress, Session};
+use crate::protocol::{Entry, ErrorCode, Kind, LsReply, StatReply};
+
+/// Pages of listings that are requested at the same time.
+const MAX_CONCURRENT_LISTINGS: usize = 8;
+
+/// Files that were listed and not begun, from which on no further page is requested.
+const MAX_WAITING_FILES: usize = 4096;
+
+/// Levels below a root. A server has fewer; this ends the listing of one that makes them up.
+const MAX_DEPTH: u32 = 100;
+
+impl Session {
+    /// Gets files and whole directories, each to its local path, whose parent exists. A directory
+    /// that exists is filled up. A folder at the root of the server that the user may not list is skipped,
+    /// unless it is one of `roots`. Links below a local path are not followed, and no name from the server
+    /// leads out of it. Nothing is synced to the disk, as in [`get_file`](Self::get_file).
+    ///
+    /// `events` must be read while this runs, or closed.
+    ///
+    /// # Errors
+    /// An error that ends the whole job, such as a connection that does not come back. Complete files stay.
+    /// Errors of one file are reported in `events` and counted.
+    pub async fn get_trees(
+        &self,
+        roots: Vec<(String, PathBuf)>,
+        options: FileOptions,
+        progress: &Progress,
+        events: mpsc::Sender<TreeEvent>,
+    ) -> Result<TreeSummary, ClientError> {
+        let targets: Vec<_> = roots.iter().map(|(_, local)| local.clone()).collect();
+        blocking(move || {
+            remove_stale_parts(targets.iter().map(PathBuf::as_path));
+            Ok(())
+        })
+        .await?;
+        let direction = DownloadDirection { options };
+        let mut download = TreeDownload {
+            session: self.clone(),
+            job: TreeJob::new(progress, events),
+            listings: 0,
+            roots: roots.into(),
+            directories: Vec::new(),
+            files: VecDeque::new(),
+            transfers: FileTransfers::new(direction, self, progress),
+        };
+        loop {
+            download.start_more();
+            if download.transfers.can_start() {
+                let finished = download.transfers.start();
+                download.finish(finished).await?;
+            }
+            tokio::select! {
+                finished = download.transfers.next(), if !download.transfers.is_idle() => {
+                    download.finish(finished?).await?;
+                }
+                Some(step) = download.job.running.next() => download.handle(step).await?,
+                else => return Ok(download.job.summary),
+            }
+        }
+    }
+}
+
+impl Client {
+    /// See [`Session::get_trees`]; this fails when the connection is lost.
+    ///
+    /// # Errors
+    /// See [`Session::get_trees`].
+    pub async fn get_trees(
+        &self,
+        roots: Vec<(String, PathBuf)>,
+        options: FileOptions,
+        progress: &Progress,
+        events: mpsc::Sender<TreeEvent>,
+    ) -> Result<TreeSummary, ClientError> {
+        let session = Session::from(self.clone());
+        session.get_trees(roots, options, progress, events).await
+    }
+}
+
+struct TreeDownload {
+    session: Session,
+    job: TreeJob<ListingStep>,
+    /// Requests for a root or a listing that are outstanding.
+    listings: usize,
+    roots: VecDeque<(String, PathBuf)>,
+    /// A stack: the last directory is listed first, which bounds its length.
+    directories: Vec<PendingDirectory>,
+    /// With their sizes.
+    files: VecDeque<(LocalTarget, u64)>,
+    transfers: FileTransfers<DownloadDirection>,
+}
+
+struct PendingDirectory {
+    target: LocalTarget,
+    cursor: Option<String>,
+}
+
+enum ListingStep {
+    Stat(LocalTarget, Result<StatReply, ClientError>),
+    Page(PendingDirectory, Result<LsReply, ClientError>),
+}
+
+impl TreeDownload {
+    /// Starts requests and transfers up to their bounds.
+    fn start_more(&mut self) {
+        while self.listings < MAX_CONCURRENT_LISTINGS && self.files.len() < MAX_WAITING_FILES {
+            if let Some(directory) = self.directories.pop() {
+                self.list(directory);
+            } else if let Some((remote, local)) = self.roots.pop_front() {
+                self.stat(LocalTarget {
+                    remote,
+                    local,
+                    level: 0,
+                });
+            } else {
+                break;
+            }
+            self.listings += 1;
+        }
+        if self.listings == 0 && self.directories.is_empty() && self.roots.is_empty() {
+            self.job.progress.found_all();
+        }
+        while let Some((_, size)) = self.files.front()
+            && self.transfers.has_capacity_for(*size)
+            && let Some((target, size)) = self.files.pop_front()
+        {
+            self.transfers.add(target, size);
+        }
+    }
+
+    fn stat(&self, target: LocalTarget) {
+        let (session, progress) = (self.session.clone(), self.job.progress.clone());
+        self.job.running.push(Box::pin(async move {
+            let remote = target.remote.as_str();
+            let stat = |client: Client| async move { client.stat(remote).await };
+            let reply = session.retry(&progress, stat).await;
+            ListingStep::Stat(target, reply)
+        }));
+    }
+
+    fn list(&self, mut directory: PendingDirectory) {
+        let (session, progress) = (self.session.clone(), self.job.progress.clone());
+        self.job.running.push(Box::pin(async move {
+            let cursor = directory.cursor.take();
+            let is_first = cursor.is_none();
+            let remote = directory.target.remote.as_str();
+            let list = |client: Client| {
+                let cursor = cursor.clone();
+                async move { client.ls_page(remote, cursor).await }
+            };
+            let mut page = session.retry(&progress, list).await;
+            if is_first && page.is_ok() {
+                let (local, level) = (directory.target.local.clone(), directory.target.level);
+                if let Err(error) = blocking(move || make_directory(&local, level == 0)).await {
+                    page = Err(error);
+                }
+            }
+            ListingStep::Page(directory, page)
+        }));
+    }
+
+    async fn finish(
+        &mut self,
+        finished: Vec<FinishedFile<DownloadDirection>>,
+    ) -> Result<(), ClientError> {
+        for (target, result) in finished {
+            match result {
+                Ok(FetchedFile { path, size, digest }) => {
+                    self.job.moved(target.remote, path, size, digest).await;
+                }
+                Err(error) => self.job.failed(target.remote, error).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle(&mut self, step: ListingStep) -> Result<(), ClientError> {
+        self.listings -= 1;
+        match step {
+            ListingStep::Stat(target, Ok(stat)) => {
+                self.found(target, stat.entry.kind, stat.entry.size);
+                Ok(())
+            }
+            ListingStep::Page(directory, Ok(page)) => self.listed(directory, page).await,
+            ListingStep::Page(PendingDirectory { target, .. }, Err(error))
+                if is_hidden_folder(&target, &error) =>
+            {
+                self.job.summary.directories -= 1;
+                let why = "you may not list it";
+                self.job.skipped(target.remote, why).await;
+                Ok(())
+            }
+            ListingStep::Stat(target, Err(error))
+            | ListingStep::Page(PendingDirectory { target, .. }, Err(error)) => {
+                self.job.failed(target.remote, error).await
+            }
+        }
+    }
+
+    fn found(&mut self, target: LocalTarget, kind: Kind, size: u64) {
+        match kind {
+            Kind::File => {
+                self.job.progress.found_file(size);
+                self.files.push_back((target, size));
+            }
+            Kind::Dir => {
+                self.job.summary.directories += 1;
+                self.directories.push(PendingDirectory {
+                    target,
+                    cursor: None,
+                });
+            }
+        }
+    }
+
+    async fn listed(
+        &mut self,
+        directory: PendingDirectory,
+        page: LsReply,
+    ) -> Result<(), ClientError> {
+        let parent = directory.target;
+        if page.cursor.is_some() {
+            // Below the directories of this page, or all pages of a large directory would be listed before
+            // the first of its directories.
+            self.directories.push(PendingDirectory {
+                target: parent.clone(),
+                cursor: page.cursor,
+            });
+        }
+        let level = parent.level + 1;
+        for Entry {
+            name, kind, size, ..
+        } in page.entries
+        {
+            if !is_single_name(&name) {
+                let error = ClientError::UnsafeName(name);
+                self.job.failed(parent.remote.clone(), error).await?;
+                continue;
+            }
+            let target = LocalTarget {
+                remote: join(&parent.remote, &name),
+                local: parent.local.join(&name),
+                level,
+            };
+            if level > MAX_DEPTH {
+                let error = ClientError::TooDeep(MAX_DEPTH);
+                self.job.failed(target.remote, error).await?;
+                continue;
+            }
+            self.found(target, kind, size);
+        }
+        Ok(())
+    }
+}
+
+/// Whether this is a folder at the root that the user may not list. A user who gets the root does not
+/// mean those.
+fn is_hidden_folder(target: &LocalTarget, error: &ClientError) -> bool {
+    let is_name = |component: &Component| matches!(component, Component::Normal(_));
+    let names = Path::new(&target.remote).components().filter(is_name);
+    target.level == 1 && names.count() == 1 && error.code() == Some(ErrorCode::Denied)
+}
+
+/// Whether a name from the server names an entry of its directory and nothing else, cannot control a
+/// terminal, and is not the name of a part file.
+fn is_single_name(name: &str) -> bool {
+    let is_unsafe = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    if name.contains(is_unsafe) || part_file::is_part(OsStr::new(name)) {
+        return false;
+    }
+    let mut components = Path::new(name).components();
+    let only = (components.next(), components.next());
+    matches!(only, (Some(Component::Normal(part)), None) if part == name)
+}
+
+/// Makes a directory. If it exists, removes the part files that killed downloads left in it. A link to a
+/// directory counts as one only if the user named it.
+fn make_directory(path: &Path, is_named_by_user: bool) -> Result<(), ClientError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let metadata = if is_named_by_user {
+                fs::metadata(path)
+            } else {
+                fs::symlink_metadata(path)
+            };
+            if metadata.is_ok_and(|metadata| metadata.is_dir()) {
+                part_file::remove_stale(path);
+                return Ok(());
+            }
+            let error = io::ErrorKind::NotADirectory.into();
+            Err(ClientError::local("make directory", path, error))
+        }
+        Err(error) => Err(ClientError::local("make directory", path, error)),
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_single_normal_component_is_a_name() {
+        for name in ["a", "..a", "a b", "-", "…", "\\", "C:"] {
+            assert!(is_single_name(name), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            "..",
+            "/",
+            "a/",
+            "a/b",
+            "/a",
+            "./a",
+            "a/.",
+            "../a",
+            "a\0",
+            "a\nb",
+            "\u{1b}]0;title\u{7}",
+            "a\u{202e}txt.exe",
+            ".haul-0123456789abcdef.part",
+            ".haul-0123456789abcdef-1.part",
+        ] {
+            assert!(!is_single_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_link_to_a_directory_is_followed_only_if_the_user_named_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(directory.path(), &link).expect("linked");
+        assert!(make_directory(&link, true).is_ok());
+        assert!(make_directory(&link, false).is_err());
+    }
+}

@@ -1,0 +1,289 @@
+//! A tree on its way to the server: a local walk that runs ahead of the transfers.
+
+use std::future::ready;
+use std::path::{Path, PathBuf};
+
+use futures::stream::StreamExt;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use walkdir::{DirEntry, WalkDir};
+
+use crate::client::tree::direction::FinishedFile;
+use crate::client::tree::transfers::{FileTransfers, MAX_SEPARATE_FILES};
+use crate::client::tree::upload_request::{LocalSource, UploadDirection};
+use crate::client::tree::{TreeEvent, TreeJob, TreeSummary, join};
+use crate::client::{Client, ClientError, FileOptions, Progress, Session};
+
+/// Entries that the walk may be ahead of the transfers. The totals of the progress come from the walk.
+const MAX_ENTRIES_AHEAD: usize = 8192;
+
+impl Session {
+    /// Puts files and whole directories, each to its path on the server. A directory that exists
+    /// there is filled up. Links are followed, except to a directory that contains them; an entry that is
+    /// neither a file nor a directory is skipped. An entry whose name is not UTF-8 fails.
+    ///
+    /// `events` must be read while this runs, or closed.
+    ///
+    /// # Errors
+    /// An error that ends the whole job, such as a connection that does not come back or a full quota.
+    /// Complete files stay. Errors of one file are reported in `events` and counted.
+    pub async fn put_trees(
+        &self,
+        roots: Vec<(PathBuf, String)>,
+        options: FileOptions,
+        progress: &Progress,
+        events: mpsc::Sender<TreeEvent>,
+    ) -> Result<TreeSummary, ClientError> {
+        let (sender, mut walk) = mpsc::channel(MAX_ENTRIES_AHEAD);
+        let counters = progress.clone();
+        spawn_blocking(move || walk_all(roots, &sender, &counters));
+        let mut upload = TreeUpload {
+            session: self.clone(),
+            options,
+            job: TreeJob::new(progress, events),
+            transfers: FileTransfers::new(UploadDirection, self, progress),
+        };
+        let mut walking = true;
+        while walking || !upload.is_idle() {
+            tokio::select! {
+                biased;
+                finished = upload.transfers.next(), if !upload.transfers.is_idle() => {
+                    upload.finish(finished?).await?;
+                }
+                found = walk.recv(), if walking && upload.has_capacity() => match found {
+                    Some(found) => upload.start(found).await?,
+                    None => walking = false,
+                },
+                Some(made) = upload.job.running.next() => upload.made(made).await?,
+                // Last, so that files that the walk has found already are sent together.
+                () = ready(()), if upload.transfers.can_start() => {
+                    let finished = upload.transfers.start();
+                    upload.finish(finished).await?;
+                }
+            }
+        }
+        Ok(upload.job.summary)
+    }
+}
+
+impl Client {
+    /// See [`Session::put_trees`]; this fails when the connection is lost.
+    ///
+    /// # Errors
+    /// See [`Session::put_trees`].
+    pub async fn put_trees(
+        &self,
+        roots: Vec<(PathBuf, String)>,
+        options: FileOptions,
+        progress: &Progress,
+        events: mpsc::Sender<TreeEvent>,
+    ) -> Result<TreeSummary, ClientError> {
+        let session = Session::from(self.clone());
+        session.put_trees(roots, options, progress, events).await
+    }
+}
+
+struct TreeUpload {
+    session: Session,
+    options: FileOptions,
+    job: TreeJob<MadeDirectory>,
+    transfers: FileTransfers<UploadDirection>,
+}
+
+/// An entry that the walk finds.
+enum FoundEntry {
+    Directory {
+        local: PathBuf,
+        remote: String,
+    },
+    File {
+        local: PathBuf,
+        remote: String,
+        size: u64,
+        is_named_by_user: bool,
+    },
+    Skipped {
+        local: PathBuf,
+        why: &'static str,
+    },
+    Failed {
+        local: PathBuf,
+        error: ClientError,
+    },
+}
+
+/// A local directory, and the result of making it on the server.
+type MadeDirectory = (PathBuf, Result<String, ClientError>);
+
+impl TreeUpload {
+    fn is_idle(&self) -> bool {
+        self.job.running.is_empty() && self.transfers.is_idle()
+    }
+
+    /// Whether any entry may be started.
+    fn has_capacity(&self) -> bool {
+        let requests = self.job.running.len() + self.transfers.separate_files();
+        requests < MAX_SEPARATE_FILES
+            && self.transfers.has_capacity_for(0)
+            && self.transfers.has_capacity_for(u64::MAX)
+    }
+
+    async fn start(&mut self, found: FoundEntry) -> Result<(), ClientError> {
+        match found {
+            FoundEntry::Directory { local, remote } => self.make_directory(local, remote),
+            FoundEntry::File {
+                local,
+                remote,
+                size,
+                is_named_by_user,
+            } => {
+                // The directory of a file that the walk found may not exist on the server yet.
+                let options = FileOptions {
+                    parents: self.options.parents || !is_named_by_user,
+                    ..self.options
+                };
+                let file = LocalSource {
+                    local,
+                    remote,
+                    options,
+                };
+                self.transfers.add(file, size);
+            }
+            FoundEntry::Skipped { local, why } => {
+                self.job.skipped(local.display().to_string(), why).await;
+            }
+            FoundEntry::Failed { local, error } => {
+                self.job.failed(local.display().to_string(), error).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_directory(&mut self, local: PathBuf, remote: String) {
+        let (session, progress) = (self.session.clone(), self.job.progress.clone());
+        self.job.running.push(Box::pin(async move {
+            let remote = remote.as_str();
+            let mkdir = |client: Client| async move { client.mkdir(remote, true).await };
+            let result = session.retry(&progress, mkdir).await;
+            (local, result)
+        }));
+    }
+
+    async fn made(&mut self, (local, result): MadeDirectory) -> Result<(), ClientError> {
+        match result {
+            Ok(_) => {
+                self.job.summary.directories += 1;
+                Ok(())
+            }
+            Err(error) => self.job.failed(local.display().to_string(), error).await,
+        }
+    }
+
+    async fn finish(
+        &mut self,
+        finished: Vec<FinishedFile<UploadDirection>>,
+    ) -> Result<(), ClientError> {
+        for (file, result) in finished {
+            match result {
+                Ok(reply) => {
+                    let digest = Some(reply.digest);
+                    self.job
+                        .moved(reply.path, file.local, reply.size, digest)
+                        .await;
+                }
+                Err(error) => {
+                    let path = file.local.display().to_string();
+                    self.job.failed(path, error).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends every entry at and below the roots, until the receiver is closed.
+fn walk_all(roots: Vec<(PathBuf, String)>, sender: &mpsc::Sender<FoundEntry>, progress: &Progress) {
+    for (local, remote) in roots {
+        let mut walk = WalkDir::new(&local).follow_links(true).into_iter();
+        while let Some(entry) = walk.next() {
+            let found = match entry {
+                Ok(entry) => {
+                    let found = classify(&entry, &local, &remote, progress);
+                    // The entries of a directory that failed would fail, too.
+                    if entry.file_type().is_dir()
+                        && matches!(found, Some(FoundEntry::Failed { .. }))
+                    {
+                        walk.skip_current_dir();
+                    }
+                    found
+                }
+                Err(error) => Some(unreadable(error, &local)),
+            };
+            if let Some(found) = found
+                && sender.blocking_send(found).is_err()
+            {
+                return;
+            }
+        }
+    }
+    progress.found_all();
+}
+
+fn classify(
+    entry: &DirEntry,
+    root: &Path,
+    remote: &str,
+    progress: &Progress,
+) -> Option<FoundEntry> {
+    let local = entry.path().to_owned();
+    let mut to = remote.to_owned();
+    for component in local.strip_prefix(root).unwrap_or(&local) {
+        let Some(name) = component.to_str() else {
+            let error = ClientError::NotUtf8(local.clone());
+            return Some(FoundEntry::Failed { local, error });
+        };
+        to = join(&to, name);
+    }
+    let kind = entry.file_type();
+    if kind.is_dir() {
+        let exists = matches!(to.trim_end_matches('/'), "" | "." | "..");
+        return (!exists).then_some(FoundEntry::Directory { local, remote: to });
+    }
+    if !kind.is_file() && entry.depth() == 0 {
+        let error = ClientError::LocalNotAFile(local.clone());
+        return Some(FoundEntry::Failed { local, error });
+    }
+    if !kind.is_file() {
+        let why = "it is neither a file nor a directory";
+        return Some(FoundEntry::Skipped { local, why });
+    }
+    let size = entry.metadata().map_or(0, |metadata| metadata.len());
+    progress.found_file(size);
+    Some(FoundEntry::File {
+        local,
+        remote: to,
+        size,
+        is_named_by_user: entry.depth() == 0,
+    })
+}
+
+fn unreadable(error: walkdir::Error, root: &Path) -> FoundEntry {
+    let (local, depth) = (error.path().unwrap_or(root).to_owned(), error.depth());
+    if error.loop_ancestor().is_some() {
+        let why = "it is a link to a directory that contains it";
+        return FoundEntry::Skipped { local, why };
+    }
+    let error = error
+        .into_io_error()
+        .unwrap_or_else(|| std::io::ErrorKind::Other.into());
+    if error.kind() == std::io::ErrorKind::NotFound && depth > 0 {
+        let why = "it is a link to nothing";
+        return FoundEntry::Skipped { local, why };
+    }
+    if error.kind() == std::io::ErrorKind::NotFound && local.is_symlink() {
+        let error = ClientError::LocalBrokenLink(local.clone());
+        return FoundEntry::Failed { local, error };
+    }
+    let error = ClientError::local("read", &*local, error);
+    FoundEntry::Failed { local, error }
+}

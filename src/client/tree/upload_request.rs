@@ -1,0 +1,135 @@
+//! One file of a tree on its way to the server: its `put`, its data and its `end` in one piece.
+
+use std::path::PathBuf;
+
+use futures::future::BoxFuture;
+use serde_json::value::RawValue;
+
+use crate::client::connection::{ReceivedPart, parse};
+use crate::client::transfer::send;
+use crate::client::transfer::source::SmallSource;
+use crate::client::transfer::upload::check_reply;
+use crate::client::tree::direction::{
+    DiskStep, FinishedFile, FoundFile, PipelineLimits, PipelinedTransfer, TransferAttempt,
+};
+use crate::client::{ClientError, FileOptions, Progress, Session};
+use crate::connection::SHORT_CHUNK_BYTES;
+use crate::protocol::{
+    Digest, End, MAX_CONTROL, Put, PutReply, WireError, encode_request, put_control, put_data_head,
+};
+
+/// The direction from this machine to the server.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UploadDirection;
+
+/// A file to be put.
+#[derive(Debug)]
+pub(super) struct LocalSource {
+    pub(super) local: PathBuf,
+    pub(super) remote: String,
+    pub(super) options: FileOptions,
+}
+
+/// The content that the server must confirm.
+pub(super) struct SentContent {
+    size: u64,
+    digest: Digest,
+}
+
+impl PipelinedTransfer for UploadDirection {
+    type File = LocalSource;
+    type Expected = SentContent;
+    type Moved = PutReply;
+
+    const DISK_STEP: DiskStep = DiskStep::Encode;
+    const LIMITS: PipelineLimits = PipelineLimits {
+        outstanding_bytes: 4 * 1024 * 1024,
+        batch_files: 64,
+        batch_bytes: 256 * 1024,
+        received_bytes: 0,
+    };
+
+    fn encode(
+        &self,
+        file: &LocalSource,
+        id: u32,
+        frames: &mut Vec<u8>,
+    ) -> Result<Option<SentContent>, ClientError> {
+        let algorithm = file.options.algorithm;
+        let Some(source) = SmallSource::open(&file.local, SHORT_CHUNK_BYTES)? else {
+            return Ok(None);
+        };
+        let size = source.size;
+        let put = Put {
+            path: file.remote.clone(),
+            size: Some(size as u64),
+            if_exists: file.options.if_exists,
+            modified: source.modified,
+            resume: false,
+            parents: file.options.parents,
+            digest: Some(algorithm),
+        };
+        let request = encode_request(id, &put);
+        if request.len() > MAX_CONTROL {
+            return Ok(None);
+        }
+        put_control(frames, &request);
+        // An empty file has no data frame.
+        if size > 0 {
+            put_data_head(frames, id, size);
+        }
+        let start = frames.len();
+        if !source.read_to(frames)? {
+            return Ok(None);
+        }
+        let digest = Digest::compute(algorithm, &frames[start..]);
+        let end = End {
+            digest: Some(digest),
+        };
+        put_control(frames, &encode_request(id, &end));
+        let size = size as u64;
+        Ok(Some(SentContent { size, digest }))
+    }
+
+    fn complete(
+        &self,
+        _: &LocalSource,
+        sent: SentContent,
+        reply: &RawValue,
+        _: ReceivedPart,
+    ) -> Result<Option<PutReply>, ClientError> {
+        check_reply(parse(reply)?, sent.size, sent.digest).map(Some)
+    }
+
+    fn refusal(file: &LocalSource, sent: &SentContent, error: WireError) -> ClientError {
+        send::refusal(error, &file.remote, Some(sent.size))
+    }
+
+    fn moved_bytes(reply: &PutReply) -> u64 {
+        reply.size
+    }
+
+    fn transfer(
+        &self,
+        session: &Session,
+        found: FoundFile<LocalSource>,
+        progress: &Progress,
+        attempt: TransferAttempt,
+    ) -> BoxFuture<'static, FinishedFile<Self>> {
+        let (session, progress) = (session.clone(), progress.clone());
+        let is_repeated = attempt == TransferAttempt::Repeated;
+        Box::pin(async move {
+            let FoundFile { file, size } = found;
+            let put = session.put_found(
+                file.local.clone(),
+                &file.remote,
+                size,
+                file.options,
+                &progress,
+                is_repeated,
+            );
+            let result = put.await;
+            (file, result)
+        })
+    }
+}
