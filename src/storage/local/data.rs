@@ -222,6 +222,9 @@ fn reason(data: &Path, error: &io::Error) -> String {
             "a part of the path is a file; name a directory with --data or server.data"
         }
         Some(Errno::LOOP) => "its symbolic links form a loop; name the directory itself",
+        Some(Errno::NOENT) if !data.is_symlink() => {
+            "no directory can be made there; name another one with --data or server.data"
+        }
         Some(Errno::NOENT) => {
             "it is a symbolic link to a path that does not exist; check that the volume is mounted"
         }
