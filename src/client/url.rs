@@ -22,7 +22,7 @@ pub struct ServerUrl {
 
 /// The text is not the address of a haul server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not the address of a server: {text:?}: {why}; expected haul://USER@HOST:PORT")]
+#[error("cannot use the address {text:?}: {why}; write haul://USER@HOST:PORT")]
 pub struct InvalidUrl {
     text: String,
     why: &'static str,
@@ -71,28 +71,39 @@ impl FromStr for ServerUrl {
         } else {
             Url::parse(&format!("{TLS}://{text}"))
         }
-        .map_err(|_| refuse("it does not parse"))?;
+        .map_err(|error| match error {
+            url::ParseError::InvalidPort => refuse(invalid_port(text)),
+            url::ParseError::EmptyHost => refuse("the host is missing"),
+            url::ParseError::InvalidIpv4Address | url::ParseError::InvalidIpv6Address => {
+                refuse("the IP address is wrong")
+            }
+            _ => refuse("it has a character that no address has"),
+        })?;
         let tls = match url.scheme() {
             TLS => true,
             PLAIN => false,
-            _ => return Err(refuse("an unknown scheme")),
+            _ => return Err(refuse("the scheme is neither haul nor haul+plain")),
         };
         if url.password().is_some() {
-            return Err(refuse("a password does not belong into an address"));
+            return Err(refuse("an address must not contain a password"));
         }
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-            return Err(refuse("something follows the port"));
+            return Err(refuse("nothing may follow the port"));
         }
         let host = match url.host() {
             Some(Host::Ipv6(address)) => address.to_string(),
             Some(Host::Domain(name)) if is_plain(name) => name.to_ascii_lowercase(),
             Some(Host::Ipv4(address)) => address.to_string(),
-            _ => return Err(refuse("no host")),
+            _ => return Err(refuse("the host is missing")),
         };
         let user = match url.username() {
             "" => None,
             user if is_plain(user) => Some(user.to_owned()),
-            _ => return Err(refuse("a user name has letters, digits, `.`, `_` and `-`")),
+            _ => {
+                return Err(refuse(
+                    "a user name may only have letters, digits, `.`, `_` and `-`",
+                ));
+            }
         };
         Ok(Self {
             tls,
@@ -100,6 +111,27 @@ impl FromStr for ServerUrl {
             host,
             port: url.port().unwrap_or(DEFAULT_PORT),
         })
+    }
+}
+
+/// The problem with the port in an address.
+fn invalid_port(text: &str) -> &'static str {
+    let port = text
+        .trim_end_matches('/')
+        .rsplit_once(':')
+        .map(|(_, port)| port);
+    match port.map(str::parse::<u64>) {
+        Some(Ok(65_536..)) => "the port is over 65535",
+        _ => "the port is not a number",
+    }
+}
+
+/// The problem with the text of a port, if there is one.
+pub(crate) fn port_problem(text: &str) -> Option<String> {
+    match text.parse::<u64>() {
+        Ok(0..=65_535) => None,
+        Ok(port) => Some(format!("port {port} is over 65535")),
+        Err(_) => Some(format!("the port {text:?} is not a number")),
     }
 }
 
@@ -158,5 +190,18 @@ mod tests {
             .parse::<ServerUrl>()
             .expect_err("a password");
         assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_wrong() {
+        for (text, why) in [
+            ("haul://host:99999", "the port is over 65535"),
+            ("haul://host:9x", "the port is not a number"),
+            ("http://host", "the scheme is neither haul nor haul+plain"),
+            ("haul://", "the host is missing"),
+        ] {
+            let error = text.parse::<ServerUrl>().expect_err(text).to_string();
+            assert!(error.contains(why), "{error}");
+        }
     }
 }
