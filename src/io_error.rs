@@ -34,7 +34,7 @@ fn describe_kind(kind: io::ErrorKind) -> String {
 }
 
 /// Removes every ` (os error N)`.
-fn without_number(mut text: String) -> String {
+pub(crate) fn without_number(mut text: String) -> String {
     const START: &str = " (os error ";
     while let Some(start) = text.find(START)
         && let Some(length) = text[start..].find(')')

@@ -8,15 +8,15 @@ use crate::cli::remote_session::RemoteSession;
 use crate::client::Client;
 use crate::protocol::{Offer, PathReply};
 
-/// Take a file that another user offers
+/// Accept a file that another user offers
 ///
-/// The copy is made on the server, and its path is printed. If several files are offered they are
-/// listed, and nothing is taken until one is named.
+/// The server copies the file, and the path of the copy is printed. If several files are offered and
+/// none is named, they are listed and none is accepted.
 #[derive(Debug, Args)]
 pub(super) struct AcceptArgs {
-    /// The offer, if there is more than one; `offers` lists them
+    /// The offer, if there are several; `offers` lists them
     offer: Option<String>,
-    /// The path of the copy; if absent a free name in the current directory
+    /// The path of the copy; the default is a free name in the current directory
     path: Option<String>,
 }
 
@@ -31,7 +31,9 @@ impl AcceptArgs {
                     if !remote.output.is_json() {
                         print(&offered(&offers))?;
                     }
-                    anyhow::bail!("several files are offered; say which: `haul accept OFFER`");
+                    anyhow::bail!(
+                        "several files are offered; name one of them: `haul accept OFFER`"
+                    );
                 }
             },
         };
@@ -53,7 +55,7 @@ pub(super) enum OfferChoice {
 pub(super) async fn only(client: &Client) -> anyhow::Result<OfferChoice> {
     let mut offers = client.offers().await?.offers;
     match offers.pop() {
-        None => anyhow::bail!("nobody offers you a file"),
+        None => anyhow::bail!("no file is offered to you"),
         Some(only) if offers.is_empty() => Ok(OfferChoice::Only(only)),
         Some(last) => {
             offers.push(last);

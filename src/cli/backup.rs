@@ -18,28 +18,29 @@ use crate::cli::exit::{NotAtRest, Reported};
 use crate::cli::output::{Output, count, size};
 use crate::cli::progress::Bar;
 use crate::client::Progress;
+use crate::io_error::describe_io_error;
 use crate::messages;
 use crate::storage;
 use crate::storage::BackupOutcome;
 
-/// Copy everything that the server keeps into a new directory, while it runs or not.
+/// Back up the data directory of a server, which may run meanwhile
 ///
-/// What is in DIR then is a data directory: to restore it, have `haul serve --data` start on it, or
-/// on a copy. It holds the accounts, the messages, the server's own certificate, and all files of
-/// users and shared folders, each whole, with times and digests. It leaves out what removed users
-/// left and uploads that were cut off; also the configuration and what it names elsewhere.
+/// The backup is a data directory. To restore it, start `haul serve --data` on it or on a copy of it.
+/// It contains the accounts, the messages, the server's own certificate, and all files of users and
+/// shared folders with their times and digests. It does not contain files of removed users,
+/// interrupted uploads, the configuration, or files outside the data directory.
 ///
-/// Every file that was there when it began, and still is when it ends, is in it. Of what is changed
-/// meanwhile the old file or the new one is. It can only be read by whoever made it; keep it as you
-/// keep the server.
+/// Every file that exists from the start to the end of the backup is in it. Of a file that changes
+/// meanwhile, the backup has either the old or the new content. Only the user who makes the backup
+/// can read it.
 ///
-/// It ends with 0 if the backup is complete, with 1 if a file could not be read, and with 4 if files
-/// changed all the time, so that one that was moved in the end may be missing.
+/// The exit code is 0 if the backup is complete, 1 if a file could not be read, and 4 if files changed
+/// during each pass, so a file that was moved may be missing.
 #[derive(Debug, Args)]
 pub(super) struct BackupArgs {
     #[command(flatten)]
     data: DataDirArgs,
-    /// The directory for it: a new one each time, or an empty one.
+    /// The directory for the backup, new or empty
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }
@@ -151,12 +152,13 @@ async fn copy(
                 storage::BackupStep::Done => progress.finished_file(),
                 storage::BackupStep::LeftOut(path, error) => {
                     shared.left_out.fetch_add(1, Ordering::Relaxed);
-                    bar.print(&format!("left out {}: {error}", path.display()));
+                    let why = describe_io_error(&error);
+                    bar.print(&format!("cannot back up {}: {why}", path.display()));
                 }
                 storage::BackupStep::Changing(path) => {
                     shared.changing.fetch_add(1, Ordering::Relaxed);
                     let path = path.display();
-                    bar.print(&format!("{path} changed each time that it was copied"));
+                    bar.print(&format!("{path} changed during each copy of it"));
                 }
             }
             !shared.stop.load(Ordering::Relaxed)

@@ -5,12 +5,10 @@ use std::io::{self, Write};
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-/// Print a script that completes haul's commands and options in a shell.
-///
-/// For bash: haul completions bash > ~/.local/share/bash-completion/completions/haul
+/// Print a script that completes commands and options in a shell
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
-    /// The shell.
+    /// The shell
     shell: Shell,
 }
 

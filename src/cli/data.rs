@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use bytesize::ByteSize;
 use clap::Args;
 
 use crate::accounts::{Accounts, Limit};
 use crate::cli::audit::AuditArgs;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, size};
 use crate::config;
 use crate::config::{Config, LogSettings};
 use crate::storage::SpaceLimits;
@@ -17,7 +16,7 @@ use crate::telemetry::MachineAudit;
 /// Which data directory.
 #[derive(Debug, Args)]
 pub(super) struct DataDirArgs {
-    /// The data directory; by default that of the configuration, ./haul-data if it names none.
+    /// The data directory; the default is that of the configuration, or ./haul-data
     #[arg(
         long,
         global = true,
@@ -26,7 +25,7 @@ pub(super) struct DataDirArgs {
         hide_env_values = true
     )]
     data: Option<PathBuf>,
-    /// The server's configuration file, to find the data directory in.
+    /// The server's configuration file, which names the data directory
     #[arg(
         long,
         global = true,
@@ -63,7 +62,7 @@ impl DataDirArgs {
                 }
             }
             Err(error) => {
-                output.note(&format!("this will not stand in the audit: {error}"));
+                output.note(&format!("the audit log will not have this change: {error}"));
                 LogSettings::default()
             }
         };
@@ -75,8 +74,8 @@ impl DataDirArgs {
         let path = self.path()?;
         if !path.join("haul.db").exists() {
             bail!(
-                "there are no accounts in {}; name the data directory with --data, \
-                 or make one with `haul user add`",
+                "{} has no accounts; name the data directory with --data, \
+                 or create one with `haul user add`",
                 path.display()
             );
         }
@@ -102,10 +101,10 @@ impl DataDirArgs {
 /// Limits of something new.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct NewLimits {
-    /// Bytes it may hold, such as 500MB or 10GiB; without this, as many as the disk does.
+    /// The quota, such as 500MB or 10GiB; the default is no quota
     #[arg(long, value_name = "SIZE")]
     quota: Option<Limit>,
-    /// Files and directories it may hold; without this, 1000 and one for each 4 KiB of the quota.
+    /// The limit of files and directories; the default is 1000 and one for each 4 KiB of the quota
     #[arg(long, value_name = "N", value_parser = files)]
     files: Option<Limit>,
 }
@@ -134,7 +133,7 @@ pub(super) fn files(text: &str) -> Result<Limit, String> {
 
 /// The limits as the columns of a list: bytes, and files with directories.
 pub(super) fn columns(limits: SpaceLimits) -> [String; 2] {
-    let bytes = limits.bytes.map(|bytes| ByteSize(bytes).to_string());
+    let bytes = limits.bytes.map(size);
     let files = limits.files.map(|files| files.to_string());
     [bytes, files].map(|limit| limit.unwrap_or_else(|| "-".into()))
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::cli::remote_session::RemoteSession;
 
-/// Do not take a file that another user offers
+/// Decline a file that another user offers
 #[derive(Debug, Args)]
 pub(super) struct DeclineArgs {
     /// The offer; `offers` lists them

@@ -26,27 +26,27 @@ use crate::storage::{SpaceLimits, Store};
 
 const USERS: [&str; 2] = ["alice", "bob"];
 
-/// See haul at work: a server and two users, on a directory that is gone afterwards
+/// Run a server and two users on temporary data
 ///
-/// Starts a server on a free port, lets two users put a directory and get it back in several
-/// sessions at the same time, and compares every file. Needs nothing and leaves nothing behind.
+/// The command starts a server on a free port, lets two users upload a directory and download it
+/// again in several sessions at the same time, and compares every file. It leaves no files.
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// A directory of your own to move; without it, one is made up
+    /// The directory to transfer; without it, a directory with random files
     directory: Option<PathBuf>,
-    /// Sessions of each user
+    /// The sessions of each user
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=50))]
     sessions: u32,
 }
 
 impl DemoArgs {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
-        let place = tempfile::tempdir().context("could not make a temporary directory")?;
+        let place = tempfile::tempdir().context("cannot make a temporary directory")?;
         let original = if let Some(directory) = self.directory {
             directory
         } else {
             let directory = place.path().join("original");
-            make_up(&directory).context("could not make up a directory")?;
+            make_up(&directory).context("cannot make the files of the demo")?;
             directory
         };
         let expected = digests(&original).await?;
@@ -114,7 +114,7 @@ impl DemoServer {
         fs::create_dir(data)?;
         let accounts = Accounts::open(data).await?;
         let mut random = [0; 16];
-        getrandom::fill(&mut random).context("no randomness for a password")?;
+        getrandom::fill(&mut random).context("cannot get random bytes for a password")?;
         let password = Secret::new(HEXLOWER.encode(&random));
         for user in USERS {
             let name: UserName = user.parse()?;
@@ -188,7 +188,7 @@ impl Visit {
         let (up, failures) = tokio::join!(up, failures(notes));
         let up = up?;
         if let Some(failure) = failures {
-            bail!("{user} could not put everything: {failure}");
+            bail!("{user} cannot upload everything: {failure}");
         }
         let (sender, notes) = mpsc::channel(16);
         let roots = vec![(remote.clone(), self.back.clone())];
@@ -196,12 +196,12 @@ impl Visit {
         let (down, failures) = tokio::join!(down, crate::cli::demo::failures(notes));
         let down = down?;
         if let Some(failure) = failures {
-            bail!("{user} could not get everything: {failure}");
+            bail!("{user} cannot download everything: {failure}");
         }
         let back = digests(&self.back).await?;
         ensure!(
             back == expected,
-            "{user} got other files back than were put"
+            "the files that {user} downloaded differ from the files that {user} uploaded"
         );
         for (path, (_, digest)) in &expected {
             let reply = client
@@ -254,7 +254,7 @@ async fn digests(directory: &Path) -> anyhow::Result<BTreeMap<String, (u64, Dige
         anyhow::Ok(found)
     })
     .await?
-    .with_context(|| format!("could not read {name}"))
+    .with_context(|| format!("cannot read {name}"))
 }
 
 fn leads_nowhere(error: &walkdir::Error) -> bool {

@@ -6,9 +6,9 @@ use crate::cli::output::size;
 use crate::cli::remote_session::RemoteSession;
 use crate::protocol::DfReply;
 
-/// Show what is used and what may be used
+/// Show the used and the available space
 ///
-/// Of your home; in the shell, of the shared folder that you are in.
+/// The figures are those of your home, or in the shell those of the current shared folder.
 #[derive(Debug, Args)]
 pub(super) struct DfArgs {
     /// Print sizes as exact numbers of bytes

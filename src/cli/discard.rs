@@ -6,10 +6,10 @@ use serde::Serialize;
 use crate::cli::output::print_json;
 use crate::cli::remote_session::RemoteSession;
 
-/// Drop uploads that were cut off
+/// Delete interrupted uploads
 #[derive(Debug, Args)]
 pub(super) struct DiscardArgs {
-    /// Which, as `uploads` lists them
+    /// The uploads; `uploads` lists them
     #[arg(required = true, value_name = "UPLOAD")]
     uploads: Vec<String>,
 }

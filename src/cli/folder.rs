@@ -12,7 +12,7 @@ use crate::cli::output::Output;
 use crate::cli::table::table;
 use crate::storage::Rights;
 
-/// Add, list, share and remove folders, whether the server runs or not.
+/// Manage shared folders, on the server's machine
 #[derive(Debug, Args)]
 pub(super) struct FolderArgs {
     #[command(flatten)]
@@ -24,47 +24,47 @@ pub(super) struct FolderArgs {
 #[derive(Debug, Subcommand)]
 enum FolderCommand {
     Add(FolderAddArgs),
-    /// List the folders with their limits and who sees them.
+    /// List the folders with their limits and members
     List,
     Grant(FolderGrantArgs),
     Revoke(FolderRevokeArgs),
-    /// Remove a folder. Its files are set aside in the data directory, under removed/.
+    /// Remove a folder, and move its files to removed/ in the data directory
     Remove(FolderNamedArgs),
 }
 
-/// Add a folder. Nobody sees it until it is granted.
+/// Add a folder, which no user sees until it is granted
 #[derive(Debug, Args)]
 struct FolderAddArgs {
-    /// 1 to 32 lower-case letters, digits, ".", "_" or "-".
+    /// 1 to 32 lower-case letters, digits, ".", "_" or "-"
     folder: FolderName,
     #[command(flatten)]
     limits: NewLimits,
 }
 
-/// Let a user see a folder, as /FOLDER. Rights that it had there are replaced.
+/// Give a user rights in a folder, in place of earlier ones
 #[derive(Debug, Args)]
 struct FolderGrantArgs {
-    /// The folder.
+    /// The folder
     folder: FolderName,
-    /// The user.
+    /// The user
     user: UserName,
-    /// "r" to read, "rw" for everything, "drop" to put files without seeing any, or some of list,
-    /// read, write, overwrite and delete, separated by commas.
+    /// "r" (list, read), "rw" (everything), "drop" (put files without seeing any), or some of
+    /// list,read,write,overwrite,delete
     rights: Rights,
 }
 
-/// Take a folder out of a user's sight.
+/// Take all rights in a folder from a user
 #[derive(Debug, Args)]
 struct FolderRevokeArgs {
-    /// The folder.
+    /// The folder
     folder: FolderName,
-    /// The user.
+    /// The user
     user: UserName,
 }
 
 #[derive(Debug, Args)]
 struct FolderNamedArgs {
-    /// The folder.
+    /// The folder
     folder: FolderName,
 }
 

@@ -6,45 +6,48 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::cli::exit::usage;
+use crate::cli::expand::expand_names;
+use crate::cli::failures::Failures;
 use crate::cli::progress::Bar;
+use crate::cli::remote_path::{is_marked_remote, under_own_name, without_mark};
 use crate::cli::remote_session::RemoteSession;
 use crate::cli::transfer::{
     IfExistsChoice, ReportOptions, RetryOptions, TransferTarget, algorithm, all_differ, follow,
-    is_marked_remote, local_target, named_directory, under_own_name, without_mark,
+    local_target, named_directory,
 };
+use crate::cli::wildcards::unquoted;
 use crate::client::{FileOptions, Progress, RetryPolicy};
 use crate::protocol::Algorithm;
 
-/// Get files and whole directories
+/// Download files and directories
 ///
-/// One path is got into the current directory, under its own name. `-t DIR` gets any number of paths
-/// into the local directory DIR, which is made if it is missing.
+/// A single path is saved in the current directory under its own name. `-t DIR` saves any number of
+/// paths in the local directory DIR, which is created if it is missing.
 ///
-/// Without `-t`, the last of several paths is LOCAL. If it is a directory that exists, or ends with a
-/// slash, the others go into it under their own names. Otherwise there may be only one other, and
-/// LOCAL is its new name. So `get a b` gets a as b, and `get -t . a b` gets both. A colon marks a
-/// path on the server: `get :a :b` gets both into the current directory, too. If `b` is a file here and on
-/// the server, `get a b` is refused, because it does not say which one is meant; `get a ./b` replaces
-/// the local file. A name on the server that begins with a colon is written `./:name`.
+/// Without `-t`, the last of several paths is LOCAL. If it is an existing directory or ends with a
+/// slash, the others are saved in it under their own names. Otherwise it is the new name of the only
+/// other path. So `get a b` saves a as b, and `get -t . a b` saves both. A colon marks a path on the
+/// server: `get :a :b` saves both, too. If both sides have a file `b`, `get a b` is refused as
+/// ambiguous; `get a ./b` replaces the local file. `-` as LOCAL writes one file to standard output.
 ///
-/// `-` as LOCAL writes one file to standard output.
+/// A path on the server may have the wildcards `*`, `?` and `[...]`; quote them from your shell. A
+/// backslash before such a character makes it part of the name. A name that begins with a colon is
+/// written `./:name`.
 ///
-/// A file appears under its name once it is whole and its digest is that of the server. Until then it
-/// is a file `.haul-….part` beside it; what a get that was killed leaves of that kind, the next get
-/// into the same directory removes. If the
-/// connection is lost it is made anew, and what was under way goes on from there. Directories that are
-/// there are filled up. A local file that has the same name is replaced, unless `--if-exists` says
-/// otherwise. Modification times of files are kept.
+/// A file appears under its name when it is complete and its digest is that of the server. Until then
+/// it is a file `.haul-….part` in the same directory. After a lost connection the transfer is
+/// resumed. Existing directories are merged. A local file of the same name is replaced, unless
+/// `--if-exists` says otherwise. Modification times of files are kept.
 #[derive(Debug, Args)]
 #[command(override_usage = "haul get [OPTIONS] REMOTE… [LOCAL]")]
 pub(super) struct GetArgs {
-    /// The paths to get; without `-t` the last of several is the destination
+    /// The files and directories to download; the last of several is the target
     #[arg(required = true, value_name = "PATH", num_args = 1..)]
     paths: Vec<String>,
-    /// Get everything into this local directory, which is made if it is missing
+    /// Save everything in the local directory DIR, created if it is missing
     #[arg(long, short = 't', value_name = "DIR")]
     to: Option<String>,
-    /// The action if there is a file of that name here; `replace` if absent
+    /// The action if a local file of that name exists [default: replace]
     #[arg(long, value_enum)]
     if_exists: Option<IfExistsChoice>,
     /// The digest to compare: blake3, sha256 or md5
@@ -71,7 +74,14 @@ impl GetArgs {
             parents: false,
         };
         if local == "-" {
+            let mut failures = Failures::new(remote.output, "get", self.paths.len());
+            self.paths = expand_names(&remote.client, &self.paths, &mut failures).await?;
             return to_pipe(remote, &self.paths, options).await;
+        }
+        let mut failures = Failures::new(remote.output, "get", self.paths.len());
+        self.paths = expand_names(&remote.client, &self.paths, &mut failures).await?;
+        if self.paths.is_empty() {
+            return failures.finish();
         }
         let roots = self.roots(&local)?;
         let telling = ReportOptions {
@@ -82,17 +92,18 @@ impl GetArgs {
         follow(remote, telling, |progress, notes| async move {
             session.get_trees(roots, options, &progress, notes).await
         })
-        .await
+        .await?;
+        failures.finish()
     }
 
     /// Removes the target from the paths, of which then all are on the server.
     async fn take_target(&mut self, remote: &RemoteSession) -> anyhow::Result<String> {
         let target = match (&self.to, &*self.paths) {
-            (Some(directory), _) => named_directory(directory)?,
+            (Some(directory), _) => named_directory(&unquoted(directory))?,
             (None, [_]) => ".".to_owned(),
             (None, [.., last]) if is_marked_remote(last) => ".".to_owned(),
             (None, _) => {
-                let last = self.paths.pop().context("there are several")?;
+                let last = unquoted(&self.paths.pop().context("there are several")?);
                 if self.if_exists.is_none() {
                     refuse_ambiguous_target(remote, &last).await?;
                 }
@@ -114,7 +125,7 @@ impl GetArgs {
                 bail!("{name} is not a directory");
             }
             std::fs::create_dir_all(local)
-                .with_context(|| format!("could not make directory {local}"))?;
+                .with_context(|| format!("cannot make the directory {local}"))?;
         } else if let Some(parent) = Path::new(local).parent()
             && parent != Path::new("")
             && !parent.is_dir()
@@ -141,10 +152,11 @@ async fn to_pipe(
     options: FileOptions,
 ) -> anyhow::Result<()> {
     let [path] = paths else {
-        return Err(usage("only one file at a time goes to standard output"));
+        return Err(usage("only one file can be written to standard output"));
     };
     let progress = Progress::new();
-    let bar = Bar::new(remote.output, &progress);
+    // A bar would disturb the data on a terminal.
+    let bar = Bar::new(remote.output.beside_data(), &progress);
     let stdout = std::io::stdout();
     bar.during(remote.session.get_into(path, stdout, options, &progress))
         .await?;
@@ -159,8 +171,8 @@ async fn refuse_ambiguous_target(remote: &RemoteSession, target: &str) -> anyhow
         return Ok(());
     }
     Err(usage(format!(
-        "{target} exists on this machine and on the server; to get it too, name a local directory \
-         with `-t DIR` (`-t .` is the current one); to replace the local one, \
+        "{target} exists on this machine and on the server; to download it too, name a local \
+         directory with `-t DIR` (`-t .` is the current one); to replace the local file, \
          add `--if-exists replace` or write `./{target}`"
     )))
 }

@@ -10,17 +10,16 @@ use crate::protocol::{Algorithm, Digest};
 
 /// Print the digests of files, computed by the server
 ///
-/// With `--digest sha256` or `md5` and `--check-format`, `sha256sum -c` and `md5sum -c` can
-/// check a copy.
+/// With `--check-format`, `sha256sum -c` and `md5sum -c` can check a copy of the files.
 #[derive(Debug, Args)]
 pub(super) struct HashArgs {
-    /// The files
+    /// The files on the server
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
     /// The digest to print: blake3, sha256 or md5
     #[arg(long, default_value = "blake3", value_name = "NAME", value_parser = algorithm)]
     digest: Algorithm,
-    /// Print only the digits and the path, as sha256sum and its like do
+    /// Print the lines that `sha256sum -c` and `md5sum -c` read
     #[arg(long)]
     check_format: bool,
 }

@@ -10,18 +10,18 @@ use crate::cli::remote_session::RemoteSession;
 use crate::client::{Client, ClientError};
 use crate::protocol::Message;
 
-/// Read what was said with a user, or in a room
+/// Show earlier messages with a user or in a room
 ///
-/// The name of a room begins with `#`, which many shells take for a comment: write '#ops'. One has to
-/// be in a room to read it, see `join`.
+/// The name of a room begins with `#`, so it needs quotes in most shells: '#ops'. Only members of a
+/// room can read its messages; see `join`.
 #[derive(Debug, Args)]
 pub(super) struct HistoryArgs {
     /// A user, or a room such as '#ops'
     with: String,
-    /// How many messages to read, the latest
+    /// The number of messages to show
     #[arg(long, short = 'n', default_value = "100", value_name = "N")]
     limit: NonZeroU32,
-    /// Only messages before the one with this number, which `--json` shows as `seq`
+    /// Show only messages before this number, which `--json` prints as `seq`
     #[arg(long, value_name = "SEQ")]
     before: Option<u64>,
 }
@@ -35,7 +35,7 @@ impl HistoryArgs {
         if let (Some(first), true) = (said.messages.first(), said.more) {
             let (with, before) = (safe(&self.with), first.seq);
             remote.output.note(&format!(
-                "there is more: `history '{with}' --before {before}`"
+                "for earlier messages, run `haul history '{with}' --before {before}`"
             ));
         }
         remote.output.results(&said.messages, |message| {

@@ -6,10 +6,10 @@ use crate::cli::output::safe;
 use crate::cli::remote_session::RemoteSession;
 use crate::protocol::MembersReply;
 
-/// Enter a room: hear what is said in it from now on
+/// Join a room, and create it if it does not exist
 ///
-/// The first one to enter makes the room. One stays in it, connected or not, until one leaves it. Its
-/// name begins with `#`, which many shells take for a comment: write '#ops'.
+/// You stay in the room until you leave it, connected or not, and receive its messages from now on.
+/// The name of a room begins with `#`, so it needs quotes in most shells: '#ops'.
 #[derive(Debug, Args)]
 pub(super) struct JoinArgs {
     /// The room, such as '#ops'
@@ -29,7 +29,7 @@ impl JoinArgs {
 pub(super) fn members_of(room: &str, members: &[String]) -> String {
     let names: Vec<_> = members.iter().map(|name| safe(name)).collect();
     match &*names {
-        [] => format!("nobody is in {}", safe(room)),
+        [] => format!("{} has no members", safe(room)),
         names => format!("in {}: {}", safe(room), names.join(", ")),
     }
 }

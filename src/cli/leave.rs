@@ -1,14 +1,15 @@
 //! `haul leave`
 
+use anyhow::bail;
 use clap::Args;
 
 use crate::cli::join::members_of;
 use crate::cli::remote_session::RemoteSession;
-use crate::protocol::MembersReply;
+use crate::protocol::{ErrorCode, MembersReply};
 
-/// Leave a room: hear no more of it
+/// Leave a room
 ///
-/// Its name begins with `#`, which many shells take for a comment: write '#ops'.
+/// The name of a room begins with `#`, so it needs quotes in most shells: '#ops'.
 #[derive(Debug, Args)]
 pub(super) struct LeaveArgs {
     /// The room, such as '#ops'
@@ -17,7 +18,13 @@ pub(super) struct LeaveArgs {
 
 impl LeaveArgs {
     pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
-        let members = remote.client.leave(&self.room).await?;
+        let left = remote.client.leave(&self.room).await;
+        let members = match left {
+            Err(error) if matches!(error.code(), Some(ErrorCode::NotFound | ErrorCode::Denied)) => {
+                bail!("you are not in {}, so you cannot leave it", self.room)
+            }
+            left => left?,
+        };
         remote.output.result(&MembersReply { members }, |reply| {
             members_of(&self.room, &reply.members)
         })

@@ -13,8 +13,8 @@ use rustyline::{CompletionType, Config, Editor, ExternalPrinter, Helper};
 use tokio::sync::mpsc;
 
 use crate::cli::client_file;
-use crate::cli::exit::print_error;
-use crate::cli::output::print;
+use crate::cli::output::{Output, print};
+use crate::cli::report::print_error;
 
 /// Lines that a history keeps.
 const HISTORY_ENTRIES: usize = 1000;
@@ -59,7 +59,7 @@ impl LineEditor {
         if let Some(path) = &history
             && let Err(error) = load_history(&mut editor, path)
         {
-            print_error("history", &error);
+            print_error(Output::TEXT, "history", &error);
             history = None;
         }
         // A terminal that can do nothing has nothing to print above.
@@ -82,7 +82,7 @@ impl LineEditor {
             match stdin().lock().read_line(&mut line) {
                 Ok(0) => Ok(TypedLine::End),
                 Ok(_) => Ok(TypedLine::Line(line)),
-                Err(error) => Err(error).context("could not read standard input"),
+                Err(error) => Err(error).context("cannot read standard input"),
             }
         })
     }
@@ -202,14 +202,14 @@ fn edit<H: Helper>(
                 && let Err(error) = append_to_history(path, &line)
             {
                 // It is no reason to stop, and said once.
-                print_error("history", &error);
+                print_error(Output::TEXT, "history", &error);
                 *history = None;
             }
             Ok(TypedLine::Line(line))
         }
         Err(ReadlineError::Interrupted) => Ok(TypedLine::Nothing),
         Err(ReadlineError::Eof) => Ok(TypedLine::End),
-        Err(error) => Err(error).context("could not read from the terminal"),
+        Err(error) => Err(error).context("cannot read from the terminal"),
     }
 }
 
@@ -222,7 +222,7 @@ fn load_history<H: Helper>(
 ) -> anyhow::Result<()> {
     if client_file::read(path)?.is_some() {
         let loaded = editor.load_history(path);
-        loaded.with_context(|| format!("could not read {}", path.display()))?;
+        loaded.with_context(|| format!("cannot read {}", path.display()))?;
     }
     Ok(())
 }

@@ -1,58 +1,140 @@
 //! `haul ls`
 
-use clap::Args;
+use std::cmp::Reverse;
+
+use clap::{ArgAction, Args};
 use futures::stream::{StreamExt, TryStreamExt};
 
+use crate::cli::expand::{RemotePath, expand};
+use crate::cli::failures::Failures;
 use crate::cli::output::{local_time, safe, size};
 use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{Entry, ErrorCode, Kind};
 
-/// Names that are printed together, where nothing is sorted.
+/// Names that are printed together if they are not sorted.
 const BATCH: usize = 1000;
 
-/// List directories
+/// List files and directories
 ///
-/// On a terminal with size and time, otherwise one name per line.
+/// A terminal shows sizes and times; otherwise each line is a name. A path may have the wildcards `*`,
+/// `?` and `[...]`; quote them from your shell. A backslash before such a character makes it part of
+/// the name.
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "four flags of a command line"
+    reason = "independent flags of a command line"
 )]
 pub(super) struct LsArgs {
-    /// Directories and files; the current directory if none is given
+    /// Directories and files; the default is the current directory
     #[arg(value_name = "PATH")]
     paths: Vec<String>,
-    /// Print size and time wherever the output goes
+    /// Print the size and time of each entry
     #[arg(long, short, conflicts_with = "names")]
     long: bool,
     /// Print only names, one per line
     #[arg(long, short = '1')]
     names: bool,
     /// Print sizes as exact numbers of bytes
-    #[arg(long, short)]
+    #[arg(long, short, overrides_with = "human")]
     bytes: bool,
-    /// Print entries in the order in which the server reads them; needs no memory for large
-    /// directories
+    /// Print sizes such as 1.5 MiB, which is the default
+    #[arg(
+        long = "human-readable",
+        short = 'h',
+        id = "human",
+        overrides_with = "bytes"
+    )]
+    _human: bool,
+    /// Sort by time, the newest entry first
+    #[arg(long, short = 't', conflicts_with = "unsorted")]
+    time: bool,
+    /// Reverse the order
+    #[arg(long, short, conflicts_with = "unsorted")]
+    reverse: bool,
+    /// Print entries in the server's order, which needs no memory for large directories
     #[arg(long, short = 'U')]
     unsorted: bool,
+    /// Accepted for habit: hidden entries are always listed
+    #[arg(long = "all", short = 'a', hide = true)]
+    _all: bool,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
 }
 
 impl LsArgs {
     pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let paths = match &*self.paths {
-            [] => &[String::from(".")],
-            paths => paths,
+            [] => vec![String::from(".")],
+            paths => paths.to_vec(),
         };
-        for (index, path) in paths.iter().enumerate() {
-            if paths.len() > 1 && !remote.output.is_json() {
-                let gap = if index > 0 { "\n" } else { "" };
+        let mut failures = Failures::new(remote.output, "ls", paths.len());
+        let found = expand(&remote.client, &paths, &mut failures).await?;
+        if let ([_], [RemotePath { path, entry: None }]) = (&*paths, &*found) {
+            return self.list(remote, path).await;
+        }
+        self.list_all(remote, found, paths.len(), &mut failures)
+            .await?;
+        failures.finish()
+    }
+
+    /// Lists the files first, then each directory under its path.
+    async fn list_all(
+        &self,
+        remote: &RemoteSession,
+        found: Vec<RemotePath>,
+        given: usize,
+        failures: &mut Failures,
+    ) -> anyhow::Result<()> {
+        let (mut files, mut directories) = (Vec::new(), Vec::new());
+        for RemotePath { path, entry } in found {
+            let entry = match entry {
+                Some(entry) => entry,
+                None => match remote.client.stat(&path).await {
+                    Ok(stat) => stat.entry,
+                    Err(error) => {
+                        failures.add(error.into())?;
+                        continue;
+                    }
+                },
+            };
+            match entry.kind {
+                Kind::Dir => directories.push(path),
+                Kind::File => files.push(Entry {
+                    name: path,
+                    ..entry
+                }),
+            }
+        }
+        self.sort(&mut files);
+        self.print(remote, &files)?;
+        let has_headings = given > 1 || directories.len() > 1 || !files.is_empty();
+        for (index, path) in directories.iter().enumerate() {
+            if has_headings && !remote.output.is_json() {
+                let gap = if index > 0 || !files.is_empty() {
+                    "\n"
+                } else {
+                    ""
+                };
                 remote
                     .output
                     .result(&(), |()| format!("{gap}{}:", safe(path)))?;
             }
-            self.list(remote, path).await?;
+            if let Err(error) = self.list(remote, path).await {
+                failures.add(error)?;
+            }
         }
         Ok(())
+    }
+
+    fn sort(&self, entries: &mut [Entry]) {
+        if self.time {
+            entries.sort_by_key(|entry| Reverse(entry.modified));
+        }
+        if self.reverse {
+            entries.reverse();
+        }
     }
 
     async fn list(&self, remote: &RemoteSession, path: &str) -> anyhow::Result<()> {
@@ -71,7 +153,10 @@ impl LsArgs {
             return Ok(());
         }
         match remote.client.ls(path).await {
-            Ok(entries) => self.print(remote, &entries),
+            Ok(mut entries) => {
+                self.sort(&mut entries);
+                self.print(remote, &entries)
+            }
             Err(error) if error.code() == Some(ErrorCode::NotADirectory) => {
                 self.print_file(remote, path).await
             }
@@ -79,7 +164,7 @@ impl LsArgs {
         }
     }
 
-    /// A file that was named stands for itself, under the path by which it was named.
+    /// Prints a file under the path by which it was named.
     async fn print_file(&self, remote: &RemoteSession, path: &str) -> anyhow::Result<()> {
         let stat = remote.client.stat(path).await?;
         let entry = Entry {

@@ -11,12 +11,12 @@ use clap_mangen::roff::{Inline, Roff, bold, roman};
 
 use crate::cli::output::{Output, count};
 
-/// Write a manual page for haul and for each of its commands into a directory.
+/// Write manual pages for haul and its commands
 ///
-/// For `man` to find them: haul man ~/.local/share/man/man1
+/// The program `man` finds the pages in ~/.local/share/man/man1.
 #[derive(Debug, Args)]
 pub(super) struct ManArgs {
-    /// The directory, made if it is missing; its pages are replaced.
+    /// The directory, created if it is missing; its pages are replaced
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

@@ -63,7 +63,7 @@ impl Style {
     pub(crate) fn offer(&self, offer: &Offer, accept: &str, decline: &str) -> String {
         let id = safe(&offer.offer);
         format!(
-            "{} offers {} ({}); `{accept} {id}` takes it, `{decline} {id}` does not",
+            "{} offers {} ({}); `{accept} {id}` accepts it, `{decline} {id}` declines it",
             self.name(&offer.from),
             safe(&offer.path),
             size(offer.size),
@@ -78,7 +78,9 @@ impl Style {
         let by = by.map_or(String::new(), |by| format!(" by {}", self.name(by)));
         let what = match (changed.kind, &changed.from) {
             (ChangeKind::Overflow, _) => {
-                format!("overflow {path}: more has changed than could be told; look again")
+                format!(
+                    "overflow {path}: the server could not report all changes; read the directory again"
+                )
             }
             (ChangeKind::Moved, Some(from)) => format!("moved {} → {path}", safe(from)),
             (kind, _) => format!("{} {path}", word(kind)),
@@ -213,7 +215,7 @@ mod tests {
         };
         assert_eq!(
             plain().offer(&offer, "/accept", "/decline"),
-            "bob offers a\\u{1b}[31m.pdf (2.0 KiB); `/accept 7\\u{7}` takes it, `/decline 7\\u{7}` does not"
+            "bob offers a\\u{1b}[31m.pdf (2.0 KiB); `/accept 7\\u{7}` accepts it, `/decline 7\\u{7}` declines it"
         );
         let changed = |kind, from: Option<&str>| {
             let by = (kind != ChangeKind::Overflow).then(|| "bob\n".into());
@@ -236,7 +238,7 @@ mod tests {
         );
         assert_eq!(
             changed(ChangeKind::Overflow, None),
-            "overflow /team/a\\u{1b}b: more has changed than could be told; look again"
+            "overflow /team/a\\u{1b}b: the server could not report all changes; read the directory again"
         );
     }
 

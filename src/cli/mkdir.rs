@@ -4,13 +4,13 @@ use clap::Args;
 
 use crate::cli::remote_session::RemoteSession;
 
-/// Make directories
+/// Create directories
 #[derive(Debug, Args)]
 pub(super) struct MkdirArgs {
-    /// The directories to make
+    /// The directories on the server
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<String>,
-    /// Make missing parents too, and do not mind a directory that is there
+    /// Create missing parent directories, and accept existing directories
     #[arg(long, short)]
     parents: bool,
 }

@@ -7,7 +7,7 @@ use crate::cli::remote_session::RemoteSession;
 use crate::cli::table::table;
 use crate::protocol::Offer;
 
-/// List the files that others offer you
+/// List the files that other users offer you
 #[derive(Debug, Args)]
 pub(super) struct OffersArgs {}
 
@@ -15,14 +15,16 @@ impl OffersArgs {
     pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let reply = remote.client.offers().await?;
         if reply.offers.is_empty() {
-            // No headline over nothing, and no object for a program.
+            // Neither a headline without rows nor a JSON object.
             return Ok(());
         }
         remote
             .output
             .list(&reply.offers, || offered(&reply.offers))?;
         if reply.more {
-            remote.output.note("and more, which are not listed");
+            remote
+                .output
+                .note("more files are offered than this list shows");
         }
         Ok(())
     }

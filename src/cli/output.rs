@@ -13,10 +13,7 @@ use crate::protocol::PathReply;
 
 /// How to print.
 #[derive(Debug, Clone, Copy)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "four independent switches of the user's"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "four independent switches")]
 pub(super) struct Output {
     /// One JSON object per line instead of text.
     json: bool,
@@ -29,6 +26,14 @@ pub(super) struct Output {
 }
 
 impl Output {
+    /// Text with notes, and without progress bars.
+    pub(super) const TEXT: Self = Self {
+        json: false,
+        quiet: false,
+        progress: false,
+        terminal: false,
+    };
+
     /// Results as JSON if `json`; no notes if `quiet`; progress bars only at a terminal and if neither
     /// `quiet` nor `no_progress`.
     pub(super) fn new(json: bool, quiet: bool, no_progress: bool) -> Self {
@@ -37,6 +42,14 @@ impl Output {
             quiet,
             progress: !no_progress && !quiet && stderr().is_terminal(),
             terminal: stdout().is_terminal(),
+        }
+    }
+
+    /// The same without a progress bar, if a terminal shows the data of a file.
+    pub(super) fn beside_data(self) -> Self {
+        Self {
+            progress: self.progress && !self.terminal,
+            ..self
         }
     }
 
@@ -95,7 +108,7 @@ impl Output {
         Ok(())
     }
 
-    /// Says that something is at `path` now: to programs, and to people who look on.
+    /// Prints the new path of an entry, for programs and on a terminal.
     pub(super) fn done(self, path: &str) -> anyhow::Result<()> {
         if self.json {
             let path = path.to_owned();
@@ -108,7 +121,7 @@ impl Output {
         Ok(())
     }
 
-    /// Tells a person something that is no result.
+    /// Prints a note for a person on standard error.
     pub(super) fn note(self, text: &str) {
         if !self.quiet {
             // A note that nobody can read is no reason to stop.

@@ -8,9 +8,9 @@ use crate::cli::remote_session::RemoteSession;
 
 /// Change your password on the server
 ///
-/// Asks for the old password and twice for the new one. Without a terminal, the first line of
-/// standard input is the old one and the second the new one. Sessions that are open and tokens stay
-/// as they are.
+/// The command asks for the current password and twice for the new one. Without a terminal, the first
+/// line of standard input is the current password and the second line the new one. Open sessions
+/// and tokens stay valid.
 #[derive(Debug, Args)]
 pub(super) struct PasswdArgs {}
 
@@ -18,9 +18,9 @@ impl PasswdArgs {
     pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let (old, new) = spawn_blocking(changed_password).await??;
         remote.client.passwd(&old, &new).await?;
-        remote.output.note(
-            "changed the password; where `haul connect` remembered the old one, type that again",
-        );
+        remote
+            .output
+            .note("changed the password; run `haul connect` again where it has saved the old one");
         Ok(())
     }
 }

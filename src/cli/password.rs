@@ -7,29 +7,34 @@ use anyhow::{Context, bail};
 use crate::cli::exit::Interrupted;
 use crate::protocol::Secret;
 
-/// No password is as long; reading stops there.
-const LONGEST_LINE: u64 = 4096;
+/// The limit of a line; no password is that long.
+const MAX_LINE_BYTES: u64 = 4096;
 
 /// A new password for `user`.
 pub(super) fn new_password(user: &str) -> anyhow::Result<Secret> {
     if !io::stdin().is_terminal() {
         return read_line(io::stdin().lock());
     }
-    let first = ask(format!("Password for {user}: "))?;
-    if ask(format!("Password for {user}, again: "))? != first {
-        bail!("the two passwords differ; nothing was changed");
+    ask_twice(&format!("Password for {user}"))
+}
+
+fn ask_twice(prompt: &str) -> anyhow::Result<Secret> {
+    let first = ask(format!("{prompt}: "))?;
+    if ask(format!("{prompt} again: "))? != first {
+        bail!("the two passwords differ, so nothing was changed; try again");
     }
     Ok(Secret::new(first))
 }
 
-/// The password so far and a new one, for whoever is logged in.
+/// The current and a new password of the user who is logged in.
 pub(super) fn changed_password() -> anyhow::Result<(Secret, Secret)> {
     if !io::stdin().is_terminal() {
         let mut input = io::stdin().lock();
         return Ok((read_line(&mut input)?, read_line(&mut input)?));
     }
-    let old = ask("Old password: ".into())?;
-    Ok((Secret::new(old), new_password("you")?))
+    let old = ask("Current password: ".into())?;
+    let new = ask_twice("New password")?;
+    Ok((Secret::new(old), new))
 }
 
 fn ask(prompt: String) -> anyhow::Result<String> {
@@ -46,12 +51,14 @@ fn unasked(error: io::Error) -> anyhow::Error {
 
 fn read_line(input: impl BufRead) -> anyhow::Result<Secret> {
     let mut line = String::new();
-    let mut input = input.take(LONGEST_LINE);
+    let mut input = input.take(MAX_LINE_BYTES);
     input
         .read_line(&mut line)
         .context("cannot read the password from standard input")?;
     if line.is_empty() {
-        bail!("there is no password on standard input; give it as one line, or use a terminal");
+        bail!(
+            "there is no password on standard input; write it there as one line, or use a terminal"
+        );
     }
     let line = line.strip_suffix('\n').unwrap_or(&line);
     Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line).into()))

@@ -8,10 +8,10 @@ use serde::Serialize;
 use crate::cli::output::count;
 use crate::cli::remote_session::RemoteSession;
 
-/// Check that the server answers, and how fast
+/// Measure the response time of the server
 #[derive(Debug, Args)]
 pub(super) struct PingArgs {
-    /// How often to ask
+    /// The number of requests
     #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     count: u32,
 }
@@ -33,13 +33,13 @@ impl PingArgs {
             let answer = PingAnswer { time, ms };
             remote
                 .output
-                .result(&answer, |answer| format!("answered in {:.2} ms", answer.ms))?;
+                .result(&answer, |answer| format!("reply in {:.2} ms", answer.ms))?;
         }
         if self.count > 1 {
-            let answers = count(self.count.into(), "answer");
+            let answers = count(self.count.into(), "request");
             remote
                 .output
-                .note(&format!("{answers}, the fastest in {fastest:.2} ms"));
+                .note(&format!("{answers}, the fastest reply in {fastest:.2} ms"));
         }
         Ok(())
     }

@@ -1,29 +1,34 @@
 //! The program: its arguments and subcommands.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::cli::argument_error;
+use crate::cli::argument_error::{command_name, missing_subcommand_help};
 use crate::cli::exit;
 use crate::cli::global_options::GlobalOptions;
+use crate::cli::help::{CONNECTION, with_help};
 use crate::cli::interrupt::{unless_cut_off, unless_interrupted};
 use crate::cli::output::Output;
 use crate::cli::remote_command::RemoteCommand;
 use crate::cli::remote_session;
 use crate::cli::remote_session::RemoteSession;
+use crate::cli::report;
 use crate::cli::serve_args;
-use crate::cli::trust;
 use crate::cli::{
     backup, bench, check_config, completions, connect, demo, discover, folder, healthcheck, man,
     serve, shell, token, user,
 };
 
-/// For threads that still hold a file when everything else is done.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time for threads to finish after the command has ended.
+const THREADS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// haul: a file server for teams and their programs.
+/// A file and message server for teams and their programs, and its client
 #[derive(Debug, Parser)]
 #[command(
     name = "haul",
@@ -45,58 +50,77 @@ enum TopLevelCommand {
     Client(ClientCommand),
 }
 
-/// What is done and over, unlike the daemon.
+/// Every command but the daemon.
 #[derive(Debug, Subcommand)]
 enum ClientCommand {
+    Connect(connect::ConnectArgs),
+    #[command(flatten)]
+    Remote(RemoteCommand),
+    Shell(shell::ShellArgs),
+    Discover(discover::DiscoverArgs),
+    Bench(bench::BenchArgs),
+    Demo(demo::DemoArgs),
     User(user::UserArgs),
     Folder(folder::FolderArgs),
     Token(token::TokenArgs),
     Backup(backup::BackupArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Healthcheck(healthcheck::HealthcheckArgs),
-    Connect(connect::ConnectArgs),
-    Discover(discover::DiscoverArgs),
-    #[command(flatten)]
-    Remote(RemoteCommand),
-    Bench(bench::BenchArgs),
-    Shell(shell::ShellArgs),
-    Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
 
-/// Does what the arguments of this process say, and says how that went: 0 it is done, 1 the server
-/// or the transfer said no, 2 the arguments or the configuration are wrong, 3 there was no connection or login,
-/// 4 a backup was made while files changed all the time, 130 interrupted.
+/// Runs the command that the arguments of this process name. The exit code is 0 if it succeeded, 1 if
+/// the server refused it or a transfer failed, 2 if the arguments or the configuration are wrong, 3
+/// without a connection or login, 4 if files changed during each pass of a backup, and 130 if it was
+/// interrupted.
 #[must_use]
 pub fn main() -> ExitCode {
     let (name, cli) = match parse() {
         Ok(parsed) => parsed,
-        // Help and versions are results, mistakes are errors; clap knows which go where.
-        Err(error) => {
-            if error.use_stderr() && is_daemon() {
-                return serve::refuse(&exit::usage(exit::parsing("serve", &error)));
-            }
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
-        }
+        Err(error) => return end_without_command(&error),
     };
+    let output = Output::new(cli.global.json, cli.global.quiet, cli.global.no_progress);
     let outcome = match cli.command {
         // Its threads are bounded by its configuration.
         TopLevelCommand::Serve(serve) => return serve.run(),
-        TopLevelCommand::Client(command) => run(command, &cli.global),
+        TopLevelCommand::Client(command) => run(command, &cli.global, output),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report(&name, &error),
+        Err(error) => report::report(output, &name, &error),
     }
 }
 
-/// Whether the arguments, which make no sense, are those of the daemon.
-fn is_daemon() -> bool {
-    std::env::args_os()
-        .nth(1)
-        .is_some_and(|word| word == "serve")
+/// Prints the help that was asked for, or what is wrong with the arguments.
+fn end_without_command(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let words = || std::env::args().skip(1);
+    let mut program = arguments();
+    let name = command_name(&program, words());
+    match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            let help = missing_subcommand_help(&mut program, &name);
+            // If standard error has no reader, the exit code still reports the mistake.
+            let _ = write!(std::io::stderr(), "{help}");
+            ExitCode::from(exit::USAGE)
+        }
+        _ => {
+            let help = match &*name {
+                "" => "haul help".to_owned(),
+                name => format!("haul {name} --help"),
+            };
+            let error = exit::usage(argument_error::sentence(error, &help));
+            if name == "serve" {
+                return serve::refuse(&error);
+            }
+            let output = Output::new(words().any(|word| word == "--json"), false, false);
+            report::report(output, &name, &error)
+        }
+    }
 }
 
 /// The arguments, and the name of the subcommand, with which messages begin.
@@ -106,50 +130,57 @@ fn parse() -> Result<(String, Cli), clap::Error> {
     Ok((name, Cli::from_arg_matches(&matches)?))
 }
 
-/// The arguments, where the help of what asks no server shows no options about one.
+/// The commands that ask no server.
+const LOCAL_COMMANDS: [&str; 11] = [
+    "serve",
+    "user",
+    "folder",
+    "token",
+    "backup",
+    "check-config",
+    "healthcheck",
+    "completions",
+    "man",
+    "discover",
+    "demo",
+];
+
+/// The arguments with their help. Commands that ask no server show no options about one.
 fn arguments() -> clap::Command {
     let mut command = Cli::command();
     command.build();
-    for name in [
-        "serve",
-        "user",
-        "folder",
-        "token",
-        "backup",
-        "check-config",
-        "healthcheck",
-        "completions",
-        "man",
-        "discover",
-    ] {
+    for name in LOCAL_COMMANDS {
         command = command.mut_subcommand(name, without_server);
     }
-    command
+    // The short help of the program is a list of the commands.
+    command = command.mut_args(|arg| match arg.get_help_heading() {
+        Some(CONNECTION) => arg.hide_short_help(true),
+        _ => arg,
+    });
+    with_help(command, "")
 }
 
 fn without_server(command: clap::Command) -> clap::Command {
     command
-        .mut_args(|arg| match arg.get_id().as_str() {
-            "server" | "password_file" | "token_file" => arg.hide(true),
-            name if trust::OPTIONS.contains(&name) => arg.hide(true),
+        .mut_args(|arg| match arg.get_help_heading() {
+            Some(CONNECTION) => arg.hide(true),
             _ => arg,
         })
         .mut_subcommands(without_server)
 }
 
-fn run(command: ClientCommand, global: &GlobalOptions) -> anyhow::Result<()> {
+fn run(command: ClientCommand, global: &GlobalOptions, output: Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("cannot start its threads")?;
-    let outcome = runtime.block_on(Box::pin(command.run(global)));
-    runtime.shutdown_timeout(GOODBYE_TIMEOUT);
+        .context("cannot start the threads of the client")?;
+    let outcome = runtime.block_on(Box::pin(command.run(global, output)));
+    runtime.shutdown_timeout(THREADS_TIMEOUT);
     outcome
 }
 
 impl ClientCommand {
-    async fn run(self, global: &GlobalOptions) -> anyhow::Result<()> {
-        let output = Output::new(global.json, global.quiet, global.no_progress);
+    async fn run(self, global: &GlobalOptions, output: Output) -> anyhow::Result<()> {
         match self {
             Self::User(command) => command.run(output).await,
             Self::Folder(command) => command.run(output).await,
@@ -198,6 +229,12 @@ mod tests {
             error.expect_err("help").to_string()
         };
         let shown = help(&["haul", "ls", "--help"]);
+        let (own, connection) = shown.split_once("Connection:").expect("a heading");
+        assert!(
+            own.contains("--unsorted") && !own.contains("--server <"),
+            "{shown}"
+        );
+        assert!(connection.contains("--server <URL>"), "{shown}");
         assert!(shown.contains("--password-file") && shown.contains("--fingerprint"));
         for words in [
             &["haul", "user", "add", "--help"][..],
@@ -208,6 +245,62 @@ mod tests {
             assert!(!text.contains("--fingerprint"), "{text}");
             assert!(text.contains("Usage: haul"), "{text}");
         }
+    }
+
+    /// The path of each command below `command`, with the command.
+    fn all<'a>(command: &'a clap::Command, path: &str) -> Vec<(String, &'a clap::Command)> {
+        let subs = command
+            .get_subcommands()
+            .filter(|sub| sub.get_name() != "help");
+        let mut found = vec![(path.to_owned(), command)];
+        for sub in subs {
+            found.extend(all(sub, format!("{path} {}", sub.get_name()).trim()));
+        }
+        found
+    }
+
+    #[test]
+    fn every_short_help_begins_with_two_examples_and_fits_a_screen() {
+        let program = arguments();
+        for (path, command) in all(&program, "") {
+            let help = command.clone().term_width(100).render_help().to_string();
+            let (_, examples) = help
+                .split_once("Examples:\n")
+                .unwrap_or_else(|| panic!("{path}: {help}"));
+            let examples = examples
+                .lines()
+                .take_while(|line| line.starts_with("  haul") || line.starts_with("  man"));
+            assert_eq!(examples.count(), 2, "{path}: {help}");
+            let lines = help.lines().count();
+            assert!(
+                lines <= if path.is_empty() { 60 } else { 40 },
+                "{lines} lines: {help}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_summary_is_one_short_imperative_line() {
+        for (path, command) in all(&arguments(), "") {
+            let about = command.get_about().expect("a summary").to_string();
+            assert!(
+                about.chars().count() <= 90 && !about.contains('\n'),
+                "{path}: {about}"
+            );
+            let first = about.split(' ').next().expect("a word");
+            assert!(first.starts_with(char::is_uppercase), "{path}: {about}");
+            assert!(path.is_empty() || !first.ends_with('s'), "{path}: {about}");
+        }
+    }
+
+    #[test]
+    fn a_usage_lists_no_option_that_the_environment_gives() {
+        let error = arguments().try_get_matches_from(["haul", "--server", "x", "stat"]);
+        let error = error.expect_err("no path").to_string();
+        assert!(
+            error.contains("Usage: haul stat [OPTIONS] <PATH>..."),
+            "{error}"
+        );
     }
 
     #[test]

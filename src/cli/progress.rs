@@ -1,10 +1,11 @@
 //! The progress bar: bytes, rate, time left and files done, on standard error; and what a job waits
 //! for.
 
-use std::io::{Write, stderr};
+use std::io::{Write, stderr, stdout};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use rustix::fs::FileType;
 use tokio::time::{Instant, interval_at};
 
 use crate::cli::output::{Output, count, safe, size};
@@ -27,7 +28,7 @@ pub(super) struct Bar {
 
 impl Bar {
     pub(super) fn new(output: Output, progress: &Progress) -> Self {
-        let bar = if output.progress {
+        let bar = if output.progress && !stdout_is_pipe() {
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10))
         } else {
             ProgressBar::hidden()
@@ -73,7 +74,7 @@ impl Bar {
     /// Where no bar can tell what the job waits for, a line does.
     fn say(&self, waiting: Option<&Waiting>) {
         if let Some(waiting) = waiting
-            && !self.output.progress
+            && self.drawn.is_hidden()
         {
             self.output.note(&held_up(&self.progress, waiting));
         }
@@ -96,7 +97,7 @@ impl Bar {
             return;
         }
         self.drawn.set_message(match known {
-            0 => "looking".to_owned(),
+            0 => "searching".to_owned(),
             1 => String::new(),
             _ if progress.totals_are_final() => format!("{done} of {}", count(known, "file")),
             _ => format!("{done} of {known}+ files"),
@@ -105,14 +106,33 @@ impl Bar {
 
     /// Prints a line on standard error, above the bar.
     pub(super) fn print(&self, line: &str) {
-        // Where nobody can read it, the exit code still tells.
-        self.drawn.suspend(|| {
-            let _ = writeln!(stderr(), "{}", safe(line));
+        self.print_lines(&safe(line));
+    }
+
+    /// Prints lines that are harmless to the terminal on standard error, above the bar.
+    pub(super) fn print_lines(&self, lines: &str) {
+        // If standard error has no reader, the exit code still reports a failure.
+        self.beside(|| {
+            let _ = writeln!(stderr(), "{lines}");
         });
+    }
+
+    /// Removes the bar while `print` writes to the terminal.
+    pub(super) fn beside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.drawn.suspend(print)
     }
 }
 
-/// Takes the bar away, whether the work ended or was dropped.
+/// Whether another program reads standard output. It may write to the same terminal at any time, so
+/// no bar is drawn there.
+fn stdout_is_pipe() -> bool {
+    rustix::fs::fstat(stdout()).is_ok_and(|stat| {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        matches!(kind, FileType::Fifo | FileType::Socket)
+    })
+}
+
+/// Removes the bar, whether the work ended or was dropped.
 struct Clear<'a>(&'a ProgressBar);
 
 impl Drop for Clear<'_> {
@@ -163,7 +183,7 @@ fn what_happened(waiting: &Waiting) -> &'static str {
     if waiting.connection_lost {
         "connection lost"
     } else {
-        "held up"
+        "waiting"
     }
 }
 

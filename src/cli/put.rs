@@ -8,47 +8,45 @@ use clap::Args;
 use crate::cli::exit::usage;
 use crate::cli::output::print_json;
 use crate::cli::progress::Bar;
+use crate::cli::remote_path::{is_marked_remote, last_name, under_own_name, without_mark};
 use crate::cli::remote_session::RemoteSession;
-use crate::cli::space_message::with_room_explained;
+use crate::cli::space_message::with_space_explained;
 use crate::cli::transfer::{
     IfExistsChoice, ReportOptions, RetryOptions, TransferTarget, algorithm, all_differ, follow,
-    is_marked_remote, last_name, named_directory, remote_target, under_own_name, without_mark,
+    named_directory, remote_target,
 };
 use crate::client::{FileOptions, Progress, RetryPolicy};
 use crate::protocol::Algorithm;
 
-/// Put files and whole directories
+/// Upload files and directories
 ///
-/// One path is put into the current directory on the server, under its own name. `-t DIR` puts any
-/// number of paths into the directory DIR on the server, which is made if it is missing.
+/// A single path is uploaded to the current directory on the server under its own name. `-t DIR`
+/// uploads any number of paths to the directory DIR on the server, which is created if it is missing.
 ///
-/// Without `-t`, the last of several paths is REMOTE, a path on the server. If it is a directory that
-/// exists there, or ends with a slash, the others go into it under their own names. Otherwise there
-/// may be only one other, and REMOTE is its new name. A colon marks a path on the server:
-/// `put a.jpg :b.jpg` puts a.jpg as b.jpg. Without the colon, a REMOTE that also exists on this machine
-/// is refused: `put *.jpg` would otherwise put the first picture in the place of the last. To put
-/// all of them, type `put -t . *.jpg`. A local name that begins with a colon is written `./:name`.
+/// Without `-t`, the last of several paths is REMOTE, a path on the server. If it is an existing
+/// directory or ends with a slash, the others go into it under their own names. Otherwise it is the
+/// new name of the only other path. A colon marks a path on the server: `put a.jpg :b.jpg` uploads
+/// a.jpg as b.jpg. Without the colon, a REMOTE that exists on this machine is refused, because
+/// `put *.jpg` would otherwise replace the last picture by the first; use `put -t . *.jpg`. A local
+/// name that begins with a colon is written `./:name`. `-` as LOCAL uploads standard input.
 ///
-/// `-` as LOCAL puts what comes from standard input, and needs a REMOTE.
-///
-/// A file appears on the server once it is whole and safe. If the connection is lost it is made anew,
-/// and what was under way goes on from there; so does the same command, typed again after this one was
-/// stopped. Directories that are there are filled up. A file on the server that has the same name is
-/// replaced, unless `--if-exists` says otherwise. Links to files and directories are followed.
-/// Modification times of files are kept.
+/// A file appears on the server when it is complete and safe on the disk. After a lost connection the
+/// transfer is resumed; an interrupted command is resumed by running it again. Existing directories
+/// are merged. A file of the same name on the server is replaced, unless `--if-exists` says
+/// otherwise. Links to files and directories are followed. Modification times of files are kept.
 #[derive(Debug, Args)]
 #[command(override_usage = "haul put [OPTIONS] LOCAL… [REMOTE]")]
 pub(super) struct PutArgs {
-    /// The paths to put; without `-t` the last of several is the destination
+    /// The files and directories to upload; the last of several is the target
     #[arg(required = true, value_name = "PATH", num_args = 1..)]
     paths: Vec<String>,
-    /// Put everything into this directory on the server, which is made if it is missing
+    /// Upload everything to the directory DIR on the server, created if it is missing
     #[arg(long, short = 't', value_name = "DIR")]
     to: Option<String>,
-    /// The action if there is a file of that name on the server
+    /// The action if a file of that name exists on the server
     #[arg(long, value_enum, default_value = "replace")]
     if_exists: IfExistsChoice,
-    /// Make missing directories on the way
+    /// Create missing parent directories
     #[arg(long, short)]
     parents: bool,
     /// The digest to compare: blake3, sha256 or md5
@@ -83,14 +81,10 @@ impl PutArgs {
             verbose: self.verbose || self.if_exists == IfExistsChoice::Rename,
         };
         let session = &remote.session;
-        let outcome = follow(remote, telling, |progress, notes| async move {
+        follow(remote, telling, |progress, notes| async move {
             session.put_trees(roots, options, &progress, notes).await
         })
-        .await;
-        match outcome {
-            Err(error) => Err(with_room_explained(remote, error).await),
-            Ok(()) => Ok(()),
-        }
+        .await
     }
 
     /// Removes the target from the paths, of which then all are local.
@@ -151,7 +145,9 @@ impl PutArgs {
         options: FileOptions,
     ) -> anyhow::Result<()> {
         if self.paths.len() > 1 || last_name(to).is_none() || to.ends_with('/') {
-            return Err(usage("standard input needs a name: `haul put - NAME`"));
+            return Err(usage(
+                "data from standard input needs a name: `haul put - NAME`",
+            ));
         }
         let progress = Progress::new();
         let bar = Bar::new(remote.output, &progress);
@@ -159,7 +155,7 @@ impl PutArgs {
         let put = remote.session.put_from(stdin, to, options, &progress);
         let reply = match bar.during(put).await {
             Ok(reply) => reply,
-            Err(error) => return Err(with_room_explained(remote, error.into()).await),
+            Err(error) => return Err(with_space_explained(remote, None, error.into()).await),
         };
         if remote.output.is_json() {
             print_json(&reply)?;
@@ -178,8 +174,8 @@ fn refuse_local_target(target: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(usage(format!(
-        "the last path names the target on the server, but {target} exists on this machine; \
-         to put it too, name a directory on the server with `-t DIR` (`-t .` is the current one); \
-         to use it as the target, write `:{target}`"
+        "the last path is the target on the server, but {target} exists on this machine; \
+         to upload it too, name a directory on the server with `-t DIR` (`-t .` is the current \
+         one); to use it as the target, write `:{target}`"
     )))
 }

@@ -18,6 +18,7 @@ use crate::cli::saved_login::{Remembered, SavedLogin};
 use crate::cli::terminal::is_terminal;
 use crate::cli::trust;
 use crate::client::{Client, ClientError, EventPosition, RetryPolicy, ServerUrl, Session, Trust};
+use crate::io_error::describe_io_error;
 use crate::protocol::{Login, LoginReply, Secret};
 
 /// For the server's goodbye.
@@ -138,7 +139,7 @@ pub(crate) async fn open(
             return open_with(global, url, saved, hears).await?.of(asked).await;
         }
         None => remembered.server().ok_or_else(|| {
-            usage("no server is known: give `--server haul://USER@HOST:9000`, set HAUL_SERVER, or type `haul connect haul://USER@HOST:9000` once")
+            usage("no server is known; run `haul connect haul://USER@HOST:9000` once, add `--server haul://USER@HOST:9000`, or set HAUL_SERVER")
         })?,
     };
     let saved = remembered.login(&url).cloned();
@@ -233,7 +234,7 @@ async fn ask_for_missing(
     let user = if let Some(user) = &url.user {
         user.clone()
     } else {
-        let otherwise = "write the user into the address: haul://USER@HOST:9000";
+        let otherwise = "name the user in the address: haul://USER@HOST:9000";
         ask("user", otherwise, ask_user).await?
     };
     let prompt = format!("Password for {} at {}: ", safe(&user), url.address());
@@ -241,7 +242,7 @@ async fn ask_for_missing(
     if let Some(password) = password {
         return Ok(password);
     }
-    let otherwise = "set HAUL_PASSWORD or give `--password-file FILE`";
+    let otherwise = "set HAUL_PASSWORD or add `--password-file FILE`";
     let password = ask("password", otherwise, move || ask_password(&prompt)).await?;
     Ok((SavedLogin::Password(password), GivenBy::Prompt))
 }
@@ -272,8 +273,13 @@ fn given(global: &GlobalOptions) -> anyhow::Result<Option<(SavedLogin, GivenBy)>
 }
 
 fn first_line(path: &Path) -> anyhow::Result<Secret> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| usage(format!("could not read {}: {error}", path.display())))?;
+    let text = fs::read_to_string(path).map_err(|error| {
+        usage(format!(
+            "cannot read {}: {}",
+            path.display(),
+            describe_io_error(&error)
+        ))
+    })?;
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(Secret::new(line.to_owned())),
         _ => Err(usage(format!(
@@ -291,7 +297,7 @@ async fn ask<T: Send + 'static>(
 ) -> anyhow::Result<T> {
     if !is_terminal() {
         return Err(usage(format!(
-            "no {what} and no terminal to ask for it; {otherwise}"
+            "the {what} is missing, and there is no terminal to ask for it; {otherwise}"
         )));
     }
     spawn_blocking(question)
@@ -300,7 +306,7 @@ async fn ask<T: Send + 'static>(
             std::io::ErrorKind::Interrupted => crate::cli::exit::Interrupted { kept: false }.into(),
             _ => anyhow::Error::new(error),
         })
-        .with_context(|| format!("no {what}"))
+        .with_context(|| format!("cannot read the {what}"))
 }
 
 fn ask_user() -> std::io::Result<String> {

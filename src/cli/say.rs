@@ -4,22 +4,22 @@ use clap::Args;
 
 use crate::cli::output::{print_json, safe};
 use crate::cli::remote_session::RemoteSession;
+use crate::client::Client;
 use crate::protocol::SayReply;
 
-/// Say something to a user, or in a room
+/// Send a message to a user or a room
 ///
-/// Once it returns the message is stored. Who is away is told at the next `chat` or
-/// `shell`. The name of
-/// a room begins with `#`, which many shells take for a comment: write '#ops'. To be heard in a room
-/// one has to be in it, see `join`.
+/// The server has stored the message when the command ends. A user who is away receives it in the
+/// next `chat` or `shell`. The name of a room begins with `#`, so it needs quotes in most shells: '#ops'.
+/// Only members of a room can send messages to it; see `join`.
 #[derive(Debug, Args)]
 pub(super) struct SayArgs {
-    /// Say it by datagram; it has to be short
+    /// Send a short message by datagram
     #[arg(long)]
     udp: bool,
     /// A user, or a room such as '#ops'
     to: String,
-    /// The text; several words are one text
+    /// The text of the message
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     text: Vec<String>,
 }
@@ -40,7 +40,7 @@ impl SayArgs {
         if remote.output.is_json() {
             print_json(&said)?;
         } else if remote.output.terminal
-            && let Some(note) = unheard(&self.to, said)
+            && let Some(note) = undelivered(&remote.client, &self.to, said).await
         {
             remote.output.note(&note);
         }
@@ -48,16 +48,20 @@ impl SayArgs {
     }
 }
 
-/// A note about a message that nobody has read yet.
-pub(super) fn unheard(to: &str, said: SayReply) -> Option<String> {
-    (said.delivered == 0).then(|| {
-        if to.starts_with('#') {
-            format!(
-                "nobody else in {} is connected; they get it later",
-                safe(to)
-            )
-        } else {
-            format!("{} is not connected, and gets it later", safe(to))
-        }
+/// A note about a message that no session has received yet.
+pub(super) async fn undelivered(client: &Client, to: &str, said: SayReply) -> Option<String> {
+    if said.delivered > 0 {
+        return None;
+    }
+    let name = safe(to);
+    if !to.starts_with('#') {
+        return Some(format!("{name} is not connected, and gets it later"));
+    }
+    // Joining a room again only lists its members.
+    let members = client.join(to).await.unwrap_or_default();
+    Some(if members.len() == 1 {
+        format!("you are the only one in {name}")
+    } else {
+        format!("nobody else in {name} is connected; they get it later")
     })
 }

@@ -11,13 +11,13 @@ use crate::protocol::{ErrorCode, SendReply};
 
 /// Offer a file on the server to another user
 ///
-/// They get a copy of it once they accept it, and nothing is put twice. The offer's name is printed.
-/// Of a file on this machine `put` makes one on the server first.
+/// The user gets a copy of the file by accepting the offer, whose name is printed. To offer a local
+/// file, upload it first with `put`.
 #[derive(Debug, Args)]
 pub(super) struct SendArgs {
-    /// The user who gets the offer
+    /// The user
     user: String,
-    /// The file, on the server
+    /// The file on the server
     path: String,
 }
 
@@ -39,8 +39,8 @@ impl SendArgs {
             if there.is_err_and(|error| error.code() == Some(ErrorCode::NotFound)) {
                 let path = &self.path;
                 return anyhow::Error::msg(format!(
-                    "{path} is on this machine and not on the server: \
-                     put it there first, with `haul put {path}`"
+                    "{path} is on this machine but not on the server; \
+                     upload it first with `haul put {path}`"
                 ));
             }
         }

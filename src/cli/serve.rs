@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{field, info, warn};
 
 use crate::accounts::Accounts;
-use crate::cli::exit;
+use crate::cli::exit::FailedWithAdvice;
 use crate::cli::first_start::{first_admin, greet, terminal_shows_secrets};
+use crate::cli::output::Output;
 use crate::cli::reload::{Reloader, warn_if_degraded};
+use crate::cli::report;
 use crate::cli::serve_args::ServeArgs;
 use crate::cli::service::ServiceManager;
 use crate::cli::signals;
@@ -220,9 +222,9 @@ pub(super) fn refuse(error: &anyhow::Error) -> ExitCode {
 
 fn refuse_in(json: bool, error: &anyhow::Error) -> ExitCode {
     if json {
-        exit::report_in_log("can_not_start", error)
+        report::report_in_log("can_not_start", error)
     } else {
-        exit::report("serve", error)
+        report::report(Output::TEXT, "serve", error)
     }
 }
 
@@ -270,11 +272,9 @@ async fn listen(
     let address = settings.listen;
     server::bind(address, settings.datagrams)
         .await
-        .with_context(|| {
-            format!(
-                "cannot listen on {address}; is another server running there? \
-                 choose another address with --listen or server.listen"
-            )
+        .with_context(|| FailedWithAdvice {
+            failed: format!("cannot listen on {address}"),
+            advice: "choose another address with --listen or server.listen",
         })
 }
 
@@ -285,11 +285,10 @@ async fn listen_for_operators(
     let Some(address) = settings.listen else {
         return Ok(None);
     };
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "cannot listen on {address} for operators; is another server running there? \
-             choose another address with ops.listen, or \"\" for none"
-        )
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| FailedWithAdvice {
+        failed: format!("cannot listen on {address} for operators"),
+        advice: "choose another address with ops.listen, or \"\" for none",
     })?;
     Ok(Some(listener))
 }

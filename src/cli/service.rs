@@ -124,7 +124,7 @@ impl ServiceManager {
     /// Reports that the process ends and why, and waits for a short time until that is sent.
     pub(super) fn finish(&self, outcome: &anyhow::Result<()>) {
         let failure = outcome.as_ref().err();
-        let reason = failure.map(|error| crate::cli::exit::error_line("serve", error));
+        let reason = failure.map(|error| crate::cli::report::error_line("serve", error));
         let mut states = vec![NotifyState::Stopping];
         states.extend(reason.as_deref().map(NotifyState::Status));
         self.send(&states);

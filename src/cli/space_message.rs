@@ -1,37 +1,49 @@
 //! The message for a file that does not fit: whose space is full, how full, and what to do.
 
+use crate::cli::exit::SpaceExplained;
 use crate::cli::output::size;
+use crate::cli::remote_path::absolute;
 use crate::cli::remote_session::RemoteSession;
-use crate::cli::transfer::absolute;
 use crate::client::ClientError;
 use crate::protocol::{ErrorCode, QuotaUnit, WhoamiReply, WireError};
 
-/// `error` as a person needs it, if it is about room; otherwise as it is.
-pub(crate) async fn with_room_explained(
+/// `error` with the space and its use, if a file does not fit; any other error stays as it is.
+/// `target` is the path that a command without data writes to.
+pub(crate) async fn with_space_explained(
     remote: &RemoteSession,
+    target: Option<&str>,
     error: anyhow::Error,
 ) -> anyhow::Error {
-    let Some(ClientError::NoSpace {
-        path,
-        size: needed,
-        error: refusal,
-    }) = error.downcast_ref()
-    else {
-        return error;
+    let (path, needed, refusal) = match (error.downcast_ref(), target) {
+        (
+            Some(ClientError::NoSpace {
+                path,
+                size: needed,
+                error: refusal,
+            }),
+            _,
+        ) => (&**path, *needed, &**refusal),
+        (Some(ClientError::Server(refusal)), Some(path))
+            if refusal.code == ErrorCode::QuotaExceeded && refusal.limit.is_some() =>
+        {
+            (path, None, refusal)
+        }
+        _ => return error,
     };
     let client = remote.session.client();
     let text = if refusal.code == ErrorCode::NoSpace {
         match client.df().await {
-            Ok(df) => disk_full(path, *needed, df.free),
+            Ok(df) => disk_full(path, needed, df.free),
             Err(_) => return error,
         }
     } else {
         match client.whoami().await {
-            Ok(whoami) => quota_full(&space(path, &whoami), path, *needed, refusal),
+            Ok(whoami) => quota_full(&space(path, &whoami), path, needed, refusal),
             Err(_) => return error,
         }
     };
-    anyhow::Error::msg(text)
+    // The code of the original error stays known to programs.
+    error.context(SpaceExplained(text))
 }
 
 /// Whose quota counts at `path`.
@@ -62,7 +74,7 @@ fn quota_full(space: &str, path: &str, needed: Option<u64>, refusal: &WireError)
     };
     format!(
         "the quota of {space} leaves no room: {full}{needs}; \
-         remove something there or ask the server's administrator for more"
+         remove something there or ask the operator of the server for more"
     )
 }
 
@@ -71,8 +83,8 @@ fn disk_full(path: &str, needed: Option<u64>, free: u64) -> String {
         format!(", {path} needs {}", size(needed))
     });
     format!(
-        "the server's disk is full: {} free, not all of it for files{needs}; \
-         ask the server's administrator for room, or try again later",
+        "the server's disk is full: {} free, not all of it for users{needs}; \
+         ask the operator of the server to free some, or try again later",
         size(free)
     )
 }
@@ -121,7 +133,7 @@ mod tests {
         assert_eq!(
             quota_full("/team", "big.iso", Some(2 * GIB), &refusal),
             "the quota of /team leaves no room: 9.0 GiB of 10.0 GiB used, big.iso needs 2.0 GiB; \
-             remove something there or ask the server's administrator for more"
+             remove something there or ask the operator of the server for more"
         );
         (refusal.used, refusal.limit) = (Some(7), Some(7));
         refusal.unit = Some(QuotaUnit::Files);

@@ -6,7 +6,7 @@ use crate::cli::output::{local_time, safe, size};
 use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{Kind, StatReply};
 
-/// Show size, time, version and known digest of files and directories
+/// Show the size, time, version and digest of files and directories
 #[derive(Debug, Args)]
 pub(super) struct StatArgs {
     /// Files and directories

@@ -1,4 +1,4 @@
-//! What `get` and `put` share: where things go, and telling what became of them.
+//! The parts that `get` and `put` share: targets, and reports of the results.
 
 use std::path::Path;
 use std::time::Instant;
@@ -7,21 +7,24 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::cli::exit::{Reported, error_line, unfinished, usage};
+use crate::cli::exit::{Reported, StoppedEarly, unfinished, usage};
 use crate::cli::output::{count, print, print_json, safe, size};
 use crate::cli::progress::Bar;
+use crate::cli::remote_path::{absolute, last_name, under_own_name};
 use crate::cli::remote_session::RemoteSession;
-use crate::client::{ClientError, Progress, RetryPolicy, TreeEvent, TreeSummary, join};
+use crate::cli::repeated_failures::RepeatedFailures;
+use crate::cli::report::error_text;
+use crate::cli::space_message::with_space_explained;
+use crate::client::{ClientError, Progress, RetryPolicy, TreeEvent, TreeSummary};
 use crate::protocol::{Algorithm, Digest, ErrorCode, IfExists, Kind};
 
 /// Reports about files that are not printed yet.
 const NOTES: usize = 256;
 
-/// What `get` and `put` do if the connection is lost.
+/// The attempts after a lost connection.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct RetryOptions {
-    /// How often to connect again, in a row and without getting on, if the connection is lost; for
-    /// at most ten minutes
+    /// Attempts to connect again without progress after a lost connection, for ten minutes at most
     #[arg(long, default_value_t = RetryPolicy::default().attempts, value_name = "N")]
     retries: u32,
 }
@@ -38,11 +41,11 @@ impl RetryOptions {
 /// `--if-exists`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum IfExistsChoice {
-    /// Put the new file in the place of the old
+    /// Replace the old file
     Replace,
-    /// Keep the old file, and say so
+    /// Keep the old file, and report an error
     Fail,
-    /// Take a free name beside it, and say which
+    /// Choose a free name, and print it
     Rename,
 }
 
@@ -59,7 +62,7 @@ impl From<IfExistsChoice> for IfExists {
 /// The value of `--digest`.
 pub(super) fn algorithm(name: &str) -> Result<Algorithm, String> {
     name.parse()
-        .map_err(|_| "one of blake3, sha256, md5".to_owned())
+        .map_err(|_| "expected one of blake3, sha256, md5".to_owned())
 }
 
 /// A file that was moved, as programs read it.
@@ -72,7 +75,7 @@ struct Moved<'a> {
     digest: Option<Digest>,
 }
 
-/// How much is told of each file.
+/// The reports about files.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReportOptions {
     /// `get` or `put`.
@@ -81,8 +84,8 @@ pub(super) struct ReportOptions {
     pub(super) verbose: bool,
 }
 
-/// Runs a job with a progress bar, and tells what becomes of each file and of all. Once nobody can
-/// be told any more, the job is dropped.
+/// Runs a job with a progress bar, and reports the result of each file and of all. If the results
+/// have no reader any more, the job is dropped.
 pub(super) async fn follow<F>(
     remote: &RemoteSession,
     telling: ReportOptions,
@@ -97,12 +100,14 @@ where
     let (sender, mut notes) = mpsc::channel(NOTES);
     let started = Instant::now();
     let shown = &bar;
-    // A job that fails is a result like another here: what it told before is to be read.
+    // A failed job is a result here: its earlier events are still to be reported.
     let work = async { anyhow::Ok(job(progress, sender).await) };
     let listen = async move {
+        let mut repeated = RepeatedFailures::default();
         while let Some(note) = notes.recv().await {
-            report_change(remote, telling, shown, note)?;
+            report_event(remote, telling, shown, note, &mut repeated)?;
         }
+        repeated.report(remote.output, telling.what, shown);
         anyhow::Ok(())
     };
     let both = async { tokio::try_join!(work, listen) };
@@ -110,13 +115,13 @@ where
     let summary = match summary {
         Ok(summary) => summary,
         Err(error) => {
-            if moved.files() > 0 {
-                let files = count(moved.files(), "file");
-                remote
-                    .output
-                    .note(&format!("{files} arrived before it had to stop"));
-            }
-            return Err(error.into());
+            let error = with_space_explained(remote, None, error.into()).await;
+            return Err(match moved.files() {
+                0 => error,
+                files => error.context(StoppedEarly {
+                    files: count(files, "file"),
+                }),
+            });
         }
     };
     if summary.files > 0 || summary.failed == 0 {
@@ -128,11 +133,12 @@ where
     Ok(())
 }
 
-fn report_change(
+fn report_event(
     remote: &RemoteSession,
     telling: ReportOptions,
     bar: &Bar,
     note: TreeEvent,
+    repeated: &mut RepeatedFailures,
 ) -> anyhow::Result<()> {
     match note {
         TreeEvent::Moved {
@@ -149,25 +155,28 @@ fn report_change(
                 digest,
             };
             if remote.output.is_json() {
-                print_json(&moved)?;
+                bar.beside(|| print_json(&moved))?;
             } else if telling.verbose {
                 let to = if telling.what == "get" {
                     &moved.local
                 } else {
                     &path
                 };
-                print(&safe(to))?;
+                bar.beside(|| print(&safe(to)))?;
             }
         }
         TreeEvent::Skipped { path, why } => bar.print(&format!("haul: {path}: skipped: {why}")),
         TreeEvent::Failed { path, error } => {
-            // Once is enough.
+            if repeated.repeats(&path, &error) && !remote.output.is_json() {
+                return Ok(());
+            }
+            // The message may name the path itself.
             let what = if error.local_path() == Some(Path::new(&path)) {
                 telling.what.to_owned()
             } else {
                 format!("{} {path}", telling.what)
             };
-            bar.print(&error_line(&what, &error.into()));
+            bar.print_lines(&error_text(remote.output, &what, &error.into()));
         }
     }
     Ok(())
@@ -196,25 +205,13 @@ fn sum_up(remote: &RemoteSession, summary: &TreeSummary, started: Instant) {
     remote.output.note(&text);
 }
 
-/// Whether a colon marks a path as one on the server.
-pub(super) fn is_marked_remote(path: &str) -> bool {
-    path.starts_with(':')
-}
-
-/// A path on the server without the colon that may mark it as one.
-pub(super) fn without_mark(path: &str) -> &str {
-    match path.strip_prefix(':') {
-        Some("") => ".",
-        Some(path) => path,
-        None => path,
-    }
-}
-
 /// The directory that `--to` names, written as one.
 pub(super) fn named_directory(path: &str) -> anyhow::Result<String> {
     match path {
         "" => Err(usage("`--to` needs the name of a directory")),
-        "-" => Err(usage("`--to` needs a directory, and `-` is a pipe")),
+        "-" => Err(usage(
+            "`--to` needs a directory, and `-` is standard input or output",
+        )),
         path => Ok(format!("{}/", path.trim_end_matches('/'))),
     }
 }
@@ -259,8 +256,8 @@ pub(super) fn local_target(path: &str, sources: usize) -> anyhow::Result<Transfe
 fn several_need_directory(path: &str, sources: usize) -> anyhow::Result<TransferTarget> {
     if sources > 1 {
         return Err(usage(format!(
-            "several things cannot all become {path}, which is no directory; \
-             end it with a slash, or make it first"
+            "{path} is not a directory: several sources need a directory as the target; \
+             to create it, end its name with a slash"
         )));
     }
     Ok(TransferTarget::Name)
@@ -302,25 +299,9 @@ pub(super) async fn must_differ(
         remote.client.pwd().await?
     };
     if absolute(&cwd, from) == absolute(&cwd, to) {
-        anyhow::bail!("from and to are the same: {to}");
+        anyhow::bail!("the source and the target are the same: {to}");
     }
     Ok(())
-}
-
-/// The components of a path seen from `cwd`.
-pub(super) fn absolute<'a>(cwd: &'a str, path: &'a str) -> Vec<&'a str> {
-    let cwd = if path.starts_with('/') { "" } else { cwd };
-    let mut components = Vec::new();
-    for component in cwd.split('/').chain(path.split('/')) {
-        match component {
-            "" | "." => {}
-            ".." if components.last().is_some_and(|last| *last != "..") => {
-                components.pop();
-            }
-            name => components.push(name),
-        }
-    }
-    components
 }
 
 /// Why `from` did not become `to`. The hint at `--if-exists` is kept where it helps: a directory
@@ -342,26 +323,14 @@ pub(super) async fn why_not(
     error.into()
 }
 
-/// The last component of a path, unless it names a place by where it is: `/`, `.` or `..`.
-pub(super) fn last_name(path: &str) -> Option<&str> {
-    let name = path.trim_end_matches('/').rsplit('/').next();
-    name.filter(|name| !matches!(*name, "" | "." | ".."))
-}
-
-/// Where `path` goes in a directory: under its last name, or what is in it if it has none.
-pub(super) fn under_own_name(directory: &str, path: &str) -> String {
-    match last_name(path) {
-        Some(name) => join(directory, name),
-        None => directory.to_owned(),
-    }
-}
-
 /// Refuses a job in which one thing would replace another.
 pub(super) fn all_differ<'a>(targets: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
     let mut seen = std::collections::HashSet::new();
     for target in targets {
         if !seen.insert(target) {
-            return Err(usage(format!("two things would both become {target}")));
+            return Err(usage(format!(
+                "two sources would both be written to {target}"
+            )));
         }
     }
     Ok(())
@@ -372,49 +341,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_name_is_what_cp_would_take() {
-        for (path, name) in [
-            ("a", Some("a")),
-            ("/a/b", Some("b")),
-            ("a/b//", Some("b")),
-            ("/", None),
-            ("", None),
-            ("a/..", None),
-            ("./", None),
-        ] {
-            assert_eq!(last_name(path), name, "{path}");
-        }
-    }
-
-    #[test]
-    fn a_colon_marks_a_path_on_the_server_and_is_no_part_of_it() {
-        for (path, remote) in [(":/a", "/a"), (":a:b", "a:b"), (":", "."), ("a:", "a:")] {
-            assert_eq!(without_mark(path), remote, "{path}");
-        }
-        assert!(is_marked_remote(":a") && !is_marked_remote("./:a"));
-    }
-
-    #[test]
     fn the_directory_that_to_names_is_written_as_one() {
         for (path, directory) in [("a", "a/"), ("a/b//", "a/b/"), ("/", "/"), (".", "./")] {
             assert_eq!(named_directory(path).expect("a directory"), directory);
         }
         assert!(named_directory("").is_err() && named_directory("-").is_err());
-    }
-
-    #[test]
-    fn what_goes_into_a_directory_keeps_its_name_if_it_has_one() {
-        assert_eq!(under_own_name("a", "x/b"), "a/b");
-        assert_eq!(under_own_name("a/", "b/"), "a/b");
-        assert_eq!(under_own_name("/", "b"), "/b");
-        assert_eq!(under_own_name("a", ".."), "a");
-    }
-
-    #[test]
-    fn a_path_is_the_same_however_it_is_written() {
-        assert_eq!(absolute("/x", "a/../b/"), absolute("/", "/x//./b"));
-        assert_ne!(absolute("", "../a"), absolute("", "a"));
-        assert_ne!(absolute("", "../../a"), absolute("", "a"));
     }
 
     #[test]

@@ -9,36 +9,37 @@ use clap::Args;
 use tokio::task::spawn_blocking;
 
 use crate::cli::exit::{NoSession, usage};
+use crate::cli::help::CONNECTION;
 use crate::cli::known_servers::KnownServers;
 use crate::cli::own_certificate::OwnCertificate;
 use crate::cli::terminal::is_terminal;
 use crate::client::{Client, ClientError, ServerUrl, Trust};
+use crate::io_error::describe_io_error;
 use crate::tls::{Fingerprint, PemError};
 
-/// Which servers to trust, and what to show them.
+/// The servers to trust, and the client's own certificate.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct TrustOptions {
-    /// The fingerprint of the server's certificate: that one is trusted and no other.
+    /// Trust only the server whose certificate has this fingerprint
     #[arg(
         long,
         global = true,
+        help_heading = CONNECTION,
         value_name = "FINGERPRINT",
-        env = "HAUL_FINGERPRINT"
+        env = "HAUL_FINGERPRINT",
+        hide_env_values = true
     )]
     pub(super) fingerprint: Option<Fingerprint>,
-    /// A PEM file with authorities that vouch for servers, beside those of the system.
-    #[arg(long, global = true, value_name = "FILE", env = "HAUL_CA")]
+    /// Trust the authorities in this PEM file, as well as those of the system
+    #[arg(long, global = true, help_heading = CONNECTION, value_name = "FILE", env = "HAUL_CA", hide_env_values = true)]
     pub(super) ca: Option<PathBuf>,
-    /// A PEM file with a certificate of your own, to log in without a password.
-    #[arg(long, global = true, value_name = "FILE", env = "HAUL_CERT")]
+    /// Log in with the certificate in this PEM file
+    #[arg(long, global = true, help_heading = CONNECTION, value_name = "FILE", env = "HAUL_CERT", hide_env_values = true)]
     pub(super) cert: Option<PathBuf>,
-    /// A PEM file with the key of that certificate; by default it is in the same file.
-    #[arg(long, global = true, value_name = "FILE", env = "HAUL_KEY")]
+    /// The PEM file with the key of that certificate; the default is the same file
+    #[arg(long, global = true, help_heading = CONNECTION, value_name = "FILE", env = "HAUL_KEY", hide_env_values = true)]
     pub(super) key: Option<PathBuf>,
 }
-
-/// The names of these options, for the help of commands that have no use for them.
-pub(super) const OPTIONS: [&str; 4] = ["fingerprint", "ca", "cert", "key"];
 
 impl TrustOptions {
     /// The certificate that the options name, with paths that hold in every directory.
@@ -57,7 +58,7 @@ impl TrustOptions {
         if !url.tls {
             return match self.fingerprint {
                 Some(_) => Err(usage(
-                    "a fingerprint is that of an encrypted server: write haul://",
+                    "`--fingerprint` needs an encrypted connection; write haul:// in place of haul+plain://",
                 )),
                 None => Ok(Trust::default()),
             };
@@ -119,7 +120,13 @@ fn is_agreed(question: &str) -> anyhow::Result<bool> {
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).map_err(|error| usage(format!("could not read {}: {error}", path.display())))
+    fs::read(path).map_err(|error| {
+        usage(format!(
+            "cannot read {}: {}",
+            path.display(),
+            describe_io_error(&error)
+        ))
+    })
 }
 
 fn in_file(path: &Path, error: PemError) -> anyhow::Error {

@@ -7,10 +7,10 @@ use crate::cli::remote_session::RemoteSession;
 use crate::cli::table::table;
 use crate::protocol::ResumableUpload;
 
-/// List uploads that were cut off and can go on
+/// List interrupted uploads that can be resumed
 ///
-/// The same `put` goes on with one; the server drops it when its time is over. What it holds
-/// counts against the quota until then.
+/// The same `put` resumes an upload. The server deletes an upload that is not resumed in time. Until
+/// then it counts towards the quota.
 #[derive(Debug, Args)]
 pub(super) struct UploadsArgs {}
 
@@ -18,7 +18,7 @@ impl UploadsArgs {
     pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let uploads = remote.client.uploads().await?;
         if uploads.is_empty() {
-            // No headline over nothing, and no object for a program.
+            // Neither a headline without rows nor a JSON object.
             return Ok(());
         }
         remote.output.list(&uploads, || {
@@ -26,7 +26,7 @@ impl UploadsArgs {
                 [
                     safe(&upload.upload).into_owned(),
                     size(upload.offset),
-                    upload.size.map_or("?".into(), size),
+                    upload.size.map_or("unknown".into(), size),
                     local_time(upload.expires),
                     safe(&upload.path).into_owned(),
                 ]

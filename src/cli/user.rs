@@ -13,7 +13,7 @@ use crate::cli::output::Output;
 use crate::cli::password::new_password;
 use crate::cli::table::table;
 
-/// Add, list, change and remove users, whether the server runs or not.
+/// Manage users, on the server's machine
 #[derive(Debug, Args)]
 pub(super) struct UserArgs {
     #[command(flatten)]
@@ -25,30 +25,30 @@ pub(super) struct UserArgs {
 #[derive(Debug, Subcommand)]
 enum UserCommand {
     Add(UserAddArgs),
-    /// List the users with their limits.
+    /// List the users with their limits
     List,
     Set(UserSetArgs),
-    /// Give a user another password, asked for like a new user's.
+    /// Set the password of a user
     Passwd(UserNamedArgs),
-    /// Remove a user. Its files are set aside in the data directory, under removed/.
+    /// Remove a user, and move the files to removed/ in the data directory
     Remove(UserNamedArgs),
 }
 
-/// Add a user.
+/// Add a user
 ///
-/// The password is asked for on a terminal; otherwise it is the first line of standard input.
+/// A terminal is asked for the password; otherwise it is the first line of standard input.
 #[derive(Debug, Args)]
 struct UserAddArgs {
-    /// 1 to 32 lower-case letters, digits, ".", "_" or "-".
+    /// 1 to 32 lower-case letters, digits, ".", "_" or "-"
     name: UserName,
-    /// Let the user do what only admins may.
+    /// Give the user the admin right
     #[arg(long)]
     admin: bool,
     #[command(flatten)]
     limits: NewLimits,
 }
 
-/// Change what a user may do and take. What is not named stays as it is.
+/// Change the rights and limits of a user
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("change").required(true).multiple(true)
     .args(["admin", "no_admin", "disable", "enable", "quota", "files"]))]
@@ -57,31 +57,31 @@ struct UserAddArgs {
     reason = "four flags of a command line"
 )]
 struct UserSetArgs {
-    /// The user.
+    /// The user
     name: UserName,
-    /// Let the user do what only admins may.
+    /// Give the user the admin right
     #[arg(long, conflicts_with = "no_admin")]
     admin: bool,
-    /// Let the user no longer do what only admins may.
+    /// Take the admin right away
     #[arg(long)]
     no_admin: bool,
-    /// Keep the user from logging in, and end its sessions.
+    /// Refuse logins of the user, and end open sessions
     #[arg(long, conflicts_with = "enable")]
     disable: bool,
-    /// Let the user log in again.
+    /// Allow logins again
     #[arg(long)]
     enable: bool,
-    /// Bytes its home may hold, such as 500MB or 10GiB, or "none" for no limit.
+    /// The quota of the home, such as 500MB or 10GiB, or "none"
     #[arg(long, value_name = "SIZE")]
     quota: Option<Limit>,
-    /// Files and directories its home may hold, or "none" for what the quota implies.
+    /// The limit of files and directories, or "none" for the one that the quota implies
     #[arg(long, value_name = "N", value_parser = data::files)]
     files: Option<Limit>,
 }
 
 #[derive(Debug, Args)]
 struct UserNamedArgs {
-    /// The user.
+    /// The user
     name: UserName,
 }
 

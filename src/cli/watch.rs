@@ -9,18 +9,18 @@ use crate::cli::remote_session::RemoteSession;
 use crate::client::EventSubscription;
 use crate::protocol::Event;
 
-/// Show what changes below a path, as it changes
+/// Print changes below a path as they happen
 ///
-/// One line for each file or directory that is written, made, moved or removed, by whom; with
-/// `--json` an object, at once, for a program to act on. If more has changed than could be told a
-/// line with `overflow` says so: look again then. If the connection is lost it is made anew, and
-/// nothing is missed meanwhile. Ctrl-C ends it.
+/// Each line names a file or directory that is written, created, moved or removed, and the user who
+/// did it; with `--json` it is an object. `overflow` means that the server could not report all
+/// changes: read the directory again. After a lost connection the command reconnects and prints the
+/// changes that it missed. Ctrl-C ends it.
 #[derive(Debug, Args)]
 pub(super) struct WatchArgs {
     /// A file or directory on the server
     #[arg(default_value = ".")]
     path: String,
-    /// Begin with the changes after the one with this number, which `--json` shows as `seq`
+    /// Begin after the change with this number, which `--json` prints as `seq`
     #[arg(long, value_name = "SEQ")]
     since: Option<u64>,
 }

@@ -7,7 +7,7 @@ use crate::cli::remote_session::RemoteSession;
 use crate::cli::table::table;
 use crate::protocol::Present;
 
-/// List who is connected
+/// List the connected users
 #[derive(Debug, Args)]
 pub(super) struct WhoArgs {}
 
@@ -16,7 +16,9 @@ impl WhoArgs {
         let who = remote.client.who().await?;
         remote.output.list(&who.users, || present(&who.users))?;
         if who.more {
-            remote.output.note("and more, who are not listed");
+            remote
+                .output
+                .note("more users are connected than this list shows");
         }
         Ok(())
     }

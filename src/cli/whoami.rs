@@ -6,7 +6,7 @@ use crate::cli::output::{safe, size};
 use crate::cli::remote_session::RemoteSession;
 use crate::protocol::WhoamiReply;
 
-/// Show who you are on the server, with your folders and limits
+/// Show your account, your folders and your limits
 #[derive(Debug, Args)]
 pub(super) struct WhoamiArgs {}
 

@@ -71,7 +71,6 @@ pub use crate::client::transfer::upload::{PutOptions, UploadStream};
 pub(crate) use crate::client::tree::join;
 pub use crate::client::tree::{TreeEvent, TreeSummary};
 pub use crate::client::trust::Trust;
-pub(crate) use crate::client::url::port_problem;
 pub use crate::client::url::{InvalidUrl, ServerUrl};
 
 /// The time for a connection to be made.

@@ -126,15 +126,6 @@ fn invalid_port(text: &str) -> &'static str {
     }
 }
 
-/// The problem with the text of a port, if there is one.
-pub(crate) fn port_problem(text: &str) -> Option<String> {
-    match text.parse::<u64>() {
-        Ok(0..=65_535) => None,
-        Ok(port) => Some(format!("port {port} is over 65535")),
-        Err(_) => Some(format!("the port {text:?} is not a number")),
-    }
-}
-
 fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && text

@@ -186,8 +186,8 @@ fn what_cannot_be_done_is_said_on_one_line_with_what_to_try_next() {
     let place = DataDirectory::new();
     assert_eq!(
         place.no("user list"),
-        "haul: user: there are no accounts in haul-data; name the data directory with --data, \
-         or make one with `haul user add`\n"
+        "haul: user: haul-data has no accounts; name the data directory with --data, \
+         or create one with `haul user add`\n"
     );
     assert!(!place.0.path().join("haul-data").exists());
     place.ok("user add alice", "hunter2\n");
@@ -198,7 +198,7 @@ fn what_cannot_be_done_is_said_on_one_line_with_what_to_try_next() {
         ),
         (
             "user add bob",
-            "there is no password on standard input; give it as one line, or use a terminal",
+            "there is no password on standard input; write it there as one line, or use a terminal",
         ),
         (
             "user remove bob",

@@ -42,7 +42,7 @@ impl Person {
     }
 
     /// Someone whom `haul connect` has logged in.
-    async fn connected(server: &TestServer) -> Self {
+    pub(crate) async fn connected(server: &TestServer) -> Self {
         let person = Self::for_server(server);
         let (output, _) = person
             .type_with(&[&*person.url.clone()], "connect", "")
@@ -200,7 +200,10 @@ async fn connect_with_ask_remembers_no_password() {
         .await;
     assert!(output.status.success());
     let (_, stderr) = person.types(&["ls"], 2).await;
-    assert!(stderr.starts_with("haul: ls: no password"), "{stderr}");
+    assert!(
+        stderr.starts_with("haul: ls: the password is missing"),
+        "{stderr}"
+    );
 }
 
 #[tokio::test]
@@ -213,7 +216,7 @@ async fn each_ending_has_its_exit_code_and_one_line() {
         (
             &["ls", "--server", "ftp://x"],
             2,
-            "not the address of a server",
+            "the scheme is neither haul nor haul+plain",
         ),
         (
             &["ls", "--server", &tls],
@@ -232,11 +235,7 @@ async fn each_ending_has_its_exit_code_and_one_line() {
             "cannot connect",
         ),
         (&["ls", "--token-file", "t"], 3, "login refused"),
-        (
-            &["ls", "--token-file", "missing"],
-            2,
-            "could not read missing",
-        ),
+        (&["ls", "--token-file", "missing"], 2, "cannot read missing"),
     ] {
         person.write("t", "haul_nonsense\n");
         let (stdout, stderr) = person.types(args, code).await;
@@ -695,15 +694,19 @@ async fn a_hint_names_only_what_the_command_takes() {
     person.types(&["put", "a"], 0).await;
     person.types(&["put", "a", "b"], 0).await;
     for (args, says, does_not_say) in [
-        (&["mkdir", "d"][..], "`-p` is content", "--if-exists"),
+        (
+            &["mkdir", "d"][..],
+            "with `-p`, an existing directory is no error",
+            "--if-exists",
+        ),
         (
             &["mv", "a", "/a"],
-            "from and to are the same",
+            "the source and the target are the same",
             "--if-exists",
         ),
         (
             &["cp", "./a", "a"],
-            "from and to are the same",
+            "the source and the target are the same",
             "--if-exists",
         ),
         (&["mv", "a", "b"], "--if-exists", "same"),
@@ -722,7 +725,7 @@ async fn a_hint_names_only_what_the_command_takes() {
     let (output, _) = run(command, "").await;
     let stderr = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(3), "{stderr}");
-    assert!(stderr.contains("that of HAUL_PASSWORD"), "{stderr}");
+    assert!(stderr.contains("came from HAUL_PASSWORD"), "{stderr}");
 }
 
 #[tokio::test]
@@ -763,7 +766,7 @@ async fn what_is_neither_file_nor_directory_is_refused_and_not_waited_for() {
     for (name, says) in [
         (
             "fifo",
-            "haul: put: fifo is neither a file nor a directory; use `haul put - NAME < FIFO`",
+            "haul: put: fifo is neither a file nor a directory; to upload from a pipe, run `haul put - NAME < FIFO`",
         ),
         (
             "link",

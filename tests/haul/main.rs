@@ -61,3 +61,4 @@ mod talking;
 mod tls;
 mod transfers;
 mod watching;
+mod wildcards;

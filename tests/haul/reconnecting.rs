@@ -573,7 +573,7 @@ async fn a_person_who_wants_no_retries_gets_none_and_who_wants_one_gets_one() {
     assert_eq!(
         text(&output.stderr),
         "haul: put: the server closed the connection; \
-         the same command goes on where this one stopped\n"
+         run the same command again to resume it\n"
     );
 
     let proxy = CuttingProxy::start(&server.address.to_string(), &[Cut::Up(500_000)]).await;
@@ -620,8 +620,8 @@ async fn a_put_that_was_interrupted_goes_on_when_it_is_typed_again() {
     assert_eq!(output.status.code(), Some(130));
     assert_eq!(
         text(&output.stderr),
-        "haul: put: interrupted; the server keeps what arrived for a while; \
-         the same command goes on from there\n"
+        "haul: put: interrupted; the server keeps the interrupted upload for a while; \
+         run the same command again to resume it\n"
     );
 
     let list = || {
@@ -725,6 +725,6 @@ async fn a_full_quota_is_explained_to_who_puts() {
     assert_eq!(
         text(&output.stderr),
         "haul: put: the quota of your home leaves no room: 0 B of 976.6 KiB used, ./file needs 1.9 MiB; \
-         remove something there or ask the server's administrator for more\n"
+         remove something there or ask the operator of the server for more\n"
     );
 }

@@ -127,7 +127,7 @@ fn the_manager_hears_why_it_could_not_start() {
         .expect("it runs");
     let (stopping, before) = manager.hear_until("STOPPING=1");
     assert_eq!(before, [""; 0]);
-    let expected = format!("STATUS=haul: serve: cannot listen on {taken}; ");
+    let expected = format!("STATUS=haul: serve: cannot listen on {taken}: ");
     assert!(stopping[1].starts_with(&expected), "{stopping:?}");
     assert_eq!(ended(&mut process).code(), Some(1));
 }

@@ -70,10 +70,10 @@ fn a_configuration_that_is_wrong_ends_it_with_2_before_anything_is_made() {
         (
             &["--listen", "nowhere"],
             &[],
-            "'nowhere' for '--listen <ADDR>'",
+            "`--listen` cannot be \"nowhere\": ",
         ),
-        (&["--lisen", "127.0.0.1:0"], &[], "'--lisen' found; "),
-        (&["twice"], &[], "'twice'"),
+        (&["--lisen", "127.0.0.1:0"], &[], "no option `--lisen`; "),
+        (&["twice"], &[], "`twice`"),
     ] {
         let output = start(place.path(), arguments, settings);
         let message = error_line(&output, WRONG);

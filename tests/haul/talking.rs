@@ -260,7 +260,7 @@ async fn what_is_said_is_read_back_and_refusals_are_one_line() {
     let (last, note) = bob.types(&["history", "alice", "-n", "1"], 0).await;
     assert_eq!(last, "bob: two\n      lines\n");
     assert!(
-        note.starts_with("there is more: `history 'alice' --before "),
+        note.starts_with("for earlier messages, run `haul history 'alice' --before "),
         "{note}"
     );
     for (args, why) in [
@@ -374,7 +374,7 @@ async fn a_chat_of_a_script_says_its_lines_and_shows_what_comes() {
         (Some(0), vec!["alice: before", "alice: after"])
     );
     let (_, why) = bob.types_into(&["chat", "alice"], "/nonsense\n", 1).await;
-    assert!(why.starts_with("there is no /nonsense; "), "{why}");
+    assert!(why.starts_with("there is no command /nonsense; "), "{why}");
 }
 
 #[tokio::test]
@@ -618,7 +618,7 @@ async fn watch_prints_changes_as_they_come_and_goes_on_after_a_loss() {
         "written /team/a\\u{1b}[2J by alice\n\
          moved /team/a → /team/b by alice\n\
          made /since Some(7) by alice\n\
-         overflow /team: more has changed than could be told; look again\n"
+         overflow /team: the server could not report all changes; read the directory again\n"
     );
     watch.says("connected again").await;
     kill_process(Pid::from_child(&watch.child), Signal::INT).expect("it runs");
@@ -673,7 +673,7 @@ async fn offers_are_listed_and_the_only_one_needs_no_name() {
     .await;
     let bob = Talker::for_user(&address, "bob");
     let (_, why) = bob.types(&["accept"], 1).await;
-    assert_eq!(why, "haul: accept: nobody offers you a file\n");
+    assert_eq!(why, "haul: accept: no file is offered to you\n");
     let (path, _) = bob.types(&["accept"], 0).await;
     assert_eq!(path, "/got \"7\"\n");
     let table = "OFFER  FROM   SIZE     UNTIL             FILE\n\
@@ -683,14 +683,14 @@ async fn offers_are_listed_and_the_only_one_needs_no_name() {
     assert_eq!(seen, table);
     assert_eq!(
         why,
-        "haul: accept: several files are offered; say which: `haul accept OFFER`\n"
+        "haul: accept: several files are offered; name one of them: `haul accept OFFER`\n"
     );
     bob.0.write("here.txt", "on this machine");
     let (_, why) = bob.types(&["send", "alice", "here.txt"], 1).await;
     assert_eq!(
         why,
-        "haul: send: here.txt is on this machine and not on the server: \
-         put it there first, with `haul put here.txt`\n"
+        "haul: send: here.txt is on this machine but not on the server; \
+         upload it first with `haul put here.txt`\n"
     );
 }
 

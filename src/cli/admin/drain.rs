@@ -9,14 +9,14 @@ use crate::cli::remote_session::RemoteSession;
 use crate::protocol;
 use crate::protocol::DrainReply;
 
-/// Stop the server once what runs has ended
+/// Stop the server after the running requests have ended
 ///
-/// As on SIGTERM: no new connection and no new request is taken, what runs may end within
-/// `limits.drain_timeout` or `--seconds`, then the rest is cut off and the server ends with 0.
-/// A service manager may start it again.
+/// As on SIGTERM, the server accepts no new connections and requests. Running requests may end within
+/// `limits.drain_timeout` or `--seconds`; the others are cancelled, and the server exits with 0. A
+/// service manager may start it again.
 #[derive(Debug, Args)]
 pub(super) struct AdminDrainArgs {
-    /// For so long what runs may go on, rather than for `limits.drain_timeout`
+    /// The time for running requests, in place of `limits.drain_timeout`
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u32>,
 }
@@ -32,7 +32,7 @@ impl AdminDrainArgs {
         remote.output.result(&reply, |reply: &DrainReply| {
             let patience = Duration::from_millis(reply.within_ms);
             let sessions = count(reply.sessions, "session");
-            format!("it stops, {sessions} may end within {patience:?}")
+            format!("the server stops; {sessions} may end within {patience:?}")
         })
     }
 }

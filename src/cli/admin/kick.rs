@@ -1,5 +1,6 @@
 //! `haul admin kick`
 
+use anyhow::bail;
 use clap::Args;
 
 use crate::cli::output::count;
@@ -7,19 +8,16 @@ use crate::cli::remote_session::RemoteSession;
 use crate::protocol;
 use crate::protocol::KickReply;
 
-/// End a session, or all of a user
+/// End a session, or all sessions of a user
 ///
-/// They are told goodbye, and what they have under way is cut off; an upload is kept, to be resumed.
-/// To keep a user out, disable the account as well: `haul user set NAME --disable`.
+/// Transfers of the session are interrupted; an upload can be resumed. To refuse further logins,
+/// disable the account as well: `haul user set NAME --disable`.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-#[command(after_long_help = "Examples:\n  \
-    haul admin kick --user alice\n  \
-    haul admin kick 3f2a9c0d11e4b7a6")]
 pub(super) struct AdminKickArgs {
-    /// The session, as `haul admin sessions` shows it
+    /// The session; `admin sessions` lists them
     session: Option<String>,
-    /// The user, of whose sessions only the one that asks is left
+    /// End all sessions of this user except the one of this command
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
 }
@@ -30,7 +28,11 @@ impl AdminKickArgs {
             session: self.session,
             user: self.user,
         };
+        let user = request.user.clone();
         let reply = remote.client.call(request).await?;
+        if let (Some(user), 0) = (user, reply.kicked) {
+            bail!("{user} has no session to end; `haul admin sessions` lists the sessions");
+        }
         remote.output.result(&reply, |reply: &KickReply| {
             format!("ended {}", count(reply.kicked, "session"))
         })

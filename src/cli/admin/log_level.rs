@@ -6,18 +6,14 @@ use crate::cli::output::safe;
 use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{LogLevelReply, SetLogLevel};
 
-/// Show what the server logs, or have it log something else for a while
+/// Show or change the log level of the server
 ///
-/// It lasts for `--seconds`, or until the server reads its settings again or is started anew.
+/// A change lasts for `--seconds`, or until the server reads its settings again or restarts.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:\n  \
-    haul admin log-level\n  \
-    haul admin log-level debug --seconds 600\n  \
-    haul admin log-level info,haul::server=debug")]
 pub(super) struct AdminLogLevelArgs {
-    /// As the setting `log.level`: error, warn, info, debug or trace, or more after commas
+    /// The level, as in the setting `log.level`: error, warn, info, debug, trace or a list
     level: Option<String>,
-    /// Back to the setting after so long
+    /// Return to the setting after this time
     #[arg(long, value_name = "SECONDS", requires = "level")]
     seconds: Option<u32>,
 }

@@ -9,39 +9,35 @@ use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{LogLevel, Logs};
 use crate::telemetry::format_for_people;
 
-/// Show the last lines of the server's log, and with -f those that come
+/// Show the last lines of the server's log, and with -f new ones
 ///
-/// The server sends only the lines that are asked for. With `--json` they are as they stand in the
-/// log, with `line`, a number that grows. If the connection is lost it is made anew, and no line
-/// comes twice. Ctrl-C ends it.
+/// The server sends only the lines that match the options. With `--json` each line is the object of
+/// the log, with an increasing number `line`. After a lost connection the command reconnects, and
+/// prints no line twice. Ctrl-C ends it.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:\n  \
-    haul admin logs -f --level warn\n  \
-    haul admin logs -n 100 --user alice --cmd put\n  \
-    haul admin logs -f --path /team/reports --json | jq .bytes")]
 pub(in crate::cli) struct AdminLogsArgs {
-    /// Go on with the lines that come
+    /// Print new lines as they are written
     #[arg(long, short)]
     follow: bool,
-    /// How many of the lines that are there come first
+    /// The number of earlier lines
     #[arg(long, short = 'n', value_name = "LINES", default_value_t = 20)]
     last: u32,
-    /// Only lines about sessions of this user
+    /// Show only lines about sessions of this user
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
-    /// Only lines about this command, such as `put` or `login`
+    /// Show only lines about this command, such as `put` or `login`
     #[arg(long, value_name = "CMD")]
     cmd: Option<String>,
-    /// Only lines about this absolute path, or what is below it
+    /// Show only lines about this absolute path and paths below it
     #[arg(long)]
     path: Option<String>,
-    /// Only lines that are so grave, or more so
+    /// Show only lines of this level or a more severe one
     #[arg(long)]
     level: Option<MinimumLevel>,
-    /// Only lines with this code in `event`
+    /// Show only lines with this code in `event`
     #[arg(long, value_name = "CODE")]
     event: Option<String>,
-    /// Only lines about this session
+    /// Show only lines about this session
     #[arg(long, value_name = "ID")]
     session: Option<String>,
 }

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use crate::cli::remote_session::RemoteSession;
 use crate::client::RetryPolicy;
 
-/// Look at a server and run it, as a user with the admin right
+/// Administer a running server, as a user with the admin right
 #[derive(Debug, Args)]
 pub(super) struct AdminArgs {
     #[command(subcommand)]

@@ -7,12 +7,12 @@ use crate::cli::output::safe;
 use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{ReloadReply, ReloadSettings, SettingChange};
 
-/// Have the server read its settings and its certificate again
+/// Make the server read its settings and its certificate again
 ///
-/// As SIGHUP does. What is wrong changes nothing. Without a change nothing is said.
+/// SIGHUP does the same. If a setting is wrong, none is changed.
 #[derive(Debug, Args)]
 pub(super) struct AdminReloadArgs {
-    /// Only show what would change
+    /// Show the changes without making them
     #[arg(long)]
     dry_run: bool,
 }
@@ -22,13 +22,16 @@ impl AdminReloadArgs {
         let dry_run = self.dry_run;
         let reply = remote.client.call(ReloadSettings { dry_run }).await?;
         if let Some(refused) = &reply.refused {
-            bail!("the settings are wrong, nothing changes: {}", safe(refused));
+            bail!(
+                "the settings are wrong, so none was changed: {}",
+                safe(refused)
+            );
         }
         let lines = lines(&reply);
         if remote.output.is_json() || !lines.is_empty() {
             remote.output.result(&reply, |_| lines)?;
         } else {
-            remote.output.note("nothing changes");
+            remote.output.note("no setting has changed");
         }
         if let Some(refused) = &reply.certificate_refused {
             bail!("the certificate cannot be used: {}", safe(refused));

@@ -7,10 +7,10 @@ use crate::cli::remote_session::RemoteSession;
 use crate::cli::table::table;
 use crate::protocol::{SessionEntry, TransferEntry};
 
-/// List who is logged in, and what each session has under way
+/// List the sessions and their transfers
 #[derive(Debug, Args)]
 pub(super) struct AdminSessionsArgs {
-    /// Only those of this user
+    /// List only the sessions of this user
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
 }
@@ -62,7 +62,7 @@ fn of_transfer(session: &str, transfer: &TransferEntry) -> [String; 7] {
         safe(session).into_owned(),
         safe(&transfer.cmd).into_owned(),
         size(transfer.offset),
-        transfer.size.map_or("?".into(), size),
+        transfer.size.map_or("unknown".into(), size),
         percent(transfer),
         format!("{}/s", size(transfer.rate)),
         safe(&transfer.path).into_owned(),

@@ -7,9 +7,9 @@ use crate::cli::remote_session::RemoteSession;
 use crate::cli::table::table;
 use crate::protocol::{FolderView, UserEntry};
 
-/// List who has an account, with what they use and may
+/// List the users with their used space and their limits
 ///
-/// The use of a home is known once the home was used since the server started.
+/// The server counts the used space of a home when it is first used after a start.
 #[derive(Debug, Args)]
 pub(super) struct AdminUsersArgs {}
 
@@ -29,7 +29,7 @@ impl AdminUsersArgs {
 }
 
 fn row(user: &UserEntry) -> [String; 9] {
-    let unknown = || "?".to_owned();
+    let unknown = || "not counted".to_owned();
     let folder = |view: &FolderView| format!("{} ({})", view.name, view.rights.join(","));
     let mut folders: Vec<_> = user.folders.iter().map(folder).collect();
     if user.more {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio::fs::metadata;
 
 use crate::cli::output::safe;
-use crate::cli::transfer::{is_marked_remote, without_mark};
+use crate::cli::remote_path::{is_marked_remote, without_mark};
 use crate::client::{FileOptions, Progress, Session};
 use crate::protocol::{ErrorCode, IfExists};
 
@@ -13,7 +13,7 @@ use crate::protocol::{ErrorCode, IfExists};
 const SENT: &str = "/sent";
 
 /// Offers a file to `to`; what became of it, for a person.
-pub(super) async fn hand_over(
+pub(super) async fn offer_file(
     session: Session,
     to: String,
     path: String,
@@ -25,11 +25,11 @@ pub(super) async fn hand_over(
     };
     let remote = match local {
         Some(local) => put(&session, &local).await?,
-        None => there(&session, without_mark(&path)).await?,
+        None => remote_file(&session, without_mark(&path)).await?,
     };
     let offered = session.client().send(&to, &remote).await;
-    offered.map_err(|error| format!("{remote} is not offered: {error}"))?;
-    Ok(format!("{remote} is offered to {to}"))
+    offered.map_err(|error| format!("cannot offer {remote}: {error}"))?;
+    Ok(format!("offered {remote} to {to}"))
 }
 
 /// A file of this machine, if the path names one.
@@ -44,7 +44,7 @@ async fn local_file(path: &str) -> Option<PathBuf> {
 
 async fn put(session: &Session, local: &Path) -> Result<String, String> {
     let name = local.file_name().and_then(|name| name.to_str());
-    let name = name.ok_or_else(|| "its name is not UTF-8".to_owned())?;
+    let name = name.ok_or_else(|| "cannot offer the file: its name is not UTF-8".to_owned())?;
     let options = FileOptions {
         if_exists: Some(IfExists::Rename),
         parents: true,
@@ -54,15 +54,15 @@ async fn put(session: &Session, local: &Path) -> Result<String, String> {
     let progress = Progress::new();
     match session.put_file(local, &remote, options, &progress).await {
         Ok(reply) => Ok(reply.path),
-        Err(error) => Err(format!("{name} is not offered: {error}")),
+        Err(error) => Err(format!("cannot offer {name}: {error}")),
     }
 }
 
-async fn there(session: &Session, path: &str) -> Result<String, String> {
+async fn remote_file(session: &Session, path: &str) -> Result<String, String> {
     match session.stat(path).await {
         Ok(stat) => Ok(stat.path),
         Err(error) if error.code() == Some(ErrorCode::NotFound) => Err(format!(
-            "there is no file {}, on this machine or on the server",
+            "no such file on this machine or on the server: {}",
             safe(path)
         )),
         Err(error) => Err(error.to_string()),

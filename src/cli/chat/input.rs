@@ -38,13 +38,14 @@ pub(crate) const HISTORY: NonZeroU32 = NonZeroU32::new(50).expect("not 0");
 
 /// What is shown for `/help`.
 pub(crate) const HELP: &str = "\
-/file PATH             hand over a file of this machine, or :PATH one on the server
-/offers                the files that are offered to you
-/accept [N] [PATH]     take a file that is offered, here the only one or number N
-/decline [N]           do not take it
-/who                   who is connected
-/history [COUNT]       what was said before
-q, /quit or Ctrl-D     leave; //text says what begins with a slash";
+/file PATH             offer a local file, or :PATH on the server
+/offers                list the files that are offered to you, with their numbers
+/accept [N] [PATH]     accept the only offer or number N, and save it as PATH
+/decline [N]           decline the only offer or number N
+/who                   list the connected users
+/history [COUNT]       show earlier messages
+//text                 send a text that begins with a slash
+q, /quit or Ctrl-D     end the chat";
 
 impl ChatCommand {
     /// Of a chat `with` someone, or with nobody in particular: then a line says whom it is for.
@@ -71,8 +72,8 @@ impl ChatCommand {
                 to,
                 text: text.to_owned(),
             },
-            Some((to, _)) => Self::Wrong(format!("what shall be said to {to}?")),
-            None => Self::Wrong("to whom? write `@bob text` or `#ops text`".into()),
+            Some((to, _)) => Self::Wrong(format!("the message to {to} has no text")),
+            None => Self::Wrong("the receiver is missing; write `@bob text` or `#ops text`".into()),
         }
     }
 
@@ -94,28 +95,32 @@ impl ChatCommand {
             "decline" => Self::Decline { offer: word(rest) },
             "file" => match addressed(rest, with) {
                 Some((to, _)) if to.starts_with('#') => {
-                    Self::Wrong("a file is handed to one user, not to a room".into())
+                    Self::Wrong("a file can be offered to a user, not to a room".into())
                 }
                 Some((to, path)) if !path.is_empty() => Self::File {
                     to,
                     path: path.to_owned(),
                 },
-                Some(_) => Self::Wrong("which file? `/file PATH`".into()),
-                None => Self::Wrong("to whom? `/file @bob PATH`".into()),
+                Some(_) => Self::Wrong("the file is missing; write `/file PATH`".into()),
+                None => Self::Wrong("the receiver is missing; write `/file @bob PATH`".into()),
             },
             "history" => match addressed(rest, with) {
-                None => Self::Wrong("of what? `/history @bob` or `/history #ops`".into()),
+                None => Self::Wrong(
+                    "the conversation is missing; write `/history @bob` or `/history #ops`".into(),
+                ),
                 Some((with, "")) => Self::History {
                     with,
                     limit: HISTORY,
                 },
                 Some((with, count)) => match count.parse() {
                     Ok(limit) => Self::History { with, limit },
-                    Err(_) => Self::Wrong(format!("how many messages are {count}?")),
+                    Err(_) => Self::Wrong(format!(
+                        "`/history` needs a number of messages, not {count:?}"
+                    )),
                 },
             },
             _ => Self::Wrong(format!(
-                "there is no /{name}; `/help` lists what there is, `//` begins a text with a slash"
+                "there is no command /{name}; `/help` lists the commands, and `//` begins a text with a slash"
             )),
         }
     }

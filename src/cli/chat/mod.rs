@@ -14,17 +14,21 @@ use tokio::task::JoinSet;
 use crate::cli::accept::{OfferChoice, only};
 use crate::cli::chat::events::{ChatEvent, ChatEvents};
 use crate::cli::chat::input::{ChatCommand, HELP};
-use crate::cli::exit::{Reported, error_line};
+use crate::cli::exit::Reported;
 use crate::cli::history::last;
 use crate::cli::join::members_of;
 use crate::cli::line_editor::{LineEditor, Printer, TypedLine};
 use crate::cli::message_format::Style;
 use crate::cli::output::{print_json, safe};
 use crate::cli::remote_session::RemoteSession;
-use crate::cli::say::unheard;
+use crate::cli::report::error_line;
+use crate::cli::say::undelivered;
 use crate::cli::who::present;
 use crate::client::ClientError;
 use crate::protocol::{Event, Message, Offer};
+
+/// Offers that can be accepted by their numbers; the others, by their names.
+const MAX_NUMBERED_OFFERS: usize = 1000;
 
 /// Messages that are shown on entry.
 const ON_ENTRY: NonZeroU32 = NonZeroU32::new(20).expect("not 0");
@@ -32,15 +36,16 @@ const ON_ENTRY: NonZeroU32 = NonZeroU32::new(20).expect("not 0");
 /// Events that may wait until the entry is done; more wait in the connection.
 const BEFORE: usize = 10_000;
 
-/// Talk to a user, or in a room
+/// Chat with a user or in a room
 ///
-/// Shows what was said last, then what is said, as it is said. What comes from elsewhere is shown too,
-/// with where it was said. With nobody named, a line that is typed begins with whom it is for:
-/// `@bob text` or `#ops text`. The name of a room begins with `#`, which many shells take for a comment: write '#ops'. A room is entered if need be,
-/// and not left at the end: `leave` does that.
+/// The chat shows the last messages, then new ones as they arrive, from other conversations too.
+/// Without a name, each line that you type begins with the receiver: `@bob text` or `#ops text`.
+/// The name of a room begins with `#`, so it needs quotes in most shells: '#ops'. The chat joins
+/// the room, and you stay in it until you `leave` it.
 ///
-/// `/file PATH` hands over a file: a local one is put into `/sent` first, and `:PATH` is one on the server. `/help` lists what else there is, `q` or Ctrl-D leaves. If standard
-/// input is no terminal its lines are said, and the exit code is 1 if one of them was not.
+/// `/file PATH` offers a file: a local file is uploaded to `/sent` first, and `:PATH` is a file on the
+/// server. `/help` lists the other commands, `q` or Ctrl-D ends the chat. If standard input is not a
+/// terminal, its lines are sent, and the exit code is 1 if one could not be sent.
 #[derive(Debug, Args)]
 pub(super) struct ChatArgs {
     /// A user, or a room such as '#ops'
@@ -68,6 +73,7 @@ impl ChatArgs {
             told_up_to: 0,
             began_anew: 0,
             older: false,
+            offers: Vec::new(),
             jobs: JoinSet::new(),
             at_terminal,
             failed: false,
@@ -102,7 +108,9 @@ struct ChatSession<'a> {
     began_anew: u64,
     /// There were messages before those shown on entry that nobody had read.
     older: bool,
-    /// Files on their way.
+    /// The offers in the order of their numbers, by which they can be accepted.
+    offers: Vec<String>,
+    /// Files that are being offered.
     jobs: JoinSet<Result<String, String>>,
     at_terminal: bool,
     failed: bool,
@@ -118,7 +126,7 @@ impl ChatSession<'_> {
             if with.starts_with('#') {
                 let members = self.during(client.join(&with)).await??;
                 let text = members_of(&with, &members);
-                self.note(&format!("{text}; you stay in it when you leave this chat"))
+                self.note(&format!("{text}; you stay in the room after this chat"))
                     .await?;
             }
             let said = self.during(last(&client, &with, None, ON_ENTRY)).await??;
@@ -128,7 +136,7 @@ impl ChatSession<'_> {
         } else if self.at_terminal {
             let who = self.during(client.who()).await??;
             self.print(present(&who.users)).await?;
-            self.note("write `@bob text` or `#ops text`; `/help` lists what else there is")
+            self.note("write `@bob text` or `#ops text`; `/help` lists the commands")
                 .await?;
         }
         // Servers without offers exist.
@@ -151,7 +159,7 @@ impl ChatSession<'_> {
                 typed = lines.typed() => {
                     match typed? {
                         TypedLine::End => return Ok(()),
-                        TypedLine::Nothing => self.note("`q` or Ctrl-D leaves").await?,
+                        TypedLine::Nothing => self.note("`q` or Ctrl-D ends the chat").await?,
                         TypedLine::Line(line) => {
                             let order = ChatCommand::parse(&line, self.with.as_deref());
                             if order == ChatCommand::Leave {
@@ -168,7 +176,7 @@ impl ChatSession<'_> {
                         return Err(error);
                     }
                 }
-                Some(done) = self.jobs.join_next() => self.tell_job(done).await?,
+                Some(done) = self.jobs.join_next() => self.report_job(done).await?,
             }
         }
     }
@@ -182,7 +190,7 @@ impl ChatSession<'_> {
         if self.at_terminal {
             let why = error_line("chat", error);
             // Where nobody can read it, the exit code still tells.
-            let _ = self.note(&format!("{why}; Enter leaves")).await;
+            let _ = self.note(&format!("{why}; press Enter to leave")).await;
             let _ = lines.typed().await;
         }
     }
@@ -199,12 +207,12 @@ impl ChatSession<'_> {
             ChatCommand::Say { to, text } => self.say(&to, &text).await?,
             ChatCommand::File { to, path } => {
                 let session = self.remote.session.clone();
-                self.jobs.spawn(file::hand_over(session, to, path));
+                self.jobs.spawn(file::offer_file(session, to, path));
             }
             ChatCommand::Offers => {
                 if let Some(reply) = self.tried(client.offers()).await? {
                     if reply.offers.is_empty() {
-                        self.note("nobody offers you a file").await?;
+                        self.note("no file is offered to you").await?;
                     }
                     for offer in reply.offers {
                         self.show_offer(offer).await?;
@@ -216,7 +224,7 @@ impl ChatSession<'_> {
                 if let Some(offer) = self.which(offer).await?
                     && self.tried(client.decline(&offer)).await?.is_some()
                 {
-                    self.note(&format!("{offer} is declined")).await?;
+                    self.note(&format!("declined {offer}")).await?;
                 }
             }
             ChatCommand::Who => {
@@ -238,21 +246,27 @@ impl ChatSession<'_> {
         let client = self.remote.session.client();
         if client.lost().is_some() {
             self.failed = true;
-            return self.note("not said: there is no connection just now").await;
+            return self
+                .note("not sent: there is no connection at the moment")
+                .await;
         }
         match self.during(client.say(to, text)).await? {
-            Ok(said) => match unheard(to, said) {
-                Some(note) if self.at_terminal => self.note(&note).await,
-                _ => Ok(()),
-            },
+            Ok(said) if self.at_terminal => {
+                let note = self.during(undelivered(&client, to, said)).await?;
+                match note {
+                    Some(note) => self.note(&note).await,
+                    None => Ok(()),
+                }
+            }
+            Ok(_) => Ok(()),
             Err(ClientError::Lost(_)) => {
                 self.failed = true;
-                self.note("the connection went before the server answered; `/history` tells whether it was said")
+                self.note("the connection was lost before the server replied; `/history` shows whether the message was sent")
                     .await
             }
             Err(error) => {
                 self.failed = true;
-                self.note(&format!("not said: {error}")).await
+                self.note(&format!("not sent: {error}")).await
             }
         }
     }
@@ -263,16 +277,17 @@ impl ChatSession<'_> {
         };
         let client = self.remote.session.client();
         if let Some(path) = self.tried(client.accept(&offer, path.as_deref())).await? {
-            self.note(&format!("it is {path} on the server now"))
-                .await?;
+            self.note(&format!("saved as {path} on the server")).await?;
         }
         Ok(())
     }
 
     /// The offer that is meant, if that is clear.
     async fn which(&mut self, offer: Option<String>) -> anyhow::Result<Option<String>> {
-        if offer.is_some() {
-            return Ok(offer);
+        if let Some(offer) = offer {
+            let number = offer.parse::<usize>().ok();
+            let numbered = number.and_then(|number| self.offers.get(number.checked_sub(1)?));
+            return Ok(Some(numbered.cloned().unwrap_or(offer)));
         }
         let client = self.remote.session.client();
         match self.during(only(&client)).await? {
@@ -347,10 +362,8 @@ impl ChatSession<'_> {
         if message.seq < self.told_up_to && self.is_here(&message) {
             if !self.older {
                 self.older = true;
-                self.note(
-                    "there are older messages that you have not read; `/history 1000` shows them",
-                )
-                .await?;
+                self.note("there are older unread messages; `/history 1000` shows them")
+                    .await?;
             }
             return Ok(());
         }
@@ -369,12 +382,17 @@ impl ChatSession<'_> {
         message.to == with || (message.from == with && message.to == self.me)
     }
 
-    async fn show_offer(&self, offer: Offer) -> anyhow::Result<()> {
+    async fn show_offer(&mut self, offer: Offer) -> anyhow::Result<()> {
         if self.remote.output.is_json() {
             return Ok(print_json(&Event::Offer(offer))?);
         }
-        self.print(self.style.offer(&offer, "/accept", "/decline"))
-            .await
+        let text = self.style.offer(&offer, "/accept", "/decline");
+        let known = self.offers.iter().position(|known| *known == offer.offer);
+        let number = known.map_or(self.offers.len() + 1, |known| known + 1);
+        if known.is_none() && self.offers.len() < MAX_NUMBERED_OFFERS {
+            self.offers.push(offer.offer);
+        }
+        self.print(format!("{number}. {text}")).await
     }
 
     /// Above a thin line, if there is anything.
@@ -397,7 +415,7 @@ impl ChatSession<'_> {
         self.print(lines.join("\n")).await
     }
 
-    async fn tell_job(
+    async fn report_job(
         &mut self,
         done: Result<Result<String, String>, tokio::task::JoinError>,
     ) -> anyhow::Result<()> {
@@ -413,10 +431,12 @@ impl ChatSession<'_> {
     /// Files that are on their way when the chat is left still get there.
     async fn finish_jobs(&mut self) {
         if !self.jobs.is_empty() {
-            let _ = self.note("a file is on its way; Ctrl-C gives it up").await;
+            let _ = self
+                .note("a file is still being uploaded; Ctrl-C cancels it")
+                .await;
         }
         while let Some(done) = self.jobs.join_next().await {
-            let _ = self.tell_job(done).await;
+            let _ = self.report_job(done).await;
         }
     }
 

@@ -11,9 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches};
 
+use crate::cli::argument_error;
+use crate::cli::argument_error::command_name;
 use crate::cli::events::{BackgroundPrinter, EventDisplay};
-use crate::cli::exit::{Interrupted, Reported, print_error, usage};
+use crate::cli::exit::{Interrupted, Reported, usage};
 use crate::cli::global_options::GlobalOptions;
+use crate::cli::help::with_help;
 use crate::cli::interrupt::{unless_cut_off, unless_interrupted};
 use crate::cli::line_editor::{LineEditor, TypedLine};
 use crate::cli::message_format::Style;
@@ -21,15 +24,16 @@ use crate::cli::output::{Output, print, safe};
 use crate::cli::remote_command::RemoteCommand;
 use crate::cli::remote_session;
 use crate::cli::remote_session::{ConnectMethod, OpenedSession, RemoteSession};
+use crate::cli::report::print_error;
 use crate::cli::shell::complete::Completion;
 use crate::cli::shell::line::{ShellCommand, ShellLine};
 use crate::client::{Client, ServerUrl};
 
-/// Work on a server interactively, with history and completion
+/// Work interactively, with history and completion
 ///
-/// Type `help` for the commands. Ctrl-C stops what runs and not the shell, Ctrl-D leaves. If
-/// standard input is no terminal its lines are run as a script, and the exit code is 1 if one of
-/// them failed.
+/// Type `help` for a list of the commands. Ctrl-C stops the command that runs, Ctrl-D ends the shell.
+/// If standard input is not a terminal, its lines run as a script, and the exit code is 1 if a line
+/// failed.
 #[derive(Debug, Args)]
 pub(super) struct ShellArgs {}
 
@@ -85,7 +89,7 @@ impl ShellArgs {
                 Err(error) => {
                     failed = true;
                     let what = line.split_whitespace().next().unwrap_or("shell");
-                    print_error(what, &error);
+                    print_error(output, what, &error);
                 }
             }
         }
@@ -150,23 +154,21 @@ impl<'a> ShellSession<'a> {
                 print(error.to_string().trim_end())?;
                 return Ok(ShellStep::Line);
             }
-            Err(error) if error.kind() == clap::error::ErrorKind::InvalidSubcommand => {
-                return Err(usage("no such command; `help` lists them"));
-            }
-            Err(error) => {
-                let _ = error.print();
-                return Err(Reported.into());
-            }
+            Err(error) => return Err(usage(argument_error::sentence(&error, &help_command(line)))),
         };
         if let ShellCommand::Remote(RemoteCommand::Put(put)) = &command
             && put.reads_stdin()
         {
-            return Err(usage("standard input is where the commands come from"));
+            return Err(usage(
+                "the shell reads its commands from standard input, so this command cannot use it",
+            ));
         }
         if let ShellCommand::Remote(RemoteCommand::Passwd(_) | RemoteCommand::Chat(_)) = &command
             && !std::io::stdin().is_terminal()
         {
-            return Err(usage("standard input is where the commands come from"));
+            return Err(usage(
+                "the shell reads its commands from standard input, so this command cannot use it",
+            ));
         }
         match command {
             ShellCommand::Quit => return Ok(ShellStep::Leave),
@@ -250,7 +252,7 @@ impl<'a> ShellSession<'a> {
         let path = path.unwrap_or(Path::new("."));
         let entries = path
             .read_dir()
-            .with_context(|| format!("could not read {}", path.display()))?;
+            .with_context(|| format!("cannot read {}", path.display()))?;
         let mut names = Vec::new();
         for entry in entries {
             let entry = entry?;
@@ -262,18 +264,11 @@ impl<'a> ShellSession<'a> {
     }
 }
 
-/// The commands, whose usages begin with their names: in the shell no program is typed first.
+/// The commands with their help. In the shell they are typed without the name of the program.
 fn commands() -> clap::Command {
     let mut line = ShellLine::command();
     line.build();
-    line.mut_subcommands(|mut command| {
-        let usage = command.render_usage().to_string();
-        let usage = usage.trim_start_matches("Usage: ").to_owned();
-        match usage.strip_prefix("haul ") {
-            Some(usage) => command.override_usage(usage.to_owned()),
-            None => command,
-        }
-    })
+    with_help(line, "haul ")
 }
 
 fn parse(words: Vec<String>) -> Result<ShellCommand, clap::Error> {
@@ -286,7 +281,7 @@ fn help(about: Option<&str>) -> anyhow::Result<()> {
     if let Some(name) = about {
         let command = line
             .find_subcommand_mut(name)
-            .with_context(|| format!("there is no command `{name}`"))?;
+            .with_context(|| format!("there is no command `{name}`; `help` lists the commands"))?;
         let help = command.render_long_help().to_string();
         print(help.trim_end())?;
         return Ok(());
@@ -298,6 +293,15 @@ fn help(about: Option<&str>) -> anyhow::Result<()> {
         print(&format!("{usage:width$}  {about}"))?;
     }
     Ok(())
+}
+
+/// The command that explains the one in `line`.
+fn help_command(line: &str) -> String {
+    let words = line.split_whitespace().map(str::to_owned);
+    match command_name(&commands(), words) {
+        name if name.is_empty() => "help".to_owned(),
+        name => format!("{name} --help"),
+    }
 }
 
 /// The arguments and the purpose of a command.
@@ -317,8 +321,7 @@ fn change_local_directory(path: Option<PathBuf>) -> anyhow::Result<()> {
         Some(path) => path,
         None => etcetera::home_dir().context("there is no home directory")?,
     };
-    std::env::set_current_dir(&path)
-        .with_context(|| format!("could not change to {}", path.display()))
+    std::env::set_current_dir(&path).with_context(|| format!("cannot change to {}", path.display()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! A line cut into words, with quotes and backslashes as in other shells.
 
+use crate::cli::wildcards::push_quoted;
+
 /// A word of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Word {
@@ -7,8 +9,17 @@ pub(crate) struct Word {
     pub(crate) start: usize,
     /// Its meaning, without quotes and backslashes.
     pub(crate) text: String,
+    /// The same as a pattern, in which quoted wildcards stand for themselves.
+    pub(crate) pattern: String,
     /// Whether it, or the line, ended within quotes or behind a backslash.
     pub(crate) is_open: bool,
+}
+
+impl Word {
+    fn push_quoted(&mut self, c: char) {
+        self.text.push(c);
+        push_quoted(&mut self.pattern, c);
+    }
 }
 
 /// The words of a line, of which the last may be unfinished.
@@ -23,6 +34,7 @@ pub(crate) fn words(line: &str) -> Vec<Word> {
         let mut word = Word {
             start,
             text: String::new(),
+            pattern: String::new(),
             is_open: false,
         };
         let mut quote = None;
@@ -35,10 +47,14 @@ pub(crate) fn words(line: &str) -> Vec<Word> {
                 ('\'' | '"', None) => quote = Some(c),
                 (c, Some(mark)) if c == mark => quote = None,
                 ('\\', None | Some('"')) => match chars.next() {
-                    Some((_, escaped)) => word.text.push(escaped),
+                    Some((_, escaped)) => word.push_quoted(escaped),
                     None => word.is_open = true,
                 },
-                (c, _) => word.text.push(c),
+                (c, Some(_)) => word.push_quoted(c),
+                (c, None) => {
+                    word.text.push(c);
+                    word.pattern.push(c);
+                }
             }
         }
         word.is_open |= quote.is_some();
@@ -49,6 +65,9 @@ pub(crate) fn words(line: &str) -> Vec<Word> {
 
 /// Commands that take the name of a room, which begins with a `#` too.
 const TALK: [&str; 5] = ["say", "history", "join", "leave", "chat"];
+
+/// Commands whose paths may have wildcards.
+const PATTERNS: [&str; 5] = ["ls", "get", "rm", "mv", "cp"];
 
 /// The words of a line that is complete; nothing behind a `#` that begins a word, unless it begins
 /// the name of a room.
@@ -64,7 +83,14 @@ pub(crate) fn split(line: &str) -> Result<Vec<String>, &'static str> {
         if word.is_open {
             return Err("a quote is not closed");
         }
-        split.push(word.text);
+        let takes_patterns = split
+            .first()
+            .is_some_and(|first| PATTERNS.contains(&&**first));
+        split.push(if takes_patterns {
+            word.pattern
+        } else {
+            word.text
+        });
     }
     Ok(split)
 }
@@ -73,7 +99,7 @@ pub(crate) fn split(line: &str) -> Result<Vec<String>, &'static str> {
 pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
-        if c.is_whitespace() || matches!(c, '"' | '\'' | '\\' | '#') {
+        if c.is_whitespace() || matches!(c, '"' | '\'' | '\\' | '#' | '*' | '?' | '[' | ']') {
             escaped.push('\\');
         }
         escaped.push(c);
@@ -105,6 +131,20 @@ mod tests {
         assert_eq!(words, ["put", "my file", "an\"other", "a b", "\"", "cd ef"]);
         assert_eq!(split("").expect("closed"), Vec::<String>::new());
         assert_eq!(split("rm ''").expect("closed"), ["rm", ""]);
+    }
+
+    #[test]
+    fn a_quoted_wildcard_stands_for_itself_where_patterns_are_taken() {
+        for (line, last) in [
+            ("rm *.txt", "*.txt"),
+            ("rm '*.txt'", r"\*.txt"),
+            (r"rm a\*b*", r"a\*b*"),
+            ("rm \"[1]\"", r"\[1\]"),
+            ("put '*.txt'", "*.txt"),
+        ] {
+            let words = split(line).expect("closed");
+            assert_eq!(words[1], last, "{line}");
+        }
     }
 
     #[test]
