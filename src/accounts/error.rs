@@ -25,6 +25,9 @@ pub enum AccountsError {
     /// The new password is empty.
     #[error("the password is empty; choose one of at least one character")]
     EmptyPassword,
+    /// The new password has fewer characters than the setting `auth.min_password` asks for.
+    #[error("the password is too short; choose one of at least {0} characters")]
+    PasswordTooShort(usize),
     /// The new password is too long.
     #[error("the password is longer than {MAX_PASSWORD_BYTES} bytes; choose a shorter one")]
     PasswordTooLong,
@@ -57,6 +60,14 @@ pub enum AccountsError {
         user: UserName,
         /// The token's number.
         id: i64,
+    },
+    /// The user has as many tokens as one may have.
+    #[error("user {user} has {max} tokens, as many as one user may have; remove one of them first")]
+    TooManyTokens {
+        /// The user.
+        user: UserName,
+        /// The most tokens of a user.
+        max: usize,
     },
     /// A password could not be hashed or compared.
     #[error("cannot check passwords: {reason}")]

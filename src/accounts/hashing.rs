@@ -98,7 +98,7 @@ impl PasswordHashing {
 
     /// Hashes a new password, and returns the PHC string.
     pub(crate) async fn hash(&self, password: &Secret) -> Result<String, AccountsError> {
-        check_new_password(password)?;
+        check_new_password(password, 0)?;
         let password = password.clone();
         let hash =
             self.run_in_slot(move |argon2| argon2.hash_password(password.expose().as_bytes()));
@@ -164,10 +164,18 @@ impl PasswordHashing {
     }
 }
 
-/// Rejects a password that is empty or too long.
-pub(crate) fn check_new_password(password: &Secret) -> Result<(), AccountsError> {
-    match password.expose().len() {
+/// Rejects a new password that is empty, too long, or has fewer than `min_chars` characters.
+///
+/// # Errors
+/// [`AccountsError::EmptyPassword`], [`AccountsError::PasswordTooLong`],
+/// [`AccountsError::PasswordTooShort`].
+pub fn check_new_password(password: &Secret, min_chars: usize) -> Result<(), AccountsError> {
+    let password = password.expose();
+    match password.len() {
         0 => Err(AccountsError::EmptyPassword),
+        1..=MAX_PASSWORD_BYTES if password.chars().count() < min_chars => {
+            Err(AccountsError::PasswordTooShort(min_chars))
+        }
         1..=MAX_PASSWORD_BYTES => Ok(()),
         _ => Err(AccountsError::PasswordTooLong),
     }

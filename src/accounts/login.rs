@@ -77,7 +77,7 @@ impl Accounts {
         old: &Secret,
         new: &Secret,
     ) -> Result<(), AccountsError> {
-        hashing::check_new_password(new)?;
+        hashing::check_new_password(new, 0)?;
         let mut transaction = self.database.read().await?;
         let select = "SELECT password FROM users WHERE id = ? AND NOT disabled";
         let found: Option<String> = sqlx::query_scalar(select)

@@ -15,6 +15,7 @@ mod hashing;
 mod limit;
 mod login;
 mod name;
+mod new_token;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tokens;
@@ -25,9 +26,12 @@ pub use crate::accounts::backup::{Owners, copy};
 pub use crate::accounts::error::{AccountsError, UNFINISHED_BACKUP};
 pub use crate::accounts::first_admin::{FIRST_USER, first_password_file};
 pub use crate::accounts::folders::{Folder, FolderMember};
-pub use crate::accounts::hashing::HashingCost;
+pub use crate::accounts::hashing::{HashingCost, check_new_password};
 pub use crate::accounts::limit::Limit;
 pub use crate::accounts::login::{Credential, CredentialStatus};
 pub use crate::accounts::name::{FolderName, InvalidName, UserName};
-pub use crate::accounts::tokens::Token;
+pub use crate::accounts::new_token::{
+    DEFAULT_TOKEN_DAYS, InvalidExpiry, InvalidLabel, MAX_LABEL_CHARS, TokenExpiry, TokenLabel,
+};
+pub use crate::accounts::tokens::{IssuedToken, Token, TokenOwner};
 pub use crate::accounts::users::{NewUser, User, UserChange};

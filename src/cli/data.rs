@@ -9,7 +9,7 @@ use crate::accounts::{Accounts, Limit};
 use crate::cli::audit::AuditArgs;
 use crate::cli::output::{Output, size};
 use crate::config;
-use crate::config::{Config, LogSettings};
+use crate::config::{Config, ConfigError, LogSettings};
 use crate::storage::SpaceLimits;
 use crate::telemetry::MachineAudit;
 
@@ -47,26 +47,39 @@ impl DataDirArgs {
         Ok(config.server.data)
     }
 
-    /// The audit of the server whose directory it is: to be opened before anything is changed.
-    /// Settings of another server are none of this one.
-    pub(super) fn audit(&self, output: Output) -> anyhow::Result<AuditArgs> {
+    /// The settings of the server that uses the directory; the default ones if the configuration is
+    /// that of another server or cannot be read.
+    fn server_settings(&self) -> anyhow::Result<Result<Config, ConfigError>> {
         let data = self.path()?;
-        let log = match Config::load(self.config.as_deref(), config::environment()) {
-            Ok(config) => {
-                let named = config.server.data;
-                let is_of_another = named != Config::default().server.data && named != data;
-                if is_of_another {
-                    LogSettings::default()
+        Ok(
+            Config::load(self.config.as_deref(), config::environment()).map(|config| {
+                let named = &config.server.data;
+                let default = Config::default();
+                if *named != default.server.data && *named != data {
+                    default
                 } else {
-                    config.log
+                    config
                 }
-            }
+            }),
+        )
+    }
+
+    /// The audit of the server that uses the directory. Open it before anything is changed.
+    pub(super) fn audit(&self, output: Output) -> anyhow::Result<AuditArgs> {
+        let log = match self.server_settings()? {
+            Ok(config) => config.log,
             Err(error) => {
                 output.note(&format!("the audit log will not have this change: {error}"));
                 LogSettings::default()
             }
         };
-        Ok(AuditArgs(MachineAudit::open(&log, &data)?))
+        Ok(AuditArgs(MachineAudit::open(&log, &self.path()?)?))
+    }
+
+    /// The fewest characters of a new password, as that server has it.
+    pub(super) fn min_password(&self) -> anyhow::Result<usize> {
+        let config = self.server_settings()?.unwrap_or_default();
+        Ok(config.auth.min_password)
     }
 
     /// The path of the directory, which holds accounts.

@@ -5,7 +5,9 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
 use crate::accounts;
-use crate::accounts::{Accounts, AccountsError, Limit, NewUser, UserChange, UserName};
+use crate::accounts::{
+    Accounts, AccountsError, Limit, NewUser, UserChange, UserName, check_new_password,
+};
 use crate::cli::audit::AuditedChange;
 use crate::cli::data;
 use crate::cli::data::{DataDirArgs, NewLimits};
@@ -36,7 +38,8 @@ enum UserCommand {
 
 /// Add a user
 ///
-/// A terminal is asked for the password; otherwise it is the first line of standard input.
+/// A terminal is asked for the password; otherwise it is the first line of standard input. It has at
+/// least as many characters as the setting `auth.min_password` says.
 #[derive(Debug, Args)]
 struct UserAddArgs {
     /// 1 to 32 lower-case letters, digits, ".", "_" or "-"
@@ -116,6 +119,7 @@ impl UserAddArgs {
             bail!(AccountsError::UserExists(self.name));
         }
         let password = new_password(self.name.as_str())?;
+        check_new_password(&password, data.min_password()?)?;
         let new = NewUser {
             admin: self.admin,
             limits: self.limits.into(),
@@ -206,6 +210,7 @@ async fn passwd(data: &DataDirArgs, name: &UserName, output: Output) -> anyhow::
         bail!(AccountsError::NoSuchUser(name.clone()));
     }
     let password = new_password(name.as_str())?;
+    check_new_password(&password, data.min_password()?)?;
     accounts.set_password(name, &password).await?;
     audit.note("user passwd", changed(name))?;
     output.note(&format!("changed the password of user {name}"));

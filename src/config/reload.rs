@@ -34,6 +34,7 @@ const LIVE: &[&str] = &[
     "auth.attempts",
     "auth.back_off",
     "auth.attempts_per_connection",
+    "auth.min_password",
     "auth.register",
     "auth.register_quota",
     "network.allow",

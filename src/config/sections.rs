@@ -152,6 +152,9 @@ pub struct AuthSettings {
     /// The failed logins on a connection before it is closed.
     #[serde(deserialize_with = "crate::config::value::count")]
     pub attempts_per_connection: usize,
+    /// The fewest characters of a new password. Present passwords stay valid.
+    #[serde(deserialize_with = "crate::config::value::count_or_zero")]
+    pub min_password: usize,
     /// Whether clients may create accounts with `register` of the classic dialect.
     #[serde(deserialize_with = "crate::config::value::switch")]
     pub register: bool,
@@ -307,6 +310,7 @@ impl Default for AuthSettings {
             attempts: 5,
             back_off: Duration::from_mins(1),
             attempts_per_connection: 10,
+            min_password: 8,
             register: false,
             register_quota: 1 << 30,
         }

@@ -105,7 +105,7 @@ async fn users_are_added_changed_listed_and_removed_before_the_first_start() {
             stderr: "making the data directory haul-data\nadded user alice\n".into()
         }
     );
-    place.ok("user add bob --files 12", "hunter2\n");
+    place.ok("user add bob --files 12", "hunter2 hunter2\n");
     assert_eq!(
         place.ok("user list", ""),
         "NAME   ROLE   QUOTA     FILES  STATE\n\
@@ -141,8 +141,8 @@ async fn users_are_added_changed_listed_and_removed_before_the_first_start() {
 #[test]
 fn folders_are_added_granted_listed_revoked_and_removed() {
     let place = DataDirectory::new();
-    place.ok("user add alice", "hunter2\n");
-    place.ok("user add bob", "hunter2\n");
+    place.ok("user add alice", "hunter2 hunter2\n");
+    place.ok("user add bob", "hunter2 hunter2\n");
     place.ok("folder add team --quota 1MiB", "");
     place.ok("folder grant team alice rw", "");
     place.ok("folder grant team bob list,write", "");
@@ -164,7 +164,7 @@ fn folders_are_added_granted_listed_revoked_and_removed() {
 #[tokio::test]
 async fn a_new_token_is_the_last_word_on_standard_output_and_logs_in() {
     let place = DataDirectory::new();
-    place.ok("user add alice", "hunter2\n");
+    place.ok("user add alice", "hunter2 hunter2\n");
     let printed = place.ok("token add alice --label backup --expires 90d", "");
     let token = printed.split_whitespace().last().expect("a word");
     let accounts = place.accounts().await;
@@ -190,7 +190,7 @@ fn what_cannot_be_done_is_said_on_one_line_with_what_to_try_next() {
          or create one with `haul user add`\n"
     );
     assert!(!place.0.path().join("haul-data").exists());
-    place.ok("user add alice", "hunter2\n");
+    place.ok("user add alice", "hunter2 hunter2\n");
     for (line, message) in [
         (
             "user add alice",
@@ -219,6 +219,44 @@ fn what_cannot_be_done_is_said_on_one_line_with_what_to_try_next() {
 }
 
 #[test]
+fn a_short_password_is_refused_with_the_minimum_of_the_settings() {
+    let place = DataDirectory::new();
+    let refused = |line: &str, env: &[(&str, &str)], minimum: u32| {
+        let args: Vec<_> = line.split(' ').collect();
+        let done = haul(place.0.path(), env, &args, "1234567\n");
+        assert_eq!(done.code, 1, "{line}: {done:?}");
+        let message = format!(
+            "haul: user: the password is too short; choose one of at least {minimum} characters\n"
+        );
+        assert!(done.stderr.ends_with(&message), "{done:?}");
+    };
+    refused("user add alice", &[], 8);
+    let seven = [("HAUL_AUTH_MIN_PASSWORD", "7")];
+    let done = haul(
+        place.0.path(),
+        &seven,
+        &["user", "add", "alice"],
+        "1234567\n",
+    );
+    assert_eq!(done.code, 0, "{done:?}");
+    refused("user passwd alice", &[("HAUL_AUTH_MIN_PASSWORD", "9")], 9);
+}
+
+#[test]
+fn a_token_expires_after_a_year_unless_its_maker_says_otherwise() {
+    let place = DataDirectory::new();
+    place.ok("user add alice", "hunter2 hunter2\n");
+    place.ok("token add alice", "");
+    place.ok("token add alice --expires never", "");
+    let tokens = objects(&place.ok("token list alice --json", ""));
+    let expires = tokens[0]["expires"].as_str().expect("a time");
+    let expires: jiff::Timestamp = expires.parse().expect("a time");
+    let days = expires.duration_since(jiff::Timestamp::now()).as_hours() / 24;
+    assert!((364..=365).contains(&days), "{days}");
+    assert_eq!(tokens[1]["expires"], Value::Null);
+}
+
+#[test]
 fn wrong_arguments_end_with_2_and_change_nothing() {
     let place = DataDirectory::new();
     for line in [
@@ -233,7 +271,7 @@ fn wrong_arguments_end_with_2_and_change_nothing() {
         "completions tcsh",
         "nonsense",
     ] {
-        let done = place.run(line, "hunter2\n");
+        let done = place.run(line, "hunter2 hunter2\n");
         assert_eq!((done.code, &*done.stdout), (2, ""), "{line}: {done:?}");
     }
     assert!(!place.0.path().join("haul-data").exists());
@@ -266,7 +304,7 @@ fn the_data_directory_is_that_of_the_flag_then_the_environment_then_the_configur
         (&[], &add[..3], "haul-data"),
     ] {
         assert!(!directory.join(expected).exists());
-        let done = haul(directory, env, args, "hunter2\n");
+        let done = haul(directory, env, args, "hunter2 hunter2\n");
         assert_eq!(done.code, 0, "{done:?}");
         assert!(
             directory.join(expected).join("haul.db").exists(),
@@ -364,14 +402,14 @@ fn there_are_completions_for_every_common_shell() {
 #[test]
 fn a_number_of_files_is_a_whole_number_and_no_size() {
     let place = DataDirectory::new();
-    place.ok("user add bob --files none", "hunter2\n");
+    place.ok("user add bob --files none", "hunter2 hunter2\n");
     for files in ["10GiB", "1k", "1.5", "-1"] {
         for line in [
             format!("user set bob --files={files}"),
             format!("user add eve --files={files}"),
             format!("folder add team --files={files}"),
         ] {
-            let done = place.run(&line, "hunter2\n");
+            let done = place.run(&line, "hunter2 hunter2\n");
             assert_eq!(done.code, 2, "{line}: {done:?}");
             assert!(
                 done.stderr.contains("a whole number of files"),

@@ -118,7 +118,7 @@ impl Bench {
     fn new() -> Self {
         let place = tempfile::tempdir().expect("a directory");
         let data = place.path().join("data");
-        operate(&data, "user add alice --quota 1MiB", "hunter2\n");
+        operate(&data, "user add alice --quota 1MiB", "hunter2 hunter2\n");
         let token = operate(&data, "token add alice", "");
         Self { place, token }
     }

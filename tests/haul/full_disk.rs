@@ -50,7 +50,7 @@ impl Full {
     fn started(start: impl FnOnce(&Path) -> ServerProcess) -> Self {
         let place = tempfile::tempdir().expect("a directory");
         let data = place.path().join("data");
-        operate(&data, "user add alice", "hunter2\n");
+        operate(&data, "user add alice", "hunter2 hunter2\n");
         let token = operate(&data, "token add alice", "");
         let daemon = Some(start(&data));
         Self {

@@ -105,7 +105,11 @@ fn eight_sessions_that_race_for_a_quota_never_take_a_byte_more() {
     let place = tempfile::tempdir().expect("a directory");
     let data = place.path().join("data");
     let limits = format!("--quota {LIMIT} --files {FILES_LIMIT}");
-    operate(&data, &format!("user add alice {limits}"), "hunter2\n");
+    operate(
+        &data,
+        &format!("user add alice {limits}"),
+        "hunter2 hunter2\n",
+    );
     let token = operate(&data, "token add alice", "");
     let daemon = ServerProcess::start_on(&data);
     drop(BlockingSession::log_in(&daemon.address, &token).expect("it listens"));

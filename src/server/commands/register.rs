@@ -2,7 +2,7 @@
 
 use tokio::time::{Instant, sleep};
 
-use crate::accounts::{AccountsError, NewUser, UserName};
+use crate::accounts::{AccountsError, NewUser, UserName, check_new_password};
 use crate::protocol::Secret;
 use crate::server::commands::login::{check_private, queued, rules};
 use crate::server::error::CommandError;
@@ -20,9 +20,9 @@ pub(crate) async fn register(
     shared: &ServerState,
     peer: &Peer,
 ) -> Result<(), CommandError> {
-    let (is_open, quota) = {
+    let (is_open, quota, min_password) = {
         let auth = &shared.config().auth;
-        (auth.register, auth.register_quota)
+        (auth.register, auth.register_quota, auth.min_password)
     };
     if !is_open {
         return Err(CommandError::RegisterClosed);
@@ -31,6 +31,8 @@ pub(crate) async fn register(
     let name: UserName = user
         .parse()
         .map_err(|invalid| invalid_field("user", &invalid))?;
+    check_new_password(password, min_password)
+        .map_err(|error| invalid_field("password", &error))?;
     let (throttle, target) = (
         &shared.login_throttle,
         shared.login_throttle.user_target(user),

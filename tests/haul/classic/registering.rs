@@ -19,9 +19,9 @@ async fn open(change: impl FnOnce(&mut Config)) -> TestServer {
 async fn nobody_registers_unless_the_settings_let_them() {
     let server = TestServer::start().await;
     let mut client = server.connect_classic().await;
-    let res = client.order("register carol secret").await;
+    let res = client.order("register carol mysecret").await;
     assert!(res.starts_with("accounts are made by those"), "{res}");
-    let res = client.order("login carol secret").await;
+    let res = client.order("login carol mysecret").await;
     assert!(
         res.starts_with("wrong user name, password or token"),
         "{res}"
@@ -52,10 +52,11 @@ async fn a_name_that_is_taken_or_unfit_and_a_bad_password_are_refused() {
     let mut client = server.connect_classic().await;
     let long = format!("register carol {}", "x".repeat(2000));
     for (line, why) in [
-        ("register alice secret", "there is a user alice already"),
-        ("register ../x secret", "a name is 1 to 32"),
-        ("register Carol secret", "a name is 1 to 32"),
+        ("register alice mysecret", "there is a user alice already"),
+        ("register ../x mysecret", "a name is 1 to 32"),
+        ("register Carol mysecret", "a name is 1 to 32"),
         (&*long, "longer than"),
+        ("register carol secret", "at least 8 characters"),
         ("register carol", "usage: register"),
     ] {
         let res = client.order(line).await;
@@ -74,7 +75,7 @@ async fn one_address_makes_accounts_no_faster_than_it_may_guess_passwords() {
     let mut client = server.connect_classic().await;
     let mut made = 0;
     loop {
-        let res = client.order(&format!("register user{made} secret")).await;
+        let res = client.order(&format!("register user{made} mysecret")).await;
         if res.starts_with("too many logins failed") {
             break;
         }
@@ -90,7 +91,7 @@ async fn no_password_is_taken_from_another_machine_without_encryption() {
     let server = open(|_| {}).await;
     let address = "192.0.2.7:5000".parse().expect("an address");
     let mut client = server.pipe_classic(4096, Peer::plain(address));
-    for line in ["register carol secret", "login alice secret"] {
+    for line in ["register carol mysecret", "login alice secret"] {
         client.send(&frame(&json!({"cmd": line}))).await;
         let res = client.res().await;
         assert!(res.contains("without encryption"), "{res}");
