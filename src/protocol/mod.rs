@@ -10,6 +10,7 @@
 //! Pure: no sockets, no disk, no tasks. `docs/PROTOCOL.md` says the same to people who write
 //! clients in other languages.
 
+mod accounts;
 mod admin;
 mod command;
 mod datagram;
@@ -26,6 +27,11 @@ mod reply;
 mod request;
 mod secret;
 
+pub use crate::protocol::accounts::{
+    FolderAdd, FolderEntry, FolderGrant, FolderMemberEntry, FolderRemove, FolderRevoke, Folders,
+    FoldersReply, RemovedReply, TokenAdd, TokenAddReply, TokenEntry, TokenRemove, Tokens,
+    TokensReply, UserAdd, UserPasswd, UserRemove, UserSet,
+};
 pub use crate::protocol::admin::{
     Drain, DrainReply, Kick, KickReply, LogLevel, LogLevelReply, Logs, LogsBegin, LogsReply,
     ReloadReply, ReloadSettings, SessionDialect, SessionEntry, Sessions, SessionsReply,

@@ -10,6 +10,11 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::accounts::{
+    FolderAdd, FolderGrant, FolderRemove, FolderRevoke, Folders, FoldersReply, RemovedReply,
+    TokenAdd, TokenAddReply, TokenRemove, Tokens, TokensReply, UserAdd, UserPasswd, UserRemove,
+    UserSet,
+};
 use crate::protocol::admin::{
     Drain, DrainReply, Kick, KickReply, LogLevelReply, Logs, LogsReply, ReloadReply,
     ReloadSettings, Sessions, SessionsReply, SetLogLevel, Users, UsersReply,
@@ -114,6 +119,12 @@ requests! {
         "", "who this session is, with its folders and quota";
     "passwd" Passwd -> Nothing, [audited],
         "old new", "change the password of this user";
+    "tokens" Tokens -> TokensReply, [],
+        "[user limit cursor]", "the tokens of this user; of another one for admins";
+    "token_add" TokenAdd -> TokenAddReply, [audited],
+        "[user label expires never_expires]", "make a token for this user; for another one for admins";
+    "token_remove" TokenRemove -> Nothing, [audited],
+        "number [user]", "revoke a token of this user; of another one for admins";
     "ping" Ping -> TimeReply, [unchecked],
         "", "the server's time";
     "quit" Quit -> Nothing, [before_login while_draining unchecked],
@@ -180,6 +191,24 @@ requests! {
         "[limit cursor]", "who is there and what each has under way";
     "users" Users -> UsersReply, [admin_only],
         "[limit cursor]", "who has an account, with use and rights";
+    "user_add" UserAdd -> Nothing, [audited admin_only],
+        "user password [admin limit files_limit]", "make an account";
+    "user_set" UserSet -> Nothing, [audited admin_only],
+        "user [admin disabled limit no_limit files_limit no_files_limit]", "change an account";
+    "user_passwd" UserPasswd -> Nothing, [audited admin_only],
+        "user password", "set the password of another user";
+    "user_remove" UserRemove -> RemovedReply, [audited admin_only],
+        "user", "remove an account";
+    "folders" Folders -> FoldersReply, [admin_only],
+        "[limit cursor]", "the shared folders with their members";
+    "folder_add" FolderAdd -> Nothing, [audited admin_only],
+        "folder [limit files_limit]", "make a shared folder";
+    "folder_grant" FolderGrant -> Nothing, [audited admin_only],
+        "folder user rights", "give a user rights in a shared folder";
+    "folder_revoke" FolderRevoke -> Nothing, [audited admin_only],
+        "folder user", "take all rights in a shared folder from a user";
+    "folder_remove" FolderRemove -> RemovedReply, [audited admin_only],
+        "folder", "remove a shared folder";
     "kick" Kick -> KickReply, [audited admin_only],
         "session | user", "end a session, or all of a user";
     "reload" ReloadSettings -> ReloadReply, [audited admin_only],

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::accounts::{AccountsError, UserName};
+use crate::accounts::{AccountsError, FolderName, UserName};
 use crate::connection::OutboxClosed;
 use crate::messages::MessagesError;
 use crate::protocol::{BadRequest, ErrorCode, QuotaUnit, WireError};
@@ -59,6 +59,39 @@ pub enum CommandError {
     /// Somebody has the name that was asked for.
     #[error("there is a user {0} already; choose another name")]
     NameTaken(UserName),
+    /// A folder with this name exists.
+    #[error("there is a folder {0} already; choose another name")]
+    FolderExists(FolderName),
+    /// No folder has this name.
+    #[error("there is no folder {0}")]
+    NoSuchFolder(FolderName),
+    /// The user has no rights in the folder.
+    #[error("user {user} has no rights in folder {folder}")]
+    NoSuchGrant {
+        /// The folder.
+        folder: FolderName,
+        /// The user.
+        user: UserName,
+    },
+    /// The user has no token with this number.
+    #[error("user {user} has no token {id}")]
+    NoSuchToken {
+        /// The user.
+        user: UserName,
+        /// The token's number.
+        id: i64,
+    },
+    /// The user has as many tokens as one may have.
+    #[error("user {user} has {max} tokens, as many as one user may have; remove one of them first")]
+    TooManyTokens {
+        /// The user.
+        user: UserName,
+        /// The most tokens of a user.
+        max: usize,
+    },
+    /// A token opened the session that wants to make another one.
+    #[error("a session that a token opened cannot make tokens; log in with your password")]
+    TokenByToken,
     /// A ticket would go in the clear to another machine.
     #[error(
         "this server gives tickets over encrypted connections only: their secret goes with them"
@@ -153,6 +186,7 @@ fn retry_after(error: &CommandError, code: ErrorCode) -> Option<Duration> {
         CommandError::TooManyAttempts(wait) | CommandError::TooMuchSaid(wait) => Some(*wait),
         CommandError::TooManyLogins
         | CommandError::TooManySessions(_)
+        | CommandError::TooManyTokens { .. }
         | CommandError::Evicted
         | CommandError::Suspended(_)
         | CommandError::Storage(StorageError::Suspended { .. })
@@ -229,12 +263,16 @@ impl From<&CommandError> for WireError {
             | E::Accounts(AccountsError::WrongPassword)
             | E::PlaintextLogin
             | E::PlaintextTicket
+            | E::TokenByToken
             | E::RegisterClosed => Code::Denied,
-            E::NameTaken(_) => Code::Exists,
+            E::NameTaken(_) | E::FolderExists(_) => Code::Exists,
             E::NoTransfer(_)
             | E::NoWatch(_)
             | E::NoUpload
             | E::NoSuchUser(_)
+            | E::NoSuchFolder(_)
+            | E::NoSuchGrant { .. }
+            | E::NoSuchToken { .. }
             | E::NoSuchSession => Code::NotFound,
             E::Messages(error) => code_of(error),
             E::TooManyAttempts(_) => Code::TooManyAttempts,
@@ -244,6 +282,7 @@ impl From<&CommandError> for WireError {
             | E::TooManyFollowers(_)
             | E::TooManyLogins
             | E::TooManySessions(_)
+            | E::TooManyTokens { .. }
             | E::Suspended(_)
             | E::Evicted => Code::Limited,
             E::Cancelled | E::TakenOver | E::Closed(_) => Code::Cancelled,

@@ -8,6 +8,7 @@ mod random;
 mod requirements;
 
 mod admin;
+mod administration;
 mod backup;
 mod bandwidth;
 mod bench;
@@ -59,6 +60,7 @@ mod stopping;
 mod strace;
 mod talking;
 mod tls;
+mod tokens;
 mod transfers;
 mod watching;
 mod wildcards;

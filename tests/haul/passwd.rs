@@ -39,10 +39,25 @@ async fn a_password_that_could_never_log_in_is_refused_by_its_field() {
 }
 
 #[tokio::test]
+async fn a_short_new_password_is_refused_with_the_minimum_and_a_short_present_one_stays_valid() {
+    let server = TestServer::start_with(|config| config.auth.min_password = 20).await;
+    let mut alice = server.log_in("alice").await;
+    let change = |new: &str| json!({"cmd": "passwd", "old": PASSWORD, "new": new});
+    let (code, error) = alice.error(change(&"ü".repeat(19))).await;
+    assert_eq!((&*code, &error["field"]), ("bad_request", &json!("new")));
+    assert_eq!(
+        error["message"],
+        "the password is too short; choose one of at least 20 characters"
+    );
+    alice.ok(change(&"ü".repeat(20))).await;
+    server.log_in("bob").await;
+}
+
+#[tokio::test]
 async fn the_third_wrong_guess_ends_the_session() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
-    let guess = |n: u32| json!({"cmd": "passwd", "old": format!("guess {n}"), "new": "mine"});
+    let guess = |n: u32| json!({"cmd": "passwd", "old": format!("guess {n}"), "new": "mine alone"});
     for n in 0..3 {
         alice.fails(guess(n), "denied").await;
     }
@@ -56,7 +71,7 @@ async fn who_stole_a_token_guesses_no_faster_by_passwd_than_by_login() {
     let name = "alice".parse().expect("a name");
     let token = server.accounts.add_token(&name, "", None).await;
     let login = json!({"cmd": "login", "token": token.expect("made").expose()});
-    let passwd = |old: &str| json!({"cmd": "passwd", "old": old, "new": "mine"});
+    let passwd = |old: &str| json!({"cmd": "passwd", "old": old, "new": "mine alone"});
     for _ in 0..2 {
         let mut thief = server.connect().await;
         thief.ok(login.clone()).await;
@@ -84,7 +99,7 @@ async fn a_password_is_changed_only_if_the_queue_of_the_logins_has_a_place() {
     let mut alice = server.connect().await;
     let login = json!({"cmd": "login", "token": token.expect("made").expose()});
     alice.ok(login).await;
-    let change = json!({"cmd": "passwd", "old": PASSWORD, "new": "mine"});
+    let change = json!({"cmd": "passwd", "old": PASSWORD, "new": "mine alone"});
     for _ in 0..3 {
         alice.fails(change.clone(), "limited").await;
     }
@@ -143,7 +158,7 @@ fn the_command_line_takes_the_old_and_the_new_password_as_two_lines() {
         let said = String::from_utf8(done.stderr).expect("text");
         (done.status.code().expect("no signal"), said)
     };
-    let (code, said) = passwd(PASSWORD, "wrong\nnew\n");
+    let (code, said) = passwd(PASSWORD, "wrong\nbattery staple\n");
     assert_eq!(
         (code, &*said),
         (1, "haul: passwd: the old password is wrong\n")

@@ -63,21 +63,32 @@ fn bytes_of_hex(text: &str) -> Vec<u8> {
     bytes.collect::<Result<_, _>>().expect(text)
 }
 
-fn session() -> Vec<ExampleLine> {
-    let (_, rest) = DOCUMENT.split_once("```session\n").expect("a session");
-    let (session, _) = rest.split_once("```").expect("an end of the session");
-    let lines: Vec<_> = session.lines().map(ExampleLine::parse).collect();
-    assert!(lines.len() > 15, "the session is read whole");
-    lines
+/// The sessions that are written out, each for a new server.
+fn sessions() -> Vec<Vec<ExampleLine>> {
+    let blocks = DOCUMENT.split("```session\n").skip(1);
+    let sessions: Vec<Vec<_>> = blocks
+        .map(|block| {
+            let (session, _) = block.split_once("```").expect("an end of the session");
+            session.lines().map(ExampleLine::parse).collect()
+        })
+        .collect();
+    assert_eq!(sessions.len(), 2, "the sessions are found");
+    assert!(
+        sessions.iter().all(|lines| lines.len() > 10),
+        "each is whole"
+    );
+    sessions
 }
 
 /// The members whose values the document says to be others on other servers.
 fn varying() -> Vec<&'static str> {
-    let (_, rest) = DOCUMENT
-        .split_once("sends other values for ")
-        .expect("a list of what varies");
-    let (list, _) = rest.split_once("other lengths").expect("its end");
-    words_in_backticks(list)
+    let lists = DOCUMENT.split("sends other values for ").skip(1);
+    lists
+        .flat_map(|rest| {
+            let (list, _) = rest.split_once("other lengths").expect("its end");
+            words_in_backticks(list)
+        })
+        .collect()
 }
 
 fn words_in_backticks(text: &str) -> Vec<&str> {
@@ -101,7 +112,7 @@ fn section(heading: &str) -> &'static str {
 
 #[test]
 fn every_frame_of_the_session_is_one_frame_of_the_length_before_it() {
-    for line in session() {
+    for line in sessions().into_iter().flatten() {
         assert_eq!(line.bytes(), frame(&line.payload), "{}", line.text);
         let mut wire = BytesMut::from(&line.bytes()[..]);
         let decoded = FrameCodec::new().decode(&mut wire).expect(line.text);
@@ -111,7 +122,8 @@ fn every_frame_of_the_session_is_one_frame_of_the_length_before_it() {
 
 #[test]
 fn every_request_of_the_session_is_written_as_haul_would_write_it() {
-    for line in session().iter().filter(|line| line.from_client) {
+    let lines = sessions().into_iter().flatten();
+    for line in lines.filter(|line| line.from_client) {
         if line.payload.starts_with(b"{") {
             let (id, request) = Request::parse(&line.payload).expect(line.text);
             let again = encode(id, &request);
@@ -133,16 +145,25 @@ fn encode(id: u32, request: &Request) -> Vec<u8> {
         Request::End(request) => encode(id, request),
         Request::Get(request) => encode(id, request),
         Request::Quit(request) => encode(id, request),
+        Request::Tokens(request) => encode(id, request),
+        Request::TokenAdd(request) => encode(id, request),
+        Request::TokenRemove(request) => encode(id, request),
         other => panic!("the session has a {} now: add it here", other.cmd()),
     }
 }
 
 #[tokio::test]
-async fn the_session_happens_byte_for_byte_as_the_document_shows_it() {
+async fn the_sessions_happen_byte_for_byte_as_the_document_shows_them() {
+    for lines in sessions() {
+        play(lines).await;
+    }
+}
+
+async fn play(lines: Vec<ExampleLine>) {
     let server = TestServer::start().await;
     let mut stream = server.connect().await.stream;
     let play = async {
-        for line in session() {
+        for line in lines {
             if line.from_client {
                 stream.write_all(&line.bytes()).await.expect(line.text);
                 continue;

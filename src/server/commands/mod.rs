@@ -1,12 +1,18 @@
 //! The commands, one file each, and the one place that leads from a request to its command.
 
 pub(crate) mod accept;
+pub(crate) mod administration;
 pub(crate) mod cd;
 pub(crate) mod cp;
 pub(crate) mod decline;
 pub(crate) mod df;
 pub(crate) mod discard;
 pub(crate) mod drain;
+pub(crate) mod folder_add;
+pub(crate) mod folder_grant;
+pub(crate) mod folder_remove;
+pub(crate) mod folder_revoke;
+pub(crate) mod folders;
 pub(crate) mod get;
 pub(crate) mod hash;
 pub(crate) mod hello;
@@ -34,7 +40,14 @@ pub(crate) mod send;
 pub(crate) mod sessions;
 pub(crate) mod stat;
 pub(crate) mod ticket;
+pub(crate) mod token_add;
+pub(crate) mod token_remove;
+pub(crate) mod tokens;
 pub(crate) mod uploads;
+pub(crate) mod user_add;
+pub(crate) mod user_passwd;
+pub(crate) mod user_remove;
+pub(crate) mod user_set;
 pub(crate) mod users;
 pub(crate) mod watch;
 pub(crate) mod who;

@@ -3,6 +3,7 @@
 use crate::accounts::AccountsError;
 use crate::protocol::{Nothing, Passwd};
 use crate::server::commands::Command;
+use crate::server::commands::administration::check_password;
 use crate::server::commands::login::{queued, throttled};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
@@ -11,6 +12,7 @@ impl Command for Passwd {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
         let (shared, block) = (member.shared.clone(), member.block);
         let account = member.authority.account()?;
+        check_password(member, "new", &self.new)?;
         let change = shared
             .accounts
             .change_password(&account, &self.old, &self.new);

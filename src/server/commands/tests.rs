@@ -3,14 +3,16 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::accounts::MAX_LABEL_CHARS;
 use crate::protocol::{
-    Algorithm, CwdReply, DfReply, Digest, DrainReply, Entry, ErrorCode, Event, FolderView,
-    GetReply, HashReply, Hasher, HelloReply, HelpReply, HistoryReply, KickReply, Kind,
-    LogLevelReply, LoginReply, LogsReply, LsReply, MAX_CONTROL, MAX_NUMBER, MAX_TEXT, MembersReply,
-    Message, Offer, OffersReply, PathReply, Present, PutReply, QuotaReply, ReloadReply,
-    ResumableUpload, RmReply, SayReply, Secret, SendReply, SessionDialect, SessionEntry,
-    SettingChange, StatReply, TicketReply, TimeReply, TransferEntry, UserEntry, WatchReply,
-    WhoReply, WhoamiReply, WireError, encode_error, encode_event,
+    Algorithm, CwdReply, DfReply, Digest, DrainReply, Entry, ErrorCode, Event, FolderEntry,
+    FolderMemberEntry, FolderView, GetReply, HashReply, Hasher, HelloReply, HelpReply,
+    HistoryReply, KickReply, Kind, LogLevelReply, LoginReply, LogsReply, LsReply, MAX_CONTROL,
+    MAX_NUMBER, MAX_TEXT, MembersReply, Message, Offer, OffersReply, PathReply, Present, PutReply,
+    QuotaReply, ReloadReply, RemovedReply, ResumableUpload, RmReply, SayReply, Secret, SendReply,
+    SessionDialect, SessionEntry, SettingChange, StatReply, TicketReply, TimeReply, TokenAddReply,
+    TokenEntry, TransferEntry, UserEntry, WatchReply, WhoReply, WhoamiReply, WireError,
+    encode_error, encode_event,
 };
 use crate::server::commands::*;
 
@@ -98,6 +100,32 @@ fn user(folders: usize) -> UserEntry {
         created: time(),
         folders: vec![folder(); folders],
         more: false,
+    }
+}
+
+fn shared_folder(members: usize) -> FolderEntry {
+    let FolderView { name, rights } = folder();
+    let member = FolderMemberEntry {
+        user: name.clone(),
+        rights,
+    };
+    FolderEntry {
+        folder: name,
+        limit: Some(MAX_NUMBER),
+        files_limit: Some(MAX_NUMBER),
+        created: time(),
+        members: vec![member; members],
+        more: false,
+    }
+}
+
+fn token() -> TokenEntry {
+    TokenEntry {
+        number: MAX_NUMBER,
+        label: "\"".repeat(MAX_LABEL_CHARS),
+        created: time(),
+        expires: Some(time()),
+        current: true,
     }
 }
 
@@ -189,9 +217,9 @@ fn of_sessions(cmd: &str) -> Option<Vec<Bytes>> {
             resumed: Some(false),
         }),
         "whoami" => reply(&whoami::with_folders(whoami(), many(folder()))),
-        "passwd" | "quit" | "end" | "cancel" | "discard" | "decline" | "unwatch" => {
-            reply(&Nothing {})
-        }
+        "passwd" | "token_remove" | "user_add" | "user_set" | "user_passwd" | "folder_add"
+        | "folder_grant" | "folder_revoke" | "quit" | "end" | "cancel" | "discard" | "decline"
+        | "unwatch" => reply(&Nothing {}),
         "ping" => reply(&TimeReply { time: time() }),
         "help" => reply(&HelpReply {
             commands: Request::help(),
@@ -320,6 +348,16 @@ fn of_admins(cmd: &str) -> Option<Vec<Bytes>> {
                 .map(|transfers| encode_ok(u32::MAX, &page(few(transfers))))
                 .into()
         }
+        "tokens" => vec![encode_ok(u32::MAX, &tokens::page(many(token()), 500))],
+        "token_add" => reply(&TokenAddReply {
+            token: Secret::new("x".repeat(57)),
+            number: MAX_NUMBER,
+            expires: Some(time()),
+        }),
+        "user_remove" | "folder_remove" => reply(&RemovedReply { had_files: false }),
+        "folders" => [0, 1, 10, 5000]
+            .map(|members| encode_ok(u32::MAX, &folders::page(many(shared_folder(members)), 500)))
+            .into(),
         "users" => [0, 1, 10, 5000]
             .map(|folders| encode_ok(u32::MAX, &users::page(many(user(folders)), 500)))
             .into(),
