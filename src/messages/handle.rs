@@ -18,6 +18,7 @@ use crate::messages::room::RoomName;
 use crate::messages::sequencer::Sequencer;
 use crate::messages::state::MessagesState;
 use crate::messages::store::MessageStore;
+use crate::messages::store::query::HistoryQuery;
 use crate::messages::subscription::Subscription;
 use crate::messages::watching::ChangeFeed;
 use crate::protocol::{HistoryReply, MAX_TEXT, MembersReply, SayReply, WhoReply};
@@ -116,21 +117,12 @@ impl Messages {
         Ok(PendingMessage(reply))
     }
 
-    /// The messages between `user` and `with`, or in the room `with`: the last `limit` before
-    /// `before`, or fewer if they need more than `budget` bytes of JSON.
+    /// One page of the messages that match the query.
     ///
     /// # Errors
     /// [`MessagesError::NoSuchRoom`], [`MessagesError::NotInRoom`], [`MessagesError::Database`].
-    pub async fn history(
-        &self,
-        user: &UserRef,
-        with: &Recipient,
-        before: Option<u64>,
-        limit: usize,
-        budget: usize,
-    ) -> Result<HistoryReply, MessagesError> {
-        let store = &self.shared.store;
-        store.history(user, with, before, limit, budget).await
+    pub async fn history(&self, query: &HistoryQuery) -> Result<HistoryReply, MessagesError> {
+        self.shared.store.history(query).await
     }
 
     /// Adds `user` to `room`, which exists as long as it has members. Returns the members.

@@ -52,6 +52,7 @@ pub use crate::messages::recipient::{Recipient, UserRef};
 pub use crate::messages::room::{InvalidRoom, RoomName};
 pub use crate::messages::store::copy;
 pub use crate::messages::store::event::OfferedFile;
+pub use crate::messages::store::query::HistoryQuery;
 pub use crate::messages::subscription::Subscription;
 pub use crate::messages::watches::{MAX_WATCHES, TooManyWatches};
 pub use crate::messages::watching::ChangeFeed;

@@ -7,7 +7,7 @@ pub(crate) mod columns;
 pub(crate) mod event;
 mod event_counts;
 pub(crate) mod offers;
-mod query;
+pub(crate) mod query;
 pub(crate) mod run_time;
 pub(crate) mod writer;
 
@@ -20,10 +20,10 @@ use crate::clock::Clock;
 use crate::database;
 use crate::database::ConnectionPool;
 use crate::messages::error::MessagesError;
-use crate::messages::recipient::{Recipient, UserRef};
+use crate::messages::recipient::UserRef;
 use crate::messages::store::event::OfferedFile;
 use crate::messages::store::offers::OfferParty;
-use crate::messages::store::query::Backlog;
+use crate::messages::store::query::{Backlog, HistoryQuery};
 use crate::messages::store::run_time::RunTime;
 use crate::messages::store::writer::MessageWriter;
 use crate::protocol::{HistoryReply, OffersReply};
@@ -89,16 +89,12 @@ impl MessageStore {
         query::backlog(&self.readers, user, position, limit, self.uptime.now()).await
     }
 
-    /// The messages between `user` and `with`, or in the room `with` if the user is a member.
+    /// One page of the messages that match the query.
     pub(crate) async fn history(
         &self,
-        user: &UserRef,
-        with: &Recipient,
-        before: Option<u64>,
-        limit: usize,
-        budget: usize,
+        query: &HistoryQuery,
     ) -> Result<HistoryReply, MessagesError> {
-        query::history(&self.readers, user, with, before, limit, budget).await
+        query::history(&self.readers, query).await
     }
 
     /// The open offers to `user`, the oldest first, as many as `budget` bytes of JSON hold.

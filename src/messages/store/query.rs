@@ -183,28 +183,43 @@ pub(crate) async fn backlog(
     })
 }
 
-/// The last `limit` messages before `before` between `user` and `with`, or in the room `with`.
+/// A query for one page of messages: those between two users, or in a room.
+#[derive(Debug, Clone)]
+pub struct HistoryQuery {
+    /// The user who asks.
+    pub user: UserRef,
+    /// The other user, or the room.
+    pub with: Recipient,
+    /// The `seq` before which the page ends; without it the page ends with the latest message.
+    pub before: Option<u64>,
+    /// The most messages of the page.
+    pub limit: usize,
+    /// The most bytes of JSON for the page. A single message may exceed it.
+    pub max_json_bytes: usize,
+}
+
+/// The last messages before `before` that match the query.
 pub(crate) async fn history(
     pool: &ConnectionPool,
-    user: &UserRef,
-    with: &Recipient,
-    before: Option<u64>,
-    limit: usize,
-    budget: usize,
+    query: &HistoryQuery,
 ) -> Result<HistoryReply, MessagesError> {
-    let before = to_column(before.unwrap_or(i64::MAX as u64));
+    let before = to_column(query.before.unwrap_or(i64::MAX as u64));
     // One row more than the limit shows whether there are more messages.
-    let max_rows = to_column(limit.saturating_add(1) as u64);
+    let max_rows = to_column(query.limit.saturating_add(1) as u64);
     let mut transaction = pool.read().await.map_err(read_error)?;
-    let query = match with {
+    let user = &query.user;
+    let statement = match &query.with {
         Recipient::Room(room) => {
             check_member(&mut transaction, user, room).await?;
             sqlx::query_as(ROOM_HISTORY).bind(room.as_str())
         }
         Recipient::User(other) => sqlx::query_as(DIRECT_HISTORY).bind(user.id).bind(other.id),
     };
-    let rows = query.bind(before).bind(max_rows).fetch(&mut *transaction);
-    let page = collect_page(rows, limit, budget)
+    let rows = statement
+        .bind(before)
+        .bind(max_rows)
+        .fetch(&mut *transaction);
+    let page = collect_page(rows, query.limit, query.max_json_bytes)
         .await
         .map_err(read_error)?;
     transaction.commit().await.map_err(read_error)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::database;
 use crate::messages::store::event_counts::EventCounts;
-use crate::messages::store::query::{BACKLOG, DIRECT_HISTORY, ROOM_HISTORY};
+use crate::messages::store::query::{BACKLOG, DIRECT_HISTORY, HistoryQuery, ROOM_HISTORY};
 use crate::messages::store::writer::{DELETE_OF_SENDER, DELETE_OLD};
 use crate::messages::store::{MIGRATIONS, copy, offers};
 use crate::messages::{Messages, MessagesError, OfferedFile, Recipient, RoomName, UserRef};
@@ -166,9 +166,14 @@ async fn the_history_of_a_user_with_themselves_has_each_message_once() {
     say(&messages, 1, Recipient::User(user(2)), "to you").await;
     say(&messages, 2, Recipient::User(user(1)), "to me").await;
     let history = async |with| {
-        let (user, with) = (user(1), Recipient::User(user(with)));
-        let page = messages.history(&user, &with, None, 10, 1 << 16);
-        let page = page.await.expect("readable");
+        let query = HistoryQuery {
+            user: user(1),
+            with: Recipient::User(user(with)),
+            before: None,
+            limit: 10,
+            max_json_bytes: 1 << 16,
+        };
+        let page = messages.history(&query).await.expect("readable");
         let texts = page.messages.into_iter().map(|message| message.text);
         (texts.collect::<Vec<_>>(), page.more)
     };
