@@ -17,7 +17,7 @@ pub const UNFINISHED_BACKUP: &str = "haul.db.unfinished";
 pub enum AccountsError {
     /// The user is unknown, the password or token is wrong, the token has expired, or the account is
     /// disabled. The error does not say which of these, so that it cannot be used to find accounts.
-    #[error("wrong user name, password or token, or the account is disabled")]
+    #[error("wrong user name or password, or the account is disabled")]
     LoginFailed,
     /// The old password is wrong.
     #[error("the old password is wrong")]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::protocol::command::CommandInfo;
 
-/// The payload is not a request; the session goes on.
+/// The payload is not a request. The session continues.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct BadRequest {
@@ -54,7 +54,7 @@ impl IdAndCmd {
                 id: 0,
                 cmd: None,
                 field: None,
-                message: "a request is one JSON object".into(),
+                message: "a request must be one JSON object".into(),
                 unsupported: false,
             });
         }

@@ -27,40 +27,40 @@ pub enum CommandError {
         message: String,
     },
     /// The server has no datagram port.
-    #[error("this server takes no datagrams")]
+    #[error("this server does not accept datagrams")]
     NoDatagrams,
     /// The command needs a login first.
-    #[error("log in first: `{0}` needs a user")]
+    #[error("`{0}` needs a login; log in first")]
     NotLoggedIn(&'static str),
-    /// The command needs the admin right.
-    #[error("`{0}` is for users with the admin right")]
+    /// Only users with the admin right may use the command.
+    #[error("only users with the admin right may use `{0}`")]
     AdminsOnly(&'static str),
-    /// The server runs within another program, which does that.
-    #[error("this server does not offer `{0}`: it runs within another program")]
+    /// The server runs inside another program, which is responsible for this.
+    #[error("this server does not offer `{0}`, because it runs inside another program")]
     NotOffered(&'static str),
-    /// Nobody is there whom `kick` names.
-    #[error("no such session, or no other one of that user")]
+    /// `kick` names no session, or no other session than its own.
+    #[error("there is no other session with this id or of this user")]
     NoSuchSession,
-    /// The session has its user already.
-    #[error("this session is that of {0} already; open another connection for another user")]
+    /// The session is already logged in.
+    #[error("this session is already logged in as {0}; open another connection for another user")]
     LoggedIn(String),
     /// The login was refused, or the accounts could not be read.
     #[error(transparent)]
     Accounts(#[from] AccountsError),
-    /// A password or token came in the clear from another machine.
+    /// A password or token came without encryption from another machine.
     #[error(
-        "this server takes passwords and tokens without encryption from its own machine only; \
-         its operator can allow it with auth.plaintext_logins"
+        "this server accepts passwords and tokens without encryption only from its own machine; \
+         connect with TLS, or ask its operator to set auth.plaintext_logins"
     )]
     PlaintextLogin,
-    /// Nobody makes an account for themselves here.
-    #[error("accounts are made by those who run this server; ask them for one")]
+    /// Users may not create their own accounts here.
+    #[error("this server does not let users create accounts; ask its operator for one")]
     RegisterClosed,
-    /// Somebody has the name that was asked for.
-    #[error("there is a user {0} already; choose another name")]
+    /// Another user has the requested name.
+    #[error("user {0} already exists; choose another name")]
     NameTaken(UserName),
     /// A folder with this name exists.
-    #[error("there is a folder {0} already; choose another name")]
+    #[error("folder {0} already exists; choose another name")]
     FolderExists(FolderName),
     /// No folder has this name.
     #[error("there is no folder {0}")]
@@ -81,96 +81,94 @@ pub enum CommandError {
         /// The token's number.
         id: i64,
     },
-    /// The user has as many tokens as one may have.
-    #[error("user {user} has {max} tokens, as many as one user may have; remove one of them first")]
+    /// The user has the maximum number of tokens.
+    #[error("user {user} has {max} tokens, which is the limit for one user; remove one first")]
     TooManyTokens {
         /// The user.
         user: UserName,
         /// The most tokens of a user.
         max: usize,
     },
-    /// A token opened the session that wants to make another one.
-    #[error("a session that a token opened cannot make tokens; log in with your password")]
+    /// A session that was opened by a token cannot create tokens.
+    #[error("a session that logged in by a token cannot create tokens; log in with your password")]
     TokenByToken,
-    /// A ticket would go in the clear to another machine.
+    /// The secret of a ticket would be sent without encryption to another machine.
     #[error(
-        "this server gives tickets over encrypted connections only: their secret goes with them"
+        "this server issues tickets only over encrypted connections, because a ticket has a secret"
     )]
     PlaintextTicket,
-    /// The files said no.
+    /// The file operation failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// Something could not be said or heard.
+    /// The message operation failed.
     #[error(transparent)]
     Messages(#[from] MessagesError),
-    /// A message to nobody, or an offer.
+    /// The receiver of a message or of an offer does not exist.
     #[error("there is no user {}", .0.escape_debug())]
     NoSuchUser(String),
-    /// The user says more than one may.
-    #[error("you say too much at once; try again in {}", seconds(*.0))]
-    TooMuchSaid(Duration),
-    /// No unfinished get or put has the id that `cancel` names.
+    /// The user exceeds the rate of messages.
+    #[error("you send messages too fast; try again in {}", seconds(*.0))]
+    TooManyMessages(Duration),
+    /// The session has no unfinished get or put with the id that `cancel` names.
     #[error("there is no unfinished get or put with id {0}")]
     NoTransfer(u32),
-    /// The session has no watch of the number that `unwatch` names.
+    /// The session has no watch with the number that `unwatch` names.
     #[error("there is no watch {0}")]
     NoWatch(u32),
-    /// Too many puts wait for their data at once.
-    #[error("{0} puts wait for their data on this connection; send it before opening more")]
+    /// Too many puts are waiting for their data at once.
+    #[error("{0} puts on this connection are waiting for their data; send it before the next put")]
     TooManyPuts(usize),
-    /// The user has as many files open as one may have now.
-    #[error(
-        "you have as many files open as one user may have now; finish some of the transfers first"
-    )]
+    /// The user has the maximum number of files open.
+    #[error("you have too many files open; finish some of your transfers first")]
     TooManyFiles,
     /// Too many requests follow the log at once.
-    #[error("{0} requests of this session follow the log; cancel one first")]
+    #[error("{0} requests of this session already follow the log; cancel one first")]
     TooManyFollowers(usize),
-    /// The login comes after too many that failed.
-    #[error("too many logins failed; the next may come in {}", seconds(*.0))]
+    /// Too many logins have failed.
+    #[error("too many logins failed; try again in {}", seconds(*.0))]
     TooManyAttempts(Duration),
-    /// As many logins wait for their password to be hashed as may.
-    #[error("too many log in at once; try again in a moment")]
+    /// The queue of password hashes is full.
+    #[error("too many users are logging in at once; try again in a moment")]
     TooManyLogins,
-    /// The user has as many sessions as one may have.
-    #[error("you have {0} sessions, as many as one user may have at once; end another first")]
+    /// The user has the maximum number of sessions.
+    #[error("you have {0} sessions, which is the limit for one user; end another first")]
     TooManySessions(usize),
-    /// The connection has to go for others.
-    #[error("too many are connected; try again in a moment")]
+    /// The connection is closed to make room for others.
+    #[error("the server has too many connections; try again in a moment")]
     Evicted,
-    /// Nobody knows what the user may do now.
-    #[error("{0}, so it does not know what you may do; try again in a moment")]
+    /// The user's rights are unknown at the moment.
+    #[error("cannot check your rights: {0}; try again in a moment")]
     Suspended(SuspensionCause),
-    /// The account, or the token that the session was opened by, is closed.
-    #[error("the account is closed")]
+    /// The account, or the token that the session logged in with, is no longer valid.
+    #[error("your account is closed, or your token is no longer valid")]
     AccountClosed,
     /// The client cancelled it.
     #[error("cancelled")]
     Cancelled,
     /// Another session of the user has asked to resume the same put.
-    #[error("cancelled: another session goes on with this upload")]
+    #[error("cancelled: another session has resumed this upload")]
     TakenOver,
-    /// Nothing came for a put.
-    #[error("nothing came for {}; what came before is kept, to be resumed", seconds(*.0))]
+    /// No data arrived for a put.
+    #[error("no data arrived for {}; the server keeps the data before that, and you can resume the upload", seconds(*.0))]
     SilentPut(Duration),
-    /// The user has no kept upload of that name.
-    #[error("there is no such upload that could be resumed")]
+    /// The user has no partial upload with this path.
+    #[error("you have no interrupted upload of this file")]
     NoUpload,
     /// The server is stopping.
     #[error("the server is stopping")]
     ShuttingDown,
-    /// The connection is gone: nobody will read the answer.
+    /// The connection is closed, so no reply can be sent.
     #[error(transparent)]
     Closed(#[from] OutboxClosed),
     /// A defect of the server; its log has the details.
-    #[error("the server failed while it worked on this; its log says more")]
+    #[error("the server failed during this request; its log has the details")]
     Panicked,
 }
 
-/// How long a client should wait when something it needs is used up for the moment.
+/// How long a client should wait when a limit is reached for the moment.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// The same where many are waiting for it, or it takes a person to free it.
+/// The same if many others are waiting, or a person must act first.
 const RETRY_LATER: Duration = Duration::from_secs(1);
 
 /// Whole seconds, rounded up.
@@ -183,7 +181,7 @@ fn seconds(duration: Duration) -> String {
 
 fn retry_after(error: &CommandError, code: ErrorCode) -> Option<Duration> {
     match error {
-        CommandError::TooManyAttempts(wait) | CommandError::TooMuchSaid(wait) => Some(*wait),
+        CommandError::TooManyAttempts(wait) | CommandError::TooManyMessages(wait) => Some(*wait),
         CommandError::TooManyLogins
         | CommandError::TooManySessions(_)
         | CommandError::TooManyTokens { .. }
@@ -198,10 +196,10 @@ fn retry_after(error: &CommandError, code: ErrorCode) -> Option<Duration> {
 }
 
 impl From<UserLimitError> for CommandError {
-    fn from(unseated: UserLimitError) -> Self {
-        match unseated {
+    fn from(error: UserLimitError) -> Self {
+        match error {
             UserLimitError::Evicted => Self::Evicted,
-            UserLimitError::TooMany(most) => Self::TooManySessions(most),
+            UserLimitError::TooMany(limit) => Self::TooManySessions(limit),
         }
     }
 }
@@ -213,7 +211,7 @@ fn is_out_of_descriptors(error: &std::io::Error) -> bool {
     )
 }
 
-fn code_of(error: &MessagesError) -> ErrorCode {
+fn messages_code(error: &MessagesError) -> ErrorCode {
     match error {
         MessagesError::EmptyText | MessagesError::TextWithNul => ErrorCode::BadRequest,
         MessagesError::TextTooLong(_) => ErrorCode::TooLarge,
@@ -274,9 +272,9 @@ impl From<&CommandError> for WireError {
             | E::NoSuchGrant { .. }
             | E::NoSuchToken { .. }
             | E::NoSuchSession => Code::NotFound,
-            E::Messages(error) => code_of(error),
+            E::Messages(error) => messages_code(error),
             E::TooManyAttempts(_) => Code::TooManyAttempts,
-            E::TooMuchSaid(_)
+            E::TooManyMessages(_)
             | E::TooManyPuts(_)
             | E::TooManyFiles
             | E::TooManyFollowers(_)

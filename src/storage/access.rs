@@ -9,6 +9,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use crate::storage::denied_reason::DeniedReason;
 use crate::storage::error::StorageError;
 use crate::storage::path::VirtualPath;
 
@@ -102,7 +103,7 @@ impl<S> AccessState<S> {
         match self {
             Self::Granted(spaces) => Ok(spaces),
             Self::Suspended => Err(StorageError::Suspended { path: path.clone() }),
-            Self::Revoked => Err(StorageError::denied(path)),
+            Self::Revoked => Err(StorageError::denied(path, DeniedReason::AccessLost)),
         }
     }
 }

@@ -7,7 +7,9 @@ use rustix::io::Errno;
 
 use crate::protocol::Digest;
 use crate::storage::count_end::CountEnd;
+use crate::storage::denied_reason::DeniedReason;
 use crate::storage::path::{InvalidPath, VirtualPath};
+use crate::storage::rights::{Right, Rights};
 
 /// Why a file operation failed. Each variant is one error code on the wire.
 #[derive(Debug, thiserror::Error)]
@@ -22,15 +24,15 @@ pub enum StorageError {
         path: VirtualPath,
     },
     /// An entry of that name exists already.
-    #[error("{path} exists already")]
+    #[error("{path} already exists")]
     Exists {
         /// The existing entry.
         path: VirtualPath,
     },
-    /// The path, or a part of it, must be a directory and is not.
-    #[error("{path} is not a directory")]
+    /// The path must be a directory and is a file, or something else.
+    #[error("{path} is a file, not a directory")]
     NotADirectory {
-        /// The path of the entry.
+        /// The path of the file.
         path: VirtualPath,
     },
     /// The path must be a file and is a directory.
@@ -46,15 +48,17 @@ pub enum StorageError {
         path: VirtualPath,
     },
     /// The member has no right to this operation.
-    #[error("you have no right to do this to {path}")]
+    #[error("{}", reason.message(path))]
     Denied {
         /// The path of the operation.
         path: VirtualPath,
+        /// Why it is denied.
+        reason: DeniedReason,
     },
     /// The member's rights are unknown at the moment.
     #[error(
-        "the server cannot read the accounts, or cannot open a home or folder of yours, so it does not \
-         know what you may do; try again in a moment: {path}"
+        "cannot check your rights for {path}: the server cannot read its accounts or cannot open one \
+         of your folders; try again in a moment"
     )]
     Suspended {
         /// The path of the operation.
@@ -76,30 +80,32 @@ pub enum StorageError {
         path: VirtualPath,
     },
     /// The quota of the home or folder does not allow it.
-    #[error("the quota leaves no room ({used} of {limit} {} are used): {path}", if *.files { "files and directories" } else { "bytes" })]
+    #[error("{path} does not fit in the quota: {}", quota_text(*.used, *.reserved, *.limit, *.files))]
     QuotaExceeded {
         /// The file or directory that was to be written.
         path: VirtualPath,
         /// Bytes or entries in use, with what is reserved.
         used: u64,
+        /// The part of `used` that is reserved for operations that are not finished.
+        reserved: u64,
         /// Bytes or entries allowed.
         limit: u64,
         /// Whether it is the number of files and directories, not of bytes, that is exceeded.
         files: bool,
     },
     /// As [`Self::QuotaExceeded`], for a member who may not know how much is in use.
-    #[error("the quota leaves no room: {path}")]
+    #[error("{path} does not fit in the quota of its folder")]
     QuotaReached {
         /// The file or directory that was to be written.
         path: VirtualPath,
     },
     /// The disk is full, or would be.
-    #[error("no space left on the server{}: {path}", room_text(*.room))]
+    #[error("no space left on the server for {path}{}", disk_use_text(*.disk_use))]
     NoSpace {
         /// The file or directory that was to be written.
         path: VirtualPath,
         /// How full the disk is, if that is known.
-        room: Option<DiskUse>,
+        disk_use: Option<DiskUse>,
     },
     /// The number of bytes received differs from the declared size.
     #[error("received {received} bytes for {path}, but {declared} were declared")]
@@ -122,7 +128,7 @@ pub enum StorageError {
         actual: Digest,
     },
     /// The range is not within the file.
-    #[error("the range is outside the file {path}, which has {size} bytes")]
+    #[error("the range is outside {path}, which has {size} bytes")]
     OffsetOutOfRange {
         /// The file.
         path: VirtualPath,
@@ -132,8 +138,8 @@ pub enum StorageError {
     /// The path is on another file system than the data directory, so the server cannot move files
     /// there.
     #[error(
-        "{path} is on another file system than the server's data directory, so the server cannot \
-         move files there; its operator has to mount one file system over the whole data directory"
+        "cannot move files to {path}: it is on another file system than the server's data directory; \
+         the server's operator must keep the whole data directory on one file system"
     )]
     OtherFileSystem {
         /// The file that was to be moved or written.
@@ -141,8 +147,8 @@ pub enum StorageError {
     },
     /// The operating system limits the size of files.
     #[error(
-        "the file is larger than the server's system allows: {path}; its operator can raise the \
-         limit of file sizes (LimitFSIZE, ulimit -f) or use a file system without one"
+        "{path} is larger than the server's system allows; the server's operator can raise the limit \
+         of file sizes (LimitFSIZE, ulimit -f) or use a file system without one"
     )]
     FileTooLarge {
         /// The file or directory that was to be written.
@@ -156,8 +162,8 @@ pub enum StorageError {
     },
     /// The home or folder is being counted, and the operation needs the count or would disturb it.
     #[error(
-        "the server is still counting what this home or folder holds; \
-         try again in a moment: {path}"
+        "cannot check the quota for {path}: the server is still counting the files of this home or \
+         folder; try again in a moment"
     )]
     Counting {
         /// The path of the operation.
@@ -167,8 +173,8 @@ pub enum StorageError {
     },
     /// Another process serves this data directory.
     #[error(
-        "another server is using the data directory: {path}; \
-         stop it first, or name another directory"
+        "another server is using the data directory {path}; \
+         stop that server, or use another directory"
     )]
     InUse {
         /// The data directory, on the server's disk.
@@ -214,8 +220,30 @@ pub enum DiskUse {
     },
 }
 
-fn room_text(room: Option<DiskUse>) -> String {
-    let (free, kept_free) = match room {
+/// `9.0 GiB of 10.0 GiB are used, 1.0 GiB of them reserved by unfinished uploads and copies`.
+fn quota_text(used: u64, reserved: u64, limit: u64, is_entry_limit: bool) -> String {
+    let amount = |count: u64| {
+        if is_entry_limit {
+            count.to_string()
+        } else {
+            ByteSize::b(count).to_string()
+        }
+    };
+    let unit = if is_entry_limit {
+        " files and directories"
+    } else {
+        ""
+    };
+    let used = format!("{} of {}{unit} are used", amount(used), amount(limit));
+    if reserved == 0 {
+        return used;
+    }
+    let reserved = amount(reserved);
+    format!("{used}, {reserved} of them reserved by unfinished uploads and copies")
+}
+
+fn disk_use_text(disk_use: Option<DiskUse>) -> String {
+    let (free, kept_free) = match disk_use {
         None => return String::new(),
         Some(DiskUse::Bytes { free, kept_free }) => {
             let [free, kept_free] = [free, kept_free].map(|bytes| ByteSize::b(bytes).to_string());
@@ -226,8 +254,8 @@ fn room_text(room: Option<DiskUse>) -> String {
         }
     };
     format!(
-        " ({free} are free on its disk, {kept_free} of them are reserved; \
-         its operator has to make room, or users to remove files)"
+        ": {free} are free on its disk, {kept_free} of them are reserved; \
+         remove files, or ask the server's operator to free space"
     )
 }
 
@@ -247,8 +275,9 @@ impl StorageError {
         }
     }
 
-    pub(crate) fn denied(path: &VirtualPath) -> Self {
-        Self::Denied { path: path.clone() }
+    pub(crate) fn denied(path: &VirtualPath, reason: DeniedReason) -> Self {
+        let path = path.clone();
+        Self::Denied { path, reason }
     }
 
     pub(crate) fn exists(path: &VirtualPath) -> Self {
@@ -283,9 +312,13 @@ impl StorageError {
             Errno::NOTDIR => Self::NotADirectory { path },
             Errno::ISDIR => Self::IsADirectory { path },
             Errno::NOTEMPTY => Self::NotEmpty { path },
-            // NXIO comes from opening a socket or a device that does not exist.
-            Errno::ACCESS | Errno::PERM | Errno::NXIO | Errno::NODEV => Self::Denied { path },
-            Errno::NOSPC | Errno::DQUOT => Self::NoSpace { path, room: None },
+            Errno::ACCESS | Errno::PERM => Self::denied(at, DeniedReason::System),
+            // From opening a socket, or a device that does not exist.
+            Errno::NXIO | Errno::NODEV => Self::denied(at, DeniedReason::SpecialFile),
+            Errno::NOSPC | Errno::DQUOT => Self::NoSpace {
+                path,
+                disk_use: None,
+            },
             Errno::XDEV => Self::OtherFileSystem { path },
             Errno::FBIG => Self::FileTooLarge { path },
             _ => Self::Io {
@@ -294,6 +327,21 @@ impl StorageError {
                 source,
             },
         }
+    }
+}
+
+impl Rights {
+    /// Makes sure that these rights allow the operation on `path` that needs `right`.
+    ///
+    /// # Errors
+    /// [`StorageError::Denied`].
+    pub(crate) fn require(self, right: Right, path: &VirtualPath) -> Result<(), StorageError> {
+        if self.contains(right) {
+            return Ok(());
+        }
+        let rights = self;
+        let reason = DeniedReason::MissingRight { right, rights };
+        Err(StorageError::denied(path, reason))
     }
 }
 
@@ -338,7 +386,7 @@ mod tests {
         for errno in [Errno::NOSPC, Errno::DQUOT] {
             let error = error_at_path(errno.into());
             assert!(matches!(error, StorageError::NoSpace { .. }));
-            assert_eq!(error.to_string(), "no space left on the server: /a/b");
+            assert_eq!(error.to_string(), "no space left on the server for /a/b");
         }
     }
 
@@ -361,15 +409,27 @@ mod tests {
     }
 
     #[test]
-    fn a_quota_error_names_its_unit() {
-        let exceeded = |files| StorageError::QuotaExceeded {
-            path: VirtualPath::root(),
-            used: 3,
-            limit: 4,
+    fn a_quota_error_names_its_unit_and_what_is_reserved() {
+        let exceeded = |files, reserved| StorageError::QuotaExceeded {
+            path: VirtualPath::parse("/a").expect("a path"),
+            used: 3 << 30,
+            reserved,
+            limit: 4 << 30,
             files,
         };
-        let entries = exceeded(true).to_string();
-        assert!(entries.contains("3 of 4 files and directories"));
-        assert!(exceeded(false).to_string().contains("3 of 4 bytes"));
+        assert_eq!(
+            exceeded(false, 0).to_string(),
+            "/a does not fit in the quota: 3.0 GiB of 4.0 GiB are used"
+        );
+        assert_eq!(
+            exceeded(false, 1 << 20).to_string(),
+            "/a does not fit in the quota: 3.0 GiB of 4.0 GiB are used, 1.0 MiB of them reserved by \
+             unfinished uploads and copies"
+        );
+        let entries = exceeded(true, 1).to_string();
+        assert!(
+            entries.contains("4294967296 files and directories are used, 1 of them"),
+            "{entries}"
+        );
     }
 }

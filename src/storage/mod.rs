@@ -24,6 +24,7 @@
 pub(crate) mod access;
 pub(crate) mod changes;
 pub(crate) mod count_end;
+pub(crate) mod denied_reason;
 pub(crate) mod error;
 pub(crate) mod local;
 pub(crate) mod path;
@@ -34,6 +35,7 @@ pub(crate) mod tests;
 
 pub use crate::storage::changes::{FileChange, VisiblePath};
 pub use crate::storage::count_end::CountEnd;
+pub use crate::storage::denied_reason::DeniedReason;
 pub use crate::storage::error::{DiskUse, StorageError};
 pub use crate::storage::local::access::Mount;
 pub use crate::storage::local::backup::{Backup, BackupOutcome};
@@ -56,4 +58,4 @@ pub use crate::storage::local::upload::request::{
 };
 pub use crate::storage::local::view::{BegunUpload, View};
 pub use crate::storage::path::{InvalidPath, InvalidPathReason, VirtualPath};
-pub use crate::storage::rights::{InvalidRights, Rights, SpaceLimits, SpaceUsage};
+pub use crate::storage::rights::{InvalidRights, Right, Rights, SpaceLimits, SpaceUsage};

@@ -3,6 +3,35 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// One right in a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// See [`Rights::list`].
+    List,
+    /// See [`Rights::read`].
+    Read,
+    /// See [`Rights::write`].
+    Write,
+    /// See [`Rights::overwrite`].
+    Overwrite,
+    /// See [`Rights::delete`].
+    Delete,
+}
+
+impl Right {
+    /// The name of the right, which is also the verb for its use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Overwrite => "overwrite",
+            Self::Delete => "delete",
+        }
+    }
+}
+
 /// The rights of a member in a mounted folder. A member has all rights in the home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[expect(
@@ -57,21 +86,29 @@ impl Rights {
     const PRESETS: [(&'static str, Self); 3] =
         [("r", Self::READ), ("rw", Self::ALL), ("drop", Self::DROP)];
 
-    fn named(self) -> [(&'static str, bool); 5] {
+    fn each(self) -> [(Right, bool); 5] {
         [
-            ("list", self.list),
-            ("read", self.read),
-            ("write", self.write),
-            ("overwrite", self.overwrite),
-            ("delete", self.delete),
+            (Right::List, self.list),
+            (Right::Read, self.read),
+            (Right::Write, self.write),
+            (Right::Overwrite, self.overwrite),
+            (Right::Delete, self.delete),
         ]
+    }
+
+    /// Whether `right` is one of these.
+    #[must_use]
+    pub fn contains(self, right: Right) -> bool {
+        self.each().contains(&(right, true))
     }
 
     /// The names of the rights.
     #[must_use]
     pub fn names(self) -> Vec<String> {
-        let allowed = self.named().into_iter().filter(|(_, allowed)| *allowed);
-        allowed.map(|(name, _)| name.to_owned()).collect()
+        let allowed = self.each().into_iter().filter(|(_, allowed)| *allowed);
+        allowed
+            .map(|(right, _)| right.as_str().to_owned())
+            .collect()
     }
 }
 
@@ -93,7 +130,7 @@ impl FromStr for Rights {
         }
         let mut rights = Self::NONE;
         for name in text.split(',') {
-            let right = match name.trim() {
+            let allowed = match name.trim() {
                 "list" => &mut rights.list,
                 "read" => &mut rights.read,
                 "write" => &mut rights.write,
@@ -101,7 +138,7 @@ impl FromStr for Rights {
                 "delete" => &mut rights.delete,
                 _ => return Err(InvalidRights),
             };
-            *right = true;
+            *allowed = true;
         }
         Ok(rights)
     }

@@ -338,7 +338,7 @@ async fn a_put_on_a_connection_that_seems_open_still_is_taken_over() {
     let cancelled = old.final_reply(7).await;
     assert_eq!(cancelled["error"]["code"], "cancelled");
     let message = cancelled["error"]["message"].as_str().expect("text");
-    assert!(message.contains("another session goes on"), "{message}");
+    assert!(message.contains("another session has resumed"), "{message}");
     // Data that the old client sends meanwhile is discarded.
     old.send_bytes(&data(7, b"late")).await;
     old.ok(json!({"cmd": "pwd"})).await;

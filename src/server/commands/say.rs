@@ -22,7 +22,7 @@ pub(crate) fn check_rate(member: &Member) -> Result<(), CommandError> {
     let rate = shared.config().limits.messages_per_user;
     let user = member.authority.id;
     let allowed = shared.message_rate.allow(user, rate, Instant::now());
-    allowed.map_err(CommandError::TooMuchSaid)
+    allowed.map_err(CommandError::TooManyMessages)
 }
 
 /// The user or room that `field` names.

@@ -19,9 +19,11 @@ pub(crate) enum CloseReason {
     Stray(StrayData),
     #[error("{0}")]
     TimedOut(String),
-    #[error("too many are connected, and nobody has logged in on this connection; try again")]
+    #[error(
+        "the server has too many connections, and this one has not logged in; try again in a moment"
+    )]
     Evicted,
-    #[error("more than {0} frames on a connection on which nobody has logged in")]
+    #[error("the connection sent more than {0} frames before a login")]
     TooManyFrames(usize),
     #[error("{0} logins failed on this connection")]
     TooManyFailures(usize),

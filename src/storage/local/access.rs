@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::storage::access::Access;
+use crate::storage::denied_reason::DeniedReason;
 use crate::storage::error::StorageError;
 use crate::storage::local::space::Space;
 use crate::storage::path::VirtualPath;
@@ -76,6 +77,6 @@ impl Permission {
         }
         self.access
             .with_spaces(path, |spaces| spaces.rights_in(space))?
-            .ok_or_else(|| StorageError::denied(path))
+            .ok_or_else(|| StorageError::denied(path, DeniedReason::AccessLost))
     }
 }

@@ -23,6 +23,7 @@ use crate::storage::local::rename::into_itself;
 use crate::storage::local::reservation::Reservation;
 use crate::storage::local::space_count::SpaceCount;
 use crate::storage::path::{VirtualPath, is_valid_name};
+use crate::storage::rights::Right;
 
 /// Bytes copied between two checks of whether to stop.
 const COPY_STEP_BYTES: u64 = 4 * 1024 * 1024;
@@ -41,8 +42,9 @@ pub(crate) fn copy(
     if_exists: IfExists,
     stop: &dyn Fn() -> bool,
 ) -> Result<VirtualPath, StorageError> {
-    from.require(|rights| rights.read)?;
-    to.require(|rights| rights.write && !to.is_root())?;
+    from.require(Right::Read)?;
+    to.require(Right::Write)?;
+    to.require_not_root()?;
     let (file, meta) = from
         .space
         .sandbox
@@ -55,7 +57,7 @@ pub(crate) fn copy(
     check(to, is_dir, if_exists, false)?;
     let mut copying = StagedCopy::begin(from, to, stop);
     let staged = if is_dir {
-        from.require(|rights| rights.list)?;
+        from.require(Right::List)?;
         copying.stage_tree(from, &OwnedFd::from(file).into())?
     } else {
         copying.stage_file(&StoredFile::from_open(from, file, meta)?)?
@@ -72,7 +74,8 @@ pub(crate) fn receive(
     if_exists: IfExists,
     stop: &dyn Fn() -> bool,
 ) -> Result<VirtualPath, StorageError> {
-    to.require(|rights| rights.write && !to.is_root())?;
+    to.require(Right::Write)?;
+    to.require_not_root()?;
     let source = StoredFile::open(from)?;
     if source.info().version.as_deref() != Some(version) {
         return Err(StorageError::changed(&from.full));
@@ -311,8 +314,8 @@ impl<'a> StagedCopy<'a> {
             let path = self.to.full.clone();
             return Err(StorageError::Cancelled { path });
         }
-        self.from.require(|rights| rights.read)?;
-        self.to.require(|rights| rights.write)
+        self.from.require(Right::Read)?;
+        self.to.require(Right::Write)
     }
 }
 

@@ -11,6 +11,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, pread};
 
 use crate::protocol::{Algorithm, Digest, Kind};
+use crate::storage::denied_reason::DeniedReason;
 use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::access::Permission;
 use crate::storage::local::fs::attributes::Attributes;
@@ -18,6 +19,7 @@ use crate::storage::local::fs::metadata::{EntryKind, Metadata};
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::space::Space;
 use crate::storage::path::VirtualPath;
+use crate::storage::rights::Right;
 
 /// Metadata of a file or directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +75,9 @@ impl FileInfo {
                 }
                 Ok((info, Some(attributes)))
             }
-            EntryKind::Link | EntryKind::Special => Err(StorageError::denied(&place.full)),
+            EntryKind::Link | EntryKind::Special => {
+                Err(StorageError::denied(&place.full, DeniedReason::SpecialFile))
+            }
         }
     }
 }
@@ -94,13 +98,13 @@ pub struct StoredFile {
 impl StoredFile {
     /// Opens the file at `place`.
     pub(crate) fn open(place: &ResolvedPath) -> Result<Self, StorageError> {
-        place.require(|rights| rights.read)?;
+        place.require(Right::Read)?;
         let opened = place
             .space
             .sandbox
             .open(&place.inner)
             .context("open", &place.full);
-        let (file, meta) = opened.map_err(|error| error.looking_for("file"))?;
+        let (file, meta) = opened.map_err(|error| place.locate_file(error).looking_for("file"))?;
         Self::from_open(place, file, meta)
     }
 
@@ -128,10 +132,8 @@ impl StoredFile {
     /// # Errors
     /// [`StorageError::Denied`], [`StorageError::Suspended`].
     pub fn check_access(&self) -> Result<(), StorageError> {
-        if self.permission.rights(&self.space, &self.path)?.read {
-            return Ok(());
-        }
-        Err(StorageError::denied(&self.path))
+        let rights = self.permission.rights(&self.space, &self.path)?;
+        rights.require(Right::Read, &self.path)
     }
 
     /// The metadata as of when the file was opened.

@@ -100,7 +100,7 @@ pub(crate) fn list(
     let cursor = cursor.transpose()?;
     let dir = place.space.sandbox.open_dir(&place.inner);
     let dir = dir.context("open", &place.full);
-    let dir = dir.map_err(|error| error.looking_for("directory"))?;
+    let dir = dir.map_err(|error| place.locate_file(error).looking_for("directory"))?;
     let mut page = ListingPageBuilder {
         entries: Vec::new(),
         limit,

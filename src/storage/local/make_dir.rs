@@ -11,6 +11,7 @@ use crate::storage::local::record_change::{NamedEntry, record_made_dirs, record_
 use crate::storage::local::reservation::Reservation;
 use crate::storage::local::space::LockedNames;
 use crate::storage::local::space_count::SpaceCount;
+use crate::storage::rights::Right;
 
 /// Bytes that a directory takes up on most disks.
 const DIR_BYTES: u64 = 4096;
@@ -33,7 +34,7 @@ pub(crate) fn make_dir(place: &ResolvedPath, parents: bool) -> Result<(), Storag
     // A first count may take long, so it must not happen while the names are locked.
     space.count_if_limited(path)?;
     let names = space.lock_names();
-    place.require(|rights| rights.write)?;
+    place.require(Right::Write)?;
     let MadeDir { dir, made, change } = if parents {
         make_with_parents(place, &names)?
     } else {

@@ -37,6 +37,8 @@ pub(crate) enum ReservationRefusal {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExceededLimit {
     used: u64,
+    /// The part of `used` that is reserved.
+    reserved: u64,
     limit: u64,
     /// Whether the limit is one of entries, not of bytes.
     is_entry_limit: bool,
@@ -51,10 +53,14 @@ impl ReservationRefusal {
             Self::Exceeded(exceeded) => StorageError::QuotaExceeded {
                 path,
                 used: exceeded.used,
+                reserved: exceeded.reserved,
                 limit: exceeded.limit,
                 files: exceeded.is_entry_limit,
             },
-            Self::Uncounted | Self::Overflow => StorageError::NoSpace { path, room: None },
+            Self::Uncounted | Self::Overflow => StorageError::NoSpace {
+                path,
+                disk_use: None,
+            },
         }
     }
 }
@@ -130,7 +136,7 @@ impl QuotaLedger {
         true
     }
 
-    /// Whether so much more fits now.
+    /// Checks that `more` fits now.
     pub(crate) fn check(&self, more: SpaceCount) -> Result<(), ReservationRefusal> {
         if self.limits == SpaceLimits::default() {
             return Ok(());
@@ -141,17 +147,22 @@ impl QuotaLedger {
             bytes: excess(used.bytes, more.bytes, byte_limit),
             entries: excess(used.entries, more.entries, entry_limit),
         };
-        let exceeded = |used, limit, is_entry_limit| {
+        let exceeded = |used, reserved, limit, is_entry_limit| {
             Err(ReservationRefusal::Exceeded(ExceededLimit {
                 used,
+                reserved,
                 limit,
                 is_entry_limit,
                 missing,
             }))
         };
         match (byte_limit, entry_limit) {
-            (Some(limit), _) if missing.bytes > 0 => exceeded(used.bytes, limit, false),
-            (_, Some(limit)) if missing.entries > 0 => exceeded(used.entries, limit, true),
+            (Some(limit), _) if missing.bytes > 0 => {
+                exceeded(used.bytes, self.reserved.bytes, limit, false)
+            }
+            (_, Some(limit)) if missing.entries > 0 => {
+                exceeded(used.entries, self.reserved.entries, limit, true)
+            }
             _ => Ok(()),
         }
     }

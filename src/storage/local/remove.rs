@@ -11,6 +11,7 @@ use crate::storage::local::fs::tree::count_of;
 use crate::storage::local::record_change::record_removed;
 use crate::storage::local::space::LockedNames;
 use crate::storage::local::space_count::SpaceCount;
+use crate::storage::rights::Right;
 
 /// The result of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,8 @@ pub(crate) fn remove(
     recursive: bool,
     stop: &dyn Fn() -> bool,
 ) -> Result<Removed, StorageError> {
-    place.require(|rights| rights.delete && !place.is_root())?;
+    place.require(Right::Delete)?;
+    place.require_not_root()?;
     loop {
         if stop() {
             let path = place.full.clone();
@@ -46,7 +48,7 @@ pub(crate) fn remove(
 
 fn try_remove(place: &ResolvedPath, recursive: bool) -> Result<Removed, StorageError> {
     let names = place.space.lock_names();
-    place.require(|rights| rights.delete)?;
+    place.require(Right::Delete)?;
     let (parent, name) = place.open_parent()?;
     let meta = parent.meta(name).context("look at", &place.full)?;
     let meta = meta.ok_or_else(|| StorageError::not_found(&place.full))?;

@@ -8,6 +8,7 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::protocol::IfExists;
+use crate::storage::denied_reason::DeniedReason;
 use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::change_log::PendingChange;
 use crate::storage::local::fs::attributes::keep_derived_version;
@@ -23,6 +24,7 @@ use crate::storage::local::space::LockedNames;
 use crate::storage::local::space_count::SpaceCount;
 use crate::storage::local::space_walk::TreeMeasurement;
 use crate::storage::path::{InvalidPath, InvalidPathReason, VirtualPath};
+use crate::storage::rights::Right;
 
 /// Attempts to move a tree in which others move directories meanwhile.
 const MAX_ATTEMPTS: usize = 3;
@@ -36,12 +38,14 @@ pub(crate) fn rename(
     to: &ResolvedPath,
     if_exists: IfExists,
 ) -> Result<VirtualPath, StorageError> {
-    from.require(|rights| rights.delete && !from.is_root())?;
-    to.require(|rights| rights.write && !to.is_root())?;
+    from.require(Right::Delete)?;
+    from.require_not_root()?;
+    to.require(Right::Write)?;
+    to.require_not_root()?;
     let same_space = std::ptr::eq(&raw const *from.space, &raw const *to.space);
     if !same_space {
         // Otherwise a member could read a file by moving it to the home.
-        from.require(|rights| rights.read)?;
+        from.require(Right::Read)?;
     }
     let mut attempts = 1..=MAX_ATTEMPTS;
     let (landed, source) = loop {
@@ -142,7 +146,7 @@ fn rename_across(
             .context("measure", &from.full)?,
         None => (lock(), SpaceCount::default(), Reach::default()),
     };
-    from.require(|rights| rights.read)?;
+    from.require(Right::Read)?;
     let (dir, name, meta) = open_source(from, to)?;
     let is_dir = meta.kind == EntryKind::Dir;
     let mut count = tree::count_of(&meta);
@@ -174,8 +178,8 @@ fn open_source<'a>(
     from: &'a ResolvedPath,
     to: &ResolvedPath,
 ) -> Result<(OpenDir, &'a str, Metadata), StorageError> {
-    from.require(|rights| rights.delete)?;
-    to.require(|rights| rights.write)?;
+    from.require(Right::Delete)?;
+    to.require(Right::Write)?;
     let (dir, name) = from.open_parent()?;
     let meta = dir.meta(name).context("look at", &from.full)?;
     let meta = meta.ok_or_else(|| StorageError::not_found(&from.full))?;
@@ -189,7 +193,9 @@ fn open_source<'a>(
             to.full.as_file()?;
             keep_derived_version(&dir, name);
         }
-        EntryKind::Special => return Err(StorageError::denied(&from.full)),
+        EntryKind::Special => {
+            return Err(StorageError::denied(&from.full, DeniedReason::SpecialFile));
+        }
     }
     Ok((dir, name, meta))
 }
@@ -256,7 +262,7 @@ fn replace_itself(
     let mut displaced = SpaceCount::default();
     let mut noted = PendingChange::default();
     if !same_name {
-        to.require(|rights| rights.overwrite)?;
+        to.require(Right::Overwrite)?;
         let removed = names.change(&[(source.dir, source.name)], || {
             source.dir.remove_file(source.name)
         });

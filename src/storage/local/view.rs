@@ -25,7 +25,7 @@ use crate::storage::local::upload::receive::Upload;
 use crate::storage::local::upload::request::UploadOptions;
 use crate::storage::local::upload::uploader::Uploader;
 use crate::storage::path::VirtualPath;
-use crate::storage::rights::{Rights, SpaceUsage};
+use crate::storage::rights::{Right, Rights, SpaceUsage};
 
 /// The result of beginning an upload.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl View {
             .context("enter", path);
         opened
             .map(drop)
-            .map_err(|error| error.looking_for("directory"))
+            .map_err(|error| place.locate_file(error).looking_for("directory"))
     }
 
     /// A page of the directory `path`: the first, or the one at the `cursor` of the page before. It
@@ -131,7 +131,7 @@ impl View {
         budget: usize,
     ) -> Result<ListingPage, StorageError> {
         let place = self.resolve(path)?;
-        place.require(|rights| rights.list)?;
+        place.require(Right::List)?;
         let (_, spaces) = self.0.access.spaces(path)?;
         let in_root = path.name().is_none();
         let mounts = if in_root {
@@ -154,7 +154,8 @@ impl View {
             .space
             .sandbox
             .open(&place.inner)
-            .context("open", path)?;
+            .context("open", path)
+            .map_err(|error| place.locate_file(error))?;
         FileInfo::from_open(&place, &file, &meta)
     }
 
@@ -175,7 +176,7 @@ impl View {
     /// [`StorageError::Denied`].
     pub fn visible_paths(&self, path: &VirtualPath) -> Result<Vec<VisiblePath>, StorageError> {
         let place = self.resolve(path)?;
-        place.require(|rights| rights.list)?;
+        place.require(Right::List)?;
         let mut all = vec![place.visible_path()];
         if path.name().is_none() {
             let (_, spaces) = self.0.access.spaces(path)?;
@@ -202,7 +203,7 @@ impl View {
         if place.is_root() && parents {
             return Ok(());
         }
-        place.require(|rights| rights.write)?;
+        place.require(Right::Write)?;
         if place.is_root() {
             return Err(StorageError::exists(path));
         }
@@ -397,7 +398,7 @@ impl View {
     /// others do there. Else the system's error.
     pub fn usage(&self, path: &VirtualPath) -> Result<SpaceUsage, StorageError> {
         let place = self.resolve(path)?;
-        place.require(|rights| rights.list)?;
+        place.require(Right::List)?;
         place.space.usage(path)
     }
 

@@ -236,7 +236,7 @@ fn who_may_not_list_is_not_told_how_much_is_in_use() {
         assert_fails!(&refused, StorageError::QuotaReached { .. });
         let message = refused.expect_err("refused").to_string();
         assert!(
-            message.starts_with("the quota leaves no room: "),
+            message.ends_with("does not fit in the quota of its folder"),
             "{message}"
         );
     }

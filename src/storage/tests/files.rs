@@ -144,3 +144,20 @@ fn a_directory_is_no_file_and_a_file_no_directory() {
     assert_eq!(error.to_string(), "no such file: /nothing");
     data.view.enter(&at("/dir/")).expect("a directory");
 }
+
+#[test]
+fn an_error_names_the_file_on_the_way_to_a_path() {
+    let data = TestStore::new();
+    data.put("/a", b"x").expect("put");
+    let errors = [
+        data.view.enter(&at("/a")).expect_err("a file"),
+        data.view.enter(&at("/a/b/c")).expect_err("a file"),
+        data.view.make_dir(&at("/a/b"), true).expect_err("a file"),
+        data.view.stat(&at("/a/b")).expect_err("a file"),
+        data.get("/a/b").expect_err("a file"),
+        data.put("/a/b", b"x").expect_err("a file"),
+    ];
+    for error in errors {
+        assert_eq!(error.to_string(), "/a is a file, not a directory");
+    }
+}

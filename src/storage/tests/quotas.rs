@@ -41,7 +41,11 @@ fn an_upload_of_unknown_size_reserves_as_it_grows() {
     first.write(&[0; 6]).expect("room");
     assert_fails!(
         second.write(&[0; 5]),
-        StorageError::QuotaExceeded { used: 6, .. }
+        StorageError::QuotaExceeded {
+            used: 6,
+            reserved: 6,
+            ..
+        }
     );
     assert_eq!(data.used("/"), (6, 0));
     drop(second);
@@ -60,7 +64,11 @@ fn replacing_needs_room_for_the_new_file_beside_the_old() {
     data.put("/a", &[0; 6]).expect("room");
     assert_fails!(
         data.put("/a", &[0; 5]),
-        StorageError::QuotaExceeded { used: 6, .. }
+        StorageError::QuotaExceeded {
+            used: 6,
+            reserved: 0,
+            ..
+        }
     );
     data.put("/a", &[0; 4]).expect("room");
     data.put("/a", &[0; 6]).expect("room");

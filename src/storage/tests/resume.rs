@@ -809,12 +809,18 @@ fn the_floor_is_asked_for_while_an_upload_goes_on_and_the_message_says_how_full_
         .home
         .staging
         .check_free(SpaceCount::bytes(1 << 60), &at("/c"));
-    let Err(error @ StorageError::NoSpace { room: Some(_), .. }) = more else {
+    let Err(
+        error @ StorageError::NoSpace {
+            disk_use: Some(_), ..
+        },
+    ) = more
+    else {
         panic!("{more:?}");
     };
     let text = error.to_string();
     assert!(
-        text.contains("are free on its disk") && text.ends_with(": /c"),
+        text.starts_with("no space left on the server for /c: ")
+            && text.contains("are free on its disk"),
         "{text}"
     );
 }

@@ -120,10 +120,7 @@ async fn wrong_passwords_count_as_everywhere_and_end_the_connection() {
     let mut client = server.connect_classic().await;
     for _ in 0..3 {
         let res = client.order("login alice wrong").await;
-        assert!(
-            res.starts_with("wrong user name, password or token"),
-            "{res}"
-        );
+        assert!(res.starts_with("wrong user name or password"), "{res}");
     }
     let last = client.final_message().await.expect("a reason");
     assert_eq!(last, "3 logins failed on this connection");
@@ -139,7 +136,7 @@ async fn a_stranger_who_asks_too_much_is_hung_up_on_whatever_it_is() {
         }
         client.send(&frame(&json!({"cmd": line}))).await;
         let last = client.final_message().await.expect("a reason");
-        assert!(last.starts_with("more than 4 frames"), "{line}: {last}");
+        assert!(last.contains("more than 4 frames"), "{line}: {last}");
     }
 }
 

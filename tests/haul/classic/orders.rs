@@ -72,7 +72,7 @@ async fn before_login_other_orders_are_refused_with_their_bodies_read_to_the_end
     client.log_in("alice").await;
     assert_eq!(client.order("ls").await, "the directory is empty");
     let again = client.order(&format!("login bob \"{PASSWORD}\"")).await;
-    assert!(again.contains("alice already"), "{again}");
+    assert!(again.contains("already logged in as alice"), "{again}");
 }
 
 #[tokio::test]

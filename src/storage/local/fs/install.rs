@@ -19,6 +19,7 @@ use crate::storage::local::record_change::{NamedEntry, record_named};
 use crate::storage::local::space::LockedNames;
 use crate::storage::local::space_count::SpaceCount;
 use crate::storage::path::VirtualPath;
+use crate::storage::rights::Right;
 
 /// Numbered names that are tried before `rename` fails.
 const MAX_NAME_ATTEMPTS: u32 = 1000;
@@ -164,7 +165,7 @@ pub(crate) fn install(
     if_exists: IfExists,
     parents: bool,
 ) -> Result<Published, StorageError> {
-    to.require(|rights| rights.write)?;
+    to.require(Right::Write)?;
     let mut parent = InstallParent::open(names, to, parents)?;
     install_in(names, &mut parent, source, to, if_exists)
 }
@@ -178,7 +179,7 @@ pub(crate) fn install_in(
     if_exists: IfExists,
 ) -> Result<Published, StorageError> {
     // The user may have lost the right since the operation began.
-    to.require(|rights| rights.write)?;
+    to.require(Right::Write)?;
     let mut published = Published {
         path: to.full.clone(),
         displaced: SpaceCount::default(),
@@ -278,7 +279,7 @@ pub(crate) fn check(
     if_exists: IfExists,
     parents: bool,
 ) -> Result<(), StorageError> {
-    to.require(|rights| rights.write)?;
+    to.require(Right::Write)?;
     if !is_dir {
         to.full.as_file()?;
     }
@@ -313,7 +314,7 @@ fn check_replace(existing: EntryKind, is_dir: bool, to: &ResolvedPath) -> Result
         (_, true) => Err(StorageError::NotADirectory {
             path: to.full.clone(),
         }),
-        (_, false) => to.require(|rights| rights.overwrite),
+        (_, false) => to.require(Right::Overwrite),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::storage::local::fs::tree::{Reach, count_of};
 use crate::storage::local::reservation::Reservation;
 use crate::storage::local::space::LockedNames;
 use crate::storage::path::VirtualPath;
+use crate::storage::rights::Right;
 
 /// A staged entry and its reservation, about to get a name.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ pub(crate) fn publish_synced(
     if_exists: IfExists,
 ) -> Result<VirtualPath, StorageError> {
     let names = to.space.lock_names();
-    to.require(|rights| rights.write)?;
+    to.require(Right::Write)?;
     let own = staged
         .dir()
         .meta(staged.name())

@@ -1,17 +1,20 @@
 //! A resolved path: a member's path as a space, a path within it, and the member's permission.
 
+use std::iter;
 use std::sync::Arc;
 
 use crate::storage::changes::VisiblePath;
+use crate::storage::denied_reason::DeniedReason;
 use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::access::Permission;
+use crate::storage::local::fs::metadata::EntryKind;
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::unsynced::UnsyncedName;
 use crate::storage::local::reservation::Reservation;
 use crate::storage::local::space::{LockedNames, Space};
 use crate::storage::local::space_count::SpaceCount;
 use crate::storage::path::VirtualPath;
-use crate::storage::rights::Rights;
+use crate::storage::rights::{Right, Rights};
 
 /// The space and the path within it that a path of a view leads to.
 #[derive(Debug, Clone)]
@@ -37,17 +40,18 @@ impl ResolvedPath {
         self.permission.rights(&self.space, &self.full)
     }
 
-    /// Makes sure that the member has the rights now. Long operations check again before each step
+    /// Makes sure that the member has the right now. Long operations check again before each step
     /// that shows something, and under the lock on the names before they change one.
-    pub(crate) fn require(
-        &self,
-        is_allowed: impl FnOnce(Rights) -> bool,
-    ) -> Result<(), StorageError> {
-        if is_allowed(self.rights()?) {
-            Ok(())
-        } else {
-            Err(StorageError::denied(&self.full))
+    pub(crate) fn require(&self, right: Right) -> Result<(), StorageError> {
+        self.rights()?.require(right, &self.full)
+    }
+
+    /// Refuses to change the root of a home or a folder.
+    pub(crate) fn require_not_root(&self) -> Result<(), StorageError> {
+        if self.is_root() {
+            return Err(StorageError::denied(&self.full, DeniedReason::Root));
         }
+        Ok(())
     }
 
     /// Removes the usage and the limit from an error for a member who may not list the folder.
@@ -64,7 +68,11 @@ impl ResolvedPath {
 
     /// Makes sure that the member may list the folder, or that this is its root, which is no secret.
     pub(crate) fn require_list(&self) -> Result<(), StorageError> {
-        self.require(|rights| rights.list || self.is_root())
+        let rights = self.rights()?;
+        if self.is_root() {
+            return Ok(());
+        }
+        rights.require(Right::List, &self.full)
     }
 
     /// Makes sure that the space still has its name in the data directory. A change in one that was
@@ -80,10 +88,26 @@ impl ResolvedPath {
     pub(crate) fn open_parent(&self) -> Result<(OpenDir, &str), StorageError> {
         let (inner, full) = self.parents()?;
         let dir = self.space.sandbox.open_dir(&inner).context("open", &full);
-        Ok((
-            dir.map_err(|error| error.looking_for("directory"))?,
-            self.name()?,
-        ))
+        let dir = dir.map_err(|error| self.locate_file(error).looking_for("directory"))?;
+        Ok((dir, self.name()?))
+    }
+
+    /// Sets the path of [`StorageError::NotADirectory`] to that of the file, which may lie on the way
+    /// to this path.
+    pub(crate) fn locate_file(&self, error: StorageError) -> StorageError {
+        if !matches!(error, StorageError::NotADirectory { .. }) {
+            return error;
+        }
+        let ancestors =
+            |path: &VirtualPath| iter::successors(Some(path.clone()), VirtualPath::parent);
+        let is_file = |inner: &VirtualPath| {
+            let meta = self.space.sandbox.look(inner);
+            meta.is_ok_and(|meta| meta.kind != EntryKind::Dir)
+        };
+        ancestors(&self.full)
+            .zip(ancestors(&self.inner))
+            .find(|(_, inner)| is_file(inner))
+            .map_or(error, |(path, _)| StorageError::NotADirectory { path })
     }
 
     /// As [`Self::open_parent`], but makes the missing directories on the way; see [`make_dirs`].
@@ -95,7 +119,7 @@ impl ResolvedPath {
         // The bytes of the upload have arrived already.
         let reservation = Reservation::for_upload(&self.space);
         let made = make_dirs(reservation, names, &inner, &full);
-        made.map_err(|error| self.redact_quota(error))
+        made.map_err(|error| self.locate_file(self.redact_quota(error)))
     }
 
     /// Opens the directory itself, and makes it and those on the way if they are missing; see
@@ -106,7 +130,7 @@ impl ResolvedPath {
     ) -> Result<(OpenDir, Vec<Arc<UnsyncedName>>), StorageError> {
         let reservation = Reservation::new(&self.space);
         let made = make_dirs(reservation, names, &self.inner, &self.full);
-        made.map_err(|error| self.redact_quota(error))
+        made.map_err(|error| self.locate_file(self.redact_quota(error)))
     }
 
     /// The entry that the view shows here: the directory that the path leads to, else the name itself.
@@ -149,12 +173,12 @@ impl ResolvedPath {
 
     pub(crate) fn name(&self) -> Result<&str, StorageError> {
         let name = self.inner.name();
-        name.ok_or_else(|| StorageError::denied(&self.full))
+        name.ok_or_else(|| StorageError::denied(&self.full, DeniedReason::Root))
     }
 
     fn parents(&self) -> Result<(VirtualPath, VirtualPath), StorageError> {
         let parents = self.inner.parent().zip(self.full.parent());
-        parents.ok_or_else(|| StorageError::denied(&self.full))
+        parents.ok_or_else(|| StorageError::denied(&self.full, DeniedReason::Root))
     }
 }
 

@@ -255,7 +255,10 @@ impl Staging {
         let add = |reserved: u64| reserved.checked_add(more.bytes);
         let Ok(others) = self.reserved_bytes.fetch_update(success, failure, add) else {
             let path = path.clone();
-            return Err(StorageError::NoSpace { path, room: None });
+            return Err(StorageError::NoSpace {
+                path,
+                disk_use: None,
+            });
         };
         let reserved = self.check(others, more, path);
         if reserved.is_err() {
@@ -269,7 +272,7 @@ impl Staging {
         self.reserved_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Makes sure that so much more fits, without reserving it.
+    /// Makes sure that `more` fits, without reserving it.
     pub(crate) fn check_free(
         &self,
         more: SpaceCount,
@@ -311,7 +314,7 @@ impl Staging {
             .min(disk.bytes / 100);
         let kept_free = floor.saturating_add(reserved_bytes);
         let inode_floor = INODE_FLOOR.min(disk.inodes / 100);
-        let room = if more.bytes.saturating_add(kept_free) > disk.free_bytes {
+        let disk_use = if more.bytes.saturating_add(kept_free) > disk.free_bytes {
             DiskUse::Bytes {
                 free: disk.free_bytes,
                 kept_free,
@@ -329,7 +332,7 @@ impl Staging {
         };
         Err(StorageError::NoSpace {
             path: path.clone(),
-            room: Some(room),
+            disk_use: Some(disk_use),
         })
     }
 

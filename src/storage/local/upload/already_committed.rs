@@ -17,6 +17,7 @@ use crate::storage::local::fs::staging::random_name;
 use crate::storage::local::upload::recent_commits::is_found_by_recent_commits;
 use crate::storage::local::upload::request::{Committed, UploadOptions};
 use crate::storage::local::upload::uploader::Uploader;
+use crate::storage::rights::Right;
 
 /// A committed file that is equal to what an upload would commit. Every call may block on the disk.
 #[derive(Debug)]
@@ -111,7 +112,7 @@ impl AlreadyCommitted {
         check_expected(self.committed.digest, expected, path, |algorithm| {
             compute(self.file.handle(), algorithm, path)
         })?;
-        self.target.require(|rights| rights.write)?;
+        self.target.require(Right::Write)?;
         self.file.check_content()?;
         self.sync()?;
         self.target.check_attached()?;

@@ -15,6 +15,7 @@ use crate::storage::local::upload::request::{BufferedUpload, UploadOptions};
 use crate::storage::local::upload::uploader::Uploader;
 use crate::storage::local::view::View;
 use crate::storage::path::VirtualPath;
+use crate::storage::rights::Right;
 
 /// Descriptors that a batch holds open. One more file may add the directories above it.
 pub const MAX_BATCH_DESCRIPTORS: usize = 256;
@@ -137,7 +138,7 @@ impl StagingBatch {
         let Some(above) = target.inner.parent() else {
             return Upload::check(target, options);
         };
-        target.require(|rights| rights.write)?;
+        target.require(Right::Write)?;
         target.full.as_file()?;
         let depth = above.components().count();
         let dir = match self

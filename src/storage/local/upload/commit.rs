@@ -27,6 +27,7 @@ use crate::storage::local::space::LockedNames;
 use crate::storage::local::upload::receive::{SealedUpload, Upload};
 use crate::storage::local::upload::request::{Committed, CommittedUpload};
 use crate::storage::path::VirtualPath;
+use crate::storage::rights::Right;
 
 /// The outcome of one upload of a batch.
 pub(crate) type CommitOutcome = Result<CommittedUpload, StorageError>;
@@ -179,7 +180,7 @@ impl Upload {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 // Directories must not be made without the right to write.
-                target.require(|rights| rights.write)?;
+                target.require(Right::Write)?;
                 entry.insert(InstallParent::open(names, target, self.options.parents)?)
             }
         };

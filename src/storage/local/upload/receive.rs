@@ -23,6 +23,7 @@ use crate::storage::local::upload::request::UploadOptions;
 use crate::storage::local::upload::sealed::SealedFile;
 use crate::storage::local::upload::uploader::Uploader;
 use crate::storage::path::VirtualPath;
+use crate::storage::rights::Right;
 
 /// An upload that is not committed yet. Dropping it discards its bytes and releases its reservation;
 /// [`keep`](Self::keep) leaves it to be resumed. Every call may block on the disk.
@@ -221,7 +222,7 @@ impl Upload {
     /// # Errors
     /// [`StorageError::Denied`], [`StorageError::Suspended`].
     pub fn check_access(&self) -> Result<(), StorageError> {
-        self.target.require(|rights| rights.write)
+        self.target.require(Right::Write)
     }
 
     /// Seals the upload, if its bytes match the declared size and the `expected` digest. Returns its
