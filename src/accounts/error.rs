@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::accounts::name::{FolderName, UserName};
+use crate::io_error::describe_io_error;
 use crate::storage::StorageError;
 
 /// The most bytes of a password. A longer one is rejected without hashing it.
@@ -104,7 +105,7 @@ pub enum AccountsError {
     )]
     UnfinishedBackup(PathBuf),
     /// The file system failed.
-    #[error("cannot {doing} {}: {source}", path.display())]
+    #[error("cannot {doing} {}: {}", path.display(), describe_io_error(source))]
     Io {
         /// The failed operation, such as `create`.
         doing: &'static str,

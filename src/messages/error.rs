@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::io_error::describe_io_error;
 use crate::messages::room::RoomName;
 use crate::messages::watches::TooManyWatches;
 use crate::protocol::MAX_TEXT;
@@ -63,7 +64,7 @@ pub enum MessagesError {
     #[error("the system provides no random bytes: {0}")]
     NoRandomness(getrandom::Error),
     /// The database could not be created.
-    #[error("cannot create {}: {source}", path.display())]
+    #[error("cannot create {}: {}", path.display(), describe_io_error(source))]
     Make {
         /// The file or directory.
         path: PathBuf,

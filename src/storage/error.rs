@@ -5,6 +5,7 @@ use std::io;
 use bytesize::ByteSize;
 use rustix::io::Errno;
 
+use crate::io_error::describe_io_error;
 use crate::protocol::Digest;
 use crate::storage::count_end::CountEnd;
 use crate::storage::denied_reason::DeniedReason;
@@ -189,7 +190,7 @@ pub enum StorageError {
         reason: String,
     },
     /// The disk or the operating system failed.
-    #[error("cannot {doing} {path}: {source}")]
+    #[error("cannot {doing} {path}: {}", describe_io_error(source))]
     Io {
         /// The operation, such as `read`.
         doing: &'static str,
@@ -394,7 +395,7 @@ mod tests {
     fn an_error_of_the_disk_names_the_operation() {
         let error = error_at_path(Errno::IO.into());
         assert!(matches!(error, StorageError::Io { doing: "write", .. }));
-        assert!(error.to_string().starts_with("cannot write /a/b: "));
+        assert_eq!(error.to_string(), "cannot write /a/b: input/output error");
     }
 
     #[test]

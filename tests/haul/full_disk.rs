@@ -323,7 +323,7 @@ fn backs_up_to_a_full_disk() {
     let shorter = File::options().write(true).open(&filler).expect("there");
     let length = shorter.metadata().expect("there").len();
     shorter.set_len(length - (4 << 20)).expect("shorter");
-    back_up("another", "homes/alice/a: No space left on device");
+    back_up("another", "homes/alice/a: no space left on device");
 }
 
 #[test]

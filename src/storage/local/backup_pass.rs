@@ -21,6 +21,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::io_error::describe_io_error;
 use crate::storage::local::fs::attributes::Attributes;
 use crate::storage::local::fs::metadata::{EntryKind, Metadata};
 use crate::storage::local::fs::sandbox::OpenDir;
@@ -122,7 +123,7 @@ impl<'a> BackupPass<'a> {
         copied.map_err(|error| match error {
             error if is_stopped(&error) => error,
             error => {
-                let message = format!("{}: {error}", self.path.display());
+                let message = format!("{}: {}", self.path.display(), describe_io_error(&error));
                 io::Error::new(error.kind(), message)
             }
         })
@@ -368,9 +369,10 @@ fn copy_error(error: io::Error, mut source: &File) -> io::Error {
     // The position shows how far the copy has come.
     let position = source.stream_position();
     match position.and_then(|position| probe_source(source, position)) {
-        Ok(()) if is_unreadable(&error) => {
-            io::Error::other(format!("cannot write the copy: {error}"))
-        }
+        Ok(()) if is_unreadable(&error) => io::Error::other(format!(
+            "cannot write the copy: {}",
+            describe_io_error(&error)
+        )),
         _ => error,
     }
 }

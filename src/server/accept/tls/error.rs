@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use crate::io_error::describe_io_error;
 use crate::tls::PemError;
 
 /// Why a certificate cannot be used.
@@ -15,8 +16,9 @@ pub enum TlsError {
     HalfSet,
     /// A file cannot be read.
     #[error(
-        "cannot read {}: {source}; the user that runs haul must be able to read the files named in [tls]",
-        path.display()
+        "cannot read {}: {}; the user that runs haul must be able to read the files named in [tls]",
+        path.display(),
+        describe_io_error(source)
     )]
     Read {
         /// The file.
