@@ -391,7 +391,7 @@ mod tests {
         );
         assert_eq!(paths(&items), ["a\nb", "c", "x\u{fffd}"]);
         assert!(items[0].1.contains("a\\nb"), "{}", items[0].1);
-        assert_eq!(items[2].1, "its name is not UTF-8");
+        assert_eq!(items[2].1, "the name of x\u{fffd} is not UTF-8");
     }
 
     #[test]
