@@ -36,8 +36,9 @@ use crate::protocol::Algorithm;
 ///
 /// A file appears under its name when it is complete and its digest is that of the server. Until then
 /// it is a file `.haul-….part` in the same directory. After a lost connection the transfer is
-/// resumed. Existing directories are merged. A local file of the same name is replaced, unless
-/// `--if-exists` says otherwise. Modification times of files are kept.
+/// resumed. The same command resumes an interrupted file of 1 MiB or more within seven days, if it is
+/// unchanged on the server. Existing directories are merged. A local file of the same name is replaced,
+/// unless `--if-exists` says otherwise. Modification times of files are kept.
 #[derive(Debug, Args)]
 #[command(override_usage = "haul get [OPTIONS] REMOTE… [LOCAL]")]
 pub(super) struct GetArgs {

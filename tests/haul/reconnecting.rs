@@ -333,6 +333,34 @@ async fn a_download_that_is_cut_again_and_again_arrives_and_is_sent_once() {
     assert_eq!(place.path().read_dir().expect("there").count(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_that_ended_with_its_connection_is_resumed_by_the_same_command() {
+    let server = TestServer::start().await;
+    let cuts = [Cut::Down(5_000_000)];
+    let proxy = CuttingProxy::start(&server.address.to_string(), &cuts).await;
+    let content = content(20 * MB);
+    // The first login makes the home.
+    drop(session(server.address).await);
+    fs::write(server.home("alice").join("file"), &content).expect("written");
+    let place = tempfile::tempdir().expect("a directory");
+    let get = ["get", "--retries", "0", "file"];
+    let output = run(command(proxy.address, place.path(), &get)).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let names: Vec<_> = fs::read_dir(place.path())
+        .expect("readable")
+        .map(|entry| entry.expect("an entry").file_name())
+        .filter(|name| text(name.as_encoded_bytes()).starts_with(".haul-"))
+        .collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    let before = proxy.down();
+    let output = run(command(proxy.address, place.path(), &get)).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(fs::read(place.path().join("file")).expect("there") == content);
+    assert!(!place.path().join(&names[0]).exists());
+    let sent = proxy.down() - before;
+    assert!(sent < 18 * MB as u64, "{sent} were sent");
+}
+
 /// The files of a directory with their content, by path.
 fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = walkdir::WalkDir::new(directory).sort_by_file_name();

@@ -16,11 +16,13 @@ impl Session {
     /// modification time is kept. Nothing is synced to the disk: after a loss of power the file may have to
     /// be got again. A file that changes on the server meanwhile is got from its start again.
     ///
-    /// Until then it is a file `.haul-….part` in the same directory. The next get into the directory removes
-    /// the part files of processes that were killed.
+    /// Until then it is a file `.haul-….part` in the same directory. If a large download is interrupted, by the
+    /// end of the process or of the connection, the part file is kept for seven days, and the next get of
+    /// the same file to the same path continues it if the file on the server is unchanged.
     ///
     /// # Errors
-    /// An error of the server, the connection or the local disk. The part file is then removed.
+    /// An error of the server, the connection or the local disk. The part file is then removed, unless
+    /// the same get may succeed later.
     pub async fn get_file(
         &self,
         remote: &str,

@@ -3,20 +3,30 @@
 //! A download writes to `.haul-HASH.part` in the directory of its target, where HASH is a digest of
 //! the target's file name, so that the next download of the same target finds the file. Its owner
 //! holds a lock on it (`flock`) for as long as it has that name, and the system releases the lock of
-//! a process that is killed. A part file without a lock is therefore stale: a download of the same
-//! target replaces it, and a download that begins in the directory removes it.
+//! a process that ends. A part file without a lock therefore belongs to an interrupted download.
+//!
+//! A large part file has an extended attribute with the `version` of the file on the server. The next
+//! download of the same target locks the part file and continues it if the version is still the same.
+//! Part files without the attribute, and those older than [`RETENTION`], are stale: a download that begins in
+//! the directory removes them.
 //!
 //! A file that was just created is not locked yet. Another download may then remove it, and its creator
-//! notices this and creates another one. Where the file system has no locks, no part file is removed.
+//! notices this and creates another one. On a file system without locks no part file is removed or
+//! continued.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use rustix::fs::OFlags;
-use tempfile::{NamedTempFile, TempPath};
+use jiff::Timestamp;
+use rustix::fs::{OFlags, XattrFlags, fgetxattr, fremovexattr, fsetxattr};
+use rustix::process::geteuid;
+use tempfile::TempPath;
+
+use crate::protocol::{Algorithm, Hasher};
 
 /// Downloads of one target that may run at the same time.
 const MAX_OWNERS: u32 = 100;
@@ -27,27 +37,207 @@ const MAX_ATTEMPTS: u32 = 100;
 /// Entries of a directory among which stale files are searched.
 const MAX_ENTRIES: usize = 100_000;
 
+/// The time for which the part file of an interrupted download is kept.
+const RETENTION: Duration = Duration::from_hours(7 * 24);
+
+/// Downloads of smaller files start again. For them an attribute costs more than the bytes.
+const MIN_RESUME_BYTES: u64 = 1024 * 1024;
+
 const PREFIX: &str = ".haul-";
 const SUFFIX: &str = ".part";
 
 /// Hexadecimal digits of HASH.
 const HASH_DIGITS: usize = 16;
 
-/// Creates the part file for `target`, empty and locked. It is removed when it is dropped.
-///
-/// # Errors
-/// An error of the system, or [`io::ErrorKind::ResourceBusy`] if too many downloads of this target run.
-pub(crate) fn create(target: &Path) -> io::Result<NamedTempFile> {
-    let directory = directory_of(target);
-    let name = target.file_name().unwrap_or_default();
-    for owner in 0..MAX_OWNERS {
-        let path = directory.join(file_name(name, owner));
-        if let Some(file) = try_create(&path)? {
-            let path = TempPath::try_from_path(path)?;
-            return Ok(NamedTempFile::from_parts(file, path));
+/// The attribute with the version of the file on the server.
+const VERSION_ATTRIBUTE: &str = "user.haul.part_version";
+
+/// The longest version that is stored.
+const MAX_VERSION_BYTES: usize = 256;
+
+/// A locked part file. It is removed when it is dropped, unless it can be continued.
+#[derive(Debug)]
+pub(crate) struct PartFile {
+    file: File,
+    path: TempPath,
+    content: PartContent,
+}
+
+/// The origin of the bytes in a part file.
+#[derive(Debug)]
+enum PartContent {
+    /// They were written by this download, and cannot be continued by a later one.
+    Volatile,
+    /// An interrupted download of this version wrote them. They are removed by the first write, unless
+    /// [`PartFile::resume`] continues them.
+    Interrupted(String),
+    /// They belong to this version, which is in the attribute, and can be continued by a later download.
+    Resumable(String),
+}
+
+impl PartFile {
+    /// Opens the part file of an interrupted download of `target`, or creates an empty one. Either is locked.
+    ///
+    /// # Errors
+    /// An error of the system, or [`io::ErrorKind::ResourceBusy`] if too many downloads of this target run.
+    pub(crate) fn open(target: &Path) -> io::Result<Self> {
+        let directory = directory_of(target);
+        let name = target.file_name().unwrap_or_default();
+        for owner in 0..MAX_OWNERS {
+            let path = directory.join(file_name(name, owner));
+            if let Some((file, version)) = try_open(&path)? {
+                let mut path = TempPath::try_from_path(path)?;
+                path.disable_cleanup(version.is_some());
+                return Ok(Self {
+                    file,
+                    path,
+                    content: version.map_or(PartContent::Volatile, PartContent::Interrupted),
+                });
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+
+    /// Continues the content that an interrupted download has left, if there is one: returns its version, its
+    /// hasher and its length. Later writes continue after it. Unreadable content is removed.
+    pub(crate) fn resume(
+        &mut self,
+        algorithm: Algorithm,
+    ) -> io::Result<Option<(String, Hasher, u64)>> {
+        let PartContent::Interrupted(version) = &self.content else {
+            return Ok(None);
+        };
+        let version = version.clone();
+        let Ok((hasher, length)) = self.hash(algorithm) else {
+            self.truncate()?;
+            return Ok(None);
+        };
+        self.content = PartContent::Resumable(version.clone());
+        Ok(Some((version, hasher, length)))
+    }
+
+    /// Stores the version of the file that is downloaded, before its first byte is written. A file of few bytes
+    /// cannot be continued later, and none can on a file system without attributes.
+    pub(crate) fn set_version(&mut self, version: &str, size: u64) -> io::Result<()> {
+        self.remove_interrupted()?;
+        if matches!(&self.content, PartContent::Resumable(stored) if stored == version) {
+            return Ok(());
+        }
+        self.remove_version();
+        let is_stored = size >= MIN_RESUME_BYTES
+            && version.len() <= MAX_VERSION_BYTES
+            && fsetxattr(
+                &self.file,
+                VERSION_ATTRIBUTE,
+                version.as_bytes(),
+                XattrFlags::empty(),
+            )
+            .is_ok();
+        if is_stored {
+            self.content = PartContent::Resumable(version.to_owned());
+            self.path.disable_cleanup(true);
+        }
+        Ok(())
+    }
+
+    /// Hashes the bytes of the part, and leaves the position at its end.
+    fn hash(&mut self, algorithm: Algorithm) -> io::Result<(Hasher, u64)> {
+        const BUFFER_BYTES: usize = 256 * 1024;
+        let mut hasher = Hasher::new(algorithm);
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut length = 0;
+        self.file.rewind()?;
+        loop {
+            match self.file.read(&mut buffer) {
+                Ok(0) => return Ok((hasher, length)),
+                Ok(read) => {
+                    hasher.update(&buffer[..read]);
+                    length += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
-    Err(io::ErrorKind::ResourceBusy.into())
+
+    pub(crate) fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        self.remove_interrupted()?;
+        self.file.write_all(chunk)
+    }
+
+    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.file.set_permissions(Permissions::from_mode(mode))
+    }
+
+    /// Removes its bytes and its version.
+    pub(crate) fn truncate(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.remove_version();
+        self.file.rewind()
+    }
+
+    /// Renames the complete file to `target`, which is replaced.
+    pub(crate) fn persist(mut self, modified: Timestamp, target: &Path) -> io::Result<()> {
+        self.complete(modified)?;
+        let Self {
+            file: _lock, path, ..
+        } = self;
+        path.persist(target).map_err(|error| error.error)
+    }
+
+    /// Renames the complete file to the first of `targets` that does not exist. `None` if all exist.
+    pub(crate) fn persist_new(
+        mut self,
+        modified: Timestamp,
+        mut targets: impl Iterator<Item = PathBuf>,
+    ) -> Result<Option<PathBuf>, (PathBuf, io::Error)> {
+        if let Err(error) = self.complete(modified) {
+            return Err((targets.next().unwrap_or_default(), error));
+        }
+        let Self {
+            file: _lock,
+            mut path,
+            ..
+        } = self;
+        for target in targets {
+            match path.persist_noclobber(&target) {
+                Ok(()) => return Ok(Some(target)),
+                Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+                    path = error.path;
+                }
+                Err(error) => return Err((target, error.error)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes the file.
+    pub(crate) fn discard(mut self) {
+        self.path.disable_cleanup(false);
+    }
+
+    fn complete(&mut self, modified: Timestamp) -> io::Result<()> {
+        self.remove_interrupted()?;
+        self.remove_version();
+        // Some file systems cannot store some times. The content is still correct.
+        let _ = self.file.set_modified(SystemTime::from(modified));
+        Ok(())
+    }
+
+    fn remove_interrupted(&mut self) -> io::Result<()> {
+        match self.content {
+            PartContent::Interrupted(_) => self.truncate(),
+            PartContent::Volatile | PartContent::Resumable(_) => Ok(()),
+        }
+    }
+
+    fn remove_version(&mut self) {
+        if !matches!(self.content, PartContent::Volatile) {
+            let _ = fremovexattr(&self.file, VERSION_ATTRIBUTE);
+            self.content = PartContent::Volatile;
+        }
+        self.path.disable_cleanup(false);
+    }
 }
 
 /// The directory in which the part file of `target` is.
@@ -58,15 +248,19 @@ pub(crate) fn directory_of(target: &Path) -> &Path {
     }
 }
 
-/// Removes the part files in a directory whose owners were killed. Failures are ignored: no download
-/// needs the name of a stale file.
+/// Removes the stale part files of a directory. Failures are ignored: no download needs the name of a
+/// stale file.
 pub(crate) fn remove_stale(directory: &Path) {
     let Ok(entries) = directory.read_dir() else {
         return;
     };
     for entry in entries.take(MAX_ENTRIES).filter_map(Result::ok) {
-        if is_part(&entry.file_name()) {
-            remove_unless_locked(&entry.path());
+        let path = entry.path();
+        if is_part(&entry.file_name())
+            && let Some(file) = lock_existing(&path)
+            && version_of(&file).is_none()
+        {
+            let _ = fs::remove_file(&path);
         }
     }
 }
@@ -80,8 +274,8 @@ fn file_name(target: &OsStr, owner: u32) -> String {
     }
 }
 
-/// Whether `name` has the form of a part file's. No download gets such a name: who chose it on the
-/// server could otherwise write to the part file of another download, or have the file removed.
+/// Whether `name` has the form of a part file's name. No download has such a target: a user who chooses it
+/// on the server could otherwise write to the part file of another download, or have the file removed.
 pub(crate) fn is_part(name: &OsStr) -> bool {
     let middle = name
         .to_str()
@@ -94,10 +288,11 @@ pub(crate) fn is_part(name: &OsStr) -> bool {
     is_hash && (rest.is_empty() || matches!(owner, Some(Ok(_))))
 }
 
-/// `None` if the file belongs to another download.
-fn try_create(path: &Path) -> io::Result<Option<File>> {
+/// Opens or creates a part file, and locks it. `None` if it belongs to another download.
+fn try_open(path: &Path) -> io::Result<Option<(File, Option<String>)>> {
     for _ in 0..MAX_ATTEMPTS {
         let created = OpenOptions::new()
+            .read(true)
             .write(true)
             .create_new(true)
             .mode(0o666)
@@ -107,10 +302,19 @@ fn try_create(path: &Path) -> io::Result<Option<File>> {
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Ok(()) if file.metadata()?.nlink() == 0 => {}
                 // Without locks no other download can remove it either.
-                Ok(()) | Err(TryLockError::Error(_)) => return Ok(Some(file)),
+                Ok(()) | Err(TryLockError::Error(_)) => return Ok(Some((file, None))),
             },
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if !remove_unless_locked(path) {
+                let Some(file) = lock_existing(path) else {
+                    if is_absent(path) {
+                        continue;
+                    }
+                    return Ok(None);
+                };
+                if let Some(version) = version_of(&file) {
+                    return Ok(Some((file, Some(version))));
+                }
+                if fs::remove_file(path).is_err() {
                     return Ok(None);
                 }
             }
@@ -120,154 +324,52 @@ fn try_create(path: &Path) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Removes a file unless it belongs to a download that runs; whether the path is free now.
-fn remove_unless_locked(path: &Path) -> bool {
-    let file = match open(path) {
-        Ok(file) => file,
-        Err(error) => return error.kind() == io::ErrorKind::NotFound,
-    };
-    let Ok(opened) = file.metadata() else {
-        return false;
-    };
+fn is_absent(path: &Path) -> bool {
+    let metadata = path.symlink_metadata();
+    metadata.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Opens and locks a part file, unless it belongs to a running download. While the lock is held, no other
+/// download changes the entry that the path names.
+fn lock_existing(path: &Path) -> Option<File> {
+    let file = open_existing(path).ok()?;
+    let opened = file.metadata().ok()?;
     if !opened.is_file() || file.try_lock().is_err() {
-        return false;
+        return None;
     }
-    // Its owner may have renamed it and another one may have created the file that is there now.
-    // While this lock is held, no other download changes the entry that the path names.
-    match path.symlink_metadata() {
-        Ok(there) if (there.dev(), there.ino()) == (opened.dev(), opened.ino()) => {
-            fs::remove_file(path).is_ok()
-        }
-        Ok(_) => false,
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-    }
+    // Before the lock, its owner may have renamed it and another one may have created a new file.
+    let named = path.symlink_metadata().ok()?;
+    ((named.dev(), named.ino()) == (opened.dev(), opened.ino())).then_some(file)
 }
 
 /// Opens an entry that may not be a file. Some file systems lock only files that are open for writing.
-fn open(path: &Path) -> io::Result<File> {
+fn open_existing(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let mut options = OpenOptions::new();
-    options.custom_flags(flags.bits().cast_signed());
+    options.read(true).custom_flags(flags.bits().cast_signed());
     options
         .write(true)
         .open(path)
-        .or_else(|_| options.write(false).read(true).open(path))
+        .or_else(|_| options.write(false).open(path))
+        .or_else(|_| options.write(true).read(false).open(path))
+}
+
+/// The version of a locked part file that can be continued. Another user must not be able to write to the
+/// file under another name or through an open descriptor, so it must be the user's own.
+fn version_of(file: &File) -> Option<String> {
+    let metadata = file.metadata().ok()?;
+    let is_own = metadata.uid() == geteuid().as_raw() && metadata.nlink() == 1;
+    let is_writable = metadata.mode() & 0o600 == 0o600;
+    // A time in the future counts as recent.
+    let age = metadata.modified().ok()?.elapsed().unwrap_or_default();
+    if !is_own || !is_writable || age > RETENTION {
+        return None;
+    }
+    let mut value = [0; MAX_VERSION_BYTES];
+    let length = fgetxattr(file, VERSION_ATTRIBUTE, &mut value).ok()?;
+    let version = value.get(..length)?;
+    String::from_utf8(version.to_vec()).ok()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::path::PathBuf;
-
-    use super::*;
-
-    fn names(directory: &Path) -> Vec<String> {
-        let entries = directory.read_dir().expect("readable");
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.expect("an entry").file_name())
-            .map(|name| name.into_string().expect("text"))
-            .collect();
-        names.sort();
-        names
-    }
-
-    /// The leftover of a download of `target` whose process was killed.
-    fn kill_download_of(target: &Path) -> PathBuf {
-        let (file, path) = create(target).expect("created").into_parts();
-        let path = path.keep().expect("kept");
-        drop(file);
-        fs::write(&path, "half").expect("written");
-        path
-    }
-
-    #[test]
-    fn a_stale_part_file_is_replaced_by_the_next_download_of_its_target() {
-        let place = tempfile::tempdir().expect("a directory");
-        let target = place.path().join("target");
-        let stale = kill_download_of(&target);
-        let part = create(&target).expect("created");
-        assert_eq!(part.path(), stale);
-        assert_eq!(part.as_file().metadata().expect("there").len(), 0);
-        drop(part);
-        assert!(names(place.path()).is_empty());
-    }
-
-    #[test]
-    fn stale_part_files_are_removed_and_those_of_live_downloads_and_other_files_stay() {
-        let place = tempfile::tempdir().expect("a directory");
-        let stale = kill_download_of(&place.path().join("stale"));
-        fs::set_permissions(&stale, std::os::unix::fs::PermissionsExt::from_mode(0o444))
-            .expect("set");
-        let mut live = create(&place.path().join("live")).expect("created");
-        live.write_all(b"half").expect("written");
-        let others = [
-            ".haul-notes.part",
-            ".haul-0123456789abcdef.part.txt",
-            "a.part",
-        ];
-        for name in others {
-            fs::write(place.path().join(name), "").expect("written");
-        }
-        remove_stale(place.path());
-        let mut expected = others.map(String::from).to_vec();
-        expected.push(
-            live.path()
-                .file_name()
-                .expect("a name")
-                .display()
-                .to_string(),
-        );
-        expected.sort();
-        assert_eq!(names(place.path()), expected);
-    }
-
-    #[test]
-    fn two_downloads_of_one_target_have_a_part_file_each() {
-        let place = tempfile::tempdir().expect("a directory");
-        let target = place.path().join("target");
-        let (first, second) = (create(&target), create(&target));
-        let (first, second) = (first.expect("created"), second.expect("created"));
-        assert_ne!(first.path(), second.path());
-        remove_stale(place.path());
-        assert!(first.path().exists() && second.path().exists());
-        assert!(
-            names(place.path())
-                .iter()
-                .all(|name| is_part(name.as_ref()))
-        );
-    }
-
-    #[test]
-    fn a_link_in_the_place_of_a_part_file_is_not_followed() {
-        let place = tempfile::tempdir().expect("a directory");
-        let target = place.path().join("target");
-        let other = place.path().join("other");
-        fs::write(&other, "kept").expect("written");
-        let planted = place.path().join(file_name(OsStr::new("target"), 0));
-        std::os::unix::fs::symlink(&other, &planted).expect("linked");
-        let part = create(&target).expect("created");
-        assert_ne!(part.path(), planted);
-        remove_stale(place.path());
-        assert_eq!(fs::read_to_string(&other).expect("there"), "kept");
-    }
-
-    #[test]
-    fn live_part_files_survive_any_number_of_downloads_that_begin_meanwhile() {
-        let place = tempfile::tempdir().expect("a directory");
-        std::thread::scope(|scope| {
-            for thread in 0..4 {
-                let directory = place.path();
-                scope.spawn(move || {
-                    for round in 0..200 {
-                        let target = directory.join(format!("{}", (thread + round) % 3));
-                        let mut part = create(&target).expect("created");
-                        remove_stale(directory);
-                        part.write_all(b"content").expect("written");
-                        part.persist(&target).expect("still there");
-                    }
-                });
-            }
-        });
-        assert_eq!(names(place.path()), ["0", "1", "2"]);
-    }
-}
+mod tests;

@@ -27,7 +27,12 @@ struct FileDownload<'a> {
     hasher: Hasher,
     /// The number of bytes that arrived.
     offset: u64,
-    begin: Option<GetBegin>,
+    /// The version of the file that arrives, once it is known.
+    version: Option<String>,
+    /// The size of that file, once it is known.
+    size: Option<u64>,
+    /// The first bytes were written by an earlier run, perhaps before a loss of power.
+    has_old_bytes: bool,
     restarts: u32,
     progress: FileProgress,
 }
@@ -49,10 +54,13 @@ impl Session {
             target: Some(target),
             hasher: Hasher::new(options.algorithm),
             offset: 0,
-            begin: None,
+            version: None,
+            size: None,
+            has_old_bytes: false,
             restarts: 0,
             progress: progress.file(found),
         };
+        download.resume().await?;
         let mut budget = self.retry_budget(progress);
         loop {
             let current = self.current();
@@ -64,14 +72,14 @@ impl Session {
                 }
                 Err(error) => error,
             };
-            let outcome = if download.is_outdated(&error) {
-                download.start_again().await
+            let outcome = if download.can_restart_after(&error) {
+                download.restart().await
             } else {
                 budget.wait_after(&current, error).await
             };
             if let Err(error) = outcome {
                 return Err(match download.target.take() {
-                    Some(target) => target.discard(error).await,
+                    Some(target) => target.end_with(error).await,
                     None => error,
                 });
             }
@@ -80,25 +88,51 @@ impl Session {
 }
 
 impl FileDownload<'_> {
+    /// Continues the part file of an interrupted run.
+    async fn resume(&mut self) -> Result<(), ClientError> {
+        let mut target = self.target.take().ok_or(ClientError::TransferEnded)?;
+        let algorithm = self.options.algorithm;
+        let (target, part) = blocking(move || {
+            let part = target.sink_mut().resume(algorithm)?;
+            Ok((target, part))
+        })
+        .await?;
+        self.target = Some(target);
+        if let Some((version, hasher, length)) = part {
+            self.version = Some(version);
+            self.hasher = hasher;
+            self.offset = length;
+            self.has_old_bytes = length > 0;
+        }
+        Ok(())
+    }
+
     /// Gets the bytes that have not arrived yet, over this connection.
     async fn attempt(&mut self, current: &CurrentConnection) -> Result<FetchedFile, ClientError> {
-        let resumed = (self.offset > 0).then_some(self.begin.as_ref()).flatten();
         let options = GetOptions {
             offset: self.offset,
-            version: resumed.map(|begin| begin.version.clone()),
+            version: self.version.clone().filter(|_| self.offset > 0),
             algorithm: self.options.algorithm,
             hashed: Some(self.hasher.clone()),
             ..GetOptions::default()
         };
         let mut download = current.client.get(self.remote, options).await?;
         let begin = download.begin().clone();
-        if begin.offset != self.offset || resumed.is_some_and(|before| before.size != begin.size) {
+        let is_same_file = self.offset == 0 || self.size.is_none_or(|size| size == begin.size);
+        if begin.offset != self.offset || !is_same_file {
             let text = "another part of a file than was requested";
             return Err(ClientError::InvalidReply(text.into()));
         }
         self.progress.expect(begin.size);
-        let modified = begin.modified;
-        self.begin = Some(begin);
+        self.progress.go_to(self.offset);
+        let GetBegin {
+            modified,
+            version,
+            size,
+            ..
+        } = begin;
+        self.version = Some(version.clone());
+        self.size = Some(size);
         // A fast digest is computed on this task, in parallel with the thread that writes.
         let is_quick = self.options.algorithm == Algorithm::Blake3;
         // It is a clone: after an earlier failure `self.hasher` is still valid.
@@ -107,9 +141,12 @@ impl FileDownload<'_> {
         } else {
             download.take_hasher()
         };
-        let target = self.target.take().ok_or(ClientError::TransferEnded)?;
+        let mut target = self.target.take().ok_or(ClientError::TransferEnded)?;
         let (sender, chunks) = mpsc::channel(QUEUED_CHUNKS);
-        let writing = spawn_blocking(move || write_and_hash(target, hasher, chunks));
+        let writing = spawn_blocking(move || {
+            target.sink_mut().begin(&version, size)?;
+            write_and_hash(target, hasher, chunks)
+        });
         let mut offset = self.offset;
         while let Some(chunk) = download.chunk().await {
             let length = Bytes::len(&chunk);
@@ -138,18 +175,20 @@ impl FileDownload<'_> {
         })
     }
 
-    /// Whether the file on the server has changed and the download can start again.
-    fn is_outdated(&self, error: &ClientError) -> bool {
+    /// Whether the bytes here are useless, because the file on the server has changed or an earlier run left
+    /// damaged ones, and the download can start again.
+    fn can_restart_after(&self, error: &ClientError) -> bool {
+        let is_damaged = matches!(error, ClientError::DigestMismatch { .. });
         self.offset > 0
             && self.restarts < MAX_RESTARTS
-            && error.code() == Some(ErrorCode::Changed)
+            && (error.code() == Some(ErrorCode::Changed) || is_damaged && self.has_old_bytes)
             && self
                 .target
                 .as_ref()
                 .is_some_and(DownloadTarget::can_restart)
     }
 
-    async fn start_again(&mut self) -> Result<(), ClientError> {
+    async fn restart(&mut self) -> Result<(), ClientError> {
         self.restarts += 1;
         let target = self.target.take().ok_or(ClientError::TransferEnded)?;
         let target = blocking(move || {
@@ -161,6 +200,9 @@ impl FileDownload<'_> {
         self.target = Some(target);
         self.hasher = Hasher::new(self.options.algorithm);
         self.offset = 0;
+        self.version = None;
+        self.size = None;
+        self.has_old_bytes = false;
         self.progress.go_to(0);
         Ok(())
     }
@@ -173,7 +215,11 @@ fn write_and_hash(
 ) -> Result<(DownloadTarget, Option<Hasher>), ClientError> {
     let mut sink = target.into_sink();
     while let Some(chunk) = chunks.blocking_recv() {
-        sink.write(&chunk)?;
+        if let Err(error) = sink.write(&chunk) {
+            // Its bytes may be what fills the disk.
+            sink.discard();
+            return Err(error);
+        }
         if let Some(hasher) = &mut hasher {
             hasher.update(&chunk);
         }
@@ -181,8 +227,8 @@ fn write_and_hash(
     Ok((DownloadTarget::from_sink(sink), hasher))
 }
 
-/// A [`LocalSink`] that is owned by a task. Its drop removes a file, so it runs on a blocking thread, even if
-/// the task is dropped.
+/// A [`LocalSink`] that is owned by a task. Its drop closes a file and may remove it, so it runs on a blocking
+/// thread, even if the task is dropped.
 pub(crate) struct DownloadTarget(Option<LocalSink>);
 
 impl DownloadTarget {
@@ -201,15 +247,22 @@ impl DownloadTarget {
         self.0.take().expect("only `self` by value takes it")
     }
 
+    fn sink_mut(&mut self) -> &mut LocalSink {
+        self.0.as_mut().expect("only `self` by value takes it")
+    }
+
     fn can_restart(&self) -> bool {
         self.0.as_ref().is_some_and(LocalSink::can_restart)
     }
 
-    /// Removes the part file, and returns `error`.
-    async fn discard(mut self, error: ClientError) -> ClientError {
-        let sink = self.0.take();
-        // If the runtime is shutting down, the error is still the result.
-        let _ = spawn_blocking(move || drop(sink)).await;
+    /// Closes the part file, and returns `error`. The part file is kept for a later run if that may
+    /// succeed.
+    async fn end_with(mut self, error: ClientError) -> ClientError {
+        let is_kept = error.may_pass() || matches!(error, ClientError::ReconnectFailed { .. });
+        if let Some(sink) = self.0.take() {
+            // If the runtime is shutting down, the error is still the result.
+            let _ = spawn_blocking(move || if is_kept { drop(sink) } else { sink.discard() }).await;
+        }
         error
     }
 }

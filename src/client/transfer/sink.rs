@@ -3,18 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{File, Metadata, Permissions};
-use std::io::{self, Seek, Write};
+use std::fs::{File, Metadata};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use jiff::Timestamp;
-use tempfile::NamedTempFile;
 
 use crate::client::ClientError;
 use crate::client::transfer::part_file;
-use crate::protocol::IfExists;
+use crate::client::transfer::part_file::PartFile;
+use crate::protocol::{Algorithm, Hasher, IfExists};
 
 /// Names that [`IfExists::Rename`] tries.
 const MAX_RENAMES: u32 = 10_000;
@@ -23,7 +22,7 @@ const MAX_RENAMES: u32 = 10_000;
 pub(crate) enum LocalSink {
     /// A part file in the directory of `target`, which is renamed to it once it is complete and verified.
     PartFile {
-        file: NamedTempFile,
+        part: PartFile,
         target: PathBuf,
         if_exists: IfExists,
     },
@@ -61,18 +60,16 @@ impl LocalSink {
         if existing.is_some() && if_exists == IfExists::Fail {
             return Err(ClientError::LocalExists(target.into()));
         }
-        let file = part_file::create(target).map_err(failed)?;
+        let part = PartFile::open(target).map_err(failed)?;
         if let Some(existing) = existing.filter(Metadata::is_file)
             && if_exists == IfExists::Replace
         {
             // New content must not run with the set-user-ID or set-group-ID bit of the old.
             let mode = existing.permissions().mode() & 0o777;
-            file.as_file()
-                .set_permissions(Permissions::from_mode(mode))
-                .map_err(failed)?;
+            part.set_mode(mode).map_err(failed)?;
         }
         Ok(Self::PartFile {
-            file,
+            part,
             target: target.into(),
             if_exists,
         })
@@ -80,10 +77,38 @@ impl LocalSink {
 
     pub(crate) fn write(&mut self, chunk: &[u8]) -> Result<(), ClientError> {
         let (outcome, path) = match self {
-            Self::PartFile { file, target, .. } => (file.as_file_mut().write_all(chunk), target),
+            Self::PartFile { part, target, .. } => (part.write(chunk), target),
             Self::Stream(stream, name) => (stream.write_all(chunk), name),
         };
         outcome.map_err(|error| ClientError::local("write", &*path, error))
+    }
+
+    /// The part of the file that an interrupted download has left: its version, its hasher and its length.
+    pub(crate) fn resume(
+        &mut self,
+        algorithm: Algorithm,
+    ) -> Result<Option<(String, Hasher, u64)>, ClientError> {
+        let Self::PartFile { part, target, .. } = self else {
+            return Ok(None);
+        };
+        part.resume(algorithm)
+            .map_err(|error| ClientError::local("read", &*target, error))
+    }
+
+    /// Notes the version and the size of the file before its first byte is written.
+    pub(crate) fn begin(&mut self, version: &str, size: u64) -> Result<(), ClientError> {
+        let Self::PartFile { part, target, .. } = self else {
+            return Ok(());
+        };
+        part.set_version(version, size)
+            .map_err(|error| ClientError::local("write", &*target, error))
+    }
+
+    /// Removes the part file. Without this, the next download of the target continues it if it can.
+    pub(crate) fn discard(self) {
+        if let Self::PartFile { part, .. } = self {
+            part.discard();
+        }
     }
 
     /// Whether the written bytes can be discarded.
@@ -94,10 +119,7 @@ impl LocalSink {
     /// Discards the written bytes.
     pub(crate) fn restart(&mut self) -> Result<(), ClientError> {
         let (outcome, path) = match self {
-            Self::PartFile { file, target, .. } => {
-                let file = file.as_file_mut();
-                (file.set_len(0).and_then(|()| file.rewind()), target)
-            }
+            Self::PartFile { part, target, .. } => (part.truncate(), target),
             Self::Stream(_, name) => (Err(io::ErrorKind::NotSeekable.into()), name),
         };
         outcome.map_err(|error| ClientError::local("write", &*path, error))
@@ -108,14 +130,10 @@ impl LocalSink {
     pub(crate) fn commit(self, modified: Timestamp) -> Result<PathBuf, ClientError> {
         match self {
             Self::PartFile {
-                file,
+                part,
                 target,
                 if_exists,
-            } => {
-                // Some file systems cannot store some times. The content is still correct.
-                let _ = file.as_file().set_modified(SystemTime::from(modified));
-                publish(file, target, if_exists)
-            }
+            } => publish(part, modified, target, if_exists),
             Self::Stream(mut stream, name) => match stream.flush() {
                 Ok(()) => Ok(name),
                 Err(error) => Err(ClientError::local("write", name, error)),
@@ -143,14 +161,15 @@ fn follow_link(target: &Path) -> PathBuf {
 }
 
 fn publish(
-    file: NamedTempFile,
+    part: PartFile,
+    modified: Timestamp,
     target: PathBuf,
     if_exists: IfExists,
 ) -> Result<PathBuf, ClientError> {
     if if_exists == IfExists::Replace {
-        return match file.persist(&target) {
-            Ok(_) => Ok(target),
-            Err(error) => Err(ClientError::local("write", target, error.error)),
+        return match part.persist(modified, &target) {
+            Ok(()) => Ok(target),
+            Err(error) => Err(ClientError::local("write", target, error)),
         };
     }
     let renames = if if_exists == IfExists::Rename {
@@ -158,16 +177,12 @@ fn publish(
     } else {
         0
     };
-    let mut file = file;
-    for number in 0..=renames {
-        let candidate = numbered(&target, number);
-        match file.persist_noclobber(&candidate) {
-            Ok(_) => return Ok(candidate),
-            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => file = error.file,
-            Err(error) => return Err(ClientError::local("write", candidate, error.error)),
-        }
+    let names = (0..=renames).map(|number| numbered(&target, number));
+    match part.persist_new(modified, names) {
+        Ok(Some(path)) => Ok(path),
+        Ok(None) => Err(ClientError::LocalExists(target)),
+        Err((path, error)) => Err(ClientError::local("write", path, error)),
     }
-    Err(ClientError::LocalExists(target))
 }
 
 /// `name.ext`, `name (1).ext`, `name (2).ext` and so on.
@@ -233,7 +248,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let target = directory.path().join("tool");
         std::fs::write(&target, "old").expect("written");
-        std::fs::set_permissions(&target, Permissions::from_mode(0o6751)).expect("set");
+        let mode = std::fs::Permissions::from_mode(0o6751);
+        std::fs::set_permissions(&target, mode).expect("set");
         let sink = LocalSink::named(&target, IfExists::Replace).expect("a target");
         sink.commit(Timestamp::UNIX_EPOCH).expect("placed");
         let mode = target.metadata().expect("there").permissions().mode();

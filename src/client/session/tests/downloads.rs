@@ -1,5 +1,7 @@
 //! Downloads over several connections.
 
+use std::path::Path;
+
 use super::*;
 
 async fn get_request(peer: &mut ScriptedServer) -> (u32, Get) {
@@ -141,4 +143,78 @@ async fn a_file_that_changes_again_and_again_fails_and_leaves_nothing_behind() {
     );
     assert_eq!(gets, 12);
     assert_eq!(place.path().read_dir().expect("there").count(), 0);
+}
+
+/// Loses the connection of a download for good after its first bytes `arrived`.
+async fn interrupt_download(target: &Path, arrived: &[u8], version: &str) {
+    let (session, mut peers, _) = session(0);
+    let script = async {
+        let mut peer = peers.pop_front().expect("one");
+        let (id, _) = get_request(&mut peer).await;
+        begin_get(&mut peer, id, (0, LARGE), version).await;
+        send_data(&mut peer, id, arrived).await;
+    };
+    let (options, progress) = (FileOptions::default(), Progress::new());
+    let get = session.get_file("f", target, options, &progress);
+    let (outcome, ()) = tokio::join!(get, script);
+    outcome.expect_err("the server does not come back");
+    assert!(!target.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_download_is_resumed_by_the_next_run() {
+    let (place, _, content) = file(LARGE);
+    let target = place.path().join("copy");
+    let arrived = 1_700_000;
+    interrupt_download(&target, &content[..arrived], "v1").await;
+    let (session, mut peers, _) = session(0);
+    let script = async {
+        let peer = &mut peers[0];
+        let (id, get) = get_request(peer).await;
+        assert_eq!(get.offset, Some(arrived as u64));
+        assert_eq!(get.version.as_deref(), Some("v1"));
+        begin_get(peer, id, (arrived, LARGE), "v1").await;
+        send_data(peer, id, &content[arrived..]).await;
+        end_get(peer, id, &content).await;
+    };
+    let (options, progress) = (FileOptions::default(), Progress::new());
+    let get = session.get_file("f", &target, options, &progress);
+    let (outcome, ()) = tokio::join!(get, script);
+    outcome.expect("got");
+    assert!(fs::read(&target).expect("there") == content);
+    assert_eq!(progress.bytes(), LARGE as u64);
+    assert_eq!(place.path().read_dir().expect("there").count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_download_starts_again_if_the_file_has_changed_or_the_part_is_damaged() {
+    for is_changed in [true, false] {
+        let (place, _, content) = file(LARGE);
+        let target = place.path().join("copy");
+        interrupt_download(&target, b"other bytes", "v1").await;
+        let (session, mut peers, _) = session(0);
+        let script = async {
+            let peer = &mut peers[0];
+            let (id, get) = get_request(peer).await;
+            assert_eq!(get.version.as_deref(), Some("v1"));
+            if is_changed {
+                peer.say(encode_error(id, &no(ErrorCode::Changed))).await;
+            } else {
+                begin_get(peer, id, (11, LARGE), "v1").await;
+                send_data(peer, id, &content[11..]).await;
+                end_get(peer, id, &content).await;
+            }
+            let (id, get) = get_request(peer).await;
+            assert_eq!((get.offset, get.version), (None, None));
+            begin_get(peer, id, (0, LARGE), "v2").await;
+            send_data(peer, id, &content).await;
+            end_get(peer, id, &content).await;
+        };
+        let (options, progress) = (FileOptions::default(), Progress::new());
+        let get = session.get_file("f", &target, options, &progress);
+        let (outcome, ()) = tokio::join!(get, script);
+        outcome.expect("got");
+        assert!(fs::read(&target).expect("there") == content);
+        assert_eq!(place.path().read_dir().expect("there").count(), 2);
+    }
 }
