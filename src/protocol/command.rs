@@ -31,6 +31,8 @@ pub struct CommandInfo {
     pub is_concurrent: bool,
     /// Its duration depends on the size of a file or on the client, not on the server's speed.
     pub is_streaming: bool,
+    /// Clients send it to prepare or end what a person asked for, so its log line has the level `debug`.
+    pub is_auxiliary: bool,
 }
 
 impl CommandInfo {
@@ -55,6 +57,7 @@ impl CommandInfo {
             is_unchecked: false,
             is_concurrent: false,
             is_streaming: false,
+            is_auxiliary: false,
         }
     }
 
@@ -104,6 +107,13 @@ impl CommandInfo {
     #[must_use]
     pub const fn streaming(mut self) -> Self {
         self.is_streaming = true;
+        self
+    }
+
+    /// Sets [`is_auxiliary`](Self::is_auxiliary).
+    #[must_use]
+    pub const fn auxiliary(mut self) -> Self {
+        self.is_auxiliary = true;
         self
     }
 

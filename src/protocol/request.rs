@@ -111,7 +111,7 @@ macro_rules! requests {
 }
 
 requests! {
-    "hello" Hello -> HelloReply, [before_login unchecked],
+    "hello" Hello -> HelloReply, [before_login unchecked auxiliary],
         "", "what this server is and offers; works before login";
     "login" Login -> LoginReply, [audited before_login],
         "user password | token", "start a session as a user";
@@ -127,17 +127,17 @@ requests! {
         "number [user]", "revoke a token of this user; of another one for admins";
     "ping" Ping -> TimeReply, [unchecked],
         "", "the server's time";
-    "quit" Quit -> Nothing, [before_login while_draining unchecked],
+    "quit" Quit -> Nothing, [before_login while_draining unchecked auxiliary],
         "", "end the session; the server closes";
     "help" Help -> HelpReply, [before_login unchecked],
         "[about]", "every command, or one, with its fields";
-    "pwd" Pwd -> CwdReply, [],
+    "pwd" Pwd -> CwdReply, [auxiliary],
         "", "the current directory";
     "cd" Cd -> CwdReply, [],
         "path", "change the current directory";
     "ls" Ls -> LsReply, [],
         "[path limit cursor]", "list a directory, a page at a time";
-    "stat" Stat -> StatReply, [],
+    "stat" Stat -> StatReply, [auxiliary],
         "path", "size, time, version and known digest of a file or directory";
     "mkdir" Mkdir -> PathReply, [audited],
         "path [parents]", "make a directory";

@@ -46,7 +46,7 @@ async fn an_operator_reads_the_lines_that_they_ask_for() {
         .ok(json!({"cmd": "mkdir", "path": "d/e", "parents": true}))
         .await;
     alice
-        .fails(json!({"cmd": "stat", "path": "d/nothing"}), "not_found")
+        .fails(json!({"cmd": "ls", "path": "d/nothing"}), "not_found")
         .await;
     let mut root = log_in(&daemon, "root").await;
     let (all, reply) = lines(&mut root, json!({"id": 7, "cmd": "logs"})).await;

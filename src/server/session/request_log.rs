@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{Level, enabled, error, event, info};
 
 use crate::accounts::UserName;
 use crate::connection::{Outbox, OutboxClosed};
@@ -178,10 +178,9 @@ impl RequestLog {
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.counted.record(code, took);
         macro_rules! write_line {
-            ($target:expr) => {
-                info!(
-                    name: "command",
-                    target: $target,
+            ($macro:ident!($($head:tt)*)) => {
+                $macro!(
+                    $($head)*,
                     cmd = self.command.name,
                     path = self.path,
                     to = self.to,
@@ -196,10 +195,15 @@ impl RequestLog {
                 )
             };
         }
+        let is_debug = self.command.is_auxiliary && code != Some(ErrorCode::Internal);
         if self.command.is_audited {
-            write_line!(AUDIT);
+            write_line!(info!(name: "command", target: AUDIT));
+        } else if is_debug {
+            if enabled!(Level::DEBUG) && self.allows_line() {
+                write_line!(event!(name: "command", Level::DEBUG));
+            }
         } else if self.allows_line() {
-            write_line!(module_path!());
+            write_line!(info!(name: "command"));
         }
     }
 
