@@ -10,6 +10,7 @@ use toml::{Spanned, Value};
 use crate::config::problem::{ConfigProblem, SettingOrigin};
 use crate::config::setting::{KnownSettings, LIST_OF_SETTINGS, LoadedSetting};
 use crate::config::suggestion::{alternatives, did_you_mean, near_names};
+use crate::io_error::describe_io_error;
 
 /// The settings of a file in the order of its lines, and what is wrong with its form.
 pub(super) struct ConfigFile {
@@ -27,7 +28,7 @@ impl ConfigFile {
             Ok(text) => file.parse(path, &text, known),
             Err(error) => file.problems.push(ConfigProblem::Read {
                 path: path.into(),
-                reason: error.to_string(),
+                reason: describe_io_error(&error),
             }),
         }
         file

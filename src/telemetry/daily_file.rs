@@ -22,6 +22,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use rustix::fs::OFlags;
 
+use crate::io_error::describe_io_error;
 use crate::ownership::give_to_owner_of;
 
 /// The mode of the log, which says who did what with which files.
@@ -77,7 +78,7 @@ impl DailyFile {
             _ => Path::new("."),
         };
         Self::open_on_date(today(), directory.join(name), keep, shared_with)
-            .map_err(|error| error.to_string())
+            .map_err(|error| describe_io_error(&error))
     }
 
     fn open_on_date(

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::io_error::describe_io_error;
+
 /// Why logging failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -23,7 +25,7 @@ pub enum TelemetryError {
         setting: &'static str,
     },
     /// The thread of the log cannot be started.
-    #[error("cannot start the thread of the log: {0}")]
+    #[error("cannot start the thread of the log: {}", describe_io_error(.0))]
     Thread(io::Error),
     /// This process logs already.
     #[error("the log was started already")]
