@@ -23,11 +23,7 @@ pub(super) struct CheckConfigArgs {
 impl CheckConfigArgs {
     pub(super) fn run(self, output: Output) -> anyhow::Result<()> {
         let (config, mut problems) = Config::check(self.file.as_deref(), config::environment());
-        match server::check_certificate(&config) {
-            // The settings were reported with their line.
-            Ok(()) | Err(TlsError::HalfSet) => {}
-            Err(error) => problems.push(ConfigProblem::File(error.to_string())),
-        }
+        problems.extend(check_tls_files(&config));
         if let Some(error) = ConfigError::new(problems) {
             return Err(error.into());
         }
@@ -43,5 +39,27 @@ impl CheckConfigArgs {
             source.as_deref().unwrap_or("environment")
         ));
         Ok(())
+    }
+}
+
+/// All files of `[tls]` that cannot be read, or why their contents cannot be used.
+fn check_tls_files(config: &Config) -> Vec<ConfigProblem> {
+    let tls = &config.tls;
+    let files = [&tls.certificate, &tls.key, &tls.client_ca];
+    let unreadable = files.into_iter().flatten().filter_map(|path| {
+        let source = std::fs::read(path).err()?;
+        let path = path.clone();
+        Some(ConfigProblem::File(
+            TlsError::Read { path, source }.to_string(),
+        ))
+    });
+    let unreadable: Vec<_> = unreadable.collect();
+    if !unreadable.is_empty() {
+        return unreadable;
+    }
+    match server::check_certificate(config) {
+        // A certificate without a key was reported with its line.
+        Ok(()) | Err(TlsError::HalfSet) => Vec::new(),
+        Err(error) => vec![ConfigProblem::File(error.to_string())],
     }
 }

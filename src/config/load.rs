@@ -54,6 +54,7 @@ impl Config {
             }
         }
         problems.extend(check_key_pair(&settings));
+        problems.sort_by_key(ConfigProblem::line);
         (to_config(valid), problems)
     }
 }

@@ -31,6 +31,20 @@ pub enum ConfigProblem {
     File(String),
 }
 
+impl ConfigProblem {
+    /// The line in the file; at the end those of the environment, in their order.
+    pub(super) fn line(&self) -> usize {
+        match self {
+            Self::Setting {
+                origin: SettingOrigin::File(_, line),
+                ..
+            } => *line,
+            Self::Read { .. } => 0,
+            Self::Setting { .. } | Self::File(_) => usize::MAX,
+        }
+    }
+}
+
 /// The position of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SettingOrigin {
@@ -47,7 +61,7 @@ impl ConfigError {
         (!problems.is_empty()).then_some(Self(problems))
     }
 
-    /// The problems, those of the file in the order of its lines.
+    /// The problems: first those of the file, in the order of its lines.
     #[must_use]
     pub fn problems(&self) -> &[ConfigProblem] {
         &self.0

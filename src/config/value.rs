@@ -156,7 +156,7 @@ pub(crate) mod duration {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
-        let expected = "a duration such as \"30s\", at most \"365d\"";
+        let expected = "a duration such as \"30s\" or \"7d\", at most \"365d\"";
         text(deserializer, expected, |text| {
             parse_duration(text).filter(|duration| !duration.is_zero())
         })

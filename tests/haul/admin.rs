@@ -383,6 +383,21 @@ fn check_config_says_what_is_wrong_and_where() {
         ),
         "{message}"
     );
+    let text = "[tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n[limits]\nsessions = 0\n";
+    std::fs::write(place.0.path().join("haul.toml"), text).expect("written");
+    let message = wrong("check-config haul.toml");
+    let lines: Vec<_> = message.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "haul: check-config: haul.toml, line 5: limits.sessions is 0, but must be a whole number \
+             from 1 to 1000000",
+            "haul: check-config: cannot read c.pem: no such file or directory; the user that runs \
+             haul must be able to read the files named in [tls]",
+            "haul: check-config: cannot read k.pem: no such file or directory; the user that runs \
+             haul must be able to read the files named in [tls]",
+        ]
+    );
     let message = wrong("check-config missing.toml");
     assert!(
         message.starts_with("haul: check-config: cannot read the configuration missing.toml: "),

@@ -219,12 +219,12 @@ permit = []
     assert_eq!(
         lines,
         [
-            "haul.toml, line 4",
-            "environment variable HAUL_OPS_LISTN",
             "haul.toml, line 2",
             "haul.toml, line 3",
+            "haul.toml, line 4",
             "haul.toml, line 6",
             "haul.toml, line 8",
+            "environment variable HAUL_OPS_LISTN",
             "environment variable HAUL_AUTH_REGISTER",
         ],
         "{found:#?}"
@@ -251,7 +251,7 @@ fn a_certificate_and_its_key_are_set_together() {
 #[test]
 fn a_wrong_value_is_refused_with_the_setting_and_what_it_should_be() {
     let count = "must be a whole number from 1 to 1000000";
-    let duration = "must be a duration such as \"30s\", at most \"365d\"";
+    let duration = "must be a duration such as \"30s\" or \"7d\", at most \"365d\"";
     for (name, value, reason) in [
         ("limits.sessions", "\"many\"", count),
         ("limits.sessions", "0", count),
