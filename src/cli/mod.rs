@@ -40,6 +40,7 @@ mod join;
 mod known_servers;
 mod leave;
 mod line_editor;
+mod listeners;
 mod ls;
 mod man;
 mod message_format;

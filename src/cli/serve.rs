@@ -6,15 +6,15 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{field, info, warn};
 
 use crate::accounts::Accounts;
-use crate::cli::exit::FailedWithAdvice;
 use crate::cli::first_start::{first_admin, greet, terminal_shows_secrets};
+use crate::cli::listeners::Listeners;
 use crate::cli::output::Output;
 use crate::cli::reload::{Reloader, warn_if_degraded};
 use crate::cli::report;
@@ -101,38 +101,27 @@ impl ServeArgs {
         if config.server.require_mount {
             storage::check_mounted(data)?;
         }
-        // Before anything is created: a port in use leaves nothing behind.
-        let (listener, datagrams) = listen(&config.server).await?;
-        let address = listener
-            .local_addr()
-            .context("cannot read the address of server.listen")?;
-        let for_operators = listen_for_operators(&config.ops).await?;
-        let ops = for_operators.as_ref().map(TcpListener::local_addr);
-        let ops = ops
-            .transpose()
-            .context("cannot read the address of ops.listen")?;
+        let Listeners {
+            clients,
+            address,
+            datagrams,
+            operators,
+            ops,
+        } = Listeners::bind(&config).await?;
         // From now until the end of the process, so that operators can see why it does not serve.
         let (server_created, created_server) = oneshot::channel();
         let stop = CancellationToken::new();
         let _stop_ops = stop.clone().drop_guard();
-        if let Some(listener) = for_operators {
+        if let Some(operators) = operators {
             tokio::spawn(serve_operators(
-                listener,
+                operators,
                 address,
                 created_server,
                 logs,
                 stop,
             ));
         }
-        check(&config).await?;
-        let locked = Store::lock(data)?;
-        let accounts = Accounts::open(data)
-            .await?
-            .with_hashing_slots(config.auth.hashing_slots);
-        let messages = Messages::open(data).await?;
-        // Last, because it deletes leftovers: a refused start deletes nothing.
-        let store = locked.open()?;
-        let server = Server::new(accounts.clone(), store, messages, config.clone());
+        let (server, accounts) = create_server(&config).await?;
         let (reload_sender, reload_requests) = mpsc::channel(1);
         let mut server = server
             .with_log(tail, level.clone(), audit)
@@ -170,7 +159,7 @@ impl ServeArgs {
         service.ready(address);
         tokio::spawn(service.watch(server.clone(), address, shutdown.drain.clone()));
         tokio::spawn(reloader.run(reload, reload_requests));
-        server.run_until(listener, shutdown).await;
+        server.run_until(clients, shutdown).await;
         warn_if_degraded(server);
         info!(name: "stopped", "stopped");
         Ok(())
@@ -187,13 +176,23 @@ fn warn_of_unknown_variables() {
     }
 }
 
-/// Fails if the server could not start, before anything in the data directory is changed.
-async fn check(config: &Config) -> anyhow::Result<()> {
+/// Opens the data directory.
+async fn create_server(config: &Config) -> anyhow::Result<(Server, Accounts)> {
+    let data = &config.server.data;
+    // Before anything in the data directory is changed.
     let settings = config.clone();
     spawn_blocking(move || server::check_certificate(&settings)).await??;
-    Accounts::check(&config.server.data).await?;
-    Messages::check(&config.server.data).await?;
-    Ok(())
+    Accounts::check(data).await?;
+    Messages::check(data).await?;
+    let locked = Store::lock(data)?;
+    let accounts = Accounts::open(data)
+        .await?
+        .with_hashing_slots(config.auth.hashing_slots);
+    let messages = Messages::open(data).await?;
+    // Last, because it deletes leftovers: a refused start deletes nothing.
+    let store = locked.open()?;
+    let server = Server::new(accounts.clone(), store, messages, config.clone());
+    Ok((server, accounts))
 }
 
 /// Serves the operators' address until `stop`. It starts before the server exists.
@@ -263,32 +262,4 @@ fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         warn!(name: "open_files_not_raised", %error, "cannot raise the limit of open files");
     }
-}
-
-/// Binds the listener, and the socket for datagrams if the settings ask for it.
-async fn listen(
-    settings: &config::ServerSettings,
-) -> anyhow::Result<(TcpListener, Option<UdpSocket>)> {
-    let address = settings.listen;
-    server::bind(address, settings.datagrams)
-        .await
-        .with_context(|| FailedWithAdvice {
-            failed: format!("cannot listen on {address}"),
-            advice: "choose another address with --listen or server.listen",
-        })
-}
-
-/// Binds the operators' address, if the settings name one.
-async fn listen_for_operators(
-    settings: &config::OpsSettings,
-) -> anyhow::Result<Option<TcpListener>> {
-    let Some(address) = settings.listen else {
-        return Ok(None);
-    };
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.with_context(|| FailedWithAdvice {
-        failed: format!("cannot listen on {address} for operators"),
-        advice: "choose another address with ops.listen, or \"\" for none",
-    })?;
-    Ok(Some(listener))
 }
