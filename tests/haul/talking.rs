@@ -657,6 +657,28 @@ async fn what_watch_tells_programs_is_an_object_a_line_until_nobody_reads() {
 }
 
 #[tokio::test]
+async fn in_a_chat_an_offer_is_accepted_by_its_number() {
+    let server = TestServer::start().await;
+    let [alice, bob] = ["alice", "bob"].map(|user| Talker::new(&server, user));
+    for name in ["a", "b"] {
+        bob.0.write(name, name);
+        bob.types(&["put", name], 0).await;
+        bob.types(&["send", "alice", name], 0).await;
+    }
+    let script = "/accept 2 copy\n/accept 9\n";
+    let (seen, why) = alice.types_into(&["chat", "bob"], script, 1).await;
+    assert!(
+        seen.contains("1. bob offers a") && seen.contains("2. bob offers b"),
+        "{seen}"
+    );
+    assert_eq!(
+        why,
+        "saved as /copy on the server\nthere is no offer 9; `/offers` lists the offers\n"
+    );
+    assert_eq!(alice.types(&["get", "copy", "-"], 0).await.0, "b\n");
+}
+
+#[tokio::test]
 async fn offers_are_listed_and_the_only_one_needs_no_name() {
     let offer = |number: usize| {
         json!({"seq": number, "from": "alice", "path": format!("re\u{7}port {number}"), "size": 2048,

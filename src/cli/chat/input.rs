@@ -39,7 +39,7 @@ pub(crate) const HISTORY: NonZeroU32 = NonZeroU32::new(50).expect("not 0");
 /// What is shown for `/help`.
 pub(crate) const HELP: &str = "\
 /file PATH             offer a local file, or :PATH on the server
-/offers                list the files that are offered to you, with their numbers
+/offers                list the files offered to you, with their numbers
 /accept [N] [PATH]     accept the only offer or number N, and save it as PATH
 /decline [N]           decline the only offer or number N
 /who                   list the connected users

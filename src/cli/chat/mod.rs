@@ -286,8 +286,21 @@ impl ChatSession<'_> {
     async fn which(&mut self, offer: Option<String>) -> anyhow::Result<Option<String>> {
         if let Some(offer) = offer {
             let number = offer.parse::<usize>().ok();
-            let numbered = number.and_then(|number| self.offers.get(number.checked_sub(1)?));
-            return Ok(Some(numbered.cloned().unwrap_or(offer)));
+            let number = number.filter(|number| *number <= MAX_NUMBERED_OFFERS);
+            let Some(number) = number else {
+                return Ok(Some(offer));
+            };
+            let named = number
+                .checked_sub(1)
+                .and_then(|index| self.offers.get(index));
+            if named.is_none() {
+                self.failed = true;
+                self.note(&format!(
+                    "there is no offer {number}; `/offers` lists the offers"
+                ))
+                .await?;
+            }
+            return Ok(named.cloned());
         }
         let client = self.remote.session.client();
         match self.during(only(&client)).await? {
