@@ -72,16 +72,19 @@ pub(super) fn update(
     Ok(())
 }
 
-/// [`update`] of the value in a TOML file.
-pub(super) fn update_toml<T: Default + Serialize + DeserializeOwned>(
+/// [`update`] of the value in a TOML file, with the result of `change`. If that is an error, the file
+/// stays as it is.
+pub(super) fn update_toml<T: Default + Serialize + DeserializeOwned, R>(
     path: &Path,
-    change: impl FnOnce(&mut T),
-) -> anyhow::Result<()> {
+    change: impl FnOnce(&mut T) -> anyhow::Result<R>,
+) -> anyhow::Result<R> {
+    let mut result = None;
     update(path, |old| {
         let mut value = parse(path, old)?;
-        change(&mut value);
+        result = Some(change(&mut value)?);
         Ok(toml::to_string(&value)?)
-    })
+    })?;
+    result.context("the file was not changed")
 }
 
 fn parse<T: Default + DeserializeOwned>(path: &Path, text: Option<&str>) -> anyhow::Result<T> {
@@ -236,8 +239,9 @@ mod tests {
         ] {
             fs::write(&path, text).expect("written");
             let read = read_toml::<TomlTable>(&path).map(drop);
-            let written = update_toml::<TomlTable>(&path, |table| {
+            let written = update_toml(&path, |table: &mut TomlTable| {
                 table.insert("c".into(), 3);
+                Ok(())
             });
             for error in [read, written].map(|outcome| outcome.expect_err("damaged")) {
                 let error = format!("{error:#}");

@@ -145,8 +145,7 @@ pub(super) fn files(text: &str) -> Result<Limit, String> {
 }
 
 /// The limits as the columns of a list: bytes, and files with directories.
-pub(super) fn columns(limits: SpaceLimits) -> [String; 2] {
-    let bytes = limits.bytes.map(size);
-    let files = limits.files.map(|files| files.to_string());
-    [bytes, files].map(|limit| limit.unwrap_or_else(|| "-".into()))
+pub(super) fn columns(bytes: Option<u64>, files: Option<u64>) -> [String; 2] {
+    let limits = [bytes.map(size), files.map(|files| files.to_string())];
+    limits.map(|limit| limit.unwrap_or_else(|| "-".into()))
 }

@@ -29,11 +29,26 @@ const EXAMPLES: &[(&[&str], [Example; 2])] = &[
         [
             ("haul connect haul://alice@files.example.org", ""),
             (
-                "haul connect --ask haul://alice@10.0.0.5:9000",
-                "save no password",
+                "haul connect --as work haul://alice@10.0.0.5:9000",
+                "save it as profile work",
             ),
         ],
     ),
+    (
+        &["profiles"],
+        [
+            ("haul profiles", ""),
+            ("haul --json profiles | jq -r .profile", ""),
+        ],
+    ),
+    (
+        &["use"],
+        [
+            ("haul use work", "in all terminals"),
+            ("haul --profile work ls", "for one command"),
+        ],
+    ),
+    (&["logout"], [("haul logout", ""), ("haul logout work", "")]),
     (
         &["user", "user add"],
         [
@@ -56,6 +71,20 @@ const EXAMPLES: &[(&[&str], [Example; 2])] = &[
                 "haul user set alice --disable",
                 "end her sessions and refuse her logins",
             ),
+        ],
+    ),
+    (
+        &["user disable"],
+        [
+            ("haul user disable alice", ""),
+            ("haul user disable alice --data /srv/haul", ""),
+        ],
+    ),
+    (
+        &["user enable"],
+        [
+            ("haul user enable alice", ""),
+            ("haul user enable alice --data /srv/haul", ""),
         ],
     ),
     (
@@ -116,13 +145,22 @@ const EXAMPLES: &[(&[&str], [Example; 2])] = &[
     (
         &["token", "token add"],
         [
-            ("haul token add robot > robot.token", ""),
-            ("haul token add robot --expires 90d", ""),
+            (
+                "haul token add --label backup > backup.token",
+                "for yourself",
+            ),
+            (
+                "haul token add robot --expires 90d",
+                "on the server's machine",
+            ),
         ],
     ),
     (
         &["token list"],
-        [("haul token list", ""), ("haul --json token list", "")],
+        [
+            ("haul token list", "your own tokens"),
+            ("haul token list robot", "on the server's machine"),
+        ],
     ),
     (
         &["token remove"],
@@ -368,6 +406,96 @@ const EXAMPLES: &[(&[&str], [Example; 2])] = &[
         [
             ("haul admin users", ""),
             ("haul --json admin users | jq -r .user", ""),
+        ],
+    ),
+    (
+        &["admin user", "admin user add"],
+        [
+            ("haul admin user add alice --quota 10GiB", ""),
+            ("haul admin user add root --admin < password.txt", ""),
+        ],
+    ),
+    (
+        &["admin user list"],
+        [
+            ("haul admin user list", ""),
+            ("haul --json admin user list | jq -r .name", ""),
+        ],
+    ),
+    (
+        &["admin user set"],
+        [
+            ("haul admin user set alice --quota none", ""),
+            ("haul admin user set alice --admin", ""),
+        ],
+    ),
+    (
+        &["admin user disable", "admin user enable"],
+        [
+            ("haul admin user disable alice", ""),
+            ("haul admin user enable alice", ""),
+        ],
+    ),
+    (
+        &["admin user passwd"],
+        [
+            ("haul admin user passwd alice", ""),
+            ("haul admin user passwd alice < password.txt", ""),
+        ],
+    ),
+    (
+        &["admin user remove"],
+        [
+            ("haul admin user list", "show the names of the users"),
+            ("haul admin user remove alice", ""),
+        ],
+    ),
+    (
+        &["admin folder", "admin folder add"],
+        [
+            ("haul admin folder add team --quota 100GiB", ""),
+            (
+                "haul admin folder grant team alice rw",
+                "let alice read and write it",
+            ),
+        ],
+    ),
+    (
+        &["admin folder list"],
+        [
+            ("haul admin folder list", ""),
+            ("haul --json admin folder list | jq -r .name", ""),
+        ],
+    ),
+    (
+        &["admin folder grant"],
+        [
+            ("haul admin folder grant team alice rw", ""),
+            (
+                "haul admin folder grant inbox bob drop",
+                "put files without seeing any",
+            ),
+        ],
+    ),
+    (
+        &["admin folder revoke", "admin folder remove"],
+        [
+            ("haul admin folder revoke team alice", ""),
+            ("haul admin folder remove team", ""),
+        ],
+    ),
+    (
+        &["admin token", "admin token add"],
+        [
+            ("haul admin token add robot --label backup", ""),
+            ("haul admin token add robot --expires 90d", ""),
+        ],
+    ),
+    (
+        &["admin token list", "admin token remove"],
+        [
+            ("haul admin token list robot", ""),
+            ("haul admin token remove robot 3", ""),
         ],
     ),
     (

@@ -1,18 +1,19 @@
-//! `haul folder`: shared folders, and who may do what in them.
+//! `haul folder` and `haul admin folder`: shared folders and the rights in them.
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 
-use crate::accounts;
-use crate::accounts::{Accounts, AccountsError, FolderName, UserName};
-use crate::cli::audit::AuditedChange;
+use crate::accounts::{FolderName, UserName};
+use crate::cli::administration::{Administration, FolderMemberObject, FolderObject};
 use crate::cli::data;
 use crate::cli::data::{DataDirArgs, NewLimits};
-use crate::cli::output::Output;
+use crate::cli::local_administration::{DataUse, LocalAdministration};
+use crate::cli::output::{Output, safe};
 use crate::cli::table::table;
 use crate::storage::Rights;
 
 /// Manage shared folders, on the server's machine
+///
+/// The server may run or not. `haul admin folder` does the same on a server elsewhere.
 #[derive(Debug, Args)]
 pub(super) struct FolderArgs {
     #[command(flatten)]
@@ -21,8 +22,9 @@ pub(super) struct FolderArgs {
     command: FolderCommand,
 }
 
+/// What `haul folder` and `haul admin folder` do.
 #[derive(Debug, Subcommand)]
-enum FolderCommand {
+pub(super) enum FolderCommand {
     Add(FolderAddArgs),
     /// List the folders with their limits and members
     List,
@@ -34,7 +36,7 @@ enum FolderCommand {
 
 /// Add a folder, which no user sees until it is granted
 #[derive(Debug, Args)]
-struct FolderAddArgs {
+pub(super) struct FolderAddArgs {
     /// 1 to 32 lower-case letters, digits, ".", "_" or "-"
     folder: FolderName,
     #[command(flatten)]
@@ -43,7 +45,7 @@ struct FolderAddArgs {
 
 /// Give a user rights in a folder, in place of earlier ones
 #[derive(Debug, Args)]
-struct FolderGrantArgs {
+pub(super) struct FolderGrantArgs {
     /// The folder
     folder: FolderName,
     /// The user
@@ -55,129 +57,99 @@ struct FolderGrantArgs {
 
 /// Take all rights in a folder from a user
 #[derive(Debug, Args)]
-struct FolderRevokeArgs {
+pub(super) struct FolderRevokeArgs {
     /// The folder
     folder: FolderName,
     /// The user
     user: UserName,
 }
 
+/// A folder that exists.
 #[derive(Debug, Args)]
-struct FolderNamedArgs {
+pub(super) struct FolderNamedArgs {
     /// The folder
     folder: FolderName,
 }
 
-/// A folder as `--json` shows it.
-#[derive(Debug, Serialize)]
-struct FolderObject {
-    name: FolderName,
-    quota: Option<u64>,
-    files: Option<u64>,
-    created: jiff::Timestamp,
-    members: Vec<MemberObject>,
-}
-
-/// A member as `--json` shows it.
-#[derive(Debug, Serialize)]
-struct MemberObject {
-    user: UserName,
-    rights: Vec<String>,
-}
-
 impl FolderArgs {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
-        if let FolderCommand::List = self.command {
-            return list(&self.data.open().await?, output).await;
-        }
-        let audit = self.data.audit(output)?;
-        let accounts = match self.command {
-            FolderCommand::Add(_) => self.data.open_or_make(output).await?,
-            _ => self.data.open().await?,
+        let data_use = match self.command {
+            FolderCommand::Add(_) => DataUse::Create,
+            FolderCommand::List => DataUse::Read,
+            _ => DataUse::Change,
         };
-        match self.command {
-            FolderCommand::Add(add) => {
-                accounts.add_folder(&add.folder, add.limits.into()).await?;
-                audit.note("folder add", changed(&add.folder, None))?;
+        let local = LocalAdministration::open(&self.data, data_use, output).await?;
+        self.command.run(&local, "haul folder", output).await
+    }
+}
+
+impl FolderCommand {
+    /// `program` is the command to type for a further step.
+    pub(super) async fn run(
+        self,
+        target: &impl Administration,
+        program: &str,
+        output: Output,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Add(FolderAddArgs { folder, limits }) => {
+                target.add_folder(&folder, limits.into()).await?;
                 output.note(&format!(
-                    "added folder {0}; let users see it with `haul folder grant {0} USER RIGHTS`",
-                    add.folder
+                    "added folder {folder}; let users see it with `{program} grant {folder} USER RIGHTS`"
                 ));
             }
-            FolderCommand::List => {}
-            FolderCommand::Grant(FolderGrantArgs {
+            Self::List => return list(target, output).await,
+            Self::Grant(FolderGrantArgs {
                 folder,
                 user,
                 rights,
             }) => {
-                accounts.grant(&folder, &user, rights).await?;
-                let to = rights.to_string();
-                let granted = AuditedChange {
-                    to: Some(&to),
-                    ..changed(&folder, Some(&user))
-                };
-                audit.note("folder grant", granted)?;
+                target.grant(&folder, &user, rights).await?;
                 output.note(&format!("user {user} has the rights {rights} in /{folder}"));
             }
-            FolderCommand::Revoke(FolderRevokeArgs { folder, user }) => {
-                accounts.revoke(&folder, &user).await?;
-                audit.note("folder revoke", changed(&folder, Some(&user)))?;
+            Self::Revoke(FolderRevokeArgs { folder, user }) => {
+                target.revoke(&folder, &user).await?;
                 output.note(&format!("user {user} no longer sees /{folder}"));
             }
-            FolderCommand::Remove(FolderNamedArgs { folder }) => {
-                let removed = accounts.remove_folder(&folder).await;
-                if let Ok(_) | Err(AccountsError::FilesLeftBehind { .. }) = removed {
-                    audit.note("folder remove", changed(&folder, None))?;
-                }
-                say_removed(&folder, removed?, output);
+            Self::Remove(FolderNamedArgs { folder }) => {
+                let had_files = target.remove_folder(&folder).await?;
+                note_removed(&folder, had_files, output);
             }
         }
         Ok(())
     }
 }
 
-fn changed<'a>(folder: &'a FolderName, user: Option<&'a UserName>) -> AuditedChange<'a> {
-    AuditedChange {
-        folder: Some(folder.as_str()),
-        user: user.map(UserName::as_str),
-        ..AuditedChange::default()
-    }
-}
-
-async fn list(accounts: &Accounts, output: Output) -> anyhow::Result<()> {
-    let folders = accounts.folders().await?;
-    let objects: Vec<_> = folders.iter().map(FolderObject::from).collect();
-    output.list(&objects, || {
+async fn list(target: &impl Administration, output: Output) -> anyhow::Result<()> {
+    let folders = target.folders().await?;
+    output.list(&folders, || {
         let rows: Vec<_> = folders.iter().map(row).collect();
         table(["NAME", "QUOTA", "FILES", "MEMBERS"], &rows)
-    })?;
-    Ok(())
+    })
 }
 
-fn row(folder: &accounts::Folder) -> [String; 4] {
-    let [quota, files] = data::columns(folder.limits);
-    let member = |member: &accounts::FolderMember| format!("{}={}", member.user, member.rights);
-    let members: Vec<_> = folder.members.iter().map(member).collect();
-    [folder.name.to_string(), quota, files, members.join(" ")]
-}
-
-impl From<&accounts::Folder> for FolderObject {
-    fn from(folder: &accounts::Folder) -> Self {
-        let member = |member: &accounts::FolderMember| MemberObject {
-            user: member.user.clone(),
-            rights: member.rights.names(),
-        };
-        Self {
-            name: folder.name.clone(),
-            quota: folder.limits.bytes,
-            files: folder.limits.files,
-            created: folder.created,
-            members: folder.members.iter().map(member).collect(),
-        }
+fn row(folder: &FolderObject) -> [String; 4] {
+    let [quota, files] = data::columns(folder.quota, folder.files);
+    let mut members: Vec<_> = folder.members.iter().map(describe).collect();
+    if folder.more {
+        members.push("and more".into());
     }
+    [
+        safe(&folder.name).into_owned(),
+        quota,
+        files,
+        safe(&members.join(" ")).into_owned(),
+    ]
 }
 
-fn say_removed(folder: &FolderName, had_files: bool, output: Output) {
+fn describe(member: &FolderMemberObject) -> String {
+    let names = member.rights.join(",");
+    // As `grant` takes them: "rw" is shorter than all their names.
+    let rights = names.parse::<Rights>().map(|rights| rights.to_string());
+    format!("{}={}", member.user, rights.unwrap_or(names))
+}
+
+fn note_removed(folder: &FolderName, had_files: bool, output: Output) {
     if had_files {
         output.note(&format!(
             "removed folder {folder}; its files are in the data directory, under removed/"

@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::help::CONNECTION;
+use crate::cli::profile_name::ProfileName;
 use crate::cli::trust::TrustOptions;
 
 /// The options of every subcommand.
 #[derive(Debug, Clone, Args)]
 pub(super) struct GlobalOptions {
-    /// The server, such as `haul://alice@host:9000`; the default is the saved one
+    /// The profile for this command, see `haul profiles`; `HAUL_PROFILE` sets it for a shell
+    #[arg(long, short = 'P', global = true, help_heading = CONNECTION, value_name = "NAME")]
+    pub(super) profile: Option<ProfileName>,
+    /// The server, such as `haul://alice@host:9000`; the default is that of the current profile
     #[arg(
         long,
         global = true,

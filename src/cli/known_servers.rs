@@ -43,6 +43,7 @@ impl KnownServers {
         }
         client_file::update_toml(path, |known: &mut Self| {
             known.servers.insert(address, fingerprint);
+            Ok(())
         })
     }
 

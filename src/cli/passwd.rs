@@ -20,7 +20,7 @@ impl PasswdArgs {
         remote.client.passwd(&old, &new).await?;
         remote
             .output
-            .note("changed the password; run `haul connect` again where it has saved the old one");
+            .note("changed the password; devices and programs that have a token stay logged in");
         Ok(())
     }
 }

@@ -21,8 +21,8 @@ use crate::cli::remote_session::RemoteSession;
 use crate::cli::report;
 use crate::cli::serve_args;
 use crate::cli::{
-    backup, bench, check_config, completions, connect, demo, discover, folder, healthcheck, man,
-    serve, shell, token, user,
+    backup, bench, check_config, completions, connect, demo, discover, folder, healthcheck, logout,
+    man, profiles, serve, shell, token, use_profile, user,
 };
 
 /// The time for threads to finish after the command has ended.
@@ -54,6 +54,9 @@ enum TopLevelCommand {
 #[derive(Debug, Subcommand)]
 enum ClientCommand {
     Connect(connect::ConnectArgs),
+    Profiles(profiles::ProfilesArgs),
+    Use(use_profile::UseArgs),
+    Logout(logout::LogoutArgs),
     #[command(flatten)]
     Remote(RemoteCommand),
     Shell(shell::ShellArgs),
@@ -135,7 +138,6 @@ const LOCAL_COMMANDS: [&str; 11] = [
     "serve",
     "user",
     "folder",
-    "token",
     "backup",
     "check-config",
     "healthcheck",
@@ -143,6 +145,7 @@ const LOCAL_COMMANDS: [&str; 11] = [
     "man",
     "discover",
     "demo",
+    "use",
 ];
 
 /// The arguments with their help. Commands that ask no server show no options about one.
@@ -184,13 +187,16 @@ impl ClientCommand {
         match self {
             Self::User(command) => command.run(output).await,
             Self::Folder(command) => command.run(output).await,
-            Self::Token(command) => command.run(output).await,
+            Self::Token(command) => unless_interrupted(Box::pin(command.run(global, output))).await,
             Self::Backup(command) => unless_interrupted(Box::pin(command.run(output))).await,
             Self::CheckConfig(command) => command.run(output),
             Self::Healthcheck(command) => command.run(output).await,
             Self::Completions(command) => command.run(Cli::command()),
             Self::Man(command) => command.run(output, arguments()),
             Self::Connect(command) => unless_interrupted(command.run(global, &output)).await,
+            Self::Profiles(_) => profiles::ProfilesArgs::run(global, output),
+            Self::Use(command) => command.run(output).await,
+            Self::Logout(command) => unless_interrupted(command.run(global, &output)).await,
             Self::Discover(command) => unless_interrupted(command.run(output)).await,
             Self::Bench(command) => command.run(global, output).await,
             Self::Shell(command) => command.run(global, output).await,
@@ -273,7 +279,7 @@ mod tests {
             assert_eq!(examples.count(), 2, "{path}: {help}");
             let lines = help.lines().count();
             assert!(
-                lines <= if path.is_empty() { 60 } else { 40 },
+                lines <= if path.is_empty() { 64 } else { 44 },
                 "{lines} lines: {help}"
             );
         }

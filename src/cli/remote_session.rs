@@ -14,7 +14,8 @@ use crate::cli::events::EventDisplay;
 use crate::cli::exit::{GivenBy, NoSession, usage};
 use crate::cli::global_options::GlobalOptions;
 use crate::cli::output::{Output, safe};
-use crate::cli::saved_login::{Remembered, SavedLogin};
+use crate::cli::saved_login::{DeviceToken, SavedLogin};
+use crate::cli::selection::SelectedServer;
 use crate::cli::terminal::is_terminal;
 use crate::cli::trust;
 use crate::client::{Client, ClientError, EventPosition, RetryPolicy, ServerUrl, Session, Trust};
@@ -124,29 +125,24 @@ impl OpenedSession {
     }
 }
 
-/// Connects and logs in as the options, the environment and what is remembered say.
+/// Connects and logs in as the options, the environment and the profiles say.
 pub(crate) async fn open(
     global: &GlobalOptions,
     hears: EventDisplay,
 ) -> anyhow::Result<OpenedSession> {
-    let remembered = Remembered::load()?;
-    let url = match &global.server {
-        Some(text) => {
-            let url = parse(text)?;
-            let asked = url.user.clone();
-            let url = remembered.with_user(url);
-            let saved = remembered.login(&url).cloned();
-            return open_with(global, url, saved, hears).await?.of(asked).await;
-        }
-        None => remembered.server().ok_or_else(|| {
-            usage("no server is known; run `haul connect haul://USER@HOST:9000` once, add `--server haul://USER@HOST:9000`, or set HAUL_SERVER")
-        })?,
-    };
-    let saved = remembered.login(&url).cloned();
-    open_with(global, url, saved, hears).await
+    let SelectedServer { url, login, asked } = SelectedServer::find(global)?;
+    open_with(global, url, login, hears).await?.of(asked).await
 }
 
-/// Connects to `url`; `saved` is used where no option says how to log in.
+/// The same by a password or a certificate, for what a token may not do.
+pub(crate) async fn open_without_token(global: &GlobalOptions) -> anyhow::Result<OpenedSession> {
+    let SelectedServer { url, login, asked } = SelectedServer::find(global)?;
+    let login = login.filter(|login| login.token().is_none());
+    let opened = open_with(global, url, login, EventDisplay::Nothing).await?;
+    opened.of(asked).await
+}
+
+/// Connects to `url`; `saved` is used if no option says how to log in.
 pub(crate) async fn open_with(
     global: &GlobalOptions,
     mut url: ServerUrl,
@@ -154,14 +150,25 @@ pub(crate) async fn open_with(
     hears: EventDisplay,
 ) -> anyhow::Result<OpenedSession> {
     let own = global.trust.own_certificate()?;
-    let certificate = own.clone().filter(|_| url.tls);
+    let certificate = own.filter(|_| url.tls);
     let certificate = certificate.map(|own| (SavedLogin::Certificate(own), GivenBy::Certificate));
     let saved = saved.map(|login| (login, GivenBy::Remembered));
-    let (login, given_by) = match given(global)?.or(certificate).or(saved) {
-        // They say who the user is.
-        Some(login @ (SavedLogin::Token(_) | SavedLogin::Certificate(_), _)) => login,
+    let login = match given(global)?.or(certificate).or(saved) {
+        // The user is asked for only together with a password.
+        Some((login, given_by)) if !matches!(login, SavedLogin::Password(_)) => (login, given_by),
         password => ask_for_missing(global, &mut url, password).await?,
     };
+    open_by(global, url, login, hears).await
+}
+
+/// Connects to `url` and logs in in this way and no other.
+pub(crate) async fn open_by(
+    global: &GlobalOptions,
+    mut url: ServerUrl,
+    (login, given_by): (SavedLogin, GivenBy),
+    hears: EventDisplay,
+) -> anyhow::Result<OpenedSession> {
+    let own = global.trust.own_certificate()?;
     let own = match &login {
         SavedLogin::Certificate(own) => Some(own),
         _ => own.as_ref(),
@@ -202,7 +209,9 @@ async fn log_in(
     };
     match login {
         SavedLogin::Certificate(_) => request.user.clone_from(&url.user),
-        SavedLogin::Token(token) => request.token = Some(token.clone()),
+        SavedLogin::Token(token) | SavedLogin::Device(DeviceToken { token, .. }) => {
+            request.token = Some(token.clone());
+        }
         SavedLogin::Password(password) => {
             request.user = Some(url.user.clone().unwrap_or_default());
             request.password = Some(password.clone());
@@ -245,11 +254,6 @@ async fn ask_for_missing(
     let otherwise = "set HAUL_PASSWORD or add `--password-file FILE`";
     let password = ask("password", otherwise, move || ask_password(&prompt)).await?;
     Ok((SavedLogin::Password(password), GivenBy::Prompt))
-}
-
-/// An address that the user typed.
-pub(crate) fn parse(text: &str) -> anyhow::Result<ServerUrl> {
-    text.parse().map_err(|error| usage(format!("{error}")))
 }
 
 /// The way to log in that the options or the environment give.

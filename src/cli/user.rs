@@ -1,21 +1,22 @@
-//! `haul user`: users, their passwords and their limits.
+//! `haul user` and `haul admin user`: users, their passwords and their limits.
 
 use anyhow::bail;
 use clap::{ArgGroup, Args, Subcommand};
-use serde::Serialize;
+use tokio::task::spawn_blocking;
 
-use crate::accounts;
-use crate::accounts::{
-    Accounts, AccountsError, Limit, NewUser, UserChange, UserName, check_new_password,
-};
-use crate::cli::audit::AuditedChange;
+use crate::accounts::{AccountsError, Limit, NewUser, UserChange, UserName};
+use crate::cli::administration::{Administration, UserObject};
 use crate::cli::data;
 use crate::cli::data::{DataDirArgs, NewLimits};
-use crate::cli::output::Output;
+use crate::cli::local_administration::{DataUse, LocalAdministration};
+use crate::cli::output::{Output, safe};
 use crate::cli::password::new_password;
 use crate::cli::table::table;
+use crate::protocol::Secret;
 
 /// Manage users, on the server's machine
+///
+/// The server may run or not. `haul admin user` does the same on a server elsewhere.
 #[derive(Debug, Args)]
 pub(super) struct UserArgs {
     #[command(flatten)]
@@ -24,12 +25,17 @@ pub(super) struct UserArgs {
     command: UserCommand,
 }
 
+/// What `haul user` and `haul admin user` do.
 #[derive(Debug, Subcommand)]
-enum UserCommand {
+pub(super) enum UserCommand {
     Add(UserAddArgs),
     /// List the users with their limits
     List,
     Set(UserSetArgs),
+    /// Refuse logins of a user, and end open sessions
+    Disable(UserNamedArgs),
+    /// Allow logins of a disabled user again
+    Enable(UserNamedArgs),
     /// Set the password of a user
     Passwd(UserNamedArgs),
     /// Remove a user, and move the files to removed/ in the data directory
@@ -41,7 +47,7 @@ enum UserCommand {
 /// A terminal is asked for the password; otherwise it is the first line of standard input. It has at
 /// least as many characters as the setting `auth.min_password` says.
 #[derive(Debug, Args)]
-struct UserAddArgs {
+pub(super) struct UserAddArgs {
     /// 1 to 32 lower-case letters, digits, ".", "_" or "-"
     name: UserName,
     /// Give the user the admin right
@@ -59,7 +65,7 @@ struct UserAddArgs {
     clippy::struct_excessive_bools,
     reason = "four flags of a command line"
 )]
-struct UserSetArgs {
+pub(super) struct UserSetArgs {
     /// The user
     name: UserName,
     /// Give the user the admin right
@@ -82,78 +88,62 @@ struct UserSetArgs {
     files: Option<Limit>,
 }
 
+/// A user who exists.
 #[derive(Debug, Args)]
-struct UserNamedArgs {
+pub(super) struct UserNamedArgs {
     /// The user
     name: UserName,
 }
 
-/// A user as `--json` shows it.
-#[derive(Debug, Serialize)]
-struct UserObject {
-    name: UserName,
-    admin: bool,
-    disabled: bool,
-    quota: Option<u64>,
-    files: Option<u64>,
-    created: jiff::Timestamp,
-}
-
 impl UserArgs {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
-        match self.command {
-            UserCommand::Add(add) => add.run(&self.data, output).await,
-            UserCommand::List => list(&self.data.open().await?, output).await,
-            UserCommand::Set(set) => set.run(&self.data, output).await,
-            UserCommand::Passwd(user) => passwd(&self.data, &user.name, output).await,
-            UserCommand::Remove(user) => remove(&self.data, &user.name, output).await,
+        let data_use = match self.command {
+            UserCommand::Add(_) => DataUse::Create,
+            UserCommand::List => DataUse::Read,
+            _ => DataUse::Change,
+        };
+        let local = LocalAdministration::open(&self.data, data_use, output).await?;
+        self.command.run(&local, output).await
+    }
+}
+
+impl UserCommand {
+    pub(super) async fn run(
+        self,
+        target: &impl Administration,
+        output: Output,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Add(add) => add.run(target, output).await,
+            Self::List => list(target, output).await,
+            Self::Set(set) => set.run(target, output).await,
+            Self::Disable(user) => set_disabled(target, &user.name, true, output).await,
+            Self::Enable(user) => set_disabled(target, &user.name, false, output).await,
+            Self::Passwd(user) => passwd(target, &user.name, output).await,
+            Self::Remove(user) => remove(target, &user.name, output).await,
         }
     }
 }
 
 impl UserAddArgs {
-    async fn run(self, data: &DataDirArgs, output: Output) -> anyhow::Result<()> {
-        let (audit, accounts) = (data.audit(output)?, data.open_or_make(output).await?);
+    async fn run(self, target: &impl Administration, output: Output) -> anyhow::Result<()> {
         // Nobody likes to choose a password for nothing.
-        if is_there(&accounts, &self.name).await? {
+        if exists(target, &self.name).await? {
             bail!(AccountsError::UserExists(self.name));
         }
-        let password = new_password(self.name.as_str())?;
-        check_new_password(&password, data.min_password()?)?;
+        let password = ask_new_password(target, &self.name).await?;
         let new = NewUser {
             admin: self.admin,
             limits: self.limits.into(),
         };
-        accounts.add_user(&self.name, &password, new).await?;
-        audit.note("user add", changed(&self.name))?;
+        target.add_user(&self.name, &password, new).await?;
         output.note(&format!("added user {}", self.name));
         Ok(())
     }
 }
 
 impl UserSetArgs {
-    /// The options, as they were given.
-    fn in_words(&self) -> String {
-        let switches = [
-            (self.admin, "admin"),
-            (self.no_admin, "no-admin"),
-            (self.disable, "disable"),
-            (self.enable, "enable"),
-        ];
-        let given = switches.into_iter().filter(|(is_given, _)| *is_given);
-        let mut words: Vec<_> = given.map(|(_, name)| name.to_owned()).collect();
-        for (name, limit) in [("quota", self.quota), ("files", self.files)] {
-            match limit {
-                Some(Limit::AtMost(number)) => words.push(format!("{name}={number}")),
-                Some(Limit::Unlimited) => words.push(format!("{name}=none")),
-                None => {}
-            }
-        }
-        words.join(" ")
-    }
-
-    async fn run(self, data: &DataDirArgs, output: Output) -> anyhow::Result<()> {
-        let (audit, accounts) = (data.audit(output)?, data.open().await?);
+    async fn run(self, target: &impl Administration, output: Output) -> anyhow::Result<()> {
         let switch = |on: bool, off: bool| (on || off).then_some(on);
         let change = UserChange {
             admin: switch(self.admin, self.no_admin),
@@ -161,69 +151,69 @@ impl UserSetArgs {
             bytes: self.quota,
             files: self.files,
         };
-        accounts.set_user(&self.name, change).await?;
-        let to = self.in_words();
-        let set = AuditedChange {
-            to: Some(&to),
-            ..changed(&self.name)
-        };
-        audit.note("user set", set)?;
+        target.set_user(&self.name, change).await?;
         output.note(&format!("changed user {}", self.name));
         Ok(())
     }
 }
 
-async fn list(accounts: &Accounts, output: Output) -> anyhow::Result<()> {
-    let users = accounts.users().await?;
-    let objects: Vec<_> = users.iter().map(UserObject::from).collect();
-    output.list(&objects, || {
-        let rows: Vec<_> = users.iter().map(row).collect();
-        table(["NAME", "ROLE", "QUOTA", "FILES", "STATE"], &rows)
-    })?;
+async fn set_disabled(
+    target: &impl Administration,
+    name: &UserName,
+    disabled: bool,
+    output: Output,
+) -> anyhow::Result<()> {
+    let change = UserChange {
+        disabled: Some(disabled),
+        ..UserChange::default()
+    };
+    target.set_user(name, change).await?;
+    let done = if disabled { "disabled" } else { "enabled" };
+    output.note(&format!("{done} user {name}"));
     Ok(())
 }
 
-fn row(user: &accounts::User) -> [String; 5] {
-    let name = user.name.to_string();
+async fn list(target: &impl Administration, output: Output) -> anyhow::Result<()> {
+    let users = target.users().await?;
+    output.list(&users, || {
+        let rows: Vec<_> = users.iter().map(row).collect();
+        table(["NAME", "ROLE", "QUOTA", "FILES", "STATE"], &rows)
+    })
+}
+
+fn row(user: &UserObject) -> [String; 5] {
     let role = if user.admin { "admin" } else { "user" };
-    let [quota, files] = data::columns(user.limits);
+    let [quota, files] = data::columns(user.quota, user.files);
     let state = if user.disabled { "disabled" } else { "" };
-    [name, role.into(), quota, files, state.into()]
+    [
+        safe(&user.name).into_owned(),
+        role.into(),
+        quota,
+        files,
+        state.into(),
+    ]
 }
 
-impl From<&accounts::User> for UserObject {
-    fn from(user: &accounts::User) -> Self {
-        Self {
-            name: user.name.clone(),
-            admin: user.admin,
-            disabled: user.disabled,
-            quota: user.limits.bytes,
-            files: user.limits.files,
-            created: user.created,
-        }
-    }
-}
-
-async fn passwd(data: &DataDirArgs, name: &UserName, output: Output) -> anyhow::Result<()> {
-    let (audit, accounts) = (data.audit(output)?, data.open().await?);
-    if !is_there(&accounts, name).await? {
+async fn passwd(
+    target: &impl Administration,
+    name: &UserName,
+    output: Output,
+) -> anyhow::Result<()> {
+    if !exists(target, name).await? {
         bail!(AccountsError::NoSuchUser(name.clone()));
     }
-    let password = new_password(name.as_str())?;
-    check_new_password(&password, data.min_password()?)?;
-    accounts.set_password(name, &password).await?;
-    audit.note("user passwd", changed(name))?;
+    let password = ask_new_password(target, name).await?;
+    target.set_password(name, &password).await?;
     output.note(&format!("changed the password of user {name}"));
     Ok(())
 }
 
-async fn remove(data: &DataDirArgs, name: &UserName, output: Output) -> anyhow::Result<()> {
-    let (audit, accounts) = (data.audit(output)?, data.open().await?);
-    let removed = accounts.remove_user(name).await;
-    if let Ok(_) | Err(AccountsError::FilesLeftBehind { .. }) = removed {
-        audit.note("user remove", changed(name))?;
-    }
-    if removed? {
+async fn remove(
+    target: &impl Administration,
+    name: &UserName,
+    output: Output,
+) -> anyhow::Result<()> {
+    if target.remove_user(name).await? {
         output.note(&format!(
             "removed user {name}; its files are in the data directory, under removed/"
         ));
@@ -233,14 +223,14 @@ async fn remove(data: &DataDirArgs, name: &UserName, output: Output) -> anyhow::
     Ok(())
 }
 
-fn changed(name: &UserName) -> AuditedChange<'_> {
-    AuditedChange {
-        user: Some(name.as_str()),
-        ..AuditedChange::default()
-    }
+async fn ask_new_password(target: &impl Administration, name: &UserName) -> anyhow::Result<Secret> {
+    let asked = name.to_string();
+    let password = spawn_blocking(move || new_password(&asked)).await??;
+    target.check_password(&password)?;
+    Ok(password)
 }
 
-async fn is_there(accounts: &Accounts, name: &UserName) -> anyhow::Result<bool> {
-    let users = accounts.users().await?;
-    Ok(users.iter().any(|user| user.name == *name))
+async fn exists(target: &impl Administration, name: &UserName) -> anyhow::Result<bool> {
+    let users = target.users().await?;
+    Ok(users.iter().any(|user| user.name == name.as_str()))
 }

@@ -22,6 +22,7 @@
 //! that the server sends without a request; an [`EventSubscription`] delivers them over all connections of a
 //! session, each once.
 
+mod accounts;
 mod commands;
 mod connection;
 mod datagram;

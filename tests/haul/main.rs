@@ -41,6 +41,7 @@ mod operators;
 mod ops;
 mod passwd;
 mod paths;
+mod profiles;
 mod protocol_document;
 mod races;
 mod readiness;

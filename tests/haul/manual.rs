@@ -20,6 +20,15 @@ fn commands(words: &[&str]) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
+/// The names of the pages of a command and its subcommands.
+fn page_names(words: &[&str]) -> Vec<String> {
+    let mut names = vec![[&["haul"], words].concat().join("-")];
+    for command in commands(words) {
+        names.extend(page_names(&[words, &[&command]].concat()));
+    }
+    names
+}
+
 fn pages() -> tempfile::TempDir {
     let place = tempfile::tempdir().expect("a directory");
     let output = haul().arg("man").arg(place.path().join("man1")).output();
@@ -36,13 +45,7 @@ fn page(place: &Path, name: &str) -> String {
 #[test]
 fn every_command_has_a_page_with_its_exit_codes() {
     let place = pages();
-    let mut names = vec!["haul".to_owned()];
-    for command in commands(&[]) {
-        for sub in commands(&[&command]) {
-            names.push(format!("haul-{command}-{sub}"));
-        }
-        names.push(format!("haul-{command}"));
-    }
+    let names = page_names(&[]);
     assert!(names.len() > 40, "{names:?}");
     for name in &names {
         let text = page(place.path(), name);

@@ -1,5 +1,6 @@
 //! `haul admin`: what operators ask of a server that runs, as users with the admin right.
 
+mod accounts;
 mod drain;
 mod kick;
 mod log_level;
@@ -24,6 +25,9 @@ pub(super) struct AdminArgs {
 enum AdminCommand {
     Sessions(sessions::AdminSessionsArgs),
     Users(users::AdminUsersArgs),
+    User(accounts::AdminUserArgs),
+    Folder(accounts::AdminFolderArgs),
+    Token(accounts::AdminTokenArgs),
     Kick(kick::AdminKickArgs),
     Reload(reload::AdminReloadArgs),
     Drain(drain::AdminDrainArgs),
@@ -44,6 +48,9 @@ impl AdminArgs {
         match self.command {
             AdminCommand::Sessions(command) => command.run(remote).await,
             AdminCommand::Users(command) => command.run(remote).await,
+            AdminCommand::User(command) => command.run(remote).await,
+            AdminCommand::Folder(command) => command.run(remote).await,
+            AdminCommand::Token(command) => command.run(remote).await,
             AdminCommand::Kick(command) => command.run(remote).await,
             AdminCommand::Reload(command) => command.run(remote).await,
             AdminCommand::Drain(command) => command.run(remote).await,
