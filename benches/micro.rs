@@ -128,12 +128,8 @@ mod json {
 
     #[divan::bench(args = [5, 100])]
     fn encode_ls(bencher: Bencher, entries: usize) {
-        let entry = |number| Entry {
-            name: format!("entry {number}"),
-            kind: Kind::File,
-            size: 123_456,
-            modified: jiff::Timestamp::UNIX_EPOCH,
-        };
+        let modified = jiff::Timestamp::UNIX_EPOCH;
+        let entry = |number| Entry::new(format!("entry {number}"), Kind::File, 123_456, modified);
         let reply = LsReply {
             entries: (0..entries).map(entry).collect(),
             cursor: None,

@@ -35,10 +35,10 @@ fn describe(stat: &StatReply) -> String {
         }
     }
     lines.push(format!("modified: {}", local_time(stat.entry.modified)));
-    if let Some(version) = &stat.version {
+    if let Some(version) = &stat.entry.version {
         lines.push(format!("version:  {}", safe(version)));
     }
-    if let Some(digest) = &stat.digest {
+    if let Some(digest) = &stat.entry.digest {
         lines.push(format!("digest:   {digest}"));
     }
     lines.join("\n")

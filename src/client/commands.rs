@@ -10,8 +10,8 @@ use crate::protocol::{
     Accept, Algorithm, Cd, Cp, Decline, Df, DfReply, Discard, Entry, Hash, HashReply, Hello,
     HelloReply, Help, HelpReply, History, HistoryReply, IfExists, Join, Leave, Ls, LsReply, Mkdir,
     Mv, Offers, OffersReply, Passwd, Ping, Pwd, Quit, ResumableUpload, Rm, RmReply, Say, SayReply,
-    Secret, SendTo, SessionEntry, Sessions, Stat, StatReply, TimeReply, Unwatch, Uploads,
-    UserEntry, Users, Watch, WatchReply, Who, WhoReply, Whoami, WhoamiReply,
+    Secret, SendTo, SessionEntry, Sessions, SetStat, SetStatReply, Stat, StatReply, TimeReply,
+    Unwatch, Uploads, UserEntry, Users, Watch, WatchReply, Who, WhoReply, Whoami, WhoamiReply,
 };
 
 /// Each sends one request and fails as [`Client::call`] does.
@@ -160,12 +160,22 @@ impl Client {
         self.call(Stat { path: path.into() }).await
     }
 
+    /// Sets the time or the permission bits of a file or directory, and returns what is stored of
+    /// them. Only for servers with the feature `mode`.
+    pub async fn setstat(&self, change: SetStat) -> Result<SetStatReply, ClientError> {
+        self.call(change).await
+    }
+
     /// Makes a directory, with `parents` also its missing parents. Returns its path.
     pub async fn mkdir(&self, path: &str, parents: bool) -> Result<String, ClientError> {
         let path = path.into();
-        self.call(Mkdir { path, parents })
-            .await
-            .map(|reply| reply.path)
+        self.call(Mkdir {
+            path,
+            parents,
+            mode: None,
+        })
+        .await
+        .map(|reply| reply.path)
     }
 
     /// Removes a file or directory. Returns the number of entries that were deleted, and of those that

@@ -92,6 +92,7 @@ impl ScriptedServer {
             offset: 0,
             length,
             modified: "2020-02-02T02:02:02Z".parse().expect("a time"),
+            mode: None,
             version: "v".into(),
         };
         self.say(encode_begin(id, &begin)).await;

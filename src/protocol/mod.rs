@@ -21,6 +21,7 @@ mod frame;
 mod limits;
 mod live;
 mod message;
+mod mode;
 mod number;
 mod parse;
 mod reply;
@@ -58,15 +59,16 @@ pub use crate::protocol::live::{
 pub use crate::protocol::message::{
     ReplyBudget, ServerMessage, encode_begin, encode_error, encode_event, encode_ok, encode_refusal,
 };
+pub use crate::protocol::mode::{FileMode, InvalidFileMode};
 pub use crate::protocol::parse::{BadRequest, RequestHead};
 pub use crate::protocol::reply::{
     CommandHelp, CwdReply, DfReply, Entry, FolderView, GetBegin, GetReply, HashReply, HelloReply,
     HelpReply, Kind, LoginReply, LsReply, Nothing, PathReply, PutBegin, PutReply, QuotaReply,
-    ResumableUpload, RmReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
+    ResumableUpload, RmReply, SetStatReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
 };
 pub use crate::protocol::request::{
     Call, Cancel, Cd, Cp, Df, DigestChoice, Discard, End, Get, Hash, Hello, Help, IfExists, Login,
-    Ls, Mkdir, Mv, Passwd, Ping, Put, Pwd, Quit, Request, Rm, Stat, Uploads, Whoami,
+    Ls, Mkdir, Mv, Passwd, Ping, Put, Pwd, Quit, Request, Rm, SetStat, Stat, Uploads, Whoami,
     encode_request,
 };
 pub use crate::protocol::secret::Secret;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::Digest;
+use crate::protocol::{Digest, FileMode};
 
 /// The reply without content: an empty object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -141,6 +141,32 @@ pub struct Entry {
     pub size: u64,
     /// When its contents last changed.
     pub modified: Timestamp,
+    /// Its permission bits, if a client has set them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<FileMode>,
+    /// Differs whenever the file is another; opaque. Absent for directories, and from a page of
+    /// `ls`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// A digest that the server keeps: BLAKE3 if it keeps several. Absent from a page of `ls`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+}
+
+impl Entry {
+    /// An entry of which nothing else is known.
+    #[must_use]
+    pub fn new(name: impl Into<String>, kind: Kind, size: u64, modified: Timestamp) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            size,
+            modified,
+            mode: None,
+            version: None,
+            digest: None,
+        }
+    }
 }
 
 /// The kind of an entry.
@@ -158,15 +184,22 @@ pub enum Kind {
 pub struct StatReply {
     /// The absolute path.
     pub path: String,
-    /// The entry, as in a listing.
+    /// The entry, as in a listing, with all that is known.
     #[serde(flatten)]
     pub entry: Entry,
-    /// Differs whenever the file is another; opaque. Absent for directories.
+}
+
+/// Answers `setstat`: the values that the request has set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetStatReply {
+    /// The absolute path.
+    pub path: String,
+    /// The modification time, as the server's file system stores it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// A digest, if the server has one at hand: BLAKE3 if it has several.
+    pub modified: Option<Timestamp>,
+    /// The permission bits. Absent, too, if the server's file system keeps no attributes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Digest>,
+    pub mode: Option<FileMode>,
 }
 
 /// Answers commands that made or moved something.
@@ -202,6 +235,9 @@ pub struct GetBegin {
     pub length: u64,
     /// When the file's contents last changed.
     pub modified: Timestamp,
+    /// Its permission bits, if a client has set them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<FileMode>,
     /// The version to ask for when this download is resumed.
     pub version: String,
 }

@@ -27,9 +27,9 @@ use crate::protocol::number::number;
 use crate::protocol::parse::{BadRequest, IdAndCmd, RequestHead, unknown_command};
 use crate::protocol::reply::{
     CwdReply, DfReply, GetReply, HashReply, HelloReply, HelpReply, LoginReply, LsReply, Nothing,
-    PathReply, PutReply, RmReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
+    PathReply, PutReply, RmReply, SetStatReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
 };
-use crate::protocol::{Algorithm, CommandHelp, CommandInfo, Digest, Secret};
+use crate::protocol::{Algorithm, CommandHelp, CommandInfo, Digest, FileMode, Secret};
 
 /// A request that has a reply of its own type: one line checks both ends.
 pub trait Call: Serialize + DeserializeOwned + Send + 'static {
@@ -138,9 +138,11 @@ requests! {
     "ls" Ls -> LsReply, [],
         "[path limit cursor]", "list a directory, a page at a time";
     "stat" Stat -> StatReply, [auxiliary],
-        "path", "size, time, version and known digest of a file or directory";
+        "path", "size, time, mode, version and known digest of a file or directory";
+    "setstat" SetStat -> SetStatReply, [audited concurrent],
+        "path [modified mode]", "set the time or the mode of a file or directory";
     "mkdir" Mkdir -> PathReply, [audited],
-        "path [parents]", "make a directory";
+        "path [parents mode]", "make a directory";
     "rm" Rm -> RmReply, [audited concurrent],
         "path [recursive]", "remove a file or a directory";
     "mv" Mv -> PathReply, [audited],
@@ -150,7 +152,7 @@ requests! {
     "get" Get -> GetReply, [concurrent streaming],
         "path [offset length digest version]", "receive a file as data frames";
     "put" Put -> PutReply, [audited concurrent streaming],
-        "path [size if_exists modified resume parents digest]", "send a file as data frames";
+        "path [size if_exists modified mode resume parents digest]", "send a file as data frames";
     "end" End -> Nothing, [while_draining unchecked],
         "id [digest]", "all data of the put with this id was sent";
     "cancel" Cancel -> Nothing, [while_draining unchecked],
@@ -240,6 +242,7 @@ impl Request {
         match self {
             Self::Cd(Cd { path })
             | Self::Stat(Stat { path })
+            | Self::SetStat(SetStat { path, .. })
             | Self::Mkdir(Mkdir { path, .. })
             | Self::Rm(Rm { path, .. })
             | Self::Mv(Mv { from: path, .. })
@@ -375,8 +378,22 @@ pub struct Stat {
     pub path: String,
 }
 
+/// `setstat`: set the time or the permission bits of a file or directory, at least one of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetStat {
+    /// The file or directory.
+    pub path: String,
+    /// The modification time; unchanged if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified: Option<Timestamp>,
+    /// The permission bits; unchanged if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<FileMode>,
+}
+
 /// `mkdir`: make a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mkdir {
     /// The directory to make.
@@ -384,6 +401,9 @@ pub struct Mkdir {
     /// Make missing parents too, and do not mind if the directory is there.
     #[serde(default, skip_serializing_if = "is_false")]
     pub parents: bool,
+    /// The permission bits of the directory, if it is made now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<FileMode>,
 }
 
 /// `rm`: remove a file or a directory.
@@ -470,6 +490,9 @@ pub struct Put {
     /// The file's modification time; now if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified: Option<Timestamp>,
+    /// The file's permission bits; none are known if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<FileMode>,
     /// Go on with what the server kept of an earlier attempt, if it kept anything.
     #[serde(default, skip_serializing_if = "is_false")]
     pub resume: bool,

@@ -45,6 +45,7 @@ pub use crate::storage::local::file::{FileInfo, StoredFile};
 pub use crate::storage::local::fs::verify::Verifier;
 pub use crate::storage::local::listing::ListingPage;
 pub use crate::storage::local::remove::Removed;
+pub use crate::storage::local::set_metadata::MetadataUpdate;
 pub use crate::storage::local::space::Space;
 pub use crate::storage::local::space_use::SpaceUse;
 pub use crate::storage::local::store::{Store, StoreLock, set_folder_aside, set_home_aside};

@@ -33,6 +33,7 @@ mod load;
 mod logs;
 mod manual;
 mod messages;
+mod metadata;
 mod metrics;
 mod network;
 mod offers;

@@ -129,6 +129,7 @@ impl FileUpload<'_> {
             size: source.size,
             if_exists: self.options.if_exists,
             modified: source.modified,
+            mode: None,
             parents: self.options.parents,
             algorithm: self.options.algorithm,
             resume: self.resume,

@@ -9,7 +9,9 @@ use crate::client::connection::{TransferPart, parse};
 use crate::client::transfer::request::Transfer;
 use crate::client::{Client, ClientError};
 use crate::connection::ChunkLength;
-use crate::protocol::{Algorithm, Digest, End, Hasher, IfExists, Put, PutBegin, PutReply};
+use crate::protocol::{
+    Algorithm, Digest, End, FileMode, Hasher, IfExists, Put, PutBegin, PutReply,
+};
 
 /// How a file is put.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,6 +22,8 @@ pub struct PutOptions {
     pub if_exists: Option<IfExists>,
     /// The file's modification time; by default the time of its arrival.
     pub modified: Option<Timestamp>,
+    /// The file's permission bits. Servers whose `features` do not have `mode` refuse them.
+    pub mode: Option<FileMode>,
     /// Make missing parent directories.
     pub parents: bool,
     /// The digest that both sides compute and compare.
@@ -51,6 +55,7 @@ impl Client {
             size: options.size,
             if_exists: options.if_exists,
             modified: options.modified,
+            mode: options.mode,
             resume: options.resume,
             parents: options.parents,
             digest: Some(options.algorithm),

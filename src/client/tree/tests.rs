@@ -15,12 +15,7 @@ use crate::protocol::{
 };
 
 fn entry(name: &str, kind: Kind, size: u64) -> Entry {
-    Entry {
-        name: name.into(),
-        kind,
-        size,
-        modified: Timestamp::UNIX_EPOCH,
-    }
+    Entry::new(name, kind, size, Timestamp::UNIX_EPOCH)
 }
 
 /// Answers for a server with these files, until the client hangs up. A path that ends with a slash
@@ -39,8 +34,6 @@ async fn serve(mut peer: ScriptedServer, files: BTreeMap<&'static str, &'static 
                     &StatReply {
                         entry: entry("x", kind, 1),
                         path: stat.path,
-                        version: None,
-                        digest: None,
                     },
                 )
             }
@@ -148,8 +141,6 @@ async fn a_hostile_server_cannot_write_outside_the_target() {
         let stat = StatReply {
             path: "/x".into(),
             entry: entry("x", Kind::Dir, 0),
-            version: None,
-            digest: None,
         };
         peer.say(encode_ok(id, &stat)).await;
         let part = ".haul-0123456789abcdef.part";
@@ -197,8 +188,6 @@ async fn what_a_page_has_found_is_looked_into_before_the_next_page_is_asked_for(
         let stat = StatReply {
             path: "/top".into(),
             entry: entry("top", Kind::Dir, 0),
-            version: None,
-            digest: None,
         };
         peer.say(encode_ok(id, &stat)).await;
         let mut listed = Vec::new();

@@ -65,6 +65,7 @@ impl PipelinedTransfer for UploadDirection {
             size: Some(size as u64),
             if_exists: file.options.if_exists,
             modified: source.modified,
+            mode: None,
             resume: false,
             parents: file.options.parents,
             digest: Some(algorithm),

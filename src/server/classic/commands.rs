@@ -133,7 +133,7 @@ fn parse_words(
         "mkdir" => path().map(|path| {
             ClassicCommand::Mkdir(Mkdir {
                 path,
-                parents: false,
+                ..Mkdir::default()
             })
         }),
         "rm" => match words {

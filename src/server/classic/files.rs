@@ -132,7 +132,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
         let hash = Hash {
             path: path(),
             digest: Some(Algorithm::Md5),
-            version: stat.version.clone(),
+            version: stat.entry.version.clone(),
         };
         let HashReply { digest, size } = match self.call(&hash).await? {
             Ok(hash) => hash,
@@ -140,7 +140,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
         };
         let get = Get {
             path: path(),
-            version: stat.version,
+            version: stat.entry.version,
             digest: Some(DigestChoice::Of(Algorithm::Md5)),
             ..Get::default()
         };

@@ -132,6 +132,7 @@ fn begin(file: &StoredFile, range: &Range<u64>) -> GetBegin {
         offset: range.start,
         length: range.end - range.start,
         modified: info.modified,
+        mode: info.mode,
         version: info.version.clone().unwrap_or_default(),
     }
 }

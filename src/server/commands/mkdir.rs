@@ -10,7 +10,7 @@ impl Command for Mkdir {
         let path = member.resolve(&self.path)?;
         let made = path.clone();
         member
-            .with_counted_view(move |view| view.make_dir(&made, self.parents))
+            .with_counted_view(move |view| view.make_dir(&made, self.parents, self.mode))
             .await?;
         Ok(PathReply {
             path: path.to_string(),

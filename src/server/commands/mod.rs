@@ -38,6 +38,7 @@ pub(crate) mod rm;
 pub(crate) mod say;
 pub(crate) mod send;
 pub(crate) mod sessions;
+pub(crate) mod setstat;
 pub(crate) mod stat;
 pub(crate) mod ticket;
 pub(crate) mod token_add;

@@ -16,10 +16,11 @@ impl Command for Stat {
                 kind: info.kind,
                 size: info.size,
                 modified: info.modified,
+                mode: info.mode,
+                version: info.version,
+                digest: info.digest,
             },
             path: path.to_string(),
-            version: info.version,
-            digest: info.digest,
         })
     }
 }

@@ -5,14 +5,14 @@ use serde::Serialize;
 
 use crate::accounts::MAX_LABEL_CHARS;
 use crate::protocol::{
-    Algorithm, CwdReply, DfReply, Digest, DrainReply, Entry, ErrorCode, Event, FolderEntry,
-    FolderMemberEntry, FolderView, GetReply, HashReply, Hasher, HelloReply, HelpReply,
+    Algorithm, CwdReply, DfReply, Digest, DrainReply, Entry, ErrorCode, Event, FileMode,
+    FolderEntry, FolderMemberEntry, FolderView, GetReply, HashReply, Hasher, HelloReply, HelpReply,
     HistoryReply, KickReply, Kind, LogLevelReply, LoginReply, LogsReply, LsReply, MAX_CONTROL,
     MAX_NUMBER, MAX_TEXT, MembersReply, Message, Offer, OffersReply, PathReply, Present, PutReply,
     QuotaReply, ReloadReply, RemovedReply, ResumableUpload, RmReply, SayReply, Secret, SendReply,
-    SessionDialect, SessionEntry, SettingChange, StatReply, TicketReply, TimeReply, TokenAddReply,
-    TokenEntry, TransferEntry, UserEntry, WatchReply, WhoReply, WhoamiReply, WireError,
-    encode_error, encode_event,
+    SessionDialect, SessionEntry, SetStatReply, SettingChange, StatReply, TicketReply, TimeReply,
+    TokenAddReply, TokenEntry, TransferEntry, UserEntry, WatchReply, WhoReply, WhoamiReply,
+    WireError, encode_error, encode_event,
 };
 use crate::server::commands::*;
 
@@ -180,6 +180,9 @@ fn entry() -> Entry {
         kind: Kind::File,
         size: MAX_NUMBER,
         modified: time(),
+        mode: Some(FileMode::from_st_mode(0o777)),
+        version: None,
+        digest: None,
     }
 }
 
@@ -231,9 +234,11 @@ fn of_sessions(cmd: &str) -> Option<Vec<Bytes>> {
         }),
         "stat" => reply(&StatReply {
             path: path(),
-            entry: entry(),
-            version: Some(hex(64)),
-            digest: Some(digest()),
+            entry: Entry {
+                version: Some(hex(64)),
+                digest: Some(digest()),
+                ..entry()
+            },
         }),
         _ => return None,
     })
@@ -243,6 +248,11 @@ fn of_sessions(cmd: &str) -> Option<Vec<Bytes>> {
 fn of_files(cmd: &str) -> Option<Vec<Bytes>> {
     Some(match cmd {
         "mkdir" | "mv" | "cp" | "accept" => reply(&PathReply { path: path() }),
+        "setstat" => reply(&SetStatReply {
+            path: path(),
+            modified: Some(time()),
+            mode: Some(FileMode::from_st_mode(0o777)),
+        }),
         "rm" => reply(&RmReply {
             removed: MAX_NUMBER,
             left: MAX_NUMBER,

@@ -86,6 +86,7 @@ pub(crate) fn upload_options(put: &Put) -> UploadOptions {
         size: put.size,
         if_exists: put.if_exists.unwrap_or(IfExists::Replace),
         modified: put.modified,
+        mode: put.mode,
         parents: put.parents,
         algorithm: put.digest.unwrap_or_default(),
     }

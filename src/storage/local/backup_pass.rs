@@ -143,6 +143,7 @@ impl<'a> BackupPass<'a> {
                 }
                 continue;
             }
+            copy_attributes(from.dir(), to.dir())?;
             // The entries are copied by now; each copy has changed the time.
             set_modified(to.dir(), &from.dir().own_meta()?)?;
             pending.pop();
@@ -389,11 +390,11 @@ fn probe_source(source: &File, mut offset: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies the attributes that programs give to files, digests among them, unless the target file
-/// system keeps none.
-fn copy_attributes(source: &File, target: &File) -> io::Result<()> {
+/// Copies the attributes that programs give to files and directories, digests and modes among them,
+/// unless the target file system keeps none.
+fn copy_attributes(source: impl AsFd, target: impl AsFd) -> io::Result<()> {
     let mut names = vec![0; MAX_ATTRIBUTE_BYTES];
-    let length = match flistxattr(source, &mut names) {
+    let length = match flistxattr(&source, &mut names) {
         Err(Errno::NOTSUP) => return Ok(()),
         length => length?,
     };
@@ -406,12 +407,12 @@ fn copy_attributes(source: &File, target: &File) -> io::Result<()> {
             continue;
         }
         value.resize(MAX_ATTRIBUTE_BYTES, 0);
-        let length = match fgetxattr(source, name, &mut *value) {
+        let length = match fgetxattr(&source, name, &mut *value) {
             // A server has removed it as stale.
             Err(Errno::NODATA) => continue,
             length => length?,
         };
-        match fsetxattr(target, name, &value[..length], XattrFlags::empty()) {
+        match fsetxattr(&target, name, &value[..length], XattrFlags::empty()) {
             Err(Errno::NOTSUP) => return Ok(()),
             set => set?,
         }

@@ -2,18 +2,19 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{copy_file_range, ioctl_ficlone};
 use rustix::io::Errno;
 
-use crate::protocol::IfExists;
+use crate::protocol::{FileMode, IfExists};
 use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::file::StoredFile;
 use crate::storage::local::fs::attributes::keep_new_version;
 use crate::storage::local::fs::install::check;
 use crate::storage::local::fs::metadata::{EntryKind, Metadata};
+use crate::storage::local::fs::mode::{keep_mode, read_mode};
 use crate::storage::local::fs::publish::publish_synced;
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
@@ -32,7 +33,7 @@ const COPY_STEP_BYTES: u64 = 4 * 1024 * 1024;
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Copies the file or tree at `from` to `to`, and returns its path. The copy has the time of the call
-/// and versions of its own; stored digests are copied.
+/// and versions of its own; stored digests and modes are copied.
 ///
 /// A link to a file is copied as the file. Links to directories, and entries that a listing does not
 /// show, are left out.
@@ -151,6 +152,7 @@ impl<'a> StagedCopy<'a> {
         to: &VirtualPath,
         target: &OpenDir,
     ) -> Result<(), StorageError> {
+        self.copy_mode(read_mode(source), target)?;
         let mut entries = source.entries().context("list", &from.full)?;
         while let Some(entry) = entries.read() {
             self.check_stop()?;
@@ -160,7 +162,7 @@ impl<'a> StagedCopy<'a> {
                 continue;
             };
             // An entry deeper than a path can be has no name here, and the copy would lack it.
-            let child = child(from, name)?;
+            let child = from.child(name)?;
             let to = to.join_name(name)?;
             self.reach = self.reach.max(Reach::between(&self.to.full, &to));
             let there = source.meta(name).context("look at", &child.full)?;
@@ -252,8 +254,15 @@ impl<'a> StagedCopy<'a> {
             return Err(StorageError::changed(path));
         }
         keep_new_version(target, &meta, &self.to.full, source.kept_digests())
-            .context("write", &self.to.full)
-            .map(drop)
+            .context("write", &self.to.full)?;
+        self.copy_mode(source.info().mode, target)
+    }
+
+    fn copy_mode(&self, mode: Option<FileMode>, target: impl AsFd) -> Result<(), StorageError> {
+        if let Some(mode) = mode {
+            keep_mode(target, mode).context("write", &self.to.full)?;
+        }
+        Ok(())
     }
 
     /// Shares the blocks if the file system can, else lets the kernel copy, else copies through
@@ -317,13 +326,4 @@ impl<'a> StagedCopy<'a> {
         self.from.require(Right::Read)?;
         self.to.require(Right::Write)
     }
-}
-
-/// The path of `name` in a directory, unless it is too deep or too long.
-fn child(dir: &ResolvedPath, name: &str) -> Result<ResolvedPath, StorageError> {
-    Ok(ResolvedPath {
-        inner: dir.inner.join_name(name)?,
-        full: dir.full.join_name(name)?,
-        ..dir.clone()
-    })
 }

@@ -10,12 +10,13 @@ use jiff::Timestamp;
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, pread};
 
-use crate::protocol::{Algorithm, Digest, Kind};
+use crate::protocol::{Algorithm, Digest, FileMode, Kind};
 use crate::storage::denied_reason::DeniedReason;
 use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::access::Permission;
 use crate::storage::local::fs::attributes::Attributes;
 use crate::storage::local::fs::metadata::{EntryKind, Metadata};
+use crate::storage::local::fs::mode::read_mode;
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::space::Space;
 use crate::storage::path::VirtualPath;
@@ -30,6 +31,8 @@ pub struct FileInfo {
     pub size: u64,
     /// When its contents last changed.
     pub modified: Timestamp,
+    /// The permission bits that a client has given to it.
+    pub mode: Option<FileMode>,
     /// Identifies the content: it differs whenever the content does, and stays when the file is moved or
     /// restored from a backup. Opaque; absent for directories.
     pub version: Option<String>,
@@ -59,16 +62,21 @@ impl FileInfo {
             kind: Kind::Dir,
             size: 0,
             modified: meta.timestamp(),
+            mode: None,
             version: None,
             digest: None,
         };
         match meta.kind {
-            EntryKind::Dir => Ok((info, None)),
+            EntryKind::Dir => {
+                info.mode = read_mode(file);
+                Ok((info, None))
+            }
             EntryKind::File => {
                 place.full.as_file()?;
                 let attributes = Attributes::of(file, meta);
                 info.kind = Kind::File;
                 info.size = meta.size;
+                info.mode = read_mode(file);
                 info.version = Some(attributes.version().to_owned());
                 if place.rights()?.read {
                     info.digest = attributes.any_digest();
@@ -164,6 +172,8 @@ impl StoredFile {
     /// The version is stored with it, because the change of the attributes would change a derived
     /// version.
     pub(crate) fn keep_digest(&self, digest: Digest) {
+        // Nobody sets the time meanwhile, which would make the attribute stale.
+        let _names = self.space.lock_names();
         if self.check_content().is_err() {
             return;
         }

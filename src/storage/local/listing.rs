@@ -5,12 +5,12 @@
 
 use rustix::fs::DirEntry;
 
-use crate::protocol::{Entry, Kind};
+use crate::protocol::Entry;
 use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::access::AccessMounts;
-use crate::storage::local::fs::metadata::{EntryKind, Metadata};
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
+use crate::storage::local::listed_entry::{find_entry, find_root, is_opened_first};
 use crate::storage::path::{VirtualPath, is_valid_name};
 
 /// The most bytes of JSON around the name of an entry.
@@ -141,9 +141,8 @@ fn push_mounts(
     let mut last = after;
     for (name, mount) in mounts.iter().filter(|(name, _)| name.as_str() > after) {
         let path = VirtualPath::root().join_name(name)?;
-        let meta = mount.space.sandbox.look(&VirtualPath::root());
-        let entry = to_entry(name, &meta.context("look at", &path)?);
-        if let Some(entry) = entry
+        let found = find_root(&mount.space.sandbox).context("look at", &path)?;
+        if let Some(entry) = found.to_entry(name)
             && !page.try_push(entry)
         {
             return Ok(Some(last.to_owned()));
@@ -172,26 +171,9 @@ fn visible_entry(
     let Ok(inner) = place.inner.join_name(name) else {
         return Ok(None);
     };
-    let meta = match dir
-        .meta(entry.file_name())
-        .context("look at", &place.full)?
-    {
-        Some(meta) if meta.kind == EntryKind::Link => place.space.sandbox.look(&inner).ok(),
-        meta => meta,
-    };
-    Ok(meta.and_then(|meta| to_entry(name, &meta)))
-}
-
-fn to_entry(name: &str, meta: &Metadata) -> Option<Entry> {
-    let (kind, size) = match meta.kind {
-        EntryKind::File => (Kind::File, meta.size),
-        EntryKind::Dir => (Kind::Dir, 0),
-        EntryKind::Link | EntryKind::Special => return None,
-    };
-    Some(Entry {
-        name: name.to_owned(),
-        kind,
-        size,
-        modified: meta.timestamp(),
-    })
+    let sandbox = &place.space.sandbox;
+    let is_plain = is_opened_first(entry.file_type());
+    let found = find_entry(sandbox, dir, entry.file_name(), &inner, is_plain);
+    let found = found.context("look at", &place.full)?;
+    Ok(found.and_then(|found| found.to_entry(name)))
 }

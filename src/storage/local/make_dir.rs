@@ -1,9 +1,12 @@
 //! Making a directory, with the missing directories on the way if the caller wants them.
 
+use std::io;
 use std::sync::Arc;
 
+use crate::protocol::FileMode;
 use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::change_log::PendingChange;
+use crate::storage::local::fs::mode::keep_mode;
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
 use crate::storage::local::fs::unsynced::UnsyncedName;
@@ -18,6 +21,7 @@ const DIR_BYTES: u64 = 4096;
 
 /// A directory that was made, or that existed already.
 struct MadeDir {
+    /// The directory itself, or the one above it.
     dir: OpenDir,
     /// The directories that were made, the outermost first.
     made: Vec<Arc<UnsyncedName>>,
@@ -25,8 +29,12 @@ struct MadeDir {
 }
 
 /// Makes the directory at `place`. With `parents` it also makes those on the way, and a directory
-/// that exists already is no error. The caller has checked that `place` is no root.
-pub(crate) fn make_dir(place: &ResolvedPath, parents: bool) -> Result<(), StorageError> {
+/// that exists already is no error, and stays as it is. The caller has checked that `place` is no root.
+pub(crate) fn make_dir(
+    place: &ResolvedPath,
+    parents: bool,
+    mode: Option<FileMode>,
+) -> Result<(), StorageError> {
     let (space, path) = (&place.space, &place.full);
     space
         .staging
@@ -40,12 +48,23 @@ pub(crate) fn make_dir(place: &ResolvedPath, parents: bool) -> Result<(), Storag
     } else {
         make_one(place, &names)?
     };
+    let with_mode = match keep_mode_of(made.last(), mode) {
+        Err(error) => {
+            names.undo_make_dirs(&made);
+            return Err(error).context("make", path);
+        }
+        Ok(with_mode) => with_mode,
+    };
     let mut unsynced = names.unsynced_above(&dir).context("open", path)?;
     drop(names);
     unsynced.extend(made.iter().cloned());
-    let synced = unsynced
-        .iter()
-        .try_for_each(|name| name.sync(&space.staging));
+    let mut unsynced_names = unsynced.iter();
+    let synced = match with_mode {
+        Some(dir) => space.staging.record_sync(dir.sync()),
+        None => Ok(()),
+    };
+    let synced =
+        synced.and_then(|()| unsynced_names.try_for_each(|name| name.sync(&space.staging)));
     space.unsynced.remove_synced(&unsynced);
     if synced.is_err() {
         space.lock_names().undo_make_dirs(&made);
@@ -54,6 +73,19 @@ pub(crate) fn make_dir(place: &ResolvedPath, parents: bool) -> Result<(), Storag
     place.check_attached()?;
     change.publish();
     Ok(())
+}
+
+/// Keeps the mode of a directory that was made now, if it has one, and opens the directory.
+fn keep_mode_of(
+    new: Option<&Arc<UnsyncedName>>,
+    mode: Option<FileMode>,
+) -> io::Result<Option<OpenDir>> {
+    let (Some(new), Some(mode)) = (new, mode) else {
+        return Ok(None);
+    };
+    let dir = new.parent.open_dir(&*new.name)?;
+    keep_mode(&dir, mode)?;
+    Ok(Some(dir))
 }
 
 fn make_with_parents(

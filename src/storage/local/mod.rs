@@ -4,7 +4,7 @@
 //! them without knowing a space; `space` joins these under one lock; `space_walk`, `count` and
 //! `reservation` work on spaces; `fs::resolved_path` resolves a member's path to one; the
 //! operations (`copy`, `rename`, `remove`, `make_dir`, `listing`, `upload`) take resolved paths;
-//! `store` and `view` are the interface.
+//! `store` and `view` are the interface. `set_metadata` extends the view.
 
 pub(crate) mod access;
 pub(crate) mod backup;
@@ -16,6 +16,7 @@ pub(crate) mod count_queue;
 pub(crate) mod data;
 pub(crate) mod file;
 pub(crate) mod fs;
+pub(crate) mod listed_entry;
 pub(crate) mod listing;
 pub(crate) mod make_dir;
 pub(crate) mod quota;
@@ -23,6 +24,7 @@ pub(crate) mod record_change;
 pub(crate) mod remove;
 pub(crate) mod rename;
 pub(crate) mod reservation;
+pub(crate) mod set_metadata;
 pub(crate) mod space;
 pub(crate) mod space_count;
 pub(crate) mod space_use;

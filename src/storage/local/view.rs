@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::protocol::IfExists;
+use crate::protocol::{FileMode, IfExists};
 use crate::storage::access::Access;
 use crate::storage::changes::VisiblePath;
 use crate::storage::error::{ErrorContext, StorageError};
@@ -191,14 +191,19 @@ impl View {
         Ok(all)
     }
 
-    /// Makes the directory `path`. With `parents` it also makes those on the way, and an existing
-    /// directory is no error.
+    /// Makes the directory `path`, with this `mode`. With `parents` it also makes those on the way, and
+    /// an existing directory is no error and stays as it is.
     ///
     /// # Errors
     /// [`StorageError::Exists`], [`StorageError::NotFound`] if the parent is missing,
     /// [`StorageError::NotADirectory`], [`StorageError::Denied`], [`StorageError::QuotaExceeded`],
     /// [`StorageError::NoSpace`].
-    pub fn make_dir(&self, path: &VirtualPath, parents: bool) -> Result<(), StorageError> {
+    pub fn make_dir(
+        &self,
+        path: &VirtualPath,
+        parents: bool,
+        mode: Option<FileMode>,
+    ) -> Result<(), StorageError> {
         let place = self.resolve(path)?;
         if place.is_root() && parents {
             return Ok(());
@@ -207,7 +212,7 @@ impl View {
         if place.is_root() {
             return Err(StorageError::exists(path));
         }
-        make_dir(&place, parents)
+        make_dir(&place, parents, mode)
     }
 
     /// Removes the file `path`, or the directory if it is empty or with `recursive`. A tree disappears

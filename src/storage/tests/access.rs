@@ -165,7 +165,7 @@ fn while_a_view_is_suspended_everything_is_refused_and_what_began_goes_on_later(
     assert!(is_suspended(&data.view.open(&at("/own"), None)));
     assert!(is_suspended(&data.view.stat(&at("/"))));
     assert!(is_suspended(&data.view.uploads()));
-    assert!(is_suspended(&data.view.make_dir(&at("/d"), true)));
+    assert!(is_suspended(&data.view.make_dir(&at("/d"), true, None)));
     assert!(is_suspended(&data.put("/small", b"x")));
     grant(&data, Rights::ALL);
     upload.write(b"2").expect("goes on");
@@ -193,7 +193,7 @@ fn nothing_is_acknowledged_in_a_folder_that_was_set_aside() {
     };
     is_gone(upload.commit(None).map(drop));
     is_gone(data.put("/team/put", b"x").map(drop));
-    is_gone(data.view.make_dir(&at("/team/d"), false));
+    is_gone(data.view.make_dir(&at("/team/d"), false, None));
     is_gone(data.mv("/own", "/team/own", IfExists::Fail).map(drop));
     let small = BufferedUpload {
         path: at("/team/small"),

@@ -62,7 +62,7 @@ fn every_way_to_change_a_name_is_told_once() {
     assert_eq!(told.lines(), ["written alice/a"]);
     data.put("/a", b"another").expect("put");
     assert_eq!(told.lines(), ["written alice/a"]);
-    data.view.make_dir(&at("/dir"), false).expect("made");
+    data.view.make_dir(&at("/dir"), false, None).expect("made");
     assert_eq!(told.lines(), ["made alice/dir"]);
     data.cp("/a", "/dir/b", IfExists::Fail).expect("copied");
     assert_eq!(told.lines(), ["written alice/dir/b"]);
@@ -203,7 +203,7 @@ fn a_change_says_which_space_and_who_did_it() {
     let told = Told::of(&data.store);
     data.put("/team/a", b"a").expect("put");
     bob.remove(&at("/team/a"), false, &never).expect("gone");
-    bob.make_dir(&at("/dir"), false).expect("made");
+    bob.make_dir(&at("/dir"), false, None).expect("made");
     let changes = told.take();
     let by: Vec<_> = changes.iter().map(|change| &*change.by).collect();
     assert_eq!(by, ["alice", "bob", "bob"]);
@@ -223,7 +223,7 @@ fn a_later_space_of_the_same_name_is_another_one() {
         .home("alice", SpaceLimits::default())
         .expect("new");
     let view = View::new(&data.store, home, Vec::new());
-    view.make_dir(&at("/a"), false).expect("made");
+    view.make_dir(&at("/a"), false, None).expect("made");
     let changes = told.take();
     assert_ne!(changes[0].space, changes[1].space);
 }
@@ -245,7 +245,7 @@ fn what_failed_is_not_told() {
         .expect_err("into itself");
     data.cp("/none", "/b", IfExists::Fail).expect_err("none");
     data.view
-        .make_dir(&at("/tree"), false)
+        .make_dir(&at("/tree"), false, None)
         .expect_err("there already");
     data.view
         .remove(&at("/tree"), false, &never)
@@ -271,7 +271,9 @@ fn of_what_the_disk_does_not_keep_only_what_stays_visible_is_told() {
     sync.then(works).then(fails);
     data.cp("/a", "/b", IfExists::Fail).expect_err("not kept");
     sync.then(fails);
-    data.view.make_dir(&at("/dir"), true).expect_err("not kept");
+    data.view
+        .make_dir(&at("/dir"), true, None)
+        .expect_err("not kept");
     assert!(told.lines().is_empty(), "it is taken back");
     for source_too in [false, true] {
         if source_too {
@@ -314,7 +316,7 @@ fn a_change_is_told_only_once_the_disk_keeps_it_and_in_the_order_of_the_names() 
     assert_eq!(told.lines(), ["written alice/a", "removed alice/a"]);
     let view = data.view.clone();
     data.home.staging.sync_hook.then(works).then(move || {
-        view.make_dir(&at("/dir"), false).expect("made");
+        view.make_dir(&at("/dir"), false, None).expect("made");
         fails()
     });
     data.put("/a", b"new").expect_err("not kept");

@@ -152,7 +152,9 @@ fn has_a_mount_inside() {
         refused(outcome.map(drop));
         refused(data.cp("/file", &path, IfExists::Fail).map(drop));
         refused(data.mv("/file", &path, IfExists::Fail).map(drop));
-        data.view.make_dir(&at(&path), false).expect("made there");
+        data.view
+            .make_dir(&at(&path), false, None)
+            .expect("made there");
         refused(data.remove(&path).map(drop));
         data.view
             .remove(&at(&path), false, &never)

@@ -138,7 +138,7 @@ fn races_for_the_disk() {
     );
     data.put("/rest", &vec![1; rest & !4095]).expect("room");
     assert_fails!(
-        data.view.make_dir(&at("/dir"), false),
+        data.view.make_dir(&at("/dir"), false, None),
         StorageError::NoSpace { .. }
     );
     assert_fails!(
@@ -171,7 +171,11 @@ fn leaves_inodes() {
     let data = TestStore::new();
     let free = || data.home.staging.dir.disk().expect("a disk").free_inodes;
     data.mkdir("/tree");
-    let made = (0..2000).find_map(|n| data.view.make_dir(&at(&format!("/tree/{n}")), false).err());
+    let made = (0..2000).find_map(|n| {
+        data.view
+            .make_dir(&at(&format!("/tree/{n}")), false, None)
+            .err()
+    });
     let Some(error @ StorageError::NoSpace { .. }) = made else {
         panic!("{made:?}");
     };
@@ -202,7 +206,7 @@ fn uses_up_the_inodes() {
     let full = (0..50).find_map(|n| data.put(&format!("/{n}"), b"").err());
     assert!(matches!(full, Some(StorageError::NoSpace { .. })));
     assert_fails!(
-        data.view.make_dir(&at("/dir"), false),
+        data.view.make_dir(&at("/dir"), false, None),
         StorageError::NoSpace { .. }
     );
     data.remove("/0").expect("removed");

@@ -152,7 +152,9 @@ fn an_error_names_the_file_on_the_way_to_a_path() {
     let errors = [
         data.view.enter(&at("/a")).expect_err("a file"),
         data.view.enter(&at("/a/b/c")).expect_err("a file"),
-        data.view.make_dir(&at("/a/b"), true).expect_err("a file"),
+        data.view
+            .make_dir(&at("/a/b"), true, None)
+            .expect_err("a file"),
         data.view.stat(&at("/a/b")).expect_err("a file"),
         data.get("/a/b").expect_err("a file"),
         data.put("/a/b", b"x").expect_err("a file"),

@@ -53,12 +53,12 @@ fn a_link_that_leads_out_is_as_if_absent() {
             StorageError::NotFound { .. }
         );
         assert_fails!(
-            data.view.make_dir(&at(&format!("{dir}/new")), false),
+            data.view.make_dir(&at(&format!("{dir}/new")), false, None),
             StorageError::NotFound { .. }
         );
         assert!(
             data.view
-                .make_dir(&at(&format!("{dir}/new")), true)
+                .make_dir(&at(&format!("{dir}/new")), true, None)
                 .is_err()
         );
     }

@@ -11,6 +11,7 @@ pub(crate) mod failing;
 pub(crate) mod files;
 pub(crate) mod links;
 pub(crate) mod listings;
+pub(crate) mod metadata;
 pub(crate) mod names;
 pub(crate) mod quotas;
 pub(crate) mod races;
@@ -136,7 +137,9 @@ impl TestStore {
     }
 
     fn mkdir(&self, path: &str) {
-        self.view.make_dir(&at(path), true).expect("a directory");
+        self.view
+            .make_dir(&at(path), true, None)
+            .expect("a directory");
     }
 
     /// The names in a directory, sorted.
@@ -242,6 +245,7 @@ fn unsized_upload() -> UploadOptions {
         size: None,
         if_exists: IfExists::Replace,
         modified: None,
+        mode: None,
         parents: false,
         algorithm: Algorithm::Blake3,
     }

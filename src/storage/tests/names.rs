@@ -5,7 +5,7 @@ use crate::storage::tests::*;
 #[test]
 fn directories_are_made_one_by_one_or_with_their_parents() {
     let data = TestStore::new();
-    let make = |path, parents| data.view.make_dir(&at(path), parents);
+    let make = |path, parents| data.view.make_dir(&at(path), parents, None);
     make("/a/", false).expect("made");
     assert_fails!(make("/a", false), StorageError::Exists { .. });
     make("/a", true).expect("there already");

@@ -101,7 +101,7 @@ fn every_entry_counts_whatever_it_is_and_however_it_comes() {
     symlink("a", data.on_disk("link")).expect("linked");
     data.mkdir("/a/b");
     assert_eq!(data.used("/"), (0, 3));
-    assert_too_many(data.view.make_dir(&at("/a/b/c/d/e/f"), true), 3, 6);
+    assert_too_many(data.view.make_dir(&at("/a/b/c/d/e/f"), true, None), 3, 6);
     assert_eq!(data.names("/a/b"), [""; 0]);
     let parents = |path: &str| {
         let options = UploadOptions {
@@ -114,10 +114,10 @@ fn every_entry_counts_whatever_it_is_and_however_it_comes() {
     assert_eq!(data.names("/a/b"), [""; 0]);
     parents("/a/b/c/d").expect("room");
     assert_too_many(data.cp("/a/b", "/copy", IfExists::Fail), 6, 6);
-    data.view.make_dir(&at("/last"), false).expect("room");
-    assert_too_many(data.view.make_dir(&at("/more"), false), 6, 6);
+    data.view.make_dir(&at("/last"), false, None).expect("room");
+    assert_too_many(data.view.make_dir(&at("/more"), false, None), 6, 6);
     assert_fails!(
-        data.view.make_dir(&at("/last"), false),
+        data.view.make_dir(&at("/last"), false, None),
         StorageError::Exists { .. }
     );
     assert_too_many(data.put("/more", b""), 6, 6);
@@ -148,9 +148,13 @@ fn a_limit_of_bytes_bounds_the_entries_too() {
         std::fs::write(data.on_disk(&number.to_string()), "").expect("written");
     }
     data.view
-        .make_dir(&at("/dir"), false)
+        .make_dir(&at("/dir"), false, None)
         .expect("the last one");
-    assert_too_many(data.view.make_dir(&at("/dir/more"), false), 1003, 1003);
+    assert_too_many(
+        data.view.make_dir(&at("/dir/more"), false, None),
+        1003,
+        1003,
+    );
     assert_too_many(data.put("/dir/more", b""), 1003, 1003);
     let own = SpaceLimits {
         bytes: Some(3 * 4096),
@@ -499,7 +503,7 @@ pub(crate) fn take(data: &TestStore, step: &Step) -> Result<(), StorageError> {
             }
             Ok(())
         }
-        Step::Mkdir(index) => data.view.make_dir(&path(index), index % 2 == 0),
+        Step::Mkdir(index) => data.view.make_dir(&path(index), index % 2 == 0, None),
         Step::Remove(index, all) => data.view.remove(&path(index), all, &never).map(drop),
         Step::Move(from, to, if_exists) => {
             let moved = data.view.rename(&path(from), &path(to), if_exists);

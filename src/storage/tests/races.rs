@@ -59,7 +59,7 @@ fn write(data: &TestStore, dir: &str, round: u64) -> bool {
 
 fn list(data: &TestStore, dir: &str, _: u64) -> bool {
     let made = format!("{dir}/made/deep");
-    let _ = data.view.make_dir(&at(&made), true);
+    let _ = data.view.make_dir(&at(&made), true, None);
     let _ = data.remove(&made);
     let page = data.view.list(&at(dir), None, 100, usize::MAX);
     page.is_ok_and(|page| {

@@ -39,7 +39,7 @@ fn a_reader_reads_and_changes_nothing() {
         );
         assert_fails!(data.remove(path), StorageError::Denied { .. });
         assert_fails!(
-            data.view.make_dir(&at(path), true),
+            data.view.make_dir(&at(path), true, None),
             StorageError::Denied { .. }
         );
         assert_fails!(
@@ -145,7 +145,7 @@ fn a_mount_itself_stays_where_it_is() {
         );
     }
     assert_fails!(
-        data.view.make_dir(&at("/team"), false),
+        data.view.make_dir(&at("/team"), false, None),
         StorageError::Exists { .. }
     );
     assert_fails!(

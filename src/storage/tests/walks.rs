@@ -323,7 +323,7 @@ fn make_and_put(
         if keeps { Ok(()) } else { Err(Errno::IO.into()) }
     });
     thread::scope(|scope| {
-        let making = scope.spawn(|| data.view.make_dir(&at("/new"), false));
+        let making = scope.spawn(|| data.view.make_dir(&at("/new"), false, None));
         is_asked.recv().expect("it is asked");
         let putting = scope.spawn(|| data.put("/new/file", b"content").map(drop));
         while !data.on_disk("new/file").exists() {
@@ -369,7 +369,7 @@ fn a_directory_that_the_disk_does_not_keep_is_taken_back_and_its_entry_is_free()
     });
     for path in ["/a/b", "/a"] {
         data.home.staging.sync_hook.then(|| Err(Errno::IO.into()));
-        let made = data.view.make_dir(&at(path), path != "/a");
+        let made = data.view.make_dir(&at(path), path != "/a", None);
         assert_fails!(made, StorageError::Io { .. });
         assert!(data.names("/").is_empty());
         data.assert_exact("/", "homes/alice");

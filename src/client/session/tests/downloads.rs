@@ -22,6 +22,7 @@ async fn begin_get(
         offset: offset as u64,
         length: (size - offset) as u64,
         modified: "2020-02-02T02:02:02Z".parse().expect("a time"),
+        mode: None,
         version: version.into(),
     };
     peer.say(encode_begin(id, &begin)).await;

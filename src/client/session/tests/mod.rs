@@ -49,14 +49,7 @@ fn refused() -> ClientError {
 fn stat_reply() -> StatReply {
     StatReply {
         path: "/a".into(),
-        entry: Entry {
-            name: "a".into(),
-            kind: Kind::File,
-            size: 1,
-            modified: jiff::Timestamp::UNIX_EPOCH,
-        },
-        version: None,
-        digest: None,
+        entry: Entry::new("a", Kind::File, 1, jiff::Timestamp::UNIX_EPOCH),
     }
 }
 

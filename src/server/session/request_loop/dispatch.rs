@@ -98,6 +98,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             Request::Cd(command) => self.execute(log, id, command).await,
             Request::Ls(command) => self.execute(log, id, command).await,
             Request::Stat(command) => self.execute(log, id, command).await,
+            Request::SetStat(command) => self.execute(log, id, command).await,
             Request::Mkdir(command) => self.execute(log, id, command).await,
             Request::Mv(command) => self.execute(log, id, command).await,
             Request::Uploads(command) => self.execute(log, id, command).await,

@@ -1,12 +1,16 @@
 //! The metadata of one entry, from one system call.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, Timespec, statx};
+use rustix::fs::{
+    AtFlags, FileType, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT,
+    futimens, statx,
+};
 use rustix::path::Arg;
 use serde::{Deserialize, Serialize};
 
@@ -151,8 +155,21 @@ impl From<Statx> for Metadata {
     }
 }
 
+/// Sets the modification time of an open file or directory.
+pub(crate) fn set_modification_time(file: &File, modified: Timestamp) -> io::Result<()> {
+    let last_modification = timespec(modified);
+    let times = Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification,
+    };
+    Ok(futimens(file, &times)?)
+}
+
 /// A timestamp for the file system, in which nanoseconds count forwards before 1970 too.
-pub(crate) fn timespec(time: Timestamp) -> Timespec {
+fn timespec(time: Timestamp) -> Timespec {
     let (mut seconds, mut nanoseconds) = (time.as_second(), time.subsec_nanosecond());
     if nanoseconds < 0 {
         seconds -= 1;

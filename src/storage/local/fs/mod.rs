@@ -1,11 +1,12 @@
 //! The file system of the embedded engine: path resolution, staging, directories, metadata, and the
-//! attributes that store versions and digests.
+//! attributes that store versions, digests and modes.
 
 pub(crate) mod attributes;
 pub(crate) mod digest;
 pub(crate) mod directories;
 pub(crate) mod install;
 pub(crate) mod metadata;
+pub(crate) mod mode;
 pub(crate) mod publish;
 pub(crate) mod resolved_path;
 pub(crate) mod sandbox;

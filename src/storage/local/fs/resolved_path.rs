@@ -75,6 +75,15 @@ impl ResolvedPath {
         rights.require(Right::List, &self.full)
     }
 
+    /// The entry `name` of this directory, unless its path is too deep or too long.
+    pub(crate) fn child(&self, name: &str) -> Result<Self, StorageError> {
+        Ok(Self {
+            inner: self.inner.join_name(name)?,
+            full: self.full.join_name(name)?,
+            ..self.clone()
+        })
+    }
+
     /// Makes sure that the space still has its name in the data directory. A change in one that was
     /// set aside with its account is in no view, so it must not be acknowledged.
     pub(crate) fn check_attached(&self) -> Result<(), StorageError> {

@@ -1,6 +1,6 @@
 //! Detection of an upload that was committed before: its reply was lost, and the client retries it.
 //!
-//! The file at the path proves the commit by its size, time and digest. If the client may not learn about
+//! The file at the path proves the commit by its size, time, mode and digest. If the client may not learn about
 //! that file, or the file got another path, the list of [recent commits] proves it instead.
 //!
 //! [recent commits]: crate::storage::local::upload::recent_commits
@@ -12,6 +12,7 @@ use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::file::StoredFile;
 use crate::storage::local::fs::digest::{check_expected, compute};
 use crate::storage::local::fs::metadata::EntryKind;
+use crate::storage::local::fs::mode::read_mode;
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::staging::random_name;
 use crate::storage::local::upload::recent_commits::is_found_by_recent_commits;
@@ -153,7 +154,7 @@ impl AlreadyCommitted {
     }
 }
 
-/// Opens the file at `target`, if it has that size and time and a kept digest.
+/// Opens the file at `target`, if it has that size, time and mode and a kept digest.
 fn open(
     target: &ResolvedPath,
     options: &UploadOptions,
@@ -170,7 +171,10 @@ fn open(
     };
     let is_equal = meta.kind == EntryKind::File
         && meta.size == size
-        && options.modified.is_none_or(|time| time == meta.timestamp());
+        && options.modified.is_none_or(|time| time == meta.timestamp())
+        && options
+            .mode
+            .is_none_or(|mode| read_mode(&file) == Some(mode));
     if !is_equal {
         return Ok(None);
     }

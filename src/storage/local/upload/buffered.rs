@@ -67,8 +67,7 @@ impl Upload {
         let written = buffered.length();
         reservation.release_written(written);
         let options = buffered.options;
-        let sealed =
-            SealedFile::seal(&file, path, options.modified, digest).context("write", path)?;
+        let sealed = SealedFile::seal(&file, path, &options, digest).context("write", path)?;
         let upload = Self {
             target,
             options,

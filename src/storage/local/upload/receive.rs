@@ -243,7 +243,7 @@ impl Upload {
         self.reserve_entry()
             .map_err(|error| self.target.redact_quota(error))?;
         let path = &self.target.full;
-        let sealed = SealedFile::seal(&file, path, self.options.modified, digest);
+        let sealed = SealedFile::seal(&file, path, &self.options, digest);
         let sealed = sealed.context("write", path)?;
         self.state = UploadState::Sealed;
         let upload = self;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::protocol::{Algorithm, Digest, IfExists};
+use crate::protocol::{Algorithm, Digest, FileMode, IfExists};
 use crate::storage::error::StorageError;
 use crate::storage::path::VirtualPath;
 
@@ -16,6 +16,8 @@ pub struct UploadOptions {
     pub if_exists: IfExists,
     /// The modification time that the file gets; the time of the upload if absent.
     pub modified: Option<Timestamp>,
+    /// The permission bits that are kept with the file.
+    pub mode: Option<FileMode>,
     /// Whether the commit makes missing directories above the file.
     pub parents: bool,
     /// The algorithm of the digest that is computed and kept with the file.

@@ -3,12 +3,11 @@
 use std::fs::File;
 use std::io;
 
-use jiff::Timestamp;
-use rustix::fs::{Timestamps, UTIME_OMIT, futimens};
-
 use crate::protocol::Digest;
 use crate::storage::local::fs::attributes::keep_new_version;
-use crate::storage::local::fs::metadata::{Metadata, timespec};
+use crate::storage::local::fs::metadata::{Metadata, set_modification_time};
+use crate::storage::local::fs::mode::keep_mode;
+use crate::storage::local::upload::request::UploadOptions;
 use crate::storage::path::VirtualPath;
 
 /// The properties of a sealed file. It is not synced yet.
@@ -21,21 +20,18 @@ pub(crate) struct SealedFile {
 }
 
 impl SealedFile {
-    /// Gives `file` its modification time, and a version that it keeps with its digest.
+    /// Gives `file` the time and the mode of `options`, and a version that it keeps with its digest.
     pub(crate) fn seal(
         file: &File,
         path: &VirtualPath,
-        modified: Option<Timestamp>,
+        options: &UploadOptions,
         digest: Digest,
     ) -> io::Result<Self> {
-        if let Some(modified) = modified {
-            let mut last_access = timespec(modified);
-            last_access.tv_nsec = UTIME_OMIT;
-            let times = Timestamps {
-                last_access,
-                last_modification: timespec(modified),
-            };
-            futimens(file, &times)?;
+        if let Some(modified) = options.modified {
+            set_modification_time(file, modified)?;
+        }
+        if let Some(mode) = options.mode {
+            keep_mode(file, mode)?;
         }
         let meta = Metadata::of_open(file)?;
         let version = keep_new_version(file, &meta, path, &[digest])?;
