@@ -29,6 +29,7 @@ mod datagram;
 mod discover;
 mod error;
 mod events;
+mod line_stream;
 mod logs;
 mod session;
 mod subscription;
@@ -36,6 +37,7 @@ pub mod sync;
 mod tls;
 mod transfer;
 mod tree;
+mod tree_entries;
 mod trust;
 mod url;
 
@@ -71,6 +73,7 @@ pub use crate::client::transfer::progress::{Progress, Waiting};
 pub use crate::client::transfer::upload::{PutOptions, UploadStream};
 pub(crate) use crate::client::tree::join;
 pub use crate::client::tree::{TreeEvent, TreeSummary};
+pub use crate::client::tree_entries::TreeEntries;
 pub use crate::client::trust::Trust;
 pub use crate::client::url::{InvalidUrl, ServerUrl};
 

@@ -63,8 +63,9 @@ pub use crate::protocol::mode::{FileMode, InvalidFileMode};
 pub use crate::protocol::parse::{BadRequest, RequestHead};
 pub use crate::protocol::reply::{
     CommandHelp, CwdReply, DfReply, Entry, FolderView, GetBegin, GetReply, HashReply, HelloReply,
-    HelpReply, Kind, LoginReply, LsReply, Nothing, PathReply, PutBegin, PutReply, QuotaReply,
-    ResumableUpload, RmReply, SetStatReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
+    HelpReply, Kind, LoginReply, LsBegin, LsReply, Nothing, PathReply, PutBegin, PutReply,
+    QuotaReply, ResumableUpload, RmReply, SetStatReply, StatReply, TimeReply, UploadsReply,
+    WhoamiReply,
 };
 pub use crate::protocol::request::{
     Call, Cancel, Cd, Cp, Df, DigestChoice, Discard, End, Get, Hash, Hello, Help, IfExists, Login,

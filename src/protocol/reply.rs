@@ -120,10 +120,18 @@ pub struct CwdReply {
     pub cwd: String,
 }
 
+/// Begins the lines of a recursive `ls`: each is an [`Entry`], whose `name` is its path relative to the
+/// directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LsBegin {
+    /// The absolute path of the directory.
+    pub path: String,
+}
+
 /// Answers `ls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LsReply {
-    /// A page of entries, sorted by name within the page.
+    /// A page of entries, sorted by name within the page. Empty if the listing is recursive.
     pub entries: Vec<Entry>,
     /// Present while there is more: the `cursor` of the next `ls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,7 +141,8 @@ pub struct LsReply {
 /// A file or directory in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its name within its directory.
+    /// Its name within its directory; in a recursive listing its path relative to the directory that is
+    /// listed.
     pub name: String,
     /// Its kind.
     pub kind: Kind,
@@ -144,11 +153,12 @@ pub struct Entry {
     /// Its permission bits, if a client has set them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<FileMode>,
-    /// Differs whenever the file is another; opaque. Absent for directories, and from a page of
-    /// `ls`.
+    /// Differs whenever the file is another; opaque. Absent for directories, and from a page that is
+    /// not recursive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// A digest that the server keeps: BLAKE3 if it keeps several. Absent from a page of `ls`.
+    /// A digest that the server keeps: BLAKE3 if it keeps several. A listing has it if the request asked
+    /// for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
 }

@@ -136,7 +136,7 @@ requests! {
     "cd" Cd -> CwdReply, [],
         "path", "change the current directory";
     "ls" Ls -> LsReply, [],
-        "[path limit cursor]", "list a directory, a page at a time";
+        "[path limit cursor recursive digests]", "list a directory, a page at a time, or a whole tree";
     "stat" Stat -> StatReply, [auxiliary],
         "path", "size, time, mode, version and known digest of a file or directory";
     "setstat" SetStat -> SetStatReply, [audited concurrent],
@@ -368,6 +368,12 @@ pub struct Ls {
     /// Where the page before this one ended, as its reply said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
+    /// List the whole tree, as lines on the stream of this request's id.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub recursive: bool,
+    /// With `recursive`: list the digests that the server keeps.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub digests: bool,
 }
 
 /// `stat`: what is known of a file or directory.

@@ -49,6 +49,7 @@ pub use crate::storage::local::set_metadata::MetadataUpdate;
 pub use crate::storage::local::space::Space;
 pub use crate::storage::local::space_use::SpaceUse;
 pub use crate::storage::local::store::{Store, StoreLock, set_folder_aside, set_home_aside};
+pub use crate::storage::local::tree_listing::TreeListing;
 pub use crate::storage::local::upload::already_committed::AlreadyCommitted;
 pub use crate::storage::local::upload::batch::MAX_BATCH_DESCRIPTORS;
 pub use crate::storage::local::upload::checkpoint::Checkpoint;

@@ -64,5 +64,6 @@ mod talking;
 mod tls;
 mod tokens;
 mod transfers;
+mod trees;
 mod watching;
 mod wildcards;

@@ -11,7 +11,7 @@ pub(crate) fn answer(shared: &ServerState, peer: &Peer) -> HelloReply {
     if peer.certificate().is_some() {
         logins.push("certificate".into());
     }
-    let mut features = vec!["messages", "mode", "offers", "watch"];
+    let mut features = vec!["messages", "mode", "offers", "recursive", "watch"];
     if shared.datagrams.port().is_some() {
         features.insert(0, "datagrams");
     }

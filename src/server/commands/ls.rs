@@ -14,6 +14,10 @@ pub(crate) const ENVELOPE: usize = 1024;
 impl Command for Ls {
     async fn apply(self, member: &mut Member) -> Result<LsReply, CommandError> {
         let path = member.resolve(self.path.as_deref().unwrap_or("."))?;
+        if self.digests {
+            let message = "`digests` needs `recursive`";
+            return Err(CommandError::invalid_field("digests", message));
+        }
         let limit = self
             .limit
             .map_or(MAX_ENTRIES, |limit| limit.get().min(MAX_ENTRIES)) as usize;

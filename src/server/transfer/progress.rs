@@ -23,6 +23,8 @@ pub(crate) struct TrafficCounters {
     pub(crate) gets: AtomicUsize,
     /// Puts that are not answered yet.
     pub(crate) puts: AtomicUsize,
+    /// Listings of trees that are not answered yet.
+    pub(crate) listings: AtomicUsize,
     /// Requests that send the log.
     pub(crate) logs: AtomicUsize,
 }
@@ -32,6 +34,7 @@ impl TrafficCounters {
         match direction {
             Direction::Get => &self.gets,
             Direction::Put => &self.puts,
+            Direction::Listing => &self.listings,
             Direction::Logs => &self.logs,
         }
     }
@@ -42,6 +45,8 @@ impl TrafficCounters {
 pub(crate) enum Direction {
     Get,
     Put,
+    /// Entries of a tree, to the client.
+    Listing,
     /// Lines of the log, to the client.
     Logs,
 }
@@ -103,7 +108,7 @@ impl TransferProgress {
         let all = match self.direction {
             Direction::Get => &self.traffic.sent,
             Direction::Put => &self.traffic.received,
-            Direction::Logs => return,
+            Direction::Listing | Direction::Logs => return,
         };
         all.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -136,6 +141,7 @@ impl TransferProgress {
             cmd: match self.direction {
                 Direction::Get => "get",
                 Direction::Put => "put",
+                Direction::Listing => "ls",
                 Direction::Logs => "logs",
             }
             .into(),

@@ -4,7 +4,7 @@
 //! them without knowing a space; `space` joins these under one lock; `space_walk`, `count` and
 //! `reservation` work on spaces; `fs::resolved_path` resolves a member's path to one; the
 //! operations (`copy`, `rename`, `remove`, `make_dir`, `listing`, `upload`) take resolved paths;
-//! `store` and `view` are the interface. `set_metadata` extends the view.
+//! `store` and `view` are the interface. `set_metadata` and `tree_listing` extend the view.
 
 pub(crate) mod access;
 pub(crate) mod backup;
@@ -31,5 +31,6 @@ pub(crate) mod space_use;
 pub(crate) mod space_walk;
 pub(crate) mod store;
 pub(crate) mod tally;
+pub(crate) mod tree_listing;
 pub(crate) mod upload;
 pub(crate) mod view;

@@ -3,6 +3,7 @@
 //! Every path of a member is resolved here to a path in a space, and the member's rights there are
 //! checked before the disk is used.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::protocol::{FileMode, IfExists};
@@ -405,6 +406,22 @@ impl View {
         let place = self.resolve(path)?;
         place.require(Right::List)?;
         place.space.usage(path)
+    }
+
+    /// The folders that are mounted into the directory `path`, by name.
+    pub(crate) fn mounted_in(
+        &self,
+        path: &VirtualPath,
+    ) -> Result<BTreeMap<String, ResolvedPath>, StorageError> {
+        if path.name().is_some() {
+            return Ok(BTreeMap::new());
+        }
+        let (_, spaces) = self.0.access.spaces(path)?;
+        let mounts = spaces.mounts.keys().map(|name| {
+            let mount = self.resolve(&path.join_name(name)?)?;
+            Ok((name.clone(), mount))
+        });
+        mounts.collect()
     }
 
     pub(crate) fn resolve(&self, path: &VirtualPath) -> Result<ResolvedPath, StorageError> {

@@ -17,6 +17,7 @@ pub(crate) mod quotas;
 pub(crate) mod races;
 pub(crate) mod resume;
 pub(crate) mod rights;
+pub(crate) mod trees;
 pub(crate) mod uploads;
 pub(crate) mod versions;
 pub(crate) mod walks;

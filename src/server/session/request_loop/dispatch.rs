@@ -96,6 +96,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             Request::TokenRemove(command) => self.execute(log, id, command).await,
             Request::Pwd(command) => self.execute(log, id, command).await,
             Request::Cd(command) => self.execute(log, id, command).await,
+            Request::Ls(ls) if ls.recursive => self.list_tree(log, id, ls).await,
             Request::Ls(command) => self.execute(log, id, command).await,
             Request::Stat(command) => self.execute(log, id, command).await,
             Request::SetStat(command) => self.execute(log, id, command).await,

@@ -38,6 +38,8 @@ pub(crate) struct RequestLoop<'a, R> {
     pub(super) unfinished: Arc<Semaphore>,
     /// Bounds the large downloads that send at the same time.
     pub(super) sending: Arc<Semaphore>,
+    /// The permit of the one listing of a tree that runs: each holds many names.
+    pub(super) listings: Arc<Semaphore>,
     /// Changes of the rights of its user.
     pub(super) changes: watch::Receiver<AuthorityState>,
     pub(super) phase: SessionPhase,
@@ -112,6 +114,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             batches: Batches::default(),
             unfinished,
             sending: Arc::new(Semaphore::new(limits.transfers)),
+            listings: Arc::new(Semaphore::new(1)),
             changes: member.authority.changes(),
             phase: SessionPhase::Serving,
             subscription,

@@ -1,4 +1,4 @@
-//! Downloads, and requests that send the log.
+//! Downloads, and requests that send a tree's entries or the log.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use crate::protocol::{Get, Logs};
+use crate::protocol::{Get, Logs, Ls};
 use crate::server::commands;
 use crate::server::error::CommandError;
 use crate::server::session::close_reason::CloseReason;
@@ -129,6 +129,30 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         Ok(())
     }
 
+    /// Sends the entries of a tree from a task.
+    pub(super) async fn list_tree(
+        &mut self,
+        log: RequestLog,
+        id: u32,
+        ls: Ls,
+    ) -> Result<(), CloseReason> {
+        let Some(transfer) = self.register(&log, id, Direction::Listing, None) else {
+            return self.finish(log, Err(duplicate_id(id))).await;
+        };
+        let permit = self.permit().await;
+        let (member, responder) = (self.member.clone(), self.responder());
+        let listings = Arc::clone(&self.listings);
+        self.spawn(async move {
+            let outbox = &responder.outbox;
+            let work = pin!(async move {
+                commands::list_tree(id, ls, &member, outbox, &listings, &transfer).await
+            });
+            let order = ReplyOrder::AfterData;
+            responder.complete(log, order, permit, work).await;
+        });
+        Ok(())
+    }
+
     /// Registers a transfer; `None` if its id is that of an unfinished one.
     pub(super) fn register(
         &self,
@@ -170,6 +194,6 @@ async fn send_large(
 }
 
 pub(super) fn duplicate_id(id: u32) -> CommandError {
-    let message = format!("id {id} is that of an unfinished get, put or logs");
+    let message = format!("id {id} is that of an unfinished get, put, ls or logs");
     CommandError::invalid_field("id", message)
 }

@@ -91,6 +91,10 @@ impl Attributes {
         &self.version
     }
 
+    pub(crate) fn into_version(self) -> String {
+        self.version
+    }
+
     pub(crate) fn digests(&self) -> &[Digest] {
         &self.digests
     }
