@@ -11,4 +11,5 @@ pub(crate) mod request;
 pub(crate) mod send;
 pub(crate) mod sink;
 pub(crate) mod source;
+pub(crate) mod umask;
 pub(crate) mod upload;

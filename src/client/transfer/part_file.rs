@@ -55,7 +55,16 @@ const VERSION_ATTRIBUTE: &str = "user.haul.part_version";
 /// The longest version that is stored.
 const MAX_VERSION_BYTES: usize = 256;
 
-/// A locked part file. It is removed when it is dropped, unless it can be continued.
+/// The metadata of a complete file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FinalMetadata {
+    pub(crate) modified: Timestamp,
+    /// The permission bits.
+    pub(crate) mode: u32,
+}
+
+/// A locked part file, which only its owner can open. It is removed when it is dropped, unless it can be
+/// continued.
 #[derive(Debug)]
 pub(crate) struct PartFile {
     file: File,
@@ -165,10 +174,6 @@ impl PartFile {
         self.file.write_all(chunk)
     }
 
-    pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
-        self.file.set_permissions(Permissions::from_mode(mode))
-    }
-
     /// Removes its bytes and its version.
     pub(crate) fn truncate(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
@@ -177,8 +182,8 @@ impl PartFile {
     }
 
     /// Renames the complete file to `target`, which is replaced.
-    pub(crate) fn persist(mut self, modified: Timestamp, target: &Path) -> io::Result<()> {
-        self.complete(modified)?;
+    pub(crate) fn persist(mut self, metadata: FinalMetadata, target: &Path) -> io::Result<()> {
+        self.complete(metadata)?;
         let Self {
             file: _lock, path, ..
         } = self;
@@ -188,10 +193,10 @@ impl PartFile {
     /// Renames the complete file to the first of `targets` that does not exist. `None` if all exist.
     pub(crate) fn persist_new(
         mut self,
-        modified: Timestamp,
+        metadata: FinalMetadata,
         mut targets: impl Iterator<Item = PathBuf>,
     ) -> Result<Option<PathBuf>, (PathBuf, io::Error)> {
-        if let Err(error) = self.complete(modified) {
+        if let Err(error) = self.complete(metadata) {
             return Err((targets.next().unwrap_or_default(), error));
         }
         let Self {
@@ -216,11 +221,14 @@ impl PartFile {
         self.path.disable_cleanup(false);
     }
 
-    fn complete(&mut self, modified: Timestamp) -> io::Result<()> {
+    /// Sets the metadata, the permission bits after the attribute, which they may not allow to be removed.
+    fn complete(&mut self, metadata: FinalMetadata) -> io::Result<()> {
         self.remove_interrupted()?;
         self.remove_version();
-        // Some file systems cannot store some times. The content is still correct.
-        let _ = self.file.set_modified(SystemTime::from(modified));
+        // Some file systems cannot store some modes and times. The content is still correct.
+        let mode = Permissions::from_mode(metadata.mode);
+        let _ = self.file.set_permissions(mode);
+        let _ = self.file.set_modified(SystemTime::from(metadata.modified));
         Ok(())
     }
 
@@ -295,7 +303,7 @@ fn try_open(path: &Path) -> io::Result<Option<(File, Option<String>)>> {
             .read(true)
             .write(true)
             .create_new(true)
-            .mode(0o666)
+            .mode(0o600)
             .open(path);
         match created {
             Ok(file) => match file.try_lock() {

@@ -127,6 +127,7 @@ impl FileDownload<'_> {
         self.progress.go_to(self.offset);
         let GetBegin {
             modified,
+            mode,
             version,
             size,
             ..
@@ -167,7 +168,7 @@ impl FileDownload<'_> {
         self.hasher = hasher.unwrap_or_else(|| Hasher::new(self.options.algorithm));
         let reply = download.finish_with(digest).await?;
         let target = self.target.take().ok_or(ClientError::TransferEnded)?;
-        let path = blocking(move || target.into_sink().commit(modified)).await?;
+        let path = blocking(move || target.into_sink().commit(modified, mode)).await?;
         Ok(FetchedFile {
             path,
             size: reply.size,

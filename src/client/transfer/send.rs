@@ -124,12 +124,13 @@ impl FileUpload<'_> {
 
     /// Takes `&mut self` because a pipe is not `Sync`.
     async fn begin(&mut self, client: &Client) -> Result<UploadStream, ClientError> {
+        let keeps_modes = client.has_feature("mode");
         let source = self.source.as_ref().ok_or(ClientError::TransferEnded)?;
         let options = PutOptions {
             size: source.size,
             if_exists: self.options.if_exists,
             modified: source.modified,
-            mode: None,
+            mode: source.mode.filter(|_| keeps_modes),
             parents: self.options.parents,
             algorithm: self.options.algorithm,
             resume: self.resume,

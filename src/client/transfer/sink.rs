@@ -12,8 +12,9 @@ use jiff::Timestamp;
 
 use crate::client::ClientError;
 use crate::client::transfer::part_file;
-use crate::client::transfer::part_file::PartFile;
-use crate::protocol::{Algorithm, Hasher, IfExists};
+use crate::client::transfer::part_file::{FinalMetadata, PartFile};
+use crate::client::transfer::umask::umask;
+use crate::protocol::{Algorithm, FileMode, Hasher, IfExists};
 
 /// Names that [`IfExists::Rename`] tries.
 const MAX_RENAMES: u32 = 10_000;
@@ -25,6 +26,8 @@ pub(crate) enum LocalSink {
         part: PartFile,
         target: PathBuf,
         if_exists: IfExists,
+        /// The permission bits that it gets if the server knows none.
+        mode: u32,
     },
     /// A device or a pipe, and its name in messages.
     Stream(Box<dyn Write + Send>, PathBuf),
@@ -61,17 +64,17 @@ impl LocalSink {
             return Err(ClientError::LocalExists(target.into()));
         }
         let part = PartFile::open(target).map_err(failed)?;
-        if let Some(existing) = existing.filter(Metadata::is_file)
-            && if_exists == IfExists::Replace
-        {
-            // New content must not run with the set-user-ID or set-group-ID bit of the old.
-            let mode = existing.permissions().mode() & 0o777;
-            part.set_mode(mode).map_err(failed)?;
-        }
+        let is_replaced =
+            |existing: &Metadata| existing.is_file() && if_exists == IfExists::Replace;
         Ok(Self::PartFile {
             part,
             target: target.into(),
             if_exists,
+            // New content must not run with the set-user-ID or set-group-ID bit of the old.
+            mode: match existing.filter(is_replaced) {
+                Some(replaced) => replaced.permissions().mode() & 0o777,
+                None => 0o666 & !umask(),
+            },
         })
     }
 
@@ -125,15 +128,24 @@ impl LocalSink {
         outcome.map_err(|error| ClientError::local("write", &*path, error))
     }
 
-    /// Renames the file to its target and returns its path. It is not synced: after a loss of power it must
-    /// be downloaded again.
-    pub(crate) fn commit(self, modified: Timestamp) -> Result<PathBuf, ClientError> {
+    /// Renames the file to its target and returns its path. Before, the file gets the permission bits `mode`
+    /// as far as the umask allows; until then only its owner can read it. It is not synced: after a loss of
+    /// power it must be downloaded again.
+    pub(crate) fn commit(
+        self,
+        modified: Timestamp,
+        mode: Option<FileMode>,
+    ) -> Result<PathBuf, ClientError> {
         match self {
             Self::PartFile {
                 part,
                 target,
                 if_exists,
-            } => publish(part, modified, target, if_exists),
+                mode: default_mode,
+            } => {
+                let mode = mode.map_or(default_mode, |mode| mode.bits() & !umask());
+                publish(part, FinalMetadata { modified, mode }, target, if_exists)
+            }
             Self::Stream(mut stream, name) => match stream.flush() {
                 Ok(()) => Ok(name),
                 Err(error) => Err(ClientError::local("write", name, error)),
@@ -162,12 +174,12 @@ fn follow_link(target: &Path) -> PathBuf {
 
 fn publish(
     part: PartFile,
-    modified: Timestamp,
+    metadata: FinalMetadata,
     target: PathBuf,
     if_exists: IfExists,
 ) -> Result<PathBuf, ClientError> {
     if if_exists == IfExists::Replace {
-        return match part.persist(modified, &target) {
+        return match part.persist(metadata, &target) {
             Ok(()) => Ok(target),
             Err(error) => Err(ClientError::local("write", target, error)),
         };
@@ -178,7 +190,7 @@ fn publish(
         0
     };
     let names = (0..=renames).map(|number| numbered(&target, number));
-    match part.persist_new(modified, names) {
+    match part.persist_new(metadata, names) {
         Ok(Some(path)) => Ok(path),
         Ok(None) => Err(ClientError::LocalExists(target)),
         Err((path, error)) => Err(ClientError::local("write", path, error)),
@@ -229,7 +241,7 @@ mod tests {
         let put = |text: &str, if_exists| {
             let mut sink = LocalSink::named(&target, if_exists)?;
             sink.write(text.as_bytes())?;
-            sink.commit(Timestamp::UNIX_EPOCH)
+            sink.commit(Timestamp::UNIX_EPOCH, None)
         };
         assert_eq!(put("1", IfExists::Fail).expect("free"), target);
         assert_eq!(put("2", IfExists::Replace).expect("replaced"), target);
@@ -251,9 +263,37 @@ mod tests {
         let mode = std::fs::Permissions::from_mode(0o6751);
         std::fs::set_permissions(&target, mode).expect("set");
         let sink = LocalSink::named(&target, IfExists::Replace).expect("a target");
-        sink.commit(Timestamp::UNIX_EPOCH).expect("placed");
+        sink.commit(Timestamp::UNIX_EPOCH, None).expect("placed");
         let mode = target.metadata().expect("there").permissions().mode();
         assert_eq!(mode & 0o7777, 0o751);
+    }
+
+    #[test]
+    fn a_file_is_its_owners_alone_until_it_has_the_mode_that_the_server_keeps() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let target = directory.path().join("private.key");
+        let mode_of = |path: &Path| {
+            let mode = path.metadata().expect("there").permissions().mode();
+            mode & 0o7777
+        };
+        let part_modes = || {
+            let entries = directory.path().read_dir().expect("readable");
+            let mut modes = entries.map(|entry| mode_of(&entry.expect("an entry").path()));
+            (modes.next(), modes.next())
+        };
+        for (mode, expected) in [
+            (Some(0o600), 0o600),
+            (Some(0o755), 0o755 & !umask()),
+            (None, 0o666 & !umask()),
+        ] {
+            let mut sink = LocalSink::named(&target, IfExists::Replace).expect("a target");
+            sink.write(b"secret").expect("written");
+            assert_eq!(part_modes(), (Some(0o600), None));
+            let mode = mode.map(FileMode::from_st_mode);
+            sink.commit(Timestamp::UNIX_EPOCH, mode).expect("placed");
+            assert_eq!(mode_of(&target), expected);
+            std::fs::remove_file(&target).expect("removed");
+        }
     }
 
     #[test]
@@ -263,10 +303,16 @@ mod tests {
         std::fs::write(&real, "old").expect("written");
         std::os::unix::fs::symlink(&real, &link).expect("linked");
         let sink = LocalSink::named(&link, IfExists::Replace).expect("a target");
-        assert_eq!(sink.commit(Timestamp::UNIX_EPOCH).expect("placed"), real);
+        assert_eq!(
+            sink.commit(Timestamp::UNIX_EPOCH, None).expect("placed"),
+            real
+        );
         std::fs::write(&real, "kept").expect("written");
         let sink = LocalSink::create(&link, IfExists::Replace).expect("a target");
-        assert_eq!(sink.commit(Timestamp::UNIX_EPOCH).expect("placed"), link);
+        assert_eq!(
+            sink.commit(Timestamp::UNIX_EPOCH, None).expect("placed"),
+            link
+        );
         assert_eq!(std::fs::read_to_string(&real).expect("there"), "kept");
     }
 }

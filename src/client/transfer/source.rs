@@ -14,6 +14,7 @@ use rustix::io::{Errno, pread};
 
 use crate::client::ClientError;
 use crate::connection::LONG_CHUNK_BYTES;
+use crate::protocol::FileMode;
 
 /// The content of an upload.
 pub(crate) struct LocalFile {
@@ -21,6 +22,7 @@ pub(crate) struct LocalFile {
     path: PathBuf,
     pub(crate) size: Option<u64>,
     pub(crate) modified: Option<Timestamp>,
+    pub(crate) mode: Option<FileMode>,
     read: u64,
 }
 
@@ -73,6 +75,7 @@ impl LocalFile {
             path: path.into(),
             size,
             modified: modified(&metadata),
+            mode: Some(FileMode::from_st_mode(metadata.mode())),
             read: 0,
         })
     }
@@ -84,6 +87,7 @@ impl LocalFile {
             path: name.into(),
             size: None,
             modified: None,
+            mode: None,
             read: 0,
         }
     }
@@ -198,6 +202,7 @@ pub(crate) struct SmallSource<'a> {
     before: Stamp,
     pub(crate) size: usize,
     pub(crate) modified: Option<Timestamp>,
+    pub(crate) mode: FileMode,
 }
 
 impl<'a> SmallSource<'a> {
@@ -215,6 +220,7 @@ impl<'a> SmallSource<'a> {
             before: Stamp::from(&metadata),
             size,
             modified: modified(&metadata),
+            mode: FileMode::from_st_mode(metadata.mode()),
         }))
     }
 

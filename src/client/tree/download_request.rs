@@ -169,5 +169,5 @@ fn store(
     for chunk in chunks {
         sink.write(chunk)?;
     }
-    sink.commit(begin.modified)
+    sink.commit(begin.modified, begin.mode)
 }

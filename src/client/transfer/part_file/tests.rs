@@ -1,5 +1,10 @@
 //! Part files of running, interrupted and killed downloads.
 
+const METADATA: FinalMetadata = FinalMetadata {
+    modified: Timestamp::UNIX_EPOCH,
+    mode: 0o640,
+};
+
 use super::*;
 use crate::protocol::Digest;
 
@@ -68,8 +73,7 @@ fn an_interrupted_part_file_is_continued_and_complete_without_an_attribute() {
     hasher.update(b"and half");
     let expected = Digest::compute(Algorithm::Blake3, b"half and half");
     assert_eq!(hasher.finish(), expected);
-    part.persist(Timestamp::UNIX_EPOCH, &target)
-        .expect("renamed");
+    part.persist(METADATA, &target).expect("renamed");
     assert_eq!(fs::read(&target).expect("there"), b"half and half");
     let file = File::open(&target).expect("there");
     assert!(fgetxattr(&file, VERSION_ATTRIBUTE, &mut [0; MAX_VERSION_BYTES]).is_err());
@@ -175,8 +179,7 @@ fn live_part_files_survive_any_number_of_downloads_that_begin_meanwhile() {
                     let mut part = open(&target);
                     remove_stale(directory);
                     part.write(b"content").expect("written");
-                    part.persist(Timestamp::UNIX_EPOCH, &target)
-                        .expect("still there");
+                    part.persist(METADATA, &target).expect("still there");
                 }
             });
         }
@@ -194,8 +197,7 @@ fn a_download_that_does_not_resume_replaces_the_interrupted_content() {
         if !content.is_empty() {
             part.write(content.as_bytes()).expect("written");
         }
-        part.persist(Timestamp::UNIX_EPOCH, &target)
-            .expect("renamed");
+        part.persist(METADATA, &target).expect("renamed");
         assert_eq!(fs::read_to_string(&target).expect("there"), content);
         assert_eq!(names(place.path()), ["target"]);
     }
