@@ -22,13 +22,6 @@ impl Client {
         self.call_promptly(Hello {}).await
     }
 
-    /// Whether the server lists a feature in the reply to `hello`. It is asked once over a connection.
-    pub async fn has_feature(&self, name: &str) -> Result<bool, ClientError> {
-        let ask = || async { self.hello().await.map(|reply| reply.features) };
-        let features = self.line.features.get_or_try_init(ask).await?;
-        Ok(features.iter().any(|feature| feature == name))
-    }
-
     /// The user and the folders of this session.
     pub async fn whoami(&self) -> Result<WhoamiReply, ClientError> {
         self.call(Whoami {}).await

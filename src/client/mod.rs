@@ -357,6 +357,13 @@ impl Client {
         EventPosition { seq, epoch }
     }
 
+    /// Whether the reply to the login lists a feature of the server. Those of older servers list none.
+    #[must_use]
+    pub fn has_feature(&self, name: &str) -> bool {
+        let login = self.connection.login.get();
+        login.is_some_and(|login| login.features.iter().any(|feature| feature == name))
+    }
+
     /// Whether the server does not know the position of the login: it was restored to an earlier state,
     /// or is another server. Then it sends all events that it has.
     #[must_use]

@@ -46,6 +46,9 @@ pub struct LoginReply {
     /// If not, all that is kept is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed: Option<bool>,
+    /// The features, as `hello` lists them; absent from older servers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
 }
 
 /// Answers `whoami`.

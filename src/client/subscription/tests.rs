@@ -84,6 +84,7 @@ async fn login_of(
         session: "1".into(),
         epoch: epoch.map(Into::into),
         resumed,
+        features: Vec::new(),
     };
     peer.say(encode_ok(id, &reply)).await;
     (login.since, login.epoch)

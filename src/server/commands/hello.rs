@@ -11,17 +11,22 @@ pub(crate) fn answer(shared: &ServerState, peer: &Peer) -> HelloReply {
     if peer.certificate().is_some() {
         logins.push("certificate".into());
     }
-    let mut features = vec!["messages", "mode", "offers", "recursive", "watch"];
-    if shared.datagrams.port().is_some() {
-        features.insert(0, "datagrams");
-    }
     HelloReply {
         protocol: VERSION,
         server: SERVER_VERSION.into(),
-        features: features.into_iter().map(Into::into).collect(),
+        features: features(shared),
         logins,
         max_control: MAX_CONTROL as u64,
         max_chunk: MAX_CHUNK as u64,
         time: Timestamp::now(),
     }
+}
+
+/// The optional parts of the protocol that this server offers.
+pub(crate) fn features(shared: &ServerState) -> Vec<String> {
+    let mut features = vec!["messages", "mode", "offers", "recursive", "watch"];
+    if shared.datagrams.port().is_some() {
+        features.insert(0, "datagrams");
+    }
+    features.into_iter().map(Into::into).collect()
 }

@@ -5,6 +5,7 @@ use tokio::time::{Instant, sleep};
 use crate::accounts::{Account, AccountsError, Credential, UserName};
 use crate::protocol::{Login, LoginReply, Secret};
 use crate::server::accept::address_block::AddressBlock;
+use crate::server::commands::hello::features;
 use crate::server::error::CommandError;
 use crate::server::limits::login_throttle::{LoginTarget, LoginThrottleRules};
 use crate::server::session::member::Member;
@@ -179,5 +180,6 @@ pub(crate) fn welcome(member: &Member, resumed: Option<bool>) -> LoginReply {
         session: member.session.to_string(),
         epoch: Some(member.shared.messages.epoch().to_owned()),
         resumed,
+        features: features(&member.shared),
     }
 }

@@ -218,6 +218,7 @@ fn of_sessions(cmd: &str) -> Option<Vec<Bytes>> {
             session: hex(16),
             epoch: Some(hex(16)),
             resumed: Some(false),
+            features: vec!["x".repeat(32); 32],
         }),
         "whoami" => reply(&whoami::with_folders(whoami(), many(folder()))),
         "passwd" | "token_remove" | "user_add" | "user_set" | "user_passwd" | "folder_add"
