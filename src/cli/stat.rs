@@ -35,6 +35,9 @@ fn describe(stat: &StatReply) -> String {
         }
     }
     lines.push(format!("modified: {}", local_time(stat.entry.modified)));
+    if let Some(mode) = stat.entry.mode {
+        lines.push(format!("mode:     {mode}"));
+    }
     if let Some(version) = &stat.entry.version {
         lines.push(format!("version:  {}", safe(version)));
     }

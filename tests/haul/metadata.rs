@@ -1,7 +1,16 @@
 //! Times and permission bits of files and directories, as a client sets and finds them.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
+use haul::client::{FileOptions, Progress};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::client::log_in;
 use crate::harness::{RawClient, TestServer, control, data};
 
 const TIME: &str = "2020-02-02T02:02:02.000000002Z";
@@ -111,4 +120,74 @@ async fn a_mode_out_of_range_and_a_change_of_nothing_are_refused_by_name() {
     let set = json!({"cmd": "setstat", "path": "nothing", "mode": 0});
     client.fails(set, "not_found").await;
     assert!(client.ok(json!({"cmd": "ls"})).await["entries"] == json!([]));
+}
+
+/// The mode and the time of everything in a directory, by path.
+fn metadata(directory: &Path) -> BTreeMap<String, (u32, i64, i64)> {
+    let entries = walkdir::WalkDir::new(directory).into_iter();
+    entries
+        .map(|entry| {
+            let entry = entry.expect("readable");
+            let path = entry.path().strip_prefix(directory).expect("in it");
+            let meta = entry.metadata().expect("there");
+            let found = (meta.mode() & 0o777, meta.mtime(), meta.mtime_nsec());
+            (path.display().to_string(), found)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_tree_comes_back_with_the_modes_and_times_of_files_and_directories() {
+    let server = TestServer::start().await;
+    let client = log_in(&server, "alice").await;
+    let place = tempfile::tempdir().expect("a directory");
+    let tree = place.path().join("tree");
+    fs::create_dir_all(tree.join("keys/old")).expect("made");
+    fs::create_dir(tree.join("empty")).expect("made");
+    fs::write(tree.join("keys/private.key"), "secret").expect("written");
+    fs::write(tree.join("keys/old/large"), vec![7; 300_000]).expect("written");
+    fs::write(tree.join("tool"), "text").expect("written");
+    for (age, (path, mode)) in (1..).zip([
+        ("keys/private.key", 0o600),
+        ("keys/old/large", 0o400),
+        ("tool", 0o755),
+        ("keys/old", 0o711),
+        ("keys", 0o700),
+        ("empty", 0o500),
+        ("", 0o750),
+    ]) {
+        let path = tree.join(path);
+        let open = File::open(&path).expect("opened");
+        let time = SystemTime::now() - Duration::from_secs(age * 1000);
+        open.set_modified(time).expect("set");
+        open.set_permissions(Permissions::from_mode(mode))
+            .expect("set");
+    }
+    let (progress, options) = (Progress::new(), FileOptions::default());
+    let (sender, notes) = mpsc::channel(1);
+    drop(notes);
+    let up = vec![(tree.clone(), "/copy".to_owned())];
+    let up = client.put_trees(up, options, &progress, sender.clone());
+    assert_eq!(up.await.expect("put").failed, 0);
+    let back = place.path().join("back");
+    let down = vec![("/copy".to_owned(), back.clone())];
+    let down = client.get_trees(down, options, &progress, sender);
+    assert_eq!(down.await.expect("got").failed, 0);
+    assert_eq!(metadata(&back), metadata(&tree));
+    let on_disk = server.home("alice").join("copy/keys/private.key");
+    let mode = fs::metadata(on_disk).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let single = place.path().join("single.key");
+    let got = client.get_file("/copy/keys/private.key", &single, options, &progress);
+    got.await.expect("got");
+    assert_eq!(fs::metadata(&single).expect("there").mode() & 0o777, 0o600);
+    client
+        .put_file(&single, "/single", options, &progress)
+        .await
+        .expect("put");
+    let stat = client.stat("/single").await.expect("there");
+    assert_eq!(
+        stat.entry.mode.map(haul::protocol::FileMode::bits),
+        Some(0o600)
+    );
 }

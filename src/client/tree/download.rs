@@ -13,6 +13,7 @@ use crate::client::transfer::blocking::blocking;
 use crate::client::transfer::part_file;
 use crate::client::transfer::sink::remove_stale_parts;
 use crate::client::tree::direction::FinishedFile;
+use crate::client::tree::directories::{DirectoryMetadata, FilledDirectories};
 use crate::client::tree::download_request::{DownloadDirection, LocalTarget};
 use crate::client::tree::transfers::FileTransfers;
 use crate::client::tree::{TreeEvent, TreeJob, TreeSummary, join};
@@ -59,6 +60,7 @@ impl Session {
             listings: 0,
             roots: roots.into(),
             directories: Vec::new(),
+            filled: FilledDirectories::default(),
             files: VecDeque::new(),
             transfers: FileTransfers::new(direction, self, progress),
         };
@@ -73,9 +75,16 @@ impl Session {
                     download.finish(finished?).await?;
                 }
                 Some(step) = download.job.running.next() => download.handle(step).await?,
-                else => return Ok(download.job.summary),
+                else => break,
             }
         }
+        let (filled, summary) = (download.filled, download.job.summary);
+        blocking(move || {
+            filled.finish();
+            Ok(())
+        })
+        .await?;
+        Ok(summary)
     }
 }
 
@@ -104,6 +113,8 @@ struct TreeDownload {
     roots: VecDeque<(String, PathBuf)>,
     /// A stack: the last directory is listed first, which bounds its length.
     directories: Vec<PendingDirectory>,
+    /// Directories that get their times and permission bits at the end.
+    filled: FilledDirectories,
     /// With their sizes.
     files: VecDeque<(LocalTarget, u64)>,
     transfers: FileTransfers<DownloadDirection>,
@@ -111,7 +122,10 @@ struct TreeDownload {
 
 struct PendingDirectory {
     target: LocalTarget,
+    metadata: DirectoryMetadata,
     cursor: Option<String>,
+    /// Whether its first page has arrived, and it gets its metadata at the end.
+    is_filled: bool,
 }
 
 enum ListingStep {
@@ -170,8 +184,12 @@ impl TreeDownload {
             let mut page = session.retry(&progress, list).await;
             if is_first && page.is_ok() {
                 let (local, level) = (directory.target.local.clone(), directory.target.level);
-                if let Err(error) = blocking(move || make_directory(&local, level == 0)).await {
-                    page = Err(error);
+                let metadata = directory.metadata;
+                let made = blocking(move || make_directory(&local, level == 0, metadata)).await;
+                match made {
+                    // A directory that exists and that the user named stays as it is.
+                    Ok(is_new) => directory.is_filled = is_new || level > 0,
+                    Err(error) => page = Err(error),
                 }
             }
             ListingStep::Page(directory, page)
@@ -197,7 +215,7 @@ impl TreeDownload {
         self.listings -= 1;
         match step {
             ListingStep::Stat(target, Ok(stat)) => {
-                self.found(target, stat.entry.kind, stat.entry.size);
+                self.found(target, &stat.entry);
                 Ok(())
             }
             ListingStep::Page(directory, Ok(page)) => self.listed(directory, page).await,
@@ -216,17 +234,19 @@ impl TreeDownload {
         }
     }
 
-    fn found(&mut self, target: LocalTarget, kind: Kind, size: u64) {
-        match kind {
+    fn found(&mut self, target: LocalTarget, entry: &Entry) {
+        match entry.kind {
             Kind::File => {
-                self.job.progress.found_file(size);
-                self.files.push_back((target, size));
+                self.job.progress.found_file(entry.size);
+                self.files.push_back((target, entry.size));
             }
             Kind::Dir => {
                 self.job.summary.directories += 1;
                 self.directories.push(PendingDirectory {
                     target,
+                    metadata: entry.into(),
                     cursor: None,
+                    is_filled: false,
                 });
             }
         }
@@ -237,28 +257,36 @@ impl TreeDownload {
         directory: PendingDirectory,
         page: LsReply,
     ) -> Result<(), ClientError> {
-        let parent = directory.target;
+        let PendingDirectory {
+            target: parent,
+            metadata,
+            is_filled,
+            ..
+        } = directory;
+        if is_filled {
+            self.filled.push(parent.local.clone(), metadata);
+        }
         if page.cursor.is_some() {
             // Below the directories of this page, or all pages of a large directory would be listed before
             // the first of its directories.
             self.directories.push(PendingDirectory {
                 target: parent.clone(),
+                metadata,
                 cursor: page.cursor,
+                is_filled: false,
             });
         }
         let level = parent.level + 1;
-        for Entry {
-            name, kind, size, ..
-        } in page.entries
-        {
-            if !is_single_name(&name) {
-                let error = ClientError::UnsafeName(name);
+        for entry in page.entries {
+            let name = &entry.name;
+            if !is_single_name(name) {
+                let error = ClientError::UnsafeName(entry.name);
                 self.job.failed(parent.remote.clone(), error).await?;
                 continue;
             }
             let target = LocalTarget {
-                remote: join(&parent.remote, &name),
-                local: parent.local.join(&name),
+                remote: join(&parent.remote, name),
+                local: parent.local.join(name),
                 level,
             };
             if level > MAX_DEPTH {
@@ -266,7 +294,7 @@ impl TreeDownload {
                 self.job.failed(target.remote, error).await?;
                 continue;
             }
-            self.found(target, kind, size);
+            self.found(target, &entry);
         }
         Ok(())
     }
@@ -296,9 +324,13 @@ fn is_single_name(name: &str) -> bool {
 }
 
 /// Makes a directory. If it exists, removes the part files that killed downloads left in it. A link to a
-/// directory counts as one only if the user named it.
-fn make_directory(path: &Path, is_named_by_user: bool) -> Result<(), ClientError> {
-    match fs::create_dir(path) {
+/// directory counts as one only if the user named it. Returns whether the directory is new.
+fn make_directory(
+    path: &Path,
+    is_named_by_user: bool,
+    metadata: DirectoryMetadata,
+) -> Result<bool, ClientError> {
+    match metadata.create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let metadata = if is_named_by_user {
                 fs::metadata(path)
@@ -307,13 +339,13 @@ fn make_directory(path: &Path, is_named_by_user: bool) -> Result<(), ClientError
             };
             if metadata.is_ok_and(|metadata| metadata.is_dir()) {
                 part_file::remove_stale(path);
-                return Ok(());
+                return Ok(false);
             }
             let error = io::ErrorKind::NotADirectory.into();
             Err(ClientError::local("make directory", path, error))
         }
         Err(error) => Err(ClientError::local("make directory", path, error)),
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
     }
 }
 
@@ -353,7 +385,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(directory.path(), &link).expect("linked");
-        assert!(make_directory(&link, true).is_ok());
-        assert!(make_directory(&link, false).is_err());
+        let entry = Entry::new("link", Kind::Dir, 0, jiff::Timestamp::UNIX_EPOCH);
+        let metadata = DirectoryMetadata::from(&entry);
+        assert!(make_directory(&link, true, metadata).is_ok());
+        assert!(make_directory(&link, false, metadata).is_err());
     }
 }

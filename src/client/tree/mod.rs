@@ -5,6 +5,7 @@
 //! fail in the same way.
 
 mod direction;
+mod directories;
 mod download;
 mod download_request;
 mod pipeline;

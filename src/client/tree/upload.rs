@@ -1,9 +1,11 @@
 //! A tree on its way to the server: a local walk that runs ahead of the transfers.
 
 use std::future::ready;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use futures::stream::StreamExt;
+use futures::stream::{self, StreamExt};
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use walkdir::{DirEntry, WalkDir};
@@ -13,6 +15,7 @@ use crate::client::tree::transfers::{FileTransfers, MAX_SEPARATE_FILES};
 use crate::client::tree::upload_request::{LocalSource, UploadDirection};
 use crate::client::tree::{TreeEvent, TreeJob, TreeSummary, join};
 use crate::client::{Client, ClientError, FileOptions, Progress, Session};
+use crate::protocol::{FileMode, SetStat};
 
 /// Entries that the walk may be ahead of the transfers. The totals of the progress come from the walk.
 const MAX_ENTRIES_AHEAD: usize = 8192;
@@ -37,11 +40,14 @@ impl Session {
         let (sender, mut walk) = mpsc::channel(MAX_ENTRIES_AHEAD);
         let counters = progress.clone();
         spawn_blocking(move || walk_all(roots, &sender, &counters));
+        let keeps_modes = self.client().has_feature("mode");
+        let direction = UploadDirection { keeps_modes };
         let mut upload = TreeUpload {
             session: self.clone(),
             options,
             job: TreeJob::new(progress, events),
-            transfers: FileTransfers::new(UploadDirection, self, progress),
+            transfers: FileTransfers::new(direction, self, progress),
+            filled: Vec::new(),
         };
         let mut walking = true;
         while walking || !upload.is_idle() {
@@ -62,6 +68,7 @@ impl Session {
                 }
             }
         }
+        upload.finish_directories().await?;
         Ok(upload.job.summary)
     }
 }
@@ -88,14 +95,22 @@ struct TreeUpload {
     options: FileOptions,
     job: TreeJob<MadeDirectory>,
     transfers: FileTransfers<UploadDirection>,
+    /// Directories whose times and permission bits are set on the server at the end.
+    filled: Vec<LocalDirectory>,
+}
+
+/// A directory that is put.
+#[derive(Debug)]
+struct LocalDirectory {
+    local: PathBuf,
+    remote: String,
+    modified: Option<Timestamp>,
+    mode: Option<FileMode>,
 }
 
 /// An entry that the walk finds.
 enum FoundEntry {
-    Directory {
-        local: PathBuf,
-        remote: String,
-    },
+    Directory(LocalDirectory),
     File {
         local: PathBuf,
         remote: String,
@@ -112,8 +127,8 @@ enum FoundEntry {
     },
 }
 
-/// A local directory, and the result of making it on the server.
-type MadeDirectory = (PathBuf, Result<String, ClientError>);
+/// A directory, and the result of making it on the server.
+type MadeDirectory = (LocalDirectory, Result<String, ClientError>);
 
 impl TreeUpload {
     fn is_idle(&self) -> bool {
@@ -130,7 +145,7 @@ impl TreeUpload {
 
     async fn start(&mut self, found: FoundEntry) -> Result<(), ClientError> {
         match found {
-            FoundEntry::Directory { local, remote } => self.make_directory(local, remote),
+            FoundEntry::Directory(directory) => self.make_directory(directory),
             FoundEntry::File {
                 local,
                 remote,
@@ -159,24 +174,45 @@ impl TreeUpload {
         Ok(())
     }
 
-    fn make_directory(&mut self, local: PathBuf, remote: String) {
+    fn make_directory(&mut self, directory: LocalDirectory) {
         let (session, progress) = (self.session.clone(), self.job.progress.clone());
         self.job.running.push(Box::pin(async move {
-            let remote = remote.as_str();
+            let remote = directory.remote.as_str();
             let mkdir = |client: Client| async move { client.mkdir(remote, true).await };
             let result = session.retry(&progress, mkdir).await;
-            (local, result)
+            (directory, result)
         }));
     }
 
-    async fn made(&mut self, (local, result): MadeDirectory) -> Result<(), ClientError> {
+    async fn made(&mut self, (directory, result): MadeDirectory) -> Result<(), ClientError> {
         match result {
             Ok(_) => {
                 self.job.summary.directories += 1;
+                self.filled.push(directory);
                 Ok(())
             }
-            Err(error) => self.job.failed(local.display().to_string(), error).await,
+            Err(error) => {
+                let path = directory.local.display().to_string();
+                self.job.failed(path, error).await
+            }
         }
+    }
+
+    /// Sets times and permission bits of the directories. Each new entry of a directory changes its
+    /// time, so nothing may be put into them any more.
+    async fn finish_directories(&mut self) -> Result<(), ClientError> {
+        let (session, progress) = (self.session.clone(), self.job.progress.clone());
+        let directories = std::mem::take(&mut self.filled);
+        let finished = stream::iter(directories)
+            .map(|directory| finish_directory(&session, &progress, directory))
+            .buffer_unordered(MAX_SEPARATE_FILES);
+        let mut finished = std::pin::pin!(finished);
+        while let Some((local, result)) = finished.next().await {
+            if let Err(error) = result {
+                self.job.failed(local.display().to_string(), error).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn finish(
@@ -199,6 +235,29 @@ impl TreeUpload {
         }
         Ok(())
     }
+}
+
+/// Sets time and permission bits of a directory on a server that keeps both.
+async fn finish_directory(
+    session: &Session,
+    progress: &Progress,
+    directory: LocalDirectory,
+) -> (PathBuf, Result<(), ClientError>) {
+    let change = SetStat {
+        path: directory.remote,
+        modified: directory.modified,
+        mode: directory.mode,
+    };
+    let set = |client: Client| {
+        let change = change.clone();
+        async move {
+            if change.mode.is_some() && client.has_feature("mode") {
+                client.setstat(change).await?;
+            }
+            Ok(())
+        }
+    };
+    (directory.local, session.retry(progress, set).await)
 }
 
 /// Sends every entry at and below the roots, until the receiver is closed.
@@ -247,7 +306,14 @@ fn classify(
     let kind = entry.file_type();
     if kind.is_dir() {
         let exists = matches!(to.trim_end_matches('/'), "" | "." | "..");
-        return (!exists).then_some(FoundEntry::Directory { local, remote: to });
+        let metadata = entry.metadata().ok();
+        let modified = metadata.as_ref().and_then(|it| it.modified().ok());
+        return (!exists).then_some(FoundEntry::Directory(LocalDirectory {
+            local,
+            remote: to,
+            modified: modified.and_then(|time| Timestamp::try_from(time).ok()),
+            mode: metadata.map(|it| FileMode::from_st_mode(it.mode())),
+        }));
     }
     if !kind.is_file() && entry.depth() == 0 {
         let error = ClientError::LocalNotAFile(local.clone());

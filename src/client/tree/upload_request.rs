@@ -20,7 +20,10 @@ use crate::protocol::{
 
 /// The direction from this machine to the server.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct UploadDirection;
+pub(super) struct UploadDirection {
+    /// Whether the server keeps the permission bits of files.
+    pub(super) keeps_modes: bool,
+}
 
 /// A file to be put.
 #[derive(Debug)]
@@ -65,7 +68,7 @@ impl PipelinedTransfer for UploadDirection {
             size: Some(size as u64),
             if_exists: file.options.if_exists,
             modified: source.modified,
-            mode: None,
+            mode: self.keeps_modes.then_some(source.mode),
             resume: false,
             parents: file.options.parents,
             digest: Some(algorithm),

@@ -14,7 +14,7 @@ use crate::storage::path::VirtualPath;
 
 /// An entry that was found in a directory.
 #[derive(Debug)]
-pub(crate) struct FoundEntry {
+pub(crate) struct ListedEntry {
     /// Of the entry, or of the target of a link.
     pub(crate) meta: Metadata,
     /// Its handle, if the server can read it.
@@ -22,7 +22,7 @@ pub(crate) struct FoundEntry {
     pub(crate) is_link: bool,
 }
 
-impl FoundEntry {
+impl ListedEntry {
     /// The permission bits that are kept with it.
     pub(crate) fn mode(&self) -> Option<FileMode> {
         self.file.as_ref().and_then(read_mode)
@@ -56,10 +56,10 @@ pub(crate) fn find_entry(
     name: impl Arg + Copy,
     path: &VirtualPath,
     is_opened_first: bool,
-) -> io::Result<Option<FoundEntry>> {
+) -> io::Result<Option<ListedEntry>> {
     let open = || {
         let (file, meta) = dir.open_file(name)?;
-        Ok(FoundEntry {
+        Ok(ListedEntry {
             meta,
             file: Some(file),
             is_link: false,
@@ -76,7 +76,7 @@ pub(crate) fn find_entry(
     let Some(meta) = dir.meta(name)? else {
         return Ok(None);
     };
-    let without_handle = |meta| FoundEntry {
+    let without_handle = |meta| ListedEntry {
         meta,
         file: None,
         is_link: false,
@@ -95,16 +95,16 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 /// The root of a space, as the entry that it is where the space is mounted.
-pub(crate) fn find_root(sandbox: &Sandbox) -> io::Result<FoundEntry> {
+pub(crate) fn find_root(sandbox: &Sandbox) -> io::Result<ListedEntry> {
     let (file, meta) = sandbox.open(&VirtualPath::root())?;
-    Ok(FoundEntry {
+    Ok(ListedEntry {
         meta,
         file: Some(file),
         is_link: false,
     })
 }
 
-fn find_target(sandbox: &Sandbox, path: &VirtualPath) -> Option<FoundEntry> {
+fn find_target(sandbox: &Sandbox, path: &VirtualPath) -> Option<ListedEntry> {
     let target = sandbox.look(path).ok()?;
     let opened = match target.kind {
         EntryKind::File | EntryKind::Dir => sandbox.open(path).ok(),
@@ -114,7 +114,7 @@ fn find_target(sandbox: &Sandbox, path: &VirtualPath) -> Option<FoundEntry> {
         Some((file, meta)) => (Some(file), meta),
         None => (None, target),
     };
-    Some(FoundEntry {
+    Some(ListedEntry {
         meta,
         file,
         is_link: true,

@@ -18,7 +18,7 @@ use crate::storage::local::fs::attributes::Attributes;
 use crate::storage::local::fs::metadata::EntryKind;
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::sandbox::OpenDir;
-use crate::storage::local::listed_entry::{FoundEntry, find_entry, find_root, is_opened_first};
+use crate::storage::local::listed_entry::{ListedEntry, find_entry, find_root, is_opened_first};
 use crate::storage::local::view::View;
 use crate::storage::path::{VirtualPath, is_valid_name};
 use crate::storage::rights::Right;
@@ -305,7 +305,7 @@ impl TreeListing {
 
     fn describe(
         &self,
-        found: &FoundEntry,
+        found: &ListedEntry,
         place: &ResolvedPath,
         path: String,
     ) -> Result<Option<Entry>, StorageError> {

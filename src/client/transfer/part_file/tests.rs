@@ -1,12 +1,12 @@
 //! Part files of running, interrupted and killed downloads.
 
+use super::*;
+use crate::protocol::Digest;
+
 const METADATA: FinalMetadata = FinalMetadata {
     modified: Timestamp::UNIX_EPOCH,
     mode: 0o640,
 };
-
-use super::*;
-use crate::protocol::Digest;
 
 fn names(directory: &Path) -> Vec<String> {
     let entries = directory.read_dir().expect("readable");

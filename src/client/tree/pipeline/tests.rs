@@ -12,7 +12,11 @@ async fn a_file_whose_connection_is_lost_while_it_is_encoded_is_handed_back() {
     std::fs::write(&local, "a").expect("written");
     let (client, _peer) = pair();
     let session = Session::from(client.clone());
-    let mut pipeline = Pipeline::new(UploadDirection, &session, &Progress::new());
+    let mut pipeline = Pipeline::new(
+        UploadDirection { keeps_modes: true },
+        &session,
+        &Progress::new(),
+    );
     pipeline.add(FoundFile {
         file: LocalSource {
             local,
@@ -23,7 +27,13 @@ async fn a_file_whose_connection_is_lost_while_it_is_encoded_is_handed_back() {
     });
     let files = std::mem::take(&mut pipeline.queued);
     let answers = pipeline.answer_sender.clone();
-    let batch = encode(&UploadDirection, client.clone(), files, 0, &answers);
+    let batch = encode(
+        &UploadDirection { keeps_modes: true },
+        client.clone(),
+        files,
+        0,
+        &answers,
+    );
     client.hang_up();
     let answer = pipeline.answers.recv().await.expect("an answer");
     assert!(pipeline.accept(answer).is_none());
