@@ -2,18 +2,12 @@
 
 use std::fmt;
 
-use bytes::{Buf, BytesMut};
 use serde::Deserialize;
-use tokio::sync::mpsc;
 
-use crate::client::connection::{TransferPart, parse};
+use crate::client::line_stream::LineStream;
 use crate::client::session::CurrentConnection;
-use crate::client::transfer::request::Transfer;
-use crate::client::{Client, ClientError, Lost, Progress, Session};
+use crate::client::{ClientError, Lost, Progress, Session};
 use crate::protocol::{GoodbyeReason, Logs, LogsBegin, LogsReply};
-
-/// The longest line that is accepted.
-const MAX_LINE: usize = 1024 * 1024;
 
 /// Lines of the server's log. If the connection is lost, they continue over the next one, after the last
 /// line that arrived.
@@ -21,17 +15,8 @@ pub struct LogLines {
     session: Session,
     request: Logs,
     /// `None` until the request was sent over the current connection.
-    connected: Option<ConnectedLogs>,
+    connected: Option<(CurrentConnection, LineStream)>,
     progress: Progress,
-}
-
-/// The lines that arrive over one connection.
-struct ConnectedLogs {
-    current: CurrentConnection,
-    transfer: Transfer,
-    parts: mpsc::Receiver<TransferPart>,
-    /// Bytes that arrived and were not returned.
-    buffer: BytesMut,
 }
 
 impl fmt::Debug for LogLines {
@@ -70,38 +55,40 @@ impl LogLines {
     /// The reason for which there is no connection, or for which the server sends no log.
     pub async fn next(&mut self) -> Result<Option<String>, ClientError> {
         loop {
-            let connected = if let Some(connected) = &mut self.connected {
+            let (current, lines) = if let Some(connected) = &mut self.connected {
                 connected
             } else {
                 let current = self.session.current();
-                match ConnectedLogs::begin(current.clone(), &mut self.request).await {
-                    Ok(connected) => self.connected.insert(connected),
+                match LineStream::begin::<LogsBegin>(&current.client, &self.request).await {
+                    Ok((begin, lines)) => {
+                        // Over another connection it continues there, if no line arrives.
+                        self.request.since = Some(begin.line.saturating_sub(1));
+                        self.connected.insert((current, lines))
+                    }
                     Err(error) => {
                         self.wait(&current, error).await?;
                         continue;
                     }
                 }
             };
-            match connected.next().await {
-                Ok(Some(line)) => {
+            let error = match lines.next().await {
+                Some(Ok(line)) => {
                     self.session.note_success();
                     if let Some(number) = number_of(&line) {
                         self.request.since = Some(number);
                     }
-                    return Ok(Some(line));
+                    return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
                 }
-                Ok(None) if !self.request.follow => return Ok(None),
-                // A log that is followed ends with the server only.
-                Ok(None) => {
-                    let current = connected.current.clone();
-                    let lost = Lost::Goodbye(GoodbyeReason::ShuttingDown);
-                    self.wait(&current, lost.into()).await?;
-                }
-                Err(error) => {
-                    let current = connected.current.clone();
-                    self.wait(&current, error).await?;
-                }
-            }
+                Some(Err(error)) => error,
+                None => match lines.reply::<LogsReply>().await {
+                    Ok(_) if !self.request.follow => return Ok(None),
+                    // A log that is followed ends with the server only.
+                    Ok(_) => Lost::Goodbye(GoodbyeReason::ShuttingDown).into(),
+                    Err(error) => error,
+                },
+            };
+            let current = current.clone();
+            self.wait(&current, error).await?;
         }
     }
 
@@ -116,65 +103,12 @@ impl LogLines {
     }
 }
 
-impl ConnectedLogs {
-    /// Sends the request, and notes in it the first line, to continue there over another connection.
-    async fn begin(current: CurrentConnection, request: &mut Logs) -> Result<Self, ClientError> {
-        let client: &Client = &current.client;
-        let (pending, mut parts) = client.connection.get(&*request).await?;
-        let mut transfer = Transfer::new(client, pending);
-        match parts.recv().await {
-            Some(TransferPart::Begin(begin)) => {
-                let begin = parse::<LogsBegin>(&begin)?;
-                request.since = Some(begin.line.saturating_sub(1));
-            }
-            Some(TransferPart::Chunk(_)) => {
-                return Err(ClientError::InvalidReply(
-                    "data of a log before its begin".into(),
-                ));
-            }
-            None => {
-                transfer.reply::<LogsReply>().await?;
-            }
-        }
-        Ok(Self {
-            current,
-            transfer,
-            parts,
-            buffer: BytesMut::new(),
-        })
-    }
-
-    async fn next(&mut self) -> Result<Option<String>, ClientError> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line = self.buffer.split_to(end);
-                self.buffer.advance(1);
-                let line = String::from_utf8_lossy(&line).into_owned();
-                return Ok(Some(line));
-            }
-            if self.buffer.len() > MAX_LINE {
-                return Err(ClientError::InvalidReply(
-                    "a line of the log without an end".into(),
-                ));
-            }
-            match self.parts.recv().await {
-                Some(TransferPart::Chunk(chunk)) => self.buffer.extend_from_slice(&chunk),
-                Some(TransferPart::Begin(_)) => {}
-                None => {
-                    self.transfer.reply::<LogsReply>().await?;
-                    return Ok(None);
-                }
-            }
-        }
-    }
-}
-
 /// The number of a line.
-fn number_of(line: &str) -> Option<u64> {
+fn number_of(line: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
     struct Numbered {
         line: Option<u64>,
     }
-    let numbered: Numbered = serde_json::from_str(line).ok()?;
+    let numbered: Numbered = serde_json::from_slice(line).ok()?;
     numbered.line
 }

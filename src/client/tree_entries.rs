@@ -69,17 +69,16 @@ impl TreeEntries {
     /// [`ClientError::InvalidReply`] if the entries are out of order.
     pub async fn next(&mut self) -> Result<Option<Entry>, ClientError> {
         while !self.is_complete {
-            let (current, lines) = match &mut self.connected {
-                Some(connected) => connected,
-                None => {
-                    let current = self.session.current();
-                    self.has_advanced = false;
-                    match LineStream::begin::<LsBegin>(&current.client, &self.request).await {
-                        Ok((_, lines)) => self.connected.insert((current, lines)),
-                        Err(error) => {
-                            self.wait(&current, error).await?;
-                            continue;
-                        }
+            let (current, lines) = if let Some(connected) = &mut self.connected {
+                connected
+            } else {
+                let current = self.session.current();
+                self.has_advanced = false;
+                match LineStream::begin::<LsBegin>(&current.client, &self.request).await {
+                    Ok((_, lines)) => self.connected.insert((current, lines)),
+                    Err(error) => {
+                        self.wait(&current, error).await?;
+                        continue;
                     }
                 }
             };
