@@ -179,6 +179,12 @@ pub enum ClientError {
     /// More nested directories than a server allows.
     #[error("the directory is more than {0} levels deep")]
     TooDeep(u32),
+    /// The server is too old for a request.
+    #[error("the server cannot {0}; it needs a newer version of haul")]
+    MissingFeature(&'static str),
+    /// A sync whose roots do not fit each other.
+    #[error("{0}")]
+    InvalidSync(String),
 }
 
 impl ClientError {

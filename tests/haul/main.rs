@@ -60,6 +60,7 @@ mod start_up;
 mod status_page;
 mod stopping;
 mod strace;
+mod sync;
 mod talking;
 mod tls;
 mod tokens;

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use jiff::Timestamp;
 
 use crate::client::ClientError;
-use crate::protocol::{Digest, Kind};
+use crate::protocol::{Digest, FileMode, Kind};
 
 /// A file or directory of either tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct SyncEntry {
     /// When its content last changed.
     pub modified: Timestamp,
     /// Its permission bits, if they are known.
-    pub mode: Option<u32>,
+    pub mode: Option<FileMode>,
     /// The server's identifier of its content; local entries have none.
     pub version: Option<String>,
     /// The digest of its content, if it was asked for and is known.
@@ -83,7 +83,10 @@ pub enum WithheldReason {
     /// It belongs to another file system than the root.
     #[error("on another file system")]
     OtherFileSystem,
-    /// It cannot be read, or the other side cannot have an entry of its name.
+    /// The other side cannot have an entry of its name.
+    #[error("its name is not allowed on both sides")]
+    Name,
+    /// It cannot be read.
     #[error(transparent)]
     Failed(ClientError),
 }
@@ -98,7 +101,7 @@ impl WithheldReason {
     /// Whether it is an error, after which the mirror is incomplete.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        matches!(self, Self::Failed(_))
+        matches!(self, Self::Name | Self::Failed(_))
     }
 }
 

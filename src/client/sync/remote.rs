@@ -52,9 +52,7 @@ where
         self.withheld = None;
         let name = entry.path.rsplit('/').next().unwrap_or_default();
         let reason = if !is_portable_name(name) || is_unfinished_download(name) {
-            Some(WithheldReason::Failed(ClientError::UnsafeName(
-                name.to_owned(),
-            )))
+            Some(WithheldReason::Name)
         } else {
             self.filter.check(&entry.path, is_dir, entry.size)?
         };

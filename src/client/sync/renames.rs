@@ -48,7 +48,7 @@ pub(crate) struct Rename {
 }
 
 /// The pairs that may be equal.
-pub(crate) fn rename_candidates(new: &[SyncEntry], surplus: &[SurplusFile]) -> RenameCandidates {
+pub(crate) fn rename_candidates(new: &[&SyncEntry], surplus: &[SurplusFile]) -> RenameCandidates {
     let mut by_size: HashMap<u64, Vec<usize>> = HashMap::new();
     for (index, file) in surplus.iter().enumerate() {
         by_size.entry(file.size).or_default().push(index);
@@ -151,6 +151,7 @@ mod tests {
             surplus("small", 100, 9),
             surplus("empty", 0, 3),
         ];
+        let new: Vec<_> = new.iter().collect();
         let candidates = rename_candidates(&new, &surplus);
         assert_eq!(candidates, RenameCandidates::from([(0, vec![2, 1, 0])]));
     }

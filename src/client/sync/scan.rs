@@ -15,7 +15,7 @@ use crate::client::ClientError;
 use crate::client::sync::entry::{ListedItem, SyncEntry, WithheldReason};
 use crate::client::sync::filter::PathFilter;
 use crate::client::sync::names::{is_portable_name, is_unfinished_download};
-use crate::protocol::Kind;
+use crate::protocol::{FileMode, Kind};
 
 /// The deepest level that is scanned. No server has as many.
 const MAX_DEPTH: usize = 100;
@@ -125,8 +125,7 @@ impl LocalScan {
             return Ok(Some(withheld(path, reason)));
         }
         if !is_portable_name(&name.text) {
-            let error = ClientError::UnsafeName(name.text.to_string());
-            return Ok(Some(withheld(path, WithheldReason::Failed(error))));
+            return Ok(Some(withheld(path, WithheldReason::Name)));
         }
         Ok(Some(match file_type {
             FileType::RegularFile => ListedItem::Entry(to_entry(path, Kind::File, size, &stat)),
@@ -253,7 +252,7 @@ fn to_entry(path: String, kind: Kind, size: u64, stat: &Stat) -> SyncEntry {
         kind,
         size,
         modified: modified(stat),
-        mode: Some(stat.st_mode & 0o777),
+        mode: Some(FileMode::from_st_mode(stat.st_mode)),
         version: None,
         digest: None,
     }
@@ -390,8 +389,8 @@ mod tests {
             &FilterOptions::default(),
         );
         assert_eq!(paths(&items), ["a\nb", "c", "x\u{fffd}"]);
-        assert!(items[0].1.contains("a\\nb"), "{}", items[0].1);
-        assert_eq!(items[2].1, "the name of x\u{fffd} is not UTF-8");
+        assert!(items[0].1.contains("name"), "{}", items[0].1);
+        assert!(items[2].1.contains("is not UTF-8"), "{}", items[2].1);
     }
 
     #[test]
@@ -409,7 +408,7 @@ mod tests {
         fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("opened");
         if !is_readable {
             assert_eq!(paths(&items), ["a", "b", "b/1"]);
-            assert!(items[0].1.contains("could not read"), "{}", items[0].1);
+            assert!(items[0].1.contains("cannot read"), "{}", items[0].1);
         }
     }
 

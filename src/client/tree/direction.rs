@@ -9,7 +9,7 @@ use crate::protocol::WireError;
 
 /// Which step of a transfer uses the disk and runs on a blocking thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DiskStep {
+pub(crate) enum DiskStep {
     /// [`PipelinedTransfer::encode`] reads the file.
     Encode,
     /// [`PipelinedTransfer::complete`] writes the file.
@@ -18,19 +18,19 @@ pub(super) enum DiskStep {
 
 /// The upper bounds of one direction.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PipelineLimits {
+pub(crate) struct PipelineLimits {
     /// Bytes of files whose results are outstanding.
-    pub(super) outstanding_bytes: u64,
+    pub(crate) outstanding_bytes: u64,
     /// Files that are encoded and sent together.
-    pub(super) batch_files: usize,
+    pub(crate) batch_files: usize,
     /// Bytes of files that are encoded and sent together; a single file may have more.
-    pub(super) batch_bytes: u64,
+    pub(crate) batch_bytes: u64,
     /// Bytes of a file that are kept until its final reply is there.
-    pub(super) received_bytes: usize,
+    pub(crate) received_bytes: usize,
 }
 
 /// One direction of a transfer of many files.
-pub(super) trait PipelinedTransfer: Clone + Send + Sync + 'static {
+pub(crate) trait PipelinedTransfer: Clone + Send + Sync + 'static {
     /// A file to be moved.
     type File: Send + 'static;
     /// The facts about an encoded file that its reply is compared with.
@@ -79,20 +79,20 @@ pub(super) trait PipelinedTransfer: Clone + Send + Sync + 'static {
 
 /// A file with the size that it was found with.
 #[derive(Debug)]
-pub(super) struct FoundFile<F> {
-    pub(super) file: F,
-    pub(super) size: u64,
+pub(crate) struct FoundFile<F> {
+    pub(crate) file: F,
+    pub(crate) size: u64,
 }
 
 /// The result of one file.
-pub(super) type FinishedFile<T> = (
+pub(crate) type FinishedFile<T> = (
     <T as PipelinedTransfer>::File,
     Result<<T as PipelinedTransfer>::Moved, ClientError>,
 );
 
 /// Whether a file was sent before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TransferAttempt {
+pub(crate) enum TransferAttempt {
     First,
     /// An earlier request may have succeeded although its reply did not arrive.
     Repeated,

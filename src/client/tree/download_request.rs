@@ -20,17 +20,17 @@ use crate::protocol::{
 
 /// The direction from the server to this machine.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct DownloadDirection {
-    pub(super) options: FileOptions,
+pub(crate) struct DownloadDirection {
+    pub(crate) options: FileOptions,
 }
 
 /// An entry of a tree that is downloaded.
 #[derive(Debug, Clone)]
-pub(super) struct LocalTarget {
-    pub(super) remote: String,
-    pub(super) local: PathBuf,
+pub(crate) struct LocalTarget {
+    pub(crate) remote: String,
+    pub(crate) local: PathBuf,
     /// Levels below the path that the user named, which has level 0.
-    pub(super) level: u32,
+    pub(crate) level: u32,
 }
 
 impl PipelinedTransfer for DownloadDirection {

@@ -4,14 +4,14 @@
 //! find to `transfers`. A failure of one entry is reported and does not affect the others, unless they would
 //! fail in the same way.
 
-mod direction;
+pub(super) mod direction;
 mod directories;
 mod download;
-mod download_request;
+pub(super) mod download_request;
 mod pipeline;
-mod transfers;
+pub(super) mod transfers;
 mod upload;
-mod upload_request;
+pub(super) mod upload_request;
 
 use std::path::PathBuf;
 

@@ -12,10 +12,10 @@ use crate::client::tree::pipeline::{Pipeline, PipelineOutcome, is_small};
 use crate::client::{ClientError, Progress, Session};
 
 /// Files that are moved separately at the same time.
-pub(super) const MAX_SEPARATE_FILES: usize = 32;
+pub(crate) const MAX_SEPARATE_FILES: usize = 32;
 
 /// The transfers of one job.
-pub(super) struct FileTransfers<T: PipelinedTransfer> {
+pub(crate) struct FileTransfers<T: PipelinedTransfer> {
     direction: T,
     session: Session,
     progress: Progress,
@@ -26,7 +26,7 @@ pub(super) struct FileTransfers<T: PipelinedTransfer> {
 }
 
 impl<T: PipelinedTransfer> FileTransfers<T> {
-    pub(super) fn new(direction: T, session: &Session, progress: &Progress) -> Self {
+    pub(crate) fn new(direction: T, session: &Session, progress: &Progress) -> Self {
         Self {
             pipeline: Pipeline::new(direction.clone(), session, progress),
             direction,
@@ -37,13 +37,13 @@ impl<T: PipelinedTransfer> FileTransfers<T> {
         }
     }
 
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.pipeline.is_idle() && self.retries.is_empty() && self.separate.is_empty()
     }
 
     /// Whether a file of this size may be added. After a failure of the connection no file is, until
     /// those that it affected are under way again.
-    pub(super) fn has_capacity_for(&self, size: u64) -> bool {
+    pub(crate) fn has_capacity_for(&self, size: u64) -> bool {
         let has_capacity = if is_small(size) {
             self.pipeline.has_capacity()
         } else {
@@ -53,11 +53,11 @@ impl<T: PipelinedTransfer> FileTransfers<T> {
     }
 
     /// Files that are being moved separately.
-    pub(super) fn separate_files(&self) -> usize {
+    pub(crate) fn separate_files(&self) -> usize {
         self.separate.len()
     }
 
-    pub(super) fn add(&mut self, file: T::File, size: u64) {
+    pub(crate) fn add(&mut self, file: T::File, size: u64) {
         let found = FoundFile { file, size };
         if is_small(size) {
             self.pipeline.add(found);
@@ -67,12 +67,12 @@ impl<T: PipelinedTransfer> FileTransfers<T> {
     }
 
     /// Whether [`start`](Self::start) would send anything now.
-    pub(super) fn can_start(&self) -> bool {
+    pub(crate) fn can_start(&self) -> bool {
         self.pipeline.can_start()
     }
 
     /// Sends the small files that were added. Returns those that failed at once.
-    pub(super) fn start(&mut self) -> Vec<FinishedFile<T>> {
+    pub(crate) fn start(&mut self) -> Vec<FinishedFile<T>> {
         let outcomes = self.pipeline.start();
         self.handle(outcomes)
     }
@@ -81,7 +81,7 @@ impl<T: PipelinedTransfer> FileTransfers<T> {
     ///
     /// # Errors
     /// Only if the runtime is shutting down.
-    pub(super) async fn next(&mut self) -> Result<Vec<FinishedFile<T>>, ClientError> {
+    pub(crate) async fn next(&mut self) -> Result<Vec<FinishedFile<T>>, ClientError> {
         tokio::select! {
             biased;
             outcomes = self.pipeline.next(), if !self.pipeline.is_idle() => {

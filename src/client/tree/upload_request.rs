@@ -20,21 +20,21 @@ use crate::protocol::{
 
 /// The direction from this machine to the server.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct UploadDirection {
+pub(crate) struct UploadDirection {
     /// Whether the server keeps the permission bits of files.
-    pub(super) keeps_modes: bool,
+    pub(crate) keeps_modes: bool,
 }
 
 /// A file to be put.
 #[derive(Debug)]
-pub(super) struct LocalSource {
-    pub(super) local: PathBuf,
-    pub(super) remote: String,
-    pub(super) options: FileOptions,
+pub(crate) struct LocalSource {
+    pub(crate) local: PathBuf,
+    pub(crate) remote: String,
+    pub(crate) options: FileOptions,
 }
 
 /// The content that the server must confirm.
-pub(super) struct SentContent {
+pub(crate) struct SentContent {
     size: u64,
     digest: Digest,
 }

@@ -10,7 +10,7 @@ use crate::client::ClientError;
 use crate::client::sync::entry::compare_paths;
 use crate::client::sync::merge::MergedListings;
 use crate::client::sync::rules::Comparison;
-use crate::protocol::{Algorithm, Digest, Kind};
+use crate::protocol::{Algorithm, Digest, FileMode, Kind};
 
 /// An entry of a model tree. The content of a file is its size and a digit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ fn entry(path: &str, node: &Node) -> SyncEntry {
         kind: node.kind,
         size: node.size,
         modified: Timestamp::from_second(node.second).expect("in range"),
-        mode: Some(node.mode),
+        mode: Some(FileMode::from_st_mode(node.mode)),
         version: None,
         digest: Some(Digest::compute(Algorithm::Blake3, &content)),
     }

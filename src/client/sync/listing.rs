@@ -1,0 +1,198 @@
+//! The two listings of a run and their merge, ahead of the actions.
+//!
+//! A task receives the entries of the server. A blocking thread scans the local tree, filters both
+//! sides and merges them. Both are ahead of the consumer by a bounded number of entries, and end when
+//! it is dropped.
+
+use std::future::ready;
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::client::sync::entry::{ListedItem, SyncEntry};
+use crate::client::sync::filter::PathFilter;
+use crate::client::sync::job::SyncDirection;
+use crate::client::sync::merge::{MergedListings, PathPair};
+use crate::client::sync::remote::RemoteListing;
+use crate::client::sync::scan::{LocalScan, ScanOptions};
+use crate::client::transfer::umask::umask;
+use crate::client::tree_entries::TreeEntries;
+use crate::client::{ClientError, Session};
+use crate::protocol::{Entry, FileMode};
+
+/// Entries of the server that are passed on together.
+const MAX_BATCH_ENTRIES: usize = 512;
+
+/// Pairs that are passed on together.
+const MAX_BATCH_PAIRS: usize = 512;
+
+/// Batches that wait for the merge, or for its consumer.
+const MAX_WAITING_BATCHES: usize = 8;
+
+/// Entries in the order in which the server lists them. An empty batch marks the end: a listing that
+/// ends without it is incomplete, and what it lacks must not be taken for deleted.
+type EntryBatch = Result<Vec<Entry>, ClientError>;
+
+/// Pairs in the order of the listings. An empty batch marks the end, as in [`EntryBatch`].
+pub(crate) type PairBatch = Result<Vec<PathPair>, ClientError>;
+
+/// What is listed.
+#[derive(Debug)]
+pub(crate) struct ListingRequest {
+    pub(crate) direction: SyncDirection,
+    pub(crate) local: PathBuf,
+    /// The directory on the server; absent if it does not exist yet.
+    pub(crate) remote: Option<String>,
+    pub(crate) scan: ScanOptions,
+    /// The server adds the digests that it keeps.
+    pub(crate) with_digests: bool,
+}
+
+/// The merged listings of a run.
+pub(crate) struct PairStream {
+    pub(crate) batches: mpsc::Receiver<PairBatch>,
+    /// Ends the listing of the server when it is dropped.
+    pub(crate) listing: Option<AbortOnDropHandle<()>>,
+}
+
+impl PairStream {
+    /// Starts to list both sides.
+    pub(crate) fn start(session: &Session, request: ListingRequest, filter: PathFilter) -> Self {
+        let (entry_sender, entries) = mpsc::channel(MAX_WAITING_BATCHES);
+        let (batch_sender, batches) = mpsc::channel(MAX_WAITING_BATCHES);
+        let listing = request.remote.clone().map(|root| {
+            let entries = session.tree_entries(&root, request.with_digests);
+            AbortOnDropHandle::new(tokio::spawn(list_remote(entries, entry_sender)))
+        });
+        spawn_blocking(move || merge(&request, filter, entries, &batch_sender));
+        Self { batches, listing }
+    }
+}
+
+/// Passes the server's entries on, as many together as have arrived, until the last one, an error,
+/// or the end of the consumer.
+async fn list_remote(mut entries: TreeEntries, batches: mpsc::Sender<EntryBatch>) {
+    let mut batch = Vec::new();
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = entries.next(), if batch.len() < MAX_BATCH_ENTRIES => next,
+            () = ready(()), if !batch.is_empty() => {
+                if batches.send(Ok(std::mem::take(&mut batch))).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        match next {
+            Ok(Some(entry)) => batch.push(entry),
+            Ok(None) => {
+                if !batch.is_empty() {
+                    let _ = batches.send(Ok(batch)).await;
+                }
+                let _ = batches.send(Ok(Vec::new())).await;
+                return;
+            }
+            Err(error) => {
+                let _ = batches.send(Err(error)).await;
+                return;
+            }
+        }
+    }
+}
+
+fn merge(
+    request: &ListingRequest,
+    filter: PathFilter,
+    entries: mpsc::Receiver<EntryBatch>,
+    batches: &mpsc::Sender<PairBatch>,
+) {
+    let local = match LocalScan::new(&request.local, request.scan, filter.clone()) {
+        Ok(local) => local,
+        Err(error) => {
+            let _ = batches.blocking_send(Err(error));
+            return;
+        }
+    };
+    let is_missing = request.remote.is_none();
+    // Downloads give a local file the permission bits that the umask allows, and no others.
+    let mode_mask = match request.direction {
+        SyncDirection::Up => u32::MAX,
+        SyncDirection::Down => !umask(),
+    };
+    let entries = ReceivedEntries::new(entries, mode_mask, is_missing);
+    let remote = RemoteListing::new(entries, filter);
+    match request.direction {
+        SyncDirection::Up => pass_on(MergedListings::new(local, remote), batches),
+        SyncDirection::Down => pass_on(MergedListings::new(remote, local), batches),
+    }
+}
+
+/// Sends all pairs, to the end or an error.
+fn pass_on<S, D>(mut pairs: MergedListings<S, D>, batches: &mpsc::Sender<PairBatch>)
+where
+    S: Iterator<Item = Result<ListedItem, ClientError>>,
+    D: Iterator<Item = Result<ListedItem, ClientError>>,
+{
+    loop {
+        let batch: PairBatch = pairs.by_ref().take(MAX_BATCH_PAIRS).collect();
+        let is_last = batch.as_ref().map_or(true, Vec::is_empty);
+        if batches.blocking_send(batch).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+/// The entries of the server, on a blocking thread.
+struct ReceivedEntries {
+    batches: mpsc::Receiver<EntryBatch>,
+    batch: std::vec::IntoIter<Entry>,
+    mode_mask: u32,
+    is_complete: bool,
+}
+
+impl ReceivedEntries {
+    /// A directory that `is_missing` has no entries, and nothing comes.
+    fn new(batches: mpsc::Receiver<EntryBatch>, mode_mask: u32, is_missing: bool) -> Self {
+        Self {
+            batches,
+            batch: Vec::new().into_iter(),
+            mode_mask,
+            is_complete: is_missing,
+        }
+    }
+}
+
+impl Iterator for ReceivedEntries {
+    type Item = Result<SyncEntry, ClientError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.batch.next() {
+                let mode = entry.mode;
+                return Some(Ok(SyncEntry {
+                    path: entry.name,
+                    kind: entry.kind,
+                    size: entry.size,
+                    modified: entry.modified,
+                    mode: mode.map(|mode| FileMode::from_st_mode(mode.bits() & self.mode_mask)),
+                    version: entry.version,
+                    digest: entry.digest,
+                }));
+            }
+            if self.is_complete {
+                return None;
+            }
+            match self.batches.blocking_recv() {
+                Some(Ok(batch)) => {
+                    self.is_complete = batch.is_empty();
+                    self.batch = batch.into_iter();
+                }
+                Some(Err(error)) => return Some(Err(error)),
+                None => return Some(Err(ClientError::TransferEnded)),
+            }
+        }
+    }
+}
