@@ -7,7 +7,7 @@ use crate::cli::exit;
 use crate::cli::remote_session::RemoteSession;
 use crate::cli::{
     accept, admin, chat, cp, decline, df, discard, get, hash, history, join, leave, ls, mkdir, mv,
-    offers, passwd, ping, put, rm, say, send, stat, uploads, watch, who, whoami,
+    offers, passwd, ping, put, rm, say, send, stat, sync, uploads, watch, who, whoami,
 };
 use crate::client::RetryPolicy;
 
@@ -24,6 +24,7 @@ pub(super) enum RemoteCommand {
     Df(df::DfArgs),
     Get(get::GetArgs),
     Put(put::PutArgs),
+    Sync(sync::SyncArgs),
     Passwd(passwd::PasswdArgs),
     Uploads(uploads::UploadsArgs),
     Discard(discard::DiscardArgs),
@@ -49,6 +50,7 @@ impl RemoteCommand {
         match self {
             Self::Chat(_) => EventDisplay::Everything,
             Self::Watch(_) => EventDisplay::Changes,
+            Self::Sync(sync) if sync.watches() => EventDisplay::Changes,
             _ => EventDisplay::Nothing,
         }
     }
@@ -58,6 +60,7 @@ impl RemoteCommand {
         match self {
             Self::Get(get) => get.retry_policy(),
             Self::Put(put) => put.retry_policy(),
+            Self::Sync(sync) => sync.retry_policy(),
             Self::Chat(_) | Self::Watch(_) => RetryPolicy::FOR_EVER,
             Self::Admin(admin) => admin.retry_policy(),
             // Too short to be worth it, or not to be done twice.
@@ -77,6 +80,7 @@ impl RemoteCommand {
             Self::Df(command) => command.run(remote).await,
             Self::Get(command) => command.run(remote).await,
             Self::Put(command) => command.run(remote).await,
+            Self::Sync(command) => Box::pin(command.run(remote)).await,
             Self::Passwd(command) => command.run(remote).await,
             Self::Uploads(command) => command.run(remote).await,
             Self::Discard(command) => command.run(remote).await.map_err(exit::unfinished),

@@ -2,6 +2,7 @@
 
 mod checker;
 mod model;
+mod program;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
