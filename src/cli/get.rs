@@ -12,8 +12,8 @@ use crate::cli::progress::Bar;
 use crate::cli::remote_path::{is_marked_remote, under_own_name, without_mark};
 use crate::cli::remote_session::RemoteSession;
 use crate::cli::transfer::{
-    IfExistsChoice, ReportOptions, RetryOptions, TransferTarget, algorithm, all_differ, follow,
-    local_target, named_directory,
+    BandwidthOptions, IfExistsChoice, ReportOptions, RetryOptions, TransferTarget, algorithm,
+    all_differ, follow, local_target, named_directory,
 };
 use crate::cli::wildcards::unquoted;
 use crate::client::{FileOptions, Progress, RetryPolicy};
@@ -58,6 +58,8 @@ pub(super) struct GetArgs {
     #[arg(long, short)]
     verbose: bool,
     #[command(flatten)]
+    bandwidth: BandwidthOptions,
+    #[command(flatten)]
     retries: RetryOptions,
 }
 
@@ -67,6 +69,7 @@ impl GetArgs {
     }
 
     pub(super) async fn run(mut self, remote: &RemoteSession) -> anyhow::Result<()> {
+        self.bandwidth.apply(&remote.session);
         let local = self.take_target(remote).await?;
         let if_exists = self.if_exists.unwrap_or(IfExistsChoice::Replace);
         let options = FileOptions {

@@ -12,8 +12,8 @@ use crate::cli::remote_path::{is_marked_remote, last_name, under_own_name, witho
 use crate::cli::remote_session::RemoteSession;
 use crate::cli::space_message::with_space_explained;
 use crate::cli::transfer::{
-    IfExistsChoice, ReportOptions, RetryOptions, TransferTarget, algorithm, all_differ, follow,
-    named_directory, remote_target,
+    BandwidthOptions, IfExistsChoice, ReportOptions, RetryOptions, TransferTarget, algorithm,
+    all_differ, follow, named_directory, remote_target,
 };
 use crate::client::{FileOptions, Progress, RetryPolicy};
 use crate::protocol::Algorithm;
@@ -56,6 +56,8 @@ pub(super) struct PutArgs {
     #[arg(long, short)]
     verbose: bool,
     #[command(flatten)]
+    bandwidth: BandwidthOptions,
+    #[command(flatten)]
     retries: RetryOptions,
 }
 
@@ -65,6 +67,7 @@ impl PutArgs {
     }
 
     pub(super) async fn run(mut self, remote: &RemoteSession) -> anyhow::Result<()> {
+        self.bandwidth.apply(&remote.session);
         let to = self.take_target()?;
         let options = FileOptions {
             if_exists: Some(self.if_exists.into()),

@@ -14,7 +14,7 @@ use crate::cli::remote_session::RemoteSession;
 use crate::cli::space_message::with_space_explained;
 use crate::cli::sync_report::SyncReport;
 use crate::cli::sync_watch::SourceWatch;
-use crate::cli::transfer::{RetryOptions, algorithm};
+use crate::cli::transfer::{BandwidthOptions, RetryOptions, algorithm};
 use crate::client::sync::{
     Comparison, DEFAULT_SYNC_JOBS, FilterOptions, LinkPolicy, SyncDirection, SyncJob, SyncOptions,
     SyncRules,
@@ -111,6 +111,8 @@ pub(super) struct SyncArgs {
     #[arg(long, conflicts_with = "dry_run")]
     watch: bool,
     #[command(flatten)]
+    bandwidth: BandwidthOptions,
+    #[command(flatten)]
     retries: RetryOptions,
 }
 
@@ -138,6 +140,7 @@ impl SyncArgs {
     }
 
     pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
+        self.bandwidth.apply(&remote.session);
         let job = self.job()?;
         if !self.watch {
             return self.sync(remote, job).await;

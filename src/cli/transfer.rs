@@ -1,8 +1,10 @@
 //! The parts that `get` and `put` share: targets, and reports of the results.
 
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::time::Instant;
 
+use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -15,7 +17,7 @@ use crate::cli::remote_session::RemoteSession;
 use crate::cli::repeated_failures::RepeatedFailures;
 use crate::cli::report::error_text;
 use crate::cli::space_message::with_space_explained;
-use crate::client::{ClientError, Progress, RetryPolicy, TreeEvent, TreeSummary};
+use crate::client::{ClientError, Progress, RetryPolicy, Session, TreeEvent, TreeSummary};
 use crate::protocol::{Algorithm, Digest, ErrorCode, IfExists, Kind};
 
 /// Reports about files that are not printed yet.
@@ -36,6 +38,33 @@ impl RetryOptions {
             ..RetryPolicy::default()
         }
     }
+}
+
+/// The bandwidth of `get`, `put` and `sync`.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct BandwidthOptions {
+    /// Move at most RATE bytes per second, such as `500kB` or `2MiB`; at least `16KiB`
+    #[arg(long, value_name = "RATE", value_parser = bandwidth)]
+    bwlimit: Option<NonZeroU64>,
+}
+
+impl BandwidthOptions {
+    pub(super) fn apply(self, session: &Session) {
+        if self.bwlimit.is_some() {
+            session.limit_bandwidth(self.bwlimit);
+        }
+    }
+}
+
+/// The least value of `--bwlimit`. With less, a frame could take longer than both sides wait for it.
+const MIN_BANDWIDTH: u64 = 16 * 1024;
+
+/// The value of `--bwlimit`.
+fn bandwidth(text: &str) -> Result<NonZeroU64, String> {
+    let rate = text.parse::<ByteSize>()?.as_u64();
+    NonZeroU64::new(rate)
+        .filter(|_| rate >= MIN_BANDWIDTH)
+        .ok_or_else(|| "the lowest rate is 16KiB".to_owned())
 }
 
 /// `--if-exists`.

@@ -23,6 +23,7 @@
 //! session, each once.
 
 mod accounts;
+mod bandwidth;
 mod commands;
 mod connection;
 mod datagram;

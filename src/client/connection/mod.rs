@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::client::bandwidth::{BandwidthLimit, LimitedStream};
 use crate::client::connection::reader::read_until_lost;
 use crate::client::connection::table::{
     ReplyTarget, RequestGuard, RequestReply, RequestTable, TransferParts, WaitingRequest,
@@ -62,6 +63,7 @@ pub(crate) struct Connection {
     pub(crate) outbox: Outbox,
     /// The reply to the login.
     pub(crate) login: OnceLock<LoginReply>,
+    pub(crate) bandwidth: BandwidthLimit,
     table: Arc<RequestTable>,
     requests: Arc<Semaphore>,
     transfers: Arc<Semaphore>,
@@ -78,6 +80,9 @@ impl Connection {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
+        let bandwidth = BandwidthLimit::default();
+        let reader = LimitedStream::new(reader, &bandwidth);
+        let writer = LimitedStream::new(writer, &bandwidth);
         let (outbox, queue) = Outbox::new();
         let table = Arc::new(RequestTable::default());
         let writer = tokio::spawn(write_frames(FrameSink::new(writer), queue, FRAME_TIMEOUT));
@@ -101,6 +106,7 @@ impl Connection {
             Self {
                 outbox,
                 login: OnceLock::new(),
+                bandwidth,
                 table,
                 cut,
                 requests: Arc::new(Semaphore::new(MAX_REQUESTS)),

@@ -4,7 +4,8 @@ pub(crate) mod backoff;
 mod failure;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ struct SessionShared {
     has_succeeded: AtomicBool,
     /// Running uploads that the server keeps if the connection is lost.
     resumable: AtomicUsize,
+    /// Bytes per second of each connection; 0 if there is no limit.
+    bandwidth: AtomicU64,
     events: Mutex<EventState>,
 }
 
@@ -127,6 +130,7 @@ impl Session {
                 hung_up: AtomicBool::new(false),
                 has_succeeded: AtomicBool::new(false),
                 resumable: AtomicUsize::new(0),
+                bandwidth: AtomicU64::new(0),
                 events: Mutex::default(),
             }),
         }
@@ -158,6 +162,18 @@ impl Session {
     pub async fn stat(&self, path: &str) -> Result<StatReply, ClientError> {
         let stat = |client: Client| async move { client.stat(path).await };
         self.retry(&Progress::new(), stat).await
+    }
+
+    /// Limits the bytes per second of the connections of this session, in each direction. `None` is no
+    /// limit.
+    pub fn limit_bandwidth(&self, bytes_per_second: Option<NonZeroU64>) {
+        let rate = bytes_per_second.map_or(0, NonZeroU64::get);
+        self.shared.bandwidth.store(rate, Ordering::Relaxed);
+        self.client().connection.bandwidth.set(bytes_per_second);
+    }
+
+    fn bandwidth(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.shared.bandwidth.load(Ordering::Relaxed))
     }
 
     pub(crate) fn current(&self) -> CurrentConnection {
@@ -292,6 +308,7 @@ impl Session {
                         events.last = None;
                         events.resets += 1;
                     }
+                    client.connection.bandwidth.set(self.bandwidth());
                     let mut current = self.lock();
                     current.client = client;
                     current.number += 1;
