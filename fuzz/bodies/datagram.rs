@@ -51,8 +51,8 @@ fn check_request(verified: &Verified<'_>, ticket: &str, object: &Map<String, Val
         Err(bad) => {
             assert_eq!(bad.id, id);
             let error = WireError::new(ErrorCode::BadRequest, bad.message);
-            let reply = encode_error_within(id, &error, verified.room());
-            assert!(reply.is_none_or(|reply| reply.len() <= verified.room()));
+            let reply = encode_error_within(id, &error, verified.max_bytes());
+            assert!(reply.is_none_or(|reply| reply.len() <= verified.max_bytes()));
             return;
         }
     };

@@ -1,7 +1,7 @@
 //! A pool of memory blocks for large frames. A block is reused once no frame refers to it.
 //!
-//! For the kernel, a new block of this size costs as much as receiving its content: the pages have to
-//! be found and cleared.
+//! For the kernel, a new block of this size costs as much as receiving its content: it must find
+//! and clear the pages.
 
 use bytes::BytesMut;
 

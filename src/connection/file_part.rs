@@ -37,7 +37,7 @@ pub trait FileSource: AsFd + Send + Sync {
 
 /// Threads for work that may block on a disk.
 pub trait BlockingPool: Send + Sync {
-    /// Runs `work`. Returns `None` if it does not run to its end.
+    /// Runs `work`. Returns `None` if it does not finish.
     fn run(
         &self,
         work: Box<dyn FnOnce() -> SendProgress + Send>,

@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::number::number;
 use crate::protocol::reply::FolderView;
 
-/// `sessions`: the sessions that are there, and what each has under way.
+/// `sessions`: lists the sessions with their unfinished transfers.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sessions {
-    /// The most sessions in the reply, which holds fewer where they would not fit in a frame.
+    /// The most sessions in the reply. It has fewer if they would not fit in a frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<NonZeroU32>,
-    /// The `cursor` of the page before.
+    /// The `cursor` of the previous page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
@@ -25,19 +25,19 @@ pub struct Sessions {
 pub struct SessionsReply {
     /// A page of sessions, in the order in which they logged in.
     pub sessions: Vec<SessionEntry>,
-    /// Present while there is more: the `cursor` of the next `sessions`.
+    /// The `cursor` of the next `sessions`. Absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
 
-/// A session of a user who has logged in.
+/// A session of a logged-in user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionEntry {
-    /// Its identifier, as `login` and the log say it.
+    /// The session's identifier, as in the reply to `login` and in the log.
     pub session: String,
-    /// Its user.
+    /// The user's name.
     pub user: String,
-    /// Where it comes from: address and port.
+    /// The address and port of the client.
     pub peer: String,
     /// Whether the connection is encrypted.
     pub secure: bool,
@@ -45,9 +45,9 @@ pub struct SessionEntry {
     pub dialect: SessionDialect,
     /// When its user logged in.
     pub since: Timestamp,
-    /// How many gets and puts it has under way.
+    /// The number of its unfinished gets and puts.
     pub running: u32,
-    /// Some of them: those that are under way for the longest time.
+    /// Some of them, the oldest first.
     pub transfers: Vec<TransferEntry>,
 }
 
@@ -58,14 +58,14 @@ pub struct SessionEntry {
 pub enum SessionDialect {
     /// Frames, version 1.
     Framed,
-    /// The older form.
+    /// The classic dialect.
     Classic,
     /// A dialect that this version does not know.
     #[serde(other, skip_serializing)]
     Unknown,
 }
 
-/// A get or put that is under way, or a `logs`.
+/// An unfinished get, put or `logs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferEntry {
     /// The request's `id`.
@@ -74,31 +74,31 @@ pub struct TransferEntry {
     pub cmd: String,
     /// The absolute path.
     pub path: String,
-    /// Bytes of the whole file, if that is known.
+    /// Bytes of the whole file, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// Bytes of the file up to where it is: what was skipped or there before counts.
+    /// The present position in the file, in bytes. It includes bytes that were skipped or stored before.
     pub offset: u64,
-    /// Bytes that this request has moved.
+    /// Bytes that this request has transferred.
     pub moved: u64,
-    /// Bytes of them in a second, over the last seconds.
+    /// Bytes per second over the last seconds.
     #[serde(default)]
     pub rate: u64,
-    /// When it was asked for.
+    /// When the server received the request.
     pub since: Timestamp,
 }
 
-/// `logs`: the last lines of the log as data frames, and with `follow` those that come.
+/// `logs`: the last lines of the log as data frames, and with `follow` new lines as they appear.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Logs {
-    /// Go on with the lines that come, until it is cancelled.
+    /// Continue with new lines, until it is cancelled.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follow: bool,
-    /// How many of the lines that are there come first; if absent, all that are kept.
+    /// The number of present lines to send first. If absent, all that the server keeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<u32>,
-    /// Begin after the line with this number, rather than with the last ones.
+    /// Begin after the line with this number, instead of with the last lines.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -111,10 +111,10 @@ pub struct Logs {
     /// Only lines about this command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
-    /// Only lines about this absolute path or what is below it.
+    /// Only lines about paths at and below this absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Only lines of this level or a graver one.
+    /// Only lines of this level or a more severe one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<LogLevel>,
     /// Only lines with this code in `event`.
@@ -125,46 +125,47 @@ pub struct Logs {
     pub session: Option<String>,
 }
 
-/// How grave a line of the log is, the gravest first.
+/// The severity of a line of the log, the most severe first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
-    /// Something is lost or refused that should not be.
+    /// A failure that an operator must fix.
     Error,
-    /// Somebody should look.
+    /// A condition that an operator should look at.
     Warn,
-    /// What is done.
+    /// Normal operation.
     Info,
-    /// For who looks for a fault.
+    /// Details for diagnosis.
     Debug,
-    /// The same, in every detail.
+    /// All details.
     Trace,
 }
 
 /// The frame before the lines of `logs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogsBegin {
-    /// The number of the first line that is looked at.
+    /// The number of the first line that is examined.
     pub line: u64,
 }
 
 /// The final reply to `logs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogsReply {
-    /// Lines that were sent.
+    /// The number of sent lines.
     pub lines: u64,
-    /// Lines that were gone before they could be looked at.
+    /// The number of lines that were deleted before they could be examined.
     pub missed: u64,
 }
 
-/// `log_level`: what is logged, and for a while something else.
+/// `log_level`: reads the log level, or changes it for some time.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetLogLevel {
     /// The level to log from now on, as in the setting `log.level`; absent to change nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
-    /// After so many seconds the setting counts again; absent for until the settings are read again.
+    /// The number of seconds after which the setting applies again. If absent, it applies again when
+    /// the settings are read again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u32>,
 }
@@ -172,20 +173,20 @@ pub struct SetLogLevel {
 /// The reply to `log_level`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLevelReply {
-    /// What is logged now.
+    /// The present level.
     pub level: String,
     /// The setting `log.level`.
     pub setting: String,
 }
 
-/// `kick`: end a session, or all of a user. What they have under way is cut off.
+/// `kick`: ends a session, or all sessions of a user. Their unfinished transfers are cut off.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kick {
-    /// The session to end.
+    /// The identifier of the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
-    /// The user whose sessions to end, but for the one that asks.
+    /// The user whose sessions end, except for the session that makes the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
 }
@@ -193,15 +194,15 @@ pub struct Kick {
 /// The reply to `kick`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KickReply {
-    /// Sessions that were ended.
+    /// The number of ended sessions.
     pub kicked: u64,
 }
 
-/// `reload`: read the settings and the certificate again.
+/// `reload`: reads the settings and the certificate again.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReloadSettings {
-    /// Only say what would change.
+    /// Only report what would change.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
@@ -209,17 +210,17 @@ pub struct ReloadSettings {
 /// The reply to `reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ReloadReply {
-    /// Settings that have, or would have, another value from now on.
+    /// The settings that changed, or would change, at once.
     pub changed: Vec<SettingChange>,
-    /// Settings that would have one after a restart.
+    /// The settings that would change after a restart.
     pub needs_restart: Vec<SettingChange>,
-    /// There are more of either, for which the frame has no room; absent if not.
+    /// Whether further settings do not fit in the frame. Absent if not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
-    /// What is wrong with the settings: then nothing has changed.
+    /// The error in the settings, in which case nothing has changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
-    /// Why the certificate cannot be used: then the one in use stays.
+    /// Why the new certificate cannot be used, in which case the present one stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_refused: Option<String>,
 }
@@ -235,11 +236,11 @@ pub struct SettingChange {
     pub to: String,
 }
 
-/// `drain`: stop as on SIGTERM: what runs may end, nothing new begins, then the server ends.
+/// `drain`: stops the server as SIGTERM does: running requests may finish, and no new ones start.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drain {
-    /// Seconds for what runs, rather than the setting.
+    /// The seconds that running requests have to finish, instead of the setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u32>,
 }
@@ -247,20 +248,20 @@ pub struct Drain {
 /// The reply to `drain`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainReply {
-    /// Sessions that are open.
+    /// The number of open sessions.
     pub sessions: u64,
-    /// Milliseconds after which what still runs is cut off.
+    /// The milliseconds after which unfinished requests are cut off.
     pub within_ms: u64,
 }
 
-/// `users`: who has an account.
+/// `users`: lists the accounts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Users {
-    /// The most users in the reply, which holds fewer where they would not fit in a frame.
+    /// The most users in the reply. It has fewer if they would not fit in a frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<NonZeroU32>,
-    /// The `cursor` of the page before.
+    /// The `cursor` of the previous page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
@@ -270,7 +271,7 @@ pub struct Users {
 pub struct UsersReply {
     /// A page of users, by name.
     pub users: Vec<UserEntry>,
-    /// Present while there is more: the `cursor` of the next `users`.
+    /// The `cursor` of the next `users`. Absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
@@ -282,27 +283,27 @@ pub struct UserEntry {
     pub user: String,
     /// Whether the user has the admin right.
     pub admin: bool,
-    /// Whether the account is kept from logging in.
+    /// Whether the account is disabled.
     pub disabled: bool,
-    /// Sessions that are there.
+    /// The number of the user's sessions.
     pub sessions: u64,
     /// Bytes in the home, if the server has counted them since its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<u64>,
-    /// Most bytes; absent means no limit.
+    /// The most bytes. Absent if there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
     /// Files, directories and links in the home, if the server has counted them since its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<u64>,
-    /// Most of these; absent means no limit.
+    /// The most of these. Absent if there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_limit: Option<u64>,
-    /// When the account was made.
+    /// When the account was created.
     pub created: Timestamp,
     /// The shared folders that the user sees.
     pub folders: Vec<FolderView>,
-    /// There are more of them, for which the frame has no room; absent if not.
+    /// Whether further folders do not fit in the frame. Absent if not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
 }

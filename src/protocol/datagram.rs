@@ -1,4 +1,4 @@
-//! Datagrams: what is said in one packet, without a connection.
+//! Datagrams: requests, replies and events of one packet each, without a connection.
 //!
 //! ```text
 //! datagram = hello | signed                    at most 1200 bytes
@@ -7,11 +7,11 @@
 //! hmac     = HMAC-SHA256 (RFC 2104) of the bytes of json, keyed by the secret of a ticket
 //! ```
 //!
-//! Both directions are signed with the same key. A datagram that is sent back to where it came from
-//! is nothing there: only a client's names a ticket, only a server's has `ok`, `error` or `event`.
+//! Both directions are signed with the same key. A datagram that is reflected to its sender is invalid
+//! there: only those of clients name a ticket, only those of servers have `ok`, `error` or `event`.
 //!
-//! No answer is longer than what it answers, so that nobody gains by asking in another's name. A
-//! request makes room for its reply with `pad`, which means nothing.
+//! No reply is longer than its request, so that a forged source address cannot multiply traffic. A
+//! request has a `pad`, which is ignored, to be long enough for its reply.
 
 use std::fmt;
 
@@ -27,10 +27,10 @@ use crate::protocol::{
     BadRequest, Call, CommandInfo, Nothing, Say, Secret, VERSION, WhoReply, WireError,
 };
 
-/// The longest datagram, in bytes: it passes every common network in one piece.
+/// The longest datagram in bytes. It passes every common network without fragmentation.
 pub const MAX_DATAGRAM: usize = 1200;
 
-/// Bytes behind the JSON of a signed datagram: the line break and the digits.
+/// The bytes after the JSON of a signed datagram: the line break and the digits.
 pub const SIGNATURE: usize = 1 + 2 * TAG;
 
 /// Bytes of an HMAC-SHA256.
@@ -50,13 +50,13 @@ impl DatagramKey {
         Self(bytes)
     }
 
-    /// Reads what [`Self::secret`] wrote.
+    /// Parses the form of [`Self::secret`].
     #[must_use]
     pub fn from_secret(secret: &Secret) -> Option<Self> {
         digits(secret.expose().as_bytes()).map(Self)
     }
 
-    /// The key as it travels, 64 hex digits.
+    /// The key in its form on the wire, 64 hex digits.
     #[must_use]
     pub fn secret(&self) -> Secret {
         Secret::new(HEXLOWER.encode(&self.0))
@@ -102,15 +102,15 @@ impl fmt::Debug for DatagramKey {
 /// A datagram that may have come from a client.
 #[derive(Debug)]
 pub enum Datagram<'a> {
-    /// Somebody looks for servers.
+    /// A search for servers.
     Hello,
-    /// Somebody claims to hold a ticket.
+    /// A datagram that names a ticket. Its signature is not verified.
     Signed(Signed<'a>),
 }
 
 impl<'a> Datagram<'a> {
-    /// Reads a datagram; `None` if it is none of the forms. The work is bounded by its length, and
-    /// one that is too long is not looked at.
+    /// Parses a datagram; `None` if it has none of the forms. The work is bounded by its length. A
+    /// datagram that is too long is not parsed.
     #[must_use]
     pub fn parse(datagram: &'a [u8]) -> Option<Self> {
         // An array also fits a derived struct.
@@ -145,7 +145,7 @@ struct DatagramHead {
     _pad: String,
 }
 
-/// A signed datagram whose signature nobody has looked at.
+/// A signed datagram whose signature is not verified.
 #[derive(Debug)]
 pub struct Signed<'a> {
     head: DatagramHead,
@@ -154,47 +154,47 @@ pub struct Signed<'a> {
 }
 
 impl<'a> Signed<'a> {
-    /// The name of the ticket that it claims to be of.
+    /// The identifier of the ticket that it names.
     #[must_use]
     pub fn ticket(&self) -> &str {
         &self.head.ticket
     }
 
-    /// Goes on only if it was signed with this key.
+    /// Verifies that it was signed with this key.
     #[must_use]
     pub fn verify(self, key: &DatagramKey) -> Option<Verified<'a>> {
         key.is_of(self.json, &self.tag).then_some(Verified(self))
     }
 }
 
-/// A signed datagram that came from the holder of its ticket.
+/// A verified datagram from the holder of its ticket.
 #[derive(Debug)]
 pub struct Verified<'a>(Signed<'a>);
 
 impl Verified<'_> {
-    /// Picked by the client, greater in each new request.
+    /// The id, which the client increases with each new request.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.0.head.id
     }
 
-    /// Equal for two datagrams if, and only if, all their bytes are.
+    /// Equal for two datagrams if and only if all their bytes are equal.
     #[must_use]
     pub fn tag(&self) -> [u8; TAG] {
         self.0.tag
     }
 
-    /// How long the JSON of its reply may be, in bytes.
+    /// The most bytes of JSON in its reply.
     #[must_use]
-    pub fn room(&self) -> usize {
+    pub fn max_bytes(&self) -> usize {
         self.0.json.len()
     }
 
     /// The request.
     ///
     /// # Errors
-    /// [`BadRequest`] if `cmd` is none of those that come by datagram, or its fields are not
-    /// exactly the right ones.
+    /// [`BadRequest`] if `cmd` is not a command for datagrams, or its fields are not exactly those of
+    /// the command.
     pub fn request(&self) -> Result<DatagramRequest, BadRequest> {
         let (id, json) = (self.id(), self.0.json);
         let own = |key: &str| !["ticket", "id", "cmd", "pad"].contains(&key);
@@ -219,19 +219,19 @@ impl Verified<'_> {
 /// The requests that a datagram may carry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatagramRequest {
-    /// As the command.
+    /// As the command of this name.
     Who,
-    /// As the command.
+    /// As the command of this name.
     Say(Say),
     /// A message has arrived.
     Ack(Ack),
 }
 
-/// `ack`: the event with this `seq` has arrived by datagram; it need not be sent again.
+/// `ack`: the event with this `seq` has arrived by datagram, so the server need not send it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ack {
-    /// That of the event.
+    /// The `seq` of the event.
     pub seq: u64,
 }
 
@@ -240,21 +240,21 @@ impl Call for Ack {
     type Reply = Nothing;
 }
 
-/// Answers a `hello` that came by datagram.
+/// The reply to a `hello` in a datagram.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Discovered {
     /// Name and version of the program, such as `haul/0.1.0`.
     pub server: String,
-    /// The name of its machine.
+    /// The name of the server's machine.
     pub name: String,
     /// The version of the wire.
     pub protocol: u32,
-    /// The port that takes connections.
+    /// The port that accepts connections.
     pub port: u16,
 }
 
 impl Discovered {
-    /// The answer of a server that speaks this version.
+    /// The reply of a server with this version of the protocol.
     #[must_use]
     pub fn new(server: &str, name: &str, port: u16) -> Self {
         Self {
@@ -265,18 +265,18 @@ impl Discovered {
         }
     }
 
-    /// The datagram, if it is not longer than the `room` that the question has taken.
+    /// The datagram, if it has at most `max_bytes`, the length of the request.
     ///
     /// # Panics
     /// Never: it is a struct of plain values.
     #[must_use]
-    pub fn encode_within(&self, room: usize) -> Option<Vec<u8>> {
+    pub fn encode_within(&self, max_bytes: usize) -> Option<Vec<u8>> {
         let json = serde_json::to_vec(self).expect("plain values");
-        (json.len() <= room).then_some(json)
+        (json.len() <= max_bytes).then_some(json)
     }
 }
 
-/// The question for servers, with room for the answer.
+/// The search for servers, padded for the reply.
 #[must_use]
 pub fn encode_hello() -> Vec<u8> {
     padded(br#"{"cmd":"hello"}"#.to_vec(), 512)
@@ -285,7 +285,7 @@ pub fn encode_hello() -> Vec<u8> {
 /// A request as a datagram, padded to `length` if it is shorter.
 ///
 /// # Errors
-/// Its length, if that is more than a datagram may have.
+/// The length of the datagram, if it exceeds the limit.
 ///
 /// # Panics
 /// Never: every request serialises.
@@ -319,7 +319,7 @@ pub fn encode_datagram<C: Call>(
     }
 }
 
-/// The object with a `pad`, of `length` bytes in all, or as it is where a pad does not fit.
+/// The object with a `pad`, of `length` bytes in total; unchanged if no pad fits.
 fn padded(mut json: Vec<u8>, length: usize) -> Vec<u8> {
     let pad = br#","pad":""}"#.len() - 1;
     if let Some(spaces) = length.checked_sub(json.len() + pad) {
@@ -331,11 +331,11 @@ fn padded(mut json: Vec<u8>, length: usize) -> Vec<u8> {
     json
 }
 
-/// The reply to `who` with as many users as fit in `room` bytes; longer only if it has none.
+/// The reply to `who` with as many users as fit in `max_bytes`. It is longer only if it has none.
 #[must_use]
-pub fn encode_who_within(id: u32, who: &WhoReply, room: usize) -> Bytes {
+pub fn encode_who_within(id: u32, who: &WhoReply, max_bytes: usize) -> Bytes {
     let all = encode_ok(id, who);
-    if all.len() <= room {
+    if all.len() <= max_bytes {
         return all;
     }
     let mut some = WhoReply {
@@ -343,7 +343,7 @@ pub fn encode_who_within(id: u32, who: &WhoReply, room: usize) -> Bytes {
         more: true,
     };
     // A comma comes with each user but the first.
-    let mut left = (room + 1).saturating_sub(encode_ok(id, &some).len());
+    let mut left = (max_bytes + 1).saturating_sub(encode_ok(id, &some).len());
     for user in &who.users {
         let length = serde_json::to_vec(user).map_or(usize::MAX, |json| json.len() + 1);
         let Some(rest) = left.checked_sub(length) else {
@@ -355,14 +355,14 @@ pub fn encode_who_within(id: u32, who: &WhoReply, room: usize) -> Bytes {
     encode_ok(id, &some)
 }
 
-/// The reply with an error of at most `room` bytes: its message is cut off, then what else can be
-/// left out is. `None` if not even its code fits.
+/// The reply with an error, in at most `max_bytes`: the message is cut, then optional fields are
+/// omitted. `None` if not even the code fits.
 #[must_use]
-pub fn encode_error_within(id: u32, error: &WireError, room: usize) -> Option<Bytes> {
+pub fn encode_error_within(id: u32, error: &WireError, max_bytes: usize) -> Option<Bytes> {
     let mut error = error.clone();
     loop {
         let json = encode_error(id, &error);
-        let Some(over) = json.len().checked_sub(room).filter(|over| *over > 0) else {
+        let Some(over) = json.len().checked_sub(max_bytes).filter(|over| *over > 0) else {
             return Some(json);
         };
         if error.message.is_empty() {
@@ -375,10 +375,10 @@ pub fn encode_error_within(id: u32, error: &WireError, room: usize) -> Option<By
         error.message.truncate(end);
     }
     let json = encode_error(id, &WireError::new(error.code, ""));
-    (json.len() <= room).then_some(json)
+    (json.len() <= max_bytes).then_some(json)
 }
 
-/// The JSON of what has the form of a signed datagram, and its signature.
+/// The JSON and the signature of bytes that have the form of a signed datagram.
 fn split(datagram: &[u8]) -> Option<(&[u8], [u8; TAG])> {
     let (json, signature) = datagram.split_at_checked(datagram.len().checked_sub(SIGNATURE)?)?;
     let tag = digits(signature.strip_prefix(b"\n")?)?;
@@ -391,216 +391,4 @@ fn digits(text: &[u8]) -> Option<[u8; TAG]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::protocol::{ErrorCode, Present, ServerMessage, Who};
-
-    fn key() -> DatagramKey {
-        DatagramKey::new([7; TAG])
-    }
-
-    fn say(text: &str) -> Say {
-        Say {
-            to: "bob".into(),
-            text: text.into(),
-        }
-    }
-
-    fn verified(datagram: &[u8]) -> Option<Verified<'_>> {
-        match Datagram::parse(datagram)? {
-            Datagram::Signed(signed) => signed.verify(&key()),
-            Datagram::Hello => None,
-        }
-    }
-
-    #[test]
-    fn the_signature_is_that_of_the_standard() {
-        // RFC 4231, test case 2, with the key brought to its length by the zeros that HMAC adds.
-        let mut bytes = [0; TAG];
-        bytes[..4].copy_from_slice(b"Jefe");
-        let datagram = DatagramKey::new(bytes).sign(b"what do ya want for nothing?");
-        let expected = "what do ya want for nothing?\n\
-                        5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
-        assert_eq!(datagram, expected.as_bytes());
-    }
-
-    #[test]
-    fn a_request_comes_back_as_it_was_with_its_pad_and_without() {
-        for length in [0, 300, MAX_DATAGRAM] {
-            let datagram = encode_datagram(&key(), "t", 9, &say("hi"), length).expect("it fits");
-            assert!(length == 0 || datagram.len() == length);
-            let request = verified(&datagram).expect("it is signed");
-            assert_eq!(request.id(), 9);
-            assert_eq!(
-                request.request().expect("sound"),
-                DatagramRequest::Say(say("hi"))
-            );
-        }
-        let who = encode_datagram(&key(), "t", 9, &Who {}, 0).expect("it fits");
-        let request = verified(&who).expect("it is signed").request();
-        assert_eq!(request.expect("sound"), DatagramRequest::Who);
-        assert!(encode_datagram(&key(), "t", 9, &say(&"x".repeat(1100)), 0).is_err());
-    }
-
-    #[test]
-    fn a_request_that_is_wrong_is_refused_by_its_field() {
-        for (json, field) in [
-            (r#"{"ticket":"t","id":1,"cmd":"rm","path":"/"}"#, "cmd"),
-            (
-                r#"{"ticket":"t","id":1,"cmd":"say","to":"bob","text":"x","loud":true}"#,
-                "loud",
-            ),
-            (r#"{"ticket":"t","id":1,"cmd":"say","to":"bob"}"#, "text"),
-            (r#"{"ticket":"t","id":1,"cmd":"ack","seq":-1}"#, "seq"),
-        ] {
-            let datagram = key().sign(json.as_bytes());
-            let request = verified(&datagram).expect("it is signed").request();
-            let bad = request.expect_err(json);
-            assert_eq!((bad.id, bad.field.as_deref()), (1, Some(field)), "{json}");
-        }
-    }
-
-    #[test]
-    fn what_has_none_of_the_forms_is_nothing() {
-        let too_long = format!(r#"{{"cmd":"hello","pad":"{}"}}"#, "x".repeat(MAX_DATAGRAM));
-        for text in [
-            "",
-            "{}",
-            "[\"hello\"]",
-            r#"{"cmd":"who"}"#,
-            r#"{"cmd":"hello","port":1}"#,
-            r#"{"cmd":"hello"} x"#,
-            r#"{"cmd":"hello","pad":1}"#,
-            &too_long,
-        ] {
-            assert!(Datagram::parse(text.as_bytes()).is_none(), "{text}");
-        }
-        for json in [
-            "[]",
-            r#"{"id":1,"cmd":"who"}"#,
-            r#"{"ticket":"","id":1,"cmd":"who"}"#,
-            r#"{"ticket":"t","cmd":"who"}"#,
-            r#"{"ticket":"t","id":4294967296,"cmd":"who"}"#,
-            r#"{"ticket":"t","id":1,"id":2,"cmd":"who"}"#,
-        ] {
-            assert!(
-                Datagram::parse(&key().sign(json.as_bytes())).is_none(),
-                "{json}"
-            );
-        }
-        assert!(matches!(
-            Datagram::parse(&encode_hello()),
-            Some(Datagram::Hello)
-        ));
-    }
-
-    #[test]
-    fn the_reply_to_a_say_that_was_done_always_has_room() {
-        for id in [0, 7, u32::MAX] {
-            let reply = crate::protocol::SayReply {
-                seq: crate::protocol::MAX_NUMBER - 1,
-                delivered: u32::MAX,
-            };
-            let request = Say {
-                to: "b".into(),
-                text: "x".into(),
-            };
-            let request = encode_datagram(&key(), "0123456789abcdef", id, &request, 0);
-            let room = request.expect("it fits").len() - SIGNATURE;
-            assert!(encode_ok(id, &reply).len() <= room, "{id}");
-        }
-    }
-
-    #[test]
-    fn a_secret_reads_back_and_does_not_show() {
-        let back = DatagramKey::from_secret(&key().secret());
-        assert_eq!(back, Some(key()));
-        assert_eq!(format!("{:?}", key()), "***");
-        assert_eq!(DatagramKey::from_secret(&Secret::new("07".into())), None);
-    }
-
-    fn people() -> impl Strategy<Value = WhoReply> {
-        let users = prop::collection::vec("[a-z]{1,30}", 0..30);
-        (users, any::<bool>()).prop_map(|(users, more)| {
-            let present = |user| Present {
-                user,
-                sessions: 1,
-                since: jiff::Timestamp::UNIX_EPOCH,
-            };
-            let users = users.into_iter().map(present).collect();
-            WhoReply { users, more }
-        })
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
-
-        #[test]
-        fn a_datagram_with_any_bit_flipped_is_not_of_its_ticket(
-            text in ".{0,40}",
-            bit in any::<prop::sample::Index>(),
-        ) {
-            let sound = encode_datagram(&key(), "t", 1, &say(&text), 0).expect("it fits");
-            prop_assert!(verified(&sound).is_some());
-            let mut forged = sound.clone();
-            let bit = bit.index(8 * forged.len());
-            forged[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(verified(&forged).is_none());
-            prop_assert!(key().open(&forged).is_none());
-        }
-
-        #[test]
-        fn an_error_never_takes_more_than_its_room_and_keeps_its_code(
-            message in ".{0,300}",
-            room in 0_usize..500,
-        ) {
-            let mut error = WireError::new(ErrorCode::Limited, message);
-            error.retry_after_ms = Some(100);
-            match encode_error_within(3, &error, room) {
-                Some(json) => {
-                    prop_assert!(json.len() <= room);
-                    let reply = ServerMessage::parse(&json).expect("a reply");
-                    let ServerMessage::Reply(3, Err(back)) = reply else {
-                        panic!("{reply:?}");
-                    };
-                    prop_assert_eq!(back.code, ErrorCode::Limited);
-                    prop_assert!(error.message.starts_with(&back.message));
-                }
-                None => prop_assert!(room < 70),
-            }
-        }
-
-        #[test]
-        fn who_tells_as_many_as_fit_and_whether_there_are_more(
-            who in people(),
-            room in 0_usize..1200,
-        ) {
-            let json = encode_who_within(3, &who, room);
-            prop_assert!(json.len() <= room || room < 40);
-            let Ok(ServerMessage::Reply(3, Ok(reply))) = ServerMessage::parse(&json) else {
-                panic!("no reply");
-            };
-            let told: WhoReply = serde_json::from_str(reply.get()).expect("a reply to who");
-            let number = told.users.len();
-            prop_assert_eq!(&told.users[..], &who.users[..number]);
-            if told.more != who.more {
-                prop_assert!(told.more && encode_ok(3, &who).len() > room);
-            }
-            prop_assert!(told.more || number == who.users.len());
-            if let Some(next) = who.users.get(number) {
-                let next = serde_json::to_vec(next).expect("JSON").len();
-                prop_assert!(json.len() + next + 1 > room, "one more had room");
-            }
-        }
-
-        #[test]
-        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..1400)) {
-            prop_assert!(verified(&bytes).is_none());
-            let mut object = b"{".to_vec();
-            object.extend(bytes);
-            let _ = Datagram::parse(&key().sign(&object));
-        }
-    }
-}
+mod tests;

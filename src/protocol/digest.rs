@@ -60,16 +60,16 @@ impl FromStr for Algorithm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Digest {
-    /// Made by BLAKE3.
+    /// A BLAKE3 digest.
     Blake3([u8; 32]),
-    /// Made by SHA-256.
+    /// A SHA-256 digest.
     Sha256([u8; 32]),
-    /// Made by MD5.
+    /// An MD5 digest.
     Md5([u8; 16]),
 }
 
 impl Digest {
-    /// The digest of `bytes`, in one go.
+    /// The digest of `bytes`.
     #[must_use]
     pub fn compute(algorithm: Algorithm, bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new(algorithm);
@@ -77,7 +77,7 @@ impl Digest {
         hasher.finish()
     }
 
-    /// Which algorithm made it.
+    /// The algorithm of the digest.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         match self {
@@ -145,11 +145,11 @@ pub struct InvalidDigest;
 /// Computes a [`Digest`] piece by piece.
 #[derive(Debug, Clone)]
 pub enum Hasher {
-    /// Towards a BLAKE3 digest.
+    /// Computes a BLAKE3 digest.
     Blake3(Box<blake3::Hasher>),
-    /// Towards a SHA-256 digest.
+    /// Computes a SHA-256 digest.
     Sha256(Sha256),
-    /// Towards an MD5 digest.
+    /// Computes an MD5 digest.
     Md5(Md5),
 }
 
@@ -164,7 +164,7 @@ impl Hasher {
         }
     }
 
-    /// Takes in the next bytes.
+    /// Hashes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Blake3(hasher) => {
@@ -175,7 +175,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all bytes taken in.
+    /// The digest of all hashed bytes.
     #[must_use]
     pub fn finish(self) -> Digest {
         match self {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum ErrorCode {
     /// The bytes are not a frame. The connection closes after this.
     BadFrame,
-    /// The frame is no valid request; `field` names the culprit where one is known.
+    /// The frame is not a valid request. `field` names the field at fault, if it is known.
     BadRequest,
     /// A command or choice of the protocol that this server does not offer.
     Unsupported,
@@ -19,35 +19,35 @@ pub enum ErrorCode {
     LoginFailed,
     /// Too many failed logins; `retry_after_ms` says when to try again.
     TooManyAttempts,
-    /// The user may know that it exists, but may not do this to it.
+    /// The user may know that the entry exists, but has no right to the operation.
     Denied,
-    /// There is nothing of that name that this user may see.
+    /// No entry of that name exists that this user may see.
     NotFound,
-    /// Something of that name is there already.
+    /// An entry of that name already exists.
     Exists,
-    /// A directory was needed and something else is there.
+    /// The path must be a directory, and is not.
     NotADirectory,
-    /// A file was needed and a directory is there.
+    /// The path must be a file, and is a directory.
     IsADirectory,
-    /// The directory still holds something.
+    /// The directory is not empty.
     NotEmpty,
-    /// The text cannot be a path here.
+    /// The text is not a valid path, or not one for the operation.
     InvalidPath,
-    /// The file is no longer what it was, or changed while it was read.
+    /// The file is not the requested version, or changed while it was read.
     Changed,
     /// The user's quota does not allow it; carries `used`, `limit` and their `unit`.
     QuotaExceeded,
     /// The server's disk is full.
     NoSpace,
-    /// A value or a file is larger than the server takes.
+    /// A value or a file is larger than the server accepts.
     TooLarge,
-    /// The bytes that came are not as many as were declared.
+    /// The number of received bytes is not the declared one.
     SizeMismatch,
-    /// The bytes are not those that the digest was taken of.
+    /// The content does not have the expected digest.
     DigestMismatch,
     /// The client cancelled it.
     Cancelled,
-    /// It took longer than the server allows.
+    /// The operation took longer than the server allows.
     TimedOut,
     /// A limit of the server was reached; `retry_after_ms` says when to try again.
     Limited,
@@ -103,7 +103,7 @@ impl ErrorCode {
         )
     }
 
-    /// The code as it stands on the wire and in logs, such as `not_found`.
+    /// The code on the wire and in logs, such as `not_found`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -165,19 +165,19 @@ pub struct WireError {
     /// Bytes or entries allowed, with [`ErrorCode::QuotaExceeded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// What `used` and `limit` count.
+    /// The unit of `used` and `limit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<QuotaUnit>,
     /// Milliseconds to wait, with [`ErrorCode::Limited`] and [`ErrorCode::TooManyAttempts`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// The right offset, where the request had a wrong one.
+    /// The valid offset, if the request had an invalid one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
 }
 
 impl WireError {
-    /// An error with nothing beside its code and message.
+    /// An error with only a code and a message.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
@@ -193,9 +193,9 @@ impl WireError {
         }
     }
 
-    /// The same, with texts that fit in a frame whatever is in them.
+    /// A copy with texts short enough for a frame, whatever characters they have.
     pub(super) fn shortened(&self) -> Self {
-        let cut = |text: &String| match text.char_indices().nth(LONGEST_TEXT) {
+        let cut = |text: &String| match text.char_indices().nth(MAX_TEXT_CHARS) {
             Some((end, _)) => format!("{}…", &text[..end]),
             None => text.clone(),
         };
@@ -207,8 +207,8 @@ impl WireError {
     }
 }
 
-/// Characters of a text in an error that would be too long: of each, JSON makes six bytes at most.
-const LONGEST_TEXT: usize = 4096;
+/// The most characters of a text in an error. JSON needs at most six bytes for each.
+const MAX_TEXT_CHARS: usize = 4096;
 
 #[cfg(test)]
 mod tests {

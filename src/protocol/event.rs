@@ -1,4 +1,4 @@
-//! Events: what the server says without being asked.
+//! Events: the frames that the server sends without a request.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,15 +9,15 @@ use crate::protocol::{Message, Offer};
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// Somebody said something to this user, or in a room that the user is in.
+    /// A message to this user, or in a room that the user is in.
     Message(Message),
-    /// Somebody offers this user a file.
+    /// A file that another user offers to this user.
     Offer(Offer),
-    /// Something changed below a path that this session watches.
+    /// A change at or below a path that this session watches.
     Changed(Changed),
     /// The server is about to close this connection.
     Goodbye {
-        /// Why.
+        /// The reason.
         reason: GoodbyeReason,
     },
     /// An event that this version does not know.
@@ -28,16 +28,16 @@ pub enum Event {
 /// A change at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
-    /// The change's place among all events.
+    /// The sequence number of the event.
     pub seq: u64,
     /// The absolute path.
     pub path: String,
     /// The kind of the change.
     pub kind: ChangeKind,
-    /// Where it was before, if it was moved and the session watches that place too.
+    /// The earlier path of a moved entry, if the session watches that path too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// The user who did it; absent from an overflow.
+    /// The user who made the change. Absent from an overflow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
@@ -47,15 +47,15 @@ pub struct Changed {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ChangeKind {
-    /// A file has new bytes: it was put, copied or accepted there.
+    /// A file has new content: it was put, copied or accepted.
     Written,
-    /// A file or a directory, with all that it held, is gone.
+    /// A file, or a directory with its content, was removed.
     Removed,
-    /// A file or a directory, with all that it holds, came here from another path.
+    /// A file, or a directory with its content, was moved here from another path.
     Moved,
-    /// A directory is new, with all that it holds.
+    /// A directory was created, perhaps with content.
     Made,
-    /// Changes below the path were more than could be told: look again.
+    /// Too many changes below the path to report them all. List it again.
     Overflow,
     /// A kind that this version does not know.
     #[serde(other, skip_serializing)]
@@ -71,7 +71,7 @@ pub enum GoodbyeReason {
     ShuttingDown,
     /// The account was disabled or removed.
     AccountClosed,
-    /// Nothing was asked and nothing moved for too long.
+    /// The session was idle for too long.
     Idle,
     /// An operator has ended the session.
     Kicked,

@@ -1,4 +1,4 @@
-//! Frames: where one message ends and the next begins.
+//! Frames: the boundaries of messages in a byte stream.
 //!
 //! ```text
 //! length: u32 big-endian, 1 … 1 048 581, then that many bytes of payload:
@@ -19,7 +19,7 @@ const LENGTH: usize = size_of::<u32>();
 
 const DATA_MARK: u8 = 0x01;
 
-/// One message of either side.
+/// One message from either side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// One JSON object, not yet parsed; its first byte is `{`.
@@ -28,13 +28,13 @@ pub enum Frame {
     Data {
         /// The `id` of the `get` or `put`.
         stream: u32,
-        /// 0 to [`MAX_CHUNK`](crate::protocol::MAX_CHUNK) bytes; on a `put`, none means the end.
+        /// 0 to [`MAX_CHUNK`](crate::protocol::MAX_CHUNK) bytes. An empty chunk ends a `put`.
         chunk: Bytes,
     },
 }
 
 impl Frame {
-    /// Writes all that comes before [`body`](Self::body), so that a large chunk need not be copied
+    /// Writes everything before the [`body`](Self::body), so that a large chunk need not be copied
     /// behind its head.
     ///
     /// # Panics
@@ -65,7 +65,7 @@ pub fn put_control(buffer: &mut Vec<u8>, json: &[u8]) {
     buffer.put_slice(json);
 }
 
-/// Adds the head of a data frame, behind which so many bytes of chunk are to come.
+/// Adds the head of a data frame. The caller adds the given number of bytes of the chunk after it.
 ///
 /// # Panics
 /// As [`Frame::put_head`].
@@ -81,7 +81,7 @@ fn put_length(buffer: &mut impl BufMut, payload: usize) {
     buffer.put_u32(payload as u32);
 }
 
-/// The bytes are not frames. The connection cannot go on after any of these.
+/// The bytes are not frames. The connection cannot continue after any of these errors.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// A length of 0.
@@ -92,7 +92,7 @@ pub enum FrameError {
     TooLong {
         /// The length that the peer announced.
         length: usize,
-        /// The longest that it may be here.
+        /// The limit of the length here.
         limit: usize,
     },
     /// A payload that starts with neither `{` nor 0x01.
@@ -104,15 +104,15 @@ pub enum FrameError {
     /// The peer closed the connection in the middle of a frame.
     #[error("the connection ended in the middle of a frame")]
     Truncated,
-    /// The stream below failed.
+    /// The underlying stream failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 /// Cuts a byte stream into [`Frame`]s and writes them.
 ///
-/// Every bound is checked on the first five bytes, and no memory is reserved here: who reads asks
-/// for [`length`](Self::length) and makes room as it sees fit.
+/// Every bound is checked on the first five bytes. The codec allocates no memory: the reader asks for
+/// the [`length`](Self::length) and allocates as it sees fit.
 #[derive(Debug)]
 pub struct FrameCodec {
     lengths: LengthDelimitedCodec,
@@ -149,11 +149,11 @@ impl FrameCodec {
         self.max_payload = MAX_PAYLOAD;
     }
 
-    /// Bytes of the frame that `src` begins with, its length included; `None` while too few of them
-    /// are there to judge it.
+    /// The bytes of the frame at the start of `src`, its length included; `None` if `src` has too few
+    /// bytes to decide.
     ///
     /// # Errors
-    /// [`FrameError`] if no frame may begin like this.
+    /// [`FrameError`] if no valid frame begins like this.
     pub fn length(&self, src: &[u8]) -> Result<Option<usize>, FrameError> {
         let Some(length) = src.first_chunk::<LENGTH>() else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Talking: the requests and replies of messages, rooms, offers, watches and tickets.
+//! The requests and replies of messages, rooms, offers, watches and tickets.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,127 +8,127 @@ use crate::protocol::number::number;
 /// The longest text of a message, in bytes.
 pub const MAX_TEXT: usize = 8 * 1024;
 
-/// `who`: who is connected.
+/// `who`: lists the connected users.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Who {}
 
-/// `say`: a message to a user, or to a room and all who are in it.
+/// `say`: sends a message to a user, or to all members of a room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Say {
-    /// A user's name, or a room's: `#` and its name.
+    /// The name of a user, or `#` and the name of a room.
     pub to: String,
-    /// At most [`MAX_TEXT`] bytes, at least one.
+    /// 1 to [`MAX_TEXT`] bytes.
     pub text: String,
 }
 
-/// `history`: what was said, from the latest back.
+/// `history`: past messages, the latest page first.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct History {
-    /// The user or the room that it was said with.
+    /// The other user, or the room.
     pub with: String,
-    /// Only what was said before the message with this `seq`.
+    /// Only messages before the one with this `seq`.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "number"
     )]
     pub before: Option<u64>,
-    /// The most messages in the reply, which holds fewer where they would not fit in a frame.
+    /// The most messages in the reply. It has fewer if they would not fit in a frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<std::num::NonZeroU32>,
 }
 
-/// `join`: from now on hear what is said in a room. The first one to join makes it.
+/// `join`: enters a room, to receive its messages. The first user who joins creates the room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Join {
-    /// `#` and its name.
+    /// `#` and the name of the room.
     pub room: String,
 }
 
-/// `leave`: hear no more of a room.
+/// `leave`: leaves a room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Leave {
-    /// `#` and its name.
+    /// `#` and the name of the room.
     pub room: String,
 }
 
-/// `send`: offer a file to another user, who gets a copy of it on the server once they accept.
+/// `send`: offers a file to another user. If the user accepts, the server copies the file to them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SendTo {
-    /// The user to offer it to.
+    /// The user who gets the offer.
     pub to: String,
     /// The file.
     pub path: String,
 }
 
-/// `offers`: the files that were offered to this user and that they have not answered.
+/// `offers`: lists the open offers to this user.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Offers {}
 
-/// `accept`: take a file that was offered.
+/// `accept`: copies an offered file to this user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Accept {
-    /// Its identifier, as the event or `offers` told it.
+    /// The identifier of the offer, from the event or from `offers`.
     pub offer: String,
-    /// The path that the copy gets; if absent its own name in the current directory, or a free one
-    /// beside it.
+    /// The path of the copy. If absent, the file's own name in the current directory, with a number
+    /// if that name is in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
 }
 
-/// `decline`: do not take a file that was offered.
+/// `decline`: rejects an offer, or withdraws one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decline {
-    /// Its identifier.
+    /// The identifier of the offer.
     pub offer: String,
 }
 
-/// `watch`: hear of what changes at or below a path.
+/// `watch`: reports changes at and below a path.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Watch {
     /// A file or directory.
     pub path: String,
-    /// Begin with the changes after the one with this `seq`.
+    /// Reports the changes after the one with this `seq`, too.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "number"
     )]
     pub since: Option<u64>,
-    /// The epoch of `since`: what the reply to the login said with which the client got it.
+    /// The epoch of `since`: the `epoch` in the reply to the login of the session that received it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
 }
 
-/// `unwatch`: hear no more of it.
+/// `unwatch`: ends a watch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unwatch {
-    /// The number that `watch` answered.
+    /// The number of the watch, from the reply to `watch`.
     pub watch: u32,
 }
 
-/// `ticket`: the right to speak by datagram for this session.
+/// `ticket`: issues a ticket, which is the right to send datagrams for this session.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ticket {}
 
-/// Answers `who`.
+/// The reply to `who`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhoReply {
-    /// Those who are connected, by name.
+    /// The connected users, sorted by name.
     pub users: Vec<Present>,
-    /// There are more, for which the frame has no room; absent if not.
+    /// Whether further entries do not fit in the frame. Absent if not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
 }
@@ -138,104 +138,105 @@ pub struct WhoReply {
 pub struct Present {
     /// The user's name.
     pub user: String,
-    /// How many sessions the user has.
+    /// The number of the user's sessions.
     pub sessions: u32,
-    /// When the oldest of them began.
+    /// When the oldest of them started.
     pub since: Timestamp,
 }
 
-/// Answers `say`: the message is stored.
+/// The reply to `say`: the message is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SayReply {
-    /// Its place among all events.
+    /// The sequence number of the event.
     pub seq: u64,
-    /// Sessions that it was sent to at once. Who has none gets it at the next login.
+    /// The number of sessions that it was delivered to at once. A receiver without a session gets it
+    /// at the next login.
     pub delivered: u32,
 }
 
-/// A message as it was said.
+/// A message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Its place among all events.
+    /// The sequence number of the event.
     pub seq: u64,
     /// The sender.
     pub from: String,
-    /// To whom: a user, or `#` and a room.
+    /// The receiver: a user, or `#` and the name of a room.
     pub to: String,
     /// The text.
     pub text: String,
-    /// When.
+    /// When the server stored it.
     pub time: Timestamp,
 }
 
-/// Answers `history`.
+/// The reply to `history`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryReply {
-    /// In the order of `seq`.
+    /// The messages in the order of `seq`.
     pub messages: Vec<Message>,
-    /// There is more before the first of them.
+    /// Whether there are earlier messages.
     pub more: bool,
 }
 
-/// Answers `join` and `leave`.
+/// The reply to `join` and `leave`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembersReply {
-    /// The members of the room now, by name.
+    /// The present members of the room, sorted by name.
     pub members: Vec<String>,
 }
 
-/// Answers `send`.
+/// The reply to `send`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SendReply {
     /// The offer's identifier.
     pub offer: String,
 }
 
-/// Answers `offers`.
+/// The reply to `offers`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OffersReply {
-    /// The oldest first.
+    /// The open offers, the oldest first.
     pub offers: Vec<Offer>,
-    /// There are more, for which the frame has no room; absent if not.
+    /// Whether further entries do not fit in the frame. Absent if not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
 }
 
-/// A file that is offered.
+/// An offered file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// The offer's place among all events.
+    /// The sequence number of the event.
     pub seq: u64,
-    /// Who offers it.
+    /// The user who offers it.
     pub from: String,
     /// The file's name.
     pub path: String,
-    /// Its bytes.
+    /// The size in bytes.
     pub size: u64,
     /// The offer's identifier.
     pub offer: String,
-    /// When the offer ends.
+    /// When the offer expires.
     pub expires: Timestamp,
 }
 
-/// Answers `watch`.
+/// The reply to `watch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchReply {
-    /// The number to end it by, unique in the session.
+    /// The number of the watch, unique in the session.
     pub watch: u32,
-    /// Changes up to this `seq` are told by what the client sees now.
+    /// Changes up to this `seq` are not reported: a listing that the client reads now shows them.
     pub seq: u64,
 }
 
-/// Answers `ticket`.
+/// The reply to `ticket`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketReply {
-    /// Names the ticket in each datagram.
+    /// Identifies the ticket in each datagram.
     pub ticket: String,
     /// The key of the datagrams' HMAC, 32 bytes in hex.
     pub secret: crate::protocol::Secret,
-    /// When the ticket ends, unless its session does before.
+    /// When the ticket expires. It ends earlier if its session ends.
     pub expires: Timestamp,
-    /// The port that takes datagrams.
+    /// The port that accepts datagrams.
     pub port: u16,
 }

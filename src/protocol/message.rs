@@ -1,4 +1,4 @@
-//! The control frames of a server: replies, begins of streams, events, refusals.
+//! The control frames of a server: replies, begins of streams, events, and final errors.
 //!
 //! ```text
 //! {"id":2,"ok":{…}}        the one final reply of a request that succeeded
@@ -36,8 +36,8 @@ pub fn encode_begin<T: Serialize>(id: u32, begin: &T) -> Bytes {
     bounded(id, serde_json::to_vec(&Begin { id, begin }))
 }
 
-/// The control payload of a final reply to a request that failed. A text in it that is too long is
-/// cut: what is wrong does not depend on how long it is.
+/// The control payload of the final reply to a request that failed. Texts that are too long are cut,
+/// so that the reply fits in a frame.
 #[must_use]
 pub fn encode_error(id: u32, error: &WireError) -> Bytes {
     #[derive(Serialize)]
@@ -54,7 +54,7 @@ pub fn encode_error(id: u32, error: &WireError) -> Bytes {
     }
 }
 
-/// Bytes that a list in a reply may take, so that the reply fits in a frame.
+/// The bytes that a list in a reply may use, so that the reply fits in a frame.
 #[derive(Debug)]
 pub struct ReplyBudget(usize);
 
@@ -63,13 +63,13 @@ pub struct ReplyBudget(usize);
 const ENVELOPE: usize = 256;
 
 impl ReplyBudget {
-    /// What `reply` leaves, in which the list is empty.
+    /// The bytes that `reply`, with an empty list, leaves for the list.
     #[must_use]
     pub fn after<T: Serialize>(reply: &T) -> Self {
         Self(MAX_CONTROL.saturating_sub(ENVELOPE + length(reply)))
     }
 
-    /// Whether there is room for one more entry; then it is taken.
+    /// Reserves the bytes of one more entry; `false` if they are not available.
     pub fn try_add<T: Serialize>(&mut self, entry: &T) -> bool {
         // With the comma.
         let left = self.0.checked_sub(length(entry) + 1);
@@ -95,7 +95,7 @@ fn length<T: Serialize>(value: &T) -> usize {
     serde_json::to_vec(value).map_or(usize::MAX / 2, |json| json.len())
 }
 
-/// The control payload that comes before the server hangs up: an error without an id.
+/// The control payload before the server closes the connection: an error without an id.
 #[must_use]
 pub fn encode_refusal(error: &WireError) -> Bytes {
     #[derive(Serialize)]
@@ -111,7 +111,7 @@ pub fn encode_event(event: &Event) -> Bytes {
     bounded(0, serde_json::to_vec(event))
 }
 
-/// No reply is longer than a frame may be; one that would be is an error of the server's.
+/// Replaces a reply that is too long for a frame, which is a defect of the server, by an error.
 fn bounded(id: u32, json: serde_json::Result<Vec<u8>>) -> Bytes {
     match json {
         Ok(json) if json.len() <= MAX_CONTROL => json.into(),
@@ -122,16 +122,16 @@ fn bounded(id: u32, json: serde_json::Result<Vec<u8>>) -> Bytes {
     }
 }
 
-/// A control payload from a server, as a client reads it.
+/// A control payload from a server, parsed.
 #[derive(Debug)]
 pub enum ServerMessage {
-    /// The final reply to a request: what `ok` holds, or the error.
+    /// The final reply to a request: the content of `ok`, or the error.
     Reply(u32, Result<Box<RawValue>, WireError>),
     /// The `begin` of a stream.
     Begin(u32, Box<RawValue>),
     /// An event.
     Event(Event),
-    /// The server hangs up, and says why.
+    /// The server closes the connection for this reason.
     Refusal(WireError),
 }
 
@@ -139,8 +139,8 @@ impl ServerMessage {
     /// Parses a control payload that came from a server.
     ///
     /// # Errors
-    /// If the payload is none of the forms above. Unknown fields are ignored: a later server may
-    /// say more.
+    /// If the payload has none of the forms above. Unknown fields are ignored, because a later server
+    /// may send more.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct MessageEnvelope {

@@ -1,4 +1,4 @@
-//! The wire, version 1: what the bytes between a client and a server mean.
+//! The wire, version 1: the meaning of the bytes between a client and a server.
 //!
 //! ```text
 //! frame   = length payload          length: u32 big-endian, bytes in payload
@@ -7,8 +7,8 @@
 //! data    = 0x01, stream: u32 big-endian, chunk
 //! ```
 //!
-//! Pure: no sockets, no disk, no tasks. `docs/PROTOCOL.md` says the same to people who write
-//! clients in other languages.
+//! Pure: no sockets, no disk, no tasks. `docs/PROTOCOL.md` is the specification for authors of clients
+//! in other languages.
 
 mod accounts;
 mod admin;

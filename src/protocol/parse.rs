@@ -16,10 +16,10 @@ use crate::protocol::command::CommandInfo;
 pub struct BadRequest {
     /// The request's id, 0 where it could not be read.
     pub id: u32,
-    /// The command, where it is one of the protocol's. What else stood there is not repeated: it may
-    /// be a password in the wrong place.
+    /// The command, if the protocol has it. Any other text is not repeated, because it may be a
+    /// password in the wrong field.
     pub cmd: Option<&'static str>,
-    /// The field at fault, where one is.
+    /// The field at fault, if one is.
     pub field: Option<String>,
     /// What is wrong, for a person.
     pub message: String,
@@ -48,7 +48,7 @@ struct IdOnly {
 impl IdAndCmd {
     /// Reads `id` and `cmd`, wherever they are in the object.
     pub(super) fn parse(json: &[u8]) -> Result<Self, BadRequest> {
-        // An array also fits a derived struct; the codec lets only objects through, a caller may not.
+        // A derived struct also accepts an array. The codec rejects arrays, but other callers may not.
         if json.first() != Some(&b'{') {
             return Err(BadRequest {
                 id: 0,
@@ -112,7 +112,7 @@ pub(super) fn fields<T: DeserializeOwned>(
         .map_err(|error| fault.into_bad_request(id, Some(cmd), &error))
 }
 
-/// A client's own text within a message: of bounded length and without control characters.
+/// A text of the client within a message: of bounded length and without control characters.
 fn quoted(text: &str) -> String {
     text.chars()
         .take(MAX_QUOTED)
@@ -196,11 +196,11 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for JsonMembers<'_, 'de, T> {
     }
 }
 
-/// A key, which is copied only where it has escapes.
+/// A key, which is copied only if it has escapes.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// A map that hides the unwanted members and remembers the last key it gave out.
+/// A map that skips the unwanted members and records the last key that it returned.
 struct Noting<'a, 'de, A> {
     map: A,
     fault: &'a mut ParseFault<'de>,
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_single_json_object_is_refused() {
+    fn a_request_that_is_not_one_json_object_is_refused() {
         let deep = format!("{}{}", r#"{"cmd":"#, "[".repeat(100_000));
         for json in [
             "",

@@ -1,4 +1,4 @@
-//! Replies: what `ok` and `begin` hold, one struct a command.
+//! Replies: the contents of `ok` and `begin`, one struct for each command.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::protocol::{Digest, FileMode};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Nothing {}
 
-/// Answers `hello`.
+/// The reply to `hello`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloReply {
     /// The version of the wire, 1.
@@ -28,7 +28,7 @@ pub struct HelloReply {
     pub time: Timestamp,
 }
 
-/// Answers `login`.
+/// The reply to `login`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginReply {
     /// The user's name.
@@ -37,13 +37,13 @@ pub struct LoginReply {
     pub home: String,
     /// Name and version of the server.
     pub server: String,
-    /// The session's identifier, as it stands in the server's log.
+    /// The session's identifier, as in the server's log.
     pub session: String,
     /// The epoch of each `seq` that comes with this session; absent from older servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
-    /// With `since`: whether that was given out by this server, so that what came after it is sent.
-    /// If not, all that is kept is sent.
+    /// Present if the request had `since`: whether this server issued that `seq`, so that it sends only
+    /// later events. If not, it sends all events that it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed: Option<bool>,
     /// The features, as `hello` lists them; absent from older servers.
@@ -51,18 +51,18 @@ pub struct LoginReply {
     pub features: Vec<String>,
 }
 
-/// Answers `whoami`.
+/// The reply to `whoami`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhoamiReply {
     /// The user's name.
     pub user: String,
-    /// Whether the user may use the commands for admins.
+    /// Whether the user has the admin right.
     pub admin: bool,
     /// The current directory.
     pub cwd: String,
     /// The shared folders in the user's view.
     pub folders: Vec<FolderView>,
-    /// There are more, for which the frame has no room; absent if not.
+    /// Whether further entries do not fit in the frame. Absent if not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
     /// The limits of the user's home.
@@ -74,7 +74,7 @@ pub struct WhoamiReply {
 /// A shared folder as a member sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FolderView {
-    /// Its name; it is mounted at `/` and this name.
+    /// The name of the folder, which is mounted at `/` and this name.
     pub name: String,
     /// The user's rights in it, such as `["list","read"]`.
     pub rights: Vec<String>,
@@ -86,22 +86,22 @@ pub struct QuotaReply {
     /// The most bytes; absent if there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// The most files and directories, if that was set.
+    /// The most files and directories, if there is a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_limit: Option<u64>,
 }
 
-/// Answers `ping`.
+/// The reply to `ping`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeReply {
     /// The server's time.
     pub time: Timestamp,
 }
 
-/// Answers `help`.
+/// The reply to `help`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelpReply {
-    /// The commands asked about.
+    /// The commands in question.
     pub commands: Vec<CommandHelp>,
 }
 
@@ -116,7 +116,7 @@ pub struct CommandHelp {
     pub fields: String,
 }
 
-/// Answers `pwd` and `cd`.
+/// The reply to `pwd` and `cd`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CwdReply {
     /// The current directory.
@@ -131,12 +131,12 @@ pub struct LsBegin {
     pub path: String,
 }
 
-/// Answers `ls`.
+/// The reply to `ls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LsReply {
     /// A page of entries, sorted by name within the page. Empty if the listing is recursive.
     pub entries: Vec<Entry>,
-    /// Present while there is more: the `cursor` of the next `ls`.
+    /// The `cursor` of the next `ls`. Absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }
@@ -192,7 +192,7 @@ pub enum Kind {
     Dir,
 }
 
-/// Answers `stat`.
+/// The reply to `stat`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatReply {
     /// The absolute path.
@@ -202,7 +202,7 @@ pub struct StatReply {
     pub entry: Entry,
 }
 
-/// Answers `setstat`: the values that the request has set.
+/// The reply to `setstat`: the values that the request has set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetStatReply {
     /// The absolute path.
@@ -215,19 +215,20 @@ pub struct SetStatReply {
     pub mode: Option<FileMode>,
 }
 
-/// Answers commands that made or moved something.
+/// The reply to commands that create or move an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathReply {
-    /// Where it is now.
+    /// The path of the entry.
     pub path: String,
 }
 
-/// Answers `rm`.
+/// The reply to `rm`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RmReply {
-    /// How many files and directories are deleted.
+    /// The number of deleted files and directories.
     pub removed: u64,
-    /// How many are out of sight, but could not be deleted: the server tries again.
+    /// The number of entries that no view shows any more, but that could not be deleted. The server
+    /// tries again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left: u64,
 }
@@ -237,39 +238,39 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// Begins the data of a `get`.
+/// The `begin` of a `get`, before its data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetBegin {
     /// Bytes of the whole file.
     pub size: u64,
-    /// The first byte that will come.
+    /// The offset of the first byte that follows.
     pub offset: u64,
-    /// How many bytes will come.
+    /// The number of bytes that follow.
     pub length: u64,
     /// When the file's contents last changed.
     pub modified: Timestamp,
     /// Its permission bits, if a client has set them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<FileMode>,
-    /// The version to ask for when this download is resumed.
+    /// The version to request when this download is resumed.
     pub version: String,
 }
 
-/// Ends a `get`.
+/// The final reply to `get`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetReply {
     /// Bytes of the whole file.
     pub size: u64,
-    /// Of the whole file, or of the bytes sent if the request had a `length`; absent if the
-    /// request wanted none.
+    /// The digest of the whole file, or of the sent bytes if the request had a `length`. Absent if
+    /// the request asked for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
 }
 
-/// Says that a `put` is ready for data.
+/// The `begin` of a `put`, which is ready for data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutBegin {
-    /// The first byte that the server still needs.
+    /// The offset of the first byte that the server needs.
     pub offset: u64,
     /// The upload's identifier.
     pub upload: String,
@@ -278,58 +279,58 @@ pub struct PutBegin {
     pub prefix: Option<Digest>,
 }
 
-/// Ends a `put`: the file is durable under its name.
+/// The final reply to `put`: the file is stored durably under its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutReply {
-    /// The path that the file got.
+    /// The path of the file.
     pub path: String,
-    /// Its bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Its digest.
+    /// The digest of the file.
     pub digest: Digest,
-    /// Its version.
+    /// The version of the file.
     pub version: String,
 }
 
-/// Answers `uploads`.
+/// The reply to `uploads`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UploadsReply {
-    /// The puts that can be resumed, the one that was cut off last first.
+    /// The partial uploads, the latest first.
     pub uploads: Vec<ResumableUpload>,
-    /// There are more, for which the frame has no room; absent if not.
+    /// Whether further entries do not fit in the frame. Absent if not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
 }
 
-/// A put that was cut off and can be resumed.
+/// A partial upload: a put that was interrupted and can be resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumableUpload {
     /// Its identifier.
     pub upload: String,
-    /// The absolute path that it is for.
+    /// The absolute path of the file to be written.
     pub path: String,
-    /// Bytes of the whole file; absent if they were not known.
+    /// Bytes of the whole file. Absent if the put did not declare them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// Bytes that the server has.
     pub offset: u64,
-    /// When the server drops it.
+    /// When the server deletes it.
     pub expires: Timestamp,
 }
 
-/// Answers `hash`.
+/// The reply to `hash`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HashReply {
     /// The digest of the whole file.
     pub digest: Digest,
-    /// Its bytes.
+    /// The size in bytes.
     pub size: u64,
 }
 
-/// Answers `df`, for the home or the shared folder around the current directory.
+/// The reply to `df`: the use of the home or shared folder that the current directory is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DfReply {
-    /// Bytes in use, those reserved by running puts included.
+    /// Bytes in use, with those that unfinished uploads and copies reserve.
     pub used: u64,
     /// The most bytes; absent if there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]

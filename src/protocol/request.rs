@@ -31,13 +31,13 @@ use crate::protocol::reply::{
 };
 use crate::protocol::{Algorithm, CommandHelp, CommandInfo, Digest, FileMode, Secret};
 
-/// A request that has a reply of its own type: one line checks both ends.
+/// A request with the type of its reply.
 pub trait Call: Serialize + DeserializeOwned + Send + 'static {
     /// The command's row in the table of commands.
     const COMMAND: CommandInfo;
     /// The command's name on the wire.
     const CMD: &'static str = Self::COMMAND.name;
-    /// What `ok` holds.
+    /// The content of `ok`.
     type Reply: Serialize + DeserializeOwned + Send + 'static;
 }
 
@@ -112,11 +112,11 @@ macro_rules! requests {
 
 requests! {
     "hello" Hello -> HelloReply, [before_login unchecked auxiliary],
-        "", "what this server is and offers; works before login";
+        "", "describe this server; works before login";
     "login" Login -> LoginReply, [audited before_login],
         "user password | token", "start a session as a user";
     "whoami" Whoami -> WhoamiReply, [],
-        "", "who this session is, with its folders and quota";
+        "", "this session's user, with its folders and quota";
     "passwd" Passwd -> Nothing, [audited],
         "old new", "change the password of this user";
     "tokens" Tokens -> TokensReply, [],
@@ -158,41 +158,41 @@ requests! {
     "cancel" Cancel -> Nothing, [while_draining unchecked],
         "target", "end an unfinished get or put";
     "uploads" Uploads -> UploadsReply, [],
-        "", "puts that were cut off and can be resumed";
+        "", "list partial uploads, which can be resumed";
     "discard" Discard -> Nothing, [audited],
-        "upload", "drop a put that was cut off";
+        "upload", "delete a partial upload";
     "hash" Hash -> HashReply, [concurrent streaming],
         "path [digest]", "the digest of a file, computed by the server";
     "df" Df -> DfReply, [],
-        "", "use and limits of the space around the current directory";
+        "", "usage and limits of the home or shared folder of the current directory";
     "who" Who -> WhoReply, [],
-        "", "who is connected";
+        "", "list the connected users";
     "say" Say -> SayReply, [concurrent],
-        "to text", "a message to a user, or to a room: `#` and its name";
+        "to text", "send a message to a user, or to a room: `#` and its name";
     "history" History -> HistoryReply, [],
-        "with [before limit]", "what was said with a user or in a room, a page at a time";
+        "with [before limit]", "past messages with a user or in a room, one page at a time";
     "join" Join -> MembersReply, [],
-        "room", "hear what is said in a room; the first one makes it";
+        "room", "enter a room to receive its messages; the first user creates it";
     "leave" Leave -> MembersReply, [],
-        "room", "hear no more of a room";
+        "room", "leave a room";
     "send" SendTo -> SendReply, [concurrent],
         "to path", "offer a file to another user, without moving its bytes";
     "offers" Offers -> OffersReply, [],
-        "", "the files that are offered to this user";
+        "", "list the open offers to this user";
     "accept" Accept -> PathReply, [audited concurrent],
-        "offer [path]", "take a file that was offered";
+        "offer [path]", "copy an offered file to this user";
     "decline" Decline -> Nothing, [],
-        "offer", "do not take a file that was offered";
+        "offer", "reject an offer, or withdraw one";
     "watch" Watch -> WatchReply, [],
-        "path [since epoch]", "hear of what changes at or below a path";
+        "path [since epoch]", "report changes at and below a path";
     "unwatch" Unwatch -> Nothing, [],
-        "watch", "hear no more of it";
+        "watch", "end a watch";
     "ticket" Ticket -> TicketReply, [],
-        "", "the right to speak by datagram for this session";
+        "", "issue a ticket for datagrams of this session";
     "sessions" Sessions -> SessionsReply, [admin_only],
-        "[limit cursor]", "who is there and what each has under way";
+        "[limit cursor]", "list the sessions with their unfinished transfers";
     "users" Users -> UsersReply, [admin_only],
-        "[limit cursor]", "who has an account, with use and rights";
+        "[limit cursor]", "list the accounts with their usage and rights";
     "user_add" UserAdd -> Nothing, [audited admin_only],
         "user password [admin limit files_limit]", "make an account";
     "user_set" UserSet -> Nothing, [audited admin_only],
@@ -212,15 +212,15 @@ requests! {
     "folder_remove" FolderRemove -> RemovedReply, [audited admin_only],
         "folder", "remove a shared folder";
     "kick" Kick -> KickReply, [audited admin_only],
-        "session | user", "end a session, or all of a user";
+        "session | user", "end a session, or all sessions of a user";
     "reload" ReloadSettings -> ReloadReply, [audited admin_only],
         "[dry_run]", "read the settings and the certificate again";
     "drain" Drain -> DrainReply, [audited admin_only],
-        "", "stop the server once what runs has ended";
+        "", "stop the server once running requests have finished";
     "log_level" SetLogLevel -> LogLevelReply, [audited admin_only],
-        "[level seconds]", "what is logged, and for a while something else";
+        "[level seconds]", "read the log level, or change it for some time";
     "logs" Logs -> LogsReply, [admin_only concurrent streaming],
-        "[follow last since user command path level event session]", "the last lines of the log, and those that come";
+        "[follow last since user command path level event session]", "the last lines of the log, and new ones as they appear";
 }
 
 impl Request {
@@ -272,13 +272,13 @@ impl Request {
     }
 }
 
-/// `hello`: what this server is and offers.
+/// `hello`: describes this server.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {}
 
-/// `login`: by `user` and `password`, by `token`, or by neither where the TLS connection has shown a
-/// certificate that says who it is.
+/// `login`: by `user` and `password`, by `token`, or by neither if the client has presented a TLS
+/// certificate that names the user.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
@@ -288,38 +288,38 @@ pub struct Login {
     /// The user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
-    /// A token in place of both.
+    /// A token instead of both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
-    /// The `seq` of the last message or offer that this client has: those after it are sent. If
-    /// absent, those that were not sent to any session of the user before.
+    /// The `seq` of the last message or offer that this client has. The server sends the later ones. If
+    /// absent, it sends those that it has not sent to any session of the user.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "number"
     )]
     pub since: Option<u64>,
-    /// The epoch of `since`: what the reply to the login said with which the client got it.
+    /// The epoch of `since`: the `epoch` in the reply to the login of the session that received it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<String>,
-    /// Whether messages and offers are sent to this session; they are if absent. A program that
-    /// comes for something else leaves them to the sessions of people.
+    /// Whether the server sends messages and offers to this session; it does if absent. A program that
+    /// does not handle messages leaves them to other sessions of its user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbox: Option<bool>,
 }
 
-/// `whoami`: who this session is.
+/// `whoami`: describes this session and its user.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Whoami {}
 
-/// `passwd`: another password for the user of this session.
+/// `passwd`: changes the password of the user of this session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Passwd {
-    /// The password so far; also where a token logged in.
+    /// The present password, also if the session logged in by a token.
     pub old: Secret,
-    /// The password from now on.
+    /// The new password.
     pub new: Secret,
 }
 
@@ -328,16 +328,16 @@ pub struct Passwd {
 #[serde(deny_unknown_fields)]
 pub struct Ping {}
 
-/// `quit`: end the session.
+/// `quit`: ends the session.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quit {}
 
-/// `help`: what can be asked.
+/// `help`: describes the commands.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Help {
-    /// One command only.
+    /// The name of a command; all commands if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
 }
@@ -347,25 +347,25 @@ pub struct Help {
 #[serde(deny_unknown_fields)]
 pub struct Pwd {}
 
-/// `cd`: change the current directory.
+/// `cd`: changes the current directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cd {
-    /// The directory to go to.
+    /// The new current directory.
     pub path: String,
 }
 
-/// `ls`: list a directory, a page at a time.
+/// `ls`: lists a directory, one page at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ls {
     /// The directory; the current one if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The most entries in one reply; a reply holds fewer where they would not fit in a frame.
+    /// The most entries in the reply. It has fewer if they would not fit in a frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<NonZeroU32>,
-    /// Where the page before this one ended, as its reply said.
+    /// The `cursor` of the previous page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
     /// List the whole tree, as lines on the stream of this request's id.
@@ -376,7 +376,7 @@ pub struct Ls {
     pub digests: bool,
 }
 
-/// `stat`: what is known of a file or directory.
+/// `stat`: the metadata of a file or directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stat {
@@ -398,13 +398,13 @@ pub struct SetStat {
     pub mode: Option<FileMode>,
 }
 
-/// `mkdir`: make a directory.
+/// `mkdir`: creates a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mkdir {
-    /// The directory to make.
+    /// The path of the directory.
     pub path: String,
-    /// Make missing parents too, and do not mind if the directory is there.
+    /// Create missing parents too, and succeed if the directory exists.
     #[serde(default, skip_serializing_if = "is_false")]
     pub parents: bool,
     /// The permission bits of the directory, if it is made now.
@@ -412,18 +412,18 @@ pub struct Mkdir {
     pub mode: Option<FileMode>,
 }
 
-/// `rm`: remove a file or a directory.
+/// `rm`: removes a file or a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rm {
     /// The path to remove.
     pub path: String,
-    /// Remove a directory with all that it holds.
+    /// Remove a directory with its content.
     #[serde(default, skip_serializing_if = "is_false")]
     pub recursive: bool,
 }
 
-/// `mv`: move or rename.
+/// `mv`: moves or renames a file or a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mv {
@@ -436,7 +436,7 @@ pub struct Mv {
     pub if_exists: Option<IfExists>,
 }
 
-/// `cp`: copy a file, or a directory with all that it holds, on the server.
+/// `cp`: copies a file, or a directory with its content, on the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cp {
@@ -449,48 +449,49 @@ pub struct Cp {
     pub if_exists: Option<IfExists>,
 }
 
-/// `get`: receive a file as data frames on the stream of this request's id.
+/// `get`: sends a file to the client as data frames on the stream of this request's id.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Get {
     /// The file.
     pub path: String,
-    /// The first byte to send; 0 if absent.
+    /// The offset of the first byte; 0 if absent.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "number"
     )]
     pub offset: Option<u64>,
-    /// How many bytes to send; all to the end if absent.
+    /// The number of bytes; all to the end of the file if absent.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "number"
     )]
     pub length: Option<u64>,
-    /// The digest wanted in the final reply; BLAKE3 if absent.
+    /// The algorithm of the digest in the final reply; BLAKE3 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<DigestChoice>,
-    /// Fail with `changed` unless the file is still of this version.
+    /// Fail with `changed` unless the file has this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }
 
-/// `put`: send a file as data frames on the stream of this request's id, then `end`.
+/// `put`: stores a file that the client sends as data frames on the stream of this request's id, and
+/// ends with `end`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Put {
-    /// The path under which the file appears once it is whole.
+    /// The path of the file, which appears there once it is complete.
     pub path: String,
-    /// How many bytes will come; if absent, the end says.
+    /// The number of bytes. If absent, it is known at the end.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "number"
     )]
     pub size: Option<u64>,
-    /// The action if there is a file of that name; [`IfExists::Replace`] if absent.
+    /// The action if the file exists; [`IfExists::Replace`] if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_exists: Option<IfExists>,
     /// The file's modification time; now if absent.
@@ -499,29 +500,29 @@ pub struct Put {
     /// The file's permission bits; none are known if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<FileMode>,
-    /// Go on with what the server kept of an earlier attempt, if it kept anything.
+    /// Resume the partial upload of an earlier attempt, if there is one.
     #[serde(default, skip_serializing_if = "is_false")]
     pub resume: bool,
-    /// Make missing directories on the way.
+    /// Create missing parent directories.
     #[serde(default, skip_serializing_if = "is_false")]
     pub parents: bool,
-    /// The digest wanted in the final reply; that of `end`, or BLAKE3.
+    /// The algorithm of the digest in the final reply. If absent, that of the digest in `end`, or BLAKE3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Algorithm>,
 }
 
-/// `end`: all data of the put with this id was sent.
+/// `end`: the client has sent all data of the put with this id.
 ///
 /// It has no reply of its own: the put's final reply answers both.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct End {
-    /// The digest of all bytes; the file is refused if the server's differs.
+    /// The digest of all bytes. The server discards the file if its own digest differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
 }
 
-/// `cancel`: end an unfinished get or put, which is then answered `cancelled`.
+/// `cancel`: cancels an unfinished get or put, which then gets the reply `cancelled`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cancel {
@@ -529,16 +530,16 @@ pub struct Cancel {
     pub target: u32,
 }
 
-/// `uploads`: the puts that were cut off and can be resumed.
+/// `uploads`: lists the partial uploads, which can be resumed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Uploads {}
 
-/// `discard`: drop a put that was cut off.
+/// `discard`: deletes a partial upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Discard {
-    /// Its identifier, as `begin` or `uploads` told it.
+    /// The identifier of the upload, from `begin` or `uploads`.
     pub upload: String,
 }
 
@@ -551,33 +552,33 @@ pub struct Hash {
     /// The algorithm; BLAKE3 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Algorithm>,
-    /// Which version of the file it has to be; any if absent.
+    /// Fail with `changed` unless the file has this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }
 
-/// `df`: use and limits of the space around the current directory.
+/// `df`: the usage and limits of the home or shared folder that the current directory is in.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Df {}
 
-/// The action if there is something at the path to be written.
+/// The action if an entry exists at the path to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IfExists {
-    /// Put the new file in its place, at once and whole.
+    /// Replace it atomically.
     Replace,
-    /// Answer `exists`.
+    /// Fail with `exists`.
     Fail,
-    /// Take a free name beside it; the reply says which.
+    /// Use a free name in the same directory. The reply has the name.
     Rename,
 }
 
-/// The digest that a `get` asks for: an algorithm's name, or `none`.
+/// The digest that a `get` requests: the name of an algorithm, or `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected `blake3`, `sha256`, `md5` or `none`")]
 pub enum DigestChoice {
-    /// A digest by this algorithm.
+    /// A digest of this algorithm.
     Of(Algorithm),
     /// No digest.
     None(NoDigest),

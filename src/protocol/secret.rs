@@ -1,22 +1,22 @@
-//! Secrets: what a client sends to prove who it is.
+//! Secrets: passwords and tokens.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A password or token: it travels, and it never shows in a log.
+/// A password or token. It is sent over the wire, and no log shows it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes the text out of sight.
+    /// Wraps the text.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// The text itself, for the one place that checks or sends it.
+    /// The text itself, for the code that checks or sends it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

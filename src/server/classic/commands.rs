@@ -1,5 +1,4 @@
-//! Orders of the classic dialect: from the line that a person typed to what is asked of the
-//! session. Pure.
+//! The commands of the classic dialect: parses a typed line into a request for the session. Pure.
 
 use std::fmt::Write as _;
 
@@ -9,7 +8,7 @@ use crate::protocol::{
 use crate::server::classic::frame::ClassicRequest;
 use crate::server::classic::tokens::{OpenQuote, split, word};
 
-/// Every order, as a person types it.
+/// The usage of each command.
 const CLASSIC_COMMANDS: &[(&str, &str)] = &[
     ("login", "login USER PASSWORD"),
     ("register", "register USER PASSWORD"),
@@ -50,52 +49,52 @@ pub(crate) enum ClassicCommand {
     Quit(Quit),
 }
 
-/// A file for the client.
+/// A download.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClassicDownload {
     pub(crate) path: String,
-    /// Where the client wants it; it is told so again.
+    /// The client's own directory for the file, which the reply repeats.
     pub(crate) dst_dir: String,
 }
 
-/// A file from the client.
+/// An upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClassicUpload {
     pub(crate) path: String,
-    /// The MD5 that the client says it has.
+    /// The MD5 that the client expects.
     pub(crate) digest: Option<Digest>,
 }
 
-/// Why a request is no order.
+/// Why a request is not a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ClassicCommandError {
-    #[error("there is no order in `cmd`; \"help\" lists them")]
-    NoOrder,
-    #[error("unknown order \"{0}\"; \"help\" lists them")]
+    #[error("`cmd` has no command; \"help\" lists them")]
+    NoCommand,
+    #[error("unknown command \"{0}\"; \"help\" lists them")]
     Unknown(String),
     #[error(transparent)]
     OpenQuote(#[from] OpenQuote),
     #[error("usage: {0}; put names with spaces in double quotes")]
     Usage(&'static str),
-    #[error("\"{0}\" names no file")]
+    #[error("\"{0}\" is not the path of a file")]
     NoName(String),
-    #[error("`file_hash` is no MD5: expected 32 hex digits")]
+    #[error("`file_hash` is not an MD5, which has 32 hex digits")]
     NoHash,
 }
 
 impl ClassicCommand {
     pub(crate) fn parse(request: &ClassicRequest) -> Result<Self, ClassicCommandError> {
-        let (name, rest) = word(&request.cmd)?.ok_or(ClassicCommandError::NoOrder)?;
+        let (name, arguments) = word(&request.cmd)?.ok_or(ClassicCommandError::NoCommand)?;
         let name = name.to_ascii_lowercase();
         let known = CLASSIC_COMMANDS.iter().find(|(order, _)| *order == name);
         let &(_, usage) = known.ok_or_else(|| {
-            // Not the whole line: there may be a password in it.
+            // Not the whole line, which may contain a password.
             ClassicCommandError::Unknown(name.chars().take(32).collect())
         })?;
         let order = if name == "say" {
-            parse_message(rest)?
+            parse_message(arguments)?
         } else {
-            parse_words(&name, &split(rest)?, request)?
+            parse_words(&name, &split(arguments)?, request)?
         };
         order.ok_or(ClassicCommandError::Usage(usage))
     }
@@ -171,7 +170,8 @@ fn parse_words(
     })
 }
 
-/// The login: the fields name it, or the words. Without either, a certificate may.
+/// The login, from the fields of the request or from the words. Without either, a certificate may name
+/// the user.
 fn parse_login(words: &[String], request: &ClassicRequest) -> Option<Login> {
     let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let (user, password) = match words {
@@ -211,14 +211,14 @@ fn parse_upload(
     let (local, typed) = match words {
         [local] => (local.as_str(), ""),
         [local, directory] => (local.as_str(), directory.as_str()),
-        // None, or a path with spaces and without quotes: the fields have to say it all.
+        // No path, or one with spaces and without quotes: the fields must name the file.
         _ => ("", ""),
     };
     if request.filename.is_empty() && local.is_empty() {
         return Ok(None);
     }
     let name = if request.filename.is_empty() {
-        // A path of the client's system, whichever that is.
+        // The path may be one of any operating system.
         last_component(local, &['/', '\\'])
     } else {
         last_component(&request.filename, &['/'])
@@ -235,7 +235,7 @@ fn parse_upload(
     }))
 }
 
-/// The path of `name` in `directory`; none is the current one.
+/// The path of `name` in `directory`, or in the current directory if that is empty.
 fn join(directory: &str, name: &str) -> String {
     match directory.trim_end_matches('/') {
         "" if directory.is_empty() => name.into(),
@@ -260,7 +260,7 @@ fn parse_md5(hex: &str) -> Result<Option<Digest>, ClassicCommandError> {
     digest.map(Some).map_err(|_| ClassicCommandError::NoHash)
 }
 
-/// A message: all that stands behind the name, as it was typed.
+/// A message: everything after the name, as typed.
 fn parse_message(line: &str) -> Result<Option<ClassicCommand>, ClassicCommandError> {
     let Some((to, text)) = word(line)? else {
         return Ok(None);
@@ -277,7 +277,7 @@ fn parse_message(line: &str) -> Result<Option<ClassicCommand>, ClassicCommandErr
     Ok((!text.is_empty()).then_some(ClassicCommand::Say { to, text }))
 }
 
-/// All orders, a line each.
+/// The usage of all commands, one per line.
 pub(crate) fn help() -> String {
     let mut text = "Put names with spaces in double quotes. The orders:".to_owned();
     for (_, usage) in CLASSIC_COMMANDS {
@@ -437,7 +437,7 @@ mod tests {
         }
     }
 
-    /// How much longer the framed request is.
+    /// By how many bytes the framed request is longer.
     fn growth<C: Call>(request: &C, classic: usize) -> usize {
         let framed = encode_request(u32::MAX, request).len();
         framed.saturating_sub(classic)

@@ -13,12 +13,11 @@ use crate::server::classic::frame::ClassicFileInfo;
 use crate::server::classic::in_process_session::InProcessMessage;
 use crate::server::classic::{ClassicClose, ClassicConversation, SessionReply, text};
 
-/// A file that changes again and again between its digest and its bytes is given up after so many
-/// tries.
+/// The attempts to send a file that changes between its digest and its bytes.
 const MAX_DOWNLOAD_ATTEMPTS: usize = 5;
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
-    /// Takes an upload to its end, whether the session wants it or not; what to tell the client.
+    /// Receives an upload completely, even if the session rejects it. Returns the text of the reply.
     pub(crate) async fn put(
         &mut self,
         upload: ClassicUpload,
@@ -29,7 +28,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
             .send_request(&Put {
                 path: upload.path,
                 size: Some(size),
-                // It is kept with the file, so that a later `get` need not read the file for it.
+                // Stored with the file, so that a later `get` need not read the file for it.
                 digest: Some(Algorithm::Md5),
                 ..Put::default()
             })
@@ -55,8 +54,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
         )
     }
 
-    /// Passes a body on as the data of put `id`. The answer to it, if it has come before the last
-    /// byte: then the session throws away what still comes.
+    /// Forwards a body as the data of put `id`. Returns the reply to the put if it arrives before the
+    /// last byte, in which case the session discards the rest.
     async fn forward(
         &mut self,
         id: u32,
@@ -66,8 +65,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
         while left > 0 {
             select! {
                 biased;
-                said = self.session.next_message() => {
-                    if let (of, InProcessMessage::Reply(answer)) = said? && of == id {
+                message = self.session.next_message() => {
+                    if let (reply_id, InProcessMessage::Reply(answer)) = message? && reply_id == id {
                         early = Some(answer);
                     }
                     continue;
@@ -81,31 +80,31 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
         Ok(early)
     }
 
-    /// Reads a body to its end and throws it away.
+    /// Reads a body completely and discards it.
     pub(crate) async fn discard(&mut self, size: u64) -> Result<(), ClassicClose> {
         let idle_timeout = self.shared.config().limits.idle_timeout;
-        let (mut left, mut told) = (size, Instant::now());
+        let (mut left, mut last_ping) = (size, Instant::now());
         while left > 0 {
             select! {
                 biased;
-                said = self.session.next_message() => {
-                    said?;
+                message = self.session.next_message() => {
+                    message?;
                     continue;
                 }
                 read = self.client.read_body() => read?,
             }
             left -= self.client.take_body(left).len() as u64;
-            // The session does not see these bytes, and would take the client for idle.
-            let is_quiet = idle_timeout.is_some_and(|idle| told.elapsed() > idle / 4);
+            // The session does not see these bytes, and would count the client as idle.
+            let is_quiet = idle_timeout.is_some_and(|idle| last_ping.elapsed() > idle / 4);
             if self.logged_in && is_quiet {
                 self.session.send_request(&Ping {}).await?;
-                told = Instant::now();
+                last_ping = Instant::now();
             }
         }
         Ok(())
     }
 
-    /// Sends a file, or says why not.
+    /// Sends a file, or the reason for which it cannot.
     pub(crate) async fn get(&mut self, download: ClassicDownload) -> Result<(), ClassicClose> {
         for _ in 0..MAX_DOWNLOAD_ATTEMPTS {
             match self.try_get(&download).await? {
@@ -114,12 +113,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
                 Err(error) => return self.send_reply(text::failure(&error)).await,
             }
         }
-        let refusal = "the file changes again and again; try again once it is at rest";
+        let refusal = "the file changes too often; try again when it does not change any more";
         self.send_reply(refusal.into()).await
     }
 
-    /// Sends a file with the digest of these very bytes, unless it changes before the first is sent.
-    /// All three requests name one version, so no answer is about another file.
+    /// Sends a file after the digest of its content, unless it changes before the first byte is sent.
+    /// All three requests name one version, so all replies are about the same content.
     async fn try_get(
         &mut self,
         download: &ClassicDownload,
@@ -163,10 +162,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
         Ok(Ok(()))
     }
 
-    /// Passes the data of get `id` on as raw bytes. The last chunk waits until the session has said
-    /// that all are right: a file that is not is never there whole.
+    /// Forwards the data of get `id` as raw bytes. The last chunk waits for the final reply of the
+    /// session, so that the client never gets a wrong file completely.
     async fn send_body(&mut self, id: u32) -> Result<(), ClassicClose> {
-        let mut held = Bytes::new();
+        let mut pending = Bytes::new();
         loop {
             let next = match self.next_message(id).await? {
                 InProcessMessage::Begin => continue,
@@ -177,7 +176,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
                 }
             };
             let last = next.is_none();
-            let ready = std::mem::replace(&mut held, next.unwrap_or_default());
+            let ready = std::mem::replace(&mut pending, next.unwrap_or_default());
             self.client.send(ready).await?;
             if last {
                 return Ok(());
@@ -186,12 +185,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
     }
 }
 
-/// Nothing can be said where raw bytes are expected.
-fn into_cut_short(over: ClassicClose) -> ClassicClose {
-    match over {
+/// No reply can be sent while the client expects raw bytes.
+fn into_cut_short(reason: ClassicClose) -> ClassicClose {
+    match reason {
         ClassicClose::Refused(_) | ClassicClose::Goodbye(_) | ClassicClose::SessionGone => {
-            ClassicClose::CutShort(over.to_string())
+            ClassicClose::CutShort(reason.to_string())
         }
-        over => over,
+        reason => reason,
     }
 }

@@ -14,7 +14,7 @@ use crate::protocol::{MAX_CONTROL, MAX_CONTROL_BEFORE_LOGIN, MAX_NUMBER};
 /// Bytes of the length in front of every frame.
 const LENGTH_PREFIX_BYTES: usize = size_of::<i32>();
 
-/// By so much a framed request may be longer than the classic one that it is made of.
+/// By how many bytes a framed request may be longer than the classic one.
 pub(crate) const TRANSLATION_OVERHEAD_BYTES: usize = 256;
 
 /// The longest JSON of a request.
@@ -39,7 +39,7 @@ pub(crate) enum ClassicFrameError {
     Size,
 }
 
-/// Takes the JSON of the next frame from what has come; `None` until it is there.
+/// Removes the JSON of the next frame from the received bytes; `None` until it is complete.
 pub(crate) fn take_frame(
     buffer: &mut BytesMut,
     limit: usize,
@@ -54,7 +54,7 @@ pub(crate) fn take_frame(
     Ok(Some(buffer.split_to(length).freeze()))
 }
 
-/// Whether the bytes that have come hold a frame that is whole, or wrong already.
+/// Whether the received bytes contain a complete frame, or an invalid one.
 pub(crate) fn is_complete(bytes: &[u8], limit: usize) -> bool {
     match next_length(bytes, limit) {
         Ok(Some(length)) => bytes.len() >= LENGTH_PREFIX_BYTES + length,
@@ -75,7 +75,7 @@ fn next_length(bytes: &[u8], limit: usize) -> Result<Option<usize>, ClassicFrame
     }
 }
 
-/// A client's request; a text that is missing, null or no text is empty.
+/// A request. A text that is missing, null or not a string is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ClassicRequest {
     /// The line that the user typed.
@@ -84,7 +84,7 @@ pub(crate) struct ClassicRequest {
     pub(crate) psd: String,
     pub(crate) filename: String,
     pub(crate) dst_dir: String,
-    /// So many raw bytes follow.
+    /// The number of raw bytes that follow.
     pub(crate) size: u64,
     pub(crate) file_hash: String,
 }
@@ -142,12 +142,12 @@ fn size(value: Option<&RawValue>) -> Result<u64, ClassicFrameError> {
     };
     let size = match serde_json::from_str::<u64>(value) {
         Ok(size) => size,
-        // A language in which all numbers are floating may write 3.0 or 3e0.
+        // A language with only floating-point numbers may write 3.0 or 3e0.
         Err(_) => match serde_json::from_str::<f64>(value) {
             Ok(number) if number <= 0.0 => 0,
             Ok(number) if number.fract() == 0.0 => to_whole_number(number),
             Ok(_) => return Err(ClassicFrameError::Size),
-            // One that no number holds is a number, and too large; anything else is none.
+            // A number that does not fit is too large; anything else is not a number.
             Err(_) if value.starts_with(|first: char| first.is_ascii_digit()) => u64::MAX,
             Err(_) => 0,
         },
@@ -168,17 +168,17 @@ fn to_whole_number(number: f64) -> u64 {
     number as u64
 }
 
-/// The server's answer.
+/// A reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ClassicReply {
-    /// A line for a person, or several.
+    /// One or more lines for a person.
     pub(crate) res: String,
     /// The file that follows.
     #[serde(flatten)]
     pub(crate) file: Option<ClassicFileInfo>,
 }
 
-/// What is said of a file whose raw bytes follow.
+/// The description of a file whose raw bytes follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ClassicFileInfo {
     pub(crate) filename: String,
@@ -192,7 +192,7 @@ impl ClassicReply {
     /// The frame.
     ///
     /// # Panics
-    /// If it is longer than a length can say; no caller says so much.
+    /// If it is longer than the length field allows; no caller builds such a frame.
     pub(crate) fn encode(&self) -> Bytes {
         let json = serde_json::to_vec(self).expect("a reply is a struct of plain values");
         let length = i32::try_from(json.len()).expect("a reply is of bounded length");
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_object_is_no_request() {
+    fn a_request_must_be_a_json_object() {
         let deep = "[".repeat(100_000);
         for json in [
             "",

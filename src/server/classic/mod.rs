@@ -85,27 +85,27 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
 
     /// Handles requests until either side ends the conversation.
     pub(crate) async fn run(mut self) {
-        let over = loop {
+        let reason = loop {
             let request = match self.read_request().await {
                 Ok(request) => request,
-                Err(over) => break over,
+                Err(reason) => break reason,
             };
             // Boxed, so that the future of an idle conversation does not include the request.
-            if let Err(over) = Box::pin(self.handle(request)).await {
-                break over;
+            if let Err(reason) = Box::pin(self.handle(request)).await {
+                break reason;
             }
         };
-        self.log_end(&over);
-        match over {
+        self.log_end(&reason);
+        match reason {
             // An announced file is incomplete, so the connection must not be closed cleanly.
             ClassicClose::CutShort(_) | ClassicClose::Io(_) => {}
             ClassicClose::Disconnected | ClassicClose::SessionGone => self.client.close().await,
             ClassicClose::Goodbye(_) => {
-                let _ = self.send_reply(over.to_string()).await;
+                let _ = self.send_reply(reason.to_string()).await;
                 self.client.close().await;
             }
             ClassicClose::BadFrame(_) | ClassicClose::TimedOut(_) | ClassicClose::Refused(_) => {
-                if self.send_reply(over.to_string()).await.is_ok() {
+                if self.send_reply(reason.to_string()).await.is_ok() {
                     self.client.close().await;
                     self.client.linger().await;
                 }
@@ -114,8 +114,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
     }
 
     /// Logs an end that the session cannot know.
-    fn log_end(&self, over: &ClassicClose) {
-        match over {
+    fn log_end(&self, reason: &ClassicClose) {
+        match reason {
             ClassicClose::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
                 if let Some(left_out) = self.shared.refusal_logs.unread_output.allow(Instant::now())
                 {
@@ -130,7 +130,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
             ClassicClose::BadFrame(_) | ClassicClose::TimedOut(_) | ClassicClose::CutShort(_)
                 if self.logged_in =>
             {
-                info!(name: "classic_hung_up", reason = %over, "closed the connection of a classic client");
+                info!(name: "classic_hung_up", %reason, "closed the connection of a classic client");
             }
             ClassicClose::BadFrame(_) | ClassicClose::TimedOut(_) | ClassicClose::CutShort(_) => {
                 if let Some(left_out) = self
@@ -141,7 +141,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
                 {
                     info!(
                         name: "classic_hung_up",
-                        reason = %over,
+                        %reason,
                         left_out,
                         "closed the connection of a classic client"
                     );
@@ -152,19 +152,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
     }
 
     async fn handle(&mut self, request: ClassicRequest) -> Result<(), ClassicClose> {
-        let order = ClassicCommand::parse(&request);
-        if let Ok(ClassicCommand::Put(upload)) = order {
+        let command = ClassicCommand::parse(&request);
+        if let Ok(ClassicCommand::Put(upload)) = command {
             let text = self.put(upload, request.size).await?;
             return self.send_reply(text).await;
         }
         // The client sends the bytes of the request in any case.
         self.discard(request.size).await?;
-        let text = match order {
+        let text = match command {
             Ok(ClassicCommand::Get(download)) => return self.get(download).await,
-            Ok(order) => self.execute(order).await?,
-            Err(misunderstood) => {
+            Ok(command) => self.execute(command).await?,
+            Err(error) => {
                 self.count_request().await?;
-                text::escape_for_terminal(&misunderstood.to_string())
+                text::escape_for_terminal(&error.to_string())
             }
         };
         self.send_reply(text).await
@@ -181,7 +181,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
 
     /// Waits for the next request.
     async fn read_request(&mut self) -> Result<ClassicRequest, ClassicClose> {
-        let patience = {
+        let timeout = {
             let limits = &self.shared.config().limits;
             if self.logged_in {
                 limits.frame_timeout
@@ -199,9 +199,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
                 return Err(ClassicClose::Disconnected);
             }
             if self.client.is_within_frame() {
-                deadline.get_or_insert_with(|| Instant::now() + patience);
+                deadline.get_or_insert_with(|| Instant::now() + timeout);
             }
-            let late = async {
+            let timed_out = async {
                 match deadline {
                     Some(deadline) => sleep_until(deadline).await,
                     None => pending().await,
@@ -210,16 +210,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
             select! {
                 biased;
                 // A late reply, or the end of the session.
-                said = self.session.next_message() => drop(said?),
-                () = late => return Err(ClassicClose::TimedOut(patience)),
+                message = self.session.next_message() => drop(message?),
+                () = timed_out => return Err(ClassicClose::TimedOut(timeout)),
                 read = self.client.read_frame() => read?,
             }
         }
     }
 
     /// Executes a command whose reply is one line or listing.
-    async fn execute(&mut self, order: ClassicCommand) -> Result<String, ClassicClose> {
-        Ok(match order {
+    async fn execute(&mut self, command: ClassicCommand) -> Result<String, ClassicClose> {
+        Ok(match command {
             ClassicCommand::Login(login) => self.log_in(login).await?,
             ClassicCommand::Register { user, password } => self.register(user, password).await?,
             ClassicCommand::Pwd(pwd) => reply_text(self.call(&pwd).await?, |reply| {
@@ -230,11 +230,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
             }),
             ClassicCommand::Ls(ls) => self.list(ls).await?,
             ClassicCommand::Mkdir(mkdir) => reply_text(self.call(&mkdir).await?, |reply| {
-                format!("made {}", text::escape_for_terminal(&reply.path))
+                format!("created {}", text::escape_for_terminal(&reply.path))
             }),
             ClassicCommand::Rm(rm) => reply_text(self.call(&rm).await?, text::removed),
             ClassicCommand::Mv(mv) => reply_text(self.call(&mv).await?, |reply| {
-                format!("it is {} now", text::escape_for_terminal(&reply.path))
+                format!("moved to {}", text::escape_for_terminal(&reply.path))
             }),
             ClassicCommand::Hash(hash) => {
                 reply_text(self.call(&hash).await?, |reply| text::hex(&reply.digest))
@@ -271,8 +271,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
     async fn register(&mut self, user: String, password: Secret) -> Result<String, ClassicClose> {
         self.count_request().await?;
         let lines = self.shared.request_lines.for_unauthenticated();
-        let job = RequestLog::new(&self.shared.metrics, lines, 0, &CommandInfo::REGISTER, None);
-        let job = job.with_user(Some(&user));
+        let log = RequestLog::new(&self.shared.metrics, lines, 0, &CommandInfo::REGISTER, None);
+        let log = log.with_user(Some(&user));
         let work = async {
             self.shared.wait_for_audit(&CommandInfo::REGISTER).await;
             let registering = register(&user, &password, &self.shared, &self.peer);
@@ -280,15 +280,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
         };
         let outcome = select! {
             biased;
-            over = wait_for_end(&mut self.session) => return Err(over),
-            outcome = job.guard(work) => outcome,
+            reason = wait_for_end(&mut self.session) => return Err(reason),
+            outcome = log.guard(work) => outcome,
         };
-        let answer = match ServerMessage::parse(&job.close(outcome)) {
+        let answer = match ServerMessage::parse(&log.close(outcome)) {
             Ok(ServerMessage::Reply(_, answer)) => answer,
             _ => Err(unreadable()),
         };
         Ok(reply_text(answer, |_| {
-            format!("the account {user} is made; now: login {user} PASSWORD")
+            format!("created the account {user}; log in with: login {user} PASSWORD")
         }))
     }
 
@@ -307,7 +307,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
                 return Ok(text::finish_listing(listing));
             }
             if listing.len() > MAX_LISTING_BYTES {
-                listing.push_str("and more, which this listing has no room for");
+                listing.push_str("(the listing is too long; further entries are left out)");
                 return Ok(listing);
             }
             ls.cursor = page.cursor;
@@ -356,8 +356,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
         loop {
             select! {
                 biased;
-                said = self.session.next_message() => match said? {
-                    (of, said) if of == id => return Ok(said),
+                message = self.session.next_message() => match message? {
+                    (reply_id, message) if reply_id == id => return Ok(message),
                     _ => {}
                 },
                 closed = self.client.wait_for_close(longest) => {
@@ -392,16 +392,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> ClassicConversation<R, W> {
 /// Resolves once the session has ended.
 async fn wait_for_end(session: &mut InProcessSession) -> ClassicClose {
     loop {
-        if let Err(over) = session.next_message().await {
-            return over;
+        if let Err(reason) = session.next_message().await {
+            return reason;
         }
     }
 }
 
 /// The text of a reply.
-fn reply_text<T>(answer: SessionReply<T>, tell: impl FnOnce(T) -> String) -> String {
+fn reply_text<T>(answer: SessionReply<T>, to_text: impl FnOnce(T) -> String) -> String {
     match answer {
-        Ok(reply) => tell(reply),
+        Ok(reply) => to_text(reply),
         Err(error) => text::failure(&error),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::protocol::{DfReply, Digest, Entry, ErrorCode, Kind, PutReply, RmReply, WireError};
 
-/// `text` with everything escaped that could drive a terminal: classic clients print what they get.
+/// `text` with all control sequences for terminals escaped, because classic clients print it.
 pub(crate) fn escape_for_terminal(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -21,7 +21,7 @@ pub(crate) fn escape_for_terminal(text: &str) -> String {
     shown
 }
 
-/// Control characters, line separators, and what changes the direction of a text.
+/// Control characters, line separators, and characters that change the direction of a text.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -43,7 +43,7 @@ pub(crate) fn stored(reply: &PutReply) -> String {
 pub(crate) fn not_stored(error: &WireError) -> String {
     match error.code {
         // Partial uploads of other clients cannot be resumed here.
-        ErrorCode::TimedOut => "not stored: nothing came for too long".into(),
+        ErrorCode::TimedOut => "not stored: no data arrived for too long".into(),
         _ => format!("not stored: {}", failure(error)),
     }
 }
@@ -57,7 +57,7 @@ pub(crate) fn removed(reply: RmReply) -> String {
         RmReply { removed, left: 0 } => format!("removed {removed} files and directories"),
         RmReply { removed, left } => format!(
             "removed {removed} files and directories; the server could not delete {left} more, \
-             which are out of sight"
+             and tries again"
         ),
     }
 }
@@ -94,7 +94,7 @@ pub(crate) fn add_entry(listing: &mut String, entry: &Entry) {
     };
 }
 
-/// A listing that is whole.
+/// A complete listing.
 pub(crate) fn finish_listing(mut listing: String) -> String {
     match listing.pop() {
         Some(_) => listing,
@@ -125,7 +125,7 @@ pub(crate) fn users(reply: &Value) -> String {
     lines.join("\n")
 }
 
-/// The fate of a message.
+/// The outcome of a message.
 pub(crate) fn history(reply: &Value) -> String {
     match reply["delivered"].as_u64() {
         Some(0) => "kept until they log in".into(),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_is_said_with_its_limits_where_there_are_any() {
+    fn usage_is_shown_with_its_limits_if_there_are_any() {
         let mut df = DfReply {
             used: 3 << 20,
             limit: None,

@@ -92,7 +92,7 @@ impl CommandCounter {
         }
     }
 
-    /// One was closed, with that code unless it succeeded.
+    /// Counts a finished command, with its error code unless it succeeded.
     pub(crate) fn record(&self, code: Option<ErrorCode>, took: Duration) {
         let outcome = code.map_or(Some(&self.ok), |code| self.errors.get(code as usize));
         if let Some(outcome) = outcome {
@@ -124,26 +124,26 @@ impl CommandCounter {
 /// The counts of a command since the start.
 #[derive(Debug, Clone)]
 pub struct CommandCounts {
-    /// Its name; `unknown` where a request named none that is offered.
+    /// The command's name; `unknown` for requests without a known command.
     pub cmd: &'static str,
-    /// How many succeeded.
+    /// The number of successes.
     pub ok: u64,
-    /// How many failed, by code.
+    /// The number of failures, by code.
     pub errors: Vec<(ErrorCode, u64)>,
-    /// How long they took.
+    /// The distribution of their durations.
     pub latency: LatencyHistogram,
-    /// How long they took in all.
+    /// The sum of their durations.
     pub time: Duration,
 }
 
-/// How many commands took how long since the start. The difference of two of them is that of the
-/// time between.
+/// The distribution of durations since the start. The difference of two distributions is that of the
+/// time between them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LatencyHistogram {
-    /// Seconds that a command took at most, growing.
+    /// The upper bounds of the buckets in seconds, ascending.
     pub bounds: &'static [f64],
-    /// How many took at most that bound, and longer than the one before it. There is one more than
-    /// there are bounds: those that took longer than the last.
+    /// The number of durations in each bucket. The last bucket, which has no bound, counts those above
+    /// the last bound.
     pub counts: Vec<u64>,
 }
 

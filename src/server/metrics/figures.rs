@@ -1,4 +1,4 @@
-//! All that a server knows of itself at one moment, without asking a disk or a database.
+//! The figures of a server at one moment, without access to a disk or a database.
 
 use std::sync::atomic::Ordering;
 
@@ -12,78 +12,78 @@ use crate::server::session::dialect::Dialect;
 use crate::server::state::ServerState;
 use crate::storage::SpaceUse;
 
-/// Spaces with a limit that are told of at most.
+/// The most spaces with a limit that the figures include.
 const MAX_SPACES: usize = 100;
 
 /// The figures of a server since its start.
 #[derive(Debug, Clone)]
 pub struct ServerFigures {
-    /// When the server was made.
+    /// When the server was created.
     pub started: Timestamp,
-    /// How far it is.
+    /// The stage of the server's life.
     pub stage: ServerStage,
-    /// The disk has failed to keep something.
+    /// Whether a sync to the disk has failed.
     pub is_degraded: bool,
-    /// Until when the certificate is valid that new connections see, if there is one.
+    /// When the certificate for new connections expires, if there is one.
     pub certificate_expires: Option<Timestamp>,
-    /// Sessions of users who have logged in: what they speak, whether it is encrypted, how many.
+    /// Sessions of logged-in users: the dialect, whether it is encrypted, and their number.
     pub sessions: Vec<(SessionDialect, bool, usize)>,
-    /// Connections that are there.
+    /// Open connections.
     pub connections: usize,
-    /// Those of them on which nobody has logged in yet.
+    /// Open connections without a login.
     pub unauthenticated: usize,
-    /// Connections that were taken since the start.
+    /// Connections accepted since the start.
     pub all_connections: u64,
-    /// Connections that were closed before their session since the start, by why.
+    /// Connections closed before their session since the start, by reason.
     pub refused_connections: Vec<(&'static str, u64)>,
-    /// Logins that ended since the start: how they were meant, the code unless they succeeded.
+    /// Logins since the start: the method, the error code unless successful, and their number.
     pub logins: Vec<(LoginMethod, Option<ErrorCode>, u64)>,
-    /// Commands that were closed since the start.
+    /// Commands finished since the start.
     pub commands: Vec<CommandCounts>,
-    /// Bytes of files that came from clients since the start.
+    /// Bytes of files received from clients since the start.
     pub received_bytes: u64,
-    /// Bytes of files that went to clients since the start.
+    /// Bytes of files sent to clients since the start.
     pub sent_bytes: u64,
-    /// Gets that are not answered yet.
+    /// Unfinished gets.
     pub gets: usize,
-    /// Puts that are not answered yet.
+    /// Unfinished puts.
     pub puts: usize,
-    /// Partial uploads, which can be resumed.
+    /// Partial uploads.
     pub kept_uploads: usize,
-    /// The bytes that came of them.
+    /// Bytes of partial uploads.
     pub kept_bytes: u64,
-    /// The fullest of the homes and folders with a limit that are in use or were lately.
+    /// The fullest of the open homes and folders with a limit.
     pub spaces: Vec<SpaceUse>,
     /// The lengths of queues.
     pub queues: QueueFigures,
-    /// Messages that were stored since the start.
+    /// Messages stored since the start.
     pub stored_messages: u64,
-    /// Sessions that were told of a message at once, each counted, since the start.
+    /// Sessions that a message was delivered to at once, summed over all messages since the start.
     pub delivered_messages: u64,
-    /// Datagrams that were dropped since the start.
+    /// Datagrams dropped since the start.
     pub dropped_datagrams: u64,
-    /// Requests since the start that have no line in the log, because they came too fast.
+    /// Requests since the start without a log line, because the limit of log lines was reached.
     pub log_lines_left_out: u64,
 }
 
-/// How much waits or is worked on at one moment.
+/// The lengths of queues at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueFigures {
-    /// Logins whose password is being hashed or waits for that.
+    /// Logins whose password is being hashed or waits to be hashed.
     pub logins: usize,
-    /// Threads that may wait for the disk.
+    /// Disk threads.
     pub disk_threads: usize,
-    /// Pieces of work for the disk that are on such a thread.
+    /// Disk operations that run on a thread.
     pub disk_running: usize,
-    /// Those that wait for one.
+    /// Disk operations that wait for a thread.
     pub disk_waiting: usize,
-    /// Files that may be read at once only to be hashed, less those that are.
+    /// Unused permits to read a file only to hash it.
     pub hashing_free: usize,
-    /// Descriptors for files that are granted to users' work, and those that there are for it.
+    /// File descriptors granted to operations of users, and their limit.
     pub descriptors: (usize, usize),
     /// Messages that wait to be stored.
     pub messages: usize,
-    /// Requests in datagrams that are worked on.
+    /// Requests in datagrams that are being handled.
     pub datagrams: usize,
 }
 

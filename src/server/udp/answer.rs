@@ -58,7 +58,7 @@ pub(crate) fn answer(
         ticket,
         from,
         id: request.id(),
-        max_reply_bytes: request.room(),
+        max_reply_bytes: request.max_bytes(),
     };
     match request.request() {
         Err(bad) => call.refuse(&bad.into()),

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_sent_is_not_saved_up_without_bounds() {
+    fn the_credit_of_an_address_is_bounded() {
         let mut way = heard_from(address(1), 5 * MAX_CREDIT_BYTES);
         assert_eq!(way.credit, MAX_CREDIT_BYTES);
         way.set_address(address(1));

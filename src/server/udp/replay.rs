@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_the_window_is_never_begun() {
+    fn a_request_older_than_the_window_is_not_run() {
         let mut window = ReplayWindow::default();
         assert_eq!(window.begin(100, TAG), NEW);
         assert_eq!(window.begin(36, TAG), ReplayVerdict::Never);

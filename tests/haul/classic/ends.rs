@@ -13,7 +13,7 @@ use super::{Classic, frame};
 use crate::harness::{TestServer, soon};
 
 #[tokio::test]
-async fn what_is_no_frame_is_refused_with_a_reason_and_the_connection_closes() {
+async fn bytes_that_are_not_a_frame_are_refused_with_a_reason_and_the_connection_closes() {
     let server = TestServer::start().await;
     let framed = |json: &str| {
         let length = i32::try_from(json.len()).expect("short");

@@ -137,12 +137,12 @@ async fn a_refused_upload_is_read_to_its_end_and_the_next_order_is_understood() 
         (put("put a nowhere", some), some, "no such"),
         (put("put a /team", some), some, "not stored"),
         (put("put directory", some), some, "directory"),
-        (put("put ..", some), some, "names no file"),
+        (put("put ..", some), some, "is not the path of a file"),
         (put("put", some), some, "usage: put"),
         (put("put \"a", some), some, "quote"),
         (put("put a\u{1}", some), some, "not stored"),
         (put("ls", some), some, "old"),
-        (put("frobnicate", some), some, "unknown order"),
+        (put("frobnicate", some), some, "unknown command"),
         (put("get nothing", some), some, "no such file"),
         (
             json!({"cmd": "put old", "size": 1000, "file_hash": md5(b"other")}),
@@ -154,7 +154,7 @@ async fn a_refused_upload_is_read_to_its_end_and_the_next_order_is_understood() 
             some,
             "32 hex digits",
         ),
-        (json!({"cmd": null, "size": 1000}), some, "no order"),
+        (json!({"cmd": null, "size": 1000}), some, "has no command"),
     ] {
         refused(&mut client, request, content, why).await;
     }
@@ -216,7 +216,7 @@ async fn bytes_and_hash_are_of_one_file_while_it_is_replaced_all_the_time() {
             let head = client.next().await.expect("a reply");
             if head.get("size").is_none() {
                 let res = head["res"].as_str().expect("a text");
-                assert!(res.contains("again and again"), "{res}");
+                assert!(res.contains("changes too often"), "{res}");
                 continue;
             }
             let body = client.body(&head).await;
@@ -256,7 +256,7 @@ async fn bytes_and_hash_are_of_one_file_while_two_files_swap_their_names() {
         let head = client.next().await.expect("a reply");
         if head.get("size").is_none() {
             let res = head["res"].as_str().expect("a text");
-            assert!(res.contains("again and again"), "{res}");
+            assert!(res.contains("changes too often"), "{res}");
             continue;
         }
         let body = client.body(&head).await;

@@ -19,13 +19,13 @@ async fn a_session_uses_every_order_and_each_is_answered_by_a_line_for_a_person(
     assert_eq!(stored, format!("stored /a b.txt, 3 bytes, MD5 {hash}"));
     for (line, answer) in [
         ("pwd", "/"),
-        ("mkdir notes", "made /notes"),
+        ("mkdir notes", "created /notes"),
         ("cd notes", "/notes"),
         ("ls", "the directory is empty"),
         ("cd ..", "/"),
         ("ls", "             3  a b.txt\n         <dir>  notes/"),
         ("hash \"a b.txt\"", &*hash),
-        ("mv \"a b.txt\" notes/c", "it is /notes/c now"),
+        ("mv \"a b.txt\" notes/c", "moved to /notes/c"),
         ("LS /notes", "             3  c"),
         ("rm notes", "the directory /notes is not empty"),
         ("rm -r notes", "removed 2 files and directories"),
@@ -67,7 +67,7 @@ async fn before_login_other_orders_are_refused_with_their_bodies_read_to_the_end
     let with_body = json!({"cmd": "frobnicate", "size": 4});
     client.send(&frame(&with_body)).await;
     client.send(b"\x02\0\0\0").await;
-    assert!(client.res().await.contains("unknown order"));
+    assert!(client.res().await.contains("unknown command"));
     assert!(client.order("help").await.contains("login USER PASSWORD"));
     client.log_in("alice").await;
     assert_eq!(client.order("ls").await, "the directory is empty");
@@ -155,7 +155,7 @@ async fn a_listing_goes_on_over_pages() {
 }
 
 #[tokio::test]
-async fn what_is_used_is_told_with_the_quota() {
+async fn df_reports_the_usage_with_the_quota() {
     let server = TestServer::start().await;
     let limits = SpaceLimits {
         bytes: Some(2 << 20),

@@ -95,7 +95,7 @@ async fn a_python_program_in_circulation_does_all_that_it_can() {
             "log in first: login USER PASSWORD",
             "not stored: log in first: login USER PASSWORD",
             "logged in as carol; you are in /",
-            "made /我的 文件",
+            "created /我的 文件",
             "stored /我的 文件/年度 报告.txt, 10 bytes, MD5 ",
             "stored /empty, 0 bytes, MD5 d41d8cd98f00b204e9800998ecf8427e",
             "stored /large.bin, 5000011 bytes, MD5 ",
@@ -111,7 +111,7 @@ async fn a_python_program_in_circulation_does_all_that_it_can() {
             "large.bin, 5000011 bytes",
             "MD5 right",
             "no such file or directory: /nothing",
-            "unknown order \"frobnicate\"; \"help\" lists them",
+            "unknown command \"frobnicate\"; \"help\" lists them",
             "goodbye",
         ];
         assert_eq!(lines.len(), expected.len(), "{text}");

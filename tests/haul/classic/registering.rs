@@ -29,12 +29,15 @@ async fn nobody_registers_unless_the_settings_let_them() {
 }
 
 #[tokio::test]
-async fn who_registers_logs_in_after_it_and_has_the_quota_of_the_settings() {
+async fn a_registered_user_can_log_in_and_has_the_quota_of_the_settings() {
     let server = open(|config| config.auth.register_quota = 1000).await;
     let mut client = server.connect_classic().await;
     let register = json!({"cmd": "register", "user": "carol", "psd": "my secret"});
     let res = client.ask(register).await;
-    assert_eq!(res, "the account carol is made; now: login carol PASSWORD");
+    assert_eq!(
+        res,
+        "created the account carol; log in with: login carol PASSWORD"
+    );
     assert_eq!(
         client.order("pwd").await,
         "log in first: login USER PASSWORD"
@@ -79,7 +82,7 @@ async fn one_address_makes_accounts_no_faster_than_it_may_guess_passwords() {
         if res.starts_with("too many logins failed") {
             break;
         }
-        assert!(res.starts_with("the account"), "{res}");
+        assert!(res.starts_with("created the account"), "{res}");
         made += 1;
         assert!(made < 10, "there is no end");
     }
