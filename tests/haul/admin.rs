@@ -182,7 +182,7 @@ async fn a_new_token_is_the_last_word_on_standard_output_and_logs_in() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_on_one_line_with_what_to_try_next() {
+fn an_operator_command_that_fails_prints_one_line_with_advice() {
     let place = DataDirectory::new();
     assert_eq!(
         place.no("user list"),

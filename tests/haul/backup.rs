@@ -127,7 +127,7 @@ impl Team {
 }
 
 #[test]
-fn what_is_backed_up_while_people_work_is_there_when_it_is_restored() {
+fn a_backup_of_a_busy_server_restores_completely() {
     let team = Team::at_work();
     let (data, copy) = (team.daemon.data().to_owned(), team.path("backups/monday"));
     let before = team.seen_by_alice(&team.daemon);

@@ -176,7 +176,7 @@ async fn a_damaged_file_of_the_client_is_named_and_not_replaced() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_put_because_of_its_name_is_a_failure() {
+async fn a_file_whose_name_cannot_be_stored_is_a_failure_of_put() {
     use std::os::unix::ffi::OsStrExt;
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
@@ -386,7 +386,7 @@ async fn a_get_that_could_mean_one_more_file_replaces_no_local_one() {
 }
 
 #[tokio::test]
-async fn what_exists_is_replaced_kept_or_joined_as_asked() {
+async fn an_existing_file_is_replaced_kept_or_merged_as_requested() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     person.write("a.txt", "1");
@@ -564,7 +564,7 @@ async fn an_interrupted_get_of_a_directory_leaves_no_half_file_and_exits_with_13
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_get_leaves_is_removed_by_the_next_get_and_a_live_get_keeps_its_own() {
+async fn the_part_file_of_a_killed_get_is_removed_and_that_of_a_live_get_is_kept() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     let home = server.home("alice");
@@ -749,7 +749,7 @@ async fn a_token_is_not_taken_for_another_user_than_the_address_names() {
 }
 
 #[tokio::test]
-async fn what_is_neither_file_nor_directory_is_refused_and_not_waited_for() {
+async fn a_special_file_is_refused_without_waiting_for_it() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;
     person.write("a", "A");

@@ -287,7 +287,7 @@ async fn no_reply_is_longer_than_its_request_whatever_its_length() {
 }
 
 #[tokio::test]
-async fn what_is_forged_or_of_no_ticket_gets_no_answer_and_is_counted() {
+async fn a_forged_datagram_or_one_without_a_ticket_gets_no_answer_and_is_counted() {
     let server = TestServer::start().await;
     let mut session = server.log_in("alice").await;
     let client = RawDatagrams::new(&mut session, server.address).await;
@@ -426,7 +426,7 @@ async fn next_event(session: &mut RawClient) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_said_by_datagram_is_delivered_once_however_often_it_is_sent() {
+async fn a_message_by_datagram_is_delivered_once_however_often_it_is_sent() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bob = server.log_in("bob").await;
@@ -481,7 +481,7 @@ async fn a_say_that_is_refused_is_refused_as_over_the_connection() {
 }
 
 #[tokio::test]
-async fn who_lists_as_many_as_its_request_has_room_for() {
+async fn who_by_datagram_lists_the_users_that_fit_in_the_reply() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let _bob = server.log_in("bob").await;

@@ -51,7 +51,7 @@ async fn a_directory_is_made_entered_listed_and_removed() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_named_in_the_error() {
+async fn an_error_names_the_missing_file() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let (code, error) = client
@@ -346,7 +346,7 @@ async fn a_small_file_is_hashed_while_others_have_large_ones_hashed() {
 }
 
 #[tokio::test]
-async fn what_one_user_stores_no_other_user_sees() {
+async fn a_file_in_a_home_is_invisible_to_other_users() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     alice.put("private", b"x").await;

@@ -93,7 +93,7 @@ async fn an_endless_trickle_ends_at_the_frame_deadline() {
 }
 
 #[tokio::test]
-async fn who_never_logs_in_is_told_and_closed_at_the_login_deadline() {
+async fn a_connection_without_a_login_is_closed_with_an_error_at_the_deadline() {
     let server = TestServer::start_with(|config| {
         config.limits.login_timeout = Duration::from_secs(2);
     })
@@ -106,7 +106,7 @@ async fn who_never_logs_in_is_told_and_closed_at_the_login_deadline() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_at_all_does_not_hold_up_a_stopping_server() {
+async fn a_silent_connection_does_not_delay_a_stopping_server() {
     let server = TestServer::start_with(|config| {
         config.limits.login_timeout = Duration::from_hours(1);
         config.limits.drain_timeout = Duration::from_hours(1);
@@ -120,7 +120,7 @@ async fn who_says_nothing_at_all_does_not_hold_up_a_stopping_server() {
 }
 
 #[tokio::test]
-async fn who_reads_nothing_does_not_hold_up_a_stopping_server() {
+async fn a_connection_that_reads_nothing_does_not_delay_a_stopping_server() {
     let server = TestServer::start_with(|config| {
         config.limits.login_timeout = Duration::from_hours(1);
         config.limits.write_timeout = Duration::from_hours(1);
@@ -154,7 +154,7 @@ async fn a_thousand_pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_replies_is_not_read_from_and_costs_bounded_memory() {
+async fn the_server_stops_reading_from_a_client_that_does_not_read_replies() {
     let server = TestServer::start_with(|config| {
         config.limits.write_timeout = Duration::from_millis(500);
     })

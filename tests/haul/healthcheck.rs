@@ -42,7 +42,7 @@ fn a_server_that_answers_is_healthy_on_either_of_its_addresses() {
 }
 
 #[test]
-fn who_is_not_there_or_answers_wrongly_or_never_is_not_healthy() {
+fn a_server_that_is_absent_or_answers_wrongly_or_never_is_not_healthy() {
     let nobody = {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.local_addr().expect("an address").to_string()

@@ -17,7 +17,7 @@ async fn refused(client: &mut RawClient, payload: &[u8]) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_no_json_object_is_a_bad_request_and_the_session_lives() {
+async fn a_request_that_is_not_a_json_object_is_a_bad_request_and_the_session_continues() {
     let server = TestServer::start().await;
     let mut client = server.log_in("alice").await;
     let deep = format!(r#"{{"cmd":{}"#, "[".repeat(60_000));

@@ -78,7 +78,7 @@ async fn one_address_has_no_more_connections_than_it_may_until_one_of_them_ends(
 }
 
 #[tokio::test]
-async fn where_the_silent_hold_every_place_a_member_comes_in_and_who_was_silent_longest_goes() {
+async fn at_the_connection_limit_a_login_evicts_the_oldest_silent_connection() {
     let server = TestServer::start_with(|config| {
         config.limits.sessions = 4;
         config.limits.login_timeout = Duration::from_hours(1);
@@ -127,7 +127,7 @@ async fn a_hundred_times_as_many_silent_connections_as_there_are_places_shut_nob
 }
 
 #[tokio::test]
-async fn who_reads_nothing_has_to_go_as_fast_as_who_says_nothing() {
+async fn a_connection_that_reads_nothing_is_evicted_as_a_silent_one() {
     let server = TestServer::start_with(|config| {
         config.limits.sessions = 2;
         config.limits.frames_before_login = 1_000_000;
@@ -205,7 +205,7 @@ async fn a_session_in_which_nothing_happens_is_told_goodbye_and_a_slow_transfer_
 }
 
 #[tokio::test]
-async fn who_asks_too_much_without_logging_in_is_told_and_closed() {
+async fn too_many_requests_before_a_login_close_the_connection_with_an_error() {
     let server = TestServer::start_with(|config| config.limits.frames_before_login = 3).await;
     let mut client = server.connect().await;
     for _ in 0..3 {
@@ -253,7 +253,7 @@ async fn after_five_wrong_guesses_even_the_right_one_waits_and_nothing_tells_who
 }
 
 #[tokio::test]
-async fn who_waits_as_long_as_they_are_told_may_try_again_and_is_in_with_the_right_password() {
+async fn after_the_back_off_a_login_with_the_right_password_succeeds() {
     let server = TestServer::start_with(|config| {
         config.auth.back_off = Duration::from_millis(50);
         config.auth.attempts_per_connection = 1000;
@@ -427,7 +427,7 @@ async fn whom_a_balancer_names_is_the_client_for_every_limit() {
 }
 
 #[tokio::test]
-async fn what_a_balancer_names_is_never_this_machine_itself() {
+async fn a_client_named_by_a_balancer_is_never_local() {
     let server = behind_a_balancer(|config| config.auth.plaintext_logins = false).await;
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec();
     for header in [proxy_header([127, 0, 0, 1]), local] {

@@ -80,7 +80,7 @@ async fn an_operator_reads_the_lines_that_they_ask_for() {
 }
 
 #[tokio::test]
-async fn who_follows_hears_of_what_happens_until_they_cancel() {
+async fn a_follower_of_the_log_gets_new_lines_until_it_cancels() {
     let (_place, daemon) = daemon(&[]);
     let mut alice = log_in(&daemon, "alice").await;
     let mut root = log_in(&daemon, "root").await;
@@ -101,7 +101,7 @@ async fn who_follows_hears_of_what_happens_until_they_cancel() {
 }
 
 #[tokio::test]
-async fn who_loses_the_admin_right_follows_no_longer() {
+async fn following_the_log_ends_with_the_admin_right() {
     let (place, daemon) = daemon(&[]);
     let mut root = log_in(&daemon, "root").await;
     root.send(json!({"id": 7, "cmd": "logs", "follow": true, "last": 0}))

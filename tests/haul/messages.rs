@@ -81,7 +81,7 @@ async fn a_message_reaches_who_is_connected_at_once() {
 }
 
 #[tokio::test]
-async fn who_is_away_is_told_at_the_next_login_once_and_in_order() {
+async fn an_absent_user_gets_messages_at_the_next_login_once_and_in_order() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     for number in 0..300 {
@@ -96,7 +96,7 @@ async fn who_is_away_is_told_at_the_next_login_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn what_a_client_says_it_lacks_is_sent_again() {
+async fn events_after_since_are_sent_again() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut places = Vec::new();
@@ -209,7 +209,7 @@ async fn pipelined_messages_keep_their_order_and_their_replies() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_slows_nobody_and_misses_nothing() {
+async fn a_client_that_does_not_read_slows_no_other_and_misses_nothing() {
     let server = TestServer::start_with(|config| config.limits.messages_per_user = 0).await;
     let mut slow = listening(&server, "bob").await;
     let mut alice = server.log_in("alice").await;
@@ -326,7 +326,7 @@ async fn a_page_of_history_fits_a_frame_whatever_was_said() {
 }
 
 #[tokio::test]
-async fn who_tells_users_their_sessions_and_since_when() {
+async fn who_lists_users_with_their_sessions_and_start_times() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut other = server.log_in("alice").await;
@@ -366,7 +366,7 @@ async fn all_sessions_of_a_user_hear() {
 }
 
 #[tokio::test]
-async fn what_was_said_and_joined_outlasts_the_server() {
+async fn messages_and_room_members_survive_a_restart() {
     let server = TestServer::start().await;
     let (mut alice, mut bob) = (
         listening(&server, "alice").await,
@@ -429,7 +429,7 @@ async fn messages_that_are_too_many_or_too_old_are_dropped_the_oldest_first() {
 }
 
 #[tokio::test]
-async fn who_does_not_want_the_inbox_leaves_it_to_a_session_that_does() {
+async fn a_session_without_the_inbox_leaves_it_to_another_session() {
     let server = TestServer::start().await;
     let mut bob = server.connect().await;
     let login = json!({"cmd": "login", "user": "bob", "password": PASSWORD, "inbox": false});
@@ -446,7 +446,7 @@ async fn who_does_not_want_the_inbox_leaves_it_to_a_session_that_does() {
 }
 
 #[tokio::test]
-async fn what_a_client_brings_back_of_another_epoch_is_not_taken_for_what_it_has() {
+async fn a_since_of_another_epoch_is_ignored() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     for text in ["one", "two"] {

@@ -120,7 +120,7 @@ async fn use_all(watched: &Watched) {
 }
 
 #[tokio::test]
-async fn what_clients_do_is_counted() {
+async fn requests_of_clients_are_counted() {
     let watched = Watched::start().await;
     let before = watched.series().await;
     assert_eq!(
@@ -227,7 +227,7 @@ async fn sessions_and_transfers_are_there_as_long_as_they_last() {
 }
 
 #[tokio::test]
-async fn what_strangers_make_up_makes_no_series() {
+async fn unknown_commands_and_names_create_no_series() {
     let watched = Watched::start().await;
     let mut stranger = watched.server.connect().await;
     let mut made_up = async |number: u32| {

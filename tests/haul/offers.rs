@@ -90,7 +90,7 @@ async fn a_file_that_is_offered_and_accepted_is_a_copy_in_the_receivers_place() 
 }
 
 #[tokio::test]
-async fn who_is_away_is_told_at_the_next_login_once_in_order_and_only_of_what_is_open() {
+async fn an_absent_user_gets_the_open_offers_at_the_next_login_once_and_in_order() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     alice.put("a", b"1").await;
@@ -117,7 +117,7 @@ async fn who_is_away_is_told_at_the_next_login_once_in_order_and_only_of_what_is
 }
 
 #[tokio::test]
-async fn whose_only_news_was_withdrawn_hears_what_comes_then() {
+async fn a_user_whose_only_offer_was_withdrawn_gets_later_events() {
     let server = TestServer::start().await;
     let (mut alice, mut bob) = two(&server, "a").await;
     for _ in 0..3 {

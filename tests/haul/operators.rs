@@ -111,7 +111,7 @@ async fn without_the_admin_right_nothing_is_told() {
 }
 
 #[tokio::test]
-async fn whoever_is_kicked_is_told_and_what_they_sent_is_kept() {
+async fn a_kicked_session_gets_a_goodbye_and_its_partial_uploads_are_kept() {
     let server = TestServer::start().await;
     server.add_admin("root").await;
     let mut alice = server.log_in("alice").await;

@@ -66,7 +66,7 @@ async fn the_third_wrong_guess_ends_the_session() {
 }
 
 #[tokio::test]
-async fn who_stole_a_token_guesses_no_faster_by_passwd_than_by_login() {
+async fn a_stolen_token_allows_no_faster_guesses_by_passwd_than_by_login() {
     let server = TestServer::start().await;
     let name = "alice".parse().expect("a name");
     let token = server.accounts.add_token(&name, "", None).await;

@@ -275,7 +275,7 @@ fn every_error_code_stands_in_the_table_and_is_retryable_as_it_says() {
 }
 
 #[tokio::test]
-async fn what_a_server_may_not_offer_is_answered_unsupported() {
+async fn an_optional_command_that_is_switched_off_is_unsupported() {
     let commands: Vec<_> = rows(section("## 14."))
         .flat_map(|row| words_in_backticks(row[0]))
         .collect();

@@ -18,7 +18,7 @@ fn daemon(text: &str) -> (ServerProcess, tempfile::NamedTempFile) {
 }
 
 #[tokio::test]
-async fn what_can_change_does_and_what_cannot_is_named() {
+async fn a_reload_applies_live_settings_and_names_those_that_need_a_restart() {
     let (daemon, file) = daemon("");
     let mut session = daemon.log_in(&daemon.token()).await;
     let text = "[limits]\ndisk_threads = 3\nbandwidth_per_user = \"1MiB\"\n\

@@ -108,8 +108,7 @@ async fn a_put_that_is_cut_off_goes_on_where_it_was_with_the_digest_of_the_whole
 }
 
 #[tokio::test]
-async fn what_came_of_a_put_is_kept_whole_though_it_waited_when_the_connection_broke_off_in_a_frame()
- {
+async fn all_received_bytes_of_a_put_are_kept_if_the_connection_breaks_within_a_frame() {
     let server = TestServer::start_with(|config| {
         // The first chunk is paid for in minutes, so all others wait.
         config.limits.bandwidth_per_user = Some(1024);
@@ -158,7 +157,7 @@ async fn as_many_uploads_are_listed_as_fit_a_frame_and_the_reply_says_if_there_a
 }
 
 #[tokio::test]
-async fn what_is_kept_gives_way_to_a_new_upload() {
+async fn a_partial_upload_is_evicted_for_a_new_upload() {
     let server = TestServer::start().await;
     let limits = SpaceLimits {
         bytes: Some(1_500_000),
@@ -178,7 +177,7 @@ async fn what_is_kept_gives_way_to_a_new_upload() {
 }
 
 #[tokio::test]
-async fn what_is_kept_is_listed_charged_and_dropped() {
+async fn a_partial_upload_is_listed_charged_and_discarded() {
     let server = TestServer::start().await;
     let limits = SpaceLimits {
         bytes: Some(1_500_000),
@@ -412,7 +411,7 @@ async fn a_shutdown_keeps_what_it_cuts_off() {
 }
 
 #[tokio::test]
-async fn what_nobody_resumes_in_time_is_dropped() {
+async fn a_partial_upload_that_is_not_resumed_in_time_is_deleted() {
     let server = TestServer::start_with(|config| {
         config.limits.keep_uploads = Duration::from_millis(200);
     })

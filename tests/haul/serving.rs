@@ -230,7 +230,7 @@ async fn started_at_a_terminal(place: &Path) -> String {
 }
 
 #[tokio::test]
-async fn where_no_terminal_is_the_first_password_is_in_a_file_that_others_cannot_read() {
+async fn without_a_terminal_the_first_password_is_in_a_file_that_others_cannot_read() {
     let place = tempfile::tempdir().expect("a temporary directory");
     let data = place.path().join("data");
     let daemon = ServerProcess::start_on(&data);

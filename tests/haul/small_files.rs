@@ -164,7 +164,7 @@ async fn more_data_than_declared_in_a_burst_is_a_bad_frame_and_leaves_nothing_of
 }
 
 #[tokio::test]
-async fn what_is_whole_when_the_client_stops_sending_is_committed() {
+async fn a_small_put_that_is_complete_when_the_client_stops_sending_is_committed() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let mut bytes = Vec::new();

@@ -418,7 +418,7 @@ fn it_listens_where_it_was_told_to_and_nowhere_else() {
 }
 
 #[test]
-fn what_operators_see_is_for_this_machine_only_unless_the_settings_say_otherwise() {
+fn the_operators_address_is_local_unless_the_settings_change_it() {
     let ops = haul::config::Config::default()
         .ops
         .listen

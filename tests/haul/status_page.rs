@@ -65,9 +65,8 @@ fn url(daemon: &ServerProcess) -> String {
 }
 
 #[tokio::test]
-async fn who_is_there_and_what_they_move_is_shown_as_it_happens() {
-    let Some(browser) = Browser::start("who_is_there_and_what_they_move_is_shown_as_it_happens")
-    else {
+async fn the_status_page_shows_sessions_and_transfers_live() {
+    let Some(browser) = Browser::start("the_status_page_shows_sessions_and_transfers_live") else {
         return;
     };
     let daemon = ServerProcess::start();

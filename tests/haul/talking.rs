@@ -222,7 +222,7 @@ async fn wait_for_message(client: &mut RawClient, to: &str) {
 }
 
 #[tokio::test]
-async fn what_is_said_by_datagram_is_said_as_it_is_over_the_connection() {
+async fn say_by_datagram_has_the_effect_of_say_over_the_connection() {
     let server = TestServer::start().await;
     let alice = Talker::new(&server, "alice");
     let mut bob = server.log_in("bob").await;
@@ -244,7 +244,7 @@ async fn what_is_said_by_datagram_is_said_as_it_is_over_the_connection() {
 }
 
 #[tokio::test]
-async fn what_is_said_is_read_back_and_refusals_are_one_line() {
+async fn history_shows_sent_messages_and_refusals_are_one_line() {
     let server = TestServer::start().await;
     let (alice, bob) = (Talker::new(&server, "alice"), Talker::new(&server, "bob"));
     assert_eq!(
@@ -405,7 +405,7 @@ async fn a_message_stands_above_the_line_that_someone_types_in_a_chat_and_in_the
 }
 
 #[tokio::test]
-async fn who_is_stopped_while_typing_leaves_the_terminal_as_it_was() {
+async fn a_chat_that_is_stopped_while_typing_restores_the_terminal() {
     let server = TestServer::start().await;
     let bob = Talker::new(&server, "bob");
     for args in [&["chat"][..], &["shell"]] {
@@ -626,7 +626,7 @@ async fn watch_prints_changes_as_they_come_and_goes_on_after_a_loss() {
 }
 
 #[tokio::test]
-async fn what_watch_tells_programs_is_an_object_a_line_until_nobody_reads() {
+async fn watch_prints_one_object_per_line_until_its_reader_is_gone() {
     let address = scripted(|_, request| match request["cmd"].as_str() {
         Some("watch") => vec![
             json!({"ok": {"watch": 1, "seq": 5}}),

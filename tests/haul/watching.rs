@@ -164,7 +164,7 @@ async fn a_change_is_told_as_the_protocol_shows_it() {
 }
 
 #[tokio::test]
-async fn what_others_do_in_a_shared_folder_is_heard_by_those_who_watch_there() {
+async fn changes_by_others_in_a_shared_folder_reach_those_who_watch_it() {
     let (_server, mut alice, mut bob) = with_team("rw", "rw").await;
     mkdir(&mut alice, "/team/sub").await;
     watch(&mut alice, "/").await;
@@ -250,7 +250,7 @@ async fn a_right_that_is_lost_or_won_while_watching_counts_from_then_on() {
 }
 
 #[tokio::test]
-async fn who_comes_back_hears_what_happened_meanwhile_once_and_in_order() {
+async fn a_returning_watcher_gets_the_missed_changes_once_and_in_order() {
     let (server, mut alice, mut bob) = with_team("rw", "rw").await;
     watch(&mut bob, "/").await;
     put(&mut alice, "/team/first").await;
@@ -278,7 +278,7 @@ async fn who_comes_back_hears_what_happened_meanwhile_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn what_happened_before_the_server_started_is_an_overflow() {
+async fn changes_before_the_start_of_the_server_are_an_overflow() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let (_, begun) = watch(&mut alice, "/").await;
@@ -299,7 +299,7 @@ async fn what_happened_before_the_server_started_is_an_overflow() {
 }
 
 #[tokio::test]
-async fn who_does_not_read_for_too_long_is_told_that_there_was_more() {
+async fn a_watcher_that_reads_too_slowly_gets_an_overflow() {
     let patient = Duration::from_mins(10);
     let server = TestServer::start_with(|config| config.limits.write_timeout = patient).await;
     let mut alice = server.log_in("alice").await;
@@ -412,7 +412,7 @@ async fn a_session_has_at_most_32_watches() {
 }
 
 #[tokio::test]
-async fn who_watches_what_is_removed_moved_or_put_back_hears_of_that() {
+async fn a_watched_path_reports_its_own_removal_move_and_return() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;
     let make = json!({"cmd": "mkdir", "path": "/a/b/c", "parents": true});

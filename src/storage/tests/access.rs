@@ -145,7 +145,7 @@ fn a_copy_and_a_removal_that_run_end_when_the_right_is_lost() {
 }
 
 #[test]
-fn who_loses_the_right_to_overwrite_may_still_commit_under_a_free_name() {
+fn without_the_right_to_overwrite_a_commit_under_a_free_name_succeeds() {
     let data = with_team();
     let new = begin(&data, "/team/new", b"new");
     let replacing = begin(&data, "/team/old", b"new");
@@ -208,7 +208,7 @@ fn nothing_is_acknowledged_in_a_folder_that_was_set_aside() {
 }
 
 #[test]
-fn who_may_not_list_is_not_told_how_much_is_in_use() {
+fn a_quota_error_hides_the_usage_from_a_member_who_may_not_list() {
     let limits = SpaceLimits {
         bytes: Some(1),
         files: None,
@@ -243,7 +243,7 @@ fn who_may_not_list_is_not_told_how_much_is_in_use() {
 }
 
 #[test]
-fn who_may_not_list_and_resumes_is_not_told_how_much_is_in_use() {
+fn a_quota_error_of_a_resumed_upload_hides_the_usage_from_a_member_who_may_not_list() {
     let data = TestStore::new().mount("inbox", Rights::DROP, SpaceLimits::default());
     let mut upload = data
         .view

@@ -152,7 +152,7 @@ fn a_sync_that_fails_discards_all_that_waited_for_it_and_leaves_what_was_there()
 }
 
 #[test]
-fn what_is_wrong_with_one_file_concerns_that_file_only() {
+fn an_error_of_one_file_in_a_batch_leaves_the_others_alone() {
     let data = TestStore::with_bytes(1000);
     data.mkdir("/dir");
     data.put("/there", b"old").expect("put");

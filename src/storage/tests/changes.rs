@@ -229,7 +229,7 @@ fn a_later_space_of_the_same_name_is_another_one() {
 }
 
 #[test]
-fn what_failed_is_not_told() {
+fn a_failed_operation_publishes_no_change() {
     let data = TestStore::with_bytes(100).mount("drop", Rights::READ, SpaceLimits::default());
     data.put("/a", b"old").expect("put");
     data.mkdir("/tree/sub");
@@ -324,7 +324,7 @@ fn a_change_is_told_only_once_the_disk_keeps_it_and_in_the_order_of_the_names() 
 }
 
 #[test]
-fn what_was_there_already_is_no_change() {
+fn a_directory_that_already_exists_publishes_no_change() {
     let data = TestStore::new();
     data.put("/a", b"same").expect("put");
     let told = Told::of(&data.store);

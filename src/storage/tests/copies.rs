@@ -157,7 +157,7 @@ fn a_received_file_is_another_file_with_the_same_content_and_digest() {
 }
 
 #[test]
-fn what_cannot_be_received_leaves_nothing_and_does_not_say_where_it_was() {
+fn a_failed_receive_leaves_nothing_and_hides_the_path_of_the_sender() {
     let data = TestStore::new();
     data.mkdir("/secret/dir");
     let old = data.put("/secret/a", b"old").expect("put").version;

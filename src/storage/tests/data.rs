@@ -28,7 +28,7 @@ fn mount(arguments: &[&str], on: &Path) {
 }
 
 #[test]
-fn what_is_no_directory_is_refused() {
+fn a_data_directory_that_is_a_file_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let at = |name: &str| dir.path().join(name);
     fs::write(at("file"), "").expect("written");
@@ -117,7 +117,7 @@ fn is_in_two_parts() {
 }
 
 #[test]
-fn what_is_mounted_inside_a_home_takes_no_files_and_says_why() {
+fn a_mount_inside_a_home_accepts_no_files_and_the_error_says_why() {
     on_a_small_disk("storage::tests::data::has_a_mount_inside", "size=8m");
 }
 
@@ -170,7 +170,7 @@ fn has_a_mount_inside() {
 }
 
 #[test]
-fn where_a_volume_is_required_a_new_directory_must_be_one() {
+fn with_require_mount_a_new_data_directory_must_be_a_mount() {
     on_a_small_disk("storage::tests::data::is_a_volume", "size=8m");
 }
 

@@ -1,4 +1,5 @@
-//! A disk that is full, and files that are closed: tests that run once more in a namespace.
+//! The floors of the disk, and the means to run a test once more in a namespace. `tests/haul/full_disk.rs`
+//! tests a full disk through the server.
 
 use std::io::Write;
 use std::process::Command;
@@ -51,37 +52,7 @@ fn run_again(command: &mut Command, name: &str) {
 }
 
 #[test]
-fn a_full_disk_is_no_space_and_what_was_staged_is_freed() {
-    on_a_small_disk("storage::tests::disks::fills_the_disk", "size=8m");
-}
-
-#[test]
-#[ignore = "wants a small disk: run by the test above"]
-fn fills_the_disk() {
-    let data = TestStore::new();
-    data.put("/old", &vec![1; 5 << 20]).expect("room");
-    assert_fails!(
-        data.view.upload(&at("/old"), sized(4 << 20)),
-        StorageError::NoSpace { .. }
-    );
-    let mut upload = data
-        .view
-        .upload(&at("/old"), unsized_upload())
-        .expect("a start");
-    let full = (0..8).find_map(|_| upload.write(&vec![2; 1 << 20]).err());
-    assert!(matches!(full, Some(StorageError::NoSpace { .. })));
-    drop(upload);
-    assert_fails!(
-        data.cp("/old", "/copy", IfExists::Fail),
-        StorageError::NoSpace { .. }
-    );
-    assert!(data.get("/old").expect("there") == vec![1; 5 << 20]);
-    data.put("/new", &vec![3; 2 << 20]).expect("room again");
-    data.assert_exact("/", "homes/alice");
-}
-
-#[test]
-fn whatever_races_for_the_last_of_a_disk_leaves_its_floor() {
+fn operations_that_race_for_the_last_bytes_of_a_disk_leave_its_floor() {
     on_a_small_disk("storage::tests::disks::races_for_the_disk", "size=64m");
 }
 
@@ -158,7 +129,7 @@ fn races_for_the_disk() {
 }
 
 #[test]
-fn some_inodes_stay_free_whatever_is_made() {
+fn some_inodes_stay_free() {
     on_a_small_disk(
         "storage::tests::disks::leaves_inodes",
         "size=64m,nr_inodes=2000",
@@ -191,25 +162,5 @@ fn leaves_inodes() {
         .remove(&at("/tree/0"), false, &never)
         .expect("removed");
     data.put("/file", b"").expect("room");
-    data.assert_exact("/", "homes/alice");
-}
-
-#[test]
-fn a_disk_without_inodes_is_no_space() {
-    on_a_small_disk("storage::tests::disks::uses_up_the_inodes", "nr_inodes=30");
-}
-
-#[test]
-#[ignore = "wants a small disk: run by the test above"]
-fn uses_up_the_inodes() {
-    let data = TestStore::new();
-    let full = (0..50).find_map(|n| data.put(&format!("/{n}"), b"").err());
-    assert!(matches!(full, Some(StorageError::NoSpace { .. })));
-    assert_fails!(
-        data.view.make_dir(&at("/dir"), false, None),
-        StorageError::NoSpace { .. }
-    );
-    data.remove("/0").expect("removed");
-    data.put("/again", b"").expect("room");
     data.assert_exact("/", "homes/alice");
 }

@@ -74,7 +74,7 @@ fn a_link_that_is_replaced_in_vain_is_still_that_link() {
 }
 
 #[test]
-fn what_is_replaced_is_charged_until_the_new_name_lasts() {
+fn a_replaced_file_is_charged_until_the_new_name_is_durable() {
     let data = TestStore::with_bytes(100);
     data.put("/a", &[1; 30]).expect("put");
     let view = data.view.clone();

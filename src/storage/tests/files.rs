@@ -125,7 +125,7 @@ fn a_digest_is_kept_until_the_content_changes() {
 }
 
 #[test]
-fn a_directory_is_no_file_and_a_file_no_directory() {
+fn a_directory_is_not_a_file_and_a_file_is_not_a_directory() {
     let data = TestStore::new();
     data.mkdir("/dir");
     data.put("/a", b"x").expect("put");

@@ -115,7 +115,7 @@ fn garbage_for_a_cursor_is_an_error() {
 }
 
 #[test]
-fn what_no_path_can_name_and_no_file_can_be_is_left_out() {
+fn a_listing_omits_invalid_names_and_special_files() {
     let data = TestStore::new();
     data.put("/plain", b"abc").expect("put");
     data.mkdir("/dir");

@@ -1,6 +1,7 @@
-//! Storage as its callers meet it: a data directory, members, and what can go wrong.
+//! Tests of storage through its public types: a data directory, members, and failures.
 
 pub(crate) mod access;
+pub(crate) mod already_committed;
 pub(crate) mod backups;
 pub(crate) mod batches;
 pub(crate) mod changes;
@@ -13,6 +14,7 @@ pub(crate) mod links;
 pub(crate) mod listings;
 pub(crate) mod metadata;
 pub(crate) mod names;
+pub(crate) mod quota_model;
 pub(crate) mod quotas;
 pub(crate) mod races;
 pub(crate) mod resume;
@@ -264,7 +266,7 @@ macro_rules! assert_fails {
 use assert_fails;
 
 #[test]
-fn what_is_open_may_go_to_another_thread() {
+fn uploads_and_files_can_move_to_another_thread() {
     fn sent<T: Send + 'static>() {}
     sent::<View>();
     sent::<StoredFile>();

@@ -117,7 +117,7 @@ fn nothing_moves_or_is_copied_into_itself() {
 }
 
 #[test]
-fn what_is_no_directory_is_not_said_to_go_into_itself() {
+fn moving_a_file_below_itself_is_not_a_directory() {
     let data = TestStore::new();
     data.put("/file", b"x").expect("put");
     assert_fails!(

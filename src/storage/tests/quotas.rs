@@ -1,12 +1,9 @@
 //! Quotas: exact, whatever happens.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-
-use proptest::prelude::*;
 
 use crate::storage::CountEnd;
 use crate::storage::tests::*;
@@ -59,7 +56,7 @@ fn an_upload_of_unknown_size_reserves_as_it_grows() {
 }
 
 #[test]
-fn replacing_needs_room_for_the_new_file_beside_the_old() {
+fn replacing_a_file_needs_quota_for_both_files() {
     let data = TestStore::with_bytes(10);
     data.put("/a", &[0; 6]).expect("room");
     assert_fails!(
@@ -165,7 +162,7 @@ fn a_limit_of_bytes_bounds_the_entries_too() {
 }
 
 #[test]
-fn what_is_declared_and_not_sent_is_in_nobodys_way() {
+fn a_declared_size_reserves_nothing_until_data_arrives() {
     let data = TestStore::with_bytes(100);
     let begin = |path| {
         data.view
@@ -246,7 +243,7 @@ fn an_upload_takes_the_last_bytes_one_by_one_where_others_hold_the_rest() {
 }
 
 #[test]
-fn what_is_kept_of_uploads_gives_way_to_new_ones_the_oldest_first() {
+fn partial_uploads_are_evicted_for_new_uploads_the_oldest_first() {
     const PART: usize = 100_000;
     let limits = SpaceLimits {
         bytes: Some(3 * PART as u64),
@@ -293,7 +290,7 @@ fn what_is_kept_of_uploads_gives_way_to_new_ones_the_oldest_first() {
 }
 
 #[test]
-fn what_was_there_before_the_start_is_counted() {
+fn files_from_before_the_start_are_counted() {
     let data = TestStore::with_bytes(10);
     std::fs::create_dir(data.on_disk("dir")).expect("made");
     std::fs::write(data.on_disk("dir/a"), [0; 7]).expect("written");
@@ -308,7 +305,7 @@ fn what_was_there_before_the_start_is_counted() {
 }
 
 #[test]
-fn new_limits_hold_for_those_who_are_there_already() {
+fn new_limits_apply_to_open_sessions() {
     let data = TestStore::with_bytes(10);
     data.put("/a", &[0; 8]).expect("room");
     let limits = SpaceLimits {
@@ -399,205 +396,6 @@ fn eight_uploads_that_race_for_the_quota_never_exceed_it() {
     assert!(stored <= LIMIT && stored > LIMIT - 8 * 997, "{stored}");
     assert_eq!(data.used("/").0, stored);
     data.assert_exact("/", "homes/alice");
-}
-
-/// What happens in the property below.
-#[derive(Debug, Clone)]
-pub(crate) enum Step {
-    Put(usize, usize, IfExists, UploadEnding),
-    Mkdir(usize),
-    Remove(usize, bool),
-    Move(usize, usize, IfExists),
-    Copy(usize, usize, IfExists, bool),
-    Recount,
-}
-
-impl Step {
-    /// What it moves or removes.
-    pub(crate) fn source(&self) -> Option<&'static str> {
-        match self {
-            Self::Remove(path, true) | Self::Move(path, ..) => Some(PATHS[*path]),
-            _ => None,
-        }
-    }
-}
-
-/// How an upload ends.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum UploadEnding {
-    Whole,
-    Unsized,
-    Short,
-    Long,
-    WrongDigest,
-    Dropped,
-}
-
-const PATHS: [&str; 12] = [
-    "/link",
-    "/team/link",
-    "/a",
-    "/b",
-    "/dir",
-    "/dir/a",
-    "/dir/sub",
-    "/dir/sub/b",
-    "/team/a",
-    "/team/dir",
-    "/team/dir/c",
-    "/team",
-];
-
-pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let path = 0..PATHS.len();
-    let if_exists = prop::sample::select(&[IfExists::Replace, IfExists::Fail, IfExists::Rename]);
-    let ending = prop::sample::select(&[
-        UploadEnding::Whole,
-        UploadEnding::Whole,
-        UploadEnding::Unsized,
-        UploadEnding::Short,
-        UploadEnding::Long,
-        UploadEnding::WrongDigest,
-        UploadEnding::Dropped,
-    ]);
-    let step = prop_oneof![
-        4 => (path.clone(), 0..40usize, if_exists.clone(), ending)
-            .prop_map(|(path, size, if_exists, ending)| Step::Put(path, size, if_exists, ending)),
-        2 => path.clone().prop_map(Step::Mkdir),
-        1 => (path.clone(), any::<bool>()).prop_map(|(path, all)| Step::Remove(path, all)),
-        3 => (path.clone(), path.clone(), if_exists.clone())
-            .prop_map(|(from, to, if_exists)| Step::Move(from, to, if_exists)),
-        2 => (path.clone(), path, if_exists, any::<bool>())
-            .prop_map(|(from, to, if_exists, stop)| Step::Copy(from, to, if_exists, stop)),
-        1 => Just(Step::Recount),
-    ];
-    prop::collection::vec(step, 1..40)
-}
-
-pub(crate) fn take(data: &TestStore, step: &Step) -> Result<(), StorageError> {
-    let path = |index: usize| at(PATHS[index]);
-    match *step {
-        Step::Put(to, size, if_exists, ending) => {
-            let mut options = UploadOptions {
-                if_exists,
-                parents: size % 2 == 0,
-                ..sized(size)
-            };
-            let bytes = vec![7; size];
-            let mut expected = None;
-            match ending {
-                UploadEnding::Whole | UploadEnding::Dropped => {}
-                UploadEnding::Unsized => options.size = None,
-                UploadEnding::Short => options.size = Some(size as u64 + 3),
-                UploadEnding::Long => options.size = Some((size / 2) as u64),
-                UploadEnding::WrongDigest => {
-                    expected = Some(Digest::compute(Algorithm::Md5, b"other"));
-                }
-            }
-            let mut upload = data.view.upload(&path(to), options)?;
-            for chunk in bytes.chunks(7) {
-                upload.write(chunk)?;
-            }
-            if !matches!(ending, UploadEnding::Dropped) {
-                upload.commit(expected)?;
-            }
-            Ok(())
-        }
-        Step::Mkdir(index) => data.view.make_dir(&path(index), index % 2 == 0, None),
-        Step::Remove(index, all) => data.view.remove(&path(index), all, &never).map(drop),
-        Step::Move(from, to, if_exists) => {
-            let moved = data.view.rename(&path(from), &path(to), if_exists);
-            moved.map(drop)
-        }
-        Step::Copy(from, to, if_exists, cancelled) => {
-            let asked = std::cell::Cell::new(0);
-            let cancel = || cancelled && asked.replace(asked.get() + 1) == 2;
-            let copied = data.view.copy(&path(from), &path(to), if_exists, &cancel);
-            copied.map(drop)
-        }
-        Step::Recount => {
-            data.home.ledger().discard_count();
-            Ok(())
-        }
-    }
-}
-
-/// Everything stored: directories and files with their contents.
-fn snapshot(data: &TestStore) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
-    ["homes", "folders"]
-        .iter()
-        .flat_map(|area| walkdir::WalkDir::new(data.data(area)))
-        .map(|entry| {
-            let path = entry.expect("readable").into_path();
-            let content = std::fs::read(&path).ok();
-            (path, content)
-        })
-        .collect()
-}
-
-fn limited() -> TestStore {
-    let limits = SpaceLimits {
-        bytes: Some(100),
-        files: Some(10),
-    };
-    let data = TestStore::with_limits(limits).mount("team", Rights::ALL, limits);
-    symlink("a", data.on_disk("link")).expect("linked");
-    data
-}
-
-fn assert_kept_within_limits(data: &TestStore) {
-    data.assert_exact("/", "homes/alice");
-    data.assert_exact("/team", "folders/team");
-    for path in ["/", "/team"] {
-        let (bytes, files) = data.used(path);
-        assert!(bytes <= 100 && files <= 10);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_ledger_is_exact_and_a_failed_step_changes_nothing(steps in steps()) {
-        let data = limited();
-        for step in &steps {
-            let before = snapshot(&data);
-            if take(&data, step).is_err() {
-                prop_assert_eq!(&snapshot(&data), &before, "{:?}", step);
-            }
-            assert_kept_within_limits(&data);
-        }
-    }
-
-    #[test]
-    fn the_ledger_is_exact_whatever_the_disk_fails_to_keep(
-        steps in prop::collection::vec((steps(), 0..4usize), 1..8)
-    ) {
-        let data = limited();
-        for (steps, works) in &steps {
-            for _ in 0..*works {
-                data.home.staging.sync_hook.then(|| Ok(()));
-            }
-            data.home.staging.sync_hook.then(|| Err(rustix::io::Errno::IO.into()));
-            steps.iter().take(5).for_each(|step| drop(take(&data, step)));
-            data.assert_counted("/", "homes/alice");
-            data.assert_counted("/team", "folders/team");
-        }
-    }
-
-    #[test]
-    fn the_ledger_is_exact_after_many_have_worked_at_once(
-        workers in prop::collection::vec(steps(), 4)
-    ) {
-        let data = limited();
-        thread::scope(|scope| {
-            for steps in &workers {
-                let data = &data;
-                scope.spawn(move || steps.iter().for_each(|step| drop(take(data, step))));
-            }
-        });
-        assert_kept_within_limits(&data);
-    }
 }
 
 /// An upload that is under way when its space gets its first limit, which is being counted then.

@@ -1,4 +1,4 @@
-//! Uploads that are cut off: kept, found again after a crash, gone on with, and charged exactly.
+//! Partial uploads: kept, found again after a crash, resumed, and charged exactly.
 
 use std::fs;
 use std::path::Path;
@@ -7,20 +7,19 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::protocol::Hasher;
 use crate::storage::local::space_count::SpaceCount;
 use crate::storage::local::upload::record;
 use crate::storage::tests::*;
 
-const SIZE: usize = 200_000;
+pub(super) const SIZE: usize = 200_000;
 
-fn content(seed: u8) -> Vec<u8> {
+pub(super) fn content(seed: u8) -> Vec<u8> {
     (0_u32..200_000)
         .map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0] ^ seed)
         .collect()
 }
 
-fn session(name: &str) -> Arc<str> {
+pub(super) fn session(name: &str) -> Arc<str> {
     name.into()
 }
 
@@ -34,7 +33,7 @@ fn partly(data: &TestStore, path: &str, content: &[u8], length: usize) -> Upload
     upload
 }
 
-fn begin(
+pub(super) fn begin(
     data: &TestStore,
     path: &str,
     options: UploadOptions,
@@ -115,7 +114,7 @@ fn assert_nothing_kept(data: &TestStore) {
 }
 
 #[test]
-fn what_was_kept_is_gone_on_with_and_the_digest_is_of_the_whole() {
+fn a_resumed_upload_has_the_digest_of_the_whole_file() {
     let data = TestStore::with_bytes(SIZE as u64);
     let all = content(0);
     let upload = partly(&data, "/a", &all, 150_000);
@@ -214,7 +213,7 @@ fn an_upload_that_is_killed_is_found_at_its_last_checkpoint() {
 }
 
 #[test]
-fn what_is_kept_survives_an_orderly_restart_and_a_home_that_is_not_there_is_not_made() {
+fn a_partial_upload_survives_a_restart_and_a_missing_home_is_not_created() {
     let data = TestStore::new();
     let bob = data
         .store
@@ -404,7 +403,7 @@ fn a_new_account_of_an_old_name_inherits_nothing() {
 }
 
 #[test]
-fn what_is_kept_too_long_or_too_many_is_dropped_and_its_room_given_back() {
+fn partial_uploads_that_are_too_old_or_too_many_are_deleted_and_release_their_quota() {
     let data = TestStore::new();
     data.store.set(StoreSettings {
         max_partial_uploads: 2,
@@ -570,159 +569,6 @@ fn many_checkpoints_keep_the_record_short() {
     }
 }
 
-fn already(
-    data: &TestStore,
-    path: &str,
-    options: UploadOptions,
-    who: &str,
-) -> Option<AlreadyCommitted> {
-    match data.view.begin(&at(path), options, &session(who), true) {
-        Ok(BegunUpload::AlreadyCommitted(there)) => Some(*there),
-        Ok(BegunUpload::Upload(upload)) => {
-            assert_eq!(upload.written(), 0);
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
-#[test]
-fn a_commit_whose_answer_was_lost_is_answered_as_the_first() {
-    let data = TestStore::new();
-    let all = content(0);
-    let first = data.put("/a", &all).expect("put");
-    for if_exists in [IfExists::Replace, IfExists::Fail] {
-        let options = UploadOptions {
-            if_exists,
-            ..sized(SIZE)
-        };
-        let there = already(&data, "/a", options, "later").expect("there");
-        assert_eq!((there.size(), there.digest()), (SIZE as u64, first.digest));
-        assert_eq!(there.confirm(Some(first.digest)).expect("the same"), first);
-        let there = already(&data, "/a", options, "later").expect("there");
-        let other = Digest::compute(Algorithm::Sha256, b"another file");
-        assert_fails!(
-            there.confirm(Some(other)),
-            StorageError::DigestMismatch { .. }
-        );
-        let there = already(&data, "/a", options, "later").expect("there");
-        let mut hasher = Hasher::new(Algorithm::Md5);
-        hasher.update(&all);
-        assert!(there.confirm(Some(hasher.finish())).is_ok());
-    }
-    // It must be that file, whole: by size, time and digest.
-    let time = UploadOptions {
-        modified: Some("2001-02-03T04:05:06Z".parse().expect("a time")),
-        ..sized(SIZE)
-    };
-    let algorithm = UploadOptions {
-        algorithm: Algorithm::Sha256,
-        ..sized(SIZE)
-    };
-    for options in [time, algorithm, sized(SIZE - 1), unsized_upload()] {
-        assert!(already(&data, "/a", options, "later").is_none());
-    }
-    let there = already(&data, "/a", sized(SIZE), "later").expect("there");
-    data.put("/a", &content(1)).expect("put");
-    assert_fails!(there.confirm(None), StorageError::Changed { .. });
-    data.assert_exact("/", "homes/alice");
-}
-
-#[test]
-fn a_file_that_lost_its_time_or_its_digest_is_not_taken_for_the_upload() {
-    let data = TestStore::new();
-    data.put("/a", &content(0)).expect("put");
-    fs::write(data.on_disk("a"), content(1)).expect("written");
-    assert!(already(&data, "/a", sized(SIZE), "later").is_none());
-    data.mkdir("/dir");
-    assert_fails!(
-        begin(&data, "/dir", sized(0)),
-        StorageError::IsADirectory { .. }
-    );
-    assert_fails!(
-        begin(&data, "/no/a", sized(0)),
-        StorageError::NotFound { .. }
-    );
-}
-
-#[test]
-fn a_renamed_commit_is_answered_again_once_and_to_another_session() {
-    let data = TestStore::new();
-    data.put("/a.txt", b"first").expect("put");
-    let options = UploadOptions {
-        if_exists: IfExists::Rename,
-        ..sized(SIZE)
-    };
-    let begun = data
-        .view
-        .begin(&at("/a.txt"), options, &session("one"), true);
-    let Ok(BegunUpload::Upload(mut upload)) = begun else {
-        panic!("{begun:?}");
-    };
-    upload.write(&content(0)).expect("room");
-    let committed = upload.commit(None).expect("whole");
-    assert_eq!(committed.path, at("/a (1).txt"));
-    assert!(already(&data, "/a.txt", options, "one").is_none());
-    let (there, twice) = (
-        already(&data, "/a.txt", options, "two").expect("known"),
-        already(&data, "/a.txt", options, "three").expect("known still"),
-    );
-    assert_eq!(
-        there.confirm(Some(committed.digest)).expect("the same"),
-        committed
-    );
-    assert_fails!(twice.confirm(None), StorageError::Changed { .. });
-    assert!(already(&data, "/a.txt", options, "two").is_none());
-    assert_eq!(data.names("/"), ["a (1).txt", "a.txt"]);
-}
-
-#[test]
-fn one_who_may_not_read_learns_of_no_file_but_of_their_own_commit() {
-    let data = TestStore::new().mount("drop", Rights::DROP, SpaceLimits::default());
-    let options = UploadOptions {
-        if_exists: IfExists::Fail,
-        ..sized(SIZE)
-    };
-    fs::create_dir_all(data.data("folders/drop")).expect("made");
-    let begun = data
-        .view
-        .begin(&at("/drop/a"), options, &session("one"), true);
-    let Ok(BegunUpload::Upload(mut upload)) = begun else {
-        panic!("{begun:?}");
-    };
-    upload.write(&content(0)).expect("room");
-    let committed = upload.commit(None).expect("whole");
-    let there = already(&data, "/drop/a", options, "two").expect("their own");
-    assert_eq!(there.confirm(None).expect("the same"), committed);
-    let again = data
-        .view
-        .begin(&at("/drop/a"), options, &session("three"), true);
-    assert_fails!(again, StorageError::Exists { .. });
-}
-
-#[test]
-fn one_who_may_write_but_not_overwrite_is_answered_their_own_commit_and_no_others() {
-    let writing = "list,read,write".parse().expect("rights");
-    for rights in [Rights::DROP, writing] {
-        let data = TestStore::new().mount("in", rights, SpaceLimits::default());
-        fs::create_dir_all(data.data("folders/in")).expect("made");
-        fs::write(data.data("folders/in/theirs"), content(0)).expect("written");
-        assert_eq!(sized(SIZE).if_exists, IfExists::Replace);
-        let begin = |path, who| data.view.begin(&at(path), sized(SIZE), &session(who), true);
-        assert_fails!(begin("/in/theirs", "one"), StorageError::Denied { .. });
-        let Ok(BegunUpload::Upload(mut upload)) = begin("/in/a", "one") else {
-            panic!("not begun");
-        };
-        upload.write(&content(0)).expect("room");
-        let committed = upload.commit(None).expect("whole");
-        assert_fails!(begin("/in/a", "one"), StorageError::Denied { .. });
-        let there = already(&data, "/in/a", sized(SIZE), "two").expect("their own");
-        let digest = Some(committed.digest);
-        assert_eq!(there.confirm(digest).expect("the same"), committed);
-        assert_fails!(begin("/in/a", "three"), StorageError::Denied { .. });
-    }
-}
-
 #[test]
 fn a_commit_supersedes_what_was_kept_for_its_path() {
     let data = TestStore::new();
@@ -746,7 +592,7 @@ fn a_commit_supersedes_what_was_kept_for_its_path() {
 }
 
 #[test]
-fn an_upload_of_unknown_size_can_be_gone_on_with() {
+fn an_upload_of_unknown_size_can_be_resumed() {
     let data = TestStore::with_bytes(1_000_000);
     let all = content(0);
     let mut upload = data
@@ -791,7 +637,7 @@ fn an_upload_takes_no_bytes_before_what_was_kept_is_read_back() {
 }
 
 #[test]
-fn the_floor_is_asked_for_while_an_upload_goes_on_and_the_message_says_how_full_the_disk_is() {
+fn the_floor_is_checked_during_an_upload_and_the_message_says_how_full_the_disk_is() {
     let data = TestStore::new();
     let mut known = partly(&data, "/a", &content(0), 100_000);
     let mut unknown = data.view.upload(&at("/b"), unsized_upload()).expect("room");
@@ -846,7 +692,7 @@ fn an_upload_that_is_suspended_while_it_is_committed_is_kept() {
 }
 
 #[test]
-fn a_record_that_was_being_written_when_the_server_was_killed_is_in_nobodys_way() {
+fn a_half_written_record_of_a_killed_server_is_ignored() {
     let data = TestStore::new();
     let all = content(0);
     let mut upload = partly(&data, "/a", &all, 100_000);

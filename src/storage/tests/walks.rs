@@ -16,7 +16,7 @@ use crate::storage::local::fs::tree;
 use crate::storage::local::space_count::SpaceCount;
 use crate::storage::local::space_walk::{SpaceWalk, TreeMeasurement};
 use crate::storage::tests::disks::on_a_small_disk;
-use crate::storage::tests::quotas::{Step, steps, take};
+use crate::storage::tests::quota_model::{Step, steps, take};
 use crate::storage::tests::*;
 
 /// Makes so many directories, each in the one before, and a file of 7 bytes in the last.
@@ -137,7 +137,7 @@ fn each_turn_of_a_deletion_is_bounded_and_all_of_them_delete_all() {
 }
 
 #[test]
-fn what_cannot_be_removed_costs_one_try_and_is_told_and_tried_again() {
+fn an_entry_that_cannot_be_deleted_is_reported_and_tried_again() {
     on_a_small_disk(
         "storage::tests::walks::something_is_mounted_far_down",
         "size=8m",
@@ -296,7 +296,7 @@ fn directories_that_are_made_while_a_space_is_counted_need_no_walk() {
 }
 
 #[tokio::test]
-async fn who_needs_a_count_is_told_what_to_wait_for() {
+async fn an_operation_that_needs_a_count_gets_its_end_to_wait_for() {
     let data = TestStore::with_bytes(100);
     fs::write(data.on_disk("old"), [0; 7]).expect("written");
     data.store.count_in_background();

@@ -47,7 +47,7 @@ struct Acknowledged {
 }
 
 #[test]
-fn what_was_said_and_acknowledged_is_heard_once_whenever_the_server_is_killed() {
+fn an_acknowledged_message_is_delivered_once_whenever_the_server_is_killed() {
     let (kills, seed) = (times("HAUL_KILLS", 20), Chance::seed());
     println!("HAUL_KILLS={kills} HAUL_SEED={seed}");
     let mut chance = Chance::new(seed);

@@ -52,7 +52,7 @@ fn users(data: &Path) -> [CheckedUser; 2] {
 }
 
 #[test]
-fn what_was_acknowledged_outlives_a_kill_and_what_was_not_is_whole_or_absent() {
+fn acknowledged_changes_survive_a_kill_and_others_are_complete_or_absent() {
     let (kills, seed) = (times("HAUL_KILLS", 20), Chance::seed());
     println!("HAUL_KILLS={kills} HAUL_SEED={seed}");
     let mut chance = Chance::new(seed);

@@ -64,7 +64,7 @@ async fn a_certificate_of_another_or_unknown_or_disabled_user_fails_as_a_wrong_p
 }
 
 #[tokio::test]
-async fn who_shows_a_certificate_may_still_log_in_by_password_as_someone_else() {
+async fn a_client_with_a_certificate_can_log_in_by_password_as_another_user() {
     let authority = CertificateAuthority::new();
     let server = start(&authority).await;
     let mut client = connect(&server, &authority.certify_user("alice")).await;

@@ -219,7 +219,7 @@ async fn an_authority_vouches_for_a_server_under_its_name_and_under_no_other() {
 }
 
 #[tokio::test]
-async fn who_was_known_by_another_certificate_may_be_vouched_for_now() {
+async fn a_known_server_with_a_new_certificate_is_accepted_if_a_ca_vouches_for_it() {
     let authority = CertificateAuthority::new();
     let server = TestServer::certified(&authority, &["localhost"]).await;
     let url = format!("haul://localhost:{}", server.address.port());
@@ -314,7 +314,7 @@ async fn a_known_certificate_without_its_key_is_not_enough() {
 }
 
 #[tokio::test]
-async fn what_speaks_no_tls_is_said_to_speak_none() {
+async fn a_server_without_tls_is_reported_as_such() {
     for (greeting, says) in [
         (&b"SSH-2.0-OpenSSH_9.9\r\n"[..], "speaks no TLS"),
         (b"", "closed the connection"),
