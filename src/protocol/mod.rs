@@ -14,6 +14,7 @@ mod accounts;
 mod admin;
 mod command;
 mod datagram;
+mod delta;
 mod digest;
 mod error;
 mod event;
@@ -42,6 +43,10 @@ pub use crate::protocol::command::CommandInfo;
 pub use crate::protocol::datagram::{
     Ack, Datagram, DatagramKey, DatagramRequest, Discovered, MAX_DATAGRAM, SIGNATURE, Signed,
     Verified, encode_datagram, encode_error_within, encode_hello, encode_who_within,
+};
+pub use crate::protocol::delta::{
+    CUTTING, Chunks, ChunksBegin, ChunksReply, ContentChunk, ContentChunker,
+    MAX_CONTENT_CHUNK_BYTES, MIN_CONTENT_CHUNK_BYTES,
 };
 pub use crate::protocol::digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use crate::protocol::error::{ErrorCode, QuotaUnit, WireError};

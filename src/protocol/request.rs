@@ -19,6 +19,7 @@ use crate::protocol::admin::{
     Drain, DrainReply, Kick, KickReply, LogLevelReply, Logs, LogsReply, ReloadReply,
     ReloadSettings, Sessions, SessionsReply, SetLogLevel, Users, UsersReply,
 };
+use crate::protocol::delta::{Chunks, ChunksReply};
 use crate::protocol::live::{
     Accept, Decline, History, HistoryReply, Join, Leave, MembersReply, Offers, OffersReply, Say,
     SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch, Watch, WatchReply, Who, WhoReply,
@@ -163,6 +164,8 @@ requests! {
         "upload", "delete a partial upload";
     "hash" Hash -> HashReply, [concurrent streaming],
         "path [digest]", "the digest of a file, computed by the server";
+    "chunks" Chunks -> ChunksReply, [concurrent streaming],
+        "path [version]", "receive lengths and hashes of the content chunks of a file";
     "df" Df -> DfReply, [],
         "", "usage and limits of the home or shared folder of the current directory";
     "who" Who -> WhoReply, [],
@@ -250,6 +253,7 @@ impl Request {
             | Self::Get(Get { path, .. })
             | Self::Put(Put { path, .. })
             | Self::Hash(Hash { path, .. })
+            | Self::Chunks(Chunks { path, .. })
             | Self::SendTo(SendTo { path, .. })
             | Self::Watch(Watch { path, .. })
             | Self::Accept(Accept {

@@ -3,6 +3,7 @@
 pub(crate) mod accept;
 pub(crate) mod administration;
 pub(crate) mod cd;
+pub(crate) mod chunks;
 pub(crate) mod cp;
 pub(crate) mod decline;
 pub(crate) mod df;
@@ -59,6 +60,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 
+pub(crate) use crate::server::commands::chunks::chunks;
 pub(crate) use crate::server::commands::drain::drain;
 pub(crate) use crate::server::commands::get::{get, get_small};
 pub(crate) use crate::server::commands::login::{log_in, welcome};

@@ -5,14 +5,14 @@ use serde::Serialize;
 
 use crate::accounts::MAX_LABEL_CHARS;
 use crate::protocol::{
-    Algorithm, CwdReply, DfReply, Digest, DrainReply, Entry, ErrorCode, Event, FileMode,
-    FolderEntry, FolderMemberEntry, FolderView, GetReply, HashReply, Hasher, HelloReply, HelpReply,
-    HistoryReply, KickReply, Kind, LogLevelReply, LoginReply, LogsReply, LsReply, MAX_CONTROL,
-    MAX_NUMBER, MAX_TEXT, MembersReply, Message, Offer, OffersReply, PathReply, Present, PutReply,
-    QuotaReply, ReloadReply, RemovedReply, ResumableUpload, RmReply, SayReply, Secret, SendReply,
-    SessionDialect, SessionEntry, SetStatReply, SettingChange, StatReply, TicketReply, TimeReply,
-    TokenAddReply, TokenEntry, TransferEntry, UserEntry, WatchReply, WhoReply, WhoamiReply,
-    WireError, encode_error, encode_event,
+    Algorithm, ChunksReply, CwdReply, DfReply, Digest, DrainReply, Entry, ErrorCode, Event,
+    FileMode, FolderEntry, FolderMemberEntry, FolderView, GetReply, HashReply, Hasher, HelloReply,
+    HelpReply, HistoryReply, KickReply, Kind, LogLevelReply, LoginReply, LogsReply, LsReply,
+    MAX_CONTROL, MAX_NUMBER, MAX_TEXT, MembersReply, Message, Offer, OffersReply, PathReply,
+    Present, PutReply, QuotaReply, ReloadReply, RemovedReply, ResumableUpload, RmReply, SayReply,
+    Secret, SendReply, SessionDialect, SessionEntry, SetStatReply, SettingChange, StatReply,
+    TicketReply, TimeReply, TokenAddReply, TokenEntry, TransferEntry, UserEntry, WatchReply,
+    WhoReply, WhoamiReply, WireError, encode_error, encode_event,
 };
 use crate::server::commands::*;
 
@@ -278,6 +278,11 @@ fn of_files(cmd: &str) -> Option<Vec<Bytes>> {
         "hash" => reply(&HashReply {
             digest: digest(),
             size: MAX_NUMBER,
+        }),
+        "chunks" => reply(&ChunksReply {
+            count: MAX_NUMBER,
+            size: MAX_NUMBER,
+            version: hex(64),
         }),
         "df" => reply(&DfReply {
             used: MAX_NUMBER,

@@ -19,7 +19,7 @@ pub(crate) struct TrafficCounters {
     pub(crate) received: AtomicU64,
     /// To clients.
     pub(crate) sent: AtomicU64,
-    /// Gets that are not answered yet.
+    /// Gets that are not answered yet, and `chunks`.
     pub(crate) gets: AtomicUsize,
     /// Puts that are not answered yet.
     pub(crate) puts: AtomicUsize,
@@ -32,7 +32,7 @@ pub(crate) struct TrafficCounters {
 impl TrafficCounters {
     fn running(&self, direction: Direction) -> &AtomicUsize {
         match direction {
-            Direction::Get => &self.gets,
+            Direction::Get | Direction::Chunks => &self.gets,
             Direction::Put => &self.puts,
             Direction::Listing => &self.listings,
             Direction::Logs => &self.logs,
@@ -47,6 +47,8 @@ pub(crate) enum Direction {
     Put,
     /// Entries of a tree, to the client.
     Listing,
+    /// Records of content chunks, to the client.
+    Chunks,
     /// Lines of the log, to the client.
     Logs,
 }
@@ -106,7 +108,7 @@ impl TransferProgress {
         let before = self.moved.fetch_add(bytes, Ordering::Relaxed);
         self.rate().moves(before + bytes, Instant::now());
         let all = match self.direction {
-            Direction::Get => &self.traffic.sent,
+            Direction::Get | Direction::Chunks => &self.traffic.sent,
             Direction::Put => &self.traffic.received,
             Direction::Listing | Direction::Logs => return,
         };
@@ -142,6 +144,7 @@ impl TransferProgress {
                 Direction::Get => "get",
                 Direction::Put => "put",
                 Direction::Listing => "ls",
+                Direction::Chunks => "chunks",
                 Direction::Logs => "logs",
             }
             .into(),

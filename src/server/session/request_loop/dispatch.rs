@@ -76,6 +76,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             Request::Cancel(cancel) => self.cancel(log, id, &cancel).await,
             Request::Put(put) => self.put(log, id, put).await,
             Request::Get(get) => self.get(log, id, get).await,
+            Request::Chunks(chunks) => self.chunks(log, id, chunks).await,
             Request::Logs(logs) => self.logs(log, id, logs).await,
             Request::Say(say) => self.say(log, id, say).await,
             Request::Watch(watch) => self.watch(log, id, watch).await,

@@ -7,7 +7,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use crate::protocol::{Get, Logs, Ls};
+use crate::protocol::{Chunks, Get, Logs, Ls};
 use crate::server::commands;
 use crate::server::error::CommandError;
 use crate::server::session::close_reason::CloseReason;
@@ -93,6 +93,28 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
                 })
                 .await;
         });
+    }
+
+    /// Sends the records of content chunks from a task.
+    pub(super) async fn chunks(
+        &mut self,
+        log: RequestLog,
+        id: u32,
+        chunks: Chunks,
+    ) -> Result<(), CloseReason> {
+        let Some(transfer) = self.register(&log, id, Direction::Chunks, None) else {
+            return self.finish(log, Err(duplicate_id(id))).await;
+        };
+        let permit = self.permit().await;
+        let (member, responder) = (self.member.clone(), self.responder());
+        self.spawn(async move {
+            let outbox = &responder.outbox;
+            let work =
+                pin!(async move { commands::chunks(id, chunks, &member, outbox, &transfer).await });
+            let order = ReplyOrder::AfterData;
+            responder.complete(log, order, permit, work).await;
+        });
+        Ok(())
     }
 
     /// Sends log lines from a task until it is cancelled.
@@ -194,6 +216,6 @@ async fn send_large(
 }
 
 pub(super) fn duplicate_id(id: u32) -> CommandError {
-    let message = format!("id {id} is that of an unfinished get, put, ls or logs");
+    let message = format!("id {id} is that of an unfinished get, put, ls, chunks or logs");
     CommandError::invalid_field("id", message)
 }

@@ -1,0 +1,235 @@
+//! Deltas: how a file is cut into content chunks, and the requests and replies that use them.
+//!
+//! The cut points depend on the content only, so an insertion changes the chunks around it and no
+//! others. Both ends cut with the same parameters, which [`CUTTING`] names.
+
+use fastcdc::v2020::{FastCDC, Normalization};
+use serde::{Deserialize, Serialize};
+
+/// The name of the parameters on the wire: the gear tables and masks of `FastCDC` (2020) without a seed,
+/// normalisation level 1, and the least, average and largest length of a content chunk.
+pub const CUTTING: &str = "fastcdc-2020/4K/16K/64K";
+
+/// The least length of a content chunk in bytes, but for the last one of a file.
+pub const MIN_CONTENT_CHUNK_BYTES: usize = 4 * 1024;
+
+/// The average length that the masks aim at.
+const AVERAGE_CONTENT_CHUNK_BYTES: usize = 16 * 1024;
+
+/// The largest length of a content chunk in bytes.
+pub const MAX_CONTENT_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Bytes of a content chunk's hash.
+const HASH_BYTES: usize = 16;
+
+/// A part of a file, as its content cuts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ContentChunk {
+    /// Its bytes.
+    pub length: u32,
+    /// The first 128 bits of the BLAKE3 digest of its bytes.
+    pub hash: [u8; HASH_BYTES],
+}
+
+impl ContentChunk {
+    /// Bytes of a record in the data of `chunks`.
+    pub const RECORD_BYTES: usize = size_of::<u32>() + HASH_BYTES;
+
+    fn of(bytes: &[u8]) -> Self {
+        let mut hash = [0; HASH_BYTES];
+        hash.copy_from_slice(&blake3::hash(bytes).as_bytes()[..HASH_BYTES]);
+        Self {
+            length: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            hash,
+        }
+    }
+
+    /// Appends its record: the length as u32, big-endian, then the hash.
+    pub fn put_record(&self, buffer: &mut Vec<u8>) {
+        buffer.extend_from_slice(&self.length.to_be_bytes());
+        buffer.extend_from_slice(&self.hash);
+    }
+
+    /// Reads a record; `None` if its length is not that of a content chunk.
+    #[must_use]
+    pub fn from_record(record: &[u8; Self::RECORD_BYTES]) -> Option<Self> {
+        let (length, rest) = record.split_first_chunk()?;
+        let length = u32::from_be_bytes(*length);
+        let is_possible = (1..=MAX_CONTENT_CHUNK_BYTES).contains(&usize::try_from(length).ok()?);
+        let hash = rest.first_chunk()?;
+        is_possible.then_some(Self {
+            length,
+            hash: *hash,
+        })
+    }
+}
+
+/// Cuts a file whose bytes come piece by piece. It holds less than one content chunk between pieces.
+#[derive(Debug, Clone, Default)]
+pub struct ContentChunker {
+    /// The bytes after the last cut.
+    uncut: Vec<u8>,
+}
+
+impl ContentChunker {
+    /// Takes in the next bytes, and passes the chunks that they complete to `found`.
+    pub fn update(&mut self, bytes: &[u8], mut found: impl FnMut(ContentChunk)) {
+        self.uncut.extend_from_slice(bytes);
+        let cutter = cutter(&self.uncut);
+        let mut start = 0;
+        // A cut may depend on as many bytes as the largest chunk has.
+        while self.uncut.len() - start >= MAX_CONTENT_CHUNK_BYTES {
+            let (_, end) = cutter.cut(start, self.uncut.len() - start);
+            found(ContentChunk::of(&self.uncut[start..end]));
+            start = end;
+        }
+        self.uncut.drain(..start);
+    }
+
+    /// The chunks of the remaining bytes, which are the end of the file.
+    #[must_use]
+    pub fn finish(self) -> Vec<ContentChunk> {
+        let rest = cutter(&self.uncut);
+        rest.map(|cut| ContentChunk::of(&self.uncut[cut.offset..cut.offset + cut.length]))
+            .collect()
+    }
+}
+
+fn cutter(bytes: &[u8]) -> FastCDC<'_> {
+    FastCDC::with_level(
+        bytes,
+        MIN_CONTENT_CHUNK_BYTES,
+        AVERAGE_CONTENT_CHUNK_BYTES,
+        MAX_CONTENT_CHUNK_BYTES,
+        Normalization::Level1,
+    )
+}
+
+/// `chunks`: receive the list of the content chunks of a file as data frames.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chunks {
+    /// The file.
+    pub path: String,
+    /// Fail with `changed` unless the file is still of this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// Begins the data of a `chunks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunksBegin {
+    /// Bytes of the file.
+    pub size: u64,
+    /// The version of the file.
+    pub version: String,
+    /// The parameters of the cuts, [`CUTTING`].
+    pub cutting: String,
+}
+
+/// Ends a `chunks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunksReply {
+    /// The number of content chunks.
+    pub count: u64,
+    /// Bytes of the file, which is the sum of the lengths.
+    pub size: u64,
+    /// The version of the file.
+    pub version: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The pseudo-random MiB of the vectors that `docs/PROTOCOL.md` publishes.
+    fn published_input() -> Vec<u8> {
+        let mut state: u32 = 1;
+        let next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        };
+        std::iter::repeat_with(next).take(1024 * 1024).collect()
+    }
+
+    fn cut(pieces: &[&[u8]]) -> Vec<ContentChunk> {
+        let (mut chunker, mut chunks) = (ContentChunker::default(), Vec::new());
+        for piece in pieces {
+            chunker.update(piece, |chunk| chunks.push(chunk));
+        }
+        chunks.extend(chunker.finish());
+        chunks
+    }
+
+    #[test]
+    fn the_published_vectors_are_met() {
+        let chunks = cut(&[&published_input()]);
+        let table: Vec<_> = chunks
+            .iter()
+            .map(|chunk| {
+                let hash = data_encoding::HEXLOWER.encode(&chunk.hash);
+                format!("    {:>5} {hash}", chunk.length)
+            })
+            .collect();
+        let document = include_str!("../../docs/PROTOCOL.md");
+        let shown = table.join("\n");
+        assert!(document.contains(&shown), "the document needs:\n{shown}");
+    }
+
+    #[test]
+    fn a_record_is_a_big_endian_length_and_a_hash() {
+        let chunk = ContentChunk {
+            length: 0x1234,
+            hash: *b"0123456789abcdef",
+        };
+        let mut record = Vec::new();
+        chunk.put_record(&mut record);
+        assert_eq!(record, b"\0\0\x12\x340123456789abcdef");
+        let record: &mut [u8; 20] = (&mut *record).try_into().expect("20 bytes");
+        assert_eq!(ContentChunk::from_record(record), Some(chunk));
+        for length in [0, 65_537, u32::MAX] {
+            record[..4].copy_from_slice(&u32::to_be_bytes(length));
+            assert_eq!(ContentChunk::from_record(record), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn an_insertion_changes_the_chunks_around_it_only() {
+        let before = published_input();
+        let after = [&before[..300_000], b"inserted", &before[300_000..]].concat();
+        let (before, after) = (cut(&[&before]), cut(&[&after]));
+        let new = after.iter().filter(|chunk| !before.contains(chunk)).count();
+        assert!((1..=3).contains(&new), "{new} of {} are new", after.len());
+    }
+
+    #[test]
+    fn an_empty_file_has_no_chunk() {
+        assert_eq!(cut(&[]), []);
+        assert_eq!(cut(&[b""]), []);
+    }
+
+    proptest! {
+        #[test]
+        fn the_cuts_do_not_depend_on_the_pieces(
+            seed: u8,
+            length in 0_usize..400_000,
+            step in 1_usize..200_000,
+        ) {
+            let mut bytes = published_input();
+            bytes.truncate(length);
+            bytes.insert(0, seed);
+            let whole = cut(&[&bytes]);
+            let pieces: Vec<_> = bytes.chunks(step).collect();
+            prop_assert_eq!(&cut(&pieces), &whole);
+            let sum: usize = whole.iter().map(|chunk| chunk.length as usize).sum();
+            prop_assert_eq!(sum, bytes.len());
+            let (_, full) = whole.split_last().expect("not empty");
+            for chunk in full {
+                prop_assert!(chunk.length as usize >= MIN_CONTENT_CHUNK_BYTES);
+                prop_assert!(chunk.length as usize <= MAX_CONTENT_CHUNK_BYTES);
+            }
+        }
+    }
+}
