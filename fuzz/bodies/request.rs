@@ -85,7 +85,7 @@ fn encode(id: u32, request: &Request) -> Vec<u8> {
             }
         };
     }
-    encode!(Hello Login Whoami Passwd Ping Quit Help Pwd Cd Ls Stat SetStat Mkdir Rm Mv Cp Get Put End Cancel Uploads Discard Hash Chunks Df Who Say History Join Leave SendTo Offers Accept Decline Watch Unwatch Ticket Sessions Logs SetLogLevel Kick Users ReloadSettings Drain
+    encode!(Hello Login Whoami Passwd Ping Quit Help Pwd Cd Ls Stat SetStat Mkdir Rm Mv Cp Get Put End CopyRange Cancel Uploads Discard Hash Chunks Df Who Say History Join Leave SendTo Offers Accept Decline Watch Unwatch Ticket Sessions Logs SetLogLevel Kick Users ReloadSettings Drain
         Tokens TokenAdd TokenRemove UserAdd UserSet UserPasswd UserRemove Folders FolderAdd FolderGrant
         FolderRevoke FolderRemove)
 }

@@ -3,8 +3,13 @@
 //! The cut points depend on the content only, so an insertion changes the chunks around it and no
 //! others. Both ends cut with the same parameters, which [`CUTTING`] names.
 
+use std::ops::Range;
+
 use fastcdc::v2020::{FastCDC, Normalization};
 use serde::{Deserialize, Serialize};
+
+use crate::protocol::MAX_NUMBER;
+use crate::protocol::number::required_number;
 
 /// The name of the parameters on the wire: the gear tables and masks of `FastCDC` (2020) without a seed,
 /// normalisation level 1, and the least, average and largest length of a content chunk.
@@ -18,6 +23,12 @@ const AVERAGE_CONTENT_CHUNK_BYTES: usize = 16 * 1024;
 
 /// The largest length of a content chunk in bytes.
 pub const MAX_CONTENT_CHUNK_BYTES: usize = 64 * 1024;
+
+/// The most bytes of one `copy`: a session reads on while few of them wait, so each must be short work.
+pub const MAX_COPY_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The most ranges of one `get`.
+pub const MAX_RANGES: usize = 1000;
 
 /// Bytes of a content chunk's hash.
 const HASH_BYTES: usize = 16;
@@ -136,6 +147,61 @@ pub struct ChunksReply {
     pub size: u64,
     /// The version of the file.
     pub version: String,
+}
+
+/// A part of a file that a `get` asks for: `[offset, length]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "[u64; 2]", try_from = "Vec<u64>")]
+pub struct RequestedRange {
+    offset: u64,
+    length: u64,
+}
+
+impl RequestedRange {
+    /// The range that begins at `offset`; `None` if it is empty or not within the numbers of the wire.
+    #[must_use]
+    pub fn new(offset: u64, length: u64) -> Option<Self> {
+        let end = offset.checked_add(length)?;
+        (length > 0 && end <= MAX_NUMBER).then_some(Self { offset, length })
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn to_range(self) -> Range<u64> {
+        self.offset..self.offset + self.length
+    }
+}
+
+impl From<RequestedRange> for [u64; 2] {
+    fn from(range: RequestedRange) -> Self {
+        [range.offset, range.length]
+    }
+}
+
+/// From a list, because a longer one would be taken for bad JSON instead of a bad field.
+impl TryFrom<Vec<u64>> for RequestedRange {
+    type Error = &'static str;
+
+    fn try_from(numbers: Vec<u64>) -> Result<Self, Self::Error> {
+        let [offset, length] = *numbers.as_slice() else {
+            return Err("a range is [offset, length]");
+        };
+        Self::new(offset, length).ok_or("a range is empty, or a number of it is out of range")
+    }
+}
+
+/// `copy`: the next bytes of the put with this id are a part of its base.
+///
+/// It has no reply of its own: the put's final reply answers both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyRange {
+    /// The first byte of the part.
+    #[serde(deserialize_with = "required_number")]
+    pub offset: u64,
+    /// Bytes of the part, 1 to [`MAX_COPY_BYTES`].
+    #[serde(deserialize_with = "required_number")]
+    pub length: u64,
 }
 
 #[cfg(test)]

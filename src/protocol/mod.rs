@@ -45,8 +45,8 @@ pub use crate::protocol::datagram::{
     Verified, encode_datagram, encode_error_within, encode_hello, encode_who_within,
 };
 pub use crate::protocol::delta::{
-    CUTTING, Chunks, ChunksBegin, ChunksReply, ContentChunk, ContentChunker,
-    MAX_CONTENT_CHUNK_BYTES, MIN_CONTENT_CHUNK_BYTES,
+    CUTTING, Chunks, ChunksBegin, ChunksReply, ContentChunk, ContentChunker, CopyRange,
+    MAX_CONTENT_CHUNK_BYTES, MAX_COPY_BYTES, MAX_RANGES, MIN_CONTENT_CHUNK_BYTES, RequestedRange,
 };
 pub use crate::protocol::digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use crate::protocol::error::{ErrorCode, QuotaUnit, WireError};

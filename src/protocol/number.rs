@@ -5,6 +5,11 @@ use serde::{Deserialize, Deserializer};
 
 use crate::protocol::MAX_NUMBER;
 
+/// As [`number`], for a field that is required.
+pub(super) fn required_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    number(deserializer)?.ok_or_else(|| D::Error::custom("expected a number"))
+}
+
 /// Deserialises an integer below [`MAX_NUMBER`].
 pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     match Option::<u64>::deserialize(deserializer)? {

@@ -19,7 +19,7 @@ use crate::protocol::admin::{
     Drain, DrainReply, Kick, KickReply, LogLevelReply, Logs, LogsReply, ReloadReply,
     ReloadSettings, Sessions, SessionsReply, SetLogLevel, Users, UsersReply,
 };
-use crate::protocol::delta::{Chunks, ChunksReply};
+use crate::protocol::delta::{Chunks, ChunksReply, CopyRange, RequestedRange};
 use crate::protocol::live::{
     Accept, Decline, History, HistoryReply, Join, Leave, MembersReply, Offers, OffersReply, Say,
     SayReply, SendReply, SendTo, Ticket, TicketReply, Unwatch, Watch, WatchReply, Who, WhoReply,
@@ -151,11 +151,13 @@ requests! {
     "cp" Cp -> PathReply, [audited concurrent streaming],
         "from to [if_exists]", "copy a file or a directory on the server";
     "get" Get -> GetReply, [concurrent streaming],
-        "path [offset length digest version]", "receive a file as data frames";
+        "path [offset length ranges digest version]", "receive a file as data frames";
     "put" Put -> PutReply, [audited concurrent streaming],
-        "path [size if_exists modified mode resume parents digest]", "send a file as data frames";
+        "path [size if_exists modified mode resume parents digest base]", "send a file as data frames";
     "end" End -> Nothing, [while_draining unchecked],
         "id [digest]", "all data of the put with this id was sent";
+    "copy" CopyRange -> Nothing, [while_draining unchecked],
+        "id offset length", "the next bytes of the put with this id are a part of its base";
     "cancel" Cancel -> Nothing, [while_draining unchecked],
         "target", "end an unfinished get or put";
     "uploads" Uploads -> UploadsReply, [],
@@ -473,6 +475,9 @@ pub struct Get {
         deserialize_with = "number"
     )]
     pub length: Option<u64>,
+    /// The parts of the file to send, in ascending order, in place of `offset` and `length`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<Vec<RequestedRange>>,
     /// The algorithm of the digest in the final reply; BLAKE3 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<DigestChoice>,
@@ -513,6 +518,10 @@ pub struct Put {
     /// The algorithm of the digest in the final reply. If absent, that of the digest in `end`, or BLAKE3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Algorithm>,
+    /// The version of the file now at the path, whose parts `copy` may name. The put fails with `changed`
+    /// unless the file is of this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
 }
 
 /// `end`: the client has sent all data of the put with this id.

@@ -236,7 +236,7 @@ fn every_command_has_its_place_with_all_its_fields() {
     for command in Request::help() {
         let heading = match &*command.name {
             "get" => "## 7. Downloads: `get`".to_owned(),
-            "put" | "end" => "## 8. Uploads: `put`".to_owned(),
+            "put" | "end" | "copy" => "## 8. Uploads: `put`".to_owned(),
             name => format!("### `{name}`\n"),
         };
         let fields: BTreeSet<_> = rows(section(&heading))

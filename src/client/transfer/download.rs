@@ -6,7 +6,9 @@ use tokio::sync::mpsc;
 use crate::client::connection::{TransferPart, parse};
 use crate::client::transfer::request::Transfer;
 use crate::client::{Client, ClientError};
-use crate::protocol::{Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, Hasher};
+use crate::protocol::{
+    Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, Hasher, RequestedRange,
+};
 
 /// The file to get, and its verification.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +17,8 @@ pub struct GetOptions {
     pub offset: u64,
     /// The number of bytes to get; by default all to the end.
     pub length: Option<u64>,
+    /// The parts to get, in ascending order, in place of `offset` and `length`. They cannot be verified.
+    pub ranges: Vec<RequestedRange>,
     /// Fail with `changed` unless the file has this version.
     pub version: Option<String>,
     /// The digest to compare.
@@ -51,11 +55,13 @@ impl Client {
         let GetOptions {
             offset,
             length,
+            ranges,
             version,
             algorithm,
             hashed,
         } = options;
-        let comparable = offset == 0 || length.is_some() || hashed.is_some();
+        let is_verifiable = offset == 0 || length.is_some() || hashed.is_some();
+        let comparable = ranges.is_empty() && is_verifiable;
         let hasher = comparable.then(|| hashed.unwrap_or_else(|| Hasher::new(algorithm)));
         let digest = if comparable {
             DigestChoice::Of(algorithm)
@@ -66,6 +72,7 @@ impl Client {
             path: path.into(),
             offset: (offset > 0).then_some(offset),
             length,
+            ranges: (!ranges.is_empty()).then_some(ranges),
             digest: Some(digest),
             version,
         };

@@ -59,6 +59,7 @@ impl Client {
             resume: options.resume,
             parents: options.parents,
             digest: Some(options.algorithm),
+            base: None,
         };
         let (pending, parts) = self.connection.put(&request).await?;
         Ok(UploadStream {

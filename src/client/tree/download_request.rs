@@ -56,6 +56,7 @@ impl PipelinedTransfer for DownloadDirection {
             path: file.remote.clone(),
             offset: None,
             length: None,
+            ranges: None,
             digest: Some(DigestChoice::Of(self.options.algorithm)),
             version: None,
         };

@@ -72,6 +72,7 @@ impl PipelinedTransfer for UploadDirection {
             resume: false,
             parents: file.options.parents,
             digest: Some(algorithm),
+            base: None,
         };
         let request = encode_request(id, &put);
         if request.len() > MAX_CONTROL {

@@ -14,7 +14,8 @@ use crate::connection::{
     SendOutcome,
 };
 use crate::protocol::{
-    Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, Hasher, encode_begin, encode_ok,
+    Algorithm, Digest, DigestChoice, Get, GetBegin, GetReply, Hasher, MAX_RANGES, encode_begin,
+    encode_ok,
 };
 use crate::server::disk::OpenedFile;
 use crate::server::error::CommandError;
@@ -41,7 +42,7 @@ pub(crate) async fn get(
     let work = async {
         let _permit = sending.acquire().await;
         let mut sender = FileSender::open(get, member).await?;
-        let begin = begin(&sender.file, &sender.rest);
+        let begin = begin(&sender.file, &sender.rest, &sender.later);
         progress.begins(Some(begin.size), begin.offset);
         outbox.send(encode_begin(id, &begin)).await?;
         sender.hash_prefix().await?;
@@ -67,6 +68,8 @@ struct FileSender<'a> {
     file: OpenedFile,
     offset: u64,
     rest: Range<u64>,
+    /// The ranges after `rest`.
+    later: VecDeque<Range<u64>>,
     digest: RequestedDigest,
 }
 
@@ -95,7 +98,7 @@ impl RequestedDigest {
             Some(DigestChoice::Of(algorithm)) => algorithm,
             None => Algorithm::default(),
         };
-        if get.length.is_some() {
+        if get.length.is_some() || get.ranges.is_some() {
             return Self::Part(Hasher::new(algorithm));
         }
         // A client that names the digest compares it, and detects if the bytes have changed since it was
@@ -125,12 +128,37 @@ fn open_range(
     Ok((file, offset..offset + length, digest))
 }
 
-fn begin(file: &StoredFile, range: &Range<u64>) -> GetBegin {
+/// The ranges of the request, if it has any.
+///
+/// # Errors
+/// [`CommandError::InvalidField`] if they are none or too many, beside an offset or a length, or not in
+/// order.
+fn ranges(get: &Get) -> Result<Option<VecDeque<Range<u64>>>, CommandError> {
+    let Some(ranges) = &get.ranges else {
+        return Ok(None);
+    };
+    let invalid = |message: &str| Err(CommandError::invalid_field("ranges", message));
+    if get.offset.is_some() || get.length.is_some() {
+        return invalid("a get has ranges, or an offset and a length");
+    }
+    if !(1..=MAX_RANGES).contains(&ranges.len()) {
+        return invalid(&format!("a get has 1 to {MAX_RANGES} ranges"));
+    }
+    let ranges: VecDeque<_> = ranges.iter().map(|range| range.to_range()).collect();
+    let mut neighbours = ranges.iter().zip(ranges.iter().skip(1));
+    if !neighbours.all(|(one, next)| one.end <= next.start) {
+        return invalid("the ranges must be in ascending order and must not overlap");
+    }
+    Ok(Some(ranges))
+}
+
+fn begin(file: &StoredFile, range: &Range<u64>, later: &VecDeque<Range<u64>>) -> GetBegin {
     let info = file.info();
+    let later: u64 = later.iter().map(|range| range.end - range.start).sum();
     GetBegin {
         size: info.size,
         offset: range.start,
-        length: range.end - range.start,
+        length: range.end - range.start + later,
         modified: info.modified,
         mode: info.mode,
         version: info.version.clone().unwrap_or_default(),
@@ -144,13 +172,16 @@ pub(crate) struct SmallFileReply {
     pub(crate) reply: GetReply,
 }
 
-/// Reads the requested bytes, on a disk thread; `None` if they are more than one chunk, or if the digest
-/// needs the bytes before them.
+/// Reads the requested bytes, on a disk thread; `None` if they are more than one chunk or several ranges,
+/// or if the digest needs the bytes before them.
 pub(crate) fn get_small(
     view: &View,
     path: VirtualPath,
     get: &Get,
 ) -> Result<Option<SmallFileReply>, StorageError> {
+    if get.ranges.is_some() {
+        return Ok(None);
+    }
     let (file, range, digest) = open_range(view, path, get)?;
     let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
     let needs_prefix = range.start > 0 && matches!(digest, RequestedDigest::Whole(_));
@@ -173,7 +204,7 @@ pub(crate) fn get_small(
     };
     let size = file.info().size;
     Ok(Some(SmallFileReply {
-        begin: begin(&file, &range),
+        begin: begin(&file, &range, &VecDeque::new()),
         content,
         reply: GetReply { size, digest },
     }))
@@ -182,17 +213,23 @@ pub(crate) fn get_small(
 impl<'a> FileSender<'a> {
     async fn open(get: Get, member: &'a Member) -> Result<Self, CommandError> {
         let path = member.resolve(&get.path)?;
+        let ranges = ranges(&get)?;
         let (descriptors, disk) = (member.disk.acquire_file().await?, member.disk.clone());
         let found = member.with_view(move |view| {
-            let (file, rest, digest) = open_range(view, path, &get)?;
-            Ok((OpenedFile::new(file, disk, descriptors), rest, digest))
+            let (file, whole, digest) = open_range(view, path, &get)?;
+            let mut later = ranges.unwrap_or_else(|| VecDeque::from([whole]));
+            let rest = later.pop_front().unwrap_or_default();
+            file.check_range(0..later.back().unwrap_or(&rest).end)?;
+            let file = OpenedFile::new(file, disk, descriptors);
+            Ok((file, (rest, later), digest))
         });
-        let (file, rest, digest) = found.await?;
+        let (file, (rest, later), digest) = found.await?;
         Ok(Self {
             member,
             file,
             offset: rest.start,
             rest,
+            later,
             digest,
         })
     }
@@ -227,7 +264,7 @@ impl<'a> FileSender<'a> {
         let threads: Arc<dyn BlockingPool> = Arc::new(self.member.disk.clone());
         let mut chunk_length = ChunkLength::default();
         let mut queued_parts = VecDeque::new();
-        while !self.rest.is_empty() {
+        while self.has_more() {
             let length = self.next_length(chunk_length.bytes());
             self.member.throttle_download(length).await;
             let waiting_since = Instant::now();
@@ -268,6 +305,16 @@ impl<'a> FileSender<'a> {
             Ok(Ok(())) => Ok(()),
             Err(_) => Err(OutboxClosed.into()),
         }
+    }
+
+    /// Whether bytes are to be sent. The next ones are in `rest` then.
+    fn has_more(&mut self) -> bool {
+        if self.rest.is_empty()
+            && let Some(next) = self.later.pop_front()
+        {
+            self.rest = next;
+        }
+        !self.rest.is_empty()
     }
 
     /// The length of the next chunk.

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::connection::Outbox;
 use crate::protocol::{Digest, Put, PutBegin, encode_begin, encode_ok};
+use crate::server::disk::OpenedFile;
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::session::request_log::RequestOutcome;
@@ -14,7 +15,9 @@ use crate::server::transfer::pending_upload::{put_reply, upload_options};
 use crate::server::transfer::running_transfers::TransferGuard;
 use crate::server::transfer::upload_channel::{UploadPart, UploadReceiver};
 use crate::server::transfer::upload_writer::{UnwrittenChunks, UploadWriter};
-use crate::storage::{AlreadyCommitted, BegunUpload, Committed, VirtualPath};
+use crate::storage::{
+    AlreadyCommitted, BegunUpload, Committed, StorageError, StoredFile, View, VirtualPath,
+};
 
 /// Receives the data of put `id` until its end, and commits the file.
 pub(crate) async fn put(
@@ -54,7 +57,7 @@ pub(crate) async fn put(
                 live: &live,
             },
         };
-        let begun = begin(path, &put, member, resume).await?;
+        let (begun, base) = begin(path, &put, member, resume).await?;
         upload_id = Some(begun.id().to_owned());
         let (committed, end_digest) = match begun {
             BegunUpload::Upload(staged) => {
@@ -68,7 +71,8 @@ pub(crate) async fn put(
                     writer.stop(staged, unwritten).await;
                     return Err(closed);
                 }
-                writer.receive(staged, receiver.parts, &mut bytes).await?
+                let parts = receiver.parts;
+                writer.receive(staged, base, parts, &mut bytes).await?
             }
             BegunUpload::AlreadyCommitted(found) => upload.confirm(found, receiver).await?,
         };
@@ -134,6 +138,7 @@ impl OpenPut<'_> {
                 Ok(Ok((committed, end.digest)))
             }
             Some(UploadPart::End(Err(bad), _permit)) => Ok(Err(Some(bad))),
+            Some(UploadPart::Copy(range)) => Err(found.size_exceeded(range.end - range.start)),
             Some(UploadPart::Chunk(chunk, _)) => Err(found.size_exceeded(chunk.len() as u64)),
             None => Ok(Err(None)),
         };
@@ -145,15 +150,42 @@ impl OpenPut<'_> {
     }
 }
 
+/// Begins the upload, and opens the base that the put names.
 async fn begin(
     path: VirtualPath,
     put: &Put,
     member: &Member,
     resume: bool,
-) -> Result<BegunUpload, CommandError> {
+) -> Result<(BegunUpload, Option<OpenedFile>), CommandError> {
     let options = upload_options(put);
     let session = member.session.clone();
-    member
-        .with_counted_view(move |view| view.begin(&path, options, &session, resume))
-        .await
+    let Some(version) = put.base.clone() else {
+        let work = move |view: &View| view.begin(&path, options, &session, resume);
+        return Ok((member.with_counted_view(work).await?, None));
+    };
+    let descriptors = member.disk.try_acquire_file()?;
+    let begun = member.with_counted_view(move |view| {
+        match view.begin(&path, options, &session, resume)? {
+            BegunUpload::Upload(upload) => match open_base(view, &path, &version) {
+                Ok(base) => Ok((BegunUpload::Upload(upload), Some(base))),
+                Err(error) => {
+                    // The client sends the whole file instead, and may resume this upload with it.
+                    upload.keep()?;
+                    Err(error)
+                }
+            },
+            found @ BegunUpload::AlreadyCommitted(_) => Ok((found, None)),
+        }
+    });
+    let (begun, base) = begun.await?;
+    let base = base.map(|base| OpenedFile::new(base, member.disk.clone(), descriptors));
+    Ok((begun, base))
+}
+
+/// Opens the base of a put. A file that is gone has changed, too.
+fn open_base(view: &View, path: &VirtualPath, version: &str) -> Result<StoredFile, StorageError> {
+    match view.open(path, Some(version)) {
+        Err(StorageError::NotFound { .. }) => Err(StorageError::changed(path)),
+        opened => opened,
+    }
 }

@@ -222,8 +222,8 @@ fn of_sessions(cmd: &str) -> Option<Vec<Bytes>> {
         }),
         "whoami" => reply(&whoami::with_folders(whoami(), many(folder()))),
         "passwd" | "token_remove" | "user_add" | "user_set" | "user_passwd" | "folder_add"
-        | "folder_grant" | "folder_revoke" | "quit" | "end" | "cancel" | "discard" | "decline"
-        | "unwatch" => reply(&Nothing {}),
+        | "folder_grant" | "folder_revoke" | "quit" | "end" | "copy" | "cancel" | "discard"
+        | "decline" | "unwatch" => reply(&Nothing {}),
         "ping" => reply(&TimeReply { time: time() }),
         "help" => reply(&HelpReply {
             commands: Request::help(),

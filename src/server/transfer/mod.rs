@@ -25,5 +25,6 @@ pub(crate) mod running_checkpoint;
 pub(crate) mod running_transfers;
 pub(crate) mod session_transfers;
 pub(crate) mod upload_channel;
+pub(crate) mod upload_copy;
 pub(crate) mod upload_queue;
 pub(crate) mod upload_writer;

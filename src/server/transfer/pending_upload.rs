@@ -74,10 +74,10 @@ pub(crate) struct UploadAnswer {
 }
 
 /// Whether the session may collect the data of an upload in memory. One that resumes needs a reply
-/// first.
+/// first, and one with a base may copy.
 pub(crate) fn is_small(put: &Put) -> bool {
     let max_bytes = SHORT_CHUNK_BYTES as u64;
-    !put.resume && put.size.is_some_and(|size| size <= max_bytes)
+    !put.resume && put.base.is_none() && put.size.is_some_and(|size| size <= max_bytes)
 }
 
 /// The options of a `put` for the storage.

@@ -115,6 +115,11 @@ impl TransferProgress {
         all.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Passes over bytes of the file that did not cross the network.
+    pub(crate) fn skips(&self, bytes: u64) {
+        self.start.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Notes that nothing is to be kept of it.
     pub(crate) fn reject(&self) {
         self.unwanted.store(true, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::protocol::{BadRequest, End};
+use crate::protocol::{BadRequest, Call, CopyRange, End, MAX_COPY_BYTES};
 use crate::server::error::CommandError;
 use crate::server::transfer::progress::TransferSubject;
 use crate::server::transfer::running_transfers::{RunningTransfers, TransferGuard};
@@ -178,7 +178,7 @@ impl SessionTransfers {
         if !upload.is_open() {
             return Ok(());
         }
-        if let Err(declared) = upload.count(chunk.len()) {
+        if let Err(declared) = upload.count(chunk.len() as u64) {
             self.running.reject(stream);
             return Err(StrayData::TooMuch { stream, declared });
         }
@@ -191,6 +191,45 @@ impl SessionTransfers {
             .send(UploadPart::Chunk(unpinned(chunk), permit))
             .await;
         Ok(())
+    }
+
+    /// Passes on a `copy` of an upload; `false` if no upload has that id. A `copy` that is not valid ends
+    /// its upload.
+    pub(crate) async fn copy(&mut self, id: u32, copy: CopyRange) -> bool {
+        let Some(upload) = self.open.get_mut(&id) else {
+            return self.answered.contains(id);
+        };
+        if !upload.is_open() {
+            return true;
+        }
+        let message = if copy.length == 0 || copy.length > MAX_COPY_BYTES {
+            format!("a copy has 1 to {MAX_COPY_BYTES} bytes")
+        } else if let Err(declared) = upload.count(copy.length) {
+            format!("the copy exceeds the declared size of {declared} bytes")
+        } else {
+            let end = copy.offset.saturating_add(copy.length);
+            upload.send(UploadPart::Copy(copy.offset..end)).await;
+            return true;
+        };
+        let bad = BadRequest {
+            id,
+            cmd: Some(CopyRange::CMD),
+            field: Some("length".into()),
+            message,
+            unsupported: false,
+        };
+        self.fail(id, bad).await
+    }
+
+    /// Ends an upload that is answered with the error `bad`; `false` if no upload has that id. Nothing is
+    /// kept of it, and what still comes for it is discarded.
+    pub(crate) async fn fail(&mut self, id: u32, bad: BadRequest) -> bool {
+        let is_open = self.open.contains_key(&id);
+        if is_open {
+            self.end(id, Err(bad)).await;
+            self.answered.add(id);
+        }
+        is_open || self.answered.contains(id)
     }
 
     /// Whether an `end` with that id belongs to an upload.

@@ -2,6 +2,7 @@
 //!
 //! The channel is bounded, and each chunk holds a share of the session's budget until it is written.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,6 +20,9 @@ const MAX_WAITING_PARTS: usize = 16;
 pub(crate) enum UploadPart {
     /// The next bytes, with their share of the budget until they are written.
     Chunk(Bytes, OwnedSemaphorePermit),
+    /// The next bytes are this part of the base. It takes no share of the budget: its bytes do not wait
+    /// in memory.
+    Copy(Range<u64>),
     /// No more data comes, and the upload counts among the unfinished requests from now on. It is
     /// discarded and answered with the error if its `end` was malformed.
     End(Result<End, BadRequest>, Option<OwnedSemaphorePermit>),
@@ -64,12 +68,12 @@ impl UploadSender {
         !self.parts.is_closed()
     }
 
-    /// Counts received bytes.
+    /// Counts received or copied bytes.
     ///
     /// # Errors
     /// The declared size, if there are more bytes.
-    pub(crate) fn count(&mut self, bytes: usize) -> Result<(), u64> {
-        self.received = self.received.saturating_add(bytes as u64);
+    pub(crate) fn count(&mut self, bytes: u64) -> Result<(), u64> {
+        self.received = self.received.saturating_add(bytes);
         let offset = self.offset.load(Ordering::Relaxed);
         match self.declared {
             Some(declared) if self.received.saturating_add(offset) > declared => Err(declared),

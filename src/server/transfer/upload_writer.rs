@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
 use crate::protocol::{BadRequest, Digest, End};
-use crate::server::disk::UserDisk;
+use crate::server::disk::{OpenedFile, UserDisk};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::server::transfer::hashing::MAX_HASH_SLICE_BYTES;
@@ -83,10 +83,11 @@ impl UploadWriter<'_> {
     }
 
     /// Receives the data of the upload until its end, and commits it. Returns the digest of the `end`,
-    /// too. Adds the received bytes to `received`.
+    /// too. Parts of `base` are copied where the client says so. Adds the received bytes to `received`.
     pub(crate) async fn receive(
         self,
         mut upload: Box<Upload>,
+        base: Option<OpenedFile>,
         mut parts: mpsc::Receiver<UploadPart>,
         received: &mut u64,
     ) -> Result<(Committed, Option<Digest>), CommandError> {
@@ -95,15 +96,9 @@ impl UploadWriter<'_> {
         let mut last_data_at = Instant::now();
         let mut next = None;
         loop {
-            let step = match next.take() {
-                Some(part) if !self.is_stopped() => WriteStep::Part(part),
-                _ => {
-                    let next_step =
-                        self.next_step(&upload, &mut parts, &mut checkpoint, last_data_at);
-                    next_step.await
-                }
-            };
-            match step {
+            let waiting = (&mut next, &mut parts);
+            let step = self.next_step(&upload, waiting, &mut checkpoint, last_data_at);
+            match step.await {
                 WriteStep::CheckpointDue => {
                     if let Some(due) = upload.begin_checkpoint() {
                         checkpoint.start(due, disk);
@@ -132,11 +127,23 @@ impl UploadWriter<'_> {
                     self.live.record_activity();
                     last_data_at = Instant::now();
                 }
+                WriteStep::Part(UploadPart::Copy(range)) => {
+                    let copied = self.copy(upload, base.as_ref(), range).await?;
+                    (upload, next) = (copied.upload, copied.rest.map(UploadPart::Copy));
+                    if let Some(suspended) = copied.suspended {
+                        return Err(self.keep_suspended(upload, checkpoint, suspended).await);
+                    }
+                    last_data_at = Instant::now();
+                }
                 WriteStep::Part(UploadPart::End(end, _permit)) => {
-                    return self.end(upload, checkpoint, end).await;
+                    return self.end(upload, base, checkpoint, end).await;
                 }
                 WriteStep::Stopped => {
-                    let unwritten = UnwrittenChunks::of(None, parts);
+                    let unwritten = match next {
+                        // The data behind an unfinished copy has no known position.
+                        Some(_) => UnwrittenChunks::default(),
+                        None => UnwrittenChunks::of(None, parts),
+                    };
                     *received += unwritten.length();
                     return Err(self.stop_after(checkpoint, upload, unwritten).await);
                 }
@@ -154,19 +161,26 @@ impl UploadWriter<'_> {
     async fn next_step(
         self,
         upload: &Upload,
-        parts: &mut mpsc::Receiver<UploadPart>,
+        (next, parts): (&mut Option<UploadPart>, &mut mpsc::Receiver<UploadPart>),
         checkpoint: &mut RunningCheckpoint,
         last_data_at: Instant,
     ) -> WriteStep {
         let due = upload.checkpoint_due();
-        if due == Some(Duration::ZERO) {
+        let is_ending = matches!(next, Some(UploadPart::End(..)));
+        if due == Some(Duration::ZERO) && !is_ending {
             return WriteStep::CheckpointDue;
         }
+        let next_part = async {
+            match next.take() {
+                Some(part) => Some(part),
+                None => parts.recv().await,
+            }
+        };
         tokio::select! {
             biased;
             () = self.stopped() => WriteStep::Stopped,
             done = checkpoint.done() => WriteStep::Checkpointed(done),
-            part = parts.recv() => part.map_or(WriteStep::Stopped, WriteStep::Part),
+            part = next_part => part.map_or(WriteStep::Stopped, WriteStep::Part),
             () = sleep(due.unwrap_or_default()), if due.is_some() => WriteStep::CheckpointDue,
             timeout = self.idle_since(last_data_at) => WriteStep::TimedOut(timeout),
         }
@@ -205,10 +219,11 @@ impl UploadWriter<'_> {
         self.member.disk.run(work).await
     }
 
-    /// Commits the upload, or discards it if its `end` was malformed or its last checkpoint failed.
+    /// Commits the upload, or discards it if its base has changed, its `end` was malformed or its last checkpoint failed.
     async fn end(
         self,
         upload: Box<Upload>,
+        base: Option<OpenedFile>,
         mut checkpoint: RunningCheckpoint,
         end: Result<End, BadRequest>,
     ) -> Result<(Committed, Option<Digest>), CommandError> {
@@ -221,7 +236,14 @@ impl UploadWriter<'_> {
                 return Err(error);
             }
         };
-        let work = move || keep_unless_accessible(upload)?.commit(end.digest);
+        let read = base.map(|base| base.share());
+        let work = move || {
+            let upload = keep_unless_accessible(upload)?;
+            if let Some(base) = read {
+                base.check_unchanged()?;
+            }
+            upload.commit(end.digest)
+        };
         Ok((disk.run(work).await?, end.digest))
     }
 
@@ -234,10 +256,6 @@ impl UploadWriter<'_> {
             }
             None => std::future::pending().await,
         }
-    }
-
-    fn is_stopped(self) -> bool {
-        self.transfer.cancel.is_cancelled() || self.live.is_taken_over()
     }
 
     /// Resolves once the upload is cancelled or taken over, or its session has ended.
@@ -393,7 +411,7 @@ fn keep_unless_accessible(upload: Box<Upload>) -> Result<Box<Upload>, StorageErr
 }
 
 /// Drops an upload, which removes its file, on a disk thread.
-async fn discard(upload: Box<Upload>, disk: &UserDisk) -> Result<(), CommandError> {
+pub(crate) async fn discard(upload: Box<Upload>, disk: &UserDisk) -> Result<(), CommandError> {
     let work = move || {
         drop(upload);
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -215,6 +216,19 @@ impl StoredFile {
         }
         bytes.truncate(length);
         Ok(Bytes::from(bytes))
+    }
+
+    /// Makes sure that the range is within the file.
+    ///
+    /// # Errors
+    /// [`StorageError::OffsetOutOfRange`].
+    pub fn check_range(&self, range: Range<u64>) -> Result<(), StorageError> {
+        let size = self.meta.size;
+        if range.start <= range.end && range.end <= size {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        Err(StorageError::OffsetOutOfRange { path, size })
     }
 
     /// Makes sure that the content is still the one that was opened, and that the member may read

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 
 use crate::protocol::{
-    BadRequest, Call, Cancel, CommandInfo, End, Nothing, Put, Request, encode_ok,
+    BadRequest, Call, Cancel, CommandInfo, CopyRange, End, Nothing, Put, Request, encode_ok,
 };
 use crate::server::commands;
 use crate::server::commands::Command;
@@ -73,6 +73,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             }
             Request::Quit(_) => self.quit(log, id).await,
             Request::End(end) => self.end(log, id, end).await,
+            Request::CopyRange(copy) => self.copy(log, id, copy).await,
             Request::Cancel(cancel) => self.cancel(log, id, &cancel).await,
             Request::Put(put) => self.put(log, id, put).await,
             Request::Get(get) => self.get(log, id, get).await,
@@ -203,8 +204,9 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         Box::pin(self.start_batches()).await?;
         match bad.cmd {
             Some(Put::CMD) => self.discard_put(bad.id)?,
-            // A malformed `end` ends its put, whose final reply is the refusal.
+            // A malformed `end` or `copy` ends its put, whose final reply is the refusal.
             Some(End::CMD) if self.transfers.end(bad.id, Err(bad.clone())).await => return Ok(()),
+            Some(CopyRange::CMD) if self.transfers.fail(bad.id, bad.clone()).await => return Ok(()),
             _ => {}
         }
         let SessionState { shared, outbox, .. } = &*self.session;

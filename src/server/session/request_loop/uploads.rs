@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 
-use crate::protocol::{End as PutEnd, Put};
+use crate::protocol::{CopyRange, End as PutEnd, Put};
 use crate::server::commands;
 use crate::server::error::CommandError;
 use crate::server::session::close_reason::CloseReason;
@@ -173,6 +173,22 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         let PendingUpload { log, transfer, .. } = upload;
         // The client may use the id again as soon as it has the reply.
         drop(transfer);
+        self.finish(log, Err(error)).await
+    }
+
+    /// Passes on a `copy` of an upload. The reply is that of the upload, and so is the log line.
+    pub(super) async fn copy(
+        &mut self,
+        log: RequestLog,
+        id: u32,
+        copy: CopyRange,
+    ) -> Result<(), CloseReason> {
+        if self.transfers.copy(id, copy).await {
+            log.withdraw();
+            return Ok(());
+        }
+        let message = format!("there is no put with id {id} that waits for data");
+        let error = CommandError::invalid_field("id", message);
         self.finish(log, Err(error)).await
     }
 
