@@ -27,6 +27,7 @@ mod bandwidth;
 mod commands;
 mod connection;
 mod datagram;
+mod delta;
 mod discover;
 mod error;
 mod events;
@@ -61,6 +62,7 @@ use crate::protocol::{Call, Login, LoginReply, MAX_CONTROL_BEFORE_LOGIN, Secret}
 use crate::tls::Fingerprint;
 
 pub use crate::client::datagram::Datagrams;
+pub use crate::client::delta::DeltaBytes;
 pub use crate::client::discover::{DiscoveredServer, discover, neighbourhood};
 pub use crate::client::error::{ClientError, Lost};
 pub use crate::client::events::{EventPosition, Events};

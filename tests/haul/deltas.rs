@@ -9,7 +9,7 @@ use crate::random::Chance;
 
 const MIB: usize = 1024 * 1024;
 
-fn random_bytes(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn random_bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut chance = Chance::new(seed);
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {

@@ -18,6 +18,7 @@ mod command_line;
 mod container;
 mod corpus;
 mod datagrams;
+mod delta_client;
 mod deltas;
 mod fairness;
 mod faults;

@@ -5,7 +5,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::client::connection::PendingReply;
 use crate::client::{Client, ClientError};
-use crate::protocol::{Cancel, End, encode_request};
+use crate::protocol::{Cancel, CopyRange, End, encode_request};
 
 /// An unfinished `get` or `put`. Dropping it cancels it on the server.
 #[derive(Debug)]
@@ -42,12 +42,27 @@ impl Transfer {
                 Err(_) => self.pending.reply().await,
             },
         };
-        match reply {
-            Ok(_) => Err(ClientError::InvalidReply(
-                "the success of a put before its end".into(),
-            )),
-            Err(error) => Err(error),
-        }
+        Err(early_success(reply))
+    }
+
+    /// Has the server copy a part of the base of a put, behind the data that was sent, unless the server has
+    /// refused the put already.
+    pub(crate) async fn copy(&mut self, copy: &CopyRange) -> Result<(), ClientError> {
+        let json = encode_request(self.pending.id, copy);
+        let outbox = self.client.connection.outbox.clone();
+        let reply = tokio::select! {
+            biased;
+            reply = self.pending.reply::<serde_json::Value>() => reply,
+            sent = outbox.send_after_data(json.into()) => match sent {
+                Ok(()) => {
+                    self.client.connection.sent_data();
+                    return Ok(());
+                }
+                // The connection is lost; the reply has the reason.
+                Err(_) => self.pending.reply().await,
+            },
+        };
+        Err(early_success(reply))
     }
 
     /// Ends a put, behind all its data, and waits for the final reply.
@@ -73,6 +88,14 @@ impl Transfer {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The error for a reply to a put before its end.
+fn early_success(reply: Result<serde_json::Value, ClientError>) -> ClientError {
+    let text = "the success of a put before its end";
+    reply
+        .err()
+        .unwrap_or_else(|| ClientError::InvalidReply(text.into()))
 }
 
 impl Drop for Transfer {

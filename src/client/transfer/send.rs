@@ -226,7 +226,7 @@ impl FileUpload<'_> {
 }
 
 /// Hashes the bytes from the position of `hasher` to `offset`.
-fn hash_between(
+pub(crate) fn hash_between(
     source: &mut LocalFile,
     (mut at, mut hasher): (u64, Hasher),
     offset: u64,

@@ -10,7 +10,7 @@ use crate::client::transfer::request::Transfer;
 use crate::client::{Client, ClientError};
 use crate::connection::ChunkLength;
 use crate::protocol::{
-    Algorithm, Digest, End, FileMode, Hasher, IfExists, Put, PutBegin, PutReply,
+    Algorithm, CopyRange, Digest, End, FileMode, Hasher, IfExists, Put, PutBegin, PutReply,
 };
 
 /// How a file is put.
@@ -39,6 +39,7 @@ pub struct UploadStream {
     transfer: Transfer,
     parts: mpsc::Receiver<TransferPart>,
     hasher: Hasher,
+    algorithm: Algorithm,
     sent: u64,
     chunk: ChunkLength,
 }
@@ -50,6 +51,29 @@ impl Client {
     /// [`ClientError::Lost`] if the connection is lost. The errors of the server are returned by
     /// [`UploadStream::write`] and [`UploadStream::finish`].
     pub async fn put(&self, path: &str, options: PutOptions) -> Result<UploadStream, ClientError> {
+        self.begin_put(path, options, None).await
+    }
+
+    /// As [`put`](Self::put), for a file that may have parts of the file now at `path`, if that has the
+    /// version `base`: see `UploadStream::copy`.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub(crate) async fn put_with_base(
+        &self,
+        path: &str,
+        options: PutOptions,
+        base: &str,
+    ) -> Result<UploadStream, ClientError> {
+        self.begin_put(path, options, Some(base.to_owned())).await
+    }
+
+    async fn begin_put(
+        &self,
+        path: &str,
+        options: PutOptions,
+        base: Option<String>,
+    ) -> Result<UploadStream, ClientError> {
         let request = Put {
             path: path.into(),
             size: options.size,
@@ -59,13 +83,14 @@ impl Client {
             resume: options.resume,
             parents: options.parents,
             digest: Some(options.algorithm),
-            base: None,
+            base,
         };
         let (pending, parts) = self.connection.put(&request).await?;
         Ok(UploadStream {
             transfer: Transfer::new(self, pending),
             parts,
             hasher: Hasher::new(options.algorithm),
+            algorithm: options.algorithm,
             sent: 0,
             chunk: ChunkLength::default(),
         })
@@ -127,6 +152,21 @@ impl UploadStream {
             self.chunk.adapt(start.elapsed());
         }
         Ok(())
+    }
+
+    /// The next `length` bytes are those at `offset` of the base. The hasher does not see them, so the upload
+    /// must end with a digest that was computed elsewhere.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub(crate) async fn copy(&mut self, offset: u64, length: u64) -> Result<(), ClientError> {
+        self.sent += length;
+        self.transfer.copy(&CopyRange { offset, length }).await
+    }
+
+    /// The algorithm of the digest.
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        self.algorithm
     }
 
     /// Ends the upload, and waits until the server has stored the file under its name.

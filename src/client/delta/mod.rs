@@ -1,0 +1,13 @@
+//! Transfers of changed files, of which only the changed parts cross the network.
+//!
+//! One side has an old version of the file. Both versions are cut into content chunks; the server lists
+//! those of its file. The receiving side assembles the new version in a file of its own from parts of its
+//! old one and the parts that are sent, and the digest of the whole is compared. If anything is odd (the
+//! other side has no such file or does not know deltas, a file changes meanwhile, the digests differ),
+//! the whole file is transferred instead.
+
+mod chunk_list;
+mod download;
+mod upload;
+
+pub use crate::client::delta::chunk_list::DeltaBytes;
