@@ -69,6 +69,11 @@ impl LineStream {
 
     /// The final reply, once there are no more lines.
     pub(crate) async fn reply<T: DeserializeOwned>(&mut self) -> Result<T, ClientError> {
-        self.transfer.reply().await
+        let reply = self.transfer.reply().await?;
+        if !self.buffer.is_empty() {
+            let text = "a last line without its end".into();
+            return Err(ClientError::InvalidReply(text));
+        }
+        Ok(reply)
     }
 }
