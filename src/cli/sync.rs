@@ -61,7 +61,7 @@ pub(super) struct SyncArgs {
     /// Delete nothing if more than N files and directories would be deleted
     #[arg(long, value_name = "N", requires = "delete")]
     max_delete: Option<u64>,
-    /// Move files to this directory beside DESTINATION instead of deleting them; without a colon
+    /// Move files to DIR on the side of DESTINATION instead of deleting them; without a colon
     #[arg(long, value_name = "DIR", requires = "delete")]
     backup_dir: Option<String>,
     /// Compare files of equal size by digest
@@ -107,7 +107,7 @@ pub(super) struct SyncArgs {
     /// The digest to compare: blake3, sha256 or md5
     #[arg(long, default_value = "blake3", value_name = "NAME", value_parser = algorithm)]
     digest: Algorithm,
-    /// Go on when SOURCE changes, until Ctrl-C
+    /// Repeat the sync whenever SOURCE changes, until Ctrl-C
     #[arg(long, conflicts_with = "dry_run")]
     watch: bool,
     #[command(flatten)]
