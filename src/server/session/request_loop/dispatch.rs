@@ -211,6 +211,15 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         }
         let SessionState { shared, outbox, .. } = &*self.session;
         let lines = Arc::clone(&self.member.lines);
+        // The fields of a command are no business of users that may not run it.
+        let is_named = |command: &&CommandInfo| bad.cmd == Some(command.name);
+        if let Some(command) = Request::COMMANDS.iter().find(is_named)
+            && command.is_admin_only
+            && let Err(error) = self.member.authorize(command)
+        {
+            let log = RequestLog::new(&shared.metrics, lines, bad.id, command, None);
+            return self.finish(log, Err(error)).await;
+        }
         Ok(RequestLog::refuse(&shared.metrics, lines, outbox, bad).await?)
     }
 
