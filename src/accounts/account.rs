@@ -81,6 +81,17 @@ impl Accounts {
         }
     }
 
+    /// The accounts, for changes by the administrator with the number `admin`. Each change looks the
+    /// right up in its own transaction, so that of two administrators who demote each other one
+    /// remains.
+    #[must_use]
+    pub fn for_admin(self, admin: i64) -> Self {
+        Self {
+            database: self.database.for_admin(admin),
+            ..self
+        }
+    }
+
     /// Sets the cost of hashing new passwords.
     #[must_use]
     pub fn with_hashing_cost(self, cost: HashingCost) -> Self {

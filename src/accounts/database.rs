@@ -42,6 +42,8 @@ pub(crate) struct AccountsDatabase {
     /// For the reads that refresh the rights of sessions.
     reserved: ConnectionPool,
     data: Arc<Path>,
+    /// The number of the administrator for whom changes are made, if not for the operator.
+    admin: Option<i64>,
     changes: watch::Receiver<u64>,
     _watching: Arc<AbortOnDropHandle<()>>,
 }
@@ -56,6 +58,7 @@ impl AccountsDatabase {
             pool: ConnectionPool::new(options.clone(), MAX_CONNECTIONS),
             reserved: ConnectionPool::new(options, MAX_RESERVED_CONNECTIONS),
             data: data.into(),
+            admin: None,
             changes,
             _watching: Arc::new(AbortOnDropHandle::new(watching)),
         })
@@ -86,9 +89,30 @@ impl AccountsDatabase {
         self.reserved.read().await.map_err(read_error)
     }
 
+    /// A handle whose changes need the admin right of the account `admin`.
+    pub(crate) fn for_admin(self, admin: i64) -> Self {
+        Self {
+            admin: Some(admin),
+            ..self
+        }
+    }
+
     /// Starts a transaction that writes, once no other process does. Dropping it rolls it back.
+    ///
+    /// # Errors
+    /// [`AccountsError::NotAdmin`] if it is for an administrator who has lost the right.
     pub(crate) async fn write(&self) -> Result<Transaction, AccountsError> {
-        self.pool.write().await.map_err(write_error)
+        let mut transaction = self.pool.write().await.map_err(write_error)?;
+        if let Some(admin) = self.admin {
+            let select = "SELECT 1 FROM users WHERE id = ? AND admin AND NOT disabled";
+            let found: Option<i64> = sqlx::query_scalar(select)
+                .bind(admin)
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(read_error)?;
+            found.ok_or(AccountsError::NotAdmin)?;
+        }
+        Ok(transaction)
     }
 }
 

@@ -62,6 +62,9 @@ pub enum AccountsError {
         /// The token's number.
         id: i64,
     },
+    /// The change is for an administrator who has lost the admin right.
+    #[error("this change needs the admin right, which its administrator has lost")]
+    NotAdmin,
     /// The user has as many tokens as one may have.
     #[error("user {user} has {max} tokens, as many as one user may have; remove one of them first")]
     TooManyTokens {

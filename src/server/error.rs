@@ -89,9 +89,12 @@ pub enum CommandError {
         /// The most tokens of a user.
         max: usize,
     },
-    /// A session that was opened by a token cannot create tokens.
-    #[error("a session that logged in by a token cannot create tokens; log in with your password")]
-    TokenByToken,
+    /// A session that was opened by a token cannot give access that outlives the token.
+    #[error(
+        "a session that logged in by a token cannot create administrators, nor tokens for itself or \
+         for administrators, nor set their passwords; log in with your password"
+    )]
+    AccessByToken,
     /// The secret of a ticket would be sent without encryption to another machine.
     #[error(
         "this server issues tickets only over encrypted connections, because a ticket has a secret"
@@ -261,7 +264,7 @@ impl From<&CommandError> for WireError {
             | E::Accounts(AccountsError::WrongPassword)
             | E::PlaintextLogin
             | E::PlaintextTicket
-            | E::TokenByToken
+            | E::AccessByToken
             | E::RegisterClosed => Code::Denied,
             E::NameTaken(_) | E::FolderExists(_) => Code::Exists,
             E::NoTransfer(_)

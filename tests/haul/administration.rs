@@ -138,6 +138,47 @@ async fn administrators_do_not_lock_themselves_out() {
 }
 
 #[tokio::test]
+async fn a_token_of_an_administrator_gives_no_access_that_outlives_it() {
+    let (server, mut root) = start().await;
+    server.add_admin("other").await;
+    let made = root.ok(json!({"cmd": "token_add"})).await;
+    let mut thief = server.connect().await;
+    thief
+        .ok(json!({"cmd": "login", "token": made["token"]}))
+        .await;
+    for request in [
+        json!({"cmd": "token_add"}),
+        json!({"cmd": "token_add", "user": "other"}),
+        json!({"cmd": "user_add", "user": "carol", "password": PASSWORD, "admin": true}),
+        json!({"cmd": "user_set", "user": "alice", "admin": true}),
+        json!({"cmd": "user_passwd", "user": "other", "password": "battery staple"}),
+    ] {
+        thief.fails(request, "denied").await;
+    }
+    thief
+        .ok(json!({"cmd": "user_passwd", "user": "alice", "password": "battery staple"}))
+        .await;
+}
+
+#[tokio::test]
+async fn of_two_administrators_who_demote_each_other_one_remains() {
+    let (server, mut root) = start().await;
+    server.add_admin("other").await;
+    let mut other = server.log_in("other").await;
+    root.ok(json!({"cmd": "user_set", "user": "other", "admin": false}))
+        .await;
+    // At once, while the session still believes in its right.
+    for request in [
+        json!({"cmd": "user_set", "user": "root", "admin": false}),
+        json!({"cmd": "user_remove", "user": "root"}),
+        json!({"cmd": "user_add", "user": "carol", "password": PASSWORD}),
+        json!({"cmd": "folder_add", "folder": "team"}),
+    ] {
+        other.fails(request, "denied").await;
+    }
+}
+
+#[tokio::test]
 async fn only_administrators_manage_accounts() {
     let server = TestServer::start().await;
     let mut alice = server.log_in("alice").await;

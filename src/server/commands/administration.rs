@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tracing::info;
 
 use crate::accounts::{
-    Account, AccountsError, FolderName, InvalidName, TokenOwner, UserName, check_new_password,
+    Account, Accounts, AccountsError, FolderName, InvalidName, TokenOwner, UserName,
+    check_new_password,
 };
 use crate::protocol::Secret;
 use crate::server::error::CommandError;
@@ -77,12 +78,56 @@ impl NamedOwner {
         }
     }
 
+    /// The accounts, for a change of the tokens of this owner.
+    pub(crate) fn accounts(&self, member: &Member) -> Result<Accounts, CommandError> {
+        match self {
+            Self::Own(_) => Ok(member.shared.accounts.clone()),
+            Self::Other(_) => accounts_for_admin(member),
+        }
+    }
+
     pub(crate) fn as_owner(&self) -> TokenOwner<'_> {
         match self {
             Self::Own(account) => (&**account).into(),
             Self::Other(name) => name.into(),
         }
     }
+}
+
+/// The accounts, for changes by this administrator. Each change checks the right once more in its own
+/// transaction, because the session learns only within two seconds that it was lost.
+pub(crate) fn accounts_for_admin(member: &Member) -> Result<Accounts, CommandError> {
+    let account = member.authority.account()?;
+    Ok(member.shared.accounts.clone().for_admin(account.id))
+}
+
+/// Checks that the session may give access that outlives it: tokens, administrators, and passwords of
+/// administrators. A session that a token opened may not, since a stolen token would otherwise give
+/// access after it expires or is revoked.
+///
+/// # Errors
+/// [`CommandError::AccessByToken`].
+pub(crate) fn check_may_give_access(member: &Member) -> Result<(), CommandError> {
+    if member.authority.credential().token.is_some() {
+        return Err(CommandError::AccessByToken);
+    }
+    Ok(())
+}
+
+/// As [`check_may_give_access`], if the user `name` is an administrator or may become one again by
+/// being enabled.
+///
+/// # Errors
+/// [`CommandError::AccessByToken`], and those of the accounts.
+pub(crate) async fn check_may_give_access_to(
+    member: &Member,
+    name: &UserName,
+) -> Result<(), CommandError> {
+    let account = member.shared.accounts.account(name).await?;
+    if account.is_none_or(|account| account.admin) {
+        check_may_give_access(member)?;
+    }
+    Ok(())
 }
 
 /// The user name in the field `user`.
@@ -130,16 +175,17 @@ pub(crate) fn describe_limits(limits: SpaceLimits) -> String {
     words.join(" ")
 }
 
-/// The error of a change that a client asked for.
-pub(crate) fn refusal(error: AccountsError) -> CommandError {
+/// The error of a change that a client asked for with `cmd`.
+pub(crate) fn refusal(cmd: &'static str) -> impl Fn(AccountsError) -> CommandError {
     use AccountsError as E;
-    match error {
+    move |error| match error {
         E::UserExists(name) => CommandError::NameTaken(name),
         E::NoSuchUser(name) => CommandError::NoSuchUser(name.to_string()),
         E::FolderExists(name) => CommandError::FolderExists(name),
         E::NoSuchFolder(name) => CommandError::NoSuchFolder(name),
         E::NoSuchGrant { folder, user } => CommandError::NoSuchGrant { folder, user },
         E::NoSuchToken { user, id } => CommandError::NoSuchToken { user, id },
+        E::NotAdmin => CommandError::AdminsOnly(cmd),
         E::TooManyTokens { user, max } => CommandError::TooManyTokens { user, max },
         error => error.into(),
     }

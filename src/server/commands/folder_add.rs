@@ -3,7 +3,7 @@
 use crate::protocol::{Call, FolderAdd, Nothing};
 use crate::server::commands::Command;
 use crate::server::commands::administration::{
-    AccountsChange, describe_limits, folder_name, refusal,
+    AccountsChange, accounts_for_admin, describe_limits, folder_name, refusal,
 };
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
@@ -16,8 +16,11 @@ impl Command for FolderAdd {
             bytes: self.limit,
             files: self.files_limit,
         };
-        let accounts = &member.shared.accounts;
-        accounts.add_folder(&name, limits).await.map_err(refusal)?;
+        let accounts = accounts_for_admin(member)?;
+        accounts
+            .add_folder(&name, limits)
+            .await
+            .map_err(refusal(Self::CMD))?;
         let set = describe_limits(limits);
         let change = AccountsChange {
             folder: Some(name.as_str()),

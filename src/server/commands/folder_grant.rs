@@ -2,7 +2,9 @@
 
 use crate::protocol::{Call, FolderGrant, Nothing};
 use crate::server::commands::Command;
-use crate::server::commands::administration::{AccountsChange, folder_name, refusal, user_name};
+use crate::server::commands::administration::{
+    AccountsChange, accounts_for_admin, folder_name, refusal, user_name,
+};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 use crate::storage::Rights;
@@ -15,8 +17,10 @@ impl Command for FolderGrant {
             .join(",")
             .parse()
             .map_err(|error| CommandError::invalid_field("rights", error))?;
-        let granted = member.shared.accounts.grant(&folder, &user, rights).await;
-        granted.map_err(refusal)?;
+        let granted = accounts_for_admin(member)?
+            .grant(&folder, &user, rights)
+            .await;
+        granted.map_err(refusal(Self::CMD))?;
         let change = AccountsChange {
             user: Some(user.as_str()),
             folder: Some(folder.as_str()),

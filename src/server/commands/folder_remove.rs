@@ -3,14 +3,16 @@
 use crate::accounts::AccountsError;
 use crate::protocol::{Call, FolderRemove, RemovedReply};
 use crate::server::commands::Command;
-use crate::server::commands::administration::{AccountsChange, folder_name, refusal};
+use crate::server::commands::administration::{
+    AccountsChange, accounts_for_admin, folder_name, refusal,
+};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 
 impl Command for FolderRemove {
     async fn apply(self, member: &mut Member) -> Result<RemovedReply, CommandError> {
         let name = folder_name(&self.folder)?;
-        let removed = member.shared.accounts.remove_folder(&name).await;
+        let removed = accounts_for_admin(member)?.remove_folder(&name).await;
         if let Ok(_) | Err(AccountsError::FilesLeftBehind { .. }) = removed {
             let change = AccountsChange {
                 folder: Some(name.as_str()),
@@ -18,7 +20,7 @@ impl Command for FolderRemove {
             };
             change.log(Self::CMD);
         }
-        let had_files = removed.map_err(refusal)?;
+        let had_files = removed.map_err(refusal(Self::CMD))?;
         Ok(RemovedReply { had_files })
     }
 }

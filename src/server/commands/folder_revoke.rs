@@ -2,15 +2,17 @@
 
 use crate::protocol::{Call, FolderRevoke, Nothing};
 use crate::server::commands::Command;
-use crate::server::commands::administration::{AccountsChange, folder_name, refusal, user_name};
+use crate::server::commands::administration::{
+    AccountsChange, accounts_for_admin, folder_name, refusal, user_name,
+};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 
 impl Command for FolderRevoke {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
         let (folder, user) = (folder_name(&self.folder)?, user_name(&self.user)?);
-        let revoked = member.shared.accounts.revoke(&folder, &user).await;
-        revoked.map_err(refusal)?;
+        let revoked = accounts_for_admin(member)?.revoke(&folder, &user).await;
+        revoked.map_err(refusal(Self::CMD))?;
         let change = AccountsChange {
             user: Some(user.as_str()),
             folder: Some(folder.as_str()),

@@ -1,27 +1,29 @@
 //! `token_add`: make a token for this user, or for another one.
 //!
-//! A session that a token opened makes no token for its own user: who has stolen a token would
-//! otherwise keep access after it expires or is revoked. A session that a password or a certificate
-//! opened does.
+//! A session that a token opened makes none for its own user or for an administrator: a stolen token
+//! would otherwise give its access after it expires or is revoked. A session that a password or a
+//! certificate opened does.
 
 use crate::accounts::{TokenExpiry, TokenLabel};
 use crate::protocol::{Call, TokenAdd, TokenAddReply};
 use crate::server::commands::Command;
-use crate::server::commands::administration::{AccountsChange, NamedOwner, refusal};
+use crate::server::commands::administration::{
+    AccountsChange, NamedOwner, check_may_give_access, check_may_give_access_to, refusal,
+};
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
 
 impl Command for TokenAdd {
     async fn apply(self, member: &mut Member) -> Result<TokenAddReply, CommandError> {
         let owner = NamedOwner::resolve(member, Self::CMD, self.user.as_deref())?;
-        let is_by_token = member.authority.credential().token.is_some();
-        if is_by_token && matches!(owner, NamedOwner::Own(_)) {
-            return Err(CommandError::TokenByToken);
+        match &owner {
+            NamedOwner::Own(_) => check_may_give_access(member)?,
+            NamedOwner::Other(name) => check_may_give_access_to(member, name).await?,
         }
         let (label, expiry) = (self.label()?, self.expiry()?);
-        let accounts = &member.shared.accounts;
+        let accounts = owner.accounts(member)?;
         let issued = accounts.issue_token(owner.as_owner(), &label, expiry).await;
-        let issued = issued.map_err(refusal)?;
+        let issued = issued.map_err(refusal(Self::CMD))?;
         let change = AccountsChange {
             user: Some(owner.name().as_str()),
             token: Some(issued.id),

@@ -11,8 +11,9 @@ impl Command for TokenRemove {
         let owner = NamedOwner::resolve(member, Self::CMD, self.user.as_deref())?;
         // No token has a number that does not fit.
         let id = i64::try_from(self.number).unwrap_or(i64::MAX);
-        let removed = member.shared.accounts.remove_token(owner.as_owner(), id);
-        removed.await.map_err(refusal)?;
+        let accounts = owner.accounts(member)?;
+        let removed = accounts.remove_token(owner.as_owner(), id).await;
+        removed.map_err(refusal(Self::CMD))?;
         let change = AccountsChange {
             user: Some(owner.name().as_str()),
             token: Some(id),

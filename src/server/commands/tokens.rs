@@ -18,7 +18,7 @@ impl Command for Tokens {
         let after = self.cursor.as_deref().map(parse_cursor).transpose()?;
         let current = member.authority.credential().token;
         let tokens = member.shared.accounts.tokens(owner.as_owner()).await;
-        let tokens = tokens.map_err(refusal)?;
+        let tokens = tokens.map_err(refusal(Self::CMD))?;
         let entries = tokens
             .into_iter()
             .filter(|token| after.is_none_or(|after| token.id > after))

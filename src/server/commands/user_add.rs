@@ -4,7 +4,8 @@ use crate::accounts::NewUser;
 use crate::protocol::{Call, Nothing, UserAdd};
 use crate::server::commands::Command;
 use crate::server::commands::administration::{
-    AccountsChange, check_password, describe_limits, refusal, user_name,
+    AccountsChange, accounts_for_admin, check_may_give_access, check_password, describe_limits,
+    refusal, user_name,
 };
 use crate::server::commands::login::queued;
 use crate::server::error::CommandError;
@@ -15,6 +16,10 @@ impl Command for UserAdd {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
         let name = user_name(&self.user)?;
         check_password(member, "password", &self.password)?;
+        if self.admin {
+            check_may_give_access(member)?;
+        }
+        let accounts = accounts_for_admin(member)?;
         let new = NewUser {
             admin: self.admin,
             limits: SpaceLimits {
@@ -24,8 +29,8 @@ impl Command for UserAdd {
         };
         let shared = &member.shared;
         let adding = async {
-            let added = shared.accounts.add_user(&name, &self.password, new).await;
-            Ok(added.map_err(refusal))
+            let added = accounts.add_user(&name, &self.password, new).await;
+            Ok(added.map_err(refusal(Self::CMD)))
         };
         queued(shared, member.block, adding).await??;
         let admin = if new.admin { "admin " } else { "" };

@@ -4,7 +4,7 @@ use crate::accounts::{Limit, UserChange, UserName};
 use crate::protocol::{Call, Nothing, UserSet};
 use crate::server::commands::Command;
 use crate::server::commands::administration::{
-    AccountsChange, other_user_name, refusal, user_name,
+    AccountsChange, accounts_for_admin, check_may_give_access, other_user_name, refusal, user_name,
 };
 use crate::server::error::CommandError;
 use crate::server::session::member::Member;
@@ -13,8 +13,14 @@ impl Command for UserSet {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
         let name = self.name(member)?;
         let change = self.change()?;
-        let accounts = &member.shared.accounts;
-        accounts.set_user(&name, change).await.map_err(refusal)?;
+        if self.admin == Some(true) {
+            check_may_give_access(member)?;
+        }
+        let accounts = accounts_for_admin(member)?;
+        accounts
+            .set_user(&name, change)
+            .await
+            .map_err(refusal(Self::CMD))?;
         let set = describe(change);
         let logged = AccountsChange {
             user: Some(name.as_str()),
