@@ -164,7 +164,14 @@ async fn a_member_of_720_folders_asks_who_they_are_and_an_admin_who_sees_what() 
             .expect("granted");
     }
     let mut alice = server.log_in("alice").await;
-    let who = alice.ok(json!({"cmd": "whoami"})).await;
+    // On a busy disk the server says that it has not opened all folders yet.
+    let who = loop {
+        let mut reply = alice.call(json!({"cmd": "whoami"})).await;
+        if reply["ok"].is_object() {
+            break reply["ok"].take();
+        }
+        assert_eq!(reply["error"]["code"], "limited", "{reply}");
+    };
     let shown = who["folders"].as_array().expect("folders").len();
     assert!(shown > 400 && shown < 720, "{shown} folders");
     assert_eq!(who["more"], true);
