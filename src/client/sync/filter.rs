@@ -159,7 +159,7 @@ impl PathFilter {
         let path = self.shared.root.join(directory).join(IGNORE_FILE);
         let patterns = match read_patterns(&path) {
             Ok(patterns) => patterns,
-            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) if is_absent(&path, &error) => return Ok(None),
             Err(source) => {
                 return Err(ClientError::local("read the patterns of", path, source));
             }
@@ -170,12 +170,17 @@ impl PathFilter {
     }
 }
 
-/// Whether a directory has no file with patterns: it may be a file on this side, or not exist.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
+/// Whether a directory has no file with patterns: it may be a file on this side, or not exist. A
+/// directory that must not be searched has none either: the scan reports it, and then nothing is
+/// deleted.
+fn is_absent(path: &Path, error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => true,
+        io::ErrorKind::PermissionDenied => path
+            .symlink_metadata()
+            .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied),
+        _ => false,
+    }
 }
 
 /// The directory in `ancestor` that contains `path` or is it.
