@@ -57,6 +57,13 @@ const EXAMPLES: &[(&[&str], [Example; 2])] = &[
         ],
     ),
     (
+        &["sync"],
+        [
+            ("haul sync ./site :/www --delete", "up, exactly"),
+            ("haul sync :/team ./team --dry-run", "down, only shown"),
+        ],
+    ),
+    (
         &["user list"],
         [
             ("haul user list", ""),
