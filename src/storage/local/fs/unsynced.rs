@@ -91,8 +91,17 @@ impl UnsyncedName {
     }
 
     fn has_failed(&self) -> bool {
-        let state = self.state.try_lock();
-        state.is_ok_and(|state| *state == NameState::Failed)
+        self.state_if_known() == Some(NameState::Failed)
+    }
+
+    fn is_synced(&self) -> bool {
+        self.state_if_known() == Some(NameState::Synced)
+    }
+
+    /// The state, unless the disk is being asked: callers hold the lock on all names, under which nothing
+    /// may wait for the disk.
+    fn state_if_known(&self) -> Option<NameState> {
+        self.state.try_lock().ok().map(|state| *state)
     }
 }
 
@@ -118,7 +127,8 @@ impl UnsyncedNames {
         self.lock().remove(&name.dir);
     }
 
-    /// Removes those of `names` that are on the disk.
+    /// Removes those of `names` that are on the disk. A name that is being synced stays for the operation
+    /// that syncs it.
     pub(crate) fn remove_synced(&self, names: &[Arc<UnsyncedName>]) {
         if names.is_empty() {
             return;
@@ -126,7 +136,7 @@ impl UnsyncedNames {
         let mut all = self.lock();
         for name in names {
             let is_current = |known: &Arc<UnsyncedName>| Arc::ptr_eq(known, name);
-            if *name.state() == NameState::Synced && all.get(&name.dir).is_some_and(is_current) {
+            if name.is_synced() && all.get(&name.dir).is_some_and(is_current) {
                 all.remove(&name.dir);
             }
         }
@@ -149,10 +159,53 @@ pub(crate) fn sync_names(
         && staging.syncs_file_system(dirs.len() + unsynced.len())
     {
         let synced = staging.record_sync(handle.sync_file_system());
-        let mut names = unsynced.iter();
-        let recorded = names.try_for_each(|name| name.set_synced(synced.is_ok()));
+        let recorded = record_result(unsynced, synced.is_ok());
         return synced.and(recorded);
     }
     unsynced.iter().try_for_each(|name| name.sync(staging))?;
     staging.record_sync(dirs.iter().try_for_each(|dir| dir.sync()))
+}
+
+/// Records the result of a sync of the whole file system for every name, also for those after one that
+/// has failed before: a later sync of a name that stays new would succeed although its data is lost.
+fn record_result(unsynced: &[&Arc<UnsyncedName>], is_synced: bool) -> io::Result<()> {
+    let results = unsynced.iter().map(|name| name.set_synced(is_synced));
+    results.fold(Ok(()), Result::and)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new_name(parent: &OpenDir, name: &str) -> Arc<UnsyncedName> {
+        parent.make_dir(name).expect("made");
+        let meta = parent.meta(name).expect("readable").expect("present");
+        Arc::new(UnsyncedName::new(parent, name, &meta).expect("opened"))
+    }
+
+    #[test]
+    fn a_failed_sync_of_the_file_system_fails_every_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let parent = OpenDir::open_ambient(directory.path()).expect("opened");
+        let (first, second) = (new_name(&parent, "first"), new_name(&parent, "second"));
+        first.set_synced(false).expect("it was new");
+        assert!(record_result(&[&first, &second], false).is_err());
+        assert!(second.has_failed());
+    }
+
+    #[test]
+    fn a_name_that_is_being_synced_does_not_delay_the_removal_of_others() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let parent = OpenDir::open_ambient(directory.path()).expect("opened");
+        let (busy, synced) = (new_name(&parent, "busy"), new_name(&parent, "synced"));
+        let names = UnsyncedNames::default();
+        names.insert(&busy);
+        names.insert(&synced);
+        synced.set_synced(true).expect("it was new");
+        let syncing = busy.state();
+        names.remove_synced(&[Arc::clone(&busy), Arc::clone(&synced)]);
+        drop(syncing);
+        let known = names.lock();
+        assert_eq!(known.keys().collect::<Vec<_>>(), [&busy.dir]);
+    }
 }
