@@ -2,6 +2,7 @@
 
 use clap::Command;
 
+use crate::cli::command_groups::list_commands;
 use crate::cli::examples::examples;
 
 /// The options that only commands with a server have are listed under this heading.
@@ -37,18 +38,31 @@ fn with_help_of(mut command: Command, path: &str, prefix: &str) -> Command {
     if let Some(details) = long.as_deref().and_then(|long| long.strip_prefix(&*about)) {
         command = command.before_long_help(details.trim_start_matches('.').trim().to_owned());
     }
-    let template = template(&about, &lines(path, prefix));
+    let is_program = path.is_empty() && prefix.is_empty();
+    if is_program {
+        let (short, long) = (
+            list_commands(&command, true),
+            list_commands(&command, false),
+        );
+        command = command.before_help(short).before_long_help(long);
+    }
+    let arguments = if is_program {
+        "Options:\n{options}"
+    } else {
+        "{all-args}"
+    };
+    let template = template(&about, &lines(path, prefix), arguments);
     command.override_usage(usage).help_template(template)
 }
 
-fn template(about: &str, examples: &str) -> String {
+fn template(about: &str, examples: &str, arguments: &str) -> String {
     let examples = if examples.is_empty() {
         String::new()
     } else {
         format!("Examples:\n{examples}\n")
     };
     format!(
-        "{about}\n\n{examples}{{usage-heading}} {{usage}}\n\n{{before-help}}{{all-args}}{{after-help}}\n"
+        "{about}\n\n{examples}{{usage-heading}} {{usage}}\n\n{{before-help}}{arguments}{{after-help}}\n"
     )
 }
 

@@ -13,6 +13,7 @@ mod bench;
 mod chat;
 mod check_config;
 mod client_file;
+mod command_groups;
 mod completions;
 mod config_directory;
 mod connect;

@@ -149,7 +149,7 @@ const LOCAL_COMMANDS: [&str; 11] = [
 ];
 
 /// The arguments with their help. Commands that ask no server show no options about one.
-fn arguments() -> clap::Command {
+pub(super) fn arguments() -> clap::Command {
     let mut command = Cli::command();
     command.build();
     for name in LOCAL_COMMANDS {
