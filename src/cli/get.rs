@@ -76,6 +76,7 @@ impl GetArgs {
             if_exists: Some(if_exists.into()),
             algorithm: self.digest,
             parents: false,
+            deltas: false,
         };
         if local == "-" {
             let mut failures = Failures::new(remote.output, "get", self.paths.len());

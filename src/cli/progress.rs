@@ -96,11 +96,15 @@ impl Bar {
             self.drawn.reset_eta();
             return;
         }
-        self.drawn.set_message(match known {
+        let files = match known {
             0 => "searching".to_owned(),
             1 => String::new(),
             _ if progress.totals_are_final() => format!("{done} of {}", count(known, "file")),
             _ => format!("{done} of {known}+ files"),
+        };
+        self.drawn.set_message(match progress.saved_bytes() {
+            0 => files,
+            saved => format!("{files}, {} saved", size(saved)),
         });
     }
 

@@ -74,6 +74,7 @@ impl PutArgs {
             algorithm: self.digest,
             // A slash at the end says that a directory is meant, there or not.
             parents: self.parents || to.ends_with('/'),
+            deltas: false,
         };
         if self.paths.iter().any(|path| path == "-") || to == "-" {
             return self.put_pipe(remote, &to, options).await;

@@ -24,7 +24,7 @@ pub(super) enum RemoteCommand {
     Df(df::DfArgs),
     Get(get::GetArgs),
     Put(put::PutArgs),
-    Sync(sync::SyncArgs),
+    Sync(Box<sync::SyncArgs>),
     Passwd(passwd::PasswdArgs),
     Uploads(uploads::UploadsArgs),
     Discard(discard::DiscardArgs),

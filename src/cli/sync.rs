@@ -33,6 +33,7 @@ const MAX_WAITING_EVENTS: usize = 256;
 /// DESTINATION is made if it does not exist.
 ///
 /// Files of equal size and modification time are equal; `--checksum` compares their digests.
+/// Of a changed file of more than 4 MiB only the changed parts are transferred, unless `--whole-file` is given.
 /// Modification times and permission bits are kept. A file that only DESTINATION has stays, unless
 /// `--delete` is given. A new file whose content DESTINATION has under another name that SOURCE does not
 /// have is renamed or copied there.
@@ -100,6 +101,9 @@ pub(super) struct SyncArgs {
     /// Do not enter other file systems in a local SOURCE
     #[arg(long, short = 'x')]
     one_file_system: bool,
+    /// Transfer changed files whole, not only the parts that changed
+    #[arg(long, short = 'W')]
+    whole_file: bool,
     /// Transfer at most N large files at the same time
     #[arg(long, short, value_name = "N", default_value_t = DEFAULT_SYNC_JOBS as u64,
         value_parser = clap::value_parser!(u64).range(1..=DEFAULT_SYNC_JOBS as u64))]
@@ -266,6 +270,7 @@ impl SyncArgs {
             dry_run: self.dry_run,
             jobs: usize::try_from(self.jobs).unwrap_or(DEFAULT_SYNC_JOBS),
             algorithm: self.digest,
+            whole_files: self.whole_file,
         }
     }
 }

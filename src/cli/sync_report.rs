@@ -40,6 +40,7 @@ struct SummaryLine {
     dry_run: bool,
     transferred: u64,
     transferred_bytes: u64,
+    delta_saved_bytes: u64,
     renamed: u64,
     unchanged: u64,
     saved_bytes: u64,
@@ -137,7 +138,8 @@ impl SyncReport {
                 action: "summary",
                 dry_run: self.dry_run,
                 transferred: summary.transferred,
-                transferred_bytes: summary.transferred_bytes,
+                transferred_bytes: summary.sent_bytes(),
+                delta_saved_bytes: summary.delta_saved_bytes,
                 renamed: summary.renamed,
                 unchanged: summary.unchanged,
                 saved_bytes: summary.saved_bytes(),
@@ -163,7 +165,7 @@ impl SyncReport {
         let mut text = format!(
             "{} {verb} ({})",
             count(summary.transferred, "file"),
-            size(summary.transferred_bytes),
+            size(summary.sent_bytes()),
         );
         for (number, what) in [
             (summary.renamed, "renamed or copied"),

@@ -124,7 +124,7 @@ async fn a_get_of_a_changed_file_receives_what_differs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_or_new_file_is_transferred_whole() {
-    let (small, large) = (random_bytes(1, MIB), random_bytes(2, 2 * MIB));
+    let (small, large) = (random_bytes(1, 4 * MIB), random_bytes(2, 5 * MIB));
     for (here, there) in [
         (&small, Some(&large)),
         (&large, Some(&small)),
@@ -150,7 +150,7 @@ async fn a_small_or_new_file_is_transferred_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_local_link_is_replaced_by_the_whole_file() {
-    let setup = Setup::start(&random_bytes(3, 2 * MIB)).await;
+    let setup = Setup::start(&random_bytes(3, 5 * MIB)).await;
     let other = tempfile::NamedTempFile::new().expect("a file");
     fs::copy(setup.local(), other.path()).expect("copied");
     fs::remove_file(setup.local()).expect("removed");

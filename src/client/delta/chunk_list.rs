@@ -10,7 +10,7 @@ use crate::client::{Client, ClientError};
 use crate::protocol::{CUTTING, Chunks, ChunksBegin, ChunksReply, ContentChunk};
 
 /// Smaller files are transferred whole: the list of chunks would cost a round trip for few bytes.
-const MIN_DELTA_BYTES: u64 = 1024 * 1024;
+const MIN_DELTA_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The most chunks of a file that is transferred by its changes. Both tables of them fit in less than 100 MB.
 pub(super) const MAX_CHUNKS: usize = 1 << 20;
@@ -25,7 +25,7 @@ pub struct DeltaBytes {
 }
 
 /// Whether it is worth while to transfer the changes of a file of this size.
-pub(super) fn is_worth_while(size: u64) -> bool {
+pub(crate) fn is_worth_while(size: u64) -> bool {
     size > MIN_DELTA_BYTES
 }
 

@@ -28,7 +28,7 @@ const MAX_LOCAL_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Session {
     /// As [`get_file`](Self::get_file), but receives only what differs from the file that it replaces, if
-    /// both are larger than 1 MiB.
+    /// both are larger than 4 MiB.
     ///
     /// # Errors
     /// Those of [`get_file`](Self::get_file).
@@ -69,6 +69,7 @@ impl Session {
             };
             if let Ok(Some(got)) = Box::pin(self.retry(progress, attempt)).await {
                 progress.finished_file();
+                progress.saved(got.1.saved);
                 return Ok(got);
             }
         }

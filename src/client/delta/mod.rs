@@ -11,3 +11,4 @@ mod download;
 mod upload;
 
 pub use crate::client::delta::chunk_list::DeltaBytes;
+pub(crate) use crate::client::delta::chunk_list::is_worth_while;

@@ -22,7 +22,7 @@ use crate::protocol::{
 
 impl Session {
     /// As [`put_file`](Self::put_file), but sends only what differs from the file that it replaces, if both
-    /// are larger than 1 MiB.
+    /// are larger than 4 MiB.
     ///
     /// # Errors
     /// Those of [`put_file`](Self::put_file).
@@ -64,6 +64,7 @@ impl Session {
             };
             if let Ok(Some(sent)) = Box::pin(self.retry(progress, attempt)).await {
                 progress.finished_file();
+                progress.saved(sent.1.saved);
                 return Ok(sent);
             }
         }

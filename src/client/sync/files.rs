@@ -37,7 +37,7 @@ impl SyncTransfers {
             }
             SyncDirection::Down => {
                 let direction = DownloadDirection {
-                    options: file_options(context),
+                    options: file_options(context, true),
                 };
                 DirectedTransfers::Down(FileTransfers::new(direction, session, progress))
             }
@@ -69,12 +69,12 @@ impl SyncTransfers {
     }
 
     /// Adds the file at this path, which was found with this size.
-    pub(crate) fn add(&mut self, path: &str, size: u64) {
+    pub(crate) fn add(&mut self, path: &str, size: u64, replaces_file: bool) {
         let local = self.context.local_path(path);
         let remote = self.context.remote_path(path);
         match &mut self.transfers {
             DirectedTransfers::Up(transfers) => {
-                let options = file_options(&self.context);
+                let options = file_options(&self.context, replaces_file);
                 let file = LocalSource {
                     local,
                     remote,
@@ -147,11 +147,13 @@ fn relative_results(
         .collect()
 }
 
-fn file_options(context: &SyncContext) -> FileOptions {
+fn file_options(context: &SyncContext, replaces_file: bool) -> FileOptions {
+    let may_use_deltas = !context.options.whole_files && replaces_file;
     FileOptions {
         if_exists: Some(IfExists::Replace),
         algorithm: context.options.algorithm,
         // The request for the directory may arrive after that of a file in it.
         parents: true,
+        deltas: may_use_deltas && context.session.client().has_feature("deltas"),
     }
 }

@@ -55,6 +55,8 @@ pub struct SyncOptions {
     pub jobs: usize,
     /// The digest of the transfers, and of comparisons for which the server keeps none.
     pub algorithm: Algorithm,
+    /// Transfer changed files whole, even if the server can transfer their changes.
+    pub whole_files: bool,
 }
 
 impl Default for SyncOptions {
@@ -72,6 +74,7 @@ impl Default for SyncOptions {
             dry_run: false,
             jobs: DEFAULT_SYNC_JOBS,
             algorithm: Algorithm::default(),
+            whole_files: false,
         }
     }
 }
@@ -114,8 +117,10 @@ pub enum DeletionsLeftOut {
 pub struct SyncSummary {
     /// Files transferred.
     pub transferred: u64,
-    /// Their bytes.
+    /// Their bytes, [`delta_saved_bytes`](Self::delta_saved_bytes) included.
     pub transferred_bytes: u64,
+    /// Bytes of transferred files that the destination had in the files that they replace.
+    pub delta_saved_bytes: u64,
     /// Files moved or copied at the destination.
     pub renamed: u64,
     /// Their bytes, which were not transferred.
@@ -137,9 +142,16 @@ pub struct SyncSummary {
 }
 
 impl SyncSummary {
+    /// Bytes of transferred files that crossed the network.
+    #[must_use]
+    pub fn sent_bytes(&self) -> u64 {
+        self.transferred_bytes
+            .saturating_sub(self.delta_saved_bytes)
+    }
+
     /// Bytes of the source that did not have to be transferred.
     #[must_use]
     pub fn saved_bytes(&self) -> u64 {
-        self.unchanged_bytes + self.renamed_bytes
+        self.unchanged_bytes + self.renamed_bytes + self.delta_saved_bytes
     }
 }

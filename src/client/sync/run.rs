@@ -49,6 +49,7 @@ impl Session {
     ) -> Result<SyncSummary, ClientError> {
         let prepared = prepare(self, progress, job).await?;
         let context = prepared.context;
+        let saved_before = progress.saved_bytes();
         let mut run = SyncRun::new(&context, prepared.destination_existed, events);
         let PairStream { batches, listing } =
             PairStream::start(self, prepared.listing, prepared.filter);
@@ -64,6 +65,7 @@ impl Session {
         run.run_queue().await?;
         run.delete_and_replace().await?;
         run.set_directory_metadata().await?;
+        run.summary.delta_saved_bytes = progress.saved_bytes() - saved_before;
         Ok(run.summary)
     }
 }
@@ -240,11 +242,15 @@ impl SyncRun {
             self.done(action).await;
             return Ok(());
         }
-        if let SyncAction::Transfer { entry, .. } = &action {
+        if let SyncAction::Transfer {
+            entry, replaces, ..
+        } = &action
+        {
             if let Some(error) = self.full.refusal(&self.context, entry) {
                 return self.fail(action, error).await;
             }
-            self.transfers.add(&entry.path, entry.size);
+            self.transfers
+                .add(&entry.path, entry.size, replaces.is_some());
             self.transferring.insert(entry.path.clone(), action);
             return Ok(());
         }

@@ -16,6 +16,8 @@ pub struct FileOptions {
     pub algorithm: Algorithm,
     /// Make missing directories on the server.
     pub parents: bool,
+    /// The server knows deltas. A large file that replaces an older one is transferred by its changes.
+    pub deltas: bool,
 }
 
 /// A file that was downloaded and verified.

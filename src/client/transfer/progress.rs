@@ -13,6 +13,7 @@ pub struct Progress(Arc<Counters>);
 #[derive(Debug, Default)]
 struct Counters {
     bytes: AtomicU64,
+    saved_bytes: AtomicU64,
     files: AtomicU64,
     total_bytes: AtomicU64,
     total_files: AtomicU64,
@@ -46,6 +47,13 @@ impl Progress {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Those of [`bytes`](Self::bytes) that the receiving side had already, in an older version of a
+    /// finished file.
+    #[must_use]
+    pub fn saved_bytes(&self) -> u64 {
+        self.0.saved_bytes.load(Ordering::Relaxed)
     }
 
     /// Files finished so far.
@@ -96,6 +104,11 @@ impl Progress {
     /// Counts bytes that were transferred.
     pub(crate) fn moved(&self, bytes: u64) {
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes of a finished file that the receiving side had already.
+    pub(crate) fn saved(&self, bytes: u64) {
+        self.0.saved_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn finished_file(&self) {

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 
 use crate::client::connection::{ReceivedPart, parse};
+use crate::client::delta::is_worth_while;
 use crate::client::transfer::sink::LocalSink;
 use crate::client::tree::direction::{
     DiskStep, FinishedFile, FoundFile, PipelineLimits, PipelinedTransfer, TransferAttempt,
@@ -102,16 +103,16 @@ impl PipelinedTransfer for DownloadDirection {
         let (session, options, progress) = (session.clone(), self.options, progress.clone());
         Box::pin(async move {
             let FoundFile { file, size } = found;
-            let (local, is_named_by_user) = (file.local.clone(), file.level == 0);
-            let get = session.get_found(
-                &file.remote,
-                local,
-                is_named_by_user,
-                size,
-                options,
-                &progress,
-            );
-            let result = get.await;
+            let (local, remote) = (file.local.clone(), &file.remote);
+            let is_named_by_user = file.level == 0;
+            let result = if options.deltas && is_worth_while(size) && !is_named_by_user {
+                let get = session.get_found_delta(remote, local, size, options, &progress);
+                get.await.map(|(fetched, _)| fetched)
+            } else {
+                let get =
+                    session.get_found(remote, local, is_named_by_user, size, options, &progress);
+                get.await
+            };
             (file, result)
         })
     }

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 
 use crate::client::connection::{ReceivedPart, parse};
+use crate::client::delta::is_worth_while;
 use crate::client::transfer::send;
 use crate::client::transfer::source::SmallSource;
 use crate::client::transfer::upload::check_reply;
@@ -125,15 +126,14 @@ impl PipelinedTransfer for UploadDirection {
         let is_repeated = attempt == TransferAttempt::Repeated;
         Box::pin(async move {
             let FoundFile { file, size } = found;
-            let put = session.put_found(
-                file.local.clone(),
-                &file.remote,
-                size,
-                file.options,
-                &progress,
-                is_repeated,
-            );
-            let result = put.await;
+            let (local, remote, options) = (file.local.clone(), &file.remote, file.options);
+            let result = if options.deltas && is_worth_while(size) && !is_repeated {
+                let put = session.put_found_delta(local, remote, size, options, &progress);
+                put.await.map(|(reply, _)| reply)
+            } else {
+                let put = session.put_found(local, remote, size, options, &progress, is_repeated);
+                put.await
+            };
             (file, result)
         })
     }

@@ -24,7 +24,7 @@ pub(crate) fn answer(shared: &ServerState, peer: &Peer) -> HelloReply {
 
 /// The optional parts of the protocol that this server offers.
 pub(crate) fn features(shared: &ServerState) -> Vec<String> {
-    let mut features = vec!["messages", "mode", "offers", "recursive", "watch"];
+    let mut features = vec!["deltas", "messages", "mode", "offers", "recursive", "watch"];
     if shared.datagrams.port().is_some() {
         features.insert(0, "datagrams");
     }

@@ -1,6 +1,7 @@
 //! `Client::sync` against a server, whose files are compared on its disk.
 
 mod checker;
+mod deltas;
 mod model;
 mod program;
 
