@@ -76,6 +76,10 @@ pub(super) fn list_commands(program: &Command, is_short: bool) -> String {
 }
 
 fn summary(program: &Command, name: &str) -> String {
+    // The parser adds it later.
+    if name == "help" {
+        return "Print the help of a command".to_owned();
+    }
     let command = program.find_subcommand(name);
     let about = command.and_then(Command::get_about);
     about.map(ToString::to_string).unwrap_or_default()

@@ -18,6 +18,12 @@ pub(super) fn with_help(command: Command, prefix: &str) -> Command {
 }
 
 fn with_help_of(mut command: Command, path: &str, prefix: &str) -> Command {
+    let is_program = path.is_empty() && prefix.is_empty();
+    if is_program {
+        let short = list_commands(&command, true);
+        let long = list_commands(&command, false);
+        command = command.before_help(short).before_long_help(long);
+    }
     let usage = command.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ");
     // The parser's own usage would list the options that the environment gives.
@@ -37,14 +43,6 @@ fn with_help_of(mut command: Command, path: &str, prefix: &str) -> Command {
     let long = command.get_long_about().map(ToString::to_string);
     if let Some(details) = long.as_deref().and_then(|long| long.strip_prefix(&*about)) {
         command = command.before_long_help(details.trim_start_matches('.').trim().to_owned());
-    }
-    let is_program = path.is_empty() && prefix.is_empty();
-    if is_program {
-        let (short, long) = (
-            list_commands(&command, true),
-            list_commands(&command, false),
-        );
-        command = command.before_help(short).before_long_help(long);
     }
     let arguments = if is_program {
         "Options:\n{options}"

@@ -34,6 +34,8 @@ const THREADS_TIMEOUT: Duration = Duration::from_secs(1);
     name = "haul",
     version,
     max_term_width = 100,
+    // `with_help` replaces it; without it, `--help` would print the short help.
+    before_long_help = "",
     infer_subcommands = false
 )]
 struct Cli {

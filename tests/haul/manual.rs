@@ -11,11 +11,21 @@ use crate::requirements;
 fn commands(words: &[&str]) -> Vec<String> {
     let output = haul().args(words).arg("--help").output().expect("it runs");
     let help = String::from_utf8(output.stdout).expect("text");
-    let Some((_, list)) = help.split_once("Commands:\n") else {
-        return Vec::new();
+    // The program lists its commands in groups, before its options.
+    let list = if words.is_empty() {
+        let (list, _) = help.split_once("\nOptions:\n").expect("options");
+        let (_, list) = list.split_once("Usage: ").expect("a usage");
+        list
+    } else {
+        let Some((_, list)) = help.split_once("Commands:\n") else {
+            return Vec::new();
+        };
+        let end = list.find("\n\n").unwrap_or(list.len());
+        &list[..end]
     };
-    let lines = list.lines().take_while(|line| !line.is_empty());
-    let names = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let names = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     let names = names.filter(|name| !name.is_empty() && *name != "help");
     names.map(str::to_owned).collect()
 }
