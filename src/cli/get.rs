@@ -9,17 +9,21 @@ use crate::cli::exit::usage;
 use crate::cli::expand::expand_names;
 use crate::cli::failures::Failures;
 use crate::cli::progress::Bar;
-use crate::cli::remote_path::{is_marked_remote, under_own_name, without_mark};
+use crate::cli::remote_path::{is_marked_remote, without_mark};
 use crate::cli::remote_session::RemoteSession;
 use crate::cli::transfer::{
-    BandwidthOptions, IfExistsChoice, ReportOptions, RetryOptions, TransferTarget, algorithm,
-    all_differ, follow, local_target, named_directory,
+    BandwidthOptions, ReportOptions, RetryOptions, TransferIfExists, TransferTarget, algorithm,
+    all_differ, follow, local_target, named_directory, only_name, place, without_content_marks,
 };
 use crate::cli::wildcards::unquoted;
-use crate::client::{FileOptions, Progress, RetryPolicy};
+use crate::client::{FileOptions, Progress, RetryPolicy, TreeOptions};
 use crate::protocol::Algorithm;
 
 /// Download files and directories
+///
+/// A slash at the end of a source means its content: `get site/ web` makes web hold the files of site, again and
+/// again with the same result. So does `-T`: `get -T site web`. Without either, a second `get site web` makes
+/// web/site, because then web exists, as with cp.
 ///
 /// A single path is saved in the current directory under its own name. `-t DIR` saves any number of
 /// paths in the local directory DIR, which is created if it is missing.
@@ -38,7 +42,7 @@ use crate::protocol::Algorithm;
 /// it is a file `.haul-….part` in the same directory. After a lost connection the transfer is
 /// resumed. The same command resumes an interrupted file of 1 MiB or more within seven days, if it is
 /// unchanged on the server. Existing directories are merged. A local file of the same name is replaced,
-/// unless `--if-exists` says otherwise. Modification times of files are kept.
+/// unless `--if-exists` says otherwise. Times and permission bits are kept.
 #[derive(Debug, Args)]
 #[command(override_usage = "haul get [OPTIONS] REMOTE… [LOCAL]")]
 pub(super) struct GetArgs {
@@ -48,9 +52,12 @@ pub(super) struct GetArgs {
     /// Save everything in the local directory DIR, created if it is missing
     #[arg(long, short = 't', value_name = "DIR")]
     to: Option<String>,
+    /// Use LOCAL as the name of the only source, even if it is a directory
+    #[arg(long, short = 'T', conflicts_with = "to")]
+    no_target_directory: bool,
     /// The action if a local file of that name exists [default: replace]
     #[arg(long, value_enum)]
-    if_exists: Option<IfExistsChoice>,
+    if_exists: Option<TransferIfExists>,
     /// The digest to compare: blake3, sha256 or md5
     #[arg(long, default_value = "blake3", value_name = "NAME", value_parser = algorithm)]
     digest: Algorithm,
@@ -71,7 +78,7 @@ impl GetArgs {
     pub(super) async fn run(mut self, remote: &RemoteSession) -> anyhow::Result<()> {
         self.bandwidth.apply(&remote.session);
         let local = self.take_target(remote).await?;
-        let if_exists = self.if_exists.unwrap_or(IfExistsChoice::Replace);
+        let if_exists = self.if_exists.unwrap_or(TransferIfExists::Replace);
         let options = FileOptions {
             if_exists: Some(if_exists.into()),
             algorithm: self.digest,
@@ -91,7 +98,11 @@ impl GetArgs {
         let roots = self.roots(&local)?;
         let telling = ReportOptions {
             what: "get",
-            verbose: self.verbose || if_exists == IfExistsChoice::Rename,
+            verbose: self.verbose || if_exists == TransferIfExists::Rename,
+        };
+        let options = TreeOptions {
+            skip_existing: if_exists == TransferIfExists::Skip,
+            ..options.into()
         };
         let session = &remote.session;
         follow(remote, telling, |progress, notes| async move {
@@ -105,11 +116,15 @@ impl GetArgs {
     async fn take_target(&mut self, remote: &RemoteSession) -> anyhow::Result<String> {
         let target = match (&self.to, &*self.paths) {
             (Some(directory), _) => named_directory(&unquoted(directory))?,
-            (None, [_]) => ".".to_owned(),
-            (None, [.., last]) if is_marked_remote(last) => ".".to_owned(),
+            (None, paths)
+                if paths.len() == 1 || paths.last().is_some_and(|it| is_marked_remote(it)) =>
+            {
+                without_content_marks(&mut self.paths);
+                ".".to_owned()
+            }
             (None, _) => {
                 let last = unquoted(&self.paths.pop().context("there are several")?);
-                if self.if_exists.is_none() {
+                if self.if_exists.is_none() && !self.no_target_directory {
                     refuse_ambiguous_target(remote, &last).await?;
                 }
                 last
@@ -123,7 +138,11 @@ impl GetArgs {
 
     /// Each path with where it goes.
     fn roots(&self, local: &str) -> anyhow::Result<Vec<(String, PathBuf)>> {
-        let target = local_target(local, self.paths.len())?;
+        let target = if self.no_target_directory {
+            only_name(local, self.paths.len())?
+        } else {
+            local_target(local, self.paths.len())?
+        };
         if target == TransferTarget::Directory {
             let name = local.trim_end_matches('/');
             if Path::new(name).exists() && !Path::new(local).is_dir() {
@@ -140,10 +159,7 @@ impl GetArgs {
         let places: Vec<_> = self
             .paths
             .iter()
-            .map(|path| match target {
-                TransferTarget::Directory => under_own_name(local, path),
-                TransferTarget::Name => local.to_owned(),
-            })
+            .map(|path| place(local, path, target))
             .collect();
         all_differ(places.iter().map(String::as_str))?;
         let roots = self.paths.iter().cloned();

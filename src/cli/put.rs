@@ -8,17 +8,21 @@ use clap::Args;
 use crate::cli::exit::usage;
 use crate::cli::output::print_json;
 use crate::cli::progress::Bar;
-use crate::cli::remote_path::{is_marked_remote, last_name, under_own_name, without_mark};
+use crate::cli::remote_path::{is_marked_remote, last_name, without_mark};
 use crate::cli::remote_session::RemoteSession;
 use crate::cli::space_message::with_space_explained;
 use crate::cli::transfer::{
-    BandwidthOptions, IfExistsChoice, ReportOptions, RetryOptions, TransferTarget, algorithm,
-    all_differ, follow, named_directory, remote_target,
+    BandwidthOptions, ReportOptions, RetryOptions, TransferIfExists, TransferTarget, algorithm,
+    all_differ, follow, named_directory, only_name, place, remote_target, without_content_marks,
 };
-use crate::client::{FileOptions, Progress, RetryPolicy};
+use crate::client::{FileOptions, FollowedLinks, Progress, RetryPolicy, TreeOptions};
 use crate::protocol::Algorithm;
 
 /// Upload files and directories
+///
+/// A slash at the end of a source means its content: `put site/ web` makes web hold the files of site, again and
+/// again with the same result. So does `-T`: `put -T site web`. Without either, a second `put site web` makes
+/// web/site, because then web exists, as with cp.
 ///
 /// A single path is uploaded to the current directory on the server under its own name. `-t DIR`
 /// uploads any number of paths to the directory DIR on the server, which is created if it is missing.
@@ -33,9 +37,18 @@ use crate::protocol::Algorithm;
 /// A file appears on the server when it is complete and safe on the disk. After a lost connection the
 /// transfer is resumed; an interrupted command is resumed by running it again. Existing directories
 /// are merged. A file of the same name on the server is replaced, unless `--if-exists` says
-/// otherwise. Links to files and directories are followed. Modification times of files are kept.
+/// otherwise.
+///
+/// Times and permission bits are kept. Links, owners and holes of files are not kept, and are counted in the
+/// summary. A link to an entry of the tree is sent as the file or directory that it leads to; a link out of
+/// the tree is skipped, unless `--follow` is given. `put /` stays on its file system. A file that grows
+/// meanwhile is sent up to where it ended at the start.
 #[derive(Debug, Args)]
 #[command(override_usage = "haul put [OPTIONS] LOCAL… [REMOTE]")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent flags of a command line"
+)]
 pub(super) struct PutArgs {
     /// The files and directories to upload; the last of several is the target
     #[arg(required = true, value_name = "PATH", num_args = 1..)]
@@ -45,9 +58,18 @@ pub(super) struct PutArgs {
     to: Option<String>,
     /// The action if a file of that name exists on the server
     #[arg(long, value_enum, default_value = "replace")]
-    if_exists: IfExistsChoice,
+    if_exists: TransferIfExists,
+    /// Use REMOTE as the name of the only source, even if it is a directory
+    #[arg(long, short = 'T', conflicts_with = "to")]
+    no_target_directory: bool,
+    /// Follow links that lead out of the tree
+    #[arg(long, short = 'L', hide_short_help = true)]
+    follow: bool,
+    /// Do not enter other file systems
+    #[arg(long, short = 'x', hide_short_help = true)]
+    one_file_system: bool,
     /// Create missing parent directories
-    #[arg(long, short)]
+    #[arg(long, short, hide_short_help = true)]
     parents: bool,
     /// The digest to compare: blake3, sha256 or md5
     #[arg(long, default_value = "blake3", value_name = "NAME", value_parser = algorithm)]
@@ -82,7 +104,17 @@ impl PutArgs {
         let roots = self.roots(remote, &to).await?;
         let telling = ReportOptions {
             what: "put",
-            verbose: self.verbose || self.if_exists == IfExistsChoice::Rename,
+            verbose: self.verbose || self.if_exists == TransferIfExists::Rename,
+        };
+        let options = TreeOptions {
+            file: options,
+            skip_existing: self.if_exists == TransferIfExists::Skip,
+            links: if self.follow {
+                FollowedLinks::All
+            } else {
+                FollowedLinks::Inside
+            },
+            one_file_system: self.one_file_system,
         };
         let session = &remote.session;
         follow(remote, telling, |progress, notes| async move {
@@ -95,11 +127,14 @@ impl PutArgs {
     fn take_target(&mut self) -> anyhow::Result<String> {
         let target = match (&self.to, &*self.paths) {
             (Some(directory), _) => named_directory(without_mark(directory))?,
-            (None, [_]) => ".".to_owned(),
+            (None, [_]) => {
+                without_content_marks(&mut self.paths);
+                ".".to_owned()
+            }
             (None, _) => {
                 let last = self.paths.pop().context("there are several")?;
                 // Data from a pipe has no name.
-                if self.paths != ["-"] {
+                if self.paths != ["-"] && !self.no_target_directory {
                     refuse_local_target(&last)?;
                 }
                 without_mark(&last).to_owned()
@@ -126,16 +161,14 @@ impl PutArgs {
         to: &str,
     ) -> anyhow::Result<Vec<(PathBuf, String)>> {
         let target = match &*self.paths {
+            paths if self.no_target_directory => only_name(to, paths.len())?,
             _ if to == "." => TransferTarget::Directory,
             paths => remote_target(remote, to, paths.len()).await?,
         };
         let places: Vec<_> = self
             .paths
             .iter()
-            .map(|path| match target {
-                TransferTarget::Directory => under_own_name(to, path),
-                TransferTarget::Name => to.to_owned(),
-            })
+            .map(|path| place(to, path, target))
             .collect();
         all_differ(places.iter().map(String::as_str))?;
         let roots = self.paths.iter().map(PathBuf::from);

@@ -17,7 +17,7 @@ use crate::cli::remote_session::RemoteSession;
 use crate::cli::repeated_failures::RepeatedFailures;
 use crate::cli::report::error_text;
 use crate::cli::space_message::with_space_explained;
-use crate::client::{ClientError, Progress, RetryPolicy, Session, TreeEvent, TreeSummary};
+use crate::client::{ClientError, NotKept, Progress, RetryPolicy, Session, TreeEvent, TreeSummary};
 use crate::protocol::{Algorithm, Digest, ErrorCode, IfExists, Kind};
 
 /// Reports about files that are not printed yet.
@@ -84,6 +84,29 @@ impl From<IfExistsChoice> for IfExists {
             IfExistsChoice::Replace => Self::Replace,
             IfExistsChoice::Fail => Self::Fail,
             IfExistsChoice::Rename => Self::Rename,
+        }
+    }
+}
+
+/// `--if-exists` of a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum TransferIfExists {
+    /// Replace the old file
+    Replace,
+    /// Keep the old file, and count it
+    Skip,
+    /// Keep the old file, and report an error
+    Fail,
+    /// Choose a free name, and print it
+    Rename,
+}
+
+impl From<TransferIfExists> for IfExists {
+    fn from(choice: TransferIfExists) -> Self {
+        match choice {
+            TransferIfExists::Replace => Self::Replace,
+            TransferIfExists::Skip | TransferIfExists::Fail => Self::Fail,
+            TransferIfExists::Rename => Self::Rename,
         }
     }
 }
@@ -226,12 +249,67 @@ fn sum_up(remote: &RemoteSession, summary: &TreeSummary, started: Instant) {
         size(summary.bytes),
         size(rate),
     );
-    for (number, what) in [(summary.skipped, "skipped"), (summary.failed, "failed")] {
+    for (number, what) in [
+        (summary.existing, "existed already"),
+        (summary.skipped, "skipped"),
+        (summary.failed, "failed"),
+    ] {
         if number > 0 {
             text.extend([", ", &number.to_string(), " ", what]);
         }
     }
+    if let Some(not_kept) = describe_not_kept(summary.not_kept) {
+        text.extend(["; not kept: ", &not_kept]);
+    }
     remote.output.note(&text);
+}
+
+/// The attributes that a server does not keep, if any entry had some.
+fn describe_not_kept(not_kept: NotKept) -> Option<String> {
+    let parts: Vec<_> = [
+        (not_kept.links, "link"),
+        (not_kept.owners, "other owner"),
+        (not_kept.holes, "file with holes"),
+    ]
+    .into_iter()
+    .filter(|(number, _)| *number > 0)
+    .map(|(number, noun)| match noun {
+        "file with holes" if number > 1 => format!("{number} files with holes"),
+        noun => count(number, noun),
+    })
+    .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Whether a slash marks `path` as a directory whose content is transferred.
+pub(super) fn is_content(path: &str) -> bool {
+    path.ends_with('/') && last_name(path).is_some()
+}
+
+/// Removes those slashes: without a target, one from the completion of a name changes nothing.
+pub(super) fn without_content_marks(paths: &mut [String]) {
+    for path in paths.iter_mut().filter(|path| is_content(path)) {
+        path.truncate(path.trim_end_matches('/').len());
+    }
+}
+
+/// The target of one path of a transfer to `to`. A slash behind a source sends its content, as with rsync.
+pub(super) fn place(to: &str, path: &str, target: TransferTarget) -> String {
+    if target == TransferTarget::Directory && !is_content(path) {
+        return under_own_name(to, path);
+    }
+    let name = to.trim_end_matches('/');
+    if name.is_empty() { to } else { name }.to_owned()
+}
+
+/// The target of `-T`: the new name of one source.
+pub(super) fn only_name(to: &str, sources: usize) -> anyhow::Result<TransferTarget> {
+    if sources == 1 && to != "-" {
+        return Ok(TransferTarget::Name);
+    }
+    Err(usage(format!(
+        "`-T` takes one source and its new name; the target here is {to} for {sources} sources"
+    )))
 }
 
 /// The directory that `--to` names, written as one.
@@ -375,6 +453,34 @@ mod tests {
             assert_eq!(named_directory(path).expect("a directory"), directory);
         }
         assert!(named_directory("").is_err() && named_directory("-").is_err());
+    }
+
+    #[test]
+    fn a_slash_behind_a_source_sends_its_content() {
+        use TransferTarget::{Directory, Name};
+        for (to, path, target, expected) in [
+            ("web", "site", Directory, "web/site"),
+            ("web", "site/", Directory, "web"),
+            ("web/", "a/site/", Directory, "web"),
+            ("web", "site/", Name, "web"),
+            ("web", "site", Name, "web"),
+            ("/", "site/", Directory, "/"),
+            (".", "../", Directory, "."),
+        ] {
+            assert_eq!(place(to, path, target), expected, "{path} {to}");
+        }
+    }
+
+    #[test]
+    fn the_attributes_that_are_lost_are_counted_in_words() {
+        let not_kept = NotKept {
+            links: 2,
+            owners: 0,
+            holes: 1,
+        };
+        let text = describe_not_kept(not_kept);
+        assert_eq!(text.as_deref(), Some("2 links, 1 file with holes"));
+        assert_eq!(describe_not_kept(NotKept::default()), None);
     }
 
     #[test]

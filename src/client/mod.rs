@@ -75,7 +75,7 @@ pub use crate::client::transfer::options::{FetchedFile, FileOptions};
 pub use crate::client::transfer::progress::{Progress, Waiting};
 pub use crate::client::transfer::upload::{PutOptions, UploadStream};
 pub(crate) use crate::client::tree::join;
-pub use crate::client::tree::{TreeEvent, TreeSummary};
+pub use crate::client::tree::{FollowedLinks, NotKept, TreeEvent, TreeOptions, TreeSummary};
 pub use crate::client::tree_entries::TreeEntries;
 pub use crate::client::trust::Trust;
 pub use crate::client::url::{InvalidUrl, ServerUrl};

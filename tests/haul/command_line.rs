@@ -269,6 +269,81 @@ async fn a_directory_goes_up_and_comes_back_with_its_times() {
 }
 
 #[tokio::test]
+async fn a_tree_is_transferred_again_to_the_same_place() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("site/index.html", "1");
+    person.write("site/img/a.png", "png");
+    let names = async |path: &str| person.types(&["ls", path], 0).await.0;
+    for args in [
+        &["put", "site/", "web"][..],
+        &["put", "-T", "site", "web"],
+        &["put", "-t", "web", "site/"],
+        &["put", "site/", ":web/"],
+    ] {
+        for _ in 0..2 {
+            person.types(args, 0).await;
+            assert_eq!(names("web").await, "img/\nindex.html\n", "{args:?}");
+        }
+    }
+    person.types(&["put", "site", "web"], 0).await;
+    assert_eq!(names("web").await, "img/\nindex.html\nsite/\n");
+    person.types(&["rm", "-r", "web/site"], 0).await;
+    for args in [
+        &["get", "web/", "back"][..],
+        &["get", "-T", "web", "back"],
+        &["get", "-t", "back", "web/"],
+    ] {
+        for _ in 0..2 {
+            person.types(args, 0).await;
+            assert_eq!(person.read("back/img/a.png"), "png");
+            assert!(!person.path("back/web").exists(), "{args:?}");
+        }
+    }
+    person.types(&["put", "site/"], 0).await;
+    assert_eq!(names("site").await, "img/\nindex.html\n");
+    person.types(&["put", "-T", "site", "back", "web"], 2).await;
+}
+
+#[tokio::test]
+async fn files_that_exist_are_skipped_and_counted() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("d/old", "1");
+    person.types(&["put", "d"], 0).await;
+    person.write("d/old", "changed");
+    person.write("d/new", "2");
+    let skip = ["--if-exists", "skip"];
+    let (_, stderr) = person.types(&[&["put", "d"], &skip[..]].concat(), 0).await;
+    assert!(stderr.contains("1 file, 1 B in"), "{stderr}");
+    assert!(stderr.contains(", 1 existed already"), "{stderr}");
+    assert_eq!(person.types(&["get", "d/old", "-"], 0).await.0, "1");
+    fs::remove_file(person.path("d/new")).expect("removed");
+    let (_, stderr) = person.types(&[&["get", "d"], &skip[..]].concat(), 0).await;
+    assert!(stderr.contains(", 1 existed already"), "{stderr}");
+    assert_eq!(person.read("d/old"), "changed");
+    assert_eq!(person.read("d/new"), "2");
+}
+
+#[tokio::test]
+async fn links_out_of_a_tree_are_followed_only_if_that_is_wanted() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("d/a", "A");
+    person.write("secret", "S");
+    person.write("other/file", "F");
+    for (to, name) in [("a", "d/in"), ("../secret", "d/out"), ("../other", "d/dir")] {
+        std::os::unix::fs::symlink(to, person.path(name)).expect("linked");
+    }
+    let (_, stderr) = person.types(&["put", "d"], 0).await;
+    assert!(stderr.contains("haul: d/out: skipped: it is a link out of the tree"));
+    assert!(stderr.contains("2 skipped; not kept: 1 link"), "{stderr}");
+    assert_eq!(person.types(&["ls", "d"], 0).await.0, "a\nin\n");
+    person.types(&["put", "-L", "d"], 0).await;
+    assert_eq!(person.types(&["ls", "d"], 0).await.0, "a\ndir/\nin\nout\n");
+}
+
+#[tokio::test]
 async fn the_last_argument_means_what_it_means_to_cp() {
     let server = TestServer::start().await;
     let person = Person::connected(&server).await;

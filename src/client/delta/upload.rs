@@ -234,7 +234,7 @@ impl DeltaEncoder {
             self.add(&chunk, bytes)?;
         }
         self.flush()?;
-        Ok(hasher.finish())
+        source.finish(hasher)
     }
 
     fn add(&mut self, chunk: &ContentChunk, mut bytes: Bytes) -> Result<(), ClientError> {

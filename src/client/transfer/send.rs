@@ -253,8 +253,9 @@ fn read_and_hash(
     while let Some(chunk) = source.next_chunk()? {
         hasher.update(&chunk);
         if chunks.blocking_send(chunk).is_err() {
-            break;
+            // The connection was lost: nobody needs the digest.
+            return Ok(hasher.finish());
         }
     }
-    Ok(hasher.finish())
+    source.finish(hasher)
 }

@@ -14,7 +14,7 @@ use rustix::io::{Errno, pread};
 
 use crate::client::ClientError;
 use crate::connection::LONG_CHUNK_BYTES;
-use crate::protocol::FileMode;
+use crate::protocol::{Digest, FileMode, Hasher};
 
 /// The content of an upload.
 pub(crate) struct LocalFile {
@@ -40,6 +40,14 @@ struct Stamp {
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Whether a file with this stamp may begin with the bytes that it had at `before`: programs append to
+    /// logs. Only its content shows whether it does.
+    fn is_same_or_longer(&self, before: &Self) -> bool {
+        self == before || self.size > before.size
+    }
 }
 
 impl From<&Metadata> for Stamp {
@@ -68,8 +76,10 @@ impl LocalFile {
         if !metadata.is_file() {
             return Err(ClientError::LocalNotAFile(path.into()));
         }
-        // Files of `/proc` have the size 0.
-        let size = (metadata.len() > 0).then_some(metadata.len());
+        // Files of `/proc` have the size 0, and content.
+        let is_empty = || Ok(rustix::io::retry_on_intr(|| pread(&file, &mut [0], 0))? == 0);
+        let is_size_known = metadata.len() > 0 || is_empty().map_err(failed)?;
+        let size = is_size_known.then_some(metadata.len());
         Ok(Self {
             reader: Reader::File(file, Stamp::from(&metadata)),
             path: path.into(),
@@ -116,12 +126,43 @@ impl LocalFile {
         }
     }
 
-    /// Fails if the file was written to since it was opened.
+    /// The digest of the bytes that were read and given to `hasher`, which are those that the file had when
+    /// it was opened. If it has grown since, they are read and compared once more: it may have been replaced
+    /// by longer content in place.
+    ///
+    /// # Errors
+    /// [`ClientError::LocalChanged`] if the bytes are no longer the same.
+    pub(crate) fn finish(&mut self, hasher: Hasher) -> Result<Digest, ClientError> {
+        let digest = hasher.finish();
+        if self.has_grown()? {
+            let mut again = Hasher::new(digest.algorithm());
+            self.go_to(0)?;
+            while let Some(chunk) = self.next_chunk()? {
+                again.update(&chunk);
+            }
+            if again.finish() != digest {
+                return Err(ClientError::LocalChanged(self.path.clone()));
+            }
+        }
+        Ok(digest)
+    }
+
+    fn has_grown(&self) -> Result<bool, ClientError> {
+        let failed = |error| ClientError::local("read", &self.path, error);
+        match &self.reader {
+            Reader::File(file, before) if self.size.is_some() => {
+                Ok(file.metadata().map_err(failed)?.size() > before.size)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Fails if the file was written to since it was opened, unless it has grown.
     pub(crate) fn check_unchanged(&self) -> Result<(), ClientError> {
         let failed = |error| ClientError::local("read", &self.path, error);
         match &self.reader {
             Reader::File(file, before)
-                if Stamp::from(&file.metadata().map_err(failed)?) != *before =>
+                if !Stamp::from(&file.metadata().map_err(failed)?).is_same_or_longer(before) =>
             {
                 Err(ClientError::LocalChanged(self.path.clone()))
             }
@@ -129,8 +170,8 @@ impl LocalFile {
         }
     }
 
-    /// The next bytes: a full [`LONG_CHUNK_BYTES`] except before the end, and `None` at the end. A file that was
-    /// written to since it was opened ends with an error.
+    /// The next bytes: a full [`LONG_CHUNK_BYTES`] except before the end, and `None` at the end. A file that has
+    /// grown since it was opened ends where it ended then; one that was written to otherwise, with an error.
     pub(crate) fn next_chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
         self.next_part(LONG_CHUNK_BYTES)
     }
@@ -138,6 +179,10 @@ impl LocalFile {
     /// The next bytes, at most `limit` of them.
     pub(crate) fn next_part(&mut self, limit: usize) -> Result<Option<Bytes>, ClientError> {
         let failed = |error| ClientError::local("read", &self.path, error);
+        let left = self
+            .size
+            .map_or(u64::MAX, |size| size.saturating_sub(self.read));
+        let limit = usize::try_from(left).map_or(limit, |left| left.min(limit));
         let mut chunk = Vec::with_capacity(limit);
         match &mut self.reader {
             Reader::File(file, _) => {
@@ -150,11 +195,7 @@ impl LocalFile {
         }
         self.read += chunk.len() as u64;
         let at_end = chunk.is_empty();
-        let has_another_size = match self.size {
-            Some(size) => self.read > size || (at_end && self.read < size),
-            None => false,
-        };
-        if has_another_size {
+        if at_end && self.size.is_some_and(|size| self.read < size) {
             return Err(ClientError::LocalChanged(self.path.clone()));
         }
         if at_end {
@@ -227,7 +268,7 @@ impl<'a> SmallSource<'a> {
     /// Appends its bytes to `buffer`; `false` if its size is 0 and it has content, as files of `/proc` do.
     ///
     /// # Errors
-    /// [`ClientError::LocalChanged`] if it was written to since it was opened.
+    /// [`ClientError::LocalChanged`] if it was written to since it was opened, unless it has grown.
     pub(crate) fn read_to(mut self, buffer: &mut Vec<u8>) -> Result<bool, ClientError> {
         let failed = |error| ClientError::local("read", self.path, error);
         if self.size == 0 {
@@ -241,8 +282,17 @@ impl<'a> SmallSource<'a> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(changed()),
             read => read.map_err(failed)?,
         }
-        if Stamp::from(&self.file.metadata().map_err(failed)?) != self.before {
+        let after = Stamp::from(&self.file.metadata().map_err(failed)?);
+        if !after.is_same_or_longer(&self.before) {
             return Err(changed());
+        }
+        if after != self.before {
+            // It may have been replaced by longer content in place.
+            let mut again = Vec::with_capacity(self.size);
+            fill(&self.file, &mut again, self.size, 0).map_err(failed)?;
+            if again != buffer[start..] {
+                return Err(changed());
+            }
         }
         Ok(true)
     }
@@ -250,19 +300,54 @@ impl<'a> SmallSource<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+    use crate::protocol::Algorithm;
 
     #[test]
-    fn a_file_that_grows_or_shrinks_while_it_is_read_is_an_error() {
+    fn a_file_that_shrinks_while_it_is_read_is_an_error() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("log");
-        for (before, after) in [("12345", "123456"), ("12345", "1234")] {
-            std::fs::write(&path, before).expect("written");
-            let mut source = LocalFile::open(&path).expect("opened");
-            std::fs::write(&path, after).expect("written");
-            let outcome = source.next_chunk().and_then(|_| source.next_chunk());
-            assert!(matches!(outcome, Err(ClientError::LocalChanged(_))));
-        }
+        std::fs::write(&path, "12345").expect("written");
+        let mut source = LocalFile::open(&path).expect("opened");
+        std::fs::write(&path, "1234").expect("written");
+        let outcome = source.next_chunk().and_then(|_| source.next_chunk());
+        assert!(matches!(outcome, Err(ClientError::LocalChanged(_))));
+    }
+
+    #[test]
+    fn a_file_that_grows_is_read_up_to_where_it_ended_when_it_was_opened() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("log");
+        std::fs::write(&path, "12345").expect("written");
+        let mut source = LocalFile::open(&path).expect("opened");
+        let small = SmallSource::open(&path, 100).expect("opened");
+        let mut log = File::options().append(true).open(&path).expect("opened");
+        log.write_all(b"678").expect("written");
+        let first = source.next_chunk().expect("readable");
+        assert_eq!(first.as_deref(), Some(&b"12345"[..]));
+        assert_eq!(source.next_chunk().expect("readable"), None);
+        let mut buffer = Vec::new();
+        let is_read = small.expect("small").read_to(&mut buffer);
+        assert!(is_read.expect("readable"));
+        assert_eq!(buffer, b"12345");
+        let mut hasher = Hasher::new(Algorithm::Blake3);
+        hasher.update(b"12345");
+        let digest = source.finish(hasher.clone()).expect("the same bytes");
+        assert_eq!(digest, Digest::compute(Algorithm::Blake3, b"12345"));
+        // Longer, and not the old bytes at the start.
+        std::fs::write(&path, "another content").expect("written");
+        let outcome = source.finish(hasher);
+        assert!(matches!(outcome, Err(ClientError::LocalChanged(_))));
+    }
+
+    #[test]
+    fn the_size_of_an_empty_file_is_known_and_that_of_a_file_of_proc_is_not() {
+        let empty = tempfile::NamedTempFile::new().expect("a file");
+        let size = |path: &Path| LocalFile::open(path).expect("opened").size;
+        assert_eq!(size(empty.path()), Some(0));
+        assert_eq!(size(Path::new("/proc/self/status")), None);
     }
 
     #[test]

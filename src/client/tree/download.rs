@@ -16,8 +16,8 @@ use crate::client::tree::direction::FinishedFile;
 use crate::client::tree::directories::{DirectoryMetadata, FilledDirectories};
 use crate::client::tree::download_request::{DownloadDirection, LocalTarget};
 use crate::client::tree::transfers::FileTransfers;
-use crate::client::tree::{TreeEvent, TreeJob, TreeSummary, join};
-use crate::client::{Client, ClientError, FetchedFile, FileOptions, Progress, Session};
+use crate::client::tree::{TreeEvent, TreeJob, TreeOptions, TreeSummary, join};
+use crate::client::{Client, ClientError, FetchedFile, Progress, Session};
 use crate::protocol::{Entry, ErrorCode, Kind, LsReply, StatReply};
 
 /// Pages of listings that are requested at the same time.
@@ -43,7 +43,7 @@ impl Session {
     pub async fn get_trees(
         &self,
         roots: Vec<(String, PathBuf)>,
-        options: FileOptions,
+        options: impl Into<TreeOptions>,
         progress: &Progress,
         events: mpsc::Sender<TreeEvent>,
     ) -> Result<TreeSummary, ClientError> {
@@ -53,10 +53,14 @@ impl Session {
             Ok(())
         })
         .await?;
-        let direction = DownloadDirection { options };
+        let options = options.into();
+        let direction = DownloadDirection {
+            options: options.file,
+        };
         let mut download = TreeDownload {
             session: self.clone(),
             job: TreeJob::new(progress, events),
+            skip_existing: options.skip_existing,
             listings: 0,
             roots: roots.into(),
             directories: Vec::new(),
@@ -96,7 +100,7 @@ impl Client {
     pub async fn get_trees(
         &self,
         roots: Vec<(String, PathBuf)>,
-        options: FileOptions,
+        options: impl Into<TreeOptions>,
         progress: &Progress,
         events: mpsc::Sender<TreeEvent>,
     ) -> Result<TreeSummary, ClientError> {
@@ -108,6 +112,7 @@ impl Client {
 struct TreeDownload {
     session: Session,
     job: TreeJob<ListingStep>,
+    skip_existing: bool,
     /// Requests for a root or a listing that are outstanding.
     listings: usize,
     roots: VecDeque<(String, PathBuf)>,
@@ -205,7 +210,11 @@ impl TreeDownload {
                 Ok(FetchedFile { path, size, digest }) => {
                     self.job.moved(target.remote, path, size, digest).await;
                 }
-                Err(error) => self.job.failed(target.remote, error).await?,
+                Err(error) => {
+                    self.job
+                        .file_failed(target.remote, error, self.skip_existing)
+                        .await?;
+                }
             }
         }
         Ok(())

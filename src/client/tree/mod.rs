@@ -12,6 +12,7 @@ mod pipeline;
 pub(super) mod transfers;
 mod upload;
 pub(super) mod upload_request;
+mod walk;
 
 use std::path::PathBuf;
 
@@ -19,8 +20,42 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use crate::client::{ClientError, Progress};
-use crate::protocol::Digest;
+use crate::client::{ClientError, FileOptions, Progress};
+use crate::protocol::{Digest, ErrorCode};
+
+/// The options of a transfer of trees.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TreeOptions {
+    /// The options of each file.
+    pub file: FileOptions,
+    /// Count a file that exists on the receiving side in [`TreeSummary::existing`]. Needs
+    /// [`IfExists::Fail`](crate::protocol::IfExists::Fail), with which it is a failure otherwise.
+    pub skip_existing: bool,
+    /// The symbolic links of local trees that are followed.
+    pub links: FollowedLinks,
+    /// Stay on the file system of each local root. A root that is `/` always does.
+    pub one_file_system: bool,
+}
+
+/// The symbolic links of a local tree whose content is sent in their place. A root that the user names is
+/// always followed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FollowedLinks {
+    /// Those that lead to an entry of the tree.
+    #[default]
+    Inside,
+    /// All.
+    All,
+}
+
+impl From<FileOptions> for TreeOptions {
+    fn from(file: FileOptions) -> Self {
+        Self {
+            file,
+            ..Self::default()
+        }
+    }
+}
 
 /// The result for one file or directory, reported as it happens.
 #[derive(Debug)]
@@ -64,8 +99,23 @@ pub struct TreeSummary {
     pub bytes: u64,
     /// Entries that were left out.
     pub skipped: u64,
+    /// Files that existed on the receiving side, with [`TreeOptions::skip_existing`].
+    pub existing: u64,
     /// Entries that failed.
     pub failed: u64,
+    /// Attributes of local entries that the server does not keep. Zero in a download.
+    pub not_kept: NotKept,
+}
+
+/// How many entries of local trees have attributes that are lost on the server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NotKept {
+    /// Symbolic links whose content was sent in their place, and files with several names.
+    pub links: u64,
+    /// Entries of other owners.
+    pub owners: u64,
+    /// Files with holes.
+    pub holes: u64,
 }
 
 /// The state of a job that both directions have.
@@ -112,6 +162,22 @@ impl<Step> TreeJob<Step> {
         self.summary.failed += 1;
         self.report(TreeEvent::Failed { path, error }).await;
         Ok(())
+    }
+
+    /// [`failed`](Self::failed) for a file. One that exists is no failure with `skip_existing`.
+    async fn file_failed(
+        &mut self,
+        path: String,
+        error: ClientError,
+        skip_existing: bool,
+    ) -> Result<(), ClientError> {
+        let exists =
+            matches!(error, ClientError::LocalExists(_)) || error.code() == Some(ErrorCode::Exists);
+        if exists && skip_existing {
+            self.summary.existing += 1;
+            return Ok(());
+        }
+        self.failed(path, error).await
     }
 
     /// Takes `&mut self` because `running` is not `Sync` and the job must be `Send`.

@@ -1,29 +1,28 @@
 //! A tree on its way to the server: a local walk that runs ahead of the transfers.
 
 use std::future::ready;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use futures::stream::{self, StreamExt};
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use walkdir::{DirEntry, WalkDir};
 
+use crate::client::transfer::blocking::joined;
 use crate::client::tree::direction::FinishedFile;
 use crate::client::tree::transfers::{FileTransfers, MAX_SEPARATE_FILES};
 use crate::client::tree::upload_request::{LocalSource, UploadDirection};
-use crate::client::tree::{TreeEvent, TreeJob, TreeSummary, join};
+use crate::client::tree::walk::{FoundEntry, LocalDirectory, walk_all};
+use crate::client::tree::{TreeEvent, TreeJob, TreeOptions, TreeSummary};
 use crate::client::{Client, ClientError, FileOptions, Progress, Session};
-use crate::protocol::{FileMode, SetStat};
+use crate::protocol::SetStat;
 
 /// Entries that the walk may be ahead of the transfers. The totals of the progress come from the walk.
 const MAX_ENTRIES_AHEAD: usize = 8192;
 
 impl Session {
     /// Puts files and whole directories, each to its path on the server. A directory that exists
-    /// there is filled up. Links are followed, except to a directory that contains them; an entry that is
-    /// neither a file nor a directory is skipped. An entry whose name is not UTF-8 fails.
+    /// there is filled up. Links are followed as [`TreeOptions::links`] says, except to a directory that
+    /// contains them; an entry that is neither a file nor a directory is skipped. An entry whose name is not UTF-8 fails.
     ///
     /// `events` must be read while this runs, or closed.
     ///
@@ -33,13 +32,14 @@ impl Session {
     pub async fn put_trees(
         &self,
         roots: Vec<(PathBuf, String)>,
-        options: FileOptions,
+        options: impl Into<TreeOptions>,
         progress: &Progress,
         events: mpsc::Sender<TreeEvent>,
     ) -> Result<TreeSummary, ClientError> {
+        let options = options.into();
         let (sender, mut walk) = mpsc::channel(MAX_ENTRIES_AHEAD);
         let counters = progress.clone();
-        spawn_blocking(move || walk_all(roots, &sender, &counters));
+        let walker = spawn_blocking(move || walk_all(roots, options, &sender, &counters));
         let keeps_modes = self.client().has_feature("mode");
         let direction = UploadDirection { keeps_modes };
         let mut upload = TreeUpload {
@@ -69,6 +69,7 @@ impl Session {
             }
         }
         upload.finish_directories().await?;
+        upload.job.summary.not_kept = joined(walker.await.map(Ok))?;
         Ok(upload.job.summary)
     }
 }
@@ -81,7 +82,7 @@ impl Client {
     pub async fn put_trees(
         &self,
         roots: Vec<(PathBuf, String)>,
-        options: FileOptions,
+        options: impl Into<TreeOptions>,
         progress: &Progress,
         events: mpsc::Sender<TreeEvent>,
     ) -> Result<TreeSummary, ClientError> {
@@ -92,39 +93,11 @@ impl Client {
 
 struct TreeUpload {
     session: Session,
-    options: FileOptions,
+    options: TreeOptions,
     job: TreeJob<MadeDirectory>,
     transfers: FileTransfers<UploadDirection>,
     /// Directories whose times and permission bits are set on the server at the end.
     filled: Vec<LocalDirectory>,
-}
-
-/// A directory that is put.
-#[derive(Debug)]
-struct LocalDirectory {
-    local: PathBuf,
-    remote: String,
-    modified: Option<Timestamp>,
-    mode: Option<FileMode>,
-}
-
-/// An entry that the walk finds.
-enum FoundEntry {
-    Directory(LocalDirectory),
-    File {
-        local: PathBuf,
-        remote: String,
-        size: u64,
-        is_named_by_user: bool,
-    },
-    Skipped {
-        local: PathBuf,
-        why: &'static str,
-    },
-    Failed {
-        local: PathBuf,
-        error: ClientError,
-    },
 }
 
 /// A directory, and the result of making it on the server.
@@ -154,8 +127,8 @@ impl TreeUpload {
             } => {
                 // The directory of a file that the walk found may not exist on the server yet.
                 let options = FileOptions {
-                    parents: self.options.parents || !is_named_by_user,
-                    ..self.options
+                    parents: self.options.file.parents || !is_named_by_user,
+                    ..self.options.file
                 };
                 let file = LocalSource {
                     local,
@@ -229,7 +202,8 @@ impl TreeUpload {
                 }
                 Err(error) => {
                     let path = file.local.display().to_string();
-                    self.job.failed(path, error).await?;
+                    let skip_existing = self.options.skip_existing;
+                    self.job.file_failed(path, error, skip_existing).await?;
                 }
             }
         }
@@ -258,98 +232,4 @@ async fn finish_directory(
         }
     };
     (directory.local, session.retry(progress, set).await)
-}
-
-/// Sends every entry at and below the roots, until the receiver is closed.
-fn walk_all(roots: Vec<(PathBuf, String)>, sender: &mpsc::Sender<FoundEntry>, progress: &Progress) {
-    for (local, remote) in roots {
-        let mut walk = WalkDir::new(&local).follow_links(true).into_iter();
-        while let Some(entry) = walk.next() {
-            let found = match entry {
-                Ok(entry) => {
-                    let found = classify(&entry, &local, &remote, progress);
-                    // The entries of a directory that failed would fail, too.
-                    if entry.file_type().is_dir()
-                        && matches!(found, Some(FoundEntry::Failed { .. }))
-                    {
-                        walk.skip_current_dir();
-                    }
-                    found
-                }
-                Err(error) => Some(unreadable(error, &local)),
-            };
-            if let Some(found) = found
-                && sender.blocking_send(found).is_err()
-            {
-                return;
-            }
-        }
-    }
-    progress.found_all();
-}
-
-fn classify(
-    entry: &DirEntry,
-    root: &Path,
-    remote: &str,
-    progress: &Progress,
-) -> Option<FoundEntry> {
-    let local = entry.path().to_owned();
-    let mut to = remote.to_owned();
-    for component in local.strip_prefix(root).unwrap_or(&local) {
-        let Some(name) = component.to_str() else {
-            let error = ClientError::NotUtf8(local.clone());
-            return Some(FoundEntry::Failed { local, error });
-        };
-        to = join(&to, name);
-    }
-    let kind = entry.file_type();
-    if kind.is_dir() {
-        let exists = matches!(to.trim_end_matches('/'), "" | "." | "..");
-        let metadata = entry.metadata().ok();
-        let modified = metadata.as_ref().and_then(|it| it.modified().ok());
-        return (!exists).then_some(FoundEntry::Directory(LocalDirectory {
-            local,
-            remote: to,
-            modified: modified.and_then(|time| Timestamp::try_from(time).ok()),
-            mode: metadata.map(|it| FileMode::from_st_mode(it.mode())),
-        }));
-    }
-    if !kind.is_file() && entry.depth() == 0 {
-        let error = ClientError::LocalNotAFile(local.clone());
-        return Some(FoundEntry::Failed { local, error });
-    }
-    if !kind.is_file() {
-        let why = "it is neither a file nor a directory";
-        return Some(FoundEntry::Skipped { local, why });
-    }
-    let size = entry.metadata().map_or(0, |metadata| metadata.len());
-    progress.found_file(size);
-    Some(FoundEntry::File {
-        local,
-        remote: to,
-        size,
-        is_named_by_user: entry.depth() == 0,
-    })
-}
-
-fn unreadable(error: walkdir::Error, root: &Path) -> FoundEntry {
-    let (local, depth) = (error.path().unwrap_or(root).to_owned(), error.depth());
-    if error.loop_ancestor().is_some() {
-        let why = "it is a link to a directory that contains it";
-        return FoundEntry::Skipped { local, why };
-    }
-    let error = error
-        .into_io_error()
-        .unwrap_or_else(|| std::io::ErrorKind::Other.into());
-    if error.kind() == std::io::ErrorKind::NotFound && depth > 0 {
-        let why = "it is a link to nothing";
-        return FoundEntry::Skipped { local, why };
-    }
-    if error.kind() == std::io::ErrorKind::NotFound && local.is_symlink() {
-        let error = ClientError::LocalBrokenLink(local.clone());
-        return FoundEntry::Failed { local, error };
-    }
-    let error = ClientError::local("read", &*local, error);
-    FoundEntry::Failed { local, error }
 }
