@@ -19,6 +19,7 @@ mod container;
 mod corpus;
 mod datagrams;
 mod delta_client;
+mod delta_faults;
 mod deltas;
 mod fairness;
 mod faults;

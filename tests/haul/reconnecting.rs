@@ -29,7 +29,7 @@ const MB: usize = 1_000_000;
 
 /// Where and how a connection ends: after so many bytes, whole and in order.
 #[derive(Debug, Clone, Copy)]
-enum Cut {
+pub(crate) enum Cut {
     /// From the client to the server, with the end of both directions.
     Up(u64),
     /// From the server to the client, with the end of both directions.
@@ -43,17 +43,17 @@ enum Cut {
 
 /// A proxy that cuts its connections, the first at the first of `cuts` and so on; what comes after
 /// the last is let through.
-struct CuttingProxy {
-    address: SocketAddr,
+pub(crate) struct CuttingProxy {
+    pub(crate) address: SocketAddr,
     /// The server behind it, which may move.
-    target: Arc<Mutex<String>>,
+    pub(crate) target: Arc<Mutex<String>>,
     up: Arc<AtomicU64>,
     down: Arc<AtomicU64>,
     accepting: AbortHandle,
 }
 
 impl CuttingProxy {
-    async fn start(target: &str, cuts: &[Cut]) -> Self {
+    pub(crate) async fn start(target: &str, cuts: &[Cut]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let target = Arc::new(Mutex::new(target.to_owned()));
@@ -81,16 +81,16 @@ impl CuttingProxy {
         }
     }
 
-    fn up(&self) -> u64 {
+    pub(crate) fn up(&self) -> u64 {
         self.up.load(Ordering::Relaxed)
     }
 
-    fn down(&self) -> u64 {
+    pub(crate) fn down(&self) -> u64 {
         self.down.load(Ordering::Relaxed)
     }
 
     /// Waits until `bytes` bytes went from clients to servers.
-    async fn reaches(&self, bytes: u64) {
+    pub(crate) async fn reaches(&self, bytes: u64) {
         let poll = async {
             while self.up() < bytes {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -193,7 +193,7 @@ async fn log_in_at(url: String, trust: Trust) -> Result<Client, ClientError> {
 }
 
 /// A session of alice's that does not wait long.
-async fn session(address: SocketAddr) -> Session {
+pub(crate) async fn session(address: SocketAddr) -> Session {
     session_at(format!("haul+plain://{address}"), Trust::default()).await
 }
 

@@ -12,7 +12,7 @@ use crate::protocol::{CUTTING, Chunks, ChunksBegin, ChunksReply, ContentChunk};
 /// Smaller files are transferred whole: the list of chunks would cost a round trip for few bytes.
 const MIN_DELTA_BYTES: u64 = 4 * 1024 * 1024;
 
-/// The most chunks of a file that is transferred by its changes. Both tables of them fit in less than 100 MB.
+/// The most chunks of a file that is transferred by its changes.
 pub(super) const MAX_CHUNKS: usize = 1 << 20;
 
 /// The bytes of a transfer that used an old version of the file.
@@ -39,21 +39,27 @@ pub(super) fn add_chunk(index: &mut ChunkIndex, position: &mut u64, chunk: Conte
 }
 
 /// The content chunks of one version of a file on the server.
+#[derive(Debug)]
 pub(super) struct ChunkList {
     pub(super) version: String,
+    pub(super) size: u64,
     pub(super) chunks: Vec<ContentChunk>,
 }
 
 impl ChunkList {
     /// Asks for the list; `None` if the file is too small or has too many chunks, or the server cuts in
     /// another way.
+    ///
+    /// # Errors
+    /// [`ClientError::InvalidReply`] as soon as the chunks are more than the file.
     pub(super) async fn fetch(
         client: &Client,
         path: &str,
         version: Option<String>,
     ) -> Result<Option<Self>, ClientError> {
         let path = path.to_owned();
-        let (pending, mut parts) = client.connection.get(&Chunks { path, version }).await?;
+        let request = Chunks { path, version };
+        let (pending, mut parts) = client.connection.get(&request).await?;
         let mut transfer = Transfer::new(client, pending);
         let begin: ChunksBegin = match parts.recv().await {
             Some(TransferPart::Begin(begin)) => parse(&begin)?,
@@ -66,28 +72,30 @@ impl ChunkList {
         if begin.cutting != CUTTING || !is_worth_while(begin.size) {
             return Ok(None);
         }
-        let (mut chunks, mut unread) = (Vec::new(), BytesMut::new());
+        if request
+            .version
+            .is_some_and(|version| version != begin.version)
+        {
+            return Err(invalid("a list of the chunks of another version"));
+        }
+        let mut records = RecordReader::new(begin.size);
         while let Some(part) = parts.recv().await {
             let TransferPart::Chunk(bytes) = part else {
                 return Err(invalid("a second begin"));
             };
-            unread.extend_from_slice(&bytes);
-            while let Some(record) = unread.first_chunk() {
-                let chunk = ContentChunk::from_record(record);
-                chunks.push(chunk.ok_or_else(|| invalid("a record that is not of a chunk"))?);
-                let _ = unread.split_to(ContentChunk::RECORD_BYTES);
-            }
-            if chunks.len() > MAX_CHUNKS {
+            records.read(&bytes)?;
+            if records.chunks.len() > MAX_CHUNKS {
                 return Ok(None);
             }
         }
         let reply: ChunksReply = transfer.reply().await?;
-        let size: u64 = chunks.iter().map(|chunk| u64::from(chunk.length)).sum();
-        if !unread.is_empty() || reply.count != chunks.len() as u64 || begin.size != size {
-            return Err(invalid("a list of chunks that is not of the whole file"));
+        let chunks = records.finish()?;
+        if reply.count != chunks.len() as u64 {
+            return Err(invalid("a list with another number of chunks than it says"));
         }
         Ok(Some(Self {
             version: begin.version,
+            size: begin.size,
             chunks,
         }))
     }
@@ -104,6 +112,44 @@ impl ChunkList {
             add_chunk(&mut index, &mut position, chunk);
         }
         index
+    }
+}
+
+/// Reads the records of a list, which come in pieces of any length.
+struct RecordReader {
+    chunks: Vec<ContentChunk>,
+    unread: BytesMut,
+    /// Bytes of the file after the chunks that were read.
+    rest: u64,
+}
+
+impl RecordReader {
+    fn new(size: u64) -> Self {
+        Self {
+            chunks: Vec::new(),
+            unread: BytesMut::new(),
+            rest: size,
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        self.unread.extend_from_slice(bytes);
+        while let Some(record) = self.unread.first_chunk() {
+            let chunk = ContentChunk::from_record(record)
+                .ok_or_else(|| invalid("a record that is not of a chunk"))?;
+            let rest = self.rest.checked_sub(u64::from(chunk.length));
+            self.rest = rest.ok_or_else(|| invalid("chunks of more than the file"))?;
+            self.chunks.push(chunk);
+            let _ = self.unread.split_to(ContentChunk::RECORD_BYTES);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Vec<ContentChunk>, ClientError> {
+        if !self.unread.is_empty() || self.rest > 0 {
+            return Err(invalid("chunks of less than the file"));
+        }
+        Ok(self.chunks)
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use crate::client::delta::chunk_list::{ChunkIndex, ChunkList, DeltaBytes, is_worth_while};
+use crate::client::delta::resumption::ResumptionProgress;
 use crate::client::transfer::blocking::{blocking, joined};
 use crate::client::transfer::options::{FileOptions, QUEUED_CHUNKS};
 use crate::client::transfer::progress::FileProgress;
@@ -50,11 +51,13 @@ impl Session {
     ) -> Result<(PutReply, DeltaBytes), ClientError> {
         if options.if_exists.unwrap_or(IfExists::Replace) == IfExists::Replace {
             let _resumable = self.resumable_upload();
+            let resumption = &ResumptionProgress::new(self);
             let attempt = |client: Client| {
                 let local = local.clone();
                 async move {
                     let mut file = progress.file(found);
-                    let sent = send_changes(&client, local, remote, options, &mut file).await;
+                    let put = (local, remote, options);
+                    let sent = send_changes(&client, put, resumption, &mut file).await;
                     if !matches!(sent, Ok(Some(_))) {
                         file.go_to(0);
                         file.expect(found);
@@ -85,9 +88,8 @@ impl Session {
 /// of an earlier attempt are not sent again.
 async fn send_changes(
     client: &Client,
-    local: PathBuf,
-    remote: &str,
-    options: FileOptions,
+    (local, remote, options): (PathBuf, &str, FileOptions),
+    resumption: &ResumptionProgress<'_>,
     progress: &mut FileProgress,
 ) -> Result<Option<(PutReply, DeltaBytes)>, ClientError> {
     let source = blocking(move || LocalFile::open(&local)).await?;
@@ -118,6 +120,7 @@ async fn send_changes(
         return Ok(None);
     };
     upload.continue_at(offset, Hasher::new(options.algorithm));
+    resumption.resumed_at(offset);
     progress.expect(size);
     progress.go_to(offset);
     let digest = send_parts(&mut upload, source, list, offset, |part, length| {

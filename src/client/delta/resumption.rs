@@ -1,0 +1,28 @@
+//! What a transfer gains by the connections that it loses.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::client::Session;
+
+/// The bytes of a file that the receiving side has before an attempt. If they become more, the last
+/// connection was of use, and the session may try as often again.
+pub(super) struct ResumptionProgress<'a> {
+    session: &'a Session,
+    most: AtomicU64,
+}
+
+impl<'a> ResumptionProgress<'a> {
+    pub(super) fn new(session: &'a Session) -> Self {
+        Self {
+            session,
+            most: AtomicU64::new(0),
+        }
+    }
+
+    /// An attempt begins after this many bytes.
+    pub(super) fn resumed_at(&self, offset: u64) {
+        if self.most.fetch_max(offset, Ordering::Relaxed) < offset {
+            self.session.note_success();
+        }
+    }
+}
