@@ -42,7 +42,9 @@ use crate::protocol::Algorithm;
 /// it is a file `.haul-….part` in the same directory. After a lost connection the transfer is
 /// resumed. The same command resumes an interrupted file of 1 MiB or more within seven days, if it is
 /// unchanged on the server. Existing directories are merged. A local file of the same name is replaced,
-/// unless `--if-exists` says otherwise. Times and permission bits are kept.
+/// unless `--if-exists` says otherwise. A file of a directory that is here already, with the same size, time,
+/// permission bits and digest, is not downloaded again, unless `--if-exists replace` says so. Times and
+/// permission bits are kept.
 #[derive(Debug, Args)]
 #[command(override_usage = "haul get [OPTIONS] REMOTE… [LOCAL]")]
 pub(super) struct GetArgs {
@@ -102,6 +104,7 @@ impl GetArgs {
         };
         let options = TreeOptions {
             skip_existing: if_exists == TransferIfExists::Skip,
+            skip_unchanged: self.if_exists.is_none(),
             ..options.into()
         };
         let session = &remote.session;

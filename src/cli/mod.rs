@@ -62,6 +62,7 @@ mod profiles;
 mod program;
 mod progress;
 mod put;
+mod recent_rate;
 mod reconnect_notice;
 mod reload;
 mod remote_administration;

@@ -2,13 +2,14 @@
 //! for.
 
 use std::io::{Write, stderr, stdout};
-use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 use rustix::fs::FileType;
-use tokio::time::{Instant, interval_at};
+use tokio::time::{Duration, Instant, interval_at};
 
 use crate::cli::output::{Output, count, safe, size};
+use crate::cli::recent_rate::RecentRate;
+use crate::cli::remote_path::last_name;
 use crate::client::{Progress, Waiting};
 
 /// How often the counters are looked at.
@@ -49,6 +50,7 @@ impl Bar {
         let mut ticks = interval_at(Instant::now() + PATIENCE, REFRESH);
         let mut waiting = self.progress.waiting();
         let mut shown = OPEN_END;
+        let mut rate = RecentRate::default();
         loop {
             tokio::select! {
                 biased;
@@ -67,7 +69,7 @@ impl Bar {
                 shown = template;
                 self.drawn.set_style(style(template));
             }
-            self.look(waiting.borrow().as_ref());
+            self.look(waiting.borrow().as_ref(), &mut rate);
         }
     }
 
@@ -80,7 +82,7 @@ impl Bar {
         }
     }
 
-    fn look(&self, waiting: Option<&Waiting>) {
+    fn look(&self, waiting: Option<&Waiting>, rate: &mut RecentRate) {
         let progress = &self.progress;
         let (done, known) = (progress.files(), progress.total_files());
         if progress.totals_are_final() {
@@ -92,8 +94,8 @@ impl Bar {
         if let Some(waiting) = waiting {
             let text = next_attempt(waiting);
             self.drawn.set_message(safe(&text).into_owned());
-            // What is not moved meanwhile is no measure of what is moved afterwards.
-            self.drawn.reset_eta();
+            // The wait says nothing about the rate after it.
+            *rate = RecentRate::default();
             return;
         }
         let files = match known {
@@ -102,10 +104,24 @@ impl Bar {
             _ if progress.totals_are_final() => format!("{done} of {}", count(known, "file")),
             _ => format!("{done} of {known}+ files"),
         };
-        self.drawn.set_message(match progress.saved_bytes() {
-            0 => files,
-            saved => format!("{files}, {} saved", size(saved)),
-        });
+        rate.add(Instant::now(), progress.sent_bytes());
+        let rate = rate.bytes_per_second();
+        let mut parts = Vec::new();
+        if let Some(rate) = rate {
+            parts.push(format!("{}/s", size(rate)));
+        }
+        if let (Some(total), Some(rate @ 1..)) = (total(progress), rate) {
+            let left = total.saturating_sub(progress.bytes()).div_ceil(rate);
+            parts.push(format!("{} left", duration(left)));
+        }
+        parts.extend((!files.is_empty()).then_some(files));
+        if let saved @ 1.. = progress.saved_bytes() {
+            parts.push(format!("{} saved", size(saved)));
+        }
+        if let Some(name) = progress.current_file() {
+            parts.push(shortened(last_name(&name).unwrap_or(&name)));
+        }
+        self.drawn.set_message(safe(&parts.join(", ")).into_owned());
     }
 
     /// Prints a line on standard error, above the bar.
@@ -201,9 +217,32 @@ fn again(waiting: &Waiting) -> String {
     }
 }
 
-const OPEN_END: &str = "{spinner} {binary_bytes} {binary_bytes_per_sec} {msg}";
-const CLOSED_END: &str = "{wide_bar} {percent:>3}% {binary_bytes} of {binary_total_bytes} \
-    {binary_bytes_per_sec} {eta} left {msg}";
+/// A time for people, such as `5 s`, `3 min` or `2 h 5 min`.
+fn duration(seconds: u64) -> String {
+    match (seconds / 3600, seconds.div_ceil(60)) {
+        (_, 0 | 1) => format!("{seconds} s"),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, _) => format!("{hours} h {} min", seconds % 3600 / 60),
+    }
+}
+
+/// A name without its middle, if it is long.
+fn shortened(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= MAX_NAME_CHARACTERS {
+        return name.to_owned();
+    }
+    let (start, end) = (MAX_NAME_CHARACTERS / 2, MAX_NAME_CHARACTERS / 2 - 1);
+    let head = name.chars().take(start);
+    let tail = name.chars().skip(length - end);
+    head.chain(std::iter::once('…')).chain(tail).collect()
+}
+
+/// The longest name of a file beside the bar.
+const MAX_NAME_CHARACTERS: usize = 24;
+
+const OPEN_END: &str = "{spinner} {binary_bytes} {wide_msg}";
+const CLOSED_END: &str = "{bar:20} {percent:>3}% {binary_bytes} of {binary_total_bytes} {wide_msg}";
 
 const OPEN_END_WAITING: &str = "{spinner} {binary_bytes} {wide_msg}";
 const CLOSED_END_WAITING: &str = "{bar:10} {percent:>3}% {wide_msg}";
@@ -229,6 +268,21 @@ mod tests {
             next_attempt(&waiting),
             "trying again in 4 s (3 of 10); connection lost: the server closed the connection"
         );
+    }
+
+    #[test]
+    fn times_and_long_names_are_short() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (61, "2 min"),
+            (3599, "60 min"),
+            (7500, "2 h 5 min"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
+        assert_eq!(shortened("holiday.tar"), "holiday.tar");
+        assert_eq!(shortened(&"ab".repeat(20)), "abababababab…bababababab");
     }
 
     #[test]

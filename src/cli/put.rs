@@ -37,7 +37,8 @@ use crate::protocol::Algorithm;
 /// A file appears on the server when it is complete and safe on the disk. After a lost connection the
 /// transfer is resumed; an interrupted command is resumed by running it again. Existing directories
 /// are merged. A file of the same name on the server is replaced, unless `--if-exists` says
-/// otherwise.
+/// otherwise. A file of a directory that the server has already, with the same size, time, permission bits
+/// and digest, is not sent again, unless `--if-exists replace` says so.
 ///
 /// Times and permission bits are kept. Links, owners and holes of files are not kept, and are counted in the
 /// summary. A link to an entry of the tree is sent as the file or directory that it leads to; a link out of
@@ -57,8 +58,8 @@ pub(super) struct PutArgs {
     #[arg(long, short = 't', value_name = "DIR")]
     to: Option<String>,
     /// The action if a file of that name exists on the server
-    #[arg(long, value_enum, default_value = "replace")]
-    if_exists: TransferIfExists,
+    #[arg(long, value_enum)]
+    if_exists: Option<TransferIfExists>,
     /// Use REMOTE as the name of the only source, even if it is a directory
     #[arg(long, short = 'T', conflicts_with = "to")]
     no_target_directory: bool,
@@ -91,8 +92,9 @@ impl PutArgs {
     pub(super) async fn run(mut self, remote: &RemoteSession) -> anyhow::Result<()> {
         self.bandwidth.apply(&remote.session);
         let to = self.take_target()?;
+        let if_exists = self.if_exists.unwrap_or(TransferIfExists::Replace);
         let options = FileOptions {
-            if_exists: Some(self.if_exists.into()),
+            if_exists: Some(if_exists.into()),
             algorithm: self.digest,
             // A slash at the end says that a directory is meant, there or not.
             parents: self.parents || to.ends_with('/'),
@@ -104,11 +106,12 @@ impl PutArgs {
         let roots = self.roots(remote, &to).await?;
         let telling = ReportOptions {
             what: "put",
-            verbose: self.verbose || self.if_exists == TransferIfExists::Rename,
+            verbose: self.verbose || if_exists == TransferIfExists::Rename,
         };
         let options = TreeOptions {
             file: options,
-            skip_existing: self.if_exists == TransferIfExists::Skip,
+            skip_existing: if_exists == TransferIfExists::Skip,
+            skip_unchanged: self.if_exists.is_none(),
             links: if self.follow {
                 FollowedLinks::All
             } else {

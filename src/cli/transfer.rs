@@ -250,6 +250,7 @@ fn sum_up(remote: &RemoteSession, summary: &TreeSummary, started: Instant) {
         size(rate),
     );
     for (number, what) in [
+        (summary.unchanged, "there already"),
         (summary.existing, "existed already"),
         (summary.skipped, "skipped"),
         (summary.failed, "failed"),

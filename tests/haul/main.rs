@@ -68,6 +68,7 @@ mod talking;
 mod tls;
 mod tokens;
 mod transfers;
+mod tree_commands;
 mod trees;
 mod watching;
 mod wildcards;

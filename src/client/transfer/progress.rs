@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -13,12 +14,15 @@ pub struct Progress(Arc<Counters>);
 #[derive(Debug, Default)]
 struct Counters {
     bytes: AtomicU64,
+    sent_bytes: AtomicU64,
     saved_bytes: AtomicU64,
     files: AtomicU64,
     total_bytes: AtomicU64,
     total_files: AtomicU64,
     complete: AtomicBool,
     waiting: watch::Sender<Option<Waiting>>,
+    /// The file whose transfer began last, while it is under way.
+    current: Mutex<Option<Arc<str>>>,
 }
 
 /// The reason for which a job waits, and the end of the wait.
@@ -43,10 +47,23 @@ impl Progress {
         Self::default()
     }
 
-    /// Bytes moved so far.
+    /// Bytes of the found files that the receiving side has, moved by this job or there before.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that this job has moved over its connections, those that it had to move again included. It never
+    /// decreases.
+    #[must_use]
+    pub fn sent_bytes(&self) -> u64 {
+        self.0.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The name of a file that is under way by itself; small files that are moved together have none.
+    #[must_use]
+    pub fn current_file(&self) -> Option<Arc<str>> {
+        self.0.current.lock().clone()
     }
 
     /// Those of [`bytes`](Self::bytes) that the receiving side had already, in an older version of a
@@ -98,12 +115,14 @@ impl Progress {
             progress: self.clone(),
             at: 0,
             expected,
+            name: None,
         }
     }
 
     /// Counts bytes that were transferred.
     pub(crate) fn moved(&self, bytes: u64) {
         self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.0.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts bytes of a finished file that the receiving side had already.
@@ -113,6 +132,12 @@ impl Progress {
 
     pub(crate) fn finished_file(&self) {
         self.0.files.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a file that the receiving side has already.
+    pub(crate) fn skipped_file(&self, bytes: u64) {
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.finished_file();
     }
 
     pub(crate) fn found_file(&self, bytes: u64) {
@@ -147,15 +172,26 @@ pub(crate) struct FileProgress {
     progress: Progress,
     at: u64,
     expected: u64,
+    name: Option<Arc<str>>,
 }
 
 impl FileProgress {
+    /// Shows `name` while this is the file that began last.
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        let name: Arc<str> = name.into();
+        *self.progress.0.current.lock() = Some(Arc::clone(&name));
+        self.name = Some(name);
+        self
+    }
+
     /// The next bytes were transferred.
     pub(crate) fn moved(&mut self, bytes: usize) {
+        let sent = &self.progress.0.sent_bytes;
+        sent.fetch_add(bytes as u64, Ordering::Relaxed);
         self.go_to(self.at + bytes as u64);
     }
 
-    /// Sets the number of bytes that were transferred.
+    /// Sets the number of bytes that the receiving side has.
     pub(crate) fn go_to(&mut self, at: u64) {
         change(&self.progress.0.bytes, self.at, at);
         self.at = at;
@@ -165,6 +201,20 @@ impl FileProgress {
     pub(crate) fn expect(&mut self, size: u64) {
         change(&self.progress.0.total_bytes, self.expected, size);
         self.expected = size;
+    }
+}
+
+impl Drop for FileProgress {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            let mut current = self.progress.0.current.lock();
+            if current
+                .as_ref()
+                .is_some_and(|shown| Arc::ptr_eq(shown, name))
+            {
+                *current = None;
+            }
+        }
     }
 }
 
@@ -196,6 +246,22 @@ mod tests {
         one.moved(20);
         other.go_to(100);
         assert_eq!(progress.bytes(), 150);
+        assert_eq!(
+            progress.sent_bytes(),
+            70,
+            "what went back was sent, the rest was there"
+        );
+    }
+
+    #[test]
+    fn the_file_that_began_last_is_named_until_it_ends() {
+        let progress = Progress::new();
+        let first = progress.file(0).named("first");
+        let second = progress.file(0).named("second");
+        drop(first);
+        assert_eq!(progress.current_file().as_deref(), Some("second"));
+        drop(second);
+        assert_eq!(progress.current_file(), None);
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Session {
             size: None,
             has_old_bytes: false,
             restarts: 0,
-            progress: progress.file(found),
+            progress: progress.file(found).named(remote),
         };
         download.resume().await?;
         let mut budget = self.retry_budget(progress);

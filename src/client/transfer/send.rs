@@ -49,7 +49,7 @@ impl Session {
         let is_resumable = replaces && size.is_some_and(|size| size >= MIN_RESUME_BYTES);
         let resume = is_resumable || repeated && size.is_some();
         let pipe = (!source.is_file()).then(|| source.path().to_owned());
-        let mut file = progress.file(found);
+        let mut file = progress.file(found).named(remote);
         if let Some(size) = size {
             file.expect(size);
         }

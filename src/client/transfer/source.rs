@@ -14,7 +14,7 @@ use rustix::io::{Errno, pread};
 
 use crate::client::ClientError;
 use crate::connection::LONG_CHUNK_BYTES;
-use crate::protocol::{Digest, FileMode, Hasher};
+use crate::protocol::{Algorithm, Digest, FileMode, Hasher};
 
 /// The content of an upload.
 pub(crate) struct LocalFile {
@@ -88,6 +88,20 @@ impl LocalFile {
             mode: Some(FileMode::from_st_mode(metadata.mode())),
             read: 0,
         })
+    }
+
+    /// The digest of the file `path`.
+    ///
+    /// # Errors
+    /// [`ClientError::Local`] if it cannot be read; [`ClientError::LocalChanged`] if it is written to
+    /// meanwhile.
+    pub(crate) fn digest(path: &Path, algorithm: Algorithm) -> Result<Digest, ClientError> {
+        let mut file = Self::open(path)?;
+        let mut hasher = Hasher::new(algorithm);
+        while let Some(chunk) = file.next_chunk()? {
+            hasher.update(&chunk);
+        }
+        file.finish(hasher)
     }
 
     /// A pipe that messages call `name`.
@@ -303,7 +317,6 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::protocol::Algorithm;
 
     #[test]
     fn a_file_that_shrinks_while_it_is_read_is_an_error() {

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use futures::stream::StreamExt;
 use tokio::sync::mpsc;
@@ -16,6 +17,7 @@ use crate::client::tree::direction::FinishedFile;
 use crate::client::tree::directories::{DirectoryMetadata, FilledDirectories};
 use crate::client::tree::download_request::{DownloadDirection, LocalTarget};
 use crate::client::tree::transfers::FileTransfers;
+use crate::client::tree::unchanged::RemoteFiles;
 use crate::client::tree::{TreeEvent, TreeJob, TreeOptions, TreeSummary, join};
 use crate::client::{Client, ClientError, FetchedFile, Progress, Session};
 use crate::protocol::{Entry, ErrorCode, Kind, LsReply, StatReply};
@@ -54,6 +56,12 @@ impl Session {
         })
         .await?;
         let options = options.into();
+        let remote_files = if options.skip_unchanged {
+            let roots = roots.iter().map(|(remote, local)| (&**local, &**remote));
+            RemoteFiles::list(self, roots).await?
+        } else {
+            RemoteFiles::default()
+        };
         let direction = DownloadDirection {
             options: options.file,
         };
@@ -61,6 +69,7 @@ impl Session {
             session: self.clone(),
             job: TreeJob::new(progress, events),
             skip_existing: options.skip_existing,
+            remote_files: Arc::new(remote_files),
             listings: 0,
             roots: roots.into(),
             directories: Vec::new(),
@@ -113,6 +122,8 @@ struct TreeDownload {
     session: Session,
     job: TreeJob<ListingStep>,
     skip_existing: bool,
+    /// Those below the roots whose local path is a directory already.
+    remote_files: Arc<RemoteFiles>,
     /// Requests for a root or a listing that are outstanding.
     listings: usize,
     roots: VecDeque<(String, PathBuf)>,
@@ -135,7 +146,14 @@ struct PendingDirectory {
 
 enum ListingStep {
     Stat(LocalTarget, Result<StatReply, ClientError>),
-    Page(PendingDirectory, Result<LsReply, ClientError>),
+    Page(PendingDirectory, Result<ListedPage, ClientError>),
+}
+
+/// A page of a listing.
+struct ListedPage {
+    reply: LsReply,
+    /// For each entry whether it is a file that this side has already.
+    unchanged: Vec<bool>,
 }
 
 impl TreeDownload {
@@ -177,6 +195,7 @@ impl TreeDownload {
     }
 
     fn list(&self, mut directory: PendingDirectory) {
+        let remote_files = Arc::clone(&self.remote_files);
         let (session, progress) = (self.session.clone(), self.job.progress.clone());
         self.job.running.push(Box::pin(async move {
             let cursor = directory.cursor.take();
@@ -186,7 +205,10 @@ impl TreeDownload {
                 let cursor = cursor.clone();
                 async move { client.ls_page(remote, cursor).await }
             };
-            let mut page = session.retry(&progress, list).await;
+            let mut page = match session.retry(&progress, list).await {
+                Ok(reply) => compare_page(&directory.target, remote_files, reply).await,
+                Err(error) => Err(error),
+            };
             if is_first && page.is_ok() {
                 let (local, level) = (directory.target.local.clone(), directory.target.level);
                 let metadata = directory.metadata;
@@ -264,7 +286,7 @@ impl TreeDownload {
     async fn listed(
         &mut self,
         directory: PendingDirectory,
-        page: LsReply,
+        page: ListedPage,
     ) -> Result<(), ClientError> {
         let PendingDirectory {
             target: parent,
@@ -272,6 +294,10 @@ impl TreeDownload {
             is_filled,
             ..
         } = directory;
+        let ListedPage {
+            reply: page,
+            unchanged,
+        } = page;
         if is_filled {
             self.filled.push(parent.local.clone(), metadata);
         }
@@ -286,7 +312,7 @@ impl TreeDownload {
             });
         }
         let level = parent.level + 1;
-        for entry in page.entries {
+        for (entry, is_unchanged) in page.entries.into_iter().zip(unchanged) {
             let name = &entry.name;
             if !is_single_name(name) {
                 let error = ClientError::UnsafeName(entry.name);
@@ -303,10 +329,40 @@ impl TreeDownload {
                 self.job.failed(target.remote, error).await?;
                 continue;
             }
-            self.found(target, &entry);
+            if is_unchanged {
+                self.job.progress.found_file(entry.size);
+                self.job.unchanged(entry.size);
+            } else {
+                self.found(target, &entry);
+            }
         }
         Ok(())
     }
+}
+
+/// Compares the files of a page with those of this side.
+async fn compare_page(
+    directory: &LocalTarget,
+    files: Arc<RemoteFiles>,
+    reply: LsReply,
+) -> Result<ListedPage, ClientError> {
+    if files.is_empty() {
+        let unchanged = vec![false; reply.entries.len()];
+        return Ok(ListedPage { reply, unchanged });
+    }
+    let (local, remote) = (directory.local.clone(), directory.remote.clone());
+    blocking(move || {
+        let entries = reply.entries.iter();
+        let unchanged = entries
+            .map(|entry| {
+                let name = &entry.name;
+                is_single_name(name)
+                    && files.is_unchanged(&local.join(name), &join(&remote, name), entry)
+            })
+            .collect();
+        Ok(ListedPage { reply, unchanged })
+    })
+    .await
 }
 
 /// Whether this is a folder at the root that the user may not list. A user who gets the root does not

@@ -10,6 +10,7 @@ mod download;
 pub(super) mod download_request;
 mod pipeline;
 pub(super) mod transfers;
+mod unchanged;
 mod upload;
 pub(super) mod upload_request;
 mod walk;
@@ -31,6 +32,9 @@ pub struct TreeOptions {
     /// Count a file that exists on the receiving side in [`TreeSummary::existing`]. Needs
     /// [`IfExists::Fail`](crate::protocol::IfExists::Fail), with which it is a failure otherwise.
     pub skip_existing: bool,
+    /// Skip the files of directories that the receiving side has already: of the same size, time,
+    /// permission bits and digest. They are counted in [`TreeSummary::unchanged`].
+    pub skip_unchanged: bool,
     /// The symbolic links of local trees that are followed.
     pub links: FollowedLinks,
     /// Stay on the file system of each local root. A root that is `/` always does.
@@ -99,6 +103,8 @@ pub struct TreeSummary {
     pub bytes: u64,
     /// Entries that were left out.
     pub skipped: u64,
+    /// Files that the receiving side had already, with [`TreeOptions::skip_unchanged`].
+    pub unchanged: u64,
     /// Files that existed on the receiving side, with [`TreeOptions::skip_existing`].
     pub existing: u64,
     /// Entries that failed.
@@ -162,6 +168,12 @@ impl<Step> TreeJob<Step> {
         self.summary.failed += 1;
         self.report(TreeEvent::Failed { path, error }).await;
         Ok(())
+    }
+
+    /// Counts a file of `size` bytes that the receiving side has already.
+    fn unchanged(&mut self, size: u64) {
+        self.summary.unchanged += 1;
+        self.progress.skipped_file(size);
     }
 
     /// [`failed`](Self::failed) for a file. One that exists is no failure with `skip_existing`.

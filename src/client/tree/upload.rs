@@ -3,13 +3,15 @@
 use std::future::ready;
 use std::path::PathBuf;
 
-use futures::stream::{self, StreamExt};
+use futures::future::BoxFuture;
+use futures::stream::{self, FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use crate::client::transfer::blocking::joined;
 use crate::client::tree::direction::FinishedFile;
 use crate::client::tree::transfers::{FileTransfers, MAX_SEPARATE_FILES};
+use crate::client::tree::unchanged::{FileMetadata, RemoteFiles, has_digest};
 use crate::client::tree::upload_request::{LocalSource, UploadDirection};
 use crate::client::tree::walk::{FoundEntry, LocalDirectory, walk_all};
 use crate::client::tree::{TreeEvent, TreeJob, TreeOptions, TreeSummary};
@@ -37,6 +39,14 @@ impl Session {
         events: mpsc::Sender<TreeEvent>,
     ) -> Result<TreeSummary, ClientError> {
         let options = options.into();
+        let remote_files = if options.skip_unchanged {
+            {
+                let roots = roots.iter().map(|(local, remote)| (&**local, &**remote));
+                RemoteFiles::list(self, roots).await?
+            }
+        } else {
+            RemoteFiles::default()
+        };
         let (sender, mut walk) = mpsc::channel(MAX_ENTRIES_AHEAD);
         let counters = progress.clone();
         let walker = spawn_blocking(move || walk_all(roots, options, &sender, &counters));
@@ -48,6 +58,8 @@ impl Session {
             job: TreeJob::new(progress, events),
             transfers: FileTransfers::new(direction, self, progress),
             filled: Vec::new(),
+            remote_files,
+            comparing: FuturesUnordered::new(),
         };
         let mut walking = true;
         while walking || !upload.is_idle() {
@@ -61,6 +73,7 @@ impl Session {
                     None => walking = false,
                 },
                 Some(made) = upload.job.running.next() => upload.made(made).await?,
+                Some(compared) = upload.comparing.next() => upload.compared(compared),
                 // Last, so that files that the walk has found already are sent together.
                 () = ready(()), if upload.transfers.can_start() => {
                     let finished = upload.transfers.start();
@@ -98,6 +111,16 @@ struct TreeUpload {
     transfers: FileTransfers<UploadDirection>,
     /// Directories whose times and permission bits are set on the server at the end.
     filled: Vec<LocalDirectory>,
+    remote_files: RemoteFiles,
+    /// Local files whose digest is computed, to skip those that the server has.
+    comparing: FuturesUnordered<BoxFuture<'static, ComparedFile>>,
+}
+
+/// A file that may be on the server already.
+struct ComparedFile {
+    file: LocalSource,
+    size: u64,
+    is_unchanged: bool,
 }
 
 /// A directory, and the result of making it on the server.
@@ -105,12 +128,13 @@ type MadeDirectory = (LocalDirectory, Result<String, ClientError>);
 
 impl TreeUpload {
     fn is_idle(&self) -> bool {
-        self.job.running.is_empty() && self.transfers.is_idle()
+        self.job.running.is_empty() && self.comparing.is_empty() && self.transfers.is_idle()
     }
 
     /// Whether any entry may be started.
     fn has_capacity(&self) -> bool {
-        let requests = self.job.running.len() + self.transfers.separate_files();
+        let requests =
+            self.job.running.len() + self.comparing.len() + self.transfers.separate_files();
         requests < MAX_SEPARATE_FILES
             && self.transfers.has_capacity_for(0)
             && self.transfers.has_capacity_for(u64::MAX)
@@ -122,7 +146,7 @@ impl TreeUpload {
             FoundEntry::File {
                 local,
                 remote,
-                size,
+                metadata,
                 is_named_by_user,
             } => {
                 // The directory of a file that the walk found may not exist on the server yet.
@@ -135,7 +159,7 @@ impl TreeUpload {
                     remote,
                     options,
                 };
-                self.transfers.add(file, size);
+                self.start_file(file, metadata);
             }
             FoundEntry::Skipped { local, why } => {
                 self.job.skipped(local.display().to_string(), why).await;
@@ -145,6 +169,33 @@ impl TreeUpload {
             }
         }
         Ok(())
+    }
+
+    fn start_file(&mut self, file: LocalSource, metadata: FileMetadata) {
+        let size = metadata.size;
+        let kept = self
+            .remote_files
+            .digest_if_unchanged(&file.remote, metadata);
+        let Some(digest) = kept else {
+            self.transfers.add(file, size);
+            return;
+        };
+        self.comparing.push(Box::pin(async move {
+            let is_unchanged = has_digest(file.local.clone(), digest).await;
+            ComparedFile {
+                file,
+                size,
+                is_unchanged,
+            }
+        }));
+    }
+
+    fn compared(&mut self, compared: ComparedFile) {
+        if compared.is_unchanged {
+            self.job.unchanged(compared.size);
+        } else {
+            self.transfers.add(compared.file, compared.size);
+        }
     }
 
     fn make_directory(&mut self, directory: LocalDirectory) {

@@ -8,6 +8,7 @@ use rustix::process::geteuid;
 use tokio::sync::mpsc;
 use walkdir::{DirEntry, WalkDir};
 
+use crate::client::tree::unchanged::FileMetadata;
 use crate::client::tree::{FollowedLinks, NotKept, TreeOptions, join};
 use crate::client::{ClientError, Progress};
 use crate::protocol::FileMode;
@@ -30,7 +31,7 @@ pub(super) enum FoundEntry {
     File {
         local: PathBuf,
         remote: String,
-        size: u64,
+        metadata: FileMetadata,
         is_named_by_user: bool,
     },
     Skipped {
@@ -160,13 +161,21 @@ fn classify(
         let why = "it is neither a file nor a directory";
         return Some(FoundEntry::Skipped { local, why });
     }
-    let size = entry.metadata().map_or(0, |metadata| metadata.len());
+    let metadata = match entry.metadata() {
+        Ok(metadata) => metadata,
+        Err(error) => return Some(unreadable(error, root)),
+    };
     count_not_kept(entry, not_kept);
-    progress.found_file(size);
+    progress.found_file(metadata.len());
+    let modified = metadata.modified().ok();
     Some(FoundEntry::File {
         local,
         remote: to,
-        size,
+        metadata: FileMetadata {
+            size: metadata.len(),
+            modified: modified.and_then(|time| Timestamp::try_from(time).ok()),
+            mode: FileMode::from_st_mode(metadata.mode()),
+        },
         is_named_by_user: entry.depth() == 0,
     })
 }

@@ -1,0 +1,300 @@
+//! Trees and several files with `put` and `get`: where they go, what is skipped, and what is sent again.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
+
+use crate::command_line::Person;
+use crate::harness::TestServer;
+
+#[tokio::test]
+async fn a_directory_goes_up_and_comes_back_with_its_times() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("reports/may.txt", "May");
+    person.write("reports/old/april.txt", "April");
+    let past = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let file = fs::File::options()
+        .write(true)
+        .open(person.path("reports/may.txt"));
+    file.and_then(|file| file.set_modified(past)).expect("set");
+    person.types(&["put", "reports"], 0).await;
+    person.types(&["get", "reports", "back"], 0).await;
+    assert_eq!(person.read("back/old/april.txt"), "April");
+    let modified = fs::metadata(person.path("back/may.txt")).and_then(|there| there.modified());
+    assert_eq!(modified.expect("a time"), past);
+    let (names, _) = person.types(&["ls", "reports"], 0).await;
+    assert_eq!(names, "may.txt\nold/\n");
+}
+
+#[tokio::test]
+async fn a_tree_is_transferred_again_to_the_same_place() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("site/index.html", "1");
+    person.write("site/img/a.png", "png");
+    let names = async |path: &str| person.types(&["ls", path], 0).await.0;
+    for args in [
+        &["put", "site/", "web"][..],
+        &["put", "-T", "site", "web"],
+        &["put", "-t", "web", "site/"],
+        &["put", "site/", ":web/"],
+    ] {
+        for _ in 0..2 {
+            person.types(args, 0).await;
+            assert_eq!(names("web").await, "img/\nindex.html\n", "{args:?}");
+        }
+    }
+    person.types(&["put", "site", "web"], 0).await;
+    assert_eq!(names("web").await, "img/\nindex.html\nsite/\n");
+    person.types(&["rm", "-r", "web/site"], 0).await;
+    for args in [
+        &["get", "web/", "back"][..],
+        &["get", "-T", "web", "back"],
+        &["get", "-t", "back", "web/"],
+    ] {
+        for _ in 0..2 {
+            person.types(args, 0).await;
+            assert_eq!(person.read("back/img/a.png"), "png");
+            assert!(!person.path("back/web").exists(), "{args:?}");
+        }
+    }
+    person.types(&["put", "site/"], 0).await;
+    assert_eq!(names("site").await, "img/\nindex.html\n");
+    person.types(&["put", "-T", "site", "back", "web"], 2).await;
+}
+
+#[tokio::test]
+async fn files_that_exist_are_skipped_and_counted() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("d/old", "1");
+    person.types(&["put", "d"], 0).await;
+    person.write("d/old", "changed");
+    person.write("d/new", "2");
+    let skip = ["--if-exists", "skip"];
+    let (_, stderr) = person.types(&[&["put", "d"], &skip[..]].concat(), 0).await;
+    assert!(stderr.contains("1 file, 1 B in"), "{stderr}");
+    assert!(stderr.contains(", 1 existed already"), "{stderr}");
+    assert_eq!(person.types(&["get", "d/old", "-"], 0).await.0, "1");
+    fs::remove_file(person.path("d/new")).expect("removed");
+    let (_, stderr) = person.types(&[&["get", "d"], &skip[..]].concat(), 0).await;
+    assert!(stderr.contains(", 1 existed already"), "{stderr}");
+    assert_eq!(person.read("d/old"), "changed");
+    assert_eq!(person.read("d/new"), "2");
+}
+
+#[tokio::test]
+async fn links_out_of_a_tree_are_followed_only_if_that_is_wanted() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("d/a", "A");
+    person.write("secret", "S");
+    person.write("other/file", "F");
+    for (to, name) in [("a", "d/in"), ("../secret", "d/out"), ("../other", "d/dir")] {
+        std::os::unix::fs::symlink(to, person.path(name)).expect("linked");
+    }
+    let (_, stderr) = person.types(&["put", "d"], 0).await;
+    assert!(stderr.contains("haul: d/out: skipped: it is a link out of the tree"));
+    assert!(stderr.contains("2 skipped; not kept: 1 link"), "{stderr}");
+    assert_eq!(person.types(&["ls", "d"], 0).await.0, "a\nin\n");
+    person.types(&["put", "-L", "d"], 0).await;
+    assert_eq!(person.types(&["ls", "d"], 0).await.0, "a\ndir/\nin\nout\n");
+}
+
+#[tokio::test]
+async fn the_last_argument_means_what_it_means_to_cp() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("a", "A");
+    person.write("b", "B");
+    person.types(&["put", "a", "new"], 0).await;
+    person.types(&["put", "a", "b", "nowhere"], 2).await;
+    person.types(&["put", "a", "b", "made/"], 0).await;
+    person.types(&["put", "b", "made"], 0).await;
+    assert_eq!(person.types(&["ls", "made"], 0).await.0, "a\nb\n");
+    person.types(&["get", "new", "renamed"], 0).await;
+    assert_eq!(person.read("renamed"), "A");
+    person
+        .types(&["get", "made/a", "made/b", "nowhere"], 2)
+        .await;
+    person.types(&["get", "made/a", "made/b", "here/"], 0).await;
+    assert_eq!(person.read("here/b"), "B");
+    person.types(&["get", "new", "made/a", "here"], 0).await;
+    assert_eq!(person.read("here/new"), "A");
+    person.types(&["mv", "new", "made/a", "made/"], 1).await;
+    person.types(&["cp", "made/b", "made/c"], 0).await;
+    assert_eq!(person.types(&["ls", "made"], 0).await.0, "a\nb\nc\nnew\n");
+}
+
+#[tokio::test]
+async fn a_put_whose_last_path_is_a_local_one_is_refused_before_anything_is_sent() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    for name in ["a.jpg", "b.jpg", "c.jpg", "d/e.jpg"] {
+        person.write(name, name);
+    }
+    std::os::unix::fs::symlink("nowhere", person.path("link")).expect("linked");
+    for args in [
+        &["put", "a.jpg", "b.jpg"][..],
+        &["put", "a.jpg", "b.jpg", "c.jpg"],
+        &["put", "a.jpg", "d"],
+        &["put", "a.jpg", "d/"],
+        &["put", "a.jpg", "link"],
+    ] {
+        let last = args.last().expect("several");
+        let (_, stderr) = person.types(args, 2).await;
+        assert!(
+            stderr.contains("-t DIR") && stderr.contains(&format!("`:{last}`")),
+            "{stderr}"
+        );
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+    let script = "put a.jpg b.jpg\n";
+    let (output, _) = person.type_with(&[], "shell", script).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(person.types(&["ls"], 0).await.0, "");
+    person.types(&["put", "a.jpg", ":b.jpg"], 0).await;
+    assert_eq!(person.types(&["get", "b.jpg", "-"], 0).await.0, "a.jpg");
+    // The name of what comes from a pipe can be meant in one way only.
+    let (output, _) = person.type_with(&["-", "c.jpg"], "put", "piped").await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    person.types(&["put", ":a.jpg"], 2).await;
+    person.types(&["put", ":a.jpg", "b.jpg", ":d/"], 2).await;
+    assert_eq!(person.types(&["ls"], 0).await.0, "b.jpg\nc.jpg\n");
+}
+
+#[tokio::test]
+async fn to_names_the_directory_for_any_number_of_paths() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    for name in ["a", "b", "d/c"] {
+        person.write(name, name);
+    }
+    person.types(&["put", "-t", "one", "a"], 0).await;
+    person
+        .types(&["put", "a", "b", "d", "--to", ":two"], 0)
+        .await;
+    person.types(&["put", "-t", ".", "a", "b"], 0).await;
+    assert_eq!(person.types(&["ls"], 0).await.0, "a\nb\none/\ntwo/\n");
+    assert_eq!(person.types(&["ls", "one"], 0).await.0, "a\n");
+    assert_eq!(person.types(&["ls", "two"], 0).await.0, "a\nb\nd/\n");
+    person.types(&["put", "-t", "a", "b"], 1).await;
+    person.types(&["get", "-t", "back", "two/a"], 0).await;
+    person.types(&["get", "two/d", ":b", "-t", "back"], 0).await;
+    assert_eq!(person.read("back/a"), "a");
+    assert_eq!(person.read("back/b"), "b");
+    assert_eq!(person.read("back/d/c"), "d/c");
+    for args in [&["put", "-t", "-", "a"][..], &["get", "-t", "", "a"]] {
+        person.types(args, 2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_get_that_could_mean_one_more_file_replaces_no_local_one() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("a", "A");
+    person.write("b", "B");
+    person.types(&["put", "-t", ".", "a", "b"], 0).await;
+    person.write("b", "local");
+    let (_, stderr) = person.types(&["get", "a", "b"], 2).await;
+    assert!(
+        stderr.contains("-t DIR") && stderr.contains("`./b`"),
+        "{stderr}"
+    );
+    assert_eq!(person.read("b"), "local");
+    person.types(&["get", "a", "./b"], 0).await;
+    assert_eq!(person.read("b"), "A");
+    person.types(&["get", ":a", ":b"], 0).await;
+    assert_eq!(person.read("b"), "B");
+    person
+        .types(&["get", "a", "b", "--if-exists", "replace"], 0)
+        .await;
+    assert_eq!(person.read("b"), "A");
+    // What is on the server no more cannot be meant.
+    person.types(&["rm", "b"], 0).await;
+    person.write("b", "local");
+    person.types(&["get", "a", "b"], 0).await;
+    assert_eq!(person.read("b"), "A");
+}
+
+#[tokio::test]
+async fn an_existing_file_is_replaced_kept_or_merged_as_requested() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    person.write("a.txt", "1");
+    person.types(&["put", "a.txt"], 0).await;
+    person
+        .types(&["put", "a.txt", "--if-exists", "fail"], 1)
+        .await;
+    let (path, _) = person
+        .types(&["put", "a.txt", "--if-exists", "rename"], 0)
+        .await;
+    assert_eq!(path, "/a (1).txt\n");
+    person.write("a.txt", "2");
+    person
+        .types(&["get", "a.txt", "--if-exists", "fail"], 1)
+        .await;
+    person
+        .types(&["get", "a.txt", "--if-exists", "rename"], 0)
+        .await;
+    assert_eq!(
+        (person.read("a.txt"), person.read("a (1).txt")),
+        ("2".into(), "1".into())
+    );
+    person.types(&["get", "a.txt"], 0).await;
+    assert_eq!(person.read("a.txt"), "1");
+}
+
+#[tokio::test]
+async fn a_repeated_transfer_of_a_tree_moves_only_what_has_changed() {
+    let server = TestServer::start().await;
+    let person = Person::connected(&server).await;
+    let names = ["same", "content", "mode", "time", "size"];
+    for name in names {
+        person.write(&format!("d/{name}"), "first");
+    }
+    person.types(&["put", "d"], 0).await;
+    // Everything that a listing tells is as before, but for the digest.
+    let modified = |name: &str| {
+        let metadata = fs::metadata(person.path(name)).expect("there");
+        metadata.modified().expect("a time")
+    };
+    let set_modified = |name: &str, time: SystemTime| {
+        let file = fs::File::options().write(true).open(person.path(name));
+        file.and_then(|file| file.set_modified(time)).expect("set");
+    };
+    let before = modified("d/content");
+    person.write("d/content", "other");
+    set_modified("d/content", before);
+    let mode = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(person.path("d/mode"), mode).expect("set");
+    set_modified("d/time", before - Duration::from_mins(1));
+    person.write("d/size", "longer");
+    let (_, stderr) = person.types(&["put", "d"], 0).await;
+    assert!(stderr.contains("4 files, 21 B in"), "{stderr}");
+    assert!(stderr.contains(", 1 there already"), "{stderr}");
+    let (_, stderr) = person.types(&["put", "d"], 0).await;
+    assert!(stderr.contains("0 files, 0 B in"), "{stderr}");
+    assert!(stderr.contains(", 5 there already"), "{stderr}");
+    let (_, stderr) = person
+        .types(&["put", "--if-exists", "replace", "d"], 0)
+        .await;
+    assert!(stderr.contains("5 files, 26 B in"), "{stderr}");
+
+    let (_, stderr) = person.types(&["get", "d"], 0).await;
+    assert!(stderr.contains("0 files, 0 B in"), "{stderr}");
+    assert!(stderr.contains(", 5 there already"), "{stderr}");
+    let before = modified("d/content");
+    person.write("d/content", "local");
+    set_modified("d/content", before);
+    fs::remove_file(person.path("d/same")).expect("removed");
+    let (_, stderr) = person.types(&["get", "d"], 0).await;
+    assert!(stderr.contains("2 files, 10 B in"), "{stderr}");
+    assert!(stderr.contains(", 3 there already"), "{stderr}");
+    assert_eq!(person.read("d/content"), "other");
+    // A file that is named is moved in any case.
+    let (_, stderr) = person.types(&["get", "d/same", "./d/same"], 0).await;
+    assert!(stderr.contains("1 file, 5 B in"), "{stderr}");
+}
