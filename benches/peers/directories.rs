@@ -39,6 +39,11 @@ impl BenchDirectories {
         self.root().join("files").join(item.name())
     }
 
+    /// The directory of a synchronisation's source.
+    pub(crate) fn source_named(&self, name: &str) -> PathBuf {
+        self.root().join("files").join(name)
+    }
+
     pub(crate) fn incoming(&self, item: BenchLoad) -> PathBuf {
         self.root().join("incoming").join(item.name())
     }

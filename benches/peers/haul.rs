@@ -18,6 +18,7 @@ use crate::directories::BenchDirectories;
 use crate::peer::BenchPeer;
 use crate::process::free_port;
 use crate::rows::{BenchLoad, BenchRow, Task};
+use crate::sync::SyncTask;
 
 const PASSWORD: &str = "side by side on one machine";
 /// Where uploads go.
@@ -183,6 +184,28 @@ impl BenchPeer for Haul {
 
     fn arrives(&self, _item: BenchLoad, _place: &BenchDirectories) -> PathBuf {
         self.data().join("homes/bench").join(&ARRIVED[1..])
+    }
+
+    fn sync(&self, task: &SyncTask) -> PeersResult<Command> {
+        let mut command = self.client_of(task.encrypted, task.host, &["sync", "--delete"]);
+        let remote = format!(":/{}", task.name);
+        if task.down {
+            command.arg(remote).arg(task.local);
+        } else {
+            command.arg(task.local).arg(remote);
+        }
+        command.arg("--quiet");
+        Ok(command)
+    }
+
+    fn synced(&self, name: &str, _place: &BenchDirectories) -> PathBuf {
+        self.data().join("homes/bench").join(name)
+    }
+
+    fn forget_synced(&self, name: &str) -> Option<Command> {
+        let path = format!("/{name}");
+        let arguments = ["rm", "--recursive", "--quiet", path.as_str()];
+        Some(self.client_of(false, Ipv4Addr::LOCALHOST.into(), &arguments))
     }
 
     fn forget(&self, _item: BenchLoad) -> Option<Command> {

@@ -32,8 +32,12 @@ mod proxy;
 mod rows;
 mod rsync;
 mod summary;
+mod sync;
 mod table;
 mod vsftpd;
+
+/// The peers that synchronise.
+const SYNCING: [&str; 2] = ["haul", "rsync"];
 
 type PeersResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -81,6 +85,17 @@ async fn run(options: &BenchOptions) -> PeersResult<()> {
             place: &BenchDirectories::new(&options.disk)?,
         };
         results.extend(all(&on_disk, &ground, &kinds, options).await?);
+    }
+    let sync_rows = options.sync_rows();
+    if !sync_rows.is_empty() {
+        let place = BenchDirectories::new(&options.dir)?;
+        let kinds: Vec<_> = kinds
+            .iter()
+            .copied()
+            .filter(|kind| SYNCING.contains(&kind.name))
+            .collect();
+        let peers = start(&kinds, &place).await?;
+        sync::measure_all(&sync_rows, &place, &peers, options).await?;
     }
     if options.rest() {
         idle_cost::measure(&kinds, &BenchDirectories::new(&options.dir)?, options).await?;

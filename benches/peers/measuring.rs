@@ -60,11 +60,17 @@ impl Figures {
     }
 
     pub(crate) fn spread(&self, part: fn(&Run) -> f64) -> Spread {
-        let mut sorted: Vec<_> = self.runs.iter().map(part).collect();
+        Spread::of(self.runs.iter().map(part))
+    }
+}
+
+impl Spread {
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<_> = values.collect();
         sorted.sort_by(f64::total_cmp);
         let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
         let last = sorted.len().saturating_sub(1);
-        Spread {
+        Self {
             median: f64::midpoint(at(last / 2), at(last.div_ceil(2))),
             min: at(0),
             max: at(last),

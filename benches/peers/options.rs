@@ -8,6 +8,7 @@ use clap::Parser;
 
 use crate::PeersResult;
 use crate::rows::{BenchRow, ROWS};
+use crate::sync::{SYNC_ROWS, SyncRow};
 
 /// haul beside nginx, vsftpd, rsync and OpenSSH: the same work, on this machine, in turns.
 ///
@@ -19,7 +20,8 @@ pub(crate) struct BenchOptions {
     /// Only these rows: down, up, tls-down, tls-up, many-down, many-up, tls-many-down, tls-many-up
     /// (in memory); disk-up, disk-tls-up, disk-many-up (onto a disk, with syncs); line-down,
     /// line-up, line-many-down, line-many-up (through a delayed line); rest (start, memory at rest,
-    /// size)
+    /// size); sync-first-few, sync-first, sync-unchanged, sync-changed, sync-scattered, sync-inserted,
+    /// sync-renamed, the same with sync-down- and line-sync- (a tree or a large file that is made equal again)
     #[arg(long = "row", value_delimiter = ',', value_name = "ROW")]
     rows: Vec<String>,
 
@@ -38,6 +40,10 @@ pub(crate) struct BenchOptions {
     /// How many small files, of 4 KiB
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) files: u32,
+
+    /// How many small files, of 4 KiB, in the larger tree that is synchronised
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(100..))]
+    pub(crate) sync_files: u32,
 
     /// The size of the file on the delayed line
     #[arg(long, default_value = "100MiB")]
@@ -79,13 +85,22 @@ impl BenchOptions {
     /// If one is named that there is not.
     pub(crate) fn rows(&self) -> PeersResult<Vec<&'static BenchRow>> {
         for name in &self.rows {
-            if name != REST && !ROWS.iter().any(|row| row.name == name) {
+            let is_transfer = ROWS.iter().any(|row| row.name == name);
+            let is_sync = SYNC_ROWS.iter().any(|row| row.name == name);
+            if name != REST && !is_transfer && !is_sync {
                 return Err(format!("there is no row {name}; see --help").into());
             }
         }
         let wanted =
             |row: &&BenchRow| self.rows.is_empty() || self.rows.iter().any(|n| n == row.name);
         Ok(ROWS.iter().filter(wanted).collect())
+    }
+
+    /// The rows of synchronisation to run.
+    pub(crate) fn sync_rows(&self) -> Vec<&'static SyncRow> {
+        let wanted =
+            |row: &&SyncRow| self.rows.is_empty() || self.rows.iter().any(|n| n == row.name);
+        SYNC_ROWS.iter().filter(wanted).collect()
     }
 
     /// Whether start, memory at rest and size are wanted.

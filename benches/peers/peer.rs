@@ -11,6 +11,7 @@ use crate::PeersResult;
 use crate::directories::BenchDirectories;
 use crate::process::{BenchProcess, processes, program};
 use crate::rows::{BenchLoad, BenchRow, Task};
+use crate::sync::SyncTask;
 use crate::{haul, nginx, openssh, rsync, vsftpd};
 
 /// No server takes longer to start.
@@ -57,6 +58,21 @@ pub(crate) trait BenchPeer {
     /// Where the server keeps an upload.
     fn arrives(&self, item: BenchLoad, place: &BenchDirectories) -> PathBuf {
         place.incoming(item)
+    }
+
+    /// The client that makes one directory equal to another.
+    fn sync(&self, _task: &SyncTask) -> PeersResult<Command> {
+        Err(format!("{} does not synchronise", self.name()).into())
+    }
+
+    /// Where the server keeps the directory of a synchronisation.
+    fn synced(&self, name: &str, place: &BenchDirectories) -> PathBuf {
+        place.root().join("incoming").join(name)
+    }
+
+    /// Removes that directory, for a server that keeps an account of its files.
+    fn forget_synced(&self, _name: &str) -> Option<Command> {
+        None
     }
 
     /// Removes an upload, for a server that keeps an account of its files.

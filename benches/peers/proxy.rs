@@ -8,6 +8,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +28,7 @@ const PIECE: usize = 256 << 10;
 /// The line to one server; it is cut, at the latest, when this is dropped.
 pub(crate) struct DelayProxy {
     listening: JoinSet<()>,
+    carried: Arc<AtomicU64>,
 }
 
 impl DelayProxy {
@@ -36,17 +38,24 @@ impl DelayProxy {
     /// If the address or a port cannot be had.
     pub(crate) async fn start(ports: &[u16], one_way: Duration) -> io::Result<Self> {
         let mut listening = JoinSet::new();
+        let carried = Arc::new(AtomicU64::new(0));
         for &port in ports {
             let listener = TcpListener::bind((FAR, port)).await?;
+            let carried = Arc::clone(&carried);
             listening.spawn(async move {
                 let mut lines = JoinSet::new();
                 while let Ok((near, _)) = listener.accept().await {
-                    lines.spawn(carry(near, port, one_way));
+                    lines.spawn(carry(near, port, one_way, Arc::clone(&carried)));
                     while lines.try_join_next().is_some() {}
                 }
             });
         }
-        Ok(Self { listening })
+        Ok(Self { listening, carried })
+    }
+
+    /// Bytes that came from both ends.
+    pub(crate) fn carried(&self) -> u64 {
+        self.carried.load(Ordering::Relaxed)
     }
 
     /// Cuts the line, and gives its ports back before it returns.
@@ -57,13 +66,19 @@ impl DelayProxy {
 
 /// One connection. The server learns of it one and a half round trips after the client began, when
 /// on a real line the third packet of the handshake arrives, with what the client says first.
-async fn carry(near: TcpStream, port: u16, one_way: Duration) {
+async fn carry(near: TcpStream, port: u16, one_way: Duration, carried: Arc<AtomicU64>) {
     let known = Instant::now() + 3 * one_way;
     let _ = near.set_nodelay(true);
     let (near_reader, near_writer) = near.into_split();
     let (to_far, from_near) = mpsc::unbounded_channel();
     let room = Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT as usize));
-    let reading = read(near_reader, to_far, Arc::clone(&room), one_way, known);
+    let reading = read(
+        near_reader,
+        to_far,
+        Arc::clone(&room),
+        (one_way, known),
+        &carried,
+    );
     let far = async {
         sleep_until(known).await;
         let Ok(far) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
@@ -75,7 +90,13 @@ async fn carry(near: TcpStream, port: u16, one_way: Duration) {
         let back = Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT as usize));
         tokio::join!(
             write(far_writer, from_near, room),
-            read(far_reader, to_near, Arc::clone(&back), one_way, known),
+            read(
+                far_reader,
+                to_near,
+                Arc::clone(&back),
+                (one_way, known),
+                &carried
+            ),
             write(near_writer, from_far, back),
         );
     };
@@ -89,12 +110,13 @@ async fn read(
     mut from: OwnedReadHalf,
     to: mpsc::UnboundedSender<DelayedChunk>,
     room: Arc<Semaphore>,
-    one_way: Duration,
-    earliest: Instant,
+    (one_way, earliest): (Duration, Instant),
+    carried: &AtomicU64,
 ) {
     let mut buffer = vec![0; PIECE];
     loop {
         let count = from.read(&mut buffer).await.unwrap_or(0);
+        carried.fetch_add(count as u64, Ordering::Relaxed);
         let arrives = (Instant::now() + one_way).max(earliest);
         let Ok(taken) = room.acquire_many(u32::try_from(count).unwrap_or(0)).await else {
             return;

@@ -1,9 +1,10 @@
 //! rsync's daemon with rsync, as `rsync -r`: without encryption and without a login.
 //!
 //! Whoever receives computes a checksum of each file while it arrives and compares it with the
-//! sender's. Files are written beside their place and renamed; nothing is synced. The destination
-//! is always new, so there is nothing that its differences could be computed against, with or
-//! without --whole-file.
+//! sender's. Files are written beside their place and renamed; nothing is synced. In the rows of transfers
+//! the destination is always new, so there is nothing that its differences could be computed against,
+//! with or without --whole-file. In those of synchronisation it is `rsync -a --delete`; for a renamed file with
+//! `--fuzzy --delete-after`, which finds it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use crate::directories::BenchDirectories;
 use crate::peer::BenchPeer;
 use crate::process::{free_port, program};
 use crate::rows::{BenchRow, Task};
+use crate::sync::SyncTask;
 
 struct Rsync {
     configuration: PathBuf,
@@ -81,6 +83,25 @@ impl BenchPeer for Rsync {
                 .arg(format!("{}/", into.display()));
         } else {
             command.arg(&task.source).arg(format!("{site}/incoming/"));
+        }
+        Ok(command)
+    }
+
+    fn sync(&self, task: &SyncTask) -> PeersResult<Command> {
+        let mut command = Command::new("rsync");
+        let remote = format!(
+            "rsync://{}:{}/site/incoming/{}/",
+            task.host, self.port, task.name
+        );
+        let local = format!("{}/", task.local.display());
+        command.args(["--archive", "--delete"]);
+        if task.renames {
+            command.args(["--fuzzy", "--delete-after"]);
+        }
+        if task.down {
+            command.args([remote, local]);
+        } else {
+            command.args([local, remote]);
         }
         Ok(command)
     }
