@@ -133,7 +133,8 @@ pub enum SyncStage {
     Transfer,
     /// Deletions.
     Deletion,
-    /// Entries that replace one of another kind.
+    /// Entries that replace one of another kind: they are made beside it before the deletions, and named
+    /// after them.
     Replacement,
     /// The metadata of directories, which the stages before change.
     DirectoryMetadata,

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::client::sync::action::{PlannedAction, SyncAction, SyncStage};
-use crate::client::sync::entry::SyncEntry;
+use crate::client::sync::entry::{SyncEntry, is_within};
 use crate::client::sync::renames::SurplusFile;
 use crate::client::sync::rules::TransferReason;
 
@@ -22,7 +22,7 @@ pub(crate) struct DeferredActions {
     pub(crate) surplus: Vec<SurplusFile>,
     /// Directories to be deleted, the deepest first.
     surplus_directories: BTreeMap<std::cmp::Reverse<usize>, Vec<Box<str>>>,
-    /// What deletions make room for.
+    /// Entries that replace one of another kind.
     pub(crate) replacements: Vec<SyncAction>,
     /// The metadata of directories, a directory after those that it contains.
     pub(crate) directories: Vec<SyncAction>,
@@ -86,6 +86,12 @@ impl DeferredActions {
             }
             (_, action) => Some(action),
         }
+    }
+
+    /// Leaves out the metadata of directories at and below `path`.
+    pub(crate) fn forget_directories(&mut self, path: &str) {
+        self.directories
+            .retain(|action| !is_within(action.path(), path));
     }
 
     /// How many entries are to be deleted.

@@ -143,7 +143,7 @@ fn relative_results(
     results: impl Iterator<Item = TransferResult>,
 ) -> Vec<TransferResult> {
     results
-        .map(|(remote, result)| (context.relative(&remote).to_owned(), result))
+        .map(|(remote, result)| (context.relative(&remote), result))
         .collect()
 }
 

@@ -30,6 +30,7 @@ mod roots;
 mod rules;
 mod run;
 mod scan;
+mod staged;
 mod stages;
 
 pub use crate::client::sync::action::{SkipReason, SyncAction, SyncStage};

@@ -90,6 +90,7 @@ pub(crate) async fn prepare(
             local: Arc::new(local),
             remote: remote.into(),
             options: Arc::new(options),
+            staged: Arc::default(),
         },
         filter,
         listing,

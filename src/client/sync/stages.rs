@@ -1,6 +1,7 @@
 //! The stages after the transfers: renames, deletions, replacements and metadata of directories.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
 
@@ -12,6 +13,7 @@ use crate::client::sync::job::{DeletionsLeftOut, SyncDirection, SyncOutcome};
 use crate::client::sync::renames::{Rename, SurplusFile, match_renames, rename_candidates};
 use crate::client::sync::rules::TransferReason;
 use crate::client::sync::run::SyncRun;
+use crate::client::sync::staged::{StagedPaths, discard, publish, replacement_roots};
 use crate::protocol::{Digest, Kind};
 
 /// Deferred deletions that become actions at a time.
@@ -105,27 +107,66 @@ impl SyncRun {
             .await
     }
 
-    /// Deletes what the source does not have and puts entries of another kind in its place, unless
+    /// Deletes what the source does not have, and replaces entries by those of another kind, unless
     /// something failed or it is too much.
     pub(crate) async fn delete_and_replace(&mut self) -> Result<(), ClientError> {
         let count = self.deferred.deletions();
-        if count == 0 && self.deferred.replacements.is_empty() {
+        let replacements = std::mem::take(&mut self.deferred.replacements);
+        if count == 0 && replacements.is_empty() {
             return Ok(());
         }
+        let replaced = replacement_roots(&replacements);
         let max = self.context.options.max_deletions;
-        let reason = if self.is_incomplete {
-            Some(DeletionsLeftOut::AfterFailure)
-        } else if max.is_some_and(|max| count > max) {
-            Some(DeletionsLeftOut::TooMany)
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
-            self.summary.failed += 1;
-            self.report(SyncOutcome::DeletionsLeftOut { count, reason })
+        if !self.is_incomplete && max.is_some_and(|max| count > max) {
+            self.leave_out(count, DeletionsLeftOut::TooMany, &replaced)
                 .await;
             return Ok(());
         }
+        let staged = StagedPaths::choose(replaced)?;
+        if !self.is_incomplete {
+            self.stage(&staged, replacements).await?;
+        }
+        if self.is_incomplete {
+            for path in staged.paths() {
+                discard(&self.context, &path).await;
+            }
+            let reason = DeletionsLeftOut::AfterFailure;
+            self.leave_out(count, reason, staged.roots()).await;
+            return Ok(());
+        }
+        self.delete().await?;
+        if self.context.options.dry_run {
+            return Ok(());
+        }
+        self.publish(&staged).await
+    }
+
+    async fn leave_out(&mut self, count: u64, reason: DeletionsLeftOut, replaced: &[String]) {
+        for path in replaced {
+            self.deferred.forget_directories(path);
+        }
+        self.summary.failed += 1;
+        self.report(SyncOutcome::DeletionsLeftOut { count, reason })
+            .await;
+    }
+
+    /// Makes what replaces entries of another kind beside them.
+    async fn stage(
+        &mut self,
+        staged: &Arc<StagedPaths>,
+        replacements: Vec<SyncAction>,
+    ) -> Result<(), ClientError> {
+        *self.context.staged.write() = Some(Arc::clone(staged));
+        for action in replacements {
+            self.enqueue(action);
+        }
+        let outcome = self.run_queue().await;
+        *self.context.staged.write() = None;
+        outcome
+    }
+
+    /// Deletes surplus files, and then surplus directories, the deepest first.
+    async fn delete(&mut self) -> Result<(), ClientError> {
         let files = self.deferred.take_surplus_files();
         for files in files.chunks(MAX_QUEUED_DELETIONS) {
             for file in files {
@@ -139,10 +180,26 @@ impl SyncRun {
             }
             self.run_queue().await?;
         }
-        for action in std::mem::take(&mut self.deferred.replacements) {
-            self.enqueue(action);
+        Ok(())
+    }
+
+    /// Gives what was made beside other entries their names.
+    async fn publish(&mut self, staged: &StagedPaths) -> Result<(), ClientError> {
+        for (path, temporary) in staged.roots().iter().zip(staged.paths()) {
+            let Err(error) = publish(&self.context, &temporary, path).await else {
+                continue;
+            };
+            if error.ends_everything() {
+                return Err(error);
+            }
+            discard(&self.context, &temporary).await;
+            self.deferred.forget_directories(path);
+            self.is_incomplete = true;
+            self.summary.failed += 1;
+            let path = path.clone();
+            self.report(SyncOutcome::Failed { path, error }).await;
         }
-        self.run_queue().await
+        Ok(())
     }
 
     /// Sets the metadata of directories, which the other stages change.

@@ -4,6 +4,7 @@ mod checker;
 mod deltas;
 mod model;
 mod program;
+mod replacements;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
