@@ -29,6 +29,12 @@ fn fixed_advice(command: &str, error: &anyhow::Error) -> Option<&'static str> {
             "the server keeps the interrupted upload for a while; run the same command again to resume it",
         );
     }
+    if error.is::<Interrupted>() {
+        let first = command.split(' ').next().unwrap_or_default();
+        return ["get", "sync"]
+            .contains(&first)
+            .then_some("complete files stay; run the same command again to continue");
+    }
     match error.downcast_ref::<ClientError>()? {
         ClientError::Lost(_) | ClientError::ReconnectFailed { .. }
             if command.starts_with("put") =>

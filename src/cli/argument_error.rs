@@ -41,6 +41,10 @@ fn help_of(command: &mut Command, names: &[&str]) -> String {
 /// The mistake in the arguments, and where the command `help` explains the right ones.
 pub(super) fn sentence(error: &clap::Error, help: &str) -> String {
     let mut text = mistake(error).unwrap_or_else(|| first_line(error));
+    if let Some(hint) = hint(error, help) {
+        let _ = write!(text, ": {hint}; see `{help}`");
+        return text;
+    }
     let suggestions = suggestions(error);
     if suggestions.is_empty() {
         let _ = write!(text, "; see `{help}`");
@@ -48,6 +52,33 @@ pub(super) fn sentence(error: &clap::Error, help: &str) -> String {
         let _ = write!(text, "; did you mean {suggestions}? See `{help}`");
     }
     text
+}
+
+/// What stands in for an option that other programs have.
+fn hint(error: &clap::Error, help: &str) -> Option<&'static str> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let option = argument(error)?;
+    let is_sync = help == "haul sync --help";
+    if !is_sync && !matches!(help, "haul put --help" | "haul get --help") {
+        return None;
+    }
+    Some(match &*option {
+        "-a" | "--archive" | "-t" | "--times" | "-p" | "--perms" => {
+            "times and permission bits are always kept"
+        }
+        "-r" | "-R" | "--recursive" => "directories are always transferred with their content",
+        "-v" | "--verbose" if is_sync => "`--itemize` prints every action",
+        "-n" if is_sync => "`--dry-run` prints the plan",
+        "-c" if is_sync => "`--checksum` compares the content",
+        "-u" if is_sync => "`--update` keeps newer files",
+        "-z" | "--compress" => "nothing is compressed",
+        "-P" | "--partial" | "--progress" => {
+            "progress is shown, and the same command resumes an interrupted one"
+        }
+        _ => return None,
+    })
 }
 
 fn mistake(error: &clap::Error) -> Option<String> {
@@ -261,6 +292,18 @@ mod tests {
         ] {
             assert_eq!(explained(arguments), expected, "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn options_of_other_programs_are_explained() {
+        let error = program()
+            .try_get_matches_from(["p", "list", "-a", "x"])
+            .expect_err("unknown");
+        assert_eq!(
+            sentence(&error, "haul sync --help"),
+            "there is no option `-a`: times and permission bits are always kept; \
+             see `haul sync --help`"
+        );
     }
 
     #[test]

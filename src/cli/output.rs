@@ -121,6 +121,11 @@ impl Output {
         Ok(())
     }
 
+    /// Whether notes are unwanted.
+    pub(super) fn is_quiet(self) -> bool {
+        self.quiet
+    }
+
     /// Prints a note for a person on standard error.
     pub(super) fn note(self, text: &str) {
         if !self.quiet {

@@ -1,6 +1,6 @@
 //! `haul sync`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bytesize::ByteSize;
@@ -14,7 +14,7 @@ use crate::cli::remote_session::RemoteSession;
 use crate::cli::space_message::with_space_explained;
 use crate::cli::sync_report::SyncReport;
 use crate::cli::sync_watch::SourceWatch;
-use crate::cli::transfer::{BandwidthOptions, RetryOptions, algorithm};
+use crate::cli::transfer::{BandwidthOptions, RetryOptions, algorithm, byte_size};
 use crate::client::sync::{
     Comparison, DEFAULT_SYNC_JOBS, FilterOptions, LinkPolicy, SyncDirection, SyncJob, SyncOptions,
     SyncRules,
@@ -62,8 +62,8 @@ pub(super) struct SyncArgs {
     /// Delete nothing if more than N files and directories would be deleted
     #[arg(long, value_name = "N", requires = "delete")]
     max_delete: Option<u64>,
-    /// Move files to DIR on the side of DESTINATION instead of deleting them; without a colon
-    #[arg(long, value_name = "DIR", requires = "delete")]
+    /// Keep replaced and deleted files in DIR, on the side of DESTINATION and without a colon
+    #[arg(long, value_name = "DIR")]
     backup_dir: Option<String>,
     /// Compare files of equal size by digest
     #[arg(long, short, conflicts_with = "size_only")]
@@ -90,10 +90,10 @@ pub(super) struct SyncArgs {
     #[arg(long, value_name = "FILE")]
     exclude_from: Vec<PathBuf>,
     /// Exclude larger files, such as `100MB`
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = byte_size)]
     max_size: Option<ByteSize>,
     /// Exclude smaller files
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = byte_size)]
     min_size: Option<ByteSize>,
     /// The handling of symbolic links in a local SOURCE
     #[arg(long, value_enum, default_value = "skip")]
@@ -207,6 +207,16 @@ impl SyncArgs {
         let (direction, local, remote) = match marked {
             (false, true) => (SyncDirection::Up, &self.source, &self.destination),
             (true, false) => (SyncDirection::Down, &self.destination, &self.source),
+            (false, false)
+                if [&self.source, &self.destination]
+                    .into_iter()
+                    .any(is_host_path) =>
+            {
+                return Err(usage(
+                    "a path on the server has no host, only a leading colon, as in `:/path`; \
+                     choose the server with `--server haul://user@host` or a profile",
+                ));
+            }
             (false, false) => {
                 return Err(usage(
                     "no path is marked as one on the server; write `haul sync DIR :DIR` to send \
@@ -275,6 +285,12 @@ impl SyncArgs {
     }
 }
 
+/// Whether a path is written as for scp and rsync, with the host, or as the address of a server.
+fn is_host_path(path: &String) -> bool {
+    let host = path.split_once(':').map(|(host, _)| host);
+    host.is_some_and(|host| !host.is_empty() && !host.contains('/')) && !Path::new(path).exists()
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -307,9 +323,18 @@ mod tests {
     fn sizes_have_units_and_deletion_options_need_delete() {
         let bounded = job(&["a", ":b", "--max-size", "2MB"]).expect("meant");
         assert_eq!(bounded.options.filter.max_size, Some(2_000_000));
-        for option in [["--max-delete", "1"], ["--backup-dir", "old"]] {
-            let words = ["a", ":b", option[0], option[1]];
-            assert!(job(&words).is_err(), "{option:?}");
+        assert!(job(&["a", ":b", "--max-size", "12x"]).is_err());
+        assert!(job(&["a", ":b", "--max-delete", "1"]).is_err());
+        assert!(job(&["a", ":b", "--backup-dir", "old"]).is_ok());
+    }
+
+    #[test]
+    fn a_path_with_a_host_is_explained() {
+        for source in ["alice@files:/a", "files:a", "haul://alice@files/a"] {
+            let error = job(&[source, "b"]).expect_err("no host");
+            assert!(error.to_string().contains("no host"), "{error}");
         }
+        let error = job(&["./files:a", "b"]).expect_err("both local");
+        assert!(error.to_string().contains("no path is marked"), "{error}");
     }
 }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::cli::exit::error_code;
 use crate::cli::output::{Output, count, print, print_json, safe, size};
 use crate::cli::progress::Bar;
-use crate::cli::report::error_line;
+use crate::cli::report::error_text;
 use crate::client::sync::{
     MetadataChange, SyncAction, SyncDirection, SyncOutcome, SyncSummary, TransferReason,
 };
@@ -24,13 +25,25 @@ pub(super) struct SyncReport {
 #[derive(Debug, Serialize)]
 struct ActionLine<'a> {
     action: &'static str,
-    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
+    /// Of a failure, as in other error objects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+}
+
+/// A path that is not as it should be.
+struct Failure<'a> {
+    /// Absent if it is about several.
+    path: Option<&'a str>,
+    code: Option<String>,
+    reason: String,
 }
 
 /// The totals as programs read them.
@@ -58,39 +71,63 @@ impl SyncReport {
         match event {
             SyncOutcome::Done(action) => self.action(bar, &action)?,
             SyncOutcome::Failed { path, error } => {
-                let reason = error.to_string();
-                bar.print(&error_line(&format!("sync {path}"), &error.into()));
-                self.failure(&path, reason)?;
+                let error = error.into();
+                let failure = Failure {
+                    path: Some(&path),
+                    code: Some(error_code(&error).into_owned()),
+                    reason: error.to_string(),
+                };
+                let text = error_text(self.output, &format!("sync: {path}"), &error);
+                self.failure(bar, failure, &text)?;
             }
             SyncOutcome::DeletionsLeftOut { count, reason } => {
                 let entries = if count == 1 { "entry" } else { "entries" };
-                let text = format!("{count} {entries} not deleted: {reason}");
-                bar.print(&format!("haul: sync: {text}"));
-                self.failure("", text)?;
+                let reason = format!("{count} {entries} not deleted: {reason}");
+                let text = safe(&format!("haul: sync: {reason}")).into_owned();
+                let failure = Failure {
+                    path: None,
+                    code: None,
+                    reason,
+                };
+                self.failure(bar, failure, &text)?;
             }
         }
         Ok(())
     }
 
-    fn failure(self, path: &str, reason: String) -> anyhow::Result<()> {
-        if self.output.is_json() {
-            print_json(&ActionLine {
-                action: "failed",
-                path,
-                from: None,
-                size: None,
-                reason: Some(reason),
-            })?;
+    /// Prints a failure as one object, or as the lines `text`.
+    fn failure(self, bar: &Bar, failure: Failure<'_>, text: &str) -> anyhow::Result<()> {
+        if !self.output.is_json() {
+            bar.print_lines(text);
+            return Ok(());
         }
+        let line = ActionLine {
+            action: "failed",
+            path: failure.path,
+            from: None,
+            size: None,
+            code: failure.code,
+            reason: Some(failure.reason),
+        };
+        bar.beside(|| print_json(&line))?;
         Ok(())
     }
 
     fn action(self, bar: &Bar, action: &SyncAction) -> anyhow::Result<()> {
-        if let SyncAction::Skip { path, reason } = action
-            && !reason.is_requested()
-        {
-            bar.print(&format!("haul: sync {path}: skipped: {reason}"));
-            if !self.output.is_json() {
+        if let SyncAction::Skip { path, reason } = action {
+            if reason.is_failure() {
+                let text = format!("haul: sync: {path}: {reason}");
+                let failure = Failure {
+                    path: Some(path),
+                    code: None,
+                    reason: reason.to_string(),
+                };
+                return self.failure(bar, failure, &safe(&text));
+            }
+            if !reason.is_requested() && !self.output.is_json() {
+                if !self.output.is_quiet() {
+                    bar.print(&format!("haul: sync: {path}: skipped: {reason}"));
+                }
                 return Ok(());
             }
         }
@@ -124,9 +161,10 @@ impl SyncReport {
         };
         Some(ActionLine {
             action: name,
-            path: action.path(),
+            path: Some(action.path()),
             from,
             size,
+            code: None,
             reason,
         })
     }
@@ -193,6 +231,7 @@ fn text(line: &ActionLine<'_>) -> String {
         reason,
         ..
     } = line;
+    let path = path.unwrap_or_default();
     let mut text = match from {
         Some(from) => format!("{action} {from} to {path}"),
         None => format!("{action} {path}"),

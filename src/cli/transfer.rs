@@ -59,9 +59,15 @@ impl BandwidthOptions {
 /// The least value of `--bwlimit`. With less, a frame could take longer than both sides wait for it.
 const MIN_BANDWIDTH: u64 = 16 * 1024;
 
+/// A number of bytes.
+pub(super) fn byte_size(text: &str) -> Result<ByteSize, String> {
+    text.parse()
+        .map_err(|_| "expected a size such as `500kB` or `2MiB`".to_owned())
+}
+
 /// The value of `--bwlimit`.
 fn bandwidth(text: &str) -> Result<NonZeroU64, String> {
-    let rate = text.parse::<ByteSize>()?.as_u64();
+    let rate = byte_size(text)?.as_u64();
     NonZeroU64::new(rate)
         .filter(|_| rate >= MIN_BANDWIDTH)
         .ok_or_else(|| "the lowest rate is 16KiB".to_owned())

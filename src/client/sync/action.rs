@@ -80,6 +80,9 @@ pub enum SkipReason {
     /// It takes no part.
     #[error(transparent)]
     Withheld(WithheldReason),
+    /// The destination has something else of that name.
+    #[error("the destination has an entry of that name that is not replaced: {0}")]
+    InTheWay(WithheldReason),
     /// `--existing` creates nothing.
     #[error("not at the destination")]
     NotExisting,
@@ -109,7 +112,10 @@ impl SkipReason {
     pub fn is_failure(&self) -> bool {
         match self {
             Self::Withheld(reason) => reason.is_failure(),
-            Self::DirectoryInTheWay | Self::FileInTheWay | Self::KeptDirectoryInTheWay => true,
+            Self::InTheWay(_)
+            | Self::DirectoryInTheWay
+            | Self::FileInTheWay
+            | Self::KeptDirectoryInTheWay => true,
             _ => false,
         }
     }

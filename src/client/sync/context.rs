@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::client::sync::job::{SyncDirection, SyncOptions};
-use crate::client::sync::staged::StagedPaths;
+use crate::client::sync::staged_paths::StagedPaths;
 use crate::client::tree::join;
 use crate::client::{Progress, Session};
 

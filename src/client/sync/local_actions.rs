@@ -3,10 +3,10 @@
 //! No link is followed: a directory in the way of a path was scanned as one, and a last component is
 //! changed itself.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
@@ -123,8 +123,36 @@ fn absent_is_deleted(path: &Path, result: io::Result<()>) -> Result<(), ClientEr
 /// path there is replaced by none: the new one takes the first free number.
 pub(crate) fn back_up(from: &Path, to: &Path) -> Result<(), ClientError> {
     let failed = |error| ClientError::local("move to the backup directory", from, error);
+    let target = free_name(to).map_err(failed)?;
+    match fs::rename(from, target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(failed),
+    }
+}
+
+/// Puts a file that is about to be replaced into the backup directory, as [`back_up`] moves one. Its
+/// replacement is another file, so a link to this one keeps it.
+pub(crate) fn copy_to_backup(from: &Path, to: &Path) -> Result<(), ClientError> {
+    let failed = |error| ClientError::local("copy to the backup directory", from, error);
+    let target = free_name(to).map_err(failed)?;
+    match fs::hard_link(from, &target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // The backup directory is on another file system, or this one has no links.
+        Err(_) => copy_as_it_is(from, &target).map_err(failed),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn copy_as_it_is(from: &Path, to: &Path) -> io::Result<()> {
+    let modified = fs::metadata(from)?.modified()?;
+    fs::copy(from, to)?;
+    File::options().write(true).open(to)?.set_modified(modified)
+}
+
+/// The first free name in the backup directory, whose directories are made.
+fn free_name(to: &Path) -> io::Result<PathBuf> {
     if let Some(parent) = to.parent() {
-        fs::create_dir_all(parent).map_err(failed)?;
+        fs::create_dir_all(parent)?;
     }
     let mut target = to.to_owned();
     let mut number = 0;
@@ -134,10 +162,7 @@ pub(crate) fn back_up(from: &Path, to: &Path) -> Result<(), ClientError> {
         name.push(format!(" ({number})"));
         target.set_file_name(name);
     }
-    match fs::rename(from, target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(failed),
-    }
+    Ok(target)
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ mod rules;
 mod run;
 mod scan;
 mod staged;
+mod staged_paths;
 mod stages;
 
 pub use crate::client::sync::action::{SkipReason, SyncAction, SyncStage};

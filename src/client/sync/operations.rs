@@ -1,4 +1,7 @@
-//! The actions of a plan other than transfers, on the side that changes.
+//! The actions of a plan other than transfers, on the side that changes. Of a transfer only what precedes
+//! it: the old file is put into the backup directory.
+
+use std::path::Path;
 
 use crate::client::ClientError;
 use crate::client::sync::action::SyncAction;
@@ -10,7 +13,7 @@ use crate::client::transfer::blocking::blocking;
 /// An action and its result.
 pub(crate) type PerformedAction = (SyncAction, Result<(), ClientError>);
 
-/// Performs an action that transfers nothing.
+/// Performs an action, of a transfer what precedes it.
 ///
 /// # Errors
 /// Only if the runtime is shutting down. An error of the action is in its result.
@@ -53,6 +56,13 @@ async fn perform_remotely(context: &SyncContext, action: &SyncAction) -> Result<
             }
             _ => remote_actions::delete(context, &entry.path).await,
         },
+        SyncAction::Transfer {
+            replaces: Some(old),
+            ..
+        } => match &context.options.backup_directory {
+            Some(backup) => remote_actions::copy_to_backup(context, &old.path, backup).await,
+            None => Ok(()),
+        },
         SyncAction::Transfer { .. } | SyncAction::Keep(_) | SyncAction::Skip { .. } => Ok(()),
     }
 }
@@ -73,10 +83,20 @@ fn perform_locally(context: &SyncContext, action: &SyncAction) -> Result<(), Cli
         SyncAction::Delete(entry) if entry.is_dir() => local_actions::delete_directory(&path),
         SyncAction::Delete(entry) => match &context.options.backup_directory {
             Some(backup) => {
-                let target = std::path::Path::new(backup).join(&entry.path);
+                let target = Path::new(backup).join(&entry.path);
                 local_actions::back_up(&path, &target)
             }
             None => local_actions::delete_file(&path),
+        },
+        SyncAction::Transfer {
+            replaces: Some(old),
+            ..
+        } => match &context.options.backup_directory {
+            Some(backup) => {
+                let target = Path::new(backup).join(&old.path);
+                local_actions::copy_to_backup(&path, &target)
+            }
+            None => Ok(()),
         },
         SyncAction::Transfer { .. } | SyncAction::Keep(_) | SyncAction::Skip { .. } => Ok(()),
     }

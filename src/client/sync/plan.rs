@@ -116,8 +116,12 @@ impl Planner {
             }
             (source, Some(ListedItem::Withheld { reason, .. })) => {
                 self.keep_ancestors();
-                if source.is_some() || !matches!(reason, WithheldReason::Excluded) {
-                    self.skip(path.clone(), SkipReason::Withheld(reason));
+                match source {
+                    Some(_) if !reason.is_requested() => {
+                        self.skip(path.clone(), SkipReason::InTheWay(reason));
+                    }
+                    None if matches!(reason, WithheldReason::Excluded) => {}
+                    _ => self.skip(path.clone(), SkipReason::Withheld(reason)),
                 }
                 self.withheld = Some(path);
             }

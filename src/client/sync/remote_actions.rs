@@ -83,7 +83,24 @@ pub(crate) async fn back_up(
     let (from, to) = (from.as_str(), to.as_str());
     make_remote_directory(context, parent_of(to)).await?;
     let mv = |client: Client| async move { client.mv(from, to, IfExists::Rename).await };
-    match context.session.retry(&context.progress, mv).await {
+    absent_is_done(context.session.retry(&context.progress, mv).await)
+}
+
+/// Copies a file that is about to be replaced into the backup directory, as [`back_up`] moves one.
+pub(crate) async fn copy_to_backup(
+    context: &SyncContext,
+    path: &str,
+    backup_directory: &str,
+) -> Result<(), ClientError> {
+    let (from, to) = (context.remote_path(path), join(backup_directory, path));
+    let (from, to) = (from.as_str(), to.as_str());
+    make_remote_directory(context, parent_of(to)).await?;
+    let cp = |client: Client| async move { client.cp(from, to, IfExists::Rename).await };
+    absent_is_done(context.session.retry(&context.progress, cp).await)
+}
+
+fn absent_is_done<T>(result: Result<T, ClientError>) -> Result<(), ClientError> {
+    match result {
         Err(error) if error.code() == Some(ErrorCode::NotFound) => Ok(()),
         result => result.map(drop),
     }

@@ -49,10 +49,17 @@ pub(crate) async fn prepare(
     options.rules.modes &= client.has_feature(MODE_FEATURE);
     let makes = !options.dry_run;
     let is_source = direction == SyncDirection::Up;
-    let local_root = local.clone();
-    let local_existed = blocking(move || find_local_root(&local_root, is_source, makes)).await?;
+    let find_local = |makes| {
+        let root = local.clone();
+        blocking(move || find_local_root(&root, is_source, makes))
+    };
+    // The destination is made once the source is known to exist.
+    let local_existed = find_local(false).await?;
     let (remote, remote_existed) =
         find_remote_root(session, progress, &remote, !is_source, makes).await?;
+    if makes && !local_existed {
+        find_local(true).await?;
+    }
     let mut reserved = None;
     if let Some(backup) = options.backup_directory.take() {
         let (backup, path) = match direction {

@@ -220,7 +220,10 @@ impl SyncRun {
         while let Some(action) = self.queue.front() {
             let has_capacity = match action {
                 _ if self.context.options.dry_run => true,
-                SyncAction::Transfer { entry, .. } => self.transfers.has_capacity_for(entry.size),
+                SyncAction::Transfer { entry, .. } => {
+                    self.operations.len() < MAX_OPERATIONS
+                        && self.transfers.has_capacity_for(entry.size)
+                }
                 _ => self.operations.len() < MAX_OPERATIONS,
             };
             if !has_capacity {
@@ -242,6 +245,7 @@ impl SyncRun {
             self.done(action).await;
             return Ok(());
         }
+        let keeps_old = self.context.options.backup_directory.is_some();
         if let SyncAction::Transfer {
             entry, replaces, ..
         } = &action
@@ -249,10 +253,10 @@ impl SyncRun {
             if let Some(error) = self.full.refusal(&self.context, entry) {
                 return self.fail(action, error).await;
             }
-            self.transfers
-                .add(&entry.path, entry.size, replaces.is_some());
-            self.transferring.insert(entry.path.clone(), action);
-            return Ok(());
+            if replaces.is_none() || !keeps_old {
+                self.start_transfer(action);
+                return Ok(());
+            }
         }
         let performing = perform(self.context.clone(), action);
         match self.context.direction {
@@ -263,6 +267,17 @@ impl SyncRun {
             }
         }
         Ok(())
+    }
+
+    fn start_transfer(&mut self, action: SyncAction) {
+        if let SyncAction::Transfer {
+            entry, replaces, ..
+        } = &action
+        {
+            self.transfers
+                .add(&entry.path, entry.size, replaces.is_some());
+            self.transferring.insert(entry.path.clone(), action);
+        }
     }
 
     async fn finish_transfers(&mut self, finished: Vec<TransferResult>) -> Result<(), ClientError> {
@@ -289,6 +304,8 @@ impl SyncRun {
         (action, result): PerformedAction,
     ) -> Result<(), ClientError> {
         match (action, result) {
+            // The old file is in the backup directory now.
+            (action @ SyncAction::Transfer { .. }, Ok(())) => self.start_transfer(action),
             (action, Ok(())) => self.done(action).await,
             // To send the file is always possible.
             (SyncAction::Move { entry, .. } | SyncAction::Copy { entry, .. }, Err(error))

@@ -13,7 +13,8 @@ use crate::client::sync::job::{DeletionsLeftOut, SyncDirection, SyncOutcome};
 use crate::client::sync::renames::{Rename, SurplusFile, match_renames, rename_candidates};
 use crate::client::sync::rules::TransferReason;
 use crate::client::sync::run::SyncRun;
-use crate::client::sync::staged::{StagedPaths, discard, publish, replacement_roots};
+use crate::client::sync::staged::{discard, publish};
+use crate::client::sync::staged_paths::{StagedPaths, replacement_roots};
 use crate::protocol::{Digest, Kind};
 
 /// Deferred deletions that become actions at a time.
@@ -27,7 +28,14 @@ impl SyncRun {
             .map(Some)
             .collect();
         let renames = self.find_renames(&new_files).await;
-        let may_move = self.context.options.rules.delete && !self.is_incomplete;
+        let options = &self.context.options;
+        // A move deletes the old name, which counts, and leaves nothing to be moved to a backup.
+        let may_move = options.rules.delete
+            && !self.is_incomplete
+            && options.backup_directory.is_none()
+            && options
+                .max_deletions
+                .is_none_or(|max| self.deferred.deletions() <= max);
         let is_move = |rename: &&Rename| may_move && rename.is_last_use;
         let moves: Vec<_> = renames.iter().filter(is_move).copied().collect();
         for rename in renames.iter().filter(|rename| !is_move(rename)) {

@@ -121,3 +121,80 @@ async fn local_entries_stay_if_what_replaces_them_cannot_be_read() {
     let read = |path: &str| fs::read_to_string(tree.path().join(path)).expect("there");
     assert_eq!((read("a/old"), read("b")), ("1".into(), "2".into()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_directory_keeps_what_is_replaced_and_what_is_renamed() {
+    let server = TestServer::start().await;
+    let client = log_in(&server, "alice").await;
+    let home = server.home("alice");
+    write(&home, "tree/changed", "old");
+    write(&home, "tree/before", "the same");
+    let tree = local(&[("changed", "newer"), ("after", "the same")]);
+    let mut options = deleting();
+    options.backup_directory = Some("/backup".into());
+    let run = sync(&client, up(tree.path(), &options)).await;
+    assert_eq!(run.summary.failed, 0, "{:?}", run.events);
+    assert_eq!(names(&home.join("tree")), ["after", "changed"]);
+    assert_eq!(names(&home.join("backup")), ["before", "changed"]);
+    let read = |path: &str| fs::read_to_string(home.join(path)).expect("there");
+    assert_eq!(
+        (read("tree/changed"), read("backup/changed")),
+        ("newer".into(), "old".into())
+    );
+
+    let other = local(&[("changed", "local"), ("before", "the same")]);
+    let kept = tempfile::tempdir().expect("a directory");
+    options.backup_directory = Some(kept.path().display().to_string());
+    let run = sync(&client, down(other.path(), &options)).await;
+    assert_eq!(run.summary.failed, 0, "{:?}", run.events);
+    assert_eq!(names(other.path()), ["after", "changed"]);
+    assert_eq!(names(kept.path()), ["before", "changed"]);
+    let read = |path: &Path| fs::read_to_string(path.join("changed")).expect("there");
+    assert_eq!(
+        (read(other.path()), read(kept.path())),
+        ("newer".into(), "local".into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renames_count_as_deletions() {
+    let server = TestServer::start().await;
+    let client = log_in(&server, "alice").await;
+    let home = server.home("alice").join("tree");
+    write(&home, "before", "the same");
+    let tree = local(&[("after", "the same")]);
+    let mut options = deleting();
+    options.max_deletions = Some(0);
+    let run = sync(&client, up(tree.path(), &options)).await;
+    assert_eq!(deletions_left_out(&run), Some(DeletionsLeftOut::TooMany));
+    assert_eq!(names(&home), ["after", "before"]);
+    options.max_deletions = Some(1);
+    let run = sync(&client, up(tree.path(), &options)).await;
+    assert_eq!((run.summary.failed, run.summary.deleted), (0, 1));
+    assert_eq!(names(&home), ["after"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_the_way_is_a_failure_and_a_missing_source_makes_no_directory() {
+    let server = TestServer::start().await;
+    let client = log_in(&server, "alice").await;
+    let source = local(&[("a", "new"), ("b", "new")]);
+    sync(&client, up(source.path(), &SyncOptions::default())).await;
+    let tree = local(&[("b", "old")]);
+    std::os::unix::fs::symlink("b", tree.path().join("a")).expect("linked");
+    let run = sync(&client, down(tree.path(), &deleting())).await;
+    assert_eq!(run.summary.failed, 1, "{:?}", run.events);
+    assert!(tree.path().join("a").is_symlink());
+    assert_eq!(
+        fs::read_to_string(tree.path().join("b")).expect("there"),
+        "new"
+    );
+    let target = tree.path().join("made");
+    let mut job = down(&target, &SyncOptions::default());
+    job.remote = "/nothing".into();
+    super::try_sync(&client, job)
+        .await
+        .err()
+        .expect("no source");
+    assert!(!target.exists());
+}
