@@ -102,6 +102,12 @@ impl TreeEntries {
         Ok(None)
     }
 
+    /// Ends the request that is under way, so that other replies of the connection need not wait behind its
+    /// entries. [`next`](Self::next) makes another, which continues after the last entry.
+    pub(crate) fn pause(&mut self) {
+        self.connected = None;
+    }
+
     /// Notes an entry as the last one. An entry out of order would mislead whoever merges the tree
     /// with another, and might let the listing go in circles.
     fn accept(&mut self, line: &[u8]) -> Result<Entry, ClientError> {

@@ -6,9 +6,11 @@
 
 use std::future::ready;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::client::sync::entry::{ListedItem, SyncEntry};
@@ -28,8 +30,15 @@ const MAX_BATCH_ENTRIES: usize = 512;
 /// Pairs that are passed on together.
 const MAX_BATCH_PAIRS: usize = 512;
 
-/// Batches that wait for the merge, or for its consumer.
+/// Batches that wait for the merge.
+const MAX_WAITING_ENTRY_BATCHES: usize = 32;
+
+/// Batches that wait for the consumer of the merge.
 const MAX_WAITING_BATCHES: usize = 8;
+
+/// The listing of the server waits for this long until a batch is wanted. Then the consumer may wait for a
+/// reply, which would come behind the entries of the listing, and these are in the way.
+const MAX_BLOCKED: Duration = Duration::from_millis(100);
 
 /// Entries in the order in which the server lists them. An empty batch marks the end: a listing that
 /// ends without it is incomplete, and what it lacks must not be taken for deleted.
@@ -60,7 +69,7 @@ pub(crate) struct PairStream {
 impl PairStream {
     /// Starts to list both sides.
     pub(crate) fn start(session: &Session, request: ListingRequest, filter: PathFilter) -> Self {
-        let (entry_sender, entries) = mpsc::channel(MAX_WAITING_BATCHES);
+        let (entry_sender, entries) = mpsc::channel(MAX_WAITING_ENTRY_BATCHES);
         let (batch_sender, batches) = mpsc::channel(MAX_WAITING_BATCHES);
         let listing = request.remote.clone().map(|root| {
             let entries = session.tree_entries(&root, request.with_digests);
@@ -72,7 +81,7 @@ impl PairStream {
 }
 
 /// Passes the server's entries on, as many together as have arrived, until the last one, an error,
-/// or the end of the consumer.
+/// or the end of the consumer. While the consumer does not want more, the server is not asked for more.
 async fn list_remote(mut entries: TreeEntries, batches: mpsc::Sender<EntryBatch>) {
     let mut batch = Vec::new();
     loop {
@@ -80,6 +89,14 @@ async fn list_remote(mut entries: TreeEntries, batches: mpsc::Sender<EntryBatch>
             biased;
             next = entries.next(), if batch.len() < MAX_BATCH_ENTRIES => next,
             () = ready(()), if !batch.is_empty() => {
+                if batches.capacity() == 0 {
+                    let unblocked = timeout(MAX_BLOCKED, batches.reserve()).await;
+                    if unblocked.is_err() {
+                        entries.pause();
+                        // Each pause costs a round trip.
+                        let _ = batches.reserve_many(MAX_WAITING_ENTRY_BATCHES / 2).await;
+                    }
+                }
                 if batches.send(Ok(std::mem::take(&mut batch))).await.is_err() {
                     return;
                 }
@@ -194,5 +211,94 @@ impl Iterator for ReceivedEntries {
                 None => return Some(Err(ClientError::TransferEnded)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::client::tests::pair;
+    use crate::protocol::{
+        Frame, Kind, LsBegin, LsReply, Nothing, Request, TimeReply, encode_begin, encode_ok,
+    };
+
+    /// More than what waits for the merge, for the connection and in the pipe.
+    const ENTRIES: usize = 3 * MAX_WAITING_ENTRY_BATCHES * MAX_BATCH_ENTRIES;
+
+    fn name(number: usize) -> String {
+        format!("{number:08}")
+    }
+
+    fn lines(numbers: impl Iterator<Item = usize>) -> Bytes {
+        let mut lines = Vec::new();
+        for number in numbers {
+            let entry = Entry::new(name(number), Kind::File, 0, jiff::Timestamp::UNIX_EPOCH);
+            lines.extend(serde_json::to_vec(&entry).expect("JSON"));
+            lines.push(b'\n');
+        }
+        lines.into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_that_nobody_reads_is_not_in_the_way_of_replies() {
+        let (client, mut peer) = pair();
+        let session = Session::from(client.clone());
+        let (sender, mut batches) = mpsc::channel(MAX_WAITING_ENTRY_BATCHES);
+        let listing = tokio::spawn(list_remote(session.tree_entries("top", false), sender));
+        // All entries can be sent only if the client discards some.
+        let discarded = Arc::new(Notify::new());
+        let all_sent = Arc::clone(&discarded);
+        let script = tokio::spawn(async move {
+            let mut start = 0;
+            while let Some((id, request)) = peer.next_request().await {
+                match request {
+                    Request::Ls(ls) => {
+                        let last: Option<usize> =
+                            ls.cursor.map(|last| last.parse().expect("a number"));
+                        start = last.map_or(0, |last| last + 1);
+                        let path = "/top".into();
+                        peer.say(encode_begin(id, &LsBegin { path })).await;
+                        for from in (start..ENTRIES).step_by(500) {
+                            let chunk = lines(from..ENTRIES.min(from + 500));
+                            peer.send(Frame::Data { stream: id, chunk }).await;
+                        }
+                        all_sent.notify_one();
+                        let (entries, cursor) = (Vec::new(), None);
+                        peer.say(encode_ok(id, &LsReply { entries, cursor })).await;
+                    }
+                    // The listing was answered before.
+                    Request::Cancel(_) => peer.say(encode_ok(id, &Nothing {})).await,
+                    Request::Ping(_) => {
+                        let time = jiff::Timestamp::UNIX_EPOCH;
+                        peer.say(encode_ok(id, &TimeReply { time })).await;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            start
+        });
+        discarded.notified().await;
+        let pinged = client.ping().await;
+        pinged.expect("answered although nobody reads the listing");
+        let mut names = Vec::new();
+        loop {
+            let batch = batches.recv().await.expect("an end").expect("no error");
+            if batch.is_empty() {
+                break;
+            }
+            names.extend(batch.into_iter().map(|entry| entry.name));
+        }
+        assert!(names == (0..ENTRIES).map(name).collect::<Vec<_>>());
+        listing.await.expect("no panic");
+        drop((session, client));
+        assert!(
+            script.await.expect("no panic") > 0,
+            "the listing was continued"
+        );
     }
 }
