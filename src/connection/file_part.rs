@@ -18,9 +18,9 @@ use rustix::net::{SendFlags, send};
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
 
 use crate::connection::FrameSink;
+use crate::connection::write_deadline::WriteDeadline;
 use crate::protocol::put_data_head;
 
 /// The bytes that are copied at a time if the file system does not support `sendfile`.
@@ -146,17 +146,19 @@ impl FilePart {
         sink: &mut FrameSink<W>,
         write_timeout: Duration,
     ) -> io::Result<()> {
-        let deadline = Instant::now() + write_timeout;
+        let mut deadline = WriteDeadline::new(write_timeout);
         let outcome = loop {
+            let before = self.remaining.start;
             let socket = tcp_of(sink)?.as_fd().try_clone_to_owned()?;
             let progress = self
                 .send_on_pool(socket)
                 .await
                 .ok_or(io::ErrorKind::Interrupted)?;
             self = progress.part;
+            deadline.add_received(self.remaining.start - before);
             match progress.outcome {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    timeout_at(deadline, wait_writable(tcp_of(sink)?)).await??;
+                    deadline.wait(wait_writable(tcp_of(sink)?)).await?;
                 }
                 Err(error) if is_connection_error(&error) => return Err(error),
                 outcome => break outcome,
@@ -164,7 +166,7 @@ impl FilePart {
         };
         if outcome.is_err() {
             let filling = pad_frame(&mut sink.writer, &self.head, self.remaining_bytes());
-            timeout_at(deadline, filling).await??;
+            deadline.wait(filling).await?;
         }
         // The outcome may be ignored.
         let _ = self.sent.send(outcome);

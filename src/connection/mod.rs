@@ -13,6 +13,7 @@ mod frame_sink;
 mod outbox;
 mod read_ahead;
 mod receiver;
+mod write_deadline;
 
 pub use crate::connection::chunk::{ChunkLength, LONG_CHUNK_BYTES, SHORT_CHUNK_BYTES};
 pub use crate::connection::events::{

@@ -7,6 +7,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::connection::write_deadline::WriteDeadline;
 use crate::connection::{EventQueue, FilePart, FrameSink, QueuedEvent};
 use crate::protocol::Frame;
 
@@ -169,8 +170,8 @@ impl Outbox {
 /// Writes the queued frames until every [`Outbox`] is dropped, then shuts the stream down.
 ///
 /// # Errors
-/// An error of the stream, or [`std::io::ErrorKind::TimedOut`] if the peer does not receive a frame
-/// within `write_timeout`.
+/// An error of the stream, or [`std::io::ErrorKind::TimedOut`] if the peer does not receive a frame,
+/// or 64 KiB of a larger one, within `write_timeout`.
 pub async fn write_frames<W: AsyncWrite + Unpin>(
     mut sink: FrameSink<W>,
     mut queue: OutboxQueue,
@@ -206,7 +207,7 @@ pub async fn write_frames<W: AsyncWrite + Unpin>(
             OutboxItem::Encoded(frames) => frames,
         };
         let bytes = head.freeze().chain(body);
-        timeout(write_timeout, write_and_flush(&mut sink.writer, bytes)).await??;
+        write_and_flush(&mut sink.writer, bytes, write_timeout).await?;
         if !events.is_empty() {
             let last = events.iter().filter_map(|event| event.inbox_seq).max();
             queue.events.mark_written(last);
@@ -240,9 +241,17 @@ fn append_head(buffer: &mut BytesMut, frame: Frame) -> Bytes {
 async fn write_and_flush(
     writer: &mut (impl AsyncWrite + Unpin),
     mut bytes: impl Buf,
+    write_timeout: Duration,
 ) -> std::io::Result<()> {
-    writer.write_all_buf(&mut bytes).await?;
-    writer.flush().await
+    let mut deadline = WriteDeadline::new(write_timeout);
+    while bytes.has_remaining() {
+        let written = deadline.wait(writer.write_buf(&mut bytes)).await?;
+        if written == 0 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        deadline.add_received(written as u64);
+    }
+    deadline.wait(writer.flush()).await
 }
 
 impl OutboxQueue {

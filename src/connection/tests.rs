@@ -1,7 +1,7 @@
 //! Receiving and writing together, over pipes.
 
 use bytes::Bytes;
-use tokio::io::{AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::timeout;
 
 use crate::connection::*;
@@ -127,6 +127,28 @@ async fn a_peer_that_does_not_read_is_given_up_after_the_write_deadline() {
         std::io::ErrorKind::TimedOut
     );
     outbox.closed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_may_receive_a_large_frame_slowly_but_not_byte_by_byte() {
+    for (piece, is_received) in [(16 * 1024, true), (1, false)] {
+        let (near, mut far) = duplex(16 * 1024);
+        let (outbox, queue) = Outbox::new();
+        let chunk = Bytes::from(vec![0; 512 * 1024]);
+        outbox.data_slot().await.expect("open").send(1, chunk);
+        drop(outbox);
+        let writing = tokio::spawn(write_frames(
+            FrameSink::new(near),
+            queue,
+            Duration::from_secs(30),
+        ));
+        let mut buffer = vec![0; piece];
+        while let Ok(1..) = far.read(&mut buffer).await {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        let written = writing.await.expect("no panic");
+        assert_eq!(written.is_ok(), is_received, "{piece}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -344,7 +344,7 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: SessionState<R>) -> Box<C
 }
 
 /// Sends the reason, and reads on for a moment: closing a socket with unread bytes resets the connection
-/// and may discard the reason.
+/// and may discard the reason, or the last replies of a session that has drained.
 async fn send_close_reason<R: AsyncRead + Unpin>(
     session: SessionState<R>,
     end: &CloseReason,
@@ -353,13 +353,19 @@ async fn send_close_reason<R: AsyncRead + Unpin>(
         outbox,
         mut receiver,
         connection_permit,
+        shutdown,
         ..
     } = session;
-    let Some(refusal) = end.refusal() else {
+    let refusal = end.refusal();
+    let has_drained = matches!(end, CloseReason::Goodbye(GoodbyeReason::ShuttingDown));
+    if refusal.is_none() && !has_drained {
         return connection_permit;
-    };
+    }
     let sending = async {
-        let sent = outbox.send(encode_refusal(&refusal)).await;
+        let sent = match &refusal {
+            Some(refusal) => outbox.send(encode_refusal(refusal)).await,
+            None => Ok(()),
+        };
         drop(outbox);
         if sent.is_ok() {
             receiver.discard_rest().await;
@@ -367,6 +373,9 @@ async fn send_close_reason<R: AsyncRead + Unpin>(
     };
     if let CloseReason::Evicted = end {
         let _ = timeout(EVICTED_LINGER_TIMEOUT, sending).await;
+    } else if has_drained {
+        let sending = timeout(LINGER_TIMEOUT, sending);
+        let _ = shutdown.stop.run_until_cancelled(sending).await;
     } else {
         let sending = timeout(LINGER_TIMEOUT, sending);
         let _ = connection_permit.evicted.run_until_cancelled(sending).await;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::connection::{
     BlockingPool, ChunkLength, FilePart, FileSource, Outbox, OutboxClosed, SHORT_CHUNK_BYTES,
@@ -45,7 +46,7 @@ pub(crate) async fn get(
         let begin = begin(&sender.file, &sender.rest, &sender.later);
         progress.begins(Some(begin.size), begin.offset);
         outbox.send(encode_begin(id, &begin)).await?;
-        sender.hash_prefix().await?;
+        sender.hash_prefix(&transfer.cancel).await?;
         let sending = sender.send(id, outbox, |bytes| {
             sent += bytes;
             progress.moves(bytes);
@@ -235,12 +236,13 @@ impl<'a> FileSender<'a> {
     }
 
     /// Hashes the bytes before the offset, if the digest needs them.
-    async fn hash_prefix(&mut self) -> Result<(), CommandError> {
+    async fn hash_prefix(&mut self, cancel: &CancellationToken) -> Result<(), CommandError> {
         if let RequestedDigest::Whole(verifier) = &mut self.digest
             && self.offset > 0
         {
             let begun = verifier.clone();
-            *verifier = hashing::hash(self.member, &self.file, begun, 0..self.offset).await?;
+            *verifier =
+                hashing::hash(&self.member.disk, cancel, &self.file, begun, 0..self.offset).await?;
         }
         Ok(())
     }

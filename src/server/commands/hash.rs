@@ -34,7 +34,8 @@ impl Command for Hash {
             .peer_left
             .run_until_cancelled(hashing_permit.acquire());
         let _permit = waiting.await.ok_or(CommandError::Cancelled)?;
-        let verifier = hashing::hash(member, &file, verifier, 0..size).await?;
+        let verifier =
+            hashing::hash(&member.disk, &member.peer_left, &file, verifier, 0..size).await?;
         let shared = file.share();
         let digest = member.disk.run(move || verifier.finish(&shared)).await?;
         Ok(HashReply { digest, size })

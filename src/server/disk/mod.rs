@@ -18,6 +18,7 @@ use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
+use tracing::Instrument;
 
 use crate::connection::{BlockingPool, SendProgress};
 pub(crate) use crate::server::disk::shares::ResourceGrant;
@@ -280,7 +281,7 @@ impl Drop for OpenedFile {
                 drop(last);
                 Ok(())
             };
-            runtime.spawn(async move { disk.run(close).await });
+            runtime.spawn(async move { disk.run(close).await }.in_current_span());
         }
     }
 }

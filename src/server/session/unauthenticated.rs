@@ -45,7 +45,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
             }
             match self.answer_unauthenticated(&json).await? {
                 LoginProgress::Admitted(admitted) => return Ok(*admitted),
-                LoginProgress::WrongSecret => failures += 1,
+                LoginProgress::Failed => failures += 1,
                 LoginProgress::NoAttempt => {}
             }
             if failures >= max_failures {
@@ -160,7 +160,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
             let frame_timeout = self.shared.config().limits.frame_timeout;
             self.receiver.lift_limits(frame_timeout);
         }
-        let is_wrong_secret = matches!(
+        let counts_as_failure = matches!(
             outcome.reply,
             Err(CommandError::Accounts(AccountsError::LoginFailed)
                 | CommandError::TooManyAttempts(_))
@@ -168,7 +168,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
         log.finish(&self.outbox, outcome).await?;
         Ok(match admitted {
             Some(admitted) => LoginProgress::Admitted(Box::new(admitted)),
-            None if is_wrong_secret => LoginProgress::WrongSecret,
+            None if counts_as_failure => LoginProgress::Failed,
             None => LoginProgress::NoAttempt,
         })
     }
@@ -177,9 +177,10 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
 /// The effect of one request on the login of its session.
 enum LoginProgress {
     Admitted(Box<Admitted>),
-    /// A login failed by its secret: it counts towards the failures of the connection.
-    WrongSecret,
-    /// The request was no login, or the server did not compare its secret.
+    /// The secret of a login was wrong, or it was not compared because too many have failed. It counts
+    /// towards the failures of the connection.
+    Failed,
+    /// The request was no login, or the login failed for another reason than its secret.
     NoAttempt,
 }
 

@@ -39,7 +39,8 @@ impl<T> Coalescer<T> {
         is_claimed
     }
 
-    /// The next batch for the worker; `None` ends the worker.
+    /// The next batch for the worker; `None` ends the worker. A worker must outlive a panic in the work on a
+    /// batch: no other starts until this returns `None`.
     pub(crate) fn next_batch(&self) -> Option<Vec<T>> {
         let mut state = self.lock();
         state.has_worker = !state.waiting.is_empty();

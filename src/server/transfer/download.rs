@@ -2,11 +2,15 @@
 //!
 //! Whether a file is small is known once it is open. A large one gets a task of its own.
 
-use bytes::Bytes;
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use crate::protocol::{Get, encode_begin, encode_ok, put_control, put_data_head};
+use crate::protocol::{
+    Get, WireError, encode_begin, encode_error, encode_ok, put_control, put_data_head,
+};
 use crate::server::commands;
 use crate::server::commands::get::SmallFileReply;
 use crate::server::error::CommandError;
@@ -63,9 +67,16 @@ impl DownloadQueue {
     ) {
         while let Some(batch) = self.0.next_batch() {
             let answering = async {
-                let (frames, permits) = read(batch, &member, &start_large).await;
+                let ids: Vec<u32> = batch.iter().map(|(download, _)| download.id).collect();
+                let reading = AssertUnwindSafe(read(batch, &member)).catch_unwind();
+                let ReadBatch {
+                    frames,
+                    permits,
+                    large,
+                } = reading.await.unwrap_or_else(|_| ReadBatch::panicked(&ids));
+                large.into_iter().for_each(&start_large);
                 if !frames.is_empty() {
-                    let _ = responder.outbox.send_encoded(frames).await;
+                    let _ = responder.outbox.send_encoded(frames.into()).await;
                 }
                 drop(permits);
             };
@@ -85,13 +96,36 @@ impl DownloadQueue {
 /// A small file, or `None` for a download that does not fit into a batch.
 type BatchedFile = Result<Option<SmallFileReply>, CommandError>;
 
-/// Reads the files of a batch. Returns the frames of the replies, and the permits of the requests, which
-/// are released once the frames are queued.
-async fn read(
-    batch: Vec<(PendingDownload, DownloadSource)>,
-    member: &Member,
-    start_large: &impl Fn(PendingDownload),
-) -> (Bytes, Vec<Option<OwnedSemaphorePermit>>) {
+/// The outcome of a batch.
+#[derive(Default)]
+struct ReadBatch {
+    /// The replies.
+    frames: Vec<u8>,
+    /// The permits of the requests, which are released once the frames are queued.
+    permits: Vec<Option<OwnedSemaphorePermit>>,
+    /// The downloads that do not fit into a batch.
+    large: Vec<PendingDownload>,
+}
+
+impl ReadBatch {
+    /// The replies to the downloads `ids`, which were lost in a panic.
+    fn panicked(ids: &[u32]) -> Self {
+        let error = WireError::from(&CommandError::Panicked);
+        let mut batch = Self::default();
+        for &id in ids {
+            put_control(&mut batch.frames, &encode_error(id, &error));
+        }
+        batch
+    }
+
+    fn add(&mut self, download: PendingDownload, outcome: Result<SmallFileReply, CommandError>) {
+        self.permits
+            .push(answer(download, outcome, &mut self.frames));
+    }
+}
+
+/// Reads the files of a batch.
+async fn read(batch: Vec<(PendingDownload, DownloadSource)>, member: &Member) -> ReadBatch {
     let (mut downloads, mut sources) = (Vec::new(), Vec::new());
     for (one, source) in batch {
         sources.push((one.get.clone(), source, one.transfer.cancel.clone()));
@@ -99,7 +133,7 @@ async fn read(
     }
     let read = member.disk.run(move || Ok(read_all(sources))).await;
     let mut outcomes = read.map(Vec::into_iter);
-    let (mut frames, mut permits) = (Vec::new(), Vec::new());
+    let mut answered = ReadBatch::default();
     for one in downloads {
         let outcome = match &mut outcomes {
             Ok(outcomes) => outcomes.next().unwrap_or(Ok(None)),
@@ -107,12 +141,12 @@ async fn read(
             Err(_) => Err(CommandError::Panicked),
         };
         match outcome {
-            Ok(None) => start_large(one),
-            Ok(Some(file)) => permits.push(answer(one, Ok(file), &mut frames)),
-            Err(error) => permits.push(answer(one, Err(error), &mut frames)),
+            Ok(None) => answered.large.push(one),
+            Ok(Some(file)) => answered.add(one, Ok(file)),
+            Err(error) => answered.add(one, Err(error)),
         }
     }
-    (frames.into(), permits)
+    answered
 }
 
 /// Reads the small files. It blocks on the disk.

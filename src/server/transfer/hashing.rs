@@ -2,18 +2,20 @@
 
 use std::ops::Range;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::connection::SHORT_CHUNK_BYTES;
-use crate::server::disk::OpenedFile;
+use crate::server::disk::{OpenedFile, UserDisk};
 use crate::server::error::CommandError;
-use crate::server::session::member::Member;
 use crate::storage::{StorageError, StoredFile, Verifier};
 
 /// Bytes that are hashed with one grant.
 pub(crate) const MAX_HASH_SLICE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Feeds `range` of the file to `verifier`, unless nobody waits for it any more.
+/// Feeds `range` of the file to `verifier`, until `cancel` is cancelled.
 pub(crate) async fn hash(
-    member: &Member,
+    disk: &UserDisk,
+    cancel: &CancellationToken,
     file: &OpenedFile,
     mut verifier: Verifier,
     range: Range<u64>,
@@ -22,17 +24,14 @@ pub(crate) async fn hash(
     while !rest.is_empty() {
         let end = rest.end.min(rest.start + MAX_HASH_SLICE_BYTES);
         let piece = rest.start..end;
-        let grant = member
-            .peer_left
-            .run_until_cancelled(member.disk.acquire_digest())
-            .await;
+        let grant = cancel.run_until_cancelled(disk.acquire_digest()).await;
         let grant = grant.ok_or(CommandError::Cancelled)??;
         let file = file.share();
         let work = move || {
             feed(&file, &mut verifier, piece)?;
             Ok(verifier)
         };
-        verifier = member.disk.run_with_grant(grant, work).await?;
+        verifier = disk.run_with_grant(grant, work).await?;
         rest.start = end;
     }
     Ok(verifier)

@@ -18,7 +18,10 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::connection::SHORT_CHUNK_BYTES;
-use crate::protocol::{Digest, End, IfExists, Put, PutBegin, PutReply, encode_begin, encode_ok};
+use crate::protocol::{
+    Digest, End, IfExists, Put, PutBegin, PutReply, WireError, encode_begin, encode_error,
+    encode_ok,
+};
 use crate::server::error::CommandError;
 use crate::server::session::request_log::{RequestLog, RequestOutcome};
 use crate::server::transfer::live_uploads::LiveUpload;
@@ -136,7 +139,23 @@ impl Default for CollectedContent {
     }
 }
 
+impl UploadAnswer {
+    /// The answer to the upload `id`, which was lost in a panic.
+    pub(crate) fn panicked(id: u32) -> Self {
+        let error = WireError::from(&CommandError::Panicked);
+        Self {
+            begin: None,
+            reply: encode_error(id, &error),
+        }
+    }
+}
+
 impl PendingUpload {
+    /// The id of its request.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
     /// An upload in the state `Collecting`, without data.
     pub(crate) fn new(id: u32, put: Put, log: RequestLog, transfer: TransferGuard) -> Self {
         Self {

@@ -1,6 +1,7 @@
 //! The checkpoint of an upload that runs while more data is written.
 
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use crate::server::disk::UserDisk;
 use crate::server::error::CommandError;
@@ -15,7 +16,7 @@ impl RunningCheckpoint {
     pub(crate) fn start(&mut self, checkpoint: Checkpoint, disk: &UserDisk) {
         let disk = disk.clone();
         let work = async move { disk.run(move || checkpoint.run()).await };
-        self.0 = Some(tokio::spawn(work));
+        self.0 = Some(tokio::spawn(work.in_current_span()));
     }
 
     /// Resolves when the running checkpoint ends; never if none runs.

@@ -4,8 +4,10 @@
 //! The session reserves memory for each upload before it adds it, which bounds the uploads that wait.
 //! The locks are those of the [`Coalescer`] and of the semaphore.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::connection::OutboxClosed;
@@ -80,7 +82,11 @@ impl UploadQueue {
     /// Commits and answers batches until no upload waits.
     pub(crate) async fn work(&self, member: Member, responder: Responder) {
         while let Some(batch) = self.queue.next_batch() {
-            let answers = commit(batch, &member).await;
+            let ids: Vec<u32> = batch.iter().map(PendingUpload::id).collect();
+            let committing = AssertUnwindSafe(commit(batch, &member)).catch_unwind();
+            let answers = committing
+                .await
+                .unwrap_or_else(|_| ids.into_iter().map(UploadAnswer::panicked).collect());
             let sending = async {
                 for UploadAnswer { begin, reply } in answers {
                     if let Some(begin) = begin {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::io::AsyncRead;
 
-use crate::protocol::{Drain, Say, Unwatch, Watch, encode_ok};
+use crate::protocol::{Call, Drain, Say, Unwatch, Watch, encode_ok};
 use crate::server::commands;
 use crate::server::session::close_reason::CloseReason;
 use crate::server::session::request_log::RequestLog;
@@ -22,8 +22,12 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         say: Say,
     ) -> Result<(), CloseReason> {
         let permit = self.permit().await;
-        let begun = commands::say(say, &self.member).await;
-        let message = match begun {
+        let begun = async {
+            // The rights may have changed during the wait for the permit.
+            self.member.authorize(&Say::COMMAND)?;
+            commands::say(say, &self.member).await
+        };
+        let message = match begun.await {
             Ok(message) => message,
             Err(error) => return self.finish(log, Err(error)).await,
         };
