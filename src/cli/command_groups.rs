@@ -27,7 +27,7 @@ const GROUPS: [CommandGroup; 6] = [
     CommandGroup {
         heading: "Work with files on the server",
         common: &["ls", "mkdir", "rm", "mv", "cp", "shell"],
-        other: &["stat", "hash", "df", "watch"],
+        other: &["cat", "stat", "hash", "find", "tree", "du", "df", "watch"],
     },
     CommandGroup {
         heading: "Talk and share",

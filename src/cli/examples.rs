@@ -270,6 +270,34 @@ const EXAMPLES: &[(&[&str], [Example; 2])] = &[
         ],
     ),
     (
+        &["cat"],
+        [
+            ("haul cat notes.txt", ""),
+            ("haul cat 'logs/*.log' | grep error", ""),
+        ],
+    ),
+    (
+        &["find"],
+        [
+            ("haul find -name '*.iso' -size +1G", ""),
+            (
+                "haul find /team -type f -mtime -7",
+                "changed in the last week",
+            ),
+        ],
+    ),
+    (
+        &["tree"],
+        [("haul tree", ""), ("haul tree -L 2 /team", "two levels")],
+    ),
+    (
+        &["du"],
+        [
+            ("haul du -s '*'", "the sum of each entry"),
+            ("haul du -d 1 /team", ""),
+        ],
+    ),
+    (
         &["stat"],
         [
             ("haul stat report.pdf", ""),

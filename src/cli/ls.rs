@@ -9,6 +9,7 @@ use crate::cli::expand::{RemotePath, expand};
 use crate::cli::failures::Failures;
 use crate::cli::output::{local_time, safe, size};
 use crate::cli::remote_session::RemoteSession;
+use crate::client::join;
 use crate::protocol::{Entry, ErrorCode, Kind};
 
 /// Names that are printed together if they are not sorted.
@@ -55,6 +56,9 @@ pub(super) struct LsArgs {
     /// Print entries in the server's order, which needs no memory for large directories
     #[arg(long, short = 'U')]
     unsorted: bool,
+    /// List directories with their content, each under its path
+    #[arg(long, short = 'R')]
+    recursive: bool,
     /// Accepted for habit: hidden entries are always listed
     #[arg(long = "all", short = 'a', hide = true)]
     _all: bool,
@@ -71,8 +75,10 @@ impl LsArgs {
         };
         let mut failures = Failures::new(remote.output, "ls", paths.len());
         let found = expand(&remote.client, &paths, &mut failures).await?;
-        if let ([_], [RemotePath { path, entry: None }]) = (&*paths, &*found) {
-            return self.list(remote, path).await;
+        if let ([_], [RemotePath { path, entry: None }]) = (&*paths, &*found)
+            && !self.recursive
+        {
+            return self.list(remote, path).await.map(drop);
         }
         self.list_all(remote, found, paths.len(), &mut failures)
             .await?;
@@ -109,20 +115,26 @@ impl LsArgs {
         }
         self.sort(&mut files);
         self.print(remote, &files)?;
-        let has_headings = given > 1 || directories.len() > 1 || !files.is_empty();
-        for (index, path) in directories.iter().enumerate() {
+        let has_headings =
+            self.recursive || given > 1 || directories.len() > 1 || !files.is_empty();
+        let mut is_first = files.is_empty();
+        // A stack, the next directory last.
+        directories.reverse();
+        while let Some(path) = directories.pop() {
             if has_headings && !remote.output.is_json() {
-                let gap = if index > 0 || !files.is_empty() {
-                    "\n"
-                } else {
-                    ""
-                };
+                let gap = if is_first { "" } else { "\n" };
                 remote
                     .output
-                    .result(&(), |()| format!("{gap}{}:", safe(path)))?;
+                    .result(&(), |()| format!("{gap}{}:", safe(&path)))?;
             }
-            if let Err(error) = self.list(remote, path).await {
-                failures.add(error)?;
+            is_first = false;
+            match self.list(remote, &path).await {
+                Ok(below) if self.recursive => {
+                    let below = below.into_iter().rev().map(|name| join(&path, &name));
+                    directories.extend(below);
+                }
+                Ok(_) => {}
+                Err(error) => failures.add(error)?,
             }
         }
         Ok(())
@@ -137,31 +149,47 @@ impl LsArgs {
         }
     }
 
-    async fn list(&self, remote: &RemoteSession, path: &str) -> anyhow::Result<()> {
+    /// Lists a directory, or prints a file. Returns the names of the directories in it, as far as they
+    /// are wanted.
+    async fn list(&self, remote: &RemoteSession, path: &str) -> anyhow::Result<Vec<String>> {
+        let mut below = Vec::new();
         if self.unsorted {
             let batches = remote.client.entries(path).try_chunks(BATCH);
             let mut batches = std::pin::pin!(batches);
             while let Some(batch) = batches.next().await {
                 match batch {
-                    Ok(entries) => self.print(remote, &entries)?,
+                    Ok(entries) => {
+                        self.print(remote, &entries)?;
+                        below.extend(self.directories(&entries));
+                    }
                     Err(error) => {
                         self.print(remote, &error.0)?;
                         return Err(error.1.into());
                     }
                 }
             }
-            return Ok(());
+            return Ok(below);
         }
         match remote.client.ls(path).await {
             Ok(mut entries) => {
                 self.sort(&mut entries);
-                self.print(remote, &entries)
+                self.print(remote, &entries)?;
+                Ok(self.directories(&entries).collect())
             }
             Err(error) if error.code() == Some(ErrorCode::NotADirectory) => {
-                self.print_file(remote, path).await
+                self.print_file(remote, path).await?;
+                Ok(below)
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn directories<'a>(&self, entries: &'a [Entry]) -> impl Iterator<Item = String> + use<'a> {
+        let is_wanted = self.recursive;
+        let directories = entries
+            .iter()
+            .filter(move |entry| is_wanted && entry.kind == Kind::Dir);
+        directories.map(|entry| entry.name.clone())
     }
 
     /// Prints a file under the path by which it was named.

@@ -11,6 +11,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::cli::argument_error;
 use crate::cli::argument_error::{command_name, missing_subcommand_help};
 use crate::cli::exit;
+use crate::cli::find::with_long_options;
 use crate::cli::global_options::GlobalOptions;
 use crate::cli::help::{CONNECTION, with_help};
 use crate::cli::interrupt::{unless_cut_off, unless_interrupted};
@@ -103,9 +104,8 @@ fn end_without_command(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    let words = || std::env::args().skip(1);
     let mut program = arguments();
-    let name = command_name(&program, words());
+    let name = command_name(&program, words().skip(1));
     match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             let help = missing_subcommand_help(&mut program, &name);
@@ -128,9 +128,19 @@ fn end_without_command(error: &clap::Error) -> ExitCode {
     }
 }
 
+/// The words of the command line, with replacement characters where they are not UTF-8.
+fn words() -> impl Iterator<Item = String> {
+    std::env::args_os().map(|word| word.to_string_lossy().into_owned())
+}
+
 /// The arguments, and the name of the subcommand, with which messages begin.
 fn parse() -> Result<(String, Cli), clap::Error> {
-    let matches = arguments().try_get_matches()?;
+    let mut program = arguments();
+    let matches = if command_name(&program, words().skip(1)) == "find" {
+        program.try_get_matches_from_mut(with_long_options(words()))?
+    } else {
+        program.try_get_matches()?
+    };
     let name = matches.subcommand_name().unwrap_or_default().to_owned();
     Ok((name, Cli::from_arg_matches(&matches)?))
 }

@@ -6,8 +6,9 @@ use crate::cli::events::EventDisplay;
 use crate::cli::exit;
 use crate::cli::remote_session::RemoteSession;
 use crate::cli::{
-    accept, admin, chat, cp, decline, df, discard, get, hash, history, join, leave, ls, mkdir, mv,
-    offers, passwd, ping, put, rm, say, send, stat, sync, uploads, watch, who, whoami,
+    accept, admin, cat, chat, cp, decline, df, discard, du, find, get, hash, history, join, leave,
+    ls, mkdir, mv, offers, passwd, ping, put, rm, say, send, stat, sync, tree, uploads, watch, who,
+    whoami,
 };
 use crate::client::RetryPolicy;
 
@@ -15,7 +16,11 @@ use crate::client::RetryPolicy;
 #[derive(Debug, Subcommand)]
 pub(super) enum RemoteCommand {
     Ls(ls::LsArgs),
+    Cat(cat::CatArgs),
     Stat(stat::StatArgs),
+    Find(find::FindArgs),
+    Tree(tree::TreeArgs),
+    Du(du::DuArgs),
     Mkdir(mkdir::MkdirArgs),
     Rm(rm::RmArgs),
     Mv(mv::MvArgs),
@@ -71,7 +76,11 @@ impl RemoteCommand {
     pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         match self {
             Self::Ls(command) => command.run(remote).await,
+            Self::Cat(command) => command.run(remote).await,
             Self::Stat(command) => command.run(remote).await,
+            Self::Find(command) => command.run(remote).await,
+            Self::Tree(command) => command.run(remote).await,
+            Self::Du(command) => command.run(remote).await,
             Self::Mkdir(command) => command.run(remote).await.map_err(exit::unfinished),
             Self::Rm(command) => command.run(remote).await.map_err(exit::unfinished),
             Self::Mv(command) => command.run(remote).await.map_err(exit::unfinished),

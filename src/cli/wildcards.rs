@@ -56,6 +56,11 @@ impl NamePattern {
         if name.starts_with('.') && !matches!(self.parts.first(), Some(PatternPart::Literal('.'))) {
             return false;
         }
+        self.matches_hidden(name)
+    }
+
+    /// As [`matches`](Self::matches), where hidden names are as others.
+    pub(super) fn matches_hidden(&self, name: &str) -> bool {
         let name: Vec<_> = name.chars().collect();
         let (mut part, mut at) = (0, 0);
         // The last `*`, and the end of the text that it matches so far.

@@ -69,6 +69,7 @@ mod tls;
 mod tokens;
 mod transfers;
 mod tree_commands;
+mod tree_listings;
 mod trees;
 mod watching;
 mod wildcards;

@@ -139,7 +139,11 @@ fn side(command: &str, arguments: &[String]) -> Option<PathSide> {
         ("get", _) if has_to => Some(PathSide::Remote),
         ("lcd" | "lls", _) | ("put", 0) => Some(PathSide::Local),
         ("get", 1..) | ("put", _) => Some(PathSide::Both),
-        ("get" | "ls" | "stat" | "mkdir" | "rm" | "mv" | "cp" | "hash" | "cd" | "watch", _)
+        (
+            "get" | "ls" | "cat" | "stat" | "find" | "tree" | "du" | "mkdir" | "rm" | "mv" | "cp"
+            | "hash" | "cd" | "watch",
+            _,
+        )
         | ("send" | "accept", 1) => Some(PathSide::Remote),
         _ => None,
     }

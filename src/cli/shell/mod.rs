@@ -15,6 +15,7 @@ use crate::cli::argument_error;
 use crate::cli::argument_error::command_name;
 use crate::cli::events::{BackgroundPrinter, EventDisplay};
 use crate::cli::exit::{Interrupted, Reported, usage};
+use crate::cli::find::with_long_options;
 use crate::cli::global_options::GlobalOptions;
 use crate::cli::help::with_help;
 use crate::cli::interrupt::{unless_cut_off, unless_interrupted};
@@ -272,7 +273,12 @@ fn commands() -> clap::Command {
 }
 
 fn parse(words: Vec<String>) -> Result<ShellCommand, clap::Error> {
-    let matches = commands().try_get_matches_from(words)?;
+    let is_find = words.first().is_some_and(|word| word == "find");
+    let matches = if is_find {
+        commands().try_get_matches_from(with_long_options(words.into_iter()))?
+    } else {
+        commands().try_get_matches_from(words)?
+    };
     Ok(ShellLine::from_arg_matches(&matches)?.command)
 }
 

@@ -67,7 +67,7 @@ pub(crate) fn words(line: &str) -> Vec<Word> {
 const TALK: [&str; 5] = ["say", "history", "join", "leave", "chat"];
 
 /// Commands whose paths may have wildcards.
-const PATTERNS: [&str; 5] = ["ls", "get", "rm", "mv", "cp"];
+const PATTERNS: [&str; 9] = ["ls", "get", "rm", "mv", "cp", "cat", "find", "tree", "du"];
 
 /// The words of a line that is complete; nothing behind a `#` that begins a word, unless it begins
 /// the name of a room.
