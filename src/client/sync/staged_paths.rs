@@ -1,6 +1,7 @@
 //! The temporary paths of entries that replace one of another kind.
 
 use std::cmp::Ordering;
+use std::io;
 use std::sync::Arc;
 
 use crate::client::ClientError;
@@ -23,7 +24,8 @@ impl StagedPaths {
     /// [`ClientError::Local`] if the system has no random bytes.
     pub(crate) fn choose(roots: Vec<String>) -> Result<Arc<Self>, ClientError> {
         let random = getrandom::u64()
-            .map_err(|error| ClientError::local("choose a name in", ".", error.into()))?;
+            .map_err(|error| io::Error::other(error.to_string()))
+            .map_err(|error| ClientError::local("choose a name in", ".", error))?;
         Ok(Arc::new(Self {
             roots,
             prefix: format!(".haul-sync-{random:016x}"),
