@@ -183,7 +183,7 @@ where
         }
     };
     if summary.files > 0 || summary.failed == 0 {
-        sum_up(remote, &summary, started);
+        sum_up(remote, &summary, moved.sent_bytes(), started);
     }
     if summary.failed > 0 {
         return Err(Reported.into());
@@ -240,7 +240,9 @@ fn report_event(
     Ok(())
 }
 
-fn sum_up(remote: &RemoteSession, summary: &TreeSummary, started: Instant) {
+/// Prints the totals. Of `summary.bytes`, those beyond `sent` were on the receiving side already, of files
+/// that were resumed.
+fn sum_up(remote: &RemoteSession, summary: &TreeSummary, sent: u64, started: Instant) {
     let seconds = started.elapsed().as_secs_f64();
     #[expect(
         clippy::cast_possible_truncation,
@@ -248,15 +250,19 @@ fn sum_up(remote: &RemoteSession, summary: &TreeSummary, started: Instant) {
         clippy::cast_precision_loss,
         reason = "a rate for people"
     )]
-    let rate = (summary.bytes as f64 / seconds.max(0.001)) as u64;
+    let rate = (sent as f64 / seconds.max(0.001)) as u64;
     let mut text = format!(
         "{}, {} in {seconds:.1} s ({}/s)",
         count(summary.files, "file"),
         size(summary.bytes),
         size(rate),
     );
+    let resumed = summary.bytes.saturating_sub(sent);
+    if resumed > 0 {
+        text.extend([", ", &size(resumed), " there already"]);
+    }
     for (number, what) in [
-        (summary.unchanged, "there already"),
+        (summary.unchanged, "unchanged"),
         (summary.existing, "existed already"),
         (summary.skipped, "skipped"),
         (summary.failed, "failed"),

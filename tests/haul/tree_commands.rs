@@ -274,10 +274,10 @@ async fn a_repeated_transfer_of_a_tree_moves_only_what_has_changed() {
     person.write("d/size", "longer");
     let (_, stderr) = person.types(&["put", "d"], 0).await;
     assert!(stderr.contains("4 files, 21 B in"), "{stderr}");
-    assert!(stderr.contains(", 1 there already"), "{stderr}");
+    assert!(stderr.contains(", 1 unchanged"), "{stderr}");
     let (_, stderr) = person.types(&["put", "d"], 0).await;
     assert!(stderr.contains("0 files, 0 B in"), "{stderr}");
-    assert!(stderr.contains(", 5 there already"), "{stderr}");
+    assert!(stderr.contains(", 5 unchanged"), "{stderr}");
     let (_, stderr) = person
         .types(&["put", "--if-exists", "replace", "d"], 0)
         .await;
@@ -285,14 +285,14 @@ async fn a_repeated_transfer_of_a_tree_moves_only_what_has_changed() {
 
     let (_, stderr) = person.types(&["get", "d"], 0).await;
     assert!(stderr.contains("0 files, 0 B in"), "{stderr}");
-    assert!(stderr.contains(", 5 there already"), "{stderr}");
+    assert!(stderr.contains(", 5 unchanged"), "{stderr}");
     let before = modified("d/content");
     person.write("d/content", "local");
     set_modified("d/content", before);
     fs::remove_file(person.path("d/same")).expect("removed");
     let (_, stderr) = person.types(&["get", "d"], 0).await;
     assert!(stderr.contains("2 files, 10 B in"), "{stderr}");
-    assert!(stderr.contains(", 3 there already"), "{stderr}");
+    assert!(stderr.contains(", 3 unchanged"), "{stderr}");
     assert_eq!(person.read("d/content"), "other");
     // A file that is named is moved in any case.
     let (_, stderr) = person.types(&["get", "d/same", "./d/same"], 0).await;

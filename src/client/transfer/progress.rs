@@ -21,8 +21,8 @@ struct Counters {
     total_files: AtomicU64,
     complete: AtomicBool,
     waiting: watch::Sender<Option<Waiting>>,
-    /// The file whose transfer began last, while it is under way.
-    current: Mutex<Option<Arc<str>>>,
+    /// The files that are under way by themselves, in the order in which they began.
+    current: Mutex<Vec<Arc<str>>>,
 }
 
 /// The reason for which a job waits, and the end of the wait.
@@ -60,10 +60,11 @@ impl Progress {
         self.0.sent_bytes.load(Ordering::Relaxed)
     }
 
-    /// The name of a file that is under way by itself; small files that are moved together have none.
+    /// The name of the file that began last of those that are under way by themselves; small files that are
+    /// moved together have none.
     #[must_use]
     pub fn current_file(&self) -> Option<Arc<str>> {
-        self.0.current.lock().clone()
+        self.0.current.lock().last().cloned()
     }
 
     /// Those of [`bytes`](Self::bytes) that the receiving side had already, in an older version of a
@@ -179,7 +180,7 @@ impl FileProgress {
     /// Shows `name` while this is the file that began last.
     pub(crate) fn named(mut self, name: &str) -> Self {
         let name: Arc<str> = name.into();
-        *self.progress.0.current.lock() = Some(Arc::clone(&name));
+        self.progress.0.current.lock().push(Arc::clone(&name));
         self.name = Some(name);
         self
     }
@@ -208,12 +209,7 @@ impl Drop for FileProgress {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
             let mut current = self.progress.0.current.lock();
-            if current
-                .as_ref()
-                .is_some_and(|shown| Arc::ptr_eq(shown, name))
-            {
-                *current = None;
-            }
+            current.retain(|other| !Arc::ptr_eq(other, name));
         }
     }
 }
@@ -258,9 +254,10 @@ mod tests {
         let progress = Progress::new();
         let first = progress.file(0).named("first");
         let second = progress.file(0).named("second");
-        drop(first);
         assert_eq!(progress.current_file().as_deref(), Some("second"));
         drop(second);
+        assert_eq!(progress.current_file().as_deref(), Some("first"));
+        drop(first);
         assert_eq!(progress.current_file(), None);
     }
 

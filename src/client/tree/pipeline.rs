@@ -302,7 +302,7 @@ impl<T: PipelinedTransfer> Pipeline<T> {
                 let bytes = T::moved_bytes(&moved);
                 let mut file = self.progress.file(found.size);
                 file.expect(bytes);
-                file.go_to(bytes);
+                file.moved(usize::try_from(bytes).unwrap_or(usize::MAX));
                 self.progress.finished_file();
                 self.session.note_success();
                 PipelineOutcome::Finished((found.file, Ok(moved)))
