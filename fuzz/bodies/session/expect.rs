@@ -6,6 +6,7 @@ use haul::protocol::{Algorithm, Digest, ErrorCode, WireError};
 use haul::storage::VirtualPath;
 use serde_json::{Value, json};
 
+use super::deltas::{check_chunks, check_ranges};
 use super::model::{FileModel, ModelNode, Touch};
 
 /// Errors that a session may see although nobody has broken a rule.
@@ -57,6 +58,16 @@ pub(crate) enum Stream {
     Receiving { length: u64, content: Vec<u8> },
 }
 
+impl Stream {
+    /// What came of a get that has begun.
+    fn received(&self) -> &[u8] {
+        match self {
+            Self::Receiving { content, .. } => content,
+            other => panic!("a get that ended without a begin: {other:?}"),
+        }
+    }
+}
+
 /// The meaning of success.
 #[derive(Debug, Clone)]
 pub(crate) enum Then {
@@ -81,6 +92,14 @@ pub(crate) enum Then {
         digest: Option<Algorithm>,
     },
     Put(VirtualPath, Arc<Vec<u8>>, Algorithm),
+    /// The content chunks of this.
+    Chunks(Arc<Vec<u8>>),
+    /// Parts of a file, each an offset and a length.
+    Ranges {
+        content: Arc<Vec<u8>>,
+        ranges: Vec<(u64, u64)>,
+        digest: Option<Algorithm>,
+    },
     /// At most these bytes and entries; exactly these if `exact`.
     Df {
         used: (u64, u64),
@@ -152,6 +171,12 @@ impl Expect {
             ("get", Stream::Opening) => {
                 self.stream = Stream::Receiving {
                     length: begin["length"].as_u64().expect("a length"),
+                    content: Vec::new(),
+                };
+            }
+            ("chunks", Stream::Opening) => {
+                self.stream = Stream::Receiving {
+                    length: u64::MAX,
                     content: Vec::new(),
                 };
             }
@@ -235,6 +260,12 @@ impl Expect {
                 length,
                 digest,
             } => check_get(ok, &self.stream, &content, (offset, length), digest),
+            Then::Chunks(file) => check_chunks(ok, self.stream.received(), &file),
+            Then::Ranges {
+                content,
+                ranges,
+                digest,
+            } => check_ranges(ok, self.stream.received(), &content, &ranges, digest),
             Then::Put(path, bytes, algorithm) => {
                 assert_eq!(self.stream, Stream::Ended, "{context}");
                 let digest = Digest::compute(algorithm, &bytes).to_string();

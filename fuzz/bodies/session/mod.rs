@@ -4,6 +4,7 @@
 //! outcome would depend on others that still run wait for those, so that the model knows each
 //! reply; in a racy script nothing waits, and only what holds in any order is checked.
 
+mod deltas;
 mod expect;
 mod model;
 mod play;

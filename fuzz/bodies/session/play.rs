@@ -15,6 +15,7 @@ use tokio::io::{AsyncWriteExt, DuplexStream, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::deltas::{KnownVersions, range_of};
 use super::expect::{Expect, Stream, Then};
 use super::model::{FileModel, Touch};
 use super::predict::Predict;
@@ -44,6 +45,7 @@ pub(crate) struct Play {
     cwd: VirtualPath,
     /// The complete contents of all puts.
     contents: HashSet<Arc<Vec<u8>>>,
+    versions: KnownVersions,
     fate: Fate,
     /// The server has said why it hangs up.
     refused: bool,
@@ -102,6 +104,7 @@ impl Play {
             tree: FileModel::default(),
             cwd: VirtualPath::root(),
             contents: HashSet::new(),
+            versions: KnownVersions::default(),
             fate: Fate::Lives,
             refused: false,
             reading,
@@ -140,6 +143,32 @@ impl Play {
                 let digest = digest.map(DigestChoice::from);
                 let part = (offset.map(u64::from), length.map(u64::from));
                 self.get(&path.text(), part, digest).await;
+            }
+            ScriptStep::Copy {
+                slot,
+                offset,
+                length,
+            } => self.copy(*slot, *offset, *length).await,
+            ScriptStep::Chunks(path) => {
+                let path = path.text();
+                self.receive(|predict| predict.chunks(&path)).await;
+            }
+            ScriptStep::Ranges {
+                path,
+                first: (offset, first),
+                gap,
+                length,
+                digest,
+            } => {
+                let path = path.text();
+                let (offset, first) = (u64::from(*offset), u64::from(*first));
+                let ranges = [
+                    (offset, first),
+                    (offset + first + u64::from(*gap), u64::from(*length)),
+                ];
+                let digest = digest.map(DigestChoice::from);
+                self.receive(|predict| predict.ranges(&path, &ranges, digest))
+                    .await;
             }
             ScriptStep::Cancel(target) => self.cancel(*target).await,
             ScriptStep::Settle => self.settle().await,
@@ -305,6 +334,18 @@ impl Play {
         }
     }
 
+    /// Sends a request whose reply comes behind data.
+    async fn receive(&mut self, predicted: impl Fn(&Predict<'_>) -> (Value, Expect)) {
+        let (_, expect) = predicted(&self.predict());
+        self.settle_before(&expect).await;
+        let (request, expect) = predicted(&self.predict());
+        let expect = Expect {
+            stream: Stream::Opening,
+            ..expect
+        };
+        self.send_request(request, expect).await;
+    }
+
     async fn put(&mut self, step: &PutStep) {
         let text = step.path.text();
         if !self.racy {
@@ -344,6 +385,13 @@ impl Play {
         if let Some(digest) = digest {
             request["digest"] = digest.name().into();
         }
+        let path = self.predict().resolve(text).ok();
+        let known = path.filter(|_| step.base && !self.racy);
+        let known = known.and_then(|path| self.versions.get(&path));
+        let base = known.map(|(base, version)| {
+            request["base"] = version.into();
+            base
+        });
         let putting = OpenPut {
             id,
             path: self.predict().resolve(text),
@@ -352,6 +400,7 @@ impl Play {
             parents: step.parents,
             digest,
             sent: Vec::new(),
+            base,
         };
         let expect = putting.expect_begin(&self.tree);
         self.slots[step.slot.index()] = Some(putting);
@@ -390,6 +439,36 @@ impl Play {
         let frame = data(putting.id, &chunk);
         self.note_pressure();
         self.write(&frame).await;
+    }
+
+    /// Copies a part of the base, if the put is open for certain.
+    async fn copy(&mut self, slot: Slot, offset: u16, length: u16) {
+        self.settle().await;
+        let Some(putting) = &mut self.slots[slot.index()] else {
+            return;
+        };
+        let left = putting.size.map_or(u64::MAX, |size| {
+            size.saturating_sub(putting.sent.len() as u64)
+        });
+        let range = putting
+            .base
+            .as_ref()
+            .and_then(|base| range_of(base, offset, length, left));
+        let expect = self.waiting.get_mut(&putting.id);
+        let expect = expect.filter(|expect| expect.is_sure_to_be_open());
+        let (Some(base), Some((offset, length)), Some(expect)) = (&putting.base, range, expect)
+        else {
+            return;
+        };
+        putting
+            .sent
+            .extend_from_slice(&base[offset..offset + length]);
+        if putting.size.is_none() {
+            expect.holds.0 = putting.sent.len() as u64;
+        }
+        let copy = json!({"id": putting.id, "cmd": "copy", "offset": offset, "length": length});
+        self.note_pressure();
+        self.write(&control(&copy)).await;
     }
 
     async fn end_put(&mut self, slot: Slot, digest: EndDigest) {
@@ -606,6 +685,7 @@ impl Play {
                         "a file that nobody put: {ok}"
                     );
                 }
+                self.versions.note(&expect.then, &ok);
                 expect.succeed(&ok, &mut self.tree, &mut self.cwd);
                 let (used, limit) = (self.tree.usage(), self.limit);
                 let fits = limit.is_none_or(|limit| used.0 <= limit.0 && used.1 <= limit.1);

@@ -59,14 +59,14 @@ impl Predict<'_> {
         self.cwd.resolve(text).map_err(|_| ErrorCode::InvalidPath)
     }
 
-    fn look(&self, text: &str) -> Result<(VirtualPath, ModelNode), ErrorCode> {
+    pub(super) fn look(&self, text: &str) -> Result<(VirtualPath, ModelNode), ErrorCode> {
         let path = self.resolve(text)?;
         let node = self.tree.look(&path)?;
         Ok((path, node))
     }
 
     /// The part that a request of `cmd` about `text` reads.
-    fn reading(&self, cmd: &'static str, text: &str, then: Then) -> Expect {
+    pub(super) fn reading(&self, cmd: &'static str, text: &str, then: Then) -> Expect {
         let path = self.resolve(text).ok();
         Expect::new(cmd, then).touching(path.as_ref().map(Touch::reads))
     }

@@ -20,6 +20,8 @@ pub(crate) struct OpenPut {
     pub(crate) parents: bool,
     pub(crate) digest: Option<Algorithm>,
     pub(crate) sent: Vec<u8>,
+    /// The file that parts are copied from, if the version that was named is still there.
+    pub(crate) base: Option<Arc<Vec<u8>>>,
 }
 
 impl OpenPut {
@@ -33,6 +35,7 @@ impl OpenPut {
         }
         .touching(touches)
         .fails(self.errors(tree))
+        .may_fail(self.base.as_ref().map(|_| ErrorCode::Changed))
     }
 
     /// What is expected of it after its end, if it is not answered yet; `before` is what was.

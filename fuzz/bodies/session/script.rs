@@ -76,6 +76,21 @@ pub(crate) enum ScriptStep {
         length: Option<u16>,
         digest: Option<WantedDigest>,
     },
+    /// A part of the base of a put.
+    Copy {
+        slot: Slot,
+        offset: u16,
+        length: u16,
+    },
+    Chunks(PathText),
+    /// A get of two ranges.
+    Ranges {
+        path: PathText,
+        first: (u16, u16),
+        gap: u16,
+        length: u16,
+        digest: Option<WantedDigest>,
+    },
     Cancel(CancelTarget),
     /// Waits for all replies that can come.
     Settle,
@@ -118,6 +133,8 @@ pub(crate) struct PutStep {
     pub(crate) digest: Option<HashAlgorithm>,
     /// Even while the one before, with the same `id`, waits for its end.
     pub(crate) second: bool,
+    /// Parts of the file that it replaces may be copied.
+    pub(crate) base: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -304,7 +321,70 @@ impl Bytes<'_> {
         }
     }
 
+    fn wanted_digest(&mut self) -> Option<WantedDigest> {
+        self.maybe(|bytes| match bytes.maybe(Self::hash) {
+            Some(hash) => WantedDigest::Of(hash),
+            None => WantedDigest::None,
+        })
+    }
+
+    fn copy(&mut self, slot: Slot) -> ScriptStep {
+        ScriptStep::Copy {
+            slot,
+            offset: self.number(),
+            length: self.number(),
+        }
+    }
+
+    fn ranges(&mut self) -> ScriptStep {
+        ScriptStep::Ranges {
+            path: self.path(),
+            first: (u16::from(self.next()) * 8, self.number() / 16),
+            gap: u16::from(self.next()),
+            length: self.number() / 16,
+            digest: self.wanted_digest(),
+        }
+    }
+
+    /// A put, and another one that copies parts of it and adds a little.
+    fn delta_put(&mut self) -> Vec<ScriptStep> {
+        let mut steps = Vec::from(self.complete_put());
+        let ScriptStep::Put(first) = &steps[0] else {
+            return steps;
+        };
+        let second = PutStep {
+            slot: first.slot,
+            path: first.path,
+            size: None,
+            if_exists: None,
+            parents: false,
+            digest: self.maybe(Self::hash),
+            second: false,
+            base: true,
+        };
+        let slot = second.slot;
+        steps.extend([ScriptStep::Settle, ScriptStep::Put(second), self.copy(slot)]);
+        steps.push(ScriptStep::Data {
+            slot,
+            length: u16::from(self.next()),
+            fill: self.next(),
+            over: false,
+        });
+        steps.push(self.copy(slot));
+        let digest = self.end_digest();
+        steps.push(ScriptStep::End { slot, digest });
+        steps
+    }
+
     fn put(&mut self) -> PutStep {
+        let mut put = self.plain_put();
+        let kind = self.next();
+        (put.second, put.base) = (kind % 2 == 1, kind % 4 >= 2);
+        put
+    }
+
+    /// Without the kind of it.
+    fn plain_put(&mut self) -> PutStep {
         PutStep {
             slot: self.slot(),
             path: self.path(),
@@ -312,7 +392,8 @@ impl Bytes<'_> {
             if_exists: self.there(),
             parents: self.flag(),
             digest: self.maybe(Self::hash),
-            second: self.flag(),
+            second: false,
+            base: false,
         }
     }
 
@@ -349,10 +430,7 @@ impl Bytes<'_> {
                 path: self.path(),
                 offset: self.maybe(Self::number),
                 length: self.maybe(Self::number),
-                digest: self.maybe(|bytes| match bytes.maybe(Self::hash) {
-                    Some(hash) => WantedDigest::Of(hash),
-                    None => WantedDigest::None,
-                }),
+                digest: self.wanted_digest(),
             }],
             18 => vec![ScriptStep::Cancel(match self.next() % 4 {
                 0..=1 => CancelTarget::Slot(self.slot()),
@@ -362,6 +440,13 @@ impl Bytes<'_> {
             19 => vec![ScriptStep::Settle],
             20 => vec![ScriptStep::Cut(self.next())],
             21 if self.next() > 240 => vec![ScriptStep::Bad(self.bad())],
+            28 => self.delta_put(),
+            29 => {
+                let slot = self.slot();
+                vec![self.copy(slot)]
+            }
+            30 => vec![ScriptStep::Chunks(self.path())],
+            31 => vec![self.ranges()],
             _ => vec![ScriptStep::Ask(self.ask())],
         }
     }
