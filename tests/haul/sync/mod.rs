@@ -2,6 +2,7 @@
 
 mod checker;
 mod deltas;
+mod killed;
 mod model;
 mod program;
 mod replacements;
