@@ -1,4 +1,6 @@
-//! A thread pool for blocking work of users. Threads start on demand and end after an idle time.
+//! A thread pool for blocking work of users. Threads start on demand and end after an idle time, all but one:
+//! work with an open upload must find a thread even if the system can start none, since the bytes of an
+//! upload are lost if work with it is refused.
 
 use std::collections::VecDeque;
 use std::io;
@@ -89,8 +91,8 @@ impl DiskThreadPool {
         self.state.lock()
     }
 
-    /// Runs jobs until the pool was idle for [`IDLE_TIMEOUT`].
-    fn run_worker(&self) {
+    /// Runs jobs until the pool was idle for [`IDLE_TIMEOUT`]. The last thread stays while the pool is in use.
+    fn run_worker(self: &Arc<Self>) {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
@@ -103,7 +105,8 @@ impl DiskThreadPool {
             state.idle += 1;
             let waited = self.work_available.wait_for(&mut state, IDLE_TIMEOUT);
             state.idle -= 1;
-            if waited.timed_out() && state.jobs.is_empty() {
+            let is_last_needed = state.threads == 1 && Arc::strong_count(self) > 1;
+            if waited.timed_out() && state.jobs.is_empty() && !is_last_needed {
                 state.threads -= 1;
                 return;
             }
