@@ -160,16 +160,20 @@ impl UserDisk {
         self.acquire(ResourceRequest::Digest).await
     }
 
-    /// As [`Self::run`], for a batch of `files` files, with the descriptors that it needs.
-    pub(crate) async fn run_batch<T, F>(&self, files: usize, work: F) -> Result<T, CommandError>
+    /// As [`Self::run`], for a batch that needs so many `descriptors`. `work` gets the number that is granted.
+    pub(crate) async fn run_batch<T, F>(
+        &self,
+        descriptors: usize,
+        work: F,
+    ) -> Result<T, CommandError>
     where
         T: Send + 'static,
-        F: FnOnce() -> Result<T, StorageError> + Send + 'static,
+        F: FnOnce(usize) -> Result<T, StorageError> + Send + 'static,
     {
-        // Two directories and the file itself for each; the batch has its own bound as well.
-        let needed = (files * 3 + 4).min(MAX_BATCH_DESCRIPTORS);
-        let needed = needed.min(self.shares.total().descriptors);
-        self.run_after_acquiring(ResourceRequest::Batch(needed), work)
+        let granted = descriptors
+            .min(MAX_BATCH_DESCRIPTORS)
+            .min(self.shares.total().descriptors);
+        self.run_after_acquiring(ResourceRequest::Batch(granted), move || work(granted))
             .await
     }
 

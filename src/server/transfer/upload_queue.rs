@@ -142,8 +142,9 @@ async fn commit(batch: Vec<PendingUpload>, member: &Member) -> Vec<UploadAnswer>
     let view = member.view();
     wait_for_counts(&view, &contents, member).await;
     let session = Arc::clone(&member.session);
-    let work = move || Ok(view.commit_all(contents, &session));
-    match member.disk.run_batch(uploads.len(), work).await {
+    let descriptors = View::descriptors_for(&contents);
+    let work = move |granted| Ok(view.commit_all(contents, &session, granted));
+    match member.disk.run_batch(descriptors, work).await {
         Ok(outcomes) => {
             let each = uploads.into_iter().zip(outcomes);
             answers

@@ -201,7 +201,9 @@ fn nothing_is_acknowledged_in_a_folder_that_was_set_aside() {
         content: vec!["x".into()],
         expected: None,
     };
-    let outcomes = data.view.commit_all(vec![small], &"session".into());
+    let outcomes = data
+        .view
+        .commit_all(vec![small], &"session".into(), MAX_BATCH_DESCRIPTORS);
     for outcome in outcomes {
         is_gone(outcome.map(drop));
     }
@@ -225,7 +227,10 @@ fn a_quota_error_hides_the_usage_from_a_member_who_may_not_list() {
         .view
         .upload(&at("/inbox/unsized"), unsized_upload())
         .expect("begun");
-    let small = data.view.commit_all(vec![small], &"session".into()).pop();
+    let small = data
+        .view
+        .commit_all(vec![small], &"session".into(), MAX_BATCH_DESCRIPTORS)
+        .pop();
     for refused in [
         data.put("/inbox/put", b"xx").map(drop),
         unsized_one.write(b"xx"),

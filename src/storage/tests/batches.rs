@@ -38,8 +38,11 @@ impl TestStore {
         &self,
         uploads: impl IntoIterator<Item = BufferedUpload>,
     ) -> Vec<Result<CommittedUpload, StorageError>> {
-        self.view
-            .commit_all(uploads.into_iter().collect(), &"session".into())
+        self.view.commit_all(
+            uploads.into_iter().collect(),
+            &"session".into(),
+            MAX_BATCH_DESCRIPTORS,
+        )
     }
 }
 

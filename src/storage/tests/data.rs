@@ -148,7 +148,10 @@ fn has_a_mount_inside() {
             content: vec![b"x"[..].into()],
             expected: None,
         };
-        let outcome = data.view.commit_all(vec![small], &"s".into()).remove(0);
+        let outcome = data
+            .view
+            .commit_all(vec![small], &"s".into(), MAX_BATCH_DESCRIPTORS)
+            .remove(0);
         refused(outcome.map(drop));
         refused(data.cp("/file", &path, IfExists::Fail).map(drop));
         refused(data.mv("/file", &path, IfExists::Fail).map(drop));

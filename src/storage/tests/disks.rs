@@ -122,7 +122,10 @@ fn races_for_the_disk() {
         content: vec![vec![1; 4096].into()],
         expected: None,
     };
-    let outcome = data.view.commit_all(vec![small], &"s".into()).remove(0);
+    let outcome = data
+        .view
+        .commit_all(vec![small], &"s".into(), MAX_BATCH_DESCRIPTORS)
+        .remove(0);
     assert_fails!(outcome, StorageError::NoSpace { .. });
     assert!(free() >= floor);
     data.assert_exact("/", "homes/alice");

@@ -58,7 +58,10 @@ fn a_mode_is_kept_with_the_file_and_never_applied_to_it() {
         content: vec![Bytes::from_static(b"text")],
         expected: None,
     };
-    for committed in data.view.commit_all(vec![small], &"session".into()) {
+    for committed in data
+        .view
+        .commit_all(vec![small], &"session".into(), MAX_BATCH_DESCRIPTORS)
+    {
         committed.expect("committed");
     }
     data.view

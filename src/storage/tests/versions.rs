@@ -56,7 +56,10 @@ fn every_publication_has_a_version_of_its_own() {
         content: vec![Bytes::from_static(b"same")],
         expected: None,
     };
-    for committed in data.view.commit_all(vec![small], &"session".into()) {
+    for committed in data
+        .view
+        .commit_all(vec![small], &"session".into(), MAX_BATCH_DESCRIPTORS)
+    {
         versions.push(committed.expect("put").committed.version);
     }
     assert_eq!(data.version("/tree/a"), versions[1]);

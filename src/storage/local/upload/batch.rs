@@ -17,13 +17,33 @@ use crate::storage::local::view::View;
 use crate::storage::path::VirtualPath;
 use crate::storage::rights::Right;
 
-/// Descriptors that a batch holds open. One more file may add the directories above it.
+/// The most descriptors that a batch holds open. One more file may add the directories above it.
 pub const MAX_BATCH_DESCRIPTORS: usize = 256;
 
+/// Descriptors of a file in a batch: its own, its parent directory to check it, and again to name it.
+const DESCRIPTORS_PER_UPLOAD: usize = 3;
+
+/// Descriptors that a batch needs besides those of its files.
+const DESCRIPTORS_PER_BATCH: usize = 4;
+
 impl View {
+    /// The descriptors that one batch of all `uploads` may need.
+    #[must_use]
+    pub fn descriptors_for(uploads: &[BufferedUpload]) -> usize {
+        let needed = uploads.iter().map(|upload| {
+            let made = if upload.options.parents {
+                upload.path.components().count()
+            } else {
+                0
+            };
+            DESCRIPTORS_PER_UPLOAD + made
+        });
+        DESCRIPTORS_PER_BATCH + needed.sum::<usize>()
+    }
+
     /// Commits the uploads in their order, in as few batches as possible. Returns the outcome of each,
     /// in the same order. A later upload replaces the file of an earlier one as if that had been
-    /// committed before.
+    /// committed before. A batch that holds `max_descriptors` accepts no further upload.
     ///
     /// # Errors
     /// Those of [`View::begin`], [`Upload::write`] and [`Upload::commit`], for each upload; nothing of
@@ -33,6 +53,7 @@ impl View {
         &self,
         uploads: Vec<BufferedUpload>,
         session: &Arc<str>,
+        max_descriptors: usize,
     ) -> Vec<CommitOutcome> {
         let mut outcomes = IndexedOutcomes::with_capacity(uploads.len());
         let mut pending = Vec::with_capacity(uploads.len());
@@ -51,7 +72,7 @@ impl View {
             let mut batch = StagingBatch::default();
             let mut postponed = Vec::new();
             for item in pending {
-                if batch.is_full() {
+                if batch.is_full(max_descriptors) {
                     postponed.push(item);
                     continue;
                 }
@@ -123,10 +144,11 @@ impl StagingBatch {
         Ok(None)
     }
 
-    /// Whether it holds as many descriptors as a batch may.
-    fn is_full(&self) -> bool {
+    /// Whether another upload could exceed `max_descriptors`. A batch that holds nothing is never full.
+    fn is_full(&self, max_descriptors: usize) -> bool {
         let open = self.uploads.open_files() + self.checked_dirs.len() + self.parent_dirs;
-        open >= MAX_BATCH_DESCRIPTORS
+        let more = DESCRIPTORS_PER_BATCH + DESCRIPTORS_PER_UPLOAD;
+        open > 0 && open + more > max_descriptors
     }
 
     /// As [`Upload::check`], with each parent directory opened once in a batch.
@@ -148,7 +170,12 @@ impl StagingBatch {
             Entry::Occupied(dir) if dir.get().is_none() && options.parents => return Ok(()),
             Entry::Occupied(dir) => match dir.into_mut() {
                 Some(dir) => dir,
-                missing => missing.insert(target.open_parent()?.0),
+                missing => {
+                    let dir = target.open_parent()?.0;
+                    target.space.staging.check_mount(&dir, &target.full)?;
+                    self.parent_dirs += 1;
+                    missing.insert(dir)
+                }
             },
             Entry::Vacant(entry) => match target.open_parent() {
                 Err(StorageError::NotFound { .. }) if options.parents => {
