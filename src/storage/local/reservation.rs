@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::quota::{ExceededLimit, ReservationRefusal};
-use crate::storage::local::space::{LockedNames, Space};
+use crate::storage::local::space::{EvictedUploads, LockedNames, Space};
 use crate::storage::local::space_count::SpaceCount;
 use crate::storage::path::VirtualPath;
 
@@ -127,7 +127,7 @@ impl Reservation {
         more: SpaceCount,
         path: &VirtualPath,
     ) -> Result<(), StorageError> {
-        self.reserve_or_count(more, path, || self.space.require_count(path))?;
+        self.reserve_or_count(more, path, || self.space.require_count(path), drop)?;
         self.reserved += more;
         Ok(())
     }
@@ -143,14 +143,16 @@ impl Reservation {
         names: &LockedNames<'_>,
         path: &VirtualPath,
     ) -> Result<(), StorageError> {
-        self.reserve_or_count(more, path, || {
+        let count = || {
             let end = self
                 .space
                 .begin_count_locked(names)
                 .context("count", path)?;
             let path = path.clone();
             Err(StorageError::Counting { path, end })
-        })?;
+        };
+        let delete = |evicted| names.delete_after_unlock(evicted);
+        self.reserve_or_count(more, path, count, delete)?;
         self.reserved += more;
         Ok(())
     }
@@ -170,6 +172,12 @@ impl Reservation {
         self.release_written(u64::MAX);
     }
 
+    /// Releases the quota, of entries too.
+    pub(crate) fn release_quota(&mut self) {
+        let reserved = std::mem::take(&mut self.reserved);
+        self.space.ledger().release(reserved);
+    }
+
     /// Whether it is a reservation in `space`.
     pub(crate) fn is_in(&self, space: &Space) -> bool {
         std::ptr::eq(&raw const *self.space, space)
@@ -184,6 +192,7 @@ impl Reservation {
         more: SpaceCount,
         path: &VirtualPath,
         count: impl Fn() -> Result<(), StorageError>,
+        delete: impl Fn(Box<dyn EvictedUploads>),
     ) -> Result<(), StorageError> {
         loop {
             let reserved = self.space.ledger().reserve(more);
@@ -196,8 +205,12 @@ impl Reservation {
                     }
                     counted => counted?,
                 },
-                Err(ReservationRefusal::Exceeded(ExceededLimit { missing, .. }))
-                    if self.evict_partial_uploads(missing) => {}
+                Err(ReservationRefusal::Exceeded(exceeded)) => {
+                    match self.evict_partial_uploads(exceeded.missing) {
+                        Some(evicted) => delete(evicted),
+                        None => return Err(ReservationRefusal::Exceeded(exceeded).into_error(path)),
+                    }
+                }
                 reserved => return reserved.map_err(|refusal| refusal.into_error(path)),
             }
         }
@@ -208,10 +221,9 @@ impl Reservation {
         uploads.is_some_and(|uploads| uploads.can_evict(&self.space, missing))
     }
 
-    /// Evicts partial uploads; `false` if all of them together free less than `missing`.
-    fn evict_partial_uploads(&self, missing: SpaceCount) -> bool {
-        let uploads = self.space.partial_uploads();
-        uploads.is_some_and(|uploads| uploads.evict(&self.space, missing))
+    /// Evicts partial uploads; `None` if all of them together free less than `missing`.
+    fn evict_partial_uploads(&self, missing: SpaceCount) -> Option<Box<dyn EvictedUploads>> {
+        self.space.partial_uploads()?.evict(&self.space, missing)
     }
 
     /// Commits `made` and releases the rest. The caller has held the lock on the names since before

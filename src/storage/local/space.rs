@@ -8,6 +8,7 @@
 //! [`space_walk`](crate::storage::local::space_walk) and
 //! [`directories`](crate::storage::local::fs::directories).
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -61,9 +62,15 @@ pub(crate) trait EvictPartialUploads: fmt::Debug + Send + Sync {
     /// Whether the partial uploads of `space` take up so much together.
     fn can_evict(&self, space: &Space, wanted: SpaceCount) -> bool;
 
-    /// Deletes the oldest partial uploads of `space` until so much is free; `false`, and nothing is
-    /// deleted, if all of them together take up less.
-    fn evict(&self, space: &Space, wanted: SpaceCount) -> bool;
+    /// Gives up the oldest partial uploads of `space` that take up so much together; `None` if all of them
+    /// take up less.
+    fn evict(&self, space: &Space, wanted: SpaceCount) -> Option<Box<dyn EvictedUploads>>;
+}
+
+/// Partial uploads that were given up. Dropping it deletes their files, and then frees their quota.
+pub(crate) trait EvictedUploads: fmt::Debug {
+    /// Frees their quota now, for a caller that must not delete files yet.
+    fn release_quota(&mut self);
 }
 
 /// The state that all spaces of a store share.
@@ -178,6 +185,7 @@ impl Space {
         LockedNames {
             space: self,
             _guard: self.names.lock().unwrap_or_else(PoisonError::into_inner),
+            evicted: RefCell::default(),
         }
     }
 
@@ -214,12 +222,20 @@ impl Space {
 pub(crate) struct LockedNames<'a> {
     pub(crate) space: &'a Space,
     _guard: MutexGuard<'a, ()>,
+    /// Declared after the guard, so that their files are deleted once the lock is released.
+    evicted: RefCell<Vec<Box<dyn EvictedUploads>>>,
 }
 
 impl LockedNames<'_> {
     /// Whether the names of this space are locked.
     pub(crate) fn is_of(&self, space: &Space) -> bool {
         std::ptr::eq(self.space, space)
+    }
+
+    /// Frees the quota of evicted uploads, whose files are deleted once the lock is released.
+    pub(crate) fn delete_after_unlock(&self, mut evicted: Box<dyn EvictedUploads>) {
+        evicted.release_quota();
+        self.evicted.borrow_mut().push(evicted);
     }
 
     /// Accounts for files that have got their names back.

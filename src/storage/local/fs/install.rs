@@ -82,7 +82,7 @@ pub(crate) struct Published {
 #[derive(Debug)]
 pub(crate) struct InstallParent {
     dir: Arc<OpenDir>,
-    /// Directories that were made above and for the first entry.
+    /// Directories that were made above and for the first entry. The first installed entry takes them.
     made: Vec<Arc<UnsyncedName>>,
     /// Directories whose names are not synced, from this one upwards.
     unsynced: Vec<Arc<UnsyncedName>>,
@@ -107,6 +107,11 @@ impl InstallParent {
             made,
             true_path: OnceCell::new(),
         })
+    }
+
+    /// Removes the directories that were made for an entry if none was installed.
+    pub(crate) fn undo_unused(&mut self, names: &LockedNames<'_>) {
+        names.undo_make_dirs(&std::mem::take(&mut self.made));
     }
 
     fn true_path(&self, to: &ResolvedPath) -> VirtualPath {
@@ -167,7 +172,9 @@ pub(crate) fn install(
 ) -> Result<Published, StorageError> {
     to.require(Right::Write)?;
     let mut parent = InstallParent::open(names, to, parents)?;
-    install_in(names, &mut parent, source, to, if_exists)
+    let installed = install_in(names, &mut parent, source, to, if_exists);
+    parent.undo_unused(names);
+    installed
 }
 
 /// As [`install`], in a directory that was opened since the names were locked.

@@ -160,6 +160,9 @@ fn name_all(
                 Err(error) => rejected.push((index, upload, error)),
             }
         }
+        for parent in parents.values_mut() {
+            parent.undo_unused(&names);
+        }
     }
     // No lock is held while the rejected ones are kept or deleted.
     for (index, SealedUpload { upload, .. }, error) in rejected {

@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::staging::{DEFAULT_FLOOR, Staging};
 use crate::storage::local::reservation::Reservation;
-use crate::storage::local::space::{EvictPartialUploads, Space, SpaceId};
+use crate::storage::local::space::{EvictPartialUploads, EvictedUploads, Space, SpaceId};
 use crate::storage::local::space_count::SpaceCount;
 use crate::storage::local::upload::recent_commits::RecentCommits;
 use crate::storage::local::upload::record;
@@ -313,11 +313,7 @@ impl PartialUploads {
 
     /// Deletes their files. The caller does not hold the lock.
     pub(crate) fn delete(&self, dropped: impl IntoIterator<Item = PartialUpload>) {
-        for partial in dropped {
-            record::remove(&self.staging, &partial.id);
-            // The file is deleted before the reservation is dropped.
-            drop(self.staging.adopt(partial.id));
-        }
+        delete(&self.staging, dropped);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, PartialUpload>> {
@@ -330,21 +326,52 @@ impl EvictPartialUploads for PartialUploads {
         oldest_in_space(&self.lock(), space, wanted).is_some()
     }
 
-    fn evict(&self, space: &Space, wanted: SpaceCount) -> bool {
+    fn evict(&self, space: &Space, wanted: SpaceCount) -> Option<Box<dyn EvictedUploads>> {
         let mut entries = self.lock();
-        let Some(first) = oldest_in_space(&entries, space, wanted) else {
-            return false;
+        let first = oldest_in_space(&entries, space, wanted)?;
+        let evicted = EvictedPartialUploads {
+            partials: remove_all(&mut entries, &first),
+            space: Arc::clone(&space.key),
+            staging: Arc::clone(&self.staging),
         };
-        let dropped = remove_all(&mut entries, &first);
-        drop(entries);
+        Some(Box::new(evicted))
+    }
+}
+
+/// Partial uploads of a space that are given up for a new upload.
+#[derive(Debug)]
+struct EvictedPartialUploads {
+    partials: Vec<PartialUpload>,
+    space: Arc<str>,
+    staging: Arc<Staging>,
+}
+
+impl EvictedUploads for EvictedPartialUploads {
+    fn release_quota(&mut self) {
+        for partial in &mut self.partials {
+            partial.reservation.release_quota();
+        }
+    }
+}
+
+impl Drop for EvictedPartialUploads {
+    fn drop(&mut self) {
         tracing::info!(
             name: "uploads_gave_way",
-            uploads = dropped.len(),
-            space = &*space.key,
+            uploads = self.partials.len(),
+            space = &*self.space,
             "dropped partial uploads to make room in the quota for a new upload"
         );
-        self.delete(dropped);
-        true
+        delete(&self.staging, self.partials.drain(..));
+    }
+}
+
+/// Deletes the files of partial uploads. The caller does not hold the lock.
+fn delete(staging: &Arc<Staging>, partials: impl IntoIterator<Item = PartialUpload>) {
+    for partial in partials {
+        record::remove(staging, &partial.id);
+        // The file is deleted before the reservation is dropped.
+        drop(staging.adopt(partial.id));
     }
 }
 
