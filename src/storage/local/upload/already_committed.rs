@@ -124,7 +124,7 @@ impl AlreadyCommitted {
         }
         // A recent commit is confirmed once: the next equal upload is a new file.
         let recent_commits = &self.uploader.partial_uploads.recent_commits;
-        if self.is_recent && !recent_commits.remove(&self.committed) {
+        if self.is_recent && !recent_commits.remove(&self.uploader.owner, &self.committed) {
             return Err(StorageError::changed(path));
         }
         Ok(self.committed)

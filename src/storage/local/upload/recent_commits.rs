@@ -1,10 +1,10 @@
 //! Recent commits: they recognize a client that retries a commit whose reply was lost, where the
 //! file at the requested path does not prove that the commit was this client's.
 //!
-//! The store holds one list for all users. It is bounded in number and in age; its lock is never
-//! held over I/O.
+//! The store holds a list for each user, so that many commits of one user remove no proofs of others. The
+//! lists are bounded in number and in age; their lock is never held over I/O.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,19 +14,23 @@ use crate::storage::local::space::SpaceId;
 use crate::storage::local::upload::request::Committed;
 use crate::storage::path::VirtualPath;
 
-/// Commits in the list at most.
-const MAX_RECENT_COMMITS: usize = 1024;
+/// The most commits in the list of one user: more than a client has sent before it knows of a lost reply.
+const MAX_COMMITS_PER_OWNER: usize = 1024;
+
+/// The most commits in all lists. Beyond it the longest list loses its oldest commit.
+const MAX_RECENT_COMMITS: usize = 8 * MAX_COMMITS_PER_OWNER;
 
 /// How long a commit stays in the list.
 const RETENTION: Duration = Duration::from_mins(10);
 
-/// The latest commits, the oldest first.
+/// The latest commits of each user, the oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct RecentCommits(Mutex<VecDeque<RecentCommit>>);
+pub(crate) struct RecentCommits(Mutex<CommitsByOwner>);
+
+type CommitsByOwner = HashMap<SpaceId, VecDeque<RecentCommit>>;
 
 #[derive(Debug)]
 struct RecentCommit {
-    owner: SpaceId,
     space: SpaceId,
     requested_path: VirtualPath,
     /// The session that sent the commit, whether or not its reply arrived.
@@ -44,12 +48,10 @@ impl RecentCommits {
         session: &Arc<str>,
         committed: &Committed,
     ) {
-        let mut commits = self.lock();
-        if commits.len() >= MAX_RECENT_COMMITS {
-            commits.pop_front();
-        }
+        let mut by_owner = self.lock();
+        make_space(&mut by_owner, owner);
+        let commits = by_owner.entry(owner.clone()).or_default();
         commits.push_back(RecentCommit {
-            owner: owner.clone(),
             space: target.space.id().clone(),
             requested_path: target.inner.clone(),
             session: Arc::clone(session),
@@ -67,11 +69,11 @@ impl RecentCommits {
         session: &Arc<str>,
         size: u64,
     ) -> Option<Committed> {
-        let mut commits = self.lock();
-        commits.retain(|commit| commit.committed_at.elapsed() < RETENTION);
+        let mut by_owner = self.lock();
+        let commits = by_owner.get_mut(owner)?;
+        remove_expired(commits);
         let found = commits.iter().rev().find(|commit| {
-            commit.owner == *owner
-                && commit.space == *target.space.id()
+            commit.space == *target.space.id()
                 && commit.requested_path == target.inner
                 && commit.session != *session
                 && commit.committed.size == size
@@ -79,17 +81,45 @@ impl RecentCommits {
         found.map(|commit| commit.committed.clone())
     }
 
-    /// Removes a commit whose reply has been repeated; `false` if it was removed before.
-    pub(crate) fn remove(&self, committed: &Committed) -> bool {
-        let mut commits = self.lock();
+    /// Removes a commit of `owner` whose reply has been repeated; `false` if it was removed before.
+    pub(crate) fn remove(&self, owner: &SpaceId, committed: &Committed) -> bool {
+        let mut by_owner = self.lock();
+        let Some(commits) = by_owner.get_mut(owner) else {
+            return false;
+        };
         let before = commits.len();
         commits.retain(|commit| commit.committed != *committed);
         commits.len() < before
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<RecentCommit>> {
+    fn lock(&self) -> MutexGuard<'_, CommitsByOwner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Removes what is too old or beyond the limits, so that one more commit of `owner` fits.
+fn make_space(by_owner: &mut CommitsByOwner, owner: &SpaceId) {
+    if let Some(own) = by_owner.get_mut(owner)
+        && own.len() >= MAX_COMMITS_PER_OWNER
+    {
+        own.pop_front();
+    }
+    if by_owner.values().map(VecDeque::len).sum::<usize>() < MAX_RECENT_COMMITS {
+        return;
+    }
+    by_owner.retain(|_, commits| {
+        remove_expired(commits);
+        !commits.is_empty()
+    });
+    if by_owner.values().map(VecDeque::len).sum::<usize>() >= MAX_RECENT_COMMITS
+        && let Some(longest) = by_owner.values_mut().max_by_key(|commits| commits.len())
+    {
+        longest.pop_front();
+    }
+}
+
+fn remove_expired(commits: &mut VecDeque<RecentCommit>) {
+    commits.retain(|commit| commit.committed_at.elapsed() < RETENTION);
 }
 
 /// Whether only the list of recent commits proves that a file is the one that the client committed:
