@@ -19,7 +19,13 @@ struct AuthorityIndexes {
     by_credential: HashMap<Credential, Weak<Authority>>,
     /// One user may have several, by different credentials.
     by_name: HashMap<Arc<str>, Vec<Weak<Authority>>>,
+    /// The number of credentials at which those that are no longer in use are removed. It is twice the number
+    /// after the last time, so that a login pays for a constant number of them.
+    cleanup_size: usize,
 }
+
+/// The number of credentials below which none are removed.
+const MIN_CLEANUP_SIZE: usize = 64;
 
 impl AuthorityIndexes {
     fn remove_names(&mut self, is_gone: impl Fn(&Weak<Authority>) -> bool) {
@@ -27,6 +33,15 @@ impl AuthorityIndexes {
             all.retain(|one| !is_gone(one));
             !all.is_empty()
         });
+    }
+
+    fn remove_unused_if_many(&mut self) {
+        if self.by_credential.len() < self.cleanup_size {
+            return;
+        }
+        self.by_credential.retain(|_, one| one.strong_count() > 0);
+        self.remove_names(|one| one.strong_count() == 0);
+        self.cleanup_size = MIN_CLEANUP_SIZE.max(2 * self.by_credential.len());
     }
 }
 
@@ -39,10 +54,7 @@ impl AuthorityTable {
         name: &str,
     ) -> Arc<Authority> {
         let mut indexes = self.0.lock();
-        indexes
-            .by_credential
-            .retain(|_, one| one.strong_count() > 0);
-        indexes.remove_names(|one| one.strong_count() == 0);
+        indexes.remove_unused_if_many();
         let known = indexes
             .by_credential
             .get(&credential)
@@ -57,6 +69,7 @@ impl AuthorityTable {
             .by_name
             .entry(Arc::clone(&new.user.name))
             .or_default();
+        same_name.retain(|one| one.strong_count() > 0);
         same_name.push(weak);
         new
     }
