@@ -58,6 +58,12 @@ impl LogThrottle {
         Some(std::mem::take(&mut state.left_out))
     }
 
+    /// Whether the next event causes a line.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        let written = self.state.lock().written;
+        written.is_none_or(|last| now >= last + self.interval)
+    }
+
     /// How many events there were, logged or not.
     pub(crate) fn total(&self) -> u64 {
         self.state.lock().total

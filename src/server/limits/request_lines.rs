@@ -1,7 +1,8 @@
 //! Limits log lines about requests: each user has a budget of bytes per second, and all clients without
 //! a login share one. Lines beyond it are counted, and one line reports how many were left out.
 //!
-//! Audit lines are not limited.
+//! Audit lines are not limited, except those about requests that were refused before anything was done: one for
+//! each user and command in a minute. The other refusals get an ordinary line.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tracing::info;
+
+use crate::server::limits::log_throttle::LogThrottle;
 
 /// Bytes of lines per second: about a hundred typical lines.
 const BYTES_PER_SECOND: u64 = 32 * 1024;
@@ -39,6 +42,8 @@ pub(crate) struct LineBudget {
     /// Lines left out of all users.
     all_left_out: Arc<AtomicU64>,
     state: Mutex<LineBudgetState>,
+    /// The audit lines about refused requests, by command.
+    refusals: Mutex<HashMap<&'static str, LogThrottle>>,
 }
 
 #[derive(Debug)]
@@ -60,7 +65,7 @@ impl RequestLines {
     pub(crate) fn for_user(&self, user: i64, name: &str) -> Arc<LineBudget> {
         let now = Instant::now();
         let mut users = self.users.lock();
-        users.retain(|_, budget| Arc::strong_count(budget) > 1 || !budget.is_full(now));
+        users.retain(|_, budget| Arc::strong_count(budget) > 1 || !budget.is_unused(now));
         let budget = users.entry(user).or_insert_with(|| {
             let left_out = Arc::clone(&self.left_out);
             Arc::new(LineBudget::new(Some(name.to_owned()), left_out))
@@ -90,7 +95,17 @@ impl LineBudget {
                 since: Instant::now(),
                 left_out: 0,
             }),
+            refusals: Mutex::default(),
         }
+    }
+
+    /// Whether the audit gets a line about a refused `command`: how many it did not get since the last one.
+    pub(crate) fn allows_refusal_audit(&self, command: &'static str) -> Option<u64> {
+        let mut refusals = self.refusals.lock();
+        let throttle = refusals
+            .entry(command)
+            .or_insert_with(LogThrottle::once_per_minute);
+        throttle.allow(Instant::now())
     }
 
     /// Whether a line with `paths` bytes of paths may be logged. Before the first line after some were
@@ -143,10 +158,11 @@ impl LineBudget {
         Some(std::mem::take(&mut state.left_out))
     }
 
-    fn is_full(&self, now: Instant) -> bool {
+    /// Whether a new budget would allow the same.
+    fn is_unused(&self, now: Instant) -> bool {
         let mut state = self.lock();
         state.refill(now);
-        state.bytes >= BURST_BYTES
+        state.bytes >= BURST_BYTES && self.refusals.lock().values().all(|one| one.is_due(now))
     }
 
     fn lock(&self) -> MutexGuard<'_, LineBudgetState> {
@@ -193,6 +209,24 @@ mod tests {
         assert!(tellings <= 75, "{tellings} lines about lines");
         let lines = (bytes / (LINE_BYTES + 4096)) as u64;
         assert_eq!(lines + told + budget.lock().left_out, 600_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_audit_has_one_line_a_minute_about_refusals_of_a_command() {
+        let all = RequestLines::default();
+        let user = all.for_user(7, "alice");
+        assert_eq!(user.allows_refusal_audit("user_add"), Some(0));
+        assert_eq!(user.allows_refusal_audit("user_add"), None);
+        assert_eq!(user.allows_refusal_audit("kick"), Some(0));
+        drop(user);
+        let again = all.for_user(7, "alice");
+        assert_eq!(
+            again.allows_refusal_audit("user_add"),
+            None,
+            "a new session"
+        );
+        tokio::time::advance(Duration::from_mins(1)).await;
+        assert_eq!(again.allows_refusal_audit("user_add"), Some(2));
     }
 
     #[test]

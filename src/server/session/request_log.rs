@@ -154,7 +154,18 @@ impl RequestLog {
             .err()
             .map(|cause| WireError::from(cause).code);
         let outcome = if code.is_some() { "error" } else { "ok" };
-        self.log(outcome, code, bytes, upload.as_deref());
+        let is_audited = self.command.is_audited;
+        let audit = match &reply {
+            Err(cause) if is_audited && is_refusal(cause) => {
+                match self.lines.allows_refusal_audit(self.command.name) {
+                    Some(left_out) => AuditLine::After(left_out),
+                    None => AuditLine::Omitted,
+                }
+            }
+            _ if is_audited => AuditLine::After(0),
+            _ => AuditLine::Omitted,
+        };
+        self.log(outcome, code, bytes, upload.as_deref(), audit);
         match reply {
             Ok(reply) => reply,
             Err(cause) => {
@@ -173,7 +184,14 @@ impl RequestLog {
         }
     }
 
-    fn log(&self, outcome: &str, code: Option<ErrorCode>, bytes: u64, upload: Option<&str>) {
+    fn log(
+        &self,
+        outcome: &str,
+        code: Option<ErrorCode>,
+        bytes: u64,
+        upload: Option<&str>,
+        audit: AuditLine,
+    ) {
         let took = self.started.elapsed();
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.counted.record(code, took);
@@ -196,8 +214,9 @@ impl RequestLog {
             };
         }
         let is_debug = self.command.is_auxiliary && code != Some(ErrorCode::Internal);
-        if self.command.is_audited {
-            write_line!(info!(name: "command", target: AUDIT));
+        if let AuditLine::After(left_out) = audit {
+            let left_out = (left_out > 0).then_some(left_out);
+            write_line!(info!(name: "command", target: AUDIT, left_out));
         } else if is_debug {
             if enabled!(Level::DEBUG) && self.allows_line() {
                 write_line!(event!(name: "command", Level::DEBUG));
@@ -217,9 +236,35 @@ impl Drop for RequestLog {
     /// The client left before the reply. Disk work that has started still finishes.
     fn drop(&mut self) {
         if !self.is_closed {
-            self.log("unanswered", Some(ErrorCode::Cancelled), 0, None);
+            let audit = if self.command.is_audited {
+                AuditLine::After(0)
+            } else {
+                AuditLine::Omitted
+            };
+            self.log("unanswered", Some(ErrorCode::Cancelled), 0, None, audit);
         }
     }
+}
+
+/// The part of the audit in the line about a request.
+#[derive(Debug, Clone, Copy)]
+enum AuditLine {
+    /// The line stands in the audit, which has no line about so many earlier refusals of the command.
+    After(u64),
+    /// The line is an ordinary one.
+    Omitted,
+}
+
+/// Whether the request was refused before anything was done or any secret was compared. Clients can cause
+/// many such errors at no cost.
+fn is_refusal(cause: &CommandError) -> bool {
+    matches!(
+        cause,
+        CommandError::AdminsOnly(_)
+            | CommandError::NotLoggedIn(_)
+            | CommandError::BadRequest(_)
+            | CommandError::TooManyAttempts(_)
+    )
 }
 
 #[cfg(test)]
