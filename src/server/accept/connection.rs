@@ -254,7 +254,7 @@ impl IncomingConnection {
             }
         };
         let mut writing = tokio::spawn(writing.in_current_span());
-        let session = SessionState {
+        let mut session = SessionState {
             shared: self.shared,
             receiver: Receiver::new(reader, FrameCodec::before_login(), first_timeout),
             outbox,
@@ -268,8 +268,10 @@ impl IncomingConnection {
             writer_abort,
             tasks: TaskTracker::new(),
         };
-        // The connection counts until everything is written.
-        let permit = run(session).await;
+        let end = run(&mut session).await;
+        // The connection counts until everything is written. Boxed, so that the future of an idle session does
+        // not include it.
+        let permit = Box::pin(send_close_reason(session, &end)).await;
         let mut written = permit.evicted.run_until_cancelled(&mut writing).await;
         if written.is_none() {
             written = timeout(EVICTED_LINGER_TIMEOUT, &mut writing).await.ok();
@@ -304,8 +306,8 @@ fn log_unknown_protocol(shared: &ServerState, protocol: SniffedProtocol) {
     }
 }
 
-/// Runs the login and the request loop, and closes the session.
-async fn run<R: AsyncRead + Unpin + Send>(mut session: SessionState<R>) -> Box<ConnectionPermit> {
+/// Runs the login and the request loop, and returns the reason for the end.
+async fn run<R: AsyncRead + Unpin + Send>(session: &mut SessionState<R>) -> CloseReason {
     let started = Instant::now();
     let stop = session.shutdown.stop.clone();
     let evicted = session.connection_permit.evicted.clone();
@@ -320,7 +322,8 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: SessionState<R>) -> Box<C
     let end = match admitted.unwrap_or(Err(CloseReason::Goodbye(GoodbyeReason::ShuttingDown))) {
         Ok(admitted) => {
             lines = Some(Arc::clone(&admitted.member.lines));
-            RequestLoop::new(&mut session, admitted).run().await
+            let mut requests = RequestLoop::new(session, *admitted);
+            requests.run().await
         }
         Err(end) => end,
     };
@@ -340,7 +343,7 @@ async fn run<R: AsyncRead + Unpin + Send>(mut session: SessionState<R>) -> Box<C
     {
         info!(name: "session_ended", reason = %end, ms, left_out, "session ended");
     }
-    send_close_reason(session, &end).await
+    end
 }
 
 /// Sends the reason, and reads on for a moment: closing a socket with unread bytes resets the connection

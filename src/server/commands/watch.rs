@@ -1,6 +1,7 @@
 //! `watch` and `unwatch`: hear of what changes at or below a path, or hear no more of it.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -57,23 +58,32 @@ pub(crate) async fn unwatch(
 ///
 /// The watches lose the paths that the member may no longer list when the access changes, before any
 /// event is delivered.
-pub(crate) async fn follow_access(member: Member, subscription: Arc<Subscription>) -> Infallible {
-    let mut changes = member.authority.changes();
-    while changes.changed().await.is_ok() {
-        // Boxed: a session that waits keeps no room for it.
-        let followed = Box::pin(rescope(&member, &subscription, &changes)).await;
-        if let Err(error) = followed {
-            warn!(
-                name: "watch_unreadable",
-                %error,
-                "cannot tell what the session may watch now"
-            );
+#[expect(
+    clippy::manual_async_fn,
+    reason = "a block uses what it captures in place; the future of an `async fn` holds its arguments twice"
+)]
+pub(crate) fn follow_access(
+    member: Member,
+    subscription: Arc<Subscription>,
+) -> impl Future<Output = Infallible> + Send {
+    async move {
+        let mut changes = member.authority.changes();
+        while changes.changed().await.is_ok() {
+            // Boxed, so that the future of an idle session does not include it.
+            let followed = Box::pin(rescope(&member, &subscription, &changes)).await;
+            if let Err(error) = followed {
+                warn!(
+                    name: "watch_unreadable",
+                    %error,
+                    "cannot tell what the session may watch now"
+                );
+            }
         }
+        std::future::pending().await
     }
-    std::future::pending().await
 }
 
-/// Has the watches cover what the member may see now, unless that changes meanwhile.
+/// Makes the watches cover what the member may see now, unless that changes meanwhile.
 async fn rescope(
     member: &Member,
     subscription: &Subscription,

@@ -30,7 +30,7 @@ pub(crate) struct Admitted {
 
 impl<R: AsyncRead + Unpin + Send> SessionState<R> {
     /// Answers requests until one of them is a login that succeeds.
-    pub(crate) async fn admit(&mut self) -> Result<Admitted, CloseReason> {
+    pub(crate) async fn admit(&mut self) -> Result<Box<Admitted>, CloseReason> {
         let (max_frames, max_failures) = {
             let config = self.shared.config();
             let (limits, auth) = (&config.limits, &config.auth);
@@ -44,7 +44,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
                 return Err(CloseReason::TooManyFrames(max_frames));
             }
             match self.answer_unauthenticated(&json).await? {
-                LoginProgress::Admitted(admitted) => return Ok(*admitted),
+                LoginProgress::Admitted(admitted) => return Ok(admitted),
                 LoginProgress::Failed => failures += 1,
                 LoginProgress::NoAttempt => {}
             }

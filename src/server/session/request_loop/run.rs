@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use tokio::io::AsyncRead;
 use tokio::time::timeout;
@@ -20,8 +21,9 @@ use crate::server::session::state::SessionState;
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(50);
 
 impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
-    /// Runs until the session ends, and returns the reason.
-    pub(crate) async fn run(mut self) -> CloseReason {
+    /// Runs until the session ends, and returns the reason. The caller owns the loop: the future of a method
+    /// that takes it by value would hold it twice.
+    pub(crate) async fn run(&mut self) -> CloseReason {
         let stop = self.registration.stop().clone();
         let closed = self.member.authority.closed.clone();
         let outbox = self.session.outbox.clone();
@@ -127,7 +129,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
     pub(super) async fn handle(&mut self, event: LoopEvent) -> Result<(), CloseReason> {
         match event {
             LoopEvent::Frame(frame) => match frame? {
-                None => self.disconnected().await,
+                None => Box::pin(self.disconnected()).await,
                 Some(Frame::Data { stream, chunk }) if self.is_collecting(stream) => {
                     Box::pin(self.collect(chunk)).await
                 }
@@ -137,25 +139,14 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
                     }
                     Ok(self.transfers.data(stream, chunk).await?)
                 }
-                Some(Frame::Control(json)) => match Request::parse(&json) {
-                    // Boxed, so that the future of an idle session does not include it.
-                    Ok((id, request)) => Box::pin(self.start_request(id, request)).await,
-                    Err(bad) => self.refuse(bad).await,
-                },
+                // Boxed, so that the future of an idle session does not include it.
+                Some(Frame::Control(json)) => Box::pin(self.control(json)).await,
             },
             LoopEvent::Pause => Box::pin(self.start_batches()).await,
-            LoopEvent::Drain => {
-                Box::pin(self.start_batches()).await?;
-                self.phase = SessionPhase::Draining;
-                self.session.tasks.close();
-                Ok(self
-                    .session
-                    .say_goodbye(GoodbyeReason::ShuttingDown)
-                    .await?)
-            }
+            LoopEvent::Drain => Box::pin(self.start_draining()).await,
             LoopEvent::Idle => {
                 let reason = GoodbyeReason::Idle;
-                self.session.say_goodbye(reason).await?;
+                Box::pin(self.session.say_goodbye(reason)).await?;
                 Err(CloseReason::Goodbye(reason))
             }
             LoopEvent::Drained => Err(CloseReason::Goodbye(GoodbyeReason::ShuttingDown)),
@@ -163,6 +154,23 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             LoopEvent::Closed => Err(CloseReason::Goodbye(GoodbyeReason::AccountClosed)),
             LoopEvent::Disconnected => Err(CloseReason::Disconnected),
         }
+    }
+
+    /// Handles a control frame.
+    async fn control(&mut self, json: Bytes) -> Result<(), CloseReason> {
+        match Request::parse(&json) {
+            Ok((id, request)) => self.start_request(id, request).await,
+            Err(bad) => self.refuse(bad).await,
+        }
+    }
+
+    /// The server drains: requests that run may end, and no new ones begin.
+    async fn start_draining(&mut self) -> Result<(), CloseReason> {
+        self.start_batches().await?;
+        self.phase = SessionPhase::Draining;
+        self.session.tasks.close();
+        let goodbye = self.session.say_goodbye(GoodbyeReason::ShuttingDown);
+        Ok(goodbye.await?)
     }
 
     /// The peer sends nothing more, but may still read: transfers that need no more input finish, and
