@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::Secret;
 use crate::protocol::number::number;
+use crate::protocol::time::optional_time;
 
 /// `tokens`: the tokens of this user, or of another one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -64,7 +65,11 @@ pub struct TokenAdd {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// When it expires; in 365 days if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_time"
+    )]
     pub expires: Option<Timestamp>,
     /// It does not expire; excludes `expires`.
     #[serde(default, skip_serializing_if = "Not::not")]

@@ -28,6 +28,7 @@ mod parse;
 mod reply;
 mod request;
 mod secret;
+mod time;
 
 pub use crate::protocol::accounts::{
     FolderAdd, FolderEntry, FolderGrant, FolderMemberEntry, FolderRemove, FolderRevoke, Folders,

@@ -30,6 +30,7 @@ use crate::protocol::reply::{
     CwdReply, DfReply, GetReply, HashReply, HelloReply, HelpReply, LoginReply, LsReply, Nothing,
     PathReply, PutReply, RmReply, SetStatReply, StatReply, TimeReply, UploadsReply, WhoamiReply,
 };
+use crate::protocol::time::optional_time;
 use crate::protocol::{Algorithm, CommandHelp, CommandInfo, Digest, FileMode, Secret};
 
 /// A request with the type of its reply.
@@ -397,7 +398,11 @@ pub struct SetStat {
     /// The file or directory.
     pub path: String,
     /// The modification time; unchanged if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_time"
+    )]
     pub modified: Option<Timestamp>,
     /// The permission bits; unchanged if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -504,7 +509,11 @@ pub struct Put {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_exists: Option<IfExists>,
     /// The file's modification time; now if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_time"
+    )]
     pub modified: Option<Timestamp>,
     /// The file's permission bits; none are known if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

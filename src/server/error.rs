@@ -187,13 +187,14 @@ fn retry_after(error: &CommandError, code: ErrorCode) -> Option<Duration> {
         CommandError::TooManyAttempts(wait) | CommandError::TooManyMessages(wait) => Some(*wait),
         CommandError::TooManyLogins
         | CommandError::TooManySessions(_)
-        | CommandError::TooManyTokens { .. }
         | CommandError::Evicted
         | CommandError::Suspended(_)
         | CommandError::Storage(StorageError::Suspended { .. })
         | CommandError::Messages(
             MessagesError::TooManyMade(_) | MessagesError::TooManyOpen { .. },
         ) => Some(RETRY_LATER),
+        // The user must remove a token first.
+        CommandError::TooManyTokens { .. } => None,
         _ => (code == ErrorCode::Limited).then_some(RETRY_AFTER),
     }
 }

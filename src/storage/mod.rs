@@ -60,4 +60,6 @@ pub use crate::storage::local::upload::request::{
 };
 pub use crate::storage::local::view::{BegunUpload, View};
 pub use crate::storage::path::{InvalidPath, InvalidPathReason, VirtualPath};
-pub use crate::storage::rights::{InvalidRights, Right, Rights, SpaceLimits, SpaceUsage};
+pub use crate::storage::rights::{
+    InvalidRightName, InvalidRights, Right, Rights, SpaceLimits, SpaceUsage,
+};

@@ -121,6 +121,33 @@ impl fmt::Display for Rights {
     }
 }
 
+impl Rights {
+    /// The rights with these names.
+    ///
+    /// # Errors
+    /// [`InvalidRightName`] if one is no name of a right, or there is none.
+    pub fn from_names<'a>(
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, InvalidRightName> {
+        let mut rights = Self::NONE;
+        for name in names {
+            let allowed = match name {
+                "list" => &mut rights.list,
+                "read" => &mut rights.read,
+                "write" => &mut rights.write,
+                "overwrite" => &mut rights.overwrite,
+                "delete" => &mut rights.delete,
+                _ => return Err(InvalidRightName),
+            };
+            *allowed = true;
+        }
+        if rights == Self::NONE {
+            return Err(InvalidRightName);
+        }
+        Ok(rights)
+    }
+}
+
 impl FromStr for Rights {
     type Err = InvalidRights;
 
@@ -128,21 +155,14 @@ impl FromStr for Rights {
         if let Some((_, rights)) = Self::PRESETS.into_iter().find(|(name, _)| *name == text) {
             return Ok(rights);
         }
-        let mut rights = Self::NONE;
-        for name in text.split(',') {
-            let allowed = match name.trim() {
-                "list" => &mut rights.list,
-                "read" => &mut rights.read,
-                "write" => &mut rights.write,
-                "overwrite" => &mut rights.overwrite,
-                "delete" => &mut rights.delete,
-                _ => return Err(InvalidRights),
-            };
-            *allowed = true;
-        }
-        Ok(rights)
+        Self::from_names(text.split(',').map(str::trim)).map_err(|_| InvalidRights)
     }
 }
+
+/// A list of names of rights is empty, or has another text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a list of some of list, read, write, overwrite and delete")]
+pub struct InvalidRightName;
 
 /// The text is not a list of rights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -202,6 +222,15 @@ mod tests {
             assert_eq!(rights.names().join(",").parse(), Ok(rights));
         }
         assert_eq!("list,read".parse(), Ok(Rights::READ));
+    }
+
+    #[test]
+    fn a_list_of_names_has_no_presets_and_no_joined_names() {
+        assert_eq!(Rights::from_names(["read", "list"]), Ok(Rights::READ));
+        for names in [&["rw"][..], &["r"], &["list,read"], &[" list"], &[]] {
+            let rights = Rights::from_names(names.iter().copied());
+            assert_eq!(rights, Err(InvalidRightName), "{names:?}");
+        }
     }
 
     #[test]

@@ -219,6 +219,18 @@ async fn a_value_that_cannot_be_is_refused_by_its_field() {
             json!({"cmd": "folder_grant", "folder": "x", "user": "alice", "rights": ["fly"]}),
             "rights",
         ),
+        (
+            json!({"cmd": "folder_grant", "folder": "x", "user": "alice", "rights": ["rw"]}),
+            "rights",
+        ),
+        (
+            json!({"cmd": "folder_grant", "folder": "x", "user": "alice", "rights": ["list,read"]}),
+            "rights",
+        ),
+        (json!({"cmd": "users", "cursor": "Not a name"}), "cursor"),
+        (json!({"cmd": "folders", "cursor": ""}), "cursor"),
+        (json!({"cmd": "tokens", "cursor": "-1"}), "cursor"),
+        (json!({"cmd": "tokens", "cursor": "+1"}), "cursor"),
     ] {
         let (code, error) = root.error(request.clone()).await;
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{RawClient, TestServer, frame};
+use crate::harness::{RawClient, TestServer, data, frame};
 
 async fn refused(client: &mut RawClient, payload: &[u8]) -> Value {
     client.send_bytes(&frame(payload)).await;
@@ -73,6 +73,29 @@ async fn a_bad_request_is_answered_with_its_id_and_names_the_field() {
             (&json!(9), &json!(field))
         );
     }
+}
+
+#[tokio::test]
+async fn a_bad_request_with_the_id_of_an_open_put_does_not_look_like_its_reply() {
+    let server = TestServer::start().await;
+    let mut client = server.log_in("alice").await;
+    client
+        .send(json!({"id": 7, "cmd": "put", "path": "a", "size": 4}))
+        .await;
+    for payload in [
+        &br#"{"id":7}"#[..],
+        br#"{"id":7,"cmd":"cd","cmd":"cd","path":"/"}"#,
+        br#"{"id":7,"cmd":"fly"}"#,
+        br#"{"id":7,"cmd":"cancel"}"#,
+        br#"{"id":7,"cmd":"user_add"}"#,
+    ] {
+        client.send_bytes(&frame(payload)).await;
+        let refused = client.final_reply(0).await;
+        assert!(refused["error"].is_object(), "{refused}");
+    }
+    client.send_bytes(&data(7, b"text")).await;
+    client.send(json!({"id": 7, "cmd": "end"})).await;
+    assert_eq!(client.final_reply(7).await["ok"]["size"], 4);
 }
 
 #[tokio::test]

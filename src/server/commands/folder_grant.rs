@@ -12,10 +12,7 @@ use crate::storage::Rights;
 impl Command for FolderGrant {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
         let (folder, user) = (folder_name(&self.folder)?, user_name(&self.user)?);
-        let rights: Rights = self
-            .rights
-            .join(",")
-            .parse()
+        let rights = Rights::from_names(self.rights.iter().map(String::as_str))
             .map_err(|error| CommandError::invalid_field("rights", error))?;
         let granted = accounts_for_admin(member)?
             .grant(&folder, &user, rights)

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use crate::accounts::{Folder, FolderMember};
+use crate::accounts::{Folder, FolderMember, FolderName};
 use crate::protocol::{FolderEntry, FolderMemberEntry, Folders, FoldersReply, ReplyBudget};
 use crate::server::commands::Command;
 use crate::server::error::CommandError;
@@ -14,10 +14,10 @@ const MAX_FOLDERS_PER_PAGE: u32 = 500;
 impl Command for Folders {
     async fn apply(self, member: &mut Member) -> Result<FoldersReply, CommandError> {
         let folders = member.shared.accounts.folders().await?;
-        let after = self.cursor.as_deref();
+        let after = self.cursor.as_deref().map(parse_cursor).transpose()?;
         let entries = folders
             .iter()
-            .filter(|folder| after.is_none_or(|after| folder.name.as_str() > after))
+            .filter(|folder| after.as_ref().is_none_or(|after| folder.name > *after))
             .map(entry);
         let max = self.limit.map_or(MAX_FOLDERS_PER_PAGE, NonZeroU32::get);
         Ok(page(entries, max.min(MAX_FOLDERS_PER_PAGE) as usize))
@@ -60,4 +60,11 @@ fn entry(folder: &Folder) -> FolderEntry {
         members: folder.members.iter().map(member).collect(),
         more: false,
     }
+}
+
+fn parse_cursor(cursor: &str) -> Result<FolderName, CommandError> {
+    let message = "`folders` has not returned this cursor";
+    cursor
+        .parse()
+        .map_err(|_| CommandError::invalid_field("cursor", message))
 }

@@ -58,7 +58,8 @@ fn entry(token: Token, current: Option<i64>) -> TokenEntry {
 
 fn parse_cursor(cursor: &str) -> Result<i64, CommandError> {
     let message = "`tokens` has not returned this cursor";
-    cursor
-        .parse()
-        .map_err(|_| CommandError::invalid_field("cursor", message))
+    let number = cursor.parse::<i64>().ok();
+    number
+        .filter(|number| *number > 0 && number.to_string() == cursor)
+        .ok_or_else(|| CommandError::invalid_field("cursor", message))
 }

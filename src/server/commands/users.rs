@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 
-use crate::accounts::{Folder, User};
+use crate::accounts::{Folder, User, UserName};
 use crate::protocol::{FolderView, ReplyBudget, UserEntry, Users, UsersReply};
 use crate::server::commands::Command;
 use crate::server::error::CommandError;
@@ -20,10 +20,10 @@ impl Command for Users {
         let sessions = member.shared.sessions.count_by_user();
         let limit = self.limit.map_or(MAX_USERS, NonZeroU32::get);
         let limit = limit.min(MAX_USERS) as usize;
-        let after = self.cursor.as_deref();
+        let after = self.cursor.as_deref().map(parse_cursor).transpose()?;
         let rest = users
             .iter()
-            .filter(|user| after.is_none_or(|after| user.name.as_str() > after));
+            .filter(|user| after.as_ref().is_none_or(|after| user.name > *after));
         let entries = rest.map(|user| {
             let name = user.name.as_str();
             let counted = member.shared.store.counted_home(name);
@@ -37,6 +37,13 @@ impl Command for Users {
         });
         Ok(page(entries, limit))
     }
+}
+
+fn parse_cursor(cursor: &str) -> Result<UserName, CommandError> {
+    let message = "`users` has not returned this cursor";
+    cursor
+        .parse()
+        .map_err(|_| CommandError::invalid_field("cursor", message))
 }
 
 /// A page with at most `limit` users, as many as fit in a frame.

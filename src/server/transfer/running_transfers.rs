@@ -89,6 +89,11 @@ impl RunningTransfers {
         transfers.values().filter(of_log).count()
     }
 
+    /// Whether the transfer `id` is not answered yet.
+    pub(crate) fn contains(&self, id: u32) -> bool {
+        self.lock().contains_key(&id)
+    }
+
     /// The number of transfers.
     pub(crate) fn count(&self) -> u32 {
         u32::try_from(self.lock().len()).unwrap_or(u32::MAX)

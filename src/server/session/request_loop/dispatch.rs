@@ -200,7 +200,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
     }
 
     /// Answers a malformed request.
-    pub(super) async fn refuse(&mut self, bad: BadRequest) -> Result<(), CloseReason> {
+    pub(super) async fn refuse(&mut self, mut bad: BadRequest) -> Result<(), CloseReason> {
         Box::pin(self.start_batches()).await?;
         match bad.cmd {
             Some(Put::CMD) => self.discard_put(bad.id)?,
@@ -208,6 +208,10 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             Some(End::CMD) if self.transfers.end(bad.id, Err(bad.clone())).await => return Ok(()),
             Some(CopyRange::CMD) if self.transfers.fail(bad.id, bad.clone()).await => return Ok(()),
             _ => {}
+        }
+        // With the id of an unfinished transfer the refusal would look like the final reply of that.
+        if self.transfers.running().contains(bad.id) {
+            bad.id = 0;
         }
         let SessionState { shared, outbox, .. } = &*self.session;
         let lines = Arc::clone(&self.member.lines);
