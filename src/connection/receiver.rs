@@ -154,8 +154,8 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
                 if spare < missing {
                     self.next_block(length);
                 }
-                if let Some(bulk) = &mut self.large {
-                    (bulk.length, bulk.last) = (length, Instant::now());
+                if let Some(large) = &mut self.large {
+                    (large.length, large.last) = (length, Instant::now());
                 }
                 let spare = self.buffer.capacity() - received;
                 Ok(if spare - missing < length {
@@ -171,7 +171,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
                 Ok(self.buffer.capacity() - received)
             }
             None => {
-                let expected = self.large.as_ref().map_or(0, |bulk| bulk.length);
+                let expected = self.large.as_ref().map_or(0, |large| large.length);
                 if expected > 0 && spare < expected {
                     self.next_block(expected);
                 } else if spare == 0 {
@@ -189,7 +189,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
 
     /// Switches to another block, which has space for a frame of `length` bytes.
     fn next_block(&mut self, length: usize) {
-        let bulk = self.large.get_or_insert_with(|| {
+        let large = self.large.get_or_insert_with(|| {
             let last = Instant::now();
             Box::new(LargeFrameMemory {
                 blocks: BlockPool::default(),
@@ -198,10 +198,10 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
                 silence: Box::pin(sleep_until(last + RELEASE_AFTER)),
             })
         });
-        let mut block = bulk.blocks.acquire(length.max(BLOCK_BYTES));
+        let mut block = large.blocks.acquire(length.max(BLOCK_BYTES));
         block.extend_from_slice(&self.buffer);
         let full = std::mem::replace(&mut self.buffer, block);
-        bulk.blocks.release(full);
+        large.blocks.release(full);
     }
 
     /// Copies a small frame out of its block, so that it does not keep the block in memory.
@@ -221,15 +221,15 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
     /// Releases memory while no frame is incomplete: at once the buffer for many small frames, and
     /// after a while without them the blocks for large frames.
     fn release_memory(&mut self, cx: &mut Context<'_>) {
-        while let Some(bulk) = &mut self.large {
-            if bulk.silence.as_mut().poll(cx).is_pending() {
+        while let Some(large) = &mut self.large {
+            if large.silence.as_mut().poll(cx).is_pending() {
                 return;
             }
-            let over = bulk.last + RELEASE_AFTER;
+            let over = large.last + RELEASE_AFTER;
             if over <= Instant::now() {
                 self.large = None;
             } else {
-                bulk.silence.as_mut().reset(over);
+                large.silence.as_mut().reset(over);
             }
         }
         if self.buffer.capacity() > IDLE_BUFFER_BYTES {
@@ -243,7 +243,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         let blocks = self
             .large
             .as_ref()
-            .map_or(0, |bulk| bulk.blocks.memory_bytes());
+            .map_or(0, |large| large.blocks.memory_bytes());
         self.buffer.capacity() + blocks
     }
 }

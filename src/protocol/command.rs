@@ -22,11 +22,11 @@ pub struct CommandInfo {
     /// Its user needs the admin right.
     pub is_admin_only: bool,
     /// It works before login.
-    pub is_before_login: bool,
+    pub works_before_login: bool,
     /// It works while the server drains: it concerns requests that were begun before.
-    pub is_while_draining: bool,
+    pub works_while_draining: bool,
     /// It is answered even while the server does not know the rights of its user.
-    pub is_unchecked: bool,
+    pub works_while_suspended: bool,
     /// The session reads later requests while it runs.
     pub is_concurrent: bool,
     /// Its duration depends on the size of a file or on the client, not on the server's speed.
@@ -52,9 +52,9 @@ impl CommandInfo {
             summary,
             is_audited: false,
             is_admin_only: false,
-            is_before_login: false,
-            is_while_draining: false,
-            is_unchecked: false,
+            works_before_login: false,
+            works_while_draining: false,
+            works_while_suspended: false,
             is_concurrent: false,
             is_streaming: false,
             is_auxiliary: false,
@@ -75,24 +75,24 @@ impl CommandInfo {
         self
     }
 
-    /// Sets [`is_before_login`](Self::is_before_login).
+    /// Sets [`works_before_login`](Self::works_before_login).
     #[must_use]
     pub const fn before_login(mut self) -> Self {
-        self.is_before_login = true;
+        self.works_before_login = true;
         self
     }
 
-    /// Sets [`is_while_draining`](Self::is_while_draining).
+    /// Sets [`works_while_draining`](Self::works_while_draining).
     #[must_use]
     pub const fn while_draining(mut self) -> Self {
-        self.is_while_draining = true;
+        self.works_while_draining = true;
         self
     }
 
-    /// Sets [`is_unchecked`](Self::is_unchecked).
+    /// Sets [`works_while_suspended`](Self::works_while_suspended).
     #[must_use]
     pub const fn unchecked(mut self) -> Self {
-        self.is_unchecked = true;
+        self.works_while_suspended = true;
         self
     }
 

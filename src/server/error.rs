@@ -165,7 +165,7 @@ pub enum CommandError {
     Closed(#[from] OutboxClosed),
     /// A defect of the server; its log has the details.
     #[error("the server failed during this request; its log has the details")]
-    Panicked,
+    Internal,
 }
 
 /// How long a client should wait when a limit is reached for the moment.
@@ -290,7 +290,7 @@ impl From<&CommandError> for WireError {
             E::Cancelled | E::TakenOver | E::Closed(_) => Code::Cancelled,
             E::SilentPut(_) => Code::TimedOut,
             E::ShuttingDown => Code::ShuttingDown,
-            E::Accounts(_) | E::Panicked => Code::Internal,
+            E::Accounts(_) | E::Internal => Code::Internal,
             E::Storage(error) => match error {
                 S::NotFound { .. } => Code::NotFound,
                 S::Exists { .. } => Code::Exists,

@@ -80,7 +80,7 @@ async fn before_login_the_login_is_checked_before_the_fields() {
     let mut client = server.connect().await;
     for command in Request::COMMANDS {
         let malformed = json!({"cmd": command.name, "colour": "red"});
-        let code = if command.is_before_login {
+        let code = if command.works_before_login {
             "bad_request"
         } else {
             "not_logged_in"

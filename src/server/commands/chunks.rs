@@ -26,7 +26,7 @@ pub(crate) async fn chunks(
 ) -> RequestOutcome {
     let mut sent = 0;
     let work = async {
-        let hashing_permit = member.hashing.clone();
+        let hashing_permit = member.hash_permit.clone();
         let _permit = hashing_permit.acquire().await;
         let file = open(chunks, member).await?;
         let info = file.info();
@@ -47,7 +47,7 @@ pub(crate) async fn chunks(
             let slot = outbox.data_slot().await?;
             file.check_access()?;
             sent += records.len() as u64;
-            transfer.progress.moves(records.len() as u64);
+            transfer.progress.add_moved(records.len() as u64);
             slot.send(id, records);
         }
         let count = lister.count;

@@ -17,10 +17,10 @@ pub(crate) fn drain(id: u32, drain: &Drain, member: &Member, shutdown: &Shutdown
             .shared
             .operator_drain_timeout(Duration::from_secs(seconds.into()));
     }
-    let patience = member.shared.drain_timeout();
+    let drain_timeout = member.shared.drain_timeout();
     let reply = DrainReply {
         sessions: member.shared.sessions.count() as u64,
-        within_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
+        within_ms: u64::try_from(drain_timeout.as_millis()).unwrap_or(u64::MAX),
     };
     info!(name: "drain_asked", target: AUDIT, seconds = drain.seconds, "told to stop by an operator");
     shutdown.drain.cancel();

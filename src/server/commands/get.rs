@@ -44,12 +44,12 @@ pub(crate) async fn get(
         let _permit = sending.acquire().await;
         let mut sender = FileSender::open(get, member).await?;
         let begin = begin(&sender.file, &sender.rest, &sender.later);
-        progress.begins(Some(begin.size), begin.offset);
+        progress.set_start(Some(begin.size), begin.offset);
         outbox.send(encode_begin(id, &begin)).await?;
         sender.hash_prefix(&transfer.cancel).await?;
         let sending = sender.send(id, outbox, |bytes| {
             sent += bytes;
-            progress.moves(bytes);
+            progress.add_moved(bytes);
         });
         sending.await?;
         let reply = sender.finish().await?;
@@ -285,7 +285,7 @@ impl<'a> FileSender<'a> {
                 slot.send(id, self.next_chunk(length).await?);
             }
             sent(length as u64);
-            if queued_parts.len() > MAX_QUEUED_PARTS
+            if queued_parts.len() >= MAX_QUEUED_PARTS
                 && let Some(part) = queued_parts.pop_front()
             {
                 self.wait_for_part(part).await?;

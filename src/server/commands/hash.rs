@@ -29,7 +29,7 @@ impl Command for Hash {
             return Ok(HashReply { digest, size });
         }
         // A session hashes one file at a time; sessions share the digest permits.
-        let hashing_permit = member.hashing.clone();
+        let hashing_permit = member.hash_permit.clone();
         let waiting = member
             .peer_left
             .run_until_cancelled(hashing_permit.acquire());

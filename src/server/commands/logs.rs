@@ -57,7 +57,7 @@ pub(crate) async fn logs(
         loop {
             let (lines, is_end) = reader.next_lines();
             sent += lines.len() as u64;
-            transfer.progress.moves(lines.len() as u64);
+            transfer.progress.add_moved(lines.len() as u64);
             for start in (0..lines.len()).step_by(SHORT_CHUNK_BYTES) {
                 let end = lines.len().min(start + SHORT_CHUNK_BYTES);
                 outbox.data_slot().await?.send(id, lines.slice(start..end));

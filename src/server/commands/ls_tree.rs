@@ -55,7 +55,7 @@ pub(crate) async fn list_tree(
             if !lines.is_empty() {
                 let length = lines.len();
                 sent += length as u64;
-                transfer.progress.moves(length as u64);
+                transfer.progress.add_moved(length as u64);
                 slot.send(id, lines);
                 // Without the slot, which other transfers of the session need.
                 member.throttle_download(length).await;

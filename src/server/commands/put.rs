@@ -42,7 +42,7 @@ pub(crate) async fn put(
             resume = taking_over => resume,
             () = transfer.cancel.cancelled() => return Err(CommandError::Cancelled),
         };
-        if transfer.cancel.is_cancelled() && transfer.progress.is_unwanted() {
+        if transfer.cancel.is_cancelled() && transfer.progress.is_discarded_on_stop() {
             return Err(CommandError::Cancelled);
         }
         let live = live_uploads.register(key, &member.session, &member.peer_left);
@@ -64,7 +64,7 @@ pub(crate) async fn put(
                 let writer = upload.writer;
                 let staged = writer.read_back(staged).await?;
                 let (offset, prefix) = (staged.written(), staged.prefix());
-                transfer.progress.begins(put.size, offset);
+                transfer.progress.set_start(put.size, offset);
                 let begun = upload.send_begin(&receiver, staged.id(), offset, prefix);
                 if let Err(closed) = begun.await {
                     let unwritten = UnwrittenChunks::of(None, receiver.parts);

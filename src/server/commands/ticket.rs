@@ -30,7 +30,7 @@ pub(crate) fn ticket(
         .issue_ticket(Box::new(member.clone()))
         .map_err(|error| {
             error!(name: "no_random_bytes", %error, "the system gives no random bytes");
-            CommandError::Panicked
+            CommandError::Internal
         });
     let (ticket, expires) = issued?;
     events.set_observer(TicketObserver::new(datagrams, Arc::clone(&member.session)));

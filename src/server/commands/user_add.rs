@@ -32,7 +32,7 @@ impl Command for UserAdd {
             let added = accounts.add_user(&name, &self.password, new).await;
             Ok(added.map_err(refusal(Self::CMD)))
         };
-        queued(shared, member.block, adding).await??;
+        queued(shared, member.address_block, adding).await??;
         let admin = if new.admin { "admin " } else { "" };
         let set = format!("{admin}{}", describe_limits(new.limits));
         let set = Some(set.trim_end()).filter(|set| !set.is_empty());

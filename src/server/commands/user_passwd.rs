@@ -21,7 +21,7 @@ impl Command for UserPasswd {
             let set = accounts.set_password(&name, &self.password).await;
             Ok(set.map_err(refusal(Self::CMD)))
         };
-        queued(shared, member.block, setting).await??;
+        queued(shared, member.address_block, setting).await??;
         let change = AccountsChange {
             user: Some(name.as_str()),
             ..AccountsChange::default()

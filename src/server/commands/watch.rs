@@ -89,7 +89,7 @@ async fn rescope(
     subscription: &Subscription,
     changes: &Receiver<AuthorityState>,
 ) -> Result<(), CommandError> {
-    if member.check().is_err() {
+    if member.check_in_force().is_err() {
         return Ok(());
     }
     let watched = subscription.list_watches().await?;

@@ -106,7 +106,7 @@ impl DiskScheduler {
     /// users; it must be short.
     ///
     /// # Errors
-    /// The error of `work`; [`CommandError::Panicked`] if it panics.
+    /// The error of `work`; [`CommandError::Internal`] if it panics.
     pub(crate) async fn run_for_server<T, F>(&self, work: F) -> Result<T, CommandError>
     where
         T: Send + 'static,
@@ -123,7 +123,7 @@ impl DiskScheduler {
         match spawn_blocking(work).await {
             Ok(result) => result.map_err(CommandError::Storage),
             Err(error) if error.is_cancelled() => Err(CommandError::ShuttingDown),
-            Err(_) => Err(CommandError::Panicked),
+            Err(_) => Err(CommandError::Internal),
         }
     }
 }
@@ -141,7 +141,7 @@ impl UserDisk {
     /// Runs `work` on a disk thread.
     ///
     /// # Errors
-    /// The error of `work`; [`CommandError::Panicked`] if it panics.
+    /// The error of `work`; [`CommandError::Internal`] if it panics.
     ///
     /// # Cancel safety
     /// If the future is dropped, work that has started still runs to its end, and its result is dropped
@@ -222,8 +222,8 @@ impl UserDisk {
             // If the caller is gone, the result is dropped here.
             let _ = sender.send(result);
         };
-        self.threads.run(work).map_err(|_| CommandError::Panicked)?;
-        let result = result.await.map_err(|_| CommandError::Panicked)?;
+        self.threads.run(work).map_err(|_| CommandError::Internal)?;
+        let result = result.await.map_err(|_| CommandError::Internal)?;
         result.map_err(CommandError::Storage)
     }
 

@@ -29,7 +29,7 @@ pub(crate) struct Member {
     /// The session's identifier.
     pub(crate) session: Arc<str>,
     /// The address that the session comes from.
-    pub(crate) block: AddressBlock,
+    pub(crate) address_block: AddressBlock,
     /// Cancelled once the peer may no longer wait for an answer: it has stopped sending, or the session
     /// has ended.
     pub(crate) peer_left: CancellationToken,
@@ -40,7 +40,7 @@ pub(crate) struct Member {
     /// The user's share of the network.
     bandwidth: Bandwidth,
     /// One file of a session is read only to be hashed at a time.
-    pub(crate) hashing: Arc<Semaphore>,
+    pub(crate) hash_permit: Arc<Semaphore>,
     /// The wrong passwords of this session in `passwd`.
     pub(crate) wrong_passwords: u32,
 }
@@ -55,7 +55,7 @@ impl Member {
         credential: Credential,
         name: &str,
         session: Arc<str>,
-        block: AddressBlock,
+        address_block: AddressBlock,
         peer_left: CancellationToken,
     ) -> Result<Self, CommandError> {
         let disk = shared.disks.for_user(credential.account);
@@ -67,12 +67,12 @@ impl Member {
             disk,
             lines,
             bandwidth,
-            hashing: Arc::new(Semaphore::new(1)),
+            hash_permit: Arc::new(Semaphore::new(1)),
             shared,
             authority: account,
             cwd: VirtualPath::root(),
             session,
-            block,
+            address_block,
             peer_left,
             wrong_passwords: 0,
         })
@@ -81,22 +81,22 @@ impl Member {
     /// Checks that the user may run `command` now, as its row in the table of commands says.
     ///
     /// # Errors
-    /// [`CommandError::AdminsOnly`], and as [`Self::check`].
+    /// [`CommandError::AdminsOnly`], and as [`Self::check_in_force`].
     pub(crate) fn authorize(&self, command: &CommandInfo) -> Result<(), CommandError> {
         if command.is_admin_only {
             self.authority.check_admin(command.name)
-        } else if command.is_unchecked {
+        } else if command.works_while_suspended {
             Ok(())
         } else {
-            self.check()
+            self.check_in_force()
         }
     }
 
-    /// Checks that the server knows the rights of the user.
+    /// Checks that the rights of the user are in force: the account is open and the server knows them.
     ///
     /// # Errors
     /// [`CommandError::Suspended`], [`CommandError::AccountClosed`].
-    pub(crate) fn check(&self) -> Result<(), CommandError> {
+    pub(crate) fn check_in_force(&self) -> Result<(), CommandError> {
         self.authority.account().map(drop)
     }
 

@@ -114,7 +114,7 @@ impl RequestLog {
     ) -> RequestOutcome {
         match AssertUnwindSafe(work).catch_unwind().await {
             Ok(outcome) => outcome.into(),
-            Err(_) => Err(CommandError::Panicked).into(),
+            Err(_) => Err(CommandError::Internal).into(),
         }
     }
 

@@ -76,7 +76,7 @@ impl<R: AsyncRead + Unpin + Send> SessionState<R> {
     /// any other command are not even read.
     async fn answer_unauthenticated(&mut self, json: &[u8]) -> Result<LoginProgress, CloseReason> {
         let parsed = match Request::parse_head(json) {
-            Ok(head) if !head.command.is_before_login => {
+            Ok(head) if !head.command.works_before_login => {
                 let error = CommandError::NotLoggedIn(head.command.name);
                 let log = self.open_log(head.id, head.command);
                 log.finish(&self.outbox, Err(error).into()).await?;

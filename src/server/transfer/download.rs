@@ -110,7 +110,7 @@ struct ReadBatch {
 impl ReadBatch {
     /// The replies to the downloads `ids`, which were lost in a panic.
     fn panicked(ids: &[u32]) -> Self {
-        let error = WireError::from(&CommandError::Panicked);
+        let error = WireError::from(&CommandError::Internal);
         let mut batch = Self::default();
         for &id in ids {
             put_control(&mut batch.frames, &encode_error(id, &error));
@@ -138,7 +138,7 @@ async fn read(batch: Vec<(PendingDownload, DownloadSource)>, member: &Member) ->
         let outcome = match &mut outcomes {
             Ok(outcomes) => outcomes.next().unwrap_or(Ok(None)),
             Err(CommandError::ShuttingDown) => Err(CommandError::ShuttingDown),
-            Err(_) => Err(CommandError::Panicked),
+            Err(_) => Err(CommandError::Internal),
         };
         match outcome {
             Ok(None) => answered.large.push(one),
@@ -181,7 +181,7 @@ fn answer(
             frames.extend_from_slice(&file.content);
         }
         bytes = file.content.len() as u64;
-        download.transfer.progress.moves(bytes);
+        download.transfer.progress.add_moved(bytes);
         encode_ok(id, &file.reply)
     });
     put_control(

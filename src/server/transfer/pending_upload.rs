@@ -142,7 +142,7 @@ impl Default for CollectedContent {
 impl UploadAnswer {
     /// The answer to the upload `id`, which was lost in a panic.
     pub(crate) fn panicked(id: u32) -> Self {
-        let error = WireError::from(&CommandError::Panicked);
+        let error = WireError::from(&CommandError::Internal);
         Self {
             begin: None,
             reply: encode_error(id, &error),
@@ -233,7 +233,7 @@ impl PendingUpload {
     /// The final reply of an upload that was cancelled or taken over meanwhile.
     pub(crate) fn start_commit(mut self) -> Result<(Self, BufferedUpload), UploadAnswer> {
         let PendingUploadState::Queued(content, complete) = self.state else {
-            return Err(self.answer(Err(CommandError::Panicked)));
+            return Err(self.answer(Err(CommandError::Internal)));
         };
         let is_taken_over = complete.live.is_taken_over();
         self.state = PendingUploadState::Committing(complete);
@@ -251,7 +251,7 @@ impl PendingUpload {
     pub(crate) fn answer(self, outcome: Result<CommittedUpload, CommandError>) -> UploadAnswer {
         let id = self.id;
         let (bytes, digest) = match &self.state {
-            PendingUploadState::Queued(_, complete) | PendingUploadState::Committing(complete) => {
+            PendingUploadState::Committing(complete) => {
                 (complete.received_bytes, complete.reply_digest)
             }
             _ => (0, None),

@@ -30,19 +30,19 @@ pub(crate) struct TrafficCounters {
 }
 
 impl TrafficCounters {
-    fn running(&self, direction: Direction) -> &AtomicUsize {
-        match direction {
-            Direction::Get | Direction::Chunks => &self.gets,
-            Direction::Put => &self.puts,
-            Direction::Listing => &self.listings,
-            Direction::Logs => &self.logs,
+    fn running(&self, kind: TransferKind) -> &AtomicUsize {
+        match kind {
+            TransferKind::Get | TransferKind::Chunks => &self.gets,
+            TransferKind::Put => &self.puts,
+            TransferKind::Listing => &self.listings,
+            TransferKind::Logs => &self.logs,
         }
     }
 }
 
-/// The direction of a transfer.
+/// The kind of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
+pub(crate) enum TransferKind {
     Get,
     Put,
     /// Entries of a tree, to the client.
@@ -56,7 +56,7 @@ pub(crate) enum Direction {
 /// The description of a transfer.
 #[derive(Debug)]
 pub(crate) struct TransferSubject {
-    pub(crate) direction: Direction,
+    pub(crate) kind: TransferKind,
     /// Absolute.
     pub(crate) path: String,
     /// Bytes of the whole file, if they were declared.
@@ -67,7 +67,7 @@ pub(crate) struct TransferSubject {
 /// The progress of a transfer that is not answered yet.
 #[derive(Debug)]
 pub(crate) struct TransferProgress {
-    direction: Direction,
+    kind: TransferKind,
     path: Box<str>,
     since: Timestamp,
     size: AtomicU64,
@@ -75,42 +75,42 @@ pub(crate) struct TransferProgress {
     start: AtomicU64,
     moved: AtomicU64,
     /// Whether nothing is to be kept of it.
-    unwanted: AtomicBool,
+    discarded_on_stop: AtomicBool,
     rate: Mutex<TransferRate>,
     traffic: Arc<TrafficCounters>,
 }
 
 impl TransferProgress {
     pub(crate) fn new(subject: TransferSubject) -> Self {
-        let running = subject.traffic.running(subject.direction);
+        let running = subject.traffic.running(subject.kind);
         running.fetch_add(1, Ordering::Relaxed);
         Self {
-            direction: subject.direction,
+            kind: subject.kind,
             path: subject.path.into(),
             since: Timestamp::now(),
             size: AtomicU64::new(subject.size.unwrap_or(UNKNOWN)),
             start: AtomicU64::new(0),
             moved: AtomicU64::new(0),
-            unwanted: AtomicBool::new(false),
+            discarded_on_stop: AtomicBool::new(false),
             rate: Mutex::new(TransferRate::new(Instant::now())),
             traffic: subject.traffic,
         }
     }
 
     /// Sets the size of the file, and the offset before which nothing is moved.
-    pub(crate) fn begins(&self, size: Option<u64>, start: u64) {
+    pub(crate) fn set_start(&self, size: Option<u64>, start: u64) {
         self.size.store(size.unwrap_or(UNKNOWN), Ordering::Relaxed);
         self.start.store(start, Ordering::Relaxed);
     }
 
     /// Adds moved bytes.
-    pub(crate) fn moves(&self, bytes: u64) {
+    pub(crate) fn add_moved(&self, bytes: u64) {
         let before = self.moved.fetch_add(bytes, Ordering::Relaxed);
         self.rate().moves(before + bytes, Instant::now());
-        let all = match self.direction {
-            Direction::Get | Direction::Chunks => &self.traffic.sent,
-            Direction::Put => &self.traffic.received,
-            Direction::Listing | Direction::Logs => return,
+        let all = match self.kind {
+            TransferKind::Get | TransferKind::Chunks => &self.traffic.sent,
+            TransferKind::Put => &self.traffic.received,
+            TransferKind::Listing | TransferKind::Logs => return,
         };
         all.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -121,18 +121,18 @@ impl TransferProgress {
     }
 
     /// Notes that nothing is to be kept of it.
-    pub(crate) fn reject(&self) {
-        self.unwanted.store(true, Ordering::Relaxed);
+    pub(crate) fn discard_on_stop(&self) {
+        self.discarded_on_stop.store(true, Ordering::Relaxed);
     }
 
     /// Whether nothing is to be kept of it.
-    pub(crate) fn is_unwanted(&self) -> bool {
-        self.unwanted.load(Ordering::Relaxed)
+    pub(crate) fn is_discarded_on_stop(&self) -> bool {
+        self.discarded_on_stop.load(Ordering::Relaxed)
     }
 
     /// Whether it shows the log, and no file.
-    pub(crate) fn is_of_log(&self) -> bool {
-        self.direction == Direction::Logs
+    pub(crate) fn is_log_request(&self) -> bool {
+        self.kind == TransferKind::Logs
     }
 
     fn rate(&self) -> MutexGuard<'_, TransferRate> {
@@ -145,12 +145,12 @@ impl TransferProgress {
         let moved = self.moved.load(Ordering::Relaxed);
         TransferEntry {
             id,
-            cmd: match self.direction {
-                Direction::Get => "get",
-                Direction::Put => "put",
-                Direction::Listing => "ls",
-                Direction::Chunks => "chunks",
-                Direction::Logs => "logs",
+            cmd: match self.kind {
+                TransferKind::Get => "get",
+                TransferKind::Put => "put",
+                TransferKind::Listing => "ls",
+                TransferKind::Chunks => "chunks",
+                TransferKind::Logs => "logs",
             }
             .into(),
             path: self.path.to_string(),
@@ -202,7 +202,7 @@ impl TransferRate {
 
 impl Drop for TransferProgress {
     fn drop(&mut self) {
-        let running = self.traffic.running(self.direction);
+        let running = self.traffic.running(self.kind);
         running.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -212,7 +212,7 @@ impl TransferSubject {
     /// A get of no file, for tests of what is not about files.
     pub(crate) fn of_nothing() -> Self {
         Self {
-            direction: Direction::Get,
+            kind: TransferKind::Get,
             path: "/".into(),
             size: None,
             traffic: Arc::default(),
@@ -247,9 +247,9 @@ mod tests {
         let traffic = Arc::clone(&subject.traffic);
         let progress = TransferProgress::new(subject);
         assert_eq!(progress.entry(7).size, None);
-        progress.begins(Some(100), 30);
-        progress.moves(20);
-        progress.moves(5);
+        progress.set_start(Some(100), 30);
+        progress.add_moved(20);
+        progress.add_moved(5);
         let entry = progress.entry(7);
         assert_eq!((entry.size, entry.offset, entry.moved), (Some(100), 55, 25));
         assert_eq!(traffic.sent.load(Ordering::Relaxed), 25);

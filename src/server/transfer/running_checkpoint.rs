@@ -26,7 +26,7 @@ impl RunningCheckpoint {
         };
         let done = task.await;
         self.0 = None;
-        done.unwrap_or(Err(CommandError::Panicked))
+        done.unwrap_or(Err(CommandError::Internal))
     }
 
     /// Waits for the running checkpoint.

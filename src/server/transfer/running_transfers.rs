@@ -67,16 +67,16 @@ impl RunningTransfers {
     }
 
     /// Notes that nothing is to be kept of a transfer, however it ends.
-    pub(crate) fn reject(&self, id: u32) {
+    pub(crate) fn discard_on_stop(&self, id: u32) {
         if let Some(handle) = self.lock().get(&id) {
-            handle.progress.reject();
+            handle.progress.discard_on_stop();
         }
     }
 
     /// Cancels the requests that follow the log: they would not end by themselves.
     pub(crate) fn cancel_log_requests(&self) {
         for handle in self.lock().values() {
-            if handle.progress.is_of_log() {
+            if handle.progress.is_log_request() {
                 handle.cancel.cancel();
             }
         }
@@ -85,7 +85,7 @@ impl RunningTransfers {
     /// The number of requests that send the log.
     pub(crate) fn count_log_requests(&self) -> usize {
         let transfers = self.lock();
-        let of_log = |handle: &&TransferHandle| handle.progress.is_of_log();
+        let of_log = |handle: &&TransferHandle| handle.progress.is_log_request();
         transfers.values().filter(of_log).count()
     }
 

@@ -1,8 +1,8 @@
 //! The transfers of a session: those that can be cancelled, and the way of each upload's data.
 //!
 //! The request loop owns this, without a lock. Only [`RunningTransfers`], which it holds, is shared: with
-//! the tasks of the transfers and with operators. The two tables differ in time: an upload is open until its
-//! `end`, and running until its final reply, whichever comes first.
+//! the tasks of the transfers and with operators. The two tables differ in time: the entry here ends with `end` or
+//! with the final reply, whichever is first; the entry in [`RunningTransfers`] ends with the final reply.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub(crate) struct SessionTransfers {
     answered: AnsweredUploads,
     /// Bounds the received bytes that are not written yet.
     unwritten: Arc<Semaphore>,
-    unfinished: Arc<Semaphore>,
+    request_permits: Arc<Semaphore>,
 }
 
 /// The ids of the uploads that were answered last, and whose client may not know it yet: their data and
@@ -81,11 +81,11 @@ pub(crate) enum StrayData {
 }
 
 impl SessionTransfers {
-    /// `unfinished` bounds the requests of the session that are begun and not answered. An upload
+    /// `request_permits` bounds the requests of the session that are begun and not answered. An upload
     /// counts among them from its `end` only: until then it needs frames that are still to be read.
-    pub(crate) fn new(unfinished: Arc<Semaphore>) -> Self {
+    pub(crate) fn new(request_permits: Arc<Semaphore>) -> Self {
         Self {
-            unfinished,
+            request_permits,
             running: RunningTransfers::default(),
             open: HashMap::new(),
             answered: AnsweredUploads::default(),
@@ -110,7 +110,7 @@ impl SessionTransfers {
 
     /// Cancels a transfer, of which nothing is kept; `false` if none has that id.
     pub(crate) fn cancel(&self, id: u32) -> bool {
-        self.running.reject(id);
+        self.running.discard_on_stop(id);
         self.running.cancel(id)
     }
 
@@ -118,7 +118,7 @@ impl SessionTransfers {
     pub(crate) fn check_upload_id(&self, id: u32) -> Result<(), StrayData> {
         match self.open.get(&id) {
             Some(upload) if upload.is_open() => {
-                self.running.reject(id);
+                self.running.discard_on_stop(id);
                 Err(StrayData::SecondPut(id))
             }
             _ => Ok(()),
@@ -179,7 +179,7 @@ impl SessionTransfers {
             return Ok(());
         }
         if let Err(declared) = upload.count(chunk.len() as u64) {
-            self.running.reject(stream);
+            self.running.discard_on_stop(stream);
             return Err(StrayData::TooMuch { stream, declared });
         }
         let bytes = u32::try_from(chunk.len()).unwrap_or(MAX_UNWRITTEN_BYTES);
@@ -244,9 +244,9 @@ impl SessionTransfers {
             return self.answered.remove(id);
         };
         if end.is_err() && upload.is_open() {
-            self.running.reject(id);
+            self.running.discard_on_stop(id);
         }
-        let permit = self.unfinished.clone().acquire_owned().await.ok();
+        let permit = self.request_permits.clone().acquire_owned().await.ok();
         upload.send(UploadPart::End(end, permit)).await;
         true
     }
@@ -316,7 +316,7 @@ mod tests {
             panic!("the end did not arrive");
         };
         assert_eq!(error, bad);
-        assert!(guard.progress.is_unwanted());
+        assert!(guard.progress.is_discarded_on_stop());
         assert!(!transfers.end(7, Err(bad)).await, "the upload has ended");
     }
 

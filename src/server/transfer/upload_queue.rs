@@ -156,7 +156,7 @@ async fn commit(batch: Vec<PendingUpload>, member: &Member) -> Vec<UploadAnswer>
                 upload.answer(Err(if is_shutdown {
                     CommandError::ShuttingDown
                 } else {
-                    CommandError::Panicked
+                    CommandError::Internal
                 }))
             }));
         }

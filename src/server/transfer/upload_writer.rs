@@ -51,7 +51,7 @@ impl UploadWriter<'_> {
     ) -> Result<Box<Upload>, CommandError> {
         let mut is_complete = upload.written() == 0;
         // A session hashes one file at a time; sessions share the digest permits.
-        let hashing = self.member.hashing.clone();
+        let hashing = self.member.hash_permit.clone();
         let mut session_permit = None;
         while !is_complete {
             let waiting = async {
@@ -123,7 +123,7 @@ impl UploadWriter<'_> {
                         return Err(self.keep_suspended(upload, checkpoint, suspended).await);
                     }
                     *received += upload.written() - before;
-                    self.transfer.progress.moves(upload.written() - before);
+                    self.transfer.progress.add_moved(upload.written() - before);
                     self.live.record_activity();
                     last_data_at = Instant::now();
                 }
@@ -303,10 +303,10 @@ impl UploadWriter<'_> {
         unwritten: UnwrittenChunks,
     ) -> CommandError {
         let disk = &self.member.disk;
-        let stopped = if self.transfer.progress.is_unwanted() {
+        let stopped = if self.transfer.progress.is_discarded_on_stop() {
             discard(upload, disk).await
         } else {
-            self.transfer.progress.moves(unwritten.length());
+            self.transfer.progress.add_moved(unwritten.length());
             let work = move || {
                 match unwritten.0.iter().try_for_each(|chunk| upload.write(chunk)) {
                     // Earlier data is complete.

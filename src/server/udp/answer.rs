@@ -172,7 +172,7 @@ impl TicketOwner for Member {
     }
 
     fn check(&self) -> Result<(), CommandError> {
-        Self::check(self)
+        self.check_in_force()
     }
 
     fn who(&self, max_bytes: usize) -> WhoReply {

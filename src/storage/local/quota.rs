@@ -5,6 +5,8 @@
 //! [`Reservation`](crate::storage::local::reservation::Reservation) is the only caller that
 //! reserves and releases.
 
+use std::io;
+
 use crate::storage::error::StorageError;
 use crate::storage::local::space_count::SpaceCount;
 use crate::storage::path::VirtualPath;
@@ -57,9 +59,15 @@ impl ReservationRefusal {
                 limit: exceeded.limit,
                 files: exceeded.is_entry_limit,
             },
-            Self::Uncounted | Self::Overflow => StorageError::NoSpace {
+            Self::Overflow => StorageError::NoSpace {
                 path,
                 disk_use: None,
+            },
+            // Callers count the space first.
+            Self::Uncounted => StorageError::Io {
+                doing: "check the quota for",
+                path: path.to_string(),
+                source: io::Error::other("the space is not counted"),
             },
         }
     }

@@ -49,7 +49,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
     /// The one check of what the table of commands says about a command of a logged-in user.
     fn admit_command(&self, command: &CommandInfo) -> Result<(), CommandError> {
         self.member.authorize(command)?;
-        if self.phase == SessionPhase::Draining && !command.is_while_draining {
+        if self.phase == SessionPhase::Draining && !command.works_while_draining {
             return Err(CommandError::ShuttingDown);
         }
         Ok(())
@@ -170,7 +170,11 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         let mut member = self.member.clone();
         let responder = self.responder();
         self.spawn(async move {
-            let work = pin!(commands::run(id, command, &mut member));
+            let work = pin!(async {
+                // The rights may have changed during the wait for the permit.
+                member.authorize(&C::COMMAND)?;
+                commands::run(id, command, &mut member).await
+            });
             let order = ReplyOrder::BeforeData;
             responder.complete(log, order, permit, work).await;
         });

@@ -27,7 +27,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         let stop = self.registration.stop().clone();
         let closed = self.member.authority.closed.clone();
         let outbox = self.session.outbox.clone();
-        let mut following = pin!(commands::follow_access(
+        let mut access_follower = pin!(commands::follow_access(
             self.member.clone(),
             Arc::clone(&self.subscription),
         ));
@@ -38,7 +38,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
                 tokio::select! {
                     biased;
                     () = closed.cancelled() => LoopEvent::Closed,
-                    never = &mut following => match never {},
+                    never = &mut access_follower => match never {},
                     event = self.next_event() => event,
                 }
             };
@@ -51,7 +51,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
                 () = stop.cancelled() => Err(self.stop_reason()),
                 () = closed.cancelled() => Err(CloseReason::Goodbye(GoodbyeReason::AccountClosed)),
                 () = outbox.closed() => Err(CloseReason::Disconnected),
-                never = &mut following => match never {},
+                never = &mut access_follower => match never {},
             };
             if let Err(end) = handled {
                 if let CloseReason::Goodbye(
@@ -116,9 +116,12 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             || self.session.shutdown.drain.is_cancelled()
             || self.member.authority.closed.is_cancelled();
         // The task that follows a change of access runs before the next frame.
-        let has_changed = self.changes.has_changed().is_ok_and(|changed| changed);
+        let has_changed = self
+            .authority_changes
+            .has_changed()
+            .is_ok_and(|changed| changed);
         if has_changed {
-            self.changes.mark_unchanged();
+            self.authority_changes.mark_unchanged();
         }
         if is_due || has_changed {
             return None;

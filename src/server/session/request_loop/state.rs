@@ -35,13 +35,13 @@ pub(crate) struct RequestLoop<'a, R> {
     pub(super) downloads: Option<Arc<DownloadQueue>>,
     pub(super) batches: Batches,
     /// Bounds the requests that are not answered yet.
-    pub(super) unfinished: Arc<Semaphore>,
+    pub(super) request_permits: Arc<Semaphore>,
     /// Bounds the large downloads that send at the same time.
-    pub(super) sending: Arc<Semaphore>,
+    pub(super) download_permits: Arc<Semaphore>,
     /// The permit of the one listing of a tree that runs: each holds many names.
     pub(super) listings: Arc<Semaphore>,
     /// Changes of the rights of its user.
-    pub(super) changes: watch::Receiver<AuthorityState>,
+    pub(super) authority_changes: watch::Receiver<AuthorityState>,
     pub(super) phase: SessionPhase,
     pub(super) idle: IdleTimer,
     /// Receives the events of the session. Its user counts as connected while it exists.
@@ -103,8 +103,8 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
         member.authority.add_subscription(&subscription);
         let config = session.shared.config();
         let limits = &config.limits;
-        let unfinished = Arc::new(Semaphore::new(limits.requests));
-        let transfers = SessionTransfers::new(unfinished.clone());
+        let request_permits = Arc::new(Semaphore::new(limits.requests));
+        let transfers = SessionTransfers::new(request_permits.clone());
         let registration = session.register(&member, transfers.running().clone());
         Self {
             registration,
@@ -112,10 +112,10 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
             uploads: None,
             downloads: None,
             batches: Batches::default(),
-            unfinished,
-            sending: Arc::new(Semaphore::new(limits.transfers)),
+            request_permits,
+            download_permits: Arc::new(Semaphore::new(limits.transfers)),
             listings: Arc::new(Semaphore::new(1)),
-            changes: member.authority.changes(),
+            authority_changes: member.authority.changes(),
             phase: SessionPhase::Serving,
             subscription,
             idle: IdleTimer::new(limits.idle_timeout),
@@ -125,7 +125,7 @@ impl<'a, R: AsyncRead + Unpin + Send> RequestLoop<'a, R> {
     }
 
     pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.unfinished.clone().acquire_owned().await.ok()
+        self.request_permits.clone().acquire_owned().await.ok()
     }
 
     /// Completes the requests of this session's tasks.

@@ -16,7 +16,7 @@ use crate::server::session::request_log::RequestLog;
 use crate::server::session::request_loop::state::{BatchState, RequestLoop};
 use crate::server::session::responder::{ReplyOrder, Responder};
 use crate::server::transfer::download::{DownloadSource, PendingDownload};
-use crate::server::transfer::progress::{Direction, TransferSubject};
+use crate::server::transfer::progress::{TransferKind, TransferSubject};
 use crate::server::transfer::running_transfers::TransferGuard;
 
 /// Requests of a session at once that follow the log.
@@ -29,7 +29,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         id: u32,
         get: Get,
     ) -> Result<(), CloseReason> {
-        let Some(transfer) = self.register(&log, id, Direction::Get, None) else {
+        let Some(transfer) = self.register(&log, id, TransferKind::Get, None) else {
             return self.finish(log, Err(duplicate_id(id))).await;
         };
         let path = match self.member.resolve(&get.path) {
@@ -39,7 +39,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
                 return self.finish(log, Err(error)).await;
             }
         };
-        let permit = if let Ok(permit) = self.unfinished.clone().try_acquire_owned() {
+        let permit = if let Ok(permit) = self.request_permits.clone().try_acquire_owned() {
             Some(permit)
         } else {
             // Queued downloads may hold the permits, so they must start.
@@ -54,9 +54,9 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             permit,
         };
         if self.member.has_bandwidth_limit() {
-            let sending = Arc::clone(&self.sending);
+            let permits = Arc::clone(&self.download_permits);
             let (member, responder) = (self.member.clone(), self.responder());
-            self.spawn(send_large(download, member, responder, sending));
+            self.spawn(send_large(download, member, responder, permits));
             return Ok(());
         }
         let view = self.member.view();
@@ -74,7 +74,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         };
         let queue = Arc::clone(queue);
         let (member, responder) = (self.member.clone(), self.responder());
-        let sending = Arc::clone(&self.sending);
+        let permits = Arc::clone(&self.download_permits);
         let tasks = self.session.tasks.clone();
         let activity = self.idle.last_activity();
         self.spawn(async move {
@@ -83,7 +83,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
                 .work(member, responder, |download| {
                     let member = large_member.clone();
                     let responder = large_responder.clone();
-                    let sending = send_large(download, member, responder, Arc::clone(&sending));
+                    let sending = send_large(download, member, responder, Arc::clone(&permits));
                     let activity = activity.clone();
                     let work = async move {
                         sending.await;
@@ -102,7 +102,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         id: u32,
         chunks: Chunks,
     ) -> Result<(), CloseReason> {
-        let Some(transfer) = self.register(&log, id, Direction::Chunks, None) else {
+        let Some(transfer) = self.register(&log, id, TransferKind::Chunks, None) else {
             return self.finish(log, Err(duplicate_id(id))).await;
         };
         let permit = self.permit().await;
@@ -128,7 +128,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             let refused = CommandError::TooManyFollowers(MAX_FOLLOWERS);
             return self.finish(log, Err(refused)).await;
         }
-        let Some(transfer) = self.register(&log, id, Direction::Logs, None) else {
+        let Some(transfer) = self.register(&log, id, TransferKind::Logs, None) else {
             return self.finish(log, Err(duplicate_id(id))).await;
         };
         // A follower takes no permit, because it would hold it until the session ends.
@@ -158,7 +158,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         id: u32,
         ls: Ls,
     ) -> Result<(), CloseReason> {
-        let Some(transfer) = self.register(&log, id, Direction::Listing, None) else {
+        let Some(transfer) = self.register(&log, id, TransferKind::Listing, None) else {
             return self.finish(log, Err(duplicate_id(id))).await;
         };
         let permit = self.permit().await;
@@ -180,11 +180,11 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         &self,
         log: &RequestLog,
         id: u32,
-        direction: Direction,
+        kind: TransferKind,
         size: Option<u64>,
     ) -> Option<TransferGuard> {
         let subject = TransferSubject {
-            direction,
+            kind,
             path: log.path().unwrap_or_default().to_owned(),
             size,
             traffic: Arc::clone(&self.session.shared.traffic),

@@ -22,7 +22,7 @@ use crate::server::session::request_loop::transfers::duplicate_id;
 use crate::server::session::responder::{ReplyOrder, Responder};
 use crate::server::transfer::live_uploads::UploadKey;
 use crate::server::transfer::pending_upload::{PendingUpload, PendingUploadState, is_small};
-use crate::server::transfer::progress::Direction;
+use crate::server::transfer::progress::TransferKind;
 
 impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
     pub(super) async fn put(
@@ -32,14 +32,14 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
         put: Put,
     ) -> Result<(), CloseReason> {
         self.transfers.check_upload_id(id)?;
-        let Some(transfer) = self.register(&log, id, Direction::Put, put.size) else {
+        let Some(transfer) = self.register(&log, id, TransferKind::Put, put.size) else {
             self.transfers.discard_upload(id);
             return self.finish(log, Err(duplicate_id(id))).await;
         };
         let upload = PendingUpload::new(id, put, log, transfer);
         if self.session.dialect == Dialect::Classic {
             // Its clients cannot resume, so a partial upload would only take up quota.
-            upload.transfer.progress.reject();
+            upload.transfer.progress.discard_on_stop();
         } else if is_small(&upload.put) && !self.member.has_bandwidth_limit() {
             self.transfers.forget_upload(id);
             self.uploads.get_or_insert_default().collecting = Some(upload);
@@ -90,7 +90,7 @@ impl<R: AsyncRead + Unpin + Send> RequestLoop<'_, R> {
             return Ok(());
         };
         let received = upload.collected_bytes();
-        upload.transfer.progress.moves(received as u64);
+        upload.transfer.progress.add_moved(received as u64);
         let path_bytes = upload.log.path().map_or(0, str::len);
         let mut memory = queue.try_reserve(received, path_bytes);
         if memory.is_none() {
@@ -225,7 +225,7 @@ async fn receive_upload(upload: PendingUpload, member: Member, responder: Respon
             PendingUploadState::Streaming(receiver) => {
                 commands::put(id, put, &member, outbox, receiver, &transfer).await
             }
-            _ => RequestOutcome::from(Err(CommandError::Panicked)),
+            _ => RequestOutcome::from(Err(CommandError::Internal)),
         }
     });
     let order = ReplyOrder::BeforeData;

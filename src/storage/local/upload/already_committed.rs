@@ -15,7 +15,7 @@ use crate::storage::local::fs::metadata::EntryKind;
 use crate::storage::local::fs::mode::read_mode;
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::fs::staging::random_name;
-use crate::storage::local::upload::recent_commits::is_found_by_recent_commits;
+use crate::storage::local::upload::recent_commits::needs_recent_commit;
 use crate::storage::local::upload::request::{Committed, UploadOptions};
 use crate::storage::local::upload::uploader::Uploader;
 use crate::storage::rights::Right;
@@ -42,7 +42,7 @@ impl AlreadyCommitted {
         let Some(size) = options.size else {
             return Ok(None);
         };
-        let is_recent = is_found_by_recent_commits(target, options.if_exists);
+        let is_recent = needs_recent_commit(target, options.if_exists);
         let mut target = target.clone();
         let mut known = None;
         if is_recent {

@@ -125,7 +125,7 @@ fn remove_expired(commits: &mut VecDeque<RecentCommit>) {
 /// Whether only the list of recent commits proves that a file is the one that the client committed:
 /// the file may have got another path, or the client may not learn which files others have there or
 /// may not replace them.
-pub(crate) fn is_found_by_recent_commits(target: &ResolvedPath, if_exists: IfExists) -> bool {
+pub(crate) fn needs_recent_commit(target: &ResolvedPath, if_exists: IfExists) -> bool {
     // Without known rights the client learns nothing about the file at the path.
     let rights = target.rights().unwrap_or_default();
     match if_exists {

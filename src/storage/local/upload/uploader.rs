@@ -6,7 +6,7 @@ use crate::protocol::IfExists;
 use crate::storage::local::fs::resolved_path::ResolvedPath;
 use crate::storage::local::space::SpaceId;
 use crate::storage::local::upload::partial::PartialUploads;
-use crate::storage::local::upload::recent_commits::is_found_by_recent_commits;
+use crate::storage::local::upload::recent_commits::needs_recent_commit;
 use crate::storage::local::upload::request::Committed;
 
 /// The owner of an upload, and the tables that know the owner's other uploads.
@@ -32,7 +32,7 @@ impl Uploader {
         let superseded_size = renames.then_some(committed.size);
         self.partial_uploads
             .supersede(&self.owner, target, superseded_size);
-        if is_found_by_recent_commits(target, if_exists) {
+        if needs_recent_commit(target, if_exists) {
             let recent = &self.partial_uploads.recent_commits;
             recent.record(&self.owner, target, &self.session, committed);
         }
