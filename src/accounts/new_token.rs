@@ -25,18 +25,29 @@ impl TokenLabel {
 
 /// The text is not a valid label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a label has at most {MAX_LABEL_CHARS} characters and no control characters")]
+#[error(
+    "a label has at most {MAX_LABEL_CHARS} characters, no control characters and no marks that \
+     reorder text"
+)]
 pub struct InvalidLabel;
 
 impl FromStr for TokenLabel {
     type Err = InvalidLabel;
 
     fn from_str(text: &str) -> Result<Self, InvalidLabel> {
-        if text.chars().any(char::is_control) || text.chars().count() > MAX_LABEL_CHARS {
+        if text.chars().any(is_unprintable) || text.chars().count() > MAX_LABEL_CHARS {
             return Err(InvalidLabel);
         }
         Ok(Self(text.into()))
     }
+}
+
+/// Whether a character could drive a terminal, or reorder the text beside it (Unicode UAX #9).
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// When a new token expires.
@@ -137,7 +148,13 @@ mod tests {
     fn a_label_that_could_drive_a_terminal_or_is_too_long_is_refused() {
         assert!("backup of the büro".parse::<TokenLabel>().is_ok());
         assert!("ü".repeat(100).parse::<TokenLabel>().is_ok());
-        for text in ["a\nb", "\x1b[2J", "\u{9b}", &"x".repeat(101)] {
+        for text in [
+            "a\nb",
+            "\x1b[2J",
+            "\u{9b}",
+            "a\u{202e}fdp",
+            &"x".repeat(101),
+        ] {
             assert_eq!(text.parse::<TokenLabel>(), Err(InvalidLabel), "{text:?}");
         }
     }

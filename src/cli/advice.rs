@@ -14,9 +14,12 @@ pub(super) fn advice(command: &str, error: &anyhow::Error) -> Option<String> {
     }
     let client = match error.downcast_ref() {
         Some(NoSession::Client(error)) => Some(error),
+        Some(NoSession::UnknownServer { error, user }) => {
+            return trust_advice(error, user.as_deref());
+        }
         _ => error.downcast_ref::<ClientError>(),
     };
-    let about_trust = client.and_then(trust_advice);
+    let about_trust = client.and_then(|error| trust_advice(error, None));
     about_trust.or_else(|| fixed_advice(command, error).map(str::to_owned))
 }
 
@@ -93,14 +96,15 @@ fn no_session_advice(error: &NoSession) -> Option<&'static str> {
 }
 
 /// Advice about a server that is not trusted.
-fn trust_advice(error: &ClientError) -> Option<String> {
+fn trust_advice(error: &ClientError, user: Option<&str>) -> Option<String> {
+    let user = user.map_or(String::new(), |user| format!("{user}@"));
     match error {
         ClientError::UnknownServer {
             address,
             fingerprint,
         } => Some(format!(
             "if the server prints the same fingerprint when it starts, run \
-             `haul connect --fingerprint {fingerprint} haul://{address}`, or add \
+             `haul connect --fingerprint {fingerprint} haul://{user}{address}`, or add \
              `--fingerprint {fingerprint}` here"
         )),
         ClientError::ServerChanged { address, got, .. } => Some(format!(
@@ -114,7 +118,7 @@ fn trust_advice(error: &ClientError) -> Option<String> {
             "only if the operator of the server confirms that fingerprint, add \
              `--fingerprint {fingerprint}`"
         )),
-        ClientError::ReconnectFailed { cause, .. } => trust_advice(cause),
+        ClientError::ReconnectFailed { cause, .. } => trust_advice(cause, None),
         ClientError::NoTls {
             server,
             known: false,
@@ -130,6 +134,7 @@ mod tests {
     use super::*;
     use crate::cli::exit::usage;
     use crate::protocol::WireError;
+    use crate::tls::Fingerprint;
 
     #[test]
     fn a_refused_login_names_the_source_of_the_password() {
@@ -148,6 +153,18 @@ mod tests {
             let error = NoSession::Refused { error, given_by }.into();
             assert_eq!(advice("ls", &error).as_deref(), expected);
         }
+    }
+
+    #[test]
+    fn advice_about_an_unknown_server_keeps_the_user() {
+        let error = ClientError::UnknownServer {
+            address: "h:9000".into(),
+            fingerprint: Fingerprint::of_certificate(b""),
+        };
+        let user = Some("alice".to_owned());
+        let error = NoSession::UnknownServer { error, user }.into();
+        let advice = advice("connect", &error).expect("advice");
+        assert!(advice.contains(" haul://alice@h:9000`"), "{advice}");
     }
 
     #[test]

@@ -5,13 +5,14 @@
 //! cut either the old text is there or the new one. Readers need no lock.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -26,7 +27,7 @@ const MODE: u32 = 0o600;
 
 /// The text of a file, or `None` if there is no file.
 pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
-    match fs::read(path) {
+    match read_regular(path) {
         Ok(bytes) => match String::from_utf8(bytes) {
             Ok(text) => Ok(Some(text)),
             Err(error) => {
@@ -37,6 +38,18 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("could not read {}", path.display())),
     }
+}
+
+/// The bytes of a regular file. Opening does not wait for the writer of a FIFO.
+fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The value in a TOML file, or the default one if there is no file.
@@ -165,6 +178,20 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).expect("there").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_fifo_is_refused_at_once() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("servers.toml");
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
+            .expect("made");
+        let error = read(&path).expect_err("refused");
+        assert!(
+            format!("{error:#}").ends_with("it is not a regular file"),
+            "{error:#}"
+        );
     }
 
     #[test]

@@ -1,22 +1,30 @@
 //! `haul connect`
 
+use std::time::Duration;
+
 use clap::Args;
 use rustix::system::uname;
 
 use crate::accounts::{MAX_LABEL_CHARS, TokenExpiry, TokenLabel};
 use crate::cli::events::EventDisplay;
-use crate::cli::exit::usage;
+use crate::cli::exit::{NoSession, usage};
 use crate::cli::global_options::GlobalOptions;
 use crate::cli::known_servers::KnownServers;
 use crate::cli::output::{Output, local_time, print_json};
 use crate::cli::profile_file::{NewProfile, ProfileFile, SavedProfile};
 use crate::cli::profile_name::ProfileName;
 use crate::cli::remote_administration::token_request;
-use crate::cli::remote_session::{OpenedSession, leave, open_with};
+use crate::cli::remote_session::{OpenedSession, choose_login, leave, open_by};
 use crate::cli::saved_login::{DeviceToken, SavedLogin};
 use crate::cli::selection::{PROFILE_VARIABLE, chosen_profile, parse};
 use crate::client::{Client, ClientError, ServerUrl};
 use crate::protocol::{ErrorCode, TokenAddReply, TokenRemove};
+
+/// The shortest wait for a server that is at a limit.
+const MIN_LIMITED_WAIT: Duration = Duration::from_secs(1);
+
+/// The longest time to wait for a server that is at a limit, all waits together.
+const MAX_LIMITED_WAIT: Duration = Duration::from_mins(1);
 
 /// Log in to a server and save it as a profile
 ///
@@ -56,7 +64,7 @@ impl ConnectArgs {
         let (url, name) = self.server(global)?;
         // A saved way to log in is not used: it may be the reason to connect again.
         let asked = url.user.clone();
-        let opened = open_with(global, url, None, EventDisplay::Nothing)
+        let opened = open_when_admitted(global, output, url)
             .await?
             .of(asked)
             .await?;
@@ -179,6 +187,47 @@ impl ConnectArgs {
     }
 }
 
+/// Logs in. If the server is at a limit, this waits as long as it asks for, within bounds.
+async fn open_when_admitted(
+    global: &GlobalOptions,
+    output: &Output,
+    url: ServerUrl,
+) -> anyhow::Result<OpenedSession> {
+    let (url, login) = choose_login(global, url, None).await?;
+    let mut waited = Duration::ZERO;
+    loop {
+        let opening = open_by(global, url.clone(), login.clone(), EventDisplay::Nothing);
+        let error = match opening.await {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
+        };
+        let Some(wait) = requested_wait(&error, waited) else {
+            return Err(error);
+        };
+        let seconds = wait.as_secs_f64().ceil();
+        output.note(&format!("{error}; trying again in {seconds} s"));
+        tokio::time::sleep(wait).await;
+        waited += wait;
+    }
+}
+
+/// The time to wait after `error`: none if the server did not refuse the session because of a limit,
+/// or if the waits would be too long.
+fn requested_wait(error: &anyhow::Error, waited: Duration) -> Option<Duration> {
+    let (NoSession::Client(error) | NoSession::Refused { error, .. }) = error.downcast_ref()?
+    else {
+        return None;
+    };
+    if error.code() != Some(ErrorCode::Limited) {
+        return None;
+    }
+    let wait = error
+        .retry_after()
+        .unwrap_or_default()
+        .max(MIN_LIMITED_WAIT);
+    (waited.saturating_add(wait) <= MAX_LIMITED_WAIT).then_some(wait)
+}
+
 /// Whether the server is of a version that does not have the command.
 fn is_unknown_command(error: &ClientError) -> bool {
     let ClientError::Server(refusal) = error else {
@@ -218,6 +267,30 @@ fn describe_current(SavedProfile { name, current, .. }: &SavedProfile) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Lost;
+    use crate::protocol::WireError;
+
+    #[test]
+    fn a_limit_of_the_server_is_waited_for_at_most_a_minute() {
+        let refused = |code, retry_after_ms| {
+            let mut error = WireError::new(code, "no");
+            error.retry_after_ms = retry_after_ms;
+            anyhow::Error::from(NoSession::from(ClientError::Lost(Lost::Refused(error))))
+        };
+        let limited = |millis| refused(ErrorCode::Limited, millis);
+        let seconds = Duration::from_secs;
+        for (error, waited, wait) in [
+            (limited(Some(5000)), 0, Some(5)),
+            (limited(Some(5000)), 55, Some(5)),
+            (limited(Some(5000)), 56, None),
+            (limited(None), 0, Some(1)),
+            (limited(Some(u64::MAX)), 0, None),
+            (refused(ErrorCode::LoginFailed, Some(5000)), 0, None),
+        ] {
+            let found = requested_wait(&error, seconds(waited));
+            assert_eq!(found, wait.map(seconds), "{error}");
+        }
+    }
 
     #[test]
     fn the_token_of_a_device_is_named_after_its_host() {

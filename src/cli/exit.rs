@@ -31,6 +31,13 @@ pub(super) enum NoSession {
     /// The server cannot be reached or used.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Nobody has confirmed the certificate of the server, and there is no terminal to ask at.
+    #[error("{error}")]
+    UnknownServer {
+        error: ClientError,
+        /// The user in the address.
+        user: Option<String>,
+    },
     /// The server refuses the password, the token or the certificate.
     #[error("{error}")]
     Refused {
@@ -177,7 +184,11 @@ pub(super) fn error_code(error: &anyhow::Error) -> Cow<'static, str> {
         return ErrorCode::NotFound.as_str().into();
     }
     let client = match error.downcast_ref() {
-        Some(NoSession::Client(error) | NoSession::Refused { error, .. }) => Some(error),
+        Some(
+            NoSession::Client(error)
+            | NoSession::UnknownServer { error, .. }
+            | NoSession::Refused { error, .. },
+        ) => Some(error),
         Some(NoSession::NotTrusted(_)) => return "not_trusted".into(),
         Some(NoSession::AnotherUser { .. }) => return "another_user".into(),
         None => error.downcast_ref::<ClientError>(),

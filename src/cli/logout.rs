@@ -46,7 +46,8 @@ impl LogoutArgs {
             let server = profile.server();
             bail!(
                 "removed profile {name}, but token {number} is still valid on {server}: {error}; \
-                 revoke it there with `haul token remove {number}`"
+                 to revoke it, log in there again with `haul connect` and run \
+                 `haul token remove {number}`"
             );
         }
         output.note(&format!("removed profile {name} ({})", profile.server()));

@@ -197,7 +197,7 @@ fn run(command: ClientCommand, global: &GlobalOptions, output: Output) -> anyhow
 impl ClientCommand {
     async fn run(self, global: &GlobalOptions, output: Output) -> anyhow::Result<()> {
         match self {
-            Self::User(command) => command.run(output).await,
+            Self::User(command) => command.run(global, output).await,
             Self::Folder(command) => command.run(output).await,
             Self::Token(command) => unless_interrupted(Box::pin(command.run(global, output))).await,
             Self::Backup(command) => unless_interrupted(Box::pin(command.run(output))).await,

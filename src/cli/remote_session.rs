@@ -145,10 +145,20 @@ pub(crate) async fn open_without_token(global: &GlobalOptions) -> anyhow::Result
 /// Connects to `url`; `saved` is used if no option says how to log in.
 pub(crate) async fn open_with(
     global: &GlobalOptions,
-    mut url: ServerUrl,
+    url: ServerUrl,
     saved: Option<SavedLogin>,
     hears: EventDisplay,
 ) -> anyhow::Result<OpenedSession> {
+    let (url, login) = choose_login(global, url, saved).await?;
+    open_by(global, url, login, hears).await
+}
+
+/// The way to log in: as an option says, else `saved`, else by a password that is asked for.
+pub(crate) async fn choose_login(
+    global: &GlobalOptions,
+    mut url: ServerUrl,
+    saved: Option<SavedLogin>,
+) -> anyhow::Result<(ServerUrl, (SavedLogin, GivenBy))> {
     let own = global.trust.own_certificate()?;
     let certificate = own.filter(|_| url.tls);
     let certificate = certificate.map(|own| (SavedLogin::Certificate(own), GivenBy::Certificate));
@@ -158,7 +168,7 @@ pub(crate) async fn open_with(
         Some((login, given_by)) if !matches!(login, SavedLogin::Password(_)) => (login, given_by),
         password => ask_for_missing(global, &mut url, password).await?,
     };
-    open_by(global, url, login, hears).await
+    Ok((url, login))
 }
 
 /// Connects to `url` and logs in in this way and no other.
@@ -276,7 +286,8 @@ fn given(global: &GlobalOptions) -> anyhow::Result<Option<(SavedLogin, GivenBy)>
     }
 }
 
-fn first_line(path: &Path) -> anyhow::Result<Secret> {
+/// The password or token in the first line of a file.
+pub(super) fn first_line(path: &Path) -> anyhow::Result<Secret> {
     let text = fs::read_to_string(path).map_err(|error| {
         usage(format!(
             "cannot read {}: {}",

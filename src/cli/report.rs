@@ -1,6 +1,7 @@
 //! Errors as people and programs read them: one sentence with the reason, then the advice.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -9,7 +10,7 @@ use crate::cli::advice::advice;
 use crate::cli::exit::{SpaceExplained, StoppedEarly, error_code, exit_code, is_reported};
 use crate::cli::output::{Output, safe, safe_json};
 use crate::cli::wrap::{stderr_width, wrapped};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, ConfigProblem, SettingOrigin};
 use crate::io_error::{describe_io_error, without_number};
 use crate::telemetry;
 
@@ -21,6 +22,48 @@ struct ErrorObject<'a> {
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     advice: Option<&'a str>,
+    /// The mistakes of a configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<ProblemObject<'a>>,
+}
+
+/// A mistake of a configuration, as `--json` shows it.
+#[derive(Serialize)]
+struct ProblemObject<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    /// The environment variable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variable: Option<&'a str>,
+    message: String,
+}
+
+impl<'a> ProblemObject<'a> {
+    fn new(problem: &'a ConfigProblem) -> Self {
+        let mut object = Self {
+            file: None,
+            line: None,
+            variable: None,
+            message: problem.to_string(),
+        };
+        match problem {
+            ConfigProblem::Read { path, .. } => object.file = Some(path),
+            ConfigProblem::Setting { origin, message } => {
+                object.message.clone_from(message);
+                match origin {
+                    SettingOrigin::File(path, line) => {
+                        object.file = Some(path);
+                        object.line = Some(*line);
+                    }
+                    SettingOrigin::Environment(name) => object.variable = Some(name),
+                }
+            }
+            ConfigProblem::File(_) => {}
+        }
+        object
+    }
 }
 
 /// Prints the error of `command`, and returns the exit code for it.
@@ -83,11 +126,13 @@ pub(super) fn error_line(command: &str, error: &anyhow::Error) -> String {
 
 fn error_json(command: &str, error: &anyhow::Error) -> String {
     let (message, advice) = (reason(error), advice(command, error));
+    let problems = error.downcast_ref().map_or(&[][..], ConfigError::problems);
     let object = ErrorObject {
         command,
         code: &error_code(error),
         message: &message,
         advice: advice.as_deref(),
+        problems: problems.iter().map(ProblemObject::new).collect(),
     };
     let json = serde_json::to_string(&object);
     json.map_or_else(|error| error.to_string(), |json| safe_json(&json))

@@ -39,9 +39,7 @@ impl SayArgs {
         };
         if remote.output.is_json() {
             print_json(&said)?;
-        } else if remote.output.terminal
-            && let Some(note) = undelivered(&remote.client, &self.to, said).await
-        {
+        } else if let Some(note) = undelivered(&remote.client, &self.to, said).await {
             remote.output.note(&note);
         }
         Ok(())

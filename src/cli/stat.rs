@@ -7,6 +7,8 @@ use crate::cli::remote_session::RemoteSession;
 use crate::protocol::{Kind, StatReply};
 
 /// Show the size, time, version and digest of files and directories
+///
+/// The permission bits are octal digits such as 640. With `--json` they are the number of the wire: 416.
 #[derive(Debug, Args)]
 pub(super) struct StatArgs {
     /// Files and directories

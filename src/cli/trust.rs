@@ -1,18 +1,15 @@
 //! From an address to a connection with a server that is trusted, asking where nobody knows.
 
 use std::fs;
-use std::io::{BufRead, Write, stderr, stdin};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::Args;
-use tokio::task::spawn_blocking;
 
 use crate::cli::exit::{NoSession, usage};
 use crate::cli::help::CONNECTION;
 use crate::cli::known_servers::KnownServers;
 use crate::cli::own_certificate::OwnCertificate;
-use crate::cli::terminal::is_terminal;
+use crate::cli::terminal::{is_agreed, is_terminal};
 use crate::client::{Client, ClientError, ServerUrl, Trust};
 use crate::io_error::describe_io_error;
 use crate::tls::{Fingerprint, PemError};
@@ -99,7 +96,7 @@ pub(super) async fn connect(
                 "The server at {address} is not known. Its certificate's fingerprint is\n  \
                  {fingerprint}\nTrust it from now on? [y/N] "
             );
-            if !spawn_blocking(move || is_agreed(&question)).await?? {
+            if !is_agreed(question).await? {
                 return Err(NoSession::NotTrusted(address).into());
             }
             KnownServers::remember(&address, fingerprint).await?;
@@ -107,16 +104,12 @@ pub(super) async fn connect(
             let client = Client::connect(url, &trust).await;
             Ok((client.map_err(NoSession::from)?, trust))
         }
+        Err(error @ ClientError::UnknownServer { .. }) => {
+            let user = url.user.clone();
+            Err(NoSession::UnknownServer { error, user }.into())
+        }
         client => Ok((client.map_err(NoSession::from)?, trust)),
     }
-}
-
-fn is_agreed(question: &str) -> anyhow::Result<bool> {
-    write!(stderr(), "{question}")?;
-    let mut answer = String::new();
-    stdin().lock().read_line(&mut answer).context("no answer")?;
-    let answer = answer.trim().to_ascii_lowercase();
-    Ok(matches!(&*answer, "y" | "yes"))
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

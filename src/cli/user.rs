@@ -1,5 +1,7 @@
 //! `haul user` and `haul admin user`: users, their passwords and their limits.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::bail;
 use clap::{ArgGroup, Args, Subcommand};
 use tokio::task::spawn_blocking;
@@ -8,10 +10,13 @@ use crate::accounts::{AccountsError, Limit, NewUser, UserChange, UserName};
 use crate::cli::administration::{Administration, UserObject};
 use crate::cli::data;
 use crate::cli::data::{DataDirArgs, NewLimits};
+use crate::cli::global_options::GlobalOptions;
 use crate::cli::local_administration::{DataUse, LocalAdministration};
 use crate::cli::output::{Output, safe};
 use crate::cli::password::new_password;
+use crate::cli::remote_session::first_line;
 use crate::cli::table::table;
+use crate::cli::terminal::{is_agreed, is_terminal};
 use crate::protocol::Secret;
 
 /// Manage users, on the server's machine
@@ -39,13 +44,14 @@ pub(super) enum UserCommand {
     /// Set the password of a user
     Passwd(UserNamedArgs),
     /// Remove a user, and move the files to removed/ in the data directory
-    Remove(UserNamedArgs),
+    Remove(UserRemoveArgs),
 }
 
 /// Add a user
 ///
-/// A terminal is asked for the password; otherwise it is the first line of standard input. It has at
-/// least as many characters as the setting `auth.min_password` says.
+/// A terminal is asked for the password; otherwise it is the first line of standard input, or on the
+/// server's machine that of `--password-file`. It has at least as many characters as the setting
+/// `auth.min_password` says.
 #[derive(Debug, Args)]
 pub(super) struct UserAddArgs {
     /// 1 to 32 lower-case letters, digits, ".", "_" or "-"
@@ -95,15 +101,41 @@ pub(super) struct UserNamedArgs {
     name: UserName,
 }
 
+/// The user to remove.
+#[derive(Debug, Args)]
+pub(super) struct UserRemoveArgs {
+    /// The user
+    name: UserName,
+    /// Ask nothing
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// The source of a new password.
+#[derive(Debug, Clone)]
+pub(super) enum NewPasswordSource {
+    /// A terminal or standard input.
+    Input,
+    /// The first line of a file.
+    File(PathBuf),
+}
+
+impl NewPasswordSource {
+    fn new(file: Option<&Path>) -> Self {
+        file.map_or(Self::Input, |file| Self::File(file.to_owned()))
+    }
+}
+
 impl UserArgs {
-    pub(super) async fn run(self, output: Output) -> anyhow::Result<()> {
+    pub(super) async fn run(self, global: &GlobalOptions, output: Output) -> anyhow::Result<()> {
         let data_use = match self.command {
             UserCommand::Add(_) => DataUse::Create,
             UserCommand::List => DataUse::Read,
             _ => DataUse::Change,
         };
         let local = LocalAdministration::open(&self.data, data_use, output).await?;
-        self.command.run(&local, output).await
+        let source = NewPasswordSource::new(global.password_file.as_deref());
+        self.command.run(&local, source, output).await
     }
 }
 
@@ -111,27 +143,33 @@ impl UserCommand {
     pub(super) async fn run(
         self,
         target: &impl Administration,
+        source: NewPasswordSource,
         output: Output,
     ) -> anyhow::Result<()> {
         match self {
-            Self::Add(add) => add.run(target, output).await,
+            Self::Add(add) => add.run(target, source, output).await,
             Self::List => list(target, output).await,
             Self::Set(set) => set.run(target, output).await,
             Self::Disable(user) => set_disabled(target, &user.name, true, output).await,
             Self::Enable(user) => set_disabled(target, &user.name, false, output).await,
-            Self::Passwd(user) => passwd(target, &user.name, output).await,
-            Self::Remove(user) => remove(target, &user.name, output).await,
+            Self::Passwd(user) => passwd(target, &user.name, source, output).await,
+            Self::Remove(user) => user.run(target, output).await,
         }
     }
 }
 
 impl UserAddArgs {
-    async fn run(self, target: &impl Administration, output: Output) -> anyhow::Result<()> {
+    async fn run(
+        self,
+        target: &impl Administration,
+        source: NewPasswordSource,
+        output: Output,
+    ) -> anyhow::Result<()> {
         // Nobody likes to choose a password for nothing.
         if exists(target, &self.name).await? {
             bail!(AccountsError::UserExists(self.name));
         }
-        let password = ask_new_password(target, &self.name).await?;
+        let password = ask_new_password(target, &self.name, source).await?;
         let new = NewUser {
             admin: self.admin,
             limits: self.limits.into(),
@@ -197,15 +235,27 @@ fn row(user: &UserObject) -> [String; 5] {
 async fn passwd(
     target: &impl Administration,
     name: &UserName,
+    source: NewPasswordSource,
     output: Output,
 ) -> anyhow::Result<()> {
     if !exists(target, name).await? {
         bail!(AccountsError::NoSuchUser(name.clone()));
     }
-    let password = ask_new_password(target, name).await?;
+    let password = ask_new_password(target, name, source).await?;
     target.set_password(name, &password).await?;
     output.note(&format!("changed the password of user {name}"));
     Ok(())
+}
+
+impl UserRemoveArgs {
+    async fn run(self, target: &impl Administration, output: Output) -> anyhow::Result<()> {
+        let name = &self.name;
+        let question = format!("Remove user {name}? The files go to removed/. [y/N] ");
+        if !self.yes && is_terminal() && !is_agreed(question).await? {
+            bail!("user {name} was not removed");
+        }
+        remove(target, name, output).await
+    }
 }
 
 async fn remove(
@@ -223,9 +273,17 @@ async fn remove(
     Ok(())
 }
 
-async fn ask_new_password(target: &impl Administration, name: &UserName) -> anyhow::Result<Secret> {
+async fn ask_new_password(
+    target: &impl Administration,
+    name: &UserName,
+    source: NewPasswordSource,
+) -> anyhow::Result<Secret> {
     let asked = name.to_string();
-    let password = spawn_blocking(move || new_password(&asked)).await??;
+    let password = spawn_blocking(move || match source {
+        NewPasswordSource::Input => new_password(&asked),
+        NewPasswordSource::File(path) => first_line(&path),
+    })
+    .await??;
     target.check_password(&password)?;
     Ok(password)
 }

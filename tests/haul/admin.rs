@@ -406,6 +406,41 @@ fn check_config_says_what_is_wrong_and_where() {
 }
 
 #[test]
+fn check_config_lists_each_mistake_for_programs() {
+    let place = DataDirectory::new();
+    let text = "[limits]\nsesions = 7\nsessions = 0\n";
+    std::fs::write(place.0.path().join("haul.toml"), text).expect("written");
+    let done = place.run("check-config --json haul.toml", "");
+    let object: Value = serde_json::from_str(&done.stderr).expect("JSON");
+    let problems = object["problems"].as_array().expect("a list");
+    let places: Vec<_> = problems
+        .iter()
+        .map(|problem| (&problem["file"], &problem["line"]))
+        .collect();
+    let file = json!("haul.toml");
+    assert_eq!(places, [(&file, &json!(2)), (&file, &json!(3))]);
+    let message = problems[1]["message"].as_str().expect("text");
+    assert!(
+        message.starts_with("limits.sessions is 0, but "),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn the_password_of_a_new_user_may_be_in_a_file() {
+    let place = DataDirectory::new();
+    std::fs::write(place.0.path().join("secret"), "hunter2 hunter2\nmore\n").expect("written");
+    place.ok("user add alice --password-file secret", "");
+    let accounts = place.accounts().await;
+    let account = accounts
+        .log_in_with_password("alice", "hunter2 hunter2")
+        .await
+        .expect("logs in");
+    assert_eq!(account.name.as_str(), "alice");
+    place.ok("user remove alice --yes", "");
+}
+
+#[test]
 fn there_are_completions_for_every_common_shell() {
     let place = DataDirectory::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

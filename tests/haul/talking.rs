@@ -251,7 +251,10 @@ async fn history_shows_sent_messages_and_refusals_are_one_line() {
         alice
             .types(&["say", "bob", "hello", "-n", "there"], 0)
             .await,
-        (String::new(), String::new())
+        (
+            String::new(),
+            "bob is not connected, and gets it later\n".to_owned()
+        )
     );
     bob.types(&["say", "alice", "two\nlines"], 0).await;
     let said = "alice: hello -n there\nbob: two\n      lines\n";

@@ -8,7 +8,7 @@ use crate::cli::folder::FolderCommand;
 use crate::cli::remote_session::RemoteSession;
 use crate::cli::token;
 use crate::cli::token::NewTokenArgs;
-use crate::cli::user::UserCommand;
+use crate::cli::user::{NewPasswordSource, UserCommand};
 
 /// Manage the users of the server
 ///
@@ -61,7 +61,10 @@ enum AdminTokenCommand {
 
 impl AdminUserArgs {
     pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
-        self.command.run(&remote.client, remote.output).await
+        let source = NewPasswordSource::Input;
+        self.command
+            .run(&remote.client, source, remote.output)
+            .await
     }
 }
 

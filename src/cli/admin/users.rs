@@ -16,6 +16,8 @@ pub(super) struct AdminUsersArgs {}
 impl AdminUsersArgs {
     pub(super) async fn run(self, remote: &RemoteSession) -> anyhow::Result<()> {
         let users = remote.client.users().await?;
+        let is_uncounted = |user: &UserEntry| user.used.is_none() || user.files.is_none();
+        let has_uncounted = users.iter().any(is_uncounted);
         remote.output.list(&users, || {
             let rows: Vec<_> = users.iter().map(row).collect();
             table(
@@ -24,7 +26,14 @@ impl AdminUsersArgs {
                 ],
                 &rows,
             )
-        })
+        })?;
+        if has_uncounted && !remote.output.is_json() {
+            remote.output.note(
+                "a home that is not counted has not been used since the server was started; the \
+                 server counts it at its first use",
+            );
+        }
+        Ok(())
     }
 }
 

@@ -61,15 +61,13 @@ impl ClientError {
     pub(crate) fn may_pass(&self) -> bool {
         FailureKind::classify(self) != FailureKind::Final
     }
-}
 
-/// The time that the server asks a client to wait before it tries again.
-pub(super) fn retry_after(error: &ClientError) -> Option<Duration> {
-    let (ClientError::Server(error)
-    | ClientError::Login(error)
-    | ClientError::Lost(Lost::Refused(error))) = error
-    else {
-        return None;
-    };
-    error.retry_after_ms.map(Duration::from_millis)
+    /// The time that the server asks a client to wait before it tries again.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let (Self::Server(error) | Self::Login(error) | Self::Lost(Lost::Refused(error))) = self
+        else {
+            return None;
+        };
+        error.retry_after_ms.map(Duration::from_millis)
+    }
 }

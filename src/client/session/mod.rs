@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::session::backoff::Backoff;
-use crate::client::session::failure::{FailureKind, retry_after};
+use crate::client::session::failure::FailureKind;
 use crate::client::transfer::progress::StopWaiting;
 use crate::client::{Client, ClientError, EventPosition, Lost, Progress, RetryPolicy, Waiting};
 use crate::protocol::StatReply;
@@ -281,7 +281,7 @@ impl Session {
         let why_lost = loss.to_string();
         let (mut cause, mut is_final) = (None, false);
         loop {
-            let requested = retry_after(cause.as_deref().unwrap_or(&loss));
+            let requested = cause.as_deref().unwrap_or(&loss).retry_after();
             let wait = if is_final {
                 None
             } else {
@@ -369,7 +369,7 @@ impl RetryBudget<'_> {
             _ if self.session.shared.hung_up.load(Ordering::Relaxed) => Err(error),
             FailureKind::Connection => self.session.recover(used, error, self.progress).await,
             FailureKind::Temporary => {
-                let Some(wait) = self.backoff.after_failure(retry_after(&error)) else {
+                let Some(wait) = self.backoff.after_failure(error.retry_after()) else {
                     return Err(error);
                 };
                 let why = error.to_string();
