@@ -15,6 +15,7 @@ mod chat;
 mod check_config;
 mod client_file;
 mod command_groups;
+mod complete_path;
 mod completions;
 mod config_directory;
 mod connect;

@@ -22,8 +22,8 @@ use crate::cli::remote_session::RemoteSession;
 use crate::cli::report;
 use crate::cli::serve_args;
 use crate::cli::{
-    backup, bench, check_config, completions, connect, demo, discover, folder, healthcheck, logout,
-    man, profiles, serve, shell, token, use_profile, user,
+    backup, bench, check_config, complete_path, completions, connect, demo, discover, folder,
+    healthcheck, logout, man, profiles, serve, shell, token, use_profile, user,
 };
 
 /// The time for threads to finish after the command has ended.
@@ -73,6 +73,7 @@ enum ClientCommand {
     CheckConfig(check_config::CheckConfigArgs),
     Healthcheck(healthcheck::HealthcheckArgs),
     Completions(completions::CompletionsArgs),
+    CompletePath(complete_path::CompletePathArgs),
     Man(man::ManArgs),
 }
 
@@ -203,6 +204,7 @@ impl ClientCommand {
             Self::Backup(command) => unless_interrupted(Box::pin(command.run(output))).await,
             Self::CheckConfig(command) => command.run(output),
             Self::Healthcheck(command) => command.run(output).await,
+            Self::CompletePath(command) => command.run(global).await,
             Self::Completions(command) => command.run(Cli::command()),
             Self::Man(command) => command.run(output, arguments()),
             Self::Connect(command) => unless_interrupted(command.run(global, &output)).await,
@@ -269,7 +271,7 @@ mod tests {
     fn all<'a>(command: &'a clap::Command, path: &str) -> Vec<(String, &'a clap::Command)> {
         let subs = command
             .get_subcommands()
-            .filter(|sub| sub.get_name() != "help");
+            .filter(|sub| sub.get_name() != "help" && !sub.is_hide_set());
         let mut found = vec![(path.to_owned(), command)];
         for sub in subs {
             found.extend(all(sub, format!("{path} {}", sub.get_name()).trim()));

@@ -171,6 +171,33 @@ pub(crate) async fn choose_login(
     Ok((url, login))
 }
 
+/// Connects as the options, the environment and the profiles say, and asks nothing. `None` if they
+/// have no way to log in.
+pub(crate) async fn open_unattended(global: &GlobalOptions) -> anyhow::Result<Option<Client>> {
+    let SelectedServer { url, login, .. } = SelectedServer::find(global)?;
+    let own = global.trust.own_certificate()?;
+    let certificate = own.clone().filter(|_| url.tls);
+    let login = given(global)?
+        .map(|(login, _)| login)
+        .or(certificate.map(SavedLogin::Certificate))
+        .or(login);
+    let Some(login) = login else {
+        return Ok(None);
+    };
+    let own = match &login {
+        SavedLogin::Certificate(own) => Some(own),
+        _ => own.as_ref(),
+    };
+    let trust = global.trust.trust(&url, own)?;
+    let way = ConnectMethod {
+        url,
+        login,
+        trust,
+        hears: EventDisplay::Nothing,
+    };
+    Ok(Some(way.connect(None).await?))
+}
+
 /// Connects to `url` and logs in in this way and no other.
 pub(crate) async fn open_by(
     global: &GlobalOptions,

@@ -51,7 +51,11 @@ impl TrustOptions {
         }
     }
 
-    fn trust(&self, url: &ServerUrl, own: Option<&OwnCertificate>) -> anyhow::Result<Trust> {
+    pub(super) fn trust(
+        &self,
+        url: &ServerUrl,
+        own: Option<&OwnCertificate>,
+    ) -> anyhow::Result<Trust> {
         if !url.tls {
             return match self.fingerprint {
                 Some(_) => Err(usage(

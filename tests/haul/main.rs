@@ -56,6 +56,7 @@ mod revoking;
 mod service;
 mod serving;
 mod sessions;
+mod shell_completion;
 mod small_files;
 mod small_gets;
 mod source_tree;

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::cli::output::safe;
 use crate::cli::shell::line::ShellLine;
 use crate::cli::shell::tokens::{escaped, quoted, words};
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::protocol::Kind;
 
 /// A tab key that takes longer is of no use.
@@ -35,9 +35,9 @@ pub(super) struct Completion {
 
 /// Something that a word can become.
 #[derive(Debug, PartialEq, Eq)]
-struct CompletionCandidate {
+pub(crate) struct CompletionCandidate {
     /// The whole word.
-    word: String,
+    pub(crate) word: String,
     /// The part of it that is shown in a list.
     shown: String,
     /// Whether the word is complete with it; a directory may go on.
@@ -46,7 +46,7 @@ struct CompletionCandidate {
 
 /// The kind of paths that a command takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PathSide {
+pub(crate) enum PathSide {
     Local,
     Remote,
     Both,
@@ -65,14 +65,14 @@ impl Completion {
             return commands(&ShellLine::command(), word);
         };
         let mut choices = Vec::new();
-        let mut side = side(command, arguments);
+        let mut side = path_side(command, arguments);
         if let ("get" | "put", Some(path)) = (&**command, word.strip_prefix(':'))
             && matches!(side, Some(PathSide::Remote | PathSide::Both))
         {
             // A colon marks a path on the server.
             side = None;
             choices.extend(
-                self.remote(path)
+                self.candidates(path)
                     .into_iter()
                     .map(|choice| CompletionCandidate {
                         word: format!(":{}", choice.word),
@@ -81,7 +81,7 @@ impl Completion {
             );
         }
         if matches!(side, Some(PathSide::Remote | PathSide::Both)) {
-            choices.extend(self.remote(word));
+            choices.extend(self.candidates(word));
         }
         if matches!(side, Some(PathSide::Local | PathSide::Both)) {
             choices.extend(local(word));
@@ -98,30 +98,37 @@ impl Completion {
         choices
     }
 
-    fn remote(&self, word: &str) -> Vec<CompletionCandidate> {
-        let (directory, stem) = cut(word);
-        let path = if directory.is_empty() { "." } else { directory };
+    fn candidates(&self, word: &str) -> Vec<CompletionCandidate> {
         let client = self
             .client
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let entries = client.entries(path).take(ENTRIES).try_collect::<Vec<_>>();
-        let entries = self
+        let found = remote(&client, word);
+        let found = self
             .runtime
-            .block_on(async { timeout(PATIENCE, entries).await });
-        let Ok(Ok(entries)) = entries else {
-            return Vec::new();
-        };
-        entries
-            .iter()
-            .filter_map(|entry| choice(directory, stem, &entry.name, entry.kind == Kind::Dir))
-            .collect()
+            .block_on(async { timeout(PATIENCE, found).await });
+        found.ok().and_then(Result::ok).unwrap_or_default()
     }
 }
 
+/// The paths on the server that the word can become.
+pub(crate) async fn remote(
+    client: &Client,
+    word: &str,
+) -> Result<Vec<CompletionCandidate>, ClientError> {
+    let (directory, stem) = cut(word);
+    let path = if directory.is_empty() { "." } else { directory };
+    let entries = client.entries(path).take(ENTRIES);
+    let found = entries.try_filter_map(async |entry| {
+        let is_directory = entry.kind == Kind::Dir;
+        Ok(choice(directory, stem, &entry.name, is_directory))
+    });
+    found.try_collect().await
+}
+
 /// Which paths come next.
-fn side(command: &str, arguments: &[String]) -> Option<PathSide> {
+pub(crate) fn path_side(command: &str, arguments: &[String]) -> Option<PathSide> {
     let is_to = |word: &String| matches!(&**word, "-t" | "--to");
     if let ("get" | "put", Some(last)) = (command, arguments.last())
         && is_to(last)
@@ -163,7 +170,8 @@ fn commands(command: &clap::Command, word: &str) -> Vec<CompletionCandidate> {
         .collect()
 }
 
-fn local(word: &str) -> Vec<CompletionCandidate> {
+/// The local paths that the word can become.
+pub(crate) fn local(word: &str) -> Vec<CompletionCandidate> {
     let (directory, stem) = cut(word);
     let path = if directory.is_empty() { "." } else { directory };
     let Ok(entries) = Path::new(path).read_dir() else {
@@ -316,14 +324,14 @@ mod tests {
     #[test]
     fn get_and_put_know_their_sides() {
         let one = [String::from("--verbose"), String::from("a")];
-        assert_eq!(side("get", &[]), Some(PathSide::Remote));
-        assert_eq!(side("put", &one[..1]), Some(PathSide::Local));
-        assert_eq!(side("put", &one), Some(PathSide::Both));
+        assert_eq!(path_side("get", &[]), Some(PathSide::Remote));
+        assert_eq!(path_side("put", &one[..1]), Some(PathSide::Local));
+        assert_eq!(path_side("put", &one), Some(PathSide::Both));
         let to = ["-t".to_owned(), "d".to_owned()];
-        assert_eq!(side("get", &to[..1]), Some(PathSide::Local));
-        assert_eq!(side("put", &to[..1]), Some(PathSide::Remote));
-        assert_eq!(side("get", &to), Some(PathSide::Remote));
-        assert_eq!(side("put", &to), Some(PathSide::Local));
-        assert_eq!(side("whoami", &[]), None);
+        assert_eq!(path_side("get", &to[..1]), Some(PathSide::Local));
+        assert_eq!(path_side("put", &to[..1]), Some(PathSide::Remote));
+        assert_eq!(path_side("get", &to), Some(PathSide::Remote));
+        assert_eq!(path_side("put", &to), Some(PathSide::Local));
+        assert_eq!(path_side("whoami", &[]), None);
     }
 }

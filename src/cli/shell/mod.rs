@@ -1,8 +1,8 @@
 //! `haul shell`
 
-mod complete;
+pub(super) mod complete;
 mod line;
-mod tokens;
+pub(super) mod tokens;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
