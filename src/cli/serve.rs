@@ -1,6 +1,7 @@
 //! `haul serve`: the daemon.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
@@ -9,11 +10,11 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_blocking;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{field, info, warn};
 
 use crate::accounts::Accounts;
-use crate::cli::first_start::{first_admin, greet, terminal_shows_secrets};
+use crate::cli::first_start::{FirstPassword, first_admin, greet, terminal_shows_secrets};
 use crate::cli::listeners::Listeners;
 use crate::cli::output::Output;
 use crate::cli::reload::{Reloader, warn_if_degraded};
@@ -32,6 +33,7 @@ use crate::storage;
 use crate::storage::Store;
 use crate::telemetry;
 use crate::telemetry::{AuditPermits, LogLevelHandle, Tail};
+use crate::tls::Fingerprint;
 
 impl ServeArgs {
     /// Runs the daemon on its own runtime. If the daemon cannot start, one line on standard error says
@@ -109,18 +111,7 @@ impl ServeArgs {
             ops,
         } = Listeners::bind(&config).await?;
         // From now until the end of the process, so that operators can see why it does not serve.
-        let (server_created, created_server) = oneshot::channel();
-        let stop = CancellationToken::new();
-        let _stop_ops = stop.clone().drop_guard();
-        if let Some(operators) = operators {
-            tokio::spawn(serve_operators(
-                operators,
-                address,
-                created_server,
-                logs,
-                stop,
-            ));
-        }
+        let (server_created, _stop_operators) = start_operators(operators, address, logs);
         let (server, accounts) = create_server(&config).await?;
         let (reload_sender, reload_requests) = mpsc::channel(1);
         let mut server = server
@@ -131,24 +122,13 @@ impl ServeArgs {
         }
         let server = running.get_or_init(|| server);
         let certificate = server.reload_tls().await?;
-        let shows_secrets = terminal_shows_secrets();
-        let first = first_admin(&accounts, data, shows_secrets).await?;
+        let first = first_admin(&accounts, data, terminal_shows_secrets()).await?;
         let _ = server_created.send(server.clone());
-        greet(
-            address,
-            ops,
+        announce(
+            (address, ops),
             data,
             certificate.fingerprint,
             first.as_ref(),
-            shows_secrets,
-        );
-        info!(
-            name: "listening",
-            %address,
-            ops = ops.map(field::display),
-            data = %data.display(),
-            version = env!("CARGO_PKG_VERSION"),
-            "listening"
         );
         let reloader = Reloader {
             serve: self,
@@ -196,6 +176,27 @@ async fn create_server(config: &Config) -> anyhow::Result<(Server, Accounts)> {
 }
 
 /// Serves the operators' address until `stop`. It starts before the server exists.
+/// Starts to serve the operators' address, if there is one, until the guard is dropped. The server is
+/// sent once it exists.
+fn start_operators(
+    operators: Option<TcpListener>,
+    address: SocketAddr,
+    logs: SignalLogs,
+) -> (oneshot::Sender<Server>, DropGuard) {
+    let (created, server) = oneshot::channel();
+    let stop = CancellationToken::new();
+    if let Some(operators) = operators {
+        tokio::spawn(serve_operators(
+            operators,
+            address,
+            server,
+            logs,
+            stop.clone(),
+        ));
+    }
+    (created, stop.drop_guard())
+}
+
 async fn serve_operators(
     listener: TcpListener,
     address: SocketAddr,
@@ -212,6 +213,25 @@ async fn serve_operators(
     };
     let lost_lines = move || logs.lost_lines().unwrap_or_default();
     ops::run(listener, address, server, lost_lines, stop).await;
+}
+
+/// Says on standard error and in the log where the server listens.
+fn announce(
+    (address, ops): (SocketAddr, Option<SocketAddr>),
+    data: &Path,
+    fingerprint: Fingerprint,
+    first: Option<&FirstPassword>,
+) {
+    let shows_secrets = terminal_shows_secrets();
+    greet(address, ops, data, fingerprint, first, shows_secrets);
+    info!(
+        name: "listening",
+        %address,
+        ops = ops.map(field::display),
+        data = %data.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        "listening"
+    );
 }
 
 /// Reports why the daemon does not start, before the configuration is known, and returns the exit code.
