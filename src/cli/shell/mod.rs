@@ -14,7 +14,7 @@ use clap::{Args, CommandFactory, FromArgMatches};
 use crate::cli::argument_error;
 use crate::cli::argument_error::command_name;
 use crate::cli::events::{BackgroundPrinter, EventDisplay};
-use crate::cli::exit::{Interrupted, Reported, usage};
+use crate::cli::exit::{Interrupted, Reported, Usage, usage};
 use crate::cli::find::with_long_options;
 use crate::cli::global_options::GlobalOptions;
 use crate::cli::help::with_help;
@@ -89,8 +89,7 @@ impl ShellArgs {
                 Err(error) if !at_terminal && error.is::<Interrupted>() => return Err(error),
                 Err(error) => {
                     failed = true;
-                    let what = line.split_whitespace().next().unwrap_or("shell");
-                    print_error(output, what, &error);
+                    print_error(output, &error_prefix(&line, &error), &error);
                 }
             }
         }
@@ -266,7 +265,7 @@ impl<'a> ShellSession<'a> {
 }
 
 /// The commands with their help. In the shell they are typed without the name of the program.
-fn commands() -> clap::Command {
+pub(super) fn commands() -> clap::Command {
     let mut line = ShellLine::command();
     line.build();
     with_help(line, "haul ")
@@ -299,6 +298,16 @@ fn help(about: Option<&str>) -> anyhow::Result<()> {
         print(&format!("{usage:width$}  {about}"))?;
     }
     Ok(())
+}
+
+/// The name with which the message about an error begins, as on the command line.
+fn error_prefix(line: &str, error: &anyhow::Error) -> String {
+    let words = line.split_whitespace().map(str::to_owned);
+    let name = command_name(&commands(), words);
+    match name.split_once(' ') {
+        Some((first, _)) if !error.is::<Usage>() => first.to_owned(),
+        _ => name,
+    }
 }
 
 /// The command that explains the one in `line`.
@@ -357,6 +366,18 @@ mod tests {
                 assert!(!text.contains("haul "), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn an_error_begins_with_the_command_if_there_is_one() {
+        for (line, prefix) in [
+            ("admin user bad", "admin user"),
+            ("ls --bad", "ls"),
+            ("bad", ""),
+        ] {
+            assert_eq!(error_prefix(line, &usage("wrong")), prefix, "{line}");
+        }
+        assert_eq!(error_prefix("admin users", &Reported.into()), "admin");
     }
 
     #[test]
