@@ -55,7 +55,7 @@ impl LineEditor {
             .build();
         let mut editor = Editor::<H, DefaultHistory>::with_config(config)?;
         editor.set_helper(Some(helper));
-        let mut history = name.and_then(history);
+        let mut history = name.and_then(state_file);
         if let Some(path) = &history
             && let Err(error) = load_history(&mut editor, path)
         {
@@ -241,8 +241,8 @@ fn append_to_history(path: &Path, line: &str) -> anyhow::Result<()> {
     })
 }
 
-/// The file of a history, in a directory that is there.
-fn history(name: &str) -> Option<PathBuf> {
+/// A file of this user's state, in a directory that exists.
+pub(super) fn state_file(name: &str) -> Option<PathBuf> {
     let strategy = choose_base_strategy().ok()?;
     let directory = strategy
         .state_dir()

@@ -267,6 +267,37 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_shell_has_every_command_that_a_session_can_run() {
+        // They choose or manage a session, belong to the server's machine, or need no session.
+        let others = [
+            "serve",
+            "connect",
+            "profiles",
+            "use",
+            "logout",
+            "shell",
+            "discover",
+            "bench",
+            "demo",
+            "user",
+            "folder",
+            "token",
+            "backup",
+            "check-config",
+            "healthcheck",
+            "complete-path",
+            "completions",
+            "man",
+        ];
+        let in_shell = shell::commands();
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let is_known = in_shell.find_subcommand(name).is_some();
+            assert_ne!(is_known, others.contains(&name), "{name}");
+        }
+    }
+
     /// The path of each command below `command`, with the command.
     fn all<'a>(command: &'a clap::Command, path: &str) -> Vec<(String, &'a clap::Command)> {
         let subs = command

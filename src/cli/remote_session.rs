@@ -30,6 +30,8 @@ const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct RemoteSession {
     /// The connection that the command begins with.
     pub(crate) client: Client,
+    /// Its address, with the user.
+    pub(crate) server: ServerUrl,
     /// The session, which survives its connections.
     pub(crate) session: Session,
     pub(crate) output: Output,
@@ -61,6 +63,7 @@ impl RemoteSession {
         output: Output,
         policy: RetryPolicy,
     ) -> Self {
+        let server = again.0.url.clone();
         let again = Arc::new(again);
         let connect = move |since| {
             let again = Arc::clone(&again);
@@ -76,6 +79,7 @@ impl RemoteSession {
         Self {
             session: Session::with_events(client.clone(), policy, connect),
             client,
+            server,
             output,
         }
     }

@@ -39,6 +39,7 @@ pub(crate) const HISTORY: NonZeroU32 = NonZeroU32::new(50).expect("not 0");
 /// What is shown for `/help`.
 pub(crate) const HELP: &str = "\
 /file PATH             offer a local file, or :PATH on the server
+/file @USER PATH       the same in a room or without a receiver
 /offers                list the files offered to you, with their numbers
 /accept [N] [PATH]     accept the only offer or number N, and save it as PATH
 /decline [N]           decline the only offer or number N
@@ -93,7 +94,8 @@ impl ChatCommand {
                 }
             }
             "decline" => Self::Decline { offer: word(rest) },
-            "file" => match addressed(rest, with) {
+            // In a room, a file is for one user.
+            "file" => match addressed(rest, with.filter(|with| !with.starts_with('#'))) {
                 Some((to, _)) if to.starts_with('#') => {
                     Self::Wrong("a file can be offered to a user, not to a room".into())
                 }
@@ -206,11 +208,30 @@ mod tests {
     }
 
     #[test]
+    fn help_and_parser_know_the_same_commands() {
+        for line in HELP.lines().filter(|line| !line.starts_with("//")) {
+            let Some(command) = line.strip_prefix('/') else {
+                continue;
+            };
+            let (name, _) = cut(command);
+            let parsed = ChatCommand::parse(&format!("/{name}"), Some("bob"));
+            if let ChatCommand::Wrong(why) = parsed {
+                assert!(!why.starts_with("there is no command"), "{line}: {why}");
+            }
+        }
+    }
+
+    #[test]
     fn files_go_to_users_and_not_to_rooms() {
         assert!(matches!(
             ChatCommand::parse("/file a", Some("#ops")),
             ChatCommand::Wrong(_)
         ));
+        let file = ChatCommand::File {
+            to: "bob".into(),
+            path: "a".into(),
+        };
+        assert_eq!(ChatCommand::parse("/file @bob a", Some("#ops")), file);
         assert!(matches!(
             ChatCommand::parse("/file", Some("bob")),
             ChatCommand::Wrong(_)

@@ -1,8 +1,10 @@
 //! `haul chat`
 
+mod display;
 mod events;
 mod file;
 mod input;
+mod last_chat;
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, stderr, stdin};
@@ -19,13 +21,12 @@ use crate::cli::history::last;
 use crate::cli::join::members_of;
 use crate::cli::line_editor::{LineEditor, Printer, TypedLine};
 use crate::cli::message_format::Style;
-use crate::cli::output::{print_json, safe};
+use crate::cli::output::safe;
 use crate::cli::remote_session::RemoteSession;
 use crate::cli::report::error_line;
 use crate::cli::say::undelivered;
 use crate::cli::who::present;
 use crate::client::ClientError;
-use crate::protocol::{Event, Message, Offer};
 
 /// Offers that can be accepted by their numbers; the others, by their names.
 const MAX_NUMBERED_OFFERS: usize = 1000;
@@ -39,7 +40,8 @@ const BEFORE: usize = 10_000;
 /// Chat with a user or in a room
 ///
 /// The chat shows the last messages, then new ones as they arrive, from other conversations too.
-/// Without a name, each line that you type begins with the receiver: `@bob text` or `#ops text`.
+/// Without a name, a terminal goes on with the user or room of the last chat with this server. If there
+/// is none, each line that you type begins with the receiver: `@bob text` or `#ops text`.
 /// The name of a room begins with `#`, so it needs quotes in most shells: '#ops'. The chat joins
 /// the room, and you stay in it until you `leave` it.
 ///
@@ -61,11 +63,15 @@ impl ChatArgs {
         } else {
             LineEditor::script()?
         };
+        let with = match self.with {
+            None if at_terminal => last_chat::resume(remote).await,
+            with => with,
+        };
         let mut talk = ChatSession {
             remote,
             style: Style::new(remote.output, ""),
             me: String::new(),
-            with: self.with,
+            with,
             printer: lines.printer(),
             hearing,
             early: Some(Vec::new()),
@@ -79,6 +85,9 @@ impl ChatArgs {
             failed: false,
         };
         talk.enter().await?;
+        if let Some(with) = &talk.with {
+            last_chat::save(&remote.server, with).await;
+        }
         let outcome = talk.go_on(&mut lines).await;
         talk.finish_jobs().await;
         outcome?;
@@ -347,85 +356,6 @@ impl ChatSession<'_> {
                 },
             }
         }
-    }
-
-    async fn show(&mut self, heard: ChatEvent) -> anyhow::Result<()> {
-        let anew = self.remote.session.server_resets();
-        if anew > self.began_anew {
-            // Other events have those places now.
-            self.began_anew = anew;
-            self.shown.clear();
-            self.told_up_to = 0;
-        }
-        match heard {
-            ChatEvent::Event(Event::Message(message)) => self.show_message(message).await,
-            ChatEvent::Event(Event::Offer(offer)) if !self.shown.contains(&offer.seq) => {
-                self.show_offer(offer).await
-            }
-            ChatEvent::Event(_) => Ok(()),
-            ChatEvent::Note(note) => self.note(&note).await,
-            ChatEvent::End(error) => Err(error.into()),
-        }
-    }
-
-    async fn show_message(&mut self, message: Message) -> anyhow::Result<()> {
-        if self.shown.contains(&message.seq) {
-            return Ok(());
-        }
-        if message.seq < self.told_up_to && self.is_here(&message) {
-            if !self.older {
-                self.older = true;
-                self.note("there are older unread messages; `/history 1000` shows them")
-                    .await?;
-            }
-            return Ok(());
-        }
-        if self.remote.output.is_json() {
-            return Ok(print_json(&Event::Message(message))?);
-        }
-        let text = self.style.message(&message, self.with.as_deref());
-        self.print(text).await
-    }
-
-    /// Whether it belongs to the conversation.
-    fn is_here(&self, message: &Message) -> bool {
-        let Some(with) = self.with.as_deref() else {
-            return false;
-        };
-        message.to == with || (message.from == with && message.to == self.me)
-    }
-
-    async fn show_offer(&mut self, offer: Offer) -> anyhow::Result<()> {
-        if self.remote.output.is_json() {
-            return Ok(print_json(&Event::Offer(offer))?);
-        }
-        let text = self.style.offer(&offer, "/accept", "/decline");
-        let known = self.offers.iter().position(|known| *known == offer.offer);
-        let number = known.map_or(self.offers.len() + 1, |known| known + 1);
-        if known.is_none() && self.offers.len() < MAX_NUMBERED_OFFERS {
-            self.offers.push(offer.offer);
-        }
-        self.print(format!("{number}. {text}")).await
-    }
-
-    /// Above a thin line, if there is anything.
-    async fn show_history(&self, messages: &[Message]) -> anyhow::Result<()> {
-        if self.remote.output.is_json() {
-            for message in messages {
-                print_json(&Event::Message(message.clone()))?;
-            }
-            return Ok(());
-        }
-        let with = self.with.as_deref();
-        let shown = messages.iter().map(|said| self.style.message(said, with));
-        let mut lines: Vec<_> = shown.collect();
-        if lines.is_empty() {
-            return Ok(());
-        }
-        if self.at_terminal {
-            lines.push(self.style.aside(&"─".repeat(40)));
-        }
-        self.print(lines.join("\n")).await
     }
 
     async fn report_job(
