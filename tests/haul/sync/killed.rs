@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::write;
 use crate::command_line::Person;
@@ -20,6 +20,14 @@ use crate::random::{Chance, times};
 struct StallingProxy {
     address: SocketAddr,
     stalled: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for StallingProxy {
+    fn drop(&mut self) {
+        // Closes both sockets: a user has a limit of sessions.
+        self.task.abort();
+    }
 }
 
 impl StallingProxy {
@@ -28,7 +36,7 @@ impl StallingProxy {
         let address = listener.local_addr().expect("an address");
         let stalled = Arc::new(Notify::new());
         let notify = Arc::clone(&stalled);
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let (mut near, _) = listener.accept().await.expect("a connection");
             let mut far = TcpStream::connect(server).await.expect("the server");
             let (from_client, mut to_client) = near.split();
@@ -45,7 +53,11 @@ impl StallingProxy {
             // The sockets stay open, so that the client waits.
             std::future::pending::<()>().await;
         });
-        Self { address, stalled }
+        Self {
+            address,
+            stalled,
+            task,
+        }
     }
 }
 
@@ -117,19 +129,20 @@ async fn killed_and_continued(is_up: bool) {
         };
         let mut command =
             person.command(&["--server", &url, "sync", "--delete", paths[0], paths[1]]);
-        let mut child = command
+        let child = command
             .env("HAUL_PASSWORD", PASSWORD)
             .spawn()
             .expect("started");
         let id = rustix::process::Pid::from_child(&child);
-        let mut ended = spawn_blocking(move || child.wait().expect("it ends"));
+        let mut ended = spawn_blocking(move || child.wait_with_output().expect("it ends"));
         tokio::select! {
             () = proxy.stalled.notified() => {
                 let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
                 ended.await.expect("no panic");
             }
-            status = &mut ended => {
-                assert!(status.expect("no panic").success(), "{bytes} bytes were enough");
+            output = &mut ended => {
+                let output = output.expect("no panic");
+                assert!(output.status.success(), "{bytes} bytes were enough: {output:?}");
             }
         }
     }
