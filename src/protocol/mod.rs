@@ -23,6 +23,7 @@ mod limits;
 mod live;
 mod message;
 mod mode;
+mod name;
 mod number;
 mod parse;
 mod reply;
@@ -66,6 +67,7 @@ pub use crate::protocol::message::{
     ReplyBudget, ServerMessage, encode_begin, encode_error, encode_event, encode_ok, encode_refusal,
 };
 pub use crate::protocol::mode::{FileMode, InvalidFileMode};
+pub(crate) use crate::protocol::name::{MAX_NAME_BYTES, numbered_name, reorders_text};
 pub use crate::protocol::parse::{BadRequest, RequestHead};
 pub use crate::protocol::reply::{
     CommandHelp, CwdReply, DfReply, Entry, FolderView, GetBegin, GetReply, HashReply, HelloReply,

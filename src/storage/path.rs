@@ -5,8 +5,7 @@
 
 use std::fmt;
 
-/// The longest component in bytes that file systems accept.
-const MAX_COMPONENT_BYTES: usize = 255;
+use crate::protocol::{MAX_NAME_BYTES, reorders_text};
 
 /// The longest path in bytes that system calls accept.
 const MAX_PATH_BYTES: usize = 4096;
@@ -193,7 +192,7 @@ pub(crate) fn is_valid_name(name: &str) -> bool {
 }
 
 fn check_component(name: &str) -> Result<(), InvalidPathReason> {
-    if name.len() > MAX_COMPONENT_BYTES {
+    if name.len() > MAX_NAME_BYTES {
         return Err(InvalidPathReason::ComponentTooLong);
     }
     if name.contains(char::is_control) {
@@ -203,12 +202,6 @@ fn check_component(name: &str) -> Result<(), InvalidPathReason> {
         return Err(InvalidPathReason::Bidi);
     }
     Ok(())
-}
-
-/// Whether it is an explicit directional override, embedding or isolate of Unicode (UAX #9), which
-/// makes a name look like another one.
-fn reorders_text(character: char) -> bool {
-    matches!(character, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 impl PartialEq for VirtualPath {
@@ -266,7 +259,7 @@ pub enum InvalidPathReason {
     #[error("it contains a character that reorders text")]
     Bidi,
     /// A component is longer than 255 bytes.
-    #[error("a name in it is longer than {MAX_COMPONENT_BYTES} bytes")]
+    #[error("a name in it is longer than {MAX_NAME_BYTES} bytes")]
     ComponentTooLong,
     /// It is longer than 4096 bytes.
     #[error("it is longer than {MAX_PATH_BYTES} bytes")]

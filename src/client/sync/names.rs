@@ -4,16 +4,11 @@ use std::ffi::OsStr;
 use std::path::{Component, Path};
 
 use crate::client::transfer::part_file;
-
-/// The longest name that file systems and the server accept, in bytes.
-const MAX_NAME_BYTES: usize = 255;
+use crate::protocol::{MAX_NAME_BYTES, reorders_text};
 
 /// Whether a name is one component, drives no terminal and fits the file systems of both sides.
 pub(crate) fn is_portable_name(name: &str) -> bool {
-    let is_unsafe = |character: char| {
-        character.is_control()
-            || matches!(character, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-    };
+    let is_unsafe = |character: char| character.is_control() || reorders_text(character);
     if name.len() > MAX_NAME_BYTES || name.contains(is_unsafe) {
         return false;
     }

@@ -2,7 +2,6 @@
 //! threads.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +13,7 @@ use crate::client::ClientError;
 use crate::client::transfer::part_file;
 use crate::client::transfer::part_file::{FinalMetadata, PartFile};
 use crate::client::transfer::umask::umask;
-use crate::protocol::{Algorithm, FileMode, Hasher, IfExists};
+use crate::protocol::{Algorithm, FileMode, Hasher, IfExists, numbered_name};
 
 /// Names that [`IfExists::Rename`] tries.
 const MAX_RENAMES: u32 = 10_000;
@@ -202,12 +201,13 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
     if number == 0 {
         return path.into();
     }
-    let mut name: OsString = path.file_stem().unwrap_or_default().into();
-    name.push(format!(" ({number})"));
-    if let Some(extension) = path.extension() {
-        name.push(".");
-        name.push(extension);
+    let name = path.file_name().unwrap_or_default();
+    if let Some(name) = name.to_str() {
+        return path.with_file_name(numbered_name(name, false, number));
     }
+    // A name of this machine that is not UTF-8 cannot be cut between characters.
+    let mut name = name.to_owned();
+    name.push(format!(" ({number})"));
     path.with_file_name(name)
 }
 
@@ -221,6 +221,10 @@ mod tests {
         assert_eq!(name("/a/b.tar"), "/a/b (2).tar");
         assert_eq!(name("b"), "b (2)");
         assert_eq!(name(".profile"), ".profile (2)");
+        let long = Path::new("/a").join(format!("{}.txt", "n".repeat(251)));
+        let numbered = numbered(&long, 2);
+        let numbered = numbered.file_name().expect("a name").to_string_lossy();
+        assert!(numbered.len() == 255 && numbered.ends_with("n (2).txt"));
     }
 
     #[test]

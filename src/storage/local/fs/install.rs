@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use std::io;
 use std::sync::Arc;
 
-use crate::protocol::IfExists;
+use crate::protocol::{IfExists, numbered_name};
 use crate::storage::error::{ErrorContext, StorageError};
 use crate::storage::local::change_log::PendingChange;
 use crate::storage::local::fs::metadata::{EntryKind, Metadata};
@@ -23,9 +23,6 @@ use crate::storage::rights::Right;
 
 /// Numbered names that are tried before `rename` fails.
 const MAX_NAME_ATTEMPTS: u32 = 1000;
-
-/// The longest name that Linux file systems accept.
-const MAX_NAME_BYTES: usize = 255;
 
 /// The entry to install: a name in an open directory.
 #[derive(Debug, Clone, Copy)]
@@ -337,53 +334,10 @@ fn free_name(
     path: &VirtualPath,
 ) -> Result<String, StorageError> {
     for number in 1..=MAX_NAME_ATTEMPTS {
-        let candidate = numbered(name, is_dir, number);
+        let candidate = numbered_name(name, is_dir, number);
         if dir.meta(&*candidate).context("look at", path)?.is_none() {
             return Ok(candidate);
         }
     }
     Err(StorageError::exists(path))
-}
-
-/// `name (1).ext`, shortened if it would be too long. A directory has no extension, and neither has a
-/// name whose only dot is its first character.
-fn numbered(name: &str, is_dir: bool, number: u32) -> String {
-    let (stem, extension) = match name.rfind('.') {
-        Some(dot) if dot > 0 && !is_dir => name.split_at(dot),
-        _ => (name, ""),
-    };
-    let suffix = format!(" ({number}){extension}");
-    let (stem, suffix) = if suffix.len() < MAX_NAME_BYTES {
-        (stem, suffix)
-    } else {
-        (name, format!(" ({number})"))
-    };
-    let mut cut = stem.len().min(MAX_NAME_BYTES - suffix.len());
-    while !stem.is_char_boundary(cut) {
-        cut -= 1;
-    }
-    format!("{}{suffix}", &stem[..cut])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_number_goes_before_the_extension() {
-        assert_eq!(numbered("a.txt", false, 1), "a (1).txt");
-        assert_eq!(numbered("a.tar.gz", false, 2), "a.tar (2).gz");
-        assert_eq!(numbered(".profile", false, 3), ".profile (3)");
-        assert_eq!(numbered("v1.2", true, 4), "v1.2 (4)");
-        assert_eq!(numbered("plain", false, 5), "plain (5)");
-    }
-
-    #[test]
-    fn a_long_name_is_cut_between_characters_to_make_room() {
-        let name = format!("{}.txt", "ä".repeat(125));
-        let candidate = numbered(&name, false, 10);
-        assert!(candidate.len() <= MAX_NAME_BYTES && candidate.ends_with("ä (10).txt"));
-        let candidate = numbered(&format!("a.{}", "x".repeat(253)), false, 10);
-        assert!(candidate.len() <= MAX_NAME_BYTES && candidate.ends_with(" (10)"));
-    }
 }
