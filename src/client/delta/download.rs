@@ -68,7 +68,9 @@ impl Session {
                 }
                 got
             };
-            if let Ok(Some(got)) = Box::pin(self.retry(progress, attempt)).await {
+            let has_advanced = || resumption.has_advanced();
+            let retried = self.retry_resumable(progress, has_advanced, attempt);
+            if let Ok(Some(got)) = Box::pin(retried).await {
                 progress.finished_file();
                 progress.saved(got.1.saved);
                 return Ok(got);

@@ -1,6 +1,6 @@
 //! What a transfer gains by the connections that it loses.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::client::Session;
 
@@ -9,6 +9,7 @@ use crate::client::Session;
 pub(super) struct ResumptionProgress<'a> {
     session: &'a Session,
     most: AtomicU64,
+    has_advanced: AtomicBool,
 }
 
 impl<'a> ResumptionProgress<'a> {
@@ -16,6 +17,7 @@ impl<'a> ResumptionProgress<'a> {
         Self {
             session,
             most: AtomicU64::new(0),
+            has_advanced: AtomicBool::new(false),
         }
     }
 
@@ -23,6 +25,12 @@ impl<'a> ResumptionProgress<'a> {
     pub(super) fn resumed_at(&self, offset: u64) {
         if self.most.fetch_max(offset, Ordering::Relaxed) < offset {
             self.session.note_success();
+            self.has_advanced.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether the bytes became more since the last call.
+    pub(super) fn has_advanced(&self) -> bool {
+        self.has_advanced.swap(false, Ordering::Relaxed)
     }
 }

@@ -65,7 +65,9 @@ impl Session {
                     sent
                 }
             };
-            if let Ok(Some(sent)) = Box::pin(self.retry(progress, attempt)).await {
+            let has_advanced = || resumption.has_advanced();
+            let retried = self.retry_resumable(progress, has_advanced, attempt);
+            if let Ok(Some(sent)) = Box::pin(retried).await {
                 progress.finished_file();
                 progress.saved(sent.1.saved);
                 return Ok(sent);

@@ -238,6 +238,20 @@ impl Session {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
+        self.retry_resumable(progress, || false, work).await
+    }
+
+    /// [`retry`](Self::retry) for work that continues where the last attempt ended. `has_advanced` returns
+    /// whether it has advanced since the last call; then all attempts are left again.
+    pub(crate) async fn retry_resumable<T, F>(
+        &self,
+        progress: &Progress,
+        has_advanced: impl Fn() -> bool,
+        work: impl Fn(Client) -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
         let mut budget = self.retry_budget(progress);
         loop {
             let current = self.current();
@@ -246,7 +260,12 @@ impl Session {
                     self.note_success();
                     return Ok(done);
                 }
-                Err(error) => budget.wait_after(&current, error).await?,
+                Err(error) => {
+                    if has_advanced() {
+                        budget.note_advance();
+                    }
+                    budget.wait_after(&current, error).await?;
+                }
             }
         }
     }
@@ -256,6 +275,7 @@ impl Session {
             session: self,
             progress,
             backoff: Backoff::new(self.shared.policy),
+            losses: 0,
         }
     }
 
@@ -352,9 +372,16 @@ pub(crate) struct RetryBudget<'a> {
     session: &'a Session,
     progress: &'a Progress,
     backoff: Backoff,
+    /// Connections that this work has lost since it last advanced.
+    losses: u32,
 }
 
 impl RetryBudget<'_> {
+    /// Notes that the work has advanced, although it has not succeeded yet.
+    pub(crate) fn note_advance(&mut self) {
+        self.losses = 0;
+    }
+
     /// Waits until the work that failed with `error` on the connection `used` may be tried again.
     ///
     /// # Errors
@@ -367,7 +394,15 @@ impl RetryBudget<'_> {
         match FailureKind::classify(&error) {
             FailureKind::Final => Err(error),
             _ if self.session.shared.hung_up.load(Ordering::Relaxed) => Err(error),
-            FailureKind::Connection => self.session.recover(used, error, self.progress).await,
+            FailureKind::Connection => {
+                // The success of other work resets the count of the session, which therefore does not bound
+                // work that ends each connection. The first loss is always left to the session.
+                if self.losses > 0 && self.losses >= self.backoff.attempts() {
+                    return Err(error);
+                }
+                self.losses += 1;
+                self.session.recover(used, error, self.progress).await
+            }
             FailureKind::Temporary => {
                 let Some(wait) = self.backoff.after_failure(error.retry_after()) else {
                     return Err(error);

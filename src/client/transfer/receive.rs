@@ -64,6 +64,7 @@ impl Session {
         let mut budget = self.retry_budget(progress);
         loop {
             let current = self.current();
+            let offset = download.offset;
             let error = match download.attempt(&current).await {
                 Ok(fetched) => {
                     self.note_success();
@@ -72,6 +73,9 @@ impl Session {
                 }
                 Err(error) => error,
             };
+            if download.offset > offset {
+                budget.note_advance();
+            }
             let outcome = if download.can_restart_after(&error) {
                 download.restart().await
             } else {

@@ -66,6 +66,7 @@ impl Session {
         let mut budget = self.retry_budget(progress);
         loop {
             let current = self.current();
+            let compared = upload.compared.0;
             let error = match upload.attempt(&current).await {
                 Ok(reply) => {
                     self.note_success();
@@ -75,6 +76,9 @@ impl Session {
                 Err(ClientError::Server(error)) => refusal(error, remote, size),
                 Err(error) => error,
             };
+            if upload.compared.0 > compared {
+                budget.note_advance();
+            }
             match (&pipe, error) {
                 (Some(pipe), ClientError::Lost(lost)) => {
                     let (pipe, lost) = (pipe.clone(), Box::new(lost));

@@ -318,3 +318,50 @@ async fn small_files_whose_replies_were_lost_are_sent_again_and_counted_once() {
     assert_eq!(server.await.expect("no panic").len(), 3);
     assert_eq!(dials.load(Ordering::Relaxed), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_ends_each_connection_fails_although_other_work_succeeds() {
+    let attempts = RetryPolicy::default().attempts as usize;
+    let (session, mut peers, _) = session(2 * attempts);
+    let (_place, path, _) = file(5);
+    let script = async {
+        while let Some(mut peer) = peers.pop_front() {
+            put_request(&mut peer).await;
+            // The success of other work resets the count of the session.
+            session.note_success();
+        }
+    };
+    let progress = Progress::new();
+    let put = session.put_file(&path, "f", FileOptions::default(), &progress);
+    let outcome = tokio::select! {
+        outcome = put => outcome,
+        () = script => panic!("the file uses every connection"),
+    };
+    assert!(matches!(outcome, Err(ClientError::Lost(_))), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_advances_on_each_connection_is_completed_over_many() {
+    const PART: usize = 100_000;
+    let (session, mut peers, _) = session(LARGE / PART);
+    let (_place, path, content) = file(LARGE);
+    let script = async {
+        let mut kept = 0;
+        loop {
+            let mut peer = peers.pop_front().expect("a connection");
+            let (id, put) = put_request(&mut peer).await;
+            assert!(put.resume);
+            begin_put(&mut peer, id, &content[..kept]).await;
+            if kept == LARGE {
+                let (_, end) = rest_of_put(&mut peer, id).await;
+                peer.store(id, "/f", &content, &end).await;
+                return;
+            }
+            kept += PART;
+        }
+    };
+    let progress = Progress::new();
+    let put = session.put_file(&path, "f", FileOptions::default(), &progress);
+    let (outcome, ()) = tokio::join!(put, script);
+    assert_eq!(outcome.expect("stored").size, LARGE as u64);
+}
